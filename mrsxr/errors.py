@@ -1,0 +1,25 @@
+"""The errors and warnings of mrsxr: each says what was found, what was expected and what to do."""
+
+
+class MrsxrError(Exception):
+    """Base of every error that mrsxr raises on purpose; its text is one clear line."""
+
+
+class SchemaError(MrsxrError):
+    """A Dataset does not fit the schema of its level (variable, dims, dtype or units)."""
+
+
+class LevelError(MrsxrError):
+    """A step was given data of another level than it needs."""
+
+
+class ReferenceFileError(MrsxrError):
+    """A reference file is missing, unreadable or made for another detector, band or subarray."""
+
+
+class InputFileError(MrsxrError):
+    """An exposure or product file is missing, truncated, of another instrument or lacks a keyword."""
+
+
+class MrsxrWarning(UserWarning):
+    """An oddity of the data that a user should know of; the result is still valid."""

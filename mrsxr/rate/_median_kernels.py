@@ -1,0 +1,49 @@
+"""Medians of many short columns at once: a sorting network, so that the compiler can work on all pixels of a tile.
+
+Batcher's odd-even merge sort (Knuth, The Art of Computer Programming 3, 5.2.2, algorithm M): a fixed list of
+compare-exchange pairs sorts any column; every pair is applied to TILE pixels side by side, without a branch.
+Columns are padded with +inf for values that do not count.
+"""
+
+import numpy as np
+from numba import njit
+
+TILE = 32  # pixels of a row whose ramps are worked on together
+
+
+def sorting_pairs(n):
+    """Return the compare-exchange pairs (n_pairs, 2) that sort n values."""
+    pairs = []
+    top = 1
+    while top < n:
+        top *= 2
+    p = top // 2
+    while p > 0:
+        q, r, d = top // 2, 0, p
+        while d > 0:
+            pairs += [(i, i + d) for i in range(top - d) if (i & p) == r and i + d < n]
+            d, q, r = q - p, q // 2, p
+        p //= 2
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+
+
+@njit(cache=True, nogil=True)
+def sort_columns(values, pairs):
+    """Sort each column of values (n, TILE) in place, ascending."""
+    for k in range(pairs.shape[0]):
+        low = values[pairs[k, 0]]
+        high = values[pairs[k, 1]]
+        for t in range(TILE):
+            a = low[t]
+            b = high[t]
+            low[t] = a if a < b else b
+            high[t] = b if a < b else a
+
+
+@njit(cache=True, nogil=True)
+def median_of_sorted(values, count, t):
+    """Median of the first count values of sorted column t; NaN for none."""
+    n = count[t]
+    if n == 0:
+        return np.float32(np.nan)
+    return np.float32(0.5) * (values[(n - 1) >> 1, t] + values[n >> 1, t])

@@ -1,0 +1,71 @@
+"""Kernels of the saturation step on plain arrays. Bits: SATURATED 2, AD_FLOOR | DO_NOT_USE 65."""
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True, nogil=True)
+def _first_saturated(sci, threshold, out):
+    n_dither, n_integration, n_group, n_y, n_x = sci.shape
+    for d in range(n_dither):
+        for i in range(n_integration):
+            for y in range(n_y):
+                for x in range(n_x):
+                    out[d, i, y, x] = n_group
+            for g in range(n_group - 1, -1, -1):
+                for y in range(n_y):
+                    for x in range(n_x):
+                        if sci[d, i, g, y, x] >= threshold[y, x]:
+                            out[d, i, y, x] = g
+
+
+@njit(cache=True, nogil=True)
+def _grow_first(first, n_grow, out):
+    n_d, n_i, n_y, n_x = first.shape
+    for d in range(n_d):
+        for i in range(n_i):
+            for y in range(n_y):
+                for x in range(n_x):
+                    best = first[d, i, y, x]
+                    for yy in range(max(0, y - n_grow), min(n_y, y + n_grow + 1)):
+                        for xx in range(max(0, x - n_grow), min(n_x, x + n_grow + 1)):
+                            if first[d, i, yy, xx] < best:
+                                best = first[d, i, yy, xx]
+                    out[d, i, y, x] = best
+
+
+@njit(cache=True, nogil=True)
+def _flag_groups(sci, group_dq, first, out):
+    n_dither, n_integration, n_group, n_y, n_x = sci.shape
+    for d in range(n_dither):
+        for i in range(n_integration):
+            for g in range(n_group):
+                for y in range(n_y):
+                    for x in range(n_x):
+                        flags = group_dq[d, i, g, y, x]
+                        if g >= first[d, i, y, x]:
+                            flags |= np.uint8(2)
+                        if sci[d, i, g, y, x] <= 0:
+                            flags |= np.uint8(65)
+                        out[d, i, g, y, x] = flags
+
+
+def first_saturated(sci, threshold):
+    """Return the first group [int16] at or above threshold; the number of groups where there is none."""
+    out = np.empty(sci.shape[:2] + sci.shape[-2:], dtype=np.int16)
+    _first_saturated(sci, threshold, out)
+    return out
+
+
+def grow_first(first, n_grow=1):
+    """Return the smallest value of the (2 n + 1)^2 box around each pixel."""
+    out = np.empty_like(first)
+    _grow_first(first, n_grow, out)
+    return out
+
+
+def flag_groups(sci, group_dq, first):
+    """Return group flags with SATURATED from group ``first`` on and AD_FLOOR | DO_NOT_USE where sci <= 0."""
+    out = np.empty(sci.shape, dtype=np.uint8)
+    _flag_groups(sci, np.broadcast_to(group_dq, sci.shape), first, out)
+    return out

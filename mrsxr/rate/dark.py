@@ -1,0 +1,74 @@
+"""Step dark_current: subtract the dark ramps."""
+
+from __future__ import annotations
+
+import warnings
+
+import xarray as xr
+
+from .. import dq
+from ..blocks import map_ramps
+from ..errors import MrsxrWarning, ReferenceFileError
+from ..step import step
+
+
+@step(needs="ramp")
+def subtract_dark(
+    ds: xr.Dataset, *, dark: xr.Dataset, average_dark_current: float | None = None
+) -> xr.Dataset:
+    """Subtract the dark, integration by integration and group by group.
+
+    Parameters
+    ----------
+    ds : Dataset, level "ramp"
+        ``sci`` [DN] (dither, integration, group, y, x).
+    dark : Dataset, kind "dark"
+        ``dark`` [DN] (integration, group, y, x), already linearised; ``dq`` (y, x). Integrations beyond the
+        reference's last use its last; a dark with fewer groups is continued by its last difference (a warning).
+    average_dark_current : float, optional
+        Dark current [electron/s] for the Poisson variance of the slope fit; by default the reference file's.
+
+    Returns
+    -------
+    Dataset, level "ramp"
+        ``sci`` [DN] corrected, ``pixel_dq`` with the bits of the dark, ``attrs["average_dark_current"]``
+        [electron/s].
+
+    Raises
+    ------
+    ReferenceFileError
+        Where the dark has a single group and the exposure more: nothing to continue it with.
+
+    Notes
+    -----
+    As jwst's dark_current for one frame a group.
+    """
+    from ._dark_kernels import subtract
+
+    n_dark, n_groups = dark.sizes["group"], ds.sizes["group"]
+    if n_dark < n_groups:
+        if n_dark < 2:
+            raise ReferenceFileError(
+                f"dark {dark.attrs.get('ref_id', '')} has 1 group, the exposure "
+                f"({ds.attrs.get('setting')}) has {n_groups}; use a dark with at least 2 groups"
+            )
+        warnings.warn(
+            f"dark {dark.attrs.get('ref_id', '')} has {n_dark} groups, the exposure {n_groups}: "
+            "continued with its last difference",
+            MrsxrWarning,
+            stacklevel=3,
+        )
+    reference = dark.dark.isel(group=slice(0, n_groups), integration=slice(0, ds.sizes["integration"]))
+    reference = reference.drop_vars(["group", "integration"], errors="ignore")
+    reference = reference.rename(group="dark_group", integration="dark_integration")
+    ramp = ["integration", "group"]
+    (sci,) = map_ramps(
+        subtract, ds.sci, reference,
+        core=[ramp, ["dark_integration", "dark_group"]], out_core=[ramp], dtypes=["float32"],
+    )  # fmt: skip
+    if average_dark_current is None:
+        average_dark_current = float(dark.attrs.get("average_dark_current", 0.0))
+    return ds.assign(
+        sci=sci.assign_attrs(ds.sci.attrs),
+        pixel_dq=(ds.pixel_dq | dark.dq).assign_attrs(dq.PIXEL_DQ_ATTRS),
+    ).assign_attrs(average_dark_current=float(average_dark_current))

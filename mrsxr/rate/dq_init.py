@@ -1,0 +1,38 @@
+"""Step dq_init: start the flags of an exposure from the bad-pixel mask."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from .. import dq
+from ..step import step
+
+
+@step(needs="ramp")
+def flag_bad_pixels(ds: xr.Dataset, *, mask: xr.Dataset) -> xr.Dataset:
+    """Flag the bad pixels of the mask reference file in pixel and group flags.
+
+    Parameters
+    ----------
+    ds : Dataset, level "ramp"
+        ``sci`` [DN] (dither, integration, group, y, x), ``group_dq``, ``pixel_dq``.
+    mask : Dataset, kind "mask"
+        ``dq`` (y, x), bits already remapped by name.
+
+    Returns
+    -------
+    Dataset, level "ramp"
+        ``pixel_dq`` with the bits of the mask; DO_NOT_USE of the mask is also set in every group, so that no
+        ramp is fitted there. ``sci`` [DN] is float32 from here on.
+
+    Notes
+    -----
+    As jwst's dq_init. Reference-file type MASK.
+    """
+    do_not_use = (mask.dq & np.uint32(dq.DO_NOT_USE)).astype("uint8")
+    return ds.assign(
+        sci=ds.sci.astype("float32", copy=False, keep_attrs=True),
+        pixel_dq=(ds.pixel_dq | mask.dq).assign_attrs(dq.PIXEL_DQ_ATTRS),
+        group_dq=(ds.group_dq | do_not_use).assign_attrs(dq.GROUP_DQ_ATTRS),
+    )

@@ -1,0 +1,207 @@
+"""What a Dataset of each level holds: variables, dims, dtypes, units. One source of truth for checks and docs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from .errors import SchemaError
+
+DETECTOR_DIMS = ("dither", "y", "x")
+RAMP_DIMS = ("dither", "integration", "group", "y", "x")
+CUBE_DIMS = ("wavelength", "y", "x")
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One variable of a level: name, dims, allowed dtypes, units and what it means."""
+
+    name: str
+    dims: tuple[str, ...]
+    dtypes: tuple[str, ...]
+    units: str | None
+    meaning: str
+    optional: bool = False
+
+
+def _v(name, dims, dtypes, units, meaning, optional=False):
+    return Variable(name, tuple(dims), tuple(dtypes.split()), units, meaning, optional)
+
+
+#: Coordinates on ``dither`` that every detector level (ramp, rate, cal) carries.
+DITHER_COORDS = (
+    _v("exposure", ["dither"], "str", None, "file root, jw02732004001_02101_00001_mirifushort"),
+    _v("start_time", ["dither"], "float64", "d", "EXPSTART, MJD UTC"),
+    _v("mid_time", ["dither"], "float64", "d", "EXPMID, MJD UTC"),
+    _v("exposure_time", ["dither"], "float64", "s", "EFFEXPTM"),
+    _v("ra_ref", ["dither"], "float64", "deg", "RA_REF"),
+    _v("dec_ref", ["dither"], "float64", "deg", "DEC_REF"),
+    _v("roll_ref", ["dither"], "float64", "deg", "ROLL_REF"),
+    _v("v2_ref", ["dither"], "float64", "arcsec", "V2_REF"),
+    _v("v3_ref", ["dither"], "float64", "arcsec", "V3_REF"),
+    _v("va_scale", ["dither"], "float64", "1", "VA_SCALE, 1 where the file has none"),
+    _v("velosys", ["dither"], "float64", "m/s", "VELOSYS, NaN where the file has none"),
+    _v("fits_header", ["dither"], "str", None, "JSON of the PRIMARY and SCI keywords of the exposure"),
+)
+
+#: The model behind the slice coordinates, carried by cal data so that it stays usable without a reference file.
+WCS_VARIABLES = (
+    _v("alpha_coefficients", ["slice_label", "power_y", "power_x"], "float64", "arcsec",
+       "alpha = sum c y^i (x - alpha_x_shift)^j"),
+    _v("alpha_x_shift", ["slice_label"], "float64", "pix", "x zero point of alpha_coefficients"),
+    _v("wavelength_coefficients", ["slice_label", "power_y", "power_x"], "float64", "um",
+       "wavelength = sum c y^i (x - wavelength_x_shift)^j, before the barycentric correction"),
+    _v("wavelength_x_shift", ["slice_label"], "float64", "pix", "x zero point of wavelength_coefficients"),
+    _v("slice_beta", ["slice_label"], "float64", "arcsec", "beta of each slice"),
+    _v("slice_width", ["band"], "float64", "arcsec", "width of a slice across"),
+    _v("v2_coefficients", ["band", "power_alpha", "power_beta"], "float64", "arcsec", "V2 from alpha, beta"),
+    _v("v3_coefficients", ["band", "power_alpha", "power_beta"], "float64", "arcsec", "V3 from alpha, beta"),
+)  # fmt: skip
+
+LEVELS: dict[str, tuple[Variable, ...]] = {
+    "ramp": (
+        _v("sci", RAMP_DIMS, "uint16 float32", "DN", "counts up the ramp"),
+        _v("group_dq", RAMP_DIMS, "uint8", "1", "flags of each sample"),
+        _v("pixel_dq", DETECTOR_DIMS, "uint32", "1", "flags of each pixel"),
+        _v("refout", ("dither", "integration", "group", "y", "x_ref"), "uint16 float32", "DN",
+           "reference output", True),
+        *DITHER_COORDS,
+    ),
+    "rate": (
+        _v("rate", DETECTOR_DIMS, "float32", "DN/s", "slope, mean over integrations"),
+        _v("var_poisson", DETECTOR_DIMS, "float32", "DN2/s2", "variance by photon noise"),
+        _v("var_read", DETECTOR_DIMS, "float32", "DN2/s2", "variance by read noise"),
+        _v("dq", DETECTOR_DIMS, "uint32", "1", "flags"),
+        *DITHER_COORDS,
+    ),
+    "rateints": (
+        _v("rate", ("dither", "integration", "y", "x"), "float32", "DN/s", "slope of each integration"),
+        _v("var_poisson", ("dither", "integration", "y", "x"), "float32", "DN2/s2", "variance, photon noise"),
+        _v("var_read", ("dither", "integration", "y", "x"), "float32", "DN2/s2", "variance, read noise"),
+        _v("dq", ("dither", "integration", "y", "x"), "uint32", "1", "flags"),
+        *DITHER_COORDS,
+    ),
+    "cal": (
+        _v("flux", DETECTOR_DIMS, "float32", "MJy/sr", "surface brightness"),
+        _v("var_poisson", DETECTOR_DIMS, "float32", "MJy2/sr2", "variance by photon noise"),
+        _v("var_read", DETECTOR_DIMS, "float32", "MJy2/sr2", "variance by read noise"),
+        _v("var_flat", DETECTOR_DIMS, "float32", "MJy2/sr2", "variance by the flat, systematic"),
+        _v("dq", DETECTOR_DIMS, "uint32", "1", "flags"),
+        _v("pixel_area", ("y", "x"), "float32", "arcsec2", "area of a pixel on the sky", True),
+        _v("slice", ("y", "x"), "int16", "1", "channel * 100 + slice, 0 between slices", True),
+        _v("channel", ("y", "x"), "int8", "1", "channel, 0 between slices", True),
+        _v("alpha", ("y", "x"), "float32 float64", "arcsec", "along the slice", True),
+        _v("beta", ("y", "x"), "float32 float64", "arcsec", "across the slices", True),
+        _v("wavelength", ("y", "x"), "float64", "um", "before the barycentric correction", True),
+        *(Variable(v.name, v.dims, v.dtypes, v.units, v.meaning, True) for v in WCS_VARIABLES),
+        *DITHER_COORDS,
+    ),
+    "cube": (
+        _v("flux", CUBE_DIMS, "float32", "MJy/sr", "surface brightness"),
+        _v("var", CUBE_DIMS, "float32", "MJy2/sr2", "variance"),
+        _v("weight", CUBE_DIMS, "float32", "1", "number of detector pixels that reach a voxel (WMAP)"),
+        _v("dq", CUBE_DIMS, "uint32", "1", "0 good, 1 hole, 513 outside the field"),
+        _v("wavelength", ("wavelength",), "float64", "um", "centre of the plane"),
+        _v("y", ("y",), "float64", "arcsec", "offset from the tangent point along the second axis"),
+        _v("x", ("x",), "float64", "arcsec", "offset from the tangent point along the first axis"),
+        _v("ra", ("y", "x"), "float64", "deg", "right ascension (ICRS)", True),
+        _v("dec", ("y", "x"), "float64", "deg", "declination (ICRS)", True),
+    ),
+    "spectrum": (
+        _v("flux", ("wavelength",), "float32 float64", "Jy", "flux density in the aperture, corrected to total"),
+        _v("var", ("wavelength",), "float32 float64", "Jy2", "variance of flux"),
+        _v("surface_brightness", ("wavelength",), "float32 float64", "MJy/sr", "mean in the aperture"),
+        _v("surface_brightness_var", ("wavelength",), "float32 float64", "MJy2/sr2", "its variance"),
+        _v("background", ("wavelength",), "float32 float64", "MJy/sr", "subtracted or measured background"),
+        _v("n_pixels", ("wavelength",), "float32 float64", "1", "spaxels in the aperture"),
+        _v("dq", ("wavelength",), "uint32", "1", "flags"),
+        _v("wavelength", ("wavelength",), "float64", "um", "wavelength"),
+        _v("band", ("wavelength",), "str", None, "band of each sample"),
+    ),
+}  # fmt: skip
+
+#: attrs that every level carries; detector levels carry DETECTOR_ATTRS as well.
+REQUIRED_ATTRS = ("level",)
+DETECTOR_ATTRS = (
+    "setting", "detector", "channels", "band", "readpatt", "subarray", "group_time", "frame_time",
+    "n_groups", "n_integrations", "target", "program",
+)  # fmt: skip
+
+
+def validate(ds: xr.Dataset, level: str | None = None) -> xr.Dataset:
+    """Check a Dataset against the schema of its level and return it unchanged. Nothing is computed.
+
+    Parameters
+    ----------
+    ds : Dataset
+    level : str, optional
+        The level to check against; by default ``ds.attrs["level"]``.
+
+    Returns
+    -------
+    Dataset, the input
+
+    Raises
+    ------
+    SchemaError
+        Naming the first variable, dimension, dtype, unit or attribute that does not fit.
+    """
+    level = level or ds.attrs.get("level")
+    if level not in LEVELS:
+        raise SchemaError(f"level is {level!r}; expected one of {', '.join(LEVELS)}")
+    where = f"level {level} ({ds.attrs.get('setting', ds.attrs.get('bands', 'no setting'))})"
+    required = REQUIRED_ATTRS + (DETECTOR_ATTRS if level in ("ramp", "rate", "rateints", "cal") else ())
+    for key in required:
+        if key not in ds.attrs:
+            raise SchemaError(f"{where}: attribute '{key}' is missing")
+    for spec in LEVELS[level]:
+        _validate_variable(ds, spec, where)
+    return ds
+
+
+def _validate_variable(ds: xr.Dataset, spec: Variable, where: str) -> None:
+    if spec.name not in ds.variables:
+        if spec.optional:
+            return
+        raise SchemaError(f"{where}: variable '{spec.name}' ({spec.meaning}) is missing")
+    variable = ds.variables[spec.name]
+    if variable.dims != spec.dims:
+        raise SchemaError(f"{where}: '{spec.name}' has dims {variable.dims}, expected {spec.dims}")
+    if spec.dtypes == ("str",):
+        if np.dtype(variable.dtype).kind not in "UOT":
+            raise SchemaError(f"{where}: '{spec.name}' is {variable.dtype}, expected strings")
+    elif str(variable.dtype) not in spec.dtypes:
+        raise SchemaError(
+            f"{where}: '{spec.name}' is {variable.dtype}, expected {' or '.join(spec.dtypes)}"
+        )
+    if spec.units is not None and variable.attrs.get("units") != spec.units:
+        raise SchemaError(
+            f"{where}: '{spec.name}' has units {variable.attrs.get('units')!r}, expected '{spec.units}'"
+        )
+
+
+def units_of(level: str, name: str) -> str:
+    """Return the unit string of a variable of a level."""
+    return _find(level, name).units or ""
+
+
+def meaning_of(level: str, name: str) -> str:
+    """Return the one-line meaning of a variable of a level."""
+    return _find(level, name).meaning
+
+
+def _find(level: str, name: str) -> Variable:
+    for spec in LEVELS[level]:
+        if spec.name == name:
+            return spec
+    raise SchemaError(f"level {level} has no variable '{name}'")
+
+
+def describe(level: str) -> str:
+    """Return a text table of the variables of a level, for people and for the documentation."""
+    rows = [(v.name + (" (optional)" if v.optional else ""), " ".join(v.dims), "/".join(v.dtypes),
+             v.units or "", v.meaning) for v in LEVELS[level]]  # fmt: skip
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    return "\n".join("  ".join([*(c.ljust(w) for c, w in zip(row[:4], widths, strict=True)), row[4]]) for row in rows)

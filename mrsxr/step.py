@@ -1,0 +1,98 @@
+"""The decorator of every step: it checks the level and writes the history, no more."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ._version import __version__
+from .errors import LevelError
+
+#: Every function marked ``@step``, by its qualified name; the tests walk this table.
+STEPS: dict[str, Callable[..., xr.Dataset]] = {}
+
+
+def step(*, needs: str | tuple[str, ...], gives: str | None = None):
+    """Mark a pure function Dataset -> Dataset as a step of the calibration.
+
+    Parameters
+    ----------
+    needs : str or tuple of str
+        Level(s) that the first argument may have.
+    gives : str, optional
+        Level of the result; by default the level of the input.
+
+    Returns
+    -------
+    callable
+        The function with the level check before it and, after it, the input's attrs restored and one entry
+        ``{"step", "version", "params", "refs"}`` appended to ``attrs["history_json"]``.
+
+    Raises
+    ------
+    LevelError
+        By the decorated function, where the input has another level.
+    """
+    levels = (needs,) if isinstance(needs, str) else tuple(needs)
+
+    def decorate(function: Callable[..., xr.Dataset]) -> Callable[..., xr.Dataset]:
+        signature = inspect.signature(function)
+        module = function.__module__.removeprefix("mrsxr.")
+        name = f"{module}.{function.__name__}"
+
+        @functools.wraps(function)
+        def wrapped(ds: xr.Dataset, *args: Any, **kwargs: Any) -> xr.Dataset:
+            found = ds.attrs.get("level")
+            if found not in levels:
+                raise LevelError(
+                    f"{function.__name__} needs data of level {' or '.join(levels)}, got "
+                    f"{found or 'a Dataset without level'} ({ds.attrs.get('setting', 'unknown setting')})"
+                )
+            bound = signature.bind(ds, *args, **kwargs)
+            bound.apply_defaults()
+            out = function(ds, *args, **kwargs)
+            attrs = {**ds.attrs, **out.attrs}
+            attrs["level"] = gives or found
+            attrs["mrsxr_version"] = __version__
+            attrs["history_json"] = json.dumps([*read_history(ds), _entry(name, bound.arguments)])
+            return out.assign_attrs(attrs)
+
+        wrapped.needs, wrapped.gives = levels, gives  # type: ignore[attr-defined]
+        STEPS[name] = wrapped
+        return wrapped
+
+    return decorate
+
+
+def read_history(ds: xr.Dataset) -> list[dict[str, Any]]:
+    """Return the history of a Dataset: a list of entries, the oldest first."""
+    return json.loads(ds.attrs.get("history_json", "[]"))
+
+
+def _entry(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    params: dict[str, Any] = {}
+    refs: dict[str, str] = {}
+    for key, argument in list(arguments.items())[1:]:
+        if isinstance(argument, xr.Dataset):
+            refs[key] = str(argument.attrs.get("ref_id", argument.attrs.get("exposure", "by hand")))
+        else:
+            params[key] = _plain(argument)
+    return {"step": name, "version": __version__, "params": params, "refs": refs}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return str(value)

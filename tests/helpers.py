@@ -1,0 +1,101 @@
+"""Small Datasets and the checks that every step must pass."""
+
+from __future__ import annotations
+
+import contextlib
+
+import dask
+import numpy as np
+import xarray as xr
+from xarray.testing import assert_identical
+
+from mrsxr import dq, mrs, schema
+from mrsxr.step import read_history
+
+
+@contextlib.contextmanager
+def no_compute():
+    """Fail where something is computed while a graph is built."""
+
+    def refuse(*_args, **_kwargs):
+        raise AssertionError("the step computed something while it built its graph")
+
+    with dask.config.set(scheduler=refuse):
+        yield
+
+
+def dither_coords(n: int, setting: str = "12A") -> dict:
+    """Return the coordinates on dither of made-up exposures."""
+    number = np.arange(n)
+    detector = mrs.setting_keywords(setting)["DETECTOR"].lower()
+    floats = {
+        "start_time": 59760.0 + 0.01 * number, "mid_time": 59760.001 + 0.01 * number,
+        "exposure_time": np.full(n, 222.0), "ra_ref": 339.015 + 1e-4 * number, "dec_ref": 33.976 - 1e-4 * number,
+        "roll_ref": np.full(n, 110.0), "v2_ref": np.full(n, -503.3), "v3_ref": np.full(n, -319.0),
+        "va_scale": np.ones(n), "velosys": np.full(n, np.nan),
+    }  # fmt: skip
+    units = {v.name: v.units for v in schema.DITHER_COORDS}
+    coords = {k: ("dither", v, {"units": units[k]}) for k, v in floats.items()}
+    coords["exposure"] = ("dither", np.array([f"jw02732004001_02101_{i + 1:05d}_{detector}" for i in range(n)]))
+    coords["fits_header"] = ("dither", np.array(['{"PRIMARY": {}, "SCI": {}}'] * n))
+    coords["dither"] = number + 1
+    return coords
+
+
+def detector_attrs(level: str, setting: str, n_groups: int, n_integrations: int) -> dict:
+    keys = mrs.setting_keywords(setting)
+    return {
+        "level": level, "setting": setting, "detector": keys["DETECTOR"], "channels": keys["CHANNEL"],
+        "band": keys["BAND"], "readpatt": "FASTR1", "subarray": "FULL", "group_time": 2.77504, "frame_time": 2.77504,
+        "n_groups": n_groups, "n_integrations": n_integrations, "target": "TEST", "program": "02732", "background": 0,
+        "Conventions": "mrsxr-1", "history_json": "[]",
+    }  # fmt: skip
+
+
+def make_ramp(sci: np.ndarray, chunks: dict | None = None, setting: str = "12A") -> xr.Dataset:
+    """Return a ramp Dataset around counts (dither, integration, group, y, x) [DN]."""
+    n_dither, n_integration, n_group, n_y, n_x = sci.shape
+    ramp = ("dither", "integration", "group", "y", "x")
+    ds = xr.Dataset(
+        {
+            "sci": (ramp, sci, {"units": "DN"}),
+            "group_dq": (ramp, np.zeros(sci.shape, "u1"), dq.GROUP_DQ_ATTRS),
+            "pixel_dq": (("dither", "y", "x"), np.zeros((n_dither, n_y, n_x), "u4"), dq.PIXEL_DQ_ATTRS),
+        },
+        coords={
+            "integration": np.arange(1, n_integration + 1), "group": np.arange(1, n_group + 1),
+            "y": np.arange(n_y), "x": np.arange(n_x), **dither_coords(n_dither, setting),
+        },
+        attrs=detector_attrs("ramp", setting, n_group, n_integration),
+    )  # fmt: skip
+    return ds.chunk({"dither": 1, **chunks}) if chunks is not None else ds
+
+
+def make_reference(kind: str, chunks: dict | None = None, attrs: dict | None = None, **arrays) -> xr.Dataset:
+    """Return a reference Dataset; arrays as (dims, values) or (y, x) images."""
+    variables = {k: v if isinstance(v, tuple) else (("y", "x"), v) for k, v in arrays.items()}
+    ds = xr.Dataset(variables, attrs={"level": "reference", "kind": kind, "ref_id": f"{kind}_made.fits", **(attrs or {})})
+    return ds.chunk({d: n for d, n in chunks.items() if d in ds.dims}) if chunks is not None else ds
+
+
+def assert_step(step, ds: xr.Dataset, **kwargs) -> xr.Dataset:
+    """Check what every step promises: lazy, pure, recorded, in the schema, chunked == eager; return the result.
+
+    ``ds`` is eager; it is chunked here.
+    """
+    before = ds.copy(deep=True)
+    rows = max(1, ds.sizes["y"] // 3) if "y" in ds.sizes and "wavelength" not in ds.dims else -1
+    lazy = ds.copy()
+    for name in ds.data_vars:
+        sizes = {"dither": 1, "y": rows}
+        lazy[name] = ds[name].chunk({d: n for d, n in sizes.items() if d in ds[name].dims})
+    with no_compute():
+        out = step(lazy, **kwargs)
+    eager = step(ds, **kwargs)
+    assert_identical(ds, before)
+    schema.validate(out)
+    schema.validate(eager)
+    assert len(read_history(out)) == len(read_history(ds)) + 1
+    assert_identical(out.compute().drop_attrs(deep=False), eager.compute().drop_attrs(deep=False))
+    assert set(ds.coords) - {"integration", "group"} <= set(out.coords) or out.attrs["level"] != ds.attrs["level"]
+    return eager

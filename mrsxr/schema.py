@@ -60,6 +60,16 @@ WCS_VARIABLES = (
     _v("v3_coefficients", ["band", "power_alpha", "power_beta"], "float64", "arcsec", "V3 from alpha, beta"),
 )  # fmt: skip
 
+#: What assign_wcs adds to rate data and cal data keep; optional, as files of other makers come without.
+SLICE_COORDS = (
+    _v("slice", ["y", "x"], "int16", "1", "channel * 100 + slice, 0 between slices", True),
+    _v("channel", ["y", "x"], "int8", "1", "channel, 0 between slices", True),
+    _v("alpha", ["y", "x"], "float32 float64", "arcsec", "along the slice", True),
+    _v("beta", ["y", "x"], "float32 float64", "arcsec", "across the slices", True),
+    _v("wavelength", ["y", "x"], "float64", "um", "before the barycentric correction", True),
+    *(Variable(v.name, v.dims, v.dtypes, v.units, v.meaning, True) for v in WCS_VARIABLES),
+)
+
 LEVELS: dict[str, tuple[Variable, ...]] = {
     "ramp": (
         _v("sci", RAMP_DIMS, "uint16 float32", "DN", "counts up the ramp"),
@@ -74,6 +84,8 @@ LEVELS: dict[str, tuple[Variable, ...]] = {
         _v("var_poisson", DETECTOR_DIMS, "float32", "DN2/s2", "variance by photon noise"),
         _v("var_read", DETECTOR_DIMS, "float32", "DN2/s2", "variance by read noise"),
         _v("dq", DETECTOR_DIMS, "uint32", "1", "flags"),
+        _v("var_flat", DETECTOR_DIMS, "float32", "DN2/s2", "variance by the flat, systematic", True),
+        *SLICE_COORDS,
         *DITHER_COORDS,
     ),
     "rateints": (
@@ -90,12 +102,7 @@ LEVELS: dict[str, tuple[Variable, ...]] = {
         _v("var_flat", DETECTOR_DIMS, "float32", "MJy2/sr2", "variance by the flat, systematic"),
         _v("dq", DETECTOR_DIMS, "uint32", "1", "flags"),
         _v("pixel_area", ("y", "x"), "float32", "arcsec2", "area of a pixel on the sky", True),
-        _v("slice", ("y", "x"), "int16", "1", "channel * 100 + slice, 0 between slices", True),
-        _v("channel", ("y", "x"), "int8", "1", "channel, 0 between slices", True),
-        _v("alpha", ("y", "x"), "float32 float64", "arcsec", "along the slice", True),
-        _v("beta", ("y", "x"), "float32 float64", "arcsec", "across the slices", True),
-        _v("wavelength", ("y", "x"), "float64", "um", "before the barycentric correction", True),
-        *(Variable(v.name, v.dims, v.dtypes, v.units, v.meaning, True) for v in WCS_VARIABLES),
+        *SLICE_COORDS,
         *DITHER_COORDS,
     ),
     "cube": (

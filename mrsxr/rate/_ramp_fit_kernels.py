@@ -232,8 +232,11 @@ def _fit_ramps(
                     flags = base | flags_all
                     if n_bad == n_integration:
                         flags |= np.uint32(1)
+                    slope = total_slope / total_r if total_r > 0.0 else np.nan
+                    if np.isnan(slope):
+                        flags |= np.uint32(1)
                     invalid = (flags & 1) != 0 or n_sat == n_integration or (base & 2) != 0
-                    rate[d, y, x] = np.nan if invalid or not total_r > 0.0 else total_slope / total_r
+                    rate[d, y, x] = np.nan if invalid else slope
                     var_p[d, y, x] = 0.0 if invalid else _inverse(total_p)
                     var_r[d, y, x] = 0.0 if invalid else _inverse(total_r)
                     out_dq[d, y, x] = flags

@@ -1,0 +1,97 @@
+"""Step assign_wcs: give every detector pixel its slice, alpha, beta and wavelength."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+
+import numpy as np
+import xarray as xr
+
+from ..geometry import detector
+from ..schema import SLICE_COORDS, WCS_VARIABLES
+from ..step import step
+
+FROM_DISTORTION = ("alpha_coefficients", "alpha_x_shift", "slice_beta", "slice_width", "v2_coefficients", "v3_coefficients")
+FROM_SPECWCS = ("wavelength_coefficients", "wavelength_x_shift")
+
+
+@step(needs=("rate", "cal"))
+def assign_wcs(
+    ds: xr.Dataset, *, distortion: xr.Dataset, specwcs: xr.Dataset, regions: xr.Dataset | None = None
+) -> xr.Dataset:
+    """Attach the slice coordinates and the model behind them.
+
+    Parameters
+    ----------
+    ds : Dataset, level "rate" or "cal"
+    distortion : Dataset, kind "distortion"
+        Polynomials of alpha, beta and V2, V3.
+    specwcs : Dataset, kind "specwcs"
+        Polynomials of the wavelength.
+    regions : Dataset, kind "regions", optional
+        Slice masks; plane 7 (80 % throughput) is used. Without it the mask is derived from the distortion.
+
+    Returns
+    -------
+    Dataset of the same level
+        Eager coordinates on (y, x): ``slice`` (channel * 100 + n, 0 between slices), ``channel``, ``alpha``,
+        ``beta`` [arcsec], ``wavelength`` [um, before the barycentric correction]; and the coefficients that cube
+        building evaluates at pixel edges. RA and Dec follow on demand (``geometry.sky.with_sky``).
+
+    Notes
+    -----
+    Reference-file types DISTORTION, SPECWCS, REGIONS. The grids are computed once for each set of files.
+    """
+    model = xr.merge(
+        [distortion[list(FROM_DISTORTION)], specwcs[list(FROM_SPECWCS)]], compat="no_conflicts", join="exact"
+    ).load()
+    labels = detector.derive_slice_map(distortion, specwcs) if regions is None else detector.slice_map(regions)
+    rows, columns = ds.y.values, ds.x.values
+    labels = labels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return attach(ds, model, labels)
+
+
+def attach(ds: xr.Dataset, model: xr.Dataset, labels: np.ndarray) -> xr.Dataset:
+    """Return ``ds`` with the coordinates of a slice map [label, (y, x)] and the model variables of a WCS."""
+    origin = (int(ds.y.values[0]), int(ds.x.values[0]))
+    key = _Key(model, np.ascontiguousarray(labels, dtype=np.int16), origin)
+    coords = {name: (("y", "x"), values) for name, values in _grids(key).items()}
+    units = {v.name: v.units for v in SLICE_COORDS}
+    out = ds.assign_coords({n: (*c, {"units": units[n]}) for n, c in coords.items()})
+    for spec in WCS_VARIABLES:
+        out[spec.name] = model[spec.name].assign_attrs(units=spec.units)
+    return out.drop_attrs(deep=False).assign_attrs(ds.attrs)
+
+
+class _Key:
+    """A model and slice map that hash by their content, so that equal ones share one set of grids."""
+
+    def __init__(self, model: xr.Dataset, labels: np.ndarray, origin: tuple[int, int]):
+        self.model, self.labels, self.origin = model, labels, origin
+        digest = hashlib.blake2b(labels.tobytes())
+        for name in sorted(model.variables):
+            digest.update(name.encode() + np.asarray(model[name].values).tobytes())  # type: ignore[union-attr]
+        digest.update(repr((labels.shape, origin)).encode())
+        self.digest = digest.digest()
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and other.digest == self.digest
+
+
+@lru_cache(maxsize=6)
+def _grids(key: _Key) -> dict[str, np.ndarray]:
+    alpha, beta, wavelength = detector.slicer_grid(key.model, key.labels, key.origin)
+    grids = {
+        "slice": key.labels,
+        "channel": (key.labels // 100).astype(np.int8),
+        "alpha": alpha.astype(np.float32),
+        "beta": beta.astype(np.float32),
+        "wavelength": wavelength,
+    }
+    for array in grids.values():
+        array.flags.writeable = False
+    return grids

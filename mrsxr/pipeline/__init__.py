@@ -1,0 +1,20 @@
+"""From steps to whole reductions: configuration, chains of steps, and the run over an observation."""
+
+from .chains import make_cal, make_cubes, make_rate, make_spectra
+from .config import CalConfig, Config, CubeConfig, RateConfig, SpectrumConfig, load_config
+from .run import RunResult, run
+
+__all__ = [
+    "CalConfig",
+    "Config",
+    "CubeConfig",
+    "RateConfig",
+    "RunResult",
+    "SpectrumConfig",
+    "load_config",
+    "make_cal",
+    "make_cubes",
+    "make_rate",
+    "make_spectra",
+    "run",
+]

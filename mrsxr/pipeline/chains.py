@@ -1,0 +1,218 @@
+"""The order of the steps, in plain code. A notebook calls the steps or these; both build the same graph."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import xarray as xr
+
+from .. import cal, cube, rate, spectrum, tree
+from ..errors import MrsxrError, MrsxrWarning, ReferenceFileError
+from ..mrs import BANDS, bands_of_setting
+from ..references import References
+from ..step import read_history
+from .config import CalConfig, CubeConfig, RateConfig, SpectrumConfig
+
+Data = xr.Dataset | xr.DataTree
+
+
+def _over_bands(function: Callable[..., xr.Dataset], data: Data, **kwargs: Any) -> Any:
+    if isinstance(data, xr.DataTree):
+        return tree.map_bands(data, function, **kwargs)
+    return function(data, **kwargs)
+
+
+def make_rate(data: Data, refs: References, config: RateConfig | None = None) -> Any:
+    """Turn ramps into slopes: dq_init, saturation, lastframe, linearity, dark, jump, ramp_fit.
+
+    Parameters
+    ----------
+    data : Dataset of level "ramp", or DataTree of such
+    refs : References
+    config : RateConfig, optional
+
+    Returns
+    -------
+    Dataset or DataTree of level "rate", lazy
+    """
+    return _over_bands(_make_rate, data, refs=refs, config=config or RateConfig())
+
+
+def _make_rate(ds: xr.Dataset, *, refs: References, config: RateConfig) -> xr.Dataset:
+    noise = {"gain": refs.get("gain", ds), "readnoise": refs.get("readnoise", ds)}
+    jump = {
+        name: getattr(config, name)
+        for name in (
+            "rejection_threshold", "four_group_rejection_threshold", "three_group_rejection_threshold",
+            "flag_4_neighbors", "min_jump_to_flag_neighbors", "max_jump_to_flag_neighbors", "min_diffs_single_pass",
+        )
+    }  # fmt: skip
+    return (
+        ds.pipe(rate.flag_bad_pixels, mask=refs.get("mask", ds))
+        .pipe(rate.flag_saturation, saturation=refs.get("saturation", ds), n_pix_grow_sat=config.n_pix_grow_sat)
+        .pipe(rate.flag_last_frame)
+        .pipe(rate.correct_linearity, linearity=refs.get("linearity", ds))
+        .pipe(rate.subtract_dark, dark=refs.get("dark", ds), average_dark_current=config.average_dark_current)
+        .pipe(rate.flag_jumps, **noise, **jump)
+        .pipe(rate.fit_ramps, **noise, suppress_one_group=config.suppress_one_group)
+    )
+
+
+def make_cal(data: Data, refs: References, config: CalConfig | None = None) -> Any:
+    """Turn slopes into surface brightness on the detector: assign_wcs, flat_field, fringe, photom.
+
+    Parameters
+    ----------
+    data : Dataset of level "rate", or DataTree of such
+    refs : References
+    config : CalConfig, optional
+
+    Returns
+    -------
+    Dataset or DataTree of level "cal", lazy but for its coordinates
+    """
+    return _over_bands(_make_cal, data, refs=refs, config=config or CalConfig())
+
+
+def _make_cal(ds: xr.Dataset, *, refs: References, config: CalConfig) -> xr.Dataset:
+    ds = locate(ds, refs)
+    if config.flat:
+        ds = cal.divide_flat(ds, flat=refs.get("flat", ds))
+    if config.fringe:
+        ds = cal.divide_fringe_flat(ds, fringe=refs.get("fringe", ds))
+    return cal.calibrate_flux(
+        ds, photom=refs.get("photom", ds), apply_time_correction=config.apply_time_correction
+    )
+
+
+def locate(ds: xr.Dataset, refs: References) -> xr.Dataset:
+    """Run assign_wcs; the slice mask is derived from the distortion where there is no regions file."""
+    try:
+        regions = refs.get("regions", ds)
+    except ReferenceFileError as error:
+        warnings.warn(f"{error}; the slice mask is derived from the distortion", MrsxrWarning, stacklevel=2)
+        regions = None
+    return cal.assign_wcs(ds, distortion=refs.get("distortion", ds), specwcs=refs.get("specwcs", ds), regions=regions)
+
+
+def make_cubes(
+    data: Data,
+    refs: References | None = None,
+    config: CubeConfig | None = None,
+    *,
+    bands: Iterable[str] | None = None,
+) -> xr.DataTree:
+    """Build one cube a band from all its dithers.
+
+    Parameters
+    ----------
+    data : Dataset or DataTree of level "cal"
+    refs : References, optional
+        For the cubepar file; without it the flight values.
+    config : CubeConfig, optional
+    bands : iterable of str, optional
+        Only these bands.
+
+    Returns
+    -------
+    DataTree
+        ``/science/1A``, ``/background/1A`` ... (a plain Dataset counts as science), lazy by wavelength block.
+
+    Raises
+    ------
+    MrsxrError
+        Where none of the bands is in the data.
+    """
+    config = config or CubeConfig()
+    wanted = tuple(bands) if bands is not None else BANDS
+    found: dict[str, xr.Dataset] = {}
+    for path, ds in _nodes(data):
+        for band in bands_of_setting(ds.attrs["setting"]):
+            if band in wanted:
+                found[f"{path.rpartition('/')[0]}/{band}"] = make_cube(ds, band, refs, config)
+    if not found:
+        raise MrsxrError(f"no band of {', '.join(wanted)} in the data")
+    return tree.build(found, **(data.attrs if isinstance(data, xr.DataTree) else {}))
+
+
+def make_cube(ds: xr.Dataset, band: str, refs: References | None, config: CubeConfig) -> xr.Dataset:
+    """Build the cube of one band from cal data of its setting."""
+    cubepar = None if refs is None else optional(refs, "cubepar", ds, "the flight values are used")
+    return cube.build_cube(
+        ds, band=band, cubepar=cubepar, coord_system=config.coord_system, spaxel_size=config.spaxel_size,
+        wavelength_step=config.wavelength_step, center=config.center,
+    )  # fmt: skip
+
+
+def make_spectra(
+    data: Data, refs: References | None = None, config: SpectrumConfig | None = None
+) -> xr.DataTree:
+    """Extract a spectrum from every cube and stitch those of the science target.
+
+    Parameters
+    ----------
+    data : Dataset or DataTree of level "cube"
+    refs : References, optional
+        For the extract1d and apcorr files; without them a radius of ``radius_factor`` FWHM and no aperture
+        correction (a warning).
+    config : SpectrumConfig, optional
+
+    Returns
+    -------
+    DataTree
+        ``/science/1A`` ... and ``/science/stitched``; background cubes give ``/background/1A`` ... of the whole
+        field.
+    """
+    config = config or SpectrumConfig()
+    found: dict[str, xr.Dataset] = {}
+    science = []
+    for path, ds in _nodes(data):
+        kind = "EXTENDED" if path.startswith("/background") else config.source_type
+        found[path] = make_spectrum(ds, refs, config, kind)
+        if kind == config.source_type and not path.startswith("/background"):
+            science.append(found[path])
+    if science:
+        found["/science/stitched"] = stitch(science, config)
+    return tree.build(found, **(data.attrs if isinstance(data, xr.DataTree) else {}))
+
+
+def make_spectrum(
+    ds: xr.Dataset, refs: References | None, config: SpectrumConfig, source_type: str | None = None
+) -> xr.Dataset:
+    """Extract the spectrum of one cube."""
+    kind = source_type or config.source_type
+    extract1d = apcorr = None
+    if refs is not None and kind == "POINT":
+        extract1d = optional(refs, "extract1d", ds, "the radius is radius_factor times the FWHM")
+        apcorr = optional(refs, "apcorr", ds, "the flux is not corrected for the aperture")
+    subtracted = any(entry["step"].endswith("subtract_master_background") for entry in read_history(ds))
+    background = config.background
+    if background == "auto":
+        background = "none" if subtracted else "annulus"
+    return spectrum.extract_spectrum(
+        ds, extract1d=extract1d, apcorr=apcorr, source_type=kind, center=config.center,
+        radius_factor=config.radius_factor, radius=config.radius, background=None if background == "none" else background,
+    )  # fmt: skip
+
+
+def stitch(spectra: list[xr.Dataset], config: SpectrumConfig) -> xr.Dataset:
+    """Stitch band spectra as the config says."""
+    return spectrum.stitch_bands(spectra, method=config.stitch, reference_band=config.reference_band)
+
+
+def optional(refs: References, kind: str, ds: xr.Dataset, otherwise: str) -> xr.Dataset | None:
+    """Return a reference, or None with a warning that tells what happens without it."""
+    try:
+        return refs.get(kind, ds)
+    except ReferenceFileError as error:
+        warnings.warn(f"{error}; {otherwise}", MrsxrWarning, stacklevel=2)
+        return None
+
+
+def _nodes(data: Data) -> Iterable[tuple[str, xr.Dataset]]:
+    if isinstance(data, xr.DataTree):
+        yield from tree.leaves(data)
+    else:
+        yield f"/science/{data.attrs.get('setting', data.attrs.get('band'))}", data

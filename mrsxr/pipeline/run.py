@@ -1,0 +1,273 @@
+"""Reduce a whole observation on disk: exposures side by side, each written as soon as it is done."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import dask
+import xarray as xr
+
+from .. import cal
+from ..errors import InputFileError, MrsxrError
+from ..io import FileInfo, find_files, load, open_exposures, save
+from ..mrs import BANDS, bands_of_setting, setting_of_band
+from ..references import References
+from .chains import locate, make_cal, make_cube, make_rate, make_spectrum, stitch
+from .config import Config
+
+log = logging.getLogger(__name__)
+
+TARGETS = ("rate", "cal", "cube", "spectrum")
+READY = {"uncal": 0, "ramp": 0, "rate": 1, "cal": 2, "crf": 2}  # how many stages a file has behind it
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Reporter:
+    """What a run tells while it works; this one writes to the log, the command line draws bars."""
+
+    def begin(self, stage: str, total: int) -> None:
+        """Tell that a stage with so many pieces begins."""
+        log.info("%s: %d to do", stage, total)
+
+    def done(self, stage: str, name: str, seconds: float) -> None:
+        """Tell that a piece is done."""
+        log.info("%s: %s in %.1f s", stage, name, seconds)
+
+    def failed(self, stage: str, name: str, reason: str) -> None:
+        """Tell that a piece failed; the others go on."""
+        log.error("%s: %s failed: %s", stage, name, reason)
+
+
+@dataclass
+class RunResult:
+    """What a run wrote and what it could not do."""
+
+    out: Path
+    files: dict[str, list[Path]] = field(default_factory=dict)  # "rate", "cal", "cube", "spectrum", "stitched"
+    failed: dict[str, str] = field(default_factory=dict)  # name: reason
+    seconds: float = 0.0
+
+    def add(self, level: str, paths: Iterable[Path]) -> None:
+        """Note files of a level."""
+        self.files.setdefault(level, []).extend(paths)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What all pieces of a run share."""
+
+    out: Path
+    refs: References | None
+    config: Config
+    result: RunResult
+    reporter: Reporter
+    workers: int
+
+    def folder(self, role: str, stage: int) -> Path:
+        return (self.out / "background" if role == "background" else self.out) / f"stage{stage}"
+
+    def references(self) -> References:
+        if self.refs is None:
+            raise MrsxrError("this run needs reference files: give a folder, or set CRDS_PATH and CRDS_SERVER_URL")
+        return self.refs
+
+    def each(self, stage: str, items: Sequence[Item], name: Callable[[Item], str], work: Callable[[Item], Result]):
+        """Run ``work`` on every item side by side; a failure is noted and does not stop the others."""
+        if not items:
+            return []
+        self.reporter.begin(stage, len(items))
+
+        def attempt(item: Item) -> Result | None:
+            start = time.perf_counter()
+            try:
+                value = work(item)
+            except Exception as error:
+                reason = str(error) if isinstance(error, MrsxrError) else f"{type(error).__name__}: {error}"
+                log.debug("%s: %s", stage, name(item), exc_info=True)
+                self.result.failed[name(item)] = reason
+                self.reporter.failed(stage, name(item), reason)
+                return None
+            self.reporter.done(stage, name(item), time.perf_counter() - start)
+            return value
+
+        side_by_side = min(self.workers, len(items))
+        inner = {"scheduler": "synchronous"} if side_by_side > 1 else {"scheduler": "threads", "num_workers": self.workers}
+        with dask.config.set(**inner), ThreadPoolExecutor(side_by_side) as pool:
+            return [value for value in pool.map(attempt, items) if value is not None]
+
+
+def run(
+    source: Any,
+    background: Any = None,
+    *,
+    out: str | Path = "mrsxr_out",
+    refs: References | str | Path | None = None,
+    bands: Iterable[str] | None = None,
+    to: str = "spectrum",
+    config: Config | None = None,
+    workers: int = 2,
+    reporter: Reporter | None = None,
+) -> RunResult:
+    """Reduce an observation from what is there (uncal, rate, cal or s3d files) to the level asked for.
+
+    Parameters
+    ----------
+    source, background : path, glob, list of paths or association
+        As in :func:`mrsxr.io.find_files`; files that jwst wrote are taken as well.
+    out : path
+        Products go to ``stage1/``, ``stage2/``, ``stage3/`` under it, those of background exposures to
+        ``background/stage1/`` ...
+    refs : References or path, optional
+        Reference files; needed unless the run begins with s3d files.
+    bands : iterable of str, optional
+        Only these bands, ``["1A", "2A"]``.
+    to : {"rate", "cal", "cube", "spectrum"}
+    config : Config, optional
+    workers : int
+        Exposures (bands) worked on side by side.
+    reporter : Reporter, optional
+        Is told of every piece.
+
+    Returns
+    -------
+    RunResult
+        Files written by level; what failed by name and reason. Other exposures are not lost by a failure.
+
+    Raises
+    ------
+    MrsxrError
+        Where there is nothing to do, or an argument is not known.
+    """
+    start = time.perf_counter()
+    if to not in TARGETS:
+        raise MrsxrError(f"to is '{to}'; expected one of {', '.join(TARGETS)}")
+    wanted = _wanted(bands)
+    found = find_files(source, background, on_error="skip")
+    if isinstance(refs, str | Path):
+        refs = References(refs)
+    job = _Job(Path(out), refs, config or Config(), RunResult(Path(out)), reporter or Reporter(), max(1, workers))
+    for path, reason in found.skipped.items():
+        job.result.failed[path] = reason
+        job.reporter.failed("read", path, reason)
+    exposures = [e for e in _best_files(found.files) if e.node in {setting_of_band(b) for b in wanted}]
+    cubes = [f for f in found.files if f.product == "s3d" and f.node in wanted]
+    if not exposures and not cubes:
+        raise InputFileError(f"{source}: no exposures or cubes of bands {', '.join(wanted)} to work on")
+    if exposures:
+        _from_exposures(job, exposures, wanted, to)
+    elif to == "spectrum":
+        spectra = job.each("spectrum", cubes, lambda f: f.path.name, lambda f: _extract(job, _open_cube(f.path), f.role))
+        _finish(job, spectra)
+    else:
+        raise InputFileError(f"{source}: holds cubes only; there is nothing to do up to '{to}'")
+    job.result.seconds = time.perf_counter() - start
+    return job.result
+
+
+def _wanted(bands: Iterable[str] | None) -> tuple[str, ...]:
+    wanted = tuple(b.upper() for b in bands) if bands is not None else BANDS
+    unknown = [b for b in wanted if b not in BANDS]
+    if unknown or not wanted:
+        raise MrsxrError(f"bands are {', '.join(wanted) or 'empty'}; expected some of {', '.join(BANDS)}")
+    return wanted
+
+
+def _best_files(files: Sequence[FileInfo]) -> list[FileInfo]:
+    """Return one file an exposure, the most advanced."""
+    best: dict[tuple[str, str], FileInfo] = {}
+    for info in files:
+        if info.product in READY:
+            key = (info.role, info.exposure)
+            if key not in best or READY[info.product] > READY[best[key].product]:
+                best[key] = info
+    return list(best.values())
+
+
+def _from_exposures(job: _Job, exposures: list[FileInfo], wanted: tuple[str, ...], to: str) -> None:
+    calibrated = job.each("calibrate", exposures, lambda e: e.path.name, lambda e: _calibrate(job, e, to))
+    if to in ("rate", "cal"):
+        return
+    groups: dict[tuple[str, str], list[Path]] = {}
+    for role, setting, path in calibrated:
+        groups.setdefault((role, setting), []).append(path)
+    pieces = {
+        role: [(role, b, paths) for (r, s), paths in groups.items() if r == role for b in bands_of_setting(s) if b in wanted]
+        for role in ("background", "science")
+    }  # fmt: skip
+    levels = job.each("background", pieces["background"], lambda p: p[1], lambda p: _background(job, p))
+    background = {str(s.attrs["band"]): s for s in levels}
+    spectra = job.each("cube", pieces["science"], lambda p: p[1], lambda p: _reduce_band(job, p, background, to))
+    if to == "spectrum":
+        _finish(job, spectra)
+
+
+def _calibrate(job: _Job, info: FileInfo, to: str) -> tuple[str, str, Path]:
+    """Take one exposure to rate and cal; return (role, setting, path of the last product)."""
+    stage, path = READY[info.product], info.path
+    ds = open_exposures(path)
+    if stage == 0:
+        ds = make_rate(ds, job.references(), job.config.rate).compute()
+        path = save(ds, job.folder(info.role, 1))[0]
+        job.result.add("rate", [path])
+    if stage <= 1 and to != "rate":
+        ds = make_cal(ds, job.references(), job.config.cal).compute()
+        path = save(ds, job.folder(info.role, 2))[0]
+        job.result.add("cal", [path])
+    return info.role, info.node, path
+
+
+def _open_cal(job: _Job, paths: list[Path]) -> xr.Dataset:
+    ds = open_exposures(paths)
+    return ds if "alpha_coefficients" in ds else locate(ds, job.references())
+
+
+def _open_cube(path: Path) -> xr.Dataset:
+    cube = load(path)
+    if not isinstance(cube, xr.Dataset):
+        raise InputFileError(f"{path}: expected one cube, found a tree of them")
+    return cube
+
+
+def _background(job: _Job, piece: tuple[str, str, list[Path]]) -> xr.Dataset:
+    role, band, paths = piece
+    cube = make_cube(_open_cal(job, paths), band, job.refs, job.config.cube).compute()
+    job.result.add("background cube", save(cube, job.folder(role, 3)))
+    return _extract(job, cube, role)
+
+
+def _reduce_band(
+    job: _Job, piece: tuple[str, str, list[Path]], background: dict[str, xr.Dataset], to: str
+) -> xr.Dataset | None:
+    role, band, paths = piece
+    ds = _open_cal(job, paths)
+    both = [background[b] for b in bands_of_setting(ds.attrs["setting"]) if b in background]
+    if any(s.attrs["band"] == band for s in both):
+        ds = cal.subtract_master_background(ds, background=xr.concat(both, "wavelength"), bands=[band])
+    cube = make_cube(ds, band, job.refs, job.config.cube).compute()
+    job.result.add("cube", save(cube, job.folder(role, 3)))
+    return _extract(job, cube, role) if to == "spectrum" else None
+
+
+def _extract(job: _Job, cube: xr.Dataset, role: str) -> xr.Dataset:
+    kind = "EXTENDED" if role == "background" else job.config.spectrum.source_type
+    spectrum = make_spectrum(cube, job.refs, job.config.spectrum, kind).compute()
+    level = "background spectrum" if role == "background" else "spectrum"
+    job.result.add(level, save(spectrum, job.folder(role, 3)))
+    return spectrum
+
+
+def _finish(job: _Job, spectra: list[xr.Dataset]) -> None:
+    if not spectra:
+        return
+    whole = stitch(spectra, job.config.spectrum)
+    folder = job.folder("science", 3)
+    fits_file = save(whole, folder, suffix="stitched_x1d" if len(spectra) == 1 else None)[0]
+    netcdf = save(whole, fits_file.with_suffix(".nc"))[0]
+    job.result.add("stitched", [fits_file, netcdf])

@@ -1,0 +1,92 @@
+"""Who may import whom: facts < model < sources < steps < use; step rooms never import each other."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import mrsxr
+
+ROOT = Path(mrsxr.__file__).parent
+LAYERS = [
+    {"_version", "mrs", "dq", "units", "errors"},
+    {"schema", "step", "tree", "chunks", "blocks"},
+    {"io", "references", "geometry", "simulate"},
+    {"rate", "cal", "cube", "spectrum", "lines"},
+    {"pipeline", "plot", "demo", "cli"},
+]
+STEP_ROOMS = LAYERS[3]
+KERNEL_IMPORTS = {"numpy", "math", "numba", "__future__"}
+
+
+def modules():
+    return sorted(p for p in ROOT.rglob("*.py"))
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def layer_of(room: str) -> int:
+    for number, rooms in enumerate(LAYERS):
+        if room in rooms:
+            return number
+    raise AssertionError(f"{room} stands in no layer: add it to LAYERS or move it")
+
+
+def imports_of(path: Path):
+    """Yield (dotted name of a module of the package or of another package, line)."""
+    package = ("mrsxr", *path.relative_to(ROOT).parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                base = package[: len(package) - node.level + 1]
+                module = ".".join((*base, *((node.module or "").split(".") if node.module else ())))
+            else:
+                module = node.module or ""
+            if module == "mrsxr" or (node.level and node.module is None):
+                for alias in node.names:
+                    yield f"{module}.{alias.name}", node.lineno
+            else:
+                yield module, node.lineno
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_downwards(path):
+    room = room_of(path)
+    if room == "__init__":
+        return
+    own = layer_of(room)
+    for name, line in imports_of(path):
+        parts = name.split(".")
+        if parts[0] != "mrsxr" or len(parts) < 2:
+            continue
+        other = parts[1]
+        if other == room or not (ROOT / other).exists() and not (ROOT / f"{other}.py").exists():
+            continue
+        assert layer_of(other) <= own, f"{path.name}:{line} imports {name} from a higher layer"
+        if room in STEP_ROOMS:
+            assert other not in STEP_ROOMS, f"{path.name}:{line}: step rooms do not import each other ({name})"
+        if room == "simulate":
+            assert other not in STEP_ROOMS, f"{path.name}:{line}: the simulator knows no steps ({name})"
+
+
+@pytest.mark.parametrize("path", [p for p in modules() if p.stem.endswith("_kernels")], ids=lambda p: p.stem)
+def test_kernels_import_numpy_and_numba_only(path):
+    for name, line in imports_of(path):
+        top = name.split(".")
+        own = top[0] == "mrsxr" and name.rpartition(".")[2].endswith("_kernels")
+        assert top[0] in KERNEL_IMPORTS or own, f"{path.name}:{line} imports {name}"
+
+
+def test_importing_the_package_compiles_nothing():
+    import subprocess
+    import sys
+
+    code = "import sys, mrsxr; sys.exit('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,1 +1,62 @@
-"""mrsxr: JWST MIRI MRS data from raw ramps to cubes, spectra and line maps, on xarray and dask."""
+"""mrsxr: JWST MIRI MRS data from raw ramps to cubes, spectra and line maps, on xarray and dask.
+
+Open data (``open_exposures``, ``open_observation``), find reference files (``References``), run the chains
+(``make_rate``, ``make_cal``, ``make_cubes``, ``make_spectra``, or ``run`` for a folder on disk), save. The steps are
+reached by the product they make: ``mx.rate.subtract_dark``, ``mx.cal.assign_wcs``, ``mx.cube.build_cube``,
+``mx.spectrum.extract_spectrum``.
+"""
+
+from . import cal, cube, lines, plot, rate, spectrum
+from ._version import __version__
+from .errors import (
+    InputFileError,
+    LevelError,
+    MrsxrError,
+    MrsxrWarning,
+    ReferenceFileError,
+    SchemaError,
+)
+from .io import load, open_exposures, open_observation, save, summarize
+from .pipeline import (
+    Config,
+    load_config,
+    make_cal,
+    make_cubes,
+    make_rate,
+    make_spectra,
+    run,
+)
+from .references import References
+from .simulate import simulate
+from .step import read_history
+
+__all__ = [
+    "__version__",
+    "open_exposures",
+    "open_observation",
+    "summarize",
+    "References",
+    "make_rate",
+    "make_cal",
+    "make_cubes",
+    "make_spectra",
+    "run",
+    "Config",
+    "load_config",
+    "simulate",
+    "save",
+    "load",
+    "read_history",
+    "rate",
+    "cal",
+    "cube",
+    "spectrum",
+    "lines",
+    "plot",
+    "MrsxrError",
+    "InputFileError",
+    "ReferenceFileError",
+    "SchemaError",
+    "LevelError",
+    "MrsxrWarning",
+]

@@ -121,7 +121,12 @@ def with_row_halo(door: Callable[..., np.ndarray], array: xr.DataArray, *, depth
             array = array.chunk(y=max(depth, 8))
             data = array.data
         result = da.map_overlap(
-            door, data, depth=depths, boundary=boundary, dtype=array.dtype, meta=np.empty((0,) * array.ndim, array.dtype)
+            door,
+            data,
+            depth=depths,
+            boundary=boundary,
+            dtype=array.dtype,
+            meta=np.empty((0,) * array.ndim, array.dtype),
         )
         return array.copy(data=result)
     values = array.values

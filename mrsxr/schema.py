@@ -180,13 +180,9 @@ def _validate_variable(ds: xr.Dataset, spec: Variable, where: str) -> None:
         if np.dtype(variable.dtype).kind not in "UOT":
             raise SchemaError(f"{where}: '{spec.name}' is {variable.dtype}, expected strings")
     elif str(variable.dtype) not in spec.dtypes:
-        raise SchemaError(
-            f"{where}: '{spec.name}' is {variable.dtype}, expected {' or '.join(spec.dtypes)}"
-        )
+        raise SchemaError(f"{where}: '{spec.name}' is {variable.dtype}, expected {' or '.join(spec.dtypes)}")
     if spec.units is not None and variable.attrs.get("units") != spec.units:
-        raise SchemaError(
-            f"{where}: '{spec.name}' has units {variable.attrs.get('units')!r}, expected '{spec.units}'"
-        )
+        raise SchemaError(f"{where}: '{spec.name}' has units {variable.attrs.get('units')!r}, expected '{spec.units}'")
 
 
 def units_of(level: str, name: str) -> str:

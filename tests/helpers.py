@@ -74,7 +74,9 @@ def make_ramp(sci: np.ndarray, chunks: dict | None = None, setting: str = "12A")
 def make_reference(kind: str, chunks: dict | None = None, attrs: dict | None = None, **arrays) -> xr.Dataset:
     """Return a reference Dataset; arrays as (dims, values) or (y, x) images."""
     variables = {k: v if isinstance(v, tuple) else (("y", "x"), v) for k, v in arrays.items()}
-    ds = xr.Dataset(variables, attrs={"level": "reference", "kind": kind, "ref_id": f"{kind}_made.fits", **(attrs or {})})
+    ds = xr.Dataset(
+        variables, attrs={"level": "reference", "kind": kind, "ref_id": f"{kind}_made.fits", **(attrs or {})}
+    )
     return ds.chunk({d: n for d, n in chunks.items() if d in ds.dims}) if chunks is not None else ds
 
 

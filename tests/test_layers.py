@@ -67,7 +67,7 @@ def test_imports_point_downwards(path):
         if parts[0] != "mrsxr" or len(parts) < 2:
             continue
         other = parts[1]
-        if other == room or not (ROOT / other).exists() and not (ROOT / f"{other}.py").exists():
+        if other == room or (not (ROOT / other).exists() and not (ROOT / f"{other}.py").exists()):
             continue
         assert layer_of(other) <= own, f"{path.name}:{line} imports {name} from a higher layer"
         if room in STEP_ROOMS:

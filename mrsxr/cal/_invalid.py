@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from .. import dq
+from mrsxr import dq
 
 VARIANCES = ("var_poisson", "var_read", "var_flat")
 

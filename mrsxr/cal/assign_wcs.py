@@ -8,11 +8,18 @@ from functools import lru_cache
 import numpy as np
 import xarray as xr
 
-from ..geometry import detector
-from ..schema import SLICE_COORDS, WCS_VARIABLES
-from ..step import step
+from mrsxr.geometry import detector
+from mrsxr.schema import SLICE_COORDS, WCS_VARIABLES
+from mrsxr.step import step
 
-FROM_DISTORTION = ("alpha_coefficients", "alpha_x_shift", "slice_beta", "slice_width", "v2_coefficients", "v3_coefficients")
+FROM_DISTORTION = (
+    "alpha_coefficients",
+    "alpha_x_shift",
+    "slice_beta",
+    "slice_width",
+    "v2_coefficients",
+    "v3_coefficients",
+)
 FROM_SPECWCS = ("wavelength_coefficients", "wavelength_x_shift")
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from .. import dq
-from ..step import step
+from mrsxr import dq
+from mrsxr.step import step
+
 from ._invalid import match_invalid, scale
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from ..step import step
+from mrsxr.step import step
+
 from ._invalid import scale
 
 

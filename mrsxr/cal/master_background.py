@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from ..errors import MrsxrError
-from ..geometry.sky import barycentric
-from ..mrs import bands_of_setting
-from ..step import step
+from mrsxr.errors import MrsxrError
+from mrsxr.geometry.sky import barycentric
+from mrsxr.mrs import bands_of_setting
+from mrsxr.step import step
 
 
 @step(needs="cal")
@@ -54,7 +54,9 @@ def subtract_master_background(
         inside = channel == int(band[0])
         wavelength = ds.wavelength.values[inside]
         for d, velosys in enumerate(ds.velosys.values):
-            planes[d][inside] = np.interp(barycentric(wavelength, velosys), one.wavelength.values, one.background.values)
+            planes[d][inside] = np.interp(
+                barycentric(wavelength, velosys), one.wavelength.values, one.background.values
+            )
     level = xr.DataArray(planes, dims=("dither", "y", "x"))
     if ds.flux.chunks:
         level = level.chunk(dict(zip(ds.flux.dims, ds.flux.chunks, strict=True)))  # type: ignore[arg-type]

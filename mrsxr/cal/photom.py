@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from .. import dq
-from ..errors import MrsxrError
-from ..schema import units_of
-from ..step import step
+from mrsxr import dq
+from mrsxr.errors import MrsxrError
+from mrsxr.schema import units_of
+from mrsxr.step import step
+
 from ._invalid import VARIANCES, match_invalid, scale
 
 DAYS_OF_YEAR = 365.0

@@ -2,13 +2,14 @@
 
 from .chains import make_cal, make_cubes, make_rate, make_spectra
 from .config import CalConfig, Config, CubeConfig, RateConfig, SpectrumConfig, load_config
-from .run import RunResult, run
+from .run import Reporter, RunResult, run
 
 __all__ = [
     "CalConfig",
     "Config",
     "CubeConfig",
     "RateConfig",
+    "Reporter",
     "RunResult",
     "SpectrumConfig",
     "load_config",

@@ -8,11 +8,12 @@ from typing import Any
 
 import xarray as xr
 
-from .. import cal, cube, rate, spectrum, tree
-from ..errors import MrsxrError, MrsxrWarning, ReferenceFileError
-from ..mrs import BANDS, bands_of_setting
-from ..references import References
-from ..step import read_history
+from mrsxr import cal, cube, rate, spectrum, tree
+from mrsxr.errors import MrsxrError, MrsxrWarning, ReferenceFileError
+from mrsxr.mrs import BANDS, bands_of_setting
+from mrsxr.references import References
+from mrsxr.step import read_history
+
 from .config import CalConfig, CubeConfig, RateConfig, SpectrumConfig
 
 Data = xr.Dataset | xr.DataTree
@@ -82,9 +83,7 @@ def _make_cal(ds: xr.Dataset, *, refs: References, config: CalConfig) -> xr.Data
         ds = cal.divide_flat(ds, flat=refs.get("flat", ds))
     if config.fringe:
         ds = cal.divide_fringe_flat(ds, fringe=refs.get("fringe", ds))
-    return cal.calibrate_flux(
-        ds, photom=refs.get("photom", ds), apply_time_correction=config.apply_time_correction
-    )
+    return cal.calibrate_flux(ds, photom=refs.get("photom", ds), apply_time_correction=config.apply_time_correction)
 
 
 def locate(ds: xr.Dataset, refs: References) -> xr.Dataset:
@@ -146,9 +145,7 @@ def make_cube(ds: xr.Dataset, band: str, refs: References | None, config: CubeCo
     )  # fmt: skip
 
 
-def make_spectra(
-    data: Data, refs: References | None = None, config: SpectrumConfig | None = None
-) -> xr.DataTree:
+def make_spectra(data: Data, refs: References | None = None, config: SpectrumConfig | None = None) -> xr.DataTree:
     """Extract a spectrum from every cube and stitch those of the science target.
 
     Parameters

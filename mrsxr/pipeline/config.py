@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import MrsxrError
+from mrsxr.errors import MrsxrError
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 import dask
 import xarray as xr
 
-from .. import cal
-from ..errors import InputFileError, MrsxrError
-from ..io import FileInfo, find_files, load, open_exposures, save
-from ..mrs import BANDS, bands_of_setting, setting_of_band
-from ..references import References
+from mrsxr import cal
+from mrsxr.errors import InputFileError, MrsxrError
+from mrsxr.io import FileInfo, find_files, load, open_exposures, save
+from mrsxr.mrs import BANDS, bands_of_setting, setting_of_band
+from mrsxr.references import References
+
 from .chains import locate, make_cal, make_cube, make_rate, make_spectrum, stitch
 from .config import Config
 
@@ -98,7 +99,9 @@ class _Job:
             return value
 
         side_by_side = min(self.workers, len(items))
-        inner = {"scheduler": "synchronous"} if side_by_side > 1 else {"scheduler": "threads", "num_workers": self.workers}
+        inner = (
+            {"scheduler": "synchronous"} if side_by_side > 1 else {"scheduler": "threads", "num_workers": self.workers}
+        )
         with dask.config.set(**inner), ThreadPoolExecutor(side_by_side) as pool:
             return [value for value in pool.map(attempt, items) if value is not None]
 
@@ -163,7 +166,9 @@ def run(
     if exposures:
         _from_exposures(job, exposures, wanted, to)
     elif to == "spectrum":
-        spectra = job.each("spectrum", cubes, lambda f: f.path.name, lambda f: _extract(job, _open_cube(f.path), f.role))
+        spectra = job.each(
+            "spectrum", cubes, lambda f: f.path.name, lambda f: _extract(job, _open_cube(f.path), f.role)
+        )
         _finish(job, spectra)
     else:
         raise InputFileError(f"{source}: holds cubes only; there is nothing to do up to '{to}'")

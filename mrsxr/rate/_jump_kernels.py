@@ -122,9 +122,7 @@ def _gather_differences(sci, group_dq, gain, d, y, x0, width, tile, diffs, work,
 
 
 @njit(cache=True, nogil=True)
-def _find_jumps(
-    sci, group_dq, read_noise, gain, thresholds, single_pass, neighbours, pairs, out_dq, out_spread
-):
+def _find_jumps(sci, group_dq, read_noise, gain, thresholds, single_pass, neighbours, pairs, out_dq, out_spread):
     n_dither, n_integration, n_group, n_y, n_x = sci.shape
     n_step = n_group - 1
     n_diffs = n_integration * n_step
@@ -168,9 +166,7 @@ def _find_jumps(
                             hit = ratio > thresholds[0] if single_pass else jump[k, t]
                             flags = group_dq[d, i, g + 1, y, x0 + t]
                             out_dq[d, i, g + 1, y, x0 + t] = flags | np.uint8(4) if hit else flags
-                            out_spread[d, i, g + 1, y, x0 + t] = (
-                                hit and ratio > neighbours[0] and ratio < neighbours[1]
-                            )
+                            out_spread[d, i, g + 1, y, x0 + t] = hit and ratio > neighbours[0] and ratio < neighbours[1]
 
 
 @njit(cache=True, nogil=True)
@@ -203,7 +199,9 @@ def _merge(group_dq, spread, out):
         out[k] = flags
 
 
-def find_jumps(sci, group_dq, read_noise, gain, thresholds=(4.0, 5.0, 6.0), single_pass=True, neighbours=(10.0, 1000.0)):
+def find_jumps(
+    sci, group_dq, read_noise, gain, thresholds=(4.0, 5.0, 6.0), single_pass=True, neighbours=(10.0, 1000.0)
+):
     """Return (group flags with JUMP_DET, bool: jumps that also flag their neighbours)."""
     out_dq = np.empty(sci.shape, dtype=np.uint8)
     out_spread = np.empty(sci.shape, dtype=np.bool_)

@@ -6,16 +6,14 @@ import warnings
 
 import xarray as xr
 
-from .. import dq
-from ..blocks import map_ramps
-from ..errors import MrsxrWarning, ReferenceFileError
-from ..step import step
+from mrsxr import dq
+from mrsxr.blocks import map_ramps
+from mrsxr.errors import MrsxrWarning, ReferenceFileError
+from mrsxr.step import step
 
 
 @step(needs="ramp")
-def subtract_dark(
-    ds: xr.Dataset, *, dark: xr.Dataset, average_dark_current: float | None = None
-) -> xr.Dataset:
+def subtract_dark(ds: xr.Dataset, *, dark: xr.Dataset, average_dark_current: float | None = None) -> xr.Dataset:
     """Subtract the dark, integration by integration and group by group.
 
     Parameters

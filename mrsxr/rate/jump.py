@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from .. import dq
-from ..blocks import map_ramps, with_row_halo
-from ..step import step
+from mrsxr import dq
+from mrsxr.blocks import map_ramps, with_row_halo
+from mrsxr.step import step
 
 MINIMUM_GROUPS = 3
 

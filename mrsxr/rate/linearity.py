@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from .. import dq
-from ..blocks import map_ramps
-from ..step import step
+from mrsxr import dq
+from mrsxr.blocks import map_ramps
+from mrsxr.step import step
 
 
 @step(needs="ramp")

@@ -6,11 +6,11 @@ from typing import Any
 
 import xarray as xr
 
-from .. import dq
-from ..blocks import map_ramps
-from ..errors import MrsxrError
-from ..schema import units_of
-from ..step import step
+from mrsxr import dq
+from mrsxr.blocks import map_ramps
+from mrsxr.errors import MrsxrError
+from mrsxr.schema import units_of
+from mrsxr.step import step
 
 
 @step(needs="ramp", gives="rate")

@@ -7,9 +7,9 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from .. import dq
-from ..blocks import map_ramps, with_row_halo
-from ..step import step
+from mrsxr import dq
+from mrsxr.blocks import map_ramps, with_row_halo
+from mrsxr.step import step
 
 ATOD_LIMIT = 65535.0  # DN, the 16-bit converter
 

@@ -100,9 +100,7 @@ def test_flat(rate_ds):
     good = (slice(None), slice(1, None))
     np.testing.assert_allclose(out.rate.values[good], rate_ds.rate.values[good] / 1.25, rtol=1e-6)
     np.testing.assert_allclose(out.var_read.values[good], rate_ds.var_read.values[good] / 1.25**2, rtol=1e-6)
-    np.testing.assert_allclose(
-        out.var_flat.values[good], (out.rate.values[good] / 1.25 * 0.01) ** 2, rtol=1e-5
-    )
+    np.testing.assert_allclose(out.var_flat.values[good], (out.rate.values[good] / 1.25 * 0.01) ** 2, rtol=1e-5)
     assert (out.dq.values[:, 0, :3] == dq.NO_FLAT_FIELD | dq.DO_NOT_USE).all()
     assert (out.dq.values[:, 0, 3] == dq.FLAGS["UNRELIABLE_FLAT"]).all()
     assert np.isnan(out.rate.values[:, 0, :3]).all()
@@ -158,7 +156,9 @@ def test_master_background(rate_ds):
     )
     out = assert_step(cal.subtract_master_background, ds, background=spectrum)
     subtracted = (ds.flux - out.flux).values
-    np.testing.assert_allclose(subtracted[:, :, 100], np.broadcast_to(10 * ds.wavelength.values[:, 100], (2, NY)), rtol=1e-4)
+    np.testing.assert_allclose(
+        subtracted[:, :, 100], np.broadcast_to(10 * ds.wavelength.values[:, 100], (2, NY)), rtol=1e-4
+    )
     np.testing.assert_allclose(subtracted[:, :, 600], 100, rtol=1e-5)
     one = cal.subtract_master_background(ds, background=spectrum, bands=["1A"])
     assert (one.flux.values[:, :, 600] == ds.flux.values[:, :, 600]).all()

@@ -1,6 +1,6 @@
 """Run the jwst steps on small ramps and store what comes out; needs an environment with jwst, not part of the tests.
 
-    python tests/parity/make_parity.py        writes tests/parity/data/stage1_<case>.npz
+python tests/parity/make_parity.py        writes tests/parity/data/stage1_<case>.npz
 """
 
 import logging

@@ -178,7 +178,9 @@ def test_pathologies_give_flags():
     gain[1, 0], gain[1, 1] = 0, np.nan
     noise = np.full((3, 8), 8, "f4")
     noise[1, 2] = np.nan
-    out = rate.fit_ramps(ds, gain=make_reference("gain", gain=gain), readnoise=make_reference("readnoise", read_noise=noise))
+    out = rate.fit_ramps(
+        ds, gain=make_reference("gain", gain=gain), readnoise=make_reference("readnoise", read_noise=noise)
+    )
     flags = out.dq.values[0]
     for place in ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)):
         assert flags[place] & dq.DO_NOT_USE, place

@@ -1,0 +1,287 @@
+"""The command line: mrsxr demo | run | info | simulate | show | history | check."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from ._version import __version__
+from .errors import MrsxrError
+
+console = Console(soft_wrap=True)
+errors = Console(stderr=True, soft_wrap=True)
+
+
+class _Group(click.Group):
+    """Turn the errors of the package into one clear line and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        seen: set[str] = set()
+
+        def one_line(message, category, *_args, **_kwargs):
+            text = str(message)
+            if text not in seen and not issubclass(category, DeprecationWarning | FutureWarning):
+                seen.add(text)
+                errors.print(f"[yellow]note:[/yellow] {text}", highlight=False)
+
+        with warnings.catch_warnings():
+            warnings.showwarning = one_line
+            try:
+                return super().invoke(ctx)
+            except MrsxrError as error:
+                errors.print(f"[red]error:[/red] {error}", highlight=False)
+                sys.exit(1)
+
+
+def _reporter(progress: Progress):
+    from .pipeline import Reporter
+
+    class Bars(Reporter):
+        """One bar a stage."""
+
+        def __init__(self) -> None:
+            self.tasks: dict[str, Any] = {}
+
+        def begin(self, stage: str, total: int) -> None:
+            self.tasks[stage] = progress.add_task(stage, total=total)
+
+        def done(self, stage: str, name: str, seconds: float) -> None:
+            progress.advance(self.tasks[stage])
+
+        def failed(self, stage: str, name: str, reason: str) -> None:
+            if stage in self.tasks:
+                progress.advance(self.tasks[stage])
+            progress.console.print(f"[red]failed[/red] ({stage}) {name}: {reason}", highlight=False)
+
+    return Bars()
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+    )
+
+
+def _bands(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    return tuple(b.strip().upper() for b in value.split(",") if b.strip()) if value else None
+
+
+BANDS_OPTION = click.option("--bands", callback=_bands, help="Only these bands, 1A,2A ...", metavar="LIST")
+WORKERS = click.option("--workers", default=2, show_default=True, help="Exposures worked on side by side.")
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="mrsxr")
+def main() -> None:
+    """JWST MIRI MRS: raw ramps to cubes, spectra and line maps."""
+
+
+@main.command()
+@click.option("--quick", "size", flag_value="quick", help="One setting, two dithers: well under a minute.")
+@click.option("--full", "size", flag_value="full", help="All 12 bands, 40 groups, 36 exposures: some 7 GB of disk.")
+@BANDS_OPTION
+@click.option("--distortion", type=click.Path(path_type=Path), help="Folder of real distortion files (ASDF).")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("mrsxr_demo"), show_default=True)
+@WORKERS
+def demo(size: str | None, bands, distortion: Path | None, out: Path, workers: int) -> None:
+    """Simulate an observation, reduce it, compare with the truth and draw a picture."""
+    from .demo import demo as run_demo
+
+    with _progress() as progress:
+        result = run_demo(
+            out, size=size or "default", bands=bands, distortion=distortion, workers=workers,
+            reporter=_reporter(progress),
+        )  # fmt: skip
+    table = Table(title="Recovered against the truth", title_justify="left")
+    for name, justify in (
+        ("", "left"),
+        ("where", "left"),
+        ("found", "right"),
+        ("true", "right"),
+        ("error", "right"),
+        ("", "left"),
+    ):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for check in result.checks:
+        shown = {
+            "position": f"{check.error:.3f} arcsec", "wavelength": f"{check.error:+.3f} elements",
+        }.get(check.kind, f"{100 * check.error:+.2f} %")  # fmt: skip
+        digits = 5 if check.kind == "wavelength" else 3
+        mark = "[green]ok[/green]" if check.passed else "[red]off[/red]"
+        table.add_row(check.what, check.where, f"{check.found:.{digits}f}", f"{check.true:.{digits}f}", shown, mark)
+    console.print(table)
+    _tell_files(result.run)
+    console.print(f"picture: {result.picture}", highlight=False)
+    if not result.passed:
+        raise MrsxrError("the demonstration did not recover the truth within its limits, see the table")
+
+
+@main.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--background", type=click.Path(path_type=Path), help="Background exposures.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("mrsxr_out"), show_default=True)
+@click.option("--refs", type=click.Path(path_type=Path), help="Folder of reference files; else CRDS.")
+@BANDS_OPTION
+@click.option("--to", type=click.Choice(["rate", "cal", "cube", "spectrum"]), default="spectrum", show_default=True)
+@click.option("--config", type=click.Path(path_type=Path), help="TOML file of parameters.")
+@click.option("--redshift", type=float, help="Of the source: marks lines in the picture.")
+@WORKERS
+def run(source, background, out, refs, bands, to, config, redshift, workers) -> None:
+    """Reduce the exposures (uncal, rate, cal) or cubes (s3d) of SOURCE, a folder, file, glob or association."""
+    from .pipeline import load_config
+    from .pipeline import run as run_all
+    from .references import References
+
+    references = References(refs) if refs is not None else _references_of_crds()
+    with _progress() as progress:
+        result = run_all(
+            str(source), background, out=out, refs=references, bands=bands, to=to,
+            config=load_config(config) if config else None, workers=workers, reporter=_reporter(progress),
+        )  # fmt: skip
+    _tell_files(result)
+    if to == "spectrum" and result.files.get("stitched"):
+        console.print(f"picture: {_picture(source, result, redshift)}", highlight=False)
+    if result.failed:
+        raise MrsxrError(f"{len(result.failed)} of the pieces failed, the first: {next(iter(result.failed.values()))}")
+
+
+def _references_of_crds():
+    import os
+
+    from .references import References
+
+    return References() if os.environ.get("CRDS_PATH") else None
+
+
+def _picture(source: Path, result, redshift: float | None) -> Path:
+    from . import plot
+    from .io import find_files, load
+
+    files = sorted(result.files.get("cube", [])) or [f.path for f in find_files(str(source)) if f.product == "s3d"]
+    cal = load(sorted(result.files["cal"])[0]) if result.files.get("cal") else None
+    spectrum = load(result.files["stitched"][1])
+    figure = plot.summary(
+        cal, [load(f) for f in files], spectrum, redshift=redshift, title=str(spectrum.attrs.get("target", ""))
+    )
+    path = result.out / "stage3" / f"{result.files['stitched'][1].stem}.png"
+    plot.save_figure(figure, path)
+    return path
+
+
+def _tell_files(result) -> None:
+    for level, paths in result.files.items():
+        where = paths[0] if len(paths) == 1 else paths[0].parent
+        console.print(f"{len(paths):3d} {level:20s} {where}", highlight=False)
+    console.print(f"reduced in {result.seconds:.1f} s", highlight=False)
+
+
+@main.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path())
+@click.option("--background", type=click.Path(), help="Background exposures.")
+def info(paths: tuple[str, ...], background: str | None) -> None:
+    """Print the observation table of PATHS from headers alone."""
+    from .io import summarize
+
+    console.print(
+        str(summarize(paths[0] if len(paths) == 1 else list(paths), background)), highlight=False, markup=False
+    )
+
+
+@main.command(name="simulate")
+@click.argument("out", type=click.Path(path_type=Path))
+@BANDS_OPTION
+@click.option("--groups", default=10, show_default=True)
+@click.option("--integrations", default=2, show_default=True)
+@click.option("--dithers", default=4, show_default=True)
+@click.option("--background", default=2, show_default=True, help="Background exposures a setting.")
+@click.option("--seed", default=1, show_default=True)
+@click.option("--distortion", type=click.Path(path_type=Path), help="Folder of real distortion files (ASDF).")
+def simulate_command(out, bands, groups, integrations, dithers, background, seed, distortion) -> None:
+    """Write simulated uncal files, reference files, an offline CRDS cache and the truth to OUT."""
+    from .simulate import simulate
+
+    bands = bands or ("1A", "2A", "3A", "4A")
+    settings = {b[1] + ("12" if b[0] in "12" else "34") for b in bands}
+    with _progress() as progress:
+        task = progress.add_task("simulate", total=len(settings) * (1 + dithers + background))
+        made = simulate(
+            out, bands=bands, n_groups=groups, n_integrations=integrations, n_dithers=dithers, n_background=background,
+            seed=seed, distortion=distortion, progress=lambda _text: progress.advance(task),
+        )  # fmt: skip
+    console.print(
+        f"{len(made.uncal)} science and {len(made.background)} background exposures in {out}", highlight=False
+    )
+    for name, value in made.crds.items():
+        console.print(f"export {name}={value}", highlight=False)
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="PNG to write; by default beside the working folder.")
+@click.option("--redshift", type=float)
+def show(file: Path, out: Path | None, redshift: float | None) -> None:
+    """Draw FILE (ramp, rate, cal, cube or spectrum) to a PNG and describe what it holds."""
+    from . import plot
+    from .io import load
+
+    ds = load(file)
+    level = ds.attrs["level"]
+    if level == "cube":
+        figure = plot.cube_image(ds)
+    elif level == "spectrum":
+        figure = plot.spectrum(ds, redshift=redshift)
+    else:
+        figure = plot.detector_image(ds)
+    path = out or Path(f"{file.name.split('.')[0]}.png")
+    plot.save_figure(figure, path)
+    console.print(str(ds), highlight=False, markup=False)
+    console.print(f"picture: {path}", highlight=False)
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def history(file: Path) -> None:
+    """Print what was done to FILE, step by step."""
+    from .io import load
+    from .step import read_history
+
+    entries = read_history(load(file))
+    if not entries:
+        raise MrsxrError(f"{file}: holds no history of mrsxr; it was written by another program or is raw")
+    for number, entry in enumerate(entries, 1):
+        refs = "  ".join(f"{kind}={name}" for kind, name in entry["refs"].items())
+        params = "  ".join(f"{name}={value}" for name, value in entry["params"].items())
+        console.print(f"{number:2d} {entry['step']}  (mrsxr {entry['version']})", highlight=False, markup=False)
+        for line in (refs, params):
+            if line:
+                console.print(f"     {line}", highlight=False, markup=False)
+
+
+@main.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+def check(files: tuple[Path, ...]) -> None:
+    """Check FILES against the schema of their level."""
+    from .io import load
+    from .schema import validate
+    from .tree import leaves
+
+    bad = 0
+    for file in files:
+        try:
+            data = load(file)
+            datasets = [data] if hasattr(data, "data_vars") and "level" in data.attrs else [d for _, d in leaves(data)]
+            for ds in datasets:
+                validate(ds)
+            console.print(f"ok    {file} ({', '.join(sorted({d.attrs['level'] for d in datasets}))})", highlight=False)
+        except MrsxrError as error:
+            bad += 1
+            errors.print(f"[red]wrong[/red] {error}", highlight=False)
+    if bad:
+        sys.exit(1)

@@ -1,0 +1,223 @@
+"""The demonstration: simulate an observation, reduce it, compare with the truth, draw one picture."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from .errors import MrsxrError
+from .io import load
+from .mrs import BANDS, resolving_power
+from .pipeline import Reporter, RunResult, run
+from .references import References
+from .simulate import Effects, Simulation, simulate
+
+C_UM_PER_S = 2.99792458e14
+#: What each size of the demonstration simulates.
+SIZES: dict[str, dict[str, Any]] = {
+    "quick": {"bands": ("1A", "2A"), "n_dithers": 2, "n_background": 1, "n_groups": 10, "n_integrations": 1},
+    "default": {"bands": ("1A", "2A", "3A", "4A"), "n_dithers": 4, "n_background": 2, "n_groups": 10},
+    "full": {"bands": BANDS, "n_dithers": 4, "n_background": 2, "n_groups": 40},
+}
+#: Detector effects whose corrections are not in the chain yet (reset, rscd, refpix) are left out of the simulation.
+EFFECTS = Effects(reset=False, first_groups=False, drift=0.0)
+LIMITS = {"continuum": 0.03, "line": 0.05, "wavelength": 0.1, "position": 0.05}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One number against its truth: the relative (flux), resolution-element (wavelength) or arcsec (position) error."""
+
+    what: str
+    where: str
+    found: float
+    true: float
+    error: float
+    kind: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is within the limit of its kind."""
+        return bool(abs(self.error) <= LIMITS[self.kind])
+
+
+@dataclass
+class DemoResult:
+    """What the demonstration made."""
+
+    simulation: Simulation
+    run: RunResult
+    checks: list[Check]
+    picture: Path
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything was reduced and recovered within the limits."""
+        return not self.run.failed and all(check.passed for check in self.checks)
+
+
+def demo(
+    out: str | Path = "mrsxr_demo",
+    *,
+    size: str = "default",
+    bands: tuple[str, ...] | None = None,
+    distortion: str | Path | None = None,
+    workers: int = 2,
+    seed: int = 1,
+    reporter: Reporter | None = None,
+) -> DemoResult:
+    """Simulate, reduce, compare and draw.
+
+    Parameters
+    ----------
+    out : path
+        Gets ``simulated/`` and ``reduced/`` and the picture.
+    size : {"quick", "default", "full"}
+        One setting with two dithers; band SHORT of all channels with four; all twelve bands with 40 groups.
+    bands : tuple of str, optional
+        Other bands than those of the size.
+    distortion : path, optional
+        Folder of real distortion files, in place of the parametric geometry.
+    workers : int
+    seed : int
+    reporter : Reporter, optional
+
+    Returns
+    -------
+    DemoResult
+    """
+    if size not in SIZES:
+        raise MrsxrError(f"size is '{size}'; expected one of {', '.join(SIZES)}")
+    out = Path(out)
+    plan = dict(SIZES[size])
+    if bands:
+        plan["bands"] = bands
+    reporter = reporter or Reporter()
+    simulation = _simulate(out / "simulated", plan, distortion, seed, reporter)
+    result = run(
+        simulation.uncal_folder, simulation.background_folder, out=out / "reduced",
+        refs=References(simulation.reference_folder), workers=workers, reporter=reporter,
+    )  # fmt: skip
+    checks = compare(simulation, result)
+    picture = _draw(out, simulation, result)
+    return DemoResult(simulation, result, checks, picture)
+
+
+def _simulate(folder: Path, plan: dict[str, Any], distortion, seed: int, reporter: Reporter) -> Simulation:
+    settings = {b[1] + ("12" if b[0] in "12" else "34") for b in plan["bands"]}
+    reporter.begin("simulate", len(settings) * (1 + plan["n_dithers"] + plan["n_background"]))
+    return simulate(
+        folder, **plan, effects=EFFECTS, distortion=distortion, seed=seed, save_slopes=False,
+        progress=lambda text: reporter.done("simulate", Path(text).name, 0.0),
+    )  # fmt: skip
+
+
+def compare(simulation: Simulation, result: RunResult) -> list[Check]:
+    """Compare the spectra of a run with the truth of its simulation.
+
+    Parameters
+    ----------
+    simulation : Simulation
+    result : RunResult
+
+    Returns
+    -------
+    list of Check
+        For every band the continuum and the position; for every line of the point source that stands clear of
+        the disc's lines the flux and the wavelength.
+    """
+    checks = []
+    for path in result.files.get("spectrum", []):
+        spectrum = load(path)
+        band = str(spectrum.attrs["band"])
+        truth = simulation.spectra[band]
+        checks += [_continuum(spectrum, truth, simulation.lines, band), _position(spectrum, simulation.sources, band)]
+        for name, components in _clean_lines(simulation.lines, spectrum, band):
+            checks += _line(spectrum, name, components, band)
+    return sorted(checks, key=lambda c: (c.kind, BANDS.index(c.where.split()[0])))
+
+
+def _continuum(spectrum, truth, lines, band) -> Check:
+    wavelength = spectrum.wavelength.values
+    clear = np.isfinite(spectrum.flux.values)
+    for centre, sigma in zip(lines.wavelength.values, lines.sigma.values, strict=True):
+        clear &= np.abs(wavelength - centre) > 8 * sigma
+    true = np.interp(wavelength, truth.wavelength.values, truth.continuum.values)
+    ratio = float(np.median(spectrum.flux.values[clear] / true[clear]))
+    middle = float(np.median(true[clear]))
+    return Check("continuum [mJy]", band, 1e3 * ratio * middle, 1e3 * middle, ratio - 1, "continuum")
+
+
+def _position(spectrum, sources, band) -> Check:
+    ra, dec = float(sources.ra[0]), float(sources.dec[0])
+    east = (float(spectrum.attrs["aperture_ra"]) - ra) * np.cos(np.deg2rad(dec)) * 3600
+    north = (float(spectrum.attrs["aperture_dec"]) - dec) * 3600
+    off = float(np.hypot(east, north))
+    return Check("position [arcsec]", band, off, 0.0, off, "position")
+
+
+def _clean_lines(lines: xr.Dataset, spectrum: xr.Dataset, band: str):
+    """Yield (name, its components) of the point source's lines of a band that no disc line touches."""
+    low, high = float(spectrum.wavelength[0]), float(spectrum.wavelength[-1])
+    point, disc = (lines.isel(line=lines.source.values == kind) for kind in ("point", "disc"))
+    keys = list(dict.fromkeys(zip(point.name.values, point.wavelength_rest.values, strict=True)))
+    for name, rest in keys:
+        components = point.isel(line=(point.name.values == name) & (point.wavelength_rest.values == rest))
+        reach = 7 * float(components.sigma.max())
+        centres = components.wavelength.values
+        if centres.min() - 2 * reach < low or centres.max() + 2 * reach > high:
+            continue
+        if np.any(np.abs(disc.wavelength.values[:, None] - centres) < reach + 5 * disc.sigma.values[:, None]):
+            continue
+        yield str(name), components
+
+
+def _line(spectrum, name, components, band) -> list[Check]:
+    flux = components.flux.values
+    centre = float(np.sum(flux * components.wavelength.values) / np.sum(flux))
+    spread = 4 * float(components.sigma.max()) + float(np.ptp(components.wavelength.values))
+    found, position = measure_line(spectrum, centre, spread)
+    element = centre / float(resolving_power(centre))
+    total = float(flux.sum())
+    where = f"{band} {name}"
+    return [
+        Check("line [1e-18 W/m2]", where, 1e18 * found, 1e18 * total, found / total - 1, "line"),
+        Check("wavelength [um]", where, position, centre, (position - centre) / element, "wavelength"),
+    ]
+
+
+def measure_line(spectrum: xr.Dataset, centre: float, half_width: float) -> tuple[float, float]:
+    """Return flux [W/m2] and centroid [um] of the light above a straight continuum.
+
+    The continuum is a line through the samples between one and two ``half_width`` [um] from ``centre`` [um].
+    """
+    wavelength = spectrum.wavelength.values
+    density = spectrum.flux.values * 1e-26 * C_UM_PER_S / wavelength**2  # W/m2/um
+    distance = np.abs(wavelength - centre)
+    good = np.isfinite(density)
+    side = good & (distance > half_width) & (distance < 2 * half_width)
+    inside = good & (distance <= half_width)
+    line = np.polynomial.Polynomial.fit(wavelength[side], density[side], 1)
+    excess = density[inside] - line(wavelength[inside])
+    step = float(np.median(np.diff(wavelength)))
+    return float(np.sum(excess) * step), float(np.sum(excess * wavelength[inside]) / np.sum(excess))
+
+
+def _draw(out: Path, simulation: Simulation, result: RunResult) -> Path:
+    from . import plot
+
+    cubes = [load(path) for path in sorted(result.files.get("cube", []))]
+    spectrum = load(result.files["stitched"][1]) if result.files.get("stitched") else None
+    cal = load(sorted(result.files["cal"])[0]) if result.files.get("cal") else None
+    redshift = float(simulation.sources.redshift[0])
+    title = f"{simulation.sources.attrs['target']}: simulated and reduced by mrsxr"
+    figure = plot.summary(cal, cubes, spectrum, redshift=redshift, title=title)
+    path = out / "mrsxr_demo.png"
+    plot.save_figure(figure, path)
+    (out / "checks.json").write_text(json.dumps({"failed": result.failed, "seconds": result.seconds}, indent=1))
+    return path

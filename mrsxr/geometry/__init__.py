@@ -1,0 +1,1 @@
+"""Geometry: detector pixels, slices, the telescope frame, the sky and the grid of a cube."""

@@ -1,0 +1,120 @@
+"""Polynomials of detector and slice coordinates, compiled. numpy, math and numba only."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True, nogil=True)
+def polynomial(matrix, a, b):
+    """Return sum matrix[i, j] a^i b^j by Horner's rule in both arguments."""
+    total = 0.0
+    for i in range(matrix.shape[0] - 1, -1, -1):
+        row = 0.0
+        for j in range(matrix.shape[1] - 1, -1, -1):
+            row = row * b + matrix[i, j]
+        total = total * a + row
+    return total
+
+
+@njit(cache=True, nogil=True)
+def pixels_to_slicer(x, y, label, lookup, alpha_matrix, alpha_shift, wave_matrix, wave_shift, slice_beta):
+    """Return alpha, beta [arcsec], wavelength [um] of points (x, y) [pix] with their slice labels (1-D)."""
+    n = x.size
+    alpha, beta, wavelength = np.empty(n), np.empty(n), np.empty(n)
+    for k in range(n):
+        s = lookup[label[k]] if 0 <= label[k] < lookup.size else -1
+        if s < 0:
+            alpha[k] = beta[k] = wavelength[k] = math.nan
+            continue
+        alpha[k] = polynomial(alpha_matrix[s], y[k], x[k] - alpha_shift[s])
+        wavelength[k] = polynomial(wave_matrix[s], y[k], x[k] - wave_shift[s])
+        beta[k] = slice_beta[s]
+    return alpha, beta, wavelength
+
+
+@njit(cache=True, nogil=True)
+def _collapse(matrix, a, out):
+    """Sum the powers of ``a``: out[j] = sum_i matrix[i, j] a^i."""
+    for j in range(matrix.shape[1]):
+        total = 0.0
+        for i in range(matrix.shape[0] - 1, -1, -1):
+            total = total * a + matrix[i, j]
+        out[j] = total
+
+
+@njit(cache=True, nogil=True)
+def _horner(row, b):
+    total = 0.0
+    for j in range(row.size - 1, -1, -1):
+        total = total * b + row[j]
+    return total
+
+
+@njit(cache=True, nogil=True)
+def grid_to_slicer(labels, y0, x0, lookup, alpha_matrix, alpha_shift, wave_matrix, wave_shift, slice_beta):
+    """Return alpha, beta [arcsec], wavelength [um] of every pixel of a label map whose corner is (y0, x0).
+
+    The powers of y are summed once for each row and slice, so a pixel costs two polynomials in x.
+    """
+    ny, nx = labels.shape
+    n_slices = slice_beta.size
+    alpha, beta, wavelength = np.empty((ny, nx)), np.empty((ny, nx)), np.empty((ny, nx))
+    alpha_rows = np.empty((n_slices, alpha_matrix.shape[2]))
+    wave_rows = np.empty((n_slices, wave_matrix.shape[2]))
+    for r in range(ny):
+        for s in range(n_slices):
+            _collapse(alpha_matrix[s], float(r + y0), alpha_rows[s])
+            _collapse(wave_matrix[s], float(r + y0), wave_rows[s])
+        for c in range(nx):
+            label = labels[r, c]
+            s = lookup[label] if 0 <= label < lookup.size else -1
+            if s < 0:
+                alpha[r, c] = beta[r, c] = wavelength[r, c] = math.nan
+                continue
+            alpha[r, c] = _horner(alpha_rows[s], c + x0 - alpha_shift[s])
+            wavelength[r, c] = _horner(wave_rows[s], c + x0 - wave_shift[s])
+            beta[r, c] = slice_beta[s]
+    return alpha, beta, wavelength
+
+
+@njit(cache=True, nogil=True)
+def slicer_to_pixels(alpha, wavelength, label, lookup, x_matrix, x_shift, y_matrix, y_shift):
+    """Return x, y [pix] of points (alpha [arcsec], wavelength [um]) in labelled slices (1-D)."""
+    n = alpha.size
+    x, y = np.empty(n), np.empty(n)
+    for k in range(n):
+        s = lookup[label[k]] if 0 <= label[k] < lookup.size else -1
+        if s < 0:
+            x[k] = y[k] = math.nan
+            continue
+        x[k] = polynomial(x_matrix[s], wavelength[k] - x_shift[s], alpha[k])
+        y[k] = polynomial(y_matrix[s], wavelength[k] - y_shift[s], alpha[k])
+    return x, y
+
+
+@njit(cache=True, nogil=True)
+def fill_slice(labels, label, left, right, alpha_matrix, alpha_shift, wave_matrix, wave_shift, limits):
+    """Write ``label`` into the pixels of one slice.
+
+    In row r the pixels between columns left[r] and right[r] are tried (two more at either side); those whose
+    alpha [arcsec] lies in limits[0:2] and whose wavelength [um] lies in limits[2:4] are taken.
+    """
+    ny, nx = labels.shape
+    alpha_row = np.empty(alpha_matrix.shape[1])
+    wave_row = np.empty(wave_matrix.shape[1])
+    for r in range(ny):
+        if not (math.isfinite(left[r]) and math.isfinite(right[r])):
+            continue
+        _collapse(alpha_matrix, float(r), alpha_row)
+        _collapse(wave_matrix, float(r), wave_row)
+        first = max(math.floor(min(left[r], right[r])) - 2, 0)
+        last = min(math.ceil(max(left[r], right[r])) + 2, nx - 1)
+        for c in range(first, last + 1):
+            alpha = _horner(alpha_row, c - alpha_shift)
+            wave = _horner(wave_row, c - wave_shift)
+            if limits[0] <= alpha <= limits[1] and limits[2] <= wave <= limits[3]:
+                labels[r, c] = label

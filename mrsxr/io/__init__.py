@@ -1,0 +1,22 @@
+"""Reading and writing MRS data: FITS of every level (also those of jwst), netCDF4 and zarr."""
+
+from .exposures import open_exposures
+from .files import FileInfo, Found, find_files
+from .fits_out import write_fits
+from .observation import open_observation
+from .products import load, product_name, save
+from .summary import Summary, summarize
+
+__all__ = [
+    "find_files",
+    "open_exposures",
+    "open_observation",
+    "summarize",
+    "load",
+    "save",
+    "write_fits",
+    "product_name",
+    "FileInfo",
+    "Found",
+    "Summary",
+]

@@ -1,0 +1,107 @@
+"""The xarray engine "jwst": opens MIRI MRS files of every level by their headers, lazily."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+from xarray.backends import BackendEntrypoint
+
+from mrsxr.errors import InputFileError
+
+from . import _detector, _spectral
+from .headers import product_of, read_layout, require, require_mrs
+
+log = logging.getLogger(__name__)
+
+_NEEDED = ("DETECTOR", "BAND", "READPATT", "NGROUPS", "NINTS", "TGROUP")
+
+
+class JwstBackendEntrypoint(BackendEntrypoint):
+    """Open JWST MIRI MRS FITS files (uncal, ramp, rate, rateints, cal, crf, s3d, x1d) with xarray.
+
+    ``xr.open_dataset(path, engine="jwst", chunks={})`` gives dask arrays in chunks that suit the level.
+    Files that jwst wrote and files of :func:`mrsxr.io.save` open alike. Plain files are read by memory map
+    when their numbers are needed. A file compressed as a whole (gzip) is read at once;
+    ``ds.encoding["read_eagerly"]`` is then True.
+    """
+
+    description = "JWST MIRI MRS products in FITS"
+    open_dataset_parameters = ("filename_or_obj", "drop_variables", "source")
+    supports_groups = False
+
+    def open_dataset(  # type: ignore[override]
+        self,
+        filename_or_obj: str | os.PathLike,
+        *,
+        drop_variables: str | Iterable[str] | None = None,
+        source: int | None = None,
+    ) -> xr.Dataset:
+        """Return the Dataset of one file.
+
+        Parameters
+        ----------
+        filename_or_obj : path
+        drop_variables : str or iterable of str, optional
+            Variables to leave out.
+        source : int, optional
+            Which spectrum of an x1d file with several, from 1.
+
+        Returns
+        -------
+        Dataset of the level that the file holds, not computed
+
+        Raises
+        ------
+        InputFileError
+            Where the file is missing, truncated, of another instrument or lacks a keyword.
+        """
+        drop = {drop_variables} if isinstance(drop_variables, str) else set(drop_variables or ())
+        ds = open_file(filename_or_obj, drop=frozenset(drop), source=source)
+        return ds.drop_vars(drop & set(ds.variables))
+
+    def guess_can_open(self, filename_or_obj: Any) -> bool:
+        """Return whether a path looks like a FITS file."""
+        if not isinstance(filename_or_obj, str | os.PathLike):
+            return False
+        return str(filename_or_obj).lower().endswith((".fits", ".fits.gz"))
+
+
+def open_file(path: str | os.PathLike, *, drop: frozenset[str] = frozenset(), source: int | None = None) -> xr.Dataset:
+    """Return the Dataset of one FITS file with lazily indexed (not dask) variables.
+
+    Parameters
+    ----------
+    path : path
+    drop : frozenset of str
+        Variables not to read.
+    source : int, optional
+        Which spectrum of an x1d file with several.
+
+    Returns
+    -------
+    Dataset
+    """
+    path = Path(path)
+    file = read_layout(path)
+    primary = file.header["PRIMARY"]
+    require_mrs(path, primary)
+    main = next((hdu.header for hdu in file.hdus if hdu.name in ("SCI", "EXTRACT1D")), None)
+    if main is None:
+        raise InputFileError(f"{path}: the file has neither a SCI image nor an EXTRACT1D table")
+    product = product_of(path, primary, main)
+    if file.buffer is not None:
+        log.info("%s is compressed as a whole and was read at once (%d bytes)", path, len(file.buffer))
+    if product == "s3d":
+        ds = _spectral.read_cube(file)
+    elif product == "x1d":
+        ds = _spectral.read_spectrum(file, source)
+    else:
+        require(path, primary, *_NEEDED)
+        ds = _detector.read(file, product, drop=drop)
+    ds.encoding["source"] = str(path)
+    return ds

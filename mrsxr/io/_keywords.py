@@ -1,0 +1,172 @@
+"""FITS keywords that saving sets: step status, reference files and the facts of an exposure or product."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from astropy.io import fits
+
+from mrsxr import mrs
+from mrsxr._version import __version__
+from mrsxr.step import read_history
+
+from ._meta import plain, same
+
+#: Keyword of each step, by the name of its module or of its function (the later wins).
+STEP_KEYWORDS = {
+    "dq_init": "S_DQINIT", "mask": "S_DQINIT", "saturation": "S_SATURA", "ipc": "S_IPC", "emi": "S_MIREMI",
+    "emicorr": "S_MIREMI", "reset": "S_RESET", "firstframe": "S_FRSTFR", "lastframe": "S_LASTFR",
+    "flag_first_frame": "S_FRSTFR", "flag_last_frame": "S_LASTFR", "linearity": "S_LINEAR", "rscd": "S_RSCD",
+    "dark": "S_DARK", "dark_current": "S_DARK", "refpix": "S_REFPIX", "jump": "S_JUMP", "ramp_fit": "S_RAMP",
+    "gain_scale": "S_GANSCL", "group_scale": "S_GRPSCL", "clean_flicker_noise": "S_CLNFNS",
+    "assign_wcs": "S_WCS", "badpix_selfcal": "S_BPXSLF", "background": "S_BKDSUB",
+    "master_background": "S_MSBSUB", "subtract_master_background": "S_MSBSUB", "straylight": "S_STRAY",
+    "flat": "S_FLAT", "flat_field": "S_FLAT", "fringe": "S_FRINGE", "residual_fringe": "S_RESFRI",
+    "photom": "S_PHOTOM", "outlier_detection": "S_OUTLIR", "pixel_replace": "S_PXREPL", "srctype": "S_SRCTYP",
+    "overlap": "S_MRSMAT", "cube_build": "S_IFUCUB", "extract_1d": "S_EXTR1D", "fringe_1d": "S_RESFRI",
+    "spectral_leak": "S_SPLEAK",
+}  # fmt: skip
+#: Keyword of each kind of reference file.
+REFERENCE_KEYWORDS = {
+    "mask": "R_MASK", "saturation": "R_SATURA", "linearity": "R_LINEAR", "dark": "R_DARK", "reset": "R_RESET",
+    "gain": "R_GAIN", "readnoise": "R_READNO", "read_noise": "R_READNO", "rscd": "R_RSCD", "ipc": "R_IPC",
+    "emicorr": "R_MIREMI", "flat": "R_FLAT", "fringe": "R_FRINGE", "fringefreq": "R_FRIFRQ",
+    "photom": "R_PHOTOM", "area": "R_AREA", "distortion": "R_DISTOR", "specwcs": "R_SPCWCS",
+    "regions": "R_REGION", "wavelengthrange": "R_WAVRAN", "cubepar": "R_CUBPAR", "extract1d": "R_EXTR1D",
+    "apcorr": "R_APCORR", "mrsxartcorr": "R_MRSXAR", "mrsptcorr": "R_MRSPT",
+}  # fmt: skip
+MODELS = {
+    "ramp": "RampModel", "rate": "ImageModel", "rateints": "CubeModel", "cal": "IFUImageModel",
+    "cube": "IFUCubeModel", "spectrum": "MRSMultiSpecModel",
+}  # fmt: skip
+#: Keyword of each dither coordinate and the HDU where it belongs.
+DITHER_KEYWORDS = {
+    "start_time": ("EXPSTART", "PRIMARY"), "mid_time": ("EXPMID", "PRIMARY"),
+    "exposure_time": ("EFFEXPTM", "PRIMARY"), "ra_ref": ("RA_REF", "SCI"), "dec_ref": ("DEC_REF", "SCI"),
+    "roll_ref": ("ROLL_REF", "SCI"), "v2_ref": ("V2_REF", "SCI"), "v3_ref": ("V3_REF", "SCI"),
+    "va_scale": ("VA_SCALE", "SCI"), "velosys": ("VELOSYS", "SCI"),
+}  # fmt: skip
+_CRDS_NAME = re.compile(r"jwst_miri_[a-z0-9-]+_\d{4,}\.(fits|asdf)")
+
+
+class Keywords:
+    """Keywords of PRIMARY and SCI in the making; remembers which ones were set."""
+
+    def __init__(self, before: Mapping[str, Mapping[str, Any]]):
+        self.before = {name: dict(before.get(name, {})) for name in ("PRIMARY", "SCI")}
+        self.now = {name: dict(keywords) for name, keywords in self.before.items()}
+
+    def set(self, key: str, value: Any, where: str = "PRIMARY", *, default: bool = False) -> None:
+        """Set a keyword where it stands already, else in ``where``; None and NaN are left out."""
+        value = plain(value)
+        if value is None or (isinstance(value, float) and not math.isfinite(value)):
+            return
+        place = next((name for name in (where, "PRIMARY", "SCI") if key in self.now[name]), where)
+        if not (default and self.now[place].get(key) is not None):
+            self.now[place][key] = value
+
+    def written(self) -> dict[str, dict[str, Any]]:
+        """Return the keywords that differ from those before."""
+        return {
+            name: {
+                key: value
+                for key, value in keywords.items()
+                if key not in self.before[name] or not same(value, self.before[name][key])
+            }
+            for name, keywords in self.now.items()
+        }
+
+
+def exposure_keywords(ds: xr.Dataset, filename: str) -> Keywords:
+    """Return the keywords of a Dataset of one dither: those it came with, brought up to date."""
+    keywords = Keywords(json.loads(str(ds["fits_header"].values[0]) or "{}"))
+    attrs, level = ds.attrs, ds.attrs["level"]
+    _common(keywords, ds, filename)
+    for key, value in mrs.setting_keywords(attrs["setting"]).items():
+        keywords.set(key, value)
+    for key, name in (("READPATT", "readpatt"), ("SUBARRAY", "subarray")):
+        keywords.set(key, attrs.get(name))
+    facts = {"TGROUP": "group_time", "TFRAME": "frame_time", "NGROUPS": "n_groups", "NINTS": "n_integrations"}
+    for key, name in facts.items():
+        keywords.set(key, attrs.get(name))
+    if level == "ramp":
+        keywords.set("NGROUPS", ds.sizes["group"])
+    if level in ("ramp", "rateints"):
+        keywords.set("NINTS", ds.sizes["integration"])
+    for name, (key, where) in DITHER_KEYWORDS.items():
+        if name in ds.coords:
+            keywords.set(key, float(ds[name].values[0]), where)
+    return keywords
+
+
+def product_keywords(ds: xr.Dataset, filename: str, bands: list[str]) -> Keywords:
+    """Return the keywords of a cube or spectrum, from the attribute ``fits_header`` where it has one."""
+    keywords = Keywords(json.loads(str(ds.attrs.get("fits_header") or "{}")))
+    _common(keywords, ds, filename)
+    channels = "".join(sorted({band[0] for band in bands}))
+    letters = {band[1] for band in bands}
+    keywords.set("CHANNEL", channels or ds.attrs.get("channels"))
+    if letters:
+        keywords.set("BAND", mrs.GRATINGS[letters.pop()] if len(letters) == 1 else "MULTIPLE")
+    for key, name in (("TARG_RA", "target_ra"), ("TARG_DEC", "target_dec")):
+        keywords.set(key, ds.attrs.get(name))
+    keywords.set("SRCTYPE", ds.attrs.get("source_type"), "SCI")
+    for key, name in (("DETECTOR", "detector"), ("READPATT", "readpatt"), ("SUBARRAY", "subarray")):
+        keywords.set(key, ds.attrs.get(name), default=True)
+    facts = {"TGROUP": "group_time", "TFRAME": "frame_time", "NGROUPS": "n_groups", "NINTS": "n_integrations"}
+    for key, name in facts.items():
+        keywords.set(key, ds.attrs.get(name), default=True)
+    return keywords
+
+
+def _common(keywords: Keywords, ds: xr.Dataset, filename: str) -> None:
+    attrs = ds.attrs
+    for key, value in (("TELESCOP", "JWST"), ("INSTRUME", "MIRI"), ("EXP_TYPE", "MIR_MRS")):
+        keywords.set(key, value, default=True)
+    keywords.set("FILENAME", filename)
+    keywords.set("DATAMODL", MODELS[attrs["level"]])
+    keywords.set("PROGRAM", attrs.get("program") or None, default=True)
+    keywords.set("TARGNAME", attrs.get("target") or None, default=True)
+    if bool(attrs.get("background", 0)) != bool(keywords.now["PRIMARY"].get("BKGDTARG", False)):
+        keywords.set("BKGDTARG", bool(attrs["background"]))
+    history = read_history(ds)
+    if history:
+        keywords.set("CAL_VER", f"mrsxr {__version__}")
+    for key, value in {**step_keywords(history), **reference_keywords(history)}.items():
+        keywords.set(key, value)
+
+
+def step_keywords(history: list[dict[str, Any]]) -> dict[str, str]:
+    """Return ``{S_<STEP>: "COMPLETE"}`` for the steps of a history."""
+    out = {}
+    for entry in history:
+        parts = str(entry.get("step", "")).split(".")
+        key = next((STEP_KEYWORDS[part] for part in reversed(parts) if part in STEP_KEYWORDS), None)
+        if key:
+            out[key] = "COMPLETE"
+    return out
+
+
+def reference_keywords(history: list[dict[str, Any]]) -> dict[str, str]:
+    """Return ``{R_<TYPE>: name}`` for the reference files of a history; names of CRDS get its prefix."""
+    out = {}
+    for entry in history:
+        for kind, name in entry.get("refs", {}).items():
+            if kind in REFERENCE_KEYWORDS and str(name).endswith((".fits", ".asdf", ".fits.gz")):
+                prefix = "crds://" if _CRDS_NAME.fullmatch(str(name)) else ""
+                out[REFERENCE_KEYWORDS[kind]] = prefix + str(name)
+    return out
+
+
+def fill_header(header: fits.Header, keywords: Mapping[str, Any]) -> None:
+    """Put keywords into an astropy header; None becomes a card without value, long names HIERARCH cards."""
+    for key, value in keywords.items():
+        if isinstance(value, float) and not np.isfinite(value):
+            continue
+        header[key if len(key) <= 8 else f"HIERARCH {key}"] = value

@@ -1,0 +1,155 @@
+"""Cubes and spectra to FITS files in the JWST layout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from astropy.io import fits
+
+from mrsxr import units
+from mrsxr.errors import SchemaError
+
+from . import _meta
+from ._keywords import fill_header, product_keywords
+from ._spectral import X1D_OPTIONAL, bands_of, parse_wcs
+from .fits_out import extra_images
+
+#: Columns of EXTRACT1D of the jwst MRS spectra, in order, with their units.
+_COLUMNS = {
+    "WAVELENGTH": "um", "FLUX": "Jy", "FLUX_ERROR": "Jy", "FLUX_VAR_POISSON": "Jy^2",
+    "FLUX_VAR_RNOISE": "Jy^2", "FLUX_VAR_FLAT": "Jy^2",
+    "SURF_BRIGHT": "MJy/sr", "SB_ERROR": "MJy/sr", "SB_VAR_POISSON": "(MJy/sr)^2",
+    "SB_VAR_RNOISE": "(MJy/sr)^2", "SB_VAR_FLAT": "(MJy/sr)^2", "DQ": None, "BACKGROUND": "MJy/sr",
+    "BKGD_ERROR": "MJy/sr", "BKGD_VAR_POISSON": "(MJy/sr)^2", "BKGD_VAR_RNOISE": "(MJy/sr)^2",
+    "BKGD_VAR_FLAT": "(MJy/sr)^2", "NPIXELS": None, "RF_FLUX": "Jy", "RF_SURF_BRIGHT": "MJy/sr",
+    "RF_BACKGROUND": "MJy/sr",
+}  # fmt: skip
+_FROM = {
+    "WAVELENGTH": "wavelength", "FLUX": "flux", "SURF_BRIGHT": "surface_brightness", "DQ": "dq",
+    "BACKGROUND": "background", "NPIXELS": "n_pixels", **{column: column.lower() for column in X1D_OPTIONAL},
+}  # fmt: skip
+_ERRORS = {"FLUX_ERROR": "var", "SB_ERROR": "surface_brightness_var"}
+_CUBE_HELD = {"flux", "dq", "weight", "wavelength", "y", "x", "ra", "dec"}
+
+
+def cube_file(ds: xr.Dataset, filename: str) -> fits.HDUList:
+    """Return the s3d file of a cube; this computes the cube.
+
+    Parameters
+    ----------
+    ds : Dataset of level "cube"
+    filename : str
+        For the keyword FILENAME.
+
+    Returns
+    -------
+    HDUList
+        PRIMARY, SCI with the linear WCS (or WAVE-TAB with WCS-TABLE where the planes are not equally spaced),
+        ERR, DQ, WMAP, VAR (the exact variance), MRSXR.
+    """
+    ds = ds.drop_vars(["ra", "dec"], errors="ignore").transpose("wavelength", "y", "x", ...).compute()
+    keywords = product_keywords(ds, filename, bands_of(ds))
+    primary = fits.PrimaryHDU()
+    fill_header(primary.header, keywords.now["PRIMARY"])
+    sci = fits.ImageHDU(ds["flux"].values, name="SCI")
+    sci.header["BUNIT"] = "MJy/sr"
+    wcs, linear = _wcs_cards(ds)
+    fill_header(sci.header, {k: v for k, v in keywords.now["SCI"].items() if k not in wcs})
+    fill_header(sci.header, wcs)
+    primary.header.update({"FLUXEXT": "SCI", "ERREXT": "ERR", "MASKEXT": "DQ"})
+    with np.errstate(invalid="ignore"):
+        error = fits.ImageHDU(np.sqrt(ds["var"].values).astype("f4"), name="ERR")
+    error.header.update({"BUNIT": "MJy/sr", "ERRTYPE": "ERR"})
+    hdus: list[Any] = [primary, sci, error, fits.ImageHDU(ds["dq"].values, name="DQ")]
+    if "weight" in ds:
+        hdus.append(fits.ImageHDU(ds["weight"].values, name="WMAP"))
+    if not linear:
+        hdus.append(_wavelength_table(ds["wavelength"].values))
+    meta = _meta.describe(ds)
+    more, meta["extras"], meta["small"] = extra_images(ds, _CUBE_HELD)
+    vectors = {name: ds[name].values for name in ("wavelength", "y", "x")}
+    return fits.HDUList([*hdus, *more, _meta.table(meta, vectors)])
+
+
+def spectrum_file(ds: xr.Dataset, filename: str) -> fits.HDUList:
+    """Return the x1d file of a spectrum of one or several bands.
+
+    Parameters
+    ----------
+    ds : Dataset of level "spectrum"
+    filename : str
+        For the keyword FILENAME.
+
+    Returns
+    -------
+    HDUList
+        PRIMARY, EXTRACT1D with the columns of jwst and after them FLUX_VAR, SB_VAR (the exact variances) and
+        BAND, and MRSXR. Columns without a counterpart are NaN, as jwst writes them.
+    """
+    ds = ds.compute()
+    keywords = product_keywords(ds, filename, bands_of(ds))
+    primary = fits.PrimaryHDU()
+    fill_header(primary.header, keywords.now["PRIMARY"])
+    columns, n_samples = [], ds.sizes["wavelength"]
+    for column, unit in _COLUMNS.items():
+        values = _column(ds, column, n_samples)
+        if column == "DQ":
+            columns.append(fits.Column(name=column, format="J", bzero=2**31, array=values.astype("u4")))
+        else:
+            columns.append(fits.Column(name=column, format="D", unit=unit, array=values.astype("f8")))
+    for column, name, unit in (
+        ("FLUX_VAR", "var", "Jy^2"),
+        ("SB_VAR", "surface_brightness_var", "(MJy/sr)^2"),
+    ):
+        columns.append(fits.Column(name=column, format="D", unit=unit, array=ds[name].values.astype("f8")))
+    if "band" in ds.variables:
+        columns.append(fits.Column(name="BAND", format="2A", array=ds["band"].values.astype("U2")))
+    table = fits.BinTableHDU.from_columns(columns, name="EXTRACT1D")
+    fill_header(table.header, keywords.now["SCI"])
+    for key, name in (("EXTR_X", "center_x"), ("EXTR_Y", "center_y")):
+        if name in ds.attrs:
+            table.header[key] = float(ds.attrs[name])
+    held = {*_FROM.values(), *_ERRORS.values(), "band"}
+    for name in [str(n) for n in ds.variables if n in held]:
+        if ds[name].dims != ("wavelength",):
+            raise SchemaError(f"'{name}' has dims {ds[name].dims}, an x1d file needs ('wavelength',)")
+    meta = _meta.describe(ds)
+    more, meta["extras"], meta["small"] = extra_images(ds, held)
+    return fits.HDUList([primary, table, *more, _meta.table(meta)])
+
+
+def _column(ds: xr.Dataset, column: str, n_samples: int) -> np.ndarray:
+    if column in _ERRORS:
+        with np.errstate(invalid="ignore"):
+            return np.sqrt(ds[_ERRORS[column]].values.astype("f8"))
+    name = _FROM[column]
+    return ds[name].values if name in ds.variables else np.full(n_samples, np.nan)
+
+
+def _wcs_cards(ds: xr.Dataset) -> tuple[dict[str, Any], bool]:
+    if not ds.attrs.get("wcs"):
+        raise SchemaError("the cube has no attribute 'wcs', so its position on the sky cannot be saved")
+    found = parse_wcs(ds.attrs["wcs"])
+    cards = {key: found[key] for key in found if key not in ("", "COMMENT", "HISTORY", "END", "SIMPLE", "NAXIS")}
+    wavelength = ds["wavelength"].values
+    step = (wavelength[-1] - wavelength[0]) / max(wavelength.size - 1, 1) or float(cards.get("CDELT3", 1.0))
+    linear = bool(np.allclose(wavelength, wavelength[0] + step * np.arange(wavelength.size), rtol=0, atol=1e-3 * step))
+    cards |= {"WCSAXES": 3, "CUNIT3": "um", "CRPIX3": 1.0, "PC3_3": 1.0}
+    if linear:
+        cards |= {"CTYPE3": "WAVE", "CRVAL3": float(wavelength[0]), "CDELT3": float(step)}
+    else:
+        cards |= {"CTYPE3": "WAVE-TAB", "CRVAL3": 1.0, "PS3_0": "WCS-TABLE", "PS3_1": "wavelength"}
+        cards.pop("CDELT3", None)
+    area = abs(float(cards["CDELT1"]) * float(cards["CDELT2"])) * 3600.0**2
+    if str(cards.get("CUNIT1", "deg")).strip() == "deg":
+        cards |= {"PIXAR_A2": area, "PIXAR_SR": area * units.ARCSEC2_TO_SR}
+    return cards, linear
+
+
+def _wavelength_table(wavelength: np.ndarray) -> fits.BinTableHDU:
+    n = wavelength.size
+    column = fits.Column(name="wavelength", format=f"{n}E", dim=f"(1,{n})", unit="um",
+                         array=wavelength.astype("f4").reshape(1, n, 1))  # fmt: skip
+    return fits.BinTableHDU.from_columns([column], name="WCS-TABLE")

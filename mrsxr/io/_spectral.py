@@ -1,0 +1,287 @@
+"""Cubes (s3d) and spectra (x1d) to Datasets of their level."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from astropy.io import fits
+
+from mrsxr import mrs
+from mrsxr.errors import InputFileError
+from mrsxr.schema import CUBE_DIMS, LEVELS
+
+from . import _meta
+from ._detector import constant, extras, flags, preferred_chunks, variable
+from .headers import FitsFile, band_of, exposure_name, header_json, require
+
+#: Columns of EXTRACT1D: variable and unit. Variances come from the errors where they are absent.
+X1D_COLUMNS = {
+    "FLUX": ("flux", "Jy"),
+    "SURF_BRIGHT": ("surface_brightness", "MJy/sr"),
+    "BACKGROUND": ("background", "MJy/sr"),
+    "NPIXELS": ("n_pixels", "1"),
+}
+#: Columns that become variables of their lower-case name where they hold numbers.
+X1D_OPTIONAL = {
+    "FLUX_VAR_POISSON": "Jy2", "FLUX_VAR_RNOISE": "Jy2", "FLUX_VAR_FLAT": "Jy2",
+    "SB_VAR_POISSON": "MJy2/sr2", "SB_VAR_RNOISE": "MJy2/sr2", "SB_VAR_FLAT": "MJy2/sr2",
+    "BKGD_ERROR": "MJy/sr", "BKGD_VAR_POISSON": "MJy2/sr2", "BKGD_VAR_RNOISE": "MJy2/sr2",
+    "BKGD_VAR_FLAT": "MJy2/sr2",
+    "RF_FLUX": "Jy", "RF_SURF_BRIGHT": "MJy/sr", "RF_BACKGROUND": "MJy/sr",
+}  # fmt: skip
+_WCS_STEMS = (
+    "WCSAXES",
+    "CRPIX",
+    "CRVAL",
+    "CTYPE",
+    "CUNIT",
+    "CDELT",
+    "RADESYS",
+    "LONPOLE",
+    "LATPOLE",
+    "EQUINOX",
+)
+
+
+def read_cube(file: FitsFile) -> xr.Dataset:
+    """Return the Dataset of level "cube" of an s3d file.
+
+    Parameters
+    ----------
+    file : FitsFile
+
+    Returns
+    -------
+    Dataset
+        ``flux`` [MJy/sr], ``var`` (the square of ERR where the file is of jwst), ``weight``, ``dq``, lazy.
+
+    Raises
+    ------
+    InputFileError
+        Where the WCS is incomplete or the unit is not MJy/sr.
+    """
+    meta = _meta.read(file)
+    sci = file.get("SCI")
+    units = {spec.name: spec.units for spec in LEVELS["cube"]}
+    unit = str(sci.header.get("BUNIT", units["flux"])).strip()
+    if unit != units["flux"]:
+        raise InputFileError(f"{file.path}: BUNIT is '{unit}', expected 'MJy/sr' for a cube")
+    shape = sci.shape
+    variables = {
+        "flux": variable(file, "SCI", CUBE_DIMS, shape, "f4", units["flux"]),
+        "dq": flags(file, "DQ", CUBE_DIMS, shape, "u4"),
+    }
+    if "ERR" in file:
+        variables["var"] = variable(file, "ERR", CUBE_DIMS, shape, "f4", units["var"], square=True)
+    else:
+        variables["var"] = constant(CUBE_DIMS, shape, "f4", units["var"], np.nan)
+    if "WMAP" in file:
+        variables["weight"] = variable(file, "WMAP", CUBE_DIMS, shape, "f4", units["weight"])
+    else:
+        variables["weight"] = constant(CUBE_DIMS, shape, "f4", units["weight"], np.nan)
+    if meta is not None:
+        variables |= extras(file, meta)
+    ds = xr.Dataset(variables, _cube_axes(file, sci.header, shape, meta))
+    ds.attrs = _cube_attrs(file, sci.header)
+    wcs = ds.attrs["wcs"]
+    ds = _meta.apply(ds, meta)
+    if meta is not None and not same_wcs(wcs, ds.attrs.get("wcs", "")):
+        ds.attrs["wcs"] = wcs  # edited since it was saved
+    for name in ds.data_vars:
+        dims = ds.variables[name].dims
+        ds.variables[name].encoding["preferred_chunks"] = preferred_chunks("cube", ds.sizes, dims)
+    ds.encoding["read_eagerly"] = file.buffer is not None
+    return ds
+
+
+def wcs_header(header: fits.Header) -> str:
+    """Return the WCS keywords of an s3d SCI header as a header string with a line per card.
+
+    The third axis of a WAVE-TAB cube is left out, as it has no meaning without its table.
+    """
+    cards = fits.Header()
+    tabular = str(header.get("CTYPE3", "")).strip() == "WAVE-TAB"
+    for card in header.cards:
+        stem, third = card.keyword.rstrip("0123456789_"), card.keyword.endswith("3") or "3_" in card.keyword
+        if stem not in _WCS_STEMS and not (stem == "PC" and "_" in card.keyword):
+            continue
+        if tabular and third:
+            continue
+        cards[card.keyword] = 2 if tabular and stem == "WCSAXES" else card.value
+    return cards.tostring(sep="\n", endcard=False, padding=False)
+
+
+def parse_wcs(text: str) -> fits.Header:
+    """Return the header of the attribute ``wcs``, written with or without line ends."""
+    return fits.Header.fromstring(text, sep="\n" if "\n" in text else "")
+
+
+def same_wcs(one: str, other: str) -> bool:
+    """Return whether two WCS header strings say the same of the sky."""
+    headers = parse_wcs(one), parse_wcs(other)
+    stems = ("CRVAL", "CRPIX", "CDELT", "PC", "CTYPE")
+    keys = {k for header in headers for k in header if k.rstrip("0123456789_") in stems and "3" not in k}
+    defaults = {"PC1_1": 1, "PC2_2": 1}
+    for key in keys:
+        first, second = (header.get(key, defaults.get(key, 0)) for header in headers)
+        if isinstance(first, str) or isinstance(second, str):
+            if first != second:
+                return False
+        elif not np.isclose(first, second, rtol=1e-12, atol=1e-15):
+            return False
+    return True
+
+
+def _cube_axes(
+    file: FitsFile, header: fits.Header, shape: tuple[int, ...], meta: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    require(file.path, header, "CRPIX1", "CRPIX2", "CDELT1", "CDELT2", "CRVAL1", "CRVAL2", "CTYPE3")
+    axes: dict[str, Any] = {}
+    for name, number, length in (("x", 1, shape[2]), ("y", 2, shape[1])):
+        scale = 3600.0 if str(header.get(f"CUNIT{number}", "deg")).strip() == "deg" else 1.0
+        step = header[f"CDELT{number}"] * scale
+        axes[name] = (np.arange(length) + 1 - header[f"CRPIX{number}"]) * step
+    if str(header["CTYPE3"]).strip() == "WAVE-TAB":
+        columns = {name.lower(): values for name, values in file.table("WCS-TABLE").items()}
+        axes["wavelength"] = np.asarray(columns["wavelength"], dtype="f8").ravel()
+    else:
+        first, step, pixel = require(file.path, header, "CRVAL3", "CDELT3", "CRPIX3")
+        axes["wavelength"] = first + (np.arange(shape[0]) + 1 - pixel) * step
+        if str(header.get("CUNIT3", "um")).strip() == "m":
+            axes["wavelength"] = axes["wavelength"] * 1e6
+    if axes["wavelength"].size != shape[0]:
+        raise InputFileError(
+            f"{file.path}: WCS-TABLE has {axes['wavelength'].size} wavelengths, SCI has {shape[0]} planes"
+        )
+    for name, exact in (meta or {}).get("vectors", {}).items():
+        if name in axes and exact.shape == axes[name].shape and np.allclose(exact, axes[name], rtol=1e-7, atol=1e-9):
+            axes[name] = exact
+    units = {spec.name: spec.units for spec in LEVELS["cube"]}
+    return {name: (name, values, {"units": units[name]}) for name, values in axes.items()}
+
+
+def _cube_attrs(file: FitsFile, header: fits.Header) -> dict[str, Any]:
+    primary = file.header["PRIMARY"]
+    exposures: list[str] = []
+    if "HDRTAB" in file:
+        names = file.table("HDRTAB").get("FILENAME", np.array([], dtype=str))
+        exposures = [exposure_name(str(name).strip(), {}) for name in names]
+    step = header.get("CDELT3")
+    scale = 3600.0 if str(header.get("CUNIT1", "deg")).strip() == "deg" else 1.0
+    return {
+        "level": "cube",
+        "wcs": wcs_header(header),
+        "pixel_scale": abs(float(header["CDELT1"])) * scale,
+        "wavelength_step": float(step) if step is not None else float("nan"),
+        "weighting": str(primary.get("WTYPE") or header.get("WTYPE") or ""),
+        "exposures": json.dumps(exposures),
+        **_common_attrs(file, header),
+    }
+
+
+def _common_attrs(file: FitsFile, header: Mapping[str, Any]) -> dict[str, Any]:
+    primary = file.header["PRIMARY"]
+    target = (primary.get("TARG_RA"), primary.get("TARG_DEC"))
+    return {
+        "band": band_of(primary),
+        "channels": str(primary.get("CHANNEL") or ""),
+        "target": str(primary.get("TARGNAME") or primary.get("TARGPROP") or ""),
+        "program": str(primary.get("PROGRAM") or ""),
+        "target_ra": float("nan") if target[0] is None else float(target[0]),
+        "target_dec": float("nan") if target[1] is None else float(target[1]),
+        "source_type": str(header.get("SRCTYPE") or primary.get("SRCTYPE") or "UNKNOWN"),
+        "background": int(bool(primary.get("BKGDTARG", False))),
+        "fits_header": header_json(file.header),
+        "Conventions": "mrsxr-1",
+    }
+
+
+def read_spectrum(file: FitsFile, source: int | None = None) -> xr.Dataset:
+    """Return the Dataset of level "spectrum" of an x1d file.
+
+    Parameters
+    ----------
+    file : FitsFile
+    source : int, optional
+        Which EXTRACT1D table to read (EXTVER, from 1); needed only where the file holds several.
+
+    Returns
+    -------
+    Dataset, in memory
+
+    Raises
+    ------
+    InputFileError
+        Where several tables are found and none was chosen, or a column is missing.
+    """
+    tables = file.all("EXTRACT1D")
+    if source is None and len(tables) > 1:
+        raise InputFileError(f"{file.path}: the file holds {len(tables)} spectra; choose one by source=1 ...")
+    number = (source or 1) - 1
+    if not 0 <= number < len(tables):
+        raise InputFileError(f"{file.path}: there is no spectrum {source}; the file holds {len(tables)}")
+    hdu, meta = tables[number], _meta.read(file)
+    columns = file.table("EXTRACT1D", hdu.version)
+    missing = {"WAVELENGTH", *X1D_COLUMNS, "DQ"} - set(columns)
+    if missing:
+        raise InputFileError(f"{file.path}: EXTRACT1D lacks the columns {', '.join(sorted(missing))}")
+    ds = _spectrum_variables(file, columns)
+    header = hdu.header
+    ds.attrs = {"level": "spectrum", **_common_attrs(file, header)}
+    for attr, keyword in (("center_x", "EXTR_X"), ("center_y", "EXTR_Y")):
+        if keyword in header:
+            ds.attrs[attr] = float(header[keyword])
+    if meta is not None:
+        ds = ds.assign(extras(file, meta))
+        for name, kept in meta["variables"].items():
+            if name in ds.variables and name != "band" and ds[name].dtype != kept["dtype"]:
+                ds[name] = ds[name].astype(kept["dtype"])
+        ds = ds.drop_vars([n for n in ds.variables if n not in meta["variables"]])
+    return _meta.apply(ds, meta)
+
+
+def _spectrum_variables(file: FitsFile, columns: Mapping[str, np.ndarray]) -> xr.Dataset:
+    columns = {name: np.squeeze(values) for name, values in columns.items()}
+    along = ("wavelength",)
+    out: dict[str, Any] = {}
+    for column, (name, unit) in X1D_COLUMNS.items():
+        out[name] = (along, columns[column].astype("f8"), {"units": unit})
+    for name, exact, error, unit in (
+        ("var", "FLUX_VAR", "FLUX_ERROR", "Jy2"),
+        ("surface_brightness_var", "SB_VAR", "SB_ERROR", "MJy2/sr2"),
+    ):
+        if exact in columns:
+            values = columns[exact].astype("f8")
+        else:
+            values = columns[error if error in columns else "ERROR"].astype("f8") ** 2
+        out[name] = (along, values, {"units": unit})
+    out["dq"] = (along, columns["DQ"].astype("u4"), {"units": "1"})
+    for column, unit in X1D_OPTIONAL.items():
+        if column in columns and np.isfinite(columns[column]).any():
+            out[column.lower()] = (along, columns[column].astype("f8"), {"units": unit})
+    n_samples = columns["WAVELENGTH"].size
+    if "BAND" in columns:
+        band = np.char.strip(columns["BAND"].astype("U2"))
+    else:
+        band = np.full(n_samples, band_of(file.header["PRIMARY"]), dtype="U2")
+    coords = {
+        "wavelength": (along, columns["WAVELENGTH"].astype("f8"), {"units": "um"}),
+        "band": (along, band),
+    }
+    return xr.Dataset(out, coords)
+
+
+def bands_of(ds: xr.Dataset) -> list[str]:
+    """Return the bands of a cube or spectrum in MRS order, from ``attrs`` or the coordinate ``band``."""
+    named = ds.attrs.get("bands") or ds.attrs.get("band") or ""
+    names = named if isinstance(named, list | tuple) else str(named).replace("[", " ").replace("]", " ")
+    if isinstance(names, str):
+        names = names.replace('"', " ").replace(",", " ").split()
+    found = {str(name) for name in names}
+    if "band" in ds.variables and not found & set(mrs.BANDS):
+        found = {str(name) for name in np.unique(ds["band"].values.astype(str))}
+    return [band for band in mrs.BANDS if band in found]

@@ -1,0 +1,191 @@
+"""Exposures of one detector setting as one Dataset."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from mrsxr import tree
+from mrsxr.errors import InputFileError
+
+from . import _slicer
+from ._backend import open_file
+from .files import DETECTOR_PRODUCTS, FileInfo, classify
+from .headers import read_layout
+
+_STATIC = frozenset(_slicer.STATIC)
+
+
+def open_exposures(
+    paths: str | os.PathLike | Sequence[str | os.PathLike], *, chunks: Mapping[str, int] | str | None = None
+) -> xr.Dataset:
+    """Open the exposures (dithers) of one detector setting and level as one lazy Dataset.
+
+    Parameters
+    ----------
+    paths : path or list of paths
+        FITS files of one product (uncal, ramp, rate, rateints, cal or crf).
+    chunks : mapping or "auto", optional
+        dask chunks; by default those that suit the level (:mod:`mrsxr.chunks`).
+
+    Returns
+    -------
+    Dataset
+        Sorted by dither position (PATT_NUM, else exposure number); nothing is computed.
+
+    Raises
+    ------
+    InputFileError
+        Where the files differ in setting, product, size or slice coordinates, or one cannot be read.
+
+    Examples
+    --------
+    >>> ramp = open_exposures(sorted(Path("uncal").glob("*mirifushort_uncal.fits")))  # doctest: +SKIP
+    """
+    names = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    if not names:
+        raise InputFileError("no files to open")
+    infos = sorted((classify(path) for path in names), key=lambda info: info.order)
+    for info in infos:
+        if info.product not in DETECTOR_PRODUCTS:
+            raise InputFileError(f"{info.path}: is a {info.product} product, expected exposures; open it with load()")
+    for what, values in (("setting", [i.node for i in infos]), ("product", [i.product for i in infos])):
+        if len(set(values)) > 1:
+            other = next(i for i, value in zip(infos, values, strict=True) if value != values[0])
+            raise InputFileError(
+                f"the exposures mix the {what}s {', '.join(sorted(set(values)))} ({infos[0].path.name} and "
+                f"{other.path.name}); open each by itself or use open_observation"
+            )
+    return open_infos(infos, chunks=chunks)
+
+
+def open_infos(infos: Sequence[FileInfo], *, chunks: Mapping[str, int] | str | None = None) -> xr.Dataset:
+    """Open classified exposures of one setting and product, in the order given.
+
+    Parameters
+    ----------
+    infos : list of FileInfo
+    chunks : mapping or "auto", optional
+
+    Returns
+    -------
+    Dataset
+    """
+    first = open_one(infos[0].path, chunks=chunks)
+    if len(infos) == 1:
+        return first
+    calibrated = "slice" in first.variables or "alpha_coefficients" in first.variables
+    static = [name for name in first.variables if "dither" not in first[name].dims and name not in first.dims]
+    static = [name for name in (*static, "slice_label", "band") if name in first.variables]
+    if calibrated:
+        _same_slices(infos)
+    others = [open_one(info.path, chunks=chunks, drop=_STATIC if calibrated else frozenset()) for info in infos[1:]]
+    bare = [ds.drop_vars([name for name in static if name in ds.variables]) for ds in (first, *others)]
+    _same_variables(infos, bare)
+    joined = tree.join_dithers(bare)
+    kept = [int(ds["dither"].values[0]) for ds in bare]
+    if len(set(kept)) == len(kept) and kept == sorted(kept):
+        joined = joined.assign_coords(dither=("dither", np.array(kept)))
+    joined = joined.assign_coords({name: first[name] for name in static if name in first.coords})
+    joined = joined.assign({name: first[name] for name in static if name in first.data_vars})
+    if any(info.role == "background" for info in infos):
+        joined.attrs["background"] = 1
+    return joined
+
+
+def open_one(
+    path: str | os.PathLike,
+    *,
+    chunks: Mapping[str, int] | str | None = None,
+    drop: frozenset[str] = frozenset(),
+    **options: Any,
+) -> xr.Dataset:
+    """Open one file of any level with dask arrays and, for a cube, its sky coordinates.
+
+    Parameters
+    ----------
+    path : path
+    chunks : mapping or "auto", optional
+        By default the chunks that suit the level.
+    drop : frozenset of str
+        Variables to leave out.
+    **options
+        For the engine ("source").
+
+    Returns
+    -------
+    Dataset
+    """
+    ds = chunked(open_file(path, drop=drop, **options), chunks)
+    return with_sky_index(ds) if ds.attrs.get("level") == "cube" else ds
+
+
+def chunked(ds: xr.Dataset, chunks: Mapping[str, int] | str | None = None) -> xr.Dataset:
+    """Return a Dataset with dask arrays as data variables; coordinates stay in memory.
+
+    Parameters
+    ----------
+    ds : Dataset
+        As the engine gives it; spectra, which are small and in memory, stay as they are.
+    chunks : mapping or "auto", optional
+        By default the preferred chunks of each variable.
+
+    Returns
+    -------
+    Dataset
+    """
+    if ds.attrs.get("level") == "spectrum":
+        return ds
+    encoding = dict(ds.encoding)
+    lazy = {}
+    for name, found in ds.data_vars.items():
+        wanted: Any = found.encoding.get("preferred_chunks", {})
+        if chunks == "auto":
+            wanted = dict.fromkeys(found.dims, "auto")
+        elif isinstance(chunks, Mapping):
+            wanted = wanted | {dim: size for dim, size in chunks.items() if dim in found.dims}
+        elif chunks is not None:
+            raise ValueError(f"chunks is {chunks!r}; expected a mapping of dim to size, 'auto' or None")
+        if found.ndim and name not in _STATIC:
+            lazy[name] = found.variable.chunk(wanted)
+    out = ds.assign(lazy)
+    out.encoding = encoding
+    return out
+
+
+def with_sky_index(cube: xr.Dataset) -> xr.Dataset:
+    """Return a cube with ra and dec of its spaxels (CelestialIndex), unchanged where it has no sky WCS."""
+    if "RA---TAN" not in cube.attrs.get("wcs", ""):
+        return cube
+    from mrsxr.geometry.index import attach_index
+
+    return attach_index(cube.drop_vars(["ra", "dec"], errors="ignore"))
+
+
+def _same_slices(infos: Sequence[FileInfo]) -> None:
+    from . import _meta
+
+    digests = {}
+    for info in infos:
+        meta = _meta.read(read_layout(info.path)) or {}
+        digests[info.path.name] = meta.get("slicer_digest", "")
+    if len(set(digests.values())) > 1:
+        raise InputFileError(
+            f"the slice coordinates of the files differ ({', '.join(digests)}): they were made with "
+            "different distortion files; calibrate them alike"
+        )
+
+
+def _same_variables(infos: Sequence[FileInfo], datasets: list[xr.Dataset]) -> None:
+    names = set(datasets[0].variables)
+    for info, ds in zip(infos, datasets, strict=True):
+        odd = names ^ set(ds.variables)
+        if odd:
+            raise InputFileError(
+                f"{info.path}: the file and {infos[0].path.name} do not hold the same variables "
+                f"({', '.join(sorted(map(str, odd)))})"
+            )

@@ -1,0 +1,252 @@
+"""Find the MRS files of an observation and say what each is, from headers alone."""
+
+from __future__ import annotations
+
+import glob
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from mrsxr.errors import InputFileError
+
+from .headers import (
+    band_of,
+    describe_instrument,
+    exposure_name,
+    product_of,
+    read_header,
+    require_mrs,
+    setting_of,
+)
+
+log = logging.getLogger(__name__)
+
+Source = str | os.PathLike | Sequence[str | os.PathLike]
+SUFFIXES = (".fits", ".fits.gz")
+MAX_DEPTH = 4
+#: Folders inside an observation folder that never hold its exposures.
+OTHER_FOLDERS = {"refs", "references", "reference", "crds", "crds_cache", "truth", "plots", "figures"}
+BACKGROUND_FOLDERS = {"background", "bkg", "bg", "backgrounds"}
+DETECTOR_PRODUCTS = ("cal", "crf", "rate", "rateints", "ramp", "uncal")
+SCIENCE, BACKGROUND = "science", "background"
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """One MRS file: what it is, by its headers."""
+
+    path: Path
+    product: str  # uncal, ramp, rate, rateints, cal, crf, s3d or x1d
+    node: str  # setting ("12A") of detector files, band ("1A", or "" for several) of cubes and spectra
+    role: str  # science or background
+    exposure: str  # file root
+    keywords: dict[str, Any] = field(repr=False, compare=False)  # PRIMARY keywords
+
+    @property
+    def dither(self) -> int:
+        """Number of the dither position (PATT_NUM, else the exposure number), 0 where neither is known."""
+        for key in ("PATT_NUM", "EXPOSURE"):
+            try:
+                return int(self.keywords[key])
+            except (KeyError, TypeError, ValueError):
+                continue
+        return 0
+
+    @property
+    def order(self) -> tuple[Any, ...]:
+        """Sorting key: time of visit by observation and visit, then dither, then name."""
+        keys = (str(self.keywords.get(name) or "") for name in ("PROGRAM", "OBSERVTN", "VISIT"))
+        return (*keys, self.dither, self.exposure)
+
+
+@dataclass(frozen=True)
+class Found:
+    """The files of a search: those to use and, by name and reason, those left out."""
+
+    files: list[FileInfo]
+    skipped: dict[str, str] = field(default_factory=dict)  # bad files (on_error="skip")
+    ignored: dict[str, str] = field(default_factory=dict)  # files of a folder that are not of the MRS
+    selfcal: list[str] = field(default_factory=list)  # further members of an association
+    association: str = ""
+    product_name: str = ""
+
+    def __iter__(self) -> Iterator[FileInfo]:
+        return iter(self.files)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+
+def find_files(source: Source, background: Source | None = None, *, on_error: str = "raise") -> Found:
+    """Find the MRS files of an observation and classify them by their headers.
+
+    Parameters
+    ----------
+    source : path, glob, list of paths or association
+        A folder is searched to a depth of four (folders of references and hidden ones are left out, and files
+        that are not of the MRS are ignored); an association is a JWST level 2 or 3 JSON file with members
+        relative to it.
+    background : the same, optional
+        Files whose role is background whatever their headers say.
+    on_error : "raise" or "skip"
+        What to do about a file that cannot be read; "skip" collects it in ``skipped``.
+
+    Returns
+    -------
+    Found
+        Files in the order of program, observation, visit and dither. A file is background by ``background``,
+        by the association, by a folder named Background, or by BKGDTARG in its header.
+
+    Raises
+    ------
+    InputFileError
+        Naming the file that cannot be read, or saying that there is none.
+    """
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error is {on_error!r}; expected 'raise' or 'skip'")
+    found = _find(source, None, on_error)
+    if background is not None:
+        more = _find(background, BACKGROUND, on_error)
+        taken = {info.path for info in more}
+        found = replace(
+            found,
+            files=[info for info in found if info.path not in taken] + more.files,
+            skipped=found.skipped | more.skipped,
+            ignored=found.ignored | more.ignored,
+        )
+    if not found.files:
+        raise InputFileError(_nothing(source, found))
+    return replace(found, files=sorted(found.files, key=lambda info: (info.role != SCIENCE, info.order)))
+
+
+def classify(path: str | os.PathLike, role: str | None = None) -> FileInfo:
+    """Return what one file is, from its PRIMARY and SCI headers.
+
+    Parameters
+    ----------
+    path : path
+    role : str, optional
+        "science" or "background"; by default from BKGDTARG.
+
+    Returns
+    -------
+    FileInfo
+
+    Raises
+    ------
+    InputFileError
+        Where the file is missing, damaged or not of the MIRI MRS.
+    """
+    path = Path(path)
+    primary, main = read_header(path)
+    require_mrs(path, primary)
+    product = product_of(path, primary, main)
+    node = setting_of(path, primary) if product in DETECTOR_PRODUCTS else band_of(primary)
+    role = role or (BACKGROUND if primary.get("BKGDTARG") is True else SCIENCE)
+    return FileInfo(path, product, node, role, exposure_name(path, primary), primary)
+
+
+def _find(source: Source, role: str | None, on_error: str) -> Found:
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        if path.is_dir():
+            return _classify_all(_scan(path), role, on_error, root=path)
+        if path.suffix.lower() == ".json":
+            return _association(path, role, on_error)
+        if not path.exists() and glob.has_magic(str(source)):
+            names = [Path(name) for name in sorted(glob.glob(str(source), recursive=True))]
+            return _classify_all([p for p in names if p.is_file()], role, on_error)
+        return _classify_all([path], role, on_error)
+    return _classify_all([Path(item) for item in source], role, on_error)
+
+
+def _scan(folder: Path, depth: int = 1) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        name = path.name.lower()
+        if name.startswith("."):
+            continue
+        if path.is_dir():
+            if depth < MAX_DEPTH and name not in OTHER_FOLDERS and path.suffix != ".zarr":
+                yield from _scan(path, depth + 1)
+        elif name.endswith(SUFFIXES):
+            yield path
+
+
+def _classify_all(paths: Iterable[Path], role: str | None, on_error: str, root: Path | None = None) -> Found:
+    out = Found([])
+    for path in paths:
+        try:
+            if root is not None:
+                what = _foreign(path)
+                if what is not None:
+                    out.ignored[str(path)] = what
+                    continue
+            out.files.append(classify(path, role or _role_of_folder(path, root)))
+        except InputFileError as error:
+            if on_error == "raise":
+                raise
+            log.warning("left out: %s", error)
+            out.skipped[str(path)] = str(error)
+    return out
+
+
+def _foreign(path: Path) -> str | None:
+    """Return what a file in a folder is where it is no MRS exposure or product, None where it is one."""
+    primary, main = read_header(path)
+    what = describe_instrument(primary)
+    if what is None and main.get("EXTNAME") not in ("SCI", "EXTRACT1D"):
+        what = "has neither a SCI image nor an EXTRACT1D table"
+    if what is not None:
+        log.info("ignored: %s %s", path, what)
+    return what
+
+
+def _role_of_folder(path: Path, root: Path | None) -> str | None:
+    if root is None:
+        return None
+    inside = path.relative_to(root).parts[:-1]
+    return BACKGROUND if any(part.lower() in BACKGROUND_FOLDERS for part in (root.name, *inside)) else None
+
+
+def _association(path: Path, role: str | None, on_error: str) -> Found:
+    """Return the members of a JWST association, level 2 or 3."""
+    try:
+        products = json.loads(path.read_text())["products"]
+        members = [(member["expname"], member["exptype"].lower()) for p in products for member in p["members"]]
+        names = [str(product.get("name", "")) for product in products]
+    except OSError as error:
+        raise InputFileError(f"{path}: the association cannot be read ({error.strerror})") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputFileError(
+            f"{path}: no JWST association ({type(error).__name__}: {error}); expected products with members "
+            "that have expname and exptype"
+        ) from error
+    out = Found([], association=path.name, product_name=names[0] if len(names) == 1 else "")
+    seen: set[Path] = set()
+    for name, kind in members:
+        member = path.parent / name
+        if kind == "selfcal":
+            out.selfcal.append(str(member))
+        if kind not in (SCIENCE, BACKGROUND) or member in seen:
+            continue
+        seen.add(member)
+        if not member.is_file() and on_error == "raise":
+            raise InputFileError(f"{path}: the member {name} ({kind}) does not exist beside the association")
+        more = _classify_all([member], role or kind, on_error)
+        out.files.extend(more.files)
+        out.skipped.update(more.skipped)
+    return out
+
+
+def _nothing(source: Source, found: Found) -> str:
+    text = f"{source}: no MIRI MRS files (uncal, ramp, rate, cal, crf, s3d or x1d in FITS) found"
+    if found.ignored:
+        first, reason = next(iter(found.ignored.items()))
+        text += f"; {len(found.ignored)} other FITS files, the first, {first}, {reason}"
+    if found.skipped:
+        text += f"; {len(found.skipped)} could not be read, the first: {next(iter(found.skipped.values()))}"
+    return text

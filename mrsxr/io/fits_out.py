@@ -1,0 +1,227 @@
+"""Datasets to FITS in the JWST layout, one file per exposure, cube or spectrum, written in one stroke."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from astropy.io import fits
+
+from mrsxr.errors import MrsxrError, SchemaError
+from mrsxr.schema import DITHER_COORDS, REQUIRED_ATTRS
+
+from . import _meta, _slicer
+from ._keywords import exposure_keywords, fill_header
+
+#: Image extensions of the detector levels: variable, EXTNAME.
+EXTENSIONS = {
+    "ramp": {"sci": "SCI", "pixel_dq": "PIXELDQ", "group_dq": "GROUPDQ", "refout": "REFOUT"},
+    "rate": {
+        "rate": "SCI", "dq": "DQ", "var_poisson": "VAR_POISSON", "var_read": "VAR_RNOISE", "var_flat": "VAR_FLAT",
+    },
+    "rateints": {"rate": "SCI", "dq": "DQ", "var_poisson": "VAR_POISSON", "var_read": "VAR_RNOISE"},
+    "cal": {
+        "flux": "SCI", "dq": "DQ", "var_poisson": "VAR_POISSON", "var_read": "VAR_RNOISE",
+        "var_flat": "VAR_FLAT", "pixel_area": "AREA",
+    },
+}  # fmt: skip
+UNITS = {"ramp": "DN", "rate": "DN/s", "rateints": "DN/s", "cal": "MJy/sr"}
+_RESERVED = {
+    "PRIMARY",
+    "SCI",
+    "ERR",
+    "DQ",
+    "ASDF",
+    "WCS-TABLE",
+    "HDRTAB",
+    "WMAP",
+    "EXTRACT1D",
+    "REGIONS",
+    "MRSXR",
+}
+
+
+def write_fits(hdulist: fits.HDUList, path: str | os.PathLike) -> Path:
+    """Write a FITS file in one stroke: to a temporary name beside it, then renamed.
+
+    A reader never sees half a file, and a failure leaves an older file of that name as it was.
+
+    Parameters
+    ----------
+    hdulist : HDUList
+    path : path
+        Ending in ``.fits`` or ``.fits.gz``.
+
+    Returns
+    -------
+    Path
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        hdulist.writeto(temporary, output_verify="fix+ignore")
+    return path
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside ``path``; on success it takes its place, else it is removed."""
+    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def exposure_file(ds: xr.Dataset, index: int, filename: str) -> fits.HDUList:
+    """Return the FITS file of one dither of a detector Dataset; computes that dither, all variables at once.
+
+    Parameters
+    ----------
+    ds : Dataset of level "ramp", "rate", "rateints" or "cal"
+    index : int
+        Which dither, from 0.
+    filename : str
+        For the keyword FILENAME.
+
+    Returns
+    -------
+    HDUList
+        PRIMARY, SCI, ERR (square root of the summed variances), the other planes, and MRSXR.
+    """
+    level = ds.attrs["level"]
+    one = ds.isel(dither=[index]).compute()
+    keywords = exposure_keywords(one, filename)
+    primary = fits.PrimaryHDU()
+    fill_header(primary.header, keywords.now["PRIMARY"])
+    hdus: list[Any] = [primary]
+    held = {spec.name for spec in DITHER_COORDS} | {"dither"}
+    for name, extension in EXTENSIONS[level].items():
+        if name in one.variables:
+            hdus.append(_image(one[name], extension, _bunit(level, name)))
+            held.add(name)
+        if extension == "SCI":
+            fill_header(hdus[-1].header, keywords.now["SCI"])
+    error = _error(one, level)
+    if error is not None:
+        hdus.insert(2, fits.ImageHDU(error, name="ERR"))
+        hdus[2].header["BUNIT"] = UNITS[level]
+    meta = _meta.describe(one)
+    text = str(one["fits_header"].values[0])
+    meta |= {"header_text": text, "header": keywords.before, "written": keywords.written()}
+    meta["dither"] = _dither_facts(one)
+    vectors = _vectors(one)
+    held |= {"y", "x", "integration", "group"}
+    if level != "ramp":
+        slicer_hdus, in_tables, digest = _slicer.write(one)
+        hdus += slicer_hdus
+        held |= in_tables
+        meta |= {"slicer": sorted(in_tables), "slicer_digest": digest}
+    more, meta["extras"], meta["small"] = extra_images(one, held)
+    return fits.HDUList([*hdus, *more, _meta.table(meta, vectors)])
+
+
+def extra_images(ds: xr.Dataset, held: Iterable[str]) -> tuple[list[fits.ImageHDU], dict, dict]:
+    """Return the variables that the JWST layout does not know as images of their own.
+
+    Parameters
+    ----------
+    ds : Dataset, computed
+    held : iterable of str
+        Variables that the file holds already.
+
+    Returns
+    -------
+    (list of ImageHDU, dict, dict)
+        The images, where each variable lies, and the values of texts and scalars, which go to META.
+    """
+    hdus, places, small = [], {}, {}
+    held = set(held)
+    for name, variable in ds.variables.items():
+        if name in held:
+            continue
+        values = np.asarray(variable.values)
+        if values.dtype.kind == "O" and not all(isinstance(value, str) for value in values.flat):
+            raise SchemaError(f"variable '{name}' is {values.dtype}, which FITS cannot hold; drop it")
+        if values.dtype.kind in "UOT" or values.ndim == 0 or 0 in values.shape or _is_small(values):
+            small[name] = {"dims": list(variable.dims), "values": values.tolist(), "dtype": str(values.dtype)}
+            continue
+        if values.dtype.kind not in "fiub":
+            raise SchemaError(f"variable '{name}' is {values.dtype}, which FITS cannot hold; drop it or use netCDF")
+        extension = str(name).upper()
+        extension = f"X_{extension}" if extension in _RESERVED else extension
+        hdus.append(_image(xr.DataArray(values), extension, None))
+        shape = [int(n) for n in values.shape]
+        places[name] = {
+            "hdu": extension,
+            "dims": list(variable.dims),
+            "shape": shape,
+            "dtype": str(values.dtype),
+        }
+    return hdus, places, small
+
+
+def check_level(ds: xr.Dataset) -> str:
+    """Return the level of a Dataset; raise MrsxrError where it has none."""
+    for name in REQUIRED_ATTRS:
+        if name not in ds.attrs:
+            raise MrsxrError(f"the Dataset has no attribute '{name}', so it is unknown how to save it")
+    return str(ds.attrs["level"])
+
+
+def _image(array: xr.DataArray, extension: str, unit: str | None) -> fits.ImageHDU:
+    values = np.asarray(array.values)
+    if "dither" in array.dims and extension in _standard():
+        values = values[0]
+    storable = {"int8": "i2", "bool": "u1", "float16": "f4"}.get(str(values.dtype))
+    hdu = fits.ImageHDU(values.astype(storable) if storable else values, name=extension)
+    if unit:
+        hdu.header["BUNIT"] = unit
+    return hdu
+
+
+def _is_small(values: np.ndarray) -> bool:
+    return values.ndim == 1 and values.size <= 64 and values.dtype.kind in "fiub"
+
+
+def _standard() -> set[str]:
+    return {extension for level in EXTENSIONS.values() for extension in level.values()}
+
+
+def _bunit(level: str, name: str) -> str | None:
+    if name in ("sci", "rate", "flux"):
+        return UNITS[level]
+    return None
+
+
+def _error(ds: xr.Dataset, level: str) -> np.ndarray | None:
+    names = [name for name in ("var_poisson", "var_read", "var_flat") if name in ds.variables]
+    if level == "ramp" or not names:
+        return None
+    total = sum(ds[name].values[0] for name in names)
+    with np.errstate(invalid="ignore"):
+        return np.sqrt(total).astype("f4")
+
+
+def _dither_facts(ds: xr.Dataset) -> dict[str, Any]:
+    facts: dict[str, Any] = {"dither": int(ds["dither"].values[0])}
+    for spec in DITHER_COORDS:
+        if spec.name in ds.coords and spec.name != "fits_header":
+            facts[spec.name] = ds[spec.name].values[0].item()
+    return json.loads(json.dumps(facts))
+
+
+def _vectors(ds: xr.Dataset) -> dict[str, np.ndarray]:
+    out = {}
+    for name, start in (("y", 0), ("x", 0), ("integration", 1), ("group", 1)):
+        if name in ds.coords and not np.array_equal(ds[name].values, np.arange(start, ds.sizes[name] + start)):
+            out[name] = ds[name].values
+    return out

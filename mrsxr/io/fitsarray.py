@@ -1,0 +1,235 @@
+"""Lazy sections of FITS images: small objects that know where the numbers lie and read them when asked.
+
+None of the classes keeps an open file or a lock, so they pickle to about one kilobyte and several threads (or
+processes) may read through one object at the same time.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from mrsxr.errors import InputFileError
+
+STORED_DTYPES = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
+#: FITS has no unsigned (and no signed 8-bit) integers; these zero points stand for them.
+OFFSET_INTEGERS: dict[tuple[int, float], str] = {
+    (8, -128): "i1",
+    (16, 2**15): "u2",
+    (32, 2**31): "u4",
+    (64, 2**63): "u8",
+}
+
+
+def natural_dtype(bitpix: int, bscale: float = 1, bzero: float = 0) -> np.dtype:
+    """Return the native dtype of the physical values of a FITS image.
+
+    Parameters
+    ----------
+    bitpix : int
+        BITPIX of the header.
+    bscale, bzero : float
+        BSCALE and BZERO of the header; physical = stored * BSCALE + BZERO.
+
+    Returns
+    -------
+    dtype
+        Unsigned integers for their zero points, float32 (float64 from 32-bit integers on) where scaled.
+    """
+    stored = np.dtype(STORED_DTYPES[bitpix])
+    if bscale == 1 and bzero == 0:
+        return stored.newbyteorder("=")
+    if bscale == 1 and (bitpix, bzero) in OFFSET_INTEGERS:
+        return np.dtype(OFFSET_INTEGERS[bitpix, bzero])
+    return np.dtype("f4" if bitpix in (8, 16, -32) else "f8")
+
+
+def to_physical(raw: np.ndarray, bitpix: int, bscale: float, bzero: float) -> np.ndarray:
+    """Return stored FITS numbers as physical values in native byte order, always as a new plain array.
+
+    Parameters
+    ----------
+    raw : ndarray
+        Big-endian numbers as stored.
+    bitpix, bscale, bzero
+        The header keywords.
+
+    Returns
+    -------
+    ndarray of :func:`natural_dtype`
+
+    Notes
+    -----
+    For the unsigned zero points, adding 2^(n-1) to a two's complement number flips its sign bit.
+    """
+    dtype = natural_dtype(bitpix, bscale, bzero)
+    if bscale == 1 and bzero == 0:
+        return np.array(raw, dtype=dtype)
+    if dtype.kind in "iu":
+        bits = np.array(raw, dtype=np.dtype(STORED_DTYPES[bitpix]).newbyteorder("="))
+        bits = bits.view(f"u{dtype.itemsize}")
+        np.bitwise_xor(bits, bits.dtype.type(1 << (8 * dtype.itemsize - 1)), out=bits)
+        return bits.view(dtype)
+    out = np.array(raw, dtype=dtype)
+    out *= dtype.type(bscale)
+    out += dtype.type(bzero)
+    return out
+
+
+class FitsArray(BackendArray):
+    """The image of one HDU of an uncompressed FITS file, read by memory map on demand.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    offset : int
+        Byte of the first number.
+    shape : tuple of int
+        Shape to give the array; leading axes of length one may be added to that of the file.
+    bitpix, bscale, bzero
+        The header keywords.
+    dtype : str, optional
+        dtype of the result; by default that of the physical values.
+    square : bool
+        Return the squares: a variance from a stored error.
+    stamp : (size, modification time), optional
+        State of the file when it was opened; by default its state now.
+
+    Raises
+    ------
+    InputFileError
+        On reading, where the file is gone or was changed since it was opened.
+    """
+
+    __slots__ = ("bitpix", "bscale", "bzero", "dtype", "offset", "path", "shape", "square", "stamp")
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        offset: int,
+        shape: tuple[int, ...],
+        bitpix: int,
+        bscale: float = 1,
+        bzero: float = 0,
+        *,
+        dtype: Any = None,
+        square: bool = False,
+        stamp: tuple[int, int] | None = None,
+    ):
+        self.path = str(Path(path).absolute())
+        self.offset = int(offset)
+        self.shape = tuple(int(n) for n in shape)
+        self.bitpix, self.bscale, self.bzero = bitpix, bscale, bzero
+        self.dtype = np.dtype(dtype) if dtype is not None else natural_dtype(bitpix, bscale, bzero)
+        self.square = square
+        self.stamp = stamp or file_stamp(self.path)
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._read)
+
+    def _read(self, key: tuple[int | slice, ...]) -> np.ndarray:
+        if file_stamp(self.path) != self.stamp:
+            raise InputFileError(f"{self.path}: the file was changed since it was opened; open it again")
+        if 0 in self.shape:
+            return np.empty(self.shape, dtype=self.dtype)[key]
+        stored = np.memmap(self.path, dtype=STORED_DTYPES[self.bitpix], mode="r", offset=self.offset, shape=self.shape)
+        return finish(to_physical(stored[key], self.bitpix, self.bscale, self.bzero), self.dtype, self.square)
+
+
+class TiledFitsArray(BackendArray):
+    """The image of a tile-compressed HDU; each read opens the file and decompresses the tiles it needs.
+
+    Parameters
+    ----------
+    path : path
+    hdu : int
+        Number of the HDU.
+    shape : tuple of int
+        Shape to give the array: that of the image with leading axes of length one added.
+    bitpix, bscale, bzero
+        The header keywords of the image.
+    dtype, square, stamp
+        As for :class:`FitsArray`.
+    """
+
+    __slots__ = ("dtype", "hdu", "path", "shape", "square", "stamp")
+
+    def __init__(self, path, hdu, shape, bitpix, bscale=1, bzero=0, *, dtype=None, square=False, stamp=None):
+        self.path = str(Path(path).absolute())
+        self.hdu = int(hdu)
+        self.shape = tuple(int(n) for n in shape)
+        self.dtype = np.dtype(dtype) if dtype is not None else natural_dtype(bitpix, bscale, bzero)
+        self.square = square
+        self.stamp = stamp or file_stamp(self.path)
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._read)
+
+    def _read(self, key: tuple[int | slice, ...]) -> np.ndarray:
+        from astropy.io import fits
+
+        if file_stamp(self.path) != self.stamp:
+            raise InputFileError(f"{self.path}: the file was changed since it was opened; open it again")
+        with fits.open(self.path, memmap=False) as hdulist:
+            section = hdulist[self.hdu].section
+            n_added = len(self.shape) - len(section.shape)
+            block = np.asarray(section[key[n_added:]])
+        # leading axes of length one are not in the file: an integer drops one, a slice keeps or empties it
+        for item in reversed(key[:n_added]):
+            if isinstance(item, slice):
+                block = block[None][item]
+        return finish(np.array(block, dtype=block.dtype.newbyteorder("=")), self.dtype, self.square)
+
+
+class ConstantArray(BackendArray):
+    """An array of one value that takes no memory until a part of it is asked for.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    dtype : dtype
+    value : number
+    """
+
+    __slots__ = ("dtype", "shape", "value")
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any, value: float = 0):
+        self.shape = tuple(int(n) for n in shape)
+        self.dtype = np.dtype(dtype)
+        self.value = value
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._read)
+
+    def _read(self, key: tuple[int | slice, ...]) -> np.ndarray:
+        shape = np.broadcast_to(self.dtype.type(0), self.shape)[key].shape
+        if self.value:
+            return np.full(shape, self.value, dtype=self.dtype)
+        return np.zeros(shape, dtype=self.dtype)  # pages come only when touched
+
+
+def finish(values: np.ndarray, dtype: np.dtype, square: bool) -> np.ndarray:
+    """Return physical values as ``dtype``, squared where asked; signed integers wrap into unsigned ones."""
+    out = np.asarray(values).astype(dtype, copy=False)
+    return out * out if square else out
+
+
+def file_stamp(path: str | os.PathLike) -> tuple[int, int]:
+    """Return (size in bytes, modification time in ns) of a file.
+
+    Raises
+    ------
+    InputFileError
+        Where the file does not exist.
+    """
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise InputFileError(f"{path}: the file cannot be read ({error.strerror})") from error
+    return status.st_size, status.st_mtime_ns

@@ -1,0 +1,318 @@
+"""Save Datasets and trees of any level and load them again: FITS, netCDF4, zarr."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from mrsxr import mrs, tree
+from mrsxr.errors import InputFileError, MrsxrError
+
+from ._detector import preferred_chunks
+from ._meta import plain
+from ._out_spectral import cube_file, spectrum_file
+from ._spectral import bands_of
+from .exposures import chunked, open_exposures, open_one, with_sky_index
+from .files import SUFFIXES, classify
+from .fits_out import EXTENSIONS, check_level, exposure_file, replacing, write_fits
+from .headers import PRODUCTS
+from .observation import open_observation
+
+FORMATS = {"fits": ".fits", "netcdf": ".nc", "zarr": ".zarr"}
+_ORDER = "mrsxr_order"  # zarr gives groups back by name
+_SUFFIX = {"cube": "s3d", "spectrum": "x1d"}
+
+
+def save(
+    data: xr.Dataset | xr.DataTree,
+    path: str | os.PathLike | None = None,
+    format: str | None = None,
+    *,
+    suffix: str | None = None,
+) -> list[Path]:
+    """Save a Dataset of any level, or a tree of them.
+
+    Parameters
+    ----------
+    data : Dataset or DataTree
+    path : path, optional
+        A folder (made where needed; the files get their JWST names) or one file name; by default the current
+        folder.
+    format : "fits", "netcdf" or "zarr", optional
+        By default from the file name, else FITS. FITS writes one file per dither for ramp, rate, rateints and
+        cal and one file per cube or spectrum; netCDF and zarr write one file per Dataset or tree.
+    suffix : str, optional
+        Last part of the names of FITS files instead of the level's own, such as "crf".
+
+    Returns
+    -------
+    list of Path
+        What was written. :func:`load` gives the data back as they were.
+
+    Raises
+    ------
+    MrsxrError
+        Where the level is unknown, two products would have one name, or zarr is not installed.
+    """
+    target = Path(path) if path is not None else Path()
+    chosen = format or _format_of(target) or "fits"
+    if chosen not in FORMATS:
+        raise MrsxrError(f"format '{chosen}' is unknown; expected one of {', '.join(FORMATS)}")
+    is_file = _format_of(target) is not None
+    if chosen != "fits":
+        return [_save_whole(data, target, chosen, is_file)]
+    if isinstance(data, xr.DataTree):
+        if is_file:
+            raise MrsxrError(f"{target}: a tree becomes several FITS files; give a folder")
+        datasets = [ds for _, ds in tree.leaves(data)]
+    else:
+        datasets = [data]
+    jobs = [(ds, index, name) for ds in datasets for index, name in _names(ds, suffix)]
+    if is_file:
+        if len(jobs) != 1:
+            raise MrsxrError(f"{target}: the data have {len(jobs)} dithers and become {len(jobs)} files; give a folder")
+        return [_write(*jobs[0][:2], target)]
+    names = [name for *_, name in jobs]
+    double = next((name for name in names if names.count(name) > 1), None)
+    if double is not None:
+        raise MrsxrError(f"two products would have the name {double}; save them in folders of their own")
+    return [_write(ds, index, target / name) for ds, index, name in jobs]
+
+
+def load(
+    path: str | os.PathLike | Sequence[str | os.PathLike], *, chunks: Any = None, **options: Any
+) -> xr.Dataset | xr.DataTree:
+    """Open what :func:`save` or jwst wrote, lazily.
+
+    Parameters
+    ----------
+    path : path or list of paths
+        A FITS, netCDF or zarr product gives a Dataset (or the tree that was saved); a list of exposures of
+        one setting gives one Dataset; any other list, a folder, a glob or an association gives a tree
+        (:func:`open_observation`).
+    chunks : mapping or "auto", optional
+        dask chunks; by default those that suit the level.
+    **options
+        For :func:`open_observation` (level, background, on_error) or for a FITS file (source).
+
+    Returns
+    -------
+    Dataset or DataTree
+    """
+    if not isinstance(path, str | os.PathLike):
+        return _load_list(list(path), chunks, options)
+    found = Path(path)
+    if found.suffix == ".zarr":
+        return _load_whole(found, "zarr", chunks)
+    if found.suffix in (".nc", ".nc4"):
+        return _load_whole(found, "netcdf4", chunks)
+    if found.name.lower().endswith(SUFFIXES) and (found.is_file() or not _is_pattern(found)):
+        return open_one(found, chunks=chunks, **options)
+    return open_observation(path, chunks=chunks, **options)
+
+
+def product_name(ds: xr.Dataset) -> str:
+    """Return the name of a product without suffix, ``jw02732-o004_ngc-7319_miri_ch1-short``.
+
+    Parameters
+    ----------
+    ds : Dataset
+        The attribute ``product_name`` (of an association) replaces the part before ``_ch``; program,
+        observation and target come from attrs and exposure names.
+
+    Returns
+    -------
+    str
+    """
+    root = str(ds.attrs.get("product_name") or "")
+    if not root:
+        exposures = _exposures(ds)
+        match = re.match(r"jw(\d{5})(\d{3})\d{3}_", exposures[0]) if exposures else None
+        program, observation = match.groups() if match else (str(ds.attrs.get("program") or "").zfill(5), "")
+        target = re.sub(r"[^a-z0-9]+", "-", str(ds.attrs.get("target") or "target").lower()).strip("-")
+        root = f"jw{program}{'-o' + observation if observation else ''}_{target or 'target'}_miri"
+    if "setting" in ds.attrs and ds.attrs.get("level") not in _SUFFIX:
+        return f"{root}_{str(ds.attrs['setting']).lower()}"
+    bands = bands_of(ds)
+    if not bands:
+        return f"{root}_ch{'-'.join(str(ds.attrs.get('channels') or 'x'))}"
+    channels = "-".join(sorted({band[0] for band in bands}))
+    letters = sorted({band[1] for band in bands})
+    return f"{root}_ch{channels}-{''.join(mrs.GRATINGS[letter].lower() for letter in letters)}"
+
+
+def _exposures(ds: xr.Dataset) -> list[str]:
+    if "exposure" in ds.coords:
+        return [str(name) for name in np.atleast_1d(ds["exposure"].values)]
+    try:
+        return [str(name) for name in json.loads(ds.attrs.get("exposures") or "[]")]
+    except (TypeError, ValueError):
+        return []
+
+
+def _names(ds: xr.Dataset, suffix: str | None) -> list[tuple[int, str]]:
+    level = check_level(ds)
+    if level in EXTENSIONS:
+        return [(i, f"{name}_{suffix or level}.fits") for i, name in enumerate(_exposures(ds))]
+    if level in _SUFFIX:
+        return [(0, f"{product_name(ds)}_{suffix or _SUFFIX[level]}.fits")]
+    raise MrsxrError(f"level '{level}' has no FITS layout; save it as netcdf or zarr")
+
+
+def _write(ds: xr.Dataset, index: int, path: Path) -> Path:
+    level = ds.attrs["level"]
+    if level == "cube":
+        return write_fits(cube_file(ds, path.name), path)
+    if level == "spectrum":
+        return write_fits(spectrum_file(ds, path.name), path)
+    return write_fits(exposure_file(ds, index, path.name), path)
+
+
+def _format_of(path: Path) -> str | None:
+    name = path.name.lower()
+    if name.endswith(SUFFIXES):
+        return "fits"
+    return {".nc": "netcdf", ".nc4": "netcdf", ".zarr": "zarr"}.get(path.suffix.lower())
+
+
+def _is_pattern(path: Path) -> bool:
+    return any(character in str(path) for character in "*?[")
+
+
+def _load_list(paths: list[str | os.PathLike], chunks: Any, options: dict[str, Any]) -> xr.Dataset | xr.DataTree:
+    if not paths:
+        raise InputFileError("no files to open")
+    if options:
+        return open_observation(paths, chunks=chunks, **options)
+    if len(paths) == 1:
+        return load(paths[0], chunks=chunks)
+    infos = [classify(path) for path in paths]
+    alike = len({(info.node, info.product) for info in infos}) == 1
+    if alike and infos[0].product in PRODUCTS[:6]:
+        return open_exposures(paths, chunks=chunks)
+    return open_observation(paths, chunks=chunks)
+
+
+# --- netCDF and zarr ---
+
+
+def _save_whole(data: xr.Dataset | xr.DataTree, target: Path, chosen: str, is_file: bool) -> Path:
+    if chosen == "zarr" and importlib.util.find_spec("zarr") is None:
+        raise MrsxrError("zarr is not installed; install it (pip install 'mrsxr[zarr]') or save as netcdf")
+    path = target if is_file else target / f"{_whole_name(data)}{FORMATS[chosen]}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ready: xr.Dataset | xr.DataTree
+    if isinstance(data, xr.DataTree):
+        parts = {p: _portable(ds) for p, ds in tree.leaves(data)}
+        ready = tree.build(parts, **_portable_attrs(data.attrs), **{_ORDER: json.dumps(list(parts))})
+    else:
+        check_level(data)
+        ready = _portable(data)
+    if chosen == "netcdf":
+        with replacing(path) as temporary:
+            ready.to_netcdf(temporary, engine="netcdf4")
+        return path
+    return _save_zarr(ready, path)
+
+
+def _save_zarr(ready: xr.Dataset | xr.DataTree, path: Path) -> Path:
+    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
+    older = temporary.with_name(f"{temporary.name}.old")
+    try:
+        ready.to_zarr(temporary, mode="w", consolidated=False, zarr_format=2)
+        if path.exists():
+            path.rename(older)
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(older, ignore_errors=True)
+    return path
+
+
+def _whole_name(data: xr.Dataset | xr.DataTree) -> str:
+    if isinstance(data, xr.Dataset):
+        level = check_level(data)
+        return f"{product_name(data)}_{_SUFFIX.get(level, level)}"
+    first = next((ds for _, ds in tree.leaves(data)), None)
+    if first is None:
+        raise MrsxrError("the tree holds no data; there is nothing to save")
+    level = check_level(first)
+    return f"{product_name(first).rsplit('_', 1)[0]}_{_SUFFIX.get(level, level)}"
+
+
+def _portable(ds: xr.Dataset) -> xr.Dataset:
+    """Return a Dataset that netCDF and zarr can hold: no sky index, no encodings of the file it came from."""
+    if ds.attrs.get("level") == "cube" and ds.attrs.get("wcs"):
+        ds = ds.drop_vars(["ra", "dec"], errors="ignore")
+    ds = ds.drop_encoding()
+    for name in ds.variables:
+        ds[name].attrs = _portable_attrs(ds[name].attrs)
+    ds.attrs = _portable_attrs(ds.attrs)
+    return ds
+
+
+def _portable_attrs(attrs: dict[Any, Any]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in attrs.items():
+        value = plain(value)
+        numbers = isinstance(value, list) and len(value) > 1 and not isinstance(value[0], str | bool | list)
+        if isinstance(value, bool) or value is None or (isinstance(value, dict | list) and not numbers):
+            value = "json:" + json.dumps(value)
+        out[str(key)] = value
+    return out
+
+
+def _restored_attrs(attrs: dict[Any, Any]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in attrs.items():
+        value = plain(value)
+        out[str(key)] = json.loads(value[5:]) if isinstance(value, str) and value.startswith("json:") else value
+    return out
+
+
+def _load_whole(path: Path, engine: str, chunks: Any) -> xr.Dataset | xr.DataTree:
+    if engine == "zarr" and importlib.util.find_spec("zarr") is None:
+        raise MrsxrError(f"{path}: zarr is not installed; install it (pip install 'mrsxr[zarr]')")
+    if not path.exists():
+        raise InputFileError(f"{path}: no such file")
+    options: dict[str, Any] = {"engine": engine, "chunks": None, "cache": False}
+    if engine == "zarr":
+        options |= {"consolidated": False, "zarr_format": 2}
+    try:
+        opened = xr.open_datatree(path, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputFileError(f"{path}: no readable {engine} file ({error})") from error
+    if opened.data_vars and not opened.children:
+        return _restored(opened.to_dataset(), chunks)
+    attrs = dict(opened.attrs)
+    parts = {p: _restored(ds, chunks) for p, ds in tree.leaves(opened)}
+    order = [p for p in json.loads(attrs.pop(_ORDER, "[]")) if p in parts]
+    found = tree.build({p: parts[p] for p in (*order, *(set(parts) - set(order)))})
+    found.attrs = _restored_attrs(attrs)
+    return found
+
+
+def _restored(ds: xr.Dataset, chunks: Any) -> xr.Dataset:
+    level = ds.attrs.get("level", "")
+    ds.attrs = _restored_attrs(ds.attrs)
+    for name, found in ds.variables.items():
+        found.attrs = _restored_attrs(found.attrs)
+        if name in ds.coords and name not in ds.dims:
+            read = found.load()
+            ds = ds.assign_coords({name: read.astype("U") if read.dtype.kind in "OT" else read})
+        elif level not in _SUFFIX or level == "cube":
+            found.encoding = {"preferred_chunks": preferred_chunks(level, ds.sizes, found.dims)}
+    if level == "spectrum":
+        ds = ds.load()
+    ds = chunked(ds, chunks)
+    return with_sky_index(ds) if level == "cube" else ds

@@ -1,0 +1,217 @@
+"""The table of an observation: what was observed in each band, science and background, by headers alone."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from mrsxr import mrs
+from mrsxr.errors import InputFileError
+
+from .files import BACKGROUND, DETECTOR_PRODUCTS, SCIENCE, FileInfo, Source, find_files
+
+#: Of several products of one exposure, the one that is counted.
+_RAWEST_FIRST = ("uncal", "ramp", "rate", "rateints", "cal", "crf")
+
+
+@dataclass(frozen=True)
+class BandRow:
+    """One band of one target."""
+
+    role: str  # science or background
+    target: str
+    band: str
+    channel: int
+    grating: str
+    detector: str
+    readpatt: str
+    n_groups: int
+    n_integrations: int
+    n_dithers: int
+    time: float  # s, all dithers, resets between integrations included
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The observation table; ``print`` shows it, ``rows`` and :meth:`to_dict` give its numbers."""
+
+    rows: list[BandRow]
+    n_files: dict[str, int]  # exposure files of each role
+    products: dict[str, int]  # files by product
+    targets: dict[str, str]
+    program: str
+    problems: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the table as plain Python (JSON can hold it)."""
+        out = asdict(self)
+        out["rows"] = [{**row, "files": list(row["files"])} for row in out["rows"]]
+        return out
+
+    def time(self, band: str, role: str = SCIENCE) -> float:
+        """Return the exposure time [s] of a band, all dithers; 0 where it was not observed."""
+        return sum(row.time for row in self.rows if row.band == band and row.role == role)
+
+    def __str__(self) -> str:
+        header, body = self._table()
+        widths = [max(len(row[i]) for row in [header, *body]) for i in range(len(header))]
+        lines = self._headline()
+        lines.append("  ".join(cell.ljust(width) for cell, width in zip(header, widths, strict=True)).rstrip())
+        lines += ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in body]
+        lines += [f"! {problem}" for problem in self.problems]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        header, body = self._table()
+        head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
+        rows = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in body)
+        top = "".join(f"<p>{html.escape(line)}</p>" for line in self._headline())
+        notes = "".join(f"<li>{html.escape(problem)}</li>" for problem in self.problems)
+        notes = f"<p>Look at:</p><ul>{notes}</ul>" if notes else ""
+        return f"{top}<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{notes}"
+
+    def _headline(self) -> list[str]:
+        roles = [role for role in (SCIENCE, BACKGROUND) if self.n_files.get(role)]
+        parts = [f"{role} {self.targets.get(role) or '(no name)'}, {self.n_files[role]} files" for role in roles]
+        kinds = ", ".join(f"{number} {product}" for product, number in self.products.items())
+        return [f"Program {self.program or 'unknown'}: {'; '.join(parts)} ({kinds})"]
+
+    def _table(self) -> tuple[list[str], list[list[str]]]:
+        roles = [role for role in (SCIENCE, BACKGROUND) if any(row.role == role for row in self.rows)]
+        header = ["band", "channel", "grating"]
+        for role in roles:
+            header += [f"{role} readout", "groups x ints", "dithers", "time [s]"]
+        body = []
+        for band in [band for band in mrs.BANDS if any(row.band == band for row in self.rows)]:
+            line = [band, band[0], mrs.GRATINGS[band[1]]]
+            for role in roles:
+                found = [row for row in self.rows if row.band == band and row.role == role]
+                line += [
+                    ", ".join(dict.fromkeys(row.readpatt for row in found)) or "-",
+                    ", ".join(f"{row.n_groups} x {row.n_integrations}" for row in found) or "-",
+                    " + ".join(str(row.n_dithers) for row in found) or "-",
+                    f"{sum(row.time for row in found):.3f}" if found else "-",
+                ]
+            body.append(line)
+        return header, body
+
+
+def summarize(source: Source, background: Source | None = None, *, on_error: str = "skip") -> Summary:
+    """Make the table of an observation from the headers of its files.
+
+    Parameters
+    ----------
+    source : path, glob, list of paths or association
+        See :func:`mrsxr.io.find_files`.
+    background : the same, optional
+    on_error : "skip" or "raise"
+        "skip" names a bad file among the problems and goes on.
+
+    Returns
+    -------
+    Summary
+        Rows per band and role with channel, readout, groups, integrations, dithers and exposure time;
+        problems name missing bands and dithers and bad files.
+
+    Raises
+    ------
+    InputFileError
+        Where no exposure is found.
+
+    Notes
+    -----
+    The time of a band is n_dithers * TGROUP * (NGROUPS * NINTS + NINTS - 1): the R1 readouts spend one frame on
+    the reset between integrations (JWST User Documentation, MIRI detector readout). 40 groups, 2 integrations
+    and 4 dithers in FASTR1 make 899.113 s.
+    """
+    found = find_files(source, background, on_error=on_error)
+    exposures = _one_per_exposure(found.files)
+    if not exposures:
+        raise InputFileError(f"{source}: no exposures (uncal ... cal) to summarize; found {len(found)} other products")
+    rows: list[BandRow] = []
+    for role in (SCIENCE, BACKGROUND):
+        rows += _rows([info for info in exposures if info.role == role], role)
+    problems = [f"{path}: {reason}" if path not in reason else reason for path, reason in found.skipped.items()]
+    for role in (SCIENCE, BACKGROUND):
+        problems += _problems([info for info in exposures if info.role == role], role)
+    products = dict.fromkeys(info.product for info in found.files)
+    return Summary(
+        rows=rows,
+        n_files={role: sum(info.role == role for info in exposures) for role in (SCIENCE, BACKGROUND)},
+        products={product: sum(info.product == product for info in found.files) for product in products},
+        targets={role: _target([i for i in exposures if i.role == role]) for role in (SCIENCE, BACKGROUND)},
+        program=str(exposures[0].keywords.get("PROGRAM") or ""),
+        problems=problems,
+    )
+
+
+def _one_per_exposure(files: Iterable[FileInfo]) -> list[FileInfo]:
+    chosen: dict[tuple[str, str], FileInfo] = {}
+    for info in files:
+        if info.product not in DETECTOR_PRODUCTS:
+            continue
+        key = (info.role, info.exposure)
+        rank = _RAWEST_FIRST.index(info.product)
+        if key not in chosen or rank < _RAWEST_FIRST.index(chosen[key].product):
+            chosen[key] = info
+    return list(chosen.values())
+
+
+def _rows(exposures: Sequence[FileInfo], role: str) -> list[BandRow]:
+    groups: dict[tuple[Any, ...], list[FileInfo]] = {}
+    for info in exposures:
+        keys = tuple(info.keywords.get(key) for key in ("READPATT", "NGROUPS", "NINTS", "TGROUP"))
+        groups.setdefault((info.node, *keys), []).append(info)
+    rows = []
+    for (setting, readpatt, n_groups, n_integrations, group_time), members in groups.items():
+        reads = (n_groups or 0) * (n_integrations or 0) + max((n_integrations or 0) - 1, 0)
+        for band in mrs.bands_of_setting(setting):
+            rows.append(
+                BandRow(
+                    role=role, target=_target(members), band=band, channel=int(band[0]),
+                    grating=mrs.GRATINGS[band[1]], detector=str(members[0].keywords.get("DETECTOR")),
+                    readpatt=str(readpatt or ""), n_groups=int(n_groups or 0),
+                    n_integrations=int(n_integrations or 0), n_dithers=len(members),
+                    time=float(group_time or 0.0) * reads * len(members),
+                    files=tuple(str(info.path) for info in members),
+                )
+            )  # fmt: skip
+    return sorted(rows, key=lambda row: mrs.BANDS.index(row.band))
+
+
+def _problems(exposures: Sequence[FileInfo], role: str) -> list[str]:
+    """Return what is missing: dithers of a pattern, detectors, bands, keywords."""
+    if not exposures:
+        return []
+    out = []
+    by_setting: dict[str, list[FileInfo]] = {}
+    for info in exposures:
+        by_setting.setdefault(info.node, []).append(info)
+    missing = [s for s in mrs.SETTINGS if s not in by_setting]
+    if missing:
+        bands = [band for setting in missing for band in mrs.bands_of_setting(setting)]
+        out.append(f"{role}: no files of the bands {', '.join(sorted(bands))} (settings {', '.join(missing)})")
+    for setting, members in sorted(by_setting.items()):
+        expected = {info.keywords.get("NUMDTHPT") for info in members} - {None}
+        positions = sorted({info.dither for info in members})
+        n = int(next(iter(expected))) if len(expected) == 1 else 0  # type: ignore[arg-type]
+        if len(positions) < n:
+            lost = [str(i) for i in range(1, n + 1) if i not in positions]
+            out.append(f"{role} {setting}: {len(positions)} of {n} dithers, missing {', '.join(lost)}")
+        for key in ("NGROUPS", "NINTS", "TGROUP"):
+            without = [info.path.name for info in members if info.keywords.get(key) is None]
+            if without:
+                out.append(f"{role} {setting}: {key} is missing in {', '.join(without)}; its time is counted as 0")
+    counts = {setting: len(members) for setting, members in by_setting.items()}
+    if len(set(counts.values())) > 1:
+        text = ", ".join(f"{setting} {counts[setting]}" for setting in mrs.SETTINGS if setting in counts)
+        out.append(f"{role}: the settings have different numbers of exposures ({text})")
+    return out
+
+
+def _target(exposures: Sequence[FileInfo]) -> str:
+    names = [str(i.keywords.get("TARGNAME") or i.keywords.get("TARGPROP") or "") for i in exposures]
+    return ", ".join(dict.fromkeys(name for name in names if name))

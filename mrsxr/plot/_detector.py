@@ -1,0 +1,194 @@
+"""Pictures of the detector: counts, rates, surface brightness and flags of one exposure."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from mrsxr import dq as flags
+from mrsxr.errors import LevelError, MrsxrError
+from mrsxr.mrs import N_REFERENCE_COLUMNS
+
+from ._style import OKABE_ITO, colour_bar, colour_map, image_norm, new_axes, pick_dither, with_unit
+
+_QUANTITY = {"rate": ("rate", "Count rate"), "flux": ("flux", "Surface brightness")}
+_GOOD, _OTHER = "0.96", "0.62"
+
+
+def detector_image(
+    ds: xr.Dataset, dither: int = 1, ax: Axes | None = None, *, integration: int = 1, stretch: str = "asinh",
+    percentiles: tuple[float, float] = (1.0, 99.5), cmap: str = "inferno", colorbar: str | None = "right",
+    pixels: int | None = None, title: str | None = None,
+) -> Figure:  # fmt: skip
+    """Draw one exposure as it lies on the detector.
+
+    Parameters
+    ----------
+    ds : Dataset, level "ramp", "rate", "rateints" or "cal"
+        Of a ramp the last minus the first group [DN] is shown; nothing but the one exposure is computed.
+    dither : int
+        Number of the exposure, from 1.
+    ax : Axes, optional
+        Where to draw; by default a new figure.
+    integration : int
+        Number of the integration, from 1, of data that have several.
+    stretch : {"linear", "sqrt", "asinh", "log"}
+    percentiles : (float, float)
+        Limits of the scale, from the pixels inside slices (all but reference pixels where slices are unknown).
+    cmap : str
+        A colour map of matplotlib; NaN is grey.
+    colorbar : {"right", "top", None}
+    pixels : int, optional
+        Largest number of pixels along an axis to draw: the image is averaged down to it (for small panels).
+    title : str, optional
+        By default the exposure and the setting.
+
+    Returns
+    -------
+    Figure
+    """
+    one = pick_dither(ds, dither)
+    image, label, unit = _image_of(one, integration)
+    norm = image_norm(image[_science(one, image.shape)], stretch, percentiles)
+    figure, ax = new_axes(ax, (8.4, 7.3), (0.85, 0.6, 6.3, 6.25))
+    ny, nx = image.shape
+    drawn = ax.imshow(
+        shrink(image, pixels), origin="lower", norm=norm, cmap=colour_map(cmap), interpolation="nearest",
+        extent=(-0.5, nx - 0.5, -0.5, ny - 0.5), aspect="equal",
+    )  # fmt: skip
+    if colorbar:
+        colour_bar(drawn, ax, with_unit(label, unit), where=colorbar)
+    _dress(ax, one, title)
+    return figure
+
+
+def dq_image(
+    ds: xr.Dataset, dither: int = 1, ax: Axes | None = None, *, variable: str | None = None, most: int = 6,
+    wavelength: float | None = None, title: str | None = None,
+) -> Figure:  # fmt: skip
+    """Draw the flags of one exposure, or of one plane of a cube, by colour.
+
+    Parameters
+    ----------
+    ds : Dataset of any level with flags
+    dither : int
+        Number of the exposure, from 1.
+    ax : Axes, optional
+    variable : str, optional
+        Flags to show: ``dq``, ``pixel_dq`` or ``group_dq`` (all groups together); by default the first there is.
+    most : int
+        How many bits get a colour of their own (up to 7), the most frequent ones; the rest is grey.
+    wavelength : float, optional
+        Plane of a cube [um]; by default the middle one.
+    title : str, optional
+
+    Returns
+    -------
+    Figure
+
+    Notes
+    -----
+    A pixel with several flags has the colour of the rarest, so that rare flags are not hidden by common ones.
+    The legend gives the part of all pixels with each flag; these parts overlap.
+    """
+    one = pick_dither(ds, dither)
+    bits = _flags_of(one, variable, wavelength)
+    counts = {name: int(np.count_nonzero(bits & np.uint32(bit))) for name, bit in flags.FLAGS.items()}
+    common = sorted((n for n in counts if counts[n]), key=lambda n: -counts[n])[: min(most, len(OKABE_ITO))]
+    number = np.where(bits != 0, 1, 0).astype(np.int16)
+    for i, name in enumerate(common):
+        number[(bits & np.uint32(flags.FLAGS[name])) != 0] = i + 2
+    colours = [_GOOD, _OTHER, *OKABE_ITO[: len(common)]]
+    figure, ax = new_axes(ax, (10.3, 7.3), (0.85, 0.6, 6.3, 6.25))
+    ny, nx = number.shape
+    ax.imshow(
+        number, origin="lower", cmap=ListedColormap(colours), norm=BoundaryNorm(np.arange(len(colours) + 1) - 0.5,
+        len(colours)), interpolation="nearest", extent=(-0.5, nx - 0.5, -0.5, ny - 0.5), aspect="equal",
+    )  # fmt: skip
+    parts = [(_GOOD, "good", int(np.count_nonzero(bits == 0)))]
+    parts += [(OKABE_ITO[i], name, counts[name]) for i, name in enumerate(common)]
+    if np.any(number == 1):
+        parts.append((_OTHER, "other flags only", int(np.count_nonzero(number == 1))))
+    handles = [
+        Patch(facecolor=c, edgecolor="0.4", lw=0.5, label=f"{n}  {_percent(k / bits.size)}") for c, n, k in parts
+    ]
+    ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False, borderaxespad=0.0)
+    _dress(ax, one, title)
+    return figure
+
+
+def _percent(part: float) -> str:
+    return f"{100 * part:.1f} %" if part >= 0.00995 else f"{100 * part:.2g} %"
+
+
+def _image_of(one: xr.Dataset, integration: int) -> tuple[np.ndarray, str, str | None]:
+    """Return the image, what it shows and its unit."""
+    if "sci" in one:
+        ramp = _pick(one["sci"], integration)
+        image = ramp.isel(group=-1).astype("float32") - ramp.isel(group=0).astype("float32")
+        return image.values, "Last minus first group", one["sci"].attrs.get("units", "DN")
+    for name, label in _QUANTITY.values():
+        if name in one and "wavelength" not in one[name].dims:
+            values = _pick(one[name], integration).values
+            return np.asarray(values, dtype="float32"), label, one[name].attrs.get("units")
+    raise LevelError(f"a detector image needs data of level ramp, rate or cal, got {one.attrs.get('level')}")
+
+
+def _pick(data: xr.DataArray, integration: int) -> xr.DataArray:
+    if "integration" not in data.dims:
+        return data
+    if not 1 <= integration <= data.sizes["integration"]:
+        raise MrsxrError(f"there is no integration {integration}; expected 1 to {data.sizes['integration']}")
+    return data.isel(integration=integration - 1)
+
+
+def _science(one: xr.Dataset, shape: tuple[int, int]) -> np.ndarray:
+    """Return True for the pixels that set the brightness scale."""
+    if "slice" in one.variables and one["slice"].shape == shape and (one["slice"].values > 0).any():
+        return one["slice"].values > 0
+    use = np.ones(shape, dtype=bool)
+    if shape[1] > 4 * N_REFERENCE_COLUMNS:
+        use[:, :N_REFERENCE_COLUMNS] = use[:, -N_REFERENCE_COLUMNS:] = False
+    return use
+
+
+def _flags_of(one: xr.Dataset, variable: str | None, wavelength: float | None) -> np.ndarray:
+    names = [variable] if variable else ["dq", "pixel_dq", "group_dq"]
+    found = next((n for n in names if n in one and {"y", "x"} <= set(one[n].dims)), None)
+    if found is None:
+        raise MrsxrError(f"there is no image of flags {' or '.join(names)} in data of level {one.attrs.get('level')}")
+    data = one[found]
+    if "wavelength" in data.dims:
+        middle = float(np.median(one["wavelength"].values)) if wavelength is None else wavelength
+        data = data.sel(wavelength=middle, method="nearest")
+    bits = data.transpose(..., "y", "x").values.astype(np.uint32)
+    return np.bitwise_or.reduce(bits.reshape(-1, *bits.shape[-2:]), axis=0)
+
+
+def shrink(image: np.ndarray, pixels: int | None) -> np.ndarray:
+    """Return the image averaged (without NaN) over blocks, so that no axis has more than ``pixels``."""
+    factor = 1 if pixels is None else -(-max(image.shape) // pixels)
+    if factor == 1:
+        return image
+    ny, nx = (-(-n // factor) * factor for n in image.shape)
+    padded = np.full((ny, nx), np.nan)
+    padded[: image.shape[0], : image.shape[1]] = image
+    blocks = padded.reshape(ny // factor, factor, nx // factor, factor)
+    good = np.isfinite(blocks)
+    count = good.sum(axis=(1, 3))
+    total = np.where(good, blocks, 0.0).sum(axis=(1, 3))
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _dress(ax: Axes, one: xr.Dataset, title: str | None) -> None:
+    ax.set_xlabel("x [pixel]")
+    ax.set_ylabel("y [pixel]")
+    if title is None:
+        setting = str(one.attrs.get("setting", one.attrs.get("band", "")))
+        exposure = str(one["exposure"].values) if "exposure" in one.coords else ""
+        title = "   ".join(part for part in (exposure, setting) if part)
+    ax.set_title(title)

@@ -1,0 +1,196 @@
+"""The one picture of a run: detector, cubes with the aperture, spectrum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from mrsxr.errors import MrsxrError
+from mrsxr.mrs import BANDS
+from mrsxr.tree import leaves
+
+from ._cube import cube_image, tangent_point
+from ._detector import detector_image
+from ._spectrum import spectrum as draw_spectrum
+from ._style import DPI, QuickLook
+
+Box = tuple[float, float, float, float]
+_MOST_CUBES = 4
+_SIZE = (14.0, 8.0)
+# inch: title of the figure; above, below and beside a panel; line labels above the spectrum
+_HEAD, _ABOVE, _BELOW, _BESIDE, _LABELS = 0.42, 0.74, 0.5, 0.6, 0.86
+
+
+def summary(
+    cal_or_rate: Any = None, cubes: Any = None, spectrum: Any = None, *, redshift: float | None = None,
+    title: str | None = None, dither: int = 1, aperture: Any = None,
+) -> Figure:  # fmt: skip
+    """Draw one picture of a run: an exposure and up to four collapsed cubes above the spectrum.
+
+    Parameters
+    ----------
+    cal_or_rate : Dataset, DataTree, mapping or list, optional
+        Data of level ramp, rate or cal; the first one is shown.
+    cubes : Dataset, DataTree, mapping or list, optional
+        Cubes of bands: the first of each channel is shown, and more bands where there are fewer than four
+        channels.
+    spectrum : Dataset, optional
+        Level "spectrum", of one band or stitched.
+    redshift : float, optional
+        z of the source, for the line marks.
+    title : str, optional
+        By default target and program.
+    dither : int
+        Number of the exposure shown, from 1.
+    aperture : (ra, dec), (ra, dec, radius) or {band: ...}, optional
+        Circle on the cubes [deg, deg, arcsec]; by default that of the spectrum (``aperture_ra``,
+        ``aperture_dec``, ``aperture_radius``). Offsets on all cubes are counted from its centre.
+
+    Returns
+    -------
+    Figure
+        14 x 8 inch with both rows, lower with one.
+    """
+    exposures, all_cubes = _datasets(cal_or_rate), _datasets(cubes)
+    chosen = _choose(all_cubes)
+    if not exposures and not chosen and spectrum is None:
+        raise MrsxrError("a summary needs an exposure, cubes or a spectrum; nothing was given")
+    figure, boxes, box = _places(bool(exposures) + len(chosen), spectrum is not None)
+    _panels(figure, boxes, exposures, chosen, spectrum, aperture, dither)
+    if spectrum is not None:
+        draw_spectrum(spectrum, figure.add_axes(box), redshift=redshift)
+    text = title if title is not None else _title([*exposures, *all_cubes, spectrum])
+    figure.suptitle(text, fontsize=13, y=1.0 - 0.12 / figure.get_figheight(), va="top")
+    return figure
+
+
+def _places(panels: int, with_spectrum: bool) -> tuple[Figure, list[Box], Box]:
+    """Return the figure and where panels and spectrum lie in it: all lengths in inch, no empty space.
+
+    From three panels on they stand in a row above the spectrum, one or two in a column to its left.
+    """
+    width, height = _SIZE
+    if not panels:
+        height = 5.4
+        boxes = []
+        box = [0.75, 0.55, width - 0.95, height - 0.55 - _HEAD - _LABELS]
+    elif panels <= 2 and with_spectrum:
+        side = 2.75 if panels == 2 else 3.4
+        height = _HEAD + panels * (side + _ABOVE + _BELOW) + 0.05
+        boxes = [[0.75, _BELOW + (panels - 1 - i) * (side + _ABOVE + _BELOW), side, side] for i in range(panels)]
+        left = 0.75 + side + 0.95
+        box = [left, _BELOW, width - left - 0.2, height - _BELOW - _HEAD - _LABELS]
+    else:
+        if not with_spectrum:
+            width = max(6.0, min(width, 3.9 * panels))
+        pitch = (width - 0.25) / panels
+        side = min(pitch - _BESIDE, 2.7)
+        if not with_spectrum:
+            height = _HEAD + _ABOVE + side + _BELOW
+        bottom = height - _HEAD - _ABOVE - side
+        boxes = [[0.25 + i * pitch + 0.5 * (pitch - side) + 0.12, bottom, side, side] for i in range(panels)]
+        box = [0.75, 0.55, width - 0.95, bottom - _BELOW - 0.55 - _LABELS]
+    figure = QuickLook(figsize=(width, height), dpi=DPI, facecolor="white")
+    return figure, [_part(b, width, height) for b in boxes], _part(box, width, height)
+
+
+def _part(box: Sequence[float], width: float, height: float) -> Box:
+    """Return a place in inch as parts of the figure."""
+    return box[0] / width, box[1] / height, box[2] / width, box[3] / height
+
+
+def _panels(figure, boxes, exposures, cubes, spectrum, aperture, dither) -> None:
+    boxes = iter(boxes)
+    if exposures:
+        ds = exposures[0]
+        ax = figure.add_axes(next(boxes))
+        name = f"{ds.attrs.get('setting', 'Detector')}   exposure {dither}"
+        detector_image(ds, dither, ax, colorbar="top", pixels=350, title=name)
+        _compact(ax)
+    circles = [_aperture_of(cube, spectrum, aperture) for cube in cubes]
+    known = [c[:2] for c in circles if c] or [t for t in map(tangent_point, cubes) if t]
+    for cube, circle in zip(cubes, circles, strict=True):
+        ax = figure.add_axes(next(boxes))
+        on_sky = tangent_point(cube) is not None
+        cube_image(cube, ax=ax, aperture=circle if on_sky else None, origin=known[0] if known else None, colorbar="top")
+        _compact(ax)
+
+
+def _compact(ax) -> None:
+    """Make the letters of a small panel small; the title goes above its colour bar."""
+    ax.tick_params(labelsize=8)
+    ax.xaxis.label.set_size(9)
+    ax.yaxis.label.set_size(9)
+    ax.yaxis.labelpad = 1.0
+    ax.set_title(ax.get_title(), fontsize=10.5, y=1.0, pad=38.0)
+    for bar in ax.child_axes:
+        bar.tick_params(labelsize=7.5, pad=1.5)
+        bar.xaxis.label.set_size(8)
+        bar.xaxis.labelpad = 2.0
+
+
+def _datasets(given: Any) -> list[xr.Dataset]:
+    """Return the Datasets of whatever was given, without background exposures."""
+    if given is None:
+        return []
+    if isinstance(given, xr.Dataset):
+        return [given]
+    if isinstance(given, xr.DataTree):
+        found: Iterable[xr.Dataset] = [ds for path, ds in leaves(given) if "background" not in path.split("/")]
+    else:
+        found = given.values() if isinstance(given, Mapping) else given
+    found = list(found)
+    return [ds for ds in found if not int(ds.attrs.get("background", 0) or 0)] or found
+
+
+def _choose(cubes: list[xr.Dataset]) -> list[xr.Dataset]:
+    """Return up to four cubes by band: the first of every channel, then others."""
+    rank = {band: i for i, band in enumerate(BANDS)}
+    ordered = sorted(cubes, key=lambda c: rank.get(str(c.attrs.get("band")), len(rank)))
+    first: dict[str, xr.Dataset] = {}
+    rest = []
+    for cube in ordered:
+        channel = str(cube.attrs.get("band", ""))[:1]
+        if channel in first:
+            rest.append(cube)
+        else:
+            first[channel] = cube
+    chosen = [*first.values(), *rest][:_MOST_CUBES]
+    return [cube for cube in ordered if any(cube is c for c in chosen)]
+
+
+def _aperture_of(cube: xr.Dataset, spectrum: xr.Dataset | None, given: Any) -> tuple | None:
+    """Return (ra, dec, radius) of the aperture of a cube, None where it is not known."""
+    band = str(cube.attrs.get("band", ""))
+    if isinstance(given, Mapping):
+        given = given.get(band)
+    radius = _radius(band, cube, spectrum)
+    if given is not None:
+        return (*given, radius)[:3]
+    if spectrum is None or "aperture_ra" not in spectrum.attrs or radius is None:
+        return None
+    return float(spectrum.attrs["aperture_ra"]), float(spectrum.attrs["aperture_dec"]), radius
+
+
+def _radius(band: str, cube: xr.Dataset, spectrum: xr.Dataset | None) -> float | None:
+    if spectrum is None or "aperture_radius" not in spectrum:
+        return None
+    waves = spectrum["wavelength"].values
+    mine = (waves >= float(cube["wavelength"].min())) & (waves <= float(cube["wavelength"].max()))
+    if "band" in spectrum.coords and (spectrum["band"].values == band).any():
+        mine = spectrum["band"].values == band
+    radii = spectrum["aperture_radius"].values[mine]
+    radii = radii[np.isfinite(radii)]
+    return float(np.median(radii)) if radii.size else None
+
+
+def _title(datasets: list[xr.Dataset | None]) -> str:
+    for ds in datasets:
+        if ds is not None and ds.attrs.get("target"):
+            program = str(ds.attrs.get("program", ""))
+            return f"{ds.attrs['target']}" + (f"   (program {program})" if program else "") + "   MIRI MRS"
+    return "MIRI MRS"

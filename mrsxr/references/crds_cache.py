@@ -1,0 +1,225 @@
+"""Lay a folder of reference files out as a CRDS cache that needs no network.
+
+The cache holds one context (pmap), one instrument file (imap) and one rules file (rmap) a reference type, so
+that ``crds.getreferences`` and whatever is built on it choose these files, and no others, by the header of an
+exposure. All other reference types, the parameter files ("pars-...") among them, are declared not applicable.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from mrsxr.errors import ReferenceFileError
+
+from .headers import KINDS, ReferenceFacts, scan_folder
+
+SERVER_URL = "https://jwst-serverless.stsci.edu"  # the crds client asks no server whose name says so
+CONTEXT = "jwst_0001.pmap"
+IMAP = "jwst_miri_0001.imap"
+#: What the crds client would have kept from its last talk with a server.
+_SERVER_CONFIG = {
+    "observatory": "jwst", "operational_context": CONTEXT, "latest_context": CONTEXT,
+    "force_remote_mode": False, "bad_files": "", "bad_files_list": [], "last_synced": "never",
+    "status": "cache", "connected": False,
+}  # fmt: skip
+_CRDS_NAME = re.compile(r"jwst_miri_([a-z0-9]+)_(\d{4,})\.(fits|asdf)")
+_DATE = ("META.OBSERVATION.DATE", "META.OBSERVATION.TIME")
+_KEY_OF_FIELD = {
+    "detector": "META.INSTRUMENT.DETECTOR", "channel": "META.INSTRUMENT.CHANNEL",
+    "band": "META.INSTRUMENT.BAND", "filter": "META.INSTRUMENT.FILTER", "exp_type": "META.EXPOSURE.TYPE",
+    "readpatt": "META.EXPOSURE.READPATT", "subarray": "META.SUBARRAY.NAME",
+}  # fmt: skip
+#: Fields that choose between the files of a type, as the rules of the operational CRDS do.
+SELECTED_BY: dict[str, tuple[str, ...]] = {
+    "mask": ("detector", "subarray"),
+    "saturation": ("detector",), "ipc": ("detector",), "rscd": ("detector",),
+    "reset": ("detector", "readpatt", "subarray"),
+    "dark": ("detector", "readpatt", "subarray"),
+    "readnoise": ("detector", "readpatt", "subarray"),
+    "linearity": ("detector", "subarray", "band", "filter"),
+    "gain": ("detector", "subarray"),
+    "emicorr": ("exp_type",),
+    "flat": ("detector", "filter", "band", "readpatt", "subarray"),
+    "fringe": ("detector", "band"), "photom": ("detector", "band"),
+    "fringefreq": ("exp_type", "detector"),
+    "mrsxartcorr": ("exp_type",), "mrsptcorr": ("exp_type",), "cubepar": ("exp_type",),
+    "extract1d": ("exp_type",), "apcorr": ("exp_type",), "wavelengthrange": ("exp_type",),
+    "distortion": ("detector", "exp_type", "channel", "band"),
+    "regions": ("detector", "exp_type", "channel", "band"),
+    "specwcs": ("detector", "exp_type", "channel", "band", "subarray"),
+}  # fmt: skip
+#: Other types that a pipeline may ask for MIRI exposures, and the steps and pipelines with parameter files.
+_OTHER_TYPES = """
+    abvegaoffset all amplifier area barshadow bkg camera collimator dflat disperser drizpars fflat
+    filteroffset fore fpa ifufore ifupost ifuslicer lastframe msa msaoper nrm ote pastasoss pathloss
+    persat pictureframe psf psfmask refpix resol sflat sirskernel speckernel specprofile straymask
+    superbias throughput trapdensity trappars tsophot v2v3 wavecorr wcsregions
+""".split()
+_STEPS = """
+    adaptivetracemodel alignrefs amianalyze amiaverage aminormalize assignmtwcs assignwcs background
+    badpixselfcal barshadow chargemigration cleanflickernoise combine1d cubebuild cubeskymatch
+    darkcurrent dqinit emicorr extract1d extract2d firstframe flatfield fringe gainscale groupscale
+    guidercds hlsp imprint ipc jump klip lastframe linearity masterbackgroundmos masterbackgroundnrsslits
+    masterbackground mrsimatch msaflagopen outlierdetectionscaled outlierdetectionstack outlierdetection
+    pathloss persistence photom pictureframe pixelreplace rampfit refpix resamplespec resample reset
+    residualfringe rscd saturation skymatch sourcecatalog sourcetype spectralleak stackrefs straylight
+    subtractimages superbias targcentroid tsophotometry tweakreg undersamplecorrection wavecorr
+    wfscombine wfsscontam whitelight
+""".split()
+_PIPELINES = "ami3 coron3 dark detector1 guider image2 image3 linear spec2 spec3 tso3".split()
+
+
+def build_crds_cache(
+    reference_folder: str | os.PathLike[str], cache_folder: str | os.PathLike[str]
+) -> dict[str, str]:
+    """Lay the reference files of a folder out as an offline CRDS cache.
+
+    Parameters
+    ----------
+    reference_folder : path-like
+        Folder of MIRI MRS reference files, searched with its subfolders.
+    cache_folder : path-like
+        The cache to make; its rules are replaced where it exists.
+
+    Returns
+    -------
+    dict
+        The environment variables that select this cache: CRDS_PATH, CRDS_SERVER_URL, CRDS_CONTEXT,
+        CRDS_OBSERVATORY. Set them before ``crds`` (or ``jwst``) is imported.
+
+    Raises
+    ------
+    ReferenceFileError
+        Where the folder does not exist or holds no reference file.
+
+    Notes
+    -----
+    Files are hard-linked, or copied where the file system refuses links, so that the cache takes no more room
+    on the disk. A file whose name is not of the form ``jwst_miri_<type>_<number>.<fits or asdf>`` gets such a
+    name in the cache.
+    """
+    facts = scan_folder(reference_folder)
+    if not facts:
+        raise ReferenceFileError(
+            f"{reference_folder}: found no MIRI MRS reference file (FITS, ASDF with REFTYPE) to lay out"
+        )
+    cache = Path(cache_folder).absolute()
+    mappings = cache / "mappings" / "jwst"
+    store = cache / "references" / "jwst" / "miri"
+    config = cache / "config" / "jwst"
+    for folder in (mappings, store, config):
+        folder.mkdir(parents=True, exist_ok=True)
+    for old in mappings.glob("jwst_*map"):
+        old.unlink()
+    (config / "ref_cache_subdir_mode").write_text("instrument")
+    (config / "server_config").write_text(repr(_SERVER_CONFIG))
+    names = _crds_names(facts)
+    for item in facts:
+        _link(item.path, store / names[item.path])
+    selections = dict.fromkeys(_all_types(), "N/A")
+    for kind in sorted({item.kind for item in facts}):
+        name = f"jwst_miri_{kind}_0001.rmap"
+        (mappings / name).write_text(_rmap(name, kind, [item for item in facts if item.kind == kind], names))
+        selections[kind] = name
+    (mappings / IMAP).write_text(_mapping(IMAP, "INSTRUMENT", "REFTYPE", selections, instrument="MIRI"))
+    (mappings / CONTEXT).write_text(_mapping(CONTEXT, "PIPELINE", "META.INSTRUMENT.NAME", {"MIRI": IMAP}))
+    return {
+        "CRDS_PATH": str(cache),
+        "CRDS_SERVER_URL": SERVER_URL,
+        "CRDS_CONTEXT": CONTEXT,
+        "CRDS_OBSERVATORY": "jwst",
+    }
+
+
+def _all_types() -> list[str]:
+    """Return every reference type that may be asked for a MIRI exposure."""
+    pars = [f"pars-{name}step" for name in _STEPS] + [f"pars-{name}pipeline" for name in _PIPELINES]
+    return sorted({*KINDS, *_OTHER_TYPES, *pars})
+
+
+def _crds_names(facts: Iterable[ReferenceFacts]) -> dict[Path, str]:
+    """Return a unique CRDS file name for each file; those that have one keep it."""
+    facts = list(facts)
+    names: dict[Path, str] = {}
+    taken: set[str] = set()
+    for item in facts:
+        match = _CRDS_NAME.fullmatch(item.path.name)
+        if match and match[1] == item.kind and item.path.name not in taken:
+            names[item.path] = item.path.name
+            taken.add(item.path.name)
+    for item in facts:
+        number = 1
+        suffix = "asdf" if item.path.suffix == ".asdf" else "fits"
+        while item.path not in names:
+            name = f"jwst_miri_{item.kind}_{number:04d}.{suffix}"
+            if name not in taken:
+                names[item.path] = name
+                taken.add(name)
+            number += 1
+    return names
+
+
+def _link(source: Path, target: Path) -> None:
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _rmap(name: str, kind: str, facts: list[ReferenceFacts], names: dict[Path, str]) -> str:
+    """Return the text of the rules of one type: which file for which exposure from which date on."""
+    fields = SELECTED_BY[kind]
+    rules: dict[tuple[str, ...], dict[str, str]] = {}
+    for item in sorted(facts, key=lambda item: names[item.path]):
+        key = tuple("|".join(item.fields.get(field, ())) or "N/A" for field in fields)
+        rules.setdefault(key, {})[_date(item.useafter)] = names[item.path]
+    lines = ["selector = Match({"]
+    for key, dates in sorted(rules.items()):
+        lines.append(f"    {key!r} : UseAfter({{")
+        lines += [f"        {date!r} : {file!r}," for date, file in sorted(dates.items())]
+        lines.append("    }),")
+    lines.append("})")
+    keys = tuple(_KEY_OF_FIELD[field] for field in fields)
+    header = {
+        "classes": ("Match", "UseAfter"), "derived_from": "made by mrsxr", "filekind": kind.upper(),
+        "instrument": "MIRI", "mapping": "REFERENCE", "name": name, "observatory": "JWST",
+        "parkey": (keys, _DATE), "sha1sum": "",
+    }  # fmt: skip
+    return _signed(header, "\n".join(lines))
+
+
+def _mapping(name: str, mapping: str, parkey: str, selections: dict[str, str], **more: str) -> str:
+    """Return the text of a pmap or imap."""
+    header = {
+        "derived_from": "made by mrsxr", **more, "mapping": mapping, "name": name, "observatory": "JWST",
+        "parkey": (parkey,), "sha1sum": "",
+    }  # fmt: skip
+    lines = ["selector = {", *(f"    {key!r} : {value!r}," for key, value in sorted(selections.items())), "}"]
+    return _signed(header, "\n".join(lines))
+
+
+def _signed(header: dict, selector: str) -> str:
+    """Return a mapping file with the checksum of its text (without the line of the checksum)."""
+    lines = [
+        "header = {",
+        *(f"    {key!r} : {value!r}," for key, value in header.items()),
+        "}",
+        "",
+        selector,
+        "",
+    ]
+    text = "\n".join(line for line in lines if "sha1sum" not in line)
+    checksum = hashlib.sha1(text.encode()).hexdigest()
+    return "\n".join(f"    'sha1sum' : {checksum!r}," if "sha1sum" in line else line for line in lines)
+
+
+def _date(useafter: str) -> str:
+    """Return USEAFTER as CRDS writes it: "2022-05-01 00:00:00"."""
+    day, _, clock = useafter.strip().replace("T", " ").partition(" ")
+    return f"{day or '1900-01-01'} {clock.split('.')[0] or '00:00:00'}"

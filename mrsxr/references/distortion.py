@@ -1,0 +1,484 @@
+"""The four ASDF files of the MRS geometry: distortion, specwcs, regions and wavelengthrange.
+
+The files hold trees of astropy models. Reading takes the numbers out of the trees (Datasets of polynomial
+coefficients); writing builds the same trees from such a Dataset, so that files made here can be used by
+``jwst`` and files of CRDS can be used here. Sources: stdatamodels ``DistortionMRSModel``, ``SpecwcsModel``,
+``RegionsModel`` and ``WavelengthrangeModel``; the FLT-9 and CDP-8b deliveries.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from mrsxr.errors import ReferenceFileError
+from mrsxr.mrs import BANDS, GRATINGS, LETTERS
+
+#: Planes of a flight regions file: throughput limits 10 %, 20 % ... 90 %.
+N_REGION_PLANES = 9
+_META_ATTRS = ("pedigree", "author", "description")
+_MODEL_TYPES = {
+    "distortion": "DistortionMRSModel",
+    "specwcs": "SpecwcsModel",
+    "regions": "RegionsModel",
+    "wavelengthrange": "WavelengthrangeModel",
+}
+
+
+def read_distortion(path: str | Path) -> xr.Dataset:
+    """Read a distortion file: slice coordinates of each slice and the way from there to V2, V3.
+
+    Parameters
+    ----------
+    path : str or Path
+        ASDF file of reference type ``distortion`` (CRDS or :func:`write_distortion`).
+
+    Returns
+    -------
+    Dataset, kind "distortion"
+        On ``slice_label``: ``alpha_coefficients`` [arcsec] (power_y, power_x), ``alpha_x_shift`` [pix],
+        ``slice_beta`` [arcsec], ``x_coefficients``, ``y_coefficients`` [pix] (power_lambda, power_alpha),
+        ``x_lambda_shift``, ``y_lambda_shift`` [um]; on ``band``: ``slice_width``, ``beta_zero`` [arcsec],
+        ``v2_coefficients``, ``v3_coefficients`` [arcsec] (power_alpha, power_beta), ``alpha_from_v2v3``,
+        ``beta_from_v2v3`` [arcsec] (power_v2, power_v3).
+
+    Raises
+    ------
+    ReferenceFileError
+        Where the file is missing, no such file or holds models of another shape.
+    """
+    with _open_tree(path, "distortion") as tree:
+        name = Path(path).name
+        labels = _labels(tree, name)
+        alpha, alpha_shift = _read_polynomials(tree, "alpha_model", labels, name, shifted=1)
+        x, x_shift = _read_polynomials(tree, "x_model", labels, name, shifted=0)
+        y, y_shift = _read_polynomials(tree, "y_model", labels, name, shifted=0)
+        bands, (v2, v3), (alpha_back, beta_back) = _read_v2v3(tree, name)
+        size = max(x.shape[2], y.shape[2], v2.shape[1], v3.shape[1])
+        x, y, v2, v3 = _grow(x, 2, size), _grow(y, 2, size), _grow(v2, 1, size), _grow(v3, 1, size)
+        variables = {
+            "alpha_coefficients": (("slice_label", "power_y", "power_x"), alpha, "arcsec"),
+            "alpha_x_shift": (("slice_label",), alpha_shift, "pix"),
+            "slice_beta": (("slice_label",), _read_beta(tree, labels, name), "arcsec"),
+            "slice_width": (("band",), _read_by_band(tree, "bdel", "delta_beta", bands, name), "arcsec"),
+            "beta_zero": (("band",), _read_by_band(tree, "bzero", "beta_zero", bands, name), "arcsec"),
+            "x_coefficients": (("slice_label", "power_lambda", "power_alpha"), x, "pix"),
+            "x_lambda_shift": (("slice_label",), x_shift, "um"),
+            "y_coefficients": (("slice_label", "power_lambda", "power_alpha"), y, "pix"),
+            "y_lambda_shift": (("slice_label",), y_shift, "um"),
+            "v2_coefficients": (("band", "power_alpha", "power_beta"), v2, "arcsec"),
+            "v3_coefficients": (("band", "power_alpha", "power_beta"), v3, "arcsec"),
+            "alpha_from_v2v3": (("band", "power_v2", "power_v3"), alpha_back, "arcsec"),
+            "beta_from_v2v3": (("band", "power_v2", "power_v3"), beta_back, "arcsec"),
+        }
+        coords = {"slice_label": ("slice_label", labels), "band": ("band", np.asarray(bands))}
+        return _dataset(variables, coords, _attrs(tree, "distortion", name))
+
+
+def read_specwcs(path: str | Path) -> xr.Dataset:
+    """Read a specwcs file: the wavelength of each pixel of each slice.
+
+    Parameters
+    ----------
+    path : str or Path
+        ASDF file of reference type ``specwcs``.
+
+    Returns
+    -------
+    Dataset, kind "specwcs"
+        ``wavelength_coefficients`` [um] (slice_label, power_y, power_x), ``wavelength_x_shift`` [pix]
+        (slice_label); no velocity correction.
+    """
+    with _open_tree(path, "specwcs") as tree:
+        name = Path(path).name
+        labels = _labels(tree, name)
+        wavelength, shift = _read_polynomials(tree, "model", labels, name, shifted=1)
+        variables = {
+            "wavelength_coefficients": (("slice_label", "power_y", "power_x"), wavelength, "um"),
+            "wavelength_x_shift": (("slice_label",), shift, "pix"),
+        }
+        return _dataset(variables, {"slice_label": ("slice_label", labels)}, _attrs(tree, "specwcs", name))
+
+
+def read_regions(path: str | Path) -> xr.Dataset:
+    """Read a regions file: which slice lights up which pixel.
+
+    Parameters
+    ----------
+    path : str or Path
+        ASDF file of reference type ``regions``; one plane per throughput limit, or a single (y, x) plane.
+
+    Returns
+    -------
+    Dataset, kind "regions"
+        ``regions`` (plane, y, x) int16, channel * 100 + slice, 0 between slices.
+    """
+    with _open_tree(path, "regions") as tree:
+        name = Path(path).name
+        regions = np.asarray(_key(tree, "regions", name))
+        if regions.ndim not in (2, 3) or regions.dtype.kind not in "iu":
+            raise ReferenceFileError(
+                f"{name}: 'regions' has shape {regions.shape} and type {regions.dtype}; expected an integer "
+                "array (plane, y, x) or (y, x)"
+            )
+        regions = regions if regions.ndim == 3 else regions[np.newaxis]
+        variables = {"regions": (("plane", "y", "x"), regions.astype(np.int16), "1")}
+        coords = {"y": ("y", np.arange(regions.shape[1])), "x": ("x", np.arange(regions.shape[2]))}
+        return _dataset(variables, coords, _attrs(tree, "regions", name))
+
+
+def read_wavelengthrange(path: str | Path) -> xr.Dataset:
+    """Read a wavelengthrange file: generous wavelength limits of each band.
+
+    Parameters
+    ----------
+    path : str or Path
+        ASDF file of reference type ``wavelengthrange``.
+
+    Returns
+    -------
+    Dataset, kind "wavelengthrange"
+        ``limits`` [um] (band, limit); ``band`` is "1A" ... "4C", and the name in the file for other
+        combinations of gratings and dichroics ("1SHORT-MEDIUM").
+    """
+    with _open_tree(path, "wavelengthrange") as tree:
+        name = Path(path).name
+        selector = [str(item) for item in _key(tree, "waverange_selector", name)]
+        limits = np.asarray([list(pair) for pair in _key(tree, "wavelengthrange", name)], dtype=np.float64)
+        if limits.shape != (len(selector), 2):
+            raise ReferenceFileError(
+                f"{name}: 'wavelengthrange' has shape {limits.shape}; expected ({len(selector)}, 2)"
+            )
+        bands = np.asarray([_band_name(item) for item in selector])
+        variables = {"limits": (("band", "limit"), limits, "um")}
+        coords = {"band": ("band", bands), "limit": ("limit", np.asarray(["lower", "upper"]))}
+        return _dataset(variables, coords, _attrs(tree, "wavelengthrange", name))
+
+
+#: Reader of each kind of geometry file.
+READERS: dict[str, Callable[[str | Path], xr.Dataset]] = {
+    "distortion": read_distortion,
+    "specwcs": read_specwcs,
+    "regions": read_regions,
+    "wavelengthrange": read_wavelengthrange,
+}
+
+
+def write_distortion(path: str | Path, dataset: xr.Dataset) -> Path:
+    """Write a distortion file in the form of CRDS.
+
+    Parameters
+    ----------
+    path : str or Path
+        File to write, ``.asdf``; an existing file is replaced.
+    dataset : Dataset, kind "distortion"
+        As :func:`read_distortion` makes it, with attrs ``channels``, ``band``, ``detector``, ``useafter``
+        and, as wished, ``pedigree``, ``author``, ``description``.
+
+    Returns
+    -------
+    Path of the file
+    """
+    from astropy import units
+    from astropy.modeling.models import Const1D
+
+    _check_kind(path, dataset, "distortion")
+    keys = [_fits_band(band) for band in dataset["band"].values.tolist()]
+    tree = {
+        "alpha_model": _forward_models(dataset["alpha_coefficients"], dataset["alpha_x_shift"]),
+        "beta_model": [Const1D(float(beta), name="det2local") for beta in dataset["slice_beta"].values],
+        "x_model": _inverse_models(dataset["x_coefficients"], dataset["x_lambda_shift"], "x"),
+        "y_model": _inverse_models(dataset["y_coefficients"], dataset["y_lambda_shift"], "y"),
+        "slices": [int(label) for label in dataset["slice_label"].values],
+        "bzero": {"channel_band": keys, "beta_zero": [float(v) for v in dataset["beta_zero"].values]},
+        "bdel": {"channel_band": keys, "delta_beta": [float(v) for v in dataset["slice_width"].values]},
+        "abv2v3_model": {"channel_band": keys, "model": [_v2v3_model(dataset, i) for i in range(len(keys))]},
+    }
+    return _write(path, dataset, "distortion", tree, {"input_units": units.pix, "output_units": units.arcsec})
+
+
+def write_specwcs(path: str | Path, dataset: xr.Dataset) -> Path:
+    """Write a specwcs file in the form of CRDS; arguments as :func:`write_distortion`."""
+    from astropy import units
+
+    _check_kind(path, dataset, "specwcs")
+    tree = {
+        "model": _forward_models(dataset["wavelength_coefficients"], dataset["wavelength_x_shift"]),
+        "slices": [int(label) for label in dataset["slice_label"].values],
+    }
+    meta = {"input_units": units.pix, "output_units": units.um, "subarray": {"name": "N/A"}}
+    return _write(path, dataset, "specwcs", tree, meta)
+
+
+def write_regions(path: str | Path, dataset: xr.Dataset) -> Path:
+    """Write a regions file in the form of CRDS (int16, compressed); arguments as :func:`write_distortion`.
+
+    A Dataset of one plane gives a file of nine equal planes, as ``jwst`` picks plane 7 (80 % throughput).
+    """
+    _check_kind(path, dataset, "regions")
+    regions = np.ascontiguousarray(dataset["regions"].values.astype(np.int16))
+    if regions.shape[0] == 1:
+        regions = np.repeat(regions, N_REGION_PLANES, axis=0)
+    return _write(path, dataset, "regions", {"regions": regions}, {}, compression="zlib")
+
+
+def write_wavelengthrange(path: str | Path, dataset: xr.Dataset) -> Path:
+    """Write a wavelengthrange file in the form of CRDS; arguments as :func:`write_distortion`."""
+    from astropy import units
+
+    _check_kind(path, dataset, "wavelengthrange")
+    tree = {
+        "waverange_selector": [_fits_band(band) for band in dataset["band"].values.tolist()],
+        "wavelengthrange": [[float(v) for v in pair] for pair in dataset["limits"].values],
+    }
+    return _write(path, dataset, "wavelengthrange", tree, {"wavelength_units": units.um})
+
+
+#: Writer of each kind of geometry file.
+WRITERS: dict[str, Callable[[str | Path, xr.Dataset], Path]] = {
+    "distortion": write_distortion,
+    "specwcs": write_specwcs,
+    "regions": write_regions,
+    "wavelengthrange": write_wavelengthrange,
+}
+
+
+# --- reading ---------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _open_tree(path: str | Path, kind: str) -> Iterator[Any]:
+    import asdf
+
+    path = Path(path)
+    if not path.is_file():
+        raise ReferenceFileError(f"{path}: no such file; expected an ASDF {kind} file")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", asdf.exceptions.AsdfWarning)
+        try:
+            handle = asdf.open(path, memmap=False, lazy_load=False)
+        except (ValueError, OSError) as error:
+            raise ReferenceFileError(f"{path}: is no readable ASDF file ({error}); get it anew") from error
+        with handle:
+            found = str(handle.tree.get("meta", {}).get("reftype", kind)).lower()
+            if found != kind:
+                raise ReferenceFileError(f"{path.name}: is a {found} file; expected a {kind} file")
+            yield handle.tree
+
+
+def _key(tree: Any, key: str, name: str) -> Any:
+    if key not in tree:
+        raise ReferenceFileError(f"{name}: key '{key}' is missing; found {', '.join(sorted(map(str, tree)))}")
+    return tree[key]
+
+
+def _labels(tree: Any, name: str) -> np.ndarray:
+    labels = np.asarray([int(label) for label in _key(tree, "slices", name)], dtype=np.int16)
+    if labels.size == 0 or np.unique(labels).size != labels.size:
+        raise ReferenceFileError(f"{name}: 'slices' holds no labels or labels twice; expected channel * 100 + n")
+    return labels
+
+
+def _parts(model: Any) -> list[Any]:
+    return [model] if getattr(model, "n_submodels", 1) == 1 else list(model)
+
+
+def _read_polynomials(tree, key, labels, name, *, shifted) -> tuple[np.ndarray, np.ndarray]:
+    """Return coefficients (slice, power 0, power 1) and the zero point of the shifted argument."""
+    models = _key(tree, key, name)
+    if len(models) != labels.size:
+        raise ReferenceFileError(f"{name}: '{key}' holds {len(models)} models for {labels.size} slices")
+    wanted = ["Identity", "Shift"] if shifted == 1 else ["Shift", "Identity"]
+    coefficients, shifts = [], []
+    for label, model in zip(labels, models, strict=True):
+        parts = _parts(model)
+        found = [type(part).__name__ for part in parts]
+        if found != [*wanted, "Polynomial2D"] or getattr(model, "op", None) != "|":
+            raise ReferenceFileError(
+                f"{name}: '{key}' of slice {label} is {' '.join(found)}; expected "
+                f"({wanted[0]} & {wanted[1]}) | Polynomial2D"
+            )
+        coefficients.append(_coefficients(parts[2], f"{name}: '{key}' of slice {label}"))
+        shifts.append(-float(np.ravel(parts[shifted].offset.value)[0]))
+    return _stack(coefficients), np.asarray(shifts)
+
+
+def _coefficients(polynomial: Any, where: str) -> np.ndarray:
+    """Return the matrix c[i, j] of an astropy Polynomial2D, sum c[i, j] a^i b^j."""
+    if type(polynomial).__name__ != "Polynomial2D":
+        raise ReferenceFileError(f"{where} is {type(polynomial).__name__}; expected Polynomial2D")
+    for kind in ("domain", "window"):
+        for axis in "xy":
+            if tuple(getattr(polynomial, f"{axis}_{kind}") or (-1, 1)) != (-1, 1):
+                raise ReferenceFileError(f"{where} has a {axis} {kind}; expected a plain polynomial")
+    matrix = np.zeros((polynomial.degree + 1,) * 2)
+    for parameter, value in zip(polynomial.param_names, polynomial.parameters, strict=True):
+        i, j = parameter[1:].split("_")
+        matrix[int(i), int(j)] = value
+    return matrix
+
+
+def _stack(matrices: list[np.ndarray]) -> np.ndarray:
+    size = max(matrix.shape[0] for matrix in matrices)
+    out = np.zeros((len(matrices), size, size))
+    for target, matrix in zip(out, matrices, strict=True):
+        target[: matrix.shape[0], : matrix.shape[1]] = matrix
+    return out
+
+
+def _grow(array: np.ndarray, axis: int, size: int) -> np.ndarray:
+    """Return the array with zeros appended along an axis: Datasets hold one size of ``power_alpha``."""
+    extra = [(0, size - array.shape[axis] if k == axis else 0) for k in range(array.ndim)]
+    return np.pad(array, extra)
+
+
+def _read_beta(tree: Any, labels: np.ndarray, name: str) -> np.ndarray:
+    models = _key(tree, "beta_model", name)
+    if len(models) != labels.size or any(type(model).__name__ != "Const1D" for model in models):
+        raise ReferenceFileError(f"{name}: 'beta_model' is not one Const1D for each of {labels.size} slices")
+    return np.asarray([float(np.ravel(model.amplitude.value)[0]) for model in models])
+
+
+def _read_by_band(tree: Any, key: str, value: str, bands: list[str], name: str) -> np.ndarray:
+    node = _key(tree, key, name)
+    table = dict(zip(map(_band_name, _key(node, "channel_band", name)), _key(node, value, name), strict=True))
+    if set(table) != set(bands):
+        raise ReferenceFileError(f"{name}: '{key}' is of bands {sorted(table)}; expected {sorted(bands)}")
+    return np.asarray([float(table[band]) for band in bands])
+
+
+def _read_v2v3(tree: Any, name: str) -> tuple[list[str], Any, Any]:
+    node = _key(tree, "abv2v3_model", name)
+    bands = [_band_name(item) for item in _key(node, "channel_band", name)]
+    forward, backward = [], []
+    for band, model in zip(bands, _key(node, "model", name), strict=True):
+        where = f"{name}: 'abv2v3_model' of {band}"
+        if not model.has_user_inverse:
+            raise ReferenceFileError(f"{where} has no stored inverse; expected one")
+        forward.append(_polynomial_pair(model, where))
+        backward.append(_polynomial_pair(model.inverse, f"{where} (inverse)"))
+    stacked = [tuple(_stack([pair[k] for pair in pairs]) for k in (0, 1)) for pairs in (forward, backward)]
+    return bands, stacked[0], stacked[1]
+
+
+def _polynomial_pair(model: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
+    parts = _parts(model)
+    found = [type(part).__name__ for part in parts]
+    if found != ["Mapping", "Polynomial2D", "Polynomial2D"] or tuple(parts[0].mapping) != (0, 1, 0, 1):
+        raise ReferenceFileError(
+            f"{where} is {' '.join(found)}; expected Mapping((0, 1, 0, 1)) | Polynomial2D & Polynomial2D"
+        )
+    return _coefficients(parts[1], where), _coefficients(parts[2], where)
+
+
+def _band_name(key: Any) -> str:
+    """Return "1A" of "1SHORT"; other combinations stay as they are."""
+    key = str(key)
+    return key[0] + LETTERS[key[1:]] if key[1:] in LETTERS else key
+
+
+def _fits_band(band: str) -> str:
+    return band[0] + GRATINGS[band[1]] if band in BANDS else band
+
+
+def _attrs(tree: Any, kind: str, name: str) -> dict[str, str]:
+    meta = tree.get("meta", {})
+    instrument = meta.get("instrument", {})
+    attrs = {
+        "level": "reference", "kind": kind, "ref_id": name, "useafter": str(meta.get("useafter", "")),
+        "detector": _plain(instrument.get("detector")), "band": _plain(instrument.get("band")),
+        "channels": _plain(instrument.get("channel")), "readpatt": "", "subarray": "",
+    }  # fmt: skip
+    return attrs | {key: str(meta[key]) for key in _META_ATTRS if key in meta}
+
+
+def _plain(value: Any) -> str:
+    return "" if value is None or str(value) == "N/A" else str(value)
+
+
+def _dataset(variables: dict, coords: dict, attrs: dict[str, str]) -> xr.Dataset:
+    data = {name: (dims, values, {"units": units}) for name, (dims, values, units) in variables.items()}
+    return xr.Dataset(data, coords=coords, attrs=attrs)
+
+
+# --- writing ---------------------------------------------------------------------------------------------
+
+
+def _polynomial(matrix: np.ndarray, name: str) -> Any:
+    from astropy.modeling.models import Polynomial2D
+
+    degree = min(matrix.shape) - 1
+    powers = [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
+    beyond = np.add.outer(np.arange(matrix.shape[0]), np.arange(matrix.shape[1])) > degree
+    if np.any(matrix[beyond]):
+        raise ReferenceFileError(f"a polynomial has terms above its degree {degree}; expected powers i + j <= {degree}")
+    return Polynomial2D(degree, name=name, **{f"c{i}_{j}": float(matrix[i, j]) for i, j in powers})
+
+
+def _forward_models(coefficients: xr.DataArray, shift: xr.DataArray) -> list[Any]:
+    from astropy.modeling.models import Identity, Shift
+
+    return [
+        (Identity(1) & Shift(-float(xs))) | _polynomial(matrix, "det2local")
+        for matrix, xs in zip(coefficients.values, shift.values, strict=True)
+    ]
+
+
+def _inverse_models(coefficients: xr.DataArray, shift: xr.DataArray, axis: str) -> list[Any]:
+    from astropy.modeling.models import Identity, Shift
+
+    return [
+        (Shift(-float(zero), name=f"shift_{axis}") & Identity(1)) | _polynomial(matrix, f"polynomial_{axis}")
+        for matrix, zero in zip(coefficients.values, shift.values, strict=True)
+    ]
+
+
+def _v2v3_model(dataset: xr.Dataset, i: int) -> Any:
+    from astropy.modeling.models import Mapping
+
+    def pair(first: str, second: str, name: str) -> Any:
+        polynomials = [_polynomial(dataset[key].values[i], name) for key in (first, second)]
+        return Mapping((0, 1, 0, 1)) | (polynomials[0] & polynomials[1])
+
+    model = pair("v2_coefficients", "v3_coefficients", "ab_v23")
+    model.inverse = pair("alpha_from_v2v3", "beta_from_v2v3", "v23_ab")
+    return model
+
+
+def _check_kind(path: str | Path, dataset: xr.Dataset, kind: str) -> None:
+    found = dataset.attrs.get("kind", kind)
+    if found != kind:
+        raise ReferenceFileError(f"{Path(path).name}: the Dataset is of kind {found}; expected {kind}")
+
+
+def _write(path, dataset, kind, tree, meta, *, compression=None) -> Path:
+    import asdf
+
+    path = Path(path)
+    attrs = dataset.attrs
+    instrument = {"name": "MIRI"}
+    for key, attr in (("detector", "detector"), ("channel", "channels"), ("band", "band")):
+        instrument[key] = str(attrs.get(attr) or "N/A")
+    tree["meta"] = {
+        "author": str(attrs.get("author", "mrsxr")),
+        "date": str(attrs.get("date", "2022-01-01T00:00:00.000")),
+        "description": str(attrs.get("description", f"MIRI MRS {kind}")),
+        "exposure": {"type": "MIR_MRS"},
+        "filename": path.name,
+        "instrument": instrument,
+        "model_type": _MODEL_TYPES[kind],
+        "pedigree": str(attrs.get("pedigree", "DUMMY")),
+        "reftype": kind,
+        "telescope": "JWST",
+        "useafter": str(attrs.get("useafter") or "2022-01-01T00:00:00"),
+        **meta,
+    }
+    with asdf.AsdfFile(tree) as file:
+        file.write_to(path, all_array_compression=compression)
+    return path

@@ -1,0 +1,321 @@
+"""Read reference files of every kind as Datasets: images lazily, tables at once, flags in standard bits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+from xarray.core import indexing
+
+from mrsxr import dq as dq_bits
+from mrsxr.chunks import RAMP_ROWS_MAX
+from mrsxr.errors import InputFileError, ReferenceFileError
+from mrsxr.io.headers import FitsFile, read_layout
+
+from . import distortion, table_readers
+from .headers import FIELDS, KINDS, ReferenceFacts, is_asdf, read_facts
+
+Rows = int | Sequence[int]
+
+
+@dataclass(frozen=True)
+class Window:
+    """A detector part: first row and column (from 0) in the array of a file, number of rows and columns."""
+
+    y: int
+    x: int
+    n_y: int
+    n_x: int
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image of a reference kind: variable, its HDU, dims, unit and whether the file must have it."""
+
+    name: str
+    hdu: str
+    dims: tuple[str, ...]
+    units: str
+    optional: bool = False
+
+
+_RAMP = ("integration", "group", "y", "x")
+_PLANE = ("y", "x")
+IMAGES: dict[str, tuple[Image, ...]] = {
+    "mask": (),
+    "saturation": (Image("threshold", "SCI", _PLANE, "DN"),),
+    "linearity": (Image("coefficients", "COEFFS", ("order", "y", "x"), "1"),),
+    "dark": (Image("dark", "SCI", _RAMP, "DN"),),
+    "reset": (Image("reset", "SCI", _RAMP, "DN"),),
+    "gain": (Image("gain", "SCI", _PLANE, "electron/DN"),),
+    "readnoise": (Image("read_noise", "SCI", _PLANE, "DN"),),
+    "flat": (Image("flat", "SCI", _PLANE, "1"), Image("flat_err", "ERR", _PLANE, "1", optional=True)),
+    "fringe": (Image("fringe", "SCI", _PLANE, "1"), Image("fringe_err", "ERR", _PLANE, "1", optional=True)),
+    "photom": (
+        Image("conversion", "SCI", _PLANE, "MJy s / (DN sr)"),
+        Image("conversion_err", "ERR", _PLANE, "MJy s / (DN sr)", optional=True),
+        Image("pixel_area", "PIXSIZ", _PLANE, "arcsec2", optional=True),
+    ),
+}
+#: Kinds whose files have flags; the mask must have them, the others may.
+_WITH_DQ = ("mask", "saturation", "linearity", "dark", "reset", "flat", "fringe", "photom")
+_DISTORTION_READERS: dict[str, Callable[[Any], xr.Dataset]] = {
+    "distortion": distortion.read_distortion,
+    "specwcs": distortion.read_specwcs,
+    "regions": distortion.read_regions,
+    "wavelengthrange": distortion.read_wavelengthrange,
+}
+_TABLE_READERS: dict[str, Callable[[Any], tuple[xr.Dataset, dict[str, Any]]]] = {
+    "rscd": table_readers.read_rscd,
+    "ipc": table_readers.read_ipc,
+    "mrsxartcorr": table_readers.read_mrsxartcorr,
+    "mrsptcorr": table_readers.read_mrsptcorr,
+    "fringefreq": table_readers.read_fringefreq,
+    "cubepar": table_readers.read_cubepar,
+}
+_TREE_READERS: dict[str, Callable[[Mapping[str, Any], str], tuple[xr.Dataset, dict[str, Any]]]] = {
+    "extract1d": table_readers.read_extract1d,
+    "apcorr": table_readers.read_apcorr,
+    "emicorr": table_readers.read_emicorr,
+}
+
+
+def read_reference(
+    path: str | os.PathLike[str],
+    kind: str | None = None,
+    *,
+    rows: Rows = RAMP_ROWS_MAX,
+    window: Window | None = None,
+) -> xr.Dataset:
+    """Read a reference file of the CRDS formats.
+
+    Parameters
+    ----------
+    path : path-like
+        FITS or ASDF reference file.
+    kind : str, optional
+        The kind it must be ("dark", "photom" ...); by default what the file says of itself (REFTYPE).
+    rows : int or sequence of int
+        Chunks of the lazy images along y.
+    window : Window, optional
+        Detector part to cut out of images; all by default.
+
+    Returns
+    -------
+    Dataset
+        Variables by kind:
+
+        * mask: ``dq``; saturation: ``threshold`` [DN]; linearity: ``coefficients`` (order, y, x); dark,
+          reset: (integration, group, y, x) [DN]; gain [electron/DN]; readnoise: ``read_noise`` [DN] (CDS);
+          flat: ``flat``, ``flat_err``; fringe; photom: ``conversion`` [MJy/sr per DN/s], ``pixel_area`` [arcsec2]
+          and, where there is a time law, ``time_wavelength`` [um], ``time_alpha``, ``time_year1value``,
+          ``time_tsoft`` [d], ``time_t0`` [MJD] on (channel, time_bin); ``dq`` where kept.
+        * tables: see :mod:`mrsxr.references.table_readers`; geometry: :mod:`mrsxr.references.distortion`.
+
+        Attributes: ``level`` "reference", ``kind``, ``ref_id`` (file name), ``useafter``, ``detector``,
+        ``band``, ``channels``, ``readpatt``, ``subarray`` ("" where the file states none or several). Images
+        are dask arrays of ``rows`` x all columns; nothing of them is read yet. Flags are mapped by name to
+        the standard bits.
+
+    Raises
+    ------
+    ReferenceFileError
+        Where the file is missing, damaged, of another kind, or lacks an extension.
+
+    Examples
+    --------
+    >>> gain = read_reference("jwst_miri_gain_0001.fits")  # doctest: +SKIP
+    """
+    if kind is not None and kind not in KINDS:
+        raise ReferenceFileError(f"'{kind}' is no reference kind; expected one of {', '.join(KINDS)}")
+    path = Path(path)
+    facts = read_facts(path)
+    if kind is not None and facts.kind != kind:
+        raise ReferenceFileError(f"{path}: is a reference file of kind {facts.kind}, expected {kind}")
+    return read_known(facts, rows=rows, window=window)
+
+
+def read_known(facts: ReferenceFacts, *, rows: Rows = RAMP_ROWS_MAX, window: Window | None = None) -> xr.Dataset:
+    """Read a reference file whose header is known already; as :func:`read_reference`."""
+    path, kind = facts.path, facts.kind
+    try:
+        if kind in _DISTORTION_READERS:
+            return _cut(_with_attrs(_DISTORTION_READERS[kind](path), facts, {}), window)
+        if kind in _TREE_READERS:
+            if not is_asdf(path):
+                raise ReferenceFileError(f"{path}: expected an ASDF file for {kind}, found FITS")
+            ds, attrs = _TREE_READERS[kind](_read_tree(path), str(path))
+        else:
+            if is_asdf(path):
+                raise ReferenceFileError(f"{path}: expected a FITS file for {kind}, found ASDF")
+            file = read_layout(path)
+            if kind in _TABLE_READERS:
+                ds, attrs = _TABLE_READERS[kind](file)
+                ds = _cut(ds, window)
+            else:
+                ds, attrs = _read_images(file, kind, rows, window)
+    except InputFileError as error:
+        raise ReferenceFileError(f"{error} (reference file of kind {kind})") from error
+    return _with_attrs(ds, facts, attrs)
+
+
+def _with_attrs(ds: xr.Dataset, facts: ReferenceFacts, more: Mapping[str, Any]) -> xr.Dataset:
+    values = {name: facts.value(name) for name in FIELDS}
+    attrs = {
+        "level": "reference", "kind": facts.kind, "ref_id": facts.ref_id, "useafter": facts.useafter,
+        "detector": values["detector"], "band": values["band"], "channels": values["channel"],
+        "readpatt": values["readpatt"], "subarray": values["subarray"],
+    }  # fmt: skip
+    return ds.assign_attrs({**attrs, **more})
+
+
+def _cut(ds: xr.Dataset, window: Window | None) -> xr.Dataset:
+    """Return the part of a Dataset held in memory within a window; geometry models stay as they are."""
+    if window is None:
+        return ds
+    parts = {"y": slice(window.y, window.y + window.n_y), "x": slice(window.x, window.x + window.n_x)}
+    return ds.isel({dim: part for dim, part in parts.items() if dim in ds.dims})
+
+
+def _read_images(file: FitsFile, kind: str, rows: Rows, window: Window | None) -> tuple[xr.Dataset, dict[str, Any]]:
+    variables: dict[str, xr.Variable] = {}
+    for image in IMAGES[kind]:
+        if image.optional and image.hdu not in file:
+            continue
+        raw = _lazy(file, image.hdu, image.dims, rows, window, dtype="f4")
+        raw.attrs = {"units": image.units}
+        variables[image.name] = raw
+    primary = file.header["PRIMARY"]
+    attrs: dict[str, Any] = {}
+    if kind in _WITH_DQ:
+        like = next(iter(variables.values()), None)
+        variables["dq"] = _flags(file, kind, rows, window, like)
+    if kind == "dark":
+        attrs["average_dark_current"] = _number(primary, "AVDRKCUR", 0.0)
+    if kind == "gain":
+        attrs["gain_factor"] = _number(primary, "GAINFACT", 1.0)
+    if kind == "flat" and "flat_err" not in variables:
+        variables["flat_err"] = (variables["flat"] * np.float32(0)).copy()
+        variables["flat_err"].attrs = {"units": "1"}
+    if kind == "photom":
+        variables |= _photom_extras(file, primary, variables)
+    ds = xr.Dataset(variables)
+    return (ds.assign_coords(channel=[1, 2, 3, 4]) if "channel" in ds.dims else ds), attrs
+
+
+def _photom_extras(
+    file: FitsFile, primary: Mapping[str, Any], variables: Mapping[str, xr.Variable]
+) -> dict[str, xr.Variable]:
+    """Return the pixel area where the file has only its mean, and the time law where the file has one."""
+    extras: dict[str, xr.Variable] = {}
+    if "pixel_area" not in variables:
+        like = variables["conversion"]
+        area = da.full(like.shape, np.float32(_number(primary, "PIXAR_A2", np.nan)), chunks=like.chunks)
+        extras["pixel_area"] = xr.Variable(like.dims, area, {"units": "arcsec2"})
+    return extras | table_readers.read_time_law(file)
+
+
+def _number(header: Mapping[str, Any], keyword: str, default: float) -> float:
+    value = header.get(keyword)
+    return float(default if value is None else value)
+
+
+def _lazy(
+    file: FitsFile,
+    hdu: str,
+    dims: tuple[str, ...],
+    rows: Rows,
+    window: Window | None,
+    dtype: str | None = None,
+) -> xr.Variable:
+    """Return an image HDU as a dask Variable in chunks of rows; leading axes stay whole."""
+    found = file.get(hdu)
+    if found.kind == "table" or len(found.shape) != len(dims):
+        shape = "a table" if found.kind == "table" else f"the shape {found.shape}"
+        raise ReferenceFileError(f"{file.path}: {hdu} has {shape}, expected axes ({', '.join(dims)})")
+    array = file.image(hdu, dtype=dtype)
+    lazy = array if isinstance(array, np.ndarray) else indexing.LazilyIndexedArray(array)
+    variable = xr.Variable(dims, lazy)
+    if window is not None:
+        last_y, last_x = window.y + window.n_y, window.x + window.n_x
+        if min(window.y, window.x) < 0 or last_y > variable.sizes["y"] or last_x > variable.sizes["x"]:
+            raise ReferenceFileError(
+                f"{file.path}: {hdu} holds {variable.sizes['y']} rows and {variable.sizes['x']} columns, the "
+                f"exposure needs rows {window.y}-{last_y - 1} and columns {window.x}-{last_x - 1} of it"
+            )
+        variable = variable.isel(y=slice(window.y, last_y), x=slice(window.x, last_x))
+    chunks: dict[str, Any] = dict.fromkeys(dims, -1)
+    fits_rows = isinstance(rows, int) or sum(rows) == variable.sizes["y"]
+    chunks["y"] = rows if isinstance(rows, int) else tuple(rows) if fits_rows else RAMP_ROWS_MAX
+    token = f"{file.path.name}-{hdu}-{da.core.tokenize(str(file.path), file.stamp, hdu, window, chunks, dtype)}"
+    return variable.chunk(chunks, name=f"reference-{token}")
+
+
+def _flags(file: FitsFile, kind: str, rows: Rows, window: Window | None, like: xr.Variable | None) -> xr.Variable:
+    """Return the flags (y, x) in standard bits; none set where the file has no DQ."""
+    if "DQ" not in file and like is not None:
+        shape = (like.sizes["y"], like.sizes["x"])
+        flags = da.zeros(shape, dtype=np.uint32, chunks=(like.chunksizes["y"], -1))
+        return xr.Variable(("y", "x"), flags, dq_bits.PIXEL_DQ_ATTRS)
+    n_axes = len(file.get("DQ").shape)
+    leading = ("integration", "group")[: max(n_axes - 2, 0)]
+    raw = _lazy(file, "DQ", (*leading, "y", "x"), rows, window)
+    definitions = _definitions(file)
+    flags = da.map_blocks(
+        standard_flags, raw.data, definitions, dtype=np.uint32, drop_axis=list(range(len(leading))),
+        meta=np.empty((0, 0), np.uint32), name=f"flags-{da.core.tokenize(raw.data.name, definitions)}",
+    )  # fmt: skip
+    return xr.Variable(("y", "x"), flags, dq_bits.PIXEL_DQ_ATTRS)
+
+
+def standard_flags(raw: np.ndarray, definitions: Mapping[int, str] | None) -> np.ndarray:
+    """Return the flags of one block in standard bits, as jwst takes them.
+
+    Parameters
+    ----------
+    raw : ndarray (..., y, x) of integers
+        As stored. Of four axes the first group of each integration counts, OR-ed over integrations.
+    definitions : dict or None
+        {stored value: name}; None where the file has no DQ_DEF: then the numbers are standard bits already.
+
+    Returns
+    -------
+    ndarray (y, x) of uint32
+    """
+    values = raw[:, 0] if raw.ndim == 4 else raw
+    if values.ndim == 3:
+        values = np.bitwise_or.reduce(values, axis=0)
+    values = values.astype(np.uint32)
+    return values if definitions is None else dq_bits.remap(values, dict(definitions))
+
+
+def _definitions(file: FitsFile) -> dict[int, str] | None:
+    if "DQ_DEF" not in file:
+        return None
+    table = {name.upper(): column for name, column in file.table("DQ_DEF").items()}
+    if "VALUE" not in table or "NAME" not in table:
+        raise ReferenceFileError(f"{file.path}: DQ_DEF lacks the columns VALUE and NAME")
+    names = [str(name).strip().upper() for name in table["NAME"]]
+    definitions = {int(value) & 0xFFFFFFFF: name for value, name in zip(table["VALUE"], names, strict=True)}
+    return definitions or None
+
+
+def _read_tree(path: Path) -> dict[str, Any]:
+    """Return the tree of an ASDF file with its arrays in memory."""
+    import warnings
+
+    import asdf
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", asdf.exceptions.AsdfWarning)
+            with asdf.open(path, lazy_load=False, memmap=False) as document:
+                return dict(document.tree)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ReferenceFileError(f"{path}: no readable ASDF file ({error})") from error

@@ -1,0 +1,18 @@
+"""Simulated MRS observations with known truth, in the file formats of JWST and CRDS."""
+
+from .exposure import Effects
+from .observation import Simulation, simulate, true_spectrum
+from .scene import (
+    Background,
+    Line,
+    LineDisc,
+    PointSource,
+    PowerLaw,
+    Scene,
+    encircled_energy,
+)
+
+__all__ = [
+    "simulate", "Simulation", "Effects", "Scene", "PointSource", "LineDisc", "Line", "PowerLaw", "Background",
+    "encircled_energy", "true_spectrum",
+]  # fmt: skip

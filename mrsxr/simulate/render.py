@@ -1,0 +1,198 @@
+"""The image of a scene on the pixels of a band: surface brightness in MJy/sr, averaged over each pixel footprint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import map_coordinates
+
+from mrsxr import mrs
+
+from .instrument import Footprints, Geometry
+from .pointing import Aim, sky_to_slicer
+from .scene import (
+    C_KM_S,
+    PSF_SIGMAS,
+    PSF_WEIGHTS,
+    LineDisc,
+    PointSource,
+    Scene,
+    line_in_bins,
+    line_width,
+    to_mjysr,
+)
+
+_N_VELOCITIES = 31
+_FWHM_SLOPE = float(mrs.psf_fwhm(1.0) - mrs.psf_fwhm(0.0))
+_FWHM_OFFSET = float(mrs.psf_fwhm(0.0))
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Surface brightness [MJy/sr] of the lit pixels of a band, before slice ends and detector response."""
+
+    point: np.ndarray
+    extended: np.ndarray
+
+
+def render(scene: Scene, aim: Aim, geometry: Geometry, pixels: Footprints, *, leak: bool = False) -> Parts:
+    """Return the surface brightness of a scene on the pixels of one band.
+
+    Parameters
+    ----------
+    scene : Scene
+    aim : Aim
+        Pointing of the exposure; its VELOSYS moves the spectrum.
+    geometry : Geometry
+    pixels : Footprints
+        Of one band.
+    leak : bool
+        Add to band 3A the second-order light of half the wavelength.
+
+    Returns
+    -------
+    Parts
+        Point sources are integrated exactly over the footprint (alpha ends x slice width); discs by convolution with
+        the PSF and the mean footprint. Lines are integrated over the pixel's wavelength bin.
+    """
+    stretch = 1.0 + aim.velosys / 299792458.0
+    low, high = pixels.wavelength_low / stretch, pixels.wavelength_high / stretch
+    point = np.zeros(pixels.y.size)
+    for source in scene.points:
+        flux = source.spectrum(low, high)
+        if leak and pixels.band == "3A":
+            flux = flux + leak_fraction(pixels.wavelength) * source.spectrum(low / 2, high / 2)
+        point += flux * point_shape(source, aim, geometry, pixels)
+    extended = np.array(scene.background(0.5 * (low + high)), dtype=float)
+    if leak and pixels.band == "3A":
+        extended += leak_fraction(pixels.wavelength) * scene.background(0.25 * (low + high))
+    for disc in scene.discs:
+        extended += _disc(disc, aim, geometry, pixels, low, high)
+    return Parts(to_mjysr(point), extended)
+
+
+def leak_fraction(wavelength):
+    """Return the share of the light at half the wavelength that leaks into band 3A (peak 0.0275 at 12.217 um)."""
+    known = ((11.9, 0.0006), (12.0, 0.0022), (12.1, 0.0099), (12.2, 0.0267), (12.217, 0.0275), (12.3, 0.0169),
+             (12.4, 0.0054), (12.5, 0.0022), (12.6, 0.0012), (13.0, 0.0007))  # fmt: skip
+    nodes, values = np.array(known).T
+    return np.interp(wavelength, nodes, values, left=0.0, right=0.0)
+
+
+def point_shape(source: PointSource, aim: Aim, geometry: Geometry, pixels: Footprints) -> np.ndarray:
+    """Return the mean PSF [1/arcsec2] of a source over the pixel footprints."""
+    from ._exposure_kernels import psf_in_pixels
+
+    alpha, beta = sky_to_slicer(source.ra, source.dec, aim, pixels.band, geometry.distortion)
+    return psf_in_pixels(
+        pixels.alpha_low, pixels.alpha_high, pixels.beta, pixels.width, pixels.wavelength, float(alpha), float(beta),
+        PSF_SIGMAS, PSF_WEIGHTS, _FWHM_SLOPE, _FWHM_OFFSET,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Plane:
+    """A regular grid in (alpha, beta) [arcsec] that covers the field of a band."""
+
+    alpha0: float
+    beta0: float
+    step: float
+    shape: tuple[int, int]
+
+    def axes(self):
+        return (
+            self.alpha0 + self.step * np.arange(self.shape[0]),
+            self.beta0 + self.step * np.arange(self.shape[1]),
+        )
+
+
+def _disc(disc: LineDisc, aim, geometry, pixels, low, high) -> np.ndarray:
+    total = np.zeros(pixels.y.size)
+    lines = [line for line in disc.lines if _reaches(line, disc, low, high)]
+    if not lines and disc.continuum is None:
+        return total
+    plane = _field_plane(pixels)
+    profile, velocity = _disc_on_plane(disc, aim, geometry, pixels.band, plane)
+    steps = np.linspace(-1.0, 1.0, _N_VELOCITIES) * max(np.abs(velocity).max(), 1.0)
+    channels = _split_by_velocity(profile, velocity, steps)
+    place = (pixels.alpha - plane.alpha0) / plane.step, (pixels.beta - plane.beta0) / plane.step
+    for line in lines:
+        near = _near(line, disc, low, high, steps)
+        blurred = _blur(channels, plane, line_width(line, disc.redshift)[0], pixels)
+        here = np.stack([_interpolate(one, place, near) for one in blurred])
+        flux = line_in_bins(line, disc.redshift, low[near][None], high[near][None], steps[:, None])
+        total[near] += to_mjysr(np.sum(here * flux, axis=0))
+    if disc.continuum is not None:
+        ends = np.array([pixels.wavelength.min(), pixels.wavelength.max()])
+        images = np.stack([_blur(profile[None], plane, wave, pixels)[0] for wave in ends])
+        everywhere = np.ones(pixels.y.size, dtype=bool)
+        first, last = (_interpolate(one, place, everywhere) for one in images)
+        share = (pixels.wavelength - ends[0]) / (ends[1] - ends[0])
+        total += to_mjysr(1e-3 * disc.continuum(0.5 * (low + high)) * (first * (1 - share) + last * share))
+    return total
+
+
+def _near(line, disc, low, high, steps) -> np.ndarray:
+    centre, sigma = line_width(line, disc.redshift)
+    reach = 8 * sigma + centre * np.abs(steps).max() / C_KM_S
+    return (high > centre - reach) & (low < centre + reach)
+
+
+def _reaches(line, disc, low, high) -> bool:
+    return bool(_near(line, disc, low, high, np.array([disc.rotation])).any())
+
+
+def _field_plane(pixels: Footprints) -> _Plane:
+    fwhm = float(mrs.psf_fwhm(pixels.wavelength.min()))
+    step = fwhm / 6.0
+    margin = 4.0 * fwhm
+    low = np.array([pixels.alpha.min(), pixels.beta.min()]) - margin
+    high = np.array([pixels.alpha.max(), pixels.beta.max()]) + margin
+    count = np.ceil((high - low) / step).astype(int) + 1
+    return _Plane(float(low[0]), float(low[1]), step, (int(count[0]), int(count[1])))
+
+
+def _disc_on_plane(disc, aim, geometry, band, plane):
+    """Return profile [1/arcsec2] and velocity [km/s] on the plane, from the local slope of the sky at the centre."""
+    east_ra = disc.ra + 1.0 / 3600 / np.cos(np.deg2rad(disc.dec))
+    ra, dec = np.array([disc.ra, east_ra, disc.ra]), np.array([disc.dec, disc.dec, disc.dec + 1.0 / 3600])
+    alpha, beta = sky_to_slicer(ra, dec, aim, band, geometry.distortion)
+    matrix = np.array([[alpha[1] - alpha[0], alpha[2] - alpha[0]], [beta[1] - beta[0], beta[2] - beta[0]]])
+    back = np.linalg.inv(matrix)
+    a, b = np.meshgrid(*plane.axes(), indexing="ij")
+    da, db = a - alpha[0], b - beta[0]
+    return disc.surface(back[0, 0] * da + back[0, 1] * db, back[1, 0] * da + back[1, 1] * db)
+
+
+def _split_by_velocity(profile, velocity, steps):
+    """Return the profile shared out to velocity channels, linearly between the two nearest."""
+    width = steps[1] - steps[0]
+    place = np.clip((velocity - steps[0]) / width, 0, steps.size - 1 - 1e-9)
+    lower = place.astype(int)
+    channels = np.zeros((steps.size, *profile.shape))
+    rows, columns = np.indices(profile.shape)
+    channels[lower, rows, columns] = profile * (1 - (place - lower))
+    channels[lower + 1, rows, columns] += profile * (place - lower)
+    return channels
+
+
+def _blur(channels, plane, wavelength, pixels):
+    """Convolve images with the PSF at a wavelength and with the mean pixel footprint, by Fourier transform."""
+    shape = [int(2 ** np.ceil(np.log2(1.25 * n))) for n in plane.shape]
+    along = np.fft.fftfreq(shape[0], plane.step)[:, None]
+    across = np.fft.rfftfreq(shape[1], plane.step)[None, :]
+    fwhm = mrs.psf_fwhm(wavelength)
+    square = along**2 + across**2
+    transfer = sum(
+        weight * np.exp(-2 * np.pi**2 * (sigma * fwhm) ** 2 * square)
+        for weight, sigma in zip(PSF_WEIGHTS, PSF_SIGMAS, strict=True)
+    )
+    pixel = float(np.median(pixels.alpha_high - pixels.alpha_low))
+    transfer = transfer * np.sinc(along * pixel) * np.sinc(across * float(pixels.width[0]))
+    out = np.fft.irfft2(np.fft.rfft2(channels, s=shape) * transfer, s=shape)
+    return out[:, : plane.shape[0], : plane.shape[1]]
+
+
+def _interpolate(image, place, where) -> np.ndarray:
+    return map_coordinates(image, [place[0][where], place[1][where]], order=1, mode="nearest")

@@ -1,0 +1,272 @@
+"""What is on the sky: point sources, a rotating disc with lines, and the background; and the PSF that blurs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import xarray as xr
+from scipy.special import erf
+
+from mrsxr import mrs, units
+
+C_KM_S = 299792.458
+_JY_PER_W_M2_UM = 1e26 / 2.99792458e14  # times wavelength[um]^2
+_TO_SIGMA = 1.0 / np.sqrt(8.0 * np.log(2.0))
+
+#: The PSF: weights of three round Gaussians and their widths relative to the first.
+PSF_WEIGHTS = np.array([0.72, 0.18, 0.10])
+_PSF_RATIOS = np.array([1.0, 2.1, 4.5])
+
+
+def _first_sigma() -> float:
+    """Return the sigma of the first Gaussian where the sum has FWHM 1."""
+    core = PSF_WEIGHTS / _PSF_RATIOS**2
+    low, high = 0.2, 0.6
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        value = np.sum(core * np.exp(-0.125 / (middle * _PSF_RATIOS) ** 2)) / core.sum()
+        low, high = (middle, high) if value < 0.5 else (low, middle)
+    return 0.5 * (low + high)
+
+
+#: Sigma of each Gaussian in units of the FWHM of the whole PSF.
+PSF_SIGMAS = _first_sigma() * _PSF_RATIOS
+
+
+def encircled_energy(radius, wavelength, *, blur=0.0):
+    """Return the fraction of a point source's light within a radius, in closed form.
+
+    Parameters
+    ----------
+    radius : array-like [arcsec]
+    wavelength : array-like [um]
+    blur : array-like [arcsec], optional
+        Sigma of a further round Gaussian, for the sampling by pixels, slices and spaxels.
+
+    Returns
+    -------
+    ndarray
+        Sum over the Gaussians of w (1 - exp(-r^2 / 2 s^2)), with FWHM(wavelength) of Law et al. 2023.
+    """
+    fwhm = mrs.psf_fwhm(np.asarray(wavelength, dtype=float))
+    total = 0.0
+    for weight, sigma in zip(PSF_WEIGHTS, PSF_SIGMAS, strict=True):
+        variance = (sigma * fwhm) ** 2 + np.asarray(blur) ** 2
+        total = total + weight * (1.0 - np.exp(-0.5 * np.asarray(radius) ** 2 / variance))
+    return total
+
+
+@dataclass(frozen=True)
+class Line:
+    """An emission line; several entries with one name are its components.
+
+    ``wavelength`` [um] at rest, ``flux`` [W/m2], ``velocity`` and ``fwhm`` [km/s] of the gas, before the
+    instrument's resolution.
+    """
+
+    name: str
+    wavelength: float
+    flux: float
+    velocity: float = 0.0
+    fwhm: float = 150.0
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """Continuum F = flux (wavelength / reference)^index in mJy; wavelengths in um."""
+
+    flux: float
+    index: float = 1.5
+    reference: float = 10.0
+
+    def __call__(self, wavelength):
+        """Return the flux density [mJy] at wavelengths [um]."""
+        return self.flux * (np.asarray(wavelength, dtype=float) / self.reference) ** self.index
+
+
+@dataclass(frozen=True)
+class PointSource:
+    """An unresolved source at ``ra``, ``dec`` [deg]; ``continuum`` maps um to mJy."""
+
+    ra: float
+    dec: float
+    continuum: Callable = PowerLaw(60.0)
+    lines: tuple[Line, ...] = ()
+    redshift: float = 0.0
+
+    def spectrum(self, low, high, *, with_lines: bool = True):
+        """Return the mean flux density [Jy] in wavelength bins [um, barycentric], lines blurred by the instrument."""
+        middle = 0.5 * (low + high)
+        total = 1e-3 * np.asarray(self.continuum(middle), dtype=float)
+        for line in self.lines if with_lines else ():
+            total = total + line_in_bins(line, self.redshift, low, high)
+        return total
+
+
+@dataclass(frozen=True)
+class LineDisc:
+    """A rotating exponential disc that shines in lines and, if given, in a continuum.
+
+    ``scale_length`` [arcsec] of the face-on profile, ``inclination`` and ``position_angle`` (of the receding side of
+    the major axis, east of north) [deg], ``rotation`` [km/s] flat velocity in the disc plane reached as tanh(r/turn)
+    with ``turn`` [arcsec]. Line fluxes are those of the whole disc.
+    """
+
+    ra: float
+    dec: float
+    scale_length: float = 1.2
+    inclination: float = 45.0
+    position_angle: float = 40.0
+    rotation: float = 180.0
+    turn: float = 0.6
+    lines: tuple[Line, ...] = ()
+    continuum: Callable | None = None
+    redshift: float = 0.0
+
+    def surface(self, east, north):
+        """Return the unblurred profile [1/arcsec2, sum 1] and the velocity [km/s] at sky offsets [arcsec]."""
+        angle = np.deg2rad(self.position_angle)
+        tilt = np.cos(np.deg2rad(self.inclination))
+        major = east * np.sin(angle) + north * np.cos(angle)
+        minor = (east * np.cos(angle) - north * np.sin(angle)) / tilt
+        radius = np.hypot(major, minor)
+        profile = np.exp(-radius / self.scale_length) / (2 * np.pi * self.scale_length**2 * tilt)
+        cosine = np.divide(major, radius, out=np.zeros_like(radius), where=radius > 0)
+        speed = self.rotation * np.tanh(radius / self.turn) * np.sin(np.deg2rad(self.inclination))
+        return profile, speed * cosine
+
+
+@dataclass(frozen=True)
+class Background:
+    """Zodiacal light and the telescope's own heat as grey bodies, uniform over the field.
+
+    The default gives about 11 MJy/sr at 10 um and 350 MJy/sr at 25 um.
+    """
+
+    zodi: tuple[float, float] = (6e-8, 265.0)  # emissivity, K
+    thermal: tuple[float, float] = (4e-5, 100.0)
+    scale: float = 1.0
+
+    def __call__(self, wavelength):
+        """Return the surface brightness [MJy/sr] at wavelengths [um]."""
+        wavelength = np.asarray(wavelength, dtype=float)
+        total = 0.0
+        for emissivity, temperature in (self.zodi, self.thermal):
+            # Planck's law: 2 h c / wavelength^3 = 3.973e-25 J m / wavelength^3, 1 W/m2/Hz/sr = 1e20 MJy/sr
+            planck = 3.97289e-25 * 1e18 / wavelength**3 * 1e20 / np.expm1(14387.77 / (wavelength * temperature))
+            total = total + emissivity * planck
+        return self.scale * total
+
+
+@dataclass(frozen=True)
+class Scene:
+    """All that shines: sources, discs and background around a target position [deg]."""
+
+    ra: float
+    dec: float
+    target: str = "SIM-GALAXY"
+    points: tuple[PointSource, ...] = ()
+    discs: tuple[LineDisc, ...] = ()
+    background: Background = field(default_factory=Background)
+
+    @classmethod
+    def default(cls) -> Scene:
+        """Return a Seyfert galaxy like NGC 7319: a dusty nucleus with narrow and broad lines in a disc of H2."""
+        ra, dec, redshift = 339.014948, 33.975891, 0.0225
+        return cls(
+            ra, dec, "NGC-7319-SIM",
+            points=(PointSource(ra, dec, PowerLaw(60.0, 1.5), NUCLEAR_LINES, redshift),),
+            discs=(LineDisc(ra, dec, lines=DISC_LINES, redshift=redshift),),
+        )  # fmt: skip
+
+    def empty(self) -> Scene:
+        """Return the background alone, for a background pointing."""
+        return Scene(self.ra, self.dec, f"{self.target}-BKG", background=self.background)
+
+    def brighter_background(self, factor: float) -> Scene:
+        """Return the scene with the background scaled."""
+        return replace(self, background=replace(self.background, scale=self.background.scale * factor))
+
+
+#: Nuclear lines: wavelengths at rest [um], narrow component and, for some, an outflow.
+NUCLEAR_LINES = (
+    Line("[Fe II]", 5.340169, 3.0e-18, 0.0, 200.0),
+    Line("[Ar II]", 6.985274, 8.0e-18, 0.0, 200.0),
+    Line("[Ne VI]", 7.652400, 2.0e-17, 0.0, 250.0),
+    Line("[Ne VI]", 7.652400, 1.2e-17, -300.0, 700.0),
+    Line("[Ar III]", 8.991380, 1.0e-17, 0.0, 200.0),
+    Line("[S IV]", 10.510500, 4.0e-17, 0.0, 220.0),
+    Line("[S IV]", 10.510500, 2.5e-17, -250.0, 650.0),
+    Line("[Ne II]", 12.813550, 4.0e-17, 0.0, 220.0),
+    Line("[Ne V]", 14.321700, 5.0e-17, 0.0, 250.0),
+    Line("[Ne III]", 15.555100, 9.0e-17, 0.0, 240.0),
+    Line("[S III]", 18.713000, 4.0e-17, 0.0, 220.0),
+    Line("[Ne V]", 24.317500, 5.0e-17, 0.0, 250.0),
+    Line("[O IV]", 25.890300, 1.6e-16, 0.0, 250.0),
+)
+#: Lines of the disc: molecular hydrogen, pure rotation, and [Ne II].
+DISC_LINES = (
+    Line("H2 S(8)", 5.053115, 2.5e-18, 0.0, 80.0),
+    Line("H2 S(7)", 5.511183, 8.0e-18, 0.0, 80.0),
+    Line("H2 S(5)", 6.909500, 2.5e-17, 0.0, 80.0),
+    Line("H2 S(4)", 8.025041, 1.4e-17, 0.0, 80.0),
+    Line("H2 S(3)", 9.664910, 4.0e-17, 0.0, 80.0),
+    Line("H2 S(2)", 12.278610, 2.5e-17, 0.0, 80.0),
+    Line("[Ne II]", 12.813550, 3.0e-17, 0.0, 80.0),
+    Line("H2 S(1)", 17.034840, 5.0e-17, 0.0, 80.0),
+)
+
+
+def line_width(line: Line, redshift: float, velocity=0.0):
+    """Return centre and sigma [um] of a line as the instrument sees it, barycentric."""
+    centre = line.wavelength * (1.0 + redshift) * (1.0 + (line.velocity + velocity) / C_KM_S)
+    instrument = centre / mrs.resolving_power(centre)
+    return centre, np.hypot(instrument, centre * line.fwhm / C_KM_S) * _TO_SIGMA
+
+
+def line_in_bins(line: Line, redshift: float, low, high, velocity=0.0):
+    """Return the mean flux density [Jy] of a line in wavelength bins [um]; their sum times width is the flux."""
+    low, high = np.asarray(low, dtype=float), np.asarray(high, dtype=float)
+    centre, sigma = line_width(line, redshift, velocity)
+    out = np.zeros(np.broadcast_shapes(low.shape, np.shape(velocity)))
+    near = np.broadcast_to((high > np.min(centre - 8 * sigma)) & (low < np.max(centre + 8 * sigma)), out.shape)
+    if not near.any():
+        return out
+    root = np.sqrt(0.5) / sigma
+    below = np.broadcast_to((low - centre) * root, out.shape)[near]
+    above = np.broadcast_to((high - centre) * root, out.shape)[near]
+    width = np.broadcast_to(high - low, out.shape)[near]
+    wave = np.broadcast_to(0.5 * (low + high), out.shape)[near]
+    out[near] = line.flux * 0.5 * (erf(above) - erf(below)) / width * wave**2 * _JY_PER_W_M2_UM
+    return out
+
+
+def line_table(scene: Scene) -> xr.Dataset:
+    """Return all lines of a scene: rest and observed (barycentric) wavelength [um], flux [W/m2], velocity, width."""
+    rows = [("point", line, one.redshift) for one in scene.points for line in one.lines]
+    rows += [("disc", line, one.redshift) for one in scene.discs for line in one.lines]
+
+    def column(values, unit):
+        return ("line", np.array(values, dtype=float), {"units": unit})
+
+    return xr.Dataset(
+        {
+            "wavelength_rest": column([line.wavelength for _, line, _ in rows], "um"),
+            "wavelength": column([line_width(line, z)[0] for _, line, z in rows], "um"),
+            "sigma": column([line_width(line, z)[1] for _, line, z in rows], "um"),
+            "flux": column([line.flux for _, line, _ in rows], "W/m2"),
+            "velocity": column([line.velocity for _, line, _ in rows], "km/s"),
+            "fwhm": column([line.fwhm for _, line, _ in rows], "km/s"),
+        },
+        {
+            "name": ("line", np.array([line.name for _, line, _ in rows], dtype=str)),
+            "source": ("line", np.array([kind for kind, _, _ in rows], dtype=str)),
+        },
+    )
+
+
+def to_mjysr(jy_per_arcsec2):
+    """Return surface brightness [MJy/sr] of Jy/arcsec2."""
+    return jy_per_arcsec2 / units.MJYSR_TO_JY_PER_ARCSEC2

@@ -1,0 +1,164 @@
+"""Kernels of aperture extraction: circle-pixel overlaps, sigma clipping, sums over the planes of a cube."""
+
+import math
+
+import numpy as np
+from numba import njit
+
+NO_BACKGROUND, ANNULUS, ANNULUS_JWST, APERTURE = 0, 1, 2, 3
+#: Columns of the result of ``extract_planes``.
+SUM, VARIANCE, AREA, BACKGROUND, BACKGROUND_VARIANCE, BACKGROUND_AREA, N_COLUMNS = 0, 1, 2, 3, 4, 5, 6
+
+
+@njit(cache=True, nogil=True)
+def _cap(b, r):
+    """Area of the circle above the line y = b."""
+    b = min(max(b, -r), r)
+    half = math.sqrt((r - b) * (r + b))
+    return r * r * math.atan2(half, b) - b * half
+
+
+@njit(cache=True, nogil=True)
+def _quarter(a, b, r):
+    """Area of the circle within x >= a and y >= b."""
+    if a >= r or b >= r:
+        return 0.0
+    if a < 0.0:
+        return _cap(b, r) - _quarter(-a, b, r)
+    if b < 0.0:
+        return _cap(a, r) - _quarter(a, -b, r)
+    if a * a + b * b >= r * r:
+        return 0.0
+    xb, ya = math.sqrt((r - b) * (r + b)), math.sqrt((r - a) * (r + a))
+    angle = math.atan2(ya, a) - math.atan2(b, xb)
+    return 0.5 * (r * r * angle - b * (xb - a) - a * (ya - b))
+
+
+@njit(cache=True, nogil=True)
+def circle_overlap(x, y, r, subpixels):
+    """Return the fraction of the unit pixel centred on (x, y) that lies in the circle of radius r about 0.
+
+    Parameters
+    ----------
+    x, y, r : float
+        [pixel]; an infinite radius takes every pixel whole.
+    subpixels : int
+        0: exact; n: share of the n x n subpixel centres inside the circle.
+    """
+    if r <= 0.0:
+        return 0.0
+    far, near = (
+        math.hypot(abs(x) + 0.5, abs(y) + 0.5),
+        math.hypot(max(abs(x) - 0.5, 0.0), max(abs(y) - 0.5, 0.0)),
+    )
+    if far <= r:
+        return 1.0
+    if near >= r:
+        return 0.0
+    if subpixels > 0:
+        inside = 0
+        for j in range(subpixels):
+            dy = y - 0.5 + (j + 0.5) / subpixels
+            for i in range(subpixels):
+                dx = x - 0.5 + (i + 0.5) / subpixels
+                if dx * dx + dy * dy < r * r:
+                    inside += 1
+        return inside / (subpixels * subpixels)
+    x0, x1, y0, y1 = x - 0.5, x + 0.5, y - 0.5, y + 0.5
+    area = _quarter(x0, y0, r) - _quarter(x1, y0, r) - _quarter(x0, y1, r) + _quarter(x1, y1, r)
+    return min(max(area, 0.0), 1.0)
+
+
+@njit(cache=True, nogil=True)
+def clip_limits(values, sigma, iterations):
+    """Return mean -/+ sigma * std of values clipped about their median, as astropy's sigma_clip."""
+    kept = values
+    for _ in range(iterations):
+        middle, spread = np.median(kept), sigma * np.std(kept)
+        inside = kept[np.abs(kept - middle) <= spread]
+        if inside.size == kept.size or inside.size == 0:
+            break
+        kept = inside
+    mean, spread = np.mean(kept), sigma * np.std(kept)
+    return mean - spread, mean + spread
+
+
+@njit(cache=True, nogil=True)
+def _background(flux, var, good, share, mode, sigma, out):
+    """Write background, its variance and its area of one plane; ``share`` is the weight of each spaxel."""
+    if mode == ANNULUS_JWST:
+        sample = good.ravel()
+    else:
+        sample = (good & (share > 0.0)).ravel()
+    values = flux.ravel()[sample].astype(np.float64)
+    if values.size == 0:
+        return
+    low, high = clip_limits(values, sigma, 5)
+    total, variance, area, kept_area = 0.0, 0.0, 0.0, 0.0
+    for j in range(flux.shape[0]):
+        for i in range(flux.shape[1]):
+            if not good[j, i] or share[j, i] <= 0.0:
+                continue
+            inside = low <= flux[j, i] <= high
+            area += share[j, i]
+            if inside:
+                total += share[j, i] * flux[j, i]
+                kept_area += share[j, i]
+            if inside or mode == ANNULUS_JWST:
+                variance += share[j, i] * var[j, i]
+    norm = area if mode == ANNULUS_JWST else kept_area
+    if norm > 0.0:
+        out[BACKGROUND], out[BACKGROUND_VARIANCE], out[BACKGROUND_AREA] = (
+            total / norm,
+            variance / norm**2,
+            norm,
+        )
+
+
+@njit(cache=True, nogil=True)
+def extract_planes(flux, var, weight, x, y, radii, mode, sigma, subpixels):
+    """Sum every plane of a cube over a circle and measure its background.
+
+    Parameters
+    ----------
+    flux, var, weight : arrays (plane, y, x)
+        Spaxels of weight 0 or with a value that is not finite are left out.
+    x, y : float
+        Centre [pixel], counted from 0 at the centre of the first spaxel.
+    radii : float64 (plane, 3)
+        Aperture radius, inner and outer radius of the annulus [pixel].
+    mode : int
+        0 no background; 1 annulus, clipped on itself; 2 annulus as jwst: clipped on the whole plane, clipped
+        spaxels still counted in the area; 3 clipped mean of the aperture itself.
+    sigma : float
+        Clipping limit.
+    subpixels : int
+        0: exact overlaps.
+
+    Returns
+    -------
+    float64 array (plane, 6)
+        Sum, its variance and area [pixel] before any subtraction; background, its variance and its area.
+    """
+    n_planes, n_y, n_x = flux.shape
+    out = np.zeros((n_planes, N_COLUMNS))
+    share = np.empty((n_y, n_x))
+    good = np.empty((n_y, n_x), dtype=np.bool_)
+    for k in range(n_planes):
+        out[k, BACKGROUND] = out[k, BACKGROUND_VARIANCE] = np.nan
+        for j in range(n_y):
+            for i in range(n_x):
+                f, v = flux[k, j, i], var[k, j, i]
+                good[j, i] = weight[k, j, i] > 0.0 and math.isfinite(f) and math.isfinite(v)
+                part = circle_overlap(i - x, j - y, radii[k, 0], subpixels)
+                if good[j, i]:
+                    out[k, SUM] += part * f
+                    out[k, VARIANCE] += part * v
+                    out[k, AREA] += part
+                if mode == ANNULUS or mode == ANNULUS_JWST:
+                    outer = circle_overlap(i - x, j - y, radii[k, 2], subpixels)
+                    part = outer - circle_overlap(i - x, j - y, radii[k, 1], subpixels)
+                share[j, i] = part
+        if mode != NO_BACKGROUND:
+            _background(flux[k], var[k], good, share, mode, sigma, out[k])
+    return out

@@ -1,0 +1,278 @@
+"""Extraction of a spectrum from a cube: a circle that grows with wavelength, or the whole field."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from mrsxr import dq as flags
+from mrsxr import mrs
+from mrsxr.errors import MrsxrError, MrsxrWarning
+from mrsxr.schema import meaning_of, units_of
+from mrsxr.step import step
+from mrsxr.units import ARCSEC2_TO_SR, MJYSR_TO_JY_PER_ARCSEC2
+
+from . import aperture
+
+_MODES = {None: 0, "annulus": 1, "annulus_jwst": 2, "aperture": 3}
+_CUBE = ("flux", "var", "weight")
+
+
+@step(needs="cube", gives="spectrum")
+def extract_spectrum(
+    cube: xr.Dataset,
+    *,
+    extract1d: xr.Dataset | None = None,
+    apcorr: xr.Dataset | None = None,
+    source_type: str | None = None,
+    center: tuple[float, float] | None = None,
+    autocen: bool = True,
+    snap: bool = False,
+    radius_factor: float = 2.0,
+    radius: float | None = None,
+    background: str | None = "annulus",
+    clip_sigma: float = 3.0,
+    method: str = "exact",
+    subpixels: int = 10,
+    covariance_scale: float = 1.0,
+) -> xr.Dataset:
+    """Extract the spectrum of a source from a cube.
+
+    Parameters
+    ----------
+    cube : Dataset, level "cube"
+    extract1d : Dataset, kind "extract1d", optional
+        Radius and annulus at each wavelength; without it ``radius_factor`` times the FWHM of the PSF.
+    apcorr : Dataset, kind "apcorr", optional
+        Aperture correction, for POINT only.
+    source_type : {"POINT", "EXTENDED"}, optional
+        By default that of the cube; anything but POINT is EXTENDED.
+    center : (float, float), optional
+        Right ascension and declination of the source [deg].
+    autocen : bool
+        Without ``center``, find the brightest source of the collapsed cube. This needs the values: a lazy
+        cube is computed, and the spectrum then is not lazy. False: the target coordinates of the cube.
+    snap : bool
+        Move the centre to the middle of the nearest spaxel (what jwst does with target coordinates).
+    radius_factor : float
+        Radius in units of the FWHM (POINT); the annulus stays where it is.
+    radius : float, optional
+        Fixed radius of a circle on the sky [arcsec], in place of the growing one; it makes EXTENDED a circle
+        about ``center`` (or the target) instead of the whole field.
+    background : {"annulus", "annulus_jwst", None}
+        POINT only: the mean of the annulus without values beyond ``clip_sigma`` is subtracted.
+        ``"annulus_jwst"`` clips on the whole plane and counts the clipped spaxels in the area, as jwst does.
+        EXTENDED data are never subtracted; there ``background`` is the clipped mean of the region.
+    clip_sigma : float
+        Clipping limit [standard deviations], five iterations.
+    method : {"exact", "subpixel"}
+        How the part of a spaxel inside a circle is found.
+    subpixels : int
+        Subpixels along an axis, for ``"subpixel"`` (jwst: 10).
+    covariance_scale : float
+        Factor on the errors for the covariance of neighbouring spaxels (``ifu_covar_scale`` of jwst).
+
+    Returns
+    -------
+    Dataset, level "spectrum"
+        ``flux`` [Jy], ``var`` [Jy2], ``surface_brightness`` [MJy/sr] and its variance (background subtracted,
+        aperture corrected), ``background`` [MJy/sr] and its variance, ``n_pixels``, ``aperture_radius``
+        [arcsec], ``aperture_correction``, ``dq``. Planes without a single good spaxel in the aperture, or in
+        the annulus that is to be subtracted, are NaN and DO_NOT_USE. Lazy where ``cube`` is lazy and the
+        centre is given.
+
+    Notes
+    -----
+    flux = (sum of parts times values - area times background) * solid angle of a spaxel * 1e6. Spaxels
+    without data lower ``n_pixels`` and the sum alike; they are not made up for.
+    """
+    kind = _source_type(cube, source_type)
+    _check(method, background, subpixels, radius)
+    wavelength = np.asarray(cube["wavelength"].values, dtype=float)
+    point = kind == "POINT"
+    if point and center is None and autocen and _is_lazy(cube):
+        cube = cube[list(_CUBE)].compute().assign_attrs(cube.attrs)
+    x, y = _centre(cube, center, autocen and point, snap)
+    radii = _radii(cube, wavelength, kind, extract1d, radius_factor, radius)
+    mode = _MODES[background] if point else _MODES["aperture"]
+    scale = float(cube.attrs["pixel_scale"])
+    sums = _sums(cube, x, y, radii / scale, mode, clip_sigma, subpixels if method == "subpixel" else 0)
+    correction = np.ones_like(wavelength)
+    if point and apcorr is not None:
+        correction = aperture.aperture_correction(wavelength, radii[:, 0], apcorr)
+    out = _spectrum(sums, wavelength, correction, point and background is not None, scale, covariance_scale)
+    return _finish(out, cube, kind, (x, y), radii, correction, background if point else None, apcorr)
+
+
+def _check(method: str, background: str | None, subpixels: int, radius: float | None) -> None:
+    if method not in ("exact", "subpixel") or subpixels < 1:
+        raise MrsxrError(f"method is '{method}' with {subpixels} subpixels; expected 'exact', or 'subpixel' with >= 1")
+    if background not in (None, "annulus", "annulus_jwst"):
+        raise MrsxrError(f"background is '{background}'; expected 'annulus', 'annulus_jwst' or None")
+    if radius is not None and not radius > 0:
+        raise MrsxrError(f"radius is {radius} arcsec; expected a positive number")
+
+
+def _source_type(cube: xr.Dataset, given: str | None) -> str:
+    if given is None:
+        return "POINT" if cube.attrs.get("source_type") == "POINT" else "EXTENDED"
+    if given not in ("POINT", "EXTENDED"):
+        raise MrsxrError(f"source_type is '{given}'; expected 'POINT' or 'EXTENDED'")
+    return given
+
+
+def _is_lazy(cube: xr.Dataset) -> bool:
+    return any(cube[name].chunks is not None for name in _CUBE)
+
+
+def _centre(cube, center, search: bool, snap: bool) -> tuple[float, float]:
+    """Return the centre in pixels, counted from 0: given, found, target, or the middle of the cube."""
+    middle = 0.5 * (cube.sizes["x"] - 1), 0.5 * (cube.sizes["y"] - 1)
+    if center is not None:
+        place = aperture.sky_to_pixel(cube, *center)
+        if not _inside(cube, place):
+            raise MrsxrError(f"center {center} deg lies outside cube {cube.attrs.get('band')}; expected a place in it")
+        return _snapped(place) if snap else place
+    if search:
+        wavelength = float(np.median(cube["wavelength"].values))
+        found = aperture.find_source(
+            aperture.collapse(cube), mrs.psf_fwhm(wavelength) / float(cube.attrs["pixel_scale"])
+        )
+        if found is not None:
+            return found
+        _warn(f"cube {cube.attrs.get('band')}: no source found; the target coordinates are used")
+    target = float(cube.attrs.get("target_ra", np.nan)), float(cube.attrs.get("target_dec", np.nan))
+    if np.isfinite(target).all():
+        place = aperture.sky_to_pixel(cube, *target)
+        if _inside(cube, place):
+            return _snapped(place) if snap else place
+        _warn(f"cube {cube.attrs.get('band')}: the target {target} deg lies outside; its middle is used")
+    return middle
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, MrsxrWarning, stacklevel=5)
+
+
+def _inside(cube: xr.Dataset, place: tuple[float, float]) -> bool:
+    return -0.5 <= place[0] <= cube.sizes["x"] - 0.5 and -0.5 <= place[1] <= cube.sizes["y"] - 0.5
+
+
+def _snapped(place: tuple[float, float]) -> tuple[float, float]:
+    return float(np.rint(place[0])), float(np.rint(place[1]))
+
+
+def _radii(cube, wavelength, kind, extract1d, radius_factor, radius) -> np.ndarray:
+    """Return aperture radius, inner and outer annulus radius (wavelength, 3) [arcsec]."""
+    grown, inner, outer = aperture.aperture_radii(wavelength, extract1d, radius_factor)
+    if radius is not None:
+        grown = np.full_like(grown, radius)
+    elif kind == "EXTENDED":
+        grown = np.full_like(grown, np.inf)
+    return np.stack([grown, inner, outer], axis=1)
+
+
+def sum_planes(flux, var, weight, radii, x, y, mode, clip_sigma, subpixels):
+    """Return the sums of a block of planes (plane, 6); see ``_aperture_kernels.extract_planes``."""
+    from ._aperture_kernels import extract_planes
+
+    flux, var, weight = (np.ascontiguousarray(a) for a in (flux, var, weight))
+    return extract_planes(flux, var, weight, x, y, np.ascontiguousarray(radii[:, 0, :]), mode, clip_sigma, subpixels)
+
+
+def _sums(cube, x, y, radii, mode, clip_sigma, subpixels):
+    arrays = [cube[name].variable.data for name in _CUBE]
+    options: dict[str, Any] = {
+        "x": x,
+        "y": y,
+        "mode": mode,
+        "clip_sigma": float(clip_sigma),
+        "subpixels": int(subpixels),
+    }
+    if not _is_lazy(cube):
+        flux, var, weight = arrays
+        return sum_planes(flux, var, weight, radii[:, None, :], **options)
+    planes = next(a.chunks[0] for a in arrays if isinstance(a, da.Array))
+    chunks = (planes, -1, -1)
+    arrays = [a.rechunk(chunks) if isinstance(a, da.Array) else da.from_array(a, chunks=chunks) for a in arrays]
+    table = da.from_array(radii[:, None, :], chunks=(planes, 1, 3))
+    return da.map_blocks(
+        sum_planes,
+        *arrays,
+        table,
+        dtype=float,
+        drop_axis=2,
+        chunks=(planes, (6,)),
+        meta=np.empty((0, 0)),
+        **options,
+    )
+
+
+def _spectrum(sums, wavelength, correction, subtract: bool, scale: float, covariance_scale: float) -> dict:
+    total, variance, area = sums[:, 0], sums[:, 1], sums[:, 2]
+    level, level_variance = sums[:, 3], sums[:, 4]
+    empty = area <= 0
+    if subtract:
+        total = total - area * level
+        variance = variance + area**2 * level_variance
+        empty = empty | ~np.isfinite(level)
+    per_spaxel = scale**2 * MJYSR_TO_JY_PER_ARCSEC2
+    total, variance = (
+        _blank(total, empty) * correction,
+        _blank(variance, empty) * (correction * covariance_scale) ** 2,
+    )
+    count = _blank(area, area <= 0, 1.0)
+    return {
+        "flux": total * per_spaxel,
+        "var": variance * per_spaxel**2,
+        "surface_brightness": total / count,
+        "surface_brightness_var": variance / count**2,
+        "background": level,
+        "background_var": level_variance * covariance_scale**2,
+        "n_pixels": area,
+        "dq": (empty * np.uint32(flags.DO_NOT_USE)).astype(np.uint32),
+    }
+
+
+def _blank(values, where, fill: float = np.nan):
+    module = da if isinstance(values, da.Array) else np
+    return module.where(where, fill, values)
+
+
+def _finish(out: dict, cube, kind, place, radii, correction, background, apcorr) -> xr.Dataset:
+    variables = {}
+    for name, values in out.items():
+        known = name != "background_var"
+        attrs = {
+            "units": units_of("spectrum", name) if known else "MJy2/sr2",
+            "long_name": meaning_of("spectrum", name) if known else "variance of background",
+        }
+        variables[name] = ("wavelength", values, dict(flags.PIXEL_DQ_ATTRS) if name == "dq" else attrs)
+    variables["aperture_radius"] = ("wavelength", radii[:, 0], {"units": "arcsec", "long_name": "radius"})
+    variables["aperture_correction"] = (
+        "wavelength",
+        correction,
+        {"units": "1", "long_name": "factor in flux"},
+    )
+    wavelength = np.asarray(cube["wavelength"].values, dtype=float)
+    band = np.full(len(wavelength), str(cube.attrs.get("band", "")))
+    coords = {"wavelength": ("wavelength", wavelength, {"units": "um"}), "band": ("wavelength", band)}
+    ra, dec = aperture.pixel_to_sky(cube, *place)
+    whole = not np.isfinite(radii[:, 0]).any()
+    scale = float(cube.attrs["pixel_scale"])
+    attrs: dict[str, str | float] = {
+        "source_type": kind,
+        "aperture_ra": ra,
+        "aperture_dec": dec,
+        "aperture_x": float(place[0]),
+        "aperture_y": float(place[1]),
+        "aperture": "whole field" if whole else "circle",
+        "background_method": background or "none",
+        "aperture_correction_ref": str(apcorr.attrs.get("ref_id", "")) if apcorr is not None else "none",
+        "pixel_area_sr": scale**2 * ARCSEC2_TO_SR,
+    }
+    return xr.Dataset(variables, coords, attrs)

@@ -1,0 +1,293 @@
+"""Stitching: the spectra of several bands scaled to each other and joined to one."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from mrsxr import dq as flags
+from mrsxr import mrs
+from mrsxr._version import __version__
+from mrsxr.errors import LevelError, MrsxrError, MrsxrWarning
+from mrsxr.step import read_history
+
+_METHODS = ("none", "multiplicative", "additive")
+_OVERLAPS = ("cut", "average")
+_MIN_SAMPLES = 3
+#: variable: (the variance that goes with it, does an additive offset move it)
+_VALUES = {"flux": "var", "surface_brightness": "surface_brightness_var"}
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How one band is brought to the others: value * factor + offset, with the error of each."""
+
+    factor: float = 1.0
+    factor_error: float = 0.0
+    flux_offset: float = 0.0  # Jy
+    brightness_offset: float = 0.0  # MJy/sr
+
+
+def stitch_bands(
+    spectra: Sequence[xr.Dataset],
+    *,
+    method: str = "none",
+    reference_band: str | None = None,
+    overlap: str = "cut",
+    clip_sigma: float = 3.0,
+) -> xr.Dataset:
+    """Join the spectra of several bands to one, rising in wavelength.
+
+    Parameters
+    ----------
+    spectra : sequence of Dataset, level "spectrum"
+        One per band, in any order, all of the same source type. Spectra are small: values are computed.
+    method : {"none", "multiplicative", "additive"}
+        How neighbouring bands are matched in their overlap, outwards from the reference band.
+    reference_band : str, optional
+        The band left as it is; by default that of the shortest wavelength.
+    overlap : {"cut", "average"}
+        Cut both bands at the middle of the overlap, or average them there by inverse variance.
+    clip_sigma : float
+        Samples of an overlap beyond this many standard deviations do not enter the match.
+
+    Returns
+    -------
+    Dataset, level "spectrum"
+        All variables of the input on the joint ``wavelength`` [um] with coordinate ``band``;
+        ``flux_unscaled`` and ``surface_brightness_unscaled`` keep the values before the match, ``scale`` the
+        factor of each sample; attrs ``scale_factors``, ``scale_errors``, ``flux_offsets`` [Jy],
+        ``brightness_offsets`` [MJy/sr] hold JSON ``{band: number}``.
+
+    Notes
+    -----
+    The match compares ``flux`` (POINT) or ``surface_brightness`` (EXTENDED), the finer band interpolated to
+    the samples of the coarser one: factor = sum(w a b) / sum(w b^2), offset = sum(w (a - b)) / sum(w) with w
+    from both variances. Variances are multiplied by factor^2; the error of the factors is common to a whole
+    band and stays apart, in ``scale_errors``.
+    """
+    _check(spectra, method, overlap)
+    bands = _sorted_by_wavelength([ds.compute() for ds in spectra])
+    names = [str(ds.attrs["band"]) for ds in bands]
+    reference = reference_band or names[0]
+    if reference not in names:
+        raise MrsxrError(f"reference_band {reference} is not among the spectra; expected one of {', '.join(names)}")
+    scalings = _match_all(bands, names.index(reference), method, clip_sigma)
+    scaled = [_apply(ds, scaling) for ds, scaling in zip(bands, scalings, strict=True)]
+    joined = _join(scaled, overlap)
+    attrs = _attrs(bands, names, scalings, method, reference, overlap, clip_sigma)
+    return joined.drop_attrs(deep=False).assign_attrs(attrs)
+
+
+def _check(spectra: Sequence[xr.Dataset], method: str, overlap: str) -> None:
+    if not spectra:
+        raise MrsxrError("no spectra to stitch")
+    if method not in _METHODS or overlap not in _OVERLAPS:
+        raise MrsxrError(
+            f"method '{method}', overlap '{overlap}'; expected {' or '.join(_METHODS)} and {' or '.join(_OVERLAPS)}"
+        )
+    for ds in spectra:
+        if ds.attrs.get("level") != "spectrum":
+            raise LevelError(f"stitch_bands needs data of level spectrum, got {ds.attrs.get('level')}")
+    names = [str(ds.attrs.get("band")) for ds in spectra]
+    if len(set(names)) < len(names):
+        raise MrsxrError(f"bands {', '.join(names)}: a band comes twice; average its spectra first")
+    kinds = {str(ds.attrs.get("source_type")) for ds in spectra}
+    if len(kinds) > 1:
+        raise MrsxrError(
+            f"spectra of source types {' and '.join(sorted(kinds))} cannot be stitched; extract them alike"
+        )
+
+
+def _sorted_by_wavelength(spectra: Sequence[xr.Dataset]) -> list[xr.Dataset]:
+    ordered = sorted(spectra, key=lambda ds: float(ds["wavelength"].min()))
+    return [ds.sortby("wavelength") for ds in ordered]
+
+
+def _good(ds: xr.Dataset, name: str = "flux") -> np.ndarray:
+    return np.isfinite(ds[name].values) & ~flags.any_of(ds["dq"].values, "DO_NOT_USE")
+
+
+def _reach(ds: xr.Dataset) -> tuple[float, float]:
+    """Return the wavelength range [um] of the good samples, of all samples where none is good."""
+    wavelength, good = ds["wavelength"].values, _good(ds)
+    wavelength = wavelength[good] if good.any() else wavelength
+    return float(wavelength[0]), float(wavelength[-1])
+
+
+def _common(a: xr.Dataset, b: xr.Dataset, name: str):
+    """Return values and variances of both bands at the samples of the coarser one within the overlap."""
+    low, high = max(_reach(a)[0], _reach(b)[0]), min(_reach(a)[1], _reach(b)[1])
+    steps = [float(np.median(np.diff(ds["wavelength"].values))) if ds.sizes["wavelength"] > 1 else 0.0 for ds in (a, b)]
+    grid = (a if steps[0] >= steps[1] else b)["wavelength"].values
+    grid = grid[(grid >= low) & (grid <= high)]
+    columns = []
+    for ds in (a, b):
+        good = _good(ds, name)
+        for variable in (name, _VALUES[name]):
+            values = np.where(good, ds[variable].values, np.nan)
+            columns.append(np.interp(grid, ds["wavelength"].values, values))
+    keep = np.all(np.isfinite(columns), axis=0)
+    return [column[keep] for column in columns]
+
+
+def _match(fixed: xr.Dataset, moving: xr.Dataset, name: str, method: str, clip_sigma: float) -> tuple[float, float]:
+    """Return factor or offset, and its error, that bring ``moving`` to ``fixed`` in their overlap."""
+    a, var_a, b, var_b = _common(fixed, moving, name)
+    neutral = 1.0 if method == "multiplicative" else 0.0
+    if len(a) < _MIN_SAMPLES:
+        warnings.warn(
+            f"bands {fixed.attrs['band']} and {moving.attrs['band']} share {len(a)} good samples; expected "
+            f"at least {_MIN_SAMPLES}; they are joined unscaled",
+            MrsxrWarning,
+            stacklevel=5,
+        )
+        return neutral, float("nan")
+    total = var_a + var_b
+    weight = 1.0 / np.where(total > 0, total, 1.0) if (total > 0).all() else np.ones_like(total)
+    kept = np.ones(len(a), dtype=bool)
+    value, error = neutral, 0.0
+    for _ in range(5):
+        w, p, q = weight[kept], a[kept], b[kept]
+        if method == "multiplicative":
+            norm = np.sum(w * q * q)
+            value = float(np.sum(w * p * q) / norm) if norm > 0 else 1.0
+            residual = a - value * b
+        else:
+            norm = np.sum(w)
+            value = float(np.sum(w * (p - q)) / norm)
+            residual = a - b - value
+        error = float(np.sqrt(np.sum(w**2 * residual[kept] ** 2 * (q**2 if method == "multiplicative" else 1))) / norm)
+        inside = np.abs(residual - np.median(residual[kept])) <= clip_sigma * np.std(residual[kept]) + 1e-300
+        if (inside == kept).all() or inside.sum() < _MIN_SAMPLES:
+            break
+        kept = inside
+    if method == "multiplicative" and not value > 0:
+        warnings.warn(
+            f"bands {fixed.attrs['band']} and {moving.attrs['band']}: factor {value:.3g} is not positive; "
+            "they are joined unscaled; subtract the background first or match by 'additive'",
+            MrsxrWarning,
+            stacklevel=5,
+        )
+        return 1.0, float("nan")
+    return value, error
+
+
+def _match_all(bands: list[xr.Dataset], reference: int, method: str, clip_sigma: float) -> list[Scaling]:
+    """Return the scaling of each band, chained outwards from the reference."""
+    scalings = [Scaling() for _ in bands]
+    if method == "none":
+        return scalings
+    name = "flux" if bands[0].attrs.get("source_type") == "POINT" else "surface_brightness"
+    chain = [(i, i - 1) for i in range(reference + 1, len(bands))]
+    chain += [(i, i + 1) for i in range(reference - 1, -1, -1)]
+    for i, before in chain:
+        past = scalings[before]
+        if method == "multiplicative":
+            factor, error = _match(bands[before], bands[i], name, method, clip_sigma)
+            relative = np.hypot(error / factor, past.factor_error / past.factor)
+            scalings[i] = Scaling(factor * past.factor, float(relative * factor * past.factor))
+        else:
+            flux, _ = _match(bands[before], bands[i], "flux", method, clip_sigma)
+            brightness, _ = _match(bands[before], bands[i], "surface_brightness", method, clip_sigma)
+            scalings[i] = Scaling(1.0, 0.0, flux + past.flux_offset, brightness + past.brightness_offset)
+    return scalings
+
+
+def _apply(ds: xr.Dataset, scaling: Scaling) -> xr.Dataset:
+    """Return a spectrum multiplied and shifted, with the values before beside it."""
+    out = ds.copy()
+    offsets = {"flux": scaling.flux_offset, "surface_brightness": scaling.brightness_offset}
+    for name, variance in _VALUES.items():
+        out[f"{name}_unscaled"] = ds[name].copy()
+        out[name] = (ds[name] * scaling.factor + offsets[name]).assign_attrs(ds[name].attrs)
+        out[variance] = (ds[variance] * scaling.factor**2).assign_attrs(ds[variance].attrs)
+    for name, power in (("background", 1), ("background_var", 2)):
+        if name in ds:
+            out[name] = (ds[name] * scaling.factor**power).assign_attrs(ds[name].attrs)
+    scale = np.full(ds.sizes["wavelength"], scaling.factor)
+    out["scale"] = ("wavelength", scale, {"units": "1", "long_name": "factor of the band"})
+    return out
+
+
+def _join(bands: list[xr.Dataset], overlap: str) -> xr.Dataset:
+    """Return the bands as one Dataset, cut or averaged where they overlap."""
+    pieces = list(bands)
+    for i in range(len(pieces) - 1):
+        left, right = pieces[i], pieces[i + 1]
+        low, high = _reach(right)[0], _reach(left)[1]
+        middle = 0.5 * (low + high)
+        if overlap == "average" and high > low:
+            pieces[i] = _averaged(left, right, low, high)
+            pieces[i + 1] = right.isel(wavelength=right["wavelength"].values > high)
+        else:
+            pieces[i] = left.isel(wavelength=left["wavelength"].values < middle)
+            pieces[i + 1] = right.isel(wavelength=right["wavelength"].values >= middle)
+    names = set.intersection(*(set(piece.data_vars) for piece in pieces))
+    pieces = [piece[[n for n in pieces[0].data_vars if n in names]] for piece in pieces if piece.sizes["wavelength"]]
+    joined = xr.concat(pieces, dim="wavelength", data_vars="all", coords="minimal", compat="override",
+                       join="override", combine_attrs="override")  # fmt: skip
+    return joined.sortby("wavelength")
+
+
+def _averaged(left: xr.Dataset, right: xr.Dataset, low: float, high: float) -> xr.Dataset:
+    """Return ``left`` up to the end of the overlap, averaged by inverse variance with ``right`` in it."""
+    wavelength = left["wavelength"].values
+    out = left.isel(wavelength=wavelength <= high).copy(deep=True)
+    inside = (out["wavelength"].values >= low) & (out["wavelength"].values <= high)
+    grid = out["wavelength"].values[inside]
+    for name, variance in _VALUES.items():
+        good = _good(right, name)
+        values, variances = (
+            np.interp(grid, right["wavelength"].values, np.where(good, right[v].values, np.nan))
+            for v in (name, variance)
+        )
+        mine, my_variance = out[name].values[inside], out[variance].values[inside]
+        w = np.where(_good(out, name)[inside] & (my_variance > 0), 1.0 / my_variance, 0.0)
+        v = np.where(np.isfinite(values) & (variances > 0), 1.0 / variances, 0.0)
+        norm = w + v
+        use = (norm > 0) & (v > 0)
+        mixed = (w * np.nan_to_num(mine) + v * np.nan_to_num(values))[use] / norm[use]
+        place = np.flatnonzero(inside)[use]
+        out[name].values[place], out[variance].values[place] = mixed, 1.0 / norm[use]
+        if name == "flux":
+            out["dq"].values[place] &= ~np.uint32(flags.DO_NOT_USE)
+    return out
+
+
+def _attrs(bands, names, scalings, method, reference, overlap, clip_sigma) -> dict:
+    params = {"method": method, "reference_band": reference, "overlap": overlap, "clip_sigma": clip_sigma}
+    entry = {
+        "step": "spectrum.stitch.stitch_bands",
+        "version": __version__,
+        "params": params,
+        "refs": {},
+        "inputs": {name: read_history(ds) for name, ds in zip(names, bands, strict=True)},
+    }
+    common = {k: v for k, v in bands[0].attrs.items() if all(str(ds.attrs.get(k)) == str(v) for ds in bands)}
+    by_band = {
+        "scale_factors": "factor", "scale_errors": "factor_error",
+        "flux_offsets": "flux_offset", "brightness_offsets": "brightness_offset",
+    }  # fmt: skip
+    tables = {
+        key: json.dumps({n: _plain(getattr(s, field)) for n, s in zip(names, scalings, strict=True)})
+        for key, field in by_band.items()
+    }
+    return common | tables | {
+        "level": "spectrum",
+        "band": names[0] if len(names) == 1 else "MULTIPLE",
+        "bands": json.dumps([name for name in mrs.BANDS if name in names] or names),
+        "stitch_method": method,
+        "reference_band": reference,
+        "mrsxr_version": __version__,
+        "history_json": json.dumps([entry]),
+    }  # fmt: skip
+
+
+def _plain(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,295 @@
+from __future__ import annotations
+
+import csv
+import math
+
+import numpy as np
+import pytest
+import xarray as xr
+from astropy.coordinates import SkyCoord
+from astropy.io import fits
+from astropy.wcs import WCS
+from hypothesis import given
+from hypothesis import strategies as st
+from made_instrument import made_model, made_slice_map, real_labels, real_model
+
+from mrsxr.errors import MrsxrError
+from mrsxr.geometry import grid, sky
+from mrsxr.geometry.grid import CubeGrid, make_grid
+from mrsxr.geometry.sky import Pointing
+
+CENTRES = st.tuples(
+    st.one_of(st.floats(0, 359.99), st.sampled_from([0.0, 1e-5, 359.99999])),
+    st.one_of(st.floats(-80, 80), st.sampled_from([-89.99, 89.99])),
+)
+
+
+def make(crval=(0.0001, 33.0), angle=0.0, nx=15, ny=11, nz=7) -> CubeGrid:
+    return CubeGrid(crval, 0.13, nx, ny, 4.9, 0.0008, nz, position_angle=angle)
+
+
+@given(crval=CENTRES, angle=st.floats(-180, 360), x=st.floats(-8, 8), y=st.floats(-8, 8))
+def test_offsets_round_trip(crval, angle, x, y):
+    g = make(crval, angle)
+    ra, dec = g.offsets_to_sky(x, y)
+    assert 0 <= ra < 360
+    np.testing.assert_allclose(g.sky_to_offsets(ra, dec), [x, y], rtol=0, atol=1e-8)
+
+
+@given(crval=CENTRES, angle=st.floats(-180, 360))
+def test_header_and_methods_are_one_wcs(crval, angle):
+    g = make(crval, angle)
+    wcs = WCS(g.header())
+    pixels = np.array([[0, 0, 0], [14, 0, 3], [3, 10, 6], [7, 5, 0]], float)
+    ra, dec, wave = wcs.wcs_pix2world(pixels, 0).T
+    mine = g.offsets_to_sky(g.x[pixels[:, 0].astype(int)], g.y[pixels[:, 1].astype(int)])
+    np.testing.assert_allclose(g.sky_to_pixels(ra, dec), pixels[:, :2].T, rtol=0, atol=1e-6)
+    np.testing.assert_allclose((mine[0] - ra + 180) % 360, 180, rtol=0, atol=1e-10 / math.cos(math.radians(crval[1])))
+    np.testing.assert_allclose(mine[1], dec, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(wave * 1e6, g.wavelengths[pixels[:, 2].astype(int)], rtol=1e-12)
+
+
+def test_axes_and_signs():
+    g = make((150.0, 2.0))
+    x, y = g.sky_to_offsets(*[np.array(v) for v in ([150.0 + 1 / 3600, 150.0], [2.0, 2.0 + 1 / 3600])])
+    np.testing.assert_allclose(x, [-math.cos(math.radians(2.0)), 0.0], atol=1e-6)
+    np.testing.assert_allclose(y, [0.0, 1.0], atol=1e-6)
+    # r turns the axes: a point north of the centre moves towards +x for small positive r
+    x, y = make((150.0, 2.0), angle=30.0).sky_to_offsets(150.0, 2.0 + 1 / 3600)
+    np.testing.assert_allclose([x, y], [0.5, math.sqrt(3) / 2], atol=1e-6)
+    assert np.isnan(g.sky_to_offsets(330.0, -2.0)).all()
+    header = g.header()
+    assert (header["PC1_1"], header["PC2_2"], header["CTYPE3"], header["CUNIT3"]) == (-1.0, 1.0, "WAVE", "um")
+    assert header["CRPIX1"] == 8.0
+    assert header["CRVAL3"] == pytest.approx(4.9004)
+    assert header["CDELT1"] > 0
+    assert g.x[7] == g.y[5] == 0.0
+    assert g.shape == (7, 11, 15)
+    np.testing.assert_allclose(g.wavelength_edges[:-1] + 0.0004, g.wavelengths)
+
+
+def test_make_grid_follows_the_rule():
+    corners = SkyCoord(10.0, 20.0, unit="deg").spherical_offsets_by(
+        *(np.array(v) / 3600 * SkyCoord(0, 0, unit="deg").ra.unit for v in ([2.0, -2.0, 1.0], [1.0, -1.3, 0.2]))
+    )
+    g = make_grid(corners.ra.deg, corners.dec.deg, (4.9, 5.74), 0.13, 0.0008)
+    ra, dec = corners.ra.deg, corners.dec.deg
+    assert g.crval == pytest.approx(((ra.min() + ra.max()) / 2, (dec.min() + dec.max()) / 2), abs=1e-12)
+    x, y = g.sky_to_offsets(ra, dec)
+    assert g.nx == 2 * (math.ceil(np.abs(x).max() / 0.13) + 1) + 1
+    assert g.ny == 2 * (math.ceil(np.abs(y).max() / 0.13) + 1) + 1
+    assert g.crpix == ((g.nx + 1) / 2, (g.ny + 1) / 2)
+    assert np.abs(x).max() < g.x.max()
+    assert g.nz == 1050
+
+
+def test_make_grid_with_centre_and_shape_and_wrap():
+    g = make_grid(
+        [359.9995, 0.0005], [-5.0, -5.001], (10.0, 10.01), 0.17, 0.0013, center=(0.0001, -5.0), shape=(20, 31)
+    )
+    assert g.crval == (0.0001, -5.0)
+    assert (g.ny, g.nx) == (21, 31)
+    g = make_grid([359.9995, 0.0005], [-5.0, -5.001], (10.0, 10.01), 0.17, 0.0013)
+    assert min(g.ra, 360 - g.ra) < 1e-9
+    assert g.nx < 40
+    with pytest.raises(MrsxrError, match="footprint"):
+        make_grid([], [], (10.0, 10.01), 0.17, 0.0013)
+    with pytest.raises(MrsxrError, match="footprint"):
+        make_grid([np.nan], [1.0], (10.0, 10.01), 0.17, 0.0013)
+    with pytest.raises(MrsxrError, match="impossible"):
+        make_grid([1.0], [1.0], (10.0, 9.0), 0.17, 0.0013)
+
+
+@given(crval=CENTRES, angle=st.floats(-180, 180), spread=st.floats(0.5, 6.0))
+def test_every_corner_lies_on_the_grid(crval, angle, spread):
+    corners = CubeGrid(crval, 0.2, 3, 3, 5, 1, 1).offsets_to_sky(
+        spread * np.array([1, -1, 0.3, 0.7]), spread * np.array([0.2, -1, 1, 0.1])
+    )
+    if abs(crval[1]) > 85:
+        return
+    g = make_grid(*corners, (5.0, 6.0), 0.2, 0.5, position_angle=angle)
+    x, y = g.sky_to_pixels(*corners)
+    assert x.min() > 0.5
+    assert y.min() > 0.5
+    assert x.max() < g.nx - 1.5
+    assert y.max() < g.ny - 1.5
+
+
+def test_header_round_trip_and_text_forms():
+    g = make((200.0, -60.0), angle=37.5)
+    for text in (g.header(), g.header().tostring(), g.header().tostring(sep="\n")):
+        back = CubeGrid.from_header(text, shape=g.shape)
+        assert back.crval == g.crval
+        np.testing.assert_allclose(back.position_angle, 37.5)
+        np.testing.assert_allclose(back.wavelengths, g.wavelengths, rtol=1e-14)
+        np.testing.assert_allclose([*back.x, *back.y], [*g.x, *g.y], rtol=0, atol=1e-12)
+    with pytest.raises(MrsxrError, match="NAXIS1"):
+        CubeGrid.from_header(g.header())
+    wrong = g.header()
+    wrong["CTYPE3"] = "WAVE-TAB"
+    with pytest.raises(MrsxrError, match="WAVE-TAB"):
+        CubeGrid.from_header(wrong, shape=g.shape)
+
+
+def cube_of(g: CubeGrid) -> xr.Dataset:
+    data = np.arange(np.prod(g.shape), dtype="f4").reshape(g.shape)
+    attrs = {"level": "cube", "wcs": g.header().tostring(sep="\n")}
+    return xr.Dataset({"flux": (("wavelength", "y", "x"), data)}, coords=g.coords(), attrs=attrs)
+
+
+def test_grid_of_a_cut_cube():
+    g = make((0.0, 10.0), angle=12.0)
+    ds = cube_of(g)
+    assert CubeGrid.of(ds).shape == g.shape
+    cut = CubeGrid.of(ds.isel(x=slice(3, 9), y=slice(2, None), wavelength=slice(4, 6)))
+    assert cut.shape == (2, 9, 6)
+    np.testing.assert_allclose(cut.wavelengths, g.wavelengths[4:6], rtol=1e-13)
+    np.testing.assert_allclose(cut.x, g.x[3:9], atol=1e-12)
+    inner = WCS(cut.header()).wcs_pix2world([[0, 0, 0]], 0)[0]
+    outer = WCS(g.header()).wcs_pix2world([[3, 2, 4]], 0)[0]
+    np.testing.assert_allclose(inner, outer, rtol=1e-12)
+    with pytest.raises(MrsxrError, match="consecutive"):
+        CubeGrid.of(ds.isel(x=slice(None, None, 2)))
+    with pytest.raises(MrsxrError, match="wcs"):
+        CubeGrid.of(ds.drop_attrs())
+
+
+@given(crval=CENTRES, angle=st.floats(-180, 180), i=st.integers(0, 14), j=st.integers(0, 10))
+def test_nearest_pixel(crval, angle, i, j):
+    g = make(crval, angle)
+    ds = cube_of(g)
+    inside = g.offsets_to_sky(g.x[i] + 0.05, g.y[j] - 0.06)
+    assert grid.nearest_pixel(ds, inside) == (j, i)
+    assert grid.nearest_pixel(ds, SkyCoord(*inside, unit="deg")) == (j, i)
+    outside = g.offsets_to_sky(g.x[-1] + 0.07, g.y[j])
+    with pytest.raises(KeyError, match="outside the field"):
+        grid.nearest_pixel(ds, outside)
+
+
+@given(ra=st.sampled_from([0.0, 359.9999, 120.0]), dec=st.floats(-80, 80), roll=st.floats(0, 360))
+def test_footprint_of_the_made_instrument(ra, dec, roll):
+    model, labels = made_model(), made_slice_map()
+    pointing = Pointing(ra, dec, roll, -503.3, -318.9, 1.00002)
+    corner_ra, corner_dec = grid.band_footprint(model, labels, "1A", pointing)
+    assert corner_ra.shape == corner_dec.shape == (4,)
+    lit = labels // 100 == 1
+    from mrsxr.geometry.detector import slicer_grid
+
+    alpha, beta, _ = slicer_grid(model, labels)
+    every = sky.slicer_to_sky(alpha[lit], beta[lit], "1A", model, pointing)
+    near = (every[0] - ra + 180) % 360
+    corner = (corner_ra - ra + 180) % 360
+    np.testing.assert_allclose([corner.min(), corner.max()], [near.min(), near.max()], atol=1e-12)
+    assert (corner_dec.min(), corner_dec.max()) == (every[1].min(), every[1].max())
+    # the box of the whole exposure holds both bands
+    box_ra, box_dec = grid.band_footprint(model, labels, "2A", pointing)
+    box = (box_ra - ra + 180) % 360
+    assert box.min() <= corner.min() + 1e-9
+    assert box.max() >= corner.max() - 1e-9
+    assert box_dec.min() <= corner_dec.min()
+    assert box_dec.max() >= corner_dec.max()
+    angle = grid.slicer_angle("1A", model, pointing)
+    g = make_grid(corner_ra, corner_dec, (5.0, 5.1), 0.13, 0.001, position_angle=angle)
+    x, y = g.sky_to_offsets(*sky.slicer_to_sky([0.0, 2.0], [0.0, 0.0], "1A", model, pointing))
+    # the formula of jwst takes dRA, dDec for plane coordinates: right to a small fraction of a spaxel
+    assert abs(y[1] - y[0]) < 1e-3
+    assert abs(abs(x[1] - x[0]) - 2.0) < 0.03
+
+
+def test_footprint_errors():
+    pointing = Pointing(1.0, 2.0, 3.0, -503.3, -318.9)
+    with pytest.raises(MrsxrError, match="no footprint"):
+        grid.band_footprint(made_model(), np.zeros((5, 1032), int), "1A", pointing)
+    with pytest.raises(MrsxrError, match="no MRS band"):
+        grid.band_footprint(made_model(), made_slice_map(), "5A", pointing)
+
+
+@pytest.mark.shared
+def test_planes_of_real_products(shared_data):
+    with open(shared_data / "cubepar" / "cubepar_flight_values.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 12
+    for row in rows:
+        limits = (float(row["wavemin_um"]), float(row["wavemax_um"]))
+        step = float(row["wave_step_um"])
+        g = make_grid([1.0], [1.0], limits, float(row["spaxel_arcsec"]), step)
+        assert g.nz == int(row["n_planes"])
+        assert g.wavelengths[0] == pytest.approx(float(row["first_plane_um"]), abs=1e-4)
+        stored = make_grid([1.0], [1.0], tuple(np.float32(limits)), float(row["spaxel_arcsec"]), np.float32(step))
+        assert stored.nz == g.nz
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("band", ["short", "medium", "long"])
+def test_real_rotated_header(shared_data, band):
+    path = shared_data / "s3d_ngc7469" / f"NGC7469_ch4-{band}_s3d.fits.gz"
+    header = fits.getheader(path, "SCI")
+    g = CubeGrid.from_header(header)
+    mine = g.header()
+    for key in (
+        "CRPIX1",
+        "CRPIX2",
+        "CRVAL2",
+        "CRVAL3",
+        "CDELT1",
+        "CDELT3",
+        "PC1_1",
+        "PC1_2",
+        "PC2_1",
+        "PC2_2",
+    ):
+        assert mine[key] == pytest.approx(header[key], rel=1e-12)
+    assert (mine["CRVAL1"] - header["CRVAL1"]) % 360 == pytest.approx(0, abs=1e-10)
+    assert mine["PIXAR_SR"] == pytest.approx(header["PIXAR_SR"], rel=1e-5)
+
+
+@pytest.mark.shared
+def test_real_footprint_has_the_size_of_real_products(shared_data):
+    model, labels = real_model(shared_data, "34A"), real_labels(shared_data, "34A")
+    header = fits.getheader(shared_data / "s3d_ngc7469" / "NGC7469_ch4-short_s3d.fits.gz", "SCI")
+    pointing = Pointing(345.8151, 8.8741, 110.0, -503.3, -318.9)
+    corners = grid.band_footprint(model, labels, "4A", pointing, whole_exposure=False)
+    angle = grid.slicer_angle("4A", model, pointing)
+    g = make_grid(*corners, (17.70, 20.95), 0.35, 0.006, position_angle=angle)
+    assert g.nz == header["NAXIS3"]
+    # one exposure; four dithers, half an arcsec each way, add one or two spaxels a side
+    assert header["NAXIS1"] - 6 <= g.nx <= header["NAXIS1"]
+    assert header["NAXIS2"] - 6 <= g.ny <= header["NAXIS2"]
+
+
+#: jwst 3.0.0 with the FLT-9 files and the CDP-8b masks, for this pointing: find_corners_miri, S_REGION and the
+#: grid of set_geometry over S_REGION (spaxel, crval, naxis1 and naxis2; north up, then along alpha), then the angle.
+JWST_POINTING = Pointing(359.99995, 33.97, 110.3, -503.654, -318.742, 1.0000613)
+JWST_CORNERS = {
+    "1A": ([359.99907654884737, 0.0006642103876970396, 0.00012441563467291417, 359.99962167059806],
+           [33.96974577201184, 33.97009972604194, 33.969282868353545, 33.970570706775355]),
+    "3A": ([359.9986305658918, 0.001280113576228814, 0.00020278342827850793, 359.99953268598284],
+           [33.9697683404374, 33.97045457626834, 33.96896505907082, 33.971154929278335]),
+}  # fmt: skip
+JWST_REGION = {
+    "1A": ([359.998807096, 0.000780128, 0.000780128, 359.998807096],
+           [33.969175354, 33.969175354, 33.970763908, 33.970763908]),
+    "3A": ([359.998015423, 0.001280114, 0.001280114, 359.998015423],
+           [33.968513031, 33.968513031, 33.971242911, 33.971242911]),
+}  # fmt: skip
+JWST_GRID = {
+    "1A": (0.13, (359.999793612, 33.969969631), (49, 47), (65, 65), -61.275996935056014),
+    "3A": (0.35, (359.99964776850004, 33.969877971), (31, 33), (41, 41), -62.153067846304054),
+}
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("band", ["1A", "3A"])
+def test_footprint_and_grid_equal_jwst(shared_data, band):
+    setting = "12A" if band == "1A" else "34A"
+    model, labels = real_model(shared_data, setting), real_labels(shared_data, setting)
+    corners = grid.band_footprint(model, labels, band, JWST_POINTING)
+    np.testing.assert_allclose(corners, JWST_CORNERS[band], rtol=0, atol=1e-12)
+    box = grid.band_footprint(model, labels, band, JWST_POINTING, whole_exposure=True)
+    np.testing.assert_allclose(box, JWST_REGION[band], rtol=0, atol=6e-10)
+    spaxel, crval, north_up, along, angle = JWST_GRID[band]
+    assert grid.slicer_angle(band, model, JWST_POINTING) == pytest.approx(angle, abs=1e-8)
+    for r, shape in ((0.0, north_up), (angle, along)):
+        g = make_grid(*box, (5.0, 5.7), spaxel, 0.001, position_angle=r)
+        assert (g.nx, g.ny) == shape
+        np.testing.assert_allclose(g.crval, crval, rtol=0, atol=1e-9)

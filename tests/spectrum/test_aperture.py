@@ -1,0 +1,108 @@
+"""Apertures: overlaps, clipping, centre, radii, corrections."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from astropy.stats import sigma_clipped_stats
+from photutils.aperture import CircularAperture
+
+from mrsxr import mrs
+from mrsxr.errors import MrsxrError, MrsxrWarning
+from mrsxr.spectrum import aperture
+from mrsxr.spectrum._aperture_kernels import circle_overlap, clip_limits
+
+
+@pytest.mark.parametrize(("method", "subpixels"), [("exact", 0), ("subpixel", 10)])
+@pytest.mark.parametrize(("x", "y", "r"), [(10.3, 9.7, 4.2), (10, 9, 0.3), (10.49, 9.51, 0.9), (1.2, 0.1, 6.6)])
+def test_overlap_equals_photutils(method, subpixels, x, y, r):
+    shape = (20, 21)
+    expected = CircularAperture((x, y), r).to_mask(method=method, subpixels=10).to_image(shape)
+    found = np.array([[circle_overlap(i - x, j - y, r, subpixels) for i in range(21)] for j in range(20)])
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_overlap_of_the_whole_plane_and_of_nothing():
+    assert circle_overlap(3.0, 4.0, np.inf, 0) == 1.0
+    assert circle_overlap(0.0, 0.0, 0.0, 0) == 0.0
+    assert circle_overlap(0.0, 0.0, 0.1, 0) == pytest.approx(np.pi * 0.01, rel=1e-12)
+
+
+def test_clipping_equals_astropy():
+    values = np.random.default_rng(2).normal(10, 1, 300)
+    values[:12] += np.linspace(3, 60, 12)
+    mean, _, std = sigma_clipped_stats(values, sigma=3, maxiters=5)
+    np.testing.assert_allclose(clip_limits(values, 3.0, 5), (mean - 3 * std, mean + 3 * std), rtol=1e-12)
+
+
+def gaussian(shape, x, y, fwhm, flux=100.0):
+    j, i = np.indices(shape)
+    return flux * np.exp(-4 * np.log(2) * ((i - x) ** 2 + (j - y) ** 2) / fwhm**2)
+
+
+@pytest.mark.parametrize(("x", "y"), [(12.31, 15.77), (5.0, 20.5), (16.49, 9.02)])
+def test_source_is_found_to_a_twentieth_of_a_spaxel(x, y):
+    rng = np.random.default_rng(1)
+    image = 20 + gaussian((31, 27), x, y, 2.6) + rng.normal(0, 0.5, (31, 27))
+    image[:3] = image[:, :3] = image[-3:] = np.nan
+    image[8, 4] = np.nan
+    found = aperture.find_source(image, 2.4)
+    assert np.hypot(found[0] - x, found[1] - y) < 0.05
+
+
+def test_source_beside_the_missing_edge_is_not_pulled_inside():
+    image = 5 + gaussian((25, 25), 4.6, 12.2, 2.6)
+    image[:, :4] = np.nan
+    found = aperture.find_source(image, 2.6)
+    assert np.hypot(found[0] - 4.6, found[1] - 12.2) < 0.05
+
+
+def test_noise_and_emptiness_have_no_source():
+    rng = np.random.default_rng(3)
+    assert aperture.find_source(rng.normal(0, 1, (25, 25)), 2.5) is None
+    assert aperture.find_source(np.full((25, 25), np.nan), 2.5) is None
+
+
+def test_radii_by_rule_and_by_reference():
+    wave = np.array([5.0, 10.0, 28.0])
+    radius, inner, outer = aperture.aperture_radii(wave, None, 1.5)
+    np.testing.assert_allclose(radius, 1.5 * mrs.psf_fwhm(wave))
+    assert (inner > radius).all()
+    assert (outer > inner).all()
+    table = xr.Dataset(
+        {
+            "radius": ("wavelength", [1.0, 2.0]),
+            "inner_background": ("wavelength", [2.0, 3.0]),
+            "outer_background": ("wavelength", [3.0, 4.5]),
+        },
+        {"wavelength": [5.0, 10.0]},
+    )
+    radius, inner, outer = aperture.aperture_radii(np.array([5.0, 7.5, 11.0]), table, 3.0)
+    np.testing.assert_allclose(radius, np.array([1.0, 1.5, 2.2]) * 1.5)
+    np.testing.assert_allclose(inner, [2.0, 2.5, 3.2])
+    np.testing.assert_allclose(outer, [3.0, 3.75, 4.8])
+    with pytest.raises(MrsxrError, match="radius_factor"):
+        aperture.aperture_radii(wave, None, 0.0)
+
+
+@pytest.fixture
+def apcorr():
+    return xr.Dataset(
+        {
+            "radius": (("aperture", "wavelength"), [[0.5, 1.0], [1.0, 2.0]]),
+            "correction": (("aperture", "wavelength"), [[1.4, 1.6], [1.2, 1.3]]),
+        },
+        {"wavelength": [5.0, 10.0]},
+        {"ref_id": "apcorr_made.asdf"},
+    )
+
+
+def test_correction_is_linear_in_wavelength_and_radius(apcorr):
+    found = aperture.aperture_correction(np.array([5.0, 7.5, 10.0]), np.array([0.75, 0.75, 2.0]), apcorr)
+    np.testing.assert_allclose(found, [1.3, 1.5, 1.3])
+
+
+@pytest.mark.parametrize(("wave", "radius", "expected"), [(4.0, 1.0, 1.2), (12.0, 1.0, 1.6), (5.0, 9.0, 1.2)])
+def test_correction_is_clamped_with_a_warning(apcorr, wave, radius, expected):
+    with pytest.warns(MrsxrWarning, match="outside"):
+        found = aperture.aperture_correction(np.array([wave]), np.array([radius]), apcorr)
+    np.testing.assert_allclose(found, [expected])

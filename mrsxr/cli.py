@@ -161,18 +161,12 @@ def _references_of_crds():
 
 
 def _picture(source: Path, result, redshift: float | None) -> Path:
-    from . import plot
-    from .io import find_files, load
+    from .demo import draw
+    from .io import find_files
 
-    files = sorted(result.files.get("cube", [])) or [f.path for f in find_files(str(source)) if f.product == "s3d"]
-    cal = load(sorted(result.files["cal"])[0]) if result.files.get("cal") else None
-    spectrum = load(result.files["stitched"][1])
-    figure = plot.summary(
-        cal, [load(f) for f in files], spectrum, redshift=redshift, title=str(spectrum.attrs.get("target", ""))
-    )
+    cubes = [f.path for f in find_files(str(source)) if f.product == "s3d"] if not result.files.get("cube") else []
     path = result.out / "stage3" / f"{result.files['stitched'][1].stem}.png"
-    plot.save_figure(figure, path)
-    return path
+    return draw(result, path, cubes=cubes, redshift=redshift, title=source.name)
 
 
 def _tell_files(result) -> None:

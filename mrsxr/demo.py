@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from . import plot
 from .errors import MrsxrError
 from .io import load
 from .mrs import BANDS, resolving_power
@@ -104,7 +105,10 @@ def demo(
         refs=References(simulation.reference_folder), workers=workers, reporter=reporter,
     )  # fmt: skip
     checks = compare(simulation, result)
-    picture = _draw(out, simulation, result)
+    picture = draw(
+        result, out / "mrsxr_demo.png", redshift=float(simulation.sources.redshift[0]),
+        title=f"{simulation.sources.attrs['target']}: simulated and reduced by mrsxr",
+    )  # fmt: skip
     return DemoResult(simulation, result, checks, picture)
 
 
@@ -208,16 +212,30 @@ def measure_line(spectrum: xr.Dataset, centre: float, half_width: float) -> tupl
     return float(np.sum(excess) * step), float(np.sum(excess * wavelength[inside]) / np.sum(excess))
 
 
-def _draw(out: Path, simulation: Simulation, result: RunResult) -> Path:
-    from . import plot
+def draw(
+    result: RunResult, path: Path, *, cubes: Sequence[Path] = (), redshift: float | None = None, title: str
+) -> Path:
+    """Draw the one picture of a run: a detector image, a cube a channel with the aperture, the whole spectrum.
 
-    cubes = [load(path) for path in sorted(result.files.get("cube", []))]
-    spectrum = load(result.files["stitched"][1]) if result.files.get("stitched") else None
+    Parameters
+    ----------
+    result : RunResult
+    path : path
+        PNG to write.
+    cubes : sequence of path, optional
+        Cubes that the run began with, where it made none.
+    redshift : float, optional
+        Marks the lines.
+    title : str
+
+    Returns
+    -------
+    Path
+    """
+    images = [load(p) for p in sorted(result.files.get("cube", [])) or cubes]
+    spectra = [load(p) for p in result.files.get("spectrum", [])]
+    aperture = {str(s.attrs["band"]): (s.attrs["aperture_ra"], s.attrs["aperture_dec"]) for s in spectra}
+    whole = load(result.files["stitched"][1]) if result.files.get("stitched") else None
     cal = load(sorted(result.files["cal"])[0]) if result.files.get("cal") else None
-    redshift = float(simulation.sources.redshift[0])
-    title = f"{simulation.sources.attrs['target']}: simulated and reduced by mrsxr"
-    figure = plot.summary(cal, cubes, spectrum, redshift=redshift, title=title)
-    path = out / "mrsxr_demo.png"
-    plot.save_figure(figure, path)
-    (out / "checks.json").write_text(json.dumps({"failed": result.failed, "seconds": result.seconds}, indent=1))
-    return path
+    figure = plot.summary(cal, images, whole, redshift=redshift, title=title, aperture=aperture or None)
+    return plot.save_figure(figure, path)

@@ -12,16 +12,6 @@ from mrsxr.geometry import detector
 from mrsxr.schema import SLICE_COORDS, WCS_VARIABLES
 from mrsxr.step import step
 
-FROM_DISTORTION = (
-    "alpha_coefficients",
-    "alpha_x_shift",
-    "slice_beta",
-    "slice_width",
-    "v2_coefficients",
-    "v3_coefficients",
-)
-FROM_SPECWCS = ("wavelength_coefficients", "wavelength_x_shift")
-
 
 @step(needs=("rate", "cal"))
 def assign_wcs(
@@ -50,9 +40,7 @@ def assign_wcs(
     -----
     Reference-file types DISTORTION, SPECWCS, REGIONS. The grids are computed once for each set of files.
     """
-    model = xr.merge(
-        [distortion[list(FROM_DISTORTION)], specwcs[list(FROM_SPECWCS)]], compat="no_conflicts", join="exact"
-    ).load()
+    model = detector.coordinate_model(distortion, specwcs).load()
     labels = detector.derive_slice_map(distortion, specwcs) if regions is None else detector.slice_map(regions)
     rows, columns = ds.y.values, ds.x.values
     labels = labels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -77,7 +65,7 @@ class _Key:
     def __init__(self, model: xr.Dataset, labels: np.ndarray, origin: tuple[int, int]):
         self.model, self.labels, self.origin = model, labels, origin
         digest = hashlib.blake2b(labels.tobytes())
-        for name in sorted(model.variables):
+        for name in sorted(spec.name for spec in WCS_VARIABLES):
             digest.update(name.encode() + np.asarray(model[name].values).tobytes())  # type: ignore[union-attr]
         digest.update(repr((labels.shape, origin)).encode())
         self.digest = digest.digest()

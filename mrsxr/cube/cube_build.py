@@ -355,6 +355,7 @@ def _cube_attrs(ds: xr.Dataset, band: str, grid: CubeGrid) -> dict:
         "source_type": str(sci.get("SRCTYPE") or primary.get("SRCTYPE") or primary.get("SRCTYAPT") or "UNKNOWN"),
         "exposures": json.dumps([str(name) for name in ds["exposure"].values]),
         "background": int(ds.attrs.get("background", 0)),
+        "fits_header": str(ds["fits_header"].values[0]),
     }
     for name, keyword in (("target_ra", "TARG_RA"), ("target_dec", "TARG_DEC")):
         value = primary.get(keyword, sci.get(keyword))

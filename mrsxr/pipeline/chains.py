@@ -184,6 +184,8 @@ def make_spectrum(
     if refs is not None and kind == "POINT":
         extract1d = optional(refs, "extract1d", ds, "the radius is radius_factor times the FWHM")
         apcorr = optional(refs, "apcorr", ds, "the flux is not corrected for the aperture")
+    elif kind == "POINT":
+        warnings.warn("no reference files: the flux is not corrected for the aperture", MrsxrWarning, stacklevel=2)
     subtracted = any(entry["step"].endswith("subtract_master_background") for entry in read_history(ds))
     background = config.background
     if background == "auto":

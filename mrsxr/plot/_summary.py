@@ -53,7 +53,7 @@ def summary(
     Returns
     -------
     Figure
-        14 x 8 inch with both rows, lower with one.
+        14 x 8 inch for three panels and more above a spectrum; other heights where there is less to show.
     """
     exposures, all_cubes = _datasets(cal_or_rate), _datasets(cubes)
     chosen = _choose(all_cubes)

@@ -72,7 +72,7 @@ def _clipped_median(values, n):
 
 
 @njit(cache=True, nogil=True)
-def _flag_iteratively(diffs, n_diffs, n_integration, read_variance, thresholds, work, jump):
+def _flag_iteratively(diffs, n_diffs, read_variance, thresholds, work, jump):
     """Flag the largest ratio above its threshold, leave it out, repeat. diffs are absolute; NaN is unusable."""
     for _ in range(n_diffs):
         n = 0
@@ -122,10 +122,41 @@ def _gather_differences(sci, group_dq, gain, d, y, x0, width, tile, diffs, work,
 
 
 @njit(cache=True, nogil=True)
+def _write_tile(diffs, m, sigma, jump, threshold, neighbours, group_dq, d, y, x0, width, out_dq, out_spread):
+    """Write flags and neighbour marks of a tile; jumps by ratio, or by ``jump`` where threshold is NaN."""
+    n_integration, n_group = group_dq.shape[1], group_dq.shape[2]
+    given = np.isnan(threshold)
+    for i in range(n_integration):
+        for t in range(width):
+            out_dq[d, i, 0, y, x0 + t] = group_dq[d, i, 0, y, x0 + t]
+            out_spread[d, i, 0, y, x0 + t] = False
+        for g in range(n_group - 1):
+            k = i * (n_group - 1) + g
+            for t in range(width):
+                ratio = abs(diffs[k, t] - m[t]) / sigma[t]
+                hit = jump[k, t] if given else ratio > threshold
+                flags = group_dq[d, i, g + 1, y, x0 + t]
+                out_dq[d, i, g + 1, y, x0 + t] = flags | np.uint8(4) if hit else flags
+                out_spread[d, i, g + 1, y, x0 + t] = hit and ratio > neighbours[0] and ratio < neighbours[1]
+
+
+@njit(cache=True, nogil=True)
+def _find_iteratively(diffs, read_variance, thresholds, t, buffers, jump):
+    """Set column t of jump by the iterative test."""
+    column, work, flagged = buffers
+    n_diffs = diffs.shape[0]
+    for k in range(n_diffs):
+        column[k] = abs(diffs[k, t])
+        flagged[k] = False
+    _flag_iteratively(column, n_diffs, read_variance, thresholds, work, flagged)
+    for k in range(n_diffs):
+        jump[k, t] = flagged[k]
+
+
+@njit(cache=True, nogil=True)
 def _find_jumps(sci, group_dq, read_noise, gain, thresholds, single_pass, neighbours, pairs, out_dq, out_spread):
     n_dither, n_integration, n_group, n_y, n_x = sci.shape
-    n_step = n_group - 1
-    n_diffs = n_integration * n_step
+    n_diffs = n_integration * (n_group - 1)
     tile = np.full((n_group, TILE), np.nan, dtype=np.float32)
     diffs = np.empty((n_diffs, TILE), dtype=np.float32)
     ordered = np.empty((n_diffs, TILE), dtype=np.float32)
@@ -133,9 +164,12 @@ def _find_jumps(sci, group_dq, read_noise, gain, thresholds, single_pass, neighb
     count = np.zeros(TILE, dtype=np.int64)
     m = np.empty(TILE, dtype=np.float32)
     sigma = np.empty(TILE, dtype=np.float32)
-    column = np.empty(n_diffs, dtype=np.float32)
-    work = np.empty(n_diffs, dtype=np.float32)
-    flagged = np.zeros(n_diffs, dtype=np.bool_)
+    buffers = (
+        np.empty(n_diffs, dtype=np.float32),
+        np.empty(n_diffs, dtype=np.float32),
+        np.zeros(n_diffs, dtype=np.bool_),
+    )
+    threshold = thresholds[0] if single_pass else np.float32(np.nan)
     for d in range(n_dither):
         for y in range(n_y):
             for x0 in range(0, n_x, TILE):
@@ -149,24 +183,8 @@ def _find_jumps(sci, group_dq, read_noise, gain, thresholds, single_pass, neighb
                     if not sigma[t] > 0:
                         sigma[t] = np.nan
                     if not single_pass:
-                        for k in range(n_diffs):
-                            column[k] = abs(diffs[k, t])
-                            flagged[k] = False
-                        _flag_iteratively(column, n_diffs, n_integration, r * r, thresholds, work, flagged)
-                        for k in range(n_diffs):
-                            jump[k, t] = flagged[k]
-                for i in range(n_integration):
-                    for t in range(width):
-                        out_dq[d, i, 0, y, x0 + t] = group_dq[d, i, 0, y, x0 + t]
-                        out_spread[d, i, 0, y, x0 + t] = False
-                    for g in range(n_step):
-                        k = i * n_step + g
-                        for t in range(width):
-                            ratio = abs(diffs[k, t] - m[t]) / sigma[t]
-                            hit = ratio > thresholds[0] if single_pass else jump[k, t]
-                            flags = group_dq[d, i, g + 1, y, x0 + t]
-                            out_dq[d, i, g + 1, y, x0 + t] = flags | np.uint8(4) if hit else flags
-                            out_spread[d, i, g + 1, y, x0 + t] = hit and ratio > neighbours[0] and ratio < neighbours[1]
+                        _find_iteratively(diffs, r * r, thresholds, t, buffers, jump)
+                _write_tile(diffs, m, sigma, jump, threshold, neighbours, group_dq, d, y, x0, width, out_dq, out_spread)
 
 
 @njit(cache=True, nogil=True)

@@ -166,14 +166,68 @@ def _fit_one(tile, tile_dq, i, t, good, any_flag, n_group, tg, g, rn, median, da
     return flags, saturated > 0
 
 
+@njit(cache=True, nogil=True)
+def _suppress_single_groups(tile_dq, good, any_flag):
+    """Flag every group of an integration that has a single good one."""
+    n_integration, n_group = tile_dq.shape[:2]
+    for i in range(n_integration):
+        for t in range(TILE):
+            if good[i, t] == 1:
+                good[i, t] = 0
+                any_flag[i, t] |= np.uint8(1)
+                for k in range(n_group):
+                    tile_dq[i, k, t] |= np.uint8(1)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _combine(base, flags_all, n_bad, n_sat, n_integration, total_r, total_p, total_slope):
+    """Return rate, var_p, var_r, flags of a pixel from the sums over its integrations."""
+    flags = base | flags_all
+    slope = total_slope / total_r if total_r > 0.0 else np.nan
+    if n_bad == n_integration or np.isnan(slope):
+        flags |= np.uint32(1)
+    if (flags & 1) != 0 or n_sat == n_integration or (base & 2) != 0:
+        return np.nan, 0.0, 0.0, flags
+    return slope, _inverse(total_p), _inverse(total_r), flags
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fit_pixel(tiles, t, x, y, d, base, tg, g, rn, median, dark, tables, offsets, buffers, sums, ints):
+    """Fit the integrations of pixel t of the tile, write them where asked for, and return the combined pixel."""
+    tile, tile_dq, good, any_flag = tiles
+    rate_i, var_p_i, var_r_i, dq_i = ints
+    n_integration, n_group = tile_dq.shape[:2]
+    total_r = total_p = total_slope = 0.0
+    flags_all = np.uint32(0)
+    n_bad = n_sat = 0
+    for i in range(n_integration):
+        flags_i, saturated = _fit_one(
+            tile, tile_dq, i, t, good[i, t], any_flag[i, t], n_group, tg, g, rn, median, dark, tables, offsets, buffers,
+            sums,
+        )  # fmt: skip
+        flags_i |= base
+        n_bad += 1 if flags_i & 1 else 0
+        n_sat += 1 if flags_i & 2 else 0
+        total_r += sums[0]
+        total_p += sums[1]
+        total_slope += sums[3]
+        flags_out = flags_i | np.uint32(2 if saturated else 0)
+        flags_all |= flags_out & np.uint32(38)
+        if rate_i.size > 0:
+            invalid = (flags_i & 3) != 0
+            rate_i[d, i, y, x] = np.nan if invalid else sums[3] / sums[0]
+            var_p_i[d, i, y, x] = 0.0 if invalid else _inverse(sums[1])
+            var_r_i[d, i, y, x] = 0.0 if invalid else _inverse(sums[0])
+            dq_i[d, i, y, x] = flags_out
+    return _combine(base, flags_all, n_bad, n_sat, n_integration, total_r, total_p, total_slope)
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def _fit_ramps(
     sci, group_dq, pixel_dq, read_noise, gain, tg, dark, suppress_one, tables, offsets, pairs, rate, var_p, var_r,
     out_dq, ints,
 ):  # fmt: skip
     n_dither, n_integration, n_group, n_y, n_x = sci.shape
-    rate_i, var_p_i, var_r_i, dq_i = ints
-    want_ints = rate_i.size > 0
     tile = np.zeros((n_integration, n_group, TILE), dtype=np.float32)
     tile_dq = np.zeros((n_integration, n_group, TILE), dtype=np.uint8)
     good = np.zeros((n_integration, TILE), dtype=np.int64)
@@ -186,19 +240,14 @@ def _fit_ramps(
         np.empty(size), np.empty(size, dtype=np.uint8), np.empty(size, dtype=np.int64), np.empty(size, dtype=np.int64)
     )  # fmt: skip
     sums = np.zeros(4)
+    tiles = (tile, tile_dq, good, any_flag)
     for d in range(n_dither):
         for y in range(n_y):
             for x0 in range(0, n_x, TILE):
                 width = min(TILE, n_x - x0)
                 _gather_tile(sci, group_dq, d, y, x0, width, tile, tile_dq, good, any_flag)
                 if suppress_one:
-                    for i in range(n_integration):
-                        for t in range(width):
-                            if good[i, t] == 1:
-                                good[i, t] = 0
-                                any_flag[i, t] |= np.uint8(1)
-                                for k in range(n_group):
-                                    tile_dq[i, k, t] |= np.uint8(1)
+                    _suppress_single_groups(tile_dq, good, any_flag)
                 _median_rates(tile, tile_dq, n_integration, n_group, tg, pairs, ordered, count, median)
                 for t in range(width):
                     x = x0 + t
@@ -207,39 +256,9 @@ def _fit_ramps(
                     base = pixel_dq[d, y, x]
                     if not g > 0.0:
                         base |= np.uint32(524288 | 1)
-                    total_r = total_p = total_slope = 0.0
-                    flags_all = np.uint32(0)
-                    n_bad = n_sat = 0
-                    for i in range(n_integration):
-                        flags_i, saturated = _fit_one(
-                            tile, tile_dq, i, t, good[i, t], any_flag[i, t], n_group, tg, g, rn, median[t], dark,
-                            tables, offsets, buffers, sums,
-                        )  # fmt: skip
-                        flags_i |= base
-                        n_bad += 1 if flags_i & 1 else 0
-                        n_sat += 1 if flags_i & 2 else 0
-                        total_r += sums[0]
-                        total_p += sums[1]
-                        total_slope += sums[3]
-                        flags_out = flags_i | np.uint32(2 if saturated else 0)
-                        flags_all |= flags_out & np.uint32(38)
-                        if want_ints:
-                            invalid = (flags_i & 3) != 0
-                            rate_i[d, i, y, x] = np.nan if invalid else sums[3] / sums[0]
-                            var_p_i[d, i, y, x] = 0.0 if invalid else _inverse(sums[1])
-                            var_r_i[d, i, y, x] = 0.0 if invalid else _inverse(sums[0])
-                            dq_i[d, i, y, x] = flags_out
-                    flags = base | flags_all
-                    if n_bad == n_integration:
-                        flags |= np.uint32(1)
-                    slope = total_slope / total_r if total_r > 0.0 else np.nan
-                    if np.isnan(slope):
-                        flags |= np.uint32(1)
-                    invalid = (flags & 1) != 0 or n_sat == n_integration or (base & 2) != 0
-                    rate[d, y, x] = np.nan if invalid else slope
-                    var_p[d, y, x] = 0.0 if invalid else _inverse(total_p)
-                    var_r[d, y, x] = 0.0 if invalid else _inverse(total_r)
-                    out_dq[d, y, x] = flags
+                    rate[d, y, x], var_p[d, y, x], var_r[d, y, x], out_dq[d, y, x] = _fit_pixel(
+                        tiles, t, x, y, d, base, tg, g, rn, median[t], dark, tables, offsets, buffers, sums, ints
+                    )
 
 
 def weight_tables(n_group):

@@ -118,9 +118,7 @@ def as_array(values: Any, dtype: str, ndim: int | tuple[int, ...], what: str) ->
     return array
 
 
-def dq_hdus(
-    dq: Any, shape: tuple[int, ...], *, leading: int | None = None
-) -> list[fits.hdu.base.ExtensionHDU]:
+def dq_hdus(dq: Any, shape: tuple[int, ...], *, leading: int | None = None) -> list[fits.hdu.base.ExtensionHDU]:
     """Return the HDUs DQ and DQ_DEF of a flag plane in standard bits.
 
     Parameters
@@ -173,9 +171,7 @@ def table_hdu(
     wanted = [key.upper() for key in layout]
     if set(given) != set(wanted):
         wrong = sorted(set(given) ^ set(wanted))
-        raise ReferenceFileError(
-            f"table {name} needs the columns {', '.join(wanted)}; '{wrong[0]}' does not fit"
-        )
+        raise ReferenceFileError(f"table {name} needs the columns {', '.join(wanted)}; '{wrong[0]}' does not fit")
     if len({len(value) for value in given.values()}) > 1:
         raise ReferenceFileError(f"columns of table {name} differ in length")
     dtype, arrays = [], {}

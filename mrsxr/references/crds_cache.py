@@ -55,10 +55,10 @@ SELECTED_BY: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 #: Other types that a pipeline may ask for MIRI exposures, and the steps and pipelines with parameter files.
 _OTHER_TYPES = """
-    abvegaoffset all amplifier area barshadow bkg camera collimator dflat disperser drizpars fflat
-    filteroffset fore fpa ifufore ifupost ifuslicer lastframe msa msaoper nrm ote pastasoss pathloss
-    persat pictureframe psf psfmask refpix resol sflat sirskernel speckernel specprofile straymask
-    superbias throughput trapdensity trappars tsophot v2v3 wavecorr wcsregions
+    abvegaoffset all amplifier area barshadow bkg camera chromcorr collimator dflat disperser drizpars
+    fflat filteroffset fore fpa ifufore ifupost ifuslicer lastframe msa msaoper nrm ote pastasoss
+    pathloss persat pictureframe psf psfmask refpix resol sflat sirskernel speckernel specprofile
+    straymask superbias throughput trapdensity trappars tsophot v2v3 wavecorr wcsregions
 """.split()
 _STEPS = """
     adaptivetracemodel alignrefs amianalyze amiaverage aminormalize assignmtwcs assignwcs background
@@ -74,9 +74,7 @@ _STEPS = """
 _PIPELINES = "ami3 coron3 dark detector1 guider image2 image3 linear spec2 spec3 tso3".split()
 
 
-def build_crds_cache(
-    reference_folder: str | os.PathLike[str], cache_folder: str | os.PathLike[str]
-) -> dict[str, str]:
+def build_crds_cache(reference_folder: str | os.PathLike[str], cache_folder: str | os.PathLike[str]) -> dict[str, str]:
     """Lay the reference files of a folder out as an offline CRDS cache.
 
     Parameters

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,8 @@ def read_known(facts: ReferenceFacts, *, rows: Rows = RAMP_ROWS_MAX, window: Win
     path, kind = facts.path, facts.kind
     try:
         if kind in _DISTORTION_READERS:
-            return _cut(_with_attrs(_DISTORTION_READERS[kind](path), facts, {}), window)
+            geometry = _read_geometry(kind, path, path.stat().st_mtime_ns)
+            return _cut(_with_attrs(geometry, facts, {}), window)
         if kind in _TREE_READERS:
             if not is_asdf(path):
                 raise ReferenceFileError(f"{path}: expected an ASDF file for {kind}, found FITS")
@@ -163,6 +165,12 @@ def read_known(facts: ReferenceFacts, *, rows: Rows = RAMP_ROWS_MAX, window: Win
     except InputFileError as error:
         raise ReferenceFileError(f"{error} (reference file of kind {kind})") from error
     return _with_attrs(ds, facts, attrs)
+
+
+@lru_cache(maxsize=8)
+def _read_geometry(kind: str, path: Path, _changed: int) -> xr.Dataset:
+    """Read a geometry file once for all exposures of a setting: building its models takes most of a second."""
+    return _DISTORTION_READERS[kind](path)
 
 
 def _with_attrs(ds: xr.Dataset, facts: ReferenceFacts, more: Mapping[str, Any]) -> xr.Dataset:

@@ -91,9 +91,7 @@ def write_mrsptcorr(path, tables: Mapping[str, Mapping[str, Any]], header: Heade
     Path of the file
     """
     _known(tables, MRSPTCORR_COLUMNS, "mrsptcorr")
-    hdus = [
-        table_hdu(name, columns, MRSPTCORR_COLUMNS[name], MRSPTCORR_UNITS) for name, columns in tables.items()
-    ]
+    hdus = [table_hdu(name, columns, MRSPTCORR_COLUMNS[name], MRSPTCORR_UNITS) for name, columns in tables.items()]
     return write_fits_file(path, primary_header(header, "mrsptcorr", "MirMrsPtCorrModel"), hdus)
 
 
@@ -273,9 +271,7 @@ def write_apcorr(path, wavelength, radius, correction, header: Header, *, correc
     waves = as_array(wavelength, "float32", 1, "wavelength")
     radii = as_array(radius, "float32", 2, "radius")
     values = as_array(correction, "float32", 2, "correction")
-    errors = (
-        np.zeros_like(values) if correction_err is None else as_array(correction_err, "float32", 2, "error")
-    )
+    errors = np.zeros_like(values) if correction_err is None else as_array(correction_err, "float32", 2, "error")
     if not radii.shape == values.shape == errors.shape == (len(radii), len(waves)):
         raise ReferenceFileError(
             f"apcorr: radius {radii.shape} and correction {values.shape} must be (aperture, {len(waves)})"
@@ -288,9 +284,7 @@ def write_apcorr(path, wavelength, radius, correction, header: Header, *, correc
     return write_asdf_file(path, {"meta": meta, "apcorr_table": table})
 
 
-def write_emicorr(
-    path, frequencies: Mapping[str, Any], subarray_cases: Mapping[str, Any], header: Header
-) -> Path:
+def write_emicorr(path, frequencies: Mapping[str, Any], subarray_cases: Mapping[str, Any], header: Header) -> Path:
     """Write the waveforms of the electromagnetic interference (``EmiModel``, ASDF).
 
     Parameters

@@ -165,9 +165,7 @@ def write_dark(path, dark, header: Header, *, dq=None, average_dark_current: flo
         n_groups=data.shape[1], n_frames=1, group_gap=0,
     )  # fmt: skip
     primary["AVDRKCUR"] = (float(average_dark_current), "average dark current [e/s]")
-    return write_fits_file(
-        path, primary, [_sci(data, BUNIT="DN"), *dq_hdus(dq, data.shape, leading=data.shape[0])]
-    )
+    return write_fits_file(path, primary, [_sci(data, BUNIT="DN"), *dq_hdus(dq, data.shape, leading=data.shape[0])])
 
 
 def write_reset(path, reset, header: Header, *, dq=None) -> Path:
@@ -330,11 +328,7 @@ def write_photom(
     Path of the file
     """
     data = as_array(conversion, "float32", 2, "conversion")
-    err = (
-        np.zeros_like(data)
-        if conversion_err is None
-        else as_array(conversion_err, "float32", 2, "conversion error")
-    )
+    err = np.zeros_like(data) if conversion_err is None else as_array(conversion_err, "float32", 2, "conversion error")
     area = np.broadcast_to(np.asarray(pixel_area, "float32"), data.shape)
     median_area = float(np.nanmedian(area))
     primary = primary_header(header, "photom", "MirMrsPhotomModel", shape=data.shape)
@@ -347,9 +341,7 @@ def write_photom(
                    "t0": (59700.0, 59700.0)}  # fmt: skip
         for channel in (1, 2, 3, 4):
             columns = time_law.get(channel, neutral)
-            hdus.append(
-                table_hdu(f"TIMECOEFF_POWERLAW_CH{channel}", columns, PHOTOM_TIME_COLUMNS, {"BINWAVE": "um"})
-            )
+            hdus.append(table_hdu(f"TIMECOEFF_POWERLAW_CH{channel}", columns, PHOTOM_TIME_COLUMNS, {"BINWAVE": "um"}))
     return write_fits_file(path, primary, hdus)
 
 

@@ -19,7 +19,7 @@ from .scene import Scene
 
 BLOCK_ROWS = 64
 _FIRST_GROUP = -40.0  # DN, the first group of the first integration lies low
-_DECAY = (-20.0, 0.6)  # DN and groups, reset switch charge decay of later integrations
+_DECAY = (-20.0, 0.45)  # DN and groups, reset switch charge decay of later integrations
 _LAST_GROUP = 35.0  # DN, the last group is read while the pixel is reset
 _FULL_WELL = 1.03  # of the saturation threshold
 _RESET_NOISE = 25.0  # DN

@@ -7,6 +7,7 @@ Documentation (fields of view); each is a smooth function of slice number, so th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -291,6 +292,7 @@ def _pad(coefficients: np.ndarray, n: int = N_POWERS) -> np.ndarray:
     return out
 
 
+@lru_cache(maxsize=256)
 def _slice_model(band: str, number: int) -> dict:
     """Return the forward and inverse polynomials of one slice."""
     channel = _CHANNELS[int(band[0])]
@@ -322,7 +324,7 @@ def _slice_model(band: str, number: int) -> dict:
 def _invert(alpha, wavelength, x_shift, middle, channel) -> dict:
     """Fit x and y as polynomials in (wavelength - middle, alpha) by least squares on a grid over the slice."""
     reach = 0.5 * channel.field / channel.pixel + 2.0
-    y, along = np.meshgrid(np.linspace(-6, 1029, 60), np.linspace(-reach, reach, 15), indexing="ij")
+    y, along = np.meshgrid(np.linspace(-6, 1029, 32), np.linspace(-reach, reach, 9), indexing="ij")
     t = (y - 511.5) / _HALF
     dx = along - channel.bend * t**2 + channel.lean * t
     a = P.polyval2d(y, dx, alpha).ravel()

@@ -264,7 +264,7 @@ def _finish(out: dict, cube, kind, place, radii, correction, background, apcorr)
     ra, dec = aperture.pixel_to_sky(cube, *place)
     whole = not np.isfinite(radii[:, 0]).any()
     scale = float(cube.attrs["pixel_scale"])
-    attrs: dict[str, str | float] = {
+    facts: dict[str, str | float] = {
         "source_type": kind,
         "aperture_ra": ra,
         "aperture_dec": dec,
@@ -275,4 +275,4 @@ def _finish(out: dict, cube, kind, place, radii, correction, background, apcorr)
         "aperture_correction_ref": str(apcorr.attrs.get("ref_id", "")) if apcorr is not None else "none",
         "pixel_area_sr": scale**2 * ARCSEC2_TO_SR,
     }
-    return xr.Dataset(variables, coords, attrs)
+    return xr.Dataset(variables, coords, facts)

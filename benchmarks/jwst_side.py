@@ -1,0 +1,157 @@
+"""The jwst half of compare_jwst.py; runs in an environment of its own and imports nothing of mrsxr.
+
+    python jwst_side.py steps  UNCAL OUT     every core step of stages 1 and 2 on one exposure, arrays saved as .npy
+    python jwst_side.py speed  UNCAL OUT     the core steps of stage 1, from uncal file to rate file, timed
+    python jwst_side.py cal    OUT UNCAL...  core steps to cal files
+    python jwst_side.py cube   OUT CAL...    cube_build, one cube a band
+"""
+
+import json
+import logging
+import resource
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+
+def stage1():
+    from jwst.dark_current import DarkCurrentStep
+    from jwst.dq_init import DQInitStep
+    from jwst.jump import JumpStep
+    from jwst.lastframe import LastFrameStep
+    from jwst.linearity import LinearityStep
+    from jwst.ramp_fitting import RampFitStep
+    from jwst.saturation import SaturationStep
+
+    return [
+        ("dq_init", DQInitStep),
+        ("saturation", SaturationStep),
+        ("lastframe", LastFrameStep),
+        ("linearity", LinearityStep),
+        ("dark", DarkCurrentStep),
+        ("jump", JumpStep),
+        ("ramp_fit", RampFitStep),
+    ]
+
+
+def stage2():
+    from jwst.assign_wcs import AssignWcsStep
+    from jwst.flatfield import FlatFieldStep
+    from jwst.fringe import FringeStep
+    from jwst.photom import PhotomStep
+
+    return [("assign_wcs", AssignWcsStep), ("flat", FlatFieldStep), ("fringe", FringeStep), ("photom", PhotomStep)]
+
+
+def steps(uncal, out):
+    """Run the core steps; save what each changed."""
+    from stdatamodels.jwst import datamodels as dm
+
+    model = dm.RampModel(uncal)
+    seconds = {}
+    for name, step in stage1():
+        start = time.process_time()
+        result = step.call(model)
+        seconds[name] = time.process_time() - start
+        if name == "ramp_fit":
+            model = result[0]
+            break
+        model = result
+        if name in ("linearity", "dark"):
+            np.save(out / f"{name}_sci.npy", model.data)
+        if name in ("dq_init", "saturation", "lastframe", "jump"):
+            np.save(out / f"{name}_group_dq.npy", model.groupdq)
+        np.save(out / f"{name}_pixel_dq.npy", model.pixeldq)
+    _save_image(model, "ramp_fit", out)
+    for name, step in stage2():
+        start = time.process_time()
+        model = step.call(model)
+        seconds[name] = time.process_time() - start
+        _save_image(model, name, out)
+        if name == "assign_wcs":
+            _save_wcs(model, out)
+    return {"cpu_by_step": seconds}
+
+
+def _save_image(model, name, out):
+    for ours, theirs in (("sci", "data"), ("dq", "dq"), ("err", "err"), ("var_poisson", "var_poisson"),
+                         ("var_read", "var_rnoise"), ("var_flat", "var_flat")):  # fmt: skip
+        value = getattr(model, theirs, None)
+        if value is not None and np.size(value):
+            np.save(out / f"{name}_{ours}.npy", np.asarray(value))
+
+
+def _save_wcs(model, out):
+    y, x = np.mgrid[:1024, :1032]
+    alpha, beta, wave = model.meta.wcs.transform("detector", "alpha_beta", x, y)
+    ra, dec, bary = model.meta.wcs(x, y)
+    for name, value in (("alpha", alpha), ("beta", beta), ("wavelength", wave), ("ra", ra), ("dec", dec), ("bary", bary)):
+        np.save(out / f"wcs_{name}.npy", value)
+
+
+def speed(uncal, out):
+    """Time the core of stage 1; imports are done before the clock starts."""
+    from stdatamodels.jwst import datamodels as dm
+
+    chain = stage1()
+    wall, cpu = time.perf_counter(), time.process_time()
+    model = dm.RampModel(uncal)
+    for name, step in chain:
+        model = step.call(model)
+        if name == "ramp_fit":
+            model = model[0]
+    model.save(out / "speed_rate.fits")
+    return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+
+
+def cal(out, uncals):
+    """Make cal files by the core steps."""
+    from stdatamodels.jwst import datamodels as dm
+
+    for uncal in uncals:
+        model = dm.RampModel(uncal)
+        for name, step in [*stage1(), *stage2()]:
+            model = step.call(model)
+            if name == "ramp_fit":
+                model = model[0]
+        model.save(out / Path(uncal).name.replace("_uncal", "_cal"))
+        model.close()
+    return {}
+
+
+def cube(out, cals):
+    """Build one cube a band from cal files."""
+    from jwst.cube_build import CubeBuildStep
+
+    asn = {
+        "asn_type": "spec3", "asn_rule": "DMS_Level3_Base", "asn_id": "o004", "asn_pool": "none", "program": "02732",
+        "target": "t004", "products": [{"name": "theirs", "members": [{"expname": str(c), "exptype": "science"} for c in cals]}],
+    }  # fmt: skip
+    path = out / "spec3_asn.json"
+    path.write_text(json.dumps(asn))
+    start = time.process_time()
+    result = CubeBuildStep.call(str(path), output_type="band", output_dir=str(out))
+    seconds = time.process_time() - start
+    names = []
+    for model in result:
+        name = f"theirs_ch{model.meta.instrument.channel}-{model.meta.instrument.band.lower()}_s3d.fits"
+        model.save(str(out / name))
+        names.append(name)
+    return {"cpu": seconds, "cubes": names}
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    what = sys.argv[1]
+    if what in ("steps", "speed"):
+        folder = Path(sys.argv[3])
+        answer = globals()[what](sys.argv[2], folder)
+    else:
+        folder = Path(sys.argv[2])
+        answer = globals()[what](folder, sys.argv[3:])
+    answer["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    (folder / f"jwst_{what}.json").write_text(json.dumps(answer))

@@ -1,9 +1,9 @@
 """The jwst half of compare_jwst.py; runs in an environment of its own and imports nothing of mrsxr.
 
-    python jwst_side.py steps  UNCAL OUT     every core step of stages 1 and 2 on one exposure, arrays saved as .npy
-    python jwst_side.py speed  UNCAL OUT     the core steps of stage 1, from uncal file to rate file, timed
-    python jwst_side.py cal    OUT UNCAL...  core steps to cal files
-    python jwst_side.py cube   OUT CAL...    cube_build, one cube a band
+python jwst_side.py steps  UNCAL OUT     every core step of stages 1 and 2 on one exposure, arrays saved as .npy
+python jwst_side.py speed  UNCAL OUT     the core steps of stage 1, from uncal file to rate file, timed
+python jwst_side.py cal    OUT UNCAL...  core steps to cal files
+python jwst_side.py cube   OUT CAL...    cube_build, one cube a band
 """
 
 import json
@@ -88,7 +88,14 @@ def _save_wcs(model, out):
     y, x = np.mgrid[:1024, :1032]
     alpha, beta, wave = model.meta.wcs.transform("detector", "alpha_beta", x, y)
     ra, dec, bary = model.meta.wcs(x, y)
-    for name, value in (("alpha", alpha), ("beta", beta), ("wavelength", wave), ("ra", ra), ("dec", dec), ("bary", bary)):
+    for name, value in (
+        ("alpha", alpha),
+        ("beta", beta),
+        ("wavelength", wave),
+        ("ra", ra),
+        ("dec", dec),
+        ("bary", bary),
+    ):
         np.save(out / f"wcs_{name}.npy", value)
 
 

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ._version import __version__
-from .errors import MrsxrError
+from .errors import MrsxrError, MrsxrWarning
 
 console = Console(soft_wrap=True)
 errors = Console(stderr=True, soft_wrap=True)
@@ -32,6 +32,7 @@ class _Group(click.Group):
                 errors.print(f"[yellow]note:[/yellow] {text}", highlight=False)
 
         with warnings.catch_warnings():
+            warnings.simplefilter("default", MrsxrWarning)
             warnings.showwarning = one_line
             try:
                 return super().invoke(ctx)

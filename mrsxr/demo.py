@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from scipy.optimize import least_squares
+from scipy.special import ndtr
 
 from . import plot
 from .errors import MrsxrError
@@ -182,34 +184,61 @@ def _clean_lines(lines: xr.Dataset, spectrum: xr.Dataset, band: str):
 
 
 def _line(spectrum, name, components, band) -> list[Check]:
-    flux = components.flux.values
-    centre = float(np.sum(flux * components.wavelength.values) / np.sum(flux))
-    spread = 4 * float(components.sigma.max()) + float(np.ptp(components.wavelength.values))
-    found, position = measure_line(spectrum, centre, spread)
+    strongest = int(np.argmax(components.flux.values))
+    true, centre = float(components.flux.sum()), float(components.wavelength[strongest])
+    found, position = measure_line(spectrum, components.wavelength.values, components.sigma.values, strongest)
     element = centre / float(resolving_power(centre))
-    total = float(flux.sum())
     where = f"{band} {name}"
     return [
-        Check("line [1e-18 W/m2]", where, 1e18 * found, 1e18 * total, found / total - 1, "line"),
+        Check("line [1e-18 W/m2]", where, 1e18 * found, 1e18 * true, found / true - 1, "line"),
         Check("wavelength [um]", where, position, centre, (position - centre) / element, "wavelength"),
     ]
 
 
-def measure_line(spectrum: xr.Dataset, centre: float, half_width: float) -> tuple[float, float]:
-    """Return flux [W/m2] and centroid [um] of the light above a straight continuum.
+def measure_line(spectrum: xr.Dataset, centres, sigmas, strongest: int = 0) -> tuple[float, float]:
+    """Fit Gaussians on a straight continuum; return the flux of all and the centre of the strongest.
 
-    The continuum is a line through the samples between one and two ``half_width`` [um] from ``centre`` [um].
+    Parameters
+    ----------
+    spectrum : Dataset, level "spectrum"
+        ``flux`` and ``var`` [Jy, Jy2].
+    centres, sigmas : sequence of float
+        First guesses of each component [um].
+    strongest : int
+        Which component's centre is returned.
+
+    Returns
+    -------
+    flux, wavelength : float
+        [W/m2], [um].
     """
-    wavelength = spectrum.wavelength.values
-    density = spectrum.flux.values * 1e-26 * C_UM_PER_S / wavelength**2  # W/m2/um
-    distance = np.abs(wavelength - centre)
-    good = np.isfinite(density)
-    side = good & (distance > half_width) & (distance < 2 * half_width)
-    inside = good & (distance <= half_width)
-    line = np.polynomial.Polynomial.fit(wavelength[side], density[side], 1)
-    excess = density[inside] - line(wavelength[inside])
-    step = float(np.median(np.diff(wavelength)))
-    return float(np.sum(excess) * step), float(np.sum(excess * wavelength[inside]) / np.sum(excess))
+    centres, sigmas = np.asarray(centres, dtype=float), np.asarray(sigmas, dtype=float)
+    reach = 8 * sigmas.max() + np.ptp(centres)
+    part = spectrum.sel(wavelength=slice(centres.mean() - reach, centres.mean() + reach))
+    part = part.isel(wavelength=np.isfinite(part.flux.values) & (part["var"].values > 0))
+    wavelength = part.wavelength.values
+    to_density = 1e-26 * C_UM_PER_S / wavelength**2  # Jy -> W/m2/um
+    density, error = part.flux.values * to_density, np.sqrt(part["var"].values) * to_density
+    width = float(np.median(np.diff(wavelength)))
+    edges = wavelength[:, None] + width * np.array([-0.5, 0.5])
+
+    def design(shape):
+        mu, sigma = shape[: centres.size], np.abs(shape[centres.size :])
+        step = ndtr((edges[:, :, None] - mu) / sigma)
+        lines = (step[:, 1] - step[:, 0]) / width
+        offset = (wavelength - centres.mean()) / reach
+        return np.column_stack([lines, np.ones_like(offset), offset]) / error[:, None]
+
+    def solve(shape):
+        matrix = design(shape)
+        return matrix, np.linalg.lstsq(matrix, density / error, rcond=None)[0]
+
+    def residual(shape):
+        matrix, values = solve(shape)
+        return matrix @ values - density / error
+
+    shape = least_squares(residual, np.concatenate([centres, sigmas]), x_scale=np.tile(sigmas, 2)).x
+    return float(solve(shape)[1][: centres.size].sum()), float(shape[strongest])
 
 
 def draw(

@@ -22,3 +22,27 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the folder of real data ({folder}) is not here; set MRSXR_SHARED to the folder above it")
     return folder
+
+
+@pytest.fixture(scope="session")
+def simulated(tmp_path_factory):
+    """A small simulated observation of one setting (two dithers, one background exposure) with its references."""
+    from mrsxr.demo import EFFECTS
+    from mrsxr.simulate import simulate
+
+    folder = tmp_path_factory.mktemp("simulated")
+    return simulate(
+        folder, bands=["1A"], n_groups=8, n_integrations=1, n_dithers=2, n_background=1, effects=EFFECTS, seed=2,
+        save_slopes=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def reduced(simulated, tmp_path_factory):
+    """The same observation, reduced to spectra by the run of the command line."""
+    from mrsxr import run
+
+    return run(
+        simulated.uncal_folder, simulated.background_folder, out=tmp_path_factory.mktemp("reduced"),
+        refs=simulated.reference_folder, config=None,
+    )  # fmt: skip

@@ -174,6 +174,8 @@ def _grid_facts(band, cubepar, spaxel_size, wavelength_step, wavelength_min, wav
     if cubepar is not None:
         row = cubepar.sel(band=band)
         facts |= {key: float(row[name]) for key, name in names.items()}
+        # jwst holds the limits of a cubepar file in float32: its planes begin 1e-7 um off the decimal number
+        facts |= {key: float(np.float32(facts[key])) for key in ("low", "high")}
     given = {"spaxel": spaxel_size, "step": wavelength_step, "low": wavelength_min, "high": wavelength_max}
     facts |= {key: float(value) for key, value in given.items() if value is not None}
     if not (facts["spaxel"] > 0 and facts["step"] > 0 and facts["high"] > facts["low"]):

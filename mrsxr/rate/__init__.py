@@ -5,7 +5,7 @@ from .dq_init import flag_bad_pixels
 from .jump import flag_jumps
 from .lastframe import flag_last_frame
 from .linearity import correct_linearity
-from .ramp_fit import fit_ramps
+from .ramp_fit import fit_integrations, fit_ramps
 from .saturation import flag_saturation
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "subtract_dark",
     "flag_jumps",
     "fit_ramps",
+    "fit_integrations",
 ]

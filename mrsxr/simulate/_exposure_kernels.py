@@ -110,45 +110,25 @@ def _raw_level(linear, c2, c3):
     return level
 
 
+#: Order of the last axis of ``maps``; signal and dark rate in linear DN/s, the others in DN, gain in electron/DN.
+MAPS = ("signal", "dark_rate", "settle", "reset", "bias", "gain", "c2", "c3", "full_well", "read_noise")
+
+
 @njit(cache=True, nogil=True)
-def fill_rows(
-    out,
-    first_row,
-    seed,
-    signal,
-    dark_rate,
-    settle,
-    settle_shape,
-    reset,
-    reset_shape,
-    bias,
-    gain,
-    c2,
-    c3,
-    full_well,
-    read_noise,
-    reset_noise,
-    drift,
-    first_offset,
-    last_offset,
-    hits,
-    hit_start,
-    showers,
-    emi,
-    group_time,
-    photon_noise,
-):
+def fill_rows(out, first_row, seed, maps, reset_noise, shapes, drift, hits, hit_start, showers, emi, timing):
     """Fill ``out`` (integration, group, row, column) uint16 with the raw ramps of a block of rows.
 
-    ``signal`` and ``dark_rate`` are in linear DN/s, ``drift`` (integration, group, amplifier, parity) in DN,
-    ``first_offset`` (integration, group) in DN, ``hits`` rows are (group, column, electrons), addressed by
-    ``hit_start[integration * detector rows + y]``; ``showers`` rows are (integration, group, y, x, sigma_y, sigma_x,
-    electrons per group, decay in groups); ``emi`` is (amplitude DN, frequency Hz, phase).
+    ``maps`` is (row, column, map) in the order of MAPS. ``shapes`` is (3, integration, group): factors of settle and
+    of reset, and an offset [DN] of the lit pixels. ``drift`` is (integration, group, amplifier, parity) in DN. The
+    rows of ``hits`` are (group, column, electrons), addressed by ``hit_start[integration * detector rows + y]``;
+    those of ``showers`` (integration, group, y, x, sigma_y, sigma_x, electrons per group, decay in groups). ``emi`` is
+    (amplitude DN, frequency Hz, phase); ``timing`` is (group time s, 1 for photon noise or 0).
     """
     n_integrations, n_groups, n_rows, n_columns = out.shape
     state = np.empty(4, np.uint64)
-    jumps = np.zeros((n_groups, n_columns))
-    extra = np.zeros((n_groups, n_columns))
+    jumps = np.zeros((n_columns, n_groups))
+    extra = np.zeros((n_columns, n_groups))
+    ramps = np.empty((n_columns, n_groups), np.uint16)
     for row in range(n_rows):
         y = first_row + row
         _seed(state, seed, y)
@@ -156,46 +136,25 @@ def fill_rows(
             jumps[:] = 0.0
             place = integration * (hit_start.size // n_integrations) + y
             for n in range(hit_start[place], hit_start[place + 1]):
-                jumps[int(hits[n, 0]), int(hits[n, 1])] += hits[n, 2]
+                jumps[int(hits[n, 1]), int(hits[n, 0])] += hits[n, 2]
             any_extra = _add_showers(extra, showers, integration, y)
+            start_clock = 2.71e-3 * y + timing[0] * integration * (n_groups + 1)
             for x in range(n_columns):
-                _one_ramp(
-                    out,
-                    integration,
-                    row,
-                    y,
-                    x,
-                    state,
-                    signal[row, x],
-                    dark_rate[row, x],
-                    settle[row, x],
-                    settle_shape,
-                    reset[row, x],
-                    reset_shape,
-                    bias[row, x],
-                    gain[row, x],
-                    c2[row, x],
-                    c3[row, x],
-                    full_well[row, x],
-                    read_noise[row, x],
-                    reset_noise,
-                    drift,
-                    first_offset,
-                    last_offset,
-                    jumps,
-                    extra,
-                    any_extra,
-                    emi,
-                    group_time,
-                    photon_noise,
-                )
+                offsets = shapes[:, integration]
+                fall = drift[integration, :, x % 4, y % 2]
+                clock = start_clock + 1e-5 * (x // 4)
+                light = 4 <= x < 1028
+                values = maps[row, x]
+                _one_ramp(ramps[x], state, values, reset_noise, offsets, fall, jumps[x], extra[x], any_extra, light,
+                          emi, clock, timing)  # fmt: skip
+            out[integration, :, row] = ramps.T
 
 
 @njit(cache=True, nogil=True)
 def _add_showers(extra, showers, integration, y):
     found = False
     extra[:] = 0.0
-    n_groups, n_columns = extra.shape
+    n_columns, n_groups = extra.shape
     for n in range(showers.shape[0]):
         if int(showers[n, 0]) != integration:
             continue
@@ -210,74 +169,41 @@ def _add_showers(extra, showers, integration, y):
                 continue
             peak = row_factor * math.exp(-0.5 * aside * aside)
             for group in range(int(showers[n, 1]), n_groups):
-                extra[group, x] += peak * math.exp(-(group - showers[n, 1]) / showers[n, 7])
+                extra[x, group] += peak * math.exp(-(group - showers[n, 1]) / showers[n, 7])
     return found
 
 
 @njit(cache=True, nogil=True)
-def _one_ramp(
-    out,
-    integration,
-    row,
-    y,
-    x,
-    state,
-    signal,
-    dark_rate,
-    settle,
-    settle_shape,
-    reset,
-    reset_shape,
-    bias,
-    gain,
-    c2,
-    c3,
-    full_well,
-    read_noise,
-    reset_noise,
-    drift,
-    first_offset,
-    last_offset,
-    jumps,
-    extra,
-    any_extra,
-    emi,
-    group_time,
-    photon_noise,
-):
-    n_groups = out.shape[1]
-    light = 4 <= x < 1028
+def _one_ramp(ramp, state, values, reset_noise, offsets, drift, jumps, extra, any_extra, light, emi, clock, timing):
+    signal, dark_rate, settle, reset, bias, gain, c2, c3, full_well, read_noise = values
+    group_time = timing[0]
     mean = max(0.0, (signal + dark_rate) * group_time * gain)
     chance = math.exp(-mean) if mean < 30.0 else 0.0
     start = bias
     if reset_noise > 0.0:
-        start += reset_noise * math.sqrt(-2.0 * math.log(_uniform(state))) * math.cos(2.0 * math.pi * _uniform(state))
+        radius = math.sqrt(-2.0 * math.log(_uniform(state)))
+        start += reset_noise * radius * math.cos(2.0 * math.pi * _uniform(state))
     linear = start * (1.0 + start * (c2 + start * c3))
-    for group in range(n_groups):
+    for group in range(ramp.size):
         radius = math.sqrt(-2.0 * math.log(_uniform(state)))
         angle = 2.0 * math.pi * _uniform(state)
-        normal = radius * math.cos(angle)
         electrons = mean
         if any_extra and light:
-            electrons = mean + extra[group, x]
+            electrons = mean + extra[group]
             chance = math.exp(-electrons) if electrons < 30.0 else 0.0
-        if photon_noise:
-            electrons = _poisson(state, electrons, chance, normal)
+        if timing[1] > 0.0:
+            electrons = _poisson(state, electrons, chance, radius * math.cos(angle))
         if light:
-            electrons += jumps[group, x]
+            electrons += jumps[group]
         linear += electrons / gain
-        level = linear + (settle * settle_shape[integration, group] if light else 0.0)
+        level = linear + (settle * offsets[0, group] if light else 0.0)
         level = min(_raw_level(level, c2, c3), full_well)
-        level += reset * reset_shape[integration, group] + drift[integration, group, x % 4, y % 2]
-        level += read_noise * radius * math.sin(angle)
+        level += reset * offsets[1, group] + drift[group] + read_noise * radius * math.sin(angle)
         if light:
-            level += first_offset[integration, group]
-            if group == n_groups - 1:
-                level += last_offset
+            level += offsets[2, group]
         if emi[0] != 0.0:
-            clock = 1e-5 * (y * 271 + x // 4) + group_time * (group + integration * (n_groups + 1))
-            level += emi[0] * math.sin(2.0 * math.pi * emi[1] * clock + emi[2])
-        out[integration, group, row, x] = np.uint16(min(65535.0, max(0.0, math.floor(level + 0.5))))
+            level += emi[0] * math.sin(2.0 * math.pi * emi[1] * (clock + group_time * group) + emi[2])
+        ramp[group] = np.uint16(min(65535.0, max(0.0, math.floor(level + 0.5))))
 
 
 @njit(cache=True, nogil=True)

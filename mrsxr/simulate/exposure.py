@@ -239,7 +239,7 @@ def ramp_blocks(
     ------
     first row, array (integration, group, row, x) of uint16 [DN]
     """
-    from ._exposure_kernels import fill_rows
+    from ._exposure_kernels import MAPS, fill_rows
 
     rng = np.random.default_rng([*seed, 5])
     detector = instrument.detector
@@ -250,25 +250,27 @@ def ramp_blocks(
     fresh = np.random.default_rng([seed[0], 7, sorted(mrs.DETECTORS).index(detector.detector)])
     y, x = fresh.integers(0, 1024, effects.new_hot_pixels), fresh.integers(4, 1028, effects.new_hot_pixels)
     dark_rate[y, x] += fresh.lognormal(1.5, 1.0, effects.new_hot_pixels)
-    first = np.zeros((n_integrations, n_groups))
+    lit = np.zeros((n_integrations, n_groups))
     if effects.first_groups:
-        first[0, 0] = _FIRST_GROUP
-        first[1:] = _DECAY[0] * np.exp(-np.arange(n_groups) / _DECAY[1])
+        lit[0, 0] = _FIRST_GROUP
+        lit[1:] = _DECAY[0] * np.exp(-np.arange(n_groups) / _DECAY[1])
+    lit[:, -1] += _LAST_GROUP * float(effects.last_frame)
+    settle, reset = (getattr(detector, f"{name}_shape")(n_integrations, n_groups) for name in ("settle", "reset"))
+    shapes = np.stack([settle, reset, lit])
     emi = np.array([effects.emi, 10.039216, rng.uniform(0, 2 * np.pi)])
+    noise = float(effects.read_noise)
+    maps = {"signal": truth.slope, "dark_rate": dark_rate, "full_well": _FULL_WELL * detector.saturation,
+            "read_noise": noise * detector.read_noise}  # fmt: skip
+    maps |= {name: getattr(detector, name) for name in MAPS if name not in maps}
+    showers = _showers(np.random.default_rng([*seed, 13]), effects.showers, n_integrations, n_groups)
+    timing = np.array([group_time, float(effects.photon_noise)])
     row_seed = np.random.SeedSequence([*seed, 11]).generate_state(1, np.uint64)[0]
     for low in range(0, mrs.DETECTOR_SHAPE[0], BLOCK_ROWS):
-        part = slice(low, low + BLOCK_ROWS)
-        block = np.empty((n_integrations, n_groups, BLOCK_ROWS, mrs.DETECTOR_SHAPE[1]), dtype=np.uint16)
+        part = np.stack([maps[name][low : low + BLOCK_ROWS] for name in MAPS], axis=-1)
+        block = np.empty((n_integrations, n_groups, *part.shape[:2]), dtype=np.uint16)
         fill_rows(
-            block, low, row_seed, truth.slope[part], dark_rate[part], detector.settle[part],
-            detector.settle_shape(n_integrations, n_groups), detector.reset[part],
-            detector.reset_shape(n_integrations, n_groups), detector.bias[part], detector.gain[part],
-            detector.c2[part], detector.c3[part], _FULL_WELL * detector.saturation[part],
-            detector.read_noise[part] * float(effects.read_noise), _RESET_NOISE * float(effects.read_noise), drift,
-            first, _LAST_GROUP * float(effects.last_frame), hits, rays.start,
-            _showers(np.random.default_rng([*seed, 13]), effects.showers, n_integrations, n_groups), emi, group_time,
-            effects.photon_noise,
-        )  # fmt: skip
+            block, low, row_seed, part, noise * _RESET_NOISE, shapes, drift, hits, rays.start, showers, emi, timing
+        )
         yield low, block
 
 

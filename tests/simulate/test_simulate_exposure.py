@@ -4,30 +4,25 @@ import numpy as np
 import pytest
 
 from mrsxr.simulate import exposure
-from mrsxr.simulate._exposure_kernels import fill_rows
+from mrsxr.simulate._exposure_kernels import MAPS, fill_rows
 
 GROUP_TIME = 2.77504
 
 
-def ramps(rate=30.0, *, n_integrations=1, n_groups=12, rows=4, columns=1032, seed=5, first_row=0, **changed):
+def ramps(rate=30.0, *, n_integrations=1, n_groups=12, rows=4, seed=5, first_row=0, **changed):
     """Raw ramps of a few rows of a plain detector, (integration, group, row, column)."""
-    shape = (rows, columns)
-    values = {
-        "dark_rate": 0.0, "settle": 0.0, "reset": 0.0, "bias": 10000.0, "gain": 4.0, "c2": 0.0, "c3": 0.0,
-        "full_well": 60000.0, "read_noise": 0.0,
-    }  # fmt: skip
-    maps = {key: np.full(shape, changed.pop(key, value)) for key, value in values.items()}
-    out = np.empty((n_integrations, n_groups, *shape), dtype=np.uint16)
-    groups = np.zeros((n_integrations, n_groups))
+    values = dict.fromkeys(MAPS, 0.0) | {"signal": rate, "bias": 10000.0, "gain": 4.0, "full_well": 60000.0}
+    values |= {name: changed.pop(name) for name in MAPS if name in changed}
+    maps = np.broadcast_to([values[name] for name in MAPS], (rows, 1032, len(MAPS))).copy()
+    out = np.empty((n_integrations, n_groups, rows, 1032), dtype=np.uint16)
+    shapes = np.zeros((3, n_integrations, n_groups))
+    shapes[2] = changed.pop("offset", 0.0)
+    timing = np.array([GROUP_TIME, float(changed.pop("photon_noise", True))])
     fill_rows(
-        out, first_row, np.uint64(seed), np.full(shape, rate), maps["dark_rate"], maps["settle"],
-        changed.pop("settle_shape", groups), maps["reset"], changed.pop("reset_shape", groups), maps["bias"],
-        maps["gain"], maps["c2"], maps["c3"], maps["full_well"], maps["read_noise"], 0.0,
-        np.zeros((n_integrations, n_groups, 4, 2)), changed.pop("first_offset", groups),
-        changed.pop("last_offset", 0.0), changed.pop("hits", np.zeros((0, 3))),
+        out, first_row, np.uint64(seed), maps, 0.0, shapes, np.zeros((n_integrations, n_groups, 4, 2)),
+        changed.pop("hits", np.zeros((0, 3))),
         changed.pop("hit_start", np.zeros(n_integrations * 1024 + 1, dtype=np.int64)),
-        changed.pop("showers", np.zeros((0, 8))), changed.pop("emi", np.zeros(3)), GROUP_TIME,
-        changed.pop("photon_noise", True),
+        changed.pop("showers", np.zeros((0, 8))), changed.pop("emi", np.zeros(3)), timing,
     )  # fmt: skip
     assert not changed
     return out
@@ -75,12 +70,11 @@ def test_bright_pixels_stop_at_the_full_well_and_at_16_bits():
 
 
 def test_special_groups():
-    first = np.zeros((2, 6))
-    first[0, 0], first[1] = -40.0, -20.0 * np.exp(-np.arange(6) / 0.6)
+    offset = np.zeros((2, 6))
+    offset[0, 0], offset[1] = -40.0, -20.0 * np.exp(-np.arange(6) / 0.45)
+    offset[:, -1] += 35.0
     plain = ramps(10.0, n_integrations=2, n_groups=6, photon_noise=False).astype(int)
-    out = ramps(10.0, n_integrations=2, n_groups=6, photon_noise=False, first_offset=first, last_offset=35.0).astype(
-        int
-    )
+    out = ramps(10.0, n_integrations=2, n_groups=6, photon_noise=False, offset=offset).astype(int)
     change = (out - plain)[:, :, :, 500].mean(axis=-1)
     assert change[0, 0] == -40
     assert change[0, 1] == 0

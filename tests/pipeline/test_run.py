@@ -1,0 +1,148 @@
+"""The whole way: uncal files to a stitched spectrum, from every level, with bad files between."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+import mrsxr as mx
+from mrsxr.demo import compare
+from mrsxr.errors import InputFileError, MrsxrError, ReferenceFileError
+from mrsxr.pipeline import Config, SpectrumConfig
+from mrsxr.schema import validate
+
+
+def test_products_and_names(reduced):
+    assert not reduced.failed
+    counts = {level: len(paths) for level, paths in reduced.files.items()}
+    assert counts == {
+        "rate": 3, "cal": 3, "background cube": 2, "background spectrum": 2, "cube": 2, "spectrum": 2, "stitched": 2,
+    }  # fmt: skip
+    names = {p.relative_to(reduced.out).as_posix() for paths in reduced.files.values() for p in paths}
+    assert "stage1/jw02732004001_02101_00001_mirifushort_rate.fits" in names
+    assert "background/stage2/jw02732005001_02101_00001_mirifushort_cal.fits" in names
+    assert any(n.startswith("stage3/jw02732-o004_") and n.endswith("_ch1-short_s3d.fits") for n in names)
+    for paths in reduced.files.values():
+        for path in paths:
+            validate(mx.load(path))
+    leftovers = [p for p in reduced.out.rglob("*") if p.is_file() and str(p.relative_to(reduced.out)) not in names]
+    assert not leftovers
+
+
+def test_truth_is_recovered(simulated, reduced):
+    checks = compare(simulated, reduced)
+    kinds = {c.kind for c in checks}
+    assert kinds == {"continuum", "position", "line", "wavelength"}
+    for check in checks:
+        if check.kind in ("continuum", "position"):
+            assert check.passed, check
+        if "[Ne VI]" in check.where:  # the bright line of these bands, seen by two dithers of 8 groups
+            assert check.passed, check
+
+
+def test_history_tells_the_steps(reduced):
+    cube = mx.load(reduced.files["cube"][0])
+    steps = [entry["step"] for entry in mx.read_history(cube)]
+    assert steps == [
+        "rate.dq_init.flag_bad_pixels", "rate.saturation.flag_saturation", "rate.lastframe.flag_last_frame",
+        "rate.linearity.correct_linearity", "rate.dark.subtract_dark", "rate.jump.flag_jumps", "rate.ramp_fit.fit_ramps",
+        "cal.assign_wcs.assign_wcs", "cal.flat_field.divide_flat", "cal.fringe.divide_fringe_flat",
+        "cal.photom.calibrate_flux", "cal.master_background.subtract_master_background", "cube.cube_build.build_cube",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("level", "again"), [("rate", {"cal"}), ("cal", set())])
+def test_run_begins_where_the_files_are(reduced, simulated, tmp_path, level, again):
+    source = [p for p in reduced.files[level] if "background" not in p.parts]
+    result = mx.run(source, out=tmp_path, refs=simulated.reference_folder, to="cube", bands=["2A"])
+    assert not result.failed
+    assert set(result.files) == again | {"cube"}
+    ours, first = mx.load(result.files["cube"][0]), mx.load(next(p for p in reduced.files["cube"] if "ch2" in p.name))
+    level_of_sky = float((ours.flux - first.flux).compute().median())
+    truth = float(np.median(simulated.spectra["2A"].background))
+    assert abs(level_of_sky - truth) < 1.5  # MJy/sr: the background was left in
+
+
+def test_cubes_alone_need_no_references(reduced, tmp_path):
+    config = Config(spectrum=SpectrumConfig(background="none"))
+    with pytest.warns(UserWarning, match="not corrected for the aperture"):
+        result = mx.run(reduced.files["cube"], out=tmp_path, config=config)
+    assert len(result.files["spectrum"]) == 2
+    with pytest.raises(InputFileError, match="holds cubes only"):
+        mx.run(reduced.files["cube"], out=tmp_path, to="cal")
+
+
+def test_one_bad_exposure_does_not_lose_the_others(simulated, tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    good, bad = simulated.uncal
+    os.link(good, source / good.name)
+    (source / bad.name).write_bytes(bad.read_bytes()[: bad.stat().st_size // 2])
+    shutil.copy(good, source / "nirspec_uncal.fits")
+    with fits.open(source / "nirspec_uncal.fits", mode="update") as hdus:
+        hdus[0].header["INSTRUME"] = "NIRSPEC"
+    result = mx.run(source, out=tmp_path / "out", refs=simulated.reference_folder, to="rate")
+    assert [p.name for p in result.files["rate"]] == [good.name.replace("uncal", "rate")]
+    assert len(result.failed) == 1
+    reason = next(iter(result.failed.values()))
+    assert bad.name in reason
+    assert "\n" not in reason
+    assert [p.name for p in (tmp_path / "out" / "stage1").iterdir()] == [good.name.replace("uncal", "rate")]
+
+
+def test_missing_keyword_and_wrong_reference(simulated, tmp_path):
+    name = simulated.uncal[0].name
+    shutil.copy(simulated.uncal[0], tmp_path / name)
+    with fits.open(tmp_path / name, mode="update") as hdus:
+        del hdus[0].header["BAND"]
+    with pytest.raises(MrsxrError, match="BAND"):
+        mx.run(tmp_path / name, out=tmp_path / "o", refs=simulated.reference_folder)
+    ds = mx.open_exposures(simulated.uncal[0])
+    flat = next(p for p in simulated.references if "12A_flat" in p.name)
+    moved = tmp_path / "moved_flat.fits"
+    shutil.copy(flat, moved)
+    with fits.open(moved, mode="update") as hdus:
+        hdus[0].header["BAND"] = "LONG"
+    with pytest.raises(ReferenceFileError, match="LONG"):
+        mx.References({"flat": moved}).get("flat", ds)
+
+
+def test_no_references_and_unknown_arguments(simulated, tmp_path):
+    result = mx.run(simulated.uncal[0], out=tmp_path, to="rate")
+    assert "needs reference files" in next(iter(result.failed.values()))
+    with pytest.raises(MrsxrError, match="expected one of rate, cal, cube, spectrum"):
+        mx.run(simulated.uncal[0], to="moon")
+    with pytest.raises(MrsxrError, match="expected some of 1A"):
+        mx.run(simulated.uncal[0], bands=["9Z"])
+    with pytest.raises(InputFileError, match="no exposures or cubes of bands 4C"):
+        mx.run(simulated.uncal[0], bands=["4C"])
+    with pytest.raises(InputFileError, match="no MIRI MRS files"):
+        mx.run(tmp_path / "stage1" if (tmp_path / "stage1").exists() else tmp_path)
+
+
+def test_chains_on_a_tree_equal_the_run(simulated, reduced):
+    refs = mx.References(simulated.reference_folder)
+    obs = mx.open_observation(simulated.uncal_folder, simulated.background_folder)
+    assert set(obs.children) == {"science", "background"}
+    rate = mx.make_rate(obs, refs)
+    assert rate["science/12A"].to_dataset().rate.chunks
+    cal = mx.make_cal(rate.compute(), refs)
+    stored = mx.load([p for p in reduced.files["cal"] if "background" not in p.parts])
+    np.testing.assert_array_equal(cal["science/12A"].flux.compute(), stored.flux.compute())
+    cubes = mx.make_cubes(cal, refs, bands=["1A"])
+    assert {p for p, _ in mx_leaves(cubes)} == {"/science/1A", "/background/1A"}
+    spectra = mx.make_spectra(cubes.compute(), refs)
+    assert spectra["science/stitched"].to_dataset().attrs["level"] == "spectrum"
+    sky = spectra["background/1A"].to_dataset()
+    truth = np.interp(sky.wavelength, simulated.spectra["1A"].wavelength, simulated.spectra["1A"].background)
+    assert abs(float(np.nanmedian(sky.background - truth))) < 3  # MJy/sr; one short exposure
+
+
+def mx_leaves(tree):
+    from mrsxr.tree import leaves
+
+    return leaves(tree)

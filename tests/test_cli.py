@@ -1,0 +1,85 @@
+"""The commands, as a user types them."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+from mrsxr.cli import main
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+def test_help_names_every_command():
+    text = invoke("--help").output
+    for name in ("demo", "run", "info", "simulate", "show", "history", "check"):
+        assert name in text
+
+
+def test_info(simulated):
+    out = invoke("info", simulated.uncal_folder, "--background", simulated.background_folder)
+    assert out.exit_code == 0
+    assert "1A" in out.output
+    assert "FASTR1" in out.output
+    assert "2 files" in out.output
+
+
+def test_run_show_history_check(simulated, tmp_path):
+    out = invoke("run", simulated.uncal[0], "--refs", simulated.reference_folder, "--to", "rate", "--out", tmp_path)
+    assert out.exit_code == 0, out.output
+    rate = next((tmp_path / "stage1").glob("*_rate.fits"))
+    shown = invoke("show", rate, "--out", tmp_path / "rate.png")
+    assert shown.exit_code == 0, shown.output
+    assert (tmp_path / "rate.png").read_bytes()[:4] == b"\x89PNG"
+    told = invoke("history", rate)
+    assert "rate.ramp_fit.fit_ramps" in told.output
+    assert "rejection_threshold=4.0" in told.output
+    assert invoke("check", rate).exit_code == 0
+
+
+def test_mistakes_end_with_one_line_and_code_1(simulated, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for arguments in (
+        ("run", empty, "--refs", simulated.reference_folder, "--out", tmp_path / "o"),
+        ("run", simulated.uncal[0], "--refs", tmp_path / "no_refs", "--out", tmp_path / "o"),
+        ("run", simulated.uncal[0], "--refs", simulated.reference_folder, "--config", tmp_path / "no.toml"),
+        ("info", tmp_path / "nothing.fits"),
+        ("history", simulated.uncal[0]),
+    ):
+        out = invoke(*arguments)
+        assert out.exit_code == 1, arguments
+        assert out.output.strip().startswith("error:"), out.output
+        assert len(out.output.strip().splitlines()) == 1, out.output
+    assert not (tmp_path / "o").exists()
+
+
+def test_failed_exposure_gives_code_1(simulated, tmp_path):
+    bad = tmp_path / simulated.uncal[0].name
+    bad.write_bytes(simulated.uncal[0].read_bytes()[:100_000])
+    out = invoke("run", bad, "--refs", simulated.reference_folder, "--out", tmp_path / "o", "--to", "rate")
+    assert out.exit_code == 1
+    assert bad.name in out.output
+
+
+@pytest.mark.shared
+def test_real_cubes_to_a_spectrum(shared_data, tmp_path):
+    out = invoke("run", shared_data / "s3d_ngc7469", "--to", "spectrum", "--redshift", 0.0163, "--out", tmp_path)
+    assert out.exit_code == 0, out.output
+    assert len(list((tmp_path / "stage3").glob("*_x1d.fits"))) == 4
+    assert len(list((tmp_path / "stage3").glob("*.png"))) == 1
+    import numpy as np
+
+    import mrsxr as mx
+
+    whole = mx.load(next((tmp_path / "stage3").glob("*.nc")))
+    assert 17.7 < float(whole.wavelength[0]) < 17.72
+    assert 28.6 < float(whole.wavelength[-1]) < 28.72
+    for rest in (18.713, 24.3175, 25.8903):  # [S III], [Ne V], [O IV]
+        line = rest * 1.0163
+        near = whole.flux.sel(wavelength=slice(line - 0.12, line + 0.12))
+        peak = float(near.wavelength[int(np.argmax(near.values))])
+        assert abs(peak / line - 1) < 1 / 1300
+        assert float(near.max()) > 1.05 * float(np.nanmedian(near))

@@ -1,0 +1,139 @@
+"""Facts and model: names, flags, schema, history, trees."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+from helpers import make_ramp
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mrsxr import chunks, dq, mrs, schema, tree, units
+from mrsxr.errors import LevelError, MrsxrError, SchemaError
+from mrsxr.step import STEPS, read_history, step
+
+
+def test_names_round_trip():
+    assert mrs.bands_of_setting("34C") == ("3C", "4C")
+    for band in mrs.BANDS:
+        assert band in mrs.bands_of_setting(mrs.setting_of_band(band))
+    for setting in mrs.SETTINGS:
+        keys = mrs.setting_keywords(setting)
+        assert mrs.setting_name(keys["DETECTOR"], keys["BAND"]) == setting
+    for call, argument in ((mrs.bands_of_setting, "13A"), (mrs.setting_of_band, "5A")):
+        with pytest.raises(MrsxrError, match="expected one of"):
+            call(argument)
+    with pytest.raises(MrsxrError, match="SHORT-MEDIUM"):
+        mrs.setting_name("MIRIFULONG", "SHORT-MEDIUM")
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_flags_describe_and_value(flags):
+    assert dq.value(*dq.describe(flags)) == flags
+
+
+def test_flags_by_name():
+    values = np.array([[0, 1, 2], [4, 3, 7]], "u4")
+    out = dq.remap(values, {1: "DEAD", 2: "DO_NOT_USE", 4: "OF_ANOTHER_AGE"})
+    assert (out == [[0, 1024, 1], [0, 1025, 1025]]).all()
+    assert (dq.has(out, "DEAD", "DO_NOT_USE") == [[False] * 3, [False, True, True]]).all()
+    assert dq.any_of(out, "DEAD").sum() == 3
+    assert (dq.clear(out, "DEAD", why="a test") == (out & 1)).all()
+    with pytest.raises(ValueError, match="needs a reason"):
+        dq.clear(out, "DEAD", why="")
+    data = xr.DataArray(out.astype("u1"))
+    assert dq.has(data, "DO_NOT_USE").dtype == bool
+
+
+def test_units():
+    assert units.factor("MJy/sr", "Jy/arcsec2") == pytest.approx(units.MJYSR_TO_JY_PER_ARCSEC2, rel=1e-6)
+    with pytest.raises(SchemaError, match="no unit"):
+        units.parse("DM/s")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda ds: ds.drop_vars("group_dq"), "'group_dq'.*is missing"),
+        (lambda ds: ds.assign(sci=ds.sci.astype("f8", keep_attrs=True)), "is float64"),
+        (lambda ds: ds.assign(sci=ds.sci.drop_attrs()), "has units None"),
+        (lambda ds: ds.transpose("dither", "group", "integration", "y", "x"), "has dims"),
+        (lambda ds: ds.drop_attrs().assign_attrs(level="ramp"), "attribute 'setting' is missing"),
+        (lambda ds: ds.assign_attrs(level="rump"), "expected one of"),
+    ],
+)
+def test_schema_names_what_is_wrong(change, message):
+    ds = make_ramp(np.zeros((1, 1, 3, 4, 8), "u2"))
+    assert schema.validate(ds) is ds
+    with pytest.raises(SchemaError, match=message):
+        schema.validate(change(ds))
+
+
+def test_every_level_describes_itself():
+    for level in schema.LEVELS:
+        text = schema.describe(level)
+        assert len(text.splitlines()) == len(schema.LEVELS[level])
+    assert schema.units_of("rate", "var_read") == "DN2/s2"
+    assert schema.meaning_of("cube", "weight")
+    with pytest.raises(SchemaError, match="no variable"):
+        schema.units_of("rate", "flux")
+
+
+def test_step_checks_records_and_restores():
+    @step(needs="ramp", gives="rate")
+    def shrink(ds, *, factor=2.0, mask=None):
+        return xr.Dataset({"a": ds.sci.sum()})
+
+    try:
+        ds = make_ramp(np.zeros((1, 1, 3, 4, 8), "u2"))
+        out = shrink(ds, mask=xr.Dataset(attrs={"ref_id": "m.fits"}))
+        assert out.attrs["level"] == "rate"
+        assert out.attrs["setting"] == "12A"
+        entry = read_history(out)[0]
+        assert entry["params"] == {"factor": 2.0}
+        assert entry["refs"] == {"mask": "m.fits"}
+        with pytest.raises(LevelError, match="shrink needs data of level ramp, got rate"):
+            shrink(out)
+        with pytest.raises(LevelError, match="without level"):
+            shrink(xr.Dataset())
+    finally:
+        STEPS.pop(next(name for name in STEPS if name.endswith(".shrink")))
+
+
+def test_steps_stand_in_their_rooms():
+    import mrsxr  # noqa: F401
+
+    rooms = {name.split(".")[0] for name in STEPS}
+    assert rooms == {"rate", "cal", "cube", "spectrum"}
+
+
+def test_tree_maps_data_nodes_only():
+    ds = make_ramp(np.zeros((1, 1, 3, 4, 8), "u2"))
+    obs = tree.build({"/science/12A": ds, "/science/34A": ds}, program="02732")
+    seen = []
+    out = tree.map_bands(obs, lambda d: seen.append(d.attrs["setting"]) or d)
+    assert len(seen) == 2
+    assert out.attrs["program"] == "02732"
+    assert [p for p, _ in tree.leaves(out)] == ["/science/12A", "/science/34A"]
+
+
+def test_join_dithers():
+    one, two = (make_ramp(np.full((1, 1, 3, 4, 8), v, "u2")) for v in (1, 2))
+    out = tree.join_dithers([one, two])
+    assert out.sizes["dither"] == 2
+    assert list(out.dither.values) == [1, 2]
+    assert (out.sci.mean(["integration", "group", "y", "x"]).values == [1, 2]).all()
+    with pytest.raises(MrsxrError, match="differ in setting"):
+        tree.join_dithers([one, two.assign_attrs(setting="12B")])
+    with pytest.raises(MrsxrError, match="differ in size"):
+        tree.join_dithers([one, two.isel(group=slice(0, 2))])
+    with pytest.raises(MrsxrError, match="no exposures"):
+        tree.join_dithers([])
+
+
+@given(st.integers(1, 200), st.integers(1, 1000))
+def test_ramp_blocks_stay_in_their_budget(n_integrations, n_groups):
+    rows = chunks.ramp_rows(n_integrations, n_groups)
+    assert 1 <= rows <= 128
+    assert rows == chunks.RAMP_ROWS_MIN or rows * 4 * n_integrations * n_groups * 1032 <= chunks.RAMP_BLOCK_BYTES

@@ -112,25 +112,49 @@ def with_row_halo(door: Callable[..., np.ndarray], array: xr.DataArray, *, depth
     -------
     DataArray like ``array``
     """
-    data = array.variable._data if not array.chunks else array.data
-    if isinstance(data, da.Array):
-        axis = array.get_axis_num("y")
-        depths = {i: (depth if i == axis else 0) for i in range(array.ndim)}
-        boundary = {i: (fill if i == axis else "none") for i in range(array.ndim)}
-        if min(array.chunks[axis]) < depth:  # type: ignore[index]
-            array = array.chunk(y=max(depth, 8))
-            data = array.data
-        result = da.map_overlap(
-            door,
-            data,
-            depth=depths,
-            boundary=boundary,
-            dtype=array.dtype,
-            meta=np.empty((0,) * array.ndim, array.dtype),
-        )
-        return array.copy(data=result)
-    values = array.values
-    padding = [(0, 0)] * values.ndim
-    padding[-2] = (depth, depth)
-    padded = np.pad(values, padding, constant_values=fill)
-    return array.copy(data=np.ascontiguousarray(door(padded)[..., depth:-depth, :]))
+    if not array.chunks:
+        edge = _edge(array.values, depth, fill)
+        return array.copy(data=_with_edges(array.values, edge, edge, door=door, depth=depth))
+    if min(array.chunksizes["y"]) < depth:
+        array = array.chunk(y=max(depth, 8))
+    axis = array.get_axis_num("y")
+    data = array.data
+    outside = _outside(data, axis, depth, fill)
+    ends = [data.map_blocks(_rows, part=part, axis=axis, depth=depth, chunks=_edge_chunks(data, axis, depth),
+                            dtype=data.dtype, meta=data._meta) for part in ("last", "first")]  # fmt: skip
+    n = data.numblocks[axis]
+    above = da.concatenate([outside, ends[0].blocks[_at(axis, slice(0, n - 1))]], axis=axis) if n > 1 else outside
+    below = da.concatenate([ends[1].blocks[_at(axis, slice(1, n))], outside], axis=axis) if n > 1 else outside
+    index = tuple(range(data.ndim))
+    result = da.blockwise(
+        _with_edges, index, data, index, above, index, below, index,
+        door=door, depth=depth, align_arrays=False, dtype=data.dtype, meta=data._meta,
+    )  # fmt: skip
+    return array.copy(data=result)
+
+
+def _with_edges(block: np.ndarray, above: np.ndarray, below: np.ndarray, *, door: Any, depth: int) -> np.ndarray:
+    padded = np.concatenate([above, block, below], axis=-2)
+    return door(padded)[..., depth:-depth, :]
+
+
+def _rows(block: np.ndarray, *, part: str, axis: int, depth: int) -> np.ndarray:
+    rows = slice(-depth, None) if part == "last" else slice(0, depth)
+    return block[_at(axis, rows)].copy()
+
+
+def _edge(values: np.ndarray, depth: int, fill: Any) -> np.ndarray:
+    return np.full((*values.shape[:-2], depth, values.shape[-1]), fill, dtype=values.dtype)
+
+
+def _edge_chunks(data: da.Array, axis: int, depth: int) -> tuple[tuple[int, ...], ...]:
+    return (*data.chunks[:axis], (depth,) * data.numblocks[axis], *data.chunks[axis + 1 :])
+
+
+def _outside(data: da.Array, axis: int, depth: int, fill: Any) -> da.Array:
+    chunks = (*data.chunks[:axis], (depth,), *data.chunks[axis + 1 :])
+    return da.full(tuple(sum(c) for c in chunks), fill, dtype=data.dtype, chunks=chunks)
+
+
+def _at(axis: int, rows: slice) -> tuple[slice, ...]:
+    return (*(slice(None),) * axis, rows)

@@ -117,7 +117,7 @@ def _gather_differences(sci, group_dq, gain, d, y, x0, width, tile, diffs, work,
                 usable = not np.isnan(difference)
                 diffs[k, t] = difference
                 work[k, t] = difference if usable else np.float32(np.inf)
-                count[t] += 1 if usable else 0
+                count[t] += np.int32(usable)
             k += 1
 
 
@@ -161,7 +161,7 @@ def _find_jumps(sci, group_dq, read_noise, gain, thresholds, single_pass, neighb
     diffs = np.empty((n_diffs, TILE), dtype=np.float32)
     ordered = np.empty((n_diffs, TILE), dtype=np.float32)
     jump = np.zeros((n_diffs, TILE), dtype=np.bool_)
-    count = np.zeros(TILE, dtype=np.int64)
+    count = np.zeros(TILE, dtype=np.int32)
     m = np.empty(TILE, dtype=np.float32)
     sigma = np.empty(TILE, dtype=np.float32)
     buffers = (
@@ -208,13 +208,18 @@ def _dilate(spread, out):
 
 @njit(cache=True, nogil=True)
 def _merge(group_dq, spread, out):
-    for k in range(group_dq.size):
-        flags = group_dq[k]
-        if flags & np.uint8(3):
-            flags &= np.uint8(251)  # JUMP_DET says nothing where the sample is not used
-        elif spread[k]:
-            flags |= np.uint8(4)
-        out[k] = flags
+    n_dither, n_integration, n_group, n_y, n_x = group_dq.shape
+    for d in range(n_dither):
+        for i in range(n_integration):
+            for g in range(n_group):
+                for y in range(n_y):
+                    for x in range(n_x):
+                        flags = group_dq[d, i, g, y, x]
+                        if flags & np.uint8(3):
+                            flags &= np.uint8(251)  # JUMP_DET says nothing where the sample is not used
+                        elif spread[d, i, g, y, x]:
+                            flags |= np.uint8(4)
+                        out[d, i, g, y, x] = flags
 
 
 def find_jumps(
@@ -242,5 +247,5 @@ def dilate(spread):
 def merge(group_dq, spread):
     """Return the group flags with JUMP_DET of the neighbours added and removed from unused samples."""
     out = np.empty(group_dq.shape, dtype=np.uint8)
-    _merge(np.ascontiguousarray(group_dq).ravel(), np.ascontiguousarray(spread).ravel(), out.ravel())
+    _merge(group_dq, spread, out)
     return out

@@ -32,9 +32,10 @@ def _gather_tile(sci, group_dq, d, y, x0, width, tile, tile_dq, good, any_flag):
                     flags |= np.uint8(1)
                 tile[i, k, t] = value
                 tile_dq[i, k, t] = flags
-                good[i, t] += 1 if (flags & np.uint8(223)) == 0 else 0
-                if k < n_group - 1:
-                    any_flag[i, t] |= flags
+                good[i, t] += np.int32((flags & np.uint8(223)) == 0)
+            if k < n_group - 1:
+                for t in range(width):
+                    any_flag[i, t] |= tile_dq[i, k, t]
 
 
 @njit(cache=True, nogil=True)
@@ -48,7 +49,7 @@ def _median_rates(tile, tile_dq, n_integration, n_group, tg, pairs, ordered, cou
                 difference = tile[i, k + 1, t] - tile[i, k, t]
                 usable = ((tile_dq[i, k, t] & np.uint8(3)) | (tile_dq[i, k + 1, t] & np.uint8(7))) == 0
                 ordered[k, t] = difference if usable else np.float32(np.inf)
-                count[t] += 1 if usable else 0
+                count[t] += np.int32(usable)
         sort_columns(ordered, pairs)
         for t in range(TILE):
             if count[t] > 0:
@@ -230,10 +231,10 @@ def _fit_ramps(
     n_dither, n_integration, n_group, n_y, n_x = sci.shape
     tile = np.zeros((n_integration, n_group, TILE), dtype=np.float32)
     tile_dq = np.zeros((n_integration, n_group, TILE), dtype=np.uint8)
-    good = np.zeros((n_integration, TILE), dtype=np.int64)
+    good = np.zeros((n_integration, TILE), dtype=np.int32)
     any_flag = np.zeros((n_integration, TILE), dtype=np.uint8)
     ordered = np.empty((max(n_group - 1, 1), TILE), dtype=np.float32)
-    count = np.zeros(TILE, dtype=np.int64)
+    count = np.zeros(TILE, dtype=np.int32)
     median = np.zeros(TILE)
     size = n_group + 1
     buffers = (

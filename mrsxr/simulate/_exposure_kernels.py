@@ -81,6 +81,18 @@ def _uniform(state):
 
 
 @njit(cache=True, nogil=True)
+def _normal_pair(state):
+    """Return two independent normal numbers by Marsaglia's polar method."""
+    while True:
+        a = 2.0 * _uniform(state) - 1.0
+        b = 2.0 * _uniform(state) - 1.0
+        square = a * a + b * b
+        if 0.0 < square < 1.0:
+            factor = math.sqrt(-2.0 * math.log(square) / square)
+            return a * factor, b * factor
+
+
+@njit(cache=True, nogil=True)
 def _poisson(state, mean, exp_minus_mean, normal):
     """Return a Poisson number: by inversion below 30, else the normal approximation with its skewness."""
     if mean <= 0.0:
@@ -181,24 +193,22 @@ def _one_ramp(ramp, state, values, reset_noise, offsets, drift, jumps, extra, an
     chance = math.exp(-mean) if mean < 30.0 else 0.0
     start = bias
     if reset_noise > 0.0:
-        radius = math.sqrt(-2.0 * math.log(_uniform(state)))
-        start += reset_noise * radius * math.cos(2.0 * math.pi * _uniform(state))
+        start += reset_noise * _normal_pair(state)[0]
     linear = start * (1.0 + start * (c2 + start * c3))
     for group in range(ramp.size):
-        radius = math.sqrt(-2.0 * math.log(_uniform(state)))
-        angle = 2.0 * math.pi * _uniform(state)
+        shot, noise = _normal_pair(state)
         electrons = mean
         if any_extra and light:
             electrons = mean + extra[group]
             chance = math.exp(-electrons) if electrons < 30.0 else 0.0
         if timing[1] > 0.0:
-            electrons = _poisson(state, electrons, chance, radius * math.cos(angle))
+            electrons = _poisson(state, electrons, chance, shot)
         if light:
             electrons += jumps[group]
         linear += electrons / gain
         level = linear + (settle * offsets[0, group] if light else 0.0)
         level = min(_raw_level(level, c2, c3), full_well)
-        level += reset * offsets[1, group] + drift[group] + read_noise * radius * math.sin(angle)
+        level += reset * offsets[1, group] + drift[group] + read_noise * noise
         if light:
             level += offsets[2, group]
         if emi[0] != 0.0:

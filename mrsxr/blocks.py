@@ -16,11 +16,10 @@ import xarray as xr
 
 def map_ramps(
     door: Callable[..., Any],
-    *inputs: Any,
+    *inputs: xr.DataArray,
     core: Sequence[Sequence[str]],
     out_core: Sequence[Sequence[str]],
     dtypes: Sequence[str],
-    out_sizes: dict[str, int] | None = None,
     **kwargs: Any,
 ) -> tuple[xr.DataArray, ...]:
     """Apply a door to blocks of rows that hold their core dims (integration, group, ...) whole.
@@ -28,70 +27,79 @@ def map_ramps(
     Parameters
     ----------
     door : callable
-        Called with numpy arrays whose core dims stand *before* y and x, as stored: ``(dither, integration, group,
-        y, x)``; arrays without ``dither`` come without it. Returns one array, or a tuple, laid out alike.
-    *inputs : DataArray or scalar
+        Called with numpy arrays ``(dither, *core, y, x)``; those without ``dither`` come without it. Returns one
+        array, or a tuple, laid out alike.
+    *inputs : DataArray
+        Dims ``dither`` (if any), its core dims, ``y``, ``x``, in any order.
     core : sequence of sequences of str
         Core dims of each input.
     out_core : sequence of sequences of str
-        Core dims of each output.
+        Core dims of each output; each is a core dim of some input.
     dtypes : sequence of str
         dtype of each output.
-    out_sizes : dict, optional
-        Sizes of core dims that no input has.
     **kwargs
         Handed to the door.
 
     Returns
     -------
-    tuple of DataArray, dims ``(dither, *core, y, x)``, lazy where an input is
+    tuple of DataArray, dims ``(dither, *core, y, x)``, with the coordinates of the inputs; lazy where an input is
+
+    Notes
+    -----
+    ``xarray.apply_ufunc`` does the same but copies every block once for each core dim.
     """
-    arrays = xr.apply_ufunc(
-        _Fronted(door, tuple(len(c) for c in core), tuple(len(c) for c in out_core)),
-        *inputs,
-        input_core_dims=[list(c) for c in core],
-        output_core_dims=[list(c) for c in out_core],
-        dask="parallelized",
-        output_dtypes=list(dtypes),
-        keep_attrs=False,
-        kwargs=kwargs,
-        dask_gufunc_kwargs={"output_sizes": out_sizes} if out_sizes else {},
-    )
-    if not isinstance(arrays, tuple):
-        arrays = (arrays,)
+    arranged = [
+        a.transpose(*(["dither"] if "dither" in a.dims else []), *c, "y", "x") for a, c in zip(inputs, core, strict=True)
+    ]
+    loop = tuple(d for d in ("dither", "y", "x") if any(d in a.dims for a in arranged))
+    out_dims = [(*loop[:-2], *c, "y", "x") for c in out_core]
+    if any(a.chunks for a in arranged):
+        out = _map_lazy(door, arranged, loop, out_dims, dtypes, kwargs)
+    else:
+        found = door(*[a.values for a in arranged], **kwargs)
+        out = found if isinstance(found, tuple) else (found,)
+    coords: dict[Any, Any] = {}
+    for a in arranged:
+        coords |= {name: c for name, c in a.coords.items() if name not in coords}
     return tuple(
-        array.transpose(*(["dither"] if "dither" in array.dims else []), *c, "y", "x")
-        for array, c in zip(arrays, out_core, strict=True)
+        xr.DataArray(data, dims=dims, coords={n: c for n, c in coords.items() if set(c.dims) <= set(dims)})
+        for data, dims in zip(out, out_dims, strict=True)
     )
 
 
-class _Fronted:
-    """Move core dims from the end, where apply_ufunc puts them, to before (y, x), and back: views, no copies."""
-
-    def __init__(self, door: Callable[..., Any], n_in: tuple[int, ...], n_out: tuple[int, ...]):
-        self.door, self.n_in, self.n_out = door, n_in, n_out
-        self.__name__ = door.__name__
-
-    def __call__(self, *arrays: Any, **kwargs: Any) -> Any:
-        fronted = [_front(a, n) for a, n in zip(arrays, self.n_in, strict=True)]
-        out = self.door(*fronted, **kwargs)
-        if not isinstance(out, tuple):
-            return _back(out, self.n_out[0])
-        return tuple(_back(a, n) for a, n in zip(out, self.n_out, strict=True))
-
-
-def _front(array: Any, n: int) -> Any:
-    """(..., y, x, c1..cn) -> (..., c1..cn, y, x)."""
-    if n == 0 or np.ndim(array) <= n:
-        return array
-    return np.moveaxis(array, (-n - 2, -n - 1), (-2, -1))
+def _map_lazy(door, arranged, loop, out_dims, dtypes, kwargs) -> tuple[da.Array, ...]:
+    sizes = {d: n for a in arranged for d, n in a.sizes.items()}
+    pieces: list[Any] = []
+    for a in arranged:
+        data = a.data if a.chunks else da.from_array(a.values, chunks=-1)
+        inner = {i: -1 for i, d in enumerate(a.dims) if d not in loop and data.numblocks[i] > 1}
+        pieces += [data.rechunk(inner) if inner else data, a.dims]
+    together = da.blockwise(
+        _call, loop, *pieces, door=door, options=kwargs,
+        dtype=object, meta=np.empty((0,) * len(loop), dtype=object),
+    )  # fmt: skip
+    return tuple(
+        da.blockwise(
+            _pick, dims, together, loop, number=number, new_axes={d: sizes[d] for d in dims if d not in loop},
+            dtype=dtype, meta=np.empty((0,) * len(dims), dtype=dtype),
+        )
+        for number, (dims, dtype) in enumerate(zip(out_dims, dtypes, strict=True))
+    )  # fmt: skip
 
 
-def _back(array: np.ndarray, n: int) -> np.ndarray:
-    """(..., c1..cn, y, x) -> (..., y, x, c1..cn)."""
-    if n == 0:
-        return array
-    return np.moveaxis(array, (-2, -1), (-n - 2, -n - 1))
+def _call(*blocks: Any, door: Callable[..., Any], options: dict[str, Any]) -> tuple[Any, ...]:
+    """Run a door on blocks; a contracted dim of one block comes as a list of one."""
+    whole = []
+    for block in blocks:
+        while isinstance(block, list):
+            block = block[0]
+        whole.append(block)
+    found = door(*whole, **options)
+    return found if isinstance(found, tuple) else (found,)
+
+
+def _pick(found: tuple[np.ndarray, ...], *, number: int) -> np.ndarray:
+    return found[number]
 
 
 def with_row_halo(door: Callable[..., np.ndarray], array: xr.DataArray, *, depth: int, fill: Any) -> xr.DataArray:

@@ -133,9 +133,10 @@ def cube(out, cals):
     """Build one cube a band from cal files."""
     from jwst.cube_build import CubeBuildStep
 
+    members = [{"expname": str(c), "exptype": "science"} for c in cals]
     asn = {
         "asn_type": "spec3", "asn_rule": "DMS_Level3_Base", "asn_id": "o004", "asn_pool": "none", "program": "02732",
-        "target": "t004", "products": [{"name": "theirs", "members": [{"expname": str(c), "exptype": "science"} for c in cals]}],
+        "target": "t004", "products": [{"name": "theirs", "members": members}],
     }  # fmt: skip
     path = out / "spec3_asn.json"
     path.write_text(json.dumps(asn))

@@ -49,7 +49,8 @@ def map_ramps(
     ``xarray.apply_ufunc`` does the same but copies every block once for each core dim.
     """
     arranged = [
-        a.transpose(*(["dither"] if "dither" in a.dims else []), *c, "y", "x") for a, c in zip(inputs, core, strict=True)
+        a.transpose(*(["dither"] if "dither" in a.dims else []), *c, "y", "x")
+        for a, c in zip(inputs, core, strict=True)
     ]
     loop = tuple(d for d in ("dither", "y", "x") if any(d in a.dims for a in arranged))
     out_dims = [(*loop[:-2], *c, "y", "x") for c in out_core]

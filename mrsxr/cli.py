@@ -224,9 +224,9 @@ def simulate_command(out, bands, groups, integrations, dithers, background, seed
 def show(file: Path, out: Path | None, redshift: float | None) -> None:
     """Draw FILE (ramp, rate, cal, cube or spectrum) to a PNG and describe what it holds."""
     from . import plot
-    from .io import load
+    from .io import load_dataset
 
-    ds = load(file)
+    ds = load_dataset(file)
     level = ds.attrs["level"]
     if level == "cube":
         figure = plot.cube_image(ds)
@@ -244,10 +244,10 @@ def show(file: Path, out: Path | None, redshift: float | None) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 def history(file: Path) -> None:
     """Print what was done to FILE, step by step."""
-    from .io import load
+    from .io import load_dataset
     from .step import read_history
 
-    entries = read_history(load(file))
+    entries = read_history(load_dataset(file))
     if not entries:
         raise MrsxrError(f"{file}: holds no history of mrsxr; it was written by another program or is raw")
     for number, entry in enumerate(entries, 1):
@@ -263,6 +263,8 @@ def history(file: Path) -> None:
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 def check(files: tuple[Path, ...]) -> None:
     """Check FILES against the schema of their level."""
+    import xarray as xr
+
     from .io import load
     from .schema import validate
     from .tree import leaves
@@ -271,7 +273,7 @@ def check(files: tuple[Path, ...]) -> None:
     for file in files:
         try:
             data = load(file)
-            datasets = [data] if hasattr(data, "data_vars") and "level" in data.attrs else [d for _, d in leaves(data)]
+            datasets = [data] if isinstance(data, xr.Dataset) else [d for _, d in leaves(data)]
             for ds in datasets:
                 validate(ds)
             console.print(f"ok    {file} ({', '.join(sorted({d.attrs['level'] for d in datasets}))})", highlight=False)

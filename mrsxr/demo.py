@@ -14,7 +14,7 @@ from scipy.special import ndtr
 
 from . import plot
 from .errors import MrsxrError
-from .io import load
+from .io import load_dataset
 from .mrs import BANDS, resolving_power
 from .pipeline import Reporter, RunResult, run
 from .references import References
@@ -107,9 +107,10 @@ def demo(
         refs=References(simulation.reference_folder), workers=workers, reporter=reporter,
     )  # fmt: skip
     checks = compare(simulation, result)
+    sources = truth_of(simulation)[1]
     picture = draw(
-        result, out / "mrsxr_demo.png", redshift=float(simulation.sources.redshift[0]),
-        title=f"{simulation.sources.attrs['target']}: simulated and reduced by mrsxr",
+        result, out / "mrsxr_demo.png", redshift=float(sources.redshift[0]),
+        title=f"{sources.attrs['target']}: simulated and reduced by mrsxr",
     )  # fmt: skip
     return DemoResult(simulation, result, checks, picture)
 
@@ -138,14 +139,22 @@ def compare(simulation: Simulation, result: RunResult) -> list[Check]:
         the disc's lines the flux and the wavelength.
     """
     checks = []
+    lines, sources = truth_of(simulation)
     for path in result.files.get("spectrum", []):
-        spectrum = load(path)
+        spectrum = load_dataset(path)
         band = str(spectrum.attrs["band"])
         truth = simulation.spectra[band]
-        checks += [_continuum(spectrum, truth, simulation.lines, band), _position(spectrum, simulation.sources, band)]
-        for name, components in _clean_lines(simulation.lines, spectrum, band):
+        checks += [_continuum(spectrum, truth, lines, band), _position(spectrum, sources, band)]
+        for name, components in _clean_lines(lines, spectrum, band):
             checks += _line(spectrum, name, components, band)
     return sorted(checks, key=lambda c: (c.kind, BANDS.index(c.where.split()[0])))
+
+
+def truth_of(simulation: Simulation) -> tuple[xr.Dataset, xr.Dataset]:
+    """Return line list and sources of a simulation that was run."""
+    if simulation.lines is None or simulation.sources is None:
+        raise MrsxrError(f"{simulation.folder}: holds no truth; simulate it first")
+    return simulation.lines, simulation.sources
 
 
 def _continuum(spectrum, truth, lines, band) -> Check:
@@ -261,10 +270,10 @@ def draw(
     -------
     Path
     """
-    images = [load(p) for p in sorted(result.files.get("cube", [])) or cubes]
-    spectra = [load(p) for p in result.files.get("spectrum", [])]
+    images = [load_dataset(p) for p in sorted(result.files.get("cube", [])) or cubes]
+    spectra = [load_dataset(p) for p in result.files.get("spectrum", [])]
     aperture = {str(s.attrs["band"]): (s.attrs["aperture_ra"], s.attrs["aperture_dec"]) for s in spectra}
-    whole = load(result.files["stitched"][1]) if result.files.get("stitched") else None
-    cal = load(sorted(result.files["cal"])[0]) if result.files.get("cal") else None
+    whole = load_dataset(result.files["stitched"][1]) if result.files.get("stitched") else None
+    cal = load_dataset(sorted(result.files["cal"])[0]) if result.files.get("cal") else None
     figure = plot.summary(cal, images, whole, redshift=redshift, title=title, aperture=aperture or None)
     return plot.save_figure(figure, path)

@@ -38,7 +38,12 @@ def map_bands(tree: xr.DataTree, function: Callable[..., xr.Dataset], **kwargs: 
     -------
     DataTree of the same paths and root attrs
     """
-    return build({path: function(ds, **kwargs) for path, ds in leaves(tree)}, **tree.attrs)
+    return build({path: function(ds, **kwargs) for path, ds in leaves(tree)}, **attrs_of(tree))
+
+
+def attrs_of(data: xr.Dataset | xr.DataTree) -> dict[str, Any]:
+    """Return the root attrs of a tree as keywords; none of a Dataset."""
+    return {str(key): value for key, value in data.attrs.items()} if isinstance(data, xr.DataTree) else {}
 
 
 def join_dithers(datasets: list[xr.Dataset]) -> xr.Dataset:

@@ -18,7 +18,8 @@ def match_invalid(ds: xr.Dataset, name: str) -> xr.Dataset:
         invalid = invalid | ds[plane].isnull()
     masked = {p: ds[p].where(~invalid).assign_attrs(ds[p].attrs) for p in planes}
     flags = ds.dq | invalid.astype("uint32") * np.uint32(dq.DO_NOT_USE)
-    return ds.assign(**masked, dq=flags.astype("uint32").assign_attrs(dq.PIXEL_DQ_ATTRS))
+    masked["dq"] = flags.astype("uint32").assign_attrs(dq.PIXEL_DQ_ATTRS)
+    return ds.assign(masked)
 
 
 def scale(ds: xr.Dataset, name: str, factor: xr.DataArray) -> xr.Dataset:
@@ -26,4 +27,4 @@ def scale(ds: xr.Dataset, name: str, factor: xr.DataArray) -> xr.Dataset:
     square = factor * factor
     out = {name: (ds[name] * factor).assign_attrs(ds[name].attrs)}
     out |= {v: (ds[v] * square).assign_attrs(ds[v].attrs) for v in VARIANCES if v in ds}
-    return ds.assign(**out)
+    return ds.assign(out)

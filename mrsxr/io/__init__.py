@@ -4,7 +4,7 @@ from .exposures import open_exposures
 from .files import FileInfo, Found, find_files
 from .fits_out import write_fits
 from .observation import open_observation
-from .products import load, product_name, save
+from .products import load, load_dataset, product_name, save
 from .summary import Summary, summarize
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "open_observation",
     "summarize",
     "load",
+    "load_dataset",
     "save",
     "write_fits",
     "product_name",

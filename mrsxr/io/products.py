@@ -121,6 +121,20 @@ def load(
     return open_observation(path, chunks=chunks, **options)
 
 
+def load_dataset(path: str | os.PathLike, *, chunks: Any = None) -> xr.Dataset:
+    """Open one product that holds one Dataset; as :func:`load`.
+
+    Raises
+    ------
+    InputFileError
+        Where the path holds a tree of several.
+    """
+    data = load(path, chunks=chunks)
+    if not isinstance(data, xr.Dataset):
+        raise InputFileError(f"{path}: holds several Datasets, expected one product")
+    return data
+
+
 def product_name(ds: xr.Dataset) -> str:
     """Return the name of a product without suffix, ``jw02732-o004_ngc-7319_miri_ch1-short``.
 

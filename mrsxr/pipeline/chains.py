@@ -133,7 +133,7 @@ def make_cubes(
                 found[f"{path.rpartition('/')[0]}/{band}"] = make_cube(ds, band, refs, config)
     if not found:
         raise MrsxrError(f"no band of {', '.join(wanted)} in the data")
-    return tree.build(found, **(data.attrs if isinstance(data, xr.DataTree) else {}))
+    return tree.build(found, **tree.attrs_of(data))
 
 
 def make_cube(ds: xr.Dataset, band: str, refs: References | None, config: CubeConfig) -> xr.Dataset:
@@ -172,7 +172,7 @@ def make_spectra(data: Data, refs: References | None = None, config: SpectrumCon
             science.append(found[path])
     if science:
         found["/science/stitched"] = stitch(science, config)
-    return tree.build(found, **(data.attrs if isinstance(data, xr.DataTree) else {}))
+    return tree.build(found, **tree.attrs_of(data))
 
 
 def make_spectrum(
@@ -192,7 +192,8 @@ def make_spectrum(
         background = "none" if subtracted else "annulus"
     return spectrum.extract_spectrum(
         ds, extract1d=extract1d, apcorr=apcorr, source_type=kind, center=config.center,
-        radius_factor=config.radius_factor, radius=config.radius, background=None if background == "none" else background,
+        radius_factor=config.radius_factor, radius=config.radius,
+        background=None if background == "none" else background,
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import xarray as xr
 
 from mrsxr import cal
 from mrsxr.errors import InputFileError, MrsxrError
-from mrsxr.io import FileInfo, find_files, load, open_exposures, save
+from mrsxr.io import FileInfo, find_files, load_dataset, open_exposures, save
 from mrsxr.mrs import BANDS, bands_of_setting, setting_of_band
 from mrsxr.references import References
 
@@ -167,7 +167,7 @@ def run(
         _from_exposures(job, exposures, wanted, to)
     elif to == "spectrum":
         spectra = job.each(
-            "spectrum", cubes, lambda f: f.path.name, lambda f: _extract(job, _open_cube(f.path), f.role)
+            "spectrum", cubes, lambda f: f.path.name, lambda f: _extract(job, load_dataset(f.path), f.role)
         )
         _finish(job, spectra)
     else:
@@ -203,7 +203,11 @@ def _from_exposures(job: _Job, exposures: list[FileInfo], wanted: tuple[str, ...
     for role, setting, path in calibrated:
         groups.setdefault((role, setting), []).append(path)
     pieces = {
-        role: [(role, b, paths) for (r, s), paths in groups.items() if r == role for b in bands_of_setting(s) if b in wanted]
+        role: [
+            (role, band, paths)
+            for (r, setting), paths in groups.items() if r == role
+            for band in bands_of_setting(setting) if band in wanted
+        ]
         for role in ("background", "science")
     }  # fmt: skip
     levels = job.each("background", pieces["background"], lambda p: p[1], lambda p: _background(job, p))
@@ -231,13 +235,6 @@ def _calibrate(job: _Job, info: FileInfo, to: str) -> tuple[str, str, Path]:
 def _open_cal(job: _Job, paths: list[Path]) -> xr.Dataset:
     ds = open_exposures(paths)
     return ds if "alpha_coefficients" in ds else locate(ds, job.references())
-
-
-def _open_cube(path: Path) -> xr.Dataset:
-    cube = load(path)
-    if not isinstance(cube, xr.Dataset):
-        raise InputFileError(f"{path}: expected one cube, found a tree of them")
-    return cube
 
 
 def _background(job: _Job, piece: tuple[str, str, list[Path]]) -> xr.Dataset:

@@ -290,7 +290,7 @@ def _fit_ramps(
 def weight_tables(n_group):
     """Return (table (power, position), offset by n): the coefficients c of every segment length up to n_group."""
     offsets = np.zeros(n_group + 1, dtype=np.int64)
-    rows = [[] for _ in POWERS]
+    rows: list[list[np.ndarray]] = [[] for _ in POWERS]
     position = 0
     for n in range(3, n_group + 1):
         offsets[n] = position
@@ -317,7 +317,8 @@ def fit_ols(
     ints = (*(np.empty(shape_i, dtype=np.float32) for _ in range(3)), np.empty(shape_i, dtype=np.uint32))
     tables, offsets = weight_tables(n_group)
     _fit_ramps(
-        sci, np.broadcast_to(group_dq, sci.shape), np.broadcast_to(pixel_dq, shape), read_noise, gain, float(group_time),
+        sci, np.broadcast_to(group_dq, sci.shape), np.broadcast_to(pixel_dq, shape), read_noise, gain,
+        float(group_time),
         float(dark), suppress_one_group, tables, offsets, sorting_pairs(n_group - 1),
         (rate, var_p, var_r, out_dq), ints,
     )  # fmt: skip

@@ -133,8 +133,8 @@ def test_time_law(rate_ds):
     ds = cal.assign_wcs(rate_ds, **geometry())
     plain, out = (cal.calibrate_flux(ds, photom=ref, apply_time_correction=on) for on in (False, True))
     days = ds.mid_time.values - 59390.0
-    at_bins = [np.minimum(1, y1 * ((days + s) / (365 + s)) ** a)
-               for a, y1, s in zip(*(law[f"time_{n}"][0] for n in ("alpha", "year1value", "tsoft")), strict=True)]  # fmt: skip
+    columns = [law[f"time_{n}"][0] for n in ("alpha", "year1value", "tsoft")]
+    at_bins = [np.minimum(1, y1 * ((days + s) / (365 + s)) ** a) for a, y1, s in zip(*columns, strict=True)]
     weight = ds.wavelength.values[:, 100] - 5.0
     expected = at_bins[0][:, None] * (1 - weight) + at_bins[1][:, None] * weight
     ratio = plain.flux.values[..., 100] / out.flux.values[..., 100]

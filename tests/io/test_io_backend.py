@@ -15,6 +15,7 @@ from helpers import no_compute
 from xarray.core.indexing import BasicIndexer, OuterIndexer
 
 from mrsxr import schema
+from mrsxr.chunks import ramp_rows
 from mrsxr.errors import InputFileError
 from mrsxr.io import load, open_exposures
 from mrsxr.io._backend import JwstBackendEntrypoint, open_file
@@ -58,7 +59,9 @@ def test_every_detector_product_opens_lazily_with_its_values(tmp_path, product):
 
 def test_chunks_of_a_ramp_keep_whole_rows_and_all_groups(tmp_path):
     ds = open_exposures(io_files.write(tmp_path, "uncal", n_groups=40, shape=(300, 1032)))
-    assert ds.sci.chunks == ((1,), (2,), (40,), (64, 64, 64, 64, 44), (1032,))
+    rows = ramp_rows(2, 40)
+    expected = (*[rows] * (300 // rows), 300 % rows)
+    assert ds.sci.chunks == ((1,), (2,), (40,), expected, (1032,))
     assert ds.group_dq.chunks == ds.sci.chunks
     assert ds.pixel_dq.chunks == ((1,), (64, 64, 64, 64, 44), (1032,))
 

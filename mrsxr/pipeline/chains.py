@@ -186,15 +186,22 @@ def make_spectrum(
         apcorr = optional(refs, "apcorr", ds, "the flux is not corrected for the aperture")
     elif kind == "POINT":
         warnings.warn("no reference files: the flux is not corrected for the aperture", MrsxrWarning, stacklevel=2)
-    subtracted = any(entry["step"].endswith("subtract_master_background") for entry in read_history(ds))
-    background = config.background
-    if background == "auto":
-        background = "none" if subtracted else "annulus"
+    background = _background_of(ds, config, extract1d)
     return spectrum.extract_spectrum(
         ds, extract1d=extract1d, apcorr=apcorr, source_type=kind, center=config.center,
         radius_factor=config.radius_factor, radius=config.radius,
-        background=None if background == "none" else background,
+        background=background,
     )  # fmt: skip
+
+
+def _background_of(ds: xr.Dataset, config: SpectrumConfig, extract1d: xr.Dataset | None) -> str | None:
+    """Resolve "auto": the aperture correction holds for the annulus that the extract1d file asks for, or for none."""
+    if config.background != "auto":
+        return None if config.background == "none" else config.background
+    if extract1d is not None:
+        return "annulus" if extract1d.attrs.get("subtract_background") else None
+    subtracted = any(entry["step"].endswith("subtract_master_background") for entry in read_history(ds))
+    return None if subtracted else "annulus"
 
 
 def stitch(spectra: list[xr.Dataset], config: SpectrumConfig) -> xr.Dataset:

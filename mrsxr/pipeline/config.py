@@ -50,8 +50,9 @@ class CubeConfig:
 class SpectrumConfig:
     """Parameters of cube -> spectrum.
 
-    ``background`` "auto" subtracts an annulus unless a master background was subtracted before; ``center`` is
-    (RA, Dec) [deg], by default the brightest source of each band.
+    ``background`` "auto" subtracts an annulus where the extract1d file says so (the aperture correction is made for
+    it), and without such a file unless a master background was subtracted before; else "annulus" or "none".
+    ``center`` is (RA, Dec) [deg], by default the brightest source of each band.
     """
 
     source_type: str = "POINT"

@@ -81,14 +81,28 @@ def leak_fraction(wavelength):
 
 
 def point_shape(source: PointSource, aim: Aim, geometry: Geometry, pixels: Footprints) -> np.ndarray:
-    """Return the mean PSF [1/arcsec2] of a source over the pixel footprints."""
+    """Return the mean PSF [1/arcsec2] of a source over the pixel footprints.
+
+    The PSF is round on the sky: a unit of alpha or beta is not quite an arcsecond there in flight distortion files.
+    """
     from ._exposure_kernels import psf_in_pixels
 
-    alpha, beta = sky_to_slicer(source.ra, source.dec, aim, pixels.band, geometry.distortion)
+    alpha, beta, matrix = _slicer_near(source.ra, source.dec, aim, pixels.band, geometry.distortion)
+    a, b = np.hypot(*np.linalg.inv(matrix))  # arcsec on the sky of a unit of alpha, of beta
     return psf_in_pixels(
-        pixels.alpha_low, pixels.alpha_high, pixels.beta, pixels.width, pixels.wavelength, float(alpha), float(beta),
-        PSF_SIGMAS, PSF_WEIGHTS, _FWHM_SLOPE, _FWHM_OFFSET,
+        a * pixels.alpha_low, a * pixels.alpha_high, b * pixels.beta, b * pixels.width, pixels.wavelength, a * alpha,
+        b * beta, PSF_SIGMAS, PSF_WEIGHTS, _FWHM_SLOPE, _FWHM_OFFSET,
     )  # fmt: skip
+
+
+def _slicer_near(ra: float, dec: float, aim: Aim, band: str, distortion) -> tuple[float, float, np.ndarray]:
+    """Return alpha, beta of a place on the sky and their change [2 x 2] with an arcsecond to the east, to the north."""
+    east = ra + 1.0 / 3600 / np.cos(np.deg2rad(dec))
+    alpha, beta = sky_to_slicer(
+        np.array([ra, east, ra]), np.array([dec, dec, dec + 1.0 / 3600]), aim, band, distortion
+    )  # fmt: skip
+    matrix = np.array([[alpha[1] - alpha[0], alpha[2] - alpha[0]], [beta[1] - beta[0], beta[2] - beta[0]]])
+    return float(alpha[0]), float(beta[0]), matrix
 
 
 @dataclass(frozen=True)
@@ -155,13 +169,10 @@ def _field_plane(pixels: Footprints) -> _Plane:
 
 def _disc_on_plane(disc, aim, geometry, band, plane):
     """Return profile [1/arcsec2] and velocity [km/s] on the plane, from the local slope of the sky at the centre."""
-    east_ra = disc.ra + 1.0 / 3600 / np.cos(np.deg2rad(disc.dec))
-    ra, dec = np.array([disc.ra, east_ra, disc.ra]), np.array([disc.dec, disc.dec, disc.dec + 1.0 / 3600])
-    alpha, beta = sky_to_slicer(ra, dec, aim, band, geometry.distortion)
-    matrix = np.array([[alpha[1] - alpha[0], alpha[2] - alpha[0]], [beta[1] - beta[0], beta[2] - beta[0]]])
+    alpha, beta, matrix = _slicer_near(disc.ra, disc.dec, aim, band, geometry.distortion)
     back = np.linalg.inv(matrix)
     a, b = np.meshgrid(*plane.axes(), indexing="ij")
-    da, db = a - alpha[0], b - beta[0]
+    da, db = a - alpha, b - beta
     return disc.surface(back[0, 0] * da + back[0, 1] * db, back[1, 0] * da + back[1, 1] * db)
 
 

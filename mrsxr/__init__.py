@@ -6,6 +6,8 @@ reached by the product they make: ``mx.rate.subtract_dark``, ``mx.cal.assign_wcs
 ``mx.spectrum.extract_spectrum``.
 """
 
+import logging
+
 from . import cal, cube, lines, plot, rate, spectrum
 from ._version import __version__
 from .errors import (
@@ -60,3 +62,5 @@ __all__ = [
     "LevelError",
     "MrsxrWarning",
 ]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -59,7 +59,8 @@ def _reporter(progress: Progress):
         def failed(self, stage: str, name: str, reason: str) -> None:
             if stage in self.tasks:
                 progress.advance(self.tasks[stage])
-            progress.console.print(f"[red]failed[/red] ({stage}) {name}: {reason}", highlight=False)
+            told = reason if reason.startswith(name) else f"{name}: {reason}"
+            progress.console.print(f"[red]failed[/red] ({stage}) {told}", highlight=False)
 
     return Bars()
 
@@ -150,7 +151,7 @@ def run(source, background, out, refs, bands, to, config, redshift, workers) -> 
     if to == "spectrum" and result.files.get("stitched"):
         console.print(f"picture: {_picture(source, result, redshift)}", highlight=False)
     if result.failed:
-        raise MrsxrError(f"{len(result.failed)} of the pieces failed, the first: {next(iter(result.failed.values()))}")
+        raise MrsxrError(f"{len(result.failed)} of the pieces failed, the others are done; the reasons stand above")
 
 
 def _references_of_crds():

@@ -5,19 +5,10 @@ import math
 import numpy as np
 from numba import njit
 
+from mrsxr.geometry._detector_kernels import polynomial
+
 _SQRT_HALF = math.sqrt(0.5)
 _TO_UNIT = 1.0 / 9007199254740992.0  # 2**-53
-
-
-@njit(cache=True, nogil=True)
-def _polynomial(coefficients, first, second):
-    total = 0.0
-    for i in range(coefficients.shape[0] - 1, -1, -1):
-        inner = 0.0
-        for j in range(coefficients.shape[1] - 1, -1, -1):
-            inner = inner * second + coefficients[i, j]
-        total = total * first + inner
-    return total
 
 
 @njit(cache=True, nogil=True)
@@ -26,7 +17,7 @@ def polynomials(coefficients, shift, index, first, second):
     out = np.empty(first.size)
     for n in range(first.size):
         k = index[n]
-        out[n] = _polynomial(coefficients[k], first[n], second[n] - shift[k])
+        out[n] = polynomial(coefficients[k], first[n], second[n] - shift[k])
     return out
 
 

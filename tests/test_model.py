@@ -108,6 +108,18 @@ def test_steps_stand_in_their_rooms():
     assert rooms == {"rate", "cal", "cube", "spectrum"}
 
 
+def test_every_step_is_held_to_its_promises():
+    import re
+    from pathlib import Path
+
+    import mrsxr  # noqa: F401
+
+    tests = "\n".join(path.read_text() for path in Path(__file__).parent.rglob("test_*.py"))
+    held = set(re.findall(r"assert_step\(\s*(?:\w+\.)*(\w+),", tests))
+    missing = sorted(name for name in STEPS if name.rpartition(".")[2] not in held)
+    assert not missing, f"steps without assert_step in the tests: {missing}"
+
+
 def test_tree_maps_data_nodes_only():
     ds = make_ramp(np.zeros((1, 1, 3, 4, 8), "u2"))
     obs = tree.build({"/science/12A": ds, "/science/34A": ds}, program="02732")

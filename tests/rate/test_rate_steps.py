@@ -166,6 +166,18 @@ def test_fit_is_recorded_and_lazy(ramp):
     assert "group" not in out.coords
 
 
+def test_integrations_average_to_the_rate(ramp):
+    ds = as_float(ramp)
+    each = assert_step(rate.fit_integrations, ds, **NOISE)
+    assert each.rate.dims == ("dither", "integration", "y", "x")
+    both = rate.fit_ramps(ds, **NOISE)
+    weight = 1 / each.var_read
+    np.testing.assert_allclose(
+        (each.rate * weight).sum("integration") / weight.sum("integration"), both.rate, rtol=1e-5
+    )
+    np.testing.assert_allclose(1 / weight.sum("integration"), both.var_read, rtol=1e-5)
+
+
 def test_pathologies_give_flags():
     sci = np.full((1, 2, 6, 3, 8), 1000.0, "f4")
     ds = make_ramp(sci)

@@ -8,7 +8,6 @@ python jwst_side.py cube   OUT CAL...    cube_build, one cube a band
 
 import json
 import logging
-import resource
 import sys
 import time
 import warnings
@@ -44,6 +43,12 @@ def stage2():
     from jwst.photom import PhotomStep
 
     return [("assign_wcs", AssignWcsStep), ("flat", FlatFieldStep), ("fringe", FringeStep), ("photom", PhotomStep)]
+
+
+def peak_gb():
+    """Largest resident size of this process alone; ru_maxrss would count that of the parent before exec."""
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
+    return int(line.split()[1]) / 1e6
 
 
 def steps(uncal, out):
@@ -161,5 +166,5 @@ if __name__ == "__main__":
     else:
         folder = Path(sys.argv[2])
         answer = globals()[what](folder, sys.argv[3:])
-    answer["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    answer["peak_gb"] = peak_gb()
     (folder / f"jwst_{what}.json").write_text(json.dumps(answer))

@@ -115,6 +115,8 @@ def demo(size: str | None, bands, distortion: Path | None, out: Path, workers: i
         shown = {
             "position": f"{check.error:.3f} arcsec", "wavelength": f"{check.error:+.3f} elements",
         }.get(check.kind, f"{100 * check.error:+.2f} %")  # fmt: skip
+        if check.sigma == check.sigma:  # not NaN
+            shown = f"{shown[:-2]} ± {100 * check.sigma:.2f} %"
         digits = 5 if check.kind == "wavelength" else 3
         mark = "[green]ok[/green]" if check.passed else "[red]off[/red]"
         table.add_row(check.what, check.where, f"{check.found:.{digits}f}", f"{check.true:.{digits}f}", shown, mark)

@@ -42,6 +42,7 @@ class Check:
     true: float
     error: float
     kind: str
+    sigma: float = float("nan")  #: statistical error of ``error``, where the noise matters
 
     @property
     def passed(self) -> bool:
@@ -195,17 +196,17 @@ def _clean_lines(lines: xr.Dataset, spectrum: xr.Dataset, band: str):
 def _line(spectrum, name, components, band) -> list[Check]:
     strongest = int(np.argmax(components.flux.values))
     true, centre = float(components.flux.sum()), float(components.wavelength[strongest])
-    found, position = measure_line(spectrum, components.wavelength.values, components.sigma.values, strongest)
+    found, sigma, position = measure_line(spectrum, components.wavelength.values, components.sigma.values, strongest)
     element = centre / float(resolving_power(centre))
     where = f"{band} {name}"
     return [
-        Check("line [1e-18 W/m2]", where, 1e18 * found, 1e18 * true, found / true - 1, "line"),
+        Check("line [1e-18 W/m2]", where, 1e18 * found, 1e18 * true, found / true - 1, "line", sigma / true),
         Check("wavelength [um]", where, position, centre, (position - centre) / element, "wavelength"),
     ]
 
 
-def measure_line(spectrum: xr.Dataset, centres, sigmas, strongest: int = 0) -> tuple[float, float]:
-    """Fit Gaussians on a straight continuum; return the flux of all and the centre of the strongest.
+def measure_line(spectrum: xr.Dataset, centres, sigmas, strongest: int = 0) -> tuple[float, float, float]:
+    """Fit Gaussians on a straight continuum; return the flux of all, its error and the centre of the strongest.
 
     Parameters
     ----------
@@ -218,8 +219,8 @@ def measure_line(spectrum: xr.Dataset, centres, sigmas, strongest: int = 0) -> t
 
     Returns
     -------
-    flux, wavelength : float
-        [W/m2], [um].
+    flux, error, wavelength : float
+        [W/m2], [W/m2] (for the shape found), [um].
     """
     centres, sigmas = np.asarray(centres, dtype=float), np.asarray(sigmas, dtype=float)
     reach = 8 * sigmas.max() + np.ptp(centres)
@@ -247,7 +248,9 @@ def measure_line(spectrum: xr.Dataset, centres, sigmas, strongest: int = 0) -> t
         return matrix @ values - density / error
 
     shape = least_squares(residual, np.concatenate([centres, sigmas]), x_scale=np.tile(sigmas, 2)).x
-    return float(solve(shape)[1][: centres.size].sum()), float(shape[strongest])
+    matrix, values = solve(shape)
+    among = np.linalg.inv(matrix.T @ matrix)[: centres.size, : centres.size]
+    return float(values[: centres.size].sum()), float(np.sqrt(among.sum())), float(shape[strongest])
 
 
 def draw(

@@ -192,7 +192,7 @@ class Scene:
 
 #: Nuclear lines: wavelengths at rest [um], narrow component and, for some, an outflow.
 NUCLEAR_LINES = (
-    Line("[Fe II]", 5.340169, 3.0e-18, 0.0, 200.0),
+    Line("[Fe II]", 5.340169, 1.5e-17, 0.0, 200.0),
     Line("[Ar II]", 6.985274, 8.0e-18, 0.0, 200.0),
     Line("[Ne VI]", 7.652400, 2.0e-17, 0.0, 250.0),
     Line("[Ne VI]", 7.652400, 1.2e-17, -300.0, 700.0),

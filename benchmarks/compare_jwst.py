@@ -1,9 +1,11 @@
 """Run mrsxr and jwst on the same simulated exposures and the same reference files; print parity and ratios.
 
     python benchmarks/compare_jwst.py --jwst-python /path/to/env/bin/python [--folder DIR] [--groups 40] [--setting 12A]
+    python benchmarks/compare_jwst.py --jwst-python /path/to/env/bin/python --stage 1 [--only steps truth ...]
 
 ``--jwst-python`` is the interpreter of an environment with jwst 3.0.0. The simulation and the results of jwst
-are kept in the folder and used again. ``--only`` picks parts: steps, cube, speed.
+are kept in the folder and used again. ``--only`` picks parts: steps, cube; of stage 1: steps, showers, truth, speed,
+many.
 """
 
 from __future__ import annotations
@@ -12,12 +14,10 @@ import argparse
 import json
 import os
 import subprocess
-import sys
 import time
 import warnings
 from pathlib import Path
 
-import dask
 import numpy as np
 
 SIDE = Path(__file__).parent / "jwst_side.py"
@@ -227,45 +227,6 @@ def compare_voxels(table, band, ours, theirs):
         table.share(f"cube {band} {what}", *sums, limit, wanted=wanted, good=sums[1] != 0)
 
 
-def compare_speed(args, made, table):
-    """Stage 1 core, from uncal file to rate file, in fresh processes in turn."""
-    out = args.folder / "speed"
-    out.mkdir(exist_ok=True)
-    pairs = []
-    for _ in range(args.repeat):
-        jwst(args, made, "speed", made["uncal"][0], out)
-        command = [sys.executable, __file__, "--ours-speed", made["uncal"][0], made["refs"], str(out)]
-        subprocess.run(command, check=True)
-        pairs.append([json.loads((out / f).read_text()) for f in ("jwst_speed.json", "mrsxr_speed.json")])
-    for key in ("wall", "cpu", "peak_gb"):
-        theirs, ours = (float(np.median([p[i][key] for p in pairs])) for i in (0, 1))
-        ratio = float(np.median([p[0][key] / p[1][key] for p in pairs]))
-        wanted = {"wall": 5.0, "cpu": 4.0, "peak_gb": 4.0}[key]
-        table.add(
-            f"stage 1 core: {key}", f"{ours:.2f}, jwst {theirs:.2f}: x {ratio:.1f}", f">= x {wanted:g}", ratio >= wanted
-        )
-
-
-def peak_gb():
-    """Largest resident size of this process alone; ru_maxrss would count that of the parent before exec."""
-    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
-    return int(line.split()[1]) / 1e6
-
-
-def ours_speed(uncal, refs_folder, out):
-    """Our half of the speed comparison; imports and the compiled kernels are ready before the clock starts."""
-    import mrsxr as mx
-    from mrsxr.rate import _jump_kernels, _linearity_kernels, _ramp_fit_kernels, _saturation_kernels  # noqa: F401
-
-    refs = mx.References(refs_folder)
-    wall, cpu = time.perf_counter(), time.process_time()
-    with dask.config.set(scheduler="threads", num_workers=2):
-        mx.save(mx.make_rate(mx.open_exposures(uncal), refs).compute(), out)
-    answer = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
-    answer["peak_gb"] = peak_gb()
-    (Path(out) / "mrsxr_speed.json").write_text(json.dumps(answer))
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jwst-python")
@@ -273,24 +234,24 @@ def main():
     parser.add_argument("--groups", type=int, default=40)
     parser.add_argument("--setting", default="12A")
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--only", nargs="*", default=["steps", "cube", "speed"])
-    parser.add_argument("--ours-speed", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--stage", type=int, choices=[1], help="All of this stage, in place of the core steps.")
+    parser.add_argument("--only", nargs="*", default=["steps", "cube", "showers", "truth", "speed", "many"])
     args = parser.parse_args()
     warnings.simplefilter("ignore")
-    if args.ours_speed:
-        ours_speed(*args.ours_speed)
-        return
     args.folder = args.folder.resolve()
     args.folder.mkdir(parents=True, exist_ok=True)
-    made = prepare(args)
     table = Table()
-    if "steps" in args.only:
-        compare_steps(args, made, table)
-        compare_step_alone(args, made, table)
-    if "cube" in args.only:
-        compare_cubes(args, made, table)
-    if "speed" in args.only:
-        compare_speed(args, made, table)
+    if args.stage == 1:
+        import compare_stage1
+
+        compare_stage1.run(args, table, jwst)
+    else:
+        made = prepare(args)
+        if "steps" in args.only:
+            compare_steps(args, made, table)
+            compare_step_alone(args, made, table)
+        if "cube" in args.only:
+            compare_cubes(args, made, table)
     short = [row[0] for row in table.rows if not row[3]]
     print(
         f"{len(table.rows) - len(short)} of {len(table.rows)} as wanted"

@@ -1,7 +1,8 @@
 """The jwst half of compare_jwst.py; runs in an environment of its own and imports nothing of mrsxr.
 
 python jwst_side.py steps  UNCAL OUT     every core step of stages 1 and 2 on one exposure, arrays saved as .npy
-python jwst_side.py speed  UNCAL OUT     the core steps of stage 1, from uncal file to rate file, timed
+python jwst_side.py stage1 UNCAL OUT OPTIONS     all of stage 1 step by step; OPTIONS is JSON of extra branches
+python jwst_side.py speed  UNCAL OUT OPTIONS     Detector1Pipeline, uncal file to rate file, twice, timed
 python jwst_side.py cal    OUT UNCAL...  core steps to cal files
 python jwst_side.py cube   OUT CAL...    cube_build, one cube a band
 """
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 
-def stage1():
+def core_of_stage1():
     from jwst.dark_current import DarkCurrentStep
     from jwst.dq_init import DQInitStep
     from jwst.jump import JumpStep
@@ -34,6 +35,46 @@ def stage1():
         ("jump", JumpStep),
         ("ramp_fit", RampFitStep),
     ]
+
+
+def stage1_steps(options):
+    """All steps of Detector1Pipeline for MIRI in its order, as it runs them; ``call`` would run the skipped ones."""
+    from jwst.pipeline import Detector1Pipeline
+
+    names = ["group_scale", "dq_init", "emicorr", "saturation", "ipc", "firstframe", "lastframe", "reset", "linearity",
+             "rscd", "dark_current", "refpix", "charge_migration", "jump"]  # fmt: skip
+    pipeline = Detector1Pipeline()
+    parameters = {"jump": options.get("jump", {}), "emicorr": options.get("emicorr", {})}
+    chosen = [n for n in names if not getattr(pipeline, n).skip or parameters.get(n)]
+    return [(n, Detector1Pipeline.step_defs[n], parameters.get(n, {})) for n in chosen]
+
+
+def stage1(uncal, out, options):
+    """Run stage 1 step by step; save what each step changed, rate, rateints and the branches asked for."""
+    from jwst.ramp_fitting import RampFitStep
+    from stdatamodels.jwst import datamodels as dm
+
+    model = dm.RampModel(uncal)
+    seconds, before = {}, {}
+    for name, step, parameters in stage1_steps(options):
+        start = time.process_time()
+        model = step.call(model, **parameters)
+        seconds[name] = time.process_time() - start
+        for short, array in (("sci", model.data), ("group_dq", model.groupdq), ("pixel_dq", model.pixeldq)):
+            digest = hash(np.asarray(array).tobytes())
+            if before.get(short) != digest:
+                np.save(out / f"{name}_{short}.npy", np.asarray(array))
+            before[short] = digest
+    keys = model.to_flat_dict()
+    facts = {k: v for k, v in keys.items() if "rscd" in k or "skip" in k.lower()}
+    for algorithm in ("OLS_C", *options.get("algorithms", ())):
+        start = time.process_time()
+        rate, rateints = RampFitStep.call(model.copy(), algorithm=algorithm)
+        seconds[f"ramp_fit {algorithm}"] = time.process_time() - start
+        _save_image(rate, f"rate_{algorithm}", out)
+        if rateints is not None:
+            _save_image(rateints, f"rateints_{algorithm}", out)
+    return {"cpu_by_step": seconds, "facts": {k: str(v) for k, v in facts.items()}}
 
 
 def stage2():
@@ -57,7 +98,7 @@ def steps(uncal, out):
 
     model = dm.RampModel(uncal)
     seconds = {}
-    for name, step in stage1():
+    for name, step in core_of_stage1():
         start = time.process_time()
         result = step.call(model)
         seconds[name] = time.process_time() - start
@@ -104,19 +145,16 @@ def _save_wcs(model, out):
         np.save(out / f"wcs_{name}.npy", value)
 
 
-def speed(uncal, out):
-    """Time the core of stage 1; imports are done before the clock starts."""
-    from stdatamodels.jwst import datamodels as dm
+def speed(uncal, out, options):
+    """Time stage 1 from uncal file to rate file, twice: with what the first run must load, and without."""
+    from jwst.pipeline import Detector1Pipeline
 
-    chain = stage1()
-    wall, cpu = time.perf_counter(), time.process_time()
-    model = dm.RampModel(uncal)
-    for name, step in chain:
-        model = step.call(model)
-        if name == "ramp_fit":
-            model = model[0]
-    model.save(out / "speed_rate.fits")
-    return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+    found = []
+    for _ in range(2):
+        wall, cpu = time.perf_counter(), time.process_time()
+        Detector1Pipeline.call(uncal, steps={"jump": options.get("jump", {})}, output_dir=str(out), save_results=True)
+        found.append({"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu})
+    return {**found[1], "first": found[0]}
 
 
 def cal(out, uncals):
@@ -125,7 +163,7 @@ def cal(out, uncals):
 
     for uncal in uncals:
         model = dm.RampModel(uncal)
-        for name, step in [*stage1(), *stage2()]:
+        for name, step in [*core_of_stage1(), *stage2()]:
             model = step.call(model)
             if name == "ramp_fit":
                 model = model[0]
@@ -160,9 +198,9 @@ if __name__ == "__main__":
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     what = sys.argv[1]
-    if what in ("steps", "speed"):
+    if what in ("steps", "stage1", "speed"):
         folder = Path(sys.argv[3])
-        answer = globals()[what](sys.argv[2], folder)
+        answer = globals()[what](sys.argv[2], folder, *(json.loads(text) for text in sys.argv[4:]))
     else:
         folder = Path(sys.argv[2])
         answer = globals()[what](folder, sys.argv[3:])

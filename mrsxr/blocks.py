@@ -7,11 +7,15 @@ travel by name to dask workers; compiled dispatchers do not and are never handed
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import dask.array as da
 import numpy as np
 import xarray as xr
+from dask._task_spec import convert_legacy_graph
+from dask.base import tokenize
+
+Lazy = TypeVar("Lazy", xr.DataArray, xr.Dataset)
 
 
 def map_ramps(
@@ -75,6 +79,12 @@ def _map_lazy(door, arranged, loop, out_dims, dtypes, kwargs) -> tuple[da.Array,
         data = a.data if a.chunks else da.from_array(a.values, chunks=-1)
         inner = {i: -1 for i, d in enumerate(a.dims) if d not in loop and data.numblocks[i] > 1}
         pieces += [data.rechunk(inner) if inner else data, a.dims]
+    if len(out_dims) == 1:  # one layer, which dask fuses with its neighbours
+        one = da.blockwise(
+            _call_for_one, out_dims[0], *pieces, door=door, options=kwargs,
+            dtype=dtypes[0], meta=np.empty((0,) * len(out_dims[0]), dtype=dtypes[0]),
+        )  # fmt: skip
+        return (one,)
     together = da.blockwise(
         _call, loop, *pieces, door=door, options=kwargs,
         dtype=object, meta=np.empty((0,) * len(loop), dtype=object),
@@ -97,6 +107,10 @@ def _call(*blocks: Any, door: Callable[..., Any], options: dict[str, Any]) -> tu
         whole.append(block)
     found = door(*whole, **options)
     return found if isinstance(found, tuple) else (found,)
+
+
+def _call_for_one(*blocks: Any, door: Callable[..., Any], options: dict[str, Any]) -> np.ndarray:
+    return _call(*blocks, door=door, options=options)[0]
 
 
 def _pick(found: tuple[np.ndarray, ...], *, number: int) -> np.ndarray:
@@ -124,8 +138,10 @@ def with_row_halo(door: Callable[..., np.ndarray], array: xr.DataArray, *, depth
     if not array.chunks:
         edge = _edge(array.values, depth, fill)
         return array.copy(data=_with_edges(array.values, edge, edge, door=door, depth=depth))
-    if min(array.chunksizes["y"]) < depth:
-        array = array.chunk(y=max(depth, 8))
+    if min(array.chunksizes["y"]) < depth:  # a block gives its neighbours whole edges
+        rows = max(depth, 8)
+        n = max(1, array.sizes["y"] // rows)
+        array = array.chunk(y=(*[rows] * (n - 1), array.sizes["y"] - rows * (n - 1)))
     axis = array.get_axis_num("y")
     data = array.data
     outside = _outside(data, axis, depth, fill)
@@ -140,6 +156,42 @@ def with_row_halo(door: Callable[..., np.ndarray], array: xr.DataArray, *, depth
         door=door, depth=depth, align_arrays=False, dtype=data.dtype, meta=data._meta,
     )  # fmt: skip
     return array.copy(data=result)
+
+
+def read_again(data: Lazy, label: str) -> Lazy:
+    """Return the same DataArray or Dataset under other task names.
+
+    Parameters
+    ----------
+    data : DataArray or Dataset
+    label : str
+        Tells the copies of the same data apart.
+
+    Returns
+    -------
+    DataArray or Dataset
+        What is made from it shares no task with what is made from ``data``: dask does twice what it would otherwise
+        hold in memory from the first use to the last. Data in memory are returned as they are.
+    """
+    if isinstance(data, xr.Dataset):
+        again = {name: v.copy(data=_renamed(v.data, label)) for name, v in data.data_vars.items() if v.chunks}
+        return data.assign(again)
+    return data.copy(data=_renamed(data.data, label)) if data.chunks else data
+
+
+def _renamed(array: da.Array, label: str) -> da.Array:
+    tasks = convert_legacy_graph(dict(array.__dask_graph__()))
+    stems: dict[str, str] = {}
+
+    def new(key: Any) -> Any:
+        stem = key[0] if isinstance(key, tuple) else key
+        if stem not in stems:
+            stems[stem] = f"again-{tokenize(stem, label)}"
+        return (stems[stem], *key[1:]) if isinstance(key, tuple) else stems[stem]
+
+    names = {key: new(key) for key in tasks}
+    graph = {names[key]: task.substitute(names, key=names[key]) for key, task in tasks.items()}
+    return da.Array(graph, new((array.name,))[0], array.chunks, meta=array._meta)
 
 
 def _with_edges(block: np.ndarray, above: np.ndarray, below: np.ndarray, *, door: Any, depth: int) -> np.ndarray:

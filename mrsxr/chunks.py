@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-RAMP_BLOCK_BYTES = 12 * 2**20  # one float32 block of a ramp: small enough for several per thread and for the cache
+RAMP_BLOCK_BYTES = 8 * 2**20  # one float32 block of a ramp: small enough for several per thread and for the cache
 RAMP_ROWS_MAX = 128
 RAMP_ROWS_MIN = 8
 CUBE_PLANES = 256

@@ -76,6 +76,10 @@ def _bands(_ctx: click.Context, _param: click.Parameter, value: str | None) -> t
 
 
 BANDS_OPTION = click.option("--bands", callback=_bands, help="Only these bands, 1A,2A ...", metavar="LIST")
+MODE = click.option(
+    "--mode", type=click.Choice(["baseline", "optimal"]),
+    help="Algorithms of jwst (baseline, the default) or the better ones.",
+)  # fmt: skip
 WORKERS = click.option("--workers", default=2, show_default=True, help="Exposures worked on side by side.")
 
 
@@ -91,15 +95,17 @@ def main() -> None:
 @BANDS_OPTION
 @click.option("--distortion", type=click.Path(path_type=Path), help="Folder of real distortion files (ASDF).")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("mrsxr_demo"), show_default=True)
+@MODE
 @WORKERS
-def demo(size: str | None, bands, distortion: Path | None, out: Path, workers: int) -> None:
+def demo(size: str | None, bands, distortion: Path | None, out: Path, mode: str | None, workers: int) -> None:
     """Simulate an observation, reduce it, compare with the truth and draw a picture."""
     from .demo import demo as run_demo
+    from .pipeline import Config
 
     with _progress() as progress:
         result = run_demo(
             out, size=size or "default", bands=bands, distortion=distortion, workers=workers,
-            reporter=_reporter(progress),
+            config=Config.of_mode(mode or "baseline"), reporter=_reporter(progress),
         )  # fmt: skip
     table = Table(title="Recovered against the truth", title_justify="left")
     for name, justify in (
@@ -134,12 +140,13 @@ def demo(size: str | None, bands, distortion: Path | None, out: Path, workers: i
 @click.option("--refs", type=click.Path(path_type=Path), help="Folder of reference files; else CRDS.")
 @BANDS_OPTION
 @click.option("--to", type=click.Choice(["rate", "cal", "cube", "spectrum"]), default="spectrum", show_default=True)
+@MODE
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file of parameters.")
 @click.option("--redshift", type=float, help="Of the source: marks lines in the picture.")
 @WORKERS
-def run(source, background, out, refs, bands, to, config, redshift, workers) -> None:
+def run(source, background, out, refs, bands, to, mode, config, redshift, workers) -> None:
     """Reduce the exposures (uncal, rate, cal) or cubes (s3d) of SOURCE, a folder, file, glob or association."""
-    from .pipeline import load_config
+    from .pipeline import Config, load_config
     from .pipeline import run as run_all
     from .references import References
 
@@ -147,7 +154,8 @@ def run(source, background, out, refs, bands, to, config, redshift, workers) -> 
     with _progress() as progress:
         result = run_all(
             str(source), background, out=out, refs=references, bands=bands, to=to,
-            config=load_config(config) if config else None, workers=workers, reporter=_reporter(progress),
+            config=load_config(config, mode) if config else Config.of_mode(mode or "baseline"),
+            workers=workers, reporter=_reporter(progress),
         )  # fmt: skip
     _tell_files(result)
     if to == "spectrum" and result.files.get("stitched"):

@@ -16,9 +16,9 @@ from . import plot
 from .errors import MrsxrError
 from .io import load_dataset
 from .mrs import BANDS, resolving_power
-from .pipeline import Reporter, RunResult, run
+from .pipeline import Config, Reporter, RunResult, run
 from .references import References
-from .simulate import Effects, Simulation, simulate
+from .simulate import Simulation, simulate
 
 C_UM_PER_S = 2.99792458e14
 #: What each size of the demonstration simulates.
@@ -27,8 +27,6 @@ SIZES: dict[str, dict[str, Any]] = {
     "default": {"bands": ("1A", "2A", "3A", "4A"), "n_dithers": 4, "n_background": 2, "n_groups": 10},
     "full": {"bands": BANDS, "n_dithers": 4, "n_background": 2, "n_groups": 40},
 }
-#: Detector effects whose corrections are not in the chain yet (reset, rscd, refpix) are left out of the simulation.
-EFFECTS = Effects(reset=False, first_groups=False, drift=0.0)
 LIMITS = {"continuum": 0.03, "line": 0.05, "wavelength": 0.1, "position": 0.05}
 
 
@@ -71,6 +69,7 @@ def demo(
     size: str = "default",
     bands: tuple[str, ...] | None = None,
     distortion: str | Path | None = None,
+    config: Config | None = None,
     workers: int = 2,
     seed: int = 1,
     reporter: Reporter | None = None,
@@ -87,6 +86,8 @@ def demo(
         Other bands than those of the size.
     distortion : path, optional
         Folder of real distortion files, in place of the parametric geometry.
+    config : Config, optional
+        Parameters of the reduction.
     workers : int
     seed : int
     reporter : Reporter, optional
@@ -105,7 +106,7 @@ def demo(
     simulation = _simulate(out / "simulated", plan, distortion, seed, reporter)
     result = run(
         simulation.uncal_folder, simulation.background_folder, out=out / "reduced",
-        refs=References(simulation.reference_folder), workers=workers, reporter=reporter,
+        refs=References(simulation.reference_folder), config=config, workers=workers, reporter=reporter,
     )  # fmt: skip
     checks = compare(simulation, result)
     sources = truth_of(simulation)[1]
@@ -120,7 +121,7 @@ def _simulate(folder: Path, plan: dict[str, Any], distortion, seed: int, reporte
     settings = {b[1] + ("12" if b[0] in "12" else "34") for b in plan["bands"]}
     reporter.begin("simulate", len(settings) * (1 + plan["n_dithers"] + plan["n_background"]))
     return simulate(
-        folder, **plan, effects=EFFECTS, distortion=distortion, seed=seed, save_slopes=False,
+        folder, **plan, distortion=distortion, seed=seed, save_slopes=False,
         progress=lambda text: reporter.done("simulate", Path(text).name, 0.0),
     )  # fmt: skip
 

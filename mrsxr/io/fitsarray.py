@@ -131,15 +131,19 @@ class FitsArray(BackendArray):
         self.stamp = stamp or file_stamp(self.path)
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
-        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._read)
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER_1VECTOR, self._read)
 
-    def _read(self, key: tuple[int | slice, ...]) -> np.ndarray:
+    def _read(self, key: tuple[int | slice | np.ndarray, ...]) -> np.ndarray:
         if file_stamp(self.path) != self.stamp:
             raise InputFileError(f"{self.path}: the file was changed since it was opened; open it again")
         if 0 in self.shape:
             return np.empty(self.shape, dtype=self.dtype)[key]
         stored = np.memmap(self.path, dtype=STORED_DTYPES[self.bitpix], mode="r", offset=self.offset, shape=self.shape)
-        return finish(to_physical(stored[key], self.bitpix, self.bscale, self.bzero), self.dtype, self.square)
+        part = stored[tuple(slice(None) if isinstance(k, np.ndarray) else k for k in key)]
+        for n, k in enumerate(key):  # at most one list of places; integers before it have dropped their axes
+            if isinstance(k, np.ndarray):
+                part = part[(slice(None),) * sum(not np.isscalar(i) for i in key[:n]) + (k,)]
+        return finish(to_physical(part, self.bitpix, self.bscale, self.bzero), self.dtype, self.square)
 
 
 class TiledFitsArray(BackendArray):

@@ -1,6 +1,6 @@
 """From steps to whole reductions: configuration, chains of steps, and the run over an observation."""
 
-from .chains import make_cal, make_cubes, make_rate, make_spectra
+from .chains import make_cal, make_cubes, make_rate, make_rate_and_ints, make_spectra
 from .config import CalConfig, Config, CubeConfig, RateConfig, SpectrumConfig, load_config
 from .run import Reporter, RunResult, run
 
@@ -16,6 +16,7 @@ __all__ = [
     "make_cal",
     "make_cubes",
     "make_rate",
+    "make_rate_and_ints",
     "make_spectra",
     "run",
 ]

@@ -8,13 +8,15 @@ from typing import Any
 
 import xarray as xr
 
-from mrsxr import cal, cube, rate, spectrum, tree
+from mrsxr import cal, cube, spectrum, tree
 from mrsxr.errors import MrsxrError, MrsxrWarning, ReferenceFileError
 from mrsxr.mrs import BANDS, bands_of_setting
 from mrsxr.references import References
 from mrsxr.step import read_history
 
 from .config import CalConfig, CubeConfig, RateConfig, SpectrumConfig
+from .optional import optional
+from .rate_chain import correct_ramps, fit_slopes
 
 Data = xr.Dataset | xr.DataTree
 
@@ -26,7 +28,7 @@ def _over_bands(function: Callable[..., xr.Dataset], data: Data, **kwargs: Any) 
 
 
 def make_rate(data: Data, refs: References, config: RateConfig | None = None) -> Any:
-    """Turn ramps into slopes: dq_init, saturation, lastframe, linearity, dark, jump, ramp_fit.
+    """Turn ramps into slopes: all steps of stage 1, from group_scale to gain_scale.
 
     Parameters
     ----------
@@ -42,23 +44,28 @@ def make_rate(data: Data, refs: References, config: RateConfig | None = None) ->
 
 
 def _make_rate(ds: xr.Dataset, *, refs: References, config: RateConfig) -> xr.Dataset:
-    noise = {"gain": refs.get("gain", ds), "readnoise": refs.get("readnoise", ds)}
-    jump = {
-        name: getattr(config, name)
-        for name in (
-            "rejection_threshold", "four_group_rejection_threshold", "three_group_rejection_threshold",
-            "flag_4_neighbors", "min_jump_to_flag_neighbors", "max_jump_to_flag_neighbors", "min_diffs_single_pass",
-        )
-    }  # fmt: skip
-    return (
-        ds.pipe(rate.flag_bad_pixels, mask=refs.get("mask", ds))
-        .pipe(rate.flag_saturation, saturation=refs.get("saturation", ds), n_pix_grow_sat=config.n_pix_grow_sat)
-        .pipe(rate.flag_last_frame)
-        .pipe(rate.correct_linearity, linearity=refs.get("linearity", ds))
-        .pipe(rate.subtract_dark, dark=refs.get("dark", ds), average_dark_current=config.average_dark_current)
-        .pipe(rate.flag_jumps, **noise, **jump)
-        .pipe(rate.fit_ramps, **noise, suppress_one_group=config.suppress_one_group)
-    )
+    return fit_slopes(correct_ramps(ds, refs, config), refs, config)[0]
+
+
+def make_rate_and_ints(
+    ds: xr.Dataset, refs: References, config: RateConfig | None = None
+) -> tuple[xr.Dataset, xr.Dataset]:
+    """Turn ramps into the average slopes and those of every integration, by one fit.
+
+    Parameters
+    ----------
+    ds : Dataset, level "ramp"
+    refs : References
+    config : RateConfig, optional
+
+    Returns
+    -------
+    Dataset of level "rate", Dataset of level "rateints"
+        Lazy; ``dask.compute`` of both fits once.
+    """
+    config = config or RateConfig()
+    first, second = fit_slopes(correct_ramps(ds, refs, config), refs, config, "both")
+    return first, second
 
 
 def make_cal(data: Data, refs: References, config: CalConfig | None = None) -> Any:
@@ -207,15 +214,6 @@ def _background_of(ds: xr.Dataset, config: SpectrumConfig, extract1d: xr.Dataset
 def stitch(spectra: list[xr.Dataset], config: SpectrumConfig) -> xr.Dataset:
     """Stitch band spectra as the config says."""
     return spectrum.stitch_bands(spectra, method=config.stitch, reference_band=config.reference_band)
-
-
-def optional(refs: References, kind: str, ds: xr.Dataset, otherwise: str) -> xr.Dataset | None:
-    """Return a reference, or None with a warning that tells what happens without it."""
-    try:
-        return refs.get(kind, ds)
-    except ReferenceFileError as error:
-        warnings.warn(f"{error}; {otherwise}", MrsxrWarning, stacklevel=2)
-        return None
 
 
 def _nodes(data: Data) -> Iterable[tuple[str, xr.Dataset]]:

@@ -10,13 +10,38 @@ from typing import Any
 
 from mrsxr.errors import MrsxrError
 
+MODES = ("baseline", "optimal")
+
 
 @dataclass(frozen=True)
 class RateConfig:
-    """Parameters of ramp -> rate; the names and defaults of jwst 3.0.0."""
+    """Parameters of ramp -> rate under the names of jwst; by default the algorithms and values of jwst 3.0.0.
 
+    * ``emicorr``: "none", "joint", "sequential" (both jwst's) or "harmonics"
+    * ``rscd``: "skip" (jwst's), "correct" (with a reference that holds decays) or "none"
+    * ``refpix``: "constant" (jwst's), "smooth" or "none"
+    * ``jump``: "two-point" (jwst's), "likelihood" or "none"
+    * ``showers``: "none", "flag" (jwst's) or "remove"
+    * ``algorithm`` of the slope fit: "ols" (jwst's OLS_C), "likelihood" (its LIKELY) or "gls"
+    * ``weighting`` "read" and ``dark_current_in_electrons`` True are mistakes of jwst in the variances of "ols":
+      segments weighted by read noise alone, and a dark current that is not divided by the gain
+    * ``diagnostics`` adds the groups used, the number of jumps and chi2 to the result
+    * ``save_rateints`` lets a run write rateints files
+    """
+
+    emicorr: str = "none"
     n_pix_grow_sat: int = 1
+    ipc: bool = True
+    firstframe: bool = False
+    bright_use_group1: bool = True
+    lastframe: bool = True
+    reset: bool = True
+    rscd: str = "skip"
     average_dark_current: float | None = None
+    refpix: str = "constant"
+    charge_migration: bool = False
+    signal_threshold: float = 25000.0
+    jump: str = "two-point"
     rejection_threshold: float = 4.0
     four_group_rejection_threshold: float = 5.0
     three_group_rejection_threshold: float = 6.0
@@ -24,7 +49,35 @@ class RateConfig:
     min_jump_to_flag_neighbors: float = 10.0
     max_jump_to_flag_neighbors: float = 1000.0
     min_diffs_single_pass: int = 10
+    minimum_groups: int = 3
+    minimum_sigclip_groups: int = 100
+    only_use_ints: bool = True
+    after_jump_flag_dn1: float = 0.0
+    after_jump_flag_time1: float = 0.0
+    after_jump_flag_dn2: float = 0.0
+    after_jump_flag_time2: float = 0.0
+    showers: str = "none"
+    extend_snr_threshold: float = 1.2
+    extend_min_area: int = 90
+    time_masked_after_shower: float = 15.0
+    persistence: bool = False
+    persistence_time: float = 0.0
+    algorithm: str = "ols"
+    weighting: str = "read"
+    dark_current_in_electrons: bool = True
     suppress_one_group: bool = True
+    diagnostics: bool = True
+    save_rateints: bool = False
+
+    @classmethod
+    def baseline(cls) -> RateConfig:
+        """Return jwst's algorithms with the defaults of jwst 3.0.0."""
+        return cls()
+
+    @classmethod
+    def optimal(cls) -> RateConfig:
+        """Return the better algorithm of every step that has one."""
+        return cls(emicorr="harmonics", refpix="smooth", jump="likelihood", showers="remove", algorithm="gls")
 
 
 @dataclass(frozen=True)
@@ -73,17 +126,26 @@ class Config:
     cube: CubeConfig = field(default_factory=CubeConfig)
     spectrum: SpectrumConfig = field(default_factory=SpectrumConfig)
 
+    @classmethod
+    def of_mode(cls, mode: str) -> Config:
+        """Return the parameters of a mode, "baseline" or "optimal"."""
+        if mode not in MODES:
+            raise MrsxrError(f"mode is '{mode}'; expected one of {', '.join(MODES)}")
+        return cls(rate=getattr(RateConfig, mode)())
 
-def load_config(path: str | Path) -> Config:
-    """Read a Config from a TOML file with the tables [rate], [cal], [cube], [spectrum].
+
+def load_config(path: str | Path, mode: str | None = None) -> Config:
+    """Read a Config from a TOML file: ``mode`` and the tables [rate], [cal], [cube], [spectrum].
 
     Parameters
     ----------
     path : path-like
+    mode : {"baseline", "optimal"}, optional
+        Where the values come from that the file does not give; by default the file's own ``mode``, else "baseline".
 
     Returns
     -------
-    Config, defaults where the file says nothing
+    Config
 
     Raises
     ------
@@ -95,16 +157,17 @@ def load_config(path: str | Path) -> Config:
             tables = tomllib.load(file)
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise MrsxrError(f"{path}: cannot be read as TOML ({error})") from error
-    sections = {f.name: f.default_factory for f in dataclasses.fields(Config)}
+    of_file = tables.pop("mode", "baseline")
+    base = Config.of_mode(mode or of_file)
+    sections = [f.name for f in dataclasses.fields(Config)]
     unknown = set(tables) - set(sections)
     if unknown:
         raise MrsxrError(f"{path}: unknown table [{sorted(unknown)[0]}]; expected {', '.join(sections)}")
-    return Config(**{name: _section(path, name, tables.get(name, {}), type(make())) for name, make in sections.items()})  # type: ignore[operator,misc]
+    return Config(**{name: _section(path, name, tables.get(name, {}), getattr(base, name)) for name in sections})
 
 
-def _section(path: str | Path, name: str, values: dict[str, Any], cls: type) -> Any:
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    default = cls()
+def _section(path: str | Path, name: str, values: dict[str, Any], default: Any) -> Any:
+    fields = {f.name: f for f in dataclasses.fields(default)}
     checked = {}
     for key, value in values.items():
         if key not in fields:
@@ -117,7 +180,7 @@ def _section(path: str | Path, name: str, values: dict[str, Any], cls: type) -> 
                 f"{path}: [{name}] {key} = {value!r} is {type(value).__name__}, expected {type(expected).__name__}"
             )
         checked[key] = value
-    return cls(**checked)
+    return dataclasses.replace(default, **checked)
 
 
 def _fits(value: Any, expected: Any) -> bool:

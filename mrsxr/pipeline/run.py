@@ -19,7 +19,7 @@ from mrsxr.io import FileInfo, find_files, load_dataset, open_exposures, save
 from mrsxr.mrs import BANDS, bands_of_setting, setting_of_band
 from mrsxr.references import References
 
-from .chains import locate, make_cal, make_cube, make_rate, make_spectrum, stitch
+from .chains import locate, make_cal, make_cube, make_rate, make_rate_and_ints, make_spectrum, stitch
 from .config import Config
 
 log = logging.getLogger(__name__)
@@ -222,7 +222,12 @@ def _calibrate(job: _Job, info: FileInfo, to: str) -> tuple[str, str, Path]:
     stage, path = READY[info.product], info.path
     ds = open_exposures(path)
     if stage == 0:
-        ds = make_rate(ds, job.references(), job.config.rate).compute()
+        if job.config.rate.save_rateints:
+            lazy = make_rate_and_ints(ds, job.references(), job.config.rate)
+            ds, integrations = dask.compute(*lazy)
+            job.result.add("rateints", save(integrations, job.folder(info.role, 1)))
+        else:
+            ds = make_rate(ds, job.references(), job.config.rate).compute()
         path = save(ds, job.folder(info.role, 1))[0]
         job.result.add("rate", [path])
     if stage <= 1 and to != "rate":

@@ -9,6 +9,9 @@ from numba import njit
 
 from ._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs
 
+SKIP, SINGLE_PASS, ITERATIVE, CLIP_INTEGRATIONS, CLIP_ALL = range(5)  # ways to find jumps
+CLIP_ITERATIONS = 5
+
 
 @njit(cache=True, nogil=True)
 def _select(values, n, k):
@@ -136,8 +139,10 @@ def _write_tile(diffs, m, sigma, jump, threshold, neighbours, group_dq, d, y, x0
                 ratio = abs(diffs[k, t] - m[t]) / sigma[t]
                 hit = jump[k, t] if given else ratio > threshold
                 flags = group_dq[d, i, g + 1, y, x0 + t]
-                out_dq[d, i, g + 1, y, x0 + t] = flags | np.uint8(4) if hit else flags
-                out_spread[d, i, g + 1, y, x0 + t] = hit and ratio > neighbours[0] and ratio < neighbours[1]
+                flags |= np.uint8(4) if hit else np.uint8(0)
+                out_dq[d, i, g + 1, y, x0 + t] = flags
+                strong = ratio > neighbours[0] and ratio < neighbours[1]
+                out_spread[d, i, g + 1, y, x0 + t] = strong and flags & np.uint8(4) != 0
 
 
 @njit(cache=True, nogil=True)
@@ -154,7 +159,54 @@ def _find_iteratively(diffs, read_variance, thresholds, t, buffers, jump):
 
 
 @njit(cache=True, nogil=True)
-def _find_jumps(sci, group_dq, read_noise, gain, thresholds, single_pass, neighbours, pairs, out_dq, out_spread):
+def clip_sorted(values, n, limit):
+    """Return the first and one past the last of the sorted values[:n] that sigma clipping about the median keeps."""
+    first, last = 0, n
+    for _ in range(CLIP_ITERATIONS):
+        count = last - first
+        if count == 0:
+            break
+        mean = 0.0
+        for k in range(first, last):
+            mean += values[k]
+        mean /= count
+        square = 0.0
+        for k in range(first, last):
+            square += (values[k] - mean) ** 2
+        width = limit * np.sqrt(square / count)
+        median = 0.5 * (values[first + ((count - 1) >> 1)] + values[first + (count >> 1)])
+        before = count
+        while first < last and values[first] < median - width:
+            first += 1
+        while last > first and values[last - 1] > median + width:
+            last -= 1
+        if last - first == before:
+            break
+    return first, last
+
+
+@njit(cache=True, nogil=True)
+def _find_by_clipping(diffs, n_integration, over_integrations, limit, t, work, jump):
+    """Set column t of jump where sigma clipping over the integrations, or over all differences, drops a value."""
+    n_diffs = diffs.shape[0]
+    n_each = n_diffs // n_integration
+    n_sets = n_each if over_integrations else 1
+    for g in range(n_sets):
+        n = 0
+        for k in range(g, n_diffs, n_sets):
+            if np.isfinite(diffs[k, t]):
+                work[n] = diffs[k, t]
+                n += 1
+        work[:n].sort()
+        first, last = clip_sorted(work, n, limit)
+        for k in range(g, n_diffs, n_sets):
+            value = np.float64(diffs[k, t])
+            inside = first < last and value >= work[first] and value <= work[last - 1]
+            jump[k, t] = np.isfinite(value) and not inside
+
+
+@njit(cache=True, nogil=True)
+def _find_jumps(sci, group_dq, read_noise, gain, thresholds, mode, neighbours, pairs, out_dq, out_spread):
     n_dither, n_integration, n_group, n_y, n_x = sci.shape
     n_diffs = n_integration * (n_group - 1)
     tile = np.full((n_group, TILE), np.nan, dtype=np.float32)
@@ -169,7 +221,8 @@ def _find_jumps(sci, group_dq, read_noise, gain, thresholds, single_pass, neighb
         np.empty(n_diffs, dtype=np.float32),
         np.zeros(n_diffs, dtype=np.bool_),
     )
-    threshold = thresholds[0] if single_pass else np.float32(np.nan)
+    sorted_work = np.empty(n_diffs, dtype=np.float64)
+    threshold = thresholds[0] if mode == SINGLE_PASS else np.float32(np.nan)
     for d in range(n_dither):
         for y in range(n_y):
             for x0 in range(0, n_x, TILE):
@@ -182,8 +235,11 @@ def _find_jumps(sci, group_dq, read_noise, gain, thresholds, single_pass, neighb
                     sigma[t] = np.sqrt(abs(m[t]) + r * r)
                     if not sigma[t] > 0:
                         sigma[t] = np.nan
-                    if not single_pass:
+                    if mode == ITERATIVE:
                         _find_iteratively(diffs, r * r, thresholds, t, buffers, jump)
+                    elif mode != SINGLE_PASS:
+                        over = mode == CLIP_INTEGRATIONS
+                        _find_by_clipping(diffs, n_integration, over, thresholds[0], t, sorted_work, jump)
                 _write_tile(diffs, m, sigma, jump, threshold, neighbours, group_dq, d, y, x0, width, out_dq, out_spread)
 
 
@@ -222,17 +278,42 @@ def _merge(group_dq, spread, out):
                         out[d, i, g, y, x] = flags
 
 
+def choose_mode(usable, minimum_groups=3, min_diffs_single_pass=10, minimum_sigclip_groups=100, only_use_ints=True):
+    """Return how jumps are looked for, from the usable groups of each integration (jwst's rules)."""
+    total = len(usable) if only_use_ints else int(np.sum(usable))
+    if total >= minimum_sigclip_groups:
+        return CLIP_INTEGRATIONS if only_use_ints else CLIP_ALL
+    fewest = int(np.min(usable))
+    if fewest < minimum_groups:
+        return SKIP
+    return SINGLE_PASS if fewest - 1 >= min_diffs_single_pass else ITERATIVE
+
+
 def find_jumps(
-    sci, group_dq, read_noise, gain, thresholds=(4.0, 5.0, 6.0), single_pass=True, neighbours=(10.0, 1000.0)
+    sci, group_dq, read_noise, gain, usable=None, thresholds=(4.0, 5.0, 6.0), neighbours=(10.0, 1000.0), **rules
 ):
-    """Return (group flags with JUMP_DET, bool: jumps that also flag their neighbours)."""
+    """Return (group flags with JUMP_DET, bool: jumps that also flag their neighbours).
+
+    ``usable`` (dither, integration, y, x) is the number of groups that are not lost, the same in all pixels; ``rules``
+    are those of :func:`choose_mode`.
+    """
+    n_dither, n_integration, n_group = sci.shape[:3]
+    if usable is None:
+        usable = np.full((n_dither, n_integration, 1, 1), n_group)
     out_dq = np.empty(sci.shape, dtype=np.uint8)
     out_spread = np.empty(sci.shape, dtype=np.bool_)
-    _find_jumps(
-        sci, np.broadcast_to(group_dq, sci.shape), read_noise, gain, np.asarray(thresholds, dtype=np.float32),
-        single_pass, np.asarray(neighbours, dtype=np.float32),
-        sorting_pairs(sci.shape[1] * (sci.shape[2] - 1)), out_dq, out_spread,
-    )  # fmt: skip
+    group_dq = np.broadcast_to(group_dq, sci.shape)
+    pairs = sorting_pairs(n_integration * (n_group - 1))
+    thresholds, neighbours = (np.asarray(values, dtype=np.float32) for values in (thresholds, neighbours))
+    for d in range(n_dither):
+        one = slice(d, d + 1)
+        mode = choose_mode(usable[d, :, 0, 0], **rules)
+        if mode == SKIP:
+            out_dq[one], out_spread[one] = group_dq[one], False
+            continue
+        _find_jumps(
+            sci[one], group_dq[one], read_noise, gain, thresholds, mode, neighbours, pairs, out_dq[one], out_spread[one]
+        )
     return out_dq, out_spread
 
 
@@ -248,4 +329,63 @@ def merge(group_dq, spread):
     """Return the group flags with JUMP_DET of the neighbours added and removed from unused samples."""
     out = np.empty(group_dq.shape, dtype=np.uint8)
     _merge(group_dq, spread, out)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _differences_of(ramps, flags, gain, diffs, work):
+    """Fill diffs (integration, group - 1) [electron] of one pixel, NaN where unusable; return their median."""
+    n = 0
+    for i in range(ramps.shape[0]):
+        for g in range(ramps.shape[1] - 1):
+            unused = (flags[i, g] | flags[i, g + 1]) & np.uint8(3) != 0
+            value = np.float32(np.nan) if unused else ramps[i, g + 1] * gain - ramps[i, g] * gain
+            diffs[i, g] = value
+            if not np.isnan(value):
+                work[n] = value
+                n += 1
+    return _median(work, n)
+
+
+@njit(cache=True, nogil=True)
+def _flag_after_one(diffs, flags, m, limits, n_after, out):
+    """Flag the groups after the large jumps of one ramp."""
+    last = 0  # last group that an earlier jump flags
+    for g in range(1, flags.size):
+        if flags[g] & np.uint8(4):
+            for k in range(2):
+                if diffs[g - 1] - m >= limits[k]:
+                    last = max(last, g + n_after[k])
+        if g <= last and flags[g] & np.uint8(3) == 0:
+            out[g] = flags[g] | np.uint8(4)
+
+
+@njit(cache=True, nogil=True)
+def _flag_after(sci, group_dq, gain, limits, n_after, out):
+    n_dither, n_integration, n_group, n_y, n_x = sci.shape
+    diffs = np.empty((n_integration, n_group - 1), dtype=np.float32)
+    work = np.empty(diffs.size, dtype=np.float32)
+    for d in range(n_dither):
+        out[d] = group_dq[d]
+        for y in range(n_y):
+            for x in range(n_x):
+                jumps = np.uint8(0)
+                for i in range(n_integration):
+                    for g in range(n_group):
+                        jumps |= group_dq[d, i, g, y, x]
+                if jumps & np.uint8(4) == 0:
+                    continue
+                m = _differences_of(sci[d, :, :, y, x], group_dq[d, :, :, y, x], gain[y, x], diffs, work)
+                for i in range(n_integration):
+                    _flag_after_one(diffs[i], group_dq[d, i, :, y, x], m, limits, n_after, out[d, i, :, y, x])
+
+
+def flag_after_jumps(sci, group_dq, gain, typical_gain, dn=(0.0, 0.0), n_after=(0, 0)):
+    """Return group flags with JUMP_DET on the ``n_after`` groups after jumps of at least ``dn`` [DN].
+
+    ``typical_gain`` (y, x) holds one number, with which the limits become electrons.
+    """
+    out = np.empty(sci.shape, dtype=np.uint8)
+    limits = np.asarray(dn, dtype=np.float32) * np.float32(typical_gain[0, 0])
+    _flag_after(sci, np.broadcast_to(group_dq, sci.shape), gain, limits, np.asarray(n_after, dtype=np.int64), out)
     return out

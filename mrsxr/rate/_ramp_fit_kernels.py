@@ -1,9 +1,14 @@
-"""Kernels of the slope fit on plain arrays. Bits: DO_NOT_USE 1, SATURATED 2, JUMP_DET 4, PERSISTENCE 32.
+"""Kernels of the slope fit. Bits: DO_NOT_USE 1, SATURATED 2, JUMP_DET 4, PERSISTENCE 32, CHARGELOSS 128.
 
 Symbols: tg = group time [s], g = gain [electron/DN], r = CDS read noise [DN], n = groups of a segment, x = group
 number, y = sample [DN], P = weight exponent of Fixsen et al. 2000. The weights w = |2x/(n-1) - 1|^P are symmetric, so
 the weighted slope is a plain dot product: slope = sum(c y) / tg, c = w (x - mid) / sum(w (x - mid)^2), and c depends on
 n and P only: it is tabulated once.
+
+Sums of an integration, (SUMS, TILE): 0 sum of weights W of its segments, 1 sum of W slope, 2 and 3 what the variances
+are made of, 4 groups used, 5 jumps, 6 whether a group is saturated. Weighted by read noise, W = n^3 - n, and 2 and 3
+hold sum (n - 1) and sum (n^3 - n); weighted by the total variance, W is its inverse, and 2 and 3 hold
+sum W^2 / (n - 1) and sum W^2 / (n^3 - n).
 """
 
 import numpy as np
@@ -14,30 +19,56 @@ from ._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs
 POWERS = np.array([0.0, 0.4, 1.0, 3.0, 6.0, 10.0])
 SNR_LIMITS = np.array([5.0, 10.0, 20.0, 50.0, 100.0])
 LARGE_VARIANCE = 1.0e6  # from here on jwst writes a variance as 0
+SUMS = 7
 
 
 @njit(cache=True, nogil=True)
-def _gather_tile(sci, group_dq, d, y, x0, width, tile, tile_dq, any_flag):
-    """Copy the ramps of a tile; NaN samples become DO_NOT_USE; any_flag collects the flags but those of the last."""
+def _gather_tile(sci, group_dq, d, y, x0, width, limits, tile, tile_dq, any_flag):
+    """Copy the ramps of a tile and return (first, stop): the groups that most pixels of the tile can use.
+
+    NaN samples and groups outside ``limits`` become DO_NOT_USE; any_flag (integration, TILE) collects the flags from
+    ``first`` on but those of the last group.
+    """
     n_integration, n_group = sci.shape[1], sci.shape[2]
     for i in range(n_integration):
-        for t in range(TILE):
-            any_flag[i, t] = 0
         for k in range(n_group):
             values = sci[d, i, k, y, x0 : x0 + width]
             flags = group_dq[d, i, k, y, x0 : x0 + width]
+            outside = np.uint8(k < limits[0] or k > limits[1])
             for t in range(width):
                 tile[i, k, t] = values[t]
             for t in range(width):
-                tile_dq[i, k, t] = flags[t] | np.uint8(values[t] != values[t])
-            if k < n_group - 1:
-                for t in range(width):
-                    any_flag[i, t] |= tile_dq[i, k, t]
+                tile_dq[i, k, t] = flags[t] | np.uint8(values[t] != values[t]) | outside
+    first = 0
+    while first < n_group - 1 and _is_lost(tile_dq, first, width):
+        first += 1
+    if first == n_group - 1:
+        first = 0
+    stop = n_group - 1 if first < n_group - 1 and _is_lost(tile_dq, n_group - 1, width) else n_group
+    for i in range(n_integration):
+        any_flag[i, :] = 0
+        for k in range(first, n_group - 1):
+            for t in range(TILE):
+                any_flag[i, t] |= tile_dq[i, k, t]
+    return first, stop
 
 
 @njit(cache=True, nogil=True)
-def _median_rates(tile, tile_dq, n_integration, n_group, tg, pairs, ordered, count, median):
+def _is_lost(tile_dq, k, width):
+    """Tell whether most pixels of a tile have group k flagged DO_NOT_USE in every integration."""
+    bad = 0
+    for t in range(width):
+        lost = np.uint8(1)
+        for i in range(tile_dq.shape[0]):
+            lost &= tile_dq[i, k, t]
+        bad += 1 if lost else 0
+    return 2 * bad > width
+
+
+@njit(cache=True, nogil=True)
+def _median_rates(tile, tile_dq, first, tg, pairs, ordered, count, median):
     """Mean over integrations of the median difference [DN/s]; differences into a JUMP or a flagged sample are out."""
+    n_integration, n_group = tile.shape[:2]
     median[:] = 0.0
     for i in range(n_integration):
         count[:] = 0
@@ -51,8 +82,8 @@ def _median_rates(tile, tile_dq, n_integration, n_group, tg, pairs, ordered, cou
         for t in range(TILE):
             if count[t] > 0:
                 median[t] += np.float64(median_of_sorted(ordered, count, t)) / tg
-            elif not (tile_dq[i, 0, t] & 3):
-                median[t] += tile[i, 0, t] / tg
+            elif not tile_dq[i, first, t] & 3:
+                median[t] += tile[i, first, t] / tg
     for t in range(TILE):
         median[t] /= n_integration
 
@@ -140,64 +171,128 @@ def _fit_whole_ramps(tile, n, tables, first, slopes):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _fit_cut_ramp(tile, tile_dq, t, tg, g, rn, tables, offsets, buffers):
-    """Fit a ramp of several segments; return sum of n^3 - n, sum of n - 1, sum of slope (n^3 - n), flags."""
-    y, dq, start, length = buffers
-    n_group = tile.shape[0]
-    unusable = saturated = 0
-    flags = np.uint32(0)
-    for k in range(n_group):
-        y[k] = tile[k, t]
-        dq[k] = tile_dq[k, t]
-        flags |= np.uint32(dq[k] & 36)
-        unusable += 1 if dq[k] & 3 else 0
-        saturated += 1 if dq[k] & 2 else 0
-    sum_r = sum_p = sum_slope = 0.0
-    if dq[0] & 2 or saturated == n_group:
-        return sum_r, sum_p, sum_slope, flags | np.uint32(3)
-    n_segment = _find_segments(dq, n_group, start, length) if unusable < n_group else 0
-    for s in range(n_segment):
-        m = float(max(length[s], 2))
-        sum_r += m * m * m - m
-        sum_p += m - 1.0
-        sum_slope += (m * m * m - m) * _fit_segment(y, start[s], length[s], tg, g, rn, tables, offsets)
-    return sum_r, sum_p, sum_slope, flags | np.uint32(1 if n_segment == 0 else 0)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _fit_integration(tile, tile_dq, any_flag, width, tg, gain, noise, tables, offsets, buffers, slopes, sums, flags):
-    """Fit one integration of a tile into sums (3, TILE) = (n^3 - n, n - 1, slope (n^3 - n)) and flags (TILE).
-
-    Ramps with nothing flagged, or the last group only, are fitted side by side; the others one by one.
-    """
-    n_group = tile.shape[0]
-    last = tile_dq[n_group - 1]
-    n = n_group - 1 if last[0] & 223 else n_group
-    if n >= 3:
-        _fit_whole_ramps(tile, n, tables, offsets[n], slopes)
-    m = float(n)
-    for t in range(width):
-        whole = n_group - 1 if last[t] & 223 else n_group
-        if n >= 3 and whole == n and (any_flag[t] & 223) == 0:
-            rise = np.float64(tile[n - 1, t]) - np.float64(tile[0, t])
-            p = _power_of(rise, gain[t], noise[t])
-            sums[0, t] = m * m * m - m
-            sums[1, t] = m - 1.0
-            sums[2, t] = (m * m * m - m) * slopes[p, t] / tg
-            flags[t] = np.uint32((any_flag[t] | last[t]) & 36)
-        else:
-            sums[0, t], sums[1, t], sums[2, t], flags[t] = _fit_cut_ramp(
-                tile, tile_dq, t, tg, gain[t], noise[t], tables, offsets, buffers
-            )
+def _weight(n, one_p, one_r, total, sums, t):
+    """Add the weight of a segment of n groups to the sums of pixel t and return it."""
+    m = float(max(n, 2))
+    if total:
+        w = 1.0 / (one_p / (m - 1.0) + one_r / (m * m * m - m))
+        sums[2, t] += w * w / (m - 1.0)
+        sums[3, t] += w * w / (m * m * m - m)
+    else:
+        w = m * m * m - m
+        sums[2, t] += m - 1.0
+        sums[3, t] += w
+    sums[0, t] += w
+    return w
 
 
 @njit(cache=True, nogil=True)
-def _suppress_single_groups(tile_dq, any_flag):
+def _copy_ramp(tile, tile_dq, t, first, stop, y, dq):
+    """Copy groups first to stop of pixel t; return the number of saturated ones, unusable ones, jumps, and the flags.
+
+    A jump into the first group is none where groups were left out before it.
+    """
+    saturated = unusable = n_jump = 0
+    flags = np.uint32(0)
+    for k in range(stop - first):
+        y[k] = tile[first + k, t]
+        dq[k] = tile_dq[first + k, t]
+        if k == 0 and first > 0:
+            dq[k] &= np.uint8(251)
+        flags |= np.uint32(dq[k])
+        saturated += 1 if dq[k] & 2 else 0
+        unusable += 1 if dq[k] & 3 else 0
+        n_jump += 1 if (dq[k] & 7) == 4 else 0
+    return saturated, unusable, n_jump, flags
+
+
+@njit(cache=True, nogil=True)
+def _own_extent(tile_dq, t, extent):
+    """Return (first, stop) of a pixel that can use groups beyond those that most pixels of its tile can use."""
+    first, stop = extent
+    while first > 0 and not tile_dq[first - 1, t] & 1:
+        first -= 1
+    while stop < tile_dq.shape[0] and not tile_dq[stop, t] & 1:
+        stop += 1
+    return first, stop
+
+
+@njit(cache=True, nogil=True)
+def _restored_weight(dq, n, start, length):
+    """Sum of n^3 - n of the segments with the groups flagged CHARGELOSS taken as good; dq is changed."""
+    for k in range(n):
+        if dq[k] & 128:
+            dq[k] ^= np.uint8(129)
+    total = 0.0
+    for s in range(_find_segments(dq, n, start, length)):
+        m = float(max(length[s], 2))
+        total += m * m * m - m
+    return total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fit_cut_ramp(tile, tile_dq, t, extent, physics, options, tables, offsets, buffers, sums):
+    """Fit a ramp of several segments; fill column t of sums and return its flags."""
+    first, stop = _own_extent(tile_dq, t, extent)
+    tg, g, rn, one_p, one_r = physics
+    suppress_one, total = options[0], options[1]
+    y, dq, start, length = buffers
+    n = stop - first
+    for row in range(SUMS):
+        sums[row, t] = 0.0
+    saturated, unusable, n_jump, flags = _copy_ramp(tile, tile_dq, t, first, stop, y, dq)
+    sums[5, t] = n_jump
+    sums[6, t] = flags & 2
+    out = flags & np.uint32(36)
+    if dq[0] & 2 or saturated == n:
+        return out | np.uint32(3)
+    n_segment = _find_segments(dq, n, start, length) if unusable < n else 0
+    if n_segment == 1 and length[0] == 1 and suppress_one:
+        n_segment = 0
+    for s in range(n_segment):
+        w = _weight(length[s], one_p, one_r, total, sums, t)
+        sums[1, t] += w * _fit_segment(y, start[s], length[s], tg, g, rn, tables, offsets)
+        sums[4, t] += length[s]
+    if n_segment > 0 and flags & 128 and not total:
+        sums[3, t] = _restored_weight(dq, n, start, length)
+    return out | np.uint32(1 if n_segment == 0 else 0)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fit_integration(tile, tile_dq, any_flag, extent, width, tg, pixels, options, tables, offsets, buffers, slopes,
+                     sums, flags):  # fmt: skip
+    """Fit one integration of a tile into sums (SUMS, TILE) and flags (TILE).
+
+    Ramps with nothing flagged from the first group of the tile to its last are fitted side by side; the others one by
+    one. ``extent`` is (first, stop) of the groups.
+    """
+    gain, noise, one_p, one_r = pixels
+    first, stop = extent
+    n = stop - first
+    last = tile_dq[stop - 1]
+    if n >= 3:
+        _fit_whole_ramps(tile[first:], n, tables, offsets[n], slopes)
+    for t in range(width):
+        seen = any_flag[t] | last[t]
+        if n >= 3 and (seen & 223) == 0 and (first == 0 or tile_dq[first - 1, t] & 1):
+            rise = np.float64(tile[stop - 1, t]) - np.float64(tile[first, t])
+            p = _power_of(rise, gain[t], noise[t])
+            sums[:, t] = 0.0
+            sums[1, t] = _weight(n, one_p[t], one_r[t], options[1], sums, t) * slopes[p, t] / tg
+            sums[4, t] = n
+            flags[t] = np.uint32(seen & 32)
+        else:
+            physics = (tg, gain[t], noise[t], one_p[t], one_r[t])
+            flags[t] = _fit_cut_ramp(tile, tile_dq, t, extent, physics, options, tables, offsets, buffers, sums)
+
+
+@njit(cache=True, nogil=True)
+def _suppress_single_groups(tile_dq, any_flag, first):
     """Flag every group of an integration that has a single good one."""
     n_integration, n_group = tile_dq.shape[:2]
     for i in range(n_integration):
         for t in range(TILE):
-            if (any_flag[i, t] & 223) == 0 and n_group > 2:
+            if (any_flag[i, t] & 223) == 0 and n_group - first > 2:
                 continue
             good = 0
             for k in range(n_group):
@@ -209,49 +304,63 @@ def _suppress_single_groups(tile_dq, any_flag):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _combine(base, width, tg, dark, gain, noise, median, any_flag, tile_dq, sums, flags, d, y, x0, images, ints):
-    """Turn the sums of a tile (integration, 3, TILE) into the images, and those of each integration where asked."""
-    rate, var_p, var_r, out_dq = images
-    rate_i, var_p_i, var_r_i, dq_i = ints
-    n_integration, n_group = tile_dq.shape[:2]
+def _variances(total, one_p, one_r, sums, t):
+    """Poisson and read-noise variance from sums (SUMS, TILE) of one integration or of all."""
+    weight = sums[0, t]
+    per_p = weight * weight / sums[2, t] if total else sums[2, t]
+    per_r = weight * weight / sums[3, t] if total else sums[3, t]
+    return _variance(one_p, per_p), _variance(one_r, per_r)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _combine(base, width, total, pixels, sums, whole, flags, d, y, x0, images, ints):
+    """Turn the sums of a tile (integration, SUMS, TILE) into the images and those of each integration."""
+    rate, var_p, var_r, out_dq, used, n_jump = images
+    rate_i, var_p_i, var_r_i, dq_i, used_i, n_jump_i = ints
+    one_p, one_r = pixels[2], pixels[3]
+    n_integration = sums.shape[0]
+    whole[:] = 0.0
     for t in range(width):
         x = x0 + t
-        g, rn = gain[t], noise[t]
-        var_r1 = 12.0 * (rn / tg) ** 2 / (g * g)  # var_r = var_r1 / (n^3 - n), var_p = var_p1 / (n - 1)
-        var_p1 = (max(median[t], 0.0) + dark) / (tg * g)
-        total_r = total_p = total_slope = 0.0
         n_bad = n_sat = 0
         seen = base[t]
         for i in range(n_integration):
             flags_i = flags[i, t] | base[t]
-            saturated = ((any_flag[i, t] | tile_dq[i, n_group - 1, t]) & 2) != 0
             n_bad += 1 if flags_i & 1 else 0
             n_sat += 1 if flags_i & 2 else 0
-            total_r += sums[i, 0, t]
-            total_p += sums[i, 1, t]
-            total_slope += sums[i, 2, t]
-            flags_out = flags_i | np.uint32(2 if saturated else 0)
+            for row in range(SUMS):
+                whole[row, t] += sums[i, row, t]
+            invalid = (flags_i & 3) != 0
+            flags_out = flags_i | np.uint32(2 if sums[i, 6, t] > 0.0 else 0)
             seen |= flags_out & np.uint32(38)
-            if rate_i.size > 0:
-                invalid = (flags_i & 3) != 0
-                rate_i[d, i, y, x] = np.nan if invalid else sums[i, 2, t] / sums[i, 0, t]
-                var_p_i[d, i, y, x] = 0.0 if invalid else _variance(var_p1, sums[i, 1, t])
-                var_r_i[d, i, y, x] = 0.0 if invalid else _variance(var_r1, sums[i, 0, t])
-                dq_i[d, i, y, x] = flags_out
-        slope = total_slope / total_r if total_r > 0.0 and var_r1 > 0.0 else np.nan
+            v_p, v_r = _variances(total, one_p[t], one_r[t], sums[i], t)
+            slope = sums[i, 1, t] / sums[i, 0, t]
+            if not invalid and np.isnan(slope):
+                invalid, flags_out = True, flags_out | np.uint32(1)
+            rate_i[d, i, y, x] = np.nan if invalid else slope
+            var_p_i[d, i, y, x] = 0.0 if invalid else v_p
+            var_r_i[d, i, y, x] = 0.0 if invalid else v_r
+            dq_i[d, i, y, x] = flags_out
+            used_i[d, i, y, x] = 0 if invalid else sums[i, 4, t]
+            n_jump_i[d, i, y, x] = sums[i, 5, t]
+        slope = whole[1, t] / whole[0, t] if whole[0, t] > 0.0 and one_r[t] > 0.0 else np.nan
         if n_bad == n_integration or np.isnan(slope):
             seen |= np.uint32(1)
         invalid = (seen & 1) != 0 or n_sat == n_integration or (base[t] & 2) != 0
+        v_p, v_r = _variances(total, one_p[t], one_r[t], whole, t)
         rate[d, y, x] = np.nan if invalid else slope
-        var_p[d, y, x] = 0.0 if invalid else _variance(var_p1, total_p)
-        var_r[d, y, x] = 0.0 if invalid else _variance(var_r1, total_r)
+        var_p[d, y, x] = 0.0 if invalid else v_p
+        var_r[d, y, x] = 0.0 if invalid else v_r
         out_dq[d, y, x] = seen
+        used[d, y, x] = 0 if invalid else whole[4, t]
+        n_jump[d, y, x] = whole[5, t]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _fit_ramps(
-    sci, group_dq, pixel_dq, read_noise, gain, tg, dark, suppress_one, tables, offsets, pairs, images, ints
+    sci, group_dq, pixel_dq, read_noise, gain, dark, tg, limits, options, tables, offsets, pairs, images, ints
 ):  # fmt: skip
+    suppress_one, total, dark_by_gain = options
     n_dither, n_integration, n_group, n_y, n_x = sci.shape
     tile = np.zeros((n_integration, n_group, TILE), dtype=np.float32)
     tile_dq = np.zeros((n_integration, n_group, TILE), dtype=np.uint8)
@@ -259,9 +368,11 @@ def _fit_ramps(
     ordered = np.empty((max(n_group - 1, 1), TILE), dtype=np.float32)
     count = np.zeros(TILE, dtype=np.int32)
     median, g, rn = np.zeros(TILE), np.ones(TILE), np.ones(TILE)
+    one_p, one_r = np.ones(TILE), np.ones(TILE)  # var_p = one_p / (n - 1), var_r = one_r / (n^3 - n)
+    pixels = (g, rn, one_p, one_r)
     base = np.zeros(TILE, dtype=np.uint32)
     slopes = np.zeros((tables.shape[0], TILE))
-    sums = np.zeros((n_integration, 3, TILE))
+    sums, whole = np.zeros((n_integration, SUMS, TILE)), np.zeros((SUMS, TILE))
     flags = np.zeros((n_integration, TILE), dtype=np.uint32)
     size = n_group + 1
     buffers = (
@@ -271,24 +382,26 @@ def _fit_ramps(
         for y in range(n_y):
             for x0 in range(0, n_x, TILE):
                 width = min(TILE, n_x - x0)
+                first, stop = _gather_tile(sci, group_dq, d, y, x0, width, limits, tile, tile_dq, any_flag)
+                if suppress_one:
+                    _suppress_single_groups(tile_dq, any_flag, first)
+                _median_rates(tile, tile_dq, first, tg, pairs, ordered, count, median)
                 for t in range(width):
                     g[t] = gain[y, x0 + t]
                     rn[t] = read_noise[y, x0 + t] * g[t] / np.sqrt(2.0)
                     base[t] = pixel_dq[d, y, x0 + t] | np.uint32(0 if g[t] > 0.0 else 524288 | 1)
-                _gather_tile(sci, group_dq, d, y, x0, width, tile, tile_dq, any_flag)
-                if suppress_one:
-                    _suppress_single_groups(tile_dq, any_flag)
-                _median_rates(tile, tile_dq, n_integration, n_group, tg, pairs, ordered, count, median)
+                    dark_rate = dark[y, x0 + t] / g[t] if dark_by_gain else np.float64(dark[y, x0 + t])
+                    one_p[t] = (max(median[t], 0.0) + dark_rate) / (tg * g[t])
+                    one_r[t] = 12.0 * (rn[t] / tg) ** 2 / (g[t] * g[t])
                 for i in range(n_integration):
                     _fit_integration(
-                        tile[i], tile_dq[i], any_flag[i], width, tg, g, rn, tables, offsets, buffers, slopes, sums[i],
-                        flags[i],
+                        tile[i], tile_dq[i], any_flag[i], (first, stop), width, tg, pixels, options, tables,
+                        offsets, buffers, slopes, sums[i], flags[i],
                     )  # fmt: skip
-                _combine(base, width, tg, dark, g, rn, median, any_flag, tile_dq, sums, flags, d, y, x0, images, ints)
+                _combine(base, width, total, pixels, sums, whole, flags, d, y, x0, images, ints)
 
 
-def weight_tables(n_group):
-    """Return (table (power, position), offset by n): the coefficients c of every segment length up to n_group."""
+def _make_tables(n_group):
     offsets = np.zeros(n_group + 1, dtype=np.int64)
     rows: list[list[np.ndarray]] = [[] for _ in POWERS]
     position = 0
@@ -305,21 +418,34 @@ def weight_tables(n_group):
     return np.ascontiguousarray([np.concatenate(row) for row in rows]), offsets
 
 
+_TABLES: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+
+def weight_tables(n_group):
+    """Return (table (power, position), offset by n): the coefficients c of every segment length up to n_group."""
+    if n_group not in _TABLES:
+        _TABLES[n_group] = _make_tables(n_group)
+    return _TABLES[n_group]
+
+
 def fit_ols(
-    sci, group_dq, pixel_dq, read_noise, gain, group_time=1.0, dark=0.0, suppress_one_group=True, integrations=False
-):
-    """Return rate, var_poisson, var_read, dq; with ``integrations`` the same four of each integration behind them."""
+    sci, group_dq, pixel_dq, read_noise, gain, dark, group_time=1.0, suppress_one_group=True, limits=(0, 65535),
+    weighting="read", dark_current_in_electrons=True,
+):  # fmt: skip
+    """Return rate, var_poisson, var_read, dq, groups_used, n_jumps, and the same six of each integration."""
     n_dither, n_integration, n_group, n_y, n_x = sci.shape
-    shape = (n_dither, n_y, n_x)
-    rate, var_p, var_r = (np.empty(shape, dtype=np.float32) for _ in range(3))
-    out_dq = np.empty(shape, dtype=np.uint32)
-    shape_i = (n_dither, n_integration, n_y, n_x) if integrations else (0, 0, 0, 0)
-    ints = (*(np.empty(shape_i, dtype=np.float32) for _ in range(3)), np.empty(shape_i, dtype=np.uint32))
+    images, ints = empty_outputs((n_dither, n_y, n_x)), empty_outputs((n_dither, n_integration, n_y, n_x))
     tables, offsets = weight_tables(n_group)
     _fit_ramps(
-        sci, np.broadcast_to(group_dq, sci.shape), np.broadcast_to(pixel_dq, shape), read_noise, gain,
-        float(group_time),
-        float(dark), suppress_one_group, tables, offsets, sorting_pairs(n_group - 1),
-        (rate, var_p, var_r, out_dq), ints,
+        sci, np.broadcast_to(group_dq, sci.shape), np.broadcast_to(pixel_dq, (n_dither, n_y, n_x)), read_noise, gain,
+        dark, float(group_time), (int(limits[0]), int(limits[1])),
+        (bool(suppress_one_group) and n_group > 1, weighting == "total", not dark_current_in_electrons),
+        tables, offsets, sorting_pairs(n_group - 1), images, ints,
     )  # fmt: skip
-    return (rate, var_p, var_r, out_dq, *ints) if integrations else (rate, var_p, var_r, out_dq)
+    return *images, *ints
+
+
+def empty_outputs(shape):
+    """Return empty rate, var_poisson, var_read, dq, groups_used, n_jumps of a shape."""
+    types = (np.float32, np.float32, np.float32, np.uint32, np.uint16, np.uint16)
+    return tuple(np.empty(shape, dtype=dtype) for dtype in types)

@@ -24,7 +24,7 @@ def flag_bad_pixels(ds: xr.Dataset, *, mask: xr.Dataset) -> xr.Dataset:
     -------
     Dataset, level "ramp"
         ``pixel_dq`` with the bits of the mask; DO_NOT_USE of the mask is also set in every group, so that no
-        ramp is fitted there. ``sci`` [DN] is float32 from here on.
+        ramp is fitted there.
 
     Notes
     -----
@@ -32,7 +32,6 @@ def flag_bad_pixels(ds: xr.Dataset, *, mask: xr.Dataset) -> xr.Dataset:
     """
     do_not_use = (mask.dq & np.uint32(dq.DO_NOT_USE)).astype("uint8")
     return ds.assign(
-        sci=ds.sci.astype("float32", copy=False, keep_attrs=True),
         pixel_dq=(ds.pixel_dq | mask.dq).assign_attrs(dq.PIXEL_DQ_ATTRS),
         group_dq=(ds.group_dq | do_not_use).assign_attrs(dq.GROUP_DQ_ATTRS),
     )

@@ -2,34 +2,83 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
+import dask
 import xarray as xr
 
 from mrsxr import dq
 from mrsxr.blocks import map_ramps
-from mrsxr.errors import MrsxrError
+from mrsxr.errors import MrsxrError, MrsxrWarning
 from mrsxr.schema import units_of
 from mrsxr.step import step
+
+from .likelihood import dark_current_of, group_time_of, linearity_inputs
+
+ALGORITHMS = ("ols", "likelihood", "gls")
+WEIGHTINGS = ("read", "total")
+LIKELIHOOD_MINIMUM_GROUPS = 4
+_NAMES = ("rate", "var_poisson", "var_read", "dq", "groups_used", "n_jumps", "chi2")
+_TYPES = ("float32", "float32", "float32", "uint32", "uint16", "uint16", "float32")
+_DIAGNOSTICS = ("groups_used", "n_jumps", "chi2")
 
 
 @step(needs="ramp", gives="rate")
 def fit_ramps(
-    ds: xr.Dataset, *, gain: xr.Dataset, readnoise: xr.Dataset, suppress_one_group: bool = True
+    ds: xr.Dataset,
+    *,
+    gain: xr.Dataset,
+    readnoise: xr.Dataset,
+    algorithm: str = "ols",
+    linearity: xr.Dataset | None = None,
+    suppress_one_group: bool = True,
+    firstgroup: int | None = None,
+    lastgroup: int | None = None,
+    weighting: str = "read",
+    dark_current_in_electrons: bool = True,
+    find_jumps: bool = True,
+    use_jump_flags: bool = True,
+    threshold_one_omit: float = 20.25,
+    threshold_two_omit: float = 23.8,
+    scale_photon_noise: bool = True,
+    diagnostics: bool = True,
 ) -> xr.Dataset:
-    """Fit slopes by segmented, optimally weighted least squares and average the integrations.
+    """Fit a slope to every ramp and average the integrations.
 
     Parameters
     ----------
     ds : Dataset, level "ramp"
         ``sci`` [DN], ``group_dq`` (dither, integration, group, y, x), ``pixel_dq`` (dither, y, x);
-        ``attrs["group_time"]`` [s], ``attrs["average_dark_current"]`` [electron/s], 0 where absent.
+        ``attrs["group_time"]`` [s]; dark current [electron/s] from a variable ``average_dark_current`` (y, x) or
+        else ``attrs["average_dark_current"]``, 0 where absent.
     gain : Dataset, kind "gain"
         ``gain`` [electron/DN].
     readnoise : Dataset, kind "readnoise"
         ``read_noise`` [DN] of a difference of two reads (CDS).
+    algorithm : str
+        "ols": segmented least squares, jwst's OLS_C. "likelihood": jwst's LIKELY; "ols" below 4 groups, as there.
+        "gls": generalised least squares with its own search for jumps.
+    linearity : Dataset, kind "linearity", optional
+        For "gls": the noise follows the response of the pixel at each level.
     suppress_one_group : bool
-        An integration with a single good group gives no slope.
+        For "ols": an integration without two neighbouring good groups gives no slope.
+    firstgroup, lastgroup : int, optional
+        For "ols" and the others: groups before and after these (from 0) are left out.
+    weighting : str
+        For "ols": segments and integrations are combined by read-noise variance ("read", as jwst) or by the sum of
+        both variances ("total").
+    dark_current_in_electrons : bool
+        For "ols" and "likelihood": the dark current [electron/s] is added to the rate [DN/s] as it is, a mistake of
+        jwst; False divides it by the gain. "gls" always does.
+    find_jumps, use_jump_flags : bool
+        For "gls": look for jumps; cut the ramps where ``group_dq`` has JUMP_DET.
+    threshold_one_omit, threshold_two_omit : float
+        A jump is where chi2 falls by more when one difference is left free, or two in a row (the latter "gls" only).
+    scale_photon_noise : bool
+        For "gls" with ``linearity``: the photon noise follows the response of the pixel too.
+    diagnostics : bool
+        Add ``groups_used``, ``n_jumps`` and, but for "ols", ``chi2``.
 
     Returns
     -------
@@ -40,22 +89,42 @@ def fit_ramps(
     Raises
     ------
     MrsxrError
-        Where ``attrs["group_time"]`` is missing or not positive.
+        Where ``attrs["group_time"]`` is missing or not positive, or the algorithm or weighting is unknown.
 
     Notes
     -----
-    jwst's OLS_C. Segments are runs of good groups between jumps; weights |2x/(n-1) - 1|^P with P by the
-    signal-to-noise ratio of the segment (Fixsen et al. 2000, PASP 112, 1350); segments and integrations are
-    combined by read-noise variance alone, and the dark current is added to the rate without the gain, both as in
-    jwst.
+    ols: segments are runs of good groups between jumps; weights |2x/(n-1) - 1|^P with P by the signal-to-noise ratio
+    of the segment (Fixsen et al. 2000, PASP 112, 1350).
+
+    likelihood, gls: differences with the covariance of read and photon noise (Brandt 2024, PASP 136, 045004 and
+    045005). gls differs from jwst's: a group that was lost is bridged, not a gap; a jump costs one difference, not
+    two; the covariance follows from the rate of all integrations, found in turns with the jumps, so that a faint
+    slope is not biased by its own noise; the test of two differences in a row is done; the integrations are averaged
+    by the total variance of that one rate.
     """
-    out = _fit(ds, gain, readnoise, suppress_one_group, integrations=False)
-    return _as_rate(ds, out, [])
+    parameters = {name: value for name, value in locals().items() if name not in ("ds", "diagnostics")}
+    return _dataset(ds, _fit(ds, **parameters)[0], [], diagnostics)
 
 
 @step(needs="ramp", gives="rateints")
 def fit_integrations(
-    ds: xr.Dataset, *, gain: xr.Dataset, readnoise: xr.Dataset, suppress_one_group: bool = True
+    ds: xr.Dataset,
+    *,
+    gain: xr.Dataset,
+    readnoise: xr.Dataset,
+    algorithm: str = "ols",
+    linearity: xr.Dataset | None = None,
+    suppress_one_group: bool = True,
+    firstgroup: int | None = None,
+    lastgroup: int | None = None,
+    weighting: str = "read",
+    dark_current_in_electrons: bool = True,
+    find_jumps: bool = True,
+    use_jump_flags: bool = True,
+    threshold_one_omit: float = 20.25,
+    threshold_two_omit: float = 23.8,
+    scale_photon_noise: bool = True,
+    diagnostics: bool = True,
 ) -> xr.Dataset:
     """Fit a slope to every integration apart; parameters and method as :func:`fit_ramps`.
 
@@ -64,31 +133,92 @@ def fit_integrations(
     Dataset, level "rateints"
         ``rate`` [DN/s], ``var_poisson``, ``var_read`` [DN2/s2], ``dq`` (dither, integration, y, x).
     """
-    out = _fit(ds, gain, readnoise, suppress_one_group, integrations=True)[4:]
-    return _as_rate(ds, out, ["integration"])
+    parameters = {name: value for name, value in locals().items() if name not in ("ds", "diagnostics")}
+    return _dataset(ds, _fit(ds, **parameters)[1], ["integration"], diagnostics)
 
 
-def _fit(ds: xr.Dataset, gain: xr.Dataset, readnoise: xr.Dataset, suppress_one: bool, *, integrations: bool) -> Any:
-    from ._ramp_fit_kernels import fit_ols
+def fit_ramps_and_integrations(ds: xr.Dataset, **parameters: Any) -> tuple[xr.Dataset, xr.Dataset]:
+    """Fit once for the average and for every integration.
 
-    group_time = float(ds.attrs.get("group_time", 0.0))
-    if not group_time > 0:
-        raise MrsxrError(f"setting {ds.attrs.get('setting')}: attrs['group_time'] is {group_time}, expected > 0 s")
+    Parameters
+    ----------
+    ds : Dataset, level "ramp"
+    **parameters
+        Those of :func:`fit_ramps`.
+
+    Returns
+    -------
+    (Dataset of level "rate", Dataset of level "rateints")
+        The same as from :func:`fit_ramps` and :func:`fit_integrations`. Lazy where ``ds`` is: both rest on the same
+        nodes of the graph, so ``dask.compute(rate, rateints)`` fits every ramp once.
+    """
+    lazy = ds if ds.chunks else ds.chunk()
+    both = fit_ramps(lazy, **parameters), fit_integrations(lazy, **parameters)
+    return both if ds.chunks else dask.compute(*both)
+
+
+def _fit(
+    ds: xr.Dataset, *, gain: xr.Dataset, readnoise: xr.Dataset, algorithm: str, linearity: xr.Dataset | None,
+    firstgroup: int | None, lastgroup: int | None, weighting: str, **options: Any,
+) -> tuple[tuple[xr.DataArray, ...], tuple[xr.DataArray, ...]]:  # fmt: skip
+    """Return the variables of level rate and those of level rateints, by one call of a door."""
+    if algorithm not in ALGORITHMS:
+        raise MrsxrError(f"algorithm is '{algorithm}'; expected one of {', '.join(ALGORITHMS)}")
+    if weighting not in WEIGHTINGS:
+        raise MrsxrError(f"weighting is '{weighting}'; expected one of {', '.join(WEIGHTINGS)}")
+    if algorithm == "likelihood" and ds.sizes["group"] < LIKELIHOOD_MINIMUM_GROUPS:
+        algorithm = "ols"
+    door, wanted = _door(algorithm)
+    kwargs = {name: value for name, value in {**options, "weighting": weighting}.items() if name in wanted}
     ramp, one = ["integration", "group"], ["integration"]
-    types = ["float32", "float32", "float32", "uint32"]
-    return map_ramps(
-        fit_ols, ds.sci, ds.group_dq, ds.pixel_dq, readnoise.read_noise, gain.gain,
-        core=[ramp, ramp, [], [], []],
-        out_core=[[], [], [], [], *([one] * 4 if integrations else [])],
-        dtypes=types * (2 if integrations else 1),
-        group_time=group_time, dark=float(ds.attrs.get("average_dark_current", 0.0)),
-        suppress_one_group=suppress_one, integrations=integrations,
+    inputs = [ds.sci, ds.group_dq, ds.pixel_dq, readnoise.read_noise, gain.gain, dark_current_of(ds, gain)]
+    core: list[list[str]] = [ramp, ramp, [], [], [], []]
+    if algorithm == "gls" and linearity is not None:
+        inputs += linearity_inputs(linearity)
+        core += [["order"], []]
+    n = len(_NAMES) - (algorithm == "ols")
+    out = map_ramps(
+        door, *inputs, core=core, out_core=[[]] * n + [one] * n, dtypes=_TYPES[:n] * 2,
+        group_time=group_time_of(ds), limits=_limits(firstgroup, lastgroup, ds.sizes["group"]), **kwargs,
+    )  # fmt: skip
+    return out[:n], out[n:]
+
+
+def _door(algorithm: str) -> tuple[Any, tuple[str, ...]]:
+    """Return the door of an algorithm and the parameters that it takes."""
+    if algorithm == "ols":
+        from ._ramp_fit_kernels import fit_ols
+
+        return fit_ols, ("suppress_one_group", "weighting", "dark_current_in_electrons")
+    from ._likelihood_kernels import fit_gls, fit_likelihood
+
+    if algorithm == "likelihood":
+        return fit_likelihood, ("threshold_one_omit", "dark_current_in_electrons")
+    return fit_gls, (
+        "find_jumps", "use_jump_flags", "threshold_one_omit", "threshold_two_omit", "scale_photon_noise",
     )  # fmt: skip
 
 
-def _as_rate(ds: xr.Dataset, out: Any, extra: list[str]) -> xr.Dataset:
-    names = ("rate", "var_poisson", "var_read")
-    variables = {name: a.assign_attrs(units=units_of("rate", name)) for name, a in zip(names, out, strict=False)}
-    variables["dq"] = out[3].assign_attrs(dq.PIXEL_DQ_ATTRS)
+def _limits(firstgroup: int | None, lastgroup: int | None, n_groups: int) -> tuple[int, int]:
+    """Return the first and the last group to use; jwst ignores limits that leave less than two groups."""
+    first = 0 if firstgroup is None else max(int(firstgroup), 0)
+    last = n_groups - 1 if lastgroup is None else min(int(lastgroup), n_groups - 1)
+    if first >= last and n_groups > 1:
+        warnings.warn(
+            f"firstgroup {firstgroup} and lastgroup {lastgroup} leave no ramp of {n_groups} groups: not used",
+            MrsxrWarning,
+            stacklevel=5,
+        )
+        return 0, n_groups - 1
+    return first, last
+
+
+def _dataset(ds: xr.Dataset, out: tuple[xr.DataArray, ...], extra: list[str], diagnostics: bool) -> xr.Dataset:
+    variables = {}
+    for name, array in zip(_NAMES, out, strict=False):
+        if name == "dq":
+            variables[name] = array.assign_attrs(dq.PIXEL_DQ_ATTRS)
+        elif diagnostics or name not in _DIAGNOSTICS:
+            variables[name] = array.assign_attrs(units=units_of("rate", name))
     keep = {name: c for name, c in ds.coords.items() if set(c.dims) <= {"dither", "y", "x", *extra}}
     return xr.Dataset(variables, coords=keep)

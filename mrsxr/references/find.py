@@ -6,7 +6,7 @@ import importlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,8 @@ class Exposure:
     fields: Mapping[str, str]
     date: str = ""  # "YYYY-MM-DDTHH:MM:SS", "" where unknown
     start: tuple[int, int] = (0, 0)  # first row and column of the exposure in the full frame, from 0
-    shape: tuple[int, int] | None = None
+    shape: tuple[int, int] | None = None  # of the subarray
+    columns: tuple[int, ...] = ()  # of the subarray that the Dataset holds, where not all
     rows: tuple[int, ...] | None = None  # chunks of the exposure along y
     keywords: Mapping[str, Any] = field(default_factory=dict)
 
@@ -63,7 +64,10 @@ class Exposure:
         start = (int(header.get("SUBSTRT2") or 1) - 1, int(header.get("SUBSTRT1") or 1) - 1)
         detector_level = attrs.get("level") in ("ramp", "rate", "rateints", "cal")
         shape = (ds.sizes["y"], ds.sizes["x"]) if detector_level and {"y", "x"} <= set(ds.sizes) else None
-        return cls(setting, fields, _date(ds, header), start, shape, _rows(ds, shape), header)
+        columns = _columns(ds, header) if shape is not None else ()
+        if shape is not None and columns:
+            shape = (shape[0], int(header.get("SUBSIZE1") or mrs.DETECTOR_SHAPE[1]))
+        return cls(setting, fields, _date(ds, header), start, shape, columns, _rows(ds, shape), header)
 
 
 class References:
@@ -388,6 +392,8 @@ def _fit_dataset(reference: xr.Dataset, kind: str, exposure: Exposure) -> xr.Dat
         if size != exposure.shape and size == mrs.DETECTOR_SHAPE:
             (y, x), (n_y, n_x) = exposure.start, exposure.shape
             reference = reference.isel(y=slice(y, y + n_y), x=slice(x, x + n_x))
+        if exposure.columns and reference.sizes["x"] == exposure.shape[1]:
+            reference = reference.isel(x=list(exposure.columns))
         _check_shape(reference, kind, exposure)
         if reference.chunks and exposure.rows is not None:
             reference = reference.chunk({"y": exposure.rows})
@@ -395,17 +401,25 @@ def _fit_dataset(reference: xr.Dataset, kind: str, exposure: Exposure) -> xr.Dat
 
 
 def _window(facts: ReferenceFacts, kind: str, exposure: Exposure) -> Window | None:
-    """Return the part of a file's array that the exposure covers, None for all of it."""
+    """Return the part of a file's array that the Dataset covers, None for all of it."""
     if kind not in _DETECTOR_KINDS or exposure.shape is None:
         return None
+    window = _subarray(facts, exposure, exposure.shape)
+    if not exposure.columns:
+        return window
+    return replace(window or Window(0, 0, *exposure.shape), columns=exposure.columns)
+
+
+def _subarray(facts: ReferenceFacts, exposure: Exposure, shape: tuple[int, int]) -> Window | None:
+    """Return the part of a file's array that the exposure's subarray covers, None for all of it."""
     subarray = exposure.fields["subarray"].upper()
     if subarray in ("", "FULL"):
         return None
-    if facts.shape == exposure.shape and facts.start in (None, exposure.start):
+    if facts.shape == shape and facts.start in (None, exposure.start):
         return None
     if facts.shape is None and subarray in facts.fields.get("subarray", ()):
         return None
-    (y, x), (n_y, n_x) = exposure.start, exposure.shape
+    (y, x), (n_y, n_x) = exposure.start, shape
     first_y, first_x = facts.start or (0, 0)
     return Window(y - first_y, x - first_x, n_y, n_x)
 
@@ -414,11 +428,20 @@ def _check_shape(reference: xr.Dataset, kind: str, exposure: Exposure) -> None:
     if kind not in IMAGES or exposure.shape is None:
         return
     shape = (reference.sizes["y"], reference.sizes["x"])
-    if shape != exposure.shape:
+    wanted = (exposure.shape[0], len(exposure.columns) or exposure.shape[1])
+    if shape != wanted:
         raise ReferenceFileError(
             f"{reference.attrs.get('ref_id', 'the Dataset')}: {kind} has {shape[0]} rows and {shape[1]} "
-            f"columns, the exposure ({exposure.name}) has {exposure.shape[0]} and {exposure.shape[1]}"
+            f"columns, the exposure ({exposure.name}) has {wanted[0]} and {wanted[1]}"
         )
+
+
+def _columns(ds: xr.Dataset, header: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the columns of its subarray that a Dataset holds, told by the coordinate x; () for all of them."""
+    size = ds.sizes["x"]
+    own = ds["x"].values.astype(int) if "x" in ds.coords else np.arange(size)
+    whole = size == int(header.get("SUBSIZE1") or size) and np.array_equal(own, np.arange(size))
+    return () if whole else tuple(own.tolist())
 
 
 def _header(ds: xr.Dataset) -> dict[str, Any]:

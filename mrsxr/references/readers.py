@@ -27,12 +27,16 @@ Rows = int | Sequence[int]
 
 @dataclass(frozen=True)
 class Window:
-    """A detector part: first row and column (from 0) in the array of a file, number of rows and columns."""
+    """A detector part: first row and column (from 0) in the array of a file, number of rows and columns.
+
+    ``columns`` are those of the part that are wanted, counted from its first; all where empty.
+    """
 
     y: int
     x: int
     n_y: int
     n_x: int
+    columns: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -188,7 +192,8 @@ def _cut(ds: xr.Dataset, window: Window | None) -> xr.Dataset:
     if window is None:
         return ds
     parts = {"y": slice(window.y, window.y + window.n_y), "x": slice(window.x, window.x + window.n_x)}
-    return ds.isel({dim: part for dim, part in parts.items() if dim in ds.dims})
+    part = ds.isel({dim: part for dim, part in parts.items() if dim in ds.dims})
+    return part.isel(x=list(window.columns)) if window.columns and "x" in part.dims else part
 
 
 def _read_images(file: FitsFile, kind: str, rows: Rows, window: Window | None) -> tuple[xr.Dataset, dict[str, Any]]:
@@ -258,6 +263,8 @@ def _lazy(
                 f"exposure needs rows {window.y}-{last_y - 1} and columns {window.x}-{last_x - 1} of it"
             )
         variable = variable.isel(y=slice(window.y, last_y), x=slice(window.x, last_x))
+        if window.columns:
+            variable = variable.isel(x=list(window.columns))
     chunks: dict[str, Any] = dict.fromkeys(dims, -1)
     fits_rows = isinstance(rows, int) or sum(rows) == variable.sizes["y"]
     chunks["y"] = rows if isinstance(rows, int) else tuple(rows) if fits_rows else RAMP_ROWS_MAX

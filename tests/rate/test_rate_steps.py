@@ -54,7 +54,6 @@ def test_bad_pixels(ramp):
     assert (out.pixel_dq[0] == mask).all()
     assert (out.group_dq.values[..., 3, 3] == 1).all()
     assert out.group_dq.values.sum() == np.prod(SHAPE[:3])
-    assert out.sci.dtype == "float32"
 
 
 def test_saturation(ramp):
@@ -259,7 +258,7 @@ def test_ols_against_sums(n, slope, seed):
     y = (slope * GROUP_TIME * np.arange(n) + rng.normal(0, 6, n)).astype("f4")
     sci = np.broadcast_to(y[None, None, :, None, None], (1, 1, n, 1, 5)).copy()
     one = np.ones((1, 5), "f4")
-    out = fit_ols(sci, np.zeros(sci.shape, "u1"), np.zeros((1, 1, 5), "u4"), 8 * one, 4 * one, GROUP_TIME)
+    out = fit_ols(sci, np.zeros(sci.shape, "u1"), np.zeros((1, 1, 5), "u4"), 8 * one, 4 * one, 0 * one, GROUP_TIME)
     expected = slow_slope(y.astype("f8"), 4.0, 8.0, GROUP_TIME)
     np.testing.assert_allclose(out[0], expected, rtol=1e-5, atol=1e-4)
     np.testing.assert_allclose(out[2], 12 * (8 / np.sqrt(2) / GROUP_TIME) ** 2 / (n**3 - n), rtol=1e-5)

@@ -277,3 +277,19 @@ def test_a_missing_crds_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "crds", None)
     with pytest.raises(ReferenceFileError, match="CRDS cannot be used"):
         References().get("dark", rs.exposure())
+
+
+def test_some_columns_of_an_exposure(simulated):
+    import mrsxr as mx
+
+    refs = mx.References(simulated.reference_folder)
+    ramp = mx.open_exposures(simulated.uncal[0])
+    columns = [*range(3), *range(-2, 0)]
+    part = ramp.isel(x=columns)
+    for kind, name in (("dark", "dark"), ("mask", "dq"), ("gain", "gain"), ("linearity", "coefficients")):
+        expected = refs.get(kind, ramp)[name].isel(x=columns)
+        np.testing.assert_array_equal(refs.get(kind, part)[name], expected)
+        by_hand = mx.References({kind: refs.get(kind, ramp)})
+        np.testing.assert_array_equal(by_hand.get(kind, part)[name], expected)
+    narrow = ramp.isel(x=slice(100, 108))
+    np.testing.assert_array_equal(refs.get("gain", narrow).gain, refs.get("gain", ramp).gain.isel(x=slice(100, 108)))

@@ -1,0 +1,20 @@
+"""Reference files that a chain can do without."""
+
+from __future__ import annotations
+
+import warnings
+
+import xarray as xr
+
+from mrsxr.errors import MrsxrWarning, ReferenceFileError
+from mrsxr.references import References
+
+
+def optional(refs: References, kind: str, ds: xr.Dataset, otherwise: str | None) -> xr.Dataset | None:
+    """Return a reference, or None with a warning that tells what happens without it; no warning for None."""
+    try:
+        return refs.get(kind, ds)
+    except ReferenceFileError as error:
+        if otherwise is not None:
+            warnings.warn(f"{error}; {otherwise}", MrsxrWarning, stacklevel=2)
+        return None

@@ -1,0 +1,218 @@
+"""Kernels of the refpix step on plain arrays. Bits: DO_NOT_USE 1.
+
+The four amplifiers read the columns x with x mod 4 = 0 ... 3; the reference pixels of amplifier k are the columns k
+and 1028 + k. side 0 is left, 1 right. Samples are taken relative to the first group of their integration.
+"""
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True, nogil=True)
+def _clipped_mean(values, n, limit):
+    """Mean and standard deviation of values[:n] after repeated clipping at limit sigma; n is 0: NaN."""
+    while n > 0:
+        mean = 0.0
+        for k in range(n):
+            mean += values[k]
+        mean /= n
+        square = 0.0
+        for k in range(n):
+            square += (values[k] - mean) ** 2
+        sigma = np.sqrt(square / n)
+        kept = 0
+        for k in range(n):
+            if mean - limit * sigma <= values[k] <= mean + limit * sigma:
+                values[kept] = values[k]
+                kept += 1
+        if kept == n or sigma == 0.0:
+            return mean, sigma
+        n = kept
+    return np.nan, np.nan
+
+
+@njit(cache=True, nogil=True)
+def _side_means(reference, good, limit, n_parity, work, mean, sigma):
+    """Clipped mean (side, amplifier, parity) of one group; reference (side, amplifier, y)."""
+    for s in range(2):
+        for k in range(4):
+            for p in range(n_parity):
+                n = 0
+                for y in range(p, reference.shape[2], n_parity):
+                    if good[s, k, y] and np.isfinite(reference[s, k, y]):
+                        work[n] = reference[s, k, y]
+                        n += 1
+                mean[s, k, p], sigma[s, k, p] = _clipped_mean(work, n, limit)
+
+
+@njit(cache=True, nogil=True)
+def _average(left, right):
+    """Average of two sides; one alone where the other is NaN, 0 for none."""
+    if left != left:
+        return right if right == right else 0.0
+    return left if right != right else 0.5 * (left + right)
+
+
+@njit(cache=True, nogil=True)
+def _constants(reference, good, limit, n_parity, out, mean, sigma):
+    """Fill out (plane, amplifier, y) with the mean of both sides of each row parity, and the means of the sides."""
+    n_plane, _, _, n_y = reference.shape
+    work = np.empty(n_y, dtype=np.float64)
+    for g in range(n_plane):
+        _side_means(reference[g], good, limit, n_parity, work, mean[g], sigma[g])
+        for k in range(4):
+            for y in range(n_y):
+                p = y % n_parity
+                out[g, k, y] = _average(mean[g, 0, k, p], mean[g, 1, k, p])
+
+
+@njit(cache=True, nogil=True)
+def _residuals(reference, good, limit, n_parity, mean, sigma, out):
+    """Replace mean-subtracted reference samples in out (plane, side, amplifier, y); NaN where bad or clipped."""
+    for g in range(out.shape[0]):
+        for s in range(2):
+            for k in range(4):
+                for y in range(out.shape[3]):
+                    p = y % n_parity
+                    value = reference[g, s, k, y] - mean[g, s, k, p]
+                    fine = good[s, k, y] and abs(value) <= limit * sigma[g, s, k, p]
+                    out[g, s, k, y] = value if fine else np.nan
+
+
+@njit(cache=True, nogil=True)
+def _running_mean(total, count, window, least, out):
+    """Mean over ``window`` rows, moved inwards at the edges; drawn to 0 where fewer than ``least`` samples are in it.
+
+    total, count : sums of samples and their numbers in each row.
+    """
+    n_y = total.shape[0]
+    half = window // 2
+    sums, numbers = np.empty(n_y + 1), np.empty(n_y + 1)
+    sums[0] = numbers[0] = 0.0
+    for y in range(n_y):
+        sums[y + 1] = sums[y] + total[y]
+        numbers[y + 1] = numbers[y] + count[y]
+    for y in range(n_y):
+        low = min(max(0, y - half), max(0, n_y - window))
+        high = min(low + window, n_y)
+        n = numbers[high] - numbers[low]
+        out[y] = (sums[high] - sums[low]) / max(n, least) if n > 0 else 0.0
+
+
+@njit(cache=True, nogil=True)
+def _sum_rows(residual, first_side, last_side, first_k, last_k, total, count):
+    """Sum the residuals (side, amplifier, y) of some sides and amplifiers in each row."""
+    total[:] = 0.0
+    count[:] = 0.0
+    for s in range(first_side, last_side):
+        for k in range(first_k, last_k):
+            for y in range(total.shape[0]):
+                value = residual[s, k, y]
+                if value == value:
+                    total[y] += value
+                    count[y] += 1.0
+
+
+@njit(cache=True, nogil=True)
+def _prediction_error(residual, window, common):
+    """Mean square of (samples of one side - running mean of the other); window 0: of the samples alone."""
+    n_plane, _, _, n_y = residual.shape
+    total, count, smooth = np.empty(n_y), np.empty(n_y), np.zeros(n_y)
+    square, n = 0.0, 0
+    for g in range(n_plane):
+        for s in range(2):
+            for k in range(4):
+                if window > 0 and (k == 0 or not common):
+                    _sum_rows(residual[g], 1 - s, 2 - s, 0 if common else k, 4 if common else k + 1, total, count)
+                    _running_mean(total, count, window, 1.0, smooth)
+                for y in range(n_y):
+                    value = residual[g, s, k, y] - smooth[y]
+                    if value == value:
+                        square += value * value
+                        n += 1
+    return square / n if n > 0 else np.inf
+
+
+@njit(cache=True, nogil=True)
+def _add_smooth(residual, window, common, least, out):
+    """Add the running means of the residuals of both sides to out (plane, amplifier, y)."""
+    n_plane, _, _, n_y = residual.shape
+    total, count, smooth = np.empty(n_y), np.empty(n_y), np.zeros(n_y)
+    for g in range(n_plane):
+        for k in range(4):
+            if k == 0 or not common:
+                _sum_rows(residual[g], 0, 2, 0 if common else k, 4 if common else k + 1, total, count)
+                _running_mean(total, count, window, least, smooth)
+            for y in range(n_y):
+                out[g, k, y] += smooth[y]
+
+
+@njit(cache=True, nogil=True)
+def _subtract(sci, correction, amplifier, out):
+    n_dither, n_integration, n_group, n_y, n_x = sci.shape
+    pattern = np.empty(n_x, dtype=np.float32)
+    for d in range(n_dither):
+        for i in range(n_integration):
+            for g in range(n_group):
+                for y in range(n_y):
+                    for x in range(n_x):
+                        pattern[x] = correction[d, i, g, amplifier[x], y, 0]
+                    row, first = sci[d, i, g, y], sci[d, i, 0, y]
+                    for x in range(n_x):  # in the order of jwst, which decides the last bit
+                        out[d, i, g, y, x] = ((row[x] - first[x]) - pattern[x]) + first[x]
+
+
+def choose_window(residual, noise_share):
+    """Return (window [rows], whether all amplifiers share it) that predicts one side best from the other.
+
+    residual : (plane, side, amplifier, y). The candidates keep the noise of the correction below ``noise_share`` of
+    that of a sample; window 0 means no smooth part.
+    """
+    best = (_prediction_error(residual, 0, False), 0, False)
+    for common in (True, False):
+        window = _least_window(noise_share, common)
+        while window < residual.shape[-1]:
+            found = (_prediction_error(residual, window, common), window, common)
+            best = min(best, found)
+            window *= 2
+    return best[1:]
+
+
+def _least_window(noise_share, common):
+    return max(1, int(np.ceil(1.0 / (noise_share**2 * (8 if common else 2)))))
+
+
+def measure(sci, pixel_dq, n_parity=2, limit=3.0, smooth=False, window=None, noise_share=0.1):
+    """Return the correction [DN] (..., integration, group, amplifier, y) from reference columns.
+
+    sci : (..., integration, group, y, 8 columns), pixel_dq : (..., y, 8 columns): left four, right four.
+    window : rows of the running mean, shared by the amplifiers; None chooses.
+    """
+    n_y = sci.shape[-2]
+    samples = np.moveaxis(sci.astype(np.float32), -1, -2).reshape(-1, *sci.shape[-4:-2], 2, 4, n_y)
+    good = (np.moveaxis(pixel_dq, -1, -2).reshape(-1, 2, 4, n_y) & 1) == 0
+    good = np.ascontiguousarray(np.broadcast_to(good, (samples.shape[0], *good.shape[1:])))
+    samples = samples - samples[:, :, :1]
+    out = np.zeros((*samples.shape[:3], 4, n_y), dtype=np.float32)
+    for one, fine, result in zip(samples, good, out, strict=True):
+        planes = np.ascontiguousarray(one[:, 1:]).reshape(-1, 2, 4, n_y)
+        mean, sigma = np.empty((2, len(planes), 2, 4, n_parity))
+        correction = np.zeros((len(planes), 4, n_y), dtype=np.float32)
+        _constants(planes, fine, limit, n_parity, correction, mean, sigma)
+        if smooth and len(planes):
+            residual = np.empty(planes.shape, dtype=np.float32)
+            _residuals(planes, fine, limit, n_parity, mean, sigma, residual)
+            rows, common = choose_window(residual, noise_share) if window is None else (int(window), True)
+            usable = np.isfinite(residual).mean()
+            if rows > 0 and usable > 0:
+                rows = min(int(np.ceil(rows / usable)), n_y)
+                _add_smooth(residual, rows, common, 1.0 / noise_share**2, correction)
+        result[:, 1:] = correction.reshape(result.shape[0], -1, 4, n_y)
+    return out.reshape(*sci.shape[:-2], 4, n_y)
+
+
+def subtract(sci, correction, amplifier):
+    """Return sci - correction [DN]; correction (dither, integration, group, amplifier, y, 1), amplifier (1, x)."""
+    out = np.empty(sci.shape, dtype=np.float32)
+    _subtract(sci, correction, np.asarray(amplifier[0], dtype=np.int64), out)
+    return out

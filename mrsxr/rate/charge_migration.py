@@ -1,0 +1,50 @@
+"""Step charge_migration: leave out the groups from which charge has moved to the neighbouring pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from mrsxr import dq
+from mrsxr.blocks import map_ramps, with_row_halo
+from mrsxr.step import step
+
+MINIMUM_GROUPS = 3
+
+
+@step(needs="ramp")
+def flag_charge_migration(ds: xr.Dataset, *, signal_threshold: float = 25000.0) -> xr.Dataset:
+    """Flag a pixel and its four neighbours from the first group above a signal on.
+
+    Parameters
+    ----------
+    ds : Dataset, level "ramp"
+        ``sci`` [DN], ``group_dq`` (dither, integration, group, y, x).
+    signal_threshold : float
+        Signal [DN] above which charge is taken to spill (the brighter-fatter effect). Samples flagged
+        DO_NOT_USE and nothing else do not count.
+
+    Returns
+    -------
+    Dataset, level "ramp"
+        ``group_dq`` with CHARGELOSS | DO_NOT_USE; unchanged where there are fewer than three groups.
+
+    Notes
+    -----
+    As jwst's charge_migration, which is off by default. The first group above the threshold is found first and
+    spread over the image, then over the groups.
+    """
+    if ds.sizes["group"] < MINIMUM_GROUPS:
+        return ds
+    from ._charge_migration_kernels import first_above, flag_from, spread_first
+
+    ramp = ["integration", "group"]
+    (first,) = map_ramps(
+        first_above, ds.sci, ds.group_dq, core=[ramp, ramp], out_core=[["integration"]], dtypes=["int16"],
+        threshold=float(signal_threshold),
+    )  # fmt: skip
+    first = with_row_halo(spread_first, first, depth=1, fill=np.int16(ds.sizes["group"]))
+    (group_dq,) = map_ramps(
+        flag_from, ds.group_dq, first, core=[ramp, ["integration"]], out_core=[ramp], dtypes=["uint8"]
+    )
+    return ds.assign(group_dq=group_dq.assign_attrs(dq.GROUP_DQ_ATTRS))

@@ -1,0 +1,55 @@
+"""Step firstframe: the first group of an integration is offset by the reset."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from mrsxr import dq
+from mrsxr.step import step
+
+FLUX_ESTIMATED = dq.FLAGS["FLUX_ESTIMATED"]
+
+
+@step(needs="ramp")
+def flag_first_frame(ds: xr.Dataset, *, bright_use_group1: bool = True) -> xr.Dataset:
+    """Flag the first group of every integration DO_NOT_USE.
+
+    Parameters
+    ----------
+    ds : Dataset, level "ramp"
+        ``group_dq`` (dither, integration, group, y, x) with SATURATED set.
+    bright_use_group1 : bool
+        Keep the first group of pixels whose third group is saturated: there the signal is large against the
+        offset. These pixels get FLUX_ESTIMATED in ``pixel_dq``.
+
+    Returns
+    -------
+    Dataset, level "ramp"
+        Unchanged where there are three groups or fewer. ``attrs["n_unusable_groups"]`` counts the groups that are
+        flagged over the whole array, bright pixels apart; ``attrs["n_leading_groups_flagged"]`` those of them at the
+        start of an integration.
+
+    Notes
+    -----
+    As jwst's firstframe, which is off by default: since 2.0 the first group is left to rscd.
+    """
+    if ds.sizes["group"] <= 3:
+        return ds
+    first = np.zeros(ds.sizes["group"], dtype=np.uint8)
+    first[0] = dq.DO_NOT_USE
+    flag = xr.DataArray(first, dims="group")
+    pixel_dq = ds.pixel_dq
+    if bright_use_group1:
+        bright = (ds.group_dq.isel(group=2, drop=True) & np.uint8(dq.SATURATED)) != 0
+        flag = flag * (~bright).astype("uint8")
+        kept = xr.where(bright.any("integration"), np.uint32(FLUX_ESTIMATED), np.uint32(0))
+        pixel_dq = ds.pixel_dq | kept.astype("uint32")
+    group_dq = (ds.group_dq | flag).transpose(*ds.group_dq.dims)
+    before = int(ds.attrs.get("n_leading_groups_flagged", 0))
+    return ds.assign(
+        group_dq=group_dq.assign_attrs(dq.GROUP_DQ_ATTRS), pixel_dq=pixel_dq.assign_attrs(dq.PIXEL_DQ_ATTRS)
+    ).assign_attrs(
+        n_unusable_groups=int(ds.attrs.get("n_unusable_groups", 0)) + max(0, 1 - before),
+        n_leading_groups_flagged=max(1, before),
+    )

@@ -1,0 +1,117 @@
+"""Step refpix: subtract the drifts that the reference pixels at both sides of the detector show."""
+
+from __future__ import annotations
+
+import xarray as xr
+
+from mrsxr.blocks import map_ramps
+from mrsxr.errors import MrsxrError
+from mrsxr.step import step
+
+from ._exposure import DETECTOR_COLUMNS, REFERENCE_COLUMNS, detector_columns
+
+METHODS = ("constant", "smooth")
+AMPLIFIERS = 4
+
+
+@step(needs="ramp")
+def subtract_reference_pixels(
+    ds: xr.Dataset,
+    *,
+    reference_columns: xr.Dataset | None = None,
+    method: str = "constant",
+    odd_even_rows: bool = True,
+    siglimit: float = 3.0,
+    window: int | None = None,
+    noise_share: float = 0.1,
+) -> xr.Dataset:
+    """Subtract from every group what its reference pixels have moved since the first group.
+
+    Parameters
+    ----------
+    ds : Dataset, level "ramp"
+        ``sci`` [DN] (dither, integration, group, y, x), ``pixel_dq`` (dither, y, x).
+    reference_columns : Dataset, level "ramp", optional
+        The same exposures after the same steps, but only some columns, told by the coordinate ``x``, among them the
+        outer four of both sides: the correction is measured there, so that ``ds`` can go through block by block. By
+        default it is measured in ``ds`` itself, whose blocks then have to wait until the last row has come.
+    method : str
+        "constant": one number for each group, amplifier and row parity, as jwst. "smooth": in addition the running
+        mean of what is left of the reference pixels along the rows, which follows drifts along the columns.
+    odd_even_rows : bool
+        Tell odd and even rows apart.
+    siglimit : float
+        Limit [sigma] of the repeated clipping of the mean.
+    window : int, optional
+        Rows of the running mean, over all amplifiers; 0 for none. By default the one, over all amplifiers or for
+        each by itself, with which each side predicts the other best.
+    noise_share : float
+        Largest noise of the smooth part, as a share of the noise of a sample.
+
+    Returns
+    -------
+    Dataset, level "ramp"
+        ``sci`` [DN] corrected, reference pixels included; the first group of an integration stays as it is. Where
+        all reference pixels of a kind are DO_NOT_USE or NaN on one side, the other side counts; on both, nothing is
+        subtracted. Subarrays stay as they are, as in jwst.
+
+    Raises
+    ------
+    MrsxrError
+        Where the method is unknown, a parameter out of range, or reference columns are missing.
+
+    Notes
+    -----
+    Baseline: class MIRIDataset of jwst's refpix, which stops without a word where a side has no good pixels.
+    """
+    from ._refpix_kernels import measure, subtract
+
+    if method not in METHODS:
+        raise MrsxrError(f"refpix method is '{method}'; expected one of {', '.join(METHODS)}")
+    if not (noise_share > 0 and siglimit > 0):
+        raise MrsxrError(f"noise_share is {noise_share} and siglimit {siglimit}; expected positive numbers")
+    if ds.attrs.get("subarray", "FULL") != "FULL":
+        return ds
+    sci, pixel_dq = _columns(ds if reference_columns is None else reference_columns, ds)
+    options = {
+        "n_parity": 2 if odd_even_rows else 1, "limit": float(siglimit), "smooth": method == "smooth",
+        "window": window, "noise_share": float(noise_share),
+    }  # fmt: skip
+    core = ["integration", "group", "y", "x"]
+    correction = xr.apply_ufunc(
+        measure, sci, pixel_dq, kwargs=options, input_core_dims=[core, ["y", "x"]],
+        output_core_dims=[["integration", "group", "amplifier", "y"]], dask="parallelized",
+        output_dtypes=["float32"], dask_gufunc_kwargs={"output_sizes": {"amplifier": AMPLIFIERS}},
+    )  # fmt: skip
+    ramp = ["integration", "group"]
+    amplifier = xr.DataArray(detector_columns(ds) % AMPLIFIERS, dims="x").expand_dims("y")
+    (out,) = map_ramps(
+        subtract, ds.sci, correction.expand_dims("x"), amplifier,
+        core=[ramp, [*ramp, "amplifier"], []], out_core=[ramp], dtypes=["float32"],
+    )  # fmt: skip
+    return ds.assign(sci=out.assign_attrs(ds.sci.attrs))
+
+
+def _columns(source: xr.Dataset, ds: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
+    """Return counts and flags of the eight reference columns, without coordinates and in one chunk a dither."""
+    wanted = [*range(REFERENCE_COLUMNS), *range(DETECTOR_COLUMNS - REFERENCE_COLUMNS, DETECTOR_COLUMNS)]
+    place = {int(column): number for number, column in enumerate(detector_columns(source))}
+    missing = [column for column in wanted if column not in place]
+    if missing:
+        raise MrsxrError(
+            f"refpix needs the columns 0-3 and 1028-1031 of the detector, column {missing[0]} is not in the data; "
+            "give reference_columns or leave the step out"
+        )
+    for dim in ("dither", "integration", "group", "y"):
+        if source.sizes[dim] != ds.sizes[dim]:
+            raise MrsxrError(
+                f"reference_columns has {source.sizes[dim]} along {dim}, the data {ds.sizes[dim]}; take both from the "
+                "same exposures"
+            )
+    arrays = []
+    for name in ("sci", "pixel_dq"):
+        array = source[name].isel(x=[place[column] for column in wanted]).reset_coords(drop=True)
+        array = array.drop_vars(list(array.coords))
+        whole = {dim: -1 for dim in array.dims if dim != "dither"}
+        arrays.append(array.chunk(whole) if array.chunks else array)
+    return arrays[0], arrays[1]

@@ -1,0 +1,62 @@
+"""Step reset: subtract the reset anomaly, the curvature of a ramp after the reset."""
+
+from __future__ import annotations
+
+import xarray as xr
+
+from mrsxr import dq
+from mrsxr.blocks import map_ramps
+from mrsxr.errors import ReferenceFileError
+from mrsxr.step import step
+
+from ._exposure import integration_numbers
+
+
+@step(needs="ramp")
+def subtract_reset(ds: xr.Dataset, *, reset: xr.Dataset) -> xr.Dataset:
+    """Subtract the reset anomaly from the first groups of every integration.
+
+    Parameters
+    ----------
+    ds : Dataset, level "ramp"
+        ``sci`` [DN] (dither, integration, group, y, x). The coordinate ``integration`` tells the number of an
+        integration within its exposure.
+    reset : Dataset, kind "reset"
+        ``reset`` [DN] (integration, group, y, x), ``dq`` (y, x). Integrations beyond the reference's last use its
+        last; groups beyond its last stay as they are; NaN counts as 0.
+
+    Returns
+    -------
+    Dataset, level "ramp"
+        ``sci`` [DN] corrected, ``pixel_dq`` with the bits of the reference.
+
+    Raises
+    ------
+    ReferenceFileError
+        Where the reference was made for another readout pattern.
+
+    Notes
+    -----
+    As jwst's reset. Noise is not changed.
+    """
+    from ._reset_kernels import subtract
+
+    made_for, taken = reset.attrs.get("readpatt", ""), ds.attrs.get("readpatt", "")
+    if made_for and taken and made_for != taken and made_for not in ("N/A", "ANY"):
+        raise ReferenceFileError(
+            f"reset {reset.attrs.get('ref_id', '')} is for the readout pattern {made_for}, the exposure "
+            f"({ds.attrs.get('setting')}) has {taken}; use a reset file of that pattern"
+        )
+    last = reset.sizes["integration"] - 1
+    use = tuple(min(number - 1, last) for number in integration_numbers(ds))
+    reference = reset.reset.isel(group=slice(0, ds.sizes["group"])).drop_vars(["group", "integration"], errors="ignore")
+    reference = reference.rename(group="reset_group", integration="reset_integration")
+    ramp = ["integration", "group"]
+    (sci,) = map_ramps(
+        subtract, ds.sci, reference,
+        core=[ramp, ["reset_integration", "reset_group"]], out_core=[ramp], dtypes=["float32"], use=use,
+    )  # fmt: skip
+    return ds.assign(
+        sci=sci.assign_attrs(ds.sci.attrs),
+        pixel_dq=(ds.pixel_dq | reset.dq).assign_attrs(dq.PIXEL_DQ_ATTRS),
+    )

@@ -1,0 +1,45 @@
+"""Step firstframe: flags against stored results of jwst 3.0.0 and the counts for the jump test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import assert_step, make_ramp
+
+from mrsxr import dq
+from mrsxr.rate.firstframe import flag_first_frame
+from mrsxr.rate.lastframe import flag_last_frame
+
+DATA = Path(__file__).parents[1] / "parity" / "data"
+
+
+@pytest.fixture(scope="module")
+def stored():
+    with np.load(DATA / "simple_steps.npz") as file:
+        return dict(file)
+
+
+@pytest.mark.parametrize("bright", [True, False])
+def test_equals_jwst(stored, bright):
+    ds = make_ramp(stored["sci"][None])
+    ds.group_dq[0] = stored["group_dq"]
+    out = assert_step(flag_first_frame, ds, bright_use_group1=bright)
+    np.testing.assert_array_equal(out.group_dq[0], stored[f"firstframe_{bright}_group_dq"])
+    np.testing.assert_array_equal(out.pixel_dq[0], stored[f"firstframe_{bright}_pixel_dq"])
+    assert (out.pixel_dq == dq.FLAGS["FLUX_ESTIMATED"]).any() == bright
+
+
+def test_counts_the_group_once():
+    ds = flag_last_frame(make_ramp(np.ones((1, 1, 6, 4, 4), "f4")))
+    out = flag_first_frame(ds)
+    assert (out.attrs["n_unusable_groups"], out.attrs["n_leading_groups_flagged"]) == (2, 1)
+    assert flag_first_frame(out).attrs["n_unusable_groups"] == 2
+
+
+def test_short_ramps_stay():
+    ds = make_ramp(np.ones((1, 2, 3, 6, 4), "f4"))
+    out = assert_step(flag_first_frame, ds)
+    assert not out.group_dq.values.any()
+    assert "n_unusable_groups" not in out.attrs

@@ -1,0 +1,50 @@
+"""Halos of rows and tasks done twice."""
+
+from __future__ import annotations
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+import xarray as xr
+from scipy.ndimage import maximum_filter1d
+
+from mrsxr.blocks import read_again, with_row_halo
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "depth"), [(8, 26, 3), (8, 26, 1), (4, 26, 6), (26, 26, 2), (8, 24, 8), (5, 7, 3)]
+)
+def test_halo_equals_the_whole(rows, size, depth):
+    values = np.random.default_rng(1).normal(size=(2, size, 5))
+    array = xr.DataArray(values, dims=("group", "y", "x"))
+
+    def door(block):
+        return maximum_filter1d(block, 2 * depth + 1, axis=-2, mode="constant", cval=-9.0)
+
+    expected = door(values)
+    np.testing.assert_array_equal(with_row_halo(door, array, depth=depth, fill=-9.0), expected)
+    lazy = with_row_halo(door, array.chunk(y=rows), depth=depth, fill=-9.0)
+    np.testing.assert_array_equal(lazy.compute(), expected)
+
+
+def test_reading_again_shares_no_task():
+    counted = []
+
+    def read(block):
+        counted.append(1)
+        return block + 1.0
+
+    array = da.map_blocks(read, da.zeros((4, 6), chunks=(2, 6)), dtype=float, meta=np.empty((0, 0)))
+    ds = xr.Dataset({"sci": (("y", "x"), array)}, {"x": np.arange(6)}, {"level": "ramp"})
+    part = ds.isel(x=[0, 5])
+    for data in (part, part.sci):
+        again = read_again(data, "test")
+        assert again.attrs == data.attrs
+        assert not set(again.__dask_graph__()) & set(data.__dask_graph__())
+        counted.clear()
+        first, second = dask.compute(data, again, scheduler="synchronous")
+        assert first.identical(second)
+        assert len(counted) == 4
+    assert read_again(ds.compute(), "test").identical(ds.compute())
+    assert read_again(part.sci, "a").data.name != read_again(part.sci, "b").data.name

@@ -34,7 +34,9 @@ def make_truth(setting: str, folder: Path) -> Truth:
 
     scene = Scene.default()
     source = scene.points[0]
-    bright = replace(source, continuum=replace(source.continuum, flux=BRIGHTNESS * source.continuum.flux))
+    lines = tuple(replace(line, flux=BRIGHTNESS * line.flux) for line in source.lines)
+    continuum = replace(source.continuum, flux=BRIGHTNESS * source.continuum.flux)
+    bright = replace(source, continuum=continuum, lines=lines)
     plain = replace(scene, points=(replace(bright, lines=()),), discs=())
     scene = replace(scene, points=(bright,))
     common = {"bands": [setting], "n_dithers": 1, "n_background": 0, "seed": 21}
@@ -149,6 +151,7 @@ def judge_rays(table, setting: str, truth: Truth, ds, refs) -> None:
         (values,) = dask.compute(array.data)
         values = values[0]
         usable = truth.good & ((values & 3) == 0)
+        usable[:, 1:] &= (values[:, :-1] & 3) == 0  # a hit in the first usable group makes no step
         usable[:, 0] = False
         jump = (values & 4) != 0
         hit = usable & (charge > 5 * sigma)

@@ -220,9 +220,13 @@ def compare_showers(args, table, jwst) -> None:
 
 
 def compare_speed(args, table, jwst) -> None:
-    """Time uncal file to rate file in fresh processes in turn; the second exposure of each process counts."""
-    case = CASES[0]
-    made = make_case(case, args.folder / case.name.replace(" ", "_"))
+    """Time uncal file to rate file in fresh processes in turn.
+
+    The second exposure of each process counts, which has nothing left to import or load; for memory the first.
+    """
+    from stage1_truth import make_truth
+
+    made = make_truth("12A", args.folder / "truth_12A").made
     out = args.folder / "speed"
     out.mkdir(exist_ok=True)
     for what, jump, ours in (
@@ -266,8 +270,8 @@ def ours_speed(uncal: str, refs: str, out: str, what: str) -> None:
         wall, cpu = time.perf_counter(), time.process_time()
         with dask.config.set(scheduler="threads", num_workers=2):
             mx.save(mx.make_rate(mx.open_exposures(uncal), references, config).compute(), out)
-        found.append({"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu})
-    answer = {**found[1], "first": found[0], "import": imported, "peak_gb": peak_gb()}
+        found.append({"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "peak_gb": peak_gb()})
+    answer = {**found[1], "first": found[0], "import": imported, "peak_gb": found[0]["peak_gb"]}
     (Path(out) / "mrsxr_speed.json").write_text(json.dumps(answer))
 
 
@@ -283,10 +287,11 @@ def _status(key: str) -> float:
 
 def many_exposures(args, table, count: int = 36) -> None:
     """Reduce one exposure 36 times in one process: time of each and growth of memory."""
+    from stage1_truth import make_truth
+
     import mrsxr as mx
 
-    case = CASES[0]
-    made = make_case(case, args.folder / case.name.replace(" ", "_"))
+    made = make_truth("12A", args.folder / "truth_12A").made
     refs = mx.References(made["refs"])
     seconds, size = [], []
     for _ in range(count):

@@ -153,7 +153,7 @@ def speed(uncal, out, options):
     for _ in range(2):
         wall, cpu = time.perf_counter(), time.process_time()
         Detector1Pipeline.call(uncal, steps={"jump": options.get("jump", {})}, output_dir=str(out), save_results=True)
-        found.append({"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu})
+        found.append({"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "peak_gb": peak_gb()})
     return {**found[1], "first": found[0]}
 
 
@@ -204,5 +204,5 @@ if __name__ == "__main__":
     else:
         folder = Path(sys.argv[2])
         answer = globals()[what](folder, sys.argv[3:])
-    answer["peak_gb"] = peak_gb()
+    answer["peak_gb"] = answer["first"]["peak_gb"] if "first" in answer else peak_gb()
     (folder / f"jwst_{what}.json").write_text(json.dumps(answer))

@@ -6,9 +6,11 @@ reached by the product they make: ``mx.rate.subtract_dark``, ``mx.cal.assign_wcs
 ``mx.spectrum.extract_spectrum``.
 """
 
+import importlib
 import logging
+from typing import Any
 
-from . import cal, cube, lines, plot, rate, spectrum
+from . import cal, cube, lines, rate, spectrum
 from ._version import __version__
 from .errors import (
     InputFileError,
@@ -64,3 +66,15 @@ __all__ = [
 ]
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+
+def __getattr__(name: str) -> Any:
+    """Import ``plot`` when it is asked for: matplotlib takes time and memory that a reduction does not need."""
+    if name == "plot":
+        return importlib.import_module("mrsxr.plot")
+    raise AttributeError(f"module 'mrsxr' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    """Return the public names, ``plot`` among them."""
+    return sorted({*globals(), *__all__})

@@ -6,14 +6,16 @@ travel by name to dask workers; compiled dispatchers do not and are never handed
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import dask.array as da
 import numpy as np
 import xarray as xr
-from dask._task_spec import convert_legacy_graph
+from dask._task_spec import Task, TaskRef, convert_legacy_graph
 from dask.base import tokenize
+from dask.highlevelgraph import HighLevelGraph
 
 Lazy = TypeVar("Lazy", xr.DataArray, xr.Dataset)
 
@@ -70,6 +72,17 @@ def map_ramps(
         xr.DataArray(data, dims=dims, coords={n: c for n, c in coords.items() if set(c.dims) <= set(dims)})
         for data, dims in zip(out, out_dims, strict=True)
     )
+
+
+def add_flags(flags: xr.DataArray, more: xr.DataArray) -> xr.DataArray:
+    """Return flags with others OR-ed in, in one task a block; ``more`` may lack the leading dims of ``flags``."""
+    core = [[str(d) for d in a.dims if d not in ("dither", "y", "x")] for a in (flags, more)]
+    (out,) = map_ramps(_bitwise_or, flags, more, core=core, out_core=core[:1], dtypes=[str(flags.dtype)])
+    return out.assign_attrs(flags.attrs)
+
+
+def _bitwise_or(flags: np.ndarray, more: np.ndarray) -> np.ndarray:
+    return np.bitwise_or(flags, more.astype(flags.dtype, copy=False))
 
 
 def _map_lazy(door, arranged, loop, out_dims, dtypes, kwargs) -> tuple[da.Array, ...]:
@@ -136,26 +149,23 @@ def with_row_halo(door: Callable[..., np.ndarray], array: xr.DataArray, *, depth
     DataArray like ``array``
     """
     if not array.chunks:
-        edge = _edge(array.values, depth, fill)
-        return array.copy(data=_with_edges(array.values, edge, edge, door=door, depth=depth))
+        return array.copy(data=_with_edges(None, array.values, None, door=door, depth=depth, fill=fill))
     if min(array.chunksizes["y"]) < depth:  # a block gives its neighbours whole edges
         rows = max(depth, 8)
         n = max(1, array.sizes["y"] // rows)
         array = array.chunk(y=(*[rows] * (n - 1), array.sizes["y"] - rows * (n - 1)))
-    axis = array.get_axis_num("y")
-    data = array.data
-    outside = _outside(data, axis, depth, fill)
-    ends = [data.map_blocks(_rows, part=part, axis=axis, depth=depth, chunks=_edge_chunks(data, axis, depth),
-                            dtype=data.dtype, meta=data._meta) for part in ("last", "first")]  # fmt: skip
-    n = data.numblocks[axis]
-    above = da.concatenate([outside, ends[0].blocks[_at(axis, slice(0, n - 1))]], axis=axis) if n > 1 else outside
-    below = da.concatenate([ends[1].blocks[_at(axis, slice(1, n))], outside], axis=axis) if n > 1 else outside
-    index = tuple(range(data.ndim))
-    result = da.blockwise(
-        _with_edges, index, data, index, above, index, below, index,
-        door=door, depth=depth, align_arrays=False, dtype=data.dtype, meta=data._meta,
-    )  # fmt: skip
-    return array.copy(data=result)
+    data, axis = array.data, array.get_axis_num("y")
+    name = f"halo-{tokenize(data.name, door, depth, fill)}"
+    tasks: dict[Any, Task] = {}
+    for index in itertools.product(*(range(n) for n in data.numblocks)):
+        blocks = [
+            TaskRef((data.name, *index[:axis], k, *index[axis + 1 :])) if 0 <= k < data.numblocks[axis] else None
+            for k in (index[axis] - 1, index[axis], index[axis] + 1)
+        ]
+        key = (name, *index)
+        tasks[key] = Task(key, _with_edges, *blocks, door=door, depth=depth, fill=fill)
+    graph = HighLevelGraph.from_collections(name, tasks, dependencies=[data])
+    return array.copy(data=da.Array(graph, name, data.chunks, meta=data._meta))
 
 
 def read_again(data: Lazy, label: str) -> Lazy:
@@ -194,28 +204,10 @@ def _renamed(array: da.Array, label: str) -> da.Array:
     return da.Array(graph, new((array.name,))[0], array.chunks, meta=array._meta)
 
 
-def _with_edges(block: np.ndarray, above: np.ndarray, below: np.ndarray, *, door: Any, depth: int) -> np.ndarray:
-    padded = np.concatenate([above, block, below], axis=-2)
-    return door(padded)[..., depth:-depth, :]
-
-
-def _rows(block: np.ndarray, *, part: str, axis: int, depth: int) -> np.ndarray:
-    rows = slice(-depth, None) if part == "last" else slice(0, depth)
-    return block[_at(axis, rows)].copy()
-
-
-def _edge(values: np.ndarray, depth: int, fill: Any) -> np.ndarray:
-    return np.full((*values.shape[:-2], depth, values.shape[-1]), fill, dtype=values.dtype)
-
-
-def _edge_chunks(data: da.Array, axis: int, depth: int) -> tuple[tuple[int, ...], ...]:
-    return (*data.chunks[:axis], (depth,) * data.numblocks[axis], *data.chunks[axis + 1 :])
-
-
-def _outside(data: da.Array, axis: int, depth: int, fill: Any) -> da.Array:
-    chunks = (*data.chunks[:axis], (depth,), *data.chunks[axis + 1 :])
-    return da.full(tuple(sum(c) for c in chunks), fill, dtype=data.dtype, chunks=chunks)
-
-
-def _at(axis: int, rows: slice) -> tuple[slice, ...]:
-    return (*(slice(None),) * axis, rows)
+def _with_edges(
+    above: np.ndarray | None, block: np.ndarray, below: np.ndarray | None, *, door: Any, depth: int, fill: Any
+) -> np.ndarray:
+    beyond = np.full((*block.shape[:-2], depth, block.shape[-1]), fill, dtype=block.dtype)
+    first = beyond if above is None else above[..., -depth:, :]
+    last = beyond if below is None else below[..., :depth, :]
+    return door(np.concatenate([first, block, last], axis=-2))[..., depth:-depth, :]

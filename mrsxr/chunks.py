@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-RAMP_BLOCK_BYTES = 8 * 2**20  # one float32 block of a ramp: small enough for several per thread and for the cache
+RAMP_BLOCK_BYTES = 10 * 2**20  # one float32 block of a ramp: small enough for several per thread and for the cache
 RAMP_ROWS_MAX = 128
 RAMP_ROWS_MIN = 8
 CUBE_PLANES = 256
 
 
 def ramp_rows(n_integrations: int, n_groups: int, n_rows: int = 1024, n_columns: int = 1032) -> int:
-    """Return how many detector rows a ramp block holds: a power of two within the block budget."""
+    """Return how many detector rows a ramp block holds: a multiple of eight within the block budget."""
     row_bytes = 4 * n_integrations * n_groups * n_columns
-    rows = RAMP_ROWS_MAX
-    while rows > RAMP_ROWS_MIN and rows * row_bytes > RAMP_BLOCK_BYTES:
-        rows //= 2
-    return min(rows, n_rows)
+    rows = RAMP_BLOCK_BYTES // row_bytes // RAMP_ROWS_MIN * RAMP_ROWS_MIN
+    return min(max(rows, RAMP_ROWS_MIN), RAMP_ROWS_MAX, n_rows)
 
 
 def ramp_chunks(n_integrations: int, n_groups: int, n_rows: int = 1024, n_columns: int = 1032) -> dict[str, int]:

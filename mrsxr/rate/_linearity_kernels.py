@@ -1,7 +1,9 @@
-"""Kernel of the linearity step on plain arrays."""
+"""Kernels of the linearity step on plain arrays. Bits: NO_LIN_CORR 2^20, SATURATED 2."""
 
 import numpy as np
 from numba import njit
+
+NO_LIN_CORR = 1 << 20
 
 
 @njit(cache=True, nogil=True)
@@ -25,8 +27,15 @@ def _linearize(sci, group_dq, coefficients, skip, out):
                         out[d, i, g, y, x] = row[x] if keep else total[x]
 
 
-def linearize(sci, group_dq, coefficients, skip):
-    """Return the polynomial of each sample [DN]; saturated samples and ``skip`` pixels stay as they are."""
+def flag_unusable(coefficients, dq):
+    """Return dq with NO_LIN_CORR where a coefficient is NaN or the linear term 0. coefficients: (order, y, x)."""
+    unusable = np.isnan(coefficients).any(axis=0) | (coefficients[1] == 0)
+    return np.where(unusable, dq | np.uint32(NO_LIN_CORR), dq).astype(np.uint32)
+
+
+def linearize(sci, group_dq, coefficients, dq):
+    """Return the polynomial of each sample [DN]; saturated samples and NO_LIN_CORR pixels stay as they are."""
     out = np.empty(sci.shape, dtype=np.float32)
+    skip = (dq & np.uint32(NO_LIN_CORR)) != 0
     _linearize(sci, np.broadcast_to(group_dq, sci.shape), coefficients, skip, out)
     return out

@@ -1,7 +1,10 @@
-"""Kernels of the saturation step on plain arrays. Bits: SATURATED 2, AD_FLOOR | DO_NOT_USE 65."""
+"""Kernels of the saturation step on plain arrays. Bits: SATURATED 2, AD_FLOOR | DO_NOT_USE 65, NO_SAT_CHECK 2^21."""
 
 import numpy as np
 from numba import njit
+
+NO_SAT_CHECK = 1 << 21
+NEVER = 65536.0  # DN, beyond the 16-bit converter
 
 
 @njit(cache=True, nogil=True)
@@ -48,6 +51,14 @@ def _flag_groups(sci, group_dq, first, out):
                         if sci[d, i, g, y, x] <= 0:
                             flags |= np.uint8(65)
                         out[d, i, g, y, x] = flags
+
+
+def checked_threshold(threshold, dq):
+    """Return (threshold [DN], dq): never reached and NO_SAT_CHECK where there is no threshold."""
+    missing = np.isnan(threshold)
+    unchecked = missing | ((dq & np.uint32(NO_SAT_CHECK)) != 0)
+    flags = np.where(missing, dq | np.uint32(NO_SAT_CHECK), dq)
+    return np.where(unchecked, NEVER, threshold).astype(np.float32), flags.astype(np.uint32)
 
 
 def first_saturated(sci, threshold):

@@ -6,8 +6,7 @@ import warnings
 
 import xarray as xr
 
-from mrsxr import dq
-from mrsxr.blocks import map_ramps
+from mrsxr.blocks import add_flags, map_ramps
 from mrsxr.errors import MrsxrWarning, ReferenceFileError
 from mrsxr.step import step
 
@@ -68,5 +67,5 @@ def subtract_dark(ds: xr.Dataset, *, dark: xr.Dataset, average_dark_current: flo
         average_dark_current = float(dark.attrs.get("average_dark_current", 0.0))
     return ds.assign(
         sci=sci.assign_attrs(ds.sci.attrs),
-        pixel_dq=(ds.pixel_dq | dark.dq).assign_attrs(dq.PIXEL_DQ_ATTRS),
+        pixel_dq=add_flags(ds.pixel_dq, dark.dq),
     ).assign_attrs(average_dark_current=float(average_dark_current))

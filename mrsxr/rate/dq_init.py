@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import dq
+from mrsxr.blocks import add_flags
 from mrsxr.step import step
 
 
@@ -32,6 +33,6 @@ def flag_bad_pixels(ds: xr.Dataset, *, mask: xr.Dataset) -> xr.Dataset:
     """
     do_not_use = (mask.dq & np.uint32(dq.DO_NOT_USE)).astype("uint8")
     return ds.assign(
-        pixel_dq=(ds.pixel_dq | mask.dq).assign_attrs(dq.PIXEL_DQ_ATTRS),
-        group_dq=(ds.group_dq | do_not_use).assign_attrs(dq.GROUP_DQ_ATTRS),
+        pixel_dq=add_flags(ds.pixel_dq, mask.dq),
+        group_dq=add_flags(ds.group_dq, do_not_use),
     )

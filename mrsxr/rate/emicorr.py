@@ -14,7 +14,6 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 from dask.graph_manipulation import clone
-from scipy.interpolate import CubicSpline
 
 from mrsxr.errors import MrsxrError, MrsxrWarning, ReferenceFileError
 from mrsxr.schema import RAMP_DIMS
@@ -369,8 +368,10 @@ def _measure_jointly(
 
 def _spline_pieces(waveform: np.ndarray) -> np.ndarray:
     """Return the cubic spline of a waveform as pieces (sample + 1, 4), from the last sample to the first again."""
+    from scipy import interpolate  # takes a second to load
+
     around = np.concatenate([waveform[-1:], waveform, waveform[:1]])
-    return np.ascontiguousarray(CubicSpline(np.arange(len(around)), around).c[::-1].T)
+    return np.ascontiguousarray(interpolate.CubicSpline(np.arange(len(around)), around).c[::-1].T)
 
 
 def _measure_sequentially(

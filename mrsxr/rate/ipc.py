@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import dq
-from mrsxr.blocks import map_ramps, with_row_halo
+from mrsxr.blocks import add_flags, map_ramps, with_row_halo
 from mrsxr.errors import ReferenceFileError
 from mrsxr.step import step
 
@@ -72,4 +72,4 @@ def correct_ipc(ds: xr.Dataset, *, ipc: xr.Dataset) -> xr.Dataset:
         core=[ramp, ramp, ramp, around], out_core=[ramp], dtypes=["float32"], inside=inside, depth=depth,
     )  # fmt: skip
     bad = xr.where(kernel.isnull().any(around), np.uint32(dq.FLAGS["UNRELIABLE_SLOPE"]), np.uint32(0)).astype("uint32")
-    return ds.assign(sci=out.assign_attrs(ds.sci.attrs), pixel_dq=(ds.pixel_dq | bad).assign_attrs(dq.PIXEL_DQ_ATTRS))
+    return ds.assign(sci=out.assign_attrs(ds.sci.attrs), pixel_dq=add_flags(ds.pixel_dq, bad))

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import dq
-from mrsxr.blocks import map_ramps, read_again, with_row_halo
+from mrsxr.blocks import add_flags, map_ramps, read_again, with_row_halo
 from mrsxr.errors import MrsxrError
 from mrsxr.step import step
 
@@ -88,7 +88,7 @@ def flag_jumps(
     """
     bad_gain = gain.gain.isnull() | (gain.gain <= 0)
     flags = xr.where(bad_gain, np.uint32(dq.NO_GAIN_VALUE | dq.DO_NOT_USE), np.uint32(0)).astype("uint32")
-    out = ds.assign(pixel_dq=(ds.pixel_dq | flags).assign_attrs(dq.PIXEL_DQ_ATTRS))
+    out = ds.assign(pixel_dq=add_flags(ds.pixel_dq, flags))
     n_after = _groups_after(ds, after_jump_flag_time1, after_jump_flag_time2)
     if ds.sizes["group"] < 3:
         return out

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import dq
-from mrsxr.blocks import map_ramps, with_row_halo
+from mrsxr.blocks import add_flags, map_ramps, with_row_halo
 from mrsxr.errors import MrsxrError
 from mrsxr.step import step
 
@@ -71,7 +71,7 @@ def flag_jumps_likelihood(
 
     bad_gain = gain.gain.isnull() | (gain.gain <= 0)
     flags = xr.where(bad_gain, np.uint32(dq.NO_GAIN_VALUE | dq.DO_NOT_USE), np.uint32(0)).astype("uint32")
-    out = ds.assign(pixel_dq=(ds.pixel_dq | flags).assign_attrs(dq.PIXEL_DQ_ATTRS))
+    out = ds.assign(pixel_dq=add_flags(ds.pixel_dq, flags))
     if ds.sizes["group"] < MINIMUM_GROUPS:
         return out
     ramp = ["integration", "group"]

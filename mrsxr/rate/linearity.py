@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 import xarray as xr
 
-from mrsxr import dq
-from mrsxr.blocks import map_ramps
+from mrsxr.blocks import add_flags, map_ramps
 from mrsxr.step import step
 
 
@@ -31,18 +29,18 @@ def correct_linearity(ds: xr.Dataset, *, linearity: xr.Dataset) -> xr.Dataset:
     -----
     ``F_lin = c0 + c1 F + c2 F^2 + ...`` by Horner's rule, as jwst's linearity. Noise is not changed.
     """
-    from ._linearity_kernels import linearize
+    from ._linearity_kernels import flag_unusable, linearize
 
-    c = linearity.coefficients
-    unusable = c.isnull().any("order") | (c.isel(order=1) == 0)
-    flags = linearity.dq | xr.where(unusable, np.uint32(dq.NO_LIN_CORR), np.uint32(0))
-    skip = (flags & np.uint32(dq.NO_LIN_CORR)) != 0
+    coefficients = linearity.coefficients.drop_vars("order", errors="ignore")
+    (flags,) = map_ramps(
+        flag_unusable, coefficients, linearity.dq, core=[["order"], []], out_core=[[]], dtypes=["uint32"]
+    )  # fmt: skip
     ramp = ["integration", "group"]
     (sci,) = map_ramps(
-        linearize, ds.sci, ds.group_dq, c.drop_vars("order", errors="ignore"), skip,
+        linearize, ds.sci, ds.group_dq, coefficients, flags,
         core=[ramp, ramp, ["order"], []], out_core=[ramp], dtypes=["float32"],
     )  # fmt: skip
     return ds.assign(
         sci=sci.assign_attrs(ds.sci.attrs),
-        pixel_dq=(ds.pixel_dq | flags).astype("uint32").assign_attrs(dq.PIXEL_DQ_ATTRS),
+        pixel_dq=add_flags(ds.pixel_dq, flags),
     )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import xarray as xr
 
-from mrsxr import dq
-from mrsxr.blocks import map_ramps
+from mrsxr.blocks import add_flags, map_ramps
 from mrsxr.errors import ReferenceFileError
 from mrsxr.step import step
 
@@ -58,5 +57,5 @@ def subtract_reset(ds: xr.Dataset, *, reset: xr.Dataset) -> xr.Dataset:
     )  # fmt: skip
     return ds.assign(
         sci=sci.assign_attrs(ds.sci.attrs),
-        pixel_dq=(ds.pixel_dq | reset.dq).assign_attrs(dq.PIXEL_DQ_ATTRS),
+        pixel_dq=add_flags(ds.pixel_dq, reset.dq),
     )

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import dq
-from mrsxr.blocks import map_ramps
+from mrsxr.blocks import add_flags, map_ramps
 from mrsxr.errors import MrsxrError, MrsxrWarning, ReferenceFileError
 from mrsxr.step import step
 
@@ -65,7 +65,7 @@ def flag_rscd(ds: xr.Dataset, *, rscd: xr.Dataset) -> xr.Dataset:
     facts |= {"rscd_skip_int2": later} if max(integration_numbers(ds)) > 1 else {}
     return ds.assign(
         group_dq=group_dq.assign_attrs(dq.GROUP_DQ_ATTRS),
-        pixel_dq=(ds.pixel_dq | estimated).assign_attrs(dq.PIXEL_DQ_ATTRS),
+        pixel_dq=add_flags(ds.pixel_dq, estimated),
     ).assign_attrs(
         n_unusable_groups=int(ds.attrs.get("n_unusable_groups", 0)) + max(0, max(skip) - before),
         n_leading_groups_flagged=max(before, max(skip)),
@@ -150,7 +150,7 @@ def correct_rscd(ds: xr.Dataset, *, rscd: xr.Dataset) -> xr.Dataset:
         dtypes=["float32", "bool"], group_time=group_time, follows=follows,
     )  # fmt: skip
     flags = xr.where(unknown, np.uint32(dq.FLAGS["UNRELIABLE_SLOPE"]), np.uint32(0)).astype("uint32")
-    return ds.assign(sci=sci.assign_attrs(ds.sci.attrs), pixel_dq=(ds.pixel_dq | flags).assign_attrs(dq.PIXEL_DQ_ATTRS))
+    return ds.assign(sci=sci.assign_attrs(ds.sci.attrs), pixel_dq=add_flags(ds.pixel_dq, flags))
 
 
 def _skipped(ds: xr.Dataset, skip: tuple[int, ...]) -> xr.DataArray:

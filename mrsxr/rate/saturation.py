@@ -8,10 +8,8 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import dq
-from mrsxr.blocks import map_ramps, with_row_halo
+from mrsxr.blocks import add_flags, map_ramps, with_row_halo
 from mrsxr.step import step
-
-ATOD_LIMIT = 65535.0  # DN, the 16-bit converter
 
 
 @step(needs="ramp")
@@ -38,16 +36,15 @@ def flag_saturation(ds: xr.Dataset, *, saturation: xr.Dataset, n_pix_grow_sat: i
     As jwst's saturation for one frame a group. The *first saturated group* of each pixel is found first, grown
     on the image, then spread over the groups: the growth touches images, not ramps.
     """
-    from ._saturation_kernels import first_saturated, flag_groups, grow_first
+    from ._saturation_kernels import checked_threshold, first_saturated, flag_groups, grow_first
 
-    unchecked = (saturation.dq & np.uint32(dq.NO_SAT_CHECK)) != 0
-    missing = saturation.threshold.isnull()
-    threshold = saturation.threshold.where(~(unchecked | missing), np.float32(ATOD_LIMIT + 1))
-    reference_dq = saturation.dq | xr.where(missing, np.uint32(dq.NO_SAT_CHECK), np.uint32(0))
-
+    threshold, flags = map_ramps(
+        checked_threshold, saturation.threshold, saturation.dq, core=[[], []], out_core=[[], []],
+        dtypes=["float32", "uint32"],
+    )  # fmt: skip
     ramp = ["integration", "group"]
     (first,) = map_ramps(
-        first_saturated, ds.sci, threshold.astype("float32"),
+        first_saturated, ds.sci, threshold,
         core=[ramp, []], out_core=[["integration"]], dtypes=["int16"],
     )  # fmt: skip
     if n_pix_grow_sat > 0:
@@ -59,5 +56,5 @@ def flag_saturation(ds: xr.Dataset, *, saturation: xr.Dataset, n_pix_grow_sat: i
     )  # fmt: skip
     return ds.assign(
         group_dq=group_dq.assign_attrs(dq.GROUP_DQ_ATTRS),
-        pixel_dq=(ds.pixel_dq | reference_dq).astype("uint32").assign_attrs(dq.PIXEL_DQ_ATTRS),
+        pixel_dq=add_flags(ds.pixel_dq, flags),
     )

@@ -160,7 +160,7 @@ def read_known(facts: ReferenceFacts, *, rows: Rows = RAMP_ROWS_MAX, window: Win
         else:
             if is_asdf(path):
                 raise ReferenceFileError(f"{path}: expected a FITS file for {kind}, found ASDF")
-            file = read_layout(path)
+            file = _layout(path)
             if kind in _TABLE_READERS:
                 ds, attrs = _TABLE_READERS[kind](file)
                 ds = _cut(ds, window)
@@ -169,6 +169,18 @@ def read_known(facts: ReferenceFacts, *, rows: Rows = RAMP_ROWS_MAX, window: Win
     except InputFileError as error:
         raise ReferenceFileError(f"{error} (reference file of kind {kind})") from error
     return _with_attrs(ds, facts, attrs)
+
+
+def _layout(path: Path) -> FitsFile:
+    """Return where things lie in a file, from memory where it was asked before and did not change."""
+    if path.suffix == ".gz":  # the layout holds the whole content
+        return read_layout(path)
+    return _known_layout(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _known_layout(path: Path, _changed: int) -> FitsFile:
+    return read_layout(path)
 
 
 @lru_cache(maxsize=8)
@@ -311,6 +323,12 @@ def standard_flags(raw: np.ndarray, definitions: Mapping[int, str] | None) -> np
 
 
 def _definitions(file: FitsFile) -> dict[int, str] | None:
+    return _read_definitions(file.path, file.stamp)
+
+
+@lru_cache(maxsize=64)
+def _read_definitions(path: Path, _stamp: tuple[int, int]) -> dict[int, str] | None:
+    file = _layout(path)
     if "DQ_DEF" not in file:
         return None
     table = {name.upper(): column for name, column in file.table("DQ_DEF").items()}

@@ -6,7 +6,6 @@ import warnings
 
 import numpy as np
 import xarray as xr
-from scipy.optimize import least_squares
 
 from mrsxr import mrs
 from mrsxr.errors import MrsxrError, MrsxrWarning
@@ -90,6 +89,8 @@ def _smooth(values: np.ndarray, good: np.ndarray, fwhm: float) -> np.ndarray:
 
 
 def _fit_gaussian(image, good, x0, y0, fwhm, level) -> tuple[float, float] | None:
+    from scipy import optimize
+
     y, x = np.indices(image.shape)
     near = good & (np.hypot(x - x0, y - y0) <= 2.0 * fwhm)
     if near.sum() < 6:
@@ -106,7 +107,7 @@ def _fit_gaussian(image, good, x0, y0, fwhm, level) -> tuple[float, float] | Non
         [0, x0 - 1.5 * fwhm, y0 - 1.5 * fwhm, 0.4 * fwhm, -2],
         [20, x0 + 1.5 * fwhm, y0 + 1.5 * fwhm, 4 * fwhm, 2],
     )
-    fit = least_squares(residuals, [1.0, x0, y0, fwhm, 0.0], bounds=bounds, loss="soft_l1", f_scale=0.1)
+    fit = optimize.least_squares(residuals, [1.0, x0, y0, fwhm, 0.0], bounds=bounds, loss="soft_l1", f_scale=0.1)
     return float(fit.x[1]), float(fit.x[2])
 
 

@@ -6,6 +6,7 @@ processes) may read through one object at the same time.
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ def to_physical(raw: np.ndarray, bitpix: int, bscale: float, bzero: float) -> np
 
 
 class FitsArray(BackendArray):
-    """The image of one HDU of an uncompressed FITS file, read by memory map on demand.
+    """The image of one HDU of an uncompressed FITS file, read on demand.
 
     Parameters
     ----------
@@ -138,12 +139,40 @@ class FitsArray(BackendArray):
             raise InputFileError(f"{self.path}: the file was changed since it was opened; open it again")
         if 0 in self.shape:
             return np.empty(self.shape, dtype=self.dtype)[key]
-        stored = np.memmap(self.path, dtype=STORED_DTYPES[self.bitpix], mode="r", offset=self.offset, shape=self.shape)
-        part = stored[tuple(slice(None) if isinstance(k, np.ndarray) else k for k in key)]
-        for n, k in enumerate(key):  # at most one list of places; integers before it have dropped their axes
-            if isinstance(k, np.ndarray):
-                part = part[(slice(None),) * sum(not np.isscalar(i) for i in key[:n]) + (k,)]
+        if len(self.shape) > 1:
+            part = self._read_rows((*key, *(slice(None),) * (len(self.shape) - len(key))))
+        else:
+            part = np.memmap(self.path, STORED_DTYPES[self.bitpix], "r", self.offset, self.shape)[key]
         return finish(to_physical(part, self.bitpix, self.bscale, self.bzero), self.dtype, self.square)
+
+    def _read_rows(self, key: tuple[int | slice | np.ndarray, ...]) -> np.ndarray:
+        """Return stored numbers, read plane by plane: a memory map would count whole files as memory."""
+        places = [_places(k, n) for k, n in zip(key, self.shape, strict=True)]
+        *planes, rows, columns = places
+        n_y, n_x = self.shape[-2:]
+        first, last = (int(rows.min()), int(rows.max()) + 1) if rows.size else (0, 0)
+        out = np.empty([p.size for p in places], dtype=STORED_DTYPES[self.bitpix])
+        strip = np.empty((last - first, n_x), dtype=out.dtype)
+        whole = np.array_equal(rows, np.arange(first, last)) and np.array_equal(columns, np.arange(n_x))
+        with open(self.path, "rb", buffering=0) as file:
+            for target, plane in zip(out.reshape(-1, rows.size, columns.size), itertools.product(*planes), strict=True):
+                number = 0
+                for k, n in zip(plane, self.shape[:-2], strict=True):
+                    number = number * n + int(k)
+                into = target if whole else strip
+                place = self.offset + (number * n_y + first) * n_x * out.itemsize
+                if os.preadv(file.fileno(), [memoryview(into.view(np.uint8))], place) != into.nbytes:
+                    raise InputFileError(f"{self.path}: the file ends before its image does; it is truncated")
+                if not whole:
+                    target[:] = strip[rows - first][:, columns]
+        return out[tuple(0 if np.isscalar(k) else slice(None) for k in key)]
+
+
+def _places(key: int | slice | np.ndarray, size: int) -> np.ndarray:
+    """Return the places along one axis that a key names."""
+    if isinstance(key, slice):
+        return np.arange(*key.indices(size))
+    return np.atleast_1d(np.asarray(key)) % size
 
 
 class TiledFitsArray(BackendArray):

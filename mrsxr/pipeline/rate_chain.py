@@ -18,7 +18,7 @@ from .optional import optional
 Step = Callable[..., xr.Dataset]
 #: Columns with the reference pixels and four neighbours each, which the growth of saturation reaches.
 OUTER_COLUMNS = [*range(8), *range(-8, 0)]
-OUTER_ROWS = 256  # of a block of these columns: small enough that a block of the dark, read for it, stays small
+OUTER_ROWS = 64  # of a block of these columns: a block of the dark is mapped whole to read them
 
 _JUMP = (
     "rejection_threshold", "four_group_rejection_threshold", "three_group_rejection_threshold", "flag_4_neighbors",

@@ -152,16 +152,19 @@ class FitsArray(BackendArray):
         n_y, n_x = self.shape[-2:]
         first, last = (int(rows.min()), int(rows.max()) + 1) if rows.size else (0, 0)
         out = np.empty([p.size for p in places], dtype=STORED_DTYPES[self.bitpix])
+        n_plane = out.size // max(1, rows.size * columns.size)
         strip = np.empty((last - first, n_x), dtype=out.dtype)
         whole = np.array_equal(rows, np.arange(first, last)) and np.array_equal(columns, np.arange(n_x))
         with open(self.path, "rb", buffering=0) as file:
-            for target, plane in zip(out.reshape(-1, rows.size, columns.size), itertools.product(*planes), strict=True):
+            for target, plane in zip(
+                out.reshape(n_plane, rows.size, columns.size), itertools.product(*planes), strict=False
+            ):
                 number = 0
                 for k, n in zip(plane, self.shape[:-2], strict=True):
                     number = number * n + int(k)
                 into = target if whole else strip
                 place = self.offset + (number * n_y + first) * n_x * out.itemsize
-                if os.preadv(file.fileno(), [memoryview(into.view(np.uint8))], place) != into.nbytes:
+                if os.preadv(file.fileno(), [into.view(np.uint8).data], place) != into.nbytes:
                     raise InputFileError(f"{self.path}: the file ends before its image does; it is truncated")
                 if not whole:
                     target[:] = strip[rows - first][:, columns]

@@ -335,7 +335,7 @@ def _combine(base, width, total, pixels, sums, whole, flags, d, y, x0, images, i
             seen |= flags_out & np.uint32(38)
             v_p, v_r = _variances(total, one_p[t], one_r[t], sums[i], t)
             slope = sums[i, 1, t] / sums[i, 0, t]
-            if not invalid and np.isnan(slope):
+            if not invalid and (np.isnan(slope) or not one_r[t] > 0.0):
                 invalid, flags_out = True, flags_out | np.uint32(1)
             rate_i[d, i, y, x] = np.nan if invalid else slope
             var_p_i[d, i, y, x] = 0.0 if invalid else v_p

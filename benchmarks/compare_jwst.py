@@ -2,15 +2,17 @@
 
     python benchmarks/compare_jwst.py --jwst-python /path/to/env/bin/python [--folder DIR] [--groups 40] [--setting 12A]
     python benchmarks/compare_jwst.py --jwst-python /path/to/env/bin/python --stage 1 [--only steps truth ...]
+    python benchmarks/compare_jwst.py --jwst-python /path/to/env/bin/python --stage 2 [--distortion FOLDER]
 
 ``--jwst-python`` is the interpreter of an environment with jwst 3.0.0. The simulation and the results of jwst
 are kept in the folder and used again. ``--only`` picks parts: steps, cube; of stage 1: steps, showers, truth, speed,
-many.
+many; of stage 2: steps, truth, speed.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import subprocess
@@ -234,17 +236,16 @@ def main():
     parser.add_argument("--groups", type=int, default=40)
     parser.add_argument("--setting", default="12A")
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--stage", type=int, choices=[1], help="All of this stage, in place of the core steps.")
+    parser.add_argument("--stage", type=int, choices=[1, 2], help="All of this stage, in place of the core steps.")
+    parser.add_argument("--distortion", help="Folder of real distortion and specwcs files, for stage 2.")
     parser.add_argument("--only", nargs="*", default=["steps", "cube", "showers", "truth", "speed", "many"])
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     args.folder = args.folder.resolve()
     args.folder.mkdir(parents=True, exist_ok=True)
     table = Table()
-    if args.stage == 1:
-        import compare_stage1
-
-        compare_stage1.run(args, table, jwst)
+    if args.stage is not None:
+        importlib.import_module(f"compare_stage{args.stage}").run(args, table, jwst)
     else:
         made = prepare(args)
         if "steps" in args.only:

@@ -3,6 +3,8 @@
 python jwst_side.py steps  UNCAL OUT     every core step of stages 1 and 2 on one exposure, arrays saved as .npy
 python jwst_side.py stage1 UNCAL OUT OPTIONS     all of stage 1 step by step; OPTIONS is JSON of extra branches
 python jwst_side.py speed  UNCAL OUT OPTIONS     Detector1Pipeline, uncal file to rate file, twice, timed
+python jwst_side.py spec2  RATE OUT OPTIONS      all of stage 2, every step saved; OPTIONS name background files
+python jwst_side.py speed2 RATE OUT OPTIONS      Spec2Pipeline, rate file to cal file, timed, also with residual_fringe
 python jwst_side.py cal    OUT UNCAL...  core steps to cal files
 python jwst_side.py cube   OUT CAL...    cube_build, one cube a band
 """
@@ -157,6 +159,52 @@ def speed(uncal, out, options):
     return {**found[1], "first": found[0]}
 
 
+def spec2(rate, out, options):
+    """Run stage 2 step by step in jwst's order; save the image after every step."""
+    from jwst.assign_wcs import AssignWcsStep
+    from jwst.background import BackgroundStep
+    from jwst.flatfield import FlatFieldStep
+    from jwst.fringe import FringeStep
+    from jwst.photom import PhotomStep
+    from jwst.residual_fringe import ResidualFringeStep
+    from jwst.srctype import SourceTypeStep
+    from jwst.straylight import StraylightStep
+    from stdatamodels.jwst import datamodels as dm
+
+    model = dm.IFUImageModel(rate)
+    seconds = {}
+    chain = [("assign_wcs", AssignWcsStep), ("bkg_subtract", BackgroundStep), ("srctype", SourceTypeStep),
+             ("straylight", StraylightStep), ("flat_field", FlatFieldStep), ("fringe", FringeStep),
+             ("photom", PhotomStep), ("residual_fringe", ResidualFringeStep)]  # fmt: skip
+    for name, step in chain:
+        if (name == "bkg_subtract" and not options.get("background")) or (
+            name == "residual_fringe" and not options.get("residual_fringe")
+        ):
+            continue
+        start = time.process_time()
+        rest = (options["background"],) if name == "bkg_subtract" else ()
+        model = step.call(model, *rest, **({"skip": False} if name == "residual_fringe" else {}))
+        seconds[name] = time.process_time() - start
+        _save_image(model, name, out)
+    _save_wcs(model, out)
+    model.save(str(out / "theirs_cal.fits"))
+    return {"cpu_by_step": seconds, "s_region": model.meta.wcsinfo.s_region, "srctype": model.meta.target.source_type}
+
+
+def speed2(rate, out, options):
+    """Time stage 2 from rate file to cal file; the first run loads what the others need."""
+    from jwst.pipeline import Spec2Pipeline
+
+    found = []
+    for residual in (False, False, True):
+        off = {"skip": True}
+        steps = {"cube_build": off, "extract_1d": off, "residual_fringe": {"skip": not residual}}
+        wall, cpu = time.perf_counter(), time.process_time()
+        Spec2Pipeline.call(rate, steps=steps, output_dir=str(out), save_results=True)
+        found.append({"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "peak_gb": peak_gb()})
+    return {**found[1], "first": found[0], "residual_fringe": found[2]}
+
+
 def cal(out, uncals):
     """Make cal files by the core steps."""
     from stdatamodels.jwst import datamodels as dm
@@ -198,7 +246,7 @@ if __name__ == "__main__":
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     what = sys.argv[1]
-    if what in ("steps", "stage1", "speed"):
+    if what in ("steps", "stage1", "speed", "spec2", "speed2"):
         folder = Path(sys.argv[3])
         answer = globals()[what](sys.argv[2], folder, *(json.loads(text) for text in sys.argv[4:]))
     else:

@@ -162,3 +162,38 @@ def extract_planes(flux, var, weight, x, y, radii, mode, sigma, subpixels):
         if mode != NO_BACKGROUND:
             _background(flux[k], var[k], good, share, mode, sigma, out[k])
     return out
+
+
+@njit(cache=True, nogil=True)
+def weigh_planes(flux, var, weight, share, sigma):
+    """Sum every plane of a cube over a region and measure its clipped mean.
+
+    Parameters
+    ----------
+    flux, var, weight : arrays (plane, y, x)
+        Spaxels of weight 0 or with a value that is not finite are left out.
+    share : float64 array (y, x)
+        Part of each spaxel that lies in the region.
+    sigma : float
+        Clipping limit.
+
+    Returns
+    -------
+    float64 array (plane, 6)
+        As of :func:`extract_planes`; the background is the clipped mean of the region itself.
+    """
+    n_planes, n_y, n_x = flux.shape
+    out = np.zeros((n_planes, N_COLUMNS))
+    good = np.empty((n_y, n_x), dtype=np.bool_)
+    for k in range(n_planes):
+        out[k, BACKGROUND] = out[k, BACKGROUND_VARIANCE] = np.nan
+        for j in range(n_y):
+            for i in range(n_x):
+                f, v = flux[k, j, i], var[k, j, i]
+                good[j, i] = weight[k, j, i] > 0.0 and math.isfinite(f) and math.isfinite(v)
+                if good[j, i]:
+                    out[k, SUM] += share[j, i] * f
+                    out[k, VARIANCE] += share[j, i] * v
+                    out[k, AREA] += share[j, i]
+        _background(flux[k], var[k], good, share, APERTURE, sigma, out[k])
+    return out

@@ -17,6 +17,7 @@ from mrsxr.step import step
 from mrsxr.units import ARCSEC2_TO_SR, MJYSR_TO_JY_PER_ARCSEC2
 
 from . import aperture
+from .region import read_region, region_weights
 
 _MODES = {None: 0, "annulus": 1, "annulus_jwst": 2, "aperture": 3}
 _CUBE = ("flux", "var", "weight")
@@ -34,6 +35,7 @@ def extract_spectrum(
     snap: bool = False,
     radius_factor: float = 2.0,
     radius: float | None = None,
+    region: Any = None,
     background: str | None = "annulus",
     clip_sigma: float = 3.0,
     method: str = "exact",
@@ -63,6 +65,9 @@ def extract_spectrum(
     radius : float, optional
         Fixed radius of a circle on the sky [arcsec], in place of the growing one; it makes EXTENDED a circle
         about ``center`` (or the target) instead of the whole field.
+    region : str, path, SkyRegion or sequence of SkyRegion, optional
+        Region of the sky in place of a circle, see :func:`mrsxr.spectrum.region.read_region`; the same in every
+        band. The data then count as EXTENDED.
     background : {"annulus", "annulus_jwst", None}
         POINT only: the mean of the annulus without values beyond ``clip_sigma`` is subtracted.
         ``"annulus_jwst"`` clips on the whole plane and counts the clipped spaxels in the area, as jwst does.
@@ -90,25 +95,40 @@ def extract_spectrum(
     flux = (sum of parts times values - area times background) * solid angle of a spaxel * 1e6. Spaxels
     without data lower ``n_pixels`` and the sum alike; they are not made up for.
     """
-    kind = _source_type(cube, source_type)
-    _check(method, background, subpixels, radius)
+    kind = "EXTENDED" if region is not None else _source_type(cube, source_type)
+    _check(method, background, subpixels, radius, region, center)
     wavelength = np.asarray(cube["wavelength"].values, dtype=float)
     point = kind == "POINT"
     if point and center is None and autocen and _is_lazy(cube):
         cube = cube[list(_CUBE)].compute().assign_attrs(cube.attrs)
-    x, y = _centre(cube, center, autocen and point, snap)
-    radii = _radii(cube, wavelength, kind, extract1d, radius_factor, radius)
-    mode = _MODES[background] if point else _MODES["aperture"]
     scale = float(cube.attrs["pixel_scale"])
-    sums = _sums(cube, x, y, radii / scale, mode, clip_sigma, subpixels if method == "subpixel" else 0)
+    if region is None:
+        x, y = _centre(cube, center, autocen and point, snap)
+        radii = _radii(cube, wavelength, kind, extract1d, radius_factor, radius)
+        mode = _MODES[background] if point else _MODES["aperture"]
+        sums = _sums(cube, x, y, radii / scale, mode, clip_sigma, subpixels if method == "subpixel" else 0)
+    else:
+        share = region_weights(cube, region)
+        x, y = (float(np.sum(share * index) / share.sum()) for index in np.indices(share.shape)[::-1])
+        radii = np.full((wavelength.size, 3), np.sqrt(share.sum() / np.pi) * scale)
+        sums = _region_sums(cube, share, clip_sigma)
     correction = np.ones_like(wavelength)
     if point and apcorr is not None:
         correction = aperture.aperture_correction(wavelength, radii[:, 0], apcorr)
     out = _spectrum(sums, wavelength, correction, point and background is not None, scale, covariance_scale)
-    return _finish(out, cube, kind, (x, y), radii, correction, background if point else None, apcorr)
+    found = _finish(out, cube, kind, (x, y), radii, correction, background if point else None, apcorr)
+    return found if region is None else found.assign_attrs(aperture="region", region=_text(region))
 
 
-def _check(method: str, background: str | None, subpixels: int, radius: float | None) -> None:
+def _text(region: Any) -> str:
+    from regions import Regions
+
+    return Regions(read_region(region)).serialize(format="ds9").strip()
+
+
+def _check(method: str, background: str | None, subpixels: int, radius: float | None, region: Any, center: Any) -> None:
+    if region is not None and (radius is not None or center is not None):
+        raise MrsxrError("a region goes without center and radius; give one or the other")
     if method not in ("exact", "subpixel") or subpixels < 1:
         raise MrsxrError(f"method is '{method}' with {subpixels} subpixels; expected 'exact', or 'subpixel' with >= 1")
     if background not in (None, "annulus", "annulus_jwst"):
@@ -184,31 +204,34 @@ def sum_planes(flux, var, weight, radii, x, y, mode, clip_sigma, subpixels):
     return extract_planes(flux, var, weight, x, y, np.ascontiguousarray(radii[:, 0, :]), mode, clip_sigma, subpixels)
 
 
+def sum_region(flux, var, weight, share, clip_sigma):
+    """Return the sums of a block of planes over a region (plane, 6); see ``_aperture_kernels.weigh_planes``."""
+    from ._aperture_kernels import weigh_planes
+
+    flux, var, weight = (np.ascontiguousarray(a) for a in (flux, var, weight))
+    return weigh_planes(flux, var, weight, share, clip_sigma)
+
+
 def _sums(cube, x, y, radii, mode, clip_sigma, subpixels):
+    options = {"x": x, "y": y, "mode": mode, "clip_sigma": float(clip_sigma), "subpixels": int(subpixels)}
+    return _over_planes(cube, sum_planes, radii[:, None, :], **options)
+
+
+def _region_sums(cube, share, clip_sigma):
+    return _over_planes(cube, sum_region, share=share, clip_sigma=float(clip_sigma))
+
+
+def _over_planes(cube, door, *tables: np.ndarray, **options: Any):
+    """Apply a door to blocks of planes of flux, variance and weight, and of tables (plane, 1, n)."""
     arrays = [cube[name].variable.data for name in _CUBE]
-    options: dict[str, Any] = {
-        "x": x,
-        "y": y,
-        "mode": mode,
-        "clip_sigma": float(clip_sigma),
-        "subpixels": int(subpixels),
-    }
     if not _is_lazy(cube):
-        flux, var, weight = arrays
-        return sum_planes(flux, var, weight, radii[:, None, :], **options)
+        return door(*arrays, *tables, **options)
     planes = next(a.chunks[0] for a in arrays if isinstance(a, da.Array))
     chunks = (planes, -1, -1)
     arrays = [a.rechunk(chunks) if isinstance(a, da.Array) else da.from_array(a, chunks=chunks) for a in arrays]
-    table = da.from_array(radii[:, None, :], chunks=(planes, 1, 3))
+    lazy = [da.from_array(table, chunks=(planes, *table.shape[1:])) for table in tables]
     return da.map_blocks(
-        sum_planes,
-        *arrays,
-        table,
-        dtype=float,
-        drop_axis=2,
-        chunks=(planes, (6,)),
-        meta=np.empty((0, 0)),
-        **options,
+        door, *arrays, *lazy, dtype=float, drop_axis=2, chunks=(planes, (6,)), meta=np.empty((0, 0)), **options
     )
 
 

@@ -1,0 +1,98 @@
+"""The second-order light of band 1B in band 3A."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from mrsxr import dq, schema
+from mrsxr.errors import MrsxrError, ReferenceFileError
+from mrsxr.spectrum.spectral_leak import correct_spectral_leak
+
+
+def make_spectrum(band, low, high, flux, error=0.0, kind="POINT", n=400):
+    wave = np.linspace(low, high, n)
+    value = flux(wave)
+
+    def column(values, unit):
+        return ("wavelength", np.asarray(values, dtype=float), {"units": unit})
+
+    variables = {
+        "flux": column(value, "Jy"), "var": column(np.full(n, error**2), "Jy2"),
+        "surface_brightness": column(50 * value, "MJy/sr"),
+        "surface_brightness_var": column(np.full(n, (50 * error) ** 2), "MJy2/sr2"),
+        "background": column(np.zeros(n), "MJy/sr"), "n_pixels": column(np.ones(n), "1"),
+        "dq": ("wavelength", np.zeros(n, dtype="u4"), dq.PIXEL_DQ_ATTRS),
+    }  # fmt: skip
+    coords = {"wavelength": ("wavelength", wave, {"units": "um"}), "band": ("wavelength", np.full(n, band))}
+    return schema.validate(
+        xr.Dataset(variables, coords, {"level": "spectrum", "band": band, "source_type": kind, "history_json": "[]"})
+    )
+
+
+def blue(wave):
+    return 2.0 + 0.1 * (wave - 6.0)
+
+
+def red(wave):
+    return 0.3 + 0.02 * (wave - 12.0)
+
+
+@pytest.fixture
+def reference():
+    wave = np.arange(11.4, 13.6, 0.01)
+    fraction = 0.0275 * np.exp(-(((wave - 12.217) / 0.1) ** 2))
+    variables = {"frac_leak": ("wavelength", fraction), "err_leak": ("wavelength", 0.03 * fraction)}
+    attrs = {"level": "reference", "kind": "mrsptcorr", "ref_id": "ptcorr.fits"}
+    return xr.Dataset(variables, {"wavelength": wave}, attrs)
+
+
+def leaky(reference):
+    def total(wave):
+        fraction = np.interp(wave, reference.wavelength, reference.frac_leak)
+        return red(wave) + fraction * blue(wave / 2)
+
+    return make_spectrum("3A", 11.55, 13.47, total, 0.001)
+
+
+def test_leak_is_removed_from_flux_and_brightness(reference):
+    ds = leaky(reference)
+    assert np.abs(ds.flux / red(ds.wavelength) - 1).max() > 0.15
+    out = correct_spectral_leak(ds, leaking=make_spectrum("1B", 5.66, 6.63, blue, 0.01), mrsptcorr=reference)
+    np.testing.assert_allclose(out.flux, red(ds.wavelength), rtol=1e-5)
+    np.testing.assert_allclose(out.surface_brightness, 50 * red(ds.wavelength), rtol=1e-5)
+    np.testing.assert_allclose(out.leak, ds.flux - out.flux, atol=1e-12)
+    schema.validate(out)
+    assert "spectral_leak" in out.attrs["history_json"]
+
+
+def test_variance_grows_by_both_errors(reference):
+    ds = leaky(reference)
+    out = correct_spectral_leak(ds, leaking=make_spectrum("1B", 5.66, 6.63, blue, 0.01), mrsptcorr=reference)
+    fraction = np.interp(ds.wavelength, reference.wavelength, reference.frac_leak)
+    wanted = 0.001**2 + (0.01 * fraction) ** 2 + (blue(ds.wavelength / 2) * 0.03 * fraction) ** 2
+    np.testing.assert_allclose(out["var"], wanted, rtol=1e-4)
+
+
+def test_samples_without_data_in_1b_are_bridged(reference):
+    blind = make_spectrum("1B", 5.66, 6.63, blue)
+    blind["flux"][150:160] = np.nan
+    out = correct_spectral_leak(leaky(reference), leaking=blind, mrsptcorr=reference)
+    np.testing.assert_allclose(out.flux, red(out.wavelength), rtol=1e-5)
+
+
+def test_other_bands_are_left_alone(reference):
+    ds = make_spectrum("2A", 7.5, 8.7, blue)
+    out = correct_spectral_leak(ds, leaking=make_spectrum("1B", 5.66, 6.63, blue), mrsptcorr=reference)
+    xr.testing.assert_equal(out, ds)
+
+
+def test_wrong_partners_are_refused(reference):
+    ds = leaky(reference)
+    extended = make_spectrum("1B", 5.66, 6.63, blue, kind="EXTENDED")
+    without_table = reference.drop_vars(["frac_leak", "err_leak"])
+    with pytest.raises(MrsxrError, match="of band 1A; expected 1B"):
+        correct_spectral_leak(ds, leaking=make_spectrum("1A", 4.9, 5.7, blue), mrsptcorr=reference)
+    with pytest.raises(MrsxrError, match="POINT and EXTENDED; extract them alike"):
+        correct_spectral_leak(ds, leaking=extended, mrsptcorr=reference)
+    with pytest.raises(ReferenceFileError, match="no table LEAKCOR"):
+        correct_spectral_leak(ds, leaking=make_spectrum("1B", 5.66, 6.63, blue), mrsptcorr=without_table)

@@ -168,8 +168,8 @@ def compare_speed(args, table, jwst) -> None:
             second = {k: float(np.median([o[what][k] for o in ours])) for k in ("wall", "cpu", "peak_gb")}
             for key, least in (("cpu", wanted), ("wall", 0.0)):
                 ratio = first[key] / second[key]
-                table.add(f"{setting} stage 2, {what}: {key}", f"{second[key]:.2f}, jwst {first[key]:.1f}: x {ratio:.0f}",
-                          f">= x {least:g}" if least else "", ratio >= least)  # fmt: skip
+                text = f"{second[key]:.2f}, jwst {first[key]:.1f}: x {ratio:.0f}"
+                table.add(f"{setting} stage 2, {what}: {key}", text, f">= x {least:g}" if least else "", ratio >= least)
             table.add(f"{setting} stage 2, {what}: peak memory", f"{second['peak_gb']:.2f} GB, jwst "
                       f"{first['peak_gb']:.2f}", "< 0.5 GB", second["peak_gb"] < 0.5)  # fmt: skip
         print(

@@ -70,6 +70,24 @@ SLICE_COORDS = (
     *(Variable(v.name, v.dims, v.dtypes, v.units, v.meaning, True) for v in WCS_VARIABLES),
 )
 
+#: Variances of a detector image; those that jwst drops are optional.
+VARIANCES = (
+    "var_poisson", "var_read", "var_flat", "var_background", "var_straylight", "var_fringe", "var_photom",
+)  # fmt: skip
+#: Those that all dithers have in common: they are not averaged down where dithers are combined.
+SYSTEMATIC = ("var_background", "var_straylight", "var_fringe", "var_photom")
+
+
+def _more_variances(units):
+    """Variances that jwst drops; each its own, as those of references are common to all dithers."""
+    parts = {"background": "the subtracted background", "straylight": "the stray light model",
+             "fringe": "the fringe flat and residual fringes, systematic",
+             "photom": "the flux conversion, systematic"}  # fmt: skip
+    return tuple(
+        _v(f"var_{name}", DETECTOR_DIMS, "float32", units, f"variance by {what}", True) for name, what in parts.items()
+    )
+
+
 LEVELS: dict[str, tuple[Variable, ...]] = {
     "ramp": (
         _v("sci", RAMP_DIMS, "uint16 float32", "DN", "counts up the ramp"),
@@ -85,6 +103,7 @@ LEVELS: dict[str, tuple[Variable, ...]] = {
         _v("var_read", DETECTOR_DIMS, "float32", "DN2/s2", "variance by read noise"),
         _v("dq", DETECTOR_DIMS, "uint32", "1", "flags"),
         _v("var_flat", DETECTOR_DIMS, "float32", "DN2/s2", "variance by the flat, systematic", True),
+        *_more_variances("DN2/s2"),
         _v("groups_used", DETECTOR_DIMS, "uint16", "1", "groups that the slope rests on, all integrations", True),
         _v("n_jumps", DETECTOR_DIMS, "uint16", "1", "differences left out as jumps, all integrations", True),
         _v("chi2", DETECTOR_DIMS, "float32", "1", "reduced chi2 of the fits, NaN without one", True),
@@ -107,6 +126,7 @@ LEVELS: dict[str, tuple[Variable, ...]] = {
         _v("var_read", DETECTOR_DIMS, "float32", "MJy2/sr2", "variance by read noise"),
         _v("var_flat", DETECTOR_DIMS, "float32", "MJy2/sr2", "variance by the flat, systematic"),
         _v("dq", DETECTOR_DIMS, "uint32", "1", "flags"),
+        *_more_variances("MJy2/sr2"),
         _v("pixel_area", ("y", "x"), "float32", "arcsec2", "area of a pixel on the sky", True),
         *SLICE_COORDS,
         *DITHER_COORDS,
@@ -114,6 +134,7 @@ LEVELS: dict[str, tuple[Variable, ...]] = {
     "cube": (
         _v("flux", CUBE_DIMS, "float32", "MJy/sr", "surface brightness"),
         _v("var", CUBE_DIMS, "float32", "MJy2/sr2", "variance"),
+        _v("var_systematic", CUBE_DIMS, "float32", "MJy2/sr2", "variance common to all dithers and voxels", True),
         _v("weight", CUBE_DIMS, "float32", "1", "number of detector pixels that reach a voxel (WMAP)"),
         _v("dq", CUBE_DIMS, "uint32", "1", "0 good, 1 hole, 513 outside the field"),
         _v("wavelength", ("wavelength",), "float64", "um", "centre of the plane"),

@@ -1,15 +1,29 @@
 """Stage 2, rate -> cal: the steps that turn slopes into surface brightness on the detector, in the order of use."""
 
+from .assign_mtwcs import follow_target
 from .assign_wcs import assign_wcs
+from .background import subtract_background
+from .badpix_selfcal import self_calibrate_bad_pixels
+from .clean_showers import clean_showers
 from .flat_field import divide_flat
 from .fringe import divide_fringe_flat
 from .master_background import subtract_master_background
 from .photom import calibrate_flux
+from .pixel_replace import replace_pixels
+from .srctype import set_source_type
+from .straylight import subtract_straylight
 
 __all__ = [
     "assign_wcs",
+    "self_calibrate_bad_pixels",
+    "subtract_background",
+    "set_source_type",
+    "subtract_straylight",
+    "clean_showers",
     "divide_flat",
     "divide_fringe_flat",
     "calibrate_flux",
+    "replace_pixels",
+    "follow_target",
     "subtract_master_background",
 ]

@@ -1,30 +1,140 @@
-"""Keep data, variances and flags of one mind about invalid pixels."""
+"""Keep data, variances and flags of one mind: common factors, their errors, invalid pixels, fitting references."""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
+
 import xarray as xr
 
-from mrsxr import dq
+from mrsxr import dq, mrs
+from mrsxr.blocks import map_ramps
+from mrsxr.errors import ReferenceFileError
+from mrsxr.schema import SYSTEMATIC, VARIANCES
 
-VARIANCES = ("var_poisson", "var_read", "var_flat")
+__all__ = ["SYSTEMATIC", "VARIANCES", "apply_factor", "match_invalid", "reference_images", "scale"]
 
 
 def match_invalid(ds: xr.Dataset, name: str) -> xr.Dataset:
-    """Set data and variances NaN and the flag DO_NOT_USE wherever one of them says so (as jwst does)."""
-    planes = [name, *(v for v in VARIANCES if v in ds)]
-    invalid = (ds.dq & np.uint32(dq.DO_NOT_USE)) != 0
-    for plane in planes:
-        invalid = invalid | ds[plane].isnull()
-    masked = {p: ds[p].where(~invalid).assign_attrs(ds[p].attrs) for p in planes}
-    flags = ds.dq | invalid.astype("uint32") * np.uint32(dq.DO_NOT_USE)
-    masked["dq"] = flags.astype("uint32").assign_attrs(dq.PIXEL_DQ_ATTRS)
-    return ds.assign(masked)
+    """Set data and variances NaN and the flag DO_NOT_USE wherever one of them says so (as jwst does).
+
+    Parameters
+    ----------
+    ds : Dataset
+        ``name`` (dither, y, x), ``dq`` and any of :data:`~mrsxr.schema.VARIANCES`.
+    name : str
+        The data.
+
+    Returns
+    -------
+    Dataset; a value that is infinite counts as NaN
+    """
+    return apply_factor(ds, name, match=True)
 
 
 def scale(ds: xr.Dataset, name: str, factor: xr.DataArray) -> xr.Dataset:
     """Multiply data by ``factor`` (float32) and its variances by the square; units stay the caller's business."""
-    square = factor * factor
-    out = {name: (ds[name] * factor).assign_attrs(ds[name].attrs)}
-    out |= {v: (ds[v] * square).assign_attrs(ds[v].attrs) for v in VARIANCES if v in ds}
-    return ds.assign(out)
+    return apply_factor(ds, name, factor)
+
+
+def apply_factor(
+    ds: xr.Dataset,
+    name: str,
+    factor: xr.DataArray | None = None,
+    *,
+    relative: xr.DataArray | None = None,
+    variance: str | None = None,
+    flags: xr.DataArray | None = None,
+    match: bool = False,
+) -> xr.Dataset:
+    """Multiply data by a factor and their variances by its square, in one pass; add flags and match invalid pixels.
+
+    Parameters
+    ----------
+    ds : Dataset
+        ``name``, ``dq`` and any of :data:`~mrsxr.schema.VARIANCES` (dither, y, x).
+    name : str
+        The data.
+    factor : DataArray (y, x) or (dither, y, x), optional
+        float32.
+    relative : DataArray, optional
+        Relative error of the factor, of the same dims.
+    variance : str, optional
+        Name of the variance (data relative)^2 that it makes; a former one of that name is replaced.
+    flags : DataArray of uint32, optional
+        Flags to add.
+    match : bool
+        Make everything NaN and DO_NOT_USE where anything is not finite or DO_NOT_USE.
+
+    Returns
+    -------
+    Dataset, lazy where ``ds`` or a factor is lazy; the new variance has the units of var_poisson
+    """
+    from ._scale_kernels import scale_frames
+
+    old = [v for v in VARIANCES if v in ds and v != variance]
+    extra = [a for a in (factor, relative, flags) if a is not None]
+    names = [name, "dq", *old, *([variance] if variance else [])]
+    # without coordinates, which xarray would copy and compare for every plane
+    first, bits, *others = (xr.DataArray(ds.variables[n]) for n in (name, "dq", *old))
+    arrays = [first, bits, *(xr.DataArray(a.variable) for a in extra), *others]
+    out = map_ramps(
+        scale_frames, *arrays, core=[[]] * len(arrays), out_core=[[]] * len(names),
+        dtypes=["uint32" if n == "dq" else "float32" for n in names],
+        factor=factor is not None, relative=relative is not None, more=flags is not None, match=match,
+    )  # fmt: skip
+    attrs = {n: ds.variables[n].attrs for n in (name, *old)} | {"dq": dict(dq.PIXEL_DQ_ATTRS)}
+    if variance:
+        attrs[variance] = {"units": ds.variables["var_poisson"].attrs.get("units", "")}
+    changed = {n: a.variable for n, a in zip(names, out, strict=True)}
+    for n, plane in changed.items():
+        plane.attrs = dict(attrs[n])
+    if flags is None and not match:
+        del changed["dq"]
+    return ds.assign(changed)
+
+
+def reference_images(ds: xr.Dataset, reference: xr.Dataset, kind: str, names: Sequence[str]) -> list[xr.DataArray]:
+    """Return images of a reference, chunked like the data, after a check that it serves them.
+
+    Parameters
+    ----------
+    ds : Dataset (dither, y, x)
+    reference : Dataset
+    kind : str
+        The kind that the step needs, for the error.
+    names : sequence of str
+        Images (y, x) that it must have.
+
+    Returns
+    -------
+    list of DataArray (y, x), without coordinates
+
+    Raises
+    ------
+    ReferenceFileError
+        Where the reference is missing, of another kind, detector, band or shape, or lacks an image.
+    """
+    setting = ds.attrs.get("setting", "unknown setting")
+    if not isinstance(reference, xr.Dataset):
+        raise ReferenceFileError(f"setting {setting}: the {kind} reference is missing; give one or leave the step out")
+    label = f"{kind} reference {reference.attrs.get('ref_id', '')}".rstrip()
+    found = reference.attrs.get("kind", kind)
+    if found != kind:
+        raise ReferenceFileError(f"setting {setting}: expected a reference of kind {kind}, got one of kind {found}")
+    for key, known in (("detector", mrs.DETECTORS), ("band", mrs.LETTERS)):
+        theirs, ours = reference.attrs.get(key), ds.attrs.get(key)
+        if theirs in known and ours in known and theirs != ours:
+            raise ReferenceFileError(f"{label} is for {key} {theirs}, expected {ours} (setting {setting})")
+    images = []
+    for name in names:
+        if name not in reference:
+            raise ReferenceFileError(f"{label} has no '{name}'; expected a reference of kind {kind}")
+        image = xr.DataArray(reference.variables[name])
+        if set(image.dims) != {"y", "x"} or any(image.sizes[d] != ds.sizes[d] for d in ("y", "x")):
+            found = ", ".join(f"{dim}: {n}" for dim, n in image.sizes.items())
+            raise ReferenceFileError(
+                f"{label}: '{name}' has {found}; expected y: {ds.sizes['y']}, x: {ds.sizes['x']} as the data of "
+                f"setting {setting}; cut it to the subarray"
+            )
+        images.append(image.chunk({d: ds.chunksizes[d] for d in ("y", "x")}) if image.chunks and ds.chunks else image)
+    return images

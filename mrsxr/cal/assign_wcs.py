@@ -8,9 +8,18 @@ from functools import lru_cache
 import numpy as np
 import xarray as xr
 
+from mrsxr.errors import ReferenceFileError
 from mrsxr.geometry import detector
 from mrsxr.schema import SLICE_COORDS, WCS_VARIABLES
 from mrsxr.step import step
+
+_WAVELENGTH = ("wavelength_coefficients", "wavelength_x_shift")
+#: Variables that each kind of reference must hold.
+_NEEDED = {
+    "distortion": tuple(spec.name for spec in WCS_VARIABLES if spec.name not in _WAVELENGTH),
+    "specwcs": _WAVELENGTH,
+    "regions": ("regions",),
+}
 
 
 @step(needs=("rate", "cal"))
@@ -34,17 +43,50 @@ def assign_wcs(
     Dataset of the same level
         Eager coordinates on (y, x): ``slice`` (channel * 100 + n, 0 between slices), ``channel``, ``alpha``,
         ``beta`` [arcsec], ``wavelength`` [um, before the barycentric correction]; and the coefficients that cube
-        building evaluates at pixel edges. RA and Dec follow on demand (``geometry.sky.with_sky``).
+        building evaluates at pixel edges. RA, Dec and the footprint (S_REGION) follow on demand from them and the
+        pointing (``geometry.sky.with_sky``, ``geometry.footprint.s_region``), which is not needed here.
+
+    Raises
+    ------
+    ReferenceFileError
+        Where a reference is of another kind, detector or band, lacks a variable or does not cover the pixels.
 
     Notes
     -----
-    Reference-file types DISTORTION, SPECWCS, REGIONS. The grids are computed once for each set of files.
+    Reference-file types DISTORTION, SPECWCS, REGIONS. The grids are computed once for each set of files. ``jwst`` also
+    writes S_REGION and a gWCS at this step; both follow from the same numbers when a file is written.
     """
+    for kind, reference in (("distortion", distortion), ("specwcs", specwcs), ("regions", regions)):
+        if reference is not None:
+            _check(ds, kind, reference)
     model = detector.coordinate_model(distortion, specwcs).load()
-    labels = detector.derive_slice_map(distortion, specwcs) if regions is None else detector.slice_map(regions)
+    if regions is None:
+        labels, name = detector.derive_slice_map(distortion, specwcs), "the slice map of the distortion"
+    else:
+        labels, name = detector.slice_map(regions), f"regions {regions.attrs.get('ref_id', '')}"
     rows, columns = ds.y.values, ds.x.values
     labels = labels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    if labels.shape != (rows.size, columns.size):
+        raise ReferenceFileError(
+            f"setting {ds.attrs.get('setting')}: {name} has {labels.shape[0]} x {labels.shape[1]} of the "
+            f"{rows.size} x {columns.size} pixels of the exposure; expected all; take the file of the full detector"
+        )
     return attach(ds, model, labels)
+
+
+def _check(ds: xr.Dataset, kind: str, reference: xr.Dataset) -> None:
+    """Raise ReferenceFileError where a reference does not fit the exposure."""
+    where = f"setting {ds.attrs.get('setting')}: {kind} {reference.attrs.get('ref_id', '')}"
+    found = reference.attrs.get("kind", kind)
+    if found != kind:
+        raise ReferenceFileError(f"{where} is of kind {found}; expected {kind}")
+    missing = [name for name in _NEEDED[kind] if name not in reference.variables]
+    if missing:
+        raise ReferenceFileError(f"{where} lacks {', '.join(missing)}; read it with mrsxr.references")
+    for key in ("detector", "band"):
+        of = reference.attrs.get(key) or ds.attrs[key]
+        if of != ds.attrs[key]:
+            raise ReferenceFileError(f"{where} is of {key} {of}; expected {ds.attrs[key]}")
 
 
 def attach(ds: xr.Dataset, model: xr.Dataset, labels: np.ndarray) -> xr.Dataset:

@@ -12,6 +12,8 @@ from mrsxr.geometry.sky import barycentric
 from mrsxr.mrs import bands_of_setting
 from mrsxr.step import step
 
+from .background import has_background_subtracted
+
 
 @step(needs="cal")
 def subtract_master_background(
@@ -38,13 +40,19 @@ def subtract_master_background(
     Raises
     ------
     MrsxrError
-        Where the pixels have no wavelengths yet, a band has no background, or one was subtracted before.
+        Where the pixels have no wavelengths yet, a band has no background, or one was subtracted before, as spectrum
+        or pixel by pixel.
     """
     setting = ds.attrs.get("setting", "")
     if "wavelength" not in ds.coords:
         raise MrsxrError(f"setting {setting}: assign_wcs must run before the background is subtracted")
     if ds.attrs.get("master_background"):
         raise MrsxrError(f"setting {setting}: a master background was subtracted already")
+    if has_background_subtracted(ds):
+        raise MrsxrError(
+            f"setting {setting}: the background was subtracted pixel by pixel already; use that or the master "
+            "background"
+        )
     planes = np.zeros((ds.sizes["dither"], ds.sizes["y"], ds.sizes["x"]), dtype=np.float32)
     channel = ds.channel.values
     for band in bands_of_setting(setting) if bands is None else bands:

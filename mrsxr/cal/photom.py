@@ -5,19 +5,28 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from mrsxr import dq
+from mrsxr.blocks import map_ramps
 from mrsxr.errors import MrsxrError
+from mrsxr.geometry.sky import SPEED_OF_LIGHT
 from mrsxr.schema import units_of
 from mrsxr.step import step
 
-from ._invalid import VARIANCES, match_invalid, scale
+from ._invalid import VARIANCES, apply_factor, reference_images
 
 DAYS_OF_YEAR = 365.0
 COLUMNS = {1: (0, 512), 2: (512, 1031), 3: (512, 1031), 4: (0, 512)}  # of the time law in jwst
 
 
 @step(needs="rate", gives="cal")
-def calibrate_flux(ds: xr.Dataset, *, photom: xr.Dataset, apply_time_correction: bool = True) -> xr.Dataset:
+def calibrate_flux(
+    ds: xr.Dataset,
+    *,
+    photom: xr.Dataset,
+    apply_time_correction: bool = True,
+    barycentric_time_law: bool = True,
+    propagate_errors: bool = False,
+    time_law_error: float = 0.0,
+) -> xr.Dataset:
     """Multiply slopes by the flux conversion and undo the loss of throughput with time.
 
     Parameters
@@ -25,64 +34,128 @@ def calibrate_flux(ds: xr.Dataset, *, photom: xr.Dataset, apply_time_correction:
     ds : Dataset, level "rate"
         ``rate`` [DN/s], variances [DN2/s2]; ``wavelength`` [um] and ``mid_time`` [MJD] where a time law is used.
     photom : Dataset, kind "photom"
-        ``conversion`` [MJy/sr per DN/s], ``pixel_area`` [arcsec2], ``dq``; the time law where the file has one.
+        ``conversion`` [MJy/sr per DN/s], ``pixel_area`` [arcsec2], ``dq``; the time law where the file has one;
+        ``conversion_err`` with ``propagate_errors``.
     apply_time_correction : bool
         Divide by the throughput at the time of the exposure.
+    barycentric_time_law : bool
+        Look the throughput up at the barycentric wavelength, as jwst does. False: at the wavelength that the
+        instrument sees, whose loss it is; they differ by up to 1e-4 of the wavelength.
+    propagate_errors : bool
+        Add ``var_photom`` [MJy2/sr2] = flux^2 times the relative variance of the conversion and of the time law, which
+        jwst leaves out.
+    time_law_error : float
+        Standard error of the lost share 1 - C of the throughput, relative to it; the files tell none.
 
     Returns
     -------
     Dataset, level "cal"
-        ``flux`` [MJy/sr], ``var_poisson``, ``var_read``, ``var_flat`` [MJy2/sr2], ``dq``; NaN and DO_NOT_USE where
-        there is no conversion, so everywhere between the slices.
+        ``flux`` [MJy/sr], the variances [MJy2/sr2], ``dq``; NaN and DO_NOT_USE where the conversion is NaN, infinite
+        or 0, so everywhere between the slices.
 
     Raises
     ------
+    ReferenceFileError
+        Where the photom reference is missing, of another kind, detector, band or shape, or has no error to propagate.
     MrsxrError
-        Where a time law is asked for before assign_wcs.
+        Where a time law is asked for before assign_wcs, or the error of the time law is negative.
 
     Notes
     -----
-    As jwst's photom. Throughput ``C = min(1, year1value ((d + tsoft)/(365 + tsoft))^alpha)``, d = days since t0,
-    interpolated in wavelength (Law et al. 2025). Reference-file type PHOTOM.
+    As jwst's photom, which takes a conversion of 0 for a flux of 0, and which with ``inverse`` divides by the
+    throughput all the same; there is no such option here. Throughput
+    ``C = min(1, year1value ((d + tsoft)/(365 + tsoft))^alpha)``, d = days since t0, at each wavelength bin; linear in
+    between and beyond (Law et al. 2025). Reference-file type PHOTOM.
     """
-    missing = photom.conversion.isnull().astype("uint32") * np.uint32(dq.DO_NOT_USE)
-    out = scale(ds, "rate", photom.conversion)
-    out = out.assign(dq=(ds.dq | photom.dq | missing).astype("uint32").assign_attrs(dq.PIXEL_DQ_ATTRS))
-    if apply_time_correction and "time_alpha" in photom:
-        if "wavelength" not in ds.coords:
-            raise MrsxrError(f"setting {ds.attrs.get('setting')}: assign_wcs must run before the time law of photom")
-        out = scale(out, "rate", np.float32(1) / throughput(ds, photom))
-    out = out.rename(rate="flux")
-    out = out.assign(flux=out.flux.assign_attrs(units=units_of("cal", "flux")))
-    out = out.assign({v: out[v].assign_attrs(units=units_of("cal", v)) for v in VARIANCES if v in out})
-    if "var_flat" not in out:
-        out = out.assign(var_flat=xr.zeros_like(out.var_read))
-    out = out.assign_coords(pixel_area=photom.pixel_area.astype("float32").load().assign_attrs(units="arcsec2"))
-    return match_invalid(out, "flux")
+    from ._scale_kernels import photom_factor
+
+    if not time_law_error >= 0:
+        raise MrsxrError(f"time_law_error is {time_law_error}; expected a share of the loss, 0 or more")
+    names = ["conversion", "dq", "pixel_area", *(["conversion_err"] if propagate_errors else [])]
+    conversion, flags, area, *error = reference_images(ds, photom, "photom", names)
+    inputs: list[xr.DataArray] = [conversion, *error]
+    core: list[list[str]] = [[] for _ in inputs]
+    use_law = apply_time_correction and "time_alpha" in photom
+    if use_law:
+        inputs += _time_law(ds, photom, barycentric_time_law)
+        core += [[], [], ["side", "bin"], ["side", "bin"], []]
+    factor, relative = map_ramps(
+        photom_factor, *inputs, core=core, out_core=[[], []], dtypes=["float32", "float32"],
+        loss_error=float(time_law_error), error=propagate_errors, law=use_law,
+    )  # fmt: skip
+    if "var_flat" not in ds:
+        ds = ds.assign(var_flat=xr.zeros_like(ds.variables["var_read"]))
+    out = apply_factor(
+        ds, "rate", factor, flags=flags, match=True,
+        relative=relative if propagate_errors else None, variance="var_photom" if propagate_errors else None,
+    ).rename(rate="flux")  # fmt: skip
+    out["flux"].attrs["units"] = units_of("cal", "flux")
+    for variance in (v for v in VARIANCES if v in out):
+        out[variance].attrs["units"] = units_of("cal", "var_poisson")
+    return out.assign_coords(pixel_area=area.astype("float32").load().assign_attrs(units="arcsec2"))
 
 
-def throughput(ds: xr.Dataset, photom: xr.Dataset) -> xr.DataArray:
-    """Return the throughput of each pixel at the time of each exposure, float32 (dither, y, x), 1 where unknown."""
-    wavelength, x = ds.wavelength.values, ds.x.values
-    planes = np.ones((ds.sizes["dither"], *wavelength.shape), dtype=np.float32)
-    for channel in (int(c) for c in ds.attrs["channels"]):
-        law = photom.sel(channel=channel).load()
-        inside = (x >= COLUMNS[channel][0]) & (x < COLUMNS[channel][1])
-        for d, day in enumerate(ds.mid_time.values):
-            value = _law_at(law, float(day), wavelength[:, inside])
-            planes[d][:, inside] = np.where(np.isfinite(value) & (value != 0), value, 1.0)
-    return xr.DataArray(planes, dims=("dither", "y", "x"))
+def throughput(ds: xr.Dataset, photom: xr.Dataset, *, barycentric: bool = True) -> xr.DataArray:
+    """Return the throughput of each pixel at the time of each exposure, (dither, y, x), 1 where unknown.
+
+    Parameters
+    ----------
+    ds : Dataset, level "rate" or "cal"
+        With ``wavelength`` and ``mid_time``.
+    photom : Dataset, kind "photom"
+        With a time law.
+    barycentric : bool
+        As ``barycentric_time_law`` of :func:`calibrate_flux`.
+    """
+    from ._scale_kernels import throughput_at
+
+    wavelength, side, bins, values, doppler = (a.values for a in _time_law(ds, photom, barycentric))
+    out = np.empty((ds.sizes["dither"], *wavelength.shape))
+    for d in range(ds.sizes["dither"]):
+        at_bins = np.ascontiguousarray(values[d, ..., 0, 0])
+        throughput_at(wavelength, side[0], bins[..., 0, 0] / doppler[d, 0, 0], at_bins, out[d])
+    return xr.DataArray(out, dims=("dither", "y", "x"))
 
 
-def _law_at(law: xr.Dataset, day: float, wavelength: np.ndarray) -> np.ndarray:
-    good = np.isfinite(law.time_wavelength.values)
-    bins = law.time_wavelength.values[good]
-    soft, alpha, first_year = (law[f"time_{n}"].values[good] for n in ("tsoft", "alpha", "year1value"))
-    days = day - law.time_t0.values[good]
-    base = np.maximum(days + soft, 0.0) / (DAYS_OF_YEAR + soft)
-    at_bins = np.minimum(first_year * base**alpha, 1.0)
-    value = np.interp(wavelength, bins, at_bins)
-    for edge, inner, outside in ((0, 1, wavelength < bins[0]), (-1, -2, wavelength > bins[-1])):
-        slope = (at_bins[inner] - at_bins[edge]) / (bins[inner] - bins[edge])
-        value = np.where(outside, at_bins[edge] + slope * (wavelength - bins[edge]), value)
-    return value
+def _time_law(ds: xr.Dataset, photom: xr.Dataset, barycentric: bool) -> list[xr.DataArray]:
+    """Return wavelength, side of each column, wavelength bins and throughput there, and 1 / Doppler shift.
+
+    Bins divided by the last are their wavelengths before the barycentric correction.
+    """
+    if "wavelength" not in ds.coords:
+        raise MrsxrError(f"setting {ds.attrs.get('setting')}: assign_wcs must run before the time law of photom")
+    channels = [int(c) for c in ds.attrs["channels"]]
+    x, days = ds.x.values, ds.mid_time.values
+    side = np.full(x.size, -1)
+    length = photom.sizes["time_bin"]
+    bins, values = np.full((2, length), np.nan), np.full((days.size, 2, length), np.nan)
+    for number, channel in enumerate(channels):
+        first, last = COLUMNS[channel]
+        side[(x >= first) & (x < last)] = number
+        law = photom[[f"time_{n}" for n in ("wavelength", "alpha", "year1value", "tsoft", "t0")]]
+        law = law.sel(channel=channel).load()
+        order = np.argsort(law.time_wavelength.values)[: int(np.isfinite(law.time_wavelength.values).sum())]
+        law = law.isel(time_bin=order)
+        bins[number, : order.size] = law.time_wavelength.values
+        for d, day in enumerate(days):
+            values[d, number, : order.size] = _law_at_bins(law, float(day))
+    shift = np.ones(days.size)
+    if barycentric:
+        velocity = np.nan_to_num(ds.velosys.values.astype(float))
+        shift = 1.0 / (1.0 + velocity / SPEED_OF_LIGHT)
+    return [
+        xr.DataArray(ds.wavelength.values, dims=("y", "x")),
+        xr.DataArray(side[None], dims=("y", "x")),
+        xr.DataArray(bins[..., None, None], dims=("side", "bin", "y", "x")),
+        xr.DataArray(values[..., None, None], dims=("dither", "side", "bin", "y", "x")),
+        xr.DataArray(shift[:, None, None], dims=("dither", "y", "x")),
+    ]
+
+
+def _law_at_bins(law: xr.Dataset, day: float) -> np.ndarray:
+    """Return the throughput at the wavelength bins on a day [MJD]; 1 before the law begins."""
+    soft, alpha, first_year, start = (law[f"time_{n}"].values.astype(float) for n in ("tsoft", "alpha", "year1value",
+                                                                                      "t0"))  # fmt: skip
+    since = day - start + soft
+    base = np.where(since > 0, since, 1.0) / (DAYS_OF_YEAR + soft)
+    return np.where(since > 0, np.minimum(first_year * base**alpha, 1.0), 1.0)

@@ -1,5 +1,6 @@
-"""cal -> cube: three-dimensional drizzle of the dithers of one band onto a regular grid."""
+"""cal -> cube: the dithers of one band, or of several, brought onto one grid."""
 
-from .cube_build import build_cube
+from .cube_build import build_cube, build_exposure_cubes
+from .multiband import build_multiband_cube
 
-__all__ = ["build_cube"]
+__all__ = ["build_cube", "build_exposure_cubes", "build_multiband_cube"]

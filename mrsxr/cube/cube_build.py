@@ -1,4 +1,4 @@
-"""Cube building: all dithers of one band drizzled onto a regular (wavelength, y, x) grid."""
+"""Cube building: all dithers of one band brought onto a regular (wavelength, y, x) grid."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import dq as flags
-from mrsxr import mrs
 from mrsxr.chunks import CUBE_PLANES
-from mrsxr.errors import LevelError, MrsxrError
-from mrsxr.geometry.grid import CubeGrid, make_grid, slicer_angle
+from mrsxr.errors import MrsxrError
+from mrsxr.geometry.grid import CubeGrid
 from mrsxr.geometry.index import attach_index
-from mrsxr.geometry.sky import Pointing, barycentric
-from mrsxr.schema import CUBE_DIMS, DITHER_COORDS, WCS_VARIABLES, meaning_of, units_of
+from mrsxr.geometry.operator import Weighting
+from mrsxr.geometry.pixels import gather_pixels, placement, select_pixels, wavelength_span
+from mrsxr.schema import CUBE_DIMS, SYSTEMATIC, WCS_VARIABLES, meaning_of, units_of
 from mrsxr.step import step
 
-from . import footprint
-from .footprint import BandPixels
+from ._blocks import Source, lazy_planes
+from ._layout import BandData, grid_facts, sky_grid, turn_of, weighting_of
+from ._point import PointTerms, correct_frame, point_terms
 
-NO_COVERAGE = flags.DO_NOT_USE | flags.NON_SCIENCE
 _FRAMES = ("flux", "var_poisson", "var_read", "var_flat", "dq")
-_PLANES = {"flux": np.float32, "var": np.float32, "weight": np.float32, "dq": np.uint32}
+EXPOSURE_WEIGHTS = ("none", "time", "ivar")
 
 
 @step(needs="cal", gives="cube")
@@ -43,16 +43,20 @@ def build_cube(
     wavelength_step: float | None = None,
     wavelength_min: float | None = None,
     wavelength_max: float | None = None,
+    weighting: str = "drizzle",
+    exposure_weights: str = "none",
+    point_source: tuple[float, float] | None = None,
+    mrsptcorr: xr.Dataset | None = None,
     tear_threshold: float | None = 0.75,
     planes_per_block: int = CUBE_PLANES,
 ) -> xr.Dataset:
-    """Build the cube of one band from all dithers of a setting by three-dimensional drizzling.
+    """Build the cube of one band from all dithers of a setting.
 
     Parameters
     ----------
     ds : Dataset, level "cal"
         ``flux`` [MJy/sr], the variances [MJy2/sr2], ``dq``, ``slice`` and ``alpha`` [arcsec] on the detector,
-        the WCS variables and the pointing of each dither.
+        the WCS variables and the pointing of each dither. A cube of one exposure: ``ds.isel(dither=[k])``.
     band : str
         ``"1A" .. "4C"``; one of the two bands of the setting.
     cubepar : Dataset, kind "cubepar", optional
@@ -71,6 +75,16 @@ def build_cube(
         [arcsec].
     wavelength_step, wavelength_min, wavelength_max : float, optional
         [um].
+    weighting : {"drizzle", "emsm"}
+        By overlap, or by exp(-distance^2) within a region of interest with the numbers of ``cubepar``.
+    exposure_weights : {"none", "time", "ivar"}
+        Further weight of each dither: 1 as in jwst, its exposure time, or one over the median of its variance.
+    point_source : (float, float), optional
+        Right ascension and declination [deg] of a point source: the wavelengths of each slice are corrected for
+        where the source lies across it, and its transmission there is divided out, relative to the mean over the
+        slice (which the flux calibration holds). For cubes of that source after its background was subtracted.
+    mrsptcorr : Dataset, kind "mrsptcorr", optional
+        Tables for ``point_source``.
     tear_threshold : float or None
         Planes with fewer good spaxels than this times the 3rd percentile of all planes are blanked (the band
         edges where slices end at different wavelengths); None leaves them. With it every block needs the
@@ -83,7 +97,13 @@ def build_cube(
     Dataset, level "cube"
         ``flux`` [MJy/sr], ``var`` [MJy2/sr2], ``weight`` (number of detector pixels that reach a voxel) and
         ``dq`` (0 good; 1 reached by unusable pixels only; 513 outside the field or blanked) on
-        (wavelength, y, x). Lazy by wavelength block where ``ds`` is lazy.
+        (wavelength, y, x); ``var_systematic`` [MJy2/sr2] where ``ds`` carries variances that are common to all
+        dithers: (sum(w sigma) / sum(w))^2, not averaged down. Lazy by wavelength block where ``ds`` is lazy.
+
+    Raises
+    ------
+    MrsxrError
+        Where the band is not of the setting, a parameter is wrong or a table that it needs is missing.
 
     Notes
     -----
@@ -94,249 +114,141 @@ def build_cube(
     dither. The variance is that of single voxels: neighbours share pixels and their covariance is not
     carried.
     """
-    _check_band(ds, band)
-    model = _small_parts(ds)
-    ranges = footprint.slice_ranges(model, footprint.band_columns(band, ds["x"].values))
-    pointings = [Pointing.of(model, i) for i in range(ds.sizes["dither"])]
-    if grid is None:
-        turn = _position_angle(model, band, coord_system, position_angle, pointings[0])
-        corners = _corners(model, band, ranges, pointings, turn)
-        facts = _grid_facts(band, cubepar, spaxel_size, wavelength_step, wavelength_min, wavelength_max)
-        grid = make_grid(
-            *corners, facts["limits"], facts["spaxel"], facts["step"],
-            position_angle=turn or 0.0, center=center, shape=shape,
-        )  # fmt: skip
-    ours = [i for i, name in enumerate(ranges.bands) if name == band]
-    ranges = footprint.SliceRanges(
-        ranges.labels[ours],
-        (band,) * len(ours),
-        ranges.beta[ours],
-        ranges.alpha_low[ours],
-        ranges.alpha_high[ours],
+    one = BandData.of(ds, band)
+    facts = grid_facts(
+        band, cubepar, spaxel=spaxel_size, step=wavelength_step, low=wavelength_min, high=wavelength_max
     )
-    blocks = _lazy_blocks(ds, model, band, grid, ranges, pointings, tear_threshold, planes_per_block)
-    lazy = any(ds[name].chunks is not None for name in _FRAMES)
-    cube = _as_dataset(blocks if lazy else dict(zip(blocks, dask.compute(*blocks.values()), strict=True)), grid)
-    return attach_index(cube.assign_attrs(_cube_attrs(model, band, grid)))
+    if grid is None:
+        turn = turn_of(one, coord_system, position_angle)
+        grid = sky_grid([one], facts, box=band[0] in "24", turn=turn, center=center, shape=shape)
+    spread = weighting_of(weighting, band, cubepar, grid.spaxel_size)
+    terms = None if point_source is None else point_terms(one, mrsptcorr, point_source)
+    systematic = has_systematic(ds)
+    source = make_source(
+        one, grid, spread, exposure_weights=exposure_weights, systematic=systematic, terms=terms
+    )  # fmt: skip
+    planes = lazy_planes(
+        [source], grid, systematic=systematic, tear_threshold=tear_threshold, planes_per_block=planes_per_block
+    )
+    cube = as_dataset(planes, grid, lazy=is_lazy(ds))
+    return attach_index(cube.assign_attrs(cube_attrs([one], grid, weighting)))
 
 
-def _check_band(ds: xr.Dataset, band: str) -> None:
-    setting = ds.attrs.get("setting", "")
-    if mrs.setting_of_band(band) != setting:
-        raise MrsxrError(
-            f"band {band} is not on setting {setting}; expected {' or '.join(mrs.bands_of_setting(setting))}"
-        )
-    missing = [name for name in ("slice", "alpha", *(v.name for v in WCS_VARIABLES)) if name not in ds.variables]
-    if missing:
-        raise LevelError(f"setting {setting}: {', '.join(missing)} missing; run assign_wcs before build_cube")
+def build_exposure_cubes(ds: xr.Dataset, *, band: str, common_grid: bool = True, **options) -> dict[str, xr.Dataset]:
+    """Build a cube of each exposure.
+
+    Parameters
+    ----------
+    ds : Dataset, level "cal"
+    band : str
+    common_grid : bool
+        All on the grid of the dithered cube, so that they can be compared; otherwise each on its own, as jwst does
+        in stage 2.
+    **options
+        Of :func:`build_cube`.
+
+    Returns
+    -------
+    dict of exposure name to Dataset of level "cube", lazy where ``ds`` is
+    """
+    if common_grid and options.get("grid") is None:
+        options["grid"] = CubeGrid.of(build_cube(ds.chunk(), band=band, **options))
+    names = [str(name) for name in ds["exposure"].values]
+    return {name: build_cube(ds.isel(dither=[i]), band=band, **options) for i, name in enumerate(names)}
 
 
-def _small_parts(ds: xr.Dataset) -> xr.Dataset:
-    """Return slice map, alpha, WCS variables and pointings in memory; the grid is laid out from them."""
-    names = ["slice", "alpha", *(v.name for v in WCS_VARIABLES), *(v.name for v in DITHER_COORDS)]
-    return ds[names].compute(scheduler="synchronous")
+def make_source(
+    one: BandData,
+    grid: CubeGrid,
+    weighting: Weighting,
+    *,
+    exposure_weights: str = "none",
+    systematic: bool = False,
+    terms: Sequence[PointTerms] | None = None,
+) -> Source:
+    """Return the pixels of one band for the graph; nothing is computed.
 
-
-def _position_angle(ds, band, coord_system, position_angle, pointing) -> float | None:
-    if coord_system not in ("skyalign", "ifualign"):
-        raise MrsxrError(f"coord_system is '{coord_system}'; expected 'skyalign' or 'ifualign'")
-    if coord_system == "skyalign":
-        return position_angle
-    if position_angle is not None:
-        raise MrsxrError("position_angle goes with coord_system 'skyalign'; 'ifualign' sets its own")
-    return slicer_angle(band, ds, pointing)
-
-
-def _corners(ds, band, ranges, pointings, turn) -> tuple[np.ndarray, np.ndarray]:
-    """Return the corners of all footprints: boxes of the whole detector for channels 2 and 4, as jwst."""
-    box = turn is None and band[0] in "24"
-    if box:
-        ranges = footprint.slice_ranges(ds, np.ones(ds.sizes["x"], dtype=bool))
-    corners = [footprint.corners_on_sky(ds, ranges, pointing, box) for pointing in pointings]
-    return np.concatenate([c[0] for c in corners]), np.concatenate([c[1] for c in corners])
-
-
-def _grid_facts(band, cubepar, spaxel_size, wavelength_step, wavelength_min, wavelength_max) -> dict:
-    channel = int(band[0])
-    low, high = mrs.WAVELENGTH_LIMITS[band]
-    facts = {
-        "spaxel": mrs.SPAXEL_SIZE[channel],
-        "step": mrs.WAVELENGTH_STEP[channel],
-        "low": low,
-        "high": high,
-    }
-    names = {
-        "spaxel": "spaxel_size",
-        "step": "wavelength_step",
-        "low": "wavelength_min",
-        "high": "wavelength_max",
-    }
-    if cubepar is not None:
-        row = cubepar.sel(band=band)
-        facts |= {key: float(row[name]) for key, name in names.items()}
-        # jwst holds the limits of a cubepar file in float32: its planes begin 1e-7 um off the decimal number
-        facts |= {key: float(np.float32(facts[key])) for key in ("low", "high")}
-    given = {"spaxel": spaxel_size, "step": wavelength_step, "low": wavelength_min, "high": wavelength_max}
-    facts |= {key: float(value) for key, value in given.items() if value is not None}
-    if not (facts["spaxel"] > 0 and facts["step"] > 0 and facts["high"] > facts["low"]):
-        raise MrsxrError(
-            f"band {band}: spaxel {facts['spaxel']} arcsec, step {facts['step']} um and limits {facts['low']} "
-            f"to {facts['high']} um make no grid; expected positive sizes and rising limits"
-        )
-    return {"spaxel": facts["spaxel"], "step": facts["step"], "limits": (facts["low"], facts["high"])}
-
-
-def _lazy_blocks(ds, model, band, grid, ranges, pointings, tear_threshold, planes_per_block) -> dict[str, da.Array]:
-    """Return the four planes of the cube as dask arrays in blocks of wavelength."""
-    labels, x, y = model["slice"].values, ds["x"].values, ds["y"].values
+    Parameters
+    ----------
+    one : BandData
+    grid : CubeGrid
+    weighting : Weighting
+    exposure_weights : str
+        See :func:`build_cube`.
+    systematic : bool
+        Whether frames carry a systematic error, 0 where the data have none.
+    terms : sequence of PointTerms, one per dither, optional
+    """
+    model, x, y = one.model, one.ds["x"].values, one.ds["y"].values
+    labels = model["slice"].values
     table = model[[v.name for v in WCS_VARIABLES]].reset_coords()
-    inputs = (dask.delayed(value, traverse=False) for value in (labels, x, y, table, band, ranges))
-    pixels = dask.delayed(footprint.select_pixels, pure=True)(*inputs)
-    frames = _frames(ds, pixels)
-    edges = [footprint.slice_edges(model, ranges, band, pointing, grid) for pointing in pointings]
-    scales = [float(barycentric(1.0, float(v))) for v in model["velosys"].values]
-    drizzle = dask.delayed(drizzle_planes, pure=True, nout=len(_PLANES))
-    starts = range(0, grid.nz, planes_per_block)
-    sizes = [min(planes_per_block, grid.nz - start) for start in starts]
-    geometry = dask.delayed(list(zip(edges, scales, strict=True)), traverse=False)
-    shared_grid = dask.delayed(grid, traverse=False)
-    blocks = [
-        drizzle(start, size, pixels, frames, geometry, shared_grid) for start, size in zip(starts, sizes, strict=True)
+    inputs = (dask.delayed(value, traverse=False) for value in (labels, x, y, table, one.band, one.ranges))
+    pixels = dask.delayed(select_pixels, pure=True)(*inputs)
+    velosys = model["velosys"].values
+    places = [
+        placement(model, one.ranges, one.band, pointing, grid, speed)
+        for pointing, speed in zip(one.pointings, velosys, strict=True)
     ]
-    if tear_threshold is not None:
-        counts = [dask.delayed(good_spaxels, pure=True)(block[3]) for block in blocks]
-        torn = dask.delayed(torn_planes, pure=True)(counts, tear_threshold)
-        blank = dask.delayed(blank_planes, pure=True, nout=len(_PLANES))
-        blocks = [blank(block, torn, start) for block, start in zip(blocks, starts, strict=True)]
-    planes = {}
-    for number, (name, dtype) in enumerate(_PLANES.items()):
-        parts = [
-            da.from_delayed(block[number], (size, grid.ny, grid.nx), dtype)
-            for block, size in zip(blocks, sizes, strict=True)
+    frames = _frames(one, pixels, _weights(one.ds, exposure_weights), systematic)
+    if terms is not None:
+        correct = dask.delayed(correct_frame, pure=True)
+        frames = [
+            correct(frame, pixels, dask.delayed(term, traverse=False))
+            for frame, term in zip(frames, terms, strict=True)
         ]
-        planes[name] = da.concatenate(parts, axis=0)
-    return planes
+    low, high = wavelength_span(labels, y, x, model, one.ranges.labels)
+    scales = [place.scale for place in places]
+    span = (
+        min(scales) * low * (1 - 1e-3) - weighting.reach_wavelength,
+        max(scales) * high * (1 + 1e-3) + weighting.reach_wavelength,
+    )
+    return Source(pixels, frames, dask.delayed(places, traverse=False), weighting, span)
 
 
-def _frames(ds: xr.Dataset, pixels) -> list:
-    """Return one delayed (value, variance, status) per dither: the pixels of the band and nothing else."""
-    arrays = []
-    for name in _FRAMES:
+def _weights(ds: xr.Dataset, kind: str) -> list[float | str]:
+    """Return the further weight of each dither."""
+    n = ds.sizes["dither"]
+    if kind not in EXPOSURE_WEIGHTS:
+        raise MrsxrError(f"exposure_weights is '{kind}'; expected one of {', '.join(EXPOSURE_WEIGHTS)}")
+    if kind != "time":
+        return [1.0 if kind == "none" else "ivar"] * n
+    times = ds["exposure_time"].values.astype(float)
+    if not (times > 0).all():
+        raise MrsxrError(f"exposure_weights 'time': exposure times are {times.tolist()} s; expected positive numbers")
+    return [float(t) for t in times]
+
+
+def _frames(one: BandData, pixels, weights: Sequence[float | str], systematic: bool) -> list:
+    """Return one delayed Frame per dither: the pixels of the band and nothing else."""
+    ds, arrays = one.ds, []
+    present = [name for name in SYSTEMATIC if name in ds]
+    names = [*_FRAMES, *present] if systematic else list(_FRAMES)
+    for name in names:
         data = ds[name].variable.data
         data = data if isinstance(data, da.Array) else da.from_array(data, chunks=(1, -1, -1))
         arrays.append(data.rechunk((1, -1, -1)).to_delayed().reshape(-1))
     gather = dask.delayed(gather_pixels, pure=True)
-    return [gather(pixels, *(array[i] for array in arrays)) for i in range(ds.sizes["dither"])]
+    zeros = [np.zeros((1, ds.sizes["y"], ds.sizes["x"]), np.float32)] if systematic and not present else []
+    return [
+        gather(pixels, *(array[i] for array in arrays), *zeros, exposure_weight=weights[i])
+        for i in range(ds.sizes["dither"])
+    ]
 
 
-def gather_pixels(pixels: BandPixels, flux, var_poisson, var_read, var_flat, dq):
-    """Return value [MJy/sr], variance [MJy2/sr2] and status of the pixels of a band in one exposure.
-
-    Parameters
-    ----------
-    pixels : BandPixels
-    flux, var_poisson, var_read, var_flat, dq : arrays (1, y, x)
-
-    Returns
-    -------
-    value, variance : float32 arrays (pixel)
-    status : uint8 array (pixel)
-        0 good; 1 DO_NOT_USE or not finite; 2 NON_SCIENCE.
-    """
-    value = flux.reshape(-1)[pixels.index]
-    variance = sum(v.reshape(-1)[pixels.index] for v in (var_poisson, var_read, var_flat))
-    bits = dq.reshape(-1)[pixels.index]
-    bad = flags.any_of(bits, "DO_NOT_USE") | ~np.isfinite(value) | ~np.isfinite(variance)
-    status = np.where(flags.any_of(bits, "NON_SCIENCE"), 2, np.where(bad, 1, 0)).astype(np.uint8)
-    return value, variance, status
+def has_systematic(ds: xr.Dataset) -> bool:
+    """Return whether the data carry variances that are common to all dithers."""
+    return any(name in ds for name in SYSTEMATIC)
 
 
-def drizzle_planes(start: int, size: int, pixels: BandPixels, frames: Sequence, geometry: Sequence, grid: CubeGrid):
-    """Drizzle all dithers onto the planes ``start .. start + size - 1`` of a grid.
-
-    Parameters
-    ----------
-    start, size : int
-        First plane and number of planes.
-    pixels : BandPixels
-    frames : sequence of (value, variance, status), one per dither
-    geometry : sequence of ((edges, middle, half), barycentric factor), one per dither
-    grid : CubeGrid
-
-    Returns
-    -------
-    tuple of arrays (size, ny, nx)
-        flux [MJy/sr], var [MJy2/sr2], weight (number of pixels), dq.
-    """
-    from ._drizzle_kernels import drizzle_block
-
-    shape = (size, grid.ny, grid.nx)
-    flux, weight, var, count = (np.zeros(shape) for _ in range(4))
-    hole = np.zeros(shape, dtype=np.uint8)
-    middle = 0.5 * (pixels.low + pixels.high)
-    low = grid.wavelength_start + start * grid.wavelength_step
-    high = low + size * grid.wavelength_step
-    for (value, variance, status), ((edges, alpha_middle, alpha_half), scale) in zip(frames, geometry, strict=True):
-        first = int(np.searchsorted(middle, low / scale - pixels.widest))
-        last = int(np.searchsorted(middle, high / scale + pixels.widest))
-        drizzle_block(
-            first, last, pixels.slice_index, pixels.alpha_left, pixels.alpha_right, pixels.low, pixels.high,
-            value, variance, status, edges, alpha_middle, alpha_half, scale,
-            grid.wavelength_start, grid.wavelength_step, start, flux, weight, var, count, hole,
-        )  # fmt: skip
-    good = weight > 0
-    nan = np.float32(np.nan)
-    np.divide(flux, weight, out=flux, where=good)
-    np.divide(var, weight**2, out=var, where=good)
-    dq = np.where(good, 0, np.where(hole > 0, flags.DO_NOT_USE, NO_COVERAGE)).astype(np.uint32)
-    return (
-        np.where(good, flux, nan).astype(np.float32),
-        np.where(good, var, nan).astype(np.float32),
-        count.astype(np.float32),
-        dq,
-    )
+def is_lazy(ds: xr.Dataset) -> bool:
+    """Return whether the data are dask arrays."""
+    return any(ds[name].chunks is not None for name in _FRAMES)
 
 
-def good_spaxels(dq: np.ndarray) -> np.ndarray:
-    """Return the number of good spaxels of each plane."""
-    return np.count_nonzero(dq == 0, axis=(1, 2))
-
-
-def torn_planes(counts: Sequence[np.ndarray], threshold: float) -> np.ndarray:
-    """Return True for each plane of the cube whose number of good spaxels is too low.
-
-    Parameters
-    ----------
-    counts : sequence of int arrays
-        Good spaxels of each plane, block by block.
-    threshold : float
-        Fraction of the 3rd percentile of the planes that hold data (jwst: 0.75).
-
-    Returns
-    -------
-    bool array (wavelength)
-    """
-    good = np.concatenate(list(counts))
-    if not (good > 0).any():
-        return np.zeros(good.shape, dtype=bool)
-    return (good > 0) & (good < threshold * np.percentile(good[good > 0], 3))
-
-
-def blank_planes(block: Sequence[np.ndarray], torn: np.ndarray, start: int):
-    """Return a block of the cube with its torn planes set to NaN, weight 0 and DO_NOT_USE | NON_SCIENCE."""
-    mine = torn[start : start + block[0].shape[0]]
-    if not mine.any():
-        return tuple(block)
-    fill = (np.float32(np.nan), np.float32(np.nan), np.float32(0), np.uint32(NO_COVERAGE))
-    out = []
-    for plane, value in zip(block, fill, strict=True):
-        changed = plane.copy()
-        changed[mine] = value
-        out.append(changed)
-    return tuple(out)
-
-
-def _as_dataset(planes: dict, grid: CubeGrid) -> xr.Dataset:
+def as_dataset(planes: dict, grid: CubeGrid, *, lazy: bool) -> xr.Dataset:
+    """Return the Dataset of a cube from its planes; computed where it is not to be lazy."""
+    if not lazy:
+        planes = dict(zip(planes, dask.compute(*planes.values()), strict=True))
     variables = {}
     for name, data in planes.items():
         attrs = {"units": units_of("cube", name), "long_name": meaning_of("cube", name)}
@@ -344,20 +256,24 @@ def _as_dataset(planes: dict, grid: CubeGrid) -> xr.Dataset:
     return xr.Dataset(variables, grid.coords())
 
 
-def _cube_attrs(ds: xr.Dataset, band: str, grid: CubeGrid) -> dict:
-    first = json.loads(str(ds["fits_header"].values[0]) or "{}")
+def cube_attrs(parts: Sequence[BandData], grid: CubeGrid, weighting: str) -> dict:
+    """Return the attributes of a cube of one or several bands; the header is that of the first exposure."""
+    model = parts[0].model
+    first = json.loads(str(model["fits_header"].values[0]) or "{}")
     primary, sci = first.get("PRIMARY", {}), first.get("SCI", {})
+    bands = list(dict.fromkeys(one.band for one in parts))
+    names = list(dict.fromkeys(str(name) for one in parts for name in one.model["exposure"].values))
     attrs = {
-        "band": band,
-        "channels": band[0],
+        "band": " ".join(bands),
+        "channels": "".join(sorted({band[0] for band in bands})),
         "wcs": grid.header().tostring(sep="\n"),
         "pixel_scale": float(grid.spaxel_size),
-        "wavelength_step": float(grid.wavelength_step),
-        "weighting": "drizzle",
+        "wavelength_step": float(grid.wavelength_step) if grid.centres is None else float("nan"),
+        "weighting": weighting,
         "source_type": str(sci.get("SRCTYPE") or primary.get("SRCTYPE") or primary.get("SRCTYAPT") or "UNKNOWN"),
-        "exposures": json.dumps([str(name) for name in ds["exposure"].values]),
-        "background": int(ds.attrs.get("background", 0)),
-        "fits_header": str(ds["fits_header"].values[0]),
+        "exposures": json.dumps(names),
+        "background": int(parts[0].ds.attrs.get("background", 0)),
+        "fits_header": str(model["fits_header"].values[0]),
     }
     for name, keyword in (("target_ra", "TARG_RA"), ("target_dec", "TARG_DEC")):
         value = primary.get(keyword, sci.get(keyword))

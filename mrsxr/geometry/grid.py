@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import xarray as xr
 from astropy.io import fits
 
 from mrsxr.errors import MrsxrError
-from mrsxr.mrs import BANDS, CUBE_COLUMNS
 
-from .detector import detector_to_slicer
 from .sky import ARCSEC, Pointing, slicer_to_sky, tangent_frame, tangent_offsets, wrap
 
 ARCSEC2_TO_SR = 2.3504e-11  # as jwst rounds it in PIXAR_SR
@@ -21,7 +19,7 @@ ARCSEC2_TO_SR = 2.3504e-11  # as jwst rounds it in PIXAR_SR
 
 @dataclass(frozen=True)
 class CubeGrid:
-    """The grid of a cube: a tangent plane cut into square spaxels, and equal steps of wavelength.
+    """The grid of a cube: a tangent plane cut into square spaxels, and planes of wavelength.
 
     Parameters
     ----------
@@ -34,7 +32,7 @@ class CubeGrid:
     wavelength_start : float
         Lower edge of the first plane [um].
     wavelength_step : float
-        Width of a plane [um].
+        Width of a plane [um]; of unequal planes the median.
     nz : int
         Number of planes.
     position_angle : float, optional
@@ -42,6 +40,8 @@ class CubeGrid:
         the west and eta to the north. 0: north up, east left.
     crpix : (float, float), optional
         Spaxel of the tangent point along x and y, counted from 1 (FITS); by default the central one.
+    centres, widths : tuple of float, optional
+        Centres and widths of the planes [um] where these are not of equal width, see :meth:`with_planes`.
     """
 
     crval: tuple[float, float]
@@ -53,6 +53,8 @@ class CubeGrid:
     nz: int
     position_angle: float = 0.0
     crpix: tuple[float, float] | None = None
+    centres: tuple[float, ...] | None = field(default=None, repr=False)
+    widths: tuple[float, ...] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.crpix is None:
@@ -95,12 +97,51 @@ class CubeGrid:
     @property
     def wavelengths(self) -> np.ndarray:
         """Wavelengths of the centres of the planes [um]."""
+        if self.centres is not None:
+            return np.array(self.centres)
         return self.wavelength_start + (np.arange(self.nz) + 0.5) * self.wavelength_step
 
     @property
     def wavelength_edges(self) -> np.ndarray:
-        """Edges of the planes [um], one more than there are planes."""
+        """Edges of the planes of equal width [um], one more than there are planes; see :attr:`planes` for others."""
+        if self.centres is not None:
+            raise MrsxrError("the planes of the grid are of unequal width; use planes")
         return self.wavelength_start + np.arange(self.nz + 1) * self.wavelength_step
+
+    @property
+    def planes(self) -> np.ndarray:
+        """Lower and upper edges of the planes [um], (2, plane)."""
+        if self.centres is None or self.widths is None:
+            edges = self.wavelength_edges
+            return np.stack([edges[:-1], edges[1:]])
+        half = 0.5 * np.array(self.widths)
+        return np.stack([self.wavelengths - half, self.wavelengths + half])
+
+    def with_planes(self, centres, widths=None) -> CubeGrid:
+        """Return the grid with other planes.
+
+        Parameters
+        ----------
+        centres : array_like of float
+            Rising wavelengths [um].
+        widths : array_like of float, optional
+            [um]; by default a plane reaches halfway to its neighbours.
+        """
+        centres = np.asarray(centres, float).ravel()
+        if centres.size == 0 or not (np.diff(centres) > 0).all():
+            raise MrsxrError(f"the {centres.size} wavelengths of the planes do not rise; expected rising numbers")
+        if widths is None:
+            if centres.size == 1:
+                raise MrsxrError("one plane has no neighbours: give its width")
+            middle = 0.5 * (centres[1:] + centres[:-1])
+            edges = np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])
+            widths = 2 * np.minimum(centres - edges[:-1], edges[1:] - centres)
+        widths = np.broadcast_to(np.asarray(widths, float), centres.shape)
+        return replace(
+            self, nz=centres.size, wavelength_start=float(centres[0] - 0.5 * widths[0]),
+            wavelength_step=float(np.median(widths)), centres=tuple(map(float, centres)),
+            widths=tuple(map(float, widths)),
+        )  # fmt: skip
 
     @property
     def frame(self) -> np.ndarray:
@@ -127,7 +168,7 @@ class CubeGrid:
         return x / self.spaxel_size + self._crpix[0] - 1.0, y / self.spaxel_size + self._crpix[1] - 1.0
 
     def header(self) -> fits.Header:
-        """Return the FITS WCS of the cube as ``jwst`` writes it for linear wavelengths."""
+        """Return the FITS WCS of the cube as ``jwst`` writes it; of unequal planes that of the sky alone."""
         r = math.radians(self.position_angle)
         cards = [
             ("WCSAXES", 3, "number of World Coordinate System axes"),
@@ -159,15 +200,25 @@ class CubeGrid:
             ("PIXAR_A2", self.spaxel_size**2, "Nominal pixel area in arcsec^2"),
             ("PIXAR_SR", self.spaxel_size**2 * ARCSEC2_TO_SR, "Nominal pixel area in steradians"),
         ]
+        if self.centres is not None:
+            cards = [(key, 2 if key == "WCSAXES" else value, text) for key, value, text in cards
+                     if not key.endswith("3") and "3_" not in key]  # fmt: skip
         return fits.Header(cards)
 
     def coords(self) -> dict[str, xr.Variable]:
-        """Return the dimension coordinates ``wavelength`` [um], ``y``, ``x`` [arcsec] of a cube Dataset."""
-        return {
+        """Return the dimension coordinates ``wavelength`` [um], ``y``, ``x`` [arcsec] of a cube Dataset.
+
+        Unequal planes come with their width, ``wavelength_width`` [um].
+        """
+        out = {
             "wavelength": xr.Variable("wavelength", self.wavelengths, {"units": "um"}),
             "y": xr.Variable("y", self.y, {"units": "arcsec"}),
             "x": xr.Variable("x", self.x, {"units": "arcsec"}),
         }
+        if self.widths is not None:
+            text = {"units": "um", "long_name": "width of the plane"}
+            out["wavelength_width"] = xr.Variable("wavelength", np.array(self.widths), text)
+        return out
 
     @classmethod
     def from_header(cls, header: fits.Header | str, shape: tuple[int, int, int] | None = None) -> CubeGrid:
@@ -203,17 +254,28 @@ class CubeGrid:
 
         The plane is that of ``attrs["wcs"]``; where the cut lies is read from the coordinates ``x``, ``y``
         and ``wavelength``, so that ``CubeGrid.of(ds).header()`` is right for what is left. Steps other than 1
-        along x or y have no square spaxels and raise MrsxrError.
+        along x or y have no square spaxels and raise MrsxrError. Where the wcs tells the sky alone, the planes
+        are those of the coordinates ``wavelength`` and, where known, ``wavelength_width``.
         """
-        grid = cls.from_header(_wcs_text(ds), shape=(ds.sizes["wavelength"], ds.sizes["y"], ds.sizes["x"]))
+        header = header_of_text(_wcs_text(ds))
+        waves = np.asarray(ds["wavelength"].values, float)
+        plain = "CTYPE3" not in header
+        if plain:
+            header = _with_linear_axis(header, waves)
+        grid = cls.from_header(header, shape=(ds.sizes["wavelength"], ds.sizes["y"], ds.sizes["x"]))
         position = []
         for axis in ("x", "y"):
             offsets = np.asarray(ds[axis].values, float) / grid.spaxel_size
             if offsets.size > 1 and not np.allclose(np.diff(offsets), 1.0, atol=1e-4):
                 raise MrsxrError(f"the spaxels along {axis} are not consecutive: no grid of square spaxels fits")
-            position.append(1.0 - float(offsets[0]))
-        start = float(ds["wavelength"].values[0]) - grid.wavelength_step / 2
-        return replace(grid, crpix=(position[0], position[1]), wavelength_start=start)
+            crpix = grid._crpix["xy".index(axis)]
+            whole = crpix + round(1.0 - float(offsets[0]) - crpix)  # of the header, free of rounding
+            position.append(whole if abs(1.0 - float(offsets[0]) - whole) < 1e-6 else 1.0 - float(offsets[0]))
+        start = float(waves[0]) - grid.wavelength_step / 2
+        grid = replace(grid, crpix=(position[0], position[1]), wavelength_start=start)
+        if not plain:
+            return grid
+        return grid.with_planes(waves, ds["wavelength_width"].values if "wavelength_width" in ds.variables else None)
 
 
 def make_grid(
@@ -232,7 +294,7 @@ def make_grid(
     Parameters
     ----------
     corner_ra, corner_dec : array_like of float
-        Corners of all footprints [deg], of :func:`band_footprint`; RA may wrap at 0 / 360.
+        Corners of all footprints [deg], of :func:`mrsxr.geometry.footprint.corners_on_sky`; RA may wrap at 0 / 360.
     band_limits : (float, float)
         Lower and upper wavelength [um] (cubepar WAVEMIN, WAVEMAX).
     spaxel, step : float
@@ -274,66 +336,6 @@ def make_grid(
     else:
         ny, nx = (int(n) // 2 for n in shape)
     return replace(grid, nx=2 * nx + 1, ny=2 * ny + 1, crpix=(nx + 1.0, ny + 1.0))
-
-
-def band_footprint(
-    model, slice_map, band: str, pointing: Pointing, *, whole_exposure: bool | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return four corners of the sky footprint of a band in one exposure, as ``jwst`` finds them.
-
-    Parameters
-    ----------
-    model : Dataset or mapping
-        Coefficients as in :func:`mrsxr.geometry.detector.detector_to_slicer` and of V2, V3.
-    slice_map : array_like of int, (y, x)
-        Slice label of each pixel.
-    band : str
-        "1A" ... "4C".
-    pointing : Pointing
-    whole_exposure : bool, optional
-        False: the pixels with the extreme RA and Dec among the columns of the channel. True: the box around
-        both channels of the exposure (keyword S_REGION). By default what ``jwst`` does for north-up cubes of
-        one band: S_REGION for channels 2 and 4, the pixels for 1 and 3.
-
-    Returns
-    -------
-    ra, dec : ndarray of float64, (4,)
-        [deg], 0 <= ra < 360.
-
-    Notes
-    -----
-    ``jwst.cube_build.cube_build_wcs_util.find_corners_miri`` and ``assign_wcs.util.update_s_region_mrs``.
-    Pixel centres are used; the margin of :func:`make_grid` covers their halves.
-    """
-    labels = np.asarray(slice_map)
-    if whole_exposure is None:
-        whole_exposure = band[0] in "24"
-    bands = [str(item) for item in np.asarray(model["band"])] if whole_exposure else [band]
-    pieces = [_band_pixels(model, labels, item, pointing, whole_exposure) for item in bands]
-    ra = unwrap_ra(np.concatenate([piece[0] for piece in pieces]))
-    dec = np.concatenate([piece[1] for piece in pieces])
-    if ra.size == 0:
-        raise MrsxrError(f"no pixel of the slice map belongs to band {band}: no footprint")
-    if whole_exposure:
-        corner_ra = np.array([ra.min(), ra.max(), ra.max(), ra.min()])
-        corner_dec = np.array([dec.min(), dec.min(), dec.max(), dec.max()])
-    else:
-        k = [ra.argmin(), ra.argmax(), dec.argmin(), dec.argmax()]
-        corner_ra, corner_dec = ra[k], dec[k]
-    return wrap(corner_ra), corner_dec
-
-
-def _band_pixels(model, labels: np.ndarray, band: str, pointing: Pointing, every_column: bool):
-    if band not in BANDS:
-        raise MrsxrError(f"'{band}' is no MRS band; expected one of {', '.join(BANDS)}")
-    lit = labels // 100 == int(band[0])
-    if not every_column:
-        first, last = CUBE_COLUMNS[int(band[0])]
-        lit[:, :first] = False
-        lit[:, last:] = False
-    y, x = np.nonzero(lit)
-    alpha, beta, _ = detector_to_slicer(x, y, labels[lit], model)
-    return slicer_to_sky(alpha, beta, band, model, pointing)
 
 
 def slicer_angle(band: str, model, pointing: Pointing) -> float:
@@ -403,6 +405,14 @@ def unwrap_ra(ra: Sequence[float] | np.ndarray) -> np.ndarray:
 def header_of_text(text: str) -> fits.Header:
     """Return the FITS header of a text: 80-character cards, or cards on lines."""
     return fits.Header.fromstring(text, sep="\n" if "\n" in text else "")
+
+
+def _with_linear_axis(header: fits.Header, wavelengths: np.ndarray) -> fits.Header:
+    """Return a header of the sky alone with a linear third axis that stands in for planes of unequal width."""
+    step = float(np.median(np.diff(wavelengths))) if wavelengths.size > 1 else 1.0
+    out = header.copy()
+    out.update({"CTYPE3": "WAVE", "CUNIT3": "um", "CRVAL3": float(wavelengths[0]), "CRPIX3": 1.0, "CDELT3": step})
+    return out
 
 
 def _wcs_text(ds: xr.Dataset) -> str:

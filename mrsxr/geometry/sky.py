@@ -7,7 +7,7 @@ differential velocity aberration about (V2_REF, V3_REF) -> rotations by the poin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -20,6 +20,8 @@ from .detector import band_index, coefficients
 
 SPEED_OF_LIGHT = 299792458.0  # m/s
 ARCSEC = np.pi / 180.0 / 3600.0
+#: The coordinates of the pointing; in capitals they are the FITS keywords.
+POINTING = ("ra_ref", "dec_ref", "roll_ref", "v2_ref", "v3_ref")
 
 
 @dataclass(frozen=True)
@@ -47,14 +49,32 @@ class Pointing:
 
     @classmethod
     def of(cls, ds: xr.Dataset, dither_index: int = 0) -> Pointing:
-        """Return the pointing of one dither of a detector Dataset (position along ``dither``, from 0)."""
-        names = ("ra_ref", "dec_ref", "roll_ref", "v2_ref", "v3_ref")
-        missing = [name for name in names if name not in ds.coords]
+        """Return the pointing of one dither of a detector Dataset (position along ``dither``, from 0).
+
+        Raises
+        ------
+        MrsxrError
+            Naming the exposure and the keywords where the pointing is not known.
+        """
+        missing = [name for name in POINTING if name not in ds.coords]
         if missing:
             raise MrsxrError(f"the Dataset has no coordinate {', '.join(missing)}: no pointing is known")
-        ra, dec, roll, v2, v3 = (float(ds[name].values[dither_index]) for name in names)
+        values = {name: float(ds[name].values[dither_index]) for name in POINTING}
+        missing = [name.upper() for name, value in values.items() if not np.isfinite(value)]
+        if missing:
+            exposure = ds["exposure"].values[dither_index] if "exposure" in ds.coords else f"dither {dither_index}"
+            raise MrsxrError(
+                f"{exposure}: {', '.join(missing)} missing from the header, so that its place on the "
+                "sky is not known; take a file with a pointing (jwst: set_telescope_pointing)"
+            )
+        ra, dec, roll, v2, v3 = values.values()
         scale = float(ds["va_scale"].values[dither_index]) if "va_scale" in ds.coords else 1.0
         return cls(ra, dec, roll, v2, v3, scale if np.isfinite(scale) else 1.0)
+
+    @staticmethod
+    def known(ds: xr.Dataset, dither_index: int = 0) -> bool:
+        """Return whether every keyword of the pointing of a dither is known."""
+        return all(name in ds.coords and np.isfinite(ds[name].values[dither_index]) for name in POINTING)
 
     @cached_property
     def matrix(self) -> np.ndarray:
@@ -62,6 +82,26 @@ class Pointing:
         v2, v3 = self.v2_ref * ARCSEC, self.v3_ref * ARCSEC
         ra, dec, roll = np.radians([self.ra_ref, self.dec_ref, self.roll_ref])
         return _rz(ra) @ _ry(-dec) @ _rx(-roll) @ _ry(v3) @ _rz(-v2)
+
+    def moved(self, start: tuple[float, float], end: tuple[float, float]) -> Pointing:
+        """Return the pointing after the sky is turned so that ``start`` falls on ``end``, north staying north.
+
+        Parameters
+        ----------
+        start, end : (float, float)
+            Right ascension and declination [deg].
+
+        Returns
+        -------
+        Pointing
+            What lay x to the west and y to the north of ``start`` lies as far from ``end``.
+        """
+        turn = tangent_frame(*end).T @ tangent_frame(*start)
+        reference = turn @ self.matrix @ _rz(self.v2_ref * ARCSEC) @ _ry(-self.v3_ref * ARCSEC)
+        ra = np.degrees(np.arctan2(reference[1, 0], reference[0, 0]))
+        dec = np.degrees(np.arctan2(reference[2, 0], np.hypot(reference[0, 0], reference[1, 0])))
+        roll = np.degrees(np.arctan2(-reference[2, 1], reference[2, 2]))
+        return replace(self, ra_ref=float(wrap(ra)), dec_ref=float(dec), roll_ref=float(wrap(roll)))
 
     @property
     def reference(self) -> np.ndarray:

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from astropy.io import fits
 
 from mrsxr import mrs
 from mrsxr._version import __version__
+from mrsxr.geometry.footprint import s_region
+from mrsxr.geometry.sky import Pointing
 from mrsxr.step import read_history
 
 from ._meta import plain, same
@@ -23,9 +26,10 @@ STEP_KEYWORDS = {
     "dq_init": "S_DQINIT", "mask": "S_DQINIT", "saturation": "S_SATURA", "ipc": "S_IPC", "emi": "S_MIREMI",
     "emicorr": "S_MIREMI", "reset": "S_RESET", "firstframe": "S_FRSTFR", "lastframe": "S_LASTFR",
     "flag_first_frame": "S_FRSTFR", "flag_last_frame": "S_LASTFR", "linearity": "S_LINEAR", "rscd": "S_RSCD",
-    "dark": "S_DARK", "dark_current": "S_DARK", "refpix": "S_REFPIX", "jump": "S_JUMP", "ramp_fit": "S_RAMP",
+    "dark": "S_DARK", "dark_current": "S_DARK", "refpix": "S_REFPIX", "charge_migration": "S_CHGMIG",
+    "jump": "S_JUMP", "flag_jumps_likelihood": "S_JUMP", "ramp_fit": "S_RAMP", "persistence": "S_PERSIS",
     "gain_scale": "S_GANSCL", "group_scale": "S_GRPSCL", "clean_flicker_noise": "S_CLNFNS",
-    "assign_wcs": "S_WCS", "badpix_selfcal": "S_BPXSLF", "background": "S_BKDSUB",
+    "assign_wcs": "S_WCS", "assign_mtwcs": "S_MTWCS", "badpix_selfcal": "S_BPXSLF", "background": "S_BKDSUB",
     "master_background": "S_MSBSUB", "subtract_master_background": "S_MSBSUB", "straylight": "S_STRAY",
     "flat": "S_FLAT", "flat_field": "S_FLAT", "fringe": "S_FRINGE", "residual_fringe": "S_RESFRI",
     "photom": "S_PHOTOM", "outlier_detection": "S_OUTLIR", "pixel_replace": "S_PXREPL", "srctype": "S_SRCTYP",
@@ -39,10 +43,11 @@ REFERENCE_KEYWORDS = {
     "emicorr": "R_MIREMI", "flat": "R_FLAT", "fringe": "R_FRINGE", "fringefreq": "R_FRIFRQ",
     "photom": "R_PHOTOM", "area": "R_AREA", "distortion": "R_DISTOR", "specwcs": "R_SPCWCS",
     "regions": "R_REGION", "wavelengthrange": "R_WAVRAN", "cubepar": "R_CUBPAR", "extract1d": "R_EXTR1D",
-    "apcorr": "R_APCORR", "mrsxartcorr": "R_MRSXAR", "mrsptcorr": "R_MRSPT",
+    "apcorr": "R_APCORR", "mrsxartcorr": "R_MRSXAR", "mrsptcorr": "R_MRSPT", "persat": "R_PERSAT",
+    "trapdensity": "R_TRPDEN", "trappars": "R_TRPPAR",
 }  # fmt: skip
 MODELS = {
-    "ramp": "RampModel", "rate": "ImageModel", "rateints": "CubeModel", "cal": "IFUImageModel",
+    "ramp": "RampModel", "rate": "IFUImageModel", "rateints": "CubeModel", "cal": "IFUImageModel",
     "cube": "IFUCubeModel", "spectrum": "MRSMultiSpecModel",
 }  # fmt: skip
 #: Keyword of each dither coordinate and the HDU where it belongs.
@@ -52,6 +57,13 @@ DITHER_KEYWORDS = {
     "roll_ref": ("ROLL_REF", "SCI"), "v2_ref": ("V2_REF", "SCI"), "v3_ref": ("V3_REF", "SCI"),
     "va_scale": ("VA_SCALE", "SCI"), "velosys": ("VELOSYS", "SCI"),
 }  # fmt: skip
+#: Keyword of attrs that steps leave, and the HDU where it belongs.
+ATTR_KEYWORDS = {
+    "source_type": ("SRCTYPE", "SCI"), "rscd_skip_int1": ("INT1SKIP", "PRIMARY"),
+    "rscd_skip_int2": ("INT2SKIP", "PRIMARY"), "photmjsr": ("PHOTMJSR", "SCI"), "pixar_sr": ("PIXAR_SR", "SCI"),
+    "pixar_a2": ("PIXAR_A2", "SCI"), "crds_context": ("CRDS_CTX", "PRIMARY"),
+}  # fmt: skip
+MJSR_TO_UJA2 = 1e12 / (180.0 / math.pi * 3600.0) ** 2  # MJy/sr in uJy/arcsec2
 _CRDS_NAME = re.compile(r"jwst_miri_[a-z0-9-]+_\d{4,}\.(fits|asdf)")
 
 
@@ -102,7 +114,23 @@ def exposure_keywords(ds: xr.Dataset, filename: str) -> Keywords:
     for name, (key, where) in DITHER_KEYWORDS.items():
         if name in ds.coords:
             keywords.set(key, float(ds[name].values[0]), where)
+    for name, (key, where) in ATTR_KEYWORDS.items():
+        keywords.set(key, attrs.get(name), where)
+    if "photmjsr" in attrs:
+        keywords.set("PHOTUJA2", float(attrs["photmjsr"]) * MJSR_TO_UJA2, "SCI")
+    if level in ("rate", "cal"):
+        _sky(keywords, ds)
     return keywords
+
+
+def _sky(keywords: Keywords, ds: xr.Dataset) -> None:
+    """Set what assign_wcs of jwst sets: axis of dispersion, frame of the wavelengths and, with a pointing, S_REGION."""
+    if not {"slice", "alpha", "alpha_coefficients", "v2_coefficients"} <= set(ds.variables):
+        return
+    keywords.set("DISPAXIS", 2, "SCI")
+    keywords.set("SPECSYS", "BARYCENT", "SCI")
+    if Pointing.known(ds) and bool((ds["slice"].values > 0).any()):
+        keywords.set("S_REGION", s_region(ds), "SCI")
 
 
 def product_keywords(ds: xr.Dataset, filename: str, bands: list[str]) -> Keywords:
@@ -130,6 +158,7 @@ def _common(keywords: Keywords, ds: xr.Dataset, filename: str) -> None:
     for key, value in (("TELESCOP", "JWST"), ("INSTRUME", "MIRI"), ("EXP_TYPE", "MIR_MRS")):
         keywords.set(key, value, default=True)
     keywords.set("FILENAME", filename)
+    keywords.set("DATE", datetime.now(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00"))
     keywords.set("DATAMODL", MODELS[attrs["level"]])
     keywords.set("PROGRAM", attrs.get("program") or None, default=True)
     keywords.set("TARGNAME", attrs.get("target") or None, default=True)

@@ -17,7 +17,7 @@ from astropy.io import fits
 from mrsxr.errors import MrsxrError, SchemaError
 from mrsxr.schema import DITHER_COORDS, REQUIRED_ATTRS
 
-from . import _meta, _slicer
+from . import _gwcs, _meta, _slicer
 from ._keywords import exposure_keywords, fill_header
 
 #: Image extensions of the detector levels: variable, EXTNAME.
@@ -95,7 +95,8 @@ def exposure_file(ds: xr.Dataset, index: int, filename: str) -> fits.HDUList:
     Returns
     -------
     HDUList
-        PRIMARY, SCI, ERR (square root of the summed variances), the other planes, and MRSXR.
+        PRIMARY, SCI, ERR (square root of the summed variances), the other planes, MRSXR, and ASDF with the gWCS
+        where the coordinates are assigned (:mod:`mrsxr.io._gwcs`).
     """
     level = ds.attrs["level"]
     one = ds.isel(dither=[index]).compute()
@@ -126,7 +127,7 @@ def exposure_file(ds: xr.Dataset, index: int, filename: str) -> fits.HDUList:
         held |= in_tables
         meta |= {"slicer": sorted(in_tables), "slicer_digest": digest}
     more, meta["extras"], meta["small"] = extra_images(one, held)
-    return fits.HDUList([*hdus, *more, _meta.table(meta, vectors)])
+    return fits.HDUList([*hdus, *more, _meta.table(meta, vectors), _gwcs.extension(one)])
 
 
 def extra_images(ds: xr.Dataset, held: Iterable[str]) -> tuple[list[fits.ImageHDU], dict, dict]:
@@ -203,8 +204,10 @@ def _bunit(level: str, name: str) -> str | None:
 
 
 def _error(ds: xr.Dataset, level: str) -> np.ndarray | None:
-    names = [name for name in ("var_poisson", "var_read", "var_flat") if name in ds.variables]
-    if level == "ramp" or not names:
+    if level == "ramp":
+        return None
+    names = [name for name in ds.data_vars if str(name).startswith("var_") and ds[name].dims == ds["dq"].dims]
+    if not names:
         return None
     total = sum(ds[name].values[0] for name in names)
     with np.errstate(invalid="ignore"):

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import xarray as xr
 
-from mrsxr import cal, cube, spectrum, tree
-from mrsxr.errors import MrsxrError, MrsxrWarning, ReferenceFileError
+from mrsxr import cube, spectrum, tree
+from mrsxr.errors import MrsxrError, MrsxrWarning
 from mrsxr.mrs import BANDS, bands_of_setting
 from mrsxr.references import References
 from mrsxr.step import read_history
 
+from .cal_chain import calibrate
 from .config import CalConfig, CubeConfig, RateConfig, SpectrumConfig
 from .optional import optional
 from .rate_chain import correct_ramps, fit_slopes
@@ -68,39 +70,35 @@ def make_rate_and_ints(
     return first, second
 
 
-def make_cal(data: Data, refs: References, config: CalConfig | None = None) -> Any:
-    """Turn slopes into surface brightness on the detector: assign_wcs, flat_field, fringe, photom.
+def make_cal(
+    data: Data, refs: References, config: CalConfig | None = None, *, background: xr.Dataset | None = None
+) -> Any:
+    """Turn slopes into surface brightness on the detector: all steps of stage 2, from assign_wcs to residual_fringe.
 
     Parameters
     ----------
     data : Dataset of level "rate", or DataTree of such
     refs : References
     config : CalConfig, optional
+    background : Dataset of level "rate", optional
+        Background exposures of the same setting, for ``config.background`` and ``config.badpix_selfcal``. In a tree
+        those of ``/background`` are taken.
 
     Returns
     -------
     Dataset or DataTree of level "cal", lazy but for its coordinates
     """
-    return _over_bands(_make_cal, data, refs=refs, config=config or CalConfig())
-
-
-def _make_cal(ds: xr.Dataset, *, refs: References, config: CalConfig) -> xr.Dataset:
-    ds = locate(ds, refs)
-    if config.flat:
-        ds = cal.divide_flat(ds, flat=refs.get("flat", ds))
-    if config.fringe:
-        ds = cal.divide_fringe_flat(ds, fringe=refs.get("fringe", ds))
-    return cal.calibrate_flux(ds, photom=refs.get("photom", ds), apply_time_correction=config.apply_time_correction)
-
-
-def locate(ds: xr.Dataset, refs: References) -> xr.Dataset:
-    """Run assign_wcs; the slice mask is derived from the distortion where there is no regions file."""
-    try:
-        regions = refs.get("regions", ds)
-    except ReferenceFileError as error:
-        warnings.warn(f"{error}; the slice mask is derived from the distortion", MrsxrWarning, stacklevel=2)
-        regions = None
-    return cal.assign_wcs(ds, distortion=refs.get("distortion", ds), specwcs=refs.get("specwcs", ds), regions=regions)
+    config = config or CalConfig()
+    if isinstance(data, xr.Dataset):
+        return calibrate(data, refs, config, background)
+    leaves = dict(tree.leaves(data))
+    found = {}
+    for path, ds in leaves.items():
+        of_background = path.startswith("/background")
+        here = replace(config, background="none") if of_background else config
+        others = None if of_background else leaves.get(f"/background/{path.rpartition('/')[2]}")
+        found[path] = calibrate(ds, refs, here, others)
+    return tree.build(found, **tree.attrs_of(data))
 
 
 def make_cubes(

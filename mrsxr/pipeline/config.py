@@ -82,11 +82,42 @@ class RateConfig:
 
 @dataclass(frozen=True)
 class CalConfig:
-    """Parameters of rate -> cal."""
+    """Parameters of rate -> cal; by default the algorithms and values of jwst 3.0.0.
 
+    * ``order``: "jwst" (stray light before the flat) or "paper" (flat, stray light, fringe)
+    * ``badpix_selfcal``: "none", "fraction" (jwst's) or "significance"
+    * ``background``: what is done with background exposures: "master" (their spectrum, subtracted before the cubes),
+      "mean" (jwst's clipped mean, pixel by pixel), "weighted" (by inverse variance, with its errors) or "none"
+    * ``straylight``: "kernel" (jwst's), "fitted" or "none"
+    * ``clean_showers``: "none", "smooth" (jwst's) or "gated"
+    * ``residual_fringe`` on the detector: "none", "columns" (jwst's) or "slices"
+    * ``propagate_errors`` carries the errors of the fringe flat and of the flux conversion as variances of their own
+    * ``source_type``: "POINT" or "EXTENDED" in place of what the headers say
+    """
+
+    order: str = "jwst"
+    badpix_selfcal: str = "none"
+    flagfrac_lower: float = 0.001
+    flagfrac_upper: float = 0.001
+    background: str = "master"
+    straylight: str = "kernel"
+    clean_showers: str = "none"
     flat: bool = True
     fringe: bool = True
     apply_time_correction: bool = True
+    propagate_errors: bool = False
+    residual_fringe: str = "none"
+    source_type: str | None = None
+
+    @classmethod
+    def baseline(cls) -> CalConfig:
+        """Return jwst's algorithms with the defaults of jwst 3.0.0."""
+        return cls()
+
+    @classmethod
+    def optimal(cls) -> CalConfig:
+        """Return the better algorithm of every step that has one."""
+        return cls(straylight="fitted", propagate_errors=True, residual_fringe="slices")
 
 
 @dataclass(frozen=True)
@@ -131,7 +162,7 @@ class Config:
         """Return the parameters of a mode, "baseline" or "optimal"."""
         if mode not in MODES:
             raise MrsxrError(f"mode is '{mode}'; expected one of {', '.join(MODES)}")
-        return cls(rate=getattr(RateConfig, mode)())
+        return cls(rate=getattr(RateConfig, mode)(), cal=getattr(CalConfig, mode)())
 
 
 def load_config(path: str | Path, mode: str | None = None) -> Config:

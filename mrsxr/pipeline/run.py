@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +19,8 @@ from mrsxr.io import FileInfo, find_files, load_dataset, open_exposures, save
 from mrsxr.mrs import BANDS, bands_of_setting, setting_of_band
 from mrsxr.references import References
 
-from .chains import locate, make_cal, make_cube, make_rate, make_rate_and_ints, make_spectrum, stitch
+from .cal_chain import PIXEL_BACKGROUNDS, locate
+from .chains import make_cal, make_cube, make_rate, make_rate_and_ints, make_spectrum, stitch
 from .config import Config
 
 log = logging.getLogger(__name__)
@@ -196,12 +197,12 @@ def _best_files(files: Sequence[FileInfo]) -> list[FileInfo]:
 
 
 def _from_exposures(job: _Job, exposures: list[FileInfo], wanted: tuple[str, ...], to: str) -> None:
-    calibrated = job.each("calibrate", exposures, lambda e: e.path.name, lambda e: _calibrate(job, e, to))
+    calibrated = _calibrate_all(job, exposures, to)
     if to in ("rate", "cal"):
         return
     groups: dict[tuple[str, str], list[Path]] = {}
-    for role, setting, path in calibrated:
-        groups.setdefault((role, setting), []).append(path)
+    for one in calibrated:
+        groups.setdefault((one.role, one.setting), []).append(one.path)
     pieces = {
         role: [
             (role, band, paths)
@@ -210,6 +211,8 @@ def _from_exposures(job: _Job, exposures: list[FileInfo], wanted: tuple[str, ...
         ]
         for role in ("background", "science")
     }  # fmt: skip
+    if job.config.cal.background != "master":
+        pieces["background"] = []
     levels = job.each("background", pieces["background"], lambda p: p[1], lambda p: _background(job, p))
     background = {str(s.attrs["band"]): s for s in levels}
     spectra = job.each("cube", pieces["science"], lambda p: p[1], lambda p: _reduce_band(job, p, background, to))
@@ -217,9 +220,35 @@ def _from_exposures(job: _Job, exposures: list[FileInfo], wanted: tuple[str, ...
         _finish(job, spectra)
 
 
-def _calibrate(job: _Job, info: FileInfo, to: str) -> tuple[str, str, Path]:
-    """Take one exposure to rate and cal; return (role, setting, path of the last product)."""
+def _calibrate_all(job: _Job, exposures: list[FileInfo], to: str) -> list[_Done]:
+    """Take all exposures to cal; those of the background first, where the others need their slopes."""
+    stages = [exposures]
+    if job.config.cal.background in PIXEL_BACKGROUNDS or job.config.cal.badpix_selfcal != "none":
+        stages = [[e for e in exposures if (e.role == "background") == first] for first in (True, False)]
+    done: list[_Done] = []
+    for some in stages:
+        slopes: dict[str, list[Path]] = {}
+        for one in done:
+            if one.role == "background" and one.rate is not None:
+                slopes.setdefault(one.setting, []).append(one.rate)
+        done += job.each("calibrate", some, lambda e: e.path.name, lambda e, s=slopes: _calibrate(job, e, to, s))
+    return done
+
+
+@dataclass(frozen=True)
+class _Done:
+    """One calibrated exposure: its files."""
+
+    role: str
+    setting: str
+    path: Path
+    rate: Path | None
+
+
+def _calibrate(job: _Job, info: FileInfo, to: str, slopes: dict[str, list[Path]]) -> _Done:
+    """Take one exposure to rate and cal; ``slopes`` are the rate files of the background by setting."""
     stage, path = READY[info.product], info.path
+    rate = path if stage == 1 else None
     ds = open_exposures(path)
     if stage == 0:
         if job.config.rate.save_rateints:
@@ -228,13 +257,19 @@ def _calibrate(job: _Job, info: FileInfo, to: str) -> tuple[str, str, Path]:
             job.result.add("rateints", save(integrations, job.folder(info.role, 1)))
         else:
             ds = make_rate(ds, job.references(), job.config.rate).compute()
-        path = save(ds, job.folder(info.role, 1))[0]
+        path = rate = save(ds, job.folder(info.role, 1))[0]
         job.result.add("rate", [path])
     if stage <= 1 and to != "rate":
-        ds = make_cal(ds, job.references(), job.config.cal).compute()
+        config = job.config.cal
+        background = None
+        if info.role == "background":
+            config = replace(config, background="none")
+        elif info.node in slopes:
+            background = open_exposures(slopes[info.node])
+        ds = make_cal(ds, job.references(), config, background=background).compute()
         path = save(ds, job.folder(info.role, 2))[0]
         job.result.add("cal", [path])
-    return info.role, info.node, path
+    return _Done(info.role, info.node, path, rate)
 
 
 def _open_cal(job: _Job, paths: list[Path]) -> xr.Dataset:

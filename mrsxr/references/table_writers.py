@@ -25,6 +25,9 @@ from .tables import (
 )
 
 Header = Mapping[str, Any]
+#: EMSM weighting of the cubes per channel: spatial [arcsec] and spectral [um] radius, scale radius [arcsec]. About 2.3
+#: spaxels and 2 planes; made up, for simulated files.
+EMSM_DEFAULTS = {1: (0.30, 0.0016, 0.09), 2: (0.38, 0.0026, 0.12), 3: (0.46, 0.005, 0.14), 4: (0.8, 0.012, 0.25)}
 #: MSM weighting of the cubes per channel: spatial and spectral radius, power, softening (miri3d).
 MSM_DEFAULTS = {1: (0.1, 0.001, 2.0, 0.01), 2: (0.15, 0.002, 2.0, 0.01), 3: (0.2, 0.003, 2.0, 0.01),
                 4: (0.4, 0.006, 2.0, 0.01)}  # fmt: skip

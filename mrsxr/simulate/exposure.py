@@ -33,7 +33,8 @@ class Effects:
     group to group, ``emi`` amplitude [DN] of the 10 Hz interference, ``showers`` per exposure, ``new_hot_pixels`` that
     the mask does not know, ``point_fringe`` [rad] by which the fringes of point sources are shifted against the
     fringe flat (their contrast rises by half of it), ``background_scatter`` relative rms of the background level
-    between exposures. ``straylight`` adds the cross artifact, ``leak`` the second-order light in band 3A.
+    between exposures. ``straylight`` adds the cross artifact, ``leak`` the second-order light in band 3A,
+    ``slice_shift`` the dimming and the shift in wavelength of point sources off the middle of a slice.
     """
 
     photon_noise: bool = True
@@ -55,6 +56,7 @@ class Effects:
     leak: bool = False
     point_fringe: float = 0.0
     background_scatter: float = 0.0
+    slice_shift: bool = False
 
     @classmethod
     def none(cls) -> Effects:
@@ -132,7 +134,9 @@ def observe(scene: Scene, aim: Aim, instrument: Instrument, effects: Effects) ->
     brightness = np.full(mrs.DETECTOR_SHAPE, np.nan)
     rate = np.zeros(mrs.DETECTOR_SHAPE)
     for pixels in instrument.pixels.values():
-        parts: Parts = render(scene, aim, instrument.geometry, pixels, leak=effects.leak)
+        parts: Parts = render(
+            scene, aim, instrument.geometry, pixels, leak=effects.leak, slice_shift=effects.slice_shift
+        )
         here = pixels.y, pixels.x
         fringe = instrument.maps.fringe[here]
         shifted = fringe

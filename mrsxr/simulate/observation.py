@@ -201,7 +201,8 @@ def _write_references(made, instrument: Instrument, effects, readpatt, n_integra
             folder, instrument.detector, readpatt, n_integrations, n_groups, mrs.FRAME_TIME[readpatt]
         )
     if setting == settings[0]:
-        made.references += write_common_references(folder, instrument.geometry, (effects.emi, 10.039216, 0.0))
+        emi = (effects.emi, 10.039216, 0.0)
+        made.references += write_common_references(folder, instrument.geometry, emi, effects.slice_shift)
 
 
 def _aim(visit: Visit) -> Aim:

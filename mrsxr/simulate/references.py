@@ -13,6 +13,7 @@ from mrsxr.references import table_writers, writers
 
 from .detector_model import FRINGE_PERIOD, DetectorMaps, SettingMaps
 from .instrument import Geometry
+from .point_slices import point_tables
 from .render import leak_fraction
 from .scene import encircled_energy
 
@@ -114,10 +115,13 @@ def write_setting_references(
     return paths
 
 
-def write_common_references(folder: Path, geometry: Geometry, emi: tuple[float, float, float]) -> list[Path]:
+def write_common_references(
+    folder: Path, geometry: Geometry, emi: tuple[float, float, float], slice_shift: bool = False
+) -> list[Path]:
     """Write the files that serve every exposure: wavelengthrange, cubepar, extract1d, apcorr and the tables.
 
-    ``emi`` is (amplitude [DN], frequency [Hz], phase) of the interference, whose waveform emicorr holds.
+    ``emi`` is (amplitude [DN], frequency [Hz], phase) of the interference, whose waveform emicorr holds; with
+    ``slice_shift`` mrsptcorr holds the tables of sources off the middle of a slice.
     """
     header = {"useafter": USEAFTER}
     wave = np.round(np.arange(4.80, 29.001, 0.05), 4)
@@ -133,7 +137,10 @@ def write_common_references(folder: Path, geometry: Geometry, emi: tuple[float, 
     leak_wave = np.arange(11.4, 13.6, 0.01)
     return [
         geometry_files.write_wavelengthrange(folder / "mrs_wavelengthrange.asdf", geometry.wavelengthrange),
-        table_writers.write_cubepar(folder / "mrs_cubepar.fits", limits, header),
+        table_writers.write_cubepar(
+            folder / "mrs_cubepar.fits", limits, header,
+            emsm={band: table_writers.EMSM_DEFAULTS[int(band[0])] for band in mrs.BANDS},
+        ),
         table_writers.write_extract1d(folder / "mrs_extract1d.asdf", wave, radius, inner, outer, header),
         table_writers.write_apcorr(
             folder / "mrs_apcorr.asdf", wave, factors[:, None] * radius, correction, header
@@ -142,7 +149,8 @@ def write_common_references(folder: Path, geometry: Geometry, emi: tuple[float, 
         table_writers.write_mrsptcorr(
             folder / "mrs_mrsptcorr.fits",
             {"LEAKCOR": {"WAVELENGTH": leak_wave, "FRAC_LEAK": leak_fraction(leak_wave),
-                         "ERR_LEAK": 0.03 * leak_fraction(leak_wave)}}, header,
+                         "ERR_LEAK": 0.03 * leak_fraction(leak_wave)}} | (point_tables() if slice_shift else {}),
+            header,
         ),
         table_writers.write_emicorr(
             folder / "miri_emicorr.asdf", {"Hz10": (emi[1], waveform)}, {"FULL_FAST": case}, header

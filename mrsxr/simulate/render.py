@@ -10,6 +10,7 @@ from scipy.ndimage import map_coordinates
 from mrsxr import mrs
 
 from .instrument import Footprints, Geometry
+from .point_slices import slice_effects
 from .pointing import Aim, sky_to_slicer
 from .scene import (
     C_KM_S,
@@ -36,7 +37,9 @@ class Parts:
     extended: np.ndarray
 
 
-def render(scene: Scene, aim: Aim, geometry: Geometry, pixels: Footprints, *, leak: bool = False) -> Parts:
+def render(
+    scene: Scene, aim: Aim, geometry: Geometry, pixels: Footprints, *, leak: bool = False, slice_shift: bool = False
+) -> Parts:
     """Return the surface brightness of a scene on the pixels of one band.
 
     Parameters
@@ -49,6 +52,8 @@ def render(scene: Scene, aim: Aim, geometry: Geometry, pixels: Footprints, *, le
         Of one band.
     leak : bool
         Add to band 3A the second-order light of half the wavelength.
+    slice_shift : bool
+        Dim point sources and move them in wavelength as their place across each slice asks for.
 
     Returns
     -------
@@ -60,10 +65,14 @@ def render(scene: Scene, aim: Aim, geometry: Geometry, pixels: Footprints, *, le
     low, high = pixels.wavelength_low / stretch, pixels.wavelength_high / stretch
     point = np.zeros(pixels.y.size)
     for source in scene.points:
-        flux = source.spectrum(low, high)
+        first, last, share = low, high, 1.0
+        if slice_shift:
+            moved, share = _in_slices(source, aim, geometry, pixels)
+            first, last = low - moved / stretch, high - moved / stretch
+        flux = source.spectrum(first, last)
         if leak and pixels.band == "3A":
-            flux = flux + leak_fraction(pixels.wavelength) * source.spectrum(low / 2, high / 2)
-        point += flux * point_shape(source, aim, geometry, pixels)
+            flux = flux + leak_fraction(pixels.wavelength) * source.spectrum(first / 2, last / 2)
+        point += flux * share * point_shape(source, aim, geometry, pixels)
     extended = np.array(scene.background(0.5 * (low + high)), dtype=float)
     if leak and pixels.band == "3A":
         extended += leak_fraction(pixels.wavelength) * scene.background(0.25 * (low + high))
@@ -93,6 +102,12 @@ def point_shape(source: PointSource, aim: Aim, geometry: Geometry, pixels: Footp
         a * pixels.alpha_low, a * pixels.alpha_high, b * pixels.beta, b * pixels.width, pixels.wavelength, a * alpha,
         b * beta, PSF_SIGMAS, PSF_WEIGHTS, _FWHM_SLOPE, _FWHM_OFFSET,
     )  # fmt: skip
+
+
+def _in_slices(source: PointSource, aim: Aim, geometry: Geometry, pixels: Footprints):
+    """Return shift [um] and transmission of a source in every pixel, from where it lies across the slice."""
+    _, beta, _ = _slicer_near(source.ra, source.dec, aim, pixels.band, geometry.distortion)
+    return slice_effects((beta - pixels.beta) / pixels.width, pixels.wavelength, pixels.band)
 
 
 def _slicer_near(ra: float, dec: float, aim: Aim, band: str, distortion) -> tuple[float, float, np.ndarray]:

@@ -11,11 +11,14 @@ from astropy.io import fits
 from helpers import assert_step, detector_attrs, dither_coords, no_compute
 
 from mrsxr import dq, schema
-from mrsxr.cube import build_cube, footprint
-from mrsxr.cube.cube_build import torn_planes
+from mrsxr.cube import build_cube
+from mrsxr.cube._blocks import torn_planes
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.geometry.detector import detector_to_slicer, slicer_grid
+from mrsxr.geometry.footprint import slice_ranges
+from mrsxr.geometry.footprint import slice_ranges
 from mrsxr.geometry.grid import CubeGrid
+from mrsxr.geometry.pixels import slice_edges
 from mrsxr.geometry.sky import Pointing, slicer_to_sky
 from mrsxr.references.distortion import read_distortion, read_specwcs
 
@@ -267,8 +270,8 @@ def test_pixels_past_the_wavelength_limits_stay_out():
 def test_edges_of_slices_follow_the_sky_transform():
     ds = make_cal(1)
     pointing, grid = Pointing.of(ds, 0), CubeGrid.of(build(ds))
-    ranges = footprint.slice_ranges(ds, np.ones(N_X, bool))
-    edges, middle, half = footprint.slice_edges(ds, ranges, "1A", pointing, grid)
+    ranges = slice_ranges(ds, np.ones(N_X, bool))
+    edges, middle, half = slice_edges(ds, ranges, "1A", pointing, grid)
     alpha = np.linspace(-1.9, 1.9, 23)
     for s in range(N_SLICES):
         for e, side in enumerate((-0.5, 0.5)):

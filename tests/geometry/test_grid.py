@@ -11,12 +11,10 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from hypothesis import given
 from hypothesis import strategies as st
-from made_instrument import made_model, made_slice_map, real_labels, real_model
 
 from mrsxr.errors import MrsxrError
-from mrsxr.geometry import grid, sky
+from mrsxr.geometry import grid
 from mrsxr.geometry.grid import CubeGrid, make_grid
-from mrsxr.geometry.sky import Pointing
 
 CENTRES = st.tuples(
     st.one_of(st.floats(0, 359.99), st.sampled_from([0.0, 1e-5, 359.99999])),
@@ -166,44 +164,6 @@ def test_nearest_pixel(crval, angle, i, j):
         grid.nearest_pixel(ds, outside)
 
 
-@given(ra=st.sampled_from([0.0, 359.9999, 120.0]), dec=st.floats(-80, 80), roll=st.floats(0, 360))
-def test_footprint_of_the_made_instrument(ra, dec, roll):
-    model, labels = made_model(), made_slice_map()
-    pointing = Pointing(ra, dec, roll, -503.3, -318.9, 1.00002)
-    corner_ra, corner_dec = grid.band_footprint(model, labels, "1A", pointing)
-    assert corner_ra.shape == corner_dec.shape == (4,)
-    lit = labels // 100 == 1
-    from mrsxr.geometry.detector import slicer_grid
-
-    alpha, beta, _ = slicer_grid(model, labels)
-    every = sky.slicer_to_sky(alpha[lit], beta[lit], "1A", model, pointing)
-    near = (every[0] - ra + 180) % 360
-    corner = (corner_ra - ra + 180) % 360
-    np.testing.assert_allclose([corner.min(), corner.max()], [near.min(), near.max()], atol=1e-12)
-    assert (corner_dec.min(), corner_dec.max()) == (every[1].min(), every[1].max())
-    # the box of the whole exposure holds both bands
-    box_ra, box_dec = grid.band_footprint(model, labels, "2A", pointing)
-    box = (box_ra - ra + 180) % 360
-    assert box.min() <= corner.min() + 1e-9
-    assert box.max() >= corner.max() - 1e-9
-    assert box_dec.min() <= corner_dec.min()
-    assert box_dec.max() >= corner_dec.max()
-    angle = grid.slicer_angle("1A", model, pointing)
-    g = make_grid(corner_ra, corner_dec, (5.0, 5.1), 0.13, 0.001, position_angle=angle)
-    x, y = g.sky_to_offsets(*sky.slicer_to_sky([0.0, 2.0], [0.0, 0.0], "1A", model, pointing))
-    # the formula of jwst takes dRA, dDec for plane coordinates: right to a small fraction of a spaxel
-    assert abs(y[1] - y[0]) < 1e-3
-    assert abs(abs(x[1] - x[0]) - 2.0) < 0.03
-
-
-def test_footprint_errors():
-    pointing = Pointing(1.0, 2.0, 3.0, -503.3, -318.9)
-    with pytest.raises(MrsxrError, match="no footprint"):
-        grid.band_footprint(made_model(), np.zeros((5, 1032), int), "1A", pointing)
-    with pytest.raises(MrsxrError, match="no MRS band"):
-        grid.band_footprint(made_model(), made_slice_map(), "5A", pointing)
-
-
 @pytest.mark.shared
 def test_planes_of_real_products(shared_data):
     with open(shared_data / "cubepar" / "cubepar_flight_values.csv") as file:
@@ -241,55 +201,3 @@ def test_real_rotated_header(shared_data, band):
         assert mine[key] == pytest.approx(header[key], rel=1e-12)
     assert (mine["CRVAL1"] - header["CRVAL1"]) % 360 == pytest.approx(0, abs=1e-10)
     assert mine["PIXAR_SR"] == pytest.approx(header["PIXAR_SR"], rel=1e-5)
-
-
-@pytest.mark.shared
-def test_real_footprint_has_the_size_of_real_products(shared_data):
-    model, labels = real_model(shared_data, "34A"), real_labels(shared_data, "34A")
-    header = fits.getheader(shared_data / "s3d_ngc7469" / "NGC7469_ch4-short_s3d.fits.gz", "SCI")
-    pointing = Pointing(345.8151, 8.8741, 110.0, -503.3, -318.9)
-    corners = grid.band_footprint(model, labels, "4A", pointing, whole_exposure=False)
-    angle = grid.slicer_angle("4A", model, pointing)
-    g = make_grid(*corners, (17.70, 20.95), 0.35, 0.006, position_angle=angle)
-    assert g.nz == header["NAXIS3"]
-    # one exposure; four dithers, half an arcsec each way, add one or two spaxels a side
-    assert header["NAXIS1"] - 6 <= g.nx <= header["NAXIS1"]
-    assert header["NAXIS2"] - 6 <= g.ny <= header["NAXIS2"]
-
-
-#: jwst 3.0.0 with the FLT-9 files and the CDP-8b masks, for this pointing: find_corners_miri, S_REGION and the
-#: grid of set_geometry over S_REGION (spaxel, crval, naxis1 and naxis2; north up, then along alpha), then the angle.
-JWST_POINTING = Pointing(359.99995, 33.97, 110.3, -503.654, -318.742, 1.0000613)
-JWST_CORNERS = {
-    "1A": ([359.99907654884737, 0.0006642103876970396, 0.00012441563467291417, 359.99962167059806],
-           [33.96974577201184, 33.97009972604194, 33.969282868353545, 33.970570706775355]),
-    "3A": ([359.9986305658918, 0.001280113576228814, 0.00020278342827850793, 359.99953268598284],
-           [33.9697683404374, 33.97045457626834, 33.96896505907082, 33.971154929278335]),
-}  # fmt: skip
-JWST_REGION = {
-    "1A": ([359.998807096, 0.000780128, 0.000780128, 359.998807096],
-           [33.969175354, 33.969175354, 33.970763908, 33.970763908]),
-    "3A": ([359.998015423, 0.001280114, 0.001280114, 359.998015423],
-           [33.968513031, 33.968513031, 33.971242911, 33.971242911]),
-}  # fmt: skip
-JWST_GRID = {
-    "1A": (0.13, (359.999793612, 33.969969631), (49, 47), (65, 65), -61.275996935056014),
-    "3A": (0.35, (359.99964776850004, 33.969877971), (31, 33), (41, 41), -62.153067846304054),
-}
-
-
-@pytest.mark.shared
-@pytest.mark.parametrize("band", ["1A", "3A"])
-def test_footprint_and_grid_equal_jwst(shared_data, band):
-    setting = "12A" if band == "1A" else "34A"
-    model, labels = real_model(shared_data, setting), real_labels(shared_data, setting)
-    corners = grid.band_footprint(model, labels, band, JWST_POINTING)
-    np.testing.assert_allclose(corners, JWST_CORNERS[band], rtol=0, atol=1e-12)
-    box = grid.band_footprint(model, labels, band, JWST_POINTING, whole_exposure=True)
-    np.testing.assert_allclose(box, JWST_REGION[band], rtol=0, atol=6e-10)
-    spaxel, crval, north_up, along, angle = JWST_GRID[band]
-    assert grid.slicer_angle(band, model, JWST_POINTING) == pytest.approx(angle, abs=1e-8)
-    for r, shape in ((0.0, north_up), (angle, along)):
-        g = make_grid(*box, (5.0, 5.7), spaxel, 0.001, position_angle=r)
-        assert (g.nx, g.ny) == shape
-        np.testing.assert_allclose(g.crval, crval, rtol=0, atol=1e-9)

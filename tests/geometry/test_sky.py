@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import xarray as xr
+from helpers import dither_coords
 from hypothesis import given
 from hypothesis import strategies as st
 from made_instrument import made_model, made_slice_map, real_model
@@ -183,3 +184,32 @@ def test_zero_points_of_the_bands_are_those_of_the_siaf(shared_data):
         for band, expected in bands.items():
             v2v3 = sky.slicer_to_v2v3(0.0, 0.0, band, model)
             np.testing.assert_allclose(v2v3, expected, rtol=0, atol=1e-4)
+
+
+@given(
+    start=st.tuples(st.sampled_from([0.0001, 120.0, 359.9999]), st.floats(-80, 80)),
+    shift=st.tuples(st.floats(-0.02, 0.02), st.floats(-0.02, 0.02)),
+    roll=st.floats(0, 359),
+)
+def test_a_moved_pointing_carries_the_field_along(start, shift, roll):
+    end = (float(sky.wrap(start[0] + shift[0])), start[1] + shift[1])
+    pointing = Pointing(start[0] + 1e-3, start[1] - 5e-4, roll, -503.3, -318.9, 1.00006)
+    moved = pointing.moved(start, end)
+    v2, v3 = np.array([-503.0, -500.0, -508.0]), np.array([-318.0, -321.0, -319.5])
+    before = sky.tangent_offsets(*sky.v2v3_to_sky(v2, v3, pointing), sky.tangent_frame(*start))
+    after = sky.tangent_offsets(*sky.v2v3_to_sky(v2, v3, moved), sky.tangent_frame(*end))
+    np.testing.assert_allclose(after, before, rtol=0, atol=1e-8)
+    assert (moved.v2_ref, moved.v3_ref, moved.va_scale) == (-503.3, -318.9, 1.00006)
+
+
+def test_missing_pointing_is_named():
+    ds = xr.Dataset(coords=dither_coords(2))
+    assert Pointing.known(ds, 1)
+    ds["ra_ref"], ds["v2_ref"] = ("dither", [np.nan, 1.0]), ("dither", [np.nan, 1.0])
+    assert not Pointing.known(ds, 0)
+    assert Pointing.known(ds, 1)
+    with pytest.raises(MrsxrError, match="00001_mirifushort: RA_REF, V2_REF missing from the header"):
+        Pointing.of(ds, 0)
+    with pytest.raises(MrsxrError, match="no coordinate roll_ref"):
+        Pointing.of(ds.drop_vars("roll_ref"))
+    assert not Pointing.known(ds.drop_vars("roll_ref"), 1)

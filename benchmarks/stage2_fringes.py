@@ -1,0 +1,295 @@
+"""Truth of residual_fringe: fringe contrast left, line flux kept, cost; and jwst's step on the same images.
+
+Called by ``compare_jwst.py --stage 2``. Images of surface brightness are made straight from the simulator's geometry,
+scene and etalon, without ramps: extended light whose fringe flat is off by a little, a bright point source whose
+fringes have another phase and depth, and in channels 3 and 4 fringes of the dichroics.
+
+Contrast: the factor that a correction divides by is applied to the noiseless fringed image; what it then differs from
+the noiseless image without fringes is the residual, and sqrt(2) x its rms along a column is the amplitude
+(max - min) / (max + min) of a sine of that rms.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+EXPOSURE_TIME, READ_NOISE = 222.0, 0.013  # s; DN/s
+DICHROIC_PERIOD, DICHROIC = 0.41, 0.01  # 1/cm; amplitude
+EXTENDED_PHASE, POINT_PHASE = 0.08, 0.30  # rad off the fringe flat
+LIGHT_SPEED = 299792.458
+
+
+@dataclass
+class Sky:
+    """One made image: noiseless with and without fringes, noise, and its labelled form."""
+
+    setting: str
+    clean: np.ndarray
+    fringed: np.ndarray
+    sigma: np.ndarray
+    ds: object
+    fringefreq: object
+    paths: dict
+
+    def with_flux(self, flux: np.ndarray):
+        """Return the Dataset of another image."""
+        return self.ds.assign(flux=(("dither", "y", "x"), flux[None].astype(np.float32), self.ds.flux.attrs))
+
+    def noisy(self, seed: int) -> np.ndarray:
+        """Return the fringed image with noise."""
+        return self.fringed + self.sigma * np.random.default_rng(seed).standard_normal(self.sigma.shape)
+
+
+def make_sky(
+    setting: str, folder: Path, *, point: float = 4.0, surface: float = 0.0, coordinates=None, exposure: float = 1.0
+) -> Sky:
+    """Make an image of the default scene and the reference files that belong to it.
+
+    point : factor on the point source, 0 for none; surface : uniform light [MJy/sr] in place of the disc and its lines;
+    coordinates : folder of real distortion files; exposure : factor on the exposure time.
+    """
+    from mrsxr.references import distortion as files
+    from mrsxr.references import read_reference
+    from mrsxr.simulate import Scene, detector_model, instrument, render
+    from mrsxr.simulate.pointing import aim_at
+
+    geometry = instrument.load_geometry(setting, coordinates) if coordinates else instrument.make_geometry(setting)
+    pixels = instrument.footprints(geometry)
+    maps = detector_model.make_setting(setting, pixels, 1)
+    scene = Scene.default()
+    source = replace(scene.points[0], lines=(), continuum=replace(scene.points[0].continuum, flux=60.0 * point))
+    scene = replace(scene, points=(source,) if point else (), discs=() if surface else scene.discs)
+    aim = aim_at(scene.ra, scene.dec, 110.0, (0.12, -0.07), 1.0, 0.0)
+    clean, fringed = np.full((2, *maps.flat.shape), np.nan)
+    for here in pixels.values():
+        parts = render.render(scene, aim, geometry, here)
+        extended, at = parts.extended + surface, (here.y, here.x)
+        own = detector_model.fringe_pattern(here, phase=EXTENDED_PHASE)
+        shifted = detector_model.fringe_pattern(here, phase=POINT_PHASE, depth=1.0 + 0.5 * POINT_PHASE)
+        clean[at] = parts.point + extended
+        fringed[at] = (parts.point * shifted + extended * own) / maps.fringe[at]
+        if setting.startswith("34"):
+            turn = 2 * np.pi * (1e4 / here.wavelength / DICHROIC_PERIOD + 0.05 * here.alpha + 0.1 * here.label)
+            fringed[at] *= 1.0 + DICHROIC * np.cos(turn)
+    slope = np.maximum(clean / maps.conversion, 0)
+    noise = slope / (detector_model.GAIN * EXPOSURE_TIME) + READ_NOISE**2
+    sigma = np.sqrt(noise / exposure) * maps.conversion
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {"regions": files.write_regions(folder / f"mrs{setting}_regions.asdf", geometry.regions),
+             "fringefreq": write_frequencies(folder / f"{setting[:2]}_fringefreq.fits", setting)}  # fmt: skip
+    ds = _labelled(setting, fringed, sigma, geometry)
+    inside = np.isfinite(clean) & (ds.slice.values > 0)
+    for image in (clean, fringed, sigma):
+        image[~inside] = np.nan
+    sky = Sky(setting, clean, fringed, sigma, ds, read_reference(paths["fringefreq"], "fringefreq"), paths)
+    return replace(sky, ds=sky.with_flux(fringed))
+
+
+def _labelled(setting: str, fringed, sigma, geometry):
+    import xarray as xr
+
+    from mrsxr import cal, dq, mrs, schema
+
+    dims = ("dither", "y", "x")
+    planes = {"flux": fringed, "var_poisson": sigma**2, "var_read": 0 * sigma, "var_flat": 0 * sigma}
+    coords: dict = {"y": np.arange(1024), "x": np.arange(1032), "dither": [1]}
+    for spec in schema.DITHER_COORDS:
+        value = "made" if spec.dtypes == ("str",) else 0.0
+        coords[spec.name] = ("dither", np.array([value]), {"units": spec.units} if spec.units else {})
+    keys = mrs.setting_keywords(setting)
+    attrs = {
+        "level": "cal", "setting": setting, "detector": keys["DETECTOR"], "channels": keys["CHANNEL"],
+        "band": keys["BAND"], "readpatt": "FASTR1", "subarray": "FULL", "group_time": 2.77504, "frame_time": 2.77504,
+        "n_groups": 40, "n_integrations": 2, "target": "MADE", "program": "0",
+        "history_json": json.dumps([{"step": "cal.fringe.divide_fringe_flat", "version": "", "params": {}, "refs": {}}]),
+    }  # fmt: skip
+    units = {"flux": "MJy/sr"}
+    variables = {k: (dims, v[None].astype("f4"), {"units": units.get(k, "MJy2/sr2")}) for k, v in planes.items()}
+    flags = np.where(np.isfinite(fringed), 0, dq.DO_NOT_USE)[None].astype("u4")
+    ds = xr.Dataset({**variables, "dq": (dims, flags, dq.PIXEL_DQ_ATTRS)}, coords, attrs)
+    return cal.assign_wcs(ds, distortion=geometry.distortion, specwcs=geometry.specwcs, regions=geometry.regions)
+
+
+def write_frequencies(path: Path, setting: str) -> Path:
+    """Write a fringefreq file with the families of the detector and, in channels 3 and 4, of the dichroics."""
+    from mrsxr import mrs
+    from mrsxr.references.table_writers import write_fringefreq
+
+    channels = setting[:2]
+    slices = np.array([100 * int(c) + n for c in channels for n in range(1, mrs.N_SLICES[int(c)] + 1)], dtype=float)
+    count = 1 if channels == "12" else 2
+
+    def each(*values):
+        return np.tile(np.array(values[:count]), (slices.size, 1))
+
+    table = {"SLICE": slices, "FFREQ": each(2.9, 0.4), "DFFREQ": each(1.5, 0.15), "MIN_NFRINGES": np.zeros(slices.size),
+             "MAX_NFRINGES": each(10, 15), "MIN_SNR": each(10.0, 10.0), "PGRAM_RES": each(0.001, 0.001)}  # fmt: skip
+    wave = np.linspace(4.5, 29.0, 50)
+    limits = {"WAVELENGTH": wave, "AMPLITUDE": 0.05 + 0.15 * np.exp(-(wave - 5.0) / 9.0)}
+    header = {"detector": mrs.setting_keywords(setting)["DETECTOR"], "useafter": "2022-05-01T00:00:00"}
+    return write_fringefreq(path, {"SHORT": table, "MEDIUM": table, "LONG": table, "MAX_AMP": limits}, header)
+
+
+def ours(sky: Sky, flux: np.ndarray, method: str) -> tuple[np.ndarray, float, np.ndarray | None]:
+    """Return (corrected image, seconds of CPU, variance of the fringes or None)."""
+    import dask
+
+    from mrsxr.cal.residual_fringe import correct_residual_fringe
+
+    ds = sky.with_flux(flux).chunk({"dither": 1})
+    start = time.process_time()
+    with dask.config.set(scheduler="threads", num_workers=2):
+        out = correct_residual_fringe(ds, fringefreq=sky.fringefreq, method=method).compute()
+    variance = out.var_fringe.values[0] if "var_fringe" in out else None
+    return out.flux.values[0], time.process_time() - start, variance
+
+
+def slice_columns(sky: Sky):
+    """Yield (label, column, rows inside) of every column of every slice with at least 100 samples."""
+    labels = sky.ds.slice.values
+    for label in np.unique(labels[labels > 0]):
+        inside = labels == label
+        for x in np.nonzero(inside.any(axis=0))[0]:
+            rows = np.nonzero(inside[:, x] & np.isfinite(sky.clean[:, x]))[0]
+            if rows.size >= 100:
+                yield int(label), int(x), rows
+
+
+def residual(sky: Sky, factor: np.ndarray) -> np.ndarray:
+    """Return what a correction leaves of the noiseless fringes, relative, less a cubic along each column."""
+    out = np.full(factor.shape, np.nan)
+    left = sky.fringed / factor / sky.clean - 1.0
+    for _, x, rows in slice_columns(sky):
+        t = rows / 512.0 - 1.0
+        out[rows, x] = left[rows, x] - np.polyval(np.polyfit(t, left[rows, x], 3), t)
+    return out
+
+
+def contrast_of_pixels(sky: Sky, factor: np.ndarray, channel: int, low: float, high: float) -> tuple[float, int]:
+    """Return (contrast, number) of the pixels of a channel whose S/N is between two limits."""
+    snr = np.nan_to_num(sky.clean / sky.sigma)
+    pixels = (sky.ds.channel.values == channel) & (snr >= low) & (snr < high)
+    left = residual(sky, factor)[pixels]
+    left = left[np.isfinite(left)]
+    return (float(np.sqrt(2.0 * np.mean(left**2))) if left.size else np.nan), left.size
+
+
+def contrast_of_spectrum(sky: Sky, factor: np.ndarray, channel: int) -> float:
+    """Return the contrast of the spectrum summed over the core of the point source in the brightest slice."""
+    labels = sky.ds.slice.values
+    of_channel = [k for k in np.unique(labels) if k // 100 == channel]
+    brightest = max(of_channel, key=lambda k: np.nansum(np.where(labels == k, sky.clean, 0.0)))
+    clean = np.where(labels == brightest, sky.clean, 0.0)
+    core = clean > 0.3 * np.nanmax(clean, axis=1, keepdims=True)
+    rows = core.any(axis=1)
+    found = np.where(core, sky.fringed / factor, 0.0).sum(axis=1)[rows] / np.where(core, clean, 0.0).sum(axis=1)[rows]
+    t = np.linspace(-1, 1, found.size)
+    return float(np.sqrt(2.0) * np.std(found - np.polyval(np.polyfit(t, found, 3), t)))
+
+
+def add_lines(sky: Sky, width: float, peak: float, seed: int) -> tuple[np.ndarray, list[float]]:
+    """Return (image of lines, their wavelengths): the same lines in all columns of a channel, far from each other.
+
+    width : FWHM [km/s]; peak : in units of the noise of the column (median).
+    """
+    rng = np.random.default_rng(seed)
+    wave, channels = sky.ds.wavelength.values, sky.ds.channel.values
+    lines, places = np.zeros(wave.shape), []
+    for channel in (int(c) for c in sky.setting[:2]):
+        here = wave[channels == channel]
+        low, high = np.quantile(here, [0.04, 0.96])
+        gap = max(4.0 * width / LIGHT_SPEED * low, 10.0 * 2.9e-4 * low**2)
+        at = low + gap * rng.uniform(0.2, 0.8)
+        while at < high:
+            places.append(at)
+            sigma = width / LIGHT_SPEED * at / 2.3548
+            lines += np.where(channels == channel, np.exp(-0.5 * ((wave - at) / sigma) ** 2), 0.0)
+            at += gap * rng.uniform(0.9, 1.3)
+    noise = np.full(wave.shape, np.nan)
+    for _, x, rows in slice_columns(sky):
+        noise[rows, x] = np.median(sky.sigma[rows, x])
+    return peak * noise * np.nan_to_num(lines), places
+
+
+def flux_kept(sky: Sky, correct, width: float, peak: float, *, seeds=(1,), least_snr: float = 10.0):
+    """Return (mean share of the line flux that is kept, its error, number) over many lines and columns.
+
+    The lines carry the fringes of the image. What the correction makes of them is the difference of two corrected
+    images with the same noise, with and without lines; it is compared with the lines divided by the factor found
+    without lines.
+    """
+    shares = []
+    wave = sky.ds.wavelength.values
+    for seed in seeds:
+        flux = sky.noisy(seed)
+        lines, places = add_lines(sky, width, peak, seed)
+        lines = lines * sky.fringed / sky.clean
+        plain, with_lines = correct(flux), correct(flux + lines)
+        expected, found = lines * plain / flux, with_lines - plain
+        for _, x, rows in slice_columns(sky):
+            if np.mean(sky.clean[rows, x] / sky.sigma[rows, x]) < least_snr:
+                continue
+            w = wave[rows, x]
+            for at in places:
+                near = np.abs(w - at) < 1.5 * width / LIGHT_SPEED * at
+                total = expected[rows, x][near].sum()
+                if near.sum() > 3 and total > 0 and w.min() < at < w.max():
+                    shares.append(found[rows, x][near].sum() / total)
+    values = np.array(shares)
+    values = values[np.isfinite(values)]
+    return float(values.mean()), float(values.std() / np.sqrt(max(values.size, 1))), values.size
+
+
+def theirs(sky: Sky, flux: np.ndarray, folder: Path, jwst_python: str, columns=None) -> tuple[np.ndarray, float]:
+    """Return (corrected image, seconds of CPU) of jwst's residual_fringe; columns: only these detector columns."""
+    folder.mkdir(parents=True, exist_ok=True)
+    given, answer = folder / "given.npz", folder / "answer.npz"
+    wave = np.where(sky.ds.slice.values > 0, sky.ds.wavelength.values, np.nan)
+    image = np.where(np.isfinite(flux), flux, np.nan)
+    if columns is not None:
+        image[:, np.setdiff1d(np.arange(image.shape[1]), columns)] = np.nan
+    np.savez(given, flux=image.astype("f4"), error=sky.sigma.astype("f4"), wave=wave, dq=sky.ds.dq.values[0],
+             band=sky.ds.attrs["band"], detector=sky.ds.attrs["detector"],
+             fringefreq=str(sky.paths["fringefreq"]), regions=str(sky.paths["regions"]))  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment.pop("PYTHONPATH", None)
+    subprocess.run([jwst_python, __file__, str(given), str(answer)], check=True, env=environment,
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    with np.load(answer) as found:
+        return found["flux"], float(found["cpu"])
+
+
+def jwst_half(given: str, answer: str) -> None:
+    """Run jwst's ResidualFringeCorrection; this half runs in the environment of jwst."""
+    import logging
+    import warnings
+    from types import SimpleNamespace
+
+    from jwst.residual_fringe.residual_fringe import ResidualFringeCorrection
+
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("ignore")
+    made = np.load(given)
+    meta = SimpleNamespace(
+        cal_step=SimpleNamespace(fringe="COMPLETE"), filename="made.fits", wcs=lambda x, y: (None, None, made["wave"]),
+        instrument=SimpleNamespace(band=str(made["band"]), detector=str(made["detector"])),
+    )  # fmt: skip
+    model = SimpleNamespace(data=made["flux"], err=made["error"], dq=made["dq"], meta=meta)
+    start = time.process_time()
+    step = ResidualFringeCorrection(
+        model, str(made["fringefreq"]), str(made["regions"]), {"num": 0, "min": [], "max": []}, False, 80, lambda **k: ""
+    )
+    out = step.do_correction()
+    np.savez(answer, flux=out.data, cpu=time.process_time() - start)
+
+
+if __name__ == "__main__":
+    jwst_half(*sys.argv[1:])

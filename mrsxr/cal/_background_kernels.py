@@ -1,0 +1,181 @@
+"""Kernels of the pixel background on plain arrays. Bits: DO_NOT_USE 1."""
+
+import math
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True, nogil=True)
+def _sort(values, n):
+    """Sort values[:n] in place; n is small."""
+    for i in range(1, n):
+        value, k = values[i], i - 1
+        while k >= 0 and values[k] > value:
+            values[k + 1] = values[k]
+            k -= 1
+        values[k + 1] = value
+
+
+@njit(cache=True, nogil=True)
+def _median(values, n, work):
+    """Median of values[:n]; work is overwritten."""
+    work[:n] = values[:n]
+    _sort(work, n)
+    return 0.5 * (work[(n - 1) >> 1] + work[n >> 1])
+
+
+@njit(cache=True, nogil=True)
+def _bounds(values, n, sigma, maxiters, work):
+    """Last limits of the repeated clipping of values[:n] about their median, as astropy's sigma_clip."""
+    low = high = np.nan
+    iteration = 0
+    if n > 0 and sigma > 1.000001 + math.sqrt(n - 1.0):  # no value can be that far off the median
+        return -np.inf, np.inf
+    while n > 0:
+        middle, mean, square = _median(values, n, work), 0.0, 0.0
+        for k in range(n):
+            mean += values[k]
+        mean /= n
+        for k in range(n):
+            square += (values[k] - mean) * (values[k] - mean)
+        spread = math.sqrt(square / n)
+        low, high = middle - sigma * spread, middle + sigma * spread
+        kept = 0
+        for k in range(n):
+            if low <= values[k] <= high:
+                values[kept] = values[k]
+                kept += 1
+        iteration += 1
+        if kept == n or kept == 0 or 0 <= maxiters <= iteration:
+            break
+        n = kept
+    return low, high
+
+
+@njit(cache=True, nogil=True)
+def _clipped_mean(rate, dq, sigma, maxiters, level, flags):
+    n_exposure, n_y, n_x = rate.shape
+    values, work = np.empty(n_exposure), np.empty(n_exposure)
+    for y in range(n_y):
+        for x in range(n_x):
+            n, total, bits = 0, 0.0, np.uint32(0)
+            for e in range(n_exposure):
+                bits |= dq[e, y, x]
+                if math.isfinite(rate[e, y, x]):
+                    values[n] = rate[e, y, x]
+                    n += 1
+            flags[y, x] = bits
+            low, high = _bounds(values, n, sigma, maxiters, work)
+            n = 0
+            for e in range(n_exposure):
+                if low <= rate[e, y, x] <= high:
+                    total += rate[e, y, x]
+                    n += 1
+            level[y, x] = total / n if n > 0 else 0.0
+
+
+@njit(cache=True, nogil=True)
+def _reject(values, var, n, sigma, maxiters, work):
+    """Move those of values[:n] within sigma of their median, by their own variance, to the front; return how many."""
+    iteration = 0
+    while n > 2 and (maxiters < 0 or iteration < maxiters):
+        middle, kept = _median(values, n, work), 0
+        for k in range(n):
+            if (values[k] - middle) ** 2 <= sigma * sigma * var[k]:
+                values[kept], var[kept] = values[k], var[k]
+                kept += 1
+        if kept == n or kept == 0:
+            break
+        n = kept
+        iteration += 1
+    return n
+
+
+@njit(cache=True, nogil=True)
+def _usable(rate, dq, poisson, read):
+    return (dq & 1) == 0 and math.isfinite(rate) and poisson >= 0.0 and read >= 0.0 and poisson + read > 0.0
+
+
+@njit(cache=True, nogil=True)
+def _weighted_mean(rate, dq, poisson, read, time, sigma, maxiters, level, variance, flags):
+    n_exposure, n_y, n_x = rate.shape
+    values, var = np.empty(n_exposure), np.empty(n_exposure)
+    seconds, work = np.empty(n_exposure), np.empty(n_exposure)
+    for y in range(n_y):
+        for x in range(n_x):
+            n, bits = 0, np.uint32(1)
+            for e in range(n_exposure):
+                bits |= dq[e, y, x]
+                if _usable(rate[e, y, x], dq[e, y, x], poisson[e, y, x], read[e, y, x]):
+                    values[n], var[n], seconds[n] = rate[e, y, x], read[e, y, x], time[e]
+                    work[n] = poisson[e, y, x] * time[e]
+                    n += 1
+            flags[y, x] = 0 if n > 0 else bits
+            level[y, x] = variance[y, x] = np.nan
+            if n == 0:
+                continue
+            _sort(work, n)
+            photons = 0.5 * (work[(n - 1) >> 1] + work[n >> 1])
+            for k in range(n):
+                var[k] += photons / seconds[k]
+            n = _reject(values, var, n, sigma, maxiters, work)
+            total = weights = 0.0
+            for k in range(n):
+                total += values[k] / var[k]
+                weights += 1.0 / var[k]
+            level[y, x] = total / weights
+            excess = 1.0
+            if n == 2:  # which of two is wrong cannot be told: both count, with an error that holds for both
+                chi2 = (values[0] - values[1]) ** 2 / (var[0] + var[1])
+                excess = chi2 if chi2 > sigma * sigma else 1.0
+            variance[y, x] = excess / weights
+
+
+@njit(cache=True, nogil=True)
+def _subtract(rate, dq, level, flags, factor, out, out_dq):
+    n_dither, n_y, n_x = rate.shape
+    for d in range(n_dither):
+        for y in range(n_y):
+            for x in range(n_x):
+                out[d, y, x] = rate[d, y, x] - level[y, x] * factor[0, x]
+                out_dq[d, y, x] = dq[d, y, x] | flags[y, x]
+
+
+def _rounds(maxiters):
+    return -1 if maxiters is None else int(maxiters)
+
+
+def clipped_mean(rate, dq, sigma=3.0, maxiters=None):
+    """Return (mean [DN/s], flags) (y, x) of exposures (exposure, y, x): clipped mean of what is finite, flags OR-ed.
+
+    0 where no exposure is finite, as jwst has it.
+    """
+    level, flags = np.empty(rate.shape[1:], np.float32), np.empty(rate.shape[1:], np.uint32)
+    _clipped_mean(rate, dq, float(sigma), _rounds(maxiters), level, flags)
+    return level, flags
+
+
+def weighted_mean(rate, dq, var_poisson, var_read, time, sigma=3.0, maxiters=None):
+    """Return (mean [DN/s], its variance [DN2/s2], flags) (y, x) of exposures (exposure, y, x) with times [s].
+
+    NaN and the flags of all exposures with DO_NOT_USE where no exposure contributes, else no flags.
+    """
+    shape = rate.shape[1:]
+    level, variance, flags = np.empty(shape, np.float32), np.empty(shape, np.float32), np.empty(shape, np.uint32)
+    times = np.asarray(time, np.float64)
+    _weighted_mean(rate, dq, var_poisson, var_read, times, float(sigma), _rounds(maxiters), level, variance, flags)
+    return level, variance, flags
+
+
+def subtract(rate, dq, level, flags, factor):
+    """Return (rate - factor * level, dq | flags); rate, dq (dither, y, x), level, flags (y, x), factor (1, x)."""
+    out, out_dq = np.empty(rate.shape, np.float32), np.empty(rate.shape, np.uint32)
+    _subtract(rate, dq, level, flags, factor, out, out_dq)
+    return out, out_dq
+
+
+def subtract_both(rate, dq, level, flags, factor, variance):
+    """Return the same and the variance that comes with it, factor^2 * variance, for every dither."""
+    out, out_dq = subtract(rate, dq, level, flags, factor)
+    return out, out_dq, np.broadcast_to(variance * (factor * factor), rate.shape).copy()

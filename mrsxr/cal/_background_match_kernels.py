@@ -1,0 +1,284 @@
+"""Kernels of background matching on plain arrays: robust means of small cells, and functions on detector pixels."""
+
+import numpy as np
+from numba import njit
+
+MAD_TO_SIGMA = 1.4826
+
+
+@njit(cache=True, nogil=True)
+def _middle(values, n):
+    """Median of values[:n], n > 0; sorts them."""
+    values[:n].sort()
+    return 0.5 * (values[(n - 1) // 2] + values[n // 2])
+
+
+@njit(cache=True, nogil=True)
+def _cell_means(flux, var, order, start, along, wave, clip, least, out):
+    """Fill out (cell, 5): mean flux, its variance, mean along, mean wave, number; number 0 where too few are good."""
+    n_cell = start.size - 1
+    widest = 0
+    for c in range(n_cell):
+        widest = max(widest, start[c + 1] - start[c])
+    work = np.empty(widest)
+    for c in range(n_cell):
+        n = 0
+        for k in range(start[c], start[c + 1]):
+            value = flux[order[k]]
+            if np.isfinite(value) and np.isfinite(var[order[k]]):
+                work[n] = value
+                n += 1
+        if n < least * (start[c + 1] - start[c]) or n == 0:
+            continue
+        middle = _middle(work, n)
+        for k in range(n):
+            work[k] = abs(work[k] - middle)
+        limit = clip * MAD_TO_SIGMA * _middle(work, n)
+        kept, total, variance, place, colour = 0, 0.0, 0.0, 0.0, 0.0
+        for k in range(start[c], start[c + 1]):
+            i = order[k]
+            if np.isfinite(flux[i]) and np.isfinite(var[i]) and abs(flux[i] - middle) <= limit:
+                kept += 1
+                total += flux[i]
+                variance += var[i]
+                place += along[i]
+                colour += wave[i]
+        out[c, 0] = total / kept
+        out[c, 1] = variance / kept / kept
+        out[c, 2] = place / kept
+        out[c, 3] = colour / kept
+        out[c, 4] = kept
+
+
+def cell_means(flux, var, order, start, along, wave, clip, least):
+    """Return the robust mean of every cell of a frame.
+
+    flux, var, along and wave are flattened frames, order[start[c] : start[c + 1]] the pixels of cell c. Pixels beyond
+    ``clip`` sigma (by the median absolute deviation) of the median are left out, as are NaN; a cell needs the share
+    ``least`` of its pixels. Returns (cell, 5): mean, variance of the mean, mean of along and of wave, number of pixels.
+    """
+    out = np.zeros((start.size - 1, 5))
+    _cell_means(np.ascontiguousarray(flux), np.ascontiguousarray(var), order, start, along, wave, clip, least, out)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _fill_terms(a, b, terms):
+    """Fill in 1, alpha, beta, alpha^2, alpha beta, beta^2 as far as there is room."""
+    terms[0] = 1.0
+    if terms.size > 1:
+        terms[1] = a
+        terms[2] = b
+    if terms.size > 3:
+        terms[3] = a * a
+        terms[4] = a * b
+        terms[5] = b * b
+
+
+@njit(cache=True, nogil=True)
+def _level(node, terms):
+    """Sum of coefficients times terms."""
+    total = 0.0
+    for p in range(terms.size):
+        total += node[p] * terms[p]
+    return total
+
+
+@njit(cache=True, nogil=True)
+def _spread(node, terms):
+    """Variance of that sum; the upper triangle of the covariance follows the coefficients, row by row."""
+    total = 0.0
+    k = terms.size
+    for p in range(terms.size):
+        total += node[k] * terms[p] * terms[p]
+        k += 1
+        for q in range(p + 1, terms.size):
+            total += 2.0 * node[k] * terms[p] * terms[q]
+            k += 1
+    return total
+
+
+@njit(cache=True, nogil=True)
+def _functions(alpha, beta, wavelength, side, table, facts, n_term, value, variance):
+    """Evaluate the tables (side, node, entry) of one exposure on a frame; nothing where side is negative."""
+    last = table.shape[1] - 1
+    terms = np.empty(n_term)
+    for y in range(alpha.shape[0]):
+        for x in range(alpha.shape[1]):
+            s = side[y, x]
+            if s < 0:
+                continue
+            place = 0.0
+            if last > 0:
+                place = (wavelength[y, x] - facts[s, 2]) / (facts[s, 3] - facts[s, 2]) * last
+            if not np.isfinite(place):
+                continue
+            place = min(max(place, 0.0), float(last))
+            k = min(int(place), max(last - 1, 0))
+            t = place - k
+            above = min(k + 1, last)
+            _fill_terms(alpha[y, x], beta[y, x], terms)
+            level = (1 - t) * _level(table[s, k], terms) + t * _level(table[s, above], terms)
+            spread = (1 - t) * _spread(table[s, k], terms) + t * _spread(table[s, above], terms)
+            value[y, x] = facts[s, 0] * level
+            variance[y, x] = facts[s, 0] * facts[s, 0] * max(spread, 0.0) + facts[s, 1] * level * level
+
+
+def subtract_functions(flux, known, alpha, beta, wavelength, side, table, facts, *, n_side, n_term):
+    """Return flux less a function of (alpha, beta, wavelength), and its variance added to ``known``.
+
+    flux and known (dither, y, x); side (y, x) int8 the row of ``table`` of each pixel, -1 for none. table
+    (dither, side * node * entry, 1, 1): a node holds the coefficients of 1, alpha, beta, alpha^2, alpha beta, beta^2,
+    as many as ``n_term``, and the upper triangle of their covariance; between nodes, which lie at equal steps of the
+    wavelength, values and variances are interpolated, beyond the ends they stay. facts (dither, side * 4, 1, 1): factor
+    of the function, variance of the factor, wavelength of the first and of the last node [um].
+    """
+    n_entry = n_term + n_term * (n_term + 1) // 2
+    table = np.ascontiguousarray(table).reshape(table.shape[0], n_side, -1, n_entry)
+    facts = np.ascontiguousarray(facts).reshape(facts.shape[0], n_side, 4)
+    out, spread = np.empty(flux.shape, dtype=np.float32), np.empty(flux.shape, dtype=np.float32)
+    value, variance = np.empty(flux.shape[1:]), np.empty(flux.shape[1:])
+    for d in range(flux.shape[0]):
+        value[:], variance[:] = 0.0, 0.0
+        _functions(alpha, beta, wavelength, side, table[d], facts[d], n_term, value, variance)
+        out[d] = flux[d] - value
+        spread[d] = np.where(np.isfinite(flux[d]), known[d] + variance, np.nan)
+    return out, spread
+
+
+@njit(cache=True, nogil=True)
+def _solve(matrix, vector, n):
+    """Solve a symmetric positive system in place (Cholesky); matrix becomes its inverse. False where singular."""
+    low = np.zeros((n, n))
+    for i in range(n):
+        for j in range(i + 1):
+            total = matrix[i, j]
+            for k in range(j):
+                total -= low[i, k] * low[j, k]
+            if i == j:
+                if total <= 1e-12 * max(matrix[i, i], 1e-300):
+                    return False
+                low[i, i] = np.sqrt(total)
+            else:
+                low[i, j] = total / low[j, j]
+    inverse = np.zeros((n, n))
+    for column in range(n):
+        for i in range(n):
+            total = 1.0 if i == column else 0.0
+            for k in range(i):
+                total -= low[i, k] * inverse[k, column]
+            inverse[i, column] = total / low[i, i]
+        for i in range(n - 1, -1, -1):
+            total = inverse[i, column]
+            for k in range(i + 1, n):
+                total -= low[k, i] * inverse[k, column]
+            inverse[i, column] = total / low[i, i]
+    answer = np.zeros(n)
+    for i in range(n):
+        for j in range(n):
+            answer[i] += inverse[i, j] * vector[j]
+    for i in range(n):
+        vector[i] = answer[i]
+        for j in range(n):
+            matrix[i, j] = inverse[i, j]
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _fit_weighted(values, alpha, beta, weight, n, terms, matrix, vector):
+    """Weighted least squares of a polynomial over the field; the coefficients are left in vector."""
+    matrix[:], vector[:] = 0.0, 0.0
+    for i in range(n):
+        if weight[i] == 0.0:
+            continue
+        _fill_terms(alpha[i], beta[i], terms)
+        for p in range(terms.size):
+            vector[p] += weight[i] * values[i] * terms[p]
+            for q in range(terms.size):
+                matrix[p, q] += weight[i] * terms[p] * terms[q]
+    return _solve(matrix, vector, terms.size)
+
+
+@njit(cache=True, nogil=True)
+def _fit_bins(flux, order, start, along, across, n_term, clip, median, rounds, out, covariance, means, number):
+    """Fit every bin of a frame robustly; see fit_bins."""
+    widest = 0
+    for c in range(start.size - 1):
+        widest = max(widest, start[c + 1] - start[c])
+    values, alpha, beta, weight = np.empty(widest), np.empty(widest), np.empty(widest), np.empty(widest)
+    residual, work = np.empty(widest), np.empty(widest)
+    terms, vector, matrix = np.empty(n_term), np.empty(n_term), np.empty((n_term, n_term))
+    for c in range(start.size - 1):
+        n = 0
+        for k in range(start[c], start[c + 1]):
+            if np.isfinite(flux[order[k]]):
+                values[n], alpha[n], beta[n] = flux[order[k]], along[order[k]], across[order[k]]
+                n += 1
+        if n < 4 * n_term:
+            continue
+        work[:n] = values[:n]
+        level = _middle(work, n)
+        vector[:] = 0.0
+        vector[0] = level
+        sigma, kept = 0.0, 0
+        good = True
+        for r in range(rounds):
+            for i in range(n):
+                _fill_terms(alpha[i], beta[i], terms)
+                residual[i] = values[i] - _level(vector, terms)
+                work[i] = abs(residual[i])
+            sigma = MAD_TO_SIGMA * _middle(work, n)
+            kept = 0
+            for i in range(n):
+                if median:
+                    weight[i] = 1.0 / max(abs(residual[i]), 0.02 * sigma + 1e-30)
+                else:
+                    weight[i] = 1.0 if abs(residual[i]) <= clip * sigma else 0.0
+                kept += weight[i] > 0.0
+            good = kept > n_term and _fit_weighted(values, alpha, beta, weight, n, terms, matrix, vector)
+            if not good:
+                break
+        if not good:
+            continue
+        square = 0.0
+        for i in range(n):
+            if abs(residual[i]) <= clip * sigma:
+                square += residual[i] * residual[i]
+                weight[i] = 1.0
+            else:
+                weight[i] = 0.0
+        kept = 0
+        for i in range(n):
+            kept += weight[i] > 0.0
+        answer = vector.copy()
+        if not _fit_weighted(values, alpha, beta, weight, n, terms, matrix, vector):
+            continue
+        if median and n_term == 1:
+            work[:n] = values[:n]
+            answer[0] = _middle(work, n)
+        out[c] = answer
+        covariance[c] = matrix * (square / max(kept - n_term, 1)) * (0.5 * np.pi if median else 1.0)
+        means[c] = 0.0
+        for i in range(n):
+            if weight[i] > 0.0:
+                _fill_terms(alpha[i], beta[i], terms)
+                for p in range(n_term):
+                    means[c, p] += terms[p] / kept
+        number[c] = kept
+
+
+def fit_bins(flux, order, start, along, across, n_term, clip, median):
+    """Fit a polynomial over the field to the pixels of every bin of a frame, without outliers.
+
+    flux, along (alpha) and across (beta) are flattened frames, order[start[c] : start[c + 1]] the pixels of bin c. The
+    mean (least squares without pixels beyond ``clip`` sigma) or the median (least absolute deviations). Returns
+    coefficients (bin, term), NaN where too few pixels are good, their covariance by the scatter of the pixels, the
+    means of the terms, and the number of pixels.
+    """
+    n = start.size - 1
+    out, means = np.full((n, n_term), np.nan), np.full((n, n_term), np.nan)
+    covariance, number = np.full((n, n_term, n_term), np.nan), np.zeros(n, dtype=np.int64)
+    rounds = 15 if median and n_term > 1 else 4
+    _fit_bins(np.ascontiguousarray(flux), order, start, along, across, n_term, clip, median, rounds,
+              out, covariance, means, number)  # fmt: skip
+    return out, covariance, means, number

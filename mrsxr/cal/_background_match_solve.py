@@ -1,0 +1,390 @@
+"""The least squares behind background matching: sky and functions of all exposures at once, on plain arrays.
+
+A sample i of member m (one band of one exposure) measures ``d_i = S(x_i, y_i, bin_i) + F_m(alpha_i, beta_i, bin_i)``. The
+sky S is bilinear between the nodes of a square grid, another one in every wavelength bin; it is eliminated bin by bin,
+so that only the coefficients of the functions are unknown at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+from scipy.sparse import csgraph
+from scipy.sparse.linalg import splu
+
+#: Tukey's constant and the most rounds of reweighting.
+_TUKEY, _HUBER, _ROUNDS, _HUBER_ROUNDS = 4.685, 1.345, 25, 6
+_MAD_TO_SIGMA = 1.4826
+#: Free samples from which the scatter of a band is measured, and the least that is believed.
+_MANY, _LEAST_SCATTER = 500, 0.5
+#: Samples times members that are eliminated together.
+_BATCH = 2_000_000
+#: Samples that two members must share to count as overlapping.
+_LEAST_SHARED = 30
+
+
+@dataclass
+class Table:
+    """All samples, sorted by sky bin; ``member`` numbers one band of one exposure."""
+
+    member: np.ndarray
+    sky_bin: np.ndarray  # number of the wavelength bin, apart for every band where bands are not tied
+    spectral_bin: np.ndarray
+    x: np.ndarray  # in units of the spacing of the nodes
+    y: np.ndarray
+    terms: np.ndarray  # (sample, term): 1, alpha [arcsec], beta [arcsec], or 1 alone
+    flux: np.ndarray
+    sigma: np.ndarray
+
+    def take(self, index: np.ndarray) -> Table:
+        """Return some of the samples."""
+        return Table(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
+
+
+@dataclass(frozen=True)
+class Block:
+    """One sky bin of a batch: its samples and nodes, counted within the batch, and the members that see it."""
+
+    rows: slice
+    nodes: slice
+    members: np.ndarray
+    spectral_bin: np.ndarray  # of each of the members
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some sky bins, that are eliminated together: their bilinear matrix is block diagonal."""
+
+    rows: slice  # of the table
+    sky: sparse.csr_array  # (sample, node)
+    design: np.ndarray  # (sample, terms of the members of its block, then zeros)
+    blocks: list[Block]
+
+
+@dataclass(frozen=True)
+class Unknowns:
+    """Where the coefficients of a member lie: ``first[m]``, -1 for a member that is held at zero, and those common
+    to a group of members, ``common[m]``, -1 for none."""
+
+    first: np.ndarray
+    common: np.ndarray
+    size: int
+
+
+def corner_nodes(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the keys (sample, 4) and bilinear weights of the nodes around positions in units of their spacing."""
+    ix, iy = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
+    u, v = x - ix, y - iy
+    shift = np.int64(1) << 30
+    keys = np.stack([(iy + j + shift // 2) * shift + ix + i + shift // 2 for j in (0, 1) for i in (0, 1)], axis=1)
+    weights = np.stack([(1 - u) * (1 - v), u * (1 - v), (1 - u) * v, u * v], axis=1)
+    return keys, weights
+
+
+def shared_samples(table: Table) -> np.ndarray:
+    """Return which samples lie where two or more members see all of their nodes."""
+    keep = np.zeros(table.flux.size, dtype=bool)
+    for rows in _runs(table.sky_bin):
+        keys, weights = corner_nodes(table.x[rows], table.y[rows])
+        node, number = np.unique(keys, return_inverse=True)
+        number = number.reshape(keys.shape)
+        member, local = np.unique(table.member[rows], return_inverse=True)
+        seen = np.zeros((node.size, member.size), dtype=bool)
+        touched = weights > 0.1
+        for corner in range(4):
+            t = touched[:, corner]
+            seen[number[t, corner], local[t]] = True
+        several = seen.sum(axis=1) >= 2
+        keep[rows] = (several[number] | ~touched).all(axis=1)
+    return keep
+
+
+def make_batches(table: Table) -> list[Batch]:
+    """Cut the table into batches of sky bins."""
+    batches, waiting, size = [], [], 0
+    for rows in _runs(table.sky_bin):
+        members = np.unique(table.member[rows]).size
+        entries = (rows.stop - rows.start) * members
+        if waiting and size + entries > _BATCH:
+            batches.append(_batch(table, waiting))
+            waiting, size = [], 0
+        waiting.append(rows)
+        size += entries
+    return [*batches, _batch(table, waiting)] if waiting else batches
+
+
+def _batch(table: Table, runs: list[slice]) -> Batch:
+    rows = slice(runs[0].start, runs[-1].stop)
+    n, n_term = rows.stop - rows.start, table.terms.shape[1]
+    keys, weights = corner_nodes(table.x[rows], table.y[rows])
+    columns = np.empty(keys.shape, dtype=np.int64)
+    blocks, parts, n_node = [], [], 0
+    for run in runs:
+        inside = slice(run.start - rows.start, run.stop - rows.start)
+        node, number = np.unique(keys[inside], return_inverse=True)
+        columns[inside] = number.reshape(-1, 4) + n_node
+        members, first, local = np.unique(table.member[run], return_index=True, return_inverse=True)
+        nodes = slice(n_node, n_node + node.size)
+        blocks.append(Block(inside, nodes, members, table.spectral_bin[run][first]))
+        parts.append(local)
+        n_node = nodes.stop
+    widest = max(b.members.size for b in blocks)
+    design = np.zeros((n, widest, n_term))
+    design[np.arange(n), np.concatenate(parts)] = table.terms[rows]
+    starts = np.arange(0, 4 * n + 1, 4)
+    sky = sparse.csr_array((weights.ravel(), columns.ravel(), starts), shape=(n, n_node))
+    return Batch(rows, sky, design.reshape(n, -1), blocks)
+
+
+def components(table: Table, band_of_member: np.ndarray) -> np.ndarray:
+    """Return for each member the number of the group of members of its band that see the same sky, directly or not."""
+    n_member = band_of_member.size
+    ties = sparse.csr_array((n_member, n_member))
+    for rows in _runs(table.sky_bin):
+        keys, _ = corner_nodes(table.x[rows], table.y[rows])
+        node, number = np.unique(keys[:, 0], return_inverse=True)
+        ones = np.ones(number.size)
+        incidence = sparse.csr_array((ones, (table.member[rows], number)), shape=(n_member, node.size))
+        ties = ties + incidence @ incidence.T
+    ties = sparse.coo_array(ties)
+    same = (ties.data >= _LEAST_SHARED) & (band_of_member[ties.row] == band_of_member[ties.col])
+    graph = sparse.coo_array((ties.data[same], (ties.row[same], ties.col[same])), shape=ties.shape)
+    return csgraph.connected_components(graph, directed=False)[1]
+
+
+def tied_groups(table: Table, component: np.ndarray) -> np.ndarray:
+    """Return for each component the number of the group of components that share sky bins and places."""
+    near = touching_constants(table, component[table.member], np.arange(int(component.max()) + 1))
+    return csgraph.connected_components(sparse.csr_array(near), directed=False)[1]
+
+
+def touching_constants(table: Table, label: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return which of some labels (n, n) have samples at common places of common sky bins; ``label`` of each sample."""
+    place = np.full(int(labels.max()) + 2, -1)
+    place[labels] = np.arange(labels.size)  # label -1 is the last entry
+    own = place[label]
+    ties = sparse.csr_array((labels.size, labels.size))
+    for rows in _runs(table.sky_bin):
+        inside = own[rows]
+        if inside.min() == inside.max():
+            continue
+        keys, _ = corner_nodes(table.x[rows], table.y[rows])
+        node, number = np.unique(keys[:, 0], return_inverse=True)
+        incidence = sparse.csr_array((np.ones(inside.size), (inside, number)), shape=(labels.size, node.size))
+        ties = ties + incidence @ incidence.T
+    return ties.toarray() >= _LEAST_SHARED
+
+
+@dataclass
+class Solution:
+    """Coefficients of all unknowns, the factorised normal matrix, and weights and residuals of the samples."""
+
+    values: np.ndarray
+    factor: object
+    weight: np.ndarray
+    residual: np.ndarray
+    scale: np.ndarray  # of each band, how much larger the scatter is than the errors
+    rounds: int
+
+    def covariance(self, columns: np.ndarray) -> np.ndarray:
+        """Return the rows and columns of the covariance that belong to some unknowns."""
+        unit = np.zeros((self.values.size, columns.size))
+        unit[columns, np.arange(columns.size)] = 1.0
+        found = self.factor.solve(unit)[columns]  # type: ignore[attr-defined]
+        return 0.5 * (found + found.T)
+
+
+def solve_robustly(table: Table, batches: list[Batch], lift: Lift, band_of_member: np.ndarray) -> Solution:
+    """Solve by iteratively reweighted least squares: Huber's weights first, then Tukey's.
+
+    The scatter about the fit, in units of the errors, is measured band by band and scales the errors.
+    """
+    group = band_of_member[table.member]
+    weight = table.sigma**-2.0
+    base = weight.copy()
+    values = np.zeros(lift.unknowns.size)
+    n_group = int(group.max()) + 1
+    scale, rounds = np.ones(n_group), 0
+    freedom, enough = _freedom(batches, group, n_group)
+    enough &= np.bincount(band_of_member, minlength=n_group)[:n_group] > 1
+    for rounds in range(1, _ROUNDS + 1):
+        before = values
+        values, factor, residual = solve_once(table, batches, lift, weight)
+        off = np.abs(residual) / table.sigma
+        scale = _scatter(off / freedom[group], group, enough)
+        off /= scale[group]
+        if rounds <= _HUBER_ROUNDS:
+            robust = np.minimum(1.0, _HUBER / np.maximum(off, 1e-9))
+        else:
+            robust = np.where(off < _TUKEY, (1.0 - (off / _TUKEY) ** 2) ** 2, 0.0)
+        weight = base * robust / scale[group] ** 2
+        if rounds > _HUBER_ROUNDS and np.abs(values - before).max(initial=0.0) <= 0.02 * np.sqrt(
+            _typical_variance(factor, values.size)
+        ):
+            break
+    values, factor, residual = solve_once(table, batches, lift, weight)
+    return Solution(values, factor, weight, residual, scale, rounds)
+
+
+def _typical_variance(factor, size: int) -> float:
+    if size == 0:
+        return 0.0
+    probe = np.random.default_rng(0).choice([-1.0, 1.0], size)
+    return max(float(probe @ factor.solve(probe)) / max(size, 1), 0.0)
+
+
+def _scatter(off: np.ndarray, group: np.ndarray, enough: np.ndarray) -> np.ndarray:
+    """Return the scatter of each band in units of the errors; bands with few free samples take that of all."""
+    own = {g: float(np.median(off[group == g])) for g in np.flatnonzero(enough)}
+    pooled = float(np.median(off)) if off.size else 1.0 / _MAD_TO_SIGMA
+    found = np.array([own.get(g, pooled) for g in range(enough.size)])
+    return np.maximum(_MAD_TO_SIGMA * found, _LEAST_SCATTER)
+
+
+def _freedom(batches: list[Batch], group: np.ndarray, n_group: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each band the root of the share of its samples that the sky does not use up, and if they are many."""
+    nodes, samples = np.zeros(n_group), np.zeros(n_group)
+    for batch in batches:
+        inside = group[batch.rows]
+        for block in batch.blocks:
+            count = np.bincount(inside[block.rows], minlength=n_group)
+            samples += count
+            nodes += (block.nodes.stop - block.nodes.start) * count / count.sum()
+    share = np.sqrt(np.clip(1.0 - nodes / np.maximum(samples, 1), 0.05, 1.0))
+    return share, samples - nodes > _MANY
+
+
+class Lift:
+    """From the coefficients of all functions to the terms of the members of a block."""
+
+    def __init__(self, unknowns: Unknowns, basis: list[dict[int, np.ndarray]], n_term: int):
+        self.unknowns = unknowns
+        self.basis = basis  # of each member: the values of all splines in every spectral bin
+        self.n_term = n_term
+        self._columns: dict[bytes, np.ndarray] = {}
+
+    def of(self, block: Block) -> tuple[np.ndarray, np.ndarray]:
+        """Return the matrix (terms of all members, unknown of the block) and the numbers of these unknowns."""
+        columns = self.columns(block.members)
+        out = np.zeros((self.n_term * block.members.size, columns.size))
+        at = 0
+        for place, (member, spectral) in enumerate(zip(block.members, block.spectral_bin, strict=True)):
+            values = self.basis[member][int(spectral)]
+            rows = self.n_term * place
+            for term in range(self.n_term) if self.unknowns.first[member] >= 0 else ():
+                out[rows + term, at : at + values.size] = values
+                at += values.size
+            if self.unknowns.common[member] >= 0:
+                out[rows, np.searchsorted(columns, self.unknowns.common[member])] = 1.0
+        return out, columns
+
+    def columns(self, members: np.ndarray) -> np.ndarray:
+        """Return the numbers of the unknowns of some members, rising: ``Unknowns`` puts the common ones last."""
+        key = members.tobytes()
+        if key not in self._columns:
+            first, common = self.unknowns.first[members], self.unknowns.common[members]
+            n = self.n_term * len(next(iter(self.basis[members[0]].values())))
+            own = [np.arange(f, f + n) for f in first if f >= 0]
+            self._columns[key] = np.concatenate([*own, np.unique(common[common >= 0])]).astype(np.int64)
+        return self._columns[key]
+
+
+def solve_once(table: Table, batches: list[Batch], lift: Lift, weight: np.ndarray):
+    """Solve the weighted least squares; return coefficients, factorised normal matrix and residuals."""
+    size = lift.unknowns.size
+    sums: dict[bytes, list[np.ndarray]] = {}
+    right = np.zeros(size)
+    parts = []
+    for batch in batches:
+        w, d = weight[batch.rows], table.flux[batch.rows]
+        factor, left, sky = _eliminate(batch, w)
+        both = batch.sky.T @ (w * d)
+        weighted = w[:, None] * batch.design
+        for block in batch.blocks:
+            up, columns = lift.of(block)
+            q = up.shape[0]
+            own, near, far = batch.design[block.rows, :q], left[block.nodes, :q], sky[block.nodes, :q]
+            matrix = own.T @ weighted[block.rows, :q] - near.T @ far
+            vector = weighted[block.rows, :q].T @ d[block.rows] - far.T @ both[block.nodes]
+            total = sums.setdefault(block.members.tobytes(), [columns, np.zeros((columns.size, columns.size))])
+            total[1] += up.T @ matrix @ up
+            right[columns] += up.T @ vector
+        parts.append((factor, both, left))
+    solver = _factorise(list(sums.values()), size) if size else None
+    values = solver.solve(right) if solver is not None else np.zeros(0)
+    residual = np.empty(table.flux.size)
+    for batch, (factor, both, left) in zip(batches, parts, strict=True):
+        model, pull = np.zeros(batch.design.shape[0]), both.copy()
+        for block in batch.blocks:
+            up, columns = lift.of(block)
+            local = up @ values[columns]
+            model[block.rows] = batch.design[block.rows, : local.size] @ local
+            pull[block.nodes] -= left[block.nodes, : local.size] @ local
+        residual[batch.rows] = table.flux[batch.rows] - model - batch.sky @ factor.solve(pull)
+    return values, solver, residual
+
+
+def _factorise(sums: list[list[np.ndarray]], size: int):
+    """Add the normal matrices of the sets of members up and factorise them."""
+    rows = np.concatenate([np.repeat(c, c.size) for c, _ in sums])
+    columns = np.concatenate([np.tile(c, c.size) for c, _ in sums])
+    normal = sparse.csc_array(
+        sparse.coo_array((np.concatenate([m.ravel() for _, m in sums]), (rows, columns)), shape=(size, size))
+    )
+    ridge = 1e-9 * max(float(normal.diagonal().mean()), 1e-30)
+    return splu(sparse.csc_array(normal + ridge * sparse.eye_array(size)))
+
+
+def _eliminate(batch: Batch, w: np.ndarray):
+    """Factorise the normal matrix of the sky of a batch; return it, A^T W F and (A^T W A)^-1 A^T W F."""
+    a = batch.sky
+    weighted = sparse.csr_array((a.data * np.repeat(w, 4), a.indices, a.indptr), a.shape)
+    normal = a.T @ weighted
+    # nodes that bright sources have left without weight hang on to this ridge alone
+    ridge = 1e-8 * float(np.median(w[w > 0])) if (w > 0).any() else 1.0
+    normal = sparse.csc_array(normal + ridge * sparse.eye_array(normal.shape[0]))
+    factor = splu(normal, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
+    left = a.T @ (w[:, None] * batch.design)
+    return factor, left, factor.solve(left)
+
+
+def _runs(key: np.ndarray) -> list[slice]:
+    """Return the runs of equal numbers in a sorted array."""
+    edges = np.flatnonzero(np.diff(key)) + 1
+    ends = [0, *edges.tolist(), key.size]
+    return [slice(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True) if b > a]
+
+
+def spline_basis(knots: np.ndarray, wavelength: np.ndarray) -> np.ndarray:
+    """Return the cardinal natural cubic splines (wavelength, knot): each is 1 at its knot and 0 at the others.
+
+    One knot gives a constant, two a straight line. Beyond the outer knots the splines go on straight.
+    """
+    wavelength = np.asarray(wavelength, dtype=np.float64)
+    n = knots.size
+    if n == 1:
+        return np.ones((wavelength.size, 1))
+    h = np.diff(knots)
+    curvature = np.zeros((n, n))  # second derivatives at the knots, of each cardinal spline
+    if n > 2:
+        left, right = np.zeros((n - 2, n - 2)), np.zeros((n - 2, n))
+        for k in range(n - 2):
+            left[k, k] = (h[k] + h[k + 1]) / 3
+            if k + 1 < n - 2:
+                left[k, k + 1] = left[k + 1, k] = h[k + 1] / 6
+            right[k, k : k + 3] = 1 / h[k], -1 / h[k] - 1 / h[k + 1], 1 / h[k + 1]
+        curvature[1:-1] = np.linalg.solve(left, right)
+    inside = np.clip(wavelength, knots[0], knots[-1])
+    k = np.clip(np.searchsorted(knots, inside, side="right") - 1, 0, n - 2)
+    a, b = (knots[k + 1] - inside) / h[k], (inside - knots[k]) / h[k]
+    rows = np.arange(wavelength.size)
+    out = np.zeros((wavelength.size, n))
+    out[rows, k] += a
+    out[rows, k + 1] += b
+    bend = h[k, None] ** 2 / 6
+    out += (a**3 - a)[:, None] * bend * curvature[k] + (b**3 - b)[:, None] * bend * curvature[k + 1]
+    slope = (np.eye(n)[k + 1] - np.eye(n)[k]) / h[k, None]
+    slope += ((1 - 3 * a**2)[:, None] * curvature[k] + (3 * b**2 - 1)[:, None] * curvature[k + 1]) * h[k, None] / 6
+    return out + (wavelength - inside)[:, None] * slope

@@ -1,0 +1,243 @@
+"""Kernels of badpix_selfcal on plain arrays: a median filter along the dispersion (y) and what stands out of it.
+
+The filter sorts the windows of TILE neighbouring columns side by side by a sorting network: Batcher's odd-even merge
+sort (Knuth, The Art of Computer Programming 3, 5.2.2, algorithm M).
+"""
+
+import math
+
+import numpy as np
+from numba import njit
+
+TILE = 32
+#: Share of a pixel's own excess that light lets its neighbours have at least: the sum of both along y, where lines are
+#: 1.7 pixels wide or more; the sum of both along x, where the narrowest point source is 1.4 pixels wide; the fainter
+#: one along x, where a line or a fringe too narrow along y goes on along the slice.
+SUM_Y, SUM_X, FAINTER_X = 0.6, 0.3, 0.3
+#: Errors by which the neighbours have to fall short of that.
+LIGHT = 2.0
+
+
+def sorting_pairs(n):
+    """Return the compare-exchange pairs (n_pairs, 2) that sort n values."""
+    pairs = []
+    top = 1
+    while top < n:
+        top *= 2
+    p = top // 2
+    while p > 0:
+        q, r, d = top // 2, 0, p
+        while d > 0:
+            pairs += [(i, i + d) for i in range(top - d) if (i & p) == r and i + d < n]
+            d, q, r = q - p, q // 2, p
+        p //= 2
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+
+
+@njit(cache=True, nogil=True)
+def _fill_window(image, y, first, width, zero_edges, values, count):
+    """Fill values (size, TILE) with the window about row y; NaN and what is beyond the edge become +inf."""
+    size = values.shape[0]
+    n_y = image.shape[0]
+    count[:] = 0
+    for j in range(size):
+        row = y + j - size // 2
+        lane = values[j]
+        if 0 <= row < n_y:
+            source = image[row]
+            for t in range(width):
+                value = source[first + t]
+                known = value == value
+                lane[t] = value if known else np.float32(np.inf)
+                count[t] += 1 if known else 0
+        else:
+            for t in range(width):
+                lane[t] = np.float32(0.0) if zero_edges else np.float32(np.inf)
+                count[t] += 1 if zero_edges else 0
+
+
+@njit(cache=True, nogil=True)
+def _median_filter(image, pairs, size, zero_edges, out):
+    n_y, n_x = image.shape
+    values = np.zeros((size, TILE), dtype=np.float32)
+    count = np.zeros(TILE, dtype=np.int64)
+    for first in range(0, n_x, TILE):
+        width = min(TILE, n_x - first)
+        for y in range(n_y):
+            _fill_window(image, y, first, width, zero_edges, values, count)
+            for k in range(pairs.shape[0]):
+                low = values[pairs[k, 0]]
+                high = values[pairs[k, 1]]
+                for t in range(TILE):
+                    a = low[t]
+                    b = high[t]
+                    low[t] = a if a < b else b
+                    high[t] = b if a < b else a
+            for t in range(width):
+                n = count[t]
+                middle = (
+                    np.float32(0.5) * (values[(n - 1) >> 1, t] + values[n >> 1, t]) if n > 0 else np.float32(np.nan)
+                )
+                out[y, first + t] = middle
+
+
+@njit(cache=True, nogil=True)
+def _take_minimum(plane, pedestal, least):
+    """Lower least (y, x) to plane - pedestal where that is smaller; NaN does not count."""
+    for y in range(plane.shape[0]):
+        for x in range(plane.shape[1]):
+            value = plane[y, x] - pedestal
+            if value < least[y, x] or least[y, x] != least[y, x]:
+                least[y, x] = value
+
+
+@njit(cache=True, nogil=True)
+def _significance(rate, smooth, var, factor, relative, excess, inverse):
+    """Fill the excess over the smooth image and its inverse variance (0 where unknown)."""
+    for y in range(rate.shape[0]):
+        for x in range(rate.shape[1]):
+            value = rate[y, x] - smooth[y, x]
+            square = factor * factor * var[y, x] + (relative * smooth[y, x]) ** 2
+            known = math.isfinite(value) and math.isfinite(square) and square > 0.0
+            excess[y, x] = value if known else 0.0
+            inverse[y, x] = 1.0 / square if known else 0.0
+
+
+@njit(cache=True, nogil=True)
+def _accumulate(excess, inverse, sign, total, weight, top_z, top_weight):
+    """Add one exposure to the sums of w * excess and w, and remember the exposure that stands out most."""
+    for y in range(excess.shape[0]):
+        for x in range(excess.shape[1]):
+            w = inverse[y, x]
+            value = sign * excess[y, x]
+            total[y, x] += w * value
+            weight[y, x] += w
+            z = value * math.sqrt(w)
+            if w > 0.0 and (top_weight[y, x] == 0.0 or z > top_z[y, x]):
+                top_z[y, x] = z
+                top_weight[y, x] = w
+
+
+@njit(cache=True, nogil=True)
+def _combine(total, weight, top_z, top_weight, drop, mean, spread):
+    """Mean excess and its error without the exposure that stands out most (kept where it is the only one)."""
+    for y in range(total.shape[0]):
+        for x in range(total.shape[1]):
+            w, sum_ = weight[y, x], total[y, x]
+            if drop and w > top_weight[y, x] * 1.000001:
+                w -= top_weight[y, x]
+                sum_ -= top_z[y, x] * math.sqrt(top_weight[y, x])
+            mean[y, x] = sum_ / w if w > 0.0 else 0.0
+            spread[y, x] = 1.0 / math.sqrt(w) if w > 0.0 else np.inf
+
+
+@njit(cache=True, nogil=True)
+def _neighbours(mean, spread, y, x, dy, dx):
+    """Excess and squared error of the two neighbours along one axis; 0 where unknown."""
+    found = np.zeros(4)
+    for k, side in enumerate((-1, 1)):
+        b, a = y + side * dy, x + side * dx
+        if 0 <= b < mean.shape[0] and 0 <= a < mean.shape[1] and spread[b, a] < np.inf:
+            found[k], found[2 + k] = mean[b, a], spread[b, a] ** 2
+    return found
+
+
+@njit(cache=True, nogil=True)
+def _below(expected, found, square, share, own_square, limit):
+    """Whether neighbours show less than light would, by limit errors."""
+    return expected - max(found, 0.0) > limit * math.sqrt(share * share * own_square + square)
+
+
+@njit(cache=True, nogil=True)
+def _too_sharp(mean, spread, y, x, limit):
+    """Whether an excess is narrower than light: along x, or along y without going on along x."""
+    value, own = mean[y, x], spread[y, x] ** 2
+    along = _neighbours(mean, spread, y, x, 0, 1)
+    if _below(SUM_X * value, along[0] + along[1], along[2] + along[3], SUM_X, own, limit):
+        return True
+    fainter = 0 if along[0] < along[1] else 1
+    if not _below(FAINTER_X * value, along[fainter], along[2 + fainter], FAINTER_X, own, limit):
+        return False
+    up = _neighbours(mean, spread, y, x, 1, 0)
+    return _below(SUM_Y * value, up[0] + up[1], up[2] + up[3], SUM_Y, own, limit)
+
+
+@njit(cache=True, nogil=True)
+def _flag(mean, spread, threshold, limit, bad):
+    """Flag what is above the threshold and too sharp for light."""
+    for y in range(mean.shape[0]):
+        for x in range(mean.shape[1]):
+            if mean[y, x] > threshold * spread[y, x] and _too_sharp(mean, spread, y, x, limit):
+                bad[y, x] = True
+
+
+def median_filter(image, size, *, zero_edges=True):
+    """Return the median of the size pixels about each pixel along y; NaN do not count.
+
+    zero_edges : count zeros beyond the frame, as jwst; else the window is cut off there.
+    """
+    out = np.empty(image.shape, np.float32)
+    _median_filter(np.ascontiguousarray(image, np.float32), sorting_pairs(size), int(size), zero_edges, out)
+    return out
+
+
+def pedestal_of(plane, rows, columns):
+    """Return the median of a strip of a frame; 0 where nothing is known there."""
+    strip = plane[rows[0] : rows[1], columns[0] : columns[1]]
+    known = strip[~np.isnan(strip)]
+    return np.median(known) if known.size else np.float32(0)
+
+
+def flag_fraction(*stacks, lower, upper, size, rows, columns):
+    """Return where (y, x) the least of all frames, less its median filter, is beyond the quantiles, as jwst.
+
+    stacks : (exposure, y, x) [DN/s]; rows, columns : the strip of the pedestal.
+    """
+    least = np.full(stacks[0].shape[1:], np.nan, np.float32)
+    for stack in stacks:
+        for plane in stack:
+            _take_minimum(plane, np.float32(pedestal_of(plane, rows, columns)), least)
+    left = least - median_filter(least, size)
+    if np.isnan(left).all():
+        return np.zeros(left.shape, bool)
+    low, high = np.nanpercentile(left, [lower * 100, (1 - upper) * 100])
+    return (left > high) | (left < low)
+
+
+def flag_significant(*stacks, threshold, relative_error, size):
+    """Return where (y, x) pixels stand out of their column in all exposures, by their errors and too sharp for light.
+
+    stacks : rate and variance (exposure, y, x) of each Dataset in turn.
+    """
+    shape = stacks[0].shape[1:]
+    excess, inverse = np.empty(shape, np.float32), np.empty(shape, np.float32)
+    sums = {sign: tuple(np.zeros(shape, np.float64) for _ in range(4)) for sign in (1.0, -1.0)}
+    n = 0
+    for rates, variances in zip(stacks[::2], stacks[1::2], strict=True):
+        for rate, var in zip(rates, variances, strict=True):
+            smooth = median_filter(rate, size, zero_edges=False)
+            _significance(rate, smooth, var, 1.0, relative_error, excess, inverse)
+            _significance(rate, smooth, var, excess_noise(excess, inverse), relative_error, excess, inverse)
+            for sign, planes in sums.items():
+                _accumulate(excess, inverse, sign, *planes)
+            n += 1
+    bad = np.zeros(shape, bool)
+    mean, spread = np.empty(shape), np.empty(shape)
+    for planes in sums.values():
+        _combine(*planes, n > 1, mean, spread)
+        _flag(mean, spread, float(threshold), LIGHT, bad)
+    return bad
+
+
+def excess_noise(excess, inverse):
+    """Return how much wider than its errors the excess of a frame scatters, at least 1."""
+    known = inverse > 0
+    if not known.any():
+        return 1.0
+    return max(1.0, 1.4826 * float(np.median(np.abs(excess[known]) * np.sqrt(inverse[known]))))
+
+
+def apply_flags(bad, dq, *planes, bits):
+    """Return dq with bits, and data and variances with NaN, where bad (y, x)."""
+    nan = np.float32(np.nan)
+    return dq | (bad * np.uint32(bits)).astype(np.uint32), *(np.where(bad, nan, plane) for plane in planes)

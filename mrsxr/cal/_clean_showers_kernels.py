@@ -1,0 +1,245 @@
+"""Kernels of the clean_showers step on plain arrays: smooth light between the slices. Bits: DO_NOT_USE 1.
+
+A Gaussian over rows and columns is one over columns after one over rows, so smoothing costs a few taps a pixel.
+"""
+
+import math
+
+import numpy as np
+from numba import njit
+
+UNFIT = np.uint32(1 | (1 << 31))  # DO_NOT_USE, REFERENCE_PIXEL
+_REACH_X, _REACH_Y = 4.0, 8.0  # sigma; jwst's square of taps ends at four of the wider sigma
+_LEAST_WEIGHT = 1e-12
+_NOISE_ROWS = 64
+_OUTLIER = 5.0  # sigma
+_FADE = 40.0  # pixels over which the light of a row counts as what may be scattered at a place
+
+
+def gaussian_taps(stddev, other):
+    """Return the taps 0 ... r of a Gaussian, sum over -r ... r 1, cut where jwst cuts its square of taps."""
+    reach = (math.ceil(8.0 * max(stddev, other)) // 2 * 2 + 1) // 2
+    size = min(reach, math.ceil(_REACH_Y * stddev))
+    taps = np.exp(-0.5 * (np.arange(size + 1) / stddev) ** 2)
+    return (taps / (2.0 * taps.sum() - taps[0])).astype(np.float32)
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
+def _add_taps(padded, taps, middle, out):
+    """Add to ``out`` a row smoothed by symmetric taps; padded has ``middle`` zeros on both sides."""
+    n, last = out.size, taps.size - 1
+    t = 1
+    while t + 1 <= last:
+        g, h = taps[t], taps[t + 1]
+        a, b = padded[middle - t : middle - t + n], padded[middle + t : middle + t + n]
+        c, d = padded[middle - t - 1 : middle - t - 1 + n], padded[middle + t + 1 : middle + t + 1 + n]
+        for x in range(n):
+            out[x] += g * (a[x] + b[x]) + h * (c[x] + d[x])
+        t += 2
+    if t == last:
+        a, b, g = padded[middle - t : middle - t + n], padded[middle + t : middle + t + n], taps[t]
+        for x in range(n):
+            out[x] += g * (a[x] + b[x])
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
+def _add_rows(rows, y, taps, out):
+    """Add to ``out`` the rows around y with symmetric taps; rows beyond the image are 0."""
+    n_y, n_x = rows.shape
+    for t in range(1, taps.size):
+        g = taps[t]
+        if y - t >= 0 and y + t < n_y:
+            above, below = rows[y - t], rows[y + t]
+            for x in range(n_x):
+                out[x] += g * (above[x] + below[x])
+        elif y - t >= 0 or y + t < n_y:
+            one = rows[y - t] if y - t >= 0 else rows[y + t]
+            for x in range(n_x):
+                out[x] += g * one[x]
+
+
+@njit(cache=True, nogil=True)
+def smooth(image, taps_x, taps_y, out):
+    """Fill ``out`` with an image (y, x) smoothed by taps along x and y; beyond its edges it is 0."""
+    n_y, n_x = image.shape
+    middle = taps_x.size - 1
+    padded = np.zeros(n_x + 2 * middle, dtype=np.float32)
+    rows = np.empty(image.shape, dtype=np.float32)
+    for y in range(n_y):
+        padded[middle : middle + n_x] = image[y]
+        rows[y] = taps_x[0] * image[y]
+        _add_taps(padded, taps_x, middle, rows[y])
+    for y in range(n_y):
+        out[y] = taps_y[0] * rows[y]
+        _add_rows(rows, y, taps_y, out[y])
+
+
+@njit(cache=True, nogil=True)
+def _keep_between(image, flags, inside, low, high, values, missing):
+    """Fill values with the pixels between the slices within low ... high, else 0, and missing with where they lack."""
+    for y in range(image.shape[0]):
+        for x in range(image.shape[1]):
+            value = image[y, x]
+            good = (not inside[y, x]) and (flags[y, x] & UNFIT) == 0 and low <= value <= high
+            values[y, x] = value if good else np.float32(0.0)
+            missing[y, x] = np.float32(0.0) if good else np.float32(1.0)
+
+
+@njit(cache=True, nogil=True)
+def _divide(total, missing, dark_edges, out):
+    """Fill ``out`` with the weighted mean: total / weight, 0 where nothing is near.
+
+    dark_edges: beyond the edges all is 0 DN/s; otherwise nothing is known there and ``missing`` holds weights.
+    """
+    for y in range(out.shape[0]):
+        for x in range(out.shape[1]):
+            weight = 1.0 - missing[y, x] if dark_edges else missing[y, x]
+            out[y, x] = total[y, x] / weight if weight > _LEAST_WEIGHT else 0.0
+
+
+def _limits(image, flags, inside, low, high):
+    """Return percentiles of the usable pixels between the slices, None without any."""
+    values = image[~inside & ((flags & UNFIT) == 0)]
+    values = values[np.isfinite(values)]
+    return None if values.size == 0 else np.percentile(values, [low, high]).astype(np.float32)
+
+
+def smooth_model(image, flags, inside, x_stddev, y_stddev, low, high, dark_edges):
+    """Return the smooth light (y, x) of the pixels between the slices, 0 where there are none."""
+    model = np.zeros(image.shape, dtype=np.float32)
+    limits = _limits(image, flags, inside, low, high)
+    if limits is None:
+        return model
+    taps_x, taps_y = gaussian_taps(x_stddev, y_stddev), gaussian_taps(y_stddev, x_stddev)
+    values, missing, total = (np.empty_like(model) for _ in range(3))
+    _keep_between(image, flags, inside, limits[0], limits[1], values, missing)
+    smooth(values, taps_x, taps_y, total)
+    if dark_edges:
+        smooth(missing, taps_x, taps_y, values)
+    else:
+        smooth(np.float32(1.0) - missing, taps_x, taps_y, values)
+    _divide(total, values, dark_edges, model)
+    return model
+
+
+@njit(cache=True, nogil=True)
+def light_nearby(image, flags, inside, out):
+    """Fill ``out`` with the mean light of the slices in the row, weights falling as exp(-distance / _FADE)."""
+    fade = np.float32(math.exp(-1.0 / _FADE))
+    share = (np.float32(1.0) - fade) / (np.float32(1.0) + fade)
+    n_y, n_x = image.shape
+    lit = np.empty(n_x, dtype=np.float32)
+    for y in range(n_y):
+        for x in range(n_x):
+            value = image[y, x]
+            good = inside[y, x] and math.isfinite(value) and (flags[y, x] & UNFIT) == 0
+            lit[x] = max(value, np.float32(0.0)) if good else np.float32(0.0)
+        carried = np.float32(0.0)
+        for x in range(n_x):
+            carried = carried * fade + lit[x]
+            out[y, x] = share * carried
+        carried = np.float32(0.0)
+        for x in range(n_x - 1, -1, -1):
+            out[y, x] += share * carried
+            carried = (carried + lit[x]) * fade
+
+
+@njit(cache=True, nogil=True)
+def _noise_of_rows(values, known, work, out):
+    """Fill ``out`` (y) with the noise of a pixel in blocks of rows, from differences of neighbours; NaN if unknown."""
+    n_y, n_x = values.shape
+    for first in range(0, n_y, _NOISE_ROWS):
+        last, n = min(n_y, first + _NOISE_ROWS), 0
+        for y in range(first, last):
+            for x in range(n_x - 1):
+                if known[y, x] and known[y, x + 1]:
+                    work[n] = abs(values[y, x + 1] - values[y, x])
+                    n += 1
+        out[first:last] = 1.4826 * np.median(work[:n]) / math.sqrt(2.0) if n >= 20 else np.nan
+
+
+@njit(cache=True, nogil=True)
+def _weigh(values, known, light, noise, model, protection, total, weight, square, doubt):
+    """Fill weight = 1/(noise^2 + doubt^2), with the values and the doubt times weight and the noise times its square.
+
+    The doubt is the share ``protection`` of the light nearby. Pixels far off the last model count nothing.
+    """
+    for y in range(values.shape[0]):
+        sigma = noise[y]
+        for x in range(values.shape[1]):
+            total[y, x] = weight[y, x] = square[y, x] = doubt[y, x] = 0.0
+            if not (known[y, x] and sigma > 0.0):
+                continue
+            unsure = protection * light[y, x]
+            if abs(values[y, x] - model[y, x]) > _OUTLIER * math.hypot(sigma, unsure):
+                continue
+            w = 1.0 / (sigma * sigma + unsure * unsure)
+            total[y, x] = w * values[y, x]
+            weight[y, x] = w
+            square[y, x] = w * w * sigma * sigma
+            doubt[y, x] = w * unsure
+
+
+@njit(cache=True, nogil=True)
+def _gate(total, weight, square, doubt, threshold, model, variance):
+    """Fill model with the mean times 1 - (threshold / significance)^4, 0 below the threshold, and its variance."""
+    for y in range(model.shape[0]):
+        for x in range(model.shape[1]):
+            w = weight[y, x]
+            if not w > 0.0:
+                model[y, x] = variance[y, x] = 0.0
+                continue
+            mean, unsure = total[y, x] / w, (square[y, x] + doubt[y, x] ** 2) / w**2
+            ratio = threshold**2 * unsure
+            if mean * mean <= ratio:
+                model[y, x] = variance[y, x] = 0.0
+                continue
+            share = 1.0 - (ratio / (mean * mean)) ** 2
+            model[y, x] = share * mean
+            variance[y, x] = share * share * unsure
+
+
+def gated_model(image, flags, inside, x_stddev, y_stddev, low, high, threshold, protection):
+    """Return (model, variance), each (y, x), of the significant smooth light between the slices."""
+    model, variance = (np.zeros(image.shape, dtype=np.float32) for _ in range(2))
+    near = inside | np.roll(inside, 1, axis=1) | np.roll(inside, -1, axis=1)
+    limits = _limits(image, flags, near, low, high)
+    if limits is None:
+        return model, variance
+    values, light, total, weight, square, doubt = (np.empty_like(model) for _ in range(6))
+    _keep_between(image, flags, near, limits[0], limits[1], values, weight)
+    known = weight == 0
+    noise = np.empty(len(image))
+    _noise_of_rows(values, known, np.empty(_NOISE_ROWS * image.shape[1], dtype=np.float32), noise)
+    light_nearby(image, flags, inside, light)
+    taps_x, taps_y = gaussian_taps(x_stddev, y_stddev), gaussian_taps(y_stddev, x_stddev)
+    for final in (False, True):
+        _weigh(values, known, light, noise, model, protection, total, weight, square, doubt)
+        smooth(total, taps_x, taps_y, total)
+        smooth(weight, taps_x, taps_y, weight)
+        if final:
+            smooth(square, taps_x**2, taps_y**2, square)
+            smooth(doubt, taps_x, taps_y, doubt)
+            _gate(total, weight, square, doubt, threshold, model, variance)
+        else:
+            _divide(total, weight, False, model)
+    return model, variance
+
+
+def smooth_door(rate, dq, inside, x_stddev=18.0, y_stddev=5.0, low=0.1, high=99.9, dark_edges=True):
+    """Return rates (dither, y, x) less the smooth light between the slices; inside (y, x)."""
+    inside = np.asarray(inside, dtype=bool)
+    out = np.empty(rate.shape, dtype=np.float32)
+    for image, flags, result in zip(rate, dq, out, strict=True):
+        np.subtract(image, smooth_model(image, flags, inside, x_stddev, y_stddev, low, high, dark_edges), out=result)
+    return out
+
+
+def gated_door(rate, dq, inside, x_stddev=18.0, y_stddev=5.0, low=0.1, high=99.9, threshold=3.0, protection=0.003):
+    """Return (rates less the significant smooth light, its variance), each (dither, y, x); inside (y, x)."""
+    inside = np.asarray(inside, dtype=bool)
+    out, added = (np.empty(rate.shape, dtype=np.float32) for _ in range(2))
+    for d in range(len(rate)):
+        model, added[d] = gated_model(rate[d], dq[d], inside, x_stddev, y_stddev, low, high, threshold, protection)
+        np.subtract(rate[d], model, out=out[d])
+    return out, added

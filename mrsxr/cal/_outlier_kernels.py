@@ -1,0 +1,136 @@
+"""Kernels of the detector-level outlier test on plain arrays: difference with the neighbours, running median."""
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True, nogil=True)
+def _side_difference(flux, dq, out):
+    n_y, n_x = flux.shape
+    for y in range(n_y):
+        for x in range(n_x):
+            out[y, x] = np.nan
+            if dq[y, x] & np.uint32(1):
+                continue
+            here = np.float64(flux[y, x])
+            for side in (-1, 1):
+                other = 0.0
+                if 0 <= x + side < n_x:
+                    other = np.nan if dq[y, x + side] & np.uint32(1) else np.float64(flux[y, x + side])
+                difference = abs(here - other)
+                if difference < out[y, x] or (np.isnan(out[y, x]) and not np.isnan(difference)):
+                    out[y, x] = difference
+
+
+def side_difference(flux, dq):
+    """Return the smaller of the absolute differences with the left and the right neighbour, float64.
+
+    flux (..., y, x), dq alike: DO_NOT_USE pixels count as NaN. Beyond the frame the neighbour is 0, as in jwst; NaN
+    where the pixel or both neighbours are NaN.
+    """
+    out = np.empty(flux.shape, dtype=np.float64)
+    for plane in np.ndindex(*flux.shape[:-2]):
+        _side_difference(flux[plane], dq[plane], out[plane])
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _select(values, n, k):
+    """Return the k-th smallest of the first n values, which are put in another order: those before k are not larger."""
+    low, high = 0, n - 1
+    while low < high:
+        middle = (low + high) >> 1
+        a, b, c = values[low], values[middle], values[high]
+        pivot = max(min(a, b), min(max(a, b), c))
+        i, j = low, high
+        while i <= j:
+            while values[i] < pivot:
+                i += 1
+            while values[j] > pivot:
+                j -= 1
+            if i <= j:
+                values[i], values[j] = values[j], values[i]
+                i += 1
+                j -= 1
+        if k <= j:
+            high = j
+        elif k >= i:
+            low = i
+        else:
+            break
+    return values[k]
+
+
+@njit(cache=True, nogil=True)
+def _median(values, n):
+    """Median of the first n values, the mean of the middle two where n is even."""
+    k = n >> 1
+    upper = _select(values, n, k)
+    if n & 1:
+        return upper
+    lower = values[0]
+    for i in range(1, k):
+        if values[i] > lower:
+            lower = values[i]
+    return 0.5 * (lower + upper)
+
+
+@njit(cache=True, nogil=True)
+def _running_median(image, half_y, half_x, out):
+    n_y, n_x = image.shape
+    values = np.empty((2 * half_y + 1) * (2 * half_x + 1))
+    for y in range(n_y):
+        for x in range(n_x):
+            out[y, x] = np.nan
+            if np.isnan(image[y, x]):
+                continue
+            n = 0
+            for j in range(y - half_y, y + half_y + 1):
+                for i in range(x - half_x, x + half_x + 1):
+                    value = image[j, i] if 0 <= j < n_y and 0 <= i < n_x else 0.0
+                    if not np.isnan(value):
+                        values[n] = value
+                        n += 1
+            out[y, x] = _median(values, n)
+
+
+def running_median(image, rows, columns):
+    """Return the median of the valid pixels in a window of odd size around each valid pixel, NaN elsewhere.
+
+    image : float64 (y, x); beyond the frame it is 0, as in jwst.
+    """
+    out = np.empty(image.shape, dtype=np.float64)
+    _running_median(image, rows // 2, columns // 2, out)
+    return out
+
+
+def normalise(minimum, rows, columns, floor_fraction):
+    """Return the differences in units of their local median, which is no smaller than a share of the global one.
+
+    minimum : float64 (y, x)
+    """
+    if np.isnan(minimum).all():
+        return minimum.copy()
+    local = running_median(minimum, rows, columns)
+    floor = np.nanmedian(minimum) * floor_fraction
+    local[local < floor] = floor
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return minimum / local
+
+
+def mark(minimum, rows, columns, percent, second_check, bits):
+    """Return flags uint32 (y, x) of the pixels above a percentile of the normalised differences.
+
+    minimum : float64 (y, x); percent : threshold, over all but the outer four rows and columns;
+    second_check : flag the pixels without a difference as well; bits : what to set.
+    """
+    score = normalise(minimum, rows, columns, 1 / 3)
+    inner = score[4:-4, 4:-4]
+    inner = inner[~np.isnan(inner)]
+    found = np.zeros(score.shape, dtype=bool)
+    if inner.size:
+        with np.errstate(invalid="ignore"):
+            found = score > np.percentile(inner, percent)
+    if second_check:
+        found |= np.isnan(minimum)
+    return found.astype(np.uint32) * np.uint32(bits)

@@ -1,0 +1,285 @@
+"""Kernels of the comparison of dithers on the sky, on plain arrays. Bit 1 of a flag is DO_NOT_USE.
+
+Contrast: a pixel less the median of the others around it in its column, within its slice. What is smooth along the spectrum (continuum
+and the shape of a point source on the slices) drops out; lines and outliers stay.
+"""
+
+import math
+
+import numpy as np
+from numba import njit
+
+from ._outlier_kernels import _median
+
+#: Expected range of the samples of a neighbourhood of 18 pixels, in units of their noise.
+NOISE_RANGE = 3.64
+MAD_TO_SIGMA = 1.4826
+#: Variance of a contrast in units of that of a pixel: the median of 16 others adds pi / 2 / 16.
+MEDIAN_NOISE = 1.1
+FEWEST = 12  # samples for a measure of the noise of a block
+
+
+@njit(cache=True, nogil=True)
+def _contrast(flux, variance, labels, half, out):
+    n_y, n_x = flux.shape
+    values = np.empty(2 * half + 1, dtype=np.float32)
+    for x in range(n_x):
+        for y in range(n_y):
+            out[y, x] = np.nan
+            label = labels[y, x]
+            if label <= 0 or not math.isfinite(flux[y, x]) or not variance[y, x] >= 0:
+                continue
+            up, down = 0, 0  # rows of the slice on either side
+            while up < half and y + up + 1 < n_y and labels[y + up + 1, x] == label:
+                up += 1
+            while down < half and y - down - 1 >= 0 and labels[y - down - 1, x] == label:
+                down += 1
+            both = min(up, down)
+            if both < 2:
+                continue
+            n = 0
+            for j in range(y - both, y + both + 1):  # symmetric: a slope along the column drops out
+                if j != y and math.isfinite(flux[j, x]):
+                    values[n] = flux[j, x]
+                    n += 1
+            if n >= 2:
+                out[y, x] = flux[y, x] - _median(values, n)
+
+
+@njit(cache=True, nogil=True)
+def _block_noise(score, rows, out):
+    """Fill out with the robust width of score in blocks of rows, column by column, no smaller than 1."""
+    n_y, n_x = score.shape
+    values = np.empty(rows, dtype=np.float32)
+    n_blocks = (n_y + rows - 1) // rows
+    known = np.full((n_blocks, n_x), np.float32(np.nan))
+    for b in range(n_blocks):
+        for x in range(n_x):
+            n = 0
+            for y in range(b * rows, min((b + 1) * rows, n_y)):
+                if math.isfinite(score[y, x]):
+                    values[n] = abs(score[y, x])
+                    n += 1
+            if n >= FEWEST:
+                known[b, x] = MAD_TO_SIGMA * _median(values, n)
+    typical = np.nanmedian(known)
+    if not typical >= 1:
+        typical = np.float32(1)
+    for y in range(n_y):
+        for x in range(n_x):
+            width = known[y // rows, x]
+            if math.isnan(width):
+                width = typical
+            out[y, x] = max(width, np.float32(1))
+
+
+def contrast(flux, dq, variance, labels, half, rows):
+    """Return (contrast, variance, variance that the data show) of one frame, float32 (y, x), NaN where not usable.
+
+    labels : int16, slice of each pixel, 0 for none; half : rows to each side of the running median; rows : height of
+    the blocks of a column in which the scatter is measured; where it is larger than the variance says, it counts.
+    """
+    value = np.where(dq & np.uint32(1), np.float32(np.nan), flux)
+    out = np.empty(flux.shape, dtype=np.float32)
+    _contrast(value, variance, labels, half, out)
+    width = np.empty_like(out)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        _block_noise(out / np.sqrt(variance), rows, width)
+    return out, variance, width * width * variance
+
+
+@njit(cache=True, nogil=True)
+def _power_series(coefficients, t):
+    total = 0.0
+    for power in range(coefficients.shape[0] - 1, -1, -1):
+        total = total * t + coefficients[power]
+    return total
+
+
+@njit(cache=True, nogil=True)
+def _surface(coefficients, s, t):
+    total = 0.0
+    for i in range(coefficients.shape[0] - 1, -1, -1):
+        total = total * s + _power_series(coefficients[i], t)
+    return total
+
+
+@njit(cache=True, nogil=True)
+def _sample(values, variance, shown, labels, label, px, py):
+    """Return value, variance, weight at (px, py) in one slice of a frame; lowest, highest, sum of noise, n around it."""
+    n_y, n_x = values.shape
+    value, noise, weights, lowest, highest, total, n = 0.0, 0.0, 0.0, np.inf, -np.inf, 0.0, 0.0
+    if -0.5 < px < n_x - 0.5 and -0.5 < py < n_y - 0.5:
+        near_x, near_y = int(px + 0.5), int(py + 0.5)
+        for j in range(max(near_y - 1, 0), min(near_y + 2, n_y)):
+            weight_y = max(0.0, 1.0 - abs(j - py))
+            for i in range(max(near_x - 1, 0), min(near_x + 2, n_x)):
+                one = np.float64(values[j, i])
+                if labels[j, i] != label or math.isnan(one):
+                    continue
+                lowest, highest = min(lowest, one), max(highest, one)
+                total += shown[j, i]
+                n += 1.0
+                weight = weight_y * max(0.0, 1.0 - abs(i - px))
+                value += weight * one
+                noise += weight * weight * variance[j, i]
+                weights += weight
+        if weights > 0.0:
+            value /= weights
+            noise /= weights * weights
+    return value, noise, weights, lowest, highest, total, n
+
+
+@njit(cache=True, nogil=True)
+def _predict(contrasts, variance, shown, labels, slices, pixels, inverse, pair, out):
+    label_of, beta_first, width, middle, half = slices
+    slice_of, alpha, wavelength = pixels
+    x_of, y_of, origin, extent = inverse
+    alpha_there, beta_there, ratio = pair
+    n_slices = label_of.shape[0]
+    for p in range(slice_of.shape[0]):
+        out[0, p] = np.nan
+        s = slice_of[p]
+        t = (alpha[p] - middle[s]) / half[s]
+        a, w = _power_series(alpha_there[s], t), wavelength[p] * ratio
+        place = (_power_series(beta_there[s], t) - beta_first) / width
+        nearest = int(math.floor(place + 0.5))
+        if nearest < 0 or nearest >= n_slices:
+            continue
+        second = nearest + 1 if place > nearest else nearest - 1
+        value, noise, lowest, highest, total, n = 0.0, 0.0, np.inf, -np.inf, 0.0, 0.0
+        known = True
+        for side in range(2):
+            q = nearest if side == 0 else second
+            if q < 0 or q >= n_slices:
+                break
+            u, v = (a - origin[q, 0]) / extent[q, 0], (w - origin[q, 1]) / extent[q, 1]
+            weight = 0.0
+            if abs(u) < 1.2 and abs(v) < 1.05:
+                px, py = _surface(x_of[q], u, v), _surface(y_of[q], u, v)
+                one, var, weight, low, high, all_noise, count = _sample(
+                    contrasts, variance, shown, labels, label_of[q], px, py
+                )
+                lowest, highest = min(lowest, low), max(highest, high)
+                total += all_noise
+                n += count
+            if side == 0:
+                known = weight >= 0.5
+                if not known:
+                    break
+                value, noise = one, var
+            elif weight >= 0.5:
+                share = abs(place - nearest)
+                value = (1.0 - share) * value + share * one
+                noise = (1.0 - share) ** 2 * noise + share**2 * var
+        if known:
+            out[0, p], out[1, p] = value, noise
+            out[2, p] = max(0.0, highest - lowest - NOISE_RANGE * math.sqrt(total / n))
+
+
+def predict(frames, labels, slices, pixels, inverse, pair):
+    """Return what another exposure says about each pixel: contrast, variance, range around it (3, pixel), float32.
+
+    frames : (contrast, variance, variance shown by the data) of the other exposure
+    slices : (label, beta of the first [arcsec], width [arcsec], middle and half width of alpha of each slice)
+    pixels : (place of the slice, alpha [arcsec], wavelength [um]) of each pixel
+    inverse : (x, y) as power series (slice, power of alpha, power of wavelength) of scaled arguments, their middles
+        and half widths (slice, 2)
+    pair : power series (slice, power) of alpha and beta in the other exposure, and the ratio of its wavelengths
+
+    Within a slice bilinear, linear between the two slices next to the place. The range is that of the 3 x 3 pixels
+    around the place in both slices, less what noise makes. NaN where the other exposure has nothing usable.
+    """
+    out = np.zeros((3, pixels[0].size), dtype=np.float32)
+    _predict(*frames, labels, slices, pixels, inverse, pair, out)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _sort_few(values, n):
+    for i in range(1, n):
+        value = values[i]
+        j = i
+        while j > 0 and values[j - 1] > value:
+            values[j] = values[j - 1]
+            j -= 1
+        values[j] = value
+
+
+@njit(cache=True, nogil=True)
+def _combine(index, contrasts, variance, predictions, difference, sigma, structure, alone):
+    n_other = predictions.shape[0]
+    values, ranges = np.empty(n_other), np.empty(n_other)
+    for p in range(index.size):
+        i = index[p]
+        mine = contrasts[i]
+        alone[i] = math.isnan(mine)
+        if alone[i]:
+            continue
+        n, noise = 0, 0.0
+        for e in range(n_other):
+            if not math.isnan(predictions[e, 0, p]):
+                values[n], ranges[n] = predictions[e, 0, p], predictions[e, 2, p]
+                noise += predictions[e, 1, p]
+                n += 1
+        if n == 0:
+            alone[i] = True
+            continue
+        _sort_few(values, n)
+        _sort_few(ranges, n)
+        noise /= n
+        if n >= 3:
+            away = mine - 0.5 * (values[(n - 1) >> 1] + values[n >> 1])
+            structure[i] = 0.5 * (ranges[(n - 1) >> 1] + ranges[n >> 1])
+            noise *= 0.5 * math.pi / n
+        else:  # an outlier differs from both sides and, with one witness, from its own column too
+            low, high = values[0], values[n - 1]
+            if n == 1:
+                low, high = min(low, 0.0), max(high, 0.0)
+            away = mine - high if mine > high else (mine - low if mine < low else 0.0)
+            structure[i] = ranges[n - 1]
+        difference[i] = away
+        sigma[i] = math.sqrt((variance[i] + noise) * MEDIAN_NOISE)
+
+
+@njit(cache=True, nogil=True)
+def _cut(difference, sigma, width, structure, snr, snr_beside, scale, out):
+    n_y, n_x = difference.shape
+    weak = np.zeros((n_y, n_x), dtype=np.bool_)
+    for y in range(n_y):
+        for x in range(n_x):
+            if math.isnan(difference[y, x]):
+                continue
+            noise = sigma[y, x] * width[y, x]
+            away = abs(difference[y, x]) - scale * structure[y, x]
+            out[y, x] = away > snr * noise
+            weak[y, x] = away > snr_beside * noise
+    strong = out.copy()
+    for y in range(n_y):
+        for x in range(n_x):
+            if strong[y, x]:
+                for j in range(max(y - 1, 0), min(y + 2, n_y)):
+                    for i in range(max(x - 1, 0), min(x + 2, n_x)):
+                        out[j, i] |= weak[j, i]
+
+
+def compare(frames, index, predictions, rows, snr, snr_beside, scale):
+    """Return (outlier, without a witness), bool (y, x), of one exposure against what the others say.
+
+    frames : (contrast, variance, variance shown by the data) of the exposure
+    index, predictions : for each band the places of its pixels in the flattened frame and the predictions of the other
+        exposures (exposure, 3, pixel)
+    rows : height of the blocks in which the scatter of the differences is measured
+    snr, snr_beside : limit in units of the noise, and that for pixels beside an outlier
+    scale : share of the range of the source that may separate two exposures
+    """
+    shape = frames[0].shape
+    difference, sigma = (np.full(shape, np.float32(np.nan)) for _ in range(2))
+    structure, width = (np.zeros(shape, dtype=np.float32) for _ in range(2))
+    alone, out = (np.zeros(shape, dtype=np.bool_) for _ in range(2))
+    flat = [np.ascontiguousarray(a).reshape(-1) for a in frames[:2]]
+    for places, found in zip(index, predictions, strict=True):
+        _combine(places, *flat, found, *(a.reshape(-1) for a in (difference, sigma, structure, alone)))
+    _block_noise(difference / sigma, rows, width)
+    _cut(difference, sigma, width, structure, snr, snr_beside, scale, out)
+    return out, alone

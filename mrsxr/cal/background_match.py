@@ -1,0 +1,487 @@
+"""Background matching: bring the backgrounds of dithers, tiles and neighbouring bands to one level."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import xarray as xr
+from scipy.stats import chi2 as chi2_distribution
+from scipy.stats import norm
+
+from mrsxr.blocks import map_ramps
+from mrsxr.errors import MrsxrError
+from mrsxr.geometry.sky import Pointing, slicer_to_sky, tangent_frame, tangent_offsets
+from mrsxr.mrs import BANDS, SLICE_WIDTH, bands_of_setting
+from mrsxr.step import step
+
+from ._background_match_solve import (
+    Lift, Solution, Table, Unknowns, components, make_batches, shared_samples, solve_once, solve_robustly, spline_basis,
+    tied_groups, touching_constants,
+)  # fmt: skip
+from ._cells import Samples, bin_centre, cell_samples, check_located, make_cells
+
+CHOICES = ("typical", "lowest")
+TERMS = ("1", "alpha", "beta")
+#: Nodes of the tables from which the functions are read pixel by pixel.
+TABLE_NODES = 257
+
+
+@dataclass(frozen=True)
+class _Member:
+    """One band of one exposure."""
+
+    exposure: str
+    setting: str
+    band: str
+    samples: Samples
+    ra: np.ndarray
+    dec: np.ndarray
+
+
+def fit_background_match(
+    exposures: xr.Dataset | Iterable[xr.Dataset],
+    *,
+    reference: str | Sequence[str] = "typical",
+    reference_band: str | None = None,
+    n_knots: int = 6,
+    gradients: bool = True,
+    tie_bands: bool = True,
+    spacing: float = 1.5,
+    significance: float = 3.0,
+) -> xr.Dataset:
+    """Fit the additive functions that make the backgrounds of exposures differ.
+
+    Parameters
+    ----------
+    exposures : Dataset of level "cal", or several
+        Dithers of a setting along ``dither``; other settings, tiles and visits as further Datasets. Needs ``flux``
+        [MJy/sr], ``var_poisson``, ``var_read``, ``dq`` and the coordinates of assign_wcs. One exposure is in memory
+        at a time; its robust means, some 1 MB, are kept.
+    reference : str or sequence of str
+        The exposure that stays as it is: (part of) its name, or several names where groups of exposures do not
+        overlap. "typical": the one that is nearest to the median of all functions, so free of what few exposures
+        have. "lowest": the one of the lowest background, as stray light, showers and afterglow only add.
+    reference_band : str, optional
+        The band that stays as it is where bands are tied; by default that of the shortest wavelength.
+    n_knots : int
+        Knots of the cubic splines in each band, 1 (constant), 2 (straight line) or more.
+    gradients : bool
+        Let the functions be linear in alpha and beta, else constant over the field.
+    tie_bands : bool
+        Also bring every band to the next one, by a constant, where they overlap in wavelength.
+    spacing : float
+        Spacing of the nodes between which the sky is linear, in widths of a slice.
+    significance : float
+        Functions, and steps between bands, that differ from zero by fewer sigma are zero: nothing is done where
+        nothing differs. 0: whatever is found is subtracted.
+
+    Returns
+    -------
+    Dataset, kind "background_match"
+        On ``member`` (a band of an exposure, coordinates ``exposure`` and ``band``): ``coefficients`` (term, knot), the
+        values of the function at its knots [MJy/sr], of 1, and of alpha and beta [arcsec]; their ``covariance``, flat
+        over term and knot; ``knots`` [um]; ``held`` (1: the reference of its group), ``left_alone`` (1: no function of its
+        own, but perhaps the constant of its band), ``group`` (members of a band that see common sky), ``level`` (its
+        mean in the middle of the field) and ``level_err`` [MJy/sr], ``significance`` [sigma] of what was measured
+        without the constant, ``distance`` (from the median function, 1 is that of half of the exposures),
+        ``n_samples`` and ``scatter`` (of the samples, in units of their errors).
+
+    Raises
+    ------
+    MrsxrError
+        Where there is no exposure, no coordinates, a parameter out of range or a reference unknown.
+
+    Notes
+    -----
+    For every exposure cal = sky(ra, dec, wavelength) + F(alpha, beta, wavelength) + noise. The sky is free at the nodes
+    of a grid in every bin of 0.35 % of the wavelength, and bilinear between; all exposures are solved at once. Lines,
+    hits and the cores of sources do not count: each sample is a clipped mean of a cell of the detector, and residuals
+    are weighted by Tukey's function. The scatter scales the covariance. An exposure that shares no sky with others
+    keeps its background. Not in jwst (mrs_imatch, since removed, matched sky polynomials of whole channels).
+    """
+    _check(n_knots, spacing, reference_band)
+    members = _read(exposures)
+    _check_reference(reference, members)
+    table, bands = _table(members, spacing, gradients, tie_bands)
+    table = table.take(np.flatnonzero(shared_samples(table)))
+    fit = _Fit(members, bands, table, n_knots)
+    fit.solve({g: [int(np.flatnonzero(fit.group == g)[0])] for g in range(fit.n_group)}, fit.constants(reference_band))
+    distance = _distance(fit.functions(), fit.group, members)
+    held = {g: [_choose(fit, g, distance, reference)] for g in range(fit.n_group)}
+    fit.solve(held, fit.common)
+    references = [first for (first,) in held.values()]
+    measured = fit.significances()
+    if significance > 0:
+        fit.leave_alone(significance)
+    return _result(fit, references, distance, measured)
+
+
+class _Fit:
+    """The samples of all members and their solution for a choice of what is held at zero."""
+
+    def __init__(self, members: list[_Member], bands: list[str], table: Table, n_knots: int):
+        self.members, self.table = members, table
+        self.knots = {band: _knots(members, band, n_knots) for band in np.unique(bands)}
+        self.of_band = np.array([BANDS.index(band) for band in bands])
+        self.group = components(table, self.of_band)
+        self.n_group = int(self.group.max()) + 1
+        self.n_term, self.n_knots = table.terms.shape[1], n_knots
+        self.n_each = self.n_term * n_knots
+        self.batches = make_batches(table)
+        self.basis = [_basis_of(table, m, self.knots[band]) for m, band in enumerate(bands)]
+        self.held: dict[int, list[int]] = {}
+        self.common = np.full(self.n_group, -1)
+        self.unknowns = Unknowns(np.zeros(0, int), np.zeros(0, int), 0)
+        self.found: Solution | None = None
+
+    def constants(self, reference_band: str | None) -> np.ndarray:
+        """Return for each group the number of its constant: -1 for the reference of those tied together."""
+        tied = tied_groups(self.table, self.group)
+        band_of_group = np.array([self.of_band[self.group == g][0] for g in range(self.n_group)])
+        out = np.arange(self.n_group)
+        for number in np.unique(tied):
+            inside = np.flatnonzero(tied == number)
+            wanted = [g for g in inside if reference_band and BANDS[band_of_group[g]] == reference_band]
+            out[wanted[0] if wanted else inside[np.argmin(band_of_group[inside])]] = -1
+        return out
+
+    def solve(self, held: dict[int, list[int]], common: np.ndarray) -> None:
+        """Solve with some members of each group held at zero; robustly the first time, then with the same weights."""
+        first, size = np.full(self.group.size, -1), 0
+        for m, g in enumerate(self.group):
+            if m not in held[int(g)]:
+                first[m], size = size, size + self.n_each
+        shared = np.full(self.group.size, -1)
+        for number in np.unique(common[common >= 0]):
+            shared[np.isin(self.group, np.flatnonzero(common == number))], size = size, size + 1
+        self.held, self.common, self.unknowns = held, common, Unknowns(first, shared, size)
+        lift = Lift(self.unknowns, self.basis, self.n_term)
+        if self.found is None:
+            self.found = solve_robustly(self.table, self.batches, lift, self.of_band)
+        else:
+            values, factor, residual = solve_once(self.table, self.batches, lift, self.found.weight)
+            self.found = replace(self.found, values=values, factor=factor, residual=residual)
+
+    def functions(self) -> np.ndarray:
+        """Return the functions (member, term, knot) with the constants of their groups."""
+        out = np.zeros((self.group.size, self.n_term, self.n_knots))
+        for m, (first, common) in enumerate(zip(self.unknowns.first, self.unknowns.common, strict=True)):
+            if first >= 0:
+                out[m] = self.found.values[first : first + self.n_each].reshape(self.n_term, self.n_knots)
+            if common >= 0:
+                out[m, 0] += self.found.values[common]
+        return out
+
+    def covariance(self, member: int) -> np.ndarray:
+        """Return the covariance of the coefficients of a member, those of its group's constant included."""
+        first, common = self.unknowns.first[member], self.unknowns.common[member]
+        columns = [*range(first, first + self.n_each)] if first >= 0 else []
+        way = np.zeros((self.n_each, len(columns) + (common >= 0)))
+        way[: len(columns), : len(columns)] = np.eye(len(columns))
+        if common >= 0:
+            columns.append(int(common))
+            way[: self.n_knots, -1] = 1.0
+        return way @ self.found.covariance(np.array(columns)) @ way.T if columns else np.zeros((self.n_each,) * 2)
+
+    def significances(self) -> np.ndarray:
+        """Return by how many sigma the function of each member, without the constant of its group, is not zero."""
+        out = np.zeros(self.group.size)
+        for m in np.flatnonzero(self.unknowns.first >= 0):
+            columns = self.unknowns.first[m] + np.arange(self.n_each)
+            c = self.found.values[columns]
+            chi2 = float(c @ np.linalg.pinv(self.found.covariance(columns), hermitian=True) @ c)
+            out[m] = _sigmas(chi2, self.n_each)
+        return out
+
+    def leave_alone(self, significance: float) -> None:
+        """Hold members whose function is not significant, and make constants equal that do not differ significantly."""
+        for _ in range(5):
+            low = (self.significances() < significance) & (self.unknowns.first >= 0)
+            held = {g: [*ms, *np.flatnonzero(low & (self.group == g)).tolist()] for g, ms in self.held.items()}
+            common = self._merged(significance)
+            if not low.any() and (common == self.common).all():
+                break
+            self.solve(held, common)
+
+    def _merged(self, significance: float) -> np.ndarray:
+        """Return the numbers of the constants, those made one that are nearest in units of their error."""
+        common = self.common.copy()
+        numbers = np.unique(common[common >= 0])
+        if numbers.size == 0:
+            return common
+        columns = np.array([self.unknowns.common[np.isin(self.group, np.flatnonzero(common == k))][0] for k in numbers])
+        values = np.append(self.found.values[columns], 0.0)  # the last is that of the reference
+        covariance = np.zeros((values.size, values.size))
+        covariance[:-1, :-1] = self.found.covariance(columns)
+        label = np.append(numbers, -1)
+        near = touching_constants(self.table, common[self.group][self.table.member], label)
+        while True:
+            pair = _nearest(values, covariance, near, label, significance)
+            if pair is None:
+                return common
+            i, j = pair
+            gone, kept = (label[i], label[j]) if label[i] > label[j] else (label[j], label[i])
+            way = np.zeros(values.size)
+            way[i], way[j] = 1.0, -1.0
+            gain = covariance @ way / (way @ covariance @ way)
+            values = values - gain * (way @ values)
+            covariance = covariance - np.outer(gain, way @ covariance)
+            common[common == gone] = kept
+            label[label == gone] = kept
+
+
+def _nearest(values, covariance, near, label, significance: float) -> tuple[int, int] | None:
+    """Return the two touching constants of different label that differ by the fewest sigma, below a limit."""
+    variance = np.diag(covariance)
+    spread = np.sqrt(np.maximum(variance[:, None] + variance[None, :] - 2 * covariance, 1e-30))
+    same = label[:, None] == label[None, :]
+    touching = (same.astype(int) @ near.astype(int) @ same.astype(int)) > 0
+    off = np.where(touching & ~same, np.abs(values[:, None] - values[None, :]) / spread, np.inf)
+    i, j = np.unravel_index(np.argmin(off), off.shape)
+    return (int(i), int(j)) if off[i, j] < significance else None
+
+
+def _sigmas(chi2: float, n: int) -> float:
+    """Return the sigmas of a normal distribution, both sides, that are as improbable as a chi2 of n degrees."""
+    return float(norm.isf(0.5 * max(float(chi2_distribution.sf(chi2, n)), 1e-300)))
+
+
+@step(needs="cal")
+def match_backgrounds(ds: xr.Dataset, *, match: xr.Dataset) -> xr.Dataset:
+    """Subtract from every exposure its function of ``fit_background_match``.
+
+    Parameters
+    ----------
+    ds : Dataset, level "cal"
+        ``flux`` [MJy/sr] (dither, y, x) with the coordinates of assign_wcs and ``exposure``.
+    match : Dataset, kind "background_match"
+
+    Returns
+    -------
+    Dataset, level "cal"
+        ``flux`` less the function, and ``var_background`` [MJy2/sr2] with the variance of the function added, common to
+        all pixels of an exposure. Flags stay. Exposures of reference are as they were.
+
+    Raises
+    ------
+    MrsxrError
+        Where an exposure is not in ``match``, was matched before or has no coordinates.
+    """
+    check_located(ds)
+    setting = ds.attrs.get("setting")
+    if match.attrs.get("kind") != "background_match":
+        raise MrsxrError(f"setting {setting}: expected a Dataset of kind background_match, got "
+                         f"{match.attrs.get('kind') or 'one of no kind'}; make it by fit_background_match")  # fmt: skip
+    if ds.attrs.get("background_match"):
+        raise MrsxrError(f"setting {setting}: the backgrounds were matched already")
+    bands = bands_of_setting(ds.attrs["setting"])
+    rows = {(str(e), str(b)): k for k, (e, b) in enumerate(zip(match.exposure.values, match.band.values, strict=True))}
+    n_dither, n_term = ds.sizes["dither"], match.sizes["term"]
+    tables, facts = [], np.zeros((n_dither, 2, 4))
+    facts[:, :, 0] = 1.0
+    for d, name in enumerate(ds.exposure.values):
+        for side, band in enumerate(bands):
+            if (str(name), band) not in rows:
+                raise MrsxrError(f"exposure {name}, band {band}, is not among those of the background match; fit all "
+                                 "exposures together")  # fmt: skip
+            one = match.isel(member=rows[str(name), band])
+            low, high = _reach(one.knots.values)
+            facts[d, side, 2:] = low, high
+            tables.append(_node_table(one, low, high))
+    out = subtract_tables(ds, np.reshape(tables, (n_dither, 2, TABLE_NODES, -1)), facts, n_term)
+    return out.assign_attrs(background_match=1)
+
+
+def subtract_tables(ds: xr.Dataset, tables: np.ndarray, facts: np.ndarray, n_term: int) -> xr.Dataset:
+    """Subtract functions of slice coordinates that are given as tables, and add their variances.
+
+    Parameters
+    ----------
+    ds : Dataset, level "cal"
+    tables : ndarray (dither, side, node, entry)
+        Coefficients of 1, alpha, beta ... and the upper triangle of their covariance at equal steps of the wavelength,
+        for the two bands of the setting.
+    facts : ndarray (dither, side, 4)
+        Factor of the function, the variance of the factor, wavelength [um] of the first and the last node.
+    n_term : int
+
+    Returns
+    -------
+    Dataset like ``ds``, with ``var_background``
+    """
+    from ._background_match_kernels import subtract_functions
+
+    side = np.full(ds.slice.shape, -1, dtype=np.int8)
+    for number, band in enumerate(bands_of_setting(ds.attrs["setting"])):
+        side[(ds.channel.values == int(band[0])) & np.isfinite(ds.alpha.values)] = number
+    images = [
+        xr.DataArray(v, dims=("y", "x"))
+        for v in (*(np.asarray(ds[n].values, np.float64) for n in ("alpha", "beta", "wavelength")), side)
+    ]
+    small = [
+        xr.DataArray(np.ascontiguousarray(a, np.float64).reshape(len(a), -1, 1, 1), dims=("dither", entry, "y", "x"))
+        for a, entry in ((tables, "entry"), (facts, "number"))
+    ]
+    flux = xr.DataArray(ds.variables["flux"])
+    known = xr.DataArray(ds.variables["var_background"]) if "var_background" in ds else xr.zeros_like(flux)
+    out, spread = map_ramps(
+        subtract_functions, flux, known, *images, *small, core=[[]] * 6 + [["entry"], ["number"]],
+        out_core=[[], []], dtypes=["float32", "float32"], n_side=2, n_term=n_term,
+    )  # fmt: skip
+    changed = {"flux": out.variable, "var_background": spread.variable}
+    changed["flux"].attrs = dict(ds.flux.attrs)
+    changed["var_background"].attrs = {"units": "MJy2/sr2"}
+    return ds.assign(changed)
+
+
+def _check(n_knots: int, spacing: float, reference_band: str | None) -> None:
+    if n_knots < 1 or not spacing > 0:
+        raise MrsxrError(f"n_knots is {n_knots} and spacing {spacing}; expected at least 1 and a positive number")
+    if reference_band is not None and reference_band not in BANDS:
+        raise MrsxrError(f"reference_band is '{reference_band}'; expected one of {', '.join(BANDS)}")
+
+
+def _read(exposures: xr.Dataset | Iterable[xr.Dataset]) -> list[_Member]:
+    """Take the samples of all exposures, one exposure at a time."""
+    members: list[_Member] = []
+    for ds in [exposures] if isinstance(exposures, xr.Dataset) else exposures:
+        check_located(ds)
+        cells = make_cells(ds)
+        for d, name in enumerate(ds["exposure"].values):
+            pointing = Pointing.of(ds, d)
+            for band, samples in cell_samples(ds, d, cells).items():
+                ra, dec = slicer_to_sky(samples.alpha, samples.beta, band, ds, pointing)
+                members.append(_Member(str(name), str(ds.attrs["setting"]), band, samples, ra, dec))
+    if not members:
+        raise MrsxrError("background matching got no exposures; expected Datasets of level cal")
+    names = [(m.exposure, m.band) for m in members]
+    double = {n for n in names if names.count(n) > 1}
+    if double:
+        raise MrsxrError(f"exposure {min(double)[0]} was given twice to background matching; give each once")
+    return members
+
+
+def _table(members: list[_Member], spacing: float, gradients: bool, tie_bands: bool) -> tuple[Table, list[str]]:
+    """Put the samples of all members into one table, sorted by sky bin; return it and the bands of the members."""
+    bands = [m.band for m in members]
+    parts = [m.samples for m in members]
+    sizes = [p.flux.size for p in parts]
+    member = np.repeat(np.arange(len(members)), sizes)
+    spectral_bin = _join([p.spectral_bin for p in parts]).astype(np.int64)
+    width = np.array([SLICE_WIDTH[int(b[0])] for b in bands])[member]
+    sky_bin = spectral_bin.copy()
+    if tie_bands:
+        widest = np.zeros(int(spectral_bin.max(initial=0)) + 1)
+        np.maximum.at(widest, spectral_bin, width)
+        width = widest[spectral_bin]
+    else:
+        sky_bin += 4096 * np.array([BANDS.index(b) for b in bands])[member]
+    ra, dec = _join([m.ra for m in members]), _join([m.dec for m in members])
+    x, y = np.zeros(ra.size), np.zeros(ra.size)
+    if ra.size:
+        x, y = tangent_offsets(ra, dec, tangent_frame(float(ra[0]), float(dec[0])))
+    alpha, beta = _join([p.alpha for p in parts]), _join([p.beta for p in parts])
+    terms = np.stack([np.ones(alpha.size), *((alpha, beta) if gradients else ())], axis=1)
+    order = np.lexsort((member, sky_bin))
+    whole = Table(
+        member, sky_bin, spectral_bin, x / (spacing * width), y / (spacing * width), terms,
+        _join([p.flux for p in parts]), np.sqrt(_join([p.var for p in parts])),
+    )  # fmt: skip
+    return whole.take(order), bands
+
+
+def _join(parts: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def _knots(members: list[_Member], band: str, n_knots: int) -> np.ndarray:
+    found = _join([m.samples.wavelength for m in members if m.band == band])
+    low, high = (float(found.min()), float(found.max())) if found.size else (0.0, 1.0)
+    return np.linspace(low, high, n_knots) if n_knots > 1 else np.array([0.5 * (low + high)])
+
+
+def _basis_of(table: Table, member: int, knots: np.ndarray) -> dict[int, np.ndarray]:
+    bins = np.unique(table.spectral_bin[table.member == member])
+    return dict(zip(bins.tolist(), spline_basis(knots, bin_centre(bins)), strict=True))
+
+
+def _distance(functions: np.ndarray, group: np.ndarray, members: list[_Member]) -> np.ndarray:
+    """Return how far each exposure is from the median function of its group, in units of the median distance."""
+    out = np.zeros(group.size)
+    for g in np.unique(group):
+        inside = np.flatnonzero(group == g)
+        reach = [1.0, *(np.std(_join([getattr(members[m].samples, t) for m in inside])) for t in TERMS[1:])]
+        values = functions[inside] * np.array(reach)[: functions.shape[1], None]
+        off = np.sqrt(np.mean((values - np.median(values, axis=0)) ** 2, axis=(1, 2)))
+        out[inside] = off / max(float(np.median(off)), 1e-30)
+    names = np.array([m.exposure for m in members])
+    return np.array([out[names == name].mean() for name in names])
+
+
+def _choose(fit: _Fit, group: int, distance: np.ndarray, reference: str | Sequence[str]) -> int:
+    """Return which member of a group is held at zero."""
+    inside = np.flatnonzero(fit.group == group)
+    wanted = [reference] if isinstance(reference, str) else list(reference)
+    named = [m for m in inside for part in wanted if part not in CHOICES and part in fit.members[m].exposure]
+    if named:
+        return int(named[0])
+    level = fit.functions()[inside, 0].mean(axis=1)
+    if "lowest" in wanted:
+        return int(inside[np.argmin(level)])
+    return int(inside[np.lexsort((level, np.round(distance[inside], 3)))[0]])
+
+
+def _check_reference(reference: str | Sequence[str], members: list[_Member]) -> None:
+    for part in [reference] if isinstance(reference, str) else reference:
+        if part not in CHOICES and not any(part in m.exposure for m in members):
+            raise MrsxrError(f"reference '{part}' is in the name of no exposure; expected one of "
+                             f"{', '.join(sorted({m.exposure for m in members}))}, {' or '.join(CHOICES)}")  # fmt: skip
+
+
+def _result(fit: _Fit, references: list[int], distance: np.ndarray, measured: np.ndarray) -> xr.Dataset:
+    functions = fit.functions()
+    covariance = np.stack([fit.covariance(m) for m in range(len(fit.members))])
+    mean = np.zeros(fit.n_each)
+    mean[: fit.n_knots] = 1.0 / fit.n_knots
+    number = np.arange(len(fit.members))
+    per_member = {
+        "held": np.isin(number, references).astype(np.int8), "left_alone": (fit.unknowns.first < 0).astype(np.int8),
+        "group": fit.group.astype(np.int32), "level": functions[:, 0].mean(axis=1),
+        "level_err": np.sqrt(np.maximum(np.einsum("i,mij,j->m", mean, covariance, mean), 0.0)),
+        "significance": measured, "distance": distance,
+        "n_samples": np.bincount(fit.table.member, minlength=number.size), "scatter": fit.found.scale[fit.of_band],
+    }  # fmt: skip
+    units = {"level": "MJy/sr", "level_err": "MJy/sr"}
+    names = ", ".join(sorted({fit.members[m].exposure for m in references}))
+    knots = np.stack([fit.knots[m.band] for m in fit.members])
+    return xr.Dataset(
+        {
+            "coefficients": (("member", "term", "knot"), functions, {"units": "MJy/sr, for alpha and beta /arcsec"}),
+            "covariance": (("member", "coefficient", "coefficient_of"), covariance),
+            "knots": (("member", "knot"), knots, {"units": "um"}),
+            **{k: ("member", v, {"units": units.get(k, "1")}) for k, v in per_member.items()},
+        },
+        {
+            "exposure": ("member", np.array([m.exposure for m in fit.members])),
+            "band": ("member", np.array([m.band for m in fit.members])),
+            "term": list(TERMS[: fit.n_term]),
+        },
+        {"level": "reference", "kind": "background_match", "ref_id": f"background match, held: {names}",
+         "rounds": fit.found.rounds},
+    )  # fmt: skip
+
+
+def _reach(knots: np.ndarray) -> tuple[float, float]:
+    return (float(knots[0]), float(knots[-1])) if knots.size > 1 else (float(knots[0]) - 0.5, float(knots[0]) + 0.5)
+
+
+def _node_table(one: xr.Dataset, low: float, high: float) -> np.ndarray:
+    """Return (node, entry): coefficients of the terms and the upper triangle of their covariance along wavelength."""
+    knots, n_term = one.knots.values, one.sizes["term"]
+    basis = spline_basis(knots, np.linspace(low, high, TABLE_NODES))
+    values = basis @ one.coefficients.values.T
+    covariance = one.covariance.values.reshape(n_term, knots.size, n_term, knots.size)
+    spread = np.einsum("wk,pkql,wl->wpq", basis, covariance, basis, optimize=True)
+    return np.concatenate([values, spread[:, *np.triu_indices(n_term)]], axis=1)

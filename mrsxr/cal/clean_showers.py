@@ -1,0 +1,110 @@
+"""Step clean_showers: subtract the smooth light that cosmic-ray showers left between the slices."""
+
+from __future__ import annotations
+
+import xarray as xr
+
+from mrsxr.blocks import map_ramps
+from mrsxr.errors import MrsxrError
+from mrsxr.step import step
+
+from .straylight import region_labels, restore, whole_frames
+
+METHODS = ("smooth", "gated")
+
+
+@step(needs="rate")
+def clean_showers(
+    ds: xr.Dataset,
+    *,
+    regions: xr.Dataset,
+    shower_plane: int = 3,
+    shower_x_stddev: float = 18.0,
+    shower_y_stddev: float = 5.0,
+    shower_low_reject: float = 0.1,
+    shower_high_reject: float = 99.9,
+    method: str = "smooth",
+    dark_edges: bool = True,
+    threshold: float = 3.0,
+    protection: float = 0.003,
+) -> xr.Dataset:
+    """Smooth what lies between the slices and subtract it everywhere; comes after straylight.
+
+    Parameters
+    ----------
+    ds : Dataset, level "rate"
+        ``rate`` [DN/s], ``dq`` (dither, y, x).
+    regions : Dataset, kind "regions"
+        ``regions`` (plane, y, x): slices at nine limits of throughput.
+    shower_plane : int
+        Plane of ``regions`` that tells the slices, from 0; 3 is 40 % throughput.
+    shower_x_stddev, shower_y_stddev : float
+        Standard deviations of the Gaussian [pix].
+    shower_low_reject, shower_high_reject : float
+        Percentiles of the pixels between the slices below and above which they are left out.
+    method : str
+        "smooth": the Gaussian mean, as jwst. "gated": weighted by noise and by how bright the slices of the row
+        are, and subtracted where it is significant only.
+    dark_edges : bool
+        With "smooth": beyond the detector all is 0 DN/s, which draws the model to 0 at the edges, a mistake of
+        jwst; False knows nothing there, as "gated" does.
+    threshold : float
+        With "gated": significance [sigma] from which the model counts, by 1 - (threshold / significance)^4.
+    protection : float
+        With "gated": share of the mean light of the slices nearby in the row by which the light between them is
+        uncertain: rows of bright lines have less weight than their neighbours, bright sources little significance.
+
+    Returns
+    -------
+    Dataset, level "rate"
+        ``rate`` less the model. Errors and flags are unchanged, as in jwst; "gated" adds the variance of the model to
+        ``var_straylight`` [DN2/s2], which neighbouring pixels share. Without a usable pixel between the slices
+        nothing is subtracted.
+
+    Raises
+    ------
+    MrsxrError
+        Where the method is unknown or a parameter out of range.
+    ReferenceFileError
+        Where regions has no such plane or another size than the data.
+
+    Notes
+    -----
+    jwst's ``clean_showers``, there a part of the step straylight. It takes all smooth light between the slices for
+    showers, also what a bright source scatters.
+    """
+    from ._clean_showers_kernels import gated_door, smooth_door
+
+    if method not in METHODS:
+        raise MrsxrError(f"clean_showers method is '{method}'; expected one of {', '.join(METHODS)}")
+    if not (shower_x_stddev > 0 and shower_y_stddev > 0 and threshold >= 0 and protection >= 0):
+        raise MrsxrError(
+            f"shower_x_stddev is {shower_x_stddev}, shower_y_stddev {shower_y_stddev}, threshold {threshold}, "
+            f"protection {protection}; expected positive widths and no negative numbers"
+        )
+    if not 0 <= shower_low_reject < shower_high_reject <= 100:
+        raise MrsxrError(
+            f"shower_low_reject is {shower_low_reject} and shower_high_reject {shower_high_reject}; expected "
+            "percentiles in rising order"
+        )
+    inside = region_labels(ds, regions, shower_plane) != 0
+    inputs = (whole_frames(ds.rate), whole_frames(ds.dq), inside)
+    options = {
+        "x_stddev": float(shower_x_stddev), "y_stddev": float(shower_y_stddev),
+        "low": float(shower_low_reject), "high": float(shower_high_reject),
+    }  # fmt: skip
+    none: list[str] = []
+    if method == "smooth":
+        (out,) = map_ramps(
+            smooth_door, *inputs, core=[none] * 3, out_core=[none], dtypes=["float32"],
+            dark_edges=bool(dark_edges), **options,
+        )  # fmt: skip
+        return ds.assign(rate=restore(out, ds.rate))
+    out, added = map_ramps(
+        gated_door, *inputs, core=[none] * 3, out_core=[none] * 2, dtypes=["float32"] * 2,
+        threshold=float(threshold), protection=float(protection), **options,
+    )  # fmt: skip
+    added = restore(added, ds.rate).assign_attrs(units="DN2/s2")
+    if "var_straylight" in ds:
+        added = (ds.var_straylight + added).assign_attrs(ds.var_straylight.attrs)
+    return ds.assign(rate=restore(out, ds.rate), var_straylight=added)

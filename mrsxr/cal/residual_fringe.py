@@ -1,0 +1,172 @@
+"""Step residual_fringe: divide by the fringes that the fringe flat leaves, column by column or slice by slice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+
+from mrsxr.blocks import map_ramps
+from mrsxr.errors import MrsxrError, ReferenceFileError
+from mrsxr.fringes import METHODS, correct_frames
+from mrsxr.step import read_history, step
+
+from ._invalid import VARIANCES
+
+NEEDED = ("ffreq", "dffreq", "max_nfringes", "min_snr", "min_nfringes", "max_amplitude")
+LEAST_PERIODS = 5.0
+
+
+@step(needs=("rate", "cal"))
+def correct_residual_fringe(
+    ds: xr.Dataset,
+    *,
+    fringefreq: xr.Dataset,
+    ignore_regions: Sequence[tuple[float, float]] | None = None,
+    method: str = "columns",
+    always_one: bool = True,
+    snr_share: float = 0.3,
+) -> xr.Dataset:
+    """Fit the fringes that are left in each column (spectrum along y) of each slice, and divide by them.
+
+    Parameters
+    ----------
+    ds : Dataset, level "cal" or "rate"
+        ``flux`` [MJy/sr] or ``rate`` [DN/s], its variances, ``dq`` (dither, y, x), after the fringe flat; coordinates
+        ``slice``, ``wavelength`` [um] and ``alpha`` [arcsec] (y, x).
+    fringefreq : Dataset, kind "fringefreq"
+        ``ffreq``, ``dffreq`` [1/cm] (period of a family of fringes and the range to search), ``max_nfringes``,
+        ``min_snr`` on (band, slice_label, family), ``min_nfringes`` (band, slice_label), ``max_amplitude``
+        (wavelength [um]). PGRAM_RES has no use: peaks of the periodogram are refined continuously.
+    ignore_regions : sequence of (minimum, maximum) [um], optional
+        Wavelengths to leave out of the fits; they are corrected all the same.
+    method : str
+        "columns": jwst's algorithm. Each column by itself: spectral features masked, spline continuum with a knot a
+        period, sines added while the evidence rises by a factor of 10, beats above twice ``max_amplitude`` rejected.
+        "slices": the columns of a slice together; amplitude and phase of the fringes vary smoothly along and across
+        them, each place is predicted from what lies more than a period away, and cross-validation chooses how
+        smoothly, and whether a column gets anything.
+    always_one : bool
+        With "columns": compare the first sine with a relative residual of one, so that it is always taken, a mistake
+        of jwst; False asks for evidence.
+    snr_share : float
+        With "slices": columns below this share of ``min_snr`` stay as they are (with "columns" below ``min_snr``).
+
+    Returns
+    -------
+    Dataset of the same level
+        Data corrected; columns that are faint, have less than five periods or less than 51 good pixels stay as they
+        are. Flags and the variances of the input are unchanged, as in jwst; "slices" adds the variance of the fitted
+        fringes to ``var_fringe`` (units of var_poisson), which neighbouring pixels share.
+
+    Raises
+    ------
+    MrsxrError
+        Where the method or a region is wrong, the fringe flat was not divided or assign_wcs did not run.
+    ReferenceFileError
+        Where fringefreq is missing, of another detector, or lacks the band or a variable.
+
+    Notes
+    -----
+    Reference-file type FRINGEFREQ. Baseline: ``ResidualFringeCorrection`` of jwst; Kavanagh et al., Gasman et al. 2023
+    (A&A 673, A102) on fringes of point sources.
+    """
+    regions = _check(ds, method, ignore_regions, snr_share)
+    families, labels, limits = _families(ds, fringefreq)
+    name = "flux" if "flux" in ds else "rate"
+    bands = _channel_chunks(ds)
+    planes = [ds[v].variable for v in VARIANCES if v in ds and v in ("var_poisson", "var_read", "var_flat")]
+    variance = xr.DataArray(sum(planes[1:], planes[0]))
+    inputs = [xr.DataArray(ds[n].variable) for n in (name, "dq")] + [variance]
+    inputs = [a.chunk({"y": -1, "x": bands}) if a.chunks else a for a in inputs]
+    inputs += [xr.DataArray(ds[n].variable) for n in ("slice", "wavelength", "alpha")]
+    if any(a.chunks for a in inputs):
+        inputs[3:] = [a.chunk({"y": -1, "x": bands}) for a in inputs[3:]]
+    out, added = map_ramps(
+        correct_frames, *inputs, core=[[]] * 6, out_core=[[], []], dtypes=["float32", "float32"],
+        families=families, family_labels=labels, limits=limits, method=method, ignore=regions,
+        always_one=bool(always_one), snr_share=float(snr_share),
+    )  # fmt: skip
+    changed = {name: _like(out, ds[name])}
+    if method == "slices":
+        extra = _like(added, ds.var_poisson)
+        changed["var_fringe"] = extra if "var_fringe" not in ds else (ds.var_fringe.variable + extra)
+        changed["var_fringe"].attrs = dict(ds.var_poisson.attrs)
+    return ds.assign(changed)
+
+
+def _check(ds: xr.Dataset, method: str, regions, share: float) -> tuple[tuple[float, float], ...]:
+    setting = ds.attrs.get("setting", "unknown setting")
+    if method not in METHODS:
+        raise MrsxrError(f"residual_fringe method is '{method}'; expected one of {', '.join(METHODS)}")
+    if not share >= 0:
+        raise MrsxrError(f"snr_share is {share}; expected a number that is not negative")
+    found = tuple((float(pair[0]), float(pair[1])) for pair in regions or ())
+    for low, high in found:
+        if not low < high:
+            raise MrsxrError(f"ignore_regions has ({low}, {high}) um; expected minimum < maximum")
+    if any(name not in ds.coords for name in ("slice", "wavelength", "alpha")):
+        raise MrsxrError(f"setting {setting}: residual_fringe needs slices and wavelengths; run assign_wcs before")
+    divided = any(str(entry.get("step", "")).endswith("divide_fringe_flat") for entry in read_history(ds))
+    if not divided and not _divided_elsewhere(ds):
+        raise MrsxrError(
+            f"setting {setting}: the fringe flat was not divided; run divide_fringe_flat before residual_fringe"
+        )
+    return found
+
+
+def _divided_elsewhere(ds: xr.Dataset) -> bool:
+    """Return whether the headers of all exposures say that the fringe flat was divided."""
+    if "fits_header" not in ds.coords:
+        return False
+    headers = [json.loads(str(text)) for text in ds.fits_header.values]
+    return bool(headers) and all(h.get("PRIMARY", {}).get("S_FRINGE") == "COMPLETE" for h in headers)
+
+
+def _families(ds: xr.Dataset, fringefreq: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return families (label, family, 5), their slices and the limits (2, n) of the amplitude."""
+    setting = ds.attrs.get("setting", "unknown setting")
+    if not isinstance(fringefreq, xr.Dataset):
+        raise ReferenceFileError(
+            f"setting {setting}: the fringefreq reference is missing; give one or leave the step out"
+        )
+    label = f"fringefreq reference {fringefreq.attrs.get('ref_id', '')}".rstrip()
+    missing = [n for n in NEEDED if n not in fringefreq]
+    if missing or fringefreq.attrs.get("kind", "fringefreq") != "fringefreq":
+        raise ReferenceFileError(
+            f"{label} (kind {fringefreq.attrs.get('kind')}) has no '{missing[0] if missing else 'ffreq'}'; expected a "
+            "reference of kind fringefreq"
+        )
+    band = ds.attrs["band"]
+    if band not in fringefreq.band.values:
+        raise ReferenceFileError(f"{label} has no band {band} (setting {setting}); found {fringefreq.band.values}")
+    here = fringefreq.sel(band=band).transpose("slice_label", "family", ...)
+    labels = here.slice_label.values.astype(np.int64)
+    slices = np.unique(ds["slice"].values)
+    slices = slices[slices > 0]
+    if slices.size and not np.isin(slices, labels).any():
+        raise ReferenceFileError(f"{label} has none of the slices of setting {setting}; is it of the other detector?")
+    columns = [here[n].values for n in ("ffreq", "dffreq", "max_nfringes", "min_snr")]
+    least = np.fmax(here.min_nfringes.values, LEAST_PERIODS)[:, None]
+    families = np.stack([*columns, np.broadcast_to(least, columns[0].shape)], axis=-1).astype(np.float64)
+    limits = np.stack([fringefreq.wavelength.values, fringefreq.max_amplitude.values]).astype(np.float64)
+    return np.nan_to_num(families, nan=0.0), labels, limits[:, np.argsort(limits[0])]
+
+
+def _channel_chunks(ds: xr.Dataset) -> tuple[int, ...]:
+    """Return chunks along x that cut the frame between its two channels, where no slice is."""
+    empty = np.nonzero(~(ds["slice"].values > 0).any(axis=0))[0]
+    n = ds.sizes["x"]
+    if empty.size == 0:
+        return (n,)
+    cut = int(empty[np.argmin(np.abs(empty - n // 2))])
+    return (cut, n - cut) if 0 < cut < n else (n,)
+
+
+def _like(found: xr.DataArray, old: xr.DataArray) -> xr.Variable:
+    """Return values as a variable with the attrs and chunks of the old."""
+    out = found.variable
+    out.attrs = dict(old.attrs)
+    return out.chunk(dict(zip(old.dims, old.chunks, strict=True))) if old.chunks else out

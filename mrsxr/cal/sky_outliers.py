@@ -1,0 +1,297 @@
+"""Outliers of single exposures: each pixel against the other dithers at its own place on the sky and wavelength."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from mrsxr import dq
+from mrsxr.errors import LevelError, MrsxrError
+from mrsxr.geometry.sky import Pointing, barycentric, sky_to_v2v3, slicer_to_sky, v2v3_to_slicer
+from mrsxr.mrs import bands_of_setting
+from mrsxr.schema import WCS_VARIABLES
+
+from ._invalid import VARIANCES
+from .outlier_detection import OUTLIER_BITS, detect_outliers
+
+_DEGREE_ALPHA, _DEGREE_WAVE, _DEGREE_PAIR = 4, 5, 4
+_ROW_STEP = 8  # every eighth row fixes the inverse polynomials
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class BandGeometry:
+    """Pixels of a band and their way back from slice coordinates to the detector; the same for all dithers."""
+
+    index: Array  # place in the flattened frame
+    pixels: tuple[Array, Array, Array]  # place of the slice, alpha [arcsec], wavelength [um]
+    slices: tuple[Array, float, float, Array, Array]  # labels, beta of the first, width, middle and half of alpha
+    inverse: tuple[Array, Array, Array, Array]  # x and y as power series, middles and half widths of the arguments
+
+
+def detect_sky_outliers(
+    ds: xr.Dataset,
+    *,
+    outliers: xr.Dataset | None = None,
+    snr: float = 5.0,
+    snr_neighbour: float = 3.5,
+    scale: float = 1.2,
+    half_window: int = 8,
+    block_rows: int = 64,
+    n_compare: int = 8,
+) -> xr.Dataset:
+    """Find the outliers of each exposure by what the other dithers show at the same place and wavelength.
+
+    Parameters
+    ----------
+    ds : Dataset, level "cal"
+        All dithers of one setting: ``flux`` [MJy/sr], variances [MJy2/sr2], ``dq`` (dither, y, x), slice coordinates,
+        WCS variables and pointings.
+    outliers : Dataset, kind "outliers", optional
+        What :func:`~mrsxr.cal.outlier_detection.detect_outliers` found on the detector. Pixels that no other exposure
+        sees are taken from there; by default from a test of ``ds`` alone with the parameters of jwst.
+    snr : float
+        Limit [sigma] above which a pixel is an outlier.
+    snr_neighbour : float
+        The limit for the eight pixels around an outlier.
+    scale : float
+        Share of the range that the source shows around the place in the other exposures by which a pixel may differ
+        from them: the allowance for the gradients of lines on compact sources.
+    half_window : int
+        Rows to each side of the running median that takes out the continuum.
+    block_rows : int
+        Rows of a column over which the scatter of the differences is measured.
+    n_compare : int
+        The nearest exposures, at most so many, that a pixel is compared with.
+
+    Returns
+    -------
+    Dataset, kind "outliers"
+        ``outliers`` (dither, y, x) uint32: DO_NOT_USE | OUTLIER or 0, with the coordinate ``exposure``; lazy where
+        ``ds`` is. For :func:`~mrsxr.cal.outlier_detection.flag_outliers`.
+
+    Raises
+    ------
+    MrsxrError
+        Where a parameter is out of range.
+    LevelError
+        Where the data are not of level "cal" or have no slice coordinates.
+
+    Notes
+    -----
+    The contrast of a pixel is its flux less the running median of its column within its slice: continuum and the shape
+    of a point source across the slices drop out, lines and outliers stay. The place of the pixel is taken through the
+    sky to the detector frame of each other dither, where its contrast is interpolated (bilinear in the slice, linear
+    between the two nearest slices). With the median m of the others, the median R of the ranges around the place and
+    the propagated error s, a pixel is an outlier where ``|c - m| > scale R + snr s k``; k >= 1 is the scatter of
+    ``(c - m) / s`` in its column, so that residual fringes and too small errors raise the limit. A line is in all
+    dithers, a point source in the running median; neither is flagged. With two others the pixel must differ from both
+    on the same side, with one other from it and from its own column.
+    The idea of the blotted median with a derivative is that of driz_cr (Fruchter & Hook 2002, PASP 114, 144).
+    """
+    _check(ds, snr, snr_neighbour, scale, half_window, block_rows, n_compare)
+    n = ds.sizes["dither"]
+    detector_test = detect_outliers(ds) if outliers is None else outliers
+    fallback = detector_test.outliers.data
+    if n == 1:
+        flags = fallback[np.newaxis]
+        lazy = isinstance(flags, da.Array)
+    else:
+        lazy = any(ds[name].chunks is not None for name in ("flux", "dq"))
+        options = {"snr": float(snr), "snr_beside": float(snr_neighbour), "scale": float(scale), "rows": int(block_rows)}
+        flags = _graph(ds, fallback, int(half_window), int(n_compare), options)
+    if not lazy and isinstance(flags, da.Array):
+        flags = flags.compute()
+    coords = {k: c for k, c in ds.coords.items() if k in ("dither", "exposure", "y", "x")}
+    out = xr.DataArray(flags, dims=("dither", "y", "x"), coords=coords, attrs=dq.PIXEL_DQ_ATTRS)
+    attrs = {"kind": "outliers", "detector": ds.attrs.get("detector", ""), "ref_id": f"{n} dithers on the sky"}
+    return xr.Dataset({"outliers": out}, attrs=attrs)
+
+
+def _check(ds, snr, snr_neighbour, scale, half_window, block_rows, n_compare) -> None:
+    setting = ds.attrs.get("setting")
+    if ds.attrs.get("level") != "cal":
+        level = ds.attrs.get("level") or "a Dataset without level"
+        raise LevelError(f"detect_sky_outliers needs data of level cal, got {level} ({setting})")
+    missing = [name for name in ("slice", "alpha", "wavelength", *(v.name for v in WCS_VARIABLES)) if name not in ds]
+    if missing:
+        raise LevelError(f"setting {setting}: {missing[0]} is missing; run assign_wcs before detect_sky_outliers")
+    if not (snr > 0 and 0 < snr_neighbour <= snr and scale >= 0):
+        raise MrsxrError(
+            f"snr is {snr}, snr_neighbour {snr_neighbour}, scale {scale}; expected 0 < snr_neighbour <= snr, scale >= 0"
+        )
+    if half_window < 1 or block_rows < 16 or n_compare < 1:
+        raise MrsxrError(
+            f"half_window is {half_window}, block_rows {block_rows}, n_compare {n_compare}; expected at least 1, 16, 1"
+        )
+
+
+def _graph(ds: xr.Dataset, fallback: Any, half: int, n_compare: int, options: dict[str, Any]) -> da.Array:
+    """Return the flags as one block for each exposure."""
+    labels = np.asarray(ds["slice"].values)
+    bands = [b for b in bands_of_setting(ds.attrs["setting"]) if (labels // 100 == int(b[0])).any()]
+    model = ds[[v.name for v in WCS_VARIABLES]].compute(scheduler="synchronous").reset_coords()
+    inputs = [ds[name].values for name in ("alpha", "wavelength")]
+    shared = dask.delayed(labels, traverse=False)
+    locate = dask.delayed(band_geometry, pure=True)
+    geometry = [locate(b, shared, *(dask.delayed(a, traverse=False) for a in inputs), model) for b in bands]
+    n = ds.sizes["dither"]
+    frames = _contrasts(ds, shared, half, options["rows"])
+    if isinstance(fallback, da.Array):
+        fallback = fallback.to_delayed()[0, 0]
+    pointings = [Pointing.of(ds, i) for i in range(n)]
+    scales = [float(barycentric(1.0, float(v))) for v in ds["velosys"].values]
+    ways = {b: _ways(b, labels, inputs[0], model, pointings, scales, n_compare) for b in bands}
+    look = dask.delayed(look_at, pure=True)
+    blocks = []
+    for i in range(n):
+        others = sorted({e for b in bands for e in ways[b][i]})
+        pairs = [{others.index(e): way for e, way in ways[b][i].items()} for b in bands]
+        flags = look(frames[i], [frames[e] for e in others], pairs, geometry, shared, fallback, options)
+        blocks.append(da.from_delayed(flags, labels.shape, "uint32"))
+    return da.stack(blocks)
+
+
+def _contrasts(ds: xr.Dataset, labels: Any, half: int, rows: int) -> list[Any]:
+    """Return delayed (contrast, variance, variance shown) of each exposure."""
+    names = ["flux", "dq", *(v for v in VARIANCES if v in ds)]
+    parts = []
+    for name in names:
+        data = ds[name].transpose("dither", "y", "x").data
+        data = data if isinstance(data, da.Array) else da.from_array(data, chunks=(1, -1, -1))
+        parts.append(data.rechunk((1, -1, -1)).to_delayed().reshape(-1))
+    make = dask.delayed(contrast_of, pure=True)
+    return [make(labels, half, rows, *(p[i] for p in parts)) for i in range(ds.sizes["dither"])]
+
+
+def contrast_of(labels: Array, half: int, rows: int, flux: Array, flags: Array, *variances: Array):
+    """Return contrast, variance and variance shown by the data of one exposure (1, y, x)."""
+    from ._sky_outlier_kernels import contrast
+
+    total = np.zeros(labels.shape, dtype=np.float32)
+    for variance in variances:
+        total += variance[0]
+    return contrast(flux[0], flags[0], total, labels, half, rows)
+
+
+def look_at(frames, others, pairs, geometry: Sequence[BandGeometry], labels: Array, fallback: Array, options) -> Array:
+    """Return the flags of one exposure, uint32 (y, x).
+
+    Parameters
+    ----------
+    frames, others : what :func:`contrast_of` made of the exposure and of those it is compared with
+    pairs : for each band {place in ``others``: way from the exposure to that one}
+    geometry : BandGeometry of each band
+    labels : int16 (y, x)
+    fallback : uint32 (y, x)
+        Flags of the pixels that no other exposure sees.
+    options : mapping for the kernel
+    """
+    from ._sky_outlier_kernels import compare, predict
+
+    predictions = []
+    for band, ways in zip(geometry, pairs, strict=True):
+        found = [predict(others[e], labels, band.slices, band.pixels, band.inverse, way) for e, way in ways.items()]
+        predictions.append(np.stack(found) if found else np.zeros((0, 3, band.index.size), dtype=np.float32))
+    outlier, alone = compare(frames, [band.index for band in geometry], predictions, **options)
+    return np.where(outlier, np.uint32(OUTLIER_BITS), np.where(alone, fallback, np.uint32(0))).astype(np.uint32)
+
+
+def band_geometry(band: str, labels: Array, alpha: Array, wavelength: Array, model: xr.Dataset) -> BandGeometry:
+    """Return the pixels of a band and polynomials from (alpha, wavelength) to (x, y) for each of its slices.
+
+    Parameters
+    ----------
+    band : str
+    labels : int16 (y, x)
+    alpha, wavelength : arrays (y, x)
+        [arcsec, um].
+    model : Dataset
+        WCS variables.
+
+    Returns
+    -------
+    BandGeometry
+        The inverse polynomials are least-squares fits to every eighth row, good to a few hundredths of a pixel.
+    """
+    names, first, width = _slices(band, labels, model)
+    place = np.full(int(labels.max()) + 1, -1)
+    place[names] = np.arange(names.size)
+    mine = (labels // 100 == int(band[0])) & np.isfinite(alpha) & np.isfinite(wavelength)
+    index = np.flatnonzero(mine)
+    slice_of = place[labels.ravel()[index]]
+    a, w = alpha.ravel()[index].astype(float), wavelength.ravel()[index].astype(float)
+    y, x = np.divmod(index, labels.shape[1])
+    terms = (names.size, _DEGREE_ALPHA + 1, _DEGREE_WAVE + 1)
+    x_of, y_of, middle, half = np.zeros(terms), np.zeros(terms), np.zeros((names.size, 2)), np.ones((names.size, 2))
+    for s in range(names.size):
+        chosen = np.flatnonzero(slice_of == s)
+        for axis, values in enumerate((a[chosen], w[chosen])):
+            middle[s, axis] = 0.5 * (values.max() + values.min())
+            half[s, axis] = max(0.5 * (values.max() - values.min()), 1e-6)
+        chosen = chosen[y[chosen] % _ROW_STEP == 0] if chosen.size > 64 * _ROW_STEP else chosen
+        u, v = (a[chosen] - middle[s, 0]) / half[s, 0], (w[chosen] - middle[s, 1]) / half[s, 1]
+        matrix = np.polynomial.polynomial.polyvander2d(u, v, (_DEGREE_ALPHA, _DEGREE_WAVE))
+        found = _least_squares(matrix, np.stack([x[chosen], y[chosen]], axis=1).astype(float))
+        x_of[s], y_of[s] = found[:, 0].reshape(terms[1:]), found[:, 1].reshape(terms[1:])
+    slices = (names.astype(np.int16), first, width, middle[:, 0].copy(), half[:, 0].copy())
+    return BandGeometry(index, (slice_of, a, w), slices, (x_of, y_of, middle, half))
+
+
+def _least_squares(matrix: Array, values: Array) -> Array:
+    """Solve by the normal equations, with a ridge that decides where the samples do not (a slice of few pixels)."""
+    normal = matrix.T @ matrix
+    normal[np.diag_indices_from(normal)] += 1e-12 * max(np.trace(normal), 1e-30)
+    return np.linalg.solve(normal, matrix.T @ values)
+
+
+def _slices(band: str, labels: Array, model: xr.Dataset) -> tuple[Array, float, float]:
+    """Return labels of a band in the order of beta, beta of the first and width [arcsec]."""
+    names = np.unique(labels[labels // 100 == int(band[0])]).astype(int)
+    beta = model["slice_beta"].sel(slice_label=names).values.astype(float)
+    order = np.argsort(beta)
+    width = float(model["slice_width"].sel(band=band))
+    steps = np.rint((beta[order] - beta[order[0]]) / width).astype(int)
+    full = np.zeros(steps[-1] + 1, dtype=int)
+    full[steps] = names[order]  # a slice without pixels leaves a gap, not a shift
+    filler = names[order][0]
+    return np.where(full > 0, full, filler), float(beta[order[0]]), width
+
+
+def _ways(band, labels, alpha, model, pointings, scales, n_compare) -> list[dict[int, tuple[Array, Array, float]]]:
+    """Return for each exposure {other exposure: its alpha and beta as power series of alpha, ratio of wavelengths}."""
+    names, first, width = _slices(band, labels, model)
+    inside = (labels // 100 == int(band[0])) & np.isfinite(alpha)
+    low, high = [np.zeros(names.size) for _ in range(2)]
+    for s, label in enumerate(names):
+        values = alpha[inside & (labels == label)]
+        low[s], high[s] = values.min(), values.max()
+    middle, half = 0.5 * (low + high), np.maximum(0.5 * (high - low), 1e-6)
+    nodes = np.cos(np.pi * (np.arange(_DEGREE_PAIR + 1) + 0.5) / (_DEGREE_PAIR + 1))
+    inverse = np.linalg.inv(np.vander(nodes, increasing=True))
+    at = middle[:, None] + half[:, None] * nodes
+    beta = np.broadcast_to(first + width * np.arange(names.size)[:, None], at.shape)
+    sky = [slicer_to_sky(at, beta, band, model, pointing) for pointing in pointings]
+    field = (high.max() - low.min(), width * names.size)
+    out: list[dict[int, tuple[Array, Array, float]]] = []
+    for i in range(len(pointings)):
+        found = {}
+        for e in range(len(pointings)):
+            if e == i:
+                continue
+            there = v2v3_to_slicer(*sky_to_v2v3(*sky[i], pointings[e]), band, model)
+            shift = [float(np.abs(np.median(t - o))) for t, o in zip(there, (at, beta), strict=True)]
+            if all(s < f for s, f in zip(shift, field, strict=True)):
+                ratio = scales[i] / scales[e]
+                series = [np.ascontiguousarray(t @ inverse.T) for t in there]
+                found[e] = (float(np.hypot(*shift)), (*series, ratio))
+        nearest = sorted(found, key=lambda e: found[e][0])[:n_compare]
+        out.append({e: found[e][1] for e in sorted(nearest)})
+    return out

@@ -1,0 +1,200 @@
+"""Step straylight: subtract the light that the detector scatters along its rows, and the pedestal between channels."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from mrsxr import mrs
+from mrsxr.blocks import map_ramps
+from mrsxr.errors import MrsxrError, ReferenceFileError
+from mrsxr.step import step
+
+METHODS = ("kernel", "fitted")
+#: Columns between the two channels of a detector that see no light, first and last + 1.
+STRIPS = {"12": (503, 516), "34": (474, 507)}
+#: Channel of the left and of the right half of a detector.
+SIDES = {"12": ("1", "2"), "34": ("4", "3")}
+COLUMNS = ("lor_fwhm", "lor_scale", "gau_fwhm", "gau_xoff", "gau_scale1", "gau_scale2")
+_FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))
+
+
+@step(needs="rate")
+def subtract_straylight(
+    ds: xr.Dataset,
+    *,
+    mrsxartcorr: xr.Dataset,
+    method: str = "kernel",
+    nan_as_zero: bool = True,
+    regions: xr.Dataset | None = None,
+    region_plane: int = 0,
+    block_rows: int = 64,
+    amplitude_prior: float = 0.3,
+    amplitude_step: float = 0.05,
+) -> xr.Dataset:
+    """Subtract the cross artifact, light scattered along detector rows, and a pedestal.
+
+    Parameters
+    ----------
+    ds : Dataset, level "rate"
+        ``rate`` [DN/s], ``var_poisson``, ``var_read`` [DN2/s2], ``dq`` (dither, y, x) of full frames.
+    mrsxartcorr : Dataset, kind "mrsxartcorr"
+        Kernels of each row of a band: ``lor_fwhm``, ``gau_fwhm``, ``gau_xoff`` [pix], ``lor_scale``, ``gau_scale1``,
+        ``gau_scale2`` (band, y). A half whose band is missing scatters nothing, so also the cross-dichroic settings.
+    method : str
+        "kernel": as jwst. "fitted": the kernels act on the light freed of what is scattered, by iteration; their
+        amplitudes follow the pixels between the slices; faint light scatters as well; bad pixels are filled first.
+    nan_as_zero : bool
+        With "kernel": NaN pixels of the strip between the channels count as 0 DN/s in its mean and median, a mistake
+        of jwst; False leaves them out, as "fitted" does.
+    regions : Dataset, kind "regions", optional
+        With "fitted": tells what lies between the slices; by default the coordinate ``slice`` of ``ds``.
+    region_plane : int
+        Plane of ``regions``; 0 (10 % throughput) leaves the darkest pixels.
+    block_rows : int
+        With "fitted": rows between the knots of the amplitudes.
+    amplitude_prior : float
+        With "fitted": standard deviation, about 1, expected of the mean amplitude of a half.
+    amplitude_step : float
+        With "fitted": standard deviation expected of its change from knot to knot.
+
+    Returns
+    -------
+    Dataset, level "rate"
+        ``rate`` corrected; the outer four columns on both sides stay as they are. Errors and flags are unchanged, as
+        in jwst; "fitted" adds ``var_straylight`` [DN2/s2]: the noise of the scattering pixels, of the amplitudes and
+        of the pedestal, which neighbouring pixels share. Where the whole strip is NaN, no pedestal is subtracted.
+
+    Raises
+    ------
+    MrsxrError
+        Where the method is unknown, a parameter out of range, the data no full frame, or the slices are not known.
+    ReferenceFileError
+        Where mrsxartcorr lacks a column or has other rows than the detector, or regions is of another detector size.
+
+    Notes
+    -----
+    Argyriou et al. 2023 (A&A 675, A111); jwst's ``correct_xartifact``. At a distance of d columns the kernel is
+    ``s_L g^2 / (g^2 + d^2) + s_1 [G(d - o) + G(d + o)] + s_2 [G2(d - 2 o) + G2(d + 2 o)]`` with g half of LOR_FWHM,
+    G of peak 1 and GAU_FWHM, G2 twice as wide. jwst lets the observed light scatter, of which a part was scattered
+    before: it subtracts too much by the square of the kernel. "fitted" solves ``S + a K S + pedestal = rate`` for S.
+    Light scattered along columns is not separated: the flux calibration, made from continuum sources, holds it.
+    """
+    _check(ds, method, block_rows, amplitude_prior, amplitude_step)
+    first, last = STRIPS[ds.attrs["channels"]]
+    parameters = _kernel_parameters(ds, mrsxartcorr)
+    rate, flags = whole_frames(ds.rate), whole_frames(ds.dq)
+    if method == "kernel":
+        from ._straylight_kernels import kernel_door
+
+        (out,) = map_ramps(
+            kernel_door, rate, flags, parameters, core=[[], [], ["half", "parameter"]], out_core=[[]],
+            dtypes=["float32"], first=first, last=last, nan_as_zero=bool(nan_as_zero),
+        )  # fmt: skip
+        return ds.assign(rate=restore(out, ds.rate))
+    from ._straylight_fit import fitted_door
+
+    inside = _inside(ds, regions, region_plane)
+    known = [v for v in ("var_poisson", "var_read", "var_background") if v in ds]
+    variance = sum((whole_frames(ds[v]) for v in known[1:]), whole_frames(ds[known[0]]))
+    out, added = map_ramps(
+        fitted_door, rate, flags, variance, inside, parameters,
+        core=[[], [], [], [], ["half", "parameter"]], out_core=[[], []], dtypes=["float32", "float32"],
+        first=first, last=last, rows=int(block_rows), prior=float(amplitude_prior), step=float(amplitude_step),
+    )  # fmt: skip
+    return ds.assign(
+        rate=restore(out, ds.rate), var_straylight=restore(added, ds.var_read).assign_attrs(units="DN2/s2")
+    )
+
+
+def whole_frames(array: xr.DataArray) -> xr.DataArray:
+    """Return lazy data in chunks that hold whole frames (y, x)."""
+    return array.chunk({"y": -1, "x": -1}) if array.chunks else array
+
+
+def restore(found: xr.DataArray, old: xr.DataArray) -> xr.DataArray:
+    """Return the new values with the attrs and chunks of the old."""
+    out = found.assign_attrs(old.attrs)
+    return out.chunk(dict(zip(old.dims, old.chunks, strict=True))) if old.chunks else out
+
+
+def _check(ds: xr.Dataset, method: str, rows: int, prior: float, change: float) -> None:
+    setting = ds.attrs.get("setting")
+    if method not in METHODS:
+        raise MrsxrError(f"straylight method is '{method}'; expected one of {', '.join(METHODS)}")
+    if not (rows >= 8 and prior > 0 and change > 0):
+        raise MrsxrError(
+            f"block_rows is {rows}, amplitude_prior {prior}, amplitude_step {change}; expected at least 8 and positive"
+        )
+    if ds.attrs.get("channels") not in SIDES:
+        raise MrsxrError(f"setting {setting}: channels are '{ds.attrs.get('channels')}'; straylight expects 12 or 34")
+    shape = (ds.sizes["y"], ds.sizes["x"])
+    start = tuple(int(ds[d].values[0]) if d in ds.coords else 0 for d in ("y", "x"))
+    if shape != mrs.DETECTOR_SHAPE or start != (0, 0):
+        raise MrsxrError(
+            f"setting {setting}: straylight needs the full frame of 1024 x 1032 pixels, got {shape[0]} x {shape[1]} "
+            f"from pixel {start}; correct it before cutting, or leave the step out"
+        )
+
+
+def _kernel_parameters(ds: xr.Dataset, mrsxartcorr: xr.Dataset) -> xr.DataArray:
+    """Return the parameters (half, parameter, y, x of size 1) of both halves; scales 0 where a table is missing."""
+    name = mrsxartcorr.attrs.get("ref_id", "mrsxartcorr")
+    missing = [c for c in COLUMNS if c not in mrsxartcorr]
+    if missing:
+        raise ReferenceFileError(f"{name}: mrsxartcorr has no column '{missing[0]}'; give a file of that type")
+    if mrsxartcorr.sizes.get("y") != mrs.DETECTOR_SHAPE[0]:
+        raise ReferenceFileError(
+            f"{name}: mrsxartcorr has {mrsxartcorr.sizes.get('y')} rows, expected {mrs.DETECTOR_SHAPE[0]}"
+        )
+    letter = mrs.LETTERS.get(ds.attrs.get("band", ""))
+    halves = []
+    for channel in SIDES[ds.attrs["channels"]]:
+        band = f"{channel}{letter}"
+        if band in mrsxartcorr.band.values:
+            one = mrsxartcorr[list(COLUMNS)].sel(band=band, drop=True).astype("float64")
+            values = [0.5 * one.lor_fwhm, one.lor_scale, one.gau_fwhm / _FWHM]
+            values += [one[c] for c in COLUMNS[3:]]
+        else:
+            values = [xr.DataArray(np.zeros(mrs.DETECTOR_SHAPE[0]), dims="y")] * len(COLUMNS)
+        plain = [v.drop_vars(list(v.coords)).drop_attrs() for v in values]
+        halves.append(xr.concat(plain, "parameter"))
+    table = xr.concat(halves, "half").expand_dims("x")
+    return table.chunk(-1) if table.chunks else table
+
+
+def _inside(ds: xr.Dataset, regions: xr.Dataset | None, plane: int) -> xr.DataArray:
+    """Return True (y, x) in the slices."""
+    if regions is None:
+        if "slice" not in ds.coords:
+            raise MrsxrError(
+                f"setting {ds.attrs.get('setting')}: straylight method 'fitted' must know what lies between the "
+                "slices; run assign_wcs before or give regions"
+            )
+        labels = ds["slice"]
+    else:
+        labels = region_labels(ds, regions, plane)
+    return (labels != 0).drop_vars(list(labels.coords)).drop_attrs()
+
+
+def region_labels(ds: xr.Dataset, regions: xr.Dataset, plane: int) -> xr.DataArray:
+    """Return a plane (y, x) of regions, the only one where the file has one.
+
+    Raises
+    ------
+    ReferenceFileError
+        Where regions has no such plane or another size than the data.
+    """
+    name = regions.attrs.get("ref_id", "regions")
+    if "regions" not in regions or set(regions["regions"].dims) != {"plane", "y", "x"}:
+        raise ReferenceFileError(f"{name}: regions has no planes (plane, y, x); give a file of type regions")
+    sizes = regions["regions"].sizes
+    if (sizes["y"], sizes["x"]) != (ds.sizes["y"], ds.sizes["x"]):
+        raise ReferenceFileError(
+            f"{name}: regions has {sizes['y']} x {sizes['x']} pixels, the data {ds.sizes['y']} x {ds.sizes['x']}"
+        )
+    index = 0 if sizes["plane"] == 1 else plane
+    if not 0 <= index < sizes["plane"]:
+        raise ReferenceFileError(f"{name}: plane {plane} of regions asked for, it has 0 to {sizes['plane'] - 1}")
+    labels = regions["regions"].isel(plane=index, drop=True).transpose("y", "x")
+    return labels.drop_vars(list(labels.coords))

@@ -1,0 +1,198 @@
+"""The planes of a cube, block by block: pixels of all exposures to sums over voxels, to planes, and torn planes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+
+from mrsxr import dq as flags
+from mrsxr.geometry.grid import CubeGrid
+from mrsxr.geometry.operator import Placement, Sums, Weighting
+from mrsxr.geometry.pixels import BandPixels, Frame, block_operator
+
+NO_COVERAGE = flags.DO_NOT_USE | flags.NON_SCIENCE
+PLANES = {"flux": np.float32, "var": np.float32, "weight": np.float32, "dq": np.uint32}
+#: Cubes larger than this [byte] are not held until the last block is counted: their coverage is computed twice.
+HOLD_BYTES = 2**28
+#: Pixels, exposures, places of the slices and weighting of one band.
+Part = tuple[BandPixels, Sequence[Frame], Sequence[Placement], Weighting]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One band of one setting for the graph: delayed pixels, frames and placements, and what wavelengths it reaches.
+
+    ``span`` are the barycentric wavelengths [um] that the planes must meet, region of interest included.
+    """
+
+    pixels: Any
+    frames: list
+    places: Any
+    weighting: Weighting
+    span: tuple[float, float]
+
+    def part(self) -> tuple:
+        """Return what a block needs of it."""
+        return self.pixels, self.frames, self.places, self.weighting
+
+
+def drizzle_planes(start: int, size: int, parts: Sequence[Part], grid: CubeGrid, systematic: bool = False):
+    """Bring all exposures of all bands onto the planes ``start .. start + size - 1`` of a grid.
+
+    Parameters
+    ----------
+    start, size : int
+        First plane and number of planes.
+    parts : sequence of (BandPixels, frames, placements, Weighting), one per band
+    grid : CubeGrid
+    systematic : bool
+        Whether the frames carry a systematic error.
+
+    Returns
+    -------
+    tuple of arrays (size, ny, nx)
+        flux [MJy/sr], var [MJy2/sr2], weight (number of pixels), dq, and var_systematic where asked for.
+    """
+    planes = grid.planes[:, start : start + size]
+    sums = Sums.zeros(1 + systematic, 1, size, grid.ny * grid.nx)
+    for pixels, frames, places, weighting in parts:
+        for frame, place in zip(frames, places, strict=True):
+            part, operator = block_operator(pixels, frame, place, planes, (grid.ny, grid.nx), weighting)
+            operator.add(frame.linear[:, part], frame.square[:, part], sums)
+    return _planes_of(sums, (size, grid.ny, grid.nx))
+
+
+def count_planes(start: int, size: int, parts: Sequence[Part], grid: CubeGrid) -> np.ndarray:
+    """Return the number of good spaxels of each plane of a block without making the block."""
+    planes = grid.planes[:, start : start + size]
+    sums = Sums.zeros(0, 0, size, grid.ny * grid.nx)
+    for pixels, frames, places, weighting in parts:
+        for frame, place in zip(frames, places, strict=True):
+            part, operator = block_operator(pixels, frame, place, planes, (grid.ny, grid.nx), weighting)
+            operator.add(frame.linear[:0, part], frame.square[:0, part], sums)
+    return np.count_nonzero(sums.weight > 0, axis=1)
+
+
+def _planes_of(sums: Sums, shape: tuple[int, int, int]) -> tuple[np.ndarray, ...]:
+    """Return the planes of a cube from the sums over its voxels."""
+    good = sums.weight > 0
+    divisor = np.where(good, sums.weight, 1.0)
+    nan = np.float32(np.nan)
+    dq = np.where(good, 0, np.where(sums.hole > 0, flags.DO_NOT_USE, NO_COVERAGE)).astype(np.uint32)
+    out = [
+        np.where(good, sums.linear[0] / divisor, nan).astype(np.float32),
+        np.where(good, sums.square[0] / divisor**2, nan).astype(np.float32),
+        sums.count.astype(np.float32),
+        dq,
+    ]
+    out += [np.where(good, (systematic / divisor) ** 2, nan).astype(np.float32) for systematic in sums.linear[1:]]
+    return tuple(plane.reshape(shape) for plane in out)
+
+
+def good_spaxels(dq: np.ndarray) -> np.ndarray:
+    """Return the number of good spaxels of each plane."""
+    return np.count_nonzero(dq == 0, axis=(1, 2))
+
+
+def torn_planes(counts: Sequence[np.ndarray], threshold: float, groups: np.ndarray | None = None) -> np.ndarray:
+    """Return True for each plane of the cube whose number of good spaxels is too low.
+
+    Parameters
+    ----------
+    counts : sequence of int arrays
+        Good spaxels of each plane, block by block.
+    threshold : float
+        Fraction of the 3rd percentile of the planes that hold data (jwst: 0.75).
+    groups : array (wavelength), optional
+        Planes that are compared with each other, such as those of one band; by default all.
+
+    Returns
+    -------
+    bool array (wavelength)
+    """
+    good = np.concatenate(list(counts))
+    torn = np.zeros(good.shape, dtype=bool)
+    groups = np.zeros(good.shape, dtype=int) if groups is None else groups
+    for group in np.unique(groups):
+        here = (groups == group) & (good > 0)
+        if here.any():
+            torn[here] = good[here] < threshold * np.percentile(good[here], 3)
+    return torn
+
+
+def blank_planes(block: Sequence[np.ndarray], torn: np.ndarray, start: int):
+    """Return a block of the cube with its torn planes set to NaN, weight 0 and DO_NOT_USE | NON_SCIENCE."""
+    mine = torn[start : start + block[0].shape[0]]
+    if not mine.any():
+        return tuple(block)
+    nan = np.float32(np.nan)
+    fill = (nan, nan, np.float32(0), np.uint32(NO_COVERAGE), *[nan] * (len(block) - 4))
+    out = []
+    for plane, value in zip(block, fill, strict=True):
+        changed = plane.copy()
+        changed[mine] = value
+        out.append(changed)
+    return tuple(out)
+
+
+def lazy_planes(
+    sources: Sequence[Source],
+    grid: CubeGrid,
+    *,
+    systematic: bool,
+    tear_threshold: float | None,
+    tear_groups: np.ndarray | None = None,
+    planes_per_block: int,
+) -> dict[str, da.Array]:
+    """Return the planes of the cube as dask arrays in blocks of wavelength.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+        A block depends on those whose wavelengths it meets.
+    grid : CubeGrid
+    systematic : bool
+        Whether the frames carry a systematic error.
+    tear_threshold : float or None
+    tear_groups : array (wavelength), optional
+        See :func:`torn_planes`.
+    planes_per_block : int
+
+    Returns
+    -------
+    dict of name to array (wavelength, y, x)
+    """
+    names = [*PLANES, *(["var_systematic"] if systematic else [])]
+    drizzle = dask.delayed(drizzle_planes, pure=True, nout=len(names))
+    starts = range(0, grid.nz, planes_per_block)
+    sizes = [min(planes_per_block, grid.nz - start) for start in starts]
+    limits, shared = grid.planes, dask.delayed(grid, traverse=False)
+    parts = []
+    for start, size in zip(starts, sizes, strict=True):
+        low, high = limits[0, start], limits[1, start + size - 1]
+        parts.append([s.part() for s in sources if s.span[0] < high and s.span[1] > low])
+    blocks = [drizzle(i, n, part, shared, systematic) for i, n, part in zip(starts, sizes, parts, strict=True)]
+    if tear_threshold is not None:
+        if grid.nz * grid.ny * grid.nx * 4 * len(names) > HOLD_BYTES:
+            count = dask.delayed(count_planes, pure=True)
+            counts = [count(i, n, part, shared) for i, n, part in zip(starts, sizes, parts, strict=True)]
+        else:
+            counts = [dask.delayed(good_spaxels, pure=True)(block[3]) for block in blocks]
+        torn = dask.delayed(torn_planes, pure=True)(counts, tear_threshold, tear_groups)
+        blank = dask.delayed(blank_planes, pure=True, nout=len(names))
+        blocks = [blank(block, torn, start) for block, start in zip(blocks, starts, strict=True)]
+    return {
+        name: da.concatenate(
+            [
+                da.from_delayed(block[number], (size, grid.ny, grid.nx), PLANES.get(name, np.float32))
+                for block, size in zip(blocks, sizes, strict=True)
+            ],
+            axis=0,
+        )
+        for number, name in enumerate(names)
+    }

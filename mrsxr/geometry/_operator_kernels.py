@@ -1,0 +1,393 @@
+"""Kernels of the sparse operator from detector pixels to voxels: its entries, its use and the use of its transpose.
+
+An entry of the operator is the product of a share on the sky (area of overlap of pixel and spaxel, or a Gaussian of
+their distance) and a share in wavelength, so that both are kept apart: a pixel has ``n_spaxel + n_plane`` numbers
+instead of ``n_spaxel x n_plane``. The pixels of one band are sorted by wavelength, so that a block of planes is a
+contiguous range of them and the order of the sums does not depend on the blocks: any chunking gives the same bits.
+"""
+
+import math
+
+import numpy as np
+from numba import njit
+
+#: Overlaps below this fraction of a spaxel are rounding, not coverage.
+AREA_FLOOR = 1e-9
+
+GOOD, HOLE, OUTSIDE = 0, 1, 2
+
+
+@njit(cache=True, nogil=True)
+def _row_cells(cover, row, x_low, x_high, height):
+    """Add one piece of an edge, inside one row of cells, to the cover of the cells to its right."""
+    if x_low > x_high:
+        x_low, x_high = x_high, x_low
+    first, last = int(x_low), int(x_high)
+    if first == last:
+        right = height * (first + 1.0 - 0.5 * (x_low + x_high))
+        cover[row, first] += right
+        cover[row, first + 1] += height - right
+        return
+    slope = height / (x_high - x_low)
+    for column in range(first, last + 1):
+        left, end = max(x_low, float(column)), min(x_high, column + 1.0)
+        piece = slope * (end - left)
+        right = piece * (column + 1.0 - 0.5 * (left + end))
+        cover[row, column] += right
+        cover[row, column + 1] += piece - right
+
+
+@njit(cache=True, nogil=True)
+def _edge_cells(cover, xa, ya, xb, yb):
+    """Walk one edge of a polygon through the rows of cells."""
+    if ya == yb:
+        return
+    sign = 1.0
+    if ya > yb:
+        xa, ya, xb, yb, sign = xb, yb, xa, ya, -1.0
+    slope = (xb - xa) / (yb - ya)
+    low, high = min(xa, xb), max(xa, xb)
+    for row in range(int(ya), int(yb) + 1):
+        y0, y1 = max(ya, float(row)), min(yb, row + 1.0)
+        if y1 <= y0:
+            continue
+        x0 = min(max(xa + slope * (y0 - ya), low), high)
+        x1 = min(max(xa + slope * (y1 - ya), low), high)
+        _row_cells(cover, row, x0, x1, sign * (y1 - y0))
+
+
+@njit(cache=True, nogil=True)
+def cell_overlaps(x, y, cover):
+    """Fill ``cover`` with the area of overlap of a quadrilateral with each cell of a unit grid.
+
+    Parameters
+    ----------
+    x, y : float64 array of 4
+        Corners in units of cells, in order around the quadrilateral, none of them negative.
+    cover : float64 array (rows, columns + 2)
+        Work space that reaches past the quadrilateral; the area of cell (j, i) is left in ``cover[j, i]``.
+
+    Notes
+    -----
+    Each edge adds the signed area between itself and the right side of the cells; the running sum along a row
+    then is the area inside the polygon (Green's theorem, as in exact-coverage rasterisers). The result equals
+    Sutherland-Hodgman clipping of every cell, at the cost of the edges only.
+    """
+    n_rows, n_columns = int(max(y[0], y[1], y[2], y[3])) + 1, int(max(x[0], x[1], x[2], x[3])) + 2
+    for row in range(n_rows):
+        for column in range(n_columns):
+            cover[row, column] = 0.0
+    twice = 0.0
+    for corner in range(4):
+        following = (corner + 1) % 4
+        _edge_cells(cover, x[corner], y[corner], x[following], y[following])
+        twice += x[corner] * y[following] - x[following] * y[corner]
+    sign = -1.0 if twice > 0.0 else 1.0
+    for row in range(n_rows):
+        total = 0.0
+        for column in range(n_columns):
+            total += cover[row, column]
+            cover[row, column] = sign * total
+
+
+@njit(cache=True, nogil=True)
+def _horner(coefficients, t):
+    total = 0.0
+    for power in range(coefficients.shape[0] - 1, -1, -1):
+        total = total * t + coefficients[power]
+    return total
+
+
+@njit(cache=True, nogil=True)
+def _quad_of_pixel(edges, t_left, t_right, x, y):
+    """Set the corners of a pixel: alpha left and right on both edges of its slice, in spaxels of the grid."""
+    x[0], y[0] = _horner(edges[0, 0], t_left), _horner(edges[0, 1], t_left)
+    x[1], y[1] = _horner(edges[1, 0], t_left), _horner(edges[1, 1], t_left)
+    x[2], y[2] = _horner(edges[1, 0], t_right), _horner(edges[1, 1], t_right)
+    x[3], y[3] = _horner(edges[0, 0], t_right), _horner(edges[0, 1], t_right)
+
+
+@njit(cache=True, nogil=True)
+def _quads(slice_index, alpha_left, alpha_right, edges, alpha_middle, alpha_half, x, y):
+    """Fill the corners (pixel, 4) of all pixels; return the number of cells of their bounding boxes."""
+    cells = 0
+    for pixel in range(slice_index.size):
+        s = slice_index[pixel]
+        t_left = (alpha_left[pixel] - alpha_middle[s]) / alpha_half[s]
+        t_right = (alpha_right[pixel] - alpha_middle[s]) / alpha_half[s]
+        _quad_of_pixel(edges[s], t_left, t_right, x[pixel], y[pixel])
+        columns = math.floor(x[pixel].max()) - math.floor(x[pixel].min()) + 1
+        rows = math.floor(y[pixel].max()) - math.floor(y[pixel].min()) + 1
+        cells += rows * columns
+    return cells
+
+
+@njit(cache=True, nogil=True)
+def _areas(x, y, status, n_y, n_x, start, spaxel, area):
+    """Fill the entries of the pixels from their corners; return their number."""
+    n = 0
+    cover = np.empty((16, 18))
+    for pixel in range(status.size):
+        start[pixel] = n
+        if status[pixel] == OUTSIDE:
+            continue
+        qx, qy = x[pixel], y[pixel]
+        i0, j0 = math.floor(qx.min()), math.floor(qy.min())
+        columns, rows = math.floor(qx.max()) - i0 + 1, math.floor(qy.max()) - j0 + 1
+        if i0 >= n_x or j0 >= n_y or i0 + columns <= 0 or j0 + rows <= 0:
+            continue
+        if rows > cover.shape[0] or columns + 2 > cover.shape[1]:
+            cover = np.empty((rows + 8, columns + 10))
+        for corner in range(4):
+            qx[corner] -= i0
+            qy[corner] -= j0
+        cell_overlaps(qx, qy, cover)
+        for j in range(max(-j0, 0), min(rows, n_y - j0)):
+            for i in range(max(-i0, 0), min(columns, n_x - i0)):
+                if cover[j, i] > AREA_FLOOR:
+                    spaxel[n] = (j0 + j) * n_x + i0 + i
+                    area[n] = cover[j, i]
+                    n += 1
+    start[status.size] = n
+    return n
+
+
+def overlap_entries(slice_index, alpha_left, alpha_right, status, edges, alpha_middle, alpha_half, n_y, n_x):
+    """Return the shares on the sky by exact overlap: (start, spaxel, share), compressed by pixel.
+
+    Parameters
+    ----------
+    slice_index, alpha_left, alpha_right, status : arrays (pixel)
+        Row of the slice in ``edges``, alpha of both sides [arcsec]; pixels with status 2 get no entry.
+    edges : float64 (slice, 2 edges, 2 axes, power)
+        Position on the grid in spaxels, counted from its lower left corner, of the lower and the upper edge
+        of each slice: polynomials in t = (alpha - alpha_middle) / alpha_half.
+    n_y, n_x : int
+
+    Returns
+    -------
+    start : int64 array (pixel + 1)
+    spaxel : int32 array (entry)
+        j * n_x + i
+    share : float32 array (entry)
+        Area [spaxel].
+    """
+    x, y = np.empty((slice_index.size, 4)), np.empty((slice_index.size, 4))
+    cells = _quads(slice_index, alpha_left, alpha_right, edges, alpha_middle, alpha_half, x, y)
+    start = np.zeros(slice_index.size + 1, dtype=np.int64)
+    spaxel, area = np.empty(cells, dtype=np.int32), np.empty(cells, dtype=np.float32)
+    n = _areas(x, y, status, n_y, n_x, start, spaxel, area)
+    return start, spaxel[:n].copy(), area[:n].copy()
+
+
+@njit(cache=True, nogil=True)
+def _gaussian_cells(x, y, status, reach, scale, n_y, n_x, start, spaxel, share):
+    """Fill (or, without room, count) the spaxels within ``reach`` of each pixel."""
+    n = 0
+    for pixel in range(status.size):
+        start[pixel] = n
+        if status[pixel] == OUTSIDE:
+            continue
+        for j in range(max(math.ceil(y[pixel] - reach - 0.5), 0), min(math.floor(y[pixel] + reach - 0.5) + 1, n_y)):
+            for i in range(max(math.ceil(x[pixel] - reach - 0.5), 0), min(math.floor(x[pixel] + reach - 0.5) + 1, n_x)):
+                square = (i + 0.5 - x[pixel]) ** 2 + (j + 0.5 - y[pixel]) ** 2
+                if square <= reach * reach:
+                    if spaxel.size:
+                        spaxel[n] = j * n_x + i
+                        share[n] = math.exp(-square / scale)
+                    n += 1
+    start[status.size] = n
+    return n
+
+
+def gaussian_entries(x, y, status, reach, scale, n_y, n_x):
+    """Return the shares on the sky by distance, exp(-d^2 / scale) within ``reach``: (start, spaxel, share).
+
+    Parameters
+    ----------
+    x, y : float64 arrays (pixel)
+        Centres of the pixels in spaxels from the lower left corner of the grid.
+    status : uint8 array (pixel)
+    reach : float
+        Radius of the region of interest [spaxel].
+    scale : float
+        [spaxel^2]
+    n_y, n_x : int
+    """
+    start = np.zeros(status.size + 1, dtype=np.int64)
+    none, nothing = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float32)
+    n = _gaussian_cells(x, y, status, reach, scale, n_y, n_x, start, none, nothing)
+    spaxel, share = np.empty(n, dtype=np.int32), np.empty(n, dtype=np.float32)
+    if n:
+        _gaussian_cells(x, y, status, reach, scale, n_y, n_x, start, spaxel, share)
+    return start, spaxel, share
+
+
+@njit(cache=True, nogil=True)
+def _overlaps_in_wavelength(low, high, plane_low, plane_high, start, plane, share):
+    """Fill (or, without room, count) the overlap of each interval with each plane, in units of the plane."""
+    n = 0
+    for pixel in range(low.size):
+        start[pixel] = n
+        k = np.searchsorted(plane_high, low[pixel], side="right")
+        while k < plane_low.size and plane_low[k] < high[pixel]:
+            length = min(high[pixel], plane_high[k]) - max(low[pixel], plane_low[k])
+            if length > 0.0:
+                if plane.size:
+                    plane[n] = k
+                    share[n] = length / (plane_high[k] - plane_low[k])
+                n += 1
+            k += 1
+    start[low.size] = n
+    return n
+
+
+def wavelength_entries(low, high, plane_low, plane_high):
+    """Return the shares in wavelength by overlap: (start, plane, share), compressed by pixel.
+
+    Parameters
+    ----------
+    low, high : float64 arrays (pixel)
+        Ends of the pixels [um].
+    plane_low, plane_high : float64 arrays (plane)
+        Lower and upper edges of the planes [um], both rising.
+
+    Returns
+    -------
+    start : int64 array (pixel + 1)
+    plane : int32 array (entry)
+    share : float32 array (entry)
+        Length of overlap in units of the plane.
+    """
+    start = np.zeros(low.size + 1, dtype=np.int64)
+    none, nothing = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float32)
+    n = _overlaps_in_wavelength(low, high, plane_low, plane_high, start, none, nothing)
+    plane, share = np.empty(n, dtype=np.int32), np.empty(n, dtype=np.float32)
+    if n:
+        _overlaps_in_wavelength(low, high, plane_low, plane_high, start, plane, share)
+    return start, plane, share
+
+
+@njit(cache=True, nogil=True)
+def _distances_in_wavelength(middle, centres, steps, reach, scale, start, plane, share):
+    """Fill (or, without room, count) the planes within ``reach`` of each pixel."""
+    n = 0
+    for pixel in range(middle.size):
+        start[pixel] = n
+        k = np.searchsorted(centres, middle[pixel] - reach)
+        while k < centres.size and centres[k] - middle[pixel] <= reach:
+            if plane.size:
+                plane[n] = k
+                share[n] = math.exp(-(((centres[k] - middle[pixel]) / steps[k]) ** 2) / scale)
+            n += 1
+            k += 1
+    start[middle.size] = n
+    return n
+
+
+def distance_entries(middle, plane_low, plane_high, reach, scale):
+    """Return the shares in wavelength by distance, exp(-(d / step)^2 / scale) within ``reach``.
+
+    Parameters
+    ----------
+    middle : float64 array (pixel)
+        [um]
+    plane_low, plane_high : float64 arrays (plane)
+        Lower and upper edges of the planes [um].
+    reach : float
+        [um]
+    scale : float
+        [plane^2]
+
+    Returns
+    -------
+    start, plane, share
+        As of :func:`wavelength_entries`.
+    """
+    centres, steps = 0.5 * (plane_low + plane_high), plane_high - plane_low
+    start = np.zeros(middle.size + 1, dtype=np.int64)
+    none, nothing = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float32)
+    n = _distances_in_wavelength(middle, centres, steps, reach, scale, start, none, nothing)
+    plane, share = np.empty(n, dtype=np.int32), np.empty(n, dtype=np.float32)
+    if n:
+        _distances_in_wavelength(middle, centres, steps, reach, scale, start, plane, share)
+    return start, plane, share
+
+
+@njit(cache=True, nogil=True)
+def deposit(
+    sky_start, spaxel, area, wave_start, plane, length, status, weight, linear, square,
+    linear_sum, square_sum, weight_sum, count, hole,
+):  # fmt: skip
+    """Add the pixels of one exposure to the sums over the voxels of a block of planes.
+
+    Parameters
+    ----------
+    sky_start, spaxel, area, wave_start, plane, length : arrays
+        The operator, see :func:`overlap_entries` and :func:`wavelength_entries`.
+    status : uint8 array (pixel)
+        0 good, 1 unusable (leaves a hole), 2 not of the sky.
+    weight : float32 array (pixel)
+        Further weight of each pixel.
+    linear : float32 array (map, pixel)
+        Maps that are averaged: surface brightness, noise draws, systematic errors.
+    square : float32 array (map, pixel)
+        Variances of independent pixels.
+    linear_sum, square_sum : float64 (map, plane, spaxel), changed
+        sum(w f), sum(w^2 v)
+    weight_sum, count : float64 (plane, spaxel), changed
+        sum(w), number of pixels.
+    hole : uint8 (plane, spaxel), changed
+        1 where an unusable pixel reaches the voxel.
+    """
+    for pixel in range(status.size):
+        if status[pixel] == HOLE:
+            for e in range(wave_start[pixel], wave_start[pixel + 1]):
+                for s in range(sky_start[pixel], sky_start[pixel + 1]):
+                    hole[plane[e], spaxel[s]] = 1
+        elif status[pixel] == GOOD:
+            for e in range(wave_start[pixel], wave_start[pixel + 1]):
+                k, along = plane[e], weight[pixel] * float(length[e])
+                for s in range(sky_start[pixel], sky_start[pixel + 1]):
+                    v, w = spaxel[s], along * area[s]
+                    weight_sum[k, v] += w
+                    count[k, v] += 1.0
+                    for m in range(linear.shape[0]):
+                        linear_sum[m, k, v] += w * linear[m, pixel]
+                    for m in range(square.shape[0]):
+                        square_sum[m, k, v] += w * w * square[m, pixel]
+
+
+@njit(cache=True, nogil=True)
+def reach_back(sky_start, spaxel, area, wave_start, plane, length, status, weight, voxel_weight, square, linear, out):
+    """Add what the pixels of one exposure give to a weighted sum over the voxels of each plane.
+
+    Parameters
+    ----------
+    voxel_weight : float64 (plane, spaxel)
+        Weight of each voxel in the sum of its plane, divided by the sum of the weights of its pixels.
+    square, linear : float32 arrays (map, pixel)
+        Variances of independent pixels, and systematic errors that are common to all.
+    out : float64 (plane, n_square + n_linear), changed
+        sum over pixels of (sum_v a_v W_vp)^2 v_p, and sum over pixels of sum_v a_v W_vp s_p.
+
+    Notes
+    -----
+    This is the transpose of :func:`deposit`: the variance of a sum over voxels without neglecting that neighbouring
+    voxels share pixels.
+    """
+    for pixel in range(status.size):
+        if status[pixel] != GOOD:
+            continue
+        for e in range(wave_start[pixel], wave_start[pixel + 1]):
+            k, along = plane[e], weight[pixel] * float(length[e])
+            total = 0.0
+            for s in range(sky_start[pixel], sky_start[pixel + 1]):
+                total += voxel_weight[k, spaxel[s]] * area[s]
+            if total == 0.0:
+                continue
+            total *= along
+            for m in range(square.shape[0]):
+                out[k, m] += total * total * square[m, pixel]
+            for m in range(linear.shape[0]):
+                out[k, square.shape[0] + m] += total * linear[m, pixel]

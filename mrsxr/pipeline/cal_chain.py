@@ -1,0 +1,135 @@
+"""Stage 2 in plain code: the steps from rate to cal in jwst's order or that of the mission paper."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import xarray as xr
+
+from mrsxr import cal
+from mrsxr.errors import MrsxrError, MrsxrWarning, ReferenceFileError
+from mrsxr.references import References
+
+from .config import CalConfig
+from .optional import optional
+
+Step = Callable[..., xr.Dataset]
+#: Steps between srctype and photom: jwst subtracts stray light before the flat, the mission paper after it.
+ORDERS = {"jwst": ("straylight", "flat_field", "fringe"), "paper": ("flat_field", "straylight", "fringe")}
+#: Values of ``CalConfig.background`` that are subtracted pixel by pixel from the rate image.
+PIXEL_BACKGROUNDS = ("mean", "weighted")
+
+
+def calibrate(ds: xr.Dataset, refs: References, config: CalConfig, background: xr.Dataset | None = None) -> xr.Dataset:
+    """Run every step of stage 2.
+
+    Parameters
+    ----------
+    ds : Dataset, level "rate"
+    refs : References
+    config : CalConfig
+    background : Dataset, level "rate", optional
+        Background exposures of the same setting.
+
+    Returns
+    -------
+    Dataset, level "cal", lazy but for its coordinates
+    """
+    for _, step in cal_steps(ds, refs, config, background):
+        ds = step(ds)
+    return ds
+
+
+def cal_steps(
+    ds: xr.Dataset, refs: References, config: CalConfig, background: xr.Dataset | None = None
+) -> Iterator[tuple[str, Step]]:
+    """Yield (name in jwst, function of a Dataset) of every step of stage 2.
+
+    Parameters
+    ----------
+    ds : Dataset, level "rate"
+        Its header chooses the reference files.
+    refs : References
+    config : CalConfig
+    background : Dataset, level "rate", optional
+
+    Yields
+    ------
+    str, callable
+    """
+    if config.order not in ORDERS:
+        raise MrsxrError(f"order is '{config.order}'; expected {' or '.join(ORDERS)}")
+    yield "assign_wcs", partial(locate, refs=refs)
+    others: Sequence[xr.Dataset] = () if background is None else (background,)
+    if config.badpix_selfcal != "none":
+        yield "badpix_selfcal", partial(
+            cal.self_calibrate_bad_pixels, others=others, method=config.badpix_selfcal,
+            flagfrac_lower=config.flagfrac_lower, flagfrac_upper=config.flagfrac_upper,
+        )  # fmt: skip
+    if config.background in PIXEL_BACKGROUNDS:
+        yield "bkg_subtract", partial(_subtract_background, background=background, method=config.background)
+    yield "srctype", partial(cal.set_source_type, source_type=config.source_type)
+    between = {
+        "straylight": lambda: _straylight(ds, refs, config),
+        "flat_field": lambda: _flat(ds, refs, config),
+        "fringe": lambda: _fringe(ds, refs, config),
+    }
+    for name in ORDERS[config.order]:
+        yield from between[name]()
+    photom = refs.get("photom", ds)
+    yield "photom", partial(
+        cal.calibrate_flux, photom=photom, apply_time_correction=config.apply_time_correction,
+        propagate_errors=config.propagate_errors,
+    )  # fmt: skip
+    if config.residual_fringe != "none":
+        fringefreq = refs.get("fringefreq", ds)
+        yield (
+            "residual_fringe",
+            partial(cal.correct_residual_fringe, fringefreq=fringefreq, method=config.residual_fringe),
+        )
+
+
+def _subtract_background(ds: xr.Dataset, *, background: xr.Dataset | None, method: str) -> xr.Dataset:
+    if background is None:
+        raise MrsxrError(
+            f"setting {ds.attrs.get('setting')}: a pixel background is asked for and there is no background exposure; "
+            'give some, or choose background = "none"'
+        )
+    return cal.subtract_background(ds, background=background, method=method)
+
+
+def _straylight(ds: xr.Dataset, refs: References, config: CalConfig) -> Iterator[tuple[str, Step]]:
+    if config.straylight != "none":
+        kernels = optional(refs, "mrsxartcorr", ds, "the stray light stays")
+        if kernels is not None:
+            between = optional(refs, "regions", ds, None) if config.straylight == "fitted" else None
+            yield (
+                "straylight",
+                partial(cal.subtract_straylight, mrsxartcorr=kernels, method=config.straylight, regions=between),
+            )
+    if config.clean_showers != "none":
+        regions = refs.get("regions", ds)
+        yield "clean_showers", partial(cal.clean_showers, regions=regions, method=config.clean_showers)
+
+
+def _flat(ds: xr.Dataset, refs: References, config: CalConfig) -> Iterator[tuple[str, Step]]:
+    if config.flat:
+        yield "flat_field", partial(cal.divide_flat, flat=refs.get("flat", ds))
+
+
+def _fringe(ds: xr.Dataset, refs: References, config: CalConfig) -> Iterator[tuple[str, Step]]:
+    if config.fringe:
+        fringe = refs.get("fringe", ds)
+        yield "fringe", partial(cal.divide_fringe_flat, fringe=fringe, propagate_errors=config.propagate_errors)
+
+
+def locate(ds: xr.Dataset, refs: References) -> xr.Dataset:
+    """Run assign_wcs; the slice mask is derived from the distortion where there is no regions file."""
+    try:
+        regions = refs.get("regions", ds)
+    except ReferenceFileError as error:
+        warnings.warn(f"{error}; the slice mask is derived from the distortion", MrsxrWarning, stacklevel=2)
+        regions = None
+    return cal.assign_wcs(ds, distortion=refs.get("distortion", ds), specwcs=refs.get("specwcs", ds), regions=regions)

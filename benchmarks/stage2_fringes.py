@@ -285,7 +285,13 @@ def jwst_half(given: str, answer: str) -> None:
     model = SimpleNamespace(data=made["flux"], err=made["error"], dq=made["dq"], meta=meta)
     start = time.process_time()
     step = ResidualFringeCorrection(
-        model, str(made["fringefreq"]), str(made["regions"]), {"num": 0, "min": [], "max": []}, False, 80, lambda **k: ""
+        model,
+        str(made["fringefreq"]),
+        str(made["regions"]),
+        {"num": 0, "min": [], "max": []},
+        False,
+        80,
+        lambda **k: "",
     )
     out = step.do_correction()
     np.savez(answer, flux=out.data, cpu=time.process_time() - start)

@@ -80,13 +80,24 @@ def _entry(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     refs: dict[str, str] = {}
     for key, argument in list(arguments.items())[1:]:
         if isinstance(argument, xr.Dataset):
-            refs[key] = str(argument.attrs.get("ref_id", argument.attrs.get("exposure", "by hand")))
+            refs[key] = _named(argument)
         else:
             params[key] = _plain(argument)
     return {"step": name, "version": __version__, "params": params, "refs": refs}
 
 
+def _named(ds: xr.Dataset) -> str:
+    """Return what a Dataset is called: its reference file, or its exposures."""
+    if "ref_id" in ds.attrs:
+        return str(ds.attrs["ref_id"])
+    return (
+        ", ".join(str(name) for name in np.atleast_1d(ds["exposure"].values)) if "exposure" in ds.coords else "by hand"
+    )
+
+
 def _plain(value: Any) -> Any:
+    if isinstance(value, xr.Dataset):
+        return _named(value)
     if isinstance(value, np.generic):
         return value.item()
     if value is None or isinstance(value, bool | int | float | str):

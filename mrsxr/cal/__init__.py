@@ -2,8 +2,8 @@
 
 from .assign_mtwcs import follow_target
 from .assign_wcs import assign_wcs
-from .background import subtract_background
-from .badpix_selfcal import self_calibrate_bad_pixels
+from .background import fit_background_scale, subtract_background
+from .badpix_selfcal import find_bad_pixels, self_calibrate_bad_pixels
 from .clean_showers import clean_showers
 from .flat_field import divide_flat
 from .fringe import divide_fringe_flat
@@ -15,7 +15,9 @@ from .straylight import subtract_straylight
 
 __all__ = [
     "assign_wcs",
+    "find_bad_pixels",
     "self_calibrate_bad_pixels",
+    "fit_background_scale",
     "subtract_background",
     "set_source_type",
     "subtract_straylight",

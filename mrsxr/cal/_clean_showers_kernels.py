@@ -12,7 +12,8 @@ UNFIT = np.uint32(1 | (1 << 31))  # DO_NOT_USE, REFERENCE_PIXEL
 _REACH_X, _REACH_Y = 4.0, 8.0  # sigma; jwst's square of taps ends at four of the wider sigma
 _LEAST_WEIGHT = 1e-12
 _NOISE_ROWS = 64
-_OUTLIER = 5.0  # sigma
+_OUTLIER, _SLACK = 5.0, 0.5  # sigma and share of the model beyond which a pixel counts nothing
+_LINE_ROWS, _LINE_FACTOR = 15.0, 20.0  # rows that tell a line; its doubt against that of steady light
 _FADE = 40.0  # pixels over which the light of a row counts as what may be scattered at a place
 
 
@@ -75,33 +76,38 @@ def smooth(image, taps_x, taps_y, out):
 
 
 @njit(cache=True, nogil=True)
-def _keep_between(image, flags, inside, low, high, values, missing):
-    """Fill values with the pixels between the slices within low ... high, else 0, and missing with where they lack."""
+def _keep_between(image, flags, inside, low, high, values, weight):
+    """Fill values with the pixels between the slices within low ... high, else 0, and weight with 1 there, else 0."""
     for y in range(image.shape[0]):
         for x in range(image.shape[1]):
             value = image[y, x]
             good = (not inside[y, x]) and (flags[y, x] & UNFIT) == 0 and low <= value <= high
             values[y, x] = value if good else np.float32(0.0)
-            missing[y, x] = np.float32(0.0) if good else np.float32(1.0)
+            weight[y, x] = np.float32(1.0) if good else np.float32(0.0)
+
+
+def _beyond(taps, n):
+    """Return the share of the taps around each of n pixels in line that lies beyond the ends."""
+    tail = np.append(np.cumsum(taps[::-1].astype(np.float64))[::-1], 0.0)  # the sum of the taps from k on
+    place = np.arange(n)
+    left, right = (np.minimum(distance + 1, len(taps)) for distance in (place, n - 1 - place))
+    return tail[left] + tail[right]
 
 
 @njit(cache=True, nogil=True)
-def _divide(total, missing, dark_edges, out):
-    """Fill ``out`` with the weighted mean: total / weight, 0 where nothing is near.
-
-    dark_edges: beyond the edges all is 0 DN/s; otherwise nothing is known there and ``missing`` holds weights.
-    """
+def _divide(total, weight, beyond_x, beyond_y, out):
+    """Fill ``out`` with total / weight, 0 where nothing is near; the weight beyond the edges, of 0 DN/s, is added."""
     for y in range(out.shape[0]):
         for x in range(out.shape[1]):
-            weight = 1.0 - missing[y, x] if dark_edges else missing[y, x]
-            out[y, x] = total[y, x] / weight if weight > _LEAST_WEIGHT else 0.0
+            w = weight[y, x] + beyond_x[x] + beyond_y[y] - beyond_x[x] * beyond_y[y]
+            out[y, x] = total[y, x] / w if w > _LEAST_WEIGHT else 0.0
 
 
 def _limits(image, flags, inside, low, high):
     """Return percentiles of the usable pixels between the slices, None without any."""
     values = image[~inside & ((flags & UNFIT) == 0)]
     values = values[np.isfinite(values)]
-    return None if values.size == 0 else np.percentile(values, [low, high]).astype(np.float32)
+    return None if values.size == 0 else (np.percentile(values, low), np.percentile(values, high))
 
 
 def smooth_model(image, flags, inside, x_stddev, y_stddev, low, high, dark_edges):
@@ -111,14 +117,12 @@ def smooth_model(image, flags, inside, x_stddev, y_stddev, low, high, dark_edges
     if limits is None:
         return model
     taps_x, taps_y = gaussian_taps(x_stddev, y_stddev), gaussian_taps(y_stddev, x_stddev)
-    values, missing, total = (np.empty_like(model) for _ in range(3))
-    _keep_between(image, flags, inside, limits[0], limits[1], values, missing)
-    smooth(values, taps_x, taps_y, total)
-    if dark_edges:
-        smooth(missing, taps_x, taps_y, values)
-    else:
-        smooth(np.float32(1.0) - missing, taps_x, taps_y, values)
-    _divide(total, values, dark_edges, model)
+    values, weight = np.empty_like(model), np.empty_like(model)
+    _keep_between(image, flags, inside, limits[0], limits[1], values, weight)
+    smooth(values, taps_x, taps_y, values)
+    smooth(weight, taps_x, taps_y, weight)
+    edges = [_beyond(taps, n) * dark_edges for taps, n in ((taps_x, image.shape[1]), (taps_y, image.shape[0]))]
+    _divide(values, weight, *edges, model)
     return model
 
 
@@ -145,6 +149,18 @@ def light_nearby(image, flags, inside, out):
 
 
 @njit(cache=True, nogil=True)
+def _doubt_light(light, usual, protection):
+    """Replace the light nearby by how far it makes the light between the slices uncertain.
+
+    usual : its mean over the rows around; what a row has more than that is a line, whose row its neighbours replace.
+    """
+    for y in range(light.shape[0]):
+        for x in range(light.shape[1]):
+            line = max(light[y, x] - usual[y, x], np.float32(0.0))
+            light[y, x] = protection * (light[y, x] + _LINE_FACTOR * line)
+
+
+@njit(cache=True, nogil=True)
 def _noise_of_rows(values, known, work, out):
     """Fill ``out`` (y) with the noise of a pixel in blocks of rows, from differences of neighbours; NaN if unknown."""
     n_y, n_x = values.shape
@@ -159,10 +175,10 @@ def _noise_of_rows(values, known, work, out):
 
 
 @njit(cache=True, nogil=True)
-def _weigh(values, known, light, noise, model, protection, total, weight, square, doubt):
+def _weigh(values, known, doubts, noise, model, total, weight, square, doubt):
     """Fill weight = 1/(noise^2 + doubt^2), with the values and the doubt times weight and the noise times its square.
 
-    The doubt is the share ``protection`` of the light nearby. Pixels far off the last model count nothing.
+    Pixels far off the last model count nothing.
     """
     for y in range(values.shape[0]):
         sigma = noise[y]
@@ -170,8 +186,8 @@ def _weigh(values, known, light, noise, model, protection, total, weight, square
             total[y, x] = weight[y, x] = square[y, x] = doubt[y, x] = 0.0
             if not (known[y, x] and sigma > 0.0):
                 continue
-            unsure = protection * light[y, x]
-            if abs(values[y, x] - model[y, x]) > _OUTLIER * math.hypot(sigma, unsure):
+            unsure = doubts[y, x]
+            if abs(values[y, x] - model[y, x]) > _OUTLIER * math.hypot(sigma, unsure) + _SLACK * abs(model[y, x]):
                 continue
             w = 1.0 / (sigma * sigma + unsure * unsure)
             total[y, x] = w * values[y, x]
@@ -208,13 +224,15 @@ def gated_model(image, flags, inside, x_stddev, y_stddev, low, high, threshold, 
         return model, variance
     values, light, total, weight, square, doubt = (np.empty_like(model) for _ in range(6))
     _keep_between(image, flags, near, limits[0], limits[1], values, weight)
-    known = weight == 0
+    known = weight > 0
     noise = np.empty(len(image))
     _noise_of_rows(values, known, np.empty(_NOISE_ROWS * image.shape[1], dtype=np.float32), noise)
     light_nearby(image, flags, inside, light)
+    smooth(light, np.ones(1, dtype=np.float32), gaussian_taps(_LINE_ROWS, _LINE_ROWS), total)
+    _doubt_light(light, total, np.float32(protection))
     taps_x, taps_y = gaussian_taps(x_stddev, y_stddev), gaussian_taps(y_stddev, x_stddev)
     for final in (False, True):
-        _weigh(values, known, light, noise, model, protection, total, weight, square, doubt)
+        _weigh(values, known, light, noise, model, total, weight, square, doubt)
         smooth(total, taps_x, taps_y, total)
         smooth(weight, taps_x, taps_y, weight)
         if final:
@@ -222,7 +240,9 @@ def gated_model(image, flags, inside, x_stddev, y_stddev, low, high, threshold, 
             smooth(doubt, taps_x, taps_y, doubt)
             _gate(total, weight, square, doubt, threshold, model, variance)
         else:
-            _divide(total, weight, False, model)
+            _divide(total, weight, np.zeros(image.shape[1]), np.zeros(image.shape[0]), model)
+            _keep_between(image, flags, near, -np.inf, np.inf, values, weight)
+            known = (weight > 0) & np.isfinite(values)
     return model, variance
 
 

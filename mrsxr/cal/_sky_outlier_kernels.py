@@ -14,18 +14,19 @@ from ._outlier_kernels import _median
 #: Expected range of the samples of a neighbourhood of 18 pixels, in units of their noise.
 NOISE_RANGE = 3.64
 MAD_TO_SIGMA = 1.4826
-#: Variance of a contrast in units of that of a pixel: the median of 16 others adds pi / 2 / 16.
-MEDIAN_NOISE = 1.1
+#: Variance of a contrast in units of that of a pixel: the median of 8 others adds pi / 2 / 8.
+MEDIAN_NOISE = 1.2
 FEWEST = 12  # samples for a measure of the noise of a block
 
 
 @njit(cache=True, nogil=True)
-def _contrast(flux, variance, labels, half, out):
+def _contrast(flux, variance, labels, half, out, level):
     n_y, n_x = flux.shape
     values = np.empty(2 * half + 1, dtype=np.float32)
     for x in range(n_x):
         for y in range(n_y):
             out[y, x] = np.nan
+            level[y, x] = np.nan
             label = labels[y, x]
             if label <= 0 or not math.isfinite(flux[y, x]) or not variance[y, x] >= 0:
                 continue
@@ -38,12 +39,13 @@ def _contrast(flux, variance, labels, half, out):
             if both < 2:
                 continue
             n = 0
-            for j in range(y - both, y + both + 1):  # symmetric: a slope along the column drops out
-                if j != y and math.isfinite(flux[j, x]):
-                    values[n] = flux[j, x]
-                    n += 1
+            for step in range(1, both + 1):  # in pairs: a slope along the column drops out
+                if math.isfinite(flux[y - step, x]) and math.isfinite(flux[y + step, x]):
+                    values[n], values[n + 1] = flux[y - step, x], flux[y + step, x]
+                    n += 2
             if n >= 2:
-                out[y, x] = flux[y, x] - _median(values, n)
+                level[y, x] = _median(values, n)
+                out[y, x] = flux[y, x] - level[y, x]
 
 
 @njit(cache=True, nogil=True)
@@ -74,18 +76,19 @@ def _block_noise(score, rows, out):
 
 
 def contrast(flux, dq, variance, labels, half, rows):
-    """Return (contrast, variance, variance that the data show) of one frame, float32 (y, x), NaN where not usable.
+    """Return (contrast, variance, variance that the data show, level) of one frame, float32 (y, x), NaN where not usable.
 
+    level : what was subtracted, the smooth part.
     labels : int16, slice of each pixel, 0 for none; half : rows to each side of the running median; rows : height of
     the blocks of a column in which the scatter is measured; where it is larger than the variance says, it counts.
     """
     value = np.where(dq & np.uint32(1), np.float32(np.nan), flux)
     out = np.empty(flux.shape, dtype=np.float32)
-    _contrast(value, variance, labels, half, out)
-    width = np.empty_like(out)
+    level, width = np.empty_like(out), np.empty_like(out)
+    _contrast(value, variance, labels, half, out, level)
     with np.errstate(invalid="ignore", divide="ignore"):
         _block_noise(out / np.sqrt(variance), rows, width)
-    return out, variance, width * width * variance
+    return out, variance, width * width * variance, level
 
 
 @njit(cache=True, nogil=True)
@@ -180,7 +183,7 @@ def _predict(contrasts, variance, shown, labels, slices, pixels, inverse, pair, 
 def predict(frames, labels, slices, pixels, inverse, pair):
     """Return what another exposure says about each pixel: contrast, variance, range around it (3, pixel), float32.
 
-    frames : (contrast, variance, variance shown by the data) of the other exposure
+    frames : (contrast, variance, variance shown by the data, ...) of the other exposure
     slices : (label, beta of the first [arcsec], width [arcsec], middle and half width of alpha of each slice)
     pixels : (place of the slice, alpha [arcsec], wavelength [um]) of each pixel
     inverse : (x, y) as power series (slice, power of alpha, power of wavelength) of scaled arguments, their middles
@@ -191,7 +194,7 @@ def predict(frames, labels, slices, pixels, inverse, pair):
     around the place in both slices, less what noise makes. NaN where the other exposure has nothing usable.
     """
     out = np.zeros((3, pixels[0].size), dtype=np.float32)
-    _predict(*frames, labels, slices, pixels, inverse, pair, out)
+    _predict(*frames[:3], labels, slices, pixels, inverse, pair, out)
     return out
 
 
@@ -213,8 +216,7 @@ def _combine(index, contrasts, variance, predictions, difference, sigma, structu
     for p in range(index.size):
         i = index[p]
         mine = contrasts[i]
-        alone[i] = math.isnan(mine)
-        if alone[i]:
+        if math.isnan(mine):
             continue
         n, noise = 0, 0.0
         for e in range(n_other):
@@ -243,7 +245,7 @@ def _combine(index, contrasts, variance, predictions, difference, sigma, structu
 
 
 @njit(cache=True, nogil=True)
-def _cut(difference, sigma, width, structure, snr, snr_beside, scale, out):
+def _cut(difference, sigma, width, structure, level, snr, snr_beside, scale, systematic, out):
     n_y, n_x = difference.shape
     weak = np.zeros((n_y, n_x), dtype=np.bool_)
     for y in range(n_y):
@@ -251,7 +253,7 @@ def _cut(difference, sigma, width, structure, snr, snr_beside, scale, out):
             if math.isnan(difference[y, x]):
                 continue
             noise = sigma[y, x] * width[y, x]
-            away = abs(difference[y, x]) - scale * structure[y, x]
+            away = abs(difference[y, x]) - scale * structure[y, x] - systematic * abs(level[y, x])
             out[y, x] = away > snr * noise
             weak[y, x] = away > snr_beside * noise
     strong = out.copy()
@@ -263,15 +265,15 @@ def _cut(difference, sigma, width, structure, snr, snr_beside, scale, out):
                         out[j, i] |= weak[j, i]
 
 
-def compare(frames, index, predictions, rows, snr, snr_beside, scale):
+def compare(frames, index, predictions, rows, snr, snr_beside, scale, systematic):
     """Return (outlier, without a witness), bool (y, x), of one exposure against what the others say.
 
-    frames : (contrast, variance, variance shown by the data) of the exposure
+    frames : (contrast, variance, variance shown by the data, level) of the exposure
     index, predictions : for each band the places of its pixels in the flattened frame and the predictions of the other
         exposures (exposure, 3, pixel)
     rows : height of the blocks in which the scatter of the differences is measured
     snr, snr_beside : limit in units of the noise, and that for pixels beside an outlier
-    scale : share of the range of the source that may separate two exposures
+    scale, systematic : shares of the range and of the smooth part of the source that may separate two exposures
     """
     shape = frames[0].shape
     difference, sigma = (np.full(shape, np.float32(np.nan)) for _ in range(2))
@@ -281,5 +283,5 @@ def compare(frames, index, predictions, rows, snr, snr_beside, scale):
     for places, found in zip(index, predictions, strict=True):
         _combine(places, *flat, found, *(a.reshape(-1) for a in (difference, sigma, structure, alone)))
     _block_noise(difference / sigma, rows, width)
-    _cut(difference, sigma, width, structure, snr, snr_beside, scale, out)
+    _cut(difference, sigma, width, structure, frames[3], snr, snr_beside, scale, systematic, out)
     return out, alone

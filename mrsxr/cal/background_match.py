@@ -10,7 +10,6 @@ import xarray as xr
 from scipy.stats import chi2 as chi2_distribution
 from scipy.stats import norm
 
-from mrsxr.blocks import map_ramps
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.sky import Pointing, slicer_to_sky, tangent_frame, tangent_offsets
 from mrsxr.mrs import BANDS, SLICE_WIDTH, bands_of_setting
@@ -21,6 +20,7 @@ from ._background_match_solve import (
     tied_groups, touching_constants,
 )  # fmt: skip
 from ._cells import Samples, bin_centre, cell_samples, check_located, make_cells
+from ._field_functions import subtract_tables
 
 CHOICES = ("typical", "lowest")
 TERMS = ("1", "alpha", "beta")
@@ -292,48 +292,6 @@ def match_backgrounds(ds: xr.Dataset, *, match: xr.Dataset) -> xr.Dataset:
             tables.append(_node_table(one, low, high))
     out = subtract_tables(ds, np.reshape(tables, (n_dither, 2, TABLE_NODES, -1)), facts, n_term)
     return out.assign_attrs(background_match=1)
-
-
-def subtract_tables(ds: xr.Dataset, tables: np.ndarray, facts: np.ndarray, n_term: int) -> xr.Dataset:
-    """Subtract functions of slice coordinates that are given as tables, and add their variances.
-
-    Parameters
-    ----------
-    ds : Dataset, level "cal"
-    tables : ndarray (dither, side, node, entry)
-        Coefficients of 1, alpha, beta ... and the upper triangle of their covariance at equal steps of the wavelength,
-        for the two bands of the setting.
-    facts : ndarray (dither, side, 4)
-        Factor of the function, the variance of the factor, wavelength [um] of the first and the last node.
-    n_term : int
-
-    Returns
-    -------
-    Dataset like ``ds``, with ``var_background``
-    """
-    from ._background_match_kernels import subtract_functions
-
-    side = np.full(ds.slice.shape, -1, dtype=np.int8)
-    for number, band in enumerate(bands_of_setting(ds.attrs["setting"])):
-        side[(ds.channel.values == int(band[0])) & np.isfinite(ds.alpha.values)] = number
-    images = [
-        xr.DataArray(v, dims=("y", "x"))
-        for v in (*(np.asarray(ds[n].values, np.float64) for n in ("alpha", "beta", "wavelength")), side)
-    ]
-    small = [
-        xr.DataArray(np.ascontiguousarray(a, np.float64).reshape(len(a), -1, 1, 1), dims=("dither", entry, "y", "x"))
-        for a, entry in ((tables, "entry"), (facts, "number"))
-    ]
-    flux = xr.DataArray(ds.variables["flux"])
-    known = xr.DataArray(ds.variables["var_background"]) if "var_background" in ds else xr.zeros_like(flux)
-    out, spread = map_ramps(
-        subtract_functions, flux, known, *images, *small, core=[[]] * 6 + [["entry"], ["number"]],
-        out_core=[[], []], dtypes=["float32", "float32"], n_side=2, n_term=n_term,
-    )  # fmt: skip
-    changed = {"flux": out.variable, "var_background": spread.variable}
-    changed["flux"].attrs = dict(ds.flux.attrs)
-    changed["var_background"].attrs = {"units": "MJy2/sr2"}
-    return ds.assign(changed)
 
 
 def _check(n_knots: int, spacing: float, reference_band: str | None) -> None:

@@ -27,7 +27,7 @@ def correct_residual_fringe(
     ignore_regions: Sequence[tuple[float, float]] | None = None,
     method: str = "columns",
     always_one: bool = True,
-    snr_share: float = 0.3,
+    snr_share: float = 0.1,
 ) -> xr.Dataset:
     """Fit the fringes that are left in each column (spectrum along y) of each slice, and divide by them.
 

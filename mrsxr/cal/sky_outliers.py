@@ -40,10 +40,11 @@ def detect_sky_outliers(
     ds: xr.Dataset,
     *,
     outliers: xr.Dataset | None = None,
-    snr: float = 5.0,
-    snr_neighbour: float = 3.5,
-    scale: float = 1.2,
-    half_window: int = 8,
+    snr: float = 4.5,
+    snr_neighbour: float = 3.0,
+    scale: float = 1.0,
+    systematic: float = 0.01,
+    half_window: int = 4,
     block_rows: int = 64,
     n_compare: int = 8,
 ) -> xr.Dataset:
@@ -64,6 +65,9 @@ def detect_sky_outliers(
     scale : float
         Share of the range that the source shows around the place in the other exposures by which a pixel may differ
         from them: the allowance for the gradients of lines on compact sources.
+    systematic : float
+        Share of the smooth flux of its column by which a pixel may differ from the others: residual fringes, and the
+        curvature of a slanted trace within the running median.
     half_window : int
         Rows to each side of the running median that takes out the continuum.
     block_rows : int
@@ -89,14 +93,14 @@ def detect_sky_outliers(
     The contrast of a pixel is its flux less the running median of its column within its slice: continuum and the shape
     of a point source across the slices drop out, lines and outliers stay. The place of the pixel is taken through the
     sky to the detector frame of each other dither, where its contrast is interpolated (bilinear in the slice, linear
-    between the two nearest slices). With the median m of the others, the median R of the ranges around the place and
-    the propagated error s, a pixel is an outlier where ``|c - m| > scale R + snr s k``; k >= 1 is the scatter of
+    between the two nearest slices). With the median m of the others, the median R of the ranges around the place, the
+    smooth part f and the propagated error s, it is an outlier where ``|c - m| > scale R + systematic f + snr s k``; k >= 1 is the scatter of
     ``(c - m) / s`` in its column, so that residual fringes and too small errors raise the limit. A line is in all
     dithers, a point source in the running median; neither is flagged. With two others the pixel must differ from both
     on the same side, with one other from it and from its own column.
     The idea of the blotted median with a derivative is that of driz_cr (Fruchter & Hook 2002, PASP 114, 144).
     """
-    _check(ds, snr, snr_neighbour, scale, half_window, block_rows, n_compare)
+    _check(ds, snr, snr_neighbour, scale, systematic, half_window, block_rows, n_compare)
     n = ds.sizes["dither"]
     detector_test = detect_outliers(ds) if outliers is None else outliers
     fallback = detector_test.outliers.data
@@ -105,7 +109,10 @@ def detect_sky_outliers(
         lazy = isinstance(flags, da.Array)
     else:
         lazy = any(ds[name].chunks is not None for name in ("flux", "dq"))
-        options = {"snr": float(snr), "snr_beside": float(snr_neighbour), "scale": float(scale), "rows": int(block_rows)}
+        options = {
+            "snr": float(snr), "snr_beside": float(snr_neighbour), "scale": float(scale),
+            "systematic": float(systematic), "rows": int(block_rows),
+        }  # fmt: skip
         flags = _graph(ds, fallback, int(half_window), int(n_compare), options)
     if not lazy and isinstance(flags, da.Array):
         flags = flags.compute()
@@ -115,7 +122,7 @@ def detect_sky_outliers(
     return xr.Dataset({"outliers": out}, attrs=attrs)
 
 
-def _check(ds, snr, snr_neighbour, scale, half_window, block_rows, n_compare) -> None:
+def _check(ds, snr, snr_neighbour, scale, systematic, half_window, block_rows, n_compare) -> None:
     setting = ds.attrs.get("setting")
     if ds.attrs.get("level") != "cal":
         level = ds.attrs.get("level") or "a Dataset without level"
@@ -123,13 +130,14 @@ def _check(ds, snr, snr_neighbour, scale, half_window, block_rows, n_compare) ->
     missing = [name for name in ("slice", "alpha", "wavelength", *(v.name for v in WCS_VARIABLES)) if name not in ds]
     if missing:
         raise LevelError(f"setting {setting}: {missing[0]} is missing; run assign_wcs before detect_sky_outliers")
-    if not (snr > 0 and 0 < snr_neighbour <= snr and scale >= 0):
+    if not (0 < snr_neighbour <= snr and scale >= 0 and systematic >= 0):
         raise MrsxrError(
-            f"snr is {snr}, snr_neighbour {snr_neighbour}, scale {scale}; expected 0 < snr_neighbour <= snr, scale >= 0"
+            f"snr is {snr}, snr_neighbour {snr_neighbour}, scale {scale}, systematic {systematic}; expected "
+            "0 < snr_neighbour <= snr and shares of at least 0"
         )
-    if half_window < 1 or block_rows < 16 or n_compare < 1:
+    if half_window < 2 or block_rows < 16 or n_compare < 1:
         raise MrsxrError(
-            f"half_window is {half_window}, block_rows {block_rows}, n_compare {n_compare}; expected at least 1, 16, 1"
+            f"half_window is {half_window}, block_rows {block_rows}, n_compare {n_compare}; expected at least 2, 16, 1"
         )
 
 

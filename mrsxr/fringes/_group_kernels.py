@@ -124,7 +124,7 @@ def _amplitude(m, u, order):
 #: e-folding length along k [periods] (0: none), order of the regression; width over columns.
 LENGTHS = (5.0, 12.0, 0.0, 12.0, 30.0, 0.0)
 ORDERS = (0, 0, 0, 1, 1, 1)
-WIDTHS = (0.0, 1.5, 4.0)
+WIDTHS = (0.0, 1.5, 4.0, 12.0)
 
 
 @njit(cache=True, nogil=True)
@@ -169,8 +169,21 @@ def _choose(moments, places, chosen):
         for near in (t - 1, t + 1):
             if 0 <= near < n_track:
                 total += 0.5 * gains[near]
-        best = np.argmax(total.ravel() * (gains[t].ravel() > 0.0))
-        chosen[t] = best if gains[t].ravel()[best] > LEAST_GAIN else -1
+        own = gains[t].ravel()
+        best = np.argmax(total.ravel() * (own > 0.0))
+        chosen[t] = best if own[best] > 0.0 and total.ravel()[best] > LEAST_GAIN else -1
+
+
+@njit(cache=True, nogil=True)
+def _misfit(moments, amplitudes):
+    """Return the variance of the wave by which the amplitudes found in each cell differ from the predicted ones."""
+    excess = weight = 0.0
+    for j in range(moments.shape[0]):
+        m, p, q = moments[j], amplitudes[j, 0], amplitudes[j, 1]
+        if m[0] > 0.0 and m[6] > 0.0:
+            excess += (m[9] - p * m[0] - q * m[3]) ** 2 / m[0] + (m[11] - p * m[3] - q * m[6]) ** 2 / m[6] - 2.0
+            weight += m[0] + m[6]
+    return excess / weight if excess > 0.0 else 0.0
 
 
 @njit(cache=True, nogil=True)
@@ -187,7 +200,7 @@ def _amplitudes(moments, places, chosen, out):
         _over_tracks(moments, t, width, smooth)
         _along_blocks(smooth, _decay(LENGTHS[i]), spread)
         gain, rp, pp = _gain(moments[t], spread, places, ORDERS[i])
-        if gain < LEAST_GAIN:
+        if gain <= 0.0:
             continue
         gained += 1
         shrink = min(max(rp / pp, 0.0), 1.0)
@@ -195,6 +208,7 @@ def _amplitudes(moments, places, chosen, out):
         for j in range(n_block):
             p, q, v = _amplitude(spread[j], places[j], ORDERS[i])
             out[t, j, 0], out[t, j, 1], out[t, j, 2] = shrink * p, shrink * q, scale * v
+        out[t, :, 2] += _misfit(moments[t], out[t])
     return gained
 
 
@@ -284,13 +298,12 @@ def _continuum(x, y, sigma, keep, period, robust, out):
 
 
 @njit(cache=True, nogil=True)
-def _mask_lines(e, good, reach, keep):
-    """Set keep False around runs of 1 to 15 samples whose mean is off by more than OUTLIER sigma; return the share.
+def _find_lines(e, off):
+    """Set off True at runs of 1 to 15 samples whose mean is off by more than OUTLIER sigma.
 
     e : residuals in units of their noise, 0 where bad. Runs must also stand out from the spread of the column.
     """
     n = e.size
-    off = np.zeros(n, dtype=np.bool_)
     total = np.zeros(n + 1)
     for k in range(n):
         total[k + 1] = total[k] + e[k]
@@ -302,15 +315,6 @@ def _mask_lines(e, good, reach, keep):
         for k in range(n - width + 1):
             if abs(sums[k]) > OUTLIER * spread:
                 off[k : k + width] = True
-    hidden = 0
-    for k in range(n):
-        if off[k]:
-            for i in range(max(0, k - reach), min(n, k + reach + 1)):
-                keep[i] = False
-    for k in range(n):
-        keep[k] = keep[k] and good[k]
-        hidden += not keep[k]
-    return hidden / n
 
 
 @njit(cache=True, nogil=True)
@@ -356,47 +360,51 @@ def _fit_family(x, tracks, n_track, y, sigma, good, keep, counts, snr, active, o
             ):  # fmt: skip
                 weights[c, :n] = 0.0
             weights[c, :n] /= noise[c]
-        most = min(MOST, int(family[2])) if turn == 0 else count
-        for m in range(most):
-            for c in range(n_column):
-                for k in range(counts[c]):
-                    left[c, k] = rest[c, k] - (fringe[c, k] - parts[m, c, k])
+        for m in range(min(MOST, int(family[2])) if turn == 0 else count):
+            left[:] = rest - (fringe - parts[m])
             if turn == 0:
                 frequency[m] = _find_frequency(x, counts, left, weights, snr, low, high)
             gained = _fit_component(
                 x, tracks, counts, left, weights, frequency[m], period, active, chosen[m], turn == 0, parts[m],
                 spreads[m],
             )  # fmt: skip
-            fringe[:] = 0.0
-            variance[:] = 0.0
-            for p in range(MOST):
-                fringe += parts[p]
-                variance += spreads[p]
-            if turn == 0:
-                if gained == 0:
-                    break
-                count = m + 1
+            _add_up(parts, fringe)
+            _add_up(spreads, variance)
+            if turn == 0 and gained == 0:
+                break
+            count = max(count, m + 1)
         if turn == 0:
             for c in range(n_column):
-                _judge(x[c], good[c], keep[c], counts[c], rest[c], weights[c], fringe[c], period, noise, c)
+                noise[c] *= _judge(x[c], good[c], keep[c], counts[c], rest[c], weights[c], fringe[c], period)
     return count
 
 
 @njit(cache=True, nogil=True)
-def _judge(x, good, keep, n, rest, weights, fringe, period, noise, c):
-    """Leave out the lines of a column, and note how much its residuals exceed the noise."""
+def _add_up(parts, out):
+    out[:] = 0.0
+    for m in range(parts.shape[0]):
+        out += parts[m]
+
+
+@njit(cache=True, nogil=True)
+def _judge(x, good, keep, n, rest, weights, fringe, period):
+    """Leave out the lines of a column; return the square by which its residuals exceed the noise, at least 1."""
     if n == 0:
-        return
+        return 1.0
     e = np.zeros(n)
     for k in range(n):
         e[k] = (rest[k] - fringe[k]) * math.sqrt(weights[k])
-    found = keep[:n].copy()
-    reach = max(3, int(0.5 * period * n / (x[n - 1] - x[0])))
-    if _mask_lines(e, good[:n], min(reach, 25), found) < 0.5:
+    off = np.zeros(n, dtype=np.bool_)
+    _find_lines(e, off)
+    found = keep[:n] & good[:n]
+    reach = min(max(3, int(0.5 * period * n / (x[n - 1] - x[0]))), 25)
+    for k in range(n):
+        if off[k]:
+            found[max(0, k - reach) : min(n, k + reach + 1)] = False
+    if found.sum() > 0.5 * n:
         keep[:n] = found
     values = np.abs(e[found])
-    if values.size > 10:
-        noise[c] *= max(1.0, (1.4826 * np.median(values)) ** 2)
+    return max(1.0, (1.4826 * np.median(values)) ** 2) if values.size > 10 else 1.0
 
 
 @njit(cache=True, nogil=True)
@@ -440,11 +448,11 @@ def _correct_group(
     snr, noise = np.zeros(shape[0]), np.ones(shape[0])
     _prepare(wavenumber, flux, error, use, ignore, limit, smooth_too, order, counts, x, y, sigma, good, keep, snr)
     other, fringe, variance = np.ones(shape), np.zeros(shape), np.zeros(shape)
-    active, tracks, n_track = np.zeros(shape[0], dtype=np.bool_), np.zeros(shape), 1
+    active, tracks = np.zeros(shape[0], dtype=np.bool_), np.zeros(shape)
     for c in range(shape[0]):
         for k in range(counts[c]):
             tracks[c, k] = track[c, order[c, k]]
-            n_track = max(n_track, int(math.ceil(tracks[c, k])) + 1)
+    n_track = math.ceil(tracks.max()) + 1
     done = 0
     for f in range(families.shape[0]):
         period, half, most, least_snr, least_periods = families[f]
@@ -453,22 +461,29 @@ def _correct_group(
         for c in range(shape[0]):
             n = counts[c]
             active[c] = n > 0 and snr[c] > share * least_snr and (x[c, n - 1] - x[c, 0]) >= least_periods * period
-        if not active.any():
-            continue
-        done += _fit_family(
-            x, tracks, n_track, y, sigma, good, keep, counts, snr, active, other, families[f], noise, fringe, variance
-        )
-        for c in range(shape[0]):
-            for k in range(counts[c]):
-                i = order[c, k]
-                value = fringe[c, k]
-                if abs(value) > limit[c, i]:
-                    rejected[c, i] = True
-                    continue
-                other[c, k] *= 1.0 + value
-                factor[c, i] *= 1.0 + value
-                relative_variance[c, i] += variance[c, k] / (1.0 + value) ** 2
+        if active.any():
+            done += _fit_family(
+                x, tracks, n_track, y, sigma, good, keep, counts, snr, active, other, families[f], noise, fringe,
+                variance,
+            )  # fmt: skip
+            _multiply(fringe, variance, limit, order, counts, other, factor, relative_variance, rejected)
     return done
+
+
+@njit(cache=True, nogil=True)
+def _multiply(fringe, variance, limit, order, counts, other, factor, relative_variance, rejected):
+    """Multiply the factors by (1 + fringe) but where it exceeds the largest amplitude; add relative variances."""
+    for c in range(fringe.shape[0]):
+        for k in range(counts[c]):
+            i, value = order[c, k], fringe[c, k]
+            if value == 0.0:
+                continue
+            if abs(value) > limit[c, i]:
+                rejected[c, i] = True
+                continue
+            other[c, k] *= 1.0 + value
+            factor[c, i] *= 1.0 + value
+            relative_variance[c, i] += variance[c, k] / (1.0 + value) ** 2
 
 
 def correct_group(wavenumber, track, flux, error, use, ignore, families, limit, smooth_too, share):
@@ -479,10 +494,7 @@ def correct_group(wavenumber, track, flux, error, use, ignore, families, limit, 
     shape = wavenumber.shape
     factor, variance = np.ones(shape), np.zeros(shape)
     rejected = np.zeros(shape, dtype=np.bool_)
-    count = _correct_group(
-        np.ascontiguousarray(wavenumber, dtype=np.float64), np.ascontiguousarray(track, dtype=np.float64), np.ascontiguousarray(flux, dtype=np.float64),
-        np.ascontiguousarray(error, dtype=np.float64), np.ascontiguousarray(use, dtype=np.bool_),
-        np.ascontiguousarray(ignore, dtype=np.bool_), np.ascontiguousarray(families, dtype=np.float64),
-        np.ascontiguousarray(limit, dtype=np.float64), bool(smooth_too), float(share), factor, variance, rejected,
-    )  # fmt: skip
+    plain = [np.ascontiguousarray(a, dtype=np.float64) for a in (wavenumber, track, flux, error, families, limit)]
+    masks = [np.ascontiguousarray(a, dtype=np.bool_) for a in (use, ignore)]
+    count = _correct_group(*plain[:4], *masks, *plain[4:], bool(smooth_too), float(share), factor, variance, rejected)
     return factor, variance, rejected, count

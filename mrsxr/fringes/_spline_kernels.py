@@ -207,37 +207,37 @@ def fit_banded(y, weights, first, basis, n_coefficient, ridge, coefficient):
             coefficient[row] += value * y[k]
             for j in range(i, width):
                 a[row, j - i] += value * basis[k, j]
-    largest = 0.0
-    for i in range(n_coefficient):
-        largest = max(largest, a[i, 0])
-    if largest <= 0.0:
-        return False
-    stiff = ridge * largest
-    for i in range(n_coefficient - 2):
+    largest = a[:, 0].max()
+    return largest > 0.0 and _solve_banded(a, n_coefficient, ridge * largest, coefficient)
+
+
+@njit(cache=True, nogil=True)
+def _solve_banded(a, n, stiff, b):
+    """Solve (a + stiff x second differences) x = b in place; a (n, band) is an upper band; return whether it could."""
+    band = a.shape[1]
+    for i in range(n - 2):
         a[i, 0] += stiff
         a[i, 1] -= 2.0 * stiff
         a[i, 2] += stiff
         a[i + 1, 0] += 4.0 * stiff
         a[i + 1, 1] -= 2.0 * stiff
         a[i + 2, 0] += stiff
-    for i in range(n_coefficient):
+    for i in range(n):
         a[i, 0] += 1e-3 * stiff
         if a[i, 0] <= 0.0:
             return False
-        root = math.sqrt(a[i, 0])
-        for j in range(band):
-            a[i, j] /= root
-        for p in range(1, min(band, n_coefficient - i)):
-            for q in range(p, min(band, n_coefficient - i)):
+        a[i] /= math.sqrt(a[i, 0])
+        for p in range(1, min(band, n - i)):
+            for q in range(p, min(band, n - i)):
                 a[i + p, q - p] -= a[i, p] * a[i, q]
-    for i in range(n_coefficient):
-        coefficient[i] /= a[i, 0]
-        for p in range(1, min(band, n_coefficient - i)):
-            coefficient[i + p] -= a[i, p] * coefficient[i]
-    for i in range(n_coefficient - 1, -1, -1):
-        for p in range(1, min(band, n_coefficient - i)):
-            coefficient[i] -= a[i, p] * coefficient[i + p]
-        coefficient[i] /= a[i, 0]
+    for i in range(n):
+        b[i] /= a[i, 0]
+        for p in range(1, min(band, n - i)):
+            b[i + p] -= a[i, p] * b[i]
+    for i in range(n - 1, -1, -1):
+        for p in range(1, min(band, n - i)):
+            b[i] -= a[i, p] * b[i + p]
+        b[i] /= a[i, 0]
     return True
 
 

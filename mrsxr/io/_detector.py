@@ -44,6 +44,8 @@ def read(file: FitsFile, product: str, *, drop: frozenset[str] = frozenset()) ->
     """
     level = LEVEL_OF_PRODUCT[product]
     meta = _meta.read(file)
+    if meta is not None and meta["attrs"].get("level") != level:
+        meta = None  # another program took the file to another level and left ours in it
     header = file.header if meta is None else _meta.original_keywords(file.header, meta)
     shape = _full_shape(file, level)
     variables = _variables(file, level, shape)

@@ -22,7 +22,13 @@ ORDERS = {"jwst": ("straylight", "flat_field", "fringe"), "paper": ("flat_field"
 PIXEL_BACKGROUNDS = ("mean", "weighted")
 
 
-def calibrate(ds: xr.Dataset, refs: References, config: CalConfig, background: xr.Dataset | None = None) -> xr.Dataset:
+def calibrate(
+    ds: xr.Dataset,
+    refs: References,
+    config: CalConfig,
+    background: xr.Dataset | None = None,
+    bad_pixels: xr.Dataset | None = None,
+) -> xr.Dataset:
     """Run every step of stage 2.
 
     Parameters
@@ -32,18 +38,24 @@ def calibrate(ds: xr.Dataset, refs: References, config: CalConfig, background: x
     config : CalConfig
     background : Dataset, level "rate", optional
         Background exposures of the same setting.
+    bad_pixels : Dataset, optional
+        Of :func:`find_mask`; by default found from these exposures, where the config asks for them.
 
     Returns
     -------
     Dataset, level "cal", lazy but for its coordinates
     """
-    for _, step in cal_steps(ds, refs, config, background):
+    for _, step in cal_steps(ds, refs, config, background, bad_pixels):
         ds = step(ds)
     return ds
 
 
 def cal_steps(
-    ds: xr.Dataset, refs: References, config: CalConfig, background: xr.Dataset | None = None
+    ds: xr.Dataset,
+    refs: References,
+    config: CalConfig,
+    background: xr.Dataset | None = None,
+    bad_pixels: xr.Dataset | None = None,
 ) -> Iterator[tuple[str, Step]]:
     """Yield (name in jwst, function of a Dataset) of every step of stage 2.
 
@@ -53,7 +65,7 @@ def cal_steps(
         Its header chooses the reference files.
     refs : References
     config : CalConfig
-    background : Dataset, level "rate", optional
+    background, bad_pixels : Dataset, optional
 
     Yields
     ------
@@ -62,12 +74,13 @@ def cal_steps(
     if config.order not in ORDERS:
         raise MrsxrError(f"order is '{config.order}'; expected {' or '.join(ORDERS)}")
     yield "assign_wcs", partial(locate, refs=refs)
-    others: Sequence[xr.Dataset] = () if background is None else (background,)
     if config.badpix_selfcal != "none":
-        yield "badpix_selfcal", partial(
-            cal.self_calibrate_bad_pixels, others=others, method=config.badpix_selfcal,
-            flagfrac_lower=config.flagfrac_lower, flagfrac_upper=config.flagfrac_upper,
-        )  # fmt: skip
+        bad = bad_pixels
+        if bad is None:
+            bad = find_mask([ds] if background is None else [ds, background], config)
+        if bad is not None:
+            yield "badpix_selfcal", partial(cal.self_calibrate_bad_pixels, bad_pixels=bad)
+            background = None if background is None else cal.self_calibrate_bad_pixels(background, bad_pixels=bad)
     if config.background in PIXEL_BACKGROUNDS:
         yield "bkg_subtract", partial(_subtract_background, background=background, method=config.background)
     yield "srctype", partial(cal.set_source_type, source_type=config.source_type)
@@ -89,6 +102,29 @@ def cal_steps(
             "residual_fringe",
             partial(cal.correct_residual_fringe, fringefreq=fringefreq, method=config.residual_fringe),
         )
+
+
+def find_mask(exposures: Sequence[xr.Dataset], config: CalConfig) -> xr.Dataset | None:
+    """Return the pixels that are off in all exposures of a detector; None, with a warning, where there is one only.
+
+    Parameters
+    ----------
+    exposures : sequence of Dataset, level "rate"
+    config : CalConfig
+
+    Returns
+    -------
+    Dataset or None
+        See :func:`mrsxr.cal.find_bad_pixels`.
+    """
+    if sum(one.sizes["dither"] for one in exposures) < 2:
+        text = f"detector {exposures[0].attrs.get('detector')}: badpix_selfcal needs two exposures or more; left out"
+        warnings.warn(text, MrsxrWarning, stacklevel=3)
+        return None
+    return cal.find_bad_pixels(
+        exposures, method=config.badpix_selfcal, flagfrac_lower=config.flagfrac_lower,
+        flagfrac_upper=config.flagfrac_upper,
+    )  # fmt: skip
 
 
 def _subtract_background(ds: xr.Dataset, *, background: xr.Dataset | None, method: str) -> xr.Dataset:

@@ -71,7 +71,12 @@ def make_rate_and_ints(
 
 
 def make_cal(
-    data: Data, refs: References, config: CalConfig | None = None, *, background: xr.Dataset | None = None
+    data: Data,
+    refs: References,
+    config: CalConfig | None = None,
+    *,
+    background: xr.Dataset | None = None,
+    bad_pixels: xr.Dataset | None = None,
 ) -> Any:
     """Turn slopes into surface brightness on the detector: all steps of stage 2, from assign_wcs to residual_fringe.
 
@@ -83,6 +88,8 @@ def make_cal(
     background : Dataset of level "rate", optional
         Background exposures of the same setting, for ``config.background`` and ``config.badpix_selfcal``. In a tree
         those of ``/background`` are taken.
+    bad_pixels : Dataset, optional
+        Of :func:`mrsxr.cal.find_bad_pixels` over more exposures than these, for ``config.badpix_selfcal``.
 
     Returns
     -------
@@ -90,14 +97,14 @@ def make_cal(
     """
     config = config or CalConfig()
     if isinstance(data, xr.Dataset):
-        return calibrate(data, refs, config, background)
+        return calibrate(data, refs, config, background, bad_pixels)
     leaves = dict(tree.leaves(data))
     found = {}
     for path, ds in leaves.items():
         of_background = path.startswith("/background")
         here = replace(config, background="none") if of_background else config
-        others = None if of_background else leaves.get(f"/background/{path.rpartition('/')[2]}")
-        found[path] = calibrate(ds, refs, here, others)
+        role = "/science/" if of_background else "/background/"
+        found[path] = calibrate(ds, refs, here, leaves.get(role + path.rpartition("/")[2]))
     return tree.build(found, **tree.attrs_of(data))
 
 

@@ -19,7 +19,7 @@ from mrsxr.io import FileInfo, find_files, load_dataset, open_exposures, save
 from mrsxr.mrs import BANDS, bands_of_setting, setting_of_band
 from mrsxr.references import References
 
-from .cal_chain import PIXEL_BACKGROUNDS, locate
+from .cal_chain import PIXEL_BACKGROUNDS, find_mask, locate
 from .chains import make_cal, make_cube, make_rate, make_rate_and_ints, make_spectrum, stitch
 from .config import Config
 
@@ -220,56 +220,58 @@ def _from_exposures(job: _Job, exposures: list[FileInfo], wanted: tuple[str, ...
         _finish(job, spectra)
 
 
-def _calibrate_all(job: _Job, exposures: list[FileInfo], to: str) -> list[_Done]:
-    """Take all exposures to cal; those of the background first, where the others need their slopes."""
-    stages = [exposures]
-    if job.config.cal.background in PIXEL_BACKGROUNDS or job.config.cal.badpix_selfcal != "none":
-        stages = [[e for e in exposures if (e.role == "background") == first] for first in (True, False)]
-    done: list[_Done] = []
-    for some in stages:
-        slopes: dict[str, list[Path]] = {}
-        for one in done:
-            if one.role == "background" and one.rate is not None:
-                slopes.setdefault(one.setting, []).append(one.rate)
-        done += job.each("calibrate", some, lambda e: e.path.name, lambda e, s=slopes: _calibrate(job, e, to, s))
-    return done
-
-
 @dataclass(frozen=True)
-class _Done:
-    """One calibrated exposure: its files."""
+class _Exposure:
+    """An exposure on its way: role, setting, how many stages it has behind it, its file."""
 
     role: str
     setting: str
+    stage: int
     path: Path
-    rate: Path | None
 
 
-def _calibrate(job: _Job, info: FileInfo, to: str, slopes: dict[str, list[Path]]) -> _Done:
-    """Take one exposure to rate and cal; ``slopes`` are the rate files of the background by setting."""
-    stage, path = READY[info.product], info.path
-    rate = path if stage == 1 else None
+def _calibrate_all(job: _Job, exposures: list[FileInfo], to: str) -> list[_Exposure]:
+    """Take all exposures to cal; to rate first, where slopes of some are needed for others."""
+    items = [_Exposure(e.role, e.node, READY[e.product], e.path) for e in exposures]
+    config = job.config.cal
+    together = config.background in PIXEL_BACKGROUNDS or config.badpix_selfcal != "none"
+    if not together or to == "rate":
+        return job.each("calibrate", items, lambda e: e.path.name, lambda e: _calibrate(job, e, to))
+    items = job.each("rate", items, lambda e: e.path.name, lambda e: _calibrate(job, e, "rate"))
+    slopes = [e for e in items if e.stage == 1]
+    masks = {}
+    for channels in {e.setting[:2] for e in slopes} if config.badpix_selfcal != "none" else ():
+        masks[channels] = find_mask([open_exposures(e.path) for e in slopes if e.setting[:2] == channels], config)
+
+    def finish(item: _Exposure) -> _Exposure:
+        behind = [e.path for e in slopes if e.role == "background" and e.setting == item.setting]
+        background = open_exposures(behind) if behind and item.role != "background" else None
+        return _calibrate(job, item, to, background, masks.get(item.setting[:2]))
+
+    return job.each("calibrate", items, lambda e: e.path.name, finish)
+
+
+def _calibrate(
+    job: _Job, item: _Exposure, to: str, background: xr.Dataset | None = None, bad_pixels: xr.Dataset | None = None
+) -> _Exposure:
+    """Take one exposure to rate and cal, as far as it is not there yet."""
+    stage, path = item.stage, item.path
     ds = open_exposures(path)
     if stage == 0:
         if job.config.rate.save_rateints:
             lazy = make_rate_and_ints(ds, job.references(), job.config.rate)
             ds, integrations = dask.compute(*lazy)
-            job.result.add("rateints", save(integrations, job.folder(info.role, 1)))
+            job.result.add("rateints", save(integrations, job.folder(item.role, 1)))
         else:
             ds = make_rate(ds, job.references(), job.config.rate).compute()
-        path = rate = save(ds, job.folder(info.role, 1))[0]
+        stage, path = 1, save(ds, job.folder(item.role, 1))[0]
         job.result.add("rate", [path])
-    if stage <= 1 and to != "rate":
-        config = job.config.cal
-        background = None
-        if info.role == "background":
-            config = replace(config, background="none")
-        elif info.node in slopes:
-            background = open_exposures(slopes[info.node])
-        ds = make_cal(ds, job.references(), config, background=background).compute()
-        path = save(ds, job.folder(info.role, 2))[0]
+    if stage == 1 and to != "rate":
+        config = replace(job.config.cal, background="none") if item.role == "background" else job.config.cal
+        ds = make_cal(ds, job.references(), config, background=background, bad_pixels=bad_pixels).compute()
+        stage, path = 2, save(ds, job.folder(item.role, 2))[0]
         job.result.add("cal", [path])
-    return _Done(info.role, info.node, path, rate)
+    return replace(item, stage=stage, path=path)
 
 
 def _open_cal(job: _Job, paths: list[Path]) -> xr.Dataset:

@@ -25,10 +25,12 @@ _TRACOR = ("WAVE_MIN", "WAVE_MAX", "T_WMIN_CENTRE", "T_WMIN_EDGE", "T_WMAX_CENTR
 
 
 def dispersion(band: str) -> tuple[float, float]:
-    """Return the wavelength by which an arcsecond across a slice moves the light [um/arcsec], at both ends of a band."""
-    channel = int(band[0])
-    one = mrs.WAVELENGTH_STEP[channel] / mrs.SLICE_WIDTH[channel]
-    return one, 1.1 * one
+    """Return the wavelength by which an arcsecond across a slice moves the light [um/arcsec], at both ends of a band.
+
+    A slice is taken to be as wide as an element of resolution.
+    """
+    low, high = (wave / mrs.resolving_power(wave) / mrs.SLICE_WIDTH[int(band[0])] for wave in mrs.WAVELENGTH_LIMITS[band])
+    return low, high
 
 
 def centroid(offset, fwhm: float) -> np.ndarray:
@@ -47,7 +49,8 @@ def centroid(offset, fwhm: float) -> np.ndarray:
     slope = s / np.sqrt(2 * np.pi) * (np.exp(-0.5 * low**2) - np.exp(-0.5 * high**2))
     weight = np.sum(PSF_WEIGHTS * inside, axis=-1)
     first = np.sum(PSF_WEIGHTS * (b * inside + slope), axis=-1)
-    return np.divide(first, weight, out=np.clip(b[..., 0], -0.5, 0.5), where=weight > 1e-12)
+    lit = weight > 1e-12
+    return np.where(lit, first / np.where(lit, weight, 1.0), np.clip(b[..., 0], -0.5, 0.5))
 
 
 def slice_effects(offset, wavelength, band: str) -> tuple[np.ndarray, np.ndarray]:

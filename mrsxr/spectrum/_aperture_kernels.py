@@ -197,3 +197,46 @@ def weigh_planes(flux, var, weight, share, sigma):
                     out[k, AREA] += share[j, i]
         _background(flux[k], var[k], good, share, APERTURE, sigma, out[k])
     return out
+
+
+@njit(cache=True, nogil=True)
+def _circle_shares(good, x, y, radius, subpixels, share):
+    """Write the part of each good spaxel inside a circle; return the sum."""
+    total = 0.0
+    for j in range(good.shape[0]):
+        for i in range(good.shape[1]):
+            share[j, i] = circle_overlap(i - x, j - y, radius, subpixels) if good[j, i] else 0.0
+            total += share[j, i]
+    return total
+
+
+@njit(cache=True, nogil=True)
+def net_weights(flux, var, weight, x, y, radii, mode, sigma, subpixels):
+    """Return the weight of every spaxel in the sum of each plane less its background, float64 (plane, y, x).
+
+    The parameters are those of :func:`extract_planes`; ``sum(weights * flux)`` is its sum less area times background.
+    """
+    n_planes, n_y, n_x = flux.shape
+    out = np.zeros((n_planes, n_y, n_x))
+    share, inner = np.zeros((n_y, n_x)), np.zeros((n_y, n_x))
+    for k in range(n_planes):
+        good = (weight[k] > 0.0) & np.isfinite(flux[k]) & np.isfinite(var[k])
+        area = _circle_shares(good, x, y, radii[k, 0], subpixels, out[k])
+        if mode != ANNULUS and mode != ANNULUS_JWST:
+            continue
+        _circle_shares(good, x, y, radii[k, 2], subpixels, share)
+        _circle_shares(good, x, y, radii[k, 1], subpixels, inner)
+        share -= inner
+        values = flux[k].ravel()[(good if mode == ANNULUS_JWST else share > 0.0).ravel()].astype(np.float64)
+        if values.size == 0:
+            continue
+        low, high = clip_limits(values, sigma, 5)
+        norm = 0.0 if mode == ANNULUS else share.sum()
+        for j in range(n_y):
+            for i in range(n_x):
+                if not low <= flux[k, j, i] <= high:
+                    share[j, i] = 0.0
+        norm = share.sum() if mode == ANNULUS else norm
+        if norm > 0.0:
+            out[k] -= area / norm * share
+    return out

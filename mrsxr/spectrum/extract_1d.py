@@ -101,12 +101,12 @@ def extract_spectrum(
     point = kind == "POINT"
     if point and center is None and autocen and _is_lazy(cube):
         cube = cube[list(_CUBE)].compute().assign_attrs(cube.attrs)
-    scale = float(cube.attrs["pixel_scale"])
+    scale, parts = float(cube.attrs["pixel_scale"]), subpixels if method == "subpixel" else 0
     if region is None:
         x, y = _centre(cube, center, autocen and point, snap)
         radii = _radii(cube, wavelength, kind, extract1d, radius_factor, radius)
         mode = _MODES[background] if point else _MODES["aperture"]
-        sums = _sums(cube, x, y, radii / scale, mode, clip_sigma, subpixels if method == "subpixel" else 0)
+        sums = _sums(cube, x, y, radii / scale, mode, clip_sigma, parts)
     else:
         share = region_weights(cube, region)
         x, y = (float(np.sum(share * index) / share.sum()) for index in np.indices(share.shape)[::-1])
@@ -116,14 +116,15 @@ def extract_spectrum(
     if point and apcorr is not None:
         correction = aperture.aperture_correction(wavelength, radii[:, 0], apcorr)
     out = _spectrum(sums, wavelength, correction, point and background is not None, scale, covariance_scale)
-    found = _finish(out, cube, kind, (x, y), radii, correction, background if point else None, apcorr)
+    subtracted = background if point else None
+    found = _finish(out, cube, kind, (x, y), radii, correction, subtracted, apcorr, clip_sigma, parts)
     return found if region is None else found.assign_attrs(aperture="region", region=_text(region))
 
 
 def _text(region: Any) -> str:
     from regions import Regions
 
-    return Regions(read_region(region)).serialize(format="ds9").strip()
+    return Regions(read_region(region)).serialize(format="ds9", precision=12).strip()
 
 
 def _check(method: str, background: str | None, subpixels: int, radius: float | None, region: Any, center: Any) -> None:
@@ -266,7 +267,7 @@ def _blank(values, where, fill: float = np.nan):
     return module.where(where, fill, values)
 
 
-def _finish(out: dict, cube, kind, place, radii, correction, background, apcorr) -> xr.Dataset:
+def _finish(out, cube, kind, place, radii, correction, background, apcorr, clip_sigma, subpixels) -> xr.Dataset:
     variables = {}
     for name, values in out.items():
         known = name != "background_var"
@@ -275,7 +276,13 @@ def _finish(out: dict, cube, kind, place, radii, correction, background, apcorr)
             "long_name": meaning_of("spectrum", name) if known else "variance of background",
         }
         variables[name] = ("wavelength", values, dict(flags.PIXEL_DQ_ATTRS) if name == "dq" else attrs)
-    variables["aperture_radius"] = ("wavelength", radii[:, 0], {"units": "arcsec", "long_name": "radius"})
+    for name, column, meaning in (
+        ("aperture_radius", 0, "radius"),
+        ("annulus_inner", 1, "inner radius of the annulus"),
+        ("annulus_outer", 2, "outer radius of the annulus"),
+    ):
+        if column == 0 or background is not None:
+            variables[name] = ("wavelength", radii[:, column], {"units": "arcsec", "long_name": meaning})
     variables["aperture_correction"] = (
         "wavelength",
         correction,
@@ -295,6 +302,8 @@ def _finish(out: dict, cube, kind, place, radii, correction, background, apcorr)
         "aperture_y": float(place[1]),
         "aperture": "whole field" if whole else "circle",
         "background_method": background or "none",
+        "clip_sigma": float(clip_sigma),
+        "subpixels": int(subpixels),
         "aperture_correction_ref": str(apcorr.attrs.get("ref_id", "")) if apcorr is not None else "none",
         "pixel_area_sr": scale**2 * ARCSEC2_TO_SR,
     }

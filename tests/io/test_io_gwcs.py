@@ -213,9 +213,10 @@ def test_the_work_of_a_setting_is_done_once(cal_ds):
 
 
 @needs_gwcs
-@pytest.mark.parametrize("setting", ["34C"])
-def test_pixels_past_the_range_of_jwst_have_no_sky(setting):
-    ds = make_cal(setting).isel(dither=[0])
+def test_pixels_past_the_range_of_jwst_have_no_sky():
+    import asdf
+
+    ds = make_cal("34C").isel(dither=[0])
     limit = _gwcs.WAVELENGTH_RANGES["4C"][1]
     late = ds.assign_coords(wavelength_coefficients=ds.wavelength_coefficients.copy())
     late.wavelength_coefficients.loc[{"slice_label": late.slice_label >= 400, "power_y": 0, "power_x": 0}] += 0.4
@@ -223,10 +224,8 @@ def test_pixels_past_the_range_of_jwst_have_no_sky(setting):
     late = late.assign_coords(wavelength=shifted.assign_attrs(units="um"))
     past = (late.channel == 4) & (late.wavelength / (1 + 12005.0 / 299792458.0) > limit)
     assert past.any()
-    import asdf
-
     with asdf.open(io.BytesIO(_gwcs.extension(late).data["ASDF_METADATA"].tobytes())) as file:
         wcs, region = file["meta"]["wcs"], file["meta"]["wcsinfo"]["spectral_region"]
-        y, x = np.nonzero(past.values)
-        assert np.isnan(wcs(x[::50], y[::50])[0]).all()
+        y, x = (v[::50] for v in np.nonzero(late.slice.values))
+        np.testing.assert_array_equal(np.isnan(wcs(x, y)[0]), past.values[y, x])
         assert limit - 0.01 < region[1] <= limit

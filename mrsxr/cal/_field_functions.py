@@ -1,0 +1,51 @@
+"""Subtract functions of alpha, beta and wavelength from detector images, with their variances."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from mrsxr.blocks import map_ramps
+from mrsxr.mrs import bands_of_setting
+
+
+def subtract_tables(ds: xr.Dataset, tables: np.ndarray, facts: np.ndarray, n_term: int) -> xr.Dataset:
+    """Subtract functions of slice coordinates that are given as tables, and add their variances.
+
+    Parameters
+    ----------
+    ds : Dataset, level "cal"
+    tables : ndarray (dither, side, node, entry)
+        Coefficients of 1, alpha, beta ... and the upper triangle of their covariance at equal steps of the wavelength,
+        for the two bands of the setting.
+    facts : ndarray (dither, side, 4)
+        Factor of the function, the variance of the factor, wavelength [um] of the first and the last node.
+    n_term : int
+
+    Returns
+    -------
+    Dataset like ``ds``, with ``var_background``
+    """
+    from ._background_match_kernels import subtract_functions
+
+    side = np.full(ds.slice.shape, -1, dtype=np.int8)
+    for number, band in enumerate(bands_of_setting(ds.attrs["setting"])):
+        side[(ds.channel.values == int(band[0])) & np.isfinite(ds.alpha.values)] = number
+    images = [
+        xr.DataArray(v, dims=("y", "x"))
+        for v in (*(np.asarray(ds[n].values, np.float64) for n in ("alpha", "beta", "wavelength")), side)
+    ]
+    small = [
+        xr.DataArray(np.ascontiguousarray(a, np.float64).reshape(len(a), -1, 1, 1), dims=("dither", entry, "y", "x"))
+        for a, entry in ((tables, "entry"), (facts, "number"))
+    ]
+    flux = xr.DataArray(ds.variables["flux"])
+    known = xr.DataArray(ds.variables["var_background"]) if "var_background" in ds else xr.zeros_like(flux)
+    out, spread = map_ramps(
+        subtract_functions, flux, known, *images, *small, core=[[]] * 6 + [["entry"], ["number"]],
+        out_core=[[], []], dtypes=["float32", "float32"], n_side=2, n_term=n_term,
+    )  # fmt: skip
+    changed = {"flux": out.variable, "var_background": spread.variable}
+    changed["flux"].attrs = dict(ds.flux.attrs)
+    changed["var_background"].attrs = {"units": "MJy2/sr2"}
+    return ds.assign(changed)

@@ -1,0 +1,101 @@
+"""Errors of a spectrum with the covariance of the voxels: the weights of the extraction, and the variances put in."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from mrsxr.errors import MrsxrError
+from mrsxr.schema import units_of
+from mrsxr.step import step
+from mrsxr.units import MJYSR_TO_JY_PER_ARCSEC2
+
+from .region import region_weights
+
+_MODES = {"none": 0, "annulus": 1, "annulus_jwst": 2}
+
+
+def extraction_weights(cube: xr.Dataset, spectrum: xr.Dataset) -> xr.DataArray:
+    """Return the weights by which a spectrum was summed from a cube.
+
+    Parameters
+    ----------
+    cube : Dataset, level "cube"
+        Values are computed: which spaxels of the annulus were clipped depends on them.
+    spectrum : Dataset, level "spectrum"
+        Of :func:`mrsxr.spectrum.extract_spectrum` from this cube.
+
+    Returns
+    -------
+    DataArray (wavelength, y, x), float64 [Jy per MJy/sr]
+        ``(weights * cube.flux).sum(("y", "x"))`` is the flux of the spectrum: aperture, background, solid angle of a
+        spaxel and aperture correction.
+
+    Raises
+    ------
+    MrsxrError
+        Where spectrum and cube are of other bands or wavelengths.
+    """
+    same = cube.sizes["wavelength"] == spectrum.sizes["wavelength"]
+    if not same or str(cube.attrs.get("band")) != str(spectrum.attrs.get("band", cube.attrs.get("band"))):
+        raise MrsxrError(
+            f"the spectrum ({spectrum.attrs.get('band')}, {spectrum.sizes['wavelength']} samples) was not extracted "
+            f"from the cube ({cube.attrs.get('band')}, {cube.sizes['wavelength']} planes)"
+        )
+    scale = float(cube.attrs["pixel_scale"])
+    flux, var, weight = (np.ascontiguousarray(cube[name].values) for name in ("flux", "var", "weight"))
+    if spectrum.attrs.get("aperture") == "region":
+        good = (weight > 0) & np.isfinite(flux) & np.isfinite(var)
+        shares = region_weights(cube, spectrum.attrs["region"]) * good
+    else:
+        shares = _circles(flux, var, weight, spectrum, scale)
+    factor = scale**2 * MJYSR_TO_JY_PER_ARCSEC2 * spectrum["aperture_correction"].values
+    return xr.DataArray(
+        shares * factor[:, None, None], dims=("wavelength", "y", "x"), coords={"wavelength": cube["wavelength"]}
+    )
+
+
+def _circles(flux, var, weight, spectrum: xr.Dataset, scale: float) -> np.ndarray:
+    from ._aperture_kernels import net_weights
+
+    mode = _MODES[str(spectrum.attrs.get("background_method", "none"))]
+    names = ("aperture_radius", "annulus_inner", "annulus_outer")
+    radii = np.stack([spectrum[n if n in spectrum else names[0]].values for n in names], axis=1) / scale
+    place = float(spectrum.attrs["aperture_x"]), float(spectrum.attrs["aperture_y"])
+    clip, parts = float(spectrum.attrs.get("clip_sigma", 3.0)), int(spectrum.attrs.get("subpixels", 0))
+    return net_weights(flux, var, weight, *place, np.ascontiguousarray(radii), mode, clip, parts)
+
+
+@step(needs="spectrum")
+def set_exact_errors(ds: xr.Dataset, *, variance: xr.Dataset) -> xr.Dataset:
+    """Put the variance with covariance in the place of the simple one, which is kept beside it.
+
+    Parameters
+    ----------
+    ds : Dataset, level "spectrum"
+    variance : Dataset
+        ``var`` [Jy2] on (wavelength), and ``var_systematic`` where there is one, of
+        :func:`mrsxr.cube.sum_variance` with :func:`extraction_weights`.
+
+    Returns
+    -------
+    Dataset, level "spectrum"
+        ``var`` and ``surface_brightness_var`` with covariance; ``var_simple``, ``surface_brightness_var_simple``;
+        ``var_systematic`` [Jy2] where given.
+
+    Notes
+    -----
+    Neighbouring voxels share detector pixels, so that the simple variance, which takes them for independent, is too
+    small by a factor of 2 to 9 (Law et al. 2023, AJ 166, 45).
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = variance["var"].values / ds["var"].values
+    ratio = np.where(np.isfinite(ratio), ratio, 1.0)
+    out = {}
+    for name in ("var", "surface_brightness_var"):
+        out[f"{name}_simple"] = ds[name].assign_attrs(long_name="variance without covariance", units=ds[name].units)
+        out[name] = (ds[name] * ratio).assign_attrs(ds[name].attrs)
+    if "var_systematic" in variance:
+        attrs = {"units": units_of("spectrum", "var"), "long_name": "systematic variance of flux"}
+        out["var_systematic"] = ("wavelength", variance["var_systematic"].values, attrs)
+    return ds.assign(out)

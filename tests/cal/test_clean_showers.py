@@ -1,0 +1,196 @@
+"""clean_showers: equal to jwst on stored images, what the gated form takes and leaves, pathologies, errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import assert_step, detector_attrs, dither_coords, make_reference
+from parity.make_straylight_parity import SHOWER_CASES, made_image, regions_of
+from scipy.ndimage import correlate
+from xarray import Dataset
+
+from mrsxr import dq
+from mrsxr.cal import _clean_showers_kernels as kernels
+from mrsxr.cal.clean_showers import clean_showers
+from mrsxr.errors import MrsxrError, ReferenceFileError
+
+DATA = Path(__file__).parents[1] / "parity" / "data"
+SHAPE = (300, 420)
+NOISE = 0.05
+
+
+def frames(rates, flags=None):
+    """Return a rate Dataset around images (dither, y, x) [DN/s]."""
+    dims = ("dither", "y", "x")
+    variance = np.full(rates.shape, 0.5 * NOISE**2)
+    planes = {"rate": (rates, "DN/s"), "var_poisson": (variance, "DN2/s2"), "var_read": (variance, "DN2/s2")}
+    ds = Dataset(
+        {name: (dims, values.astype("f4"), {"units": unit}) for name, (values, unit) in planes.items()},
+        coords={"y": np.arange(rates.shape[1]), "x": np.arange(rates.shape[2]), **dither_coords(rates.shape[0])},
+        attrs=detector_attrs("rate", "12A", 10, 2),
+    )
+    ds["dq"] = (dims, np.zeros(rates.shape, "u4") if flags is None else flags, dq.PIXEL_DQ_ATTRS)
+    return ds
+
+
+def regions(planes):
+    return make_reference("regions", regions=(("plane", "y", "x"), planes))
+
+
+def slices():
+    return np.broadcast_to((np.arange(SHAPE[1]) % 27) > 6, SHAPE).copy()
+
+
+def sky(seed=1, glow=0.0, shower=0.0, line=0.0, source=0.0):
+    """Return (rate, light, shower): ``line`` and ``source`` shine in the slices, 2 % of them between."""
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]].astype(float)
+    light = glow + line * np.exp(-0.5 * ((y - 140) / 1.5) ** 2) * np.exp(-0.5 * ((x - 200) / 60) ** 2)
+    light = light + source * np.exp(-0.5 * ((x - 200) / 40) ** 2)
+    blob = shower * np.exp(-0.5 * (((y - 150) / 25) ** 2 + ((x - 210) / 45) ** 2))
+    scattered = 0.02 * (light - glow)
+    noise = np.random.default_rng(seed).normal(0, NOISE, SHAPE)
+    return (np.where(slices(), light, scattered) + blob + noise).astype("f4"), light, blob
+
+
+def run(rate, **options):
+    planes = np.stack([np.where(slices(), 101, 0)] * 9).astype("i2")
+    return clean_showers(frames(rate[None]), regions=regions(planes), **options)
+
+
+@pytest.mark.parametrize("number", range(len(SHOWER_CASES)))
+def test_equal_to_jwst(number):
+    shape, plane, x_stddev, y_stddev, low, high = SHOWER_CASES[number]
+    rate, flags, inside = made_image(20 + number, shape)
+    ds = frames(rate[None], flags[None])
+    with np.load(DATA / "straylight.npz") as stored:
+        wanted = stored[f"showers_{number}"]
+    out = clean_showers(
+        ds, regions=regions(regions_of(inside)), shower_plane=plane, shower_x_stddev=x_stddev,
+        shower_y_stddev=y_stddev, shower_low_reject=low, shower_high_reject=high,
+    )  # fmt: skip
+    same = np.isfinite(wanted)
+    np.testing.assert_array_equal(np.isnan(out.rate[0]), ~same)
+    found = (ds.rate - out.rate).values[0]
+    bright = np.nanmax(rate[np.isfinite(rate)])
+    np.testing.assert_allclose(found[same], wanted[same], rtol=0, atol=2e-7 * bright)
+    assert np.abs(wanted[same]).max() > 0.05
+    np.testing.assert_array_equal(out.dq, ds.dq)
+
+
+@pytest.mark.parametrize("widths", [(4.0, 2.0), (1.5, 6.0), (11.0, 0.7)])
+def test_smooth_equals_a_plain_correlation(widths):
+    image = np.random.default_rng(2).normal(size=(37, 52)).astype("f4")
+    taps = [kernels.gaussian_taps(*pair) for pair in (widths, widths[::-1])]
+    both = [np.concatenate([t[:0:-1], t]) for t in taps]
+    assert [t.sum() for t in both] == pytest.approx([1, 1], abs=1e-6)
+    out = np.empty_like(image)
+    kernels.smooth(image, *taps, out)
+    slow = correlate(image.astype("f8"), np.outer(both[1], both[0]), mode="constant")
+    np.testing.assert_allclose(out, slow, atol=2e-6)
+    kernels.smooth(image, *taps, image)
+    np.testing.assert_array_equal(image, out)
+
+
+@pytest.mark.parametrize("method", ["smooth", "gated"])
+def test_promises(method):
+    rates = np.stack([sky(1, shower=0.4)[0], sky(2, line=40.0)[0]])
+    planes = np.stack([np.where(slices(), 101, 0)] * 9).astype("i2")
+    out = assert_step(clean_showers, frames(rates), regions=regions(planes), method=method)
+    assert ("var_straylight" in out) == (method == "gated")
+
+
+@pytest.mark.parametrize("method", ["smooth", "gated"])
+def test_showers_go(method):
+    rate, light, blob = sky(shower=0.5)
+    out = run(rate, method=method).rate.values[0]
+    inside = slices() & (blob > 0.1)
+    before, after = ((image - light)[inside].mean() for image in (rate, out))
+    assert before > 0.15
+    assert abs(after) < 0.1 * before
+
+
+def test_gated_leaves_noise_alone():
+    changed, scatter = [], []
+    for seed in range(4):
+        rate = sky(seed)[0]
+        smooth, gated = (run(rate, method=m).rate.values[0] - rate for m in ("smooth", "gated"))
+        changed.append((gated != 0).mean())
+        scatter.append((gated.std(), smooth.std()))
+    assert np.mean(changed) < 0.02
+    quiet, loud = np.mean(scatter, axis=0)
+    assert quiet < 0.35 * loud
+
+
+def test_gated_protects_lines_and_sources():
+    rate = sky(line=60.0)[0]
+    smooth, gated = (rate - run(rate, method=m).rate.values[0] for m in ("smooth", "gated"))
+    row = (140, slice(150, 250))
+    assert smooth[row].mean() > 0.15  # 2 % of the line, spread over five rows
+    assert abs(gated[row].mean()) < 0.02
+    rate = sky(source=30.0)[0]
+    smooth, gated = (rate - run(rate, method=m).rate.values[0] for m in ("smooth", "gated"))
+    assert smooth[:, 150:250].mean() > 0.3
+    open_door = rate - run(rate, method="gated", protection=0.0).rate.values[0]
+    careful = rate - run(rate, method="gated", protection=0.02).rate.values[0]
+    assert abs(careful[:, 150:250].mean()) < 0.02 < 0.3 < open_door[:, 150:250].mean()
+
+
+def test_gated_sees_a_shower_beside_a_line():
+    rate, light, blob = sky(line=60.0, shower=0.5)
+    out = run(rate, method="gated").rate.values[0]
+    inside = slices() & (blob > 0.2)
+    inside[136:145] = False
+    assert abs((out - light)[inside].mean()) < 0.15 * blob[inside].mean()
+
+
+def test_variance_is_the_scatter():
+    rates = np.stack([sky(seed, shower=0.5)[0] for seed in range(24)])
+    planes = np.stack([np.where(slices(), 101, 0)] * 9).astype("i2")
+    out = clean_showers(frames(rates), regions=regions(planes), method="gated")
+    strong = sky(shower=0.5)[2] > 0.3
+    model = rates - out.rate.values
+    ratio = model.var(axis=0, ddof=1)[strong].mean() / out.var_straylight.values.mean(axis=0)[strong].mean()
+    assert 0.6 < ratio < 1.6
+    again = clean_showers(out, regions=regions(planes), method="gated")
+    assert (again.var_straylight >= out.var_straylight).all()
+
+
+def test_edges():
+    rate = np.where(slices(), 0.0, 1.0) + np.random.default_rng(1).normal(0, 1e-3, SHAPE)
+    dark, known = (rate - run(rate, dark_edges=on).rate.values[0] for on in (True, False))
+    assert dark[0, 200] < 0.3
+    np.testing.assert_allclose(known, 1.0, atol=1e-3)
+    np.testing.assert_allclose(dark[150, 200], 1.0, atol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["smooth", "gated"])
+def test_pathologies(method):
+    rate = sky()[0]
+    nothing = np.full(SHAPE, np.nan)
+    gaps = np.where(slices(), rate, np.nan)
+    rates = np.stack([nothing, gaps, np.zeros(SHAPE)])
+    flags = np.where(np.isnan(rates), 1, 0).astype("u4")
+    planes = np.stack([np.where(slices(), 101, 0)]).astype("i2")
+    ds = frames(rates, flags)
+    out = clean_showers(ds, regions=regions(planes), method=method)
+    np.testing.assert_array_equal(out.rate, ds.rate)
+    np.testing.assert_array_equal(out.dq, ds.dq)
+    flagged = frames(rate[None], np.ones((1, *SHAPE), "u4"))
+    np.testing.assert_array_equal(clean_showers(flagged, regions=regions(planes), method=method).rate, flagged.rate)
+
+
+def test_errors():
+    ds = frames(np.zeros((1, *SHAPE)))
+    planes = regions(np.zeros((9, *SHAPE), "i2"))
+    with pytest.raises(MrsxrError, match="expected one of smooth, gated"):
+        clean_showers(ds, regions=planes, method="best")
+    with pytest.raises(MrsxrError, match="shower_x_stddev is 0"):
+        clean_showers(ds, regions=planes, shower_x_stddev=0.0)
+    with pytest.raises(MrsxrError, match="percentiles in rising order"):
+        clean_showers(ds, regions=planes, shower_low_reject=99.0, shower_high_reject=1.0)
+    with pytest.raises(ReferenceFileError, match="plane 9 of regions asked for, it has 0 to 8"):
+        clean_showers(ds, regions=planes, shower_plane=9)
+    with pytest.raises(ReferenceFileError, match=r"regions has 300 x 420 pixels, the data 300 x 400"):
+        clean_showers(ds.isel(x=slice(0, 400)), regions=planes)

@@ -1,0 +1,56 @@
+"""Weights of an extraction and the variance of its result with the covariance of the voxels."""
+
+import numpy as np
+import pytest
+from test_extract_1d import DEC, RA, make_cube
+from test_extract_1d import point_source as make_source
+
+from mrsxr import schema
+from mrsxr.errors import MrsxrError
+from mrsxr.spectrum import extract_spectrum
+from mrsxr.spectrum.exact_errors import extraction_weights, set_exact_errors
+
+REGION = f'icrs; ellipse({RA},{DEC},1.4",0.7",30)'
+
+
+@pytest.fixture
+def cube():
+    rng = np.random.default_rng(7)
+    flux = make_source()
+    flux = flux + rng.normal(0, 0.3, flux.shape)
+    flux[:, 5:8, 30:33] = np.nan
+    flux[2, 30, 12] = 1e4  # clipped in the annulus
+    return make_cube(flux)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"background": None}, {"background": "annulus"}, {"background": "annulus_jwst"},
+        {"background": "annulus", "method": "subpixel"}, {"source_type": "EXTENDED"}, {"region": REGION},
+        {"source_type": "EXTENDED", "center": (RA, DEC), "radius": 0.8},
+    ],
+)  # fmt: skip
+def test_weights_give_the_flux_back(cube, options):
+    spectrum = extract_spectrum(cube, **options)
+    weights = extraction_weights(cube, spectrum)
+    total = np.nansum(weights.values * cube.flux.values.astype(float), axis=(1, 2))
+    np.testing.assert_allclose(total, spectrum.flux.values, rtol=1e-9)
+
+
+def test_exact_variance_takes_the_place_of_the_simple_one(cube):
+    spectrum = extract_spectrum(cube)
+    exact = spectrum[["var"]].drop_vars("band") * 4.0
+    exact["var_systematic"] = exact["var"] * 0 + 1e-6
+    out = set_exact_errors(spectrum, variance=exact)
+    np.testing.assert_allclose(out["var"], 4 * spectrum["var"])
+    np.testing.assert_allclose(out.surface_brightness_var, 4 * spectrum.surface_brightness_var)
+    np.testing.assert_allclose(out.var_simple, spectrum["var"])
+    assert out.var_systematic.attrs["units"] == "Jy2"
+    schema.validate(out)
+
+
+def test_a_spectrum_of_another_cube_is_refused(cube):
+    spectrum = extract_spectrum(cube)
+    with pytest.raises(MrsxrError, match="was not extracted from the cube"):
+        extraction_weights(cube.isel(wavelength=slice(0, 3)), spectrum)

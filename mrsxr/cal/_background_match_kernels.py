@@ -99,7 +99,7 @@ def _spread(node, terms):
 
 
 @njit(cache=True, nogil=True)
-def _functions(alpha, beta, wavelength, side, table, facts, n_term, value, variance):
+def _functions(alpha, beta, wavelength, side, table, facts, n_term, independent, value, variance):
     """Evaluate the tables (side, node, entry) of one exposure on a frame; nothing where side is negative."""
     last = table.shape[1] - 1
     terms = np.empty(n_term)
@@ -120,11 +120,13 @@ def _functions(alpha, beta, wavelength, side, table, facts, n_term, value, varia
             _fill_terms(alpha[y, x], beta[y, x], terms)
             level = (1 - t) * _level(table[s, k], terms) + t * _level(table[s, above], terms)
             spread = (1 - t) * _spread(table[s, k], terms) + t * _spread(table[s, above], terms)
+            if independent and above > k:
+                spread -= t * (1 - t) * (table[s, k, n_term] + table[s, above, n_term])
             value[y, x] = facts[s, 0] * level
             variance[y, x] = facts[s, 0] * facts[s, 0] * max(spread, 0.0) + facts[s, 1] * level * level
 
 
-def subtract_functions(flux, known, alpha, beta, wavelength, side, table, facts, *, n_side, n_term):
+def subtract_functions(flux, known, alpha, beta, wavelength, side, table, facts, *, n_side, n_term, independent):
     """Return flux less a function of (alpha, beta, wavelength), and its variance added to ``known``.
 
     flux and known (dither, y, x); side (y, x) int8 the row of ``table`` of each pixel, -1 for none. table
@@ -140,7 +142,7 @@ def subtract_functions(flux, known, alpha, beta, wavelength, side, table, facts,
     value, variance = np.empty(flux.shape[1:]), np.empty(flux.shape[1:])
     for d in range(flux.shape[0]):
         value[:], variance[:] = 0.0, 0.0
-        _functions(alpha, beta, wavelength, side, table[d], facts[d], n_term, value, variance)
+        _functions(alpha, beta, wavelength, side, table[d], facts[d], n_term, independent, value, variance)
         out[d] = flux[d] - value
         spread[d] = np.where(np.isfinite(flux[d]), known[d] + variance, np.nan)
     return out, spread

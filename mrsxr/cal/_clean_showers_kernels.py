@@ -121,8 +121,8 @@ def smooth_model(image, flags, inside, x_stddev, y_stddev, low, high, dark_edges
     _keep_between(image, flags, inside, limits[0], limits[1], values, weight)
     smooth(values, taps_x, taps_y, values)
     smooth(weight, taps_x, taps_y, weight)
-    edges = [_beyond(taps, n) * dark_edges for taps, n in ((taps_x, image.shape[1]), (taps_y, image.shape[0]))]
-    _divide(values, weight, *edges, model)
+    beyond_y, beyond_x = (_beyond(t, n) * dark_edges for t, n in zip((taps_y, taps_x), image.shape, strict=True))
+    _divide(values, weight, beyond_x, beyond_y, model)
     return model
 
 

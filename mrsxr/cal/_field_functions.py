@@ -9,7 +9,9 @@ from mrsxr.blocks import map_ramps
 from mrsxr.mrs import bands_of_setting
 
 
-def subtract_tables(ds: xr.Dataset, tables: np.ndarray, facts: np.ndarray, n_term: int) -> xr.Dataset:
+def subtract_tables(
+    ds: xr.Dataset, tables: np.ndarray, facts: np.ndarray, n_term: int, *, independent: bool = False
+) -> xr.Dataset:
     """Subtract functions of slice coordinates that are given as tables, and add their variances.
 
     Parameters
@@ -21,6 +23,8 @@ def subtract_tables(ds: xr.Dataset, tables: np.ndarray, facts: np.ndarray, n_ter
     facts : ndarray (dither, side, 4)
         Factor of the function, the variance of the factor, wavelength [um] of the first and the last node.
     n_term : int
+    independent : bool
+        The errors of the first coefficient are independent from node to node.
 
     Returns
     -------
@@ -43,7 +47,7 @@ def subtract_tables(ds: xr.Dataset, tables: np.ndarray, facts: np.ndarray, n_ter
     known = xr.DataArray(ds.variables["var_background"]) if "var_background" in ds else xr.zeros_like(flux)
     out, spread = map_ramps(
         subtract_functions, flux, known, *images, *small, core=[[]] * 6 + [["entry"], ["number"]],
-        out_core=[[], []], dtypes=["float32", "float32"], n_side=2, n_term=n_term,
+        out_core=[[], []], dtypes=["float32", "float32"], n_side=2, n_term=n_term, independent=independent,
     )  # fmt: skip
     changed = {"flux": out.variable, "var_background": spread.variable}
     changed["flux"].attrs = dict(ds.flux.attrs)

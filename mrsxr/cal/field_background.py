@@ -22,8 +22,8 @@ STATISTICS = ("mean", "median")
 TERMS = ("1", "alpha", "beta", "alpha2", "alpha_beta", "beta2")
 _N_TERMS = {0: 1, 1: 3, 2: 6}
 _CLIP = 3.0
-#: A scale is believed where so many cells agree with it, at least, and this share of all.
-_LEAST_CELLS, _LEAST_SHARE, _MOST_BELOW = 20, 0.15, 0.05
+#: The share of the places in the field, and their least number, that a scale is measured on, and the largest chi2.
+_LOWEST_SHARE, _LEAST_CELLS, _MOST_CHI2 = 0.1, 15, 3.0
 
 
 def measure_field_background(
@@ -149,7 +149,7 @@ def subtract_field_background(
     half = 0.5 if wave.shape[1] == 1 else 0.0
     facts[:, :, 2], facts[:, :, 3] = (wave[:, 0] - half) * observed, (wave[:, -1] + half) * observed
     tables = np.broadcast_to(table, (n_dither, *table.shape))
-    return subtract_tables(ds, tables, facts, n_term).assign_attrs(field_background=1)
+    return subtract_tables(ds, tables, facts, n_term, independent=True).assign_attrs(field_background=1)
 
 
 def fit_field_scale(ds: xr.Dataset, background: xr.Dataset, *, per_exposure: bool = False) -> xr.Dataset:
@@ -166,7 +166,7 @@ def fit_field_scale(ds: xr.Dataset, background: xr.Dataset, *, per_exposure: boo
     Returns
     -------
     Dataset
-        ``scale`` and ``scale_var`` (dither, band), ``n_cells`` (band) that agree with it; for
+        ``scale`` and ``scale_var`` (dither, band), ``n_cells`` (band) that it rests on; for
         ``subtract_field_background``.
 
     Raises
@@ -177,13 +177,14 @@ def fit_field_scale(ds: xr.Dataset, background: xr.Dataset, *, per_exposure: boo
     Notes
     -----
     The ratio of science to background is averaged over the wavelengths of a band in cells of a slice, lines left out.
-    Sources only raise it: the narrowest peak of the ratios is found and the cells that agree with it are averaged.
-    The error of the background itself, common to all cells, is not part of ``scale_var``.
+    Sources only raise it, so that the faintest tenth of the cells counts: chosen by every other wavelength bin and
+    measured in the rest, and the other way round, as a choice by the same noise would be biased low. What sources add
+    even there stays in the factor. The error of the background itself, common to all cells, is not in ``scale_var``.
     """
     check_located(ds)
     bands, cells = bands_of_setting(ds.attrs["setting"]), make_cells(ds)
     n_dither = ds.sizes["dither"]
-    ratios: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {band: [] for band in bands}
+    ratios: dict[str, list[np.ndarray]] = {band: [] for band in bands}
     for d, observed in enumerate(_to_observed(ds)):
         for band, samples in cell_samples(ds, d, cells).items():
             level = background_at(background, band, samples, observed)
@@ -194,7 +195,7 @@ def fit_field_scale(ds: xr.Dataset, background: xr.Dataset, *, per_exposure: boo
         groups = [[r] for r in ratios[band]] if per_exposure else [ratios[band]] * n_dither
         for d, group in enumerate(groups):
             if per_exposure or d == 0:
-                value, variance, agree = _peak(*(np.concatenate(a) for a in zip(*group, strict=True)), band)
+                value, variance, agree = _lowest(np.concatenate(group), band)
                 count[k] += agree
             scale[d, k], var[d, k] = value, variance
     return xr.Dataset(
@@ -341,43 +342,42 @@ def _factors(ds: xr.Dataset, bands: tuple[str, str], scale: float | Mapping[str,
     return out
 
 
-def _cell_ratios(samples: Samples, level: np.ndarray, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ratio to the background of each place in the field, over all wavelengths but lines, and its error."""
+def _cell_ratios(samples: Samples, level: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """Return (place, half, 2): ratio to the background of each place in the field, and its error.
+
+    The two halves are the even and the odd wavelength bins; lines are left out. Places with few samples are not there.
+    """
     order = np.argsort(place, kind="stable")
-    ratios, errors = [], []
+    found = []
     for rows in np.split(order, np.flatnonzero(np.diff(place[order])) + 1):
         b, f, v = level[rows], samples.flux[rows], samples.var[rows]
         weight = np.ones(rows.size, dtype=bool)
         for _ in range(4):
-            if weight.sum() < 8:
-                break
-            total = np.sum((b * b / v)[weight])
-            ratio = float(np.sum((b * f / v)[weight]) / total) if total > 0 else np.nan
-            off = (f - ratio * b) / np.sqrt(v)
+            off = (f - np.sum((b * f / v)[weight]) / np.sum((b * b / v)[weight]) * b) / np.sqrt(v)
             middle = np.median(off[weight])
             weight = np.abs(off - middle) <= _CLIP * max(1.4826 * float(np.median(np.abs(off[weight] - middle))), 1.0)
-        else:
-            if total > 0:
-                ratios.append(ratio)
-                errors.append(float(total**-0.5))
-    return np.array(ratios), np.array(errors)
+        odd = samples.spectral_bin[rows] % 2 == 1
+        halves = [weight & odd, weight & ~odd]
+        if min(h.sum() for h in halves) >= 4:
+            totals = [float(np.sum((b * b / v)[h])) for h in halves]
+            if min(totals) > 0:
+                found.append([[np.sum((b * f / v)[h]) / t, t**-0.5] for h, t in zip(halves, totals, strict=True)])
+    return np.reshape(found, (-1, 2, 2))
 
 
-def _peak(ratio: np.ndarray, error: np.ndarray, band: str) -> tuple[float, float, int]:
-    """Return the ratio of the cells without source, its variance and their number; raise where it is not safe."""
-    if ratio.size < _LEAST_CELLS:
-        raise MrsxrError(f"band {band}: only {ratio.size} cells show the background, expected {_LEAST_CELLS}; give its scale")
-    density = np.array([np.sum(np.exp(-0.5 * ((ratio - r) / error) ** 2) / error) for r in ratio])
-    peak = float(ratio[np.argmax(density)])
-    for _ in range(50):
-        near = np.abs(ratio - peak) <= _CLIP * error
-        before, peak = peak, float(np.average(ratio[near], weights=error[near] ** -2.0)) if near.any() else peak
-        if abs(peak - before) < 1e-8:
-            break
-    near = np.abs(ratio - peak) <= _CLIP * error
-    below = int(np.sum(ratio < peak - _CLIP * error))
-    chi2 = float(np.mean(((ratio - peak)[near] / error[near]) ** 2)) if near.any() else np.inf
-    if near.sum() < _LEAST_CELLS or near.mean() < _LEAST_SHARE or below > _MOST_BELOW * ratio.size:
-        raise MrsxrError(f"band {band}: the scale of the background is not safe: {int(near.sum())} of {ratio.size} cells "
-                         f"agree, {below} lie below; give the scale of this band as a number")  # fmt: skip
-    return peak, float(max(chi2, 1.0) / np.sum(error[near] ** -2.0)), int(near.sum())
+def _lowest(cells: np.ndarray, band: str) -> tuple[float, float, int]:
+    """Return the ratio of the places with the least light, its variance and their number; raise where it is not safe."""
+    if len(cells) < 2 * _LEAST_CELLS:
+        raise MrsxrError(f"band {band}: only {len(cells)} cells show the background, expected {2 * _LEAST_CELLS}; give its scale")
+    n = max(_LEAST_CELLS, int(_LOWEST_SHARE * len(cells)))
+    value, weight, chi2 = np.zeros(2), np.zeros(2), np.zeros(2)
+    for half in (0, 1):
+        low = np.argsort(cells[:, 1 - half, 0])[:n]
+        ratio, error = cells[low, half, 0], cells[low, half, 1]
+        weight[half] = np.sum(error**-2.0)
+        value[half] = np.sum(ratio * error**-2.0) / weight[half]
+        chi2[half] = np.sum(((ratio - value[half]) / error) ** 2) / (n - 1)
+    if chi2.mean() > _MOST_CHI2:
+        raise MrsxrError(f"band {band}: the scale of the background is not safe: the {n} faintest cells differ (chi2 "
+                         f"{chi2.mean():.1f}), so that sources reach everywhere; give the scale of this band as a number")  # fmt: skip
+    return float(value.mean()), float(max(chi2.mean(), 1.0) / weight.sum()), n

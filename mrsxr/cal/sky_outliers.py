@@ -40,7 +40,7 @@ def detect_sky_outliers(
     ds: xr.Dataset,
     *,
     outliers: xr.Dataset | None = None,
-    snr: float = 4.5,
+    snr: float = 4.0,
     snr_neighbour: float = 3.0,
     scale: float = 1.0,
     systematic: float = 0.01,

@@ -12,7 +12,7 @@ from astropy.io import fits
 import mrsxr as mx
 from mrsxr.demo import compare
 from mrsxr.errors import InputFileError, MrsxrError, ReferenceFileError
-from mrsxr.pipeline import Config, SpectrumConfig
+from mrsxr.pipeline import CalConfig, Config, SpectrumConfig
 from mrsxr.schema import validate
 
 
@@ -52,8 +52,8 @@ def test_history_tells_the_steps(reduced):
         "rate.lastframe.flag_last_frame", "rate.reset.subtract_reset", "rate.linearity.correct_linearity",
         "rate.rscd.flag_rscd", "rate.dark.subtract_dark", "rate.refpix.subtract_reference_pixels",
         "rate.jump.flag_jumps", "rate.ramp_fit.fit_ramps", "rate.gain_scale.scale_gain",
-        "cal.assign_wcs.assign_wcs", "cal.flat_field.divide_flat", "cal.fringe.divide_fringe_flat",
-        "cal.photom.calibrate_flux", "cal.master_background.subtract_master_background", "cube.cube_build.build_cube",
+        "cal.assign_wcs.assign_wcs", "cal.srctype.set_source_type", "cal.straylight.subtract_straylight",
+        "cal.flat_field.divide_flat", "cal.fringe.divide_fringe_flat", "cal.photom.calibrate_flux", "cal.master_background.subtract_master_background", "cube.cube_build.build_cube",
     ]  # fmt: skip
 
 
@@ -124,6 +124,23 @@ def test_no_references_and_unknown_arguments(simulated, tmp_path):
         mx.run(simulated.uncal[0], bands=["4C"])
     with pytest.raises(InputFileError, match="no MIRI MRS files"):
         mx.run(tmp_path / "stage1" if (tmp_path / "stage1").exists() else tmp_path)
+
+
+def test_pixel_background_takes_the_place_of_the_master_background(simulated, reduced, tmp_path):
+    """Background exposures go to slopes first; their clipped mean is subtracted, and nothing in stage 3."""
+    rates = [p for p in reduced.files["rate"] if "background" not in p.parts]
+    behind = [p for p in reduced.files["rate"] if "background" in p.parts]
+    config = Config(cal=CalConfig(background="mean", badpix_selfcal="fraction"))
+    result = mx.run(rates, behind, out=tmp_path, refs=simulated.reference_folder, to="cube", config=config)
+    assert not result.failed
+    assert set(result.files) == {"cal", "cube"}
+    stored = mx.load(next(p for p in result.files["cal"] if "background" not in p.parts))
+    steps = [entry["step"].rsplit(".")[-1] for entry in mx.read_history(stored)]
+    assert "subtract_background" in steps
+    assert "self_calibrate_bad_pixels" in steps
+    cube = mx.load(next(p for p in result.files["cube"] if "ch2" in p.name))
+    assert "subtract_master_background" not in cube.attrs["history_json"]
+    assert abs(float(cube.flux.compute().median())) < 3  # MJy/sr; the sky has some tens
 
 
 def test_chains_on_a_tree_equal_the_run(simulated, reduced):

@@ -12,6 +12,7 @@ from typing import Any
 
 from . import cal, cube, lines, rate, spectrum
 from ._version import __version__
+from .convert import convert_units
 from .errors import (
     InputFileError,
     LevelError,
@@ -51,6 +52,7 @@ __all__ = [
     "save",
     "load",
     "read_history",
+    "convert_units",
     "rate",
     "cal",
     "cube",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from . import units
 from .errors import SchemaError
 
 DETECTOR_DIMS = ("dither", "y", "x")
@@ -215,6 +216,16 @@ def _validate_variable(ds: xr.Dataset, spec: Variable, where: str) -> None:
 def units_of(level: str, name: str) -> str:
     """Return the unit string of a variable of a level."""
     return _find(level, name).units or ""
+
+
+def other_units(ds: xr.Dataset) -> tuple[str, str, str] | None:
+    """Return (variable, its units, those of the level) where light is in other units, as after convert_units."""
+    level = ds.attrs.get("level")
+    for name in ("flux", "surface_brightness") if level in ("cal", "cube", "spectrum") else ():
+        found = ds.variables[name].attrs.get("units") if name in ds.variables else None
+        if found and units.parse(found) != units.parse(units_of(str(level), name)):
+            return name, found, units_of(str(level), name)
+    return None
 
 
 def meaning_of(level: str, name: str) -> str:

@@ -12,7 +12,8 @@ import numpy as np
 import xarray as xr
 
 from ._version import __version__
-from .errors import LevelError
+from .errors import LevelError, SchemaError
+from .schema import other_units
 
 #: Every function marked ``@step``, by its qualified name; the tests walk this table.
 STEPS: dict[str, Callable[..., xr.Dataset]] = {}
@@ -38,6 +39,8 @@ def step(*, needs: str | tuple[str, ...], gives: str | None = None):
     ------
     LevelError
         By the decorated function, where the input has another level.
+    SchemaError
+        By the decorated function, where light is in other units than those of the level.
     """
     levels = (needs,) if isinstance(needs, str) else tuple(needs)
 
@@ -53,6 +56,11 @@ def step(*, needs: str | tuple[str, ...], gives: str | None = None):
                 raise LevelError(
                     f"{function.__name__} needs data of level {' or '.join(levels)}, got "
                     f"{found or 'a Dataset without level'} ({ds.attrs.get('setting', 'unknown setting')})"
+                )
+            if other := other_units(ds):
+                raise SchemaError(
+                    f"{function.__name__} needs {other[0]} in {other[2]}, got {other[1]}; "
+                    f"use convert_units(ds, '{other[2]}') before"
                 )
             bound = signature.bind(ds, *args, **kwargs)
             bound.apply_defaults()

@@ -12,8 +12,8 @@ import mrsxr
 ROOT = Path(mrsxr.__file__).parent
 LAYERS = [
     {"_version", "mrs", "dq", "units", "errors"},
-    {"schema", "step", "tree", "chunks", "blocks"},
-    {"io", "references", "geometry", "simulate"},
+    {"schema", "step", "tree", "chunks", "blocks", "convert"},
+    {"io", "references", "geometry", "fringes", "simulate"},
     {"rate", "cal", "cube", "spectrum", "lines"},
     {"pipeline", "plot", "demo", "cli"},
 ]

@@ -239,3 +239,18 @@ def test_errors_of_powers_and_of_data_without_units():
     ds["flux"] = ds.flux.drop_attrs()
     with pytest.raises(SchemaError, match="'flux' has no units"):
         convert_units(ds, "Jy/pix")
+
+
+def test_steps_and_fits_files_want_the_units_of_the_level(tmp_path):
+    import mrsxr as mx
+
+    ds = cube().assign_attrs(band="1A")
+    other = convert_units(ds, "mJy/arcsec2")
+    message = "needs flux in MJy/sr, got mJy/arcsec2; use convert_units"
+    with pytest.raises(SchemaError, match=message):
+        mx.spectrum.extract_spectrum(other)
+    with pytest.raises(mx.MrsxrError, match="FITS products hold flux in MJy/sr, got mJy/arcsec2"):
+        mx.save(other, tmp_path)
+    (path,) = mx.save(other, tmp_path / "cube.nc")
+    again = mx.load(path).compute()
+    xr.testing.assert_allclose(convert_units(again, "MJy/sr").flux, ds.flux, rtol=3e-7)

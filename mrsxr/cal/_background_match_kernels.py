@@ -119,9 +119,12 @@ def _functions(alpha, beta, wavelength, side, table, facts, n_term, independent,
             above = min(k + 1, last)
             _fill_terms(alpha[y, x], beta[y, x], terms)
             level = (1 - t) * _level(table[s, k], terms) + t * _level(table[s, above], terms)
-            spread = (1 - t) * _spread(table[s, k], terms) + t * _spread(table[s, above], terms)
-            if independent and above > k:
+            low, high = _spread(table[s, k], terms), _spread(table[s, above], terms)
+            spread = (1 - t) * low + t * high
+            if independent == 1:
                 spread -= t * (1 - t) * (table[s, k, n_term] + table[s, above, n_term])
+            elif independent == 2:
+                spread -= t * (1 - t) * (low + high)
             value[y, x] = facts[s, 0] * level
             variance[y, x] = facts[s, 0] * facts[s, 0] * max(spread, 0.0) + facts[s, 1] * level * level
 

@@ -10,7 +10,7 @@ from mrsxr.mrs import bands_of_setting
 
 
 def subtract_tables(
-    ds: xr.Dataset, tables: np.ndarray, facts: np.ndarray, n_term: int, *, independent: bool = False
+    ds: xr.Dataset, tables: np.ndarray, facts: np.ndarray, n_term: int, *, independent: int = 0
 ) -> xr.Dataset:
     """Subtract functions of slice coordinates that are given as tables, and add their variances.
 
@@ -23,8 +23,9 @@ def subtract_tables(
     facts : ndarray (dither, side, 4)
         Factor of the function, the variance of the factor, wavelength [um] of the first and the last node.
     n_term : int
-    independent : bool
-        The errors of the first coefficient are independent from node to node.
+    independent : {0, 1, 2}
+        The errors at neighbouring nodes are the same (0), those of the first coefficient are independent (1), or all
+        are (2), so that they average between the nodes.
 
     Returns
     -------

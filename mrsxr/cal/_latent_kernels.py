@@ -1,7 +1,8 @@
 """Kernels of the latent model on plain arrays. Bits: SATURATED 2.
 
 A component k traps the share a of the charge and releases it with the time constant tau:
-``dL/dt = (a S - L) / tau``, so that the latent slope L [DN/s] grows towards a S under a slope S and decays as exp(-t/tau).
+``dL/dt = (a S - L) / tau``, so that the latent slope L [DN/s] grows towards a S under a slope S and decays as
+exp(-t / tau).
 """
 
 import math

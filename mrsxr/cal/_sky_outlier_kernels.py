@@ -1,7 +1,7 @@
 """Kernels of the comparison of dithers on the sky, on plain arrays. Bit 1 of a flag is DO_NOT_USE.
 
-Contrast: a pixel less the median of the others around it in its column, within its slice. What is smooth along the spectrum (continuum
-and the shape of a point source on the slices) drops out; lines and outliers stay.
+Contrast: a pixel less the median of the others around it in its column, within its slice. What is smooth along the
+spectrum (continuum and the shape of a point source on the slices) drops out; lines and outliers stay.
 """
 
 import math
@@ -76,9 +76,9 @@ def _block_noise(score, rows, out):
 
 
 def contrast(flux, dq, variance, labels, half, rows):
-    """Return (contrast, variance, variance that the data show, level) of one frame, float32 (y, x), NaN where not usable.
+    """Return (contrast, variance, variance that the data show, level) of one frame, float32 (y, x).
 
-    level : what was subtracted, the smooth part.
+    level : what was subtracted, the smooth part; it and the contrast are NaN where a pixel is not usable.
     labels : int16, slice of each pixel, 0 for none; half : rows to each side of the running median; rows : height of
     the blocks of a column in which the scatter is measured; where it is larger than the variance says, it counts.
     """
@@ -109,7 +109,7 @@ def _surface(coefficients, s, t):
 
 @njit(cache=True, nogil=True)
 def _sample(values, variance, shown, labels, label, px, py):
-    """Return value, variance, weight at (px, py) in one slice of a frame; lowest, highest, sum of noise, n around it."""
+    """Return value, variance, weight at (px, py) in one slice; lowest, highest, sum of noise, number around it."""
     n_y, n_x = values.shape
     value, noise, weights, lowest, highest, total, n = 0.0, 0.0, 0.0, np.inf, -np.inf, 0.0, 0.0
     if -0.5 < px < n_x - 0.5 and -0.5 < py < n_y - 0.5:
@@ -146,7 +146,7 @@ def _predict(contrasts, variance, shown, labels, slices, pixels, inverse, pair, 
         t = (alpha[p] - middle[s]) / half[s]
         a, w = _power_series(alpha_there[s], t), wavelength[p] * ratio
         place = (_power_series(beta_there[s], t) - beta_first) / width
-        nearest = int(math.floor(place + 0.5))
+        nearest = math.floor(place + 0.5)
         if nearest < 0 or nearest >= n_slices:
             continue
         second = nearest + 1 if place > nearest else nearest - 1

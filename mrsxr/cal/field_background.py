@@ -96,7 +96,8 @@ def measure_field_background(
             "n_pixels": (("band", "bin"), parts[3], {"units": "1"}),
         },
         {"band": list(bands), "wavelength": (("band", "bin"), wavelength, {"units": "um"}), "term": list(TERMS[:n_term])},
-        {"level": "reference", "kind": "field_background", "ref_id": f"background of {names}", "statistic": statistic},
+        {"level": "reference", "kind": "field_background", "ref_id": f"background of {names}", "statistic": statistic,
+         "smooth": int(n_knots is not None and n_term > 1)},
     )  # fmt: skip
 
 
@@ -149,7 +150,7 @@ def subtract_field_background(
     half = 0.5 if wave.shape[1] == 1 else 0.0
     facts[:, :, 2], facts[:, :, 3] = (wave[:, 0] - half) * observed, (wave[:, -1] + half) * observed
     tables = np.broadcast_to(table, (n_dither, *table.shape))
-    return subtract_tables(ds, tables, facts, n_term, independent=True).assign_attrs(field_background=1)
+    return subtract_tables(ds, tables, facts, n_term, independent=1 if background.attrs.get("smooth") else 2).assign_attrs(field_background=1)
 
 
 def fit_field_scale(ds: xr.Dataset, background: xr.Dataset, *, per_exposure: bool = False) -> xr.Dataset:

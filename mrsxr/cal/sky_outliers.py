@@ -90,14 +90,15 @@ def detect_sky_outliers(
 
     Notes
     -----
-    The contrast of a pixel is its flux less the running median of its column within its slice: continuum and the shape
-    of a point source across the slices drop out, lines and outliers stay. The place of the pixel is taken through the
-    sky to the detector frame of each other dither, where its contrast is interpolated (bilinear in the slice, linear
-    between the two nearest slices). With the median m of the others, the median R of the ranges around the place, the
-    smooth part f and the propagated error s, it is an outlier where ``|c - m| > scale R + systematic f + snr s k``; k >= 1 is the scatter of
-    ``(c - m) / s`` in its column, so that residual fringes and too small errors raise the limit. A line is in all
-    dithers, a point source in the running median; neither is flagged. With two others the pixel must differ from both
-    on the same side, with one other from it and from its own column.
+    The contrast c of a pixel is its flux less the median f of the pixels above and below it in its slice: continuum
+    and the shape of a point source across the slices drop out, lines and outliers stay. The place of the pixel is
+    taken through the sky to the detector frame of each other dither, where the contrast is interpolated (bilinear in
+    the slice, linear between the two nearest slices). With the median m of the others, the median R of their ranges
+    around the place (less what noise makes) and the propagated error s, the pixel is an outlier where ``|c - m| >
+    scale R + systematic f + snr s k``; k >= 1 is the scatter of ``(c - m) / s`` in a block of the column, so that
+    residual fringes and too small errors raise the limit. A line is in all dithers, a point source in f; neither is
+    flagged. With two others the pixel must differ from both on the same side, with one other from it and from f.
+    The four outer rows of a slice's column and pixels off the slices are not tested.
     The idea of the blotted median with a derivative is that of driz_cr (Fruchter & Hook 2002, PASP 114, 144).
     """
     _check(ds, snr, snr_neighbour, scale, systematic, half_window, block_rows, n_compare)

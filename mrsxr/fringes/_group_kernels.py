@@ -3,8 +3,8 @@
 A component is Re[c(k, t) exp(-2 pi i f k)] with one frequency f for the group and a complex amplitude c. t is the
 *track*, the place along the slice in columns: traces are bent, so that a source crosses columns but stays on its
 track. c is estimated in cells of one period of the wavenumber k and one track by local regression: weights fall off
-exponentially along k and as a Gaussian over the tracks. A cell and its neighbours along k are left out of its own
-estimate. So a line, however faint, cannot change the fringes at its own place; and the squared errors of these
+exponentially along k and as a Gaussian over the tracks. A cell and two neighbours to each side along k are left
+out of its own estimate. So a line, however faint, cannot change the fringes at its own place; and the squared errors of these
 predictions (cross-validation) choose the widths and tell whether a track gets anything at all.
 
 Moments of a cell: sums of w cos cos, w cos sin, w sin sin times u^0, u^1, u^2 (u: place along k), then w r cos and
@@ -16,13 +16,13 @@ import math
 import numpy as np
 from numba import njit
 
-from ._column_kernels import BOXCAR, LEAST_SAMPLES, TINY, gather, keep_continuum, noise_of
+from ._column_kernels import LEAST_SAMPLES, TINY, gather, keep_continuum, noise_of
 from ._sine_kernels import add_power, fill_waves, strongest
 from ._spline_kernels import choose_knots, fit_background
 
 N_MOMENT = 13
 BLOCKS = 1.0  # blocks a period
-HOLE = 1  # blocks to each side of a block that are left out with it
+HOLE = 2  # blocks to each side of a block that are left out with it
 MOST = 4  # components
 BRIGHT = 6  # columns that the frequency is sought in
 LEAST_GAIN = 9.0  # chi2 by which the prediction must be better than none
@@ -39,7 +39,7 @@ def _add_moments(x, track, rest, weights, frequency, low, size, middle, half, ou
         w = weights[k]
         if w <= 0.0:
             continue
-        row = out[int(track[k] + 0.5), min(max(int((x[k] - low) / size), 0), out.shape[1] - 1)]
+        row = out[round(track[k]), min(max(int((x[k] - low) / size), 0), out.shape[1] - 1)]
         u = (x[k] - middle) / half
         c, s, r = cosine[k], sine[k], rest[k]
         cc, cs, ss, rc, rs = w * c * c, w * c * s, w * s * s, w * r * c, w * r * s
@@ -171,7 +171,7 @@ def _choose(moments, places, chosen):
                 total += 0.5 * gains[near]
         own = gains[t].ravel()
         best = np.argmax(total.ravel() * (own > 0.0))
-        chosen[t] = best if own[best] > 0.0 and total.ravel()[best] > LEAST_GAIN else -1
+        chosen[t] = best if own[best] > 0.5 * LEAST_GAIN and total.ravel()[best] > LEAST_GAIN else -1
 
 
 @njit(cache=True, nogil=True)

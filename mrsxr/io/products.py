@@ -17,6 +17,7 @@ import xarray as xr
 
 from mrsxr import mrs, tree
 from mrsxr.errors import InputFileError, MrsxrError
+from mrsxr.schema import other_units
 
 from ._detector import preferred_chunks
 from ._meta import plain
@@ -176,6 +177,11 @@ def _exposures(ds: xr.Dataset) -> list[str]:
 
 def _names(ds: xr.Dataset, suffix: str | None) -> list[tuple[int, str]]:
     level = check_level(ds)
+    if other := other_units(ds):
+        raise MrsxrError(
+            f"FITS products hold {other[0]} in {other[2]}, got {other[1]}; convert_units(ds, '{other[2]}') before, or "
+            "save as netcdf or zarr, which keep any units"
+        )
     if level in EXTENSIONS:
         return [(i, f"{name}_{suffix or level}.fits") for i, name in enumerate(_exposures(ds))]
     if level in _SUFFIX:

@@ -7,7 +7,8 @@ from numba import njit
 
 NO_BACKGROUND, ANNULUS, ANNULUS_JWST, APERTURE = 0, 1, 2, 3
 #: Columns of the result of ``extract_planes``.
-SUM, VARIANCE, AREA, BACKGROUND, BACKGROUND_VARIANCE, BACKGROUND_AREA, N_COLUMNS = 0, 1, 2, 3, 4, 5, 6
+SUM, VARIANCE, AREA, BACKGROUND, BACKGROUND_VARIANCE, BACKGROUND_AREA = 0, 1, 2, 3, 4, 5
+SYSTEMATIC, BACKGROUND_SYSTEMATIC, N_COLUMNS = 6, 7, 8
 
 
 @njit(cache=True, nogil=True)
@@ -84,8 +85,8 @@ def clip_limits(values, sigma, iterations):
 
 
 @njit(cache=True, nogil=True)
-def _background(flux, var, good, share, mode, sigma, out):
-    """Write background, its variance and its area of one plane; ``share`` is the weight of each spaxel."""
+def _background(flux, var, common, good, share, mode, sigma, out):
+    """Write background, its errors and its area of one plane; ``share`` is the weight of each spaxel."""
     if mode == ANNULUS_JWST:
         sample = good.ravel()
     else:
@@ -94,7 +95,7 @@ def _background(flux, var, good, share, mode, sigma, out):
     if values.size == 0:
         return
     low, high = clip_limits(values, sigma, 5)
-    total, variance, area, kept_area = 0.0, 0.0, 0.0, 0.0
+    total, variance, area, kept_area, systematic = 0.0, 0.0, 0.0, 0.0, 0.0
     for j in range(flux.shape[0]):
         for i in range(flux.shape[1]):
             if not good[j, i] or share[j, i] <= 0.0:
@@ -104,6 +105,8 @@ def _background(flux, var, good, share, mode, sigma, out):
             if inside:
                 total += share[j, i] * flux[j, i]
                 kept_area += share[j, i]
+                if common.size:
+                    systematic += share[j, i] * math.sqrt(common[j, i])
             if inside or mode == ANNULUS_JWST:
                 variance += share[j, i] * var[j, i]
     norm = area if mode == ANNULUS_JWST else kept_area
@@ -113,16 +116,19 @@ def _background(flux, var, good, share, mode, sigma, out):
             variance / norm**2,
             norm,
         )
+        out[BACKGROUND_SYSTEMATIC] = systematic / norm
 
 
 @njit(cache=True, nogil=True)
-def extract_planes(flux, var, weight, x, y, radii, mode, sigma, subpixels):
+def extract_planes(flux, var, weight, common, x, y, radii, mode, sigma, subpixels):
     """Sum every plane of a cube over a circle and measure its background.
 
     Parameters
     ----------
     flux, var, weight : arrays (plane, y, x)
         Spaxels of weight 0 or with a value that is not finite are left out.
+    common : array (plane, y, x)
+        Variance that is common to all spaxels, whose errors add up linearly; (plane, 0, 0) where there is none.
     x, y : float
         Centre [pixel], counted from 0 at the centre of the first spaxel.
     radii : float64 (plane, 3)
@@ -137,8 +143,9 @@ def extract_planes(flux, var, weight, x, y, radii, mode, sigma, subpixels):
 
     Returns
     -------
-    float64 array (plane, 6)
-        Sum, its variance and area [pixel] before any subtraction; background, its variance and its area.
+    float64 array (plane, 8)
+        Sum, its variance and area [pixel] before any subtraction; background, its variance and its area; common error
+        of the sum and of the background.
     """
     n_planes, n_y, n_x = flux.shape
     out = np.zeros((n_planes, N_COLUMNS))
@@ -155,23 +162,27 @@ def extract_planes(flux, var, weight, x, y, radii, mode, sigma, subpixels):
                     out[k, SUM] += part * f
                     out[k, VARIANCE] += part * v
                     out[k, AREA] += part
+                    if common.size:
+                        out[k, SYSTEMATIC] += part * math.sqrt(common[k, j, i])
                 if mode == ANNULUS or mode == ANNULUS_JWST:
                     outer = circle_overlap(i - x, j - y, radii[k, 2], subpixels)
                     part = outer - circle_overlap(i - x, j - y, radii[k, 1], subpixels)
                 share[j, i] = part
         if mode != NO_BACKGROUND:
-            _background(flux[k], var[k], good, share, mode, sigma, out[k])
+            _background(flux[k], var[k], common[k], good, share, mode, sigma, out[k])
     return out
 
 
 @njit(cache=True, nogil=True)
-def weigh_planes(flux, var, weight, share, sigma):
+def weigh_planes(flux, var, weight, common, share, sigma):
     """Sum every plane of a cube over a region and measure its clipped mean.
 
     Parameters
     ----------
     flux, var, weight : arrays (plane, y, x)
         Spaxels of weight 0 or with a value that is not finite are left out.
+    common : array (plane, y, x)
+        Variance that is common to all spaxels, whose errors add up linearly; (plane, 0, 0) where there is none.
     share : float64 array (y, x)
         Part of each spaxel that lies in the region.
     sigma : float
@@ -179,7 +190,7 @@ def weigh_planes(flux, var, weight, share, sigma):
 
     Returns
     -------
-    float64 array (plane, 6)
+    float64 array (plane, 8)
         As of :func:`extract_planes`; the background is the clipped mean of the region itself.
     """
     n_planes, n_y, n_x = flux.shape
@@ -195,7 +206,9 @@ def weigh_planes(flux, var, weight, share, sigma):
                     out[k, SUM] += share[j, i] * f
                     out[k, VARIANCE] += share[j, i] * v
                     out[k, AREA] += share[j, i]
-        _background(flux[k], var[k], good, share, APERTURE, sigma, out[k])
+                    if common.size:
+                        out[k, SYSTEMATIC] += share[j, i] * math.sqrt(common[k, j, i])
+        _background(flux[k], var[k], common[k], good, share, APERTURE, sigma, out[k])
     return out
 
 

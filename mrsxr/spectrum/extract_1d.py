@@ -21,6 +21,12 @@ from .region import read_region, region_weights
 
 _MODES = {None: 0, "annulus": 1, "annulus_jwst": 2, "aperture": 3}
 _CUBE = ("flux", "var", "weight")
+#: Units and meaning of variables that the level spectrum may have beyond its schema.
+_MORE = {
+    "background_var": ("MJy2/sr2", "variance of background"),
+    "var_systematic": ("Jy2", "variance of flux by errors common to all samples, beside var"),
+    "surface_brightness_var_systematic": ("MJy2/sr2", "variance of surface_brightness by such errors"),
+}
 
 
 @step(needs="cube", gives="spectrum")
@@ -86,21 +92,24 @@ def extract_spectrum(
     Dataset, level "spectrum"
         ``flux`` [Jy], ``var`` [Jy2], ``surface_brightness`` [MJy/sr] and its variance (background subtracted,
         aperture corrected), ``background`` [MJy/sr] and its variance, ``n_pixels``, ``aperture_radius``
-        [arcsec], ``aperture_correction``, ``dq``. Planes without a single good spaxel in the aperture, or in
-        the annulus that is to be subtracted, are NaN and DO_NOT_USE. Lazy where ``cube`` is lazy and the
-        centre is given.
+        [arcsec], ``aperture_correction``, ``dq``; where the cube has ``var_systematic``, that of the spectrum [Jy2] and
+        ``surface_brightness_var_systematic``, apart from ``var``. Planes without a single good spaxel in the
+        aperture, or in the annulus that is to be subtracted, are NaN and DO_NOT_USE. Lazy where ``cube`` is lazy
+        and the centre is given.
 
     Notes
     -----
     flux = (sum of parts times values - area times background) * solid angle of a spaxel * 1e6. Spaxels
-    without data lower ``n_pixels`` and the sum alike; they are not made up for.
+    without data lower ``n_pixels`` and the sum alike; they are not made up for. Errors that all spaxels have in common
+    add up linearly, sum(part sigma), and those of the background are taken off: a common factor leaves an error in
+    proportion to the flux, a common level none.
     """
     kind = "EXTENDED" if region is not None else _source_type(cube, source_type)
     _check(method, background, subpixels, radius, region, center)
     wavelength = np.asarray(cube["wavelength"].values, dtype=float)
     point = kind == "POINT"
     if point and center is None and autocen and _is_lazy(cube):
-        cube = cube[list(_CUBE)].compute().assign_attrs(cube.attrs)
+        cube = cube[_names(cube)].compute().assign_attrs(cube.attrs)
     scale, parts = float(cube.attrs["pixel_scale"]), subpixels if method == "subpixel" else 0
     if region is None:
         x, y = _centre(cube, center, autocen and point, snap)
@@ -115,8 +124,10 @@ def extract_spectrum(
     correction = np.ones_like(wavelength)
     if point and apcorr is not None:
         correction = aperture.aperture_correction(wavelength, radii[:, 0], apcorr)
-    out = _spectrum(sums, wavelength, correction, point and background is not None, scale, covariance_scale)
     subtracted = background if point else None
+    out = _spectrum(sums, wavelength, correction, subtracted is not None, scale, covariance_scale)
+    if "var_systematic" in cube:
+        out |= _systematic(sums, correction, subtracted is not None, scale)
     found = _finish(out, cube, kind, (x, y), radii, correction, subtracted, apcorr, clip_sigma, parts)
     return found if region is None else found.assign_attrs(aperture="region", region=_text(region))
 
@@ -197,20 +208,31 @@ def _radii(cube, wavelength, kind, extract1d, radius_factor, radius) -> np.ndarr
     return np.stack([grown, inner, outer], axis=1)
 
 
-def sum_planes(flux, var, weight, radii, x, y, mode, clip_sigma, subpixels):
-    """Return the sums of a block of planes (plane, 6); see ``_aperture_kernels.extract_planes``."""
+def sum_planes(*planes, x, y, mode, clip_sigma, subpixels):
+    """Return the sums of a block of planes (plane, 8); see ``_aperture_kernels.extract_planes``."""
     from ._aperture_kernels import extract_planes
 
-    flux, var, weight = (np.ascontiguousarray(a) for a in (flux, var, weight))
-    return extract_planes(flux, var, weight, x, y, np.ascontiguousarray(radii[:, 0, :]), mode, clip_sigma, subpixels)
+    flux, var, weight, common = _four(planes[:-1])
+    radii = np.ascontiguousarray(planes[-1][:, 0, :])
+    return extract_planes(flux, var, weight, common, x, y, radii, mode, clip_sigma, subpixels)
 
 
-def sum_region(flux, var, weight, share, clip_sigma):
-    """Return the sums of a block of planes over a region (plane, 6); see ``_aperture_kernels.weigh_planes``."""
+def sum_region(*planes, share, clip_sigma):
+    """Return the sums of a block of planes over a region (plane, 8); see ``_aperture_kernels.weigh_planes``."""
     from ._aperture_kernels import weigh_planes
 
-    flux, var, weight = (np.ascontiguousarray(a) for a in (flux, var, weight))
-    return weigh_planes(flux, var, weight, share, clip_sigma)
+    flux, var, weight, common = _four(planes)
+    return weigh_planes(flux, var, weight, common, share, clip_sigma)
+
+
+def _four(planes):
+    """Return flux, var, weight and the common variance, (plane, 0, 0) where there is none."""
+    none = np.zeros((planes[0].shape[0], 0, 0), dtype=np.float32)
+    return [np.ascontiguousarray(a) for a in (planes if len(planes) == 4 else (*planes, none))]
+
+
+def _names(cube: xr.Dataset) -> list[str]:
+    return [*_CUBE, *(["var_systematic"] if "var_systematic" in cube else [])]
 
 
 def _sums(cube, x, y, radii, mode, clip_sigma, subpixels):
@@ -224,7 +246,7 @@ def _region_sums(cube, share, clip_sigma):
 
 def _over_planes(cube, door, *tables: np.ndarray, **options: Any):
     """Apply a door to blocks of planes of flux, variance and weight, and of tables (plane, 1, n)."""
-    arrays = [cube[name].variable.data for name in _CUBE]
+    arrays = [cube[name].variable.data for name in _names(cube)]
     if not _is_lazy(cube):
         return door(*arrays, *tables, **options)
     planes = next(a.chunks[0] for a in arrays if isinstance(a, da.Array))
@@ -232,7 +254,7 @@ def _over_planes(cube, door, *tables: np.ndarray, **options: Any):
     arrays = [a.rechunk(chunks) if isinstance(a, da.Array) else da.from_array(a, chunks=chunks) for a in arrays]
     lazy = [da.from_array(table, chunks=(planes, *table.shape[1:])) for table in tables]
     return da.map_blocks(
-        door, *arrays, *lazy, dtype=float, drop_axis=2, chunks=(planes, (6,)), meta=np.empty((0, 0)), **options
+        door, *arrays, *lazy, dtype=float, drop_axis=2, chunks=(planes, (8,)), meta=np.empty((0, 0)), **options
     )
 
 
@@ -262,6 +284,18 @@ def _spectrum(sums, wavelength, correction, subtract: bool, scale: float, covari
     }
 
 
+def _systematic(sums, correction, subtract: bool, scale: float) -> dict:
+    """Return the variances by errors common to all spaxels: they add up, and go off with the background."""
+    error, area = sums[:, 6], sums[:, 2]
+    if subtract:
+        error = error - area * sums[:, 7]
+    error = _blank(error, area <= 0) * correction
+    return {
+        "var_systematic": (error * scale**2 * MJYSR_TO_JY_PER_ARCSEC2) ** 2,
+        "surface_brightness_var_systematic": (error / _blank(area, area <= 0, 1.0)) ** 2,
+    }
+
+
 def _blank(values, where, fill: float = np.nan):
     module = da if isinstance(values, da.Array) else np
     return module.where(where, fill, values)
@@ -270,11 +304,8 @@ def _blank(values, where, fill: float = np.nan):
 def _finish(out, cube, kind, place, radii, correction, background, apcorr, clip_sigma, subpixels) -> xr.Dataset:
     variables = {}
     for name, values in out.items():
-        known = name != "background_var"
-        attrs = {
-            "units": units_of("spectrum", name) if known else "MJy2/sr2",
-            "long_name": meaning_of("spectrum", name) if known else "variance of background",
-        }
+        units, meaning = _MORE.get(name) or (units_of("spectrum", name), meaning_of("spectrum", name))
+        attrs = {"units": units, "long_name": meaning}
         variables[name] = ("wavelength", values, dict(flags.PIXEL_DQ_ATTRS) if name == "dq" else attrs)
     for name, column, meaning in (
         ("aperture_radius", 0, "radius"),

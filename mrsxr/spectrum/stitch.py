@@ -21,6 +21,8 @@ _OVERLAPS = ("cut", "average")
 _MIN_SAMPLES = 3
 #: variable: (the variance that goes with it, does an additive offset move it)
 _VALUES = {"flux": "var", "surface_brightness": "surface_brightness_var"}
+#: variable: its variance by errors common to all samples, where it has one
+_SYSTEMATIC = {"flux": "var_systematic", "surface_brightness": "surface_brightness_var_systematic"}
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,8 @@ def _apply(ds: xr.Dataset, scaling: Scaling) -> xr.Dataset:
         out[f"{name}_unscaled"] = ds[name].copy()
         out[name] = (ds[name] * scaling.factor + offsets[name]).assign_attrs(ds[name].attrs)
         out[variance] = (ds[variance] * scaling.factor**2).assign_attrs(ds[variance].attrs)
-    for name, power in (("background", 1), ("background_var", 2)):
+    squares = ("background_var", *_SYSTEMATIC.values())
+    for name, power in (("background", 1), *((name, 2) for name in squares)):
         if name in ds:
             out[name] = (ds[name] * scaling.factor**power).assign_attrs(ds[name].attrs)
     scale = np.full(ds.sizes["wavelength"], scaling.factor)
@@ -255,6 +258,12 @@ def _averaged(left: xr.Dataset, right: xr.Dataset, low: float, high: float) -> x
         mixed = (w * np.nan_to_num(mine) + v * np.nan_to_num(values))[use] / norm[use]
         place = np.flatnonzero(inside)[use]
         out[name].values[place], out[variance].values[place] = mixed, 1.0 / norm[use]
+        common = _SYSTEMATIC[name]
+        if common in out and common in right:  # as one error of both bands: not lower than the lower
+            ours = np.sqrt(out[common].values[inside])
+            theirs = np.interp(grid, right["wavelength"].values, np.sqrt(right[common].values))
+            both = (w * np.nan_to_num(ours) + v * np.nan_to_num(theirs))[use] / norm[use]
+            out[common].values[place] = both**2
         if name == "flux":
             out["dq"].values[place] &= ~np.uint32(flags.DO_NOT_USE)
     return out

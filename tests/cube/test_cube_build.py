@@ -361,3 +361,23 @@ def test_constant_sky_on_the_flight_geometry(shared_data, setting):
         filled = good.any(axis=(1, 2))
         assert filled.mean() > 0.99
         assert good[filled].mean() > 0.3
+
+
+def test_errors_common_to_all_dithers_are_not_averaged_down():
+    """Two dithers and four have the same common error; the noise goes down with their number."""
+    found = {}
+    for n in (2, 4):
+        ds = make_cal(n)
+        common = ((0.03**2 + 0.04**2) * ds.flux**2).astype("f4")
+        ds = ds.assign(
+            var_photom=(common * np.float32(9 / 25)).assign_attrs(units="MJy2/sr2"),
+            var_fringe=(common * np.float32(16 / 25)).assign_attrs(units="MJy2/sr2"),
+        )
+        cube = schema.validate(build(ds))
+        good = cube.dq.values == 0
+        np.testing.assert_allclose(np.sqrt(cube.var_systematic.values[good]), 0.05 * cube.flux.values[good], rtol=1e-5)
+        assert np.isnan(cube.var_systematic.values[~good]).all()
+        found[n] = float(np.median(cube["var"].values[good]))
+        plain = build(ds.drop_vars(["var_photom", "var_fringe"]))
+        np.testing.assert_array_equal(plain["var"], cube["var"])
+    assert found[4] < 0.7 * found[2]

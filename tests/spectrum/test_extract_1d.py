@@ -300,3 +300,40 @@ def test_real_cubes_of_ngc_7469(shared_data):
     line = good.flux.sel(wavelength=slice(26.25, 26.36)).max()  # [O IV] 25.89 um at z = 0.0163
     side = good.flux.sel(wavelength=slice(26.10, 26.20)).median()
     assert float(line / side) > 1.1
+
+
+def with_common_error(cube, share=0.0, level=0.0):
+    """Give a cube an error common to all spaxels: a share of the flux and a level [MJy/sr]."""
+    sigma = np.abs(share * cube.flux.values) + level
+    return cube.assign(var_systematic=(cube.flux.dims, (sigma**2).astype("f4"), {"units": "MJy2/sr2"}))
+
+
+@pytest.mark.parametrize("chunks", [None, {"wavelength": 4}])
+def test_common_errors_add_up_and_stay_apart(chunks):
+    cube = make_cube(point_source())
+    plain = extract_spectrum(cube, center=(RA, DEC))
+    assert "var_systematic" not in plain
+    made = with_common_error(cube, share=0.05)
+    made = made.chunk(chunks) if chunks else made
+    out = extract_spectrum(made, center=(RA, DEC), clip_sigma=1e9).compute()
+    np.testing.assert_allclose(np.sqrt(out.var_systematic), 0.05 * out.flux, rtol=1e-4)
+    np.testing.assert_allclose(np.sqrt(out.surface_brightness_var_systematic), 0.05 * out.surface_brightness, rtol=1e-4)
+    assert out.var_systematic.attrs["units"] == "Jy2"
+    same = extract_spectrum(made, center=(RA, DEC)).compute()
+    for name in plain.data_vars:
+        np.testing.assert_array_equal(same[name], plain[name])
+
+
+def test_a_common_level_adds_up_over_the_aperture_and_goes_with_the_background():
+    cube = make_cube(point_source())
+    made = with_common_error(cube, level=2.0)
+    alone = extract_spectrum(made, center=(RA, DEC), background=None)
+    per = SCALE**2 * MJYSR_TO_JY_PER_ARCSEC2
+    np.testing.assert_allclose(np.sqrt(alone.var_systematic), 2.0 * alone.n_pixels * per, rtol=1e-6)
+    np.testing.assert_allclose(np.sqrt(alone.surface_brightness_var_systematic), 2.0, rtol=1e-6)
+    subtracted = extract_spectrum(made, center=(RA, DEC))
+    np.testing.assert_allclose(
+        np.sqrt(subtracted.var_systematic), 0.0, atol=1e-6 * float(alone.var_systematic.max()) ** 0.5
+    )
+    field = extract_spectrum(made, source_type="EXTENDED")
+    np.testing.assert_allclose(np.sqrt(field.surface_brightness_var_systematic), 2.0, rtol=1e-6)

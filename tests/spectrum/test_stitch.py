@@ -205,3 +205,18 @@ def test_other_levels_and_mixed_sources_are_refused():
         stitch_bands([make_spectrum("1A").assign_attrs(level="cube")])
     with pytest.raises(MrsxrError, match="EXTENDED and POINT"):
         stitch_bands([make_spectrum("1A"), make_spectrum("1B", source_type="EXTENDED")])
+
+
+@pytest.mark.parametrize("overlap", ["cut", "average"])
+def test_common_errors_are_scaled_and_not_averaged_down(overlap):
+    def with_common(ds):
+        return ds.assign(
+            var_systematic=((0.05 * ds.flux) ** 2).assign_attrs(units="Jy2"),
+            surface_brightness_var_systematic=((0.05 * ds.surface_brightness) ** 2).assign_attrs(units="MJy2/sr2"),
+        )
+
+    bands = [with_common(make_spectrum("1A")), with_common(make_spectrum("1B", factor=1.2))]
+    out = stitch_bands(bands, method="multiplicative", overlap=overlap)
+    np.testing.assert_allclose(np.sqrt(out.var_systematic), 0.05 * out.flux, rtol=1e-3)
+    np.testing.assert_allclose(np.sqrt(out.surface_brightness_var_systematic), 0.05 * out.surface_brightness, rtol=1e-3)
+    assert out.var_systematic.attrs["units"] == "Jy2"

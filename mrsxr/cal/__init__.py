@@ -1,6 +1,6 @@
 """Stage 2, rate -> cal: the steps that turn slopes into surface brightness on the detector, in the order of use."""
 
-from .assign_mtwcs import follow_target
+from .assign_mtwcs import follow_target, is_moving, target_position
 from .assign_wcs import assign_wcs
 from .background import fit_background_scale, subtract_background
 from .badpix_selfcal import find_bad_pixels, self_calibrate_bad_pixels
@@ -26,6 +26,8 @@ __all__ = [
     "divide_fringe_flat",
     "calibrate_flux",
     "replace_pixels",
+    "is_moving",
+    "target_position",
     "follow_target",
     "subtract_master_background",
 ]

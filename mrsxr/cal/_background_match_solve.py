@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
+from scipy.interpolate import make_interp_spline
 from scipy.sparse import csgraph
 from scipy.sparse.linalg import splu
 
@@ -358,33 +359,12 @@ def _runs(key: np.ndarray) -> list[slice]:
 
 
 def spline_basis(knots: np.ndarray, wavelength: np.ndarray) -> np.ndarray:
-    """Return the cardinal natural cubic splines (wavelength, knot): each is 1 at its knot and 0 at the others.
+    """Return the cardinal cubic splines (wavelength, knot): each is 1 at its knot and 0 at the others.
 
-    One knot gives a constant, two a straight line. Beyond the outer knots the splines go on straight.
+    Not-a-knot at the ends, which imposes nothing there. One, two and three knots give a constant, a straight line and a
+    parabola. Beyond the outer knots the end values stay.
     """
-    wavelength = np.asarray(wavelength, dtype=np.float64)
-    n = knots.size
-    if n == 1:
-        return np.ones((wavelength.size, 1))
-    h = np.diff(knots)
-    curvature = np.zeros((n, n))  # second derivatives at the knots, of each cardinal spline
-    if n > 2:
-        left, right = np.zeros((n - 2, n - 2)), np.zeros((n - 2, n))
-        for k in range(n - 2):
-            left[k, k] = (h[k] + h[k + 1]) / 3
-            if k + 1 < n - 2:
-                left[k, k + 1] = left[k + 1, k] = h[k + 1] / 6
-            right[k, k : k + 3] = 1 / h[k], -1 / h[k] - 1 / h[k + 1], 1 / h[k + 1]
-        curvature[1:-1] = np.linalg.solve(left, right)
-    inside = np.clip(wavelength, knots[0], knots[-1])
-    k = np.clip(np.searchsorted(knots, inside, side="right") - 1, 0, n - 2)
-    a, b = (knots[k + 1] - inside) / h[k], (inside - knots[k]) / h[k]
-    rows = np.arange(wavelength.size)
-    out = np.zeros((wavelength.size, n))
-    out[rows, k] += a
-    out[rows, k + 1] += b
-    bend = h[k, None] ** 2 / 6
-    out += (a**3 - a)[:, None] * bend * curvature[k] + (b**3 - b)[:, None] * bend * curvature[k + 1]
-    slope = (np.eye(n)[k + 1] - np.eye(n)[k]) / h[k, None]
-    slope += ((1 - 3 * a**2)[:, None] * curvature[k] + (3 * b**2 - 1)[:, None] * curvature[k + 1]) * h[k, None] / 6
-    return out + (wavelength - inside)[:, None] * slope
+    if knots.size == 1:
+        return np.ones((np.size(wavelength), 1))
+    spline = make_interp_spline(knots, np.eye(knots.size), k=min(3, knots.size - 1))
+    return spline(np.clip(wavelength, knots[0], knots[-1]))

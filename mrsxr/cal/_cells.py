@@ -59,7 +59,9 @@ def check_located(ds: xr.Dataset) -> None:
     """Raise where the pixels have no slice coordinates."""
     if ds.attrs.get("level") != "cal":
         found = ds.attrs.get("level") or "a Dataset without level"
-        raise MrsxrError(f"setting {ds.attrs.get('setting')}: the background is fitted to data of level cal, got {found}")
+        raise MrsxrError(
+            f"setting {ds.attrs.get('setting')}: the background is fitted to data of level cal, got {found}"
+        )
     missing = [name for name in ("slice", "channel", "alpha", "beta", "wavelength") if name not in ds.coords]
     if missing:
         raise MrsxrError(f"setting {ds.attrs.get('setting')}: no coordinate {', '.join(missing)}; run assign_wcs first")
@@ -79,10 +81,10 @@ def make_cells(ds: xr.Dataset, step: float = 1.5) -> Cells:
     Cells, without those that reach over less than about 70 % of their wavelength bin
     """
     labels = ds["slice"].values.ravel()
-    alpha, beta, wavelength = (
-        ds[name].values.ravel().astype(np.float64) for name in ("alpha", "beta", "wavelength")
+    alpha, beta, wavelength = (ds[name].values.ravel().astype(np.float64) for name in ("alpha", "beta", "wavelength"))
+    pixel = np.flatnonzero(
+        (labels > 0) & np.isfinite(alpha) & np.isfinite(wavelength) & (wavelength > FIRST_WAVELENGTH)
     )
-    pixel = np.flatnonzero((labels > 0) & np.isfinite(alpha) & np.isfinite(wavelength) & (wavelength > FIRST_WAVELENGTH))
     label = labels[pixel].astype(np.int64)
     widths = np.array([1.0, *(SLICE_WIDTH[c] for c in (1, 2, 3, 4))])
     column = np.floor(alpha[pixel] / (step * widths[label // 100]) + 0.5).astype(np.int64)
@@ -132,7 +134,5 @@ def cell_samples(ds: xr.Dataset, dither: int, cells: Cells) -> dict[str, Samples
     out = {}
     for band in bands_of_setting(ds.attrs["setting"]):
         c = np.flatnonzero((cells.channel == int(band[0])) & (means[:, 4] > 0) & (means[:, 1] > 0))
-        out[band] = Samples(
-            c, means[c, 2], cells.beta[c], means[c, 3], cells.spectral_bin[c], means[c, 0], means[c, 1]
-        )
+        out[band] = Samples(c, means[c, 2], cells.beta[c], means[c, 3], cells.spectral_bin[c], means[c, 0], means[c, 1])
     return out

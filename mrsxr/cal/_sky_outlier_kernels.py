@@ -17,6 +17,7 @@ MAD_TO_SIGMA = 1.4826
 #: Variance of a contrast in units of that of a pixel: the median of 8 others adds pi / 2 / 8.
 MEDIAN_NOISE = 1.2
 FEWEST = 12  # samples for a measure of the noise of a block
+ALONE = 0.85  # of the noise of a single column of a block, which is uncertain by as much
 
 
 @njit(cache=True, nogil=True)
@@ -50,7 +51,10 @@ def _contrast(flux, variance, labels, half, out, level):
 
 @njit(cache=True, nogil=True)
 def _block_noise(score, rows, out):
-    """Fill out with the robust width of score in blocks of rows, column by column, no smaller than 1."""
+    """Fill out with the robust width of score in blocks of rows of a column, no smaller than 1.
+
+    The mean with the columns beside it has less noise; a column that is much noisier than they are counts by itself.
+    """
     n_y, n_x = score.shape
     values = np.empty(rows, dtype=np.float32)
     n_blocks = (n_y + rows - 1) // rows
@@ -69,10 +73,13 @@ def _block_noise(score, rows, out):
         typical = np.float32(1)
     for y in range(n_y):
         for x in range(n_x):
-            width = known[y // rows, x]
-            if math.isnan(width):
-                width = typical
-            out[y, x] = max(width, np.float32(1))
+            own, total, n = known[y // rows, x], 0.0, 0
+            for i in range(max(x - 1, 0), min(x + 2, n_x)):
+                if not math.isnan(known[y // rows, i]):
+                    total += known[y // rows, i]
+                    n += 1
+            width = total / n if n > 0 else typical
+            out[y, x] = max(1.0, width, ALONE * own if not math.isnan(own) else 0.0)
 
 
 def contrast(flux, dq, variance, labels, half, rows):

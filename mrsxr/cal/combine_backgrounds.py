@@ -79,7 +79,9 @@ def combine_backgrounds(
         groups = [[c for c in (_cut(r, r["band"] == band) for r in rows) if _usable(c)] for band in bands]
     parts = [_combine(group, weights, interpolate, median_kernel) for group in groups if group]
     if not parts:
-        raise MrsxrError("no background spectrum has finite flux at two wavelengths or more; give spectra of backgrounds")
+        raise MrsxrError(
+            "no background spectrum has finite flux at two wavelengths or more; give spectra of backgrounds"
+        )
     return _result({k: np.concatenate([p[k] for p in parts]) for k in parts[0]}, mix_bands, spectra)
 
 
@@ -132,7 +134,9 @@ def _fill_gaps(wave: np.ndarray, count: np.ndarray, found: np.ndarray) -> None:
 def _times(spectra: Sequence[xr.Dataset], given: Sequence[float] | None) -> list[float]:
     if given is not None:
         if len(given) != len(spectra) or not all(t > 0 for t in given):
-            raise MrsxrError(f"{len(given)} exposure times for {len(spectra)} spectra; expected a positive one for each")
+            raise MrsxrError(
+                f"{len(given)} exposure times for {len(spectra)} spectra; expected a positive one for each"
+            )
         return [float(t) for t in given]
     found = []
     for ds in spectra:
@@ -231,7 +235,10 @@ def _result(columns: dict[str, np.ndarray], mixed: bool, spectra: Sequence[xr.Da
     variables["background_var"] = ("wavelength", columns["var"], {"units": "MJy2/sr2"})
     variables["n_spectra"] = ("wavelength", columns["n_spectra"].astype(np.int32), {"units": "1"})
     variables["dq"] = ("wavelength", columns["dq"], dict(flags.PIXEL_DQ_ATTRS))
-    coords = {"wavelength": ("wavelength", columns["wavelength"], {"units": "um"}), "band": ("wavelength", columns["band"])}
+    coords = {
+        "wavelength": ("wavelength", columns["wavelength"], {"units": "um"}),
+        "band": ("wavelength", columns["band"]),
+    }
     names = [str(ds.attrs.get("exposure", ds.attrs.get("band", ""))) for ds in spectra]
     attrs = {"level": "spectrum", "source_type": "EXTENDED", "mixed_bands": int(mixed), "n_combined": len(spectra),
              "ref_id": f"combined background of {len(names)} spectra", "history_json": "[]"}  # fmt: skip

@@ -80,13 +80,13 @@ def measure_field_background(
                              "measure each setting by itself")  # fmt: skip
     bands, n_term = bands_of_setting(datasets[0].attrs["setting"]), _N_TERMS[degree]
     limits = np.array([_limits(datasets[0], band) for band in bands])
-    found = [_fit_exposure(ds, d, bands, limits, n_bins, n_term, statistic) for ds in datasets for d in range(ds.dither.size)]
+    found = [
+        _fit_exposure(ds, d, bands, limits, n_bins, n_term, statistic) for ds in datasets for d in range(ds.dither.size)
+    ]
     times = np.concatenate([ds.exposure_time.values for ds in datasets])
     parts = _average([np.stack(a) for a in zip(*found, strict=True)], times, statistic)
     wavelength = limits[:, :1] + (np.arange(n_bins) + 0.5) / n_bins * (limits[:, 1:] - limits[:, :1])
-    planes = [
-        _smoothed(wavelength[k], *(p[k] for p in parts), n_knots, f"band {band}") for k, band in enumerate(bands)
-    ]
+    planes = [_smoothed(wavelength[k], *(p[k] for p in parts), n_knots, f"band {band}") for k, band in enumerate(bands)]
     names = ", ".join(str(e) for ds in datasets for e in ds.exposure.values)
     return xr.Dataset(
         {
@@ -150,7 +150,9 @@ def subtract_field_background(
     half = 0.5 if wave.shape[1] == 1 else 0.0
     facts[:, :, 2], facts[:, :, 3] = (wave[:, 0] - half) * observed, (wave[:, -1] + half) * observed
     tables = np.broadcast_to(table, (n_dither, *table.shape))
-    return subtract_tables(ds, tables, facts, n_term, independent=1 if background.attrs.get("smooth") else 2).assign_attrs(field_background=1)
+    return subtract_tables(
+        ds, tables, facts, n_term, independent=1 if background.attrs.get("smooth") else 2
+    ).assign_attrs(field_background=1)
 
 
 def fit_field_scale(ds: xr.Dataset, background: xr.Dataset, *, per_exposure: bool = False) -> xr.Dataset:
@@ -230,13 +232,17 @@ def _check_first(ds: xr.Dataset) -> None:
         if ds.attrs.get(key):
             raise MrsxrError(f"setting {setting}: {what} was subtracted already; subtract one background only")
     if has_background_subtracted(ds):
-        raise MrsxrError(f"setting {setting}: the background was subtracted pixel by pixel already; use that or another")
+        raise MrsxrError(
+            f"setting {setting}: the background was subtracted pixel by pixel already; use that or another"
+        )
 
 
 def _limits(ds: xr.Dataset, band: str) -> tuple[float, float]:
     wavelength = ds.wavelength.values[(ds.channel.values == int(band[0])) & np.isfinite(ds.wavelength.values)]
     if wavelength.size == 0:
-        raise MrsxrError(f"setting {ds.attrs['setting']}: no pixel of band {band} has a wavelength; run assign_wcs first")
+        raise MrsxrError(
+            f"setting {ds.attrs['setting']}: no pixel of band {band} has a wavelength; run assign_wcs first"
+        )
     return float(wavelength.min()), float(wavelength.max())
 
 
@@ -369,7 +375,9 @@ def _cell_ratios(samples: Samples, level: np.ndarray, place: np.ndarray) -> np.n
 def _lowest(cells: np.ndarray, band: str) -> tuple[float, float, int]:
     """Return the ratio of the places with the least light, its variance and their number; raise where it is not safe."""
     if len(cells) < 2 * _LEAST_CELLS:
-        raise MrsxrError(f"band {band}: only {len(cells)} cells show the background, expected {2 * _LEAST_CELLS}; give its scale")
+        raise MrsxrError(
+            f"band {band}: only {len(cells)} cells show the background, expected {2 * _LEAST_CELLS}; give its scale"
+        )
     n = max(_LEAST_CELLS, int(_LOWEST_SHARE * len(cells)))
     value, weight, chi2 = np.zeros(2), np.zeros(2), np.zeros(2)
     for half in (0, 1):

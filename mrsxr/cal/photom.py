@@ -16,6 +16,8 @@ from ._invalid import VARIANCES, apply_factor, reference_images
 DAYS_OF_YEAR = 365.0
 COLUMNS = {1: (0, 512), 2: (512, 1031), 3: (512, 1031), 4: (0, 512)}  # of the time law in jwst
 
+_KEYWORDS = ("photmjsr", "pixar_sr", "pixar_a2", "crds_context")  # for the header of the product
+
 
 @step(needs="rate", gives="cal")
 def calibrate_flux(
@@ -92,7 +94,8 @@ def calibrate_flux(
     out["flux"].attrs["units"] = units_of("cal", "flux")
     for variance in (v for v in VARIANCES if v in out):
         out[variance].attrs["units"] = units_of("cal", "var_poisson")
-    return out.assign_coords(pixel_area=area.astype("float32").load().assign_attrs(units="arcsec2"))
+    kept = {key: photom.attrs[key] for key in _KEYWORDS if key in photom.attrs}
+    return out.assign_coords(pixel_area=area.astype("float32").load().assign_attrs(units="arcsec2")).assign_attrs(kept)
 
 
 def throughput(ds: xr.Dataset, photom: xr.Dataset, *, barycentric: bool = True) -> xr.DataArray:

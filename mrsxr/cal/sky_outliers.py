@@ -15,7 +15,7 @@ from mrsxr import dq
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.geometry.sky import Pointing, barycentric, sky_to_v2v3, slicer_to_sky, v2v3_to_slicer
 from mrsxr.mrs import bands_of_setting
-from mrsxr.schema import WCS_VARIABLES
+from mrsxr.schema import DITHER_COORDS, WCS_VARIABLES
 
 from ._invalid import VARIANCES
 from .outlier_detection import OUTLIER_BITS, detect_outliers
@@ -56,8 +56,9 @@ def detect_sky_outliers(
         All dithers of one setting: ``flux`` [MJy/sr], variances [MJy2/sr2], ``dq`` (dither, y, x), slice coordinates,
         WCS variables and pointings.
     outliers : Dataset, kind "outliers", optional
-        What :func:`~mrsxr.cal.outlier_detection.detect_outliers` found on the detector. Pixels that no other exposure
-        sees are taken from there; by default from a test of ``ds`` alone with the parameters of jwst.
+        What :func:`~mrsxr.cal.outlier_detection.detect_outliers` found on the detector: its flags count for pixels
+        that no other exposure sees. By default these stay as they are, but a single dither gets the flags of
+        ``detect_outliers(ds)``.
     snr : float
         Limit [sigma] above which a pixel is an outlier.
     snr_neighbour : float
@@ -103,8 +104,9 @@ def detect_sky_outliers(
     """
     _check(ds, snr, snr_neighbour, scale, systematic, half_window, block_rows, n_compare)
     n = ds.sizes["dither"]
-    detector_test = detect_outliers(ds) if outliers is None else outliers
-    fallback = detector_test.outliers.data
+    if n == 1 and outliers is None:
+        outliers = detect_outliers(ds)
+    fallback = np.uint32(0) if outliers is None else outliers.outliers.data
     if n == 1:
         flags = fallback[np.newaxis]
         lazy = isinstance(flags, da.Array)
@@ -144,10 +146,12 @@ def _check(ds, snr, snr_neighbour, scale, systematic, half_window, block_rows, n
 
 def _graph(ds: xr.Dataset, fallback: Any, half: int, n_compare: int, options: dict[str, Any]) -> da.Array:
     """Return the flags as one block for each exposure."""
-    labels = np.asarray(ds["slice"].values)
+    names = ["slice", "alpha", "wavelength", *(v.name for v in (*WCS_VARIABLES, *DITHER_COORDS))]
+    small = ds[[name for name in names if name in ds.variables]].compute(scheduler="synchronous")
+    labels = np.asarray(small["slice"].values)
     bands = [b for b in bands_of_setting(ds.attrs["setting"]) if (labels // 100 == int(b[0])).any()]
-    model = ds[[v.name for v in WCS_VARIABLES]].compute(scheduler="synchronous").reset_coords()
-    inputs = [ds[name].values for name in ("alpha", "wavelength")]
+    model = small[[v.name for v in WCS_VARIABLES]].reset_coords()
+    inputs = [small[name].values for name in ("alpha", "wavelength")]
     shared = dask.delayed(labels, traverse=False)
     locate = dask.delayed(band_geometry, pure=True)
     geometry = [locate(b, shared, *(dask.delayed(a, traverse=False) for a in inputs), model) for b in bands]
@@ -155,8 +159,8 @@ def _graph(ds: xr.Dataset, fallback: Any, half: int, n_compare: int, options: di
     frames = _contrasts(ds, shared, half, options["rows"])
     if isinstance(fallback, da.Array):
         fallback = fallback.to_delayed()[0, 0]
-    pointings = [Pointing.of(ds, i) for i in range(n)]
-    scales = [float(barycentric(1.0, float(v))) for v in ds["velosys"].values]
+    pointings = [Pointing.of(small, i) for i in range(n)]
+    scales = [float(barycentric(1.0, float(v))) for v in small["velosys"].values]
     ways = {b: _ways(b, labels, inputs[0], model, pointings, scales, n_compare) for b in bands}
     look = dask.delayed(look_at, pure=True)
     blocks = []
@@ -199,7 +203,7 @@ def look_at(frames, others, pairs, geometry: Sequence[BandGeometry], labels: Arr
     pairs : for each band {place in ``others``: way from the exposure to that one}
     geometry : BandGeometry of each band
     labels : int16 (y, x)
-    fallback : uint32 (y, x)
+    fallback : uint32 (y, x), or 0
         Flags of the pixels that no other exposure sees.
     options : mapping for the kernel
     """

@@ -115,9 +115,7 @@ def build_cube(
     carried.
     """
     one = BandData.of(ds, band)
-    facts = grid_facts(
-        band, cubepar, spaxel=spaxel_size, step=wavelength_step, low=wavelength_min, high=wavelength_max
-    )
+    facts = grid_facts(band, cubepar, spaxel=spaxel_size, step=wavelength_step, low=wavelength_min, high=wavelength_max)
     if grid is None:
         turn = turn_of(one, coord_system, position_angle)
         grid = sky_grid([one], facts, box=band[0] in "24", turn=turn, center=center, shape=shape)

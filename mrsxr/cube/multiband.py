@@ -173,9 +173,7 @@ def _parts(datasets: Sequence[xr.Dataset], bands: str | Iterable[str] | None) ->
     parts = []
     for ds in datasets:
         model = small_parts(ds)
-        parts += [
-            BandData.of(ds, band, model) for band in mrs.bands_of_setting(ds.attrs["setting"]) if band in wanted
-        ]
+        parts += [BandData.of(ds, band, model) for band in mrs.bands_of_setting(ds.attrs["setting"]) if band in wanted]
     return sorted(parts, key=lambda one: mrs.BANDS.index(one.band))
 
 
@@ -222,9 +220,7 @@ def _with_axis(grid: CubeGrid, axis: str, facts, whole, cubepar) -> CubeGrid:
 
 def _attrs_of(ds: xr.Dataset, parameters: dict[str, Any], references: dict[str, xr.Dataset | None]) -> dict:
     """Return the attributes of the first Dataset with the history of this step added."""
-    refs = {
-        name: str(value.attrs.get("ref_id", "by hand")) for name, value in references.items() if value is not None
-    }
+    refs = {name: str(value.attrs.get("ref_id", "by hand")) for name, value in references.items() if value is not None}
     entry = {"step": "cube.multiband.build_multiband_cube", "version": __version__, "params": parameters, "refs": refs}
     history = json.dumps([*read_history(ds), entry])
     return {**ds.attrs, "level": "cube", "mrsxr_version": __version__, "history_json": history}

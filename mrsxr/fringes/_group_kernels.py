@@ -3,9 +3,9 @@
 A component is Re[c(k, t) exp(-2 pi i f k)] with one frequency f for the group and a complex amplitude c. t is the
 *track*, the place along the slice in columns: traces are bent, so that a source crosses columns but stays on its
 track. c is estimated in cells of one period of the wavenumber k and one track by local regression: weights fall off
-exponentially along k and as a Gaussian over the tracks. A cell and two neighbours to each side along k are left
-out of its own estimate. So a line, however faint, cannot change the fringes at its own place; and the squared errors of these
-predictions (cross-validation) choose the widths and tell whether a track gets anything at all.
+exponentially along k and as a Gaussian over the tracks. A cell and two neighbours to each side along k are left out
+of its own estimate. So a line, however faint, cannot change the fringes at its own place; and the squared errors of
+these predictions (cross-validation) choose the widths and tell whether a track gets anything at all.
 
 Moments of a cell: sums of w cos cos, w cos sin, w sin sin times u^0, u^1, u^2 (u: place along k), then w r cos and
 w r sin times u^0, u^1: 13 numbers.
@@ -237,10 +237,7 @@ def _draw(x, track, frequency, low, size, middle, amplitudes, model, variance):
 @njit(cache=True, nogil=True)
 def _fit_component(x, tracks, counts, rest, weights, frequency, period, active, chosen, choose, model, variance):
     """Fill one component (column, sample) and its variance; return how many tracks gained by it."""
-    low, high = np.inf, -np.inf
-    for c in range(x.shape[0]):
-        if counts[c] > 0:
-            low, high = min(low, x[c, 0]), max(high, x[c, counts[c] - 1])
+    low, high = _bounds(x, counts)
     size = period / BLOCKS
     n_block = max(int((high - low) / size) + 1, 2 * HOLE + 3)
     middle, half = 0.5 * (low + high), 0.5 * (high - low)
@@ -319,7 +316,7 @@ def _find_lines(e, off):
 
 @njit(cache=True, nogil=True)
 def _relative(x, y, sigma, keep, other, fringe, period, robust, rest, weights):
-    """Fill what is left of the continuum, y / (continuum x other) - 1, and its inverse variance; False: no continuum."""
+    """Fill y / (continuum x other) - 1 and its inverse variance; False: no continuum."""
     n = x.size
     flat, noise, background = np.empty(n), np.empty(n), np.empty(n)
     for k in range(n):
@@ -374,8 +371,9 @@ def _fit_family(x, tracks, n_track, y, sigma, good, keep, counts, snr, active, o
                 break
             count = max(count, m + 1)
         if turn == 0:
+            common = _common_lines(x, counts, rest, weights, fringe)
             for c in range(n_column):
-                noise[c] *= _judge(x[c], good[c], keep[c], counts[c], rest[c], weights[c], fringe[c], period)
+                noise[c] *= _judge(x[c], good[c], keep[c], counts[c], rest[c], weights[c], fringe[c], period, common)
     return count
 
 
@@ -387,7 +385,39 @@ def _add_up(parts, out):
 
 
 @njit(cache=True, nogil=True)
-def _judge(x, good, keep, n, rest, weights, fringe, period):
+def _bounds(x, counts):
+    low, high = np.inf, -np.inf
+    for c in range(x.shape[0]):
+        if counts[c] > 0:
+            low, high = min(low, x[c, 0]), max(high, x[c, counts[c] - 1])
+    return low, high
+
+
+@njit(cache=True, nogil=True)
+def _common_lines(x, counts, rest, weights, fringe):
+    """Return (start, size of a bin, then 1 where a line stands out of the residuals of all columns together)."""
+    low, high = _bounds(x, counts)
+    n = x.shape[1]
+    size = (high - low) / n
+    total, number = np.zeros(n), np.zeros(n)
+    for c in range(x.shape[0]):
+        for k in range(counts[c]):
+            if weights[c, k] > 0.0:
+                j = min(int((x[c, k] - low) / size), n - 1)
+                total[j] += (rest[c, k] - fringe[c, k]) * math.sqrt(weights[c, k])
+                number[j] += 1.0
+    for j in range(n):
+        total[j] /= math.sqrt(max(number[j], 1.0))
+    off = np.zeros(n, dtype=np.bool_)
+    _find_lines(total, off)
+    out = np.zeros(n + 2)
+    out[0], out[1] = low, size
+    out[2:] = off
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _judge(x, good, keep, n, rest, weights, fringe, period, common):
     """Leave out the lines of a column; return the square by which its residuals exceed the noise, at least 1."""
     if n == 0:
         return 1.0
@@ -396,6 +426,9 @@ def _judge(x, good, keep, n, rest, weights, fringe, period):
         e[k] = (rest[k] - fringe[k]) * math.sqrt(weights[k])
     off = np.zeros(n, dtype=np.bool_)
     _find_lines(e, off)
+    for k in range(n):
+        j = min(max(int((x[k] - common[0]) / common[1]), 0), common.size - 3)
+        off[k] = off[k] or common[j + 2] > 0.0
     found = keep[:n] & good[:n]
     reach = min(max(3, int(0.5 * period * n / (x[n - 1] - x[0]))), 25)
     for k in range(n):

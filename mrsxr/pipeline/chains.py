@@ -9,7 +9,7 @@ from typing import Any
 
 import xarray as xr
 
-from mrsxr import cube, spectrum, tree
+from mrsxr import cal, cube, spectrum, tree
 from mrsxr.errors import MrsxrError, MrsxrWarning
 from mrsxr.mrs import BANDS, bands_of_setting
 from mrsxr.references import References
@@ -139,13 +139,26 @@ def make_cubes(
     config = config or CubeConfig()
     wanted = tuple(bands) if bands is not None else BANDS
     found: dict[str, xr.Dataset] = {}
-    for path, ds in _nodes(data):
+    for path, ds in follow_targets(_nodes(data)):
         for band in bands_of_setting(ds.attrs["setting"]):
             if band in wanted:
                 found[f"{path.rpartition('/')[0]}/{band}"] = make_cube(ds, band, refs, config)
     if not found:
         raise MrsxrError(f"no band of {', '.join(wanted)} in the data")
     return tree.build(found, **tree.attrs_of(data))
+
+
+def follow_targets(nodes: Iterable[tuple[str, xr.Dataset]]) -> list[tuple[str, xr.Dataset]]:
+    """Shift the exposures of a moving target to its mean position over all settings; leave others as they are."""
+    nodes = list(nodes)
+    moving = [ds for path, ds in nodes if not path.startswith("/background") and cal.is_moving(ds)]
+    if not moving:
+        return nodes
+    center = cal.target_position(moving)
+    return [
+        (path, ds if path.startswith("/background") or not cal.is_moving(ds) else cal.follow_target(ds, center=center))
+        for path, ds in nodes
+    ]
 
 
 def make_cube(ds: xr.Dataset, band: str, refs: References | None, config: CubeConfig) -> xr.Dataset:

@@ -215,7 +215,10 @@ def _from_exposures(job: _Job, exposures: list[FileInfo], wanted: tuple[str, ...
         pieces["background"] = []
     levels = job.each("background", pieces["background"], lambda p: p[1], lambda p: _background(job, p))
     background = {str(s.attrs["band"]): s for s in levels}
-    spectra = job.each("cube", pieces["science"], lambda p: p[1], lambda p: _reduce_band(job, p, background, to))
+    center = _target_center(calibrated)
+    spectra = job.each(
+        "cube", pieces["science"], lambda p: p[1], lambda p: _reduce_band(job, p, background, to, center)
+    )
     if to == "spectrum":
         _finish(job, spectra)
 
@@ -274,6 +277,13 @@ def _calibrate(
     return replace(item, stage=stage, path=path)
 
 
+def _target_center(calibrated: list[_Exposure]) -> tuple[float, float] | None:
+    """Return the mean position of a moving target over all settings; None for targets that stand still."""
+    exposures = [open_exposures(e.path) for e in calibrated if e.role != "background"]
+    moving = [ds for ds in exposures if cal.is_moving(ds)]
+    return cal.target_position(moving) if moving else None
+
+
 def _open_cal(job: _Job, paths: list[Path]) -> xr.Dataset:
     ds = open_exposures(paths)
     return ds if "alpha_coefficients" in ds else locate(ds, job.references())
@@ -287,10 +297,16 @@ def _background(job: _Job, piece: tuple[str, str, list[Path]]) -> xr.Dataset:
 
 
 def _reduce_band(
-    job: _Job, piece: tuple[str, str, list[Path]], background: dict[str, xr.Dataset], to: str
+    job: _Job,
+    piece: tuple[str, str, list[Path]],
+    background: dict[str, xr.Dataset],
+    to: str,
+    center: tuple[float, float] | None,
 ) -> xr.Dataset | None:
     role, band, paths = piece
     ds = _open_cal(job, paths)
+    if center is not None:
+        ds = cal.follow_target(ds, center=center)
     both = [background[b] for b in bands_of_setting(ds.attrs["setting"]) if b in background]
     if any(s.attrs["band"] == band for s in both):
         ds = cal.subtract_master_background(ds, background=xr.concat(both, "wavelength"), bands=[band])

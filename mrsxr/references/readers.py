@@ -230,8 +230,12 @@ def _read_images(file: FitsFile, kind: str, rows: Rows, window: Window | None) -
         variables["flat_err"].attrs = {"units": "1"}
     if kind == "photom":
         variables |= _photom_extras(file, primary, variables)
+        attrs |= {k.lower(): float(primary[k]) for k in PHOTOM_KEYWORDS if primary.get(k) is not None}
     ds = xr.Dataset(variables)
     return (ds.assign_coords(channel=[1, 2, 3, 4]) if "channel" in ds.dims else ds), attrs
+
+
+PHOTOM_KEYWORDS = ("PHOTMJSR", "PIXAR_SR", "PIXAR_A2")
 
 
 def _photom_extras(

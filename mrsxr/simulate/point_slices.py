@@ -29,7 +29,9 @@ def dispersion(band: str) -> tuple[float, float]:
 
     A slice is taken to be as wide as an element of resolution.
     """
-    low, high = (wave / mrs.resolving_power(wave) / mrs.SLICE_WIDTH[int(band[0])] for wave in mrs.WAVELENGTH_LIMITS[band])
+    low, high = (
+        wave / mrs.resolving_power(wave) / mrs.SLICE_WIDTH[int(band[0])] for wave in mrs.WAVELENGTH_LIMITS[band]
+    )
     return low, high
 
 

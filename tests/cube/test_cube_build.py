@@ -12,13 +12,15 @@ from helpers import assert_step, detector_attrs, dither_coords, no_compute
 
 from mrsxr import dq, schema
 from mrsxr.cube import build_cube
-from mrsxr.cube._blocks import torn_planes
+from mrsxr.cube._blocks import drizzle_planes, torn_planes
+from mrsxr.cube._layout import BandData
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.geometry.detector import detector_to_slicer, slicer_grid
 from mrsxr.geometry.footprint import slice_ranges
 from mrsxr.geometry.footprint import slice_ranges
 from mrsxr.geometry.grid import CubeGrid
-from mrsxr.geometry.pixels import slice_edges
+from mrsxr.geometry.operator import Weighting
+from mrsxr.geometry.pixels import Frame, gather_pixels, placement, select_pixels, slice_edges
 from mrsxr.geometry.sky import Pointing, slicer_to_sky
 from mrsxr.references.distortion import read_distortion, read_specwcs
 
@@ -347,7 +349,8 @@ def test_constant_sky_on_the_flight_geometry(shared_data, setting):
     dims, shape = ("dither", "y", "x"), (1, *label.shape)
     lit = np.broadcast_to(label > 0, shape)
     data = {"flux": 5.0, "var_poisson": 0.04, "var_read": 0.03, "var_flat": 0.02}
-    data = {k: (dims, np.where(lit, v, np.nan).astype("f4"), {"units": "1"}) for k, v in data.items()}
+    units = {k: {"units": schema.units_of("cal", k)} for k in data}
+    data = {k: (dims, np.where(lit, v, np.nan).astype("f4"), units[k]) for k, v in data.items()}
     data["dq"] = (dims, np.where(lit, 0, 513).astype("u4"))
     coords = {"y": np.arange(1024), "x": np.arange(1032), **dither_coords(1, setting)}
     coords |= {"slice": (("y", "x"), label), "alpha": (("y", "x"), alpha)}
@@ -381,3 +384,113 @@ def test_errors_common_to_all_dithers_are_not_averaged_down():
         plain = build(ds.drop_vars(["var_photom", "var_fringe"]))
         np.testing.assert_array_equal(plain["var"], cube["var"])
     assert found[4] < 0.7 * found[2]
+
+
+def emsm_table(**changes):
+    values = {"spaxel_size": 0.13, "wavelength_step": 0.0008, "wavelength_min": 5.0, "wavelength_max": 5.03,
+              "emsm_roi_spatial": 0.3, "emsm_roi_spectral": 0.0016, "emsm_scalerad": 0.09} | changes  # fmt: skip
+    ds = xr.Dataset({k: ("band", [v]) for k, v in values.items() if v is not None}, {"band": ["1A"]})
+    return ds.assign_attrs(ref_id="cubepar_made.fits")
+
+
+def test_emsm_equals_the_slow_sum():
+    """Every voxel of one plane against the plain sum over all pixels within the region of interest."""
+    ds = noisy(2)
+    cube = build_cube(ds, band="1A", cubepar=emsm_table(), weighting="emsm", tear_threshold=None)
+    assert cube.attrs["weighting"] == "emsm"
+    grid, k = CubeGrid.of(cube), 20
+    spaxel, step = np.float64(np.float32(0.13)), np.float64(np.float32(0.0008))
+    lit = ds["slice"].values > 0
+    sums = np.zeros((3, grid.ny, grid.nx))
+    for i in range(2):
+        ra, dec = sky_of_pixels(ds, i)
+        x, y = grid.sky_to_offsets(ra[lit], dec[lit])
+        dz = (ds.wavelength.values[lit] - grid.wavelengths[k]) / step
+        good = ds.dq.values[i][lit] == 0
+        for p in np.flatnonzero(good & (np.abs(dz) * step <= 0.0016)):
+            dx, dy = (grid.x[None, :] - x[p]) / spaxel, (grid.y[:, None] - y[p]) / spaxel
+            near = np.hypot(dx, dy) * spaxel <= 0.3
+            w = np.where(near, np.exp(-(dx**2 + dy**2 + dz[p] ** 2) / (0.09 / spaxel)), 0.0)
+            sums += w * ds.flux.values[i][lit][p], w, w**2 * 0.09
+    found = cube.isel(wavelength=k)
+    filled = sums[1] > 0
+    assert filled.sum() > 100
+    np.testing.assert_array_equal(found.dq.values == 0, filled)
+    np.testing.assert_allclose(found.flux.values[filled], (sums[0] / sums[1].clip(1e-300))[filled], rtol=1e-4)
+    np.testing.assert_allclose(found["var"].values[filled], (sums[2] / sums[1].clip(1e-300) ** 2)[filled], rtol=1e-4)
+
+
+@pytest.mark.parametrize("table", [None, {"emsm_scalerad": None}, {"emsm_roi_spatial": np.nan}])
+def test_emsm_needs_its_table(table):
+    with pytest.raises(MrsxrError, match="CUBEPAR_EMSM"):
+        build(make_cal(1), weighting="emsm", cubepar=None if table is None else emsm_table(**table))
+
+
+def test_exposure_weights():
+    ds = make_cal(2)
+    flux = ds.flux.values * np.array([1.0, 3.0], "f4")[:, None, None]
+    variances = {n: ds[n] * np.array([1.0, 4.0], "f4")[:, None, None] for n in ("var_poisson", "var_read", "var_flat")}
+    ds = ds.assign(flux=ds.flux.copy(data=flux), **variances)
+    ds = ds.assign_coords({n: ds[n].copy(data=np.full(2, ds[n].values[0])) for n in ("ra_ref", "dec_ref")})
+    ds = ds.assign_coords(exposure_time=ds.exposure_time.copy(data=np.array([100.0, 300.0])))
+    expected = {"none": (10.0, 0.25, 0.25), "time": (12.5, 1 / 16, 9 / 16), "ivar": (7.0, 16 / 25, 1 / 25)}
+    alone = build(ds.isel(dither=[0]))["var"]
+    for kind, (mean, first, second) in expected.items():
+        cube = build(ds.chunk(dither=1), exposure_weights=kind).compute()
+        good = cube.dq.values == 0
+        np.testing.assert_allclose(cube.flux.values[good], mean, rtol=1e-5)
+        np.testing.assert_allclose(cube["var"].values[good], ((first + 4 * second) * alone).values[good], rtol=1e-5)
+    with pytest.raises(MrsxrError, match="exposure times are"):
+        build(ds.assign_coords(exposure_time=ds.exposure_time * np.nan), exposure_weights="time")
+    with pytest.raises(MrsxrError, match="exposure_weights is 'snr'"):
+        build(ds, exposure_weights="snr")
+
+
+def test_inverse_variance_of_an_exposure_without_good_pixels():
+    ds = make_cal(2)
+    flags = ds.dq.values.copy()
+    flags[1] |= 1
+    cube = build(ds.assign(dq=ds.dq.copy(data=flags)), exposure_weights="ivar", tear_threshold=None)
+    good = cube.dq.values == 0
+    assert good.sum() > 1000
+    np.testing.assert_allclose(cube.flux.values[good], 5.0, rtol=1e-6)
+
+
+def test_systematic_errors_are_not_averaged_down():
+    ds = make_cal(4).isel(dither=[0, 0, 0, 0])
+    ds = ds.assign(var_photom=xr.where(ds["slice"] > 0, np.float32(0.04), np.float32(np.nan)) * xr.ones_like(ds.flux))
+    ds.var_photom.attrs["units"] = "MJy2/sr2"
+    cube = build(ds)
+    good = cube.dq.values == 0
+    np.testing.assert_allclose(cube.var_systematic.values[good], 0.04, rtol=1e-5)
+    assert np.isnan(cube.var_systematic.values[~good]).all()
+
+
+def test_planes_and_spaxels_of_a_cubepar_file_are_float32():
+    """0.0008 um in a cubepar file is the float32 number; a step given by hand is meant as it stands."""
+    cube = build_cube(make_cal(1), band="1A", cubepar=emsm_table())
+    assert cube.attrs["wavelength_step"] == float(np.float32(0.0008))
+    assert CubeGrid.of(cube).wavelength_start == pytest.approx(5.0, abs=1e-12)
+    assert build_cube(make_cal(1), band="1A", cubepar=emsm_table(), wavelength_step=0.0008).attrs[
+        "wavelength_step"
+    ] == pytest.approx(0.0008, abs=1e-18)
+    with pytest.raises(MrsxrError, match="no row for band 2A"):
+        build_cube(make_cal(1), band="2A", cubepar=emsm_table())
+
+
+def test_pixels_of_a_block_do_not_depend_on_the_shift_of_others():
+    """Any range of planes holds the bits of the whole cube, also with shifted wavelengths."""
+    ds = noisy(1)
+    one = BandData.of(ds, "1A")
+    grid = CubeGrid.of(build(ds))
+    pixels = select_pixels(ds["slice"].values, ds.x.values, ds.y.values, ds, "1A", one.ranges)
+    names = ("flux", "var_poisson", "var_read", "var_flat", "dq")
+    frame = gather_pixels(pixels, *(ds[n].values for n in names))
+    shift = 0.004 * np.sin(np.arange(pixels.index.size))
+    frame = Frame(frame.linear, frame.square, frame.status, frame.weight, shift)
+    part = [(pixels, [frame], [placement(ds, one.ranges, "1A", one.pointings[0], grid, np.nan)], Weighting())]
+    whole = drizzle_planes(0, grid.nz, part, grid)
+    for first in range(0, grid.nz, 5):
+        n = min(5, grid.nz - first)
+        for a, b in zip(whole, drizzle_planes(first, n, part, grid), strict=True):
+            np.testing.assert_array_equal(a[first : first + n], b)

@@ -29,10 +29,20 @@ def sky(wavelength):
 
 
 @pytest.fixture(scope="module")
-def cals():
+def whole_cals():
     """One dither of 12A and two of 12B, on a smooth sky."""
-    scene = Scene(RA, DEC, background=sky)
-    return [cal_of(scene, s, [(0.1, 0.05), (-0.1, -0.04)][:n]) for s, n in (("12A", 1), ("12B", 2))]
+    scene, out = Scene(RA, DEC, background=sky), []
+    for visit, (setting, n) in enumerate({"12A": 1, "12B": 2}.items()):
+        ds = cal_of(scene, setting, [(0.1, 0.05), (-0.1, -0.04)][:n])
+        names = [f"jw02732004001_0210{visit + 1}_{i + 1:05d}_mirifushort" for i in range(n)]
+        out.append(ds.assign_coords(exposure=("dither", names)))
+    return out
+
+
+@pytest.fixture(scope="module")
+def cals(whole_cals):
+    """Every eighth row, which is enough for planes of 0.02 um."""
+    return [ds.isel(y=slice(None, None, 8)) for ds in whole_cals]
 
 
 def test_channels_of_a_smooth_sky(cals):
@@ -73,7 +83,7 @@ def test_every_band_deposits_into_the_same_planes(cals):
 
 
 def test_native_axis_has_the_step_of_each_band(cals):
-    cube = build_multiband_cube([cals[0]], **SMALL)
+    cube = build_multiband_cube(lazy(cals[:1]), **SMALL)
     step = cube.wavelength_width
     np.testing.assert_allclose(step[cube.band == "1A"], 0.0008, rtol=1e-9)
     np.testing.assert_allclose(step[cube.band == "2A"], 0.0013, rtol=1e-9)
@@ -164,22 +174,21 @@ def test_saved_and_loaded(cals, tmp_path, axis, name):
     assert cut.nx == ours.nx - 2
 
 
-def test_a_tree_of_an_association(cals, tmp_path):
+def test_a_tree_and_an_association(cals, whole_cals, tmp_path):
     """The nodes of a tree count, but for those of a background."""
     tree = xr.DataTree.from_dict({"/science/12A": cals[0], "/science/12B": cals[1], "/background/12A": cals[0]})
     from_tree = build_multiband_cube(tree, bands="1", **COARSE)
     from_list = build_multiband_cube(cals, bands="1", **COARSE)
     xr.testing.assert_identical(from_tree.drop_attrs(), from_list.drop_attrs())
-    names = []
-    for k, ds in enumerate(cals):
-        named = [f"jw02732004001_0210{k + 1}_{i + 1:05d}_mirifushort" for i in range(ds.sizes["dither"])]
-        names += [p.name for p in save(ds.assign_coords(exposure=("dither", named)), tmp_path)]
+    names = [path.name for ds in whole_cals for path in save(ds.isel(dither=[0]), tmp_path)]
     members = [{"expname": name, "exptype": "science"} for name in names]
     products = [{"name": "made", "members": members}]
     (tmp_path / "asn.json").write_text(json.dumps({"asn_type": "spec3", "products": products}))
     opened = build_multiband_cube(open_observation(tmp_path / "asn.json"), bands="1", **COARSE)
-    np.testing.assert_allclose(opened.flux, from_list.flux, rtol=1e-6)
     assert dask.is_dask_collection(opened.flux.data)
+    assert opened.attrs["band"] == "1A 1B"
+    plane = opened.flux.isel(wavelength=[20]).compute()
+    assert float(plane.max()) == pytest.approx(float(sky(plane.wavelength[0])), rel=2e-3)
 
 
 def test_exposure_cubes_share_a_grid(cals):

@@ -259,3 +259,20 @@ def test_planes_of_unequal_width(scene):
         }
         assert list(operator.plane[mine]) == list(expected)
         np.testing.assert_allclose(operator.length[mine], list(expected.values()), rtol=1e-6)
+
+
+def test_planes_with_gaps_and_overlaps(scene):
+    """Lower and upper edges of planes: what falls into a gap is lost, what two planes share counts in both."""
+    _, _, s, left, right, low, high, _, _, status, edges, middle, half = scene
+    planes = np.array([[0.0, 1.5, 2.0], [1.0, 2.25, 4.0]])
+    place, one = Placement(edges, middle, half, 1.0), np.ones(status.size, dtype=np.float32)
+    operator = make_operator(s, (left, right), (low, high), status, one, place, planes, (7, 8))
+    for p in range(status.size):
+        mine = slice(operator.wave_start[p], operator.wave_start[p + 1])
+        expected = {
+            k: (min(high[p], b) - max(low[p], a)) / (b - a)
+            for k, (a, b) in enumerate(planes.T)
+            if min(high[p], b) > max(low[p], a)
+        }
+        assert list(operator.plane[mine]) == list(expected)
+        np.testing.assert_allclose(operator.length[mine], list(expected.values()), rtol=1e-6)

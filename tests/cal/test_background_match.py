@@ -1,0 +1,261 @@
+"""Background matching: functions recovered, nothing done where nothing differs, bands and tiles tied, kernels, promises."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+from helpers import assert_step
+from match_scene import observe, with_functions
+from scipy.interpolate import CubicSpline
+
+from mrsxr import dq
+from mrsxr.cal._background_match_kernels import cell_means, subtract_functions
+from mrsxr.cal._background_match_solve import spline_basis
+from mrsxr.cal._cells import make_cells
+from mrsxr.cal.background_match import fit_background_match, match_backgrounds
+from mrsxr.errors import MrsxrError
+
+OFFSETS, GRADIENTS = (20.0, -15.0, 25.0, 0.0), ((4.0, -3.0), (-5.0, 4.0), (3.0, 5.0), (0.0, 0.0))
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return observe()
+
+
+@pytest.fixture(scope="module")
+def injected(plain):
+    return with_functions(plain, OFFSETS, GRADIENTS)
+
+
+@pytest.fixture(scope="module")
+def match(injected):
+    return fit_background_match(injected[0], reference="00004")
+
+
+def found_in(ds, match):
+    """Return the functions that are subtracted and their variance."""
+    blank = ds.assign(flux=xr.where(ds.flux.notnull(), 0, ds.flux).astype("f4").assign_attrs(ds.flux.attrs))
+    out = match_backgrounds(blank, match=match)
+    return -out.flux.values, out.var_background.values
+
+
+def test_functions_are_recovered_to_two_percent(injected, match):
+    ds, parts = injected
+    found, variance = found_in(ds, match)
+    assert (match.held.values == [0] * 6 + [1] * 2).all()
+    for channel in (1, 2):
+        lit = (ds.channel.values == channel) & (ds.slice.values > 0)
+        assert (found[3][lit] == 0).all()
+        for d in range(3):
+            # split the error into its mean over the field and the rest, as the two parts of the truth
+            wanted = (parts["offset"] + parts["field"])[d][lit]
+            error = found[d][lit] - wanted
+            assert np.sqrt(np.mean(error**2)) < 0.02 * np.sqrt(np.mean(wanted**2))
+            terms = np.stack([np.ones(lit.sum()), ds.alpha.values[lit], ds.beta.values[lit]], axis=1)
+            slopes, true = (np.linalg.lstsq(terms, v, rcond=None)[0] for v in (found[d][lit], wanted))
+            np.testing.assert_allclose(slopes, true, rtol=0.02)
+            assert 0.4 < np.sqrt(np.mean(error**2 / variance[d][lit])) < 1.8
+
+
+def test_errors_over_noise():
+    """The scatter of the levels over noise realisations is the error that is told."""
+    pulls = []
+    for seed in range(4):
+        one = fit_background_match(observe(n_dither=2, seed=30 + seed), significance=0, reference="00001")
+        free = one.isel(member=one.held.values == 0)
+        assert (free.level_err.values > 0).all()
+        pulls += (free.level / free.level_err).values.tolist()
+        assert (free.significance.values < 3).all()
+    assert 0.3 < np.sqrt(np.mean(np.square(pulls))) < 1.8
+
+
+def test_nothing_is_done_where_nothing_differs(plain):
+    match = fit_background_match(plain)
+    assert (match.left_alone.values == 1).all()
+    out = match_backgrounds(plain, match=match)
+    np.testing.assert_array_equal(out.flux.values, plain.flux.values)
+    assert (out.var_background.values[np.isfinite(plain.flux.values)] == 0).all()
+
+
+def test_choice_of_the_reference(injected):
+    ds, _ = injected
+    names = ds.exposure.values
+    assert fit_background_match(ds, reference="lowest").exposure[3] == names[1]
+    lowest = fit_background_match(ds, reference="lowest")
+    assert set(lowest.exposure.values[lowest.held.values == 1]) == {names[1]}
+    one_off = with_functions(observe(), (0.0, 0.0, 30.0, 0.0), ((0, 0),) * 4)[0]
+    typical = fit_background_match(one_off)
+    assert names[2] not in typical.exposure.values[typical.held.values == 1]
+    alone = typical.left_alone.values == 1
+    assert (alone == (typical.exposure.values != names[2])).all()
+    with pytest.raises(MrsxrError, match="reference 'nowhere' is in the name of no exposure"):
+        fit_background_match(ds, reference="nowhere")
+
+
+def test_bands_are_tied_by_their_overlap():
+    first, second = observe("12A", 2), observe("12B", 2, first=11, seed=4)
+    step = 6.0
+    moved = second.assign(flux=(second.flux + np.float32(step)).assign_attrs(second.flux.attrs))
+    match = fit_background_match([first, moved])
+    levels = {band: match.level.values[match.band.values == band] for band in ("1A", "1B", "2A", "2B")}
+    errors = {band: match.level_err.values[match.band.values == band].max() for band in levels}
+    assert (levels["1A"] == 0).all()
+    for band in ("1B", "2B"):
+        assert np.abs(levels[band] - levels["2A" if band == "2B" else "1A"] - step).max() < max(4 * errors[band], 0.02 * step)
+    apart = fit_background_match([first, moved], tie_bands=False)
+    assert (apart.level.values == 0).all()
+    other = fit_background_match([first, moved], reference_band="1B")
+    assert other.level.values[other.band.values == "1B"].max() == 0
+    assert other.level.values[other.band.values == "1A"].max() < -0.9 * step
+
+
+def test_tiles_of_a_mosaic():
+    first, second = observe("12A", 2), observe("12A", 2, north=1.5, first=11, seed=5)
+    far = observe("12A", 1, north=60.0, first=21, seed=6)
+    offset = np.float32(12.0)
+    moved, far = (d.assign(flux=(d.flux + offset).assign_attrs(d.flux.attrs)) for d in (second, far))
+    match = fit_background_match((d for d in (first, moved, far)), reference="00001")
+    tile = np.array([name.split("_")[2] for name in match.exposure.values])
+    np.testing.assert_allclose(match.level.values[np.char.startswith(tile, "0001")], offset, rtol=0.02)
+    assert (match.level.values[np.char.startswith(tile, "0000")] == 0).all()
+    lonely = match.isel(member=tile == "00021")
+    assert (lonely.level.values == 0).all() and (lonely.held.values == 1).all()
+    assert not set(lonely.group.values) & set(match.group.values[tile != "00021"])
+
+
+def test_fewer_freedoms(plain):
+    moved = plain.assign(flux=plain.flux + xr.DataArray(np.array([0, 5, 0, 0], "f4"), dims="dither"))
+    moved.flux.attrs.update(plain.flux.attrs)
+    match = fit_background_match(moved, n_knots=1, gradients=False)
+    assert match.coefficients.shape == (8, 1, 1)
+    np.testing.assert_allclose(match.level.values, [0, 0, 5, 5, 0, 0, 0, 0], rtol=0.02)
+    out = match_backgrounds(moved, match=match)
+    lit = np.isfinite(plain.flux.values[1])
+    assert abs(np.mean((out.flux.values - plain.flux.values)[1][lit])) < 0.1
+
+
+def test_pathologies(plain):
+    ds = plain.isel(dither=slice(0, 3)).copy(deep=True)
+    ds.flux.values[1] = np.nan
+    ds.flux.values[2, :, :300] = np.inf
+    ds.dq.values[2, 200:400] |= dq.DO_NOT_USE
+    match = fit_background_match(ds)
+    assert (match.n_samples.values[2:4] == 0).all()
+    assert np.isfinite(match.coefficients.values).all() and np.isfinite(match.covariance.values).all()
+    assert (match.left_alone.values == 1).all()
+    dark = ds.isel(dither=[1]).assign(exposure=("dither", ["alone"]))
+    nothing = fit_background_match(dark)
+    assert (nothing.level.values == 0).all()
+    assert np.isnan(match_backgrounds(dark, match=nothing).flux.values).all()
+
+
+def test_step_keeps_its_promises(injected, match):
+    part = injected[0].isel(y=slice(100, 160))
+    out = assert_step(match_backgrounds, part, match=match)
+    assert out.var_background.attrs["units"] == "MJy2/sr2"
+    twice = out.assign_attrs({k: v for k, v in out.attrs.items() if k != "background_match"})
+    again = match_backgrounds(twice, match=match)
+    lit = np.isfinite(out.flux.values)
+    np.testing.assert_allclose(again.var_background.values[lit], 2 * out.var_background.values[lit], rtol=1e-5)
+
+
+def test_errors_are_clear(plain, match):
+    out = match_backgrounds(plain, match=match)
+    with pytest.raises(MrsxrError, match="matched already"):
+        match_backgrounds(out, match=match)
+    with pytest.raises(MrsxrError, match="is not among those of the background match"):
+        match_backgrounds(plain.assign_coords(exposure=("dither", list("abcd"))), match=match)
+    with pytest.raises(MrsxrError, match="kind background_match"):
+        match_backgrounds(plain, match=xr.Dataset())
+    with pytest.raises(MrsxrError, match="given twice"):
+        fit_background_match([plain, plain])
+    with pytest.raises(MrsxrError, match="run assign_wcs first"):
+        fit_background_match(plain.drop_vars("alpha"))
+    with pytest.raises(MrsxrError, match="level cal"):
+        fit_background_match(plain.assign_attrs(level="rate"))
+    with pytest.raises(MrsxrError, match="n_knots is 0"):
+        fit_background_match(plain, n_knots=0)
+    with pytest.raises(MrsxrError, match="no exposures"):
+        fit_background_match([])
+
+
+def test_one_exposure_at_a_time(plain):
+    """Lazy data are computed dither by dither, and the result is that of data in memory."""
+    two = plain.isel(dither=slice(0, 2))
+    lazy, eager = (fit_background_match(d, significance=0) for d in (two.chunk(dither=1), two))
+    xr.testing.assert_identical(lazy, eager)
+
+
+def test_splines_are_cardinal():
+    knots, place = np.array([1.0, 1.5, 3.0, 4.0, 4.5]), np.linspace(1, 4.5, 60)
+    basis = spline_basis(knots, place)
+    for k in range(5):
+        np.testing.assert_allclose(basis[:, k], CubicSpline(knots, np.eye(5)[k])(place), atol=1e-12)
+    cubic = 1 + place - 0.3 * place**3
+    np.testing.assert_allclose(basis @ (1 + knots - 0.3 * knots**3), cubic, atol=1e-10)
+    np.testing.assert_allclose(spline_basis(knots, np.array([0.0, 9.0])), np.eye(5)[[0, 4]], atol=1e-12)
+    np.testing.assert_allclose(spline_basis(np.array([1.0, 3.0]), np.array([1.5, 2.0])), [[0.75, 0.25], [0.5, 0.5]])
+    assert (spline_basis(np.array([2.0]), place) == 1).all()
+
+
+def test_cells_hold_pixels_of_one_slice_and_bin(plain):
+    cells = make_cells(plain)
+    labels, wavelength = plain.slice.values.ravel(), plain.wavelength.values.ravel()
+    assert np.unique(cells.order).size == cells.order.size
+    for c in range(0, cells.start.size - 1, 997):
+        pixels = cells.order[cells.start[c] : cells.start[c + 1]]
+        assert (labels[pixels] == cells.slice[c]).all()
+        assert np.ptp(np.log(wavelength[pixels])) <= 0.0035
+
+
+def test_cell_means_against_numpy():
+    rng = np.random.default_rng(1)
+    flux, var = rng.normal(5, 1, 400), rng.uniform(0.5, 1.5, 400)
+    flux[::17], flux[5:60:9] = 300.0, np.nan
+    order, start = rng.permutation(400), np.array([0, 30, 200, 390, 400])
+    flux[order[390:]] = np.nan
+    along, wave = rng.normal(size=(2, 400))
+    out = cell_means(flux, var, order, start, along, wave, 3.0, 0.5)
+    for c in range(4):
+        i = order[start[c] : start[c + 1]]
+        i = i[np.isfinite(flux[i])]
+        if i.size == 0:
+            assert out[c, 4] == 0
+            continue
+        off = np.abs(flux[i] - np.median(flux[i]))
+        i = i[off <= 3 * 1.4826 * np.median(off)]
+        expected = [flux[i].mean(), var[i].sum() / i.size**2, along[i].mean(), wave[i].mean(), i.size]
+        np.testing.assert_allclose(out[c], expected)
+
+
+@pytest.mark.parametrize("n_term", [1, 3, 6])
+def test_functions_against_numpy(n_term):
+    rng = np.random.default_rng(n_term)
+    shape, n_node = (2, 5, 7), 4
+    flux, known = rng.normal(size=shape), rng.uniform(0, 1, shape)
+    alpha, beta, wavelength = rng.normal(size=(2, 5, 7)).tolist() + [rng.uniform(4.5, 6.5, (5, 7)).tolist()]
+    alpha, beta, wavelength = (np.array(v) for v in (alpha, beta, wavelength))
+    side = rng.integers(-1, 2, (5, 7)).astype(np.int8)
+    root = rng.normal(size=(2, 2, n_node, n_term, n_term))
+    covariance = root @ np.swapaxes(root, -1, -2)
+    values = rng.normal(size=(2, 2, n_node, n_term))
+    table = np.concatenate([values, covariance[..., *np.triu_indices(n_term)]], axis=-1)
+    facts = np.tile([1.5, 0.1, 5.0, 6.0], (2, 2, 1))
+    out, spread = subtract_functions(
+        flux.astype("f4"), known.astype("f4"), alpha, beta, wavelength, side,
+        table.reshape(2, -1, 1, 1), facts.reshape(2, -1, 1, 1), n_side=2, n_term=n_term, independent=0,
+    )  # fmt: skip
+    terms = np.stack([np.ones_like(alpha), alpha, beta, alpha**2, alpha * beta, beta**2])[:n_term]
+    nodes = np.linspace(5, 6, n_node)
+    for d in range(2):
+        for y in range(5):
+            for x in range(7):
+                level = variance = 0.0
+                if side[y, x] >= 0:
+                    t, s = terms[:, y, x], side[y, x]
+                    level = np.interp(wavelength[y, x], nodes, values[d, s] @ t)
+                    variance = np.interp(wavelength[y, x], nodes, [t @ c @ t for c in covariance[d, s]])
+                assert out[d, y, x] == pytest.approx(flux[d, y, x] - 1.5 * level, abs=1e-4)
+                assert spread[d, y, x] == pytest.approx(known[d, y, x] + 2.25 * variance + 0.1 * level**2, rel=1e-4)

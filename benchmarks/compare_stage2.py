@@ -6,6 +6,7 @@ exposures), of a galaxy with a point source; with the real flight distortion whe
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -76,6 +77,18 @@ def run(args, table, jwst) -> None:
         one = make_exposures(setting, args.folder, args.distortion)
         print(f"--- {setting}", flush=True)
         compare_steps(table, one, theirs_of(args, one, jwst))
+    for name in ("wcs", "pixels", "straylight", "fringes", "errors"):
+        if name not in parts:
+            continue
+        print(f"--- {name}", flush=True)
+        module = importlib.import_module(f"stage2_{name}")
+        if name == "pixels":  # one setting at a time
+            for setting in SETTINGS[:2]:
+                module.run(make_exposures(setting, args.folder, args.distortion).folder, args.jwst_python, table)
+        elif name == "straylight":
+            module.run(args, table)
+        else:
+            module.run(args.folder, args.jwst_python, table)
     if "speed" in parts:
         compare_speed(args, table, jwst)
 

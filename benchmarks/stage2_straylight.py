@@ -97,12 +97,11 @@ def theirs(job: str) -> None:
     logging.disable(logging.WARNING)
     told = json.loads(Path(job).read_text())
     with np.load(told["image"]) as file:
-        rate, dq = file["rate"], file["dq"]
+        rate, dq, regions = file["rate"], file["dq"], file["regions"]
     instrument = SimpleNamespace(channel=told["channel"], band=told["band"])
     model = SimpleNamespace(data=rate, dq=dq, meta=SimpleNamespace(instrument=instrument))
     found, seconds = {}, []
-    with datamodels.MirMrsXArtCorrModel(told["mrsxartcorr"]) as kernels, datamodels.RegionsModel(told["regions"]) as r:
-        regions = r.regions.copy()
+    with datamodels.MirMrsXArtCorrModel(told["mrsxartcorr"]) as kernels:
         for name, call in (
             ("straylight", lambda: straylight.correct_xartifact(model, kernels)),
             ("showers", lambda: straylight.clean_showers(model, regions)),
@@ -114,7 +113,7 @@ def theirs(job: str) -> None:
     np.savez(told["out"], seconds=seconds, **found)
 
 
-def run_theirs(folder: Path, jwst_python: str, name: str, rate, dq, setting: str, refs: Path):
+def run_theirs(folder: Path, jwst_python: str, name: str, images: dict, setting: str, refs: Path):
     """Return jwst's images and its seconds of CPU, running it once."""
     from mrsxr import mrs
 
@@ -123,9 +122,9 @@ def run_theirs(folder: Path, jwst_python: str, name: str, rate, dq, setting: str
     if not out.exists():
         keys = mrs.setting_keywords(setting)
         image, job = folder / f"{name}_image.npz", folder / f"{name}.json"
-        np.savez(image, rate=rate, dq=dq)
+        np.savez(image, **images)
         told = {"image": image, "out": out, "channel": keys["CHANNEL"], "band": keys["BAND"],
-                "mrsxartcorr": next(refs.glob("*_mrsxartcorr.fits")), "regions": next(refs.glob("*_regions.asdf"))}  # fmt: skip
+                "mrsxartcorr": next(refs.glob("*_mrsxartcorr.fits"))}  # fmt: skip
         job.write_text(json.dumps({k: str(v) for k, v in told.items()}))
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         environment.pop("PYTHONPATH", None)
@@ -151,7 +150,8 @@ def compare_setting(table, folder: Path, jwst_python: str, setting: str) -> None
     ds = mx.io.open_exposures(rate).compute()
     find = mx.References(refs)
     kernels, regions = find.get("mrsxartcorr", ds), find.get("regions", ds).compute()
-    found = run_theirs(folder / "straylight", jwst_python, setting, ds.rate.values[0], ds.dq.values[0], setting, refs)
+    images = {"rate": ds.rate.values[0], "dq": ds.dq.values[0], "regions": regions.regions.values}
+    found = run_theirs(folder / "straylight", jwst_python, setting, images, setting, refs)
     ours, seconds = timed(lambda: subtract_straylight(ds, mrsxartcorr=kernels))
     compare(table, f"{setting} straylight", ours, found["straylight"], seconds, found["seconds"][0])
     cleaned = ours.assign(rate=ours.rate.copy(data=found["straylight"][None]))
@@ -187,7 +187,8 @@ def compare_truth(table, folder: Path, jwst_python: str, setting: str) -> None:
         file = f"{setting}_" + name.replace(" ", "_").replace(",", "")
         images = corrected(truth, refs)
         if name == "bright" or showers:
-            found = run_theirs(folder / "straylight", jwst_python, file, truth.rate, truth.dq, setting, refs)
+            planes = {"rate": truth.rate, "dq": truth.dq, "regions": _planes(truth)}
+            found = run_theirs(folder / "straylight", jwst_python, file, planes, setting, refs)
             images["jwst"] = found["showers" if showers else "straylight"]
         left = {key: truth.left(image) for key, image in images.items()}
         for key, (total, blocks) in left.items():
@@ -206,8 +207,7 @@ def corrected(truth: Truth, refs: Path) -> dict[str, np.ndarray]:
 
     ds = _dataset(truth)
     kernels = mx.references.read_reference(next(refs.glob("*_mrsxartcorr.fits")))
-    planes = np.stack([np.where(truth.inside, 101, 0).astype(np.int16)] * 9)
-    regions = _reference(planes)
+    regions = _reference(_planes(truth))
     out = {"uncorrected": truth.rate - np.float32(PEDESTAL)}
     for method in ("kernel", "fitted"):
         one = subtract_straylight(ds, mrsxartcorr=kernels, method=method, regions=regions)
@@ -215,6 +215,10 @@ def corrected(truth: Truth, refs: Path) -> dict[str, np.ndarray]:
         for clean in ("smooth", "gated"):
             out[f"{method}, {clean}"] = clean_showers(one, regions=regions, method=clean).rate.values[0]
     return out
+
+
+def _planes(truth: Truth) -> np.ndarray:
+    return np.stack([np.where(truth.inside, 101, 0).astype(np.int16)] * 9)
 
 
 def _reference(planes):

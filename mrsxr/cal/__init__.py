@@ -10,6 +10,7 @@ from .fringe import divide_fringe_flat
 from .master_background import subtract_master_background
 from .photom import calibrate_flux
 from .pixel_replace import replace_pixels
+from .residual_fringe import correct_residual_fringe
 from .srctype import set_source_type
 from .straylight import subtract_straylight
 
@@ -25,6 +26,7 @@ __all__ = [
     "divide_flat",
     "divide_fringe_flat",
     "calibrate_flux",
+    "correct_residual_fringe",
     "replace_pixels",
     "is_moving",
     "target_position",

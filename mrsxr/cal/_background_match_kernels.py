@@ -152,21 +152,29 @@ def subtract_functions(flux, known, alpha, beta, wavelength, side, table, facts,
 
 
 @njit(cache=True, nogil=True)
-def _solve(matrix, vector, n):
-    """Solve a symmetric positive system in place (Cholesky); matrix becomes its inverse. False where singular."""
-    low = np.zeros((n, n))
-    for i in range(n):
+def _cholesky(matrix, low):
+    """Fill in the lower triangle of the root of a symmetric matrix; False where it is not positive."""
+    for i in range(matrix.shape[0]):
         for j in range(i + 1):
             total = matrix[i, j]
             for k in range(j):
                 total -= low[i, k] * low[j, k]
-            if i == j:
-                if total <= 1e-12 * max(matrix[i, i], 1e-300):
-                    return False
+            if i > j:
+                low[i, j] = total / low[j, j]
+            elif total > 1e-12 * matrix[i, i]:
                 low[i, i] = np.sqrt(total)
             else:
-                low[i, j] = total / low[j, j]
-    inverse = np.zeros((n, n))
+                return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _inverse(matrix, inverse):
+    """Fill in the inverse of a small symmetric matrix; False where it is not positive."""
+    n = matrix.shape[0]
+    low = np.zeros((n, n))
+    if not _cholesky(matrix, low):
+        return False
     for column in range(n):
         for i in range(n):
             total = 1.0 if i == column else 0.0
@@ -178,98 +186,92 @@ def _solve(matrix, vector, n):
             for k in range(i + 1, n):
                 total -= low[k, i] * inverse[k, column]
             inverse[i, column] = total / low[i, i]
-    answer = np.zeros(n)
-    for i in range(n):
-        for j in range(n):
-            answer[i] += inverse[i, j] * vector[j]
-    for i in range(n):
-        vector[i] = answer[i]
-        for j in range(n):
-            matrix[i, j] = inverse[i, j]
     return True
 
 
 @njit(cache=True, nogil=True)
-def _fit_weighted(values, alpha, beta, weight, n, terms, matrix, vector):
-    """Weighted least squares of a polynomial over the field; the coefficients are left in vector."""
-    matrix[:], vector[:] = 0.0, 0.0
-    for i in range(n):
+def _fit_weighted(values, alpha, beta, weight, inverse, answer):
+    """Weighted least squares of a polynomial over the field; False where the pixels do not determine it."""
+    n_term = answer.size
+    terms, vector, matrix = np.empty(n_term), np.zeros(n_term), np.zeros((n_term, n_term))
+    for i in range(values.size):
         if weight[i] == 0.0:
             continue
         _fill_terms(alpha[i], beta[i], terms)
-        for p in range(terms.size):
+        for p in range(n_term):
             vector[p] += weight[i] * values[i] * terms[p]
-            for q in range(terms.size):
+            for q in range(n_term):
                 matrix[p, q] += weight[i] * terms[p] * terms[q]
-    return _solve(matrix, vector, terms.size)
+    if not _inverse(matrix, inverse):
+        return False
+    for p in range(n_term):
+        answer[p] = 0.0
+        for q in range(n_term):
+            answer[p] += inverse[p, q] * vector[q]
+    return True
 
 
 @njit(cache=True, nogil=True)
-def _fit_bins(flux, order, start, along, across, n_term, clip, median, rounds, out, covariance, means, number):
-    """Fit every bin of a frame robustly; see fit_bins."""
-    widest = 0
-    for c in range(start.size - 1):
-        widest = max(widest, start[c + 1] - start[c])
-    values, alpha, beta, weight = np.empty(widest), np.empty(widest), np.empty(widest), np.empty(widest)
-    residual, work = np.empty(widest), np.empty(widest)
-    terms, vector, matrix = np.empty(n_term), np.empty(n_term), np.empty((n_term, n_term))
-    for c in range(start.size - 1):
-        n = 0
-        for k in range(start[c], start[c + 1]):
-            if np.isfinite(flux[order[k]]):
-                values[n], alpha[n], beta[n] = flux[order[k]], along[order[k]], across[order[k]]
-                n += 1
-        if n < 4 * n_term:
-            continue
-        work[:n] = values[:n]
-        level = _middle(work, n)
-        vector[:] = 0.0
-        vector[0] = level
-        sigma, kept = 0.0, 0
-        good = True
-        for r in range(rounds):
-            for i in range(n):
-                _fill_terms(alpha[i], beta[i], terms)
-                residual[i] = values[i] - _level(vector, terms)
-                work[i] = abs(residual[i])
-            sigma = MAD_TO_SIGMA * _middle(work, n)
-            kept = 0
-            for i in range(n):
-                if median:
-                    weight[i] = 1.0 / max(abs(residual[i]), 0.02 * sigma + 1e-30)
-                else:
-                    weight[i] = 1.0 if abs(residual[i]) <= clip * sigma else 0.0
-                kept += weight[i] > 0.0
-            good = kept > n_term and _fit_weighted(values, alpha, beta, weight, n, terms, matrix, vector)
-            if not good:
-                break
-        if not good:
-            continue
-        square = 0.0
+def _residuals(values, alpha, beta, answer, residual, work):
+    """Fill in the residuals; return their sigma by the median absolute deviation."""
+    terms = np.empty(answer.size)
+    for i in range(values.size):
+        _fill_terms(alpha[i], beta[i], terms)
+        residual[i] = values[i] - _level(answer, terms)
+        work[i] = abs(residual[i])
+    return MAD_TO_SIGMA * _middle(work, values.size)
+
+
+@njit(cache=True, nogil=True)
+def _fit_one(values, alpha, beta, clip, median, rounds, answer, covariance, means):
+    """Fit one bin; return the number of pixels that count, 0 where it could not be fitted."""
+    n, n_term = values.size, answer.size
+    residual, work, weight, terms = np.empty(n), values.copy(), np.empty(n), np.empty(n_term)
+    answer[:] = 0.0
+    answer[0] = _middle(work, n)
+    sigma = 0.0
+    for _ in range(rounds):
+        sigma = _residuals(values, alpha, beta, answer, residual, work)
         for i in range(n):
-            if abs(residual[i]) <= clip * sigma:
-                square += residual[i] * residual[i]
-                weight[i] = 1.0
+            if median:
+                weight[i] = 1.0 / max(abs(residual[i]), 0.02 * sigma + 1e-30)
             else:
-                weight[i] = 0.0
-        kept = 0
-        for i in range(n):
-            kept += weight[i] > 0.0
-        answer = vector.copy()
-        if not _fit_weighted(values, alpha, beta, weight, n, terms, matrix, vector):
+                weight[i] = 1.0 if abs(residual[i]) <= clip * sigma else 0.0
+        if not _fit_weighted(values, alpha, beta, weight, covariance, answer):
+            return 0
+    kept, square = 0, 0.0
+    means[:] = 0.0
+    for i in range(n):
+        weight[i] = 1.0 if abs(residual[i]) <= clip * sigma else 0.0
+        if weight[i] > 0.0:
+            kept += 1
+            square += residual[i] * residual[i]
+            _fill_terms(alpha[i], beta[i], terms)
+            means += terms
+    means /= max(kept, 1)
+    last = answer.copy()
+    if kept <= n_term or not _fit_weighted(values, alpha, beta, weight, covariance, last):
+        return 0
+    if median and n_term == 1:
+        work[:] = values
+        answer[0] = _middle(work, n)
+    covariance *= square / (kept - n_term) * (0.5 * np.pi if median else 1.0)
+    return kept
+
+
+@njit(cache=True, nogil=True)
+def _fit_bins(flux, order, start, along, across, clip, median, rounds, out, covariance, means, number):
+    """Fit every bin of a frame robustly; see fit_bins."""
+    n_term = out.shape[1]
+    for c in range(start.size - 1):
+        pixels = order[start[c] : start[c + 1]]
+        pixels = pixels[np.isfinite(flux[pixels])]
+        if pixels.size < 4 * n_term:
             continue
-        if median and n_term == 1:
-            work[:n] = values[:n]
-            answer[0] = _middle(work, n)
-        out[c] = answer
-        covariance[c] = matrix * (square / max(kept - n_term, 1)) * (0.5 * np.pi if median else 1.0)
-        means[c] = 0.0
-        for i in range(n):
-            if weight[i] > 0.0:
-                _fill_terms(alpha[i], beta[i], terms)
-                for p in range(n_term):
-                    means[c, p] += terms[p] / kept
-        number[c] = kept
+        number[c] = _fit_one(flux[pixels], along[pixels], across[pixels], clip, median, rounds, out[c], covariance[c],
+                             means[c])  # fmt: skip
+        if number[c] == 0:
+            out[c], covariance[c], means[c] = np.nan, np.nan, np.nan
 
 
 def fit_bins(flux, order, start, along, across, n_term, clip, median):
@@ -284,6 +286,6 @@ def fit_bins(flux, order, start, along, across, n_term, clip, median):
     out, means = np.full((n, n_term), np.nan), np.full((n, n_term), np.nan)
     covariance, number = np.full((n, n_term, n_term), np.nan), np.zeros(n, dtype=np.int64)
     rounds = 15 if median and n_term > 1 else 4
-    _fit_bins(np.ascontiguousarray(flux), order, start, along, across, n_term, clip, median, rounds,
+    _fit_bins(np.ascontiguousarray(flux), order, start, along, across, clip, median, rounds,
               out, covariance, means, number)  # fmt: skip
     return out, covariance, means, number

@@ -1,13 +1,14 @@
 """The least squares behind background matching: sky and functions of all exposures at once, on plain arrays.
 
-A sample i of member m (one band of one exposure) measures ``d_i = S(x_i, y_i, bin_i) + F_m(alpha_i, beta_i, bin_i)``. The
-sky S is bilinear between the nodes of a square grid, another one in every wavelength bin; it is eliminated bin by bin,
-so that only the coefficients of the functions are unknown at once.
+A sample i of member m (one band of one exposure) measures ``d_i = S(x_i, y_i, bin_i) + F_m(alpha_i, beta_i, bin_i)``.
+The sky S is bilinear between the nodes of a square grid, another one in every wavelength bin; it is eliminated bin by
+bin, so that only the coefficients of the functions are unknown at once.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy import sparse
@@ -19,7 +20,9 @@ from scipy.sparse.linalg import splu
 _TUKEY, _HUBER, _ROUNDS, _HUBER_ROUNDS = 4.685, 1.345, 25, 6
 _MAD_TO_SIGMA = 1.4826
 #: Free samples from which the scatter of a band is measured, and the least that is believed.
-_MANY, _LEAST_SCATTER = 500, 0.5
+_MANY, _LEAST_SCATTER = 500, 1.0
+#: Limit of the residuals that count for the scatter, and the variance of a normal distribution within it.
+_CLIP, _CLIPPED_VARIANCE = 3.0, 0.973
 #: Samples times members that are eliminated together.
 _BATCH = 2_000_000
 #: Samples that two members must share to count as overlapping.
@@ -67,7 +70,8 @@ class Batch:
 @dataclass(frozen=True)
 class Unknowns:
     """Where the coefficients of a member lie: ``first[m]``, -1 for a member that is held at zero, and those common
-    to a group of members, ``common[m]``, -1 for none."""
+    to a group of members, ``common[m]``, -1 for none.
+    """
 
     first: np.ndarray
     common: np.ndarray
@@ -104,7 +108,9 @@ def shared_samples(table: Table) -> np.ndarray:
 
 def make_batches(table: Table) -> list[Batch]:
     """Cut the table into batches of sky bins."""
-    batches, waiting, size = [], [], 0
+    batches: list[Batch] = []
+    waiting: list[slice] = []
+    size = 0
     for rows in _runs(table.sky_bin):
         members = np.unique(table.member[rows]).size
         entries = (rows.stop - rows.start) * members
@@ -206,15 +212,15 @@ def solve_robustly(table: Table, batches: list[Batch], lift: Lift, band_of_membe
     weight = table.sigma**-2.0
     base = weight.copy()
     values = np.zeros(lift.unknowns.size)
-    n_group = int(group.max()) + 1
+    n_group = int(band_of_member.max()) + 1
     scale, rounds = np.ones(n_group), 0
-    freedom, enough = _freedom(batches, group, n_group)
+    share, enough = _freedom(batches, group, n_group)
     enough &= np.bincount(band_of_member, minlength=n_group)[:n_group] > 1
     for rounds in range(1, _ROUNDS + 1):
         before = values
         values, factor, residual = solve_once(table, batches, lift, weight)
         off = np.abs(residual) / table.sigma
-        scale = _scatter(off / freedom[group], group, enough)
+        scale = _scatter(off, share, group, enough)
         off /= scale[group]
         if rounds <= _HUBER_ROUNDS:
             robust = np.minimum(1.0, _HUBER / np.maximum(off, 1e-9))
@@ -236,16 +242,25 @@ def _typical_variance(factor, size: int) -> float:
     return max(float(probe @ factor.solve(probe)) / max(size, 1), 0.0)
 
 
-def _scatter(off: np.ndarray, group: np.ndarray, enough: np.ndarray) -> np.ndarray:
-    """Return the scatter of each band in units of the errors; bands with few free samples take that of all."""
-    own = {g: float(np.median(off[group == g])) for g in np.flatnonzero(enough)}
-    pooled = float(np.median(off)) if off.size else 1.0 / _MAD_TO_SIGMA
-    found = np.array([own.get(g, pooled) for g in range(enough.size)])
-    return np.maximum(_MAD_TO_SIGMA * found, _LEAST_SCATTER)
+def _scatter(off: np.ndarray, share: np.ndarray, group: np.ndarray, enough: np.ndarray) -> np.ndarray:
+    """Return the scatter of each band in units of the errors; bands with few free samples take that of all.
+
+    The mean square of the residuals without outliers over the ``share`` of samples that the sky leaves free: where it
+    leaves few, many residuals are next to nothing and their median would say too little.
+    """
+    if off.size == 0:
+        return np.ones(share.size)
+    square = off**2 / share[group]
+    found = np.empty(share.size)
+    for g in range(share.size):
+        inside = square[group == g] if enough[g] else square
+        limit = (_CLIP * _MAD_TO_SIGMA) ** 2 * float(np.median(inside))
+        found[g] = float(np.mean(inside[inside <= limit])) / _CLIPPED_VARIANCE
+    return np.maximum(np.sqrt(found), _LEAST_SCATTER)
 
 
 def _freedom(batches: list[Batch], group: np.ndarray, n_group: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each band the root of the share of its samples that the sky does not use up, and if they are many."""
+    """Return for each band the share of its samples that the sky does not use up, and if they are many."""
     nodes, samples = np.zeros(n_group), np.zeros(n_group)
     for batch in batches:
         inside = group[batch.rows]
@@ -253,7 +268,7 @@ def _freedom(batches: list[Batch], group: np.ndarray, n_group: int) -> tuple[np.
             count = np.bincount(inside[block.rows], minlength=n_group)
             samples += count
             nodes += (block.nodes.stop - block.nodes.start) * count / count.sum()
-    share = np.sqrt(np.clip(1.0 - nodes / np.maximum(samples, 1), 0.05, 1.0))
+    share = np.clip(1.0 - nodes / np.maximum(samples, 1), 0.05, 1.0)
     return share, samples - nodes > _MANY
 
 
@@ -355,7 +370,7 @@ def _runs(key: np.ndarray) -> list[slice]:
     """Return the runs of equal numbers in a sorted array."""
     edges = np.flatnonzero(np.diff(key)) + 1
     ends = [0, *edges.tolist(), key.size]
-    return [slice(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True) if b > a]
+    return [slice(a, b) for a, b in pairwise(ends) if b > a]
 
 
 def spline_basis(knots: np.ndarray, wavelength: np.ndarray) -> np.ndarray:

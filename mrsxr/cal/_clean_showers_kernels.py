@@ -10,7 +10,7 @@ from numba import njit
 
 UNFIT = np.uint32(1 | (1 << 31))  # DO_NOT_USE, REFERENCE_PIXEL
 _REACH_X, _REACH_Y = 4.0, 8.0  # sigma; jwst's square of taps ends at four of the wider sigma
-_LEAST_WEIGHT = 1e-12
+_LEAST_WEIGHT, _LEAST_PIXELS = 1e-12, 1000
 _NOISE_ROWS = 64
 _OUTLIER, _SLACK = 5.0, 0.5  # sigma and share of the model beyond which a pixel counts nothing
 _LINE_ROWS, _LINE_FACTOR = 15.0, 20.0  # rows that tell a line; its doubt against that of steady light
@@ -215,6 +215,22 @@ def _gate(total, weight, square, doubt, threshold, model, variance):
             variance[y, x] = share * share * unsure
 
 
+def _level(values, chosen, doubts, threshold):
+    """Return (level of the chosen pixels, its share that counts, its variance): what all of the image has in common."""
+    if chosen.sum() < _LEAST_PIXELS:
+        return np.float32(0.0), np.float32(0.0), np.float32(0.0)
+    found = values[chosen]
+    for _ in range(4):  # showers are the wing that clipping removes
+        middle = np.median(found)
+        spread = 1.4826 * np.median(np.abs(found - middle))
+        found = found[np.abs(found - middle) <= 2.0 * spread]
+    level = np.median(found)
+    unsure = 0.5 * np.pi * spread**2 / len(found) + np.mean(doubts[chosen]) ** 2
+    ratio = threshold**2 * unsure
+    share = 1.0 - (ratio / level**2) ** 2 if level**2 > ratio else 0.0
+    return np.float32(level), np.float32(share), np.float32(unsure)
+
+
 def gated_model(image, flags, inside, x_stddev, y_stddev, low, high, threshold, protection):
     """Return (model, variance), each (y, x), of the significant smooth light between the slices."""
     model, variance = (np.zeros(image.shape, dtype=np.float32) for _ in range(2))
@@ -230,6 +246,8 @@ def gated_model(image, flags, inside, x_stddev, y_stddev, low, high, threshold, 
     light_nearby(image, flags, inside, light)
     smooth(light, np.ones(1, dtype=np.float32), gaussian_taps(_LINE_ROWS, _LINE_ROWS), total)
     _doubt_light(light, total, np.float32(protection))
+    level, level_share, level_variance = _level(values, known & (light < noise[:, None]), light, threshold)
+    values -= level
     taps_x, taps_y = gaussian_taps(x_stddev, y_stddev), gaussian_taps(y_stddev, x_stddev)
     for final in (False, True):
         _weigh(values, known, light, noise, model, total, weight, square, doubt)
@@ -239,10 +257,13 @@ def gated_model(image, flags, inside, x_stddev, y_stddev, low, high, threshold, 
             smooth(square, taps_x**2, taps_y**2, square)
             smooth(doubt, taps_x, taps_y, doubt)
             _gate(total, weight, square, doubt, threshold, model, variance)
+            model += level_share * level
+            variance += level_share**2 * level_variance
         else:
             _divide(total, weight, np.zeros(image.shape[1]), np.zeros(image.shape[0]), model)
             _keep_between(image, flags, near, -np.inf, np.inf, values, weight)
             known = (weight > 0) & np.isfinite(values)
+            values -= level
     return model, variance
 
 

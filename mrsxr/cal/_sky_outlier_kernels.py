@@ -20,10 +20,12 @@ FEWEST = 12  # samples for a measure of the noise of a block
 ALONE = 0.85  # of the noise of a single column of a block, which is uncertain by as much
 
 
+# A hit beside a pixel spoils its median where the column slopes, but only one of the means of pairs; a hit on three
+# pixels spoils most pairs, but not the median of the singles. The one that is closer to the pixel counts.
 @njit(cache=True, nogil=True)
 def _contrast(flux, variance, labels, half, out, level):
     n_y, n_x = flux.shape
-    values = np.empty(2 * half + 1, dtype=np.float32)
+    values, means = np.empty(2 * half, dtype=np.float32), np.empty(half, dtype=np.float32)
     for x in range(n_x):
         for y in range(n_y):
             out[y, x] = np.nan
@@ -43,10 +45,14 @@ def _contrast(flux, variance, labels, half, out, level):
             for step in range(1, both + 1):  # in pairs: a slope along the column drops out
                 if math.isfinite(flux[y - step, x]) and math.isfinite(flux[y + step, x]):
                     values[n], values[n + 1] = flux[y - step, x], flux[y + step, x]
+                    means[n // 2] = np.float32(0.5) * (values[n] + values[n + 1])
                     n += 2
-            if n >= 2:
-                level[y, x] = _median(values, n)
-                out[y, x] = flux[y, x] - level[y, x]
+            if n < 2:
+                continue
+            single, paired = _median(values, n), _median(means, n // 2)
+            closer = single if abs(flux[y, x] - single) < abs(flux[y, x] - paired) else paired
+            level[y, x] = closer
+            out[y, x] = flux[y, x] - closer
 
 
 @njit(cache=True, nogil=True)
@@ -115,8 +121,11 @@ def _surface(coefficients, s, t):
 
 
 @njit(cache=True, nogil=True)
-def _sample(values, variance, shown, labels, label, px, py):
-    """Return value, variance, weight at (px, py) in one slice; lowest, highest, sum of noise, number around it."""
+def _sample(values, variance, shown, labels, label, px, py, own_x, own_y):
+    """Return value, variance, weight at (px, py) in one slice; lowest, highest, sum of noise, number around it.
+
+    The detector pixel (own_x, own_y) is left out unless it lies at the very place: it is no witness of itself.
+    """
     n_y, n_x = values.shape
     value, noise, weights, lowest, highest, total, n = 0.0, 0.0, 0.0, np.inf, -np.inf, 0.0, 0.0
     if -0.5 < px < n_x - 0.5 and -0.5 < py < n_y - 0.5:
@@ -127,10 +136,12 @@ def _sample(values, variance, shown, labels, label, px, py):
                 one = np.float64(values[j, i])
                 if labels[j, i] != label or math.isnan(one):
                     continue
+                weight = weight_y * max(0.0, 1.0 - abs(i - px))
+                if i == own_x and j == own_y and weight < 0.5:
+                    continue
                 lowest, highest = min(lowest, one), max(highest, one)
                 total += shown[j, i]
                 n += 1.0
-                weight = weight_y * max(0.0, 1.0 - abs(i - px))
                 value += weight * one
                 noise += weight * weight * variance[j, i]
                 weights += weight
@@ -143,13 +154,14 @@ def _sample(values, variance, shown, labels, label, px, py):
 @njit(cache=True, nogil=True)
 def _predict(contrasts, variance, shown, labels, slices, pixels, inverse, pair, out):
     label_of, beta_first, width, middle, half = slices
-    slice_of, alpha, wavelength = pixels
+    slice_of, alpha, wavelength, index = pixels
     x_of, y_of, origin, extent = inverse
     alpha_there, beta_there, ratio = pair
     n_slices = label_of.shape[0]
     for p in range(slice_of.shape[0]):
         out[0, p] = np.nan
         s = slice_of[p]
+        own_y, own_x = index[p] // labels.shape[1], index[p] % labels.shape[1]
         t = (alpha[p] - middle[s]) / half[s]
         a, w = _power_series(alpha_there[s], t), wavelength[p] * ratio
         place = (_power_series(beta_there[s], t) - beta_first) / width
@@ -168,7 +180,7 @@ def _predict(contrasts, variance, shown, labels, slices, pixels, inverse, pair, 
             if abs(u) < 1.2 and abs(v) < 1.05:
                 px, py = _surface(x_of[q], u, v), _surface(y_of[q], u, v)
                 one, var, weight, low, high, all_noise, count = _sample(
-                    contrasts, variance, shown, labels, label_of[q], px, py
+                    contrasts, variance, shown, labels, label_of[q], px, py, own_x, own_y
                 )
                 lowest, highest = min(lowest, low), max(highest, high)
                 total += all_noise
@@ -192,7 +204,7 @@ def predict(frames, labels, slices, pixels, inverse, pair):
 
     frames : (contrast, variance, variance shown by the data, ...) of the other exposure
     slices : (label, beta of the first [arcsec], width [arcsec], middle and half width of alpha of each slice)
-    pixels : (place of the slice, alpha [arcsec], wavelength [um]) of each pixel
+    pixels : (place of the slice, alpha [arcsec], wavelength [um], place in the flattened frame) of each pixel
     inverse : (x, y) as power series (slice, power of alpha, power of wavelength) of scaled arguments, their middles
         and half widths (slice, 2)
     pair : power series (slice, power) of alpha and beta in the other exposure, and the ratio of its wavelengths
@@ -217,7 +229,7 @@ def _sort_few(values, n):
 
 
 @njit(cache=True, nogil=True)
-def _combine(index, contrasts, variance, predictions, difference, sigma, structure, alone):
+def _combine(index, contrasts, variance, predictions, difference, score, sigma, structure, alone):
     n_other = predictions.shape[0]
     values, ranges = np.empty(n_other), np.empty(n_other)
     for p in range(index.size):
@@ -237,10 +249,12 @@ def _combine(index, contrasts, variance, predictions, difference, sigma, structu
         _sort_few(values, n)
         _sort_few(ranges, n)
         noise /= n
+        usual = mine - 0.5 * (values[(n - 1) >> 1] + values[n >> 1])
+        usual_noise = noise * (0.5 * math.pi / n if n >= 3 else 1.0 / n)
+        score[i] = usual / math.sqrt((variance[i] + usual_noise) * MEDIAN_NOISE)
         if n >= 3:
-            away = mine - 0.5 * (values[(n - 1) >> 1] + values[n >> 1])
+            away, noise = usual, usual_noise
             structure[i] = 0.5 * (ranges[(n - 1) >> 1] + ranges[n >> 1])
-            noise *= 0.5 * math.pi / n
         else:  # an outlier differs from both sides and, with one witness, from its own column too
             low, high = values[0], values[n - 1]
             if n == 1:
@@ -283,12 +297,12 @@ def compare(frames, index, predictions, rows, snr, snr_beside, scale, systematic
     scale, systematic : shares of the range and of the smooth part of the source that may separate two exposures
     """
     shape = frames[0].shape
-    difference, sigma = (np.full(shape, np.float32(np.nan)) for _ in range(2))
+    difference, score, sigma = (np.full(shape, np.float32(np.nan)) for _ in range(3))
     structure, width = (np.zeros(shape, dtype=np.float32) for _ in range(2))
     alone, out = (np.zeros(shape, dtype=np.bool_) for _ in range(2))
     flat = [np.ascontiguousarray(a).reshape(-1) for a in frames[:2]]
     for places, found in zip(index, predictions, strict=True):
-        _combine(places, *flat, found, *(a.reshape(-1) for a in (difference, sigma, structure, alone)))
-    _block_noise(difference / sigma, rows, width)
+        _combine(places, *flat, found, *(a.reshape(-1) for a in (difference, score, sigma, structure, alone)))
+    _block_noise(score, rows, width)
     _cut(difference, sigma, width, structure, frames[3], snr, snr_beside, scale, systematic, out)
     return out, alone

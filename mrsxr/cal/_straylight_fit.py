@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from ._straylight_kernels import (
+    CELL,
     EDGE,
     UNFIT,
     block_noise,
+    cell_pulls,
     clean_sources,
     clipped_statistics,
     direct_light,
+    drop_cells,
     gap_moments,
     gap_residuals,
     leaked_light,
@@ -21,7 +24,8 @@ from ._straylight_kernels import (
 )
 
 FIRST_FIT, SWEEPS = 2, 5  # amplitudes are fitted from which of the sweeps on; one more with all light ends
-MAX_AMPLITUDE = 3.0
+MAX_AMPLITUDE, LEAST_STRIP = 3.0, 1000  # and pixels of the strip
+SHOWER = 4.0  # by which the light of a cell exceeds the scatter of the others where it is a shower
 
 
 class _Fit:
@@ -45,6 +49,7 @@ class _Fit:
         self.amplitude, self.leak = np.ones((2, n_y)), np.zeros(2)
         self.level = float(np.median(image[between]))
         self.level_variance, self.inflation = np.inf, 1.0
+        self.showers = np.zeros([-(-n // CELL) for n in image.shape], dtype=bool)
 
     def improve(self, light, models):
         """Return amplitude (half, y) and its covariance (3, y) after two robust steps."""
@@ -56,6 +61,8 @@ class _Fit:
         for _ in range(2):
             gap_residuals(self.image, self.between, self.level, self.amplitude, self.leak, models, leaked, residual)
             noise = block_noise(residual, self.rows, work)
+            self.showers = _showers(cell_pulls(residual, noise, self.rows))
+            drop_cells(residual, self.showers)
             gap_moments(self.image, residual, noise, self.rows, models, leaked, moments, sums)
             self.inflation = _inflation(sums)
             covariance = self._solve(moments / self.inflation)
@@ -102,7 +109,7 @@ def subtract_fitted(image, flags, variance, inside, parameters, first, last, row
         if fits and fit is not None:
             amplitude, covariance = fit.improve(light, models)
         total = _combined(models, amplitude)
-        level, pedestal = _pedestal(strip_values(image, total, first, last, False), fit)
+        level, pedestal = _pedestal(_quiet_strip(image, total, first, last, fit), fit)
     out = image - total
     out[:, EDGE:-EDGE] -= level
     weight = np.where(good, np.nan_to_num(variance, nan=0.0, posinf=0.0), 0.0).astype(np.float32)
@@ -110,6 +117,17 @@ def subtract_fitted(image, flags, variance, inside, parameters, first, last, row
     scatter_halves(weight, parameters, True, squares)
     model_variance(models, covariance, squares, amplitude, pedestal, light)
     return out, light, amplitude
+
+
+def _quiet_strip(image, model, first, last, fit):
+    """Return the values of the strip where no shower was seen, of all of it where that is too little."""
+    if fit is not None and fit.showers.any():
+        quiet = image.copy()
+        drop_cells(quiet, fit.showers)
+        strip = strip_values(quiet, model, first, last, False)
+        if strip.size >= LEAST_STRIP:
+            return strip
+    return strip_values(image, model, first, last, False)
 
 
 def _pedestal(strip, fit):
@@ -128,6 +146,20 @@ def _pedestal(strip, fit):
 def _combined(models, amplitude):
     weights = amplitude.astype(np.float32)[:, :, None]
     return weights[0] * models[0] + weights[1] * models[1]
+
+
+def _showers(pulls):
+    """Return True for the cells that stand out of the others, and their neighbours: what lies there is no model's."""
+    known = np.isfinite(pulls)
+    if known.sum() < 20:
+        return np.zeros(pulls.shape, dtype=bool)
+    middle = np.median(pulls[known])
+    spread = max(1.0, 1.4826 * np.median(np.abs(pulls[known] - middle)))
+    far = np.zeros((pulls.shape[0] + 2, pulls.shape[1] + 2), dtype=bool)
+    far[1:-1, 1:-1] = known & (np.abs(pulls - middle) > SHOWER * spread)
+    n_y, n_x = pulls.shape
+    shifts = [far[i : i + n_y, j : j + n_x] for i in range(3) for j in range(3)]
+    return np.any(shifts, axis=0)
 
 
 def _inflation(sums):

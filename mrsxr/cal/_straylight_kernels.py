@@ -17,6 +17,7 @@ STRIP_ROWS = (50, 974)
 EDGE = 4  # reference columns on each side, which get no correction
 FILL_ROWS, FILL_COLUMNS = 8, 4  # pixels that a bad pixel is filled over
 LEAK = 1.5  # pixels over which the light of a slice fades beyond its edge
+CELL = 24  # pixels over which showers are searched for
 OUTLIER = 6.0  # sigma
 _REACH = 7.0  # sigma to which a Gaussian counts
 _CLIPS, _CLIP_SIGMA = 5, 3.0
@@ -310,6 +311,35 @@ def block_noise(residual, rows, work):
         if n >= 20:
             out[k] = 1.4826 * np.median(work[:n])
     return out
+
+
+@njit(cache=True, nogil=True)
+def cell_pulls(residual, noise, rows):
+    """Sum of residual / noise, each at most 3, over the square root of their number in cells of CELL; NaN if empty."""
+    n_y, n_x = -(-residual.shape[0] // CELL), -(-residual.shape[1] // CELL)
+    total, count = np.zeros((n_y, n_x)), np.zeros((n_y, n_x))
+    for y in range(residual.shape[0]):
+        sigma = noise[y // rows]
+        if not sigma > 0.0:
+            continue
+        for x in range(residual.shape[1]):
+            value = residual[y, x] / sigma
+            if value == value:
+                total[y // CELL, x // CELL] += min(max(value, -3.0), 3.0)
+                count[y // CELL, x // CELL] += 1.0
+    for y in range(n_y):
+        for x in range(n_x):
+            total[y, x] = total[y, x] / math.sqrt(count[y, x]) if count[y, x] >= 10.0 else np.nan
+    return total
+
+
+@njit(cache=True, nogil=True)
+def drop_cells(residual, drop):
+    """Set residuals NaN in the cells to drop."""
+    for y in range(residual.shape[0]):
+        for x in range(residual.shape[1]):
+            if drop[y // CELL, x // CELL]:
+                residual[y, x] = np.nan
 
 
 @njit(cache=True, nogil=True)

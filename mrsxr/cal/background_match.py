@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import xarray as xr
@@ -16,8 +17,18 @@ from mrsxr.mrs import BANDS, SLICE_WIDTH, bands_of_setting
 from mrsxr.step import step
 
 from ._background_match_solve import (
-    Lift, Solution, Table, Unknowns, components, make_batches, shared_samples, solve_once, solve_robustly, spline_basis,
-    tied_groups, touching_constants,
+    Lift,
+    Solution,
+    Table,
+    Unknowns,
+    components,
+    make_batches,
+    shared_samples,
+    solve_once,
+    solve_robustly,
+    spline_basis,
+    tied_groups,
+    touching_constants,
 )  # fmt: skip
 from ._cells import Samples, bin_centre, cell_samples, check_located, make_cells
 from ._field_functions import subtract_tables
@@ -82,9 +93,9 @@ def fit_background_match(
     Dataset, kind "background_match"
         On ``member`` (a band of an exposure, coordinates ``exposure`` and ``band``): ``coefficients`` (term, knot), the
         values of the function at its knots [MJy/sr], of 1, and of alpha and beta [arcsec]; their ``covariance``, flat
-        over term and knot; ``knots`` [um]; ``held`` (1: the reference of its group), ``left_alone`` (1: no function of its
-        own, but perhaps the constant of its band), ``group`` (members of a band that see common sky), ``level`` (its
-        mean in the middle of the field) and ``level_err`` [MJy/sr], ``significance`` [sigma] of what was measured
+        over term and knot; ``knots`` [um]; ``held`` (1: the reference of its group), ``left_alone`` (1: no function of
+        its own, but perhaps the constant of its band), ``group`` (members of a band that see common sky), ``level``
+        (its mean in the middle of the field) and ``level_err`` [MJy/sr], ``significance`` [sigma] of what was measured
         without the constant, ``distance`` (from the median function, 1 is that of half of the exposures),
         ``n_samples`` and ``scatter`` (of the samples, in units of their errors).
 
@@ -106,8 +117,7 @@ def fit_background_match(
     _check_reference(reference, members)
     table, bands = _table(members, spacing, gradients, tie_bands)
     table = table.take(np.flatnonzero(shared_samples(table)))
-    fit = _Fit(members, bands, table, n_knots)
-    fit.solve({g: [int(np.flatnonzero(fit.group == g)[0])] for g in range(fit.n_group)}, fit.constants(reference_band))
+    fit = _Fit(members, bands, table, n_knots, reference_band)
     distance = _distance(fit.functions(), fit.group, members)
     held = {g: [_choose(fit, g, distance, reference)] for g in range(fit.n_group)}
     fit.solve(held, fit.common)
@@ -119,9 +129,11 @@ def fit_background_match(
 
 
 class _Fit:
-    """The samples of all members and their solution for a choice of what is held at zero."""
+    """The samples of all members and their solution; first with the first member of each group held at zero."""
 
-    def __init__(self, members: list[_Member], bands: list[str], table: Table, n_knots: int):
+    def __init__(
+        self, members: list[_Member], bands: list[str], table: Table, n_knots: int, reference_band: str | None
+    ):
         self.members, self.table = members, table
         self.knots = {band: _knots(members, band, n_knots) for band in np.unique(bands)}
         self.of_band = np.array([BANDS.index(band) for band in bands])
@@ -131,12 +143,12 @@ class _Fit:
         self.n_each = self.n_term * n_knots
         self.batches = make_batches(table)
         self.basis = [_basis_of(table, m, self.knots[band]) for m, band in enumerate(bands)]
-        self.held: dict[int, list[int]] = {}
-        self.common = np.full(self.n_group, -1)
-        self.unknowns = Unknowns(np.zeros(0, int), np.zeros(0, int), 0)
-        self.found: Solution | None = None
+        self.held = {g: [int(np.flatnonzero(self.group == g)[0])] for g in range(self.n_group)}
+        self.common = self._constants(reference_band)
+        self.unknowns = self._layout()
+        self.found: Solution = solve_robustly(table, self.batches, self._lift(), self.of_band)
 
-    def constants(self, reference_band: str | None) -> np.ndarray:
+    def _constants(self, reference_band: str | None) -> np.ndarray:
         """Return for each group the number of its constant: -1 for the reference of those tied together."""
         tied = tied_groups(self.table, self.group)
         band_of_group = np.array([self.of_band[self.group == g][0] for g in range(self.n_group)])
@@ -147,22 +159,25 @@ class _Fit:
             out[wanted[0] if wanted else inside[np.argmin(band_of_group[inside])]] = -1
         return out
 
-    def solve(self, held: dict[int, list[int]], common: np.ndarray) -> None:
-        """Solve with some members of each group held at zero; robustly the first time, then with the same weights."""
+    def _layout(self) -> Unknowns:
         first, size = np.full(self.group.size, -1), 0
         for m, g in enumerate(self.group):
-            if m not in held[int(g)]:
+            if m not in self.held[int(g)]:
                 first[m], size = size, size + self.n_each
         shared = np.full(self.group.size, -1)
-        for number in np.unique(common[common >= 0]):
-            shared[np.isin(self.group, np.flatnonzero(common == number))], size = size, size + 1
-        self.held, self.common, self.unknowns = held, common, Unknowns(first, shared, size)
-        lift = Lift(self.unknowns, self.basis, self.n_term)
-        if self.found is None:
-            self.found = solve_robustly(self.table, self.batches, lift, self.of_band)
-        else:
-            values, factor, residual = solve_once(self.table, self.batches, lift, self.found.weight)
-            self.found = replace(self.found, values=values, factor=factor, residual=residual)
+        for number in np.unique(self.common[self.common >= 0]):
+            shared[np.isin(self.group, np.flatnonzero(self.common == number))], size = size, size + 1
+        return Unknowns(first, shared, size)
+
+    def _lift(self) -> Lift:
+        return Lift(self.unknowns, self.basis, self.n_term)
+
+    def solve(self, held: dict[int, list[int]], common: np.ndarray) -> None:
+        """Solve again, with the weights found, with other members held at zero and other constants."""
+        self.held, self.common = held, common
+        self.unknowns = self._layout()
+        values, factor, residual = solve_once(self.table, self.batches, self._lift(), self.found.weight)
+        self.found = replace(self.found, values=values, factor=factor, residual=residual)
 
     def functions(self) -> np.ndarray:
         """Return the functions (member, term, knot) with the constants of their groups."""
@@ -310,6 +325,7 @@ def _read(exposures: xr.Dataset | Iterable[xr.Dataset]) -> list[_Member]:
         for d, name in enumerate(ds["exposure"].values):
             pointing = Pointing.of(ds, d)
             for band, samples in cell_samples(ds, d, cells).items():
+                samples = _at_bin_centre(samples)
                 ra, dec = slicer_to_sky(samples.alpha, samples.beta, band, ds, pointing)
                 members.append(_Member(str(name), str(ds.attrs["setting"]), band, samples, ra, dec))
     if not members:
@@ -319,6 +335,18 @@ def _read(exposures: xr.Dataset | Iterable[xr.Dataset]) -> list[_Member]:
     if double:
         raise MrsxrError(f"exposure {min(double)[0]} was given twice to background matching; give each once")
     return members
+
+
+def _at_bin_centre(samples: Samples) -> Samples:
+    """Take samples to the middle of their wavelength bin along the slope of the median spectrum of the exposure."""
+    bins, number = np.unique(samples.spectral_bin, return_inverse=True)
+    if bins.size < 2:
+        return samples
+    order = np.argsort(number, kind="stable")
+    edges = np.searchsorted(number[order], np.arange(bins.size + 1))
+    level = np.array([np.median(samples.flux[order[a:b]]) for a, b in pairwise(edges)])
+    slope = np.gradient(level, bin_centre(bins))[number]
+    return replace(samples, flux=samples.flux - slope * (samples.wavelength - bin_centre(samples.spectral_bin)))
 
 
 def _table(members: list[_Member], spacing: float, gradients: bool, tie_bands: bool) -> tuple[Table, list[str]]:
@@ -370,12 +398,16 @@ def _distance(functions: np.ndarray, group: np.ndarray, members: list[_Member]) 
     out = np.zeros(group.size)
     for g in np.unique(group):
         inside = np.flatnonzero(group == g)
-        reach = [1.0, *(np.std(_join([getattr(members[m].samples, t) for m in inside])) for t in TERMS[1:])]
+        reach = [1.0, *(_rms(_join([getattr(members[m].samples, t) for m in inside])) for t in TERMS[1:])]
         values = functions[inside] * np.array(reach)[: functions.shape[1], None]
         off = np.sqrt(np.mean((values - np.median(values, axis=0)) ** 2, axis=(1, 2)))
         out[inside] = off / max(float(np.median(off)), 1e-30)
     names = np.array([m.exposure for m in members])
     return np.array([out[names == name].mean() for name in names])
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(values**2))) if values.size else 0.0
 
 
 def _choose(fit: _Fit, group: int, distance: np.ndarray, reference: str | Sequence[str]) -> int:

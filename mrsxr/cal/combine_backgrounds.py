@@ -142,7 +142,7 @@ def _times(spectra: Sequence[xr.Dataset], given: Sequence[float] | None) -> list
     for ds in spectra:
         header = json.loads(ds.attrs.get("fits_header") or "{}")
         found.append(next((part["EFFEXPTM"] for part in header.values() if part.get("EFFEXPTM")), None))
-    return [1.0] * len(spectra) if None in found else [float(t) for t in found]
+    return [1.0] * len(spectra) if None in found else [float(t) for t in found if t is not None]
 
 
 def _columns(ds: xr.Dataset, time: float) -> dict[str, np.ndarray]:
@@ -192,11 +192,12 @@ def _combine(group: list[dict[str, np.ndarray]], weights: str, interpolate: bool
     norm = np.where(total > 0, total, 1.0)
     out = {name: np.nansum(planes[name] * weight, axis=0) / norm for name in _SUMMED}
     out |= {name: np.nansum(planes[name] * weight**2, axis=0) / norm**2 for name in ("var", "flux_var")}
+    out |= {"wavelength": wave, "dq": bits, "band": band, "n_spectra": planes["count"].sum(axis=0)}
+    out = _cut(out, out["n_spectra"] > 0)
     kernel -= 1 - kernel % 2
     if kernel > 1:
         out |= {name: medfilt(out[name], kernel) for name in ("flux", "background")}
-    out |= {"wavelength": wave, "dq": bits, "band": band, "n_spectra": planes["count"].sum(axis=0)}
-    return _cut(out, out["n_spectra"] > 0)
+    return out
 
 
 def _weight(columns: dict[str, np.ndarray], weights: str) -> np.ndarray:
@@ -228,7 +229,7 @@ def _result(columns: dict[str, np.ndarray], mixed: bool, spectra: Sequence[xr.Da
         "surface_brightness_var": columns["var"], "background": columns["background"],
         "n_pixels": columns["n_pixels"],
     }  # fmt: skip
-    variables = {
+    variables: dict[str, tuple] = {
         name: ("wavelength", v, {"units": units_of("spectrum", name), "long_name": meaning_of("spectrum", name)})
         for name, v in values.items()
     }

@@ -68,16 +68,16 @@ def measure_field_background(
     The exposures count by exposure time. The covariance is that of the scatter of the pixels about the polynomial.
     """
     if statistic not in STATISTICS or degree not in _N_TERMS or n_bins < 1 or (n_knots is not None and n_knots < 1):
-        raise MrsxrError(f"statistic is '{statistic}', degree {degree}, n_bins {n_bins} and n_knots {n_knots}; expected "
-                         f"{' or '.join(STATISTICS)}, 0 to 2, and positive numbers")  # fmt: skip
+        raise MrsxrError(f"statistic is '{statistic}', degree {degree}, n_bins {n_bins} and n_knots {n_knots}; "
+                         f"expected {' or '.join(STATISTICS)}, 0 to 2, and positive numbers")  # fmt: skip
     datasets = [exposures] if isinstance(exposures, xr.Dataset) else list(exposures)
     if not datasets:
         raise MrsxrError("no background exposures; expected Datasets of level cal")
     for ds in datasets:
         check_located(ds)
         if ds.attrs["setting"] != datasets[0].attrs["setting"]:
-            raise MrsxrError(f"background exposures of settings {datasets[0].attrs['setting']} and {ds.attrs['setting']}; "
-                             "measure each setting by itself")  # fmt: skip
+            both = f"{datasets[0].attrs['setting']} and {ds.attrs['setting']}"
+            raise MrsxrError(f"background exposures of settings {both}; measure each setting by itself")
     bands, n_term = bands_of_setting(datasets[0].attrs["setting"]), _N_TERMS[degree]
     limits = np.array([_limits(datasets[0], band) for band in bands])
     found = [
@@ -86,18 +86,27 @@ def measure_field_background(
     times = np.concatenate([ds.exposure_time.values for ds in datasets])
     parts = _average([np.stack(a) for a in zip(*found, strict=True)], times, statistic)
     wavelength = limits[:, :1] + (np.arange(n_bins) + 0.5) / n_bins * (limits[:, 1:] - limits[:, :1])
-    planes = [_smoothed(wavelength[k], *(p[k] for p in parts), n_knots, f"band {band}") for k, band in enumerate(bands)]
+    planes = [_smoothed(wavelength[k], [p[k] for p in parts], n_knots, f"band {band}") for k, band in enumerate(bands)]
     names = ", ".join(str(e) for ds in datasets for e in ds.exposure.values)
+    attrs = {
+        "ref_id": f"background of {names}",
+        "statistic": statistic,
+        "smooth": int(n_knots is not None and degree > 0),
+    }
+    return _dataset(list(bands), wavelength, planes, parts[3]).assign_attrs(attrs)
+
+
+def _dataset(bands: list[str], wavelength: np.ndarray, planes: list[tuple], number: np.ndarray) -> xr.Dataset:
+    coefficients, covariance = (np.stack(p) for p in zip(*planes, strict=True))
     return xr.Dataset(
         {
-            "coefficients": (("band", "bin", "term"), np.stack([p[0] for p in planes]),
-                             {"units": "MJy/sr, for alpha and beta /arcsec"}),
-            "covariance": (("band", "bin", "term", "term_of"), np.stack([p[1] for p in planes])),
-            "n_pixels": (("band", "bin"), parts[3], {"units": "1"}),
+            "coefficients": (("band", "bin", "term"), coefficients, {"units": "MJy/sr, for alpha and beta /arcsec"}),
+            "covariance": (("band", "bin", "term", "term_of"), covariance),
+            "n_pixels": (("band", "bin"), number, {"units": "1"}),
         },
-        {"band": list(bands), "wavelength": (("band", "bin"), wavelength, {"units": "um"}), "term": list(TERMS[:n_term])},
-        {"level": "reference", "kind": "field_background", "ref_id": f"background of {names}", "statistic": statistic,
-         "smooth": int(n_knots is not None and n_term > 1)},
+        {"band": bands, "wavelength": (("band", "bin"), wavelength, {"units": "um"}),
+         "term": list(TERMS[: coefficients.shape[2]])},
+        {"level": "reference", "kind": "field_background"},
     )  # fmt: skip
 
 
@@ -132,8 +141,9 @@ def subtract_field_background(
     check_located(ds)
     setting, bands = ds.attrs["setting"], bands_of_setting(ds.attrs["setting"])
     if background.attrs.get("kind") != "field_background":
-        raise MrsxrError(f"setting {setting}: expected a Dataset of kind field_background, got "
-                         f"{background.attrs.get('kind') or 'one of no kind'}; make it by measure_field_background")  # fmt: skip
+        found = background.attrs.get("kind") or "one of no kind"
+        raise MrsxrError(f"setting {setting}: expected a Dataset of kind field_background, got {found}; make it by "
+                         "measure_field_background")  # fmt: skip
     _check_first(ds)
     missing = [band for band in bands if band not in background.band.values]
     if missing:
@@ -209,7 +219,7 @@ def fit_field_scale(ds: xr.Dataset, background: xr.Dataset, *, per_exposure: boo
 
 
 def background_at(background: xr.Dataset, band: str, samples: Samples, observed: float = 1.0) -> np.ndarray:
-    """Return the background [MJy/sr] at samples of a band; ``observed`` takes its wavelengths to those of the samples."""
+    """Return the background [MJy/sr] at samples of a band; ``observed`` takes its wavelengths to theirs."""
     one = background.sel(band=band)
     a, b = samples.alpha, samples.beta
     terms = (np.ones(a.size), a, b, a * a, a * b, b * b)
@@ -283,8 +293,11 @@ def _average(parts: list[np.ndarray], times: np.ndarray, statistic: str) -> list
     return [mean, spread, np.nansum(means * wide, axis=0), number.sum(axis=0)]
 
 
-def _smoothed(wavelength, coefficients, covariance, means, number, n_knots, where) -> tuple[np.ndarray, np.ndarray]:
+def _smoothed(
+    wavelength: np.ndarray, parts: list[np.ndarray], n_knots: int | None, where: str
+) -> tuple[np.ndarray, np.ndarray]:
     """Let the terms over the field follow splines along wavelength, with the levels that go with them; fill gaps."""
+    coefficients, covariance, means = parts[:3]
     known = np.isfinite(coefficients[:, 0])
     if not known.any():
         raise MrsxrError(f"{where}: no spectral bin has enough good pixels in any background exposure; leave it out")
@@ -355,11 +368,11 @@ def _cell_ratios(samples: Samples, level: np.ndarray, place: np.ndarray) -> np.n
     The two halves are the even and the odd wavelength bins; lines are left out. Places with few samples are not there.
     """
     order = np.argsort(place, kind="stable")
-    found = []
+    found: list[list[list[float]]] = []
     for rows in np.split(order, np.flatnonzero(np.diff(place[order])) + 1):
         b, f, v = level[rows], samples.flux[rows], samples.var[rows]
         weight = np.ones(rows.size, dtype=bool)
-        for _ in range(4):
+        for _ in range(4 if rows.size >= 8 and np.any(b != 0) else 0):
             off = (f - np.sum((b * f / v)[weight]) / np.sum((b * b / v)[weight]) * b) / np.sqrt(v)
             middle = np.median(off[weight])
             weight = np.abs(off - middle) <= _CLIP * max(1.4826 * float(np.median(np.abs(off[weight] - middle))), 1.0)
@@ -373,7 +386,7 @@ def _cell_ratios(samples: Samples, level: np.ndarray, place: np.ndarray) -> np.n
 
 
 def _lowest(cells: np.ndarray, band: str) -> tuple[float, float, int]:
-    """Return the ratio of the places with the least light, its variance and their number; raise where it is not safe."""
+    """Return the ratio of the places with the least light, its variance and their number; raise where not safe."""
     if len(cells) < 2 * _LEAST_CELLS:
         raise MrsxrError(
             f"band {band}: only {len(cells)} cells show the background, expected {2 * _LEAST_CELLS}; give its scale"
@@ -388,5 +401,5 @@ def _lowest(cells: np.ndarray, band: str) -> tuple[float, float, int]:
         chi2[half] = np.sum(((ratio - value[half]) / error) ** 2) / (n - 1)
     if chi2.mean() > _MOST_CHI2:
         raise MrsxrError(f"band {band}: the scale of the background is not safe: the {n} faintest cells differ (chi2 "
-                         f"{chi2.mean():.1f}), so that sources reach everywhere; give the scale of this band as a number")  # fmt: skip
+                         f"{chi2.mean():.1f}), sources reach everywhere; give the scale of this band")  # fmt: skip
     return float(value.mean()), float(max(chi2.mean(), 1.0) / weight.sum()), n

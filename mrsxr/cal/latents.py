@@ -58,7 +58,7 @@ def subtract_latents(
     latent : Dataset, kind "latent"
         For one detector, on (component): ``decay_time`` [s]; ``amplitude``, the share of the charge that a pixel traps
         and releases with this time constant; ``amplitude_err``; ``saturated_amplitude``, the share in exposures where
-        the pixel is SATURATED. Attribute ``full_well`` [DN]: what a pixel collects in the first group at least where
+        the pixel is SATURATED (of the same relative error). Attribute ``full_well`` [DN]: what a pixel collects in the first group at least where
         it has no slope for being saturated. In a file: a table LATENT of these columns (upper case) and the keyword
         FULLWELL.
     history : Dataset or sequence of Dataset, level "rate", optional
@@ -262,7 +262,8 @@ def _advanced(exposure: _Exposure, before: xr.DataArray, gap: float, table: dict
 def _predicted(exposure: _Exposure, before: xr.DataArray, gap: float, table: dict[str, Any], weighting: str) -> Any:
     from ._latent_kernels import predict
 
-    tau, amplitude = table["decay_time"], np.maximum(table["amplitude"], table["saturated_amplitude"])
+    tau = table["decay_time"]
+    amplitude = np.where(table["amplitude"] > 0, table["amplitude"], table["saturated_amplitude"])
     n = max(1, int(exposure.ds.attrs.get("n_integrations") or 1))
     weight = np.exp(-gap / tau) * mean_decay(exposure.length, tau, n, weighting)
     error = np.divide(table["amplitude_err"], amplitude, out=np.zeros_like(amplitude), where=amplitude > 0)

@@ -30,10 +30,14 @@ Array = np.ndarray
 class BandGeometry:
     """Pixels of a band and their way back from slice coordinates to the detector; the same for all dithers."""
 
-    index: Array  # place in the flattened frame
-    pixels: tuple[Array, Array, Array]  # place of the slice, alpha [arcsec], wavelength [um]
+    pixels: tuple[Array, Array, Array, Array]  # place of the slice, alpha [arcsec], wavelength [um], in the frame
     slices: tuple[Array, float, float, Array, Array]  # labels, beta of the first, width, middle and half of alpha
     inverse: tuple[Array, Array, Array, Array]  # x and y as power series, middles and half widths of the arguments
+
+    @property
+    def index(self) -> Array:
+        """Places of the pixels in the flattened frame."""
+        return self.pixels[3]
 
 
 def detect_sky_outliers(
@@ -91,8 +95,8 @@ def detect_sky_outliers(
 
     Notes
     -----
-    The contrast c of a pixel is its flux less the median f of the pixels above and below it in its slice: continuum
-    and the shape of a point source across the slices drop out, lines and outliers stay. The place of the pixel is
+    The contrast c of a pixel is its flux less the median f of the pixels above and below it in its slice (of singles or
+    of the means of pairs, the one that is closer to it, so that a hit does not spread): continuum and the shape of a point source across the slices drop out, lines and outliers stay. The place of the pixel is
     taken through the sky to the detector frame of each other dither, where the contrast is interpolated (bilinear in
     the slice, linear between the two nearest slices). With the median m of the others, the median R of their ranges
     around the place (less what noise makes) and the propagated error s, the pixel is an outlier where ``|c - m| >
@@ -255,7 +259,7 @@ def band_geometry(band: str, labels: Array, alpha: Array, wavelength: Array, mod
         found = _least_squares(matrix, np.stack([x[chosen], y[chosen]], axis=1).astype(float))
         x_of[s], y_of[s] = found[:, 0].reshape(terms[1:]), found[:, 1].reshape(terms[1:])
     slices = (names.astype(np.int16), first, width, middle[:, 0].copy(), half[:, 0].copy())
-    return BandGeometry(index, (slice_of, a, w), slices, (x_of, y_of, middle, half))
+    return BandGeometry((slice_of, a, w, index), slices, (x_of, y_of, middle, half))
 
 
 def _least_squares(matrix: Array, values: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -150,7 +151,7 @@ def sky_grid(
 def band_cuts(limits: dict[str, tuple[float, float]]) -> tuple[list[str], np.ndarray]:
     """Return bands in order of wavelength and the cuts [um] between them, in the middle of overlaps and gaps."""
     order = sorted(limits, key=lambda band: sum(limits[band]))
-    return order, np.array([0.5 * (limits[a][1] + limits[b][0]) for a, b in zip(order, order[1:], strict=False)])
+    return order, np.array([0.5 * (limits[a][1] + limits[b][0]) for a, b in itertools.pairwise(order)])
 
 
 def native_planes(facts: dict[str, dict[str, float]], low: float, high: float) -> tuple[np.ndarray, np.ndarray]:

@@ -50,7 +50,8 @@ def point_terms(one: BandData, mrsptcorr: xr.Dataset | None, point_source: tuple
     transmission, shift = _transmission(mrsptcorr, one.band), _shift(mrsptcorr, one.band)
     if transmission is None and shift is None:
         raise ReferenceFileError(
-            f"{mrsptcorr.attrs.get('ref_id', 'mrsptcorr')} has neither TRACOR nor WAVCORR tables; point_source needs one"
+            f"{mrsptcorr.attrs.get('ref_id', 'mrsptcorr')} has neither TRACOR nor WAVCORR tables for band {one.band}; "
+            "point_source needs one"
         )
     width = float(one.model["slice_width"].sel(band=one.band))
     terms = []
@@ -60,8 +61,8 @@ def point_terms(one: BandData, mrsptcorr: xr.Dataset | None, point_source: tuple
         terms.append(PointTerms((float(beta) - one.ranges.beta) / width, transmission, shift))
     if all(np.abs(t.offset).min() > 1.0 for t in terms):
         raise MrsxrError(
-            f"point_source at ra {point_source[0]}, dec {point_source[1]} lies outside the slices of band {one.band} in "
-            "all exposures; give the position of the source in degrees"
+            f"point_source at ra {point_source[0]}, dec {point_source[1]} lies outside the slices of band {one.band} "
+            "in all exposures; give the position of the source in degrees"
         )
     return terms
 

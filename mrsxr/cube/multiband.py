@@ -153,8 +153,9 @@ def _datasets(sources: Sources) -> list[xr.Dataset]:
         found = list(sources)
     for ds in found:
         if ds.attrs.get("level") != "cal":
+            found_level = ds.attrs.get("level") or "a Dataset without level"
             raise LevelError(
-                f"build_multiband_cube needs data of level cal, got {ds.attrs.get('level') or 'a Dataset without level'} "
+                f"build_multiband_cube needs data of level cal, got {found_level} "
                 f"({ds.attrs.get('setting', 'unknown setting')})"
             )
     if not found:

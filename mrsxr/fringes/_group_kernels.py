@@ -17,6 +17,7 @@ import numpy as np
 from numba import njit
 
 from ._column_kernels import LEAST_SAMPLES, TINY, gather, keep_continuum, noise_of
+from ._line_kernels import bounds, common_lines, judge_column
 from ._sine_kernels import add_power, fill_waves, strongest
 from ._spline_kernels import choose_knots, fit_background
 
@@ -26,7 +27,6 @@ HOLE = 2  # blocks to each side of a block that are left out with it
 MOST = 4  # components
 BRIGHT = 6  # columns that the frequency is sought in
 LEAST_GAIN = 9.0  # chi2 by which the prediction must be better than none
-OUTLIER = 5.0  # sigma
 
 
 @njit(cache=True, nogil=True, fastmath=True)
@@ -62,7 +62,7 @@ def _add_moments(x, track, rest, weights, frequency, low, size, middle, half, ou
 def _over_tracks(moments, column, sigma, out):
     """Fill the sum of the moments of neighbouring tracks, Gaussian weights of width sigma [tracks], 0: own only."""
     out[:] = moments[column]
-    reach = int(math.ceil(3.0 * sigma))
+    reach = math.ceil(3.0 * sigma)
     for c in range(max(0, column - reach), min(moments.shape[0], column + reach + 1)):
         if c != column:
             g = math.exp(-0.5 * ((c - column) / sigma) ** 2)
@@ -237,7 +237,7 @@ def _draw(x, track, frequency, low, size, middle, amplitudes, model, variance):
 @njit(cache=True, nogil=True)
 def _fit_component(x, tracks, counts, rest, weights, frequency, period, active, chosen, choose, model, variance):
     """Fill one component (column, sample) and its variance; return how many tracks gained by it."""
-    low, high = _bounds(x, counts)
+    low, high = bounds(x, counts)
     size = period / BLOCKS
     n_block = max(int((high - low) / size) + 1, 2 * HOLE + 3)
     middle, half = 0.5 * (low + high), 0.5 * (high - low)
@@ -292,26 +292,6 @@ def _continuum(x, y, sigma, keep, period, robust, out):
     weights *= keep.sum() / total
     knots = x[choose_knots(n, max(int((x[n - 1] - x[0]) / period), 1), np.ones(n))]
     return fit_background(x, y, weights, knots, 2, robust, out)
-
-
-@njit(cache=True, nogil=True)
-def _find_lines(e, off):
-    """Set off True at runs of 1 to 15 samples whose mean is off by more than OUTLIER sigma.
-
-    e : residuals in units of their noise, 0 where bad. Runs must also stand out from the spread of the column.
-    """
-    n = e.size
-    total = np.zeros(n + 1)
-    for k in range(n):
-        total[k + 1] = total[k] + e[k]
-    for width in (1, 3, 7, 15):
-        sums = np.empty(n - width + 1)
-        for k in range(n - width + 1):
-            sums[k] = (total[k + width] - total[k]) / math.sqrt(width)
-        spread = max(1.0, 1.4826 * np.median(np.abs(sums)))
-        for k in range(n - width + 1):
-            if abs(sums[k]) > OUTLIER * spread:
-                off[k : k + width] = True
 
 
 @njit(cache=True, nogil=True)
@@ -371,9 +351,11 @@ def _fit_family(x, tracks, n_track, y, sigma, good, keep, counts, snr, active, o
                 break
             count = max(count, m + 1)
         if turn == 0:
-            common = _common_lines(x, counts, rest, weights, fringe)
+            common = common_lines(x, counts, rest, weights, fringe)
             for c in range(n_column):
-                noise[c] *= _judge(x[c], good[c], keep[c], counts[c], rest[c], weights[c], fringe[c], period, common)
+                noise[c] *= judge_column(
+                    x[c], good[c], keep[c], counts[c], rest[c], weights[c], fringe[c], period, common
+                )
     return count
 
 
@@ -382,62 +364,6 @@ def _add_up(parts, out):
     out[:] = 0.0
     for m in range(parts.shape[0]):
         out += parts[m]
-
-
-@njit(cache=True, nogil=True)
-def _bounds(x, counts):
-    low, high = np.inf, -np.inf
-    for c in range(x.shape[0]):
-        if counts[c] > 0:
-            low, high = min(low, x[c, 0]), max(high, x[c, counts[c] - 1])
-    return low, high
-
-
-@njit(cache=True, nogil=True)
-def _common_lines(x, counts, rest, weights, fringe):
-    """Return (start, size of a bin, then 1 where a line stands out of the residuals of all columns together)."""
-    low, high = _bounds(x, counts)
-    n = x.shape[1]
-    size = (high - low) / n
-    total, number = np.zeros(n), np.zeros(n)
-    for c in range(x.shape[0]):
-        for k in range(counts[c]):
-            if weights[c, k] > 0.0:
-                j = min(int((x[c, k] - low) / size), n - 1)
-                total[j] += (rest[c, k] - fringe[c, k]) * math.sqrt(weights[c, k])
-                number[j] += 1.0
-    for j in range(n):
-        total[j] /= math.sqrt(max(number[j], 1.0))
-    off = np.zeros(n, dtype=np.bool_)
-    _find_lines(total, off)
-    out = np.zeros(n + 2)
-    out[0], out[1] = low, size
-    out[2:] = off
-    return out
-
-
-@njit(cache=True, nogil=True)
-def _judge(x, good, keep, n, rest, weights, fringe, period, common):
-    """Leave out the lines of a column; return the square by which its residuals exceed the noise, at least 1."""
-    if n == 0:
-        return 1.0
-    e = np.zeros(n)
-    for k in range(n):
-        e[k] = (rest[k] - fringe[k]) * math.sqrt(weights[k])
-    off = np.zeros(n, dtype=np.bool_)
-    _find_lines(e, off)
-    for k in range(n):
-        j = min(max(int((x[k] - common[0]) / common[1]), 0), common.size - 3)
-        off[k] = off[k] or common[j + 2] > 0.0
-    found = keep[:n] & good[:n]
-    reach = min(max(3, int(0.5 * period * n / (x[n - 1] - x[0]))), 25)
-    for k in range(n):
-        if off[k]:
-            found[max(0, k - reach) : min(n, k + reach + 1)] = False
-    if found.sum() > 0.5 * n:
-        keep[:n] = found
-    values = np.abs(e[found])
-    return max(1.0, (1.4826 * np.median(values)) ** 2) if values.size > 10 else 1.0
 
 
 @njit(cache=True, nogil=True)
@@ -527,7 +453,9 @@ def correct_group(wavenumber, track, flux, error, use, ignore, families, limit, 
     shape = wavenumber.shape
     factor, variance = np.ones(shape), np.zeros(shape)
     rejected = np.zeros(shape, dtype=np.bool_)
-    plain = [np.ascontiguousarray(a, dtype=np.float64) for a in (wavenumber, track, flux, error, families, limit)]
-    masks = [np.ascontiguousarray(a, dtype=np.bool_) for a in (use, ignore)]
-    count = _correct_group(*plain[:4], *masks, *plain[4:], bool(smooth_too), float(share), factor, variance, rejected)
+    k, t, y, e, f, m = (
+        np.ascontiguousarray(a, dtype=np.float64) for a in (wavenumber, track, flux, error, families, limit)
+    )
+    use, ignore = (np.ascontiguousarray(a, dtype=np.bool_) for a in (use, ignore))
+    count = _correct_group(k, t, y, e, use, ignore, f, m, bool(smooth_too), float(share), factor, variance, rejected)
     return factor, variance, rejected, count

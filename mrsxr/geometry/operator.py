@@ -86,7 +86,8 @@ class Operator:
         """Add maps (map, pixel) that are averaged and variances (map, pixel) of independent pixels to ``sums``."""
         from ._operator_kernels import deposit
 
-        deposit(*self._arrays(), linear, square, sums.linear, sums.square, sums.weight, sums.count, sums.hole)
+        targets = (sums.linear, sums.square, sums.weight, sums.count, sums.hole)
+        deposit(*self._arrays(), linear, square, *targets)  # type: ignore[call-arg]
 
     def variance(self, voxel_weight: np.ndarray, square: np.ndarray, linear: np.ndarray, out: np.ndarray) -> None:
         """Add to ``out`` (plane, square + linear) the part of these pixels in weighted sums over voxels.
@@ -103,7 +104,7 @@ class Operator:
         """
         from ._operator_kernels import reach_back
 
-        reach_back(*self._arrays(), voxel_weight, square, linear, out)
+        reach_back(*self._arrays(), voxel_weight, square, linear, out)  # type: ignore[call-arg]
 
 
 def make_operator(
@@ -155,13 +156,15 @@ def make_operator(
         planes = np.stack([planes[:-1], planes[1:]])
     n_y, n_x = shape
     if weighting.name == "drizzle":
-        sky = kernels.overlap_entries(slice_index, *alpha[:2], status, place.edges, place.middle, place.half, n_y, n_x)
-        wave = kernels.wavelength_entries(low, high, *planes)
+        left, right = alpha[:2]
+        sky = kernels.overlap_entries(slice_index, left, right, status, place.edges, place.middle, place.half, n_y, n_x)
+        wave = kernels.wavelength_entries(low, high, planes[0], planes[1])
     else:
         x, y = _centres(slice_index, alpha, place)
         sky = kernels.gaussian_entries(x, y, status, weighting.reach, weighting.scale, n_y, n_x)
-        wave = kernels.distance_entries(0.5 * (low + high), *planes, weighting.reach_wavelength, weighting.scale)
-    return Operator(*sky, *wave, status, weight)
+        middle = 0.5 * (low + high)
+        wave = kernels.distance_entries(middle, planes[0], planes[1], weighting.reach_wavelength, weighting.scale)
+    return Operator(*sky, *wave, status, weight)  # type: ignore[call-arg]
 
 
 def _centres(slice_index: np.ndarray, alpha: tuple[np.ndarray, ...], place: Placement):

@@ -175,7 +175,8 @@ def placement(
     ds: xr.Dataset, ranges: SliceRanges, band: str, pointing: Pointing, grid: CubeGrid, velosys: float
 ) -> Placement:
     """Return where the slices of one exposure lie on a grid; ``velosys`` [m/s] moves the wavelengths, NaN does not."""
-    return Placement(*slice_edges(ds, ranges, band, pointing, grid), float(barycentric(1.0, float(velosys))))
+    edges, middle, half = slice_edges(ds, ranges, band, pointing, grid)
+    return Placement(edges, middle, half, float(barycentric(1.0, float(velosys))))
 
 
 def gather_pixels(

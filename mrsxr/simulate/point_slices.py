@@ -1,7 +1,7 @@
 """What a point source off the middle of a slice does: its light is dimmed and moved in wavelength.
 
-The light of a source that lies off the middle fills the slice unevenly; its centroid across the slice moves the spectrum
-along the dispersion. The functions here are smooth; the mrsptcorr file gets samples of them.
+The light of a source that lies off the middle fills the slice unevenly; its centroid across the slice moves the
+spectrum along the dispersion. The functions here are smooth; the mrsptcorr file gets samples of them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,16 @@
-"""cube -> spectrum: aperture extraction and stitching of the bands."""
+"""cube -> spectrum: point or extended, extraction and its errors, fringes and leak of spectra, stitching of the bands."""
 
+from .exact_errors import extraction_weights, set_exact_errors
 from .extract_1d import extract_spectrum
+from .source_type import decide_source_type
+from .spectral_leak import correct_spectral_leak
 from .stitch import stitch_bands
 
-__all__ = ["extract_spectrum", "stitch_bands"]
+__all__ = [
+    "correct_spectral_leak",
+    "decide_source_type",
+    "extract_spectrum",
+    "extraction_weights",
+    "set_exact_errors",
+    "stitch_bands",
+]

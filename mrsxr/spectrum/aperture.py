@@ -70,6 +70,31 @@ def find_source(image: np.ndarray, fwhm: float) -> tuple[float, float] | None:
     return _fit_gaussian(image, good, float(i0), float(j0), fwhm, level)
 
 
+def find_source_dao(cube: xr.Dataset) -> tuple[float, float] | None:
+    """Return the pixel (x, y) of the brightest source as jwst finds it (``ifu_autocen``), or None.
+
+    Notes
+    -----
+    DAOStarFinder with a width of 3 spaxels in every band and a limit of 3 sigma on the median of the planes below
+    26 um, however few of them are good in a spaxel.
+    """
+    from astropy.stats import sigma_clipped_stats
+    from photutils.detection import DAOStarFinder
+
+    planes = np.nonzero(cube["wavelength"].values < CENTRE_LIMIT)[0]
+    if planes.size == 0 or not np.isfinite(cube["flux"].values[planes]).any():
+        return None
+    image = np.ma.median(np.ma.masked_invalid(cube["flux"].values[planes]), axis=0)
+    _, middle, spread = sigma_clipped_stats(image)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # where nothing is found
+        found = DAOStarFinder(fwhm=3.0, threshold=3 * spread)(image - middle)
+    if found is None:
+        return None
+    best = int(np.argmax(np.asarray(found["flux"])))
+    return float(found["x_centroid"][best]), float(found["y_centroid"][best])
+
+
 def _smooth(values: np.ndarray, good: np.ndarray, fwhm: float) -> np.ndarray:
     """Return the normalised Gaussian convolution; NaN where less than half of the kernel is covered."""
     half = int(np.ceil(fwhm))
@@ -150,7 +175,9 @@ def interpolate(x: np.ndarray, grid: np.ndarray, values: np.ndarray) -> np.ndarr
     return values[left] * (1.0 - share) + values[left + 1] * share
 
 
-def aperture_correction(wavelength: np.ndarray, radius: np.ndarray, apcorr: xr.Dataset) -> np.ndarray:
+def aperture_correction(
+    wavelength: np.ndarray, radius: np.ndarray, apcorr: xr.Dataset, outside: str = "clamp"
+) -> np.ndarray:
     """Return the factor from the flux within the radius to the total flux, linear in wavelength and radius.
 
     Parameters
@@ -161,19 +188,26 @@ def aperture_correction(wavelength: np.ndarray, radius: np.ndarray, apcorr: xr.D
         [arcsec]
     apcorr : Dataset, kind "apcorr"
         ``radius`` [arcsec] and ``correction`` on (aperture, wavelength).
+    outside : {"clamp", "extrapolate"}
+        Wavelengths and radii outside the table take the value at its border, with a MrsxrWarning; or the straight
+        line is continued, as jwst does, which can give any number far outside.
 
     Returns
     -------
     float array
-        Wavelengths and radii outside the table take the value at its border, with a MrsxrWarning.
     """
+    if outside not in ("clamp", "extrapolate"):
+        raise MrsxrError(f"outside the table of apcorr '{outside}'; expected 'clamp' or 'extrapolate'")
     grid = np.asarray(apcorr["wavelength"].values, dtype=float)
     table_radius = np.asarray(apcorr["radius"].transpose("aperture", "wavelength").values, dtype=float)
     table = np.asarray(apcorr["correction"].transpose("aperture", "wavelength").values, dtype=float)
-    radii = np.stack([np.interp(wavelength, grid, row) for row in table_radius])
-    factors = np.stack([np.interp(wavelength, grid, row) for row in table])
+    along = np.interp if outside == "clamp" else interpolate
+    radii = np.stack([along(wavelength, grid, row) for row in table_radius])
+    factors = np.stack([along(wavelength, grid, row) for row in table])
     order = np.argsort(radii, axis=0)
     radii, factors = np.take_along_axis(radii, order, 0), np.take_along_axis(factors, order, 0)
+    if outside == "extrapolate":
+        return np.array([interpolate(r, radii[:, i], factors[:, i]) for i, r in enumerate(radius)])
     slack = 1e-6 * radius
     outside = int(((wavelength < grid[0]) | (wavelength > grid[-1])).sum())
     off_radius = int(((radius < radii[0] - slack) | (radius > radii[-1] + slack)).sum())

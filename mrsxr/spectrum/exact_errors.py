@@ -10,6 +10,8 @@ from mrsxr.schema import units_of
 from mrsxr.step import step
 from mrsxr.units import MJYSR_TO_JY_PER_ARCSEC2
 
+from .optimal import plane_weights
+from .profile import Profile
 from .region import region_weights
 
 _MODES = {"none": 0, "annulus": 1, "annulus_jwst": 2}
@@ -48,19 +50,22 @@ def extraction_weights(cube: xr.Dataset, spectrum: xr.Dataset) -> xr.DataArray:
         good = (weight > 0) & np.isfinite(flux) & np.isfinite(var)
         shares = region_weights(cube, spectrum.attrs["region"]) * good
     else:
-        shares = _circles(flux, var, weight, spectrum, scale)
+        shares = _circles(cube, flux, var, weight, spectrum, scale)
     factor = scale**2 * MJYSR_TO_JY_PER_ARCSEC2 * spectrum["aperture_correction"].values
     return xr.DataArray(
         shares * factor[:, None, None], dims=("wavelength", "y", "x"), coords={"wavelength": cube["wavelength"]}
     )
 
 
-def _circles(flux, var, weight, spectrum: xr.Dataset, scale: float) -> np.ndarray:
+def _circles(cube: xr.Dataset, flux, var, weight, spectrum: xr.Dataset, scale: float) -> np.ndarray:
     from ._aperture_kernels import net_weights
 
     mode = _MODES[str(spectrum.attrs.get("background_method", "none"))]
     names = ("aperture_radius", "annulus_inner", "annulus_outer")
     radii = np.stack([spectrum[n if n in spectrum else names[0]].values for n in names], axis=1) / scale
+    if "psf_profile" in spectrum.attrs:
+        profile = Profile.from_text(str(spectrum.attrs["psf_profile"]))
+        return plane_weights(cube, profile, spectrum["psf_fwhm"].values, radii * scale, mode > 0)[0]
     place = float(spectrum.attrs["aperture_x"]), float(spectrum.attrs["aperture_y"])
     clip, parts = float(spectrum.attrs.get("clip_sigma", 3.0)), int(spectrum.attrs.get("subpixels", 0))
     return net_weights(flux, var, weight, *place, np.ascontiguousarray(radii), mode, clip, parts)

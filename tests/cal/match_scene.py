@@ -17,13 +17,16 @@ from mrsxr.simulate.pointing import aim_at, dither_offsets
 
 RA, DEC, ROLL = 150.0, 2.0, 40.0
 DIMS = ("dither", "y", "x")
+LINES = (5.1, 5.3, 6.1, 7.9, 8.3, 9.4)  # um
 
 
 @functools.lru_cache(maxsize=2)
 def empty(setting: str, n_dither: int, north: float = 0.0, first: int = 1, rows: int = 1024) -> xr.Dataset:
     """Return located cal data without light; ``north`` [arcsec] moves the tile, ``first`` numbers the exposures."""
     geometry = make_geometry(setting)
-    aims = [aim_at(RA, DEC + north / 3600, ROLL, offset, 1.0, 9000.0) for offset in dither_offsets("EXTENDED", n_dither)]
+    aims = [
+        aim_at(RA, DEC + north / 3600, ROLL, offset, 1.0, 9000.0) for offset in dither_offsets("EXTENDED", n_dither)
+    ]
     coords = dither_coords(n_dither, setting)
     for name in ("ra_ref", "dec_ref", "roll_ref", "v2_ref", "v3_ref"):
         coords[name] = ("dither", np.array([getattr(a.pointing, name) for a in aims]), coords[name][2])
@@ -50,7 +53,7 @@ def sky(wavelength):
     return 10.0 + 4.0 * (wavelength - 7.0) + 2.0 * np.sin(40.0 * wavelength)
 
 
-def observe(setting="12A", n_dither=4, *, source=300.0, noise=1.0, seed=1, north=0.0, first=1, rows=1024, level=1.0):
+def observe(setting="12A", n_dither=4, *, source=300.0, noise=5.0, seed=1, north=0.0, first=1, rows=1024, level=1.0):
     """Return noisy exposures: background times ``level``, a source with PSF and a line, of peak ``source`` [MJy/sr]."""
     from mrsxr.geometry.sky import Pointing
 
@@ -61,9 +64,9 @@ def observe(setting="12A", n_dither=4, *, source=300.0, noise=1.0, seed=1, north
     wavelength = ds.wavelength.values
     for band in bands_of_setting(setting):
         lit = (ds.channel.values == int(band[0])) & (ds.slice.values > 0)
-        wave, centre = wavelength[lit], float(np.median(wavelength[lit]))
-        line = 1.0 + 2.0 * np.exp(-0.5 * ((wave - centre) / (centre / 6000)) ** 2)
-        sigma = psf_fwhm(centre) / 2.355
+        wave = wavelength[lit]
+        line = 1.0 + 2.0 * sum(np.exp(-0.5 * ((wave - at) / (at / 6000)) ** 2) for at in LINES)
+        sigma = psf_fwhm(wave) / 2.355
         for d in range(n_dither):
             place = slicer_to_sky(ds.alpha.values[lit], ds.beta.values[lit], band, ds, Pointing.of(ds, d))
             x, y = tangent_offsets(*place, frame)

@@ -43,8 +43,9 @@ def cal_of(scene, setting, offsets, effects=None, velosys=12000.0):
         values = [getattr(aim.pointing, name) for aim in aims]
         coords[name] = ("dither", np.array(values), dict(coords[name][2]))
     coords["velosys"] = ("dither", np.full(len(aims), velosys), {"units": "m/s"})
-    for name, value, unit in (("slice", labels, "1"), ("channel", (labels // 100).astype("i1"), "1"),
-                              ("alpha", alpha, "arcsec"), ("beta", beta, "arcsec"), ("wavelength", wave, "um")):  # fmt: skip
+    coords["slice"] = (("y", "x"), labels, {"units": "1"})
+    coords["channel"] = (("y", "x"), (labels // 100).astype("i1"), {"units": "1"})
+    for name, value, unit in (("alpha", alpha, "arcsec"), ("beta", beta, "arcsec"), ("wavelength", wave, "um")):
         coords[name] = (("y", "x"), value, {"units": unit})
     ds = xr.Dataset(data, coords, detector_attrs("cal", setting, 10, 1))
     return ds.merge(model[[v.name for v in schema.WCS_VARIABLES]])

@@ -6,12 +6,13 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
+from dask.optimization import cull
 from helpers import no_compute
 from simulated import cal_of
 
 from mrsxr import schema
-from mrsxr.cube import build_cube, build_exposure_cubes, build_multiband_cube
 from mrsxr.cube import _blocks as blocks
+from mrsxr.cube import build_cube, build_exposure_cubes, build_multiband_cube
 from mrsxr.cube._layout import band_cuts, native_planes, table_planes
 from mrsxr.cube.multiband import band_of_planes
 from mrsxr.errors import LevelError, MrsxrError
@@ -130,8 +131,6 @@ def test_blocks_depend_on_the_bands_that_reach_them(cals):
         cube = build_multiband_cube(lazy(cals), tear_threshold=None, planes_per_block=10, **COARSE)
     for k, (wanted, absent) in {0: ("1A", "1B 2A 2B"), -1: ("2B", "1A 1B 2A")}.items():
         graph = cube.flux.data.blocks[k].__dask_graph__()
-        from dask.optimization import cull
-
         needed, _ = cull(dict(graph), cube.flux.data.blocks[k].__dask_keys__())
         gathered = sum("gather_pixels" in str(key) for key in needed)
         assert gathered == (1 if wanted == "1A" else 2), (wanted, absent)
@@ -200,7 +199,8 @@ def test_exposure_cubes_share_a_grid(cals):
     again = build_exposure_cubes(cals[1], band="1B", grid=grids[0], tear_threshold=None)
     np.testing.assert_array_equal(sum(cube.weight for cube in again.values()), both.weight)
     own = build_exposure_cubes(cals[1], band="1B", common_grid=False, wavelength_step=0.02, spaxel_size=0.4)
-    assert CubeGrid.of(own[list(own)[0]]).crval != CubeGrid.of(own[list(own)[1]]).crval
+    first, second = own.values()
+    assert CubeGrid.of(first).crval != CubeGrid.of(second).crval
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,202 @@
+"""Step spectral_leak on cubes: the light of band 1B that falls on 3A in the second order, spaxel by spaxel."""
+
+from __future__ import annotations
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from mrsxr import dq as flags
+from mrsxr import mrs
+from mrsxr.errors import MrsxrError, ReferenceFileError
+from mrsxr.geometry.grid import CubeGrid
+from mrsxr.step import step
+
+LEAKING, LEAKED = "1B", "3A"
+SHAPES = ("leaking", "leaked")
+OUTSIDE = ("nearest", "keep", "blank")
+_SUBPIXELS = 4
+_LEAST = 1e-5  # fractions below are no leak
+_TO_SIGMA = 1.0 / np.sqrt(8.0 * np.log(2.0))
+
+
+@step(needs="cube")
+def correct_spectral_leak_cube(
+    cube: xr.Dataset, *, leaking: xr.Dataset, mrsptcorr: xr.Dataset, shape: str = "leaking", outside: str = "nearest"
+) -> xr.Dataset:
+    """Subtract from the cube of band 3A what leaks in from band 1B in the second order.
+
+    Parameters
+    ----------
+    cube : Dataset, level "cube"
+        Of band 3A; cubes of other bands are returned as they are. ``flux`` [MJy/sr], ``var``.
+    leaking : Dataset, level "cube"
+        Of band 1B, of the same field; its grid may differ.
+    mrsptcorr : Dataset, kind "mrsptcorr"
+        ``frac_leak``, ``err_leak`` (wavelength [um]).
+    shape : {"leaking", "leaked"}
+        Image of a point source in the leaked light: that of the 1B cube, as diffraction at half the wavelength makes it,
+        or blurred to that of the 3A cube.
+    outside : {"nearest", "keep", "blank"}
+        What becomes of spaxels beyond the smaller field of band 1B: the light of its nearest spaxel is subtracted, with
+        an error as large; they stay as they are; or they are NaN and DO_NOT_USE.
+
+    Returns
+    -------
+    Dataset, level "cube"
+        Corrected where the fraction is above 1e-5; ``var`` holds the variance of the subtracted light and of the
+        fraction besides. Planes for which band 1B has no data at all count as outside, without a nearest spaxel they
+        are blanked. Lazy where one of the cubes is, in its blocks of planes.
+
+    Raises
+    ------
+    MrsxrError
+        Where ``leaking`` is of another band, or an option is unknown.
+    ReferenceFileError
+        Where the reference file has no leak table.
+
+    Notes
+    -----
+    F_3A -= frac_leak(wavelength) F_1B(wavelength / 2); variance += frac_leak^2 var_1B + (err_leak F_1B)^2. F_1B is
+    linear in wavelength and a mean over each 3A spaxel by 4 x 4 points between which the 1B cube is bilinear. Covariance
+    of neighbouring 1B spaxels is counted: in the mean over a spaxel they are taken for one. jwst corrects extracted
+    spectra of point sources only.
+    """
+    if str(cube.attrs.get("band")) != LEAKED:
+        return cube
+    if str(leaking.attrs.get("band")) != LEAKING:
+        raise MrsxrError(f"the leaking cube is of band {leaking.attrs.get('band')}; expected {LEAKING}")
+    if shape not in SHAPES:
+        raise MrsxrError(f"shape of the leak is '{shape}'; expected one of {', '.join(SHAPES)}")
+    if outside not in OUTSIDE:
+        raise MrsxrError(f"outside of the field of band 1B '{outside}'; expected one of {', '.join(OUTSIDE)}")
+    if "frac_leak" not in mrsptcorr:
+        raise ReferenceFileError(
+            f"mrsptcorr {mrsptcorr.attrs.get('ref_id', '')}: no table LEAKCOR; the spectral leak cannot be corrected"
+        )
+    wave = np.asarray(cube["wavelength"].values, dtype=float)
+    grid = np.asarray(mrsptcorr["frac_leak"]["wavelength"].values, dtype=float)
+    fraction, spread = (
+        np.interp(wave, grid, np.nan_to_num(mrsptcorr[n].values), left=0.0, right=0.0) if n in mrsptcorr else 0.0 * wave
+        for n in ("frac_leak", "err_leak")
+    )
+    touched = np.nonzero(fraction > _LEAST)[0]
+    if touched.size == 0:
+        return cube
+    first, last = int(touched[0]), int(touched[-1]) + 1
+    here = cube.isel(wavelength=slice(first, last))
+    light, noise = _leaked_light(here, leaking, shape, outside)
+    share, error = (a[first:last, None, None].astype(np.float32) for a in (fraction, spread))
+    flux, var = here["flux"].variable.data - share * light, here["var"].variable.data + share**2 * noise
+    var = var + (error * light) ** 2
+    blind = _is_nan(light) & ~_is_nan(here["flux"].variable.data)
+    added = blind.astype(np.uint32) * np.uint32(flags.DO_NOT_USE)
+    parts = {"flux": flux, "var": var, "dq": here["dq"].variable.data | added}
+    return cube.assign({name: (cube[name].dims, _put(cube[name], values, first, last), cube[name].attrs)
+                        for name, values in parts.items()})  # fmt: skip
+
+
+def _is_nan(values):
+    return values != values
+
+
+def _put(variable: xr.DataArray, values, first: int, last: int):
+    """Return the data of a variable with some planes replaced."""
+    data = variable.variable.data
+    module = da if isinstance(data, da.Array) or isinstance(values, da.Array) else np
+    pieces = [data[:first], values.astype(data.dtype), data[last:]]
+    out = module.concatenate([p for p in pieces if p.shape[0]], axis=0)
+    return out.rechunk((data.chunks[0], -1, -1)) if isinstance(data, da.Array) else out
+
+
+def _leaked_light(here: xr.Dataset, leaking: xr.Dataset, shape: str, outside: str):
+    """Return flux and variance of band 1B at half of the wavelengths, on the grid of ``here``."""
+    target, source = CubeGrid.of(here), CubeGrid.of(leaking)
+    waves, halves = np.asarray(leaking["wavelength"].values), 0.5 * np.asarray(here["wavelength"].values)
+    low = np.clip(np.searchsorted(waves, halves) - 1, 0, waves.size - 2)
+    share = np.clip((halves - waves[low]) / (waves[low + 1] - waves[low]), 0.0, 1.0)
+    start, stop = int(low.min()), int(low.max()) + 2
+    window = [leaking[n].isel(wavelength=slice(start, stop)).variable.data for n in ("flux", "var", "dq")]
+    options = {"low": low - start, "share": share, "at": _sample_points(target, source), "n": target.shape[1:],
+               "blur": _blur(here, source) if shape == "leaked" else 0.0, "outside": outside}  # fmt: skip
+    if not any(isinstance(a, da.Array) for a in (*window, here["flux"].variable.data)):
+        found = reproject(*window, **options)
+        return found[0], found[1]
+    whole = [a.rechunk(-1) if isinstance(a, da.Array) else da.from_array(a, chunks=-1) for a in window]
+    size = (2, here.sizes["wavelength"], *target.shape[1:])
+    found = da.map_blocks(
+        reproject, *whole, dtype=np.float32, new_axis=0, chunks=tuple((n,) for n in size),
+        meta=np.empty((0, 0, 0, 0), np.float32), **options,
+    )  # fmt: skip
+    return found[0], found[1]
+
+
+def _sample_points(target: CubeGrid, source: CubeGrid) -> np.ndarray:
+    """Return where the points of every spaxel of a grid lie on another: (2 [y, x], spaxel, point) in spaxels."""
+    steps = ((np.arange(_SUBPIXELS) + 0.5) / _SUBPIXELS - 0.5) * target.spaxel_size
+    y, x, dy, dx = np.meshgrid(target.y, target.x, steps, steps, indexing="ij")
+    px, py = source.sky_to_pixels(*target.offsets_to_sky(x + dx, y + dy))
+    return np.stack([py, px]).reshape(2, target.ny * target.nx, _SUBPIXELS**2)
+
+
+def _blur(here: xr.Dataset, source: CubeGrid) -> float:
+    """Return the sigma [spaxel of 1B] that widens the image of band 1B to that of 3A."""
+    wavelength = float(here["wavelength"].mean())
+    square = mrs.psf_fwhm(wavelength) ** 2 - mrs.psf_fwhm(0.5 * wavelength) ** 2
+    return float(np.sqrt(square)) * _TO_SIGMA / source.spaxel_size
+
+
+def reproject(flux, var, dq, *, low, share, at, n, blur, outside):
+    """Return flux and variance (2, plane, y, x) float32 of planes between those of a cube, on other spaxels.
+
+    Parameters
+    ----------
+    flux, var, dq : arrays (plane, y, x)
+    low, share : arrays (new plane)
+        Plane below and how far to the next.
+    at : float array (2 [y, x], spaxel, point)
+        Points of the new spaxels.
+    n : (int, int)
+        Rows and columns of new spaxels.
+    blur : float
+        Sigma [spaxel].
+    outside : str
+        See :func:`correct_spectral_leak_cube`.
+    """
+    good = np.isfinite(flux) & np.isfinite(var) & ~flags.any_of(dq, "DO_NOT_USE")
+    out = np.full((2, low.size, *n), np.nan, dtype=np.float32)
+    planes: dict[int, np.ndarray] = {}
+    for k, (plane, part) in enumerate(zip(low, share, strict=True)):
+        for index in (plane, plane + 1):
+            if index not in planes:
+                planes[index] = _resample(flux[index], var[index], good[index], at, blur)
+        planes = {i: v for i, v in planes.items() if i >= plane}
+        seen, value, noise = ((1.0 - part) * planes[plane] + part * planes[plane + 1]).reshape(3, *n)
+        known = seen > 0.5
+        both = np.stack([value, noise]) / np.where(known, seen, 1.0)
+        out[:, k] = _fill(both, known, outside)
+    return out
+
+
+def _resample(flux, var, good, at, blur) -> np.ndarray:
+    """Return coverage, flux and variance (3, new spaxel) of a plane on other spaxels."""
+    from scipy import ndimage
+
+    maps = [good.astype(float), *(np.where(good, a, 0.0).astype(float) for a in (flux, var))]
+    if blur > 0:
+        maps = [ndimage.gaussian_filter(m, blur, mode="constant") for m in maps]
+    return np.stack([ndimage.map_coordinates(m, at, order=1, mode="constant").mean(axis=-1) for m in maps])
+
+
+def _fill(both: np.ndarray, known: np.ndarray, outside: str) -> np.ndarray:
+    """Return flux and variance (2, y, x) with something in the place of what is not known."""
+    from scipy import ndimage
+
+    if outside == "keep":
+        return np.where(known, both, 0.0)
+    if outside == "blank" or not known.any():
+        return np.where(known, both, np.nan)
+    y, x = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)
+    filled = both[:, y, x]
+    filled[1] += np.where(known, 0.0, filled[0] ** 2)
+    return filled

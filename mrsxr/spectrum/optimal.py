@@ -1,0 +1,122 @@
+"""Optimal extraction: the profile of a point source, fitted to its cube, measures its light plane by plane."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import xarray as xr
+
+from .profile import CORE, Profile, Psf, expected, fit_profile
+
+_HALF = 5  # planes to each side over which variances are averaged
+_TRUST = 0.02  # spread of the light that a fitted profile is expected to miss or to add
+_CLIP, _SLACK = 5.0, 0.15  # outliers: sigma, and share of the profile by which it may be wrong
+
+
+def fit_sums(
+    cube: xr.Dataset,
+    place: tuple[float, float],
+    radii: np.ndarray,
+    subtract: bool,
+    *,
+    fixed: bool = False,
+    psf: Psf | None = None,
+) -> tuple[np.ndarray, Profile, np.ndarray]:
+    """Measure a point source by its profile.
+
+    Parameters
+    ----------
+    cube : Dataset, level "cube"
+        Values are computed.
+    place : (float, float)
+        Source (x, y) [pixel], counted from 0.
+    radii : float array (wavelength, 3)
+        Aperture radius, inner and outer radius of the annulus [arcsec].
+    subtract : bool
+        Fit a constant besides.
+    fixed : bool
+        Keep the place.
+    psf : callable, optional
+        FWHM [arcsec] expected at a wavelength [um].
+
+    Returns
+    -------
+    float64 (wavelength, 8), Profile, float64 (wavelength)
+        Sums as of ``_aperture_kernels.extract_planes`` but net of the constant; the profile; its FWHM [arcsec].
+    """
+    profile = fit_profile(cube, place, fixed=fixed, psf=psf)
+    wavelength = np.asarray(cube["wavelength"].values, dtype=float)
+    fwhm = expected(wavelength, psf) * profile.width_at(wavelength)
+    weights, facts = plane_weights(cube, profile, fwhm, radii, subtract)
+    factor = _calibrate(cube, profile, weights, facts, radii, subtract)
+    profile, weights = replace(profile, factor=factor), weights * factor
+    sums = np.zeros((wavelength.size, 8))
+    with np.errstate(invalid="ignore"):
+        used = weights != 0.0
+        for column, name, power in ((0, "flux", 1), (1, "var", 2)):
+            values = np.where(used, cube[name].values, 0.0)
+            sums[:, column] = np.sum(weights**power * values, axis=(1, 2), dtype=float)
+        if "var_systematic" in cube:
+            values = np.where(used, np.sqrt(cube["var_systematic"].values), 0.0)
+            sums[:, 6] = np.sum(weights * values, axis=(1, 2), dtype=float)
+    sums[:, 2] = np.where(facts[:, 3] > 0, facts[:, 2], 0.0)
+    sums[:, 3:5] = facts[:, :2]
+    return sums, profile, fwhm
+
+
+def plane_weights(
+    cube: xr.Dataset, profile: Profile, fwhm: np.ndarray, radii: np.ndarray, subtract: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the weights (wavelength, y, x) of a profile and the facts of every plane; see ``_optimal_kernels``.
+
+    Parameters
+    ----------
+    cube : Dataset, level "cube"
+    profile : Profile
+    fwhm : float array (wavelength)
+        Of the profile [arcsec].
+    radii : float array (wavelength, 3)
+        [arcsec]
+    subtract : bool
+        Whether a constant is fitted.
+    """
+    from ._optimal_kernels import optimal_weights
+
+    scale = float(cube.attrs["pixel_scale"])
+    flux, var, weight = (np.ascontiguousarray(cube[name].values) for name in ("flux", "var", "weight"))
+    sigmas = (fwhm / scale)[:, None] * np.array([CORE, profile.wing]) / np.sqrt(8.0 * np.log(2.0))
+    table = np.ascontiguousarray(radii / scale, dtype=float)
+    found, facts = optimal_weights(
+        flux, var, weight, profile.x, profile.y, sigmas, profile.share, table, subtract, _HALF, _CLIP, _SLACK
+    )
+    return found * profile.factor, facts
+
+
+def _calibrate(cube: xr.Dataset, profile: Profile, weights: np.ndarray, facts: np.ndarray, radii, subtract) -> float:
+    """Return the factor by which the light of the whole band in the circle exceeds that of the profile.
+
+    1 where the band is too faint to tell: the measured factor counts by its error against a spread of 2 %.
+    """
+    from ._aperture_kernels import net_weights
+
+    scale = float(cube.attrs["pixel_scale"])
+    flux, var, weight = (np.ascontiguousarray(cube[name].values) for name in ("flux", "var", "weight"))
+    table = np.ascontiguousarray(radii / scale, dtype=float)
+    circle = net_weights(flux, var, weight, profile.x, profile.y, table, int(subtract), 3.0, 0)
+    known = np.isfinite(flux) & np.isfinite(var)
+    values, variance = np.where(known, flux, 0.0), np.where(known, var, 0.0)
+    of_circle, of_profile = (np.sum(w * values, axis=(1, 2), dtype=float) for w in (circle, weights))
+    noise = np.sum(circle**2 * variance, axis=(1, 2), dtype=float)
+    whole = facts[:, 2] > 0.999 * np.pi * table[:, 0] ** 2  # a hole darkens the circle, not the profile
+    good = (noise > 0) & (facts[:, 3] > 0) & whole
+    off = of_circle - of_profile
+    if good.any():
+        off = off - np.median(off[good])
+        good &= np.abs(off) <= 5.0 * 1.4826 * np.median(np.abs(off[good])) + 1e-30
+    light = float(np.sum(of_profile[good] / noise[good]))
+    if not light > 0:
+        return 1.0
+    measured = float(np.sum(of_circle[good] / noise[good])) / light - 1.0
+    error = np.sqrt(np.sum(1.0 / noise[good])) / light
+    return 1.0 + measured * _TRUST**2 / (_TRUST**2 + float(error) ** 2)

@@ -3,7 +3,9 @@
     python benchmarks/stage3_background.py FOLDER --jwst-python /path/to/env/bin/python
 
 FOLDER keeps the simulations (12A: 4 dithers and 2 background exposures, 12B: 2 dithers), the results of jwst and the
-picture ``background_match.png``. The same file runs jwst: ``python stage3_background.py side JOB.json`` in its environment.
+picture ``background_match.png``. The same file runs jwst: ``python stage3_background.py side JOB.json`` in its
+environment. Truth is compared on the noiseless light of the simulation with the noise of exposures ten times as long
+(25 groups are simulated, 69 s).
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ SETTINGS = {"12A": (4, 2), "12B": (2, 0)}  # dithers, background exposures
 INJECTED = ((30.0, 8.0, -6.0), (-25.0, -6.0, 7.0), (40.0, 5.0, 9.0), (0.0, 0.0, 0.0))
 STEP = 25.0  # MJy/sr between 12A and 12B
 LIMIT = 0.02
+DEPTH = 10.0  # of the noise, in exposure times of the simulation
 
 
 # --- the half of jwst ------------------------------------------------------------------------------------
@@ -141,6 +144,7 @@ def compare_master(folder: Path, made: dict, jwst_python: str, table) -> None:
     from mrsxr.io import load
 
     found, files = theirs(folder, made, jwst_python)
+    located(made)  # compile
     start = time.process_time()
     combined = combine_backgrounds([load(path) for path in files])
     same = combined.sizes["wavelength"] == found["wavelength"].size
@@ -176,10 +180,11 @@ def located(made: dict, kind: str = "science"):
 
 
 def true_exposures(made: dict, kind: str = "science", seed: int = 1):
-    """Return exposures of the noiseless light with Gaussian noise of the variances of the cal data."""
+    """Return exposures of the noiseless light with Gaussian noise, its variance that of the cal data over DEPTH."""
     import xarray as xr
 
     ds = located(made, kind)
+    ds = ds.assign({v: (ds[v] / np.float32(DEPTH)).assign_attrs(ds[v].attrs) for v in ("var_poisson", "var_read")})
     rng = np.random.default_rng(seed)
     flux = ds.flux.values.copy()
     for k, name in enumerate(ds.exposure.values):
@@ -279,8 +284,10 @@ def compare_tie(truth: dict, table) -> None:
     for before, band in (("1A", "1B"), ("2A", "2B")):
         one, two = (match.isel(member=match.band.values == b) for b in (before, band))
         step, error = float(two.level.mean() - one.level.mean()), float(two.level_err.mean())
-        table.add(f"BMF: step of {STEP:g} from {before} to {band}", f"{step:.2f} +- {error:.2f} MJy/sr", "within 3 sigma",
-                  abs(step - STEP) < 3 * max(error, LIMIT * STEP / 3))  # fmt: skip
+        good = abs(step - STEP) < max(3 * error, LIMIT * STEP)
+        table.add(
+            f"BMF: step of {STEP:g} from {before} to {band}", f"{step:.2f} +- {error:.2f}", "3 sigma or 2 %", good
+        )
 
 
 def compare_match_on_simulated_slopes(ds, table) -> None:
@@ -318,8 +325,9 @@ def compare_field(made: dict, table) -> None:
         error, sigma = (-out.flux.values[0] - light)[lit], np.sqrt(out.var_background.values[0][lit])
         bias, pull = float(np.mean(error)), float(np.sqrt(np.mean((error / sigma) ** 2)))
         limit = 4 * float(np.sqrt(np.mean(sigma**2) / 800))
-        table.add(f"field background, {statistic}, degree {degree} ({seconds:.1f} s)", f"bias {bias:+.3f}, pull {pull:.2f}",
-                  f"bias < {limit:.2f}, pull 0.8-1.2", abs(bias) < limit and 0.8 < pull < 1.2)  # fmt: skip
+        good = abs(bias) < limit and 0.8 < pull < 1.2
+        table.add(f"field background, {statistic}, degree {degree} ({seconds:.1f} s)",
+                  f"bias {bias:+.3f}, pull {pull:.2f}", f"bias < {limit:.2f}, pull 0.8-1.2", good)  # fmt: skip
     brighter = ds.assign(flux=(1.2 * ds.flux).astype("f4").assign_attrs(ds.flux.attrs))
     found = fit_field_scale(brighter, measure_field_background(ds))
     value, error = found.scale.values[0], np.sqrt(found.scale_var.values[0])
@@ -338,20 +346,18 @@ def picture(path: Path, spoiled, added, found, matched, plain) -> None:
 
     figure, axes = plt.subplots(2, 2, figsize=(12, 8), layout="constrained")
     for axis, channel in zip(axes[0], (1, 2), strict=True):
-        lit = (plain.channel.values == channel) & (plain.slice.values > 0)
-        wave = plain.wavelength.values
+        labels = np.unique(plain.slice.values[plain.channel.values == channel])
         for d in range(added.shape[0] - 1):
-            for side, style in ((1, "-"), (-1, "--")):
-                edge = lit & (side * plain.alpha.values > 1.2)
-                order = np.argsort(wave[edge])[::200]
-                axis.plot(wave[edge][order], added[d][edge][order], color=f"C{d}", lw=0.6, alpha=0.6)
-                axis.plot(wave[edge][order], found[d][edge][order], ".", color=f"C{d}", ms=2,
-                          label=f"dither {d + 1}" if side > 0 else None)  # fmt: skip
-        axis.set(
-            xlabel="wavelength [um]",
-            ylabel="function [MJy/sr]",
-            title=f"channel {channel}: lines injected, points found",
-        )
+            for label, style in ((labels[0], "-"), (labels[-1], "--")):
+                strip = (plain.slice.values == label) & (np.abs(plain.alpha.values - 1.2) < 0.15)
+                order = np.argsort(plain.wavelength.values[strip])[::8]
+                wave = plain.wavelength.values[strip][order]
+                axis.plot(wave, added[d][strip][order], style, color=f"C{d}", lw=1)
+                name = f"dither {d + 1}" if style == "-" else None
+                axis.plot(wave[::5], found[d][strip][order][::5], ".", color=f"C{d}", ms=4, label=name)
+        title = f"channel {channel}, alpha 1.2 arcsec, first (-) and last (--) slice: injected (lines), found"
+        axis.set(xlabel="wavelength [um]", ylabel="function [MJy/sr]")
+        axis.set_title(title, fontsize=9)
         axis.legend(fontsize=8)
     for axis, data, title in ((axes[1, 0], spoiled, "with functions"), (axes[1, 1], matched, "after matching")):
         for d in range(data.sizes["dither"]):

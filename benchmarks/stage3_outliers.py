@@ -36,15 +36,14 @@ def side(source: str, target: str) -> None:
     data = np.load(source)
     models = []
     for flux, flags in zip(data["flux"], data["dq"], strict=True):
-        model = dm.IFUImageModel(
-            data=flux.copy(), dq=flags.copy(), err=np.where(np.isnan(flux), np.nan, 1).astype("f4")
-        )
+        error = np.where(np.isnan(flux), np.nan, 1).astype("f4")
+        model = dm.IFUImageModel(data=flux.copy(), dq=flags.copy(), err=error)
         model.meta.instrument.name, model.meta.instrument.detector = "MIRI", "MIRIFUSHORT"
         model.meta.exposure.type = "MIR_MRS"
         models.append(model)
     start = time.process_time()
-    out = detect_outliers(ModelContainer(models), False, str(data["kernel"]), bool(data["second"]), float(data["percent"]),
-                          None)  # fmt: skip
+    kernel, second, percent = str(data["kernel"]), bool(data["second"]), float(data["percent"])
+    out = detect_outliers(ModelContainer(models), False, kernel, second, percent, None)
     seconds = time.process_time() - start
     np.savez(target, dq=np.stack([m.dq for m in out]), nan=np.stack([np.isnan(m.data) for m in out]), cpu=seconds)
 
@@ -134,9 +133,8 @@ def compare_hits(folder: Path, jwst_python: str, table, ds, truth, noise, what: 
     level = truth / noise
     source = good & (level > BRIGHT)
     variance = noise.astype("f4") ** 2
-    lines = np.stack(
-        [contrast(t.astype("f4"), f, v, labels, 4, 64)[0] for t, f, v in zip(truth, flags, variance, strict=True)]
-    )
+    images = zip(truth, flags, variance, strict=True)
+    lines = np.stack([contrast(t.astype("f4"), f, v, labels, 4, 64)[0] for t, f, v in images])
     line = good & (lines > ON_LINE * noise)
     spoilt, amplitude, hot = spoil(flux, noise, good, source & ~line, 7)
     data = ds.assign(flux=ds.flux.copy(data=spoilt))
@@ -203,8 +201,8 @@ def compare_latents(table, folder: Path) -> None:
     sky = [np.maximum(s, 0) for s in (100 * sky[0], *sky[1:])]  # the first is that of a star 100 times as bright
     length, n_groups = 222.0, 80
     starts = np.array([0.0, 250.0, 520.0, 1400.0])
-    columns = {"decay_time": [30.0, 300.0, 20000.0], "amplitude": [4e-3, 2e-3, 5e-4], "amplitude_err": [4e-4, 2e-4, 5e-5],
-               "saturated_amplitude": [8e-3, 4e-3, 1e-3]}  # fmt: skip
+    columns = {"decay_time": [30.0, 300.0, 20000.0], "amplitude": [4e-3, 2e-3, 5e-4],
+               "amplitude_err": [4e-4, 2e-4, 5e-5], "saturated_amplitude": [8e-3, 4e-3, 1e-3]}  # fmt: skip
     latent = xr.Dataset({k: ("component", np.array(v)) for k, v in columns.items()},
                         attrs={"ref_id": "made", "detector": "MIRIFUSHORT", "full_well": 55000.0})  # fmt: skip
     measured = simulate_latents(sky, starts, length, n_groups, latent)

@@ -178,6 +178,8 @@ def _sample_width(ds: xr.Dataset, level: str) -> xr.Variable:
     """Return the width of the wavelength samples [um]."""
     if level == "cal":
         raise SchemaError("per_sample is for cubes and spectra: detector pixels have no common wavelength samples")
+    if "wavelength_width" in ds.variables:
+        return ds.variables["wavelength_width"].to_base_variable()
     if level == "cube" and ds.attrs.get("wavelength_step"):
         return xr.Variable((), np.float64(ds.attrs["wavelength_step"]))
     wavelength = _wavelength(ds, level)

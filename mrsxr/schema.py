@@ -73,15 +73,15 @@ SLICE_COORDS = (
 
 #: Variances of a detector image; those that jwst drops are optional.
 VARIANCES = (
-    "var_poisson", "var_read", "var_flat", "var_background", "var_straylight", "var_fringe", "var_photom",
+    "var_poisson", "var_read", "var_flat", "var_latent", "var_background", "var_straylight", "var_fringe", "var_photom",
 )  # fmt: skip
 #: Those that all dithers have in common: they are not averaged down where dithers are combined.
-SYSTEMATIC = ("var_background", "var_straylight", "var_fringe", "var_photom")
+SYSTEMATIC = ("var_latent", "var_background", "var_straylight", "var_fringe", "var_photom")
 
 
 def _more_variances(units):
     """Variances that jwst drops; each its own, as those of references are common to all dithers."""
-    parts = {"background": "the subtracted background", "straylight": "the stray light model",
+    parts = {"latent": "the subtracted latent", "background": "the subtracted background", "straylight": "the stray light model",
              "fringe": "the fringe flat and residual fringes, systematic",
              "photom": "the flux conversion, systematic"}  # fmt: skip
     return tuple(
@@ -139,6 +139,8 @@ LEVELS: dict[str, tuple[Variable, ...]] = {
         _v("weight", CUBE_DIMS, "float32", "1", "number of detector pixels that reach a voxel (WMAP)"),
         _v("dq", CUBE_DIMS, "uint32", "1", "0 good, 1 hole, 513 outside the field"),
         _v("wavelength", ("wavelength",), "float64", "um", "centre of the plane"),
+        _v("wavelength_width", ("wavelength",), "float64", "um", "width of the plane, where they differ", True),
+        _v("band", ("wavelength",), "str", None, "band of the plane, in cubes of several", True),
         _v("y", ("y",), "float64", "arcsec", "offset from the tangent point along the second axis"),
         _v("x", ("x",), "float64", "arcsec", "offset from the tangent point along the first axis"),
         _v("ra", ("y", "x"), "float64", "deg", "right ascension (ICRS)", True),

@@ -3,14 +3,20 @@
 from .assign_mtwcs import follow_target, is_moving, target_position
 from .assign_wcs import assign_wcs
 from .background import fit_background_scale, subtract_background
+from .background_match import fit_background_match, match_backgrounds
 from .badpix_selfcal import find_bad_pixels, self_calibrate_bad_pixels
 from .clean_showers import clean_showers
+from .combine_backgrounds import combine_backgrounds
+from .field_background import fit_field_scale, measure_field_background, subtract_field_background
 from .flat_field import divide_flat
 from .fringe import divide_fringe_flat
+from .latents import latent_state, subtract_latents
 from .master_background import subtract_master_background
+from .outlier_detection import detect_outliers, flag_outliers
 from .photom import calibrate_flux
 from .pixel_replace import replace_pixels
 from .residual_fringe import correct_residual_fringe
+from .sky_outliers import detect_sky_outliers
 from .srctype import set_source_type
 from .straylight import subtract_straylight
 
@@ -28,8 +34,19 @@ __all__ = [
     "calibrate_flux",
     "correct_residual_fringe",
     "replace_pixels",
+    "latent_state",
+    "subtract_latents",
+    "detect_outliers",
+    "detect_sky_outliers",
+    "flag_outliers",
     "is_moving",
     "target_position",
     "follow_target",
+    "fit_background_match",
+    "match_backgrounds",
+    "combine_backgrounds",
     "subtract_master_background",
+    "measure_field_background",
+    "fit_field_scale",
+    "subtract_field_background",
 ]

@@ -58,9 +58,9 @@ def subtract_latents(
     latent : Dataset, kind "latent"
         For one detector, on (component): ``decay_time`` [s]; ``amplitude``, the share of the charge that a pixel traps
         and releases with this time constant; ``amplitude_err``; ``saturated_amplitude``, the share in exposures where
-        the pixel is SATURATED (of the same relative error). Attribute ``full_well`` [DN]: what a pixel collects in the first group at least where
-        it has no slope for being saturated. In a file: a table LATENT of these columns (upper case) and the keyword
-        FULLWELL.
+        the pixel is SATURATED (of the same relative error). Attribute ``full_well`` [DN]: what a pixel collects in the
+        first group at least where it has no slope for being saturated. In a file: a table LATENT of these columns
+        (upper case) and the keyword FULLWELL.
     history : Dataset or sequence of Dataset, level "rate", optional
         Other exposures of the same detector, of any grating, target or programme. All that started before an exposure
         count, and so do the earlier dithers of ``ds``; exposures of the same name count once.

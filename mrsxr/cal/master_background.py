@@ -17,7 +17,12 @@ from .background import has_background_subtracted
 
 @step(needs="cal")
 def subtract_master_background(
-    ds: xr.Dataset, *, background: xr.Dataset, bands: Sequence[str] | None = None
+    ds: xr.Dataset,
+    *,
+    background: xr.Dataset,
+    bands: Sequence[str] | None = None,
+    outside: str = "zero",
+    propagate_errors: bool = False,
 ) -> xr.Dataset:
     """Subtract a background spectrum, the same at every place of the field.
 
@@ -27,15 +32,20 @@ def subtract_master_background(
         ``flux`` [MJy/sr] (dither, y, x) with slice coordinates.
     background : Dataset, level "spectrum"
         ``background`` [MJy/sr] against ``wavelength`` [um], coordinate ``band``: what
-        ``spectrum.extract_spectrum`` measures on a cube of background exposures (EXTENDED).
+        ``spectrum.extract_spectrum`` measures on a cube of background exposures (EXTENDED), or ``combine_backgrounds``
+        makes of several. Where that has mixed the bands, all its samples serve every band.
     bands : sequence of str, optional
         Subtract in these bands only; by default in both of the setting.
+    outside : {"zero", "edge"}
+        What is subtracted beyond the ends of the spectrum: nothing, as jwst, or its end values.
+    propagate_errors : bool
+        Add the variance ``background_var`` of the spectrum to ``var_background``; jwst leaves the errors as they are.
 
     Returns
     -------
     Dataset, level "cal"
-        ``flux`` less the spectrum, interpolated linearly in wavelength band by band; beyond the ends of the
-        spectrum its end values. The errors stay as they are, as in jwst. ``attrs["master_background"] = 1``.
+        ``flux`` less the spectrum, interpolated linearly in wavelength; with ``propagate_errors`` also
+        ``var_background`` [MJy2/sr2], common to all pixels of a wavelength. ``attrs["master_background"] = 1``.
 
     Raises
     ------
@@ -48,24 +58,47 @@ def subtract_master_background(
         raise MrsxrError(f"setting {setting}: assign_wcs must run before the background is subtracted")
     if ds.attrs.get("master_background"):
         raise MrsxrError(f"setting {setting}: a master background was subtracted already")
+    if ds.attrs.get("field_background"):
+        raise MrsxrError(f"setting {setting}: a background over the field was subtracted already; use that or this one")
     if has_background_subtracted(ds):
         raise MrsxrError(
             f"setting {setting}: the background was subtracted pixel by pixel already; use that or the master "
             "background"
         )
-    planes = np.zeros((ds.sizes["dither"], ds.sizes["y"], ds.sizes["x"]), dtype=np.float32)
+    if outside not in ("zero", "edge"):
+        raise MrsxrError(f"outside is '{outside}'; expected 'zero' or 'edge'")
+    names = ["background", "background_var"] if propagate_errors else ["background"]
+    if names[-1] not in background:
+        raise MrsxrError(f"setting {setting}: the background spectrum has no '{names[-1]}'; leave propagate_errors out")
+    planes = np.zeros((len(names), ds.sizes["dither"], ds.sizes["y"], ds.sizes["x"]), dtype=np.float32)
     channel = ds.channel.values
     for band in bands_of_setting(setting) if bands is None else bands:
-        one = background.isel(wavelength=(background.band == band).values & background.background.notnull().values)
-        if one.sizes["wavelength"] < 2:
-            raise MrsxrError(f"setting {setting}: the background spectrum has no valid sample in band {band}")
+        one = _spectrum_of(background, band, setting)
         inside = channel == int(band[0])
         wavelength = ds.wavelength.values[inside]
         for d, velosys in enumerate(ds.velosys.values):
-            planes[d][inside] = np.interp(
-                barycentric(wavelength, velosys), one.wavelength.values, one.background.values
-            )
-    level = xr.DataArray(planes, dims=("dither", "y", "x"))
+            place = barycentric(wavelength, velosys)
+            for plane, name in zip(planes, names, strict=True):
+                ends = {"left": 0.0, "right": 0.0} if outside == "zero" else {}
+                plane[d][inside] = np.interp(place, one.wavelength.values, one[name].values, **ends)
+    levels = [xr.DataArray(plane, dims=("dither", "y", "x")) for plane in planes]
     if ds.flux.chunks:
-        level = level.chunk(dict(zip(ds.flux.dims, ds.flux.chunks, strict=True)))  # type: ignore[arg-type]
-    return ds.assign(flux=(ds.flux - level).assign_attrs(ds.flux.attrs)).assign_attrs(master_background=1)
+        chunks = dict(zip(ds.flux.dims, ds.flux.chunks, strict=True))
+        levels = [level.chunk(chunks) for level in levels]  # type: ignore[arg-type]
+    out = {"flux": (ds.flux - levels[0]).assign_attrs(ds.flux.attrs)}
+    if propagate_errors:
+        known = ds.var_background if "var_background" in ds else xr.zeros_like(ds.flux)
+        spread = (known + levels[1]).where(ds.flux.notnull())
+        out["var_background"] = spread.assign_attrs(units="MJy2/sr2")
+    return ds.assign(out).assign_attrs(master_background=1)
+
+
+def _spectrum_of(background: xr.Dataset, band: str, setting: str) -> xr.Dataset:
+    """Return the samples that serve a band: those of the band, or all where bands were mixed."""
+    known = background.background.notnull().values
+    if not background.attrs.get("mixed_bands"):
+        known = known & (background.band == band).values
+    one = background.isel(wavelength=known)
+    if one.sizes["wavelength"] < 2:
+        raise MrsxrError(f"setting {setting}: the background spectrum has no valid sample in band {band}")
+    return one

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -71,7 +72,11 @@ def detect_outliers(
     from ._outlier_kernels import mark
 
     frame = found[0].flux.isel(dither=0)
-    flags = minimum.map_blocks(mark, dtype="uint32", **options) if _lazy(minimum) else mark(minimum, **options)
+    flags: Any = (
+        da.map_blocks(mark, minimum, dtype="uint32", **options)
+        if isinstance(minimum, da.Array)
+        else mark(minimum, **options)
+    )
     coords = {name: frame.coords[name] for name in ("y", "x") if name in frame.coords}
     out = xr.DataArray(flags, dims=("y", "x"), coords=coords, attrs=dq.PIXEL_DQ_ATTRS)
     exposures = sum(ds.sizes["dither"] for ds in found)
@@ -150,15 +155,11 @@ def _kernel(text: str) -> tuple[int, int]:
     return rows, columns
 
 
-def _lazy(array: object) -> bool:
-    return isinstance(array, da.Array)
-
-
-def _smallest_difference(datasets: Sequence[xr.Dataset]) -> da.Array | np.ndarray:
+def _smallest_difference(datasets: Sequence[xr.Dataset]) -> Any:
     """Return the minimum over all exposures, one whole frame (y, x); exposures are taken one after the other."""
     from ._outlier_kernels import side_difference
 
-    total = None
+    total: Any = None
     for ds in datasets:
         planes = [ds[name].drop_vars(list(ds[name].coords)) for name in ("flux", "dq")]
         if any(plane.chunks for plane in planes):

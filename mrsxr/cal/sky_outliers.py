@@ -95,22 +95,24 @@ def detect_sky_outliers(
 
     Notes
     -----
-    The contrast c of a pixel is its flux less the median f of the pixels above and below it in its slice (of singles or
-    of the means of pairs, the one that is closer to it, so that a hit does not spread): continuum and the shape of a point source across the slices drop out, lines and outliers stay. The place of the pixel is
-    taken through the sky to the detector frame of each other dither, where the contrast is interpolated (bilinear in
-    the slice, linear between the two nearest slices). With the median m of the others, the median R of their ranges
-    around the place (less what noise makes) and the propagated error s, the pixel is an outlier where ``|c - m| >
-    scale R + systematic f + snr s k``; k >= 1 is the scatter of ``(c - m) / s`` in a block of the column, so that
-    residual fringes and too small errors raise the limit. A line is in all dithers, a point source in f; neither is
-    flagged. With two others the pixel must differ from both on the same side, with one other from it and from f.
-    The four outer rows of a slice's column and pixels off the slices are not tested.
+    The contrast c of a pixel is its flux less the median f of the pixels above and below it in its slice (of singles
+    or of the means of pairs, the one that is closer to it, so that a hit does not spread): continuum and the shape of
+    a point source across the slices drop out, lines and outliers stay. The place of the pixel is taken through the sky
+    to the detector frame of each other dither, where the contrast is interpolated (bilinear in the slice, linear
+    between the two nearest slices). With the median m of the others, the median R of their ranges around the place
+    (less what noise makes) and the propagated error s, the pixel is an outlier where
+    ``|c - m| > scale R + systematic f + snr s k``; k >= 1 is the scatter of ``(c - m) / s`` in a block of the column,
+    so that residual fringes and too small errors raise the limit. A line is in all dithers, a point source in f;
+    neither is flagged. With two others the pixel must differ from both on the same side, with one other from it and
+    from f. A detector pixel is no witness of itself, so that hot pixels are found. The outer two rows of a slice's
+    column and pixels off the slices are not tested.
     The idea of the blotted median with a derivative is that of driz_cr (Fruchter & Hook 2002, PASP 114, 144).
     """
     _check(ds, snr, snr_neighbour, scale, systematic, half_window, block_rows, n_compare)
     n = ds.sizes["dither"]
     if n == 1 and outliers is None:
         outliers = detect_outliers(ds)
-    fallback = np.uint32(0) if outliers is None else outliers.outliers.data
+    fallback: Any = np.uint32(0) if outliers is None else outliers.outliers.data
     if n == 1:
         flags = fallback[np.newaxis]
         lazy = isinstance(flags, da.Array)
@@ -240,7 +242,7 @@ def band_geometry(band: str, labels: Array, alpha: Array, wavelength: Array, mod
     """
     names, first, width = _slices(band, labels, model)
     place = np.full(int(labels.max()) + 1, -1)
-    place[names] = np.arange(names.size)
+    place[names[names > 0]] = np.flatnonzero(names > 0)
     mine = (labels // 100 == int(band[0])) & np.isfinite(alpha) & np.isfinite(wavelength)
     index = np.flatnonzero(mine)
     slice_of = place[labels.ravel()[index]]
@@ -250,6 +252,9 @@ def band_geometry(band: str, labels: Array, alpha: Array, wavelength: Array, mod
     x_of, y_of, middle, half = np.zeros(terms), np.zeros(terms), np.zeros((names.size, 2)), np.ones((names.size, 2))
     for s in range(names.size):
         chosen = np.flatnonzero(slice_of == s)
+        if not chosen.size:
+            middle[s] = np.nan
+            continue
         for axis, values in enumerate((a[chosen], w[chosen])):
             middle[s, axis] = 0.5 * (values.max() + values.min())
             half[s, axis] = max(0.5 * (values.max() - values.min()), 1e-6)
@@ -277,38 +282,38 @@ def _slices(band: str, labels: Array, model: xr.Dataset) -> tuple[Array, float, 
     width = float(model["slice_width"].sel(band=band))
     steps = np.rint((beta[order] - beta[order[0]]) / width).astype(int)
     full = np.zeros(steps[-1] + 1, dtype=int)
-    full[steps] = names[order]  # a slice without pixels leaves a gap, not a shift
-    filler = names[order][0]
-    return np.where(full > 0, full, filler), float(beta[order[0]]), width
+    full[steps] = names[order]  # 0 for a slice without pixels: a gap, not a shift
+    return full, float(beta[order[0]]), width
 
 
 def _ways(band, labels, alpha, model, pointings, scales, n_compare) -> list[dict[int, tuple[Array, Array, float]]]:
     """Return for each exposure {other exposure: its alpha and beta as power series of alpha, ratio of wavelengths}."""
     names, first, width = _slices(band, labels, model)
     inside = (labels // 100 == int(band[0])) & np.isfinite(alpha)
-    low, high = [np.zeros(names.size) for _ in range(2)]
+    low, high = [np.full(names.size, np.nan) for _ in range(2)]
     for s, label in enumerate(names):
         values = alpha[inside & (labels == label)]
-        low[s], high[s] = values.min(), values.max()
+        if values.size:
+            low[s], high[s] = values.min(), values.max()
     middle, half = 0.5 * (low + high), np.maximum(0.5 * (high - low), 1e-6)
     nodes = np.cos(np.pi * (np.arange(_DEGREE_PAIR + 1) + 0.5) / (_DEGREE_PAIR + 1))
     inverse = np.linalg.inv(np.vander(nodes, increasing=True))
     at = middle[:, None] + half[:, None] * nodes
     beta = np.broadcast_to(first + width * np.arange(names.size)[:, None], at.shape)
     sky = [slicer_to_sky(at, beta, band, model, pointing) for pointing in pointings]
-    field = (high.max() - low.min(), width * names.size)
+    field = (float(np.nanmax(high) - np.nanmin(low)), width * names.size)
     out: list[dict[int, tuple[Array, Array, float]]] = []
     for i in range(len(pointings)):
-        found = {}
+        found: dict[int, tuple[float, tuple[Array, Array, float]]] = {}
         for e in range(len(pointings)):
             if e == i:
                 continue
             there = v2v3_to_slicer(*sky_to_v2v3(*sky[i], pointings[e]), band, model)
-            shift = [float(np.abs(np.median(t - o))) for t, o in zip(there, (at, beta), strict=True)]
-            if all(s < f for s, f in zip(shift, field, strict=True)):
+            along, across = (float(np.abs(np.nanmedian(t - o))) for t, o in zip(there, (at, beta), strict=True))
+            if along < field[0] and across < field[1]:
                 ratio = scales[i] / scales[e]
-                series = [np.ascontiguousarray(t @ inverse.T) for t in there]
-                found[e] = (float(np.hypot(*shift)), (*series, ratio))
+                there_alpha, there_beta = (np.ascontiguousarray(t @ inverse.T) for t in there)
+                found[e] = (float(np.hypot(along, across)), (there_alpha, there_beta, ratio))
         nearest = sorted(found, key=lambda e: found[e][0])[:n_compare]
         out.append({e: found[e][1] for e in sorted(nearest)})
     return out

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mrsxr.errors import ReferenceFileError
 
-from .headers import KINDS, ReferenceFacts, scan_folder
+from .headers import CRDS_KINDS, ReferenceFacts, scan_folder
 
 SERVER_URL = "https://jwst-serverless.stsci.edu"  # the crds client asks no server whose name says so
 CONTEXT = "jwst_0001.pmap"
@@ -37,7 +37,7 @@ _KEY_OF_FIELD = {
 #: Fields that choose between the files of a type, as the rules of the operational CRDS do.
 SELECTED_BY: dict[str, tuple[str, ...]] = {
     "mask": ("detector", "subarray"),
-    "saturation": ("detector",), "ipc": ("detector",), "rscd": ("detector",),
+    "saturation": ("detector",), "ipc": ("detector",), "rscd": ("detector",), "latent": ("detector",),
     "reset": ("detector", "readpatt", "subarray"),
     "dark": ("detector", "readpatt", "subarray"),
     "readnoise": ("detector", "readpatt", "subarray"),
@@ -101,7 +101,7 @@ def build_crds_cache(reference_folder: str | os.PathLike[str], cache_folder: str
     on the disk. A file whose name is not of the form ``jwst_miri_<type>_<number>.<fits or asdf>`` gets such a
     name in the cache.
     """
-    facts = scan_folder(reference_folder)
+    facts = [item for item in scan_folder(reference_folder) if item.kind in CRDS_KINDS]
     if not facts:
         raise ReferenceFileError(
             f"{reference_folder}: found no MIRI MRS reference file (FITS, ASDF with REFTYPE) to lay out"
@@ -137,7 +137,7 @@ def build_crds_cache(reference_folder: str | os.PathLike[str], cache_folder: str
 def _all_types() -> list[str]:
     """Return every reference type that may be asked for a MIRI exposure."""
     pars = [f"pars-{name}step" for name in _STEPS] + [f"pars-{name}pipeline" for name in _PIPELINES]
-    return sorted({*KINDS, *_OTHER_TYPES, *pars})
+    return sorted({*CRDS_KINDS, *_OTHER_TYPES, *pars})
 
 
 def _crds_names(facts: Iterable[ReferenceFacts]) -> dict[Path, str]:

@@ -19,7 +19,7 @@ from mrsxr import mrs
 from mrsxr.errors import ReferenceFileError
 
 from .crds_cache import SELECTED_BY
-from .headers import KINDS, ReferenceFacts, read_facts, scan
+from .headers import CRDS_KINDS, KINDS, ReferenceFacts, read_facts, scan
 from .readers import IMAGES, Rows, Window, read_known
 
 #: Fields that a file must share with the exposure where it states them, beside those it is selected by.
@@ -135,7 +135,7 @@ class References:
         if self._folder is not None:
             present = {facts.kind for facts in self._facts}
             return tuple(kind for kind in KINDS if kind in present)
-        return KINDS
+        return CRDS_KINDS
 
     def __repr__(self) -> str:
         if self._mapping is None and self._folder is None:
@@ -290,6 +290,9 @@ class References:
         return facts
 
     def _ask_crds(self, kind: str, exposure: Exposure, parameters: dict[str, Any]) -> Path:
+        if kind not in CRDS_KINDS:
+            advice = "give a folder of reference files that has one, or leave the step out"
+            raise self._missing(kind, exposure, "CRDS has no such type", advice)
         _require_crds_path(exposure)
         getreferences = _crds("getreferences")
         try:

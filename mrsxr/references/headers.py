@@ -16,8 +16,10 @@ from mrsxr.io.headers import read_header
 KINDS = (
     "mask", "emicorr", "saturation", "ipc", "reset", "linearity", "rscd", "dark", "gain", "readnoise",
     "distortion", "specwcs", "regions", "wavelengthrange", "mrsxartcorr", "flat", "fringe", "photom",
-    "fringefreq", "cubepar", "extract1d", "apcorr", "mrsptcorr",
+    "fringefreq", "cubepar", "extract1d", "apcorr", "mrsptcorr", "latent",
 )  # fmt: skip
+#: Those that CRDS knows; the others come from a folder or a mapping.
+CRDS_KINDS = tuple(kind for kind in KINDS if kind != "latent")
 #: Header fields that choose between files of one type: (FITS keyword, pattern keyword, places in ASDF).
 FIELDS = {
     "detector": ("DETECTOR", "P_DETECT", "instrument.detector", "instrument.p_detector"),

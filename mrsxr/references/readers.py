@@ -79,6 +79,7 @@ _DISTORTION_READERS: dict[str, Callable[[Any], xr.Dataset]] = {
 _TABLE_READERS: dict[str, Callable[[Any], tuple[xr.Dataset, dict[str, Any]]]] = {
     "rscd": table_readers.read_rscd,
     "ipc": table_readers.read_ipc,
+    "latent": table_readers.read_latent,
     "mrsxartcorr": table_readers.read_mrsxartcorr,
     "mrsptcorr": table_readers.read_mrsptcorr,
     "fringefreq": table_readers.read_fringefreq,

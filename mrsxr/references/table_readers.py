@@ -2,6 +2,8 @@
 
 ============  ==========================================================================================
 rscd          ``group_skip1``, ``group_skip`` on (row) with coordinates ``subarray`` and ``readpatt``
+latent        ``decay_time`` [s], ``amplitude``, ``amplitude_err``, ``saturated_amplitude`` (component); attribute
+              ``full_well`` [DN]
 ipc           ``kernel`` (kernel_y, kernel_x) or (kernel_y, kernel_x, y, x)
 mrsxartcorr   ``yrow``; ``lor_fwhm``, ``gau_fwhm``, ``gau_xoff`` [pix]; ``lor_scale``, ``gau_scale1``,
               ``gau_scale2``, all on (band, y); bands "1A" ... "4C"
@@ -37,6 +39,7 @@ from .tables import (
     CUBEPAR_TABLES,
     FRINGEFREQ_COLUMNS,
     FRINGEFREQ_UNITS,
+    LATENT_COLUMNS,
     MAX_AMP_COLUMNS,
     MRSPTCORR_COLUMNS,
     MRSPTCORR_UNITS,
@@ -79,6 +82,20 @@ def read_rscd(file: FitsFile) -> Result:
     }
     coords = {"subarray": ("row", columns["SUBARRAY"]), "readpatt": ("row", columns["READPATT"])}
     return xr.Dataset(variables, coords), {}
+
+
+def read_latent(file: FitsFile) -> Result:
+    """Read decay times and shares of the components of latents."""
+    columns = _columns(file, "LATENT", LATENT_COLUMNS)
+    well = file.hdus[0].header.get("FULLWELL")
+    if well is None:
+        raise ReferenceFileError(f"{file.path}: the keyword FULLWELL is missing")
+    units = {"DECAY_TIME": "s"}
+    variables = {
+        name.lower(): ("component", columns[name].astype(float), {"units": units.get(name, "1")})
+        for name in LATENT_COLUMNS
+    }
+    return xr.Dataset(variables), {"full_well": float(well)}
 
 
 def read_ipc(file: FitsFile) -> Result:

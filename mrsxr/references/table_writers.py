@@ -16,6 +16,7 @@ from .tables import (
     CUBEPAR_TABLES,
     FRINGEFREQ_COLUMNS,
     FRINGEFREQ_UNITS,
+    LATENT_COLUMNS,
     MAX_AMP_COLUMNS,
     MRSPTCORR_COLUMNS,
     MRSPTCORR_UNITS,
@@ -52,6 +53,29 @@ def write_rscd(path, rows: Sequence[tuple[str, str, int, int]], header: Header) 
     columns = dict(zip(RSCD_COLUMNS, zip(*rows, strict=True), strict=True))
     primary = primary_header(header, "rscd", "RSCDModel")
     return write_fits_file(path, primary, [table_hdu("RSCD_GROUP_SKIP", columns, RSCD_COLUMNS)])
+
+
+def write_latent(path, columns: Mapping[str, Any], full_well: float, header: Header) -> Path:
+    """Write the decay of latents; a format of this package, as CRDS has none.
+
+    Parameters
+    ----------
+    path : path-like
+        The file to write; an existing one is replaced.
+    columns : mapping
+        DECAY_TIME [s], AMPLITUDE, AMPLITUDE_ERR, SATURATED_AMPLITUDE (shares of the charge): one row a component.
+    full_well : float
+        [DN]
+    header : mapping
+        Keys of :data:`HEADER_KEYWORDS`; ``detector`` at least.
+
+    Returns
+    -------
+    Path of the file
+    """
+    primary = primary_header(header, "latent", "LatentModel")
+    primary["FULLWELL"] = (float(full_well), "[DN] charge of a pixel that saturates")
+    return write_fits_file(path, primary, [table_hdu("LATENT", columns, LATENT_COLUMNS, {"DECAY_TIME": "s"})])
 
 
 def write_mrsxartcorr(path, tables: Mapping[str, Mapping[str, Any]], header: Header) -> Path:

@@ -39,6 +39,9 @@ PHOTOM_TIME_COLUMNS = {"BINWAVE": "f4", "ALPHA": "f4", "YEAR1VALUE": "f4", "TSOF
 #: Lower case: stdatamodels looks for "group_skip1" as it stands.
 RSCD_COLUMNS = {"subarray": "S17", "readpatt": "S12", "group_skip1": "i4", "group_skip": "i4"}
 
+#: Not of CRDS: the decay of latents, one row a component (mrsxr.cal.latents).
+LATENT_COLUMNS = {"DECAY_TIME": "f8", "AMPLITUDE": "f8", "AMPLITUDE_ERR": "f8", "SATURATED_AMPLITUDE": "f8"}
+
 CUBEPAR_TABLES: dict[str, dict[str, str]] = {
     "CUBEPAR": {"CHANNEL": "S3", "BAND": "S12", "SPAXELSIZE": "f4", "SPECTRALSTEP": "f4", "WAVEMIN": "f4",
                 "WAVEMAX": "f4"},

@@ -23,6 +23,7 @@ write_cubepar(path, bands, header, *, multichannel=None, msm=None, emsm=None)
 write_extract1d(path, wavelength, radius, inner_background, outer_background, header, *, ...)   ASDF
 write_apcorr(path, wavelength, radius, correction, header, *, correction_err=None)              ASDF
 write_emicorr(path, frequencies, subarray_cases, header)                                        ASDF
+write_latent(path, columns, full_well, header)              {"DECAY_TIME": [s], "AMPLITUDE": ...}; not of CRDS
 ======================================================================================================
 
 ``header`` is a dict with any of the lower-case keys of :data:`HEADER_KEYWORDS` (``detector``, ``channel``,
@@ -50,6 +51,7 @@ from .table_writers import (
     write_emicorr,
     write_extract1d,
     write_fringefreq,
+    write_latent,
     write_mrsptcorr,
     write_mrsxartcorr,
     write_rscd,
@@ -60,7 +62,7 @@ __all__ = [
     "HEADER_KEYWORDS", "write_mask", "write_saturation", "write_linearity", "write_dark", "write_reset",
     "write_gain", "write_readnoise", "write_rscd", "write_flat", "write_fringe", "write_photom", "write_ipc",
     "write_mrsxartcorr", "write_mrsptcorr", "write_fringefreq", "write_cubepar", "write_extract1d",
-    "write_apcorr", "write_emicorr", "multichannel_wavelengths",
+    "write_apcorr", "write_emicorr", "write_latent", "multichannel_wavelengths",
 ]  # fmt: skip
 
 Header = Mapping[str, Any]

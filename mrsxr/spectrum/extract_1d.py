@@ -97,7 +97,8 @@ def extract_spectrum(
         How the part of a spaxel inside a circle is found; or ``"optimal"``, POINT only: the profile of a point source
         and, where a background is subtracted, a constant are fitted to the spaxels of circle and annulus, weighted by
         their variances. It measures the same light as the circle, with less noise where the source is faint, and
-        makes up for spaxels without data. The profile is fitted to the cube, so that a lazy cube is computed.
+        makes up for spaxels without data. The profile is fitted to the cube, so that a lazy cube is computed. For a
+        point source alone: of a nucleus in a bright galaxy it takes what looks like the profile (a warning tells).
     subpixels : int
         Subpixels along an axis, for ``"subpixel"`` (jwst: 10).
     apcorr_outside : {"clamp", "extrapolate"}

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
 import xarray as xr
 
+from mrsxr.errors import MrsxrWarning
+
 from .profile import CORE, Profile, Psf, expected, fit_profile
 
 _HALF = 5  # planes to each side over which variances are averaged
 _TRUST = 0.02  # spread of the light that a fitted profile is expected to miss or to add
+_BLOCK, _PART = 25, 0.02  # planes, and part of the light, by which circle and profile are compared
 _CLIP, _SLACK = 5.0, 0.15  # outliers: sigma, and share of the profile by which it may be wrong
 
 
@@ -119,4 +123,23 @@ def _calibrate(cube: xr.Dataset, profile: Profile, weights: np.ndarray, facts: n
         return 1.0
     measured = float(np.sum(of_circle[good] / noise[good])) / light - 1.0
     error = np.sqrt(np.sum(1.0 / noise[good])) / light
+    _check_shape(of_circle[good], of_profile[good] * (1.0 + measured), noise[good], str(cube.attrs.get("band")))
     return 1.0 + measured * _TRUST**2 / (_TRUST**2 + float(error) ** 2)
+
+
+def _check_shape(of_circle: np.ndarray, of_profile: np.ndarray, noise: np.ndarray, band: str) -> None:
+    """Warn where the light of circle and profile part along the band: the source is not the point it is taken for."""
+    n = len(of_circle) // _BLOCK
+    if n < 3:
+        return
+    sums = [a[: n * _BLOCK].reshape(n, _BLOCK).sum(axis=1) for a in (of_circle, of_profile, noise)]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        off, error = sums[0] / sums[1] - 1.0, np.sqrt(sums[2]) / np.abs(sums[1])
+    spread, expected_spread = float(np.sqrt(np.mean(off**2))), float(np.sqrt(np.mean(error**2)))
+    if spread > max(_PART, 3.0 * expected_spread):
+        warnings.warn(
+            f"band {band}: the light of the fitted profile parts from that of the aperture by {100 * spread:.1f} % rms "
+            "along the band; the source is no point source; take method 'exact'",
+            MrsxrWarning,
+            stacklevel=6,
+        )

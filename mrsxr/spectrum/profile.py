@@ -15,8 +15,9 @@ from mrsxr import mrs
 from mrsxr.errors import MrsxrError
 
 Psf = Callable[[float], float]
-#: Core and wing of the cube PSF: widths in units of the FWHM, share of the light in the wing.
-CORE, WING, WING_SHARE = 0.93, 2.4, 0.18
+#: Core and wing of the cube PSF: widths in units of the FWHM, share of the light in the wing; between a real star in 4A
+#: and a diffraction pattern that is sampled by slices and spaxels.
+CORE, WING, WING_SHARE = 0.96, 2.4, 0.25
 _LEAST_SIGNAL = 20.0
 _WINDOWS = 5
 _REACH = 3.0  # radius [FWHM] of the fitted image

@@ -21,6 +21,14 @@ _OVERLAPS = ("cut", "average")
 _MIN_SAMPLES = 3
 #: variable: (the variance that goes with it, does an additive offset move it)
 _VALUES = {"flux": "var", "surface_brightness": "surface_brightness_var"}
+#: variable without residual fringes: its variance, and whose offset moves it
+_FRINGELESS = {"rf_flux": ("rf_flux_var", "flux"), "rf_surf_bright": ("rf_surf_bright_var", "surface_brightness")}
+#: what else is scaled with a band, and by which power of the factor
+_WITH_BAND = {
+    "background": 1, "rf_background": 1, "leak": 1, "background_var": 2, "var_systematic": 2, "var_simple": 2,
+    "surface_brightness_var_systematic": 2, "surface_brightness_var_simple": 2, "rf_flux_var": 2,
+    "rf_surf_bright_var": 2,
+}  # fmt: skip
 #: variable: its variance by errors common to all samples, where it has one
 _SYSTEMATIC = {"flux": "var_systematic", "surface_brightness": "surface_brightness_var_systematic"}
 
@@ -69,7 +77,7 @@ def stitch_bands(
     Notes
     -----
     The match compares ``flux`` (POINT) or ``surface_brightness`` (EXTENDED), the finer band interpolated to
-    the samples of the coarser one: factor = sum(w a b) / sum(w b^2), offset = sum(w (a - b)) / sum(w) with w
+    the samples of the coarser one: factor = sum(w a) / sum(w b), offset = sum(w (a - b)) / sum(w) with w
     from both variances. Variances are multiplied by factor^2; the error of the factors is common to a whole
     band and stays apart, in ``scale_errors``.
     """
@@ -157,14 +165,14 @@ def _match(fixed: xr.Dataset, moving: xr.Dataset, name: str, method: str, clip_s
     for _ in range(5):
         w, p, q = weight[kept], a[kept], b[kept]
         if method == "multiplicative":
-            norm = np.sum(w * q * q)
-            value = float(np.sum(w * p * q) / norm) if norm > 0 else 1.0
+            norm = np.sum(w * q)  # not that of a regression, which noise in q would make too small
+            value = float(np.sum(w * p) / norm) if norm > 0 else -1.0
             residual = a - value * b
         else:
             norm = np.sum(w)
             value = float(np.sum(w * (p - q)) / norm)
             residual = a - b - value
-        error = float(np.sqrt(np.sum(w**2 * residual[kept] ** 2 * (q**2 if method == "multiplicative" else 1))) / norm)
+        error = float(np.sqrt(np.sum(w**2 * residual[kept] ** 2)) / norm) if norm else np.nan
         inside = np.abs(residual - np.median(residual[kept])) <= clip_sigma * np.std(residual[kept]) + 1e-300
         if (inside == kept).all() or inside.sum() < _MIN_SAMPLES:
             break
@@ -209,8 +217,10 @@ def _apply(ds: xr.Dataset, scaling: Scaling) -> xr.Dataset:
         out[f"{name}_unscaled"] = ds[name].copy()
         out[name] = (ds[name] * scaling.factor + offsets[name]).assign_attrs(ds[name].attrs)
         out[variance] = (ds[variance] * scaling.factor**2).assign_attrs(ds[variance].attrs)
-    squares = ("background_var", *_SYSTEMATIC.values())
-    for name, power in (("background", 1), *((name, 2) for name in squares)):
+    for name, (_, like) in _FRINGELESS.items():
+        if name in ds:
+            out[name] = (ds[name] * scaling.factor + offsets[like]).assign_attrs(ds[name].attrs)
+    for name, power in _WITH_BAND.items():
         if name in ds:
             out[name] = (ds[name] * scaling.factor**power).assign_attrs(ds[name].attrs)
     scale = np.full(ds.sizes["wavelength"], scaling.factor)
@@ -244,28 +254,35 @@ def _averaged(left: xr.Dataset, right: xr.Dataset, low: float, high: float) -> x
     out = left.isel(wavelength=wavelength <= high).copy(deep=True)
     inside = (out["wavelength"].values >= low) & (out["wavelength"].values <= high)
     grid = out["wavelength"].values[inside]
-    for name, variance in _VALUES.items():
+    pairs = _VALUES | {name: variance for name, (variance, _) in _FRINGELESS.items()}
+    for name, variance in pairs.items():
+        if name not in out or name not in right:
+            continue
+        own = variance in out and variance in right
+        spread = variance if own else _VALUES[_FRINGELESS[name][1]]
         good = _good(right, name)
         values, variances = (
             np.interp(grid, right["wavelength"].values, np.where(good, right[v].values, np.nan))
-            for v in (name, variance)
+            for v in (name, spread)
         )
-        mine, my_variance = out[name].values[inside], out[variance].values[inside]
-        w = np.where(_good(out, name)[inside] & (my_variance > 0), 1.0 / my_variance, 0.0)
-        v = np.where(np.isfinite(values) & (variances > 0), 1.0 / variances, 0.0)
+        mine, my_variance = out[name].values[inside], left[spread].values[wavelength <= high][inside]
+        w = np.where(_good(out, name)[inside] & (my_variance > 0), 1.0 / np.where(my_variance > 0, my_variance, 1.0), 0.0)
+        v = np.where(np.isfinite(values) & (variances > 0), 1.0 / np.where(variances > 0, variances, 1.0), 0.0)
         norm = w + v
         use = (norm > 0) & (v > 0)
         mixed = (w * np.nan_to_num(mine) + v * np.nan_to_num(values))[use] / norm[use]
         place = np.flatnonzero(inside)[use]
-        out[name].values[place], out[variance].values[place] = mixed, 1.0 / norm[use]
-        common = _SYSTEMATIC[name]
-        if common in out and common in right:  # as one error of both bands: not lower than the lower
+        out[name].values[place] = mixed
+        if own:
+            out[variance].values[place] = 1.0 / norm[use]
+        common = _SYSTEMATIC.get(name)
+        if common is not None and common in out and common in right:  # one error of both bands: not averaged down
             ours = np.sqrt(out[common].values[inside])
             theirs = np.interp(grid, right["wavelength"].values, np.sqrt(right[common].values))
             both = (w * np.nan_to_num(ours) + v * np.nan_to_num(theirs))[use] / norm[use]
             out[common].values[place] = both**2
-        if name == "flux":
-            out["dq"].values[place] &= ~np.uint32(flags.DO_NOT_USE)
+    mended = np.isfinite(out["flux"].values[inside]) & ~_good(left.isel(wavelength=wavelength <= high))[inside]
+    out["dq"].values[np.flatnonzero(inside)[mended]] &= ~np.uint32(flags.DO_NOT_USE)
     return out
 
 

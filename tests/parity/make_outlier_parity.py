@@ -18,7 +18,7 @@ CASES = {"default": ("7 7", 99.8, False), "notebook": ("11 1", 99.5, False), "se
 def images(seed=1):
     """Return flux and flags of exposures with slices, a moving source, hot pixels and pixels without value."""
     rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:NY, :NX]
+    x = np.mgrid[:NY, :NX][1]
     flux = np.empty((N, NY, NX), dtype=np.float32)
     flags = np.zeros((N, NY, NX), dtype=np.uint32)
     for i in range(N):

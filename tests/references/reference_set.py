@@ -109,6 +109,9 @@ def write_set(folder: Path) -> Path:
     cases = {"FULL_FAST": {"rowclocks": 271, "frameclocks": 277504, "freqs": {"FAST": ["Hz10"]}}}
     frequencies = {"Hz10": (10.03, [0.0, 1.0, 0.0, -1.0]), "Hz390": (390.6, [1.0, -1.0])}
     writers.write_emicorr(folder / "emi.asdf", frequencies, cases, {})
+    latent = {"DECAY_TIME": [60.0, 900.0], "AMPLITUDE": [1e-3, 2e-4], "AMPLITUDE_ERR": [1e-4, 2e-5],
+              "SATURATED_AMPLITUDE": [2e-3, 4e-4]}  # fmt: skip
+    writers.write_latent(folder / "latent.fits", latent, 55000.0, SHORT)
     return folder
 
 

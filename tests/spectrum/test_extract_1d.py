@@ -27,7 +27,7 @@ def wcs_header(nx, ny, wave0, step, scale=SCALE):
     return fits.Header(list(cards.items())).tostring(sep="\n")
 
 
-def make_cube(flux, var=None, weight=None, wave0=5.0, step=0.01, band="1A", **attrs):
+def make_cube(flux, var=None, weight=None, wave0=5.0, step=0.01, band="1A", scale=SCALE, **attrs):
     nz, ny, nx = flux.shape
     dims = ("wavelength", "y", "x")
     bad = ~np.isfinite(flux)
@@ -42,12 +42,12 @@ def make_cube(flux, var=None, weight=None, wave0=5.0, step=0.01, band="1A", **at
     data["dq"] = (dims, np.where(bad, 513, 0).astype("u4"), dq.PIXEL_DQ_ATTRS)
     coords = {
         "wavelength": ("wavelength", wave0 + step * np.arange(nz), {"units": "um"}),
-        "y": ("y", (np.arange(ny) - ny // 2) * SCALE, {"units": "arcsec"}),
-        "x": ("x", (np.arange(nx) - nx // 2) * SCALE, {"units": "arcsec"}),
+        "y": ("y", (np.arange(ny) - ny // 2) * scale, {"units": "arcsec"}),
+        "x": ("x", (np.arange(nx) - nx // 2) * scale, {"units": "arcsec"}),
     }
     base = {
-        "level": "cube", "band": band, "channels": band[0], "wcs": wcs_header(nx, ny, wave0, step),
-        "pixel_scale": SCALE, "wavelength_step": step, "weighting": "drizzle", "target": "TEST", "program": "02732",
+        "level": "cube", "band": band, "channels": band[0], "wcs": wcs_header(nx, ny, wave0, step, scale),
+        "pixel_scale": scale, "wavelength_step": step, "weighting": "drizzle", "target": "TEST", "program": "02732",
         "target_ra": RA, "target_dec": DEC, "source_type": "POINT", "exposures": "[]", "background": 0,
         "history_json": "[]",
     }  # fmt: skip

@@ -1,0 +1,487 @@
+"""Spectra of stage 3: beside jwst's extract_1d and spectral_leak, against the truth, and on real data.
+
+    python benchmarks/stage3_spectra.py --folder compare_jwst --jwst-python PYTHON [--shared FOLDER] [--only PART ...]
+
+``--folder`` holds what ``compare_jwst.py`` made: made.json and, in cube/, the cubes of jwst. Parts: parity, optimal,
+pulls, leak, scenes, real. Called by ``compare_jwst.py --stage 3`` through :func:`run`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+PARTS = ("parity", "optimal", "pulls", "leak", "scenes", "real")
+#: How jwst is run on each cube, and the same for this package.
+CASES = {
+    "target": ({"ifu_set_srctype": "POINT", "ifu_autocen": False}, {"source_type": "POINT"}),
+    "autocen": (
+        {"ifu_set_srctype": "POINT", "ifu_autocen": True, "ifu_rscale": 1.3},
+        {"source_type": "POINT", "autocen": True, "radius_factor": 1.3},
+    ),
+    "no background": (
+        {"ifu_set_srctype": "POINT", "ifu_autocen": True, "subtract_background": False, "ifu_covar_scale": 1.7},
+        {"source_type": "POINT", "autocen": True, "background": None, "covariance_scale": 1.7},
+    ),
+    "wide": (  # beyond the table of the aperture correction
+        {"ifu_set_srctype": "POINT", "ifu_autocen": True, "ifu_rscale": 3.0},
+        {"source_type": "POINT", "autocen": True, "radius_factor": 3.0},
+    ),
+    "extended": ({"ifu_set_srctype": "EXTENDED"}, {"source_type": "EXTENDED"}),
+}  # fmt: skip
+COLUMNS = {"FLUX": "flux", "SURF_BRIGHT": "surface_brightness", "BACKGROUND": "background", "NPIXELS": "n_pixels"}
+ERRORS = {"FLUX_ERROR": "var", "SB_ERROR": "surface_brightness_var", "BKGD_ERROR": "background_var"}
+FRINGELESS = ("RF_FLUX", "RF_SURF_BRIGHT", "RF_BACKGROUND")
+RA, DEC = 339.015, 33.976
+OFFSETS = [(1.1, 0.7), (-1.0, 0.9), (1.0, -0.85), (-1.1, -0.75)]
+
+
+def run(folder: Path, jwst_python: str | None, table, shared: Path | None = None, only=PARTS) -> None:
+    """Run the parts; rows go to ``table``."""
+    for path in (ROOT / "tests", ROOT / "tests" / "cube", ROOT / "tests" / "spectrum"):
+        sys.path.insert(0, str(path))
+    folder = Path(folder)
+    if "parity" in only and jwst_python:
+        compare_extraction(folder, jwst_python, table)
+        compare_leak(folder, jwst_python, table)
+    if "optimal" in only:
+        compare_optimal(table)
+    if "pulls" in only:
+        compare_pulls(table)
+    if "leak" in only:
+        remove_leak(table)
+    if "scenes" in only:
+        judge_scenes(table)
+    if "real" in only and shared is not None:
+        real_data(shared, folder, table)
+
+
+# --- jwst's side: runs in its own environment ---
+
+
+def side(task: str, folder: str, *paths: str) -> None:
+    """Run extract_1d on cubes, or do_correction on two spectra; imports nothing of mrsxr."""
+    if task == "extract":
+        from jwst.extract_1d import Extract1dStep
+
+        for path in paths:
+            for name, (options, _) in CASES.items():
+                out = Path(folder) / f"{Path(path).stem}_{name.replace(' ', '-')}_x1d.fits"
+                if not out.exists():
+                    Extract1dStep.call(path, **options).save(str(out))
+        return
+    from jwst.spectral_leak.spectral_leak import do_correction
+    from stdatamodels.jwst import datamodels as dm
+
+    given, reference = np.load(paths[0]), paths[1]
+    models = []
+    for band in ("1B", "3A"):
+        rows = np.zeros(given[f"wave_{band}"].size, dtype=dm.MRSSpecModel().get_dtype("spec_table"))
+        for column, name in (("WAVELENGTH", "wave"), ("FLUX", "flux"), ("RF_FLUX", "rf_flux")):
+            rows[column] = given[f"{name}_{band}"]
+        model = dm.MRSMultiSpecModel()
+        model.spec.append(dm.MRSSpecModel(spec_table=rows))
+        models.append(model)
+    flux, rf_flux = do_correction(reference, *models)
+    np.savez(Path(folder) / "leak.npz", flux=flux, rf_flux=rf_flux)
+
+
+def ask_jwst(folder: Path, jwst_python: str, task: str, *paths) -> Path:
+    """Run :func:`side`; return its folder."""
+    out = folder / "spectra"
+    out.mkdir(exist_ok=True)
+    made = json.loads((folder / "made.json").read_text())
+    env = {**os.environ, **{k: str(v) for k, v in made["crds"].items()}, "OMP_NUM_THREADS": "1"}
+    env.pop("PYTHONPATH", None)
+    command = [jwst_python, __file__, "--side", task, str(out), *map(str, paths)]
+    subprocess.run(command, env=env, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return out
+
+
+def references(folder: Path, *kinds: str):
+    """Return the references of kinds in the simulation's folder."""
+    from mrsxr.references import read_reference
+
+    made = json.loads((folder / "made.json").read_text())
+    found = {k: sorted(Path(made["refs"]).glob(f"*{k}*"))[0] for k in kinds}
+    return tuple(read_reference(path, kind) for kind, path in found.items())
+
+
+# --- parity ---
+
+
+def compare_extraction(folder: Path, jwst_python: str, table) -> None:
+    """Compare every column of the spectra that both make from jwst's cubes."""
+    from astropy.io import fits
+
+    from mrsxr.io import load
+    from mrsxr.spectrum import extract_spectrum
+    from mrsxr.spectrum.extract_1d import BASELINE
+    from mrsxr.spectrum.fringe_1d import correct_residual_fringe_1d
+
+    cubes = sorted((folder / "cube").glob("theirs_*_s3d.fits"))
+    out = ask_jwst(folder, jwst_python, "extract", *cubes)
+    extract1d, apcorr = references(folder, "extract1d", "apcorr")
+    for path in cubes:
+        cube = load(path).compute()
+        for name, (_, options) in CASES.items():
+            ours = extract_spectrum(cube, extract1d=extract1d, apcorr=apcorr, **(BASELINE | options))
+            theirs = fits.getdata(out / f"{path.stem}_{name.replace(' ', '-')}_x1d.fits", "EXTRACT1D")
+            what, good = f"x1d {cube.attrs['band']} {name}", theirs["DQ"] == 0
+            worst = {}
+            for column, variable in (COLUMNS | ERRORS).items():
+                values = ours[variable].values
+                values = np.sqrt(values) if column in ERRORS else values
+                if options.get("background", "annulus") is None and column.startswith(("BACK", "BKGD")):
+                    continue  # 0 in jwst, NaN here
+                worst[column] = float(np.nanmax(np.abs(values[good] / theirs[column][good] - 1)))
+            column = max(worst, key=worst.get)
+            same = bool(np.array_equal(ours["dq"].values, theirs["DQ"]))
+            table.add(f"{what}: {len(worst)} columns, DQ", f"max {worst[column]:.1e} ({column})", "<= 1e-3, DQ equal",
+                      worst[column] <= 1e-3 and same)  # fmt: skip
+            fringeless = correct_residual_fringe_1d(ours)
+            for column in FRINGELESS[: 2 if name == "no background" else 3]:
+                ratio = fringeless[column.lower()].values[good] / theirs[column][good] - 1
+                size = float(np.nanstd(theirs[column][good] / theirs[column[3:]][good]))
+                table.add(f"{what} {column}", f"max {np.nanmax(np.abs(ratio)):.1e}, fringes {size:.1e}", "<= 1e-3",
+                          np.nanmax(np.abs(ratio)) <= 1e-3)  # fmt: skip
+
+
+def made_spectrum(band: str, flux):
+    """Return a spectrum of a band."""
+    import xarray as xr
+
+    from mrsxr import dq, mrs, schema
+
+    low, high = mrs.WAVELENGTH_LIMITS[band]
+    wave = np.arange(low, high, mrs.WAVELENGTH_STEP[int(band[0])])
+    value = flux(wave)
+    columns = {"flux": value, "rf_flux": 0.99 * value, "var": (0.01 * value) ** 2, "surface_brightness": 50 * value,
+               "surface_brightness_var": (0.5 * value) ** 2, "background": 0 * value, "n_pixels": 1 + 0 * value}  # fmt: skip
+    units = {k: "Jy" if k == "rf_flux" else schema.units_of("spectrum", k) for k in columns}
+    data = {k: ("wavelength", v, {"units": units[k]}) for k, v in columns.items()}
+    data["dq"] = ("wavelength", np.zeros(wave.size, "u4"), dq.PIXEL_DQ_ATTRS)
+    coords = {"wavelength": ("wavelength", wave, {"units": "um"}), "band": ("wavelength", np.full(wave.size, band))}
+    attrs = {"level": "spectrum", "band": band, "source_type": "POINT", "history_json": "[]"}
+    return xr.Dataset(data, coords, attrs)
+
+
+def compare_leak(folder: Path, jwst_python: str, table) -> None:
+    """Compare the corrected 3A spectrum with that of jwst's do_correction."""
+    from mrsxr.spectrum import correct_spectral_leak
+
+    made = json.loads((folder / "made.json").read_text())
+    spectra = {b: made_spectrum(b, lambda w: 0.4 * (w / 6) ** -1.3 * (1 + 0.1 * np.sin(40 * w))) for b in ("1B", "3A")}
+    path = folder / "leak_in.npz"
+    arrays = {f"{new}_{b}": s[old].values for b, s in spectra.items()
+              for new, old in (("wave", "wavelength"), ("flux", "flux"), ("rf_flux", "rf_flux"))}  # fmt: skip
+    np.savez(path, **arrays)
+    reference = sorted(Path(made["refs"]).glob("*mrsptcorr*"))[0]
+    theirs = np.load(ask_jwst(folder, jwst_python, "leak", path, reference) / "leak.npz")
+    (mrsptcorr,) = references(folder, "mrsptcorr")
+    ours = correct_spectral_leak(spectra["3A"], leaking=spectra["1B"], mrsptcorr=mrsptcorr)
+    for name in ("flux", "rf_flux"):
+        worst = float(np.max(np.abs(ours[name].values / theirs[name] - 1)))
+        table.add(f"spectral_leak {name}", f"max {worst:.1e}", "<= 1e-5", worst <= 1e-5)
+
+
+# --- truth ---
+
+
+def point_cal(setting: str, effects=None, *, flat: float = 0.0, point: bool = True, index: float = 0.0):
+    """Return noiseless cal data of a point source (50 mJy at 10 um) or of uniform light."""
+    from simulated import cal_of
+
+    from mrsxr.simulate import PointSource, PowerLaw, Scene
+
+    source = (PointSource(RA, DEC, PowerLaw(50.0, index)),) if point else ()
+    scene = Scene(RA, DEC, points=source, background=lambda w: flat + np.zeros(np.shape(w)))
+    return cal_of(scene, setting, OFFSETS, effects)
+
+
+def window(band: str, planes: int) -> dict:
+    """Return the limits of some planes in the middle of a band."""
+    from mrsxr import mrs
+
+    low, high = mrs.WAVELENGTH_LIMITS[band]
+    half = 0.5 * planes * mrs.WAVELENGTH_STEP[int(band[0])]
+    return {"wavelength_min": 0.5 * (low + high) - half, "wavelength_max": 0.5 * (low + high) + half}
+
+
+def noisy(cal, sigma: float, seed: int):
+    """Return cal data with noise of a sigma [MJy/sr] in every pixel, and that as variance."""
+    noise = np.random.default_rng(seed).standard_normal(cal.flux.shape).astype("f4") * np.float32(sigma)
+    zero = cal["var_read"] * 0
+    return cal.assign(
+        flux=(cal.flux + noise).assign_attrs(cal.flux.attrs), var_poisson=zero.assign_attrs(cal["var_read"].attrs),
+        var_flat=zero.assign_attrs(cal["var_read"].attrs), var_read=(zero + sigma**2).assign_attrs(cal["var_read"].attrs),
+    )  # fmt: skip
+
+
+def compare_optimal(table) -> None:
+    """Flux and scatter of both extractions of a point source, bright to faint."""
+    from mrsxr.cube import build_cube
+    from mrsxr.spectrum import extract_spectrum
+
+    for setting, band in (("12A", "1A"), ("34A", "3A")):
+        cal = point_cal(setting)
+        clean = build_cube(cal, band=band, center=(RA, DEC), **window(band, 100)).compute()
+        peak = float(np.nanmax(clean.flux))
+        truth = extract_spectrum(clean, source_type="POINT", center=(RA, DEC)).flux.values
+        for signal in (1000, 30, 3):
+            noise = noisy(cal, 1.5 * peak / signal, 7)
+            cube = build_cube(noise, band=band, center=(RA, DEC), **window(band, 100)).compute()
+            found = [extract_spectrum(cube, source_type="POINT", center=(RA, DEC), **o).flux.values
+                     for o in ({}, {"method": "optimal"})]  # fmt: skip
+            ratio = found[1].mean() / found[0].mean()
+            spread = [float(np.std(f / truth)) for f in found]
+            limit = max(0.01, 4 * spread[0] / np.sqrt(len(truth) / 4))
+            table.add(f"optimal {band} S/N {signal}: flux over aperture's", f"{ratio:.4f}", f"1 +- {limit:.3f}",
+                      abs(ratio - 1) <= limit)  # fmt: skip
+            if signal <= 30:
+                table.add(f"optimal {band} S/N {signal}: scatter", f"{spread[1]:.4f} (aperture {spread[0]:.4f})",
+                          "below the aperture's", spread[1] < spread[0])  # fmt: skip
+
+
+def compare_pulls(table, draws: int = 24) -> None:
+    """Deviations of fluxes over their errors, with and without covariance."""
+    from mrsxr.cube import build_cube
+    from mrsxr.cube.covariance import sum_variance
+    from mrsxr.spectrum import extract_spectrum, extraction_weights
+
+    cal, band = point_cal("12A", flat=20.0), "1A"
+    limits = {"center": (RA, DEC), **window(band, 120)}
+    clean = build_cube(noisy(cal, 0.0, 0), band=band, **limits).compute()
+    sigma = 0.05 * float(np.nanmax(clean.flux))
+    options = {
+        "aperture": {"clip_sigma": 30.0}, "no background": {"background": None},
+        "optimal": {"method": "optimal", "clip_sigma": 30.0},
+    }  # fmt: skip
+    pulls: dict[str, list] = {k: [] for k in options}
+    simple: dict[str, list] = {k: [] for k in options}
+    exact = {}
+    for draw in range(draws):
+        ds = noisy(cal, sigma, 100 + draw)
+        cube = build_cube(ds, band=band, **limits).compute()
+        for name, o in options.items():
+            kind = {"source_type": "POINT", "center": (RA, DEC), **o}
+            found = extract_spectrum(cube, **kind)
+            if name not in exact:
+                weights = extraction_weights(cube, found)
+                variance = sum_variance(ds, cube=cube, weights=weights)["var"].compute().values
+                truth = float(1) * np.nansum(weights.values * clean.flux.values.astype(float), axis=(1, 2))
+                exact[name] = variance, truth
+            variance, truth = exact[name]
+            pulls[name].append(((found.flux.values - truth) / np.sqrt(variance))[::3])
+            simple[name].append(((found.flux.values - truth) / np.sqrt(found["var"].values))[::3])
+    for name in options:
+        std, without = (float(np.std(np.concatenate(p[name]))) for p in (pulls, simple))
+        table.add(f"pulls of {draws} draws, {name}", f"std {std:.3f} (simple {without:.3f})", "1.00 +- 0.05",
+                  abs(std - 1) <= 0.05)  # fmt: skip
+
+
+def remove_leak(table) -> None:
+    """Leak put into 3A by the simulator, taken out of spectra and of cubes with the help of 1B."""
+    import xarray as xr
+
+    from mrsxr.cube import build_cube
+    from mrsxr.cube.spectral_leak import correct_spectral_leak_cube
+    from mrsxr.simulate import Effects
+    from mrsxr.simulate.references import apertures
+    from mrsxr.simulate.references import aperture_correction as closed_form
+    from mrsxr.simulate.render import leak_fraction
+    from mrsxr.spectrum import correct_spectral_leak, extract_spectrum
+
+    wave = np.arange(11.4, 13.6, 0.01)
+    fraction = leak_fraction(wave)
+    variables = {"frac_leak": ("wavelength", fraction), "err_leak": ("wavelength", 0.03 * fraction)}
+    mrsptcorr = xr.Dataset(variables, {"wavelength": wave}, {"level": "reference", "kind": "mrsptcorr", "ref_id": "made"})
+    leaky = replace(Effects.none(), leak=True)
+    blue_limits = {"wavelength_min": 5.95, "wavelength_max": 6.3, "center": (RA, DEC)}
+    red_limits = {"wavelength_min": 11.95, "wavelength_max": 12.5, "center": (RA, DEC)}
+    for name, options in (("point", {"index": 0.0}), ("uniform", {"point": False, "flat": 50.0})):
+        blue = build_cube(point_cal("12B", **options), band="1B", **blue_limits).compute()
+        clean, red = (build_cube(point_cal("34A", e, **options), band="3A", **red_limits).compute()
+                      for e in (None, leaky))  # fmt: skip
+        kind = "POINT" if name == "point" else "EXTENDED"
+        for shape in ("leaking", "leaked") if name == "point" else ("leaking",):
+            found = correct_spectral_leak_cube(red, leaking=blue, mrsptcorr=mrsptcorr, shape=shape)
+            if name == "point":
+                o = {"source_type": "POINT", "center": (RA, DEC)}
+                flux = [extract_spectrum(c, **o).flux.values for c in (clean, red, found)]
+            else:
+                flux = [np.nanmean(c.flux.values, axis=(1, 2)) for c in (clean, red, found)]
+            before, after = (float(np.max(np.abs(f / flux[0] - 1))) for f in flux[1:])
+            table.add(f"leak on cubes, {name}, shape {shape}", f"{before:.4f} -> {after:.5f}", "<= 0.001 left",
+                      after <= 1e-3)  # fmt: skip
+        o = {"source_type": kind, "center": (RA, DEC), "radius": 0.9} if kind == "EXTENDED" else {"source_type": kind,
+            "center": (RA, DEC)}  # fmt: skip
+        spectra = [extract_spectrum(c, **o) for c in (clean, red, blue)]
+        if kind == "POINT":
+            for s in spectra:
+                s["flux"] = s.flux * closed_form(s.wavelength.values, *apertures(s.wavelength.values))
+        found = correct_spectral_leak(spectra[1], leaking=spectra[2], mrsptcorr=mrsptcorr)
+        variable = "flux" if kind == "POINT" else "surface_brightness"
+        before, after = (float(np.max(np.abs(s[variable] / spectra[0][variable] - 1))) for s in (spectra[1], found))
+        table.add(f"leak on spectra, {name}", f"{before:.4f} -> {after:.5f}", "<= 0.001 left", after <= 1e-3)
+
+
+def judge_scenes(table, repeats: int = 3) -> None:
+    """Point or extended over a set of made-up scenes."""
+    from scenes import SCENES, cube_of
+
+    from mrsxr.spectrum import decide_source_type
+
+    right = total = marked = unsure = seed = 0
+    for kind, sizes, truth in SCENES:
+        for size in sizes:
+            for signal in (5, 14, 30, 100, 1000):
+                for band in ("1A", "2B", "3A", "4C")[:repeats]:
+                    seed += 1
+                    found = decide_source_type(cube_of(kind, size, signal, band, seed)).attrs
+                    if truth != "either" and (signal >= 30 or kind == "empty"):
+                        total += 1
+                        right += found["source_type"] == truth and not found["ambiguous"]
+                    if kind in ("two", "point on disc") and signal >= 100:
+                        unsure += 1
+                        marked += bool(found["ambiguous"])
+    table.add("point or extended, clear scenes", f"{right} of {total} right", "> 95 %", right > 0.95 * total)
+    table.add("two points, point on disc, S/N >= 100", f"{marked} of {unsure} ambiguous", ">= 80 %", marked >= 0.8 * unsure)
+
+
+# --- real data ---
+
+
+def real_data(shared: Path, folder: Path, table) -> None:
+    """Stitch VV 114; extract, correct and stitch NGC 7469."""
+    spectrum = stitch_vv114(shared / "data" / "vv114", table)
+    nucleus = reduce_ngc7469(shared / "data" / "s3d_ngc7469", table)
+    draw(folder / "stage3_spectra.png", spectrum, *nucleus)
+
+
+def stitch_vv114(folder: Path, table):
+    """Return the spectrum of VV 114 in one piece."""
+    import xarray as xr
+    from astropy.io import fits
+
+    from mrsxr import dq
+    from mrsxr.spectrum import stitch_bands
+
+    names = {"SHORT": "A", "MEDIUM": "B", "LONG": "C"}
+    bands = []
+    for path in sorted(folder.glob("*_s1d.fits")):
+        rows = fits.getdata(path, 1)
+        channel, grating = path.stem.split("_")[2:4]
+        band = channel[2] + names[grating]
+        wave, flux, error = (np.asarray(rows[c], dtype=float) for c in ("wavelength", "flux", "uncertainty"))
+        columns = {"flux": (1e6 * flux, "Jy"), "var": ((1e6 * error) ** 2, "Jy2"),
+                   "surface_brightness": (1e6 * flux, "MJy/sr"), "surface_brightness_var": ((1e6 * error) ** 2, "MJy2/sr2"),
+                   "background": (0 * flux, "MJy/sr"), "n_pixels": (0 * flux, "1")}  # fmt: skip
+        data = {k: ("wavelength", v, {"units": u}) for k, (v, u) in columns.items()}
+        bad = ~np.isfinite(flux) | ~np.isfinite(error)
+        data["dq"] = ("wavelength", bad.astype("u4"), dq.PIXEL_DQ_ATTRS)
+        coords = {"wavelength": ("wavelength", wave, {"units": "um"}), "band": ("wavelength", np.full(wave.size, band))}
+        attrs = {"level": "spectrum", "band": band, "source_type": "POINT", "target": "VV 114", "history_json": "[]"}
+        bands.append(xr.Dataset(data, coords, attrs))
+    out = stitch_bands(bands, method="multiplicative", reference_band="2A")
+    factors, errors = (json.loads(out.attrs[k]) for k in ("scale_factors", "scale_errors"))
+    print("VV 114, factors to 2A: " + ", ".join(f"{b} {factors[b]:.4f}({errors[b]:.4f})" for b in sorted(factors)))
+    wave = out.wavelength.values
+    whole = np.isfinite(out.flux.values).mean() > 0.99 and wave[0] < 4.95 and wave[-1] > 28
+    table.add("VV 114 in one piece", f"{wave[0]:.2f} - {wave[-1]:.2f} um, {len(factors)} bands", "4.9 - 28 um, 12 bands",
+              whole and len(factors) == 12)  # fmt: skip
+    steps = [step_between(out, left, right) for left, right in zip(sorted(factors), sorted(factors)[1:], strict=False)]
+    table.add("VV 114 steps after stitching", f"max {np.nanmax(np.abs(steps)):.4f}", "<= 0.02 (noise)",
+              np.nanmax(np.abs(steps)) <= 0.02)  # fmt: skip
+    return out
+
+
+def step_between(ds, left: str, right: str, samples: int = 12) -> float:
+    """Return the relative step between two bands: straight lines through the samples at the cut."""
+    lines = []
+    flux, wave, band = ds.flux.values, ds.wavelength.values, ds.band.values
+    cut = 0.5 * (wave[band == left].max() + wave[band == right].min())
+    for name, part in ((left, slice(-samples, None)), (right, slice(None, samples))):
+        y, x = flux[band == name][part], wave[band == name][part] - cut
+        good = np.isfinite(y)
+        lines.append(np.polyval(np.polyfit(x[good], y[good], 1), 0.0) if good.sum() > 2 else np.nan)
+    return float(lines[1] / lines[0] - 1)
+
+
+def reduce_ngc7469(folder: Path, table):
+    """Return the bands of the nucleus of NGC 7469 and the spectrum in one piece."""
+    from mrsxr.io import load
+    from mrsxr.spectrum import decide_source_type, extract_spectrum, stitch_bands
+    from mrsxr.spectrum.fringe_1d import correct_residual_fringe_1d
+
+    cubes = [load(path).compute() for path in sorted(folder.glob("*_s3d.fits.gz"))]
+    verdict = decide_source_type(cubes).attrs
+    table.add("NGC 7469: AGN in a starburst ring", f"{verdict['source_type']}, ambiguous {verdict['ambiguous']}",
+              "ambiguous", verdict["ambiguous"] == 1)  # fmt: skip
+    bands = []
+    for method in ("exact", "optimal"):
+        bands.append([correct_residual_fringe_1d(extract_spectrum(c, source_type="POINT", method=method)) for c in cubes])
+    ratio = [float(np.nanmedian(o.flux / a.flux)) for a, o in zip(*bands, strict=True)]
+    table.add("NGC 7469 optimal over aperture", ", ".join(f"{r:.3f}" for r in ratio), "1 +- 0.02",
+              np.max(np.abs(np.array(ratio) - 1)) <= 0.02)  # fmt: skip
+    out = stitch_bands(bands[0], method="multiplicative", reference_band="4A")
+    factors = json.loads(out.attrs["scale_factors"])
+    print("NGC 7469, factors to 4A: " + ", ".join(f"{b} {f:.4f}" for b, f in sorted(factors.items())))
+    for s in bands[0]:
+        size = float(np.nanstd(s.rf_flux / s.flux))
+        print(f"NGC 7469 {s.attrs['band']}: fringes taken off {size:.1e} rms")
+    return bands[0], bands[1], out
+
+
+def draw(path: Path, galaxy, aperture, optimal, nucleus) -> None:
+    """Save a picture of both galaxies."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(3, 1, figsize=(11, 11), layout="constrained")
+    axes[0].plot(galaxy.wavelength, galaxy.flux_unscaled, lw=0.4, color="0.6", label="unscaled")
+    axes[0].plot(galaxy.wavelength, galaxy.flux, lw=0.5, color="C0", label="stitched")
+    axes[0].set(xscale="log", yscale="log", title="VV 114", xlabel="wavelength [um]", ylabel="flux [Jy]")
+    for one, best in zip(aperture, optimal, strict=True):
+        axes[1].plot(one.wavelength, one.flux, lw=0.5, color="0.6")
+        axes[1].plot(best.wavelength, best.flux, lw=0.5, color="C1")
+        axes[2].plot(one.wavelength, one.rf_flux / one.flux, lw=0.6)
+    axes[1].plot(nucleus.wavelength, nucleus.rf_flux, lw=0.6, color="C0", label="fringes off, stitched")
+    axes[1].plot([], [], color="C1", label="optimal")
+    axes[1].set(title="NGC 7469, channel 4", xlabel="wavelength [um]", ylabel="flux [Jy]")
+    axes[2].set(title="NGC 7469, without over with fringes", xlabel="wavelength [um]")
+    for axis in axes[:2]:
+        axis.legend()
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("compare_jwst"))
+    parser.add_argument("--jwst-python")
+    parser.add_argument("--shared", type=Path, help="Folder of real data; its data/ is read.")
+    parser.add_argument("--only", nargs="*", default=PARTS)
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    from compare_jwst import Table
+
+    run(args.folder, args.jwst_python, Table(), args.shared, args.only)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1 and sys.argv[1] == "--side":
+        warnings.simplefilter("ignore")
+        side(*sys.argv[2:])
+    else:
+        main()

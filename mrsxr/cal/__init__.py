@@ -2,7 +2,7 @@
 
 from .assign_mtwcs import follow_target, is_moving, target_position
 from .assign_wcs import assign_wcs
-from .background import fit_background_scale, subtract_background
+from .background import fit_background_scale, has_background_subtracted, subtract_background
 from .background_match import fit_background_match, match_backgrounds
 from .badpix_selfcal import find_bad_pixels, self_calibrate_bad_pixels
 from .clean_showers import clean_showers
@@ -25,6 +25,7 @@ __all__ = [
     "find_bad_pixels",
     "self_calibrate_bad_pixels",
     "fit_background_scale",
+    "has_background_subtracted",
     "subtract_background",
     "set_source_type",
     "subtract_straylight",

@@ -9,13 +9,14 @@ from typing import Any
 
 import xarray as xr
 
-from mrsxr import cal, cube, spectrum, tree
+from mrsxr import cube, spectrum, tree
 from mrsxr.errors import MrsxrError, MrsxrWarning
 from mrsxr.mrs import BANDS, bands_of_setting
 from mrsxr.references import References
 from mrsxr.step import read_history
 
 from .cal_chain import calibrate
+from .combine_chain import combine
 from .config import CalConfig, CubeConfig, RateConfig, SpectrumConfig
 from .optional import optional
 from .rate_chain import correct_ramps, fit_slopes
@@ -115,7 +116,7 @@ def make_cubes(
     *,
     bands: Iterable[str] | None = None,
 ) -> xr.DataTree:
-    """Build one cube a band from all its dithers.
+    """Build one cube a band from all its dithers, after background matching and subtraction and outlier detection.
 
     Parameters
     ----------
@@ -129,7 +130,8 @@ def make_cubes(
     Returns
     -------
     DataTree
-        ``/science/1A``, ``/background/1A`` ... (a plain Dataset counts as science), lazy by wavelength block.
+        ``/science/1A``, ``/background/1A`` ... (a plain Dataset counts as science), lazy by wavelength block; the
+        spectrum of the background, and the fit of background matching, are computed at once.
 
     Raises
     ------
@@ -139,7 +141,7 @@ def make_cubes(
     config = config or CubeConfig()
     wanted = tuple(bands) if bands is not None else BANDS
     found: dict[str, xr.Dataset] = {}
-    for path, ds in follow_targets(_nodes(data)):
+    for path, ds in _combined(dict(_nodes(data)), refs, config).items():
         for band in bands_of_setting(ds.attrs["setting"]):
             if band in wanted:
                 found[f"{path.rpartition('/')[0]}/{band}"] = make_cube(ds, band, refs, config)
@@ -148,17 +150,24 @@ def make_cubes(
     return tree.build(found, **tree.attrs_of(data))
 
 
-def follow_targets(nodes: Iterable[tuple[str, xr.Dataset]]) -> list[tuple[str, xr.Dataset]]:
-    """Shift the exposures of a moving target to its mean position over all settings; leave others as they are."""
-    nodes = list(nodes)
-    moving = [ds for path, ds in nodes if not path.startswith("/background") and cal.is_moving(ds)]
-    if not moving:
-        return nodes
-    center = cal.target_position(moving)
-    return [
-        (path, ds if path.startswith("/background") or not cal.is_moving(ds) else cal.follow_target(ds, center=center))
-        for path, ds in nodes
-    ]
+def _combined(nodes: dict[str, xr.Dataset], refs: References | None, config: CubeConfig) -> dict[str, xr.Dataset]:
+    """Run what looks at several exposures on the science nodes; background nodes stay as they are."""
+    behind = {path: ds for path, ds in nodes.items() if path.startswith("/background")}
+    spectra = []
+    if config.background == "master":
+        for ds in behind.values():
+            for band in bands_of_setting(ds.attrs["setting"]):
+                spectra.append(background_spectrum(make_cube(ds, band, refs, config)).compute())
+    science = combine(
+        {path: ds for path, ds in nodes.items() if path not in behind}, config, spectra=spectra,
+        behind={str(ds.attrs["setting"]): ds for ds in behind.values()},
+    )  # fmt: skip
+    return {path: science.get(path, ds) for path, ds in nodes.items()}
+
+
+def background_spectrum(cube: xr.Dataset) -> xr.Dataset:
+    """Return the spectrum of a background cube: the clipped mean of the whole field."""
+    return spectrum.extract_spectrum(cube, source_type="EXTENDED")
 
 
 def make_cube(ds: xr.Dataset, band: str, refs: References | None, config: CubeConfig) -> xr.Dataset:
@@ -166,7 +175,8 @@ def make_cube(ds: xr.Dataset, band: str, refs: References | None, config: CubeCo
     cubepar = None if refs is None else optional(refs, "cubepar", ds, "the flight values are used")
     return cube.build_cube(
         ds, band=band, cubepar=cubepar, coord_system=config.coord_system, spaxel_size=config.spaxel_size,
-        wavelength_step=config.wavelength_step, center=config.center,
+        wavelength_step=config.wavelength_step, center=config.center, weighting=config.weighting,
+        exposure_weights=config.exposure_weights,
     )  # fmt: skip
 
 

@@ -86,8 +86,7 @@ class CalConfig:
 
     * ``order``: "jwst" (stray light before the flat) or "paper" (flat, stray light, fringe)
     * ``badpix_selfcal``: "none", "fraction" (jwst's) or "significance"
-    * ``background``: what is done with background exposures: "master" (their spectrum, subtracted before the cubes),
-      "mean" (jwst's clipped mean, pixel by pixel), "weighted" (by inverse variance, with its errors) or "none"
+    * ``background``, pixel by pixel: "none", "mean" (jwst's clipped mean) or "weighted" (with its errors)
     * ``straylight``: "kernel" (jwst's), "fitted" or "none"
     * ``clean_showers``: "none", "smooth" (jwst's) or "gated"
     * ``residual_fringe`` on the detector: "none", "columns" (jwst's) or "slices"
@@ -99,7 +98,7 @@ class CalConfig:
     badpix_selfcal: str = "none"
     flagfrac_lower: float = 0.001
     flagfrac_upper: float = 0.001
-    background: str = "master"
+    background: str = "none"
     straylight: str = "kernel"
     clean_showers: str = "none"
     flat: bool = True
@@ -122,12 +121,45 @@ class CalConfig:
 
 @dataclass(frozen=True)
 class CubeConfig:
-    """Parameters of cal -> cube; None takes the value of the cubepar reference file."""
+    """Parameters of cal -> cube; None takes the value of the cubepar reference file.
 
+    * ``match_backgrounds`` brings the exposures to one level before the background is subtracted
+    * ``background``: "master" (the spectrum of the background exposures), "field" (in bins of wavelength, linear over
+      the field) or "none"; nothing where the exposures have had a pixel background
+    * ``background_mix_bands``: jwst's way of mixing neighbouring bands in the master background, errors left out
+    * ``outliers``: "detector" (jwst's: pixels that stand out in all exposures), "sky" (those, and what a single
+      exposure shows alone) or "none"
+    * ``pixel_replace``: "none", "mingrad" or "fit_profile"
+    * ``weighting``: "drizzle" or "emsm"; ``exposure_weights``: "none", "time" or "ivar"
+    * ``output_type``: "band", "channel" or "multi", cubes of several bands besides those of one
+    * ``point_corrections``: wavelength offset and transmission across the slices, at the place of the source
+    """
+
+    match_backgrounds: bool = False
+    background: str = "master"
+    background_mix_bands: bool = True
+    outliers: str = "detector"
+    kernel_size: str = "7 7"
+    threshold_percent: float = 99.8
+    pixel_replace: str = "none"
+    weighting: str = "drizzle"
+    exposure_weights: str = "none"
+    output_type: str = "band"
+    point_corrections: bool = False
     coord_system: str = "skyalign"
     spaxel_size: float | None = None
     wavelength_step: float | None = None
     center: tuple[float, float] | None = None
+
+    @classmethod
+    def baseline(cls) -> CubeConfig:
+        """Return jwst's algorithms with the defaults of jwst 3.0.0."""
+        return cls()
+
+    @classmethod
+    def optimal(cls) -> CubeConfig:
+        """Return the better algorithm of every step that has one."""
+        return cls(match_backgrounds=True, background_mix_bands=False, outliers="sky")
 
 
 @dataclass(frozen=True)
@@ -162,7 +194,7 @@ class Config:
         """Return the parameters of a mode, "baseline" or "optimal"."""
         if mode not in MODES:
             raise MrsxrError(f"mode is '{mode}'; expected one of {', '.join(MODES)}")
-        return cls(rate=getattr(RateConfig, mode)(), cal=getattr(CalConfig, mode)())
+        return cls(rate=getattr(RateConfig, mode)(), cal=getattr(CalConfig, mode)(), cube=getattr(CubeConfig, mode)())
 
 
 def load_config(path: str | Path, mode: str | None = None) -> Config:

@@ -13,14 +13,22 @@ from typing import Any, TypeVar
 import dask
 import xarray as xr
 
-from mrsxr import cal
 from mrsxr.errors import InputFileError, MrsxrError
 from mrsxr.io import FileInfo, find_files, load_dataset, open_exposures, save
 from mrsxr.mrs import BANDS, bands_of_setting, setting_of_band
 from mrsxr.references import References
 
 from .cal_chain import PIXEL_BACKGROUNDS, find_mask, locate
-from .chains import make_cal, make_cube, make_rate, make_rate_and_ints, make_spectrum, stitch
+from .chains import (
+    background_spectrum,
+    make_cal,
+    make_cube,
+    make_rate,
+    make_rate_and_ints,
+    make_spectrum,
+    stitch,
+)
+from .combine_chain import combine
 from .config import Config
 
 log = logging.getLogger(__name__)
@@ -156,20 +164,21 @@ def run(
     found = find_files(source, background, on_error="skip")
     if isinstance(refs, str | Path):
         refs = References(refs)
-    job = _Job(Path(out), refs, config or Config(), RunResult(Path(out)), reporter or Reporter(), max(1, workers))
+    config = config or Config()
+    if config.cal.background in PIXEL_BACKGROUNDS:  # one background, not two
+        config = replace(config, cube=replace(config.cube, background="none"))
+    job = _Job(Path(out), refs, config, RunResult(Path(out)), reporter or Reporter(), max(1, workers))
     for path, reason in found.skipped.items():
         job.result.failed[path] = reason
         job.reporter.failed("read", path, reason)
     exposures = [e for e in _best_files(found.files) if e.node in {setting_of_band(b) for b in wanted}]
-    cubes = [f for f in found.files if f.product == "s3d" and f.node in wanted]
+    cubes = [f for f in found.files if f.product == "s3d" and f.node in wanted and f.role != "background"]
     if not exposures and not cubes:
         raise InputFileError(f"{source}: no exposures or cubes of bands {', '.join(wanted)} to work on")
     if exposures:
         _from_exposures(job, exposures, wanted, to)
     elif to == "spectrum":
-        spectra = job.each(
-            "spectrum", cubes, lambda f: f.path.name, lambda f: _extract(job, load_dataset(f.path), f.role)
-        )
+        spectra = job.each("spectrum", cubes, lambda f: f.path.name, lambda f: _extract(job, load_dataset(f.path)))
         _finish(job, spectra)
     else:
         raise InputFileError(f"{source}: holds cubes only; there is nothing to do up to '{to}'")
@@ -205,20 +214,20 @@ def _from_exposures(job: _Job, exposures: list[FileInfo], wanted: tuple[str, ...
         groups.setdefault((one.role, one.setting), []).append(one.path)
     pieces = {
         role: [
-            (role, band, paths)
-            for (r, setting), paths in groups.items() if r == role
+            (role, band, setting)
+            for r, setting in groups if r == role
             for band in bands_of_setting(setting) if band in wanted
         ]
         for role in ("background", "science")
     }  # fmt: skip
-    if job.config.cal.background != "master":
+    if job.config.cube.background != "master":
         pieces["background"] = []
-    levels = job.each("background", pieces["background"], lambda p: p[1], lambda p: _background(job, p))
-    background = {str(s.attrs["band"]): s for s in levels}
-    center = _target_center(calibrated)
     spectra = job.each(
-        "cube", pieces["science"], lambda p: p[1], lambda p: _reduce_band(job, p, background, to, center)
+        "background", pieces["background"], lambda p: p[1], lambda p: _background(job, p[1], groups[p[0], p[2]])
     )
+    combined = _combine(job, groups, spectra)
+    pieces["science"] = [piece for piece in pieces["science"] if piece[2] in combined]
+    spectra = job.each("cube", pieces["science"], lambda p: p[1], lambda p: _reduce_band(job, p[1], combined[p[2]], to))
     if to == "spectrum":
         _finish(job, spectra)
 
@@ -277,49 +286,44 @@ def _calibrate(
     return replace(item, stage=stage, path=path)
 
 
-def _target_center(calibrated: list[_Exposure]) -> tuple[float, float] | None:
-    """Return the mean position of a moving target over all settings; None for targets that stand still."""
-    exposures = [open_exposures(e.path) for e in calibrated if e.role != "background"]
-    moving = [ds for ds in exposures if cal.is_moving(ds)]
-    return cal.target_position(moving) if moving else None
-
-
 def _open_cal(job: _Job, paths: list[Path]) -> xr.Dataset:
     ds = open_exposures(paths)
     return ds if "alpha_coefficients" in ds else locate(ds, job.references())
 
 
-def _background(job: _Job, piece: tuple[str, str, list[Path]]) -> xr.Dataset:
-    role, band, paths = piece
+def _background(job: _Job, band: str, paths: list[Path]) -> xr.Dataset:
+    """Make the cube of the background exposures in a band and return its spectrum."""
     cube = make_cube(_open_cal(job, paths), band, job.refs, job.config.cube).compute()
-    job.result.add("background cube", save(cube, job.folder(role, 3)))
-    return _extract(job, cube, role)
+    job.result.add("background cube", save(cube, job.folder("background", 3)))
+    spectrum = background_spectrum(cube)
+    job.result.add("background spectrum", save(spectrum, job.folder("background", 3)))
+    return spectrum
 
 
-def _reduce_band(
-    job: _Job,
-    piece: tuple[str, str, list[Path]],
-    background: dict[str, xr.Dataset],
-    to: str,
-    center: tuple[float, float] | None,
-) -> xr.Dataset | None:
-    role, band, paths = piece
-    ds = _open_cal(job, paths)
-    if center is not None:
-        ds = cal.follow_target(ds, center=center)
-    both = [background[b] for b in bands_of_setting(ds.attrs["setting"]) if b in background]
-    if any(s.attrs["band"] == band for s in both):
-        ds = cal.subtract_master_background(ds, background=xr.concat(both, "wavelength"), bands=[band])
+def _combine(job: _Job, groups: dict[tuple[str, str], list[Path]], spectra: list[xr.Dataset]) -> dict[str, xr.Dataset]:
+    """Return the science exposures of each setting, lazily corrected by what they show together."""
+    wanted = ["science", "background"] if job.config.cube.background == "field" else ["science"]
+    keys = [key for key in groups if key[0] in wanted]
+    opened = job.each("open", keys, lambda k: " ".join(k), lambda k: (k, _open_cal(job, groups[k])))
+    science = {setting: ds for (role, setting), ds in opened if role == "science"}
+    behind = {setting: ds for (role, setting), ds in opened if role == "background"}
+
+    def work(_: str) -> dict[str, xr.Dataset]:
+        return combine(science, job.config.cube, spectra=spectra, behind=behind, settle=True)
+
+    found = job.each("combine", ["exposures"], str, work)
+    return found[0] if found else {}
+
+
+def _reduce_band(job: _Job, band: str, ds: xr.Dataset, to: str) -> xr.Dataset | None:
     cube = make_cube(ds, band, job.refs, job.config.cube).compute()
-    job.result.add("cube", save(cube, job.folder(role, 3)))
-    return _extract(job, cube, role) if to == "spectrum" else None
+    job.result.add("cube", save(cube, job.folder("science", 3)))
+    return _extract(job, cube) if to == "spectrum" else None
 
 
-def _extract(job: _Job, cube: xr.Dataset, role: str) -> xr.Dataset:
-    kind = "EXTENDED" if role == "background" else job.config.spectrum.source_type
-    spectrum = make_spectrum(cube, job.refs, job.config.spectrum, kind).compute()
-    level = "background spectrum" if role == "background" else "spectrum"
-    job.result.add(level, save(spectrum, job.folder(role, 3)))
+def _extract(job: _Job, cube: xr.Dataset) -> xr.Dataset:
+    spectrum = make_spectrum(cube, job.refs, job.config.spectrum).compute()
+    job.result.add("spectrum", save(spectrum, job.folder("science", 3)))
     return spectrum
 
 

@@ -7,7 +7,7 @@ from numba import njit
 
 from ._aperture_kernels import circle_overlap
 
-ROUNDS = 4  # of rejecting outliers
+ROUNDS = 12  # of rejecting outliers
 
 
 @njit(cache=True, nogil=True)
@@ -80,16 +80,24 @@ def _moments(weight, profile, flux):
 
 @njit(cache=True, nogil=True)
 def _reject(weight, profile, flux, variance, amplitude, level, clip, slack):
-    """Set the weight of outliers to 0; return how many."""
-    count = 0
-    for j in range(weight.shape[0]):
-        for i in range(weight.shape[1]):
-            if weight[j, i] > 0.0:
+    """Set the weight of the worst outliers to 0, as one bends the fit and makes outliers of others; return how many."""
+    worst = 0.0
+    for round_ in range(2):
+        count = 0
+        for j in range(weight.shape[0]):
+            for i in range(weight.shape[1]):
+                if weight[j, i] <= 0.0:
+                    continue
                 model = amplitude * profile[j, i]
                 limit = clip * math.sqrt(variance[j, i] + (slack * model) ** 2)
-                if abs(flux[j, i] - model - level) > limit:
+                off = abs(flux[j, i] - model - level)
+                if round_ == 0 and limit > 0.0:
+                    worst = max(worst, off / limit)
+                elif round_ == 1 and off > limit * max(1.0, 0.7 * worst):
                     weight[j, i] = 0.0
                     count += 1
+        if worst <= 1.0:
+            return 0
     return count
 
 

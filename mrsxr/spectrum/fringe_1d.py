@@ -73,7 +73,9 @@ def correct_residual_fringe_1d(
             continue
         scale = correction if corrected else np.ones(wave.size)
         values = np.asarray(ds[name].values, dtype=float) / scale
-        spread = np.asarray(ds[variance].values, dtype=float) / scale**2 if variance in ds else np.full(wave.size, np.nan)
+        spread = (
+            np.asarray(ds[variance].values, dtype=float) / scale**2 if variance in ds else np.full(wave.size, np.nan)
+        )
         with np.errstate(invalid="ignore"):
             error = np.sqrt(spread)
         clean, added = correct_spectra(

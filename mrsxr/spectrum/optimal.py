@@ -53,8 +53,8 @@ def fit_sums(
     wavelength = np.asarray(cube["wavelength"].values, dtype=float)
     fwhm = expected(wavelength, psf) * profile.width_at(wavelength)
     weights, facts = plane_weights(cube, profile, fwhm, radii, subtract)
-    factor = _calibrate(cube, profile, weights, facts, radii, subtract)
-    profile, weights = replace(profile, factor=factor), weights * factor
+    factor, error = _calibrate(cube, profile, weights, facts, radii, subtract)
+    profile, weights = replace(profile, factor=factor, factor_error=error), weights * factor
     sums = np.zeros((wavelength.size, 8))
     with np.errstate(invalid="ignore"):
         used = weights != 0.0
@@ -97,10 +97,10 @@ def plane_weights(
     return found * profile.factor, facts
 
 
-def _calibrate(cube: xr.Dataset, profile: Profile, weights: np.ndarray, facts: np.ndarray, radii, subtract) -> float:
-    """Return the factor by which the light of the whole band in the circle exceeds that of the profile.
+def _calibrate(cube: xr.Dataset, profile: Profile, weights, facts, radii, subtract: bool) -> tuple[float, float]:
+    """Return the factor by which the light of the whole band in the circle exceeds that of the profile, and its error.
 
-    1 where the band is too faint to tell: the measured factor counts by its error against a spread of 2 %.
+    Near 1 where the band is too faint to tell: the measured factor counts by its error against a spread of 2 %.
     """
     from ._aperture_kernels import net_weights
 
@@ -120,11 +120,12 @@ def _calibrate(cube: xr.Dataset, profile: Profile, weights: np.ndarray, facts: n
         good &= np.abs(off) <= 5.0 * 1.4826 * np.median(np.abs(off[good])) + 1e-30
     light = float(np.sum(of_profile[good] / noise[good]))
     if not light > 0:
-        return 1.0
+        return 1.0, _TRUST
     measured = float(np.sum(of_circle[good] / noise[good])) / light - 1.0
-    error = np.sqrt(np.sum(1.0 / noise[good])) / light
+    error = float(np.sqrt(np.sum(1.0 / noise[good]))) / light
     _check_shape(of_circle[good], of_profile[good] * (1.0 + measured), noise[good], str(cube.attrs.get("band")))
-    return 1.0 + measured * _TRUST**2 / (_TRUST**2 + float(error) ** 2)
+    share = _TRUST**2 / (_TRUST**2 + error**2)
+    return 1.0 + measured * share, error * float(np.sqrt(share))
 
 
 def _check_shape(of_circle: np.ndarray, of_profile: np.ndarray, noise: np.ndarray, band: str) -> None:

@@ -262,11 +262,12 @@ def _averaged(left: xr.Dataset, right: xr.Dataset, low: float, high: float) -> x
         spread = variance if own else _VALUES[_FRINGELESS[name][1]]
         good = _good(right, name)
         values, variances = (
-            np.interp(grid, right["wavelength"].values, np.where(good, right[v].values, np.nan))
-            for v in (name, spread)
+            np.interp(grid, right["wavelength"].values, np.where(good, right[v].values, np.nan)) for v in (name, spread)
         )
         mine, my_variance = out[name].values[inside], left[spread].values[wavelength <= high][inside]
-        w = np.where(_good(out, name)[inside] & (my_variance > 0), 1.0 / np.where(my_variance > 0, my_variance, 1.0), 0.0)
+        w = np.where(
+            _good(out, name)[inside] & (my_variance > 0), 1.0 / np.where(my_variance > 0, my_variance, 1.0), 0.0
+        )
         v = np.where(np.isfinite(values) & (variances > 0), 1.0 / np.where(variances > 0, variances, 1.0), 0.0)
         norm = w + v
         use = (norm > 0) & (v > 0)

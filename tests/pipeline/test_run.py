@@ -53,7 +53,8 @@ def test_history_tells_the_steps(reduced):
         "rate.rscd.flag_rscd", "rate.dark.subtract_dark", "rate.refpix.subtract_reference_pixels",
         "rate.jump.flag_jumps", "rate.ramp_fit.fit_ramps", "rate.gain_scale.scale_gain",
         "cal.assign_wcs.assign_wcs", "cal.srctype.set_source_type", "cal.straylight.subtract_straylight",
-        "cal.flat_field.divide_flat", "cal.fringe.divide_fringe_flat", "cal.photom.calibrate_flux", "cal.master_background.subtract_master_background", "cube.cube_build.build_cube",
+        "cal.flat_field.divide_flat", "cal.fringe.divide_fringe_flat", "cal.photom.calibrate_flux", "cal.master_background.subtract_master_background",
+        "cal.outlier_detection.flag_outliers", "cube.cube_build.build_cube",
     ]  # fmt: skip
 
 

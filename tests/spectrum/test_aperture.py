@@ -106,3 +106,19 @@ def test_correction_is_clamped_with_a_warning(apcorr, wave, radius, expected):
     with pytest.warns(MrsxrWarning, match="outside"):
         found = aperture.aperture_correction(np.array([wave]), np.array([radius]), apcorr)
     np.testing.assert_allclose(found, [expected])
+
+
+def test_correction_can_be_continued_as_a_straight_line(apcorr):
+    found = aperture.aperture_correction(np.array([5.0, 4.0, 10.0]), np.array([1.5, 0.4, 2.0]), apcorr, "extrapolate")
+    np.testing.assert_allclose(found, [1.0, 1.36, 1.3])
+    with pytest.raises(MrsxrError, match="expected 'clamp' or 'extrapolate'"):
+        aperture.aperture_correction(np.array([5.0]), np.array([1.0]), apcorr, "nearest")
+
+
+def test_source_as_jwst_finds_it():
+    image = 20 + gaussian((31, 27), 12.31, 15.77, 3.0) + np.random.default_rng(1).normal(0, 0.5, (31, 27))
+    cube = xr.Dataset({"flux": (("wavelength", "y", "x"), np.repeat(image[None], 3, axis=0))}, {"wavelength": [5.0, 5.1, 5.2]})
+    found = aperture.find_source_dao(cube)
+    assert np.hypot(found[0] - 12.31, found[1] - 15.77) < 0.15
+    assert aperture.find_source_dao(cube * 0 + 1.0) is None
+    assert aperture.find_source_dao(cube * np.nan) is None

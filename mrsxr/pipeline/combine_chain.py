@@ -1,0 +1,127 @@
+"""Stage 3 before the cubes in plain code: what looks at several exposures at once."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+
+import xarray as xr
+
+from mrsxr import cal
+from mrsxr.errors import MrsxrError, MrsxrWarning
+from mrsxr.mrs import bands_of_setting
+
+from .config import CubeConfig
+
+Exposures = dict[str, xr.Dataset]
+
+
+def combine(
+    exposures: Mapping[str, xr.Dataset],
+    config: CubeConfig,
+    *,
+    spectra: Sequence[xr.Dataset] = (),
+    behind: Mapping[str, xr.Dataset] | None = None,
+    center: tuple[float, float] | None = None,
+    settle: bool = False,
+) -> Exposures:
+    """Bring calibrated exposures into one frame and level: targets, backgrounds, outliers.
+
+    Parameters
+    ----------
+    exposures : mapping of name to Dataset, level "cal"
+        All science exposures, one Dataset a setting.
+    config : CubeConfig
+    spectra : sequence of Dataset, level "spectrum"
+        Of the background exposures, one a band, for ``config.background`` "master".
+    behind : mapping of setting to Dataset, level "cal", optional
+        The background exposures, for "field".
+    center : (float, float), optional
+        Where a moving target is to stand [deg]; by default its mean position.
+    settle : bool
+        Find the outliers now, so that cubes computed one after the other do not find them again.
+
+    Returns
+    -------
+    dict of name to Dataset, level "cal"
+        Lazy where the exposures are, but for background matching, whose fit looks at all of them.
+    """
+    found = _follow(dict(exposures), center)
+    if config.match_backgrounds and sum(ds.sizes["dither"] for ds in found.values()) > 1:
+        match = cal.fit_background_match(list(found.values()))
+        found = {name: cal.match_backgrounds(ds, match=match) for name, ds in found.items()}
+    found = _subtract(found, config, spectra, behind or {})
+    found = _flag_outliers(found, config, settle)
+    if config.pixel_replace != "none":
+        found = {name: cal.replace_pixels(ds, algorithm=config.pixel_replace) for name, ds in found.items()}
+    return found
+
+
+def _follow(exposures: Exposures, center: tuple[float, float] | None) -> Exposures:
+    moving = [ds for ds in exposures.values() if cal.is_moving(ds)]
+    if not moving:
+        return exposures
+    place = center or cal.target_position(moving)
+    return {n: cal.follow_target(ds, center=place) if cal.is_moving(ds) else ds for n, ds in exposures.items()}
+
+
+def _subtract(
+    exposures: Exposures, config: CubeConfig, spectra: Sequence[xr.Dataset], behind: Mapping[str, xr.Dataset]
+) -> Exposures:
+    if config.background not in ("master", "field", "none"):
+        raise MrsxrError(f"background is '{config.background}'; expected 'master', 'field' or 'none'")
+    if config.background == "none" or not (spectra or behind):
+        return exposures
+    out = {}
+    master = _master(spectra, config) if config.background == "master" and spectra else None
+    for name, ds in exposures.items():
+        setting = str(ds.attrs["setting"])
+        if cal.has_background_subtracted(ds):
+            text = (
+                f"{name}: the background was subtracted pixel by pixel; the {config.background} background is left out"
+            )
+            warnings.warn(text, MrsxrWarning, stacklevel=3)
+        elif master is not None:
+            ds = _subtract_master(ds, master, config)
+        elif config.background == "field" and setting in behind:
+            ds = cal.subtract_field_background(ds, background=cal.measure_field_background(behind[setting]))
+        out[name] = ds
+    return out
+
+
+def _master(spectra: Sequence[xr.Dataset], config: CubeConfig) -> xr.Dataset:
+    if config.background_mix_bands:
+        return cal.combine_backgrounds(spectra)
+    return cal.combine_backgrounds(spectra, mix_bands=False, weights="variance", interpolate=True)
+
+
+def _subtract_master(ds: xr.Dataset, master: xr.Dataset, config: CubeConfig) -> xr.Dataset:
+    """Subtract the spectrum in those bands of a setting that it covers."""
+    known = set(map(str, master.band.values))
+    bands = [band for band in bands_of_setting(ds.attrs["setting"]) if band in known or config.background_mix_bands]
+    if not bands:
+        return ds
+    options = {} if config.background_mix_bands else {"outside": "edge", "propagate_errors": True}
+    return cal.subtract_master_background(ds, background=master, bands=bands, **options)
+
+
+def _flag_outliers(exposures: Exposures, config: CubeConfig, settle: bool) -> Exposures:
+    """Flag what stands out on the detector in all exposures and, by "sky", what single exposures show alone."""
+    if config.outliers not in ("none", "detector", "sky"):
+        raise MrsxrError(f"outliers is '{config.outliers}'; expected 'none', 'detector' or 'sky'")
+    if config.outliers == "none" or sum(ds.sizes["dither"] for ds in exposures.values()) < 2:
+        return exposures
+    out = dict(exposures)
+    for detector in sorted({str(ds.attrs["detector"]) for ds in exposures.values()}):
+        names = [name for name, ds in exposures.items() if ds.attrs["detector"] == detector]
+        mask = cal.detect_outliers(
+            [exposures[name] for name in names], kernel_size=config.kernel_size,
+            threshold_percent=config.threshold_percent,
+        )  # fmt: skip
+        mask = mask.compute() if settle else mask
+        for name in names:
+            if config.outliers == "sky":
+                single = cal.detect_sky_outliers(exposures[name], outliers=mask)
+                out[name] = cal.flag_outliers(out[name], outliers=single.compute() if settle else single)
+            out[name] = cal.flag_outliers(out[name], outliers=mask)
+    return out

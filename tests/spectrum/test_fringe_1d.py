@@ -1,0 +1,64 @@
+"""Residual fringes of spectra: columns RF_ as jwst has them."""
+
+import numpy as np
+import pytest
+from helpers import assert_step
+from test_stitch import make_spectrum
+
+from mrsxr import schema
+from mrsxr.errors import MrsxrError
+from mrsxr.spectrum import stitch_bands
+from mrsxr.spectrum.fringe_1d import correct_residual_fringe_1d
+
+
+def fringed(band="2B", amplitude=0.02):
+    ds = make_spectrum(band, every=1)
+    wave = 1 + amplitude * np.cos(2 * np.pi * 1e4 / ds.wavelength.values / 2.9)
+    noise = 1 + np.random.default_rng(2).normal(0, 5e-4, wave.size)
+    out = ds.copy()
+    for name in ("flux", "surface_brightness"):
+        out[name] = (ds[name] * wave * noise).assign_attrs(ds[name].attrs)
+    out["aperture_correction"] = ("wavelength", np.linspace(1.1, 1.3, wave.size), {"units": "1"})
+    return out, ds
+
+
+@pytest.mark.parametrize("method", ["columns", "slices"])
+def test_fringes_go_and_the_flux_stays(method):
+    ds, clean = fringed()
+    out = assert_step(correct_residual_fringe_1d, ds, method=method)
+    inner = slice(40, -40)
+    before, after = (np.std((f / clean.flux).values[inner]) for f in (ds.flux, out.rf_flux))
+    assert before > 0.013
+    assert after < 0.1 * before
+    np.testing.assert_array_equal(out.flux, ds.flux)
+    np.testing.assert_allclose(out.rf_surf_bright / out.surface_brightness, out.rf_flux / out.flux, rtol=1e-3)
+    assert (out.rf_background == out.background).all()
+    schema.validate(out)
+
+
+def test_variances_follow():
+    ds, _ = fringed()
+    out = correct_residual_fringe_1d(ds)
+    np.testing.assert_allclose(out.rf_flux_var, out["var"] * (out.rf_flux / out.flux) ** 2, rtol=1e-6)
+    assert out.rf_flux.attrs["units"] == "Jy"
+    assert out.rf_flux_var.attrs["units"] == "Jy2"
+
+
+def test_spectrum_of_nan_stays_nan():
+    ds, _ = fringed()
+    out = correct_residual_fringe_1d(ds.assign(flux=ds.flux * np.nan))
+    assert np.isnan(out.rf_flux).all()
+    assert np.isfinite(out.rf_surf_bright).all()
+
+
+def test_stitched_spectra_are_refused_before_and_carried_after():
+    bands = [correct_residual_fringe_1d(fringed(band)[0]) for band in ("2A", "2B")]
+    bands[1] = bands[1].assign({n: (1.1 * bands[1][n]).assign_attrs(bands[1][n].attrs) for n in ("flux", "rf_flux")})
+    for overlap in ("cut", "average"):
+        out = stitch_bands(bands, method="multiplicative", overlap=overlap)
+        ratio = (out.rf_flux / out.flux).values
+        assert np.isfinite(ratio).all()
+        assert float(out.scale[-1]) == pytest.approx(1 / 1.1, rel=5e-3)
+        np.testing.assert_allclose(out.rf_flux[-50:], bands[1].rf_flux[-50:] * out.scale[-50:].values, rtol=1e-12)
+    with pytest.raises(MrsxrError, match="band MULTIPLE; fringes are corrected band by band"):
+        correct_residual_fringe_1d(out)

@@ -9,6 +9,7 @@ pulls, leak, scenes, real. Called by ``compare_jwst.py --stage 3`` through :func
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -24,7 +25,7 @@ PARTS = ("parity", "optimal", "pulls", "leak", "scenes", "real")
 #: How jwst is run on each cube, and the same for this package.
 CASES = {
     "target": ({"ifu_set_srctype": "POINT", "ifu_autocen": False}, {"source_type": "POINT"}),
-    "autocen": (
+    "autocen": (  # of a radius beyond the table of the aperture correction
         {"ifu_set_srctype": "POINT", "ifu_autocen": True, "ifu_rscale": 1.3},
         {"source_type": "POINT", "autocen": True, "radius_factor": 1.3},
     ),
@@ -32,7 +33,7 @@ CASES = {
         {"ifu_set_srctype": "POINT", "ifu_autocen": True, "subtract_background": False, "ifu_covar_scale": 1.7},
         {"source_type": "POINT", "autocen": True, "background": None, "covariance_scale": 1.7},
     ),
-    "wide": (  # beyond the table of the aperture correction
+    "wide": (
         {"ifu_set_srctype": "POINT", "ifu_autocen": True, "ifu_rscale": 3.0},
         {"source_type": "POINT", "autocen": True, "radius_factor": 3.0},
     ),
@@ -166,7 +167,8 @@ def made_spectrum(band: str, flux):
     wave = np.arange(low, high, mrs.WAVELENGTH_STEP[int(band[0])])
     value = flux(wave)
     columns = {"flux": value, "rf_flux": 0.99 * value, "var": (0.01 * value) ** 2, "surface_brightness": 50 * value,
-               "surface_brightness_var": (0.5 * value) ** 2, "background": 0 * value, "n_pixels": 1 + 0 * value}  # fmt: skip
+               "surface_brightness_var": (0.5 * value) ** 2, "background": 0 * value,
+               "n_pixels": 1 + 0 * value}  # fmt: skip
     units = {k: "Jy" if k == "rf_flux" else schema.units_of("spectrum", k) for k in columns}
     data = {k: ("wavelength", v, {"units": units[k]}) for k, v in columns.items()}
     data["dq"] = ("wavelength", np.zeros(wave.size, "u4"), dq.PIXEL_DQ_ATTRS)
@@ -220,11 +222,10 @@ def window(band: str, planes: int) -> dict:
 def noisy(cal, sigma: float, seed: int):
     """Return cal data with noise of a sigma [MJy/sr] in every pixel, and that as variance."""
     noise = np.random.default_rng(seed).standard_normal(cal.flux.shape).astype("f4") * np.float32(sigma)
-    zero = cal["var_read"] * 0
-    return cal.assign(
-        flux=(cal.flux + noise).assign_attrs(cal.flux.attrs), var_poisson=zero.assign_attrs(cal["var_read"].attrs),
-        var_flat=zero.assign_attrs(cal["var_read"].attrs), var_read=(zero + sigma**2).assign_attrs(cal["var_read"].attrs),
-    )  # fmt: skip
+    attrs = cal["var_read"].attrs
+    zero = (cal["var_read"] * 0).assign_attrs(attrs)
+    flux, var = (cal.flux + noise).assign_attrs(cal.flux.attrs), (zero + sigma**2).assign_attrs(attrs)
+    return cal.assign(flux=flux, var_poisson=zero, var_flat=zero, var_read=var)
 
 
 def compare_optimal(table) -> None:
@@ -296,15 +297,17 @@ def remove_leak(table) -> None:
     from mrsxr.cube import build_cube
     from mrsxr.cube.spectral_leak import correct_spectral_leak_cube
     from mrsxr.simulate import Effects
-    from mrsxr.simulate.references import apertures
     from mrsxr.simulate.references import aperture_correction as closed_form
+    from mrsxr.simulate.references import apertures
     from mrsxr.simulate.render import leak_fraction
     from mrsxr.spectrum import correct_spectral_leak, extract_spectrum
 
     wave = np.arange(11.4, 13.6, 0.01)
     fraction = leak_fraction(wave)
     variables = {"frac_leak": ("wavelength", fraction), "err_leak": ("wavelength", 0.03 * fraction)}
-    mrsptcorr = xr.Dataset(variables, {"wavelength": wave}, {"level": "reference", "kind": "mrsptcorr", "ref_id": "made"})
+    mrsptcorr = xr.Dataset(
+        variables, {"wavelength": wave}, {"level": "reference", "kind": "mrsptcorr", "ref_id": "made"}
+    )
     leaky = replace(Effects.none(), leak=True)
     blue_limits = {"wavelength_min": 5.95, "wavelength_max": 6.3, "center": (RA, DEC)}
     red_limits = {"wavelength_min": 11.95, "wavelength_max": 12.5, "center": (RA, DEC)}
@@ -355,7 +358,9 @@ def judge_scenes(table, repeats: int = 3) -> None:
                         unsure += 1
                         marked += bool(found["ambiguous"])
     table.add("point or extended, clear scenes", f"{right} of {total} right", "> 95 %", right > 0.95 * total)
-    table.add("two points, point on disc, S/N >= 100", f"{marked} of {unsure} ambiguous", ">= 80 %", marked >= 0.8 * unsure)
+    table.add(
+        "two points, point on disc, S/N >= 100", f"{marked} of {unsure} ambiguous", ">= 80 %", marked >= 0.8 * unsure
+    )
 
 
 # --- real data ---
@@ -384,7 +389,8 @@ def stitch_vv114(folder: Path, table):
         band = channel[2] + names[grating]
         wave, flux, error = (np.asarray(rows[c], dtype=float) for c in ("wavelength", "flux", "uncertainty"))
         columns = {"flux": (1e6 * flux, "Jy"), "var": ((1e6 * error) ** 2, "Jy2"),
-                   "surface_brightness": (1e6 * flux, "MJy/sr"), "surface_brightness_var": ((1e6 * error) ** 2, "MJy2/sr2"),
+                   "surface_brightness": (1e6 * flux, "MJy/sr"),
+                   "surface_brightness_var": ((1e6 * error) ** 2, "MJy2/sr2"),
                    "background": (0 * flux, "MJy/sr"), "n_pixels": (0 * flux, "1")}  # fmt: skip
         data = {k: ("wavelength", v, {"units": u}) for k, (v, u) in columns.items()}
         bad = ~np.isfinite(flux) | ~np.isfinite(error)
@@ -397,12 +403,13 @@ def stitch_vv114(folder: Path, table):
     print("VV 114, factors to 2A: " + ", ".join(f"{b} {factors[b]:.4f}({errors[b]:.4f})" for b in sorted(factors)))
     wave = out.wavelength.values
     whole = np.isfinite(out.flux.values).mean() > 0.99 and wave[0] < 4.95 and wave[-1] > 28
-    table.add("VV 114 in one piece", f"{wave[0]:.2f} - {wave[-1]:.2f} um, {len(factors)} bands", "4.9 - 28 um, 12 bands",
+    found = f"{wave[0]:.2f} - {wave[-1]:.2f} um, {len(factors)} bands"
+    table.add("VV 114 in one piece", found, "4.9 - 28 um, 12 bands",
               whole and len(factors) == 12)  # fmt: skip
     by_band = {b.attrs["band"]: b for b in bands}
     order = sorted(factors)
     steps = {f"{a}-{b}": step_between(by_band[a], by_band[b], factors[a], factors[b])
-             for a, b in zip(order, order[1:], strict=False)}  # fmt: skip
+             for a, b in itertools.pairwise(order)}  # fmt: skip
     print("VV 114, steps left at the cuts: " + ", ".join(f"{k} {step:.4f}" for k, step in steps.items()))
     worst = max(map(abs, steps.values()))
     table.add("VV 114 steps after stitching", f"max {worst:.4f}", "<= 0.01 (data of 2022)", worst <= 0.01)
@@ -430,7 +437,9 @@ def reduce_ngc7469(folder: Path, table):
               "ambiguous", verdict["ambiguous"] == 1)  # fmt: skip
     bands = []
     for method in ("exact", "optimal"):
-        bands.append([correct_residual_fringe_1d(extract_spectrum(c, source_type="POINT", method=method)) for c in cubes])
+        bands.append(
+            [correct_residual_fringe_1d(extract_spectrum(c, source_type="POINT", method=method)) for c in cubes]
+        )
     ratio = [float(np.nanmedian(o.flux / a.flux)) for a, o in zip(*bands, strict=True)]
     table.add("NGC 7469 optimal over aperture", ", ".join(f"{r:.3f}" for r in ratio), "1 +- 0.02",
               np.max(np.abs(np.array(ratio) - 1)) <= 0.02)  # fmt: skip

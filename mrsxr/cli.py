@@ -80,6 +80,7 @@ MODE = click.option(
     "--mode", type=click.Choice(["baseline", "optimal"]),
     help="Algorithms of jwst (baseline, the default) or the better ones.",
 )  # fmt: skip
+BEHIND = click.option("--background-from", type=click.Path(path_type=Path), help="Folder of background exposures.")
 WORKERS = click.option("--workers", default=2, show_default=True, help="Exposures worked on side by side.")
 
 
@@ -135,26 +136,40 @@ def demo(size: str | None, bands, distortion: Path | None, out: Path, mode: str 
 
 @main.command()
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("--background", type=click.Path(path_type=Path), help="Background exposures.")
+@BEHIND
 @click.option("--out", type=click.Path(path_type=Path), default=Path("mrsxr_out"), show_default=True)
 @click.option("--refs", type=click.Path(path_type=Path), help="Folder of reference files; else CRDS.")
 @BANDS_OPTION
 @click.option("--to", type=click.Choice(["rate", "cal", "cube", "spectrum"]), default="spectrum", show_default=True)
 @MODE
+@click.option(
+    "--background", type=click.Choice(["master", "pixel", "annulus", "binned", "none"]),
+    help="How the background is taken off; by default the spectrum of the background exposures (master).",
+)  # fmt: skip
+@click.option(
+    "--source-type", type=click.Choice(["header", "auto", "point", "extended"]),
+    help="What the source is: as the headers say, or decided from the cubes (auto), or this.",
+)  # fmt: skip
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file of parameters.")
 @click.option("--redshift", type=float, help="Of the source: marks lines in the picture.")
 @WORKERS
-def run(source, background, out, refs, bands, to, mode, config, redshift, workers) -> None:
+def run(
+    source, background_from, out, refs, bands, to, mode, background, source_type, config, redshift, workers
+) -> None:
     """Reduce the exposures (uncal, rate, cal) or cubes (s3d) of SOURCE, a folder, file, glob or association."""
     from .pipeline import Config, load_config
     from .pipeline import run as run_all
     from .references import References
 
     references = References(refs) if refs is not None else _references_of_crds()
+    parameters = load_config(config, mode) if config else Config.of_mode(mode or "baseline")
+    if background is not None:
+        parameters = parameters.with_background(background)
+    if source_type is not None:
+        parameters = parameters.with_source_type(source_type)
     with _progress() as progress:
         result = run_all(
-            str(source), background, out=out, refs=references, bands=bands, to=to,
-            config=load_config(config, mode) if config else Config.of_mode(mode or "baseline"),
+            str(source), background_from, out=out, refs=references, bands=bands, to=to, config=parameters,
             workers=workers, reporter=_reporter(progress),
         )  # fmt: skip
     _tell_files(result)
@@ -190,13 +205,13 @@ def _tell_files(result) -> None:
 
 @main.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path())
-@click.option("--background", type=click.Path(), help="Background exposures.")
-def info(paths: tuple[str, ...], background: str | None) -> None:
+@BEHIND
+def info(paths: tuple[str, ...], background_from: Path | None) -> None:
     """Print the observation table of PATHS from headers alone."""
     from .io import summarize
 
     console.print(
-        str(summarize(paths[0] if len(paths) == 1 else list(paths), background)), highlight=False, markup=False
+        str(summarize(paths[0] if len(paths) == 1 else list(paths), background_from)), highlight=False, markup=False
     )
 
 

@@ -19,7 +19,7 @@ def test_help_names_every_command():
 
 
 def test_info(simulated):
-    out = invoke("info", simulated.uncal_folder, "--background", simulated.background_folder)
+    out = invoke("info", simulated.uncal_folder, "--background-from", simulated.background_folder)
     assert out.exit_code == 0
     assert "1A" in out.output
     assert "FASTR1" in out.output

@@ -35,8 +35,8 @@ def correct_spectral_leak_cube(
     mrsptcorr : Dataset, kind "mrsptcorr"
         ``frac_leak``, ``err_leak`` (wavelength [um]).
     shape : {"leaking", "leaked"}
-        Image of a point source in the leaked light: that of the 1B cube, as diffraction at half the wavelength makes it,
-        or blurred to that of the 3A cube.
+        Image of a point source in the leaked light: that of the 1B cube, as diffraction at half the wavelength makes
+        it, or blurred to that of the 3A cube.
     outside : {"nearest", "keep", "blank"}
         What becomes of spaxels beyond the smaller field of band 1B: the light of its nearest spaxel is subtracted, with
         an error as large; they stay as they are; or they are NaN and DO_NOT_USE.
@@ -58,9 +58,9 @@ def correct_spectral_leak_cube(
     Notes
     -----
     F_3A -= frac_leak(wavelength) F_1B(wavelength / 2); variance += frac_leak^2 var_1B + (err_leak F_1B)^2. F_1B is
-    linear in wavelength and a mean over each 3A spaxel by 4 x 4 points between which the 1B cube is bilinear. Covariance
-    of neighbouring 1B spaxels is counted: in the mean over a spaxel they are taken for one. jwst corrects extracted
-    spectra of point sources only.
+    linear in wavelength and a mean over each 3A spaxel by 4 x 4 points between which the 1B cube is bilinear. Errors
+    of neighbouring 1B spaxels are taken for one, and do not average down over a spaxel. jwst corrects extracted spectra
+    of point sources only.
     """
     if str(cube.attrs.get("band")) != LEAKED:
         return cube

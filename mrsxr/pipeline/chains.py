@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -10,16 +9,16 @@ from typing import Any
 import xarray as xr
 
 from mrsxr import cube, spectrum, tree
-from mrsxr.errors import MrsxrError, MrsxrWarning
+from mrsxr.errors import MrsxrError
 from mrsxr.mrs import BANDS, bands_of_setting
 from mrsxr.references import References
-from mrsxr.step import read_history
 
 from .cal_chain import calibrate
 from .combine_chain import combine
 from .config import CalConfig, CubeConfig, RateConfig, SpectrumConfig
 from .optional import optional
 from .rate_chain import correct_ramps, fit_slopes
+from .spectrum_chain import correct_leak, make_spectrum, source_type_of, stitch
 
 Data = xr.Dataset | xr.DataTree
 
@@ -198,50 +197,17 @@ def make_spectra(data: Data, refs: References | None = None, config: SpectrumCon
         field.
     """
     config = config or SpectrumConfig()
-    found: dict[str, xr.Dataset] = {}
-    science = []
-    for path, ds in _nodes(data):
-        kind = "EXTENDED" if path.startswith("/background") else config.source_type
-        found[path] = make_spectrum(ds, refs, config, kind)
-        if kind == config.source_type and not path.startswith("/background"):
-            science.append(found[path])
-    if science:
-        found["/science/stitched"] = stitch(science, config)
+    nodes = dict(_nodes(data))
+    sky = {path: ds for path, ds in nodes.items() if path.startswith("/background")}
+    found = {path: background_spectrum(ds) for path, ds in sky.items()}
+    target = {path: ds for path, ds in nodes.items() if path not in sky}
+    if target:
+        kind = source_type_of(list(target.values()), config)
+        bands = {str(ds.attrs["band"]): make_spectrum(ds, refs, config, kind) for ds in target.values()}
+        bands = correct_leak({band: ds.compute() for band, ds in bands.items()}, refs, config)
+        found |= {path: bands[str(ds.attrs["band"])] for path, ds in target.items()}
+        found["/science/stitched"] = stitch(list(bands.values()), config)
     return tree.build(found, **tree.attrs_of(data))
-
-
-def make_spectrum(
-    ds: xr.Dataset, refs: References | None, config: SpectrumConfig, source_type: str | None = None
-) -> xr.Dataset:
-    """Extract the spectrum of one cube."""
-    kind = source_type or config.source_type
-    extract1d = apcorr = None
-    if refs is not None and kind == "POINT":
-        extract1d = optional(refs, "extract1d", ds, "the radius is radius_factor times the FWHM")
-        apcorr = optional(refs, "apcorr", ds, "the flux is not corrected for the aperture")
-    elif kind == "POINT":
-        warnings.warn("no reference files: the flux is not corrected for the aperture", MrsxrWarning, stacklevel=2)
-    background = _background_of(ds, config, extract1d)
-    return spectrum.extract_spectrum(
-        ds, extract1d=extract1d, apcorr=apcorr, source_type=kind, center=config.center,
-        radius_factor=config.radius_factor, radius=config.radius,
-        background=background,
-    )  # fmt: skip
-
-
-def _background_of(ds: xr.Dataset, config: SpectrumConfig, extract1d: xr.Dataset | None) -> str | None:
-    """Resolve "auto": the aperture correction holds for the annulus that the extract1d file asks for, or for none."""
-    if config.background != "auto":
-        return None if config.background == "none" else config.background
-    if extract1d is not None:
-        return "annulus" if extract1d.attrs.get("subtract_background") else None
-    subtracted = any(entry["step"].endswith("subtract_master_background") for entry in read_history(ds))
-    return None if subtracted else "annulus"
-
-
-def stitch(spectra: list[xr.Dataset], config: SpectrumConfig) -> xr.Dataset:
-    """Stitch band spectra as the config says."""
-    return spectrum.stitch_bands(spectra, method=config.stitch, reference_band=config.reference_band)
 
 
 def _nodes(data: Data) -> Iterable[tuple[str, xr.Dataset]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -166,18 +166,36 @@ class CubeConfig:
 class SpectrumConfig:
     """Parameters of cube -> spectrum.
 
-    ``background`` "auto" subtracts an annulus where the extract1d file says so (the aperture correction is made for
-    it), and without such a file unless a master background was subtracted before; else "annulus" or "none".
-    ``center`` is (RA, Dec) [deg], by default the brightest source of each band.
+    * ``source_type``: "header" (as the headers say), "auto" (decided from the images of the cubes), "POINT" or
+      "EXTENDED"
+    * ``background`` "auto" subtracts an annulus where the extract1d file says so (the aperture correction is made for
+      it), and without such a file unless a background was subtracted before; else "annulus" or "none"
+    * ``center`` is (RA, Dec) [deg], by default the brightest source of each band; ``region`` a region of the sky as
+      DS9 text, in place of a circle
+    * ``exact_errors`` takes the covariance of the voxels into account
+    * ``stitch``: "none", "multiplicative" or "additive", outwards from ``reference_band``
     """
 
-    source_type: str = "POINT"
+    source_type: str = "header"
     center: tuple[float, float] | None = None
+    region: str | None = None
     radius_factor: float = 2.0
     radius: float | None = None
     background: str = "auto"
+    exact_errors: bool = False
+    spectral_leak: bool = True
     stitch: str = "none"
     reference_band: str | None = None
+
+    @classmethod
+    def baseline(cls) -> SpectrumConfig:
+        """Return jwst's algorithms with the defaults of jwst 3.0.0."""
+        return cls()
+
+    @classmethod
+    def optimal(cls) -> SpectrumConfig:
+        """Return the better algorithm of every step that has one."""
+        return cls(source_type="auto", exact_errors=True)
 
 
 @dataclass(frozen=True)
@@ -194,7 +212,34 @@ class Config:
         """Return the parameters of a mode, "baseline" or "optimal"."""
         if mode not in MODES:
             raise MrsxrError(f"mode is '{mode}'; expected one of {', '.join(MODES)}")
-        return cls(rate=getattr(RateConfig, mode)(), cal=getattr(CalConfig, mode)(), cube=getattr(CubeConfig, mode)())
+        kinds = {"rate": RateConfig, "cal": CalConfig, "cube": CubeConfig, "spectrum": SpectrumConfig}
+        return cls(**{name: getattr(kind, mode)() for name, kind in kinds.items()})
+
+    def with_background(self, method: str) -> Config:
+        """Return this config with one way of taking the background off.
+
+        Parameters
+        ----------
+        method : {"master", "pixel", "annulus", "binned", "none"}
+            The spectrum of the background exposures; their mean image; an annulus about the source; bins of wavelength,
+            linear over the field; nothing.
+        """
+        ways = {  # cal, cube, spectrum
+            "master": ("none", "master", "auto"), "annulus": ("none", "none", "annulus"),
+            "binned": ("none", "field", "auto"), "none": ("none", "none", "none"),
+            "pixel": ("weighted" if self.cal.propagate_errors else "mean", "none", "auto"),
+        }  # fmt: skip
+        if method not in ways:
+            raise MrsxrError(f"background is '{method}'; expected one of {', '.join(ways)}")
+        sections = zip(("cal", "cube", "spectrum"), ways[method], strict=True)
+        return replace(self, **{name: replace(getattr(self, name), background=way) for name, way in sections})
+
+    def with_source_type(self, kind: str) -> Config:
+        """Return this config with the type of the source: "header", "auto", "point" or "extended"."""
+        known = {"header": "header", "auto": "auto", "point": "POINT", "extended": "EXTENDED"}
+        if kind.lower() not in known:
+            raise MrsxrError(f"source_type is '{kind}'; expected one of {', '.join(known)}")
+        return replace(self, spectrum=replace(self.spectrum, source_type=known[kind.lower()]))
 
 
 def load_config(path: str | Path, mode: str | None = None) -> Config:

@@ -25,11 +25,10 @@ from .chains import (
     make_cube,
     make_rate,
     make_rate_and_ints,
-    make_spectrum,
-    stitch,
 )
 from .combine_chain import combine
 from .config import Config
+from .spectrum_chain import correct_leak, make_spectrum, source_type_of, stitch
 
 log = logging.getLogger(__name__)
 
@@ -178,8 +177,7 @@ def run(
     if exposures:
         _from_exposures(job, exposures, wanted, to)
     elif to == "spectrum":
-        spectra = job.each("spectrum", cubes, lambda f: f.path.name, lambda f: _extract(job, load_dataset(f.path)))
-        _finish(job, spectra)
+        _finish(job, _extract_all(job, [(f.node, "", f.path) for f in cubes], {}))
     else:
         raise InputFileError(f"{source}: holds cubes only; there is nothing to do up to '{to}'")
     job.result.seconds = time.perf_counter() - start
@@ -227,9 +225,9 @@ def _from_exposures(job: _Job, exposures: list[FileInfo], wanted: tuple[str, ...
     )
     combined = _combine(job, groups, spectra)
     pieces["science"] = [piece for piece in pieces["science"] if piece[2] in combined]
-    spectra = job.each("cube", pieces["science"], lambda p: p[1], lambda p: _reduce_band(job, p[1], combined[p[2]], to))
+    cubes = job.each("cube", pieces["science"], lambda p: p[1], lambda p: _make_cube(job, p[1], p[2], combined[p[2]]))
     if to == "spectrum":
-        _finish(job, spectra)
+        _finish(job, _extract_all(job, cubes, combined))
 
 
 @dataclass(frozen=True)
@@ -315,16 +313,34 @@ def _combine(job: _Job, groups: dict[tuple[str, str], list[Path]], spectra: list
     return found[0] if found else {}
 
 
-def _reduce_band(job: _Job, band: str, ds: xr.Dataset, to: str) -> xr.Dataset | None:
+def _make_cube(job: _Job, band: str, setting: str, ds: xr.Dataset) -> tuple[str, str, Path]:
     cube = make_cube(ds, band, job.refs, job.config.cube).compute()
-    job.result.add("cube", save(cube, job.folder("science", 3)))
-    return _extract(job, cube) if to == "spectrum" else None
+    path = save(cube, job.folder("science", 3))[0]
+    job.result.add("cube", [path])
+    return band, setting, path
 
 
-def _extract(job: _Job, cube: xr.Dataset) -> xr.Dataset:
-    spectrum = make_spectrum(cube, job.refs, job.config.spectrum).compute()
-    job.result.add("spectrum", save(spectrum, job.folder("science", 3)))
-    return spectrum
+def _extract_all(job: _Job, cubes: list[tuple[str, str, Path]], exposures: dict[str, xr.Dataset]) -> list[xr.Dataset]:
+    """Extract the spectra of all bands, take off the leak and save them."""
+    opened = {band: load_dataset(path) for band, _, path in cubes}
+    config = job.config.spectrum
+    kinds = job.each("source type", ["target"], str, lambda _: source_type_of(list(opened.values()), config))
+    if not kinds:
+        return []
+
+    def extract(piece: tuple[str, str, Path]) -> tuple[str, xr.Dataset]:
+        band, setting, _ = piece
+        found = make_spectrum(
+            opened[band].compute(), job.refs, config, kinds[0], exposures=exposures.get(setting),
+            cube_config=job.config.cube,
+        )  # fmt: skip
+        return band, found.compute()
+
+    bands = dict(job.each("spectrum", cubes, lambda p: p[0], extract))
+    spectra = list(correct_leak(bands, job.refs, config).values())
+    for spectrum in spectra:
+        job.result.add("spectrum", save(spectrum, job.folder("science", 3)))
+    return spectra
 
 
 def _finish(job: _Job, spectra: list[xr.Dataset]) -> None:

@@ -1,12 +1,14 @@
-"""cube -> spectrum: point or extended, extraction and its errors, fringes and leak of spectra, stitching of the bands."""
+"""cube -> spectrum: point or extended, extraction and its errors, fringes and leak of spectra, stitching of bands."""
 
 from .exact_errors import extraction_weights, set_exact_errors
 from .extract_1d import extract_spectrum
+from .fringe_1d import correct_residual_fringe_1d
 from .source_type import decide_source_type
 from .spectral_leak import correct_spectral_leak
 from .stitch import stitch_bands
 
 __all__ = [
+    "correct_residual_fringe_1d",
     "correct_spectral_leak",
     "decide_source_type",
     "extract_spectrum",

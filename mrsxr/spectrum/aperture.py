@@ -209,11 +209,11 @@ def aperture_correction(
     if outside == "extrapolate":
         return np.array([interpolate(r, radii[:, i], factors[:, i]) for i, r in enumerate(radius)])
     slack = 1e-6 * radius
-    outside = int(((wavelength < grid[0]) | (wavelength > grid[-1])).sum())
+    off_wave = int(((wavelength < grid[0]) | (wavelength > grid[-1])).sum())
     off_radius = int(((radius < radii[0] - slack) | (radius > radii[-1] + slack)).sum())
-    if outside or off_radius:
+    if off_wave or off_radius:
         warnings.warn(
-            f"aperture correction {apcorr.attrs.get('ref_id', '')}: {outside} of {len(wavelength)} samples "
+            f"aperture correction {apcorr.attrs.get('ref_id', '')}: {off_wave} of {len(wavelength)} samples "
             f"lie outside its wavelengths ({grid[0]:.3f} to {grid[-1]:.3f} um) and {off_radius} outside its radii "
             f"({radii.min():.3f} to {radii.max():.3f} arcsec); the value at the border is used",
             MrsxrWarning,

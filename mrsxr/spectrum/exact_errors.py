@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 
@@ -96,7 +98,7 @@ def set_exact_errors(ds: xr.Dataset, *, variance: xr.Dataset) -> xr.Dataset:
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = variance["var"].values / ds["var"].values
     ratio = np.where(np.isfinite(ratio), ratio, 1.0)
-    out = {}
+    out: dict[str, Any] = {}
     for name in ("var", "surface_brightness_var"):
         out[f"{name}_simple"] = ds[name].assign_attrs(long_name="variance without covariance", units=ds[name].units)
         out[name] = (ds[name] * ratio).assign_attrs(ds[name].attrs)

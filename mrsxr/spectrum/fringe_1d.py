@@ -34,7 +34,7 @@ def correct_residual_fringe_1d(
     Parameters
     ----------
     ds : Dataset, level "spectrum"
-        Of one band, before stitching. A lazy spectrum is computed: fringes run over the whole band.
+        Of one band, before stitching.
     method : {"columns", "slices"}
         The fit of jwst, or the cross-validated one that takes away no more than it can predict; see
         :func:`mrsxr.fringes.correct_spectra`.
@@ -48,7 +48,7 @@ def correct_residual_fringe_1d(
     Returns
     -------
     Dataset, level "spectrum"
-        With ``rf_flux`` [Jy], ``rf_surf_bright``, ``rf_background`` [MJy/sr] (the columns RF_ of jwst) and the variances
+        With ``rf_flux`` [Jy], ``rf_surf_bright``, ``rf_background`` [MJy/sr] (columns RF_ of jwst) and the variances
         ``rf_flux_var``, ``rf_surf_bright_var``, which hold what the correction adds where the method tells it.
 
     Raises
@@ -64,29 +64,40 @@ def correct_residual_fringe_1d(
     band = str(ds.attrs.get("band"))
     if band not in mrs.BANDS:
         raise MrsxrError(f"the spectrum is of band {band}; fringes are corrected band by band, before stitching")
-    ds = ds.compute()
     wave = np.asarray(ds["wavelength"].values, dtype=float)
-    correction = ds["aperture_correction"].values if "aperture_correction" in ds else np.ones(wave.size)
+    options = {"wavelength": wave, "channel": int(band[0]), "method": method, "max_amplitude": float(max_amplitude),
+               "dichroic_only": bool(dichroic_only), "ignore": tuple(map(tuple, ignore_regions))}  # fmt: skip
     out = {}
     for name, variance, new, corrected in _VALUES:
         if name not in ds:
             continue
-        scale = correction if corrected else np.ones(wave.size)
-        values = np.asarray(ds[name].values, dtype=float) / scale
-        spread = (
-            np.asarray(ds[variance].values, dtype=float) / scale**2 if variance in ds else np.full(wave.size, np.nan)
-        )
-        with np.errstate(invalid="ignore"):
-            error = np.sqrt(spread)
-        clean, added = correct_spectra(
-            wave, values, None if variance not in ds else error, channel=int(band[0]), method=method,
-            dichroic_only=dichroic_only, max_amplitude=max_amplitude, ignore=ignore_regions,
+        given = [ds[name], ds[variance] if variance in ds else xr.full_like(ds[name], np.nan, dtype=float)]
+        with_factor = corrected and "aperture_correction" in ds
+        given.append(ds["aperture_correction"] if with_factor else xr.ones_like(ds[name], dtype=float))
+        found = xr.apply_ufunc(
+            correct_values, *(g.variable for g in given), kwargs=options, input_core_dims=[["wavelength"]] * 3,
+            output_core_dims=[["part", "wavelength"]], dask="parallelized", output_dtypes=[float],
+            dask_gufunc_kwargs={"output_sizes": {"part": 2}, "allow_rechunk": True},
         )  # fmt: skip
         meaning = {"units": ds[name].attrs.get("units"), "long_name": f"{name} without residual fringes"}
-        out[new] = ("wavelength", clean * scale, meaning)
-        if variance in ds and new != "rf_background":
-            with np.errstate(invalid="ignore", divide="ignore"):
-                ratio = np.where(values != 0, clean / values, 1.0)
+        out[new] = ("wavelength", found[0].data, meaning)
+        if variance in ds and corrected:
             meaning = {"units": ds[variance].attrs.get("units"), "long_name": f"variance of {new}"}
-            out[f"{new}_var"] = ("wavelength", (spread * ratio**2 + added) * scale**2, meaning)
+            out[f"{new}_var"] = ("wavelength", found[1].data, meaning)
     return ds.assign(out)
+
+
+def correct_values(values, variance, factor, *, wavelength, channel, method, max_amplitude, dichroic_only, ignore):
+    """Return a spectrum without fringes and its variance (2, wavelength); ``factor`` is taken off during the fit."""
+    values = np.asarray(values, dtype=float) / factor
+    spread = np.asarray(variance, dtype=float) / factor**2
+    known = np.isfinite(spread).any()
+    with np.errstate(invalid="ignore"):
+        error = np.sqrt(spread) if known else None
+    clean, added = correct_spectra(
+        wavelength, values, error, channel=channel, method=method, dichroic_only=dichroic_only,
+        max_amplitude=max_amplitude, ignore=ignore,
+    )  # fmt: skip
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = np.where(values != 0, clean / values, 1.0)
+    return np.stack([clean * factor, (spread * ratio**2 + added) * factor**2])

@@ -152,7 +152,7 @@ def fit_profile(
     scale = float(cube.attrs["pixel_scale"])
     windows = [w for w in _windows(cube, place, scale, psf) if w["signal"] >= _LEAST_SIGNAL]
     if not windows:
-        return Profile(*map(float, place))
+        return Profile(float(place[0]), float(place[1]))
     from scipy import optimize
 
     start = np.array([place[0], place[1], 1.0, 0.0, WING_SHARE, WING])
@@ -165,7 +165,8 @@ def fit_profile(
         return np.concatenate([*(_residual(p, one) for one in windows), (p[2:] - _PRIOR) / _SPREAD])
 
     found = optimize.least_squares(residuals, start, bounds=(low, high), x_scale=[1, 1, 0.2, 0.1, 0.1, 1], max_nfev=80)
-    return Profile(*map(float, found.x), fitted=True)
+    x, y, width, slope, share, wing = map(float, found.x)
+    return Profile(x, y, width, slope, share, wing, fitted=True)
 
 
 def _windows(cube: xr.Dataset, place, scale: float, psf: Psf | None) -> list[dict]:

@@ -51,8 +51,9 @@ def decide_source_type(
         On (window): ``width_ratio`` (FWHM over that of the PSF), ``point_fraction`` (1 - the root of the share that
         a point source leaves of the squared structure within 3 FWHM, noise taken off), ``halo`` (light within 1.5 FWHM
         by which the constant exceeds the field beyond 3 FWHM, over that of the point), ``signal_to_noise``,
-        ``verdict``; coordinates ``band`` and ``wavelength`` [um]. attrs: ``source_type`` ("POINT" or "EXTENDED"), ``decided_by`` ("image" or "user"),
-        ``score`` (share of the windows that say POINT), ``ambiguous`` (0 or 1: both branches are worth a look).
+        ``verdict``; coordinates ``band`` and ``wavelength`` [um]. attrs: ``source_type`` ("POINT" or "EXTENDED"),
+        ``decided_by`` ("image" or "user"), ``score`` (share of the windows that say POINT, undecided ones half),
+        ``ambiguous`` (0 or 1: both branches are worth a look).
 
     Raises
     ------
@@ -64,15 +65,18 @@ def decide_source_type(
     Notes
     -----
     Each window is the median of its planes, so that lines do not count. POINT where a window's width ratio is below
-    1.15, the point source explains 82 % of the structure and has no halo of 7 %; EXTENDED where the ratio is above 1.25;
-    else undecided. The source is a point where at least two thirds of the decided windows of S/N > 20 say so. The PSF
-    is that of the cubes (Law et al. 2023): FWHM = 0.033 wavelength + 0.106 arcsec, a Gaussian core on a wide wing.
+    1.15, the point source explains 82 % of the structure and has no halo of 7 %; EXTENDED where the ratio is above
+    1.25; else undecided. The source is a point where the score of the windows of S/N > 20 is at least 2/3; fainter
+    sources are EXTENDED, and ambiguous. The PSF is that of the cubes (Law et al. 2023): FWHM = 0.033 wavelength + 0.106
+    arcsec, a Gaussian core on a wide wing.
     """
     if source_type not in (None, "POINT", "EXTENDED"):
         raise MrsxrError(f"source_type is '{source_type}'; expected 'POINT', 'EXTENDED' or none")
     rows = [row for cube in _each(cubes) for row in _windows_of(cube, center, windows, psf)]
     names = ("width_ratio", "point_fraction", "halo", "signal_to_noise")
-    variables = {name: ("window", np.array([row[name] for row in rows]), {"units": "1"}) for name in names}
+    variables: dict[str, tuple] = {
+        name: ("window", np.array([row[name] for row in rows]), {"units": "1"}) for name in names
+    }
     variables["verdict"] = ("window", np.array([_verdict(row) for row in rows], dtype="U9"))
     coords = {
         "band": ("window", np.array([row["band"] for row in rows], dtype="U2")),
@@ -133,7 +137,7 @@ def measure(image: np.ndarray, noise: np.ndarray, fwhm: float, place: tuple[floa
     place = place or aperture.find_source(image, fwhm)
     if place is None:
         return nothing
-    y, x = np.indices(image.shape)
+    y, x = np.mgrid[: image.shape[0], : image.shape[1]]
     radius = np.hypot(x - place[0], y - place[1])
     near = np.isfinite(image) & np.isfinite(noise) & (radius <= _REACH * fwhm)
     if near.sum() < 12:
@@ -152,7 +156,7 @@ def measure(image: np.ndarray, noise: np.ndarray, fwhm: float, place: tuple[floa
 
 
 def _halo(image: np.ndarray, noise: np.ndarray, radius: np.ndarray, level: float, light: float) -> float:
-    """Return the light within 1.5 FWHM by which the constant there exceeds the field beyond 3 FWHM, over that of a point.
+    """Return the light within 1.5 FWHM by which the constant exceeds the field beyond 3 FWHM, over that of the point.
 
     0 where it is within three times its error, or where nothing is seen far off.
     """

@@ -1,6 +1,6 @@
 """Make spectra_1a.npz: what jwst 3.0.0 extracts from some planes of a cube of its own. Runs where jwst is installed.
 
-    python tests/parity/make_spectra_parity.py S3D EXTRACT1D APCORR tests/parity/data/spectra_1a.npz
+python tests/parity/make_spectra_parity.py S3D EXTRACT1D APCORR tests/parity/data/spectra_1a.npz
 """
 
 import sys

@@ -117,7 +117,9 @@ def test_correction_can_be_continued_as_a_straight_line(apcorr):
 
 def test_source_as_jwst_finds_it():
     image = 20 + gaussian((31, 27), 12.31, 15.77, 3.0) + np.random.default_rng(1).normal(0, 0.5, (31, 27))
-    cube = xr.Dataset({"flux": (("wavelength", "y", "x"), np.repeat(image[None], 3, axis=0))}, {"wavelength": [5.0, 5.1, 5.2]})
+    cube = xr.Dataset(
+        {"flux": (("wavelength", "y", "x"), np.repeat(image[None], 3, axis=0))}, {"wavelength": [5.0, 5.1, 5.2]}
+    )
     found = aperture.find_source_dao(cube)
     assert np.hypot(found[0] - 12.31, found[1] - 15.77) < 0.15
     assert aperture.find_source_dao(cube * 0 + 1.0) is None

@@ -89,7 +89,9 @@ def test_all_nan_and_zero_variance_are_no_exceptions():
 
 def test_a_faint_source_gets_the_profile_that_is_expected():
     rng = np.random.default_rng(5)
-    cube = make_cube(make_source(jansky=1e-4, x=21.0, y=21.0, nz=40) + rng.normal(0, 30, (40, 43, 43)), np.full((40, 43, 43), 900.0))
+    cube = make_cube(
+        make_source(jansky=1e-4, x=21.0, y=21.0, nz=40) + rng.normal(0, 30, (40, 43, 43)), np.full((40, 43, 43), 900.0)
+    )
     out = extract_spectrum(cube, source_type="POINT", method="optimal", center=(RA, DEC))
     profile = Profile.from_text(out.attrs["psf_profile"])
     assert not profile.fitted

@@ -226,7 +226,10 @@ def test_noise_does_not_bend_the_factor():
     """A regression of noisy on noisy samples would give a factor that is too small by noise^2 / flux^2, 10 % here."""
     factors = []
     for seed in range(12):
-        left, right = make_spectrum("1A", noise=0.32, seed=seed, every=1), make_spectrum("1B", noise=0.32, seed=99 + seed, every=1)
+        left, right = (
+            make_spectrum("1A", noise=0.32, seed=seed, every=1),
+            make_spectrum("1B", noise=0.32, seed=99 + seed, every=1),
+        )
         out = stitch_bands([left, right], method="multiplicative", clip_sigma=6.0)
         factors.append(json.loads(out.attrs["scale_factors"])["1B"])
     assert np.mean(factors) == pytest.approx(1.0, abs=3.5 * np.std(factors) / np.sqrt(12))

@@ -1,0 +1,145 @@
+"""From cubes to one spectrum in plain code: the type of the source, extraction, leak, stitching."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+
+import xarray as xr
+
+from mrsxr import cube, spectrum
+from mrsxr.errors import MrsxrError, MrsxrWarning
+from mrsxr.references import References
+from mrsxr.step import read_history
+
+from .config import CubeConfig, SpectrumConfig
+from .optional import optional
+
+SOURCE_TYPES = ("header", "auto", "POINT", "EXTENDED")
+
+
+def source_type_of(cubes: Sequence[xr.Dataset], config: SpectrumConfig) -> str:
+    """Return "POINT" or "EXTENDED" for all cubes of a source: what the user, the headers or the images say.
+
+    Parameters
+    ----------
+    cubes : sequence of Dataset, level "cube"
+    config : SpectrumConfig
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    MrsxrError
+        Where ``config.source_type`` is not known.
+    """
+    if config.source_type not in SOURCE_TYPES:
+        raise MrsxrError(f"source_type is '{config.source_type}'; expected one of {', '.join(SOURCE_TYPES)}")
+    if config.region is not None:
+        return "EXTENDED"
+    if config.source_type == "header":
+        return "POINT" if cubes and cubes[0].attrs.get("source_type") == "POINT" else "EXTENDED"
+    if config.source_type != "auto":
+        return config.source_type
+    decision = spectrum.decide_source_type(cubes, center=config.center)
+    if decision.attrs["ambiguous"]:
+        text = (
+            f"the images say {decision.attrs['source_type']} with a score of {decision.attrs['score']:.2f}: ambiguous; "
+            "look at both, by source_type POINT and EXTENDED"
+        )
+        warnings.warn(text, MrsxrWarning, stacklevel=2)
+    return str(decision.attrs["source_type"])
+
+
+def make_spectrum(
+    ds: xr.Dataset,
+    refs: References | None,
+    config: SpectrumConfig,
+    source_type: str | None = None,
+    *,
+    exposures: xr.Dataset | None = None,
+    cube_config: CubeConfig | None = None,
+) -> xr.Dataset:
+    """Extract the spectrum of one cube.
+
+    Parameters
+    ----------
+    ds : Dataset, level "cube"
+    refs : References or None
+        For the extract1d and apcorr files.
+    config : SpectrumConfig
+    source_type : {"POINT", "EXTENDED"}, optional
+        By default by :func:`source_type_of` for this cube alone.
+    exposures : Dataset, level "cal", optional
+        What the cube was built from, for ``config.exact_errors``.
+    cube_config : CubeConfig, optional
+        How it was built.
+
+    Returns
+    -------
+    Dataset, level "spectrum"
+    """
+    kind = source_type or source_type_of([ds], config)
+    extract1d = apcorr = None
+    if refs is not None and kind == "POINT":
+        extract1d = optional(refs, "extract1d", ds, "the radius is radius_factor times the FWHM")
+        apcorr = optional(refs, "apcorr", ds, "the flux is not corrected for the aperture")
+    elif kind == "POINT":
+        warnings.warn("no reference files: the flux is not corrected for the aperture", MrsxrWarning, stacklevel=2)
+    found = spectrum.extract_spectrum(
+        ds, extract1d=extract1d, apcorr=apcorr, source_type=kind, center=config.center,
+        radius_factor=config.radius_factor, radius=config.radius, region=config.region,
+        background=_background_of(ds, config, extract1d),
+    )  # fmt: skip
+    if config.exact_errors and exposures is not None:
+        weights = spectrum.extraction_weights(ds, found)
+        built = cube_config or CubeConfig()
+        cubepar = optional(refs, "cubepar", ds, None) if refs is not None else None
+        variance = cube.sum_variance(
+            exposures, cube=ds, weights=weights, cubepar=cubepar, exposure_weights=built.exposure_weights
+        )
+        found = spectrum.set_exact_errors(found, variance=variance)
+    return found
+
+
+def _background_of(ds: xr.Dataset, config: SpectrumConfig, extract1d: xr.Dataset | None) -> str | None:
+    """Resolve "auto": the aperture correction holds for the annulus that the extract1d file asks for, or for none."""
+    if config.background != "auto":
+        return None if config.background == "none" else config.background
+    if extract1d is not None:
+        return "annulus" if extract1d.attrs.get("subtract_background") else None
+    names = ("subtract_master_background", "subtract_field_background", "subtract_background")
+    subtracted = any(entry["step"].endswith(names) for entry in read_history(ds))
+    return None if subtracted else "annulus"
+
+
+def correct_leak(
+    spectra: Mapping[str, xr.Dataset], refs: References | None, config: SpectrumConfig
+) -> dict[str, xr.Dataset]:
+    """Take the second-order light of band 1B off band 3A, where both are there.
+
+    Parameters
+    ----------
+    spectra : mapping of band to Dataset, level "spectrum"
+    refs : References or None
+        For the mrsptcorr file; without it the leak stays, with a warning.
+    config : SpectrumConfig
+
+    Returns
+    -------
+    dict of band to Dataset
+    """
+    out = dict(spectra)
+    if not config.spectral_leak or refs is None or not {"1B", "3A"} <= set(out):
+        return out
+    mrsptcorr = optional(refs, "mrsptcorr", out["3A"], "the spectral leak 1B to 3A stays")
+    if mrsptcorr is not None:
+        out["3A"] = spectrum.correct_spectral_leak(out["3A"], leaking=out["1B"], mrsptcorr=mrsptcorr)
+    return out
+
+
+def stitch(spectra: Sequence[xr.Dataset], config: SpectrumConfig) -> xr.Dataset:
+    """Stitch band spectra as the config says."""
+    return spectrum.stitch_bands(spectra, method=config.stitch, reference_band=config.reference_band)

@@ -1,0 +1,181 @@
+"""Second-order light of band 1B taken out of cubes of 3A, on made-up cubes and on simulated ones."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import xarray as xr
+from helpers import assert_step
+from simulated import cal_of
+
+from mrsxr import dq, mrs
+from mrsxr.cube import build_cube
+from mrsxr.cube.spectral_leak import correct_spectral_leak_cube
+from mrsxr.errors import MrsxrError, ReferenceFileError
+from mrsxr.geometry.grid import CubeGrid
+from mrsxr.simulate import Effects, Scene
+from mrsxr.simulate.render import leak_fraction
+
+RA, DEC = 339.015, 33.976
+
+
+@pytest.fixture
+def reference():
+    wave = np.arange(11.4, 13.6, 0.01)
+    fraction = leak_fraction(wave)
+    variables = {"frac_leak": ("wavelength", fraction), "err_leak": ("wavelength", 0.03 * fraction)}
+    attrs = {"level": "reference", "kind": "mrsptcorr", "ref_id": "ptcorr.fits"}
+    return xr.Dataset(variables, {"wavelength": wave}, attrs)
+
+
+def cube_of(band, surface, *, half, low, high, angle=0.0, var=0.0):
+    """Return a cube of surface(east, north [arcsec], wavelength) with spaxels within ``half`` of the centre."""
+    scale, step = mrs.SPAXEL_SIZE[int(band[0])], mrs.WAVELENGTH_STEP[int(band[0])]
+    n = 2 * int(half / scale) + 1
+    nz = int((high - low) / step)
+    grid = CubeGrid((RA, DEC), scale, n, n, low, step, nz, angle)
+    points = (np.arange(4) - 1.5) / 4 * scale  # means over the spaxels
+    x, y, dx, dy = np.meshgrid(grid.x, grid.y, points, points)
+    ra, dec = grid.offsets_to_sky(x + dx, y + dy)
+    east, north = (ra - RA) * np.cos(np.deg2rad(DEC)) * 3600, (dec - DEC) * 3600
+    flux = np.stack([surface(east, north, w).mean(axis=(2, 3)) for w in grid.wavelengths]).astype("f4")
+    dims = ("wavelength", "y", "x")
+    variables = {
+        "flux": (dims, flux, {"units": "MJy/sr"}),
+        "var": (dims, np.full_like(flux, var), {"units": "MJy2/sr2"}),
+        "weight": (dims, np.ones_like(flux), {"units": "1"}),
+        "dq": (dims, np.zeros(flux.shape, "u4"), dq.PIXEL_DQ_ATTRS),
+    }  # fmt: skip
+    attrs = {"level": "cube", "band": band, "channels": band[0], "wcs": grid.header().tostring(sep="\n"),
+             "pixel_scale": scale, "history_json": "[]"}  # fmt: skip
+    return xr.Dataset(variables, grid.coords(), attrs)
+
+
+def gaussian(fwhm):
+    """Return a star at (0.21, -0.13) on a slope, brighter to short wavelengths."""
+
+    def surface(east, north, wave):
+        square = (east - 0.21) ** 2 + (north + 0.13) ** 2
+        return (400 * np.exp(-4 * np.log(2) * square / fwhm**2) / fwhm**2 + 30 + 2 * east) * (6.1 / wave) ** 1.5
+
+    return surface
+
+
+def pair(reference, *, fwhm=0.5, half=1.9, angle=20.0):
+    """Return cubes of 3A without and with the leak, whose image has the width ``fwhm``, and of 1B."""
+    blue, red = gaussian(fwhm), gaussian(0.55)
+
+    def both(east, north, wave):
+        fraction = np.interp(wave, reference.wavelength, reference.frac_leak)
+        return red(east, north, wave) + fraction * blue(east, north, wave / 2)
+
+    limits = {"half": 2.4, "low": 12.1, "high": 12.4}
+    clean, leaky = (cube_of("3A", f, **limits) for f in (red, both))
+    return clean, leaky, cube_of("1B", blue, half=half, low=5.9, high=6.4, angle=angle)
+
+
+def inside(cube, half):
+    return (np.abs(cube.x) < half) & (np.abs(cube.y) < half)
+
+
+def test_leak_is_gone_on_another_grid(reference):
+    clean, leaky, blue = pair(reference)
+    out = assert_step(correct_spectral_leak_cube, leaky, leaking=blue, mrsptcorr=reference)
+    near = inside(clean, 1.2)
+    before, after = (np.abs(c.flux - clean.flux).where(near).max() for c in (leaky, out))
+    assert float(before) > 0.02 * float(clean.flux.max())
+    assert float(after) < 0.08 * float(before)
+    sums = [float((c.flux * near).sum()) for c in (clean, leaky, out)]
+    assert abs(sums[2] / sums[0] - 1) < 2e-4 < 0.01 < sums[1] / sums[0] - 1
+
+
+def test_lazy_is_eager(reference):
+    _, leaky, blue = pair(reference)
+    eager = correct_spectral_leak_cube(leaky, leaking=blue, mrsptcorr=reference)
+    lazy = correct_spectral_leak_cube(
+        leaky.chunk(wavelength=32), leaking=blue.chunk(wavelength=50), mrsptcorr=reference
+    )
+    assert lazy.flux.chunks[0] == leaky.chunk(wavelength=32).flux.chunks[0]
+    xr.testing.assert_identical(lazy.compute().drop_attrs(), eager.drop_attrs())
+
+
+def test_variance_holds_that_of_1b_and_of_the_fraction(reference):
+    level = 80.0
+    blue = cube_of("1B", lambda e, n, w: level + 0 * e, half=3.0, low=5.9, high=6.4, var=4.0)
+    red = cube_of("3A", lambda e, n, w: 9.0 + 0 * e, half=2.0, low=12.1, high=12.4, var=0.25)
+    out = correct_spectral_leak_cube(red, leaking=blue, mrsptcorr=reference)
+    fraction = np.interp(red.wavelength, reference.wavelength, reference.frac_leak)
+    np.testing.assert_allclose(out.flux[:, 9, 9], 9.0 - fraction * level, rtol=1e-5)
+    wanted = 0.25 + 4.0 * fraction**2 + (0.03 * fraction * level) ** 2
+    np.testing.assert_allclose(out["var"][:, 9, 9], wanted, rtol=1e-4)
+
+
+@pytest.mark.parametrize("outside", ["nearest", "keep", "blank"])
+def test_what_lies_beyond_the_field_of_1b(reference, outside):
+    clean, leaky, blue = pair(reference, half=1.0, angle=0.0)
+    out = correct_spectral_leak_cube(leaky, leaking=blue, mrsptcorr=reference, outside=outside)
+    corner = {"wavelength": int(np.argmin(np.abs(leaky.wavelength.values - 12.217))), "y": 1, "x": 1}
+    before, found, truth = (float(c.flux[corner]) for c in (leaky, out, clean))
+    if outside == "nearest":
+        assert abs(found - truth) < 0.2 * (before - truth)
+        assert float(out["var"][corner]) > 0.6 * (before - truth) ** 2
+    elif outside == "keep":
+        assert found == before
+    else:
+        assert np.isnan(found)
+        assert out.dq[corner] == 1
+        assert out.dq[:, out.sizes["y"] // 2, out.sizes["x"] // 2].max() == 0
+
+
+def test_leak_of_the_shape_of_3a(reference):
+    """Where the leaked light is as wide as band 3A the 1B cube is blurred by the difference."""
+    narrow = 0.5
+    width = np.hypot(narrow, np.sqrt(mrs.psf_fwhm(12.25) ** 2 - mrs.psf_fwhm(6.125) ** 2))
+    clean, leaky, _ = pair(reference, fwhm=width)
+    blue = cube_of("1B", gaussian(narrow), half=2.6, low=5.9, high=6.4)
+    near = inside(clean, 1.2)
+    left = {}
+    for shape in ("leaking", "leaked"):
+        out = correct_spectral_leak_cube(leaky, leaking=blue, mrsptcorr=reference, shape=shape)
+        left[shape] = float(np.abs(out.flux - clean.flux).where(near).max())
+    assert left["leaked"] < 0.25 * left["leaking"]
+
+
+def test_holes_and_bad_voxels_of_1b_are_bridged(reference):
+    clean, leaky, blue = pair(reference)
+    blue["flux"][:, 10, 10] = np.nan
+    blue["flux"][:, 15, 16] = 1e6
+    blue["dq"][:, 15, 16] = 1
+    out = correct_spectral_leak_cube(leaky, leaking=blue, mrsptcorr=reference)
+    assert np.isfinite(out.flux).all()
+    assert float(np.abs(out.flux - clean.flux).where(inside(clean, 1.2)).max()) < 0.15 * float(
+        np.abs(leaky.flux - clean.flux).max()
+    )
+    blind = correct_spectral_leak_cube(leaky, leaking=blue.assign(flux=blue.flux * np.nan), mrsptcorr=reference)
+    assert np.isnan(blind.flux).all()
+    assert (blind.dq == 1).all()
+
+
+def test_wrong_partners_are_named(reference):
+    _, leaky, blue = pair(reference)
+    assert correct_spectral_leak_cube(blue, leaking=blue, mrsptcorr=reference).flux.identical(blue.flux)
+    with pytest.raises(MrsxrError, match="of band 3A; expected 1B"):
+        correct_spectral_leak_cube(leaky, leaking=leaky, mrsptcorr=reference)
+    with pytest.raises(MrsxrError, match="expected one of leaking, leaked"):
+        correct_spectral_leak_cube(leaky, leaking=blue, mrsptcorr=reference, shape="round")
+    with pytest.raises(MrsxrError, match="expected one of nearest, keep, blank"):
+        correct_spectral_leak_cube(leaky, leaking=blue, mrsptcorr=reference, outside="guess")
+    with pytest.raises(ReferenceFileError, match="no table LEAKCOR"):
+        correct_spectral_leak_cube(leaky, leaking=blue, mrsptcorr=reference.drop_vars("frac_leak"))
+
+
+def test_extended_light_of_the_simulator(reference):
+    """Uniform light whose leak the simulator puts into 3A: less than 0.1 % is left in every spaxel."""
+    scene = Scene(RA, DEC, background=lambda w: 50.0 + np.zeros(np.shape(w)))
+    offsets = [(0.4, 0.3)]
+    blue = build_cube(cal_of(scene, "12B", offsets), band="1B", wavelength_min=6.08, wavelength_max=6.14)
+    options = {"band": "3A", "wavelength_min": 12.17, "wavelength_max": 12.27}
+    leaky = build_cube(cal_of(scene, "34A", offsets, replace(Effects.none(), leak=True)), **options).compute()
+    out = correct_spectral_leak_cube(leaky, leaking=blue.compute(), mrsptcorr=reference)
+    assert float(np.abs(leaky.flux / 50.0 - 1).max()) > 0.02
+    assert float(np.abs(out.flux / 50.0 - 1).max()) < 1e-3

@@ -106,7 +106,8 @@ def demo(
     simulation = _simulate(out / "simulated", plan, distortion, seed, reporter)
     result = run(
         simulation.uncal_folder, simulation.background_folder, out=out / "reduced",
-        refs=References(simulation.reference_folder), config=config, workers=workers, reporter=reporter,
+        refs=References(simulation.reference_folder), config=(config or Config()).with_source_type("point"),
+        workers=workers, reporter=reporter,
     )  # fmt: skip
     checks = compare(simulation, result)
     sources = truth_of(simulation)[1]

@@ -3,11 +3,12 @@
     python benchmarks/compare_jwst.py --jwst-python /path/to/env/bin/python [--folder DIR] [--groups 40] [--setting 12A]
     python benchmarks/compare_jwst.py --jwst-python /path/to/env/bin/python --stage 1 [--only steps truth ...]
     python benchmarks/compare_jwst.py --jwst-python /path/to/env/bin/python --stage 2 [--distortion FOLDER]
+    python benchmarks/compare_jwst.py --jwst-python /path/to/env/bin/python --stage 3 [--only background cubes ...]
 
 ``--jwst-python`` is the interpreter of an environment with jwst 3.0.0. The simulation and the results of jwst
 are kept in the folder and used again. ``--only`` picks parts: steps, cube; of stage 1: steps, showers, truth, speed,
 many; of stage 2: steps, wcs,
-pixels, straylight, fringes, errors, speed.
+pixels, straylight, fringes, errors, speed; of stage 3: background, outliers, cubes, spectra.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
-PARTS = ["steps", "cube", "showers", "truth", "speed", "many", "wcs", "pixels", "straylight", "fringes", "errors"]
+PARTS = ["steps", "cube", "showers", "truth", "speed", "many", "wcs", "pixels", "straylight", "fringes", "errors",
+         "background", "outliers", "cubes", "spectra"]  # fmt: skip
 SIDE = Path(__file__).parent / "jwst_side.py"
 LIMIT_STEP, LIMIT_SLOPE, LIMIT_ERROR = 1e-5, 1e-4, 1e-3
 
@@ -239,7 +241,7 @@ def main():
     parser.add_argument("--groups", type=int, default=40)
     parser.add_argument("--setting", default="12A")
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--stage", type=int, choices=[1, 2], help="All of this stage, in place of the core steps.")
+    parser.add_argument("--stage", type=int, choices=[1, 2, 3], help="All of this stage, in place of the core steps.")
     parser.add_argument("--distortion", help="Folder of real distortion and specwcs files, for stage 2.")
     parser.add_argument("--only", nargs="*", default=PARTS)
     args = parser.parse_args()

@@ -81,8 +81,8 @@ SYSTEMATIC = ("var_latent", "var_background", "var_straylight", "var_fringe", "v
 
 def _more_variances(units):
     """Variances that jwst drops; each its own, as those of references are common to all dithers."""
-    parts = {"latent": "the subtracted latent", "background": "the subtracted background", "straylight": "the stray light model",
-             "fringe": "the fringe flat and residual fringes, systematic",
+    parts = {"latent": "the subtracted latent", "background": "the subtracted background",
+             "straylight": "the stray light model", "fringe": "the fringe flat and residual fringes, systematic",
              "photom": "the flux conversion, systematic"}  # fmt: skip
     return tuple(
         _v(f"var_{name}", DETECTOR_DIMS, "float32", units, f"variance by {what}", True) for name, what in parts.items()

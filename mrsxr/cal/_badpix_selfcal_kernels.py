@@ -224,7 +224,7 @@ def flag_significant(*stacks, threshold, relative_error, size):
     bad = np.zeros(shape, bool)
     mean, spread = np.empty(shape), np.empty(shape)
     for planes in sums.values():
-        _combine(*planes, n > 1, mean, spread)
+        _combine(*planes, n > 1, mean, spread)  # type: ignore[call-arg]
         _flag(mean, spread, float(threshold), LIGHT, bad)
     return bad
 

@@ -17,7 +17,7 @@ def _advance(state, rate, dq, gap_decay, amplitude, saturated_amplitude, charge,
     for d in range(n_dither):
         for y in range(n_y):
             for x in range(n_x):
-                slope = np.float64(rate[d, y, x])
+                slope = 1.0 * rate[d, y, x]
                 saturated = dq[d, y, x] & np.uint32(2) != 0
                 if not math.isfinite(slope):
                     slope = saturated_rate if saturated else 0.0
@@ -39,7 +39,7 @@ def advance(state, rate, dq, *, gap_decay, amplitude, saturated_amplitude, charg
     """
     out = np.empty(state.shape, dtype=np.float32)
     values = [np.asarray(v, dtype=np.float64) for v in (gap_decay, amplitude, saturated_amplitude, charge)]
-    _advance(state, rate, dq, *values, float(saturated_rate), out)
+    _advance(state, rate, dq, *values, float(saturated_rate), out)  # type: ignore[call-arg]
     return out
 
 
@@ -67,5 +67,7 @@ def predict(state, *, weight, relative_error):
     """
     shape = (state.shape[0], *state.shape[2:])
     latent, variance = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.float32)
-    _predict(state, *(np.asarray(v, dtype=np.float64) for v in (weight, relative_error)), latent, variance)
+    _predict(
+        state, np.asarray(weight, dtype=np.float64), np.asarray(relative_error, dtype=np.float64), latent, variance
+    )
     return latent, variance

@@ -267,5 +267,5 @@ def photom_factor(conversion, *planes, loss_error, error, law):
 def _photom_frame(value, spread, left, loss_error):
     factor, relative = np.empty_like(value), np.empty_like(value)
     flat = (a.reshape(-1) for a in (value, spread, left))
-    _photom_pixels(*flat, float(loss_error), factor.reshape(-1), relative.reshape(-1))
+    _photom_pixels(*flat, float(loss_error), factor.reshape(-1), relative.reshape(-1))  # type: ignore[call-arg]
     return factor, relative

@@ -213,7 +213,7 @@ def predict(frames, labels, slices, pixels, inverse, pair):
     around the place in both slices, less what noise makes. NaN where the other exposure has nothing usable.
     """
     out = np.zeros((3, pixels[0].size), dtype=np.float32)
-    _predict(*frames[:3], labels, slices, pixels, inverse, pair, out)
+    _predict(*frames[:3], labels, slices, pixels, inverse, pair, out)  # type: ignore[call-arg]
     return out
 
 
@@ -302,7 +302,8 @@ def compare(frames, index, predictions, rows, snr, snr_beside, scale, systematic
     alone, out = (np.zeros(shape, dtype=np.bool_) for _ in range(2))
     flat = [np.ascontiguousarray(a).reshape(-1) for a in frames[:2]]
     for places, found in zip(index, predictions, strict=True):
-        _combine(places, *flat, found, *(a.reshape(-1) for a in (difference, score, sigma, structure, alone)))
+        rest = [a.reshape(-1) for a in (difference, score, sigma, structure, alone)]
+        _combine(places, *flat, found, *rest)  # type: ignore[call-arg]
     _block_noise(score, rows, width)
     _cut(difference, sigma, width, structure, frames[3], snr, snr_beside, scale, systematic, out)
     return out, alone

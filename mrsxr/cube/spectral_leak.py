@@ -59,9 +59,9 @@ def correct_spectral_leak_cube(
     -----
     F_3A -= frac_leak(wavelength) F_1B(wavelength / 2); variance += frac_leak^2 var_1B + (err_leak F_1B)^2. F_1B is
     linear in wavelength and a mean over each 3A spaxel by 4 x 4 points between which the 1B cube is bilinear. Errors
-    of neighbouring 1B spaxels are taken for one, and do not average down over a spaxel. The fraction is that of the light
-    itself; one that was measured on spectra of point sources holds the aperture correction of 12 um besides. jwst corrects extracted spectra
-    of point sources only.
+    of neighbouring 1B spaxels are taken for one, and do not average down over a spaxel. The fraction is that of the
+    light itself; one measured on spectra of point sources holds the aperture correction of 12 um besides. jwst corrects
+    extracted spectra of point sources only.
     """
     if str(cube.attrs.get("band")) != LEAKED:
         return cube

@@ -28,6 +28,7 @@ def calibrate(
     config: CalConfig,
     background: xr.Dataset | None = None,
     bad_pixels: xr.Dataset | None = None,
+    history: Sequence[xr.Dataset] = (),
 ) -> xr.Dataset:
     """Run every step of stage 2.
 
@@ -40,12 +41,14 @@ def calibrate(
         Background exposures of the same setting.
     bad_pixels : Dataset, optional
         Of :func:`find_mask`; by default found from these exposures, where the config asks for them.
+    history : sequence of Dataset, level "rate"
+        Other exposures of the detector, for the latents that they left.
 
     Returns
     -------
     Dataset, level "cal", lazy but for its coordinates
     """
-    for _, step in cal_steps(ds, refs, config, background, bad_pixels):
+    for _, step in cal_steps(ds, refs, config, background, bad_pixels, history):
         ds = step(ds)
     return ds
 
@@ -56,6 +59,7 @@ def cal_steps(
     config: CalConfig,
     background: xr.Dataset | None = None,
     bad_pixels: xr.Dataset | None = None,
+    history: Sequence[xr.Dataset] = (),
 ) -> Iterator[tuple[str, Step]]:
     """Yield (name in jwst, function of a Dataset) of every step of stage 2.
 
@@ -65,7 +69,8 @@ def cal_steps(
         Its header chooses the reference files.
     refs : References
     config : CalConfig
-    background, bad_pixels : Dataset, optional
+    background, bad_pixels, history
+        As of :func:`calibrate`.
 
     Yields
     ------
@@ -73,6 +78,8 @@ def cal_steps(
     """
     if config.order not in ORDERS:
         raise MrsxrError(f"order is '{config.order}'; expected {' or '.join(ORDERS)}")
+    if config.latents:
+        yield "latents", partial(cal.subtract_latents, latent=refs.get("latent", ds), history=history)
     yield "assign_wcs", partial(locate, refs=refs)
     if config.badpix_selfcal != "none":
         bad = bad_pixels

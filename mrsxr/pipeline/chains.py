@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -77,6 +77,7 @@ def make_cal(
     *,
     background: xr.Dataset | None = None,
     bad_pixels: xr.Dataset | None = None,
+    history: Sequence[xr.Dataset] = (),
 ) -> Any:
     """Turn slopes into surface brightness on the detector: all steps of stage 2, from assign_wcs to residual_fringe.
 
@@ -90,6 +91,8 @@ def make_cal(
         those of ``/background`` are taken.
     bad_pixels : Dataset, optional
         Of :func:`mrsxr.cal.find_bad_pixels` over more exposures than these, for ``config.badpix_selfcal``.
+    history : sequence of Dataset of level "rate"
+        Other exposures of the detector, for ``config.latents``; in a tree those of its other nodes.
 
     Returns
     -------
@@ -97,14 +100,17 @@ def make_cal(
     """
     config = config or CalConfig()
     if isinstance(data, xr.Dataset):
-        return calibrate(data, refs, config, background, bad_pixels)
+        return calibrate(data, refs, config, background, bad_pixels, history)
     leaves = dict(tree.leaves(data))
     found = {}
     for path, ds in leaves.items():
         of_background = path.startswith("/background")
         here = replace(config, background="none") if of_background else config
         role = "/science/" if of_background else "/background/"
-        found[path] = calibrate(ds, refs, here, leaves.get(role + path.rpartition("/")[2]))
+        others = [
+            one for other, one in leaves.items() if other != path and one.attrs["channels"] == ds.attrs["channels"]
+        ]
+        found[path] = calibrate(ds, refs, here, leaves.get(role + path.rpartition("/")[2]), history=others)
     return tree.build(found, **tree.attrs_of(data))
 
 
@@ -171,12 +177,54 @@ def background_spectrum(cube: xr.Dataset) -> xr.Dataset:
 
 def make_cube(ds: xr.Dataset, band: str, refs: References | None, config: CubeConfig) -> xr.Dataset:
     """Build the cube of one band from cal data of its setting."""
-    cubepar = None if refs is None else optional(refs, "cubepar", ds, "the flight values are used")
-    return cube.build_cube(
-        ds, band=band, cubepar=cubepar, coord_system=config.coord_system, spaxel_size=config.spaxel_size,
-        wavelength_step=config.wavelength_step, center=config.center, weighting=config.weighting,
-        exposure_weights=config.exposure_weights,
-    )  # fmt: skip
+    return cube.build_cube(ds, band=band, **_cube_options(ds, refs, config))
+
+
+def make_joint_cubes(
+    exposures: Iterable[xr.Dataset], refs: References | None, config: CubeConfig
+) -> dict[str, xr.Dataset]:
+    """Build the cubes of several bands that ``config.output_type`` asks for.
+
+    Parameters
+    ----------
+    exposures : iterable of Dataset, level "cal"
+        One a setting, after :func:`combine`.
+    refs : References or None
+    config : CubeConfig
+
+    Returns
+    -------
+    dict of name to Dataset, level "cube"
+        "channel": one of each channel with equal planes; "multi": one of all bands, each with its own step; "band":
+        none. Lazy by wavelength block.
+    """
+    sources = list(exposures)
+    options = _cube_options(sources[0], refs, config)
+    if config.output_type == "band":
+        return {}
+    if config.output_type == "multi":
+        return {"multi": cube.build_multiband_cube(sources, **options)}
+    if config.output_type != "channel":
+        raise MrsxrError(f"output_type is '{config.output_type}'; expected 'band', 'channel' or 'multi'")
+    channels = sorted({channel for ds in sources for channel in str(ds.attrs["channels"])})
+    return {
+        channel: cube.build_multiband_cube(
+            [ds for ds in sources if channel in str(ds.attrs["channels"])], bands=channel, wavelength_axis="linear",
+            **options,
+        )
+        for channel in channels
+    }  # fmt: skip
+
+
+def _cube_options(ds: xr.Dataset, refs: References | None, config: CubeConfig) -> dict[str, Any]:
+    point = refs is not None and config.point_source is not None
+    return {
+        "cubepar": None if refs is None else optional(refs, "cubepar", ds, "the flight values are used"),
+        "mrsptcorr": refs.get("mrsptcorr", ds) if point and refs is not None else None,
+        "coord_system": config.coord_system, "spaxel_size": config.spaxel_size, "center": config.center,
+        "wavelength_step": config.wavelength_step, "weighting": config.weighting,
+        "exposure_weights": config.exposure_weights, "point_source": config.point_source,
+    }  # fmt: skip
 
 
 def make_spectra(data: Data, refs: References | None = None, config: SpectrumConfig | None = None) -> xr.DataTree:

@@ -85,6 +85,7 @@ class CalConfig:
     """Parameters of rate -> cal; by default the algorithms and values of jwst 3.0.0.
 
     * ``order``: "jwst" (stray light before the flat) or "paper" (flat, stray light, fringe)
+    * ``latents``: subtract what earlier exposures left in the pixels (with a reference of kind latent)
     * ``badpix_selfcal``: "none", "fraction" (jwst's) or "significance"
     * ``background``, pixel by pixel: "none", "mean" (jwst's clipped mean) or "weighted" (with its errors)
     * ``straylight``: "kernel" (jwst's), "fitted" or "none"
@@ -95,6 +96,7 @@ class CalConfig:
     """
 
     order: str = "jwst"
+    latents: bool = False
     badpix_selfcal: str = "none"
     flagfrac_lower: float = 0.001
     flagfrac_upper: float = 0.001
@@ -131,8 +133,9 @@ class CubeConfig:
       exposure shows alone) or "none"
     * ``pixel_replace``: "none", "mingrad" or "fit_profile"
     * ``weighting``: "drizzle" or "emsm"; ``exposure_weights``: "none", "time" or "ivar"
-    * ``output_type``: "band", "channel" or "multi", cubes of several bands besides those of one
-    * ``point_corrections``: wavelength offset and transmission across the slices, at the place of the source
+    * ``output_type``: "band"; "channel" or "multi" make cubes of several bands besides those of one
+    * ``point_source``: (RA, Dec) [deg] of a point source, whose wavelength offset and transmission across slices are
+      corrected while the cube is built
     """
 
     match_backgrounds: bool = False
@@ -145,7 +148,7 @@ class CubeConfig:
     weighting: str = "drizzle"
     exposure_weights: str = "none"
     output_type: str = "band"
-    point_corrections: bool = False
+    point_source: tuple[float, float] | None = None
     coord_system: str = "skyalign"
     spaxel_size: float | None = None
     wavelength_step: float | None = None

@@ -23,6 +23,7 @@ from .chains import (
     background_spectrum,
     make_cal,
     make_cube,
+    make_joint_cubes,
     make_rate,
     make_rate_and_ints,
 )
@@ -226,6 +227,8 @@ def _from_exposures(job: _Job, exposures: list[FileInfo], wanted: tuple[str, ...
     combined = _combine(job, groups, spectra)
     pieces["science"] = [piece for piece in pieces["science"] if piece[2] in combined]
     cubes = job.each("cube", pieces["science"], lambda p: p[1], lambda p: _make_cube(job, p[1], p[2], combined[p[2]]))
+    if combined:
+        _make_joint_cubes(job, combined)
     if to == "spectrum":
         _finish(job, _extract_all(job, cubes, combined))
 
@@ -244,7 +247,7 @@ def _calibrate_all(job: _Job, exposures: list[FileInfo], to: str) -> list[_Expos
     """Take all exposures to cal; to rate first, where slopes of some are needed for others."""
     items = [_Exposure(e.role, e.node, READY[e.product], e.path) for e in exposures]
     config = job.config.cal
-    together = config.background in PIXEL_BACKGROUNDS or config.badpix_selfcal != "none"
+    together = config.background in PIXEL_BACKGROUNDS or config.badpix_selfcal != "none" or config.latents
     if not together or to == "rate":
         return job.each("calibrate", items, lambda e: e.path.name, lambda e: _calibrate(job, e, to))
     items = job.each("rate", items, lambda e: e.path.name, lambda e: _calibrate(job, e, "rate"))
@@ -256,15 +259,15 @@ def _calibrate_all(job: _Job, exposures: list[FileInfo], to: str) -> list[_Expos
     def finish(item: _Exposure) -> _Exposure:
         behind = [e.path for e in slopes if e.role == "background" and e.setting == item.setting]
         background = open_exposures(behind) if behind and item.role != "background" else None
-        return _calibrate(job, item, to, background, masks.get(item.setting[:2]))
+        earlier = [e.path for e in slopes if e.setting[:2] == item.setting[:2]] if config.latents else []
+        others = {"background": background, "bad_pixels": masks.get(item.setting[:2])}
+        return _calibrate(job, item, to, history=[open_exposures(path) for path in earlier], **others)
 
     return job.each("calibrate", items, lambda e: e.path.name, finish)
 
 
-def _calibrate(
-    job: _Job, item: _Exposure, to: str, background: xr.Dataset | None = None, bad_pixels: xr.Dataset | None = None
-) -> _Exposure:
-    """Take one exposure to rate and cal, as far as it is not there yet."""
+def _calibrate(job: _Job, item: _Exposure, to: str, **others: Any) -> _Exposure:
+    """Take one exposure to rate and cal, as far as it is not there yet; ``others`` are for make_cal."""
     stage, path = item.stage, item.path
     ds = open_exposures(path)
     if stage == 0:
@@ -278,7 +281,7 @@ def _calibrate(
         job.result.add("rate", [path])
     if stage == 1 and to != "rate":
         config = replace(job.config.cal, background="none") if item.role == "background" else job.config.cal
-        ds = make_cal(ds, job.references(), config, background=background, bad_pixels=bad_pixels).compute()
+        ds = make_cal(ds, job.references(), config, **others).compute()
         stage, path = 2, save(ds, job.folder(item.role, 2))[0]
         job.result.add("cal", [path])
     return replace(item, stage=stage, path=path)
@@ -318,6 +321,17 @@ def _make_cube(job: _Job, band: str, setting: str, ds: xr.Dataset) -> tuple[str,
     path = save(cube, job.folder("science", 3))[0]
     job.result.add("cube", [path])
     return band, setting, path
+
+
+def _make_joint_cubes(job: _Job, exposures: dict[str, xr.Dataset]) -> None:
+    """Write the cubes of several bands; the large one of all bands goes to netCDF plane by plane."""
+    lazy = make_joint_cubes(exposures.values(), job.refs, job.config.cube)
+
+    def write(name: str) -> None:
+        form = "netcdf" if name == "multi" else "fits"
+        job.result.add("joint cube", save(lazy[name], job.folder("science", 3), form))
+
+    job.each("joint cube", list(lazy), str, write)
 
 
 def _extract_all(job: _Job, cubes: list[tuple[str, str, Path]], exposures: dict[str, xr.Dataset]) -> list[xr.Dataset]:

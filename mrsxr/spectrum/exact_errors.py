@@ -67,7 +67,8 @@ def _circles(cube: xr.Dataset, flux, var, weight, spectrum: xr.Dataset, scale: f
     radii = np.stack([spectrum[n if n in spectrum else names[0]].values for n in names], axis=1) / scale
     if "psf_profile" in spectrum.attrs:
         profile = Profile.from_text(str(spectrum.attrs["psf_profile"]))
-        return plane_weights(cube, profile, spectrum["psf_fwhm"].values, radii * scale, mode > 0)[0]
+        found, _ = plane_weights(cube, profile, spectrum["psf_fwhm"].values, radii * scale, mode > 0)
+        return found * spectrum["psf_factor"].values[:, None, None]
     place = float(spectrum.attrs["aperture_x"]), float(spectrum.attrs["aperture_y"])
     clip, parts = float(spectrum.attrs.get("clip_sigma", 3.0)), int(spectrum.attrs.get("subpixels", 0))
     return net_weights(flux, var, weight, *place, np.ascontiguousarray(radii), mode, clip, parts)

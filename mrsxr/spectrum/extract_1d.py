@@ -140,7 +140,7 @@ def extract_spectrum(
         radii = _radii(cube, wavelength, kind, extract1d, radius_factor, radius)
     if region is None and method == "optimal":
         given = center is not None
-        sums, profile, fwhm = optimal.fit_sums(cube, (x, y), radii, background is not None, fixed=given, psf=psf)
+        sums, profile, of_psf = optimal.fit_sums(cube, (x, y), radii, background is not None, fixed=given, psf=psf)
         x, y = profile.x, profile.y
     elif region is None:
         mode = _MODES[background] if point else _MODES["aperture"]
@@ -160,8 +160,9 @@ def extract_spectrum(
         out |= _systematic(sums, correction, net, scale)
     found = _finish(out, cube, kind, (x, y), radii, correction, subtracted, apcorr, clip_sigma, parts)
     if profile is not None:
-        attrs = {"units": "arcsec", "long_name": "FWHM of the fitted profile"}
-        found["psf_fwhm"] = ("wavelength", fwhm, attrs)
+        meanings = {"psf_fwhm": ("arcsec", "FWHM of the fitted profile"), "psf_factor": ("1", "factor on its light")}
+        for name, (unit, meaning) in meanings.items():
+            found[name] = ("wavelength", of_psf[name], {"units": unit, "long_name": meaning})
         found = found.assign_attrs(extraction="optimal", psf_profile=profile.to_text())
     return found if region is None else found.assign_attrs(aperture="region", region=_text(region))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
 
 import numpy as np
 import xarray as xr
@@ -13,7 +12,8 @@ from mrsxr.errors import MrsxrWarning
 from .profile import CORE, Profile, Psf, expected, fit_profile
 
 _HALF = 5  # planes to each side over which variances are averaged
-_TRUST = 0.02  # spread of the light that a fitted profile is expected to miss or to add
+_TRUST = 0.02  # part of the light that a fitted profile is expected to miss or to add, over the band
+_RIPPLE, _RIPPLE_HALF = 0.005, 80  # and on top of it plane by plane as the sampling changes; planes to each side
 _BLOCK, _PART = 25, 0.02  # planes, and part of the light, by which circle and profile are compared
 _CLIP, _SLACK = 5.0, 0.15  # outliers: sigma, and share of the profile by which it may be wrong
 
@@ -26,7 +26,7 @@ def fit_sums(
     *,
     fixed: bool = False,
     psf: Psf | None = None,
-) -> tuple[np.ndarray, Profile, np.ndarray]:
+) -> tuple[np.ndarray, Profile, dict[str, np.ndarray]]:
     """Measure a point source by its profile.
 
     Parameters
@@ -46,15 +46,16 @@ def fit_sums(
 
     Returns
     -------
-    float64 (wavelength, 8), Profile, float64 (wavelength)
-        Sums as of ``_aperture_kernels.extract_planes`` but net of the constant; the profile; its FWHM [arcsec].
+    float64 (wavelength, 8), Profile, dict of float64 (wavelength)
+        Sums as of ``_aperture_kernels.extract_planes`` but net of the constant; the profile; its FWHM [arcsec] and the
+        factor on its light, ``psf_fwhm`` and ``psf_factor``.
     """
     profile = fit_profile(cube, place, fixed=fixed, psf=psf)
     wavelength = np.asarray(cube["wavelength"].values, dtype=float)
     fwhm = expected(wavelength, psf) * profile.width_at(wavelength)
     weights, facts = plane_weights(cube, profile, fwhm, radii, subtract)
-    factor, error = _calibrate(cube, profile, weights, facts, radii, subtract)
-    profile, weights = replace(profile, factor=factor, factor_error=error), weights * factor
+    factor = _calibrate(cube, profile, weights, facts, radii, subtract)
+    weights *= factor[:, None, None]
     sums = np.zeros((wavelength.size, 8))
     with np.errstate(invalid="ignore"):
         used = weights != 0.0
@@ -66,7 +67,7 @@ def fit_sums(
             sums[:, 6] = np.sum(weights * values, axis=(1, 2), dtype=float)
     sums[:, 2] = np.where(facts[:, 3] > 0, facts[:, 2], 0.0)
     sums[:, 3:5] = facts[:, :2]
-    return sums, profile, fwhm
+    return sums, profile, {"psf_fwhm": fwhm, "psf_factor": factor}
 
 
 def plane_weights(
@@ -91,16 +92,16 @@ def plane_weights(
     flux, var, weight = (np.ascontiguousarray(cube[name].values) for name in ("flux", "var", "weight"))
     sigmas = (fwhm / scale)[:, None] * np.array([CORE, profile.wing]) / np.sqrt(8.0 * np.log(2.0))
     table = np.ascontiguousarray(radii / scale, dtype=float)
-    found, facts = optimal_weights(
+    return optimal_weights(
         flux, var, weight, profile.x, profile.y, sigmas, profile.share, table, subtract, _HALF, _CLIP, _SLACK
     )
-    return found * profile.factor, facts
 
 
-def _calibrate(cube: xr.Dataset, profile: Profile, weights, facts, radii, subtract: bool) -> tuple[float, float]:
-    """Return the factor by which the light of the whole band in the circle exceeds that of the profile, and its error.
+def _calibrate(cube: xr.Dataset, profile: Profile, weights, facts, radii, subtract: bool) -> np.ndarray:
+    """Return the factor (wavelength) by which the light in the circle exceeds that of the profile.
 
-    Near 1 where the band is too faint to tell: the measured factor counts by its error against a spread of 2 %.
+    Of the whole band, and of a running window on top of it. Near 1 where the source is too faint to tell: a measured
+    factor counts by its error against the spread that is expected, 2 % and 0.5 %.
     """
     from ._aperture_kernels import net_weights
 
@@ -120,12 +121,24 @@ def _calibrate(cube: xr.Dataset, profile: Profile, weights, facts, radii, subtra
         good &= np.abs(off) <= 5.0 * 1.4826 * np.median(np.abs(off[good])) + 1e-30
     light = float(np.sum(of_profile[good] / noise[good]))
     if not light > 0:
-        return 1.0, _TRUST
+        return np.ones(len(flux))
     measured = float(np.sum(of_circle[good] / noise[good])) / light - 1.0
     error = float(np.sqrt(np.sum(1.0 / noise[good]))) / light
     _check_shape(of_circle[good], of_profile[good] * (1.0 + measured), noise[good], str(cube.attrs.get("band")))
-    share = _TRUST**2 / (_TRUST**2 + error**2)
-    return 1.0 + measured * share, error * float(np.sqrt(share))
+    factor = 1.0 + measured * _TRUST**2 / (_TRUST**2 + error**2)
+    scaled = np.where(good, 1.0 / np.where(noise > 0, noise, 1.0), 0.0)
+    sums = [_running(a) for a in (scaled * of_circle, scaled * of_profile * factor, scaled)]
+    lit = sums[1] > 0
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ripple, spread = sums[0] / sums[1] - 1.0, np.sqrt(sums[2]) / sums[1]
+    return factor * (1.0 + np.where(lit, ripple * _RIPPLE**2 / (_RIPPLE**2 + spread**2), 0.0))
+
+
+def _running(values: np.ndarray) -> np.ndarray:
+    """Return the sums over a window of planes."""
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    k = np.arange(len(values))
+    return total[np.minimum(k + _RIPPLE_HALF + 1, len(values))] - total[np.maximum(k - _RIPPLE_HALF, 0)]
 
 
 def _check_shape(of_circle: np.ndarray, of_profile: np.ndarray, noise: np.ndarray, band: str) -> None:

@@ -53,8 +53,6 @@ class Profile:
     share: float = WING_SHARE
     wing: float = WING
     fitted: bool = False
-    factor: float = 1.0
-    factor_error: float = 0.0
 
     def sigmas(self, wavelength: np.ndarray, pixel_scale: float, psf: Psf | None = None) -> np.ndarray:
         """Return sigma [pixel] of core and wing (wavelength, 2) at wavelengths [um]."""

@@ -5,6 +5,7 @@ python jwst_side.py stage1 UNCAL OUT OPTIONS     all of stage 1 step by step; OP
 python jwst_side.py speed  UNCAL OUT OPTIONS     Detector1Pipeline, uncal file to rate file, twice, timed
 python jwst_side.py spec2  RATE OUT OPTIONS      all of stage 2, every step saved; OPTIONS name background files
 python jwst_side.py speed2 RATE OUT OPTIONS      Spec2Pipeline, rate file to cal file, timed, also with residual_fringe
+python jwst_side.py spec3  OUT CAL...    Spec3Pipeline, cal files to cubes and spectra, timed
 python jwst_side.py cal    OUT UNCAL...  core steps to cal files
 python jwst_side.py cube   OUT CAL...    cube_build, one cube a band
 """
@@ -203,6 +204,22 @@ def speed2(rate, out, options):
         Spec2Pipeline.call(rate, steps=steps, output_dir=str(out), save_results=True)
         found.append({"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "peak_gb": peak_gb()})
     return {**found[1], "first": found[0], "residual_fringe": found[2]}
+
+
+def spec3(out, cals):
+    """Time stage 3 from cal files to cubes and spectra of all bands."""
+    from jwst.pipeline import Spec3Pipeline
+
+    members = [{"expname": str(c), "exptype": "science"} for c in cals]
+    asn = {
+        "asn_type": "spec3", "asn_rule": "DMS_Level3_Base", "asn_id": "o004", "asn_pool": "none", "program": "02732",
+        "target": "t004", "products": [{"name": "theirs", "members": members}],
+    }  # fmt: skip
+    path = out / "whole_asn.json"
+    path.write_text(json.dumps(asn))
+    wall, cpu = time.perf_counter(), time.process_time()
+    Spec3Pipeline.call(str(path), output_dir=str(out), save_results=True)
+    return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
 
 
 def cal(out, uncals):

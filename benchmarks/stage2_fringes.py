@@ -384,7 +384,9 @@ def draw(sky: Sky, factors: dict, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     labels = sky.ds.slice.values
-    figure, axes = plt.subplots(2, len(factors), figsize=(4 * len(factors), 12), squeeze=False)
+    figure, axes = plt.subplots(
+        2, len(factors), figsize=(2.4 * len(factors) + 1, 7), squeeze=False, sharey=True, layout="constrained"
+    )
     for row, channel in enumerate(int(c) for c in sky.setting[:2]):
         of_channel = [k for k in np.unique(labels) if k // 100 == channel]
         label = max(of_channel, key=lambda k: np.nansum(np.where(labels == k, sky.clean, 0.0)))
@@ -393,10 +395,10 @@ def draw(sky: Sky, factors: dict, path: Path) -> None:
             left = np.where(labels == label, 100 * residual(sky, factor), np.nan)[:, x[0] : x[-1] + 1]
             image = axis.imshow(left, vmin=-3, vmax=3, aspect="auto", cmap="RdBu", extent=(x[0], x[-1] + 1, 1024, 0))
             spread = 100 * contrast_of_spectrum(sky, factor, channel)
-            axis.set_title(f"{name}, slice {label}: {spread:.2f} %", fontsize=9)
-            axis.set(xlabel="x", ylabel="y")
+            axis.set_title(f"{name}\nslice {label}: {spread:.2f} %", fontsize=9)
+            axis.set(xlabel="x [pixel]", ylabel="" if axis is not axes[row, 0] else "y [pixel]")
     figure.colorbar(image, ax=axes, label="left of the fringes [%]")
-    figure.savefig(path, dpi=60)
+    figure.savefig(path, dpi=90)
     plt.close(figure)
 
 

@@ -12,9 +12,6 @@ from itertools import pairwise
 
 import numpy as np
 from scipy import sparse
-from scipy.interpolate import make_interp_spline
-from scipy.sparse import csgraph
-from scipy.sparse.linalg import splu
 
 #: Tukey's constant and the most rounds of reweighting.
 _TUKEY, _HUBER, _ROUNDS, _HUBER_ROUNDS = 4.685, 1.345, 25, 6
@@ -158,13 +155,20 @@ def components(table: Table, band_of_member: np.ndarray) -> np.ndarray:
     ties = sparse.coo_array(ties)
     same = (ties.data >= _LEAST_SHARED) & (band_of_member[ties.row] == band_of_member[ties.col])
     graph = sparse.coo_array((ties.data[same], (ties.row[same], ties.col[same])), shape=ties.shape)
-    return csgraph.connected_components(graph, directed=False)[1]
+    return _connected(graph)
 
 
 def tied_groups(table: Table, component: np.ndarray) -> np.ndarray:
     """Return for each component the number of the group of components that share sky bins and places."""
     near = touching_constants(table, component[table.member], np.arange(int(component.max()) + 1))
-    return csgraph.connected_components(sparse.csr_array(near), directed=False)[1]
+    return _connected(sparse.csr_array(near))
+
+
+def _connected(graph: sparse.sparray) -> np.ndarray:
+    """Return the number of the connected component of each node."""
+    from scipy.sparse.csgraph import connected_components
+
+    return connected_components(graph, directed=False)[1]
 
 
 def touching_constants(table: Table, label: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -344,6 +348,8 @@ def solve_once(table: Table, batches: list[Batch], lift: Lift, weight: np.ndarra
 
 def _factorise(sums: list[list[np.ndarray]], size: int):
     """Add the normal matrices of the sets of members up and factorise them."""
+    from scipy.sparse.linalg import splu
+
     rows = np.concatenate([np.repeat(c, c.size) for c, _ in sums])
     columns = np.concatenate([np.tile(c, c.size) for c, _ in sums])
     normal = sparse.csc_array(
@@ -355,6 +361,8 @@ def _factorise(sums: list[list[np.ndarray]], size: int):
 
 def _eliminate(batch: Batch, w: np.ndarray):
     """Factorise the normal matrix of the sky of a batch; return it, A^T W F and (A^T W A)^-1 A^T W F."""
+    from scipy.sparse.linalg import splu
+
     a = batch.sky
     weighted = sparse.csr_array((a.data * np.repeat(w, 4), a.indices, a.indptr), a.shape)
     normal = a.T @ weighted
@@ -379,6 +387,8 @@ def spline_basis(knots: np.ndarray, wavelength: np.ndarray) -> np.ndarray:
     Not-a-knot at the ends, which imposes nothing there. One, two and three knots give a constant, a straight line and a
     parabola. Beyond the outer knots the end values stay.
     """
+    from scipy.interpolate import make_interp_spline
+
     if knots.size == 1:
         return np.ones((np.size(wavelength), 1))
     spline = make_interp_spline(knots, np.eye(knots.size), k=min(3, knots.size - 1))

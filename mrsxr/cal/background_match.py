@@ -8,8 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import xarray as xr
-from scipy.stats import chi2 as chi2_distribution
-from scipy.stats import norm
+from scipy.special import chdtrc, ndtri
 
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.sky import Pointing, slicer_to_sky, tangent_frame, tangent_offsets
@@ -260,7 +259,7 @@ def _nearest(values, covariance, near, label, significance: float) -> tuple[int,
 
 def _sigmas(chi2: float, n: int) -> float:
     """Return the sigmas of a normal distribution, both sides, that are as improbable as a chi2 of n degrees."""
-    return float(norm.isf(0.5 * max(float(chi2_distribution.sf(chi2, n)), 1e-300)))
+    return float(-ndtri(0.5 * max(float(chdtrc(n, chi2)), 1e-300)))
 
 
 @step(needs="cal")

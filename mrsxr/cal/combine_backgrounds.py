@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 from numpy.lib.stride_tricks import sliding_window_view
-from scipy.signal import medfilt
 
 from mrsxr import dq as flags
 from mrsxr.errors import MrsxrError
@@ -196,6 +195,8 @@ def _combine(group: list[dict[str, np.ndarray]], weights: str, interpolate: bool
     out = _cut(out, out["n_spectra"] > 0)
     kernel -= 1 - kernel % 2
     if kernel > 1:
+        from scipy.signal import medfilt
+
         out |= {name: medfilt(out[name], kernel) for name in ("flux", "background")}
     return out
 

@@ -3,5 +3,14 @@
 from .covariance import sum_variance
 from .cube_build import build_cube, build_exposure_cubes
 from .multiband import build_multiband_cube
+from .residual_fringe import correct_residual_fringe_cube
+from .spectral_leak import correct_spectral_leak_cube
 
-__all__ = ["build_cube", "build_exposure_cubes", "build_multiband_cube", "sum_variance"]
+__all__ = [
+    "build_cube",
+    "build_exposure_cubes",
+    "build_multiband_cube",
+    "correct_residual_fringe_cube",
+    "correct_spectral_leak_cube",
+    "sum_variance",
+]

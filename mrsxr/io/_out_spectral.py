@@ -31,6 +31,7 @@ _FROM = {
     "BACKGROUND": "background", "NPIXELS": "n_pixels", **{column: column.lower() for column in X1D_OPTIONAL},
 }  # fmt: skip
 _ERRORS = {"FLUX_ERROR": "var", "SB_ERROR": "surface_brightness_var"}
+_SHOWN_ERRORS = _ERRORS | {"BKGD_ERROR": "background_var"}  # its variance is kept as a plane of its own
 _CUBE_HELD = {"flux", "dq", "weight", "wavelength", "y", "x", "ra", "dec"}
 
 
@@ -108,7 +109,7 @@ def spectrum_file(ds: xr.Dataset, filename: str) -> fits.HDUList:
         columns.append(fits.Column(name="BAND", format="2A", array=ds["band"].values.astype("U2")))
     table = fits.BinTableHDU.from_columns(columns, name="EXTRACT1D")
     fill_header(table.header, keywords.now["SCI"])
-    for key, name in (("EXTR_X", "center_x"), ("EXTR_Y", "center_y")):
+    for key, name in (("EXTR_X", "aperture_x"), ("EXTR_Y", "aperture_y")):
         if name in ds.attrs:
             table.header[key] = float(ds.attrs[name])
     held = {*_FROM.values(), *_ERRORS.values(), "band"}
@@ -121,9 +122,9 @@ def spectrum_file(ds: xr.Dataset, filename: str) -> fits.HDUList:
 
 
 def _column(ds: xr.Dataset, column: str, n_samples: int) -> np.ndarray:
-    if column in _ERRORS:
+    if _SHOWN_ERRORS.get(column) in ds.variables:
         with np.errstate(invalid="ignore"):
-            return np.sqrt(ds[_ERRORS[column]].values.astype("f8"))
+            return np.sqrt(ds[_SHOWN_ERRORS[column]].values.astype("f8"))
     name = _FROM[column]
     return ds[name].values if name in ds.variables else np.full(n_samples, np.nan)
 

@@ -232,7 +232,7 @@ def read_spectrum(file: FitsFile, source: int | None = None) -> xr.Dataset:
     ds = _spectrum_variables(file, columns)
     header = hdu.header
     ds.attrs = {"level": "spectrum", **_common_attrs(file, header)}
-    for attr, keyword in (("center_x", "EXTR_X"), ("center_y", "EXTR_Y")):
+    for attr, keyword in (("aperture_x", "EXTR_X"), ("aperture_y", "EXTR_Y")):
         if keyword in header:
             ds.attrs[attr] = float(header[keyword])
     if meta is not None:

@@ -167,24 +167,37 @@ class CubeConfig:
 
 @dataclass(frozen=True)
 class SpectrumConfig:
-    """Parameters of cube -> spectrum.
+    """Parameters of cube -> spectrum; by default the algorithms and values of jwst 3.0.0, with ``ifu_autocen`` on.
 
     * ``source_type``: "header" (as the headers say), "auto" (decided from the images of the cubes), "POINT" or
       "EXTENDED"
+    * ``center`` is (RA, Dec) [deg]; without it ``autocen`` looks for the brightest source by ``centering`` "daofind"
+      (jwst's) or "fit", else the target coordinates are taken (jwst's default, with ``snap`` to the nearest spaxel)
+    * ``region`` is a region of the sky as DS9 text, in place of a circle
+    * ``extraction`` of a point source: "aperture", or "optimal" (weighted by the PSF)
+    * ``subpixels`` an axis for the border of the aperture, 0: exact; ``apcorr_outside``: "extrapolate" or "clamp"
     * ``background`` "auto" subtracts an annulus where the extract1d file says so (the aperture correction is made for
-      it), and without such a file unless a background was subtracted before; else "annulus" or "none"
-    * ``center`` is (RA, Dec) [deg], by default the brightest source of each band; ``region`` a region of the sky as
-      DS9 text, in place of a circle
+      it), and without such a file unless a background was subtracted before; else "annulus" or "none";
+      ``annulus`` "annulus_jwst" clips as jwst does, "annulus" on the annulus alone
+    * ``residual_fringe``: "none"; "columns" (jwst's) or "slices" add the columns RF_
     * ``exact_errors`` takes the covariance of the voxels into account
     * ``stitch``: "none", "multiplicative" or "additive", outwards from ``reference_band``
     """
 
     source_type: str = "header"
     center: tuple[float, float] | None = None
+    autocen: bool = True
+    centering: str = "daofind"
+    snap: bool = False
     region: str | None = None
+    extraction: str = "aperture"
     radius_factor: float = 2.0
     radius: float | None = None
+    subpixels: int = 10
+    apcorr_outside: str = "extrapolate"
     background: str = "auto"
+    annulus: str = "annulus_jwst"
+    residual_fringe: str = "columns"
     exact_errors: bool = False
     spectral_leak: bool = True
     stitch: str = "none"
@@ -198,7 +211,10 @@ class SpectrumConfig:
     @classmethod
     def optimal(cls) -> SpectrumConfig:
         """Return the better algorithm of every step that has one."""
-        return cls(source_type="auto", exact_errors=True)
+        return cls(
+            source_type="auto", centering="fit", subpixels=0, apcorr_outside="clamp",
+            annulus="annulus", residual_fringe="slices", exact_errors=True,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -88,10 +88,13 @@ def make_spectrum(
         apcorr = optional(refs, "apcorr", ds, "the flux is not corrected for the aperture")
     elif kind == "POINT":
         warnings.warn("no reference files: the flux is not corrected for the aperture", MrsxrWarning, stacklevel=2)
+    exact = "exact" if config.subpixels == 0 else "subpixel"
     found = spectrum.extract_spectrum(
-        ds, extract1d=extract1d, apcorr=apcorr, source_type=kind, center=config.center,
-        radius_factor=config.radius_factor, radius=config.radius, region=config.region,
-        background=_background_of(ds, config, extract1d),
+        ds, extract1d=extract1d, apcorr=apcorr, source_type=kind, center=config.center, autocen=config.autocen,
+        centering=config.centering, snap=config.snap and config.center is None, radius_factor=config.radius_factor,
+        radius=config.radius, region=config.region, background=_background_of(ds, config, extract1d),
+        method="optimal" if config.extraction == "optimal" and kind == "POINT" else exact,
+        subpixels=max(config.subpixels, 1), apcorr_outside=config.apcorr_outside,
     )  # fmt: skip
     if config.exact_errors and exposures is not None:
         weights = spectrum.extraction_weights(ds, found)
@@ -101,18 +104,20 @@ def make_spectrum(
             exposures, cube=ds, weights=weights, cubepar=cubepar, exposure_weights=built.exposure_weights
         )
         found = spectrum.set_exact_errors(found, variance=variance)
+    if config.residual_fringe != "none":
+        found = spectrum.correct_residual_fringe_1d(found, method=config.residual_fringe)
     return found
 
 
 def _background_of(ds: xr.Dataset, config: SpectrumConfig, extract1d: xr.Dataset | None) -> str | None:
     """Resolve "auto": the aperture correction holds for the annulus that the extract1d file asks for, or for none."""
     if config.background != "auto":
-        return None if config.background == "none" else config.background
+        return None if config.background == "none" else config.annulus
     if extract1d is not None:
-        return "annulus" if extract1d.attrs.get("subtract_background") else None
+        return config.annulus if extract1d.attrs.get("subtract_background") else None
     names = ("subtract_master_background", "subtract_field_background", "subtract_background")
     subtracted = any(entry["step"].endswith(names) for entry in read_history(ds))
-    return None if subtracted else "annulus"
+    return None if subtracted else config.annulus
 
 
 def correct_leak(

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import map_coordinates
 
-from mrsxr import mrs
-
 from .instrument import Footprints, Geometry
 from .point_slices import slice_effects
 from .pointing import Aim, sky_to_slicer
@@ -21,12 +19,13 @@ from .scene import (
     Scene,
     line_in_bins,
     line_width,
+    psf_fwhm,
     to_mjysr,
 )
 
 _N_VELOCITIES = 31
-_FWHM_SLOPE = float(mrs.psf_fwhm(1.0) - mrs.psf_fwhm(0.0))
-_FWHM_OFFSET = float(mrs.psf_fwhm(0.0))
+_FWHM_SLOPE = float(psf_fwhm(1.0) - psf_fwhm(0.0))
+_FWHM_OFFSET = float(psf_fwhm(0.0))
 
 
 @dataclass(frozen=True)
@@ -173,7 +172,7 @@ def _reaches(line, disc, low, high) -> bool:
 
 
 def _field_plane(pixels: Footprints) -> _Plane:
-    fwhm = float(mrs.psf_fwhm(pixels.wavelength.min()))
+    fwhm = float(psf_fwhm(pixels.wavelength.min()))
     step = fwhm / 6.0
     margin = 4.0 * fwhm
     low = np.array([pixels.alpha.min(), pixels.beta.min()]) - margin
@@ -208,7 +207,7 @@ def _blur(channels, plane, wavelength, pixels):
     shape = [int(2 ** np.ceil(np.log2(1.25 * n))) for n in plane.shape]
     along = np.fft.fftfreq(shape[0], plane.step)[:, None]
     across = np.fft.rfftfreq(shape[1], plane.step)[None, :]
-    fwhm = mrs.psf_fwhm(wavelength)
+    fwhm = psf_fwhm(wavelength)
     square = along**2 + across**2
     transfer = sum(
         weight * np.exp(-2 * np.pi**2 * (sigma * fwhm) ** 2 * square)

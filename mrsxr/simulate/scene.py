@@ -35,6 +35,14 @@ def _first_sigma() -> float:
 PSF_SIGMAS = _first_sigma() * _PSF_RATIOS
 
 
+def psf_fwhm(wavelength):
+    """Return the FWHM [arcsec] of the light on the slicer at a wavelength [um].
+
+    Narrower than that of a cube (:func:`mrsxr.mrs.psf_fwhm`), which pixels, slices and spaxels widen.
+    """
+    return 0.0265 * wavelength + 0.05
+
+
 def encircled_energy(radius, wavelength, *, blur=0.0):
     """Return the fraction of a point source's light within a radius, in closed form.
 
@@ -48,9 +56,9 @@ def encircled_energy(radius, wavelength, *, blur=0.0):
     Returns
     -------
     ndarray
-        Sum over the Gaussians of w (1 - exp(-r^2 / 2 s^2)), with FWHM(wavelength) of Law et al. 2023.
+        Sum over the Gaussians of w (1 - exp(-r^2 / 2 s^2)), with the FWHM of :func:`psf_fwhm`.
     """
-    fwhm = mrs.psf_fwhm(np.asarray(wavelength, dtype=float))
+    fwhm = psf_fwhm(np.asarray(wavelength, dtype=float))
     total = 0.0
     for weight, sigma in zip(PSF_WEIGHTS, PSF_SIGMAS, strict=True):
         variance = (sigma * fwhm) ** 2 + np.asarray(blur) ** 2

@@ -96,14 +96,13 @@ def set_exact_errors(ds: xr.Dataset, *, variance: xr.Dataset) -> xr.Dataset:
     Neighbouring voxels share detector pixels, so that the simple variance, which takes them for independent, is too
     small by a factor of 2 to 9 (Law et al. 2023, AJ 166, 45).
     """
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = variance["var"].values / ds["var"].values
-    ratio = np.where(np.isfinite(ratio), ratio, 1.0)
+    known = ds["var"].variable
+    ratio = (variance["var"].variable / known.where(known > 0, np.nan)).fillna(1.0)
     out: dict[str, Any] = {}
     for name in ("var", "surface_brightness_var"):
         out[f"{name}_simple"] = ds[name].assign_attrs(long_name="variance without covariance", units=ds[name].units)
         out[name] = (ds[name] * ratio).assign_attrs(ds[name].attrs)
     if "var_systematic" in variance:
         attrs = {"units": units_of("spectrum", "var"), "long_name": "systematic variance of flux"}
-        out["var_systematic"] = ("wavelength", variance["var_systematic"].values, attrs)
+        out["var_systematic"] = ("wavelength", variance["var_systematic"].data, attrs)
     return ds.assign(out)

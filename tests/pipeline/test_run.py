@@ -51,10 +51,11 @@ def test_history_tells_the_steps(reduced):
         "rate.group_scale.scale_groups", "rate.dq_init.flag_bad_pixels", "rate.saturation.flag_saturation",
         "rate.lastframe.flag_last_frame", "rate.reset.subtract_reset", "rate.linearity.correct_linearity",
         "rate.rscd.flag_rscd", "rate.dark.subtract_dark", "rate.refpix.subtract_reference_pixels",
-        "rate.jump.flag_jumps", "rate.ramp_fit.fit_ramps", "rate.gain_scale.scale_gain",
-        "cal.assign_wcs.assign_wcs", "cal.srctype.set_source_type", "cal.straylight.subtract_straylight",
-        "cal.flat_field.divide_flat", "cal.fringe.divide_fringe_flat", "cal.photom.calibrate_flux", "cal.master_background.subtract_master_background",
-        "cal.outlier_detection.flag_outliers", "cube.cube_build.build_cube",
+        "rate.jump.flag_jumps", "rate.ramp_fit.fit_ramps", "rate.gain_scale.scale_gain", "cal.assign_wcs.assign_wcs",
+        "cal.srctype.set_source_type", "cal.straylight.subtract_straylight", "cal.flat_field.divide_flat",
+        "cal.fringe.divide_fringe_flat", "cal.photom.calibrate_flux",
+        "cal.master_background.subtract_master_background", "cal.outlier_detection.flag_outliers",
+        "cube.cube_build.build_cube",
     ]  # fmt: skip
 
 

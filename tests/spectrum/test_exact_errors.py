@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import assert_step
 from test_extract_1d import DEC, RA, make_cube
 from test_extract_1d import point_source as make_source
 
@@ -42,7 +43,7 @@ def test_exact_variance_takes_the_place_of_the_simple_one(cube):
     spectrum = extract_spectrum(cube)
     exact = spectrum[["var"]].drop_vars("band") * 4.0
     exact["var_systematic"] = exact["var"] * 0 + 1e-6
-    out = set_exact_errors(spectrum, variance=exact)
+    out = assert_step(set_exact_errors, spectrum, variance=exact)
     np.testing.assert_allclose(out["var"], 4 * spectrum["var"])
     np.testing.assert_allclose(out.surface_brightness_var, 4 * spectrum.surface_brightness_var)
     np.testing.assert_allclose(out.var_simple, spectrum["var"])

@@ -18,7 +18,7 @@ from .combine_chain import combine
 from .config import CalConfig, CubeConfig, RateConfig, SpectrumConfig
 from .optional import optional
 from .rate_chain import correct_ramps, fit_slopes
-from .spectrum_chain import correct_leak, make_spectrum, source_type_of, stitch
+from .spectrum_chain import correct_leak, make_spectrum, source_types_of, stitch
 
 Data = xr.Dataset | xr.DataTree
 
@@ -250,7 +250,7 @@ def make_spectra(data: Data, refs: References | None = None, config: SpectrumCon
     found = {path: background_spectrum(ds) for path, ds in sky.items()}
     target = {path: ds for path, ds in nodes.items() if path not in sky}
     if target:
-        kind = source_type_of(list(target.values()), config)
+        kind = source_types_of(list(target.values()), config)[0]
         bands = {str(ds.attrs["band"]): make_spectrum(ds, refs, config, kind) for ds in target.values()}
         bands = correct_leak({band: ds.compute() for band, ds in bands.items()}, refs, config)
         found |= {path: bands[str(ds.attrs["band"])] for path, ds in target.items()}

@@ -29,7 +29,7 @@ from .chains import (
 )
 from .combine_chain import combine
 from .config import Config
-from .spectrum_chain import correct_leak, make_spectrum, source_type_of, stitch
+from .spectrum_chain import correct_leak, make_spectrum, source_types_of, stitch
 
 log = logging.getLogger(__name__)
 
@@ -178,7 +178,7 @@ def run(
     if exposures:
         _from_exposures(job, exposures, wanted, to)
     elif to == "spectrum":
-        _finish(job, _extract_all(job, [(f.node, "", f.path) for f in cubes], {}))
+        _extract_all(job, [(f.node, "", f.path) for f in cubes], {})
     else:
         raise InputFileError(f"{source}: holds cubes only; there is nothing to do up to '{to}'")
     job.result.seconds = time.perf_counter() - start
@@ -230,7 +230,7 @@ def _from_exposures(job: _Job, exposures: list[FileInfo], wanted: tuple[str, ...
     if combined:
         _make_joint_cubes(job, combined)
     if to == "spectrum":
-        _finish(job, _extract_all(job, cubes, combined))
+        _extract_all(job, cubes, combined)
 
 
 @dataclass(frozen=True)
@@ -334,34 +334,34 @@ def _make_joint_cubes(job: _Job, exposures: dict[str, xr.Dataset]) -> None:
     job.each("joint cube", list(lazy), str, write)
 
 
-def _extract_all(job: _Job, cubes: list[tuple[str, str, Path]], exposures: dict[str, xr.Dataset]) -> list[xr.Dataset]:
-    """Extract the spectra of all bands, take off the leak and save them."""
+def _extract_all(job: _Job, cubes: list[tuple[str, str, Path]], exposures: dict[str, xr.Dataset]) -> None:
+    """Extract the spectra of all bands, take off the leak, save and stitch them; of both types where asked for."""
     opened = {band: load_dataset(path) for band, _, path in cubes}
     config = job.config.spectrum
-    kinds = job.each("source type", ["target"], str, lambda _: source_type_of(list(opened.values()), config))
-    if not kinds:
-        return []
+    kinds = job.each("source type", ["target"], str, lambda _: source_types_of(list(opened.values()), config))
+    for number, kind in enumerate(kinds[0] if kinds else ()):
 
-    def extract(piece: tuple[str, str, Path]) -> tuple[str, xr.Dataset]:
-        band, setting, _ = piece
-        found = make_spectrum(
-            opened[band].compute(), job.refs, config, kinds[0], exposures=exposures.get(setting),
-            cube_config=job.config.cube,
-        )  # fmt: skip
-        return band, found.compute()
+        def extract(piece: tuple[str, str, Path], kind: str = kind) -> tuple[str, xr.Dataset]:
+            band, setting, _ = piece
+            found = make_spectrum(
+                opened[band].compute(), job.refs, config, kind, exposures=exposures.get(setting),
+                cube_config=job.config.cube,
+            )  # fmt: skip
+            return band, found.compute()
 
-    bands = dict(job.each("spectrum", cubes, lambda p: p[0], extract))
-    spectra = list(correct_leak(bands, job.refs, config).values())
-    for spectrum in spectra:
-        job.result.add("spectrum", save(spectrum, job.folder("science", 3)))
-    return spectra
+        bands = dict(job.each("spectrum", cubes, lambda p: p[0], extract))
+        spectra = list(correct_leak(bands, job.refs, config).values())
+        suffix = None if number == 0 else f"{kind.lower()}_x1d"
+        for spectrum in spectra:
+            job.result.add("spectrum", save(spectrum, job.folder("science", 3), suffix=suffix))
+        _finish(job, spectra, suffix)
 
 
-def _finish(job: _Job, spectra: list[xr.Dataset]) -> None:
+def _finish(job: _Job, spectra: list[xr.Dataset], suffix: str | None = None) -> None:
     if not spectra:
         return
     whole = stitch(spectra, job.config.spectrum)
     folder = job.folder("science", 3)
-    fits_file = save(whole, folder, suffix="stitched_x1d" if len(spectra) == 1 else None)[0]
+    fits_file = save(whole, folder, suffix="stitched_x1d" if len(spectra) == 1 else suffix)[0]
     netcdf = save(whole, fits_file.with_suffix(".nc"))[0]
     job.result.add("stitched", [fits_file, netcdf])

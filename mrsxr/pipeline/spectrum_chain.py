@@ -18,8 +18,8 @@ from .optional import optional
 SOURCE_TYPES = ("header", "auto", "POINT", "EXTENDED")
 
 
-def source_type_of(cubes: Sequence[xr.Dataset], config: SpectrumConfig) -> str:
-    """Return "POINT" or "EXTENDED" for all cubes of a source: what the user, the headers or the images say.
+def source_types_of(cubes: Sequence[xr.Dataset], config: SpectrumConfig) -> tuple[str, ...]:
+    """Return the type of a source, "POINT" or "EXTENDED": what the user, the headers or the images say.
 
     Parameters
     ----------
@@ -28,7 +28,8 @@ def source_type_of(cubes: Sequence[xr.Dataset], config: SpectrumConfig) -> str:
 
     Returns
     -------
-    str
+    tuple of str
+        One type for all cubes; the other after it where the images are ambiguous and ``config.both_branches``.
 
     Raises
     ------
@@ -38,19 +39,20 @@ def source_type_of(cubes: Sequence[xr.Dataset], config: SpectrumConfig) -> str:
     if config.source_type not in SOURCE_TYPES:
         raise MrsxrError(f"source_type is '{config.source_type}'; expected one of {', '.join(SOURCE_TYPES)}")
     if config.region is not None:
-        return "EXTENDED"
+        return ("EXTENDED",)
     if config.source_type == "header":
-        return "POINT" if cubes and cubes[0].attrs.get("source_type") == "POINT" else "EXTENDED"
+        return ("POINT" if cubes and cubes[0].attrs.get("source_type") == "POINT" else "EXTENDED",)
     if config.source_type != "auto":
-        return config.source_type
+        return (config.source_type,)
     decision = spectrum.decide_source_type(cubes, center=config.center)
-    if decision.attrs["ambiguous"]:
-        text = (
-            f"the images say {decision.attrs['source_type']} with a score of {decision.attrs['score']:.2f}: ambiguous; "
-            "look at both, by source_type POINT and EXTENDED"
-        )
-        warnings.warn(text, MrsxrWarning, stacklevel=2)
-    return str(decision.attrs["source_type"])
+    kind = str(decision.attrs["source_type"])
+    if not decision.attrs["ambiguous"]:
+        return (kind,)
+    text = f"the images say {kind} with a score of {decision.attrs['score']:.2f}: ambiguous"
+    advice = "both are extracted" if config.both_branches else "both_branches extracts both ways"
+    warnings.warn(f"{text}; {advice}", MrsxrWarning, stacklevel=2)
+    other = "EXTENDED" if kind == "POINT" else "POINT"
+    return (kind, other) if config.both_branches else (kind,)
 
 
 def make_spectrum(
@@ -71,7 +73,7 @@ def make_spectrum(
         For the extract1d and apcorr files.
     config : SpectrumConfig
     source_type : {"POINT", "EXTENDED"}, optional
-        By default by :func:`source_type_of` for this cube alone.
+        By default by :func:`source_types_of` for this cube alone.
     exposures : Dataset, level "cal", optional
         What the cube was built from, for ``config.exact_errors``.
     cube_config : CubeConfig, optional
@@ -81,7 +83,7 @@ def make_spectrum(
     -------
     Dataset, level "spectrum"
     """
-    kind = source_type or source_type_of([ds], config)
+    kind = source_type or source_types_of([ds], config)[0]
     extract1d = apcorr = None
     if refs is not None and kind == "POINT":
         extract1d = optional(refs, "extract1d", ds, "the radius is radius_factor times the FWHM")

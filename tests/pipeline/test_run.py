@@ -12,7 +12,7 @@ from astropy.io import fits
 import mrsxr as mx
 from mrsxr.demo import compare
 from mrsxr.errors import InputFileError, MrsxrError, ReferenceFileError
-from mrsxr.pipeline import CalConfig, Config, SpectrumConfig
+from mrsxr.pipeline import CalConfig, Config, CubeConfig, SpectrumConfig
 from mrsxr.schema import validate
 
 
@@ -167,3 +167,39 @@ def mx_leaves(tree):
     from mrsxr.tree import leaves
 
     return leaves(tree)
+
+
+def test_both_branches_where_the_images_are_ambiguous(reduced, simulated, tmp_path, monkeypatch):
+    import xarray as xr
+
+    import mrsxr.pipeline.spectrum_chain as chain
+
+    unsure = xr.Dataset(attrs={"source_type": "POINT", "score": 0.5, "ambiguous": 1})
+    monkeypatch.setattr(chain.spectrum, "decide_source_type", lambda cubes, center=None: unsure)
+    config = Config(spectrum=SpectrumConfig(source_type="auto", both_branches=True))
+    with pytest.warns(UserWarning, match="both are extracted"):
+        result = mx.run(reduced.files["cube"], out=tmp_path, refs=simulated.reference_folder, config=config)
+    assert not result.failed
+    kinds = {mx.load(path).attrs["source_type"] for path in result.files["spectrum"]}
+    assert kinds == {"POINT", "EXTENDED"}
+    assert len(result.files["spectrum"]) == 4
+    assert sum("extended_x1d" in path.name for path in result.files["stitched"]) == 2
+
+
+def test_joint_cubes_of_a_run(reduced, simulated, tmp_path):
+    cals = [p for p in reduced.files["cal"] if "background" not in p.parts]
+    config = Config(cube=CubeConfig(output_type="multi", outliers="none"))
+    result = mx.run(cals, out=tmp_path, refs=simulated.reference_folder, config=config, to="cube")
+    assert not result.failed
+    (path,) = result.files["joint cube"]
+    cube = mx.load(path)
+    assert set(np.unique(cube.band)) == {"1A", "2A"}
+    first = mx.load(next(p for p in result.files["cube"] if "ch1" in p.name))
+    place = float(simulated.sources.ra[0]), float(simulated.sources.dec[0])
+    found, alone = (
+        mx.spectrum.extract_spectrum(
+            c.sel(wavelength=slice(5.1, 5.3)), source_type="EXTENDED", center=place, radius=1.0
+        )
+        for c in (cube, first)
+    )
+    assert float(found.flux.mean()) == pytest.approx(float(alone.flux.mean()), rel=0.01)

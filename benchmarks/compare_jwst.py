@@ -243,6 +243,7 @@ def main():
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--stage", type=int, choices=[1, 2, 3], help="All of this stage, in place of the core steps.")
     parser.add_argument("--distortion", help="Folder of real distortion and specwcs files, for stage 2.")
+    parser.add_argument("--shared", type=Path, help="Folder of real data, for the spectra of stage 3.")
     parser.add_argument("--only", nargs="*", default=PARTS)
     args = parser.parse_args()
     warnings.simplefilter("ignore")

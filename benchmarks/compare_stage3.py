@@ -22,7 +22,8 @@ def run(args, table, jwst) -> None:
             continue
         print(f"--- {name}", flush=True)
         folder = args.folder if name in ("outliers", "spectra") else args.folder / name
-        importlib.import_module(f"stage3_{name}").run(folder, args.jwst_python, table)
+        options = {"shared": args.shared} if name == "spectra" else {}
+        importlib.import_module(f"stage3_{name}").run(folder, args.jwst_python, table, **options)
     if "speed" in parts:
         compare_speed(args, table, jwst)
 

@@ -5,23 +5,14 @@ import math
 import numpy as np
 from numba import njit
 
-
-@njit(cache=True, nogil=True)
-def _sort(values, n):
-    """Sort values[:n] in place; n is small."""
-    for i in range(1, n):
-        value, k = values[i], i - 1
-        while k >= 0 and values[k] > value:
-            values[k + 1] = values[k]
-            k -= 1
-        values[k + 1] = value
+from mrsxr._median_kernels import sort_first
 
 
 @njit(cache=True, nogil=True)
 def _median(values, n, work):
     """Median of values[:n]; work is overwritten."""
     work[:n] = values[:n]
-    _sort(work, n)
+    sort_first(work, n)
     return 0.5 * (work[(n - 1) >> 1] + work[n >> 1])
 
 
@@ -115,7 +106,7 @@ def _weighted_mean(rate, dq, poisson, read, time, sigma, maxiters, level, varian
             level[y, x] = variance[y, x] = np.nan
             if n == 0:
                 continue
-            _sort(work, n)
+            sort_first(work, n)
             photons = 0.5 * (work[(n - 1) >> 1] + work[n >> 1])
             for k in range(n):
                 var[k] += photons / seconds[k]

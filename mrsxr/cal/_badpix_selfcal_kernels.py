@@ -9,29 +9,14 @@ import math
 import numpy as np
 from numba import njit
 
-TILE = 32
+from mrsxr._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs
+
 #: Share of a pixel's own excess that light lets its neighbours have at least: the sum of both along y, where lines are
 #: 1.7 pixels wide or more; the sum of both along x, where the narrowest point source is 1.4 pixels wide; the fainter
 #: one along x, where a line or a fringe too narrow along y goes on along the slice.
 SUM_Y, SUM_X, FAINTER_X = 0.6, 0.3, 0.3
 #: Errors by which the neighbours have to fall short of that.
 LIGHT = 2.0
-
-
-def sorting_pairs(n):
-    """Return the compare-exchange pairs (n_pairs, 2) that sort n values."""
-    pairs = []
-    top = 1
-    while top < n:
-        top *= 2
-    p = top // 2
-    while p > 0:
-        q, r, d = top // 2, 0, p
-        while d > 0:
-            pairs += [(i, i + d) for i in range(top - d) if (i & p) == r and i + d < n]
-            d, q, r = q - p, q // 2, p
-        p //= 2
-    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
 
 @njit(cache=True, nogil=True)
@@ -65,20 +50,9 @@ def _median_filter(image, pairs, size, zero_edges, out):
         width = min(TILE, n_x - first)
         for y in range(n_y):
             _fill_window(image, y, first, width, zero_edges, values, count)
-            for k in range(pairs.shape[0]):
-                low = values[pairs[k, 0]]
-                high = values[pairs[k, 1]]
-                for t in range(TILE):
-                    a = low[t]
-                    b = high[t]
-                    low[t] = a if a < b else b
-                    high[t] = b if a < b else a
+            sort_columns(values, pairs)
             for t in range(width):
-                n = count[t]
-                middle = (
-                    np.float32(0.5) * (values[(n - 1) >> 1, t] + values[n >> 1, t]) if n > 0 else np.float32(np.nan)
-                )
-                out[y, first + t] = middle
+                out[y, first + t] = median_of_sorted(values, count, t)
 
 
 @njit(cache=True, nogil=True)

@@ -3,6 +3,8 @@
 import numpy as np
 from numba import njit
 
+from mrsxr._median_kernels import select
+
 
 @njit(cache=True, nogil=True)
 def _side_difference(flux, dq, out):
@@ -35,37 +37,10 @@ def side_difference(flux, dq):
 
 
 @njit(cache=True, nogil=True)
-def _select(values, n, k):
-    """Return the k-th smallest of the first n values, which are put in another order: those before k are not larger."""
-    low, high = 0, n - 1
-    while low < high:
-        middle = (low + high) >> 1
-        a, b, c = values[low], values[middle], values[high]
-        pivot = max(min(a, b), min(max(a, b), c))
-        i, j = low, high
-        while i <= j:
-            while values[i] < pivot:
-                i += 1
-            while values[j] > pivot:
-                j -= 1
-            if i <= j:
-                values[i], values[j] = values[j], values[i]
-                i += 1
-                j -= 1
-        if k <= j:
-            high = j
-        elif k >= i:
-            low = i
-        else:
-            break
-    return values[k]
-
-
-@njit(cache=True, nogil=True)
 def _median(values, n):
     """Median of the first n values, the mean of the middle two where n is even."""
     k = n >> 1
-    upper = _select(values, n, k)
+    upper = select(values, n, k)
     if n & 1:
         return upper
     lower = values[0]

@@ -8,6 +8,8 @@ import math
 import numpy as np
 from numba import njit
 
+from mrsxr._median_kernels import sort_first
+
 EDGE = 2  # first and last but one row and column that are filled, as in jwst
 LEAST_SNR, MOST = 5.0, 1e20
 _ESTIMATED = np.uint32(1 << 28)
@@ -54,21 +56,11 @@ def _mingrad(data, variances, dq, labels, out, out_variances, out_dq):
 
 
 @njit(cache=True, nogil=True)
-def _sort(values, n):
-    for i in range(1, n):
-        value, k = values[i], i - 1
-        while k >= 0 and values[k] > value:
-            values[k + 1] = values[k]
-            k -= 1
-        values[k + 1] = value
-
-
-@njit(cache=True, nogil=True)
 def _median(values, n):
     """Median of values[:n], which are sorted in place; NaN for none."""
     if n == 0:
         return np.float32(np.nan)
-    _sort(values, n)
+    sort_first(values, n)
     return np.float32(0.5) * (values[(n - 1) >> 1] + values[n >> 1])
 
 

@@ -10,7 +10,7 @@ import math
 import numpy as np
 from numba import njit
 
-from ._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs
+from mrsxr._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs
 
 _DO_NOT_USE = np.uint32(1)
 _OUTLIER = np.float32(25.0)  # square of the sigmas beyond which a difference of two groups spoils its ramp

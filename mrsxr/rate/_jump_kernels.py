@@ -7,35 +7,10 @@ pixel, sigma^2 = |m| + r^2 with r the CDS read noise [electron], ratio = |d - m|
 import numpy as np
 from numba import njit
 
-from ._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs
+from mrsxr._median_kernels import TILE, median_of_sorted, select, sort_columns, sorting_pairs
 
 SKIP, SINGLE_PASS, ITERATIVE, CLIP_INTEGRATIONS, CLIP_ALL = range(5)  # ways to find jumps
 CLIP_ITERATIONS = 5
-
-
-@njit(cache=True, nogil=True)
-def _select(values, n, k):
-    """Quickselect: the k-th smallest (0-based) of values[:n]; the array is partly ordered on the way."""
-    low, high = 0, n - 1
-    while low < high:
-        pivot = values[(low + high) >> 1]
-        i, j = low, high
-        while i <= j:
-            while values[i] < pivot:
-                i += 1
-            while pivot < values[j]:
-                j -= 1
-            if i <= j:
-                values[i], values[j] = values[j], values[i]
-                i += 1
-                j -= 1
-        if k <= j:
-            high = j
-        elif k >= i:
-            low = i
-        else:
-            break
-    return values[k]
 
 
 @njit(cache=True, nogil=True)
@@ -43,7 +18,7 @@ def _median(values, n):
     """Median of values[:n] (reordered); NaN for none; the mean of the middle two for an even number."""
     if n == 0:
         return np.float32(np.nan)
-    upper = _select(values, n, n >> 1)
+    upper = select(values, n, n >> 1)
     if n & 1:
         return upper
     lower = values[0]

@@ -7,6 +7,8 @@ each integration. Bits: DO_NOT_USE 1, SATURATED 2, JUMP_DET 4, NO_GAIN_VALUE 524
 import numpy as np
 from numba import njit
 
+from mrsxr._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs
+
 from ._gls_kernels import (
     BEST,
     BLOCK,
@@ -43,7 +45,6 @@ from ._gls_kernels import (
     release,
     split_variance,
 )  # fmt: skip
-from ._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs
 
 UNTESTED = np.float32(3.0e38)  # a limit that no fall of chi2 exceeds
 HUGE = np.float32(1.0e30)

@@ -10,8 +10,9 @@ import math
 import numpy as np
 from numba import njit
 
+from mrsxr._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs
+
 from ._jump_kernels import clip_sorted
-from ._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs
 
 _CLIP_LIMIT = 5.0  # sigma
 _REFERENCE_PIXEL = np.uint32(2**31)

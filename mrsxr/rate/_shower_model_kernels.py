@@ -9,7 +9,8 @@ import math
 import numpy as np
 from numba import njit
 
-from ._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs
+from mrsxr._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs
+
 from ._shower_kernels import gather
 
 CELL = 8  # pixels

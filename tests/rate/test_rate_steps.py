@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mrsxr import dq, rate
+from mrsxr._median_kernels import TILE, sort_columns, sorting_pairs
 from mrsxr.errors import LevelError, MrsxrError, ReferenceFileError
 from mrsxr.rate._jump_kernels import find_jumps
-from mrsxr.rate._median_kernels import TILE, sort_columns, sorting_pairs
 from mrsxr.rate._ramp_fit_kernels import fit_ols
 
 SHAPE = (1, 2, 12, 9, 40)

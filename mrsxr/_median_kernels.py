@@ -47,3 +47,39 @@ def median_of_sorted(values, count, t):
     if n == 0:
         return np.float32(np.nan)
     return np.float32(0.5) * (values[(n - 1) >> 1, t] + values[n >> 1, t])
+
+
+@njit(cache=True, nogil=True)
+def select(values, n, k):
+    """Quickselect: the k-th smallest (0-based) of values[:n]; the array is partly ordered on the way."""
+    low, high = 0, n - 1
+    while low < high:
+        pivot = values[(low + high) >> 1]
+        i, j = low, high
+        while i <= j:
+            while values[i] < pivot:
+                i += 1
+            while pivot < values[j]:
+                j -= 1
+            if i <= j:
+                values[i], values[j] = values[j], values[i]
+                i += 1
+                j -= 1
+        if k <= j:
+            high = j
+        elif k >= i:
+            low = i
+        else:
+            break
+    return values[k]
+
+
+@njit(cache=True, nogil=True)
+def sort_first(values, n):
+    """Sort values[:n] in place; n is small."""
+    for i in range(1, n):
+        value, k = values[i], i - 1
+        while k >= 0 and values[k] > value:
+            values[k + 1] = values[k]
+            k -= 1
+        values[k + 1] = value

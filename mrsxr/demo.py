@@ -18,7 +18,7 @@ from .io import load_dataset
 from .mrs import BANDS, resolving_power
 from .pipeline import Config, Reporter, RunResult, run
 from .references import References
-from .simulate import Simulation, simulate
+from .simulate import Effects, Simulation, simulate
 
 C_UM_PER_S = 2.99792458e14
 #: What each size of the demonstration simulates.
@@ -28,6 +28,10 @@ SIZES: dict[str, dict[str, Any]] = {
     "full": {"bands": BANDS, "n_dithers": 4, "n_background": 2, "n_groups": 40},
 }
 LIMITS = {"continuum": 0.03, "line": 0.05, "wavelength": 0.1, "position": 0.05}
+
+
+#: What the simulated exposures have besides the defaults.
+EFFECTS = Effects(straylight=True, leak=True)
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ def _simulate(folder: Path, plan: dict[str, Any], distortion, seed: int, reporte
     settings = {b[1] + ("12" if b[0] in "12" else "34") for b in plan["bands"]}
     reporter.begin("simulate", len(settings) * (1 + plan["n_dithers"] + plan["n_background"]))
     return simulate(
-        folder, **plan, distortion=distortion, seed=seed, save_slopes=False,
+        folder, **plan, distortion=distortion, seed=seed, save_slopes=False, effects=EFFECTS,
         progress=lambda text: reporter.done("simulate", Path(text).name, 0.0),
     )  # fmt: skip
 

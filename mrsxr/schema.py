@@ -13,6 +13,8 @@ from .errors import SchemaError
 DETECTOR_DIMS = ("dither", "y", "x")
 RAMP_DIMS = ("dither", "integration", "group", "y", "x")
 CUBE_DIMS = ("wavelength", "y", "x")
+MAP = "y x or none"  # last of the dims of what is a number of a spectrum and a map of a cube
+MAP_DIMS = (("y", "x"), ())
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,16 @@ def _more_variances(units):
     )
 
 
+_LINE_TYPES = "float32 float64"
+
+
+def _with_error(name, units, meaning):
+    return (
+        _v(name, ("line", MAP), _LINE_TYPES, units, meaning),
+        _v(f"{name}_err", ("line", MAP), _LINE_TYPES, units, f"1 sigma: {meaning}"),
+    )
+
+
 LEVELS: dict[str, tuple[Variable, ...]] = {
     "ramp": (
         _v("sci", RAMP_DIMS, "uint16 float32", "DN", "counts up the ramp"),
@@ -157,6 +169,24 @@ LEVELS: dict[str, tuple[Variable, ...]] = {
         _v("wavelength", ("wavelength",), "float64", "um", "wavelength"),
         _v("band", ("wavelength",), "str", None, "band of each sample"),
     ),
+    "lines": (
+        *_with_error("flux", "W/m2", "of the whole line, per spaxel on maps"),
+        *_with_error("velocity", "km/s", "flux-weighted mean, against attrs['redshift']"),
+        *_with_error("dispersion", "km/s", "second moment, instrument removed"),
+        *_with_error("continuum", None, "at the line, in the units of the data"),
+        *_with_error("ew", "um", "equivalent width, positive in emission"),
+        *(_v(f"component_{v.name}", ("line", "component", MAP), _LINE_TYPES, v.units, f"of a component: {v.meaning}")
+          for name, unit, text in (("flux", "W/m2", "flux"), ("velocity", "km/s", "velocity"),
+                                   ("dispersion", "km/s", "width, instrument removed"))
+          for v in _with_error(name, unit, text)),
+        _v("component_width", ("line", "component", MAP), _LINE_TYPES, "km/s", "width as observed (sigma)"),
+        _v("snr", ("line", MAP), _LINE_TYPES, "1", "flux over its error"),
+        _v("upper_limit", ("line", MAP), _LINE_TYPES, "W/m2", "3 sigma, at fixed width"),
+        _v("n_components", ("line", MAP), "int8", "1", "Gaussians of the chosen model"),
+        _v("fit_flags", ("line", MAP), "uint8", "1", "low S/N, at a bound, failed, few voxels, fringe-like"),
+        _v("wavelength_rest", ("line",), "float64", "um", "in vacuum"),
+        _v("instrument_dispersion", ("line",), "float64", "km/s", "sigma of the instrument at the line"),
+    ),
 }  # fmt: skip
 
 #: attrs that every level carries; detector levels carry DETECTOR_ATTRS as well.
@@ -204,7 +234,7 @@ def _validate_variable(ds: xr.Dataset, spec: Variable, where: str) -> None:
             return
         raise SchemaError(f"{where}: variable '{spec.name}' ({spec.meaning}) is missing")
     variable = ds.variables[spec.name]
-    if variable.dims != spec.dims:
+    if variable.dims not in _dims_allowed(spec):
         raise SchemaError(f"{where}: '{spec.name}' has dims {variable.dims}, expected {spec.dims}")
     if spec.dtypes == ("str",):
         if np.dtype(variable.dtype).kind not in "UOT":
@@ -213,6 +243,12 @@ def _validate_variable(ds: xr.Dataset, spec: Variable, where: str) -> None:
         raise SchemaError(f"{where}: '{spec.name}' is {variable.dtype}, expected {' or '.join(spec.dtypes)}")
     if spec.units is not None and variable.attrs.get("units") != spec.units:
         raise SchemaError(f"{where}: '{spec.name}' has units {variable.attrs.get('units')!r}, expected '{spec.units}'")
+
+
+def _dims_allowed(spec: Variable) -> tuple[tuple[str, ...], ...]:
+    if spec.dims[-1:] != (MAP,):
+        return (spec.dims,)
+    return tuple((*spec.dims[:-1], *tail) for tail in MAP_DIMS)
 
 
 def units_of(level: str, name: str) -> str:

@@ -13,8 +13,8 @@ from xarray.backends import BackendEntrypoint
 
 from mrsxr.errors import InputFileError
 
-from . import _detector, _spectral
-from .headers import product_of, read_layout, require, require_mrs
+from . import _detector, _lines, _spectral
+from .headers import LINES_MODEL, product_of, read_layout, require, require_mrs
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ _NEEDED = ("DETECTOR", "BAND", "READPATT", "NGROUPS", "NINTS", "TGROUP")
 
 
 class JwstBackendEntrypoint(BackendEntrypoint):
-    """Open JWST MIRI MRS FITS files (uncal, ramp, rate, rateints, cal, crf, s3d, x1d) with xarray.
+    """Open JWST MIRI MRS FITS files (uncal, ramp, rate, rateints, cal, crf, s3d, x1d) and line fits with xarray.
 
     ``xr.open_dataset(path, engine="jwst", chunks={})`` gives dask arrays in chunks that suit the level.
     Files that jwst wrote and files of :func:`mrsxr.io.save` open alike. Plain files are read by memory map
@@ -91,6 +91,8 @@ def open_file(path: str | os.PathLike, *, drop: frozenset[str] = frozenset(), so
     primary = file.header["PRIMARY"]
     require_mrs(path, primary)
     main = next((hdu.header for hdu in file.hdus if hdu.name in ("SCI", "EXTRACT1D")), None)
+    if main is None and primary.get("DATAMODL") == LINES_MODEL:
+        main = primary
     if main is None:
         raise InputFileError(f"{path}: the file has neither a SCI image nor an EXTRACT1D table")
     product = product_of(path, primary, main)
@@ -100,6 +102,8 @@ def open_file(path: str | os.PathLike, *, drop: frozenset[str] = frozenset(), so
         ds = _spectral.read_cube(file)
     elif product == "x1d":
         ds = _spectral.read_spectrum(file, source)
+    elif product == "lines":
+        ds = _lines.read_lines(file)
     else:
         require(path, primary, *_NEEDED)
         ds = _detector.read(file, product, drop=drop)

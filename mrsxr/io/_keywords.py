@@ -20,6 +20,7 @@ from mrsxr.geometry.sky import Pointing
 from mrsxr.step import read_history
 
 from ._meta import plain, same
+from .headers import LINES_MODEL
 
 #: Keyword of each step, by the name of its module or of its function (the later wins).
 STEP_KEYWORDS = {
@@ -48,7 +49,7 @@ REFERENCE_KEYWORDS = {
 }  # fmt: skip
 MODELS = {
     "ramp": "RampModel", "rate": "IFUImageModel", "rateints": "CubeModel", "cal": "IFUImageModel",
-    "cube": "IFUCubeModel", "spectrum": "MRSMultiSpecModel",
+    "cube": "IFUCubeModel", "spectrum": "MRSMultiSpecModel", "lines": LINES_MODEL,
 }  # fmt: skip
 #: Keyword of each dither coordinate and the HDU where it belongs.
 DITHER_KEYWORDS = {

@@ -121,7 +121,7 @@ def open_one(
     Dataset
     """
     ds = chunked(open_file(path, drop=drop, **options), chunks)
-    return with_sky_index(ds) if ds.attrs.get("level") == "cube" else ds
+    return with_sky_index(ds) if ds.attrs.get("level") in ("cube", "lines") else ds
 
 
 def chunked(ds: xr.Dataset, chunks: Mapping[str, int] | str | None = None) -> xr.Dataset:
@@ -130,7 +130,7 @@ def chunked(ds: xr.Dataset, chunks: Mapping[str, int] | str | None = None) -> xr
     Parameters
     ----------
     ds : Dataset
-        As the engine gives it; spectra, which are small and in memory, stay as they are.
+        As the engine gives it; spectra and lines, which are small and in memory, stay as they are.
     chunks : mapping or "auto", optional
         By default the preferred chunks of each variable.
 
@@ -138,7 +138,7 @@ def chunked(ds: xr.Dataset, chunks: Mapping[str, int] | str | None = None) -> xr
     -------
     Dataset
     """
-    if ds.attrs.get("level") == "spectrum":
+    if ds.attrs.get("level") in ("spectrum", "lines"):
         return ds
     encoding = dict(ds.encoding)
     lazy = {}
@@ -158,8 +158,8 @@ def chunked(ds: xr.Dataset, chunks: Mapping[str, int] | str | None = None) -> xr
 
 
 def with_sky_index(cube: xr.Dataset) -> xr.Dataset:
-    """Return a cube with ra and dec of its spaxels (CelestialIndex), unchanged where it has no sky WCS."""
-    if "RA---TAN" not in cube.attrs.get("wcs", ""):
+    """Return a cube, or maps, with ra and dec of the spaxels (CelestialIndex), unchanged where there is no sky WCS."""
+    if "RA---TAN" not in cube.attrs.get("wcs", "") or "y" not in cube.dims:
         return cube
     from mrsxr.geometry.index import attach_index
 

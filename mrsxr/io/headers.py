@@ -23,7 +23,8 @@ from mrsxr.errors import InputFileError, MrsxrError
 from .fitsarray import STORED_DTYPES, FitsArray, TiledFitsArray, file_stamp, finish, to_physical
 
 #: The products that this package reads, in the order of the data's way.
-PRODUCTS = ("uncal", "ramp", "rateints", "rate", "cal", "crf", "s3d", "x1d")
+PRODUCTS = ("uncal", "ramp", "rateints", "rate", "cal", "crf", "s3d", "x1d", "lines")
+LINES_MODEL = "MrsxrLines"  # DATAMODL of line fits and maps, which have no product of jwst
 LEVEL_OF_PRODUCT = {
     "uncal": "ramp", "ramp": "ramp", "rateints": "rateints", "rate": "rate", "cal": "cal", "crf": "cal",
     "s3d": "cube", "x1d": "spectrum",
@@ -200,7 +201,7 @@ def cards(header: fits.Header) -> dict[str, Any]:
 
 
 def product_of(path: str | Path, primary: Mapping[str, Any], main: Mapping[str, Any]) -> str:
-    """Return which product a file holds: uncal, ramp, rate, rateints, cal, crf, s3d or x1d.
+    """Return which product a file holds: uncal, ramp, rate, rateints, cal, crf, s3d, x1d or lines.
 
     Parameters
     ----------
@@ -219,6 +220,8 @@ def product_of(path: str | Path, primary: Mapping[str, Any], main: Mapping[str, 
     if main.get("EXTNAME") == "EXTRACT1D":
         return "x1d"
     model, unit = primary.get("DATAMODL", ""), str(main.get("BUNIT", "")).strip()
+    if model == LINES_MODEL:
+        return "lines"
     n_axes = main.get("ZNAXIS", main.get("NAXIS", 0)) if main.get("EXTNAME") == "SCI" else 0
     if n_axes == 4:
         return "uncal" if main.get("ZBITPIX", main["BITPIX"]) == 16 or model == "Level1bModel" else "ramp"

@@ -20,6 +20,7 @@ from mrsxr.errors import InputFileError, MrsxrError
 from mrsxr.schema import other_units
 
 from ._detector import preferred_chunks
+from ._lines import lines_file
 from ._meta import plain
 from ._out_spectral import cube_file, spectrum_file
 from ._spectral import bands_of
@@ -31,7 +32,7 @@ from .observation import open_observation
 
 FORMATS = {"fits": ".fits", "netcdf": ".nc", "zarr": ".zarr"}
 _ORDER = "mrsxr_order"  # zarr gives groups back by name
-_SUFFIX = {"cube": "s3d", "spectrum": "x1d"}
+_SUFFIX = {"cube": "s3d", "spectrum": "x1d", "lines": "lines"}
 
 
 def save(
@@ -195,6 +196,8 @@ def _write(ds: xr.Dataset, index: int, path: Path) -> Path:
         return write_fits(cube_file(ds, path.name), path)
     if level == "spectrum":
         return write_fits(spectrum_file(ds, path.name), path)
+    if level == "lines":
+        return write_fits(lines_file(ds, path.name), path)
     return write_fits(exposure_file(ds, index, path.name), path)
 
 
@@ -272,7 +275,7 @@ def _whole_name(data: xr.Dataset | xr.DataTree) -> str:
 
 def _portable(ds: xr.Dataset) -> xr.Dataset:
     """Return a Dataset that netCDF and zarr can hold: no sky index, no encodings of the file it came from."""
-    if ds.attrs.get("level") == "cube" and ds.attrs.get("wcs"):
+    if ds.attrs.get("level") in ("cube", "lines") and ds.attrs.get("wcs"):
         ds = ds.drop_vars(["ra", "dec"], errors="ignore")
     ds = ds.drop_encoding()
     for name in ds.variables:
@@ -332,7 +335,7 @@ def _restored(ds: xr.Dataset, chunks: Any) -> xr.Dataset:
             ds = ds.assign_coords({name: read.astype("U") if read.dtype.kind in "OT" else read})
         elif level not in _SUFFIX or level == "cube":
             found.encoding = {"preferred_chunks": preferred_chunks(level, ds.sizes, found.dims)}
-    if level == "spectrum":
+    if level in ("spectrum", "lines"):
         ds = ds.load()
     ds = chunked(ds, chunks)
-    return with_sky_index(ds) if level == "cube" else ds
+    return with_sky_index(ds) if level in ("cube", "lines") else ds

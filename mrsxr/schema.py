@@ -170,18 +170,18 @@ LEVELS: dict[str, tuple[Variable, ...]] = {
         _v("band", ("wavelength",), "str", None, "band of each sample"),
     ),
     "lines": (
-        *_with_error("flux", "W/m2", "of the whole line, per spaxel on maps"),
+        *_with_error("flux", "W m-2", "of the whole line, per spaxel on maps"),
         *_with_error("velocity", "km/s", "flux-weighted mean, against attrs['redshift']"),
         *_with_error("dispersion", "km/s", "second moment, instrument removed"),
         *_with_error("continuum", None, "at the line, in the units of the data"),
         *_with_error("ew", "um", "equivalent width, positive in emission"),
         *(_v(f"component_{v.name}", ("line", "component", MAP), _LINE_TYPES, v.units, f"of a component: {v.meaning}")
-          for name, unit, text in (("flux", "W/m2", "flux"), ("velocity", "km/s", "velocity"),
+          for name, unit, text in (("flux", "W m-2", "flux"), ("velocity", "km/s", "velocity"),
                                    ("dispersion", "km/s", "width, instrument removed"))
           for v in _with_error(name, unit, text)),
         _v("component_width", ("line", "component", MAP), _LINE_TYPES, "km/s", "width as observed (sigma)"),
         _v("snr", ("line", MAP), _LINE_TYPES, "1", "flux over its error"),
-        _v("upper_limit", ("line", MAP), _LINE_TYPES, "W/m2", "3 sigma, at fixed width"),
+        _v("upper_limit", ("line", MAP), _LINE_TYPES, "W m-2", "3 sigma, at fixed width"),
         _v("n_components", ("line", MAP), "int8", "1", "Gaussians of the chosen model"),
         _v("fit_flags", ("line", MAP), "uint8", "1", "low S/N, at a bound, failed, few voxels, fringe-like"),
         _v("wavelength_rest", ("line",), "float64", "um", "in vacuum"),

@@ -1,4 +1,4 @@
-"""The command line: mrsxr demo | run | info | simulate | show | history | check."""
+"""The command line: mrsxr demo | run | info | simulate | show | report | history | check."""
 
 from __future__ import annotations
 
@@ -103,6 +103,7 @@ def demo(size: str | None, bands, distortion: Path | None, out: Path, mode: str 
     from .demo import demo as run_demo
     from .pipeline import Config
 
+    _no_windows()
     with _progress() as progress:
         result = run_demo(
             out, size=size or "default", bands=bands, distortion=distortion, workers=workers,
@@ -151,7 +152,7 @@ def demo(size: str | None, bands, distortion: Path | None, out: Path, mode: str 
     help="What the source is: as the headers say, or decided from the cubes (auto), or this.",
 )  # fmt: skip
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file of parameters.")
-@click.option("--redshift", type=float, help="Of the source: marks lines in the picture.")
+@click.option("--redshift", type=float, help="Of the source: products carry it, lines are marked by it.")
 @WORKERS
 def run(
     source, background_from, out, refs, bands, to, mode, background, source_type, config, redshift, workers
@@ -170,7 +171,7 @@ def run(
     with _progress() as progress:
         result = run_all(
             str(source), background_from, out=out, refs=references, bands=bands, to=to, config=parameters,
-            workers=workers, reporter=_reporter(progress),
+            workers=workers, reporter=_reporter(progress), z=redshift,
         )  # fmt: skip
     _tell_files(result)
     if to == "spectrum" and result.files.get("stitched"):
@@ -191,16 +192,17 @@ def _picture(source: Path, result, redshift: float | None) -> Path:
     from .demo import draw
     from .io import find_files
 
+    _no_windows()
     cubes = [f.path for f in find_files(str(source)) if f.product == "s3d"] if not result.files.get("cube") else []
     path = result.out / "stage3" / f"{result.files['stitched'][1].stem}.png"
-    return draw(result, path, cubes=cubes, redshift=redshift, title=source.name)
+    return draw(result, path, cubes=cubes, z=redshift, title=source.name)
 
 
 def _tell_files(result) -> None:
     for level, paths in result.files.items():
         where = paths[0] if len(paths) == 1 else paths[0].parent
         console.print(f"{len(paths):3d} {level:20s} {where}", highlight=False)
-    console.print(f"reduced in {result.seconds:.1f} s", highlight=False)
+    console.print(f"reduced in {result.seconds:.1f} s; one page on it: mrsxr report {result.out}", highlight=False)
 
 
 @main.command()
@@ -245,25 +247,56 @@ def simulate_command(out, bands, groups, integrations, dithers, background, seed
 
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="PNG to write; by default beside the working folder.")
-@click.option("--redshift", type=float)
-def show(file: Path, out: Path | None, redshift: float | None) -> None:
-    """Draw FILE (ramp, rate, cal, cube or spectrum) to a PNG and describe what it holds."""
-    from . import plot
-    from .io import load_dataset
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Picture to write (.png, .pdf, .svg); else FILE's name.png here."
+)
+@click.option("--redshift", type=float, help="Of the source: marks the lines of a spectrum.")
+@click.option("--dither", type=int, help="Exposure of a file that holds several, from 1.")
+@click.option("--dq", is_flag=True, help="The flags of a ramp, rate, cal file or cube.")
+@click.option("--wavelength", nargs=2, type=float, metavar="LOW HIGH", help="Range of a cube to collapse [um].")
+@click.option("--zoom", nargs=2, type=float, metavar="LOW HIGH", help="Range of a spectrum [um].")
+@click.option("--line", help="Line of fitted maps, '[Ne II] 12.81'; else the brightest.")
+def show(file: Path, out: Path | None, redshift: float | None, **options) -> None:
+    """Draw FILE and describe what it holds.
 
-    ds = load_dataset(file)
-    level = ds.attrs["level"]
-    if level == "cube":
-        figure = plot.cube_image(ds)
-    elif level == "spectrum":
-        figure = plot.spectrum(ds, redshift=redshift)
-    else:
-        figure = plot.detector_image(ds)
-    path = out or Path(f"{file.name.split('.')[0]}.png")
-    plot.save_figure(figure, path)
-    console.print(str(ds), highlight=False, markup=False)
+    A ramp: its image and the ramps of two pixels; rate and cal files: the detector with its slices; a cube: collapsed
+    over wavelength; a spectrum: with its lines; fitted lines: maps, or a table.
+    """
+    from . import plot
+    from .report import draw_file, open_product
+
+    _no_windows()
+    ds = open_product(file)
+    drawn = draw_file(ds, z=redshift, **options)
+    console.print(str(ds.drop_attrs(deep=False)), highlight=False, markup=False)
+    if drawn is None:
+        from .lines.table import line_table
+
+        console.print("\n".join(line_table(ds).pformat(max_lines=-1, max_width=-1)), highlight=False, markup=False)
+        return
+    path = plot.save_figure(drawn, out or Path(f"{file.name.split('.')[0]}.png"))
     console.print(f"picture: {path}", highlight=False)
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="HTML file to write; by default FOLDER/report.html.")
+@click.option("--redshift", type=float, help="Of the source, for its lines; by default what the products know.")
+def report(folder: Path, out: Path | None, redshift: float | None) -> None:
+    """Write one page on the products in FOLDER: what was observed, done and found. It needs no network to be read."""
+    from .report import write_report
+
+    _no_windows()
+    with _progress() as progress:
+        path = write_report(folder, out, z=redshift, reporter=_reporter(progress))
+    console.print(f"report: {path} ({path.stat().st_size / 1e6:.1f} MB)", highlight=False)
+
+
+def _no_windows() -> None:
+    """Let matplotlib draw to files alone: a command opens no windows."""
+    import matplotlib
+
+    matplotlib.use("Agg")
 
 
 @main.command()

@@ -108,15 +108,16 @@ def demo(
         plan["bands"] = bands
     reporter = reporter or Reporter()
     simulation = _simulate(out / "simulated", plan, distortion, seed, reporter)
+    sources = truth_of(simulation)[1]
+    z = float(sources.redshift[0])
     result = run(
         simulation.uncal_folder, simulation.background_folder, out=out / "reduced",
         refs=References(simulation.reference_folder), config=(config or Config()).with_source_type("point"),
-        workers=workers, reporter=reporter,
+        workers=workers, reporter=reporter, z=z,
     )  # fmt: skip
     checks = compare(simulation, result)
-    sources = truth_of(simulation)[1]
     picture = draw(
-        result, out / "mrsxr_demo.png", redshift=float(sources.redshift[0]),
+        result, out / "mrsxr_demo.png", z=z,
         title=f"{sources.attrs['target']}: simulated and reduced by mrsxr",
     )  # fmt: skip
     return DemoResult(simulation, result, checks, picture)
@@ -259,9 +260,7 @@ def measure_line(spectrum: xr.Dataset, centres, sigmas, strongest: int = 0) -> t
     return float(values[: centres.size].sum()), float(np.sqrt(among.sum())), float(shape[strongest])
 
 
-def draw(
-    result: RunResult, path: Path, *, cubes: Sequence[Path] = (), redshift: float | None = None, title: str
-) -> Path:
+def draw(result: RunResult, path: Path, *, cubes: Sequence[Path] = (), z: float | None = None, title: str) -> Path:
     """Draw the one picture of a run: a detector image, a cube a channel with the aperture, the whole spectrum.
 
     Parameters
@@ -271,8 +270,8 @@ def draw(
         PNG to write.
     cubes : sequence of path, optional
         Cubes that the run began with, where it made none.
-    redshift : float, optional
-        Marks the lines.
+    z : float, optional
+        Redshift, marks the lines.
     title : str
 
     Returns
@@ -284,5 +283,5 @@ def draw(
     aperture = {str(s.attrs["band"]): (s.attrs["aperture_ra"], s.attrs["aperture_dec"]) for s in spectra}
     whole = load_dataset(result.files["stitched"][1]) if result.files.get("stitched") else None
     cal = load_dataset(sorted(result.files["cal"])[0]) if result.files.get("cal") else None
-    figure = plot.summary(cal, images, whole, redshift=redshift, title=title, aperture=aperture or None)
-    return plot.save_figure(figure, path)
+    axes = plot.summary(cal, images, whole, z=z, title=title, aperture=aperture or None)
+    return plot.save_figure(axes, path)

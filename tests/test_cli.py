@@ -14,7 +14,7 @@ def invoke(*arguments):
 
 def test_help_names_every_command():
     text = invoke("--help").output
-    for name in ("demo", "run", "info", "simulate", "show", "history", "check"):
+    for name in ("demo", "run", "info", "simulate", "show", "report", "history", "check"):
         assert name in text
 
 
@@ -37,6 +37,74 @@ def test_run_show_history_check(simulated, tmp_path):
     assert "rate.ramp_fit.fit_ramps" in told.output
     assert "rejection_threshold=4.0" in told.output
     assert invoke("check", rate).exit_code == 0
+
+
+def test_show_draws_every_level(simulated, reduced, tmp_path):
+    cases = {
+        "ramp": (simulated.uncal[0],), "cal": (reduced.files["cal"][0],), "flags": (reduced.files["cal"][0], "--dq"),
+        "cube": (reduced.files["cube"][0], "--wavelength", 5.2, 5.4), "spectrum": (reduced.files["stitched"][0],),
+        "zoom": (reduced.files["stitched"][1], "--zoom", 5.3, 5.6, "--redshift", 0.0225),
+    }  # fmt: skip
+    seen = {}
+    for name, arguments in cases.items():
+        path = tmp_path / f"{name}.png"
+        out = invoke("show", *arguments, "--out", path)
+        assert out.exit_code == 0, out.output
+        seen[name] = path.read_bytes()
+        assert seen[name][:4] == b"\x89PNG"
+        assert len(seen[name]) > 10_000
+    assert len(set(seen.values())) == len(cases)
+
+
+def test_show_refuses_in_one_line(simulated, reduced, tmp_path):
+    gain = next(p for p in simulated.references if p.name.endswith("gain.fits"))
+    apcorr = next(p for p in simulated.references if p.name.endswith("apcorr.asdf"))
+    cube = reduced.files["cube"][0]
+    for arguments, text in (
+        ((gain,), "reference file"), ((apcorr,), "reference file"), ((tmp_path / "none.fits",), "none.fits"),
+        ((cube, "--zoom", 5, 6), "--zoom is for data of level spectrum; this file is of level cube"),
+        ((cube, "--dither", 2), "--dither is for"), ((cube, "--wavelength", 20, 21), "no plane between"),
+        ((reduced.files["stitched"][0], "--zoom", 20, 21), "--zoom 20 21: the spectrum has 0 samples there"),
+    ):  # fmt: skip
+        out = invoke("show", *arguments, "--out", tmp_path / "no.png")
+        assert out.exit_code == 1, arguments
+        assert text in out.output
+        assert len(out.output.strip().splitlines()) == 1, out.output
+    assert not (tmp_path / "no.png").exists()
+
+
+def test_show_fitted_lines(reduced, tmp_path):
+    import mrsxr as mx
+    from mrsxr.lines.fit import fit_lines
+
+    table = fit_lines(mx.load(reduced.files["stitched"][1]), ["[Ne VI] 7.65"], z=0.0225)
+    mx.save(table, tmp_path / "table.nc")
+    out = invoke("show", tmp_path / "table.nc", "--out", tmp_path / "no.png")
+    assert out.exit_code == 0, out.output
+    assert "[Ne VI]" in out.output
+    assert not (tmp_path / "no.png").exists()
+    cube = mx.load(next(p for p in reduced.files["cube"] if "ch2" in p.name))
+    lines = ["[Ne VI] 7.65", "H2 S(4) 8.03"]
+    maps = fit_lines(cube.isel(y=slice(10, 22), x=slice(12, 26)).compute(), lines, z=0.0225).compute()
+    mx.save(maps, tmp_path / "maps.nc")
+    out = invoke("show", tmp_path / "maps.nc", "--out", tmp_path / "maps.png")
+    assert out.exit_code == 0, out.output
+    assert (tmp_path / "maps.png").stat().st_size > 10_000
+    other = invoke("show", tmp_path / "maps.nc", "--line", lines[1], "--out", tmp_path / "other.png")
+    assert other.exit_code == 0, other.output
+    assert (tmp_path / "other.png").read_bytes() != (tmp_path / "maps.png").read_bytes()
+
+
+def test_report(reduced, tmp_path):
+    out = invoke("report", reduced.out, "--out", tmp_path / "page.html", "--redshift", 0.0225)
+    assert out.exit_code == 0, out.output
+    assert "report: " in out.output
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert text.startswith("<!doctype html>")
+    assert "NGC-7319-SIM" in text
+    wrong = invoke("report", tmp_path / "nowhere")
+    assert wrong.exit_code == 1
+    assert "no such folder of products" in wrong.output
 
 
 def test_mistakes_end_with_one_line_and_code_1(simulated, tmp_path):

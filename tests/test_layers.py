@@ -15,7 +15,7 @@ LAYERS = [
     {"schema", "step", "tree", "chunks", "blocks", "convert", "_median_kernels"},
     {"io", "references", "geometry", "fringes", "simulate"},
     {"rate", "cal", "cube", "spectrum", "lines"},
-    {"pipeline", "plot", "demo", "cli"},
+    {"pipeline", "plot", "report", "demo", "cli"},
 ]
 STEP_ROOMS = LAYERS[3]
 KERNEL_IMPORTS = {"numpy", "math", "numba", "__future__"}

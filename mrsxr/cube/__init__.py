@@ -2,7 +2,9 @@
 
 from .covariance import sum_variance
 from .cube_build import build_cube, build_exposure_cubes
+from .match_psf import match_psf
 from .multiband import build_multiband_cube
+from .regrid import regrid
 from .residual_fringe import correct_residual_fringe_cube
 from .spectral_leak import correct_spectral_leak_cube
 
@@ -13,4 +15,6 @@ __all__ = [
     "correct_residual_fringe_cube",
     "correct_spectral_leak_cube",
     "sum_variance",
+    "match_psf",
+    "regrid",
 ]

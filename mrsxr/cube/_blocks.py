@@ -140,6 +140,14 @@ def blank_planes(block: Sequence[np.ndarray], torn: np.ndarray, start: int):
     return tuple(out)
 
 
+def drizzle_and_tear(start: int, size: int, parts, grid: CubeGrid, torn: np.ndarray, systematic: bool = False):
+    """Return a block of the cube with its torn planes blanked, in one task: no block is made before ``torn`` is known.
+
+    As two tasks dask would make all blocks while it counts, and hold the whole cube.
+    """
+    return blank_planes(drizzle_planes(start, size, parts, grid, systematic), torn, start)
+
+
 def lazy_planes(
     sources: Sequence[Source],
     grid: CubeGrid,
@@ -176,14 +184,19 @@ def lazy_planes(
     for start, size in zip(starts, sizes, strict=True):
         low, high = limits[0, start], limits[1, start + size - 1]
         parts.append([s.part() for s in sources if s.span[0] < high and s.span[1] > low])
-    blocks = [drizzle(i, n, part, shared, systematic) for i, n, part in zip(starts, sizes, parts, strict=True)]
-    if tear_threshold is not None:
-        if grid.nz * grid.ny * grid.nx * 4 * len(names) > HOLD_BYTES:
-            count = dask.delayed(count_planes, pure=True)
-            counts = [count(i, n, part, shared) for i, n, part in zip(starts, sizes, parts, strict=True)]
-        else:
-            counts = [dask.delayed(good_spaxels, pure=True)(block[3]) for block in blocks]
-        torn = dask.delayed(torn_planes, pure=True)(counts, tear_threshold, tear_groups)
+    each = list(zip(starts, sizes, parts, strict=True))
+    tear = dask.delayed(torn_planes, pure=True)
+    if tear_threshold is None:
+        blocks = [drizzle(i, n, part, shared, systematic) for i, n, part in each]
+    elif grid.nz * grid.ny * grid.nx * 4 * len(names) > HOLD_BYTES:
+        count = dask.delayed(count_planes, pure=True)
+        torn = tear([count(i, n, part, shared) for i, n, part in each], tear_threshold, tear_groups)
+        drizzle = dask.delayed(drizzle_and_tear, pure=True, nout=len(names))
+        blocks = [drizzle(i, n, part, shared, torn, systematic) for i, n, part in each]
+    else:
+        blocks = [drizzle(i, n, part, shared, systematic) for i, n, part in each]
+        good = dask.delayed(good_spaxels, pure=True)
+        torn = tear([good(block[3]) for block in blocks], tear_threshold, tear_groups)
         blank = dask.delayed(blank_planes, pure=True, nout=len(names))
         blocks = [blank(block, torn, start) for block, start in zip(blocks, starts, strict=True)]
     return {

@@ -8,8 +8,10 @@ import xarray as xr
 
 from mrsxr import dq as flags
 from mrsxr import mrs
-from mrsxr.errors import MrsxrError, ReferenceFileError
+from mrsxr.errors import MrsxrError
 from mrsxr.geometry.grid import CubeGrid
+from mrsxr.references.leak import aperture_factor, leak_fraction
+from mrsxr.schema import meaning_of, units_of
 from mrsxr.step import step
 
 LEAKING, LEAKED = "1B", "3A"
@@ -22,7 +24,14 @@ _TO_SIGMA = 1.0 / np.sqrt(8.0 * np.log(2.0))
 
 @step(needs="cube")
 def correct_spectral_leak_cube(
-    cube: xr.Dataset, *, leaking: xr.Dataset, mrsptcorr: xr.Dataset, shape: str = "leaking", outside: str = "nearest"
+    cube: xr.Dataset,
+    *,
+    leaking: xr.Dataset,
+    mrsptcorr: xr.Dataset,
+    extract1d: xr.Dataset | None = None,
+    apcorr: xr.Dataset | None = None,
+    shape: str = "leaking",
+    outside: str = "nearest",
 ) -> xr.Dataset:
     """Subtract from the cube of band 3A what leaks in from band 1B in the second order.
 
@@ -33,7 +42,10 @@ def correct_spectral_leak_cube(
     leaking : Dataset, level "cube"
         Of band 1B, of the same field; its grid may differ.
     mrsptcorr : Dataset, kind "mrsptcorr"
-        ``frac_leak``, ``err_leak`` (wavelength [um]).
+        ``frac_leak``, ``err_leak`` (wavelength [um]), of spectra of point sources.
+    extract1d, apcorr : Dataset of these kinds, optional
+        Apertures of those spectra, see :func:`mrsxr.references.leak.aperture_factor`; without them the fraction is
+        taken for that of the light itself.
     shape : {"leaking", "leaked"}
         Image of a point source in the leaked light: that of the 1B cube, as diffraction at half the wavelength makes
         it, or blurred to that of the 3A cube.
@@ -44,9 +56,10 @@ def correct_spectral_leak_cube(
     Returns
     -------
     Dataset, level "cube"
-        Corrected where the fraction is above 1e-5; ``var`` holds the variance of the subtracted light and of the
-        fraction besides. Planes for which band 1B has no data at all count as outside, without a nearest spaxel they
-        are blanked. Lazy where one of the cubes is, in its blocks of planes.
+        Corrected where the fraction is above 1e-5; ``var`` holds the variance of the subtracted light besides, and
+        ``var_systematic`` that of the fraction, which errs alike everywhere (and must not weigh the spaxels). Planes
+        for which band 1B has no data at all count as outside, without a nearest spaxel they are blanked. Lazy where one
+        of the cubes is, in its blocks of planes.
 
     Raises
     ------
@@ -57,11 +70,10 @@ def correct_spectral_leak_cube(
 
     Notes
     -----
-    F_3A -= frac_leak(wavelength) F_1B(wavelength / 2); variance += frac_leak^2 var_1B + (err_leak F_1B)^2. F_1B is
+    F_3A -= frac_leak(wavelength) F_1B(wavelength / 2); variances += frac_leak^2 var_1B and (err_leak F_1B)^2. F_1B is
     linear in wavelength and a mean over each 3A spaxel by 4 x 4 points between which the 1B cube is bilinear. Errors
-    of neighbouring 1B spaxels are taken for one, and do not average down over a spaxel. The fraction is that of the
-    light itself; one measured on spectra of point sources holds the aperture correction of 12 um besides. jwst corrects
-    extracted spectra of point sources only.
+    of neighbouring 1B spaxels are taken for one, and do not average down over a spaxel. jwst corrects extracted spectra
+    of point sources only.
     """
     if str(cube.attrs.get("band")) != LEAKED:
         return cube
@@ -71,28 +83,26 @@ def correct_spectral_leak_cube(
         raise MrsxrError(f"shape of the leak is '{shape}'; expected one of {', '.join(SHAPES)}")
     if outside not in OUTSIDE:
         raise MrsxrError(f"outside of the field of band 1B '{outside}'; expected one of {', '.join(OUTSIDE)}")
-    if "frac_leak" not in mrsptcorr:
-        raise ReferenceFileError(
-            f"mrsptcorr {mrsptcorr.attrs.get('ref_id', '')}: no table LEAKCOR; the spectral leak cannot be corrected"
-        )
     wave = np.asarray(cube["wavelength"].values, dtype=float)
-    grid = np.asarray(mrsptcorr["frac_leak"]["wavelength"].values, dtype=float)
-    fraction, spread = (
-        np.interp(wave, grid, np.nan_to_num(mrsptcorr[n].values), left=0.0, right=0.0) if n in mrsptcorr else 0.0 * wave
-        for n in ("frac_leak", "err_leak")
-    )
+    factor = aperture_factor(wave, extract1d, apcorr)
+    fraction, spread = (part / factor for part in leak_fraction(wave, mrsptcorr))
     touched = np.nonzero(fraction > _LEAST)[0]
     if touched.size == 0:
         return cube
+    if "var_systematic" not in cube:
+        attrs = {"units": units_of("cube", "var_systematic"), "long_name": meaning_of("cube", "var_systematic")}
+        cube = cube.assign(var_systematic=(cube["var"] * np.float32(0)).assign_attrs(attrs))
     first, last = int(touched[0]), int(touched[-1]) + 1
     here = cube.isel(wavelength=slice(first, last))
     light, noise = _leaked_light(here, leaking, shape, outside)
     share, error = (a[first:last, None, None].astype(np.float32) for a in (fraction, spread))
-    flux, var = here["flux"].variable.data - share * light, here["var"].variable.data + share**2 * noise
-    var = var + (error * light) ** 2
     blind = _is_nan(light) & ~_is_nan(here["flux"].variable.data)
     added = blind.astype(np.uint32) * np.uint32(flags.DO_NOT_USE)
-    parts = {"flux": flux, "var": var, "dq": here["dq"].variable.data | added}
+    parts = {name: here[name].variable.data for name in ("flux", "var", "dq", "var_systematic")}
+    parts["flux"] = parts["flux"] - share * light
+    parts["var"] = parts["var"] + share**2 * noise
+    parts["var_systematic"] = parts["var_systematic"] + (error * light) ** 2
+    parts["dq"] = parts["dq"] | added
     return cube.assign({name: (cube[name].dims, _put(cube[name], values, first, last), cube[name].attrs)
                         for name, values in parts.items()})  # fmt: skip
 

@@ -15,7 +15,6 @@ from ._spline_kernels import (
     choose_knots,
     envelopes,
     fit_background,
-    mask_outliers,
     mask_tall_features,
 )
 
@@ -91,18 +90,6 @@ def keep_continuum(y, snr, limit, smooth_too, keep):
 
 
 @njit(cache=True, nogil=True)
-def keep_continuum_1d(y, sigma, keep):
-    """Set keep False at the outliers from the mean of both envelopes, the rule of jwst's 1-D correction."""
-    n = y.size
-    lower, upper, off = np.empty(n), np.empty(n), np.empty(n)
-    envelopes(y, 2, lower, upper)
-    for k in range(n):
-        middle = 0.5 * (lower[k] + upper[k])
-        off[k] = abs((y[k] - middle) / middle) if middle != 0.0 else 0.0
-    mask_outliers(off, sigma, keep)
-
-
-@njit(cache=True, nogil=True)
 def reject_beats(fit, limit, rejected):
     """Set a fit to 0 from node to node of its upper envelope where both envelopes together exceed the limit."""
     n = fit.size
@@ -167,7 +154,7 @@ def _correct_column(x, y, good, weights, fit_weights, families, snr, limit, prio
 
 @njit(cache=True, nogil=True)
 def _correct_batch(
-    wavenumber, flux, error, use, ignore, families, limit, smooth_too, one_dimensional, sigma, prior_range, always_one,
+    wavenumber, flux, error, use, ignore, families, limit, smooth_too, prior_range, always_one,
     factor, rejected, n_sines,
 ):  # fmt: skip
     samples = wavenumber.shape[1]
@@ -182,7 +169,7 @@ def _correct_batch(
         for k in range(n):
             good[k] = good[k] and y[k] > 0.0
             y[k] = max(y[k], TINY * abs(y[k]))
-        level = np.median(y) if one_dimensional else y.mean()
+        level = y.mean()
         if not level > 0.0:
             continue
         noise = noise_of(y)
@@ -196,16 +183,13 @@ def _correct_batch(
         keep = np.ones(n, dtype=np.bool_)
         limits = np.empty(n)
         for k in range(n):
-            limits[k] = limit[c, order[k]] * (1.0 if one_dimensional else 2.0)
-        if one_dimensional:
-            keep_continuum_1d(y, sigma, keep)
-        else:
-            keep_continuum(y, pixel_snr, limits, smooth_too[c], keep)
+            limits[k] = limit[c, order[k]] * 2.0
+        keep_continuum(y, pixel_snr, limits, smooth_too[c], keep)
         weights, fit_weights = np.empty(n), np.empty(n)
         for k in range(n):
             value = y[k] if good[k] and keep[k] and not ignore[c, order[k]] else 0.0
             weights[k] = value if value > 0.003 else TINY
-            strong = one_dimensional or pixel_snr[k] > 10.0
+            strong = pixel_snr[k] > 10.0
             fit_weights[k] = weights[k] if weights[k] > TINY and strong else 0.0
         column, bad = np.ones(n), np.zeros(n, dtype=np.bool_)
         n_sines[c] = _correct_column(
@@ -216,9 +200,7 @@ def _correct_batch(
             rejected[c, order[k]] = bad[k]
 
 
-def correct_columns(
-    wavenumber, flux, error, use, ignore, families, limit, smooth_too, one_dimensional, sigma, prior_range, always_one
-):
+def correct_columns(wavenumber, flux, error, use, ignore, families, limit, smooth_too, prior_range, always_one):
     """Return (1 + fringes, rejected) of (column, sample) and the number of sines (column); 1 where nothing was done."""
     shape = wavenumber.shape
     factor = np.ones(shape)
@@ -229,6 +211,6 @@ def correct_columns(
         np.ascontiguousarray(error, dtype=np.float64), np.ascontiguousarray(use, dtype=np.bool_),
         np.ascontiguousarray(ignore, dtype=np.bool_), np.ascontiguousarray(families, dtype=np.float64),
         np.ascontiguousarray(limit, dtype=np.float64), np.ascontiguousarray(smooth_too, dtype=np.bool_),
-        bool(one_dimensional), float(sigma), float(prior_range), bool(always_one), factor, rejected, n_sines,
+        float(prior_range), bool(always_one), factor, rejected, n_sines,
     )  # fmt: skip
     return factor, rejected, n_sines

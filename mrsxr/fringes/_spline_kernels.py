@@ -122,26 +122,6 @@ def mask_tall_features(signal, limit, keep):
 
 
 @njit(cache=True, nogil=True)
-def mask_outliers(signal, sigma, keep):
-    """Set keep False where the signal is above median + sigma x spread, both after repeated clipping upwards."""
-    values = np.sort(signal)
-    n = values.size
-    median = spread = 0.0
-    for _ in range(5):
-        if n == 0:
-            return
-        median = np.median(values[:n])
-        spread = np.std(values[:n])
-        kept = np.searchsorted(values[:n], median + sigma * spread, side="right")
-        if kept == n:
-            break
-        n = kept
-    for k in range(signal.size):
-        if signal[k] >= median + sigma * spread:
-            keep[k] = False
-
-
-@njit(cache=True, nogil=True)
 def choose_knots(n, n_knots, weights):
     """Return the samples at which knots stand: evenly spread, and at both sides of gaps in the weights."""
     here = np.zeros(n, dtype=np.bool_)

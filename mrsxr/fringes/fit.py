@@ -14,6 +14,7 @@ from mrsxr.errors import MrsxrError
 METHODS = ("columns", "slices")
 LEAST_PERIODS = 5
 PRIOR_RANGE, PRIOR_RANGE_1D = 13.0, 1002.0  # of the evidence: limits -3 ... 10 and -2 ... 1000 of jwst
+TOLERANCE = 1e-4  # of chi2, where jwst's fit of sines ends
 LONGEST = 27.6  # um; beyond, spectra are too uncertain to be fitted
 Regions = Sequence[tuple[float, float]]
 
@@ -124,8 +125,7 @@ def _fit(
         n = len(flux)
         every = np.broadcast_to(families, (n, *families.shape))
         factor, _, _ = correct_columns(
-            wavenumber, flux, error, use, left_out, every, amplitude, np.full(n, dichroic), False, 0.0, PRIOR_RANGE,
-            always_one,
+            wavenumber, flux, error, use, left_out, every, amplitude, np.full(n, dichroic), PRIOR_RANGE, always_one
         )  # fmt: skip
         return factor, np.zeros_like(factor)
     from ._group_kernels import correct_group
@@ -163,6 +163,7 @@ def correct_spectra(
     max_amplitude: float = 0.4,
     clip_sigma: float = 5.0,
     ignore: Regions = (),
+    tolerance: float = TOLERANCE,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Divide spectra of one band by their fringes.
 
@@ -170,13 +171,15 @@ def correct_spectra(
     ----------
     wavelength : (sample) or (spectrum, sample) [um]
     flux : (sample) or (spectrum, sample)
-        Only finite, positive samples are fitted and changed.
+        Only finite, positive samples are fitted and changed. "columns" depends on its unit, as jwst does: knots of the
+        continuum are set at the edges of lines above 1e-3 of it, and the fit of the continuum ends where the sum of
+        squares changes by 1e-4 of it. jwst gives it sums over spaxels in MJy/sr.
     error : like flux, optional
         Its noise; by default estimated from each spectrum. Used by "slices".
     channel : int
     method : str
-        "columns": each spectrum by itself, the 1-D correction of jwst. "slices": neighbouring spectra (of spaxels in a
-        row) together; one alone is a group of its own.
+        "columns": each spectrum by itself, the 1-D correction of jwst number for number. "slices": neighbouring spectra
+        (of spaxels in a row) together, cross-validated; one alone is a group of its own.
     dichroic_only : bool
         Only the fringes of the dichroics, channels 3 and 4.
     max_amplitude : float
@@ -185,6 +188,10 @@ def correct_spectra(
         With "columns": features that stand out by more are not fitted.
     ignore : sequence of (minimum, maximum) [um]
         Wavelengths to leave out of the fits, as is all beyond 27.6 um.
+    tolerance : float
+        With "columns": a fit of sines ends where chi2 changes by less; an absolute number as long as chi2 is below 1,
+        which it is for relative fringes, so that jwst's 1e-4 ends some percent of the amplitude before the minimum.
+        0 goes to the minimum.
 
     Returns
     -------
@@ -197,36 +204,35 @@ def correct_spectra(
 
     Notes
     -----
-    ``fit_residual_fringes_1d`` of jwst.
+    ``fit_residual_fringes_1d`` of jwst 3.0. Where that fails (fewer than five periods in the spectrum), the spectrum
+    stays as it is.
     """
     if method not in METHODS:
         raise MrsxrError(f"method of the fringe fit is '{method}'; expected one of {', '.join(METHODS)}")
     values = np.atleast_2d(np.asarray(flux, dtype=np.float64))
     waves = np.broadcast_to(np.asarray(wavelength, dtype=np.float64), np.shape(flux)).reshape(values.shape)
-    noise = np.zeros_like(values) if error is None else np.asarray(error, dtype=np.float64).reshape(values.shape)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        wavenumber = 1e4 / waves
     use = np.isfinite(values) & (values > 0)
     left_out = _within(waves, (*ignore, (LONGEST, np.inf)))
     families = spectrum_families(channel, dichroic_only=dichroic_only)
-    limit = np.full(values.shape, float(max_amplitude))
     if method == "columns":
-        from ._column_kernels import correct_columns
+        from ._spectrum_kernels import correct_each
 
-        n = len(values)
-        every = np.broadcast_to(families, (n, *families.shape))
-        factor, _, _ = correct_columns(
-            wavenumber, values, noise, use, left_out, every, limit, np.zeros(n, bool), True, clip_sigma,
-            PRIOR_RANGE_1D, True,
-        )  # fmt: skip
+        factor, _ = correct_each(
+            waves, values, use, left_out, families, max_amplitude, clip_sigma, PRIOR_RANGE_1D, tolerance
+        )
         relative = np.zeros_like(factor)
     else:
         from ._group_kernels import correct_group
 
+        noise = np.zeros_like(values) if error is None else np.asarray(error, dtype=np.float64).reshape(values.shape)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            wavenumber = 1e4 / waves
         rows = np.broadcast_to(np.arange(len(values))[:, None], values.shape)
+        limit = np.full(values.shape, float(max_amplitude))
         factor, relative, _, _ = correct_group(
             wavenumber, rows, values, noise, use, left_out, families, limit, channel in (3, 4), 1.0
         )
     out = np.where(use, values / factor, values)
     shape, dtype = np.shape(flux), np.asarray(flux).dtype
-    return out.reshape(shape).astype(dtype), (relative * out**2).reshape(shape).astype(dtype)
+    added = relative * np.where(use, out, 0.0) ** 2
+    return out.reshape(shape).astype(dtype), added.reshape(shape).astype(dtype)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import xarray as xr
 from astropy.io import fits
 
 from mrsxr import units
 from mrsxr.errors import SchemaError
+from mrsxr.schema import CUBE_DIMS
 
-from . import _meta
+from . import _cube_gwcs, _gwcs, _meta
 from ._keywords import fill_header, product_keywords
 from ._spectral import X1D_OPTIONAL, bands_of, parse_wcs
-from .fits_out import extra_images
+from ._stream import STREAMED, hollow, write_streamed
+from .fits_out import extra_images, write_fits
 
 #: Columns of EXTRACT1D of the jwst MRS spectra, in order, with their units.
 _COLUMNS = {
@@ -48,9 +53,56 @@ def cube_file(ds: xr.Dataset, filename: str) -> fits.HDUList:
     -------
     HDUList
         PRIMARY, SCI with the linear WCS (or WAVE-TAB with WCS-TABLE where the planes are not equally spaced),
-        ERR, DQ, WMAP, VAR (the exact variance), MRSXR.
+        ERR, DQ, WMAP, VAR (the exact variance), MRSXR, and ASDF with the gWCS.
     """
-    ds = ds.drop_vars(["ra", "dec"], errors="ignore").transpose("wavelength", "y", "x", ...).compute()
+    ds = _in_order(ds).compute()
+    return _cube_hdus(ds, filename, error_of(ds["var"].values))[0]
+
+
+def write_cube(ds: xr.Dataset, path: str | os.PathLike) -> Path:
+    """Write the s3d file of a cube; a lazy cube is computed while it is written and never in memory as a whole.
+
+    Parameters
+    ----------
+    ds : Dataset of level "cube"
+    path : path
+        Ending in ``.fits``; of a name ending in ``.fits.gz`` the cube is computed first.
+
+    Returns
+    -------
+    Path
+        The same file, bit by bit, as that of :func:`cube_file`.
+    """
+    path, ds = Path(path), _in_order(ds)
+    lazy = {
+        str(name): array.data
+        for name, array in ds.data_vars.items()
+        if array.chunks is not None and array.dims == CUBE_DIMS and str(array.dtype) in STREAMED and array.size
+    }
+    if not lazy or path.suffix == ".gz":
+        return write_fits(cube_file(ds, path.name), path)
+    empty = {name: (CUBE_DIMS, hollow(array.shape, str(array.dtype))) for name, array in lazy.items()}
+    rest = ds.assign({name: (*pair, ds[name].attrs) for name, pair in empty.items()}).compute()
+    error = hollow(rest["var"].shape, "f4") if "var" in lazy else error_of(rest["var"].values)
+    hdus, places = _cube_hdus(rest, path.name, error)
+    images = {places[name]: array for name, array in lazy.items()}
+    if "var" in lazy:
+        images["ERR"] = da.map_blocks(error_of, lazy["var"], dtype="f4", meta=np.empty((0, 0, 0), "f4"))
+    return write_streamed(hdus, images, path)
+
+
+def error_of(variance: np.ndarray) -> np.ndarray:
+    """Return the square root as float32, NaN of what is negative."""
+    with np.errstate(invalid="ignore"):
+        return np.sqrt(variance).astype("f4")
+
+
+def _in_order(ds: xr.Dataset) -> xr.Dataset:
+    return ds.drop_vars(["ra", "dec"], errors="ignore").transpose(*CUBE_DIMS, ...)
+
+
+def _cube_hdus(ds: xr.Dataset, filename: str, error: np.ndarray) -> tuple[fits.HDUList, dict[str, str]]:
+    """Return the file of a cube that holds no lazy values, and the EXTNAME of each of its images."""
     keywords = product_keywords(ds, filename, bands_of(ds))
     primary = fits.PrimaryHDU()
     fill_header(primary.header, keywords.now["PRIMARY"])
@@ -59,11 +111,11 @@ def cube_file(ds: xr.Dataset, filename: str) -> fits.HDUList:
     wcs, linear = _wcs_cards(ds)
     fill_header(sci.header, {k: v for k, v in keywords.now["SCI"].items() if k not in wcs})
     fill_header(sci.header, wcs)
+    sci.header["DISPAXIS"] = 2  # what jwst writes; jdaviz takes no image without it for a cube
     primary.header.update({"FLUXEXT": "SCI", "ERREXT": "ERR", "MASKEXT": "DQ"})
-    with np.errstate(invalid="ignore"):
-        error = fits.ImageHDU(np.sqrt(ds["var"].values).astype("f4"), name="ERR")
-    error.header.update({"BUNIT": "MJy/sr", "ERRTYPE": "ERR"})
-    hdus: list[Any] = [primary, sci, error, fits.ImageHDU(ds["dq"].values, name="DQ")]
+    err = fits.ImageHDU(error, name="ERR")
+    err.header.update({"BUNIT": "MJy/sr", "ERRTYPE": "ERR"})
+    hdus: list[Any] = [primary, sci, err, fits.ImageHDU(ds["dq"].values, name="DQ")]
     if "weight" in ds:
         hdus.append(fits.ImageHDU(ds["weight"].values, name="WMAP"))
     if not linear:
@@ -71,7 +123,9 @@ def cube_file(ds: xr.Dataset, filename: str) -> fits.HDUList:
     meta = _meta.describe(ds)
     more, meta["extras"], meta["small"] = extra_images(ds, _CUBE_HELD)
     vectors = {name: ds[name].values for name in ("wavelength", "y", "x")}
-    return fits.HDUList([*hdus, *more, _meta.table(meta, vectors)])
+    places = {"flux": "SCI", "dq": "DQ", "weight": "WMAP"} | {n: place["hdu"] for n, place in meta["extras"].items()}
+    asdf = _cube_gwcs.extension(sci.header, ds["wavelength"].values, (ds.sizes["y"], ds.sizes["x"]))
+    return fits.HDUList([*hdus, *more, _meta.table(meta, vectors), asdf]), places
 
 
 def spectrum_file(ds: xr.Dataset, filename: str) -> fits.HDUList:
@@ -87,7 +141,8 @@ def spectrum_file(ds: xr.Dataset, filename: str) -> fits.HDUList:
     -------
     HDUList
         PRIMARY, EXTRACT1D with the columns of jwst and after them FLUX_VAR, SB_VAR (the exact variances) and
-        BAND, and MRSXR. Columns without a counterpart are NaN, as jwst writes them.
+        BAND, MRSXR, and an empty ASDF, without which specutils and jwst take no file for theirs. Columns without a
+        counterpart are NaN, as jwst writes them.
     """
     ds = ds.compute()
     keywords = product_keywords(ds, filename, bands_of(ds))
@@ -118,7 +173,7 @@ def spectrum_file(ds: xr.Dataset, filename: str) -> fits.HDUList:
             raise SchemaError(f"'{name}' has dims {ds[name].dims}, an x1d file needs ('wavelength',)")
     meta = _meta.describe(ds)
     more, meta["extras"], meta["small"] = extra_images(ds, held)
-    return fits.HDUList([primary, table, *more, _meta.table(meta)])
+    return fits.HDUList([primary, table, *more, _meta.table(meta), _gwcs.extension(ds)])
 
 
 def _column(ds: xr.Dataset, column: str, n_samples: int) -> np.ndarray:

@@ -1,5 +1,29 @@
-"""spectrum, cube -> lines: the line list, fits and maps."""
+"""spectrum, cube -> lines: the line list, fits of one line or a thousand, maps and what they are for."""
 
+from .binning import bin_cube, bin_spaxels, bin_spectra, paint_bins
+from .excitation import h2_excitation
+from .fit import fit_line, fit_lines
 from .linelist import in_range, line_list
+from .maps import line_ratio, mask_maps
+from .model import line_model
+from .moments import channel_maps, moments, subtract_continuum
+from .table import line_table
 
-__all__ = ["line_list", "in_range"]
+__all__ = [
+    "line_list",
+    "in_range",
+    "fit_line",
+    "fit_lines",
+    "line_model",
+    "line_table",
+    "mask_maps",
+    "line_ratio",
+    "subtract_continuum",
+    "moments",
+    "channel_maps",
+    "bin_spaxels",
+    "bin_cube",
+    "bin_spectra",
+    "paint_bins",
+    "h2_excitation",
+]

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr.errors import MrsxrError
+from mrsxr.mrs import WAVELENGTH_LIMITS
 
 KINDS = ("fine-structure", "H2", "hydrogen", "PAH")
 
@@ -90,28 +91,42 @@ def line_list() -> xr.Dataset:
     )  # fmt: skip
 
 
-def in_range(lines: xr.Dataset, wavelength_min: float, wavelength_max: float, redshift: float = 0.0) -> xr.Dataset:
+def in_range(
+    lines: xr.Dataset, wavelength_min: float | None = None, wavelength_max: float | None = None, z: float = 0.0
+) -> xr.Dataset:
     """Return the lines that a source shows between two observed wavelengths.
 
     Parameters
     ----------
     lines : Dataset
         From :func:`line_list`, or any with ``wavelength`` [um] on ``line``.
-    wavelength_min, wavelength_max : float
-        Limits of the observed wavelength [um], both included.
-    redshift : float
-        z of the source; observed = rest times (1 + z).
+    wavelength_min, wavelength_max : float, optional
+        Limits of the observed wavelength [um], both included; by default those of the instrument.
+    z : float
+        Redshift of the source; observed = rest times (1 + z).
 
     Returns
     -------
     Dataset
         Part of ``lines``, with ``observed_wavelength`` [um] added.
+
+    Raises
+    ------
+    MrsxrError
+        Where z or the limits are impossible.
+
+    Examples
+    --------
+    >>> in_range(line_list(), 12.5, 13.5, z=0.0).line.values[0]
+    '[Ne II] 12.81'
     """
-    if not (np.isfinite(redshift) and redshift > -1.0):
-        raise MrsxrError(f"redshift is {redshift}; expected a number above -1")
-    if not wavelength_min <= wavelength_max:
-        raise MrsxrError(f"the range is {wavelength_min} to {wavelength_max} um; expected the smaller one first")
-    observed = lines["wavelength"].values * (1.0 + redshift)
-    inside = (observed >= wavelength_min) & (observed <= wavelength_max)
+    low = WAVELENGTH_LIMITS["1A"][0] if wavelength_min is None else wavelength_min
+    high = WAVELENGTH_LIMITS["4C"][1] if wavelength_max is None else wavelength_max
+    if not (np.isfinite(z) and z > -1.0):
+        raise MrsxrError(f"redshift z is {z}; expected a number above -1")
+    if not low <= high:
+        raise MrsxrError(f"the range is {low} to {high} um; expected the smaller one first")
+    observed = lines["wavelength"].values * (1.0 + z)
+    inside = (observed >= low) & (observed <= high)
     attrs = {"units": "um", "long_name": "observed wavelength"}
     return lines.assign(observed_wavelength=("line", observed, attrs)).isel(line=inside)

@@ -18,7 +18,7 @@ from .combine_chain import combine
 from .config import CalConfig, CubeConfig, RateConfig, SpectrumConfig
 from .optional import optional
 from .rate_chain import correct_ramps, fit_slopes
-from .spectrum_chain import correct_leak, make_spectrum, source_types_of, stitch
+from .spectrum_chain import correct_leak, correct_leak_in_cubes, make_spectrum, source_types_of, stitch
 
 Data = xr.Dataset | xr.DataTree
 
@@ -152,6 +152,8 @@ def make_cubes(
                 found[f"{path.rpartition('/')[0]}/{band}"] = make_cube(ds, band, refs, config)
     if not found:
         raise MrsxrError(f"no band of {', '.join(wanted)} in the data")
+    science = {str(ds.attrs["band"]): ds for path, ds in found.items() if path.startswith("/science")}
+    found |= {f"/science/{band}": ds for band, ds in correct_leak_in_cubes(science, refs, config).items()}
     return tree.build(found, **tree.attrs_of(data))
 
 

@@ -134,6 +134,7 @@ class CubeConfig:
     * ``pixel_replace``: "none", "mingrad" or "fit_profile"
     * ``weighting``: "drizzle" or "emsm"; ``exposure_weights``: "none", "time" or "ivar"
     * ``output_type``: "band"; "channel" or "multi" make cubes of several bands besides those of one
+    * ``spectral_leak`` takes the second-order light of band 1B off the cube of 3A
     * ``point_source``: (RA, Dec) [deg] of a point source, whose wavelength offset and transmission across slices are
       corrected while the cube is built
     """
@@ -148,6 +149,7 @@ class CubeConfig:
     weighting: str = "drizzle"
     exposure_weights: str = "none"
     output_type: str = "band"
+    spectral_leak: bool = False
     point_source: tuple[float, float] | None = None
     coord_system: str = "skyalign"
     spaxel_size: float | None = None
@@ -162,7 +164,7 @@ class CubeConfig:
     @classmethod
     def optimal(cls) -> CubeConfig:
         """Return the better algorithm of every step that has one."""
-        return cls(match_backgrounds=True, background_mix_bands=False, outliers="sky")
+        return cls(match_backgrounds=True, background_mix_bands=False, outliers="sky", spectral_leak=True)
 
 
 @dataclass(frozen=True)
@@ -174,12 +176,16 @@ class SpectrumConfig:
     * ``center`` is (RA, Dec) [deg]; without it ``autocen`` looks for the brightest source by ``centering`` "daofind"
       (jwst's) or "fit", else the target coordinates are taken (jwst's default, with ``snap`` to the nearest spaxel)
     * ``region`` is a region of the sky as DS9 text, in place of a circle
-    * ``extraction`` of a point source: "aperture", or "optimal" (weighted by the PSF)
+    * ``extraction`` of a point source: "aperture", or "optimal": weighted by the PSF, which leaves a third of the noise
+      of a source that stands alone (its flux is that of the aperture within 0.1 %, wavy by 0.4 % along a band), but takes
+      only what looks like the PSF of a nucleus in its host: lines of the host lose up to 16 %. Neither mode has it
     * ``subpixels`` an axis for the border of the aperture, 0: exact; ``apcorr_outside``: "extrapolate" or "clamp"
     * ``background`` "auto" subtracts an annulus where the extract1d file says so (the aperture correction is made for
       it), and without such a file unless a background was subtracted before; else "annulus" or "none";
       ``annulus`` "annulus_jwst" clips as jwst does, "annulus" on the annulus alone
     * ``residual_fringe``: "none"; "columns" (jwst's) or "slices" add the columns RF_
+    * ``spectral_leak`` takes the second-order light of band 1B off the spectrum of 3A (jwst's way) where it is not off
+      the cube already
     * ``exact_errors`` takes the covariance of the voxels into account
     * ``stitch``: "none", "multiplicative" or "additive", outwards from ``reference_band``
     """

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +16,7 @@ from typing import Any, TypeVar
 import dask
 import xarray as xr
 
-from mrsxr.errors import InputFileError, MrsxrError
+from mrsxr.errors import InputFileError, MrsxrError, MrsxrWarning
 from mrsxr.io import FileInfo, find_files, load_dataset, open_exposures, save
 from mrsxr.mrs import BANDS, bands_of_setting, setting_of_band
 from mrsxr.references import References
@@ -29,6 +32,7 @@ from .chains import (
 )
 from .combine_chain import combine
 from .config import Config
+from .record import Piece, RunRecord, made, peak_memory, relative, working_on
 from .spectrum_chain import correct_leak, make_spectrum, source_types_of, stitch
 
 log = logging.getLogger(__name__)
@@ -57,16 +61,19 @@ class Reporter:
 
 @dataclass
 class RunResult:
-    """What a run wrote and what it could not do."""
+    """What a run wrote and what it could not do; ``record`` is what stands in ``run.json``."""
 
     out: Path
     files: dict[str, list[Path]] = field(default_factory=dict)  # "rate", "cal", "cube", "spectrum", "stitched"
     failed: dict[str, str] = field(default_factory=dict)  # name: reason
     seconds: float = 0.0
+    record: RunRecord | None = None
 
     def add(self, level: str, paths: Iterable[Path]) -> None:
         """Note files of a level."""
+        paths = list(paths)
         self.files.setdefault(level, []).extend(paths)
+        made(paths, self.out)
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,8 @@ class _Job:
     result: RunResult
     reporter: Reporter
     workers: int
+    record: RunRecord
+    z: float | None = None
 
     def folder(self, role: str, stage: int) -> Path:
         return (self.out / "background" if role == "background" else self.out) / f"stage{stage}"
@@ -88,23 +97,32 @@ class _Job:
             raise MrsxrError("this run needs reference files: give a folder, or set CRDS_PATH and CRDS_SERVER_URL")
         return self.refs
 
+    def with_redshift(self, ds: xr.Dataset) -> xr.Dataset:
+        return ds if self.z is None else ds.assign_attrs(redshift=float(self.z))
+
     def each(self, stage: str, items: Sequence[Item], name: Callable[[Item], str], work: Callable[[Item], Result]):
         """Run ``work`` on every item side by side; a failure is noted and does not stop the others."""
         if not items:
             return []
         self.reporter.begin(stage, len(items))
+        pieces = [Piece(stage, name(item)) for item in items]
+        self.record.pieces += pieces
 
-        def attempt(item: Item) -> Result | None:
+        def attempt(item: Item, piece: Piece) -> Result | None:
             start = time.perf_counter()
+            working_on(piece)
             try:
                 value = work(item)
             except Exception as error:
-                reason = str(error) if isinstance(error, MrsxrError) else f"{type(error).__name__}: {error}"
-                log.debug("%s: %s", stage, name(item), exc_info=True)
-                self.result.failed[name(item)] = reason
-                self.reporter.failed(stage, name(item), reason)
+                piece.failed = str(error) if isinstance(error, MrsxrError) else f"{type(error).__name__}: {error}"
+                log.debug("%s: %s", stage, piece.name, exc_info=True)
+                self.result.failed[piece.name] = piece.failed
+                self.reporter.failed(stage, piece.name, piece.failed)
                 return None
-            self.reporter.done(stage, name(item), time.perf_counter() - start)
+            finally:
+                working_on(None)
+                piece.seconds, piece.peak_memory = round(time.perf_counter() - start, 3), peak_memory()
+            self.reporter.done(stage, piece.name, piece.seconds)
             return value
 
         side_by_side = min(self.workers, len(items))
@@ -112,7 +130,7 @@ class _Job:
             {"scheduler": "synchronous"} if side_by_side > 1 else {"scheduler": "threads", "num_workers": self.workers}
         )
         with dask.config.set(**inner), ThreadPoolExecutor(side_by_side) as pool:
-            return [value for value in pool.map(attempt, items) if value is not None]
+            return [value for value in pool.map(attempt, items, pieces) if value is not None]
 
 
 def run(
@@ -126,6 +144,7 @@ def run(
     config: Config | None = None,
     workers: int = 2,
     reporter: Reporter | None = None,
+    z: float | None = None,
 ) -> RunResult:
     """Reduce an observation from what is there (uncal, rate, cal or s3d files) to the level asked for.
 
@@ -135,7 +154,7 @@ def run(
         As in :func:`mrsxr.io.find_files`; files that jwst wrote are taken as well.
     out : path
         Products go to ``stage1/``, ``stage2/``, ``stage3/`` under it, those of background exposures to
-        ``background/stage1/`` ...
+        ``background/stage1/`` ...; what was done, in which time, and what failed is appended to ``run.json``.
     refs : References or path, optional
         Reference files; needed unless the run begins with s3d files.
     bands : iterable of str, optional
@@ -146,6 +165,8 @@ def run(
         Exposures (bands) worked on side by side.
     reporter : Reporter, optional
         Is told of every piece.
+    z : float, optional
+        Redshift of the source; cubes and spectra carry it as ``attrs["redshift"]``.
 
     Returns
     -------
@@ -167,22 +188,57 @@ def run(
     config = config or Config()
     if config.cal.background in PIXEL_BACKGROUNDS:  # one background, not two
         config = replace(config, cube=replace(config.cube, background="none"))
-    job = _Job(Path(out), refs, config, RunResult(Path(out)), reporter or Reporter(), max(1, workers))
+    record = RunRecord.begin(
+        config, str(refs.source) if refs is not None else "none", source=source, background=background, to=to,
+        bands=None if bands is None else wanted, workers=workers, redshift=z,
+    )  # fmt: skip
+    result = RunResult(Path(out), record=record)
+    job = _Job(Path(out), refs, config, result, reporter or Reporter(), max(1, workers), record, z)
     for path, reason in found.skipped.items():
         job.result.failed[path] = reason
         job.reporter.failed("read", path, reason)
+        record.pieces.append(Piece("read", path, failed=reason))
     exposures = [e for e in _best_files(found.files) if e.node in {setting_of_band(b) for b in wanted}]
     cubes = [f for f in found.files if f.product == "s3d" and f.node in wanted and f.role != "background"]
     if not exposures and not cubes:
         raise InputFileError(f"{source}: no exposures or cubes of bands {', '.join(wanted)} to work on")
-    if exposures:
-        _from_exposures(job, exposures, wanted, to)
-    elif to == "spectrum":
-        _extract_all(job, [(f.node, "", f.path) for f in cubes], {})
-    else:
+    if not exposures and to != "spectrum":
         raise InputFileError(f"{source}: holds cubes only; there is nothing to do up to '{to}'")
-    job.result.seconds = time.perf_counter() - start
+    record.inputs = [
+        {"path": str(f.path), "product": f.product, "of": f.node, "role": f.role} for f in exposures or cubes
+    ]
+    with _recorded(job, start):
+        if exposures:
+            _from_exposures(job, exposures, wanted, to)
+        else:
+            _extract_all(job, [(f.node, "", f.path) for f in cubes], {})
     return job.result
+
+
+@contextmanager
+def _recorded(job: _Job, start: float) -> Iterator[None]:
+    """Write the record when the work is over, also where it was broken off; warnings are kept in it."""
+    record, here = job.record, threading.main_thread() is threading.current_thread()
+    shown = warnings.showwarning
+
+    def keep(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, MrsxrWarning):
+            record.note(str(message))
+        shown(message, category, *place, **more)
+
+    if here:  # the hook is one of the whole process
+        warnings.showwarning = keep
+    try:
+        yield
+        record.finished = True
+    finally:
+        if here and warnings.showwarning is keep:
+            warnings.showwarning = shown
+        job.result.seconds = time.perf_counter() - start
+        record.seconds, record.peak_memory = round(job.result.seconds, 3), peak_memory()
+        record.failed = dict(job.result.failed)
+        record.products = {k: [relative(path, job.out) for path in v] for k, v in job.result.files.items()}
+        record.write(job.out)
 
 
 def _wanted(bands: Iterable[str] | None) -> tuple[str, ...]:
@@ -317,7 +373,7 @@ def _combine(job: _Job, groups: dict[tuple[str, str], list[Path]], spectra: list
 
 
 def _make_cube(job: _Job, band: str, setting: str, ds: xr.Dataset) -> tuple[str, str, Path]:
-    cube = make_cube(ds, band, job.refs, job.config.cube).compute()
+    cube = job.with_redshift(make_cube(ds, band, job.refs, job.config.cube).compute())
     path = save(cube, job.folder("science", 3))[0]
     job.result.add("cube", [path])
     return band, setting, path
@@ -329,7 +385,7 @@ def _make_joint_cubes(job: _Job, exposures: dict[str, xr.Dataset]) -> None:
 
     def write(name: str) -> None:
         form = "netcdf" if name == "multi" else "fits"
-        job.result.add("joint cube", save(lazy[name], job.folder("science", 3), form))
+        job.result.add("joint cube", save(job.with_redshift(lazy[name]), job.folder("science", 3), form))
 
     job.each("joint cube", list(lazy), str, write)
 
@@ -339,6 +395,7 @@ def _extract_all(job: _Job, cubes: list[tuple[str, str, Path]], exposures: dict[
     opened = {band: load_dataset(path) for band, _, path in cubes}
     config = job.config.spectrum
     kinds = job.each("source type", ["target"], str, lambda _: source_types_of(list(opened.values()), config))
+    job.record.decisions["source type"] = {"asked": config.source_type, "taken": list(kinds[0]) if kinds else []}
     for number, kind in enumerate(kinds[0] if kinds else ()):
 
         def extract(piece: tuple[str, str, Path], kind: str = kind) -> tuple[str, xr.Dataset]:
@@ -347,19 +404,19 @@ def _extract_all(job: _Job, cubes: list[tuple[str, str, Path]], exposures: dict[
                 opened[band].compute(), job.refs, config, kind, exposures=exposures.get(setting),
                 cube_config=job.config.cube,
             )  # fmt: skip
-            return band, found.compute()
+            return band, job.with_redshift(found.compute())
 
         bands = dict(job.each("spectrum", cubes, lambda p: p[0], extract))
-        spectra = list(correct_leak(bands, job.refs, config).values())
         suffix = None if number == 0 else f"{kind.lower()}_x1d"
-        for spectrum in spectra:
-            job.result.add("spectrum", save(spectrum, job.folder("science", 3), suffix=suffix))
-        _finish(job, spectra, suffix)
+        ready = [(kind, bands, suffix)] if bands else []
+        job.each("stitch", ready, lambda p: p[0], lambda p: _finish(job, p[1], p[2]))
 
 
-def _finish(job: _Job, spectra: list[xr.Dataset], suffix: str | None = None) -> None:
-    if not spectra:
-        return
+def _finish(job: _Job, bands: dict[str, xr.Dataset], suffix: str | None = None) -> None:
+    """Take off the leak, save the spectra of the bands, and stitch them."""
+    spectra = list(correct_leak(bands, job.refs, job.config.spectrum).values())
+    for spectrum in spectra:
+        job.result.add("spectrum", save(spectrum, job.folder("science", 3), suffix=suffix))
     whole = stitch(spectra, job.config.spectrum)
     folder = job.folder("science", 3)
     fits_file = save(whole, folder, suffix="stitched_x1d" if len(spectra) == 1 else suffix)[0]

@@ -141,10 +141,46 @@ def correct_leak(
     out = dict(spectra)
     if not config.spectral_leak or refs is None or not {"1B", "3A"} <= set(out):
         return out
-    mrsptcorr = optional(refs, "mrsptcorr", out["3A"], "the spectral leak 1B to 3A stays")
-    if mrsptcorr is not None:
-        out["3A"] = spectrum.correct_spectral_leak(out["3A"], leaking=out["1B"], mrsptcorr=mrsptcorr)
+    found = leak_references(out["3A"], refs)
+    in_cube = any(entry["step"].endswith("correct_spectral_leak_cube") for entry in read_history(out["3A"]))
+    if found:
+        out["3A"] = spectrum.correct_spectral_leak(out["3A"], leaking=out["1B"], in_cube=in_cube, **found)
     return out
+
+
+def correct_leak_in_cubes(
+    cubes: Mapping[str, xr.Dataset], refs: References | None, config: CubeConfig
+) -> dict[str, xr.Dataset]:
+    """Take the second-order light of band 1B off the cube of 3A, where both are there and the config says so.
+
+    Parameters
+    ----------
+    cubes : mapping of band to Dataset, level "cube"
+    refs : References or None
+        For the mrsptcorr, extract1d and apcorr files; without the first the leak stays, with a warning.
+    config : CubeConfig
+
+    Returns
+    -------
+    dict of band to Dataset
+        Lazy where the cubes are.
+    """
+    out = dict(cubes)
+    if not config.spectral_leak or refs is None or not {"1B", "3A"} <= set(out):
+        return out
+    found = leak_references(out["3A"], refs)
+    if found:
+        out["3A"] = cube.correct_spectral_leak_cube(out["3A"], leaking=out["1B"], **found)
+    return out
+
+
+def leak_references(ds: xr.Dataset, refs: References) -> dict[str, xr.Dataset | None]:
+    """Return mrsptcorr and the files that bring its fraction to extended light; none without the first."""
+    mrsptcorr = optional(refs, "mrsptcorr", ds, "the spectral leak 1B to 3A stays")
+    if mrsptcorr is None:
+        return {}
+    text = "the fraction of the leak is taken as it is"
+    return {"mrsptcorr": mrsptcorr} | {kind: optional(refs, kind, ds, text) for kind in ("extract1d", "apcorr")}
 
 
 def stitch(spectra: Sequence[xr.Dataset], config: SpectrumConfig) -> xr.Dataset:

@@ -6,13 +6,14 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, ListedColormap
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from mrsxr import dq as flags
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.mrs import N_REFERENCE_COLUMNS
 
+from ._sky import draw_on_sky, dress_sky, mark_compass, mark_scale, sky_panel, sky_wcs
+from ._slices import draw_slices, pixel_numbers
 from ._style import OKABE_ITO, colour_bar, colour_map, image_norm, new_axes, pick_dither, with_unit
 
 _QUANTITY = {"rate": ("rate", "Count rate"), "flux": ("flux", "Surface brightness")}
@@ -21,9 +22,9 @@ _GOOD, _OTHER = "0.96", "0.62"
 
 def detector_image(
     ds: xr.Dataset, dither: int = 1, ax: Axes | None = None, *, integration: int = 1, stretch: str = "asinh",
-    percentiles: tuple[float, float] = (1.0, 99.5), cmap: str = "inferno", colorbar: str | None = "right",
-    pixels: int | None = None, title: str | None = None,
-) -> Figure:  # fmt: skip
+    percentiles: tuple[float, float] | None = None, cmap: str = "inferno", colorbar: str | None = "right",
+    slices: bool = True, pixels: int | None = None, title: str | None = None,
+) -> Axes:  # fmt: skip
     """Draw one exposure as it lies on the detector.
 
     Parameters
@@ -37,11 +38,15 @@ def detector_image(
     integration : int
         Number of the integration, from 1, of data that have several.
     stretch : {"linear", "sqrt", "asinh", "log"}
-    percentiles : (float, float)
-        Limits of the scale, from the pixels inside slices (all but reference pixels where slices are unknown).
+    percentiles : (float, float), optional
+        Limits of the scale, from the pixels inside slices (all but reference pixels where slices are unknown); by
+        default 1 and 99.7, without the noise below.
     cmap : str
         A colour map of matplotlib; NaN is grey.
     colorbar : {"right", "top", None}
+    slices : bool
+        Outline the slices where ``slice`` is known (cal data, rate data after ``assign_wcs``), with their numbers
+        and channels.
     pixels : int, optional
         Largest number of pixels along an axis to draw: the image is averaged down to it (for small panels).
     title : str, optional
@@ -49,27 +54,26 @@ def detector_image(
 
     Returns
     -------
-    Figure
+    Axes
     """
     one = pick_dither(ds, dither)
-    image, label, unit = _image_of(one, integration)
-    norm = image_norm(image[_science(one, image.shape)], stretch, percentiles)
-    figure, ax = new_axes(ax, (8.4, 7.3), (0.85, 0.6, 6.3, 6.25))
-    ny, nx = image.shape
+    image, label, unit = image_of(one, integration)
+    norm = image_norm(image[science_pixels(one, image.shape)], stretch, percentiles)
+    ax = detector_axes(ax, image.shape, 1.25)
     drawn = ax.imshow(
         shrink(image, pixels), origin="lower", norm=norm, cmap=colour_map(cmap), interpolation="nearest",
-        extent=(-0.5, nx - 0.5, -0.5, ny - 0.5), aspect="equal",
+        extent=extent(one), aspect="equal",
     )  # fmt: skip
     if colorbar:
         colour_bar(drawn, ax, with_unit(label, unit), where=colorbar)
-    _dress(ax, one, title)
-    return figure
+    _dress(ax, one, title, draw_slices(ax, one) if slices else 0.0)
+    return ax
 
 
 def dq_image(
     ds: xr.Dataset, dither: int = 1, ax: Axes | None = None, *, variable: str | None = None, most: int = 6,
     wavelength: float | None = None, title: str | None = None,
-) -> Figure:  # fmt: skip
+) -> Axes:  # fmt: skip
     """Draw the flags of one exposure, or of one plane of a cube, by colour.
 
     Parameters
@@ -88,7 +92,7 @@ def dq_image(
 
     Returns
     -------
-    Figure
+    Axes
 
     Notes
     -----
@@ -103,12 +107,7 @@ def dq_image(
     for i, name in enumerate(common):
         number[(bits & np.uint32(flags.FLAGS[name])) != 0] = i + 2
     colours = [_GOOD, _OTHER, *OKABE_ITO[: len(common)]]
-    figure, ax = new_axes(ax, (10.3, 7.3), (0.85, 0.6, 6.3, 6.25))
-    ny, nx = number.shape
-    ax.imshow(
-        number, origin="lower", cmap=ListedColormap(colours), norm=BoundaryNorm(np.arange(len(colours) + 1) - 0.5,
-        len(colours)), interpolation="nearest", extent=(-0.5, nx - 0.5, -0.5, ny - 0.5), aspect="equal",
-    )  # fmt: skip
+    ax = _draw_flags(one, number, colours, ax, title)
     parts = [(_GOOD, "good", int(np.count_nonzero(bits == 0)))]
     parts += [(OKABE_ITO[i], name, counts[name]) for i, name in enumerate(common)]
     if np.any(number == 1):
@@ -117,15 +116,39 @@ def dq_image(
         Patch(facecolor=c, edgecolor="0.4", lw=0.5, label=f"{n}  {_percent(k / bits.size)}") for c, n, k in parts
     ]
     ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False, borderaxespad=0.0)
-    _dress(ax, one, title)
-    return figure
+    return ax
+
+
+def _draw_flags(one: xr.Dataset, number: np.ndarray, colours: list[str], ax: Axes | None, title: str | None) -> Axes:
+    """Draw an image of numbers of colours, on the sky where one plane of a cube is shown."""
+    norm = BoundaryNorm(np.arange(len(colours) + 1) - 0.5, len(colours))
+    if "wavelength" not in one.dims or sky_wcs(one) is None:
+        ax = detector_axes(ax, number.shape, 3.1)
+        ax.imshow(number, origin="lower", interpolation="nearest", extent=extent(one), aspect="equal", norm=norm,
+                  cmap=ListedColormap(colours))  # fmt: skip
+        _dress(ax, one, title)
+        return ax
+    ax = sky_panel(one, np.ones(number.shape, dtype=bool), ax, right=3.1)
+    draw_on_sky(one, ax, number, norm=norm, cmap=ListedColormap(colours))
+    dress_sky(ax)
+    mark_scale(ax)
+    mark_compass(ax)
+    ax.set_title(title if title is not None else str(one.attrs.get("band", "")))
+    return ax
+
+
+def detector_axes(ax: Axes | None, shape: tuple[int, int], right: float) -> Axes:
+    """Return ``ax``, or axes in a new figure of the shape of the image, with room at the right [inch]."""
+    long = 6.25 / max(shape)
+    wide, high = (max(long * n, 2.0) for n in shape[::-1])
+    return new_axes(ax, (0.85 + wide + right, 0.6 + high + 0.65), (0.85, 0.6, wide, high))
 
 
 def _percent(part: float) -> str:
     return f"{100 * part:.1f} %" if part >= 0.00995 else f"{100 * part:.2g} %"
 
 
-def _image_of(one: xr.Dataset, integration: int) -> tuple[np.ndarray, str, str | None]:
+def image_of(one: xr.Dataset, integration: int) -> tuple[np.ndarray, str, str | None]:
     """Return the image, what it shows and its unit."""
     if "sci" in one:
         ramp = _pick(one["sci"], integration)
@@ -146,7 +169,7 @@ def _pick(data: xr.DataArray, integration: int) -> xr.DataArray:
     return data.isel(integration=integration - 1)
 
 
-def _science(one: xr.Dataset, shape: tuple[int, int]) -> np.ndarray:
+def science_pixels(one: xr.Dataset, shape: tuple[int, int]) -> np.ndarray:
     """Return True for the pixels that set the brightness scale."""
     if "slice" in one.variables and one["slice"].shape == shape and (one["slice"].values > 0).any():
         return one["slice"].values > 0
@@ -184,11 +207,19 @@ def shrink(image: np.ndarray, pixels: int | None) -> np.ndarray:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _dress(ax: Axes, one: xr.Dataset, title: str | None) -> None:
-    ax.set_xlabel("x [pixel]")
-    ax.set_ylabel("y [pixel]")
+def extent(one: xr.Dataset) -> tuple[float, float, float, float]:
+    """Return left, right, lower and upper edge of the pixels [their numbers from 0, or arcsec]."""
+    x, y = pixel_numbers(one, "x"), pixel_numbers(one, "y")
+    half = [0.5 * (v[-1] - v[0]) / (len(v) - 1) if len(v) > 1 else 0.5 for v in (x, y)]  # spaxels are not 1 wide
+    return x[0] - half[0], x[-1] + half[0], y[0] - half[1], y[-1] + half[1]
+
+
+def _dress(ax: Axes, one: xr.Dataset, title: str | None, height: float = 0.0) -> None:
+    arcsec = one["x"].attrs.get("units") == "arcsec" if "x" in one.coords else False
+    ax.set_xlabel("x [arcsec]" if arcsec else "x [pixel]")
+    ax.set_ylabel("y [arcsec]" if arcsec else "y [pixel]")
     if title is None:
         setting = str(one.attrs.get("setting", one.attrs.get("band", "")))
         exposure = str(one["exposure"].values) if "exposure" in one.coords else ""
         title = "   ".join(part for part in (exposure, setting) if part)
-    ax.set_title(title)
+    ax.set_title(title, pad=6.0 + height)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 from matplotlib.transforms import blended_transform_factory
 
 from mrsxr import dq as flags
 from mrsxr.errors import LevelError, MrsxrError
+from mrsxr.tree import leaves
 
 from ._labels import draw_bands, draw_marks, find_marks
 from ._style import BAND_COLOURS, OKABE_ITO, new_axes, with_unit
@@ -22,25 +24,28 @@ _NAME = {"flux": "Flux density", "surface_brightness": "Surface brightness"}
 _EDGE = 0.02  # part of a band at each end that does not set the limits
 _LOG_X, _LOG_Y = 1.8, 20.0  # ratios from which an axis is logarithmic
 _GAP = 5.0  # steps of wavelength from which a line is broken
+_STEPS = 400  # samples below which a spectrum is drawn in steps
 _COVERED, _GAP_WIDTH = 0.75, 0.03  # covered part below which gaps are drawn together; width of a gap then
 
 
 def spectrum(
-    ds: xr.Dataset, ax: Axes | None = None, *, redshift: float | None = None, lines: bool = True,
-    errors: bool = True, variable: str | None = None, log: bool | None = None, title: str | None = None,
-    font_size: float = 9.0,
-) -> Figure:  # fmt: skip
-    """Draw a spectrum of one band, or a stitched one, with its lines marked.
+    ds: Any, ax: Axes | None = None, *, z: float | None = None, zoom: tuple[float, float] | None = None,
+    lines: bool = True, errors: bool = True, variable: str | None = None, log: bool | None = None,
+    title: str | None = None, font_size: float = 9.0,
+) -> Axes:  # fmt: skip
+    """Draw a spectrum of one band, of several or a stitched one, with its lines marked.
 
     Parameters
     ----------
-    ds : Dataset, level "spectrum"
+    ds : Dataset, level "spectrum", or a DataTree, mapping or list of them
         With a coordinate ``band`` each band has its own colour and lines are not drawn across bands; samples
-        flagged DO_NOT_USE are left out.
+        flagged DO_NOT_USE are left out. Of a DataTree the stitched spectrum is drawn where there is one.
     ax : Axes, optional
         Where to draw; by default a new figure.
-    redshift : float, optional
-        z of the source for the line marks; by default ``ds.attrs["redshift"]``, or 0.
+    z : float, optional
+        Redshift of the source for the line marks; by default ``ds.attrs["redshift"]``, or 0.
+    zoom : (float, float), optional
+        Draw these wavelengths alone [um, observed], sample by sample.
     lines : bool
         Mark lines and PAH bands: lines that stand out in black, usually bright ones that do not in grey.
     errors : bool
@@ -55,39 +60,94 @@ def spectrum(
 
     Returns
     -------
-    Figure
+    Axes
     """
-    wavelength, flux, sigma, band, name = _values(ds, variable)
+    parts = spectra_of(ds)
+    ds = parts[0]
+    wavelength, flux, sigma, band, name = joined(parts, variable, zoom)
     unit = ds[name].attrs.get("units")
-    flux, sigma, unit = _prefixed(flux, sigma, unit)
-    figure, ax = new_axes(ax, (13.0, 5.2))
+    flux, sigma, unit = prefixed(flux, sigma, unit)
+    ax = new_axes(ax, (13.0, 5.2), (0.75, 0.6, 12.05, 3.55))
     pieces = list(_pieces(wavelength, flux, band))
-    _limits(ax, pieces, wavelength, flux, log)
+    _limits(ax, pieces, wavelength, flux, log, zoom is not None)
     shown = _without_edge_spikes(ax, pieces, flux)
+    steps = wavelength.size < _STEPS
     for label, part in pieces:
         colour = _colour(label, pieces)
-        ax.plot(wavelength[part], shown[part], color=colour, lw=0.9, zorder=3, label=label or None)
+        ax.plot(wavelength[part], shown[part], color=colour, lw=0.9, zorder=3, label=label or None,
+                drawstyle="steps-mid" if steps else "default")  # fmt: skip
         if errors and np.isfinite(sigma[part]).any():
             ax.fill_between(wavelength[part], shown[part] - sigma[part], shown[part] + sigma[part], color=colour,
-                            alpha=0.25, lw=0, zorder=2)  # fmt: skip
+                            alpha=0.25, lw=0, zorder=2,
+                            step="mid" if steps else None)  # fmt: skip
     ax.set_xlabel("Observed wavelength [µm]")
     ax.set_ylabel(with_unit(_NAME[name], unit))
     _band_names(ax, pieces, wavelength, font_size)
-    height = _mark(ax, ds, wavelength, flux, redshift, font_size) if lines else 0.0
+    height = _mark(ax, ds, wavelength, flux, z, font_size) if lines else 0.0
     if title:
         ax.set_title(title, loc="left", y=1.0, pad=height + 6.0)
-    return figure
+    return ax
 
 
-def _mark(ax, ds, wavelength, flux, redshift, font_size) -> float:
-    given = redshift if redshift is not None else ds.attrs.get("redshift")
+def spectra_of(given: Any) -> list[xr.Dataset]:
+    """Return the spectra of whatever was given; of a tree the stitched one where there is one."""
+    if isinstance(given, xr.Dataset):
+        return [given]
+    if isinstance(given, xr.DataTree):
+        found = [(path, ds) for path, ds in leaves(given) if "background" not in path.split("/")]
+        stitched = [ds for path, ds in found if path.endswith("stitched")]
+        parts = stitched[:1] or [ds for _, ds in found]
+    else:
+        parts = list(given.values() if isinstance(given, Mapping) else given)
+    if not parts or not all(isinstance(part, xr.Dataset) for part in parts):
+        raise MrsxrError(f"a {type(given).__name__} without spectra was given; expected Datasets of level spectrum")
+    return parts
+
+
+def joined(parts: Sequence[xr.Dataset], variable: str | None, zoom: tuple[float, float] | None):
+    """Return wavelength, values, standard deviation, band and the name of the variable of spectra, by wavelength."""
+    columns, name = [], variable
+    for part in parts:
+        *column, name = _values(part, name)
+        columns.append(column)
+    wavelength, flux, sigma, band = (np.concatenate(c) for c in zip(*columns, strict=True))
+    order = np.argsort(wavelength, kind="stable")
+    if zoom is not None:
+        low, high = sorted(float(v) for v in zoom)
+        order = order[(wavelength[order] >= low) & (wavelength[order] <= high)]
+        if order.size < 2:
+            raise MrsxrError(
+                f"the spectrum has {order.size} samples between {low} and {high} um; it reaches from "
+                f"{np.min(wavelength):.3f} to {np.max(wavelength):.3f} um"
+            )
+    return wavelength[order], flux[order], sigma[order], band[order], name
+
+
+def _mark(ax, ds, wavelength, flux, z, font_size) -> float:
+    given = z if z is not None else ds.attrs.get("redshift")
     z = 0.0 if given is None else float(given)
     ax.set_xlabel(
         f"Observed wavelength [µm]     lines at z = {z:g}" + (" (no redshift given)" if given is None else "")
     )
-    height = draw_marks(ax, find_marks(wavelength, flux, z), font_size)
+    height = mark_lines(ax, wavelength, flux, z, font_size)
     draw_bands(ax, wavelength, flux, z, font_size - 1.0)
     return height
+
+
+def mark_lines(ax: Axes, wavelength: np.ndarray, flux: np.ndarray, z: float, font_size: float = 9.0) -> float:
+    """Mark the lines of a source above the axes; returns the height that they take [points]."""
+    return draw_marks(ax, find_marks(wavelength, flux, z), font_size)
+
+
+def flux_limits(ax: Axes, wavelength: np.ndarray, values: np.ndarray) -> None:
+    """Set the limits of axes with several spectra (spectrum, wavelength) [of the values]."""
+    good = np.isfinite(values).any(axis=0)
+    if good.any():
+        pad = 0.012 * float(np.ptp(wavelength[good]))
+        ax.set_xlim(float(wavelength[good].min()) - pad, float(wavelength[good].max()) + pad)
+        low, high = (float(v) for v in np.percentile(values[np.isfinite(values)], (0.3, 99.95)))
+        span = (high - low) or abs(high) or 1.0
+        ax.set_ylim(low - 0.1 * span, high + 0.15 * span)
 
 
 def _without_edge_spikes(ax: Axes, pieces, flux: np.ndarray) -> np.ndarray:
@@ -102,7 +162,7 @@ def _without_edge_spikes(ax: Axes, pieces, flux: np.ndarray) -> np.ndarray:
 
 
 def _values(ds: xr.Dataset, variable: str | None):
-    """Return wavelength, values, standard deviation and band by wavelength, and the name of the variable."""
+    """Return wavelength, values, standard deviation and band of the samples, and the name of the variable."""
     found = [n for n in ([variable] if variable else _NAME) if n in ds and n in _NAME and ds[n].dims == ("wavelength",)]
     if not found:
         wanted = variable or "flux or surface_brightness"
@@ -122,11 +182,10 @@ def _values(ds: xr.Dataset, variable: str | None):
         else np.full(ds.sizes["wavelength"], str(ds.attrs.get("band", "")))
     )
     wavelength = ds["wavelength"].values.astype(float)
-    order = np.argsort(wavelength, kind="stable")
-    return wavelength[order], cleaned[name][order], sigma[order], band[order], name
+    return wavelength, cleaned[name], sigma, band, name
 
 
-def _prefixed(flux: np.ndarray, sigma: np.ndarray, unit: str | None):
+def prefixed(flux: np.ndarray, sigma: np.ndarray, unit: str | None):
     """Return values in Jy, mJy or µJy, whichever gives numbers that are easy to read."""
     typical = np.nanpercentile(np.abs(flux), 90) if np.isfinite(flux).any() else 1.0
     if unit != "Jy" or typical >= 0.5:
@@ -156,16 +215,17 @@ def _colour(label: str, pieces) -> str:
     return OKABE_ITO[names.index(label) % 4]
 
 
-def _limits(ax: Axes, pieces, wavelength: np.ndarray, flux: np.ndarray, log: bool | None) -> None:
-    """Set both axes: all wavelengths with values, and the range of values without spikes and edges of bands."""
+def _limits(ax: Axes, pieces, wavelength: np.ndarray, flux: np.ndarray, log: bool | None, all_values: bool) -> None:
+    """Set both axes: all wavelengths with values, and the range of values, without spikes and edges of bands or all."""
     if not pieces:
         ax.set_xlim(float(wavelength.min()), float(wavelength.max()) + 1e-6)
         ax.text(0.5, 0.5, "no valid data", transform=ax.transAxes, ha="center", va="center", color="0.35")
         return
-    sure = np.concatenate([_quiet(flux[part]) for _, part in pieces])
+    sure = np.concatenate([flux[part] if all_values else _quiet(flux[part]) for _, part in pieces])
+    sure = sure[np.isfinite(sure)]
     _wavelength_axis(ax, pieces, wavelength)
     low, floor, high = (float(v) for v in np.percentile(sure, (1.0, 2.0, 100.0)))
-    if log or (log is None and floor > 0 and high / floor > _LOG_Y):
+    if log or (log is None and not all_values and floor > 0 and high / floor > _LOG_Y):
         positive = sure[sure > 0]
         low, high = (float(v) for v in np.percentile(positive, (0.5, 100.0))) if positive.size else (0.1, 1.0)
         ax.set_yscale("log")
@@ -272,5 +332,6 @@ def _band_names(ax: Axes, pieces, wavelength: np.ndarray, font_size: float) -> N
         middle = 0.5 * (reach[0] + reach[-1]) if ax.get_xscale() == "linear" else np.sqrt(reach[0] * reach[-1])
         colour = _colour(name, pieces)
         ax.plot(reach[[0, -1]], [0.012, 0.012], transform=foot, color=colour, lw=3.0, solid_capstyle="butt")
-        ax.text(middle, 0.022, name, transform=foot, ha="center", va="bottom", color=colour, fontsize=font_size,
-                fontweight="bold", gid="band name")  # fmt: skip
+        text = ax.text(middle, 0.022, name, transform=foot, ha="center", va="bottom", color=colour, fontsize=font_size,
+                       fontweight="bold", gid="band name")  # fmt: skip
+        text.set_path_effects([withStroke(linewidth=2.0, foreground="white")])

@@ -1,22 +1,25 @@
-"""What all pictures share: figures without global state, colours, stretch, colour bars, writing to disk."""
+"""What all pictures share: figures, colours, stretch, colour bars, units in words, writing to disk."""
 
 from __future__ import annotations
 
 import os
-from io import BytesIO
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.axes._secondary_axes import SecondaryAxis
 from matplotlib.colors import Colormap, FuncNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mrsxr.errors import MrsxrError
 
-DPI = 120
+DPI = 120  # of saved pictures [dots per inch]
 NO_VALUE = "0.72"  # grey of pixels without a value
 INK = "0.15"
 FAINT = "0.55"
@@ -31,38 +34,54 @@ BAND_COLOURS = {
 }  # fmt: skip
 STRETCHES = ("linear", "sqrt", "asinh", "log")
 _SOFTENING = {"asinh": 0.02, "log": 0.002}
+_WORD = re.compile(r"([^\d\s-]+)(-?\d+)?")
+_SUPERSCRIPT = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
+Box = tuple[float, float, float, float]
 
 
-class QuickLook(Figure):
-    """A Figure that notebooks show as a picture, also where pyplot was never imported."""
+def new_figure(size: tuple[float, float]) -> Figure:
+    """Return a new figure of pyplot, so that a notebook shows it by itself; ``size`` in inch."""
+    from matplotlib import pyplot
 
-    def _repr_png_(self) -> bytes:
-        buffer = BytesIO()
-        self.savefig(buffer, format="png")
-        return buffer.getvalue()
+    return pyplot.figure(figsize=size, facecolor="white")
 
 
-def new_axes(
-    ax: Axes | None, size: tuple[float, float], box: tuple[float, float, float, float] | None = None
-) -> tuple[Figure, Axes]:
-    """Return the figure and axes to draw in: those of ``ax``, or new ones.
+def new_axes(ax: Axes | None, size: tuple[float, float], box: Box) -> Axes:
+    """Return ``ax``, or new axes in a new figure.
 
     Parameters
     ----------
     ax : Axes, optional
     size : (float, float)
         Width and height of a new figure [inch].
-    box : (left, bottom, width, height), optional
-        Where new axes lie [inch]; by default as the labels leave room.
+    box : (left, bottom, width, height)
+        Where new axes lie [inch].
     """
-    if ax is not None:
-        return root_figure(ax), ax
-    if box is None:
-        figure: Figure = QuickLook(figsize=size, dpi=DPI, layout="constrained", facecolor="white")
-        return figure, figure.add_subplot()
-    figure = QuickLook(figsize=size, dpi=DPI, facecolor="white")
+    return ax if ax is not None else new_figure(size).add_axes(inch(box, size))
+
+
+def inch(box: Iterable[float], size: tuple[float, float]) -> Box:
+    """Return a place in a figure, given in inch, as parts of the figure."""
     left, bottom, width, height = box
-    return figure, figure.add_axes((left / size[0], bottom / size[1], width / size[0], height / size[1]))
+    return left / size[0], bottom / size[1], width / size[0], height / size[1]
+
+
+def given_axes(ax: Any, number: int, what: str) -> list[Axes] | None:
+    """Return the axes handed in for a picture of several panels, None where none were."""
+    if ax is None:
+        return None
+    axes = [ax] if isinstance(ax, Axes) else list(np.ravel(np.asarray(ax, dtype=object)))
+    if len(axes) != number or not all(isinstance(a, Axes) for a in axes):
+        raise MrsxrError(f"ax has {len(axes)} panels; {what} needs an array of {number} Axes")
+    return axes
+
+
+def array_of(axes: Iterable[Axes]) -> np.ndarray:
+    """Return axes as an array of one dimension."""
+    axes = list(axes)
+    out = np.empty(len(axes), dtype=object)
+    out[:] = axes
+    return out
 
 
 def root_figure(ax: Axes) -> Figure:
@@ -73,12 +92,17 @@ def root_figure(ax: Axes) -> Figure:
     return figure
 
 
-def colour_map(name: str) -> Colormap:
-    """Return a colour map with grey for NaN."""
-    return matplotlib.colormaps[name].with_extremes(bad=NO_VALUE)
+def axes_height(ax: Axes) -> float:
+    """Return the height that axes have been given [inch]."""
+    return float(ax.get_position(original=True).height * root_figure(ax).get_figheight())
 
 
-def image_norm(values: np.ndarray, stretch: str, percentiles: tuple[float, float]) -> Normalize:
+def colour_map(name: str, bad: str = NO_VALUE) -> Colormap:
+    """Return a colour map with grey for NaN, or another colour; ``"none"`` leaves such pixels open."""
+    return matplotlib.colormaps[name].with_extremes(bad=bad)
+
+
+def image_norm(values: np.ndarray, stretch: str, percentiles: tuple[float, float] | None = None) -> Normalize:
     """Return the brightness scale of an image, between two percentiles of its finite values.
 
     Parameters
@@ -87,12 +111,17 @@ def image_norm(values: np.ndarray, stretch: str, percentiles: tuple[float, float
         What sets the limits; NaN is left out.
     stretch : {"linear", "sqrt", "asinh", "log"}
         The scale is relative to the lower limit, so that the sky level does not matter.
-    percentiles : (float, float)
+    percentiles : (float, float), optional
+        By default 1 and 99.7, but not more than two standard deviations of the noise (from the median of the
+        deviations) below the median, so that noise does not take half of the colours.
     """
     if stretch not in STRETCHES:
         raise MrsxrError(f"stretch is '{stretch}'; expected one of {', '.join(STRETCHES)}")
     finite = values[np.isfinite(values)]
-    low, high = (float(v) for v in np.percentile(finite, percentiles)) if finite.size else (0.0, 1.0)
+    low, high = (float(v) for v in np.percentile(finite, percentiles or (1.0, 99.7))) if finite.size else (0.0, 1.0)
+    if percentiles is None and finite.size:
+        middle = float(np.median(finite))
+        low = max(low, middle - 2 * 1.4826 * float(np.median(np.abs(finite - middle))))
     if not high > low:
         low, high = low - 0.5 * (abs(low) or 1.0), low + 0.5 * (abs(low) or 1.0)
     if stretch == "linear":
@@ -111,11 +140,22 @@ def _signed_root(t):
     return np.sign(t) * np.sqrt(np.abs(t))
 
 
-def colour_bar(mappable, ax: Axes, label: str, *, where: str = "right", ticks: int = 6) -> Axes:
-    """Add a colour bar that keeps to the side of an image, whatever its aspect; ``where`` "right" or "top"."""
-    high = ax.get_position().height * root_figure(ax).get_figheight()
+def top_axis(ax: Axes, forward: Callable[[Any], Any], backward: Callable[[Any], Any]) -> SecondaryAxis:
+    """Add a second scale above the axes: ``forward`` takes x to it, ``backward`` its values to x."""
+    return ax.secondary_xaxis("top", functions=(forward, backward))
+
+
+def colour_bar(
+    mappable, ax: Axes, label: str, *, where: str = "right", ticks: int = 6, cax: Axes | None = None
+) -> Axes:  # fmt: skip
+    """Add a colour bar that keeps to the side of an image, whatever its aspect; ``where`` "right" or "top".
+
+    ``cax``: axes for the bar itself, in place of new ones.
+    """
+    high = ax.get_position().height * root_figure(ax).get_figheight()  # of a given aspect
     thick, apart = 0.11 / high, 0.05 / high
-    cax = ax.inset_axes((1.02, 0.0, 0.04, 1.0) if where == "right" else (0.0, 1.0 + apart, 1.0, thick))
+    if cax is None:
+        cax = ax.inset_axes((1.02, 0.0, 0.04, 1.0) if where == "right" else (0.0, 1.0 + apart, 1.0, thick))
     bar = root_figure(ax).colorbar(
         mappable, cax=cax, orientation="vertical" if where == "right" else "horizontal", extend="neither"
     )
@@ -154,9 +194,30 @@ def _even_ticks(norm: FuncNorm, number: int) -> list[float]:
 
 
 def unit_text(unit: str | None) -> str:
-    """Return a unit string as people write it, ``"um" -> "µm"``, ``"MJy/sr" -> "MJy sr⁻¹"``."""
-    known = {"um": "µm", "MJy/sr": "MJy sr⁻¹", "DN/s": "DN s⁻¹", "arcsec": "arcsec", "1": "", None: ""}
-    return known.get(unit, unit or "")
+    """Return a unit string as people write it: ``"um" -> "µm"``, ``"MJy/sr"`` or ``"MJy sr-1" -> "MJy sr⁻¹"``."""
+    words = []
+    for place, part in enumerate(str(unit or "").split("/")):
+        for word in part.replace("1", "", part == "1").split():
+            found = _WORD.fullmatch(word)
+            power = int(found[2] or 1) * (-1 if place else 1) if found else 1
+            name = (found[1] if found else word).replace("um", "µm")
+            words.append(name if power == 1 else name + superscript(power))
+    return " ".join(words)
+
+
+def superscript(number: int) -> str:
+    """Return an integer as superscript, ``-18 -> "⁻¹⁸"``."""
+    return str(number).translate(_SUPERSCRIPT)
+
+
+def power_of_ten(values: np.ndarray) -> tuple[int, str]:
+    """Return the power of ten that gives readable numbers, 0 where they are, and ``"10⁻¹⁸ "`` for the unit."""
+    finite = np.abs(values[np.isfinite(values)])
+    top = float(np.percentile(finite, 99)) if finite.size else 0.0
+    if not top or 0.02 <= top < 2e4:
+        return 0, ""
+    power = int(np.floor(np.log10(top)))
+    return power, f"10{superscript(power)} "
 
 
 def with_unit(text: str, unit: str | None) -> str:
@@ -179,22 +240,26 @@ def pick_dither(ds: xr.Dataset, dither: int) -> xr.Dataset:
     return ds.isel(dither=int(place[0]))
 
 
-def save_figure(figure: Figure, path: str | os.PathLike, dpi: float | None = None) -> Path:
-    """Write a figure to a file, whole or not at all: to a temporary name first, then renamed.
+def save_figure(picture: Any, path: str | os.PathLike, dpi: float | None = None) -> Path:
+    """Write a picture to a file, whole or not at all, and close it.
 
     Parameters
     ----------
-    figure : Figure
+    picture : Axes, array of Axes or Figure
+        What the functions of this module return.
     path : path
         The suffix names the format (.png, .pdf, .svg, .jpg ...); missing folders are made.
     dpi : float, optional
-        Resolution [dots per inch]; by default that of the figure.
+        Resolution [dots per inch]; by default 120.
 
     Returns
     -------
     Path
-        The file written.
+        The file written: to a temporary name first, then renamed.
     """
+    from matplotlib import pyplot
+
+    figure = figure_of(picture)
     target = Path(path)
     kind = target.suffix.lstrip(".").lower()
     kinds = figure.canvas.get_supported_filetypes()
@@ -203,8 +268,19 @@ def save_figure(figure: Figure, path: str | os.PathLike, dpi: float | None = Non
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.stem}.{os.getpid()}.part{target.suffix}")
     try:
-        figure.savefig(part, format=kind, dpi="figure" if dpi is None else dpi)
+        figure.savefig(part, format=kind, dpi=dpi or DPI)
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
+    pyplot.close(figure)
     return target
+
+
+def figure_of(picture: Any) -> Figure:
+    """Return the figure of an Axes, of an array of Axes, or the figure itself."""
+    if isinstance(picture, Figure):
+        return picture
+    first = picture if isinstance(picture, Axes) else next(iter(np.ravel(np.asarray(picture, dtype=object))), None)
+    if not isinstance(first, Axes):
+        raise MrsxrError(f"a {type(picture).__name__} is no picture; expected an Axes, an array of Axes or a Figure")
+    return root_figure(first)

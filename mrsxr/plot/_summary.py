@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 
 from mrsxr.errors import MrsxrError
 from mrsxr.mrs import BANDS
@@ -15,20 +15,20 @@ from mrsxr.tree import leaves
 
 from ._cube import cube_image, tangent_point
 from ._detector import detector_image
+from ._sky import make_panel
 from ._spectrum import spectrum as draw_spectrum
-from ._style import DPI, QuickLook
+from ._style import Box, array_of, figure_of, given_axes, inch, new_figure
 
-Box = tuple[float, float, float, float]
 _MOST_CUBES = 4
 _SIZE = (14.0, 8.0)
 # inch: title of the figure; above, below and beside a panel; line labels above the spectrum
-_HEAD, _ABOVE, _BELOW, _BESIDE, _LABELS = 0.42, 0.74, 0.5, 0.6, 0.86
+_HEAD, _ABOVE, _BELOW, _BESIDE, _LABELS = 0.42, 0.74, 0.55, 0.68, 0.86
 
 
 def summary(
-    cal_or_rate: Any = None, cubes: Any = None, spectrum: Any = None, *, redshift: float | None = None,
+    cal_or_rate: Any = None, cubes: Any = None, spectrum: Any = None, *, ax: Any = None, z: float | None = None,
     title: str | None = None, dither: int = 1, aperture: Any = None,
-) -> Figure:  # fmt: skip
+) -> np.ndarray:  # fmt: skip
     """Draw one picture of a run: an exposure and up to four collapsed cubes above the spectrum.
 
     Parameters
@@ -40,96 +40,102 @@ def summary(
         channels.
     spectrum : Dataset, optional
         Level "spectrum", of one band or stitched.
-    redshift : float, optional
-        z of the source, for the line marks.
+    ax : array of Axes, optional
+        Where to draw: exposure, cubes (see :func:`sky_axes`) and spectrum, those that there are; by default a
+        new figure.
+    z : float, optional
+        Redshift of the source, for the line marks.
     title : str, optional
         By default target and program.
     dither : int
         Number of the exposure shown, from 1.
     aperture : (ra, dec), (ra, dec, radius) or {band: ...}, optional
         Circle on the cubes [deg, deg, arcsec]; by default that of the spectrum (``aperture_ra``,
-        ``aperture_dec``, ``aperture_radius``). Offsets on all cubes are counted from its centre.
+        ``aperture_dec``, ``aperture_radius``).
 
     Returns
     -------
-    Figure
-        14 x 8 inch for three panels and more above a spectrum; other heights where there is less to show.
+    array of Axes
+        Exposure, cubes and spectrum. A new figure has 14 x 8 inch for three panels and more above a spectrum,
+        other heights where there is less to show.
     """
     exposures, all_cubes = _datasets(cal_or_rate), _datasets(cubes)
     chosen = _choose(all_cubes)
-    if not exposures and not chosen and spectrum is None:
+    panels = bool(exposures) + len(chosen)
+    if not panels and spectrum is None:
         raise MrsxrError("a summary needs an exposure, cubes or a spectrum; nothing was given")
-    figure, boxes, box = _places(bool(exposures) + len(chosen), spectrum is not None)
-    _panels(figure, boxes, exposures, chosen, spectrum, aperture, dither)
+    axes = given_axes(ax, panels + (spectrum is not None), "this summary")
+    if axes is None:
+        axes = _new_axes(bool(exposures), chosen, spectrum is not None)
+        text = title if title is not None else _title([*exposures, *all_cubes, spectrum])
+        figure = figure_of(axes[0])
+        figure.suptitle(text, fontsize=13, y=1.0 - 0.12 / figure.get_figheight(), va="top")
+    rest = iter(axes)
+    if exposures:
+        _draw_exposure(exposures[0], dither, next(rest))
+    for cube in chosen:
+        circle = _aperture_of(cube, spectrum, aperture) if tangent_point(cube) is not None else None
+        _compact(cube_image(cube, ax=next(rest), aperture=circle, colorbar="top", font_size=7.5))
     if spectrum is not None:
-        draw_spectrum(spectrum, figure.add_axes(box), redshift=redshift)
-    text = title if title is not None else _title([*exposures, *all_cubes, spectrum])
-    figure.suptitle(text, fontsize=13, y=1.0 - 0.12 / figure.get_figheight(), va="top")
-    return figure
+        draw_spectrum(spectrum, next(rest), z=z)
+    return array_of(axes)
 
 
-def _places(panels: int, with_spectrum: bool) -> tuple[Figure, list[Box], Box]:
-    """Return the figure and where panels and spectrum lie in it: all lengths in inch, no empty space.
+def _new_axes(with_exposure: bool, cubes: list[xr.Dataset], with_spectrum: bool) -> list[Axes]:
+    """Return axes in a new figure, on the sky for cubes."""
+    size, boxes, box = _places(with_exposure + len(cubes), with_spectrum)
+    figure = new_figure(size)
+    places = [inch(b, size) for b in boxes]
+    axes = [figure.add_axes(places[0])] if with_exposure else []
+    axes += [make_panel(cube, figure, place) for cube, place in zip(cubes, places[len(axes) :], strict=True)]
+    return axes + ([figure.add_axes(inch(box, size))] if with_spectrum else [])
+
+
+def _places(panels: int, with_spectrum: bool) -> tuple[tuple[float, float], list[Box], Box]:
+    """Return the size of the figure and where panels and spectrum lie in it [inch], without empty space.
 
     From three panels on they stand in a row above the spectrum, one or two in a column to its left.
     """
     width, height = _SIZE
+    boxes: list[Box] = []
     if not panels:
         height = 5.4
-        boxes = []
-        box = [0.75, 0.55, width - 0.95, height - 0.55 - _HEAD - _LABELS]
+        box = (0.75, 0.55, width - 0.95, height - 0.55 - _HEAD - _LABELS)
     elif panels <= 2 and with_spectrum:
         side = 2.75 if panels == 2 else 3.4
         height = _HEAD + panels * (side + _ABOVE + _BELOW) + 0.05
-        boxes = [[0.75, _BELOW + (panels - 1 - i) * (side + _ABOVE + _BELOW), side, side] for i in range(panels)]
-        left = 0.75 + side + 0.95
-        box = [left, _BELOW, width - left - 0.2, height - _BELOW - _HEAD - _LABELS]
+        boxes = [(0.85, _BELOW + (panels - 1 - i) * (side + _ABOVE + _BELOW), side, side) for i in range(panels)]
+        left = 0.85 + side + 0.95
+        box = (left, _BELOW, width - left - 0.2, height - _BELOW - _HEAD - _LABELS)
     else:
         if not with_spectrum:
             width = max(6.0, min(width, 3.9 * panels))
-        pitch = (width - 0.25) / panels
+        pitch = (width - 0.1) / panels
         side = min(pitch - _BESIDE, 2.7)
         if not with_spectrum:
             height = _HEAD + _ABOVE + side + _BELOW
         bottom = height - _HEAD - _ABOVE - side
-        boxes = [[0.25 + i * pitch + 0.5 * (pitch - side) + 0.12, bottom, side, side] for i in range(panels)]
-        box = [0.75, 0.55, width - 0.95, bottom - _BELOW - 0.55 - _LABELS]
-    figure = QuickLook(figsize=(width, height), dpi=DPI, facecolor="white")
-    return figure, [_part(b, width, height) for b in boxes], _part(box, width, height)
+        boxes = [(0.05 + i * pitch + 0.5 * (pitch - side + 0.6), bottom, side, side) for i in range(panels)]
+        box = (0.75, 0.55, width - 0.95, bottom - _BELOW - 0.55 - _LABELS)
+    return (width, height), boxes, box
 
 
-def _part(box: Sequence[float], width: float, height: float) -> Box:
-    """Return a place in inch as parts of the figure."""
-    return box[0] / width, box[1] / height, box[2] / width, box[3] / height
+def _draw_exposure(ds: xr.Dataset, dither: int, ax: Axes) -> None:
+    name = f"{ds.attrs.get('setting', 'Detector')}   exposure {dither}"
+    _compact(detector_image(ds, dither, ax, colorbar="top", pixels=350, slices=False, title=name))
 
 
-def _panels(figure, boxes, exposures, cubes, spectrum, aperture, dither) -> None:
-    boxes = iter(boxes)
-    if exposures:
-        ds = exposures[0]
-        ax = figure.add_axes(next(boxes))
-        name = f"{ds.attrs.get('setting', 'Detector')}   exposure {dither}"
-        detector_image(ds, dither, ax, colorbar="top", pixels=350, title=name)
-        _compact(ax)
-    circles = [_aperture_of(cube, spectrum, aperture) for cube in cubes]
-    known = [c[:2] for c in circles if c] or [t for t in map(tangent_point, cubes) if t]
-    for cube, circle in zip(cubes, circles, strict=True):
-        ax = figure.add_axes(next(boxes))
-        on_sky = tangent_point(cube) is not None
-        cube_image(cube, ax=ax, aperture=circle if on_sky else None, origin=known[0] if known else None, colorbar="top")
-        _compact(ax)
-
-
-def _compact(ax) -> None:
+def _compact(ax: Axes) -> None:
     """Make the letters of a small panel small; the title goes above its colour bar."""
-    ax.tick_params(labelsize=8)
-    ax.xaxis.label.set_size(9)
-    ax.yaxis.label.set_size(9)
+    ax.set_anchor("N")
+    ax.tick_params(labelsize=7.5)
+    ax.xaxis.label.set_fontsize(8.5)
+    ax.yaxis.label.set_fontsize(8.5)
     ax.yaxis.labelpad = 1.0
     ax.set_title(ax.get_title(), fontsize=10.5, y=1.0, pad=38.0)
     for bar in ax.child_axes:
         bar.tick_params(labelsize=7.5, pad=1.5)
-        bar.xaxis.label.set_size(8)
+        bar.xaxis.label.set_fontsize(8)
         bar.xaxis.labelpad = 2.0
 
 

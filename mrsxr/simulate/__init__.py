@@ -2,6 +2,7 @@
 
 from .exposure import Effects
 from .observation import Simulation, simulate, true_spectrum
+from .products import simulate_cube, simulate_spectrum
 from .scene import (
     Background,
     Line,
@@ -14,5 +15,5 @@ from .scene import (
 
 __all__ = [
     "simulate", "Simulation", "Effects", "Scene", "PointSource", "LineDisc", "Line", "PowerLaw", "Background",
-    "encircled_energy", "true_spectrum",
+    "encircled_energy", "true_spectrum", "simulate_cube", "simulate_spectrum",
 ]  # fmt: skip

@@ -17,6 +17,7 @@ from .scene import (
     LineDisc,
     PointSource,
     Scene,
+    encircled_energy,
     line_in_bins,
     line_width,
     psf_fwhm,
@@ -50,7 +51,7 @@ def render(
     pixels : Footprints
         Of one band.
     leak : bool
-        Add to band 3A the second-order light of half the wavelength.
+        Add to band 3A the second-order light of half the wavelength, an image as sharp as that wavelength makes it.
     slice_shift : bool
         Dim point sources and move them in wavelength as their place across each slice asks for.
 
@@ -60,6 +61,7 @@ def render(
         Point sources are integrated exactly over the footprint (alpha ends x slice width); discs by convolution with
         the PSF and the mean footprint. Lines are integrated over the pixel's wavelength bin.
     """
+    leak = leak and pixels.band == "3A"
     stretch = 1.0 + aim.velosys / 299792458.0
     low, high = pixels.wavelength_low / stretch, pixels.wavelength_high / stretch
     point = np.zeros(pixels.y.size)
@@ -68,28 +70,53 @@ def render(
         if slice_shift:
             moved, share = _in_slices(source, aim, geometry, pixels)
             first, last = low - moved / stretch, high - moved / stretch
-        flux = source.spectrum(first, last)
-        if leak and pixels.band == "3A":
-            flux = flux + leak_fraction(pixels.wavelength) * source.spectrum(first / 2, last / 2)
-        point += flux * share * point_shape(source, aim, geometry, pixels)
+        point += source.spectrum(first, last) * share * point_shape(source, aim, geometry, pixels)
+        if leak:
+            leaked = leaked_light(pixels.wavelength) * source.spectrum(first / 2, last / 2)
+            point += leaked * share * point_shape(source, aim, geometry, pixels, order=2)
     extended = np.array(scene.background(0.5 * (low + high)), dtype=float)
-    if leak and pixels.band == "3A":
-        extended += leak_fraction(pixels.wavelength) * scene.background(0.25 * (low + high))
+    if leak:
+        extended += leaked_light(pixels.wavelength) * scene.background(0.25 * (low + high))
     for disc in scene.discs:
         extended += _disc(disc, aim, geometry, pixels, low, high)
+        if leak:
+            leaked = _disc(disc, aim, geometry, pixels, low / 2, high / 2, order=2)
+            extended += leaked_light(pixels.wavelength) * leaked
     return Parts(to_mjysr(point), extended)
 
 
+def leaked_light(wavelength):
+    """Return the share of the light at half the wavelength that falls on the detector in the second order.
+
+    Smaller than :func:`leak_fraction`: the aperture of a spectrum misses less of an image of half the wavelength than
+    its aperture correction makes up for.
+    """
+    from .references import apertures, sampling_blur  # which takes the fraction from here
+
+    wavelength = np.asarray(wavelength, dtype=float)
+    radius, inner, outer = apertures(wavelength)
+    blur = sampling_blur(wavelength)
+
+    def seen(light):
+        inside, near, far = (encircled_energy(r, light, blur=blur) for r in (radius, inner, outer))
+        return inside - (far - near) * radius**2 / (outer**2 - inner**2)
+
+    return leak_fraction(wavelength) * seen(wavelength) / seen(0.5 * wavelength)
+
+
 def leak_fraction(wavelength):
-    """Return the share of the light at half the wavelength that leaks into band 3A (peak 0.0275 at 12.217 um)."""
+    """Return what part of the flux at half the wavelength the spectrum of a point source in band 3A holds besides.
+
+    As a reference file has it, measured on spectra with their aperture correction (peak 0.0275 at 12.217 um).
+    """
     known = ((11.9, 0.0006), (12.0, 0.0022), (12.1, 0.0099), (12.2, 0.0267), (12.217, 0.0275), (12.3, 0.0169),
              (12.4, 0.0054), (12.5, 0.0022), (12.6, 0.0012), (13.0, 0.0007))  # fmt: skip
     nodes, values = np.array(known).T
     return np.interp(wavelength, nodes, values, left=0.0, right=0.0)
 
 
-def point_shape(source: PointSource, aim: Aim, geometry: Geometry, pixels: Footprints) -> np.ndarray:
-    """Return the mean PSF [1/arcsec2] of a source over the pixel footprints.
+def point_shape(source: PointSource, aim: Aim, geometry: Geometry, pixels: Footprints, order: int = 1) -> np.ndarray:
+    """Return the mean PSF [1/arcsec2] of a source over the pixel footprints, of light of an order of the grating.
 
     The PSF is round on the sky: a unit of alpha or beta is not quite an arcsecond there in flight distortion files.
     """
@@ -98,8 +125,8 @@ def point_shape(source: PointSource, aim: Aim, geometry: Geometry, pixels: Footp
     alpha, beta, matrix = _slicer_near(source.ra, source.dec, aim, pixels.band, geometry.distortion)
     a, b = np.hypot(*np.linalg.inv(matrix))  # arcsec on the sky of a unit of alpha, of beta
     return psf_in_pixels(
-        a * pixels.alpha_low, a * pixels.alpha_high, b * pixels.beta, b * pixels.width, pixels.wavelength, a * alpha,
-        b * beta, PSF_SIGMAS, PSF_WEIGHTS, _FWHM_SLOPE, _FWHM_OFFSET,
+        a * pixels.alpha_low, a * pixels.alpha_high, b * pixels.beta, b * pixels.width, pixels.wavelength / order,
+        a * alpha, b * beta, PSF_SIGMAS, PSF_WEIGHTS, _FWHM_SLOPE, _FWHM_OFFSET,
     )  # fmt: skip
 
 
@@ -135,7 +162,7 @@ class _Plane:
         )
 
 
-def _disc(disc: LineDisc, aim, geometry, pixels, low, high) -> np.ndarray:
+def _disc(disc: LineDisc, aim, geometry, pixels, low, high, order: int = 1) -> np.ndarray:
     total = np.zeros(pixels.y.size)
     lines = [line for line in disc.lines if _reaches(line, disc, low, high)]
     if not lines and disc.continuum is None:
@@ -153,7 +180,7 @@ def _disc(disc: LineDisc, aim, geometry, pixels, low, high) -> np.ndarray:
         total[near] += to_mjysr(np.sum(here * flux, axis=0))
     if disc.continuum is not None:
         ends = np.array([pixels.wavelength.min(), pixels.wavelength.max()])
-        images = np.stack([_blur(profile[None], plane, wave, pixels)[0] for wave in ends])
+        images = np.stack([_blur(profile[None], plane, wave / order, pixels)[0] for wave in ends])
         everywhere = np.ones(pixels.y.size, dtype=bool)
         first, last = (_interpolate(one, place, everywhere) for one in images)
         share = (pixels.wavelength - ends[0]) / (ends[1] - ends[0])

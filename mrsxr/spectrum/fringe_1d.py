@@ -9,7 +9,7 @@ import xarray as xr
 
 from mrsxr import mrs
 from mrsxr.errors import MrsxrError
-from mrsxr.fringes import correct_spectra
+from mrsxr.fringes import TOLERANCE, correct_spectra
 from mrsxr.step import step
 
 #: Variable, its variance, what it becomes, and whether it carries the aperture correction.
@@ -28,6 +28,7 @@ def correct_residual_fringe_1d(
     max_amplitude: float = 0.4,
     dichroic_only: bool = False,
     ignore_regions: Sequence[tuple[float, float]] = (),
+    tolerance: float = TOLERANCE,
 ) -> xr.Dataset:
     """Add the spectrum without residual fringes beside the spectrum itself.
 
@@ -44,6 +45,8 @@ def correct_residual_fringe_1d(
         Only the fringes of the dichroics, channels 3 and 4.
     ignore_regions : sequence of (minimum, maximum) [um]
         Wavelengths to leave out of the fit.
+    tolerance : float
+        Change of chi2 at which the fit "columns" ends; jwst's ends early, 0 goes to the minimum.
 
     Returns
     -------
@@ -59,21 +62,23 @@ def correct_residual_fringe_1d(
     Notes
     -----
     ``ifu_rfcorr`` of jwst's extract_1d: flux, surface brightness and background are fitted each by itself, before the
-    aperture correction.
+    aperture correction, the flux as sum over spaxels in MJy/sr (the fit "columns" depends on the unit).
     """
     band = str(ds.attrs.get("band"))
     if band not in mrs.BANDS:
         raise MrsxrError(f"the spectrum is of band {band}; fringes are corrected band by band, before stitching")
     wave = np.asarray(ds["wavelength"].values, dtype=float)
     options = {"wavelength": wave, "channel": int(band[0]), "method": method, "max_amplitude": float(max_amplitude),
-               "dichroic_only": bool(dichroic_only), "ignore": tuple(map(tuple, ignore_regions))}  # fmt: skip
+               "dichroic_only": bool(dichroic_only), "ignore": tuple(map(tuple, ignore_regions)),
+               "tolerance": float(tolerance)}  # fmt: skip
     out = {}
     for name, variance, new, corrected in _VALUES:
         if name not in ds:
             continue
         given = [ds[name], ds[variance] if variance in ds else xr.full_like(ds[name], np.nan, dtype=float)]
         with_factor = corrected and "aperture_correction" in ds
-        given.append(ds["aperture_correction"] if with_factor else xr.ones_like(ds[name], dtype=float))
+        factor = ds["aperture_correction"] if with_factor else xr.ones_like(ds[name], dtype=float)
+        given.append(factor * 1e6 * ds.attrs.get("pixel_area_sr", 1e-6) if name == "flux" else factor)
         found = xr.apply_ufunc(
             correct_values, *(g.variable for g in given), kwargs=options, input_core_dims=[["wavelength"]] * 3,
             output_core_dims=[["part", "wavelength"]], dask="parallelized", output_dtypes=[float],
@@ -87,7 +92,9 @@ def correct_residual_fringe_1d(
     return ds.assign(out)
 
 
-def correct_values(values, variance, factor, *, wavelength, channel, method, max_amplitude, dichroic_only, ignore):
+def correct_values(
+    values, variance, factor, *, wavelength, channel, method, max_amplitude, dichroic_only, ignore, tolerance
+):
     """Return a spectrum without fringes and its variance (2, wavelength); ``factor`` is taken off during the fit."""
     values = np.asarray(values, dtype=float) / factor
     spread = np.asarray(variance, dtype=float) / factor**2
@@ -96,7 +103,7 @@ def correct_values(values, variance, factor, *, wavelength, channel, method, max
         error = np.sqrt(spread) if known else None
     clean, added = correct_spectra(
         wavelength, values, error, channel=channel, method=method, dichroic_only=dichroic_only,
-        max_amplitude=max_amplitude, ignore=ignore,
+        max_amplitude=max_amplitude, ignore=ignore, tolerance=tolerance,
     )  # fmt: skip
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = np.where(values != 0, clean / values, 1.0)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from mrsxr.errors import MrsxrError, ReferenceFileError
+from mrsxr.errors import MrsxrError
+from mrsxr.references.leak import aperture_factor, leak_fraction
 from mrsxr.step import step
 
 LEAKING, LEAKED = "1B", "3A"
@@ -14,10 +15,20 @@ _VALUES = (
     ("flux", "var"), ("surface_brightness", "surface_brightness_var"),
     ("rf_flux", None), ("rf_surf_bright", None),
 )  # fmt: skip
+#: Surface brightness and the flux over the same area.
+_PAIRS = [("surface_brightness", "flux"), ("rf_surf_bright", "rf_flux")]
 
 
 @step(needs="spectrum")
-def correct_spectral_leak(ds: xr.Dataset, *, leaking: xr.Dataset, mrsptcorr: xr.Dataset) -> xr.Dataset:
+def correct_spectral_leak(
+    ds: xr.Dataset,
+    *,
+    leaking: xr.Dataset,
+    mrsptcorr: xr.Dataset,
+    extract1d: xr.Dataset | None = None,
+    apcorr: xr.Dataset | None = None,
+    in_cube: bool = False,
+) -> xr.Dataset:
     """Subtract from the spectrum of band 3A what leaks in from band 1B in the second order.
 
     Parameters
@@ -29,12 +40,18 @@ def correct_spectral_leak(ds: xr.Dataset, *, leaking: xr.Dataset, mrsptcorr: xr.
         Of band 1B, of the same source and extracted alike (both POINT or both EXTENDED).
     mrsptcorr : Dataset, kind "mrsptcorr"
         ``frac_leak``, ``err_leak`` (wavelength [um]).
+    extract1d, apcorr : Dataset of these kinds, optional
+        With them the fraction, which is that of spectra of point sources, is brought to EXTENDED light
+        (:func:`mrsxr.references.leak.aperture_factor`).
+    in_cube : bool
+        The light was taken off the cube already (:func:`mrsxr.cube.correct_spectral_leak_cube`): only its variance is
+        added, of which the errors of voxels hold too little, as the fraction errs alike in all of them.
 
     Returns
     -------
     Dataset, level "spectrum"
         Corrected, with the variances of the subtracted spectrum and of the fraction added; ``leak`` (wavelength) [Jy]
-        is what was subtracted from ``flux``.
+        is what was subtracted from ``flux``, here or in the cube.
 
     Raises
     ------
@@ -47,7 +64,8 @@ def correct_spectral_leak(ds: xr.Dataset, *, leaking: xr.Dataset, mrsptcorr: xr.
     -----
     F_3A -= F_1B(wavelength / 2) frac_leak(wavelength), as jwst's spectral_leak; variance += (frac_leak err_1B)^2 +
     (F_1B err_leak)^2, which jwst leaves out, and surface brightness is corrected by that of band 1B. jwst skips
-    EXTENDED spectra. Reference-file type MRSPTCORR, table LEAKCOR.
+    EXTENDED spectra. What depends on the area, surface brightness of a POINT and flux of EXTENDED light, is corrected
+    by the other over the area of band 3A. Reference-file type MRSPTCORR, table LEAKCOR.
     """
     if str(ds.attrs.get("band")) != LEAKED:
         return ds
@@ -56,35 +74,38 @@ def correct_spectral_leak(ds: xr.Dataset, *, leaking: xr.Dataset, mrsptcorr: xr.
     kinds = [str(one.attrs.get("source_type")) for one in (ds, leaking)]
     if kinds[0] != kinds[1]:
         raise MrsxrError(f"spectra of bands {LEAKED} and {LEAKING} are {kinds[0]} and {kinds[1]}; extract them alike")
-    fraction, spread = leak_fraction(ds.wavelength, mrsptcorr)
+    wave = ds.wavelength.values
+    factor = 1.0 if kinds[0] == "POINT" else aperture_factor(wave, extract1d, apcorr)
+    fraction, spread = (xr.DataArray(part / factor, dims="wavelength") for part in leak_fraction(wave, mrsptcorr))
     out = {}
     for name, variance in _VALUES:
         if name not in ds or name not in leaking:
             continue
-        light = doubled(leaking[name], ds.wavelength)
-        out[name] = (ds[name] - light * fraction).assign_attrs(ds[name].attrs)
+        source, area = _source_of(name, ds, leaking)
+        light = doubled(leaking[source], ds.wavelength) * area
+        if not in_cube:
+            out[name] = (ds[name] - light * fraction).assign_attrs(ds[name].attrs)
         if name == "flux":
             attrs = {"units": ds[name].attrs.get("units"), "long_name": "subtracted light of the second order"}
             out["leak"] = (light * fraction).assign_attrs(attrs)
         if variance is not None:
-            more = doubled(leaking[variance], ds.wavelength) * fraction**2 + (light * spread) ** 2
-            out[variance] = (ds[variance] + more).assign_attrs(ds[variance].attrs)
+            more = doubled(leaking[dict(_VALUES)[source]], ds.wavelength) * (fraction * area) ** 2
+            out[variance] = (ds[variance] + more + (light * spread) ** 2).assign_attrs(ds[variance].attrs)
     return ds.assign(out)
 
 
-def leak_fraction(wavelength: xr.DataArray, mrsptcorr: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
-    """Return the fraction of the light at half the wavelength that leaks in, and its error, at wavelengths [um]."""
-    if "frac_leak" not in mrsptcorr:
-        raise ReferenceFileError(
-            f"mrsptcorr {mrsptcorr.attrs.get('ref_id', '')}: no table LEAKCOR; the spectral leak cannot be corrected"
-        )
-    grid = mrsptcorr.frac_leak.wavelength.values
-    names = ("frac_leak", "err_leak")
-    return tuple(
-        xr.DataArray(np.interp(wavelength.values, grid, mrsptcorr[name].values), dims="wavelength")
-        if name in mrsptcorr else xr.zeros_like(wavelength, dtype=float).reset_coords(drop=True)
-        for name in names
-    )  # type: ignore[return-value]  # fmt: skip
+def _source_of(name: str, ds: xr.Dataset, leaking: xr.Dataset) -> tuple[str, xr.DataArray | float]:
+    """Return which values of band 1B are subtracted, and what makes them those of band 3A.
+
+    The flux of a POINT and the surface brightness of EXTENDED light do not depend on the area; the other follows over
+    the area of band 3A, in Jy per MJy/sr.
+    """
+    point = str(ds.attrs.get("source_type")) == "POINT"
+    source = dict(_PAIRS if point else [pair[::-1] for pair in _PAIRS]).get(name)
+    if source not in leaking or source not in ds or "n_pixels" not in ds or "pixel_area_sr" not in ds.attrs:
+        return name, 1.0
+    area = xr.DataArray(ds["n_pixels"].values, dims="wavelength") * float(ds.attrs["pixel_area_sr"]) * 1e6
+    return str(source), 1.0 / area if point else area
 
 
 def doubled(values: xr.DataArray, wavelength: xr.DataArray) -> xr.DataArray:

@@ -143,7 +143,24 @@ def test_the_same_bits_chunked_held_or_counted_twice(cals, monkeypatch):
     monkeypatch.setattr(blocks, "HOLD_BYTES", 0)
     again = build_multiband_cube(lazy(cals), bands="1", planes_per_block=7, **COARSE)
     assert any("count_planes" in str(key) for key in again.__dask_graph__())
-    xr.testing.assert_identical(whole.drop_attrs(), again.compute().drop_attrs())
+    order = []
+    for name in ("torn_planes", "drizzle_planes"):
+        monkeypatch.setattr(blocks, name, follow(getattr(blocks, name), order))
+    rebuilt = build_multiband_cube(lazy(cals), bands="1", planes_per_block=7, **COARSE).compute()
+    xr.testing.assert_identical(whole.drop_attrs(), rebuilt.drop_attrs())
+    assert len(order) > 3
+    assert order[0] == "torn_planes"  # no block is made, and held, before all are counted
+    assert set(order[1:]) == {"drizzle_planes"}
+
+
+def follow(function, order):
+    """Return the function; its calls are noted."""
+
+    def called(*arguments):
+        order.append(function.__name__)
+        return function(*arguments)
+
+    return called
 
 
 def test_tearing_by_band():

@@ -8,13 +8,13 @@ import xarray as xr
 from helpers import assert_step
 from simulated import cal_of
 
-from mrsxr import dq, mrs
+from mrsxr import dq, mrs, schema
 from mrsxr.cube import build_cube
 from mrsxr.cube.spectral_leak import correct_spectral_leak_cube
 from mrsxr.errors import MrsxrError, ReferenceFileError
 from mrsxr.geometry.grid import CubeGrid
-from mrsxr.simulate import Effects, Scene
-from mrsxr.simulate.render import leak_fraction
+from mrsxr.simulate import Effects, PointSource, PowerLaw, Scene
+from mrsxr.simulate.render import leak_fraction, leaked_light
 
 RA, DEC = 339.015, 33.976
 
@@ -106,8 +106,33 @@ def test_variance_holds_that_of_1b_and_of_the_fraction(reference):
     out = correct_spectral_leak_cube(red, leaking=blue, mrsptcorr=reference)
     fraction = np.interp(red.wavelength, reference.wavelength, reference.frac_leak)
     np.testing.assert_allclose(out.flux[:, 9, 9], 9.0 - fraction * level, rtol=1e-5)
-    wanted = 0.25 + 4.0 * fraction**2 + (0.03 * fraction * level) ** 2
-    np.testing.assert_allclose(out["var"][:, 9, 9], wanted, rtol=1e-4)
+    np.testing.assert_allclose(out["var"][:, 9, 9], 0.25 + 4.0 * fraction**2, rtol=1e-4)
+    common = (0.03 * fraction * level) ** 2
+    np.testing.assert_allclose(out["var_systematic"][:, 9, 9], common, rtol=1e-4)
+    more = correct_spectral_leak_cube(red.assign(var_systematic=red["var"]), leaking=blue, mrsptcorr=reference)
+    np.testing.assert_allclose(more["var_systematic"][:, 9, 9], 0.25 + common, rtol=1e-4)
+    schema.validate(out)
+
+
+def apertures(factor=1.5):
+    """Return extract1d of a radius of 1 arcsec, and apcorr that falls with it from 2 at 12 um, from 2 / factor at 6."""
+    wave = np.array([5.0, 9.0, 9.1, 28.0])
+    attrs = {"level": "reference", "ref_id": "made"}
+    extract1d = xr.Dataset({"radius": ("wavelength", np.ones(4))}, {"wavelength": wave}, attrs | {"kind": "extract1d"})
+    level = np.where(wave > 9.05, 2.0, 2.0 / factor)
+    table = {"radius": [[0.5] * 4, [1.5] * 4], "correction": [level + 0.1, level - 0.1]}
+    variables = {name: (("aperture", "wavelength"), np.array(values)) for name, values in table.items()}
+    return {"extract1d": extract1d, "apcorr": xr.Dataset(variables, {"wavelength": wave}, attrs | {"kind": "apcorr"})}
+
+
+def test_extended_light_leaks_less_than_spectra_of_points_tell(reference):
+    level = 80.0
+    blue = cube_of("1B", lambda e, n, w: level + 0 * e, half=3.0, low=5.9, high=6.4)
+    red = cube_of("3A", lambda e, n, w: 9.0 + 0 * e, half=2.0, low=12.1, high=12.4)
+    out = correct_spectral_leak_cube(red, leaking=blue, mrsptcorr=reference, **apertures(1.5))
+    fraction = np.interp(red.wavelength, reference.wavelength, reference.frac_leak) / 1.5
+    np.testing.assert_allclose(out.flux[:, 9, 9], 9.0 - fraction * level, rtol=1e-5)
+    np.testing.assert_allclose(out["var_systematic"][:, 9, 9], (0.03 * fraction * level) ** 2, rtol=1e-4)
 
 
 @pytest.mark.parametrize("outside", ["nearest", "keep", "blank"])
@@ -169,13 +194,26 @@ def test_wrong_partners_are_named(reference):
         correct_spectral_leak_cube(leaky, leaking=blue, mrsptcorr=reference.drop_vars("frac_leak"))
 
 
-def test_extended_light_of_the_simulator(reference):
-    """Uniform light whose leak the simulator puts into 3A: less than 0.1 % is left in every spaxel."""
-    scene = Scene(RA, DEC, background=lambda w: 50.0 + np.zeros(np.shape(w)))
-    offsets = [(0.4, 0.3)]
-    blue = build_cube(cal_of(scene, "12B", offsets), band="1B", wavelength_min=6.08, wavelength_max=6.14)
-    options = {"band": "3A", "wavelength_min": 12.17, "wavelength_max": 12.27}
-    leaky = build_cube(cal_of(scene, "34A", offsets, replace(Effects.none(), leak=True)), **options).compute()
-    out = correct_spectral_leak_cube(leaky, leaking=blue.compute(), mrsptcorr=reference)
-    assert float(np.abs(leaky.flux / 50.0 - 1).max()) > 0.02
-    assert float(np.abs(out.flux / 50.0 - 1).max()) < 1e-3
+@pytest.mark.parametrize("kind", ["uniform", "point"])
+def test_light_of_the_simulator(reference, kind):
+    """Of the leak that the simulator puts into 3A less than 0.1 % of the light of 1B is left."""
+    points = (PointSource(RA, DEC, PowerLaw(50.0, 0.0)),) if kind == "point" else ()
+    scene = Scene(RA, DEC, points=points, background=lambda w: (50.0 if kind == "uniform" else 0.0) + 0.0 * w)
+    offsets = [(1.1, 0.7), (-1.0, -0.85)] if kind == "point" else [(0.4, 0.3)]
+    options = {"center": (RA, DEC), "wavelength_min": 6.08, "wavelength_max": 6.14}
+    blue = build_cube(cal_of(scene, "12B", offsets), band="1B", **options).compute()
+    options |= {"wavelength_min": 12.17, "wavelength_max": 12.27}
+    leak = replace(Effects.none(), leak=True)
+    clean, leaky = (build_cube(cal_of(scene, "34A", offsets, e), band="3A", **options).compute() for e in (None, leak))
+    light = leaked_light(leaky.wavelength.values)  # as a measurement of the light itself would give
+    exact = reference.assign(frac_leak=("wavelength", leaked_light(reference.wavelength.values)))
+    out = correct_spectral_leak_cube(leaky, leaking=blue, mrsptcorr=exact)
+    if kind == "uniform":
+        assert float(np.abs(leaky.flux / 50.0 - 1).max()) > 0.02
+        assert float(np.abs(out.flux / 50.0 - 1).max()) < 1e-3
+        return
+    near = np.hypot(clean.x, clean.y) < 1.2
+    before, after = (((c.flux - clean.flux) * near).sum(("y", "x")) / clean.flux.where(near).sum(("y", "x"))
+                     for c in (leaky, out))  # fmt: skip
+    assert float(before.min()) > float(light.min()) > 0.015  # sharper than light of 12 um: more of it within the circle
+    assert float(np.abs(after).max()) < 1e-3

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import weakref
 
+import dask
+import dask.array as da
 import io_files
 import numpy as np
 import pytest
@@ -14,6 +18,7 @@ from helpers import make_ramp, no_compute
 from mrsxr import dq, mrs, schema
 from mrsxr.errors import InputFileError, MrsxrError
 from mrsxr.io import load, open_exposures, open_observation, save, write_fits
+from mrsxr.io._out_spectral import write_cube
 from mrsxr.io.fits_out import replacing
 
 PRODUCTS = ("uncal", "ramp", "rate", "rateints", "cal")
@@ -225,6 +230,74 @@ def test_cube_file_is_what_others_read(tmp_path):
         assert primary["R_SATURA"] == "crds://jwst_miri_saturation_0035.fits"
         assert primary["R_GAIN"] == "gain_made.fits"
         assert "R_READNO" not in primary
+
+
+def cards_but_date(path):
+    return [card for card in re.findall(rb".{80}", path.read_bytes(), re.DOTALL) if not card.startswith(b"DATE    =")]
+
+
+@pytest.mark.parametrize("case", ["plain", "unequal steps", "more variables", "some computed"])
+def test_a_lazy_cube_is_streamed_to_the_same_file(tmp_path, case):
+    cube = make_cube(n=(40, 7, 5))
+    cube["var"][3, 2, 2], cube["var"][4, 1, 1], cube["dq"][5] = np.nan, -1.0, 2**31 + 513
+    chunks = {"wavelength": 7, "y": 3}
+    lazy = cube.chunk(chunks)
+    if case == "unequal steps":
+        cube = cube.assign_coords(wavelength=("wavelength", np.geomspace(5, 20, 40), {"units": "um"}))
+        lazy = cube.chunk(chunks)
+    elif case == "more variables":  # of a type that is streamed, of one that is not, and a map of y, x
+        cube["var_systematic"] = (2 * cube["var"]).assign_attrs(units="MJy2/sr2")
+        cube["tried"] = (cube.flux.dims, (cube.flux.values > 10).astype("i1"), {"units": "1"})
+        cube["share"] = cube.weight.isel(wavelength=0, drop=True).astype("f8")
+        lazy = cube.chunk(chunks)
+    elif case == "some computed":
+        lazy = cube.assign(flux=lazy.flux, dq=lazy.dq)
+    for name, ds in (("whole", cube), ("streamed", lazy)):
+        assert write_cube(ds, tmp_path / name / "a_s3d.fits") == tmp_path / name / "a_s3d.fits"
+    assert cards_but_date(tmp_path / "streamed" / "a_s3d.fits") == cards_but_date(tmp_path / "whole" / "a_s3d.fits")
+    back = load(tmp_path / "streamed" / "a_s3d.fits")
+    xr.testing.assert_identical(plain(back).drop_vars(["ra", "dec"], errors="ignore"), cube)
+    assert write_cube(lazy, tmp_path / "a_s3d.fits.gz").stat().st_size < 0.9 * cube.nbytes
+    np.testing.assert_array_equal(load(tmp_path / "a_s3d.fits.gz").flux, cube.flux)
+
+
+def test_a_streamed_cube_is_never_whole(tmp_path):
+    """Every block is made once for all images of the file, and written before the next is made."""
+    cube = make_cube(n=(40, 7, 5))
+    alive, made = [], []
+
+    def block(k):
+        alive.append(len([one for one in made if one() is not None]))
+        values = cube.flux.values[4 * k : 4 * k + 4].copy()
+        made.append(weakref.ref(values))
+        return values
+
+    shape = (4, *cube.flux.shape[1:])
+    parts = [da.from_delayed(dask.delayed(block, pure=False)(k), shape, "f4") for k in range(10)]
+    flux = da.concatenate(parts)
+    lazy = cube.assign(
+        flux=(cube.flux.dims, flux, cube.flux.attrs), var=(cube.flux.dims, flux**2, cube["var"].attrs)
+    )  # fmt: skip
+    with dask.config.set(scheduler="synchronous"):
+        write_cube(lazy, tmp_path / "a_s3d.fits")
+    assert len(made) == 10
+    assert max(alive) <= 2
+    np.testing.assert_allclose(fits.getdata(tmp_path / "a_s3d.fits", "ERR"), np.abs(cube.flux))
+
+
+def test_a_failed_stream_leaves_the_old_file(tmp_path):
+    (path,) = save(make_cube(), tmp_path)
+    old = path.read_bytes()
+
+    def fail(values):
+        raise OSError("cannot be read")
+
+    lazy = make_cube().chunk(wavelength=2)
+    lazy["flux"] = lazy.flux.copy(data=da.map_blocks(fail, lazy.flux.data, meta=np.empty((0, 0, 0), "f4")))
+    with pytest.raises(OSError, match="cannot be read"):
+        write_cube(lazy, path)
+    assert path.read_bytes() == old
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_moved_wcs_counts(tmp_path):

@@ -1,6 +1,6 @@
 """Store what jwst's residual fringe corrections make of a few columns and spectra; runs in an environment with jwst.
 
-python tests/parity/make_fringe_parity.py   ->  tests/parity/data/fringes.npz (jwst 3.0.0)
+python tests/parity/make_fringe_parity.py   ->  tests/parity/data/fringes.npz, fringes_1d.npz (jwst 3.0.0)
 """
 
 import warnings
@@ -61,8 +61,52 @@ def frame_of_jwst(wave, flux, error):
     return correction.do_correction().data
 
 
+def spectra(rng):
+    """Return name -> (channel, first wavelength, step, flux) of spectra that take every turn of the 1-D correction."""
+    cases = {  # channel, start, step, samples, level in the unit of the fit, depth of the fringes, dichroics, lines
+        "one": (1, 4.9, 0.0008, 1050, 300.0, 0.01, 0.0, 3),
+        "many": (2, 7.51, 0.0013, 970, 40.0, 0.05, 0.0, 0),
+        "both": (3, 11.55, 0.0025, 769, 2e3, 0.02, 0.02, 4),
+        "long": (4, 24.4, 0.006, 717, 90.0, 0.03, 0.01, 2),  # beyond 27.6 um
+        "holes": (1, 5.66, 0.0008, 1212, 0.8, 0.004, 0.0, 5),  # NaN and negative samples
+        "faint": (2, 8.67, 0.0013, 1132, 4e-4, 0.02, 0.0, 6),  # below the least flux of knots at lines
+        "deep": (1, 4.9, 0.0008, 1050, 5.0, 0.35, 0.0, 0),  # beats beyond the largest amplitude
+        "clean": (3, 15.41, 0.0025, 1031, 12.0, 0.0, 0.0, 0),  # no fringes at all
+    }  # fmt: skip
+    out = {}
+    for name, (channel, start, step, n, level, depth, dichroic, n_lines) in cases.items():
+        w = start + step * np.arange(n)
+        k = 1e4 / w
+        phases = rng.uniform(0, 6.28, 12)
+        wave = 1 + dichroic * np.cos(2 * np.pi * k / 0.39 + phases[0]) + 0.6 * dichroic * np.cos(2 * np.pi * k / 0.43)
+        periods = (2.9, 2.78, 1.6, 3.4, 2.83) if name != "one" else (2.9,)
+        for i, period in enumerate(periods):
+            wave += depth * 0.7**i * np.cos(2 * np.pi * k / period + phases[i + 1])
+        flux = level * (w / start) ** -1.5 * (1 + 0.1 * np.sin(9 * w / start)) * wave
+        for i in range(n_lines):
+            flux += level * 0.2 * (i + 1) * np.exp(-0.5 * ((w - rng.uniform(w[20], w[-20])) / (2 * step)) ** 2)
+        flux *= 1 + 0.002 * rng.standard_normal(n)
+        if name == "holes":
+            flux[200:215], flux[700], flux[-1] = np.nan, -0.1, 0.0
+        out[name] = channel, start, step, flux.astype("f4")
+    return out
+
+
+def spectra_of_jwst(fit_residual_fringes_1d):
+    """Return what the file fringes_1d.npz holds."""
+    stored = {}
+    for name, (channel, start, step, flux) in spectra(np.random.default_rng(11)).items():
+        values = flux.astype("f8")
+        found = fit_residual_fringes_1d(values, start + step * np.arange(flux.size), channel=channel)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratio = np.where(flux > 0, found / values - 1, 0.0)  # of the correction
+        stored |= {f"{name}_axis": np.array([channel, start, step]), f"{name}_flux": flux,
+                   f"{name}_ratio": ratio.astype("f4")}  # fmt: skip
+    return stored
+
+
 def main():
-    """Write the file."""
+    """Write the files."""
     from jwst.residual_fringe.utils import fit_residual_fringes_1d
 
     warnings.simplefilter("ignore")
@@ -79,6 +123,7 @@ def main():
         stored |= {f"wave_{name}": w, f"flux_{name}": f, f"level_{name}": level,
                    f"corrected_{name}": fit_residual_fringes_1d(f, w, channel=channel)}  # fmt: skip
     np.savez_compressed(Path(__file__).parent / "data" / "fringes.npz", **stored)
+    np.savez_compressed(Path(__file__).parent / "data" / "fringes_1d.npz", **spectra_of_jwst(fit_residual_fringes_1d))
 
 
 if __name__ == "__main__":

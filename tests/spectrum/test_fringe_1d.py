@@ -7,6 +7,7 @@ from test_stitch import make_spectrum
 
 from mrsxr import schema
 from mrsxr.errors import MrsxrError
+from mrsxr.fringes import correct_spectra
 from mrsxr.spectrum import stitch_bands
 from mrsxr.spectrum.fringe_1d import correct_residual_fringe_1d
 
@@ -32,7 +33,8 @@ def test_fringes_go_and_the_flux_stays(method):
     assert after < 0.1 * before
     np.testing.assert_array_equal(out.flux, ds.flux)
     np.testing.assert_allclose(out.rf_surf_bright / out.surface_brightness, out.rf_flux / out.flux, rtol=1e-3)
-    assert (out.rf_background == out.background).all()
+    # of a smooth spectrum jwst's fit, ended early, leaves a trace
+    np.testing.assert_allclose(out.rf_background, out.background, rtol=0 if method == "slices" else 1e-3)
     schema.validate(out)
 
 
@@ -42,6 +44,19 @@ def test_variances_follow():
     np.testing.assert_allclose(out.rf_flux_var, out["var"] * (out.rf_flux / out.flux) ** 2, rtol=1e-6)
     assert out.rf_flux.attrs["units"] == "Jy"
     assert out.rf_flux_var.attrs["units"] == "Jy2"
+
+
+def test_flux_is_fitted_in_the_unit_of_jwst():
+    ds, _ = fringed()
+    sums = (ds.surface_brightness / ds.aperture_correction).values
+    same = ds.assign(flux=(ds.surface_brightness * 1e6 * 1.35e-12).assign_attrs(ds.flux.attrs))
+    out = correct_residual_fringe_1d(same.assign_attrs(pixel_area_sr=1.35e-12))
+    alone, _ = correct_spectra(ds.wavelength.values, sums, channel=2)
+    np.testing.assert_allclose(out.rf_flux, alone * 1e6 * 1.35e-12 * ds.aperture_correction, rtol=1e-12)
+    small = correct_residual_fringe_1d(same.assign(flux=1e-9 * same.flux).assign_attrs(pixel_area_sr=1e-6))
+    assert np.std(small.rf_flux / out.rf_flux / 1e-9) > 1e-7
+    late = correct_residual_fringe_1d(same.assign_attrs(pixel_area_sr=1.35e-12), tolerance=0.0)
+    assert 0 < np.std(late.rf_flux / out.rf_flux) < 1e-3
 
 
 def test_spectrum_of_nan_stays_nan():

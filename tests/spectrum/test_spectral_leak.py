@@ -76,6 +76,52 @@ def test_variance_grows_by_both_errors(reference):
     np.testing.assert_allclose(out["var"], wanted, rtol=1e-4)
 
 
+def test_light_taken_off_the_cube_leaves_its_variance(reference):
+    ds, partner = leaky(reference), make_spectrum("1B", 5.66, 6.63, blue, 0.01)
+    whole = correct_spectral_leak(ds, leaking=partner, mrsptcorr=reference)
+    out = correct_spectral_leak(ds, leaking=partner, mrsptcorr=reference, in_cube=True)
+    np.testing.assert_array_equal(out.flux, ds.flux)
+    for name in ("var", "surface_brightness_var", "leak"):
+        np.testing.assert_array_equal(out[name], whole[name])
+
+
+@pytest.mark.parametrize("kind", ["POINT", "EXTENDED"])
+def test_area_of_3a_counts(reference, kind):
+    """Of a field twice as large as that of 1B: as much flux of a POINT, as much brightness of EXTENDED light."""
+    ds, partner = (
+        make_spectrum(band, *limits, blue, kind=kind) for band, *limits in (("3A", 11.6, 13.4), ("1B", 5.7, 6.6))
+    )
+    for one, pixels in ((ds, 20.0), (partner, 10.0)):
+        one.attrs["pixel_area_sr"] = 1e-9
+        one["n_pixels"][:] = pixels
+        one["surface_brightness"][:] = one.flux.values / (pixels * 1e-3)
+        one["surface_brightness_var"][:] = 0.0
+    out = correct_spectral_leak(ds, leaking=partner, mrsptcorr=reference)
+    fraction = np.interp(ds.wavelength, reference.wavelength, reference.frac_leak)
+    lost = blue(ds.wavelength / 2) * fraction * (1.0 if kind == "POINT" else 2.0)
+    np.testing.assert_allclose(ds.flux - out.flux, lost, rtol=1e-5, atol=1e-12)
+    np.testing.assert_allclose(ds.surface_brightness - out.surface_brightness, lost / 20e-3, rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(out.surface_brightness_var, out["var"] / 20e-3**2, rtol=1e-5)
+
+
+def test_extended_light_leaks_less_than_spectra_of_points_tell(reference):
+    wave = np.array([5.0, 9.0, 9.1, 28.0])
+    extract1d = xr.Dataset({"radius": ("wavelength", np.ones(4))}, {"wavelength": wave})
+    table = np.array([[1.2, 1.2, 1.5, 1.5]])
+    apcorr = xr.Dataset(
+        {"radius": (("aperture", "wavelength"), np.ones((1, 4))), "correction": (("aperture", "wavelength"), table)},
+        {"wavelength": wave},
+    )  # fmt: skip
+    lost = {}
+    for kind in ("POINT", "EXTENDED"):
+        ds, partner = make_spectrum("3A", 11.6, 13.4, red, kind=kind), make_spectrum("1B", 5.7, 6.6, blue, kind=kind)
+        for refs in ({}, {"extract1d": extract1d, "apcorr": apcorr}):
+            out = correct_spectral_leak(ds, leaking=partner, mrsptcorr=reference, **refs)
+            lost[kind, len(refs)] = float((ds.flux - out.flux).max())
+    assert lost["POINT", 2] == lost["POINT", 0] == lost["EXTENDED", 0]
+    assert lost["EXTENDED", 2] == pytest.approx(lost["EXTENDED", 0] * 1.2 / 1.5)
+
+
 def test_samples_without_data_in_1b_are_bridged(reference):
     blind = make_spectrum("1B", 5.66, 6.63, blue)
     blind["flux"][150:160] = np.nan

@@ -1,0 +1,525 @@
+"""Kernels that fit lines spectrum after spectrum: starts, choice of the best, covariance, limits, draws.
+
+The words and tuples are those of ``_descent_kernels``.
+"""
+
+import math
+
+import numpy as np
+from numba import njit
+
+from ._descent_kernels import C, cholesky, descend, evaluate, freeze, gram, line_width, normal, profile, project, substitute
+
+CONVERGED, AT_BOUND, TRIED = 1, 2, 4  # bits of the status of a fit
+_N_ITER, _N_FIRST, _N_BEST = 80, 6, 2
+_USUAL = 500.0  # km/s
+_LAGS = 4
+_FRINGE = (1.4, 4.4)  # periods of fringes [1/cm]: 2.9 +- 1.5
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _peak(voxels, m, mu0, group, g, w, reach, both_signs):
+    """Return (velocity, score) of the best place of a box of half width 1.2 w for the lines of group g.
+
+    The score is the squared S/N of the box, summed over the lines. Voxels are in order of wavelength.
+    """
+    _, inv, lo, hi, rest = voxels
+    n = max(int(math.ceil(reach / (0.5 * w))), 1)
+    score = np.zeros(2 * n + 1)
+    members = 0
+    for line in range(mu0.size):
+        if group[line] != g:
+            continue
+        members += 1
+        scale = mu0[line] / C
+        first = last = 0  # the box holds voxels first .. last - 1
+        total = weight = 0.0
+        for step in range(2 * n + 1):
+            middle = mu0[line] + reach * (step - n) / n * scale
+            while last < m and 0.5 * (lo[last] + hi[last]) <= middle + 1.2 * w * scale:
+                total += rest[last] * inv[last]
+                weight += inv[last] ** 2
+                last += 1
+            while first < last and 0.5 * (lo[first] + hi[first]) < middle - 1.2 * w * scale:
+                total -= rest[first] * inv[first]
+                weight -= inv[first] ** 2
+                first += 1
+            if first < last:
+                score[step] += total * (total if both_signs else abs(total)) / weight
+    best, place = -np.inf, 0.0
+    for step in range(2 * n + 1):
+        v = reach * (step - n) / n
+        if members > 1:  # one line may stand where another is expected: the smaller velocity wins
+            score[step] /= 1.0 + (v / _USUAL) ** 2
+        if score[step] > best:
+            best, place = score[step], v
+    return place, best
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _first_start(other, voxels, m, setup, reach, both_signs, x):
+    """Fill the start of one component: the better (or the other) of the best narrow and the best wide box."""
+    mu0, _, group, reference, _ = setup
+    for g in range(reference.size):
+        narrow, wide = 1.3 * reference[g], 3.0 * reference[g]
+        v_a, score_a = _peak(voxels, m, mu0, group, g, narrow, reach[g], both_signs)
+        v_b, score_b = _peak(voxels, m, mu0, group, g, wide, reach[g], both_signs)
+        if (score_a > score_b) != other:
+            x[2 * g], x[2 * g + 1] = v_a, narrow
+        else:
+            x[2 * g], x[2 * g + 1] = v_b, wide
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _next_start(number, k, before, voxels, m, setup, reach, both_signs, x):
+    """Fill start ``number`` of k components from the fit with k - 1 components and its residuals.
+
+    0, 1: one more where most is left, narrow or wide; 2, 3, 4: a wide one below, centred, to the blue, to the red;
+    5: two side by side in place of the last one.
+    """
+    mu0, _, group, reference, _ = setup
+    for g in range(reference.size):
+        first, j = 2 * g * (k - 1), 2 * g * k
+        v, w = before[first], before[first + 1]
+        for c in range(k - 1):
+            x[j + 2 * c], x[j + 2 * c + 1] = before[first + 2 * c], before[first + 2 * c + 1]
+            if x[j + 2 * c + 1] > w:
+                v, w = x[j + 2 * c], x[j + 2 * c + 1]
+        last = j + 2 * (k - 1)
+        if number < 2:
+            x[last + 1] = 1.3 * reference[g] if number == 0 else 2.0 * w
+            x[last] = _peak(voxels, m, mu0, group, g, x[last + 1], reach[g], both_signs)[0]
+        elif number < 5:
+            for c in range(k - 1):
+                x[j + 2 * c + 1] *= 0.8
+            x[last] = v + (0.0 if number == 2 else (-0.8 if number == 3 else 0.8)) * w
+            x[last + 1] = (2.4 if number == 2 else 1.8) * w
+        else:
+            v, w = x[last - 2], x[last - 1]
+            x[last - 2], x[last - 1], x[last], x[last + 1] = v - 0.6 * w, 0.75 * w, v + 0.6 * w, 0.75 * w
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fit_model(k, before, found, low, high, reach, both_signs, setup, voxels, m, work):
+    """Fill the best of several fits with k components; return (chi2, converged)."""
+    n_tries = 2 if k == 1 else 6
+    tries, score = np.empty((n_tries, found.size)), np.full(n_tries, np.inf)
+    rest = voxels[4].copy()  # of k - 1 components
+    positive = k > 1 and not both_signs
+    best, ended = np.inf, False
+    for number in range(n_tries + _N_BEST):
+        if number < n_tries:  # short fits from all starts; those of one component go to the end
+            index, n_iter = number, _N_ITER if k == 1 else _N_FIRST
+            if k == 1 and number == 1 and ended and not _held(found, low, high):
+                break
+            voxels[4][:m] = rest[:m]
+            if k == 1:
+                _first_start(number == 1, voxels, m, setup, reach, both_signs, tries[number])
+            else:
+                _next_start(number, k, before, voxels, m, setup, reach, both_signs, tries[number])
+            for q in range(found.size):
+                tries[number, q] = min(max(tries[number, q], low[q]), high[q])
+        else:  # the best of them go on
+            index, n_iter = int(np.argmin(score)), _N_ITER
+            if k == 1 or not score[index] < np.inf:
+                break
+        score[index], done = descend(tries[index], low, high, k, positive, n_iter, setup, voxels, m, work)
+        if score[index] < best or (score[index] == best and done):
+            best, ended = score[index], done
+            found[:] = tries[index]
+        if number >= n_tries:
+            score[index] = np.inf
+    evaluate(found, k, setup, voxels, m, work)
+    return project(voxels, m, setup[4], setup[4] + setup[0].size * k, positive, work), ended
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _held(x, low, high):
+    for q in range(x.size):
+        if x[q] <= low[q] or x[q] >= high[q]:
+            return True
+    return False
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _invert(matrix, n, frozen, slope, factor):
+    """Invert a matrix in place, scaled to a unit diagonal; frozen parameters get 0. False where it is singular."""
+    freeze(matrix, n, frozen)
+    for a in range(n):
+        slope[a] = 1.0 / math.sqrt(matrix[a, a]) if matrix[a, a] > 0.0 else 0.0
+    for a in range(n):
+        for b in range(n):
+            factor[a, b] = matrix[a, b] * slope[a] * slope[b]
+    if not cholesky(factor, n):
+        return False
+    column = np.empty(n)
+    for a in range(n):
+        column[:] = 0.0
+        column[a] = 1.0
+        substitute(factor, n, column)
+        for b in range(n):
+            matrix[b, a] = 0.0 if frozen[a] or frozen[b] else column[b] * slope[a] * slope[b]
+    return True
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _covariance(x, low, high, k, setup, voxels, m, work, theta, cov):
+    """Fill parameters (continuum, then flux, velocity, width of each feature) and covariance; return the status."""
+    mu0, inst, group, reference, n_cont = setup
+    coef, slope, frozen, matrix, factor = work[2:]
+    n_lin = n_cont + mu0.size * k
+    n, size = n_lin + x.size, n_cont + 3 * mu0.size * k
+    normal(x, low, high, k, setup, voxels, m, work)
+    for q in range(x.size):
+        frozen[n_lin + q] = frozen[n_lin + q] or x[q] <= low[q] or x[q] >= high[q]
+    frozen[:n_lin] = False
+    good = _invert(matrix, n, frozen, slope, factor)
+    index, by = np.arange(size), np.ones(size)
+    theta[:n_cont] = coef[:n_cont]
+    for f in range(mu0.size * k):
+        line = f // k
+        a, j = n_cont + 3 * f, 2 * (group[line] * k + f % k)
+        w = line_width(x[j + 1], inst[line], reference[group[line]])
+        index[a], index[a + 1], index[a + 2] = n_cont + f, n_lin + j, n_lin + j + 1
+        theta[a], theta[a + 1], theta[a + 2], by[a + 2] = coef[n_cont + f], x[j], w, x[j + 1] / w
+    for a in range(size):
+        for b in range(size):
+            cov[a, b] = by[a] * by[b] * matrix[index[a], index[b]] if good else np.nan
+    return AT_BOUND if _held(x, low, high) else 0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _limits(width, setup, voxels, m, work, out):
+    """Fill the error of the flux of each line at velocity 0 and a given intrinsic width [km/s], alone and in turn."""
+    mu0, inst, _, _, n_cont = setup
+    rows, slopes, factor = work[0], work[1], work[6]
+    column = np.zeros(n_cont + 1)
+    for line in range(mu0.size):
+        scale = mu0[line] / C
+        s = math.sqrt(inst[line] ** 2 + width * width) * scale
+        profile(voxels[2], voxels[3], voxels[1], m, mu0[line], s, scale, scale, rows[n_cont], slopes[0, 0], slopes[1, 0])
+        gram(rows, n_cont + 1, m, factor)
+        out[line] = np.nan
+        if cholesky(factor, n_cont + 1):
+            column[:] = 0.0
+            column[n_cont] = 1.0
+            substitute(factor, n_cont + 1, column)
+            out[line] = math.sqrt(column[n_cont])
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
+def _fringe(voxels, m, theta, n_cont, mu0, k, out):
+    """Fill the chance that noise gives the strongest wave of the periods of fringes (1: none) and its amplitude.
+
+    Sines are fitted to the residuals beside the lines; periods that the window holds less than twice are left out.
+    """
+    _, inv, lo, hi, rest = voxels
+    number, value = np.empty(m), np.empty(m)
+    n, chi2, weight = 0, 0.0, 0.0
+    for i in range(m):
+        wave = 0.5 * (lo[i] + hi[i])
+        free = True
+        for f in range(mu0.size * k):
+            place, at = mu0[f // k], mu0[f // k] / C
+            free = free and abs(wave - place - theta[n_cont + 3 * f + 1] * at) > 2.5 * theta[n_cont + 3 * f + 2] * at
+        if free:
+            number[n], value[n] = 1e4 / wave, rest[i]
+            chi2, weight = chi2 + rest[i] ** 2, weight + inv[i]
+            n += 1
+    out[0], out[1] = 1.0, 0.0
+    if n < 12 or not chi2 > 0.0:
+        return
+    span = abs(number[n - 1] - number[0])
+    first, last = max(1.0 / _FRINGE[1], 2.0 / span), 1.0 / _FRINGE[0]
+    if not first < last:
+        return
+    trials = int(math.ceil((last - first) * span * 2.0)) + 1
+    more = 2.0 * math.pi * (last - first) / max(trials - 1, 1)
+    wave_c, wave_s, turn_c, turn_s = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
+    for i in range(n):
+        angle = 2.0 * math.pi * first * number[i]
+        wave_c[i], wave_s[i] = math.cos(angle), math.sin(angle)
+        turn_c[i], turn_s[i] = math.cos(more * number[i]), math.sin(more * number[i])
+    best = 0.0
+    for _ in range(trials):
+        cc = ss = cs = cy = sy = 0.0
+        for i in range(n):
+            c, s = wave_c[i], wave_s[i]
+            cc, ss, cs = cc + c * c, ss + s * s, cs + c * s
+            cy, sy = cy + c * value[i], sy + s * value[i]
+            wave_c[i], wave_s[i] = c * turn_c[i] - s * turn_s[i], s * turn_c[i] + c * turn_s[i]
+        det = cc * ss - cs * cs
+        if det > 1e-9 * n * n:
+            a, b = (cy * ss - sy * cs) / det, (sy * cc - cy * cs) / det
+            if a * cy + b * sy > best:
+                best, out[1] = a * cy + b * sy, math.sqrt(a * a + b * b) * n / weight
+    left = max(1.0 - best / chi2, 1e-12)
+    out[0] = min(1.0, 0.5 * (trials + 1) * left ** (0.5 * (n - 3)))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _correlation(rest, m):
+    """Return 1 + 2 sum of the correlations of neighbouring residuals, up to the first that noise explains."""
+    length, chi2 = 1.0, 0.0
+    for i in range(m):
+        chi2 += rest[i] ** 2
+    for lag in range(1, _LAGS + 1):
+        total = 0.0
+        for i in range(m - lag):
+            total += rest[i] * rest[i + lag]
+        if not total > 2.0 / math.sqrt(m) * chi2:
+            break
+        length += 2.0 * total / chi2
+    return length
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _gather(values, errors, lo, hi, t, shape, n_cont, voxels, rows):
+    """Fill the good voxels of a spectrum, divided by their errors, and the rows of the continuum; return how many."""
+    y, inv, low_edge, high_edge, _ = voxels
+    m = 0
+    for i in range(values.size):
+        if math.isfinite(values[i]) and math.isfinite(errors[i]) and errors[i] > 0.0:
+            inv[m] = 1.0 / errors[i]
+            y[m], low_edge[m], high_edge[m] = values[i] * inv[m], lo[i], hi[i]
+            power = inv[m] * shape[i]
+            for a in range(n_cont):
+                rows[a, m] = power
+                power *= t[i]
+            m += 1
+    return m
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _bounds(k, setup, reach, widest, narrowest, low, high):
+    _, _, group, reference, _ = setup
+    for g in range(reference.size):
+        for c in range(k):
+            j = 2 * (g * k + c)
+            low[j], high[j] = -reach[g], reach[g]
+            low[j + 1], high[j + 1] = narrowest * reference[g], max(widest, 2.0 * reference[g])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _core(theta, n_cont, k, mu0, voxels, m, out):
+    """Count the good voxels within 1.5 widths (1.5 voxels at least) of the first component of each line."""
+    lo, hi = voxels[2], voxels[3]
+    for line in range(mu0.size):
+        a, scale = n_cont + 3 * line * k, mu0[line] / C
+        mu = mu0[line] + theta[a + 1] * scale
+        out[line] = 0
+        for i in range(m):
+            if abs(0.5 * (lo[i] + hi[i]) - mu) <= max(1.5 * theta[a + 2] * scale, 1.5 * (hi[i] - lo[i])):
+                out[line] += 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _room(n_vox, n_cont, n_lines, n_groups, k):
+    """Return empty tuples voxels and work."""
+    size = n_cont + (n_lines + 2 * n_groups) * k
+    voxels = (np.empty(n_vox), np.empty(n_vox), np.empty(n_vox), np.empty(n_vox), np.empty(n_vox))
+    work = (
+        np.empty((size, n_vox)), np.empty((2, n_lines * k, n_vox)), np.empty(size), np.empty(size),
+        np.zeros(size, dtype=np.bool_), np.empty((size, size)), np.empty((size, size)),
+    )  # fmt: skip
+    return voxels, work
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fit_batch(
+    values, errors, lo, hi, t, shape, mu0, inst, group, reference, reach, n_cont, k_max, always, both_signs, narrowest,
+    widest, limit_width, theta, cov, chi2, status, count, core, limits, fringe, length,
+):  # fmt: skip
+    """Fit the continuum alone and 1 .. k_max components to each spectrum; see the door :func:`fit`."""
+    n_lines, n_groups = mu0.size, reach.size
+    setup = (mu0, inst, group, reference, n_cont)
+    voxels, work = _room(values.shape[1], n_cont, n_lines, n_groups, k_max)
+    low, high = np.empty(2 * n_groups * k_max), np.empty(2 * n_groups * k_max)
+    for s in range(values.shape[0]):
+        m = _gather(values[s], errors[s], lo, hi, t, shape, n_cont, voxels, work[0])
+        count[s] = m
+        if m < n_cont + 3:
+            continue
+        _limits(limit_width, setup, voxels, m, work, limits[s])
+        chi2[s, 0] = project(voxels, m, n_cont, n_cont, False, work)
+        before = low[:0].copy()
+        for k in range(1, k_max + 1):
+            n_x = 2 * n_groups * k
+            if m < n_cont + n_lines * k + n_x + 2:
+                break
+            if k > 1 and not always and (chi2[s, 0] - chi2[s, k - 1]) * (m - n_cont) < 9.0 * chi2[s, k - 1]:
+                break
+            _bounds(k, setup, reach, widest, narrowest, low, high)
+            found = np.empty(n_x)
+            chi2[s, k], ended = _fit_model(
+                k, before, found, low[:n_x], high[:n_x], reach, both_signs, setup, voxels, m, work
+            )
+            bound = _covariance(
+                found, low[:n_x], high[:n_x], k, setup, voxels, m, work, theta[s, k - 1], cov[s, k - 1]
+            )
+            status[s, k - 1] = TRIED | bound | (CONVERGED if ended else 0)
+            _core(theta[s, k - 1], n_cont, k, mu0, voxels, m, core[s, k - 1])
+            _fringe(voxels, m, theta[s, k - 1], n_cont, mu0, k, fringe[s, k - 1])
+            length[s, k - 1] = _correlation(voxels[4], m)
+            before = found
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _random(state):
+    """Advance a generator (splitmix64, Steele et al. 2014) and return a number in (0, 1)."""
+    state[0] += np.uint64(0x9E3779B97F4A7C15)
+    z = state[0]
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z = z ^ (z >> np.uint64(31))
+    return (float(z >> np.uint64(11)) + 0.5) / 9007199254740992.0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _totals(x, k, setup, coef, out):
+    """Fill flux, mean velocity and second moment [km/s, squared] of each line."""
+    mu0, inst, group, reference, n_cont = setup
+    for line in range(mu0.size):
+        total = mean = square = 0.0
+        for c in range(k):
+            j, flux = 2 * (group[line] * k + c), coef[n_cont + line * k + c]
+            w = line_width(x[j + 1], inst[line], reference[group[line]])
+            total += flux
+            mean += flux * x[j]
+            square += flux * (w * w + x[j] * x[j])
+        out[line, 0], out[line, 1] = total, mean / total
+        out[line, 2] = square / total - (mean / total) ** 2
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _draw_batch(
+    values, errors, lo, hi, t, shape, mu0, inst, group, reference, reach, n_cont, k_max, both_signs, narrowest, widest, start,
+    components, noise, seeds, out,
+):  # fmt: skip
+    """Fit noisy copies of the fitted models; see the door :func:`draw`."""
+    n_groups = reach.size
+    setup = (mu0, inst, group, reference, n_cont)
+    voxels, work = _room(values.shape[1], n_cont, mu0.size, n_groups, k_max)
+    low, high = np.empty(2 * n_groups * k_max), np.empty(2 * n_groups * k_max)
+    state = np.empty(1, dtype=np.uint64)
+    for s in range(values.shape[0]):
+        k = components[s]
+        if k == 0:
+            continue
+        n_x, positive = 2 * n_groups * k, k > 1 and not both_signs
+        m = _gather(values[s], errors[s], lo, hi, t, shape, n_cont, voxels, work[0])
+        _bounds(k, setup, reach, widest, narrowest, low, high)
+        evaluate(start[s, :n_x], k, setup, voxels, m, work)
+        project(voxels, m, n_cont, n_cont + mu0.size * k, positive, work)
+        model = voxels[0][:m] - voxels[4][:m]
+        state[0] = seeds[s]
+        for n in range(out.shape[1]):
+            for i in range(m):
+                radius = math.sqrt(-2.0 * math.log(_random(state)))
+                voxels[0][i] = model[i] + noise[s] * radius * math.cos(2.0 * math.pi * _random(state))
+            x = start[s, :n_x].copy()
+            descend(x, low[:n_x], high[:n_x], k, positive, _N_ITER, setup, voxels, m, work)
+            _totals(x, k, setup, work[2], out[s, n])
+
+
+def fit(values, errors, lo, hi, t, shape, mu0, inst, group, reach, *, n_cont, k_max, always, both_signs, narrowest, widest,
+        limit_width):  # fmt: skip
+    """Fit many spectra of one window; wavelengths in um, velocities in km/s.
+
+    Parameters
+    ----------
+    values, errors : (spectrum, voxel)
+        Flux per um and its error; voxels that are not finite or have no positive error are left out.
+    lo, hi : (voxel)
+        Edges of the voxels, hi above lo.
+    t : (voxel)
+        Variable of the polynomial, within -1 .. 1.
+    shape : (voxel)
+        What the polynomial is multiplied by.
+    mu0, inst, group : (line)
+        Wavelength at velocity 0, instrument sigma [km/s], and the number of the group that shares kinematics.
+    reach : (group)
+        Largest absolute velocity.
+    n_cont, k_max : int
+        Terms of the polynomial; most components.
+    always : bool
+        Fit several components also where one gains little on the continuum.
+    both_signs : bool
+        Fluxes of several components may be negative; that of one always may.
+    narrowest, widest : float
+        Limits of the observed width, in instrument widths and in km/s.
+    limit_width : float
+        Intrinsic width of upper limits.
+
+    Returns
+    -------
+    dict
+        ``theta`` (spectrum, model, parameter: continuum, then flux, velocity, observed width of each component of
+        each line), ``cov``, ``chi2`` (spectrum, 0 .. k_max components), ``status`` (bits CONVERGED, AT_BOUND, TRIED),
+        ``count`` of good voxels, ``core`` (those at each line), ``limits`` (error of the flux at fixed shape) and
+        ``fringe`` (chance that the residuals hold no wave, and its amplitude) and ``length`` (of the correlation of
+        the residuals, in voxels); NaN where there is no fit. Parameters at a bound have covariance 0.
+    """
+    n, n_lines = len(values), len(mu0)
+    size = n_cont + 3 * n_lines * k_max
+    out = {
+        "theta": np.full((n, k_max, size), np.nan), "cov": np.full((n, k_max, size, size), np.nan),
+        "chi2": np.full((n, k_max + 1), np.nan), "status": np.zeros((n, k_max), dtype=np.int64),
+        "count": np.zeros(n, dtype=np.int64), "core": np.zeros((n, k_max, n_lines), dtype=np.int64),
+        "limits": np.full((n, n_lines), np.nan), "fringe": np.ones((n, k_max, 2)),
+        "length": np.ones((n, k_max)),
+    }  # fmt: skip
+    _fit_batch(
+        *_arrays(values, errors, lo, hi, t, shape, mu0, inst, group, reach), int(n_cont), int(k_max), bool(always),
+        bool(both_signs), float(narrowest), float(widest), float(limit_width), *out.values(),
+    )  # fmt: skip
+    return out
+
+
+def draw(values, errors, lo, hi, t, shape, mu0, inst, group, reach, *, n_cont, k_max, both_signs, narrowest, widest, theta,
+         components, noise, seeds, n_draws):  # fmt: skip
+    """Fit noisy copies of fitted models.
+
+    Parameters
+    ----------
+    values, errors, lo, hi, t, shape, mu0, inst, group, reach, n_cont, k_max, both_signs, narrowest, widest
+        As of :func:`fit`.
+    theta : (spectrum, model, parameter)
+        From :func:`fit`.
+    components : (spectrum) int
+        The model of each spectrum, 0 for none.
+    noise : (spectrum)
+        Factor to the errors.
+    seeds : (spectrum) uint64
+    n_draws : int
+
+    Returns
+    -------
+    (spectrum, draw, line, 3) float64
+        Flux, mean velocity and second moment [km2/s2] of each line; NaN without a model.
+    """
+    n, groups = len(values), np.asarray(group)
+    start = np.zeros((n, 2 * len(reach) * k_max))
+    for k in range(1, k_max + 1):
+        some = np.flatnonzero(np.asarray(components) == k)
+        for g in range(len(reach)):
+            line = int(np.flatnonzero(groups == g)[0])
+            for c in range(k):
+                at = n_cont + 3 * (line * k + c)
+                start[some, 2 * (g * k + c)] = theta[some, k - 1, at + 1]
+                start[some, 2 * (g * k + c) + 1] = theta[some, k - 1, at + 2]
+    out = np.full((n, n_draws, len(mu0), 3), np.nan)
+    _draw_batch(
+        *_arrays(values, errors, lo, hi, t, shape, mu0, inst, group, reach), int(n_cont), int(k_max), bool(both_signs),
+        float(narrowest), float(widest), start, np.ascontiguousarray(components, dtype=np.int64),
+        np.ascontiguousarray(noise, dtype=np.float64), np.ascontiguousarray(seeds, dtype=np.uint64), out,
+    )  # fmt: skip
+    return out
+
+
+def _arrays(values, errors, lo, hi, t, shape, mu0, inst, group, reach):
+    """Return the arrays as the kernels want them, with the instrument width of the first line of each group."""
+    doubles = [np.array(a, dtype=np.float64, order="C") for a in (values, errors, lo, hi, t, shape, mu0, inst)]
+    numbers = np.array(group, dtype=np.int64)
+    first = np.unique(numbers, return_index=True)[1]
+    return *doubles, numbers, doubles[-1][first], np.array(reach, dtype=np.float64)

@@ -1,0 +1,256 @@
+"""The window around a line: its planes, their velocities, and which of them tell the continuum."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from mrsxr import units
+from mrsxr._version import __version__
+from mrsxr.errors import LevelError, MrsxrError, SchemaError
+from mrsxr.schema import other_units
+from mrsxr.step import read_history
+
+from .linelist import line_list
+
+C_KM_S = 299792.458
+OTHER_LINE = 500.0  # km/s to either side of another known line that are no continuum
+_KNOWN_RANK = 2
+_LEAST_SIDE = 2
+
+
+@dataclass(frozen=True)
+class Window:
+    """Planes around a line: float64 arrays on them, wavelengths [um], velocities [km/s] relative to the redshift.
+
+    ``t`` runs from -1 to 1 over the window, ``side`` tells the planes of the continuum; ``width`` [um] and ``low``,
+    ``high`` [km/s] are width and ends of the planes.
+    """
+
+    label: str
+    rest: float
+    z: float
+    planes: slice
+    wavelength: np.ndarray
+    width: np.ndarray
+    velocity: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    t: np.ndarray
+    side: np.ndarray
+
+    @property
+    def centre(self) -> float:
+        """Observed wavelength of the line [um]."""
+        return self.rest * (1.0 + self.z)
+
+    @property
+    def t_centre(self) -> float:
+        """Place of the line in the window."""
+        return float(np.interp(self.centre, self.wavelength, self.t))
+
+    def shares(self, edges: np.ndarray) -> np.ndarray:
+        """Return the part of every plane that lies between velocities: (channel, plane) of edges (channel, 2)."""
+        low, high = np.asarray(edges, float)[:, :1], np.asarray(edges, float)[:, 1:]
+        part = np.minimum(high, self.high[None, :]) - np.maximum(low, self.low[None, :])
+        return np.clip(part / (self.high - self.low)[None, :], 0.0, 1.0)
+
+    def power(self, area: float) -> np.ndarray:
+        """Return the power [W/m2] that 1 MJy/sr gives in each plane of spaxels of an area [arcsec2]."""
+        return 2.99792458e-6 * units.ARCSEC2_TO_SR * area * self.width / self.wavelength**2
+
+
+def find_line(line: str | float) -> tuple[str, float]:
+    """Return label and rest wavelength [um] of a line: a label of ``line_list``, its unique name, or a wavelength."""
+    if not isinstance(line, str):
+        rest = float(line)
+        if not (np.isfinite(rest) and rest > 0):
+            raise MrsxrError(f"the rest wavelength is {line}; expected um above 0")
+        return f"{rest:.4f} um", rest
+    table = line_list()
+    labels, names = table["line"].values, table["name"].values
+    hits = np.nonzero(labels == line)[0]
+    hits = hits if hits.size else np.nonzero(names == line)[0]
+    if hits.size != 1:
+        near = [str(label) for label in labels if str(label).startswith(line[:4])]
+        found = "stands for several lines" if hits.size else "is no line of line_list()"
+        advice = f"expected one of {', '.join(near)}" if near else "expected a label, or a rest wavelength in um"
+        raise MrsxrError(f"'{line}' {found}; {advice}")
+    return str(labels[hits[0]]), float(table["wavelength"].values[hits[0]])
+
+
+def redshift_of(ds: xr.Dataset, z: float | None) -> float:
+    """Return z, by default ``attrs["redshift"]`` and 0 where there is none."""
+    value = float(ds.attrs.get("redshift", 0.0) if z is None else z)
+    if not (np.isfinite(value) and value > -1.0):
+        raise MrsxrError(f"redshift is {z}; expected a number above -1")
+    return value
+
+
+def need_cube(cube: xr.Dataset, what: str) -> None:
+    """Refuse what is no cube in MJy/sr with a known spaxel."""
+    if cube.attrs.get("level") != "cube":
+        raise LevelError(f"{what} needs data of level cube, got {cube.attrs.get('level') or 'a Dataset without level'}")
+    if other := other_units(cube):
+        raise SchemaError(
+            f"{what} needs {other[0]} in {other[2]}, got {other[1]}; use convert_units(ds, '{other[2]}') before"
+        )
+
+
+def spaxel_area(ds: xr.Dataset) -> float:
+    """Return the area of a spaxel [arcsec2]."""
+    if "pixel_scale" not in ds.attrs:
+        raise SchemaError("attribute 'pixel_scale' [arcsec] is missing, so the area of a spaxel is unknown")
+    return float(ds.attrs["pixel_scale"]) ** 2
+
+
+def interval(extent: float | Sequence[float]) -> tuple[float, float]:
+    """Return velocities (low, high) [km/s] of a half width or of a pair."""
+    pair = np.atleast_1d(np.asarray(extent, float))
+    low, high = (-pair[0], pair[0]) if pair.size == 1 else (pair[0], pair[-1])
+    if pair.size > 2 or not (np.isfinite(pair).all() and low < high):
+        raise MrsxrError(f"the extent of the line is {extent} km/s; expected a half width above 0, or (low, high)")
+    return float(low), float(high)
+
+
+def line_window(
+    cube: xr.Dataset,
+    line: str | float,
+    z: float | None,
+    extent: tuple[float, float],
+    window: float,
+    degree: int,
+    exclude: Sequence[tuple[float, float]] | None,
+) -> Window:
+    """Return the window of a line.
+
+    Parameters
+    ----------
+    cube : Dataset
+        With ``wavelength`` [um].
+    line, z
+        As of :func:`mrsxr.lines.moments.moments`.
+    extent : (float, float)
+        Velocities that hold the line [km/s].
+    window : float
+        Half width [km/s].
+    degree : int
+        Of the continuum.
+    exclude : pairs of float, optional
+        Observed wavelengths [um] that are no continuum; None: around the other known lines.
+
+    Raises
+    ------
+    MrsxrError
+        Where the line is not in the cube, or too few planes are left for the continuum.
+    """
+    label, rest = find_line(line)
+    z = redshift_of(cube, z)
+    if int(degree) != degree or not 0 <= degree <= 4:
+        raise MrsxrError(f"degree of the continuum is {degree}; expected 0 to 4")
+    wave, widths = np.asarray(cube["wavelength"].values, float), plane_widths(cube)
+    centre = rest * (1.0 + z)
+    speed, low, high = (C_KM_S * (w / centre - 1.0) for w in (wave, wave - widths / 2, wave + widths / 2))
+    slack = 1e-6 * float(np.median(high - low)) if wave.size else 0.0
+    if wave.size == 0 or low[0] > extent[0] + slack or high[-1] < extent[1] - slack:
+        ends = f"{wave[0]:.3f} to {wave[-1]:.3f} um" if wave.size else "no plane"
+        raise MrsxrError(
+            f"{label} at z = {z:g} lies at {centre:.4f} um with {extent[0]:g} to {extent[1]:g} km/s; "
+            f"the cube has {ends}"
+        )
+    inside = np.nonzero((np.abs(speed) <= window) | ((high > extent[0]) & (low < extent[1])))[0]
+    planes = slice(int(inside[0]), int(inside[-1]) + 1)
+    wave, widths, speed, low, high = (a[planes] for a in (wave, widths, speed, low, high))
+    side = (high <= extent[0]) | (low >= extent[1])
+    side &= ~_excluded(wave, exclude, label, z)
+    counts = [int((side & part).sum()) for part in (speed < extent[0], speed > extent[1])]
+    if sum(counts) < degree + 3 or (degree > 0 and min(counts) < _LEAST_SIDE):
+        raise MrsxrError(
+            f"{label}: {counts[0]} planes below and {counts[1]} above the line are left for a continuum of degree "
+            f"{degree}; take a wider window, a smaller extent, degree 0 or exclude=()"
+        )
+    middle, half = 0.5 * (wave[0] + wave[-1]), max(0.5 * (wave[-1] - wave[0]), 1e-12)
+    return Window(label, rest, z, planes, wave, widths, speed, low, high, (wave - middle) / half, side)
+
+
+def _excluded(wave: np.ndarray, exclude: Sequence[tuple[float, float]] | None, label: str, z: float) -> np.ndarray:
+    """Return the planes that are left out of the continuum."""
+    out = np.zeros(wave.shape, bool)
+    if exclude is not None:
+        for first, last in exclude:
+            out |= (wave >= first) & (wave <= last)
+        return out
+    table = line_list()
+    known = (table["kind"].values != "PAH") & (table["rank"].values <= _KNOWN_RANK) & (table["line"].values != label)
+    for rest in table["wavelength"].values[known]:
+        out |= np.abs(C_KM_S * (wave / (rest * (1.0 + z)) - 1.0)) < OTHER_LINE
+    return out
+
+
+def plane_widths(cube: xr.Dataset) -> np.ndarray:
+    """Return the widths of the planes [um]."""
+    if "wavelength_width" in cube.variables:
+        return np.asarray(cube["wavelength_width"].values, float)
+    wave = np.asarray(cube["wavelength"].values, float)
+    if cube.attrs.get("wavelength_step"):
+        return np.full(wave.size, float(cube.attrs["wavelength_step"]))
+    if wave.size < 2:
+        raise SchemaError("the widths of the planes are unknown; set attrs['wavelength_step'] [um]")
+    band = cube["band"].values if "band" in cube.variables else np.zeros(wave.size)
+    band = np.broadcast_to(band, wave.shape)
+    out = np.full(wave.size, np.nan)
+    for first, last in pairwise([0, *(np.flatnonzero(band[1:] != band[:-1]) + 1), wave.size]):
+        out[first:last] = np.gradient(wave[first:last]) if last - first > 1 else np.gradient(wave)[first:last]
+    return out
+
+
+def map_spaxels(door: Callable[..., np.ndarray], cube: xr.Dataset, leading: Sequence[int], **options: Any) -> Any:
+    """Apply a door to the spectra of blocks of spaxels.
+
+    Parameters
+    ----------
+    door : callable
+        Called with ``flux``, ``var`` and ``dq`` (plane, y, x) and the options; gives float64 (leading ..., y, x).
+    cube : Dataset
+    leading : sequence of int
+        Leading dimensions of the result, one or two.
+    **options
+        Handed to the door.
+
+    Returns
+    -------
+    array, dask array where one of the variables is
+    """
+    arrays = [cube[name].transpose("wavelength", "y", "x").variable.data for name in ("flux", "var", "dq")]
+    if not any(isinstance(a, da.Array) for a in arrays):
+        return door(*arrays, **options)
+    first = next(a for a in arrays if isinstance(a, da.Array))
+    chunks = (cube.sizes["wavelength"], *first.chunks[1:])
+    arrays = [a.rechunk(chunks) if isinstance(a, da.Array) else da.from_array(a, chunks=chunks) for a in arrays]
+    return da.map_blocks(
+        door, *arrays, dtype=np.float64, chunks=(*((n,) for n in leading), *first.chunks[1:]),
+        new_axis=list(range(len(leading) - 1)) or None, meta=np.empty((0,) * (len(leading) + 2)), **options,
+    )  # fmt: skip
+
+
+def frame_of(cube: xr.Dataset, level: str, window: Window | None = None) -> xr.Dataset:
+    """Return an empty Dataset with the spaxels of a cube: y, x, ra, dec, their index, and attrs."""
+    out = cube.drop_vars(list(cube.data_vars)).drop_dims("wavelength")
+    if window is not None:
+        out = out.assign_coords(
+            line=((), window.label), wavelength_rest=((), window.rest, {"units": "um", "long_name": "rest wavelength"})
+        ).assign_attrs(redshift=window.z)
+    return out.assign_attrs(level=level, mrsxr_version=__version__)
+
+
+def recorded(before: xr.Dataset, out: xr.Dataset, name: str, **params: Any) -> xr.Dataset:
+    """Return a Dataset with one more entry in its history."""
+    entry = {"step": f"lines.{name}", "version": __version__, "params": params, "refs": {}}
+    return out.assign_attrs(history_json=json.dumps([*read_history(before), entry], default=str))

@@ -1,0 +1,270 @@
+"""Which lines are fitted together, on which voxels, with which instrument width: the set-up of a fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from mrsxr import mrs, units
+from mrsxr.errors import MrsxrError, SchemaError
+
+from .linelist import line_list
+
+C = 299792.458  # km/s
+JY_TO_FLAMBDA = 2.99792458e-12  # W m-2 um-1 of 1 Jy at 1 um: c / lambda^2
+REACH = 1000.0  # largest velocity of a line [km/s]
+TIED = 1000.0  # lines nearer than this share their kinematics in fit_lines [km/s]
+LEAST_VOXELS = 8
+LEAST_MARGIN = 500.0  # from a line to the end of the data [km/s], and two FWHM of the instrument at least
+Line = str | float
+Resolution = float | Callable[[np.ndarray], np.ndarray] | None
+
+
+@dataclass(frozen=True)
+class Blend:
+    """Lines that are fitted together and their voxels.
+
+    Parameters
+    ----------
+    labels, rest, mu0, inst, group : tuple, one entry a line
+        Name, rest and redshifted wavelength [um], instrument sigma [km/s], number of the group of one kinematics.
+    reach : tuple, one entry a group
+        Largest absolute velocity [km/s].
+    first, last : int
+        Planes ``first:last`` of the data.
+    use, wave, lo, hi : arrays (voxel)
+        Whether a voxel is fitted; its centre and edges [um].
+    to_density : float
+        Takes the data times wavelength^-2 to W m-2 um-1 (per spaxel).
+    middle, half : float
+        t = (wavelength - middle) / half [um].
+    nominal : float
+        Voxels that a whole window would have.
+    band : str
+    """
+
+    labels: tuple[str, ...]
+    rest: tuple[float, ...]
+    mu0: tuple[float, ...]
+    inst: tuple[float, ...]
+    group: tuple[int, ...]
+    reach: tuple[float, ...]
+    first: int
+    last: int
+    use: np.ndarray
+    wave: np.ndarray
+    lo: np.ndarray
+    hi: np.ndarray
+    to_density: float
+    middle: float
+    half: float
+    nominal: float
+    band: str
+
+    def factor(self, wavelength):
+        """Return what takes the data to W m-2 um-1 at a wavelength [um]."""
+        return self.to_density / wavelength**2
+
+    def shape(self, wavelength):
+        """Return what makes a polynomial in the units of the data one in W m-2 um-1, 1 at the middle."""
+        return (self.middle / wavelength) ** 2
+
+    def variable(self, wavelength):
+        """Return the variable of the polynomial at a wavelength [um]."""
+        return (wavelength - self.middle) / self.half
+
+
+def redshift_of(ds: xr.Dataset, z: float | None) -> float:
+    """Return z, or where it is None that of the data (``attrs["redshift"]``, else 0)."""
+    value = ds.attrs.get("redshift", 0.0) if z is None else z
+    if not (np.isscalar(value) and np.isfinite(float(value)) and float(value) > -1.0):
+        raise MrsxrError(f"redshift z is {value}; expected a number above -1")
+    return float(value)
+
+
+def find_lines(line: Line | Iterable[Line] | xr.Dataset) -> list[tuple[str, float]]:
+    """Return (label, rest wavelength [um]) of labels or names of the line list, of wavelengths, or of a table."""
+    if isinstance(line, xr.Dataset):
+        return [(str(n), float(w)) for n, w in zip(line["line"].values, line["wavelength"].values, strict=True)]
+    many = [line] if isinstance(line, str) or np.isscalar(line) else list(line)  # type: ignore[arg-type,list-item]
+    if not many:
+        raise MrsxrError("no line was given; expected a label of line_list() or a rest wavelength in um")
+    return [_find_line(item) for item in many]
+
+
+def _find_line(line: Line) -> tuple[str, float]:
+    if not isinstance(line, str):
+        wave = float(line)
+        if not (math.isfinite(wave) and wave > 0):
+            raise MrsxrError(f"rest wavelength of a line is {wave}; expected a positive number of um")
+        return f"{wave:.4f}", wave
+    table = line_list()
+    labels, names, waves = (table[n].values for n in ("line", "name", "wavelength"))
+    found = np.flatnonzero(labels == line)
+    if found.size == 0:
+        found = np.flatnonzero(names == line)
+    if found.size == 1:
+        return str(labels[found[0]]), float(waves[found[0]])
+    if found.size > 1:
+        raise MrsxrError(f"'{line}' are {found.size} lines: {', '.join(labels[found])}; give one of these labels")
+    raise MrsxrError(f"'{line}' is no line of line_list(), like '[Ne II] 12.81'; give its rest wavelength in um instead")
+
+
+def observed_edges(ds: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return centre, lower and upper edge of each sample [um]; neighbours of a band share their edges."""
+    wave = np.asarray(ds["wavelength"].values, dtype=float)
+    if wave.size < 2:
+        raise MrsxrError(f"the data have {wave.size} wavelengths; expected at least {LEAST_VOXELS} around a line")
+    band = bands_of(ds)
+    lo, hi = np.empty_like(wave), np.empty_like(wave)
+    starts = [0, *(np.flatnonzero((band[1:] != band[:-1]) | (np.diff(wave) <= 0)) + 1), wave.size]
+    for a, b in zip(starts[:-1], starts[1:], strict=True):
+        if b - a < 2:
+            step = np.array([np.median(np.abs(np.diff(wave)))])
+            lo[a:b], hi[a:b] = wave[a:b] - step / 2, wave[a:b] + step / 2
+            continue
+        inner = 0.5 * (wave[a : b - 1] + wave[a + 1 : b])
+        lo[a:b] = np.concatenate([[2 * wave[a] - inner[0]], inner])
+        hi[a:b] = np.concatenate([inner, [2 * wave[b - 1] - inner[-1]]])
+    return wave, lo, hi
+
+
+def bands_of(ds: xr.Dataset) -> np.ndarray:
+    """Return the band of each sample."""
+    n = ds.sizes["wavelength"]
+    if "band" in ds.coords and ds["band"].dims == ("wavelength",):
+        return np.asarray(ds["band"].values).astype(str)
+    return np.full(n, str(ds.attrs.get("band", "")))
+
+
+def resolution_at(wavelength: np.ndarray, resolution: Resolution) -> np.ndarray:
+    """Return the resolving power at wavelengths [um]: the in-flight law, a number or a function."""
+    if resolution is None:
+        value = mrs.resolving_power(wavelength)
+    elif callable(resolution):
+        value = resolution(wavelength)
+    else:
+        value = np.full(np.shape(wavelength), float(resolution))
+    value = np.asarray(value, dtype=float)
+    if not (np.isfinite(value).all() and (value > 0).all()):
+        raise MrsxrError(f"resolving power at {np.ravel(wavelength)[0]:.3f} um is {np.ravel(value)[0]}; expected above 0")
+    return value
+
+
+def to_flux_density(ds: xr.Dataset) -> float:
+    """Return what takes ``flux`` times wavelength^-2 [um] to W m-2 um-1 (of a cube: per spaxel)."""
+    if ds.attrs["level"] == "spectrum":
+        return JY_TO_FLAMBDA
+    if "pixel_scale" not in ds.attrs:
+        raise SchemaError("level cube: attribute 'pixel_scale' [arcsec] is missing, so the area of a spaxel is unknown")
+    return JY_TO_FLAMBDA * 1e6 * float(ds.attrs["pixel_scale"]) ** 2 * units.ARCSEC2_TO_SR
+
+
+def make_blend(
+    ds: xr.Dataset,
+    lines: Sequence[tuple[str, float]],
+    *,
+    z: float,
+    window: float,
+    resolution: Resolution,
+    groups: Sequence[int],
+    exclude: Sequence[tuple[float, float]] | None,
+) -> Blend:
+    """Return the set-up of one fit.
+
+    Raises
+    ------
+    MrsxrError
+        Where a line lies outside the data or the window holds too few wavelengths.
+    """
+    wave, lo, hi = observed_edges(ds)
+    order = np.argsort([rest for _, rest in lines])
+    labels, rest = zip(*(lines[i] for i in order), strict=True)
+    mu0 = np.array(rest) * (1.0 + z)
+    inst = C / (2.0 * math.sqrt(2.0 * math.log(2.0)) * resolution_at(mu0, resolution))
+    group = np.unique(np.asarray(groups)[order], return_inverse=True)[1]
+    low, high = mu0[0] * (1.0 - window / C), mu0[-1] * (1.0 + window / C)
+    inside = (wave >= low) & (wave <= high)
+    band, name = bands_of(ds), ""
+    if inside.any():
+        inside, name = _one_band(wave, band, inside, mu0)
+    _check_margins(labels, mu0, inst, z, (lo[inside], hi[inside]) if inside.any() else (wave[:1], wave[:1]))
+    first, last = int(np.flatnonzero(inside)[0]), int(np.flatnonzero(inside)[-1]) + 1
+    use = inside[first:last].copy()
+    whole = use.sum()
+    for start, stop in exclude or ():
+        use &= ~((wave[first:last] >= start) & (wave[first:last] <= stop))
+    if use.sum() < LEAST_VOXELS:
+        raise MrsxrError(
+            f"the window of {labels[0]} (half width {window:g} km/s) holds {int(use.sum())} wavelengths; expected at "
+            f"least {LEAST_VOXELS}, use a wider window"
+        )
+    if not (np.diff(wave[first:last][use]) > 0).all():
+        raise MrsxrError(f"wavelengths around {labels[0]} do not increase; sort the data by wavelength (and band)")
+    middle, half = 0.5 * (low + high), 0.5 * (high - low)
+    part = slice(first, last)
+    step = float(np.median(hi[part] - lo[part]))
+    return Blend(
+        labels, rest, tuple(mu0), tuple(inst), tuple(int(g) for g in group), _reaches(mu0, group, window), first, last,
+        use,
+        wave[part], lo[part], hi[part], to_flux_density(ds), middle, half,
+        (high - low) / step - (whole - use.sum()), name or (band[part][0] if band[part][0] in mrs.BANDS else ""),
+    )  # fmt: skip
+
+
+def _check_margins(labels, mu0, inst, z, edges) -> None:
+    """Raise where a line lies outside the data or too near to their end to be fitted."""
+    low, high = edges[0].min(), edges[1].max()
+    for label, place, sigma in zip(labels, mu0, inst, strict=True):
+        margin = max(LEAST_MARGIN, 4.71 * sigma) / C * place
+        if not low + margin < place < high - margin:
+            raise MrsxrError(
+                f"line {label} is at {place:.4f} um (z = {z:g}), outside the data or less than {margin:.3f} um from "
+                f"their end ({low:.3f} to {high:.3f} um around it); choose another line or z"
+            )
+
+
+def _one_band(wave, band, inside, mu0):
+    """Keep, where bands overlap in the window, the band that reaches farthest on both sides of the lines."""
+    index = np.flatnonzero(inside)
+    if (np.diff(wave[index]) > 0).all() and index[-1] - index[0] == index.size - 1:
+        nearest = index[np.argmin(np.abs(wave[index] - mu0[0]))]
+        return inside, str(band[nearest])
+
+    def margin(name):
+        waves = wave[band == name]
+        return min(mu0[0] - waves.min(), waves.max() - mu0[-1])
+
+    best = max(dict.fromkeys(band[index]), key=margin)
+    return inside & (band == best), str(best)
+
+
+def _reaches(mu0: np.ndarray, group: np.ndarray, window: float) -> tuple[float, ...]:
+    """Return the largest velocity of each group: half the way to the next line of another one at most."""
+    out = []
+    for g in range(int(group.max()) + 1):
+        own, other = mu0[group == g], mu0[group != g]
+        gap = np.abs(own[:, None] / other[None, :] - 1.0).min() * C if other.size else np.inf
+        out.append(float(min(REACH, 0.8 * window, 0.5 * gap)))
+    return tuple(out)
+
+
+def gather_blends(lines: Sequence[tuple[str, float]], window: float, tie: bool):
+    """Return (lines, groups) of each blend: lines within each other's window are fitted together.
+
+    With ``tie``, neighbours nearer than ``TIED`` share their kinematics.
+    """
+    blends: list[tuple[list[tuple[str, float]], list[int]]] = []
+    for label, rest in sorted(lines, key=lambda item: item[1]):
+        gap = C * (rest / blends[-1][0][-1][1] - 1.0) if blends else np.inf
+        if gap > window:
+            blends.append(([(label, rest)], [0]))
+            continue
+        own, groups = blends[-1]
+        groups.append(groups[-1] + (0 if tie and gap < TIED else 1))
+        own.append((label, rest))
+    return blends

@@ -1,0 +1,223 @@
+"""Fit emission and absorption lines of spectra and of every spaxel of cubes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from mrsxr.dq import DO_NOT_USE
+from mrsxr.errors import MrsxrError
+from mrsxr.step import step
+
+from ._measure import COMPONENT_VALUES, FLAGS, Options, columns, fit_block
+from ._window import Blend, Line, Resolution, find_lines, gather_blends, make_blend, redshift_of
+from .linelist import in_range, line_list
+
+SPECTRA_PER_BLOCK = 1024
+_UNITS = {
+    "flux": "W m-2", "velocity": "km/s", "dispersion": "km/s", "width": "km/s", "ew": "um", "upper_limit": "W m-2",
+}  # fmt: skip
+_MEANING = {
+    "flux": "flux of the line", "velocity": "velocity relative to z", "dispersion": "dispersion without the instrument",
+    "snr": "flux over its error", "continuum": "continuum at the line", "ew": "equivalent width, positive in emission",
+    "upper_limit": "3 sigma limit of the flux at velocity 0 and an intrinsic dispersion of 100 km/s",
+    "width": "observed dispersion", "n_components": "components of the chosen model",
+    "chi2": "chi2 of each model with the errors as given", "bic": "Bayesian information criterion of each model",
+    "p_value": "chance of the gain by the last component (F-test)", "dof": "degrees of freedom of the chosen model",
+    "noise_scale": "factor from the errors as given to those that were used", "fit_flags": "quality of the fit",
+    "correlation": "correlation length of the residuals [voxels]",
+    "continuum_poly": "continuum polynomial in (wavelength - window_middle) / window_half",
+}  # fmt: skip
+
+
+@step(needs=("spectrum", "cube"), gives="lines")
+def fit_line(
+    ds: xr.Dataset,
+    line: Line | Sequence[Line],
+    *,
+    z: float | None = None,
+    components: int | str = 1,
+    window: float = 2500.0,
+    degree: int = 1,
+    resolution: Resolution = None,
+    tie: bool = True,
+    criterion: str = "bic",
+    threshold: float = 10.0,
+    noise: str = "residual",
+    absorption: bool = False,
+    exclude: Sequence[tuple[float, float]] | None = None,
+    monte_carlo: int = 0,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Fit one line, or the lines of a blend together, by Gaussians on a polynomial continuum."""
+    options = _options(components, window, degree, criterion, threshold, noise, absorption, monte_carlo, seed)
+    lines = find_lines(line)
+    groups = [0] * len(lines) if tie else list(range(len(lines)))
+    redshift = redshift_of(ds, z)
+    blend = make_blend(
+        ds, lines, z=redshift, window=options.window, resolution=resolution, groups=groups, exclude=exclude
+    )
+    return _fit(ds, [blend], options, redshift)
+
+
+@step(needs=("spectrum", "cube"), gives="lines")
+def fit_lines(
+    ds: xr.Dataset,
+    lines: xr.Dataset | Iterable[Line] | None = None,
+    *,
+    z: float | None = None,
+    components: int | str = 1,
+    window: float = 2500.0,
+    degree: int = 1,
+    resolution: Resolution = None,
+    tie: bool = True,
+    criterion: str = "bic",
+    threshold: float = 10.0,
+    noise: str = "residual",
+    absorption: bool = False,
+    exclude: Sequence[tuple[float, float]] | None = None,
+    monte_carlo: int = 0,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Fit many lines, each in its window, near ones together."""
+    options = _options(components, window, degree, criterion, threshold, noise, absorption, monte_carlo, seed)
+    redshift = redshift_of(ds, z)
+    wave = ds["wavelength"].values
+    low, high = float(wave.min()), float(wave.max())
+    if lines is None:
+        table = in_range(line_list(), low, high, redshift)
+        lines = table.isel(line=table["kind"].values != "PAH")
+    blends = _blends(ds, find_lines(lines), redshift, options.window, resolution, tie, exclude)
+    return _fit(ds, blends, options, redshift)
+
+
+def _blends(ds, lines, z, window, resolution, tie, exclude) -> list[Blend]:
+    """Return the blends of the lines that lie in the data; raise where none does."""
+    given = {"z": z, "window": window, "resolution": resolution, "exclude": exclude}
+    wanted, first_error = [], None
+    for line in lines:
+        try:
+            make_blend(ds, [line], groups=[0], **given)
+            wanted.append(line)
+        except MrsxrError as error:
+            first_error = first_error or error
+    if not wanted:
+        low, high = float(ds["wavelength"].min()), float(ds["wavelength"].max())
+        if len(lines) == 1 and first_error is not None:
+            raise first_error
+        raise MrsxrError(
+            f"none of {len(lines)} lines lies in the data, {low:.3f} to {high:.3f} um (z = {z:g}); choose others or z"
+        )
+    blends = []
+    for members, groups in gather_blends(wanted, window, tie):
+        try:
+            blends.append(make_blend(ds, members, groups=groups, **given))
+        except MrsxrError:  # of several bands: no band holds all
+            blends.extend(make_blend(ds, [line], groups=[0], **given) for line in members)
+    return blends
+
+
+def _options(components, window, degree, criterion, threshold, noise, absorption, monte_carlo, seed) -> Options:
+    """Return the checked options."""
+    if not (components == "auto" or (isinstance(components, int | np.integer) and components in (1, 2, 3))):
+        raise MrsxrError(f"components is {components!r}; expected 1, 2, 3 or 'auto'")
+    if criterion not in ("bic", "ftest"):
+        raise MrsxrError(f"criterion is {criterion!r}; expected 'bic' or 'ftest'")
+    if noise not in ("residual", "given"):
+        raise MrsxrError(f"noise is {noise!r}; expected 'residual' or 'given'")
+    if degree not in (0, 1, 2, 3):
+        raise MrsxrError(f"degree of the continuum is {degree!r}; expected 0, 1, 2 or 3")
+    if not (np.isfinite(window) and 100.0 <= window <= 30000.0):
+        raise MrsxrError(f"window is {window!r}; expected a half width of 100 to 30000 km/s")
+    if monte_carlo < 0 or monte_carlo == 1:
+        raise MrsxrError(f"monte_carlo is {monte_carlo!r}; expected 0 or a number of draws of at least 2")
+    return Options(components, int(degree), criterion, float(threshold), noise, bool(absorption), int(monte_carlo),
+                   int(seed), float(window))  # fmt: skip
+
+
+def _fit(ds: xr.Dataset, blends: list[Blend], options: Options, z: float) -> xr.Dataset:
+    """Return the Dataset of level "lines" of some blends."""
+    numbers = xr.Variable.concat([_fit_blend(ds, blend, options) for blend in blends], dim="line")
+    variables = _variables(numbers, options, ds["flux"].attrs.get("units", ""))
+    out = ds.coords.to_dataset().drop_dims("wavelength").assign(variables)
+    flat = [(label, blend, i) for blend in blends for i, label in enumerate(blend.labels)]
+    order = np.argsort([blend.rest[i] for _, blend, i in flat], kind="stable")
+    number = {id(blend): i for i, blend in enumerate(blends)}
+    coords: dict[str, Any] = {
+        "line": np.array([label for label, _, _ in flat]),
+        "wavelength_rest": ("line", [b.rest[i] for _, b, i in flat], _attrs("um", "rest wavelength in vacuum")),
+        "band": ("line", np.array([b.band for _, b, _ in flat]), {"long_name": "band of the line"}),
+        "instrument_dispersion": ("line", [b.inst[i] for _, b, i in flat],
+                                  _attrs("km/s", "dispersion of the instrument, sigma")),
+        "blend": ("line", [number[id(b)] for _, b, _ in flat], _attrs("1", "lines of one number were fitted together")),
+        "window_middle": ("line", [b.middle for _, b, _ in flat], _attrs("um", "middle of the window")),
+        "window_half": ("line", [b.half for _, b, _ in flat], _attrs("um", "half width of the window")),
+        "component": np.arange(1, options.most + 1),
+        "n_model": np.arange(options.most + 1),
+        "power": np.arange(options.degree + 1),
+    }  # fmt: skip
+    attrs = {"redshift": z, "window": options.window, "degree": options.degree, "noise": options.noise,
+             "components": str(options.components), "criterion": options.criterion}  # fmt: skip
+    out = out.assign_coords(coords).isel(line=order)
+    return out.assign_attrs(attrs)
+
+
+def _attrs(unit: str, meaning: str) -> dict[str, str]:
+    return {"units": unit, "long_name": meaning}
+
+
+def _fit_blend(ds: xr.Dataset, blend: Blend, options: Options) -> xr.Variable:
+    """Return the numbers of a blend on (line, number, [y, x])."""
+    part = {"wavelength": slice(blend.first, blend.last)}
+    flux, var, dq = (xr.DataArray(ds[name].variable.isel(part)) for name in ("flux", "var", "dq"))
+    dims = tuple(str(d) for d in flux.dims if d != "wavelength")
+    sizes = [flux.sizes[d] for d in dims]
+    number = xr.DataArray(np.arange(int(np.prod(sizes, dtype=int))).reshape(sizes), dims=dims)
+    arrays = [flux, var, (dq & np.uint32(DO_NOT_USE)) != 0]
+    if any(isinstance(a.variable.data, da.Array) for a in arrays):
+        rows = {"y": max(1, SPECTRA_PER_BLOCK // max(flux.sizes["x"], 1)), "x": -1} if "y" in dims else {}
+        arrays = [a.chunk({"wavelength": -1, **rows}) for a in arrays]
+        number = number.chunk(rows)
+    sizes_out = {"line": len(blend.labels), "number": columns(options)["continuum_poly"].stop}
+    found = xr.apply_ufunc(
+        fit_block, *arrays, number, kwargs={"blend": blend, "options": options},
+        input_core_dims=[["wavelength"]] * 3 + [[]], output_core_dims=[["line", "number"]], dask="parallelized",
+        output_dtypes=["float64"], dask_gufunc_kwargs={"output_sizes": sizes_out},
+    )  # fmt: skip
+    return found.variable.transpose("line", "number", *dims)
+
+
+def _variables(numbers: xr.Variable, options: Options, unit: str) -> dict[str, xr.Variable]:
+    """Return the variables that the numbers of lines are."""
+    kinds = {"fit_flags": "uint8", "n_components": "int8", "dof": "int16"}
+    second = {"chi2": "n_model", "bic": "n_model", "continuum_poly": "power"}
+    second |= dict.fromkeys(COMPONENT_VALUES, "component")
+    out = {}
+    for name, place in columns(options).items():
+        if name in second:
+            variable = numbers.isel(number=place)
+            variable = xr.Variable(("line", second[name], *variable.dims[2:]), variable.data)
+        else:
+            variable = numbers.isel(number=place.start).astype(kinds.get(name, "float64"))
+        variable.attrs = _describe(name, unit)
+        out[name] = variable
+    return out
+
+
+def _describe(name: str, unit: str) -> dict[str, Any]:
+    """Return units and meaning of a variable."""
+    stem = name.removesuffix("_mc").removesuffix("_err").removeprefix("component_")
+    attrs = _attrs(_UNITS.get(stem, "1"), _MEANING[stem])
+    if stem in ("continuum", "continuum_poly"):
+        attrs["units"] = unit
+    if name.startswith("component_"):
+        attrs["long_name"] = attrs["long_name"].replace("the line", "a component") + ", the brightest component first"
+    if "_err" in name:
+        attrs["long_name"] = "error of: " + attrs["long_name"] + (" (Monte Carlo)" if name.endswith("_mc") else "")
+    if name == "fit_flags":
+        attrs |= {"flag_masks": np.array(list(FLAGS.values()), dtype=np.uint8), "flag_meanings": " ".join(FLAGS)}
+    return attrs

@@ -1,0 +1,165 @@
+"""What is done with line maps: masks by signal to noise, ratios of lines."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from mrsxr.errors import MrsxrError
+from mrsxr.geometry.regrid import same_sky
+
+from ._side_bands import find_line, recorded
+
+#: Variables by the limit that holds for them; each with its error.
+_FLUXES = ("flux", "ew", "moment0", "component_flux", "component_ew")
+_VELOCITIES = ("velocity", "moment1", "component_velocity")
+_WIDTHS = ("dispersion", "moment2", "component_dispersion", "component_width")
+_FAILED = 4
+
+
+def mask_maps(
+    maps: xr.Dataset, *, snr: float = 3.0, velocity: float = 5.0, dispersion: float = 8.0
+) -> xr.Dataset:  # fmt: skip
+    """Blank what is too faint to be believed: NaN where the signal to noise is below a limit.
+
+    Parameters
+    ----------
+    maps : Dataset
+        Fits of lines (level "lines"), of maps or of spectra, or moments (level "moments"): ``snr`` and any of the
+        variables below.
+    snr : float
+        Limit for ``flux``, ``ew``, ``component_flux``, ``moment0``.
+    velocity : float
+        Limit for ``velocity``, ``component_velocity``, ``moment1``.
+    dispersion : float
+        Limit for ``dispersion``, ``component_dispersion``, ``component_width``, ``moment2``.
+
+    Returns
+    -------
+    Dataset
+        The same with NaN there, in the errors too. Components must reach the limits with their own flux as well. Values
+        of failed fits (``fit_flags`` bit 4) are NaN. Upper limits, continuum and statistics stay.
+
+    Raises
+    ------
+    MrsxrError
+        Where there is no ``snr``.
+
+    Notes
+    -----
+    The limits 3, 5 and 8 are usual practice: a velocity needs more signal than a flux, a width more than a velocity.
+    """
+    if "snr" not in maps:
+        raise MrsxrError("the maps have no 'snr'; expected the result of fit_lines or moments")
+    well = maps["fit_flags"] & np.uint8(_FAILED) == 0 if "fit_flags" in maps else xr.ones_like(maps["snr"], dtype=bool)
+    own = None
+    if {"component_flux", "component_flux_err"} <= set(maps.data_vars):
+        own = maps["component_flux"] / maps["component_flux_err"]
+    out = {}
+    for names, limit in ((_FLUXES, snr), (_VELOCITIES, velocity), (_WIDTHS, dispersion)):
+        for name in names:
+            for key in (name, f"{name}_err"):
+                if key in maps:
+                    kept = (maps["snr"] >= limit) & well
+                    if key.startswith("component_") and own is not None:
+                        kept = kept & (own >= limit)
+                    out[key] = maps[key].where(kept).transpose(*maps[key].dims).assign_attrs(maps[key].attrs)
+    return recorded(maps, maps.assign(out), "maps.mask_maps", snr=snr, velocity=velocity, dispersion=dispersion)
+
+
+def line_ratio(
+    maps: xr.Dataset, numerator: str | float, denominator: str | float, *, snr: float = 3.0,
+    denominator_maps: xr.Dataset | None = None,
+) -> xr.Dataset:  # fmt: skip
+    """Return the ratio of the fluxes of two lines and its error.
+
+    Parameters
+    ----------
+    maps : Dataset
+        Fits of lines on (line, ...), of maps or of a spectrum; or moments of one line.
+    numerator, denominator : str or float
+        Label of the line, a name that is unique in ``maps`` ("[O IV]"), or rest wavelength [um].
+    snr : float
+        Both lines must reach it, else the ratio is NaN.
+    denominator_maps : Dataset, optional
+        Where the second line is, if not in ``maps``: on the same sky grid.
+
+    Returns
+    -------
+    Dataset
+        ``ratio`` and ``ratio_err`` [1] on the dims of a map, and ``lower_limit`` and ``upper_limit`` [1] where only the
+        numerator or only the denominator is seen: the line that is not seen is taken as ``snr`` times its error.
+
+    Raises
+    ------
+    MrsxrError
+        Where a line is missing, or the maps lie on different sky grids.
+
+    Notes
+    -----
+    sigma_r / r = sqrt((sigma_a / a)^2 + (sigma_b / b)^2), both lines independent. Ratios of bands are honest where both
+    cubes have one PSF, see :func:`mrsxr.cube.match_psf`.
+    """
+    other = maps if denominator_maps is None else denominator_maps
+    (a, a_err, a_label), (b, b_err, b_label) = _flux_of(maps, numerator), _flux_of(other, denominator)
+    if "y" in a.dims and not same_sky(maps, other):
+        raise MrsxrError(
+            f"{a_label} ({_size(a)} spaxels) and {b_label} ({_size(b)}) lie on different sky grids; bring one onto the "
+            "other first: regrid(maps, like=other_maps), before the fit match_psf and regrid the cube"
+        )
+    names = [name for name in ("line", "wavelength_rest", "band", "instrument_dispersion") if name in b.coords]
+    b, b_err = (v.drop_vars(names, errors="ignore") for v in (b, b_err))
+    a, a_err = (v.drop_vars(names, errors="ignore") for v in (a, a_err))
+    if "y" in a.dims:  # one grid to rounding: take the coordinates of the first
+        b, b_err = (a.copy(data=v.transpose(*a.dims).data) for v in (b, b_err))
+    seen_a, seen_b = a >= snr * a_err, b >= snr * b_err
+    error_known = np.isfinite(a_err) & np.isfinite(b_err) & (a_err > 0) & (b_err > 0)
+    ratio = a / b
+    both = seen_a & seen_b & error_known
+    spread = ((a_err / b) ** 2 + (ratio * b_err / b) ** 2) ** 0.5
+    text = f"{a_label} / {b_label}"
+    out = xr.Dataset(
+        {
+            "ratio": ratio.where(both).assign_attrs(units="1", long_name=text),
+            "ratio_err": spread.where(both).assign_attrs(units="1", long_name=f"error of {text}"),
+            "lower_limit": (a / (snr * b_err)).where(seen_a & ~seen_b & error_known)
+            .assign_attrs(units="1", long_name=f"lower limit of {text}"),
+            "upper_limit": (snr * a_err / b).where(~seen_a & seen_b & error_known)
+            .assign_attrs(units="1", long_name=f"upper limit of {text}"),
+        },
+        attrs={k: v for k, v in maps.attrs.items() if k not in ("history_json", "band")},
+    ).assign_attrs(level="line_ratio", numerator=a_label, denominator=b_label)  # fmt: skip
+    return recorded(maps, out, "maps.line_ratio", numerator=a_label, denominator=b_label, snr=snr)
+
+
+def _flux_of(maps: xr.Dataset, line: str | float) -> tuple[xr.DataArray, xr.DataArray, str]:
+    """Return flux, its error and the label of one line."""
+    if "moment0" in maps:
+        label = str(maps["line"].values) if "line" in maps.coords else "the line"
+        wanted = find_line(line)
+        if "wavelength_rest" in maps.coords and abs(float(maps["wavelength_rest"]) / wanted[1] - 1.0) > 1e-4:
+            raise MrsxrError(f"the moments are of {label}; expected {wanted[0]}")
+        return maps["moment0"], maps["moment0_err"], label
+    if "flux" not in maps or "flux_err" not in maps or "line" not in maps["flux"].dims:
+        raise MrsxrError("the maps have no 'flux' and 'flux_err' on 'line'; expected the result of fit_lines, moments")
+    labels = [str(label) for label in maps["line"].values]
+    hits = _hits(maps, labels, line)
+    if len(hits) != 1:
+        found = "is not in the maps" if not hits else "stands for several lines"
+        raise MrsxrError(f"{line!r} {found}; expected one of {', '.join(labels)}")
+    k = hits[0]
+    return maps["flux"].isel(line=k), maps["flux_err"].isel(line=k), labels[k]
+
+
+def _hits(maps: xr.Dataset, labels: list[str], line: str | float) -> list[int]:
+    if isinstance(line, str):
+        exact = [i for i, label in enumerate(labels) if label == line]
+        return exact or [i for i, label in enumerate(labels) if label.rpartition(" ")[0] == line]
+    if "wavelength_rest" not in maps.coords:
+        return []
+    rest = np.asarray(maps["wavelength_rest"].values, float)
+    return [int(i) for i in np.nonzero(np.abs(rest / float(line) - 1.0) < 1e-4)[0]]
+
+
+def _size(flux: xr.DataArray) -> str:
+    return " x ".join(str(flux.sizes[d]) for d in ("y", "x") if d in flux.dims)

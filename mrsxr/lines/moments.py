@@ -1,0 +1,358 @@
+"""Lines in cubes without a model of their profile: continuum from side bands, moments 0 to 2, channel maps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from mrsxr import dq as flags
+from mrsxr import mrs
+from mrsxr.errors import MrsxrError
+
+from ._side_bands import (
+    C_KM_S,
+    Window,
+    find_line,
+    frame_of,
+    interval,
+    line_window,
+    map_spaxels,
+    need_cube,
+    recorded,
+    redshift_of,
+    spaxel_area,
+)
+
+NOISES = ("residual", "error")
+_FWHM = math.sqrt(8.0 * math.log(2.0))
+Exclude = Sequence[tuple[float, float]] | None
+
+
+def subtract_continuum(
+    cube: xr.Dataset, line: str | float, *, z: float | None = None, extent: float | tuple[float, float] = 600.0,
+    window: float = 2500.0, degree: int = 1, clip: float = 4.0, exclude: Exclude = None, coverage: float = 0.75,
+) -> xr.Dataset:  # fmt: skip
+    """Cut the window of a line out of a cube and subtract the continuum of every spaxel.
+
+    Parameters
+    ----------
+    cube, line, z, extent, window, degree, clip, exclude, coverage
+        As of :func:`moments`.
+
+    Returns
+    -------
+    Dataset, level "cube"
+        The planes of the window: ``flux`` [MJy/sr] without continuum, ``var`` with that of the continuum added,
+        ``continuum`` and ``continuum_err`` [MJy/sr]. Spaxels without continuum are NaN and DO_NOT_USE.
+
+    Raises
+    ------
+    MrsxrError
+        As :func:`moments`.
+    """
+    need_cube(cube, "subtract_continuum")
+    around = line_window(cube, line, z, interval(extent), window, degree, exclude)
+    here = cube.isel(wavelength=around.planes)
+    found = map_spaxels(
+        continuum_of, here, (2, here.sizes["wavelength"]), **_fit_options(around, degree, clip, "residual", coverage)
+    )
+    dims = ("wavelength", "y", "x")
+    level = xr.DataArray(found[0].astype(np.float32), dims=dims)
+    square = xr.DataArray(found[1].astype(np.float32), dims=dims)
+    blind = level.isnull()
+    unusable = blind.astype(np.uint32) * np.uint32(flags.DO_NOT_USE)
+    text = {"units": "MJy/sr", "long_name": "continuum from the side bands"}
+    changed = {
+        "flux": (here["flux"] - level).astype(np.float32), "var": (here["var"] + square).astype(np.float32),
+        "dq": here["dq"] | unusable,
+        "continuum": level.assign_attrs(text),
+        "continuum_err": (square**0.5).assign_attrs(text | {"long_name": "error of the continuum"}),
+    }  # fmt: skip
+    changed |= {name: changed[name].assign_attrs(here[name].attrs) for name in ("flux", "var", "dq")}
+    params = _parameters(around, extent, window, degree, clip, exclude, coverage)
+    return recorded(cube, here.assign(changed), "moments.subtract_continuum", **params)
+
+
+def moments(
+    cube: xr.Dataset, line: str | float, *, z: float | None = None, extent: float | tuple[float, float] = 600.0,
+    window: float = 2500.0, degree: int = 1, threshold: float | None = 3.0, instrument: bool = True,
+    resolution: Any = None, noise: str = "residual", clip: float = 4.0, exclude: Exclude = None,
+    coverage: float = 0.75,
+) -> xr.Dataset:  # fmt: skip
+    """Return the moments 0, 1 and 2 of a line in every spaxel: flux, mean velocity, dispersion.
+
+    Parameters
+    ----------
+    cube : Dataset, level "cube"
+        ``flux`` [MJy/sr], ``var``, ``dq``; ``attrs["pixel_scale"]`` [arcsec].
+    line : str or float
+        Label of :func:`mrsxr.lines.line_list` ("[O IV] 25.89"), name that is unique there ("[O IV]"), or rest
+        wavelength [um].
+    z : float, optional
+        Redshift; by default ``attrs["redshift"]``, or 0.
+    extent : float or (float, float)
+        Velocities that hold the line [km/s], half width or (low, high).
+    window : float
+        Half width of the window that holds the continuum [km/s].
+    degree : int
+        Of the polynomial in wavelength through the side bands, 0 to 4.
+    threshold : float, optional
+        Voxels below so many sigma do not count for velocity and dispersion; None: all count. With a threshold faint
+        wings are cut and dispersions come out low, without one noise far from the line makes both uncertain.
+    instrument : bool
+        Whether the widths of instrument and planes are removed from the dispersion.
+    resolution : float or callable, optional
+        Resolving power, or a function of the wavelength [um] that gives it; by default
+        :func:`mrsxr.mrs.resolving_power`.
+    noise : {"residual", "error"}
+        Errors of the cube scaled to the scatter around the continuum of each spaxel (the scatter of few voxels being
+        uncertain, those of Student's distribution), or as they are.
+    clip : float
+        Voxels of the side bands further off than this many robust sigma are left out; 0 takes all.
+    exclude : pairs of float, optional
+        Observed wavelengths [um] that are no continuum; by default 500 km/s to either side of the other bright lines of
+        the list, ``()`` for none.
+    coverage : float
+        Spaxels with data in less than this part of the window, or of the line, are NaN.
+
+    Returns
+    -------
+    Dataset, level "moments", on (y, x)
+        ``moment0`` [W/m2 per spaxel], ``moment1`` [km/s, relative to z], ``moment2`` [km/s, dispersion], each with
+        ``_err``; ``snr``; ``continuum`` and ``continuum_err`` [MJy/sr] at the line; ``ew`` and ``ew_err`` [um];
+        ``noise_scale``, the scatter over the given errors; ``coverage``, part of the window with data. Lazy where the
+        cube is. Coordinates y, x, ra, dec and the index of the cube.
+
+    Raises
+    ------
+    MrsxrError
+        Where the line is unknown or not in the cube, no continuum is left beside it, or an option is unknown.
+
+    Notes
+    -----
+    M0 = sum a (I - c), a the power of 1 MJy/sr in a plane, I_lambda = I_nu c / lambda^2, planes at the ends of the
+    extent counted by their part inside. M1 = sum a v (I - c) / M0, M2^2 = sum a (v - M1)^2 (I - c) / M0, of which
+    (c / 2.3548 R)^2 and, as planes are means over their width, width^2 / 12 are taken off. A dispersion that is smaller
+    than the instrument's is 0, with the error sqrt(error of its square). Errors are those of independent voxels and of
+    the continuum. Single missing voxels in the line are bridged by their neighbours, with the
+    light that is put there as a further error.
+    """
+    need_cube(cube, "moments")
+    if noise not in NOISES:
+        raise MrsxrError(f"noise is '{noise}'; expected one of {', '.join(NOISES)}")
+    around = line_window(cube, line, z, interval(extent), window, degree, exclude)
+    here = cube.isel(wavelength=around.planes)
+    ends = np.array([interval(extent)])
+    found = map_spaxels(
+        moments_of, here, (10,), **_fit_options(around, degree, clip, noise, coverage),
+        share=around.shares(ends)[0], power=around.power(spaxel_area(cube)), velocity=around.velocity,
+        t_line=around.t_centre, threshold=float(threshold or 0.0), remove=_instrument(around, resolution, instrument),
+    )  # fmt: skip
+    names = ("moment0", "moment1", "moment2", "continuum")
+    units = ("W/m2", "km/s", "km/s", "MJy/sr")
+    texts = ("flux of the line", "mean velocity", "velocity dispersion", "continuum at the line")
+    out: dict[str, xr.DataArray] = {}
+    for k, (name, unit, text) in enumerate(zip(names, units, texts, strict=True)):
+        out[name] = _map(found[2 * k], unit, text)
+        out[f"{name}_err"] = _map(found[2 * k + 1], unit, f"error of the {text}")
+    out["snr"] = (out["moment0"] / out["moment0_err"]).assign_attrs(units="1", long_name="signal to noise of the flux")
+    out |= _equivalent_width(out, around, spaxel_area(cube))
+    out["noise_scale"] = _map(found[8], "1", "scatter around the continuum over the given error")
+    out["coverage"] = _map(found[9], "1", "part of the window with data")
+    params = _parameters(around, extent, window, degree, clip, exclude, coverage) | {
+        "threshold": threshold, "instrument": instrument, "noise": noise, "resolution": resolution,
+    }  # fmt: skip
+    maps = frame_of(cube, "moments", around).assign(out)
+    return recorded(cube, maps, "moments.moments", **params)
+
+
+def channel_maps(
+    cube: xr.Dataset, line: str | float, *, z: float | None = None, edges: Sequence[float] | None = None,
+    width: float = 100.0, extent: float | tuple[float, float] = 600.0, window: float = 2500.0, degree: int = 1,
+    noise: str = "residual", clip: float = 4.0, exclude: Exclude = None, coverage: float = 0.75,
+) -> xr.Dataset:  # fmt: skip
+    """Return the continuum-subtracted flux of a line in channels of velocity.
+
+    Parameters
+    ----------
+    cube, line, z, window, degree, noise, clip, exclude, coverage
+        As of :func:`moments`.
+    edges : sequence of float, optional
+        Rising edges of the channels [km/s]; by default channels of ``width`` [km/s] that fill the extent.
+    width : float
+        [km/s]
+    extent : float or (float, float)
+        Velocities that hold the line [km/s]; widened to the edges.
+
+    Returns
+    -------
+    Dataset, level "channel_maps"
+        ``flux`` and ``flux_err`` [W/m2 per spaxel in a channel] on (velocity, y, x), with ``velocity``,
+        ``velocity_low`` and ``velocity_high`` [km/s] on ``velocity``. Planes that an edge cuts are shared out by their
+        parts, so that the channels add up to the flux of the line. Lazy where the cube is.
+
+    Raises
+    ------
+    MrsxrError
+        As :func:`moments`, and where the edges do not rise.
+
+    Notes
+    -----
+    Channels narrower than a plane share its light, and their errors are then one error.
+    """
+    need_cube(cube, "channel_maps")
+    if noise not in NOISES:
+        raise MrsxrError(f"noise is '{noise}'; expected one of {', '.join(NOISES)}")
+    borders = _borders(edges, width, interval(extent))
+    low, high = interval(extent)
+    span = (min(low, borders[0]), max(high, borders[-1]))
+    around = line_window(cube, line, z, span, window, degree, exclude)
+    here = cube.isel(wavelength=around.planes)
+    pairs = np.stack([borders[:-1], borders[1:]], axis=1)
+    found = map_spaxels(
+        channels_of, here, (2, len(pairs)), **_fit_options(around, degree, clip, noise, coverage),
+        shares=around.shares(pairs), power=around.power(spaxel_area(cube)),
+    )  # fmt: skip
+    dims = ("velocity", "y", "x")
+    text = {"units": "W/m2", "long_name": f"flux of {around.label} in a channel"}
+    coords = {
+        "velocity": ("velocity", pairs.mean(axis=1), {"units": "km/s", "long_name": "middle of the channel"}),
+        "velocity_low": ("velocity", pairs[:, 0], {"units": "km/s", "long_name": "lower edge of the channel"}),
+        "velocity_high": ("velocity", pairs[:, 1], {"units": "km/s", "long_name": "upper edge of the channel"}),
+    }
+    out = frame_of(cube, "channel_maps", around).assign_coords(coords)
+    out = out.assign(flux=(dims, found[0], text), flux_err=(dims, found[1], text | {"long_name": "error of the flux"}))
+    params = _parameters(around, span, window, degree, clip, exclude, coverage) | {
+        "edges": borders.tolist(), "noise": noise,
+    }  # fmt: skip
+    return recorded(cube, out, "moments.channel_maps", **params)
+
+
+def instrument_dispersion(line: str | float, *, z: float = 0.0, resolution: Any = None) -> float:
+    """Return the sigma of the instrument [km/s] at a line: c / (2.3548 R)."""
+    _, rest = find_line(line)
+    return C_KM_S / (_FWHM * _power_at(rest * (1.0 + redshift_of(xr.Dataset(), z)), resolution))
+
+
+# --- doors: plain arrays (plane, y, x) in, float64 arrays (..., y, x) out --------------------------------------------
+
+
+def continuum_of(flux, var, dq, **fit) -> np.ndarray:
+    """Return continuum and its variance (2, plane, y, x)."""
+    from ._moment_kernels import continua
+
+    out = np.empty((2, *flux.shape))
+    continua(*_plain(flux, var, dq), *_fit(fit), out.reshape(2, flux.shape[0], -1))  # type: ignore[call-arg]
+    return out
+
+
+def channels_of(flux, var, dq, *, shares, power, **fit) -> np.ndarray:
+    """Return flux and error (2, channel, y, x)."""
+    from ._moment_kernels import channel_sums
+
+    out = np.empty((2, len(shares), *flux.shape[1:]))
+    channel_sums(*_plain(flux, var, dq), *_fit(fit), shares, power, out.reshape(2, len(shares), -1))  # type: ignore[call-arg]
+    return out
+
+
+def moments_of(flux, var, dq, *, share, power, velocity, t_line, threshold, remove, **fit) -> np.ndarray:
+    """Return (10, y, x): three moments and the continuum, each with its error, noise scale, coverage.
+
+    ``remove`` is the variance of the instrument [km2/s2].
+    """
+    from ._moment_kernels import line_moments
+
+    out = np.empty((10, *flux.shape[1:]))
+    options = (share, power, velocity, float(t_line), float(threshold))
+    line_moments(*_plain(flux, var, dq), *_fit(fit), *options, out.reshape(10, -1))  # type: ignore[call-arg]
+    square = out[4] - remove
+    with np.errstate(invalid="ignore", divide="ignore"):
+        wide = np.sqrt(np.maximum(square, 0.0))
+        out[5] = np.where(wide > 0, np.minimum(out[5] / (2 * wide), np.sqrt(out[5])), np.sqrt(out[5]))
+    out[4] = np.where(np.isfinite(square), wide, np.nan)
+    return out
+
+
+# --- helpers ---------------------------------------------------------------------------------------------------------
+
+
+def _plain(flux, var, dq):
+    """Return (plane, spaxel) arrays and the voxels that are unusable."""
+    n = flux.shape[0]
+    bad = flags.any_of(np.asarray(dq), "DO_NOT_USE").reshape(n, -1)
+    return np.ascontiguousarray(flux).reshape(n, -1), np.ascontiguousarray(var).reshape(n, -1), bad
+
+
+def _fit(options: dict[str, Any]) -> tuple[Any, ...]:
+    clip = float(options["clip"])
+    inflate = 1.0
+    if clip > 0:  # the scatter of a Gaussian cut at +- clip is smaller than its sigma
+        inside = math.erf(clip / math.sqrt(2.0))
+        inflate = 1.0 / (1.0 - 2.0 * clip * math.exp(-0.5 * clip**2) / math.sqrt(2.0 * math.pi) / inside)
+    return (options["t"], options["side"], int(options["degree"]) + 1, clip, inflate, options["noise"] == "residual",
+            float(options["coverage"]))  # fmt: skip
+
+
+def _fit_options(around: Window, degree: int, clip: float, noise: str, coverage: float) -> dict[str, Any]:
+    if not 0.0 <= coverage <= 1.0:
+        raise MrsxrError(f"coverage is {coverage}; expected a part of the window, 0 to 1")
+    return {"t": around.t, "side": around.side, "degree": degree, "clip": clip, "noise": noise, "coverage": coverage}
+
+
+def _borders(edges: Sequence[float] | None, width: float, extent: tuple[float, float]) -> np.ndarray:
+    if edges is None:
+        if not width > 0:
+            raise MrsxrError(f"the width of a channel is {width} km/s; expected a number above 0")
+        count = max(1, round((extent[1] - extent[0]) / width))
+        middle = 0.5 * (extent[0] + extent[1])
+        return middle + width * (np.arange(count + 1) - count / 2)
+    borders = np.asarray(edges, float).ravel()
+    if borders.size < 2 or not (np.diff(borders) > 0).all():
+        raise MrsxrError("the edges of the channels do not rise; expected two velocities or more [km/s]")
+    return borders
+
+
+def _power_at(wavelength: float, resolution: Any) -> float:
+    law = mrs.resolving_power if resolution is None else resolution
+    value = float(law(wavelength) if callable(law) else law)
+    if not (np.isfinite(value) and value > 0):
+        raise MrsxrError(f"the resolving power is {value}; expected a number above 0")
+    return value
+
+
+def _instrument(around: Window, resolution: Any, remove: bool) -> float:
+    """Return the variance [km2/s2] that instrument and planes add to a line."""
+    if not remove:
+        return 0.0
+    sigma = C_KM_S / (_FWHM * _power_at(around.centre, resolution))
+    width = float(np.interp(around.centre, around.wavelength, around.high - around.low))
+    return sigma**2 + width**2 / 12.0
+
+
+def _map(values, unit: str, text: str) -> xr.DataArray:
+    return xr.DataArray(values, dims=("y", "x"), attrs={"units": unit, "long_name": text})
+
+
+def _equivalent_width(out: dict[str, xr.DataArray], around: Window, area: float) -> dict[str, xr.DataArray]:
+    """Return the equivalent width [um], line flux over continuum, and its error; NaN where no continuum is seen."""
+    per_um = float(np.interp(around.centre, around.wavelength, around.power(area) / around.width))
+    level, spread = out["continuum"], out["continuum_err"]
+    seen = level > 3.0 * spread
+    ew = (out["moment0"] / (level * per_um)).where(seen)
+    error = ((out["moment0_err"] / (level * per_um)) ** 2 + (ew * spread / level) ** 2) ** 0.5
+    return {
+        "ew": ew.assign_attrs(units="um", long_name="equivalent width"),
+        "ew_err": error.assign_attrs(units="um", long_name="error of the equivalent width"),
+    }
+
+
+def _parameters(around: Window, extent, window, degree, clip, exclude, coverage) -> dict[str, Any]:
+    return {
+        "line": around.label, "z": around.z, "extent": list(np.atleast_1d(np.asarray(extent, float))), "window": window,
+        "degree": degree, "clip": clip, "coverage": coverage,
+        "exclude": None if exclude is None else [list(map(float, pair)) for pair in exclude],
+    }  # fmt: skip

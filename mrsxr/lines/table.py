@@ -1,0 +1,66 @@
+"""The lines of a spectrum as a table for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+
+from mrsxr.errors import LevelError, MrsxrError
+
+if TYPE_CHECKING:
+    from astropy.table import QTable
+
+_COLUMNS = (
+    "flux", "flux_err", "snr", "velocity", "velocity_err", "dispersion", "dispersion_err", "continuum", "ew", "ew_err",
+    "upper_limit", "n_components", "noise_scale", "fit_flags",
+)  # fmt: skip
+_FORMATS = {"flux": ".3e", "upper_limit": ".2e", "ew": ".5f", "continuum": ".4g"}
+
+
+def line_table(fit: xr.Dataset) -> QTable:
+    """Return the lines of the fit of one spectrum as a table with units.
+
+    Parameters
+    ----------
+    fit : Dataset, level "lines"
+        Of a spectrum, or one spaxel of maps (``fit.isel(y=..., x=...)``).
+
+    Returns
+    -------
+    astropy.table.QTable
+        A row a line: ``line``, ``wavelength_rest`` [um], ``band``, the numbers of the fit and ``fwhm`` [km/s], the
+        full width at half maximum without the instrument. It can be printed and written (``.write("lines.ecsv")``).
+
+    Raises
+    ------
+    LevelError
+        Where ``fit`` is no result of a fit.
+    MrsxrError
+        Where it is of many spaxels.
+    """
+    from astropy import units as u
+    from astropy.table import QTable
+
+    if fit.attrs.get("level") != "lines":
+        raise LevelError(f"line_table needs a result of fit_line (level lines), got {fit.attrs.get('level')}")
+    if fit["flux"].dims != ("line",):
+        sizes = ", ".join(f"{d} {n}" for d, n in fit["flux"].sizes.items() if d != "line")
+        raise MrsxrError(f"line_table is for one spectrum, these are maps ({sizes}); choose a spaxel with .isel(y=, x=)")
+    fit = fit.compute()
+    table = QTable({"line": fit["line"].values, "wavelength_rest": fit["wavelength_rest"].values * u.um})
+    if "band" in fit.coords:
+        table["band"] = fit["band"].values
+    for name in _COLUMNS:
+        unit = fit[name].attrs["units"]
+        values = fit[name].values
+        table[name] = values if unit == "1" else values * u.Unit(unit)
+    factor = 2.0 * np.sqrt(2.0 * np.log(2.0))
+    table["fwhm"] = factor * table["dispersion"]
+    for name in table.colnames:
+        stem = name.removesuffix("_err")
+        if table[name].dtype.kind == "f":
+            table[name].info.format = _FORMATS.get(stem, ".5f" if name == "wavelength_rest" else ".2f")
+    table.meta["redshift"] = fit.attrs["redshift"]
+    return table

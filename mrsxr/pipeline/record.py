@@ -1,0 +1,199 @@
+"""What a run did, for machines: ``run.json`` beside the products, one entry a run, written whole or not at all."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import sys
+from collections.abc import Iterable
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mrsxr._version import __version__
+from mrsxr.errors import InputFileError
+from mrsxr.io.fits_out import replacing
+
+from .config import MODES, Config
+
+NAME = "run.json"
+FORMAT = "mrsxr-run-1"
+#: Packages whose versions decide the numbers.
+PACKAGES = (
+    "numpy",
+    "xarray",
+    "dask",
+    "scipy",
+    "astropy",
+    "numba",
+    "netCDF4",
+    "asdf",
+    "crds",
+    "photutils",
+    "matplotlib",
+)
+_MOST_RUNS = 20  # entries kept in a file
+
+_current: ContextVar[Piece | None] = ContextVar("piece", default=None)
+
+
+@dataclass
+class Piece:
+    """One piece of work of a run: an exposure, a cube, a spectrum.
+
+    ``seconds`` of wall clock; ``peak_memory`` [MB], the largest resident memory of the process until then, None
+    where the system does not tell; ``products`` relative to the folder of the run; ``failed`` the reason, or None.
+    """
+
+    stage: str
+    name: str
+    seconds: float = 0.0
+    peak_memory: float | None = None
+    products: list[str] = field(default_factory=list)
+    failed: str | None = None
+
+
+@dataclass
+class RunRecord:
+    """One run: what went in, how, and what came of it.
+
+    ``settings`` holds the arguments of the run, ``config`` all parameters, ``mode`` the set of them that the run
+    began with (nearest in number of values) and ``changed`` those that differ from it; ``decisions`` what was
+    chosen by looking at the data.
+    """
+
+    started: str
+    versions: dict[str, str]
+    settings: dict[str, Any]
+    mode: str
+    changed: dict[str, Any]
+    config: dict[str, Any]
+    references: str
+    inputs: list[dict[str, str]] = field(default_factory=list)
+    pieces: list[Piece] = field(default_factory=list)
+    products: dict[str, list[str]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    decisions: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    peak_memory: float | None = None
+    finished: bool = False
+
+    @classmethod
+    def begin(cls, config: Config, references: str, **settings: Any) -> RunRecord:
+        """Return the record of a run that begins now."""
+        mode = nearest_mode(config)
+        return cls(
+            started=datetime.now(UTC).isoformat(timespec="seconds"), versions=versions(), settings=_plain(settings),
+            mode=mode, changed=_plain(changes(config, Config.of_mode(mode))), config=_plain(asdict(config)),
+            references=references,
+        )  # fmt: skip
+
+    def note(self, text: str) -> None:
+        """Keep a warning, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def write(self, folder: Path) -> Path:
+        """Append this run to ``run.json`` of a folder; the file is there whole, or as it was.
+
+        A file that is no record of runs is replaced.
+        """
+        path = folder / NAME
+        try:
+            earlier = read_runs(folder)
+        except InputFileError:
+            earlier = []
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"format": FORMAT, "runs": [*earlier, asdict(self)][-_MOST_RUNS:]}, indent=1)
+        with replacing(path) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+        return path
+
+
+def read_runs(folder: Path) -> list[dict[str, Any]]:
+    """Return the runs that wrote into a folder, the oldest first; empty where there is no record.
+
+    Raises
+    ------
+    InputFileError
+        Where ``run.json`` is there and is no record of runs.
+    """
+    path = Path(folder) / NAME
+    if not path.is_file():
+        return []
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["format"] != FORMAT:
+            raise ValueError(f"its format is {found['format']!r}, expected {FORMAT!r}")
+        return list(found["runs"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputFileError(f"{path}: no record of a run ({error}); move it away to go on without it") from error
+
+
+def working_on(piece: Piece | None) -> None:
+    """Say which piece this thread works on; :func:`made` notes products with it."""
+    _current.set(piece)
+
+
+def made(paths: Iterable[Path], folder: Path) -> None:
+    """Note products with the piece that this thread works on."""
+    piece = _current.get()
+    if piece is not None:
+        piece.products += [relative(path, folder) for path in paths]
+
+
+def relative(path: Path, folder: Path) -> str:
+    """Return a path as seen from a folder, with forward slashes; itself where it lies elsewhere."""
+    try:
+        return Path(path).relative_to(folder).as_posix()
+    except ValueError:
+        return str(path)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of this package, of Python and of the packages behind the numbers."""
+    found = {"mrsxr": __version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def peak_memory() -> float | None:
+    """Return the largest resident memory of this process so far [MB], None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    unit = 1.0 if sys.platform == "darwin" else 1024.0  # bytes there, kB elsewhere
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
+
+
+def changes(config: Config, base: Config) -> dict[str, Any]:
+    """Return the parameters of a config that differ from another one, as ``{"cal.background": "pixel"}``."""
+    mine, other = asdict(config), asdict(base)
+    return {
+        f"{part}.{name}": value
+        for part, values in mine.items() for name, value in values.items() if value != other[part][name]
+    }  # fmt: skip
+
+
+def nearest_mode(config: Config) -> str:
+    """Return the mode from which a config differs in the fewest parameters."""
+    return min(MODES, key=lambda mode: len(changes(config, Config.of_mode(mode))))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_plain(one) for one in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return str(value)

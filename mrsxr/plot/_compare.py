@@ -1,0 +1,241 @@
+"""Before and after a correction, and the difference: detector images, cubes, spectra."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+
+from mrsxr.errors import LevelError, MrsxrError
+from mrsxr.step import read_history
+
+from ._cube import collapse, span_text
+from ._detector import extent, image_of, science_pixels
+from ._sky import draw_on_sky, dress_sky, field_aspect, make_panel, mark_compass, mark_scale, require_sky
+from ._spectrum import flux_limits, joined, mark_lines, prefixed, spectra_of
+from ._style import (
+    INK,
+    OKABE_ITO,
+    array_of,
+    colour_bar,
+    colour_map,
+    figure_of,
+    given_axes,
+    image_norm,
+    inch,
+    new_figure,
+    pick_dither,
+    with_unit,
+)  # fmt: skip
+
+Region = tuple[slice, slice] | None
+
+
+def compare(
+    before: xr.Dataset, after: xr.Dataset, ax: Any = None, *, dither: int = 1, integration: int = 1,
+    region: Region = None,
+    wavelength: Any = None, zoom: tuple[float, float] | None = None, z: float | None = None, relative: bool = False,
+    names: tuple[str, str] = ("before", "after"), stretch: str = "asinh",
+    percentiles: tuple[float, float] | None = None, cmap: str = "inferno", title: str | None = None,
+) -> np.ndarray:  # fmt: skip
+    """Draw data before and after a correction, and what the correction took away.
+
+    Parameters
+    ----------
+    before, after : Dataset
+        Of the same level and units: two detector images (level ramp, rate, rateints, cal), two cubes or two spectra.
+    ax : array of Axes, optional
+        Where to draw: three panels for images (those of cubes on the sky, see :func:`sky_axes`), two for spectra;
+        by default a new figure.
+    dither, integration : int
+        Which exposure and integration of detector data, from 1.
+    region : (slice, slice), optional
+        Rows and columns of detector images to draw, their numbers from 0.
+    wavelength : float or (float, float) or slice, optional
+        Planes of cubes [um], as in :func:`cube_image`.
+    zoom : (float, float), optional
+        Wavelengths of spectra to draw [um].
+    z : float, optional
+        Redshift, for the line marks of spectra.
+    relative : bool
+        Difference in percent of ``after``.
+    names : (str, str)
+        What the two are called.
+    stretch : {"linear", "sqrt", "asinh", "log"}
+        Of the images; both have one scale. The difference is linear and symmetric about zero.
+    percentiles : (float, float), optional
+        Limits of the images.
+    cmap : str
+        Of the images.
+    title : str, optional
+        By default the steps that ``after`` has gone through and ``before`` has not.
+
+    Returns
+    -------
+    array of Axes
+        Before, after, difference (before - after); of spectra both in one panel, and the difference below.
+    """
+    kinds = [_kind(ds) for ds in (before, after)]
+    if kinds[0] != kinds[1]:
+        raise LevelError(f"before is {kinds[0]} and after is {kinds[1]}; expected two of a kind")
+    text = title if title is not None else _steps_between(before, after)
+    if kinds[0] == "a spectrum":
+        return array_of(_spectra(before, after, ax, zoom, z, relative, names, text))
+    if kinds[0] == "a cube":
+        (first, waves), (second, _) = collapse(before, wavelength), collapse(after, wavelength)
+        unit, label, use = before["flux"].attrs.get("units"), "Surface brightness", np.ones(first.shape, dtype=bool)
+        other_unit = after["flux"].attrs.get("units")
+        text = "   ".join(part for part in (text, str(before.attrs.get("band", "")), span_text(waves)) if part)
+        one = before
+    else:
+        one, last = (_cut(pick_dither(ds, dither), region) for ds in (before, after))
+        (first, label, unit), (second, _, other_unit) = image_of(one, integration), image_of(last, integration)
+        use = science_pixels(last if "slice" in last.variables else one, first.shape)
+    if first.shape != second.shape or unit != other_unit:
+        raise MrsxrError(
+            f"before has {first.shape[0]} x {first.shape[1]} pixels in {unit}, after {second.shape[0]} x "
+            f"{second.shape[1]} in {other_unit}; expected the same"
+        )
+    images = [first, second, _difference(first, second, relative)]
+    reach = _reach(images[2][use])
+    both = np.stack([first, second])[:, use]
+    norms = [image_norm(both, stretch, percentiles)] * 2 + [Normalize(-reach, reach)]
+    labels = [with_unit(label, unit)] * 2 + [_difference_label(names, unit, relative)]
+    axes = _panels(one, np.isfinite(first) | np.isfinite(second), kinds[0] == "a cube", ax)
+    draw = _draw_cubes if kinds[0] == "a cube" else _draw_detector
+    draw(one, axes, images, norms, labels, (*names, f"{names[0]} − {names[1]}"), cmap)
+    if ax is None and text:
+        figure_of(axes[0]).suptitle(text, fontsize=12.5, y=1.0 - 0.1 / figure_of(axes[0]).get_figheight(), va="top")
+    return array_of(axes)
+
+
+def _kind(ds: xr.Dataset) -> str:
+    if "sci" in ds or "rate" in ds or ("flux" in ds and {"y", "x"} <= set(ds["flux"].dims) and "wavelength" not in
+                                       ds["flux"].dims):  # fmt: skip
+        return "a detector image"
+    if "flux" in ds and {"wavelength", "y", "x"} <= set(ds["flux"].dims):
+        return "a cube"
+    if any(name in ds and ds[name].dims == ("wavelength",) for name in ("flux", "surface_brightness")):
+        return "a spectrum"
+    return f"data of level {ds.attrs.get('level')}"
+
+
+def _steps_between(before: xr.Dataset, after: xr.Dataset) -> str:
+    """Return the names of the steps that the second has gone through and the first has not."""
+    first, second = ([entry.get("step", "") for entry in read_history(ds)] for ds in (before, after))
+    new = second[len(first) :] if second[: len(first)] == first else []
+    return ", ".join(name.rpartition(".")[2] for name in new[:4]) + (" ..." if len(new) > 4 else "")
+
+
+def _cut(one: xr.Dataset, region: Region) -> xr.Dataset:
+    if region is None:
+        return one
+    out = one.isel(y=region[0], x=region[1])
+    if not out.sizes["y"] or not out.sizes["x"]:
+        raise MrsxrError(
+            f"the region {region} holds no pixels; expected slices within {one.sizes['y']} x {one.sizes['x']}"
+        )
+    return out
+
+
+def _difference(first: np.ndarray, second: np.ndarray, relative: bool) -> np.ndarray:
+    first, second = first.astype(float), second.astype(float)
+    if not relative:
+        return first - second
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return 100.0 * np.where(second != 0, (first - second) / np.abs(second), np.nan)
+
+
+def _difference_label(names: tuple[str, str], unit: str | None, relative: bool) -> str:
+    text = f"{names[0]} − {names[1]}"
+    return f"{text} [% of {names[1]}]" if relative else with_unit(text, unit)
+
+
+def _reach(values: np.ndarray) -> float:
+    """Return how far from zero a difference reaches, without the last percent; 1 where there is none."""
+    finite = np.abs(values[np.isfinite(values)])
+    top = float(np.percentile(finite, 99)) if finite.size else 1.0
+    return top or (float(finite.max()) if finite.size else 0.0) or 1.0
+
+
+def _panels(one: xr.Dataset, seen: np.ndarray, on_sky: bool, ax: Any) -> list[Axes]:
+    """Return three axes side by side, each with room for a colour bar at its right."""
+    given = given_axes(ax, 3, "a comparison of images")
+    if given is not None:
+        return [require_sky(one, a) for a in given] if on_sky else given
+    high = 3.9
+    ratio = field_aspect(one, seen, high, False, 8.5) if on_sky else seen.shape[1] / seen.shape[0]
+    wide = min(max(high * ratio, 0.5 * high), 1.5 * high)
+    high = min(high, wide / ratio)
+    left, bottom, top, gap = 1.1 if on_sky else 0.8, 0.6, 0.75, 1.1
+    size = left + 3 * (wide + gap), bottom + high + top
+    figure = new_figure(size)
+    boxes = [inch((left + i * (wide + gap), bottom, wide, high), size) for i in range(3)]
+    return [make_panel(one, figure, box) if on_sky else figure.add_axes(box) for box in boxes]
+
+
+def _draw_detector(one, axes, images, norms, labels, titles, cmap) -> None:
+    for i, panel in enumerate(axes):
+        drawn = panel.imshow(
+            images[i], origin="lower", norm=norms[i], cmap=colour_map("RdBu_r" if i == 2 else cmap),
+            interpolation="nearest", extent=extent(one), aspect="equal",
+        )  # fmt: skip
+        colour_bar(drawn, panel, labels[i])
+        panel.set_title(titles[i])
+        panel.set_xlabel("x [pixel]")
+        panel.set_ylabel("y [pixel]" if i == 0 else "")
+        panel.tick_params(labelleft=i == 0)
+
+
+def _draw_cubes(one, axes, images, norms, labels, titles, cmap) -> None:
+    seen = np.isfinite(images[0]) | np.isfinite(images[1])
+    for i, panel in enumerate(axes):
+        colours = colour_map("RdBu_r" if i == 2 else cmap, "none")
+        drawn = draw_on_sky(one, panel, images[i], seen=seen, size=8.5, norm=norms[i], cmap=colours)
+        dress_sky(panel, left=i == 0, size=8.5)
+        mark_scale(panel, 8.5)
+        mark_compass(panel, 8.0)
+        colour_bar(drawn, panel, labels[i])
+        panel.set_title(titles[i])
+
+
+def _spectra(before, after, ax, zoom, z, relative, names, title) -> list[Axes]:
+    """Draw two spectra in one panel and their difference below."""
+    axes = given_axes(ax, 2, "a comparison of spectra")
+    if axes is None:
+        size = 12.0, 6.4
+        figure = new_figure(size)
+        upper = figure.add_axes(inch((0.85, 2.2, 11.0, 2.95), size))
+        axes = [upper, figure.add_axes(inch((0.85, 0.6, 11.0, 1.45), size), sharex=upper)]
+    parts = [joined(spectra_of(ds), None, zoom) for ds in (before, after)]
+    units = [spectra_of(ds)[0][part[4]].attrs.get("units") for ds, part in zip((before, after), parts, strict=True)]
+    if units[0] != units[1] or parts[0][4] != parts[1][4]:
+        raise MrsxrError(f"before is {parts[0][4]} in {units[0]}, after {parts[1][4]} in {units[1]}; expected the same")
+    wave, last = parts[1][0], parts[1][1]
+    first = (
+        parts[0][1] if np.array_equal(parts[0][0], wave) else np.interp(wave, parts[0][0], parts[0][1], np.nan, np.nan)
+    )
+    factor = prefixed(last, np.ones_like(last), units[0])
+    scale, unit = float(factor[1][0]), factor[2]
+    upper, lower = axes
+    upper.plot(wave, first * scale, color=OKABE_ITO[1], lw=0.9, label=names[0])
+    upper.plot(wave, last * scale, color=OKABE_ITO[0], lw=0.9, label=names[1])
+    flux_limits(upper, wave, np.stack([first, last]) * scale)
+    upper.set_ylabel(with_unit("Flux density" if parts[1][4] == "flux" else "Surface brightness", unit))
+    upper.tick_params(labelbottom=False)
+    height = mark_lines(upper, wave, last, z) if z is not None else 0.0
+    quarter = max(1, wave.size // 4)
+    ends = [np.nanmax(part, initial=-np.inf) for part in (last[:quarter], last[-quarter:])]
+    upper.legend(loc="upper right" if ends[1] <= ends[0] else "upper left", frameon=False, fontsize=9.5)
+    rest = _difference(first, last, relative) * (1.0 if relative else scale)
+    lower.axhline(0.0, color="0.6", lw=0.8)
+    lower.plot(wave, rest, color=INK, lw=0.8, gid="difference")
+    top = 1.3 * _reach(rest)
+    lower.set_ylim(-top, top)
+    lower.set_ylabel(_difference_label(names, unit, relative).replace(" [", "\n["))
+    lower.set_xlabel("Observed wavelength [µm]")
+    upper.set_title(title, loc="left", fontsize=12.5, pad=height + 6.0)
+    return axes

@@ -1,0 +1,112 @@
+"""One page in HTML on a folder of products: self-contained, for a screen, a phone and paper."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from mrsxr.errors import MrsxrError
+from mrsxr.io.fits_out import replacing
+from mrsxr.pipeline import Reporter
+
+from . import observation, pictures, results, work
+from .gather import Contents, gather
+from .markup import Raw, paragraph, tag
+from .template import page
+
+log = logging.getLogger(__name__)
+_STAGE = "report"
+
+
+def write_report(
+    folder: str | Path, path: str | Path | None = None, *, z: float | None = None, reporter: Reporter | None = None
+) -> Path:
+    """Write a page on what a folder of products holds and how it was made.
+
+    Parameters
+    ----------
+    folder : path
+        What ``mrsxr run`` wrote, or any folder of MRS products (also of jwst): rate, cal, s3d, x1d files.
+    path : path, optional
+        File to write; by default ``report.html`` in the folder.
+    z : float, optional
+        Redshift of the source, for the lines; by default what the run or the spectra know.
+    reporter : Reporter, optional
+        Is told of every section and picture.
+
+    Returns
+    -------
+    Path
+        One HTML file that needs no other file and no network. What a folder does not hold is left out; a section
+        that cannot be made says why.
+
+    Raises
+    ------
+    InputFileError
+        Where there is no such folder, or it holds no products.
+    """
+    contents = gather(Path(folder))
+    target = Path(path) if path is not None else contents.folder / "report.html"
+    text = make_page(contents, z, reporter or Reporter())
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return target
+
+
+def make_page(contents: Contents, z: float | None, reporter: Reporter) -> str:
+    """Return the page as text."""
+    z = known_redshift(contents) if z is None else z
+
+    def tell() -> None:
+        reporter.done(_STAGE, "picture", 0.0)
+
+    plan: list[tuple[str, str, Callable[[], Raw | None]]] = [
+        ("problems", "What to look at", lambda: observation.problems(contents)),
+        ("observation", "What was observed", lambda: observation.observation(contents)),
+        ("decisions", "What was decided", lambda: results.decisions(contents)),
+        ("spectrum", "Spectrum", lambda: pictures.spectrum(contents, z, tell)),
+        ("apertures", "Apertures and scales", lambda: results.apertures(contents)),
+        ("lines", "Lines", lambda: results.lines(contents, z)),
+        ("zooms", "Lines at close range", lambda: results.zooms(contents, z, tell)),
+        ("cubes", "Cubes", lambda: pictures.cubes(contents, tell)),
+        ("detector", "Detector", lambda: pictures.detector(contents, tell)),
+        ("flags", "Flags", lambda: work.flags(contents)),
+        ("steps", "What each step did", lambda: work.steps(contents)),
+        ("times", "Times", lambda: work.times(contents)),
+        ("provenance", "Provenance", lambda: work.provenance(contents)),
+    ]
+    reporter.begin(_STAGE, len(plan) + pictures.count_pictures(contents))
+    title, facts = observation.headline(contents)
+    sections = []
+    for name, heading, make in plan:
+        body = _made(heading, make, reporter)
+        if body is not None:
+            sections.append((name, heading, body))
+        reporter.done(_STAGE, heading, 0.0)
+    return page(title, facts, sections)
+
+
+def _made(heading: str, make: Callable[[], Raw | None], reporter: Reporter) -> Raw | None:
+    """Return a section; one that cannot be made says why, so that the others are not lost."""
+    try:
+        return make()
+    except MrsxrError as error:
+        return paragraph(f"Nothing to show: {error}.".replace("..", "."), class_="quiet")
+    except Exception as error:
+        log.debug("%s", heading, exc_info=True)
+        reporter.failed(_STAGE, heading, f"{type(error).__name__}: {error}")
+        return paragraph(tag("strong", "This section could not be made."), f" {type(error).__name__}: {error}",
+                         class_="failed")  # fmt: skip
+
+
+def known_redshift(contents: Contents) -> float | None:
+    """Return the redshift that the runs or the spectra know, None where none does."""
+    for run in reversed(contents.runs):
+        if run["settings"].get("redshift") is not None:
+            return float(run["settings"]["redshift"])
+    for _, ds in [*contents.stitched(), *contents.spectra()]:
+        if ds.attrs.get("redshift") is not None:
+            return float(ds.attrs["redshift"])
+    return None

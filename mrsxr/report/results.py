@@ -1,0 +1,214 @@
+"""Sections on what came out: decisions, apertures and stitching, fitted lines."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from mrsxr.errors import MrsxrError
+from mrsxr.lines.fit import fit_lines
+from mrsxr.step import read_history
+
+from .gather import Contents
+from .markup import NONE, Raw, bullets, code, details, join, number, paragraph, table, tag, with_error
+from .pictures import Tell, aperture_of, line_pictures, whole_spectra
+
+_MOST_ZOOMS = 12
+_DETECTED = 3.0  # S/N
+#: What the bits of fit_flags say, where a fit does not bring its own words.
+_NOTES = {1: "low S/N", 2: "at a bound", 4: "failed", 8: "few voxels", 16: "fringe-like"}
+_BACKGROUNDS = {
+    "subtract_background": "exposures of the background, pixel by pixel",
+    "subtract_master_background": "spectrum of the background exposures (master background)",
+    "subtract_field_background": "in bins of wavelength, linear over the field",
+}  # fmt: skip
+_ANNULI = {
+    "annulus": "annulus around the aperture", "annulus_jwst": "annulus around the aperture, clipped as in jwst",
+}  # fmt: skip
+
+
+def decisions(contents: Contents) -> Raw:
+    """Return what was chosen: type of the source, background, outliers, stitching."""
+    steps = {e["step"].rsplit(".", 1)[-1]: e for _, entries in contents.histories() for e in entries}
+    items = [_source_type(contents)]
+    ways = [text for verb, text in _BACKGROUNDS.items() if verb in steps]
+    if "match_backgrounds" in steps:
+        ways.insert(0, "exposures matched to one level first")
+    annuli = {str(ds.attrs.get("background_method")) for _, ds in contents.spectra()} - {"none", "None", ""}
+    ways += [_ANNULI.get(name, f"{name} around the aperture") for name in sorted(annuli)]
+    if contents.cubes() or contents.of("cal"):
+        items.append(("Background", ", ".join(ways) or "not subtracted"))
+    if "flag_outliers" in steps:
+        items.append(("Outliers", "flagged before the cubes were built"))
+    for _, ds in contents.stitched():
+        method = str(ds.attrs.get("stitch_method", ""))
+        if method:
+            text = "bands side by side, not scaled" if method == "none" else f"{method}, from band "
+            items.append(("Stitching", text + ("" if method == "none" else str(ds.attrs.get("reference_band", "")))))
+            break
+    shown = [join(tag("strong", f"{name}:"), " ", text) for name, text in items if text]
+    levels = _levels(contents)
+    if not (shown or levels):
+        raise MrsxrError("the products tell of no decisions")
+    return join(bullets(shown), levels or "")
+
+
+def _source_type(contents: Contents) -> tuple[str, str]:
+    taken = sorted({str(ds.attrs["source_type"]) for _, ds in contents.spectra() if ds.attrs.get("source_type")})
+    told: dict[str, Any] = next(
+        (r["decisions"]["source type"] for r in reversed(contents.runs) if r["decisions"].get("source type")), {}
+    )
+    asked = str(told.get("asked", ""))
+    why = {"header": "as the headers say", "auto": "decided from the images"}.get(
+        asked, "as asked for" if asked else ""
+    )
+    if told.get("score") is not None:
+        why += f" (score {float(told['score']):.2f})"
+    text = " and ".join(kind.lower() for kind in taken)
+    return "Source", f"{text}{', ' + why if why and text else ''}"
+
+
+def _levels(contents: Contents) -> Raw | None:
+    """Return the background levels taken off single exposures, where the products tell them."""
+    levels: dict[str, dict[str, float]] = {}
+    for file in contents.of("s3d"):
+        for exposure, by_band in json.loads(contents.open(file).attrs.get("background_levels") or "{}").items():
+            levels.setdefault(exposure, {}).update(by_band)
+    bands = sorted({band for by_band in levels.values() for band in by_band})
+    if not bands:
+        return None
+    rows = [[code(name), *(number(by_band.get(b, np.nan)) for b in bands)] for name, by_band in sorted(levels.items())]
+    caption = "Background matching: level taken off each exposure [MJy/sr]"
+    return table(caption, ["Exposure", *bands], rows, range(1, len(bands) + 1))
+
+
+def apertures(contents: Contents) -> Raw:
+    """Return one row for each band: aperture, background, what was corrected, scale factor."""
+    spectra = contents.spectra()
+    if not spectra:
+        raise MrsxrError("no spectra of single bands in this folder")
+    scales: dict[tuple[str, str], str] = {}
+    for _, ds in contents.stitched():
+        kind = str(ds.attrs.get("source_type", ""))
+        found, errors = (json.loads(ds.attrs.get(key) or "{}") for key in ("scale_factors", "scale_errors"))
+        scales |= {(kind, band): _scale(value, errors.get(band, 0.0)) for band, value in found.items()}
+    rows = []
+    for file, ds in spectra:
+        circle, kind = aperture_of(ds), str(ds.attrs.get("source_type") or NONE)
+        shape = str(ds.attrs.get("aperture") or NONE)
+        if circle is not None and circle[2]:
+            shape = f"{shape}, {circle[2]:.2f}″"
+        rows.append(
+            [
+                str(ds.attrs.get("band") or file.node), kind.lower(), shape,
+                f"{circle[0]:.6f}" if circle else NONE, f"{circle[1]:.6f}" if circle else NONE,
+                str(ds.attrs.get("background_method") or NONE).split("_")[0], _corrections(ds),
+                number(_median_snr(ds)), scales.get((str(ds.attrs.get("source_type", "")), file.node), NONE),
+            ]
+        )  # fmt: skip
+    header = ["Band", "Source", "Aperture, radius", "RA [deg]", "Dec [deg]", "Background", "Corrected for",
+              "S/N a sample", "Scale"]  # fmt: skip
+    return table("Spectra of the bands", header, rows, numbers=(3, 4, 7, 8))
+
+
+def _scale(value: float, error: float) -> str:
+    return with_error(float(value), float(error)) if error else f"{float(value):.4g}"
+
+
+def _corrections(ds: xr.Dataset) -> str:
+    done = {e["step"].rsplit(".", 1)[-1] for e in read_history(ds)}
+    known = {
+        "correct_spectral_leak": "leak", "correct_residual_fringe_1d": "residual fringes",
+        "set_exact_errors": "covariance",
+    }  # fmt: skip
+    found = [text for verb, text in known.items() if verb in done]
+    if ds.attrs.get("aperture_correction_ref"):
+        found.insert(0, "aperture")
+    return ", ".join(found) or NONE
+
+
+def _median_snr(ds: xr.Dataset) -> float:
+    name, var = ("flux", "var") if np.isfinite(ds["flux"].values).any() else ("surface_brightness",) * 2
+    var = "var" if name == "flux" else "surface_brightness_var"
+    variance = ds[var].values
+    good = np.isfinite(ds[name].values) & (variance > 0)
+    return float(np.median(ds[name].values[good] / np.sqrt(variance[good]))) if good.any() else float("nan")
+
+
+def fitted(contents: Contents, z: float) -> xr.Dataset:
+    """Return the fitted lines of the first spectrum of all bands, by wavelength; fitted once."""
+    if z not in contents.fits:
+        found = whole_spectra(contents)
+        if not found:
+            raise MrsxrError("no spectra in this folder, so that no lines were fitted")
+        fit = fit_lines(found[0][1], z=z, components="auto").compute()
+        contents.fits[z] = fit.isel(line=np.argsort(fit["wavelength_rest"].values, kind="stable"))
+    return contents.fits[z]
+
+
+def lines(contents: Contents, z: float | None) -> Raw:
+    """Return the table of the fitted lines, upper limits of the others folded away."""
+    if z is None:
+        return paragraph(
+            "No redshift is known, so that no lines were fitted. Give it: ", code("mrsxr report FOLDER --redshift Z"),
+            " (0 for sources of our galaxy).",
+        )  # fmt: skip
+    fit = fitted(contents, z)
+    seen = fit["snr"].values >= _DETECTED
+    rows = [_line_row(fit.isel(line=i), z) for i in np.flatnonzero(seen)]
+    header = ["Line", "Observed [µm]", "Flux [1e-18 W/m²]", "S/N", "Velocity [km/s]", "Width σ [km/s]",
+              "Equivalent width [nm]", "Gaussians", "Notes"]  # fmt: skip
+    shown = table(f"Lines with S/N of {_DETECTED:.0f} or more, at z = {z:g}", header, rows, range(1, 8))
+    text = (
+        "Gaussians on a local continuum; widths are those of the source, the instrument removed; velocities against z."
+    )
+    none = paragraph(f"No line has a signal-to-noise ratio of {_DETECTED:.0f} or more.")
+    return join(paragraph(text), shown if rows else none, _limits(fit, seen))
+
+
+def zooms(contents: Contents, z: float | None, tell: Tell) -> Raw | None:
+    """Return pictures of the lines with the best S/N; None without a redshift."""
+    if z is None:
+        return None
+    fit = fitted(contents, z)
+    snr = np.nan_to_num(fit["snr"].values)
+    best = [i for i in np.argsort(-snr, kind="stable")[:_MOST_ZOOMS] if snr[i] >= _DETECTED]
+    if not best:
+        raise MrsxrError("no line was detected")
+    labels = [str(fit["line"].values[i]) for i in sorted(best)]
+    return line_pictures(whole_spectra(contents)[0][1], fit, labels, tell)
+
+
+def _line_row(row: xr.Dataset, z: float) -> list[Any]:
+    def value(name: str, factor: float = 1.0) -> str:
+        return with_error(factor * float(row[name]), factor * float(row[f"{name}_err"]))
+
+    rest = float(row["wavelength_rest"])
+    place = rest * (1 + z) * (1 + float(row["velocity"]) / 299792.458)
+    return [
+        str(row["line"].values), f"{place:.4f}", value("flux", 1e18), f"{float(row['snr']):.1f}", value("velocity"),
+        value("dispersion"), value("ew", 1e3), str(int(row["n_components"])), _fit_notes(row),
+    ]  # fmt: skip
+
+
+def _fit_notes(row: xr.Dataset) -> str:
+    bits, attrs = int(row["fit_flags"]), row["fit_flags"].attrs
+    words = attrs.get("flag_meanings", "")
+    names = dict(zip(np.atleast_1d(attrs.get("flag_masks", [])).tolist(), words.split(), strict=False))
+    found = [names.get(bit, text).replace("_", " ").lower() for bit, text in _NOTES.items() if bits & bit]
+    return ", ".join(found) or NONE
+
+
+def _limits(fit: xr.Dataset, seen: np.ndarray) -> Raw:
+    """Return the upper limits of the lines that were not detected, folded away."""
+    rows = [
+        [str(one["line"].values), f"< {number(1e18 * float(one['upper_limit']))}", number(float(one["snr"]), 2)]
+        for one in (fit.isel(line=i) for i in np.flatnonzero(~seen)) if np.isfinite(float(one["upper_limit"]))
+    ]  # fmt: skip
+    if not rows:
+        return Raw("")
+    shown = table("Upper limits, 3 sigma", ["Line", "Flux [1e-18 W/m²]", "S/N"], rows, (1, 2))
+    return details(f"{len(rows)} lines that were not detected", shown)

@@ -1,0 +1,292 @@
+"""Moments, continua and channel maps on cubes with known lines."""
+
+import dask.array as da
+import numpy as np
+import pytest
+import xarray as xr
+from helpers import no_compute
+from line_cubes import S_III, Z, instrument_sigma, line_cube
+
+from mrsxr import schema
+from mrsxr.errors import LevelError, MrsxrError, SchemaError
+from mrsxr.lines.moments import channel_maps, instrument_dispersion, moments, subtract_continuum
+from mrsxr.step import read_history
+
+LINE = "[S III] 18.71"
+MAPS = ("moment0", "moment1", "moment2")
+
+
+def rotating(ny=9, nx=11):
+    y, x = np.mgrid[:ny, :nx]
+    return 3e-18 * np.exp(-np.hypot(y - 4, x - 5) / 4), 30.0 * (x - 5), 50.0 + 5 * np.abs(y - 4)
+
+
+def test_moments_without_noise():
+    flux, velocity, dispersion = rotating()
+    out = moments(line_cube(flux, velocity, dispersion, slope=8.0), "[S III]", z=Z, extent=900, threshold=None)
+    np.testing.assert_allclose(out.moment0, flux, rtol=1e-3)
+    np.testing.assert_allclose(out.moment1, velocity, atol=0.5)
+    np.testing.assert_allclose(out.moment2, dispersion, atol=1.0)
+    np.testing.assert_allclose(out.continuum, 50.0, atol=0.5)
+    assert {name: out[name].attrs["units"] for name in (*MAPS, "ew")} == {
+        "moment0": "W/m2", "moment1": "km/s", "moment2": "km/s", "ew": "um"}  # fmt: skip
+    per_um = 2.99792458e-6 * 2.3504430539e-11 * 0.35**2 * 50.0 / (S_III * (1 + Z)) ** 2
+    np.testing.assert_allclose(out.ew, flux / per_um, rtol=0.02)
+    assert out.attrs["level"] == "moments"
+    assert str(out.line.values) == LINE
+    assert read_history(out)[-1]["step"] == "lines.moments.moments"
+    spot = out.sel(ra=float(out.ra[3, 4]), dec=float(out.dec[3, 4]))
+    assert float(spot.moment0) == float(out.moment0[3, 4])
+
+
+def test_width_of_the_instrument_is_removed_by_option():
+    cube = line_cube(np.full((2, 2), 1e-18), 0.0, 60.0)
+    observed = moments(cube, LINE, z=Z, extent=900, threshold=None, instrument=False).moment2
+    step = 0.006 / (S_III * (1 + Z)) * 299792.458
+    total = np.sqrt(60.0**2 + instrument_sigma(S_III * (1 + Z)) ** 2 + step**2 / 12)
+    np.testing.assert_allclose(observed, total, rtol=3e-3)
+    assert instrument_dispersion(LINE, z=Z) == pytest.approx(instrument_sigma(S_III * (1 + Z)))
+    narrow = moments(cube, LINE, z=Z, extent=900, threshold=None, resolution=500.0)
+    assert (narrow.moment2 == 0).all()
+    assert np.isfinite(narrow.moment2_err).all()
+    by_law = moments(cube, LINE, z=Z, extent=900, threshold=None, resolution=lambda w: 1e9)
+    np.testing.assert_allclose(by_law.moment2**2, total**2 - step**2 / 12, rtol=5e-3)
+
+
+@pytest.mark.parametrize("told", [0.5, 1.5])
+def test_errors_are_right_whatever_the_cube_claims(told):
+    """Pulls have std 1 where the given errors are 3 times too small or too large."""
+    flux, velocity, dispersion = np.full((80, 80), 6e-19), 40.0, 70.0
+    cube = line_cube(flux, velocity, dispersion, noise=20.0, told=20 * told, seed=4)
+    out = moments(cube, LINE, z=Z, extent=800, threshold=None)
+    assert 40 < float(out.snr.median()) < 80
+    for name, truth in zip(MAPS, (flux, velocity, dispersion), strict=True):
+        pulls = (out[name] - truth) / out[f"{name}_err"]
+        assert float(pulls.std()) == pytest.approx(1.0, abs=0.04), name
+        assert abs(float(pulls.mean())) < (0.3 if name == "moment2" else 0.04), name  # a width is not linear in noise
+    assert float(out.noise_scale.median()) == pytest.approx(1 / told, rel=0.05)
+    level = (out.continuum - 50.0) / out.continuum_err
+    assert float(level.std()) == pytest.approx(1.0, abs=0.04)
+    as_given = moments(cube, LINE, z=Z, extent=800, threshold=None, noise="error")
+    assert float((as_given.moment0_err / out.moment0_err).median()) == pytest.approx(told, rel=0.05)
+
+
+def test_threshold_keeps_velocities_of_faint_lines():
+    cube = line_cube(np.full((30, 30), 1.5e-19), 60.0, 50.0, noise=20.0, seed=5)
+    spread = {t: float(moments(cube, LINE, z=Z, threshold=t).moment1.std()) for t in (3.0, None)}
+    assert spread[3.0] < 0.5 * spread[None]
+
+
+def slow(cube, side, share, degree, clip):
+    """Return flux of the line by numpy, spectrum by spectrum: np.polyfit, voxels beyond clip robust sigma left out."""
+    wave = cube.wavelength.values
+    t = (wave - 0.5 * (wave[0] + wave[-1])) / (0.5 * (wave[-1] - wave[0]))
+    power = 2.99792458e-6 * 2.3504430539097885e-11 * 0.35**2 * 0.006 / wave**2
+    out = np.empty(cube.flux.shape[1:])
+    for j, i in np.ndindex(*out.shape):
+        values = cube.flux.values[:, j, i].astype(float)
+        good = side & np.isfinite(values)
+        used = good.copy()
+        for _ in range(12):
+            fit = np.polyfit(t[used], values[used], degree)
+            rest = np.abs(values - np.polyval(fit, t))
+            m = int(used.sum())
+            limit = clip * 1.4826 * np.sort(rest[used])[m // 2] * np.sqrt(m / (m - degree - 1))
+            new = good & (rest <= limit)
+            if (new == used).all():
+                break
+            used = new
+        line = values - np.polyval(fit, t)
+        line = np.interp(wave, wave[np.isfinite(line)], line[np.isfinite(line)])
+        out[j, i] = np.sum(share * power * line)
+    return out
+
+
+def test_kernel_against_numpy():
+    cube = line_cube(np.full((3, 4), 5e-19), 20.0, 60.0, noise=1.0, slope=5.0, seed=8)
+    cube.flux[5, 1, 1] += 60.0
+    cube.flux[12, 2, 3] = np.nan
+    middle = cube.sizes["wavelength"] // 2
+    cube.flux[middle, 0, 2] = np.nan
+    speed = 299792.458 * (cube.wavelength.values / (S_III * (1 + Z)) - 1)
+    width = 299792.458 * 0.006 / (S_III * (1 + Z))
+    here = np.abs(speed) <= 2500.0
+    part = cube.isel(wavelength=here)
+    speed = speed[here]
+    share = np.clip((np.minimum(600.0, speed + width / 2) - np.maximum(-600.0, speed - width / 2)) / width, 0, 1)
+    for degree in (0, 1, 3):
+        out = moments(cube, LINE, z=Z, degree=degree, exclude=())
+        np.testing.assert_allclose(out.moment0, slow(part, share == 0, share, degree, 4.0), rtol=1e-4)
+
+
+def chunked(cube, **sizes):
+    return cube.assign({name: cube[name].chunk(sizes) for name in cube.data_vars})
+
+
+@pytest.mark.parametrize("sizes", [{"wavelength": 7}, {"y": 2, "x": 3}, {"wavelength": 16, "y": 4}])
+def test_lazy_equals_eager_in_any_chunks(sizes):
+    flux, velocity, dispersion = rotating(5, 7)
+    cube = line_cube(flux, velocity, dispersion, noise=0.5)
+    lazy = chunked(cube, **sizes)
+    for function in (moments, channel_maps, subtract_continuum):
+        with no_compute():
+            out = function(lazy, LINE, z=Z)
+        assert all(isinstance(out[name].data, da.Array) for name in out.data_vars)
+        xr.testing.assert_identical(out.compute(), function(cube, LINE, z=Z))
+
+
+def test_spaxels_with_too_little_data_are_blank_and_holes_are_bridged():
+    cube = line_cube(np.full((2, 3), 2e-18), 10.0, 60.0)
+    n = cube.sizes["wavelength"]
+    cube.flux[: int(0.3 * n) + 9, 0, 0] = np.nan  # much of the window
+    cube.dq[int(n / 2) - 4 : int(n / 2) + 4, 0, 1] = 1  # much of the line
+    cube.flux[n // 2 + 2, 0, 2] = np.nan  # one voxel
+    cube.flux[:, 1, 0] = np.nan
+    out = moments(cube, LINE, z=Z, threshold=None)
+    assert np.isnan(out.moment0.values[[0, 0, 1], [0, 1, 0]]).all()
+    assert float(out.coverage[1, 0]) == 0.0
+    assert float(out.coverage[0, 0]) < 0.75
+    np.testing.assert_allclose(out.moment0[0, 2], 2e-18, rtol=0.1)
+    assert abs(float(out.moment0[0, 2]) - 2e-18) < float(out.moment0_err[0, 2]) < 0.2 * 2e-18
+    np.testing.assert_allclose(out.moment0[1, 1:], 2e-18, rtol=2e-3)
+    cut = subtract_continuum(cube, LINE, z=Z)
+    assert (cut.dq.values[:, 1, 0] == 1).all()
+    assert np.isnan(channel_maps(cube, LINE, z=Z).flux[:, 1, 0]).all()
+
+
+def test_nothing_to_see_is_no_crash():
+    cube = line_cube(np.full((2, 2), 1e-18))
+    for empty in (cube.assign(flux=cube.flux * np.nan), cube.assign(var=cube["var"] * np.nan)):
+        assert np.isnan(moments(empty, LINE, z=Z).moment0).all()
+    zero = cube.assign(var=(cube["var"] * 0).assign_attrs(cube["var"].attrs))
+    out = moments(zero, LINE, z=Z)
+    np.testing.assert_allclose(out.moment0, 1e-18, rtol=2e-3)  # errors of the scatter alone
+    assert np.isfinite(out.moment0_err).all()
+    given = moments(zero, LINE, z=Z, noise="error")
+    assert np.isnan(given.moment0_err).all()
+    assert np.isnan(given.snr).all()
+
+
+def test_channels_add_up_to_the_line():
+    flux, velocity, dispersion = rotating()
+    cube = line_cube(flux, velocity, dispersion, noise=0.3)
+    edges = [-600.0, -333.3, -120.0, -77.0, 1.0, 250.5, 600.0]
+    out = channel_maps(cube, LINE, z=Z, edges=edges)
+    assert out.flux.dims == ("velocity", "y", "x")
+    whole = moments(cube, LINE, z=Z)
+    np.testing.assert_allclose(out.flux.sum("velocity"), whole.moment0, rtol=1e-9)
+    np.testing.assert_allclose(out.velocity_low, edges[:-1])
+    even = channel_maps(cube, LINE, z=Z, width=150.0)
+    np.testing.assert_allclose(np.diff(even.velocity), 150.0)
+    assert even.sizes["velocity"] == 8
+    np.testing.assert_allclose(even.flux.sum("velocity"), whole.moment0, rtol=1e-9)
+    peak = even.velocity.values[np.argmax(even.flux.values, axis=0)]
+    assert np.abs(peak - velocity)[2:7].max() < 110.0
+    assert float(even.flux_err.median()) > 0
+    assert even.sel(velocity=75.0).attrs["level"] == "channel_maps"
+
+
+def test_continuum_is_gone():
+    flux, velocity, dispersion = rotating()
+    cube = line_cube(flux, velocity, dispersion, slope=9.0, noise=0.5)
+    out = subtract_continuum(cube, LINE, z=Z)
+    schema.validate(out)
+    assert out.sizes["wavelength"] < cube.sizes["wavelength"]
+    speed = 299792.458 * (out.wavelength / (S_III * (1 + Z)) - 1)
+    beside = out.flux.where(np.abs(speed) > 900.0)
+    assert abs(float(beside.mean())) < 0.02
+    assert (out["var"] > cube["var"].isel(wavelength=0).max()).all()
+    np.testing.assert_allclose(out.flux + out.continuum, cube.flux.sel(wavelength=out.wavelength), rtol=1e-5)
+
+
+def test_neighbouring_lines_are_no_continuum():
+    """[Fe II] 25.99 lies 1134 km/s from [O IV] 25.89: as a third of it, it must not change the flux."""
+    flux = np.full((2, 2), 5e-18)
+    cube = line_cube(flux, 0.0, 60.0, rest=25.8903, more=((25.98829, flux / 3),), continuum=300.0)
+    out = moments(cube, "[O IV]", z=Z)
+    np.testing.assert_allclose(out.moment0, flux, rtol=0.01)
+    blind = moments(cube, "[O IV]", z=Z, exclude=(), clip=0.0)
+    assert (np.abs(blind.moment0 / flux - 1) > 0.05).all()
+    told = moments(cube, "[O IV]", z=Z, exclude=[(25.9 * (1 + Z), 26.08 * (1 + Z))])
+    np.testing.assert_allclose(told.moment0, flux, rtol=0.01)
+
+
+def test_redshift_of_the_attributes_and_lines_by_wavelength():
+    cube = line_cube(np.full((2, 2), 1e-18))
+    named = moments(cube, LINE, z=Z)
+    by_attribute = moments(cube.assign_attrs(redshift=Z), S_III)
+    np.testing.assert_array_equal(named.moment0, by_attribute.moment0)
+    assert by_attribute.attrs["redshift"] == Z
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"line": "[S III] 33"}, "no line of line_list"),
+        ({"line": "[Fe II]"}, "stands for several lines; expected one of .*25.99"),
+        ({"line": "[O IV]"}, r"lies at 26.3045 um .* the cube has 18.8"),
+        ({"z": 0.0}, "the cube has"),
+        ({"z": -3.0}, "redshift is -3.0"),
+        ({"line": -1.0}, "expected um above 0"),
+        ({"extent": -100.0}, "expected a half width above 0"),
+        ({"degree": 7}, "expected 0 to 4"),
+        ({"noise": "guess"}, "expected one of residual, error"),
+        ({"window": 650.0}, "planes below and"),
+        ({"coverage": 2.0}, "expected a part of the window"),
+        ({"resolution": 0.0}, "resolving power is 0"),
+    ],
+)
+def test_wrong_requests_are_told(change, message):
+    cube = line_cube(np.full((2, 2), 1e-18))
+    arguments = {"line": LINE, "z": Z} | change
+    with pytest.raises(MrsxrError, match=message):
+        moments(cube, arguments.pop("line"), **arguments)
+
+
+def test_wrong_data_are_told():
+    cube = line_cube(np.full((2, 2), 1e-18))
+    with pytest.raises(LevelError, match="moments needs data of level cube, got rate"):
+        moments(cube.assign_attrs(level="rate"), LINE)
+    other = cube.assign(flux=cube.flux.assign_attrs(units="Jy/pix"))
+    with pytest.raises(SchemaError, match="use convert_units"):
+        channel_maps(other, LINE)
+    with pytest.raises(MrsxrError, match="edges of the channels do not rise"):
+        channel_maps(cube, LINE, z=Z, edges=[100.0, 0.0])
+    with pytest.raises(MrsxrError, match="width of a channel is 0"):
+        channel_maps(cube, LINE, z=Z, width=0.0)
+    bare = cube.copy()
+    del bare.attrs["pixel_scale"]
+    with pytest.raises(SchemaError, match="pixel_scale"):
+        moments(bare, LINE, z=Z)
+
+
+@pytest.mark.shared
+def test_ngc_7469(shared_data):
+    """[S III] 18.71 turns by 120 km/s about a major axis at 304 degrees; [O IV] in an aperture as numpy adds it up."""
+    import mrsxr as mx
+
+    folder = shared_data / "s3d_ngc7469"
+    maps = moments(mx.load(folder / "NGC7469_ch4-short_s3d.fits.gz"), "[S III]", z=0.01627).compute()
+    north, east = ((maps.dec - 8.8739) * 3600, (maps.ra - 345.8151) * np.cos(np.deg2rad(8.8739)) * 3600)
+    radius, angle = np.hypot(east, north), np.arctan2(east, north)
+    used = ((maps.snr > 8) & (radius > 1.0) & (radius < 3.0)).values
+    a, b = np.cos(angle.values[used]), np.sin(angle.values[used])
+    system, along, across = np.linalg.lstsq(
+        np.stack([np.ones(a.size), a, b], axis=1), maps.moment1.values[used], rcond=None
+    )[0]
+    assert 95 < np.hypot(along, across) < 135
+    assert np.rad2deg(np.arctan2(across, along)) % 360 == pytest.approx(304, abs=8)
+    assert abs(system) < 60
+    assert 8e-16 < float(maps.moment0.sum()) < 1e-15
+
+    cube = mx.load(folder / "NGC7469_ch4-long_s3d.fits.gz").compute()
+    near = (np.hypot((cube.ra - 345.8151) * np.cos(np.deg2rad(8.8739)), cube.dec - 8.8739) * 3600 < 1.5).values
+    found = moments(cube, "[O IV]", z=0.01627).moment0.values[near].sum()
+    wave = cube.wavelength.values
+    speed = 299792.458 * (wave / (25.8903 * 1.01627) - 1)
+    light = np.nansum(cube.flux.values[:, near].astype(float), axis=1) * 2.3504430539e-11 * 0.35**2 * 2.99792458e-6
+    light /= wave**2
+    side = (np.abs(speed) > 600) & (np.abs(speed) < 2500) & ~((speed > 630) & (speed < 1640))
+    rest = light - np.polyval(np.polyfit(speed[side], light[side], 1), speed)
+    assert found == pytest.approx(rest[np.abs(speed) < 600].sum() * 0.006, rel=0.05)
+    assert 1e-16 < found < 4e-16

@@ -1,0 +1,138 @@
+"""What a run tells of itself in run.json."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+
+import pytest
+
+import mrsxr as mx
+from mrsxr.errors import InputFileError
+from mrsxr.pipeline import Config, Reporter, SpectrumConfig
+from mrsxr.pipeline.record import Piece, RunRecord, changes, made, nearest_mode, read_runs, working_on
+
+
+def test_record_of_a_whole_run(reduced):
+    (run,) = read_runs(reduced.out)
+    assert run["finished"]
+    assert run["mode"] == "baseline"
+    assert run["changed"] == {}
+    assert run["failed"] == {}
+    assert run["versions"]["mrsxr"] == mx.__version__
+    assert {"python", "numpy", "xarray", "numba"} <= set(run["versions"])
+    assert run["config"]["rate"]["rejection_threshold"] == 4.0
+    assert run["seconds"] == pytest.approx(reduced.seconds, abs=0.01)
+    assert [i["role"] for i in run["inputs"]] == ["science", "science", "background"]
+    assert all(os.path.isfile(i["path"]) for i in run["inputs"])
+    stages = list(dict.fromkeys(piece["stage"] for piece in run["pieces"]))
+    assert stages == ["calibrate", "background", "open", "combine", "cube", "source type", "spectrum", "stitch"]
+    assert all(piece["seconds"] > 0.01 for piece in run["pieces"] if piece["products"])
+    memory = [piece["peak_memory"] for piece in run["pieces"]]
+    assert min(memory) > 50
+    assert max(memory) <= run["peak_memory"]
+    assert run["decisions"]["source type"]["taken"]
+
+
+def test_every_product_stands_with_one_piece(reduced):
+    (run,) = read_runs(reduced.out)
+    by_piece = [path for piece in run["pieces"] for path in piece["products"]]
+    by_level = [path for paths in run["products"].values() for path in paths]
+    written = [p.relative_to(reduced.out).as_posix() for paths in reduced.files.values() for p in paths]
+    assert sorted(by_piece) == sorted(by_level) == sorted(written)
+    assert len(set(by_piece)) == len(by_piece)
+    first = next(p for p in run["pieces"] if p["stage"] == "calibrate")
+    assert first["products"] == [f"stage1/{first['name'].replace('uncal', 'rate')}",
+                                 f"stage2/{first['name'].replace('uncal', 'cal')}"]  # fmt: skip
+
+
+def test_runs_are_appended_with_failures_and_redshift(simulated, reduced, tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    good, bad = (p for p in reduced.files["cal"] if "background" not in p.parts)
+    os.link(good, source / good.name)
+    (source / bad.name).write_bytes(bad.read_bytes()[: bad.stat().st_size // 2])
+    out = tmp_path / "out"
+    config = Config(spectrum=SpectrumConfig(background="none"))
+    result = mx.run(source, out=out, refs=simulated.reference_folder, bands=["1A"], to="cube", config=config, z=0.0225)
+    assert result.record.failed == result.failed
+    assert len(result.failed) == 1
+    (first,) = read_runs(out)
+    assert first["changed"] == {"spectrum.background": "none"}
+    assert first["settings"]["redshift"] == 0.0225
+    (lost,) = (piece for piece in first["pieces"] if piece["failed"])
+    assert bad.name in lost["failed"]
+    assert mx.load(result.files["cube"][0]).attrs["redshift"] == 0.0225
+    with pytest.warns(UserWarning, match="not corrected for the aperture"):
+        mx.run(result.files["cube"], out=out, config=config.with_source_type("point"), z=0.0225)
+    runs = read_runs(out)
+    assert runs[0] == first
+    assert any("not corrected for the aperture" in note for note in runs[1]["notes"])
+    assert mx.load(out / runs[1]["products"]["spectrum"][0]).attrs["redshift"] == 0.0225
+
+
+def test_broken_off_run_is_told(simulated, tmp_path):
+    class Impatient(Reporter):
+        def done(self, stage, name, seconds):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        mx.run(simulated.uncal[0], out=tmp_path, refs=simulated.reference_folder, to="rate", reporter=Impatient())
+    (run,) = read_runs(tmp_path)
+    assert not run["finished"]
+    assert run["pieces"][0]["products"]
+
+
+def test_nothing_to_do_writes_nothing(simulated, tmp_path):
+    with pytest.raises(InputFileError):
+        mx.run(simulated.uncal[0], bands=["4C"], out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_file_that_is_no_record(tmp_path):
+    (tmp_path / "run.json").write_text('{"something": "else"}')
+    with pytest.raises(InputFileError, match="no record of a run"):
+        read_runs(tmp_path)
+    record = RunRecord.begin(Config(), "none", source="here")
+    record.note("once")
+    record.note("once")
+    for _ in range(25):
+        record.write(tmp_path)
+    runs = read_runs(tmp_path)
+    assert len(runs) == 20
+    assert runs[-1]["notes"] == ["once"]
+    assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
+    assert read_runs(tmp_path / "nowhere") == []
+
+
+def test_half_written_record_leaves_the_old_one(tmp_path, monkeypatch):
+    record = RunRecord.begin(Config(), "none")
+    record.write(tmp_path)
+    before = (tmp_path / "run.json").read_text()
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        record.write(tmp_path)
+    assert (tmp_path / "run.json").read_text() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_modes_and_changes():
+    optimal = Config.of_mode("optimal")
+    assert nearest_mode(optimal) == "optimal"
+    assert nearest_mode(optimal.with_background("annulus")) == "optimal"
+    changed = replace(optimal, rate=replace(optimal.rate, algorithm="ols"))
+    assert changes(changed, optimal) == {"rate.algorithm": "ols"}
+    record = RunRecord.begin(changed, "none", bands=("1A",), source=["a"])
+    assert record.mode == "optimal"
+    assert json.loads(json.dumps(record.settings)) == {"bands": ["1A"], "source": ["a"]}
+
+
+def test_products_are_noted_with_the_piece_at_work(tmp_path):
+    piece = Piece("cube", "1A")
+    made([tmp_path / "lost.fits"], tmp_path)
+    working_on(piece)
+    made([tmp_path / "stage3" / "a.fits"], tmp_path)
+    working_on(None)
+    made([tmp_path / "late.fits"], tmp_path)
+    assert piece.products == ["stage3/a.fits"]

@@ -135,8 +135,8 @@ def count_components(n: int) -> None:
     """Print how often a second component of 20 % of the flux and 3 times the width is found, and claimed without."""
     print(f"\nSecond component (20 % of the flux, 3 times the observed width), {n} spectra each")
     print("S/N: of the whole line fitted by one Gaussian, its peak in a voxel, and of both components in their own fit")
-    print(f"{'line':14} {'S/N':>5} {'peak':>6} {'first':>6} {'second':>7} | bic: found claimed | ftest: found claimed | "
-          "flux of 2nd / true")  # fmt: skip
+    print(f"{'line':14} {'S/N':>5} {'peak':>6} {'first':>6} {'second':>7} | bic: found claimed | ftest: found claimed |"
+          " flux of 2nd / true")  # fmt: skip
     for label, rest, step in PLACES:
         place, narrow = Place(rest, step), 60.0
         wide = float(np.sqrt(9.0 * np.hypot(narrow, place.inst) ** 2 - place.inst**2))
@@ -230,8 +230,8 @@ def compare_speed(n: int = 10000, n_peer: int = 100) -> None:
     start = time.perf_counter()
     with dask.config.set(scheduler="threads", num_workers=2):
         fit_line(lazy, place.rest).compute()
-    print(f"  the same lazily, blocks of 1000 spectra, 2 threads:         {1e6 * (time.perf_counter() - start) / n:8.1f} "
-          "us of wall time")  # fmt: skip
+    print(f"  the same lazily, blocks of 1000 spectra, 2 threads:       {1e6 * (time.perf_counter() - start) / n:8.1f}"
+          " us of wall time")  # fmt: skip
     wave, best = ds["wavelength"].values, np.inf
     for name in ("LevMarLSQFitter", "TRFLSQFitter", "DogBoxLSQFitter"):
         fitter = getattr(fitting, name)(calc_uncertainties=True)
@@ -285,20 +285,20 @@ def measure_ngc7469(path: Path, z: float = 0.01627) -> None:
         fits = [fit_line(ds, ["[O IV] 25.89", "[Fe II] 25.99"], z=z, tie=False, components=k) for k in (1, 2)]
         plain = integrate(ds, 25.8903 * (1 + z), 500.0, ((-1500, -700), (1650, 2400)))
         (one, e_one), (two, e_two) = ((float(f["flux"][0]), float(f["flux_err"][0])) for f in fits)
-        print(f"  radius {radius:.2f} arcsec: one Gaussian {one:.3e} +- {e_one:.1e}, two {two:.3e} +- {e_two:.1e}, plain "
-              f"sum within 500 km/s {plain:.3e} W m-2: one/plain {one / plain:.3f}, two/plain {two / plain:.3f}, "
+        print(f"  radius {radius:.2f} arcsec: one Gaussian {one:.3e} +- {e_one:.1e}, two {two:.3e} +- {e_two:.1e}, "
+              f"plain sum within 500 km/s {plain:.3e} W m-2: one/plain {one / plain:.3f}, two/plain {two / plain:.3f}, "
               f"dispersion {float(fits[0]['dispersion'][0]):.0f} km/s")  # fmt: skip
     start = time.perf_counter()
     maps = fit_lines(cube, z=z, components="auto").compute()
-    print(f"  maps of {maps.sizes['line']} lines over {maps.sizes['y']} x {maps.sizes['x']} spaxels, 1 or 2 components: "
-          f"{time.perf_counter() - start:.1f} s; spaxels above S/N 5:")  # fmt: skip
+    print(f"  maps of {maps.sizes['line']} lines over {maps.sizes['y']} x {maps.sizes['x']} spaxels, 1 or 2 components:"
+          f" {time.perf_counter() - start:.1f} s; spaxels above S/N 5:")  # fmt: skip
     for line in maps["line"].values:
         one = maps.sel(line=line)
         good = ((one["snr"] > 5) & ((one["fit_flags"] & 6) == 0)).values
         if good.sum() > 5:
             v = one["velocity"].values[good]
-            print(f"    {line:14} {good.sum():4d}, velocity {np.percentile(v, 5):5.0f} .. {np.percentile(v, 95):4.0f} km/s, "
-                  f"two components in {int((one['n_components'].values[good] == 2).sum())}")  # fmt: skip
+            print(f"    {line:14} {good.sum():4d}, v {np.percentile(v, 5):5.0f} .. {np.percentile(v, 95):4.0f} km/s"
+                  f", two components in {int((one['n_components'].values[good] == 2).sum())}")  # fmt: skip
     model = line_model(cube, maps)
     rest = (cube["flux"] - model["model"]).values[:, y, x]
     print(f"  nuclear spaxel: rms of data - model {np.nanstd(rest):.0f} MJy/sr of {bright[y, x]:.0f}")

@@ -105,7 +105,7 @@ def test_steps_stand_in_their_rooms():
     import mrsxr  # noqa: F401
 
     rooms = {name.split(".")[0] for name in STEPS}
-    assert rooms == {"rate", "cal", "cube", "spectrum"}
+    assert rooms == {"rate", "cal", "cube", "spectrum", "lines"}
 
 
 def test_every_step_is_held_to_its_promises():

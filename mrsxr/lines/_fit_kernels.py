@@ -8,13 +8,24 @@ import math
 import numpy as np
 from numba import njit
 
-from ._descent_kernels import C, cholesky, descend, evaluate, freeze, gram, line_width, normal, profile, project, substitute
+from ._descent_kernels import (
+    C,
+    cholesky,
+    descend,
+    evaluate,
+    freeze,
+    gram,
+    line_width,
+    normal,
+    profile,
+    project,
+    substitute,
+)
+from ._residual_kernels import correlation, fringe
 
 CONVERGED, AT_BOUND, TRIED = 1, 2, 4  # bits of the status of a fit
 _N_ITER, _N_FIRST, _N_BEST = 80, 6, 2
 _USUAL = 500.0  # km/s
-_LAGS = 4
-_FRINGE = (1.4, 4.4)  # periods of fringes [1/cm]: 2.9 +- 1.5
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -24,7 +35,7 @@ def _peak(voxels, m, mu0, group, g, w, reach, both_signs):
     The score is the squared S/N of the box, summed over the lines. Voxels are in order of wavelength.
     """
     _, inv, lo, hi, rest = voxels
-    n = max(int(math.ceil(reach / (0.5 * w))), 1)
+    n = max(math.ceil(reach / (0.5 * w)), 1)
     score = np.zeros(2 * n + 1)
     members = 0
     for line in range(mu0.size):
@@ -99,7 +110,7 @@ def _next_start(number, k, before, voxels, m, setup, reach, both_signs, x):
             x[last - 2], x[last - 1], x[last], x[last + 1] = v - 0.6 * w, 0.75 * w, v + 0.6 * w, 0.75 * w
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _fit_model(k, before, found, low, high, reach, both_signs, setup, voxels, m, work):
     """Fill the best of several fits with k components; return (chi2, converged)."""
     n_tries = 2 if k == 1 else 6
@@ -197,7 +208,9 @@ def _limits(width, setup, voxels, m, work, out):
     for line in range(mu0.size):
         scale = mu0[line] / C
         s = math.sqrt(inst[line] ** 2 + width * width) * scale
-        profile(voxels[2], voxels[3], voxels[1], m, mu0[line], s, scale, scale, rows[n_cont], slopes[0, 0], slopes[1, 0])
+        profile(
+            voxels[2], voxels[3], voxels[1], m, mu0[line], s, scale, scale, rows[n_cont], slopes[0, 0], slopes[1, 0]
+        )
         gram(rows, n_cont + 1, m, factor)
         out[line] = np.nan
         if cholesky(factor, n_cont + 1):
@@ -207,81 +220,16 @@ def _limits(width, setup, voxels, m, work, out):
             out[line] = math.sqrt(column[n_cont])
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
-def _fringe(voxels, m, theta, n_cont, mu0, k, out):
-    """Fill the chance that noise gives the strongest wave of the periods of fringes (1: none) and its amplitude.
-
-    Sines are fitted to the residuals beside the lines; periods that the window holds less than twice are left out.
-    """
-    _, inv, lo, hi, rest = voxels
-    number, value = np.empty(m), np.empty(m)
-    n, chi2, weight = 0, 0.0, 0.0
-    for i in range(m):
-        wave = 0.5 * (lo[i] + hi[i])
-        free = True
-        for f in range(mu0.size * k):
-            place, at = mu0[f // k], mu0[f // k] / C
-            free = free and abs(wave - place - theta[n_cont + 3 * f + 1] * at) > 2.5 * theta[n_cont + 3 * f + 2] * at
-        if free:
-            number[n], value[n] = 1e4 / wave, rest[i]
-            chi2, weight = chi2 + rest[i] ** 2, weight + inv[i]
-            n += 1
-    out[0], out[1] = 1.0, 0.0
-    if n < 12 or not chi2 > 0.0:
-        return
-    span = abs(number[n - 1] - number[0])
-    first, last = max(1.0 / _FRINGE[1], 2.0 / span), 1.0 / _FRINGE[0]
-    if not first < last:
-        return
-    trials = int(math.ceil((last - first) * span * 2.0)) + 1
-    more = 2.0 * math.pi * (last - first) / max(trials - 1, 1)
-    wave_c, wave_s, turn_c, turn_s = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
-    for i in range(n):
-        angle = 2.0 * math.pi * first * number[i]
-        wave_c[i], wave_s[i] = math.cos(angle), math.sin(angle)
-        turn_c[i], turn_s[i] = math.cos(more * number[i]), math.sin(more * number[i])
-    best = 0.0
-    for _ in range(trials):
-        cc = ss = cs = cy = sy = 0.0
-        for i in range(n):
-            c, s = wave_c[i], wave_s[i]
-            cc, ss, cs = cc + c * c, ss + s * s, cs + c * s
-            cy, sy = cy + c * value[i], sy + s * value[i]
-            wave_c[i], wave_s[i] = c * turn_c[i] - s * turn_s[i], s * turn_c[i] + c * turn_s[i]
-        det = cc * ss - cs * cs
-        if det > 1e-9 * n * n:
-            a, b = (cy * ss - sy * cs) / det, (sy * cc - cy * cs) / det
-            if a * cy + b * sy > best:
-                best, out[1] = a * cy + b * sy, math.sqrt(a * a + b * b) * n / weight
-    left = max(1.0 - best / chi2, 1e-12)
-    out[0] = min(1.0, 0.5 * (trials + 1) * left ** (0.5 * (n - 3)))
-
-
 @njit(cache=True, nogil=True, error_model="numpy")
-def _correlation(rest, m):
-    """Return 1 + 2 sum of the correlations of neighbouring residuals, up to the first that noise explains."""
-    length, chi2 = 1.0, 0.0
-    for i in range(m):
-        chi2 += rest[i] ** 2
-    for lag in range(1, _LAGS + 1):
-        total = 0.0
-        for i in range(m - lag):
-            total += rest[i] * rest[i + lag]
-        if not total > 2.0 / math.sqrt(m) * chi2:
-            break
-        length += 2.0 * total / chi2
-    return length
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _gather(values, errors, lo, hi, t, shape, n_cont, voxels, rows):
+def _gather(spectra, s, n_cont, voxels, rows):
     """Fill the good voxels of a spectrum, divided by their errors, and the rows of the continuum; return how many."""
+    values, errors, lo, hi, t, shape = spectra
     y, inv, low_edge, high_edge, _ = voxels
     m = 0
-    for i in range(values.size):
-        if math.isfinite(values[i]) and math.isfinite(errors[i]) and errors[i] > 0.0:
-            inv[m] = 1.0 / errors[i]
-            y[m], low_edge[m], high_edge[m] = values[i] * inv[m], lo[i], hi[i]
+    for i in range(values.shape[1]):
+        if math.isfinite(values[s, i]) and math.isfinite(errors[s, i]) and errors[s, i] > 0.0:
+            inv[m] = 1.0 / errors[s, i]
+            y[m], low_edge[m], high_edge[m] = values[s, i] * inv[m], lo[i], hi[i]
             power = inv[m] * shape[i]
             for a in range(n_cont):
                 rows[a, m] = power
@@ -292,7 +240,7 @@ def _gather(values, errors, lo, hi, t, shape, n_cont, voxels, rows):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _bounds(k, setup, reach, widest, narrowest, low, high):
-    _, _, group, reference, _ = setup
+    reference = setup[3]
     for g in range(reference.size):
         for c in range(k):
             j = 2 * (g * k + c)
@@ -327,21 +275,22 @@ def _room(n_vox, n_cont, n_lines, n_groups, k):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _fit_batch(
-    values, errors, lo, hi, t, shape, mu0, inst, group, reference, reach, n_cont, k_max, always, both_signs, narrowest,
-    widest, limit_width, theta, cov, chi2, status, count, core, limits, fringe, length,
+    spectra, lines, n_cont, k_max, always, both_signs, narrowest, widest, limit_width, theta, cov, chi2, status, count,
+    core, limits, waves, length,
 ):  # fmt: skip
     """Fit the continuum alone and 1 .. k_max components to each spectrum; see the door :func:`fit`."""
+    mu0, inst, group, reference, reach = lines
     n_lines, n_groups = mu0.size, reach.size
     setup = (mu0, inst, group, reference, n_cont)
-    voxels, work = _room(values.shape[1], n_cont, n_lines, n_groups, k_max)
+    voxels, work = _room(spectra[0].shape[1], n_cont, n_lines, n_groups, k_max)
     low, high = np.empty(2 * n_groups * k_max), np.empty(2 * n_groups * k_max)
-    for s in range(values.shape[0]):
-        m = _gather(values[s], errors[s], lo, hi, t, shape, n_cont, voxels, work[0])
+    for s in range(spectra[0].shape[0]):
+        m = _gather(spectra, s, n_cont, voxels, work[0])
         count[s] = m
         if m < n_cont + 3:
             continue
         _limits(limit_width, setup, voxels, m, work, limits[s])
-        chi2[s, 0] = project(voxels, m, n_cont, n_cont, False, work)
+        chi2[s, 0] = project(voxels, m, n_cont, n_cont, both_signs, work)
         before = low[:0].copy()
         for k in range(1, k_max + 1):
             n_x = 2 * n_groups * k
@@ -354,13 +303,11 @@ def _fit_batch(
             chi2[s, k], ended = _fit_model(
                 k, before, found, low[:n_x], high[:n_x], reach, both_signs, setup, voxels, m, work
             )
-            bound = _covariance(
-                found, low[:n_x], high[:n_x], k, setup, voxels, m, work, theta[s, k - 1], cov[s, k - 1]
-            )
+            bound = _covariance(found, low[:n_x], high[:n_x], k, setup, voxels, m, work, theta[s, k - 1], cov[s, k - 1])
             status[s, k - 1] = TRIED | bound | (CONVERGED if ended else 0)
             _core(theta[s, k - 1], n_cont, k, mu0, voxels, m, core[s, k - 1])
-            _fringe(voxels, m, theta[s, k - 1], n_cont, mu0, k, fringe[s, k - 1])
-            length[s, k - 1] = _correlation(voxels[4], m)
+            fringe(voxels, m, theta[s, k - 1], n_cont, mu0, k, waves[s, k - 1])
+            length[s, k - 1] = correlation(voxels[4], m)
             before = found
 
 
@@ -393,21 +340,21 @@ def _totals(x, k, setup, coef, out):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _draw_batch(
-    values, errors, lo, hi, t, shape, mu0, inst, group, reference, reach, n_cont, k_max, both_signs, narrowest, widest, start,
-    components, noise, seeds, out,
+    spectra, lines, n_cont, k_max, both_signs, narrowest, widest, start, components, noise, seeds, out
 ):  # fmt: skip
     """Fit noisy copies of the fitted models; see the door :func:`draw`."""
+    mu0, inst, group, reference, reach = lines
     n_groups = reach.size
     setup = (mu0, inst, group, reference, n_cont)
-    voxels, work = _room(values.shape[1], n_cont, mu0.size, n_groups, k_max)
+    voxels, work = _room(spectra[0].shape[1], n_cont, mu0.size, n_groups, k_max)
     low, high = np.empty(2 * n_groups * k_max), np.empty(2 * n_groups * k_max)
     state = np.empty(1, dtype=np.uint64)
-    for s in range(values.shape[0]):
+    for s in range(spectra[0].shape[0]):
         k = components[s]
         if k == 0:
             continue
         n_x, positive = 2 * n_groups * k, k > 1 and not both_signs
-        m = _gather(values[s], errors[s], lo, hi, t, shape, n_cont, voxels, work[0])
+        m = _gather(spectra, s, n_cont, voxels, work[0])
         _bounds(k, setup, reach, widest, narrowest, low, high)
         evaluate(start[s, :n_x], k, setup, voxels, m, work)
         project(voxels, m, n_cont, n_cont + mu0.size * k, positive, work)
@@ -422,24 +369,18 @@ def _draw_batch(
             _totals(x, k, setup, work[2], out[s, n])
 
 
-def fit(values, errors, lo, hi, t, shape, mu0, inst, group, reach, *, n_cont, k_max, always, both_signs, narrowest, widest,
-        limit_width):  # fmt: skip
+def fit(spectra, lines, *, n_cont, k_max, always, both_signs, narrowest, widest, limit_width):
     """Fit many spectra of one window; wavelengths in um, velocities in km/s.
 
     Parameters
     ----------
-    values, errors : (spectrum, voxel)
-        Flux per um and its error; voxels that are not finite or have no positive error are left out.
-    lo, hi : (voxel)
-        Edges of the voxels, hi above lo.
-    t : (voxel)
-        Variable of the polynomial, within -1 .. 1.
-    shape : (voxel)
-        What the polynomial is multiplied by.
-    mu0, inst, group : (line)
-        Wavelength at velocity 0, instrument sigma [km/s], and the number of the group that shares kinematics.
-    reach : (group)
-        Largest absolute velocity.
+    spectra : tuple
+        Values and errors (spectrum, voxel): flux per um; voxels that are not finite or have no positive error are left
+        out. Then on (voxel), by wavelength: lower and upper edges; the variable of the polynomial, within -1 .. 1, and
+        what the polynomial is multiplied by.
+    lines : tuple
+        On (line): wavelength at velocity 0, instrument sigma, number of the group that shares kinematics; on (group):
+        largest absolute velocity.
     n_cont, k_max : int
         Terms of the polynomial; most components.
     always : bool
@@ -460,7 +401,7 @@ def fit(values, errors, lo, hi, t, shape, mu0, inst, group, reach, *, n_cont, k_
         ``fringe`` (chance that the residuals hold no wave, and its amplitude) and ``length`` (of the correlation of
         the residuals, in voxels); NaN where there is no fit. Parameters at a bound have covariance 0.
     """
-    n, n_lines = len(values), len(mu0)
+    n, n_lines = len(spectra[0]), len(lines[0])
     size = n_cont + 3 * n_lines * k_max
     out = {
         "theta": np.full((n, k_max, size), np.nan), "cov": np.full((n, k_max, size, size), np.nan),
@@ -469,20 +410,23 @@ def fit(values, errors, lo, hi, t, shape, mu0, inst, group, reach, *, n_cont, k_
         "limits": np.full((n, n_lines), np.nan), "fringe": np.ones((n, k_max, 2)),
         "length": np.ones((n, k_max)),
     }  # fmt: skip
+    arrays, facts = _arrays(spectra, lines)
     _fit_batch(
-        *_arrays(values, errors, lo, hi, t, shape, mu0, inst, group, reach), int(n_cont), int(k_max), bool(always),
-        bool(both_signs), float(narrowest), float(widest), float(limit_width), *out.values(),
+        arrays, facts, int(n_cont), int(k_max), bool(always), bool(both_signs), float(narrowest), float(widest),
+        float(limit_width), out["theta"], out["cov"], out["chi2"], out["status"], out["count"], out["core"],
+        out["limits"], out["fringe"], out["length"],
     )  # fmt: skip
     return out
 
 
-def draw(values, errors, lo, hi, t, shape, mu0, inst, group, reach, *, n_cont, k_max, both_signs, narrowest, widest, theta,
-         components, noise, seeds, n_draws):  # fmt: skip
+def draw(
+    spectra, lines, *, n_cont, k_max, both_signs, narrowest, widest, theta, components, noise, seeds, n_draws
+):  # fmt: skip
     """Fit noisy copies of fitted models.
 
     Parameters
     ----------
-    values, errors, lo, hi, t, shape, mu0, inst, group, reach, n_cont, k_max, both_signs, narrowest, widest
+    spectra, lines, n_cont, k_max, both_signs, narrowest, widest
         As of :func:`fit`.
     theta : (spectrum, model, parameter)
         From :func:`fit`.
@@ -498,28 +442,30 @@ def draw(values, errors, lo, hi, t, shape, mu0, inst, group, reach, *, n_cont, k
     (spectrum, draw, line, 3) float64
         Flux, mean velocity and second moment [km2/s2] of each line; NaN without a model.
     """
-    n, groups = len(values), np.asarray(group)
-    start = np.zeros((n, 2 * len(reach) * k_max))
+    n, groups, n_groups = len(spectra[0]), np.asarray(lines[2]), len(lines[3])
+    start = np.zeros((n, 2 * n_groups * k_max))
     for k in range(1, k_max + 1):
         some = np.flatnonzero(np.asarray(components) == k)
-        for g in range(len(reach)):
+        for g in range(n_groups):
             line = int(np.flatnonzero(groups == g)[0])
             for c in range(k):
                 at = n_cont + 3 * (line * k + c)
                 start[some, 2 * (g * k + c)] = theta[some, k - 1, at + 1]
                 start[some, 2 * (g * k + c) + 1] = theta[some, k - 1, at + 2]
-    out = np.full((n, n_draws, len(mu0), 3), np.nan)
+    out = np.full((n, n_draws, len(lines[0]), 3), np.nan)
+    arrays, facts = _arrays(spectra, lines)
     _draw_batch(
-        *_arrays(values, errors, lo, hi, t, shape, mu0, inst, group, reach), int(n_cont), int(k_max), bool(both_signs),
-        float(narrowest), float(widest), start, np.ascontiguousarray(components, dtype=np.int64),
-        np.ascontiguousarray(noise, dtype=np.float64), np.ascontiguousarray(seeds, dtype=np.uint64), out,
+        arrays, facts, int(n_cont), int(k_max), bool(both_signs), float(narrowest), float(widest), start,
+        np.ascontiguousarray(components, dtype=np.int64), np.ascontiguousarray(noise, dtype=np.float64),
+        np.ascontiguousarray(seeds, dtype=np.uint64), out,
     )  # fmt: skip
     return out
 
 
-def _arrays(values, errors, lo, hi, t, shape, mu0, inst, group, reach):
-    """Return the arrays as the kernels want them, with the instrument width of the first line of each group."""
-    doubles = [np.array(a, dtype=np.float64, order="C") for a in (values, errors, lo, hi, t, shape, mu0, inst)]
-    numbers = np.array(group, dtype=np.int64)
-    first = np.unique(numbers, return_index=True)[1]
-    return *doubles, numbers, doubles[-1][first], np.array(reach, dtype=np.float64)
+def _arrays(spectra, lines):
+    """Return both tuples as the kernels want them, with the instrument width of the first line of each group."""
+    mu0, inst = (np.array(a, dtype=np.float64) for a in lines[:2])
+    group, reach = np.array(lines[2], dtype=np.int64), np.array(lines[3], dtype=np.float64)
+    first = np.unique(group, return_index=True)[1]
+    doubles = tuple(np.array(a, dtype=np.float64, order="C") for a in spectra)
+    return doubles, (mu0, inst, group, inst[first], reach)

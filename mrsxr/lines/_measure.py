@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from ._window import C, Blend
+from ._window import Blend, C
 
 #: Bits of ``fit_flags``.
 FLAGS = {"low_snr": 1, "at_bound": 2, "failed": 4, "few_voxels": 8, "fringe_like": 16, "unresolved": 32}
@@ -80,8 +81,8 @@ def fit_block(flux, var, bad, seed, *, blend: Blend, options: Options) -> np.nda
     out = np.full((n, len(blend.labels), columns(options)["continuum_poly"].stop), np.nan)
     for a in range(0, n, 2048):
         part = slice(a, a + 2048)
-        pick = [np.reshape(v, (n, v.shape[-1]))[part] for v in np.broadcast_arrays(flux, var, bad)]
-        out[part] = _fit_spectra(*pick, np.reshape(seed, n)[part], blend, options)
+        one, two, three = (np.reshape(v, (n, v.shape[-1]))[part] for v in np.broadcast_arrays(flux, var, bad))
+        out[part] = _fit_spectra(one, two, three, np.reshape(seed, n)[part], blend, options)
     return out.reshape(*shape, *out.shape[1:])
 
 
@@ -101,9 +102,9 @@ def _fit_spectra(flux, var, bad, seed, blend, options) -> np.ndarray:
         errors[none] = np.where(size > 0, size, 1.0)[none, None]
     scale = np.where(known, errors, 0.0).sum(axis=-1) / np.maximum(known.sum(axis=-1), 1)
     scale = np.where(scale > 0, scale, 1.0)[:, None]
-    arrays = (values / scale, errors / scale, blend.lo, blend.hi, blend.variable(blend.wave), blend.shape(blend.wave),
-              blend.mu0, blend.inst, blend.group, blend.reach)  # fmt: skip
-    facts = {
+    spectra = (values / scale, errors / scale, blend.lo, blend.hi, blend.variable(blend.wave), blend.shape(blend.wave))
+    arrays = (spectra, (blend.mu0, blend.inst, blend.group, blend.reach))
+    facts: dict[str, Any] = {
         "n_cont": options.degree + 1, "k_max": options.most, "both_signs": options.absorption,
         "narrowest": NARROWEST, "widest": min(WIDEST, 2.0 * options.window / 3.0 / FWHM),
     }  # fmt: skip
@@ -180,7 +181,7 @@ def choose(fitted, blend: Blend, options: Options):
         two[two] = _two_are_real(fitted, np.flatnonzero(two), square[two], blend, options)
         chosen = np.where(two, 2, np.minimum(top, 1))
     noise = np.sqrt(reduced[rows, chosen]) if options.noise == "residual" else np.ones(len(count))
-    facts = {
+    facts: dict[str, Any] = {
         "n_components": chosen.astype(float), "p_value": chance[rows, np.maximum(top, 1)],
         "dof": np.where(count > 0, dof[rows, chosen], 0).astype(float), "noise_scale": noise,
         "correlation": length[rows, chosen], "chi2": chi2, "bic": bic,
@@ -340,4 +341,3 @@ def _error(by, cov) -> np.ndarray:
 def _positive(error):
     """Return NaN in place of the error 0 of a parameter that is held at a bound."""
     return np.where(error > 0, error, np.nan)
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -81,16 +82,17 @@ class Blend:
 def redshift_of(ds: xr.Dataset, z: float | None) -> float:
     """Return z, or where it is None that of the data (``attrs["redshift"]``, else 0)."""
     value = ds.attrs.get("redshift", 0.0) if z is None else z
-    if not (np.isscalar(value) and np.isfinite(float(value)) and float(value) > -1.0):
-        raise MrsxrError(f"redshift z is {value}; expected a number above -1")
-    return float(value)
+    number = np.asarray(value, dtype=float) if isinstance(value, int | float | np.number) else np.array(np.nan)
+    if not (np.isfinite(number) and number > -1.0):
+        raise MrsxrError(f"redshift z is {value!r}; expected a number above -1")
+    return float(number)
 
 
 def find_lines(line: Line | Iterable[Line] | xr.Dataset) -> list[tuple[str, float]]:
     """Return (label, rest wavelength [um]) of labels or names of the line list, of wavelengths, or of a table."""
     if isinstance(line, xr.Dataset):
         return [(str(n), float(w)) for n, w in zip(line["line"].values, line["wavelength"].values, strict=True)]
-    many = [line] if isinstance(line, str) or np.isscalar(line) else list(line)  # type: ignore[arg-type,list-item]
+    many = [line] if isinstance(line, str | int | float | np.number) else list(line)
     if not many:
         raise MrsxrError("no line was given; expected a label of line_list() or a rest wavelength in um")
     return [_find_line(item) for item in many]
@@ -111,7 +113,9 @@ def _find_line(line: Line) -> tuple[str, float]:
         return str(labels[found[0]]), float(waves[found[0]])
     if found.size > 1:
         raise MrsxrError(f"'{line}' are {found.size} lines: {', '.join(labels[found])}; give one of these labels")
-    raise MrsxrError(f"'{line}' is no line of line_list(), like '[Ne II] 12.81'; give its rest wavelength in um instead")
+    raise MrsxrError(
+        f"'{line}' is no line of line_list(), like '[Ne II] 12.81'; give its rest wavelength in um instead"
+    )
 
 
 def observed_edges(ds: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -122,7 +126,7 @@ def observed_edges(ds: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     band = bands_of(ds)
     lo, hi = np.empty_like(wave), np.empty_like(wave)
     starts = [0, *(np.flatnonzero((band[1:] != band[:-1]) | (np.diff(wave) <= 0)) + 1), wave.size]
-    for a, b in zip(starts[:-1], starts[1:], strict=True):
+    for a, b in itertools.pairwise(starts):
         if b - a < 2:
             step = np.array([np.median(np.abs(np.diff(wave)))])
             lo[a:b], hi[a:b] = wave[a:b] - step / 2, wave[a:b] + step / 2
@@ -151,7 +155,9 @@ def resolution_at(wavelength: np.ndarray, resolution: Resolution) -> np.ndarray:
         value = np.full(np.shape(wavelength), float(resolution))
     value = np.asarray(value, dtype=float)
     if not (np.isfinite(value).all() and (value > 0).all()):
-        raise MrsxrError(f"resolving power at {np.ravel(wavelength)[0]:.3f} um is {np.ravel(value)[0]}; expected above 0")
+        raise MrsxrError(
+            f"resolving power at {np.ravel(wavelength)[0]:.3f} um is {np.ravel(value)[0]}; expected above 0"
+        )
     return value
 
 

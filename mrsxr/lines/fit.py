@@ -53,7 +53,85 @@ def fit_line(
     monte_carlo: int = 0,
     seed: int = 0,
 ) -> xr.Dataset:
-    """Fit one line, or the lines of a blend together, by Gaussians on a polynomial continuum."""
+    """Fit one line, or the lines of a blend together, by Gaussians on a polynomial continuum.
+
+    Parameters
+    ----------
+    ds : Dataset, level "spectrum" or "cube"
+        ``flux`` [Jy] or [MJy/sr], ``var``, ``dq``; samples with DO_NOT_USE, without a finite flux or without a positive
+        finite variance are left out. A cube gives a fit for each spaxel, lazy where the cube is.
+    line : str, float or list of them
+        Label of :func:`mrsxr.lines.line_list` ("[Ne II] 12.81"; its name "[Ne II]" where that is one line only) or rest
+        wavelength [um]. Several are fitted together in one window.
+    z : float, optional
+        Redshift; by default ``ds.attrs["redshift"]``, else 0. Velocities are relative to it.
+    components : 1, 2, 3 or "auto"
+        Gaussians of each line; "auto": 1 or 2 by ``criterion``.
+    window : float
+        Half width of the window [km/s].
+    degree : int
+        Of the polynomial of the continuum in the units of the data, 0 to 3.
+    resolution : float or callable, optional
+        Resolving power, or a function of the wavelength [um]; by default :func:`mrsxr.mrs.resolving_power`.
+    tie : bool
+        Lines of a blend share velocities and dispersions.
+    criterion : {"bic", "ftest"}
+        Two components are taken where BIC falls by more than ``threshold``, or where the F-test gives p < 0.003, and in
+        both cases where, in the brightest line, both have flux above 3 sigma, differ in width by a factor of 1.5 or in
+        velocity by 1.5 times the smaller width, no parameter is at a bound and both peaks stand twice above any wave
+        of the period of fringes in the residuals.
+    threshold : float
+        Of BIC.
+    noise : {"residual", "given"}
+        "residual": errors are scaled to the residuals of the fit, times the square root of the correlation length of
+        these where they are correlated; also for data without variances. "given": errors are those of the data.
+    absorption : bool
+        Lines may be in absorption: the start is the strongest feature of either sign, and components may be negative.
+        The flux of a single component may be negative anyway, so that faint lines are not biased.
+    exclude : list of (minimum, maximum), optional
+        Observed wavelengths [um] to leave out.
+    monte_carlo : int
+        Number of noisy copies of the model that are fitted for ``flux_err_mc``, ``velocity_err_mc`` and
+        ``dispersion_err_mc`` (half of the middle 68 %); 0: none.
+    seed : int
+        Of these copies; a spaxel has the same ones in any chunk.
+
+    Returns
+    -------
+    Dataset, level "lines"
+        On (line) or (line, y, x), float64, NaN where there is no fit; with the sky coordinates and attrs of the cube.
+
+        ``flux``, ``upper_limit`` [W m-2, of a cube per spaxel], ``velocity``, ``dispersion`` [km/s, without the
+        instrument], ``continuum`` [units of the data, at the line], ``ew`` [um, positive in emission], their ``_err``,
+        and ``snr`` (flux over its error): of the whole line, the sum, mean and second moment of its components.
+        ``component_flux``, ``component_velocity``, ``component_dispersion``, ``component_width`` [km/s, observed
+        sigma] and ``_err`` on (line, component, ...): the brightest component first (of tied lines: in their sum).
+        ``n_components``, ``dof``, ``noise_scale`` (factor to the errors), ``correlation`` (length [voxels]), ``chi2``
+        (errors as given) and ``bic`` on (line, n_model, ...) for the continuum alone and 1 .. components; ``p_value``
+        of the last component that was tried (F-test); ``continuum_poly`` on (line, power, ...).
+        ``fit_flags``: 1 S/N below 3, 2 velocity or width at a bound, 4 failed, 8 less than 75 % of the window, 16 peak
+        below twice the wave of fringes, 32 observed width below 1.1 times that of the instrument.
+
+    Raises
+    ------
+    MrsxrError
+        Where the line is unknown or outside the data, the window holds too few wavelengths, or an option is wrong.
+
+    Notes
+    -----
+    Each component is the mean over the voxel of a Gaussian, by differences of erf: the line spread function spans 1.4
+    to 2.4 voxels. The width is free down to 0.7 of the instrument's, since the law of R is good to 10 - 15 %; a width
+    below that of the instrument gives the dispersion 0, with an error that reaches to the end of the 1 sigma interval.
+    Errors are those of the covariance (J^T J)^-1. Fluxes and continuum are solved linearly at each step (variable
+    projection; Golub & Pereyra 1973, SIAM J. Numer. Anal. 10, 413); two components start from six different places.
+    The upper limit is 3 sigma at velocity 0 and an intrinsic dispersion of 100 km/s.
+
+    Examples
+    --------
+    >>> fit = fit_line(spectrum, "[Ne II] 12.81", z=0.0225, components="auto")  # doctest: +SKIP
+    >>> fit_line(cube, ["[O IV] 25.89", "[Fe II] 25.99"], z=0.016, tie=False).velocity.sel(line="[O IV] 25.89")
+    ... # doctest: +SKIP
+    """
     options = _options(components, window, degree, criterion, threshold, noise, absorption, monte_carlo, seed)
     lines = find_lines(line)
     groups = [0] * len(lines) if tie else list(range(len(lines)))
@@ -83,7 +161,31 @@ def fit_lines(
     monte_carlo: int = 0,
     seed: int = 0,
 ) -> xr.Dataset:
-    """Fit many lines, each in its window, near ones together."""
+    """Fit many lines, each in its window, near ones together.
+
+    Parameters
+    ----------
+    ds : Dataset, level "spectrum" or "cube"
+    lines : list of labels or rest wavelengths, or Dataset like :func:`mrsxr.lines.line_list`, optional
+        By default all lines of the list that lie in the data, without dust bands. Lines outside the data, or nearer to
+        their end than 500 km/s or two FWHM of the instrument, are left out.
+    tie : bool
+        Lines of a blend that are nearer than 1000 km/s to the next one share velocities and dispersions.
+    z, components, window, degree, resolution, criterion, threshold, noise, absorption, exclude, monte_carlo, seed
+        As of :func:`fit_line`.
+
+    Returns
+    -------
+    Dataset, level "lines"
+        As of :func:`fit_line`, by rest wavelength. Lines that lie within each other's window are fitted together; the
+        coordinate ``blend`` numbers what was. Where bands overlap, a line is taken from the one that reaches farther
+        on both of its sides.
+
+    Raises
+    ------
+    MrsxrError
+        Where no line lies in the data, or an option is wrong.
+    """
     options = _options(components, window, degree, criterion, threshold, noise, absorption, monte_carlo, seed)
     redshift = redshift_of(ds, z)
     wave = ds["wavelength"].values
@@ -211,7 +313,7 @@ def _variables(numbers: xr.Variable, options: Options, unit: str) -> dict[str, x
 def _describe(name: str, unit: str) -> dict[str, Any]:
     """Return units and meaning of a variable."""
     stem = name.removesuffix("_mc").removesuffix("_err").removeprefix("component_")
-    attrs = _attrs(_UNITS.get(stem, "1"), _MEANING[stem])
+    attrs: dict[str, Any] = dict(_attrs(_UNITS.get(stem, "1"), _MEANING[stem]))
     if stem in ("continuum", "continuum_poly"):
         attrs["units"] = unit
     if name.startswith("component_"):

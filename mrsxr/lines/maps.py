@@ -107,9 +107,7 @@ def line_ratio(
             f"{a_label} ({_size(a)} spaxels) and {b_label} ({_size(b)}) lie on different sky grids; bring one onto the "
             "other first: regrid(maps, like=other_maps), before the fit match_psf and regrid the cube"
         )
-    names = [name for name in ("line", "wavelength_rest", "band", "instrument_dispersion") if name in b.coords]
-    b, b_err = (v.drop_vars(names, errors="ignore") for v in (b, b_err))
-    a, a_err = (v.drop_vars(names, errors="ignore") for v in (a, a_err))
+    a, a_err, b, b_err = (v.drop_vars([n for n, c in v.coords.items() if c.ndim == 0]) for v in (a, a_err, b, b_err))
     if "y" in a.dims:  # one grid to rounding: take the coordinates of the first
         b, b_err = (a.copy(data=v.transpose(*a.dims).data) for v in (b, b_err))
     seen_a, seen_b = a >= snr * a_err, b >= snr * b_err

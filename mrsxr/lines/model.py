@@ -54,7 +54,7 @@ def line_model(ds: xr.Dataset, fit: xr.Dataset) -> xr.Dataset:
         powers = t[own, None] ** fit["power"].values
         level = np.tensordot(powers, fit["continuum_poly"].values[members[0]], axes=(1, 0))
         continuum[own] = level
-        sums = np.nansum(components[np.ix_(members, range(fit.sizes["component"]), own)], axis=(0, 1))
+        sums = np.nansum(components[np.ix_(members, np.arange(fit.sizes["component"]), own)], axis=(0, 1))
         lines[own] = sums
     known = {"units": ds["flux"].attrs.get("units", "")}
     dims = ("wavelength", *sky)

@@ -47,7 +47,9 @@ def line_table(fit: xr.Dataset) -> QTable:
         raise LevelError(f"line_table needs a result of fit_line (level lines), got {fit.attrs.get('level')}")
     if fit["flux"].dims != ("line",):
         sizes = ", ".join(f"{d} {n}" for d, n in fit["flux"].sizes.items() if d != "line")
-        raise MrsxrError(f"line_table is for one spectrum, these are maps ({sizes}); choose a spaxel with .isel(y=, x=)")
+        raise MrsxrError(
+            f"line_table is for one spectrum, these are maps ({sizes}); choose a spaxel with .isel(y=, x=)"
+        )
     fit = fit.compute()
     table = QTable({"line": fit["line"].values, "wavelength_rest": fit["wavelength_rest"].values * u.um})
     if "band" in fit.coords:

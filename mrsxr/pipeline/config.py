@@ -177,8 +177,8 @@ class SpectrumConfig:
       (jwst's) or "fit", else the target coordinates are taken (jwst's default, with ``snap`` to the nearest spaxel)
     * ``region`` is a region of the sky as DS9 text, in place of a circle
     * ``extraction`` of a point source: "aperture", or "optimal": weighted by the PSF, which leaves a third of the noise
-      of a source that stands alone (its flux is that of the aperture within 0.1 %, wavy by 0.4 % along a band), but takes
-      only what looks like the PSF of a nucleus in its host: lines of the host lose up to 16 %. Neither mode has it
+      of a source that stands alone (its flux is that of the aperture within 0.1 %, wavy by 0.4 % along a band) but
+      takes of a nucleus in its host only what looks like the PSF: lines of the host lose up to 16 %. In neither mode
     * ``subpixels`` an axis for the border of the aperture, 0: exact; ``apcorr_outside``: "extrapolate" or "clamp"
     * ``background`` "auto" subtracts an annulus where the extract1d file says so (the aperture correction is made for
       it), and without such a file unless a background was subtracted before; else "annulus" or "none";

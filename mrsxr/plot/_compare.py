@@ -15,7 +15,7 @@ from mrsxr.step import read_history
 from ._cube import collapse, span_text
 from ._detector import extent, image_of, science_pixels
 from ._sky import draw_on_sky, dress_sky, field_aspect, make_panel, mark_compass, mark_scale, require_sky
-from ._spectrum import flux_limits, joined, mark_lines, prefixed, spectra_of
+from ._spectrum import flux_limits, joined, mark_lines, pieces_of, prefixed, spectra_of
 from ._style import (
     INK,
     OKABE_ITO,
@@ -221,9 +221,11 @@ def _spectra(before, after, ax, zoom, z, relative, names, title) -> list[Axes]:
     factor = prefixed(last, np.ones_like(last), units[0])
     scale, unit = float(factor[1][0]), factor[2]
     upper, lower = axes
-    upper.plot(wave, first * scale, color=OKABE_ITO[1], lw=0.9, label=names[0])
-    upper.plot(wave, last * scale, color=OKABE_ITO[0], lw=0.9, label=names[1])
-    flux_limits(upper, wave, np.stack([first, last]) * scale)
+    pieces = [part for _, part in pieces_of(wave, np.where(np.isfinite(first), first, last), parts[1][3])]
+    for values, colour, name in ((first, OKABE_ITO[1], names[0]), (last, OKABE_ITO[0], names[1])):
+        for i, part in enumerate(pieces):  # bands overlap: each has its own line
+            upper.plot(wave[part], values[part] * scale, color=colour, lw=0.9, label=f"{'_' if i else ''}{name}")
+    flux_limits(upper, wave, np.stack([first, last]) * scale, 100.0 if zoom else 99.95)
     upper.set_ylabel(with_unit("Flux density" if parts[1][4] == "flux" else "Surface brightness", unit))
     upper.tick_params(labelbottom=False)
     height = mark_lines(upper, wave, last, z) if z is not None else 0.0
@@ -232,7 +234,8 @@ def _spectra(before, after, ax, zoom, z, relative, names, title) -> list[Axes]:
     upper.legend(loc="upper right" if ends[1] <= ends[0] else "upper left", frameon=False, fontsize=9.5)
     rest = _difference(first, last, relative) * (1.0 if relative else scale)
     lower.axhline(0.0, color="0.6", lw=0.8)
-    lower.plot(wave, rest, color=INK, lw=0.8, gid="difference")
+    for part in pieces:
+        lower.plot(wave[part], rest[part], color=INK, lw=0.8, gid="difference")
     top = 1.3 * _reach(rest)
     lower.set_ylim(-top, top)
     lower.set_ylabel(_difference_label(names, unit, relative).replace(" [", "\n["))

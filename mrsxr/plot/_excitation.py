@@ -43,11 +43,12 @@ def excitation(
     _draw_levels(ax, one)
     ax.set_xlabel("Energy of the upper level, $E_u/k$ [K]")
     ax.set_ylabel("ln($N_u/g_u$)   [$N_u$ in cm⁻²]")
-    ax.set_xlim(0.0, 1.06 * float(one["energy"].max()))
+    ax.set_xlim(0.0, 1.1 * float(one["energy"].max()))
     ax.margins(y=0.12)
     ax.legend(loc="upper right", fontsize=9, frameon=False)
     ax.text(0.03, 0.04, "\n".join(_results(one)), transform=ax.transAxes, ha="left", va="bottom", fontsize=9.5,
-            color=INK, linespacing=1.4, gid="result")  # fmt: skip
+            color=INK, linespacing=1.4, gid="result", zorder=6,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 3.0})  # fmt: skip
     ax.set_title(title if title is not None else "H₂ excitation diagram", fontsize=12)
     return ax
 
@@ -85,7 +86,7 @@ def _draw_gas(ax: Axes, one: xr.Dataset) -> None:
     good = np.isfinite(temperature) & np.isfinite(columns) & (temperature > 0)
     if not good.any():
         return
-    energy = np.linspace(0.0, 1.06 * float(one["energy"].max()), 200)
+    energy = np.linspace(0.0, 1.1 * float(one["energy"].max()), 200)
     share = 0.25 * (1.0 + float(one.attrs.get("ortho_to_para", 3.0)))
     gases = [n / partition_function(t) / share * np.exp(-energy / t) for t, n in zip(temperature[good], columns[good],
                                                                                    strict=True)]  # fmt: skip

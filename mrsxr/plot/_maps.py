@@ -368,7 +368,7 @@ def _grid(ds: xr.Dataset, seen: np.ndarray, number: int, columns: int, north_up:
     high, gap, head = 2.1, 0.09, 0.24
     wide = min(max(high * field_aspect(ds, seen, high, north_up, 7.5), 0.6 * high), 1.6 * high)
     rows = -(-number // columns)
-    left, bottom, right, top = 1.0, 0.55, 1.1, 0.42
+    left, bottom, right, top = 0.72, 0.55, 1.0, 0.42
     size = left + columns * (wide + gap) + right, bottom + rows * (high + head) + top
     figure = new_figure(size)
     axes = []

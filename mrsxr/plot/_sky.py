@@ -215,7 +215,7 @@ def dress_sky(ax: Axes, *, left: bool = True, bottom: bool = True, size: float =
         small = side == "l" and size < _SMALL
         coord.set_axislabel(text if shown else "", fontsize=size + 0.5, minpad=1.2 if small else 0.6)
         coord.set_auto_axislabel(False)
-        coord.set_ticks(number=ticks + 2 if side == "l" else ticks, size=3.5)
+        coord.set_ticks(number=ticks + 2 if side == "l" and not small else ticks, size=3.5)
         turned = {"rotation": 90.0} if small else {}  # saves room at the left
         coord.set_ticklabel(size=size, exclude_overlapping=True, simplify=True, **turned)
 

@@ -68,7 +68,7 @@ def spectrum(
     unit = ds[name].attrs.get("units")
     flux, sigma, unit = prefixed(flux, sigma, unit)
     ax = new_axes(ax, (13.0, 5.2), (0.75, 0.6, 12.05, 3.55))
-    pieces = list(_pieces(wavelength, flux, band))
+    pieces = list(pieces_of(wavelength, flux, band))
     _limits(ax, pieces, wavelength, flux, log, zoom is not None)
     shown = _without_edge_spikes(ax, pieces, flux)
     steps = wavelength.size < _STEPS
@@ -139,13 +139,13 @@ def mark_lines(ax: Axes, wavelength: np.ndarray, flux: np.ndarray, z: float, fon
     return draw_marks(ax, find_marks(wavelength, flux, z), font_size)
 
 
-def flux_limits(ax: Axes, wavelength: np.ndarray, values: np.ndarray) -> None:
-    """Set the limits of axes with several spectra (spectrum, wavelength) [of the values]."""
+def flux_limits(ax: Axes, wavelength: np.ndarray, values: np.ndarray, top: float) -> None:
+    """Set the limits of axes with several spectra (spectrum, wavelength), up to a percentile of the values."""
     good = np.isfinite(values).any(axis=0)
     if good.any():
         pad = 0.012 * float(np.ptp(wavelength[good]))
         ax.set_xlim(float(wavelength[good].min()) - pad, float(wavelength[good].max()) + pad)
-        low, high = (float(v) for v in np.percentile(values[np.isfinite(values)], (0.3, 99.95)))
+        low, high = (float(v) for v in np.percentile(values[np.isfinite(values)], (0.3, top)))
         span = (high - low) or abs(high) or 1.0
         ax.set_ylim(low - 0.1 * span, high + 0.15 * span)
 
@@ -194,7 +194,7 @@ def prefixed(flux: np.ndarray, sigma: np.ndarray, unit: str | None):
     return flux * factor, sigma * factor, unit
 
 
-def _pieces(wavelength: np.ndarray, flux: np.ndarray, band: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+def pieces_of(wavelength: np.ndarray, flux: np.ndarray, band: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     """Yield (band, indices) of stretches without a gap, by band."""
     names = list(dict.fromkeys(band.tolist()))
     for name in names:

@@ -12,7 +12,7 @@ from mrsxr.pipeline import Reporter
 
 from . import observation, pictures, results, work
 from .gather import Contents, gather
-from .markup import Raw, paragraph, tag
+from .markup import Raw, bullets, join, paragraph, tag
 from .template import page
 
 log = logging.getLogger(__name__)
@@ -38,8 +38,8 @@ def write_report(
     Returns
     -------
     Path
-        One HTML file that needs no other file and no network. What a folder does not hold is left out; a section
-        that cannot be made says why.
+        One HTML file that needs no other file and no network. What a folder does not hold is told at the end; a
+        section that cannot be made says why.
 
     Raises
     ------
@@ -79,21 +79,32 @@ def make_page(contents: Contents, z: float | None, reporter: Reporter) -> str:
     ]
     reporter.begin(_STAGE, len(plan) + pictures.count_pictures(contents))
     title, facts = observation.headline(contents)
-    sections = []
+    sections, absent = [], []
     for name, heading, make in plan:
-        body = _made(heading, make, reporter)
-        if body is not None:
-            sections.append((name, heading, body))
+        try:
+            body = _made(heading, make, reporter)
+            if body is not None:
+                sections.append((name, heading, body))
+        except MrsxrError as error:
+            absent.append(join(tag("strong", f"{heading}:"), f" {error}"))
         reporter.done(_STAGE, heading, 0.0)
+    if absent:
+        sections.append(("absent", "What is not shown", bullets(absent)))
     return page(title, facts, sections)
 
 
 def _made(heading: str, make: Callable[[], Raw | None], reporter: Reporter) -> Raw | None:
-    """Return a section; one that cannot be made says why, so that the others are not lost."""
+    """Return a section; one that breaks says why, so that the others are not lost.
+
+    Raises
+    ------
+    MrsxrError
+        Where there is nothing to show.
+    """
     try:
         return make()
-    except MrsxrError as error:
-        return paragraph(f"Nothing to show: {error}.".replace("..", "."), class_="quiet")
+    except MrsxrError:
+        raise
     except Exception as error:
         log.debug("%s", heading, exc_info=True)
         reporter.failed(_STAGE, heading, f"{type(error).__name__}: {error}")

@@ -17,9 +17,8 @@ from .markup import NONE, Raw, bullets, code, details, join, number, paragraph, 
 from .pictures import Tell, aperture_of, line_pictures, whole_spectra
 
 _MOST_ZOOMS = 12
-_DETECTED = 3.0  # S/N
-#: What the bits of fit_flags say, where a fit does not bring its own words.
-_NOTES = {1: "low S/N", 2: "at a bound", 4: "failed", 8: "few voxels", 16: "fringe-like"}
+_DETECTED, _SURE = 3.0, 5.0  # S/N; from the second on also fits at a bound are looked at closely
+_AT_BOUND = 2  # bit of fit_flags
 _BACKGROUNDS = {
     "subtract_background": "exposures of the background, pixel by pixel",
     "subtract_master_background": "spectrum of the background exposures (master background)",
@@ -39,7 +38,7 @@ def decisions(contents: Contents) -> Raw:
         ways.insert(0, "exposures matched to one level first")
     annuli = {str(ds.attrs.get("background_method")) for _, ds in contents.spectra()} - {"none", "None", ""}
     ways += [_ANNULI.get(name, f"{name} around the aperture") for name in sorted(annuli)]
-    if contents.cubes() or contents.of("cal"):
+    if ways or contents.cubes() or contents.of("cal"):
         items.append(("Background", ", ".join(ways) or "not subtracted"))
     if "flag_outliers" in steps:
         items.append(("Outliers", "flagged before the cubes were built"))
@@ -175,6 +174,7 @@ def zooms(contents: Contents, z: float | None, tell: Tell) -> Raw | None:
         return None
     fit = fitted(contents, z)
     snr = np.nan_to_num(fit["snr"].values)
+    snr[((fit["fit_flags"].values & _AT_BOUND) != 0) & (snr < _SURE)] = 0.0
     best = [i for i in np.argsort(-snr, kind="stable")[:_MOST_ZOOMS] if snr[i] >= _DETECTED]
     if not best:
         raise MrsxrError("no line was detected")
@@ -196,10 +196,8 @@ def _line_row(row: xr.Dataset, z: float) -> list[Any]:
 
 def _fit_notes(row: xr.Dataset) -> str:
     bits, attrs = int(row["fit_flags"]), row["fit_flags"].attrs
-    words = attrs.get("flag_meanings", "")
-    names = dict(zip(np.atleast_1d(attrs.get("flag_masks", [])).tolist(), words.split(), strict=False))
-    found = [names.get(bit, text).replace("_", " ").lower() for bit, text in _NOTES.items() if bits & bit]
-    return ", ".join(found) or NONE
+    names = zip(np.atleast_1d(attrs["flag_masks"]).tolist(), attrs["flag_meanings"].split(), strict=True)
+    return ", ".join(text.replace("_", " ") for bit, text in names if bits & int(bit)) or NONE
 
 
 def _limits(fit: xr.Dataset, seen: np.ndarray) -> Raw:

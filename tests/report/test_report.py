@@ -100,7 +100,6 @@ def test_page_holds_every_section_and_needs_nothing_else(whole):
         "times", "provenance",
     ]  # fmt: skip
     assert "could not be made" not in whole.text
-    assert "Nothing to show" not in whole.text
     assert len(whole.text) < 5e6
     assert all(link.startswith(("data:", "#")) for link in whole.links)
     assert {link[1:] for link in whole.links if link.startswith("#")} - {"main"} == set(whole.sections)
@@ -192,10 +191,9 @@ def test_lines_are_those_of_the_simulation(whole, simulated):
 def test_parts_of_a_run_without_its_record(reduced, tmp_path, levels, there, missing):
     page = page_of(part(reduced, tmp_path / "out", *levels), tmp_path / "report.html", z=0.0225)
     assert "could not be made" not in page.text
-    for name in missing:
-        assert page.sections[name].count("Nothing to show") == 1, name
-    for name in there:
-        assert "Nothing to show" not in page.sections[name], name
+    assert there <= set(page.sections)
+    assert not missing & set(page.sections)
+    assert page.sections["absent"].count(":") >= len(missing)
 
 
 def test_failed_pieces_and_bad_files_are_told(reduced, tmp_path):

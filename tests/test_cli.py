@@ -40,9 +40,10 @@ def test_run_show_history_check(simulated, tmp_path):
 
 
 def test_show_draws_every_level(simulated, reduced, tmp_path):
+    cube = next(p for p in reduced.files["cube"] if "ch1" in p.name)
     cases = {
         "ramp": (simulated.uncal[0],), "cal": (reduced.files["cal"][0],), "flags": (reduced.files["cal"][0], "--dq"),
-        "cube": (reduced.files["cube"][0], "--wavelength", 5.2, 5.4), "spectrum": (reduced.files["stitched"][0],),
+        "cube": (cube, "--wavelength", 5.2, 5.4), "spectrum": (reduced.files["stitched"][0],),
         "zoom": (reduced.files["stitched"][1], "--zoom", 5.3, 5.6, "--redshift", 0.0225),
     }  # fmt: skip
     seen = {}

@@ -193,7 +193,7 @@ def normal(x, low, high, k, setup, voxels, m, work):
             slope[a] = 0.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _propose(x, low, high, n_lin, damping, work, trial):
     """Fill the damped step from x, within the bounds; return the gain that is promised, negative where singular."""
     slope, frozen, matrix, factor = work[3], work[4], work[5], work[6]

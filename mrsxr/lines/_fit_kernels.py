@@ -152,7 +152,7 @@ def _held(x, low, high):
     return False
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _invert(matrix, n, frozen, slope, factor):
     """Invert a matrix in place, scaled to a unit diagonal; frozen parameters get 0. False where it is singular."""
     freeze(matrix, n, frozen)
@@ -173,7 +173,7 @@ def _invert(matrix, n, frozen, slope, factor):
     return True
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _covariance(x, low, high, k, setup, voxels, m, work, theta, cov):
     """Fill parameters (continuum, then flux, velocity, width of each feature) and covariance; return the status."""
     mu0, inst, group, reference, n_cont = setup
@@ -199,7 +199,7 @@ def _covariance(x, low, high, k, setup, voxels, m, work, theta, cov):
     return AT_BOUND if _held(x, low, high) else 0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _limits(width, setup, voxels, m, work, out):
     """Fill the error of the flux of each line at velocity 0 and a given intrinsic width [km/s], alone and in turn."""
     mu0, inst, _, _, n_cont = setup

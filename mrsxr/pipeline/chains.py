@@ -164,7 +164,7 @@ def _combined(nodes: dict[str, xr.Dataset], refs: References | None, config: Cub
     if config.background == "master":
         for ds in behind.values():
             for band in bands_of_setting(ds.attrs["setting"]):
-                spectra.append(background_spectrum(make_cube(ds, band, refs, config)).compute())
+                spectra += background_spectra(ds, band, refs, config)
     science = combine(
         {path: ds for path, ds in nodes.items() if path not in behind}, config, spectra=spectra,
         behind={str(ds.attrs["setting"]): ds for ds in behind.values()},
@@ -175,6 +175,17 @@ def _combined(nodes: dict[str, xr.Dataset], refs: References | None, config: Cub
 def background_spectrum(cube: xr.Dataset) -> xr.Dataset:
     """Return the spectrum of a background cube: the clipped mean of the whole field."""
     return spectrum.extract_spectrum(cube, source_type="EXTENDED")
+
+
+def background_spectra(ds: xr.Dataset, band: str, refs: References | None, config: CubeConfig) -> list[xr.Dataset]:
+    """Return what :func:`combine` subtracts of a band, computed: the spectra of its background exposures.
+
+    One of each exposure where bands are mixed, as jwst has them; else one of the cube of all, in which a voxel knows
+    more pixels and its clipping is surer.
+    """
+    apart = config.background_mix_bands
+    parts = [ds.isel(dither=[i]) for i in range(ds.sizes["dither"])] if apart else [ds]
+    return [background_spectrum(make_cube(part, band, refs, config)).compute() for part in parts]
 
 
 def make_cube(ds: xr.Dataset, band: str, refs: References | None, config: CubeConfig) -> xr.Dataset:

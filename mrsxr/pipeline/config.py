@@ -128,7 +128,8 @@ class CubeConfig:
     * ``match_backgrounds`` brings the exposures to one level before the background is subtracted
     * ``background``: "master" (the spectrum of the background exposures), "field" (in bins of wavelength, linear over
       the field) or "none"; nothing where the exposures have had a pixel background
-    * ``background_mix_bands``: jwst's way of mixing neighbouring bands in the master background, errors left out
+    * ``background_mix_bands``: jwst's master background, of the spectra of single background exposures in which
+      neighbouring bands mix, errors left out
     * ``outliers``: "detector" (jwst's: pixels that stand out in all exposures), "sky" (those, and what a single
       exposure shows alone) or "none"
     * ``pixel_replace``: "none", "mingrad" or "fit_profile"

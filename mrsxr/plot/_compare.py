@@ -48,28 +48,20 @@ def compare(
     before, after : Dataset
         Of the same level and units: two detector images (level ramp, rate, rateints, cal), two cubes or two spectra.
     ax : array of Axes, optional
-        Where to draw: three panels for images (those of cubes on the sky, see :func:`sky_axes`), two for spectra;
-        by default a new figure.
+        Where to draw: three panels for images (for cubes of :func:`sky_axes`), two for spectra.
     dither, integration : int
         Which exposure and integration of detector data, from 1.
     region : (slice, slice), optional
         Rows and columns of detector images to draw, their numbers from 0.
-    wavelength : float or (float, float) or slice, optional
-        Planes of cubes [um], as in :func:`cube_image`.
-    zoom : (float, float), optional
-        Wavelengths of spectra to draw [um].
+    wavelength, zoom : optional
+        Planes of cubes, as in :func:`cube_image`; wavelengths (low, high) of spectra to draw [um].
     z : float, optional
         Redshift, for the line marks of spectra.
     relative : bool
         Difference in percent of ``after``.
     names : (str, str)
-        What the two are called.
-    stretch : {"linear", "sqrt", "asinh", "log"}
-        Of the images; both have one scale. The difference is linear and symmetric about zero.
-    percentiles : (float, float), optional
-        Limits of the images.
-    cmap : str
-        Of the images.
+    stretch, percentiles, cmap : optional
+        Of the images, as in :func:`detector_image`; the difference is linear and symmetric about zero.
     title : str, optional
         By default the steps that ``after`` has gone through and ``before`` has not.
 
@@ -84,32 +76,50 @@ def compare(
     text = title if title is not None else _steps_between(before, after)
     if kinds[0] == "a spectrum":
         return array_of(_spectra(before, after, ax, zoom, z, relative, names, text))
-    if kinds[0] == "a cube":
-        (first, waves), (second, _) = collapse(before, wavelength), collapse(after, wavelength)
-        unit, label, use = before["flux"].attrs.get("units"), "Surface brightness", np.ones(first.shape, dtype=bool)
-        other_unit = after["flux"].attrs.get("units")
-        text = "   ".join(part for part in (text, str(before.attrs.get("band", "")), span_text(waves)) if part)
+    on_sky = kinds[0] == "a cube"
+    if on_sky:
         one = before
+        images, label, unit, use, where = _cube_pair(before, after, wavelength)
+        text = "   ".join(part for part in (text, where) if part)
     else:
         one, last = (_cut(pick_dither(ds, dither), region) for ds in (before, after))
-        (first, label, unit), (second, _, other_unit) = image_of(one, integration), image_of(last, integration)
-        use = science_pixels(last if "slice" in last.variables else one, first.shape)
-    if first.shape != second.shape or unit != other_unit:
+        images, label, unit, use = _detector_pair(one, last, integration)
+    images.append(_difference(images[0], images[1], relative))
+    reach = _reach(images[2][use])
+    norms = [image_norm(np.stack(images[:2])[:, use], stretch, percentiles)] * 2 + [Normalize(-reach, reach)]
+    labels = [with_unit(label, unit)] * 2 + [_difference_label(names, unit, relative)]
+    axes = _panels(one, np.isfinite(images[0]) | np.isfinite(images[1]), on_sky, ax)
+    draw = _draw_cubes if on_sky else _draw_detector
+    draw(one, axes, images, norms, labels, (*names, f"{names[0]} − {names[1]}"), cmap)
+    if ax is None:
+        figure = figure_of(axes[0])
+        figure.suptitle(text, fontsize=12.5, y=1.0 - 0.1 / figure.get_figheight(), va="top")
+    return array_of(axes)
+
+
+def _cube_pair(before: xr.Dataset, after: xr.Dataset, wavelength: Any):
+    """Return both images, what they show, its unit, the spaxels that count, band and wavelengths."""
+    (first, waves), (second, _) = collapse(before, wavelength), collapse(after, wavelength)
+    unit = before["flux"].attrs.get("units")
+    _require_same(first, second, unit, after["flux"].attrs.get("units"))
+    where = f"{before.attrs.get('band', '')}   {span_text(waves)}".strip()
+    return [first, second], "Surface brightness", unit, np.ones(first.shape, dtype=bool), where
+
+
+def _detector_pair(before: xr.Dataset, after: xr.Dataset, integration: int):
+    """Return both images, what they show, its unit, and the pixels that set the scale."""
+    (first, label, unit), (second, _, other) = image_of(before, integration), image_of(after, integration)
+    _require_same(first, second, unit, other)
+    use = science_pixels(after if "slice" in after.variables else before, first.shape)
+    return [first, second], label, unit, use
+
+
+def _require_same(first: np.ndarray, second: np.ndarray, unit: str | None, other: str | None) -> None:
+    if first.shape != second.shape or unit != other:
         raise MrsxrError(
             f"before has {first.shape[0]} x {first.shape[1]} pixels in {unit}, after {second.shape[0]} x "
-            f"{second.shape[1]} in {other_unit}; expected the same"
+            f"{second.shape[1]} in {other}; expected the same"
         )
-    images = [first, second, _difference(first, second, relative)]
-    reach = _reach(images[2][use])
-    both = np.stack([first, second])[:, use]
-    norms = [image_norm(both, stretch, percentiles)] * 2 + [Normalize(-reach, reach)]
-    labels = [with_unit(label, unit)] * 2 + [_difference_label(names, unit, relative)]
-    axes = _panels(one, np.isfinite(first) | np.isfinite(second), kinds[0] == "a cube", ax)
-    draw = _draw_cubes if kinds[0] == "a cube" else _draw_detector
-    draw(one, axes, images, norms, labels, (*names, f"{names[0]} − {names[1]}"), cmap)
-    if ax is None and text:
-        figure_of(axes[0]).suptitle(text, fontsize=12.5, y=1.0 - 0.1 / figure_of(axes[0]).get_figheight(), va="top")
-    return array_of(axes)
 
 
 def _kind(ds: xr.Dataset) -> str:

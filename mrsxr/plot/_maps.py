@@ -105,14 +105,8 @@ def line_map(
         "symmetric": equal distances below and above the median; by default for velocities.
     cmap : str, optional
     colorbar : {"right", "top", None}
-    north_up : bool
-        Turn a new picture to the north.
-    beam : bool
-        Draw the FWHM of the point-spread function at the line, lower left.
-    title : str, optional
-        By default the line.
-    font_size : float
-        Of ticks and marks [points].
+    north_up, beam, title, font_size : optional
+        As in :func:`cube_image`; the beam is that at the line.
 
     Returns
     -------
@@ -123,11 +117,9 @@ def line_map(
     kind = kind_of(variable)
     values = _values(one, variable, component)
     hidden, seen = _faint(one, values, kind.snr if snr is None else snr)
-    shown = np.where(hidden, np.nan, values)
-    power, prefix = power_of_ten(shown)
-    if limits is not None:
-        limits = limits[0] * 10.0**-power, limits[1] * 10.0**-power
-    shown = shown * 10.0**-power
+    power, prefix = power_of_ten(values[~hidden])
+    shown = np.where(hidden, np.nan, values) * 10.0**-power
+    limits = limits and (limits[0] * 10.0**-power, limits[1] * 10.0**-power)
     ax = sky_panel(one, seen, ax, north_up=north_up)
     if hidden.any():
         draw_on_sky(one, ax, np.where(hidden, 0.0, np.nan), cmap=ListedColormap([NO_VALUE]).with_extremes(bad="none"))
@@ -140,8 +132,6 @@ def line_map(
         mark_beam(ax, beam_of(one))
     if colorbar:
         bar = colour_bar(drawn, ax, _label(one, variable, kind, prefix), where=colorbar, ticks=6)
-        if kind.stretch == "counts":
-            bar.set_yticks(range(len(_COUNTS)))
         bar.tick_params(labelsize=font_size)
     ax.set_title(title if title is not None else line_name(one), fontsize=font_size + 3.0)
     return ax

@@ -38,7 +38,9 @@ def decisions(contents: Contents) -> Raw:
         ways.insert(0, "exposures matched to one level first")
     annuli = {str(ds.attrs.get("background_method")) for _, ds in contents.spectra()} - {"none", "None", ""}
     ways += [_ANNULI.get(name, f"{name} around the aperture") for name in sorted(annuli)]
-    if ways or contents.cubes() or contents.of("cal"):
+    if not steps:
+        ways += _background_of_headers(contents)
+    if ways or (steps and contents.cubes()):
         items.append(("Background", ", ".join(ways) or "not subtracted"))
     if "flag_outliers" in steps:
         items.append(("Outliers", "flagged before the cubes were built"))
@@ -53,6 +55,13 @@ def decisions(contents: Contents) -> Raw:
     if not (shown or levels):
         raise MrsxrError("the products tell of no decisions")
     return join(bullets(shown), levels or "")
+
+
+def _background_of_headers(contents: Contents) -> list[str]:
+    """Return what jwst says of the background of files without a history."""
+    known = {"S_BKDSUB": "exposures of the background, pixel by pixel", "S_MSBSUB": "master background"}
+    done = {k for f in contents.of("cal", "crf", "s3d", "x1d") for k in known if f.keywords.get(k) == "COMPLETE"}
+    return [f"{known[key]} (by the headers)" for key in sorted(done)]
 
 
 def _source_type(contents: Contents) -> tuple[str, str]:

@@ -5,16 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import assert_step
+from helpers import assert_step, no_compute
 from simulated import cal_of
 
 from mrsxr import dq, mrs, schema
 from mrsxr.cube import build_cube
 from mrsxr.cube.spectral_leak import correct_spectral_leak_cube
-from mrsxr.errors import MrsxrError, ReferenceFileError
+from mrsxr.errors import MrsxrError, MrsxrWarning, ReferenceFileError
 from mrsxr.geometry.grid import CubeGrid
+from mrsxr.pipeline.config import CubeConfig, SpectrumConfig
+from mrsxr.pipeline.spectrum_chain import correct_leak, correct_leak_in_cubes
 from mrsxr.simulate import Effects, PointSource, PowerLaw, Scene
 from mrsxr.simulate.render import leak_fraction, leaked_light
+from mrsxr.spectrum import extract_spectrum
 
 RA, DEC = 339.015, 33.976
 
@@ -192,6 +195,44 @@ def test_wrong_partners_are_named(reference):
         correct_spectral_leak_cube(leaky, leaking=blue, mrsptcorr=reference, outside="guess")
     with pytest.raises(ReferenceFileError, match="no table LEAKCOR"):
         correct_spectral_leak_cube(leaky, leaking=blue, mrsptcorr=reference.drop_vars("frac_leak"))
+
+
+class Files:
+    """Reference files by kind, as far as there are some."""
+
+    def __init__(self, **files):
+        self.files = files
+
+    def get(self, kind, ds):
+        if kind not in self.files:
+            raise ReferenceFileError(f"no {kind} file")
+        return self.files[kind]
+
+
+def test_the_chains_take_the_leak_off_once(reference):
+    _, leaky, blue = pair(reference)
+    refs = Files(mrsptcorr=reference, **apertures(1.2))
+    cubes = {"1B": blue, "3A": leaky.chunk(wavelength=40)}
+    kept = correct_leak_in_cubes(cubes, refs, CubeConfig.baseline())
+    assert kept["3A"] is cubes["3A"]
+    with no_compute():
+        off = correct_leak_in_cubes(cubes, refs, CubeConfig.optimal())
+    wanted = correct_spectral_leak_cube(leaky, leaking=blue, mrsptcorr=reference, **apertures(1.2))
+    np.testing.assert_array_equal(off["3A"].flux, wanted.flux)
+    assert off["1B"] is blue
+    assert correct_leak_in_cubes({"3A": leaky}, refs, CubeConfig.optimal())["3A"] is leaky
+
+    options = {"source_type": "POINT", "center": (RA, DEC), "radius": 0.8, "background": None}
+    config = SpectrumConfig()
+    found = {}
+    for name, one in (("cube", off), ("spectrum", kept)):
+        spectra = {band: extract_spectrum(c.compute(), **options) for band, c in one.items()}
+        found[name] = spectra["3A"], correct_leak(spectra, refs, config)["3A"]
+    np.testing.assert_array_equal(*(s.flux for s in found["cube"]))
+    assert (found["cube"][1]["var"] > found["cube"][0]["var"]).any()
+    assert float((found["spectrum"][0].flux - found["spectrum"][1].flux).max()) > 0
+    with pytest.warns(MrsxrWarning, match="no mrsptcorr file; the spectral leak 1B to 3A stays"):
+        assert correct_leak_in_cubes(cubes, Files(), CubeConfig.optimal())["3A"] is cubes["3A"]
 
 
 @pytest.mark.parametrize("kind", ["uniform", "point"])

@@ -283,11 +283,13 @@ def measure_ngc7469(path: Path, z: float = 0.01627) -> None:
     for radius in (0.7, 1.05, 1.4):
         ds = aperture_spectrum(cube, int(y), int(x), radius)
         fits = [fit_line(ds, ["[O IV] 25.89", "[Fe II] 25.99"], z=z, tie=False, components=k) for k in (1, 2)]
-        plain = integrate(ds, 25.8903 * (1 + z), 500.0, ((-1500, -700), (1650, 2400)))
         (one, e_one), (two, e_two) = ((float(f["flux"][0]), float(f["flux_err"][0])) for f in fits)
-        print(f"  radius {radius:.2f} arcsec: one Gaussian {one:.3e} +- {e_one:.1e}, two {two:.3e} +- {e_two:.1e}, "
-              f"plain sum within 500 km/s {plain:.3e} W m-2: one/plain {one / plain:.3f}, two/plain {two / plain:.3f}, "
-              f"dispersion {float(fits[0]['dispersion'][0]):.0f} km/s")  # fmt: skip
+        print(f"  radius {radius:.2f} arcsec, one {one:.3e} +- {e_one:.1e}, two {two:.3e} +- {e_two:.1e} W m-2,"
+              f" dispersion of one {float(fits[0]['dispersion'][0]):.0f} km/s")  # fmt: skip
+        for reach in (400.0, 500.0, 600.0):
+            plain = integrate(ds, 25.8903 * (1 + z), reach, ((-1500, -700), (1650, 2400)))
+            print(f"    plain sum within {reach:.0f} km/s {plain:.3e}: one/plain {one / plain:.3f}, two/plain "
+                  f"{two / plain:.3f}")  # fmt: skip
     start = time.perf_counter()
     maps = fit_lines(cube, z=z, components="auto").compute()
     print(f"  maps of {maps.sizes['line']} lines over {maps.sizes['y']} x {maps.sizes['x']} spaxels, 1 or 2 components:"

@@ -9,18 +9,17 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from scipy.optimize import least_squares
-from scipy.special import ndtr
 
 from . import plot
 from .errors import MrsxrError
 from .io import load_dataset
+from .lines import fit_line
 from .mrs import BANDS, resolving_power
 from .pipeline import Config, Reporter, RunResult, run
 from .references import References
 from .simulate import Effects, Simulation, simulate
 
-C_UM_PER_S = 2.99792458e14
+C_KM_S = 299792.458
 #: What each size of the demonstration simulates.
 SIZES: dict[str, dict[str, Any]] = {
     "quick": {"bands": ("1A", "2A"), "n_dithers": 2, "n_background": 1, "n_groups": 10, "n_integrations": 1},
@@ -203,61 +202,16 @@ def _clean_lines(lines: xr.Dataset, spectrum: xr.Dataset, band: str):
 def _line(spectrum, name, components, band) -> list[Check]:
     strongest = int(np.argmax(components.flux.values))
     true, centre = float(components.flux.sum()), float(components.wavelength[strongest])
-    found, sigma, position = measure_line(spectrum, components.wavelength.values, components.sigma.values, strongest)
+    reach = 8 * float(components.sigma.max()) + float(np.ptp(components.wavelength.values))
+    fit = fit_line(spectrum, centre, z=0.0, components=components.sizes["line"], window=reach / centre * C_KM_S)
+    found, sigma = float(fit.flux[0]), float(fit.flux_err[0])
+    position = centre * (1 + float(fit.component_velocity.isel(line=0, component=0)) / C_KM_S)
     element = centre / float(resolving_power(centre))
     where = f"{band} {name}"
     return [
         Check("line [1e-18 W/m2]", where, 1e18 * found, 1e18 * true, found / true - 1, "line", sigma / true),
         Check("wavelength [um]", where, position, centre, (position - centre) / element, "wavelength"),
     ]
-
-
-def measure_line(spectrum: xr.Dataset, centres, sigmas, strongest: int = 0) -> tuple[float, float, float]:
-    """Fit Gaussians on a straight continuum; return the flux of all, its error and the centre of the strongest.
-
-    Parameters
-    ----------
-    spectrum : Dataset, level "spectrum"
-        ``flux`` and ``var`` [Jy, Jy2].
-    centres, sigmas : sequence of float
-        First guesses of each component [um].
-    strongest : int
-        Which component's centre is returned.
-
-    Returns
-    -------
-    flux, error, wavelength : float
-        [W/m2], [W/m2] (for the shape found), [um].
-    """
-    centres, sigmas = np.asarray(centres, dtype=float), np.asarray(sigmas, dtype=float)
-    reach = 8 * sigmas.max() + np.ptp(centres)
-    part = spectrum.sel(wavelength=slice(centres.mean() - reach, centres.mean() + reach))
-    part = part.isel(wavelength=np.isfinite(part.flux.values) & (part["var"].values > 0))
-    wavelength = part.wavelength.values
-    to_density = 1e-26 * C_UM_PER_S / wavelength**2  # Jy -> W/m2/um
-    density, error = part.flux.values * to_density, np.sqrt(part["var"].values) * to_density
-    width = float(np.median(np.diff(wavelength)))
-    edges = wavelength[:, None] + width * np.array([-0.5, 0.5])
-
-    def design(shape):
-        mu, sigma = shape[: centres.size], np.abs(shape[centres.size :])
-        step = ndtr((edges[:, :, None] - mu) / sigma)
-        lines = (step[:, 1] - step[:, 0]) / width
-        offset = (wavelength - centres.mean()) / reach
-        return np.column_stack([lines, np.ones_like(offset), offset]) / error[:, None]
-
-    def solve(shape):
-        matrix = design(shape)
-        return matrix, np.linalg.lstsq(matrix, density / error, rcond=None)[0]
-
-    def residual(shape):
-        matrix, values = solve(shape)
-        return matrix @ values - density / error
-
-    shape = least_squares(residual, np.concatenate([centres, sigmas]), x_scale=np.tile(sigmas, 2)).x
-    matrix, values = solve(shape)
-    among = np.linalg.inv(matrix.T @ matrix)[: centres.size, : centres.size]
-    return float(values[: centres.size].sum()), float(np.sqrt(among.sum())), float(shape[strongest])
 
 
 def draw(result: RunResult, path: Path, *, cubes: Sequence[Path] = (), z: float | None = None, title: str) -> Path:

@@ -81,7 +81,9 @@ def fit_block(flux, var, bad, seed, *, blend: Blend, options: Options) -> np.nda
     out = np.full((n, len(blend.labels), columns(options)["continuum_poly"].stop), np.nan)
     for a in range(0, n, 2048):
         part = slice(a, a + 2048)
-        one, two, three = (np.reshape(v, (n, v.shape[-1]))[part] for v in np.broadcast_arrays(flux, var, bad))
+        one, two, three = (
+            np.ascontiguousarray(np.reshape(v, (n, v.shape[-1]))[part]) for v in np.broadcast_arrays(flux, var, bad)
+        )
         out[part] = _fit_spectra(one, two, three, np.reshape(seed, n)[part], blend, options)
     return out.reshape(*shape, *out.shape[1:])
 
@@ -330,8 +332,9 @@ def without_instrument(width, width_err, inst: float):
     square = width**2 - inst**2
     dispersion = np.sqrt(np.maximum(square, 0.0))
     end = np.sqrt(2.0 * np.maximum(width, inst) * width_err + width_err**2)
-    linear = np.where(dispersion > 0, width * width_err / dispersion, np.inf)
-    return dispersion, _positive(np.minimum(linear, end))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        linear = width * width_err / dispersion
+    return dispersion, _positive(np.where(linear < end, linear, end))
 
 
 def _error(by, cov) -> np.ndarray:

@@ -103,7 +103,7 @@ def _find_line(line: Line) -> tuple[str, float]:
         wave = float(line)
         if not (math.isfinite(wave) and wave > 0):
             raise MrsxrError(f"rest wavelength of a line is {wave}; expected a positive number of um")
-        return f"{wave:.4f}", wave
+        return f"{wave:.5f}".rstrip("0").rstrip("."), wave
     table = line_list()
     labels, names, waves = (table[n].values for n in ("line", "name", "wavelength"))
     found = np.flatnonzero(labels == line)
@@ -195,10 +195,16 @@ def make_blend(
     group = np.unique(np.asarray(groups)[order], return_inverse=True)[1]
     low, high = mu0[0] * (1.0 - window / C), mu0[-1] * (1.0 + window / C)
     inside = (wave >= low) & (wave <= high)
-    band, name = bands_of(ds), ""
-    if inside.any():
-        inside, name = _one_band(wave, band, inside, mu0)
-    _check_margins(labels, mu0, inst, z, (lo[inside], hi[inside]) if inside.any() else (wave[:1], wave[:1]))
+    band = bands_of(ds)
+    part_of = _one_band(wave, band, inside, mu0)
+    _check_margins(labels, mu0, inst, z, lo[part_of].min(), hi[part_of].max())
+    inside &= part_of
+    if inside.sum() < LEAST_VOXELS:
+        raise MrsxrError(
+            f"the window of {labels[0]} (half width {window:g} km/s) holds {int(inside.sum())} wavelengths; expected "
+            f"at least {LEAST_VOXELS}, use a wider window"
+        )
+    name = str(band[inside][np.argmin(np.abs(wave[inside] - mu0[0]))])
     first, last = int(np.flatnonzero(inside)[0]), int(np.flatnonzero(inside)[-1]) + 1
     use = inside[first:last].copy()
     whole = use.sum()
@@ -206,8 +212,8 @@ def make_blend(
         use &= ~((wave[first:last] >= start) & (wave[first:last] <= stop))
     if use.sum() < LEAST_VOXELS:
         raise MrsxrError(
-            f"the window of {labels[0]} (half width {window:g} km/s) holds {int(use.sum())} wavelengths; expected at "
-            f"least {LEAST_VOXELS}, use a wider window"
+            f"{int(use.sum())} of {whole} wavelengths around {labels[0]} are left by exclude; expected at least "
+            f"{LEAST_VOXELS}"
         )
     if not (np.diff(wave[first:last][use]) > 0).all():
         raise MrsxrError(f"wavelengths around {labels[0]} do not increase; sort the data by wavelength (and band)")
@@ -218,35 +224,32 @@ def make_blend(
         labels, rest, tuple(mu0), tuple(inst), tuple(int(g) for g in group), _reaches(mu0, group, window), first, last,
         use,
         wave[part], lo[part], hi[part], to_flux_density(ds), middle, half,
-        (high - low) / step - (whole - use.sum()), name or (band[part][0] if band[part][0] in mrs.BANDS else ""),
+        (high - low) / step - (whole - use.sum()), name,
     )  # fmt: skip
 
 
-def _check_margins(labels, mu0, inst, z, edges) -> None:
+def _check_margins(labels, mu0, inst, z, low, high) -> None:
     """Raise where a line lies outside the data or too near to their end to be fitted."""
-    low, high = edges[0].min(), edges[1].max()
     for label, place, sigma in zip(labels, mu0, inst, strict=True):
         margin = max(LEAST_MARGIN, 4.71 * sigma) / C * place
         if not low + margin < place < high - margin:
             raise MrsxrError(
-                f"line {label} is at {place:.4f} um (z = {z:g}), outside the data or less than {margin:.3f} um from "
-                f"their end ({low:.3f} to {high:.3f} um around it); choose another line or z"
+                f"line {label} is at {place:.4f} um (z = {z:g}), outside the data ({low:.3f} to {high:.3f} um) or less "
+                f"than {margin:.3f} um from their end; choose another line or z"
             )
 
 
-def _one_band(wave, band, inside, mu0):
-    """Keep, where bands overlap in the window, the band that reaches farthest on both sides of the lines."""
+def _one_band(wave, band, inside, mu0) -> np.ndarray:
+    """Return the samples to take lines from: all, or where bands overlap those of the one that reaches farthest."""
     index = np.flatnonzero(inside)
-    if (np.diff(wave[index]) > 0).all() and index[-1] - index[0] == index.size - 1:
-        nearest = index[np.argmin(np.abs(wave[index] - mu0[0]))]
-        return inside, str(band[nearest])
+    if index.size == 0 or ((np.diff(wave[index]) > 0).all() and index[-1] - index[0] == index.size - 1):
+        return np.ones(wave.size, dtype=bool)
 
     def margin(name):
         waves = wave[band == name]
         return min(mu0[0] - waves.min(), waves.max() - mu0[-1])
 
-    best = max(dict.fromkeys(band[index]), key=margin)
-    return inside & (band == best), str(best)
+    return band == max(dict.fromkeys(band[index]), key=margin)
 
 
 def _reaches(mu0: np.ndarray, group: np.ndarray, window: float) -> tuple[float, ...]:

@@ -188,23 +188,17 @@ def run(
     config = config or Config()
     if config.cal.background in PIXEL_BACKGROUNDS:  # one background, not two
         config = replace(config, cube=replace(config.cube, background="none"))
-    record = RunRecord.begin(
-        config, str(refs.source) if refs is not None else "none", source=source, background=background, to=to,
-        bands=None if bands is None else wanted, workers=workers, redshift=z,
+    job = _begin(
+        Path(out), refs, config, reporter or Reporter(), found.skipped, source=source, background=background, to=to,
+        bands=None if bands is None else wanted, workers=max(1, workers), redshift=z,
     )  # fmt: skip
-    result = RunResult(Path(out), record=record)
-    job = _Job(Path(out), refs, config, result, reporter or Reporter(), max(1, workers), record, z)
-    for path, reason in found.skipped.items():
-        job.result.failed[path] = reason
-        job.reporter.failed("read", path, reason)
-        record.pieces.append(Piece("read", path, failed=reason))
     exposures = [e for e in _best_files(found.files) if e.node in {setting_of_band(b) for b in wanted}]
     cubes = [f for f in found.files if f.product == "s3d" and f.node in wanted and f.role != "background"]
     if not exposures and not cubes:
         raise InputFileError(f"{source}: no exposures or cubes of bands {', '.join(wanted)} to work on")
     if not exposures and to != "spectrum":
         raise InputFileError(f"{source}: holds cubes only; there is nothing to do up to '{to}'")
-    record.inputs = [
+    job.record.inputs = [
         {"path": str(f.path), "product": f.product, "of": f.node, "role": f.role} for f in exposures or cubes
     ]
     with _recorded(job, start):
@@ -213,6 +207,19 @@ def run(
         else:
             _extract_all(job, [(f.node, "", f.path) for f in cubes], {})
     return job.result
+
+
+def _begin(
+    out: Path, refs: References | None, config: Config, reporter: Reporter, skipped: dict[str, str], **settings: Any
+) -> _Job:
+    """Return a job with its record; files that could not be read are noted as failed."""
+    record = RunRecord.begin(config, str(refs.source) if refs is not None else "none", **settings)
+    result = RunResult(out, record=record)
+    for path, reason in skipped.items():
+        result.failed[path] = reason
+        reporter.failed("read", path, reason)
+        record.pieces.append(Piece("read", path, failed=reason))
+    return _Job(out, refs, config, result, reporter, settings["workers"], record, settings["redshift"])
 
 
 @contextmanager

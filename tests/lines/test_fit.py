@@ -142,7 +142,7 @@ def test_residual_noise_corrects_wrong_errors_and_correlated_noise():
         fit = fit_line(ds, NE2, noise=how)
         pulls[how] = float(((fit["flux"] - FLUX) / fit["flux_err"]).std())
     assert pulls["given"] > 1.4
-    assert pulls["residual"] == pytest.approx(1.0, abs=0.15)
+    assert 0.9 < pulls["residual"] < 1.25  # the fit takes part of the correlation with it
 
 
 def test_faint_fluxes_are_not_biased_and_get_limits():
@@ -168,9 +168,7 @@ def test_second_component_is_found_where_it_is_and_not_claimed_where_not():
     np.testing.assert_allclose(chosen, [0.8 * FLUX, 0.2 * FLUX], rtol=0.08)
     assert float(found["flux"].median()) == pytest.approx(FLUX, rel=0.02)
     for criterion in ("bic", "ftest"):
-        claimed = fit_line(
-            make_cube(one, n=(20, 10), noise=noise, seed=2), NE2, components="auto", criterion=criterion
-        )
+        claimed = fit_line(make_cube(one, n=(20, 10), noise=noise, seed=2), NE2, components="auto", criterion=criterion)
         assert float((claimed["n_components"] == 2).mean()) < 0.05
     assert np.isnan(claimed["component_flux"].where(claimed["n_components"] == 1)).isel(component=1).all()
 
@@ -195,9 +193,7 @@ def test_errors_of_the_whole_line_are_those_of_many_draws():
     for name in ("flux", "velocity", "dispersion", "ew", "continuum"):
         ratio = float(fit[name].std() / fit[f"{name}_err"].median())
         assert ratio == pytest.approx(1.0, abs=0.1), name
-    drawn = fit_line(
-        make_cube(parts, n=(3, 3), noise=noise), NE2, components=2, noise="given", monte_carlo=200, seed=1
-    )
+    drawn = fit_line(make_cube(parts, n=(3, 3), noise=noise), NE2, components=2, noise="given", monte_carlo=200, seed=1)
     for name in ("flux", "velocity", "dispersion"):
         ratio = float((drawn[f"{name}_err_mc"] / drawn[f"{name}_err"]).median())
         assert ratio == pytest.approx(1.0, abs=0.12), name
@@ -209,7 +205,7 @@ def test_blends_are_fitted_together_tied_or_free():
     lines = ((NE2, [(FLUX, 50.0, 70.0)]), (other, [(0.3 * FLUX, 50.0, 70.0)]))
     ds = make_spectrum([], lines=lines, given=1.0)
     tied = fit_line(ds, [other, NE2], noise="given")
-    assert tied["line"].values.tolist() == ["12.8136", f"{other:.4f}"]
+    assert tied["line"].values.tolist() == ["12.81355", f"{other:.5f}".rstrip("0")]
     np.testing.assert_allclose(tied["flux"], [FLUX, 0.3 * FLUX], rtol=5e-3)
     np.testing.assert_allclose(tied["velocity"], 50.0, atol=0.5)
     lines = ((NE2, [(FLUX, 50.0, 70.0)]), (other, [(0.3 * FLUX, -60.0, 150.0)]))
@@ -247,7 +243,10 @@ def test_maps_keep_the_sky_and_the_facts_of_the_cube():
     ds.attrs["wcs"] = grid.header().tostring(sep="\n", endcard=False, padding=False)
     fit = fit_line(attach_index(ds), NE2)
     assert {"ra", "dec"} <= set(fit.coords)
-    assert fit.sel(ra=150.0, dec=2.0).sizes == {**{"line": 1}, **{d: fit.sizes[d] for d in ("component", "n_model", "power")}}
+    assert fit.sel(ra=150.0, dec=2.0).sizes == {
+        **{"line": 1},
+        **{d: fit.sizes[d] for d in ("component", "n_model", "power")},
+    }
     assert fit.attrs["target"] == "TEST"
     assert fit.attrs["pixel_scale"] == SCALE
     assert fit["band"].values.tolist() == ["3A"]
@@ -370,7 +369,7 @@ def test_table_of_a_spectrum_has_units_and_is_written(tmp_path):
     assert table["flux"].unit.to_string() == "W / m2"
     assert table["fwhm"][0].value == pytest.approx(2.3548 * float(fit["dispersion"].squeeze()), rel=1e-4)
     table.write(tmp_path / "lines.ecsv")
-    assert "12.8136" in (tmp_path / "lines.ecsv").read_text()
+    assert "12.81355 12.81355" in (tmp_path / "lines.ecsv").read_text()
     cube = fit_line(make_cube([(FLUX, 0.0, 90.0)], n=(2, 2), noise=50.0), NE2)
     with pytest.raises(MrsxrError, match="choose a spaxel"):
         line_table(cube)
@@ -383,7 +382,7 @@ def test_table_of_a_spectrum_has_units_and_is_written(tmp_path):
     ("options", "message"),
     [
         ({"line": "[Xx I] 9.99"}, "is no line of line_list"),
-        ({"line": "[Fe II]"}, "are 6 lines"),
+        ({"line": "[Fe II]"}, "are 5 lines"),
         ({"line": -1.0}, "positive number of um"),
         ({"line": []}, "no line was given"),
         ({"line": "[Ar II] 6.99"}, "outside the data"),
@@ -395,10 +394,10 @@ def test_table_of_a_spectrum_has_units_and_is_written(tmp_path):
         ({"noise": "rms"}, "noise is 'rms'"),
         ({"degree": 4}, "degree of the continuum is 4"),
         ({"window": 20.0}, "half width of 100"),
-        ({"window": 180.0}, "use a wider window"),
+        ({"window": 150.0}, "use a wider window"),
         ({"monte_carlo": 1}, "monte_carlo is 1"),
         ({"resolution": -5.0}, "resolving power"),
-        ({"exclude": [(12.7, 12.92)]}, "wavelengths; expected at least"),
+        ({"exclude": [(12.7, 12.92)]}, "left by exclude"),
     ],
 )
 def test_impossible_requests_are_refused_in_one_line(options, message):

@@ -168,7 +168,9 @@ def test_parameters_stop_at_their_bounds_and_say_so():
 
 def test_bad_spectra_are_left_out_without_harm():
     truth = 5 + gaussian(1.0, 0.0, 90.0)
-    values = np.stack([np.full(T.size, np.nan), truth, np.zeros(T.size), truth, np.where(np.arange(70) < 3, 1.0, np.nan)])
+    values = np.stack(
+        [np.full(T.size, np.nan), truth, np.zeros(T.size), truth, np.where(np.arange(70) < 3, 1.0, np.nan)]
+    )
     errors = np.full(values.shape, 0.05)
     errors[3] = 0.0
     out = run(values, errors, k_max=2)

@@ -142,7 +142,7 @@ def count_components(n: int) -> None:
         wide = float(np.sqrt(9.0 * np.hypot(narrow, place.inst) ** 2 - place.inst**2))
         one = [(FLUX, VELOCITY, narrow)]
         two = [(0.8 * FLUX, VELOCITY, narrow), (0.2 * FLUX, VELOCITY, wide)]
-        for snr in (20, 50, 100, 120, 150, 200):
+        for snr in (20, 50, 100, 110, 120, 150):
             noise = place.noise_for(snr, one)
             exact = fit_line(place.cube(8, two, 1e-3 * noise, given=1e3), rest, components=2, noise="given")
             first, second = (exact["component_flux"] / exact["component_flux_err"]).median(("y", "x")).values[0]

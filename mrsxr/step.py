@@ -114,4 +114,6 @@ def _plain(value: Any) -> Any:
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
+    if callable(value):
+        return getattr(value, "__qualname__", type(value).__name__)
     return str(value)

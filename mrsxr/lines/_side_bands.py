@@ -63,7 +63,7 @@ class Window:
         return np.clip(part / (self.high - self.low)[None, :], 0.0, 1.0)
 
     def power(self, area: float) -> np.ndarray:
-        """Return the power [W/m2] that 1 MJy/sr gives in each plane of spaxels of an area [arcsec2]."""
+        """Return the power [W m-2] that 1 MJy/sr gives in each plane of spaxels of an area [arcsec2]."""
         return 2.99792458e-6 * units.ARCSEC2_TO_SR * area * self.width / self.wavelength**2
 
 

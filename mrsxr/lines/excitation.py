@@ -47,7 +47,7 @@ def h2_excitation(
     Parameters
     ----------
     lines : Dataset, level "lines"
-        ``flux``, ``flux_err`` [W/m2] on (line,) of a spectrum or (line, y, x) of maps, per spaxel; labels of
+        ``flux``, ``flux_err`` [W m-2] on (line,) of a spectrum or (line, y, x) of maps, per spaxel; labels of
         ``line`` as in :func:`mrsxr.lines.line_list` ("H2 S(1) 17.03"). Other lines are left out.
     area : float, optional
         Solid angle that the flux of a spectrum comes from [arcsec2]; of maps by default that of a spaxel,
@@ -116,8 +116,8 @@ def _h2_lines(lines: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray, list[str]]
     if "flux" not in lines or "flux_err" not in lines or "line" not in lines["flux"].dims:
         raise MrsxrError("no 'flux' and 'flux_err' on 'line'; expected the result of fit_lines")
     unit = lines["flux"].attrs.get("units")
-    if unit not in ("W/m2", "W m-2"):
-        raise SchemaError(f"the fluxes are in {unit}; expected W/m2")
+    if unit != "W m-2":
+        raise SchemaError(f"the fluxes are in {unit}; expected W m-2")
     names = [next((n for n in H2_LEVELS if str(label).startswith(n)), "") for label in lines["line"].values]
     order = sorted((i for i, n in enumerate(names) if n), key=lambda i: H2_LEVELS[names[i]][1])
     if not order:

@@ -122,7 +122,7 @@ def moments(
     Returns
     -------
     Dataset, level "moments", on (y, x)
-        ``moment0`` [W/m2 per spaxel], ``moment1`` [km/s, relative to z], ``moment2`` [km/s, dispersion], each with
+        ``moment0`` [W m-2 per spaxel], ``moment1`` [km/s, relative to z], ``moment2`` [km/s, dispersion], each with
         ``_err``; ``snr``; ``continuum`` and ``continuum_err`` [MJy/sr] at the line; ``ew`` and ``ew_err`` [um];
         ``noise_scale``, the scatter over the given errors; ``coverage``, part of the window with data. Lazy where the
         cube is. Coordinates y, x, ra, dec and the index of the cube.
@@ -153,7 +153,7 @@ def moments(
         t_line=around.t_centre, threshold=float(threshold or 0.0), remove=_instrument(around, resolution, instrument),
     )  # fmt: skip
     names = ("moment0", "moment1", "moment2", "continuum")
-    units = ("W/m2", "km/s", "km/s", "MJy/sr")
+    units = ("W m-2", "km/s", "km/s", "MJy/sr")
     texts = ("flux of the line", "mean velocity", "velocity dispersion", "continuum at the line")
     out: dict[str, xr.DataArray] = {}
     for k, (name, unit, text) in enumerate(zip(names, units, texts, strict=True)):
@@ -191,7 +191,7 @@ def channel_maps(
     Returns
     -------
     Dataset, level "channel_maps"
-        ``flux`` and ``flux_err`` [W/m2 per spaxel in a channel] on (velocity, y, x), with ``velocity``,
+        ``flux`` and ``flux_err`` [W m-2 per spaxel in a channel] on (velocity, y, x), with ``velocity``,
         ``velocity_low`` and ``velocity_high`` [km/s] on ``velocity``. Planes that an edge cuts are shared out by their
         parts, so that the channels add up to the flux of the line. Lazy where the cube is.
 
@@ -218,7 +218,7 @@ def channel_maps(
         shares=around.shares(pairs), power=around.power(spaxel_area(cube)),
     )  # fmt: skip
     dims = ("velocity", "y", "x")
-    text = {"units": "W/m2", "long_name": f"flux of {around.label} in a channel"}
+    text = {"units": "W m-2", "long_name": f"flux of {around.label} in a channel"}
     coords = {
         "velocity": ("velocity", pairs.mean(axis=1), {"units": "km/s", "long_name": "middle of the channel"}),
         "velocity_low": ("velocity", pairs[:, 0], {"units": "km/s", "long_name": "lower edge of the channel"}),

@@ -109,8 +109,10 @@ def table(
     return tag("div", whole, class_="scroll", role="region", tabindex="0", aria_label=caption)
 
 
-def picture(drawn: Any, alt: str, caption: Any = "", *, dpi: float = 110, wide: bool = False) -> Raw:
-    """Return a figure element with the picture inside the page as PNG; the figure is closed.
+def picture(
+    drawn: Any, alt: str, caption: Any = "", *, dpi: float = 110, wide: bool = False, noisy: bool = False
+) -> Raw:
+    """Return a figure element with the picture inside the page; the figure is closed.
 
     Parameters
     ----------
@@ -122,15 +124,22 @@ def picture(drawn: Any, alt: str, caption: Any = "", *, dpi: float = 110, wide: 
         Resolution [dots per inch].
     wide : bool
         Keep it wide enough to be read and let it be shifted sideways on small screens.
+    noisy : bool
+        An image full of noise: kept as WebP, a quarter of the size of PNG.
     """
     from matplotlib import pyplot
 
     figure, buffer = figure_of(drawn), BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    if noisy:
+        figure.savefig(buffer, format="webp", dpi=dpi, pil_kwargs={"quality": 82, "method": 4})
+    else:
+        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     width, height = (round(side * dpi) for side in figure.get_size_inches())
     pyplot.close(figure)
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    shown = tag("img", src=f"data:image/png;base64,{data}", alt=alt, width=width, height=height)
+    shown = tag(
+        "img", src=f"data:image/{'webp' if noisy else 'png'};base64,{data}", alt=alt, width=width, height=height
+    )
     image = Raw(shown.removesuffix("</img>"))
     inside = tag("div", image, class_="scroll", role="region", tabindex="0", aria_label=alt) if wide else image
     return tag("figure", inside, tag("figcaption", caption), class_="wide" if wide else None)

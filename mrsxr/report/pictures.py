@@ -43,9 +43,8 @@ def detector(contents: Contents, tell: Tell) -> Raw:
                 bad = f", {100 * _unusable(ds):.1f} % of the {of} are not to be used"
             drawn = plot.detector_image(ds, int(ds.dither[0]), pixels=_MOST_PIXELS, title=f"{setting}   {level}")
             alt = f"Detector image of setting {setting}, level {level}: first science exposure{bad}"
-            parts.append(
-                picture(drawn, alt, join(tag("strong", f"{setting}, {level}"), f" {file.exposure}{bad}"), dpi=72)
-            )
+            caption = join(tag("strong", f"{setting}, {level}"), f" {file.exposure}{bad}")
+            parts.append(picture(drawn, alt, caption, dpi=80, noisy=True))
             tell()
     more = len(pairs) - _MOST_SETTINGS
     text = "The first science exposure of each setting, before and after calibration. Grey: no value."
@@ -131,7 +130,7 @@ def _branch(ds: xr.Dataset) -> str:
     return f"all bands, {kind} source" if kind in ("point", "extended") else "all bands"
 
 
-def spectrum(contents: Contents, z: float | None, tell: Tell) -> Raw:
+def spectrum(contents: Contents, z: float | None) -> Raw:
     """Return the picture of the spectrum of all bands with its lines marked."""
     found = whole_spectra(contents)
     if not found:
@@ -142,18 +141,16 @@ def spectrum(contents: Contents, z: float | None, tell: Tell) -> Raw:
         alt = f"Spectrum of {what} from {low:.2f} to {high:.2f} micrometres, lines marked"
         caption = f"Spectrum, {what}; shaded: one standard deviation."
         parts.append(picture(plot.spectrum(ds, z=z), alt, caption, dpi=_DPI, wide=True))
-        tell()
     return join(*parts)
 
 
-def line_pictures(ds: xr.Dataset, fit: xr.Dataset, labels: Sequence[str], tell: Tell) -> Raw:
+def line_pictures(ds: xr.Dataset, fit: xr.Dataset, labels: Sequence[str]) -> Raw:
     """Return a zoom on each of some lines: data, model, components, residuals."""
     parts = []
     for label in labels:
         row: Any = fit.sel(line=label)
         alt = f"{label}: spectrum around the line with the fitted model and residuals, S/N {float(row.snr):.0f}"
         parts.append(picture(_line_image(ds, fit, label), alt, tag("strong", label), dpi=_DPI))
-        tell()
     return tag("div", *parts, class_="pictures two")
 
 

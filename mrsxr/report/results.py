@@ -14,7 +14,7 @@ from mrsxr.step import read_history
 
 from .gather import Contents
 from .markup import NONE, Raw, bullets, code, details, join, number, paragraph, table, tag, with_error
-from .pictures import Tell, aperture_of, line_pictures, whole_spectra
+from .pictures import aperture_of, line_pictures, whole_spectra
 
 _MOST_ZOOMS = 12
 _DETECTED, _SURE = 3.0, 5.0  # S/N; from the second on also fits at a bound are looked at closely
@@ -177,7 +177,7 @@ def lines(contents: Contents, z: float | None) -> Raw:
     return join(paragraph(text), shown if rows else none, _limits(fit, seen))
 
 
-def zooms(contents: Contents, z: float | None, tell: Tell) -> Raw | None:
+def zooms(contents: Contents, z: float | None) -> Raw | None:
     """Return pictures of the lines with the best S/N; None without a redshift."""
     if z is None:
         return None
@@ -188,7 +188,7 @@ def zooms(contents: Contents, z: float | None, tell: Tell) -> Raw | None:
     if not best:
         raise MrsxrError("no line was detected")
     labels = [str(fit["line"].values[i]) for i in sorted(best)]
-    return line_pictures(whole_spectra(contents)[0][1], fit, labels, tell)
+    return line_pictures(whole_spectra(contents)[0][1], fit, labels)
 
 
 def _line_row(row: xr.Dataset, z: float) -> list[Any]:

@@ -70,7 +70,7 @@ def encircled_energy(radius, wavelength, *, blur=0.0):
 class Line:
     """An emission line; several entries with one name are its components.
 
-    ``wavelength`` [um] at rest, ``flux`` [W/m2], ``velocity`` and ``fwhm`` [km/s] of the gas, before the
+    ``wavelength`` [um] at rest, ``flux`` [W m-2], ``velocity`` and ``fwhm`` [km/s] of the gas, before the
     instrument's resolution.
     """
 
@@ -252,7 +252,7 @@ def line_in_bins(line: Line, redshift: float, low, high, velocity=0.0):
 
 
 def line_table(scene: Scene) -> xr.Dataset:
-    """Return all lines of a scene: rest and observed (barycentric) wavelength [um], flux [W/m2], velocity, width."""
+    """Return all lines of a scene: rest and observed (barycentric) wavelength [um], flux [W m-2], velocity, width."""
     rows = [("point", line, one.redshift) for one in scene.points for line in one.lines]
     rows += [("disc", line, one.redshift) for one in scene.discs for line in one.lines]
 
@@ -264,7 +264,7 @@ def line_table(scene: Scene) -> xr.Dataset:
             "wavelength_rest": column([line.wavelength for _, line, _ in rows], "um"),
             "wavelength": column([line_width(line, z)[0] for _, line, z in rows], "um"),
             "sigma": column([line_width(line, z)[1] for _, line, z in rows], "um"),
-            "flux": column([line.flux for _, line, _ in rows], "W/m2"),
+            "flux": column([line.flux for _, line, _ in rows], "W m-2"),
             "velocity": column([line.velocity for _, line, _ in rows], "km/s"),
             "fwhm": column([line.fwhm for _, line, _ in rows], "km/s"),
         },

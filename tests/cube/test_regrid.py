@@ -63,8 +63,8 @@ def maps_of(grid):
     flags = {"units": "1", "flag_masks": [1, 2, 4], "flag_meanings": "low bound failed"}
     y, x = np.indices(flux.shape)
     data = {
-        "flux": (dims, flux[None], {"units": "W/m2"}),
-        "flux_err": (dims, 0.1 * flux[None] + 1e-20, {"units": "W/m2"}),
+        "flux": (dims, flux[None], {"units": "W m-2"}),
+        "flux_err": (dims, 0.1 * flux[None] + 1e-20, {"units": "W m-2"}),
         "velocity": (dims, (20.0 * cube.x.values + 0 * flux)[None], {"units": "km/s"}),
         "snr": (dims, (flux / (0.1 * flux + 1e-20))[None], {"units": "1"}),
         "fit_flags": (dims, ((x > 10) * 4 + (y > 10) * 1).astype("u1")[None], flags),

@@ -23,7 +23,7 @@ def line_cube(
     flux, velocity=0.0, dispersion=60.0, *, rest=S_III, z=Z, continuum=50.0, slope=0.0, noise=0.0, told=None, seed=0,
     half=3200.0, step=0.006, scale=0.35, more=(), angle=20.0,
 ):  # fmt: skip
-    """Return a cube: flux [W/m2] (y, x), velocity, dispersion [km/s], continuum, slope over the cube, noise [MJy/sr].
+    """Return a cube: flux [W m-2] (y, x), velocity, dispersion [km/s], continuum, slope over the cube, noise [MJy/sr].
 
     ``told``: the error that the cube claims, by default the true one, or 1 without noise. ``more``: further lines,
     pairs of rest wavelength and flux.

@@ -14,7 +14,7 @@ NAMES = [f"H2 S({j})" for j in range(1, 9)]
 
 
 def fluxes(gas, names=NAMES, area=2.0, ortho_to_para=3.0):
-    """Return fluxes [W/m2] of gas (temperature [K], column [1/cm2]), ... in an area [arcsec2], by hand."""
+    """Return fluxes [W m-2] of gas (temperature [K], column [1/cm2]), ... in an area [arcsec2], by hand."""
     out = []
     for name in names:
         wave, energy, einstein, weight = H2_LEVELS[name]
@@ -30,7 +30,7 @@ def fluxes(gas, names=NAMES, area=2.0, ortho_to_para=3.0):
 def table(flux, error, names=NAMES):
     labels = [f"{name} {H2_LEVELS[name][0]:.2f}" for name in names]
     dims = ("line", *("y", "x")[: flux.ndim - 1])
-    data = {"flux": (dims, flux, {"units": "W/m2"}), "flux_err": (dims, error, {"units": "W/m2"})}
+    data = {"flux": (dims, flux, {"units": "W m-2"}), "flux_err": (dims, error, {"units": "W m-2"})}
     return xr.Dataset(data, {"line": labels}, {"level": "lines", "pixel_scale": 0.2})
 
 
@@ -168,5 +168,5 @@ def test_wrong_requests_are_told():
         h2_excitation(good.assign_coords(line=[f"[X] {i}" for i in range(8)]), area=1.0)
     with pytest.raises(MrsxrError, match="expected the result of fit_lines"):
         h2_excitation(good.drop_vars("flux_err"), area=1.0)
-    with pytest.raises(SchemaError, match="fluxes are in Jy; expected W/m2"):
+    with pytest.raises(SchemaError, match="fluxes are in Jy; expected W m-2"):
         h2_excitation(good.assign(flux=good.flux.assign_attrs(units="Jy")), area=1.0)

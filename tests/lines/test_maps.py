@@ -21,14 +21,14 @@ def fitted(ny=4, nx=5, **changes):
     snr = np.broadcast_to(np.array([1.0, 4.0, 6.0, 10.0, 50.0])[:nx], (4, ny, nx)).copy()
     flux = np.array([4.0, 2.0, 1.0, 3.0])[:, None, None] * 1e-18 + np.zeros(snr.shape)
     data = {
-        "flux": (dims, flux, {"units": "W/m2"}), "flux_err": (dims, flux / snr, {"units": "W/m2"}),
+        "flux": (dims, flux, {"units": "W m-2"}), "flux_err": (dims, flux / snr, {"units": "W m-2"}),
         "velocity": (dims, 0 * flux + 30.0, {"units": "km/s"}),
         "velocity_err": (dims, 0 * flux + 3.0, {"units": "km/s"}),
         "dispersion": (dims, 0 * flux + 60.0, {"units": "km/s"}), "snr": (dims, snr, {"units": "1"}),
         "continuum": (dims, 0 * flux + 9.0, {"units": "MJy/sr"}), "fit_flags": (dims, np.zeros(snr.shape, "u1")),
-        "upper_limit": (dims, 3 * flux / snr, {"units": "W/m2"}),
-        "component_flux": (("line", "component", "y", "x"), np.stack([0.9 * flux, 0.1 * flux], 1), {"units": "W/m2"}),
-        "component_flux_err": (("line", "component", "y", "x"), np.stack([flux / snr] * 2, 1), {"units": "W/m2"}),
+        "upper_limit": (dims, 3 * flux / snr, {"units": "W m-2"}),
+        "component_flux": (("line", "component", "y", "x"), np.stack([0.9 * flux, 0.1 * flux], 1), {"units": "W m-2"}),
+        "component_flux_err": (("line", "component", "y", "x"), np.stack([flux / snr] * 2, 1), {"units": "W m-2"}),
         "component_velocity": (("line", "component", "y", "x"), np.stack([0 * flux] * 2, 1), {"units": "km/s"}),
     }  # fmt: skip
     coords = {"line": LABELS, "wavelength_rest": ("line", [12.81355, 15.5551, 5.34017, 25.98829], {"units": "um"})}
@@ -53,7 +53,7 @@ def test_masks_by_signal_to_noise():
     assert np.isfinite(out.continuum).all()
     assert np.isfinite(out.upper_limit).all()
     assert np.isnan(out.flux[0, 2, 4])
-    assert out.flux.attrs["units"] == "W/m2"
+    assert out.flux.attrs["units"] == "W m-2"
     assert out.component_flux.dims == maps.component_flux.dims
     assert isinstance(out.xindexes["ra"], CelestialIndex)
     assert np.isfinite(maps.flux).all()

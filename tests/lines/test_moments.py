@@ -29,7 +29,7 @@ def test_moments_without_noise():
     np.testing.assert_allclose(out.moment2, dispersion, atol=1.0)
     np.testing.assert_allclose(out.continuum, 50.0, atol=0.5)
     assert {name: out[name].attrs["units"] for name in (*MAPS, "ew")} == {
-        "moment0": "W/m2", "moment1": "km/s", "moment2": "km/s", "ew": "um"}  # fmt: skip
+        "moment0": "W m-2", "moment1": "km/s", "moment2": "km/s", "ew": "um"}  # fmt: skip
     per_um = 2.99792458e-6 * 2.3504430539e-11 * 0.35**2 * 50.0 / (S_III * (1 + Z)) ** 2
     np.testing.assert_allclose(out.ew, flux / per_um, rtol=0.02)
     assert out.attrs["level"] == "moments"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from pathlib import Path
@@ -123,10 +124,18 @@ def test_it_runs(path, lessons, tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("MPLBACKEND", raising=False)
     notebook = read(path)
     stored = [sum("image/png" in o.get("data", {}) for o in cell.outputs) for cell in code_cells(notebook)]
+    shared = Path(os.environ.get("MRSXR_SHARED", FOLDER.parents[1] / "shared"))
+    monkeypatch.setenv("MRSXR_SHARED", str(shared.resolve()))
     start = time.perf_counter()
-    nbclient.NotebookClient(
+    client = nbclient.NotebookClient(
         notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
-    ).execute()
+    )
+    try:
+        client.execute()
+    except nbclient.exceptions.CellExecutionError as error:
+        if error.ename != "Stop":
+            raise
+        pytest.skip(error.evalue)  # its data are not here, as it says itself
     with capsys.disabled():
         print(f"\n{path.name}: {time.perf_counter() - start:.1f} s")
     assert [o.text for o in outputs_of(notebook) if o.get("name") == "stderr"] == []

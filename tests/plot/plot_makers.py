@@ -123,13 +123,13 @@ def make_channels(n=6, angle=0.0):
     maps = make_maps(angle).isel(line=0)
     velocity = np.linspace(-250.0, 250.0, n)
     weight = np.exp(-0.5 * ((velocity[:, None, None] - maps["velocity"].values) / 100.0) ** 2)
-    flux = xr.DataArray(weight * maps["flux"].values, dims=("velocity", "y", "x"), attrs={"units": "W/m2"})
+    flux = xr.DataArray(weight * maps["flux"].values, dims=("velocity", "y", "x"), attrs={"units": "W m-2"})
     out = maps.drop_vars(list(maps.data_vars)).assign(flux=flux)
     return out.assign_coords(velocity=("velocity", velocity, {"units": "km/s"})).assign_attrs(level="channel_maps")
 
 
 def make_line_spectrum(z=0.01, broad=True, seed=4):
-    """A spectrum around [Ne II] with a narrow and, on demand, a broad component of known numbers [W/m2]."""
+    """A spectrum around [Ne II] with a narrow and, on demand, a broad component of known numbers [W m-2]."""
     rng = np.random.default_rng(seed)
     centre = 12.81355 * (1.0 + z)
     wave = np.arange(centre - 0.25, centre + 0.25, 0.0025)

@@ -14,7 +14,7 @@ from ._side_bands import find_line, recorded
 _FLUXES = ("flux", "ew", "moment0", "component_flux", "component_ew")
 _VELOCITIES = ("velocity", "moment1", "component_velocity")
 _WIDTHS = ("dispersion", "moment2", "component_dispersion", "component_width")
-_FAILED = 4
+_AT_BOUND, _FAILED = 2, 4
 
 
 def mask_maps(
@@ -38,7 +38,8 @@ def mask_maps(
     -------
     Dataset
         The same with NaN there, in the errors too. Components must reach the limits with their own flux as well. Values
-        of failed fits (``fit_flags`` bit 4) are NaN. Upper limits, continuum and statistics stay.
+        of failed fits (``fit_flags`` bit 4) are NaN, and velocities and widths where one of them is at the limit of
+        what was allowed (bit 2). Upper limits, continuum and statistics stay.
 
     Raises
     ------
@@ -51,16 +52,18 @@ def mask_maps(
     """
     if "snr" not in maps:
         raise MrsxrError("the maps have no 'snr'; expected the result of fit_lines or moments")
-    well = maps["fit_flags"] & np.uint8(_FAILED) == 0 if "fit_flags" in maps else xr.ones_like(maps["snr"], dtype=bool)
+    bits = maps["fit_flags"] if "fit_flags" in maps else xr.zeros_like(maps["snr"], dtype=np.uint8)
     own = None
     if {"component_flux", "component_flux_err"} <= set(maps.data_vars):
         own = maps["component_flux"] / maps["component_flux_err"]
     out = {}
-    for names, limit in ((_FLUXES, snr), (_VELOCITIES, velocity), (_WIDTHS, dispersion)):
+    doubtful = _FAILED | _AT_BOUND
+    kinds = ((_FLUXES, snr, _FAILED), (_VELOCITIES, velocity, doubtful), (_WIDTHS, dispersion, doubtful))
+    for names, limit, bad in kinds:
         for name in names:
             for key in (name, f"{name}_err"):
                 if key in maps:
-                    kept = (maps["snr"] >= limit) & well
+                    kept = (maps["snr"] >= limit) & (bits & np.uint8(bad) == 0)
                     if key.startswith("component_") and own is not None:
                         kept = kept & (own >= limit)
                     out[key] = maps[key].where(kept).transpose(*maps[key].dims).assign_attrs(maps[key].attrs)

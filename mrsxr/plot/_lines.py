@@ -121,7 +121,7 @@ def _data(ds: xr.Dataset, fit: xr.Dataset, one: xr.Dataset, label: str) -> dict[
     part = ds.isel(wavelength=inside)
     bad = part["dq"].values & np.uint32(DO_NOT_USE) != 0 if "dq" in part else np.zeros(part.sizes["wavelength"], bool)
     flux = np.where(bad, np.nan, part["flux"].values.astype(float))
-    scale = float(one["noise_scale"].values) if "noise_scale" in one else 1.0
+    scale = _noise_of_a_sample(one)
     sigma = np.sqrt(part["var"].values.astype(float)) * (scale if np.isfinite(scale) else 1.0)
     shown, sigma, unit = prefixed(flux, sigma, ds["flux"].attrs.get("units"))
     typical = np.nanmedian(np.abs(shown / flux)) if np.isfinite(flux).any() else 1.0
@@ -129,6 +129,14 @@ def _data(ds: xr.Dataset, fit: xr.Dataset, one: xr.Dataset, label: str) -> dict[
     curves = {name: model[name].values.astype(float) * typical for name in ("continuum", "model")}
     parts = model["components"].transpose("line", "component", "wavelength") * typical
     return {"wave": wave[inside], "flux": shown, "sigma": sigma, "unit": unit, "parts": parts, "label": label, **curves}
+
+
+def _noise_of_a_sample(one: xr.Dataset) -> float:
+    """Return the factor from the errors of the data to the scatter of single samples about the fit."""
+    if "noise_scale" not in one:
+        return 1.0
+    length = float(one["correlation"].values) if "correlation" in one else 1.0
+    return float(one["noise_scale"].values) / np.sqrt(length if length > 1.0 else 1.0)
 
 
 def _window(wave: np.ndarray, one: xr.Dataset) -> np.ndarray:
@@ -184,7 +192,8 @@ def _draw(ax: Axes, data: dict[str, Any]) -> None:
     else:
         low, high = float(values.min()), float(values.max())
         span = (high - low) or abs(high) or 1.0
-        ax.set_ylim(low - 0.08 * span, high + 0.16 * span)
+        named = len(lines) > 1  # the names of lines stand below the curve
+        ax.set_ylim(low - (0.34 if named else 0.08) * span, high + 0.16 * span)
     ax.legend(loc="upper right", fontsize=8.5, frameon=False, handlelength=2.6)
 
 

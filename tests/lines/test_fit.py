@@ -4,7 +4,7 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import no_compute
+from helpers import assert_step, no_compute
 from scipy.special import ndtr
 from xarray.testing import assert_identical
 
@@ -235,6 +235,13 @@ def test_chunks_and_laziness_change_nothing():
     assert eager["flux"].dims == ("line", "y", "x")
     assert eager["component_flux"].dims == ("line", "component", "y", "x")
     assert eager["bic"].dims == ("line", "n_model", "y", "x")
+
+
+def test_fits_keep_the_promises_of_steps():
+    cube = make_cube([(2e-18, 30.0, 80.0)], n=(6, 2), noise=30.0)
+    assert_step(fit_line, cube, line="[Ne II] 12.81", components="auto")
+    assert_step(fit_lines, cube, lines=["[Ne II] 12.81"])
+    assert_step(fit_line, make_spectrum([(2e-17, 30.0, 80.0)], noise=1e-4), line=NE2)
 
 
 def test_maps_keep_the_sky_and_the_facts_of_the_cube():

@@ -59,6 +59,7 @@ __all__ = [
     "spectrum",
     "lines",
     "plot",
+    "report",
     "MrsxrError",
     "InputFileError",
     "ReferenceFileError",
@@ -71,12 +72,12 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:
-    """Import ``plot`` when it is asked for: matplotlib takes time and memory that a reduction does not need."""
-    if name == "plot":
-        return importlib.import_module("mrsxr.plot")
+    """Import ``plot`` and ``report`` when asked for: matplotlib takes time and memory that a reduction does not need."""
+    if name in ("plot", "report"):
+        return importlib.import_module(f"mrsxr.{name}")
     raise AttributeError(f"module 'mrsxr' has no attribute '{name}'")
 
 
 def __dir__() -> list[str]:
-    """Return the public names, ``plot`` among them."""
+    """Return the public names, ``plot`` and ``report`` among them."""
     return sorted({*globals(), *__all__})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -277,6 +278,7 @@ def match_backgrounds(ds: xr.Dataset, *, match: xr.Dataset) -> xr.Dataset:
     Dataset, level "cal"
         ``flux`` less the function, and ``var_background`` [MJy2/sr2] with the variance of the function added, common to
         all pixels of an exposure. Flags stay. Exposures of reference are as they were.
+        ``attrs["background_levels"]`` tells the mean level taken off, as JSON by exposure and band [MJy/sr].
 
     Raises
     ------
@@ -293,6 +295,7 @@ def match_backgrounds(ds: xr.Dataset, *, match: xr.Dataset) -> xr.Dataset:
     bands = bands_of_setting(ds.attrs["setting"])
     rows = {(str(e), str(b)): k for k, (e, b) in enumerate(zip(match.exposure.values, match.band.values, strict=True))}
     n_dither, n_term = ds.sizes["dither"], match.sizes["term"]
+    levels: dict[str, dict[str, float]] = {}
     tables, facts = [], np.zeros((n_dither, 2, 4))
     facts[:, :, 0] = 1.0
     for d, name in enumerate(ds.exposure.values):
@@ -304,8 +307,9 @@ def match_backgrounds(ds: xr.Dataset, *, match: xr.Dataset) -> xr.Dataset:
             low, high = _reach(one.knots.values)
             facts[d, side, 2:] = low, high
             tables.append(_node_table(one, low, high))
+            levels.setdefault(str(name), {})[band] = round(float(one.level), 6)
     out = subtract_tables(ds, np.reshape(tables, (n_dither, 2, TABLE_NODES, -1)), facts, n_term)
-    return out.assign_attrs(background_match=1)
+    return out.assign_attrs(background_match=1, background_levels=json.dumps(levels))
 
 
 def _check(n_knots: int, spacing: float, reference_band: str | None) -> None:

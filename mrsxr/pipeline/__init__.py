@@ -2,6 +2,7 @@
 
 from .chains import make_cal, make_cubes, make_rate, make_rate_and_ints, make_spectra
 from .config import CalConfig, Config, CubeConfig, RateConfig, SpectrumConfig, load_config
+from .record import RunRecord, read_runs
 from .run import Reporter, RunResult, run
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "CubeConfig",
     "RateConfig",
     "Reporter",
+    "RunRecord",
     "RunResult",
     "SpectrumConfig",
     "load_config",
@@ -18,5 +20,6 @@ __all__ = [
     "make_rate",
     "make_rate_and_ints",
     "make_spectra",
+    "read_runs",
     "run",
 ]

@@ -401,8 +401,9 @@ def _extract_all(job: _Job, cubes: list[tuple[str, str, Path]], exposures: dict[
     """Extract the spectra of all bands, take off the leak, save and stitch them; of both types where asked for."""
     opened = {band: load_dataset(path) for band, _, path in cubes}
     config = job.config.spectrum
-    kinds = job.each("source type", ["target"], str, lambda _: source_types_of(list(opened.values()), config))
-    job.record.decisions["source type"] = {"asked": config.source_type, "taken": list(kinds[0]) if kinds else []}
+    told: dict[str, Any] = {"asked": config.source_type}
+    kinds = job.each("source type", ["target"], str, lambda _: source_types_of(list(opened.values()), config, told))
+    job.record.decisions["source type"] = {**told, "taken": list(kinds[0]) if kinds else []}
     for number, kind in enumerate(kinds[0] if kinds else ()):
 
         def extract(piece: tuple[str, str, Path], kind: str = kind) -> tuple[str, xr.Dataset]:

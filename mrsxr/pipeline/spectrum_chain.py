@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import xarray as xr
 
@@ -18,13 +19,17 @@ from .optional import optional
 SOURCE_TYPES = ("header", "auto", "POINT", "EXTENDED")
 
 
-def source_types_of(cubes: Sequence[xr.Dataset], config: SpectrumConfig) -> tuple[str, ...]:
+def source_types_of(
+    cubes: Sequence[xr.Dataset], config: SpectrumConfig, told: dict[str, Any] | None = None
+) -> tuple[str, ...]:
     """Return the type of a source, "POINT" or "EXTENDED": what the user, the headers or the images say.
 
     Parameters
     ----------
     cubes : sequence of Dataset, level "cube"
     config : SpectrumConfig
+    told : dict, optional
+        Gets the ``score`` of the images and whether they are ``ambiguous``, where they were looked at.
 
     Returns
     -------
@@ -46,6 +51,8 @@ def source_types_of(cubes: Sequence[xr.Dataset], config: SpectrumConfig) -> tupl
         return (config.source_type,)
     decision = spectrum.decide_source_type(cubes, center=config.center)
     kind = str(decision.attrs["source_type"])
+    if told is not None:
+        told |= {"score": float(decision.attrs["score"]), "ambiguous": bool(decision.attrs["ambiguous"])}
     if not decision.attrs["ambiguous"]:
         return (kind,)
     text = f"the images say {kind} with a score of {decision.attrs['score']:.2f}: ambiguous"

@@ -494,3 +494,29 @@ def test_lines_of_vv114_are_detected(shared_data):
     own = seen.sel(line=sorted(bright))
     assert (np.abs(own["velocity"]) < 150).all()
     assert ((own["dispersion"] > 30) & (own["dispersion"] < 130)).all()
+
+
+def test_one_gaussian_is_that_of_astropy():
+    """Of a wide line, which a voxel samples well; astropy takes the value at the centre of the voxel, not its mean."""
+    from astropy.modeling import fitting, models
+
+    spectrum = make_spectrum([(2e-18, -60.0, 150.0)], noise=noise_for(40.0, [(2e-18, -60.0, 150.0)]), seed=4)
+    fit = fit_line(spectrum, NE2, noise="given", window=2900.0).squeeze()
+    wave = spectrum["wavelength"].values
+    density, error = (values * JY / wave**2 for values in (spectrum["flux"].values, np.sqrt(spectrum["var"].values)))
+    start = models.Gaussian1D(density.max() - np.median(density), NE2, 0.008) + models.Polynomial1D(
+        1, c0=np.median(density)
+    )
+    shift = wave - NE2
+    start[0].mean = 0.0
+    fitter = fitting.TRFLSQFitter(calc_uncertainties=True)
+    scale = density.max()
+    start[0].amplitude, start[1].c0 = start[0].amplitude / scale, start[1].c0 / scale
+    found = fitter(start, shift, density / scale, weights=scale / error)
+    sigma = float(found.mean_0.std / NE2 * C)
+    assert abs(float(fit["velocity"]) - found.mean_0.value / NE2 * C) < 0.05 * sigma
+    assert float(fit["velocity_err"]) == pytest.approx(sigma, rel=0.02)
+    width = np.sqrt(found.stddev_0.value**2 - STEP**2 / 12) / NE2 * C  # without the width of a voxel
+    assert abs(float(fit["component_width"]) - width) < 0.05 * float(found.stddev_0.std / NE2 * C)
+    flux = np.sqrt(2 * np.pi) * found.amplitude_0.value * found.stddev_0.value * scale
+    assert abs(float(fit["flux"]) - flux) < 0.1 * float(fit["flux_err"])

@@ -72,7 +72,7 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:
-    """Import ``plot`` and ``report`` when asked for: matplotlib takes time and memory that a reduction can do without."""
+    """Import ``plot`` and ``report`` when asked for, as matplotlib takes time and memory that a reduction can spare."""
     if name in ("plot", "report"):
         return importlib.import_module(f"mrsxr.{name}")
     raise AttributeError(f"module 'mrsxr' has no attribute '{name}'")

@@ -17,7 +17,7 @@ from dask._task_spec import Task, TaskRef, convert_legacy_graph
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
-Lazy = TypeVar("Lazy", xr.DataArray, xr.Dataset)
+Lazy = TypeVar("Lazy", xr.DataArray, xr.Dataset, da.Array)
 
 
 def map_ramps(
@@ -169,20 +169,22 @@ def with_row_halo(door: Callable[..., np.ndarray], array: xr.DataArray, *, depth
 
 
 def read_again(data: Lazy, label: str) -> Lazy:
-    """Return the same DataArray or Dataset under other task names.
+    """Return the same data under other task names.
 
     Parameters
     ----------
-    data : DataArray or Dataset
+    data : DataArray, Dataset or dask array
     label : str
         Tells the copies of the same data apart.
 
     Returns
     -------
-    DataArray or Dataset
+    DataArray, Dataset or dask array
         What is made from it shares no task with what is made from ``data``: dask does twice what it would otherwise
         hold in memory from the first use to the last. Data in memory are returned as they are.
     """
+    if isinstance(data, da.Array):
+        return _renamed(data, label)
     if isinstance(data, xr.Dataset):
         again = {name: v.copy(data=_renamed(v.data, label)) for name, v in data.data_vars.items() if v.chunks}
         return data.assign(again)

@@ -48,3 +48,15 @@ def test_reading_again_shares_no_task():
         assert len(counted) == 4
     assert read_again(ds.compute(), "test").identical(ds.compute())
     assert read_again(part.sci, "a").data.name != read_again(part.sci, "b").data.name
+
+
+def test_read_again_of_a_cut_array_computes_and_fuses():
+    """Indices of dask keep a task under a key of its own, which its optimisation must not mix with that of the copy."""
+    whole = da.concatenate([da.ones((1, 4, 6), chunks=(1, 4, 3)), da.zeros((1, 4, 6), chunks=(1, 4, 3))])
+    cut = whole[[0]]
+    again = read_again(cut, "again")
+    assert again.name != cut.name
+    assert not set(again.__dask_graph__()) & set(cut.__dask_graph__())
+    np.testing.assert_array_equal(
+        (cut.astype("f4") - again.sum(axis=2, keepdims=True)).compute(), np.full((1, 4, 6), -5)
+    )

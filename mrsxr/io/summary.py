@@ -31,7 +31,7 @@ class BandRow:
     n_integrations: int
     n_dithers: int
     time: float  # s, all dithers, resets between integrations included
-    files: tuple[str, ...]
+    files: tuple[str, ...] = field(repr=False)
 
 
 @dataclass(frozen=True)

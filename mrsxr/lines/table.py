@@ -31,7 +31,8 @@ def line_table(fit: xr.Dataset) -> QTable:
     -------
     astropy.table.QTable
         A row a line: ``line``, ``wavelength_rest`` [um], ``band``, the numbers of the fit and ``fwhm`` [km/s], the
-        full width at half maximum without the instrument. It can be printed (``.pprint_all()``: every column) and written (``.write("lines.ecsv")``).
+        full width at half maximum without the instrument. It can be printed (``.pprint_all()``: every column) and
+        written (``.write("lines.ecsv")``).
 
     Raises
     ------

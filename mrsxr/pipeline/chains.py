@@ -230,13 +230,13 @@ def make_joint_cubes(
 
 
 def _cube_options(ds: xr.Dataset, refs: References | None, config: CubeConfig) -> dict[str, Any]:
-    point = refs is not None and config.point_source is not None
+    place = None if ds.attrs.get("background") else config.point_source  # the sky has no place in a slice
     return {
         "cubepar": None if refs is None else optional(refs, "cubepar", ds, "the flight values are used"),
-        "mrsptcorr": refs.get("mrsptcorr", ds) if point and refs is not None else None,
+        "mrsptcorr": refs.get("mrsptcorr", ds) if place is not None and refs is not None else None,
         "coord_system": config.coord_system, "spaxel_size": config.spaxel_size, "center": config.center,
         "wavelength_step": config.wavelength_step, "weighting": config.weighting,
-        "exposure_weights": config.exposure_weights, "point_source": config.point_source,
+        "exposure_weights": config.exposure_weights, "point_source": place,
     }  # fmt: skip
 
 

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import dask.array as da
 import numpy as np
 import xarray as xr
-from dask.graph_manipulation import clone
 
+from mrsxr.blocks import read_again
 from mrsxr.errors import MrsxrError, MrsxrWarning, ReferenceFileError
 from mrsxr.schema import RAMP_DIMS
 from mrsxr.step import step
@@ -324,7 +324,7 @@ def _measure(ds: xr.Dataset, case: _Case, algorithm: str, *, late: int, **option
 
 def _read_again(ramps: da.Array, label: str, fits: list[_Fit], clocks: _Clocks) -> da.Array:
     """Return the ramps less the waves fitted before, under names of their own: dask reads them again, holds nothing."""
-    again = clone(ramps, seed=(ramps.name, "emicorr", label, len(fits)))
+    again = read_again(ramps, f"emicorr {label} {len(fits)}")
     for fit in fits:
         again = _subtract(again, fit, clocks)
     return again

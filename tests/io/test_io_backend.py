@@ -329,3 +329,10 @@ def test_engine_gives_the_same_as_open_exposures(tmp_path):
     ds = xr.open_dataset(path, engine=JwstBackendEntrypoint, chunks={})
     assert ds.rate.chunks == ((1,), (16,), (1032,))
     xr.testing.assert_identical(ds.compute().drop_encoding(), open_exposures(path).compute().drop_encoding())
+
+
+@pytest.mark.parametrize("name", ["", "*_uncal.fits"])
+def test_folders_and_patterns_are_for_observations(tmp_path, name):
+    io_files.write(tmp_path, "uncal", n_groups=2, shape=(8, 1032))
+    with pytest.raises(InputFileError, match="expected files of one setting; open_observation takes folders"):
+        open_exposures(tmp_path / name if name else tmp_path)

@@ -125,7 +125,7 @@ def draw(found: dict[str, list[dict]], picture: Path) -> None:
     for color, (mode, rows) in zip(("C0", "C1"), found.items(), strict=False):
         for axis, name, marker in ((axes[0], "wall", "o"), (axes[0], "cpu", "s"), (axes[1], "peak_gb", "o")):
             values = [row[name] for row in rows]
-            label = f"{mode}, CPU" if name == "cpu" else mode
+            label = mode + {"wall": ", wall", "cpu": ", CPU", "peak_gb": ""}[name]
             open_marker = {"mfc": "none", "ls": ""} if name == "cpu" else {"ls": ""}
             if name != "peak_gb":
                 base, slope, _ = line(COUNTS, values)

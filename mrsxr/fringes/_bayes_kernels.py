@@ -15,21 +15,12 @@ import math
 import numpy as np
 from numba import njit
 
-from ._sine_kernels import add_power, fill_waves
+from ._sine_kernels import add_power, dot, fill_waves
 
 SETTLED = 1e-12  # of chi2: the least change that counts
 CUT = 10.0  # sigma: Tukey's biweight is 0 beyond
 SCALE_RANGE = math.log(1.0 / 0.001)  # of the evidence: prior of the noise
 MOST_STEPS = 1000  # a parameter
-
-
-@njit(cache=True, nogil=True, fastmath=True)
-def dot(a, b):
-    """Return the sum of products."""
-    total = 0.0
-    for k in range(a.size):
-        total += a[k] * b[k]
-    return total
 
 
 @njit(cache=True, nogil=True, fastmath=True)

@@ -103,7 +103,8 @@ def solve_factored(a, n, b):
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _dot(a, b):
+def dot(a, b):
+    """Return the sum of products."""
     total = 0.0
     for k in range(a.size):
         total += a[k] * b[k]
@@ -144,9 +145,9 @@ def _add_sine(y, weights, n, design, fit, amplitude, work):
     cosine, sine = design[3 * n - 3], design[3 * n - 2]
     rest = y - fit
     np.multiply(weights, cosine, work)
-    cc, cs, cr = _dot(work, cosine), _dot(work, sine), _dot(work, rest)
+    cc, cs, cr = dot(work, cosine), dot(work, sine), dot(work, rest)
     np.multiply(weights, sine, work)
-    ss, sr = _dot(work, sine), _dot(work, rest)
+    ss, sr = dot(work, sine), dot(work, rest)
     det = cc * ss - cs * cs
     if det > 0.0:
         amplitude[2 * n - 2] = (ss * cr - cs * sr) / det
@@ -157,9 +158,9 @@ def _add_sine(y, weights, n, design, fit, amplitude, work):
 def _normal_equations(y, fit, weights, n, design, a, b, work):
     for i in range(3 * n):
         np.multiply(weights, design[i], work)
-        b[i] = _dot(work, y) - _dot(work, fit)
+        b[i] = dot(work, y) - dot(work, fit)
         for j in range(i + 1):
-            a[i, j] = _dot(work, design[j])
+            a[i, j] = dot(work, design[j])
 
 
 @njit(cache=True, nogil=True)

@@ -52,9 +52,7 @@ def open_exposures(
         raise InputFileError("no files to open")
     folder = next((name for name in names if Path(name).is_dir() or "*" in str(name)), None)
     if folder is not None:
-        raise InputFileError(
-            f"{folder}: expected files of one setting; open_observation takes folders and patterns"
-        )
+        raise InputFileError(f"{folder}: expected files of one setting; open_observation takes folders and patterns")
     infos = sorted((classify(path) for path in names), key=lambda info: info.order)
     for info in infos:
         if info.product not in DETECTOR_PRODUCTS:

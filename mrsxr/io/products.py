@@ -22,7 +22,7 @@ from mrsxr.schema import other_units
 from ._detector import preferred_chunks
 from ._lines import lines_file
 from ._meta import plain
-from ._out_spectral import cube_file, spectrum_file
+from ._out_spectral import spectrum_file, write_cube
 from ._spectral import bands_of
 from .exposures import chunked, open_exposures, open_one, with_sky_index
 from .files import SUFFIXES, classify
@@ -193,7 +193,7 @@ def _names(ds: xr.Dataset, suffix: str | None) -> list[tuple[int, str]]:
 def _write(ds: xr.Dataset, index: int, path: Path) -> Path:
     level = ds.attrs["level"]
     if level == "cube":
-        return write_fits(cube_file(ds, path.name), path)
+        return write_cube(ds, path)
     if level == "spectrum":
         return write_fits(spectrum_file(ds, path.name), path)
     if level == "lines":

@@ -33,7 +33,7 @@ def combine(
         All science exposures, one Dataset a setting.
     config : CubeConfig
     spectra : sequence of Dataset, level "spectrum"
-        Of the background exposures, one a band, for ``config.background`` "master".
+        Of the background exposures, of each band one or one an exposure, for ``config.background`` "master".
     behind : mapping of setting to Dataset, level "cal", optional
         The background exposures, for "field".
     center : (float, float), optional

@@ -23,6 +23,7 @@ from mrsxr.references import References
 
 from .cal_chain import PIXEL_BACKGROUNDS, find_mask, locate
 from .chains import (
+    background_spectra,
     background_spectrum,
     make_cal,
     make_cube,
@@ -32,8 +33,9 @@ from .chains import (
 )
 from .combine_chain import combine
 from .config import Config
+from .memory import give_back
 from .record import Piece, RunRecord, made, peak_memory, relative, working_on
-from .spectrum_chain import correct_leak, make_spectrum, source_types_of, stitch
+from .spectrum_chain import correct_leak, correct_leak_in_cubes, make_spectrum, source_types_of, stitch
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +124,7 @@ class _Job:
             finally:
                 working_on(None)
                 piece.seconds, piece.peak_memory = round(time.perf_counter() - start, 3), peak_memory()
+                give_back()
             self.reporter.done(stage, piece.name, piece.seconds)
             return value
 
@@ -287,9 +290,10 @@ def _from_exposures(job: _Job, exposures: list[FileInfo], wanted: tuple[str, ...
     spectra = job.each(
         "background", pieces["background"], lambda p: p[1], lambda p: _background(job, p[1], groups[p[0], p[2]])
     )
-    combined = _combine(job, groups, spectra)
+    combined = _combine(job, groups, [one for found in spectra for one in found])
     pieces["science"] = [piece for piece in pieces["science"] if piece[2] in combined]
     cubes = job.each("cube", pieces["science"], lambda p: p[1], lambda p: _make_cube(job, p[1], p[2], combined[p[2]]))
+    _correct_leak(job, {band: path for band, _, path in cubes})
     if combined:
         _make_joint_cubes(job, combined)
     if to == "spectrum":
@@ -355,13 +359,14 @@ def _open_cal(job: _Job, paths: list[Path]) -> xr.Dataset:
     return ds if "alpha_coefficients" in ds else locate(ds, job.references())
 
 
-def _background(job: _Job, band: str, paths: list[Path]) -> xr.Dataset:
-    """Make the cube of the background exposures in a band and return its spectrum."""
-    cube = make_cube(_open_cal(job, paths), band, job.refs, job.config.cube).compute()
+def _background(job: _Job, band: str, paths: list[Path]) -> list[xr.Dataset]:
+    """Write cube and spectrum of the background exposures in a band; return the spectra that are subtracted."""
+    ds = _open_cal(job, paths)
+    cube = make_cube(ds, band, job.refs, job.config.cube).compute()
     job.result.add("background cube", save(cube, job.folder("background", 3)))
     spectrum = background_spectrum(cube)
     job.result.add("background spectrum", save(spectrum, job.folder("background", 3)))
-    return spectrum
+    return [spectrum] if len(paths) == 1 else background_spectra(ds, band, job.refs, job.config.cube)
 
 
 def _combine(job: _Job, groups: dict[tuple[str, str], list[Path]], spectra: list[xr.Dataset]) -> dict[str, xr.Dataset]:
@@ -386,13 +391,24 @@ def _make_cube(job: _Job, band: str, setting: str, ds: xr.Dataset) -> tuple[str,
     return band, setting, path
 
 
+def _correct_leak(job: _Job, paths: dict[str, Path]) -> None:
+    """Take the light of band 1B off the cube of 3A and write that again, where the config says so."""
+    if not (job.config.cube.spectral_leak and {"1B", "3A"} <= set(paths)):
+        return
+
+    def work(_: str) -> list[Path]:
+        opened = {band: load_dataset(paths[band]) for band in ("1B", "3A")}
+        return save(correct_leak_in_cubes(opened, job.refs, job.config.cube)["3A"].compute(), paths["3A"])
+
+    job.each("leak", ["1B to 3A"], str, work)
+
+
 def _make_joint_cubes(job: _Job, exposures: dict[str, xr.Dataset]) -> None:
-    """Write the cubes of several bands; the large one of all bands goes to netCDF plane by plane."""
+    """Write the cubes of several bands, block by block."""
     lazy = make_joint_cubes(exposures.values(), job.refs, job.config.cube)
 
     def write(name: str) -> None:
-        form = "netcdf" if name == "multi" else "fits"
-        job.result.add("joint cube", save(job.with_redshift(lazy[name]), job.folder("science", 3), form))
+        job.result.add("joint cube", save(job.with_redshift(lazy[name]), job.folder("science", 3)))
 
     job.each("joint cube", list(lazy), str, write)
 

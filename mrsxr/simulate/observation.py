@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +91,7 @@ def simulate(
     source_type: str = "POINT",
     save_slopes: bool = True,
     save_cosmic_rays: bool = False,
+    workers: int = 2,
     progress: Callable[[str], None] | None = None,
 ) -> Simulation:
     """Write a simulated MRS observation with everything that a calibration needs, and the truth.
@@ -118,6 +121,8 @@ def simulate(
         SRCTYAPT of the science exposures.
     save_slopes, save_cosmic_rays : bool
         Write the noiseless images, and the cosmic-ray hits, of each exposure to truth.
+    workers : int
+        Exposures made side by side; the files do not depend on it.
     progress : callable, optional
         Called with a line of text for each file written.
 
@@ -148,10 +153,13 @@ def simulate(
         instrument = make_instrument(geometry, effects, seed)
         _write_references(made, instrument, effects, readpatt, n_integrations, n_groups, distortion, settings)
         tell(f"references of {setting}")
-        for visit in visits:
-            if visit.setting == setting:
-                path = _expose(made, visit, scene, instrument, effects, seed, save_slopes, save_cosmic_rays)
+        expose = partial(_expose, made, scene, instrument, effects, seed, save_slopes, save_cosmic_rays)
+        now = [visit for visit in visits if visit.setting == setting]
+        with ThreadPoolExecutor(max(1, workers)) as pool:
+            for visit, (path, slope) in zip(now, pool.map(expose, now), strict=True):
                 (made.background if visit.background else made.uncal).append(path)
+                if slope is not None:
+                    made.slopes[visit.root] = slope
                 tell(str(path))
     made.uncal.sort()
     made.background.sort()
@@ -211,7 +219,10 @@ def _aim(visit: Visit) -> Aim:
     return aim_at(visit.target_ra, visit.target_dec, _ROLL, visit.offset, _VA_SCALE, velosys)
 
 
-def _expose(made, visit: Visit, scene: Scene, instrument, effects, seed, save_slopes, save_cosmic_rays) -> Path:
+def _expose(
+    made, scene: Scene, instrument, effects, seed, save_slopes, save_cosmic_rays, visit: Visit
+) -> tuple[Path, Path | None]:
+    """Write an exposure and, on request, its truth; return both paths."""
     aim = _aim(visit)
     name = (seed, mrs.SETTINGS.index(visit.setting), int(visit.observation), visit.exposure)
     here = scene.empty() if visit.background else scene
@@ -222,15 +233,14 @@ def _expose(made, visit: Visit, scene: Scene, instrument, effects, seed, save_sl
     blocks = ramp_blocks(truth, instrument, effects, visit.n_integrations, visit.n_groups, visit.group_time, name)
     path = (made.background_folder if visit.background else made.uncal_folder) / f"{visit.root}_uncal.fits"
     write_uncal(path, visit, aim, blocks)
-    if save_slopes:
-        made.slopes[visit.root] = _save_slopes(made.truth_folder / f"{visit.root}_slope.nc", truth, visit)
+    slope = _save_slopes(made.truth_folder / f"{visit.root}_slope.nc", truth, visit) if save_slopes else None
     if save_cosmic_rays:
         rng = np.random.default_rng([*name, 5])
         rays = make_cosmic_rays(rng, effects.cosmic_rays, visit.n_integrations, visit.n_groups, visit.group_time)
         names = ("integration", "group", "y", "x", "electrons")
         hits = xr.Dataset({key: ("hit", getattr(rays, key)) for key in names}, attrs={"exposure": visit.root})
         hits.to_netcdf(made.truth_folder / f"{visit.root}_cosmic_rays.nc", engine="netcdf4")
-    return path
+    return path, slope
 
 
 def _save_slopes(path: Path, truth: Truth, visit: Visit) -> Path:

@@ -45,11 +45,3 @@ def reduced(simulated, tmp_path_factory):
         simulated.uncal_folder, simulated.background_folder, out=tmp_path_factory.mktemp("reduced"),
         refs=simulated.reference_folder, config=None,
     )  # fmt: skip
-
-
-def pytest_collection_modifyitems(items):
-    """Keep a module on one worker, so that its kernels are compiled and its fixtures made once; so for `simulated`."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            shared = {"simulated", "reduced"} & set(item.fixturenames)
-            item.add_marker(pytest.mark.xdist_group("observation" if shared else item.module.__name__))

@@ -18,8 +18,8 @@ from .mrs import BANDS, resolving_power
 from .pipeline import Config, Reporter, RunResult, run
 from .references import References
 from .simulate import Effects, Simulation, simulate
+from .units import C_KM_S
 
-C_KM_S = 299792.458
 #: What each size of the demonstration simulates.
 SIZES: dict[str, dict[str, Any]] = {
     "quick": {"bands": ("1A", "2A"), "n_dithers": 2, "n_background": 1, "n_groups": 10, "n_integrations": 1},

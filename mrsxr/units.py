@@ -23,6 +23,8 @@ ANGLE = "arcsec"
 SKY = "deg"
 FLAGS = "1"
 
+#: Speed of light [km/s].
+C_KM_S = 299792.458
 #: Solid angle of an arcsec2 [sr], (pi / 648000)^2: the one for all arithmetic. The keyword PIXAR_SR of a cube's WCS
 #: header is made with 2.3504e-11 (geometry.grid), as jwst rounds it, 1.8e-5 lower; nothing is computed from it.
 ARCSEC2_TO_SR = 2.3504430539097885e-11

@@ -20,7 +20,7 @@ from mrsxr.step import read_history
 
 from .linelist import line_list
 
-C_KM_S = 299792.458
+C_KM_S = units.C_KM_S
 OTHER_LINE = 500.0  # km/s to either side of another known line that are no continuum
 _KNOWN_RANK = 2
 _LEAST_SIDE = 2

@@ -15,7 +15,7 @@ from mrsxr.errors import MrsxrError, SchemaError
 
 from .linelist import line_list
 
-C = 299792.458  # km/s
+C = units.C_KM_S
 JY_TO_FLAMBDA = 2.99792458e-12  # W m-2 um-1 of 1 Jy at 1 um: c / lambda^2
 REACH = 1000.0  # largest velocity of a line [km/s]
 TIED = 1000.0  # lines nearer than this share their kinematics in fit_lines [km/s]

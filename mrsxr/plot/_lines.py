@@ -12,6 +12,7 @@ from mpl_toolkits.axes_grid1 import make_axes_locatable
 
 from mrsxr.dq import DO_NOT_USE
 from mrsxr.errors import MrsxrError
+from mrsxr.units import C_KM_S
 
 from ._maps import line_name, pick_line
 from ._spectrum import prefixed
@@ -30,7 +31,6 @@ from ._style import (
     with_unit,
 )
 
-C_KM_S = 299792.458
 _TOTAL, _CONTINUUM = OKABE_ITO[1], "0.45"
 _COMPONENTS = (OKABE_ITO[0], OKABE_ITO[2], OKABE_ITO[3])
 _NARROW = 400.0  # points; narrower axes get small letters above the line

@@ -11,7 +11,7 @@ from scipy.special import erf
 
 from mrsxr import mrs, units
 
-C_KM_S = 299792.458
+C_KM_S = units.C_KM_S
 _JY_PER_W_M2_UM = 1e26 / 2.99792458e14  # times wavelength[um]^2
 _TO_SIGMA = 1.0 / np.sqrt(8.0 * np.log(2.0))
 

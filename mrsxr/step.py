@@ -1,4 +1,4 @@
-"""The decorator of every step: it checks the level and writes the history, no more."""
+"""The decorator of every step: it checks the level, writes the history and keeps what the step told; no more."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import xarray as xr
 
 from ._version import __version__
 from .errors import LevelError, SchemaError
+from .notes import listen, noted, notes_of
 from .schema import other_units
 
 #: Every function marked ``@step``, by its qualified name; the tests walk this table.
@@ -32,8 +33,9 @@ def step(*, needs: str | tuple[str, ...], gives: str | None = None):
     Returns
     -------
     callable
-        The function with the level check before it and, after it, the input's attrs restored and one entry
-        ``{"step", "version", "params", "refs"}`` appended to ``attrs["history_json"]``.
+        The function with the level check before it and, after it, the input's attrs restored, one entry
+        ``{"step", "version", "params", "refs"}`` appended to ``attrs["history_json"]`` and what the step told
+        (:func:`mrsxr.notes.tell`) to ``attrs["notes"]``.
 
     Raises
     ------
@@ -64,12 +66,13 @@ def step(*, needs: str | tuple[str, ...], gives: str | None = None):
                 )
             bound = signature.bind(ds, *args, **kwargs)
             bound.apply_defaults()
-            out = function(ds, *args, **kwargs)
+            with listen() as told:
+                out = function(ds, *args, **kwargs)
             attrs = {**ds.attrs, **out.attrs}
             attrs["level"] = gives or found
             attrs["mrsxr_version"] = __version__
             attrs["history_json"] = json.dumps([*read_history(ds), _entry(name, bound.arguments)])
-            return out.assign_attrs(attrs)
+            return noted(out.assign_attrs(attrs), [*notes_of(ds), *told])
 
         wrapped.needs, wrapped.gives = levels, gives  # type: ignore[attr-defined]
         STEPS[name] = wrapped

@@ -8,6 +8,7 @@ from typing import Any
 import xarray as xr
 
 from .errors import MrsxrError
+from .notes import noted, notes_of
 
 
 def build(leaves: Mapping[str, xr.Dataset], **attrs: Any) -> xr.DataTree:
@@ -80,6 +81,7 @@ def join_dithers(datasets: list[xr.Dataset]) -> xr.Dataset:
         datasets, dim="dither", data_vars="minimal", coords="minimal", compat="override",
         join="override", combine_attrs="override",
     )  # fmt: skip
+    joined = noted(joined, notes_of(*datasets))
     return joined.assign_coords(dither=("dither", list(range(1, joined.sizes["dither"] + 1))))
 
 

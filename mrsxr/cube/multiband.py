@@ -15,6 +15,7 @@ from mrsxr.chunks import CUBE_PLANES
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.geometry.grid import CubeGrid
 from mrsxr.geometry.index import attach_index
+from mrsxr.notes import noted, notes_of
 from mrsxr.step import read_history
 from mrsxr.tree import leaves
 
@@ -135,7 +136,7 @@ def build_multiband_cube(
     }  # fmt: skip
     references = {"cubepar": cubepar, "mrsptcorr": mrsptcorr}
     attrs = _attrs_of(parts[0].ds, parameters, references) | cube_attrs(parts, grid, weighting)
-    return attach_index(cube.assign_attrs(attrs))
+    return attach_index(noted(cube.assign_attrs(attrs), notes_of(*(part.ds for part in parts))))
 
 
 def band_of_planes(wavelengths: np.ndarray, limits: dict[str, tuple[float, float]]) -> np.ndarray:

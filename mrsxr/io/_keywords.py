@@ -17,6 +17,7 @@ from mrsxr import mrs
 from mrsxr._version import __version__
 from mrsxr.geometry.footprint import s_region
 from mrsxr.geometry.sky import Pointing
+from mrsxr.notes import notes_of
 from mrsxr.step import read_history
 
 from ._meta import plain, same
@@ -192,6 +193,17 @@ def reference_keywords(history: list[dict[str, Any]]) -> dict[str, str]:
                 prefix = "crds://" if _CRDS_NAME.fullmatch(str(name)) else ""
                 out[REFERENCE_KEYWORDS[kind]] = prefix + str(name)
     return out
+
+
+def fill_notes(header: fits.Header, ds: xr.Dataset) -> None:
+    """Put the notes of a Dataset into a header, as COMMENT cards."""
+    for text in notes_of(ds):
+        header["COMMENT"] = f"NOTE: {_ascii(text)}"
+
+
+def _ascii(text: str) -> str:
+    """Return a text that FITS cards hold: one line of printable ASCII."""
+    return " ".join(text.split()).encode("ascii", "replace").decode()
 
 
 def fill_header(header: fits.Header, keywords: Mapping[str, Any]) -> None:

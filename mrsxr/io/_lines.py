@@ -10,7 +10,7 @@ from astropy.io import fits
 
 from . import _meta
 from ._detector import extras
-from ._keywords import fill_header, product_keywords
+from ._keywords import fill_header, fill_notes, product_keywords
 from ._spectral import bands_of, parse_wcs
 from .fits_out import extra_images
 from .headers import FitsFile
@@ -39,6 +39,7 @@ def lines_file(ds: xr.Dataset, filename: str) -> fits.HDUList:
     ds = ds.drop_vars(["ra", "dec"], errors="ignore").compute()
     primary = fits.PrimaryHDU()
     fill_header(primary.header, product_keywords(ds, filename, bands_of(ds)).now["PRIMARY"])
+    fill_notes(primary.header, ds)
     labels = [str(name) for name in np.atleast_1d(ds["line"].values)]
     for number, label in enumerate(labels, 1):
         primary.header[f"LINE{number}"] = (label, "along the third axis")

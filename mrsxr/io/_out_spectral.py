@@ -16,7 +16,7 @@ from mrsxr.errors import SchemaError
 from mrsxr.schema import CUBE_DIMS
 
 from . import _cube_gwcs, _gwcs, _meta
-from ._keywords import fill_header, product_keywords
+from ._keywords import fill_header, fill_notes, product_keywords
 from ._spectral import X1D_OPTIONAL, bands_of, parse_wcs
 from ._stream import STREAMED, hollow, write_streamed
 from .fits_out import extra_images, write_fits
@@ -106,6 +106,7 @@ def _cube_hdus(ds: xr.Dataset, filename: str, error: np.ndarray) -> tuple[fits.H
     keywords = product_keywords(ds, filename, bands_of(ds))
     primary = fits.PrimaryHDU()
     fill_header(primary.header, keywords.now["PRIMARY"])
+    fill_notes(primary.header, ds)
     sci = fits.ImageHDU(ds["flux"].values, name="SCI")
     sci.header["BUNIT"] = "MJy/sr"
     wcs, linear = _wcs_cards(ds)
@@ -148,6 +149,7 @@ def spectrum_file(ds: xr.Dataset, filename: str) -> fits.HDUList:
     keywords = product_keywords(ds, filename, bands_of(ds))
     primary = fits.PrimaryHDU()
     fill_header(primary.header, keywords.now["PRIMARY"])
+    fill_notes(primary.header, ds)
     columns, n_samples = [], ds.sizes["wavelength"]
     for column, unit in _COLUMNS.items():
         values = _column(ds, column, n_samples)

@@ -18,7 +18,7 @@ from mrsxr.errors import MrsxrError, SchemaError
 from mrsxr.schema import DITHER_COORDS, REQUIRED_ATTRS
 
 from . import _gwcs, _meta, _slicer
-from ._keywords import exposure_keywords, fill_header
+from ._keywords import exposure_keywords, fill_header, fill_notes
 
 #: Image extensions of the detector levels: variable, EXTNAME.
 EXTENSIONS = {
@@ -103,6 +103,7 @@ def exposure_file(ds: xr.Dataset, index: int, filename: str) -> fits.HDUList:
     keywords = exposure_keywords(one, filename)
     primary = fits.PrimaryHDU()
     fill_header(primary.header, keywords.now["PRIMARY"])
+    fill_notes(primary.header, ds)
     hdus: list[Any] = [primary]
     held = {spec.name for spec in DITHER_COORDS} | {"dither"}
     for name, extension in EXTENSIONS[level].items():

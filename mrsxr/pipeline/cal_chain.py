@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import xarray as xr
 
 from mrsxr import cal
-from mrsxr.errors import MrsxrError, MrsxrWarning, ReferenceFileError
+from mrsxr.errors import MrsxrError, ReferenceFileError
+from mrsxr.notes import tell
 from mrsxr.references import References
 
 from .config import CalConfig
@@ -126,7 +126,7 @@ def find_mask(exposures: Sequence[xr.Dataset], config: CalConfig) -> xr.Dataset 
     """
     if sum(one.sizes["dither"] for one in exposures) < 2:
         text = f"detector {exposures[0].attrs.get('detector')}: badpix_selfcal needs two exposures or more; left out"
-        warnings.warn(text, MrsxrWarning, stacklevel=3)
+        tell(text, stacklevel=3)
         return None
     return cal.find_bad_pixels(
         exposures, method=config.badpix_selfcal, flagfrac_lower=config.flagfrac_lower,
@@ -173,6 +173,6 @@ def locate(ds: xr.Dataset, refs: References) -> xr.Dataset:
     try:
         regions = refs.get("regions", ds)
     except ReferenceFileError as error:
-        warnings.warn(f"{error}; the slice mask is derived from the distortion", MrsxrWarning, stacklevel=2)
+        tell(f"{error}; the slice mask is derived from the distortion", stacklevel=2)
         regions = None
     return cal.assign_wcs(ds, distortion=refs.get("distortion", ds), specwcs=refs.get("specwcs", ds), regions=regions)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 
 import xarray as xr
 
 from mrsxr import cal
-from mrsxr.errors import MrsxrError, MrsxrWarning
+from mrsxr.errors import MrsxrError
 from mrsxr.mrs import bands_of_setting
+from mrsxr.notes import tell
 
 from .config import CubeConfig
 
@@ -80,7 +80,7 @@ def _subtract(
             text = (
                 f"{name}: the background was subtracted pixel by pixel; the {config.background} background is left out"
             )
-            warnings.warn(text, MrsxrWarning, stacklevel=3)
+            tell(text, stacklevel=3)
         elif master is not None:
             ds = _subtract_master(ds, master, config)
         elif config.background == "field" and setting in behind:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-
 import xarray as xr
 
-from mrsxr.errors import MrsxrWarning, ReferenceFileError
+from mrsxr.errors import ReferenceFileError
+from mrsxr.notes import tell
 from mrsxr.references import References
 
 
@@ -16,5 +15,5 @@ def optional(refs: References, kind: str, ds: xr.Dataset, otherwise: str | None)
         return refs.get(kind, ds)
     except ReferenceFileError as error:
         if otherwise is not None:
-            warnings.warn(f"{error}; {otherwise}", MrsxrWarning, stacklevel=2)
+            tell(f"{error}; {otherwise}", stacklevel=2)
         return None

@@ -45,7 +45,8 @@ class Piece:
     """One piece of work of a run: an exposure, a cube, a spectrum.
 
     ``seconds`` of wall clock; ``peak_memory`` [MB], the largest resident memory of the process until then, None
-    where the system does not tell; ``products`` relative to the folder of the run; ``failed`` the reason, or None.
+    where the system does not tell; ``products`` relative to the folder of the run; ``notes`` what
+    was told; ``failed`` the reason, or None.
     """
 
     stage: str
@@ -53,6 +54,7 @@ class Piece:
     seconds: float = 0.0
     peak_memory: float | None = None
     products: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     failed: str | None = None
 
 
@@ -92,10 +94,9 @@ class RunRecord:
             references=references,
         )  # fmt: skip
 
-    def note(self, text: str) -> None:
-        """Keep a warning, once."""
-        if text not in self.notes:
-            self.notes.append(text)
+    def note(self, *texts: str) -> None:
+        """Keep what was told, each text once."""
+        self.notes += [text for text in dict.fromkeys(texts) if text not in self.notes]
 
     def write(self, folder: Path) -> Path:
         """Append this run to ``run.json`` of a folder; the file is there whole, or as it was.

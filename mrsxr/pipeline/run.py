@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,9 +14,10 @@ from typing import Any, TypeVar
 import dask
 import xarray as xr
 
-from mrsxr.errors import InputFileError, MrsxrError, MrsxrWarning
+from mrsxr.errors import InputFileError, MrsxrError
 from mrsxr.io import FileInfo, find_files, load_dataset, open_exposures, save
 from mrsxr.mrs import BANDS, bands_of_setting, setting_of_band
+from mrsxr.notes import listen
 from mrsxr.references import References
 
 from .cal_chain import PIXEL_BACKGROUNDS, find_mask, locate
@@ -114,7 +113,8 @@ class _Job:
             start = time.perf_counter()
             working_on(piece)
             try:
-                value = work(item)
+                with listen() as piece.notes:
+                    value = work(item)
             except Exception as error:
                 piece.failed = str(error) if isinstance(error, MrsxrError) else f"{type(error).__name__}: {error}"
                 log.debug("%s: %s", stage, piece.name, exc_info=True)
@@ -123,6 +123,7 @@ class _Job:
                 return None
             finally:
                 working_on(None)
+                self.record.note(*piece.notes)
                 piece.seconds, piece.peak_memory = round(time.perf_counter() - start, 3), peak_memory()
                 give_back()
             self.reporter.done(stage, piece.name, piece.seconds)
@@ -227,23 +228,12 @@ def _begin(
 
 @contextmanager
 def _recorded(job: _Job, start: float) -> Iterator[None]:
-    """Write the record when the work is over, also where it was broken off; warnings are kept in it."""
-    record, here = job.record, threading.main_thread() is threading.current_thread()
-    shown = warnings.showwarning
-
-    def keep(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-        if issubclass(category, MrsxrWarning):
-            record.note(str(message))
-        shown(message, category, *place, **more)
-
-    if here:  # the hook is one of the whole process
-        warnings.showwarning = keep
+    """Write the record when the work is over, also where it was broken off."""
+    record = job.record
     try:
         yield
         record.finished = True
     finally:
-        if here and warnings.showwarning is keep:
-            warnings.showwarning = shown
         job.result.seconds = time.perf_counter() - start
         record.seconds, record.peak_memory = round(job.result.seconds, 3), peak_memory()
         record.failed = dict(job.result.failed)

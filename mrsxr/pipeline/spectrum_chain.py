@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import xarray as xr
 
 from mrsxr import cube, spectrum
-from mrsxr.errors import MrsxrError, MrsxrWarning
+from mrsxr.errors import MrsxrError
+from mrsxr.notes import tell
 from mrsxr.references import References
 from mrsxr.step import read_history
 
@@ -57,7 +57,7 @@ def source_types_of(
         return (kind,)
     text = f"the images say {kind} with a score of {decision.attrs['score']:.2f}: ambiguous"
     advice = "both are extracted" if config.both_branches else "both_branches extracts both ways"
-    warnings.warn(f"{text}; {advice}", MrsxrWarning, stacklevel=2)
+    tell(f"{text}; {advice}", stacklevel=2)
     other = "EXTENDED" if kind == "POINT" else "POINT"
     return (kind, other) if config.both_branches else (kind,)
 
@@ -96,7 +96,7 @@ def make_spectrum(
         extract1d = optional(refs, "extract1d", ds, "the radius is radius_factor times the FWHM")
         apcorr = optional(refs, "apcorr", ds, "the flux is not corrected for the aperture")
     elif kind == "POINT":
-        warnings.warn("no reference files: the flux is not corrected for the aperture", MrsxrWarning, stacklevel=2)
+        tell("no reference files: the flux is not corrected for the aperture", stacklevel=2)
     exact = "exact" if config.subpixels == 0 else "subpixel"
     found = spectrum.extract_spectrum(
         ds, extract1d=extract1d, apcorr=apcorr, source_type=kind, center=config.center, autocen=config.autocen,

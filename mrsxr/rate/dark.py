@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
-
 import xarray as xr
 
 from mrsxr.blocks import add_flags, map_ramps
-from mrsxr.errors import MrsxrWarning, ReferenceFileError
+from mrsxr.errors import ReferenceFileError
+from mrsxr.notes import tell
 from mrsxr.step import step
 
 
@@ -49,10 +48,9 @@ def subtract_dark(ds: xr.Dataset, *, dark: xr.Dataset, average_dark_current: flo
                 f"dark {dark.attrs.get('ref_id', '')} has 1 group, the exposure "
                 f"({ds.attrs.get('setting')}) has {n_groups}; use a dark with at least 2 groups"
             )
-        warnings.warn(
+        tell(
             f"dark {dark.attrs.get('ref_id', '')} has {n_dark} groups, the exposure {n_groups}: "
             "continued with its last difference",
-            MrsxrWarning,
             stacklevel=3,
         )
     reference = dark.dark.isel(group=slice(0, n_groups), integration=slice(0, ds.sizes["integration"]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,7 +14,8 @@ import numpy as np
 import xarray as xr
 
 from mrsxr.blocks import read_again
-from mrsxr.errors import MrsxrError, MrsxrWarning, ReferenceFileError
+from mrsxr.errors import MrsxrError, ReferenceFileError
+from mrsxr.notes import tell
 from mrsxr.schema import RAMP_DIMS
 from mrsxr.step import step
 
@@ -154,7 +154,7 @@ def correct_emi(
         algorithm = "sequential"
     refusal = case if isinstance(case, str) else _too_short(ds, algorithm)
     if isinstance(case, str) or refusal:
-        warnings.warn(f"no EMI correction ({ds.attrs.get('setting')}): {refusal}", MrsxrWarning, stacklevel=3)
+        tell(f"no EMI correction ({ds.attrs.get('setting')}): {refusal}", stacklevel=3)
         return ds
     fits = _measure(
         ds if measured_on is None else measured_on, case, algorithm, nints_to_phase=nints_to_phase, nbins=nbins,
@@ -228,9 +228,9 @@ def _too_short(ds: xr.Dataset, algorithm: str) -> str:
     n = ds.sizes["group"]
     least = SEQUENTIAL_MINIMUM_GROUPS if algorithm == "sequential" else MINIMUM_GROUPS
     if n >= least and algorithm == "sequential" and n < SEQUENTIAL_GROUPS:
-        warnings.warn(
+        tell(
             f"the sequential EMI fit has {n} groups, expected {SEQUENTIAL_GROUPS}; use algorithm='joint'",
-            MrsxrWarning, stacklevel=4,
+            stacklevel=4,
         )  # fmt: skip
     return f"{n} groups, {algorithm} needs {least}" if n < least else ""
 

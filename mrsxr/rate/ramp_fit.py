@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import dask
@@ -10,7 +9,8 @@ import xarray as xr
 
 from mrsxr import dq
 from mrsxr.blocks import map_ramps
-from mrsxr.errors import MrsxrError, MrsxrWarning
+from mrsxr.errors import MrsxrError
+from mrsxr.notes import tell
 from mrsxr.schema import units_of
 from mrsxr.step import step
 
@@ -204,9 +204,8 @@ def _limits(firstgroup: int | None, lastgroup: int | None, n_groups: int) -> tup
     first = 0 if firstgroup is None else max(int(firstgroup), 0)
     last = n_groups - 1 if lastgroup is None else min(int(lastgroup), n_groups - 1)
     if first >= last and n_groups > 1:
-        warnings.warn(
+        tell(
             f"firstgroup {firstgroup} and lastgroup {lastgroup} leave no ramp of {n_groups} groups: not used",
-            MrsxrWarning,
             stacklevel=5,
         )
         return 0, n_groups - 1

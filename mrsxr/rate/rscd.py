@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +9,8 @@ import xarray as xr
 
 from mrsxr import dq
 from mrsxr.blocks import add_flags, map_ramps
-from mrsxr.errors import MrsxrError, MrsxrWarning, ReferenceFileError
+from mrsxr.errors import MrsxrError, ReferenceFileError
+from mrsxr.notes import tell
 from mrsxr.step import step
 
 from ._exposure import integration_numbers
@@ -170,10 +170,9 @@ def _groups_to_skip(ds: xr.Dataset, rscd: xr.Dataset, *, warn: bool) -> tuple[in
     rows = np.flatnonzero((rscd.subarray.values == subarray) & (rscd.readpatt.values == readpatt))
     if n_groups < MINIMUM_GROUPS or not rows.size:
         if warn and not rows.size:
-            warnings.warn(
+            tell(
                 f"rscd {rscd.attrs.get('ref_id', '')} has no row for {subarray} {readpatt} "
                 f"({ds.attrs.get('setting')}): no group is dropped",
-                MrsxrWarning,
                 stacklevel=4,
             )
         return None

@@ -8,8 +8,9 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import mrs
-from mrsxr.errors import MrsxrError, MrsxrWarning
+from mrsxr.errors import MrsxrError
 from mrsxr.geometry.grid import CubeGrid
+from mrsxr.notes import tell
 
 #: Planes beyond this wavelength [um] are too noisy to find the source (jwst extract_1d).
 CENTRE_LIMIT = 26.0
@@ -212,11 +213,10 @@ def aperture_correction(
     off_wave = int(((wavelength < grid[0]) | (wavelength > grid[-1])).sum())
     off_radius = int(((radius < radii[0] - slack) | (radius > radii[-1] + slack)).sum())
     if off_wave or off_radius:
-        warnings.warn(
+        tell(
             f"aperture correction {apcorr.attrs.get('ref_id', '')}: {off_wave} of {len(wavelength)} samples "
             f"lie outside its wavelengths ({grid[0]:.3f} to {grid[-1]:.3f} um) and {off_radius} outside its radii "
             f"({radii.min():.3f} to {radii.max():.3f} arcsec); the value at the border is used",
-            MrsxrWarning,
             stacklevel=3,
         )
     return np.array([np.interp(r, radii[:, i], factors[:, i]) for i, r in enumerate(radius)])

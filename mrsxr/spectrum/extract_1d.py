@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import dask.array as da
@@ -10,7 +9,8 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import dq as flags
-from mrsxr.errors import MrsxrError, MrsxrWarning
+from mrsxr.errors import MrsxrError
+from mrsxr.notes import tell
 from mrsxr.schema import meaning_of, units_of
 from mrsxr.step import step
 from mrsxr.units import ARCSEC2_TO_SR, MJYSR_TO_JY_PER_ARCSEC2
@@ -222,18 +222,14 @@ def _centre(cube, center, search: str | None, snap: bool, psf: Psf | None) -> tu
     if search:
         if found is not None:
             return found
-        _warn(f"cube {cube.attrs.get('band')}: no source found; the target coordinates are used")
+        tell(f"cube {cube.attrs.get('band')}: no source found; the target coordinates are used")
     target = float(cube.attrs.get("target_ra", np.nan)), float(cube.attrs.get("target_dec", np.nan))
     if np.isfinite(target).all():
         place = aperture.sky_to_pixel(cube, *target)
         if _inside(cube, place):
             return _snapped(place) if snap else place
-        _warn(f"cube {cube.attrs.get('band')}: the target {target} deg lies outside; its middle is used")
+        tell(f"cube {cube.attrs.get('band')}: the target {target} deg lies outside; its middle is used")
     return middle
-
-
-def _warn(text: str) -> None:
-    warnings.warn(text, MrsxrWarning, stacklevel=5)
 
 
 def _inside(cube: xr.Dataset, place: tuple[float, float]) -> bool:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import xarray as xr
 
-from mrsxr.errors import MrsxrWarning
+from mrsxr.notes import tell
 
 from .profile import CORE, Profile, Psf, expected, fit_profile
 
@@ -151,9 +149,8 @@ def _check_shape(of_circle: np.ndarray, of_profile: np.ndarray, noise: np.ndarra
         off, error = sums[0] / sums[1] - 1.0, np.sqrt(sums[2]) / np.abs(sums[1])
     spread, expected_spread = float(np.sqrt(np.mean(off**2))), float(np.sqrt(np.mean(error**2)))
     if spread > max(_PART, 3.0 * expected_spread):
-        warnings.warn(
+        tell(
             f"band {band}: the light of the fitted profile parts from that of the aperture by {100 * spread:.1f} % rms "
             "along the band; the source is no point source; take method 'exact'",
-            MrsxrWarning,
             stacklevel=6,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +12,8 @@ import xarray as xr
 from mrsxr import dq as flags
 from mrsxr import mrs
 from mrsxr._version import __version__
-from mrsxr.errors import LevelError, MrsxrError, MrsxrWarning
+from mrsxr.errors import LevelError, MrsxrError
+from mrsxr.notes import listen, noted, notes_of, tell
 from mrsxr.step import read_history
 
 _METHODS = ("none", "multiplicative", "additive")
@@ -87,11 +87,12 @@ def stitch_bands(
     reference = reference_band or names[0]
     if reference not in names:
         raise MrsxrError(f"reference_band {reference} is not among the spectra; expected one of {', '.join(names)}")
-    scalings = _match_all(bands, names.index(reference), method, clip_sigma)
+    with listen() as told:
+        scalings = _match_all(bands, names.index(reference), method, clip_sigma)
     scaled = [_apply(ds, scaling) for ds, scaling in zip(bands, scalings, strict=True)]
     joined = _join(scaled, overlap)
     attrs = _attrs(bands, names, scalings, method, reference, overlap, clip_sigma)
-    return joined.drop_attrs(deep=False).assign_attrs(attrs)
+    return noted(joined.drop_attrs(deep=False).assign_attrs(attrs), [*notes_of(*bands), *told])
 
 
 def _check(spectra: Sequence[xr.Dataset], method: str, overlap: str) -> None:
@@ -151,10 +152,9 @@ def _match(fixed: xr.Dataset, moving: xr.Dataset, name: str, method: str, clip_s
     a, var_a, b, var_b = _common(fixed, moving, name)
     neutral = 1.0 if method == "multiplicative" else 0.0
     if len(a) < _MIN_SAMPLES:
-        warnings.warn(
+        tell(
             f"bands {fixed.attrs['band']} and {moving.attrs['band']} share {len(a)} good samples; expected "
             f"at least {_MIN_SAMPLES}; they are joined unscaled",
-            MrsxrWarning,
             stacklevel=5,
         )
         return neutral, float("nan")
@@ -178,10 +178,9 @@ def _match(fixed: xr.Dataset, moving: xr.Dataset, name: str, method: str, clip_s
             break
         kept = inside
     if method == "multiplicative" and not value > 0:
-        warnings.warn(
+        tell(
             f"bands {fixed.attrs['band']} and {moving.attrs['band']}: factor {value:.3g} is not positive; "
             "they are joined unscaled; subtract the background first or match by 'additive'",
-            MrsxrWarning,
             stacklevel=5,
         )
         return 1.0, float("nan")

@@ -1,0 +1,72 @@
+"""What a user must know of a result: told as a warning, heard by whoever listens, and kept in the product.
+
+A step calls :func:`tell`; the decorator of steps listens and puts the text into ``attrs["notes"]``, which every later
+step, file and joined product carries on. A chain that decides something itself uses :func:`listen` and :func:`noted`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import xarray as xr
+
+from .errors import MrsxrWarning
+
+#: Who listens in this thread (and in what copies its context); the outermost first.
+_listeners: ContextVar[tuple[list[str], ...]] = ContextVar("listeners", default=())
+
+
+def tell(text: str, *, stacklevel: int = 2) -> None:
+    """Say something that the user must know of the result, as a MrsxrWarning and to all who :func:`listen`.
+
+    Parameters
+    ----------
+    text : str
+        One line: what was found and what was done about it.
+    stacklevel : int
+        As of :func:`warnings.warn`, counted from the caller.
+    """
+    for heard in _listeners.get():
+        if text not in heard:
+            heard.append(text)
+    warnings.warn(text, MrsxrWarning, stacklevel=stacklevel + 1)
+
+
+@contextmanager
+def listen() -> Iterator[list[str]]:
+    """Hear what is told in this thread while the block runs; each text once, in order.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> with warnings.catch_warnings(), listen() as heard:
+    ...     warnings.simplefilter("ignore")
+    ...     tell("the background is left out")
+    >>> heard
+    ['the background is left out']
+    """
+    heard: list[str] = []
+    token = _listeners.set((*_listeners.get(), heard))
+    try:
+        yield heard
+    finally:
+        _listeners.reset(token)
+
+
+def notes_of(*datasets: Any) -> list[str]:
+    """Return the notes of Datasets (or of their attrs), each once, in order."""
+    found: dict[str, None] = {}
+    for ds in datasets:
+        kept = getattr(ds, "attrs", ds).get("notes", ())
+        found |= dict.fromkeys([kept] if isinstance(kept, str) else map(str, kept))
+    return list(found)
+
+
+def noted(ds: xr.Dataset, texts: Iterable[str]) -> xr.Dataset:
+    """Return a Dataset that carries more notes, each once; the same Dataset where there is none to add."""
+    texts = list(texts)
+    return ds.assign_attrs(notes=list(dict.fromkeys([*notes_of(ds), *texts]))) if texts else ds

@@ -10,6 +10,7 @@ import xarray as xr
 
 from mrsxr import rate
 from mrsxr.blocks import read_again
+from mrsxr.errors import InputFileError
 from mrsxr.references import References
 
 from .config import RateConfig
@@ -43,12 +44,18 @@ def correct_ramps(ds: xr.Dataset, refs: References, config: RateConfig) -> xr.Da
     -------
     Dataset, level "ramp", lazy
 
+    Raises
+    ------
+    InputFileError
+        Where the ramps are too short, see :func:`check_groups`.
+
     Notes
     -----
     refpix needs the reference pixels of all rows before it can correct the first. They are taken through the steps
     before it a second time, as a Dataset of sixteen columns that shares no task with the rest, so that no block of
     the exposure waits in memory for the last.
     """
+    check_groups(ds, config)
     measured_apart = config.refpix != "none" and ds.attrs.get("subarray") == "FULL" and bool(ds.chunks)
     if not measured_apart:
         for _, step in ramp_steps(ds, refs, config):
@@ -67,6 +74,28 @@ def correct_ramps(ds: xr.Dataset, refs: References, config: RateConfig) -> xr.Da
     for _, step in steps:
         ds = step(ds)
     return ds
+
+
+def check_groups(ds: xr.Dataset, config: RateConfig) -> None:
+    """Raise InputFileError where no slope remains of ramps without the groups that the config leaves out.
+
+    The last group is read while the array is reset, the first is offset by the reset. With three groups or fewer jwst
+    keeps one of them or both, and its slopes can be anything.
+    """
+    n = ds.sizes["group"]
+    last, first = int(config.lastframe), int(config.rscd != "none" or config.firstframe)
+    if n - last - first >= 2:
+        return
+    groups = f"{n} group{'s' if n > 1 else ''}"
+    names = ", ".join(str(name) for name in ds["exposure"].values) if "exposure" in ds.coords else "the exposure"
+    if n < 2:
+        raise InputFileError(f"{names}: ramps of {groups}; a slope needs two groups, and four to leave out the first "
+                             "and the last; leave the exposure out")  # fmt: skip
+    raise InputFileError(
+        f"{names}: ramps of {groups}; without the {' and the '.join(['last'] * last + ['first'] * first)}, which the "
+        "reset spoils, no slope remains; leave the exposure out, or take all groups by lastframe = false, "
+        'rscd = "none" and firstframe = false (slopes are then flagged UNRELIABLE_SLOPE)'
+    )
 
 
 def ramp_steps(ds: xr.Dataset, refs: References, config: RateConfig) -> Iterator[tuple[str, Step]]:

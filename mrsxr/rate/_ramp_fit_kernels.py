@@ -1,4 +1,5 @@
-"""Kernels of the slope fit. Bits: DO_NOT_USE 1, SATURATED 2, JUMP_DET 4, PERSISTENCE 32, CHARGELOSS 128.
+"""Kernels of the slope fit. Bits: DO_NOT_USE 1, SATURATED 2, JUMP_DET 4, PERSISTENCE 32, CHARGELOSS 128,
+UNRELIABLE_SLOPE 2^24 (of pixels).
 
 Symbols: tg = group time [s], g = gain [electron/DN], r = CDS read noise [DN], n = groups of a segment, x = group
 number, y = sample [DN], P = weight exponent of Fixsen et al. 2000. The weights w = |2x/(n-1) - 1|^P are symmetric, so
@@ -247,8 +248,9 @@ def _fit_cut_ramp(tile, tile_dq, t, extent, physics, options, tables, offsets, b
     if dq[0] & 2 or saturated == n:
         return out | np.uint32(3)
     n_segment = _find_segments(dq, n, start, length) if unusable < n else 0
-    if n_segment == 1 and length[0] == 1 and suppress_one:
-        n_segment = 0
+    if n_segment == 1 and length[0] == 1:
+        out |= np.uint32(0 if suppress_one else 16777216)
+        n_segment = 0 if suppress_one else 1
     for s in range(n_segment):
         w = _weight(length[s], one_p, one_r, total, sums, t)
         sums[1, t] += w * _fit_segment(y, start[s], length[s], tg, g, rn, tables, offsets)
@@ -332,7 +334,7 @@ def _combine(base, width, total, pixels, sums, whole, flags, d, y, x0, images, i
                 whole[row, t] += sums[i, row, t]
             invalid = (flags_i & 3) != 0
             flags_out = flags_i | np.uint32(2 if sums[i, 6, t] > 0.0 else 0)
-            seen |= flags_out & np.uint32(38)
+            seen |= flags_out & np.uint32(16777216 + 38)
             v_p, v_r = _variances(total, one_p[t], one_r[t], sums[i], t)
             slope = sums[i, 1, t] / sums[i, 0, t]
             if not invalid and (np.isnan(slope) or not one_r[t] > 0.0):
@@ -439,7 +441,7 @@ def fit_ols(
     _fit_ramps(
         sci, np.broadcast_to(group_dq, sci.shape), np.broadcast_to(pixel_dq, (n_dither, n_y, n_x)), read_noise, gain,
         dark, float(group_time), (int(limits[0]), int(limits[1])),
-        (bool(suppress_one_group) and n_group > 1, weighting == "total", not dark_current_in_electrons),
+        (bool(suppress_one_group), weighting == "total", not dark_current_in_electrons),
         tables, offsets, sorting_pairs(n_group - 1), images, ints,
     )  # fmt: skip
     return *images, *ints

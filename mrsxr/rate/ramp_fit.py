@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import dask
+import numpy as np
 import xarray as xr
 
 from mrsxr import dq
@@ -19,6 +20,8 @@ from .likelihood import dark_current_of, group_time_of, linearity_inputs
 ALGORITHMS = ("ols", "likelihood", "gls")
 WEIGHTINGS = ("read", "total")
 LIKELIHOOD_MINIMUM_GROUPS = 4
+FEWEST_GROUPS = 4  # of a ramp that can do without its first and its last group
+UNRELIABLE_SLOPE = dq.FLAGS["UNRELIABLE_SLOPE"]
 _NAMES = ("rate", "var_poisson", "var_read", "dq", "groups_used", "n_jumps", "chi2")
 _TYPES = ("float32", "float32", "float32", "uint32", "uint16", "uint16", "float32")
 _DIAGNOSTICS = ("groups_used", "n_jumps", "chi2")
@@ -62,7 +65,8 @@ def fit_ramps(
     linearity : Dataset, kind "linearity", optional
         For "gls": the noise follows the response of the pixel at each level.
     suppress_one_group : bool
-        For "ols": an integration without two neighbouring good groups gives no slope.
+        For "ols": an integration without two neighbouring good groups gives no slope. False: the value of a single
+        group over the group time, bias and all, as jwst has it on request; flagged UNRELIABLE_SLOPE.
     firstgroup, lastgroup : int, optional
         For "ols" and the others: groups before and after these (from 0) are left out.
     weighting : str
@@ -84,7 +88,9 @@ def fit_ramps(
     -------
     Dataset, level "rate"
         ``rate`` [DN/s], ``var_poisson``, ``var_read`` [DN2/s2], ``dq`` (dither, y, x). NaN and DO_NOT_USE where no
-        integration gives a slope. SATURATED and JUMP_DET tell that a part of the ramp was left out.
+        integration gives a slope. SATURATED and JUMP_DET tell that a part of the ramp was left out. Ramps of two or
+        three groups, whose slope rests on the first or the last group, get UNRELIABLE_SLOPE (and a note); those of one
+        group are NaN (jwst gives the number).
 
     Raises
     ------
@@ -168,6 +174,7 @@ def _fit(
         raise MrsxrError(f"weighting is '{weighting}'; expected one of {', '.join(WEIGHTINGS)}")
     if algorithm == "likelihood" and ds.sizes["group"] < LIKELIHOOD_MINIMUM_GROUPS:
         algorithm = "ols"
+    _tell_few(ds, options["suppress_one_group"])
     door, wanted = _door(algorithm)
     kwargs = {name: value for name, value in {**options, "weighting": weighting}.items() if name in wanted}
     ramp, one = ["integration", "group"], ["integration"]
@@ -182,6 +189,18 @@ def _fit(
         group_time=group_time_of(ds), limits=_limits(firstgroup, lastgroup, ds.sizes["group"]), **kwargs,
     )  # fmt: skip
     return out[:n], out[n:]
+
+
+def _tell_few(ds: xr.Dataset, suppress_one_group: bool) -> None:
+    """Say what slopes of a few groups are worth."""
+    n = ds.sizes["group"]
+    if n >= FEWEST_GROUPS:
+        return
+    text = f"{ds.attrs.get('setting')}: ramps of {n} group{'s' if n > 1 else ''}"
+    if n == 1 and suppress_one_group:
+        tell(f"{text} give no slope: all pixels are NaN", stacklevel=5)
+    else:
+        tell(f"{text} cannot do without the first and the last one: slopes are UNRELIABLE_SLOPE", stacklevel=5)
 
 
 def _door(algorithm: str) -> tuple[Any, tuple[str, ...]]:
@@ -216,7 +235,8 @@ def _dataset(ds: xr.Dataset, out: tuple[xr.DataArray, ...], extra: list[str], di
     variables = {}
     for name, array in zip(_NAMES, out, strict=False):
         if name == "dq":
-            variables[name] = array.assign_attrs(dq.PIXEL_DQ_ATTRS)
+            doubtful = UNRELIABLE_SLOPE if ds.sizes["group"] < FEWEST_GROUPS else 0
+            variables[name] = (array | np.uint32(doubtful)).assign_attrs(dq.PIXEL_DQ_ATTRS)
         elif diagnostics or name not in _DIAGNOSTICS:
             variables[name] = array.assign_attrs(units=units_of("rate", name))
     keep = {name: c for name, c in ds.coords.items() if set(c.dims) <= {"dither", "y", "x", *extra}}

@@ -177,6 +177,9 @@ def _groups_to_skip(ds: xr.Dataset, rscd: xr.Dataset, *, warn: bool) -> tuple[in
             )
         return None
     first, later = (int(rscd[name].values[rows[0]]) for name in ("group_skip1", "group_skip"))
+    asked = max(first, later)
     first, later = (1 if n < 0 or n_groups <= 5 else n for n in (first, later))
     first, later = (max(0, n_groups - 3) if n_groups < n + 3 else n for n in (first, later))
+    if warn and max(first, later) < min(asked, 1):
+        tell(f"{ds.attrs.get('setting')}: ramps of {n_groups} groups keep the first, which rscd drops", stacklevel=4)
     return first, later, tuple(first if number == 1 else later for number in integration_numbers(ds))

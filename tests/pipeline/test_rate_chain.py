@@ -7,11 +7,12 @@ from dataclasses import replace
 import dask
 import numpy as np
 import pytest
+import xarray as xr
 from helpers import make_ramp, make_reference
 
 import mrsxr as mx
 from mrsxr import dq
-from mrsxr.errors import MrsxrWarning
+from mrsxr.errors import InputFileError, MrsxrWarning
 from mrsxr.pipeline import RateConfig, make_rate_and_ints
 from mrsxr.pipeline.rate_chain import ramp_steps
 
@@ -102,3 +103,55 @@ def test_outer_columns_apart_equal_the_whole(ramp, refs):
     whole = mx.make_rate(ramp.compute(), refs, config)  # in memory: refpix measures in the data itself
     np.testing.assert_array_equal(apart.rate, whole.rate)
     assert apart.attrs["history_json"].count("subtract_reference_pixels") == 1
+
+
+def spoiled(ramp, n_groups):
+    """Return ramps of some groups whose first lies low and whose last lies high, as the reset leaves them."""
+    short = ramp.isel(group=slice(0, n_groups)).compute()
+    short = short.assign_attrs(n_groups=n_groups)
+    short.sci[:, 0, 0, :, 4:-4] -= 40.0
+    short.sci[:, :, -1, :, 4:-4] += 35.0
+    return short
+
+
+RSCD = {
+    "rscd": xr.Dataset(
+        {name: ("row", np.array([skip])) for name, skip in (("group_skip1", 1), ("group_skip", 1))},
+        {"subarray": ("row", ["FULL"]), "readpatt": ("row", ["FASTR1"])},
+        {"level": "reference", "kind": "rscd", "ref_id": "made"},
+    )
+}
+
+
+@pytest.mark.parametrize("mode", CONFIGS)
+@pytest.mark.parametrize("n_groups", [1, 2, 3])
+def test_ramps_of_which_nothing_remains_are_refused(ramp, refs, mode, n_groups):
+    with pytest.raises(InputFileError, match=rf"_mirifushort: ramps of {n_groups} group.*leave the exposure out"):
+        mx.make_rate(spoiled(ramp, n_groups), refs, CONFIGS[mode])
+
+
+@pytest.mark.parametrize("mode", CONFIGS)
+@pytest.mark.filterwarnings("ignore::mrsxr.errors.MrsxrWarning")
+def test_four_groups_give_the_slope(ramp, refs, mode):
+    out = mx.make_rate(spoiled(ramp, 4), refs, replace(CONFIGS[mode], firstframe=True)).isel(x=slice(4, 90))
+    assert abs(float((out.rate / SLOPE).median()) - 1) < 0.01
+    assert not (out.dq & dq.FLAGS["UNRELIABLE_SLOPE"]).any()
+
+
+@pytest.mark.parametrize("algorithm", ["ols", "likelihood", "gls"])
+@pytest.mark.parametrize("n_groups", [2, 3])
+@pytest.mark.filterwarnings("ignore::mrsxr.errors.MrsxrWarning")
+def test_groups_that_the_reset_spoils_are_flagged_where_they_are_taken(ramp, refs, algorithm, n_groups):
+    config = replace(RateConfig.baseline(), algorithm=algorithm, lastframe=False, rscd="none")
+    for out in make_rate_and_ints(spoiled(ramp, n_groups), refs, config):
+        good = out.isel(x=slice(4, 90))
+        assert abs(float((good.rate / SLOPE).median()) - 1) > 0.1  # that is why
+        assert ((good.dq & dq.FLAGS["UNRELIABLE_SLOPE"]) != 0).all()
+        assert any("cannot do without the first and the last" in note for note in out.attrs["notes"])
+
+
+@pytest.mark.filterwarnings("ignore::mrsxr.errors.MrsxrWarning")
+def test_three_groups_keep_the_first_with_a_note(ramp):
+    out = mx.rate.flag_rscd(spoiled(ramp, 3), **RSCD)
+    assert out.attrs["notes"] == ["12A: ramps of 3 groups keep the first, which rscd drops"]
+    assert "notes" not in mx.rate.flag_rscd(spoiled(ramp, 4), **RSCD).attrs

@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from ._version import __version__
+from .arguments import READERS, read_arguments
 from .errors import LevelError, SchemaError
 from .notes import listen, noted, notes_of
 from .schema import other_units
@@ -33,9 +34,9 @@ def step(*, needs: str | tuple[str, ...], gives: str | None = None):
     Returns
     -------
     callable
-        The function with the level check before it and, after it, the input's attrs restored, one entry
-        ``{"step", "version", "params", "refs"}`` appended to ``attrs["history_json"]`` and what the step told
-        (:func:`mrsxr.notes.tell`) to ``attrs["notes"]``.
+        The function with its arguments read (:mod:`mrsxr.arguments`) and the level checked before it and, after it, the
+        input's attrs restored, one entry ``{"step", "version", "params", "refs"}`` appended to
+        ``attrs["history_json"]`` and what the step told (:func:`mrsxr.notes.tell`) to ``attrs["notes"]``.
 
     Raises
     ------
@@ -50,9 +51,14 @@ def step(*, needs: str | tuple[str, ...], gives: str | None = None):
         signature = inspect.signature(function)
         module = function.__module__.removeprefix("mrsxr.")
         name = f"{module}.{function.__name__}"
+        readers = {**READERS, **getattr(function, "readers", {})}
 
         @functools.wraps(function)
-        def wrapped(ds: xr.Dataset, *args: Any, **kwargs: Any) -> xr.Dataset:
+        def wrapped(*args: Any, **kwargs: Any) -> xr.Dataset:
+            bound = signature.bind(*args, **kwargs)
+            read_arguments(function.__name__, bound, readers)
+            bound.apply_defaults()
+            ds = next(iter(bound.arguments.values()))
             found = ds.attrs.get("level")
             if found not in levels:
                 raise LevelError(
@@ -64,10 +70,8 @@ def step(*, needs: str | tuple[str, ...], gives: str | None = None):
                     f"{function.__name__} needs {other[0]} in {other[2]}, got {other[1]}; "
                     f"use convert_units(ds, '{other[2]}') before"
                 )
-            bound = signature.bind(ds, *args, **kwargs)
-            bound.apply_defaults()
             with listen() as told:
-                out = function(ds, *args, **kwargs)
+                out = function(*bound.args, **bound.kwargs)
             attrs = {**ds.attrs, **out.attrs}
             attrs["level"] = gives or found
             attrs["mrsxr_version"] = __version__
@@ -119,4 +123,4 @@ def _plain(value: Any) -> Any:
         return [_plain(v) for v in value]
     if callable(value):
         return getattr(value, "__qualname__", type(value).__name__)
-    return str(value)
+    return " ".join(str(value).split())

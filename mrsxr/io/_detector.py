@@ -203,12 +203,29 @@ def _coords(
         else:
             out[spec.name] = ("dither", np.array([_nan(value)], dtype="f8"), {"units": spec.units})
     out["dither"] = ("dither", np.array([int(exact.get("dither", 1))]))
-    for name, start in (("y", 0), ("x", 0), ("integration", 1), ("group", 1)):
+    for name, start in (("y", 0), ("x", 0), ("integration", _first_integration(file)), ("group", 1)):
         if name in sizes:
             found = (meta or {}).get("vectors", {}).get(name, np.array([]))
             own = found.astype("i8") if found.size == sizes[name] else np.arange(start, sizes[name] + start)
             out[name] = (name, own)
     return out
+
+
+def _first_integration(file: FitsFile) -> int:
+    """Return the number within its exposure of the first integration of a file: that of a segment is not 1."""
+    found = file.header["PRIMARY"].get("INTSTART")
+    found = 1 if found is None else found
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        raise InputFileError(f"{file.path}: INTSTART is {found!r}, expected the number of an integration, from 1")
+    return found
+
+
+def _held_integrations(primary: Mapping[str, Any]) -> int:
+    """Return how many integrations a slope image rests on: those of its segment, else all of the exposure."""
+    first, last = primary.get("INTSTART"), primary.get("INTEND")
+    if isinstance(first, int) and isinstance(last, int) and 1 <= first <= last:
+        return last - first + 1
+    return int(primary["NINTS"])
 
 
 def _nan(value: Any) -> float:
@@ -225,9 +242,7 @@ def _mid_time(keywords: Mapping[str, Any]) -> float | None:
 def _attrs(file: FitsFile, level: str, shape: tuple[int, ...]) -> dict[str, Any]:
     primary = file.header["PRIMARY"]
     setting = setting_of(file.path, primary)
-    n_groups, n_integrations, group_time, readpatt = require(
-        file.path, primary, "NGROUPS", "NINTS", "TGROUP", "READPATT"
-    )
+    n_groups, _, group_time, readpatt = require(file.path, primary, "NGROUPS", "NINTS", "TGROUP", "READPATT")
     return {
         "level": level,
         "setting": setting,
@@ -239,7 +254,7 @@ def _attrs(file: FitsFile, level: str, shape: tuple[int, ...]) -> dict[str, Any]
         "group_time": float(group_time),
         "frame_time": float(primary.get("TFRAME") or group_time),
         "n_groups": int(n_groups),
-        "n_integrations": int(shape[1] if level in ("ramp", "rateints") else n_integrations),
+        "n_integrations": int(shape[1] if level in ("ramp", "rateints") else _held_integrations(primary)),
         "target": str(primary.get("TARGNAME") or primary.get("TARGPROP") or ""),
         "program": str(primary.get("PROGRAM") or ""),
         "background": int(bool(primary.get("BKGDTARG", False))),

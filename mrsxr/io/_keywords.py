@@ -85,6 +85,10 @@ class Keywords:
         if not (default and self.now[place].get(key) is not None):
             self.now[place][key] = value
 
+    def get(self, key: str) -> Any:
+        """Return the value of a keyword, None where it is not there."""
+        return next((found[key] for found in self.now.values() if key in found), None)
+
     def written(self) -> dict[str, dict[str, Any]]:
         """Return the keywords that differ from those before."""
         return {
@@ -106,13 +110,11 @@ def exposure_keywords(ds: xr.Dataset, filename: str) -> Keywords:
         keywords.set(key, value)
     for key, name in (("READPATT", "readpatt"), ("SUBARRAY", "subarray")):
         keywords.set(key, attrs.get(name))
-    facts = {"TGROUP": "group_time", "TFRAME": "frame_time", "NGROUPS": "n_groups", "NINTS": "n_integrations"}
-    for key, name in facts.items():
+    for key, name in (("TGROUP", "group_time"), ("TFRAME", "frame_time"), ("NGROUPS", "n_groups")):
         keywords.set(key, attrs.get(name))
     if level == "ramp":
         keywords.set("NGROUPS", ds.sizes["group"])
-    if level in ("ramp", "rateints"):
-        keywords.set("NINTS", ds.sizes["integration"])
+    _integrations(keywords, ds)
     for name, (key, where) in DITHER_KEYWORDS.items():
         if name in ds.coords:
             keywords.set(key, float(ds[name].values[0]), where)
@@ -123,6 +125,27 @@ def exposure_keywords(ds: xr.Dataset, filename: str) -> Keywords:
     if level in ("rate", "cal"):
         _sky(keywords, ds)
     return keywords
+
+
+def _integrations(keywords: Keywords, ds: xr.Dataset) -> None:
+    """Set which integrations of the exposure are held: NINTS, and INTSTART and INTEND of a part of it."""
+    attrs = ds.attrs
+    if "integration" in ds.dims:
+        numbers = ds["integration"].values if "integration" in ds.coords else 1 + np.arange(ds.sizes["integration"])
+        first, last, n = int(numbers[0]), int(numbers[-1]), numbers.size
+    elif "first_integration" in attrs:
+        first, last, n = (int(attrs[key]) for key in ("first_integration", "last_integration", "n_integrations"))
+    else:
+        keywords.set("NINTS", attrs.get("n_integrations"), default=True)
+        return
+    total = keywords.get("NINTS")
+    total = max(total if isinstance(total, int) else 0, last)
+    if last - first + 1 != n:  # no row of integrations that keywords could name
+        total, first, last = n, 1, n
+    keywords.set("NINTS", total)
+    if (first, last) != (1, total) or keywords.get("INTSTART") is not None:
+        keywords.set("INTSTART", first)
+        keywords.set("INTEND", last)
 
 
 def _sky(keywords: Keywords, ds: xr.Dataset) -> None:

@@ -35,7 +35,7 @@ Region = tuple[slice, slice] | None
 
 
 def compare(
-    before: xr.Dataset, after: xr.Dataset, ax: Any = None, *, dither: int = 1, integration: int = 1,
+    before: xr.Dataset, after: xr.Dataset, ax: Any = None, *, dither: int = 1, integration: int | None = None,
     region: Region = None,
     wavelength: Any = None, zoom: tuple[float, float] | None = None, z: float | None = None, relative: bool = False,
     names: tuple[str, str] = ("before", "after"), stretch: str = "asinh",
@@ -106,7 +106,7 @@ def _cube_pair(before: xr.Dataset, after: xr.Dataset, wavelength: Any):
     return [first, second], "Surface brightness", unit, np.ones(first.shape, dtype=bool), where
 
 
-def _detector_pair(before: xr.Dataset, after: xr.Dataset, integration: int):
+def _detector_pair(before: xr.Dataset, after: xr.Dataset, integration: int | None):
     """Return both images, what they show, its unit, and the pixels that set the scale."""
     (first, label, unit), (second, _, other) = image_of(before, integration), image_of(after, integration)
     _require_same(first, second, unit, other)

@@ -21,7 +21,7 @@ _GOOD, _OTHER = "0.96", "0.62"
 
 
 def detector_image(
-    ds: xr.Dataset, dither: int = 1, ax: Axes | None = None, *, integration: int = 1, stretch: str = "asinh",
+    ds: xr.Dataset, dither: int = 1, ax: Axes | None = None, *, integration: int | None = None, stretch: str = "asinh",
     percentiles: tuple[float, float] | None = None, cmap: str = "inferno", colorbar: str | None = "right",
     slices: bool = True, pixels: int | None = None, title: str | None = None,
 ) -> Axes:  # fmt: skip
@@ -148,7 +148,7 @@ def _percent(part: float) -> str:
     return f"{100 * part:.1f} %" if part >= 0.00995 else f"{100 * part:.2g} %"
 
 
-def image_of(one: xr.Dataset, integration: int) -> tuple[np.ndarray, str, str | None]:
+def image_of(one: xr.Dataset, integration: int | None) -> tuple[np.ndarray, str, str | None]:
     """Return the image, what it shows and its unit."""
     if "sci" in one:
         ramp = _pick(one["sci"], integration)
@@ -161,12 +161,15 @@ def image_of(one: xr.Dataset, integration: int) -> tuple[np.ndarray, str, str | 
     raise LevelError(f"a detector image needs data of level ramp, rate or cal, got {one.attrs.get('level')}")
 
 
-def _pick(data: xr.DataArray, integration: int) -> xr.DataArray:
+def _pick(data: xr.DataArray, integration: int | None) -> xr.DataArray:
     if "integration" not in data.dims:
         return data
-    if not 1 <= integration <= data.sizes["integration"]:
-        raise MrsxrError(f"there is no integration {integration}; expected 1 to {data.sizes['integration']}")
-    return data.isel(integration=integration - 1)
+    numbers = data["integration"].values if "integration" in data.coords else np.arange(data.sizes["integration"]) + 1
+    if integration is None:
+        return data.isel(integration=0)
+    if integration not in numbers:
+        raise MrsxrError(f"there is no integration {integration}; expected {numbers[0]} to {numbers[-1]}")
+    return data.isel(integration=int(np.flatnonzero(numbers == integration)[0]))
 
 
 def science_pixels(one: xr.Dataset, shape: tuple[int, int]) -> np.ndarray:

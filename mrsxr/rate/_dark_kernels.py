@@ -5,12 +5,12 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True)
-def _subtract_dark(sci, dark, out):
+def _subtract_dark(sci, dark, use, out):
     n_dither, n_integration, n_group, n_y, n_x = sci.shape
-    n_dark_integration, n_dark_group = dark.shape[:2]
+    n_dark_group = dark.shape[1]
     for d in range(n_dither):
         for i in range(n_integration):
-            j = min(i, n_dark_integration - 1)
+            j = use[i]
             for g in range(n_group):
                 h = min(g, n_dark_group - 1)
                 beyond = np.float32(g - h)
@@ -24,8 +24,11 @@ def _subtract_dark(sci, dark, out):
                         out[d, i, g, y, x] = sci[d, i, g, y, x] - value
 
 
-def subtract(sci, dark):
-    """Return sci - dark [DN]; a short dark goes on with its last group-to-group difference, NaN counts as 0."""
+def subtract(sci, dark, use):
+    """Return sci - dark [DN]: integration i takes dark[use[i]]; NaN counts as 0.
+
+    A short dark goes on with its last group-to-group difference.
+    """
     out = np.empty(sci.shape, dtype=np.float32)
-    _subtract_dark(sci, dark, out)
+    _subtract_dark(sci, dark, np.asarray(use, dtype=np.int64), out)
     return out

@@ -36,3 +36,13 @@ def integration_numbers(ds: xr.Dataset) -> list[int]:
     """Return the number of each integration within its exposure, from 1."""
     own = ds["integration"].values if "integration" in ds.coords else np.arange(1, ds.sizes["integration"] + 1)
     return [int(number) for number in own]
+
+
+def reference_integrations(ds: xr.Dataset, n_reference: int) -> tuple[list[int], tuple[int, ...]]:
+    """Return which integrations of a reference are needed, from 0, and which of these each integration takes.
+
+    Integration n of an exposure, by its number, takes the n-th of the reference; those beyond the last take the last.
+    """
+    wanted = [min(number, n_reference) - 1 for number in integration_numbers(ds)]
+    places = sorted(set(wanted))
+    return places, tuple(places.index(place) for place in wanted)

@@ -9,6 +9,8 @@ from mrsxr.errors import ReferenceFileError
 from mrsxr.notes import tell
 from mrsxr.step import step
 
+from ._exposure import reference_integrations
+
 
 @step(needs="ramp")
 def subtract_dark(ds: xr.Dataset, *, dark: xr.Dataset, average_dark_current: float | None = None) -> xr.Dataset:
@@ -17,7 +19,8 @@ def subtract_dark(ds: xr.Dataset, *, dark: xr.Dataset, average_dark_current: flo
     Parameters
     ----------
     ds : Dataset, level "ramp"
-        ``sci`` [DN] (dither, integration, group, y, x).
+        ``sci`` [DN] (dither, integration, group, y, x). The coordinate ``integration`` tells the number of an
+        integration within its exposure.
     dark : Dataset, kind "dark"
         ``dark`` [DN] (integration, group, y, x), already linearised; ``dq`` (y, x). Integrations beyond the
         reference's last use its last; a dark with fewer groups is continued by its last difference (a warning).
@@ -53,13 +56,14 @@ def subtract_dark(ds: xr.Dataset, *, dark: xr.Dataset, average_dark_current: flo
             "continued with its last difference",
             stacklevel=3,
         )
-    reference = dark.dark.isel(group=slice(0, n_groups), integration=slice(0, ds.sizes["integration"]))
+    places, use = reference_integrations(ds, dark.sizes["integration"])
+    reference = dark.dark.isel(group=slice(0, n_groups), integration=places)
     reference = reference.drop_vars(["group", "integration"], errors="ignore")
     reference = reference.rename(group="dark_group", integration="dark_integration")
     ramp = ["integration", "group"]
     (sci,) = map_ramps(
         subtract, ds.sci, reference,
-        core=[ramp, ["dark_integration", "dark_group"]], out_core=[ramp], dtypes=["float32"],
+        core=[ramp, ["dark_integration", "dark_group"]], out_core=[ramp], dtypes=["float32"], use=use,
     )  # fmt: skip
     if average_dark_current is None:
         average_dark_current = float(dark.attrs.get("average_dark_current", 0.0))

@@ -12,7 +12,7 @@ from mrsxr.blocks import map_ramps
 from mrsxr.errors import MrsxrError
 from mrsxr.step import step
 
-from ._exposure import keyword
+from ._exposure import integration_numbers, keyword
 
 DAY = 86400.0  # s
 
@@ -90,8 +90,8 @@ def _run(ds: xr.Dataset, length: float, do_not_use: bool, threshold: float | Non
             raise MrsxrError(f"setting {ds.attrs.get('setting')}: {name} is {value}, expected > 0 s")
     given = next((float(value) for value in keyword(ds, "EFFINTTM") if value), 0.0)
     integration_time = given or group_time * ds.sizes["group"]
-    number = np.arange(ds.sizes["integration"])[:, None]
-    times = number * integration_time + group_time * np.arange(1, ds.sizes["group"] + 1)
+    before_it = np.array(integration_numbers(ds))[:, None] - 1
+    times = before_it * integration_time + group_time * np.arange(1, ds.sizes["group"] + 1)
     if windows is None or windows.attrs.get("persistence_time") != float(length):
         before = xr.zeros_like(ds.pixel_dq, dtype="float64")
     else:

@@ -15,6 +15,7 @@ from mrsxr.notes import tell
 from mrsxr.schema import units_of
 from mrsxr.step import step
 
+from ._exposure import integration_numbers
 from .likelihood import dark_current_of, group_time_of, linearity_inputs
 
 ALGORITHMS = ("ols", "likelihood", "gls")
@@ -240,4 +241,6 @@ def _dataset(ds: xr.Dataset, out: tuple[xr.DataArray, ...], extra: list[str], di
         elif diagnostics or name not in _DIAGNOSTICS:
             variables[name] = array.assign_attrs(units=units_of("rate", name))
     keep = {name: c for name, c in ds.coords.items() if set(c.dims) <= {"dither", "y", "x", *extra}}
-    return xr.Dataset(variables, coords=keep)
+    numbers = integration_numbers(ds)
+    held = {"n_integrations": len(numbers), "first_integration": numbers[0], "last_integration": numbers[-1]}
+    return xr.Dataset(variables, coords=keep, attrs=held)

@@ -8,7 +8,7 @@ from mrsxr.blocks import add_flags, map_ramps
 from mrsxr.errors import ReferenceFileError
 from mrsxr.step import step
 
-from ._exposure import integration_numbers
+from ._exposure import reference_integrations
 
 
 @step(needs="ramp")
@@ -46,9 +46,9 @@ def subtract_reset(ds: xr.Dataset, *, reset: xr.Dataset) -> xr.Dataset:
             f"reset {reset.attrs.get('ref_id', '')} is for the readout pattern {made_for}, the exposure "
             f"({ds.attrs.get('setting')}) has {taken}; use a reset file of that pattern"
         )
-    last = reset.sizes["integration"] - 1
-    use = tuple(min(number - 1, last) for number in integration_numbers(ds))
-    reference = reset.reset.isel(group=slice(0, ds.sizes["group"])).drop_vars(["group", "integration"], errors="ignore")
+    places, use = reference_integrations(ds, reset.sizes["integration"])
+    reference = reset.reset.isel(group=slice(0, ds.sizes["group"]), integration=places)
+    reference = reference.drop_vars(["group", "integration"], errors="ignore")
     reference = reference.rename(group="reset_group", integration="reset_integration")
     ramp = ["integration", "group"]
     (sci,) = map_ramps(

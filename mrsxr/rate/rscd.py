@@ -112,7 +112,8 @@ def correct_rscd(ds: xr.Dataset, *, rscd: xr.Dataset) -> xr.Dataset:
     -------
     Dataset, level "ramp"
         ``sci`` [DN] corrected. Pixels without a usable reference or with fewer than two good samples in the
-        integration before (saturated from its start, say) stay as they are and get UNRELIABLE_SLOPE.
+        integration before (saturated from its start, say) stay as they are and get UNRELIABLE_SLOPE; so do all
+        pixels where the integration before is not among the data (a later segment, a cut), which is told.
 
     Raises
     ------
@@ -145,10 +146,18 @@ def correct_rscd(ds: xr.Dataset, *, rscd: xr.Dataset) -> xr.Dataset:
         terms.append(array.expand_dims([dim for dim in ("y", "x") if dim not in array.dims]))
     numbers = integration_numbers(ds)
     follows = (False, *(b == a + 1 for a, b in pairwise(numbers)))
+    alone = [number for number, known in zip(numbers, follows, strict=True) if number > 1 and not known]
+    if alone:
+        tell(
+            f"rscd ({ds.attrs.get('setting')}): the decay in integration {', '.join(map(str, alone))} is not "
+            "subtracted, as the integration before is not among the data; correct whole exposures",
+            stacklevel=3,
+        )
     sci, unknown = map_ramps(
         remove_decay, ds.sci, ds.group_dq, *terms, core=[RAMP, RAMP, ["term"], ["term"]], out_core=[RAMP, []],
         dtypes=["float32", "bool"], group_time=group_time, follows=follows,
     )  # fmt: skip
+    unknown = unknown | bool(alone)
     flags = xr.where(unknown, np.uint32(dq.FLAGS["UNRELIABLE_SLOPE"]), np.uint32(0)).astype("uint32")
     return ds.assign(sci=sci.assign_attrs(ds.sci.attrs), pixel_dq=add_flags(ds.pixel_dq, flags))
 

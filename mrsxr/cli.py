@@ -3,42 +3,38 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from ._version import __version__
-from .errors import MrsxrError, MrsxrWarning
+from .errors import MrsxrError
+from .notes import listen
 
 console = Console(soft_wrap=True)
 errors = Console(stderr=True, soft_wrap=True)
 
 
 class _Group(click.Group):
-    """Turn the errors of the package into one clear line and exit code 1."""
+    """Turn the errors of the package into one clear line and exit code 1; say at the end what was told, once."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        seen: set[str] = set()
-
-        def one_line(message, category, *_args, **_kwargs):
-            text = str(message)
-            if text not in seen and not issubclass(category, DeprecationWarning | FutureWarning):
-                seen.add(text)
-                errors.print(f"[yellow]note:[/yellow] {text}", highlight=False)
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("default", MrsxrWarning)
-            warnings.showwarning = one_line
+        wrong: MrsxrError | None = None
+        with listen(pass_on=True) as heard:
             try:
                 return super().invoke(ctx)
             except MrsxrError as error:
-                errors.print(f"[red]error:[/red] {error}", highlight=False)
-                sys.exit(1)
+                wrong = error
+            finally:
+                for text in heard:
+                    errors.print(f"[yellow]note:[/yellow] {escape(text)}", highlight=False)
+        errors.print(f"[red]error:[/red] {wrong}", highlight=False)
+        sys.exit(1)
 
 
 def _reporter(progress: Progress):

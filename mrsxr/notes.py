@@ -18,6 +18,8 @@ from .errors import MrsxrWarning
 
 #: Who listens in this thread (and in what copies its context); the outermost first.
 _listeners: ContextVar[tuple[list[str], ...]] = ContextVar("listeners", default=())
+#: Whether a listener passes on what it hears, so that no warning is needed.
+_passed_on: ContextVar[bool] = ContextVar("passed_on", default=False)
 
 
 def tell(text: str, *, stacklevel: int = 2) -> None:
@@ -33,12 +35,19 @@ def tell(text: str, *, stacklevel: int = 2) -> None:
     for heard in _listeners.get():
         if text not in heard:
             heard.append(text)
-    warnings.warn(text, MrsxrWarning, stacklevel=stacklevel + 1)
+    if not _passed_on.get():
+        warnings.warn(text, MrsxrWarning, stacklevel=stacklevel + 1)
 
 
 @contextmanager
-def listen() -> Iterator[list[str]]:
+def listen(*, pass_on: bool = False) -> Iterator[list[str]]:
     """Hear what is told in this thread while the block runs; each text once, in order.
+
+    Parameters
+    ----------
+    pass_on : bool
+        The caller says to the user what was heard: then nothing warns, here and in threads that inherit the context
+        (:class:`mrsxr.threads.Threads`); the filters of the process stay as they are.
 
     Examples
     --------
@@ -50,10 +59,11 @@ def listen() -> Iterator[list[str]]:
     ['the background is left out']
     """
     heard: list[str] = []
-    token = _listeners.set((*_listeners.get(), heard))
+    token, quiet = _listeners.set((*_listeners.get(), heard)), _passed_on.set(pass_on or _passed_on.get())
     try:
         yield heard
     finally:
+        _passed_on.reset(quiet)
         _listeners.reset(token)
 
 

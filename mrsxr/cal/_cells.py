@@ -10,6 +10,7 @@ import xarray as xr
 from mrsxr import dq
 from mrsxr.errors import MrsxrError
 from mrsxr.mrs import SLICE_WIDTH, bands_of_setting
+from mrsxr.threads import how
 
 #: Steps of the wavelength bins, of the logarithm: about 50 to a band, 20 rows of the detector each.
 LOG_STEP = 0.0035
@@ -126,7 +127,7 @@ def cell_samples(ds: xr.Dataset, dither: int, cells: Cells) -> dict[str, Samples
     """
     from ._background_match_kernels import cell_means
 
-    one = ds[["flux", "var_poisson", "var_read", "dq"]].isel(dither=dither).compute()
+    one = ds[["flux", "var_poisson", "var_read", "dq"]].isel(dither=dither).compute(**how())
     good = (one.dq.values & np.uint32(dq.DO_NOT_USE)) == 0
     flux = np.where(good, one.flux.values, np.nan).ravel().astype(np.float64)
     var = (one.var_poisson.values + one.var_read.values).ravel().astype(np.float64)

@@ -12,6 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from mrsxr import dq as flags
 from mrsxr.errors import MrsxrError
 from mrsxr.schema import meaning_of, units_of
+from mrsxr.threads import how
 
 WEIGHTS = ("exposure_time", "equal", "variance")
 _CLUMP = 0.8  # of the mean scatter of its neighbours, below which wavelengths count as a clump (jwst)
@@ -145,7 +146,7 @@ def _times(spectra: Sequence[xr.Dataset], given: Sequence[float] | None) -> list
 
 
 def _columns(ds: xr.Dataset, time: float) -> dict[str, np.ndarray]:
-    ds = ds[[v for v in ds.data_vars if ds[v].dims == ("wavelength",)]].compute()
+    ds = ds[[v for v in ds.data_vars if ds[v].dims == ("wavelength",)]].compute(**how())
     out = {name: ds[name].values.astype(np.float64) for name in ("wavelength", *_SUMMED)}
     if "background_var" in ds:
         out["var"] = ds["background_var"].values.astype(np.float64)

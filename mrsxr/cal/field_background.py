@@ -12,6 +12,7 @@ from mrsxr.errors import MrsxrError
 from mrsxr.geometry.sky import SPEED_OF_LIGHT
 from mrsxr.mrs import bands_of_setting
 from mrsxr.step import step
+from mrsxr.threads import how
 
 from ._background_match_solve import spline_basis
 from ._cells import Samples, cell_samples, check_located, make_cells
@@ -260,7 +261,7 @@ def _fit_exposure(ds, dither, bands, limits, n_bins, n_term, statistic) -> list[
     """Fit all bins of one exposure: coefficients, covariance, means of the terms, numbers, each (band, bin, ...)."""
     from ._background_match_kernels import fit_bins
 
-    one = ds[["flux", "dq"]].isel(dither=dither).compute()
+    one = ds[["flux", "dq"]].isel(dither=dither).compute(**how())
     good = (one.dq.values & np.uint32(dq.DO_NOT_USE)) == 0
     flux = np.where(good, one.flux.values, np.nan).ravel().astype(np.float64)
     wavelength = (ds.wavelength.values / _to_observed(ds)[dither]).ravel()

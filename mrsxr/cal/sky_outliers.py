@@ -16,6 +16,7 @@ from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.geometry.sky import Pointing, barycentric, sky_to_v2v3, slicer_to_sky, v2v3_to_slicer
 from mrsxr.mrs import bands_of_setting
 from mrsxr.schema import DITHER_COORDS, WCS_VARIABLES
+from mrsxr.threads import how
 
 from ._invalid import VARIANCES
 from .outlier_detection import OUTLIER_BITS, detect_outliers
@@ -124,7 +125,7 @@ def detect_sky_outliers(
         }  # fmt: skip
         flags = _graph(ds, fallback, int(half_window), int(n_compare), options)
     if not lazy and isinstance(flags, da.Array):
-        flags = flags.compute()
+        flags = flags.compute(**how())
     coords = {k: c for k, c in ds.coords.items() if k in ("dither", "exposure", "y", "x")}
     out = xr.DataArray(flags, dims=("dither", "y", "x"), coords=coords, attrs=dq.PIXEL_DQ_ATTRS)
     attrs = {"kind": "outliers", "detector": ds.attrs.get("detector", ""), "ref_id": f"{n} dithers on the sky"}

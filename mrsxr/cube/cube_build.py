@@ -19,6 +19,7 @@ from mrsxr.geometry.operator import Weighting
 from mrsxr.geometry.pixels import gather_pixels, placement, select_pixels, wavelength_span
 from mrsxr.schema import CUBE_DIMS, SYSTEMATIC, WCS_VARIABLES, meaning_of, units_of
 from mrsxr.step import step
+from mrsxr.threads import how
 
 from ._blocks import Source, lazy_planes
 from ._layout import BandData, grid_facts, sky_grid, turn_of, weighting_of
@@ -246,7 +247,7 @@ def is_lazy(ds: xr.Dataset) -> bool:
 def as_dataset(planes: dict, grid: CubeGrid, *, lazy: bool) -> xr.Dataset:
     """Return the Dataset of a cube from its planes; computed where it is not to be lazy."""
     if not lazy:
-        planes = dict(zip(planes, dask.compute(*planes.values()), strict=True))
+        planes = dict(zip(planes, dask.compute(*planes.values(), **how()), strict=True))
     variables = {}
     for name, data in planes.items():
         attrs = {"units": units_of("cube", name), "long_name": meaning_of("cube", name)}

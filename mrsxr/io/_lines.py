@@ -8,6 +8,8 @@ import numpy as np
 import xarray as xr
 from astropy.io import fits
 
+from mrsxr.threads import how
+
 from . import _meta
 from ._detector import extras
 from ._keywords import fill_header, fill_notes, product_keywords
@@ -36,7 +38,7 @@ def lines_file(ds: xr.Dataset, filename: str) -> fits.HDUList:
         named as the variable, flux first, with the sky WCS of the cube on the first two axes and the lines along the
         third, named by the keywords LINE1, LINE2 ...; MRSXR, which gives the Dataset back as it was.
     """
-    ds = ds.drop_vars(["ra", "dec"], errors="ignore").compute()
+    ds = ds.drop_vars(["ra", "dec"], errors="ignore").compute(**how())
     primary = fits.PrimaryHDU()
     fill_header(primary.header, product_keywords(ds, filename, bands_of(ds)).now["PRIMARY"])
     fill_notes(primary.header, ds)

@@ -14,6 +14,7 @@ from astropy.io import fits
 from mrsxr import units
 from mrsxr.errors import SchemaError
 from mrsxr.schema import CUBE_DIMS
+from mrsxr.threads import how
 
 from . import _cube_gwcs, _gwcs, _meta
 from ._keywords import fill_header, fill_notes, product_keywords
@@ -55,7 +56,7 @@ def cube_file(ds: xr.Dataset, filename: str) -> fits.HDUList:
         PRIMARY, SCI with the linear WCS (or WAVE-TAB with WCS-TABLE where the planes are not equally spaced),
         ERR, DQ, WMAP, VAR (the exact variance), MRSXR, and ASDF with the gWCS.
     """
-    ds = _in_order(ds).compute()
+    ds = _in_order(ds).compute(**how())
     return _cube_hdus(ds, filename, error_of(ds["var"].values))[0]
 
 
@@ -82,7 +83,7 @@ def write_cube(ds: xr.Dataset, path: str | os.PathLike) -> Path:
     if not lazy or path.suffix == ".gz":
         return write_fits(cube_file(ds, path.name), path)
     empty = {name: (CUBE_DIMS, hollow(array.shape, str(array.dtype))) for name, array in lazy.items()}
-    rest = ds.assign({name: (*pair, ds[name].attrs) for name, pair in empty.items()}).compute()
+    rest = ds.assign({name: (*pair, ds[name].attrs) for name, pair in empty.items()}).compute(**how())
     error = hollow(rest["var"].shape, "f4") if "var" in lazy else error_of(rest["var"].values)
     hdus, places = _cube_hdus(rest, path.name, error)
     images = {places[name]: array for name, array in lazy.items()}
@@ -145,7 +146,7 @@ def spectrum_file(ds: xr.Dataset, filename: str) -> fits.HDUList:
         BAND, MRSXR, and an empty ASDF, without which specutils and jwst take no file for theirs. Columns without a
         counterpart are NaN, as jwst writes them.
     """
-    ds = ds.compute()
+    ds = ds.compute(**how())
     keywords = product_keywords(ds, filename, bands_of(ds))
     primary = fits.PrimaryHDU()
     fill_header(primary.header, keywords.now["PRIMARY"])

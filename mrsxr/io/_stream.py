@@ -13,6 +13,8 @@ import dask.array as da
 import numpy as np
 from astropy.io import fits
 
+from mrsxr.threads import how
+
 from .fits_out import replacing
 
 #: Types of images that can be streamed: what FITS holds in their place, and the bit that turns in unsigned numbers.
@@ -90,7 +92,7 @@ def write_streamed(hdulist: fits.HDUList, images: Mapping[str, da.Array], path: 
                 sources.append(image.rechunk((image.chunks[0], *(-1 for _ in image.shape[1:]))))
                 file.seek(-(-holes[-1].nbytes // _BLOCK) * _BLOCK, os.SEEK_CUR)
             file.truncate()
-        da.store(sources, holes, lock=False)  # type: ignore[arg-type]
+        da.store(sources, holes, lock=False, **how())  # type: ignore[arg-type]
     return path
 
 

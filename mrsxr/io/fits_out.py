@@ -16,6 +16,7 @@ from astropy.io import fits
 
 from mrsxr.errors import MrsxrError, SchemaError
 from mrsxr.schema import DITHER_COORDS, REQUIRED_ATTRS
+from mrsxr.threads import how
 
 from . import _gwcs, _meta, _slicer
 from ._keywords import exposure_keywords, fill_header, fill_notes
@@ -99,7 +100,7 @@ def exposure_file(ds: xr.Dataset, index: int, filename: str) -> fits.HDUList:
         where the coordinates are assigned (:mod:`mrsxr.io._gwcs`).
     """
     level = ds.attrs["level"]
-    one = ds.isel(dither=[index]).compute()
+    one = ds.isel(dither=[index]).compute(**how())
     keywords = exposure_keywords(one, filename)
     primary = fits.PrimaryHDU()
     fill_header(primary.header, keywords.now["PRIMARY"])

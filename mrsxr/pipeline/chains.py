@@ -12,6 +12,7 @@ from mrsxr import cube, spectrum, tree
 from mrsxr.errors import MrsxrError
 from mrsxr.mrs import BANDS, bands_of_setting
 from mrsxr.references import References
+from mrsxr.threads import how
 
 from .cal_chain import calibrate
 from .combine_chain import combine
@@ -185,7 +186,7 @@ def background_spectra(ds: xr.Dataset, band: str, refs: References | None, confi
     """
     apart = config.background_mix_bands
     parts = [ds.isel(dither=[i]) for i in range(ds.sizes["dither"])] if apart else [ds]
-    return [background_spectrum(make_cube(part, band, refs, config)).compute() for part in parts]
+    return [background_spectrum(make_cube(part, band, refs, config)).compute(**how()) for part in parts]
 
 
 def make_cube(ds: xr.Dataset, band: str, refs: References | None, config: CubeConfig) -> xr.Dataset:
@@ -265,7 +266,7 @@ def make_spectra(data: Data, refs: References | None = None, config: SpectrumCon
     if target:
         kind = source_types_of(list(target.values()), config)[0]
         bands = {str(ds.attrs["band"]): make_spectrum(ds, refs, config, kind) for ds in target.values()}
-        bands = correct_leak({band: ds.compute() for band, ds in bands.items()}, refs, config)
+        bands = correct_leak({band: ds.compute(**how()) for band, ds in bands.items()}, refs, config)
         found |= {path: bands[str(ds.attrs["band"])] for path, ds in target.items()}
         found["/science/stitched"] = stitch(list(bands.values()), config)
     return tree.build(found, **tree.attrs_of(data))

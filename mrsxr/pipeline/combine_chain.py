@@ -10,6 +10,7 @@ from mrsxr import cal
 from mrsxr.errors import MrsxrError
 from mrsxr.mrs import bands_of_setting
 from mrsxr.notes import tell
+from mrsxr.threads import how
 
 from .config import CubeConfig
 
@@ -118,10 +119,10 @@ def _flag_outliers(exposures: Exposures, config: CubeConfig, settle: bool) -> Ex
             [exposures[name] for name in names], kernel_size=config.kernel_size,
             threshold_percent=config.threshold_percent,
         )  # fmt: skip
-        mask = mask.compute() if settle else mask
+        mask = mask.compute(**how()) if settle else mask
         for name in names:
             if config.outliers == "sky":
                 single = cal.detect_sky_outliers(exposures[name], outliers=mask)
-                out[name] = cal.flag_outliers(out[name], outliers=single.compute() if settle else single)
+                out[name] = cal.flag_outliers(out[name], outliers=single.compute(**how()) if settle else single)
             out[name] = cal.flag_outliers(out[name], outliers=mask)
     return out

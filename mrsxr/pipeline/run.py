@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from mrsxr.io import FileInfo, find_files, load_dataset, open_exposures, save
 from mrsxr.mrs import BANDS, bands_of_setting, setting_of_band
 from mrsxr.notes import listen
 from mrsxr.references import References
+from mrsxr.threads import how, side_by_side
 
 from .cal_chain import PIXEL_BACKGROUNDS, find_mask, locate
 from .chains import (
@@ -129,11 +129,7 @@ class _Job:
             self.reporter.done(stage, piece.name, piece.seconds)
             return value
 
-        side_by_side = min(self.workers, len(items))
-        inner = (
-            {"scheduler": "synchronous"} if side_by_side > 1 else {"scheduler": "threads", "num_workers": self.workers}
-        )
-        with dask.config.set(**inner), ThreadPoolExecutor(side_by_side) as pool:
+        with side_by_side(self.workers, len(items)) as pool:
             return [value for value in pool.map(attempt, items, pieces) if value is not None]
 
 
@@ -330,15 +326,15 @@ def _calibrate(job: _Job, item: _Exposure, to: str, **others: Any) -> _Exposure:
     if stage == 0:
         if job.config.rate.save_rateints:
             lazy = make_rate_and_ints(ds, job.references(), job.config.rate)
-            ds, integrations = dask.compute(*lazy)
+            ds, integrations = dask.compute(*lazy, **how())
             job.result.add("rateints", save(integrations, job.folder(item.role, 1)))
         else:
-            ds = make_rate(ds, job.references(), job.config.rate).compute()
+            ds = make_rate(ds, job.references(), job.config.rate).compute(**how())
         stage, path = 1, save(ds, job.folder(item.role, 1))[0]
         job.result.add("rate", [path])
     if stage == 1 and to != "rate":
         config = replace(job.config.cal, background="none") if item.role == "background" else job.config.cal
-        ds = make_cal(ds, job.references(), config, **others).compute()
+        ds = make_cal(ds, job.references(), config, **others).compute(**how())
         stage, path = 2, save(ds, job.folder(item.role, 2))[0]
         job.result.add("cal", [path])
     return replace(item, stage=stage, path=path)
@@ -352,7 +348,7 @@ def _open_cal(job: _Job, paths: list[Path]) -> xr.Dataset:
 def _background(job: _Job, band: str, paths: list[Path]) -> list[xr.Dataset]:
     """Write cube and spectrum of the background exposures in a band; return the spectra that are subtracted."""
     ds = _open_cal(job, paths)
-    cube = make_cube(ds, band, job.refs, job.config.cube).compute()
+    cube = make_cube(ds, band, job.refs, job.config.cube).compute(**how())
     job.result.add("background cube", save(cube, job.folder("background", 3)))
     spectrum = background_spectrum(cube)
     job.result.add("background spectrum", save(spectrum, job.folder("background", 3)))
@@ -375,7 +371,7 @@ def _combine(job: _Job, groups: dict[tuple[str, str], list[Path]], spectra: list
 
 
 def _make_cube(job: _Job, band: str, setting: str, ds: xr.Dataset) -> tuple[str, str, Path]:
-    cube = job.with_redshift(make_cube(ds, band, job.refs, job.config.cube).compute())
+    cube = job.with_redshift(make_cube(ds, band, job.refs, job.config.cube).compute(**how()))
     path = save(cube, job.folder("science", 3))[0]
     job.result.add("cube", [path])
     return band, setting, path
@@ -388,7 +384,7 @@ def _correct_leak(job: _Job, paths: dict[str, Path]) -> None:
 
     def work(_: str) -> list[Path]:
         opened = {band: load_dataset(paths[band]) for band in ("1B", "3A")}
-        return save(correct_leak_in_cubes(opened, job.refs, job.config.cube)["3A"].compute(), paths["3A"])
+        return save(correct_leak_in_cubes(opened, job.refs, job.config.cube)["3A"].compute(**how()), paths["3A"])
 
     job.each("leak", ["1B to 3A"], str, work)
 
@@ -415,10 +411,10 @@ def _extract_all(job: _Job, cubes: list[tuple[str, str, Path]], exposures: dict[
         def extract(piece: tuple[str, str, Path], kind: str = kind) -> tuple[str, xr.Dataset]:
             band, setting, _ = piece
             found = make_spectrum(
-                opened[band].compute(), job.refs, config, kind, exposures=exposures.get(setting),
+                opened[band].compute(**how()), job.refs, config, kind, exposures=exposures.get(setting),
                 cube_config=job.config.cube,
             )  # fmt: skip
-            return band, job.with_redshift(found.compute())
+            return band, job.with_redshift(found.compute(**how()))
 
         bands = dict(job.each("spectrum", cubes, lambda p: p[0], extract))
         suffix = None if number == 0 else f"{kind.lower()}_x1d"

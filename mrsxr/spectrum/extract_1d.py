@@ -13,6 +13,7 @@ from mrsxr.errors import MrsxrError
 from mrsxr.notes import tell
 from mrsxr.schema import meaning_of, units_of
 from mrsxr.step import step
+from mrsxr.threads import how
 from mrsxr.units import ARCSEC2_TO_SR, MJYSR_TO_JY_PER_ARCSEC2
 
 from . import aperture, optimal
@@ -132,7 +133,7 @@ def extract_spectrum(
     wavelength = np.asarray(cube["wavelength"].values, dtype=float)
     point = kind == "POINT"
     if point and ((center is None and autocen) or method == "optimal") and _is_lazy(cube):
-        cube = cube[[*_names(cube), "dq"]].compute().assign_attrs(cube.attrs)
+        cube = cube[[*_names(cube), "dq"]].compute(**how()).assign_attrs(cube.attrs)
     scale, parts = float(cube.attrs["pixel_scale"]), subpixels if method == "subpixel" else 0
     profile = None
     if region is None:

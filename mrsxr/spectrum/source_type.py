@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr.errors import LevelError, MrsxrError
+from mrsxr.threads import how
 
 from . import aperture
 from .profile import Psf, amplitude_and_level, expected, shape_of, window_edges, window_image
@@ -109,7 +110,7 @@ def _windows_of(cube: xr.Dataset, center: tuple[float, float] | None, windows: i
         part = cube.isel(wavelength=slice(first, last))
         wavelength = float(part.wavelength.mean())
         scale = float(cube.attrs["pixel_scale"])
-        image, noise = window_image(part.compute())
+        image, noise = window_image(part.compute(**how()))
         place = None if center is None else aperture.sky_to_pixel(part, *center)
         row = {"band": str(cube.attrs.get("band", "")), "wavelength": wavelength}
         rows.append(row | measure(image, noise, float(expected(wavelength, psf)) / scale, place))

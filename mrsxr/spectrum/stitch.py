@@ -15,6 +15,7 @@ from mrsxr._version import __version__
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.notes import listen, noted, notes_of, tell
 from mrsxr.step import read_history
+from mrsxr.threads import how
 
 _METHODS = ("none", "multiplicative", "additive")
 _OVERLAPS = ("cut", "average")
@@ -82,7 +83,7 @@ def stitch_bands(
     band and stays apart, in ``scale_errors``.
     """
     _check(spectra, method, overlap)
-    bands = _sorted_by_wavelength([ds.compute() for ds in spectra])
+    bands = _sorted_by_wavelength([ds.compute(**how()) for ds in spectra])
     names = [str(ds.attrs["band"]) for ds in bands]
     reference = reference_band or names[0]
     if reference not in names:

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+
+from mrsxr.notes import listen, tell
+from mrsxr.pipeline.config import Config
+from mrsxr.pipeline.run import Reporter, _begin
+from mrsxr.threads import Threads, computing, how, side_by_side
+
+
+def test_what_threads_of_ours_tell_is_heard_and_that_of_others_is_not():
+    with listen(pass_on=True) as heard, Threads(3) as ours, ThreadPoolExecutor(1) as foreign:
+        list(ours.map(tell, ["a", "b", "a", "c"]))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            foreign.submit(tell, "elsewhere").result()
+    assert sorted(heard) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("n_items", [1, 3])
+def test_what_blocks_of_dask_tell_is_heard(n_items):
+    """One item has dask's threads to itself, several compute in their own; the piece hears both."""
+
+    def block(x):
+        tell(f"block of {x.sum():.0f}")
+        return x
+
+    def piece(number: int) -> list[str]:
+        with listen() as heard:
+            lazy = da.from_array(np.full((4, 2), float(number)), chunks=(1, 2))
+            lazy.map_blocks(block, meta=np.empty((0, 0))).compute(**how())
+        return heard
+
+    with listen(pass_on=True) as whole, side_by_side(2, n_items) as pool:
+        found = list(pool.map(piece, range(1, n_items + 1)))
+    assert [set(heard) for heard in found] == [{f"block of {2 * k}"} for k in range(1, n_items + 1)]
+    assert {f"block of {2 * k}" for k in range(1, n_items + 1)} <= set(whole)
+
+
+def test_a_run_changes_nothing_for_other_threads(tmp_path):
+    """While pieces run, another thread sees the dask config and the warnings hook as they were."""
+    before = (dask.config.get("scheduler", None), dask.config.get("num_workers", None), warnings.showwarning)
+    inside, seen = threading.Barrier(3), []
+
+    def work(number: int) -> dict:
+        inside.wait(20)
+        seen.append((dask.config.get("scheduler", None), dask.config.get("num_workers", None), warnings.showwarning))
+        inside.wait(20)
+        return how()
+
+    def other() -> None:
+        inside.wait(20)
+        seen.append((dask.config.get("scheduler", None), dask.config.get("num_workers", None), warnings.showwarning))
+        inside.wait(20)
+
+    settings = {"source": "x", "workers": 2, "redshift": None}
+    job = _begin(tmp_path, None, Config(), Reporter(), {}, **settings)
+    thread = threading.Thread(target=other)
+    thread.start()
+    found = job.each("test", [1, 2], str, work)
+    thread.join()
+    assert found == [{"scheduler": "synchronous"}] * 2
+    assert seen == [before] * 3
+    assert how() == {}
+
+
+def test_options_are_those_of_the_thread():
+    with computing(scheduler="synchronous"), ThreadPoolExecutor(1) as foreign, Threads(1) as ours:
+        assert foreign.submit(how).result() == {}
+        assert ours.submit(how).result() == {"scheduler": "synchronous"}

@@ -25,6 +25,8 @@ from mrsxr.geometry.sky import SPEED_OF_LIGHT, Pointing, slicer_to_v2v3
 from mrsxr.mrs import DETECTOR_SHAPE, bands_of_setting
 from mrsxr.schema import WCS_VARIABLES
 
+from .asdffile import LOCK
+
 #: Wavelengths [um] that jwst takes for a channel in each grating: the wavelengthrange file (CDP-8b and FLT-9).
 WAVELENGTH_RANGES = {
     "1A": (4.68, 5.97), "1B": (5.24, 6.87), "1C": (6.20, 7.90), "2A": (7.27, 9.03), "2B": (8.43, 10.39),
@@ -153,7 +155,7 @@ def _template(model: _Model) -> _Template:
     wcs = build(model, place)
     buffer = io.BytesIO()
     region = {"spectral_region": [place["wave_low"], place["wave_high"]]}
-    with asdf.AsdfFile({"meta": {"wcs": wcs, "wcsinfo": region}}) as file:
+    with LOCK, asdf.AsdfFile({"meta": {"wcs": wcs, "wcsinfo": region}}) as file:
         mapper = wcs.pipeline[0].transform.label_mapper.mapper
         file.set_array_compression(mapper, "zlib")
         file.write_to(buffer, include_block_index=False)

@@ -14,6 +14,7 @@ from astropy.io import fits
 
 from mrsxr import dq as dq_bits
 from mrsxr.errors import ReferenceFileError
+from mrsxr.io.asdffile import LOCK
 
 #: Keys that a header dict may have: their FITS keyword and their place below ``meta`` in ASDF files.
 HEADER_KEYWORDS: dict[str, tuple[str, str]] = {
@@ -208,8 +209,9 @@ def write_asdf_file(path: str | os.PathLike[str], tree: dict[str, Any]) -> Path:
     """
     path = Path(path)
     tree["meta"]["filename"] = path.name
-    document = asdf.AsdfFile(tree)
-    return _atomically(path, lambda file: document.write_to(file, all_array_storage="inline"))
+    with LOCK:
+        document = asdf.AsdfFile(tree)
+        return _atomically(path, lambda file: document.write_to(file, all_array_storage="inline"))
 
 
 def _atomically(path: Path, write: Callable[[Any], Any]) -> Path:

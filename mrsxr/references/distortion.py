@@ -8,8 +8,7 @@ coefficients); writing builds the same trees from such a Dataset, so that files 
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from mrsxr.errors import ReferenceFileError
+from mrsxr.errors import InputFileError, ReferenceFileError
+from mrsxr.io.asdffile import LOCK, open_asdf
 from mrsxr.mrs import BANDS, GRATINGS, LETTERS
 
 #: Planes of a flight regions file: throughput limits 10 %, 20 % ... 90 %.
@@ -254,22 +254,19 @@ WRITERS: dict[str, Callable[[str | Path, xr.Dataset], Path]] = {
 
 @contextmanager
 def _open_tree(path: str | Path, kind: str) -> Iterator[Any]:
-    import asdf
-
-    path = Path(path)
-    if not path.is_file():
-        raise ReferenceFileError(f"{path}: no such file; expected an ASDF {kind} file")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", asdf.exceptions.AsdfWarning)
-        try:
-            handle = asdf.open(path, memmap=False, lazy_load=False)
-        except (ValueError, OSError) as error:
-            raise ReferenceFileError(f"{path}: is no readable ASDF file ({error}); get it anew") from error
-        with handle:
-            found = str(handle.tree.get("meta", {}).get("reftype", kind)).lower()
+    name = Path(path).name
+    try:
+        with open_asdf(Path(path)) as tree:
+            meta = tree.get("meta", {})
+            found = str(meta.get("reftype", kind) if isinstance(meta, Mapping) else kind).lower()
             if found != kind:
-                raise ReferenceFileError(f"{path.name}: is a {found} file; expected a {kind} file")
-            yield handle.tree
+                raise ReferenceFileError(f"{name}: is a {found} file; expected a {kind} file")
+            yield tree
+    except InputFileError as error:
+        raise ReferenceFileError(f"{error}; expected an ASDF {kind} file") from error
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        said = " ".join(str(error).split())[:120]
+        raise ReferenceFileError(f"{name}: the tree of the {kind} file is damaged ({said}); get it anew") from error
 
 
 def _key(tree: Any, key: str, name: str) -> Any:
@@ -479,6 +476,6 @@ def _write(path, dataset, kind, tree, meta, *, compression=None) -> Path:
         "useafter": str(attrs.get("useafter") or "2022-01-01T00:00:00"),
         **meta,
     }
-    with asdf.AsdfFile(tree) as file:
+    with LOCK, asdf.AsdfFile(tree) as file:
         file.write_to(path, all_array_compression=compression)
     return path

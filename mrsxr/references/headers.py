@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mrsxr.errors import InputFileError, ReferenceFileError
+from mrsxr.io.asdffile import read_asdf_meta
 from mrsxr.io.headers import read_header
 
 #: Reference types of the MIRI MRS that this package reads.
@@ -99,7 +100,10 @@ def read_facts(path: str | os.PathLike[str]) -> ReferenceFacts:
         Where the file is missing, damaged, neither FITS nor ASDF, or states no known reference type.
     """
     path = Path(path)
-    header = _asdf_header(path) if is_asdf(path) else _fits_header(path)
+    try:
+        header = _asdf_header(path) if is_asdf(path) else read_header(path)[0]
+    except InputFileError as error:
+        raise ReferenceFileError(f"{error}; expected a FITS or ASDF reference file") from error
     kind = _kind(path, str(header.get("REFTYPE") or ""))
     fields = {name: _alternatives(header.get(keys[0]), header.get(keys[1])) for name, keys in FIELDS.items()}
     start_fits, shape = _integers(header, *_SUBARRAY_KEYS[0]), _integers(header, *_SUBARRAY_KEYS[1])
@@ -145,25 +149,10 @@ def scan(folder: str | os.PathLike[str]) -> tuple[tuple[ReferenceFacts, ...], tu
     return tuple(found), tuple(damaged)
 
 
-def _fits_header(path: Path) -> dict[str, Any]:
-    try:
-        primary, _ = read_header(path)
-    except InputFileError as error:
-        raise ReferenceFileError(f"{error}; expected a FITS or ASDF reference file") from error
-    return primary
-
-
 def _asdf_header(path: Path) -> dict[str, Any]:
     """Return the facts of an ASDF file under their FITS keywords."""
-    import asdf
-
-    try:
-        meta = asdf.util.load_yaml(path)["meta"]
-        header = {"REFTYPE": meta.get("reftype"), "USEAFTER": meta.get("useafter")}
-    except Exception as error:  # the YAML parser has errors of its own
-        raise ReferenceFileError(
-            f"{path}: no readable ASDF reference file with a 'meta' tree ({type(error).__name__})"
-        ) from error
+    meta = read_asdf_meta(path)
+    header = {"REFTYPE": meta.get("reftype"), "USEAFTER": meta.get("useafter")}
     for keyword, pattern, place, pattern_place in FIELDS.values():
         header |= {keyword: _below(meta, place), pattern: _below(meta, pattern_place)}
     places = ("subarray.ystart", "subarray.xstart", "subarray.ysize", "subarray.xsize")

@@ -17,6 +17,7 @@ from xarray.core import indexing
 from mrsxr import dq as dq_bits
 from mrsxr.chunks import RAMP_ROWS_MAX
 from mrsxr.errors import InputFileError, ReferenceFileError
+from mrsxr.io.asdffile import LOCK, Stamp, open_asdf, stamp_of
 from mrsxr.io.headers import FitsFile, read_layout
 
 from . import distortion, table_readers
@@ -70,12 +71,6 @@ IMAGES: dict[str, tuple[Image, ...]] = {
 }
 #: Kinds whose files have flags; the mask must have them, the others may.
 _WITH_DQ = ("mask", "saturation", "linearity", "dark", "reset", "flat", "fringe", "photom")
-_DISTORTION_READERS: dict[str, Callable[[Any], xr.Dataset]] = {
-    "distortion": distortion.read_distortion,
-    "specwcs": distortion.read_specwcs,
-    "regions": distortion.read_regions,
-    "wavelengthrange": distortion.read_wavelengthrange,
-}
 _TABLE_READERS: dict[str, Callable[[Any], tuple[xr.Dataset, dict[str, Any]]]] = {
     "rscd": table_readers.read_rscd,
     "ipc": table_readers.read_ipc,
@@ -151,13 +146,11 @@ def read_known(facts: ReferenceFacts, *, rows: Rows = RAMP_ROWS_MAX, window: Win
     """Read a reference file whose header is known already; as :func:`read_reference`."""
     path, kind = facts.path, facts.kind
     try:
-        if kind in _DISTORTION_READERS:
-            geometry = _read_geometry(kind, path, path.stat().st_mtime_ns)
-            return _cut(_with_attrs(geometry, facts, {}), window)
-        if kind in _TREE_READERS:
+        if kind in distortion.READERS or kind in _TREE_READERS:
             if not is_asdf(path):
                 raise ReferenceFileError(f"{path}: expected an ASDF file for {kind}, found FITS")
-            ds, attrs = _TREE_READERS[kind](_read_tree(path), str(path))
+            ds, attrs = _read_asdf(kind, path)
+            ds = _cut(ds, window)
         else:
             if is_asdf(path):
                 raise ReferenceFileError(f"{path}: expected a FITS file for {kind}, found ASDF")
@@ -176,18 +169,32 @@ def _layout(path: Path) -> FitsFile:
     """Return where things lie in a file, from memory where it was asked before and did not change."""
     if path.suffix == ".gz":  # the layout holds the whole content
         return read_layout(path)
-    return _known_layout(path, path.stat().st_mtime_ns)
+    return _known_layout(path, stamp_of(path))
 
 
 @lru_cache(maxsize=64)
-def _known_layout(path: Path, _changed: int) -> FitsFile:
+def _known_layout(path: Path, _stamp: Stamp) -> FitsFile:
     return read_layout(path)
 
 
-@lru_cache(maxsize=8)
-def _read_geometry(kind: str, path: Path, _changed: int) -> xr.Dataset:
-    """Read a geometry file once for all exposures of a setting: building its models takes most of a second."""
-    return _DISTORTION_READERS[kind](path)
+def _read_asdf(kind: str, path: Path) -> tuple[xr.Dataset, dict[str, Any]]:
+    """Read an ASDF file once for all exposures and threads: building the models of one takes most of a second."""
+    with LOCK:
+        return (_big if kind == "regions" else _small)(kind, path, stamp_of(path))
+
+
+def _read_tree(kind: str, path: Path, _stamp: Stamp) -> tuple[xr.Dataset, dict[str, Any]]:
+    if kind in distortion.READERS:
+        return distortion.READERS[kind](path), {}
+    with open_asdf(path) as tree:
+        try:
+            return _TREE_READERS[kind](tree, str(path))
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            said = " ".join(str(error).split())[:120]
+            raise ReferenceFileError(f"{path}: the tree of the {kind} file is damaged ({said}); get it anew") from error
+
+
+_small, _big = lru_cache(maxsize=64)(_read_tree), lru_cache(maxsize=8)(_read_tree)
 
 
 def _with_attrs(ds: xr.Dataset, facts: ReferenceFacts, more: Mapping[str, Any]) -> xr.Dataset:
@@ -342,18 +349,3 @@ def _read_definitions(path: Path, _stamp: tuple[int, int]) -> dict[int, str] | N
     names = [str(name).strip().upper() for name in table["NAME"]]
     definitions = {int(value) & 0xFFFFFFFF: name for value, name in zip(table["VALUE"], names, strict=True)}
     return definitions or None
-
-
-def _read_tree(path: Path) -> dict[str, Any]:
-    """Return the tree of an ASDF file with its arrays in memory."""
-    import warnings
-
-    import asdf
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", asdf.exceptions.AsdfWarning)
-            with asdf.open(path, lazy_load=False, memmap=False) as document:
-                return dict(document.tree)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ReferenceFileError(f"{path}: no readable ASDF file ({error})") from error

@@ -12,6 +12,7 @@ from astropy.io import fits
 from astropy.time import Time, TimeDelta
 
 from mrsxr import mrs
+from mrsxr.io.asdffile import LOCK
 
 from .pointing import V3I_YANG, VPARITY, Aim
 
@@ -158,7 +159,8 @@ def _tables(visit: Visit) -> bytes:
     import asdf
 
     document = io.BytesIO()
-    asdf.AsdfFile({"meta": {}}).write_to(document)
+    with LOCK:
+        asdf.AsdfFile({"meta": {}}).write_to(document)
     stored = np.frombuffer(document.getvalue(), dtype=np.uint8)
     column = fits.Column(name="ASDF_METADATA", format=f"{stored.size}B", array=stored[None])
     model = fits.BinTableHDU.from_columns([column], name="ASDF")

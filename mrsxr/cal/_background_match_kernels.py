@@ -3,6 +3,7 @@
 import numpy as np
 from numba import njit
 
+_MOST_ROUNDS, _STILL = 200, 1e-3  # of a reweighted fit; of the error of a mean
 MAD_TO_SIGMA = 1.4826
 
 
@@ -223,13 +224,16 @@ def _residuals(values, alpha, beta, answer, residual, work):
 
 
 @njit(cache=True, nogil=True)
-def _fit_one(values, alpha, beta, clip, median, rounds, answer, covariance, means):
-    """Fit one bin; return the number of pixels that count, 0 where it could not be fitted."""
+def _reweighted(values, alpha, beta, clip, median, rounds, answer, covariance, work):
+    """Fit by rounds of weighted least squares from ``answer`` on; 1 where it settled, 0 where not, -1 without a fit.
+
+    Weights drop what lies beyond ``clip`` sigma or, with ``median``, make the squares absolute deviations. It has
+    settled where the model [rms] moves by less than a thousandth of the error of a mean, in a round or, as a pixel at
+    the limit may go in and out, in two.
+    """
     n, n_term = values.size, answer.size
-    residual, work, weight, terms = np.empty(n), values.copy(), np.empty(n), np.empty(n_term)
-    answer[:] = 0.0
-    answer[0] = _middle(work, n)
-    sigma = 0.0
+    residual, weight, terms = np.empty(n), np.empty(n), np.empty(n_term)
+    before, earlier = np.full(n_term, 1e150), np.empty(n_term)
     for _ in range(rounds):
         sigma = _residuals(values, alpha, beta, answer, residual, work)
         for i in range(n):
@@ -237,8 +241,33 @@ def _fit_one(values, alpha, beta, clip, median, rounds, answer, covariance, mean
                 weight[i] = 1.0 / max(abs(residual[i]), 0.02 * sigma + 1e-30)
             else:
                 weight[i] = 1.0 if abs(residual[i]) <= clip * sigma else 0.0
+        earlier[:] = before
+        before[:] = answer
         if not _fit_weighted(values, alpha, beta, weight, covariance, answer):
-            return 0
+            return -1
+        once, twice = 0.0, 0.0
+        for i in range(n):
+            _fill_terms(alpha[i], beta[i], terms)
+            once += _level(before - answer, terms) ** 2
+            twice += _level(earlier - answer, terms) ** 2
+        if min(once, twice) <= (_STILL * sigma) ** 2:
+            return 1
+    return 0
+
+
+@njit(cache=True, nogil=True)
+def _fit_one(values, alpha, beta, clip, median, rounds, answer, covariance, means):
+    """Fit one bin; return the number of pixels that count, 0 where it could not be fitted, and whether it settled."""
+    n, n_term = values.size, answer.size
+    residual, work, weight, terms = np.empty(n), values.copy(), np.empty(n), np.empty(n_term)
+    answer[:] = 0.0
+    answer[0] = _middle(work, n)
+    settled = _reweighted(values, alpha, beta, clip, False, rounds, answer, covariance, work)
+    if median and n_term > 1 and settled >= 0:  # least absolute deviations begin where least squares end
+        settled = _reweighted(values, alpha, beta, clip, True, rounds, answer, covariance, work)
+    if settled < 0:
+        return 0, False
+    sigma = _residuals(values, alpha, beta, answer, residual, work)
     kept, square = 0, 0.0
     means[:] = 0.0
     for i in range(n):
@@ -251,16 +280,16 @@ def _fit_one(values, alpha, beta, clip, median, rounds, answer, covariance, mean
     means /= max(kept, 1)
     last = answer.copy()
     if kept <= n_term or not _fit_weighted(values, alpha, beta, weight, covariance, last):
-        return 0
+        return 0, False
     if median and n_term == 1:
         work[:] = values
         answer[0] = _middle(work, n)
     covariance *= square / (kept - n_term) * (0.5 * np.pi if median else 1.0)
-    return kept
+    return kept, settled == 1 or (median and n_term == 1)
 
 
 @njit(cache=True, nogil=True)
-def _fit_bins(flux, order, start, along, across, clip, median, rounds, out, covariance, means, number):
+def _fit_bins(flux, order, start, along, across, clip, median, rounds, out, covariance, means, number, settled):
     """Fit every bin of a frame robustly; see fit_bins."""
     n_term = out.shape[1]
     for c in range(start.size - 1):
@@ -268,8 +297,8 @@ def _fit_bins(flux, order, start, along, across, clip, median, rounds, out, cova
         pixels = pixels[np.isfinite(flux[pixels])]
         if pixels.size < 4 * n_term:
             continue
-        number[c] = _fit_one(flux[pixels], along[pixels], across[pixels], clip, median, rounds, out[c], covariance[c],
-                             means[c])  # fmt: skip
+        number[c], settled[c] = _fit_one(flux[pixels], along[pixels], across[pixels], clip, median, rounds, out[c],
+                                         covariance[c], means[c])  # fmt: skip
         if number[c] == 0:
             out[c], covariance[c], means[c] = np.nan, np.nan, np.nan
 
@@ -280,12 +309,12 @@ def fit_bins(flux, order, start, along, across, n_term, clip, median):
     flux, along (alpha) and across (beta) are flattened frames, order[start[c] : start[c + 1]] the pixels of bin c. The
     mean (least squares without pixels beyond ``clip`` sigma) or the median (least absolute deviations). Returns
     coefficients (bin, term), NaN where too few pixels are good, their covariance by the scatter of the pixels, the
-    means of the terms, and the number of pixels.
+    means of the terms, the number of pixels and whether the fit settled.
     """
     n = start.size - 1
     out, means = np.full((n, n_term), np.nan), np.full((n, n_term), np.nan)
     covariance, number = np.full((n, n_term, n_term), np.nan), np.zeros(n, dtype=np.int64)
-    rounds = 15 if median and n_term > 1 else 4
-    _fit_bins(np.ascontiguousarray(flux), order, start, along, across, clip, median, rounds,
-              out, covariance, means, number)  # fmt: skip
-    return out, covariance, means, number
+    settled = np.zeros(n, dtype=np.bool_)
+    _fit_bins(np.ascontiguousarray(flux), order, start, along, across, clip, median, _MOST_ROUNDS,
+              out, covariance, means, number, settled)  # fmt: skip
+    return out, covariance, means, number, settled

@@ -11,6 +11,7 @@ from mrsxr import dq
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.sky import SPEED_OF_LIGHT
 from mrsxr.mrs import bands_of_setting
+from mrsxr.notes import tell
 from mrsxr.step import step
 from mrsxr.threads import how
 
@@ -67,6 +68,8 @@ def measure_field_background(
     Notes
     -----
     The exposures count by exposure time. The covariance is that of the scatter of the pixels about the polynomial.
+    Least absolute deviations are found by reweighted least squares from a least-squares start; bins in which the rounds
+    still moved the model at the end are told.
     """
     if statistic not in STATISTICS or degree not in _N_TERMS or n_bins < 1 or (n_knots is not None and n_knots < 1):
         raise MrsxrError(f"statistic is '{statistic}', degree {degree}, n_bins {n_bins} and n_knots {n_knots}; "
@@ -85,10 +88,14 @@ def measure_field_background(
         _fit_exposure(ds, d, bands, limits, n_bins, n_term, statistic) for ds in datasets for d in range(ds.dither.size)
     ]
     times = np.concatenate([ds.exposure_time.values for ds in datasets])
-    parts = _average([np.stack(a) for a in zip(*found, strict=True)], times, statistic)
+    *values, settled = [np.stack(a) for a in zip(*found, strict=True)]
+    parts = _average(values, times, statistic)
+    lost = int((~settled & (values[3] > 0)).sum())
+    names = ", ".join(str(e) for ds in datasets for e in ds.exposure.values)
+    if lost:
+        tell(f"background over the field ({names}): the fits of {lost} of {settled.size} bins did not converge")
     wavelength = limits[:, :1] + (np.arange(n_bins) + 0.5) / n_bins * (limits[:, 1:] - limits[:, :1])
     planes = [_smoothed(wavelength[k], [p[k] for p in parts], n_knots, f"band {band}") for k, band in enumerate(bands)]
-    names = ", ".join(str(e) for ds in datasets for e in ds.exposure.values)
     attrs = {
         "ref_id": f"background of {names}",
         "statistic": statistic,
@@ -258,7 +265,7 @@ def _limits(ds: xr.Dataset, band: str) -> tuple[float, float]:
 
 
 def _fit_exposure(ds, dither, bands, limits, n_bins, n_term, statistic) -> list[np.ndarray]:
-    """Fit all bins of one exposure: coefficients, covariance, means of the terms, numbers, each (band, bin, ...)."""
+    """Fit all bins of an exposure: coefficients, covariance, means of terms, numbers, settled: (band, bin, ...)."""
     from ._background_match_kernels import fit_bins
 
     one = ds[["flux", "dq"]].isel(dither=dither).compute(**how())

@@ -9,12 +9,13 @@ import pytest
 import xarray as xr
 from helpers import assert_step
 from match_scene import observe, relative, sky
+from scipy.optimize import linprog
 
 from mrsxr import dq
 from mrsxr.cal._background_match_kernels import fit_bins
 from mrsxr.cal.combine_backgrounds import combine_backgrounds
 from mrsxr.cal.field_background import fit_field_scale, measure_field_background, subtract_field_background
-from mrsxr.errors import LevelError, MrsxrError
+from mrsxr.errors import LevelError, MrsxrError, MrsxrWarning
 
 DATA = Path(__file__).parents[1] / "parity" / "data"
 ROWS = 300
@@ -183,7 +184,8 @@ def test_bins_against_numpy(n_term):
     true = rng.normal(size=n_term)
     flux = terms @ true + rng.uniform(-0.1, 0.1, n)  # nothing to clip
     order, start = np.arange(n), np.array([0, 250, 253, 300])
-    out, covariance, means, number = fit_bins(flux, order, start, along, across, n_term, 5.0, False)
+    out, covariance, means, number, settled = fit_bins(flux, order, start, along, across, n_term, 5.0, False)
+    assert list(settled) == [True, False, True]
     for c in (0, 2):
         rows = slice(start[c], start[c + 1])
         fitted, square, *_ = np.linalg.lstsq(terms[rows], flux[rows], rcond=None)
@@ -267,3 +269,29 @@ def test_bands_apart():
         combine_backgrounds([spectra[0].assign(flux=np.nan * spectra[0].flux)])
     with pytest.raises(MrsxrError, match="no background spectrum has finite flux"):
         combine_backgrounds([])
+
+
+@pytest.mark.parametrize(
+    ("n", "slopes", "hit"), [(400, (4.0, -2.5), 0.0), (900, (12.0, 0.3), 0.1), (60, (-0.2, 7.0), 0.05)]
+)
+def test_least_absolute_deviations_are_those_of_linear_programming(n, slopes, hit):
+    rng = np.random.default_rng(n)
+    along, across = rng.uniform(-2, 2, n), rng.uniform(-1.5, 1.5, n)
+    flux = 30.0 + slopes[0] * along + slopes[1] * across + rng.normal(0, 3.0, n)
+    flux[rng.random(n) < hit] += 500.0
+    order, start = np.arange(n), np.array([0, n])
+    answer, covariance, _, number, settled = fit_bins(flux, order, start, along, across, 3, 3.0, True)
+    terms = np.stack([np.ones(n), along, across], axis=1)
+    matrix = np.hstack([terms, -terms, np.eye(n), -np.eye(n)])
+    exact = linprog(np.r_[np.zeros(6), np.ones(2 * n)], A_eq=matrix, b_eq=flux).x
+    error = np.sqrt(np.diag(covariance[0]))
+    assert settled.all()
+    assert number[0] > 0.8 * n
+    np.testing.assert_array_less(np.abs(answer[0] - (exact[:3] - exact[3:6])), 0.15 * error)
+    np.testing.assert_array_less(np.abs(answer[0][1:] - slopes), 4 * error[1:])
+
+
+def test_fits_that_do_not_converge_are_told(empty_sky, monkeypatch):
+    monkeypatch.setattr("mrsxr.cal._background_match_kernels._MOST_ROUNDS", 2)
+    with pytest.warns(MrsxrWarning, match="fits of [0-9]+ of 80 bins did not converge"):
+        measure_field_background(empty_sky[0].isel(dither=[0]), n_bins=40, statistic="median")

@@ -75,7 +75,8 @@ def step(*, needs: str | tuple[str, ...], gives: str | None = None):
             attrs = {**ds.attrs, **out.attrs}
             attrs["level"] = gives or found
             attrs["mrsxr_version"] = __version__
-            attrs["history_json"] = json.dumps([*read_history(ds), _entry(name, bound.arguments)])
+            entry = _entry(name, bound.arguments) | ({"skipped": True} if out is ds else {})
+            attrs["history_json"] = json.dumps([*read_history(ds), entry])
             return noted(out.assign_attrs(attrs), [*notes_of(ds), *told])
 
         wrapped.needs, wrapped.gives = levels, gives  # type: ignore[attr-defined]
@@ -88,6 +89,22 @@ def step(*, needs: str | tuple[str, ...], gives: str | None = None):
 def read_history(ds: xr.Dataset) -> list[dict[str, Any]]:
     """Return the history of a Dataset: a list of entries, the oldest first."""
     return json.loads(ds.attrs.get("history_json", "[]"))
+
+
+def was_done(ds: xr.Dataset, *functions: str) -> bool:
+    """Return whether one of the steps, named by their functions, changed a Dataset before (a skipped one did not).
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> history = '[{"step": "rate.dark.subtract_dark"}, {"step": "rate.reset.subtract_reset", "skipped": true}]'
+    >>> ds = xr.Dataset(attrs={"history_json": history})
+    >>> was_done(ds, "subtract_dark"), was_done(ds, "subtract_reset")
+    (True, False)
+    """
+    return any(
+        entry.get("step", "").rsplit(".", 1)[-1] in functions and not entry.get("skipped") for entry in read_history(ds)
+    )
 
 
 def _entry(name: str, arguments: dict[str, Any]) -> dict[str, Any]:

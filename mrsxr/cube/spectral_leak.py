@@ -12,7 +12,7 @@ from mrsxr.errors import MrsxrError
 from mrsxr.geometry.grid import CubeGrid
 from mrsxr.references.leak import aperture_factor, leak_fraction
 from mrsxr.schema import meaning_of, units_of
-from mrsxr.step import step
+from mrsxr.step import step, was_done
 
 LEAKING, LEAKED = "1B", "3A"
 SHAPES = ("leaking", "leaked")
@@ -64,7 +64,7 @@ def correct_spectral_leak_cube(
     Raises
     ------
     MrsxrError
-        Where ``leaking`` is of another band, or an option is unknown.
+        Where ``leaking`` is of another band, an option is unknown, or the leak is off this cube already.
     ReferenceFileError
         Where the reference file has no leak table.
 
@@ -83,6 +83,8 @@ def correct_spectral_leak_cube(
         raise MrsxrError(f"shape of the leak is '{shape}'; expected one of {', '.join(SHAPES)}")
     if outside not in OUTSIDE:
         raise MrsxrError(f"outside of the field of band 1B '{outside}'; expected one of {', '.join(OUTSIDE)}")
+    if was_done(cube, "correct_spectral_leak_cube"):
+        raise MrsxrError(f"the spectral leak is off this cube of band {LEAKED} already; correct it once")
     wave = np.asarray(cube["wavelength"].values, dtype=float)
     factor = aperture_factor(wave, extract1d, apcorr)
     fraction, spread = (part / factor for part in leak_fraction(wave, mrsptcorr))

@@ -197,13 +197,13 @@ def _common(keywords: Keywords, ds: xr.Dataset, filename: str) -> None:
 
 
 def step_keywords(history: list[dict[str, Any]]) -> dict[str, str]:
-    """Return ``{S_<STEP>: "COMPLETE"}`` for the steps of a history."""
+    """Return ``{S_<STEP>: "COMPLETE"}`` for the steps of a history, "SKIPPED" for those that did nothing."""
     out = {}
     for entry in history:
         parts = str(entry.get("step", "")).split(".")
         key = next((STEP_KEYWORDS[part] for part in reversed(parts) if part in STEP_KEYWORDS), None)
-        if key:
-            out[key] = "COMPLETE"
+        if key and out.get(key) != "COMPLETE":
+            out[key] = "SKIPPED" if entry.get("skipped") else "COMPLETE"
     return out
 
 
@@ -211,7 +211,7 @@ def reference_keywords(history: list[dict[str, Any]]) -> dict[str, str]:
     """Return ``{R_<TYPE>: name}`` for the reference files of a history; names of CRDS get its prefix."""
     out = {}
     for entry in history:
-        for kind, name in entry.get("refs", {}).items():
+        for kind, name in entry.get("refs", {}).items() if not entry.get("skipped") else ():
             if kind in REFERENCE_KEYWORDS and str(name).endswith((".fits", ".asdf", ".fits.gz")):
                 prefix = "crds://" if _CRDS_NAME.fullmatch(str(name)) else ""
                 out[REFERENCE_KEYWORDS[kind]] = prefix + str(name)

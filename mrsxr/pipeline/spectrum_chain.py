@@ -11,7 +11,7 @@ from mrsxr import cube, spectrum
 from mrsxr.errors import MrsxrError
 from mrsxr.notes import tell
 from mrsxr.references import References
-from mrsxr.step import read_history
+from mrsxr.step import was_done
 
 from .config import CubeConfig, SpectrumConfig
 from .optional import optional
@@ -125,8 +125,7 @@ def _background_of(ds: xr.Dataset, config: SpectrumConfig, extract1d: xr.Dataset
     if extract1d is not None:
         return config.annulus if extract1d.attrs.get("subtract_background") else None
     names = ("subtract_master_background", "subtract_field_background", "subtract_background")
-    subtracted = any(entry["step"].endswith(names) for entry in read_history(ds))
-    return None if subtracted else config.annulus
+    return None if was_done(ds, *names) else config.annulus
 
 
 def correct_leak(
@@ -149,9 +148,8 @@ def correct_leak(
     if not config.spectral_leak or refs is None or not {"1B", "3A"} <= set(out):
         return out
     found = leak_references(out["3A"], refs)
-    in_cube = any(entry["step"].endswith("correct_spectral_leak_cube") for entry in read_history(out["3A"]))
     if found:
-        out["3A"] = spectrum.correct_spectral_leak(out["3A"], leaking=out["1B"], in_cube=in_cube, **found)
+        out["3A"] = spectrum.correct_spectral_leak(out["3A"], leaking=out["1B"], **found)
     return out
 
 

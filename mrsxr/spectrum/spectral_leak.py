@@ -6,8 +6,9 @@ import numpy as np
 import xarray as xr
 
 from mrsxr.errors import MrsxrError
+from mrsxr.notes import tell
 from mrsxr.references.leak import aperture_factor, leak_fraction
-from mrsxr.step import step
+from mrsxr.step import step, was_done
 
 LEAKING, LEAKED = "1B", "3A"
 #: Data and the variance that goes with them; those that a spectrum lacks are left out.
@@ -27,7 +28,7 @@ def correct_spectral_leak(
     mrsptcorr: xr.Dataset,
     extract1d: xr.Dataset | None = None,
     apcorr: xr.Dataset | None = None,
-    in_cube: bool = False,
+    in_cube: bool | None = None,
 ) -> xr.Dataset:
     """Subtract from the spectrum of band 3A what leaks in from band 1B in the second order.
 
@@ -43,20 +44,22 @@ def correct_spectral_leak(
     extract1d, apcorr : Dataset of these kinds, optional
         With them the fraction, which is that of spectra of point sources, is brought to EXTENDED light
         (:func:`mrsxr.references.leak.aperture_factor`).
-    in_cube : bool
-        The light was taken off the cube already (:func:`mrsxr.cube.correct_spectral_leak_cube`): only its variance is
-        added, of which the errors of voxels hold too little, as the fraction errs alike in all of them.
+    in_cube : bool, optional
+        The light was taken off the cube already (:func:`mrsxr.cube.correct_spectral_leak_cube`), by default as the
+        history says: only its variance is added, of which the errors of voxels hold too little, as the fraction errs
+        alike in all of them.
 
     Returns
     -------
     Dataset, level "spectrum"
         Corrected, with the variances of the subtracted spectrum and of the fraction added; ``leak`` (wavelength) [Jy]
-        is what was subtracted from ``flux``, here or in the cube.
+        is what was subtracted from ``flux``, here or in the cube. As it is, with a note, where ``leaking`` has no good
+        sample.
 
     Raises
     ------
     MrsxrError
-        Where ``leaking`` is of another band or another source type.
+        Where ``leaking`` is of another band or another source type, or the leak is off this spectrum already.
     ReferenceFileError
         Where the reference file has no leak table.
 
@@ -74,6 +77,12 @@ def correct_spectral_leak(
     kinds = [str(one.attrs.get("source_type")) for one in (ds, leaking)]
     if kinds[0] != kinds[1]:
         raise MrsxrError(f"spectra of bands {LEAKED} and {LEAKING} are {kinds[0]} and {kinds[1]}; extract them alike")
+    if was_done(ds, "correct_spectral_leak"):
+        raise MrsxrError(f"the spectral leak is off this spectrum of band {LEAKED} already; correct it once")
+    if not np.isfinite(leaking["flux"].values).any():
+        tell(f"band {LEAKING} has no good sample: its light of the second order stays in {LEAKED}", stacklevel=3)
+        return ds
+    in_cube = was_done(ds, "correct_spectral_leak_cube") if in_cube is None else in_cube
     wave = ds.wavelength.values
     factor = 1.0 if kinds[0] == "POINT" else aperture_factor(wave, extract1d, apcorr)
     fraction, spread = (xr.DataArray(part / factor, dims="wavelength") for part in leak_fraction(wave, mrsptcorr))
@@ -111,7 +120,7 @@ def _source_of(name: str, ds: xr.Dataset, leaking: xr.Dataset) -> tuple[str, xr.
 def doubled(values: xr.DataArray, wavelength: xr.DataArray) -> xr.DataArray:
     """Return values of band 1B at half of the wavelengths [um]; beyond its ends the value there, as in jwst."""
     good = np.isfinite(values.values)
-    if not good.any():
+    if not good.any():  # of a variance or a column beside the flux
         return xr.DataArray(np.full(wavelength.size, np.nan), dims="wavelength")
     found = np.interp(wavelength.values, 2.0 * values.wavelength.values[good], values.values[good])
     return xr.DataArray(found, dims="wavelength")

@@ -6,8 +6,11 @@ import xarray as xr
 from helpers import assert_step
 
 from mrsxr import dq, schema
-from mrsxr.errors import MrsxrError, ReferenceFileError
+from mrsxr.errors import MrsxrError, MrsxrWarning, ReferenceFileError
+from mrsxr.io._keywords import step_keywords
+from mrsxr.notes import notes_of
 from mrsxr.spectrum.spectral_leak import correct_spectral_leak
+from mrsxr.step import read_history
 
 
 def make_spectrum(band, low, high, flux, error=0.0, kind="POINT", n=400):
@@ -145,3 +148,22 @@ def test_wrong_partners_are_refused(reference):
         correct_spectral_leak(ds, leaking=extended, mrsptcorr=reference)
     with pytest.raises(ReferenceFileError, match="no table LEAKCOR"):
         correct_spectral_leak(ds, leaking=make_spectrum("1B", 5.66, 6.63, blue), mrsptcorr=without_table)
+
+
+def test_a_leaking_band_without_light_leaves_the_other_as_it_is(reference):
+    ds, nothing = leaky(reference), make_spectrum("1B", 5.7, 6.6, lambda w: np.full_like(w, np.nan))
+    with pytest.warns(MrsxrWarning, match="band 1B has no good sample: its light of the second order stays in 3A"):
+        out = correct_spectral_leak(ds, leaking=nothing, mrsptcorr=reference)
+    np.testing.assert_array_equal(out.flux, ds.flux)
+    assert len(notes_of(out)) == 1
+    assert step_keywords(read_history(out)) == {"S_SPLEAK": "SKIPPED"}
+
+
+def test_the_leak_is_taken_off_once(reference):
+    partner = make_spectrum("1B", 5.7, 6.6, blue)
+    ds = leaky(reference).assign_attrs(history_json='[{"step": "cube.spectral_leak.correct_spectral_leak_cube"}]')
+    once = correct_spectral_leak(ds, leaking=partner, mrsptcorr=reference)
+    np.testing.assert_array_equal(once.flux, ds.flux)  # it is off the cube; only errors are added
+    assert (once["var"] > ds["var"]).any()
+    with pytest.raises(MrsxrError, match="off this spectrum of band 3A already; correct it once"):
+        correct_spectral_leak(once, leaking=partner, mrsptcorr=reference)

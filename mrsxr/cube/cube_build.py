@@ -255,7 +255,7 @@ def as_dataset(planes: dict, grid: CubeGrid, *, lazy: bool) -> xr.Dataset:
     return xr.Dataset(variables, grid.coords())
 
 
-def cube_attrs(parts: Sequence[BandData], grid: CubeGrid, weighting: str) -> dict:
+def cube_attrs(parts: Sequence[BandData], grid: CubeGrid, weighting: str, kind: str = "band") -> dict:
     """Return the attributes of a cube of one or several bands; the header is that of the first exposure."""
     model = parts[0].model
     first = json.loads(str(model["fits_header"].values[0]) or "{}")
@@ -264,6 +264,7 @@ def cube_attrs(parts: Sequence[BandData], grid: CubeGrid, weighting: str) -> dic
     names = list(dict.fromkeys(str(name) for one in parts for name in one.model["exposure"].values))
     attrs = {
         "band": " ".join(bands),
+        "cube_type": kind,
         "channels": "".join(sorted({band[0] for band in bands})),
         "wcs": grid.header().tostring(sep="\n"),
         "pixel_scale": float(grid.spaxel_size),

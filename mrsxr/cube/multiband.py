@@ -135,7 +135,9 @@ def build_multiband_cube(
         "point_source": None if point_source is None else [float(v) for v in point_source],
     }  # fmt: skip
     references = {"cubepar": cubepar, "mrsptcorr": mrsptcorr}
-    attrs = _attrs_of(parts[0].ds, parameters, references) | cube_attrs(parts, grid, weighting)
+    one_channel = len({band[0] for band in names}) == 1
+    kind = "channel" if one_channel and wavelength_axis == "linear" else "multi"
+    attrs = _attrs_of(parts[0].ds, parameters, references) | cube_attrs(parts, grid, weighting, kind)
     return attach_index(noted(cube.assign_attrs(attrs), notes_of(*(part.ds for part in parts))))
 
 

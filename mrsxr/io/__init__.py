@@ -4,7 +4,7 @@ from .exposures import open_exposures
 from .files import FileInfo, Found, find_files
 from .fits_out import write_fits
 from .observation import open_observation
-from .products import load, load_dataset, product_name, save
+from .products import load, load_dataset, planned, product_name, save
 from .summary import Summary, summarize
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "load_dataset",
     "save",
     "write_fits",
+    "planned",
     "product_name",
     "FileInfo",
     "Found",

@@ -21,6 +21,7 @@ from mrsxr.notes import notes_of
 from mrsxr.step import read_history
 
 from ._meta import plain, same
+from ._names import kind_of
 from .headers import LINES_MODEL
 
 #: Keyword of each step, by the name of its module or of its function (the later wins).
@@ -167,6 +168,7 @@ def product_keywords(ds: xr.Dataset, filename: str, bands: list[str]) -> Keyword
     keywords.set("CHANNEL", channels or ds.attrs.get("channels"))
     if letters:
         keywords.set("BAND", mrs.GRATINGS[letters.pop()] if len(letters) == 1 else "MULTIPLE")
+    keywords.set("PRODKIND", kind_of(ds) or None)
     for key, name in (("TARG_RA", "target_ra"), ("TARG_DEC", "target_dec")):
         keywords.set(key, ds.attrs.get(name))
     keywords.set("SRCTYPE", ds.attrs.get("source_type"), "SCI")

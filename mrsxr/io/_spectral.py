@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,6 +34,10 @@ X1D_OPTIONAL = {
     "BKGD_VAR_FLAT": "MJy2/sr2",
     "RF_FLUX": "Jy", "RF_SURF_BRIGHT": "MJy/sr", "RF_BACKGROUND": "MJy/sr",
 }  # fmt: skip
+#: What jwst calls the cubes and spectra of single exposures.
+_OF_ONE_EXPOSURE = re.compile(
+    r"(jw\d{11}_\d{5}_\d{5}(?:-seg\d+)?_mirifu(?:short|long))(?:_ch[0-9a-z-]+)?_(?:s3d|x1d)\.fits(?:\.gz)?"
+)
 _WCS_STEMS = (
     "WCSAXES",
     "CRPIX",
@@ -166,10 +171,6 @@ def _cube_axes(
 
 def _cube_attrs(file: FitsFile, header: fits.Header) -> dict[str, Any]:
     primary = file.header["PRIMARY"]
-    exposures: list[str] = []
-    if "HDRTAB" in file:
-        names = file.table("HDRTAB").get("FILENAME", np.array([], dtype=str))
-        exposures = [exposure_name(str(name).strip(), {}) for name in names]
     step = header.get("CDELT3")
     scale = 3600.0 if str(header.get("CUNIT1", "deg")).strip() == "deg" else 1.0
     return {
@@ -178,9 +179,18 @@ def _cube_attrs(file: FitsFile, header: fits.Header) -> dict[str, Any]:
         "pixel_scale": abs(float(header["CDELT1"])) * scale,
         "wavelength_step": float(step) if step is not None else float("nan"),
         "weighting": str(primary.get("WTYPE") or header.get("WTYPE") or ""),
-        "exposures": json.dumps(exposures),
         **_common_attrs(file, header),
     }
+
+
+def _exposures(file: FitsFile) -> list[str]:
+    """Return the exposures behind a product: those of HDRTAB, or the one whose name it has; empty where unknown."""
+    if "HDRTAB" in file:
+        column = file.table("HDRTAB").get("FILENAME", np.array([], dtype=str))
+        return [exposure_name(str(name).strip(), {}) for name in column]
+    names = (file.path.name, str(file.header["PRIMARY"].get("FILENAME", "")))
+    found = (_OF_ONE_EXPOSURE.fullmatch(str(name)) for name in names)
+    return next(([match[1]] for match in found if match), [])
 
 
 def _common_attrs(file: FitsFile, header: Mapping[str, Any]) -> dict[str, Any]:
@@ -189,6 +199,7 @@ def _common_attrs(file: FitsFile, header: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "band": band_of(primary),
         "channels": str(primary.get("CHANNEL") or ""),
+        "exposures": json.dumps(_exposures(file)),
         "target": str(primary.get("TARGNAME") or primary.get("TARGPROP") or ""),
         "program": str(primary.get("PROGRAM") or ""),
         "target_ra": float("nan") if target[0] is None else float(target[0]),

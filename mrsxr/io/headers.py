@@ -283,6 +283,8 @@ def setting_of(path: str | Path, primary: Mapping[str, Any]) -> str:
 
 def band_of(primary: Mapping[str, Any]) -> str:
     """Return the band ("1A") of a one-band product from CHANNEL and BAND, "" where it holds several."""
+    if str(primary.get("PRODKIND", "band")).strip() not in ("band", ""):
+        return ""  # a cube of a channel, or stitched bands, of which one is there
     channel, letter = str(primary.get("CHANNEL", "")), mrs.LETTERS.get(str(primary.get("BAND", "")), "")
     name = channel + letter
     return name if name in mrs.BANDS else ""

@@ -5,25 +5,24 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import re
 import shutil
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
-from mrsxr import mrs, tree
+from mrsxr import tree
 from mrsxr.errors import InputFileError, MrsxrError
 from mrsxr.schema import other_units
 
 from ._detector import preferred_chunks
 from ._lines import lines_file
 from ._meta import plain
+from ._names import exposures_of, product_name, root_name
 from ._out_spectral import spectrum_file, write_cube
-from ._spectral import bands_of
 from .exposures import chunked, open_exposures, open_one, with_sky_index
 from .files import SUFFIXES, classify
 from .fits_out import EXTENSIONS, check_level, exposure_file, replacing, write_fits
@@ -66,29 +65,66 @@ def save(
     MrsxrError
         Where the level is unknown, two products would have one name, or zarr is not installed.
     """
+    jobs = _jobs(data, path, format, suffix)
+    written = []
+    for job in jobs:
+        if job.form == "fits":
+            written.append(_write(job.data, job.index, job.path))
+        else:
+            written.append(_save_whole(job.data, job.path, job.form))
+    return written
+
+
+def planned(
+    data: xr.Dataset | xr.DataTree, path: str | os.PathLike | None = None, format: str | None = None,
+    *, suffix: str | None = None,
+) -> list[Path]:  # fmt: skip
+    """Return the files that :func:`save` would write with the same arguments; nothing is written or computed."""
+    return [job.path for job in _jobs(data, path, format, suffix)]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One file to write: of what, which dither of it (from 0), in which form, where."""
+
+    data: Any
+    index: int
+    form: str
+    path: Path
+
+
+def _jobs(
+    data: xr.Dataset | xr.DataTree, path: str | os.PathLike | None, format: str | None, suffix: str | None
+) -> list[_Job]:
     target = Path(path) if path is not None else Path()
     chosen = format or _format_of(target) or "fits"
     if chosen not in FORMATS:
         raise MrsxrError(f"format '{chosen}' is unknown; expected one of {', '.join(FORMATS)}")
     is_file = _format_of(target) is not None
     if chosen != "fits":
-        return [_save_whole(data, target, chosen, is_file)]
+        return [_Job(data, 0, chosen, target if is_file else target / f"{_whole_name(data)}{FORMATS[chosen]}")]
     if isinstance(data, xr.DataTree):
         if is_file:
             raise MrsxrError(f"{target}: a tree becomes several FITS files; give a folder")
-        datasets = [ds for _, ds in tree.leaves(data)]
+        datasets = dict(tree.leaves(data))
     else:
-        datasets = [data]
-    jobs = [(ds, index, name) for ds in datasets for index, name in _names(ds, suffix)]
+        datasets = {"the data": data}
+    found = [(of, index, name) for of, ds in datasets.items() for index, name in _names(ds, suffix)]
     if is_file:
-        if len(jobs) != 1:
-            raise MrsxrError(f"{target}: the data have {len(jobs)} dithers and become {len(jobs)} files; give a folder")
-        return [_write(*jobs[0][:2], target)]
-    names = [name for *_, name in jobs]
-    double = next((name for name in names if names.count(name) > 1), None)
-    if double is not None:
-        raise MrsxrError(f"two products would have the name {double}; save them in folders of their own")
-    return [_write(ds, index, target / name) for ds, index, name in jobs]
+        if len(found) != 1:
+            raise MrsxrError(
+                f"{target}: the data have {len(found)} dithers and become {len(found)} files; give a folder"
+            )
+        return [_Job(data, found[0][1], "fits", target)]
+    owners: dict[str, str] = {}
+    for of, index, name in found:
+        here = of if len(datasets) > 1 else f"dither {index + 1}"
+        if name in owners:
+            raise MrsxrError(
+                f"two products would have the name {name}: {owners[name]} and {here}; save them in folders of their own"
+            )
+        owners[name] = here
+    return [_Job(datasets[of], index, "fits", target / name) for of, index, name in found]
 
 
 def load(
@@ -137,45 +173,6 @@ def load_dataset(path: str | os.PathLike, *, chunks: Any = None) -> xr.Dataset:
     return data
 
 
-def product_name(ds: xr.Dataset) -> str:
-    """Return the name of a product without suffix, ``jw02732-o004_ngc-7319_miri_ch1-short``.
-
-    Parameters
-    ----------
-    ds : Dataset
-        The attribute ``product_name`` (of an association) replaces the part before ``_ch``; program,
-        observation and target come from attrs and exposure names.
-
-    Returns
-    -------
-    str
-    """
-    root = str(ds.attrs.get("product_name") or "")
-    if not root:
-        exposures = _exposures(ds)
-        match = re.match(r"jw(\d{5})(\d{3})\d{3}_", exposures[0]) if exposures else None
-        program, observation = match.groups() if match else (str(ds.attrs.get("program") or "").zfill(5), "")
-        target = re.sub(r"[^a-z0-9]+", "-", str(ds.attrs.get("target") or "target").lower()).strip("-")
-        root = f"jw{program}{'-o' + observation if observation else ''}_{target or 'target'}_miri"
-    if "setting" in ds.attrs and ds.attrs.get("level") not in _SUFFIX:
-        return f"{root}_{str(ds.attrs['setting']).lower()}"
-    bands = bands_of(ds)
-    if not bands:
-        return f"{root}_ch{'-'.join(str(ds.attrs.get('channels') or 'x'))}"
-    channels = "-".join(sorted({band[0] for band in bands}))
-    letters = sorted({band[1] for band in bands})
-    return f"{root}_ch{channels}-{''.join(mrs.GRATINGS[letter].lower() for letter in letters)}"
-
-
-def _exposures(ds: xr.Dataset) -> list[str]:
-    if "exposure" in ds.coords:
-        return [str(name) for name in np.atleast_1d(ds["exposure"].values)]
-    try:
-        return [str(name) for name in json.loads(ds.attrs.get("exposures") or "[]")]
-    except (TypeError, ValueError):
-        return []
-
-
 def _names(ds: xr.Dataset, suffix: str | None) -> list[tuple[int, str]]:
     level = check_level(ds)
     if other := other_units(ds):
@@ -184,7 +181,7 @@ def _names(ds: xr.Dataset, suffix: str | None) -> list[tuple[int, str]]:
             "save as netcdf or zarr, which keep any units"
         )
     if level in EXTENSIONS:
-        return [(i, f"{name}_{suffix or level}.fits") for i, name in enumerate(_exposures(ds))]
+        return [(i, f"{name}_{suffix or level}.fits") for i, name in enumerate(exposures_of(ds))]
     if level in _SUFFIX:
         return [(0, f"{product_name(ds)}_{suffix or _SUFFIX[level]}.fits")]
     raise MrsxrError(f"level '{level}' has no FITS layout; save it as netcdf or zarr")
@@ -229,10 +226,9 @@ def _load_list(paths: list[str | os.PathLike], chunks: Any, options: dict[str, A
 # --- netCDF and zarr ---
 
 
-def _save_whole(data: xr.Dataset | xr.DataTree, target: Path, chosen: str, is_file: bool) -> Path:
+def _save_whole(data: xr.Dataset | xr.DataTree, path: Path, chosen: str) -> Path:
     if chosen == "zarr" and importlib.util.find_spec("zarr") is None:
         raise MrsxrError("zarr is not installed; install it (pip install 'mrsxr[zarr]') or save as netcdf")
-    path = target if is_file else target / f"{_whole_name(data)}{FORMATS[chosen]}"
     path.parent.mkdir(parents=True, exist_ok=True)
     ready: xr.Dataset | xr.DataTree
     if isinstance(data, xr.DataTree):
@@ -270,7 +266,7 @@ def _whole_name(data: xr.Dataset | xr.DataTree) -> str:
     if first is None:
         raise MrsxrError("the tree holds no data; there is nothing to save")
     level = check_level(first)
-    return f"{product_name(first).rsplit('_', 1)[0]}_{_SUFFIX.get(level, level)}"
+    return f"{root_name(first)}_{_SUFFIX.get(level, level)}"
 
 
 def _portable(ds: xr.Dataset) -> xr.Dataset:

@@ -140,6 +140,12 @@ def working_on(piece: Piece | None) -> None:
     _current.set(piece)
 
 
+def piece_name() -> str:
+    """Return the name of the piece that this thread works on, with its stage; "" where there is none."""
+    piece = _current.get()
+    return "" if piece is None else f"{piece.name} ({piece.stage})"
+
+
 def made(paths: Iterable[Path], folder: Path) -> None:
     """Note products with the piece that this thread works on."""
     piece = _current.get()

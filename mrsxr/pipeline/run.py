@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any, TypeVar
 
 import dask
 import xarray as xr
 
 from mrsxr.errors import InputFileError, MrsxrError
-from mrsxr.io import FileInfo, find_files, load_dataset, open_exposures, save
+from mrsxr.io import FileInfo, find_files, load_dataset, open_exposures, planned, save
 from mrsxr.mrs import BANDS, bands_of_setting, setting_of_band
 from mrsxr.notes import listen
 from mrsxr.references import References
@@ -33,7 +34,7 @@ from .chains import (
 from .combine_chain import combine
 from .config import Config
 from .memory import give_back
-from .record import Piece, RunRecord, made, peak_memory, relative, working_on
+from .record import Piece, RunRecord, made, peak_memory, piece_name, relative, working_on
 from .spectrum_chain import correct_leak, correct_leak_in_cubes, make_spectrum, source_types_of, stitch
 
 log = logging.getLogger(__name__)
@@ -69,12 +70,30 @@ class RunResult:
     failed: dict[str, str] = field(default_factory=dict)  # name: reason
     seconds: float = 0.0
     record: RunRecord | None = None
+    _owners: dict[Path, str] = field(default_factory=dict, repr=False)
+    _lock: Any = field(default_factory=Lock, repr=False, compare=False)
 
-    def add(self, level: str, paths: Iterable[Path]) -> None:
-        """Note files of a level."""
-        paths = list(paths)
+    def save(self, level: str, data: xr.Dataset, where: Path, *, suffix: str | None = None) -> list[Path]:
+        """Save a product of a level, note its files and return them.
+
+        Raises
+        ------
+        MrsxrError
+            Where this run wrote another product of that name: nothing is written then.
+        """
+        mine = f"{level} of {piece_name()}"
+        with self._lock:
+            for path in planned(data, where, suffix=suffix):
+                if path in self._owners:
+                    raise MrsxrError(
+                        f"{path}: the {mine} would have the name of the {self._owners[path]} of this run; reduce them "
+                        "into folders of their own"
+                    )
+                self._owners[path] = mine
+        paths = save(data, where, suffix=suffix)
         self.files.setdefault(level, []).extend(paths)
         made(paths, self.out)
+        return paths
 
 
 @dataclass(frozen=True)
@@ -205,7 +224,7 @@ def run(
         if exposures:
             _from_exposures(job, exposures, wanted, to)
         else:
-            _extract_all(job, [(f.node, "", f.path) for f in cubes], {})
+            _extract_all(job, [(f.node, "", f.path) for f in _one_of_each_band(cubes)], {})
     return job.result
 
 
@@ -254,6 +273,18 @@ def _best_files(files: Sequence[FileInfo]) -> list[FileInfo]:
             if key not in best or READY[info.product] > READY[best[key].product]:
                 best[key] = info
     return list(best.values())
+
+
+def _one_of_each_band(cubes: Sequence[FileInfo]) -> Sequence[FileInfo]:
+    """Return cubes of single bands; raise where two are of one band, as a spectrum is taken of one."""
+    seen: dict[str, FileInfo] = {}
+    for cube in cubes:
+        if cube.node in seen:
+            raise InputFileError(
+                f"{seen[cube.node].path} and {cube.path} are both cubes of band {cube.node}; give one of each band"
+            )
+        seen[cube.node] = cube
+    return cubes
 
 
 def _from_exposures(job: _Job, exposures: list[FileInfo], wanted: tuple[str, ...], to: str) -> None:
@@ -327,16 +358,14 @@ def _calibrate(job: _Job, item: _Exposure, to: str, **others: Any) -> _Exposure:
         if job.config.rate.save_rateints:
             lazy = make_rate_and_ints(ds, job.references(), job.config.rate)
             ds, integrations = dask.compute(*lazy, **how())
-            job.result.add("rateints", save(integrations, job.folder(item.role, 1)))
+            job.result.save("rateints", integrations, job.folder(item.role, 1))
         else:
             ds = make_rate(ds, job.references(), job.config.rate).compute(**how())
-        stage, path = 1, save(ds, job.folder(item.role, 1))[0]
-        job.result.add("rate", [path])
+        stage, path = 1, job.result.save("rate", ds, job.folder(item.role, 1))[0]
     if stage == 1 and to != "rate":
         config = replace(job.config.cal, background="none") if item.role == "background" else job.config.cal
         ds = make_cal(ds, job.references(), config, **others).compute(**how())
-        stage, path = 2, save(ds, job.folder(item.role, 2))[0]
-        job.result.add("cal", [path])
+        stage, path = 2, job.result.save("cal", ds, job.folder(item.role, 2))[0]
     return replace(item, stage=stage, path=path)
 
 
@@ -349,9 +378,9 @@ def _background(job: _Job, band: str, paths: list[Path]) -> list[xr.Dataset]:
     """Write cube and spectrum of the background exposures in a band; return the spectra that are subtracted."""
     ds = _open_cal(job, paths)
     cube = make_cube(ds, band, job.refs, job.config.cube).compute(**how())
-    job.result.add("background cube", save(cube, job.folder("background", 3)))
+    job.result.save("background cube", cube, job.folder("background", 3))
     spectrum = background_spectrum(cube)
-    job.result.add("background spectrum", save(spectrum, job.folder("background", 3)))
+    job.result.save("background spectrum", spectrum, job.folder("background", 3))
     return [spectrum] if len(paths) == 1 else background_spectra(ds, band, job.refs, job.config.cube)
 
 
@@ -372,9 +401,7 @@ def _combine(job: _Job, groups: dict[tuple[str, str], list[Path]], spectra: list
 
 def _make_cube(job: _Job, band: str, setting: str, ds: xr.Dataset) -> tuple[str, str, Path]:
     cube = job.with_redshift(make_cube(ds, band, job.refs, job.config.cube).compute(**how()))
-    path = save(cube, job.folder("science", 3))[0]
-    job.result.add("cube", [path])
-    return band, setting, path
+    return band, setting, job.result.save("cube", cube, job.folder("science", 3))[0]
 
 
 def _correct_leak(job: _Job, paths: dict[str, Path]) -> None:
@@ -394,7 +421,7 @@ def _make_joint_cubes(job: _Job, exposures: dict[str, xr.Dataset]) -> None:
     lazy = make_joint_cubes(exposures.values(), job.refs, job.config.cube)
 
     def write(name: str) -> None:
-        job.result.add("joint cube", save(job.with_redshift(lazy[name]), job.folder("science", 3)))
+        job.result.save("joint cube", job.with_redshift(lazy[name]), job.folder("science", 3))
 
     job.each("joint cube", list(lazy), str, write)
 
@@ -406,7 +433,7 @@ def _extract_all(job: _Job, cubes: list[tuple[str, str, Path]], exposures: dict[
     told: dict[str, Any] = {"asked": config.source_type}
     kinds = job.each("source type", ["target"], str, lambda _: source_types_of(list(opened.values()), config, told))
     job.record.decisions["source type"] = {**told, "taken": list(kinds[0]) if kinds else []}
-    for number, kind in enumerate(kinds[0] if kinds else ()):
+    for kind in kinds[0] if kinds else ():
 
         def extract(piece: tuple[str, str, Path], kind: str = kind) -> tuple[str, xr.Dataset]:
             band, setting, _ = piece
@@ -417,18 +444,15 @@ def _extract_all(job: _Job, cubes: list[tuple[str, str, Path]], exposures: dict[
             return band, job.with_redshift(found.compute(**how()))
 
         bands = dict(job.each("spectrum", cubes, lambda p: p[0], extract))
-        suffix = None if number == 0 else f"{kind.lower()}_x1d"
-        ready = [(kind, bands, suffix)] if bands else []
-        job.each("stitch", ready, lambda p: p[0], lambda p: _finish(job, p[1], p[2]))
+        job.each("stitch", [(kind, bands)] if bands else [], lambda p: p[0], lambda p: _finish(job, p[1]))
 
 
-def _finish(job: _Job, bands: dict[str, xr.Dataset], suffix: str | None = None) -> None:
+def _finish(job: _Job, bands: dict[str, xr.Dataset]) -> None:
     """Take off the leak, save the spectra of the bands, and stitch them."""
+    folder = job.folder("science", 3)
     spectra = list(correct_leak(bands, job.refs, job.config.spectrum).values())
     for spectrum in spectra:
-        job.result.add("spectrum", save(spectrum, job.folder("science", 3), suffix=suffix))
+        job.result.save("spectrum", spectrum, folder)
     whole = stitch(spectra, job.config.spectrum)
-    folder = job.folder("science", 3)
-    fits_file = save(whole, folder, suffix="stitched_x1d" if len(spectra) == 1 else suffix)[0]
-    netcdf = save(whole, fits_file.with_suffix(".nc"))[0]
-    job.result.add("stitched", [fits_file, netcdf])
+    fits_file = job.result.save("stitched", whole, folder)[0]
+    job.result.save("stitched", whole, fits_file.with_suffix(".nc"))

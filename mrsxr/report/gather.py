@@ -108,8 +108,12 @@ class Contents:
 
 
 def is_stitched(ds: xr.Dataset) -> bool:
-    """Tell whether a spectrum has several bands."""
-    return len(json.loads(ds.attrs.get("bands") or "[]")) > 1 or str(ds.attrs.get("band")) == "MULTIPLE"
+    """Tell whether a spectrum was stitched or has several bands."""
+    return (
+        "stitch_method" in ds.attrs
+        or len(json.loads(ds.attrs.get("bands") or "[]")) > 1
+        or str(ds.attrs.get("band")) == "MULTIPLE"
+    )
 
 
 def gather(folder: Path) -> Contents:

@@ -35,7 +35,7 @@ def test_maps_come_back_as_they_were(maps, tmp_path, name):
 
 def test_maps_in_fits_have_a_sky_and_units(maps, tmp_path):
     (path,) = mx.save(maps, tmp_path)
-    assert path.name.endswith("_ch3-short_lines.fits")
+    assert path.name.endswith("_ch3-short_ne-ii-12-81_maps_lines.fits")
     with fits.open(path) as hdus:
         assert hdus[1].name == "FLUX"
         header = hdus["FLUX"].header

@@ -203,3 +203,44 @@ def test_joint_cubes_of_a_run(reduced, simulated, tmp_path):
         for c in (cube, first)
     )
     assert float(found.flux.mean()) == pytest.approx(float(alone.flux.mean()), rel=0.01)
+
+
+def test_channel_cubes_of_one_band_have_files_of_their_own(reduced, simulated, tmp_path):
+    cals = [p for p in reduced.files["cal"] if "background" not in p.parts]
+    config = Config(cube=CubeConfig(output_type="channel", outliers="none"))
+    result = mx.run(cals, out=tmp_path, refs=simulated.reference_folder, config=config)
+    assert not result.failed
+    told = [path for paths in result.files.values() for path in paths]
+    assert len(told) == len(set(told))
+    assert len(result.files["cube"]) == len(result.files["joint cube"]) == 2
+    for path in result.files["cube"]:
+        ds = mx.load(path)
+        assert ds.attrs["cube_type"] == "band"
+        taken = next(mx.load(p) for p in result.files["spectrum"] if mx.load(p).attrs["band"] == ds.attrs["band"])
+        np.testing.assert_array_equal(taken.wavelength, ds.wavelength)
+    from mrsxr.report.gather import gather
+
+    assert {info.path for info in gather(tmp_path).cubes().values()} == set(result.files["cube"])
+    again = mx.run(tmp_path / "stage3", out=tmp_path / "again", refs=simulated.reference_folder)
+    assert not again.failed
+    assert len(again.files["spectrum"]) == 2
+
+
+def test_a_run_never_writes_one_name_twice(reduced, simulated, tmp_path, monkeypatch):
+    import mrsxr.io._names as names
+
+    monkeypatch.setattr(names, "_content", lambda ds: "")
+    cals = [p for p in reduced.files["cal"] if "background" not in p.parts]
+    result = mx.run(cals, out=tmp_path, refs=simulated.reference_folder, to="cube", workers=1)
+    assert len(result.files["cube"]) == 1
+    assert result.failed["2A"].endswith(
+        "_miri_s3d.fits: the cube of 2A (cube) would have the name of the cube of 1A (cube) of this run; "
+        "reduce them into folders of their own"
+    )
+
+
+def test_two_cubes_of_a_band_are_refused(reduced, simulated, tmp_path):
+    path = reduced.files["cube"][0]
+    shutil.copy(path, tmp_path / "other_s3d.fits")
+    with pytest.raises(InputFileError, match=r"other_s3d\.fits are both cubes of band [12]A; give one of each band"):
+        mx.run([path, tmp_path / "other_s3d.fits"], out=tmp_path / "out", refs=simulated.reference_folder)

@@ -13,11 +13,12 @@ import xarray as xr
 from mrsxr import mrs
 from mrsxr.errors import MrsxrError, ReferenceFileError
 from mrsxr.geometry.pixels import BandPixels, Frame
-from mrsxr.geometry.sky import sky_to_v2v3, v2v3_to_slicer
+from mrsxr.geometry.sky import SPEED_OF_LIGHT, sky_to_v2v3, v2v3_to_slicer
 
 from ._layout import BandData
 
 _SHIFT = ("wavcorr_optical_beta_slice", "wavcorr_xslice_min", "wavcorr_shift_ds_min")
+_HALF = 0.45  # of a slice, that a table of shifts must reach on both sides; beyond its ends the value there counts
 _WORDS = {"SHORT": "A", "MEDIUM": "B", "LONG": "C"}
 
 
@@ -41,7 +42,7 @@ def point_terms(one: BandData, mrsptcorr: xr.Dataset | None, point_source: tuple
     Raises
     ------
     ReferenceFileError
-        Where the file holds neither TRACOR nor the WAVCORR tables.
+        Where the file holds neither TRACOR nor the WAVCORR tables, or these are not to be believed.
     MrsxrError
         Without the file, or where the source lies outside all exposures.
     """
@@ -65,6 +66,23 @@ def point_terms(one: BandData, mrsptcorr: xr.Dataset | None, point_source: tuple
             "in all exposures; give the position of the source in degrees"
         )
     return terms
+
+
+def off_elsewhere(terms: list[PointTerms], band: str) -> str:
+    """Return in words by how much light that does not come from the point source is wrong in its slices."""
+    low, high = mrs.WAVELENGTH_LIMITS[band]
+    wave, offset = (a.ravel() for a in np.meshgrid([low, 0.5 * (low + high), high], np.linspace(-0.5, 0.5, 11)))
+    parts = []
+    if terms[0].transmission is not None:
+        off = np.abs(transmission_factor(wave, offset, *terms[0].transmission) - 1.0).max()
+        parts.append(f"{100.0 * off:.1f} %")
+    if terms[0].shift is not None:
+        off = np.abs(wavelength_shift(wave, offset, *terms[0].shift) / wave).max() * SPEED_OF_LIGHT / 1000.0
+        parts.append(f"{off:.0f} km/s")
+    return (
+        f"band {band}: the cube is built for a point source, by its place in the slices; extended light there is off "
+        f"by up to {' and '.join(parts)}"
+    )
 
 
 def correct_frame(frame: Frame, pixels: BandPixels, terms: PointTerms) -> Frame:
@@ -118,7 +136,7 @@ def wavelength_shift(wave, offset, ends, table, shifts, dispersion) -> np.ndarra
     ends : (2,) [um]
         Wavelengths of the two columns, linear between and constant outside.
     table : (n,)
-        Offsets of the rows of ``shifts``.
+        Offsets of the rows of ``shifts``; beyond their ends the shift there.
     shifts : (n, 2)
         Shift of the centroid within the slice [slice].
     dispersion : (2,)
@@ -159,7 +177,30 @@ def _shift(mrsptcorr: xr.Dataset, band: str):
     dispersion = width * np.array([float(cross["wavcorr_xslice_min"]), float(cross["wavcorr_xslice_max"])])
     order = np.argsort(mrsptcorr["beta_off"].values)
     shifts = np.stack([mrsptcorr[f"wavcorr_shift_ds_{end}"].values for end in ("min", "max")], axis=1)
-    return ends, mrsptcorr["beta_off"].values[order].astype(float), shifts[order].astype(float), dispersion
+    found = ends, mrsptcorr["beta_off"].values[order].astype(float), shifts[order].astype(float), dispersion
+    powers = [float(row[f"wavcorr_optical_srp_{end}"]) if f"wavcorr_optical_srp_{end}" in row else np.nan
+              for end in ("min", "max")]  # fmt: skip
+    if wrong := _doubt(*found, np.array(powers)):
+        name = mrsptcorr.attrs.get("ref_id", "mrsptcorr")
+        raise ReferenceFileError(f"{name}: {wrong} (band {band}); take another file, or leave point_source out")
+    return found
+
+
+def _doubt(ends, offsets, shifts, dispersion, powers) -> str:
+    """Return why the shift of wavelengths is not to be believed, or nothing."""
+    if not all(np.isfinite(a).all() for a in (ends, offsets, shifts, dispersion)) or not ends[1] > ends[0] > 0:
+        return "the WAVCORR tables hold no finite numbers, or no rising wavelengths"
+    if offsets[0] > -_HALF or offsets[-1] < _HALF:
+        text = f"WAVCORR_SHIFT lists offsets of {offsets[0]:g} to {offsets[-1]:g} slices"
+        return f"{text}; expected both halves of a slice, -0.5 to 0.5"
+    powers = np.where(np.isfinite(powers) & (powers > 0), powers, mrs.resolving_power(ends))
+    inside = np.linspace(-0.5, 0.5, 21)
+    for wave, power in zip(ends, powers, strict=True):
+        most = np.abs(wavelength_shift(wave, inside, ends, offsets, shifts, dispersion)).max()
+        if most > 0.5 * wave / power:
+            text = f"the WAVCORR tables shift {wave:g} um by {most / wave * SPEED_OF_LIGHT / 1000:.0f} km/s"
+            return f"{text}; expected at most half a resolution element, {0.5 * SPEED_OF_LIGHT / 1000 / power:.0f} km/s"
+    return ""
 
 
 def _band_name(text: str) -> str:

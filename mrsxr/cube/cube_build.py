@@ -17,13 +17,14 @@ from mrsxr.geometry.grid import CubeGrid
 from mrsxr.geometry.index import attach_index
 from mrsxr.geometry.operator import Weighting
 from mrsxr.geometry.pixels import gather_pixels, placement, select_pixels, wavelength_span
+from mrsxr.notes import tell
 from mrsxr.schema import CUBE_DIMS, SYSTEMATIC, WCS_VARIABLES, meaning_of, units_of
 from mrsxr.step import step
 from mrsxr.threads import how
 
 from ._blocks import Source, lazy_planes
 from ._layout import BandData, grid_facts, sky_grid, turn_of, weighting_of
-from ._point import PointTerms, correct_frame, point_terms
+from ._point import PointTerms, correct_frame, off_elsewhere, point_terms
 
 _FRAMES = ("flux", "var_poisson", "var_read", "var_flat", "dq")
 EXPOSURE_WEIGHTS = ("none", "time", "ivar")
@@ -122,6 +123,8 @@ def build_cube(
         grid = sky_grid([one], facts, box=band[0] in "24", turn=turn, center=center, shape=shape)
     spread = weighting_of(weighting, band, cubepar, grid.spaxel_size)
     terms = None if point_source is None else point_terms(one, mrsptcorr, point_source)
+    if terms is not None:
+        tell(off_elsewhere(terms, band), stacklevel=3)
     systematic = has_systematic(ds)
     source = make_source(
         one, grid, spread, exposure_weights=exposure_weights, systematic=systematic, terms=terms

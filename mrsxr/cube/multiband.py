@@ -15,7 +15,7 @@ from mrsxr.chunks import CUBE_PLANES
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.geometry.grid import CubeGrid
 from mrsxr.geometry.index import attach_index
-from mrsxr.notes import noted, notes_of
+from mrsxr.notes import noted, notes_of, tell
 from mrsxr.step import read_history
 from mrsxr.tree import leaves
 
@@ -31,7 +31,7 @@ from ._layout import (
     turn_of,
     weighting_of,
 )
-from ._point import point_terms
+from ._point import off_elsewhere, point_terms
 from .cube_build import as_dataset, cube_attrs, has_systematic, is_lazy, make_source
 
 WAVELENGTH_AXES = ("native", "linear", "table")
@@ -113,10 +113,13 @@ def build_multiband_cube(
         grid = sky_grid(parts, whole, box=box, turn=turn, center=center, shape=shape)
         grid = _with_axis(grid, wavelength_axis, facts, whole, cubepar)
     systematic = any(has_systematic(ds) for ds in datasets)
-    made = []
+    made, said = [], []
     for one in parts:
         spread = weighting_of(weighting, one.band, cubepar, grid.spaxel_size)
         terms = None if point_source is None else point_terms(one, mrsptcorr, point_source)
+        if terms is not None:
+            said.append(off_elsewhere(terms, one.band))
+            tell(said[-1])
         made.append(
             make_source(
                 one, grid, spread, exposure_weights=exposure_weights, systematic=systematic, terms=terms
@@ -138,7 +141,7 @@ def build_multiband_cube(
     one_channel = len({band[0] for band in names}) == 1
     kind = "channel" if one_channel and wavelength_axis == "linear" else "multi"
     attrs = _attrs_of(parts[0].ds, parameters, references) | cube_attrs(parts, grid, weighting, kind)
-    return attach_index(noted(cube.assign_attrs(attrs), notes_of(*(part.ds for part in parts))))
+    return attach_index(noted(cube.assign_attrs(attrs), [*notes_of(*(part.ds for part in parts)), *said]))
 
 
 def band_of_planes(wavelengths: np.ndarray, limits: dict[str, tuple[float, float]]) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Point sources off the middle of a slice: the simulator moves and dims them, the cube brings them back."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,8 @@ from helpers import assert_step
 from simulated import cal_of, offset_for
 
 from mrsxr.cube import build_cube
-from mrsxr.errors import MrsxrError, ReferenceFileError
+from mrsxr.errors import MrsxrError, MrsxrWarning, ReferenceFileError
+from mrsxr.notes import notes_of
 from mrsxr.simulate import Effects, Line, PointSource, PowerLaw, Scene
 from mrsxr.simulate.point_slices import centroid, point_tables, slice_effects
 from mrsxr.simulate.scene import PSF_SIGMAS, PSF_WEIGHTS
@@ -17,6 +19,9 @@ from mrsxr.simulate.scene import PSF_SIGMAS, PSF_WEIGHTS
 RA, DEC, C = 339.015, 33.976, 299792.458
 WINDOW = {"wavelength_min": 5.25, "wavelength_max": 5.35}
 CENTRE = 5.3
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*the cube is built for a point source:mrsxr.errors.MrsxrWarning")
 
 
 def dark(wavelength):
@@ -127,3 +132,29 @@ def test_the_step_is_lazy_and_recorded():
     out = assert_step(build_cube, ds, **options)
     assert '"point_source": [339.015, 33.976]' in out.attrs["history_json"]
     assert '"mrsptcorr": "mrsptcorr_made.fits"' in out.attrs["history_json"]
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda t: t.isel(beta_off=t.beta_off.values >= 0), "lists offsets of 0 to 3 slices; expected both halves"),
+        (lambda t: t.isel(beta_off=t.beta_off.values <= 0.2), "lists offsets of -3 to 0.2 slices"),
+        (lambda t: t.assign(wavcorr_xslice_min=t.wavcorr_xslice_min * 6), "expected at most half a resolution element"),
+        (lambda t: t.assign(wavcorr_shift_ds_max=t.wavcorr_shift_ds_max * np.nan), "no finite numbers"),
+        (lambda t: t.assign(wavcorr_optical_srp_max=t.wavcorr_optical_srp_max * 100), "half a resolution element"),
+    ],
+)
+def test_tables_not_to_be_believed_are_refused(change, text):
+    ds, options = small(point_source=(RA, DEC))
+    with pytest.raises(ReferenceFileError, match=text):
+        build_cube(ds, **options, mrsptcorr=change(mrsptcorr()))
+
+
+def test_it_is_said_what_becomes_of_extended_light():
+    ds, options = small(point_source=(RA, DEC), mrsptcorr=mrsptcorr())
+    with pytest.warns(MrsxrWarning, match=r"extended light there is off by up to [0-9.]+ % and [0-9]+ km/s") as caught:
+        out = build_cube(ds, **options)
+    assert notes_of(out) == [str(caught[0].message)]
+    share, speed = (float(word) for word in re.findall(r"([0-9.]+) (?:%|km/s)", notes_of(out)[0]))
+    assert 0.5 < share < 6.0
+    assert 5 < speed < 60

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import dq as flags
-from mrsxr import mrs
+from mrsxr import mrs, units
 from mrsxr._version import __version__
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.notes import listen, noted, notes_of, tell
@@ -40,8 +40,8 @@ class Scaling:
 
     factor: float = 1.0
     factor_error: float = 0.0
-    flux_offset: float = 0.0  # Jy
-    brightness_offset: float = 0.0  # MJy/sr
+    flux_offset: float = 0.0  # in the units of the flux
+    brightness_offset: float = 0.0  # in those of the surface brightness
 
 
 def stitch_bands(
@@ -51,6 +51,7 @@ def stitch_bands(
     reference_band: str | None = None,
     overlap: str = "cut",
     clip_sigma: float = 3.0,
+    min_snr: float = 5.0,
 ) -> xr.Dataset:
     """Join the spectra of several bands to one, rising in wavelength.
 
@@ -66,14 +67,23 @@ def stitch_bands(
         Cut both bands at the middle of the overlap, or average them there by inverse variance.
     clip_sigma : float
         Samples of an overlap beyond this many standard deviations do not enter the match.
+    min_snr : float
+        A factor is applied only where the light of both bands in the overlap, and the factor itself, stand so many
+        standard deviations above 0; else the bands are joined unscaled, which is told.
 
     Returns
     -------
     Dataset, level "spectrum"
         All variables of the input on the joint ``wavelength`` [um] with coordinate ``band``;
         ``flux_unscaled`` and ``surface_brightness_unscaled`` keep the values before the match, ``scale`` the
-        factor of each sample; attrs ``scale_factors``, ``scale_errors``, ``flux_offsets`` [Jy],
-        ``brightness_offsets`` [MJy/sr] hold JSON ``{band: number}``.
+        factor of each sample; attrs ``scale_factors``, ``scale_errors``, ``flux_offsets``,
+        ``brightness_offsets`` (in the units of the spectra) hold JSON ``{band: number}``.
+
+    Raises
+    ------
+    MrsxrError
+        Where there are no spectra, an argument is not known, a band comes twice, or the bands differ in units or
+        type of source.
 
     Notes
     -----
@@ -89,10 +99,13 @@ def stitch_bands(
     if reference not in names:
         raise MrsxrError(f"reference_band {reference} is not among the spectra; expected one of {', '.join(names)}")
     with listen() as told:
-        scalings = _match_all(bands, names.index(reference), method, clip_sigma)
+        scalings = _match_all(bands, names.index(reference), method, clip_sigma, min_snr)
     scaled = [_apply(ds, scaling) for ds, scaling in zip(bands, scalings, strict=True)]
     joined = _join(scaled, overlap)
-    attrs = _attrs(bands, names, scalings, method, reference, overlap, clip_sigma)
+    params = {
+        "method": method, "reference_band": reference, "overlap": overlap, "clip_sigma": clip_sigma, "min_snr": min_snr,
+    }  # fmt: skip
+    attrs = _attrs(bands, names, scalings, params)
     return noted(joined.drop_attrs(deep=False).assign_attrs(attrs), [*notes_of(*bands), *told])
 
 
@@ -114,6 +127,22 @@ def _check(spectra: Sequence[xr.Dataset], method: str, overlap: str) -> None:
         raise MrsxrError(
             f"spectra of source types {' and '.join(sorted(kinds))} cannot be stitched; extract them alike"
         )
+    _check_units(spectra)
+
+
+def _check_units(spectra: Sequence[xr.Dataset]) -> None:
+    """Raise where bands hold a quantity in different units."""
+    first = spectra[0]
+    for ds in spectra[1:]:
+        for name in ("wavelength", *first.data_vars):
+            if name not in ds.variables:
+                continue
+            one, other = (d.variables[name].attrs.get("units") for d in (first, ds))
+            if one != other and (not one or not other or units.parse(one) != units.parse(other)):
+                raise MrsxrError(
+                    f"'{name}' of band {first.attrs['band']} is in {one or 'no units'}, that of {ds.attrs['band']} in "
+                    f"{other or 'no units'}; bring them to one unit by convert_units(ds, ...) before they are stitched"
+                )
 
 
 def _sorted_by_wavelength(spectra: Sequence[xr.Dataset]) -> list[xr.Dataset]:
@@ -148,7 +177,9 @@ def _common(a: xr.Dataset, b: xr.Dataset, name: str):
     return [column[keep] for column in columns]
 
 
-def _match(fixed: xr.Dataset, moving: xr.Dataset, name: str, method: str, clip_sigma: float) -> tuple[float, float]:
+def _match(
+    fixed: xr.Dataset, moving: xr.Dataset, name: str, method: str, clip_sigma: float, min_snr: float
+) -> tuple[float, float]:
     """Return factor or offset, and its error, that bring ``moving`` to ``fixed`` in their overlap."""
     a, var_a, b, var_b = _common(fixed, moving, name)
     neutral = 1.0 if method == "multiplicative" else 0.0
@@ -173,22 +204,40 @@ def _match(fixed: xr.Dataset, moving: xr.Dataset, name: str, method: str, clip_s
             norm = np.sum(w)
             value = float(np.sum(w * (p - q)) / norm)
             residual = a - b - value
-        error = float(np.sqrt(np.sum(w**2 * residual[kept] ** 2)) / norm) if norm else np.nan
+        error = float(np.sqrt(np.sum(w**2 * residual[kept] ** 2)) / abs(norm)) if norm else np.nan
         inside = np.abs(residual - np.median(residual[kept])) <= clip_sigma * np.std(residual[kept]) + 1e-300
         if (inside == kept).all() or inside.sum() < _MIN_SAMPLES:
             break
         kept = inside
-    if method == "multiplicative" and not value > 0:
-        tell(
-            f"bands {fixed.attrs['band']} and {moving.attrs['band']}: factor {value:.3g} is not positive; "
-            "they are joined unscaled; subtract the background first or match by 'additive'",
-            stacklevel=5,
-        )
-        return 1.0, float("nan")
-    return value, error
+    if method == "additive":
+        return value, error
+    w = weight[kept]
+    snr = min(
+        _over(np.sum(w * values[kept]), np.sqrt(np.sum(w**2 * variance[kept])))
+        for values, variance in ((a, var_a), (b, var_b))
+    )
+    snr = min(snr, _over(value, error))
+    if snr >= min_snr:
+        return value, error
+    tell(
+        f"bands {fixed.attrs['band']} and {moving.attrs['band']}: their factor, {value:.3g} +- {error:.2g}, rests on "
+        f"light of S/N {snr:.1f} in the overlap; expected at least {min_snr:g}; they are joined unscaled; "
+        "subtract the background first or match by 'additive'",
+        stacklevel=5,
+    )
+    return 1.0, float("nan")
 
 
-def _match_all(bands: list[xr.Dataset], reference: int, method: str, clip_sigma: float) -> list[Scaling]:
+def _over(value: float, error: float) -> float:
+    """Return a value in units of its error; infinite without an error, 0 where it is not known."""
+    if not np.isfinite(value) or np.isnan(error):
+        return 0.0
+    return float(value / error) if error > 0 else float(np.inf * np.sign(value)) if value else 0.0
+
+
+def _match_all(
+    bands: list[xr.Dataset], reference: int, method: str, clip_sigma: float, min_snr: float
+) -> list[Scaling]:
     """Return the scaling of each band, chained outwards from the reference."""
     scalings = [Scaling() for _ in bands]
     if method == "none":
@@ -199,12 +248,12 @@ def _match_all(bands: list[xr.Dataset], reference: int, method: str, clip_sigma:
     for i, before in chain:
         past = scalings[before]
         if method == "multiplicative":
-            factor, error = _match(bands[before], bands[i], name, method, clip_sigma)
+            factor, error = _match(bands[before], bands[i], name, method, clip_sigma, min_snr)
             relative = np.hypot(error / factor, past.factor_error / past.factor)
             scalings[i] = Scaling(factor * past.factor, float(relative * factor * past.factor))
         else:
-            flux, _ = _match(bands[before], bands[i], "flux", method, clip_sigma)
-            brightness, _ = _match(bands[before], bands[i], "surface_brightness", method, clip_sigma)
+            flux, _ = _match(bands[before], bands[i], "flux", method, clip_sigma, min_snr)
+            brightness, _ = _match(bands[before], bands[i], "surface_brightness", method, clip_sigma, min_snr)
             scalings[i] = Scaling(1.0, 0.0, flux + past.flux_offset, brightness + past.brightness_offset)
     return scalings
 
@@ -287,8 +336,7 @@ def _averaged(left: xr.Dataset, right: xr.Dataset, low: float, high: float) -> x
     return out
 
 
-def _attrs(bands, names, scalings, method, reference, overlap, clip_sigma) -> dict:
-    params = {"method": method, "reference_band": reference, "overlap": overlap, "clip_sigma": clip_sigma}
+def _attrs(bands, names, scalings, params) -> dict:
     entry = {
         "step": "spectrum.stitch.stitch_bands",
         "version": __version__,
@@ -309,8 +357,8 @@ def _attrs(bands, names, scalings, method, reference, overlap, clip_sigma) -> di
         "level": "spectrum",
         "band": names[0] if len(names) == 1 else "MULTIPLE",
         "bands": json.dumps([name for name in mrs.BANDS if name in names] or names),
-        "stitch_method": method,
-        "reference_band": reference,
+        "stitch_method": params["method"],
+        "reference_band": params["reference_band"],
         "mrsxr_version": __version__,
         "history_json": json.dumps([entry]),
     }  # fmt: skip

@@ -160,8 +160,8 @@ def test_a_band_of_nan_stays_flagged():
     assert (part.dq == 1).all()
 
 
-def test_negative_factor_is_refused():
-    with pytest.warns(MrsxrWarning, match="not positive"):
+def test_negative_factor_is_not_applied():
+    with pytest.warns(MrsxrWarning, match=r"factor, -1 .* joined unscaled"):
         out = stitch_bands([make_spectrum("1A"), make_spectrum("1B", -1.0)], method="multiplicative")
     assert json.loads(out.attrs["scale_factors"])["1B"] == 1.0
 
@@ -234,3 +234,78 @@ def test_noise_does_not_bend_the_factor():
         factors.append(json.loads(out.attrs["scale_factors"])["1B"])
     assert np.mean(factors) == pytest.approx(1.0, abs=3.5 * np.std(factors) / np.sqrt(12))
     assert np.std(factors) / np.sqrt(12) < 0.02
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("level", [0.0, 2e-5, -2e-4])
+def test_noise_alone_makes_no_factor(seed, level):
+    """Blank sky (or next to nothing) in two bands: whatever their sums say, nothing is scaled by it."""
+    bands = []
+    for number, band in enumerate(("1A", "1B")):
+        one = make_spectrum(band)
+        noise = np.random.default_rng([seed, number]).normal(level, 1e-3, one.sizes["wavelength"])
+        bands.append(one.assign(flux=one.flux.copy(data=noise), var=one["var"].copy(data=np.full(noise.shape, 1e-6))))
+    with pytest.warns(MrsxrWarning, match=r"rests on light of S/N .* joined unscaled"):
+        out = stitch_bands(bands, method="multiplicative")
+    assert json.loads(out.attrs["scale_factors"]) == {"1A": 1.0, "1B": 1.0}
+    assert json.loads(out.attrs["scale_errors"])["1B"] is None
+    assert any("joined unscaled" in note for note in out.attrs["notes"])
+    np.testing.assert_array_equal(out.flux, out.flux_unscaled)
+
+
+def test_errors_that_are_too_small_make_no_factor_either():
+    """The scatter of the samples counts, not their errors alone."""
+    bands = []
+    for number, band in enumerate(("1A", "1B")):
+        one = make_spectrum(band)
+        noise = np.random.default_rng([5, number]).normal(0, 1e-3, one.sizes["wavelength"])
+        bands.append(one.assign(flux=one.flux.copy(data=noise), var=one["var"].copy(data=np.full(noise.shape, 1e-14))))
+    with pytest.warns(MrsxrWarning, match="joined unscaled"):
+        out = stitch_bands(bands, method="multiplicative")
+    assert json.loads(out.attrs["scale_factors"])["1B"] == 1.0
+
+
+def test_faint_light_is_still_matched():
+    """Each sample at S/N 2, the overlap far above 5: the factor of 0.8 comes out within its error."""
+    bands = [make_spectrum("1A", noise=0.5, seed=1, every=1), make_spectrum("1B", 1.25, noise=0.5, seed=2, every=1)]
+    out = stitch_bands(bands, method="multiplicative")
+    factor, error = (json.loads(out.attrs[key])["1B"] for key in ("scale_factors", "scale_errors"))
+    assert abs(factor - 0.8) < 3 * error
+    assert error < 0.16
+    with pytest.warns(MrsxrWarning, match="joined unscaled"):
+        stitch_bands(bands, method="multiplicative", min_snr=1000)
+
+
+@pytest.mark.parametrize("unit", ["mJy", "W m-2 um-1", None])
+@pytest.mark.parametrize("method", ["none", "multiplicative", "additive"])
+def test_unequal_units_are_refused(unit, method):
+    first, second = make_spectrum("1A"), make_spectrum("1B")
+    second["flux"].attrs["units"] = unit
+    if unit is None:
+        del second["flux"].attrs["units"]
+    text = rf"'flux' of band 1A is in Jy, that of 1B in {unit or 'no units'}; .*convert_units"
+    with pytest.raises(MrsxrError, match=text):
+        stitch_bands([first, second], method=method)
+
+
+def test_units_count_by_what_they_mean():
+    first, second = make_spectrum("1A"), make_spectrum("1B")
+    second["surface_brightness"].attrs["units"] = "MJy / sr"
+    stitch_bands([first, second])
+    second["background"].attrs["units"] = "Jy/sr"
+    with pytest.raises(MrsxrError, match="'background' of band 1A is in MJy/sr, that of 1B in Jy/sr"):
+        stitch_bands([first, second])
+    second = make_spectrum("1B")
+    second["wavelength"].attrs["units"] = "nm"
+    with pytest.raises(MrsxrError, match="'wavelength' of band 1A is in um, that of 1B in nm"):
+        stitch_bands([first, second])
+
+
+def test_converted_spectra_are_stitched_in_their_units():
+    bands = [make_spectrum(band) for band in ("1A", "1B")]
+    plain = stitch_bands(bands)
+    for ds in bands:
+        ds["flux"] = (ds.flux * 1e3).assign_attrs(units="mJy")
+        ds["var"] = (ds["var"] * 1e6).assign_attrs(units="mJy2")
+    np.testing.assert_allclose(stitch_bands(bands).flux, plain.flux * 1e3)
+    assert stitch_bands(bands).flux.attrs["units"] == "mJy"

@@ -12,6 +12,7 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import astropy.units as u
@@ -72,6 +73,11 @@ def _quantity_of(text: str, what: str, expected: str) -> Any:
         raise MrsxrError(f"{what} is '{text}'; {expected}") from error
 
 
+def _is_one(value: Any) -> bool:
+    """Return whether a value is a number, a Quantity or a text, and no sequence of them."""
+    return isinstance(value, str) or not np.iterable(value)
+
+
 def as_arcsec(value: Any, what: str = "angle") -> Any:
     """Return an angle [arcsec] of a number, a Quantity or a text ("0.01 deg", '1.5"')."""
     return None if value is None else as_number(value, u.arcsec, what)
@@ -104,16 +110,12 @@ def as_kms(value: Any, what: str = "velocity") -> Any:
 
 def _pair(value: Any, what: str, one: Callable[[Any, str], float], expected: str) -> tuple[float, float]:
     """Return (low, high) of a pair in either order, of an array of two or a slice."""
-    if isinstance(value, slice):
-        value = (value.start, value.stop)
-    elif isinstance(value, str):
+    if isinstance(value, str):
         value = [part for part in re.split(r"[,;\s]+|(?<=\d)\s*[-–]\s*(?=\d)", value.strip("()[] ")) if part]
     try:
         low, high = value
     except (TypeError, ValueError) as error:
         raise MrsxrError(f"{what} is {_shown(value)}; expected {expected}") from error
-    if low is None or high is None:
-        raise MrsxrError(f"{what} is from {low} to {high}; expected both ends of {expected}")
     low, high = sorted((one(low, what), one(high, what)))
     if not low < high:
         raise MrsxrError(f"{what} is from {low:g} to {high:g}; expected {expected} of some width")
@@ -122,6 +124,9 @@ def _pair(value: Any, what: str, one: Callable[[Any, str], float], expected: str
 
 def as_um_range(value: Any, what: str = "wavelength range") -> Any:
     """Return wavelengths (low, high) [um] of a pair in either order: numbers, Quantities, a slice, "12.7 12.9"."""
+    if isinstance(value, slice):  # may be open
+        low, high = (None if end is None else as_um(end, what) for end in (value.start, value.stop))
+        value = (0.0 if low is None else low, 1e6 if high is None else high)
     return None if value is None else _pair(value, what, as_um, "two wavelengths in um")
 
 
@@ -129,7 +134,7 @@ def as_um_place(value: Any, what: str = "wavelength") -> Any:
     """Return one wavelength [um], or (low, high) of a pair or a slice."""
     if isinstance(value, slice) and value.start is None and value.stop is None:
         return None
-    if isinstance(value, slice | list | tuple) or (np.ndim(value) == 1 and not isinstance(value, str)):
+    if isinstance(value, slice) or not _is_one(value):
         return as_um_range(value, what)
     return as_um(value, what)
 
@@ -139,22 +144,25 @@ def as_um_ranges(value: Any, what: str = "wavelength ranges") -> Any:
     if value is None:
         return None
     items = list(value) if not isinstance(value, str) else [value]
-    single = len(items) == 2 and all(np.ndim(item) == 0 for item in items)
+    single = len(items) == 2 and all(_is_one(item) for item in items)
     return [as_um_range(item, what) for item in ([value] if single else items)]
 
 
 def as_kms_extent(value: Any, what: str = "extent") -> Any:
     """Return velocities [km/s]: a half width, or (low, high) of a pair in either order."""
-    if value is None or (np.ndim(value) == 0 and not isinstance(value, str | slice)):
+    if value is None or (_is_one(value) and not isinstance(value, slice)):
         return as_kms(value, what)
-    if np.size(value) == 1 and not isinstance(value, slice):
-        return as_kms(value if isinstance(value, str) else value[0], what)
+    if not isinstance(value, slice) and len(value) == 1:
+        return as_kms(value[0], what)
     return _pair(value, what, as_kms, "a half width, or two velocities in km/s")
 
 
 def as_kms_list(value: Any, what: str = "velocities") -> Any:
-    """Return velocities [km/s] of a sequence of numbers or Quantities."""
-    return None if value is None else [as_kms(item, what) for item in value]
+    """Return velocities [km/s] of a sequence of numbers or Quantities; falling ones are turned round."""
+    if value is None:
+        return None
+    found = [as_kms(item, what) for item in value]
+    return found[::-1] if len(found) > 1 and all(b < a for a, b in pairwise(found)) else found
 
 
 def as_redshift(value: Any, what: str = "redshift z") -> Any:

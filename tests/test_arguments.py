@@ -108,6 +108,7 @@ def test_what_is_no_place_is_refused_in_one_line(given, message):
         (arguments.as_um_range, (9.9, 9.5), (9.5, 9.9)),
         (arguments.as_um_range, [9900, 9500] * u.nm, (9.5, 9.9)),
         (arguments.as_um_range, slice(9.9, 9.5), (9.5, 9.9)),
+        (arguments.as_um_range, slice(None, 9.5), (0.0, 9.5)),
         (arguments.as_um_range, "9.5-9.9", (9.5, 9.9)),
         (arguments.as_um_place, 9.5 * u.um, 9.5),
         (arguments.as_um_place, (9.9, 9.5), (9.5, 9.9)),
@@ -118,6 +119,7 @@ def test_what_is_no_place_is_refused_in_one_line(given, message):
         (arguments.as_kms_extent, 350, 350.0),
         (arguments.as_kms_extent, (400, -250), (-250.0, 400.0)),
         (arguments.as_kms_extent, [-0.25, 0.4] * u.Mm / u.s, (-250.0, 400.0)),
+        (arguments.as_kms_list, [2, 0, -1], [-1.0, 0.0, 2.0]),
         (arguments.as_kms_list, [-1, 0, 2] * u.km / u.s, [-1.0, 0.0, 2.0]),
     ],
 )
@@ -147,7 +149,7 @@ def test_numbers_with_units(reader, given, expected):
         (arguments.as_redshift, -0.5, r"between -0\.1 and 30"),
         (arguments.as_um_range, 9.5, "two wavelengths"),
         (arguments.as_um_range, (9.5, 9.5), "of some width"),
-        (arguments.as_um_range, slice(None, 9.5), "both ends"),
+        (arguments.as_um_range, slice(9.5, "x"), "'x'"),
         (arguments.as_kms_extent, (1, 2, 3), "two velocities"),
     ],
 )

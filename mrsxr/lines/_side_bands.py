@@ -14,10 +14,13 @@ import xarray as xr
 
 from mrsxr import units
 from mrsxr._version import __version__
+from mrsxr.arguments import as_kms_extent, as_um
 from mrsxr.errors import LevelError, MrsxrError, SchemaError
 from mrsxr.schema import other_units
 from mrsxr.step import read_history
 
+from ._names import matches
+from ._window import redshift_of
 from .linelist import line_list
 
 C_KM_S = units.C_KM_S
@@ -70,28 +73,19 @@ class Window:
 def find_line(line: str | float) -> tuple[str, float]:
     """Return label and rest wavelength [um] of a line: a label of ``line_list``, its unique name, or a wavelength."""
     if not isinstance(line, str):
-        rest = float(line)
-        if not (np.isfinite(rest) and rest > 0):
+        rest = as_um(line, "rest wavelength")
+        if not rest > 0:
             raise MrsxrError(f"the rest wavelength is {line}; expected um above 0")
         return f"{rest:.4f} um", rest
     table = line_list()
-    labels, names = table["line"].values, table["name"].values
-    hits = np.nonzero(labels == line)[0]
-    hits = hits if hits.size else np.nonzero(names == line)[0]
-    if hits.size != 1:
-        near = [str(label) for label in labels if str(label).startswith(line[:4])]
-        found = "stands for several lines" if hits.size else "is no line of line_list()"
+    labels = [str(label) for label in table["line"].values]
+    hits = matches(line, labels)
+    if len(hits) != 1:
+        near = [labels[i] for i in hits] or [label for label in labels if label.startswith(line[:4])]
+        found = "stands for several lines" if hits else "is no line of line_list()"
         advice = f"expected one of {', '.join(near)}" if near else "expected a label, or a rest wavelength in um"
         raise MrsxrError(f"'{line}' {found}; {advice}")
-    return str(labels[hits[0]]), float(table["wavelength"].values[hits[0]])
-
-
-def redshift_of(ds: xr.Dataset, z: float | None) -> float:
-    """Return z, by default ``attrs["redshift"]`` and 0 where there is none."""
-    value = float(ds.attrs.get("redshift", 0.0) if z is None else z)
-    if not (np.isfinite(value) and value > -1.0):
-        raise MrsxrError(f"redshift is {z}; expected a number above -1")
-    return value
+    return labels[hits[0]], float(table["wavelength"].values[hits[0]])
 
 
 def need_cube(cube: xr.Dataset, what: str) -> None:
@@ -113,7 +107,7 @@ def spaxel_area(ds: xr.Dataset) -> float:
 
 def interval(extent: float | Sequence[float]) -> tuple[float, float]:
     """Return velocities (low, high) [km/s] of a half width or of a pair."""
-    pair = np.atleast_1d(np.asarray(extent, float))
+    pair = np.atleast_1d(np.asarray(as_kms_extent(extent), float))
     low, high = (-pair[0], pair[0]) if pair.size == 1 else (pair[0], pair[-1])
     if pair.size > 2 or not (np.isfinite(pair).all() and low < high):
         raise MrsxrError(f"the extent of the line is {extent} km/s; expected a half width above 0, or (low, high)")

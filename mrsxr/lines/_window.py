@@ -6,13 +6,16 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from mrsxr import mrs, units
+from mrsxr.arguments import as_redshift, as_um
 from mrsxr.errors import MrsxrError, SchemaError
 
+from ._names import matches
 from .linelist import line_list
 
 C = units.C_KM_S
@@ -81,18 +84,14 @@ class Blend:
 
 def redshift_of(ds: xr.Dataset, z: float | None) -> float:
     """Return z, or where it is None that of the data (``attrs["redshift"]``, else 0)."""
-    value = ds.attrs.get("redshift", 0.0) if z is None else z
-    number = np.asarray(value, dtype=float) if isinstance(value, int | float | np.number) else np.array(np.nan)
-    if not (np.isfinite(number) and number > -1.0):
-        raise MrsxrError(f"redshift z is {value!r}; expected a number above -1")
-    return float(number)
+    return as_redshift(ds.attrs.get("redshift", 0.0) if z is None else z, "redshift z")
 
 
 def find_lines(line: Line | Iterable[Line] | xr.Dataset) -> list[tuple[str, float]]:
     """Return (label, rest wavelength [um]) of labels or names of the line list, of wavelengths, or of a table."""
     if isinstance(line, xr.Dataset):
         return [(str(n), float(w)) for n, w in zip(line["line"].values, line["wavelength"].values, strict=True)]
-    many = [line] if isinstance(line, str | int | float | np.number) else list(line)
+    many: list[Any] = [line] if isinstance(line, str) or not np.iterable(line) else list(line)
     if not many:
         raise MrsxrError("no line was given; expected a label of line_list() or a rest wavelength in um")
     return [_find_line(item) for item in many]
@@ -100,19 +99,18 @@ def find_lines(line: Line | Iterable[Line] | xr.Dataset) -> list[tuple[str, floa
 
 def _find_line(line: Line) -> tuple[str, float]:
     if not isinstance(line, str):
-        wave = float(line)
-        if not (math.isfinite(wave) and wave > 0):
+        wave = as_um(line, "rest wavelength of a line")
+        if not wave > 0:
             raise MrsxrError(f"rest wavelength of a line is {wave}; expected a positive number of um")
         return f"{wave:.5f}".rstrip("0").rstrip("."), wave
     table = line_list()
-    labels, names, waves = (table[n].values for n in ("line", "name", "wavelength"))
-    found = np.flatnonzero(labels == line)
-    if found.size == 0:
-        found = np.flatnonzero(names == line)
-    if found.size == 1:
-        return str(labels[found[0]]), float(waves[found[0]])
-    if found.size > 1:
-        raise MrsxrError(f"'{line}' are {found.size} lines: {', '.join(labels[found])}; give one of these labels")
+    labels = [str(label) for label in table["line"].values]
+    found = matches(line, labels)
+    if len(found) == 1:
+        return labels[found[0]], float(table["wavelength"].values[found[0]])
+    if found:
+        several = ", ".join(labels[i] for i in found)
+        raise MrsxrError(f"'{line}' are {len(found)} lines: {several}; give one of these labels")
     raise MrsxrError(
         f"'{line}' is no line of line_list(), like '[Ne II] 12.81'; give its rest wavelength in um instead"
     )

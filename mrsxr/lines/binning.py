@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import dq as flags
+from mrsxr.arguments import as_um_range, reads
 from mrsxr.errors import MrsxrError
 
 from ._side_bands import need_cube, recorded
@@ -20,6 +21,7 @@ Covariance = float | Callable[[np.ndarray], np.ndarray]
 _LEAST = 0.5  # part of the spaxels of a bin that must have data in a plane
 
 
+@reads(wavelength=as_um_range)
 def bin_spaxels(
     cube: xr.Dataset, *, snr: float, line: str | float | None = None,
     wavelength: tuple[float, float] | slice | None = None, maps: xr.Dataset | None = None, method: str = "weighted",

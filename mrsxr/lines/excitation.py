@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from mrsxr.arguments import reads
 from mrsxr.errors import MrsxrError, SchemaError
 from mrsxr.units import ARCSEC2_TO_SR
 
@@ -38,6 +39,7 @@ def partition_function(temperature):
     return 0.0247 * temperature / -np.expm1(-6000.0 / temperature)
 
 
+@reads()
 def h2_excitation(
     lines: xr.Dataset, *, area: float | None = None, temperatures: int = 1, snr: float = 3.0,
     ortho_to_para: float = 3.0, systematic: float = 0.0,

@@ -9,6 +9,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
+from mrsxr.arguments import as_kms, reads
 from mrsxr.dq import DO_NOT_USE
 from mrsxr.errors import MrsxrError
 from mrsxr.step import step
@@ -35,6 +36,7 @@ _MEANING = {
 
 
 @step(needs=("spectrum", "cube"), gives="lines")
+@reads(window=as_kms)
 def fit_line(
     ds: xr.Dataset,
     line: Line | Sequence[Line],
@@ -61,8 +63,8 @@ def fit_line(
         ``flux`` [Jy] or [MJy/sr], ``var``, ``dq``; samples with DO_NOT_USE, without a finite flux or without a positive
         finite variance are left out. A cube gives a fit for each spaxel, lazy where the cube is.
     line : str, float or list of them
-        Label of :func:`mrsxr.lines.line_list` ("[Ne II] 12.81"; its name "[Ne II]" where that is one line only) or rest
-        wavelength [um]. Several are fitted together in one window.
+        Label of :func:`mrsxr.lines.line_list` ("[Ne II] 12.81", also as "[NeII]" or "Ne II 12.8" where that is one line
+        only) or rest wavelength [um]. Several are fitted together in one window.
     z : float, optional
         Redshift; by default ``ds.attrs["redshift"]``, else 0. Velocities are relative to it.
     components : 1, 2, 3 or "auto"
@@ -143,6 +145,7 @@ def fit_line(
 
 
 @step(needs=("spectrum", "cube"), gives="lines")
+@reads(window=as_kms)
 def fit_lines(
     ds: xr.Dataset,
     lines: xr.Dataset | Iterable[Line] | None = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from mrsxr.arguments import reads
 from mrsxr.errors import MrsxrError
 from mrsxr.mrs import WAVELENGTH_LIMITS
 
@@ -91,6 +92,7 @@ def line_list() -> xr.Dataset:
     )  # fmt: skip
 
 
+@reads()
 def in_range(
     lines: xr.Dataset, wavelength_min: float | None = None, wavelength_max: float | None = None, z: float = 0.0
 ) -> xr.Dataset:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from mrsxr.arguments import as_um
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.regrid import same_sky
 
+from ._names import matches
 from ._side_bands import find_line, recorded
 
 #: Variables by the limit that holds for them; each with its error.
@@ -154,12 +156,11 @@ def _flux_of(maps: xr.Dataset, line: str | float) -> tuple[xr.DataArray, xr.Data
 
 def _hits(maps: xr.Dataset, labels: list[str], line: str | float) -> list[int]:
     if isinstance(line, str):
-        exact = [i for i, label in enumerate(labels) if label == line]
-        return exact or [i for i, label in enumerate(labels) if label.rpartition(" ")[0] == line]
+        return matches(line, labels)
     if "wavelength_rest" not in maps.coords:
         return []
     rest = np.asarray(maps["wavelength_rest"].values, float)
-    return [int(i) for i in np.nonzero(np.abs(rest / float(line) - 1.0) < 1e-4)[0]]
+    return [int(i) for i in np.nonzero(np.abs(rest / as_um(line, "rest wavelength") - 1.0) < 1e-4)[0]]
 
 
 def _size(flux: xr.DataArray) -> str:

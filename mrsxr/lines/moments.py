@@ -11,6 +11,7 @@ import xarray as xr
 
 from mrsxr import dq as flags
 from mrsxr import mrs
+from mrsxr.arguments import as_kms, as_kms_extent, as_kms_list, reads
 from mrsxr.errors import MrsxrError
 
 from ._side_bands import (
@@ -32,6 +33,7 @@ _FWHM = math.sqrt(8.0 * math.log(2.0))
 Exclude = Sequence[tuple[float, float]] | None
 
 
+@reads(window=as_kms, extent=as_kms_extent)
 def subtract_continuum(
     cube: xr.Dataset, line: str | float, *, z: float | None = None, extent: float | tuple[float, float] = 600.0,
     window: float = 2500.0, degree: int = 1, clip: float = 4.0, exclude: Exclude = None, coverage: float = 0.75,
@@ -77,6 +79,7 @@ def subtract_continuum(
     return recorded(cube, here.assign(changed), "moments.subtract_continuum", **params)
 
 
+@reads(window=as_kms, extent=as_kms_extent)
 def moments(
     cube: xr.Dataset, line: str | float, *, z: float | None = None, extent: float | tuple[float, float] = 600.0,
     window: float = 2500.0, degree: int = 1, threshold: float | None = 3.0, instrument: bool = True,
@@ -90,7 +93,7 @@ def moments(
     cube : Dataset, level "cube"
         ``flux`` [MJy/sr], ``var``, ``dq``; ``attrs["pixel_scale"]`` [arcsec].
     line : str or float
-        Label of :func:`mrsxr.lines.line_list` ("[O IV] 25.89"), name that is unique there ("[O IV]"), or rest
+        Label of :func:`mrsxr.lines.line_list` ("[O IV] 25.89"), name that is unique there ("[O IV]", "OIV"), or rest
         wavelength [um].
     z : float, optional
         Redshift; by default ``attrs["redshift"]``, or 0.
@@ -170,6 +173,7 @@ def moments(
     return recorded(cube, maps, "moments.moments", **params)
 
 
+@reads(window=as_kms, extent=as_kms_extent, width=as_kms, edges=as_kms_list)
 def channel_maps(
     cube: xr.Dataset, line: str | float, *, z: float | None = None, edges: Sequence[float] | None = None,
     width: float = 100.0, extent: float | tuple[float, float] = 600.0, window: float = 2500.0, degree: int = 1,
@@ -232,6 +236,7 @@ def channel_maps(
     return recorded(cube, out, "moments.channel_maps", **params)
 
 
+@reads()
 def instrument_dispersion(line: str | float, *, z: float = 0.0, resolution: Any = None) -> float:
     """Return the sigma of the instrument [km/s] at a line: c / (2.3548 R)."""
     _, rest = find_line(line)

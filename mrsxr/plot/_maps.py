@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, ListedColormap, Normalize
 
 from mrsxr.errors import MrsxrError
+from mrsxr.lines._names import matches
 from mrsxr.mrs import psf_fwhm
 
 from ._sky import (
@@ -248,8 +249,7 @@ def pick_line(maps: xr.Dataset, line: str | None) -> xr.Dataset:
     if "line" not in maps.dims:
         return maps
     labels = [str(label) for label in maps["line"].values]
-    found = [i for i, label in enumerate(labels) if line is None or label == line]
-    found = found or [i for i, label in enumerate(labels) if label.rpartition(" ")[0] == line]
+    found = list(range(len(labels))) if line is None else matches(line, labels)
     if len(found) != 1:
         what = f"'{line}' is {'several of' if found else 'not among'} the lines" if line else "one line is drawn"
         raise MrsxrError(f"{what}; expected one of {', '.join(labels)}")

@@ -4,6 +4,7 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
+from astropy import units as u
 from helpers import assert_step, no_compute
 from scipy.special import ndtr
 from xarray.testing import assert_identical
@@ -73,6 +74,18 @@ def noise_for(snr, parts):
     """Return the noise [MJy/sr] at which the line has a S/N."""
     fit = fit_line(make_cube(parts, noise=0.0, given=1.0), NE2, noise="given")
     return float(fit["snr"].squeeze()) / snr
+
+
+def test_requests_may_be_written_in_other_ways():
+    ds = make_spectrum([(FLUX, -80.0, 90.0)], noise=20.0)
+    plain = fit_line(ds, "[Ne II] 12.81", window=2900.0, exclude=[(12.85, 12.87)])
+    loose = fit_line(ds, "NeII 12.8", window=2.9e6 * u.m / u.s, exclude=(12.87 * u.um, 12850 * u.nm), z="0")
+    np.testing.assert_allclose(loose["velocity"], plain["velocity"], rtol=1e-9)
+    assert loose["line"].values.tolist() == plain["line"].values.tolist()
+    by_wavelength = fit_lines(ds, [128135.5 * u.AA], window=2900.0)
+    assert float(by_wavelength["velocity"].squeeze()) == pytest.approx(-80.0, abs=3.0)
+    with pytest.raises(MrsxrError, match=r"cz = 300 km/s is z = 0\.001"):
+        fit_line(ds, "NeII", z=300)
 
 
 def test_numbers_of_a_spectrum_are_those_of_the_truth():

@@ -6,6 +6,7 @@ import pytest
 from mrsxr import mrs
 from mrsxr.errors import MrsxrError
 from mrsxr.lines import in_range, line_list
+from mrsxr.lines._names import matches
 from mrsxr.lines.linelist import KINDS
 
 
@@ -86,3 +87,34 @@ def test_default_range_is_that_of_the_instrument():
     assert observed.max() <= 28.7
     assert "H2 S(0) 28.22" not in far["line"].values
     assert far.sizes["line"] == line_list().sizes["line"] - 1
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("[ArII]", "[Ar II] 6.99"), ("Ar II 6.99", "[Ar II] 6.99"), ("ariii", "[Ar III] 8.99"),
+        ("ARIII", "[Ar III] 8.99"),
+        ("[Ne V] 14.3", "[Ne V] 14.32"), ("[NeV]24", "[Ne V] 24.32"), ("[Ne V] 24.318 um", "[Ne V] 24.32"),
+        ("[Fe II] 25.9", "[Fe II] 25.99"), ("FeII 26", "[Fe II] 25.99"), ("[SIV]", "[S IV] 10.51"),
+        ("S IV λ10.51 µm", "[S IV] 10.51"), ("H2 0-0 S(3)", "H2 S(3) 9.66"), ("H2S3", "H2 S(3) 9.66"),
+        ("S(5)", "H2 S(5) 6.91"), ("HI 6-5", "H I 6-5 7.46"), ("Pf α", "H I 6-5 7.46"), ("Hu beta", "H I 8-6 7.50"),
+        ("H 9-7", "H I 9-7 11.31"), ("PAH6.2", "PAH 6.2"), ("pah 11.2", "PAH 11.3"),
+    ],
+)  # fmt: skip
+def test_lines_are_found_however_they_are_spelt(text, label):
+    labels = [str(value) for value in line_list().line.values]
+    assert [labels[i] for i in matches(text, labels)] == [label]
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("[SiV]", 0), ("[S III] 33.48", 0), ("[Ne V] 20", 0), ("N II", 0), ("", 0), ("12.81", 0), ("H2 S(9)", 0),
+     ("[Ne V]", 2), ("FeII", 5), ("PAH", 9)],
+)  # fmt: skip
+def test_other_ions_and_wavelengths_are_no_match(text, count):
+    assert len(matches(text, [str(value) for value in line_list().line.values])) == count
+
+
+def test_every_label_is_itself():
+    labels = [str(value) for value in line_list().line.values]
+    assert [matches(label, labels) for label in labels] == [[i] for i in range(len(labels))]

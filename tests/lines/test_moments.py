@@ -4,6 +4,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
+from astropy import units as u
 from helpers import no_compute
 from line_cubes import S_III, Z, instrument_sigma, line_cube
 
@@ -220,13 +221,40 @@ def test_redshift_of_the_attributes_and_lines_by_wavelength():
 
 
 @pytest.mark.parametrize(
+    "change",
+    [
+        {"line": "SIII"}, {"line": "[S III] 18.7um"}, {"line": S_III * 1e4 * u.AA}, {"z": str(Z)},
+        {"extent": 0.6 * u.Mm / u.s}, {"extent": (600, -600)}, {"window": "2500 km/s"},
+        {"exclude": [(19.5, 19.4)]}, {"exclude": [[1e9 / 194, 1e9 / 195] / u.km]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_requests_may_be_written_in_other_ways(change):
+    cube = line_cube(np.full((2, 2), 1e-18), 40.0, 90.0)
+    plain = {"line": LINE, "z": Z, "extent": 600.0, "exclude": [(19.4, 19.5)]}
+    expected = moments(cube, **plain)
+    np.testing.assert_allclose(moments(cube, **{**plain, **change}).moment1, expected.moment1, rtol=1e-9)
+    assert not np.allclose(expected.moment1, moments(cube, **{**plain, "extent": (-100, 600)}).moment1)
+
+
+def test_channels_by_falling_edges_of_other_units():
+    cube = line_cube(np.full((2, 2), 1e-18))
+    edges = np.array([-250.0, -20.0, 130.0])
+    out = channel_maps(cube, LINE, z=Z, edges=edges[::-1] * 1e3 * u.m / u.s)
+    np.testing.assert_array_equal(out.flux, channel_maps(cube, LINE, z=Z, edges=edges).flux)
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"extent": 2 * u.um}, "extent is 2.0 um; expected a number of km / s"),
+        ({"exclude": [3.0]}, "two wavelengths"),
+        ({"z": 0.01 * u.km / u.s}, "a velocity; expected a number"),
         ({"line": "[S III] 33"}, "no line of line_list"),
         ({"line": "[Fe II]"}, "stands for several lines; expected one of .*25.99"),
         ({"line": "[O IV]"}, r"lies at 26.3045 um .* the cube has 18.8"),
         ({"z": 0.0}, "the cube has"),
-        ({"z": -3.0}, "redshift is -3.0"),
+        ({"z": -3.0}, "redshift z is -3"),
         ({"line": -1.0}, "expected um above 0"),
         ({"extent": -100.0}, "expected a half width above 0"),
         ({"degree": 7}, "expected 0 to 4"),
@@ -251,7 +279,7 @@ def test_wrong_data_are_told():
     with pytest.raises(SchemaError, match="use convert_units"):
         channel_maps(other, LINE)
     with pytest.raises(MrsxrError, match="edges of the channels do not rise"):
-        channel_maps(cube, LINE, z=Z, edges=[100.0, 0.0])
+        channel_maps(cube, LINE, z=Z, edges=[100.0, 0.0, 50.0])
     with pytest.raises(MrsxrError, match="width of a channel is 0"):
         channel_maps(cube, LINE, z=Z, width=0.0)
     bare = cube.copy()

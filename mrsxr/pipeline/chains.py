@@ -266,7 +266,8 @@ def make_spectra(data: Data, refs: References | None = None, config: SpectrumCon
     if target:
         kind = source_types_of(list(target.values()), config)[0]
         bands = {str(ds.attrs["band"]): make_spectrum(ds, refs, config, kind) for ds in target.values()}
-        bands = correct_leak({band: ds.compute(**how()) for band, ds in bands.items()}, refs, config)
+        bands = {band: spectrum.say_what_is_lost(ds.compute(**how())) for band, ds in bands.items()}
+        bands = correct_leak(bands, refs, config)
         found |= {path: bands[str(ds.attrs["band"])] for path, ds in target.items()}
         found["/science/stitched"] = stitch(list(bands.values()), config)
     return tree.build(found, **tree.attrs_of(data))

@@ -3,6 +3,7 @@
 from .exact_errors import extraction_weights, set_exact_errors
 from .extract_1d import extract_spectrum
 from .fringe_1d import correct_residual_fringe_1d
+from .lost_light import say_what_is_lost
 from .source_type import decide_source_type
 from .spectral_leak import correct_spectral_leak
 from .stitch import stitch_bands
@@ -13,6 +14,7 @@ __all__ = [
     "decide_source_type",
     "extract_spectrum",
     "extraction_weights",
+    "say_what_is_lost",
     "set_exact_errors",
     "stitch_bands",
 ]

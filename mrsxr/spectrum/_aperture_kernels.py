@@ -126,7 +126,7 @@ def extract_planes(flux, var, weight, common, x, y, radii, mode, sigma, subpixel
     Parameters
     ----------
     flux, var, weight : arrays (plane, y, x)
-        Spaxels of weight 0 or with a value that is not finite are left out.
+        Spaxels of weight 0 or without a finite value are left out; an error that is not finite is that of the sum.
     common : array (plane, y, x)
         Variance that is common to all spaxels, whose errors add up linearly; (plane, 0, 0) where there is none.
     x, y : float
@@ -156,9 +156,9 @@ def extract_planes(flux, var, weight, common, x, y, radii, mode, sigma, subpixel
         for j in range(n_y):
             for i in range(n_x):
                 f, v = flux[k, j, i], var[k, j, i]
-                good[j, i] = weight[k, j, i] > 0.0 and math.isfinite(f) and math.isfinite(v)
+                good[j, i] = weight[k, j, i] > 0.0 and math.isfinite(f)
                 part = circle_overlap(i - x, j - y, radii[k, 0], subpixels)
-                if good[j, i]:
+                if good[j, i] and part > 0.0:
                     out[k, SUM] += part * f
                     out[k, VARIANCE] += part * v
                     out[k, AREA] += part
@@ -180,7 +180,7 @@ def weigh_planes(flux, var, weight, common, share, sigma):
     Parameters
     ----------
     flux, var, weight : arrays (plane, y, x)
-        Spaxels of weight 0 or with a value that is not finite are left out.
+        Spaxels of weight 0 or without a finite value are left out; an error that is not finite is that of the sum.
     common : array (plane, y, x)
         Variance that is common to all spaxels, whose errors add up linearly; (plane, 0, 0) where there is none.
     share : float64 array (y, x)
@@ -201,8 +201,8 @@ def weigh_planes(flux, var, weight, common, share, sigma):
         for j in range(n_y):
             for i in range(n_x):
                 f, v = flux[k, j, i], var[k, j, i]
-                good[j, i] = weight[k, j, i] > 0.0 and math.isfinite(f) and math.isfinite(v)
-                if good[j, i]:
+                good[j, i] = weight[k, j, i] > 0.0 and math.isfinite(f)
+                if good[j, i] and share[j, i] > 0.0:
                     out[k, SUM] += share[j, i] * f
                     out[k, VARIANCE] += share[j, i] * v
                     out[k, AREA] += share[j, i]
@@ -224,7 +224,7 @@ def _circle_shares(good, x, y, radius, subpixels, share):
 
 
 @njit(cache=True, nogil=True)
-def net_weights(flux, var, weight, x, y, radii, mode, sigma, subpixels):
+def net_weights(flux, weight, x, y, radii, mode, sigma, subpixels):
     """Return the weight of every spaxel in the sum of each plane less its background, float64 (plane, y, x).
 
     The parameters are those of :func:`extract_planes`; ``sum(weights * flux)`` is its sum less area times background.
@@ -233,7 +233,7 @@ def net_weights(flux, var, weight, x, y, radii, mode, sigma, subpixels):
     out = np.zeros((n_planes, n_y, n_x))
     share, inner = np.zeros((n_y, n_x)), np.zeros((n_y, n_x))
     for k in range(n_planes):
-        good = (weight[k] > 0.0) & np.isfinite(flux[k]) & np.isfinite(var[k])
+        good = (weight[k] > 0.0) & np.isfinite(flux[k])
         area = _circle_shares(good, x, y, radii[k, 0], subpixels, out[k])
         if mode != ANNULUS and mode != ANNULUS_JWST:
             continue

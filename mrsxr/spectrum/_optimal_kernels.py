@@ -20,12 +20,12 @@ def smooth_variance(var, good, half, out):
             low, high = 0, 0
             for k in range(n_planes):
                 while high < min(k + half + 1, n_planes):
-                    if good[high, j, i]:
+                    if good[high, j, i] and math.isfinite(var[high, j, i]):
                         total += var[high, j, i]
                         count += 1
                     high += 1
                 while low < k - half:
-                    if good[low, j, i]:
+                    if good[low, j, i] and math.isfinite(var[low, j, i]):
                         total -= var[low, j, i]
                         count -= 1
                     low += 1
@@ -124,13 +124,35 @@ def _fit_plane(flux, variance, weight, profile, subtract, clip, slack, out):
 
 
 @njit(cache=True, nogil=True)
+def _weigh(good, x, y, radii, subtract, smooth, use):
+    """Fill the inverse variances of the spaxels of circle and annulus; return the area of the circle with data."""
+    largest, area = smooth.max(), 0.0
+    for j in range(good.shape[0]):
+        for i in range(good.shape[1]):
+            use[j, i] = 0.0
+            if not good[j, i]:
+                continue
+            inside = circle_overlap(i - x, j - y, radii[0], 0)
+            area += inside
+            taken = inside
+            if subtract:
+                outer = circle_overlap(i - x, j - y, radii[2], 0)
+                taken += outer - circle_overlap(i - x, j - y, radii[1], 0)
+            if smooth[j, i] <= 0.0:  # light without an error counts little
+                smooth[j, i] = largest
+            if taken > 0.0:
+                use[j, i] = taken / smooth[j, i] if largest > 0.0 else taken
+    return area
+
+
+@njit(cache=True, nogil=True)
 def optimal_weights(flux, var, weight, x, y, sigmas, share, radii, subtract, half, clip, slack):
     """Return the weight of every spaxel in the flux of a profile on a constant.
 
     Parameters
     ----------
     flux, var, weight : arrays (plane, y, x)
-        Spaxels of weight 0 or with a value that is not finite are left out.
+        Spaxels of weight 0 or without a finite value are left out.
     x, y : float
         Centre of the source [pixel], counted from 0.
     sigmas : float64 (plane, 2)
@@ -157,28 +179,13 @@ def optimal_weights(flux, var, weight, x, y, sigmas, share, radii, subtract, hal
     out, facts = np.zeros((n_planes, n_y, n_x)), np.zeros((n_planes, 4))
     good = np.zeros((n_planes, n_y, n_x), dtype=np.bool_)
     for k in range(n_planes):
-        good[k] = (weight[k] > 0.0) & np.isfinite(flux[k]) & np.isfinite(var[k])
+        good[k] = (weight[k] > 0.0) & np.isfinite(flux[k])
     smooth = np.zeros((n_planes, n_y, n_x))
     smooth_variance(var, good, half, smooth)
     profile, use = np.zeros((n_y, n_x)), np.zeros((n_y, n_x))
     for k in range(n_planes):
         profile_plane(x, y, sigmas[k], share, profile)
-        known = smooth[k].max() > 0.0
-        for j in range(n_y):
-            for i in range(n_x):
-                use[j, i] = 0.0
-                if not good[k, j, i]:
-                    continue
-                inside = circle_overlap(i - x, j - y, radii[k, 0], 0)
-                facts[k, 2] += inside
-                taken = inside
-                if subtract:
-                    outer = circle_overlap(i - x, j - y, radii[k, 2], 0)
-                    taken += outer - circle_overlap(i - x, j - y, radii[k, 1], 0)
-                if taken > 0.0 and not known:
-                    use[j, i] = taken
-                elif taken > 0.0 and smooth[k, j, i] > 0.0:
-                    use[j, i] = taken / smooth[k, j, i]
+        facts[k, 2] = _weigh(good[k], x, y, radii[k], subtract, smooth[k], use)
         level, fitted = _fit_plane(flux[k], smooth[k], use, profile, subtract, clip, slack, out[k])
         total = 0.0
         spread = 0.0

@@ -1,8 +1,6 @@
-"""Apertures: where the source is, how the radius grows with wavelength, how much light it misses."""
+"""Apertures: places on the sky, how the radius grows with wavelength, how much light it misses."""
 
 from __future__ import annotations
-
-import warnings
 
 import numpy as np
 import xarray as xr
@@ -11,10 +9,6 @@ from mrsxr import mrs
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.grid import CubeGrid
 from mrsxr.notes import tell
-
-#: Planes beyond this wavelength [um] are too noisy to find the source (jwst extract_1d).
-CENTRE_LIMIT = 26.0
-_DETECTION = 5.0
 
 
 def sky_to_pixel(cube: xr.Dataset, ra: float, dec: float) -> tuple[float, float]:
@@ -28,113 +22,6 @@ def pixel_to_sky(cube: xr.Dataset, x: float, y: float) -> tuple[float, float]:
     grid = CubeGrid.of(cube)
     ra, dec = grid.offsets_to_sky(grid.x[0] + x * grid.spaxel_size, grid.y[0] + y * grid.spaxel_size)
     return float(ra), float(dec)
-
-
-def collapse(cube: xr.Dataset) -> np.ndarray:
-    """Return the median image [MJy/sr] of the planes below 26 um; NaN where less than half are good."""
-    planes = cube["wavelength"].values < CENTRE_LIMIT
-    values = np.asarray(cube["flux"].values[planes if planes.any() else slice(None)], dtype=float)
-    values = np.where(np.isfinite(values), values, np.nan)
-    seen = np.isfinite(values).sum(axis=0)
-    image = np.full(seen.shape, np.nan)
-    good = seen > 0.5 * len(values)
-    if good.any():
-        image[good] = np.nanmedian(values[:, good], axis=0)
-    return image
-
-
-def find_source(image: np.ndarray, fwhm: float) -> tuple[float, float] | None:
-    """Return the pixel (x, y) of the brightest source of an image, or None where nothing stands out.
-
-    Parameters
-    ----------
-    image : float array (y, x)
-        NaN where there is no value.
-    fwhm : float
-        Expected width of a point source [pixel].
-
-    Returns
-    -------
-    (float, float) or None
-        Centre counted from 0: the brightest place after a Gaussian smoothing that leaves NaN out, refined by
-        a robust fit of a round Gaussian on a constant, which missing spaxels do not pull aside.
-    """
-    good = np.isfinite(image)
-    if good.sum() < 9:
-        return None
-    level = np.median(image[good])
-    noise = 1.4826 * np.median(np.abs(image[good] - level))
-    smooth = _smooth(np.where(good, image - level, 0.0), good, fwhm)
-    j0, i0 = np.unravel_index(np.nanargmax(smooth), image.shape)
-    if not smooth[j0, i0] > _DETECTION * noise / fwhm:
-        return None
-    return _fit_gaussian(image, good, float(i0), float(j0), fwhm, level)
-
-
-def find_source_dao(cube: xr.Dataset) -> tuple[float, float] | None:
-    """Return the pixel (x, y) of the brightest source as jwst finds it (``ifu_autocen``), or None.
-
-    Notes
-    -----
-    DAOStarFinder with a width of 3 spaxels in every band and a limit of 3 sigma on the median of the planes below
-    26 um, however few of them are good in a spaxel.
-    """
-    from astropy.stats import sigma_clipped_stats
-    from photutils.detection import DAOStarFinder
-
-    planes = np.nonzero(cube["wavelength"].values < CENTRE_LIMIT)[0]
-    if planes.size == 0 or not np.isfinite(cube["flux"].values[planes]).any():
-        return None
-    image = np.ma.median(np.ma.masked_invalid(cube["flux"].values[planes]), axis=0)
-    _, middle, spread = sigma_clipped_stats(image)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # where nothing is found
-        found = DAOStarFinder(fwhm=3.0, threshold=3 * spread)(image - middle)
-    if found is None:
-        return None
-    best = int(np.argmax(np.asarray(found["flux"])))
-    return float(found["x_centroid"][best]), float(found["y_centroid"][best])
-
-
-def _smooth(values: np.ndarray, good: np.ndarray, fwhm: float) -> np.ndarray:
-    """Return the normalised Gaussian convolution; NaN where less than half of the kernel is covered."""
-    half = int(np.ceil(fwhm))
-    offsets = np.arange(-half, half + 1)
-    profile = np.exp(-4 * np.log(2) * (offsets / fwhm) ** 2)
-    profile /= profile.sum()
-
-    def convolve(a: np.ndarray) -> np.ndarray:
-        for axis in (0, 1):
-            a = np.apply_along_axis(np.convolve, axis, a, profile, mode="full")
-            a = np.take(a, np.arange(half, a.shape[axis] - half), axis=axis)
-        return a
-
-    cover = convolve(good.astype(float))
-    enough = good & (cover > 0.5)
-    return np.where(enough, convolve(values) / np.where(enough, cover, 1.0), np.nan)
-
-
-def _fit_gaussian(image, good, x0, y0, fwhm, level) -> tuple[float, float] | None:
-    from scipy import optimize
-
-    y, x = np.indices(image.shape)
-    near = good & (np.hypot(x - x0, y - y0) <= 2.0 * fwhm)
-    if near.sum() < 6:
-        return x0, y0
-    x, y, values = x[near], y[near], image[near]
-    height = max(float(values.max() - level), 1e-30)
-    values = (values - level) / height
-
-    def residuals(p):
-        amplitude, cx, cy, width, base = p
-        return amplitude * np.exp(-4 * np.log(2) * ((x - cx) ** 2 + (y - cy) ** 2) / width**2) + base - values
-
-    bounds = (
-        [0, x0 - 1.5 * fwhm, y0 - 1.5 * fwhm, 0.4 * fwhm, -2],
-        [20, x0 + 1.5 * fwhm, y0 + 1.5 * fwhm, 4 * fwhm, 2],
-    )
-    fit = optimize.least_squares(residuals, [1.0, x0, y0, fwhm, 0.0], bounds=bounds, loss="soft_l1", f_scale=0.1)
-    return float(fit.x[1]), float(fit.x[2])
 
 
 def aperture_radii(

@@ -12,8 +12,9 @@ from mrsxr.schema import units_of
 from mrsxr.step import step
 from mrsxr.units import MJYSR_TO_JY_PER_ARCSEC2
 
+from .lost_light import good_weight
 from .optimal import plane_weights
-from .profile import Profile
+from .profile import Profile, with_variance
 from .region import region_weights
 
 _MODES = {"none": 0, "annulus": 1, "annulus_jwst": 2}
@@ -47,19 +48,19 @@ def extraction_weights(cube: xr.Dataset, spectrum: xr.Dataset) -> xr.DataArray:
             f"from the cube ({cube.attrs.get('band')}, {cube.sizes['wavelength']} planes)"
         )
     scale = float(cube.attrs["pixel_scale"])
-    flux, var, weight = (np.ascontiguousarray(cube[name].values) for name in ("flux", "var", "weight"))
+    flux, weight = np.ascontiguousarray(cube["flux"].values), good_weight(cube["weight"].values, cube["dq"].values)
     if spectrum.attrs.get("aperture") == "region":
-        good = (weight > 0) & np.isfinite(flux) & np.isfinite(var)
+        good = (weight > 0) & np.isfinite(flux)
         shares = region_weights(cube, spectrum.attrs["region"]) * good
     else:
-        shares = _circles(cube, flux, var, weight, spectrum, scale)
+        shares = _circles(cube, flux, weight, spectrum, scale)
     factor = scale**2 * MJYSR_TO_JY_PER_ARCSEC2 * spectrum["aperture_correction"].values
     return xr.DataArray(
         shares * factor[:, None, None], dims=("wavelength", "y", "x"), coords={"wavelength": cube["wavelength"]}
     )
 
 
-def _circles(cube: xr.Dataset, flux, var, weight, spectrum: xr.Dataset, scale: float) -> np.ndarray:
+def _circles(cube: xr.Dataset, flux, weight, spectrum: xr.Dataset, scale: float) -> np.ndarray:
     from ._aperture_kernels import net_weights
 
     mode = _MODES[str(spectrum.attrs.get("background_method", "none"))]
@@ -67,11 +68,11 @@ def _circles(cube: xr.Dataset, flux, var, weight, spectrum: xr.Dataset, scale: f
     radii = np.stack([spectrum[n if n in spectrum else names[0]].values for n in names], axis=1) / scale
     if "psf_profile" in spectrum.attrs:
         profile = Profile.from_text(str(spectrum.attrs["psf_profile"]))
-        found, _ = plane_weights(cube, profile, spectrum["psf_fwhm"].values, radii * scale, mode > 0)
+        found, _ = plane_weights(with_variance(cube), profile, spectrum["psf_fwhm"].values, radii * scale, mode > 0)
         return found * spectrum["psf_factor"].values[:, None, None]
     place = float(spectrum.attrs["aperture_x"]), float(spectrum.attrs["aperture_y"])
     clip, parts = float(spectrum.attrs.get("clip_sigma", 3.0)), int(spectrum.attrs.get("subpixels", 0))
-    return net_weights(flux, var, weight, *place, np.ascontiguousarray(radii), mode, clip, parts)
+    return net_weights(flux, weight, *place, np.ascontiguousarray(radii), mode, clip, parts)
 
 
 @step(needs="spectrum")

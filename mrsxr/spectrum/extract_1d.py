@@ -10,15 +10,15 @@ import xarray as xr
 
 from mrsxr import dq as flags
 from mrsxr.errors import MrsxrError
-from mrsxr.notes import tell
 from mrsxr.schema import meaning_of, units_of
 from mrsxr.step import step
 from mrsxr.threads import how
 from mrsxr.units import ARCSEC2_TO_SR, MJYSR_TO_JY_PER_ARCSEC2
 
-from . import aperture, optimal
-from .profile import Psf, expected
-from .region import read_region, region_weights
+from . import aperture, lost_light, optimal
+from .centre import centre_of
+from .profile import Profile, Psf
+from .region import read_region, region_area, region_weights
 
 _MODES = {None: 0, "annulus": 1, "annulus_jwst": 2, "aperture": 3}
 _CUBE = ("flux", "var", "weight")
@@ -34,6 +34,9 @@ _MORE = {
     "background_var": ("MJy2/sr2", "variance of background"),
     "var_systematic": ("Jy2", "variance of flux by errors common to all samples, beside var"),
     "surface_brightness_var_systematic": ("MJy2/sr2", "variance of surface_brightness by such errors"),
+    "lost_light": ("1", "part of the light (POINT) or area (EXTENDED) of the aperture without data"),
+    "saturated_light": ("1", "part of it in saturated spaxels"),
+    "annulus_lost": ("1", "part of the area of the annulus without data"),
 }
 
 
@@ -116,16 +119,20 @@ def extract_spectrum(
         ``flux`` [Jy], ``var`` [Jy2], ``surface_brightness`` [MJy/sr] and its variance (background subtracted,
         aperture corrected), ``background`` [MJy/sr] and its variance, ``n_pixels``, ``aperture_radius``
         [arcsec], ``aperture_correction``, ``dq``; where the cube has ``var_systematic``, that of the spectrum [Jy2] and
-        ``surface_brightness_var_systematic``, apart from ``var``. Planes without a single good spaxel in the
-        aperture, or in the annulus that is to be subtracted, are NaN and DO_NOT_USE. Lazy where ``cube`` is lazy
-        and the centre is given.
+        ``surface_brightness_var_systematic``, apart from ``var``. Lazy where ``cube`` is lazy and the centre is given.
+
+        ``lost_light`` is the part of the light of a point source in the aperture (EXTENDED: of its area) that has no
+        data: voxels that are NaN, DO_NOT_USE, of weight 0 or outside the field. From 1 % on a sample is FLUX_ESTIMATED
+        (where ``saturated_light`` is more than 1 %, SATURATED), from 20 % on (EXTENDED, and "optimal", which makes up
+        for it: 50 %) NaN and DO_NOT_USE. ``annulus_lost`` is the part of the annulus without data: from 50 % on
+        FLUX_ESTIMATED, from 90 % on NaN. Where a voxel of the sum has no error, the sample has none.
 
     Notes
     -----
     flux = (sum of parts times values - area times background) * solid angle of a spaxel * 1e6. Spaxels
-    without data lower ``n_pixels`` and the sum alike; they are not made up for. Errors that all spaxels have in common
-    add up linearly, sum(part sigma), and those of the background are taken off: a common factor leaves an error in
-    proportion to the flux, a common level none.
+    without data lower ``n_pixels`` and the sum alike; they are not made up for but told in ``lost_light``. Errors that
+    all spaxels have in common add up linearly, sum(part sigma), and those of the background are taken off: a common
+    factor leaves an error in proportion to the flux, a common level none.
     """
     kind = "EXTENDED" if region is not None else _source_type(cube, source_type)
     _check(method, background, subpixels, radius, region, center)
@@ -133,11 +140,11 @@ def extract_spectrum(
     wavelength = np.asarray(cube["wavelength"].values, dtype=float)
     point = kind == "POINT"
     if point and ((center is None and autocen) or method == "optimal") and _is_lazy(cube):
-        cube = cube[[*_names(cube), "dq"]].compute(**how()).assign_attrs(cube.attrs)
+        cube = cube[_names(cube)].compute(**how()).assign_attrs(cube.attrs)
     scale, parts = float(cube.attrs["pixel_scale"]), subpixels if method == "subpixel" else 0
     profile = None
     if region is None:
-        x, y = _centre(cube, center, centering if autocen and point else None, snap, psf)
+        x, y = centre_of(cube, center, centering if autocen and point else None, snap, psf)
         radii = _radii(cube, wavelength, kind, extract1d, radius_factor, radius)
     if region is None and method == "optimal":
         given = center is not None
@@ -146,11 +153,13 @@ def extract_spectrum(
     elif region is None:
         mode = _MODES[background] if point else _MODES["aperture"]
         sums = _sums(cube, x, y, radii / scale, mode, clip_sigma, parts)
+    if region is None:
+        lost = _lost(cube, radii, (x, y), kind, psf, profile, parts)
     else:
         share = region_weights(cube, region)
         x, y = (float(np.sum(share * index) / share.sum()) for index in np.indices(share.shape)[::-1])
         radii = np.full((wavelength.size, 3), np.sqrt(share.sum() / np.pi) * scale)
-        sums = _region_sums(cube, share, clip_sigma)
+        sums, lost = _region_sums(cube, share, clip_sigma), _lost_region(cube, region, share)
     correction = np.ones_like(wavelength)
     if point and apcorr is not None:
         correction = aperture.aperture_correction(wavelength, radii[:, 0], apcorr, apcorr_outside)
@@ -159,13 +168,20 @@ def extract_spectrum(
     out = _spectrum(sums, wavelength, correction, net, scale, covariance_scale)
     if "var_systematic" in cube:
         out |= _systematic(sums, correction, net, scale)
+    out = lost_light.flag_lost(out, lost, kind if profile is None else "optimal", subtracted is not None)
     found = _finish(out, cube, kind, (x, y), radii, correction, subtracted, apcorr, clip_sigma, parts)
     if profile is not None:
         meanings = {"psf_fwhm": ("arcsec", "FWHM of the fitted profile"), "psf_factor": ("1", "factor on its light")}
         for name, (unit, meaning) in meanings.items():
             found[name] = ("wavelength", of_psf[name], {"units": unit, "long_name": meaning})
         found = found.assign_attrs(extraction="optimal", psf_profile=profile.to_text())
-    return found if region is None else found.assign_attrs(aperture="region", region=_text(region))
+    if region is not None:
+        found = found.assign_attrs(aperture="region", region=_text(region))
+    return (
+        found
+        if _is_lazy(cube)
+        else lost_light.say_what_is_lost(found.assign_attrs(band=str(cube.attrs.get("band", ""))))
+    )
 
 
 def _text(region: Any) -> str:
@@ -206,41 +222,6 @@ def _is_lazy(cube: xr.Dataset) -> bool:
     return any(cube[name].chunks is not None for name in _CUBE)
 
 
-def _centre(cube, center, search: str | None, snap: bool, psf: Psf | None) -> tuple[float, float]:
-    """Return the centre in pixels, counted from 0: given, found, target, or the middle of the cube."""
-    sizes = cube.sizes["x"], cube.sizes["y"]
-    middle = (0.5 * sizes[0], 0.5 * sizes[1]) if snap else (0.5 * (sizes[0] - 1), 0.5 * (sizes[1] - 1))
-    if center is not None:
-        place = aperture.sky_to_pixel(cube, *center)
-        if not _inside(cube, place):
-            raise MrsxrError(f"center {center} deg lies outside cube {cube.attrs.get('band')}; expected a place in it")
-        return _snapped(place) if snap else place
-    if search == "daofind":
-        found = aperture.find_source_dao(cube)
-    elif search:
-        fwhm = float(expected(float(np.median(cube["wavelength"].values)), psf)) / float(cube.attrs["pixel_scale"])
-        found = aperture.find_source(aperture.collapse(cube), fwhm)
-    if search:
-        if found is not None:
-            return found
-        tell(f"cube {cube.attrs.get('band')}: no source found; the target coordinates are used")
-    target = float(cube.attrs.get("target_ra", np.nan)), float(cube.attrs.get("target_dec", np.nan))
-    if np.isfinite(target).all():
-        place = aperture.sky_to_pixel(cube, *target)
-        if _inside(cube, place):
-            return _snapped(place) if snap else place
-        tell(f"cube {cube.attrs.get('band')}: the target {target} deg lies outside; its middle is used")
-    return middle
-
-
-def _inside(cube: xr.Dataset, place: tuple[float, float]) -> bool:
-    return -0.5 <= place[0] <= cube.sizes["x"] - 0.5 and -0.5 <= place[1] <= cube.sizes["y"] - 0.5
-
-
-def _snapped(place: tuple[float, float]) -> tuple[float, float]:
-    return float(np.rint(place[0])), float(np.rint(place[1]))
-
-
 def _radii(cube, wavelength, kind, extract1d, radius_factor, radius) -> np.ndarray:
     """Return aperture radius, inner and outer annulus radius (wavelength, 3) [arcsec]."""
     grown, inner, outer = aperture.aperture_radii(wavelength, extract1d, radius_factor)
@@ -255,7 +236,7 @@ def sum_planes(*planes, x, y, mode, clip_sigma, subpixels):
     """Return the sums of a block of planes (plane, 8); see ``_aperture_kernels.extract_planes``."""
     from ._aperture_kernels import extract_planes
 
-    flux, var, weight, common = _four(planes[:-1])
+    flux, var, weight, common = _arrays(planes[:-1])
     radii = np.ascontiguousarray(planes[-1][:, 0, :])
     return extract_planes(flux, var, weight, common, x, y, radii, mode, clip_sigma, subpixels)
 
@@ -264,32 +245,34 @@ def sum_region(*planes, share, clip_sigma):
     """Return the sums of a block of planes over a region (plane, 8); see ``_aperture_kernels.weigh_planes``."""
     from ._aperture_kernels import weigh_planes
 
-    flux, var, weight, common = _four(planes)
+    flux, var, weight, common = _arrays(planes)
     return weigh_planes(flux, var, weight, common, share, clip_sigma)
 
 
-def _four(planes):
-    """Return flux, var, weight and the common variance, (plane, 0, 0) where there is none."""
-    none = np.zeros((planes[0].shape[0], 0, 0), dtype=np.float32)
-    return [np.ascontiguousarray(a) for a in (planes if len(planes) == 4 else (*planes, none))]
+def _arrays(planes):
+    """Return flux, var, weight (0 where DO_NOT_USE) and the common variance, (plane, 0, 0) where there is none."""
+    flux, var, weight, dq, *common = planes
+    none = np.zeros((flux.shape[0], 0, 0), dtype=np.float32)
+    arrays = (flux, var, lost_light.good_weight(weight, dq), common[0] if common else none)
+    return [np.ascontiguousarray(a) for a in arrays]
 
 
 def _names(cube: xr.Dataset) -> list[str]:
-    return [*_CUBE, *(["var_systematic"] if "var_systematic" in cube else [])]
+    return [*_CUBE, "dq", *(["var_systematic"] if "var_systematic" in cube else [])]
 
 
 def _sums(cube, x, y, radii, mode, clip_sigma, subpixels):
     options = {"x": x, "y": y, "mode": mode, "clip_sigma": float(clip_sigma), "subpixels": int(subpixels)}
-    return _over_planes(cube, sum_planes, radii[:, None, :], **options)
+    return _over_planes(cube, sum_planes, _names(cube), radii[:, None, :], **options)
 
 
 def _region_sums(cube, share, clip_sigma):
-    return _over_planes(cube, sum_region, share=share, clip_sigma=float(clip_sigma))
+    return _over_planes(cube, sum_region, _names(cube), share=share, clip_sigma=float(clip_sigma))
 
 
-def _over_planes(cube, door, *tables: np.ndarray, **options: Any):
-    """Apply a door to blocks of planes of flux, variance and weight, and of tables (plane, 1, n)."""
-    arrays = [cube[name].variable.data for name in _names(cube)]
+def _over_planes(cube, door, names, *tables: np.ndarray, n_columns: int = 8, **options: Any):
+    """Apply a door to blocks of planes of variables, and of tables (plane, 1, n)."""
+    arrays = [cube[name].variable.data for name in names]
     if not _is_lazy(cube):
         return door(*arrays, *tables, **options)
     planes = next(a.chunks[0] for a in arrays if isinstance(a, da.Array))
@@ -297,8 +280,24 @@ def _over_planes(cube, door, *tables: np.ndarray, **options: Any):
     arrays = [a.rechunk(chunks) if isinstance(a, da.Array) else da.from_array(a, chunks=chunks) for a in arrays]
     lazy = [da.from_array(table, chunks=(planes, *table.shape[1:])) for table in tables]
     return da.map_blocks(
-        door, *arrays, *lazy, dtype=float, drop_axis=2, chunks=(planes, (8,)), meta=np.empty((0, 0)), **options
+        door, *arrays, *lazy, dtype=float, drop_axis=2, chunks=(planes, (n_columns,)), meta=np.empty((0, 0)), **options
     )
+
+
+def _lost(cube, radii, place, kind: str, psf: Psf | None, profile: Profile | None, subpixels: int):
+    """Return what is lost in the circles of every plane (wavelength, 3)."""
+    wavelength, scale = np.asarray(cube["wavelength"].values, dtype=float), float(cube.attrs["pixel_scale"])
+    sigmas, share = lost_light.sigmas_of(wavelength, scale, psf, profile)
+    tables = (radii / scale)[:, None, :], (sigmas if kind == "POINT" else 0.0 * sigmas)[:, None, :]
+    return _over_planes(
+        cube, lost_light.lost_of_circles, ("flux", "weight", "dq"), *tables, n_columns=3,
+        x=place[0], y=place[1], share=share, subpixels=subpixels,
+    )  # fmt: skip
+
+
+def _lost_region(cube, region, share):
+    area = region_area(cube, region)
+    return _over_planes(cube, lost_light.lost_of_region, ("flux", "weight", "dq"), n_columns=3, share=share, area=area)
 
 
 def _spectrum(sums, wavelength, correction, subtract: bool, scale: float, covariance_scale: float) -> dict:

@@ -7,7 +7,8 @@ import xarray as xr
 
 from mrsxr.notes import tell
 
-from .profile import CORE, Profile, Psf, expected, fit_profile
+from .lost_light import good_weight
+from .profile import CORE, Profile, Psf, expected, fit_profile, with_variance
 
 _HALF = 5  # planes to each side over which variances are averaged
 _TRUST = 0.02  # part of the light that a fitted profile is expected to miss or to add, over the band
@@ -48,6 +49,7 @@ def fit_sums(
         Sums as of ``_aperture_kernels.extract_planes`` but net of the constant; the profile; its FWHM [arcsec] and the
         factor on its light, ``psf_fwhm`` and ``psf_factor``.
     """
+    known, cube = cube, with_variance(cube)
     profile = fit_profile(cube, place, fixed=fixed, psf=psf)
     wavelength = np.asarray(cube["wavelength"].values, dtype=float)
     fwhm = expected(wavelength, psf) * profile.width_at(wavelength)
@@ -58,13 +60,15 @@ def fit_sums(
     with np.errstate(invalid="ignore"):
         used = weights != 0.0
         for column, name, power in ((0, "flux", 1), (1, "var", 2)):
-            values = np.where(used, cube[name].values, 0.0)
+            values = np.where(used, known[name].values, 0.0)
             sums[:, column] = np.sum(weights**power * values, axis=(1, 2), dtype=float)
         if "var_systematic" in cube:
             values = np.where(used, np.sqrt(cube["var_systematic"].values), 0.0)
             sums[:, 6] = np.sum(weights * values, axis=(1, 2), dtype=float)
     sums[:, 2] = np.where(facts[:, 3] > 0, facts[:, 2], 0.0)
     sums[:, 3:5] = facts[:, :2]
+    if known is not cube:
+        sums[:, 4] = np.nan
     return sums, profile, {"psf_fwhm": fwhm, "psf_factor": factor}
 
 
@@ -87,7 +91,8 @@ def plane_weights(
     from ._optimal_kernels import optimal_weights
 
     scale = float(cube.attrs["pixel_scale"])
-    flux, var, weight = (np.ascontiguousarray(cube[name].values) for name in ("flux", "var", "weight"))
+    flux, var = (np.ascontiguousarray(cube[name].values) for name in ("flux", "var"))
+    weight = good_weight(cube["weight"].values, cube["dq"].values)
     sigmas = (fwhm / scale)[:, None] * np.array([CORE, profile.wing]) / np.sqrt(8.0 * np.log(2.0))
     table = np.ascontiguousarray(radii / scale, dtype=float)
     return optimal_weights(
@@ -104,11 +109,11 @@ def _calibrate(cube: xr.Dataset, profile: Profile, weights, facts, radii, subtra
     from ._aperture_kernels import net_weights
 
     scale = float(cube.attrs["pixel_scale"])
-    flux, var, weight = (np.ascontiguousarray(cube[name].values) for name in ("flux", "var", "weight"))
+    flux, var = (np.ascontiguousarray(cube[name].values) for name in ("flux", "var"))
+    weight = good_weight(cube["weight"].values, cube["dq"].values)
     table = np.ascontiguousarray(radii / scale, dtype=float)
-    circle = net_weights(flux, var, weight, profile.x, profile.y, table, int(subtract), 3.0, 0)
-    known = np.isfinite(flux) & np.isfinite(var)
-    values, variance = np.where(known, flux, 0.0), np.where(known, var, 0.0)
+    circle = net_weights(flux, weight, profile.x, profile.y, table, int(subtract), 3.0, 0)
+    values, variance = (np.where(np.isfinite(a), a, 0.0) for a in (flux, var))
     of_circle, of_profile = (np.sum(w * values, axis=(1, 2), dtype=float) for w in (circle, weights))
     noise = np.sum(circle**2 * variance, axis=(1, 2), dtype=float)
     whole = facts[:, 2] > 0.999 * np.pi * table[:, 0] ** 2  # a hole darkens the circle, not the profile

@@ -108,12 +108,30 @@ def window_image(part: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
     image, noise = np.full(good.shape, np.nan), np.full(good.shape, np.nan)
     if good.any():
         image[good] = np.nanmedian(values[:, good], axis=0)
-        variance = np.where(np.isfinite(values), part["var"].values, np.nan)[:, good]
+        variance = np.where(np.isfinite(values), with_variance(part)["var"].values, np.nan)[:, good]
         total = np.where(np.isfinite(variance), variance, 0.0).sum(axis=0)
         known = np.isfinite(variance).sum(axis=0)
         mean = np.divide(total, known, out=np.full(known.shape, np.nan), where=known > 0)
         noise[good] = np.sqrt(1.57 * mean / count[good])  # of a median
     return image, noise
+
+
+def scatter_variance(values: np.ndarray) -> np.ndarray:
+    """Return the variance of each spaxel (y, x) by the differences of neighbouring planes (plane, y, x), by medians."""
+    differences = np.abs(np.diff(values, axis=0))
+    known = np.isfinite(differences).sum(axis=0) >= 3
+    out = np.full(known.shape, np.nan)
+    if known.any():
+        out[known] = (1.4826 * np.nanmedian(differences[:, known], axis=0)) ** 2 / 2.0
+    return out
+
+
+def with_variance(cube: xr.Dataset) -> xr.Dataset:
+    """Return a computed cube that has variances: its own, or those of the scatter where it has none at all."""
+    if np.isfinite(cube["var"].values).any():
+        return cube
+    scatter = scatter_variance(np.where(flags.any_of(cube.dq.values, "DO_NOT_USE"), np.nan, cube.flux.values))
+    return cube.assign(var=cube["var"].copy(data=np.broadcast_to(scatter.astype(np.float32), cube["var"].shape).copy()))
 
 
 def window_edges(n_planes: int, windows: int) -> list[tuple[int, int]]:

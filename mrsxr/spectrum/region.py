@@ -14,6 +14,7 @@ from mrsxr.errors import MrsxrError
 from mrsxr.geometry.grid import CubeGrid
 
 _SUBPIXELS = 10
+_MOST_ROOM = 500  # spaxels around a cube in which the area of a region is measured
 
 
 def read_region(region: Any) -> list[Any]:
@@ -78,9 +79,30 @@ def region_weights(cube: xr.Dataset, region: Any) -> np.ndarray:
         Where no spaxel lies in the region.
     """
     grid = CubeGrid.of(cube)
-    wcs = WCS(grid.header()).celestial
-    shares = np.zeros((grid.ny, grid.nx))
-    for one in read_region(region):
+    shares = _shares(read_region(region), WCS(grid.header()).celestial, (grid.ny, grid.nx))
+    if not shares.any():
+        raise MrsxrError(
+            f"the region lies outside cube {cube.attrs.get('band')}; its centre is RA {grid.ra:.6f}, Dec {grid.dec:.6f}"
+        )
+    return shares
+
+
+def region_area(cube: xr.Dataset, region: Any) -> float:
+    """Return the area [spaxel] of a region, of its parts outside the cube too."""
+    grid = CubeGrid.of(cube)
+    regions, wcs = read_region(region), WCS(grid.header()).celestial
+    boxes = [_mask(one.to_pixel(wcs)).bbox for one in regions]
+    edge = [box.ixmin for box in boxes] + [box.iymin for box in boxes]
+    edge += [grid.nx - box.ixmax for box in boxes] + [grid.ny - box.iymax for box in boxes]
+    room = int(np.clip(-min(edge), 0, _MOST_ROOM)) + 1
+    wcs.wcs.crpix += room
+    return float(_shares(regions, wcs, (grid.ny + 2 * room, grid.nx + 2 * room)).sum())
+
+
+def _shares(regions: list[Any], wcs: WCS, shape: tuple[int, int]) -> np.ndarray:
+    """Return the share of each spaxel of a grid that lies in the regions."""
+    shares = np.zeros(shape)
+    for one in regions:
         mask = _mask(one.to_pixel(wcs)).to_image(shares.shape)
         if mask is None:
             continue
@@ -88,10 +110,6 @@ def region_weights(cube: xr.Dataset, region: Any) -> np.ndarray:
             shares = np.maximum(shares, mask)
         else:
             shares = np.minimum(shares, 1.0 - mask)
-    if not shares.any():
-        raise MrsxrError(
-            f"the region lies outside cube {cube.attrs.get('band')}; its centre is RA {grid.ra:.6f}, Dec {grid.dec:.6f}"
-        )
     return shares
 
 

@@ -11,7 +11,8 @@ import xarray as xr
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.threads import how
 
-from . import aperture
+from .aperture import sky_to_pixel
+from .centre import find_source
 from .profile import Psf, amplitude_and_level, expected, shape_of, window_edges, window_image
 
 #: A source is a point where its width is below the first factor times that of the PSF, extended above the second.
@@ -111,7 +112,7 @@ def _windows_of(cube: xr.Dataset, center: tuple[float, float] | None, windows: i
         wavelength = float(part.wavelength.mean())
         scale = float(cube.attrs["pixel_scale"])
         image, noise = window_image(part.compute(**how()))
-        place = None if center is None else aperture.sky_to_pixel(part, *center)
+        place = None if center is None else sky_to_pixel(part, *center)
         row = {"band": str(cube.attrs.get("band", "")), "wavelength": wavelength}
         rows.append(row | measure(image, noise, float(expected(wavelength, psf)) / scale, place))
     return rows
@@ -135,7 +136,7 @@ def measure(image: np.ndarray, noise: np.ndarray, fwhm: float, place: tuple[floa
         ``width_ratio``, ``point_fraction``, ``halo``, ``signal_to_noise``; NaN and 0 where there is no source.
     """
     nothing = {"width_ratio": np.nan, "point_fraction": 0.0, "halo": 0.0, "signal_to_noise": 0.0}
-    place = place or aperture.find_source(image, fwhm)
+    place = place or find_source(image, fwhm)
     if place is None:
         return nothing
     y, x = np.mgrid[: image.shape[0], : image.shape[1]]

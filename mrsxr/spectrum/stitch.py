@@ -173,7 +173,9 @@ def _common(a: xr.Dataset, b: xr.Dataset, name: str):
         for variable in (name, _VALUES[name]):
             values = np.where(good, ds[variable].values, np.nan)
             columns.append(np.interp(grid, ds["wavelength"].values, values))
-    keep = np.all(np.isfinite(columns), axis=0)
+    keep = np.isfinite(columns[0]) & np.isfinite(columns[2])
+    known = keep & np.isfinite(columns[1]) & np.isfinite(columns[3])
+    keep = known if known.any() else keep  # spectra without errors are matched by their values alone
     return [column[keep] for column in columns]
 
 
@@ -212,9 +214,10 @@ def _match(
     if method == "additive":
         return value, error
     w = weight[kept]
+    scatter = np.full(len(a), np.var((a - value * b)[kept]) / (1.0 + value**2))  # of spectra without errors
     snr = min(
-        _over(np.sum(w * values[kept]), np.sqrt(np.sum(w**2 * variance[kept])))
-        for values, variance in ((a, var_a), (b, var_b))
+        _over(np.sum(w * values[kept]), np.sqrt(np.sum(w**2 * np.where(np.isfinite(own), own, scatter)[kept])))
+        for values, own in ((a, var_a), (b, var_b))
     )
     snr = min(snr, _over(value, error))
     if snr >= min_snr:
@@ -318,13 +321,16 @@ def _averaged(left: xr.Dataset, right: xr.Dataset, low: float, high: float) -> x
             _good(out, name)[inside] & (my_variance > 0), 1.0 / np.where(my_variance > 0, my_variance, 1.0), 0.0
         )
         v = np.where(np.isfinite(values) & (variances > 0), 1.0 / np.where(variances > 0, variances, 1.0), 0.0)
+        blind = not (w > 0).any() and not (v > 0).any()
+        if blind:  # without errors all samples count alike, and stay without
+            w, v = _good(out, name)[inside].astype(float), np.isfinite(values).astype(float)
         norm = w + v
         use = (norm > 0) & (v > 0)
         mixed = (w * np.nan_to_num(mine) + v * np.nan_to_num(values))[use] / norm[use]
         place = np.flatnonzero(inside)[use]
         out[name].values[place] = mixed
         if own:
-            out[variance].values[place] = 1.0 / norm[use]
+            out[variance].values[place] = np.nan if blind else 1.0 / norm[use]
         common = _SYSTEMATIC.get(name)
         if common is not None and common in out and common in right:  # one error of both bands: not averaged down
             ours = np.sqrt(out[common].values[inside])

@@ -51,6 +51,7 @@ def test_region_equals_the_circle(cube):
     assert ours.attrs["region"].startswith("# Region file format: DS9")
 
 
+@pytest.mark.filterwarnings("ignore:spectrum 1A. . of:mrsxr.errors.MrsxrWarning")
 def test_lazy_equals_eager(cube):
     text = f'icrs; ellipse({RA},{DEC},1.0",0.5",30)'
     lazy = extract_spectrum(cube.chunk({"wavelength": 2}), region=text)

@@ -1,0 +1,281 @@
+"""Where the source of a cube is: a point-like peak off the border of the field, near the target where there is one."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from mrsxr import dq as flags
+from mrsxr.errors import MrsxrError
+from mrsxr.notes import tell
+
+from .aperture import sky_to_pixel
+from .profile import Psf, expected
+
+#: Planes beyond this wavelength [um] are too noisy to find the source (jwst extract_1d).
+CENTRE_LIMIT = 26.0
+REACH = 1.0  # arcsec, and two FWHM: as far off its coordinates may a target lie
+WIDEST = 2.0  # FWHM of what is called point-like, in units of the PSF
+_DETECTION = 5.0
+_MOST = 12  # places that are looked at
+_FAINT = 0.05  # of the brightest, below which a peak is not taken for the target
+_DAO_BORDER = 2.0  # spaxels
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a source was found (x, y) [pixel], counted from 0; ``passed_over`` a brighter place that was refused."""
+
+    x: float
+    y: float
+    passed_over: tuple[float, float] | None = None
+
+
+def centre_of(
+    cube: xr.Dataset, center: tuple[float, float] | None, search: str | None, snap: bool, psf: Psf | None
+) -> tuple[float, float]:
+    """Return the centre of an aperture in pixels, counted from 0: given, found, target, or the middle of the cube.
+
+    Parameters
+    ----------
+    cube : Dataset, level "cube"
+    center : (float, float) or None
+        Right ascension and declination [deg].
+    search : {"fit", "daofind"} or None
+    snap : bool
+        Take the middle of the nearest spaxel for what is given.
+    psf : callable or None
+        FWHM [arcsec] of a point source at a wavelength [um].
+    """
+    sizes = cube.sizes["x"], cube.sizes["y"]
+    middle = (0.5 * sizes[0], 0.5 * sizes[1]) if snap else (0.5 * (sizes[0] - 1), 0.5 * (sizes[1] - 1))
+    if center is not None:
+        place = sky_to_pixel(cube, *center)
+        if not _inside(cube, place):
+            raise MrsxrError(f"center {center} deg lies outside cube {cube.attrs.get('band')}; expected a place in it")
+        return _snapped(place) if snap else place
+    target = target_of(cube)
+    if search:
+        found = _search(cube, search, target if target is not None and _inside(cube, target) else None, psf)
+        if found is not None:
+            return found.x, found.y
+    if target is not None:
+        if _inside(cube, target):
+            return _snapped(target) if snap else target
+        coordinates = float(cube.attrs["target_ra"]), float(cube.attrs["target_dec"])
+        tell(f"cube {cube.attrs.get('band')}: the target {coordinates} deg lies outside; its middle is used")
+    return middle
+
+
+def target_of(cube: xr.Dataset) -> tuple[float, float] | None:
+    """Return the pixel (x, y) of the target coordinates, None without any."""
+    target = float(cube.attrs.get("target_ra", np.nan)), float(cube.attrs.get("target_dec", np.nan))
+    return sky_to_pixel(cube, *target) if np.isfinite(target).all() else None
+
+
+def _search(cube: xr.Dataset, search: str, target: tuple[float, float] | None, psf: Psf | None) -> Place | None:
+    """Look for the source and say where that is not the brightest place, or not the target."""
+    scale, band = float(cube.attrs["pixel_scale"]), cube.attrs.get("band")
+    fwhm = float(expected(float(np.median(cube["wavelength"].values)), psf)) / scale
+    reach = max(REACH / scale, 2.0 * fwhm)
+    found = find_source_dao(cube) if search == "daofind" else find_place(collapse(cube), fwhm, target, reach)
+    if found is None:
+        tell(f"cube {band}: no source found that is a point off the border; the target coordinates are used")
+        return None
+    if found.passed_over is not None:
+        x, y = found.passed_over
+        tell(
+            f"cube {band}: a brighter place at spaxel ({x:.0f}, {y:.0f}) is passed over, at the border, no point or "
+            f"far from the target; the source is taken to be at ({found.x:.1f}, {found.y:.1f}); center takes another"
+        )
+    off = 0.0 if target is None else float(np.hypot(found.x - target[0], found.y - target[1]))
+    if off > reach:
+        tell(
+            f"cube {band}: the source is found {off * scale:.1f} arcsec from the target coordinates; "
+            "center, or autocen False, takes another place"
+        )
+    return found
+
+
+def _inside(cube: xr.Dataset, place: tuple[float, float]) -> bool:
+    return -0.5 <= place[0] <= cube.sizes["x"] - 0.5 and -0.5 <= place[1] <= cube.sizes["y"] - 0.5
+
+
+def _snapped(place: tuple[float, float]) -> tuple[float, float]:
+    return float(np.rint(place[0])), float(np.rint(place[1]))
+
+
+def collapse(cube: xr.Dataset) -> np.ndarray:
+    """Return the median image [MJy/sr] of the planes below 26 um; NaN where less than half are good."""
+    planes = cube["wavelength"].values < CENTRE_LIMIT
+    values = _good_flux(cube, planes if planes.any() else slice(None))
+    seen = np.isfinite(values).sum(axis=0)
+    image = np.full(seen.shape, np.nan)
+    good = seen > 0.5 * len(values)
+    if good.any():
+        image[good] = np.nanmedian(values[:, good], axis=0)
+    return image
+
+
+def _good_flux(cube: xr.Dataset, planes) -> np.ndarray:
+    values = np.asarray(cube["flux"].values[planes], dtype=float)
+    bad = ~np.isfinite(values)
+    if "dq" in cube:
+        bad |= flags.any_of(cube["dq"].values[planes], "DO_NOT_USE")
+    return np.where(bad, np.nan, values)
+
+
+def find_source(image: np.ndarray, fwhm: float) -> tuple[float, float] | None:
+    """Return the pixel (x, y) of the brightest source of an image, of any width; see :func:`find_place`."""
+    found = find_place(image, fwhm, widest=np.inf)
+    return None if found is None else (found.x, found.y)
+
+
+def find_place(
+    image: np.ndarray, fwhm: float, target: tuple[float, float] | None = None, reach: float = 0.0,
+    widest: float = WIDEST,
+) -> Place | None:  # fmt: skip
+    """Return the place of the source of an image, or None where nothing stands out.
+
+    Parameters
+    ----------
+    image : float array (y, x)
+        NaN where there is no value.
+    fwhm : float
+        Expected width of a point source [pixel].
+    target : (float, float), optional
+        Where it should be (x, y) [pixel]: a peak within ``reach`` of it goes before brighter ones farther off.
+    reach : float
+        [pixel]
+    widest : float
+        Peaks farther off must be narrower than so many FWHM.
+
+    Returns
+    -------
+    Place or None
+        Centre counted from 0: the brightest peak after a Gaussian smoothing that leaves NaN out, refined by a robust
+        fit of a round Gaussian on a constant, which missing spaxels do not pull aside. Peaks within one FWHM of the
+        border of the field count only within half of the reach, or where the target is not known.
+    """
+    good = np.isfinite(image)
+    if good.sum() < 9:
+        return None
+    level = np.median(image[good])
+    noise = 1.4826 * np.median(np.abs(image[good] - level))
+    smooth = _smooth(np.where(good, image - level, 0.0), good, fwhm)
+    peaks = _peaks(smooth, fwhm, _DETECTION * noise / fwhm)
+    depth = _depth(good)
+    accepted = []
+    for x0, y0 in peaks[:_MOST]:
+        x, y, width = _fit_gaussian(image, good, float(x0), float(y0), fwhm, level)
+        border, point = depth[y0, x0] <= fwhm, width <= widest
+        off = np.inf if target is None else np.hypot(x - target[0], y - target[1])
+        near = off <= (0.5 * reach if border else reach)
+        if near or (point and (target is None or not border)):
+            accepted.append((near, smooth[y0, x0], x, y, (x0, y0)))
+    if not accepted:
+        return None
+    bright = [one for one in accepted if one[1] > _FAINT * accepted[0][1]]
+    _, _, x, y, peak = next((one for one in bright if one[0]), accepted[0])
+    return Place(x, y, None if peak == peaks[0] else (float(peaks[0][0]), float(peaks[0][1])))
+
+
+def _peaks(smooth: np.ndarray, fwhm: float, least: float) -> list[tuple[int, int]]:
+    """Return the local maxima (x, y) of an image above a limit, the highest first."""
+    from scipy import ndimage
+
+    filled = np.where(np.isfinite(smooth), smooth, -np.inf)
+    top = (filled == ndimage.maximum_filter(filled, size=2 * round(0.5 * fwhm) + 1)) & (filled > least)
+    places = sorted(np.argwhere(top).tolist(), key=lambda p: -filled[p[0], p[1]])
+    return [(i, j) for j, i in places]
+
+
+def _depth(good: np.ndarray) -> np.ndarray:
+    """Return how far each spaxel lies inside the field [spaxel]; holes in the field are no border."""
+    from scipy import ndimage
+
+    whole = np.pad(ndimage.binary_fill_holes(good), 1)
+    return ndimage.distance_transform_edt(whole)[1:-1, 1:-1] - 0.5
+
+
+def find_source_dao(cube: xr.Dataset) -> Place | None:
+    """Return the place of the brightest source as jwst finds it (``ifu_autocen``), off the border; or None.
+
+    Notes
+    -----
+    DAOStarFinder with a width of 3 spaxels in every band and a limit of 3 sigma on the median of the planes below
+    26 um, however few of them are good in a spaxel. Unlike jwst, sources within two spaxels of the border are none.
+    """
+    from astropy.stats import sigma_clipped_stats
+    from photutils.detection import DAOStarFinder
+
+    planes = np.nonzero(cube["wavelength"].values < CENTRE_LIMIT)[0]
+    if planes.size == 0:
+        return None
+    values = _good_flux(cube, planes)
+    if not np.isfinite(values).any():
+        return None
+    image = np.ma.median(np.ma.masked_invalid(values), axis=0)
+    _, middle, spread = sigma_clipped_stats(image)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # where nothing is found
+        found = DAOStarFinder(fwhm=3.0, threshold=3 * spread)(image - middle)
+    if found is None:
+        return None
+    x, y = (np.asarray(found[f"{axis}_centroid"], dtype=float) for axis in ("x", "y"))
+    depth = _depth(np.isfinite(values).any(axis=0))
+    order = np.argsort(-np.asarray(found["flux"]), kind="stable")
+    inside = [k for k in order if depth[_nearest(y[k], depth.shape[0]), _nearest(x[k], depth.shape[1])] > _DAO_BORDER]
+    if not inside:
+        return None
+    best, first = inside[0], order[0]
+    return Place(float(x[best]), float(y[best]), None if best == first else (float(x[first]), float(y[first])))
+
+
+def _nearest(place: float, size: int) -> int:
+    return int(np.clip(np.rint(place), 0, size - 1))
+
+
+def _smooth(values: np.ndarray, good: np.ndarray, fwhm: float) -> np.ndarray:
+    """Return the normalised Gaussian convolution; NaN where less than half of the kernel is covered."""
+    half = int(np.ceil(fwhm))
+    offsets = np.arange(-half, half + 1)
+    profile = np.exp(-4 * np.log(2) * (offsets / fwhm) ** 2)
+    profile /= profile.sum()
+
+    def convolve(a: np.ndarray) -> np.ndarray:
+        for axis in (0, 1):
+            a = np.apply_along_axis(np.convolve, axis, a, profile, mode="full")
+            a = np.take(a, np.arange(half, a.shape[axis] - half), axis=axis)
+        return a
+
+    cover = convolve(good.astype(float))
+    enough = good & (cover > 0.5)
+    return np.where(enough, convolve(values) / np.where(enough, cover, 1.0), np.nan)
+
+
+def _fit_gaussian(image, good, x0, y0, fwhm, level) -> tuple[float, float, float]:
+    """Return centre (x, y) [pixel] and width [FWHM] of a round Gaussian fitted about a place."""
+    from scipy import optimize
+
+    y, x = np.indices(image.shape)
+    near = good & (np.hypot(x - x0, y - y0) <= 2.0 * fwhm)
+    if near.sum() < 6:
+        return x0, y0, 0.0
+    x, y, values = x[near], y[near], image[near]
+    height = max(float(values.max() - level), 1e-30)
+    values = (values - level) / height
+
+    def residuals(p):
+        amplitude, cx, cy, width, base = p
+        return amplitude * np.exp(-4 * np.log(2) * ((x - cx) ** 2 + (y - cy) ** 2) / width**2) + base - values
+
+    bounds = (
+        [0, x0 - 1.5 * fwhm, y0 - 1.5 * fwhm, 0.4 * fwhm, -2],
+        [20, x0 + 1.5 * fwhm, y0 + 1.5 * fwhm, 4 * fwhm, 2],
+    )
+    fit = optimize.least_squares(residuals, [1.0, x0, y0, fwhm, 0.0], bounds=bounds, loss="soft_l1", f_scale=0.1)
+    return float(fit.x[1]), float(fit.x[2]), float(fit.x[3]) / fwhm

@@ -1,0 +1,138 @@
+"""What a spectrum lacks: light of the aperture without data or saturated, a background without room, errors."""
+
+from __future__ import annotations
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from mrsxr import dq as flags
+from mrsxr.notes import listen, noted, tell
+
+from .profile import CORE, WING, WING_SHARE, Profile, Psf, expected
+
+#: Part of the light (POINT) or of the area (EXTENDED) of an aperture from which on a sample is flagged.
+FLAGGED = 0.01
+#: From which on it is NaN: of the light of a point source, of the area of extended light, of what a profile makes up.
+LOST = {"POINT": 0.2, "EXTENDED": 0.5, "optimal": 0.5}
+#: The same for the area of an annulus that is subtracted.
+ANNULUS_FLAGGED, ANNULUS_LOST = 0.5, 0.9
+DO_NOT_USE, SATURATED = flags.DO_NOT_USE, flags.SATURATED
+FLUX_ESTIMATED = flags.FLAGS["FLUX_ESTIMATED"]
+
+
+def state_of(flux: np.ndarray, weight: np.ndarray, dq: np.ndarray) -> np.ndarray:
+    """Return uint8 of the voxels: 0 no data (not finite, DO_NOT_USE or weight 0), 1 good, 2 saturated."""
+    bad = ~np.isfinite(flux) | (weight <= 0) | ((dq & np.uint32(DO_NOT_USE)) != 0)
+    return np.where(bad, 0, np.where((dq & np.uint32(SATURATED)) != 0, 2, 1)).astype(np.uint8)
+
+
+def good_weight(weight: np.ndarray, dq: np.ndarray) -> np.ndarray:
+    """Return the weights of voxels, 0 where they are DO_NOT_USE and 1 where a cube has no weights."""
+    out = np.where(np.isnan(weight), np.float32(1), weight)
+    return np.where((dq & np.uint32(DO_NOT_USE)) != 0, np.float32(0), out).astype(np.float32)
+
+
+def sigmas_of(
+    wavelength: np.ndarray, pixel_scale: float, psf: Psf | None, profile: Profile | None
+) -> tuple[np.ndarray, float]:
+    """Return sigma [pixel] of core and wing (wavelength, 2) of a point source, and the share of the wing."""
+    if profile is not None:
+        return profile.sigmas(wavelength, pixel_scale, psf), profile.share
+    fwhm = expected(wavelength, psf) / pixel_scale / np.sqrt(8.0 * np.log(2.0))
+    return fwhm[:, None] * np.array([CORE, WING]), WING_SHARE
+
+
+def lost_of_circles(flux, weight, dq, radii, sigmas, *, x, y, share, subpixels):
+    """Return what is lost of a block of planes (plane, 3); see ``_lost_kernels.lost_planes``."""
+    from ._lost_kernels import lost_planes
+
+    tables = (np.ascontiguousarray(table[:, 0, :]) for table in (radii, sigmas))
+    return lost_planes(state_of(flux, weight, dq), x, y, *tables, share, subpixels)  # type: ignore[call-arg]
+
+
+def lost_of_region(flux, weight, dq, *, share, area):
+    """Return what is lost of a block of planes over a region of so many spaxels (plane, 3)."""
+    state = state_of(flux, weight, dq)
+    good, saturated = (np.sum(share * here, axis=(1, 2)) / area for here in (state > 0, state == 2))
+    return np.stack([np.maximum(1.0 - good, 0.0), saturated, np.zeros(len(good))], axis=1)
+
+
+def flag_lost(out: dict, lost, kind: str, subtracted: bool) -> dict:
+    """Return the variables of a spectrum with flags where light is lost, and NaN where too much of it is.
+
+    Parameters
+    ----------
+    out : dict of str to array (wavelength)
+    lost : array (wavelength, 3)
+    kind : {"POINT", "EXTENDED", "optimal"}
+    subtracted : bool
+        Whether the annulus is taken off.
+    """
+    module = da if isinstance(lost, da.Array) else np
+    missing, saturated = lost[:, 0], lost[:, 1]
+    ring = lost[:, 2] if subtracted else 0.0 * missing
+    gone = (missing > LOST[kind]) | (ring > ANNULUS_LOST)
+    gone = gone | ((out["dq"] & np.uint32(DO_NOT_USE)) != 0)
+    bits = (((missing > FLAGGED) | (ring > ANNULUS_FLAGGED)) & ~gone) * np.uint32(FLUX_ESTIMATED)
+    bits = bits | ((saturated > FLAGGED) * np.uint32(SATURATED)) | (gone * np.uint32(DO_NOT_USE))
+    done = {name: module.where(gone, np.nan, out[name]) for name in out if name not in ("dq", *_KEPT)}
+    done |= {name: out[name] for name in _KEPT if name in out}
+    done |= {"dq": (out["dq"] | bits).astype(np.uint32), "lost_light": missing, "saturated_light": saturated}
+    return done | ({"annulus_lost": ring} if subtracted else {})
+
+
+_KEPT = ("background", "background_var", "n_pixels")
+
+
+def say_what_is_lost(spectrum: xr.Dataset) -> xr.Dataset:
+    """Tell what a computed spectrum lacks, and return it with these notes; the step does so for data in memory.
+
+    Parameters
+    ----------
+    spectrum : Dataset, level "spectrum"
+        Of :func:`mrsxr.spectrum.extract_spectrum`, computed.
+    """
+    with listen() as told:
+        _tell(spectrum)
+    return noted(spectrum, told)
+
+
+def _tell(spectrum: xr.Dataset) -> None:
+    name, n = f"spectrum {spectrum.attrs.get('band', '')}".strip(), spectrum.sizes["wavelength"]
+    dq, seen = spectrum["dq"].values, np.isfinite(spectrum["flux"].values)
+    if not seen.any():
+        tell(f"{name}: no sample could be measured, all are NaN", stacklevel=3)
+    if "lost_light" in spectrum:
+        _tell_lost(spectrum, name, n)
+    no_error = seen & ~np.isfinite(spectrum["var"].values) & ((dq & np.uint32(DO_NOT_USE)) == 0)
+    if no_error.any():
+        tell(f"{name}: {no_error.sum()} of {n} samples have no error, as spaxels of the cube have none", stacklevel=3)
+
+
+def _tell_lost(spectrum: xr.Dataset, name: str, n: int) -> None:
+    kind, made_up = str(spectrum.attrs.get("source_type")), spectrum.attrs.get("extraction") == "optimal"
+    limit = LOST["optimal" if made_up else kind]
+    lost, saturated = spectrum["lost_light"].values, spectrum["saturated_light"].values
+    some = np.isfinite(lost) & (lost > FLAGGED) & (lost < 1.0)
+    of = "light" if kind == "POINT" else "area"
+    if some.any():
+        gone = int((lost[some] > limit).sum())
+        text = f", {gone} of them more than {100 * limit:.0f} %: NaN" if gone else ""
+        what = "is made up for by the fitted profile" if made_up else "is missing in the flux (lost_light tells it)"
+        tell(
+            f"{name}: {some.sum()} of {n} samples lack up to {100 * lost[some].max():.0f} % of the {of} of the "
+            f"aperture (field border, holes){text}; it {what}",
+            stacklevel=4,
+        )
+    if (saturated > FLAGGED).any():
+        tell(f"{name}: {(saturated > FLAGGED).sum()} of {n} samples hold saturated spaxels: SATURATED", stacklevel=4)
+    if "annulus_lost" in spectrum:
+        ring = spectrum["annulus_lost"].values
+        cut = (ring > ANNULUS_FLAGGED) & (lost < 1.0)
+        if cut.any():
+            tell(
+                f"{name}: of {cut.sum()} of {n} samples more than half of the annulus of the background lies outside "
+                f"the data; {int((ring[cut] > ANNULUS_LOST).sum())} of them, with less than a tenth left, are NaN",
+                stacklevel=4,
+            )

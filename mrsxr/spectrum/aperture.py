@@ -24,6 +24,23 @@ def pixel_to_sky(cube: xr.Dataset, x: float, y: float) -> tuple[float, float]:
     return float(ra), float(dec)
 
 
+def is_inside(cube: xr.Dataset, place: tuple[float, float]) -> bool:
+    """Return whether a pixel (x, y), counted from 0, lies in a cube."""
+    return -0.5 <= place[0] <= cube.sizes["x"] - 0.5 and -0.5 <= place[1] <= cube.sizes["y"] - 0.5
+
+
+def outside(cube: xr.Dataset, center: tuple[float, float]) -> str:
+    """Return in words that a place [deg] lies outside a cube, and whether it is inside when swapped."""
+    grid = CubeGrid.of(cube)
+    ra, dec = center
+    text = (
+        f"center (RA {ra:.6f}, Dec {dec:.6f} deg) lies outside cube {cube.attrs.get('band')}, whose centre is RA "
+        f"{grid.ra:.6f}, Dec {grid.dec:.6f}"
+    )
+    swapped = -90.0 <= ra <= 90.0 and is_inside(cube, sky_to_pixel(cube, dec, ra))
+    return text + ("; right ascension and declination are swapped" if swapped else "; expected a place in it")
+
+
 def aperture_radii(
     wavelength: np.ndarray, extract1d: xr.Dataset | None, radius_factor: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

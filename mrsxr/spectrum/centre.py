@@ -12,7 +12,7 @@ from mrsxr import dq as flags
 from mrsxr.errors import MrsxrError
 from mrsxr.notes import tell
 
-from .aperture import sky_to_pixel
+from .aperture import is_inside, outside, sky_to_pixel
 from .profile import Psf, expected
 
 #: Planes beyond this wavelength [um] are too noisy to find the source (jwst extract_1d).
@@ -54,16 +54,16 @@ def centre_of(
     middle = (0.5 * sizes[0], 0.5 * sizes[1]) if snap else (0.5 * (sizes[0] - 1), 0.5 * (sizes[1] - 1))
     if center is not None:
         place = sky_to_pixel(cube, *center)
-        if not _inside(cube, place):
-            raise MrsxrError(f"center {center} deg lies outside cube {cube.attrs.get('band')}; expected a place in it")
+        if not is_inside(cube, place):
+            raise MrsxrError(outside(cube, center))
         return _snapped(place) if snap else place
     target = target_of(cube)
     if search:
-        found = _search(cube, search, target if target is not None and _inside(cube, target) else None, psf)
+        found = _search(cube, search, target if target is not None and is_inside(cube, target) else None, psf)
         if found is not None:
             return found.x, found.y
     if target is not None:
-        if _inside(cube, target):
+        if is_inside(cube, target):
             return _snapped(target) if snap else target
         coordinates = float(cube.attrs["target_ra"]), float(cube.attrs["target_dec"])
         tell(f"cube {cube.attrs.get('band')}: the target {coordinates} deg lies outside; its middle is used")
@@ -98,10 +98,6 @@ def _search(cube: xr.Dataset, search: str, target: tuple[float, float] | None, p
             "center, or autocen False, takes another place"
         )
     return found
-
-
-def _inside(cube: xr.Dataset, place: tuple[float, float]) -> bool:
-    return -0.5 <= place[0] <= cube.sizes["x"] - 0.5 and -0.5 <= place[1] <= cube.sizes["y"] - 0.5
 
 
 def _snapped(place: tuple[float, float]) -> tuple[float, float]:

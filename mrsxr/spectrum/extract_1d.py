@@ -18,7 +18,7 @@ from mrsxr.units import ARCSEC2_TO_SR, MJYSR_TO_JY_PER_ARCSEC2
 from . import aperture, lost_light, optimal
 from .centre import centre_of
 from .profile import Profile, Psf
-from .region import read_region, region_area, region_weights
+from .region import read_region, region_area, region_text, region_weights, sky_of
 
 _MODES = {None: 0, "annulus": 1, "annulus_jwst": 2, "aperture": 3}
 _CUBE = ("flux", "var", "weight")
@@ -74,7 +74,7 @@ def extract_spectrum(
     source_type : {"POINT", "EXTENDED"}, optional
         By default that of the cube; anything but POINT is EXTENDED.
     center : (float, float), optional
-        Right ascension and declination of the source [deg].
+        Right ascension and declination of the source [deg], or a SkyCoord, or text (:func:`mrsxr.arguments.as_sky`).
     autocen : bool
         Without ``center``, find the brightest source of the collapsed cube. This needs the values: a lazy
         cube is computed, and the spectrum then is not lazy. False: the target coordinates of the cube.
@@ -88,9 +88,9 @@ def extract_spectrum(
     radius : float, optional
         Fixed radius of a circle on the sky [arcsec], in place of the growing one; it makes EXTENDED a circle
         about ``center`` (or the target) instead of the whole field.
-    region : str, path, SkyRegion or sequence of SkyRegion, optional
-        Region of the sky in place of a circle, see :func:`mrsxr.spectrum.region.read_region`; the same in every
-        band. The data then count as EXTENDED.
+    region : str, path, Region or sequence of Region, optional
+        Region in place of a circle, see :func:`mrsxr.spectrum.region.read_region`: on the sky, the same in every
+        band, or in spaxels of this cube. The data then count as EXTENDED.
     background : {"annulus", "annulus_jwst", None}
         POINT only: the mean of the annulus without values beyond ``clip_sigma`` is subtracted.
         ``"annulus_jwst"`` clips on the whole plane and counts the clipped spaxels in the area, as jwst does.
@@ -136,6 +136,7 @@ def extract_spectrum(
     """
     kind = "EXTENDED" if region is not None else _source_type(cube, source_type)
     _check(method, background, subpixels, radius, region, center)
+    region = None if region is None else read_region(region, sky_of(cube))
     _check_point(kind, method, centering)
     wavelength = np.asarray(cube["wavelength"].values, dtype=float)
     point = kind == "POINT"
@@ -176,18 +177,12 @@ def extract_spectrum(
             found[name] = ("wavelength", of_psf[name], {"units": unit, "long_name": meaning})
         found = found.assign_attrs(extraction="optimal", psf_profile=profile.to_text())
     if region is not None:
-        found = found.assign_attrs(aperture="region", region=_text(region))
+        found = found.assign_attrs(aperture="region", region=region_text(region))
     return (
         found
         if _is_lazy(cube)
         else lost_light.say_what_is_lost(found.assign_attrs(band=str(cube.attrs.get("band", ""))))
     )
-
-
-def _text(region: Any) -> str:
-    from regions import Regions
-
-    return Regions(read_region(region)).serialize(format="ds9", precision=12).strip()
 
 
 def _check(method: str, background: str | None, subpixels: int, radius: float | None, region: Any, center: Any) -> None:

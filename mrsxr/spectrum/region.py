@@ -1,8 +1,11 @@
-"""Regions of the sky: circle, ellipse, box, polygon as objects of the ``regions`` package or as DS9 text."""
+"""Regions: objects of the ``regions`` package, DS9 text or files, on the sky or in spaxels of a cube."""
 
 from __future__ import annotations
 
+import operator
+import os
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +15,24 @@ from astropy.wcs import WCS
 
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.grid import CubeGrid
+from mrsxr.notes import tell
 
 _SUBPIXELS = 10
 _MOST_ROOM = 500  # spaxels around a cube in which the area of a region is measured
+_FORMATS = {".crtf": "crtf"}
+_EXAMPLE = "DS9 text such as 'icrs; circle(339.0, 33.9, 1\")'"
 
 
-def read_region(region: Any) -> list[Any]:
+def read_region(region: Any, wcs: WCS | None = None) -> list[Any]:
     """Return the sky regions of an argument.
 
     Parameters
     ----------
-    region : str, path, SkyRegion or sequence of SkyRegion
-        DS9 text (``icrs; circle(339.015, 33.976, 1.5")``), a DS9 file, or objects of the ``regions`` package.
+    region : str, path, Region or sequence of these
+        DS9 text (``icrs; circle(339.015, 33.976, 1.5")``), a DS9 or CRTF file, or objects of the ``regions`` package;
+        a union (``a | b``) of them is taken apart.
+    wcs : WCS, optional
+        Of the cube whose spaxels regions in pixels are of.
 
     Returns
     -------
@@ -32,30 +41,113 @@ def read_region(region: Any) -> list[Any]:
     Raises
     ------
     MrsxrError
-        Where the text holds no region, or one in pixels: a region must mean the same place in every band.
+        Where a file is missing, the text holds no region, a region has no area or is in pixels of no known cube (a
+        region must mean the same place in every band), or an intersection cannot be written as DS9 text.
     """
-    from regions import Region, Regions, SkyRegion
+    from regions import PixelRegion
 
-    if isinstance(region, Region):
-        found = [region]
-    elif isinstance(region, str | Path):
-        is_file = isinstance(region, Path) or ("(" not in region and Path(region).exists())
-        text = Path(region).read_text() if is_file else str(region)
-        try:
-            with warnings.catch_warnings():  # what it cannot read it skips with a warning
-                warnings.simplefilter("ignore")
-                found = list(Regions.parse(text, format="ds9"))
-        except (ValueError, KeyError, IndexError) as error:
-            raise MrsxrError(f"region '{str(region)[:60]}' cannot be read as DS9 text ({error})") from error
-    else:
-        found = list(region)
+    found = _parts(region)
     if not found:
+        raise MrsxrError(f"region '{_short(region)}' holds no region; expected {_EXAMPLE}")
+    for one in found:
+        if not hasattr(one, "to_mask") and not hasattr(one, "to_pixel"):
+            raise MrsxrError(f"region is a {type(one).__name__}; expected a region of the sky, {_EXAMPLE} or a file")
+        if type(one).__name__.startswith(("Point", "Line", "Text")):
+            raise MrsxrError(f"a {type(one).__name__} has no area; expected a circle, ellipse, box, polygon or annulus")
+    in_pixels = [one for one in found if isinstance(one, PixelRegion)]
+    if in_pixels and wcs is None:
         raise MrsxrError(
-            f"region '{str(region)[:60]}' holds no region; expected DS9 text such as 'icrs; circle(339.0, 33.9, 1\")'"
+            "the region is given in pixels, which are others in every band; give it in sky coordinates (icrs or fk5), "
+            "or to extract_spectrum with the cube whose spaxels are meant"
         )
-    if not all(isinstance(one, SkyRegion) for one in found):
-        raise MrsxrError("the region is given in pixels; give it in sky coordinates (icrs or fk5)")
+    found = [_on_sky(one, wcs) if isinstance(one, PixelRegion) else one for one in found]
+    if not any(_is_included(one) for one in found):
+        raise MrsxrError("the region only cuts out; expected at least one that is not marked '-'")
     return found
+
+
+def region_text(region: Any, wcs: WCS | None = None) -> str:
+    """Return regions as DS9 text of the sky, which :func:`read_region` reads back."""
+    from regions import Regions
+
+    return Regions(read_region(region, wcs)).serialize(format="ds9", precision=12).strip()
+
+
+def _parts(region: Any) -> list[Any]:
+    """Return the single regions of text, files, objects, unions and sequences of these."""
+    from regions import CompoundPixelRegion, CompoundSkyRegion, Region
+
+    if isinstance(region, CompoundSkyRegion | CompoundPixelRegion):
+        if region.operator is not operator.or_:
+            raise MrsxrError(
+                "an intersection or difference of regions cannot be kept as DS9 text; expected a list of regions, of "
+                "which those with meta['include'] = False are cut out, or an annulus"
+            )
+        return _parts(region.region1) + _parts(region.region2)
+    if isinstance(region, Region):
+        return [region]
+    if isinstance(region, str | os.PathLike):
+        return _read_text(*_text_of(region))
+    if isinstance(region, Iterable):
+        return [part for one in region for part in _parts(one)]
+    return [region]
+
+
+def _text_of(region: str | os.PathLike) -> tuple[str, str]:
+    """Return text and its format; of a path that of the file."""
+    path = Path(region)
+    is_text = isinstance(region, str) and ("(" in region or "\n" in region)
+    if is_text and not (len(str(region)) < 256 and "\n" not in str(region) and path.is_file()):
+        return str(region), "ds9"
+    looks_like_a_file = not isinstance(region, str) or path.suffix or os.sep in region
+    if not str(region).strip() or not path.exists():
+        if looks_like_a_file:
+            raise MrsxrError(f"{path}: no such region file; expected one, or {_EXAMPLE}")
+        return str(region), "ds9"
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise MrsxrError(f"{path}: the region file cannot be read ({reason}); expected DS9 text") from error
+    return text, "crtf" if text.startswith("#CRTF") else _FORMATS.get(path.suffix.lower(), "ds9")
+
+
+def _read_text(text: str, kind: str) -> list[Any]:
+    from regions import Regions
+
+    try:
+        with warnings.catch_warnings(record=True) as skipped:  # what it cannot read it skips with a warning
+            warnings.simplefilter("always")
+            found = list(Regions.parse(text, format=kind))
+    except Exception as error:  # what the parser raises is of many kinds
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise MrsxrError(f"region '{_short(text)}' cannot be read as {kind.upper()} text ({reason})") from error
+    if found:
+        for warning in skipped:
+            tell(f"region: {_short(warning.message)}")
+    elif skipped:
+        raise MrsxrError(f"region '{_short(text)}' holds no region ({_short(skipped[0].message)}); expected {_EXAMPLE}")
+    return found
+
+
+def _on_sky(region: Any, wcs: Any) -> Any:
+    found = region.to_sky(wcs)
+    found.meta = region.meta.copy()
+    return found
+
+
+def _is_included(region: Any) -> bool:
+    return bool(region.meta.get("include", True))
+
+
+def _short(value: Any) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def sky_of(cube: xr.Dataset) -> WCS:
+    """Return the celestial WCS of the spaxels of a cube, also of one that was cut."""
+    return WCS(CubeGrid.of(cube).header()).celestial
 
 
 def region_weights(cube: xr.Dataset, region: Any) -> np.ndarray:
@@ -65,8 +157,9 @@ def region_weights(cube: xr.Dataset, region: Any) -> np.ndarray:
     ----------
     cube : Dataset, level "cube"
         Only its grid is used.
-    region : str, path, SkyRegion or sequence of SkyRegion
-        Several regions are united; those marked ``-`` in DS9 text are cut out.
+    region : str, path, Region or sequence of these
+        As of :func:`read_region`; several are united, those marked ``-`` in DS9 text are cut out. In pixels: spaxels of
+        this cube, counted from 0 (in DS9 text from 1).
 
     Returns
     -------
@@ -78,8 +171,8 @@ def region_weights(cube: xr.Dataset, region: Any) -> np.ndarray:
     MrsxrError
         Where no spaxel lies in the region.
     """
-    grid = CubeGrid.of(cube)
-    shares = _shares(read_region(region), WCS(grid.header()).celestial, (grid.ny, grid.nx))
+    grid, wcs = CubeGrid.of(cube), sky_of(cube)
+    shares = _shares(read_region(region, wcs), wcs, (grid.ny, grid.nx))
     if not shares.any():
         raise MrsxrError(
             f"the region lies outside cube {cube.attrs.get('band')}; its centre is RA {grid.ra:.6f}, Dec {grid.dec:.6f}"
@@ -89,9 +182,9 @@ def region_weights(cube: xr.Dataset, region: Any) -> np.ndarray:
 
 def region_area(cube: xr.Dataset, region: Any) -> float:
     """Return the area [spaxel] of a region, of its parts outside the cube too."""
-    grid = CubeGrid.of(cube)
-    regions, wcs = read_region(region), WCS(grid.header()).celestial
-    boxes = [_mask(one.to_pixel(wcs)).bbox for one in regions]
+    grid, wcs = CubeGrid.of(cube), sky_of(cube)
+    regions = read_region(region, wcs)
+    boxes = [one.to_pixel(wcs).bounding_box for one in regions]
     edge = [box.ixmin for box in boxes] + [box.iymin for box in boxes]
     edge += [grid.nx - box.ixmax for box in boxes] + [grid.ny - box.iymax for box in boxes]
     room = int(np.clip(-min(edge), 0, _MOST_ROOM)) + 1
@@ -102,20 +195,40 @@ def region_area(cube: xr.Dataset, region: Any) -> float:
 def _shares(regions: list[Any], wcs: WCS, shape: tuple[int, int]) -> np.ndarray:
     """Return the share of each spaxel of a grid that lies in the regions."""
     shares = np.zeros(shape)
-    for one in regions:
-        mask = _mask(one.to_pixel(wcs)).to_image(shares.shape)
-        if mask is None:
-            continue
-        if one.meta.get("include", True):
-            shares = np.maximum(shares, mask)
-        else:
-            shares = np.minimum(shares, 1.0 - mask)
+    for one in sorted(regions, key=_is_included, reverse=True):
+        covered = _covered(one.to_pixel(wcs), shape)
+        shares = np.maximum(shares, covered) if _is_included(one) else np.minimum(shares, 1.0 - covered)
     return shares
 
 
-def _mask(region: Any) -> Any:
-    """Return the mask of a pixel region: exact where the library can, else by subpixels."""
+def _covered(region: Any, shape: tuple[int, int]) -> np.ndarray:
+    """Return the share of each pixel in a pixel region: exact where the library can, else by subpixels."""
+    rings = _rings(region)
+    if rings:
+        outer, inner = (_covered(ring, shape) for ring in rings)
+        return outer - inner
     try:
-        return region.to_mask(mode="exact")
+        mask = region.to_mask(mode="exact")
     except NotImplementedError:
-        return region.to_mask(mode="subpixels", subpixels=_SUBPIXELS)
+        mask = region.to_mask(mode="subpixels", subpixels=_SUBPIXELS)
+    image = mask.to_image(shape)
+    return np.zeros(shape) if image is None else image
+
+
+def _rings(region: Any) -> list[Any]:
+    """Return the outer and the inner region of an annulus, nothing of others."""
+    from regions import CirclePixelRegion, EllipsePixelRegion, RectanglePixelRegion
+
+    shape = {"Ellipse": EllipsePixelRegion, "Rectangle": RectanglePixelRegion}
+    name = type(region).__name__.removesuffix("AnnulusPixelRegion")
+    if name == "Circle":
+        return [CirclePixelRegion(region.center, radius) for radius in (region.outer_radius, region.inner_radius)]
+    if name not in shape:
+        return []
+    return [
+        shape[name](region.center, width, height, region.angle)
+        for width, height in (
+            (region.outer_width, region.outer_height),
+            (region.inner_width, region.inner_height),
+        )
+    ]

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from mrsxr.arguments import reads
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.threads import how
 
-from .aperture import sky_to_pixel
+from .aperture import is_inside, outside, sky_to_pixel
 from .centre import find_source
 from .profile import Psf, amplitude_and_level, expected, shape_of, window_edges, window_image
 
@@ -24,6 +25,7 @@ _FAINT = 5.0
 _REACH = 3.0  # radius [FWHM] of the fitted image
 
 
+@reads()
 def decide_source_type(
     cubes: Sequence[xr.Dataset] | xr.Dataset,
     *,
@@ -72,8 +74,6 @@ def decide_source_type(
     sources are EXTENDED, and ambiguous. The PSF is that of the cubes (Law et al. 2023): FWHM = 0.033 wavelength + 0.106
     arcsec, a Gaussian core on a wide wing.
     """
-    if source_type not in (None, "POINT", "EXTENDED"):
-        raise MrsxrError(f"source_type is '{source_type}'; expected 'POINT', 'EXTENDED' or none")
     rows = [row for cube in _each(cubes) for row in _windows_of(cube, center, windows, psf)]
     names = ("width_ratio", "point_fraction", "halo", "signal_to_noise")
     variables: dict[str, tuple] = {
@@ -107,6 +107,8 @@ def _each(cubes: Sequence[xr.Dataset] | xr.Dataset) -> list[xr.Dataset]:
 def _windows_of(cube: xr.Dataset, center: tuple[float, float] | None, windows: int, psf: Psf | None) -> list[dict]:
     """Return what is found in each window of a cube."""
     rows = []
+    if center is not None and not is_inside(cube, sky_to_pixel(cube, *center)):
+        raise MrsxrError(outside(cube, center))
     for first, last in window_edges(cube.sizes["wavelength"], windows):
         part = cube.isel(wavelength=slice(first, last))
         wavelength = float(part.wavelength.mean())

@@ -77,7 +77,7 @@ def test_bad_planes_and_empty_cubes():
 
 def test_wrong_input_is_named():
     cube = cube_of("empty", 0.0, 10, "1A", 1)
-    with pytest.raises(MrsxrError, match="expected 'POINT', 'EXTENDED' or none"):
+    with pytest.raises(MrsxrError, match="expected 'POINT' or 'EXTENDED'"):
         decide_source_type(cube, source_type="MIXED")
     with pytest.raises(MrsxrError, match="no cubes"):
         decide_source_type([])

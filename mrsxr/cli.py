@@ -149,9 +149,22 @@ def demo(size: str | None, bands, distortion: Path | None, out: Path, mode: str 
 )  # fmt: skip
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file of parameters.")
 @click.option("--redshift", type=float, help="Of the source: products carry it, lines are marked by it.")
+@click.option("--allow-missing", is_flag=True, help="Build bands also from the rest, where exposures failed.")
 @WORKERS
 def run(
-    source, background_from, out, refs, bands, to, mode, background, source_type, config, redshift, workers
+    source,
+    background_from,
+    out,
+    refs,
+    bands,
+    to,
+    mode,
+    background,
+    source_type,
+    config,
+    redshift,
+    allow_missing,
+    workers,
 ) -> None:
     """Reduce the exposures (uncal, rate, cal) or cubes (s3d) of SOURCE, a folder, file, glob or association."""
     from .pipeline import Config, load_config
@@ -167,7 +180,7 @@ def run(
     with _progress() as progress:
         result = run_all(
             str(source), background_from, out=out, refs=references, bands=bands, to=to, config=parameters,
-            workers=workers, reporter=_reporter(progress), z=redshift,
+            workers=workers, reporter=_reporter(progress), z=redshift, allow_missing=allow_missing,
         )  # fmt: skip
     _tell_files(result)
     if to == "spectrum" and result.files.get("stitched"):

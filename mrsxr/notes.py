@@ -22,7 +22,7 @@ _listeners: ContextVar[tuple[list[str], ...]] = ContextVar("listeners", default=
 _passed_on: ContextVar[bool] = ContextVar("passed_on", default=False)
 
 
-def tell(text: str, *, stacklevel: int = 2) -> None:
+def tell(text: str, *, stacklevel: int = 2, aloud: bool = True) -> None:
     """Say something that the user must know of the result, as a MrsxrWarning and to all who :func:`listen`.
 
     Parameters
@@ -31,11 +31,13 @@ def tell(text: str, *, stacklevel: int = 2) -> None:
         One line: what was found and what was done about it.
     stacklevel : int
         As of :func:`warnings.warn`, counted from the caller.
+    aloud : bool
+        Whether to warn; False for what is no surprise but must stand in the product.
     """
     for heard in _listeners.get():
         if text not in heard:
             heard.append(text)
-    if not _passed_on.get():
+    if aloud and not _passed_on.get():
         warnings.warn(text, MrsxrWarning, stacklevel=stacklevel + 1)
 
 

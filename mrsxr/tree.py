@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -9,6 +10,14 @@ import xarray as xr
 
 from .errors import MrsxrError
 from .notes import noted, notes_of
+
+#: Levels whose exposures have one size whatever their ramps were.
+SLOPES = ("rate", "cal")
+#: Facts of an exposure in attrs, of which a Dataset of several holds those of the first.
+_FACTS = (
+    "readpatt", "group_time", "frame_time", "n_groups", "n_integrations", "first_integration", "last_integration",
+    "rscd_skip_int1", "rscd_skip_int2", "photmjsr",
+)  # fmt: skip
 
 
 def build(leaves: Mapping[str, xr.Dataset], **attrs: Any) -> xr.DataTree:
@@ -62,13 +71,18 @@ def join_dithers(datasets: list[xr.Dataset]) -> xr.Dataset:
     Raises
     ------
     MrsxrError
-        Where level, setting or sizes differ.
+        Where level, setting or sizes differ; where they are not calibrated yet also where the readout does.
+
+    Notes
+    -----
+    ``attrs`` are those of the first; the facts of a ramp in which slopes differ are named in ``attrs["mixed"]``.
     """
     if not datasets:
         raise MrsxrError("no exposures to join")
     first = datasets[0]
+    apart = ("level", "setting", "subarray", *(() if first.attrs.get("level") == "cal" else ("readpatt",)))
     for other in datasets[1:]:
-        for key in ("level", "setting", "readpatt", "subarray"):
+        for key in apart:
             if other.attrs.get(key) != first.attrs.get(key):
                 raise MrsxrError(
                     f"exposures differ in {key}: {first.attrs.get(key)} ({name_of(first)}) and "
@@ -82,7 +96,82 @@ def join_dithers(datasets: list[xr.Dataset]) -> xr.Dataset:
         join="override", combine_attrs="override",
     )  # fmt: skip
     joined = noted(joined, notes_of(*datasets))
+    mixed = {key for key in _FACTS for ds in datasets if ds.attrs.get(key) != first.attrs.get(key)}
+    mixed |= {str(key) for ds in datasets for key in ds.attrs.get("mixed", ())}
+    if mixed:
+        joined = joined.assign_attrs(mixed=sorted(mixed))
     return joined.assign_coords(dither=("dither", list(range(1, joined.sizes["dither"] + 1))))
+
+
+def gather(nodes: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """Join the nodes of one role and setting whose exposures have one size, as slopes have whatever their ramps were.
+
+    Parameters
+    ----------
+    nodes : mapping of path to Dataset
+        ``/science/12A``, ``/science/12A_2`` ..., all of one level.
+
+    Returns
+    -------
+    dict of path to Dataset
+        One node for each role and setting of cal data, and for each readout of rate data, its exposures in the order
+        of program, observation, visit and dither; nodes of other levels as they are.
+    """
+    groups: dict[tuple[Any, ...], dict[str, xr.Dataset]] = {}
+    for path, ds in nodes.items():
+        key: tuple[Any, ...] = (path,)
+        if ds.attrs.get("level") in SLOPES and "setting" in ds.attrs:
+            kinds = tuple(sorted(map(str, ds.data_vars)))
+            readout = ds.attrs.get("readpatt") if ds.attrs["level"] == "rate" else None
+            key = (
+                path.rpartition("/")[0],
+                ds.attrs["level"],
+                ds.attrs["setting"],
+                ds.attrs.get("subarray"),
+                readout,
+                kinds,
+            )
+        groups.setdefault(key, {})[path] = ds
+    out: dict[str, xr.Dataset] = {}
+    for members in groups.values():
+        joined = next(iter(members.values()))
+        if len(members) > 1:
+            singles = [ds.isel(dither=[i]) for ds in members.values() for i in range(ds.sizes["dither"])]
+            joined = _joined_in_order(singles)
+        out[next(iter(members))] = joined
+    return out
+
+
+def _joined_in_order(singles: list[xr.Dataset]) -> xr.Dataset:
+    singles = sorted(singles, key=_order_of)
+    first = singles[0]
+    static = [name for name in first.variables if "dither" not in first[name].dims and name not in first.dims]
+    joined = join_dithers([ds.drop_vars(static, errors="ignore") for ds in singles])
+    joined = joined.assign_coords({name: first[name] for name in static if name in first.coords})
+    joined = joined.assign({name: first[name] for name in static if name in first.data_vars})
+    kept = [int(ds["dither"].values[0]) for ds in singles]
+    return joined.assign_coords(dither=("dither", kept)) if kept == sorted(set(kept)) else joined
+
+
+def _order_of(ds: xr.Dataset) -> tuple[Any, ...]:
+    header = json.loads(str(ds["fits_header"].values[0]) or "{}") if "fits_header" in ds.coords else {}
+    return order_of(header.get("PRIMARY", {}), name_of(ds))
+
+
+def order_of(keywords: Mapping[str, Any], exposure: str) -> tuple[Any, ...]:
+    """Return the sorting key of an exposure: program, observation, visit, then dither, then name."""
+    keys = (str(keywords.get(name) or "") for name in ("PROGRAM", "OBSERVTN", "VISIT"))
+    return (*keys, dither_of(keywords), exposure)
+
+
+def dither_of(keywords: Mapping[str, Any]) -> int:
+    """Return the number of the dither position (PATT_NUM, else the exposure number), 0 where neither is known."""
+    for key in ("PATT_NUM", "EXPOSURE"):
+        try:
+            return int(keywords[key])
+        except (KeyError, TypeError, ValueError):
+            continue
+    return 0
 
 
 def name_of(ds: xr.Dataset) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -48,6 +48,12 @@ REFERENCE_KEYWORDS = {
     "regions": "R_REGION", "wavelengthrange": "R_WAVRAN", "cubepar": "R_CUBPAR", "extract1d": "R_EXTR1D",
     "apcorr": "R_APCORR", "mrsxartcorr": "R_MRSXAR", "mrsptcorr": "R_MRSPT", "persat": "R_PERSAT",
     "trapdensity": "R_TRPDEN", "trappars": "R_TRPPAR",
+}  # fmt: skip
+#: Keywords of the steps of a level's own stage, SKIPPED where they were left out.
+SKIPPED = {
+    "rate": ("S_DQINIT", "S_SATURA", "S_MIREMI", "S_RESET", "S_LINEAR", "S_RSCD", "S_DARK", "S_REFPIX", "S_JUMP"),
+    "cal": ("S_BKDSUB", "S_STRAY", "S_FLAT", "S_FRINGE", "S_PHOTOM", "S_RESFRI"),
+    "cube": ("S_MSBSUB", "S_OUTLIR", "S_MRSMAT"),
 }  # fmt: skip
 MODELS = {
     "ramp": "RampModel", "rate": "IFUImageModel", "rateints": "CubeModel", "cal": "IFUImageModel",
@@ -105,8 +111,11 @@ class Keywords:
 def exposure_keywords(ds: xr.Dataset, filename: str) -> Keywords:
     """Return the keywords of a Dataset of one dither: those it came with, brought up to date."""
     keywords = Keywords(json.loads(str(ds["fits_header"].values[0]) or "{}"))
+    ds = ds.drop_attrs(deep=False).assign_attrs(
+        {k: v for k, v in ds.attrs.items() if k not in ds.attrs.get("mixed", ())}
+    )
     attrs, level = ds.attrs, ds.attrs["level"]
-    _common(keywords, ds, filename)
+    _common(keywords, ds, filename, mrs.bands_of_setting(ds.attrs["setting"]))
     for key, value in mrs.setting_keywords(attrs["setting"]).items():
         keywords.set(key, value)
     for key, name in (("READPATT", "readpatt"), ("SUBARRAY", "subarray")):
@@ -162,7 +171,7 @@ def _sky(keywords: Keywords, ds: xr.Dataset) -> None:
 def product_keywords(ds: xr.Dataset, filename: str, bands: list[str]) -> Keywords:
     """Return the keywords of a cube or spectrum, from the attribute ``fits_header`` where it has one."""
     keywords = Keywords(json.loads(str(ds.attrs.get("fits_header") or "{}")))
-    _common(keywords, ds, filename)
+    _common(keywords, ds, filename, bands)
     channels = "".join(sorted({band[0] for band in bands}))
     letters = {band[1] for band in bands}
     keywords.set("CHANNEL", channels or ds.attrs.get("channels"))
@@ -180,7 +189,7 @@ def product_keywords(ds: xr.Dataset, filename: str, bands: list[str]) -> Keyword
     return keywords
 
 
-def _common(keywords: Keywords, ds: xr.Dataset, filename: str) -> None:
+def _common(keywords: Keywords, ds: xr.Dataset, filename: str, bands: Sequence[str]) -> None:
     attrs = ds.attrs
     for key, value in (("TELESCOP", "JWST"), ("INSTRUME", "MIRI"), ("EXP_TYPE", "MIR_MRS")):
         keywords.set(key, value, default=True)
@@ -194,14 +203,26 @@ def _common(keywords: Keywords, ds: xr.Dataset, filename: str) -> None:
     history = read_history(ds)
     if history:
         keywords.set("CAL_VER", f"mrsxr {__version__}")
-    for key, value in {**step_keywords(history), **reference_keywords(history)}.items():
+    done = step_keywords(history, bands)
+    for key, value in {**done, **reference_keywords(history)}.items():
         keywords.set(key, value)
+    for key in SKIPPED.get(attrs["level"], ()) if history else ():
+        if key not in done:
+            keywords.set(key, "SKIPPED", default=True)
+    for key, name in (("NEXPUSED", "exposures_used"), ("NEXPPLAN", "exposures_planned")):
+        keywords.set(key, attrs.get(name))
 
 
-def step_keywords(history: list[dict[str, Any]]) -> dict[str, str]:
-    """Return ``{S_<STEP>: "COMPLETE"}`` for the steps of a history, "SKIPPED" for those that did nothing."""
-    out = {}
+def step_keywords(history: list[dict[str, Any]], bands: Sequence[str] = ()) -> dict[str, str]:
+    """Return ``{S_<STEP>: "COMPLETE"}`` for the steps of a history, "SKIPPED" for those that did nothing.
+
+    Steps that were done to other bands alone are left out.
+    """
+    out: dict[str, str] = {}
     for entry in history:
+        of = entry.get("params", {}).get("bands")
+        if bands and isinstance(of, list) and not set(bands) & set(map(str, of)):
+            continue
         parts = str(entry.get("step", "")).split(".")
         key = next((STEP_KEYWORDS[part] for part in reversed(parts) if part in STEP_KEYWORDS), None)
         if key and out.get(key) != "COMPLETE":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,17 +13,24 @@ import xarray as xr
 
 from mrsxr import tree
 from mrsxr.errors import InputFileError
+from mrsxr.notes import noted, tell
 
 from . import _slicer
 from ._backend import open_file
+from ._detector import preferred_chunks
 from .files import DETECTOR_PRODUCTS, FileInfo, classify
+from .grouping import Exposure, plan
 from .headers import read_layout
 
 _STATIC = frozenset(_slicer.STATIC)
 
 
 def open_exposures(
-    paths: str | os.PathLike | Sequence[str | os.PathLike], *, chunks: Mapping[str, int] | str | None = None
+    paths: str | os.PathLike | Sequence[str | os.PathLike],
+    *,
+    chunks: Mapping[str, int] | str | None = None,
+    allow_missing: bool = False,
+    one_product: bool = False,
 ) -> xr.Dataset:
     """Open the exposures (dithers) of one detector setting and level as one lazy Dataset.
 
@@ -32,16 +40,21 @@ def open_exposures(
         FITS files of one product (uncal, ramp, rate, rateints, cal or crf).
     chunks : mapping or "auto", optional
         dask chunks; by default those that suit the level (:mod:`mrsxr.chunks`).
+    allow_missing : bool
+        Take an exposure of which segments are missing; its notes say so.
+    one_product : bool
+        Open exposures together whose targets or fields differ.
 
     Returns
     -------
     Dataset
-        Sorted by dither position (PATT_NUM, else exposure number); nothing is computed.
+        Files that are one exposure count once, segments are joined along ``integration``. Sorted
+        by dither position (PATT_NUM, else exposure number); nothing is computed.
 
     Raises
     ------
     InputFileError
-        Where the files differ in setting, product, size or slice coordinates, or one cannot be read.
+        Where the files differ in setting, product, role, target, size or slice coordinates, or one cannot be read.
 
     Examples
     --------
@@ -57,37 +70,47 @@ def open_exposures(
     for info in infos:
         if info.product not in DETECTOR_PRODUCTS:
             raise InputFileError(f"{info.path}: is a {info.product} product, expected exposures; open it with load()")
-    for what, values in (("setting", [i.node for i in infos]), ("product", [i.product for i in infos])):
+    for what, values in (
+        ("setting", [i.node for i in infos]),
+        ("product", [i.product for i in infos]),
+        ("role", [i.role for i in infos]),
+    ):
         if len(set(values)) > 1:
             other = next(i for i, value in zip(infos, values, strict=True) if value != values[0])
             raise InputFileError(
                 f"the exposures mix the {what}s {', '.join(sorted(set(values)))} ({infos[0].path.name} and "
                 f"{other.path.name}); open each by itself or use open_observation"
             )
-    return open_infos(infos, chunks=chunks)
+    found = plan(infos, allow_missing=allow_missing, one_product=one_product).check(names)
+    for text in found.notes:
+        tell(text)
+    return open_planned(found.exposures, chunks=chunks)
 
 
-def open_infos(infos: Sequence[FileInfo], *, chunks: Mapping[str, int] | str | None = None) -> xr.Dataset:
-    """Open classified exposures of one setting and product, in the order given.
+def open_planned(exposures: Sequence[Exposure], *, chunks: Mapping[str, int] | str | None = None) -> xr.Dataset:
+    """Open exposures of one setting and product, in the order given.
 
     Parameters
     ----------
-    infos : list of FileInfo
+    exposures : list of Exposure
+        Of a :func:`mrsxr.io.grouping.plan`; segments are joined along ``integration``.
     chunks : mapping or "auto", optional
 
     Returns
     -------
     Dataset
+        Its ``attrs["notes"]`` say what is odd about an exposure.
     """
-    first = open_one(infos[0].path, chunks=chunks)
-    if len(infos) == 1:
+    first = _open_exposure(exposures[0], chunks)
+    if len(exposures) == 1:
         return first
+    infos = [one.info for one in exposures]
     calibrated = "slice" in first.variables or "alpha_coefficients" in first.variables
     static = [name for name in first.variables if "dither" not in first[name].dims and name not in first.dims]
     static = [name for name in (*static, "slice_label", "band") if name in first.variables]
     if calibrated:
         _same_slices(infos)
-    others = [open_one(info.path, chunks=chunks, drop=_STATIC if calibrated else frozenset()) for info in infos[1:]]
+    others = [_open_exposure(one, chunks, _STATIC if calibrated else frozenset()) for one in exposures[1:]]
     bare = [ds.drop_vars([name for name in static if name in ds.variables]) for ds in (first, *others)]
     _same_variables(infos, bare)
     joined = tree.join_dithers(bare)
@@ -99,6 +122,39 @@ def open_infos(infos: Sequence[FileInfo], *, chunks: Mapping[str, int] | str | N
     if any(info.role == "background" for info in infos):
         joined.attrs["background"] = 1
     return joined
+
+
+def _open_exposure(
+    exposure: Exposure, chunks: Mapping[str, int] | str | None, drop: frozenset[str] = frozenset()
+) -> xr.Dataset:
+    parts = [open_one(info.path, chunks=chunks, drop=drop) for info in exposure.files]
+    ds = parts[0] if len(parts) == 1 else _join_segments(parts, exposure.name, chunks)
+    return noted(ds, exposure.notes)
+
+
+def _join_segments(parts: list[xr.Dataset], name: str, chunks: Mapping[str, int] | str | None) -> xr.Dataset:
+    """Join the segments of an exposure along its integrations; the header is that of the whole."""
+    sizes = [{d: n for d, n in ds.sizes.items() if d != "integration"} for ds in parts]
+    if any(other != sizes[0] for other in sizes):
+        raise InputFileError(f"{name}: its segments differ in size ({sizes}); they are not of one exposure")
+    joined = xr.concat(
+        parts, dim="integration", data_vars="minimal", coords="minimal", compat="override", join="override",
+        combine_attrs="override",
+    )  # fmt: skip
+    count = joined.sizes["integration"]
+    header = json.loads(str(joined["fits_header"].values[0]))
+    primary = header.setdefault("PRIMARY", {})
+    numbers = joined["integration"].values
+    primary |= {"NINTS": count, "INTSTART": int(numbers[0]), "INTEND": int(numbers[-1]), "EXSEGNUM": 1, "EXSEGTOT": 1}
+    fresh: dict[str, Any] = {"exposure": ("dither", np.array([name])),
+                             "fits_header": ("dither", np.array([json.dumps(header)]))}  # fmt: skip
+    if primary.get("EFFINTTM"):
+        time = np.array([float(primary["EFFINTTM"]) * count])
+        fresh["exposure_time"] = ("dither", time, joined["exposure_time"].attrs)
+    joined = joined.assign_coords(fresh).assign_attrs(n_integrations=count)
+    for variable in joined.data_vars.values():
+        variable.encoding["preferred_chunks"] = preferred_chunks(joined.attrs["level"], joined.sizes, variable.dims)
+    return chunked(joined, chunks)
 
 
 def open_one(

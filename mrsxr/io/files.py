@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mrsxr.errors import InputFileError
+from mrsxr.tree import dither_of, order_of
 
 from .headers import (
     band_of,
@@ -45,22 +46,17 @@ class FileInfo:
     role: str  # science or background
     exposure: str  # file root
     keywords: dict[str, Any] = field(repr=False, compare=False)  # PRIMARY keywords
+    pointing: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)  # RA_REF ... of SCI or PRIMARY
 
     @property
     def dither(self) -> int:
         """Number of the dither position (PATT_NUM, else the exposure number), 0 where neither is known."""
-        for key in ("PATT_NUM", "EXPOSURE"):
-            try:
-                return int(self.keywords[key])
-            except (KeyError, TypeError, ValueError):
-                continue
-        return 0
+        return dither_of(self.keywords)
 
     @property
     def order(self) -> tuple[Any, ...]:
         """Sorting key: time of visit by observation and visit, then dither, then name."""
-        keys = (str(self.keywords.get(name) or "") for name in ("PROGRAM", "OBSERVTN", "VISIT"))
-        return (*keys, self.dither, self.exposure)
+        return order_of(self.keywords, self.exposure)
 
 
 @dataclass(frozen=True)
@@ -73,6 +69,7 @@ class Found:
     selfcal: list[str] = field(default_factory=list)  # further members of an association
     association: str = ""
     product_name: str = ""
+    one_product: bool = False  # an association says that the science exposures make one product
 
     def __iter__(self) -> Iterator[FileInfo]:
         return iter(self.files)
@@ -89,7 +86,7 @@ def find_files(source: Source, background: Source | None = None, *, on_error: st
     source : path, glob, list of paths or association
         A folder is searched to a depth of four (folders of references and hidden ones are left out, and files
         that are not of the MRS are ignored); an association is a JWST level 2 or 3 JSON file with members
-        relative to it.
+        beside it or in the folders of a MAST download (mastDownload/JWST/<exposure>/).
     background : the same, optional
         Files whose role is background whatever their headers say.
     on_error : "raise" or "skip"
@@ -147,7 +144,8 @@ def classify(path: str | os.PathLike, role: str | None = None) -> FileInfo:
     product = product_of(path, primary, main)
     node = setting_of(path, primary) if product in DETECTOR_PRODUCTS else band_of(primary)
     role = role or (BACKGROUND if primary.get("BKGDTARG") is True else SCIENCE)
-    return FileInfo(path, product, node, role, exposure_name(path, primary), primary)
+    pointing = {key: main.get(key, primary.get(key)) for key in ("RA_REF", "DEC_REF", "ROLL_REF", "V2_REF", "V3_REF")}
+    return FileInfo(path, product, node, role, exposure_name(path, primary), primary, pointing)
 
 
 def _find(source: Source, role: str | None, on_error: str) -> Found:
@@ -225,21 +223,47 @@ def _association(path: Path, role: str | None, on_error: str) -> Found:
             f"{path}: no JWST association ({type(error).__name__}: {error}); expected products with members "
             "that have expname and exptype"
         ) from error
-    out = Found([], association=path.name, product_name=names[0] if len(names) == 1 else "")
+    out = Found(
+        [], association=path.name, product_name=names[0] if len(names) == 1 else "",
+        one_product=len(names) == 1 and len([kind for _, kind in members if kind == SCIENCE]) > 1,
+    )  # fmt: skip
+    lost: dict[str, str] = {}
     seen: set[Path] = set()
     for name, kind in members:
-        member = path.parent / name
+        member = _member(path, name)
         if kind == "selfcal":
-            out.selfcal.append(str(member))
-        if kind not in (SCIENCE, BACKGROUND) or member in seen:
+            out.selfcal.append(str(member or path.parent / name))
+        if kind not in (SCIENCE, BACKGROUND) or (member or Path(name)) in seen:
             continue
-        seen.add(member)
-        if not member.is_file() and on_error == "raise":
-            raise InputFileError(f"{path}: the member {name} ({kind}) does not exist beside the association")
+        seen.add(member or Path(name))
+        if member is None:
+            lost[str(path.parent / name)] = f"{path}: the member {name} ({kind}) was not found"
+            continue
         more = _classify_all([member], role or kind, on_error)
         out.files.extend(more.files)
         out.skipped.update(more.skipped)
+    if lost and on_error == "raise":
+        names = [Path(name).name for name in lost]
+        listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        raise InputFileError(
+            f"{path}: {len(names)} of {len(seen)} members were not found beside it, nor in the folders of a MAST "
+            f"download (mastDownload/JWST/...): {listed}"
+        )
+    out.skipped.update(lost)
     return out
+
+
+def _member(association: Path, name: str) -> Path | None:
+    """Return the file of a member: beside the association, or where MAST puts it, in a folder named as the exposure."""
+    home = association.parent
+    root = Path(name).name.split(".")[0].rpartition("_")[0]
+    for folder in (home, home.parent, home.parent.parent):
+        places = [folder / name] if folder == home else []
+        places += [folder / root / name, folder / "JWST" / root / name, folder / "mastDownload" / "JWST" / root / name]
+        found = next((place for place in places if place.is_file()), None)
+        if found is not None:
+            return found
+    return None
 
 
 def _nothing(source: Source, found: Found) -> str:

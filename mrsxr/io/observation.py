@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
 from mrsxr import tree
 from mrsxr.errors import InputFileError
+from mrsxr.notes import noted, tell
 
-from .exposures import open_infos, open_one
+from .exposures import open_one, open_planned
 from .files import DETECTOR_PRODUCTS, SCIENCE, FileInfo, Found, Source, find_files
+from .grouping import Exposure, Plan, key_of, plan
 from .headers import read_layout
 
 #: What ``level=None`` looks for, the most advanced first.
@@ -26,6 +29,7 @@ def open_observation(
     level: str | None = None,
     chunks: Mapping[str, int] | str | None = None,
     on_error: str = "raise",
+    allow_missing: bool = False,
 ) -> xr.DataTree:
     """Open an observation as a lazy DataTree with a node per detector setting (or band) and role.
 
@@ -43,6 +47,8 @@ def open_observation(
         dask chunks; by default those that suit the level.
     on_error : "raise" or "skip"
         "skip" leaves bad files out and lists them with the reason in ``tree.attrs["skipped"]`` (JSON).
+    allow_missing : bool
+        Take an exposure of which segments are missing; "skip" does so too.
 
     Returns
     -------
@@ -56,21 +62,30 @@ def open_observation(
     InputFileError
         Naming the file that cannot be read, or the level that is not there.
     """
+    skip = on_error == "skip"
     found = find_files(source, background, on_error=on_error)
+    if background is not None and not any(info.role != SCIENCE for info in found):
+        raise InputFileError(f"{background}: holds no background exposures; leave it out, or look at the folder")
     chosen = _choose(found, level, source)
     product = chosen[0].product
     skipped = dict(found.skipped)
     leaves: dict[str, xr.Dataset] = {}
-    for path, infos in _groups(chosen).items():
-        good = _readable(infos, skipped) if on_error == "skip" else infos
-        if good and product in DETECTOR_PRODUCTS:
-            leaves[path] = _with_role(open_infos(good, chunks=chunks), good[0].role)
-        elif good:
-            leaves[path] = _with_role(open_one(good[0].path, chunks=chunks), good[0].role)
+    if product in DETECTOR_PRODUCTS:
+        good = _readable(chosen, skipped) if skip else chosen
+        planned = plan(good, allow_missing=skip or allow_missing, one_product=found.one_product).check(source)
+        for text in planned.notes:
+            tell(text)
+        for path, exposures in _groups(planned).items():
+            leaves[path] = _with_role(open_planned(exposures, chunks=chunks), exposures[0].role)
+    else:
+        for path, info in _single(_readable(chosen, skipped) if skip else chosen).items():
+            leaves[path] = _with_role(open_one(info.path, chunks=chunks), info.role)
     if not leaves:
         raise InputFileError(
             f"{source}: none of the {product} files can be read; first: {next(iter(skipped.values()))}"
         )
+    if skipped:
+        leaves = _with_missing(leaves, skipped)
     return tree.build(leaves, **_root_attrs(found, chosen, skipped))
 
 
@@ -87,44 +102,53 @@ def _choose(found: Found, level: str | None, source: Source) -> list[FileInfo]:
 
 
 def _best_level(files: Sequence[FileInfo]) -> str:
-    by_exposure: dict[tuple[str, str], set[str]] = {}
+    by_exposure: dict[tuple[Any, ...], set[str]] = {}
+    names: dict[tuple[Any, ...], str] = {}
     for info in files:
         if info.product in DETECTOR_PRODUCTS:
-            by_exposure.setdefault((info.role, _root(info)), set()).add(info.product)
+            key = (info.role, *key_of(info))
+            by_exposure.setdefault(key, set()).add(info.product)
+            names.setdefault(key, info.exposure)
     if not by_exposure:
         return "s3d" if any(info.product == "s3d" for info in files) else "x1d"
     for product in ADVANCED_FIRST:
         if all(product in products for products in by_exposure.values()):
             return product
-    held = "; ".join(f"{name}: {', '.join(sorted(products))}" for (_, name), products in list(by_exposure.items())[:3])
+    held = "; ".join(f"{names[key]}: {', '.join(sorted(by_exposure[key]))}" for key in list(by_exposure)[:3])
     raise InputFileError(f"no product is there for every exposure ({held} ...); choose one with level=")
 
 
-def _root(info: FileInfo) -> str:
-    """Return the exposure root without the association id that crf files carry."""
-    parts = info.exposure.split("_")
-    if info.product == "crf" and len(parts) > 1 and parts[-1][:1] in "oca" and parts[-1][1:].isdigit():
-        return "_".join(parts[:-1])
-    return info.exposure
+def _groups(planned: Plan) -> dict[str, list[Exposure]]:
+    """Return the exposures of each node: one role, setting and size each."""
+    kinds: dict[tuple[Any, ...], list[Exposure]] = {}
+    for one in planned.exposures:
+        kinds.setdefault((one.role, one.node, one.layout), []).append(one)
+    return _numbered([(role, node, members) for (role, node, _), members in kinds.items()])
 
 
-def _groups(infos: Sequence[FileInfo]) -> dict[str, list[FileInfo]]:
-    """Return the files of each node: one setting and ramp layout each, or one cube, or one spectrum."""
-    kinds: dict[tuple[Any, ...], list[FileInfo]] = {}
-    for number, info in enumerate(infos):
-        layout = tuple(info.keywords.get(key) for key in ("NGROUPS", "NINTS", "READPATT", "SUBARRAY"))
-        single = info.product not in DETECTOR_PRODUCTS
-        kinds.setdefault((info.role, info.node, number if single else layout), []).append(info)
-    out: dict[str, list[FileInfo]] = {}
-    for (role, node, _), members in kinds.items():
+def _single(infos: Sequence[FileInfo]) -> dict[str, FileInfo]:
+    """Return the file of each node of cubes or spectra."""
+    return _numbered([(info.role, info.node, info) for info in infos])
+
+
+def _numbered(items: Sequence[tuple[str, str, Any]]) -> dict[str, Any]:
+    """Return items by path, science first; a second one of a name is ``/science/12A_2``."""
+    out: dict[str, Any] = {}
+    for role, node, item in items:
         path = base = f"/{role}/{node or 'multiband'}"
         number = 1
         while path in out:
             number += 1
             path = f"{base}_{number}"
-        out[path] = members
-    order = {SCIENCE: 0}
-    return dict(sorted(out.items(), key=lambda item: (order.get(item[1][0].role, 1), item[0])))
+        out[path] = item
+    return dict(sorted(out.items(), key=lambda pair: (not pair[0].startswith(f"/{SCIENCE}"), pair[0])))
+
+
+def _with_missing(leaves: dict[str, xr.Dataset], skipped: Mapping[str, str]) -> dict[str, xr.Dataset]:
+    """Note in every node that files were left out, which may be of it."""
+    names = ", ".join(Path(path).name for path in skipped)
+    text = f"{len(skipped)} files could not be read and are left out: {names}"
+    return {path: noted(ds, [text]) for path, ds in leaves.items()}
 
 
 def _readable(infos: Sequence[FileInfo], skipped: dict[str, str]) -> list[FileInfo]:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mrsxr import mrs
 from mrsxr.errors import InputFileError
 
-from .files import BACKGROUND, DETECTOR_PRODUCTS, SCIENCE, FileInfo, Source, find_files
-
-#: Of several products of one exposure, the one that is counted.
-_RAWEST_FIRST = ("uncal", "ramp", "rate", "rateints", "cal", "crf")
+from .files import BACKGROUND, SCIENCE, FileInfo, Source, find_files
+from .grouping import bands_missing, plan
 
 
 @dataclass(frozen=True)
@@ -114,7 +112,7 @@ def summarize(source: Source, background: Source | None = None, *, on_error: str
     -------
     Summary
         Rows per band and role with channel, readout, groups, integrations, dithers and exposure time;
-        problems name missing bands and dithers and bad files.
+        problems name missing bands and dithers, bad files, and what does not belong together.
 
     Raises
     ------
@@ -128,36 +126,30 @@ def summarize(source: Source, background: Source | None = None, *, on_error: str
     and 4 dithers in FASTR1 make 899.113 s.
     """
     found = find_files(source, background, on_error=on_error)
-    exposures = _one_per_exposure(found.files)
+    grouped = plan(found.files, prefer="raw", allow_missing=True, one_product=found.one_product)
+    exposures = grouped.exposures
     if not exposures:
         raise InputFileError(f"{source}: no exposures (uncal ... cal) to summarize; found {len(found)} other products")
-    rows: list[BandRow] = []
-    for role in (SCIENCE, BACKGROUND):
-        rows += _rows([info for info in exposures if info.role == role], role)
+    rows = [row for one in grouped.fields for row in _rows([e.info for e in one.exposures], one.role)]
     problems = [f"{path}: {reason}" if path not in reason else reason for path, reason in found.skipped.items()]
-    for role in (SCIENCE, BACKGROUND):
-        problems += _problems([info for info in exposures if info.role == role], role)
+    problems += [*grouped.problems, *([grouped.mixed] if grouped.mixed else []), *grouped.notes]
+    infos = {role: [e.info for e in exposures if e.role == role] for role in (SCIENCE, BACKGROUND)}
+    for role, members in infos.items():
+        problems += _problems(members, role)
+    if infos[BACKGROUND]:
+        lost = bands_missing({i.node for i in infos[BACKGROUND]}, {i.node for i in infos[SCIENCE]})
+        problems += [f"no background exposures of the bands {', '.join(lost)}"] if lost else []
+    elif background is not None:
+        problems.append(f"{background}: no background exposures found")
     products = dict.fromkeys(info.product for info in found.files)
     return Summary(
         rows=rows,
-        n_files={role: sum(info.role == role for info in exposures) for role in (SCIENCE, BACKGROUND)},
+        n_files={role: len(members) for role, members in infos.items()},
         products={product: sum(info.product == product for info in found.files) for product in products},
-        targets={role: _target([i for i in exposures if i.role == role]) for role in (SCIENCE, BACKGROUND)},
-        program=str(exposures[0].keywords.get("PROGRAM") or ""),
+        targets={role: _target(members) for role, members in infos.items()},
+        program=str(exposures[0].info.keywords.get("PROGRAM") or ""),
         problems=problems,
     )
-
-
-def _one_per_exposure(files: Iterable[FileInfo]) -> list[FileInfo]:
-    chosen: dict[tuple[str, str], FileInfo] = {}
-    for info in files:
-        if info.product not in DETECTOR_PRODUCTS:
-            continue
-        key = (info.role, info.exposure)
-        rank = _RAWEST_FIRST.index(info.product)
-        if key not in chosen or rank < _RAWEST_FIRST.index(chosen[key].product):
-            chosen[key] = info
-    return list(chosen.values())
 
 
 def _rows(exposures: Sequence[FileInfo], role: str) -> list[BandRow]:

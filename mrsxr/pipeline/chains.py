@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from mrsxr import cube, spectrum, tree
 from mrsxr.errors import MrsxrError
+from mrsxr.geometry.fields import fields
 from mrsxr.mrs import BANDS, bands_of_setting
 from mrsxr.references import References
 from mrsxr.threads import how
@@ -26,7 +28,8 @@ Data = xr.Dataset | xr.DataTree
 
 def _over_bands(function: Callable[..., xr.Dataset], data: Data, **kwargs: Any) -> Any:
     if isinstance(data, xr.DataTree):
-        return tree.map_bands(data, function, **kwargs)
+        found = {path: function(ds, **kwargs) for path, ds in tree.leaves(data)}
+        return tree.build(tree.gather(found), **tree.attrs_of(data))
     return function(data, **kwargs)
 
 
@@ -102,17 +105,23 @@ def make_cal(
     config = config or CalConfig()
     if isinstance(data, xr.Dataset):
         return calibrate(data, refs, config, background, bad_pixels, history)
-    leaves = dict(tree.leaves(data))
+    leaves = tree.gather(dict(tree.leaves(data)))
     found = {}
     for path, ds in leaves.items():
         of_background = path.startswith("/background")
         here = replace(config, background="none") if of_background else config
         role = "/science/" if of_background else "/background/"
+        behind = [one for other, one in leaves.items() if other.startswith(role) and _alike(one, ds)]
+        behind.sort(key=lambda one: one.attrs.get("readpatt") != ds.attrs.get("readpatt"))
         others = [
             one for other, one in leaves.items() if other != path and one.attrs["channels"] == ds.attrs["channels"]
         ]
-        found[path] = calibrate(ds, refs, here, leaves.get(role + path.rpartition("/")[2]), history=others)
+        found[path] = calibrate(ds, refs, here, behind[0] if behind else None, history=others)
     return tree.build(found, **tree.attrs_of(data))
+
+
+def _alike(one: xr.Dataset, other: xr.Dataset) -> bool:
+    return all(one.attrs.get(key) == other.attrs.get(key) for key in ("setting", "subarray"))
 
 
 def make_cubes(
@@ -147,10 +156,12 @@ def make_cubes(
     config = config or CubeConfig()
     wanted = tuple(bands) if bands is not None else BANDS
     found: dict[str, xr.Dataset] = {}
-    for path, ds in _combined(dict(_nodes(data)), refs, config).items():
+    for path, ds in _combined(one_a_setting(tree.gather(dict(_nodes(data)))), refs, config, wanted).items():
+        role = path.rpartition("/")[0]
+        parts = fields_of(ds) if role == "/background" else [ds]
         for band in bands_of_setting(ds.attrs["setting"]):
-            if band in wanted:
-                found[f"{path.rpartition('/')[0]}/{band}"] = make_cube(ds, band, refs, config)
+            for number, part in enumerate(parts if band in wanted else [], 1):
+                found[f"{role}/{band}" + (f"_{number}" if number > 1 else "")] = make_cube(part, band, refs, config)
     if not found:
         raise MrsxrError(f"no band of {', '.join(wanted)} in the data")
     science = {str(ds.attrs["band"]): ds for path, ds in found.items() if path.startswith("/science")}
@@ -158,17 +169,43 @@ def make_cubes(
     return tree.build(found, **tree.attrs_of(data))
 
 
-def _combined(nodes: dict[str, xr.Dataset], refs: References | None, config: CubeConfig) -> dict[str, xr.Dataset]:
+def one_a_setting(nodes: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """Return nodes of cal data by role and setting, ``/science/12A``; raise where two of them cannot be joined."""
+    out: dict[str, xr.Dataset] = {}
+    for path, ds in nodes.items():
+        place = f"{path.rpartition('/')[0]}/{ds.attrs['setting']}"
+        if place in out:
+            odd = set(map(str, out[place].data_vars)) ^ set(map(str, ds.data_vars))
+            raise MrsxrError(
+                f"{place}: two sets of exposures that cannot be joined ({tree.name_of(out[place])} and "
+                f"{tree.name_of(ds)} differ in {', '.join(sorted(odd)) or 'subarray'}); calibrate them alike"
+            )
+        out[place] = ds
+    return out
+
+
+def fields_of(ds: xr.Dataset) -> list[xr.Dataset]:
+    """Return the exposures of each field of the sky: pointings that overlap or abut."""
+    if not {"ra_ref", "dec_ref"} <= set(ds.coords) or ds.sizes["dither"] == 1:
+        return [ds]
+    number = fields(ds["ra_ref"].values, ds["dec_ref"].values)
+    return [ds.isel(dither=np.flatnonzero(number == k)) for k in range(number.max() + 1)] if number.max() else [ds]
+
+
+def _combined(
+    nodes: dict[str, xr.Dataset], refs: References | None, config: CubeConfig, wanted: Sequence[str] = BANDS
+) -> dict[str, xr.Dataset]:
     """Run what looks at several exposures on the science nodes; background nodes stay as they are."""
     behind = {path: ds for path, ds in nodes.items() if path.startswith("/background")}
     spectra = []
     if config.background == "master":
         for ds in behind.values():
             for band in bands_of_setting(ds.attrs["setting"]):
-                spectra += background_spectra(ds, band, refs, config)
+                if band in wanted:
+                    spectra += background_spectra(ds, band, refs, config)
     science = combine(
         {path: ds for path, ds in nodes.items() if path not in behind}, config, spectra=spectra,
-        behind={str(ds.attrs["setting"]): ds for ds in behind.values()},
+        behind={str(ds.attrs["setting"]): ds for ds in behind.values()}, bands=wanted,
     )  # fmt: skip
     return {path: science.get(path, ds) for path, ds in nodes.items()}
 
@@ -181,11 +218,11 @@ def background_spectrum(cube: xr.Dataset) -> xr.Dataset:
 def background_spectra(ds: xr.Dataset, band: str, refs: References | None, config: CubeConfig) -> list[xr.Dataset]:
     """Return what :func:`combine` subtracts of a band, computed: the spectra of its background exposures.
 
-    One of each exposure where bands are mixed, as jwst has them; else one of the cube of all, in which a voxel knows
-    more pixels and its clipping is surer.
+    One of each exposure where bands are mixed, as jwst has them; else one of the cube of each field, in which a voxel
+    knows more pixels and its clipping is surer.
     """
     apart = config.background_mix_bands
-    parts = [ds.isel(dither=[i]) for i in range(ds.sizes["dither"])] if apart else [ds]
+    parts = [ds.isel(dither=[i]) for i in range(ds.sizes["dither"])] if apart else fields_of(ds)
     return [background_spectrum(make_cube(part, band, refs, config)).compute(**how()) for part in parts]
 
 
@@ -265,12 +302,22 @@ def make_spectra(data: Data, refs: References | None = None, config: SpectrumCon
     target = {path: ds for path, ds in nodes.items() if path not in sky}
     if target:
         kind = source_types_of(list(target.values()), config)[0]
+        _one_a_band(target)
         bands = {str(ds.attrs["band"]): make_spectrum(ds, refs, config, kind) for ds in target.values()}
         bands = {band: spectrum.say_what_is_lost(ds.compute(**how())) for band, ds in bands.items()}
         bands = correct_leak(bands, refs, config)
         found |= {path: bands[str(ds.attrs["band"])] for path, ds in target.items()}
         found["/science/stitched"] = stitch(list(bands.values()), config)
     return tree.build(found, **tree.attrs_of(data))
+
+
+def _one_a_band(cubes: dict[str, xr.Dataset]) -> None:
+    """Raise where two cubes are of one band: they are of two products, and one would take the place of the other."""
+    first: dict[str, str] = {}
+    for path, ds in cubes.items():
+        band = str(ds.attrs["band"])
+        if first.setdefault(band, path) != path:
+            raise MrsxrError(f"{first[band]} and {path} are both cubes of {band}; take the cubes of one product")
 
 
 def _nodes(data: Data) -> Iterable[tuple[str, xr.Dataset]]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import xarray as xr
 
 from mrsxr import cal
 from mrsxr.errors import MrsxrError
 from mrsxr.mrs import bands_of_setting
-from mrsxr.notes import tell
+from mrsxr.notes import listen, noted, tell
 from mrsxr.threads import how
 
 from .config import CubeConfig
@@ -25,6 +26,7 @@ def combine(
     behind: Mapping[str, xr.Dataset] | None = None,
     center: tuple[float, float] | None = None,
     settle: bool = False,
+    bands: Sequence[str] | None = None,
 ) -> Exposures:
     """Bring calibrated exposures into one frame and level: targets, backgrounds, outliers.
 
@@ -41,6 +43,8 @@ def combine(
         Where a moving target is to stand [deg]; by default its mean position.
     settle : bool
         Find the outliers now, so that cubes computed one after the other do not find them again.
+    bands : sequence of str, optional
+        Of which something is made; by default all of the settings. Others need no background.
 
     Returns
     -------
@@ -51,7 +55,7 @@ def combine(
     if config.match_backgrounds and sum(ds.sizes["dither"] for ds in found.values()) > 1:
         match = cal.fit_background_match(list(found.values()))
         found = {name: cal.match_backgrounds(ds, match=match) for name, ds in found.items()}
-    found = _subtract(found, config, spectra, behind or {})
+    found = _subtract(found, config, spectra, behind or {}, bands)
     found = _flag_outliers(found, config, settle)
     if config.pixel_replace != "none":
         found = {name: cal.replace_pixels(ds, algorithm=config.pixel_replace) for name, ds in found.items()}
@@ -67,27 +71,46 @@ def _follow(exposures: Exposures, center: tuple[float, float] | None) -> Exposur
 
 
 def _subtract(
-    exposures: Exposures, config: CubeConfig, spectra: Sequence[xr.Dataset], behind: Mapping[str, xr.Dataset]
-) -> Exposures:
+    exposures: Exposures, config: CubeConfig, spectra: Sequence[xr.Dataset], behind: Mapping[str, xr.Dataset],
+    bands: Sequence[str] | None,
+) -> Exposures:  # fmt: skip
     if config.background not in ("master", "field", "none"):
         raise MrsxrError(f"background is '{config.background}'; expected 'master', 'field' or 'none'")
-    if config.background == "none" or not (spectra or behind):
+    if config.background == "none":
         return exposures
     out = {}
     master = _master(spectra, config) if config.background == "master" and spectra else None
+    covered = {b for ds in spectra for b in np.unique(ds["band"].values).tolist()}
     for name, ds in exposures.items():
-        setting = str(ds.attrs["setting"])
-        if cal.has_background_subtracted(ds):
-            text = (
-                f"{name}: the background was subtracted pixel by pixel; the {config.background} background is left out"
-            )
-            tell(text, stacklevel=3)
-        elif master is not None:
-            ds = _subtract_master(ds, master, config)
-        elif config.background == "field" and setting in behind:
-            ds = cal.subtract_field_background(ds, background=cal.measure_field_background(behind[setting]))
-        out[name] = ds
+        with listen() as told:
+            setting = str(ds.attrs["setting"])
+            if cal.has_background_subtracted(ds):
+                tell(f"{name}: the background was subtracted pixel by pixel; the {config.background} background is "
+                     "left out", stacklevel=3)  # fmt: skip
+            elif config.background == "field" and setting in behind:
+                ds = cal.subtract_field_background(ds, background=cal.measure_field_background(behind[setting]))
+            else:
+                lacking = [b for b in bands_of_setting(setting) if config.background == "field" or b not in covered]
+                _tell_missing(name, lacking, bands, config, bool(spectra))
+                ours = [b for b in bands_of_setting(setting) if b in covered]
+                ds = _subtract_master(ds, master, ours, config) if master is not None and ours else ds
+        out[name] = noted(ds, told)
     return out
+
+
+def _tell_missing(
+    name: str, missing: list[str], wanted: Sequence[str] | None, config: CubeConfig, others: bool
+) -> None:
+    """Say, or refuse where a background was asked for, that bands have no background exposures."""
+    missing = [band for band in missing if wanted is None or band in wanted]
+    if not missing:
+        return
+    text = f"{name}: no background exposures of {' and '.join(missing)}"
+    if config.background_required or config.background == "field":
+        raise MrsxrError(
+            f"{text}, and a background is asked for ('{config.background}'); give some, or take another way"
+        )
+    tell(f"{text}: no background is subtracted there", stacklevel=3, aloud=others)
 
 
 def _master(spectra: Sequence[xr.Dataset], config: CubeConfig) -> xr.Dataset:
@@ -96,12 +119,8 @@ def _master(spectra: Sequence[xr.Dataset], config: CubeConfig) -> xr.Dataset:
     return cal.combine_backgrounds(spectra, mix_bands=False, weights="variance", interpolate=True)
 
 
-def _subtract_master(ds: xr.Dataset, master: xr.Dataset, config: CubeConfig) -> xr.Dataset:
-    """Subtract the spectrum in those bands of a setting that it covers."""
-    known = set(map(str, master.band.values))
-    bands = [band for band in bands_of_setting(ds.attrs["setting"]) if band in known or config.background_mix_bands]
-    if not bands:
-        return ds
+def _subtract_master(ds: xr.Dataset, master: xr.Dataset, bands: list[str], config: CubeConfig) -> xr.Dataset:
+    """Subtract the spectrum in those bands of a setting whose background was measured."""
     options = {} if config.background_mix_bands else {"outside": "edge", "propagate_errors": True}
     return cal.subtract_master_background(ds, background=master, bands=bands, **options)
 

@@ -127,7 +127,8 @@ class CubeConfig:
 
     * ``match_backgrounds`` brings the exposures to one level before the background is subtracted
     * ``background``: "master" (the spectrum of the background exposures), "field" (in bins of wavelength, linear over
-      the field) or "none"; nothing where the exposures have had a pixel background
+      the field) or "none"; nothing where the exposures have had a pixel background. Bands without background
+      exposures are left as they are, with a note; with ``background_required``, and of "field", that is an error
     * ``background_mix_bands``: jwst's master background, of the spectra of single background exposures in which
       neighbouring bands mix, errors left out
     * ``outliers``: "detector" (jwst's: pixels that stand out in all exposures), "sky" (those, and what a single
@@ -142,6 +143,7 @@ class CubeConfig:
 
     match_backgrounds: bool = False
     background: str = "master"
+    background_required: bool = False
     background_mix_bands: bool = True
     outliers: str = "detector"
     kernel_size: str = "7 7"
@@ -249,7 +251,8 @@ class Config:
         ----------
         method : {"master", "pixel", "annulus", "binned", "none"}
             The spectrum of the background exposures; their mean image; an annulus about the source; bins of wavelength,
-            linear over the field; nothing.
+            linear over the field; nothing. What is named here is asked for: bands without background exposures are
+            an error.
         """
         ways = {  # cal, cube, spectrum
             "master": ("none", "master", "auto"), "annulus": ("none", "none", "annulus"),
@@ -259,7 +262,9 @@ class Config:
         if method not in ways:
             raise MrsxrError(f"background is '{method}'; expected one of {', '.join(ways)}")
         sections = zip(("cal", "cube", "spectrum"), ways[method], strict=True)
-        return replace(self, **{name: replace(getattr(self, name), background=way) for name, way in sections})
+        parts = {name: replace(getattr(self, name), background=way) for name, way in sections}
+        parts["cube"] = replace(parts["cube"], background_required=parts["cube"].background != "none")
+        return replace(self, **parts)
 
     def with_source_type(self, kind: str) -> Config:
         """Return this config with the type of the source: "header", "auto", "point" or "extended"."""

@@ -15,16 +15,21 @@ import dask
 import xarray as xr
 
 from mrsxr.errors import InputFileError, MrsxrError
-from mrsxr.io import FileInfo, find_files, load_dataset, open_exposures, planned, save
+from mrsxr.io import find_files, load_dataset, planned, save
+from mrsxr.io._names import root_name
+from mrsxr.io.files import BACKGROUND
+from mrsxr.io.grouping import Exposure, Plan, plan
 from mrsxr.mrs import BANDS, bands_of_setting, setting_of_band
-from mrsxr.notes import listen
+from mrsxr.notes import listen, tell
 from mrsxr.references import References
 from mrsxr.threads import how, side_by_side
 
+from .arrivals import ADVICE, Arrivals, Underway, check_background, one_of_each_band, open_underway
 from .cal_chain import PIXEL_BACKGROUNDS, find_mask, locate
 from .chains import (
     background_spectra,
     background_spectrum,
+    fields_of,
     make_cal,
     make_cube,
     make_joint_cubes,
@@ -107,6 +112,7 @@ class _Job:
     reporter: Reporter
     workers: int
     record: RunRecord
+    arrivals: Arrivals
     z: float | None = None
 
     def folder(self, role: str, stage: int) -> Path:
@@ -164,6 +170,7 @@ def run(
     workers: int = 2,
     reporter: Reporter | None = None,
     z: float | None = None,
+    allow_missing: bool = False,
 ) -> RunResult:
     """Reduce an observation from what is there (uncal, rate, cal or s3d files) to the level asked for.
 
@@ -186,6 +193,9 @@ def run(
         Is told of every piece.
     z : float, optional
         Redshift of the source; cubes and spectra carry it as ``attrs["redshift"]``.
+    allow_missing : bool
+        Build a band also where some of its exposures (or segments, or its background) failed or could not be read;
+        its products say so. By default such a band fails.
 
     Returns
     -------
@@ -195,7 +205,8 @@ def run(
     Raises
     ------
     MrsxrError
-        Where there is nothing to do, or an argument is not known.
+        Where there is nothing to do, an argument is not known, or the files do not make one product
+        (:mod:`mrsxr.io.grouping`).
     """
     start = time.perf_counter()
     if to not in TARGETS:
@@ -207,30 +218,44 @@ def run(
     config = config or Config()
     if config.cal.background in PIXEL_BACKGROUNDS:  # one background, not two
         config = replace(config, cube=replace(config.cube, background="none"))
-    job = _begin(
-        Path(out), refs, config, reporter or Reporter(), found.skipped, source=source, background=background, to=to,
-        bands=None if bands is None else wanted, workers=max(1, workers), redshift=z,
-    )  # fmt: skip
-    exposures = [e for e in _best_files(found.files) if e.node in {setting_of_band(b) for b in wanted}]
-    cubes = [f for f in found.files if f.product == "s3d" and f.node in wanted and f.role != "background"]
-    if not exposures and not cubes:
+    settings = {setting_of_band(b) for b in wanted}
+    files = [f for f in found.files if f.product in READY and f.node in settings]
+    grouped = plan(files, allow_missing=allow_missing, one_product=found.one_product)
+    grouped.check(source, one_product=to not in ("rate", "cal"))
+    cubes = [f for f in found.files if f.product == "s3d" and f.node in wanted and f.role != BACKGROUND]
+    if not files and not cubes:
         raise InputFileError(f"{source}: no exposures or cubes of bands {', '.join(wanted)} to work on")
-    if not exposures and to != "spectrum":
+    if not files and to != "spectrum":
         raise InputFileError(f"{source}: holds cubes only; there is nothing to do up to '{to}'")
+    if files:
+        check_background(grouped, config, background, to, allow_missing=allow_missing)
+    else:
+        one_of_each_band(cubes)
+    job = _begin(
+        Path(out), refs, config, reporter or Reporter(), found.skipped, grouped, source=source, background=background,
+        to=to, bands=None if bands is None else wanted, workers=max(1, workers), redshift=z,
+        allow_missing=allow_missing,
+    )  # fmt: skip
     job.record.inputs = [
-        {"path": str(f.path), "product": f.product, "of": f.node, "role": f.role} for f in exposures or cubes
+        {"path": str(f.path), "product": f.product, "of": f.node, "role": f.role}
+        for f in ([info for e in grouped.exposures for info in e.files] or cubes)
     ]
+    with listen() as told:
+        for text in grouped.notes:
+            tell(text)
+    job.record.note(*told)
     with _recorded(job, start):
-        if exposures:
-            _from_exposures(job, exposures, wanted, to)
+        if files:
+            _from_exposures(job, grouped.exposures, wanted, to)
         else:
-            _extract_all(job, [(f.node, "", f.path) for f in _one_of_each_band(cubes)], {})
+            _extract_all(job, [(f.node, "", f.path) for f in cubes], {})
     return job.result
 
 
 def _begin(
-    out: Path, refs: References | None, config: Config, reporter: Reporter, skipped: dict[str, str], **settings: Any
-) -> _Job:
+    out: Path, refs: References | None, config: Config, reporter: Reporter, skipped: dict[str, str], grouped: Plan,
+    **settings: Any,
+) -> _Job:  # fmt: skip
     """Return a job with its record; files that could not be read are noted as failed."""
     record = RunRecord.begin(config, str(refs.source) if refs is not None else "none", **settings)
     result = RunResult(out, record=record)
@@ -238,7 +263,8 @@ def _begin(
         result.failed[path] = reason
         reporter.failed("read", path, reason)
         record.pieces.append(Piece("read", path, failed=reason))
-    return _Job(out, refs, config, result, reporter, settings["workers"], record, settings["redshift"])
+    arrivals = Arrivals.of(grouped, skipped, settings["allow_missing"])
+    return _Job(out, refs, config, result, reporter, settings["workers"], record, arrivals, settings["redshift"])
 
 
 @contextmanager
@@ -264,36 +290,13 @@ def _wanted(bands: Iterable[str] | None) -> tuple[str, ...]:
     return wanted
 
 
-def _best_files(files: Sequence[FileInfo]) -> list[FileInfo]:
-    """Return one file an exposure, the most advanced."""
-    best: dict[tuple[str, str], FileInfo] = {}
-    for info in files:
-        if info.product in READY:
-            key = (info.role, info.exposure)
-            if key not in best or READY[info.product] > READY[best[key].product]:
-                best[key] = info
-    return list(best.values())
-
-
-def _one_of_each_band(cubes: Sequence[FileInfo]) -> Sequence[FileInfo]:
-    """Return cubes of single bands; raise where two are of one band, as a spectrum is taken of one."""
-    seen: dict[str, FileInfo] = {}
-    for cube in cubes:
-        if cube.node in seen:
-            raise InputFileError(
-                f"{seen[cube.node].path} and {cube.path} are both cubes of band {cube.node}; give one of each band"
-            )
-        seen[cube.node] = cube
-    return cubes
-
-
-def _from_exposures(job: _Job, exposures: list[FileInfo], wanted: tuple[str, ...], to: str) -> None:
+def _from_exposures(job: _Job, exposures: list[Exposure], wanted: tuple[str, ...], to: str) -> None:
     calibrated = _calibrate_all(job, exposures, to)
     if to in ("rate", "cal"):
         return
-    groups: dict[tuple[str, str], list[Path]] = {}
+    groups: dict[tuple[str, str], list[Underway]] = {(e.role, e.node): [] for e in exposures}
     for one in calibrated:
-        groups.setdefault((one.role, one.setting), []).append(one.path)
+        groups[one.role, one.setting].append(one)
     pieces = {
         role: [
             (role, band, setting)
@@ -305,11 +308,22 @@ def _from_exposures(job: _Job, exposures: list[FileInfo], wanted: tuple[str, ...
     if job.config.cube.background != "master":
         pieces["background"] = []
     spectra = job.each(
-        "background", pieces["background"], lambda p: p[1], lambda p: _background(job, p[1], groups[p[0], p[2]])
+        "background",
+        pieces["background"],
+        lambda p: p[1],
+        lambda p: (p[1], _background(job, p[1], p[2], groups[p[0], p[2]])),
     )
-    combined = _combine(job, groups, [one for found in spectra for one in found])
+    lost = {p[1] for p in pieces["background"]} - {band for band, _ in spectra}
+    combined = _combine(job, groups, [one for _, found in spectra for one in found], wanted)
+
+    def build(piece: tuple[str, str, str]) -> tuple[str, str, Path]:
+        _, band, setting = piece
+        if band in lost and not job.arrivals.allow_missing:
+            raise MrsxrError(f"the background of band {band} failed; {ADVICE}")
+        return _make_cube(job, band, setting, combined[setting])
+
     pieces["science"] = [piece for piece in pieces["science"] if piece[2] in combined]
-    cubes = job.each("cube", pieces["science"], lambda p: p[1], lambda p: _make_cube(job, p[1], p[2], combined[p[2]]))
+    cubes = job.each("cube", pieces["science"], lambda p: p[1], build)
     _correct_leak(job, {band: path for band, _, path in cubes})
     if combined:
         _make_joint_cubes(job, combined)
@@ -317,43 +331,35 @@ def _from_exposures(job: _Job, exposures: list[FileInfo], wanted: tuple[str, ...
         _extract_all(job, cubes, combined)
 
 
-@dataclass(frozen=True)
-class _Exposure:
-    """An exposure on its way: role, setting, how many stages it has behind it, its file."""
-
-    role: str
-    setting: str
-    stage: int
-    path: Path
-
-
-def _calibrate_all(job: _Job, exposures: list[FileInfo], to: str) -> list[_Exposure]:
+def _calibrate_all(job: _Job, exposures: list[Exposure], to: str) -> list[Underway]:
     """Take all exposures to cal; to rate first, where slopes of some are needed for others."""
-    items = [_Exposure(e.role, e.node, READY[e.product], e.path) for e in exposures]
+    items = [Underway(e, READY[e.info.product]) for e in exposures]
     config = job.config.cal
     together = config.background in PIXEL_BACKGROUNDS or config.badpix_selfcal != "none" or config.latents
     if not together or to == "rate":
-        return job.each("calibrate", items, lambda e: e.path.name, lambda e: _calibrate(job, e, to))
-    items = job.each("rate", items, lambda e: e.path.name, lambda e: _calibrate(job, e, "rate"))
+        return job.each("calibrate", items, lambda e: e.planned.info.path.name, lambda e: _calibrate(job, e, to))
+    items = job.each("rate", items, lambda e: e.planned.info.path.name, lambda e: _calibrate(job, e, "rate"))
     slopes = [e for e in items if e.stage == 1]
     masks = {}
     for channels in {e.setting[:2] for e in slopes} if config.badpix_selfcal != "none" else ():
-        masks[channels] = find_mask([open_exposures(e.path) for e in slopes if e.setting[:2] == channels], config)
+        masks[channels] = find_mask([open_underway(e) for e in slopes if e.setting[:2] == channels], config)
 
-    def finish(item: _Exposure) -> _Exposure:
-        behind = [e.path for e in slopes if e.role == "background" and e.setting == item.setting]
-        background = open_exposures(behind) if behind and item.role != "background" else None
-        earlier = [e.path for e in slopes if e.setting[:2] == item.setting[:2]] if config.latents else []
+    def finish(item: Underway) -> Underway:
+        behind = [e for e in slopes if e.role == BACKGROUND and e.setting == item.setting]
+        background = open_underway(*behind) if behind and item.role != BACKGROUND else None
+        if background is not None and config.background in PIXEL_BACKGROUNDS:
+            background = job.arrivals.check(BACKGROUND, item.setting, [e.name for e in behind], background)
+        earlier = [e for e in slopes if e.setting[:2] == item.setting[:2]] if config.latents else []
         others = {"background": background, "bad_pixels": masks.get(item.setting[:2])}
-        return _calibrate(job, item, to, history=[open_exposures(path) for path in earlier], **others)
+        return _calibrate(job, item, to, history=[open_underway(e) for e in earlier], **others)
 
-    return job.each("calibrate", items, lambda e: e.path.name, finish)
+    return job.each("calibrate", items, lambda e: e.planned.info.path.name, finish)
 
 
-def _calibrate(job: _Job, item: _Exposure, to: str, **others: Any) -> _Exposure:
+def _calibrate(job: _Job, item: Underway, to: str, **others: Any) -> Underway:
     """Take one exposure to rate and cal, as far as it is not there yet; ``others`` are for make_cal."""
     stage, path = item.stage, item.path
-    ds = open_exposures(path)
+    ds = open_underway(item)
     if stage == 0:
         if job.config.rate.save_rateints:
             lazy = make_rate_and_ints(ds, job.references(), job.config.rate)
@@ -363,39 +369,52 @@ def _calibrate(job: _Job, item: _Exposure, to: str, **others: Any) -> _Exposure:
             ds = make_rate(ds, job.references(), job.config.rate).compute(**how())
         stage, path = 1, job.result.save("rate", ds, job.folder(item.role, 1))[0]
     if stage == 1 and to != "rate":
-        config = replace(job.config.cal, background="none") if item.role == "background" else job.config.cal
+        config = replace(job.config.cal, background="none") if item.role == BACKGROUND else job.config.cal
         ds = make_cal(ds, job.references(), config, **others).compute(**how())
         stage, path = 2, job.result.save("cal", ds, job.folder(item.role, 2))[0]
     return replace(item, stage=stage, path=path)
 
 
-def _open_cal(job: _Job, paths: list[Path]) -> xr.Dataset:
-    ds = open_exposures(paths)
+def _open_cal(job: _Job, role: str, setting: str, exposures: list[Underway]) -> xr.Dataset:
+    """Open the calibrated exposures of a setting; raise where some are missing and that is not allowed."""
+    names = [one.name for one in exposures]
+    if not names or not job.arrivals.allow_missing:
+        job.arrivals.check(role, setting, names, xr.Dataset())
+    if not names:
+        raise MrsxrError(f"{role} {setting}: none of its exposures arrived")
+    ds = job.arrivals.check(role, setting, names, open_underway(*exposures))
     return ds if "alpha_coefficients" in ds else locate(ds, job.references())
 
 
-def _background(job: _Job, band: str, paths: list[Path]) -> list[xr.Dataset]:
+def _background(job: _Job, band: str, setting: str, exposures: list[Underway]) -> list[xr.Dataset]:
     """Write cube and spectrum of the background exposures in a band; return the spectra that are subtracted."""
-    ds = _open_cal(job, paths)
-    cube = make_cube(ds, band, job.refs, job.config.cube).compute(**how())
-    job.result.save("background cube", cube, job.folder("background", 3))
-    spectrum = background_spectrum(cube)
-    job.result.save("background spectrum", spectrum, job.folder("background", 3))
-    return [spectrum] if len(paths) == 1 else background_spectra(ds, band, job.refs, job.config.cube)
+    ds = _open_cal(job, BACKGROUND, setting, exposures)
+    spectra = []
+    for number, part in enumerate(fields_of(ds), 1):
+        cube = make_cube(part, band, job.refs, job.config.cube).compute(**how())
+        cube = cube if number == 1 else cube.assign_attrs(product_name=f"{root_name(cube)}-field{number}")
+        job.result.save("background cube", cube, job.folder(BACKGROUND, 3))
+        spectra.append(background_spectrum(cube))
+        job.result.save("background spectrum", spectra[-1], job.folder(BACKGROUND, 3))
+    return spectra if ds.sizes["dither"] == 1 else background_spectra(ds, band, job.refs, job.config.cube)
 
 
-def _combine(job: _Job, groups: dict[tuple[str, str], list[Path]], spectra: list[xr.Dataset]) -> dict[str, xr.Dataset]:
+def _combine(
+    job: _Job, groups: dict[tuple[str, str], list[Underway]], spectra: list[xr.Dataset], bands: Sequence[str]
+) -> dict[str, xr.Dataset]:
     """Return the science exposures of each setting, lazily corrected by what they show together."""
-    wanted = ["science", "background"] if job.config.cube.background == "field" else ["science"]
-    keys = [key for key in groups if key[0] in wanted]
-    opened = job.each("open", keys, lambda k: " ".join(k), lambda k: (k, _open_cal(job, groups[k])))
+    over_field = job.config.cube.background == "field"
+    keys = [key for key in groups if key[0] == "science" or over_field]
+    opened = job.each("open", keys, lambda k: " ".join(k), lambda k: (k, _open_cal(job, *k, groups[k])))
     science = {setting: ds for (role, setting), ds in opened if role == "science"}
-    behind = {setting: ds for (role, setting), ds in opened if role == "background"}
+    behind = {setting: ds for (role, setting), ds in opened if role == BACKGROUND}
+    if over_field and not job.arrivals.allow_missing:  # what failed stands among the pieces
+        science = {setting: ds for setting, ds in science.items() if setting in behind}
 
     def work(_: str) -> dict[str, xr.Dataset]:
-        return combine(science, job.config.cube, spectra=spectra, behind=behind, settle=True)
+        return combine(science, job.config.cube, spectra=spectra, behind=behind, settle=True, bands=bands)
 
-    found = job.each("combine", ["exposures"], str, work)
+    found = job.each("combine", ["exposures"] if science else [], str, work)
     return found[0] if found else {}
 
 

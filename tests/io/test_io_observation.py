@@ -165,7 +165,7 @@ def test_association_of_level_3(tmp_path):
     assert json.loads(tree.attrs["background_spectra"]) == [str(spectrum)]
     members.append({"expname": "gone_cal.fits", "exptype": "science"})
     path.write_text(json.dumps(asn))
-    with pytest.raises(InputFileError, match=r"asn\.json: the member gone_cal\.fits \(science\) does not exist"):
+    with pytest.raises(InputFileError, match=r"asn\.json: 1 of 6 members were not found.*gone_cal\.fits"):
         open_observation(path)
     assert "gone_cal.fits" in open_observation(path, on_error="skip").attrs["skipped"]
     path.write_text("{}")

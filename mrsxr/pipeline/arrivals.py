@@ -1,0 +1,147 @@
+"""Did all exposures of a band arrive? A band is not built silently from the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from mrsxr import mrs
+from mrsxr.errors import InputFileError, MrsxrError
+from mrsxr.io.exposures import open_planned
+from mrsxr.io.files import BACKGROUND, FileInfo, classify
+from mrsxr.io.grouping import Exposure, Plan, bands_missing
+from mrsxr.notes import listen, noted, tell
+
+from .cal_chain import PIXEL_BACKGROUNDS
+from .config import Config
+
+ADVICE = "mend it, or build from the rest (allow_missing, --allow-missing)"
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """The exposures that were planned for each role and setting, and files that could not be read."""
+
+    planned: dict[tuple[str, str], list[str]]
+    unread: Mapping[str, str] = field(default_factory=dict)  # path: reason
+    allow_missing: bool = False
+
+    @classmethod
+    def of(cls, plan: Plan, unread: Mapping[str, str], allow_missing: bool) -> Arrivals:
+        """Return what is to arrive by a plan."""
+        planned: dict[tuple[str, str], list[str]] = {}
+        for one in plan.exposures:
+            planned.setdefault((one.role, one.node), []).append(one.name)
+        return cls(planned, unread, allow_missing)
+
+    def missing(self, role: str, setting: str, came: Iterable[str]) -> list[str]:
+        """Return the names of exposures that did not arrive, files that may be of the setting included."""
+        here = set(came)
+        lost = [name for name in self.planned.get((role, setting), []) if name not in here]
+        detector = mrs.DETECTOR_OF_CHANNELS[setting[:2]].lower()
+        others = [d.lower() for d in mrs.DETECTOR_OF_CHANNELS.values() if d.lower() != detector]
+        for name in (Path(path).name for path in self.unread):
+            root, _, suffix = name.split(".")[0].rpartition("_")
+            of_another = any(other in name.lower() for other in others) or suffix in ("s3d", "x1d", "lines")
+            if not of_another and root not in here:
+                lost.append(name)
+        return lost
+
+    def check(self, role: str, setting: str, came: Iterable[str], ds: xr.Dataset) -> xr.Dataset:
+        """Return the exposures that came, with a note where some did not, which must be allowed."""
+        came = list(came)
+        lost = self.missing(role, setting, came)
+        if not lost:
+            return ds
+        total = len(came) + len(lost)
+        text = f"{role} {setting}: {len(lost)} of {total} exposures did not arrive ({', '.join(lost)})"
+        if not self.allow_missing:
+            raise MrsxrError(f"{text}; {ADVICE}")
+        return of_fewer(ds, len(came), total, f"{text}; {len(came)} are used")
+
+
+def of_fewer(ds: xr.Dataset, used: int, planned: int, text: str) -> xr.Dataset:
+    """Return exposures that say how many of how many they are: in attrs, keywords of products and a note."""
+    with listen() as told:
+        tell(text)
+    return noted(ds.assign_attrs(exposures_used=used, exposures_planned=planned), told)
+
+
+def check_background(plan: Plan, config: Config, given: Any, to: str, *, allow_missing: bool = False) -> None:
+    """Raise where background exposures were given and none is there, or are asked for and lacking in a band.
+
+    Parameters
+    ----------
+    plan : Plan
+    config : Config
+    given : path or None
+        Where background exposures were to be found.
+    to : str
+        Level up to which is worked.
+    allow_missing : bool
+        Whether bands may go without.
+    """
+    have = {one.node for one in plan.exposures if one.role == BACKGROUND}
+    science = {one.node for one in plan.exposures if one.role != BACKGROUND}
+    if given is not None and not have:
+        raise InputFileError(f"{given}: no background exposures of these bands found; leave it out, or look there")
+    pixel = config.cal.background in PIXEL_BACKGROUNDS
+    asked = pixel or config.cube.background_required or config.cube.background == "field"
+    lost = bands_missing(have, science)
+    if not asked or not lost or to == "rate" or (to == "cal" and not pixel) or (have and allow_missing):
+        return
+    way = config.cal.background if pixel else config.cube.background
+    raise MrsxrError(
+        f"background '{way}' is asked for and there are no background exposures of the bands {', '.join(lost)}; give "
+        'some (background=, --background-from), or take background "none" or "annulus"'
+    )
+
+
+def one_of_each_band(cubes: Sequence[FileInfo]) -> Sequence[FileInfo]:
+    """Return cubes of single bands; raise where two are of one band, as a spectrum is taken of one."""
+    seen: dict[str, FileInfo] = {}
+    for cube in cubes:
+        if cube.node in seen:
+            raise InputFileError(
+                f"{seen[cube.node].path} and {cube.path} are both cubes of band {cube.node}; give one of each band"
+            )
+        seen[cube.node] = cube
+    return cubes
+
+
+@dataclass(frozen=True)
+class Underway:
+    """An exposure on its way: what it is, how many stages it has behind it, its file where that is ours."""
+
+    planned: Exposure
+    stage: int
+    path: Path | None = None
+
+    @property
+    def role(self) -> str:
+        """Science or background."""
+        return self.planned.role
+
+    @property
+    def setting(self) -> str:
+        """Of the detector ("12A")."""
+        return self.planned.node
+
+    @property
+    def name(self) -> str:
+        """File root."""
+        return self.planned.name
+
+    def here(self) -> Exposure:
+        """Return the exposure as it lies on disk now."""
+        return self.planned if self.path is None else Exposure((classify(self.path, self.role),), self.name)
+
+
+def open_underway(*exposures: Underway) -> xr.Dataset:
+    """Open exposures of one role and setting that the plan has brought together."""
+    ds = open_planned([one.here() for one in exposures])
+    return ds.assign_attrs(background=int(exposures[0].role == BACKGROUND))

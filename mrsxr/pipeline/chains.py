@@ -21,7 +21,8 @@ from .combine_chain import combine
 from .config import CalConfig, CubeConfig, RateConfig, SpectrumConfig
 from .optional import optional
 from .rate_chain import correct_ramps, fit_slopes
-from .spectrum_chain import correct_leak, correct_leak_in_cubes, make_spectrum, source_types_of, stitch
+from .source_types import source_types_of
+from .spectrum_chain import correct_leak, correct_leak_in_cubes, make_spectrum, stitch
 
 Data = xr.Dataset | xr.DataTree
 
@@ -301,9 +302,10 @@ def make_spectra(data: Data, refs: References | None = None, config: SpectrumCon
     found = {path: background_spectrum(ds) for path, ds in sky.items()}
     target = {path: ds for path, ds in nodes.items() if path not in sky}
     if target:
-        kind = source_types_of(list(target.values()), config)[0]
         _one_a_band(target)
-        bands = {str(ds.attrs["band"]): make_spectrum(ds, refs, config, kind) for ds in target.values()}
+        told: dict[str, Any] = {}
+        kind = source_types_of(list(target.values()), config, told)[0]
+        bands = {str(ds.attrs["band"]): make_spectrum(ds, refs, config, kind, told=told) for ds in target.values()}
         bands = {band: spectrum.say_what_is_lost(ds.compute(**how())) for band, ds in bands.items()}
         bands = correct_leak(bands, refs, config)
         found |= {path: bands[str(ds.attrs["band"])] for path, ds in target.items()}

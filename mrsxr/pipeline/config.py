@@ -174,8 +174,9 @@ class CubeConfig:
 class SpectrumConfig:
     """Parameters of cube -> spectrum; by default the algorithms and values of jwst 3.0.0, with ``ifu_autocen`` on.
 
-    * ``source_type``: "header" (as the headers say), "auto" (decided from the images of the cubes), "POINT" or
-      "EXTENDED"; with ``both_branches`` a run extracts both ways where "auto" is ambiguous
+    * ``source_type``: "header" (as the headers say), "auto" (decided from the images of the cubes, where these are
+      ambiguous as the headers say), "POINT" or "EXTENDED"; with ``both_branches`` a run extracts both ways where "auto"
+      is ambiguous
     * ``center`` is (RA, Dec) [deg]; without it ``autocen`` looks for the brightest source by ``centering`` "daofind"
       (jwst's) or "fit", else the target coordinates are taken (jwst's default, with ``snap`` to the nearest spaxel)
     * ``region`` is a region of the sky as DS9 text, in place of a circle

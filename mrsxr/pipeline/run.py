@@ -40,7 +40,8 @@ from .combine_chain import combine
 from .config import Config
 from .memory import give_back
 from .record import Piece, RunRecord, made, peak_memory, piece_name, relative, working_on
-from .spectrum_chain import correct_leak, correct_leak_in_cubes, make_spectrum, source_types_of, stitch
+from .source_types import source_types_of
+from .spectrum_chain import correct_leak, correct_leak_in_cubes, make_spectrum, stitch
 
 log = logging.getLogger(__name__)
 
@@ -457,7 +458,7 @@ def _extract_all(job: _Job, cubes: list[tuple[str, str, Path]], exposures: dict[
         def extract(piece: tuple[str, str, Path], kind: str = kind) -> tuple[str, xr.Dataset]:
             band, setting, _ = piece
             found = make_spectrum(
-                opened[band].compute(**how()), job.refs, config, kind, exposures=exposures.get(setting),
+                opened[band].compute(**how()), job.refs, config, kind, told=told, exposures=exposures.get(setting),
                 cube_config=job.config.cube,
             )  # fmt: skip
             return band, job.with_redshift(found.compute(**how()))

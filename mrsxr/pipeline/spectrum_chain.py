@@ -8,58 +8,13 @@ from typing import Any
 import xarray as xr
 
 from mrsxr import cube, spectrum
-from mrsxr.errors import MrsxrError
 from mrsxr.notes import tell
 from mrsxr.references import References
 from mrsxr.step import was_done
 
 from .config import CubeConfig, SpectrumConfig
 from .optional import optional
-
-SOURCE_TYPES = ("header", "auto", "POINT", "EXTENDED")
-
-
-def source_types_of(
-    cubes: Sequence[xr.Dataset], config: SpectrumConfig, told: dict[str, Any] | None = None
-) -> tuple[str, ...]:
-    """Return the type of a source, "POINT" or "EXTENDED": what the user, the headers or the images say.
-
-    Parameters
-    ----------
-    cubes : sequence of Dataset, level "cube"
-    config : SpectrumConfig
-    told : dict, optional
-        Gets the ``score`` of the images and whether they are ``ambiguous``, where they were looked at.
-
-    Returns
-    -------
-    tuple of str
-        One type for all cubes; the other after it where the images are ambiguous and ``config.both_branches``.
-
-    Raises
-    ------
-    MrsxrError
-        Where ``config.source_type`` is not known.
-    """
-    if config.source_type not in SOURCE_TYPES:
-        raise MrsxrError(f"source_type is '{config.source_type}'; expected one of {', '.join(SOURCE_TYPES)}")
-    if config.region is not None:
-        return ("EXTENDED",)
-    if config.source_type == "header":
-        return ("POINT" if cubes and cubes[0].attrs.get("source_type") == "POINT" else "EXTENDED",)
-    if config.source_type != "auto":
-        return (config.source_type,)
-    decision = spectrum.decide_source_type(cubes, center=config.center)
-    kind = str(decision.attrs["source_type"])
-    if told is not None:
-        told |= {"score": float(decision.attrs["score"]), "ambiguous": bool(decision.attrs["ambiguous"])}
-    if not decision.attrs["ambiguous"]:
-        return (kind,)
-    text = f"the images say {kind} with a score of {decision.attrs['score']:.2f}: ambiguous"
-    advice = "both are extracted" if config.both_branches else "both_branches extracts both ways"
-    tell(f"{text}; {advice}", stacklevel=2)
-    other = "EXTENDED" if kind == "POINT" else "POINT"
-    return (kind, other) if config.both_branches else (kind,)
+from .source_types import marked, source_types_of
 
 
 def make_spectrum(
@@ -68,6 +23,7 @@ def make_spectrum(
     config: SpectrumConfig,
     source_type: str | None = None,
     *,
+    told: Mapping[str, Any] | None = None,
     exposures: xr.Dataset | None = None,
     cube_config: CubeConfig | None = None,
 ) -> xr.Dataset:
@@ -81,6 +37,8 @@ def make_spectrum(
     config : SpectrumConfig
     source_type : {"POINT", "EXTENDED"}, optional
         By default by :func:`source_types_of` for this cube alone.
+    told : mapping, optional
+        How it was decided, which the spectrum then says.
     exposures : Dataset, level "cal", optional
         What the cube was built from, for ``config.exact_errors``.
     cube_config : CubeConfig, optional
@@ -90,7 +48,8 @@ def make_spectrum(
     -------
     Dataset, level "spectrum"
     """
-    kind = source_type or source_types_of([ds], config)[0]
+    decided: dict[str, Any] = dict(told or {})
+    kind = source_type or source_types_of([ds], config, decided)[0]
     extract1d = apcorr = None
     if refs is not None and kind == "POINT":
         extract1d = optional(refs, "extract1d", ds, "the radius is radius_factor times the FWHM")
@@ -115,7 +74,7 @@ def make_spectrum(
         found = spectrum.set_exact_errors(found, variance=variance)
     if config.residual_fringe != "none":
         found = spectrum.correct_residual_fringe_1d(found, method=config.residual_fringe)
-    return found
+    return marked(found, decided)
 
 
 def _background_of(ds: xr.Dataset, config: SpectrumConfig, extract1d: xr.Dataset | None) -> str | None:

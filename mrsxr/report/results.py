@@ -70,11 +70,11 @@ def _source_type(contents: Contents) -> tuple[str, str]:
         (r["decisions"]["source type"] for r in reversed(contents.runs) if r["decisions"].get("source type")), {}
     )
     asked = str(told.get("asked", ""))
-    why = {"header": "as the headers say", "auto": "decided from the images"}.get(
-        asked, "as asked for" if asked else ""
-    )
+    by = {"header": "as the headers say", "images": "decided from the images", "user": "as asked for",
+          "region": "of a region", "default": "the headers say nothing"}  # fmt: skip
+    why = by.get(str(told.get("decided_by") or {"auto": "images"}.get(asked, asked)), "as asked for" if asked else "")
     if told.get("score") is not None:
-        why += f" (score {float(told['score']):.2f})"
+        why += f" (score of the images {float(told['score']):.2f}{', ambiguous' if told.get('ambiguous') else ''})"
     text = " and ".join(kind.lower() for kind in taken)
     return "Source", f"{text}{', ' + why if why and text else ''}"
 

@@ -13,7 +13,7 @@ from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.threads import how
 
 from .aperture import is_inside, outside, sky_to_pixel
-from .centre import find_source
+from .centre import REACH, find_place, find_source, target_of
 from .profile import Psf, amplitude_and_level, expected, shape_of, window_edges, window_image
 
 #: A source is a point where its width is below the first factor times that of the PSF, extended above the second.
@@ -23,6 +23,7 @@ HALO = 0.07  # of the light that a halo within 1.5 FWHM, brighter than the field
 LEAST_SIGNAL = 20.0
 _FAINT = 5.0
 _REACH = 3.0  # radius [FWHM] of the fitted image
+_NOTHING = {"width_ratio": np.nan, "point_fraction": 0.0, "halo": 0.0, "signal_to_noise": 0.0}
 
 
 @reads()
@@ -41,7 +42,8 @@ def decide_source_type(
     cubes : Dataset of level "cube", or sequence of them
         Any bands; lazy cubes are computed one window after the other.
     center : (float, float), optional
-        Right ascension and declination of the source [deg]; by default the brightest source of each cube.
+        Right ascension and declination of the source [deg]; by default the brightest source of each cube, near the
+        target where there is one.
     source_type : {"POINT", "EXTENDED"}, optional
         What the user says; it wins, the scores are still measured.
     windows : int
@@ -114,10 +116,19 @@ def _windows_of(cube: xr.Dataset, center: tuple[float, float] | None, windows: i
         wavelength = float(part.wavelength.mean())
         scale = float(cube.attrs["pixel_scale"])
         image, noise = window_image(part.compute(**how()))
-        place = None if center is None else sky_to_pixel(part, *center)
+        fwhm = float(expected(wavelength, psf)) / scale
+        place = _near_target(part, image, fwhm) if center is None else sky_to_pixel(part, *center)
         row = {"band": str(cube.attrs.get("band", "")), "wavelength": wavelength}
-        rows.append(row | measure(image, noise, float(expected(wavelength, psf)) / scale, place))
+        rows.append(row | (_NOTHING if place is None else measure(image, noise, fwhm, place)))
     return rows
+
+
+def _near_target(cube: xr.Dataset, image: np.ndarray, fwhm: float) -> tuple[float, float] | None:
+    """Return the brightest source near the target where there is one, else the brightest of the field."""
+    target, reach = target_of(cube), max(REACH / float(cube.attrs["pixel_scale"]), 2.0 * fwhm)
+    target = target if target is not None and is_inside(cube, target) else None
+    found = find_place(image, fwhm, target, reach, widest=np.inf)
+    return None if found is None else (found.x, found.y)
 
 
 def measure(image: np.ndarray, noise: np.ndarray, fwhm: float, place: tuple[float, float] | None = None) -> dict:
@@ -137,15 +148,14 @@ def measure(image: np.ndarray, noise: np.ndarray, fwhm: float, place: tuple[floa
     dict
         ``width_ratio``, ``point_fraction``, ``halo``, ``signal_to_noise``; NaN and 0 where there is no source.
     """
-    nothing = {"width_ratio": np.nan, "point_fraction": 0.0, "halo": 0.0, "signal_to_noise": 0.0}
     place = place or find_source(image, fwhm)
     if place is None:
-        return nothing
+        return dict(_NOTHING)
     y, x = np.mgrid[: image.shape[0], : image.shape[1]]
     radius = np.hypot(x - place[0], y - place[1])
     near = np.isfinite(image) & np.isfinite(noise) & (radius <= _REACH * fwhm)
     if near.sum() < 12:
-        return nothing
+        return dict(_NOTHING)
     fit = _fit(image[near], x[near], y[near], place, fwhm)
     psf = shape_of((x[near] - fit["x"]) ** 2 + (y[near] - fit["y"]) ** 2, fwhm)
     amplitude, level = amplitude_and_level(psf, image[near])

@@ -1,0 +1,139 @@
+"""Point or extended: what the user, the headers and the images say, and whose word counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import xarray as xr
+
+from mrsxr import spectrum
+from mrsxr.errors import MrsxrError
+from mrsxr.notes import listen, noted, tell
+
+from .config import SpectrumConfig
+
+SOURCE_TYPES = ("header", "auto", "POINT", "EXTENDED")
+_KNOWN = ("POINT", "EXTENDED")
+
+
+def source_types_of(
+    cubes: Sequence[xr.Dataset], config: SpectrumConfig, told: dict[str, Any] | None = None
+) -> tuple[str, ...]:
+    """Return the type of a source, "POINT" or "EXTENDED": what the user, the headers or the images say.
+
+    Parameters
+    ----------
+    cubes : sequence of Dataset, level "cube"
+        All of one target.
+    config : SpectrumConfig
+    told : dict, optional
+        Gets ``header`` (what the headers say, None where nothing), ``decided_by`` ("user", "region", "header", "images"
+        or "default"), ``notes``; and, where the images were looked at, their ``score`` and whether it is ``ambiguous``.
+        :func:`marked` writes it into the spectra.
+
+    Returns
+    -------
+    tuple of str
+        One type for all cubes; the other after it where the images are ambiguous and ``config.both_branches``.
+
+    Raises
+    ------
+    MrsxrError
+        Where ``config.source_type`` is not known, or is "header" and the headers contradict each other.
+
+    Notes
+    -----
+    With "auto" a clear score of the images overrules the headers; where it is ambiguous the headers count, and where
+    they say nothing the type that the images are nearer to. Both are told. "header" without a word in the headers is
+    EXTENDED, as in jwst.
+    """
+    if config.source_type not in SOURCE_TYPES:
+        raise MrsxrError(f"source_type is '{config.source_type}'; expected one of {', '.join(SOURCE_TYPES)}")
+    facts: dict[str, Any] = {"header": None}
+    with listen() as notes:
+        kinds = _decide(cubes, config, facts)
+    if told is not None:
+        told |= facts | {"notes": notes}
+    return kinds
+
+
+def _decide(cubes: Sequence[xr.Dataset], config: SpectrumConfig, facts: dict[str, Any]) -> tuple[str, ...]:
+    if config.region is not None:
+        facts["decided_by"] = "region"
+        return ("EXTENDED",)
+    said = _headers(cubes)
+    facts["header"] = _one(said)
+    if config.source_type in _KNOWN:
+        facts["decided_by"] = "user"
+        return (config.source_type,)
+    if config.source_type == "header":
+        return (_of_headers(said, facts),)
+    decision = spectrum.decide_source_type(cubes, center=config.center)
+    kind, score = str(decision.attrs["source_type"]), float(decision.attrs["score"])
+    facts |= {"score": score, "ambiguous": bool(decision.attrs["ambiguous"]), "decided_by": "images"}
+    if not facts["ambiguous"]:
+        if facts["header"] not in (None, kind):
+            tell(
+                f"the images say {kind} (score {score:.2f}), the header {facts['header']}: {kind} is taken; "
+                "source_type decides otherwise",
+                stacklevel=3,
+            )
+        return (kind,)
+    text = f"the images say {kind} with a score of {score:.2f}: ambiguous"
+    if facts["header"] is None:
+        why = f"the headers say {_words(said)}, so that {kind} is taken"
+    else:
+        kind, facts["decided_by"] = facts["header"], "header"
+        why = f"the header says {kind}, which is taken"
+    advice = "both are extracted" if config.both_branches else "source_type decides, both_branches extracts both ways"
+    tell(f"{text}; {why}; {advice}", stacklevel=3)
+    other = "EXTENDED" if kind == "POINT" else "POINT"
+    return (kind, other) if config.both_branches else (kind,)
+
+
+def _headers(cubes: Sequence[xr.Dataset]) -> dict[str, list[str]]:
+    """Return the bands of which the header says each type; the type "nothing" where it is UNKNOWN or missing."""
+    said: dict[str, list[str]] = {}
+    for ds in cubes:
+        kind = str(ds.attrs.get("source_type", "")).upper()
+        said.setdefault(kind if kind in _KNOWN else "nothing", []).append(str(ds.attrs.get("band", "")))
+    return said
+
+
+def _one(said: Mapping[str, list[str]]) -> str | None:
+    known = [kind for kind in said if kind in _KNOWN]
+    return known[0] if len(known) == 1 else None
+
+
+def _words(said: Mapping[str, list[str]]) -> str:
+    return " and ".join(f"{kind} ({', '.join(bands)})" for kind, bands in sorted(said.items())) or "nothing"
+
+
+def _of_headers(said: Mapping[str, list[str]], facts: dict[str, Any]) -> str:
+    if set(_KNOWN) <= set(said):
+        raise MrsxrError(
+            f"the headers of the cubes of one target say {_words(said)}; give source_type POINT or EXTENDED, or auto"
+        )
+    facts["decided_by"] = "header" if facts["header"] else "default"
+    kind = facts["header"] or "EXTENDED"
+    if "nothing" in said:
+        tell(
+            f"the headers say {_words(said)} of the source type: {kind} is taken for all; source_type decides "
+            "otherwise",
+            stacklevel=4,
+        )
+    return kind
+
+
+def marked(ds: xr.Dataset, told: Mapping[str, Any]) -> xr.Dataset:
+    """Return a spectrum that says how its source type was decided: attrs ``source_type_...`` and notes.
+
+    Parameters
+    ----------
+    ds : Dataset, level "spectrum"
+    told : mapping
+        That :func:`source_types_of` filled.
+    """
+    attrs = {f"source_type_{name}": told[name] for name in ("header", "decided_by", "score") if name in told}
+    return noted(ds.assign_attrs({k: "" if v is None else v for k, v in attrs.items()}), told.get("notes", ()))

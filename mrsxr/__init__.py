@@ -18,6 +18,7 @@ from .errors import (
     LevelError,
     MrsxrError,
     MrsxrWarning,
+    ParameterError,
     ReferenceFileError,
     SchemaError,
 )
@@ -65,6 +66,7 @@ __all__ = [
     "ReferenceFileError",
     "SchemaError",
     "LevelError",
+    "ParameterError",
     "MrsxrWarning",
 ]
 

@@ -143,7 +143,10 @@ def as_um_ranges(value: Any, what: str = "wavelength ranges") -> Any:
     """Return pairs (low, high) [um] of a sequence of ranges, or of a single one."""
     if value is None:
         return None
-    items = list(value) if not isinstance(value, str) else [value]
+    try:
+        items = list(value) if not isinstance(value, str) else [value]
+    except TypeError as error:
+        raise MrsxrError(f"{what} is {_shown(value)}; expected pairs of wavelengths in um") from error
     single = len(items) == 2 and all(_is_one(item) for item in items)
     return [as_um_range(item, what) for item in ([value] if single else items)]
 
@@ -359,7 +362,7 @@ def as_band(value: Any, what: str = "band") -> Any:
     try:
         found = as_bands(value, what)
     except MrsxrError as error:
-        raise MrsxrError(f"{_shown(value)} is no MRS band; expected one of {', '.join(BANDS)}") from error
+        raise MrsxrError(f"{what} {_shown(value)} is no MRS band; expected one of {', '.join(BANDS)}") from error
     if len(found) != 1:
         raise MrsxrError(f"{what} is {_shown(value)}, which are {', '.join(found)}; expected one of them")
     return found[0]

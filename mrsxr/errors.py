@@ -13,6 +13,10 @@ class LevelError(MrsxrError):
     """A step was given data of another level than it needs."""
 
 
+class ParameterError(MrsxrError, ValueError):
+    """A parameter is of another type, not among its choices or out of its range."""
+
+
 class ReferenceFileError(MrsxrError):
     """A reference file is missing, unreadable or made for another detector, band or subarray."""
 

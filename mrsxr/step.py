@@ -1,4 +1,4 @@
-"""The decorator of every step: it checks the level, writes the history and keeps what the step told; no more."""
+"""The decorator of every step: it checks level and parameters, writes the history, keeps what was told; no more."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import xarray as xr
 from ._version import __version__
 from .arguments import READERS, read_arguments
 from .errors import LevelError, SchemaError
+from .limits import check_call
 from .notes import listen, noted, notes_of
 from .schema import other_units
 
@@ -34,14 +35,17 @@ def step(*, needs: str | tuple[str, ...], gives: str | None = None):
     Returns
     -------
     callable
-        The function with its arguments read (:mod:`mrsxr.arguments`) and the level checked before it and, after it, the
-        input's attrs restored, one entry ``{"step", "version", "params", "refs"}`` appended to
-        ``attrs["history_json"]`` and what the step told (:func:`mrsxr.notes.tell`) to ``attrs["notes"]``.
+        The function with its arguments read (:mod:`mrsxr.arguments`), its parameters (by their annotations, see
+        :mod:`mrsxr.limits`) and the level checked before it and, after it, the input's attrs restored, one entry
+        ``{"step", "version", "params", "refs"}`` appended to ``attrs["history_json"]`` and what the step told
+        (:func:`mrsxr.notes.tell`) to ``attrs["notes"]``.
 
     Raises
     ------
     LevelError
         By the decorated function, where the input has another level.
+    ParameterError
+        By the decorated function, where a parameter does not fit its annotation.
     SchemaError
         By the decorated function, where light is in other units than those of the level.
     """
@@ -65,6 +69,7 @@ def step(*, needs: str | tuple[str, ...], gives: str | None = None):
                     f"{function.__name__} needs data of level {' or '.join(levels)}, got "
                     f"{found or 'a Dataset without level'} ({ds.attrs.get('setting', 'unknown setting')})"
                 )
+            check_call(function, bound.arguments)
             if other := other_units(ds):
                 raise SchemaError(
                     f"{function.__name__} needs {other[0]} in {other[2]}, got {other[1]}; "

@@ -12,6 +12,7 @@ import xarray as xr
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.grid import unwrap_ra
 from mrsxr.geometry.sky import Pointing, wrap
+from mrsxr.limits import Place
 from mrsxr.step import step
 
 _KEYWORDS = ("MT_RA", "MT_DEC")
@@ -50,7 +51,7 @@ def target_position(datasets: Iterable[xr.Dataset]) -> tuple[float, float]:
 
 
 @step(needs=("rate", "cal"))
-def follow_target(ds: xr.Dataset, *, center: tuple[float, float] | None = None) -> xr.Dataset:
+def follow_target(ds: xr.Dataset, *, center: Place | None = None) -> xr.Dataset:
     """Shift the pointing of each exposure so that a moving target stands still.
 
     Parameters

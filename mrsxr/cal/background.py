@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -10,10 +11,11 @@ import xarray as xr
 from mrsxr import dq
 from mrsxr.blocks import map_ramps
 from mrsxr.errors import LevelError, MrsxrError
+from mrsxr.limits import Count, Positive
 from mrsxr.mrs import bands_of_setting
 from mrsxr.step import read_history, step
 
-METHODS = ("mean", "weighted")
+Method = Literal["mean", "weighted"]
 #: First column of the right-hand channel: the middle of the gap between the channels.
 SECOND_CHANNEL = {"12": 510, "34": 491}
 STEP = "cal.background.subtract_background"
@@ -26,9 +28,9 @@ def subtract_background(
     ds: xr.Dataset,
     *,
     background: xr.Dataset,
-    method: str = "mean",
-    sigma: float = 3.0,
-    maxiters: int | None = None,
+    method: Method = "mean",
+    sigma: Positive = 3.0,
+    maxiters: Count | None = None,
     scale: float | Mapping[str, float] = 1.0,
 ) -> xr.Dataset:
     """Subtract the mean of background exposures from every exposure, pixel by pixel.
@@ -73,10 +75,6 @@ def subtract_background(
     """
     from ._background_kernels import subtract, subtract_both
 
-    if method not in METHODS:
-        raise MrsxrError(f"background method is '{method}'; expected one of {', '.join(METHODS)}")
-    if not sigma > 0 or (maxiters is not None and maxiters < 1):
-        raise MrsxrError(f"sigma is {sigma} and maxiters {maxiters}; expected a positive number and None or at least 1")
     if has_background_subtracted(ds):
         raise MrsxrError(f"setting {ds.attrs.get('setting')}: a pixel background was subtracted already")
     _check_same(ds, background)
@@ -102,7 +100,7 @@ def has_background_subtracted(ds: xr.Dataset) -> bool:
 
 
 def combine(
-    background: xr.Dataset, *, method: str = "mean", sigma: float = 3.0, maxiters: int | None = None
+    background: xr.Dataset, *, method: Method = "mean", sigma: Positive = 3.0, maxiters: Count | None = None
 ) -> tuple[xr.DataArray, xr.DataArray | None, xr.DataArray]:
     """Combine background exposures into one.
 

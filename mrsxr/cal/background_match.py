@@ -13,6 +13,7 @@ from scipy.special import chdtrc, ndtri
 
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.sky import Pointing, slicer_to_sky, tangent_frame, tangent_offsets
+from mrsxr.limits import Band, Count, NotNegative, Positive, checked
 from mrsxr.mrs import BANDS, SLICE_WIDTH, bands_of_setting
 from mrsxr.step import step
 
@@ -51,16 +52,17 @@ class _Member:
     dec: np.ndarray
 
 
+@checked
 def fit_background_match(
     exposures: xr.Dataset | Iterable[xr.Dataset],
     *,
     reference: str | Sequence[str] = "typical",
-    reference_band: str | None = None,
-    n_knots: int = 6,
+    reference_band: Band | None = None,
+    n_knots: Count = 6,
     gradients: bool = True,
     tie_bands: bool = True,
-    spacing: float = 1.5,
-    significance: float = 3.0,
+    spacing: Positive = 1.5,
+    significance: NotNegative = 3.0,
 ) -> xr.Dataset:
     """Fit the additive functions that make the backgrounds of exposures differ.
 
@@ -112,7 +114,6 @@ def fit_background_match(
     are weighted by Tukey's function. The scatter scales the covariance. An exposure that shares no sky with others
     keeps its background. Not in jwst (mrs_imatch, since removed, matched sky polynomials of whole channels).
     """
-    _check(n_knots, spacing, reference_band)
     members = _read(exposures)
     _check_reference(reference, members)
     table, bands = _table(members, spacing, gradients, tie_bands)
@@ -310,13 +311,6 @@ def match_backgrounds(ds: xr.Dataset, *, match: xr.Dataset) -> xr.Dataset:
             levels.setdefault(str(name), {})[band] = round(float(one.level), 6)
     out = subtract_tables(ds, np.reshape(tables, (n_dither, 2, TABLE_NODES, -1)), facts, n_term)
     return out.assign_attrs(background_match=1, background_levels=json.dumps(levels))
-
-
-def _check(n_knots: int, spacing: float, reference_band: str | None) -> None:
-    if n_knots < 1 or not spacing > 0:
-        raise MrsxrError(f"n_knots is {n_knots} and spacing {spacing}; expected at least 1 and a positive number")
-    if reference_band is not None and reference_band not in BANDS:
-        raise MrsxrError(f"reference_band is '{reference_band}'; expected one of {', '.join(BANDS)}")
 
 
 def _read(exposures: xr.Dataset | Iterable[xr.Dataset]) -> list[_Member]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -11,12 +11,13 @@ import xarray as xr
 from mrsxr import dq
 from mrsxr.blocks import map_ramps
 from mrsxr.errors import LevelError, MrsxrError
+from mrsxr.limits import HalfShare, NotNegative, Odd, Positive, checked
 from mrsxr.step import step
 from mrsxr.tree import name_of
 
 from ._invalid import VARIANCES
 
-METHODS = ("fraction", "significance")
+Method = Literal["fraction", "significance"]
 #: The strip between the channels where the pedestal is measured: rows, columns.
 PEDESTAL = {"MIRIFUSHORT": ((50, 974), (503, 516)), "MIRIFULONG": ((50, 974), (474, 507))}
 BITS = dq.DO_NOT_USE | dq.FLAGS["OTHER_BAD_PIXEL"]
@@ -28,13 +29,13 @@ def self_calibrate_bad_pixels(
     *,
     others: Sequence[xr.Dataset] = (),
     bad_pixels: xr.Dataset | None = None,
-    flagfrac_lower: float = 0.001,
-    flagfrac_upper: float = 0.001,
-    kernel_size: int = 15,
+    flagfrac_lower: HalfShare = 0.001,
+    flagfrac_upper: HalfShare = 0.001,
+    kernel_size: Odd = 15,
     force_single: bool = False,
-    method: str = "fraction",
-    threshold: float = 5.0,
-    relative_error: float = 0.05,
+    method: Method = "fraction",
+    threshold: Positive = 5.0,
+    relative_error: NotNegative = 0.05,
 ) -> xr.Dataset:
     """Flag pixels that stand out of their surroundings in all exposures of a detector.
 
@@ -91,15 +92,16 @@ def self_calibrate_bad_pixels(
     return ds.assign({name: one.assign_attrs(ds[name].attrs) for name, one in zip(names, found, strict=True)})
 
 
+@checked
 def find_bad_pixels(
     exposures: Sequence[xr.Dataset],
     *,
-    flagfrac_lower: float = 0.001,
-    flagfrac_upper: float = 0.001,
-    kernel_size: int = 15,
-    method: str = "fraction",
-    threshold: float = 5.0,
-    relative_error: float = 0.05,
+    flagfrac_lower: HalfShare = 0.001,
+    flagfrac_upper: HalfShare = 0.001,
+    kernel_size: Odd = 15,
+    method: Method = "fraction",
+    threshold: Positive = 5.0,
+    relative_error: NotNegative = 0.05,
 ) -> xr.Dataset:
     """Find the pixels of a detector that stand out of their surroundings in all exposures.
 
@@ -139,7 +141,7 @@ def find_bad_pixels(
     """
     from ._badpix_selfcal_kernels import flag_fraction, flag_significant
 
-    _check(exposures, flagfrac_lower, flagfrac_upper, kernel_size, method, threshold, relative_error)
+    _check(exposures)
     arrays: list[xr.DataArray] = []
     core: list[list[str]] = []
     door: Callable[..., Any]
@@ -171,15 +173,7 @@ def _known(ds: xr.Dataset) -> xr.DataArray:
     return ds.rate.where((ds.dq & np.uint32(dq.DO_NOT_USE)) == 0)
 
 
-def _check(exposures, lower, upper, kernel_size, method, threshold, relative_error) -> None:
-    if method not in METHODS:
-        raise MrsxrError(f"badpix_selfcal method is '{method}'; expected one of {', '.join(METHODS)}")
-    if kernel_size < 1 or kernel_size % 2 == 0:
-        raise MrsxrError(f"kernel_size is {kernel_size}; expected an odd number of pixels")
-    if not (0 <= lower <= 0.5 and 0 <= upper <= 0.5):
-        raise MrsxrError(f"flagfrac_lower is {lower} and flagfrac_upper {upper}; expected shares between 0 and 0.5")
-    if not (threshold > 0 and relative_error >= 0):
-        raise MrsxrError(f"threshold is {threshold} and relative_error {relative_error}; expected positive numbers")
+def _check(exposures: Sequence[xr.Dataset]) -> None:
     first = exposures[0]
     for other in exposures:
         if other.attrs.get("level") != "rate":

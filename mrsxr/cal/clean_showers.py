@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import xarray as xr
 
 from mrsxr.blocks import map_ramps
 from mrsxr.errors import MrsxrError
+from mrsxr.limits import NotNegative, Percent, Positive, Whole
 from mrsxr.step import step
 
 from .straylight import region_labels, restore, whole_frames
 
-METHODS = ("smooth", "gated")
+Method = Literal["smooth", "gated"]
 
 
 @step(needs="rate")
@@ -18,15 +21,15 @@ def clean_showers(
     ds: xr.Dataset,
     *,
     regions: xr.Dataset,
-    shower_plane: int = 3,
-    shower_x_stddev: float = 18.0,
-    shower_y_stddev: float = 5.0,
-    shower_low_reject: float = 0.1,
-    shower_high_reject: float = 99.9,
-    method: str = "smooth",
+    shower_plane: Whole = 3,
+    shower_x_stddev: Positive = 18.0,
+    shower_y_stddev: Positive = 5.0,
+    shower_low_reject: Percent = 0.1,
+    shower_high_reject: Percent = 99.9,
+    method: Method = "smooth",
     dark_edges: bool = True,
-    threshold: float = 3.0,
-    protection: float = 0.003,
+    threshold: NotNegative = 3.0,
+    protection: NotNegative = 0.003,
 ) -> xr.Dataset:
     """Smooth what lies between the slices and subtract it everywhere; comes after straylight.
 
@@ -75,14 +78,7 @@ def clean_showers(
     """
     from ._clean_showers_kernels import gated_door, smooth_door
 
-    if method not in METHODS:
-        raise MrsxrError(f"clean_showers method is '{method}'; expected one of {', '.join(METHODS)}")
-    if not (shower_x_stddev > 0 and shower_y_stddev > 0 and threshold >= 0 and protection >= 0):
-        raise MrsxrError(
-            f"shower_x_stddev is {shower_x_stddev}, shower_y_stddev {shower_y_stddev}, threshold {threshold}, "
-            f"protection {protection}; expected positive widths and no negative numbers"
-        )
-    if not 0 <= shower_low_reject < shower_high_reject <= 100:
+    if not shower_low_reject < shower_high_reject:
         raise MrsxrError(
             f"shower_low_reject is {shower_low_reject} and shower_high_reject {shower_high_reject}; expected "
             "percentiles in rising order"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -11,22 +12,24 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from mrsxr import dq as flags
 from mrsxr.errors import MrsxrError
+from mrsxr.limits import Count, checked
 from mrsxr.schema import meaning_of, units_of
 from mrsxr.threads import how
 
-WEIGHTS = ("exposure_time", "equal", "variance")
+Weights = Literal["exposure_time", "equal", "variance"]
 _CLUMP = 0.8  # of the mean scatter of its neighbours, below which wavelengths count as a clump (jwst)
 _SUMMED = ("flux", "background", "n_pixels")
 
 
+@checked
 def combine_backgrounds(
     spectra: Sequence[xr.Dataset],
     *,
     mix_bands: bool = True,
-    weights: str = "exposure_time",
+    weights: Weights = "exposure_time",
     exposure_times: Sequence[float] | None = None,
     interpolate: bool = False,
-    median_kernel: int = 1,
+    median_kernel: Count = 1,
 ) -> xr.Dataset:
     """Combine the background spectra of several exposures to one.
 
@@ -67,9 +70,6 @@ def combine_backgrounds(
     input wavelengths. Samples with NaN flux or DO_NOT_USE are skipped even where their background is good, spectra
     without finite flux or with wavelengths that do not go one way altogether.
     """
-    if weights not in WEIGHTS or median_kernel < 1:
-        raise MrsxrError(f"weights is '{weights}' and median_kernel {median_kernel}; expected one of "
-                         f"{', '.join(WEIGHTS)} and a positive number")  # fmt: skip
     times = _times(spectra, exposure_times)
     rows = [_columns(ds, time) for ds, time in zip(spectra, times, strict=True)]
     if mix_bands:

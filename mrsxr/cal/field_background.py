@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -10,6 +11,7 @@ import xarray as xr
 from mrsxr import dq
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.sky import SPEED_OF_LIGHT
+from mrsxr.limits import Count, checked
 from mrsxr.mrs import bands_of_setting
 from mrsxr.notes import tell
 from mrsxr.step import step
@@ -20,7 +22,7 @@ from ._cells import Samples, cell_samples, check_located, make_cells
 from ._field_functions import subtract_tables
 from .background import has_background_subtracted
 
-STATISTICS = ("mean", "median")
+Statistic = Literal["mean", "median"]
 TERMS = ("1", "alpha", "beta", "alpha2", "alpha_beta", "beta2")
 _N_TERMS = {0: 1, 1: 3, 2: 6}
 _CLIP = 3.0
@@ -28,13 +30,14 @@ _CLIP = 3.0
 _LOWEST_SHARE, _LEAST_CELLS, _MOST_CHI2 = 0.1, 15, 3.0
 
 
+@checked
 def measure_field_background(
     exposures: xr.Dataset | Iterable[xr.Dataset],
     *,
-    statistic: str = "mean",
-    n_bins: int = 400,
-    degree: int = 1,
-    n_knots: int | None = 6,
+    statistic: Statistic = "mean",
+    n_bins: Count = 400,
+    degree: Literal[0, 1, 2] = 1,
+    n_knots: Count | None = 6,
 ) -> xr.Dataset:
     """Measure the background of exposures of empty sky in spectral bins, over the field of view.
 
@@ -71,9 +74,6 @@ def measure_field_background(
     Least absolute deviations are found by reweighted least squares from a least-squares start; bins in which the rounds
     still moved the model at the end are told.
     """
-    if statistic not in STATISTICS or degree not in _N_TERMS or n_bins < 1 or (n_knots is not None and n_knots < 1):
-        raise MrsxrError(f"statistic is '{statistic}', degree {degree}, n_bins {n_bins} and n_knots {n_knots}; "
-                         f"expected {' or '.join(STATISTICS)}, 0 to 2, and positive numbers")  # fmt: skip
     datasets = [exposures] if isinstance(exposures, xr.Dataset) else list(exposures)
     if not datasets:
         raise MrsxrError("no background exposures; expected Datasets of level cal")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -12,10 +12,11 @@ import xarray as xr
 from mrsxr import dq
 from mrsxr.blocks import add_flags, map_ramps
 from mrsxr.errors import LevelError, MrsxrError, ReferenceFileError
+from mrsxr.limits import Positive
 from mrsxr.step import step
 
 DAY = 86400.0  # s
-WEIGHTINGS = ("parabola", "uniform")
+Weighting = Literal["parabola", "uniform"]
 _TABLE = ("decay_time", "amplitude", "amplitude_err", "saturated_amplitude")
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(48)
 
@@ -45,8 +46,8 @@ def subtract_latents(
     latent: xr.Dataset,
     history: xr.Dataset | Sequence[xr.Dataset] = (),
     state: xr.Dataset | None = None,
-    n_sigma: float = 3.0,
-    weighting: str = "parabola",
+    n_sigma: Positive = 3.0,
+    weighting: Weighting = "parabola",
 ) -> xr.Dataset:
     """Subtract the charge that a pixel still releases after earlier exposures, and flag where it matters.
 
@@ -92,7 +93,6 @@ def subtract_latents(
     shorter than tau that is the accumulated signal times a / tau. The slopes S are taken as measured; where one is NaN
     the pixel counts as dark, or as ``full_well`` / group time where it is SATURATED.
     """
-    _check_parameters(n_sigma, weighting)
     table = _table_of(latent, ds)
     timeline = _timeline([ds, *_as_list(history)])
     found: dict[int, tuple[xr.DataArray, xr.DataArray]] = {}
@@ -146,13 +146,6 @@ def latent_state(
     attrs = {"kind": "latent_state", "detector": found[0].attrs.get("detector", ""),
              "time": max(e.end for e in timeline), "ref_id": f"{len(timeline)} exposures"}  # fmt: skip
     return xr.Dataset({"latent_slope": last.isel(dither=0).assign_attrs(units="DN/s")}, attrs=attrs)
-
-
-def _check_parameters(n_sigma: float, weighting: str) -> None:
-    if not n_sigma > 0:
-        raise MrsxrError(f"n_sigma is {n_sigma}; expected a positive number")
-    if weighting not in WEIGHTINGS:
-        raise MrsxrError(f"weighting is '{weighting}'; expected {' or '.join(WEIGHTINGS)}")
 
 
 def _as_list(datasets: xr.Dataset | Sequence[xr.Dataset]) -> list[xr.Dataset]:

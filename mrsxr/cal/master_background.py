@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import xarray as xr
 
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.sky import barycentric
+from mrsxr.limits import Band
 from mrsxr.mrs import bands_of_setting
 from mrsxr.step import step
 
@@ -20,8 +22,8 @@ def subtract_master_background(
     ds: xr.Dataset,
     *,
     background: xr.Dataset,
-    bands: Sequence[str] | None = None,
-    outside: str = "zero",
+    bands: Sequence[Band] | None = None,
+    outside: Literal["zero", "edge"] = "zero",
     propagate_errors: bool = False,
 ) -> xr.Dataset:
     """Subtract a background spectrum, the same at every place of the field.
@@ -65,8 +67,6 @@ def subtract_master_background(
             f"setting {setting}: the background was subtracted pixel by pixel already; use that or the master "
             "background"
         )
-    if outside not in ("zero", "edge"):
-        raise MrsxrError(f"outside is '{outside}'; expected 'zero' or 'edge'")
     names = ["background", "background_var"] if propagate_errors else ["background"]
     if names[-1] not in background:
         raise MrsxrError(f"setting {setting}: the background spectrum has no '{names[-1]}'; leave propagate_errors out")

@@ -12,6 +12,7 @@ import xarray as xr
 from mrsxr import dq
 from mrsxr.blocks import map_ramps
 from mrsxr.errors import LevelError, MrsxrError
+from mrsxr.limits import KernelSize, Percent, checked
 from mrsxr.step import step
 
 from ._invalid import match_invalid
@@ -19,11 +20,12 @@ from ._invalid import match_invalid
 OUTLIER_BITS = dq.value("DO_NOT_USE", "OUTLIER")
 
 
+@checked
 def detect_outliers(
     datasets: xr.Dataset | Sequence[xr.Dataset],
     *,
-    kernel_size: str = "7 7",
-    threshold_percent: float = 99.8,
+    kernel_size: KernelSize = "7 7",
+    threshold_percent: Percent = 99.8,
     ifu_second_check: bool = False,
 ) -> xr.Dataset:
     """Find the pixels of a detector that stand out from their neighbours in every exposure.
@@ -62,8 +64,6 @@ def detect_outliers(
     """
     found = _of_one_detector(datasets)
     rows, columns = _kernel(kernel_size)
-    if not 0 <= threshold_percent <= 100:
-        raise MrsxrError(f"threshold_percent is {threshold_percent}; expected a number from 0 to 100")
     minimum = _smallest_difference(found)
     options = {
         "rows": rows, "columns": columns, "percent": float(threshold_percent), "second_check": bool(ifu_second_check),
@@ -148,10 +148,7 @@ def _of_one_detector(datasets: xr.Dataset | Sequence[xr.Dataset]) -> list[xr.Dat
 
 
 def _kernel(text: str) -> tuple[int, int]:
-    parts = str(text).split()
-    if len(parts) != 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
-        raise MrsxrError(f"kernel_size is '{text}'; expected two odd numbers such as '7 7'")
-    rows, columns = (int(part) | 1 for part in parts)
+    rows, columns = (int(part) | 1 for part in text.split())
     return rows, columns
 
 

@@ -8,6 +8,7 @@ import xarray as xr
 from mrsxr.blocks import map_ramps
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.sky import SPEED_OF_LIGHT
+from mrsxr.limits import NotNegative
 from mrsxr.schema import units_of
 from mrsxr.step import step
 
@@ -27,7 +28,7 @@ def calibrate_flux(
     apply_time_correction: bool = True,
     barycentric_time_law: bool = True,
     propagate_errors: bool = False,
-    time_law_error: float = 0.0,
+    time_law_error: NotNegative = 0.0,
 ) -> xr.Dataset:
     """Multiply slopes by the flux conversion and undo the loss of throughput with time.
 
@@ -71,8 +72,6 @@ def calibrate_flux(
     """
     from ._scale_kernels import photom_factor
 
-    if not time_law_error >= 0:
-        raise MrsxrError(f"time_law_error is {time_law_error}; expected a share of the loss, 0 or more")
     names = ["conversion", "dq", "pixel_area", *(["conversion_err"] if propagate_errors else [])]
     conversion, flags, area, *error = reference_images(ds, photom, "photom", names)
     inputs: list[xr.DataArray] = [conversion, *error]

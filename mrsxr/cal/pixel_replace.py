@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import xarray as xr
 
 from mrsxr import dq
 from mrsxr.blocks import map_ramps
 from mrsxr.errors import MrsxrError
+from mrsxr.limits import Count
 from mrsxr.step import step
 
 from ._invalid import VARIANCES
 
-ALGORITHMS = ("mingrad", "fit_profile")
+Algorithm = Literal["mingrad", "fit_profile"]
 
 
 @step(needs="cal")
 def replace_pixels(
-    ds: xr.Dataset, *, algorithm: str = "mingrad", n_adjacent_cols: int = 3, across_slices: bool = True
+    ds: xr.Dataset, *, algorithm: Algorithm = "mingrad", n_adjacent_cols: Count = 3, across_slices: bool = True
 ) -> xr.Dataset:
     """Fill bad pixels with an estimate from their neighbours, and mark them so.
 
@@ -57,10 +58,6 @@ def replace_pixels(
     """
     from ._pixel_replace_kernels import fill_mingrad, fill_mingrad_in_slices, fill_profile
 
-    if algorithm not in ALGORITHMS:
-        raise MrsxrError(f"pixel_replace algorithm is '{algorithm}'; expected one of {', '.join(ALGORITHMS)}")
-    if n_adjacent_cols < 1:
-        raise MrsxrError(f"n_adjacent_cols is {n_adjacent_cols}; expected at least 1")
     names = ["flux", *(name for name in VARIANCES if name in ds), "dq"]
     planes = [ds[name].chunk(y=-1, x=-1) if ds[name].chunks else ds[name] for name in names]
     door: Callable[..., Any] = fill_mingrad

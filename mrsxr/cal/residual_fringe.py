@@ -10,7 +10,8 @@ import xarray as xr
 
 from mrsxr.blocks import map_ramps
 from mrsxr.errors import MrsxrError, ReferenceFileError
-from mrsxr.fringes import METHODS, correct_frames
+from mrsxr.fringes import Method, correct_frames
+from mrsxr.limits import Interval, NotNegative
 from mrsxr.step import read_history, step
 
 from ._invalid import VARIANCES
@@ -24,10 +25,10 @@ def correct_residual_fringe(
     ds: xr.Dataset,
     *,
     fringefreq: xr.Dataset,
-    ignore_regions: Sequence[tuple[float, float]] | None = None,
-    method: str = "columns",
+    ignore_regions: Sequence[Interval] | None = None,
+    method: Method = "columns",
     always_one: bool = True,
-    snr_share: float = 0.1,
+    snr_share: NotNegative = 0.1,
 ) -> xr.Dataset:
     """Fit the fringes that are left in each column (spectrum along y) of each slice, and divide by them.
 
@@ -73,7 +74,7 @@ def correct_residual_fringe(
     Reference-file type FRINGEFREQ. Baseline: ``ResidualFringeCorrection`` of jwst; Kavanagh et al., Gasman et al. 2023
     (A&A 673, A102) on fringes of point sources.
     """
-    regions = _check(ds, method, ignore_regions, snr_share)
+    regions = _check(ds, ignore_regions)
     families, labels, limits = _families(ds, fringefreq)
     name = "flux" if "flux" in ds else "rate"
     bands = _channel_chunks(ds)
@@ -97,16 +98,9 @@ def correct_residual_fringe(
     return ds.assign(changed)
 
 
-def _check(ds: xr.Dataset, method: str, regions, share: float) -> tuple[tuple[float, float], ...]:
+def _check(ds: xr.Dataset, regions) -> tuple[tuple[float, float], ...]:
     setting = ds.attrs.get("setting", "unknown setting")
-    if method not in METHODS:
-        raise MrsxrError(f"residual_fringe method is '{method}'; expected one of {', '.join(METHODS)}")
-    if not share >= 0:
-        raise MrsxrError(f"snr_share is {share}; expected a number that is not negative")
     found = tuple((float(pair[0]), float(pair[1])) for pair in regions or ())
-    for low, high in found:
-        if not low < high:
-            raise MrsxrError(f"ignore_regions has ({low}, {high}) um; expected minimum < maximum")
     if any(name not in ds.coords for name in ("slice", "wavelength", "alpha")):
         raise MrsxrError(f"setting {setting}: residual_fringe needs slices and wavelengths; run assign_wcs before")
     divided = any(str(entry.get("step", "")).endswith("divide_fringe_flat") for entry in read_history(ds))

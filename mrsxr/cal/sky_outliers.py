@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import dask
 import dask.array as da
@@ -12,8 +12,9 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import dq
-from mrsxr.errors import LevelError, MrsxrError
+from mrsxr.errors import LevelError, ParameterError
 from mrsxr.geometry.sky import Pointing, barycentric, sky_to_v2v3, slicer_to_sky, v2v3_to_slicer
+from mrsxr.limits import Count, NotNegative, Positive, Range, checked
 from mrsxr.mrs import bands_of_setting
 from mrsxr.schema import DITHER_COORDS, WCS_VARIABLES
 from mrsxr.threads import how
@@ -41,17 +42,18 @@ class BandGeometry:
         return self.pixels[3]
 
 
+@checked
 def detect_sky_outliers(
     ds: xr.Dataset,
     *,
     outliers: xr.Dataset | None = None,
-    snr: float = 4.0,
-    snr_neighbour: float = 3.0,
-    scale: float = 1.0,
-    systematic: float = 0.01,
-    half_window: int = 4,
-    block_rows: int = 64,
-    n_compare: int = 8,
+    snr: Positive = 4.0,
+    snr_neighbour: Positive = 3.0,
+    scale: NotNegative = 1.0,
+    systematic: NotNegative = 0.01,
+    half_window: Annotated[int, Range(2)] = 4,
+    block_rows: Annotated[int, Range(16)] = 64,
+    n_compare: Count = 8,
 ) -> xr.Dataset:
     """Find the outliers of each exposure by what the other dithers show at the same place and wavelength.
 
@@ -109,7 +111,7 @@ def detect_sky_outliers(
     column and pixels off the slices are not tested.
     The idea of the blotted median with a derivative is that of driz_cr (Fruchter & Hook 2002, PASP 114, 144).
     """
-    _check(ds, snr, snr_neighbour, scale, systematic, half_window, block_rows, n_compare)
+    _check(ds, snr, snr_neighbour)
     n = ds.sizes["dither"]
     if n == 1 and outliers is None:
         outliers = detect_outliers(ds)
@@ -132,7 +134,7 @@ def detect_sky_outliers(
     return xr.Dataset({"outliers": out}, attrs=attrs)
 
 
-def _check(ds, snr, snr_neighbour, scale, systematic, half_window, block_rows, n_compare) -> None:
+def _check(ds, snr, snr_neighbour) -> None:
     setting = ds.attrs.get("setting")
     if ds.attrs.get("level") != "cal":
         level = ds.attrs.get("level") or "a Dataset without level"
@@ -140,15 +142,8 @@ def _check(ds, snr, snr_neighbour, scale, systematic, half_window, block_rows, n
     missing = [name for name in ("slice", "alpha", "wavelength", *(v.name for v in WCS_VARIABLES)) if name not in ds]
     if missing:
         raise LevelError(f"setting {setting}: {missing[0]} is missing; run assign_wcs before detect_sky_outliers")
-    if not (0 < snr_neighbour <= snr and scale >= 0 and systematic >= 0):
-        raise MrsxrError(
-            f"snr is {snr}, snr_neighbour {snr_neighbour}, scale {scale}, systematic {systematic}; expected "
-            "0 < snr_neighbour <= snr and shares of at least 0"
-        )
-    if half_window < 2 or block_rows < 16 or n_compare < 1:
-        raise MrsxrError(
-            f"half_window is {half_window}, block_rows {block_rows}, n_compare {n_compare}; expected at least 2, 16, 1"
-        )
+    if snr_neighbour > snr:
+        raise ParameterError(f"snr is {snr} and snr_neighbour {snr_neighbour}; expected the latter no larger")
 
 
 def _graph(ds: xr.Dataset, fallback: Any, half: int, n_compare: int, options: dict[str, Any]) -> da.Array:

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from mrsxr.errors import MrsxrError
+from mrsxr.limits import SourceType
 from mrsxr.step import step
 
 TYPES = ("POINT", "EXTENDED")
 
 
 @step(needs=("rate", "cal"))
-def set_source_type(ds: xr.Dataset, *, source_type: str | None = None) -> xr.Dataset:
+def set_source_type(ds: xr.Dataset, *, source_type: SourceType | None = None) -> xr.Dataset:
     """Tell whether the target is a point or extended, by what the proposal and the dither pattern say.
 
     Parameters
@@ -43,8 +43,6 @@ def set_source_type(ds: xr.Dataset, *, source_type: str | None = None) -> xr.Dat
     Dataset) EXTENDED; time series (TSOVISIT, more than one integration) POINT; SRCTYAPT, or SRCTYPE where there is
     no SRCTYAPT; dithers optimised for a point source (DITHOPFR) POINT; else EXTENDED. The image has no say here.
     """
-    if source_type is not None and str(source_type).upper() not in TYPES:
-        raise MrsxrError(f"source_type is '{source_type}'; expected POINT, EXTENDED or None")
     found, texts = [], []
     for text in np.atleast_1d(ds["fits_header"].values):
         header = json.loads(str(text) or "{}")

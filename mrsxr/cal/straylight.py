@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 import numpy as np
 import xarray as xr
 
 from mrsxr import mrs
 from mrsxr.blocks import map_ramps
 from mrsxr.errors import MrsxrError, ReferenceFileError
+from mrsxr.limits import Positive, Range, Whole
 from mrsxr.step import step
 
-METHODS = ("kernel", "fitted")
+Method = Literal["kernel", "fitted"]
 #: Columns between the two channels of a detector that see no light, first and last + 1.
 STRIPS = {"12": (503, 516), "34": (474, 507)}
 #: Channel of the left and of the right half of a detector.
@@ -24,13 +27,13 @@ def subtract_straylight(
     ds: xr.Dataset,
     *,
     mrsxartcorr: xr.Dataset,
-    method: str = "kernel",
+    method: Method = "kernel",
     nan_as_zero: bool = True,
     regions: xr.Dataset | None = None,
-    region_plane: int = 0,
-    block_rows: int = 64,
-    amplitude_prior: float = 0.3,
-    amplitude_step: float = 0.05,
+    region_plane: Whole = 0,
+    block_rows: Annotated[int, Range(8)] = 64,
+    amplitude_prior: Positive = 0.3,
+    amplitude_step: Positive = 0.05,
 ) -> xr.Dataset:
     """Subtract the cross artifact, light scattered along detector rows, and a pedestal.
 
@@ -80,7 +83,7 @@ def subtract_straylight(
     before: it subtracts too much by the square of the kernel. "fitted" solves ``S + a K S + pedestal = rate`` for S.
     Light scattered along columns is not separated: the flux calibration, made from continuum sources, holds it.
     """
-    _check(ds, method, block_rows, amplitude_prior, amplitude_step)
+    _check(ds)
     first, last = STRIPS[ds.attrs["channels"]]
     parameters = _kernel_parameters(ds, mrsxartcorr)
     rate, flags = whole_frames(ds.rate), whole_frames(ds.dq)
@@ -118,14 +121,8 @@ def restore(found: xr.DataArray, old: xr.DataArray) -> xr.DataArray:
     return out.chunk(dict(zip(old.dims, old.chunks, strict=True))) if old.chunks else out
 
 
-def _check(ds: xr.Dataset, method: str, rows: int, prior: float, change: float) -> None:
+def _check(ds: xr.Dataset) -> None:
     setting = ds.attrs.get("setting")
-    if method not in METHODS:
-        raise MrsxrError(f"straylight method is '{method}'; expected one of {', '.join(METHODS)}")
-    if not (rows >= 8 and prior > 0 and change > 0):
-        raise MrsxrError(
-            f"block_rows is {rows}, amplitude_prior {prior}, amplitude_step {change}; expected at least 8 and positive"
-        )
     if ds.attrs.get("channels") not in SIDES:
         raise MrsxrError(f"setting {setting}: channels are '{ds.attrs.get('channels')}'; straylight expects 12 or 34")
     shape = (ds.sizes["y"], ds.sizes["x"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -18,7 +19,8 @@ from mrsxr.geometry.pixels import band_columns
 from mrsxr.geometry.sky import Pointing
 from mrsxr.schema import DITHER_COORDS, WCS_VARIABLES
 
-WEIGHTINGS = ("drizzle", "emsm")
+WeightingName = Literal["drizzle", "emsm"]
+CoordSystem = Literal["skyalign", "ifualign"]
 _CUBEPAR = {"spaxel": "spaxel_size", "step": "wavelength_step", "low": "wavelength_min", "high": "wavelength_max"}
 
 
@@ -94,8 +96,6 @@ def weighting_of(name: str, band: str, cubepar: xr.Dataset | None, spaxel: float
     Weights of "emsm" are exp(-(dx^2 + dy^2 + dz^2) / (SCALERAD / spaxel)), distances in spaxels and planes, within
     ROISPATIAL [arcsec] and ROISPECTRAL [um] (jwst cube_build).
     """
-    if name not in WEIGHTINGS:
-        raise MrsxrError(f"weighting is '{name}'; expected one of {', '.join(WEIGHTINGS)}")
     if name == "drizzle":
         return Weighting()
     names = ("emsm_roi_spatial", "emsm_roi_spectral", "emsm_scalerad")
@@ -110,8 +110,6 @@ def weighting_of(name: str, band: str, cubepar: xr.Dataset | None, spaxel: float
 
 def turn_of(first: BandData, coord_system: str, position_angle: float | None) -> float | None:
     """Return the rotation of the grid [deg]; None for north up."""
-    if coord_system not in ("skyalign", "ifualign"):
-        raise MrsxrError(f"coord_system is '{coord_system}'; expected 'skyalign' or 'ifualign'")
     if coord_system == "skyalign":
         return position_angle
     if position_angle is not None:

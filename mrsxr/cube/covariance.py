@@ -14,23 +14,25 @@ from mrsxr.errors import MrsxrError
 from mrsxr.geometry.grid import CubeGrid
 from mrsxr.geometry.operator import Sums
 from mrsxr.geometry.pixels import block_operator
+from mrsxr.limits import Count, Place, checked
 
 from ._blocks import Part
 from ._layout import BandData, weighting_of
 from ._point import point_terms
-from .cube_build import has_systematic, make_source
+from .cube_build import ExposureWeights, has_systematic, make_source
 
 
+@checked
 def sum_variance(
     ds: xr.Dataset,
     *,
     cube: xr.Dataset,
     weights: xr.DataArray,
     cubepar: xr.Dataset | None = None,
-    exposure_weights: str = "none",
-    point_source: tuple[float, float] | None = None,
+    exposure_weights: ExposureWeights = "none",
+    point_source: Place | None = None,
     mrsptcorr: xr.Dataset | None = None,
-    planes_per_block: int = CUBE_PLANES,
+    planes_per_block: Count = CUBE_PLANES,
 ) -> xr.Dataset:
     """Return the variance of a weighted sum over each plane of a cube, with the covariance of its voxels.
 

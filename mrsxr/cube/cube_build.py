@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Literal
 
 import dask
 import dask.array as da
@@ -17,40 +18,41 @@ from mrsxr.geometry.grid import CubeGrid
 from mrsxr.geometry.index import attach_index
 from mrsxr.geometry.operator import Weighting
 from mrsxr.geometry.pixels import gather_pixels, placement, select_pixels, wavelength_span
+from mrsxr.limits import Angle, Band, Count, NotNegative, Place, SpaxelSize, Wavelength, WavelengthStep
 from mrsxr.notes import tell
 from mrsxr.schema import CUBE_DIMS, SYSTEMATIC, WCS_VARIABLES, meaning_of, units_of
 from mrsxr.step import step
 from mrsxr.threads import how
 
 from ._blocks import Source, lazy_planes
-from ._layout import BandData, grid_facts, sky_grid, turn_of, weighting_of
+from ._layout import BandData, CoordSystem, WeightingName, grid_facts, sky_grid, turn_of, weighting_of
 from ._point import PointTerms, correct_frame, off_elsewhere, point_terms
 
 _FRAMES = ("flux", "var_poisson", "var_read", "var_flat", "dq")
-EXPOSURE_WEIGHTS = ("none", "time", "ivar")
+ExposureWeights = Literal["none", "time", "ivar"]
 
 
 @step(needs="cal", gives="cube")
 def build_cube(
     ds: xr.Dataset,
     *,
-    band: str,
+    band: Band,
     cubepar: xr.Dataset | None = None,
     grid: CubeGrid | None = None,
-    coord_system: str = "skyalign",
-    position_angle: float | None = None,
-    center: tuple[float, float] | None = None,
-    shape: tuple[int, int] | None = None,
-    spaxel_size: float | None = None,
-    wavelength_step: float | None = None,
-    wavelength_min: float | None = None,
-    wavelength_max: float | None = None,
-    weighting: str = "drizzle",
-    exposure_weights: str = "none",
-    point_source: tuple[float, float] | None = None,
+    coord_system: CoordSystem = "skyalign",
+    position_angle: Angle | None = None,
+    center: Place | None = None,
+    shape: tuple[Count, Count] | None = None,
+    spaxel_size: SpaxelSize | None = None,
+    wavelength_step: WavelengthStep | None = None,
+    wavelength_min: Wavelength | None = None,
+    wavelength_max: Wavelength | None = None,
+    weighting: WeightingName = "drizzle",
+    exposure_weights: ExposureWeights = "none",
+    point_source: Place | None = None,
     mrsptcorr: xr.Dataset | None = None,
-    tear_threshold: float | None = 0.75,
-    planes_per_block: int = CUBE_PLANES,
+    tear_threshold: NotNegative | None = 0.75,
+    planes_per_block: Count = CUBE_PLANES,
 ) -> xr.Dataset:
     """Build the cube of one band from all dithers of a setting.
 
@@ -136,7 +138,7 @@ def build_cube(
     return attach_index(cube.assign_attrs(cube_attrs([one], grid, weighting)))
 
 
-def build_exposure_cubes(ds: xr.Dataset, *, band: str, common_grid: bool = True, **options) -> dict[str, xr.Dataset]:
+def build_exposure_cubes(ds: xr.Dataset, *, band: Band, common_grid: bool = True, **options) -> dict[str, xr.Dataset]:
     """Build a cube of each exposure.
 
     Parameters
@@ -164,7 +166,7 @@ def make_source(
     grid: CubeGrid,
     weighting: Weighting,
     *,
-    exposure_weights: str = "none",
+    exposure_weights: ExposureWeights = "none",
     systematic: bool = False,
     terms: Sequence[PointTerms] | None = None,
 ) -> Source:
@@ -210,8 +212,6 @@ def make_source(
 def _weights(ds: xr.Dataset, kind: str) -> list[float | str]:
     """Return the further weight of each dither."""
     n = ds.sizes["dither"]
-    if kind not in EXPOSURE_WEIGHTS:
-        raise MrsxrError(f"exposure_weights is '{kind}'; expected one of {', '.join(EXPOSURE_WEIGHTS)}")
     if kind != "time":
         return [1.0 if kind == "none" else "ivar"] * n
     times = ds["exposure_time"].values.astype(float)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import dask.array as da
 import numpy as np
@@ -11,9 +12,10 @@ import xarray as xr
 from mrsxr import dq as flags
 from mrsxr import mrs
 from mrsxr.errors import MrsxrError
+from mrsxr.limits import Arcsec, Wavelength
 from mrsxr.step import step
 
-EDGES = ("normalise", "zero")
+Edges = Literal["normalise", "zero"]
 _TO_SIGMA = 1.0 / np.sqrt(8.0 * np.log(2.0))
 _SLACK = 1e-3  # a target this much sharper than a plane is taken for equal
 _SAMPLED = 1.0  # spaxels of sigma from which a Gaussian is sampled well enough
@@ -25,11 +27,11 @@ _FLOOR = 1e-3  # weight of the frequencies that the PSF does not hold
 def match_psf(
     cube: xr.Dataset,
     *,
-    fwhm: float | None = None,
-    wavelength: float | None = None,
+    fwhm: Arcsec | None = None,
+    wavelength: Wavelength | None = None,
     others: Sequence[xr.Dataset] = (),
     psf: float | Callable | None = None,
-    edges: str = "normalise",
+    edges: Edges = "normalise",
 ) -> xr.Dataset:
     """Smooth every plane by a round Gaussian so that a point source has one FWHM in all planes.
 
@@ -71,8 +73,6 @@ def match_psf(
     afterwards, and an error of a sum of voxels from them is too small. Gaussians match the cores of two PSFs, not
     their wings.
     """
-    if edges not in EDGES:
-        raise MrsxrError(f"edges '{edges}' are unknown; expected one of {', '.join(EDGES)}")
     if "pixel_scale" not in cube.attrs:
         raise MrsxrError("attribute 'pixel_scale' [arcsec] is missing, so the width of the kernel is unknown")
     width = _widths(cube, psf)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -15,6 +15,7 @@ from mrsxr.chunks import CUBE_PLANES
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.geometry.grid import CubeGrid
 from mrsxr.geometry.index import attach_index
+from mrsxr.limits import Angle, Count, NotNegative, Place, SpaxelSize, Wavelength, WavelengthStep, checked
 from mrsxr.notes import noted, notes_of, tell
 from mrsxr.step import read_history
 from mrsxr.tree import leaves
@@ -22,6 +23,8 @@ from mrsxr.tree import leaves
 from ._blocks import lazy_planes
 from ._layout import (
     BandData,
+    CoordSystem,
+    WeightingName,
     band_cuts,
     grid_facts,
     native_planes,
@@ -32,34 +35,35 @@ from ._layout import (
     weighting_of,
 )
 from ._point import off_elsewhere, point_terms
-from .cube_build import as_dataset, cube_attrs, has_systematic, is_lazy, make_source
+from .cube_build import ExposureWeights, as_dataset, cube_attrs, has_systematic, is_lazy, make_source
 
-WAVELENGTH_AXES = ("native", "linear", "table")
+WavelengthAxis = Literal["native", "linear", "table"]
 Sources = xr.Dataset | xr.DataTree | Iterable[xr.Dataset]
 
 
+@checked
 def build_multiband_cube(
     sources: Sources,
     *,
     bands: str | Iterable[str] | None = None,
-    wavelength_axis: str = "native",
+    wavelength_axis: WavelengthAxis = "native",
     cubepar: xr.Dataset | None = None,
     grid: CubeGrid | None = None,
-    coord_system: str = "skyalign",
-    position_angle: float | None = None,
-    center: tuple[float, float] | None = None,
-    shape: tuple[int, int] | None = None,
-    spaxel_size: float | None = None,
-    wavelength_step: float | None = None,
-    wavelength_min: float | None = None,
-    wavelength_max: float | None = None,
-    weighting: str = "drizzle",
-    exposure_weights: str = "none",
-    point_source: tuple[float, float] | None = None,
+    coord_system: CoordSystem = "skyalign",
+    position_angle: Angle | None = None,
+    center: Place | None = None,
+    shape: tuple[Count, Count] | None = None,
+    spaxel_size: SpaxelSize | None = None,
+    wavelength_step: WavelengthStep | None = None,
+    wavelength_min: Wavelength | None = None,
+    wavelength_max: Wavelength | None = None,
+    weighting: WeightingName = "drizzle",
+    exposure_weights: ExposureWeights = "none",
+    point_source: Place | None = None,
     mrsptcorr: xr.Dataset | None = None,
-    tear_threshold: float | None = 0.75,
+    tear_threshold: NotNegative | None = 0.75,
     tear_by_band: bool = False,
-    planes_per_block: int = CUBE_PLANES,
+    planes_per_block: Count = CUBE_PLANES,
 ) -> xr.Dataset:
     """Build one cube of several bands from all dithers of their settings.
 
@@ -214,8 +218,6 @@ def _limits(facts, spaxel, step, low, high) -> dict[str, float]:
 
 
 def _with_axis(grid: CubeGrid, axis: str, facts, whole, cubepar) -> CubeGrid:
-    if axis not in WAVELENGTH_AXES:
-        raise MrsxrError(f"wavelength_axis is '{axis}'; expected one of {', '.join(WAVELENGTH_AXES)}")
     if axis == "linear":
         return grid
     if axis == "native":

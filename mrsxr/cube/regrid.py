@@ -16,12 +16,14 @@ from mrsxr._version import __version__
 from mrsxr.errors import MrsxrError, SchemaError
 from mrsxr.geometry.index import attach_index
 from mrsxr.geometry.regrid import overlaps, same_sky, sky_of
+from mrsxr.limits import Share, checked
 from mrsxr.step import read_history
 
 _OUTSIDE = flags.value("DO_NOT_USE", "NON_SCIENCE")
 
 
-def regrid(ds: xr.Dataset, like: xr.Dataset, *, min_coverage: float = 0.5) -> xr.Dataset:
+@checked
+def regrid(ds: xr.Dataset, like: xr.Dataset, *, min_coverage: Share = 0.5) -> xr.Dataset:
     """Bring a cube or maps onto the sky grid of another cube, by exact areas of overlap.
 
     Parameters

@@ -11,7 +11,8 @@ import xarray as xr
 from mrsxr import dq as flags
 from mrsxr import mrs
 from mrsxr.errors import MrsxrError
-from mrsxr.fringes import METHODS, correct_spectra
+from mrsxr.fringes import Method, correct_spectra
+from mrsxr.limits import Interval, NotNegative, Positive
 from mrsxr.step import step
 
 ROWS_PER_BLOCK = 4
@@ -21,11 +22,11 @@ ROWS_PER_BLOCK = 4
 def correct_residual_fringe_cube(
     cube: xr.Dataset,
     *,
-    method: str = "columns",
-    max_amplitude: float = 0.4,
+    method: Method = "columns",
+    max_amplitude: Positive = 0.4,
     dichroic_only: bool = False,
-    ignore_regions: Sequence[tuple[float, float]] = (),
-    min_signal: float = 3.0,
+    ignore_regions: Sequence[Interval] = (),
+    min_signal: NotNegative = 3.0,
 ) -> xr.Dataset:
     """Divide the spectrum of every spaxel by its residual fringes.
 
@@ -55,8 +56,6 @@ def correct_residual_fringe_cube(
     band = str(cube.attrs.get("band"))
     if band not in mrs.BANDS:
         raise MrsxrError(f"the cube is of band {band}; fringes are corrected band by band")
-    if method not in METHODS:
-        raise MrsxrError(f"method of the fringe fit is '{method}'; expected one of {', '.join(METHODS)}")
     options = {
         "wavelength": np.asarray(cube["wavelength"].values, dtype=float), "channel": int(band[0]), "method": method,
         "dichroic_only": bool(dichroic_only), "max_amplitude": float(max_amplitude),

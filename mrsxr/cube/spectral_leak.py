@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import dask.array as da
 import numpy as np
 import xarray as xr
@@ -15,8 +17,8 @@ from mrsxr.schema import meaning_of, units_of
 from mrsxr.step import step, was_done
 
 LEAKING, LEAKED = "1B", "3A"
-SHAPES = ("leaking", "leaked")
-OUTSIDE = ("nearest", "keep", "blank")
+Shape = Literal["leaking", "leaked"]
+Outside = Literal["nearest", "keep", "blank"]
 _SUBPIXELS = 4
 _LEAST = 1e-5  # fractions below are no leak
 _TO_SIGMA = 1.0 / np.sqrt(8.0 * np.log(2.0))
@@ -30,8 +32,8 @@ def correct_spectral_leak_cube(
     mrsptcorr: xr.Dataset,
     extract1d: xr.Dataset | None = None,
     apcorr: xr.Dataset | None = None,
-    shape: str = "leaking",
-    outside: str = "nearest",
+    shape: Shape = "leaking",
+    outside: Outside = "nearest",
 ) -> xr.Dataset:
     """Subtract from the cube of band 3A what leaks in from band 1B in the second order.
 
@@ -79,10 +81,6 @@ def correct_spectral_leak_cube(
         return cube
     if str(leaking.attrs.get("band")) != LEAKING:
         raise MrsxrError(f"the leaking cube is of band {leaking.attrs.get('band')}; expected {LEAKING}")
-    if shape not in SHAPES:
-        raise MrsxrError(f"shape of the leak is '{shape}'; expected one of {', '.join(SHAPES)}")
-    if outside not in OUTSIDE:
-        raise MrsxrError(f"outside of the field of band 1B '{outside}'; expected one of {', '.join(OUTSIDE)}")
     if was_done(cube, "correct_spectral_leak_cube"):
         raise MrsxrError(f"the spectral leak is off this cube of band {LEAKED} already; correct it once")
     wave = np.asarray(cube["wavelength"].values, dtype=float)

@@ -1,5 +1,5 @@
 """Fringes that the fringe flat leaves: fits on batches of columns of the detector or of spectra."""
 
-from .fit import METHODS, TOLERANCE, correct_frames, correct_spectra, spectrum_families
+from .fit import METHODS, TOLERANCE, Method, correct_frames, correct_spectra, spectrum_families
 
-__all__ = ["METHODS", "TOLERANCE", "correct_frames", "correct_spectra", "spectrum_families"]
+__all__ = ["METHODS", "TOLERANCE", "Method", "correct_frames", "correct_spectra", "spectrum_families"]

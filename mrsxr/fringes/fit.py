@@ -6,12 +6,14 @@ Families of fringes are rows (period, half range of periods [1/cm], most compone
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import numpy as np
 
 from mrsxr.errors import MrsxrError
 
-METHODS = ("columns", "slices")
+Method = Literal["columns", "slices"]
+METHODS = get_args(Method)
 LEAST_PERIODS = 5
 PRIOR_RANGE, PRIOR_RANGE_1D = 13.0, 1002.0  # of the evidence: limits -3 ... 10 and -2 ... 1000 of jwst
 TOLERANCE = 1e-4  # of chi2, where jwst's fit of sines ends

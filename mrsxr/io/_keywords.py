@@ -51,9 +51,12 @@ REFERENCE_KEYWORDS = {
 }  # fmt: skip
 #: Keywords of the steps of a level's own stage, SKIPPED where they were left out.
 SKIPPED = {
-    "rate": ("S_DQINIT", "S_SATURA", "S_MIREMI", "S_RESET", "S_LINEAR", "S_RSCD", "S_DARK", "S_REFPIX", "S_JUMP"),
-    "cal": ("S_BKDSUB", "S_STRAY", "S_FLAT", "S_FRINGE", "S_PHOTOM", "S_RESFRI"),
-    "cube": ("S_MSBSUB", "S_OUTLIR", "S_MRSMAT"),
+    "rate": (
+        "S_GRPSCL", "S_DQINIT", "S_MIREMI", "S_SATURA", "S_IPC", "S_FRSTFR", "S_LASTFR", "S_RESET", "S_LINEAR",
+        "S_RSCD", "S_DARK", "S_REFPIX", "S_CHGMIG", "S_JUMP", "S_PERSIS", "S_GANSCL",
+    ),
+    "cal": ("S_BPXSLF", "S_BKDSUB", "S_SRCTYP", "S_STRAY", "S_FLAT", "S_FRINGE", "S_PHOTOM", "S_RESFRI"),
+    "cube": ("S_MSBSUB", "S_OUTLIR", "S_MRSMAT", "S_PXREPL"),
 }  # fmt: skip
 MODELS = {
     "ramp": "RampModel", "rate": "IFUImageModel", "rateints": "CubeModel", "cal": "IFUImageModel",
@@ -232,7 +235,7 @@ def step_keywords(history: list[dict[str, Any]], bands: Sequence[str] = ()) -> d
 
 def reference_keywords(history: list[dict[str, Any]]) -> dict[str, str]:
     """Return ``{R_<TYPE>: name}`` for the reference files of a history; names of CRDS get its prefix."""
-    out = {}
+    out: dict[str, str] = {}
     for entry in history:
         for kind, name in entry.get("refs", {}).items() if not entry.get("skipped") else ():
             if kind in REFERENCE_KEYWORDS and str(name).endswith((".fits", ".asdf", ".fits.gz")):

@@ -16,6 +16,7 @@ from mrsxr import units
 from mrsxr._version import __version__
 from mrsxr.arguments import as_kms_extent, as_um
 from mrsxr.errors import LevelError, MrsxrError, SchemaError
+from mrsxr.limits import LineName
 from mrsxr.schema import other_units
 from mrsxr.step import read_history
 
@@ -70,7 +71,7 @@ class Window:
         return 2.99792458e-6 * units.ARCSEC2_TO_SR * area * self.width / self.wavelength**2
 
 
-def find_line(line: str | float) -> tuple[str, float]:
+def find_line(line: LineName) -> tuple[str, float]:
     """Return label and rest wavelength [um] of a line: a label of ``line_list``, its unique name, or a wavelength."""
     if not isinstance(line, str):
         rest = as_um(line, "rest wavelength")
@@ -116,7 +117,7 @@ def interval(extent: float | Sequence[float]) -> tuple[float, float]:
 
 def line_window(
     cube: xr.Dataset,
-    line: str | float,
+    line: LineName,
     z: float | None,
     extent: tuple[float, float],
     window: float,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 
 from mrsxr.errors import MrsxrError
 
-METHODS = ("weighted", "voronoi")
+Method = Literal["weighted", "voronoi"]
 _ROUNDNESS = 0.5  # how far a bin may be from a disc while it grows
 _FULL = 0.8  # part of the target from which a bin counts as full
 _ROUNDS = 40

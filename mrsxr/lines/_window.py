@@ -14,6 +14,7 @@ import xarray as xr
 from mrsxr import mrs, units
 from mrsxr.arguments import as_redshift, as_um
 from mrsxr.errors import MrsxrError, SchemaError
+from mrsxr.limits import LineName
 
 from ._names import matches
 from .linelist import line_list
@@ -24,7 +25,7 @@ REACH = 1000.0  # largest velocity of a line [km/s]
 TIED = 1000.0  # lines nearer than this share their kinematics in fit_lines [km/s]
 LEAST_VOXELS = 8
 LEAST_MARGIN = 500.0  # from a line to the end of the data [km/s], and two FWHM of the instrument at least
-Line = str | float
+Line = LineName
 Resolution = float | Callable[[np.ndarray], np.ndarray] | None
 
 

@@ -12,9 +12,10 @@ import xarray as xr
 from mrsxr import dq as flags
 from mrsxr.arguments import as_um_range, reads
 from mrsxr.errors import MrsxrError
+from mrsxr.limits import LineName, NotNegative, Positive, checked
 
 from ._side_bands import need_cube, recorded
-from ._tessellate import METHODS, tessellate
+from ._tessellate import Method, tessellate
 from .moments import moments
 
 Covariance = float | Callable[[np.ndarray], np.ndarray]
@@ -22,10 +23,11 @@ _LEAST = 0.5  # part of the spaxels of a bin that must have data in a plane
 
 
 @reads(wavelength=as_um_range)
+@checked
 def bin_spaxels(
-    cube: xr.Dataset, *, snr: float, line: str | float | None = None,
-    wavelength: tuple[float, float] | slice | None = None, maps: xr.Dataset | None = None, method: str = "weighted",
-    covariance: Covariance = 0.0, min_snr: float = 0.0, **options: Any,
+    cube: xr.Dataset, *, snr: Positive, line: LineName | None = None,
+    wavelength: tuple[float, float] | slice | None = None, maps: xr.Dataset | None = None, method: Method = "weighted",
+    covariance: Covariance = 0.0, min_snr: NotNegative = 0.0, **options: Any,
 ) -> tuple[xr.Dataset, xr.Dataset]:  # fmt: skip
     """Put spaxels together until each bin reaches a signal to noise, and average the cube over the bins.
 
@@ -79,9 +81,10 @@ def bin_spaxels(
     return bins, bin_cube(cube, bins, covariance=covariance)
 
 
+@checked
 def bin_labels(
-    signal: xr.DataArray, noise: xr.DataArray, *, snr: float, method: str = "weighted", covariance: Covariance = 0.0,
-    min_snr: float = 0.0,
+    signal: xr.DataArray, noise: xr.DataArray, *, snr: Positive, method: Method = "weighted",
+    covariance: Covariance = 0.0, min_snr: NotNegative = 0.0,
 ) -> xr.Dataset:  # fmt: skip
     """Return which bin every spaxel is in.
 
@@ -110,10 +113,6 @@ def bin_labels(
     their signal to noise: bins scatter by 10 to 20 % around the target. "voronoi": ``vorbin`` by Cappellari, whose
     licence allows non-commercial use only; it is not installed with this package.
     """
-    if method not in METHODS:
-        raise MrsxrError(f"method of the bins is '{method}'; expected one of {', '.join(METHODS)}")
-    if not snr > 0:
-        raise MrsxrError(f"the signal to noise to reach is {snr}; expected a number above 0")
     s, e = (np.asarray(v.transpose("y", "x").values, float) for v in (signal, noise))
     good = np.isfinite(s) & np.isfinite(e) & (e > 0)
     good[good] = s[good] / e[good] >= min_snr

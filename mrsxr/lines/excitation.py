@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import xarray as xr
 
 from mrsxr.arguments import reads
 from mrsxr.errors import MrsxrError, SchemaError
+from mrsxr.limits import NotNegative, Positive, checked
 from mrsxr.units import ARCSEC2_TO_SR
 
 from ._excitation_fit import fit_temperatures
@@ -40,9 +43,10 @@ def partition_function(temperature):
 
 
 @reads()
+@checked
 def h2_excitation(
-    lines: xr.Dataset, *, area: float | None = None, temperatures: int = 1, snr: float = 3.0,
-    ortho_to_para: float = 3.0, systematic: float = 0.0,
+    lines: xr.Dataset, *, area: float | None = None, temperatures: Literal[1, 2] = 1, snr: NotNegative = 3.0,
+    ortho_to_para: Positive = 3.0, systematic: NotNegative = 0.0,
 ) -> xr.Dataset:  # fmt: skip
     """Return the excitation diagram of H2 and the temperatures, columns and masses that fit it.
 
@@ -84,10 +88,6 @@ def h2_excitation(
     N 1.36 x 2 m_p. Two temperatures: least squares in ln, started from lines through the lower and the upper half of
     the levels; at least four lines are needed, five for a check.
     """
-    if temperatures not in (1, 2):
-        raise MrsxrError(f"the number of temperatures is {temperatures}; expected 1 or 2")
-    if not ortho_to_para > 0:
-        raise MrsxrError(f"the ratio of ortho to para is {ortho_to_para}; expected a number above 0")
     flux, error, names = _h2_lines(lines)
     solid = _solid_angle(lines, flux, area)
     wave, energy, einstein, weight = (np.array([H2_LEVELS[name][k] for name in names]) for k in range(4))

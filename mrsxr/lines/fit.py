@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import dask.array as da
 import numpy as np
@@ -12,6 +12,7 @@ import xarray as xr
 from mrsxr.arguments import as_kms, reads
 from mrsxr.dq import DO_NOT_USE
 from mrsxr.errors import MrsxrError
+from mrsxr.limits import Interval, NotNegative, Range, Redshift, Whole
 from mrsxr.step import step
 
 from ._measure import COMPONENT_VALUES, FLAGS, Options, columns, fit_block
@@ -19,6 +20,10 @@ from ._window import Blend, Line, Resolution, find_lines, gather_blends, make_bl
 from .linelist import in_range, line_list
 
 SPECTRA_PER_BLOCK = 1024
+Components = Literal[1, 2, 3, "auto"]
+Criterion = Literal["bic", "ftest"]
+Noise = Literal["residual", "given"]
+Window = Annotated[float, Range(100, 30_000, unit="km/s")]
 _UNITS = {
     "flux": "W m-2", "velocity": "km/s", "dispersion": "km/s", "width": "km/s", "ew": "um", "upper_limit": "W m-2",
 }  # fmt: skip
@@ -41,19 +46,19 @@ def fit_line(
     ds: xr.Dataset,
     line: Line | Sequence[Line],
     *,
-    z: float | None = None,
-    components: int | str = 1,
-    window: float = 2500.0,
-    degree: int = 1,
+    z: Redshift | None = None,
+    components: Components = 1,
+    window: Window = 2500.0,
+    degree: Literal[0, 1, 2, 3] = 1,
     resolution: Resolution = None,
     tie: bool = True,
-    criterion: str = "bic",
-    threshold: float = 6.0,
-    noise: str = "residual",
+    criterion: Criterion = "bic",
+    threshold: NotNegative = 6.0,
+    noise: Noise = "residual",
     absorption: bool = False,
-    exclude: Sequence[tuple[float, float]] | None = None,
-    monte_carlo: int = 0,
-    seed: int = 0,
+    exclude: Sequence[Interval] | None = None,
+    monte_carlo: Whole = 0,
+    seed: Whole = 0,
 ) -> xr.Dataset:
     """Fit one line, or the lines of a blend together, by Gaussians on a polynomial continuum.
 
@@ -150,19 +155,19 @@ def fit_lines(
     ds: xr.Dataset,
     lines: xr.Dataset | Iterable[Line] | None = None,
     *,
-    z: float | None = None,
-    components: int | str = 1,
-    window: float = 2500.0,
-    degree: int = 1,
+    z: Redshift | None = None,
+    components: Components = 1,
+    window: Window = 2500.0,
+    degree: Literal[0, 1, 2, 3] = 1,
     resolution: Resolution = None,
     tie: bool = True,
-    criterion: str = "bic",
-    threshold: float = 6.0,
-    noise: str = "residual",
+    criterion: Criterion = "bic",
+    threshold: NotNegative = 6.0,
+    noise: Noise = "residual",
     absorption: bool = False,
-    exclude: Sequence[tuple[float, float]] | None = None,
-    monte_carlo: int = 0,
-    seed: int = 0,
+    exclude: Sequence[Interval] | None = None,
+    monte_carlo: Whole = 0,
+    seed: Whole = 0,
 ) -> xr.Dataset:
     """Fit many lines, each in its window, near ones together.
 
@@ -228,17 +233,7 @@ def _blends(ds, lines, z, window, resolution, tie, exclude) -> list[Blend]:
 
 def _options(components, window, degree, criterion, threshold, noise, absorption, monte_carlo, seed) -> Options:
     """Return the checked options."""
-    if not (components == "auto" or (isinstance(components, int | np.integer) and components in (1, 2, 3))):
-        raise MrsxrError(f"components is {components!r}; expected 1, 2, 3 or 'auto'")
-    if criterion not in ("bic", "ftest"):
-        raise MrsxrError(f"criterion is {criterion!r}; expected 'bic' or 'ftest'")
-    if noise not in ("residual", "given"):
-        raise MrsxrError(f"noise is {noise!r}; expected 'residual' or 'given'")
-    if degree not in (0, 1, 2, 3):
-        raise MrsxrError(f"degree of the continuum is {degree!r}; expected 0, 1, 2 or 3")
-    if not (np.isfinite(window) and 100.0 <= window <= 30000.0):
-        raise MrsxrError(f"window is {window!r}; expected a half width of 100 to 30000 km/s")
-    if monte_carlo < 0 or monte_carlo == 1:
+    if monte_carlo == 1:
         raise MrsxrError(f"monte_carlo is {monte_carlo!r}; expected 0 or a number of draws of at least 2")
     return Options(components, int(degree), criterion, float(threshold), noise, bool(absorption), int(monte_carlo),
                    int(seed), float(window))  # fmt: skip

@@ -8,6 +8,7 @@ import xarray as xr
 from mrsxr.arguments import as_um
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.regrid import same_sky
+from mrsxr.limits import LineName, NotNegative, checked
 
 from ._names import matches
 from ._side_bands import find_line, recorded
@@ -19,8 +20,9 @@ _WIDTHS = ("dispersion", "moment2", "component_dispersion", "component_width")
 _AT_BOUND, _FAILED = 2, 4
 
 
+@checked
 def mask_maps(
-    maps: xr.Dataset, *, snr: float = 3.0, velocity: float = 5.0, dispersion: float = 8.0
+    maps: xr.Dataset, *, snr: NotNegative = 3.0, velocity: NotNegative = 5.0, dispersion: NotNegative = 8.0
 ) -> xr.Dataset:  # fmt: skip
     """Blank what is too faint to be believed: NaN where the signal to noise is below a limit.
 
@@ -72,8 +74,9 @@ def mask_maps(
     return recorded(maps, maps.assign(out), "maps.mask_maps", snr=snr, velocity=velocity, dispersion=dispersion)
 
 
+@checked
 def line_ratio(
-    maps: xr.Dataset, numerator: str | float, denominator: str | float, *, snr: float = 3.0,
+    maps: xr.Dataset, numerator: str | float, denominator: str | float, *, snr: NotNegative = 3.0,
     denominator_maps: xr.Dataset | None = None,
 ) -> xr.Dataset:  # fmt: skip
     """Return the ratio of the fluxes of two lines and its error.
@@ -135,7 +138,7 @@ def line_ratio(
     return recorded(maps, out, "maps.line_ratio", numerator=a_label, denominator=b_label, snr=snr)
 
 
-def _flux_of(maps: xr.Dataset, line: str | float) -> tuple[xr.DataArray, xr.DataArray, str]:
+def _flux_of(maps: xr.Dataset, line: LineName) -> tuple[xr.DataArray, xr.DataArray, str]:
     """Return flux, its error and the label of one line."""
     if "moment0" in maps:
         label = str(maps["line"].values) if "line" in maps.coords else "the line"
@@ -154,7 +157,7 @@ def _flux_of(maps: xr.Dataset, line: str | float) -> tuple[xr.DataArray, xr.Data
     return maps["flux"].isel(line=k), maps["flux_err"].isel(line=k), labels[k]
 
 
-def _hits(maps: xr.Dataset, labels: list[str], line: str | float) -> list[int]:
+def _hits(maps: xr.Dataset, labels: list[str], line: LineName) -> list[int]:
     if isinstance(line, str):
         return matches(line, labels)
     if "wavelength_rest" not in maps.coords:

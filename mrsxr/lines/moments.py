@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -13,6 +13,7 @@ from mrsxr import dq as flags
 from mrsxr import mrs
 from mrsxr.arguments import as_kms, as_kms_extent, as_kms_list, reads
 from mrsxr.errors import MrsxrError
+from mrsxr.limits import LineName, NotNegative, Positive, Range, Redshift, Share, checked
 
 from ._side_bands import (
     C_KM_S,
@@ -28,15 +29,19 @@ from ._side_bands import (
     spaxel_area,
 )
 
-NOISES = ("residual", "error")
+Noise = Literal["residual", "error"]
+Degree = Literal[0, 1, 2, 3, 4]
+HalfWidth = Annotated[float, Range(above=0, unit="km/s")]
 _FWHM = math.sqrt(8.0 * math.log(2.0))
 Exclude = Sequence[tuple[float, float]] | None
 
 
 @reads(window=as_kms, extent=as_kms_extent)
+@checked
 def subtract_continuum(
-    cube: xr.Dataset, line: str | float, *, z: float | None = None, extent: float | tuple[float, float] = 600.0,
-    window: float = 2500.0, degree: int = 1, clip: float = 4.0, exclude: Exclude = None, coverage: float = 0.75,
+    cube: xr.Dataset, line: LineName, *, z: Redshift | None = None, extent: float | tuple[float, float] = 600.0,
+    window: HalfWidth = 2500.0, degree: Degree = 1, clip: NotNegative = 4.0, exclude: Exclude = None,
+    coverage: Share = 0.75,
 ) -> xr.Dataset:  # fmt: skip
     """Cut the window of a line out of a cube and subtract the continuum of every spaxel.
 
@@ -80,11 +85,12 @@ def subtract_continuum(
 
 
 @reads(window=as_kms, extent=as_kms_extent)
+@checked
 def moments(
-    cube: xr.Dataset, line: str | float, *, z: float | None = None, extent: float | tuple[float, float] = 600.0,
-    window: float = 2500.0, degree: int = 1, threshold: float | None = 3.0, instrument: bool = True,
-    resolution: Any = None, noise: str = "residual", clip: float = 4.0, exclude: Exclude = None,
-    coverage: float = 0.75,
+    cube: xr.Dataset, line: LineName, *, z: Redshift | None = None, extent: float | tuple[float, float] = 600.0,
+    window: HalfWidth = 2500.0, degree: Degree = 1, threshold: NotNegative | None = 3.0,
+    instrument: bool = True, resolution: Any = None, noise: Noise = "residual", clip: NotNegative = 4.0,
+    exclude: Exclude = None, coverage: Share = 0.75,
 ) -> xr.Dataset:  # fmt: skip
     """Return the moments 0, 1 and 2 of a line in every spaxel: flux, mean velocity, dispersion.
 
@@ -145,8 +151,6 @@ def moments(
     light that is put there as a further error.
     """
     need_cube(cube, "moments")
-    if noise not in NOISES:
-        raise MrsxrError(f"noise is '{noise}'; expected one of {', '.join(NOISES)}")
     around = line_window(cube, line, z, interval(extent), window, degree, exclude)
     here = cube.isel(wavelength=around.planes)
     ends = np.array([interval(extent)])
@@ -174,10 +178,12 @@ def moments(
 
 
 @reads(window=as_kms, extent=as_kms_extent, width=as_kms, edges=as_kms_list)
+@checked
 def channel_maps(
-    cube: xr.Dataset, line: str | float, *, z: float | None = None, edges: Sequence[float] | None = None,
-    width: float = 100.0, extent: float | tuple[float, float] = 600.0, window: float = 2500.0, degree: int = 1,
-    noise: str = "residual", clip: float = 4.0, exclude: Exclude = None, coverage: float = 0.75,
+    cube: xr.Dataset, line: LineName, *, z: Redshift | None = None, edges: Sequence[float] | None = None,
+    width: Positive = 100.0, extent: float | tuple[float, float] = 600.0, window: HalfWidth = 2500.0,
+    degree: Degree = 1, noise: Noise = "residual", clip: NotNegative = 4.0, exclude: Exclude = None,
+    coverage: Share = 0.75,
 ) -> xr.Dataset:  # fmt: skip
     """Return the continuum-subtracted flux of a line in channels of velocity.
 
@@ -209,8 +215,6 @@ def channel_maps(
     Channels narrower than a plane share its light, and their errors are then one error.
     """
     need_cube(cube, "channel_maps")
-    if noise not in NOISES:
-        raise MrsxrError(f"noise is '{noise}'; expected one of {', '.join(NOISES)}")
     borders = _borders(edges, width, interval(extent))
     low, high = interval(extent)
     span = (min(low, borders[0]), max(high, borders[-1]))
@@ -237,7 +241,7 @@ def channel_maps(
 
 
 @reads()
-def instrument_dispersion(line: str | float, *, z: float = 0.0, resolution: Any = None) -> float:
+def instrument_dispersion(line: LineName, *, z: Redshift | None = 0.0, resolution: Any = None) -> float:
     """Return the sigma of the instrument [km/s] at a line: c / (2.3548 R)."""
     _, rest = find_line(line)
     return C_KM_S / (_FWHM * _power_at(rest * (1.0 + redshift_of(xr.Dataset(), z)), resolution))

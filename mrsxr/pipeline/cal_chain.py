@@ -14,6 +14,7 @@ from mrsxr.references import References
 
 from .config import CalConfig
 from .optional import optional
+from .skipping import kept
 
 Step = Callable[..., xr.Dataset]
 #: Steps between srctype and photom: jwst subtracts stray light before the flat, the mission paper after it.
@@ -76,8 +77,6 @@ def cal_steps(
     ------
     str, callable
     """
-    if config.order not in ORDERS:
-        raise MrsxrError(f"order is '{config.order}'; expected {' or '.join(ORDERS)}")
     if config.latents:
         yield "latents", partial(cal.subtract_latents, latent=refs.get("latent", ds), history=history)
     yield "assign_wcs", partial(locate, refs=refs)
@@ -90,7 +89,7 @@ def cal_steps(
             background = None if background is None else cal.self_calibrate_bad_pixels(background, bad_pixels=bad)
     if config.background in PIXEL_BACKGROUNDS:
         yield "bkg_subtract", partial(_subtract_background, background=background, method=config.background)
-    yield "srctype", partial(cal.set_source_type, source_type=config.source_type)
+    yield from kept(config.skip, "srctype", lambda: partial(cal.set_source_type, source_type=config.source_type))
     between = {
         "straylight": lambda: _straylight(ds, refs, config),
         "flat_field": lambda: _flat(ds, refs, config),
@@ -124,6 +123,8 @@ def find_mask(exposures: Sequence[xr.Dataset], config: CalConfig) -> xr.Dataset 
     Dataset or None
         See :func:`mrsxr.cal.find_bad_pixels`.
     """
+    if config.badpix_selfcal == "none":
+        return None
     if sum(one.sizes["dither"] for one in exposures) < 2:
         text = f"detector {exposures[0].attrs.get('detector')}: badpix_selfcal needs two exposures or more; left out"
         tell(text, stacklevel=3)

@@ -51,7 +51,7 @@ def combine(
     dict of name to Dataset, level "cal"
         Lazy where the exposures are, but for background matching, whose fit looks at all of them.
     """
-    found = _follow(dict(exposures), center)
+    found = dict(exposures) if "assign_mtwcs" in config.skip else _follow(dict(exposures), center)
     if config.match_backgrounds and sum(ds.sizes["dither"] for ds in found.values()) > 1:
         match = cal.fit_background_match(list(found.values()))
         found = {name: cal.match_backgrounds(ds, match=match) for name, ds in found.items()}
@@ -74,8 +74,6 @@ def _subtract(
     exposures: Exposures, config: CubeConfig, spectra: Sequence[xr.Dataset], behind: Mapping[str, xr.Dataset],
     bands: Sequence[str] | None,
 ) -> Exposures:  # fmt: skip
-    if config.background not in ("master", "field", "none"):
-        raise MrsxrError(f"background is '{config.background}'; expected 'master', 'field' or 'none'")
     if config.background == "none":
         return exposures
     out = {}
@@ -127,8 +125,6 @@ def _subtract_master(ds: xr.Dataset, master: xr.Dataset, bands: list[str], confi
 
 def _flag_outliers(exposures: Exposures, config: CubeConfig, settle: bool) -> Exposures:
     """Flag what stands out on the detector in all exposures and, by "sky", what single exposures show alone."""
-    if config.outliers not in ("none", "detector", "sky"):
-        raise MrsxrError(f"outliers is '{config.outliers}'; expected 'none', 'detector' or 'sky'")
     if config.outliers == "none" or sum(ds.sizes["dither"] for ds in exposures.values()) < 2:
         return exposures
     out = dict(exposures)

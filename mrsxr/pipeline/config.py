@@ -1,20 +1,106 @@
-"""Parameters of the chains as frozen dataclasses, read from one TOML file."""
+"""Parameters of the chains as frozen dataclasses, checked when they are made; read from one TOML file.
+
+Annotations say what a value may be. They are those of the steps that take the value, and None where a step or a
+reference file decides.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
-from mrsxr.errors import MrsxrError
+from mrsxr.arguments import as_source_type, read_fields
+from mrsxr.cal.background import Method as BackgroundMethod
+from mrsxr.cal.badpix_selfcal import Method as SelfcalMethod
+from mrsxr.cal.clean_showers import Method as ShowersMethod
+from mrsxr.cal.pixel_replace import Algorithm as ReplaceAlgorithm
+from mrsxr.cal.straylight import Method as StraylightMethod
+from mrsxr.cube.cube_build import CoordSystem, ExposureWeights, WeightingName
+from mrsxr.errors import MrsxrError, ParameterError
+from mrsxr.fringes import Method as FringeMethod
+from mrsxr.limits import (
+    Arcsec,
+    Band,
+    Count,
+    HalfShare,
+    KernelSize,
+    NotNegative,
+    Percent,
+    Place,
+    Positive,
+    Region,
+    SourceType,
+    SpaxelSize,
+    WavelengthStep,
+    check,
+    hints_of,
+    near_miss,
+)
+from mrsxr.rate.emicorr import Algorithm as EmiAlgorithm
+from mrsxr.rate.ramp_fit import Algorithm as FitAlgorithm
+from mrsxr.rate.ramp_fit import Weighting as FitWeighting
+from mrsxr.rate.refpix import Method as RefpixMethod
+from mrsxr.rate.saturation import Growth
+from mrsxr.spectrum.aperture import Outside
+from mrsxr.spectrum.extract_1d import Background as Annulus
+from mrsxr.spectrum.extract_1d import Centering, RadiusFactor, Subpixels
+from mrsxr.spectrum.stitch import Method as StitchMethod
 
-MODES = ("baseline", "optimal")
+from .skipping import sections_of, skipped_names, switched_off
+
+Mode = Literal["baseline", "optimal"]
+MODES: tuple[Mode, ...] = ("baseline", "optimal")
+Fringes = Literal["none", FringeMethod]
 
 
-@dataclass(frozen=True)
-class RateConfig:
+@dataclass(frozen=True, kw_only=True)
+class _Section:
+    """One table of the configuration: values are read and checked, steps that ``skip`` names are turned off."""
+
+    section: ClassVar[str]
+    skip: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        try:
+            read_fields(self, **self._readers())
+        except MrsxrError as error:
+            raise ParameterError(f"{name}: {error}") from None
+        for one in dataclasses.fields(self):
+            value = getattr(self, one.name)
+            if isinstance(value, list):
+                object.__setattr__(self, one.name, tuple(value))
+            check(name, one.name, getattr(self, one.name), hints_of(type(self))[one.name])
+        try:
+            names = skipped_names(self.skip, self.section)
+        except ParameterError as error:
+            raise ParameterError(f"{name}: {error}") from None
+        values = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
+        for key, value in {"skip": names, **switched_off(names, self.section, values)}.items():
+            object.__setattr__(self, key, value)
+        if text := self._contradiction():
+            raise ParameterError(f"{name}: {text}")
+
+    def _readers(self) -> dict[str, Any]:
+        """Return what reads values of this table apart from :data:`mrsxr.arguments.READERS`."""
+        return {}
+
+    def _contradiction(self) -> str | None:
+        """Return what is wrong with values that are right one by one."""
+        return None
+
+    @classmethod
+    def baseline(cls):
+        """Return jwst's algorithms with the defaults of jwst 3.0.0."""
+        return cls()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RateConfig(_Section):
     """Parameters of ramp -> rate under the names of jwst; by default the algorithms and values of jwst 3.0.0.
 
     * ``emicorr``: "none", "joint", "sequential" (both jwst's) or "harmonics"
@@ -27,52 +113,54 @@ class RateConfig:
       segments weighted by read noise alone, and a dark current that is not divided by the gain
     * ``diagnostics`` adds the groups used, the number of jumps and chi2 to the result
     * ``save_rateints`` lets a run write rateints files
+    * ``skip`` leaves steps out, by their names in jwst: ``("reset", "dark_current")``
     """
 
-    emicorr: str = "none"
-    n_pix_grow_sat: int = 1
+    section: ClassVar[str] = "rate"
+    emicorr: Literal["none", EmiAlgorithm] = "none"
+    n_pix_grow_sat: Growth = 1
     ipc: bool = True
     firstframe: bool = False
     bright_use_group1: bool = True
     lastframe: bool = True
     reset: bool = True
-    rscd: str = "skip"
-    average_dark_current: float | None = None
-    refpix: str = "constant"
+    rscd: Literal["skip", "correct", "none"] = "skip"
+    average_dark_current: NotNegative | None = None
+    refpix: Literal["none", RefpixMethod] = "constant"
     charge_migration: bool = False
-    signal_threshold: float = 25000.0
-    jump: str = "two-point"
-    rejection_threshold: float = 4.0
-    four_group_rejection_threshold: float = 5.0
-    three_group_rejection_threshold: float = 6.0
+    signal_threshold: Positive = 25000.0
+    jump: Literal["two-point", "likelihood", "none"] = "two-point"
+    rejection_threshold: Positive = 4.0
+    four_group_rejection_threshold: Positive = 5.0
+    three_group_rejection_threshold: Positive = 6.0
     flag_4_neighbors: bool = True
-    min_jump_to_flag_neighbors: float = 10.0
-    max_jump_to_flag_neighbors: float = 1000.0
-    min_diffs_single_pass: int = 10
-    minimum_groups: int = 3
-    minimum_sigclip_groups: int = 100
+    min_jump_to_flag_neighbors: NotNegative = 10.0
+    max_jump_to_flag_neighbors: NotNegative = 1000.0
+    min_diffs_single_pass: Count = 10
+    minimum_groups: Count = 3
+    minimum_sigclip_groups: Count = 100
     only_use_ints: bool = True
-    after_jump_flag_dn1: float = 0.0
-    after_jump_flag_time1: float = 0.0
-    after_jump_flag_dn2: float = 0.0
-    after_jump_flag_time2: float = 0.0
-    showers: str = "none"
-    extend_snr_threshold: float = 1.2
-    extend_min_area: int = 90
-    time_masked_after_shower: float = 15.0
+    after_jump_flag_dn1: NotNegative = 0.0
+    after_jump_flag_time1: NotNegative = 0.0
+    after_jump_flag_dn2: NotNegative = 0.0
+    after_jump_flag_time2: NotNegative = 0.0
+    showers: Literal["none", "flag", "remove"] = "none"
+    extend_snr_threshold: Positive = 1.2
+    extend_min_area: Count = 90
+    time_masked_after_shower: NotNegative = 15.0
     persistence: bool = False
-    persistence_time: float = 0.0
-    algorithm: str = "ols"
-    weighting: str = "read"
+    persistence_time: NotNegative = 0.0
+    algorithm: FitAlgorithm = "ols"
+    weighting: FitWeighting = "read"
     dark_current_in_electrons: bool = True
     suppress_one_group: bool = True
     diagnostics: bool = True
     save_rateints: bool = False
 
-    @classmethod
-    def baseline(cls) -> RateConfig:
-        """Return jwst's algorithms with the defaults of jwst 3.0.0."""
-        return cls()
+    def _contradiction(self) -> str | None:
+        if self.persistence and self.persistence_time <= 0:
+            return f"persistence is on and persistence_time is {self.persistence_time}; expected a number above 0 [s]"
+        return None
 
     @classmethod
     def optimal(cls) -> RateConfig:
@@ -80,8 +168,8 @@ class RateConfig:
         return cls(emicorr="harmonics", refpix="smooth", jump="likelihood", showers="remove", algorithm="gls")
 
 
-@dataclass(frozen=True)
-class CalConfig:
+@dataclass(frozen=True, kw_only=True)
+class CalConfig(_Section):
     """Parameters of rate -> cal; by default the algorithms and values of jwst 3.0.0.
 
     * ``order``: "jwst" (stray light before the flat) or "paper" (flat, stray light, fringe)
@@ -95,25 +183,21 @@ class CalConfig:
     * ``source_type``: "POINT" or "EXTENDED" in place of what the headers say
     """
 
-    order: str = "jwst"
+    section: ClassVar[str] = "cal"
+    order: Literal["jwst", "paper"] = "jwst"
     latents: bool = False
-    badpix_selfcal: str = "none"
-    flagfrac_lower: float = 0.001
-    flagfrac_upper: float = 0.001
-    background: str = "none"
-    straylight: str = "kernel"
-    clean_showers: str = "none"
+    badpix_selfcal: Literal["none", SelfcalMethod] = "none"
+    flagfrac_lower: HalfShare = 0.001
+    flagfrac_upper: HalfShare = 0.001
+    background: Literal["none", BackgroundMethod] = "none"
+    straylight: Literal["none", StraylightMethod] = "kernel"
+    clean_showers: Literal["none", ShowersMethod] = "none"
     flat: bool = True
     fringe: bool = True
     apply_time_correction: bool = True
     propagate_errors: bool = False
-    residual_fringe: str = "none"
-    source_type: str | None = None
-
-    @classmethod
-    def baseline(cls) -> CalConfig:
-        """Return jwst's algorithms with the defaults of jwst 3.0.0."""
-        return cls()
+    residual_fringe: Fringes = "none"
+    source_type: SourceType | None = None
 
     @classmethod
     def optimal(cls) -> CalConfig:
@@ -121,8 +205,8 @@ class CalConfig:
         return cls(straylight="fitted", propagate_errors=True, residual_fringe="slices")
 
 
-@dataclass(frozen=True)
-class CubeConfig:
+@dataclass(frozen=True, kw_only=True)
+class CubeConfig(_Section):
     """Parameters of cal -> cube; None takes the value of the cubepar reference file.
 
     * ``match_backgrounds`` brings the exposures to one level before the background is subtracted
@@ -141,28 +225,24 @@ class CubeConfig:
       corrected while the cube is built
     """
 
+    section: ClassVar[str] = "cube"
     match_backgrounds: bool = False
-    background: str = "master"
+    background: Literal["master", "field", "none"] = "master"
     background_required: bool = False
     background_mix_bands: bool = True
-    outliers: str = "detector"
-    kernel_size: str = "7 7"
-    threshold_percent: float = 99.8
-    pixel_replace: str = "none"
-    weighting: str = "drizzle"
-    exposure_weights: str = "none"
-    output_type: str = "band"
+    outliers: Literal["none", "detector", "sky"] = "detector"
+    kernel_size: KernelSize = "7 7"
+    threshold_percent: Percent = 99.8
+    pixel_replace: Literal["none", ReplaceAlgorithm] = "none"
+    weighting: WeightingName = "drizzle"
+    exposure_weights: ExposureWeights = "none"
+    output_type: Literal["band", "channel", "multi"] = "band"
     spectral_leak: bool = False
-    point_source: tuple[float, float] | None = None
-    coord_system: str = "skyalign"
-    spaxel_size: float | None = None
-    wavelength_step: float | None = None
-    center: tuple[float, float] | None = None
-
-    @classmethod
-    def baseline(cls) -> CubeConfig:
-        """Return jwst's algorithms with the defaults of jwst 3.0.0."""
-        return cls()
+    point_source: Place | None = None
+    coord_system: CoordSystem = "skyalign"
+    spaxel_size: SpaxelSize | None = None
+    wavelength_step: WavelengthStep | None = None
+    center: Place | None = None
 
     @classmethod
     def optimal(cls) -> CubeConfig:
@@ -170,8 +250,8 @@ class CubeConfig:
         return cls(match_backgrounds=True, background_mix_bands=False, outliers="sky", spectral_leak=True)
 
 
-@dataclass(frozen=True)
-class SpectrumConfig:
+@dataclass(frozen=True, kw_only=True)
+class SpectrumConfig(_Section):
     """Parameters of cube -> spectrum; by default the algorithms and values of jwst 3.0.0, with ``ifu_autocen`` on.
 
     * ``source_type``: "header" (as the headers say), "auto" (decided from the images of the cubes, where these are
@@ -194,30 +274,36 @@ class SpectrumConfig:
     * ``stitch``: "none", "multiplicative" or "additive", outwards from ``reference_band``
     """
 
-    source_type: str = "header"
+    section: ClassVar[str] = "spectrum"
+    source_type: Literal["header", "auto", SourceType] = "header"
     both_branches: bool = False
-    center: tuple[float, float] | None = None
+    center: Place | None = None
     autocen: bool = True
-    centering: str = "daofind"
+    centering: Centering = "daofind"
     snap: bool = False
-    region: str | None = None
-    extraction: str = "aperture"
-    radius_factor: float = 2.0
-    radius: float | None = None
-    subpixels: int = 10
-    apcorr_outside: str = "extrapolate"
-    background: str = "auto"
-    annulus: str = "annulus_jwst"
-    residual_fringe: str = "columns"
+    region: Region | None = None
+    extraction: Literal["aperture", "optimal"] = "aperture"
+    radius_factor: RadiusFactor = 2.0
+    radius: Arcsec | None = None
+    subpixels: Literal[0] | Subpixels = 10
+    apcorr_outside: Outside = "extrapolate"
+    background: Literal["auto", "annulus", "none"] = "auto"
+    annulus: Annulus = "annulus_jwst"
+    residual_fringe: Fringes = "columns"
     exact_errors: bool = False
     spectral_leak: bool = True
-    stitch: str = "none"
-    reference_band: str | None = None
+    stitch: StitchMethod = "none"
+    reference_band: Band | None = None
 
-    @classmethod
-    def baseline(cls) -> SpectrumConfig:
-        """Return jwst's algorithms with the defaults of jwst 3.0.0."""
-        return cls()
+    def _readers(self) -> dict[str, Any]:
+        return {"source_type": lambda value, what: as_source_type(value, what, ("header", "auto"))}
+
+    def _contradiction(self) -> str | None:
+        if self.region is not None and (self.radius is not None or self.center is not None):
+            return "a region goes without center and radius; give one or the other"
+        if self.region is not None and self.extraction == "optimal":
+            return 'a region is given and extraction is "optimal"; expected "aperture" with a region'
+        return None
 
     @classmethod
     def optimal(cls) -> SpectrumConfig:
@@ -237,13 +323,15 @@ class Config:
     cube: CubeConfig = field(default_factory=CubeConfig)
     spectrum: SpectrumConfig = field(default_factory=SpectrumConfig)
 
+    def __post_init__(self) -> None:
+        for one in dataclasses.fields(self):
+            check("Config", one.name, getattr(self, one.name), hints_of(type(self))[one.name])
+
     @classmethod
     def of_mode(cls, mode: str) -> Config:
         """Return the parameters of a mode, "baseline" or "optimal"."""
-        if mode not in MODES:
-            raise MrsxrError(f"mode is '{mode}'; expected one of {', '.join(MODES)}")
-        kinds = {"rate": RateConfig, "cal": CalConfig, "cube": CubeConfig, "spectrum": SpectrumConfig}
-        return cls(**{name: getattr(kind, mode)() for name, kind in kinds.items()})
+        check("the configuration", "mode", mode, Mode)
+        return cls(**{name: getattr(kind, mode)() for name, kind in SECTIONS.items()})
 
     def with_background(self, method: str) -> Config:
         """Return this config with one way of taking the background off.
@@ -255,24 +343,41 @@ class Config:
             linear over the field; nothing. What is named here is asked for: bands without background exposures are
             an error.
         """
+        check("the configuration", "background", method, BackgroundWay)
         ways = {  # cal, cube, spectrum
             "master": ("none", "master", "auto"), "annulus": ("none", "none", "annulus"),
             "binned": ("none", "field", "auto"), "none": ("none", "none", "none"),
             "pixel": ("weighted" if self.cal.propagate_errors else "mean", "none", "auto"),
         }  # fmt: skip
-        if method not in ways:
-            raise MrsxrError(f"background is '{method}'; expected one of {', '.join(ways)}")
         sections = zip(("cal", "cube", "spectrum"), ways[method], strict=True)
         parts = {name: replace(getattr(self, name), background=way) for name, way in sections}
         parts["cube"] = replace(parts["cube"], background_required=parts["cube"].background != "none")
         return replace(self, **parts)
 
-    def with_source_type(self, kind: str) -> Config:
+    def with_source_type(self, kind: Any) -> Config:
         """Return this config with the type of the source: "header", "auto", "point" or "extended"."""
-        known = {"header": "header", "auto": "auto", "point": "POINT", "extended": "EXTENDED"}
-        if kind.lower() not in known:
-            raise MrsxrError(f"source_type is '{kind}'; expected one of {', '.join(known)}")
-        return replace(self, spectrum=replace(self.spectrum, source_type=known[kind.lower()]))
+        return replace(self, spectrum=replace(self.spectrum, source_type=kind))
+
+    def with_skipped(self, names: Iterable[str]) -> Config:
+        """Return this config without some steps, by their names in jwst, in every table that has them.
+
+        Parameters
+        ----------
+        names : iterable of str
+            "reset", "dark_current", "residual_fringe" ...
+        """
+        out = self
+        for name in names:
+            for section in sections_of(name):
+                one = getattr(out, section)
+                out = replace(out, **{section: replace(one, skip=(*one.skip, name))})
+        return out
+
+
+SECTIONS: dict[str, type[_Section]] = {
+    "rate": RateConfig, "cal": CalConfig, "cube": CubeConfig, "spectrum": SpectrumConfig,
+}  # fmt: skip
+BackgroundWay = Literal["master", "pixel", "annulus", "binned", "none"]
 
 
 def load_config(path: str | Path, mode: str | None = None) -> Config:
@@ -291,42 +396,42 @@ def load_config(path: str | Path, mode: str | None = None) -> Config:
     Raises
     ------
     MrsxrError
-        Where the file cannot be read, or has a table, a key or a type of value that is not known.
+        Where the file cannot be read, or has a table, a key or a value that is not known.
     """
     try:
         with open(path, "rb") as file:
             tables = tomllib.load(file)
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise MrsxrError(f"{path}: cannot be read as TOML ({error})") from error
+    except (OSError, ValueError) as error:  # no TOML, no UTF-8
+        raise MrsxrError(f"{path}: cannot be read as TOML ({' '.join(str(error).split())})") from error
     of_file = tables.pop("mode", "baseline")
+    for one in (of_file, mode or of_file):
+        check(str(path), "mode", one, Mode)
+    for name, values in tables.items():
+        if name not in SECTIONS:
+            what = f"table [{name}]" if isinstance(values, dict) else f"key '{name}' outside the tables"
+            raise MrsxrError(f"{path}: unknown {what}; expected [{'], ['.join(SECTIONS)}]{_near(name)}")
+        if not isinstance(values, dict):
+            raise MrsxrError(f"{path}: {name} is {values!r}; expected a table [{name}] of parameters")
     base = Config.of_mode(mode or of_file)
-    sections = [f.name for f in dataclasses.fields(Config)]
-    unknown = set(tables) - set(sections)
-    if unknown:
-        raise MrsxrError(f"{path}: unknown table [{sorted(unknown)[0]}]; expected {', '.join(sections)}")
-    return Config(**{name: _section(path, name, tables.get(name, {}), getattr(base, name)) for name in sections})
+    return Config(**{name: _section(path, name, tables.get(name, {}), getattr(base, name)) for name in SECTIONS})
 
 
-def _section(path: str | Path, name: str, values: dict[str, Any], default: Any) -> Any:
-    fields = {f.name: f for f in dataclasses.fields(default)}
-    checked = {}
-    for key, value in values.items():
-        if key not in fields:
-            raise MrsxrError(f"{path}: unknown key '{key}' in [{name}]; expected one of {', '.join(fields)}")
-        expected = getattr(default, key)
-        if isinstance(value, list):
-            value = tuple(value)
-        if expected is not None and not _fits(value, expected):
-            raise MrsxrError(
-                f"{path}: [{name}] {key} = {value!r} is {type(value).__name__}, expected {type(expected).__name__}"
-            )
-        checked[key] = value
-    return dataclasses.replace(default, **checked)
+def _near(name: str) -> str:
+    """Return what an unknown name may mean: a table, or a key of one."""
+    owners = {one.name: section for section, kind in SECTIONS.items() for one in dataclasses.fields(kind)}
+    if name in owners:
+        return f"; '{name}' belongs to [{owners[name]}]"
+    return near_miss(name, SECTIONS)
 
 
-def _fits(value: Any, expected: Any) -> bool:
-    if isinstance(expected, bool) or isinstance(value, bool):
-        return isinstance(value, bool) and isinstance(expected, bool)
-    if isinstance(expected, float):
-        return isinstance(value, int | float)
-    return isinstance(value, type(expected))
+def _section(path: str | Path, name: str, values: dict[str, Any], default: _Section) -> Any:
+    known = [one.name for one in dataclasses.fields(default)]
+    for key in values:
+        if key not in known:
+            hint = near_miss(key, known) or _near(key)
+            raise MrsxrError(f"{path}: unknown key '{key}' in [{name}]; expected one of {', '.join(known)}{hint}")
+    try:
+        return dataclasses.replace(default, **values)
+    except MrsxrError as error:
+        text = str(error).removeprefix(f"{type(default).__name__}: ")
+        raise type(error)(f"{path}: [{name}] {text}") from error

@@ -15,6 +15,7 @@ from mrsxr.references import References
 
 from .config import RateConfig
 from .optional import optional
+from .skipping import kept
 
 Step = Callable[..., xr.Dataset]
 #: Columns with the reference pixels and four neighbours each, which the growth of saturation reaches.
@@ -32,7 +33,7 @@ _SHOWERS = ("extend_snr_threshold", "extend_min_area", "time_masked_after_shower
 
 
 def correct_ramps(ds: xr.Dataset, refs: References, config: RateConfig) -> xr.Dataset:
-    """Run every step of stage 1 before the slope fit.
+    """Run every step of stage 1 before the slope fit, but those that ``config.skip`` names.
 
     Parameters
     ----------
@@ -112,12 +113,13 @@ def ramp_steps(ds: xr.Dataset, refs: References, config: RateConfig) -> Iterator
     ------
     str, callable
     """
-    yield "group_scale", rate.scale_groups
-    yield "dq_init", partial(rate.flag_bad_pixels, mask=refs.get("mask", ds))
+    yield from kept(config.skip, "group_scale", lambda: rate.scale_groups)
+    yield from kept(config.skip, "dq_init", lambda: partial(rate.flag_bad_pixels, mask=refs.get("mask", ds)))
     if config.emicorr != "none" and (emicorr := optional(refs, "emicorr", ds, "the interference stays")) is not None:
         yield "emicorr", partial(rate.correct_emi, emicorr=emicorr, algorithm=config.emicorr)
-    saturation = refs.get("saturation", ds)
-    yield "saturation", partial(rate.flag_saturation, saturation=saturation, n_pix_grow_sat=config.n_pix_grow_sat)
+    yield from kept(config.skip, "saturation", lambda: partial(
+        rate.flag_saturation, saturation=refs.get("saturation", ds), n_pix_grow_sat=config.n_pix_grow_sat,
+    ))  # fmt: skip
     if config.ipc and (ipc := optional(refs, "ipc", ds, None)) is not None:
         yield "ipc", partial(rate.correct_ipc, ipc=ipc)
     if config.firstframe:
@@ -126,11 +128,14 @@ def ramp_steps(ds: xr.Dataset, refs: References, config: RateConfig) -> Iterator
         yield "lastframe", rate.flag_last_frame
     if config.reset and (reset := optional(refs, "reset", ds, "the reset anomaly stays")) is not None:
         yield "reset", partial(rate.subtract_reset, reset=reset)
-    yield "linearity", partial(rate.correct_linearity, linearity=refs.get("linearity", ds))
+    yield from kept(config.skip, "linearity", lambda: partial(
+        rate.correct_linearity, linearity=refs.get("linearity", ds),
+    ))  # fmt: skip
     if config.rscd != "none" and (rscd := optional(refs, "rscd", ds, "the first groups are used")) is not None:
         yield "rscd", partial(rate.flag_rscd if config.rscd == "skip" else rate.correct_rscd, rscd=rscd)
-    dark = refs.get("dark", ds)
-    yield "dark_current", partial(rate.subtract_dark, dark=dark, average_dark_current=config.average_dark_current)
+    yield from kept(config.skip, "dark_current", lambda: partial(
+        rate.subtract_dark, dark=refs.get("dark", ds), average_dark_current=config.average_dark_current,
+    ))  # fmt: skip
     if config.refpix != "none":
         yield "refpix", partial(rate.subtract_reference_pixels, method=config.refpix)
     if config.charge_migration:
@@ -180,10 +185,13 @@ def fit_slopes(ds: xr.Dataset, refs: References, config: RateConfig, product: st
         "weighting": config.weighting, "dark_current_in_electrons": config.dark_current_in_electrons,
     }  # fmt: skip
     if config.algorithm == "gls":
-        options |= {"linearity": refs.get("linearity", ds), "find_jumps": config.jump == "none"}
+        look = config.jump == "none" and "jump" not in config.skip
+        options |= {"linearity": refs.get("linearity", ds), "find_jumps": look}
     fitted: tuple[xr.Dataset, ...]
     if product == "both":
         fitted = rate.fit_ramps_and_integrations(ds, **options)
     else:
         fitted = ({"rate": rate.fit_ramps, "rateints": rate.fit_integrations}[product](ds, **options),)
+    if "gain_scale" in config.skip:
+        return fitted
     return tuple(rate.scale_gain(one, gain=gain) for one in fitted)

@@ -13,7 +13,6 @@ from mrsxr.notes import listen, noted, tell
 
 from .config import SpectrumConfig
 
-SOURCE_TYPES = ("header", "auto", "POINT", "EXTENDED")
 _KNOWN = ("POINT", "EXTENDED")
 
 
@@ -40,7 +39,7 @@ def source_types_of(
     Raises
     ------
     MrsxrError
-        Where ``config.source_type`` is not known, or is "header" and the headers contradict each other.
+        Where ``config.source_type`` is "header" and the headers contradict each other.
 
     Notes
     -----
@@ -48,8 +47,6 @@ def source_types_of(
     they say nothing the type that the images are nearer to. Both are told. "header" without a word in the headers is
     EXTENDED, as in jwst.
     """
-    if config.source_type not in SOURCE_TYPES:
-        raise MrsxrError(f"source_type is '{config.source_type}'; expected one of {', '.join(SOURCE_TYPES)}")
     facts: dict[str, Any] = {"header": None}
     with listen() as notes:
         kinds = _decide(cubes, config, facts)

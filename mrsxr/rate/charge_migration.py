@@ -7,13 +7,14 @@ import xarray as xr
 
 from mrsxr import dq
 from mrsxr.blocks import map_ramps, with_row_halo
+from mrsxr.limits import Positive
 from mrsxr.step import step
 
 MINIMUM_GROUPS = 3
 
 
 @step(needs="ramp")
-def flag_charge_migration(ds: xr.Dataset, *, signal_threshold: float = 25000.0) -> xr.Dataset:
+def flag_charge_migration(ds: xr.Dataset, *, signal_threshold: Positive = 25000.0) -> xr.Dataset:
     """Flag a pixel and its four neighbours from the first group above a signal on.
 
     Parameters

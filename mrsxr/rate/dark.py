@@ -6,6 +6,7 @@ import xarray as xr
 
 from mrsxr.blocks import add_flags, map_ramps
 from mrsxr.errors import ReferenceFileError
+from mrsxr.limits import NotNegative
 from mrsxr.notes import tell
 from mrsxr.step import step
 
@@ -13,7 +14,7 @@ from ._exposure import reference_integrations
 
 
 @step(needs="ramp")
-def subtract_dark(ds: xr.Dataset, *, dark: xr.Dataset, average_dark_current: float | None = None) -> xr.Dataset:
+def subtract_dark(ds: xr.Dataset, *, dark: xr.Dataset, average_dark_current: NotNegative | None = None) -> xr.Dataset:
     """Subtract the dark, integration by integration and group by group.
 
     Parameters

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import dask.array as da
 import numpy as np
@@ -15,6 +15,7 @@ import xarray as xr
 
 from mrsxr.blocks import read_again
 from mrsxr.errors import MrsxrError, ReferenceFileError
+from mrsxr.limits import Count, Positive, Range
 from mrsxr.notes import tell
 from mrsxr.schema import RAMP_DIMS
 from mrsxr.step import step
@@ -74,13 +75,13 @@ def correct_emi(
     *,
     emicorr: xr.Dataset | None = None,
     algorithm: Algorithm = "joint",
-    nints_to_phase: int | None = None,
-    nbins: int | None = None,
+    nints_to_phase: Count | None = None,
+    nbins: Annotated[int, Range(2, 10_000)] | None = None,
     scale_reference: bool = True,
-    onthefly_corr_freq: Sequence[float] | None = None,
-    use_n_cycles: int | None = 3,
+    onthefly_corr_freq: Sequence[Positive] | None = None,
+    use_n_cycles: Count | None = 3,
     fit_ints_separately: bool = False,
-    n_harmonics: int | None = None,
+    n_harmonics: Annotated[int, Range(1, 50)] | None = None,
     per_amplifier: bool = False,
     fit_frequency: bool = True,
     last_quad_offset: int = 3,
@@ -146,8 +147,6 @@ def correct_emi(
     type EMICORR. The ramps are read once more for each reduction (twice in joint) and once to subtract the wave; they
     are not held in between.
     """
-    if algorithm not in ("joint", "sequential", "harmonics"):
-        raise MrsxrError(f"algorithm is {algorithm!r}; expected joint, sequential or harmonics")
     by_hand = onthefly_corr_freq is not None
     case = _case_by_hand(ds, onthefly_corr_freq or ()) if by_hand else _case_of_reference(ds, emicorr)
     if algorithm == "joint" and by_hand:

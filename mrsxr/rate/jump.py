@@ -9,6 +9,7 @@ import xarray as xr
 from mrsxr import dq
 from mrsxr.blocks import add_flags, map_ramps, read_again, with_row_halo
 from mrsxr.errors import MrsxrError
+from mrsxr.limits import Count, NotNegative, Positive
 from mrsxr.step import step
 
 RAMP = ["integration", "group"]
@@ -22,20 +23,20 @@ def flag_jumps(
     *,
     gain: xr.Dataset,
     readnoise: xr.Dataset,
-    rejection_threshold: float = 4.0,
-    four_group_rejection_threshold: float = 5.0,
-    three_group_rejection_threshold: float = 6.0,
+    rejection_threshold: Positive = 4.0,
+    four_group_rejection_threshold: Positive = 5.0,
+    three_group_rejection_threshold: Positive = 6.0,
     flag_4_neighbors: bool = True,
-    min_jump_to_flag_neighbors: float = 10.0,
-    max_jump_to_flag_neighbors: float = 1000.0,
-    after_jump_flag_dn1: float = 0.0,
-    after_jump_flag_time1: float = 0.0,
-    after_jump_flag_dn2: float = 0.0,
-    after_jump_flag_time2: float = 0.0,
-    minimum_groups: int = 3,
-    minimum_sigclip_groups: int = 100,
+    min_jump_to_flag_neighbors: NotNegative = 10.0,
+    max_jump_to_flag_neighbors: NotNegative = 1000.0,
+    after_jump_flag_dn1: NotNegative = 0.0,
+    after_jump_flag_time1: NotNegative = 0.0,
+    after_jump_flag_dn2: NotNegative = 0.0,
+    after_jump_flag_time2: NotNegative = 0.0,
+    minimum_groups: Count = 3,
+    minimum_sigclip_groups: Count = 100,
     only_use_ints: bool = True,
-    min_diffs_single_pass: int = 10,
+    min_diffs_single_pass: Count = 10,
 ) -> xr.Dataset:
     """Flag jumps by the two-point difference test.
 

@@ -8,6 +8,7 @@ import xarray as xr
 from mrsxr import dq
 from mrsxr.blocks import add_flags, map_ramps, with_row_halo
 from mrsxr.errors import MrsxrError
+from mrsxr.limits import NotNegative, Positive
 from mrsxr.step import step
 
 MINIMUM_GROUPS = 3
@@ -20,11 +21,11 @@ def flag_jumps_likelihood(
     gain: xr.Dataset,
     readnoise: xr.Dataset,
     linearity: xr.Dataset | None = None,
-    threshold_one_omit: float = 20.25,
-    threshold_two_omit: float = 23.8,
+    threshold_one_omit: Positive = 20.25,
+    threshold_two_omit: Positive = 23.8,
     flag_4_neighbors: bool = True,
-    min_jump_to_flag_neighbors: float = 10.0,
-    max_jump_to_flag_neighbors: float = 1000.0,
+    min_jump_to_flag_neighbors: NotNegative = 10.0,
+    max_jump_to_flag_neighbors: NotNegative = 1000.0,
     scale_photon_noise: bool = True,
 ) -> xr.Dataset:
     """Flag jumps where chi2 of a straight ramp falls by much when one difference, or two in a row, are left free.

@@ -10,6 +10,7 @@ import xarray as xr
 from mrsxr import dq
 from mrsxr.blocks import map_ramps
 from mrsxr.errors import MrsxrError
+from mrsxr.limits import Positive, checked
 from mrsxr.step import step
 
 from ._exposure import integration_numbers, keyword
@@ -21,7 +22,7 @@ DAY = 86400.0  # s
 def flag_persistence(
     ds: xr.Dataset,
     *,
-    persistence_time: float,
+    persistence_time: Positive,
     persistence_dnu: bool = False,
     dn_threshold: float | None = None,
     windows: xr.Dataset | None = None,
@@ -61,10 +62,11 @@ def flag_persistence(
     return ds.assign(group_dq=group_dq.assign_attrs(dq.GROUP_DQ_ATTRS))
 
 
+@checked
 def persistence_windows(
     ds: xr.Dataset,
     *,
-    persistence_time: float,
+    persistence_time: Positive,
     dn_threshold: float | None = None,
     windows: xr.Dataset | None = None,
 ) -> xr.Dataset:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import dask
 import numpy as np
@@ -10,7 +10,7 @@ import xarray as xr
 
 from mrsxr import dq
 from mrsxr.blocks import map_ramps
-from mrsxr.errors import MrsxrError
+from mrsxr.limits import Positive, Whole
 from mrsxr.notes import tell
 from mrsxr.schema import units_of
 from mrsxr.step import step
@@ -18,8 +18,8 @@ from mrsxr.step import step
 from ._exposure import integration_numbers
 from .likelihood import dark_current_of, group_time_of, linearity_inputs
 
-ALGORITHMS = ("ols", "likelihood", "gls")
-WEIGHTINGS = ("read", "total")
+Algorithm = Literal["ols", "likelihood", "gls"]
+Weighting = Literal["read", "total"]
 LIKELIHOOD_MINIMUM_GROUPS = 4
 FEWEST_GROUPS = 4  # of a ramp that can do without its first and its last group
 UNRELIABLE_SLOPE = dq.FLAGS["UNRELIABLE_SLOPE"]
@@ -34,17 +34,17 @@ def fit_ramps(
     *,
     gain: xr.Dataset,
     readnoise: xr.Dataset,
-    algorithm: str = "ols",
+    algorithm: Algorithm = "ols",
     linearity: xr.Dataset | None = None,
     suppress_one_group: bool = True,
-    firstgroup: int | None = None,
-    lastgroup: int | None = None,
-    weighting: str = "read",
+    firstgroup: Whole | None = None,
+    lastgroup: Whole | None = None,
+    weighting: Weighting = "read",
     dark_current_in_electrons: bool = True,
     find_jumps: bool = True,
     use_jump_flags: bool = True,
-    threshold_one_omit: float = 20.25,
-    threshold_two_omit: float = 23.8,
+    threshold_one_omit: Positive = 20.25,
+    threshold_two_omit: Positive = 23.8,
     scale_photon_noise: bool = True,
     diagnostics: bool = True,
 ) -> xr.Dataset:
@@ -119,17 +119,17 @@ def fit_integrations(
     *,
     gain: xr.Dataset,
     readnoise: xr.Dataset,
-    algorithm: str = "ols",
+    algorithm: Algorithm = "ols",
     linearity: xr.Dataset | None = None,
     suppress_one_group: bool = True,
-    firstgroup: int | None = None,
-    lastgroup: int | None = None,
-    weighting: str = "read",
+    firstgroup: Whole | None = None,
+    lastgroup: Whole | None = None,
+    weighting: Weighting = "read",
     dark_current_in_electrons: bool = True,
     find_jumps: bool = True,
     use_jump_flags: bool = True,
-    threshold_one_omit: float = 20.25,
-    threshold_two_omit: float = 23.8,
+    threshold_one_omit: Positive = 20.25,
+    threshold_two_omit: Positive = 23.8,
     scale_photon_noise: bool = True,
     diagnostics: bool = True,
 ) -> xr.Dataset:
@@ -169,10 +169,6 @@ def _fit(
     firstgroup: int | None, lastgroup: int | None, weighting: str, **options: Any,
 ) -> tuple[tuple[xr.DataArray, ...], tuple[xr.DataArray, ...]]:  # fmt: skip
     """Return the variables of level rate and those of level rateints, by one call of a door."""
-    if algorithm not in ALGORITHMS:
-        raise MrsxrError(f"algorithm is '{algorithm}'; expected one of {', '.join(ALGORITHMS)}")
-    if weighting not in WEIGHTINGS:
-        raise MrsxrError(f"weighting is '{weighting}'; expected one of {', '.join(WEIGHTINGS)}")
     if algorithm == "likelihood" and ds.sizes["group"] < LIKELIHOOD_MINIMUM_GROUPS:
         algorithm = "ols"
     _tell_few(ds, options["suppress_one_group"])

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import xarray as xr
 
 from mrsxr.blocks import map_ramps
 from mrsxr.errors import MrsxrError
+from mrsxr.limits import Positive, Whole
 from mrsxr.step import step
 
 from ._exposure import DETECTOR_COLUMNS, REFERENCE_COLUMNS, detector_columns
 
-METHODS = ("constant", "smooth")
+Method = Literal["constant", "smooth"]
 AMPLIFIERS = 4
 
 
@@ -19,11 +22,11 @@ def subtract_reference_pixels(
     ds: xr.Dataset,
     *,
     reference_columns: xr.Dataset | None = None,
-    method: str = "constant",
+    method: Method = "constant",
     odd_even_rows: bool = True,
-    siglimit: float = 3.0,
-    window: int | None = None,
-    noise_share: float = 0.1,
+    siglimit: Positive = 3.0,
+    window: Whole | None = None,
+    noise_share: Positive = 0.1,
 ) -> xr.Dataset:
     """Subtract from every group what its reference pixels have moved since the first group.
 
@@ -66,10 +69,6 @@ def subtract_reference_pixels(
     """
     from ._refpix_kernels import measure, subtract
 
-    if method not in METHODS:
-        raise MrsxrError(f"refpix method is '{method}'; expected one of {', '.join(METHODS)}")
-    if not (noise_share > 0 and siglimit > 0):
-        raise MrsxrError(f"noise_share is {noise_share} and siglimit {siglimit}; expected positive numbers")
     if ds.attrs.get("subarray", "FULL") != "FULL":
         return ds
     sci, pixel_dq = _columns(ds if reference_columns is None else reference_columns, ds)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Annotated
 
 import numpy as np
 import xarray as xr
 
 from mrsxr import dq
 from mrsxr.blocks import add_flags, map_ramps, with_row_halo
+from mrsxr.limits import Range
 from mrsxr.step import step
+
+Growth = Annotated[int, Range(0, 100)]  # pixels
 
 
 @step(needs="ramp")
-def flag_saturation(ds: xr.Dataset, *, saturation: xr.Dataset, n_pix_grow_sat: int = 1) -> xr.Dataset:
+def flag_saturation(ds: xr.Dataset, *, saturation: xr.Dataset, n_pix_grow_sat: Growth = 1) -> xr.Dataset:
     """Flag saturated samples, their neighbours, and samples at the A/D floor.
 
     Parameters

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Literal
 
 import dask.array as da
 import numpy as np
@@ -11,6 +12,7 @@ import xarray as xr
 from mrsxr import dq
 from mrsxr.blocks import map_ramps, with_row_halo
 from mrsxr.errors import MrsxrError
+from mrsxr.limits import Count, NotNegative, Positive, checked
 from mrsxr.step import step
 
 from .jump import RAMP, lost_groups
@@ -24,17 +26,17 @@ def flag_showers(
     *,
     gain: xr.Dataset,
     readnoise: xr.Dataset,
-    extend_snr_threshold: float = 1.2,
-    extend_min_area: int = 90,
-    extend_inner_radius: float = 1.0,
-    extend_outer_radius: float = 2.6,
-    extend_ellipse_expand_ratio: float = 1.1,
-    time_masked_after_shower: float = 15.0,
-    max_extended_radius: int = 200,
-    max_shower_amplitude: float = 4.0,
+    extend_snr_threshold: Positive = 1.2,
+    extend_min_area: Count = 90,
+    extend_inner_radius: Positive = 1.0,
+    extend_outer_radius: Positive = 2.6,
+    extend_ellipse_expand_ratio: Positive = 1.1,
+    time_masked_after_shower: NotNegative = 15.0,
+    max_extended_radius: Count = 200,
+    max_shower_amplitude: NotNegative = 4.0,
     jwst_amplitude_limit: bool = True,
-    min_diffs_for_shower: int = 10,
-    minimum_sigclip_groups: int = 100,
+    min_diffs_for_shower: Count = 10,
+    minimum_sigclip_groups: Count = 100,
 ) -> xr.Dataset:
     """Flag showers as large connected areas of raised differences, as jwst does with ``find_showers``.
 
@@ -159,11 +161,11 @@ def remove_showers(
     gain: xr.Dataset,
     readnoise: xr.Dataset,
     slices: xr.Dataset | xr.DataArray | None = None,
-    action: str = "subtract",
-    threshold: float = 7.0,
-    flag_above: float = 0.2,
-    relative_noise: float = 0.03,
-    min_diffs_for_shower: int = 10,
+    action: Literal["subtract", "flag"] = "subtract",
+    threshold: Positive = 7.0,
+    flag_above: Positive = 0.2,
+    relative_noise: NotNegative = 0.03,
+    min_diffs_for_shower: Count = 10,
 ) -> xr.Dataset:
     """Find showers as smooth, fading charge beyond the slopes, and subtract or flag them.
 
@@ -208,8 +210,6 @@ def remove_showers(
     """
     from ._shower_model_kernels import flag_model, subtract_model
 
-    if action not in ("subtract", "flag"):
-        raise MrsxrError(f"action is '{action}'; expected subtract or flag")
     model = _model(ds, gain, readnoise, slices, threshold, relative_noise, min_diffs_for_shower)
     model = model.expand_dims(("y", "x"), axis=(-2, -1))
     row = xr.DataArray(np.arange(ds.sizes["y"])[:, None], dims=("y", "x"))
@@ -219,8 +219,6 @@ def remove_showers(
         (sci,) = map_ramps(subtract_model, ds.sci, ds.pixel_dq, gain.gain, model, row,
                            core=[RAMP, [], [], cells, []], out_core=[RAMP], dtypes=["float32"])  # fmt: skip
         return ds.assign(sci=sci.assign_attrs(ds.sci.attrs))
-    if not flag_above > 0:
-        raise MrsxrError(f"flag_above is {flag_above}; expected a positive number of read noises")
     (group_dq,) = map_ramps(
         flag_model, ds.group_dq, ds.pixel_dq, readnoise.read_noise, gain.gain, model, row,
         core=[RAMP, [], [], [], cells, []], out_core=[RAMP], dtypes=["uint8"], limit=flag_above,
@@ -228,15 +226,16 @@ def remove_showers(
     return ds.assign(group_dq=group_dq.assign_attrs(dq.GROUP_DQ_ATTRS))
 
 
+@checked
 def shower_model(
     ds: xr.Dataset,
     *,
     gain: xr.Dataset,
     readnoise: xr.Dataset,
     slices: xr.Dataset | xr.DataArray | None = None,
-    threshold: float = 7.0,
-    relative_noise: float = 0.03,
-    min_diffs_for_shower: int = 10,
+    threshold: Positive = 7.0,
+    relative_noise: NotNegative = 0.03,
+    min_diffs_for_shower: Count = 10,
 ) -> xr.DataArray:
     """Return what :func:`remove_showers` finds: the charge that showers have left up to each group.
 
@@ -275,8 +274,6 @@ def shower_model(
 def _model(ds, gain, readnoise, slices, threshold, relative_noise, min_diffs) -> xr.DataArray:
     from ._shower_model import find_model
 
-    if not threshold > 0:
-        raise MrsxrError(f"threshold is {threshold}; expected a positive number of sigma")
     coarse = _coarse(ds, readnoise.read_noise, gain.gain, float(relative_noise))
     core = [*RAMP, "cell_y", "cell_x"]
     return xr.apply_ufunc(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import dask.array as da
 import numpy as np
@@ -10,20 +10,25 @@ import xarray as xr
 
 from mrsxr import dq as flags
 from mrsxr.errors import MrsxrError
+from mrsxr.limits import Arcsec, Place, Positive, Range, Region, SourceType
 from mrsxr.schema import meaning_of, units_of
 from mrsxr.step import step
 from mrsxr.threads import how
 from mrsxr.units import ARCSEC2_TO_SR, MJYSR_TO_JY_PER_ARCSEC2
 
 from . import aperture, lost_light, optimal
+from .aperture import Outside
 from .centre import centre_of
 from .profile import Profile, Psf
 from .region import read_region, region_area, region_text, region_weights, sky_of
 
 _MODES = {None: 0, "annulus": 1, "annulus_jwst": 2, "aperture": 3}
 _CUBE = ("flux", "var", "weight")
-METHODS = ("exact", "subpixel", "optimal")
-CENTERING = ("fit", "daofind")
+Method = Literal["exact", "subpixel", "optimal"]
+Centering = Literal["fit", "daofind"]
+Background = Literal["annulus", "annulus_jwst"]
+RadiusFactor = Annotated[float, Range(above=0, high=20)]
+Subpixels = Annotated[int, Range(1, 100)]
 #: Parameters of jwst 3.0.0's extract_1d with its defaults; with ``ifu_autocen`` autocen True.
 BASELINE: dict[str, Any] = {
     "autocen": False, "centering": "daofind", "snap": True, "background": "annulus_jwst", "method": "subpixel",
@@ -46,20 +51,20 @@ def extract_spectrum(
     *,
     extract1d: xr.Dataset | None = None,
     apcorr: xr.Dataset | None = None,
-    source_type: str | None = None,
-    center: tuple[float, float] | None = None,
+    source_type: SourceType | None = None,
+    center: Place | None = None,
     autocen: bool = True,
-    centering: str = "fit",
+    centering: Centering = "fit",
     snap: bool = False,
-    radius_factor: float = 2.0,
-    radius: float | None = None,
-    region: Any = None,
-    background: str | None = "annulus",
-    clip_sigma: float = 3.0,
-    method: str = "exact",
-    subpixels: int = 10,
-    apcorr_outside: str = "clamp",
-    covariance_scale: float = 1.0,
+    radius_factor: RadiusFactor = 2.0,
+    radius: Arcsec | None = None,
+    region: Region | None = None,
+    background: Background | None = "annulus",
+    clip_sigma: Positive = 3.0,
+    method: Method = "exact",
+    subpixels: Subpixels = 10,
+    apcorr_outside: Outside = "clamp",
+    covariance_scale: Positive = 1.0,
     psf: Psf | None = None,
 ) -> xr.Dataset:
     """Extract the spectrum of a source from a cube.
@@ -135,9 +140,9 @@ def extract_spectrum(
     factor leaves an error in proportion to the flux, a common level none.
     """
     kind = "EXTENDED" if region is not None else _source_type(cube, source_type)
-    _check(method, background, subpixels, radius, region, center)
+    _check(radius, region, center)
     region = None if region is None else read_region(region, sky_of(cube))
-    _check_point(kind, method, centering)
+    _check_point(kind, method)
     wavelength = np.asarray(cube["wavelength"].values, dtype=float)
     point = kind == "POINT"
     if point and ((center is None and autocen) or method == "optimal") and _is_lazy(cube):
@@ -185,32 +190,20 @@ def extract_spectrum(
     )
 
 
-def _check(method: str, background: str | None, subpixels: int, radius: float | None, region: Any, center: Any) -> None:
+def _check(radius: float | None, region: Any, center: Any) -> None:
     if region is not None and (radius is not None or center is not None):
         raise MrsxrError("a region goes without center and radius; give one or the other")
-    if method not in METHODS or subpixels < 1:
-        raise MrsxrError(
-            f"method is '{method}' with {subpixels} subpixels; expected one of {', '.join(METHODS)}; subpixels >= 1"
-        )
-    if background not in (None, "annulus", "annulus_jwst"):
-        raise MrsxrError(f"background is '{background}'; expected 'annulus', 'annulus_jwst' or None")
-    if radius is not None and not radius > 0:
-        raise MrsxrError(f"radius is {radius} arcsec; expected a positive number")
 
 
-def _check_point(kind: str, method: str, centering: str) -> None:
+def _check_point(kind: str, method: str) -> None:
     if method == "optimal" and kind != "POINT":
         raise MrsxrError("method 'optimal' is for source type POINT; take 'exact' for EXTENDED data and regions")
-    if centering not in CENTERING:
-        raise MrsxrError(f"centering is '{centering}'; expected one of {', '.join(CENTERING)}")
 
 
 def _source_type(cube: xr.Dataset, given: str | None) -> str:
     if given is None:
         return "POINT" if cube.attrs.get("source_type") == "POINT" else "EXTENDED"
-    if given not in ("POINT", "EXTENDED"):
-        raise MrsxrError(f"source_type is '{given}'; expected 'POINT' or 'EXTENDED'")
-    return given
+    return given.upper()
 
 
 def _is_lazy(cube: xr.Dataset) -> bool:

@@ -9,7 +9,8 @@ import xarray as xr
 
 from mrsxr import mrs
 from mrsxr.errors import MrsxrError
-from mrsxr.fringes import TOLERANCE, correct_spectra
+from mrsxr.fringes import TOLERANCE, Method, correct_spectra
+from mrsxr.limits import Interval, NotNegative, Positive
 from mrsxr.step import step
 
 #: Variable, its variance, what it becomes, and whether it carries the aperture correction.
@@ -24,11 +25,11 @@ _VALUES = (
 def correct_residual_fringe_1d(
     ds: xr.Dataset,
     *,
-    method: str = "columns",
-    max_amplitude: float = 0.4,
+    method: Method = "columns",
+    max_amplitude: Positive = 0.4,
     dichroic_only: bool = False,
-    ignore_regions: Sequence[tuple[float, float]] = (),
-    tolerance: float = TOLERANCE,
+    ignore_regions: Sequence[Interval] = (),
+    tolerance: NotNegative = TOLERANCE,
 ) -> xr.Dataset:
     """Add the spectrum without residual fringes beside the spectrum itself.
 

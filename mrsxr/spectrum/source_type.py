@@ -10,6 +10,7 @@ import xarray as xr
 
 from mrsxr.arguments import reads
 from mrsxr.errors import LevelError, MrsxrError
+from mrsxr.limits import Count, Place, SourceType, checked
 from mrsxr.threads import how
 
 from .aperture import is_inside, outside, sky_to_pixel
@@ -27,12 +28,13 @@ _NOTHING = {"width_ratio": np.nan, "point_fraction": 0.0, "halo": 0.0, "signal_t
 
 
 @reads()
+@checked
 def decide_source_type(
     cubes: Sequence[xr.Dataset] | xr.Dataset,
     *,
-    center: tuple[float, float] | None = None,
-    source_type: str | None = None,
-    windows: int = 3,
+    center: Place | None = None,
+    source_type: SourceType | None = None,
+    windows: Count = 3,
     psf: Psf | None = None,
 ) -> xr.Dataset:
     """Decide whether the source of some cubes is a point, from its image at several wavelengths.

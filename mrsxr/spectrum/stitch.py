@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -13,12 +14,13 @@ from mrsxr import dq as flags
 from mrsxr import mrs, units
 from mrsxr._version import __version__
 from mrsxr.errors import LevelError, MrsxrError
+from mrsxr.limits import Band, Positive, checked
 from mrsxr.notes import listen, noted, notes_of, tell
 from mrsxr.step import read_history
 from mrsxr.threads import how
 
-_METHODS = ("none", "multiplicative", "additive")
-_OVERLAPS = ("cut", "average")
+Method = Literal["none", "multiplicative", "additive"]
+Overlap = Literal["cut", "average"]
 _MIN_SAMPLES = 3
 #: variable: (the variance that goes with it, does an additive offset move it)
 _VALUES = {"flux": "var", "surface_brightness": "surface_brightness_var"}
@@ -44,14 +46,15 @@ class Scaling:
     brightness_offset: float = 0.0  # in those of the surface brightness
 
 
+@checked
 def stitch_bands(
     spectra: Sequence[xr.Dataset],
     *,
-    method: str = "none",
-    reference_band: str | None = None,
-    overlap: str = "cut",
-    clip_sigma: float = 3.0,
-    min_snr: float = 5.0,
+    method: Method = "none",
+    reference_band: Band | None = None,
+    overlap: Overlap = "cut",
+    clip_sigma: Positive = 3.0,
+    min_snr: Positive = 5.0,
 ) -> xr.Dataset:
     """Join the spectra of several bands to one, rising in wavelength.
 
@@ -92,7 +95,7 @@ def stitch_bands(
     from both variances. Variances are multiplied by factor^2; the error of the factors is common to a whole
     band and stays apart, in ``scale_errors``.
     """
-    _check(spectra, method, overlap)
+    _check(spectra)
     bands = _sorted_by_wavelength([ds.compute(**how()) for ds in spectra])
     names = [str(ds.attrs["band"]) for ds in bands]
     reference = reference_band or names[0]
@@ -109,13 +112,9 @@ def stitch_bands(
     return noted(joined.drop_attrs(deep=False).assign_attrs(attrs), [*notes_of(*bands), *told])
 
 
-def _check(spectra: Sequence[xr.Dataset], method: str, overlap: str) -> None:
+def _check(spectra: Sequence[xr.Dataset]) -> None:
     if not spectra:
         raise MrsxrError("no spectra to stitch")
-    if method not in _METHODS or overlap not in _OVERLAPS:
-        raise MrsxrError(
-            f"method '{method}', overlap '{overlap}'; expected {' or '.join(_METHODS)} and {' or '.join(_OVERLAPS)}"
-        )
     for ds in spectra:
         if ds.attrs.get("level") != "spectrum":
             raise LevelError(f"stitch_bands needs data of level spectrum, got {ds.attrs.get('level')}")

@@ -199,7 +199,7 @@ def test_wrong_background_is_refused():
     with pytest.raises(LevelError, match="must be of level rate, got reference"):
         subtract_background(science, background=good.assign_attrs(level="reference"))
     for option, text in (({"method": "median"}, "expected one of mean, weighted"), ({"sigma": 0.0}, "sigma is 0.0"),
-                         ({"maxiters": 0}, "maxiters 0")):  # fmt: skip
+                         ({"maxiters": 0}, "maxiters is 0")):  # fmt: skip
         with pytest.raises(MrsxrError, match=text):
             subtract_background(science, background=good, **option)
 

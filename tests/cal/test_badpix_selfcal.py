@@ -147,7 +147,7 @@ def test_wrong_input_is_refused():
         ({"others": [long]}, "differ in detector: MIRIFUSHORT and MIRIFULONG"),
         ({"others": [science.isel(y=slice(0, 5))]}, "differ in size"),
         ({"kernel_size": 4}, "expected an odd number"),
-        ({"flagfrac_upper": 0.6}, "expected shares between 0 and 0.5"),
+        ({"flagfrac_upper": 0.6}, "expected a number from 0 to 0.5"),
         ({"method": "sigma"}, "expected one of fraction, significance"),
         ({"threshold": 0.0}, "threshold is 0.0"),
     )

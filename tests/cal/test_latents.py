@@ -181,7 +181,7 @@ def test_errors_name_what_is_wrong():
         subtract_latents(ds, latent=make_latent().assign_attrs(detector="MIRIFULONG"))
     with pytest.raises(ReferenceFileError, match="decay times above 0"):
         subtract_latents(ds, latent=make_latent(decay_time=-TAU))
-    with pytest.raises(MrsxrError, match="weighting is 'x'; expected parabola or uniform"):
+    with pytest.raises(MrsxrError, match="weighting is 'x'; expected one of parabola, uniform"):
         subtract_latents(ds, latent=make_latent(), weighting="x")
     with pytest.raises(MrsxrError, match="n_sigma is 0"):
         subtract_latents(ds, latent=make_latent(), n_sigma=0)

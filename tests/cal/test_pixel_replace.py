@@ -145,7 +145,7 @@ def test_wrong_parameters_are_refused():
     ds = make_cal(np.ones((6, 6)))
     with pytest.raises(MrsxrError, match="expected one of mingrad, fit_profile"):
         replace_pixels(ds, algorithm="trace_model")
-    with pytest.raises(MrsxrError, match="expected at least 1"):
+    with pytest.raises(MrsxrError, match="expected a whole number of at least 1"):
         replace_pixels(ds, n_adjacent_cols=0)
     for options in ({"algorithm": "fit_profile"}, {"across_slices": False}):
         with pytest.raises(MrsxrError, match="assign_wcs must run before"):

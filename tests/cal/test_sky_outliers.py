@@ -300,7 +300,7 @@ def test_errors_name_what_is_wrong(scene):
         detect_sky_outliers(ds.assign_attrs(level="rate"))
     with pytest.raises(LevelError, match="slice is missing; run assign_wcs"):
         detect_sky_outliers(ds.drop_vars("slice"))
-    with pytest.raises(MrsxrError, match=r"snr is 2\.0, snr_neighbour 3\.0"):
+    with pytest.raises(MrsxrError, match=r"snr is 2\.0 and snr_neighbour 3\.0"):
         detect_sky_outliers(ds, snr=2.0)
     with pytest.raises(MrsxrError, match="half_window is 1"):
         detect_sky_outliers(ds, half_window=1)

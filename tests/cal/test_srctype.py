@@ -78,5 +78,5 @@ def test_what_serves_as_background_is_extended():
 def test_headers_without_any_keyword():
     bare = make_rate(header()).assign_coords(fits_header=("dither", [""]))
     assert set_source_type(bare).attrs["source_type"] == "EXTENDED"
-    with pytest.raises(MrsxrError, match="expected POINT, EXTENDED or None"):
+    with pytest.raises(MrsxrError, match="expected 'POINT' or 'EXTENDED'"):
         set_source_type(bare, source_type="UNKNOWN")

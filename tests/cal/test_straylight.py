@@ -272,7 +272,7 @@ def test_errors():
     for cut in (ds.isel(y=slice(0, 900)), ds.isel(x=slice(4, 1028)), ds.assign_coords(y=ds.y + 3)):
         with pytest.raises(MrsxrError, match="needs the full frame of 1024 x 1032 pixels"):
             subtract_straylight(cut, mrsxartcorr=ref)
-    with pytest.raises(MrsxrError, match="amplitude_prior 0"):
+    with pytest.raises(MrsxrError, match="amplitude_prior is 0"):
         subtract_straylight(ds, mrsxartcorr=ref, amplitude_prior=0.0)
     with pytest.raises(MrsxrError, match="straylight expects 12 or 34"):
         subtract_straylight(ds.assign_attrs(channels="1"), mrsxartcorr=ref)

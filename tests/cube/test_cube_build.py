@@ -320,7 +320,7 @@ def test_cubepar_sets_the_grid():
         ({"band": "5A"}, "5A"),
         ({"coord_system": "internal_cal"}, "internal_cal"),
         ({"coord_system": "ifualign", "position_angle": 3.0}, "position_angle"),
-        ({"spaxel_size": -1.0}, "make no grid"),
+        ({"spaxel_size": -1.0}, "spaxel_size is -1.0"),
         ({"wavelength_min": 6.0}, "make no grid"),
     ],
 )

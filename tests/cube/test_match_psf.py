@@ -143,7 +143,7 @@ def test_targets():
     for options, message in (
         ({"fwhm": 0.3}, "target of 0.300 arcsec is sharper than the cube, 0.700 arcsec at 18.009 um"),
         ({"fwhm": 1.0, "wavelength": 20.0}, "expected one of them"),
-        ({"fwhm": -1.0}, "expected arcsec above 0"),
+        ({"fwhm": -1.0}, "expected a number above 0"),
         ({"psf": 0.0}, "not above 0 everywhere"),
         ({"edges": "mirror"}, "expected one of normalise, zero"),
     ):

@@ -158,11 +158,11 @@ def test_wrong_requests_are_told():
     good = table(flux, 0.1 * flux)
     with pytest.raises(MrsxrError, match="give area in arcsec2"):
         h2_excitation(good)
-    with pytest.raises(MrsxrError, match="expected 1 or 2"):
+    with pytest.raises(MrsxrError, match="expected one of 1, 2"):
         h2_excitation(good, area=1.0, temperatures=3)
     with pytest.raises(MrsxrError, match="area is -1"):
         h2_excitation(good, area=-1)
-    with pytest.raises(MrsxrError, match="ortho to para is 0"):
+    with pytest.raises(MrsxrError, match="ortho_to_para is 0"):
         h2_excitation(good, area=1, ortho_to_para=0)
     with pytest.raises(MrsxrError, match="none of the lines is a rotational line"):
         h2_excitation(good.assign_coords(line=[f"[X] {i}" for i in range(8)]), area=1.0)

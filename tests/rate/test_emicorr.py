@@ -436,7 +436,7 @@ def test_errors_are_clear():
         correct_emi(ramp_of(), emicorr=make_emicorr(waves=[np.full(9, np.nan)]))
     with pytest.raises(MrsxrError, match="whole groups of four"):
         correct_emi(ramp_of().isel(x=slice(1, 21)), emicorr=make_emicorr())
-    with pytest.raises(MrsxrError, match="expected joint, sequential or harmonics"):
+    with pytest.raises(MrsxrError, match="expected one of joint, sequential, harmonics"):
         correct_emi(ramp_of(), emicorr=make_emicorr(), algorithm="fourier")
 
 

@@ -75,5 +75,5 @@ def test_all_saturated_and_all_nan_give_flags():
 
 @pytest.mark.parametrize("time", [0, -5, None])
 def test_refuses_a_time_that_is_none(time):
-    with pytest.raises(MrsxrError, match=r"persistence_time is .*expected > 0 s"):
+    with pytest.raises(MrsxrError, match=r"persistence_time is .*expected a number above 0"):
         flag_persistence(saturating(2), persistence_time=time)

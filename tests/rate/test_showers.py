@@ -297,14 +297,14 @@ def test_pathologies():
         np.testing.assert_array_equal(remove_showers(broken, **refs).sci, broken.sci)
         np.testing.assert_array_equal(flag_showers(broken, **refs).group_dq, broken.group_dq)
     for options, message in (
-        ({"action": "hide"}, "expected subtract or flag"), ({"threshold": 0}, "threshold is 0"),
+        ({"action": "hide"}, "expected one of subtract, flag"), ({"threshold": 0}, "threshold is 0"),
         ({"action": "flag", "flag_above": 0}, "flag_above"),
     ):  # fmt: skip
         with pytest.raises(MrsxrError, match=message):
             remove_showers(ds, **references, **options)
     with pytest.raises(MrsxrError, match="group_time"):
         flag_showers(ds.assign_attrs(group_time=0.0), **references)
-    with pytest.raises(MrsxrError, match="ring"):
+    with pytest.raises(MrsxrError, match="extend_inner_radius is 0"):
         flag_showers(ds, **references, extend_inner_radius=0, extend_outer_radius=0.5)
 
 

@@ -13,6 +13,7 @@ import xarray as xr
 from . import plot
 from .errors import MrsxrError
 from .io import load_dataset
+from .io.fits_out import check_folder
 from .lines import fit_line
 from .mrs import BANDS, resolving_power
 from .pipeline import Config, Reporter, RunResult, run
@@ -101,7 +102,7 @@ def demo(
     """
     if size not in SIZES:
         raise MrsxrError(f"size is '{size}'; expected one of {', '.join(SIZES)}")
-    out = Path(out)
+    out = check_folder(out)
     plan = dict(SIZES[size])
     if bands:
         plan["bands"] = bands

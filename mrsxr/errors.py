@@ -1,8 +1,19 @@
 """The errors and warnings of mrsxr: each says what was found, what was expected and what to do."""
 
+import re
+
+
+def one_line(text: object) -> str:
+    """Return a text as one line that every terminal and file can show: no control characters, no half characters."""
+    line = re.sub(r"[ ]*[\x00-\x1f\x7f-\x9f\u2028\u2029]+\s*", " ", str(text))
+    return line.encode("utf-8", "backslashreplace").decode().strip()
+
 
 class MrsxrError(Exception):
     """Base of every error that mrsxr raises on purpose; its text is one clear line."""
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class SchemaError(MrsxrError):

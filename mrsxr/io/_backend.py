@@ -11,10 +11,12 @@ from typing import Any
 import xarray as xr
 from xarray.backends import BackendEntrypoint
 
-from mrsxr.errors import InputFileError
+from mrsxr.errors import InputFileError, MrsxrError
+from mrsxr.notes import listen, noted
 
-from . import _detector, _lines, _spectral
-from .headers import LINES_MODEL, product_of, read_layout, require, require_mrs
+from . import _detector, _lines, _meta, _spectral
+from ._checks import check_keywords
+from .headers import LINES_MODEL, FitsFile, product_of, read_layout, require, require_mrs
 
 log = logging.getLogger(__name__)
 
@@ -87,8 +89,22 @@ def open_file(path: str | os.PathLike, *, drop: frozenset[str] = frozenset(), so
     Dataset
     """
     path = Path(path)
-    file = read_layout(path)
-    primary = file.header["PRIMARY"]
+    with listen() as told:
+        file = read_layout(path)
+        try:
+            ds = _read(file, drop, source)
+        except MrsxrError:
+            raise
+        except Exception as error:  # what a damaged file makes of a reader
+            reason = str(error) or type(error).__name__
+            raise InputFileError(f"{path}: the file is damaged, it cannot be read ({reason[:300]})") from error
+    ds = noted(ds, told)
+    ds.encoding["source"] = str(path)
+    return ds
+
+
+def _read(file: FitsFile, drop: frozenset[str], source: int | None) -> xr.Dataset:
+    path, primary = file.path, file.header["PRIMARY"]
     require_mrs(path, primary)
     main = next((hdu.header for hdu in file.hdus if hdu.name in ("SCI", "EXTRACT1D")), None)
     if main is None and primary.get("DATAMODL") == LINES_MODEL:
@@ -96,16 +112,18 @@ def open_file(path: str | os.PathLike, *, drop: frozenset[str] = frozenset(), so
     if main is None:
         raise InputFileError(f"{path}: the file has neither a SCI image nor an EXTRACT1D table")
     product = product_of(path, primary, main)
+    check_keywords(path, primary, file.header["SCI"])
+    if str(primary.get("CAL_VER") or "").startswith("mrsxr ") and _meta.EXTENSION not in file:
+        raise InputFileError(
+            f"{path}: the file was written by mrsxr and lost its {_meta.EXTENSION} extension; write it again"
+        )
     if file.buffer is not None:
         log.info("%s is compressed as a whole and was read at once (%d bytes)", path, len(file.buffer))
     if product == "s3d":
-        ds = _spectral.read_cube(file)
-    elif product == "x1d":
-        ds = _spectral.read_spectrum(file, source)
-    elif product == "lines":
-        ds = _lines.read_lines(file)
-    else:
-        require(path, primary, *_NEEDED)
-        ds = _detector.read(file, product, drop=drop)
-    ds.encoding["source"] = str(path)
-    return ds
+        return _spectral.read_cube(file)
+    if product == "x1d":
+        return _spectral.read_spectrum(file, source)
+    if product == "lines":
+        return _lines.read_lines(file)
+    require(path, primary, *_NEEDED)
+    return _detector.read(file, product, drop=drop)

@@ -12,12 +12,25 @@ from xarray.core.indexing import LazilyIndexedArray
 from mrsxr import chunks as chunk_sizes
 from mrsxr import dq, mrs
 from mrsxr.errors import InputFileError
+from mrsxr.notes import tell
 from mrsxr.schema import DETECTOR_DIMS, DITHER_COORDS, LEVELS, RAMP_DIMS
 
 from . import _meta, _slicer
 from .fitsarray import ConstantArray
 from .headers import LEVEL_OF_PRODUCT, FitsFile, exposure_name, header_json, require, setting_of
 
+#: Image extensions of the detector levels: variable, EXTNAME.
+EXTENSIONS = {
+    "ramp": {"sci": "SCI", "pixel_dq": "PIXELDQ", "group_dq": "GROUPDQ", "refout": "REFOUT"},
+    "rate": {
+        "rate": "SCI", "dq": "DQ", "var_poisson": "VAR_POISSON", "var_read": "VAR_RNOISE", "var_flat": "VAR_FLAT",
+    },
+    "rateints": {"rate": "SCI", "dq": "DQ", "var_poisson": "VAR_POISSON", "var_read": "VAR_RNOISE"},
+    "cal": {
+        "flux": "SCI", "dq": "DQ", "var_poisson": "VAR_POISSON", "var_read": "VAR_RNOISE",
+        "var_flat": "VAR_FLAT", "pixel_area": "AREA",
+    },
+}  # fmt: skip
 _RATEINTS_DIMS = ("dither", "integration", "y", "x")
 _MAIN = {"ramp": "sci", "rate": "rate", "rateints": "rate", "cal": "flux"}
 _DIMS = {"ramp": RAMP_DIMS, "rate": DETECTOR_DIMS, "rateints": _RATEINTS_DIMS, "cal": DETECTOR_DIMS}
@@ -46,8 +59,12 @@ def read(file: FitsFile, product: str, *, drop: frozenset[str] = frozenset()) ->
     meta = _meta.read(file)
     if meta is not None and meta["attrs"].get("level") != level:
         meta = None  # another program took the file to another level and left ours in it
+    if meta is not None and not {"header", "written", "header_text", "dither"} <= set(meta):
+        raise InputFileError(f"{file.path}: the {_meta.EXTENSION} extension is not that of an exposure; it is damaged")
     header = file.header if meta is None else _meta.original_keywords(file.header, meta)
     shape = _full_shape(file, level)
+    if meta is None:
+        _require_planes(file, product)
     variables = _variables(file, level, shape)
     if meta is not None:
         variables |= _kept(file, meta, drop)
@@ -58,6 +75,11 @@ def read(file: FitsFile, product: str, *, drop: frozenset[str] = frozenset()) ->
     if meta is not None:
         ds = ds.drop_vars([name for name in ds.variables if name not in meta["variables"]])
     ds = _meta.apply(ds, meta)
+    if meta is not None:
+        require_kept(file, meta, set(ds.variables) | drop, EXTENSIONS[level])
+        saved = {**meta["header"].get("SCI", {}), **meta["written"].get("SCI", {})}
+        saved |= {**meta["header"].get("PRIMARY", {}), **meta["written"].get("PRIMARY", {})}
+        ds = _meta.with_edits(file.path, ds, file.header, saved)
     for name, variable in ds.variables.items():
         if name not in ds.coords:
             variable.encoding["preferred_chunks"] = preferred_chunks(level, ds.sizes, variable.dims)
@@ -69,17 +91,79 @@ def _full_shape(file: FitsFile, level: str) -> tuple[int, ...]:
     shape = (1, *file.get("SCI").shape)
     if len(shape) != len(_DIMS[level]):
         raise InputFileError(f"{file.path}: SCI has {len(shape) - 1} axes, a {level} needs {len(_DIMS[level]) - 1}")
-    n_groups = file.header["PRIMARY"].get("NGROUPS")
+    primary = file.header["PRIMARY"]
+    n_groups, n_integrations = primary.get("NGROUPS"), primary.get("NINTS")
     if level == "ramp" and n_groups is not None and n_groups != shape[2]:
         raise InputFileError(f"{file.path}: NGROUPS is {n_groups}, but SCI holds {shape[2]} groups; the file is broken")
+    if level in ("ramp", "rateints") and n_integrations is not None and n_integrations != shape[1]:
+        first, last = primary.get("INTSTART"), primary.get("INTEND")  # of a segment
+        if first is None or last is None or last - first + 1 != shape[1] or last > n_integrations:
+            raise InputFileError(
+                f"{file.path}: NINTS is {n_integrations}, but SCI holds {shape[1]} integrations, and no INTSTART and "
+                "INTEND say that it is a part of them; the file is broken"
+            )
     return shape
+
+
+def _require_planes(file: FitsFile, product: str) -> None:
+    """Tell which planes a file of another program lacks; refuse one of jwst that lost its flags."""
+    if product == "uncal":
+        return
+    if product == "ramp":
+        require_planes(file, {"PIXELDQ": "no pixel is flagged", "GROUPDQ": "no sample is flagged"})
+        return
+    with_error = "ERR" in file
+    planes = {
+        "DQ": "no pixel is flagged",
+        "VAR_POISSON": "the squared ERR stands in its place" if with_error else "the errors are not known",
+        "VAR_RNOISE": "it counts as 0" if with_error else "the errors are not known",
+    }
+    require_planes(file, planes | ({"VAR_FLAT": "it counts as 0"} if product in ("cal", "crf") else {}))
+
+
+def require_planes(file: FitsFile, planes: Mapping[str, str]) -> None:
+    """Tell which image extensions a file lacks and what that means; refuse one of jwst without flags.
+
+    Parameters
+    ----------
+    file : FitsFile
+    planes : mapping
+        EXTNAME and what its absence means.
+
+    Raises
+    ------
+    InputFileError
+        Where the file says that jwst calibrated it (CAL_VER) and has no flags: it was cut.
+    """
+    missing = [name for name in planes if name not in file]
+    by_jwst = bool(file.header["PRIMARY"].get("CAL_VER"))
+    for name in missing:
+        if by_jwst and name in ("DQ", "PIXELDQ", "GROUPDQ"):
+            raise InputFileError(
+                f"{file.path}: the file has no {name} extension, which jwst writes; it was cut: download it again"
+            )
+    for meaning in dict.fromkeys(planes[name] for name in missing):
+        names = ", ".join(name for name in missing if planes[name] == meaning)
+        tell(f"{file.path.name} has no extension {names}: {meaning}")
+
+
+def require_kept(
+    file: FitsFile, meta: Mapping[str, Any], found: set[Any], planes: Mapping[str, str] | None = None
+) -> None:
+    """Raise InputFileError where a file of this package lost a variable that it was saved with, or its extension."""
+    planes = planes or {}
+    lost = [name for name in meta["variables"] if name not in found or planes.get(name, "PRIMARY") not in file]
+    if lost:
+        raise InputFileError(
+            f"{file.path}: the file lost {', '.join(lost[:5])}, which it was saved with; it is damaged: write it again"
+        )
 
 
 def _variables(file: FitsFile, level: str, shape: tuple[int, ...]) -> dict[str, xr.Variable]:
     dims, units = _DIMS[level], {spec.name: spec.units for spec in LEVELS[level]}
     main = _MAIN[level]
     stored_unit = file.get("SCI").header.get("BUNIT")
-    if level != "ramp" and stored_unit and stored_unit.strip() != units[main]:
+    if stored_unit and str(stored_unit).strip() != units[main]:
         raise InputFileError(f"{file.path}: BUNIT is '{stored_unit}', expected '{units[main]}' for level {level}")
     out = {main: variable(file, "SCI", dims, shape, None if level == "ramp" else "f4", units[main])}
     if level == "ramp":
@@ -158,6 +242,8 @@ def variable(
 def flags(file: FitsFile, extension: str, dims: tuple[str, ...], shape: tuple[int, ...], dtype: str) -> xr.Variable:
     """Return a flag extension as a Variable, zeros that take no memory where the file has none."""
     if extension in file:
+        if file.get(extension).header["BITPIX"] < 0:
+            raise InputFileError(f"{file.path}: {extension} holds floating-point numbers, expected integers (flags)")
         out = variable(file, extension, dims, shape, dtype, None)
     else:
         out = constant(dims, shape, dtype, "1", 0)

@@ -8,10 +8,11 @@ import numpy as np
 import xarray as xr
 from astropy.io import fits
 
+from mrsxr.errors import InputFileError
 from mrsxr.threads import how
 
 from . import _meta
-from ._detector import extras
+from ._detector import extras, require_kept
 from ._keywords import fill_header, fill_notes, product_keywords
 from ._spectral import bands_of, parse_wcs
 from .fits_out import extra_images
@@ -90,7 +91,12 @@ def _table(ds: xr.Dataset) -> fits.BinTableHDU:
 def read_lines(file: FitsFile) -> xr.Dataset:
     """Return the Dataset of level "lines" of a file that :func:`lines_file` made, in memory."""
     meta = _meta.read(file)
-    if meta is None:  # product_of asks for the extension before
-        raise KeyError(_meta.EXTENSION)
+    if meta is None:
+        raise InputFileError(f"{file.path}: line fits without the {_meta.EXTENSION} extension; the file is damaged")
+    if meta["attrs"]["level"] != "lines":
+        raise InputFileError(f"{file.path}: the file holds line fits, but was saved as {meta['attrs']['level']}")
     found: dict[str, Any] = extras(file, meta)
-    return _meta.apply(xr.Dataset(found).load(), meta)
+    ds = _meta.apply(xr.Dataset(found).load(), meta)
+    require_kept(file, meta, set(ds.variables))
+    saved = product_keywords(ds, file.path.name, bands_of(ds)).now
+    return _meta.with_edits(file.path, ds, file.header, {**saved["SCI"], **saved["PRIMARY"]})

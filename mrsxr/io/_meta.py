@@ -7,6 +7,7 @@ coordinates and the keywords that saving added or changed. Columns C_<name> hold
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,8 @@ from astropy.io import fits
 
 from mrsxr.errors import InputFileError
 
+from ._attrs import check_attrs
+from ._paths import safe_name
 from .headers import FitsFile
 
 EXTENSION = "MRSXR"
@@ -64,18 +67,93 @@ def read(file: FitsFile) -> dict[str, Any] | None:
     """
     if EXTENSION not in file:
         return None
-    columns = file.table(EXTENSION)
+    columns = file.table(EXTENSION, file.get(EXTENSION).version)
     try:
         meta = json.loads(str(columns["META"][0]))
-    except (KeyError, IndexError, json.JSONDecodeError) as error:
-        raise InputFileError(f"{file.path}: the {EXTENSION} extension is damaged ({error})") from error
-    if meta.get("version", 0) > VERSION:
+    except (KeyError, IndexError, ValueError, RecursionError) as error:
+        raise InputFileError(
+            f"{file.path}: the {EXTENSION} extension is damaged ({type(error).__name__}: {str(error)[:80]})"
+        ) from error
+    wrong = _wrong(meta)
+    if wrong:
+        raise InputFileError(f"{file.path}: the {EXTENSION} extension is damaged ({wrong})")
+    if meta["version"] > VERSION:
         raise InputFileError(
             f"{file.path}: the {EXTENSION} extension has version {meta['version']}, "
             f"this package reads {VERSION}; update mrsxr"
         )
+    check_attrs(f"{file.path}: {EXTENSION}", meta["attrs"])
     meta["vectors"] = {name[2:]: np.atleast_1d(column[0]) for name, column in columns.items() if name.startswith("C_")}
+    odd = next((name for name, values in meta["vectors"].items() if not np.isfinite(values).all()), None)
+    if odd:
+        raise InputFileError(f"{file.path}: the {EXTENSION} extension is damaged (the coordinate '{odd}' is no axis)")
     return meta
+
+
+_DTYPE = re.compile(r"[<>=|]?([iufb]\d|U\d{1,5}|S\d{1,5}|O)|(u?int|float)\d{1,2}|bool|object|str|StringDType\(.*\)")
+_PLAIN = (str, int, float, bool, type(None))
+#: What META holds: type of each part, and whether it must be there.
+_PARTS = {
+    "version": (int, True), "attrs": (dict, True), "variables": (dict, True), "header": (dict, False),
+    "written": (dict, False), "header_text": (str, False), "dither": (dict, False), "extras": (dict, False),
+    "small": (dict, False), "slicer": (list, False), "slicer_digest": (str, False),
+}  # fmt: skip
+
+
+def _wrong(meta: Any) -> str | None:
+    """Return what is wrong with the structure of META, None where it is as :func:`describe` and its callers make it."""
+    if not isinstance(meta, dict):
+        return "META is no mapping"
+    for name, (kind, needed) in _PARTS.items():
+        if (needed and name not in meta) or (name in meta and not isinstance(meta[name], kind)):
+            return (
+                f"'{name}' is {'missing' if name not in meta else type(meta[name]).__name__}, expected {kind.__name__}"
+            )
+    for group, holds in (("variables", _is_variable), ("extras", _is_place), ("small", _is_small)):
+        bad = next((name for name, kept in meta.get(group, {}).items() if not holds(kept)), None)
+        if bad is not None:
+            return f"'{group}' of '{bad}' is not what this package writes"
+    for group in ("header", "written"):
+        for cards in meta.get(group, {}).values():
+            if not isinstance(cards, dict) or not all(isinstance(value, _PLAIN) for value in cards.values()):
+                return f"'{group}' holds no keywords"
+    if not all(isinstance(name, str) for name in meta.get("slicer", [])):
+        return "'slicer' is no list of names"
+    return None if _is_dither(meta.get("dither", {})) else "'dither' is not what this package writes"
+
+
+def _is_variable(kept: Any) -> bool:
+    return (
+        isinstance(kept, dict) and isinstance(kept.get("attrs"), dict) and isinstance(kept.get("coord"), bool)
+        and _is_dtype(kept.get("dtype")) and isinstance(kept["attrs"].get("units", ""), str)
+    )  # fmt: skip
+
+
+def _is_place(kept: Any) -> bool:
+    if not isinstance(kept, dict) or not isinstance(kept.get("hdu"), str) or not _is_dtype(kept.get("dtype")):
+        return False
+    dims, shape = kept.get("dims") or [], kept.get("shape") or []
+    return _are(dims, str) and _are(shape, int) and len(dims) == len(shape) and all(n >= 0 for n in shape)
+
+
+def _is_small(kept: Any) -> bool:
+    return isinstance(kept, dict) and _is_dtype(kept.get("dtype")) and _are(kept.get("dims"), str) and "values" in kept
+
+
+def _is_dither(facts: Mapping[str, Any]) -> bool:
+    for name, value in facts.items():
+        kind = str if name == "exposure" else int if name == "dither" else int | float
+        if not isinstance(value, kind) or isinstance(value, bool):
+            return False
+    return safe_name(str(facts.get("exposure", "x"))) == facts.get("exposure", "x")
+
+
+def _is_dtype(value: Any) -> bool:
+    return isinstance(value, str) and _DTYPE.fullmatch(value) is not None
+
+
+def _are(values: Any, kind: type) -> bool:
+    return isinstance(values, list) and all(isinstance(one, kind) and not isinstance(one, bool) for one in values)
 
 
 def original_keywords(header: Mapping[str, Mapping[str, Any]], meta: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -99,6 +177,54 @@ def same(one: Any, other: Any) -> bool:
     if one is None or other is None:
         return one is other
     return bool(np.isclose(float(one), float(other), rtol=1e-13, atol=0, equal_nan=True))
+
+
+#: Attributes that say what a product is, and whether an edit of their keyword counts (True) or is refused.
+IDENTITY = {
+    "DETECTOR": ("detector", False), "CHANNEL": ("channels", False), "BAND": ("band", False),
+    "READPATT": ("readpatt", False), "SUBARRAY": ("subarray", False), "TGROUP": ("group_time", False),
+    "TFRAME": ("frame_time", False), "NGROUPS": ("n_groups", False), "NINTS": ("n_integrations", False),
+    "TARGNAME": ("target", True), "PROGRAM": ("program", True), "BKGDTARG": ("background", True),
+    "TARG_RA": ("target_ra", True), "TARG_DEC": ("target_dec", True), "SRCTYPE": ("source_type", True),
+}  # fmt: skip
+
+
+def with_edits(
+    path: Any, ds: xr.Dataset, header: Mapping[str, Mapping[str, Any]], saved: Mapping[str, Any]
+) -> xr.Dataset:
+    """Return a Dataset of META with what was edited in its header since it was saved.
+
+    Parameters
+    ----------
+    path : path
+        For messages.
+    ds : Dataset
+        With the attrs of META.
+    header : mapping
+        PRIMARY and SCI keywords as they are now.
+    saved : mapping
+        Keywords as saving would write them.
+
+    Raises
+    ------
+    InputFileError
+        Where a keyword was edited that says by which detector, band and readout the data were taken.
+    """
+    now = {**header.get("SCI", {}), **header["PRIMARY"]}
+    changed: dict[str, Any] = {}
+    for key, (attr, counts) in IDENTITY.items():
+        if key not in saved or same(now.get(key), saved[key]):
+            continue
+        if not counts:
+            found = "missing" if now.get(key) is None else now[key]
+            raise InputFileError(
+                f"{path}: the keyword {key} is {found}, but the file was saved with {saved[key]}; data cannot be made "
+                "another setting's by an edit: put it back, or calibrate the exposure again"
+            )
+        if now.get(key) is not None:
+            kind = type(ds.attrs.get(attr, ""))
+            changed[attr] = kind(now[key]) if kind in (str, int, float) else now[key]
+    return ds.assign_attrs(changed) if changed else ds
 
 
 def apply(ds: xr.Dataset, meta: Mapping[str, Any] | None) -> xr.Dataset:

@@ -17,7 +17,7 @@ import xarray as xr
 from mrsxr import mrs
 from mrsxr.step import read_history
 
-from ._spectral import bands_of
+from ._paths import safe_name
 
 #: Levels whose products are named by bands; others hold exposures of a setting.
 _OF_EXPOSURES = ("ramp", "rate", "rateints", "cal")
@@ -45,7 +45,7 @@ def product_name(ds: xr.Dataset) -> str:
     str
     """
     parts = [root_name(ds), _content(ds), *_words(ds)]
-    return "_".join(part for part in parts if part)
+    return safe_name("_".join(part for part in parts if part))
 
 
 def root_name(ds: xr.Dataset) -> str:
@@ -57,6 +57,18 @@ def root_name(ds: xr.Dataset) -> str:
         return exposures[0]
     target = _slug(str(ds.attrs.get("target") or "")) or "target"
     return f"{_observations(exposures, str(ds.attrs.get('program') or ''))}_{target}_miri"
+
+
+def bands_of(ds: xr.Dataset) -> list[str]:
+    """Return the bands of a cube or spectrum in MRS order, from ``attrs`` or the coordinate ``band``."""
+    named = ds.attrs.get("bands") or ds.attrs.get("band") or ""
+    names = named if isinstance(named, list | tuple) else str(named).replace("[", " ").replace("]", " ")
+    if isinstance(names, str):
+        names = names.replace('"', " ").replace(",", " ").split()
+    found = {str(name) for name in names}
+    if "band" in ds.variables and not found & set(mrs.BANDS):
+        found = {str(name) for name in np.unique(ds["band"].values.astype(str))}
+    return [band for band in mrs.BANDS if band in found]
 
 
 def exposures_of(ds: xr.Dataset) -> list[str]:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from astropy.io import fits
 
-from mrsxr import mrs
 from mrsxr.errors import InputFileError
 from mrsxr.schema import CUBE_DIMS, LEVELS
 
 from . import _meta
-from ._detector import constant, extras, flags, preferred_chunks, variable
+from ._checks import check_wavelengths
+from ._detector import constant, extras, flags, preferred_chunks, require_kept, require_planes, variable
+from ._keywords import product_keywords
+from ._names import bands_of
 from .headers import FitsFile, band_of, exposure_name, header_json, require
 
 #: Columns of EXTRACT1D: variable and unit. Variances come from the errors where they are absent.
@@ -52,6 +54,19 @@ _WCS_STEMS = (
 )
 
 
+#: Planes that jwst writes: what their absence means.
+_CUBE_PLANES = {
+    "DQ": "no voxel is flagged", "ERR": "the errors are not known", "WMAP": "the pixels of a voxel are not counted",
+}  # fmt: skip
+
+
+def _require_level(file: FitsFile, meta: Mapping[str, Any] | None, level: str) -> None:
+    if meta is not None and meta["attrs"]["level"] != level:
+        raise InputFileError(
+            f"{file.path}: the file looks like a {level}, but was saved as {meta['attrs']['level']}; it is damaged"
+        )
+
+
 def read_cube(file: FitsFile) -> xr.Dataset:
     """Return the Dataset of level "cube" of an s3d file.
 
@@ -70,12 +85,15 @@ def read_cube(file: FitsFile) -> xr.Dataset:
         Where the WCS is incomplete or the unit is not MJy/sr.
     """
     meta = _meta.read(file)
+    _require_level(file, meta, "cube")
     sci = file.get("SCI")
     units = {spec.name: spec.units for spec in LEVELS["cube"]}
     unit = str(sci.header.get("BUNIT", units["flux"])).strip()
     if unit != units["flux"]:
         raise InputFileError(f"{file.path}: BUNIT is '{unit}', expected 'MJy/sr' for a cube")
     shape = sci.shape
+    if meta is None:
+        require_planes(file, _CUBE_PLANES)
     variables = {
         "flux": variable(file, "SCI", CUBE_DIMS, shape, "f4", units["flux"]),
         "dq": flags(file, "DQ", CUBE_DIMS, shape, "u4"),
@@ -92,8 +110,9 @@ def read_cube(file: FitsFile) -> xr.Dataset:
         variables |= extras(file, meta)
     ds = xr.Dataset(variables, _cube_axes(file, sci.header, shape, meta))
     ds.attrs = _cube_attrs(file, sci.header)
-    wcs = ds.attrs["wcs"]
-    ds = _meta.apply(ds, meta)
+    wcs, wavelength = ds.attrs["wcs"], ds["wavelength"].values
+    check_wavelengths(file.path, ds.attrs["band"], wavelength[0], wavelength[-1])
+    ds = _with_meta(file, ds, meta, {"flux": "SCI", "dq": "DQ", "weight": "WMAP"})
     if meta is not None and not same_wcs(wcs, ds.attrs.get("wcs", "")):
         ds.attrs["wcs"] = wcs  # edited since it was saved
     for name in ds.data_vars:
@@ -101,6 +120,18 @@ def read_cube(file: FitsFile) -> xr.Dataset:
         ds.variables[name].encoding["preferred_chunks"] = preferred_chunks("cube", ds.sizes, dims)
     ds.encoding["read_eagerly"] = file.buffer is not None
     return ds
+
+
+def _with_meta(
+    file: FitsFile, ds: xr.Dataset, meta: Mapping[str, Any] | None, planes: Mapping[str, str] | None = None
+) -> xr.Dataset:
+    """Return a cube or spectrum with what META remembers, and with what was edited in its header since then."""
+    if meta is None:
+        return ds
+    ds = _meta.apply(ds, meta)
+    require_kept(file, meta, set(ds.variables), planes)
+    saved = product_keywords(ds, file.path.name, bands_of(ds)).now
+    return _meta.with_edits(file.path, ds, file.header, {**saved["SCI"], **saved["PRIMARY"]})
 
 
 def wcs_header(header: fits.Header) -> str:
@@ -236,11 +267,12 @@ def read_spectrum(file: FitsFile, source: int | None = None) -> xr.Dataset:
     if not 0 <= number < len(tables):
         raise InputFileError(f"{file.path}: there is no spectrum {source}; the file holds {len(tables)}")
     hdu, meta = tables[number], _meta.read(file)
+    _require_level(file, meta, "spectrum")
     columns = file.table("EXTRACT1D", hdu.version)
     missing = {"WAVELENGTH", *X1D_COLUMNS, "DQ"} - set(columns)
     if missing:
         raise InputFileError(f"{file.path}: EXTRACT1D lacks the columns {', '.join(sorted(missing))}")
-    ds = _spectrum_variables(file, columns)
+    ds = _spectrum_variables(file, columns, meta["variables"] if meta is not None else ())
     header = hdu.header
     ds.attrs = {"level": "spectrum", **_common_attrs(file, header)}
     for attr, keyword in (("aperture_x", "EXTR_X"), ("aperture_y", "EXTR_Y")):
@@ -252,10 +284,10 @@ def read_spectrum(file: FitsFile, source: int | None = None) -> xr.Dataset:
             if name in ds.variables and name != "band" and ds[name].dtype != kept["dtype"]:
                 ds[name] = ds[name].astype(kept["dtype"])
         ds = ds.drop_vars([n for n in ds.variables if n not in meta["variables"]])
-    return _meta.apply(ds, meta)
+    return _with_meta(file, ds, meta)
 
 
-def _spectrum_variables(file: FitsFile, columns: Mapping[str, np.ndarray]) -> xr.Dataset:
+def _spectrum_variables(file: FitsFile, columns: Mapping[str, np.ndarray], kept: Container[str]) -> xr.Dataset:
     columns = {name: np.squeeze(values) for name, values in columns.items()}
     along = ("wavelength",)
     out: dict[str, Any] = {}
@@ -272,7 +304,7 @@ def _spectrum_variables(file: FitsFile, columns: Mapping[str, np.ndarray]) -> xr
         out[name] = (along, values, {"units": unit})
     out["dq"] = (along, columns["DQ"].astype("u4"), {"units": "1"})
     for column, unit in X1D_OPTIONAL.items():
-        if column in columns and np.isfinite(columns[column]).any():
+        if column in columns and (column.lower() in kept or np.isfinite(columns[column]).any()):
             out[column.lower()] = (along, columns[column].astype("f8"), {"units": unit})
     n_samples = columns["WAVELENGTH"].size
     if "BAND" in columns:
@@ -284,15 +316,3 @@ def _spectrum_variables(file: FitsFile, columns: Mapping[str, np.ndarray]) -> xr
         "band": (along, band),
     }
     return xr.Dataset(out, coords)
-
-
-def bands_of(ds: xr.Dataset) -> list[str]:
-    """Return the bands of a cube or spectrum in MRS order, from ``attrs`` or the coordinate ``band``."""
-    named = ds.attrs.get("bands") or ds.attrs.get("band") or ""
-    names = named if isinstance(named, list | tuple) else str(named).replace("[", " ").replace("]", " ")
-    if isinstance(names, str):
-        names = names.replace('"', " ").replace(",", " ").split()
-    found = {str(name) for name in names}
-    if "band" in ds.variables and not found & set(mrs.BANDS):
-        found = {str(name) for name in np.unique(ds["band"].values.astype(str))}
-    return [band for band in mrs.BANDS if band in found]

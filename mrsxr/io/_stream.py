@@ -76,7 +76,6 @@ def write_streamed(hdulist: fits.HDUList, images: Mapping[str, da.Array], path: 
     Unsigned integers are kept as signed ones with BZERO, which turns their highest bit (FITS 4.0, 5.2.5).
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     hdulist.verify("fix+ignore")
     hdulist.update_extend()
     with replacing(path) as temporary:

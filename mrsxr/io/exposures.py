@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -63,7 +62,7 @@ def open_exposures(
     names = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     if not names:
         raise InputFileError("no files to open")
-    folder = next((name for name in names if Path(name).is_dir() or "*" in str(name)), None)
+    folder = next((name for name in names if os.path.isdir(name) or "*" in str(name)), None)
     if folder is not None:
         raise InputFileError(f"{folder}: expected files of one setting; open_observation takes folders and patterns")
     infos = sorted((classify(path) for path in names), key=lambda info: info.order)

@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from mrsxr.errors import InputFileError
+from mrsxr.notes import tell
 from mrsxr.tree import dither_of, order_of
 
+from ._checks import check_keywords
+from .fitsarray import file_stamp
 from .headers import (
     band_of,
+    cards,
     describe_instrument,
     exposure_name,
     product_of,
@@ -32,6 +36,7 @@ MAX_DEPTH = 4
 #: Folders inside an observation folder that never hold its exposures.
 OTHER_FOLDERS = {"refs", "references", "reference", "crds", "crds_cache", "truth", "plots", "figures"}
 BACKGROUND_FOLDERS = {"background", "bkg", "bg", "backgrounds"}
+_LONGEST_JSON = 50_000_000  # bytes of an association
 DETECTOR_PRODUCTS = ("cal", "crf", "rate", "rateints", "ramp", "uncal")
 SCIENCE, BACKGROUND = "science", "background"
 
@@ -142,6 +147,7 @@ def classify(path: str | os.PathLike, role: str | None = None) -> FileInfo:
     primary, main = read_header(path)
     require_mrs(path, primary)
     product = product_of(path, primary, main)
+    check_keywords(path, primary, cards(main, path))
     node = setting_of(path, primary) if product in DETECTOR_PRODUCTS else band_of(primary)
     role = role or (BACKGROUND if primary.get("BKGDTARG") is True else SCIENCE)
     pointing = {key: main.get(key, primary.get(key)) for key in ("RA_REF", "DEC_REF", "ROLL_REF", "V2_REF", "V3_REF")}
@@ -151,23 +157,29 @@ def classify(path: str | os.PathLike, role: str | None = None) -> FileInfo:
 def _find(source: Source, role: str | None, on_error: str) -> Found:
     if isinstance(source, str | os.PathLike):
         path = Path(source)
-        if path.is_dir():
+        if os.path.isdir(path):
             return _classify_all(_scan(path), role, on_error, root=path)
         if path.suffix.lower() == ".json":
             return _association(path, role, on_error)
-        if not path.exists() and glob.has_magic(str(source)):
+        if not os.path.lexists(path) and glob.has_magic(str(source)):
             names = [Path(name) for name in sorted(glob.glob(str(source), recursive=True))]
-            return _classify_all([p for p in names if p.is_file()], role, on_error)
+            return _classify_all([p for p in names if os.path.isfile(p)], role, on_error)
         return _classify_all([path], role, on_error)
     return _classify_all([Path(item) for item in source], role, on_error)
 
 
 def _scan(folder: Path, depth: int = 1) -> Iterator[Path]:
-    for path in sorted(folder.iterdir()):
+    try:
+        inside = sorted(folder.iterdir())
+    except OSError as error:
+        log.warning("left out: %s (%s)", folder, error.strerror)
+        tell(f"the folder {folder} cannot be read ({error.strerror}) and is left out")
+        return
+    for path in inside:
         name = path.name.lower()
         if name.startswith("."):
             continue
-        if path.is_dir():
+        if os.path.isdir(path):
             if depth < MAX_DEPTH and name not in OTHER_FOLDERS and path.suffix != ".zarr":
                 yield from _scan(path, depth + 1)
         elif name.endswith(SUFFIXES):
@@ -212,17 +224,9 @@ def _role_of_folder(path: Path, root: Path | None) -> str | None:
 
 def _association(path: Path, role: str | None, on_error: str) -> Found:
     """Return the members of a JWST association, level 2 or 3."""
-    try:
-        products = json.loads(path.read_text())["products"]
-        members = [(member["expname"], member["exptype"].lower()) for p in products for member in p["members"]]
-        names = [str(product.get("name", "")) for product in products]
-    except OSError as error:
-        raise InputFileError(f"{path}: the association cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputFileError(
-            f"{path}: no JWST association ({type(error).__name__}: {error}); expected products with members "
-            "that have expname and exptype"
-        ) from error
+    products = _products(path)
+    members = [(str(m["expname"]), str(m["exptype"]).lower()) for product in products for m in product["members"]]
+    names = [str(product.get("name") or "") for product in products]
     out = Found(
         [], association=path.name, product_name=names[0] if len(names) == 1 else "",
         one_product=len(names) == 1 and len([kind for _, kind in members if kind == SCIENCE]) > 1,
@@ -260,10 +264,40 @@ def _member(association: Path, name: str) -> Path | None:
     for folder in (home, home.parent, home.parent.parent):
         places = [folder / name] if folder == home else []
         places += [folder / root / name, folder / "JWST" / root / name, folder / "mastDownload" / "JWST" / root / name]
-        found = next((place for place in places if place.is_file()), None)
+        found = next((place for place in places if os.path.isfile(place)), None)
         if found is not None:
             return found
     return None
+
+
+def _products(path: Path) -> list[dict[str, Any]]:
+    """Return the products of an association, whose members all have an expname and an exptype."""
+    try:
+        size, _ = file_stamp(path)
+        products = json.loads(path.read_text(encoding="utf-8"))["products"] if size <= _LONGEST_JSON else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputFileError(
+            f"{path}: no JWST association ({type(error).__name__}: {str(error)[:100]}); expected products with members "
+            "that have expname and exptype"
+        ) from error
+    good = isinstance(products, list) and all(
+        isinstance(product, dict) and isinstance(product.get("name") or "", str)
+        and isinstance(product.get("members"), list)
+        and all(isinstance(member, dict) and _is_member(member) for member in product["members"])
+        for product in products
+    )  # fmt: skip
+    if not good or not products:
+        raise InputFileError(
+            f"{path}: no JWST association; expected products with a name and members that have expname and exptype"
+        )
+    return products
+
+
+def _is_member(member: dict[str, Any]) -> bool:
+    name = member.get("expname")
+    return (
+        isinstance(name, str) and bool(name.strip(". ")) and "\0" not in name and isinstance(member.get("exptype"), str)
+    )
 
 
 def _nothing(source: Source, found: Found) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -212,10 +213,15 @@ class TiledFitsArray(BackendArray):
 
         if file_stamp(self.path) != self.stamp:
             raise InputFileError(f"{self.path}: the file was changed since it was opened; open it again")
-        with fits.open(self.path, memmap=False) as hdulist:
-            section = hdulist[self.hdu].section
-            n_added = len(self.shape) - len(section.shape)
-            block = np.asarray(section[key[n_added:]])
+        try:
+            with fits.open(self.path, memmap=False) as hdulist:
+                section = hdulist[self.hdu].section
+                n_added = len(self.shape) - len(section.shape)
+                block = np.asarray(section[key[n_added:]])
+        except Exception as error:  # each decompressor has errors of its own
+            raise InputFileError(
+                f"{self.path}: the tiles of HDU {self.hdu} cannot be decompressed ({error})"
+            ) from error
         # leading axes of length one are not in the file: an integer drops one, a slice keeps or empties it
         for item in reversed(key[:n_added]):
             if isinstance(item, slice):
@@ -262,10 +268,14 @@ def file_stamp(path: str | os.PathLike) -> tuple[int, int]:
     Raises
     ------
     InputFileError
-        Where the file does not exist.
+        Where there is no such file, or what is there is no file: a folder, a FIFO, a device.
     """
     try:
         status = os.stat(path)
-    except OSError as error:
-        raise InputFileError(f"{path}: the file cannot be read ({error.strerror})") from error
+    except (OSError, ValueError) as error:
+        reason = str(getattr(error, "strerror", None) or error).lower()
+        raise InputFileError(f"{path}: the file cannot be read ({reason})") from error
+    if not stat.S_ISREG(status.st_mode):
+        what = "a folder" if stat.S_ISDIR(status.st_mode) else "a FIFO, socket or device"
+        raise InputFileError(f"{path}: is {what}, expected a file")
     return status.st_size, status.st_mtime_ns

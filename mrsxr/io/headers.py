@@ -6,7 +6,9 @@ import contextlib
 import gzip
 import io
 import json
-import warnings
+import math
+import re
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +16,15 @@ from typing import Any
 
 import numpy as np
 from astropy.io import fits
-from astropy.utils.exceptions import AstropyWarning
 from xarray.backends import BackendArray
 
 from mrsxr import mrs
 from mrsxr.errors import InputFileError, MrsxrError
+from mrsxr.notes import tell
 
+from ._checks import check_channel, scale_of
+from ._paths import safe_name
+from ._structure import Span, spans, spans_of_file
 from .fitsarray import STORED_DTYPES, FitsArray, TiledFitsArray, file_stamp, finish, to_physical
 
 #: The products that this package reads, in the order of the data's way.
@@ -39,6 +44,10 @@ _STRUCTURE_STEMS = (
     "NAXIS", "TTYPE", "TFORM", "TUNIT", "TDIM", "TNULL", "TSCAL", "TZERO", "TDISP", "ZTILE", "ZNAME", "ZVAL",
     "ZNAXIS",
 )  # fmt: skip
+
+
+_MOST_DECOMPRESSED = 8 << 30  # bytes of a file compressed as a whole
+_MOST_EXPANDED = 2000  # values a byte of a tile: deflate makes 1032 bytes of one
 
 
 @dataclass(frozen=True)
@@ -77,10 +86,12 @@ class FitsFile:
         return [hdu for hdu in self.hdus if hdu.name == name]
 
     def get(self, name: str) -> Hdu:
-        """Return the first HDU of a name; raise InputFileError where there is none."""
-        for hdu in self.hdus:
-            if hdu.name == name:
-                return hdu
+        """Return the HDU of a name; raise InputFileError where there is none, or more than one."""
+        named = self.all(name)
+        if len(named) == 1:
+            return named[0]
+        if named:
+            raise InputFileError(f"{self.path}: the file has the extension {name} {len(named)} times, expected one")
         found = ", ".join(hdu.name for hdu in self.hdus)
         raise InputFileError(f"{self.path}: the file has no {name} extension; found {found}")
 
@@ -102,10 +113,14 @@ class FitsFile:
         """
         hdu = self.get(name)
         shape = tuple(shape or hdu.shape)
-        if int(np.prod(shape)) != int(np.prod(hdu.shape)) or not hdu.shape:
+        if hdu.kind == "table":
+            raise InputFileError(f"{self.path}: {name} is a table, expected an image")
+        if math.prod(shape) != math.prod(hdu.shape) or not math.prod(shape):
             raise InputFileError(f"{self.path}: {name} has the shape {hdu.shape}, expected {shape}")
-        scale = (hdu.header["BITPIX"], hdu.header.get("BSCALE", 1), hdu.header.get("BZERO", 0))
-        if self.buffer is not None:
+        if len(shape) >= 2 and tuple(n for n in shape if n > 1) != tuple(n for n in hdu.shape if n > 1):
+            raise InputFileError(f"{self.path}: {name} has the shape {hdu.shape}, expected {shape}; it is transposed")
+        scale = scale_of(self.path, name, hdu.header)
+        if self.buffer is not None and hdu.kind != "tiled":
             raw = np.frombuffer(self.buffer, STORED_DTYPES[scale[0]], count=int(np.prod(shape)), offset=hdu.offset)
             values = to_physical(raw.reshape(shape), *scale)
             return finish(values, np.dtype(dtype) if dtype is not None else values.dtype, square)
@@ -117,8 +132,11 @@ class FitsFile:
         """Return the columns of a table extension by their names, in native byte order (read now)."""
         source = io.BytesIO(self.buffer) if self.buffer is not None else self.path
         with _readable(self.path), fits.open(source, memmap=False) as hdulist:
-            rows = hdulist[name, version].data
-            return {column: _native(rows[column]) for column in rows.names}
+            hdu = hdulist[name, version]
+            if hdu.is_image:
+                raise InputFileError(f"{self.path}: {name} is an image, expected a table")
+            rows = hdu.data
+            return {column: _native(rows[column]) for column in rows.names} if rows is not None else {}
 
 
 def read_layout(path: str | Path) -> FitsFile:
@@ -140,18 +158,23 @@ def read_layout(path: str | Path) -> FitsFile:
     """
     path = Path(path)
     stamp = file_stamp(path)
-    buffer = _decompress(path)
-    n_bytes = len(buffer) if buffer is not None else stamp[0]
-    hdus: list[Hdu] = []
-    source = io.BytesIO(buffer) if buffer is not None else path
-    with _readable(path), fits.open(source, memmap=False) as hdulist:
-        for number, hdu in enumerate(_walk(hdulist)):
-            hdus.append(_hdu(number, hdu))
-    _check_complete(path, hdus, n_bytes)
-    file = FitsFile(path, stamp, hdus, buffer)
-    file.header = {"PRIMARY": cards(hdus[0].header)}
-    main = next((hdu for hdu in hdus if hdu.name in ("SCI", "EXTRACT1D")), None)
-    file.header["SCI"] = cards(main.header) if main is not None else {}
+    with _readable(path):
+        buffer = _decompress(path)
+        places = _spans(path, stamp, buffer)
+        source = io.BytesIO(buffer) if buffer is not None else path
+        hdus: list[Hdu] = []
+        with fits.open(source, memmap=False) as hdulist:
+            for number, hdu in enumerate(_walk(hdulist)):
+                hdus.append(_hdu(path, number, hdu, places))
+        if len(hdus) != len(places):
+            raise InputFileError(
+                f"{path}: no readable FITS file: the header of {places[len(hdus)].name} cannot be read; "
+                "download or write it again"
+            )
+        file = FitsFile(path, stamp, hdus, buffer)
+        file.header = {"PRIMARY": cards(hdus[0].header, path)}
+        main = next((hdu for hdu in hdus if hdu.name in ("SCI", "EXTRACT1D")), None)
+        file.header["SCI"] = cards(main.header, path) if main is not None else {}
     return file
 
 
@@ -170,28 +193,43 @@ def read_header(path: str | Path) -> tuple[dict[str, Any], fits.Header]:
     Raises
     ------
     InputFileError
-        Where the file is missing, no FITS file or ends within the data of the extension.
+        Where the file is missing, no FITS file, damaged or truncated (of a gzip file: as far as it is read).
     """
     path = Path(path)
-    n_bytes = file_stamp(path)[0]
-    with _readable(path), fits.open(path, memmap=False) as hdulist:
-        primary = cards(hdulist[0].header)
-        for number, hdu in enumerate(_walk(hdulist)):
-            if hdu.name in ("SCI", "EXTRACT1D"):
-                if not _is_gzip(path):
-                    _check_complete(path, [_hdu(number, hdu)], n_bytes)
-                return primary, hdu.header
+    stamp = file_stamp(path)
+    with _readable(path):
+        if not _is_gzip(path):
+            _spans(path, stamp, None)
+        with fits.open(path, memmap=False) as hdulist:
+            primary = cards(hdulist[0].header, path)
+            for hdu in _walk(hdulist):
+                if hdu.name in ("SCI", "EXTRACT1D"):
+                    return primary, hdu.header
     return primary, fits.Header()
 
 
-def cards(header: fits.Header) -> dict[str, Any]:
-    """Return the keywords of a header as plain values, without structure, comments and blank cards."""
+def cards(header: fits.Header, path: str | Path = "") -> dict[str, Any]:
+    """Return the keywords of a header as plain values, without structure, comments and blank cards.
+
+    A card without a value, or with NaN, which FITS does not know, is None; one that cannot be read as well: it is told.
+    """
     out: dict[str, Any] = {}
     for card in header.cards:
         key = card.keyword
         if key in _STRUCTURE or (key.rstrip("0123456789") in _STRUCTURE_STEMS and key[-1:].isdigit()):
             continue
-        value = card.value
+        if not re.fullmatch(r"[ -~]{1,60}", key):
+            tell(f"{path}: the header holds a card that is no text; it is left out")
+            continue
+        try:
+            value = card.value
+        except (fits.VerifyError, ValueError, OverflowError):
+            raw = str(card.image)[9:].split("/")[0].strip()
+            value = None
+            if raw.strip("+-").lower() not in ("nan", "inf", "infinity"):
+                tell(f"{path}: the card {key} = {raw} is not of the FITS standard; it counts as missing")
+        if isinstance(value, float) and not math.isfinite(value):
+            value = None
         if isinstance(value, fits.card.Undefined):
             value = None
         elif isinstance(value, np.generic):
@@ -276,9 +314,11 @@ def setting_of(path: str | Path, primary: Mapping[str, Any]) -> str:
     """Return the detector setting ("12A") of a detector file from DETECTOR and BAND."""
     detector, band = require(path, primary, "DETECTOR", "BAND")
     try:
-        return mrs.setting_name(str(detector), str(band))
+        setting = mrs.setting_name(str(detector), str(band))
     except MrsxrError as error:
         raise InputFileError(f"{path}: {error}") from error
+    check_channel(path, setting, primary)
+    return setting
 
 
 def band_of(primary: Mapping[str, Any]) -> str:
@@ -295,12 +335,12 @@ def exposure_name(path: str | Path, primary: Mapping[str, Any]) -> str:
 
     From the file name without its last part; from FILENAME where the file's own name has no product suffix.
     """
-    for name in (Path(path).name, str(primary.get("FILENAME", ""))):
-        stem = name.split(".")[0]
+    for name in (Path(path).name, str(primary.get("FILENAME") or "")):
+        stem = safe_name(name.split(".")[0])
         root, _, suffix = stem.rpartition("_")
         if root and suffix in PRODUCTS:
             return root
-    return Path(path).name.split(".")[0]
+    return safe_name(Path(path).name.split(".")[0])
 
 
 def header_json(header: Mapping[str, Mapping[str, Any]]) -> str:
@@ -323,21 +363,29 @@ def _walk(hdulist: fits.HDUList) -> Iterator[Any]:
         number += 1
 
 
-def _hdu(number: int, hdu: Any) -> Hdu:
+def _spans(path: Path, stamp: tuple[int, int], buffer: bytes | None) -> list[Span]:
+    if buffer is None:
+        return spans_of_file(path, stamp[0])
+    return spans(path, lambda place, size: buffer[place : place + size], len(buffer))
+
+
+def _hdu(path: Path, number: int, hdu: Any, places: list[Span]) -> Hdu:
+    if number >= len(places):
+        raise InputFileError(f"{path}: no readable FITS file: it holds more extensions than its headers say")
     tiled = isinstance(hdu, fits.CompImageHDU)
     kind = "tiled" if tiled else "image" if hdu.is_image else "table"
-    place = hdu.fileinfo() or {}
-    size = 0 if tiled else int(hdu.size)
-    return Hdu(number, hdu.name, hdu.ver, hdu.header, kind, int(place.get("datLoc", 0)), size)
+    if tiled:
+        _check_tiles(path, hdu, places[number])
+    return Hdu(number, hdu.name, hdu.ver, hdu.header, kind, places[number].data, 0 if tiled else places[number].size)
 
 
-def _check_complete(path: Path, hdus: list[Hdu], n_bytes: int) -> None:
-    for hdu in hdus:
-        if hdu.offset + hdu.size > n_bytes:
-            raise InputFileError(
-                f"{path}: the file is truncated within {hdu.name}: expected at least {hdu.offset + hdu.size} "
-                f"bytes, found {n_bytes}; download or write it again"
-            )
+def _check_tiles(path: Path, hdu: Any, place: Span) -> None:
+    """Raise InputFileError where the image is larger than what its bytes can hold when they are decompressed."""
+    if math.prod(hdu.shape) > _MOST_EXPANDED * max(place.size, 1):
+        raise InputFileError(
+            f"{path}: {hdu.name} claims the shape {hdu.shape}, which {place.size} compressed bytes "
+            "cannot hold; it is damaged"
+        )
 
 
 def _is_gzip(path: Path) -> bool:
@@ -350,28 +398,34 @@ def _decompress(path: Path) -> bytes | None:
         return None
     try:
         with gzip.open(path) as stream:
-            return stream.read()
-    except (OSError, EOFError) as error:
+            content = stream.read(_MOST_DECOMPRESSED + 1)
+    except (OSError, EOFError, zlib.error) as error:
         raise InputFileError(
             f"{path}: the gzip file is damaged or truncated ({error}); found {path.stat().st_size} bytes; "
             "download it again"
         ) from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", AstropyWarning)
-        yield
+    if len(content) > _MOST_DECOMPRESSED:
+        raise InputFileError(
+            f"{path}: the gzip file holds more than {_MOST_DECOMPRESSED >> 30} GB, which is not read into memory; "
+            "gunzip it"
+        )
+    return content
 
 
 @contextlib.contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Turn what astropy raises on a damaged file into InputFileError, and silence its warnings."""
+    """Turn whatever the FITS library raises on a damaged file into InputFileError."""
     try:
-        with _quiet():
-            yield
-    except InputFileError:
+        yield
+    except MrsxrError:
         raise
-    except (OSError, ValueError, TypeError, KeyError, EOFError, fits.VerifyError) as error:
-        raise InputFileError(f"{path}: no readable FITS file ({error}); found {path.stat().st_size} bytes") from error
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise InputFileError(f"{path}: no readable FITS file ({reason[:300]}); found {_size(path)} bytes") from error
+
+
+def _size(path: Path) -> str:
+    try:
+        return str(path.stat().st_size)
+    except OSError:
+        return "no"

@@ -18,19 +18,19 @@ from mrsxr import tree
 from mrsxr.errors import InputFileError, MrsxrError
 from mrsxr.schema import other_units
 
-from ._detector import preferred_chunks
 from ._lines import lines_file
 from ._meta import plain
 from ._names import exposures_of, product_name, root_name
 from ._out_spectral import spectrum_file, write_cube
-from .exposures import chunked, open_exposures, open_one, with_sky_index
+from ._paths import inside, safe_name
+from ._whole import ORDER, WHOLE, load_whole
+from .exposures import open_exposures, open_one
 from .files import SUFFIXES, classify
-from .fits_out import EXTENSIONS, check_level, exposure_file, replacing, write_fits
+from .fits_out import EXTENSIONS, check_level, exposure_file, replacing, write_fits, writing
 from .headers import PRODUCTS
 from .observation import open_observation
 
 FORMATS = {"fits": ".fits", "netcdf": ".nc", "zarr": ".zarr"}
-_ORDER = "mrsxr_order"  # zarr gives groups back by name
 _SUFFIX = {"cube": "s3d", "spectrum": "x1d", "lines": "lines"}
 
 
@@ -102,7 +102,7 @@ def _jobs(
         raise MrsxrError(f"format '{chosen}' is unknown; expected one of {', '.join(FORMATS)}")
     is_file = _format_of(target) is not None
     if chosen != "fits":
-        return [_Job(data, 0, chosen, target if is_file else target / f"{_whole_name(data)}{FORMATS[chosen]}")]
+        return [_Job(data, 0, chosen, target if is_file else inside(target, f"{_whole_name(data)}{FORMATS[chosen]}"))]
     if isinstance(data, xr.DataTree):
         if is_file:
             raise MrsxrError(f"{target}: a tree becomes several FITS files; give a folder")
@@ -124,7 +124,7 @@ def _jobs(
                 f"two products would have the name {name}: {owners[name]} and {here}; save them in folders of their own"
             )
         owners[name] = here
-    return [_Job(datasets[of], index, "fits", target / name) for of, index, name in found]
+    return [_Job(datasets[of], index, "fits", inside(target, name)) for of, index, name in found]
 
 
 def load(
@@ -151,10 +151,10 @@ def load(
         return _load_list(list(path), chunks, options)
     found = Path(path)
     if found.suffix == ".zarr":
-        return _load_whole(found, "zarr", chunks)
+        return load_whole(found, "zarr", chunks)
     if found.suffix in (".nc", ".nc4"):
-        return _load_whole(found, "netcdf4", chunks)
-    if found.name.lower().endswith(SUFFIXES) and (found.is_file() or not _is_pattern(found)):
+        return load_whole(found, "netcdf4", chunks)
+    if found.name.lower().endswith(SUFFIXES) and (os.path.isfile(found) or not _is_pattern(found)):
         return open_one(found, chunks=chunks, **options)
     return open_observation(path, chunks=chunks, **options)
 
@@ -181,7 +181,7 @@ def _names(ds: xr.Dataset, suffix: str | None) -> list[tuple[int, str]]:
             "save as netcdf or zarr, which keep any units"
         )
     if level in EXTENSIONS:
-        return [(i, f"{name}_{suffix or level}.fits") for i, name in enumerate(exposures_of(ds))]
+        return [(i, f"{safe_name(name)}_{suffix or level}.fits") for i, name in enumerate(exposures_of(ds))]
     if level in _SUFFIX:
         return [(0, f"{product_name(ds)}_{suffix or _SUFFIX[level]}.fits")]
     raise MrsxrError(f"level '{level}' has no FITS layout; save it as netcdf or zarr")
@@ -229,11 +229,10 @@ def _load_list(paths: list[str | os.PathLike], chunks: Any, options: dict[str, A
 def _save_whole(data: xr.Dataset | xr.DataTree, path: Path, chosen: str) -> Path:
     if chosen == "zarr" and importlib.util.find_spec("zarr") is None:
         raise MrsxrError("zarr is not installed; install it (pip install 'mrsxr[zarr]') or save as netcdf")
-    path.parent.mkdir(parents=True, exist_ok=True)
     ready: xr.Dataset | xr.DataTree
     if isinstance(data, xr.DataTree):
         parts = {p: _portable(ds) for p, ds in tree.leaves(data)}
-        ready = tree.build(parts, **_portable_attrs(data.attrs), **{_ORDER: json.dumps(list(parts))})
+        ready = tree.build(parts, **_portable_attrs(data.attrs), **{ORDER: json.dumps(list(parts))})
     else:
         check_level(data)
         ready = _portable(data)
@@ -248,10 +247,13 @@ def _save_zarr(ready: xr.Dataset | xr.DataTree, path: Path) -> Path:
     temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
     older = temporary.with_name(f"{temporary.name}.old")
     try:
-        ready.to_zarr(temporary, mode="w", consolidated=False, zarr_format=2)
-        if path.exists():
-            path.rename(older)
-        temporary.rename(path)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            ready.attrs = {**ready.attrs, WHOLE: 1}
+            ready.to_zarr(temporary, mode="w", consolidated=False, zarr_format=2, write_empty_chunks=True)
+            if os.path.lexists(path):
+                path.rename(older)
+            temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(older, ignore_errors=True)
@@ -289,49 +291,3 @@ def _portable_attrs(attrs: dict[Any, Any]) -> dict[str, Any]:
             value = "json:" + json.dumps(value)
         out[str(key)] = value
     return out
-
-
-def _restored_attrs(attrs: dict[Any, Any]) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in attrs.items():
-        value = plain(value)
-        out[str(key)] = json.loads(value[5:]) if isinstance(value, str) and value.startswith("json:") else value
-    return out
-
-
-def _load_whole(path: Path, engine: str, chunks: Any) -> xr.Dataset | xr.DataTree:
-    if engine == "zarr" and importlib.util.find_spec("zarr") is None:
-        raise MrsxrError(f"{path}: zarr is not installed; install it (pip install 'mrsxr[zarr]')")
-    if not path.exists():
-        raise InputFileError(f"{path}: no such file")
-    options: dict[str, Any] = {"engine": engine, "chunks": None, "cache": False}
-    if engine == "zarr":
-        options |= {"consolidated": False, "zarr_format": 2}
-    try:
-        opened = xr.open_datatree(path, **options)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputFileError(f"{path}: no readable {engine} file ({error})") from error
-    if opened.data_vars and not opened.children:
-        return _restored(opened.to_dataset(), chunks)
-    attrs = dict(opened.attrs)
-    parts = {p: _restored(ds, chunks) for p, ds in tree.leaves(opened)}
-    order = [p for p in json.loads(attrs.pop(_ORDER, "[]")) if p in parts]
-    found = tree.build({p: parts[p] for p in (*order, *(set(parts) - set(order)))})
-    found.attrs = _restored_attrs(attrs)
-    return found
-
-
-def _restored(ds: xr.Dataset, chunks: Any) -> xr.Dataset:
-    level = ds.attrs.get("level", "")
-    ds.attrs = _restored_attrs(ds.attrs)
-    for name, found in ds.variables.items():
-        found.attrs = _restored_attrs(found.attrs)
-        if name in ds.coords and name not in ds.dims:
-            read = found.load()
-            ds = ds.assign_coords({name: read.astype("U") if read.dtype.kind in "OT" else read})
-        elif level not in _SUFFIX or level == "cube":
-            found.encoding = {"preferred_chunks": preferred_chunks(level, ds.sizes, found.dims)}
-    if level in ("spectrum", "lines"):
-        ds = ds.load()
-    ds = chunked(ds, chunks)
-    return with_sky_index(ds) if level in ("cube", "lines") else ds

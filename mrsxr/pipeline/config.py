@@ -22,6 +22,7 @@ from mrsxr.cal.straylight import Method as StraylightMethod
 from mrsxr.cube.cube_build import CoordSystem, ExposureWeights, WeightingName
 from mrsxr.errors import MrsxrError, ParameterError
 from mrsxr.fringes import Method as FringeMethod
+from mrsxr.io.fitsarray import file_stamp
 from mrsxr.limits import (
     Arcsec,
     Band,
@@ -55,6 +56,7 @@ from .skipping import sections_of, skipped_names, switched_off
 Mode = Literal["baseline", "optimal"]
 MODES: tuple[Mode, ...] = ("baseline", "optimal")
 Fringes = Literal["none", FringeMethod]
+_LONGEST_FILE = 1_000_000  # bytes of a TOML file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -399,9 +401,12 @@ def load_config(path: str | Path, mode: str | None = None) -> Config:
         Where the file cannot be read, or has a table, a key or a value that is not known.
     """
     try:
+        size, _ = file_stamp(path)
+        if size > _LONGEST_FILE:
+            raise MrsxrError(f"{path}: has {size} bytes, expected a TOML file of parameters")
         with open(path, "rb") as file:
             tables = tomllib.load(file)
-    except (OSError, ValueError) as error:  # no TOML, no UTF-8
+    except (OSError, ValueError, RecursionError) as error:  # no TOML, no UTF-8, integers without end
         raise MrsxrError(f"{path}: cannot be read as TOML ({' '.join(str(error).split())})") from error
     of_file = tables.pop("mode", "baseline")
     for one in (of_file, mode or of_file):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
 import sys
 from collections.abc import Iterable
@@ -108,7 +109,6 @@ class RunRecord:
             earlier = read_runs(folder)
         except InputFileError:
             earlier = []
-        folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"format": FORMAT, "runs": [*earlier, asdict(self)][-_MOST_RUNS:]}, indent=1)
         with replacing(path) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
@@ -124,7 +124,7 @@ def read_runs(folder: Path) -> list[dict[str, Any]]:
         Where ``run.json`` is there and is no record of runs.
     """
     path = Path(folder) / NAME
-    if not path.is_file():
+    if not os.path.isfile(path):
         return []
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

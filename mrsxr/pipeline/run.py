@@ -18,6 +18,7 @@ from mrsxr.errors import InputFileError, MrsxrError
 from mrsxr.io import find_files, load_dataset, planned, save
 from mrsxr.io._names import root_name
 from mrsxr.io.files import BACKGROUND
+from mrsxr.io.fits_out import check_folder
 from mrsxr.io.grouping import Exposure, Plan, plan
 from mrsxr.mrs import BANDS, bands_of_setting, setting_of_band
 from mrsxr.notes import listen, tell
@@ -245,6 +246,7 @@ def run(
         for text in grouped.notes:
             tell(text)
     job.record.note(*told)
+    check_folder(out, [part + stage for part in ("", "background/") for stage in ("stage1", "stage2", "stage3")])
     with _recorded(job, start):
         if files:
             _from_exposures(job, grouped.exposures, wanted, to)

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mrsxr.errors import MrsxrError
+from mrsxr.io.fits_out import replacing
 
 DPI = 120  # of saved pictures [dots per inch]
 NO_VALUE = "0.72"  # grey of pixels without a value
@@ -265,13 +266,8 @@ def save_figure(picture: Any, path: str | os.PathLike, dpi: float | None = None)
     kinds = figure.canvas.get_supported_filetypes()
     if kind not in kinds:
         raise MrsxrError(f"{target}: '.{kind}' is no picture format; expected one of {', '.join(sorted(kinds))}")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.stem}.{os.getpid()}.part{target.suffix}")
-    try:
+    with replacing(target) as part:
         figure.savefig(part, format=kind, dpi=dpi or DPI)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
     pyplot.close(figure)
     return target
 

@@ -114,7 +114,7 @@ class References:
                 raise ReferenceFileError(f"'{unknown[0]}' is no reference kind; expected one of {', '.join(KINDS)}")
         elif source is not None:
             self._folder = Path(source)
-            if not self._folder.is_dir():
+            if not os.path.isdir(self._folder):
                 raise ReferenceFileError(f"{self._folder}: no such folder of reference files; give an existing one")
 
     @property

@@ -11,6 +11,7 @@ from typing import Any
 
 from mrsxr.errors import InputFileError, ReferenceFileError
 from mrsxr.io.asdffile import read_asdf_meta
+from mrsxr.io.fitsarray import file_stamp
 from mrsxr.io.headers import read_header
 
 #: Reference types of the MIRI MRS that this package reads.
@@ -74,8 +75,11 @@ class ReferenceFacts:
 def is_asdf(path: str | os.PathLike[str]) -> bool:
     """Return whether a file is ASDF by its first bytes; raise ReferenceFileError where it cannot be read."""
     try:
+        file_stamp(path)
         with open(path, "rb") as file:
             return file.read(5) == b"#ASDF"
+    except InputFileError as error:
+        raise ReferenceFileError(f"{error} of a reference") from error
     except OSError as error:
         raise ReferenceFileError(
             f"{path}: the reference file cannot be read ({error.strerror}); check the path"
@@ -134,11 +138,11 @@ def scan_folder(folder: str | os.PathLike[str]) -> tuple[ReferenceFacts, ...]:
 def scan(folder: str | os.PathLike[str]) -> tuple[tuple[ReferenceFacts, ...], tuple[str, ...]]:
     """Return the facts as :func:`scan_folder` and what is wrong with the files that cannot be read."""
     folder = Path(folder)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise ReferenceFileError(f"{folder}: no such folder of reference files; give an existing one")
     found, damaged = [], []
     for path in sorted(folder.rglob("*")):
-        if path.name.startswith(".") or not path.name.endswith(SUFFIXES) or not path.is_file():
+        if path.name.startswith(".") or not path.name.endswith(SUFFIXES) or not os.path.isfile(path):
             continue
         try:
             found.append(read_facts(path))

@@ -16,7 +16,7 @@ from xarray.core import indexing
 
 from mrsxr import dq as dq_bits
 from mrsxr.chunks import RAMP_ROWS_MAX
-from mrsxr.errors import InputFileError, ReferenceFileError
+from mrsxr.errors import InputFileError, MrsxrError, ReferenceFileError
 from mrsxr.io.asdffile import LOCK, Stamp, open_asdf, stamp_of
 from mrsxr.io.headers import FitsFile, read_layout
 
@@ -162,6 +162,14 @@ def read_known(facts: ReferenceFacts, *, rows: Rows = RAMP_ROWS_MAX, window: Win
                 ds, attrs = _read_images(file, kind, rows, window)
     except InputFileError as error:
         raise ReferenceFileError(f"{error} (reference file of kind {kind})") from error
+    except MrsxrError:
+        raise
+    except Exception as error:  # what a damaged file makes of a reader
+        reason = str(error) or type(error).__name__
+        raise ReferenceFileError(
+            f"{path}: the {kind} reference is damaged, it cannot be read "
+            f"({type(error).__name__}: {reason[:200]}); get it anew"
+        ) from error
     return _with_attrs(ds, facts, attrs)
 
 

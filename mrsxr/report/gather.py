@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,7 +93,7 @@ class Contents:
 
     def summary(self) -> Summary | None:
         """Return the observation table, from the files that went in while they are there, else from the products."""
-        went_in = [(i["path"], i["role"]) for i in self._inputs() if Path(i["path"]).is_file()]
+        went_in = [(i["path"], i["role"]) for i in self._inputs() if os.path.isfile(i["path"])]
         for found in (went_in, [(str(f.path), f.role) for f in self.files]):
             mine, behind = ([path for path, role in found if (role == SCIENCE) is which] for which in (True, False))
             try:
@@ -124,7 +125,7 @@ def gather(folder: Path) -> Contents:
     InputFileError
         Where it is no folder, or holds no MRS products.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise InputFileError(f"{folder}: no such folder of products; give the one that `mrsxr run --out` wrote")
     out = Contents(folder)
     problem = None

@@ -49,7 +49,6 @@ def write_report(
     contents = gather(Path(folder))
     target = Path(path) if path is not None else contents.folder / "report.html"
     text = make_page(contents, z, reporter or Reporter())
-    target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return target

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def open_product(path: str | Path) -> xr.Dataset:
 
 
 def _reference_kind(path: Path) -> str:
-    if path.suffix not in (".fits", ".asdf", ".json") or not path.is_file():
+    if path.suffix not in (".fits", ".asdf", ".json") or not os.path.isfile(path):
         return ""
     try:
         return str(read_facts(path).kind)

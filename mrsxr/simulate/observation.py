@@ -13,6 +13,7 @@ import xarray as xr
 
 from mrsxr import mrs
 from mrsxr.errors import MrsxrError
+from mrsxr.io.fits_out import check_folder
 
 from .exposure import Effects, Instrument, Truth, make_cosmic_rays, make_instrument, observe, ramp_blocks
 from .instrument import find_geometry_file, load_geometry, make_geometry
@@ -143,7 +144,7 @@ def simulate(
     tell = progress or (lambda text: None)
     made = Simulation(Path(out_dir))
     for name in ("uncal", "background", "refs", "truth"):
-        (made.folder / name).mkdir(parents=True, exist_ok=True)
+        check_folder(made.folder / name)
     visits = [
         *_visits(settings, scene, "004", n_dithers, pattern, source_type, n_groups, n_integrations, readpatt),
         *_visits(settings, scene, "005", n_background, pattern, "EXTENDED", n_groups, n_integrations, readpatt),

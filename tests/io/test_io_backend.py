@@ -16,7 +16,7 @@ from xarray.core.indexing import BasicIndexer, OuterIndexer
 
 from mrsxr import schema
 from mrsxr.chunks import ramp_rows
-from mrsxr.errors import InputFileError
+from mrsxr.errors import InputFileError, MrsxrWarning
 from mrsxr.io import load, open_exposures
 from mrsxr.io._backend import JwstBackendEntrypoint, open_file
 from mrsxr.io.fitsarray import ConstantArray, FitsArray
@@ -187,7 +187,7 @@ def test_truncated_file_is_named_with_its_sizes(tmp_path):
     with pytest.raises(InputFileError, match="truncated within REFOUT"):
         open_exposures(path)
     path.write_bytes(whole[:1000])
-    with pytest.raises(InputFileError, match=r"no readable FITS file.*found 1000 bytes"):
+    with pytest.raises(InputFileError, match=r"truncated within the header of PRIMARY.* 1000 bytes"):
         open_exposures(path)
     path.write_bytes(b"")
     with pytest.raises(InputFileError, match=r"uncal\.fits"):
@@ -232,7 +232,12 @@ def test_missing_extensions_are_filled(tmp_path):
         short = fits.HDUList([hdulist[0].copy(), hdulist["SCI"].copy(), hdulist["ERR"].copy()])
         error = hdulist["ERR"].data.copy()
         short.writeto(tmp_path / "short_cal.fits")
-    ds = schema.validate(open_file(tmp_path / "short_cal.fits"))
+    with pytest.warns(MrsxrWarning, match="no extension"):
+        ds = schema.validate(open_file(tmp_path / "short_cal.fits"))
+    assert [text.split("extension ")[1] for text in ds.attrs["notes"]] == [
+        "DQ: no pixel is flagged", "VAR_POISSON: the squared ERR stands in its place",
+        "VAR_RNOISE, VAR_FLAT: it counts as 0",
+    ]  # fmt: skip
     np.testing.assert_allclose(ds.var_poisson.values[0], error**2, rtol=1e-6)
     assert not ds.var_read.values.any()
     assert not ds.dq.values.any()

@@ -1,0 +1,101 @@
+"""The attributes of Datasets that come from a file: of the types that the package reads, or the file is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mrsxr import mrs
+from mrsxr.errors import InputFileError
+from mrsxr.schema import LEVELS
+
+_Test = Callable[[Any], bool]
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _positive(value: Any) -> bool:
+    return _number(value) and 0 < value < 1e9
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 1_000_000
+
+
+def _flag(value: Any) -> bool:
+    return isinstance(value, int) and value in (0, 1)
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(one, str) for one in value))
+
+
+def _json_list(value: Any) -> bool:
+    if not isinstance(value, str):
+        return False
+    try:
+        return not value or isinstance(json.loads(value), list)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _history(value: Any) -> bool:
+    if not _json_list(value):
+        return False
+    kinds = {"step": str, "version": str, "params": dict, "refs": dict}
+    entries = json.loads(value or "[]")
+    return all(
+        isinstance(e, dict) and all(isinstance(e.get(key), kind) for key, kind in kinds.items()) for e in entries
+    )
+
+
+def _header(value: Any) -> bool:
+    if not isinstance(value, str):
+        return False
+    try:
+        found = json.loads(value or "{}")
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and all(isinstance(part, dict) for part in found.values())
+
+
+_TEXT, _NUMBER = (_text, "a text"), (_number, "a number")
+_TEXTS, _LIST = (_texts, "a text or a list of texts"), (_json_list, "a list in JSON")
+_POSITIVE, _COUNT, _FLAG = (_positive, "a number above 0"), (_count, "a whole number"), (_flag, "0 or 1")
+#: Attributes that the package reads: what they must be.
+_KNOWN: dict[str, tuple[_Test, str]] = {
+    "level": (lambda v: isinstance(v, str) and v in LEVELS, "one of " + ", ".join(LEVELS)),
+    "setting": (lambda v: isinstance(v, str) and v in mrs.SETTINGS, "one of " + ", ".join(mrs.SETTINGS)),
+    "detector": _TEXT, "channels": _TEXT, "band": _TEXT, "readpatt": _TEXT, "subarray": _TEXT, "target": _TEXT,
+    "program": _TEXT, "wcs": _TEXT, "weighting": _TEXT, "source_type": _TEXT, "product_name": _TEXT,
+    "association": _TEXT, "crds_context": _TEXT, "Conventions": _TEXT, "bands": _TEXTS, "notes": _TEXTS,
+    "group_time": _POSITIVE, "frame_time": _POSITIVE, "pixel_scale": _POSITIVE,
+    "n_groups": _COUNT, "n_integrations": _COUNT, "background": _FLAG,
+    "wavelength_step": _NUMBER, "target_ra": _NUMBER, "target_dec": _NUMBER, "redshift": _NUMBER,
+    "aperture_x": _NUMBER, "aperture_y": _NUMBER, "photmjsr": _NUMBER, "pixar_sr": _NUMBER, "pixar_a2": _NUMBER,
+    "exposures": _LIST, "history_json": (_history, "a history in JSON"), "fits_header": (_header, "keywords in JSON"),
+}  # fmt: skip
+
+
+def check_attrs(where: str, attrs: Mapping[Any, Any]) -> None:
+    """Raise InputFileError naming the first attribute that is of another type than the package reads.
+
+    Parameters
+    ----------
+    where : str
+        The file, for the message.
+    attrs : mapping
+        Those that are missing pass, but for the level.
+    """
+    if "level" not in attrs:
+        raise InputFileError(f"{where}: holds no attribute 'level', so it is no product of this package; it is damaged")
+    for name, (fits, expected) in _KNOWN.items():
+        if name in attrs and not fits(attrs[name]):
+            raise InputFileError(f"{where}: the attribute '{name}' is {repr(attrs[name])[:60]}, expected {expected}")

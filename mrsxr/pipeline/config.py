@@ -20,7 +20,7 @@ from mrsxr.cal.clean_showers import Method as ShowersMethod
 from mrsxr.cal.pixel_replace import Algorithm as ReplaceAlgorithm
 from mrsxr.cal.straylight import Method as StraylightMethod
 from mrsxr.cube.cube_build import CoordSystem, ExposureWeights, WeightingName
-from mrsxr.errors import MrsxrError, ParameterError
+from mrsxr.errors import InputFileError, MrsxrError, ParameterError
 from mrsxr.fringes import Method as FringeMethod
 from mrsxr.io.fitsarray import file_stamp
 from mrsxr.limits import (
@@ -406,6 +406,8 @@ def load_config(path: str | Path, mode: str | None = None) -> Config:
             raise MrsxrError(f"{path}: has {size} bytes, expected a TOML file of parameters")
         with open(path, "rb") as file:
             tables = tomllib.load(file)
+    except InputFileError as error:
+        raise MrsxrError(f"{error} that can be read as TOML" if "expected" in str(error) else str(error)) from error
     except (OSError, ValueError, RecursionError) as error:  # no TOML, no UTF-8, integers without end
         raise MrsxrError(f"{path}: cannot be read as TOML ({' '.join(str(error).split())})") from error
     of_file = tables.pop("mode", "baseline")

@@ -407,7 +407,7 @@ def load_config(path: str | Path, mode: str | None = None) -> Config:
         with open(path, "rb") as file:
             tables = tomllib.load(file)
     except InputFileError as error:
-        raise MrsxrError(f"{error} that can be read as TOML" if "expected" in str(error) else str(error)) from error
+        raise MrsxrError(f"{path}: cannot be read as TOML ({str(error).removeprefix(f'{path}: ')})") from error
     except (OSError, ValueError, RecursionError) as error:  # no TOML, no UTF-8, integers without end
         raise MrsxrError(f"{path}: cannot be read as TOML ({' '.join(str(error).split())})") from error
     of_file = tables.pop("mode", "baseline")

@@ -104,7 +104,7 @@ def test_missing_file(tmp_path):
 def test_a_file_that_is_no_text(tmp_path):
     path = tmp_path / "config.toml"
     path.write_bytes(b"[rate]\njump = '\xff\xfe'\n")
-    with pytest.raises(MrsxrError, match="can.* be read as TOML"):
+    with pytest.raises(MrsxrError, match="cannot be read as TOML"):
         load_config(path)
     with pytest.raises(MrsxrError, match="cannot be read as TOML"):
         load_config(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -284,3 +285,49 @@ def describe(level: str) -> str:
              v.units or "", v.meaning) for v in LEVELS[level]]  # fmt: skip
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     return "\n".join("  ".join([*(c.ljust(w) for c, w in zip(row[:4], widths, strict=True)), row[4]]) for row in rows)
+
+
+#: Signal to noise of a line from which on its numbers are measurements, by what they are: usual practice, a velocity
+#: needs more signal than a flux, a width more than a velocity.
+LINE_LIMITS = {"flux": 3.0, "velocity": 5.0, "dispersion": 8.0}
+_LINE_KINDS = {
+    "flux": "flux", "ew": "flux", "moment0": "flux", "velocity": "velocity", "moment1": "velocity",
+    "dispersion": "dispersion", "width": "dispersion", "moment2": "dispersion",
+}  # fmt: skip
+_AT_BOUND, _FAILED = 2, 4  # bits of fit_flags
+
+
+def is_measured(ds: xr.Dataset, name: str, limits: Mapping[str, float] | None = None) -> xr.DataArray | None:
+    """Return where a variable of line fits or moments is a measurement; None where all of it is, such as a limit.
+
+    Parameters
+    ----------
+    ds : Dataset
+        Fits of lines or moments, with ``snr``.
+    name : str
+        Of a variable or of its error.
+    limits : mapping, optional
+        Signal to noise for "flux", "velocity" and "dispersion"; by default :data:`LINE_LIMITS`.
+
+    Returns
+    -------
+    DataArray of bool, or None
+        False where the signal to noise of the line, and of the component where it is of one, is below the limit, where
+        the fit failed, and for velocities and widths where one of them is at the bound of what was allowed. Of fits
+        with ``absorption`` the sign of the signal does not count.
+    """
+    stem = name.removesuffix("_mc").removesuffix("_err").removeprefix("component_")
+    kind = _LINE_KINDS.get(stem)
+    if kind is None:
+        return None
+    limit = (limits or LINE_LIMITS)[kind]
+    either = bool(ds.attrs.get("absorption", 0))
+    ratio = abs(ds["snr"]) if either else ds["snr"]
+    out = ratio >= limit
+    if "fit_flags" in ds:
+        bad = _FAILED if kind == "flux" else _FAILED | _AT_BOUND
+        out = out & ((ds["fit_flags"] & np.uint8(bad)) == 0)
+    if name.startswith("component_") and {"component_flux", "component_flux_err"} <= set(ds.data_vars):
+        own = ds["component_flux"] / ds["component_flux_err"]
+        out = out & ((abs(own) if either else own) >= limit)
+    return out

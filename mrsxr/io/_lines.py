@@ -9,6 +9,7 @@ import xarray as xr
 from astropy.io import fits
 
 from mrsxr.errors import InputFileError
+from mrsxr.schema import is_measured
 from mrsxr.threads import how
 
 from . import _meta
@@ -35,9 +36,10 @@ def lines_file(ds: xr.Dataset, filename: str) -> fits.HDUList:
     Returns
     -------
     HDUList
-        PRIMARY; LINES, a table with a row for each line, of a spectrum's fits; of maps an image for each variable,
-        named as the variable, flux first, with the sky WCS of the cube on the first two axes and the lines along the
-        third, named by the keywords LINE1, LINE2 ...; MRSXR, which gives the Dataset back as it was.
+        PRIMARY; LINES, a table with a row for each line, of a spectrum's fits, NaN where a number is no measurement
+        (:func:`mrsxr.schema.is_measured`; the images have all numbers, as they were fitted); of maps an image for each
+        variable, named as the variable, flux first, with the sky WCS of the cube on the first two axes and the lines
+        along the third, named by the keywords LINE1, LINE2 ...; MRSXR, which gives the Dataset back as it was.
     """
     ds = ds.drop_vars(["ra", "dec"], errors="ignore").compute(**how())
     primary = fits.PrimaryHDU()
@@ -78,7 +80,7 @@ def _table(ds: xr.Dataset) -> fits.BinTableHDU:
     for name, variable in ds.variables.items():
         if variable.dims[:1] != ("line",) or name == "line" or variable.dtype.kind not in "fiu":
             continue
-        values = variable.values.astype("f8").reshape(variable.shape[0], -1)
+        values = _measured(ds, str(name)).astype("f8").reshape(variable.shape[0], -1)
         unit = variable.attrs.get("units")
         columns.append(
             fits.Column(
@@ -86,6 +88,17 @@ def _table(ds: xr.Dataset) -> fits.BinTableHDU:
             )
         )
     return fits.BinTableHDU.from_columns(columns, name=TABLE)
+
+
+def _measured(ds: xr.Dataset, name: str) -> np.ndarray:
+    """Return the values of a variable, NaN where they are no measurements (upper limits: where the line is seen)."""
+    if "snr" not in ds:
+        return ds[name].values
+    if name == "upper_limit":
+        seen = is_measured(ds, "flux")
+        return ds[name].values if seen is None else ds[name].where(~seen).values
+    seen = is_measured(ds, name)
+    return ds[name].values if seen is None else ds[name].where(seen).transpose(*ds[name].dims).values
 
 
 def read_lines(file: FitsFile) -> xr.Dataset:

@@ -261,7 +261,8 @@ def _fit(ds: xr.Dataset, blends: list[Blend], options: Options, z: float) -> xr.
         "power": np.arange(options.degree + 1),
     }  # fmt: skip
     attrs = {"redshift": z, "window": options.window, "degree": options.degree, "noise": options.noise,
-             "components": str(options.components), "criterion": options.criterion}  # fmt: skip
+             "components": str(options.components), "criterion": options.criterion,
+             "absorption": int(options.absorption)}  # fmt: skip
     out = out.assign_coords(coords).isel(line=order)
     return out.assign_attrs(attrs)
 

@@ -9,20 +9,16 @@ from mrsxr.arguments import as_um
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.regrid import same_sky
 from mrsxr.limits import LineName, NotNegative, checked
+from mrsxr.schema import LINE_LIMITS, is_measured
 
 from ._names import matches
 from ._side_bands import find_line, recorded
 
-#: Variables by the limit that holds for them; each with its error.
-_FLUXES = ("flux", "ew", "moment0", "component_flux", "component_ew")
-_VELOCITIES = ("velocity", "moment1", "component_velocity")
-_WIDTHS = ("dispersion", "moment2", "component_dispersion", "component_width")
-_AT_BOUND, _FAILED = 2, 4
-
 
 @checked
 def mask_maps(
-    maps: xr.Dataset, *, snr: NotNegative = 3.0, velocity: NotNegative = 5.0, dispersion: NotNegative = 8.0
+    maps: xr.Dataset, *, snr: NotNegative = LINE_LIMITS["flux"], velocity: NotNegative = LINE_LIMITS["velocity"],
+    dispersion: NotNegative = LINE_LIMITS["dispersion"],
 ) -> xr.Dataset:  # fmt: skip
     """Blank what is too faint to be believed: NaN where the signal to noise is below a limit.
 
@@ -43,7 +39,8 @@ def mask_maps(
     Dataset
         The same with NaN there, in the errors too. Components must reach the limits with their own flux as well. Values
         of failed fits (``fit_flags`` bit 4) are NaN, and velocities and widths where one of them is at the limit of
-        what was allowed (bit 2). Upper limits, continuum and statistics stay.
+        what was allowed (bit 2). Upper limits, continuum and statistics stay. Fits with ``absorption`` count by the
+        absolute signal to noise.
 
     Raises
     ------
@@ -56,21 +53,12 @@ def mask_maps(
     """
     if "snr" not in maps:
         raise MrsxrError("the maps have no 'snr'; expected the result of fit_lines or moments")
-    bits = maps["fit_flags"] if "fit_flags" in maps else xr.zeros_like(maps["snr"], dtype=np.uint8)
-    own = None
-    if {"component_flux", "component_flux_err"} <= set(maps.data_vars):
-        own = maps["component_flux"] / maps["component_flux_err"]
+    limits = {"flux": snr, "velocity": velocity, "dispersion": dispersion}
     out = {}
-    doubtful = _FAILED | _AT_BOUND
-    kinds = ((_FLUXES, snr, _FAILED), (_VELOCITIES, velocity, doubtful), (_WIDTHS, dispersion, doubtful))
-    for names, limit, bad in kinds:
-        for name in names:
-            for key in (name, f"{name}_err"):
-                if key in maps:
-                    kept = (maps["snr"] >= limit) & (bits & np.uint8(bad) == 0)
-                    if key.startswith("component_") and own is not None:
-                        kept = kept & (own >= limit)
-                    out[key] = maps[key].where(kept).transpose(*maps[key].dims).assign_attrs(maps[key].attrs)
+    for name in map(str, maps.data_vars):
+        kept = is_measured(maps, name, limits)
+        if kept is not None:
+            out[name] = maps[name].where(kept).transpose(*maps[name].dims).assign_attrs(maps[name].attrs)
     return recorded(maps, maps.assign(out), "maps.mask_maps", snr=snr, velocity=velocity, dispersion=dispersion)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr.errors import LevelError, MrsxrError
+from mrsxr.schema import is_measured
 
 if TYPE_CHECKING:
     from astropy.table import QTable
@@ -19,13 +20,18 @@ _COLUMNS = (
 _FORMATS = {"flux": ".3e", "upper_limit": ".2e", "ew": ".5f", "continuum": ".4g"}
 
 
-def line_table(fit: xr.Dataset) -> QTable:
+def line_table(fit: xr.Dataset, *, blank: bool = True) -> QTable:
     """Return the lines of the fit of one spectrum as a table with units.
 
     Parameters
     ----------
     fit : Dataset, level "lines"
         Of a spectrum, or one spaxel of maps (``fit.isel(y=..., x=...)``).
+    blank : bool
+        Mask what is no measurement: fluxes and equivalent widths below a signal to noise of 3, velocities below 5,
+        widths below 8 (those of :func:`mrsxr.lines.mask_maps`), and what a failed fit or a bound gave; they are blank
+        in print and in files. The limit of the flux, ``upper_limit``, then stands in the lines that are not detected
+        only. False: all numbers, as they were fitted.
 
     Returns
     -------
@@ -42,7 +48,8 @@ def line_table(fit: xr.Dataset) -> QTable:
         Where it is of many spaxels.
     """
     from astropy import units as u
-    from astropy.table import QTable
+    from astropy.table import MaskedColumn, QTable
+    from astropy.utils.masked import Masked
 
     if fit.attrs.get("level") != "lines":
         raise LevelError(f"line_table needs a result of fit_line (level lines), got {fit.attrs.get('level')}")
@@ -58,7 +65,11 @@ def line_table(fit: xr.Dataset) -> QTable:
     for name in _COLUMNS:
         unit = fit[name].attrs["units"]
         values = fit[name].values
-        table[name] = values if unit == "1" else values * u.Unit(unit)
+        hidden = _hidden(fit, name) if blank else None
+        if unit == "1":
+            table[name] = values if hidden is None else MaskedColumn(values, mask=hidden)
+        else:
+            table[name] = (values if hidden is None else Masked(values, mask=hidden)) * u.Unit(unit)
     factor = 2.0 * np.sqrt(2.0 * np.log(2.0))
     table["fwhm"] = factor * table["dispersion"]
     for name in table.colnames:
@@ -67,3 +78,12 @@ def line_table(fit: xr.Dataset) -> QTable:
             table[name].info.format = _FORMATS.get(stem, ".5f" if name == "wavelength_rest" else ".2f")
     table.meta["redshift"] = fit.attrs["redshift"]
     return table
+
+
+def _hidden(fit: xr.Dataset, name: str) -> np.ndarray | None:
+    """Return which lines of a column are no measurements; None for columns that are shown whole."""
+    if name == "upper_limit":
+        seen = is_measured(fit, "flux")
+        return None if seen is None else seen.values | ~np.isfinite(fit[name].values)
+    seen = is_measured(fit, name)
+    return None if seen is None or seen.all() else ~seen.values

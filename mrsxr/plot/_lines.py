@@ -12,6 +12,7 @@ from mpl_toolkits.axes_grid1 import make_axes_locatable
 
 from mrsxr.dq import DO_NOT_USE
 from mrsxr.errors import MrsxrError
+from mrsxr.schema import is_measured
 from mrsxr.units import C_KM_S
 
 from ._maps import line_name, pick_line
@@ -246,9 +247,10 @@ def _annotate(ax: Axes, one: xr.Dataset) -> None:
 def _results(one: xr.Dataset, short: bool) -> list[str]:
     unit, rows = unit_text(one["flux"].attrs.get("units")), []
     if np.isfinite(one["flux"].values):
-        rows.append(f"F = {with_error(*_pair(one, 'flux'))} {unit}")
+        if _is_measured(one, "flux"):
+            rows.append(f"F = {with_error(*_pair(one, 'flux'))} {unit}")
         for sign, name in (("v", "velocity"), ("σ", "dispersion")):
-            if np.isfinite(one[name].values):
+            if np.isfinite(one[name].values) and _is_measured(one, name):
                 rows.append(f"{sign} = {with_error(*_pair(one, name))} km s⁻¹")
         if "snr" in one and np.isfinite(one["snr"].values):
             rows.append(f"S/N = {float(one['snr'].values):.1f}")
@@ -257,11 +259,19 @@ def _results(one: xr.Dataset, short: bool) -> list[str]:
     if "n_components" in one and np.isfinite(one["flux"].values):
         number = int(one["n_components"].values)
         rows.append(f"{number} component{'' if number == 1 else 's'}" + ("" if short else _why(one)))
-    faint = "snr" not in one or not float(one["snr"].values) >= 3.0
-    if faint and "upper_limit" in one and np.isfinite(one["upper_limit"].values):
+    if (
+        not ("snr" in one and _is_measured(one, "flux"))
+        and "upper_limit" in one
+        and np.isfinite(one["upper_limit"].values)
+    ):
         rows.append(f"F < {with_error(float(one['upper_limit'].values), np.nan)} {unit} (3σ)")
     names = flag_names(one)
     return rows + (["flags: " + ", ".join(names).replace("_", " ")] if names else [])
+
+
+def _is_measured(one: xr.Dataset, name: str) -> bool:
+    seen = is_measured(one, name) if "snr" in one else None
+    return seen is None or bool(seen)
 
 
 def _pair(one: xr.Dataset, name: str) -> tuple[float, float]:

@@ -10,6 +10,7 @@ import xarray as xr
 
 from mrsxr.errors import MrsxrError
 from mrsxr.lines.fit import fit_lines
+from mrsxr.schema import LINE_LIMITS, is_measured
 from mrsxr.step import read_history
 
 from .gather import Contents
@@ -171,7 +172,9 @@ def lines(contents: Contents, z: float | None) -> Raw:
               "Equivalent width [nm]", "Gaussians", "Notes"]  # fmt: skip
     shown = table(f"Lines with S/N of {_DETECTED:.0f} or more, at z = {z:g}", header, rows, range(1, 8))
     text = (
-        "Gaussians on a local continuum; widths are those of the source, the instrument removed; velocities against z."
+        "Gaussians on a local continuum; widths are those of the source, the instrument removed; velocities against z. "
+        f"Velocities are given from a signal-to-noise ratio of {LINE_LIMITS['velocity']:.0f} on, widths from "
+        f"{LINE_LIMITS['dispersion']:.0f}, neither where the fit ended at a bound."
     )
     none = paragraph(f"No line has a signal-to-noise ratio of {_DETECTED:.0f} or more.")
     return join(paragraph(text), shown if rows else none, _limits(fit, seen))
@@ -193,10 +196,16 @@ def zooms(contents: Contents, z: float | None) -> Raw | None:
 
 def _line_row(row: xr.Dataset, z: float) -> list[Any]:
     def value(name: str, factor: float = 1.0) -> str:
+        if not measured(name):
+            return NONE
         return with_error(factor * float(row[name]), factor * float(row[f"{name}_err"]))
 
-    rest = float(row["wavelength_rest"])
-    place = rest * (1 + z) * (1 + float(row["velocity"]) / 299792.458)
+    def measured(name: str) -> bool:
+        seen = is_measured(row, name)
+        return seen is None or bool(seen)
+
+    rest, velocity = float(row["wavelength_rest"]), float(row["velocity"]) if measured("velocity") else 0.0
+    place = rest * (1 + z) * (1 + velocity / 299792.458)
     return [
         str(row["line"].values), f"{place:.4f}", value("flux", 1e18), f"{float(row['snr']):.1f}", value("velocity"),
         value("dispersion"), value("ew", 1e3), str(int(row["n_components"])), _fit_notes(row),

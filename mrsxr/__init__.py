@@ -20,6 +20,7 @@ from .errors import (
     MrsxrWarning,
     ParameterError,
     ReferenceFileError,
+    ReferenceMissingError,
     SchemaError,
 )
 from .io import load, open_exposures, open_observation, save, summarize
@@ -64,6 +65,7 @@ __all__ = [
     "MrsxrError",
     "InputFileError",
     "ReferenceFileError",
+    "ReferenceMissingError",
     "SchemaError",
     "LevelError",
     "ParameterError",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,20 @@ def _progress() -> Progress:
 
 def _bands(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
     return tuple(b.strip().upper() for b in value.split(",") if b.strip()) if value else None
+
+
+def _overrides(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> dict[str, list[Path]]:
+    """Return {kind: files} of the texts kind=file."""
+    from .references import KINDS
+
+    found: dict[str, list[Path]] = {}
+    for text in value:
+        kind, sign, path = text.partition("=")
+        kind = kind.strip().lower()
+        if not sign or not path.strip() or kind not in KINDS:
+            raise MrsxrError(f"--override {text}: expected KIND=FILE with a kind of {', '.join(KINDS)}")
+        found.setdefault(kind, []).append(Path(path.strip()).expanduser())
+    return found
 
 
 BANDS_OPTION = click.option("--bands", callback=_bands, help="Only these bands, 1A,2A ...", metavar="LIST")
@@ -147,36 +162,34 @@ def demo(size: str | None, bands, distortion: Path | None, out: Path, mode: str 
     "--source-type", type=click.Choice(["header", "auto", "point", "extended"]),
     help="What the source is: as the headers say, or decided from the cubes (auto), or this.",
 )  # fmt: skip
+@click.option(
+    "--override", multiple=True, metavar="KIND=FILE", callback=_overrides,
+    help="Take this reference file (dark=my_dark.fits) in place of what CRDS or the folder has; may be repeated.",
+)  # fmt: skip
+@click.option(
+    "--no-aperture-correction", is_flag=True, help="Give the flux inside the aperture for a point source (no apcorr).",
+)  # fmt: skip
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file of parameters.")
 @click.option("--redshift", type=float, help="Of the source: products carry it, lines are marked by it.")
 @click.option("--allow-missing", is_flag=True, help="Build bands also from the rest, where exposures failed.")
 @WORKERS
 def run(
-    source,
-    background_from,
-    out,
-    refs,
-    bands,
-    to,
-    mode,
-    background,
-    source_type,
-    config,
-    redshift,
-    allow_missing,
-    workers,
-) -> None:
+    source, background_from, out, refs, bands, to, mode, background, source_type, override, no_aperture_correction,
+    config, redshift, allow_missing, workers,
+) -> None:  # fmt: skip
     """Reduce the exposures (uncal, rate, cal) or cubes (s3d) of SOURCE, a folder, file, glob or association."""
     from .pipeline import Config, load_config
     from .pipeline import run as run_all
     from .references import References
 
-    references = References(refs) if refs is not None else _references_of_crds()
+    references = References(refs, override=override) if refs is not None else _references_of_crds(override)
     parameters = load_config(config, mode) if config else Config.of_mode(mode or "baseline")
     if background is not None:
         parameters = parameters.with_background(background)
     if source_type is not None:
         parameters = parameters.with_source_type(source_type)
+    if no_aperture_correction:
+        parameters = replace(parameters, spectrum=replace(parameters.spectrum, aperture_correction=False))
     with _progress() as progress:
         result = run_all(
             str(source), background_from, out=out, refs=references, bands=bands, to=to, config=parameters,
@@ -189,12 +202,14 @@ def run(
         raise MrsxrError(f"{len(result.failed)} of the pieces failed, the others are done; the reasons stand above")
 
 
-def _references_of_crds():
+def _references_of_crds(override: dict[str, list[Path]]):
     import os
 
     from .references import References
 
-    return References() if os.environ.get("CRDS_PATH") else None
+    if os.environ.get("CRDS_PATH"):
+        return References(override=override)
+    return References({}, override=override) if override else None
 
 
 def _picture(source: Path, result, redshift: float | None) -> Path:

@@ -32,6 +32,10 @@ class ReferenceFileError(MrsxrError):
     """A reference file is missing, unreadable or made for another detector, band or subarray."""
 
 
+class ReferenceMissingError(ReferenceFileError):
+    """The source of reference files has none of a kind; where one is there but damaged or wrong, it is its parent."""
+
+
 class InputFileError(MrsxrError):
     """An exposure or product file is missing, truncated, of another instrument or lacks a keyword."""
 

@@ -8,12 +8,12 @@ from functools import partial
 import xarray as xr
 
 from mrsxr import cal
-from mrsxr.errors import MrsxrError, ReferenceFileError
+from mrsxr.errors import MrsxrError
 from mrsxr.notes import tell
 from mrsxr.references import References
 
 from .config import CalConfig
-from .optional import optional
+from .optional import keeps_notes, optional
 from .skipping import kept
 
 Step = Callable[..., xr.Dataset]
@@ -23,6 +23,7 @@ ORDERS = {"jwst": ("straylight", "flat_field", "fringe"), "paper": ("flat_field"
 PIXEL_BACKGROUNDS = ("mean", "weighted")
 
 
+@keeps_notes
 def calibrate(
     ds: xr.Dataset,
     refs: References,
@@ -169,11 +170,8 @@ def _fringe(ds: xr.Dataset, refs: References, config: CalConfig) -> Iterator[tup
         yield "fringe", partial(cal.divide_fringe_flat, fringe=fringe, propagate_errors=config.propagate_errors)
 
 
+@keeps_notes
 def locate(ds: xr.Dataset, refs: References) -> xr.Dataset:
     """Run assign_wcs; the slice mask is derived from the distortion where there is no regions file."""
-    try:
-        regions = refs.get("regions", ds)
-    except ReferenceFileError as error:
-        tell(f"{error}; the slice mask is derived from the distortion", stacklevel=2)
-        regions = None
+    regions = optional(refs, "regions", ds, "the slice mask is derived from the distortion")
     return cal.assign_wcs(ds, distortion=refs.get("distortion", ds), specwcs=refs.get("specwcs", ds), regions=regions)

@@ -13,13 +13,14 @@ from mrsxr import cube, spectrum, tree
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.fields import fields
 from mrsxr.mrs import BANDS, bands_of_setting
+from mrsxr.notes import listen, noted
 from mrsxr.references import References
 from mrsxr.threads import how
 
 from .cal_chain import calibrate
 from .combine_chain import combine
 from .config import CalConfig, CubeConfig, RateConfig, SpectrumConfig
-from .optional import optional
+from .optional import keeps_notes, optional
 from .rate_chain import correct_ramps, fit_slopes
 from .source_types import source_types_of
 from .spectrum_chain import correct_leak, correct_leak_in_cubes, make_spectrum, stitch
@@ -227,6 +228,7 @@ def background_spectra(ds: xr.Dataset, band: str, refs: References | None, confi
     return [background_spectrum(make_cube(part, band, refs, config)).compute(**how()) for part in parts]
 
 
+@keeps_notes
 def make_cube(ds: xr.Dataset, band: str, refs: References | None, config: CubeConfig) -> xr.Dataset:
     """Build the cube of one band from cal data of its setting."""
     return cube.build_cube(ds, band=band, **_cube_options(ds, refs, config))
@@ -251,19 +253,20 @@ def make_joint_cubes(
         none. Lazy by wavelength block.
     """
     sources = list(exposures)
-    options = _cube_options(sources[0], refs, config)
+    with listen() as told:
+        options = _cube_options(sources[0], refs, config)
     if config.output_type == "band":
         return {}
     if config.output_type == "multi":
-        return {"multi": cube.build_multiband_cube(sources, **options)}
+        return {"multi": noted(cube.build_multiband_cube(sources, **options), told)}
     if config.output_type != "channel":
         raise MrsxrError(f"output_type is '{config.output_type}'; expected 'band', 'channel' or 'multi'")
     channels = sorted({channel for ds in sources for channel in str(ds.attrs["channels"])})
     return {
-        channel: cube.build_multiband_cube(
+        channel: noted(cube.build_multiband_cube(
             [ds for ds in sources if channel in str(ds.attrs["channels"])], bands=channel, wavelength_axis="linear",
             **options,
-        )
+        ), told)
         for channel in channels
     }  # fmt: skip
 
@@ -286,8 +289,8 @@ def make_spectra(data: Data, refs: References | None = None, config: SpectrumCon
     ----------
     data : Dataset or DataTree of level "cube"
     refs : References, optional
-        For the extract1d and apcorr files; without them a radius of ``radius_factor`` FWHM and no aperture
-        correction (a warning).
+        For the extract1d and apcorr files. Without the first the radius is ``radius_factor`` FWHM; a point source needs
+        the second unless ``config.aperture_correction`` is False.
     config : SpectrumConfig, optional
 
     Returns

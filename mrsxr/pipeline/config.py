@@ -265,6 +265,8 @@ class SpectrumConfig(_Section):
     * ``extraction`` of a point source: "aperture", or "optimal": weighted by the PSF, which leaves a third of the noise
       of a source that stands alone (its flux is that of the aperture within 0.1 %, wavy by 0.4 % along a band) but
       takes of a nucleus in its host only what looks like the PSF: lines of the host lose up to 16 %. In neither mode
+    * ``aperture_correction`` of a point source by the apcorr file, which must be there; False gives the flux inside the
+      aperture
     * ``subpixels`` an axis for the border of the aperture, 0: exact; ``apcorr_outside``: "extrapolate" or "clamp"
     * ``background`` "auto" subtracts an annulus where the extract1d file says so (the aperture correction is made for
       it), and without such a file unless a background was subtracted before; else "annulus" or "none";
@@ -287,6 +289,7 @@ class SpectrumConfig(_Section):
     extraction: Literal["aperture", "optimal"] = "aperture"
     radius_factor: RadiusFactor = 2.0
     radius: Arcsec | None = None
+    aperture_correction: bool = True
     subpixels: Literal[0] | Subpixels = 10
     apcorr_outside: Outside = "extrapolate"
     background: Literal["auto", "annulus", "none"] = "auto"

@@ -14,7 +14,7 @@ from mrsxr.errors import InputFileError
 from mrsxr.references import References
 
 from .config import RateConfig
-from .optional import optional
+from .optional import keeps_notes, optional
 from .skipping import kept
 
 Step = Callable[..., xr.Dataset]
@@ -32,6 +32,7 @@ _NEIGHBOURS = ("flag_4_neighbors", "min_jump_to_flag_neighbors", "max_jump_to_fl
 _SHOWERS = ("extend_snr_threshold", "extend_min_area", "time_masked_after_shower")
 
 
+@keeps_notes
 def correct_ramps(ds: xr.Dataset, refs: References, config: RateConfig) -> xr.Dataset:
     """Run every step of stage 1 before the slope fit, but those that ``config.skip`` names.
 

@@ -40,14 +40,14 @@ from .chains import (
 from .combine_chain import combine
 from .config import Config
 from .memory import give_back
+from .needs import NO_REFERENCES, READY, require_references
 from .record import Piece, RunRecord, made, peak_memory, piece_name, relative, working_on
 from .source_types import source_types_of
-from .spectrum_chain import correct_leak, correct_leak_in_cubes, make_spectrum, stitch
+from .spectrum_chain import correct_leak, correct_leak_in_cubes, make_spectrum, require_aperture_correction, stitch
 
 log = logging.getLogger(__name__)
 
 TARGETS = ("rate", "cal", "cube", "spectrum")
-READY = {"uncal": 0, "ramp": 0, "rate": 1, "cal": 2, "crf": 2}  # how many stages a file has behind it
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -122,7 +122,7 @@ class _Job:
 
     def references(self) -> References:
         if self.refs is None:
-            raise MrsxrError("this run needs reference files: give a folder, or set CRDS_PATH and CRDS_SERVER_URL")
+            raise MrsxrError(NO_REFERENCES)
         return self.refs
 
     def with_redshift(self, ds: xr.Dataset) -> xr.Dataset:
@@ -233,6 +233,7 @@ def run(
         check_background(grouped, config, background, to, allow_missing=allow_missing)
     else:
         one_of_each_band(cubes)
+    require_references(files, refs, config, to)
     job = _begin(
         Path(out), refs, config, reporter or Reporter(), found.skipped, grouped, source=source, background=background,
         to=to, bands=None if bands is None else wanted, workers=max(1, workers), redshift=z,
@@ -453,7 +454,14 @@ def _extract_all(job: _Job, cubes: list[tuple[str, str, Path]], exposures: dict[
     opened = {band: load_dataset(path) for band, _, path in cubes}
     config = job.config.spectrum
     told: dict[str, Any] = {"asked": config.source_type}
-    kinds = job.each("source type", ["target"], str, lambda _: source_types_of(list(opened.values()), config, told))
+
+    def decide(_: str) -> tuple[str, ...]:
+        kinds = source_types_of(list(opened.values()), config, told)
+        if "POINT" in kinds and config.aperture_correction:  # told once, not by each band
+            require_aperture_correction(next(iter(opened.values())), job.refs)
+        return kinds
+
+    kinds = job.each("source type", ["target"], str, decide)
     job.record.decisions["source type"] = {**told, "taken": list(kinds[0]) if kinds else []}
     for kind in kinds[0] if kinds else ():
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import xarray as xr
 
 from mrsxr import cube, spectrum
-from mrsxr.notes import tell
+from mrsxr.errors import ReferenceMissingError
+from mrsxr.notes import listen, noted, tell
 from mrsxr.references import References
 from mrsxr.step import was_done
 
 from .config import CubeConfig, SpectrumConfig
-from .optional import optional
+from .optional import keeps_notes, optional
 from .source_types import marked, source_types_of
 
 
+@keeps_notes
 def make_spectrum(
     ds: xr.Dataset,
     refs: References | None,
@@ -50,12 +52,7 @@ def make_spectrum(
     """
     decided: dict[str, Any] = dict(told or {})
     kind = source_type or source_types_of([ds], config, decided)[0]
-    extract1d = apcorr = None
-    if refs is not None and kind == "POINT":
-        extract1d = optional(refs, "extract1d", ds, "the radius is radius_factor times the FWHM")
-        apcorr = optional(refs, "apcorr", ds, "the flux is not corrected for the aperture")
-    elif kind == "POINT":
-        tell("no reference files: the flux is not corrected for the aperture", stacklevel=2)
+    extract1d, apcorr = aperture_references(ds, refs, config) if kind == "POINT" else (None, None)
     exact = "exact" if config.subpixels == 0 else "subpixel"
     found = spectrum.extract_spectrum(
         ds, extract1d=extract1d, apcorr=apcorr, source_type=kind, center=config.center, autocen=config.autocen,
@@ -75,6 +72,44 @@ def make_spectrum(
     if config.residual_fringe != "none":
         found = spectrum.correct_residual_fringe_1d(found, method=config.residual_fringe)
     return marked(found, decided)
+
+
+def aperture_references(
+    ds: xr.Dataset, refs: References | None, config: SpectrumConfig
+) -> tuple[xr.Dataset | None, xr.Dataset | None]:
+    """Return the extract1d and apcorr files of a point source.
+
+    Raises
+    ------
+    ReferenceFileError
+        Where the aperture correction is missing or damaged and ``config.aperture_correction``: what the aperture misses
+        of a point source is 5 to 40 % of its flux.
+    """
+    extract1d = None
+    if refs is not None:
+        extract1d = optional(refs, "extract1d", ds, "the radius is radius_factor times the FWHM")
+    if not config.aperture_correction:
+        tell("the flux is not corrected for the aperture, as aperture_correction = false asks", stacklevel=2)
+        return extract1d, None
+    return extract1d, require_aperture_correction(ds, refs)
+
+
+def require_aperture_correction(ds: xr.Dataset, refs: References | None) -> xr.Dataset:
+    """Return the apcorr file that serves a point source; raise ReferenceFileError where there is none."""
+    if refs is None:
+        raise aperture_correction_lacks("no reference files are given and so no apcorr reference")
+    try:
+        return refs.get("apcorr", ds)
+    except ReferenceMissingError as error:
+        raise aperture_correction_lacks(error) from error
+
+
+def aperture_correction_lacks(found: object) -> ReferenceMissingError:
+    """Return the error of a point source without aperture correction."""
+    return ReferenceMissingError(
+        f"{found}. A point source needs its aperture correction: give an apcorr file, or ask for the flux inside the "
+        "aperture by aperture_correction = false in [spectrum] (--no-aperture-correction)"
+    )
 
 
 def _background_of(ds: xr.Dataset, config: SpectrumConfig, extract1d: xr.Dataset | None) -> str | None:
@@ -103,13 +138,7 @@ def correct_leak(
     -------
     dict of band to Dataset
     """
-    out = dict(spectra)
-    if not config.spectral_leak or refs is None or not {"1B", "3A"} <= set(out):
-        return out
-    found = leak_references(out["3A"], refs)
-    if found:
-        out["3A"] = spectrum.correct_spectral_leak(out["3A"], leaking=out["1B"], **found)
-    return out
+    return _without_leak(spectra, refs, spectrum.correct_spectral_leak) if config.spectral_leak else dict(spectra)
 
 
 def correct_leak_in_cubes(
@@ -129,17 +158,27 @@ def correct_leak_in_cubes(
     dict of band to Dataset
         Lazy where the cubes are.
     """
-    out = dict(cubes)
-    if not config.spectral_leak or refs is None or not {"1B", "3A"} <= set(out):
-        return out
-    found = leak_references(out["3A"], refs)
-    if found:
-        out["3A"] = cube.correct_spectral_leak_cube(out["3A"], leaking=out["1B"], **found)
+    return _without_leak(cubes, refs, cube.correct_spectral_leak_cube) if config.spectral_leak else dict(cubes)
+
+
+def _without_leak(
+    bands: Mapping[str, xr.Dataset], refs: References | None, correct: Callable[..., xr.Dataset]
+) -> dict[str, xr.Dataset]:
+    out = dict(bands)
+    if {"1B", "3A"} <= set(out):
+        with listen() as told:
+            found = leak_references(out["3A"], refs)
+        out["3A"] = noted(out["3A"], told)
+        if found:
+            out["3A"] = correct(out["3A"], leaking=out["1B"], **found)
     return out
 
 
-def leak_references(ds: xr.Dataset, refs: References) -> dict[str, xr.Dataset | None]:
+def leak_references(ds: xr.Dataset, refs: References | None) -> dict[str, xr.Dataset | None]:
     """Return mrsptcorr and the files that bring its fraction to extended light; none without the first."""
+    if refs is None:
+        tell("no reference files and so no mrsptcorr reference; the spectral leak 1B to 3A stays", stacklevel=3)
+        return {}
     mrsptcorr = optional(refs, "mrsptcorr", ds, "the spectral leak 1B to 3A stays")
     if mrsptcorr is None:
         return {}

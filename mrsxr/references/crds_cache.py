@@ -15,8 +15,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mrsxr.errors import ReferenceFileError
+from mrsxr.notes import tell
 
-from .headers import CRDS_KINDS, ReferenceFacts, scan_folder
+from .headers import CRDS_KINDS, ReferenceFacts, scan
 
 SERVER_URL = "https://jwst-serverless.stsci.edu"  # the crds client asks no server whose name says so
 CONTEXT = "jwst_0001.pmap"
@@ -28,27 +29,29 @@ _SERVER_CONFIG = {
     "status": "cache", "connected": False,
 }  # fmt: skip
 _CRDS_NAME = re.compile(r"jwst_miri_([a-z0-9]+)_(\d{4,})\.(fits|asdf)")
+_RANGE = re.compile(r"([<>]=?)\s*([-+.\dE]+)")
 _DATE = ("META.OBSERVATION.DATE", "META.OBSERVATION.TIME")
-_KEY_OF_FIELD = {
+KEY_OF_FIELD = {
     "detector": "META.INSTRUMENT.DETECTOR", "channel": "META.INSTRUMENT.CHANNEL",
     "band": "META.INSTRUMENT.BAND", "filter": "META.INSTRUMENT.FILTER", "exp_type": "META.EXPOSURE.TYPE",
-    "readpatt": "META.EXPOSURE.READPATT", "subarray": "META.SUBARRAY.NAME",
+    "readpatt": "META.EXPOSURE.READPATT", "subarray": "META.SUBARRAY.NAME", "ngroups": "META.EXPOSURE.NGROUPS",
 }  # fmt: skip
-#: Fields that choose between the files of a type, as the rules of the operational CRDS do.
+#: Fields that choose between the files of a type: those of the template rules of crds and of the operational ones.
 SELECTED_BY: dict[str, tuple[str, ...]] = {
-    "mask": ("detector", "subarray"),
-    "saturation": ("detector",), "ipc": ("detector",), "rscd": ("detector",), "latent": ("detector",),
+    "mask": ("detector", "filter", "subarray", "readpatt", "ngroups"),
+    "saturation": ("detector", "filter"), "ipc": ("detector", "subarray"),
+    "rscd": ("detector",), "latent": ("detector",),
     "reset": ("detector", "readpatt", "subarray"),
-    "dark": ("detector", "readpatt", "subarray"),
-    "readnoise": ("detector", "readpatt", "subarray"),
+    "dark": ("detector", "filter", "readpatt", "subarray"),
+    "readnoise": ("detector", "filter", "readpatt", "subarray"),
     "linearity": ("detector", "subarray", "band", "filter"),
-    "gain": ("detector", "subarray"),
+    "gain": ("detector", "filter", "band", "subarray"),
     "emicorr": ("exp_type",),
     "flat": ("detector", "filter", "band", "readpatt", "subarray"),
-    "fringe": ("detector", "band"), "photom": ("detector", "band"),
+    "fringe": ("detector", "band"), "photom": ("detector", "filter", "band"),
     "fringefreq": ("exp_type", "detector"),
     "mrsxartcorr": ("exp_type",), "mrsptcorr": ("exp_type",), "cubepar": ("exp_type",),
-    "extract1d": ("exp_type",), "apcorr": ("exp_type",), "wavelengthrange": ("exp_type",),
+    "extract1d": ("exp_type",), "apcorr": ("exp_type", "channel"), "wavelengthrange": ("exp_type",),
     "distortion": ("detector", "exp_type", "channel", "band"),
     "regions": ("detector", "exp_type", "channel", "band"),
     "specwcs": ("detector", "exp_type", "channel", "band", "subarray"),
@@ -101,7 +104,10 @@ def build_crds_cache(reference_folder: str | os.PathLike[str], cache_folder: str
     on the disk. A file whose name is not of the form ``jwst_miri_<type>_<number>.<fits or asdf>`` gets such a
     name in the cache.
     """
-    facts = [item for item in scan_folder(reference_folder) if item.kind in CRDS_KINDS]
+    scanned, damaged = scan(reference_folder)
+    for one in damaged:
+        tell(f"{one.reason}; it is left out of the CRDS cache")
+    facts = [item for item in scanned if item.kind in CRDS_KINDS]
     if not facts:
         raise ReferenceFileError(
             f"{reference_folder}: found no MIRI MRS reference file (FITS, ASDF with REFTYPE) to lay out"
@@ -170,20 +176,47 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
+def in_range(stated: str, value: str) -> bool:
+    """Return whether a number lies in a range as reference files and rules state it: "<50", "between 10 50", "50".
+
+    As crds reads them: ``between`` holds its lower and not its upper end, ``#>=10 and <50#`` joins two ranges.
+    """
+    text = stated.strip().strip("#").strip().upper()
+    try:
+        number = float(value)
+        if " AND " in text:
+            return all(in_range(part, value) for part in text.split(" AND "))
+        if " OR " in text:
+            return any(in_range(part, value) for part in text.split(" OR "))
+        if text.startswith("BETWEEN"):
+            low, high = map(float, text.split()[1:])
+            return low <= number < high
+        match = _RANGE.fullmatch(text)
+        if match is None:
+            return number == float(text)
+        sign, limit = match[1], float(match[2])
+    except ValueError:
+        return False
+    return {"<": number < limit, "<=": number <= limit, ">": number > limit, ">=": number >= limit}[sign]
+
+
 def _rmap(name: str, kind: str, facts: list[ReferenceFacts], names: dict[Path, str]) -> str:
     """Return the text of the rules of one type: which file for which exposure from which date on."""
     fields = SELECTED_BY[kind]
     rules: dict[tuple[str, ...], dict[str, str]] = {}
     for item in sorted(facts, key=lambda item: names[item.path]):
-        key = tuple("|".join(item.fields.get(field, ())) or "N/A" for field in fields)
-        rules.setdefault(key, {})[_date(item.useafter)] = names[item.path]
+        ranges = item.fields.get("ngroups", ()) if "ngroups" in fields else ()  # crds knows no "or" of ranges
+        for one in ranges or ("N/A",):
+            stated = {**item.fields, "ngroups": (one,)}
+            key = tuple("|".join(stated.get(field, ())) or "N/A" for field in fields)
+            rules.setdefault(key, {})[_date(item.useafter)] = names[item.path]
     lines = ["selector = Match({"]
     for key, dates in sorted(rules.items()):
         lines.append(f"    {key!r} : UseAfter({{")
         lines += [f"        {date!r} : {file!r}," for date, file in sorted(dates.items())]
         lines.append("    }),")
     lines.append("})")
-    keys = tuple(_KEY_OF_FIELD[field] for field in fields)
+    keys = tuple(KEY_OF_FIELD[field] for field in fields)
     header = {
         "classes": ("Match", "UseAfter"), "derived_from": "made by mrsxr", "filekind": kind.upper(),
         "instrument": "MIRI", "mapping": "REFERENCE", "name": name, "observatory": "JWST",

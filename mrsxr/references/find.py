@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
+import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from mrsxr import chunks as chunk_sizes
 from mrsxr import mrs
-from mrsxr.errors import ReferenceFileError
+from mrsxr.errors import ReferenceFileError, ReferenceMissingError
+from mrsxr.notes import tell
 
-from .crds_cache import SELECTED_BY
-from .headers import CRDS_KINDS, KINDS, ReferenceFacts, read_facts, scan
+from .checks import check_dataset
+from .crds_cache import KEY_OF_FIELD, SELECTED_BY, in_range
+from .exposure import Exposure
+from .headers import CRDS_KINDS, KINDS, ReferenceFacts, Suspect, read_facts, scan
 from .readers import IMAGES, Rows, Window, read_known
 
 #: Fields that a file must share with the exposure where it states them, beside those it is selected by.
@@ -28,46 +30,6 @@ _ALWAYS = ("detector", "channel", "band")
 _NO_CUT = ("dark", "reset")
 #: Kinds on the detector grid (y, x): what a subarray exposure needs a part of.
 _DETECTOR_KINDS = (*IMAGES, "mrsxartcorr", "regions")
-
-
-@dataclass(frozen=True)
-class Exposure:
-    """What the choice of reference files depends on, taken from a Dataset."""
-
-    name: str  # setting or band, for messages
-    fields: Mapping[str, str]
-    date: str = ""  # "YYYY-MM-DDTHH:MM:SS", "" where unknown
-    start: tuple[int, int] = (0, 0)  # first row and column of the exposure in the full frame, from 0
-    shape: tuple[int, int] | None = None  # of the subarray
-    columns: tuple[int, ...] = ()  # of the subarray that the Dataset holds, where not all
-    rows: tuple[int, ...] | None = None  # chunks of the exposure along y
-    keywords: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, ds: xr.Dataset) -> Exposure:
-        """Return the facts of a Dataset of any level."""
-        header = _header(ds)
-        attrs = ds.attrs
-        setting = str(attrs.get("setting", "") or attrs.get("band", "") or "unknown setting")
-        fields = {
-            "detector": str(attrs.get("detector") or header.get("DETECTOR") or ""),
-            "channel": str(attrs.get("channels") or header.get("CHANNEL") or ""),
-            "band": str(attrs.get("band") or header.get("BAND") or ""),
-            "readpatt": str(attrs.get("readpatt") or header.get("READPATT") or ""),
-            "subarray": str(attrs.get("subarray") or header.get("SUBARRAY") or ""),
-            "exp_type": str(header.get("EXP_TYPE") or "MIR_MRS"),
-            "filter": str(header.get("FILTER") or ""),
-        }
-        if fields["band"] in mrs.BANDS:  # a cube or spectrum
-            known = mrs.setting_keywords(mrs.setting_of_band(fields["band"]))
-            fields |= {"detector": known["DETECTOR"], "channel": known["CHANNEL"], "band": known["BAND"]}
-        start = (int(header.get("SUBSTRT2") or 1) - 1, int(header.get("SUBSTRT1") or 1) - 1)
-        detector_level = attrs.get("level") in ("ramp", "rate", "rateints", "cal")
-        shape = (ds.sizes["y"], ds.sizes["x"]) if detector_level and {"y", "x"} <= set(ds.sizes) else None
-        columns = _columns(ds, header) if shape is not None else ()
-        if shape is not None and columns:
-            shape = (shape[0], int(header.get("SUBSIZE1") or mrs.DETECTOR_SHAPE[1]))
-        return cls(setting, fields, _date(ds, header), start, shape, columns, _rows(ds, shape), header)
 
 
 class References:
@@ -81,11 +43,15 @@ class References:
         ``{kind: path or Dataset}``: these and no others.
     context : str, optional
         CRDS context ("jwst_1322.pmap"); by default CRDS_CONTEXT or what CRDS holds to be the latest.
+    override : mapping, optional
+        ``{kind: path or Dataset}`` in place of what the source has of these kinds; a list where detectors or bands
+        need different ones. The products name them as they name others.
 
     Examples
     --------
     >>> references = References("refs")                      # doctest: +SKIP
     >>> dark = references.get("dark", ramp)                  # doctest: +SKIP
+    >>> references = References("refs", override={"dark": "my_dark.fits"})  # doctest: +SKIP
 
     Notes
     -----
@@ -100,6 +66,7 @@ class References:
         source: str | os.PathLike[str] | Mapping[str, Any] | None = None,
         *,
         context: str | None = None,
+        override: Mapping[str, Any] | None = None,
     ):
         if context is not None and source is not None:
             raise ReferenceFileError("a CRDS context was given with a folder or mapping; give one of them")
@@ -108,18 +75,28 @@ class References:
         self._context = context
         self._crds_paths: dict[tuple, Path] = {}
         if isinstance(source, Mapping):
-            self._mapping = dict(source)
-            unknown = [kind for kind in self._mapping if kind not in KINDS]
-            if unknown:
-                raise ReferenceFileError(f"'{unknown[0]}' is no reference kind; expected one of {', '.join(KINDS)}")
-        elif source is not None:
+            self._mapping = _known_kinds(source)
+        elif isinstance(source, str | os.PathLike):
             self._folder = Path(source)
             if not os.path.isdir(self._folder):
                 raise ReferenceFileError(f"{self._folder}: no such folder of reference files; give an existing one")
+        elif source is not None:
+            raise ReferenceFileError(
+                f"reference files are given as {type(source).__name__}; expected a folder, a mapping or None for CRDS"
+            )
+        self._override = _known_kinds(override or {})
+        for kind, entry in self._override.items():
+            for one in _entries(entry):
+                _given_facts(one, kind)
 
     @property
     def source(self) -> str:
         """What is searched, in words."""
+        given = [f"{kind} from {_name(one)}" for kind, entry in self._override.items() for one in _entries(entry)]
+        return ", ".join([self._searched, *given])
+
+    @property
+    def _searched(self) -> str:
         if self._mapping is not None:
             return f"mapping of {len(self._mapping)} references"
         if self._folder is not None:
@@ -130,12 +107,12 @@ class References:
     @property
     def kinds(self) -> tuple[str, ...]:
         """Kinds that the source has any file of; of CRDS, all that this package reads."""
+        present = set(CRDS_KINDS)
         if self._mapping is not None:
-            return tuple(kind for kind in KINDS if kind in self._mapping)
-        if self._folder is not None:
+            present = set(self._mapping)
+        elif self._folder is not None:
             present = {facts.kind for facts in self._facts}
-            return tuple(kind for kind in KINDS if kind in present)
-        return CRDS_KINDS
+        return tuple(kind for kind in KINDS if kind in present or kind in self._override)
 
     def __repr__(self) -> str:
         if self._mapping is None and self._folder is None:
@@ -145,7 +122,7 @@ class References:
         return f"<References: {self.source}; {number} files of {len(self.kinds)} kinds: {names}>"
 
     @cached_property
-    def _scanned(self) -> tuple[tuple[ReferenceFacts, ...], tuple[str, ...]]:
+    def _scanned(self) -> tuple[tuple[ReferenceFacts, ...], tuple[Suspect, ...]]:
         return scan(self._folder) if self._folder is not None else ((), ())
 
     @property
@@ -168,8 +145,10 @@ class References:
 
         Raises
         ------
+        ReferenceMissingError
+            Where the source has none of the kind.
         ReferenceFileError
-            Where there is none, or a given one is for another detector, band, readout pattern or subarray.
+            Where those that it has are damaged or for another detector, band, readout pattern, subarray or date.
         """
         found = self._find(kind, Exposure.of(ds))
         if isinstance(found, xr.Dataset):
@@ -199,12 +178,12 @@ class References:
         exposure = Exposure.of(ds)
         found = self._find(kind, exposure)
         if isinstance(found, xr.Dataset):
-            return _fit_dataset(found, kind, exposure)
+            return check_dataset(_fit_dataset(found, kind, exposure))
         window = _window(found, kind, exposure)
         rows: Rows = exposure.rows if exposure.rows is not None else chunk_sizes.RAMP_ROWS_MAX
         reference = read_known(found, rows=rows, window=window)
         _check_shape(reference, kind, exposure)
-        if self._mapping is None and self._folder is None:
+        if self._mapping is None and self._folder is None and kind not in self._override:
             reference = reference.assign_attrs(crds_context=self._used_context())
         return reference
 
@@ -212,12 +191,19 @@ class References:
         """Return ``{kind: Dataset}`` for several kinds; as :meth:`get`."""
         return {kind: self.get(kind, ds) for kind in kinds}
 
+    def require(self, kinds: Iterable[str], ds: xr.Dataset) -> None:
+        """Raise ReferenceFileError where :meth:`path` would for one of several kinds; no data are read."""
+        exposure = Exposure.of(ds)
+        for kind in kinds:
+            self._find(kind, exposure)
+
     def available(self, ds: xr.Dataset) -> tuple[str, ...]:
         """Return the kinds that the source has a fitting file of, without reading their data."""
         exposure = Exposure.of(ds)
         if self._mapping is None and self._folder is None:
             _require_crds_path(exposure)
-            _crds("getreferences")
+            with _CRDS_LOCK:
+                _crds("getreferences")
         found = []
         for kind in self.kinds:
             try:
@@ -230,83 +216,142 @@ class References:
     def _find(self, kind: str, exposure: Exposure) -> ReferenceFacts | xr.Dataset:
         if kind not in KINDS:
             raise ReferenceFileError(f"'{kind}' is no reference kind; expected one of {', '.join(KINDS)}")
+        if kind in self._override:
+            return _find_given(self._override[kind], kind, exposure)
         if self._mapping is not None:
-            return self._find_in_mapping(kind, exposure)
+            if self._mapping.get(kind) is None:
+                present = ", ".join(self.kinds) or "nothing"
+                raise self._missing(kind, exposure, f"found {present}", f"add '{kind}' to it")
+            return _find_given(self._mapping[kind], kind, exposure)
         if self._folder is not None:
             return self._find_in_folder(kind, exposure)
         return self._find_in_crds(kind, exposure)
 
-    def _missing(self, kind: str, exposure: Exposure, found: str, advice: str) -> ReferenceFileError:
-        wanted = ", ".join(f"{name} {exposure.fields[name]}" for name in SELECTED_BY[kind] if exposure.fields[name])
+    def _missing(
+        self, kind: str, exposure: Exposure, found: str, advice: str, *, absent: bool = True
+    ) -> ReferenceFileError:
+        """Return the error of a kind that is not there, or (not ``absent``) of which nothing fits."""
+        fields = exposure.wanted(kind)
+        wanted = ", ".join(f"{name} {fields[name]}" for name in SELECTED_BY[kind] if fields[name])
         dated = f" on {exposure.date}" if exposure.date else ""
-        return ReferenceFileError(
+        error = ReferenceMissingError if absent else ReferenceFileError
+        return error(
             f"no {kind} reference for {exposure.name} ({wanted}){dated} in the {self.source}: {found}; {advice}"
         )
-
-    def _find_in_mapping(self, kind: str, exposure: Exposure) -> ReferenceFacts | xr.Dataset:
-        entry = (self._mapping or {}).get(kind)
-        if entry is None:
-            present = ", ".join(self.kinds) or "nothing"
-            raise self._missing(kind, exposure, f"found {present}", f"add '{kind}' to it")
-        if isinstance(entry, xr.Dataset):
-            _refuse_dataset(entry, kind, exposure)
-            return entry
-        facts = read_facts(entry)
-        if facts.kind != kind:
-            raise ReferenceFileError(f"{entry}: is a reference file of kind {facts.kind}, expected {kind}")
-        wrong = mismatches(facts, exposure)
-        if wrong:
-            raise ReferenceFileError(f"{entry}: {kind} reference for {wrong[0]} ({exposure.name})")
-        return facts
 
     def _find_in_folder(self, kind: str, exposure: Exposure) -> ReferenceFacts:
         candidates = [facts for facts in self._facts if facts.kind == kind]
         fitting = [facts for facts in candidates if not mismatches(facts, exposure)]
         in_time = [f for f in fitting if not exposure.date or _iso(f.useafter) <= exposure.date]
-        if not in_time:
-            if fitting:
-                first = min(fitting, key=lambda facts: _iso(facts.useafter))
-                found = f"the first, {first.ref_id}, is valid from {first.useafter} on"
-            elif candidates:
-                found = f"found {candidates[0].ref_id} for {candidates[0].describe()}"
-                found += f" and {len(candidates) - 1} more" if len(candidates) > 1 else ""
-            else:
-                found = "found no file of this type"
-                found += f" (unreadable: {'; '.join(self._scanned[1][:2])})" if self._scanned[1] else ""
-            raise self._missing(kind, exposure, found, "add one or choose another source")
-        return max(in_time, key=lambda facts: (_score(facts, exposure), _iso(facts.useafter), facts.ref_id))
+        doubtful = [
+            one for one in self._scanned[1]
+            if one.kind in ("", kind)
+            and not mismatches(ReferenceFacts(one.path, kind, fields=one.fields), exposure, but=("ngroups",))
+        ]  # fmt: skip
+        if in_time:
+            for one in doubtful:
+                if one.kind:
+                    tell(f"{one.reason}; it is left out of the choice of the {kind} reference", stacklevel=4)
+            return max(in_time, key=lambda facts: (_score(facts, exposure), _iso(facts.useafter), facts.ref_id))
+        if doubtful:
+            found = f"what may be one cannot be used: {'; '.join(one.reason for one in doubtful[:2])}"
+            raise self._missing(kind, exposure, found, "mend it or take it away", absent=False)
+        if fitting:
+            first = min(fitting, key=lambda facts: _iso(facts.useafter))
+            found = f"the first, {first.ref_id}, is valid from {first.useafter} on"
+        elif candidates:
+            found = f"found {candidates[0].ref_id} for {candidates[0].describe()}"
+            found += f" and {len(candidates) - 1} more" if len(candidates) > 1 else ""
+        else:
+            found = "found no file of this type"
+        raise self._missing(kind, exposure, found, "add one or choose another source", absent=not candidates)
 
     def _find_in_crds(self, kind: str, exposure: Exposure) -> ReferenceFacts:
-        parameters = crds_parameters(exposure)
+        parameters = crds_parameters(exposure, kind)
         key = (kind, *sorted(parameters.items()))
-        if key not in self._crds_paths:
-            self._crds_paths[key] = self._ask_crds(kind, exposure, parameters)
-        facts = read_facts(self._crds_paths[key])
-        if facts.kind != kind:
-            raise ReferenceFileError(f"{facts.path}: CRDS gave a file of kind {facts.kind}, expected {kind}")
-        wrong = mismatches(facts, exposure)
-        if wrong:
-            raise ReferenceFileError(f"{facts.path}: {kind} reference for {wrong[0]} ({exposure.name})")
-        return facts
+        with _CRDS_LOCK:
+            if key not in self._crds_paths:
+                self._crds_paths[key] = self._ask_crds(kind, exposure, parameters)
+        return _require_fit(read_facts(self._crds_paths[key]), kind, exposure, "CRDS gave")
 
     def _ask_crds(self, kind: str, exposure: Exposure, parameters: dict[str, Any]) -> Path:
+        leave = "give a folder of reference files that has one, or leave the step out"
         if kind not in CRDS_KINDS:
-            advice = "give a folder of reference files that has one, or leave the step out"
-            raise self._missing(kind, exposure, "CRDS has no such type", advice)
+            raise self._missing(kind, exposure, "CRDS has no such type", leave)
         _require_crds_path(exposure)
         getreferences = _crds("getreferences")
         try:
-            answer = getreferences(parameters, reftypes=[kind], context=self._context, observatory="jwst")[kind]
+            answer = str(getreferences(parameters, reftypes=[kind], context=self._context, observatory="jwst")[kind])
         except (Exception, SystemExit) as error:
-            text = " ".join(str(error).split())
+            text = " ".join(str(error).split()) or type(error).__name__
+            if "unknown reference type" in text.lower():  # of a context before there was this type
+                raise self._missing(kind, exposure, f"CRDS says: {text}", leave) from error
             advice = "check CRDS_SERVER_URL, CRDS_CONTEXT and the network, or give a folder of reference files"
-            raise self._missing(kind, exposure, f"CRDS says: {text or type(error).__name__}", advice) from error
-        if str(answer).upper().startswith("NOT FOUND"):
-            raise self._missing(kind, exposure, "CRDS says: not applicable", "leave the step out or give a file")
+            raise self._missing(kind, exposure, f"CRDS says: {text}", advice, absent=False) from error
+        if answer.upper().startswith("NOT FOUND"):
+            said = " ".join(answer.split())[len("NOT FOUND") :].strip()
+            if said.lower() in ("", "n/a") or "unknown reference type" in said.lower():
+                raise self._missing(kind, exposure, "CRDS says: not applicable", "leave the step out or give a file")
+            raise self._missing(kind, exposure, f"CRDS says: {said}", "give a file by override", absent=False)
         return Path(answer)
 
     def _used_context(self) -> str:
-        return str(_crds("get_context_name")("jwst", self._context))
+        with _CRDS_LOCK:
+            return str(_crds("get_context_name")("jwst", self._context))
+
+
+def _known_kinds(entries: Mapping[str, Any]) -> dict[str, Any]:
+    unknown = [kind for kind in entries if kind not in KINDS]
+    if unknown:
+        raise ReferenceFileError(f"'{unknown[0]}' is no reference kind; expected one of {', '.join(KINDS)}")
+    return dict(entries)
+
+
+def _entries(entry: Any) -> list[Any]:
+    """Return what is given for a kind as a list: one file or Dataset, or one for each detector, band ..."""
+    return list(entry) if isinstance(entry, list | tuple) else [entry]
+
+
+def _name(entry: Any) -> str:
+    return str(entry.attrs.get("ref_id", "a Dataset")) if isinstance(entry, xr.Dataset) else str(entry)
+
+
+def _given_facts(entry: Any, kind: str) -> ReferenceFacts:
+    """Return the facts of a file or Dataset that is given for a kind; raise where it is none or of another kind."""
+    if isinstance(entry, xr.Dataset):
+        facts = _dataset_facts(entry, kind)
+    elif isinstance(entry, str | os.PathLike):
+        facts = read_facts(entry)
+    else:
+        raise ReferenceFileError(f"the {kind} reference is a {type(entry).__name__}; expected a path or a Dataset")
+    if facts.kind != kind:
+        raise ReferenceFileError(f"{_name(entry)}: is a reference of kind {facts.kind}, expected {kind}")
+    return facts
+
+
+def _find_given(entry: Any, kind: str, exposure: Exposure) -> ReferenceFacts | xr.Dataset:
+    """Return the first of the files or Datasets given for a kind that fits an exposure."""
+    entries = _entries(entry)
+    if not entries:
+        raise ReferenceFileError(f"the list of {kind} references is empty; expected a path or a Dataset in it")
+    fitting = [one for one in entries if not mismatches(_given_facts(one, kind), exposure, but=("ngroups",))]
+    if not fitting:
+        _require_fit(_given_facts(entries[0], kind), kind, exposure)
+    return fitting[0] if isinstance(fitting[0], xr.Dataset) else _given_facts(fitting[0], kind)
+
+
+def _require_fit(facts: ReferenceFacts, kind: str, exposure: Exposure, who: str = "") -> ReferenceFacts:
+    """Return the facts of a file that was chosen by the user or CRDS; raise where it is of another kind or setting."""
+    if facts.kind != kind:
+        raise ReferenceFileError(f"{facts.path}: {who or 'is'} a file of kind {facts.kind}, expected {kind}")
+    wrong = mismatches(facts, exposure, but=("ngroups",))
+    if wrong:
+        raise ReferenceFileError(f"{facts.path}: {kind} reference for {wrong[0]} ({exposure.name})")
+    return facts
+
+
+#: The crds package keeps what it has read in tables that all threads share.
+_CRDS_LOCK = threading.RLock()
 
 
 def _require_crds_path(exposure: Exposure) -> None:
@@ -332,32 +377,35 @@ def _crds(name: str) -> Any:
     return getattr(crds, name) if hasattr(crds, name) else getattr(crds.core.heavy_client, name)
 
 
-def crds_parameters(exposure: Exposure) -> dict[str, Any]:
-    """Return the parameters that CRDS selects by, under the names of the JWST data models."""
+def crds_parameters(exposure: Exposure, kind: str = "") -> dict[str, Any]:
+    """Return the parameters that CRDS selects a kind by, under the names of the JWST data models."""
     if not exposure.date:
         raise ReferenceFileError(
             f"{exposure.name}: CRDS needs the date of the exposure, but DATE-OBS is missing from its header"
         )
     day, _, clock = exposure.date.partition("T")
-    names = {
-        "detector": "meta.instrument.detector", "channel": "meta.instrument.channel",
-        "band": "meta.instrument.band", "filter": "meta.instrument.filter", "exp_type": "meta.exposure.type",
-        "readpatt": "meta.exposure.readpatt", "subarray": "meta.subarray.name",
-    }  # fmt: skip
-    parameters: dict[str, Any] = {names[key]: value for key, value in exposure.fields.items() if value}
+    parameters: dict[str, Any] = {
+        KEY_OF_FIELD[key].lower(): value for key, value in exposure.wanted(kind).items() if value
+    }
+    if "meta.exposure.ngroups" in parameters:
+        parameters["meta.exposure.ngroups"] = int(parameters["meta.exposure.ngroups"])
     parameters |= {"meta.instrument.name": "MIRI", "meta.telescope": "JWST", "meta.observation.date": day,
                    "meta.observation.time": clock or "00:00:00"}  # fmt: skip
-    if exposure.keywords.get("NGROUPS") is not None:
-        parameters["meta.exposure.ngroups"] = int(exposure.keywords["NGROUPS"])
     return parameters
 
 
-def mismatches(facts: ReferenceFacts, exposure: Exposure) -> list[str]:
-    """Return what a reference file states against an exposure, as texts; empty where it fits."""
+def mismatches(facts: ReferenceFacts, exposure: Exposure, but: tuple[str, ...] = ()) -> list[str]:
+    """Return what a reference file states against an exposure, as texts; empty where it fits.
+
+    ``but`` names what need not agree: a mask given by hand, or by CRDS, may come from ramps of another length.
+    """
     wrong = []
+    fields = exposure.wanted(facts.kind)
     for name in dict.fromkeys((*_ALWAYS, *SELECTED_BY[facts.kind])):
-        stated, wanted = facts.fields.get(name, ()), exposure.fields.get(name, "").upper()
-        if not stated or not wanted or name == "filter" or wanted in stated:
+        stated, wanted = facts.fields.get(name, ()), fields.get(name, "").upper()
+        if not stated or not wanted or name == "filter" or name in but or wanted in stated:
+            continue
+        if name == "ngroups" and any(in_range(value, wanted) for value in stated):
             continue
         if name == "channel" and any(set(wanted) <= set(value) for value in stated):
             continue
@@ -368,24 +416,21 @@ def mismatches(facts: ReferenceFacts, exposure: Exposure) -> list[str]:
 
 
 def _score(facts: ReferenceFacts, exposure: Exposure) -> int:
-    """Return in how many fields a file agrees with the exposure by name."""
-    return sum(exposure.fields.get(name, "").upper() in stated for name, stated in facts.fields.items() if stated)
+    """Return in how many of the fields that choose it a file agrees with the exposure by name."""
+    names = dict.fromkeys((*_ALWAYS, *SELECTED_BY[facts.kind]))
+    fields = exposure.wanted(facts.kind)
+    agree = [(fields.get(name, "").upper(), facts.fields.get(name, ())) for name in names]
+    return sum(value in stated or any(in_range(one, value) for one in stated) for value, stated in agree if stated)
 
 
-def _refuse_dataset(reference: xr.Dataset, kind: str, exposure: Exposure) -> None:
-    """Raise ReferenceFileError where a given Dataset is of another kind or made for another exposure."""
-    found = reference.attrs.get("kind", kind)
-    name = reference.attrs.get("ref_id", "the Dataset")
-    if found != kind:
-        raise ReferenceFileError(f"{name}: is a reference of kind {found}, expected {kind}")
+def _dataset_facts(reference: xr.Dataset, kind: str) -> ReferenceFacts:
+    """Return what a Dataset says of itself as the facts of a file."""
     keys = {"detector": "detector", "channel": "channels", "band": "band", "readpatt": "readpatt",
             "subarray": "subarray"}  # fmt: skip
     stated = {key: str(reference.attrs.get(attr) or "").upper() for key, attr in keys.items()}
     fields = {key: (value,) for key, value in stated.items() if value}
-    facts = ReferenceFacts(Path(str(name)), kind, fields=fields)
-    wrong = mismatches(facts, exposure)
-    if wrong:
-        raise ReferenceFileError(f"{name}: {kind} reference for {wrong[0]} ({exposure.name})")
+    name = Path(str(reference.attrs.get("ref_id", "the Dataset")))
+    return ReferenceFacts(name, str(reference.attrs.get("kind", kind)), fields=fields)
 
 
 def _fit_dataset(reference: xr.Dataset, kind: str, exposure: Exposure) -> xr.Dataset:
@@ -428,7 +473,7 @@ def _subarray(facts: ReferenceFacts, exposure: Exposure, shape: tuple[int, int])
 
 
 def _check_shape(reference: xr.Dataset, kind: str, exposure: Exposure) -> None:
-    if kind not in IMAGES or exposure.shape is None:
+    if kind not in _DETECTOR_KINDS or exposure.shape is None or not {"y", "x"} <= set(reference.dims):
         return
     shape = (reference.sizes["y"], reference.sizes["x"])
     wanted = (exposure.shape[0], len(exposure.columns) or exposure.shape[1])
@@ -439,46 +484,7 @@ def _check_shape(reference: xr.Dataset, kind: str, exposure: Exposure) -> None:
         )
 
 
-def _columns(ds: xr.Dataset, header: Mapping[str, Any]) -> tuple[int, ...]:
-    """Return the columns of its subarray that a Dataset holds, told by the coordinate x; () for all of them."""
-    size = ds.sizes["x"]
-    own = ds["x"].values.astype(int) if "x" in ds.coords else np.arange(size)
-    whole = size == int(header.get("SUBSIZE1") or size) and np.array_equal(own, np.arange(size))
-    return () if whole else tuple(own.tolist())
-
-
-def _header(ds: xr.Dataset) -> dict[str, Any]:
-    """Return the PRIMARY keywords of the first exposure of a Dataset, {} where it carries none."""
-    if "fits_header" not in ds.coords or ds["fits_header"].size == 0:
-        return {}
-    text = str(np.atleast_1d(ds["fits_header"].values)[0])
-    return dict(json.loads(text).get("PRIMARY", {})) if text else {}
-
-
-def _date(ds: xr.Dataset, header: Mapping[str, Any]) -> str:
-    """Return the start of the first exposure as ISO text, from DATE-OBS, TIME-OBS or start_time."""
-    day = str(header.get("DATE-OBS") or "")[:10]
-    if day:
-        return f"{day}T{str(header.get('TIME-OBS') or '00:00:00').split('.')[0]}"
-    if "start_time" in ds.coords and ds["start_time"].size:
-        days = float(np.atleast_1d(ds["start_time"].values)[0])
-        if np.isfinite(days) and days > 0:
-            origin = np.datetime64("1858-11-17T00:00:00", "s")
-            return str(origin + np.timedelta64(round(days * 86400), "s"))
-    return ""
-
-
 def _iso(useafter: str) -> str:
     """Return a USEAFTER as "YYYY-MM-DDTHH:MM:SS", which sorts by time."""
     day, _, clock = useafter.strip().replace("T", " ").partition(" ")
     return f"{day[:10]}T{clock.split('.')[0] or '00:00:00'}"
-
-
-def _rows(ds: xr.Dataset, shape: tuple[int, int] | None) -> tuple[int, ...] | None:
-    """Return the chunks of the data along y; whole detector-level Datasets in memory count as one block."""
-    if shape is None:
-        return None
-    for name in ("sci", "rate", "rates", "flux"):
-        if name in ds.data_vars and ds[name].chunks is not None:
-            return tuple(ds[name].chunksizes["y"])
-    return None

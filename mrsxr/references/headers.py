@@ -12,7 +12,7 @@ from typing import Any
 from mrsxr.errors import InputFileError, ReferenceFileError
 from mrsxr.io.asdffile import read_asdf_meta
 from mrsxr.io.fitsarray import file_stamp
-from mrsxr.io.headers import read_header
+from mrsxr.io.headers import cards, read_header
 
 #: Reference types of the MIRI MRS that this package reads.
 KINDS = (
@@ -31,14 +31,31 @@ FIELDS = {
     "exp_type": ("EXP_TYPE", "P_EXP_TY", "exposure.type", "exposure.p_exptype"),
     "readpatt": ("READPATT", "P_READPA", "exposure.readpatt", "exposure.p_readpatt"),
     "subarray": ("SUBARRAY", "P_SUBARR", "subarray.name", "subarray.p_subarray"),
+    "ngroups": ("NGROUPS", "", "exposure.ngroups", ""),
 }
 _SUBARRAY_KEYS = (("SUBSTRT2", "SUBSTRT1"), ("SUBSIZE2", "SUBSIZE1"))
 WILDCARDS = {"", "N/A", "ANY", "GENERIC", "MULTIPLE", "ALL", "NONE", "*"}
 SUFFIXES = (".fits", ".fits.gz", ".asdf")
+#: Kinds of exposure of the other parts of MIRI.
+_NOT_MRS = ("MIR_IMAGE", "MIR_LYOT", "MIR_4QPM", "MIR_LRS", "MIR_TACQ", "MIR_CORONCAL", "MIR_WFSS")
 
 
 class NotAReferenceError(ReferenceFileError):
-    """The file is readable but is no reference file of the MIRI MRS."""
+    """The file is readable but is no reference file of the MIRI MRS; it says itself what else it is."""
+
+
+class NoTypeError(ReferenceFileError):
+    """The file is readable and does not say which type of reference file it is."""
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A file of a folder that cannot be used and may be one that is looked for."""
+
+    path: Path
+    reason: str
+    kind: str = ""  # "" where nothing tells it
+    fields: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # as of ReferenceFacts, what can be told
 
 
 @dataclass(frozen=True)
@@ -108,11 +125,37 @@ def read_facts(path: str | os.PathLike[str]) -> ReferenceFacts:
         header = _asdf_header(path) if is_asdf(path) else read_header(path)[0]
     except InputFileError as error:
         raise ReferenceFileError(f"{error}; expected a FITS or ASDF reference file") from error
+    return _facts(path, header)
+
+
+def _facts(path: Path, header: Mapping[str, Any]) -> ReferenceFacts:
     kind = _kind(path, str(header.get("REFTYPE") or ""))
-    fields = {name: _alternatives(header.get(keys[0]), header.get(keys[1])) for name, keys in FIELDS.items()}
+    fields = _fields(header)
+    if other := _other_instrument(header, fields):
+        raise NotAReferenceError(
+            f"{path}: {kind} reference of {other}; expected one of the MRS (JWST, MIRI, MIRIFU...)"
+        )
     start_fits, shape = _integers(header, *_SUBARRAY_KEYS[0]), _integers(header, *_SUBARRAY_KEYS[1])
     start = (start_fits[0] - 1, start_fits[1] - 1) if start_fits else None
     return ReferenceFacts(path, kind, str(header.get("USEAFTER") or ""), start, shape, fields)
+
+
+def _fields(header: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    return {name: _alternatives(header.get(keys[0]), header.get(keys[1])) for name, keys in FIELDS.items()}
+
+
+def _other_instrument(header: Mapping[str, Any], fields: Mapping[str, tuple[str, ...]]) -> str:
+    """Return of which other telescope, instrument or part of MIRI a header says that it is, "" for the MRS."""
+    for keyword, ours in (("TELESCOP", "JWST"), ("INSTRUME", "MIRI")):
+        found = str(header.get(keyword) or "").strip().upper()
+        if found not in WILDCARDS and found != ours:
+            return f"{keyword} {found}"
+    detectors, kinds = fields.get("detector", ()), fields.get("exp_type", ())
+    if detectors and not any(name.startswith("MIRIFU") for name in detectors):
+        return f"DETECTOR {' or '.join(detectors)}"
+    if not detectors and kinds and all(name.startswith(_NOT_MRS) for name in kinds):
+        return f"EXP_TYPE {' or '.join(kinds)}"
+    return ""
 
 
 def scan_folder(folder: str | os.PathLike[str]) -> tuple[ReferenceFacts, ...]:
@@ -135,12 +178,12 @@ def scan_folder(folder: str | os.PathLike[str]) -> tuple[ReferenceFacts, ...]:
     return scan(folder)[0]
 
 
-def scan(folder: str | os.PathLike[str]) -> tuple[tuple[ReferenceFacts, ...], tuple[str, ...]]:
-    """Return the facts as :func:`scan_folder` and what is wrong with the files that cannot be read."""
+def scan(folder: str | os.PathLike[str]) -> tuple[tuple[ReferenceFacts, ...], tuple[Suspect, ...]]:
+    """Return the facts as :func:`scan_folder` and the files that cannot be read and may be reference files."""
     folder = Path(folder)
     if not os.path.isdir(folder):
         raise ReferenceFileError(f"{folder}: no such folder of reference files; give an existing one")
-    found, damaged = [], []
+    found, suspects = [], []
     for path in sorted(folder.rglob("*")):
         if path.name.startswith(".") or not path.name.endswith(SUFFIXES) or not os.path.isfile(path):
             continue
@@ -149,14 +192,46 @@ def scan(folder: str | os.PathLike[str]) -> tuple[tuple[ReferenceFacts, ...], tu
         except NotAReferenceError:
             continue
         except ReferenceFileError as error:
-            damaged.append(str(error))
-    return tuple(found), tuple(damaged)
+            suspects.append(_suspect(path, error))
+    return tuple(found), tuple(s for s in suspects if s is not None)
+
+
+def _suspect(path: Path, error: ReferenceFileError) -> Suspect | None:
+    """Return what can be told of a file without readable facts; None where it is no reference file of the MRS."""
+    header = _remains(path)
+    fields = _fields(header)
+    named = [word for word in re.split(r"[^a-z0-9]+", path.name.lower()) if word in KINDS]
+    stated = _plain_kind(str(header.get("REFTYPE") or ""))
+    kind = stated if stated in KINDS else named[0] if named else ""
+    if _other_instrument(header, fields) or (stated and stated not in KINDS):
+        return None
+    if isinstance(error, NoTypeError) and not named:  # neither header nor name speaks of a reference
+        return None
+    return Suspect(path, str(error), kind, fields)
+
+
+def _remains(path: Path) -> dict[str, Any]:
+    """Return the keywords that a damaged file still gives, {} for none."""
+    from astropy.io import fits
+
+    try:
+        if is_asdf(path):
+            with open(path, "rb") as file:
+                text = file.read(200_000).decode("utf-8", "replace")
+            names = {"reftype": "REFTYPE", "detector": "DETECTOR", "channel": "CHANNEL", "band": "BAND"}
+            found = {key: re.search(rf"\b{name}: *['\"]?([\w/|]+)", text) for name, key in names.items()}
+            return {key: match[1] for key, match in found.items() if match}
+        with open(path, "rb") as file:
+            return cards(fits.Header.fromfile(file))
+    except Exception:  # whatever a damaged file brings forth
+        return {}
 
 
 def _asdf_header(path: Path) -> dict[str, Any]:
     """Return the facts of an ASDF file under their FITS keywords."""
     meta = read_asdf_meta(path)
-    header = {"REFTYPE": meta.get("reftype"), "USEAFTER": meta.get("useafter")}
+    header = {"REFTYPE": meta.get("reftype"), "USEAFTER": meta.get("useafter"), "TELESCOP": meta.get("telescope")}
+    header["INSTRUME"] = _below(meta, "instrument.name")
     for keyword, pattern, place, pattern_place in FIELDS.values():
         header |= {keyword: _below(meta, place), pattern: _below(meta, pattern_place)}
     places = ("subarray.ystart", "subarray.xstart", "subarray.ysize", "subarray.xsize")
@@ -182,12 +257,14 @@ def _alternatives(plain: Any, pattern: Any) -> tuple[str, ...]:
     return () if any(value in WILDCARDS for value in values) else values
 
 
+def _plain_kind(reftype: str) -> str:
+    return reftype.strip().lower().replace("_", "").replace("-", "")
+
+
 def _kind(path: Path, reftype: str) -> str:
-    name = reftype.strip().lower().replace("_", "").replace("-", "")
+    name = _plain_kind(reftype)
     if name in KINDS:
         return name
-    match = re.match(r"jwst_miri_(?:mrs\w*_)?([a-z0-9]+)_", path.name.lower())
-    if match and match[1] in KINDS:
-        return match[1]
-    found = f"REFTYPE '{reftype}'" if reftype else "no REFTYPE"
-    raise NotAReferenceError(f"{path}: no MIRI MRS reference file: found {found}, expected one of {', '.join(KINDS)}")
+    found = f"found REFTYPE '{reftype}'" if reftype else "found no REFTYPE"
+    text = f"{path}: no MIRI MRS reference file: {found}, expected one of {', '.join(KINDS)}"
+    raise NotAReferenceError(text) if name else NoTypeError(text)

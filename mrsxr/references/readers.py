@@ -20,7 +20,7 @@ from mrsxr.errors import InputFileError, MrsxrError, ReferenceFileError
 from mrsxr.io.asdffile import LOCK, Stamp, open_asdf, stamp_of
 from mrsxr.io.headers import FitsFile, read_layout
 
-from . import distortion, table_readers
+from . import checks, distortion, table_readers
 from .headers import FIELDS, KINDS, ReferenceFacts, is_asdf, read_facts
 
 Rows = int | Sequence[int]
@@ -157,7 +157,7 @@ def read_known(facts: ReferenceFacts, *, rows: Rows = RAMP_ROWS_MAX, window: Win
             file = _layout(path)
             if kind in _TABLE_READERS:
                 ds, attrs = _TABLE_READERS[kind](file)
-                ds = _cut(ds, window)
+                ds = _cut(checks.check_table(ds.assign_attrs(kind=kind), str(path)), window)
             else:
                 ds, attrs = _read_images(file, kind, rows, window)
     except InputFileError as error:
@@ -193,10 +193,11 @@ def _read_asdf(kind: str, path: Path) -> tuple[xr.Dataset, dict[str, Any]]:
 
 def _read_tree(kind: str, path: Path, _stamp: Stamp) -> tuple[xr.Dataset, dict[str, Any]]:
     if kind in distortion.READERS:
-        return distortion.READERS[kind](path), {}
+        return checks.check_table(distortion.READERS[kind](path), str(path)), {}
     with open_asdf(path) as tree:
         try:
-            return _TREE_READERS[kind](tree, str(path))
+            ds, attrs = _TREE_READERS[kind](tree, str(path))
+            return checks.check_table(ds.assign_attrs(kind=kind), str(path)), attrs
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             said = " ".join(str(error).split())[:120]
             raise ReferenceFileError(f"{path}: the tree of the {kind} file is damaged ({said}); get it anew") from error
@@ -230,6 +231,8 @@ def _read_images(file: FitsFile, kind: str, rows: Rows, window: Window | None) -
         if image.optional and image.hdu not in file:
             continue
         raw = _lazy(file, image.hdu, image.dims, rows, window, dtype="f4")
+        number = _impossible(kind, image, file.path, file.stamp)
+        raw = checks.without_impossible(kind, image.name, raw, number, str(file.path))
         raw.attrs = {"units": image.units}
         variables[image.name] = raw
     primary = file.header["PRIMARY"]
@@ -247,8 +250,25 @@ def _read_images(file: FitsFile, kind: str, rows: Rows, window: Window | None) -
     if kind == "photom":
         variables |= _photom_extras(file, primary, variables)
         attrs |= {k.lower(): float(primary[k]) for k in PHOTOM_KEYWORDS if primary.get(k) is not None}
-    ds = xr.Dataset(variables)
+    try:
+        ds = xr.Dataset(variables)
+    except ValueError as error:
+        shapes = ", ".join(f"{name} {variable.shape}" for name, variable in variables.items())
+        raise ReferenceFileError(f"{file.path}: images of unequal size: {shapes}; get the file anew") from error
     return (ds.assign_coords(channel=[1, 2, 3, 4]) if "channel" in ds.dims else ds), attrs
+
+
+@lru_cache(maxsize=64)
+def _impossible(kind: str, image: Image, path: Path, _stamp: tuple[int, int]) -> int:
+    """Look at the numbers of an image of a file, once a file."""
+    values = _on_disk(_layout(path), image.hdu, image.dims, "f4")
+    return checks.impossible_pixels(kind, image.name, values, str(path))
+
+
+def _on_disk(file: FitsFile, hdu: str, dims: tuple[str, ...], dtype: str | None = None) -> xr.Variable:
+    """Return an image HDU as a Variable of which nothing is read yet."""
+    array = file.image(hdu, dtype=dtype)
+    return xr.Variable(dims, array if isinstance(array, np.ndarray) else indexing.LazilyIndexedArray(array))
 
 
 PHOTOM_KEYWORDS = ("PHOTMJSR", "PIXAR_SR", "PIXAR_A2")
@@ -284,9 +304,7 @@ def _lazy(
     if found.kind == "table" or len(found.shape) != len(dims):
         shape = "a table" if found.kind == "table" else f"the shape {found.shape}"
         raise ReferenceFileError(f"{file.path}: {hdu} has {shape}, expected axes ({', '.join(dims)})")
-    array = file.image(hdu, dtype=dtype)
-    lazy = array if isinstance(array, np.ndarray) else indexing.LazilyIndexedArray(array)
-    variable = xr.Variable(dims, lazy)
+    variable = _on_disk(file, hdu, dims, dtype)
     if window is not None:
         last_y, last_x = window.y + window.n_y, window.x + window.n_x
         if min(window.y, window.x) < 0 or last_y > variable.sizes["y"] or last_x > variable.sizes["x"]:
@@ -311,9 +329,13 @@ def _flags(file: FitsFile, kind: str, rows: Rows, window: Window | None, like: x
         flags = da.zeros(shape, dtype=np.uint32, chunks=(like.chunksizes["y"], -1))
         return xr.Variable(("y", "x"), flags, dq_bits.PIXEL_DQ_ATTRS)
     n_axes = len(file.get("DQ").shape)
+    if not 2 <= n_axes <= 4:
+        raise ReferenceFileError(f"{file.path}: DQ has {n_axes} axes, expected (y, x) with up to two before them")
     leading = ("integration", "group")[: max(n_axes - 2, 0)]
     raw = _lazy(file, "DQ", (*leading, "y", "x"), rows, window)
     definitions = _definitions(file)
+    if kind == "mask":
+        _check_mask(file.path, file.stamp)
     flags = da.map_blocks(
         standard_flags, raw.data, definitions, dtype=np.uint32, drop_axis=list(range(len(leading))),
         meta=np.empty((0, 0), np.uint32), name=f"flags-{da.core.tokenize(raw.data.name, definitions)}",
@@ -340,6 +362,16 @@ def standard_flags(raw: np.ndarray, definitions: Mapping[int, str] | None) -> np
         values = np.bitwise_or.reduce(values, axis=0)
     values = values.astype(np.uint32)
     return values if definitions is None else dq_bits.remap(values, dict(definitions))
+
+
+@lru_cache(maxsize=64)
+def _check_mask(path: Path, _stamp: tuple[int, int]) -> None:
+    file = _layout(path)
+    dims = ("integration", "group", "y", "x")[-len(file.get("DQ").shape) :]
+    plane = standard_flags(_on_disk(file, "DQ", dims).values, _definitions(file))
+    bad = np.mean((plane & np.uint32(dq_bits.DO_NOT_USE)) != 0)
+    if bad > 0.9:
+        raise ReferenceFileError(f"{path}: the mask flags {bad:.0%} of the pixels as DO_NOT_USE; get the file anew")
 
 
 def _definitions(file: FitsFile) -> dict[int, str] | None:

@@ -54,7 +54,7 @@ def test_runs_are_appended_with_failures_and_redshift(simulated, reduced, tmp_pa
     os.link(good, source / good.name)
     (source / bad.name).write_bytes(bad.read_bytes()[: bad.stat().st_size // 2])
     out = tmp_path / "out"
-    config = Config(spectrum=SpectrumConfig(background="none"))
+    config = Config(spectrum=SpectrumConfig(background="none", aperture_correction=False))
     with pytest.warns(UserWarning, match="1 of 2 exposures did not arrive"):
         result = mx.run(
             source, out=out, refs=simulated.reference_folder, bands=["1A"], to="cube", config=config, z=0.0225,
@@ -63,7 +63,7 @@ def test_runs_are_appended_with_failures_and_redshift(simulated, reduced, tmp_pa
     assert result.record.failed == result.failed
     assert len(result.failed) == 1
     (first,) = read_runs(out)
-    assert first["changed"] == {"spectrum.background": "none"}
+    assert first["changed"] == {"spectrum.background": "none", "spectrum.aperture_correction": False}
     assert first["settings"]["redshift"] == 0.0225
     (lost,) = (piece for piece in first["pieces"] if piece["failed"])
     assert bad.name in lost["failed"]

@@ -72,10 +72,12 @@ def test_run_begins_where_the_files_are(reduced, simulated, tmp_path, level, aga
 
 
 def test_cubes_alone_need_no_references(reduced, tmp_path):
-    config = Config(spectrum=SpectrumConfig(background="none"))
+    config = Config(spectrum=SpectrumConfig(background="none", aperture_correction=False))
     with pytest.warns(UserWarning, match="not corrected for the aperture"):
         result = mx.run(reduced.files["cube"], out=tmp_path, config=config)
     assert len(result.files["spectrum"]) == 2
+    for path in result.files["spectrum"]:
+        assert any("not corrected for the aperture" in note for note in mx.load(path).attrs["notes"])
     with pytest.raises(InputFileError, match="holds cubes only"):
         mx.run(reduced.files["cube"], out=tmp_path, to="cal")
 
@@ -116,8 +118,9 @@ def test_missing_keyword_and_wrong_reference(simulated, tmp_path):
 
 
 def test_no_references_and_unknown_arguments(simulated, tmp_path):
-    result = mx.run(simulated.uncal[0], out=tmp_path, to="rate")
-    assert "needs reference files" in next(iter(result.failed.values()))
+    with pytest.raises(MrsxrError, match="needs reference files"):
+        mx.run(simulated.uncal_folder, out=tmp_path / "none", to="rate")
+    assert not (tmp_path / "none").exists()
     with pytest.raises(MrsxrError, match="expected one of rate, cal, cube, spectrum"):
         mx.run(simulated.uncal[0], to="moon")
     with pytest.raises(MrsxrError, match="expected some of 1A"):

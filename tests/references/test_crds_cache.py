@@ -77,7 +77,7 @@ def test_rules_hold_the_fields_and_dates_of_the_files(tmp_path):
         writers.write_gain(tmp_path / "refs" / f"g{number}.fits", rs.image(), header)
     build_crds_cache(tmp_path / "refs", tmp_path / "crds")
     text = (tmp_path / "crds" / "mappings" / "jwst" / "jwst_miri_gain_0001.rmap").read_text()
-    assert "('MIRIFUSHORT', 'N/A') : UseAfter" in text
+    assert "('MIRIFUSHORT', 'N/A', 'N/A', 'N/A') : UseAfter" in text
     assert "'2024-06-01 12:30:00' : 'jwst_miri_gain_0002.fits'" in text
     assert "'2022-01-01 00:00:00' : 'jwst_miri_gain_0003.fits'" in text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -14,6 +15,8 @@ from mrsxr.errors import MrsxrError
 
 from .sky import ARCSEC, Pointing, slicer_to_sky, tangent_frame, tangent_offsets, wrap
 
+#: Least part of a grid that its exposures must cover.
+LEAST_COVER = 0.05
 ARCSEC2_TO_SR = 2.3504e-11  # as jwst rounds it in PIXAR_SR
 
 
@@ -310,6 +313,11 @@ def make_grid(
     -------
     CubeGrid
 
+    Raises
+    ------
+    MrsxrError
+        Where the corners are not finite, or the exposures cover next to nothing of the grid (:func:`check_cover`).
+
     Notes
     -----
     ``jwst.cube_build.ifu_cube.set_geometry``: tangent point at the middle of the extreme RA and Dec;
@@ -332,10 +340,61 @@ def make_grid(
     )  # fmt: skip
     if shape is None:
         x, y = grid.sky_to_offsets(ra, dec)
+        if not (np.isfinite(x).all() and np.isfinite(y).all()):
+            raise MrsxrError("the exposures lie on opposite sides of the sky from each other or from center")
         nx, ny = (math.ceil(float(np.abs(v).max()) / spaxel) + 1 for v in (x, y))
+        check_cover(x, y, (grid.nz, 2 * ny + 1, 2 * nx + 1), float(spaxel))
     else:
         ny, nx = (int(n) // 2 for n in shape)
     return replace(grid, nx=2 * nx + 1, ny=2 * ny + 1, crpix=(nx + 1.0, ny + 1.0))
+
+
+def check_cover(x: np.ndarray, y: np.ndarray, shape: tuple[int, int, int], spaxel: float) -> None:
+    """Raise where exposures cover next to nothing of a grid: they lie apart, or its centre is not where they are.
+
+    Parameters
+    ----------
+    x, y : array of float
+        Corners of the footprints [arcsec], four of each exposure.
+    shape : (int, int, int)
+        Planes, rows and columns.
+    spaxel : float
+        [arcsec].
+    """
+    if x.size % 4:
+        return
+    area = shape[1] * shape[2] * spaxel**2
+    covered = min(_union_of_boxes(x.reshape(-1, 4), y.reshape(-1, 4)), area)
+    size = 16.0 * math.prod(shape)  # bytes
+    if covered >= LEAST_COVER * area and (covered >= 5 * LEAST_COVER * area or size < 0.5 * _memory()):
+        return
+    wide, high = (float(np.ptp(v)) for v in (x, y))
+    raise MrsxrError(
+        f"the exposures lie up to {max(wide, high):.0f} arcsec apart and cover {100 * covered / area:.1f} % of the "
+        f"cube that would hold them ({shape[0]} x {shape[1]} x {shape[2]} voxels, {size / 1e9:.1f} GB); build a cube "
+        "of each field, leave out center, or give shape"
+    )
+
+
+def _union_of_boxes(x: np.ndarray, y: np.ndarray) -> float:
+    """Return the area that boxes around corners (box, corner) cover together, to the cells of a raster."""
+    lows, highs = (np.stack([f(x, axis=1), f(y, axis=1)], axis=1) for f in (np.min, np.max))
+    corner = lows.min(axis=0)
+    cell = max(float((highs.max(axis=0) - corner).max()) / 1000, 1e-6)
+    first = np.floor((lows - corner) / cell).astype(int)
+    last = np.maximum(np.ceil((highs - corner) / cell).astype(int), first + 1)
+    raster = np.zeros(tuple(last.max(axis=0)), dtype=bool)
+    for (i, j), (k, m) in zip(first, last, strict=True):
+        raster[i:k, j:m] = True
+    return float(raster.sum()) * cell**2
+
+
+def _memory() -> float:
+    """Return the memory of the machine [byte]; without end where the system does not tell."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):  # not on Windows
+        return math.inf
 
 
 def slicer_angle(band: str, model, pointing: Pointing) -> float:

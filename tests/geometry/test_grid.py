@@ -201,3 +201,48 @@ def test_real_rotated_header(shared_data, band):
         assert mine[key] == pytest.approx(header[key], rel=1e-12)
     assert (mine["CRVAL1"] - header["CRVAL1"]) % 360 == pytest.approx(0, abs=1e-10)
     assert mine["PIXAR_SR"] == pytest.approx(header["PIXAR_SR"], rel=1e-5)
+
+
+def corners(*places, side=4.0):
+    """Return the corners of square footprints about places (east, north) [arcsec] from (20, 0) deg."""
+    ra = [20 + (e + sx * side / 2) / 3600 for e, _ in places for sx in (-1, 1, 1, -1)]
+    dec = [(n + sy * side / 2) / 3600 for _, n in places for sy in (-1, -1, 1, 1)]
+    return ra, dec
+
+
+MOSAIC = [(4.0 * i, 4.0 * j) for i in range(4) for j in range(3)]
+
+
+@pytest.mark.parametrize(
+    "places", [[(0, 0)], [(0, 0), (0.5, 0.3), (0, 12)], MOSAIC, [(3.5 * k, 3.5 * k) for k in range(9)]]
+)
+def test_fields_and_mosaics_are_covered(places):
+    got = make_grid(*corners(*places), (4.9, 5.74), 0.13, 0.0008)
+    wide = max(e for e, _ in places) + 4.0
+    assert got.nx * 0.13 == pytest.approx(wide, abs=0.7)
+
+
+@pytest.mark.parametrize(
+    ("places", "options"),
+    [([(0, 0), (0, 1), (300, 0)], {}), ([(0, 0), (70, 70)], {}), ([(0, 0)], {"center": (20.02, 0.0)}),
+     ([(0, 0)], {"center": (200.0, 0.0)})],
+)  # fmt: skip
+def test_grids_of_next_to_nothing_are_refused(places, options):
+    with pytest.raises(MrsxrError, match=r"lie up to \d+ arcsec apart and cover \d\.\d %|opposite sides"):
+        make_grid(*corners(*places), (4.9, 5.74), 0.13, 0.0008, **options)
+    assert make_grid(*corners(*places), (4.9, 5.74), 0.13, 0.0008, shape=(11, 9)).nx == 9
+
+
+def test_half_empty_grids_are_refused_only_where_memory_is_short(monkeypatch):
+    places = corners((0, 0), (40, 0))
+    assert make_grid(*places, (4.9, 5.74), 0.13, 0.0008).nx > 300
+    monkeypatch.setattr(grid, "_memory", lambda: 1e8)
+    with pytest.raises(MrsxrError, match=r"cover 1\d\.\d % .* 0\.\d GB"):
+        make_grid(*places, (4.9, 5.74), 0.13, 0.0008)
+    assert make_grid(*corners((0, 0), (3, 0)), (4.9, 5.74), 0.13, 0.0008).nx > 50
+
+
+def test_area_of_overlapping_boxes():
+    x = np.array([[0, 2, 2, 0], [1, 3, 3, 1], [10, 11, 11, 10]], float)
+    y = np.array([[0, 0, 2, 2], [0, 0, 2, 2], [0, 0, 1, 1]], float)
+    assert grid._union_of_boxes(x, y) == pytest.approx(7.0, rel=0.02)

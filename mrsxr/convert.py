@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import astropy.units as u
@@ -15,6 +14,7 @@ from . import units
 from ._version import __version__
 from .errors import LevelError, SchemaError
 from .schema import LEVELS
+from .spaxels import counted_solid_angle, facts_of, plane_widths, solid_angle
 from .step import read_history
 
 _SAFE = 1e25  # float32 holds factors up to here, and their inverse, with room for the numbers
@@ -86,8 +86,9 @@ def convert_units(ds: xr.Dataset, unit: str, *, per_sample: bool = False) -> xr.
     Notes
     -----
     F_lambda = F_nu c / lambda^2 at the coordinate ``wavelength`` (of cal data before, of cubes after the barycentric
-    correction). An arcsec2 is 2.3504430539e-11 sr; the area of a spaxel is ``attrs["pixel_scale"]`` squared, that of a
-    detector pixel the coordinate ``pixel_area``.
+    correction). An arcsec2 is 2.3504430539e-11 sr; the area of a spaxel is ``attrs["pixar_sr"]``, or
+    ``attrs["pixel_scale"]`` squared, times what it grew by since (:mod:`mrsxr.spaxels`); that of a detector pixel the
+    coordinate ``pixel_area``.
 
     Examples
     --------
@@ -112,7 +113,9 @@ def convert_units(ds: xr.Dataset, unit: str, *, per_sample: bool = False) -> xr.
     }
     params = {"unit": str(unit), "per_sample": per_sample}
     entry = {"step": "convert.convert_units", "version": __version__, "params": params, "refs": {}}
-    return ds.assign(changed).assign_attrs(history_json=json.dumps([*read_history(ds), entry]))
+    out = ds.assign(changed).assign_attrs(history_json=json.dumps([*read_history(ds), entry]))
+    counts = level == "cube" and target.per == "pix" and source.per != "pix"
+    return out.assign_attrs(facts_of(ds)) if counts else out
 
 
 def _target(unit: str, level: str, per_sample: bool) -> _Quantity:
@@ -148,7 +151,7 @@ def _factor(ds: xr.Dataset, level: str, source: _Quantity, target: _Quantity) ->
     if power:
         factor = factor * _wavelength(ds, level).astype(np.float64) ** power
     if source.per != target.per:
-        area = _pixel_area(ds, level)
+        area = _pixel_area(ds, level, source.per == "pix")
         factor = factor * area if target.per == "pix" else factor / area
     if source.per_sample != target.per_sample:
         width = _sample_width(ds, level)
@@ -163,12 +166,10 @@ def _wavelength(ds: xr.Dataset, level: str) -> xr.Variable:
     return ds.variables["wavelength"].to_base_variable()
 
 
-def _pixel_area(ds: xr.Dataset, level: str) -> xr.Variable:
-    """Return the area of the pixels [sr]."""
+def _pixel_area(ds: xr.Dataset, level: str, counted: bool) -> xr.Variable:
+    """Return the area of the pixels [sr]; ``counted``: of those per which the light is counted already."""
     if level == "cube":
-        if "pixel_scale" not in ds.attrs:
-            raise SchemaError("level cube: attribute 'pixel_scale' is missing, so the area of a spaxel is unknown")
-        return xr.Variable((), np.float64(ds.attrs["pixel_scale"]) ** 2 * units.ARCSEC2_TO_SR)
+        return xr.Variable((), np.float64(counted_solid_angle(ds) if counted else solid_angle(ds)))
     if "pixel_area" not in ds.variables:
         raise SchemaError(f"level {level}: 'pixel_area' is missing, which photom adds; units per pixel need it")
     return ds.variables["pixel_area"].to_base_variable().astype(np.float64) * units.ARCSEC2_TO_SR
@@ -178,20 +179,7 @@ def _sample_width(ds: xr.Dataset, level: str) -> xr.Variable:
     """Return the width of the wavelength samples [um]."""
     if level == "cal":
         raise SchemaError("per_sample is for cubes and spectra: detector pixels have no common wavelength samples")
-    if "wavelength_width" in ds.variables:
-        return ds.variables["wavelength_width"].to_base_variable()
-    if level == "cube" and ds.attrs.get("wavelength_step"):
-        return xr.Variable((), np.float64(ds.attrs["wavelength_step"]))
-    wavelength = _wavelength(ds, level)
-    values = np.asarray(wavelength.values, dtype=float)
-    width = np.full(values.shape, np.nan)
-    band = ds.variables["band"].values if "band" in ds.variables else np.zeros(values.size)
-    band = np.broadcast_to(band, values.shape)
-    starts = [0, *(np.flatnonzero(band[1:] != band[:-1]) + 1), values.size]
-    for first, last in pairwise(starts):
-        if last - first > 1:
-            width[first:last] = np.abs(np.gradient(values[first:last]))
-    return xr.Variable(wavelength.dims, width)
+    return xr.Variable("wavelength", plane_widths(ds))
 
 
 def _converted(

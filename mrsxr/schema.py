@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from . import dq as flags
 from . import units
 from .errors import SchemaError
+from .notes import tell
 
 DETECTOR_DIMS = ("dither", "y", "x")
 RAMP_DIMS = ("dither", "integration", "group", "y", "x")
@@ -265,6 +267,24 @@ def other_units(ds: xr.Dataset) -> tuple[str, str, str] | None:
         if found and units.parse(found) != units.parse(units_of(str(level), name)):
             return name, found, units_of(str(level), name)
     return None
+
+
+def in_order(ds: xr.Dataset) -> xr.Dataset:
+    """Return a cube in the order of its dimensions and with whole flags; other levels as they are.
+
+    Flags that became floats (means over voxels, ``where``) are kept where they are whole numbers; of others the voxel
+    is usable where its flux is a number, and this is told.
+    """
+    if ds.attrs.get("level") != "cube" or not set(CUBE_DIMS) <= set(ds.dims):
+        return ds
+    if any(ds.variables[n].dims != CUBE_DIMS for n in ds.data_vars if set(ds.variables[n].dims) == set(CUBE_DIMS)):
+        ds = ds.transpose(*CUBE_DIMS, ...)
+    if "dq" in ds and "flux" in ds and ds["dq"].dtype.kind == "f":
+        tell(f"dq is {ds['dq'].dtype}, no flags any more: voxels of mixed flags are usable where flux is a number")
+        blind = ds["flux"].isnull() * float(flags.DO_NOT_USE)
+        whole = ds["dq"].where(ds["dq"] % 1 == 0, blind).astype(np.uint32)
+        ds = ds.assign(dq=whole.transpose(*ds["dq"].dims).assign_attrs(ds["dq"].attrs))
+    return ds
 
 
 def meaning_of(level: str, name: str) -> str:

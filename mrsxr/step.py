@@ -16,7 +16,7 @@ from .arguments import READERS, read_arguments
 from .errors import LevelError, SchemaError
 from .limits import check_call
 from .notes import listen, noted, notes_of
-from .schema import other_units
+from .schema import in_order, other_units
 
 #: Every function marked ``@step``, by its qualified name; the tests walk this table.
 STEPS: dict[str, Callable[..., xr.Dataset]] = {}
@@ -76,7 +76,7 @@ def step(*, needs: str | tuple[str, ...], gives: str | None = None):
                     f"use convert_units(ds, '{other[2]}') before"
                 )
             with listen() as told:
-                out = function(*bound.args, **bound.kwargs)
+                out = function(in_order(bound.args[0]), *bound.args[1:], **bound.kwargs)
             attrs = {**ds.attrs, **out.attrs}
             attrs["level"] = gives or found
             attrs["mrsxr_version"] = __version__

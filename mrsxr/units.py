@@ -46,6 +46,32 @@ def parse(unit: str) -> u.UnitBase:
         raise SchemaError(f"'{unit}' is no unit that astropy understands") from error
 
 
+def fits_text(unit: str) -> str:
+    """Return a unit as FITS headers say it, "" of a plain number.
+
+    The text as it is where the FITS standard (4.0, section 4.3) reads it, and "DN", which jwst writes though the
+    standard does not know it.
+
+    Raises
+    ------
+    SchemaError
+        Where FITS has no word for it.
+    """
+    parsed = parse(unit)
+    if parsed == u.dimensionless_unscaled:
+        return ""
+    if any(base.name in ("DN", "dn") for base in parsed.bases):
+        return unit
+    try:
+        u.Unit(unit, format="fits")
+    except ValueError:
+        try:
+            return str(parsed.to_string("fits"))
+        except ValueError as error:
+            raise SchemaError(f"'{unit}' is no unit of FITS; convert_units before, or save as netcdf") from error
+    return unit
+
+
 def factor(source: str, target: str) -> np.float32:
     """Return the float32 factor that takes numbers in ``source`` units to ``target`` units."""
     return np.float32(parse(source).to(parse(target)))

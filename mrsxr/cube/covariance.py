@@ -67,6 +67,11 @@ def sum_variance(
     2023, AJ 166, 45, give the factors by which errors without covariance fall short, 1.5 to 3).
     """
     grid = CubeGrid.of(cube)
+    if abs(grid.spaxel_size / float(cube.attrs.get("pixel_scale", grid.spaxel_size)) - 1.0) > 1e-6:
+        raise MrsxrError(
+            f"the spaxels of {grid.spaxel_size:.4g} arcsec are no more those that the cube was built with "
+            f"({float(cube.attrs['pixel_scale']):.4g}); build it on such a grid"
+        )
     if weights.shape != grid.shape:
         raise MrsxrError(f"weights have the shape {weights.shape}; the cube has {grid.shape}")
     band, kind = str(cube.attrs["band"]), str(cube.attrs.get("weighting") or "drizzle")

@@ -270,7 +270,7 @@ def cube_attrs(parts: Sequence[BandData], grid: CubeGrid, weighting: str, kind: 
         "cube_type": kind,
         "channels": "".join(sorted({band[0] for band in bands})),
         "wcs": grid.header().tostring(sep="\n"),
-        "pixel_scale": float(grid.spaxel_size),
+        **grid.facts(),
         "wavelength_step": float(grid.wavelength_step) if grid.centres is None else float("nan"),
         "weighting": weighting,
         "source_type": str(sci.get("SRCTYPE") or primary.get("SRCTYPE") or primary.get("SRCTYAPT") or "UNKNOWN"),

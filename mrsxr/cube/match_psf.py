@@ -13,6 +13,7 @@ from mrsxr import dq as flags
 from mrsxr import mrs
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import Arcsec, Wavelength
+from mrsxr.spaxels import spaxel_size
 from mrsxr.step import step
 
 Edges = Literal["normalise", "zero"]
@@ -73,8 +74,6 @@ def match_psf(
     afterwards, and an error of a sum of voxels from them is too small. Gaussians match the cores of two PSFs, not
     their wings.
     """
-    if "pixel_scale" not in cube.attrs:
-        raise MrsxrError("attribute 'pixel_scale' [arcsec] is missing, so the width of the kernel is unknown")
     width = _widths(cube, psf)
     target = _target(width, fwhm, wavelength, others, psf)
     sharper = width > target * (1.0 + _SLACK)
@@ -84,7 +83,7 @@ def match_psf(
             f"the target of {target:.3f} arcsec is sharper than the cube, {width[k]:.3f} arcsec at "
             f"{float(cube['wavelength'].values[k]):.3f} um; expected that or more"
         )
-    per_spaxel = _TO_SIGMA / float(cube.attrs["pixel_scale"])
+    per_spaxel = _TO_SIGMA / spaxel_size(cube)
     sigma = np.stack([np.sqrt(np.maximum(target**2 - width**2, 0.0)), width], axis=1) * per_spaxel
     names = [name for name in ("flux", "var", "var_systematic") if name in cube]
     found = _smooth_lazily([cube[n].variable.data for n in (*names, "dq")], sigma, edges)

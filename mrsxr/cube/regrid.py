@@ -17,6 +17,9 @@ from mrsxr.errors import MrsxrError, SchemaError
 from mrsxr.geometry.index import attach_index
 from mrsxr.geometry.regrid import overlaps, same_sky, sky_of
 from mrsxr.limits import Share, checked
+from mrsxr.notes import listen, noted, tell
+from mrsxr.schema import in_order
+from mrsxr.spaxels import facts_of, grown_since_counted
 from mrsxr.step import read_history
 
 _OUTSIDE = flags.value("DO_NOT_USE", "NON_SCIENCE")
@@ -58,6 +61,13 @@ def regrid(ds: xr.Dataset, like: xr.Dataset, *, min_coverage: Share = 0.5) -> xr
     """
     if not 0.0 <= min_coverage <= 1.0:
         raise MrsxrError(f"min_coverage is {min_coverage}; expected a part of a spaxel, 0 to 1")
+    with listen() as told:
+        ds = in_order(ds)
+        out = _regridded(ds, like, min_coverage)
+    return noted(out, told)
+
+
+def _regridded(ds: xr.Dataset, like: xr.Dataset, min_coverage: float) -> xr.Dataset:
     source, target = sky_of(ds), sky_of(like)
     shape, old = (like.sizes["y"], like.sizes["x"]), (ds.sizes["y"], ds.sizes["x"])
     if same_sky(ds, like):
@@ -73,13 +83,14 @@ def regrid(ds: xr.Dataset, like: xr.Dataset, *, min_coverage: Share = 0.5) -> xr
             array = ds[name].transpose(..., "y", "x")
             kind = _kind(str(name), array)
             bad = masked if kind not in _WHOLE and masked is not None and masked.dims == array.dims else None
-            options = {"kind": kind, "counted": _per_spaxel(array.attrs.get("units", "")), **plan}
+            per_spaxel = _per_spaxel(array.attrs.get("units", ""))
+            options = {"kind": kind, "counted": _grown(ds) if per_spaxel else 0.0, **plan}
             changed[name] = (array.dims, _resampled(array, bad, options), array.attrs)
     out = _on_grid_of(ds, like, changed, min_coverage)
     return _finished(out)
 
 
-def resample(values, bad=None, *, kind: str, counted: bool, matrix, area, shape, least) -> np.ndarray:
+def resample(values, bad=None, *, kind: str, counted: float, matrix, area, shape, least) -> np.ndarray:
     """Return maps on another grid.
 
     Parameters
@@ -89,8 +100,8 @@ def resample(values, bad=None, *, kind: str, counted: bool, matrix, area, shape,
         Flags; spaxels with DO_NOT_USE do not count.
     kind : {"mean", "error", "variance", "common", "dq", "flags", "label"}
         What becomes of the numbers, see :func:`regrid`; "common" is the variance of an error in common.
-    counted : bool
-        Whether the numbers are counted per spaxel.
+    counted : float
+        0 of numbers per solid angle; of those that are counted per spaxel how many such spaxels make an old one: 1.
     matrix, area : sparse (new, old), array (new)
         From :func:`mrsxr.geometry.regrid.overlaps`.
     shape : (int, int)
@@ -122,7 +133,7 @@ def resample(values, bad=None, *, kind: str, counted: bool, matrix, area, shape,
     if kind in ("error", "common"):
         total = np.sqrt(total) if kind == "error" else total**2
     if counted:
-        total *= area[:, None] ** (2 if kind in ("variance", "common") else 1)
+        total *= (counted * area[:, None]) ** (2 if kind in ("variance", "common") else 1)
     return np.where(enough, total, np.nan).T.reshape(n, *shape).astype(values.dtype)
 
 
@@ -156,6 +167,20 @@ def _per_spaxel(unit: str) -> bool:
         except SchemaError:
             continue
     return False
+
+
+def _grown(ds: xr.Dataset) -> float:
+    """Return how many of the spaxels per which the light is counted make one of what is left, and tell it."""
+    if "pixel_scale" not in ds.attrs:
+        return 1.0
+    grown = grown_since_counted(ds)
+    if grown != 1.0:
+        tell(
+            f"the light is taken for counted per spaxel of {float(ds.attrs['pixel_scale']):.4g} arcsec "
+            f"(attrs['pixel_scale']), {grown:.4g} of which make one of what is left; of sums over spaxels set "
+            "attrs['pixel_scale'] and attrs['pixar_sr'] to those of the new ones"
+        )
+    return grown
 
 
 def _resampled(array: xr.DataArray, bad: xr.DataArray | None, options: dict[str, Any]):
@@ -223,7 +248,8 @@ def _on_grid_of(ds: xr.Dataset, like: xr.Dataset, changed: dict, min_coverage: f
         kept = kept.assign_coords(sky).assign(changed)
         order = [name for name in ds.data_vars if name in kept.data_vars]
         kept = kept[order]
-    attrs = {k: like.attrs[k] for k in ("wcs", "pixel_scale") if k in like.attrs}
+    attrs = {"wcs": like.attrs["wcs"]} if "wcs" in like.attrs else {}
+    attrs |= facts_of(like) if changed else {}
     entry = {"step": "cube.regrid.regrid", "version": __version__, "params": {"min_coverage": min_coverage}, "refs": {}}
     kept = kept.assign_attrs(ds.attrs | attrs)
     kept = kept.assign_attrs(history_json=json.dumps([*read_history(ds), entry]))

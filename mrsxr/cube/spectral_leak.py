@@ -11,9 +11,10 @@ import xarray as xr
 from mrsxr import dq as flags
 from mrsxr import mrs
 from mrsxr.errors import MrsxrError
-from mrsxr.geometry.grid import CubeGrid
+from mrsxr.geometry.place import Place
 from mrsxr.references.leak import aperture_factor, leak_fraction
 from mrsxr.schema import meaning_of, units_of
+from mrsxr.spaxels import spaxel_size
 from mrsxr.step import step, was_done
 
 LEAKING, LEAKED = "1B", "3A"
@@ -122,19 +123,19 @@ def _put(variable: xr.DataArray, values, first: int, last: int):
 
 def _leaked_light(here: xr.Dataset, leaking: xr.Dataset, shape: str, outside: str):
     """Return flux and variance of band 1B at half of the wavelengths, on the grid of ``here``."""
-    target, source = CubeGrid.of(here), CubeGrid.of(leaking)
+    target, source = Place.of(here), Place.of(leaking)
     waves, halves = np.asarray(leaking["wavelength"].values), 0.5 * np.asarray(here["wavelength"].values)
     low = np.clip(np.searchsorted(waves, halves) - 1, 0, waves.size - 2)
     share = np.clip((halves - waves[low]) / (waves[low + 1] - waves[low]), 0.0, 1.0)
     start, stop = int(low.min()), int(low.max()) + 2
     window = [leaking[n].isel(wavelength=slice(start, stop)).variable.data for n in ("flux", "var", "dq")]
-    options = {"low": low - start, "share": share, "at": _sample_points(target, source), "n": target.shape[1:],
-               "blur": _blur(here, source) if shape == "leaked" else 0.0, "outside": outside}  # fmt: skip
+    options = {"low": low - start, "share": share, "at": _sample_points(target, source), "n": target.shape,
+               "blur": _blur(here, leaking) if shape == "leaked" else 0.0, "outside": outside}  # fmt: skip
     if not any(isinstance(a, da.Array) for a in (*window, here["flux"].variable.data)):
         found = reproject(*window, **options)
         return found[0], found[1]
     whole = [a.rechunk(-1) if isinstance(a, da.Array) else da.from_array(a, chunks=-1) for a in window]
-    size = (2, here.sizes["wavelength"], *target.shape[1:])
+    size = (2, here.sizes["wavelength"], *target.shape)
     found = da.map_blocks(
         reproject, *whole, dtype=np.float32, new_axis=0, chunks=tuple((n,) for n in size),
         meta=np.empty((0, 0, 0, 0), np.float32), **options,
@@ -142,19 +143,20 @@ def _leaked_light(here: xr.Dataset, leaking: xr.Dataset, shape: str, outside: st
     return found[0], found[1]
 
 
-def _sample_points(target: CubeGrid, source: CubeGrid) -> np.ndarray:
+def _sample_points(target: Place, source: Place) -> np.ndarray:
     """Return where the points of every spaxel of a grid lie on another: (2 [y, x], spaxel, point) in spaxels."""
-    steps = ((np.arange(_SUBPIXELS) + 0.5) / _SUBPIXELS - 0.5) * target.spaxel_size
-    y, x, dy, dx = np.meshgrid(target.y, target.x, steps, steps, indexing="ij")
-    px, py = source.sky_to_pixels(*target.offsets_to_sky(x + dx, y + dy))
-    return np.stack([py, px]).reshape(2, target.ny * target.nx, _SUBPIXELS**2)
+    steps = (np.arange(_SUBPIXELS) + 0.5) / _SUBPIXELS - 0.5
+    ny, nx = target.shape
+    y, x, dy, dx = np.meshgrid(np.arange(ny), np.arange(nx), steps, steps, indexing="ij")
+    px, py = source.to_pixels(*target.to_sky(x + dx, y + dy))
+    return np.stack([py, px]).reshape(2, ny * nx, _SUBPIXELS**2)
 
 
-def _blur(here: xr.Dataset, source: CubeGrid) -> float:
+def _blur(here: xr.Dataset, leaking: xr.Dataset) -> float:
     """Return the sigma [spaxel of 1B] that widens the image of band 1B to that of 3A."""
     wavelength = float(here["wavelength"].mean())
     square = mrs.psf_fwhm(wavelength) ** 2 - mrs.psf_fwhm(0.5 * wavelength) ** 2
-    return float(np.sqrt(square)) * _TO_SIGMA / source.spaxel_size
+    return float(np.sqrt(square)) * _TO_SIGMA / spaxel_size(leaking)
 
 
 def reproject(flux, var, dq, *, low, share, at, n, blur, outside):

@@ -11,8 +11,11 @@ import numpy as np
 import xarray as xr
 from astropy.io import fits
 
+from mrsxr import units
 from mrsxr.errors import MrsxrError
+from mrsxr.spaxels import even_step, header_of_text, plane_widths, spaxel_size
 
+from .place import Place
 from .sky import ARCSEC, Pointing, slicer_to_sky, tangent_frame, tangent_offsets, wrap
 
 #: Least part of a grid that its exposures must cover.
@@ -208,6 +211,12 @@ class CubeGrid:
                      if not key.endswith("3") and "3_" not in key]  # fmt: skip
         return fits.Header(cards)
 
+    def facts(self) -> dict[str, float]:
+        """Return the attributes of a cube that tell its spaxels: side [arcsec] and solid angle [sr, arcsec2]."""
+        area = self.spaxel_size**2
+        solid = area * units.ARCSEC2_TO_SR
+        return {"pixel_scale": float(self.spaxel_size), "pixar_sr": float(solid), "pixar_a2": float(area)}
+
     def coords(self) -> dict[str, xr.Variable]:
         """Return the dimension coordinates ``wavelength`` [um], ``y``, ``x`` [arcsec] of a cube Dataset.
 
@@ -255,30 +264,31 @@ class CubeGrid:
     def of(cls, ds: xr.Dataset) -> CubeGrid:
         """Return the grid of a cube Dataset, also of one that was cut along x, y or wavelength.
 
-        The plane is that of ``attrs["wcs"]``; where the cut lies is read from the coordinates ``x``, ``y``
-        and ``wavelength``, so that ``CubeGrid.of(ds).header()`` is right for what is left. Steps other than 1
-        along x or y have no square spaxels and raise MrsxrError. Where the wcs tells the sky alone, the planes
-        are those of the coordinates ``wavelength`` and, where known, ``wavelength_width``.
+        The plane is that of ``attrs["wcs"]``; which spaxels and planes are left is read from the coordinates ``x``,
+        ``y`` and ``wavelength``, so that ``CubeGrid.of(ds).header()`` is right for what is left, also of every second
+        spaxel or of means over several. Spaxels that are not square, flipped axes and falling wavelengths raise
+        MrsxrError. Where the wcs tells the sky alone, or planes are missing between others, the planes are those of the
+        coordinates ``wavelength`` and, where known, ``wavelength_width``.
         """
-        header = header_of_text(_wcs_text(ds))
+        place, header = Place.of(ds), header_of_text(str(ds.attrs.get("wcs", "")))
+        size = spaxel_size(ds)
+        (east_x, east_y), (north_x, north_y) = place.plane.turn
+        upright = np.allclose([east_x, east_y], [-north_y, north_x], atol=1e-6) and min(place.step) > 0
+        if not upright:
+            raise MrsxrError("the cube is flipped: expected x and y rising, y 90 degrees to the right of x on the sky")
         waves = np.asarray(ds["wavelength"].values, float)
-        plain = "CTYPE3" not in header
-        if plain:
-            header = _with_linear_axis(header, waves)
-        grid = cls.from_header(header, shape=(ds.sizes["wavelength"], ds.sizes["y"], ds.sizes["x"]))
-        position = []
-        for axis in ("x", "y"):
-            offsets = np.asarray(ds[axis].values, float) / grid.spaxel_size
-            if offsets.size > 1 and not np.allclose(np.diff(offsets), 1.0, atol=1e-4):
-                raise MrsxrError(f"the spaxels along {axis} are not consecutive: no grid of square spaxels fits")
-            crpix = grid._crpix["xy".index(axis)]
-            whole = crpix + round(1.0 - float(offsets[0]) - crpix)  # of the header, free of rounding
-            position.append(whole if abs(1.0 - float(offsets[0]) - whole) < 1e-6 else 1.0 - float(offsets[0]))
-        start = float(waves[0]) - grid.wavelength_step / 2
-        grid = replace(grid, crpix=(position[0], position[1]), wavelength_start=start)
-        if not plain:
-            return grid
-        return grid.with_planes(waves, ds["wavelength_width"].values if "wavelength_width" in ds.variables else None)
+        built = float(header.get("CDELT3", math.nan))
+        step = even_step(waves, built) if "CTYPE3" in header else None
+        if step is not None and abs(step / built - 1.0) < 1e-3:
+            step = built  # of the header, free of rounding
+        linear, step = (True, step) if step is not None and step > 0 else (False, 1.0)
+        grid = cls(
+            crval=(float(wrap(place.plane.crval[0])), place.plane.crval[1]), spaxel_size=size, nx=place.x.size,
+            ny=place.y.size, wavelength_start=float(waves[0]) - 0.5 * step,
+            wavelength_step=step, nz=waves.size, crpix=place.crpix,
+            position_angle=math.degrees(math.atan2(north_x, north_y)),
+        )  # fmt: skip
+        return grid if linear else grid.with_planes(waves, plane_widths(ds))
 
 
 def make_grid(
@@ -432,7 +442,8 @@ def nearest_pixel(ds: xr.Dataset, coord) -> tuple[int, int]:
     if "ra" in ds.coords and "dec" in ds.coords:
         grid_ra, grid_dec = np.asarray(ds["ra"].values), np.asarray(ds["dec"].values)
     else:
-        grid_ra, grid_dec = CubeGrid.of(ds).offsets_to_sky(*np.meshgrid(ds["x"].values, ds["y"].values))
+        place = Place.of(ds)
+        grid_ra, grid_dec = place.to_sky(*np.meshgrid(np.arange(place.x.size), np.arange(place.y.size)))
     west, north = tangent_offsets(grid_ra, grid_dec, tangent_frame(float(ra), float(dec)))
     distance = np.where(np.isfinite(west), np.hypot(west, north), np.inf)
     y, x = np.unravel_index(int(np.argmin(distance)), distance.shape)
@@ -459,22 +470,3 @@ def unwrap_ra(ra: Sequence[float] | np.ndarray) -> np.ndarray:
     if ra.size == 0:
         return ra
     return ra[0] + (ra - ra[0] + 180.0) % 360.0 - 180.0
-
-
-def header_of_text(text: str) -> fits.Header:
-    """Return the FITS header of a text: 80-character cards, or cards on lines."""
-    return fits.Header.fromstring(text, sep="\n" if "\n" in text else "")
-
-
-def _with_linear_axis(header: fits.Header, wavelengths: np.ndarray) -> fits.Header:
-    """Return a header of the sky alone with a linear third axis that stands in for planes of unequal width."""
-    step = float(np.median(np.diff(wavelengths))) if wavelengths.size > 1 else 1.0
-    out = header.copy()
-    out.update({"CTYPE3": "WAVE", "CUNIT3": "um", "CRVAL3": float(wavelengths[0]), "CRPIX3": 1.0, "CDELT3": step})
-    return out
-
-
-def _wcs_text(ds: xr.Dataset) -> str:
-    if "wcs" not in ds.attrs:
-        raise MrsxrError("the Dataset has no attribute 'wcs': no sky grid is known")
-    return str(ds.attrs["wcs"])

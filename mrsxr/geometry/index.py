@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from astropy.io import fits
 from astropy.wcs import WCS
 from xarray import Variable
 from xarray.core.indexing import IndexSelResult
@@ -19,7 +18,7 @@ from xarray.indexes import CoordinateTransform, CoordinateTransformIndex
 
 from mrsxr.errors import MrsxrError
 
-from .grid import header_of_text
+from .place import sky_of
 from .sky import wrap
 
 _SKY_ATTRS = {
@@ -213,8 +212,8 @@ def attach_index(ds: xr.Dataset) -> xr.Dataset:
     Parameters
     ----------
     ds : Dataset, level "cube"
-        ``attrs["wcs"]``: FITS header text with a celestial WCS. Where ``ds`` was cut after that header was
-        made, the offsets ``x``, ``y`` [arcsec] tell which spaxels are left.
+        ``attrs["wcs"]``: FITS header text with a celestial WCS. Where ``ds`` was cut, strided, flipped or
+        coarsened after that header was made, the offsets ``x``, ``y`` [arcsec] tell which spaxels are left.
 
     Returns
     -------
@@ -225,31 +224,13 @@ def attach_index(ds: xr.Dataset) -> xr.Dataset:
     """
     if "wcs" not in ds.attrs:
         raise MrsxrError("the Dataset has no attribute 'wcs': ra and dec are not known")
-    wcs = celestial_wcs(ds.attrs["wcs"])
-    first, step = [], []
-    for axis, dim in enumerate(("x", "y")):
-        if dim not in ds.sizes:
-            raise MrsxrError(f"the Dataset has no dimension '{dim}'; expected an image or cube on (y, x)")
-        start, stride = _cut_of(ds, dim, wcs, axis)
-        first.append(start)
-        step.append(stride)
-    if first != [0, 0] or step != [1, 1]:
-        wcs = cut_wcs(wcs, (first[0], first[1]), (step[0], step[1]))
+    wcs = sky_of(ds)
     plain = ds.drop_vars([name for name in ("ra", "dec") if name in ds.variables])
     index = CelestialIndex(CelestialTransform(wcs, {"y": ds.sizes["y"], "x": ds.sizes["x"]}))
     out = plain.assign_coords(xr.Coordinates.from_xindex(index))
     for name, attrs in _SKY_ATTRS.items():
         out[name].attrs.update(attrs)
     return out
-
-
-def celestial_wcs(header: str | fits.Header) -> WCS:
-    """Return the celestial two-axis WCS of a FITS header or of its text."""
-    header = header_of_text(header) if isinstance(header, str) else header
-    wcs = WCS(header, naxis=[1, 2], fix=False)
-    if not wcs.has_celestial:
-        raise MrsxrError(f"the axes of the header are {list(wcs.wcs.ctype)}; expected RA---TAN, DEC--TAN")
-    return _plain_wcs(wcs, wcs.wcs.crpix, wcs.pixel_scale_matrix)
 
 
 def cut_wcs(wcs: WCS, first: tuple[int, int], step: tuple[int, int] = (1, 1)) -> WCS:
@@ -273,19 +254,6 @@ def _plain_wcs(wcs: WCS, crpix: Any, matrix: np.ndarray) -> WCS:
     out.wcs.radesys = wcs.wcs.radesys or "ICRS"
     out.wcs.set()
     return out
-
-
-def _cut_of(ds: xr.Dataset, dim: str, wcs: WCS, axis: int) -> tuple[int, int]:
-    """Return first pixel and step of the cut that left these offsets along ``dim``."""
-    if dim not in ds.coords or ds[dim].attrs.get("units") != "arcsec":
-        return 0, 1
-    scale = float(np.hypot(*wcs.pixel_scale_matrix[:, axis])) * 3600.0
-    pixels = np.asarray(ds[dim].values, float) / scale + wcs.wcs.crpix[axis] - 1.0
-    whole = np.rint(pixels)
-    steps = np.unique(np.diff(whole))
-    if steps.size > 1 or np.abs(pixels - whole).max() > 0.01:
-        raise MrsxrError(f"the offsets along {dim} do not lie on the grid of attrs['wcs']: write a new WCS first")
-    return int(whole[0]), int(steps[0]) if steps.size else 1
 
 
 def _degrees(value: Any) -> np.ndarray:

@@ -6,33 +6,8 @@ import numpy as np
 import xarray as xr
 from astropy.wcs import WCS
 
-from mrsxr.errors import MrsxrError
-
-from .index import CelestialIndex, attach_index
-
-
-def sky_of(ds: xr.Dataset) -> WCS:
-    """Return the celestial WCS of the present spaxels of a cube or of maps.
-
-    Parameters
-    ----------
-    ds : Dataset
-        With the index of ``ra`` and ``dec``, or with ``attrs["wcs"]`` and ``y``, ``x`` [arcsec].
-
-    Raises
-    ------
-    MrsxrError
-        Where no sky grid is known.
-    """
-    index = ds.xindexes.get("ra")
-    if isinstance(index, CelestialIndex):
-        return index.wcs
-    if not {"y", "x"} <= set(ds.sizes):
-        raise MrsxrError(f"the Dataset has dimensions {', '.join(map(str, ds.sizes))}; expected spaxels on (y, x)")
-    plain = ds.drop_vars(list(ds.data_vars)).drop_vars(["ra", "dec"], errors="ignore")
-    sizes = {d: np.empty(ds.sizes[d]) for d in ("y", "x")}
-    holder = plain.assign(_spaxels=(("y", "x"), np.empty((sizes["y"].size, sizes["x"].size), bool)))
-    return attach_index(holder).xindexes["ra"].wcs  # type: ignore[attr-defined]
+from .index import CelestialIndex
+from .place import sky_of
 
 
 def same_sky(a: xr.Dataset, b: xr.Dataset) -> bool:

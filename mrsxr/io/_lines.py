@@ -9,13 +9,14 @@ import xarray as xr
 from astropy.io import fits
 
 from mrsxr.errors import InputFileError
+from mrsxr.geometry.place import Place
 from mrsxr.schema import is_measured
 from mrsxr.threads import how
 
 from . import _meta
 from ._detector import extras, require_kept
 from ._keywords import fill_header, fill_notes, product_keywords
-from ._spectral import bands_of, parse_wcs
+from ._spectral import bands_of
 from .fits_out import extra_images
 from .headers import FitsFile
 
@@ -66,10 +67,8 @@ def _dress(image: fits.ImageHDU, ds: xr.Dataset, name: str, labels: list[str]) -
         image.header["BUNIT"] = str(variable.attrs["units"])
     if variable.dims[-2:] != ("y", "x") or "wcs" not in ds.attrs:
         return
-    for card in parse_wcs(str(ds.attrs["wcs"])).cards:
-        if not (card.keyword.endswith("3") or "3_" in card.keyword or card.keyword == "WCSAXES"):
-            image.header[card.keyword] = card.value
     image.header["WCSAXES"] = 2
+    image.header.update(Place.of(ds).cards)
     for number, label in enumerate(labels, 1):
         image.header[f"LINE{number}"] = label
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,17 @@ import numpy as np
 import xarray as xr
 from astropy.io import fits
 
-from mrsxr import units
 from mrsxr.errors import SchemaError
-from mrsxr.schema import CUBE_DIMS
+from mrsxr.geometry.place import Place
+from mrsxr.notes import listen, noted
+from mrsxr.schema import CUBE_DIMS, in_order
+from mrsxr.spaxels import counted_solid_angle, even_step, plane_widths, solid_angle, spaxel_area
 from mrsxr.threads import how
+from mrsxr.units import density_per, fits_text, parse
 
 from . import _cube_gwcs, _gwcs, _meta
 from ._keywords import fill_header, fill_notes, product_keywords
-from ._spectral import X1D_OPTIONAL, bands_of, parse_wcs
+from ._spectral import X1D_OPTIONAL, bands_of
 from ._stream import STREAMED, hollow, write_streamed
 from .fits_out import extra_images, write_fits
 
@@ -38,6 +42,8 @@ _FROM = {
 }  # fmt: skip
 _ERRORS = {"FLUX_ERROR": "var", "SB_ERROR": "surface_brightness_var"}
 _SHOWN_ERRORS = _ERRORS | {"BKGD_ERROR": "background_var"}  # its variance is kept as a plane of its own
+#: Keywords of the WCS that a file had before.
+_WCS = re.compile(r"(WCSAXES|CRPIX|CRVAL|CTYPE|CUNIT|CDELT|CROTA|CD|PC|PV|PS|RADESYS|LONPOLE|LATPOLE|EQUINOX)[0-9_]*")
 _CUBE_HELD = {"flux", "dq", "weight", "wavelength", "y", "x", "ra", "dec"}
 
 
@@ -99,7 +105,17 @@ def error_of(variance: np.ndarray) -> np.ndarray:
 
 
 def _in_order(ds: xr.Dataset) -> xr.Dataset:
-    return ds.drop_vars(["ra", "dec"], errors="ignore").transpose(*CUBE_DIMS, ...)
+    """Return a cube as its file holds it, with the notes of what was done to it; refuse what is no whole cube."""
+    if not set(CUBE_DIMS) <= set(ds.dims):
+        raise SchemaError(
+            f"a cube file needs the dimensions wavelength, y and x, the data have {', '.join(map(str, ds.dims))}; keep "
+            "single ones with lists, isel(wavelength=[k]), or save as netcdf or zarr"
+        )
+    if missing := [name for name in ("flux", "var", "dq") if name not in ds]:
+        raise SchemaError(f"the cube has no '{missing[0]}', which its file must hold")
+    with listen() as told:
+        ds = in_order(ds)
+    return noted(ds.drop_vars(["ra", "dec"], errors="ignore").transpose(*CUBE_DIMS, ...), told)
 
 
 def _cube_hdus(ds: xr.Dataset, filename: str, error: np.ndarray) -> tuple[fits.HDUList, dict[str, str]]:
@@ -109,14 +125,14 @@ def _cube_hdus(ds: xr.Dataset, filename: str, error: np.ndarray) -> tuple[fits.H
     fill_header(primary.header, keywords.now["PRIMARY"])
     fill_notes(primary.header, ds)
     sci = fits.ImageHDU(ds["flux"].values, name="SCI")
-    sci.header["BUNIT"] = "MJy/sr"
+    unit = sci.header["BUNIT"] = fits_text(ds["flux"].attrs.get("units", "MJy/sr"))
     wcs, linear = _wcs_cards(ds)
-    fill_header(sci.header, {k: v for k, v in keywords.now["SCI"].items() if k not in wcs})
+    fill_header(sci.header, {k: v for k, v in keywords.now["SCI"].items() if k not in wcs and not _WCS.fullmatch(k)})
     fill_header(sci.header, wcs)
     sci.header["DISPAXIS"] = 2  # what jwst writes; jdaviz takes no image without it for a cube
     primary.header.update({"FLUXEXT": "SCI", "ERREXT": "ERR", "MASKEXT": "DQ"})
     err = fits.ImageHDU(error, name="ERR")
-    err.header.update({"BUNIT": "MJy/sr", "ERRTYPE": "ERR"})
+    err.header.update({"BUNIT": unit, "ERRTYPE": "ERR"})
     hdus: list[Any] = [primary, sci, err, fits.ImageHDU(ds["dq"].values, name="DQ")]
     if "weight" in ds:
         hdus.append(fits.ImageHDU(ds["weight"].values, name="WMAP"))
@@ -188,23 +204,26 @@ def _column(ds: xr.Dataset, column: str, n_samples: int) -> np.ndarray:
 
 
 def _wcs_cards(ds: xr.Dataset) -> tuple[dict[str, Any], bool]:
+    """Return the WCS of the spaxels and planes that are left with area and footprint, and whether it is linear."""
     if not ds.attrs.get("wcs"):
         raise SchemaError("the cube has no attribute 'wcs', so its position on the sky cannot be saved")
-    found = parse_wcs(ds.attrs["wcs"])
-    cards = {key: found[key] for key in found if key not in ("", "COMMENT", "HISTORY", "END", "SIMPLE", "NAXIS")}
-    wavelength = ds["wavelength"].values
-    step = (wavelength[-1] - wavelength[0]) / max(wavelength.size - 1, 1) or float(cards.get("CDELT3", 1.0))
-    linear = bool(np.allclose(wavelength, wavelength[0] + step * np.arange(wavelength.size), rtol=0, atol=1e-3 * step))
-    cards |= {"WCSAXES": 3, "CUNIT3": "um", "CRPIX3": 1.0, "PC3_3": 1.0}
-    if linear:
-        cards |= {"CTYPE3": "WAVE", "CRVAL3": float(wavelength[0]), "CDELT3": float(step)}
+    place, wavelength = Place.of(ds), np.asarray(ds["wavelength"].values, float)
+    try:
+        step = even_step(wavelength, float(plane_widths(ds)[0]) if wavelength.size == 1 else np.nan)
+    except SchemaError:  # of a lone plane the width is not known: a table tells its place
+        step = None
+    if step is None:
+        third = {"CTYPE3": "WAVE-TAB", "CRVAL3": 1.0, "PS3_0": "WCS-TABLE", "PS3_1": "wavelength"}
     else:
-        cards |= {"CTYPE3": "WAVE-TAB", "CRVAL3": 1.0, "PS3_0": "WCS-TABLE", "PS3_1": "wavelength"}
-        cards.pop("CDELT3", None)
-    area = abs(float(cards["CDELT1"]) * float(cards["CDELT2"])) * 3600.0**2
-    if str(cards.get("CUNIT1", "deg")).strip() == "deg":
-        cards |= {"PIXAR_A2": area, "PIXAR_SR": area * units.ARCSEC2_TO_SR}
-    return cards, linear
+        third = {"CTYPE3": "WAVE", "CRVAL3": float(wavelength[0]), "CDELT3": float(step)}
+    third |= {"CUNIT3": "um", "CRPIX3": 1.0, "PC1_3": 0.0, "PC2_3": 0.0, "PC3_1": 0.0, "PC3_2": 0.0, "PC3_3": 1.0}
+    both = place.cards | third
+    order = ("WCSAXES", "CRPIX", "CRVAL", "CTYPE", "CUNIT", "CDELT", "PC", "PS", "RADESYS")
+    cards = {"WCSAXES": 3} | {key: both[key] for stem in order for key in sorted(both) if key.startswith(stem)}
+    counted = density_per(parse(ds["flux"].attrs.get("units", "MJy/sr"))) == "pix" and "pixel_scale" in ds.attrs
+    area, solid = spaxel_area(ds), counted_solid_angle(ds) if counted else solid_angle(ds)
+    cards |= {"PIXAR_A2": area, "PIXAR_SR": solid, "S_REGION": place.s_region}
+    return cards, step is not None
 
 
 def _wavelength_table(wavelength: np.ndarray) -> fits.BinTableHDU:

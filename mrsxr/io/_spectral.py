@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Container, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from astropy.io import fits
 
-from mrsxr.errors import InputFileError
+from mrsxr import units
+from mrsxr.errors import InputFileError, MrsxrError, SchemaError
+from mrsxr.geometry.place import Place
+from mrsxr.notes import listen, noted, tell
 from mrsxr.schema import CUBE_DIMS, LEVELS
+from mrsxr.spaxels import Plane, counted_solid_angle, header_of_text, plane_of, solid_angle
 
 from . import _meta
 from ._checks import check_wavelengths
@@ -40,6 +45,7 @@ X1D_OPTIONAL = {
 _OF_ONE_EXPOSURE = re.compile(
     r"(jw\d{11}_\d{5}_\d{5}(?:-seg\d+)?_mirifu(?:short|long))(?:_ch[0-9a-z-]+)?_(?:s3d|x1d)\.fits(?:\.gz)?"
 )
+_SAME_AREA = 1e-2  # part by which PIXAR_SR and CDELT may differ before it is told
 _WCS_STEMS = (
     "WCSAXES",
     "CRPIX",
@@ -87,34 +93,36 @@ def read_cube(file: FitsFile) -> xr.Dataset:
     meta = _meta.read(file)
     _require_level(file, meta, "cube")
     sci = file.get("SCI")
-    units = {spec.name: spec.units for spec in LEVELS["cube"]}
-    unit = str(sci.header.get("BUNIT", units["flux"])).strip()
-    if unit != units["flux"]:
-        raise InputFileError(f"{file.path}: BUNIT is '{unit}', expected 'MJy/sr' for a cube")
-    shape = sci.shape
+    unit, shape = _cube_units(file, sci.header), sci.shape
+    kept = {} if meta is None else meta["variables"]
+    dtype = "f8" if kept.get("flux", {}).get("dtype") == "float64" else "f4"
     if meta is None:
         require_planes(file, _CUBE_PLANES)
     variables = {
-        "flux": variable(file, "SCI", CUBE_DIMS, shape, "f4", units["flux"]),
+        "flux": variable(file, "SCI", CUBE_DIMS, shape, dtype, unit["flux"]),
         "dq": flags(file, "DQ", CUBE_DIMS, shape, "u4"),
     }
     if "ERR" in file:
-        variables["var"] = variable(file, "ERR", CUBE_DIMS, shape, "f4", units["var"], square=True)
+        variables["var"] = variable(file, "ERR", CUBE_DIMS, shape, "f4", unit["var"], square=True)
     else:
-        variables["var"] = constant(CUBE_DIMS, shape, "f4", units["var"], np.nan)
+        variables["var"] = constant(CUBE_DIMS, shape, "f4", unit["var"], np.nan)
     if "WMAP" in file:
-        variables["weight"] = variable(file, "WMAP", CUBE_DIMS, shape, "f4", units["weight"])
+        variables["weight"] = variable(file, "WMAP", CUBE_DIMS, shape, "f4", unit["weight"])
     else:
-        variables["weight"] = constant(CUBE_DIMS, shape, "f4", units["weight"], np.nan)
+        variables["weight"] = constant(CUBE_DIMS, shape, "f4", unit["weight"], np.nan)
     if meta is not None:
         variables |= extras(file, meta)
     ds = xr.Dataset(variables, _cube_axes(file, sci.header, shape, meta))
     ds.attrs = _cube_attrs(file, sci.header)
-    wcs, wavelength = ds.attrs["wcs"], ds["wavelength"].values
+    found, wavelength = dict(ds.attrs), ds["wavelength"].values
     check_wavelengths(file.path, ds.attrs["band"], wavelength[0], wavelength[-1])
     ds = _with_meta(file, ds, meta, {"flux": "SCI", "dq": "DQ", "weight": "WMAP"})
-    if meta is not None and not same_wcs(wcs, ds.attrs.get("wcs", "")):
-        ds.attrs["wcs"] = wcs  # edited since it was saved
+    with listen() as told:
+        if meta is None:
+            _tell_area(file.path, found)
+        else:
+            ds = _as_edited(ds, found)
+    ds = noted(ds, told)
     for name in ds.data_vars:
         dims = ds.variables[name].dims
         ds.variables[name].encoding["preferred_chunks"] = preferred_chunks("cube", ds.sizes, dims)
@@ -134,6 +142,43 @@ def _with_meta(
     return _meta.with_edits(file.path, ds, file.header, {**saved["SCI"], **saved["PRIMARY"]})
 
 
+def _cube_units(file: FitsFile, header: fits.Header) -> dict[str, str | None]:
+    """Return the units of the variables of a cube, of another than MJy/sr as its BUNIT says."""
+    out = {spec.name: spec.units for spec in LEVELS["cube"]}
+    unit = str(header.get("BUNIT", out["flux"])).strip()
+    try:
+        parsed = units.parse(unit)
+        if units.density_per(parsed) not in ("sr", "pix"):
+            raise SchemaError("not per solid angle or spaxel")
+    except SchemaError as error:
+        raise InputFileError(f"{file.path}: BUNIT is '{unit}', expected 'MJy/sr' for a cube, or its like") from error
+    return out if parsed == units.parse(str(out["flux"])) else out | {"flux": unit, "var": str(parsed**2)}
+
+
+def _as_edited(ds: xr.Dataset, found: dict[str, Any]) -> xr.Dataset:
+    """Return a cube with the attributes as they were saved; where its header was edited since with those of the header.
+
+    Parameters
+    ----------
+    ds : Dataset
+        With the attributes that META remembers.
+    found : dict
+        Attributes by the header.
+    """
+    here = xr.Dataset(coords={name: ds[name] for name in ("y", "x")}, attrs=ds.attrs)
+    try:
+        place = Place.of(here)
+        header = fits.Header(list(place.cards.items())).tostring(sep="\n", endcard=False, padding=False)
+        same = same_wcs(found["wcs"], header) or same_wcs(found["wcs"], str(ds.attrs["wcs"]))
+        solid = [counted_solid_angle(here), solid_angle(here)]
+    except (MrsxrError, KeyError):
+        same, solid = False, []
+    changed = {} if same else {"wcs": found["wcs"]}
+    if not any(abs(found["pixar_sr"] / one - 1.0) < 1e-9 for one in solid):
+        changed |= {name: found[name] for name in ("pixel_scale", "pixar_sr", "pixar_a2")}
+    return ds.assign_attrs(changed) if changed else ds
+
+
 def wcs_header(header: fits.Header) -> str:
     """Return the WCS keywords of an s3d SCI header as a header string with a line per card.
 
@@ -151,14 +196,9 @@ def wcs_header(header: fits.Header) -> str:
     return cards.tostring(sep="\n", endcard=False, padding=False)
 
 
-def parse_wcs(text: str) -> fits.Header:
-    """Return the header of the attribute ``wcs``, written with or without line ends."""
-    return fits.Header.fromstring(text, sep="\n" if "\n" in text else "")
-
-
 def same_wcs(one: str, other: str) -> bool:
     """Return whether two WCS header strings say the same of the sky."""
-    headers = parse_wcs(one), parse_wcs(other)
+    headers = header_of_text(one), header_of_text(other)
     stems = ("CRVAL", "CRPIX", "CDELT", "PC", "CTYPE")
     keys = {k for header in headers for k in header if k.rstrip("0123456789_") in stems and "3" not in k}
     defaults = {"PC1_1": 1, "PC2_2": 1}
@@ -177,10 +217,9 @@ def _cube_axes(
 ) -> dict[str, Any]:
     require(file.path, header, "CRPIX1", "CRPIX2", "CDELT1", "CDELT2", "CRVAL1", "CRVAL2", "CTYPE3")
     axes: dict[str, Any] = {}
+    plane = _plane(file, header)
     for name, number, length in (("x", 1, shape[2]), ("y", 2, shape[1])):
-        scale = 3600.0 if str(header.get(f"CUNIT{number}", "deg")).strip() == "deg" else 1.0
-        step = header[f"CDELT{number}"] * scale
-        axes[name] = (np.arange(length) + 1 - header[f"CRPIX{number}"]) * step
+        axes[name] = (np.arange(length) + 1 - plane.crpix[number - 1]) * plane.scale[number - 1]
     if str(header["CTYPE3"]).strip() == "WAVE-TAB":
         columns = {name.lower(): values for name, values in file.table("WCS-TABLE").items()}
         axes["wavelength"] = np.asarray(columns["wavelength"], dtype="f8").ravel()
@@ -196,19 +235,27 @@ def _cube_axes(
     for name, exact in (meta or {}).get("vectors", {}).items():
         if name in axes and exact.shape == axes[name].shape and np.allclose(exact, axes[name], rtol=1e-7, atol=1e-9):
             axes[name] = exact
-    units = {spec.name: spec.units for spec in LEVELS["cube"]}
-    return {name: (name, values, {"units": units[name]}) for name, values in axes.items()}
+    unit = {spec.name: spec.units for spec in LEVELS["cube"]}
+    return {name: (name, values, {"units": unit[name]}) for name, values in axes.items()}
+
+
+def _plane(file: FitsFile, header: fits.Header) -> Plane:
+    try:
+        return plane_of(wcs_header(header))
+    except MrsxrError as error:
+        raise InputFileError(f"{file.path}: {error}") from error
 
 
 def _cube_attrs(file: FitsFile, header: fits.Header) -> dict[str, Any]:
     primary = file.header["PRIMARY"]
-    step = header.get("CDELT3")
-    scale = 3600.0 if str(header.get("CUNIT1", "deg")).strip() == "deg" else 1.0
+    tabular = str(header.get("CTYPE3", "")).strip() == "WAVE-TAB"
+    to_um = 1e6 if str(header.get("CUNIT3", "um")).strip() == "m" else 1.0
+    step = float("nan") if tabular else abs(float(header.get("CDELT3", "nan"))) * to_um
     return {
         "level": "cube",
         "wcs": wcs_header(header),
-        "pixel_scale": abs(float(header["CDELT1"])) * scale,
-        "wavelength_step": float(step) if step is not None else float("nan"),
+        **_spaxel(file, header),
+        "wavelength_step": step,
         "weighting": str(primary.get("WTYPE") or header.get("WTYPE") or ""),
         **_common_attrs(file, header),
     }
@@ -222,6 +269,28 @@ def _exposures(file: FitsFile) -> list[str]:
     names = (file.path.name, str(file.header["PRIMARY"].get("FILENAME", "")))
     found = (_OF_ONE_EXPOSURE.fullmatch(str(name)) for name in names)
     return next(([match[1]] for match in found if match), [])
+
+
+def _spaxel(file: FitsFile, header: fits.Header) -> dict[str, float]:
+    """Return side [arcsec] and solid angle [sr, arcsec2] of a spaxel: that of PIXAR_SR, else of CDELT."""
+    along_x, along_y = (abs(step) for step in _plane(file, header).scale)
+    area = along_x * along_y
+    told = {"PIXAR_SR": area * units.ARCSEC2_TO_SR, "PIXAR_A2": area}
+    for key, computed in told.items():
+        value = header.get(key)
+        told[key] = float(value) if isinstance(value, int | float) and 0 < value < 1e9 else computed
+    scale = along_x if abs(along_y / along_x - 1.0) < 1e-9 else area**0.5
+    return {"pixel_scale": scale, "pixar_sr": told["PIXAR_SR"], "pixar_a2": told["PIXAR_A2"]}
+
+
+def _tell_area(path: Path, attrs: Mapping[str, Any]) -> None:
+    """Tell where PIXAR_SR, which is used for fluxes, is not the area of the spaxels."""
+    solid, area = float(attrs["pixar_sr"]), float(attrs["pixel_scale"]) ** 2 * units.ARCSEC2_TO_SR
+    if abs(solid / area - 1.0) > _SAME_AREA:
+        tell(
+            f"{path.name}: PIXAR_SR is {solid:.4g} sr, spaxels of CDELT1 x CDELT2 have {area:.4g}; the first is used "
+            "for fluxes"
+        )
 
 
 def _common_attrs(file: FitsFile, header: Mapping[str, Any]) -> dict[str, Any]:

@@ -217,11 +217,12 @@ def chunked(ds: xr.Dataset, chunks: Mapping[str, int] | str | None = None) -> xr
 
 
 def with_sky_index(cube: xr.Dataset) -> xr.Dataset:
-    """Return a cube, or maps, with ra and dec of the spaxels (CelestialIndex), unchanged where there is no sky WCS."""
-    if "RA---TAN" not in cube.attrs.get("wcs", "") or "y" not in cube.dims:
-        return cube
+    """Return a cube, or maps, with ra and dec of the spaxels (CelestialIndex), unchanged where no WCS tells them."""
     from mrsxr.geometry.index import attach_index
+    from mrsxr.geometry.place import has_place
 
+    if not cube.attrs.get("wcs") or not has_place(cube):
+        return cube
     return attach_index(cube.drop_vars(["ra", "dec"], errors="ignore"))
 
 

@@ -16,6 +16,7 @@ import xarray as xr
 
 from mrsxr import tree
 from mrsxr.errors import InputFileError, MrsxrError
+from mrsxr.geometry.place import has_place
 from mrsxr.schema import other_units
 
 from ._lines import lines_file
@@ -273,7 +274,7 @@ def _whole_name(data: xr.Dataset | xr.DataTree) -> str:
 
 def _portable(ds: xr.Dataset) -> xr.Dataset:
     """Return a Dataset that netCDF and zarr can hold: no sky index, no encodings of the file it came from."""
-    if ds.attrs.get("level") in ("cube", "lines") and ds.attrs.get("wcs"):
+    if ds.attrs.get("wcs") and has_place(ds):  # loading gives them again
         ds = ds.drop_vars(["ra", "dec"], errors="ignore")
     ds = ds.drop_encoding()
     for name in ds.variables:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import dask.array as da
@@ -17,7 +16,8 @@ from mrsxr._version import __version__
 from mrsxr.arguments import as_kms_extent, as_um
 from mrsxr.errors import LevelError, MrsxrError, SchemaError
 from mrsxr.limits import LineName
-from mrsxr.schema import other_units
+from mrsxr.schema import in_order, other_units
+from mrsxr.spaxels import facts_of, plane_widths, solid_angle
 from mrsxr.step import read_history
 
 from ._names import matches
@@ -89,21 +89,22 @@ def find_line(line: LineName) -> tuple[str, float]:
     return labels[hits[0]], float(table["wavelength"].values[hits[0]])
 
 
-def need_cube(cube: xr.Dataset, what: str) -> None:
-    """Refuse what is no cube in MJy/sr with a known spaxel."""
+def need_cube(cube: xr.Dataset, what: str) -> xr.Dataset:
+    """Return a cube in the order of its dimensions and of its wavelengths; refuse what is none in MJy/sr."""
     if cube.attrs.get("level") != "cube":
         raise LevelError(f"{what} needs data of level cube, got {cube.attrs.get('level') or 'a Dataset without level'}")
     if other := other_units(cube):
         raise SchemaError(
             f"{what} needs {other[0]} in {other[2]}, got {other[1]}; use convert_units(ds, '{other[2]}') before"
         )
+    cube = in_order(cube)
+    falls = cube.sizes["wavelength"] > 1 and float(cube["wavelength"][0]) > float(cube["wavelength"][-1])
+    return cube.isel(wavelength=slice(None, None, -1)) if falls else cube
 
 
 def spaxel_area(ds: xr.Dataset) -> float:
     """Return the area of a spaxel [arcsec2]."""
-    if "pixel_scale" not in ds.attrs:
-        raise SchemaError("attribute 'pixel_scale' [arcsec] is missing, so the area of a spaxel is unknown")
-    return float(ds.attrs["pixel_scale"]) ** 2
+    return solid_angle(ds) / units.ARCSEC2_TO_SR
 
 
 def interval(extent: float | Sequence[float]) -> tuple[float, float]:
@@ -189,23 +190,6 @@ def _excluded(wave: np.ndarray, exclude: Sequence[tuple[float, float]] | None, l
     return out
 
 
-def plane_widths(cube: xr.Dataset) -> np.ndarray:
-    """Return the widths of the planes [um]."""
-    if "wavelength_width" in cube.variables:
-        return np.asarray(cube["wavelength_width"].values, float)
-    wave = np.asarray(cube["wavelength"].values, float)
-    if cube.attrs.get("wavelength_step"):
-        return np.full(wave.size, float(cube.attrs["wavelength_step"]))
-    if wave.size < 2:
-        raise SchemaError("the widths of the planes are unknown; set attrs['wavelength_step'] [um]")
-    band = cube["band"].values if "band" in cube.variables else np.zeros(wave.size)
-    band = np.broadcast_to(band, wave.shape)
-    out = np.full(wave.size, np.nan)
-    for first, last in pairwise([0, *(np.flatnonzero(band[1:] != band[:-1]) + 1), wave.size]):
-        out[first:last] = np.gradient(wave[first:last]) if last - first > 1 else np.gradient(wave)[first:last]
-    return out
-
-
 def map_spaxels(door: Callable[..., np.ndarray], cube: xr.Dataset, leading: Sequence[int], **options: Any) -> Any:
     """Apply a door to the spectra of blocks of spaxels.
 
@@ -242,7 +226,7 @@ def frame_of(cube: xr.Dataset, level: str, window: Window | None = None) -> xr.D
         out = out.assign_coords(
             line=((), window.label), wavelength_rest=((), window.rest, {"units": "um", "long_name": "rest wavelength"})
         ).assign_attrs(redshift=window.z)
-    return out.assign_attrs(level=level, mrsxr_version=__version__)
+    return out.assign_attrs(level=level, mrsxr_version=__version__, **facts_of(cube))
 
 
 def recorded(before: xr.Dataset, out: xr.Dataset, name: str, **params: Any) -> xr.Dataset:

@@ -13,8 +13,9 @@ import xarray as xr
 
 from mrsxr import mrs, units
 from mrsxr.arguments import as_redshift, as_um
-from mrsxr.errors import MrsxrError, SchemaError
+from mrsxr.errors import MrsxrError
 from mrsxr.limits import LineName
+from mrsxr.spaxels import solid_angle
 
 from ._names import matches
 from .linelist import line_list
@@ -164,9 +165,7 @@ def to_flux_density(ds: xr.Dataset) -> float:
     """Return what takes ``flux`` times wavelength^-2 [um] to W m-2 um-1 (of a cube: per spaxel)."""
     if ds.attrs["level"] == "spectrum":
         return JY_TO_FLAMBDA
-    if "pixel_scale" not in ds.attrs:
-        raise SchemaError("level cube: attribute 'pixel_scale' [arcsec] is missing, so the area of a spaxel is unknown")
-    return JY_TO_FLAMBDA * 1e6 * float(ds.attrs["pixel_scale"]) ** 2 * units.ARCSEC2_TO_SR
+    return JY_TO_FLAMBDA * 1e6 * solid_angle(ds)
 
 
 def make_blend(

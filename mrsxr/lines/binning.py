@@ -13,6 +13,7 @@ from mrsxr import dq as flags
 from mrsxr.arguments import as_um_range, reads
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import LineName, NotNegative, Positive, checked
+from mrsxr.spaxels import facts_of
 
 from ._side_bands import need_cube, recorded
 from ._tessellate import Method, tessellate
@@ -69,7 +70,7 @@ def bin_spaxels(
     -----
     Bins depend on the data: signal and noise are computed here.
     """
-    need_cube(cube, "bin_spaxels")
+    cube = need_cube(cube, "bin_spaxels")
     if sum(v is not None for v in (line, wavelength, maps)) != 1:
         raise MrsxrError("the signal is not clear; expected exactly one of line, wavelength and maps")
     if line is not None:
@@ -159,7 +160,7 @@ def bin_cube(cube: xr.Dataset, bins: xr.Dataset | xr.DataArray, *, covariance: C
         planes in which less than half of a bin has data, are NaN and DO_NOT_USE. It can be fitted and mapped as any
         cube; all spaxels of a bin give one result. Lazy where the cube is.
     """
-    need_cube(cube, "bin_cube")
+    cube = need_cube(cube, "bin_cube")
     labels = _labels(bins, cube)
     options = {"labels": labels, "factor": _factor(covariance)(np.arange(1, labels.size + 1)), "spread": True}
     means = _averaged(cube, options, ("wavelength", "y", "x"), labels.shape)
@@ -182,7 +183,7 @@ def bin_spectra(cube: xr.Dataset, bins: xr.Dataset | xr.DataArray, *, covariance
         A cube of one column, ``y`` the number of the bin and ``x`` of size 1, without place on the sky. What is fitted
         to it goes back onto the sky by :func:`paint_bins`.
     """
-    need_cube(cube, "bin_spectra")
+    cube = need_cube(cube, "bin_spectra")
     labels = _labels(bins, cube)
     n = int(labels.max()) + 1
     if n < 1:
@@ -191,7 +192,7 @@ def bin_spectra(cube: xr.Dataset, bins: xr.Dataset | xr.DataArray, *, covariance
     out = _averaged(cube, options, ("wavelength", "y", "x"), (n, 1))
     number = ("y", np.arange(n, dtype=float), {"units": "1", "long_name": "number of the bin"})
     bare = cube.drop_dims(["y", "x"]).assign(out).assign_coords(y=number, x=np.zeros(1))
-    bare.attrs = {k: v for k, v in bare.attrs.items() if k != "wcs"}
+    bare.attrs = {k: v for k, v in bare.attrs.items() if k != "wcs"} | facts_of(cube)
     return recorded(cube, bare, "binning.bin_spectra", covariance=_named(covariance))
 
 
@@ -234,9 +235,8 @@ def paint_bins(found: xr.Dataset, bins: xr.Dataset, *, like: xr.Dataset | None =
     sky = frame.drop_vars(list(frame.data_vars))
     sky = sky.drop_dims([d for d in sky.dims if d not in ("y", "x")])
     coords = {n: c for n, c in found.coords.items() if not {"y", "x"} & {n, *c.dims}}
-    keep = {k: frame.attrs[k] for k in ("wcs", "pixel_scale") if k in frame.attrs}
     result = sky.assign_coords(coords).assign(out)
-    result.attrs = found.attrs | keep
+    result.attrs = found.attrs | {k: frame.attrs[k] for k in ("wcs",) if k in frame.attrs}
     return recorded(found, result, "binning.paint_bins")
 
 

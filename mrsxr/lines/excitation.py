@@ -10,6 +10,7 @@ import xarray as xr
 from mrsxr.arguments import reads
 from mrsxr.errors import MrsxrError, SchemaError
 from mrsxr.limits import NotNegative, Positive, checked
+from mrsxr.spaxels import counted_solid_angle
 from mrsxr.units import ARCSEC2_TO_SR
 
 from ._excitation_fit import fit_temperatures
@@ -131,7 +132,7 @@ def _h2_lines(lines: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray, list[str]]
 def _solid_angle(lines: xr.Dataset, flux: xr.DataArray, area: float | None) -> float:
     """Return the solid angle of a flux [sr]."""
     if area is None and "y" in flux.dims and "pixel_scale" in lines.attrs:
-        area = float(lines.attrs["pixel_scale"]) ** 2
+        return counted_solid_angle(lines)
     if area is None:
         raise MrsxrError("the solid angle of the fluxes is unknown; give area in arcsec2, that of the aperture")
     if not area > 0:

@@ -13,6 +13,7 @@ from mrsxr.arguments import as_kms, reads
 from mrsxr.dq import DO_NOT_USE
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import Interval, NotNegative, Range, Redshift, Whole
+from mrsxr.spaxels import facts_of
 from mrsxr.step import step
 
 from ._measure import COMPONENT_VALUES, FLAGS, Options, columns, fit_block
@@ -264,7 +265,7 @@ def _fit(ds: xr.Dataset, blends: list[Blend], options: Options, z: float) -> xr.
              "components": str(options.components), "criterion": options.criterion,
              "absorption": int(options.absorption)}  # fmt: skip
     out = out.assign_coords(coords).isel(line=order)
-    return out.assign_attrs(attrs)
+    return out.assign_attrs(attrs | (facts_of(ds) if ds.attrs["level"] == "cube" else {}))
 
 
 def _attrs(unit: str, meaning: str) -> dict[str, str]:

@@ -61,7 +61,7 @@ def subtract_continuum(
     MrsxrError
         As :func:`moments`.
     """
-    need_cube(cube, "subtract_continuum")
+    cube = need_cube(cube, "subtract_continuum")
     around = line_window(cube, line, z, interval(extent), window, degree, exclude)
     here = cube.isel(wavelength=around.planes)
     found = map_spaxels(
@@ -150,7 +150,7 @@ def moments(
     the continuum. Single missing voxels in the line are bridged by their neighbours, with the
     light that is put there as a further error.
     """
-    need_cube(cube, "moments")
+    cube = need_cube(cube, "moments")
     around = line_window(cube, line, z, interval(extent), window, degree, exclude)
     here = cube.isel(wavelength=around.planes)
     ends = np.array([interval(extent)])
@@ -214,7 +214,7 @@ def channel_maps(
     -----
     Channels narrower than a plane share its light, and their errors are then one error.
     """
-    need_cube(cube, "channel_maps")
+    cube = need_cube(cube, "channel_maps")
     borders = _borders(edges, width, interval(extent))
     low, high = interval(extent)
     span = (min(low, borders[0]), max(high, borders[-1]))

@@ -22,7 +22,8 @@ from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
 from mrsxr.errors import MrsxrError
-from mrsxr.geometry.index import CelestialIndex, attach_index
+from mrsxr.geometry.index import CelestialIndex
+from mrsxr.geometry.place import sky_of
 
 from ._style import INK, Box, axes_height, inch, new_figure
 
@@ -39,18 +40,11 @@ SkyData = xr.Dataset | xr.DataArray
 def sky_wcs(ds: SkyData) -> WCS | None:
     """Return the celestial WCS of the spaxels of a cube or of maps, None where none is known.
 
-    From the index of ``ra`` and ``dec``, else from ``attrs["wcs"]`` and the offsets ``x`` and ``y``, which tell
-    how the field was cut.
+    From ``attrs["wcs"]`` and the offsets ``x`` and ``y``, which tell how the field was cut, else from the index of
+    ``ra`` and ``dec``.
     """
-    index = ds.xindexes.get("ra")
-    if isinstance(index, CelestialIndex):
-        return index.wcs
-    if "wcs" not in ds.attrs or not {"y", "x"} <= set(ds.dims):
-        return None
-    image = xr.Dataset({"image": (("y", "x"), np.zeros((ds.sizes["y"], ds.sizes["x"]), dtype=bool))})
-    image = image.assign_coords({dim: ds[dim] for dim in ("y", "x") if dim in ds.coords})
-    found = attach_index(image.assign_attrs(wcs=ds.attrs["wcs"])).xindexes["ra"]
-    return found.wcs if isinstance(found, CelestialIndex) else None
+    known = "wcs" in ds.attrs or isinstance(ds.xindexes.get("ra"), CelestialIndex)
+    return sky_of(ds) if known and {"y", "x"} <= set(ds.dims) else None
 
 
 def sky_axes(

@@ -9,6 +9,7 @@ import xarray as xr
 
 from mrsxr.errors import MrsxrError
 from mrsxr.io import Summary
+from mrsxr.spaxels import facts_of
 
 from .gather import Contents
 from .markup import NONE, Raw, bullets, join, number, paragraph, seconds, table, tag
@@ -110,7 +111,7 @@ def _cube_row(ds: xr.Dataset) -> list[str]:
     integrations = ds.attrs.get("n_integrations") or header.get("NINTS")
     return [
         str(ds.attrs.get("band", NONE)), f"{waves[0]:.3f}–{waves[-1]:.3f}",
-        number(float(ds.attrs["pixel_scale"])) if "pixel_scale" in ds.attrs else NONE,
+        number(facts_of(ds)["pixel_scale"]) if "pixel_scale" in ds.attrs else NONE,
         str(ds.attrs.get("readpatt") or header.get("READPATT") or NONE),
         f"{groups} × {integrations}" if groups else NONE, str(len(exposures) or NONE),
     ]  # fmt: skip

@@ -100,7 +100,7 @@ def simulate_cube(
     }
     variables["dq"] = (CUBE_DIMS, values["dq"], dict(flags.PIXEL_DQ_ATTRS))
     cube = xr.Dataset(variables, grid.coords(), _attrs(scene, band))
-    attrs = {"wcs": grid.header().tostring(sep="\n"), "pixel_scale": grid.spaxel_size, "channels": band[0]}
+    attrs = {"wcs": grid.header().tostring(sep="\n"), **grid.facts(), "channels": band[0]}
     return attach_index(cube.assign_attrs(attrs, wavelength_step=grid.wavelength_step))
 
 

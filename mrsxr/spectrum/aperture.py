@@ -9,22 +9,21 @@ import xarray as xr
 
 from mrsxr import mrs
 from mrsxr.errors import MrsxrError
-from mrsxr.geometry.grid import CubeGrid
+from mrsxr.geometry.place import Place
 from mrsxr.notes import tell
 
 Outside = Literal["clamp", "extrapolate"]  # the table of an aperture correction
 
 
 def sky_to_pixel(cube: xr.Dataset, ra: float, dec: float) -> tuple[float, float]:
-    """Return the pixel (x, y), counted from 0, of a place on the sky [deg]; right for cut cubes too."""
-    x, y = CubeGrid.of(cube).sky_to_pixels(ra, dec)
+    """Return the pixel (x, y), counted from 0, of a place on the sky [deg]; of the spaxels that are left."""
+    x, y = Place.of(cube).to_pixels(ra, dec)
     return float(x), float(y)
 
 
 def pixel_to_sky(cube: xr.Dataset, x: float, y: float) -> tuple[float, float]:
     """Return right ascension and declination [deg] of a pixel (x, y), counted from 0."""
-    grid = CubeGrid.of(cube)
-    ra, dec = grid.offsets_to_sky(grid.x[0] + x * grid.spaxel_size, grid.y[0] + y * grid.spaxel_size)
+    ra, dec = Place.of(cube).to_sky(x, y)
     return float(ra), float(dec)
 
 
@@ -35,11 +34,11 @@ def is_inside(cube: xr.Dataset, place: tuple[float, float]) -> bool:
 
 def outside(cube: xr.Dataset, center: tuple[float, float]) -> str:
     """Return in words that a place [deg] lies outside a cube, and whether it is inside when swapped."""
-    grid = CubeGrid.of(cube)
     ra, dec = center
+    middle = pixel_to_sky(cube, 0.5 * (cube.sizes["x"] - 1), 0.5 * (cube.sizes["y"] - 1))
     text = (
         f"center (RA {ra:.6f}, Dec {dec:.6f} deg) lies outside cube {cube.attrs.get('band')}, whose centre is RA "
-        f"{grid.ra:.6f}, Dec {grid.dec:.6f}"
+        f"{middle[0]:.6f}, Dec {middle[1]:.6f}"
     )
     swapped = -90.0 <= ra <= 90.0 and is_inside(cube, sky_to_pixel(cube, dec, ra))
     return text + ("; right ascension and declination are swapped" if swapped else "; expected a place in it")

@@ -11,6 +11,7 @@ import xarray as xr
 from mrsxr import dq as flags
 from mrsxr.errors import MrsxrError
 from mrsxr.notes import tell
+from mrsxr.spaxels import spaxel_size
 
 from .aperture import is_inside, outside, sky_to_pixel
 from .profile import Psf, expected
@@ -78,7 +79,7 @@ def target_of(cube: xr.Dataset) -> tuple[float, float] | None:
 
 def _search(cube: xr.Dataset, search: str, target: tuple[float, float] | None, psf: Psf | None) -> Place | None:
     """Look for the source and say where that is not the brightest place, or not the target."""
-    scale, band = float(cube.attrs["pixel_scale"]), cube.attrs.get("band")
+    scale, band = spaxel_size(cube), cube.attrs.get("band")
     fwhm = float(expected(float(np.median(cube["wavelength"].values)), psf)) / scale
     reach = max(REACH / scale, 2.0 * fwhm)
     found = find_source_dao(cube) if search == "daofind" else find_place(collapse(cube), fwhm, target, reach)

@@ -8,9 +8,9 @@ import numpy as np
 import xarray as xr
 
 from mrsxr.errors import MrsxrError
-from mrsxr.schema import units_of
+from mrsxr.schema import in_order, units_of
+from mrsxr.spaxels import solid_angle, spaxel_size
 from mrsxr.step import step
-from mrsxr.units import MJYSR_TO_JY_PER_ARCSEC2
 
 from .lost_light import good_weight
 from .optimal import plane_weights
@@ -47,14 +47,14 @@ def extraction_weights(cube: xr.Dataset, spectrum: xr.Dataset) -> xr.DataArray:
             f"the spectrum ({spectrum.attrs.get('band')}, {spectrum.sizes['wavelength']} samples) was not extracted "
             f"from the cube ({cube.attrs.get('band')}, {cube.sizes['wavelength']} planes)"
         )
-    scale = float(cube.attrs["pixel_scale"])
+    scale, cube = spaxel_size(cube), in_order(cube)
     flux, weight = np.ascontiguousarray(cube["flux"].values), good_weight(cube["weight"].values, cube["dq"].values)
     if spectrum.attrs.get("aperture") == "region":
         good = (weight > 0) & np.isfinite(flux)
         shares = region_weights(cube, spectrum.attrs["region"]) * good
     else:
         shares = _circles(cube, flux, weight, spectrum, scale)
-    factor = scale**2 * MJYSR_TO_JY_PER_ARCSEC2 * spectrum["aperture_correction"].values
+    factor = 1e6 * solid_angle(cube) * spectrum["aperture_correction"].values
     return xr.DataArray(
         shares * factor[:, None, None], dims=("wavelength", "y", "x"), coords={"wavelength": cube["wavelength"]}
     )

@@ -10,17 +10,18 @@ import xarray as xr
 
 from mrsxr import dq as flags
 from mrsxr.errors import MrsxrError
+from mrsxr.geometry.place import sky_of
 from mrsxr.limits import Arcsec, Place, Positive, Range, Region, SourceType
 from mrsxr.schema import meaning_of, units_of
+from mrsxr.spaxels import solid_angle, spaxel_area, spaxel_size
 from mrsxr.step import step
 from mrsxr.threads import how
-from mrsxr.units import ARCSEC2_TO_SR, MJYSR_TO_JY_PER_ARCSEC2
 
 from . import aperture, lost_light, optimal
 from .aperture import Outside
 from .centre import centre_of
 from .profile import Profile, Psf
-from .region import read_region, region_area, region_text, region_weights, sky_of
+from .region import read_region, region_area, region_text, region_weights
 
 _MODES = {None: 0, "annulus": 1, "annulus_jwst": 2, "aperture": 3}
 _CUBE = ("flux", "var", "weight")
@@ -147,7 +148,9 @@ def extract_spectrum(
     point = kind == "POINT"
     if point and ((center is None and autocen) or method == "optimal") and _is_lazy(cube):
         cube = cube[_names(cube)].compute(**how()).assign_attrs(cube.attrs)
-    scale, parts = float(cube.attrs["pixel_scale"]), subpixels if method == "subpixel" else 0
+    whole = kind == "EXTENDED" and radius is None and region is None
+    scale = float(np.sqrt(spaxel_area(cube))) if whole else spaxel_size(cube)  # circles need square spaxels
+    parts = subpixels if method == "subpixel" else 0
     profile = None
     if region is None:
         x, y = centre_of(cube, center, centering if autocen and point else None, snap, psf)
@@ -171,9 +174,10 @@ def extract_spectrum(
         correction = aperture.aperture_correction(wavelength, radii[:, 0], apcorr, apcorr_outside)
     subtracted = background if point else None
     net = subtracted is not None and profile is None  # of a fit the background is off already
-    out = _spectrum(sums, wavelength, correction, net, scale, covariance_scale)
+    per_spaxel = 1e6 * solid_angle(cube)  # Jy of 1 MJy/sr
+    out = _spectrum(sums, correction, net, per_spaxel, covariance_scale)
     if "var_systematic" in cube:
-        out |= _systematic(sums, correction, net, scale)
+        out |= _systematic(sums, correction, net, per_spaxel)
     out = lost_light.flag_lost(out, lost, kind if profile is None else "optimal", subtracted is not None)
     found = _finish(out, cube, kind, (x, y), radii, correction, subtracted, apcorr, clip_sigma, parts)
     if profile is not None:
@@ -274,7 +278,7 @@ def _over_planes(cube, door, names, *tables: np.ndarray, n_columns: int = 8, **o
 
 def _lost(cube, radii, place, kind: str, psf: Psf | None, profile: Profile | None, subpixels: int):
     """Return what is lost in the circles of every plane (wavelength, 3)."""
-    wavelength, scale = np.asarray(cube["wavelength"].values, dtype=float), float(cube.attrs["pixel_scale"])
+    wavelength, scale = np.asarray(cube["wavelength"].values, dtype=float), float(np.sqrt(spaxel_area(cube)))
     sigmas, share = lost_light.sigmas_of(wavelength, scale, psf, profile)
     tables = (radii / scale)[:, None, :], (sigmas if kind == "POINT" else 0.0 * sigmas)[:, None, :]
     return _over_planes(
@@ -288,7 +292,7 @@ def _lost_region(cube, region, share):
     return _over_planes(cube, lost_light.lost_of_region, ("flux", "weight", "dq"), n_columns=3, share=share, area=area)
 
 
-def _spectrum(sums, wavelength, correction, subtract: bool, scale: float, covariance_scale: float) -> dict:
+def _spectrum(sums, correction, subtract: bool, per_spaxel: float, covariance_scale: float) -> dict:
     total, variance, area = sums[:, 0], sums[:, 1], sums[:, 2]
     level, level_variance = sums[:, 3], sums[:, 4]
     empty = area <= 0
@@ -296,7 +300,6 @@ def _spectrum(sums, wavelength, correction, subtract: bool, scale: float, covari
         total = total - area * level
         variance = variance + area**2 * level_variance
         empty = empty | ~np.isfinite(level)
-    per_spaxel = scale**2 * MJYSR_TO_JY_PER_ARCSEC2
     total, variance = (
         _blank(total, empty) * correction,
         _blank(variance, empty) * (correction * covariance_scale) ** 2,
@@ -314,14 +317,14 @@ def _spectrum(sums, wavelength, correction, subtract: bool, scale: float, covari
     }
 
 
-def _systematic(sums, correction, subtract: bool, scale: float) -> dict:
+def _systematic(sums, correction, subtract: bool, per_spaxel: float) -> dict:
     """Return the variances by errors common to all spaxels: they add up, and go off with the background."""
     error, area = sums[:, 6], sums[:, 2]
     if subtract:
         error = error - area * sums[:, 7]
     error = _blank(error, area <= 0) * correction
     return {
-        "var_systematic": (error * scale**2 * MJYSR_TO_JY_PER_ARCSEC2) ** 2,
+        "var_systematic": (error * per_spaxel) ** 2,
         "surface_brightness_var_systematic": (error / _blank(area, area <= 0, 1.0)) ** 2,
     }
 
@@ -354,7 +357,6 @@ def _finish(out, cube, kind, place, radii, correction, background, apcorr, clip_
     coords = {"wavelength": ("wavelength", wavelength, {"units": "um"}), "band": ("wavelength", band)}
     ra, dec = aperture.pixel_to_sky(cube, *place)
     whole = not np.isfinite(radii[:, 0]).any()
-    scale = float(cube.attrs["pixel_scale"])
     facts: dict[str, str | float] = {
         "source_type": kind,
         "aperture_ra": ra,
@@ -366,6 +368,6 @@ def _finish(out, cube, kind, place, radii, correction, background, apcorr, clip_
         "clip_sigma": float(clip_sigma),
         "subpixels": int(subpixels),
         "aperture_correction_ref": str(apcorr.attrs.get("ref_id", "")) if apcorr is not None else "none",
-        "pixel_area_sr": scale**2 * ARCSEC2_TO_SR,
+        "pixel_area_sr": solid_angle(cube),
     }
     return xr.Dataset(variables, coords, facts)

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr.notes import tell
+from mrsxr.spaxels import spaxel_size
 
 from .lost_light import good_weight
 from .profile import CORE, Profile, Psf, expected, fit_profile, with_variance
@@ -90,7 +91,7 @@ def plane_weights(
     """
     from ._optimal_kernels import optimal_weights
 
-    scale = float(cube.attrs["pixel_scale"])
+    scale = spaxel_size(cube)
     flux, var = (np.ascontiguousarray(cube[name].values) for name in ("flux", "var"))
     weight = good_weight(cube["weight"].values, cube["dq"].values)
     sigmas = (fwhm / scale)[:, None] * np.array([CORE, profile.wing]) / np.sqrt(8.0 * np.log(2.0))
@@ -108,7 +109,7 @@ def _calibrate(cube: xr.Dataset, profile: Profile, weights, facts, radii, subtra
     """
     from ._aperture_kernels import net_weights
 
-    scale = float(cube.attrs["pixel_scale"])
+    scale = spaxel_size(cube)
     flux, var = (np.ascontiguousarray(cube[name].values) for name in ("flux", "var"))
     weight = good_weight(cube["weight"].values, cube["dq"].values)
     table = np.ascontiguousarray(radii / scale, dtype=float)

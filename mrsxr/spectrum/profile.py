@@ -13,6 +13,7 @@ import xarray as xr
 from mrsxr import dq as flags
 from mrsxr import mrs
 from mrsxr.errors import MrsxrError
+from mrsxr.spaxels import spaxel_size
 
 Psf = Callable[[float], float]
 #: Core and wing of the cube PSF: widths in units of the FWHM, share of the light in the wing; between a real star in 4A
@@ -165,7 +166,7 @@ def fit_profile(
     The medians of five windows of wavelength are fitted together within 3 FWHM: amplitude and constant of each, one
     centre, a width that is linear in wavelength, the share and the width of the wing, the last four with a prior.
     """
-    scale = float(cube.attrs["pixel_scale"])
+    scale = spaxel_size(cube)
     windows = [w for w in _windows(cube, place, scale, psf) if w["signal"] >= _LEAST_SIGNAL]
     if not windows:
         return Profile(float(place[0]), float(place[1]))

@@ -14,8 +14,9 @@ import xarray as xr
 from astropy.wcs import WCS
 
 from mrsxr.errors import MrsxrError
-from mrsxr.geometry.grid import CubeGrid
+from mrsxr.geometry.place import sky_of
 from mrsxr.notes import tell
+from mrsxr.spaxels import spaxel_size
 
 _SUBPIXELS = 10
 _MOST_ROOM = 500  # spaxels around a cube in which the area of a region is measured
@@ -145,11 +146,6 @@ def _short(value: Any) -> str:
     return text if len(text) <= 100 else f"{text[:97]}..."
 
 
-def sky_of(cube: xr.Dataset) -> WCS:
-    """Return the celestial WCS of the spaxels of a cube, also of one that was cut."""
-    return WCS(CubeGrid.of(cube).header()).celestial
-
-
 def region_weights(cube: xr.Dataset, region: Any) -> np.ndarray:
     """Return the share of each spaxel that lies in a region, float64 (y, x).
 
@@ -171,25 +167,27 @@ def region_weights(cube: xr.Dataset, region: Any) -> np.ndarray:
     MrsxrError
         Where no spaxel lies in the region.
     """
-    grid, wcs = CubeGrid.of(cube), sky_of(cube)
-    shares = _shares(read_region(region, wcs), wcs, (grid.ny, grid.nx))
+    spaxel_size(cube)  # circles on the sky are circles in square spaxels only
+    wcs, shape = sky_of(cube), (cube.sizes["y"], cube.sizes["x"])
+    shares = _shares(read_region(region, wcs), wcs, shape)
     if not shares.any():
         raise MrsxrError(
-            f"the region lies outside cube {cube.attrs.get('band')}; its centre is RA {grid.ra:.6f}, Dec {grid.dec:.6f}"
+            f"the region lies outside cube {cube.attrs.get('band')}; its tangent point is RA "
+            f"{wcs.wcs.crval[0] % 360.0:.6f}, Dec {wcs.wcs.crval[1]:.6f}"
         )
     return shares
 
 
 def region_area(cube: xr.Dataset, region: Any) -> float:
     """Return the area [spaxel] of a region, of its parts outside the cube too."""
-    grid, wcs = CubeGrid.of(cube), sky_of(cube)
+    wcs, (ny, nx) = sky_of(cube), (cube.sizes["y"], cube.sizes["x"])
     regions = read_region(region, wcs)
     boxes = [one.to_pixel(wcs).bounding_box for one in regions]
     edge = [box.ixmin for box in boxes] + [box.iymin for box in boxes]
-    edge += [grid.nx - box.ixmax for box in boxes] + [grid.ny - box.iymax for box in boxes]
+    edge += [nx - box.ixmax for box in boxes] + [ny - box.iymax for box in boxes]
     room = int(np.clip(-min(edge), 0, _MOST_ROOM)) + 1
     wcs.wcs.crpix += room
-    return float(_shares(regions, wcs, (grid.ny + 2 * room, grid.nx + 2 * room)).sum())
+    return float(_shares(regions, wcs, (ny + 2 * room, nx + 2 * room)).sum())
 
 
 def _shares(regions: list[Any], wcs: WCS, shape: tuple[int, int]) -> np.ndarray:

@@ -11,6 +11,7 @@ import xarray as xr
 from mrsxr.arguments import reads
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.limits import Count, Place, SourceType, checked
+from mrsxr.spaxels import spaxel_size
 from mrsxr.threads import how
 
 from .aperture import is_inside, outside, sky_to_pixel
@@ -116,7 +117,7 @@ def _windows_of(cube: xr.Dataset, center: tuple[float, float] | None, windows: i
     for first, last in window_edges(cube.sizes["wavelength"], windows):
         part = cube.isel(wavelength=slice(first, last))
         wavelength = float(part.wavelength.mean())
-        scale = float(cube.attrs["pixel_scale"])
+        scale = spaxel_size(cube)
         image, noise = window_image(part.compute(**how()))
         fwhm = float(expected(wavelength, psf)) / scale
         place = _near_target(part, image, fwhm) if center is None else sky_to_pixel(part, *center)

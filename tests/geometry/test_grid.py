@@ -147,7 +147,11 @@ def test_grid_of_a_cut_cube():
     outer = WCS(g.header()).wcs_pix2world([[3, 2, 4]], 0)[0]
     np.testing.assert_allclose(inner, outer, rtol=1e-12)
     with pytest.raises(MrsxrError, match="consecutive"):
+        CubeGrid.of(ds.isel(x=[0, 1, 3]))
+    with pytest.raises(MrsxrError, match="expected square ones"):
         CubeGrid.of(ds.isel(x=slice(None, None, 2)))
+    with pytest.raises(MrsxrError, match="flipped"):
+        CubeGrid.of(ds.isel(x=slice(None, None, -1)))
     with pytest.raises(MrsxrError, match="wcs"):
         CubeGrid.of(ds.drop_attrs())
 

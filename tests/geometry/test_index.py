@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.grid import CubeGrid, nearest_pixel
-from mrsxr.geometry.index import CelestialIndex, attach_index, celestial_wcs, cut_wcs
+from mrsxr.geometry.index import CelestialIndex, attach_index, cut_wcs
 
 CENTRES = st.tuples(
     st.one_of(st.floats(0, 359.99), st.sampled_from([0.0, 1e-5, 359.99999])),
@@ -258,10 +258,18 @@ def test_attach_index_errors():
         attach_index(ds.isel(x=0))
     shifted = ds.assign_coords(x=ds.x + 0.05)
     shifted.x.attrs["units"] = "arcsec"
-    with pytest.raises(MrsxrError, match="do not lie on the grid"):
-        attach_index(shifted)
+    wcs = attach_index(ds).xindexes["ra"].wcs
+    np.testing.assert_allclose(
+        attach_index(shifted).dec[2, 3], wcs.wcs_pix2world(3 + 0.05 / 0.13, 2, 0)[1], rtol=0, atol=1e-9
+    )
+    with pytest.raises(MrsxrError, match="spaxels along x are not consecutive"):
+        attach_index(ds.isel(x=[0, 1, 3]))
+    with pytest.raises(MrsxrError, match=r"coordinate 'y' \[arcsec\] is missing"):
+        attach_index(ds.drop_vars("y"))
+    with pytest.raises(MrsxrError, match="in 'pix'; expected offsets"):
+        attach_index(ds.assign_coords(y=("y", np.arange(11.0), {"units": "pix"})))
     with pytest.raises(MrsxrError, match="RA---TAN"):
-        celestial_wcs("CTYPE1  = 'MRSALPHA'\nCTYPE2  = 'MRSBETA '")
+        attach_index(ds.assign_attrs(wcs="CTYPE1  = 'MRSALPHA'\nCTYPE2  = 'MRSBETA '"))
 
 
 @given(

@@ -9,16 +9,24 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from ._version import __version__
 from .errors import MrsxrError
+from .limits import MOST_WORKERS
 from .notes import listen
 
 console = Console(soft_wrap=True)
 errors = Console(stderr=True, soft_wrap=True)
+
+
+def _say(text: Any, *, where: Console = console, label: str = "", color: str = "") -> None:
+    """Print a text as it is, brackets and all, after a coloured label."""
+    parts = [(f"{label} ", color)] if label else []
+    plain = str(text).encode("utf-8", "backslashreplace").decode("utf-8")  # names of files that are no UTF-8
+    where.print(Text.assemble(*parts, (plain, "")), highlight=False)
 
 
 class _Group(click.Group):
@@ -33,8 +41,8 @@ class _Group(click.Group):
                 wrong = error
             finally:
                 for text in heard:
-                    errors.print(f"[yellow]note:[/yellow] {escape(text)}", highlight=False)
-        errors.print(f"[red]error:[/red] {wrong}", highlight=False)
+                    _say(text, where=errors, label="note:", color="yellow")
+        _say(wrong, where=errors, label="error:", color="red")
         sys.exit(1)
 
 
@@ -57,14 +65,18 @@ def _reporter(progress: Progress):
             if stage in self.tasks:
                 progress.advance(self.tasks[stage])
             told = reason if reason.startswith(name) else f"{name}: {reason}"
-            progress.console.print(f"[red]failed[/red] ({stage}) {told}", highlight=False)
+            _say(f"({stage}) {told}", where=progress.console, label="failed", color="red")
 
     return Bars()
 
 
 def _progress() -> Progress:
     return Progress(
-        TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+        TextColumn("{task.description:<12}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
     )
 
 
@@ -92,7 +104,11 @@ MODE = click.option(
     help="Algorithms of jwst (baseline, the default) or the better ones.",
 )  # fmt: skip
 BEHIND = click.option("--background-from", type=click.Path(path_type=Path), help="Folder of background exposures.")
-WORKERS = click.option("--workers", default=2, show_default=True, help="Exposures worked on side by side.")
+WORKERS = click.option(
+    "--workers", type=click.IntRange(1, MOST_WORKERS), default=2, show_default=True,
+    help="Exposures worked on side by side.",
+)  # fmt: skip
+AT_LEAST_ONE, AT_LEAST_NONE = click.IntRange(1), click.IntRange(0)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -137,11 +153,12 @@ def demo(size: str | None, bands, distortion: Path | None, out: Path, mode: str 
         if check.sigma == check.sigma:  # not NaN
             shown = f"{shown[:-2]} ± {100 * check.sigma:.2f} %"
         digits = 5 if check.kind == "wavelength" else 3
-        mark = "[green]ok[/green]" if check.passed else "[red]off[/red]"
-        table.add_row(check.what, check.where, f"{check.found:.{digits}f}", f"{check.true:.{digits}f}", shown, mark)
+        cells = [check.what, check.where, f"{check.found:.{digits}f}", f"{check.true:.{digits}f}", shown]
+        mark = Text("ok", "green") if check.passed else Text("off", "red")
+        table.add_row(*(Text(cell) for cell in cells), mark)
     console.print(table)
     _tell_files(result.run)
-    console.print(f"picture: {result.picture}", highlight=False)
+    _say(f"picture: {result.picture}")
     if not result.passed:
         raise MrsxrError("the demonstration did not recover the truth within its limits, see the table")
 
@@ -170,19 +187,19 @@ def demo(size: str | None, bands, distortion: Path | None, out: Path, mode: str 
     "--no-aperture-correction", is_flag=True, help="Give the flux inside the aperture for a point source (no apcorr).",
 )  # fmt: skip
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file of parameters.")
+@click.option("--skip", metavar="LIST", help="Steps to leave out, by their names in jwst: reset,dark_current ...")
 @click.option("--redshift", type=float, help="Of the source: products carry it, lines are marked by it.")
 @click.option("--allow-missing", is_flag=True, help="Build bands also from the rest, where exposures failed.")
 @WORKERS
 def run(
     source, background_from, out, refs, bands, to, mode, background, source_type, override, no_aperture_correction,
-    config, redshift, allow_missing, workers,
+    config, skip, redshift, allow_missing, workers,
 ) -> None:  # fmt: skip
     """Reduce the exposures (uncal, rate, cal) or cubes (s3d) of SOURCE, a folder, file, glob or association."""
     from .pipeline import Config, load_config
     from .pipeline import run as run_all
     from .references import References
 
-    references = References(refs, override=override) if refs is not None else _references_of_crds(override)
     parameters = load_config(config, mode) if config else Config.of_mode(mode or "baseline")
     if background is not None:
         parameters = parameters.with_background(background)
@@ -190,6 +207,9 @@ def run(
         parameters = parameters.with_source_type(source_type)
     if no_aperture_correction:
         parameters = replace(parameters, spectrum=replace(parameters.spectrum, aperture_correction=False))
+    if skip is not None:
+        parameters = parameters.with_skipped(name for name in skip.split(",") if name.strip())
+    references = References(refs, override=override) if refs is not None else _references_of_crds(override)
     with _progress() as progress:
         result = run_all(
             str(source), background_from, out=out, refs=references, bands=bands, to=to, config=parameters,
@@ -197,7 +217,7 @@ def run(
         )  # fmt: skip
     _tell_files(result)
     if to == "spectrum" and result.files.get("stitched"):
-        console.print(f"picture: {_picture(source, result, redshift)}", highlight=False)
+        _say(f"picture: {_picture(source, result, redshift)}")
     if result.failed:
         raise MrsxrError(f"{len(result.failed)} of the pieces failed, the others are done; the reasons stand above")
 
@@ -225,8 +245,8 @@ def _picture(source: Path, result, redshift: float | None) -> Path:
 def _tell_files(result) -> None:
     for level, paths in result.files.items():
         where = paths[0] if len(paths) == 1 else paths[0].parent
-        console.print(f"{len(paths):3d} {level:20s} {where}", highlight=False)
-    console.print(f"reduced in {result.seconds:.1f} s; one page on it: mrsxr report {result.out}", highlight=False)
+        _say(f"{len(paths):3d} {level:20s} {where}")
+    _say(f"reduced in {result.seconds:.1f} s; one page on it: mrsxr report {result.out}")
 
 
 @main.command()
@@ -236,19 +256,17 @@ def info(paths: tuple[str, ...], background_from: Path | None) -> None:
     """Print the observation table of PATHS from headers alone."""
     from .io import summarize
 
-    console.print(
-        str(summarize(paths[0] if len(paths) == 1 else list(paths), background_from)), highlight=False, markup=False
-    )
+    _say(summarize(paths[0] if len(paths) == 1 else list(paths), background_from))
 
 
 @main.command(name="simulate")
 @click.argument("out", type=click.Path(path_type=Path))
 @BANDS_OPTION
-@click.option("--groups", default=10, show_default=True)
-@click.option("--integrations", default=2, show_default=True)
-@click.option("--dithers", default=4, show_default=True)
-@click.option("--background", default=2, show_default=True, help="Background exposures a setting.")
-@click.option("--seed", default=1, show_default=True)
+@click.option("--groups", type=AT_LEAST_ONE, default=10, show_default=True)
+@click.option("--integrations", type=AT_LEAST_ONE, default=2, show_default=True)
+@click.option("--dithers", type=AT_LEAST_ONE, default=4, show_default=True)
+@click.option("--background", type=AT_LEAST_NONE, default=2, show_default=True, help="Background exposures a setting.")
+@click.option("--seed", type=AT_LEAST_NONE, default=1, show_default=True)
 @click.option("--distortion", type=click.Path(path_type=Path), help="Folder of real distortion files (ASDF).")
 def simulate_command(out, bands, groups, integrations, dithers, background, seed, distortion) -> None:
     """Write simulated uncal files, reference files, an offline CRDS cache and the truth to OUT."""
@@ -262,11 +280,9 @@ def simulate_command(out, bands, groups, integrations, dithers, background, seed
             out, bands=bands, n_groups=groups, n_integrations=integrations, n_dithers=dithers, n_background=background,
             seed=seed, distortion=distortion, progress=lambda _text: progress.advance(task),
         )  # fmt: skip
-    console.print(
-        f"{len(made.uncal)} science and {len(made.background)} background exposures in {out}", highlight=False
-    )
+    _say(f"{len(made.uncal)} science and {len(made.background)} background exposures in {out}")
     for name, value in made.crds.items():
-        console.print(f"export {name}={value}", highlight=False)
+        _say(f"export {name}={value}")
 
 
 @main.command()
@@ -292,14 +308,14 @@ def show(file: Path, out: Path | None, redshift: float | None, **options) -> Non
     _no_windows()
     ds = open_product(file)
     drawn = draw_file(ds, z=redshift, **options)
-    console.print(str(ds.drop_attrs(deep=False)), highlight=False, markup=False)
+    _say(ds.drop_attrs(deep=False))
     if drawn is None:
         from .lines.table import line_table
 
-        console.print("\n".join(line_table(ds).pformat(max_lines=-1, max_width=-1)), highlight=False, markup=False)
+        _say("\n".join(line_table(ds).pformat(max_lines=-1, max_width=-1)))
         return
     path = plot.save_figure(drawn, out or Path(f"{file.name.split('.')[0]}.png"))
-    console.print(f"picture: {path}", highlight=False)
+    _say(f"picture: {path}")
 
 
 @main.command()
@@ -313,7 +329,7 @@ def report(folder: Path, out: Path | None, redshift: float | None) -> None:
     _no_windows()
     with _progress() as progress:
         path = write_report(folder, out, z=redshift, reporter=_reporter(progress))
-    console.print(f"report: {path} ({path.stat().st_size / 1e6:.1f} MB)", highlight=False)
+    _say(f"report: {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
 def _no_windows() -> None:
@@ -336,10 +352,10 @@ def history(file: Path) -> None:
     for number, entry in enumerate(entries, 1):
         refs = "  ".join(f"{kind}={name}" for kind, name in entry["refs"].items())
         params = "  ".join(f"{name}={value}" for name, value in entry["params"].items())
-        console.print(f"{number:2d} {entry['step']}  (mrsxr {entry['version']})", highlight=False, markup=False)
+        _say(f"{number:2d} {entry['step']}  (mrsxr {entry['version']})")
         for line in (refs, params):
             if line:
-                console.print(f"     {line}", highlight=False, markup=False)
+                _say(f"     {line}")
 
 
 @main.command()
@@ -359,9 +375,9 @@ def check(files: tuple[Path, ...]) -> None:
             datasets = [data] if isinstance(data, xr.Dataset) else [d for _, d in leaves(data)]
             for ds in datasets:
                 validate(ds)
-            console.print(f"ok    {file} ({', '.join(sorted({d.attrs['level'] for d in datasets}))})", highlight=False)
+            _say(f"ok    {file} ({', '.join(sorted({d.attrs['level'] for d in datasets}))})")
         except MrsxrError as error:
             bad += 1
-            errors.print(f"[red]wrong[/red] {error}", highlight=False)
+            _say(error, where=errors, label="wrong", color="red")
     if bad:
         sys.exit(1)

@@ -22,6 +22,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from .errors import ParameterError
 from .mrs import BANDS
 
+MOST_WORKERS = 256
 Function = TypeVar("Function", bound=Callable[..., Any])
 NUMBERS: dict[Any, str] = {int: "a whole number", float: "a finite number"}
 
@@ -121,6 +122,7 @@ Wavelength = Annotated[float, Range(above=0, high=100, unit="um")]
 Angle = Annotated[float, Range(-360, 360, unit="deg")]
 Count = Annotated[int, Range(1)]
 Whole = Annotated[int, Range(0)]
+Workers = Annotated[int, Range(1, MOST_WORKERS)]
 Odd = Annotated[int, Range(1, 1023, odd=True)]
 Redshift = Annotated[float, Range(above=-1, high=100)]
 Band = Annotated[str, OneOf(BANDS)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from click.testing import CliRunner
 
@@ -152,3 +154,65 @@ def test_real_cubes_to_a_spectrum(shared_data, tmp_path):
         peak = float(near.wavelength[int(np.argmax(near.values))])
         assert abs(peak / line - 1) < 1 / 1300
         assert float(near.max()) > 1.05 * float(np.nanmedian(near))
+
+
+@pytest.mark.parametrize("name", ["[rate]", "a [/x] b", "[bold]x", ":smile:", "[link=http://x]y", "\\[red]"])
+def test_foreign_text_is_printed_as_it_is(tmp_path, name):
+    missing = tmp_path / name.replace("/", "_") / "nothing_uncal.fits"
+    out = invoke("info", missing)
+    assert out.exit_code == 1
+    assert str(missing) in out.output
+    wrong = tmp_path / "c.toml"
+    wrong.write_text(f"[rate]\njump = '{name}'\n")
+    out = invoke("run", tmp_path, "--config", wrong, "--out", tmp_path / "o")
+    assert out.exit_code == 1
+    shown = repr(name)
+    assert f"[rate] jump is {shown}; expected one of two-point, likelihood, none" in out.output
+    assert len(out.output.strip().splitlines()) == 1
+    failing = _bars().failed
+    failing("stage", name, "[/b] is no tag")
+
+
+def _bars():
+    from mrsxr.cli import _progress, _reporter
+
+    bars = _reporter(_progress())
+    bars.begin("[/stage]", 1)
+    return bars
+
+
+def test_wrong_values_are_refused_before_a_file_is_opened(tmp_path, monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise AssertionError("a file was looked for")
+
+    monkeypatch.setattr(sys.modules["mrsxr.pipeline.run"], "find_files", refuse)
+    monkeypatch.setattr("mrsxr.references.References.__init__", refuse)
+    cases = {
+        "[spectrum]\nstitch = 'ratio'\n": "stitch is 'ratio'", "[cal]\norder = 'any'\n": "order is 'any'",
+        "[cube]\noutput_type = 'bands'\n": "did you mean 'band'?", "[rate]\nskip = ['photom']\n": "skip has 'photom'",
+    }  # fmt: skip
+    for text, message in cases.items():
+        (tmp_path / "c.toml").write_text(text)
+        out = invoke("run", tmp_path, "--config", tmp_path / "c.toml", "--refs", tmp_path)
+        assert out.exit_code == 1
+        assert message in out.output
+    for arguments in (("--workers", 0), ("--workers", -3), ("--workers", "two"), ("--redshift", "near")):
+        assert invoke("run", tmp_path, *arguments).exit_code == 2
+    out = invoke("run", tmp_path, "--skip", "reset,darc", "--refs", tmp_path)
+    assert out.exit_code == 1
+    assert "skip has 'darc'" in out.output
+
+
+def test_skip_on_the_command_line(simulated, tmp_path):
+    from astropy.io import fits
+
+    source = simulated.uncal[0]
+    folder = tmp_path / "refs"
+    folder.mkdir()
+    for path in simulated.references:
+        if "_dark" not in path.name and "_reset" not in path.name:
+            (folder / path.name).symlink_to(path)
+    out = invoke("run", source, "--refs", folder, "--to", "rate", "--skip", "reset, dark", "--out", tmp_path / "o")
+    assert out.exit_code == 0, out.output
+    header = fits.getheader(next((tmp_path / "o" / "stage1").glob("*_rate.fits")))
+    assert [header[key] for key in ("S_RESET", "S_DARK", "S_REFPIX")] == ["SKIPPED", "SKIPPED", "COMPLETE"]

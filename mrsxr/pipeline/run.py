@@ -9,17 +9,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import dask
 import xarray as xr
 
+from mrsxr.arguments import reads
 from mrsxr.errors import InputFileError, MrsxrError
 from mrsxr.io import find_files, load_dataset, planned, save
 from mrsxr.io._names import root_name
 from mrsxr.io.files import BACKGROUND
 from mrsxr.io.fits_out import check_folder
 from mrsxr.io.grouping import Exposure, Plan, plan
+from mrsxr.limits import Redshift, Workers, checked
 from mrsxr.mrs import BANDS, bands_of_setting, setting_of_band
 from mrsxr.notes import listen, tell
 from mrsxr.references import References
@@ -43,11 +45,18 @@ from .memory import give_back
 from .needs import NO_REFERENCES, READY, require_references
 from .record import Piece, RunRecord, made, peak_memory, piece_name, relative, working_on
 from .source_types import source_types_of
-from .spectrum_chain import correct_leak, correct_leak_in_cubes, make_spectrum, require_aperture_correction, stitch
+from .spectrum_chain import (
+    check_spectra,
+    correct_leak,
+    correct_leak_in_cubes,
+    make_spectrum,
+    require_aperture_correction,
+    stitch,
+)
 
 log = logging.getLogger(__name__)
 
-TARGETS = ("rate", "cal", "cube", "spectrum")
+Target = Literal["rate", "cal", "cube", "spectrum"]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -160,6 +169,8 @@ class _Job:
             return [value for value in pool.map(attempt, items, pieces) if value is not None]
 
 
+@reads()
+@checked
 def run(
     source: Any,
     background: Any = None,
@@ -167,11 +178,11 @@ def run(
     out: str | Path = "mrsxr_out",
     refs: References | str | Path | None = None,
     bands: Iterable[str] | None = None,
-    to: str = "spectrum",
+    to: Target = "spectrum",
     config: Config | None = None,
-    workers: int = 2,
+    workers: Workers = 2,
     reporter: Reporter | None = None,
-    z: float | None = None,
+    z: Redshift | None = None,
     allow_missing: bool = False,
 ) -> RunResult:
     """Reduce an observation from what is there (uncal, rate, cal or s3d files) to the level asked for.
@@ -211,13 +222,13 @@ def run(
         (:mod:`mrsxr.io.grouping`).
     """
     start = time.perf_counter()
-    if to not in TARGETS:
-        raise MrsxrError(f"to is '{to}'; expected one of {', '.join(TARGETS)}")
     wanted = _wanted(bands)
+    config = config or Config()
+    if to == "spectrum":
+        check_spectra(config.spectrum, wanted)
     found = find_files(source, background, on_error="skip")
     if isinstance(refs, str | Path):
         refs = References(refs)
-    config = config or Config()
     if config.cal.background in PIXEL_BACKGROUNDS:  # one background, not two
         config = replace(config, cube=replace(config.cube, background="none"))
     settings = {setting_of_band(b) for b in wanted}
@@ -236,7 +247,7 @@ def run(
     require_references(files, refs, config, to)
     job = _begin(
         Path(out), refs, config, reporter or Reporter(), found.skipped, grouped, source=source, background=background,
-        to=to, bands=None if bands is None else wanted, workers=max(1, workers), redshift=z,
+        to=to, bands=None if bands is None else wanted, workers=workers, redshift=z,
         allow_missing=allow_missing,
     )  # fmt: skip
     job.record.inputs = [

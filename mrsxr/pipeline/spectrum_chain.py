@@ -8,14 +8,36 @@ from typing import Any
 import xarray as xr
 
 from mrsxr import cube, spectrum
-from mrsxr.errors import ReferenceMissingError
+from mrsxr.errors import MrsxrError, ReferenceMissingError
 from mrsxr.notes import listen, noted, tell
 from mrsxr.references import References
+from mrsxr.spectrum.region import read_region
 from mrsxr.step import was_done
 
 from .config import CubeConfig, SpectrumConfig
 from .optional import keeps_notes, optional
 from .source_types import marked, source_types_of
+
+
+def check_spectra(config: SpectrumConfig, bands: Sequence[str]) -> None:
+    """Raise where the spectra of some bands cannot be made as a config wants them; looks at no data.
+
+    Parameters
+    ----------
+    config : SpectrumConfig
+    bands : sequence of str
+        Those that may come.
+
+    Raises
+    ------
+    MrsxrError
+        Where the region cannot be read, or the band to stitch to is not among the bands.
+    """
+    if config.region is not None:
+        read_region(config.region)
+    wanted = config.reference_band
+    if wanted is not None and wanted not in bands:
+        raise MrsxrError(f"reference_band is {wanted}; expected one of the bands asked for, {', '.join(bands)}")
 
 
 @keeps_notes

@@ -247,3 +247,22 @@ def test_two_cubes_of_a_band_are_refused(reduced, simulated, tmp_path):
     shutil.copy(path, tmp_path / "other_s3d.fits")
     with pytest.raises(InputFileError, match=r"other_s3d\.fits are both cubes of band [12]A; give one of each band"):
         mx.run([path, tmp_path / "other_s3d.fits"], out=tmp_path / "out", refs=simulated.reference_folder)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"workers": 0}, "workers is 0; expected a whole number from 1 to 256"), ({"workers": -3}, "workers is -3"),
+        ({"workers": True}, "workers is True"), ({"to": "rates"}, r"did you mean 'rate'\?"),
+        ({"z": float("nan")}, "redshift z is nan"), ({"z": -2}, "redshift z is -2"),
+        ({"config": "optimal"}, "config is 'optimal'; expected a Config"),
+        ({"allow_missing": "yes"}, "expected true or false"),
+        ({"config": CubeConfig()}, "expected a Config"),
+        ({"config": Config(spectrum=SpectrumConfig(region="circle(1,2"))}, "region"),
+        ({"config": Config(spectrum=SpectrumConfig(reference_band="4C")), "bands": ["1A"]}, "reference_band is 4C"),
+    ],
+)  # fmt: skip
+def test_arguments_are_checked_before_a_file_is_looked_for(tmp_path, options, message):
+    with pytest.raises(MrsxrError, match=message):
+        mx.run(tmp_path / "nothing", out=tmp_path / "o", **options)
+    assert not (tmp_path / "o").exists()

@@ -349,13 +349,26 @@ def history(file: Path) -> None:
     entries = read_history(load_dataset(file))
     if not entries:
         raise MrsxrError(f"{file}: holds no history of mrsxr; it was written by another program or is raw")
+    _print_history(entries)
+
+
+def _print_history(entries, before: str = "") -> None:
+    """Print the entries of a history, those of joined data under the name of each."""
+    from .step import JOINED
+
+    def tell(text: str) -> None:
+        _say(f"{before}{text}")
+
     for number, entry in enumerate(entries, 1):
         refs = "  ".join(f"{kind}={name}" for kind, name in entry["refs"].items())
         params = "  ".join(f"{name}={value}" for name, value in entry["params"].items())
-        _say(f"{number:2d} {entry['step']}  (mrsxr {entry['version']})")
+        tell(f"{number:2d} {entry['step']}  (mrsxr {entry['version']})")
         for line in (refs, params):
             if line:
-                _say(f"     {line}")
+                tell(f"     {line}")
+        for name, inner in entry["inputs"].items() if entry["step"] == JOINED else ():
+            tell(f"   {name}:")
+            _print_history(inner, f"{before}   ")
 
 
 @main.command()

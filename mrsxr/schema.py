@@ -224,7 +224,7 @@ def validate(ds: xr.Dataset, level: str | None = None) -> xr.Dataset:
     where = f"level {level} ({ds.attrs.get('setting', ds.attrs.get('bands', 'no setting'))})"
     required = REQUIRED_ATTRS + (DETECTOR_ATTRS if level in ("ramp", "rate", "rateints", "cal") else ())
     for key in required:
-        if key not in ds.attrs:
+        if key not in ds.attrs and key not in ds.attrs.get("differs", ()):
             raise SchemaError(f"{where}: attribute '{key}' is missing")
     for spec in LEVELS[level]:
         _validate_variable(ds, spec, where)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ from .limits import check_call
 from .notes import listen, noted, notes_of
 from .schema import in_order, other_units
 
+#: Entry of a history where data of different histories were joined.
+JOINED = "tree.join_dithers"
 #: Every function marked ``@step``, by its qualified name; the tests walk this table.
 STEPS: dict[str, Callable[..., xr.Dataset]] = {}
 
@@ -108,8 +110,68 @@ def was_done(ds: xr.Dataset, *functions: str) -> bool:
     (True, False)
     """
     return any(
-        entry.get("step", "").rsplit(".", 1)[-1] in functions and not entry.get("skipped") for entry in read_history(ds)
-    )
+        entry.get("step", "").rsplit(".", 1)[-1] in functions and not entry.get("skipped")
+        for branch in branches(read_history(ds)) for entry in branch
+    )  # fmt: skip
+
+
+def join_histories(histories: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return one history of data that are joined: that of all where they are equal.
+
+    Else what they have in common at the beginning, and then an entry :data:`JOINED` whose ``inputs`` hold the rest of
+    each by its name. Entries that differ by these names alone, as each was corrected by what it held itself, are one.
+
+    Examples
+    --------
+    >>> dark, flat = {"step": "rate.dark.subtract_dark"}, {"step": "cal.flat_field.divide_flat"}
+    >>> joined = join_histories({"a": [dark, flat], "b": [dark]})
+    >>> [entry["step"] for entry in joined], joined[1]["inputs"] == {"a": [flat], "b": []}
+    (['rate.dark.subtract_dark', 'tree.join_dithers'], True)
+    """
+    common: list[dict[str, Any]] = []
+    for entries in zip(*histories.values(), strict=False):
+        entry = _one_entry(list(histories), entries)
+        if entry is None:
+            break
+        common.append(entry)
+    rest = {name: history[len(common) :] for name, history in histories.items()}
+    if not any(rest.values()):
+        return common
+    return [*common, {"step": JOINED, "version": __version__, "params": {}, "refs": {}, "inputs": rest}]
+
+
+def _one_entry(names: list[str], entries: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return what entries of all inputs say alike, None where they differ by more than the names of the inputs."""
+    if all(entry == entries[0] for entry in entries):
+        return entries[0]
+    texts = {
+        json.dumps(entry).replace(json.dumps(name)[1:-1], "\0") for name, entry in zip(names, entries, strict=True)
+    }
+    if len(texts) > 1:
+        return None
+    return json.loads(texts.pop().replace("\0", json.dumps(", ".join(names))[1:-1]))
+
+
+def branches(history: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Return the steps of every input of joined data in a row, one list where the histories are one."""
+    out: list[list[dict[str, Any]]] = [[]]
+    for entry in history:
+        if entry.get("step") == JOINED:
+            ends = [end for inner in entry["inputs"].values() for end in branches(inner)]
+            out = [[*start, *end] for start in out for end in ends]
+        else:
+            out = [[*start, entry] for start in out]
+    return out
+
+
+def history_of(history: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """Return the history of one of the inputs of joined data, the whole where it is not told apart."""
+    out: list[dict[str, Any]] = []
+    for entry in history:
+        inputs = entry["inputs"] if entry.get("step") == JOINED else {}
+        own = next((inner for key, inner in inputs.items() if name in key.split(", ")), None)
+        out += [entry] if own is None else history_of(own, name)
+    return out
 
 
 def _entry(name: str, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from .errors import MrsxrError
 from .notes import noted, notes_of
+from .step import JOINED, history_of, join_histories, read_history
+
+#: Attributes of ramps that later steps take for all exposures.
+_OF_RAMPS = ("group_time", "average_dark_current", "n_unusable_groups", "n_leading_groups_flagged")
 
 #: Levels whose exposures have one size whatever their ramps were.
 SLOPES = ("rate", "cal")
-#: Facts of an exposure in attrs, of which a Dataset of several holds those of the first.
-_FACTS = (
-    "readpatt", "group_time", "frame_time", "n_groups", "n_integrations", "first_integration", "last_integration",
-    "rscd_skip_int1", "rscd_skip_int2", "photmjsr",
-)  # fmt: skip
 
 
 def build(leaves: Mapping[str, xr.Dataset], **attrs: Any) -> xr.DataTree:
@@ -67,22 +67,21 @@ def join_dithers(datasets: list[xr.Dataset]) -> xr.Dataset:
     Returns
     -------
     Dataset with ``dither`` numbered from 1 in the order given
+        Histories that differ are kept as :func:`mrsxr.step.join_histories` does. Attributes that differ are left out
+        and named in ``attrs["differs"]``; what the keywords of each exposure say of them stands in ``fits_header``.
 
     Raises
     ------
     MrsxrError
-        Where level, setting or sizes differ; where they are not calibrated yet also where the readout does.
-
-    Notes
-    -----
-    ``attrs`` are those of the first; the facts of a ramp in which slopes differ are named in ``attrs["mixed"]``.
+        Where level, setting or sizes differ; where they are not calibrated yet also where the readout does, and where a
+        number does that the steps to come would use for all exposures.
     """
     if not datasets:
         raise MrsxrError("no exposures to join")
     first = datasets[0]
     apart = ("level", "setting", "subarray", *(() if first.attrs.get("level") == "cal" else ("readpatt",)))
     for other in datasets[1:]:
-        for key in apart:
+        for key in (*apart, *(_OF_RAMPS if "group" in first.dims else ())):
             if other.attrs.get(key) != first.attrs.get(key):
                 raise MrsxrError(
                     f"exposures differ in {key}: {first.attrs.get(key)} ({name_of(first)}) and "
@@ -95,11 +94,8 @@ def join_dithers(datasets: list[xr.Dataset]) -> xr.Dataset:
         datasets, dim="dither", data_vars="minimal", coords="minimal", compat="override",
         join="override", combine_attrs="override",
     )  # fmt: skip
-    joined = noted(joined, notes_of(*datasets))
-    mixed = {key for key in _FACTS for ds in datasets if ds.attrs.get(key) != first.attrs.get(key)}
-    mixed |= {str(key) for ds in datasets for key in ds.attrs.get("mixed", ())}
-    if mixed:
-        joined = joined.assign_attrs(mixed=sorted(mixed))
+    joined = noted(joined.assign_attrs(common_attrs(datasets)), notes_of(*datasets))
+    joined.attrs = {key: value for key, value in joined.attrs.items() if key not in joined.attrs.get("differs", ())}
     return joined.assign_coords(dither=("dither", list(range(1, joined.sizes["dither"] + 1))))
 
 
@@ -172,6 +168,38 @@ def dither_of(keywords: Mapping[str, Any]) -> int:
         except (KeyError, TypeError, ValueError):
             continue
     return 0
+
+
+def common_attrs(datasets: Sequence[xr.Dataset]) -> dict[str, Any]:
+    """Return the attributes that Datasets share, with the histories of all.
+
+    Those that differ are named in ``differs``; of ``background``, 1 where one of them is.
+    """
+    keys = dict.fromkeys(key for ds in datasets for key in ds.attrs)
+    first = datasets[0].attrs
+    differ = {key for key in keys if any(not _same(ds.attrs.get(key), first.get(key)) for ds in datasets)}
+    differ |= {name for ds in datasets for name in ds.attrs.get("differs", ())}
+    out = {key: value for key, value in first.items() if key not in differ}
+    if "history_json" in differ:
+        histories: dict[str, list[dict[str, Any]]] = {}
+        for number, ds in enumerate(datasets, 1):
+            names = [str(name) for name in ds["exposure"].values] if "exposure" in ds.coords else [f"input {number}"]
+            history = read_history(ds)
+            apart = any(entry.get("step") == JOINED for entry in history)
+            names = names if apart else [", ".join(names)]
+            histories |= {name: history_of(history, name) for name in names}
+        out["history_json"] = json.dumps(join_histories(histories))
+    if "background" in differ:
+        out["background"] = 1
+    out.pop("differs", None)
+    named = sorted(differ - {"history_json", "background", "notes", "differs"})
+    return out | ({"differs": named} if named else {})
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, float) and isinstance(other, float) and one != one:
+        return other != other
+    return bool(np.array_equal(one, other)) if one is not None and other is not None else one is other
 
 
 def name_of(ds: xr.Dataset) -> str:

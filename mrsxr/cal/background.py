@@ -13,7 +13,7 @@ from mrsxr.blocks import map_ramps
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.limits import Count, Positive
 from mrsxr.mrs import bands_of_setting
-from mrsxr.step import read_history, step
+from mrsxr.step import step, was_done
 
 Method = Literal["mean", "weighted"]
 #: First column of the right-hand channel: the middle of the gap between the channels.
@@ -93,7 +93,7 @@ def subtract_background(
 
 def has_background_subtracted(ds: xr.Dataset) -> bool:
     """Return whether a pixel background was subtracted, by this package (history) or by jwst (S_BKDSUB)."""
-    if any(entry.get("step") == STEP for entry in read_history(ds)):
+    if was_done(ds, "subtract_background"):
         return True
     texts = ds["fits_header"].values if "fits_header" in ds.coords else ()
     return any('"S_BKDSUB": "COMPLETE"' in str(text) for text in np.atleast_1d(texts))

@@ -141,7 +141,8 @@ def _times(spectra: Sequence[xr.Dataset], given: Sequence[float] | None) -> list
     found = []
     for ds in spectra:
         header = json.loads(ds.attrs.get("fits_header") or "{}")
-        found.append(next((part["EFFEXPTM"] for part in header.values() if part.get("EFFEXPTM")), None))
+        parts = [header.get(where, {}) for where in ("PRIMARY", "SCI")]
+        found.append(next((part["EFFEXPTM"] for part in parts if part.get("EFFEXPTM")), None))
     return [1.0] * len(spectra) if None in found else [float(t) for t in found if t is not None]
 
 

@@ -12,7 +12,7 @@ from mrsxr.blocks import map_ramps
 from mrsxr.errors import MrsxrError, ReferenceFileError
 from mrsxr.fringes import Method, correct_frames
 from mrsxr.limits import Interval, NotNegative
-from mrsxr.step import read_history, step
+from mrsxr.step import step, was_done
 
 from ._invalid import VARIANCES
 
@@ -103,7 +103,7 @@ def _check(ds: xr.Dataset, regions) -> tuple[tuple[float, float], ...]:
     found = tuple((float(pair[0]), float(pair[1])) for pair in regions or ())
     if any(name not in ds.coords for name in ("slice", "wavelength", "alpha")):
         raise MrsxrError(f"setting {setting}: residual_fringe needs slices and wavelengths; run assign_wcs before")
-    divided = any(str(entry.get("step", "")).endswith("divide_fringe_flat") for entry in read_history(ds))
+    divided = was_done(ds, "divide_fringe_flat")
     if not divided and not _divided_elsewhere(ds):
         raise MrsxrError(
             f"setting {setting}: the fringe flat was not divided; run divide_fringe_flat before residual_fringe"

@@ -18,6 +18,7 @@ from mrsxr.geometry.grid import CubeGrid
 from mrsxr.geometry.index import attach_index
 from mrsxr.geometry.operator import Weighting
 from mrsxr.geometry.pixels import gather_pixels, placement, select_pixels, wavelength_span
+from mrsxr.io import exposures_header
 from mrsxr.limits import Angle, Band, Count, NotNegative, Place, SpaxelSize, Wavelength, WavelengthStep
 from mrsxr.notes import tell
 from mrsxr.schema import CUBE_DIMS, SYSTEMATIC, WCS_VARIABLES, meaning_of, units_of
@@ -259,10 +260,11 @@ def as_dataset(planes: dict, grid: CubeGrid, *, lazy: bool) -> xr.Dataset:
 
 
 def cube_attrs(parts: Sequence[BandData], grid: CubeGrid, weighting: str, kind: str = "band") -> dict:
-    """Return the attributes of a cube of one or several bands; the header is that of the first exposure."""
-    model = parts[0].model
-    first = json.loads(str(model["fits_header"].values[0]) or "{}")
-    primary, sci = first.get("PRIMARY", {}), first.get("SCI", {})
+    """Return the attributes of a cube of one or several bands; the header is that of all exposures."""
+    models = list({id(one.model): one.model for one in parts}.values())
+    header = exposures_header(models)
+    primary, sci = header["PRIMARY"], header["SCI"]
+    _tell_frames(models)
     bands = list(dict.fromkeys(one.band for one in parts))
     names = list(dict.fromkeys(str(name) for one in parts for name in one.model["exposure"].values))
     attrs = {
@@ -276,9 +278,23 @@ def cube_attrs(parts: Sequence[BandData], grid: CubeGrid, weighting: str, kind: 
         "source_type": str(sci.get("SRCTYPE") or primary.get("SRCTYPE") or primary.get("SRCTYAPT") or "UNKNOWN"),
         "exposures": json.dumps(names),
         "background": int(parts[0].ds.attrs.get("background", 0)),
-        "fits_header": str(model["fits_header"].values[0]),
+        "fits_header": json.dumps(header),
     }
     for name, keyword in (("target_ra", "TARG_RA"), ("target_dec", "TARG_DEC")):
         value = primary.get(keyword, sci.get(keyword))
         attrs[name] = float(value) if value is not None else float("nan")
     return attrs
+
+
+def _tell_frames(models: Sequence[xr.Dataset]) -> None:
+    """Tell where the wavelengths of some exposures are barycentric and those of others are not."""
+    without = [
+        str(name) for model in models
+        for name, speed in zip(model["exposure"].values, model["velosys"].values, strict=True) if not np.isfinite(speed)
+    ]  # fmt: skip
+    if without and len(without) < sum(model.sizes["dither"] for model in models):
+        tell(
+            f"{', '.join(without)}: VELOSYS is missing, so that these wavelengths stay as observed, while those of the "
+            "other exposures of the cube are barycentric",
+            stacklevel=4,
+        )

@@ -17,8 +17,7 @@ from mrsxr.geometry.grid import CubeGrid
 from mrsxr.geometry.index import attach_index
 from mrsxr.limits import Angle, Count, NotNegative, Place, SpaxelSize, Wavelength, WavelengthStep, checked
 from mrsxr.notes import noted, notes_of, tell
-from mrsxr.step import read_history
-from mrsxr.tree import leaves
+from mrsxr.tree import common_attrs, leaves
 
 from ._blocks import lazy_planes
 from ._layout import (
@@ -144,7 +143,7 @@ def build_multiband_cube(
     references = {"cubepar": cubepar, "mrsptcorr": mrsptcorr}
     one_channel = len({band[0] for band in names}) == 1
     kind = "channel" if one_channel and wavelength_axis == "linear" else "multi"
-    attrs = _attrs_of(parts[0].ds, parameters, references) | cube_attrs(parts, grid, weighting, kind)
+    attrs = _attrs_of([part.ds for part in parts], parameters, references) | cube_attrs(parts, grid, weighting, kind)
     return attach_index(noted(cube.assign_attrs(attrs), [*notes_of(*(part.ds for part in parts)), *said]))
 
 
@@ -227,9 +226,13 @@ def _with_axis(grid: CubeGrid, axis: str, facts, whole, cubepar) -> CubeGrid:
     return grid.with_planes(*table_planes(cubepar["multichannel_wavelength"].values, whole["low"], whole["high"]))
 
 
-def _attrs_of(ds: xr.Dataset, parameters: dict[str, Any], references: dict[str, xr.Dataset | None]) -> dict:
-    """Return the attributes of the first Dataset with the history of this step added."""
+def _attrs_of(
+    datasets: Sequence[xr.Dataset], parameters: dict[str, Any], references: dict[str, xr.Dataset | None]
+) -> dict:
+    """Return the attributes that all Datasets share with the histories of all and this step added."""
     refs = {name: str(value.attrs.get("ref_id", "by hand")) for name, value in references.items() if value is not None}
     entry = {"step": "cube.multiband.build_multiband_cube", "version": __version__, "params": parameters, "refs": refs}
-    history = json.dumps([*read_history(ds), entry])
-    return {**ds.attrs, "level": "cube", "mrsxr_version": __version__, "history_json": history}
+    common = common_attrs(list({id(ds): ds for ds in datasets}.values()))
+    common.pop("differs", None)
+    history = json.dumps([*json.loads(common.get("history_json", "[]")), entry])
+    return {**common, "level": "cube", "mrsxr_version": __version__, "history_json": history}

@@ -1,5 +1,6 @@
 """Reading and writing MRS data: FITS of every level (also those of jwst), netCDF4 and zarr."""
 
+from ._blend import exposures_header, products_header
 from .exposures import open_exposures
 from .files import FileInfo, Found, find_files
 from .fits_out import write_fits
@@ -16,6 +17,8 @@ __all__ = [
     "load_dataset",
     "save",
     "write_fits",
+    "exposures_header",
+    "products_header",
     "planned",
     "product_name",
     "FileInfo",

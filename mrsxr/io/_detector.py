@@ -13,7 +13,7 @@ from mrsxr import chunks as chunk_sizes
 from mrsxr import dq, mrs
 from mrsxr.errors import InputFileError
 from mrsxr.notes import tell
-from mrsxr.schema import DETECTOR_DIMS, DITHER_COORDS, LEVELS, RAMP_DIMS
+from mrsxr.schema import DETECTOR_ATTRS, DETECTOR_DIMS, DITHER_COORDS, LEVELS, RAMP_DIMS
 
 from . import _meta, _slicer
 from .fitsarray import ConstantArray
@@ -74,7 +74,9 @@ def read(file: FitsFile, product: str, *, drop: frozenset[str] = frozenset()) ->
     ds.attrs = _attrs(file, level, shape)
     if meta is not None:
         ds = ds.drop_vars([name for name in ds.variables if name not in meta["variables"]])
+    by_header = ds.attrs
     ds = _meta.apply(ds, meta)
+    ds.attrs = {key: by_header[key] for key in DETECTOR_ATTRS if key not in ds.attrs} | ds.attrs
     if meta is not None:
         require_kept(file, meta, set(ds.variables) | drop, EXTENSIONS[level])
         saved = {**meta["header"].get("SCI", {}), **meta["written"].get("SCI", {})}

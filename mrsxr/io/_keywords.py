@@ -114,9 +114,6 @@ class Keywords:
 def exposure_keywords(ds: xr.Dataset, filename: str) -> Keywords:
     """Return the keywords of a Dataset of one dither: those it came with, brought up to date."""
     keywords = Keywords(json.loads(str(ds["fits_header"].values[0]) or "{}"))
-    ds = ds.drop_attrs(deep=False).assign_attrs(
-        {k: v for k, v in ds.attrs.items() if k not in ds.attrs.get("mixed", ())}
-    )
     attrs, level = ds.attrs, ds.attrs["level"]
     _common(keywords, ds, filename, mrs.bands_of_setting(ds.attrs["setting"]))
     for key, value in mrs.setting_keywords(attrs["setting"]).items():
@@ -166,7 +163,8 @@ def _sky(keywords: Keywords, ds: xr.Dataset) -> None:
     if not {"slice", "alpha", "alpha_coefficients", "v2_coefficients"} <= set(ds.variables):
         return
     keywords.set("DISPAXIS", 2, "SCI")
-    keywords.set("SPECSYS", "BARYCENT", "SCI")
+    moves = "velosys" in ds.coords and bool(np.isfinite(ds["velosys"].values[0]))
+    keywords.set("SPECSYS", "BARYCENT" if moves else "TOPOCENT", "SCI")  # without VELOSYS wavelengths stay as observed
     if Pointing.known(ds) and bool((ds["slice"].values > 0).any()):
         keywords.set("S_REGION", s_region(ds), "SCI")
 
@@ -219,24 +217,35 @@ def _common(keywords: Keywords, ds: xr.Dataset, filename: str, bands: Sequence[s
 def step_keywords(history: list[dict[str, Any]], bands: Sequence[str] = ()) -> dict[str, str]:
     """Return ``{S_<STEP>: "COMPLETE"}`` for the steps of a history, "SKIPPED" for those that did nothing.
 
-    Steps that were done to other bands alone are left out.
+    "PARTIAL" where data were joined and not all had the step. Steps that were done to other bands alone are left out.
     """
     out: dict[str, str] = {}
     for entry in history:
         of = entry.get("params", {}).get("bands")
         if bands and isinstance(of, list) and not set(bands) & set(map(str, of)):
             continue
+        inputs = [step_keywords(inner, bands) for inner in entry.get("inputs", {}).values()]
+        for key in dict.fromkeys(key for one in inputs for key in one):
+            states = {one.get(key, "") for one in inputs}
+            if out.get(key) != "COMPLETE":
+                out[key] = states.pop() if len(states) == 1 else "SKIPPED" if states == {"", "SKIPPED"} else "PARTIAL"
         parts = str(entry.get("step", "")).split(".")
-        key = next((STEP_KEYWORDS[part] for part in reversed(parts) if part in STEP_KEYWORDS), None)
-        if key and out.get(key) != "COMPLETE":
-            out[key] = "SKIPPED" if entry.get("skipped") else "COMPLETE"
+        own = next((STEP_KEYWORDS[part] for part in reversed(parts) if part in STEP_KEYWORDS), None)
+        if own and out.get(own) != "COMPLETE":
+            out[own] = "SKIPPED" if entry.get("skipped") else "COMPLETE"
     return out
 
 
 def reference_keywords(history: list[dict[str, Any]]) -> dict[str, str]:
-    """Return ``{R_<TYPE>: name}`` for the reference files of a history; names of CRDS get its prefix."""
+    """Return ``{R_<TYPE>: name}`` for the reference files of a history; names of CRDS get its prefix.
+
+    "MULTIPLE" where data were joined that had different ones.
+    """
     out: dict[str, str] = {}
     for entry in history:
+        for one in map(reference_keywords, entry.get("inputs", {}).values()):
+            for key, name in one.items():
+                out[key] = name if out.get(key, name) == name else "MULTIPLE"
         for kind, name in entry.get("refs", {}).items() if not entry.get("skipped") else ():
             if kind in REFERENCE_KEYWORDS and str(name).endswith((".fits", ".asdf", ".fits.gz")):
                 prefix = "crds://" if _CRDS_NAME.fullmatch(str(name)) else ""

@@ -21,6 +21,7 @@ from mrsxr.threads import how
 from mrsxr.units import density_per, fits_text, parse
 
 from . import _cube_gwcs, _gwcs, _meta
+from ._blend import table_hdu
 from ._keywords import fill_header, fill_notes, product_keywords
 from ._spectral import X1D_OPTIONAL, bands_of
 from ._stream import STREAMED, hollow, write_streamed
@@ -138,6 +139,8 @@ def _cube_hdus(ds: xr.Dataset, filename: str, error: np.ndarray) -> tuple[fits.H
         hdus.append(fits.ImageHDU(ds["weight"].values, name="WMAP"))
     if not linear:
         hdus.append(_wavelength_table(ds["wavelength"].values))
+    table = table_hdu(str(ds.attrs.get("fits_header") or ""))
+    hdus += [] if table is None else [table]
     meta = _meta.describe(ds)
     more, meta["extras"], meta["small"] = extra_images(ds, _CUBE_HELD)
     vectors = {name: ds[name].values for name in ("wavelength", "y", "x")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Container, Mapping
 from pathlib import Path
@@ -46,6 +47,7 @@ _OF_ONE_EXPOSURE = re.compile(
     r"(jw\d{11}_\d{5}_\d{5}(?:-seg\d+)?_mirifu(?:short|long))(?:_ch[0-9a-z-]+)?_(?:s3d|x1d)\.fits(?:\.gz)?"
 )
 _SAME_AREA = 1e-2  # part by which PIXAR_SR and CDELT may differ before it is told
+HEADER_TABLE = "HDRTAB"
 _WCS_STEMS = (
     "WCSAXES",
     "CRPIX",
@@ -261,10 +263,21 @@ def _cube_attrs(file: FitsFile, header: fits.Header) -> dict[str, Any]:
     }
 
 
+def read_table(file: FitsFile) -> dict[str, list[Any]]:
+    """Return HDRTAB of a file as lists of plain values, None for what is not known; empty where there is none."""
+    if HEADER_TABLE not in file:
+        return {}
+    out = {}
+    for name, column in file.table(HEADER_TABLE).items():
+        values = [value.rstrip() if isinstance(value, str) else value for value in column.tolist()]
+        out[name] = [None if isinstance(value, float) and math.isnan(value) else value for value in values]
+    return out
+
+
 def _exposures(file: FitsFile) -> list[str]:
     """Return the exposures behind a product: those of HDRTAB, or the one whose name it has; empty where unknown."""
-    if "HDRTAB" in file:
-        column = file.table("HDRTAB").get("FILENAME", np.array([], dtype=str))
+    if HEADER_TABLE in file:
+        column = file.table(HEADER_TABLE).get("FILENAME", np.array([], dtype=str))
         return [exposure_name(str(name).strip(), {}) for name in column]
     names = (file.path.name, str(file.header["PRIMARY"].get("FILENAME", "")))
     found = (_OF_ONE_EXPOSURE.fullmatch(str(name)) for name in names)
@@ -306,7 +319,7 @@ def _common_attrs(file: FitsFile, header: Mapping[str, Any]) -> dict[str, Any]:
         "target_dec": float("nan") if target[1] is None else float(target[1]),
         "source_type": str(header.get("SRCTYPE") or primary.get("SRCTYPE") or "UNKNOWN"),
         "background": int(bool(primary.get("BKGDTARG", False))),
-        "fits_header": header_json(file.header),
+        "fits_header": header_json(file.header | ({HEADER_TABLE: table} if (table := read_table(file)) else {})),
         "Conventions": "mrsxr-1",
     }
 

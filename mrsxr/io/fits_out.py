@@ -16,6 +16,7 @@ from astropy.io import fits
 
 from mrsxr.errors import MrsxrError, SchemaError
 from mrsxr.schema import DITHER_COORDS, REQUIRED_ATTRS
+from mrsxr.step import JOINED, history_of, read_history
 from mrsxr.threads import how
 
 from . import _gwcs, _meta, _slicer
@@ -138,7 +139,7 @@ def exposure_file(ds: xr.Dataset, index: int, filename: str) -> fits.HDUList:
         where the coordinates are assigned (:mod:`mrsxr.io._gwcs`).
     """
     level = ds.attrs["level"]
-    one = ds.isel(dither=[index]).compute(**how())
+    one = _alone(ds.isel(dither=[index]).compute(**how()))
     keywords = exposure_keywords(one, filename)
     primary = fits.PrimaryHDU()
     fill_header(primary.header, keywords.now["PRIMARY"])
@@ -168,6 +169,17 @@ def exposure_file(ds: xr.Dataset, index: int, filename: str) -> fits.HDUList:
         meta |= {"slicer": sorted(in_tables), "slicer_digest": digest}
     more, meta["extras"], meta["small"] = extra_images(one, held)
     return fits.HDUList([*hdus, *more, _meta.table(meta, vectors), _gwcs.extension(one)])
+
+
+def _alone(one: xr.Dataset) -> xr.Dataset:
+    """Return the data of one exposure with a history of its own, where it was joined with others."""
+    out = {key: value for key, value in one.attrs.items() if key != "differs"}
+    history = read_history(one)
+    if any(entry.get("step") == JOINED for entry in history):
+        out["history_json"] = json.dumps(history_of(history, str(one["exposure"].values[0])))
+    one = one.copy()
+    one.attrs = out
+    return one
 
 
 def extra_images(ds: xr.Dataset, held: Iterable[str]) -> tuple[list[fits.ImageHDU], dict, dict]:

@@ -15,7 +15,7 @@ from mrsxr.errors import InputFileError
 from mrsxr.io import FileInfo, Summary, find_files, load, summarize
 from mrsxr.mrs import BANDS, SETTINGS, bands_of_setting
 from mrsxr.pipeline.record import NAME, read_runs
-from mrsxr.step import read_history
+from mrsxr.step import branches, read_history
 
 SCIENCE = "science"
 
@@ -87,9 +87,10 @@ class Contents:
             bands = list(bands_of_setting(file.node)) if file.node in SETTINGS else [file.node]
             if is_stitched(ds):
                 bands = [str(band) for band in json.loads(ds.attrs.get("bands") or "[]")]
-            entries = [{k: v for k, v in entry.items() if k != "inputs"} for entry in read_history(ds)]
-            if entries:
-                yield bands, entries
+            for steps in branches(read_history(ds)):
+                entries = [{k: v for k, v in entry.items() if k != "inputs"} for entry in steps]
+                if entries:
+                    yield bands, entries
 
     def summary(self) -> Summary | None:
         """Return the observation table, from the files that went in while they are there, else from the products."""

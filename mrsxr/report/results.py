@@ -11,7 +11,7 @@ import xarray as xr
 from mrsxr.errors import MrsxrError
 from mrsxr.lines.fit import fit_lines
 from mrsxr.schema import LINE_LIMITS, is_measured
-from mrsxr.step import read_history
+from mrsxr.step import branches, read_history
 
 from .gather import Contents
 from .markup import NONE, Raw, bullets, code, details, join, number, paragraph, table, tag, with_error
@@ -128,7 +128,7 @@ def _scale(value: float, error: float) -> str:
 
 
 def _corrections(ds: xr.Dataset) -> str:
-    done = {e["step"].rsplit(".", 1)[-1] for e in read_history(ds)}
+    done = {e["step"].rsplit(".", 1)[-1] for steps in branches(read_history(ds)) for e in steps}
     known = {
         "correct_spectral_leak": "leak", "correct_residual_fringe_1d": "residual fringes",
         "set_exact_errors": "covariance",

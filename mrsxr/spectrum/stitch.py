@@ -14,6 +14,7 @@ from mrsxr import dq as flags
 from mrsxr import mrs, units
 from mrsxr._version import __version__
 from mrsxr.errors import LevelError, MrsxrError
+from mrsxr.io import products_header
 from mrsxr.limits import Band, Positive, checked
 from mrsxr.notes import listen, noted, notes_of, tell
 from mrsxr.step import read_history
@@ -358,6 +359,13 @@ def _attrs(bands, names, scalings, params) -> dict:
         key: json.dumps({n: _plain(getattr(s, field)) for n, s in zip(names, scalings, strict=True)})
         for key, field in by_band.items()
     }
+    exposures = [json.loads(ds.attrs.get("exposures") or "[]") for ds in bands]
+    if any(exposures):
+        common["exposures"] = json.dumps(list(dict.fromkeys(name for names in exposures for name in names)))
+    if any(ds.attrs.get("fits_header") for ds in bands):
+        common["fits_header"] = json.dumps(
+            products_header([json.loads(ds.attrs.get("fits_header") or "{}") for ds in bands])
+        )
     return common | tables | {
         "level": "spectrum",
         "band": names[0] if len(names) == 1 else "MULTIPLE",

@@ -25,7 +25,11 @@ from .errors import (
 )
 from .io import load, open_exposures, open_observation, save, summarize
 from .pipeline import (
+    CalConfig,
     Config,
+    CubeConfig,
+    RateConfig,
+    SpectrumConfig,
     load_config,
     make_cal,
     make_cubes,
@@ -49,6 +53,10 @@ __all__ = [
     "make_spectra",
     "run",
     "Config",
+    "RateConfig",
+    "CalConfig",
+    "CubeConfig",
+    "SpectrumConfig",
     "load_config",
     "simulate",
     "save",

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ._version import __version__
+from .arguments import as_bands, as_redshift, split_bands
 from .errors import MrsxrError
 from .limits import MOST_WORKERS
 from .notes import listen
@@ -81,7 +82,7 @@ def _progress() -> Progress:
 
 
 def _bands(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    return tuple(b.strip().upper() for b in value.split(",") if b.strip()) if value else None
+    return None if value is None else tuple(split_bands(value, "--bands"))
 
 
 def _overrides(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> dict[str, list[Path]]:
@@ -98,7 +99,13 @@ def _overrides(_ctx: click.Context, _param: click.Parameter, value: tuple[str, .
     return found
 
 
-BANDS_OPTION = click.option("--bands", callback=_bands, help="Only these bands, 1A,2A ...", metavar="LIST")
+def _redshift(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
+    return as_redshift(value, "--redshift")
+
+
+BANDS_OPTION = click.option(
+    "--bands", callback=_bands, help="Only these bands, 1A,2A ... or ch1-short, or channels, 1.", metavar="LIST"
+)
 MODE = click.option(
     "--mode", type=click.Choice(["baseline", "optimal"]),
     help="Algorithms of jwst (baseline, the default) or the better ones.",
@@ -176,7 +183,7 @@ def demo(size: str | None, bands, distortion: Path | None, out: Path, mode: str 
     help="How the background is taken off; by default the spectrum of the background exposures (master).",
 )  # fmt: skip
 @click.option(
-    "--source-type", type=click.Choice(["header", "auto", "point", "extended"]),
+    "--source-type", type=click.Choice(["header", "auto", "point", "extended"], case_sensitive=False),
     help="What the source is: as the headers say, or decided from the cubes (auto), or this.",
 )  # fmt: skip
 @click.option(
@@ -188,7 +195,7 @@ def demo(size: str | None, bands, distortion: Path | None, out: Path, mode: str 
 )  # fmt: skip
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file of parameters.")
 @click.option("--skip", metavar="LIST", help="Steps to leave out, by their names in jwst: reset,dark_current ...")
-@click.option("--redshift", type=float, help="Of the source: products carry it, lines are marked by it.")
+@click.option("--redshift", callback=_redshift, help="Of the source: products carry it, lines are marked by it.")
 @click.option("--allow-missing", is_flag=True, help="Build bands also from the rest, where exposures failed.")
 @WORKERS
 def run(
@@ -272,7 +279,7 @@ def simulate_command(out, bands, groups, integrations, dithers, background, seed
     """Write simulated uncal files, reference files, an offline CRDS cache and the truth to OUT."""
     from .simulate import simulate
 
-    bands = bands or ("1A", "2A", "3A", "4A")
+    bands = as_bands(bands or ("1A", "2A", "3A", "4A"))
     settings = {b[1] + ("12" if b[0] in "12" else "34") for b in bands}
     with _progress() as progress:
         task = progress.add_task("simulate", total=len(settings) * (1 + dithers + background))
@@ -290,7 +297,7 @@ def simulate_command(out, bands, groups, integrations, dithers, background, seed
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Picture to write (.png, .pdf, .svg); else FILE's name.png here."
 )
-@click.option("--redshift", type=float, help="Of the source: marks the lines of a spectrum.")
+@click.option("--redshift", callback=_redshift, help="Of the source: marks the lines of a spectrum.")
 @click.option("--dither", type=int, help="Exposure of a file that holds several, from 1.")
 @click.option("--dq", is_flag=True, help="The flags of a ramp, rate, cal file or cube.")
 @click.option("--wavelength", nargs=2, type=float, metavar="LOW HIGH", help="Range of a cube to collapse [um].")
@@ -321,7 +328,7 @@ def show(file: Path, out: Path | None, redshift: float | None, **options) -> Non
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="HTML file to write; by default FOLDER/report.html.")
-@click.option("--redshift", type=float, help="Of the source, for its lines; by default what the products know.")
+@click.option("--redshift", callback=_redshift, help="Of the source, for its lines; by default what the products know.")
 def report(folder: Path, out: Path | None, redshift: float | None) -> None:
     """Write one page on the products in FOLDER: what was observed, done and found. It needs no network to be read."""
     from .report import write_report

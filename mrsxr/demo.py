@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from . import plot
+from .arguments import as_bands, reads
 from .errors import MrsxrError
 from .io import load_dataset
 from .io.fits_out import check_folder
@@ -67,6 +68,7 @@ class DemoResult:
         return not self.run.failed and all(check.passed for check in self.checks)
 
 
+@reads(bands=as_bands)
 def demo(
     out: str | Path = "mrsxr_demo",
     *,
@@ -215,6 +217,7 @@ def _line(spectrum, name, components, band) -> list[Check]:
     ]
 
 
+@reads()
 def draw(result: RunResult, path: Path, *, cubes: Sequence[Path] = (), z: float | None = None, title: str) -> Path:
     """Draw the one picture of a run: a detector image, a cube a channel with the aperture, the whole spectrum.
 

@@ -45,7 +45,7 @@ def test_show_draws_every_level(simulated, reduced, tmp_path):
     cube = next(p for p in reduced.files["cube"] if "ch1" in p.name)
     cases = {
         "ramp": (simulated.uncal[0],), "cal": (reduced.files["cal"][0],), "flags": (reduced.files["cal"][0], "--dq"),
-        "cube": (cube, "--wavelength", 5.2, 5.4), "spectrum": (reduced.files["stitched"][0],),
+        "cube": (cube, "--wavelength", 5.4, 5.2), "spectrum": (reduced.files["stitched"][0],),
         "zoom": (reduced.files["stitched"][1], "--zoom", 5.3, 5.6, "--redshift", 0.0225),
     }  # fmt: skip
     seen = {}
@@ -125,6 +125,34 @@ def test_mistakes_end_with_one_line_and_code_1(simulated, tmp_path):
         assert out.output.strip().startswith("error:"), out.output
         assert len(out.output.strip().splitlines()) == 1, out.output
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("run", "x", "--bands", "1A,5B"), "'5B' is no band or channel"),
+        (("demo", "--bands", "ch9"), "'ch9' is no band or channel"),
+        (("simulate", "x", "--bands", ","), "--bands is empty"),
+        (("run", "x", "--redshift", "nan"), "--redshift is 'nan'; expected a number above -1"),
+        (("run", "x", "--redshift", "-4"), "--redshift is -4; expected a number above -1"),
+        (("show", "x", "--redshift", "6600"), "cz = 6600 km/s is z = 0.022"),
+        (("report", "x", "--redshift", "high"), "--redshift is 'high'"),
+    ],
+)
+def test_options_are_read_before_any_work(arguments, text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    out = invoke(*arguments)
+    assert out.exit_code == 1
+    assert text in out.output
+    assert len(out.output.strip().splitlines()) == 1, out.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_source_types_in_any_case(tmp_path):
+    out = invoke("run", tmp_path / "none", "--source-type", "POINT", "--bands", "ch1-short", "--redshift", "0.01")
+    assert out.exit_code == 1
+    assert "none" in out.output
+    assert "--source-type" not in out.output
 
 
 def test_failed_exposure_gives_code_1(simulated, tmp_path):

@@ -49,7 +49,7 @@ def wrong_values(hint: Any) -> list[Any]:
             found += ["no such choice", True, 9.5]
         for mark in typing.get_args(one)[1:] if typing.get_origin(one) is Annotated else ():
             if isinstance(mark, OneOf):
-                found += ["no such choice", 3]
+                found += ["no such choice", 7]  # 3 is a channel
             if isinstance(mark, Range):
                 found += [math.nan, math.inf, -math.inf, "many", True, 10**400]
                 found += [end - 1 for end in (mark.low, mark.above) if end is not None]

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import dq
+from mrsxr.arguments import reads
 from mrsxr.blocks import map_ramps
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.limits import Count, Positive
@@ -179,6 +180,7 @@ def _factors(ds: xr.Dataset, scale: float | Mapping[str, float]) -> xr.DataArray
     return xr.DataArray(factor, dims=("y", "x"))
 
 
+@reads()
 def fit_background_scale(ds: xr.Dataset, *, background: xr.Dataset) -> dict[str, float]:
     """Measure by what factor the background of the science exposures is brighter than the background exposures.
 

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 from scipy.special import chdtrc, ndtri
 
+from mrsxr.arguments import reads
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.sky import Pointing, slicer_to_sky, tangent_frame, tangent_offsets
 from mrsxr.limits import Band, Count, NotNegative, Positive, checked
@@ -52,6 +53,7 @@ class _Member:
     dec: np.ndarray
 
 
+@reads()
 @checked
 def fit_background_match(
     exposures: xr.Dataset | Iterable[xr.Dataset],

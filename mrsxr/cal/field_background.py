@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import dq
+from mrsxr.arguments import reads
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.sky import SPEED_OF_LIGHT
 from mrsxr.limits import Count, checked
@@ -173,6 +174,7 @@ def subtract_field_background(
     ).assign_attrs(field_background=1)
 
 
+@reads()
 def fit_field_scale(ds: xr.Dataset, background: xr.Dataset, *, per_exposure: bool = False) -> xr.Dataset:
     """Measure the factor of the background on those parts of science exposures that have no source.
 

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import dq
+from mrsxr.arguments import reads
 from mrsxr.blocks import add_flags, map_ramps
 from mrsxr.errors import LevelError, MrsxrError, ReferenceFileError
 from mrsxr.limits import Positive
@@ -114,6 +115,7 @@ def subtract_latents(
     )
 
 
+@reads()
 def latent_state(
     datasets: xr.Dataset | Sequence[xr.Dataset], *, latent: xr.Dataset, state: xr.Dataset | None = None
 ) -> xr.Dataset:

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
+from mrsxr.arguments import as_bands, reads
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.sky import barycentric
 from mrsxr.limits import Band
@@ -18,6 +19,7 @@ from .background import has_background_subtracted
 
 
 @step(needs="cal")
+@reads(bands=as_bands)
 def subtract_master_background(
     ds: xr.Dataset,
     *,

@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import dq
+from mrsxr.arguments import reads
 from mrsxr.errors import LevelError, ParameterError
 from mrsxr.geometry.sky import Pointing, barycentric, sky_to_v2v3, slicer_to_sky, v2v3_to_slicer
 from mrsxr.limits import Count, NotNegative, Positive, Range, checked
@@ -42,6 +43,7 @@ class BandGeometry:
         return self.pixels[3]
 
 
+@reads()
 @checked
 def detect_sky_outliers(
     ds: xr.Dataset,

@@ -9,6 +9,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
+from mrsxr.arguments import reads
 from mrsxr.chunks import CUBE_PLANES
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.grid import CubeGrid
@@ -22,6 +23,7 @@ from ._point import point_terms
 from .cube_build import ExposureWeights, has_systematic, make_source
 
 
+@reads()
 @checked
 def sum_variance(
     ds: xr.Dataset,

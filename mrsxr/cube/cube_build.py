@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import dq as flags
+from mrsxr.arguments import reads
 from mrsxr.chunks import CUBE_PLANES
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.grid import CubeGrid
@@ -139,6 +140,7 @@ def build_cube(
     return attach_index(cube.assign_attrs(cube_attrs([one], grid, weighting)))
 
 
+@reads()
 def build_exposure_cubes(ds: xr.Dataset, *, band: Band, common_grid: bool = True, **options) -> dict[str, xr.Dataset]:
     """Build a cube of each exposure.
 

@@ -11,6 +11,7 @@ import xarray as xr
 
 from mrsxr import dq as flags
 from mrsxr import mrs
+from mrsxr.arguments import as_um, reads
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import Arcsec, Wavelength
 from mrsxr.spaxels import spaxel_size
@@ -25,6 +26,7 @@ _FLOOR = 1e-3  # weight of the frequencies that the PSF does not hold
 
 
 @step(needs="cube")
+@reads(wavelength=as_um)
 def match_psf(
     cube: xr.Dataset,
     *,

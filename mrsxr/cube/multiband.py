@@ -11,6 +11,7 @@ import xarray as xr
 
 from mrsxr import mrs
 from mrsxr._version import __version__
+from mrsxr.arguments import as_band_words, bands_held, reads
 from mrsxr.chunks import CUBE_PLANES
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.geometry.grid import CubeGrid
@@ -40,6 +41,7 @@ WavelengthAxis = Literal["native", "linear", "table"]
 Sources = xr.Dataset | xr.DataTree | Iterable[xr.Dataset]
 
 
+@reads(bands=as_band_words)
 @checked
 def build_multiband_cube(
     sources: Sources,
@@ -70,8 +72,8 @@ def build_multiband_cube(
     ----------
     sources : Dataset, DataTree or sequence of Dataset, level "cal"
         One Dataset a setting. Of a tree, such as that of an association, the nodes that are no background.
-    bands : str or iterable of str, optional
-        Bands ("1A") or channels ("1", all its bands that are there); by default all that the sources hold.
+    bands : str, int or iterable of them, optional
+        Bands ("1A", "ch1-short") or channels (1, all its bands that are there); by default all that the sources hold.
     wavelength_axis : {"native", "linear", "table"}
         Planes with the step of each band, cut in the middle of overlaps; with one step everywhere; or those of the
         table MULTICHANNEL_DRIZ of ``cubepar``, as jwst with ``output_type="multi"``. "linear" of one channel is
@@ -179,25 +181,12 @@ def _is_background(ds: xr.Dataset) -> bool:
 def _parts(datasets: Sequence[xr.Dataset], bands: str | Iterable[str] | None) -> list[BandData]:
     """Return the wanted bands of all Datasets, in the order of the MRS."""
     held = {band for ds in datasets for band in mrs.bands_of_setting(ds.attrs["setting"])}
-    wanted = held if bands is None else _wanted([bands] if isinstance(bands, str) else list(bands), held)
+    wanted = held if bands is None else set(bands_held(bands, held, "data"))
     parts = []
     for ds in datasets:
         model = small_parts(ds)
         parts += [BandData.of(ds, band, model) for band in mrs.bands_of_setting(ds.attrs["setting"]) if band in wanted]
     return sorted(parts, key=lambda one: mrs.BANDS.index(one.band))
-
-
-def _wanted(names: Sequence[str], held: set[str]) -> set[str]:
-    found: set[str] = set()
-    for name in names:
-        known = [band for band in mrs.BANDS if name in (band, band[0])]
-        if not known:
-            raise MrsxrError(f"'{name}' is no band or channel; expected names such as '1A' or '1'")
-        here = held & set(known)
-        if not here:
-            raise MrsxrError(f"no data of band or channel {name}; the sources hold {', '.join(sorted(held))}")
-        found |= here
-    return found
 
 
 def _limits(facts, spaxel, step, low, high) -> dict[str, float]:

@@ -13,6 +13,7 @@ import xarray as xr
 from mrsxr import dq as flags
 from mrsxr import units
 from mrsxr._version import __version__
+from mrsxr.arguments import reads
 from mrsxr.errors import MrsxrError, SchemaError
 from mrsxr.geometry.index import attach_index
 from mrsxr.geometry.regrid import overlaps, same_sky, sky_of
@@ -25,6 +26,7 @@ from mrsxr.step import read_history
 _OUTSIDE = flags.value("DO_NOT_USE", "NON_SCIENCE")
 
 
+@reads()
 @checked
 def regrid(ds: xr.Dataset, like: xr.Dataset, *, min_coverage: Share = 0.5) -> xr.Dataset:
     """Bring a cube or maps onto the sky grid of another cube, by exact areas of overlap.

@@ -20,6 +20,8 @@ from .sky import ARCSEC, Pointing, slicer_to_sky, tangent_frame, tangent_offsets
 
 #: Least part of a grid that its exposures must cover.
 LEAST_COVER = 0.05
+#: How far beyond the corners of the exposures a cube may have its centre [arcsec].
+FARTHEST_CENTER = 60.0
 ARCSEC2_TO_SR = 2.3504e-11  # as jwst rounds it in PIXAR_SR
 
 
@@ -341,6 +343,8 @@ def make_grid(
     if ra.size == 0 or not (np.isfinite(ra).all() and np.isfinite(dec).all()):
         raise MrsxrError("the corners of the footprint are empty or not finite: no cube grid can be made")
     middle = (float(wrap((ra.min() + ra.max()) / 2)), float((dec.min() + dec.max()) / 2))
+    if center is not None:
+        _check_center(center, middle, ra, dec)
     lower, upper = float(band_limits[0]), float(band_limits[1])
     spread = float(np.float32(upper)) - float(np.float32(lower))
     grid = CubeGrid(
@@ -405,6 +409,20 @@ def _memory() -> float:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (AttributeError, ValueError, OSError):  # not on Windows
         return math.inf
+
+
+def _check_center(center: tuple[float, float], middle: tuple[float, float], ra: np.ndarray, dec: np.ndarray) -> None:
+    """Refuse a centre far from the footprints (corners [deg] about their middle), saying where it is swapped."""
+    frame = tangent_frame(*middle)
+    reach = float(np.hypot(*tangent_offsets(ra, dec, frame)).max()) + FARTHEST_CENTER
+    distance = float(np.hypot(*tangent_offsets(*center, frame)))
+    if distance <= reach:
+        return
+    swapped = -90.0 <= center[0] <= 90.0 and float(np.hypot(*tangent_offsets(*center[::-1], frame))) <= reach
+    raise MrsxrError(
+        f"center (RA {center[0]:.6f}, Dec {center[1]:.6f} deg) lies off the field, whose middle is RA {middle[0]:.6f}, "
+        f"Dec {middle[1]:.6f}; " + ("right ascension and declination are swapped" if swapped else "give a place in it")
+    )
 
 
 def slicer_angle(band: str, model, pointing: Pointing) -> float:

@@ -11,7 +11,8 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import tree
-from mrsxr.errors import InputFileError
+from mrsxr.arguments import need_paths
+from mrsxr.errors import InputFileError, MrsxrError
 from mrsxr.notes import noted, tell
 
 from . import _slicer
@@ -59,7 +60,8 @@ def open_exposures(
     --------
     >>> ramp = open_exposures(sorted(Path("uncal").glob("*mirifushort_uncal.fits")))  # doctest: +SKIP
     """
-    names = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    names = [paths] if isinstance(paths, str | os.PathLike) or not np.iterable(paths) else list(paths)
+    need_paths("open_exposures", paths if isinstance(paths, xr.Dataset | xr.DataTree | xr.DataArray) else names)
     if not names:
         raise InputFileError("no files to open")
     folder = next((name for name in names if os.path.isdir(name) or "*" in str(name)), None)
@@ -208,7 +210,7 @@ def chunked(ds: xr.Dataset, chunks: Mapping[str, int] | str | None = None) -> xr
         elif isinstance(chunks, Mapping):
             wanted = wanted | {dim: size for dim, size in chunks.items() if dim in found.dims}
         elif chunks is not None:
-            raise ValueError(f"chunks is {chunks!r}; expected a mapping of dim to size, 'auto' or None")
+            raise MrsxrError(f"chunks is {chunks!r}; expected a mapping of dim to size, 'auto' or None")
         if found.ndim and name not in _STATIC:
             lazy[name] = found.variable.chunk(wanted)
     out = ds.assign(lazy)

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mrsxr.errors import InputFileError
+from mrsxr.arguments import need_paths
+from mrsxr.errors import InputFileError, MrsxrError
 from mrsxr.notes import tell
 from mrsxr.tree import dither_of, order_of
 
@@ -109,7 +110,9 @@ def find_files(source: Source, background: Source | None = None, *, on_error: st
         Naming the file that cannot be read, or saying that there is none.
     """
     if on_error not in ("raise", "skip"):
-        raise ValueError(f"on_error is {on_error!r}; expected 'raise' or 'skip'")
+        raise MrsxrError(f"on_error is {on_error!r}; expected 'raise' or 'skip'")
+    for one in (source,) if background is None else (source, background):
+        need_paths("find_files", one)
     found = _find(source, None, on_error)
     if background is not None:
         more = _find(background, BACKGROUND, on_error)

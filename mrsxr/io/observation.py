@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
 from mrsxr import tree
+from mrsxr.arguments import bands_held
 from mrsxr.errors import InputFileError
+from mrsxr.mrs import BANDS, SETTINGS, bands_of_setting
 from mrsxr.notes import noted, tell
 
 from .exposures import open_one, open_planned
@@ -27,6 +30,7 @@ def open_observation(
     background: Source | None = None,
     *,
     level: str | None = None,
+    bands: str | int | Iterable[str | int] | None = None,
     chunks: Mapping[str, int] | str | None = None,
     on_error: str = "raise",
     allow_missing: bool = False,
@@ -43,6 +47,8 @@ def open_observation(
         The product to open: "uncal", "ramp", "rate", "rateints", "cal", "crf", "s3d" or "x1d". By default the
         most advanced of cal, crf, rate, ramp, uncal, rateints that *every* exposure found has; where no
         exposure is found, s3d, else x1d. Products are never mixed.
+    bands : str, int or iterable of them, optional
+        Only exposures and cubes of these bands ("1A", "ch1-short") or channels (1); an exposure holds two bands.
     chunks : mapping or "auto", optional
         dask chunks; by default those that suit the level.
     on_error : "raise" or "skip"
@@ -61,11 +67,15 @@ def open_observation(
     ------
     InputFileError
         Naming the file that cannot be read, or the level that is not there.
+    MrsxrError
+        Where one of the bands is not there.
     """
     skip = on_error == "skip"
     found = find_files(source, background, on_error=on_error)
     if background is not None and not any(info.role != SCIENCE for info in found):
         raise InputFileError(f"{background}: holds no background exposures; leave it out, or look at the folder")
+    if bands is not None:
+        found = replace(found, files=_of_bands(found.files, bands))
     chosen = _choose(found, level, source)
     product = chosen[0].product
     skipped = dict(found.skipped)
@@ -87,6 +97,22 @@ def open_observation(
     if skipped:
         leaves = _with_missing(leaves, skipped)
     return tree.build(leaves, **_root_attrs(found, chosen, skipped))
+
+
+def _of_bands(files: Sequence[FileInfo], bands: Any) -> list[FileInfo]:
+    """Return the files that hold any of the bands; files of several bands where they hold one of them."""
+    held = {info.path: _bands_of(info) for info in files}
+    wanted = set(bands_held(bands, {band for names in held.values() for band in names}, "files"))
+    return [info for info in files if wanted & held[info.path]]
+
+
+def _bands_of(info: FileInfo) -> set[str]:
+    if info.node in SETTINGS:
+        return set(bands_of_setting(info.node))
+    if info.node in BANDS:
+        return {info.node}
+    channels = str(info.keywords.get("CHANNEL") or "1234")  # cubes and spectra of several bands
+    return {band for band in BANDS if band[0] in channels}
 
 
 def _choose(found: Found, level: str | None, source: Source) -> list[FileInfo]:

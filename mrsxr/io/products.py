@@ -15,6 +15,7 @@ from typing import Any
 import xarray as xr
 
 from mrsxr import tree
+from mrsxr.arguments import need_data, need_paths
 from mrsxr.errors import InputFileError, MrsxrError
 from mrsxr.geometry.place import has_place
 from mrsxr.schema import other_units
@@ -41,6 +42,7 @@ def save(
     format: str | None = None,
     *,
     suffix: str | None = None,
+    overwrite: bool = True,
 ) -> list[Path]:
     """Save a Dataset of any level, or a tree of them.
 
@@ -55,6 +57,9 @@ def save(
         cal and one file per cube or spectrum; netCDF and zarr write one file per Dataset or tree.
     suffix : str, optional
         Last part of the names of FITS files instead of the level's own, such as "crf".
+    overwrite : bool
+        Replace files that are there (each when the new one is whole). False: one that is there is an error, before
+        anything is computed or written.
 
     Returns
     -------
@@ -64,9 +69,14 @@ def save(
     Raises
     ------
     MrsxrError
-        Where the level is unknown, two products would have one name, or zarr is not installed.
+        Where the level is unknown, two products would have one name, zarr is not installed, or a file is there that
+        must not be overwritten.
     """
     jobs = _jobs(data, path, format, suffix)
+    there = [] if overwrite else [job.path for job in jobs if job.path.exists()]
+    if there:
+        more = f" and {len(there) - 1} more" if len(there) > 1 else ""
+        raise MrsxrError(f"{there[0]}: exists already{more}; nothing was written, overwrite=True replaces it")
     written = []
     for job in jobs:
         if job.form == "fits":
@@ -97,6 +107,7 @@ class _Job:
 def _jobs(
     data: xr.Dataset | xr.DataTree, path: str | os.PathLike | None, format: str | None, suffix: str | None
 ) -> list[_Job]:
+    need_data("save", data)
     target = Path(path) if path is not None else Path()
     chosen = format or _format_of(target) or "fits"
     if chosen not in FORMATS:
@@ -148,6 +159,7 @@ def load(
     -------
     Dataset or DataTree
     """
+    need_paths("load", path)
     if not isinstance(path, str | os.PathLike):
         return _load_list(list(path), chunks, options)
     found = Path(path)

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import cube, spectrum, tree
+from mrsxr.arguments import bands_held, need_data
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.fields import fields
 from mrsxr.mrs import BANDS, bands_of_setting
@@ -20,6 +21,7 @@ from mrsxr.threads import how
 from .cal_chain import calibrate
 from .combine_chain import combine
 from .config import CalConfig, CubeConfig, RateConfig, SpectrumConfig
+from .given import config_of, references_of
 from .optional import keeps_notes, optional
 from .rate_chain import correct_ramps, fit_slopes
 from .source_types import source_types_of
@@ -41,14 +43,16 @@ def make_rate(data: Data, refs: References, config: RateConfig | None = None) ->
     Parameters
     ----------
     data : Dataset of level "ramp", or DataTree of such
-    refs : References
+    refs : References or path
     config : RateConfig, optional
 
     Returns
     -------
     Dataset or DataTree of level "rate", lazy
     """
-    return _over_bands(_make_rate, data, refs=refs, config=config or RateConfig())
+    need_data("make_rate", data)
+    given = {"refs": references_of("make_rate", refs, needed=True), "config": config_of("make_rate", config, "rate")}
+    return _over_bands(_make_rate, data, **given)
 
 
 def _make_rate(ds: xr.Dataset, *, refs: References, config: RateConfig) -> xr.Dataset:
@@ -63,7 +67,7 @@ def make_rate_and_ints(
     Parameters
     ----------
     ds : Dataset, level "ramp"
-    refs : References
+    refs : References or path
     config : RateConfig, optional
 
     Returns
@@ -71,7 +75,9 @@ def make_rate_and_ints(
     Dataset of level "rate", Dataset of level "rateints"
         Lazy; ``dask.compute`` of both fits once.
     """
-    config = config or RateConfig()
+    need_data("make_rate_and_ints", ds)
+    refs = references_of("make_rate_and_ints", refs, needed=True)
+    config = config_of("make_rate_and_ints", config, "rate")
     first, second = fit_slopes(correct_ramps(ds, refs, config), refs, config, "both")
     return first, second
 
@@ -90,7 +96,7 @@ def make_cal(
     Parameters
     ----------
     data : Dataset of level "rate", or DataTree of such
-    refs : References
+    refs : References or path
     config : CalConfig, optional
     background : Dataset of level "rate", optional
         Background exposures of the same setting, for ``config.background`` and ``config.badpix_selfcal``. In a tree
@@ -104,7 +110,8 @@ def make_cal(
     -------
     Dataset or DataTree of level "cal", lazy but for its coordinates
     """
-    config = config or CalConfig()
+    need_data("make_cal", data)
+    refs, config = references_of("make_cal", refs, needed=True), config_of("make_cal", config, "cal")
     if isinstance(data, xr.Dataset):
         return calibrate(data, refs, config, background, bad_pixels, history)
     leaves = tree.gather(dict(tree.leaves(data)))
@@ -131,18 +138,18 @@ def make_cubes(
     refs: References | None = None,
     config: CubeConfig | None = None,
     *,
-    bands: Iterable[str] | None = None,
+    bands: str | int | Iterable[str | int] | None = None,
 ) -> xr.DataTree:
     """Build one cube a band from all its dithers, after background matching and subtraction and outlier detection.
 
     Parameters
     ----------
     data : Dataset or DataTree of level "cal"
-    refs : References, optional
+    refs : References or path, optional
         For the cubepar file; without it the flight values.
     config : CubeConfig, optional
-    bands : iterable of str, optional
-        Only these bands.
+    bands : str, int or iterable of them, optional
+        Only these bands ("1A,2A", "ch1-short") or channels (1).
 
     Returns
     -------
@@ -155,8 +162,10 @@ def make_cubes(
     MrsxrError
         Where none of the bands is in the data.
     """
-    config = config or CubeConfig()
-    wanted = tuple(bands) if bands is not None else BANDS
+    need_data("make_cubes", data)
+    refs, config = references_of("make_cubes", refs, needed=False), config_of("make_cubes", config, "cube")
+    held = {band for _, ds in _nodes(data) for band in bands_of_setting(ds.attrs["setting"])}
+    wanted = BANDS if bands is None else bands_held(bands, held, "data")
     found: dict[str, xr.Dataset] = {}
     for path, ds in _combined(one_a_setting(tree.gather(dict(_nodes(data)))), refs, config, wanted).items():
         role = path.rpartition("/")[0]
@@ -288,7 +297,7 @@ def make_spectra(data: Data, refs: References | None = None, config: SpectrumCon
     Parameters
     ----------
     data : Dataset or DataTree of level "cube"
-    refs : References, optional
+    refs : References or path, optional
         For the extract1d and apcorr files. Without the first the radius is ``radius_factor`` FWHM; a point source needs
         the second unless ``config.aperture_correction`` is False.
     config : SpectrumConfig, optional
@@ -299,7 +308,8 @@ def make_spectra(data: Data, refs: References | None = None, config: SpectrumCon
         ``/science/1A`` ... and ``/science/stitched``; background cubes give ``/background/1A`` ... of the whole
         field.
     """
-    config = config or SpectrumConfig()
+    need_data("make_spectra", data)
+    refs, config = references_of("make_spectra", refs, needed=False), config_of("make_spectra", config, "spectrum")
     nodes = dict(_nodes(data))
     sky = {path: ds for path, ds in nodes.items() if path.startswith("/background")}
     found = {path: background_spectrum(ds) for path, ds in sky.items()}

@@ -223,8 +223,9 @@ class CubeConfig(_Section):
     * ``weighting``: "drizzle" or "emsm"; ``exposure_weights``: "none", "time" or "ivar"
     * ``output_type``: "band"; "channel" or "multi" make cubes of several bands besides those of one
     * ``spectral_leak`` takes the second-order light of band 1B off the cube of 3A
-    * ``point_source``: (RA, Dec) [deg] of a point source, whose wavelength offset and transmission across slices are
-      corrected while the cube is built
+    * ``center``, ``point_source``: (RA, Dec) [deg], a SkyCoord or text such as "22h36m03.6s +33d58m33s"; for a point
+      source the wavelength offset and transmission across slices are corrected while the cube is built
+    * ``spaxel_size`` [arcsec] and ``wavelength_step`` [um] may be Quantities
     """
 
     section: ClassVar[str] = "cube"
@@ -259,9 +260,11 @@ class SpectrumConfig(_Section):
     * ``source_type``: "header" (as the headers say), "auto" (decided from the images of the cubes, where these are
       ambiguous as the headers say), "POINT" or "EXTENDED"; with ``both_branches`` a run extracts both ways where "auto"
       is ambiguous
-    * ``center`` is (RA, Dec) [deg]; without it ``autocen`` looks for the brightest source by ``centering`` "daofind"
-      (jwst's) or "fit", else the target coordinates are taken (jwst's default, with ``snap`` to the nearest spaxel)
-    * ``region`` is a region of the sky as DS9 text, in place of a circle
+    * ``center`` is (RA, Dec) [deg], a SkyCoord or text; without it ``autocen`` looks for the brightest source by
+      ``centering`` "daofind" (jwst's) or "fit", else the target coordinates are taken (jwst's default, with ``snap`` to
+      the nearest spaxel)
+    * ``region`` is a region of the sky as DS9 text, file or object of the ``regions`` package, in place of a circle;
+      ``radius`` [arcsec] may be a Quantity
     * ``extraction`` of a point source: "aperture", or "optimal": weighted by the PSF, which leaves a third of the noise
       of a source that stands alone (its flux is that of the aperture within 0.1 %, wavy by 0.4 % along a band) but
       takes of a nucleus in its host only what looks like the PSF: lines of the host lose up to 16 %. In neither mode
@@ -301,7 +304,10 @@ class SpectrumConfig(_Section):
     reference_band: Band | None = None
 
     def _readers(self) -> dict[str, Any]:
-        return {"source_type": lambda value, what: as_source_type(value, what, ("header", "auto"))}
+        return {
+            "source_type": lambda value, what: as_source_type(value, what, ("header", "auto")),
+            "region": lambda value, _what: _region_text(value),
+        }
 
     def _contradiction(self) -> str | None:
         if self.region is not None and (self.radius is not None or self.center is not None):
@@ -317,6 +323,16 @@ class SpectrumConfig(_Section):
             source_type="auto", centering="fit", subpixels=0, apcorr_outside="clamp",
             annulus="annulus", residual_fringe="slices", exact_errors=True,
         )  # fmt: skip
+
+
+def _region_text(value: Any) -> str:
+    """Return a region as DS9 text, so that it is read once and stands in the record; text stays as it is."""
+    from mrsxr.spectrum.region import read_region, region_text
+
+    is_text = isinstance(value, str) and "(" in value and ("\n" in value or not Path(value[:255]).exists())
+    if is_text:
+        read_region(value)
+    return value if is_text else region_text(value)
 
 
 @dataclass(frozen=True)

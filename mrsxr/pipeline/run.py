@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 import dask
 import xarray as xr
 
-from mrsxr.arguments import reads
+from mrsxr.arguments import as_band_words, as_bands, reads
 from mrsxr.errors import InputFileError, MrsxrError
 from mrsxr.io import find_files, load_dataset, planned, save
 from mrsxr.io._names import root_name
@@ -41,6 +41,7 @@ from .chains import (
 )
 from .combine_chain import combine
 from .config import Config
+from .given import check_bands, references_of
 from .memory import give_back
 from .needs import NO_REFERENCES, READY, require_references
 from .record import Piece, RunRecord, made, peak_memory, piece_name, relative, working_on
@@ -169,7 +170,7 @@ class _Job:
             return [value for value in pool.map(attempt, items, pieces) if value is not None]
 
 
-@reads()
+@reads(bands=as_band_words)
 @checked
 def run(
     source: Any,
@@ -177,7 +178,7 @@ def run(
     *,
     out: str | Path = "mrsxr_out",
     refs: References | str | Path | None = None,
-    bands: Iterable[str] | None = None,
+    bands: str | int | Iterable[str | int] | None = None,
     to: Target = "spectrum",
     config: Config | None = None,
     workers: Workers = 2,
@@ -196,8 +197,8 @@ def run(
         ``background/stage1/`` ...; what was done, in which time, and what failed is appended to ``run.json``.
     refs : References or path, optional
         Reference files; needed unless the run begins with s3d files.
-    bands : iterable of str, optional
-        Only these bands, ``["1A", "2A"]``.
+    bands : str, int or iterable of them, optional
+        Only these bands ("1A,2A", "ch1-short") or channels (1); one that is not there is an error.
     to : {"rate", "cal", "cube", "spectrum"}
     config : Config, optional
     workers : int
@@ -222,13 +223,14 @@ def run(
         (:mod:`mrsxr.io.grouping`).
     """
     start = time.perf_counter()
-    wanted = _wanted(bands)
+    wanted = BANDS if bands is None else as_bands(bands)
     config = config or Config()
     if to == "spectrum":
         check_spectra(config.spectrum, wanted)
+    references = references_of("run", refs, needed=False)
     found = find_files(source, background, on_error="skip")
-    if isinstance(refs, str | Path):
-        refs = References(refs)
+    if bands is not None:
+        check_bands(bands, found)
     if config.cal.background in PIXEL_BACKGROUNDS:  # one background, not two
         config = replace(config, cube=replace(config.cube, background="none"))
     settings = {setting_of_band(b) for b in wanted}
@@ -246,8 +248,8 @@ def run(
         one_of_each_band(cubes)
     require_references(files, refs, config, to)
     job = _begin(
-        Path(out), refs, config, reporter or Reporter(), found.skipped, grouped, source=source, background=background,
-        to=to, bands=None if bands is None else wanted, workers=workers, redshift=z,
+        Path(out), references, config, reporter or Reporter(), found.skipped, grouped, source=source,
+        background=background, to=to, bands=None if bands is None else wanted, workers=workers, redshift=z,
         allow_missing=allow_missing,
     )  # fmt: skip
     job.record.inputs = [
@@ -295,14 +297,6 @@ def _recorded(job: _Job, start: float) -> Iterator[None]:
         record.failed = dict(job.result.failed)
         record.products = {k: [relative(path, job.out) for path in v] for k, v in job.result.files.items()}
         record.write(job.out)
-
-
-def _wanted(bands: Iterable[str] | None) -> tuple[str, ...]:
-    wanted = tuple(b.upper() for b in bands) if bands is not None else BANDS
-    unknown = [b for b in wanted if b not in BANDS]
-    if unknown or not wanted:
-        raise MrsxrError(f"bands are {', '.join(wanted) or 'empty'}; expected some of {', '.join(BANDS)}")
-    return wanted
 
 
 def _from_exposures(job: _Job, exposures: list[Exposure], wanted: tuple[str, ...], to: str) -> None:

@@ -9,6 +9,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 
+from mrsxr.arguments import as_um_place, reads
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.step import read_history
 
@@ -34,6 +35,7 @@ from ._style import (
 Region = tuple[slice, slice] | None
 
 
+@reads(wavelength=as_um_place)
 def compare(
     before: xr.Dataset, after: xr.Dataset, ax: Any = None, *, dither: int = 1, integration: int | None = None,
     region: Region = None,

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
+from mrsxr.arguments import as_circle, as_um_place, reads
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.mrs import psf_fwhm
 
@@ -16,6 +17,7 @@ _LEAST = 0.25  # part of the planes that a spaxel must have to be shown
 Range = float | tuple[float, float] | slice | None
 
 
+@reads(wavelength=as_um_place, aperture=as_circle)
 def cube_image(
     cube: xr.Dataset, wavelength: Range = None, ax: Axes | None = None, *, aperture: tuple | None = None,
     stretch: str = "asinh", percentiles: tuple[float, float] | None = None, cmap: str = "inferno",
@@ -93,7 +95,7 @@ def collapse(cube: xr.Dataset, wavelength: Range = None) -> tuple[np.ndarray, np
         inside = np.flatnonzero((waves >= low) & (waves <= high))
         if not inside.size:
             raise MrsxrError(
-                f"cube {cube.attrs.get('band')} has no plane between {low} and {high} um; it reaches from "
+                f"cube {cube.attrs.get('band')} has no plane between {low:g} and {high:g} um; it reaches from "
                 f"{waves[0]:.3f} to {waves[-1]:.3f} um"
             )
         use = slice(int(inside[0]), int(inside[-1]) + 1)

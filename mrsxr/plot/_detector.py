@@ -9,6 +9,7 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.patches import Patch
 
 from mrsxr import dq as flags
+from mrsxr.arguments import as_um, reads
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.mrs import N_REFERENCE_COLUMNS
 
@@ -20,6 +21,7 @@ _QUANTITY = {"rate": ("rate", "Count rate"), "flux": ("flux", "Surface brightnes
 _GOOD, _OTHER = "0.96", "0.62"
 
 
+@reads()
 def detector_image(
     ds: xr.Dataset, dither: int = 1, ax: Axes | None = None, *, integration: int | None = None, stretch: str = "asinh",
     percentiles: tuple[float, float] | None = None, cmap: str = "inferno", colorbar: str | None = "right",
@@ -70,6 +72,7 @@ def detector_image(
     return ax
 
 
+@reads(wavelength=as_um)
 def dq_image(
     ds: xr.Dataset, dither: int = 1, ax: Axes | None = None, *, variable: str | None = None, most: int = 6,
     wavelength: float | None = None, title: str | None = None,

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 from mpl_toolkits.axes_grid1 import make_axes_locatable
 
+from mrsxr.arguments import reads
 from mrsxr.dq import DO_NOT_USE
 from mrsxr.errors import MrsxrError
 from mrsxr.schema import is_measured
@@ -38,6 +39,7 @@ _NARROW = 400.0  # points; narrower axes get small letters above the line
 _HATCHES = ((0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 
 
+@reads()
 def line_fit(
     ds: xr.Dataset, fit: xr.Dataset, line: str | None = None, ax: Any = None, *, y: int | None = None,
     x: int | None = None, title: str | None = None,

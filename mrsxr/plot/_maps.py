@@ -10,6 +10,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, ListedColormap, Normalize
 
+from mrsxr.arguments import reads
 from mrsxr.errors import MrsxrError
 from mrsxr.lines._names import matches
 from mrsxr.mrs import psf_fwhm
@@ -78,6 +79,7 @@ def kind_of(variable: str) -> Kind:
     return kind if "_err" not in variable else Kind(f"Error of {kind.name.lower()}", "cividis", "linear", kind.snr)
 
 
+@reads()
 def line_map(
     maps: xr.Dataset, variable: str = "flux", line: str | None = None, ax: Axes | None = None, *,
     component: int | None = None, snr: float | None = None, limits: tuple[float, float] | None = None,
@@ -138,6 +140,7 @@ def line_map(
     return ax
 
 
+@reads()
 def line_maps(
     maps: xr.Dataset, line: str | None = None, ax: Any = None, *, variables: tuple[str, ...] | None = None,
     snr: tuple[float, ...] | None = None, north_up: bool = False, title: str | None = None,
@@ -185,6 +188,7 @@ def line_maps(
     return array_of(axes)
 
 
+@reads()
 def channel_maps(
     maps: xr.Dataset, ax: Any = None, *, columns: int | None = None, stretch: str = "asinh",
     limits: tuple[float, float] | None = None, cmap: str = "inferno", north_up: bool = False, title: str | None = None,

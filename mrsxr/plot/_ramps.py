@@ -9,6 +9,7 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import blended_transform_factory
 
 from mrsxr import dq as flags
+from mrsxr.arguments import reads
 from mrsxr.errors import LevelError, MrsxrError
 
 from ._slices import pixel_numbers
@@ -28,6 +29,7 @@ _MARKS = {
 _GOOD = "0.35"
 
 
+@reads()
 def ramps(
     ds: xr.Dataset, y: int, x: int, dither: int = 1, ax: Axes | None = None, *, integration: int | None = None,
     differences: bool = False, title: str | None = None,

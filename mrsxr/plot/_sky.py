@@ -21,6 +21,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
+from mrsxr.arguments import as_circle
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.index import CelestialIndex
 from mrsxr.geometry.place import sky_of
@@ -266,7 +267,7 @@ def mark_aperture(ax: Axes, ds: SkyData, aperture: tuple, size: float = 7.5) -> 
     """Draw a circle (ra, dec [deg], radius [arcsec]) on the sky; the centre alone where there is no radius."""
     if sky_wcs(ds) is None or not isinstance(ax, WCSAxes):
         raise MrsxrError("an aperture on the sky needs a cube with the attribute 'wcs'")
-    ra, dec, radius = (*aperture, None)[:3]
+    ra, dec, radius = as_circle(aperture)
     wcs = ax.wcs.celestial
     across, up = (float(v) for v in wcs.wcs_world2pix(float(ra), float(dec), 0))
     if radius is not None and np.isfinite(radius):

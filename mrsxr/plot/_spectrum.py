@@ -13,6 +13,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullForm
 from matplotlib.transforms import blended_transform_factory
 
 from mrsxr import dq as flags
+from mrsxr.arguments import reads
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.tree import leaves
 
@@ -28,6 +29,7 @@ _STEPS = 400  # samples below which a spectrum is drawn in steps
 _COVERED, _GAP_WIDTH = 0.75, 0.03  # covered part below which gaps are drawn together; width of a gap then
 
 
+@reads()
 def spectrum(
     ds: Any, ax: Axes | None = None, *, z: float | None = None, zoom: tuple[float, float] | None = None,
     lines: bool = True, errors: bool = True, variable: str | None = None, log: bool | None = None,
@@ -117,7 +119,7 @@ def joined(parts: Sequence[xr.Dataset], variable: str | None, zoom: tuple[float,
         order = order[(wavelength[order] >= low) & (wavelength[order] <= high)]
         if order.size < 2:
             raise MrsxrError(
-                f"the spectrum has {order.size} samples between {low} and {high} um; it reaches from "
+                f"the spectrum has {order.size} samples between {low:g} and {high:g} um; it reaches from "
                 f"{np.min(wavelength):.3f} to {np.max(wavelength):.3f} um"
             )
     return wavelength[order], flux[order], sigma[order], band[order], name

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
+from mrsxr.arguments import as_circle, reads
 from mrsxr.errors import MrsxrError
 from mrsxr.mrs import BANDS
 from mrsxr.tree import leaves
@@ -25,6 +26,7 @@ _SIZE = (14.0, 8.0)
 _HEAD, _ABOVE, _BELOW, _BESIDE, _LABELS = 0.42, 0.74, 0.55, 0.68, 0.86
 
 
+@reads()
 def summary(
     cal_or_rate: Any = None, cubes: Any = None, spectrum: Any = None, *, ax: Any = None, z: float | None = None,
     title: str | None = None, dither: int = 1, aperture: Any = None,
@@ -176,7 +178,8 @@ def _aperture_of(cube: xr.Dataset, spectrum: xr.Dataset | None, given: Any) -> t
         given = given.get(band)
     radius = _radius(band, cube, spectrum)
     if given is not None:
-        return (*given, radius)[:3]
+        ra, dec, own = as_circle(given)
+        return ra, dec, radius if own is None else own
     if spectrum is None or "aperture_ra" not in spectrum.attrs or radius is None:
         return None
     return float(spectrum.attrs["aperture_ra"]), float(spectrum.attrs["aperture_dec"]), radius

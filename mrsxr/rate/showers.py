@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import dq
+from mrsxr.arguments import reads
 from mrsxr.blocks import map_ramps, with_row_halo
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import Count, NotNegative, Positive, checked
@@ -226,6 +227,7 @@ def remove_showers(
     return ds.assign(group_dq=group_dq.assign_attrs(dq.GROUP_DQ_ATTRS))
 
 
+@reads()
 @checked
 def shower_model(
     ds: xr.Dataset,

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from mrsxr.arguments import reads
 from mrsxr.errors import MrsxrError
 from mrsxr.io.fits_out import replacing
 from mrsxr.pipeline import Reporter
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 _STAGE = "report"
 
 
+@reads()
 def write_report(
     folder: str | Path, path: str | Path | None = None, *, z: float | None = None, reporter: Reporter | None = None
 ) -> Path:

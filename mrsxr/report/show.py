@@ -11,6 +11,7 @@ import xarray as xr
 
 from mrsxr import dq as flags
 from mrsxr import plot
+from mrsxr.arguments import as_um_place, reads
 from mrsxr.errors import InputFileError, MrsxrError
 from mrsxr.io import load_dataset
 from mrsxr.mrs import N_REFERENCE_COLUMNS
@@ -50,6 +51,7 @@ def _reference_kind(path: Path) -> str:
         return ""
 
 
+@reads(wavelength=as_um_place)
 def draw_file(
     ds: xr.Dataset, *, z: float | None = None, dither: int | None = None, dq: bool = False,
     wavelength: tuple[float, float] | None = None, zoom: tuple[float, float] | None = None, line: str | None = None,

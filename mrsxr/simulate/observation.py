@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import mrs
+from mrsxr.arguments import as_bands, reads
 from mrsxr.errors import MrsxrError
 from mrsxr.io.fits_out import check_folder
 
@@ -75,6 +76,7 @@ class Simulation:
         return xr.load_dataset(self.slopes[root], engine="netcdf4")
 
 
+@reads(bands=as_bands)
 def simulate(
     out_dir: str | Path,
     *,
@@ -172,11 +174,7 @@ def simulate(
 
 
 def _settings(bands: Iterable[str]) -> list[str]:
-    names = [bands] if isinstance(bands, str) else list(bands)
-    if not names:
-        raise MrsxrError("no band asked for; expected names such as '1A' or settings such as '12A'")
-    found = {name if name in mrs.SETTINGS else mrs.setting_of_band(name) for name in names}
-    return sorted(found, key=mrs.SETTINGS.index)
+    return sorted({mrs.setting_of_band(band) for band in bands}, key=mrs.SETTINGS.index)
 
 
 def _visits(settings, scene, observation, count, pattern, source_type, n_groups, n_integrations, readpatt):
@@ -280,6 +278,7 @@ def _source_table(scene: Scene) -> xr.Dataset:
     )
 
 
+@reads()
 def true_spectrum(scene: Scene, band: str) -> xr.Dataset:
     """Return the true spectrum of a band on the wavelengths of its cube.
 

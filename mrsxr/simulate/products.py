@@ -10,6 +10,7 @@ from scipy.special import ndtr
 
 from mrsxr import dq as flags
 from mrsxr import mrs
+from mrsxr.arguments import as_arcsec, as_um_range, reads
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.grid import CubeGrid
 from mrsxr.geometry.index import attach_index
@@ -33,6 +34,7 @@ _N_VELOCITIES = 41
 _SLICE_LENGTH = {1: 3.2, 2: 4.0, 3: 5.2, 4: 6.6}  # arcsec
 
 
+@reads(size=as_arcsec, wavelength=as_um_range)
 def simulate_cube(
     scene: Scene | None = None,
     band: str = "3A",
@@ -104,6 +106,7 @@ def simulate_cube(
     return attach_index(cube.assign_attrs(attrs, wavelength_step=grid.wavelength_step))
 
 
+@reads()
 def simulate_spectrum(
     scene: Scene | None = None, band: str = "2C", *, snr: float = 100.0, seed: int = 1
 ) -> xr.Dataset:  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from mrsxr.arguments import reads
 from mrsxr.errors import MrsxrError
 from mrsxr.schema import in_order, units_of
 from mrsxr.spaxels import solid_angle, spaxel_size
@@ -20,6 +21,7 @@ from .region import region_weights
 _MODES = {"none": 0, "annulus": 1, "annulus_jwst": 2}
 
 
+@reads()
 def extraction_weights(cube: xr.Dataset, spectrum: xr.Dataset) -> xr.DataArray:
     """Return the weights by which a spectrum was summed from a cube.
 

@@ -52,7 +52,7 @@ def read_region(region: Any, wcs: WCS | None = None) -> list[Any]:
         raise MrsxrError(f"region '{_short(region)}' holds no region; expected {_EXAMPLE}")
     for one in found:
         if not hasattr(one, "to_mask") and not hasattr(one, "to_pixel"):
-            raise MrsxrError(f"region is a {type(one).__name__}; expected a region of the sky, {_EXAMPLE} or a file")
+            raise MrsxrError(f"region is {_short(one)}; expected a region of the sky, {_EXAMPLE} or a file")
         if type(one).__name__.startswith(("Point", "Line", "Text")):
             raise MrsxrError(f"a {type(one).__name__} has no area; expected a circle, ellipse, box, polygon or annulus")
     in_pixels = [one for one in found if isinstance(one, PixelRegion)]

@@ -13,6 +13,7 @@ import xarray as xr
 from mrsxr import dq as flags
 from mrsxr import mrs, units
 from mrsxr._version import __version__
+from mrsxr.arguments import reads
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.io import products_header
 from mrsxr.limits import Band, Positive, checked
@@ -47,6 +48,7 @@ class Scaling:
     brightness_offset: float = 0.0  # in those of the surface brightness
 
 
+@reads()
 @checked
 def stitch_bands(
     spectra: Sequence[xr.Dataset],

@@ -26,6 +26,18 @@ def make(crval=(0.0001, 33.0), angle=0.0, nx=15, ny=11, nz=7) -> CubeGrid:
     return CubeGrid(crval, 0.13, nx, ny, 4.9, 0.0008, nz, position_angle=angle)
 
 
+def test_centres_far_off_the_exposures_are_refused():
+    ra, dec = [40.6690, 40.6706], [-0.0140, -0.0124]
+    for center in ((40.67, -0.0133), (40.67, 0.0), (400.67 - 360, -0.0282)):
+        assert make_grid(ra, dec, (5.0, 5.01), 0.13, 0.001, center=center).crval == pytest.approx(center)
+    for center, text in (
+        ((40.67, 0.1), "give a place in it"), ((220.67, 0.0133), "give a place in it"),
+        ((-0.0133, 40.67), "are swapped"), ((359.9867, 40.67), "give a place in it"),
+    ):  # fmt: skip
+        with pytest.raises(MrsxrError, match=f"lies off the field, whose middle is RA 40.66980.*{text}"):
+            make_grid(ra, dec, (5.0, 5.01), 0.13, 0.001, center=center)
+
+
 @given(crval=CENTRES, angle=st.floats(-180, 360), x=st.floats(-8, 8), y=st.floats(-8, 8))
 def test_offsets_round_trip(crval, angle, x, y):
     g = make(crval, angle)

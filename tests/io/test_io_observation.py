@@ -8,7 +8,7 @@ import pytest
 from helpers import no_compute
 
 from mrsxr import schema
-from mrsxr.errors import InputFileError
+from mrsxr.errors import InputFileError, MrsxrError
 from mrsxr.io import find_files, open_exposures, open_observation
 
 SHAPE = (4, 1032)
@@ -104,6 +104,25 @@ def test_different_ramps_of_a_setting_stand_in_nodes_of_their_own(tmp_path):
     assert tree["science/12A_2"].sizes["group"] == 5
 
 
+def test_bands_of_an_observation(tmp_path):
+    observation(tmp_path, settings=("12A", "34A", "34B"))
+    cube = io_files.write_cube(tmp_path / "jw02732-o004_t004_miri_ch1-short_s3d.fits")
+    for bands, nodes in (
+        ("1A", ["12A"]), ("ch3-medium", ["34B"]), (4, ["34A", "34B"]), ("short", ["12A", "34A"]),
+        ("2a, 4b", ["12A", "34B"]), (["34A"], ["34A"]), (None, ["12A", "34A", "34B"]),
+    ):  # fmt: skip
+        assert list(open_observation(tmp_path, level="uncal", bands=bands)["science"].children) == nodes, bands
+    assert list(open_observation(tmp_path, level="s3d", bands=1)["science"].children) == ["1A"]
+    for bands, message in (("1B", "no files of band or channel 1B; there are those of 1A, 2A, 3A, 3B, 4A, 4B"),
+                           ("5", "no band or channel"), ("", "is empty")):  # fmt: skip
+        with pytest.raises(MrsxrError, match=message):
+            open_observation(tmp_path, bands=bands)
+    with pytest.raises(InputFileError, match="no s3d files"):
+        open_observation(tmp_path, level="s3d", bands="34A")
+    with pytest.raises(MrsxrError, match="no files of band or channel 2"):
+        open_observation(cube, bands=2)
+
+
 def test_level_rule(tmp_path):
     observation(tmp_path)
     observation(tmp_path, "rate")
@@ -144,7 +163,7 @@ def test_bad_file_is_named_or_skipped(tmp_path):
     paths[1].write_bytes(whole[:-4000])
     tree = open_observation(tmp_path, on_error="skip")
     assert "REFOUT" in json.loads(tree.attrs["skipped"])[str(paths[1])]
-    with pytest.raises(ValueError, match="on_error"):
+    with pytest.raises(MrsxrError, match="on_error"):
         open_observation(tmp_path, on_error="ignore")
 
 

@@ -516,6 +516,39 @@ def test_clear_refusals(tmp_path, monkeypatch):
         save(ds, tmp_path, "zarr")
 
 
+@pytest.mark.parametrize("format", ["fits", "netcdf", "zarr"])
+def test_what_is_there_is_kept_where_asked(tmp_path, format):
+    (tmp_path / "in").mkdir()
+    ds = exposures(tmp_path / "in", "rate", 2)
+    out = tmp_path / "out"
+    first = save(ds.isel(dither=[1]), out, format, overwrite=False)
+    before = {path: stamp(path) for path in first}
+    changed = ds.assign(rate=ds.rate + 1)
+    tree = xr.DataTree.from_dict({"/science/12A": changed})
+    same_name = changed.isel(dither=[1]) if format != "fits" else changed
+    with pytest.raises(MrsxrError, match=f"{re.escape(str(first[0]))}: exists already; nothing was written") as error:
+        save(same_name, out, format, overwrite=False)
+    assert "\n" not in str(error.value)
+    assert {path: stamp(path) for path in first} == before
+    assert len(list(out.iterdir())) == 1
+    both = save(tree, out / "tree", format, overwrite=False)
+    with pytest.raises(MrsxrError, match="exists already" + (" and 1 more" if format == "fits" else "")):
+        save(tree, out / "tree", format, overwrite=False)
+    file = out / {"fits": "one.fits", "netcdf": "one.nc", "zarr": "one.zarr"}[format]
+    save(changed.isel(dither=[0]), file, overwrite=False)
+    with pytest.raises(MrsxrError, match="one"):
+        save(changed.isel(dither=[0]), file, overwrite=False)
+    assert save(same_name, out, format)[-1] == first[0]  # the default replaces
+    assert float(load(first[0]).rate.mean()) == pytest.approx(float(changed.isel(dither=[1]).rate.mean()))
+    assert len(both) == (2 if format == "fits" else 1)
+
+
+def stamp(path):
+    """Return what a file, or a folder of files, holds."""
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return {str(file): file.read_bytes() for file in files if file.is_file()}
+
+
 def test_default_folder_and_suffix(tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
     ds = exposures(tmp_path / "in", "cal", 1)

@@ -1,38 +1,22 @@
-"""What people write for a place, an angle, a wavelength, a band ..., read into the plain numbers that steps work with.
-
-Every reader takes None for None, gives numbers in the units of the package (deg, arcsec, um, km/s) and refuses the rest
-in one line. Steps read their arguments by name (:data:`READERS`); other public functions do by :func:`reads`,
-dataclasses of parameters by :func:`read_fields`.
-"""
+"""Readers of what people write: numbers with units, places on the sky, bands, types of sources."""
 
 from __future__ import annotations
 
-import functools
-import inspect
-import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any
 
 import astropy.units as u
 import numpy as np
-import xarray as xr
 
-from .errors import LevelError, MrsxrError
-from .mrs import BANDS, GRATINGS
+from mrsxr.errors import MrsxrError
+from mrsxr.mrs import BANDS, GRATINGS
 
 Reader = Callable[[Any, str], Any]
-F = TypeVar("F", bound=Callable[..., Any])
 #: Redshifts beyond these are velocities, or typing errors.
 LEAST_REDSHIFT, LARGEST_REDSHIFT = -0.1, 30.0
 SOURCE_TYPES = ("POINT", "EXTENDED")
-#: Parameters of steps that are reference files of that kind.
-REFERENCES = frozenset({
-    "mask", "emicorr", "saturation", "ipc", "reset", "linearity", "rscd", "dark", "gain", "readnoise", "distortion",
-    "specwcs", "regions", "mrsxartcorr", "flat", "fringe", "photom", "fringefreq", "cubepar", "extract1d", "apcorr",
-    "mrsptcorr", "latent",
-})  # fmt: skip
 
 
 # --- numbers with units ----------------------------------------------------------------------------------------------
@@ -282,6 +266,29 @@ def _angle(value: Any, what: str, of_ra: bool) -> float:
     return float(angle.deg)
 
 
+def as_circle(value: Any, what: str = "aperture") -> Any:
+    """Return (ra, dec, radius) [deg, deg, arcsec] of a circle: three values, a place and a radius, a place, a region.
+
+    The radius is None where there is none.
+    """
+    if value is None:
+        return None
+    if hasattr(value, "center") and hasattr(value, "radius"):
+        return *as_sky(value.center, what), as_arcsec(value.radius, what)
+    one = hasattr(value, "transform_to") or isinstance(value, str)
+    parts = [value] if one else list(value) if np.iterable(value) else []
+    place, radius = (parts[:1], parts[1:]) if parts and not _is_number(parts[0]) else (parts[:2], parts[2:])
+    if len(radius) > 1 or not place:
+        raise MrsxrError(f"{what} is {_shown(value)}; expected right ascension, declination in deg, radius in arcsec")
+    size = radius[0] if radius else None
+    open_ended = size is None or (isinstance(size, float) and not np.isfinite(size))
+    return *as_sky(place[0] if len(place) == 1 else place, what), None if open_ended else as_arcsec(size, what)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) or (isinstance(value, u.Quantity) and value.isscalar)
+
+
 # --- words -----------------------------------------------------------------------------------------------------------
 
 
@@ -336,6 +343,11 @@ def _bands_of_word(word: str, what: str) -> tuple[str, ...]:
     return tuple(band for band in BANDS if band[0] in channels and band[1] in letters)
 
 
+def as_band_words(value: Any, what: str = "bands") -> Any:
+    """Return the words of a choice of bands, each checked; see :func:`split_bands`."""
+    return None if value is None else tuple(split_bands(value, what))
+
+
 def as_bands(value: Any, what: str = "bands") -> Any:
     """Return the bands of a choice, each once, in the order of the MRS; see :func:`split_bands`."""
     if value is None:
@@ -368,102 +380,7 @@ def as_band(value: Any, what: str = "band") -> Any:
     return found[0]
 
 
-# --- reading the arguments of a function -----------------------------------------------------------------------------
-
-#: What an argument of this name is read by, in all steps.
-READERS: dict[str, Reader] = {
-    "center": as_sky, "point_source": as_sky, "radius": as_arcsec, "spaxel_size": as_arcsec, "fwhm": as_arcsec,
-    "position_angle": as_deg, "wavelength_step": as_um_width, "wavelength_min": as_um, "wavelength_max": as_um,
-    "band": as_band, "reference_band": as_band, "source_type": as_source_type, "z": as_redshift,
-    "ignore_regions": as_um_ranges, "exclude": as_um_ranges, "zoom": as_um_range, "area": as_arcsec2,
-}  # fmt: skip
-
-
-def read_arguments(name: str, bound: inspect.BoundArguments, readers: Mapping[str, Reader] = READERS) -> None:
-    """Read the arguments of a call in place: by their reader, and Datasets by what their parameter is for.
-
-    Raises
-    ------
-    MrsxrError
-        Where an argument is not what it should be: a tree or a path in place of a Dataset, a reference of another kind.
-    """
-    parameters = bound.signature.parameters
-    for key, value in bound.arguments.items():
-        annotation = str(parameters[key].annotation)
-        if annotation in ("xr.Dataset", "xr.Dataset | None"):
-            first = key == next(iter(bound.arguments))
-            _check_dataset(name, key, value, optional=annotation.endswith("None"), first=first)
-        elif key in readers and value is not None:
-            bound.arguments[key] = readers[key](value, key)
-
-
-def reads(**readers: Reader) -> Callable[[F], F]:
-    """Mark a public function that is no step: its arguments are read by :data:`READERS` and by the readers given here.
-
-    Of a step (under ``@step``) only the further readers are noted, and the step reads.
-    """
-
-    def decorate(function: F) -> F:
-        signature, all_readers = inspect.signature(function), {**READERS, **readers}
-
-        @functools.wraps(function)
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            bound = signature.bind(*args, **kwargs)
-            read_arguments(function.__name__, bound, all_readers)
-            return function(*bound.args, **bound.kwargs)
-
-        wrapped.readers = all_readers  # type: ignore[attr-defined]
-        return wrapped  # type: ignore[return-value]
-
-    return decorate
-
-
-def read_fields(config: Any, **readers: Reader) -> None:
-    """Read the fields of a frozen dataclass of parameters in place, by their names; for ``__post_init__``."""
-    for key, reader in {**READERS, **readers}.items():
-        value = getattr(config, key, None)
-        if value is not None:
-            object.__setattr__(config, key, reader(value, key))
-
-
-def need_dataset(name: str, value: Any) -> None:
-    """Refuse what is no Dataset as the data that a function works on."""
-    _check_dataset(name, "data", value, optional=False, first=True)
-
-
-def _check_dataset(name: str, key: str, value: Any, *, optional: bool, first: bool) -> None:
-    if value is None and optional:
-        return
-    if not isinstance(value, xr.Dataset):
-        raise LevelError(f"{name} needs a Dataset{'' if first else f' as {key}'}, got {_what_it_is(value, key)}")
-    if first or key not in REFERENCES:
-        return
-    kind, level = value.attrs.get("kind"), value.attrs.get("level")
-    if level not in (None, "reference"):
-        raise MrsxrError(f"{name} needs a reference of kind {key}, got data of level {level}")
-    if kind is not None and kind != key:
-        raise MrsxrError(
-            f"{name} needs a reference of kind {key}, got one of kind {kind} ({value.attrs.get('ref_id', 'by hand')})"
-        )
-
-
-def _what_it_is(value: Any, key: str) -> str:
-    if value is None:
-        return "None; references are found by References(...).get" if key in REFERENCES else "None"
-    if isinstance(value, xr.DataTree):
-        nodes = [node.path for node in value.subtree if node.data_vars]
-        return (
-            f"a DataTree ({', '.join(nodes[:4])}{' ...' if len(nodes) > 4 else ''}); take one node by "
-            "tree[path].to_dataset(), or use make_rate, make_cal, make_cubes, make_spectra"
-        )
-    if isinstance(value, xr.DataArray):
-        return f"the DataArray {value.name or 'without name'}; give the whole Dataset"
-    if isinstance(value, str | os.PathLike):
-        how = "mrsxr.references.read_reference" if key in REFERENCES else "mrsxr.load"
-        return f"the path {os.fspath(value)}; open it by {how}"
-    if isinstance(value, list | tuple):
-        return f"a {type(value).__name__} of {len(value)}; call it for each of them"
-    return f"a {type(value).__name__}"
+# --- messages -----------------------------------------------------------------------------------------------------
 
 
 def _shown(value: Any) -> str:

@@ -1,0 +1,147 @@
+"""The arguments of calls: read by the names of their parameters, or refused."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import xarray as xr
+
+from mrsxr.errors import InputFileError, LevelError, MrsxrError
+
+from .values import (
+    Reader,
+    as_arcsec,
+    as_arcsec2,
+    as_band,
+    as_deg,
+    as_redshift,
+    as_sky,
+    as_source_type,
+    as_um,
+    as_um_range,
+    as_um_ranges,
+    as_um_width,
+)
+
+F = TypeVar("F", bound=Callable[..., Any])
+#: Parameters of steps that are reference files of that kind.
+REFERENCES = frozenset({
+    "mask", "emicorr", "saturation", "ipc", "reset", "linearity", "rscd", "dark", "gain", "readnoise", "distortion",
+    "specwcs", "regions", "mrsxartcorr", "flat", "fringe", "photom", "fringefreq", "cubepar", "extract1d", "apcorr",
+    "mrsptcorr", "latent",
+})  # fmt: skip
+
+#: What an argument of this name is read by, in all steps.
+READERS: dict[str, Reader] = {
+    "center": as_sky, "point_source": as_sky, "radius": as_arcsec, "spaxel_size": as_arcsec, "fwhm": as_arcsec,
+    "position_angle": as_deg, "wavelength_step": as_um_width, "wavelength_min": as_um, "wavelength_max": as_um,
+    "band": as_band, "reference_band": as_band, "source_type": as_source_type, "z": as_redshift,
+    "ignore_regions": as_um_ranges, "exclude": as_um_ranges, "zoom": as_um_range, "area": as_arcsec2,
+}  # fmt: skip
+
+
+def read_arguments(name: str, bound: inspect.BoundArguments, readers: Mapping[str, Reader] = READERS) -> None:
+    """Read the arguments of a call in place: by their reader, and Datasets by what their parameter is for.
+
+    Raises
+    ------
+    MrsxrError
+        Where an argument is not what it should be: a tree or a path in place of a Dataset, a reference of another kind.
+    """
+    parameters = bound.signature.parameters
+    for key, value in bound.arguments.items():
+        annotation = str(parameters[key].annotation)
+        if annotation in ("xr.Dataset", "xr.Dataset | None"):
+            first = key == next(iter(bound.arguments))
+            _check_dataset(name, key, value, optional=annotation.endswith("None"), first=first)
+        elif key in readers and value is not None:
+            bound.arguments[key] = readers[key](value, key)
+
+
+def reads(**readers: Reader) -> Callable[[F], F]:
+    """Mark a public function that is no step: its arguments are read by :data:`READERS` and by the readers given here.
+
+    Of a step (under ``@step``) only the further readers are noted, and the step reads.
+    """
+
+    def decorate(function: F) -> F:
+        signature, all_readers = inspect.signature(function), {**READERS, **readers}
+
+        @functools.wraps(function)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            bound = signature.bind(*args, **kwargs)
+            read_arguments(function.__name__, bound, all_readers)
+            return function(*bound.args, **bound.kwargs)
+
+        wrapped.readers = all_readers  # type: ignore[attr-defined]
+        return wrapped  # type: ignore[return-value]
+
+    return decorate
+
+
+def read_fields(config: Any, **readers: Reader) -> None:
+    """Read the fields of a frozen dataclass of parameters in place, by their names; for ``__post_init__``."""
+    for key, reader in {**READERS, **readers}.items():
+        value = getattr(config, key, None)
+        if value is not None:
+            object.__setattr__(config, key, reader(value, key))
+
+
+def need_data(name: str, value: Any) -> None:
+    """Refuse what is neither a Dataset nor a DataTree as the data that a function works on."""
+    if not isinstance(value, xr.DataTree):
+        if not isinstance(value, xr.Dataset):
+            raise LevelError(f"{name} needs a Dataset or DataTree, got {_what_it_is(value, 'data')}")
+    elif not any(node.data_vars for node in value.subtree):
+        raise LevelError(f"{name} needs data, got a DataTree that holds none")
+
+
+def need_paths(name: str, value: Any) -> None:
+    """Refuse data, or nothing, where a path, a pattern or a sequence of paths is wanted."""
+    for one in value if isinstance(value, list | tuple) else [value]:
+        if not isinstance(one, str | os.PathLike):
+            opened = " (it is open already)" if isinstance(one, xr.Dataset | xr.DataTree | xr.DataArray) else ""
+            raise InputFileError(f"{name} needs a path or a list of paths, got a {type(one).__name__}{opened}")
+        if not os.fspath(one):
+            raise InputFileError(f"{name} needs a path or a list of paths, got an empty one")
+
+
+def _check_dataset(name: str, key: str, value: Any, *, optional: bool, first: bool) -> None:
+    if value is None and optional:
+        return
+    if not isinstance(value, xr.Dataset):
+        raise LevelError(f"{name} needs a Dataset{'' if first else f' as {key}'}, got {_what_it_is(value, key)}")
+    if first or key not in REFERENCES:
+        return
+    kind, level = value.attrs.get("kind"), value.attrs.get("level")
+    if level not in (None, "reference"):
+        raise MrsxrError(f"{name} needs a reference of kind {key}, got data of level {level}")
+    if kind is not None and kind != key:
+        raise MrsxrError(
+            f"{name} needs a reference of kind {key}, got one of kind {kind} ({value.attrs.get('ref_id', 'by hand')})"
+        )
+
+
+def _what_it_is(value: Any, key: str) -> str:
+    if value is None:
+        return "None; references are found by References(...).get" if key in REFERENCES else "None"
+    if isinstance(value, xr.DataTree):
+        nodes = [node.path for node in value.subtree if node.data_vars]
+        return (
+            f"a DataTree ({', '.join(nodes[:4])}{' ...' if len(nodes) > 4 else ''}); take one node by "
+            "tree[path].to_dataset(), or use make_rate, make_cal, make_cubes, make_spectra"
+        )
+    if isinstance(value, xr.DataArray):
+        return f"the DataArray {value.name or 'without name'}; give the whole Dataset"
+    if isinstance(value, str | os.PathLike):
+        how = "mrsxr.references.read_reference" if key in REFERENCES else "mrsxr.load"
+        return f"the path {os.fspath(value)}; open it by {how}"
+    if isinstance(value, list | tuple) and key == "data":
+        return f"a {type(value).__name__} of {len(value)}; give each by itself, or a tree (open_observation)"
+    if isinstance(value, list | tuple):
+        return f"a {type(value).__name__} of {len(value)}; call it for each of them"
+    return f"a {type(value).__name__}"

@@ -123,7 +123,7 @@ def test_no_references_and_unknown_arguments(simulated, tmp_path):
     assert not (tmp_path / "none").exists()
     with pytest.raises(MrsxrError, match="expected one of rate, cal, cube, spectrum"):
         mx.run(simulated.uncal[0], to="moon")
-    with pytest.raises(MrsxrError, match="expected some of 1A"):
+    with pytest.raises(MrsxrError, match="no band or channel; expected bands"):
         mx.run(simulated.uncal[0], bands=["9Z"])
     with pytest.raises(InputFileError, match="no exposures or cubes of bands 4C"):
         mx.run(simulated.uncal[0], bands=["4C"])

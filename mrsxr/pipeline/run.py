@@ -246,7 +246,7 @@ def run(
         check_background(grouped, config, background, to, allow_missing=allow_missing)
     else:
         one_of_each_band(cubes)
-    require_references(files, refs, config, to)
+    require_references(files, references, config, to)
     job = _begin(
         Path(out), references, config, reporter or Reporter(), found.skipped, grouped, source=source,
         background=background, to=to, bands=None if bands is None else wanted, workers=workers, redshift=z,

@@ -125,7 +125,7 @@ def test_no_references_and_unknown_arguments(simulated, tmp_path):
         mx.run(simulated.uncal[0], to="moon")
     with pytest.raises(MrsxrError, match="no band or channel; expected bands"):
         mx.run(simulated.uncal[0], bands=["9Z"])
-    with pytest.raises(InputFileError, match="no exposures or cubes of bands 4C"):
+    with pytest.raises(InputFileError, match="no exposures or cubes of band or channel 4C"):
         mx.run(simulated.uncal[0], bands=["4C"])
     with pytest.raises(InputFileError, match="no MIRI MRS files"):
         mx.run(tmp_path / "stage1" if (tmp_path / "stage1").exists() else tmp_path)

@@ -224,7 +224,7 @@ def test_wrong_values_are_refused_before_a_file_is_opened(tmp_path, monkeypatch)
         out = invoke("run", tmp_path, "--config", tmp_path / "c.toml", "--refs", tmp_path)
         assert out.exit_code == 1
         assert message in out.output
-    for arguments in (("--workers", 0), ("--workers", -3), ("--workers", "two"), ("--redshift", "near")):
+    for arguments in (("--workers", 0), ("--workers", -3), ("--workers", "two")):
         assert invoke("run", tmp_path, *arguments).exit_code == 2
     out = invoke("run", tmp_path, "--skip", "reset,darc", "--refs", tmp_path)
     assert out.exit_code == 1

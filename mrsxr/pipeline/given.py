@@ -42,7 +42,7 @@ def config_of(name: str, config: Any, section: str) -> Any:
     return config
 
 
-def check_bands(bands: Iterable[str], found: Found) -> None:
+def check_bands(bands: int | Iterable[str | int], found: Found) -> None:
     """Refuse a choice of bands of which one is in no science exposure or cube that was found."""
     science = [f for f in found.files if f.role != BACKGROUND]
     held = {band for f in science if f.product in DETECTOR_PRODUCTS for band in bands_of_setting(f.node)}

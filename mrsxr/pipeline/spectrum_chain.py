@@ -11,7 +11,6 @@ from mrsxr import cube, spectrum
 from mrsxr.errors import MrsxrError, ReferenceMissingError
 from mrsxr.notes import listen, noted, tell
 from mrsxr.references import References
-from mrsxr.spectrum.region import read_region
 from mrsxr.step import was_done
 
 from .config import CubeConfig, SpectrumConfig
@@ -31,10 +30,8 @@ def check_spectra(config: SpectrumConfig, bands: Sequence[str]) -> None:
     Raises
     ------
     MrsxrError
-        Where the region cannot be read, or the band to stitch to is not among the bands.
+        Where the band to stitch to is not among the bands.
     """
-    if config.region is not None:
-        read_region(config.region)
     wanted = config.reference_band
     if wanted is not None and wanted not in bands:
         raise MrsxrError(f"reference_band is {wanted}; expected one of the bands asked for, {', '.join(bands)}")

@@ -258,7 +258,6 @@ def test_two_cubes_of_a_band_are_refused(reduced, simulated, tmp_path):
         ({"config": "optimal"}, "config is 'optimal'; expected a Config"),
         ({"allow_missing": "yes"}, "expected true or false"),
         ({"config": CubeConfig()}, "expected a Config"),
-        ({"config": Config(spectrum=SpectrumConfig(region="circle(1,2"))}, "region"),
         ({"config": Config(spectrum=SpectrumConfig(reference_band="4C")), "bands": ["1A"]}, "reference_band is 4C"),
     ],
 )  # fmt: skip

@@ -54,7 +54,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="Where to work; by default a folder that is removed afterwards.")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = options.folder or Path(temporary)
+        folder = (options.folder or Path(temporary)).absolute()
         source, refs, expected = prepare(folder)
         reasons: Counter[str] = Counter()
         lost = broken = 0
@@ -62,7 +62,11 @@ def main() -> int:
         for number in range(options.runs):
             arguments = [source, refs, folder / "out", options.to, options.workers]
             done = subprocess.run(
-                [sys.executable, "-c", RUN, *map(str, arguments)], capture_output=True, text=True, check=False
+                [sys.executable, "-c", RUN, *map(str, arguments)],
+                capture_output=True,
+                text=True,
+                check=False,
+                cwd=folder,
             )
             try:
                 told = json.loads(done.stdout.splitlines()[-1])

@@ -100,7 +100,7 @@ def _lack(one: FileInfo, kinds: Sequence[str], refs: References) -> ReferenceFil
 
 def stub(one: FileInfo) -> xr.Dataset:
     """Return a Dataset without data that says of a file what the choice of reference files asks for."""
-    attrs = {"level": "file", "setting": one.node, "fits_header": json.dumps({"PRIMARY": one.keywords})}
+    attrs = {"level": "rate", "setting": one.node, "fits_header": json.dumps({"PRIMARY": one.keywords})}
     return xr.Dataset(attrs=attrs)
 
 

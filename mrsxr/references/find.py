@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -268,7 +269,7 @@ class References:
 
     def _find_in_crds(self, kind: str, exposure: Exposure) -> ReferenceFacts:
         parameters = crds_parameters(exposure, kind)
-        key = (kind, *sorted(parameters.items()))
+        key = (kind, os.environ.get("CRDS_PATH"), *sorted(parameters.items()))
         with _CRDS_LOCK:
             if key not in self._crds_paths:
                 self._crds_paths[key] = self._ask_crds(kind, exposure, parameters)
@@ -352,6 +353,7 @@ def _require_fit(facts: ReferenceFacts, kind: str, exposure: Exposure, who: str 
 
 #: The crds package keeps what it has read in tables that all threads share.
 _CRDS_LOCK = threading.RLock()
+_asked_last: list[str | None] = []  # CRDS_PATH of the last question
 
 
 def _require_crds_path(exposure: Exposure) -> None:
@@ -363,8 +365,15 @@ def _require_crds_path(exposure: Exposure) -> None:
 
 
 def _crds(name: str) -> Any:
-    """Return a function of the crds package, which is imported only here."""
+    """Return a function of the crds package, which is imported only here.
+
+    The package remembers rules by name alone, of which two caches may have the same: it forgets them with CRDS_PATH.
+    """
     os.environ.setdefault("CRDS_OBSERVATORY", "jwst")
+    known = sys.modules.get("crds.core.utils")
+    if known is not None and _asked_last[:] != [os.environ.get("CRDS_PATH")]:
+        known.clear_function_caches()
+    _asked_last[:] = [os.environ.get("CRDS_PATH")]
     try:
         import crds
 

@@ -10,7 +10,8 @@ import numpy as np
 from ._window import Blend, C
 
 #: Bits of ``fit_flags``.
-FLAGS = {"low_snr": 1, "at_bound": 2, "failed": 4, "few_voxels": 8, "fringe_like": 16, "unresolved": 32}
+FLAGS = {"low_snr": 1, "at_bound": 2, "failed": 4, "few_voxels": 8, "fringe_like": 16, "unresolved": 32,
+         "no_errors": 64}  # fmt: skip
 LINE_VALUES = (
     "flux", "flux_err", "velocity", "velocity_err", "dispersion", "dispersion_err", "snr", "continuum",
     "continuum_err", "ew", "ew_err", "upper_limit", "fit_flags",
@@ -96,12 +97,9 @@ def _fit_spectra(flux, var, bad, seed, blend, options) -> np.ndarray:
         errors = np.sqrt(var.astype(float)) * factor
         values = np.where(bad | ~blend.use, np.nan, flux.astype(float) * factor)
         known = np.isfinite(values) & np.isfinite(errors) & (errors > 0)
-    if options.noise == "residual":  # spectra without errors: all voxels alike
-        none = ~known.any(axis=-1)
-        errors[none] = 1.0
-        known[none] = np.isfinite(values[none])
-        size = np.where(known, np.abs(values), 0.0).sum(axis=-1) / np.maximum(known.sum(axis=-1), 1)
-        errors[none] = np.where(size > 0, size, 1.0)[none, None]
+    blind = np.zeros(len(values), dtype=bool)
+    if options.noise == "residual":
+        blind = _fill_errors(values, errors, known)
     scale = np.where(known, errors, 0.0).sum(axis=-1) / np.maximum(known.sum(axis=-1), 1)
     scale = np.where(scale > 0, scale, 1.0)[:, None]
     spectra = (values / scale, errors / scale, blend.lo, blend.hi, blend.variable(blend.wave), blend.shape(blend.wave))
@@ -118,7 +116,24 @@ def _fit_spectra(flux, var, bad, seed, blend, options) -> np.ndarray:
             draws = draw(*arrays, **facts, theta=fitted["theta"], components=chosen, noise=np.nan_to_num(noise),
                          seeds=_seeds(seed, options.seed), n_draws=options.monte_carlo)  # fmt: skip
             _add_draws(out, draws, scale, blend, options)
+    at = columns(options)["fit_flags"].start
+    out[:, :, at] = out[:, :, at].astype(int) | (FLAGS["no_errors"] * blind)[:, None]
     return out
+
+
+def _fill_errors(values, errors, known) -> np.ndarray:
+    """Give samples without an error the middle one of their spectrum, all alike where it has none; return where.
+
+    Samples of value 0 are taken for empty. The residuals scale the errors in the end.
+    """
+    missing = np.isfinite(values) & ~known & (values != 0.0)
+    blind = missing.any(axis=-1)
+    for k in np.flatnonzero(blind):
+        own = errors[k, known[k]]
+        size = float(np.median(own)) if own.size else float(np.mean(np.abs(values[k, missing[k]])))
+        errors[k, missing[k]] = size if size > 0 else 1.0
+    known |= missing
+    return blind
 
 
 def _seeds(number, seed: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from mrsxr.arguments import as_kms, reads
 from mrsxr.dq import DO_NOT_USE
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import Interval, NotNegative, Range, Redshift, Whole
+from mrsxr.notes import tell
 from mrsxr.spaxels import facts_of
 from mrsxr.step import step
 
@@ -66,8 +67,10 @@ def fit_line(
     Parameters
     ----------
     ds : Dataset, level "spectrum" or "cube"
-        ``flux`` [Jy] or [MJy/sr], ``var``, ``dq``; samples with DO_NOT_USE, without a finite flux or without a positive
-        finite variance are left out. A cube gives a fit for each spaxel, lazy where the cube is.
+        ``flux`` [Jy] or [MJy/sr], ``var``, ``dq``; samples with DO_NOT_USE or without a finite flux are left out. Those
+        without a positive finite variance get the middle error of the others, and where no sample has one all count
+        alike (``fit_flags`` 64); with ``noise`` "given" they are left out. A cube gives a fit for each spaxel, lazy
+        where the cube is.
     line : str, float or list of them
         Label of :func:`mrsxr.lines.line_list` ("[Ne II] 12.81", also as "[NeII]" or "Ne II 12.8" where that is one line
         only) or rest wavelength [um]. Several are fitted together in one window.
@@ -118,7 +121,8 @@ def fit_line(
         (errors as given) and ``bic`` on (line, n_model, ...) for the continuum alone and 1 .. components; ``p_value``
         of the last component that was tried (F-test); ``continuum_poly`` on (line, power, ...).
         ``fit_flags``: 1 S/N below 3, 2 velocity or width at a bound, 4 failed, 8 less than 75 % of the window, 16 peak
-        below twice the wave of fringes, 32 observed width below 1.1 times that of the instrument.
+        below twice the wave of fringes, 32 observed width below 1.1 times that of the instrument, 64 samples without
+        errors were used.
 
     Raises
     ------
@@ -242,6 +246,7 @@ def _options(components, window, degree, criterion, threshold, noise, absorption
 
 def _fit(ds: xr.Dataset, blends: list[Blend], options: Options, z: float) -> xr.Dataset:
     """Return the Dataset of level "lines" of some blends."""
+    _check_errors(ds, options)
     numbers = xr.Variable.concat([_fit_blend(ds, blend, options) for blend in blends], dim="line")
     variables = _variables(numbers, options, ds["flux"].attrs.get("units", ""))
     out = ds.coords.to_dataset().drop_dims("wavelength").assign(variables)
@@ -266,6 +271,16 @@ def _fit(ds: xr.Dataset, blends: list[Blend], options: Options, z: float) -> xr.
              "absorption": int(options.absorption)}  # fmt: skip
     out = out.assign_coords(coords).isel(line=order)
     return out.assign_attrs(attrs | (facts_of(ds) if ds.attrs["level"] == "cube" else {}))
+
+
+def _check_errors(ds: xr.Dataset, options: Options) -> None:
+    """Say that a spectrum in memory has no errors at all; raise where they are asked for."""
+    var = ds["var"].variable.data
+    if isinstance(var, da.Array) or bool((np.isfinite(var) & (var > 0)).any()):
+        return
+    if options.noise == "given":
+        raise MrsxrError("the data have no errors; noise 'given' needs them, take noise 'residual'")
+    tell("the data have no errors: those of the lines are from the scatter of the residuals", stacklevel=4)
 
 
 def _attrs(unit: str, meaning: str) -> dict[str, str]:

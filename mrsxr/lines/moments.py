@@ -290,10 +290,20 @@ def moments_of(flux, var, dq, *, share, power, velocity, t_line, threshold, remo
 
 
 def _plain(flux, var, dq):
-    """Return (plane, spaxel) arrays and the voxels that are unusable."""
+    """Return (plane, spaxel) arrays and the voxels that are unusable.
+
+    Voxels without an error get the middle one of their spaxel, 0 where it has none at all: then the scatter counts.
+    """
     n = flux.shape[0]
     bad = flags.any_of(np.asarray(dq), "DO_NOT_USE").reshape(n, -1)
-    return np.ascontiguousarray(flux).reshape(n, -1), np.ascontiguousarray(var).reshape(n, -1), bad
+    flux, var = (np.ascontiguousarray(a).reshape(n, -1) for a in (flux, var))
+    missing = np.isfinite(flux) & ~np.isfinite(var)
+    if missing.any():
+        known = np.isfinite(var).any(axis=0)
+        middle = np.zeros(var.shape[1], dtype=var.dtype)
+        middle[known] = np.nanmedian(np.where(np.isfinite(var), var, np.nan)[:, known], axis=0)
+        var = np.where(missing, middle, var)
+    return flux, var, bad
 
 
 def _fit(options: dict[str, Any]) -> tuple[Any, ...]:

@@ -6,10 +6,11 @@ import pytest
 import xarray as xr
 from astropy.io import fits
 from astropy.table import QTable
-from test_line_fits import FLUX, NE2, make_spectrum
+from test_line_fits import FLUX, NE2, make_cube, make_spectrum
 
 from mrsxr import load, save
-from mrsxr.lines import fit_line, line_table, mask_maps
+from mrsxr.errors import MrsxrError, MrsxrWarning
+from mrsxr.lines import fit_line, line_table, mask_maps, moments
 from mrsxr.plot import line_fit
 from mrsxr.report.results import _line_row
 from mrsxr.schema import LINE_LIMITS, is_measured
@@ -121,3 +122,72 @@ def test_noise_is_no_line():
         if np.all(getattr(table["flux"], "mask", False)):
             assert np.isfinite(float(table["upper_limit"][0].value))
     assert shown <= 1
+
+
+LINE = [(FLUX, 30.0, 90.0)]
+
+
+@pytest.mark.parametrize("where", ["core", "line", "everywhere"])
+@pytest.mark.parametrize("how", [np.nan, 0.0])
+@pytest.mark.filterwarnings("ignore:the data have no errors:mrsxr.errors.MrsxrWarning")
+def test_light_without_errors_is_fitted_and_flagged(where, how):
+    spectrum = make_spectrum(LINE, noise=50.0)
+    whole = fit_line(spectrum, NE2)
+    k = int(np.argmax(spectrum.flux.values))
+    part = {"core": slice(k - 1, k + 2), "line": slice(k - 6, k + 7), "everywhere": slice(None)}[where]
+    blind = spectrum.copy(deep=True)
+    blind["var"][part] = how
+    out = fit_line(blind, NE2)
+    for name in ("flux", "flux_err", "velocity", "dispersion"):
+        assert float(out[name][0]) == pytest.approx(float(whole[name][0]), rel=0.05)
+    assert out.fit_flags.values.tolist() == [64]
+    assert not whole.fit_flags.any()
+    assert (where == "everywhere") == bool(out.attrs.get("notes"))
+
+
+def test_errors_that_are_asked_for_must_be_there():
+    spectrum = make_spectrum(LINE, noise=50.0)
+    blind = spectrum.assign(var=spectrum["var"] * np.nan)
+    with pytest.raises(MrsxrError, match="noise 'given' needs them, take noise 'residual'"):
+        fit_line(blind, NE2, noise="given")
+    with pytest.warns(MrsxrWarning, match="errors: those of the lines are from the scatter"):
+        out = fit_line(blind, NE2)
+    assert "from the scatter of the residuals" in out.attrs["notes"][0]
+
+
+@pytest.mark.parametrize("where", ["core", "everywhere"])
+def test_moments_of_light_without_errors(where):
+    cube = make_cube(LINE, n=(2, 2), noise=50.0)
+    whole = moments(cube, NE2).compute()
+    k = int(np.argmax(cube.flux.values[:, 0, 0]))
+    blind = cube.copy(deep=True)
+    blind["var"][slice(k - 1, k + 2) if where == "core" else slice(None), 0, 0] = np.nan
+    out = moments(blind, NE2).compute()
+    for name in ("moment0", "moment0_err", "moment1", "moment2"):
+        np.testing.assert_allclose(out[name], whole[name], rtol=1e-6)
+    given = moments(blind, NE2, noise="error").compute()
+    assert float(given.moment0[0, 0]) == pytest.approx(float(whole.moment0[0, 0]))
+    assert bool(np.isnan(given.moment0_err[0, 0])) == (where == "everywhere")
+
+
+@pytest.mark.parametrize(("gap", "worse"), [((0, 1), 1.2), ((-1, 2), 3.0), ((0, 6), 30.0), ((1, 8), 8.0)])
+def test_a_line_half_in_a_gap_has_the_error_that_it_deserves(gap, worse):
+    """The flux stays within its errors, which grow with what is missing."""
+    for seed in range(4):
+        spectrum = make_spectrum(LINE, noise=50.0, seed=seed)
+        k, whole = int(np.argmax(spectrum.flux.values)), fit_line(spectrum, NE2)
+        cut = spectrum.copy(deep=True)
+        cut["dq"][k + gap[0] : k + gap[1]] = 1
+        cut["flux"][k + gap[0] : k + gap[1]] = 1e9
+        out = fit_line(cut, NE2)
+        assert abs(float(out.flux[0]) - FLUX) < 4.5 * float(out.flux_err[0])
+        assert 0.9 < float(out.flux_err[0] / whole.flux_err[0]) < 2.0 * worse
+
+
+def test_a_line_that_fell_into_a_gap_is_none():
+    spectrum = make_spectrum(LINE, noise=50.0)
+    k = int(np.argmax(spectrum.flux.values))
+    spectrum["dq"][k - 6 : k + 7] = 1
+    table = line_table(fit_line(spectrum, NE2))
+    for name in ("flux", "velocity", "dispersion"):
+        assert bool(table[name].mask[0])

@@ -157,8 +157,9 @@ def test_spaxels_with_too_little_data_are_blank_and_holes_are_bridged():
 
 def test_nothing_to_see_is_no_crash():
     cube = line_cube(np.full((2, 2), 1e-18))
-    for empty in (cube.assign(flux=cube.flux * np.nan), cube.assign(var=cube["var"] * np.nan)):
-        assert np.isnan(moments(empty, LINE, z=Z).moment0).all()
+    assert np.isnan(moments(cube.assign(flux=cube.flux * np.nan), LINE, z=Z).moment0).all()
+    blind = moments(cube.assign(var=cube["var"] * np.nan), LINE, z=Z)
+    np.testing.assert_allclose(blind.moment0, 1e-18, rtol=1e-3)
     zero = cube.assign(var=(cube["var"] * 0).assign_attrs(cube["var"].attrs))
     out = moments(zero, LINE, z=Z)
     np.testing.assert_allclose(out.moment0, 1e-18, rtol=2e-3)  # errors of the scatter alone

@@ -152,7 +152,7 @@ def test_light_without_an_error_counts_and_takes_the_error_away(options):
     assert out.attrs["notes"] == ["spectrum 1A: 1 of 9 samples have no error, as spaxels of the cube have none"]
 
 
-@pytest.mark.parametrize("lost", [["ERR"], ["WMAP"], ["ERR", "WMAP", "MRSXR"], ["ERR", "WMAP", "DQ", "MRSXR"]])
+@pytest.mark.parametrize("lost", [["ERR"], ["WMAP", "MRSXR"], ["ERR", "WMAP", "MRSXR"], ["ERR", "WMAP", "DQ", "MRSXR"]])
 @pytest.mark.parametrize("method", METHODS)
 def test_cubes_without_errors_or_weights(tmp_path, lost, method):
     cube = make_cube(noisy())
@@ -165,7 +165,7 @@ def test_cubes_without_errors_or_weights(tmp_path, lost, method):
     assert not out.dq.any()
     blind = {"ERR", "MRSXR"} <= set(lost)  # our own extension has the variances as well
     assert bool(np.isnan(out["var"]).all()) == blind
-    assert ("notes" in out.attrs) == blind
+    assert any("have no error" in note for note in out.attrs.get("notes", ())) == blind
 
 
 @pytest.mark.parametrize("method", ["none", "multiplicative", "additive"])

@@ -20,6 +20,7 @@ from astropy.io import fits
 
 from . import units
 from .errors import MrsxrError, SchemaError
+from .notes import tell
 
 AXES = ("x", "y")  # in the order of FITS
 _EVEN = 1e-3  # part of a spaxel, or of a plane, by which places may be off a regular row
@@ -246,10 +247,19 @@ def facts_of(ds: Sky) -> dict[str, float]:
     return {"pixel_scale": scale, "pixar_sr": solid, "pixar_a2": area}
 
 
-def grown_since_counted(ds: Sky) -> float:
-    """Return how many spaxels per which light is counted make one that is left; 1 unless strided or coarsened since."""
-    ratio = spaxel_area(ds) / _built(ds) ** 2
-    return 1.0 if abs(ratio - 1.0) < _WHOLE else ratio
+def tell_growth(ds: Sky) -> float:
+    """Return how many spaxels per which light is counted make one that is left, and tell it where it is not 1."""
+    if "pixel_scale" not in ds.attrs:
+        return 1.0
+    grown = spaxel_area(ds) / _built(ds) ** 2
+    if abs(grown - 1.0) < _WHOLE:
+        return 1.0
+    tell(
+        f"the light is taken for counted per spaxel of {_built(ds):.4g} arcsec (attrs['pixel_scale']), {grown:.4g} of "
+        "which make one of what is left; of sums over spaxels set attrs['pixel_scale'] and attrs['pixar_sr'] to those "
+        "of the new ones"
+    )
+    return grown
 
 
 def plane_widths(ds: xr.Dataset) -> np.ndarray:

@@ -18,9 +18,9 @@ from mrsxr.errors import MrsxrError, SchemaError
 from mrsxr.geometry.index import attach_index
 from mrsxr.geometry.regrid import overlaps, same_sky, sky_of
 from mrsxr.limits import Share, checked
-from mrsxr.notes import listen, noted, tell
+from mrsxr.notes import listen, noted
 from mrsxr.schema import in_order
-from mrsxr.spaxels import facts_of, grown_since_counted
+from mrsxr.spaxels import facts_of, tell_growth
 from mrsxr.step import read_history
 
 _OUTSIDE = flags.value("DO_NOT_USE", "NON_SCIENCE")
@@ -86,7 +86,7 @@ def _regridded(ds: xr.Dataset, like: xr.Dataset, min_coverage: float) -> xr.Data
             kind = _kind(str(name), array)
             bad = masked if kind not in _WHOLE and masked is not None and masked.dims == array.dims else None
             per_spaxel = _per_spaxel(array.attrs.get("units", ""))
-            options = {"kind": kind, "counted": _grown(ds) if per_spaxel else 0.0, **plan}
+            options = {"kind": kind, "counted": tell_growth(ds) if per_spaxel else 0.0, **plan}
             changed[name] = (array.dims, _resampled(array, bad, options), array.attrs)
     out = _on_grid_of(ds, like, changed, min_coverage)
     return _finished(out)
@@ -169,20 +169,6 @@ def _per_spaxel(unit: str) -> bool:
         except SchemaError:
             continue
     return False
-
-
-def _grown(ds: xr.Dataset) -> float:
-    """Return how many of the spaxels per which the light is counted make one of what is left, and tell it."""
-    if "pixel_scale" not in ds.attrs:
-        return 1.0
-    grown = grown_since_counted(ds)
-    if grown != 1.0:
-        tell(
-            f"the light is taken for counted per spaxel of {float(ds.attrs['pixel_scale']):.4g} arcsec "
-            f"(attrs['pixel_scale']), {grown:.4g} of which make one of what is left; of sums over spaxels set "
-            "attrs['pixel_scale'] and attrs['pixar_sr'] to those of the new ones"
-        )
-    return grown
 
 
 def _resampled(array: xr.DataArray, bad: xr.DataArray | None, options: dict[str, Any]):

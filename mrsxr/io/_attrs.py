@@ -10,6 +10,8 @@ from mrsxr import mrs
 from mrsxr.errors import InputFileError
 from mrsxr.schema import LEVELS
 
+from .headers import MAPS
+
 _Test = Callable[[Any], bool]
 
 
@@ -69,9 +71,10 @@ def _header(value: Any) -> bool:
 _TEXT, _NUMBER = (_text, "a text"), (_number, "a number")
 _TEXTS, _LIST = (_texts, "a text or a list of texts"), (_json_list, "a list in JSON")
 _POSITIVE, _COUNT, _FLAG = (_positive, "a number above 0"), (_count, "a whole number"), (_flag, "0 or 1")
+_LEVELS = tuple(dict.fromkeys((*LEVELS, *MAPS)))
 #: Attributes that the package reads: what they must be.
 _KNOWN: dict[str, tuple[_Test, str]] = {
-    "level": (lambda v: isinstance(v, str) and v in LEVELS, "one of " + ", ".join(LEVELS)),
+    "level": (lambda v: isinstance(v, str) and v in _LEVELS, "one of " + ", ".join(_LEVELS)),
     "setting": (lambda v: isinstance(v, str) and v in mrs.SETTINGS, "one of " + ", ".join(mrs.SETTINGS)),
     "detector": _TEXT, "channels": _TEXT, "band": _TEXT, "readpatt": _TEXT, "subarray": _TEXT, "target": _TEXT,
     "program": _TEXT, "wcs": _TEXT, "weighting": _TEXT, "source_type": _TEXT, "product_name": _TEXT,

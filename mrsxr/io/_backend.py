@@ -16,7 +16,7 @@ from mrsxr.notes import listen, noted
 
 from . import _detector, _lines, _meta, _spectral
 from ._checks import check_keywords
-from .headers import LINES_MODEL, FitsFile, product_of, read_layout, require, require_mrs
+from .headers import MAP_MODELS, FitsFile, product_of, read_layout, require, require_mrs
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ def _read(file: FitsFile, drop: frozenset[str], source: int | None) -> xr.Datase
     path, primary = file.path, file.header["PRIMARY"]
     require_mrs(path, primary)
     main = next((hdu.header for hdu in file.hdus if hdu.name in ("SCI", "EXTRACT1D")), None)
-    if main is None and primary.get("DATAMODL") == LINES_MODEL:
+    if main is None and primary.get("DATAMODL") in MAP_MODELS:
         main = primary
     if main is None:
         raise InputFileError(f"{path}: the file has neither a SCI image nor an EXTRACT1D table")

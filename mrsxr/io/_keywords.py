@@ -22,7 +22,7 @@ from mrsxr.step import read_history
 
 from ._meta import plain, same
 from ._names import kind_of
-from .headers import LINES_MODEL
+from .headers import MAPS
 
 #: Keyword of each step, by the name of its module or of its function (the later wins).
 STEP_KEYWORDS = {
@@ -60,7 +60,7 @@ SKIPPED = {
 }  # fmt: skip
 MODELS = {
     "ramp": "RampModel", "rate": "IFUImageModel", "rateints": "CubeModel", "cal": "IFUImageModel",
-    "cube": "IFUCubeModel", "spectrum": "MRSMultiSpecModel", "lines": LINES_MODEL,
+    "cube": "IFUCubeModel", "spectrum": "MRSMultiSpecModel", **{level: model for level, (_, model, _) in MAPS.items()},
 }  # fmt: skip
 #: Keyword of each dither coordinate and the HDU where it belongs.
 DITHER_KEYWORDS = {

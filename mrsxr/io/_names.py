@@ -154,7 +154,7 @@ def _lines(ds: xr.Dataset) -> list[str]:
     if len(labels) > _MOST_LINES:
         labels = [f"{len(labels)} lines {labels[0]} to {labels[-1]}"]
     words = ["-".join(filter(None, map(_slug, labels)))]
-    if ds.attrs.get("level") == "lines" and {"y", "x"} <= set(ds.dims):
+    if ds.attrs.get("level") in ("lines", "excitation") and {"y", "x"} <= set(ds.dims):
         words.append("maps")
     return [word for word in words if word]
 

@@ -31,10 +31,10 @@ from .fits_out import extra_images, write_fits
 _COLUMNS = {
     "WAVELENGTH": "um", "FLUX": "Jy", "FLUX_ERROR": "Jy", "FLUX_VAR_POISSON": "Jy^2",
     "FLUX_VAR_RNOISE": "Jy^2", "FLUX_VAR_FLAT": "Jy^2",
-    "SURF_BRIGHT": "MJy/sr", "SB_ERROR": "MJy/sr", "SB_VAR_POISSON": "(MJy/sr)^2",
-    "SB_VAR_RNOISE": "(MJy/sr)^2", "SB_VAR_FLAT": "(MJy/sr)^2", "DQ": None, "BACKGROUND": "MJy/sr",
-    "BKGD_ERROR": "MJy/sr", "BKGD_VAR_POISSON": "(MJy/sr)^2", "BKGD_VAR_RNOISE": "(MJy/sr)^2",
-    "BKGD_VAR_FLAT": "(MJy/sr)^2", "NPIXELS": None, "RF_FLUX": "Jy", "RF_SURF_BRIGHT": "MJy/sr",
+    "SURF_BRIGHT": "MJy/sr", "SB_ERROR": "MJy/sr", "SB_VAR_POISSON": "MJy2 sr-2",
+    "SB_VAR_RNOISE": "MJy2 sr-2", "SB_VAR_FLAT": "MJy2 sr-2", "DQ": None, "BACKGROUND": "MJy/sr",
+    "BKGD_ERROR": "MJy/sr", "BKGD_VAR_POISSON": "MJy2 sr-2", "BKGD_VAR_RNOISE": "MJy2 sr-2",
+    "BKGD_VAR_FLAT": "MJy2 sr-2", "NPIXELS": None, "RF_FLUX": "Jy", "RF_SURF_BRIGHT": "MJy/sr",
     "RF_BACKGROUND": "MJy/sr",
 }  # fmt: skip
 _FROM = {
@@ -91,18 +91,22 @@ def write_cube(ds: xr.Dataset, path: str | os.PathLike) -> Path:
         return write_fits(cube_file(ds, path.name), path)
     empty = {name: (CUBE_DIMS, hollow(array.shape, str(array.dtype))) for name, array in lazy.items()}
     rest = ds.assign({name: (*pair, ds[name].attrs) for name, pair in empty.items()}).compute(**how())
-    error = hollow(rest["var"].shape, "f4") if "var" in lazy else error_of(rest["var"].values)
+    error = hollow(rest["var"].shape, _error_type(lazy["var"])) if "var" in lazy else error_of(rest["var"].values)
     hdus, places = _cube_hdus(rest, path.name, error)
     images = {places[name]: array for name, array in lazy.items()}
     if "var" in lazy:
-        images["ERR"] = da.map_blocks(error_of, lazy["var"], dtype="f4", meta=np.empty((0, 0, 0), "f4"))
+        images["ERR"] = da.map_blocks(error_of, lazy["var"], dtype=_error_type(lazy["var"]))
     return write_streamed(hdus, images, path)
 
 
 def error_of(variance: np.ndarray) -> np.ndarray:
-    """Return the square root as float32, NaN of what is negative."""
+    """Return the square root, NaN of what is negative; as float32 unless the variance is float64 for its unit."""
     with np.errstate(invalid="ignore"):
-        return np.sqrt(variance).astype("f4")
+        return np.sqrt(variance).astype(_error_type(variance))
+
+
+def _error_type(variance) -> str:
+    return "f8" if variance.dtype == np.float64 else "f4"
 
 
 def _in_order(ds: xr.Dataset) -> xr.Dataset:
@@ -143,6 +147,10 @@ def _cube_hdus(ds: xr.Dataset, filename: str, error: np.ndarray) -> tuple[fits.H
     hdus += [] if table is None else [table]
     meta = _meta.describe(ds)
     more, meta["extras"], meta["small"] = extra_images(ds, _CUBE_HELD)
+    by_name = {image.name: image for image in more}
+    for name, where in meta["extras"].items():
+        if held := fits_text(ds.variables[name].attrs.get("units") or ""):
+            by_name[where["hdu"]].header["BUNIT"] = held
     vectors = {name: ds[name].values for name in ("wavelength", "y", "x")}
     places = {"flux": "SCI", "dq": "DQ", "weight": "WMAP"} | {n: place["hdu"] for n, place in meta["extras"].items()}
     asdf = _cube_gwcs.extension(sci.header, ds["wavelength"].values, (ds.sizes["y"], ds.sizes["x"]))
@@ -176,11 +184,14 @@ def spectrum_file(ds: xr.Dataset, filename: str) -> fits.HDUList:
         if column == "DQ":
             columns.append(fits.Column(name=column, format="J", bzero=2**31, array=values.astype("u4")))
         else:
-            columns.append(fits.Column(name=column, format="D", unit=unit, array=values.astype("f8")))
+            columns.append(
+                fits.Column(name=column, format="D", unit=_unit(ds, column, unit), array=values.astype("f8"))
+            )
     for column, name, unit in (
         ("FLUX_VAR", "var", "Jy^2"),
-        ("SB_VAR", "surface_brightness_var", "(MJy/sr)^2"),
+        ("SB_VAR", "surface_brightness_var", "MJy2 sr-2"),
     ):
+        unit = _as_held(ds, name, unit)
         columns.append(fits.Column(name=column, format="D", unit=unit, array=ds[name].values.astype("f8")))
     if "band" in ds.variables:
         columns.append(fits.Column(name="BAND", format="2A", array=ds["band"].values.astype("U2")))
@@ -196,6 +207,19 @@ def spectrum_file(ds: xr.Dataset, filename: str) -> fits.HDUList:
     meta = _meta.describe(ds)
     more, meta["extras"], meta["small"] = extra_images(ds, held)
     return fits.HDUList([primary, table, *more, _meta.table(meta), _gwcs.extension(ds)])
+
+
+def _unit(ds: xr.Dataset, column: str, unit: str | None) -> str | None:
+    """Return TUNIT of a column: that of jwst, or what the Dataset was converted to."""
+    of = {"var": "flux", "surface_brightness_var": "surface_brightness", "background_var": "background"}
+    return _as_held(ds, of[_SHOWN_ERRORS[column]] if column in _SHOWN_ERRORS else _FROM[column], unit)
+
+
+def _as_held(ds: xr.Dataset, name: str, unit: str | None) -> str | None:
+    held = ds.variables[name].attrs.get("units") if name in ds.variables else None
+    if unit is None or not held or parse(held) == parse(unit):
+        return unit
+    return fits_text(held)
 
 
 def _column(ds: xr.Dataset, column: str, n_samples: int) -> np.ndarray:

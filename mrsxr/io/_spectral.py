@@ -96,6 +96,7 @@ def read_cube(file: FitsFile) -> xr.Dataset:
     _require_level(file, meta, "cube")
     sci = file.get("SCI")
     unit, shape = _cube_units(file, sci.header), sci.shape
+    wide = "f4" if unit["var"] == "MJy2/sr2" else "f8"  # float32 does not hold the squares of every unit
     kept = {} if meta is None else meta["variables"]
     dtype = "f8" if kept.get("flux", {}).get("dtype") == "float64" else "f4"
     if meta is None:
@@ -105,7 +106,7 @@ def read_cube(file: FitsFile) -> xr.Dataset:
         "dq": flags(file, "DQ", CUBE_DIMS, shape, "u4"),
     }
     if "ERR" in file:
-        variables["var"] = variable(file, "ERR", CUBE_DIMS, shape, "f4", unit["var"], square=True)
+        variables["var"] = variable(file, "ERR", CUBE_DIMS, shape, wide, unit["var"], square=True)
     else:
         variables["var"] = constant(CUBE_DIMS, shape, "f4", unit["var"], np.nan)
     if "WMAP" in file:

@@ -22,6 +22,7 @@ from ._detector import preferred_chunks
 from ._meta import plain
 from .exposures import chunked, with_sky_index
 from .fitsarray import file_stamp
+from .headers import MAPS
 
 ORDER = "mrsxr_order"  # zarr gives groups back by name
 WHOLE = "mrsxr_whole"  # the store holds all its chunks, also the empty ones
@@ -106,14 +107,14 @@ def _restored(path: Path, ds: xr.Dataset, chunks: Any) -> xr.Dataset:
         if name in ds.coords and name not in ds.dims:
             read = found.load()
             ds = ds.assign_coords({name: read.astype("U") if read.dtype.kind in "OT" else read})
-        elif level not in ("spectrum", "lines"):
+        elif level not in ("spectrum", *MAPS):
             guarded = _guarded(path, str(name), found)
             guarded.encoding = {"preferred_chunks": preferred_chunks(level, ds.sizes, found.dims)}
             ds = ds if name in ds.dims else ds.assign({name: guarded})
-    if level in ("spectrum", "lines"):
+    if level in ("spectrum", *MAPS):
         ds = ds.load()
     ds = chunked(ds, chunks)
-    return with_sky_index(ds) if level in ("cube", "lines") else ds
+    return with_sky_index(ds) if "wcs" in ds.attrs else ds
 
 
 class _Guarded(BackendArray):

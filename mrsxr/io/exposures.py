@@ -20,7 +20,7 @@ from ._backend import open_file
 from ._detector import preferred_chunks
 from .files import DETECTOR_PRODUCTS, FileInfo, classify
 from .grouping import Exposure, plan
-from .headers import read_layout
+from .headers import MAPS, read_layout
 
 _STATIC = frozenset(_slicer.STATIC)
 
@@ -182,7 +182,7 @@ def open_one(
     Dataset
     """
     ds = chunked(open_file(path, drop=drop, **options), chunks)
-    return with_sky_index(ds) if ds.attrs.get("level") in ("cube", "lines") else ds
+    return with_sky_index(ds) if "wcs" in ds.attrs else ds
 
 
 def chunked(ds: xr.Dataset, chunks: Mapping[str, int] | str | None = None) -> xr.Dataset:
@@ -199,7 +199,7 @@ def chunked(ds: xr.Dataset, chunks: Mapping[str, int] | str | None = None) -> xr
     -------
     Dataset
     """
-    if ds.attrs.get("level") in ("spectrum", "lines"):
+    if ds.attrs.get("level") in ("spectrum", *MAPS):
         return ds
     encoding = dict(ds.encoding)
     lazy = {}

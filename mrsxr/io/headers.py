@@ -29,7 +29,14 @@ from .fitsarray import STORED_DTYPES, FitsArray, TiledFitsArray, file_stamp, fin
 
 #: The products that this package reads, in the order of the data's way.
 PRODUCTS = ("uncal", "ramp", "rateints", "rate", "cal", "crf", "s3d", "x1d", "lines")
-LINES_MODEL = "MrsxrLines"  # DATAMODL of line fits and maps, which have no product of jwst
+#: Line fits and maps, which have no product of jwst: by level the suffix of their files, DATAMODL, and the variable
+#: whose image comes first.
+MAPS = {
+    "lines": ("lines", "MrsxrLines", "flux"), "moments": ("moments", "MrsxrMoments", "moment0"),
+    "channel_maps": ("channels", "MrsxrChannelMaps", "flux"), "line_ratio": ("ratio", "MrsxrLineRatio", "ratio"),
+    "bins": ("bins", "MrsxrBins", "bin"), "excitation": ("excitation", "MrsxrExcitation", "temperature"),
+}  # fmt: skip
+MAP_MODELS = {model: level for level, (_, model, _) in MAPS.items()}
 LEVEL_OF_PRODUCT = {
     "uncal": "ramp", "ramp": "ramp", "rateints": "rateints", "rate": "rate", "cal": "cal", "crf": "cal",
     "s3d": "cube", "x1d": "spectrum",
@@ -258,7 +265,7 @@ def product_of(path: str | Path, primary: Mapping[str, Any], main: Mapping[str, 
     if main.get("EXTNAME") == "EXTRACT1D":
         return "x1d"
     model, unit = primary.get("DATAMODL", ""), str(main.get("BUNIT", "")).strip()
-    if model == LINES_MODEL:
+    if model in MAP_MODELS:
         return "lines"
     n_axes = main.get("ZNAXIS", main.get("NAXIS", 0)) if main.get("EXTNAME") == "SCI" else 0
     if n_axes == 4:

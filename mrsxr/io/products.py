@@ -29,11 +29,11 @@ from ._whole import ORDER, WHOLE, load_whole
 from .exposures import open_exposures, open_one
 from .files import SUFFIXES, classify
 from .fits_out import EXTENSIONS, check_level, exposure_file, replacing, write_fits, writing
-from .headers import PRODUCTS
+from .headers import MAPS, PRODUCTS
 from .observation import open_observation
 
 FORMATS = {"fits": ".fits", "netcdf": ".nc", "zarr": ".zarr"}
-_SUFFIX = {"cube": "s3d", "spectrum": "x1d", "lines": "lines"}
+_SUFFIX = {"cube": "s3d", "spectrum": "x1d", **{level: suffix for level, (suffix, *_) in MAPS.items()}}
 
 
 def save(
@@ -188,7 +188,7 @@ def load_dataset(path: str | os.PathLike, *, chunks: Any = None) -> xr.Dataset:
 
 def _names(ds: xr.Dataset, suffix: str | None) -> list[tuple[int, str]]:
     level = check_level(ds)
-    if other := other_units(ds):
+    if level in EXTENSIONS and (other := other_units(ds)):
         raise MrsxrError(
             f"FITS products hold {other[0]} in {other[2]}, got {other[1]}; convert_units(ds, '{other[2]}') before, or "
             "save as netcdf or zarr, which keep any units"
@@ -206,7 +206,7 @@ def _write(ds: xr.Dataset, index: int, path: Path) -> Path:
         return write_cube(ds, path)
     if level == "spectrum":
         return write_fits(spectrum_file(ds, path.name), path)
-    if level == "lines":
+    if level in MAPS:
         return write_fits(lines_file(ds, path.name), path)
     return write_fits(exposure_file(ds, index, path.name), path)
 

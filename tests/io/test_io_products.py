@@ -360,7 +360,7 @@ def test_x1d_columns_and_units(tmp_path):
         assert table.columns.names[:3] == ["WAVELENGTH", "FLUX", "FLUX_ERROR"]
         assert table.columns.names[-1] == "BAND"
         units = {column.name: column.unit for column in table.columns}
-        assert (units["WAVELENGTH"], units["FLUX"], units["BKGD_VAR_FLAT"]) == ("um", "Jy", "(MJy/sr)^2")
+        assert (units["WAVELENGTH"], units["FLUX"], units["BKGD_VAR_FLAT"]) == ("um", "Jy", "MJy2 sr-2")
         assert table.data["DQ"].dtype == "uint32"
         assert set(table.data["BAND"]) == {"1A", "2A"}
         assert table.header["SRCTYPE"] == "POINT"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -259,13 +260,22 @@ def _predicted(exposure: _Exposure, before: xr.DataArray, gap: float, table: dic
 
     tau = table["decay_time"]
     amplitude = np.where(table["amplitude"] > 0, table["amplitude"], table["saturated_amplitude"])
-    n = max(1, int(exposure.ds.attrs.get("n_integrations") or 1))
+    n = _integrations(exposure)
     weight = np.exp(-gap / tau) * mean_decay(exposure.length, tau, n, weighting)
     error = np.divide(table["amplitude_err"], amplitude, out=np.zeros_like(amplitude), where=amplitude > 0)
     return map_ramps(
         predict, before, core=[["component"]], out_core=[[], []], dtypes=["float32", "float32"],
         weight=weight, relative_error=error,
     )  # fmt: skip
+
+
+def _integrations(exposure: _Exposure) -> int:
+    """Return how many ramps an exposure has, by its own keywords where exposures that were joined differ."""
+    held: Any = exposure.ds.attrs.get("n_integrations")
+    if held is None and "fits_header" in exposure.ds.coords:
+        text = str(exposure.ds["fits_header"].values[exposure.dither])
+        held = json.loads(text or "{}").get("PRIMARY", {}).get("NINTS")
+    return max(1, int(held or 1))
 
 
 def mean_decay(length: float, decay_time: np.ndarray, n_integrations: int, weighting: str) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import xarray as xr
 
@@ -10,6 +12,7 @@ from mrsxr.errors import MrsxrError
 from mrsxr.geometry.regrid import same_sky
 from mrsxr.limits import LineName, NotNegative, checked
 from mrsxr.schema import LINE_LIMITS, is_measured
+from mrsxr.step import join_histories, read_history
 
 from ._names import matches
 from ._side_bands import find_line, recorded
@@ -123,7 +126,9 @@ def line_ratio(
         },
         attrs={k: v for k, v in maps.attrs.items() if k not in ("history_json", "band")},
     ).assign_attrs(level="line_ratio", numerator=a_label, denominator=b_label)  # fmt: skip
-    return recorded(maps, out, "maps.line_ratio", numerator=a_label, denominator=b_label, snr=snr)
+    made_of = {"numerator": read_history(maps), "denominator": read_history(other)}
+    both_histories = maps.assign_attrs(history_json=json.dumps(join_histories(made_of)))
+    return recorded(both_histories, out, "maps.line_ratio", numerator=a_label, denominator=b_label, snr=snr)
 
 
 def _flux_of(maps: xr.Dataset, line: LineName) -> tuple[xr.DataArray, xr.DataArray, str]:

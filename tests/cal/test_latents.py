@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import xarray as xr
 from helpers import assert_step, detector_attrs, dither_coords, no_compute
 
 from mrsxr import dq
-from mrsxr.cal.latents import DAY, latent_state, mean_decay, subtract_latents
+from mrsxr.cal.latents import DAY, _Exposure, _integrations, latent_state, mean_decay, subtract_latents
 from mrsxr.errors import LevelError, MrsxrError, ReferenceFileError
 
 NY, NX = 6, 8
@@ -195,3 +197,13 @@ def test_errors_name_what_is_wrong():
         subtract_latents(ds, latent=make_latent(), state=xr.Dataset())
     with pytest.raises(MrsxrError, match="at least one exposure"):
         latent_state([], latent=make_latent())
+
+
+def test_joined_exposures_count_their_own_integrations():
+    """attrs of joined exposures do not tell a number that differs; the keywords of each do."""
+    ds = make_rate(np.ones((2, NY, NX)), np.array([0.0, 1000.0]))
+    texts = [json.dumps({"PRIMARY": {"NINTS": n}}) for n in (3, 5)]
+    ds = ds.assign_coords(fits_header=("dither", texts))
+    del ds.attrs["n_integrations"]
+    assert [_integrations(_Exposure(ds, i, 0.0, 1.0)) for i in (0, 1)] == [3, 5]
+    assert _integrations(_Exposure(ds.assign_attrs(n_integrations=2), 0, 0.0, 1.0)) == 2

@@ -9,7 +9,7 @@ from mrsxr.errors import MrsxrError
 from mrsxr.geometry.index import CelestialIndex
 from mrsxr.lines.maps import line_ratio, mask_maps
 from mrsxr.lines.moments import moments
-from mrsxr.step import read_history
+from mrsxr.step import branches, read_history
 
 LABELS = ["[Ne II] 12.81", "[Ne III] 15.56", "[Fe II] 5.34", "[Fe II] 25.99"]
 
@@ -124,6 +124,10 @@ def test_lines_of_two_cubes_need_one_grid():
     m = moments(line_cube(np.full((4, 5), 2e-18), noise=0.1), "[S III]", z=Z)
     mixed = line_ratio(m, "[S III]", "[Ne II]", denominator_maps=one, snr=0.5)
     np.testing.assert_allclose(mixed.ratio, 0.5, rtol=0.01)
+    ways = [[entry["step"].rpartition(".")[2] for entry in way] for way in branches(read_history(mixed))]
+    assert ways[0][-2:] == ["moments", "line_ratio"]
+    assert ways[1][-1] == "line_ratio"
+    assert "moments" not in ways[1]
     with pytest.raises(MrsxrError, match=r"the moments are of \[S III\] 18.71; expected \[O IV\] 25.89"):
         line_ratio(m, "[O IV]", "[S III]")
 

@@ -250,7 +250,7 @@ def test_steps_and_fits_files_want_the_units_of_the_level(tmp_path):
     with pytest.raises(SchemaError, match=message):
         mx.spectrum.extract_spectrum(other)
     with pytest.raises(mx.MrsxrError, match="FITS products hold flux in MJy/sr, got mJy/arcsec2"):
-        mx.save(other, tmp_path)
+        mx.save(convert_units(cal(), "mJy/arcsec2").assign_attrs(level="cal"), tmp_path)
     (path,) = mx.save(other, tmp_path / "cube.nc")
     again = mx.load(path).compute()
     xr.testing.assert_allclose(convert_units(again, "MJy/sr").flux, ds.flux, rtol=3e-7)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from mrsxr.schema import in_order, units_of
 from mrsxr.spaxels import solid_angle, spaxel_size
 from mrsxr.step import step
 
+from .aperture import sky_to_pixel
 from .lost_light import good_weight
 from .optimal import plane_weights
 from .profile import Profile, with_variance
@@ -68,13 +70,27 @@ def _circles(cube: xr.Dataset, flux, weight, spectrum: xr.Dataset, scale: float)
     mode = _MODES[str(spectrum.attrs.get("background_method", "none"))]
     names = ("aperture_radius", "annulus_inner", "annulus_outer")
     radii = np.stack([spectrum[n if n in spectrum else names[0]].values for n in names], axis=1) / scale
+    shift = _shift(cube, spectrum)
     if "psf_profile" in spectrum.attrs:
         profile = Profile.from_text(str(spectrum.attrs["psf_profile"]))
+        profile = replace(profile, x=profile.x + shift[0], y=profile.y + shift[1])
         found, _ = plane_weights(with_variance(cube), profile, spectrum["psf_fwhm"].values, radii * scale, mode > 0)
         return found * spectrum["psf_factor"].values[:, None, None]
-    place = float(spectrum.attrs["aperture_x"]), float(spectrum.attrs["aperture_y"])
+    place = tuple(float(spectrum.attrs[f"aperture_{axis}"]) + shift[k] for k, axis in enumerate("xy"))
     clip, parts = float(spectrum.attrs.get("clip_sigma", 3.0)), int(spectrum.attrs.get("subpixels", 0))
     return net_weights(flux, weight, *place, np.ascontiguousarray(radii), mode, clip, parts)
+
+
+def _shift(cube: xr.Dataset, spectrum: xr.Dataset) -> tuple[float, float]:
+    """Return by how many spaxels (x, y) a cube was cut otherwise than the one that a spectrum was extracted from."""
+    kept = spectrum.attrs
+    if not {"aperture_ra", "aperture_dec", "aperture_x", "aperture_y"} <= set(kept) or "wcs" not in cube.attrs:
+        return 0.0, 0.0
+    if abs(float(kept.get("pixel_area_sr", solid_angle(cube))) / solid_angle(cube) - 1.0) > 1e-6:
+        raise MrsxrError("the spectrum was not extracted from the cube: their spaxels are of other sizes")
+    there = sky_to_pixel(cube, float(kept["aperture_ra"]), float(kept["aperture_dec"]))
+    x, y = (there[k] - float(kept[f"aperture_{axis}"]) for k, axis in enumerate("xy"))
+    return (x, y) if np.isfinite([x, y]).all() and max(abs(x), abs(y)) > 1e-6 else (0.0, 0.0)
 
 
 @step(needs="spectrum")

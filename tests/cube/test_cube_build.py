@@ -153,6 +153,13 @@ def test_lazy_pure_recorded_in_the_schema():
     assert CubeGrid.of(out).spaxel_size == pytest.approx(0.13)
 
 
+def test_solid_angle_is_that_of_the_spaxel_not_of_the_detector():
+    detector = {"pixar_sr": 8.35e-13, "pixar_a2": 0.0355}  # as photom leaves them
+    out = build(noisy(1).assign_attrs(detector))
+    assert out.attrs["pixar_a2"] == pytest.approx(0.13**2)
+    assert out.attrs["pixar_sr"] == pytest.approx(0.13**2 * 2.3504430539e-11)
+
+
 def test_blocks_of_seven_planes_give_the_same_bits():
     ds = noisy()
     whole = build(ds, planes_per_block=1000)

@@ -313,3 +313,26 @@ def test_a_header_edited_after_saving_counts(cube, tmp_path):
     after = open_file(path)
     np.testing.assert_allclose((attach_index(after).dec.values - before.dec.values) * 3600, 0.5, atol=1e-4)
     assert solid_angle(after) == pytest.approx(1.25 * solid_angle(before))
+
+
+@pytest.mark.shared
+@pytest.mark.filterwarnings("ignore::mrsxr.errors.MrsxrWarning")
+def test_header_of_a_real_cube_is_written_again(shared_data, tmp_path):
+    path = shared_data / "s3d_ngc7469" / "NGC7469_ch4-long_s3d.fits.gz"
+    ds = load(path)
+    (again,) = save(ds, tmp_path / "again_s3d.fits")
+    with fits.open(path) as one, fits.open(again) as other:
+        before, after = one["SCI"].header, other["SCI"].header
+        for key in [k for k in before if k.startswith(("CRPIX", "CRVAL", "CTYPE", "CDELT", "PC", "PIXAR"))]:
+            wanted = before[key]
+            assert after[key] == (wanted if isinstance(wanted, str) else pytest.approx(wanted, rel=1e-6)), key
+        wanted, found = (np.array(h["S_REGION"].split()[2:], float) for h in (before, after))
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-9)
+        assert after["PIXAR_SR"] == before["PIXAR_SR"]
+    cut = ds.isel(x=slice(4, None, 2), y=BACK)
+    (small,) = save(cut, tmp_path / "cut_s3d.fits")
+    with fits.open(path) as one, fits.open(small) as other:
+        y, x = np.mgrid[: cut.sizes["y"], : cut.sizes["x"]]
+        there = WCS(other["SCI"].header).celestial.wcs_pix2world(x, y, 0)
+        truth = WCS(one["SCI"].header).celestial.wcs_pix2world(4 + 2 * x, ds.sizes["y"] - 1 - y, 0)
+        np.testing.assert_allclose(there, truth, rtol=0, atol=1e-10)

@@ -39,6 +39,16 @@ def test_weights_give_the_flux_back(cube, options):
     np.testing.assert_allclose(total, spectrum.flux.values, rtol=1e-9)
 
 
+@pytest.mark.parametrize("method", ["exact", "optimal"])
+def test_weights_find_the_aperture_in_a_cube_that_was_cut_otherwise(cube, method):
+    spectrum = extract_spectrum(cube, method=method)
+    cut = cube.isel(x=slice(2, None), y=slice(3, None))
+    whole, part = (extraction_weights(c, spectrum).values for c in (cube, cut))
+    np.testing.assert_allclose(part, whole[:, 3:, 2:], rtol=1e-6, atol=1e-9)
+    with pytest.raises(MrsxrError, match="spaxels are of other sizes"):
+        extraction_weights(cube.isel(x=slice(None, None, 2), y=slice(None, None, 2)), spectrum)
+
+
 def test_exact_variance_takes_the_place_of_the_simple_one(cube):
     spectrum = extract_spectrum(cube)
     exact = spectrum[["var"]].drop_vars("band") * 4.0

@@ -333,6 +333,6 @@ def test_header_of_a_real_cube_is_written_again(shared_data, tmp_path):
     (small,) = save(cut, tmp_path / "cut_s3d.fits")
     with fits.open(path) as one, fits.open(small) as other:
         y, x = np.mgrid[: cut.sizes["y"], : cut.sizes["x"]]
-        there = WCS(other["SCI"].header).celestial.wcs_pix2world(x, y, 0)
-        truth = WCS(one["SCI"].header).celestial.wcs_pix2world(4 + 2 * x, ds.sizes["y"] - 1 - y, 0)
+        there = WCS(other["SCI"].header, fix=False).celestial.wcs_pix2world(x, y, 0)
+        truth = WCS(one["SCI"].header, fix=False).celestial.wcs_pix2world(4 + 2 * x, ds.sizes["y"] - 1 - y, 0)
         np.testing.assert_allclose(there, truth, rtol=0, atol=1e-10)

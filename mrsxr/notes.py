@@ -14,7 +14,7 @@ from typing import Any
 
 import xarray as xr
 
-from .errors import MrsxrWarning
+from .errors import MrsxrWarning, one_line
 
 #: Who listens in this thread (and in what copies its context); the outermost first.
 _listeners: ContextVar[tuple[list[str], ...]] = ContextVar("listeners", default=())
@@ -34,6 +34,7 @@ def tell(text: str, *, stacklevel: int = 2, aloud: bool = True) -> None:
     aloud : bool
         Whether to warn; False for what is no surprise but must stand in the product.
     """
+    text = one_line(text)
     for heard in _listeners.get():
         if text not in heard:
             heard.append(text)

@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from astropy.io import fits
+
 from mrsxr import mrs
 from mrsxr.errors import InputFileError
 from mrsxr.schema import LEVELS
@@ -58,7 +60,18 @@ def _history(value: Any) -> bool:
     )
 
 
-def _header(value: Any) -> bool:
+def _wcs(value: Any) -> bool:
+    if not isinstance(value, str):
+        return False
+    try:
+        header = fits.Header.fromstring(value, sep="\n" if "\n" in value else "")
+        return all(isinstance(card.value, str | int | float) for card in header.cards if card.keyword)
+    except (ValueError, fits.VerifyError):
+        return False
+
+
+def is_header(value: Any) -> bool:
+    """Return whether a text holds the keywords of an exposure, as the coordinate ``fits_header`` does."""
     if not isinstance(value, str):
         return False
     try:
@@ -77,13 +90,13 @@ _KNOWN: dict[str, tuple[_Test, str]] = {
     "level": (lambda v: isinstance(v, str) and v in _LEVELS, "one of " + ", ".join(_LEVELS)),
     "setting": (lambda v: isinstance(v, str) and v in mrs.SETTINGS, "one of " + ", ".join(mrs.SETTINGS)),
     "detector": _TEXT, "channels": _TEXT, "band": _TEXT, "readpatt": _TEXT, "subarray": _TEXT, "target": _TEXT,
-    "program": _TEXT, "wcs": _TEXT, "weighting": _TEXT, "source_type": _TEXT, "product_name": _TEXT,
+    "program": _TEXT, "wcs": (_wcs, "cards of a WCS"), "weighting": _TEXT, "source_type": _TEXT, "product_name": _TEXT,
     "association": _TEXT, "crds_context": _TEXT, "Conventions": _TEXT, "bands": _TEXTS, "notes": _TEXTS,
     "group_time": _POSITIVE, "frame_time": _POSITIVE, "pixel_scale": _POSITIVE,
     "n_groups": _COUNT, "n_integrations": _COUNT, "background": _FLAG,
     "wavelength_step": _NUMBER, "target_ra": _NUMBER, "target_dec": _NUMBER, "redshift": _NUMBER,
     "aperture_x": _NUMBER, "aperture_y": _NUMBER, "photmjsr": _NUMBER, "pixar_sr": _NUMBER, "pixar_a2": _NUMBER,
-    "exposures": _LIST, "history_json": (_history, "a history in JSON"), "fits_header": (_header, "keywords in JSON"),
+    "exposures": _LIST, "history_json": (_history, "a history in JSON"), "fits_header": (is_header, "keywords in JSON"),
 }  # fmt: skip
 
 
@@ -99,6 +112,7 @@ def check_attrs(where: str, attrs: Mapping[Any, Any]) -> None:
     """
     if "level" not in attrs:
         raise InputFileError(f"{where}: holds no attribute 'level', so it is no product of this package; it is damaged")
-    for name, (fits, expected) in _KNOWN.items():
-        if name in attrs and not fits(attrs[name]):
-            raise InputFileError(f"{where}: the attribute '{name}' is {repr(attrs[name])[:60]}, expected {expected}")
+    for name, (is_right, expected) in _KNOWN.items():
+        if name in attrs and not is_right(attrs[name]):
+            found = repr(attrs[name])[:60]
+            raise InputFileError(f"{where}: the attribute '{name}' is {found}, expected {expected}")

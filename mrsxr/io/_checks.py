@@ -20,6 +20,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "EXPSTART": (4e4, 1.2e5), "EXPMID": (4e4, 1.2e5), "EXPEND": (4e4, 1.2e5),
     "RA_REF": (-360.0, 360.0), "DEC_REF": (-90.0, 90.0), "TARG_RA": (-360.0, 360.0), "TARG_DEC": (-90.0, 90.0),
     "ROLL_REF": (-720.0, 720.0), "V2_REF": (-3600.0, 3600.0), "V3_REF": (-3600.0, 3600.0),
+    "CRVAL1": (-360.0, 720.0), "CRVAL2": (-90.0, 90.0), "CDELT1": (-1.0, 1.0), "CDELT2": (-1.0, 1.0),
     "VA_SCALE": (0.99, 1.01), "VELOSYS": (-1e6, 1e6),
 }  # fmt: skip
 _INTEGERS = {

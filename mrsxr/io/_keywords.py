@@ -20,7 +20,7 @@ from mrsxr.geometry.sky import Pointing
 from mrsxr.notes import notes_of
 from mrsxr.step import read_history
 
-from ._meta import plain, same
+from ._meta import card_value, plain, same
 from ._names import kind_of
 from .headers import MAPS
 
@@ -256,12 +256,7 @@ def reference_keywords(history: list[dict[str, Any]]) -> dict[str, str]:
 def fill_notes(header: fits.Header, ds: xr.Dataset) -> None:
     """Put the notes of a Dataset into a header, as COMMENT cards."""
     for text in notes_of(ds):
-        header["COMMENT"] = f"NOTE: {_ascii(text)}"
-
-
-def _ascii(text: str) -> str:
-    """Return a text that FITS cards hold: one line of printable ASCII."""
-    return " ".join(text.split()).encode("ascii", "replace").decode()
+        header["COMMENT"] = f"NOTE: {card_value(text)}"
 
 
 def fill_header(header: fits.Header, keywords: Mapping[str, Any]) -> None:
@@ -269,4 +264,4 @@ def fill_header(header: fits.Header, keywords: Mapping[str, Any]) -> None:
     for key, value in keywords.items():
         if isinstance(value, float) and not np.isfinite(value):
             continue
-        header[key if len(key) <= 8 else f"HIERARCH {key}"] = value
+        header[key if len(key) <= 8 else f"HIERARCH {key}"] = card_value(value)

@@ -15,9 +15,9 @@ import numpy as np
 import xarray as xr
 from astropy.io import fits
 
-from mrsxr.errors import InputFileError
+from mrsxr.errors import InputFileError, one_line
 
-from ._attrs import check_attrs
+from ._attrs import check_attrs, is_header
 from ._paths import safe_name
 from .headers import FitsFile
 
@@ -117,6 +117,8 @@ def _wrong(meta: Any) -> str | None:
         for cards in meta.get(group, {}).values():
             if not isinstance(cards, dict) or not all(isinstance(value, _PLAIN) for value in cards.values()):
                 return f"'{group}' holds no keywords"
+    if not is_header(meta.get("header_text", "")):
+        return "'header_text' holds no keywords"
     if not all(isinstance(name, str) for name in meta.get("slicer", [])):
         return "'slicer' is no list of names"
     return None if _is_dither(meta.get("dither", {})) else "'dither' is not what this package writes"
@@ -170,10 +172,17 @@ def original_keywords(header: Mapping[str, Mapping[str, Any]], meta: Mapping[str
     return out
 
 
+def card_value(value: Any) -> Any:
+    """Return a value as a FITS card holds it: texts of printable ASCII, ``?`` for what is not."""
+    if not isinstance(value, str) or (value.isascii() and value.isprintable()):
+        return value
+    return one_line(" ".join(value.split()).encode("ascii", "replace").decode())
+
+
 def same(one: Any, other: Any) -> bool:
     """Return whether two keyword values are equal, floats to the digits that a FITS card holds."""
     if isinstance(one, bool) or isinstance(other, bool) or isinstance(one, str) or isinstance(other, str):
-        return one == other
+        return bool(card_value(one) == card_value(other))
     if one is None or other is None:
         return one is other
     return bool(np.isclose(float(one), float(other), rtol=1e-13, atol=0, equal_nan=True))

@@ -222,7 +222,10 @@ def _cube_axes(
     axes: dict[str, Any] = {}
     plane = _plane(file, header)
     for name, number, length in (("x", 1, shape[2]), ("y", 2, shape[1])):
-        axes[name] = (np.arange(length) + 1 - plane.crpix[number - 1]) * plane.scale[number - 1]
+        step, reference = plane.scale[number - 1], plane.crpix[number - 1]
+        if not step or not np.isfinite(step) or not np.isfinite(reference):
+            raise InputFileError(f"{file.path}: CDELT{number} and CRPIX{number} are no finite numbers other than 0")
+        axes[name] = (np.arange(length) + 1 - reference) * step
     if str(header["CTYPE3"]).strip() == "WAVE-TAB":
         columns = {name.lower(): values for name, values in file.table("WCS-TABLE").items()}
         axes["wavelength"] = np.asarray(columns["wavelength"], dtype="f8").ravel()
@@ -231,6 +234,8 @@ def _cube_axes(
         axes["wavelength"] = first + (np.arange(shape[0]) + 1 - pixel) * step
         if str(header.get("CUNIT3", "um")).strip() == "m":
             axes["wavelength"] = axes["wavelength"] * 1e6
+    if not np.isfinite(axes["wavelength"]).all() or (axes["wavelength"] <= 0).any():
+        raise InputFileError(f"{file.path}: the wavelengths of the planes are not all finite and above 0")
     if axes["wavelength"].size != shape[0]:
         raise InputFileError(
             f"{file.path}: WCS-TABLE has {axes['wavelength'].size} wavelengths, SCI has {shape[0]} planes"

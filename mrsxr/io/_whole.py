@@ -17,7 +17,7 @@ from xarray.core import indexing
 from mrsxr import tree
 from mrsxr.errors import InputFileError, MrsxrError
 
-from ._attrs import check_attrs
+from ._attrs import check_attrs, is_header
 from ._detector import preferred_chunks
 from ._meta import plain
 from .exposures import chunked, with_sky_index
@@ -79,7 +79,7 @@ def _require_chunks(store: Path) -> None:
     for facts in sorted(store.rglob(".zarray")):
         found = json.loads(facts.read_text())
         wanted = math.prod(-(-n // size) for n, size in zip(found["shape"], found["chunks"], strict=True))
-        held = sum(1 for chunk in facts.parent.iterdir() if not chunk.name.startswith("."))
+        held = sum(1 for chunk in facts.parent.iterdir() if not chunk.name.startswith(".") and chunk.is_file())
         if held < wanted:
             raise InputFileError(
                 f"{store}: {facts.parent.name} holds {held} of {wanted} chunks; the store is damaged: copy it again"
@@ -111,6 +111,8 @@ def _restored(path: Path, ds: xr.Dataset, chunks: Any) -> xr.Dataset:
             guarded = _guarded(path, str(name), found)
             guarded.encoding = {"preferred_chunks": preferred_chunks(level, ds.sizes, found.dims)}
             ds = ds if name in ds.dims else ds.assign({name: guarded})
+    if not all(is_header(str(text)) for text in np.ravel(ds.coords.get("fits_header", []))):
+        raise InputFileError(f"{path}: 'fits_header' holds no keywords in JSON; the file is damaged")
     if level in ("spectrum", *MAPS):
         ds = ds.load()
     ds = chunked(ds, chunks)
@@ -138,6 +140,8 @@ class _Guarded(BackendArray):
 
 def _guarded(path: Path, name: str, found: xr.Variable) -> xr.Variable:
     lazy = found._data
+    while isinstance(lazy, indexing.CopyOnWriteArray):
+        lazy = lazy.array
     if not isinstance(lazy, indexing.LazilyIndexedArray):
         return found
     return xr.Variable(found.dims, indexing.LazilyIndexedArray(_Guarded(lazy, path, name)), found.attrs)

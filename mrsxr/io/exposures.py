@@ -223,9 +223,15 @@ def with_sky_index(cube: xr.Dataset) -> xr.Dataset:
     from mrsxr.geometry.index import attach_index
     from mrsxr.geometry.place import has_place
 
-    if not cube.attrs.get("wcs") or not has_place(cube):
-        return cube
-    return attach_index(cube.drop_vars(["ra", "dec"], errors="ignore"))
+    try:
+        if not cube.attrs.get("wcs") or not has_place(cube):
+            return cube
+        return attach_index(cube.drop_vars(["ra", "dec"], errors="ignore"))
+    except MrsxrError:
+        raise
+    except Exception as error:  # of wcslib
+        where = cube.encoding.get("source", "the cube")
+        raise InputFileError(f"{where}: the WCS of the cube cannot be read ({str(error)[:200]})") from error
 
 
 def _same_slices(infos: Sequence[FileInfo]) -> None:

@@ -12,6 +12,7 @@ import xarray as xr
 
 from . import units
 from ._version import __version__
+from .arguments import reads
 from .errors import LevelError, SchemaError
 from .schema import LEVELS
 from .spaxels import counted_solid_angle, facts_of, plane_widths, solid_angle
@@ -47,6 +48,7 @@ def _power(per: str) -> u.UnitBase:
     return u.W / u.m**2 / (u.Unit(per) if per else u.dimensionless_unscaled)
 
 
+@reads()
 def convert_units(ds: xr.Dataset, unit: str, *, per_sample: bool = False) -> xr.Dataset:
     """Return the data in another unit of light, with their variances.
 

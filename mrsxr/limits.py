@@ -87,7 +87,8 @@ def _is_region(value: Any) -> bool:
     """Tell whether a value can be a region of the sky: a text, a file, objects of the package regions, or several."""
     if isinstance(value, list | tuple):
         return bool(value) and all(_is_region(one) for one in value)
-    return (isinstance(value, str) and bool(value.strip())) or hasattr(value, "__fspath__") or hasattr(value, "visual")
+    known = any(hasattr(value, name) for name in ("__fspath__", "visual", "regions"))  # a path, a region, several
+    return known or (isinstance(value, str) and bool(value.strip()))
 
 
 def _is_interval(value: Any) -> bool:

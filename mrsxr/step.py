@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from ._version import __version__
-from .arguments import READERS, read_arguments
+from .arguments import READERS, need_data, read_arguments
 from .errors import LevelError, SchemaError
 from .limits import check_call
 from .notes import listen, noted, notes_of
@@ -95,6 +95,7 @@ def step(*, needs: str | tuple[str, ...], gives: str | None = None):
 
 def read_history(ds: xr.Dataset) -> list[dict[str, Any]]:
     """Return the history of a Dataset: a list of entries, the oldest first."""
+    need_data("read_history", ds)
     return json.loads(ds.attrs.get("history_json", "[]"))
 
 

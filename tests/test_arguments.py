@@ -243,9 +243,9 @@ def test_a_step_says_what_it_was_given_in_place_of_a_dataset():
 def test_a_reference_of_another_kind_is_refused():
     ramp = xr.Dataset({"sci": ("x", [1.0])}, attrs={"level": "ramp"})
     flat = xr.Dataset(attrs={"level": "reference", "kind": "flat", "ref_id": "f.fits"})
-    with pytest.raises(MrsxrError, match=r"needs a reference of kind dark, got one of kind flat \(f.fits\)"):
+    with pytest.raises(MrsxrError, match=r"expected a reference of kind dark, got one of kind flat \(f.fits\)"):
         subtract_dark(ramp, dark=flat)
-    with pytest.raises(MrsxrError, match="needs a reference of kind dark, got data of level ramp"):
+    with pytest.raises(MrsxrError, match="expected a reference of kind dark, got data of level ramp"):
         subtract_dark(ramp, dark=ramp)
     with pytest.raises(MrsxrError, match=r"as dark, got the path d.fits; open it by .*read_reference"):
         subtract_dark(ramp, dark="d.fits")

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import xarray as xr
 
-from mrsxr.errors import InputFileError, LevelError, MrsxrError
+from mrsxr.errors import InputFileError, LevelError, ReferenceFileError
 
 from .values import (
     Reader,
@@ -118,12 +118,11 @@ def _check_dataset(name: str, key: str, value: Any, *, optional: bool, first: bo
     if first or key not in REFERENCES:
         return
     kind, level = value.attrs.get("kind"), value.attrs.get("level")
+    expected = f"{name}: expected a reference of kind {key}"
     if level not in (None, "reference"):
-        raise MrsxrError(f"{name} needs a reference of kind {key}, got data of level {level}")
+        raise ReferenceFileError(f"{expected}, got data of level {level}")
     if kind is not None and kind != key:
-        raise MrsxrError(
-            f"{name} needs a reference of kind {key}, got one of kind {kind} ({value.attrs.get('ref_id', 'by hand')})"
-        )
+        raise ReferenceFileError(f"{expected}, got one of kind {kind} ({value.attrs.get('ref_id', 'by hand')})")
 
 
 def _what_it_is(value: Any, key: str) -> str:

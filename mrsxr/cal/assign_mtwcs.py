@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from mrsxr.arguments import need_data
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.grid import unwrap_ra
 from mrsxr.geometry.sky import Pointing, wrap
@@ -43,6 +44,9 @@ def target_position(datasets: Iterable[xr.Dataset]) -> tuple[float, float]:
     MrsxrError
         Naming the exposure where the keyword MT_RA or MT_DEC is missing, or where there is no exposure.
     """
+    datasets = list(datasets)
+    for ds in datasets:
+        need_data("target_position", ds)
     places = [place for ds in datasets for place in _positions(ds)]
     if not places:
         raise MrsxrError("the mean position of a moving target needs at least one exposure, got none")

@@ -141,6 +141,7 @@ def bin_labels(
     return out.assign_attrs(n_bins=n, target_snr=float(snr), method=method)
 
 
+@reads()
 def bin_cube(cube: xr.Dataset, bins: xr.Dataset | xr.DataArray, *, covariance: Covariance = 0.0) -> xr.Dataset:
     """Give every spaxel the mean spectrum of its bin.
 
@@ -169,6 +170,7 @@ def bin_cube(cube: xr.Dataset, bins: xr.Dataset | xr.DataArray, *, covariance: C
     return recorded(cube, out, "binning.bin_cube", covariance=_named(covariance))
 
 
+@reads()
 def bin_spectra(cube: xr.Dataset, bins: xr.Dataset | xr.DataArray, *, covariance: Covariance = 0.0) -> xr.Dataset:
     """Return the mean spectrum of each bin, once: the quick way to fit a binned cube.
 
@@ -196,6 +198,7 @@ def bin_spectra(cube: xr.Dataset, bins: xr.Dataset | xr.DataArray, *, covariance
     return recorded(cube, bare, "binning.bin_spectra", covariance=_named(covariance))
 
 
+@reads()
 def paint_bins(found: xr.Dataset, bins: xr.Dataset, *, like: xr.Dataset | None = None) -> xr.Dataset:
     """Bring what was found for each bin back onto the spaxels.
 

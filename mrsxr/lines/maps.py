@@ -7,7 +7,7 @@ import json
 import numpy as np
 import xarray as xr
 
-from mrsxr.arguments import as_um
+from mrsxr.arguments import as_um, reads
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.regrid import same_sky
 from mrsxr.limits import LineName, NotNegative, checked
@@ -18,6 +18,7 @@ from ._names import matches
 from ._side_bands import find_line, recorded
 
 
+@reads()
 @checked
 def mask_maps(
     maps: xr.Dataset, *, snr: NotNegative = LINE_LIMITS["flux"], velocity: NotNegative = LINE_LIMITS["velocity"],
@@ -65,6 +66,7 @@ def mask_maps(
     return recorded(maps, maps.assign(out), "maps.mask_maps", snr=snr, velocity=velocity, dispersion=dispersion)
 
 
+@reads()
 @checked
 def line_ratio(
     maps: xr.Dataset, numerator: str | float, denominator: str | float, *, snr: NotNegative = 3.0,

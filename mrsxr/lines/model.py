@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from mrsxr.arguments import reads
 from mrsxr.errors import LevelError
 
 from ._window import C, observed_edges, to_flux_density
 
 
+@reads()
 def line_model(ds: xr.Dataset, fit: xr.Dataset) -> xr.Dataset:
     """Return the model of a fit on the wavelengths of the data.
 

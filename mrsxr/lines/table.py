@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
+from mrsxr.arguments import reads
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.schema import is_measured
 
@@ -20,6 +21,7 @@ _COLUMNS = (
 _FORMATS = {"flux": ".3e", "upper_limit": ".2e", "ew": ".5f", "continuum": ".4g"}
 
 
+@reads()
 def line_table(fit: xr.Dataset, *, blank: bool = True) -> QTable:
     """Return the lines of the fit of one spectrum as a table with units.
 

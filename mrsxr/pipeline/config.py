@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from mrsxr.arguments import as_source_type, read_fields
+from mrsxr.arguments import as_source_type, need_paths, read_fields
 from mrsxr.cal.background import Method as BackgroundMethod
 from mrsxr.cal.badpix_selfcal import Method as SelfcalMethod
 from mrsxr.cal.clean_showers import Method as ShowersMethod
@@ -419,6 +419,7 @@ def load_config(path: str | Path, mode: str | None = None) -> Config:
     MrsxrError
         Where the file cannot be read, or has a table, a key or a value that is not known.
     """
+    need_paths("load_config", path)
     try:
         size, _ = file_stamp(path)
         if size > _LONGEST_FILE:

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
+from mrsxr.arguments import reads
 from mrsxr.errors import MrsxrError
 
 from ._lines import spaxel_of, with_error
@@ -15,6 +16,7 @@ _LIMIT = 3.0  # sigma below which a level is an upper limit
 _LOOKS = {True: (OKABE_ITO[0], "o", "ortho"), False: (OKABE_ITO[1], "s", "para")}
 
 
+@reads()
 def excitation(
     ds: xr.Dataset, ax: Axes | None = None, *, y: int | None = None, x: int | None = None, title: str | None = None
 ) -> Axes:

@@ -78,7 +78,7 @@ def sky_axes(
     >>> figure = plt.figure()                                               # doctest: +SKIP
     >>> left, right = (mx.plot.sky_axes(cube, figure, (1, 2, i)) for i in (1, 2))  # doctest: +SKIP
     """
-    wcs = sky_wcs(ds)
+    wcs = sky_wcs(ds) if isinstance(ds, xr.Dataset | xr.DataArray) else None
     if wcs is None:
         raise MrsxrError("sky axes need a cube or maps with the attribute 'wcs' or an index of ra and dec")
     if north_up:

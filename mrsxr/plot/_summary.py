@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from mrsxr.arguments import as_circle, reads
+from mrsxr.arguments import as_circle, need_data, reads
 from mrsxr.errors import MrsxrError
 from mrsxr.mrs import BANDS
 from mrsxr.tree import leaves
@@ -152,6 +152,8 @@ def _datasets(given: Any) -> list[xr.Dataset]:
     else:
         found = given.values() if isinstance(given, Mapping) else given
     found = list(found)
+    for ds in found:
+        need_data("summary", ds)
     return [ds for ds in found if not int(ds.attrs.get("background", 0) or 0)] or found
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 import os
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +88,7 @@ def _parts(region: Any) -> list[Any]:
         return [region]
     if isinstance(region, str | os.PathLike):
         return _read_text(*_text_of(region))
-    if isinstance(region, Iterable):
+    if np.iterable(region):
         return [part for one in region for part in _parts(one)]
     return [region]
 

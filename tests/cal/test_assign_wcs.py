@@ -80,7 +80,7 @@ def test_sky_needs_the_pointing_and_slice_coordinates_do_not(references):
 
 def test_references_that_do_not_fit_are_named(references):
     ds = rate_ds()
-    with pytest.raises(ReferenceFileError, match=r"setting 12A: specwcs .* is of kind distortion; expected specwcs"):
+    with pytest.raises(ReferenceFileError, match="expected a reference of kind specwcs, got one of kind distort"):
         assign_wcs(ds, **references | {"specwcs": references["distortion"]})
     with pytest.raises(ReferenceFileError, match="lacks slice_beta, slice_width"):
         assign_wcs(ds, **references | {"distortion": references["distortion"].drop_vars(["slice_beta", "slice_width"])})

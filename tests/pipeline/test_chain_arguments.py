@@ -114,6 +114,12 @@ def test_what_is_mixed_up_is_said_in_one_line(simulated):
         (mx.load, (ramp,), "load needs a path or a list of paths, got a Dataset"),
         (mx.run, (ramp,), "needs a path or a list of paths, got a Dataset"),
         (mx.save, ("out.fits", ramp), "save needs a Dataset or DataTree, got the path out.fits"),
+        (mx.convert_units, ("x.fits", "Jy"), "convert_units needs a Dataset, got the path x.fits"),
+        (mx.read_history, (simulated.uncal[0],), "read_history needs a Dataset or DataTree, got the path"),
+        (mx.lines.line_table, ("lines.fits",), "line_table needs a Dataset, got the path lines.fits"),
+        (mx.plot.summary, (ramp, ["cube.fits"]), "summary needs a Dataset or DataTree, got the path cube.fits"),
+        (mx.cal.target_position, (["rate.fits"],), "target_position needs a Dataset or DataTree"),
+        (load_config, (ramp,), "load_config needs a path or a list of paths, got a Dataset"),
         (mx.rate.subtract_dark, (ramp,), "subtract_dark needs a Dataset as dark, got None"),
     ):
         keywords = {"dark": None} if function is mx.rate.subtract_dark else {}

@@ -16,6 +16,7 @@ from regions import (
     PixCoord,
     RectangleAnnulusSkyRegion,
     RectangleSkyRegion,
+    Regions,
 )
 from test_extract_1d import DEC, RA, SCALE, make_cube
 
@@ -73,6 +74,7 @@ def test_lazy_equals_eager(cube):
     np.testing.assert_array_equal(lazy.flux.values, extract_spectrum(cube, region=text).flux.values)
 
 
+@pytest.mark.filterwarnings("ignore:spectrum 1A. . of:mrsxr.errors.MrsxrWarning")
 def test_every_kind_of_region_has_its_area(cube):
     place, sec = SkyCoord(RA, DEC, unit="deg"), u.arcsec
     other = SkyCoord(RA, DEC + 1.5 / 3600, unit="deg")
@@ -87,6 +89,8 @@ def test_every_kind_of_region_has_its_area(cube):
     assert area(cube, EllipseSkyRegion(place, 1.2 * sec, 0.6 * sec)) == pytest.approx(0.18 * np.pi, rel=1e-5)
     circles = CircleSkyRegion(place, 0.5 * sec) | CircleSkyRegion(other, 0.4 * sec)
     assert area(cube, circles) == pytest.approx(np.pi * (0.25 + 0.16), rel=1e-5)
+    assert area(cube, Regions([CircleSkyRegion(place, 0.5 * sec)])) == pytest.approx(np.pi / 4, rel=1e-5)
+    extract_spectrum(cube, region=Regions([ring]))
     assert area(cube, [ring, circles]) == pytest.approx(np.pi * (1.21 + 0.16), rel=2e-3)  # inner border twice
 
 

@@ -114,7 +114,10 @@ def _check_dataset(name: str, key: str, value: Any, *, optional: bool, first: bo
     if value is None and optional:
         return
     if not isinstance(value, xr.Dataset):
-        raise LevelError(f"{name} needs a Dataset{'' if first else f' as {key}'}, got {_what_it_is(value, key)}")
+        kind = ReferenceFileError if key in REFERENCES and not first else LevelError
+        if value is None and kind is ReferenceFileError:
+            raise kind(f"{name}: the {key} reference is missing; References(...).get('{key}', ds) finds it")
+        raise kind(f"{name} needs a Dataset{'' if first else f' as {key}'}, got {_what_it_is(value, key)}")
     if first or key not in REFERENCES:
         return
     kind, level = value.attrs.get("kind"), value.attrs.get("level")
@@ -127,7 +130,7 @@ def _check_dataset(name: str, key: str, value: Any, *, optional: bool, first: bo
 
 def _what_it_is(value: Any, key: str) -> str:
     if value is None:
-        return "None; references are found by References(...).get" if key in REFERENCES else "None"
+        return "None"
     if isinstance(value, xr.DataTree):
         nodes = [node.path for node in value.subtree if node.data_vars]
         return (

@@ -285,7 +285,7 @@ def test_errors():
         subtract_straylight(ds, mrsxartcorr=ref, method="fitted", regions=regions, region_plane=12)
     with pytest.raises(ReferenceFileError, match="regions has 900 x 1032 pixels"):
         subtract_straylight(ds, mrsxartcorr=ref, method="fitted", regions=regions.isel(y=slice(0, 900)))
-    with pytest.raises(ReferenceFileError, match="give a file of type regions"):
+    with pytest.raises(ReferenceFileError, match="expected a reference of kind regions, got one of kind mrsxartcorr"):
         subtract_straylight(ds, mrsxartcorr=ref, method="fitted", regions=ref)
 
 

@@ -120,7 +120,7 @@ def test_what_is_mixed_up_is_said_in_one_line(simulated):
         (mx.plot.summary, (ramp, ["cube.fits"]), "summary needs a Dataset or DataTree, got the path cube.fits"),
         (mx.cal.target_position, (["rate.fits"],), "target_position needs a Dataset or DataTree"),
         (load_config, (ramp,), "load_config needs a path or a list of paths, got a Dataset"),
-        (mx.rate.subtract_dark, (ramp,), "subtract_dark needs a Dataset as dark, got None"),
+        (mx.rate.subtract_dark, (ramp,), "subtract_dark: the dark reference is missing"),
     ):
         keywords = {"dark": None} if function is mx.rate.subtract_dark else {}
         with pytest.raises(MrsxrError, match=message) as error:

@@ -114,10 +114,13 @@ def _check_dataset(name: str, key: str, value: Any, *, optional: bool, first: bo
     if value is None and optional:
         return
     if not isinstance(value, xr.Dataset):
-        kind = ReferenceFileError if key in REFERENCES and not first else LevelError
-        if value is None and kind is ReferenceFileError:
-            raise kind(f"{name}: the {key} reference is missing; References(...).get('{key}', ds) finds it")
-        raise kind(f"{name} needs a Dataset{'' if first else f' as {key}'}, got {_what_it_is(value, key)}")
+        is_reference = key in REFERENCES and not first
+        if value is None and is_reference:
+            raise ReferenceFileError(
+                f"{name}: the {key} reference is missing; References(...).get('{key}', ds) finds it"
+            )
+        error = ReferenceFileError if is_reference else LevelError
+        raise error(f"{name} needs a Dataset{'' if first else f' as {key}'}, got {_what_it_is(value, key)}")
     if first or key not in REFERENCES:
         return
     kind, level = value.attrs.get("kind"), value.attrs.get("level")

@@ -287,6 +287,15 @@ def in_order(ds: xr.Dataset) -> xr.Dataset:
     return ds
 
 
+def require_whole(ds: xr.Dataset, what: str) -> None:
+    """Raise SchemaError where a cube lost a dimension."""
+    if not set(CUBE_DIMS) <= set(ds.dims):
+        raise SchemaError(
+            f"{what} needs a cube on {', '.join(CUBE_DIMS)}, got one on {', '.join(map(str, ds.dims)) or 'none'}; keep "
+            "single planes and rows with lists, isel(wavelength=[k])"
+        )
+
+
 def meaning_of(level: str, name: str) -> str:
     """Return the one-line meaning of a variable of a level."""
     return _find(level, name).meaning

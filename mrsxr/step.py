@@ -16,7 +16,7 @@ from .arguments import READERS, need_data, read_arguments
 from .errors import LevelError, SchemaError
 from .limits import check_call
 from .notes import listen, noted, notes_of
-from .schema import in_order, other_units
+from .schema import in_order, other_units, require_whole
 
 #: Entry of a history where data of different histories were joined.
 JOINED = "tree.join_dithers"
@@ -77,6 +77,8 @@ def step(*, needs: str | tuple[str, ...], gives: str | None = None):
                     f"{function.__name__} needs {other[0]} in {other[2]}, got {other[1]}; "
                     f"use convert_units(ds, '{other[2]}') before"
                 )
+            if found == "cube":
+                require_whole(ds, function.__name__)
             with listen() as told:
                 out = function(in_order(bound.args[0]), *bound.args[1:], **bound.kwargs)
             attrs = {**ds.attrs, **out.attrs}

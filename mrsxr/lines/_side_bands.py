@@ -16,7 +16,7 @@ from mrsxr._version import __version__
 from mrsxr.arguments import as_kms_extent, as_um
 from mrsxr.errors import LevelError, MrsxrError, SchemaError
 from mrsxr.limits import LineName
-from mrsxr.schema import in_order, other_units
+from mrsxr.schema import in_order, other_units, require_whole
 from mrsxr.spaxels import facts_of, plane_widths, solid_angle
 from mrsxr.step import read_history
 
@@ -97,6 +97,7 @@ def need_cube(cube: xr.Dataset, what: str) -> xr.Dataset:
         raise SchemaError(
             f"{what} needs {other[0]} in {other[2]}, got {other[1]}; use convert_units(ds, '{other[2]}') before"
         )
+    require_whole(cube, what)
     cube = in_order(cube)
     falls = cube.sizes["wavelength"] > 1 and float(cube["wavelength"][0]) > float(cube["wavelength"][-1])
     return cube.isel(wavelength=slice(None, None, -1)) if falls else cube

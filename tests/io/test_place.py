@@ -22,6 +22,7 @@ from mrsxr.geometry.place import Place
 from mrsxr.io import load, save
 from mrsxr.io._backend import open_file
 from mrsxr.io._out_spectral import cube_file
+from mrsxr.lines import moments
 from mrsxr.spaxels import plane_widths, solid_angle
 from mrsxr.spectrum import extract_spectrum
 from mrsxr.units import ARCSEC2_TO_SR
@@ -191,6 +192,13 @@ def test_what_fits_cannot_say_is_refused_and_netcdf_keeps_it(cube, name, tmp_pat
     for coord in ("ra", "dec"):
         if coord in ds.coords:
             np.testing.assert_allclose(back[coord], ds[coord], rtol=0, atol=1e-10)
+
+
+def test_steps_refuse_what_is_no_cube_any_more(cube):
+    for odd in (cube.isel(wavelength=0), cube.isel(x=3), cube.mean("wavelength")):
+        for step in (extract_spectrum, match_psf, lambda c: moments(c, 18.0)):
+            with pytest.raises(MrsxrError, match="needs a cube on wavelength, y, x, got one on"):
+                step(odd)
 
 
 def test_extraction_wants_square_spaxels_for_circles(cube):

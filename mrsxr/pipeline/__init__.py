@@ -1,6 +1,6 @@
 """From steps to whole reductions: configuration, chains of steps, and the run over an observation."""
 
-from .chains import make_cal, make_cubes, make_rate, make_rate_and_ints, make_spectra
+from .chains import combine_exposures, make_cal, make_cubes, make_rate, make_rate_and_ints, make_spectra
 from .config import CalConfig, Config, CubeConfig, RateConfig, SpectrumConfig, load_config
 from .record import RunRecord, read_runs
 from .run import Reporter, RunResult, run
@@ -15,6 +15,7 @@ __all__ = [
     "RunResult",
     "SpectrumConfig",
     "load_config",
+    "combine_exposures",
     "make_cal",
     "make_cubes",
     "make_rate",

@@ -136,6 +136,14 @@ def find_mask(exposures: Sequence[xr.Dataset], config: CalConfig) -> xr.Dataset 
     )  # fmt: skip
 
 
+def masks_of(exposures: Sequence[xr.Dataset], config: CalConfig) -> dict[str, xr.Dataset | None]:
+    """Return the mask of :func:`find_mask` of each detector, by its channels; all exposures of a detector have one."""
+    if config.badpix_selfcal == "none":
+        return {}
+    channels = sorted({str(ds.attrs["channels"]) for ds in exposures})
+    return {c: find_mask([ds for ds in exposures if ds.attrs["channels"] == c], config) for c in channels}
+
+
 def _subtract_background(ds: xr.Dataset, *, background: xr.Dataset | None, method: str) -> xr.Dataset:
     if background is None:
         raise MrsxrError(

@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from mrsxr import cube, spectrum, tree
+from mrsxr import cal, cube, spectrum, tree
 from mrsxr.arguments import bands_held, need_data
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.fields import fields
-from mrsxr.mrs import BANDS, bands_of_setting
-from mrsxr.notes import listen, noted
+from mrsxr.mrs import BANDS, bands_of_setting, setting_of_band
+from mrsxr.notes import listen, noted, tell
 from mrsxr.references import References
 from mrsxr.threads import how
 
-from .cal_chain import calibrate
-from .combine_chain import combine
-from .config import CalConfig, CubeConfig, RateConfig, SpectrumConfig
+from .cal_chain import calibrate, masks_of
+from .combine_chain import combine, one_background
+from .config import CalConfig, Config, CubeConfig, RateConfig, SpectrumConfig
 from .given import config_of, references_of
 from .optional import keeps_notes, optional
 from .rate_chain import correct_ramps, fit_slopes
@@ -52,6 +52,8 @@ def make_rate(data: Data, refs: References, config: RateConfig | None = None) ->
     """
     need_data("make_rate", data)
     given = {"refs": references_of("make_rate", refs, needed=True), "config": config_of("make_rate", config, "rate")}
+    if given["config"].save_rateints:
+        tell("save_rateints: the slopes of the integrations are not made here; make_rate_and_ints gives both")
     return _over_bands(_make_rate, data, **given)
 
 
@@ -59,27 +61,30 @@ def _make_rate(ds: xr.Dataset, *, refs: References, config: RateConfig) -> xr.Da
     return fit_slopes(correct_ramps(ds, refs, config), refs, config)[0]
 
 
-def make_rate_and_ints(
-    ds: xr.Dataset, refs: References, config: RateConfig | None = None
-) -> tuple[xr.Dataset, xr.Dataset]:
+def make_rate_and_ints(data: Data, refs: References, config: RateConfig | None = None) -> tuple[Any, Any]:
     """Turn ramps into the average slopes and those of every integration, by one fit.
 
     Parameters
     ----------
-    ds : Dataset, level "ramp"
+    data : Dataset of level "ramp", or DataTree of such
     refs : References or path
     config : RateConfig, optional
 
     Returns
     -------
-    Dataset of level "rate", Dataset of level "rateints"
+    Dataset or DataTree of level "rate", the same of level "rateints"
         Lazy; ``dask.compute`` of both fits once.
     """
-    need_data("make_rate_and_ints", ds)
+    need_data("make_rate_and_ints", data)
     refs = references_of("make_rate_and_ints", refs, needed=True)
     config = config_of("make_rate_and_ints", config, "rate")
-    first, second = fit_slopes(correct_ramps(ds, refs, config), refs, config, "both")
-    return first, second
+    if isinstance(data, xr.Dataset):
+        first, second = fit_slopes(correct_ramps(data, refs, config), refs, config, "both")
+        return first, second
+    both = {path: make_rate_and_ints(ds, refs, config) for path, ds in tree.leaves(data)}
+    rates, integrations = ({path: one[k] for path, one in both.items()} for k in (0, 1))
+    attrs = tree.attrs_of(data)
+    return tree.build(tree.gather(rates), **attrs), tree.build(integrations, **attrs)
 
 
 def make_cal(
@@ -102,7 +107,8 @@ def make_cal(
         Background exposures of the same setting, for ``config.background`` and ``config.badpix_selfcal``. In a tree
         those of ``/background`` are taken.
     bad_pixels : Dataset, optional
-        Of :func:`mrsxr.cal.find_bad_pixels` over more exposures than these, for ``config.badpix_selfcal``.
+        Of :func:`mrsxr.cal.find_bad_pixels` over more exposures than these, for ``config.badpix_selfcal``; in a tree
+        found from all exposures of the detector.
     history : sequence of Dataset of level "rate"
         Other exposures of the detector, for ``config.latents``; in a tree those of its other nodes.
 
@@ -115,6 +121,7 @@ def make_cal(
     if isinstance(data, xr.Dataset):
         return calibrate(data, refs, config, background, bad_pixels, history)
     leaves = tree.gather(dict(tree.leaves(data)))
+    masks = masks_of(list(leaves.values()), config)
     found = {}
     for path, ds in leaves.items():
         of_background = path.startswith("/background")
@@ -125,7 +132,8 @@ def make_cal(
         others = [
             one for other, one in leaves.items() if other != path and one.attrs["channels"] == ds.attrs["channels"]
         ]
-        found[path] = calibrate(ds, refs, here, behind[0] if behind else None, history=others)
+        mask = bad_pixels if bad_pixels is not None else masks.get(str(ds.attrs["channels"]))
+        found[path] = calibrate(ds, refs, here, behind[0] if behind else None, mask, history=others)
     return tree.build(found, **tree.attrs_of(data))
 
 
@@ -154,8 +162,10 @@ def make_cubes(
     Returns
     -------
     DataTree
-        ``/science/1A``, ``/background/1A`` ... (a plain Dataset counts as science), lazy by wavelength block; the
-        spectrum of the background, and the fit of background matching, are computed at once.
+        ``/science/1A``, ``/background/1A`` ... (a plain Dataset counts as science), and by ``config.output_type``
+        ``/science/ch1`` ... or ``/science/multi``. Of computed data, computed; of lazy data, lazy by wavelength block,
+        but the spectrum of the background, the fit of background matching and the outliers are computed at once. What
+        is lazy is computed again for each of these and for each cube: compute the exposures before.
 
     Raises
     ------
@@ -167,7 +177,8 @@ def make_cubes(
     held = {band for _, ds in _nodes(data) for band in bands_of_setting(ds.attrs["setting"])}
     wanted = BANDS if bands is None else bands_held(bands, held, "data")
     found: dict[str, xr.Dataset] = {}
-    for path, ds in _combined(one_a_setting(tree.gather(dict(_nodes(data)))), refs, config, wanted).items():
+    exposures = dict(_nodes(combine_exposures(data, refs, config, bands=wanted)))
+    for path, ds in exposures.items():
         role = path.rpartition("/")[0]
         parts = fields_of(ds) if role == "/background" else [ds]
         for band in bands_of_setting(ds.attrs["setting"]):
@@ -177,7 +188,44 @@ def make_cubes(
         raise MrsxrError(f"no band of {', '.join(wanted)} in the data")
     science = {str(ds.attrs["band"]): ds for path, ds in found.items() if path.startswith("/science")}
     found |= {f"/science/{band}": ds for band, ds in correct_leak_in_cubes(science, refs, config).items()}
+    sources = [ds for path, ds in exposures.items() if path.startswith("/science")]
+    joint = make_joint_cubes(sources, refs, config) if sources else {}
+    found |= {f"/science/{name if name == 'multi' else f'ch{name}'}": ds for name, ds in joint.items()}
     return tree.build(found, **tree.attrs_of(data))
+
+
+def combine_exposures(
+    data: Data,
+    refs: References | None = None,
+    config: CubeConfig | None = None,
+    *,
+    bands: Iterable[str] | None = None,
+) -> xr.DataTree:
+    """Bring calibrated exposures to what cubes are built from: targets, backgrounds, outliers.
+
+    :func:`make_cubes` and :func:`make_spectra` do this first, unless it was done.
+
+    Parameters
+    ----------
+    data : Dataset or DataTree of level "cal"
+    refs : References or path, optional
+    config : CubeConfig, optional
+    bands : iterable of str, optional
+        Of which cubes are wanted; others need no background.
+
+    Returns
+    -------
+    DataTree of level "cal"
+        ``/science/12A`` ..., combined, and ``/background/12A`` ... as they were.
+    """
+    need_data("combine_exposures", data)
+    refs = references_of("combine_exposures", refs, needed=False)
+    config = config_of("combine_exposures", config, "cube")
+    nodes = one_a_setting(tree.gather(dict(_nodes(data))))
+    done = [ds for path, ds in nodes.items() if ds.attrs.get("combined") or path.startswith("/background")]
+    if len(done) < len(nodes):
+        nodes = _combined(nodes, refs, config, BANDS if bands is None else tuple(bands))
+    return tree.build(nodes, **tree.attrs_of(data))
 
 
 def one_a_setting(nodes: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
@@ -208,6 +256,9 @@ def _combined(
 ) -> dict[str, xr.Dataset]:
     """Run what looks at several exposures on the science nodes; background nodes stay as they are."""
     behind = {path: ds for path, ds in nodes.items() if path.startswith("/background")}
+    before = [ds for path, ds in nodes.items() if path not in behind]
+    if before and all(cal.has_background_subtracted(ds) for ds in before):
+        config = one_background(config)
     spectra = []
     if config.background == "master":
         for ds in behind.values():
@@ -216,9 +267,9 @@ def _combined(
                     spectra += background_spectra(ds, band, refs, config)
     science = combine(
         {path: ds for path, ds in nodes.items() if path not in behind}, config, spectra=spectra,
-        behind={str(ds.attrs["setting"]): ds for ds in behind.values()}, bands=wanted,
+        behind={str(ds.attrs["setting"]): ds for ds in behind.values()}, bands=wanted, settle=True,
     )  # fmt: skip
-    return {path: science.get(path, ds) for path, ds in nodes.items()}
+    return nodes | {path: ds.assign_attrs(combined=1) for path, ds in science.items()}
 
 
 def background_spectrum(cube: xr.Dataset) -> xr.Dataset:
@@ -268,8 +319,6 @@ def make_joint_cubes(
         return {}
     if config.output_type == "multi":
         return {"multi": noted(cube.build_multiband_cube(sources, **options), told)}
-    if config.output_type != "channel":
-        raise MrsxrError(f"output_type is '{config.output_type}'; expected 'band', 'channel' or 'multi'")
     channels = sorted({channel for ds in sources for channel in str(ds.attrs["channels"])})
     return {
         channel: noted(cube.build_multiband_cube(
@@ -291,7 +340,14 @@ def _cube_options(ds: xr.Dataset, refs: References | None, config: CubeConfig) -
     }  # fmt: skip
 
 
-def make_spectra(data: Data, refs: References | None = None, config: SpectrumConfig | None = None) -> xr.DataTree:
+def make_spectra(
+    data: Data,
+    refs: References | None = None,
+    config: SpectrumConfig | None = None,
+    *,
+    exposures: Data | None = None,
+    cube_config: CubeConfig | None = None,
+) -> xr.DataTree:
     """Extract a spectrum from every cube and stitch those of the science target.
 
     Parameters
@@ -301,29 +357,62 @@ def make_spectra(data: Data, refs: References | None = None, config: SpectrumCon
         For the extract1d and apcorr files. Without the first the radius is ``radius_factor`` FWHM; a point source needs
         the second unless ``config.aperture_correction`` is False.
     config : SpectrumConfig, optional
+    exposures : Dataset or DataTree of level "cal", optional
+        What the cubes were made of, for ``config.exact_errors``: what :func:`make_cubes` got, or better
+        :func:`combine_exposures` gave, so that they are not combined again.
+    cube_config : CubeConfig, optional
+        How the cubes were made of them; by default that of ``config`` where it is a whole Config.
 
     Returns
     -------
     DataTree
-        ``/science/1A`` ... and ``/science/stitched``; background cubes give ``/background/1A`` ... of the whole
-        field.
+        ``/science/1A`` ... and ``/science/stitched``; with ``config.both_branches``, where the images are ambiguous,
+        those of the other type as ``/extended/1A`` ... or ``/point/1A`` ...; background cubes give ``/background/1A``
+        ... of the whole field. Cubes of several bands are left out.
     """
+    built = config_of("make_spectra", cube_config or (config if isinstance(config, Config) else None), "cube")
     need_data("make_spectra", data)
     refs, config = references_of("make_spectra", refs, needed=False), config_of("make_spectra", config, "spectrum")
     nodes = dict(_nodes(data))
     sky = {path: ds for path, ds in nodes.items() if path.startswith("/background")}
     found = {path: background_spectrum(ds) for path, ds in sky.items()}
     target = {path: ds for path, ds in nodes.items() if path not in sky}
+    target = {path: ds for path, ds in target.items() if str(ds.attrs["band"]) in BANDS} or target
     if target:
         _one_a_band(target)
+        sources = _sources_of(target, refs, config, exposures, built)
         told: dict[str, Any] = {}
-        kind = source_types_of(list(target.values()), config, told)[0]
-        bands = {str(ds.attrs["band"]): make_spectrum(ds, refs, config, kind, told=told) for ds in target.values()}
-        bands = {band: spectrum.say_what_is_lost(ds.compute(**how())) for band, ds in bands.items()}
-        bands = correct_leak(bands, refs, config)
-        found |= {path: bands[str(ds.attrs["band"])] for path, ds in target.items()}
-        found["/science/stitched"] = stitch(list(bands.values()), config)
+        for number, kind in enumerate(source_types_of(list(target.values()), config, told)):
+            bands = {
+                band: make_spectrum(ds, refs, config, kind, told=told, exposures=sources.get(band), cube_config=built)
+                for ds in target.values() if (band := str(ds.attrs["band"]))
+            }  # fmt: skip
+            bands = {band: spectrum.say_what_is_lost(ds.compute(**how())) for band, ds in bands.items()}
+            bands = correct_leak(bands, refs, config)
+            root = "" if number == 0 else f"/{kind.lower()}"
+            found |= {
+                f"{root}/{path.rpartition('/')[2]}" if root else path: bands[str(ds.attrs["band"])]
+                for path, ds in target.items()
+            }
+            found[f"{root or '/science'}/stitched"] = stitch(list(bands.values()), config)
     return tree.build(found, **tree.attrs_of(data))
+
+
+def _sources_of(
+    cubes: dict[str, xr.Dataset], refs: References | None, config: SpectrumConfig, exposures: Data | None,
+    built: CubeConfig,
+) -> dict[str, xr.Dataset]:  # fmt: skip
+    """Return the combined exposures behind the cube of each band, where the config wants errors that need them."""
+    if not config.exact_errors:
+        return {}
+    if exposures is None:
+        tell("exact_errors needs the exposures, make_spectra(..., exposures=cal); the errors of the spectra ignore the "
+             "covariance of voxels", stacklevel=3)  # fmt: skip
+        return {}
+    bands = [str(ds.attrs["band"]) for ds in cubes.values()]
+    combined = dict(_nodes(combine_exposures(exposures, refs, built, bands=bands)))
+    found = {band: combined.get(f"/science/{setting_of_band(band)}") for band in bands if band in BANDS}
+    return {band: ds for band, ds in found.items() if ds is not None}
 
 
 def _one_a_band(cubes: dict[str, xr.Dataset]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import xarray as xr
@@ -60,6 +61,18 @@ def combine(
     if config.pixel_replace != "none":
         found = {name: cal.replace_pixels(ds, algorithm=config.pixel_replace) for name, ds in found.items()}
     return found
+
+
+def one_background(config: CubeConfig) -> CubeConfig:
+    """Return a config for exposures from which the background was subtracted pixel by pixel: they lose no second one.
+
+    It is told where the other was asked for.
+    """
+    if config.background == "none":
+        return config
+    if config.background_required or config.background == "field":
+        tell(f"the background is subtracted pixel by pixel; the {config.background} background is left out")
+    return replace(config, background="none", background_required=False)
 
 
 def _follow(exposures: Exposures, center: tuple[float, float] | None) -> Exposures:

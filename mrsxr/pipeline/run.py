@@ -28,7 +28,7 @@ from mrsxr.references import References
 from mrsxr.threads import how, side_by_side
 
 from .arrivals import ADVICE, Arrivals, Underway, check_background, one_of_each_band, open_underway
-from .cal_chain import PIXEL_BACKGROUNDS, find_mask, locate
+from .cal_chain import PIXEL_BACKGROUNDS, locate, masks_of
 from .chains import (
     background_spectra,
     background_spectrum,
@@ -39,7 +39,7 @@ from .chains import (
     make_rate,
     make_rate_and_ints,
 )
-from .combine_chain import combine
+from .combine_chain import combine, one_background
 from .config import Config
 from .given import check_bands, references_of
 from .memory import give_back
@@ -231,8 +231,11 @@ def run(
     found = find_files(source, background, on_error="skip")
     if bands is not None:
         check_bands(bands, found)
-    if config.cal.background in PIXEL_BACKGROUNDS:  # one background, not two
-        config = replace(config, cube=replace(config.cube, background="none"))
+    early: list[str] = []
+    if config.cal.background in PIXEL_BACKGROUNDS:
+        with listen() as told:
+            config = replace(config, cube=one_background(config.cube))
+        early += told
     settings = {setting_of_band(b) for b in wanted}
     files = [f for f in found.files if f.product in READY and f.node in settings]
     grouped = plan(files, allow_missing=allow_missing, one_product=found.one_product)
@@ -259,7 +262,7 @@ def run(
     with listen() as told:
         for text in grouped.notes:
             tell(text)
-    job.record.note(*told)
+    job.record.note(*early, *told)
     check_folder(out, [part + stage for part in ("", "background/") for stage in ("stage1", "stage2", "stage3")])
     with _recorded(job, start):
         if files:
@@ -349,9 +352,7 @@ def _calibrate_all(job: _Job, exposures: list[Exposure], to: str) -> list[Underw
         return job.each("calibrate", items, lambda e: e.planned.info.path.name, lambda e: _calibrate(job, e, to))
     items = job.each("rate", items, lambda e: e.planned.info.path.name, lambda e: _calibrate(job, e, "rate"))
     slopes = [e for e in items if e.stage == 1]
-    masks = {}
-    for channels in {e.setting[:2] for e in slopes} if config.badpix_selfcal != "none" else ():
-        masks[channels] = find_mask([open_underway(e) for e in slopes if e.setting[:2] == channels], config)
+    masks = masks_of([open_underway(e) for e in slopes] if config.badpix_selfcal != "none" else [], config)
 
     def finish(item: Underway) -> Underway:
         behind = [e for e in slopes if e.role == BACKGROUND and e.setting == item.setting]

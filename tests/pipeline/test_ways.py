@@ -1,0 +1,158 @@
+"""The notebook's way is the command's way: chains on a tree give what a run writes; nothing is computed twice."""
+
+from __future__ import annotations
+
+import collections
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from dask.callbacks import Callback
+
+import mrsxr as mx
+from mrsxr.pipeline import CalConfig, Config, CubeConfig, RateConfig, SpectrumConfig
+
+pytestmark = pytest.mark.filterwarnings("ignore::mrsxr.errors.MrsxrWarning")
+
+
+def by_hand(source, behind, refs, config: Config) -> dict:
+    """Return products by level as the chains on a tree make them."""
+    obs = mx.open_observation(source, behind)
+    if next(ds for _, ds in leaves(obs)).attrs["level"] == "ramp":
+        rates, _ = mx.make_rate_and_ints(obs, refs, config) if config.rate.save_rateints else (None, None)
+        rates = (rates if rates is not None else mx.make_rate(obs, refs, config)).compute()
+    else:
+        rates = obs.compute()
+    cal = mx.make_cal(rates, refs, config).compute()
+    exposures = mx.combine_exposures(cal, refs, config)
+    cubes = mx.make_cubes(exposures, refs, config).compute()
+    return {
+        "rate": rates, "cal": cal, "cube": cubes,
+        "spectrum": mx.make_spectra(cubes, refs, config, exposures=exposures),
+    }  # fmt: skip
+
+
+def leaves(tree):
+    from mrsxr.tree import leaves as of
+
+    return list(of(tree))
+
+
+def same(found, wanted, what):
+    for name, variable in wanted.data_vars.items():
+        assert name in found, (what, name)
+        assert found[name].dims == variable.dims, (what, name)
+        np.testing.assert_array_equal(found[name].values, variable.values, err_msg=f"{what}: {name}")
+
+
+def compare(result, made):
+    assert not result.failed
+    for level in ("rate", "cal"):
+        for path in result.files.get(level, []):
+            wanted = mx.load(path)
+            node = made[level][f"{'background' if 'background' in path.parts else 'science'}/{wanted.attrs['setting']}"]
+            ours = node.to_dataset()
+            place = ours.exposure.values.tolist().index(wanted.exposure.values[0])
+            same(ours.isel(dither=[place]), wanted, path.name)
+    places = {"cube": ("cube", "science"), "joint cube": ("cube", "science"), "background cube": ("cube", "background"),
+              "spectrum": ("spectrum", "science"), "background spectrum": ("spectrum", "background")}  # fmt: skip
+    for level, (product, role) in places.items():
+        for path in result.files.get(level, []):
+            wanted = mx.load(path)
+            joint = level == "joint cube"
+            band = "multi" if joint else wanted.attrs["band"]
+            kinds = [role, wanted.attrs.get("source_type", "").lower()] if level == "spectrum" else [role]
+            nodes = [made[product][f"{kind}/{band}"] for kind in kinds if kind in made[product].children]
+            nodes = [n for n in nodes if level != "spectrum" or n.attrs["source_type"] == wanted.attrs["source_type"]]
+            same(nodes[-1].to_dataset(), wanted, path.name)
+    for path in result.files.get("stitched", [])[1::2]:
+        wanted = mx.load(path)
+        kinds = ["science", wanted.attrs["source_type"].lower()]
+        nodes = [made["spectrum"][f"{kind}/stitched"] for kind in kinds if kind in made["spectrum"].children]
+        (node,) = [n for n in nodes if n.attrs["source_type"] == wanted.attrs["source_type"]]
+        same(node.to_dataset(), wanted, path.name)
+
+
+def test_rates_to_spectra(reduced, simulated, tmp_path):
+    """What differed: the bad-pixel mask, cubes of several bands, exact errors, both types of source."""
+    rates = [p for p in reduced.files["rate"] if "background" not in p.parts]
+    behind = [p for p in reduced.files["rate"] if "background" in p.parts]
+    config = Config(
+        cal=CalConfig(badpix_selfcal="fraction"), cube=CubeConfig(output_type="multi", background_mix_bands=False),
+        spectrum=SpectrumConfig(source_type="auto", both_branches=True, exact_errors=True, subpixels=0),
+    )  # fmt: skip
+    result = mx.run(rates, behind, out=tmp_path, refs=simulated.reference_folder, config=config)
+    made = by_hand(rates, behind, mx.References(simulated.reference_folder), config)
+    compare(result, made)
+    assert "covariance" in str(made["spectrum"]["science/1A"].attrs)
+    assert "multi" in made["cube"]["science"].children
+
+
+@pytest.mark.slow
+def test_pixel_background_takes_the_place_of_the_other(reduced, simulated, tmp_path):
+    rates = [p for p in reduced.files["rate"] if "background" not in p.parts]
+    behind = [p for p in reduced.files["rate"] if "background" in p.parts]
+    config = Config(cal=CalConfig(background="mean"), cube=CubeConfig(outliers="none"))
+    result = mx.run(rates, behind, out=tmp_path, refs=simulated.reference_folder, config=config, to="cube")
+    cal = mx.make_cal(mx.open_observation(rates, behind).compute(), simulated.reference_folder, config)
+    cubes = mx.make_cubes(cal.compute(), simulated.reference_folder, config)
+    for path in result.files["cube"]:
+        wanted = mx.load(path)
+        same(cubes[f"science/{wanted.attrs['band']}"].to_dataset(), wanted, path.name)
+        assert "subtract_master_background" not in wanted.attrs["history_json"]
+
+
+class Count(Callback):
+    """Count the tasks of each kind that are executed."""
+
+    def __init__(self):
+        self.tasks = collections.Counter()
+
+    def _posttask(self, key, value, dsk, state, worker_id):
+        name = str(key[0] if isinstance(key, tuple) else key)
+        self.tasks[re.sub(r"-?[0-9a-f]{32}.*$", "", name)] += 1
+
+
+def test_the_ten_lines_compute_nothing_twice(reduced, simulated, tmp_path):
+    """Exposures are calibrated once and cubes built once; for spectra and files no task of these runs again."""
+    rates = [p for p in reduced.files["rate"] if "background" not in p.parts]
+    behind = [p for p in reduced.files["rate"] if "background" in p.parts]
+    refs = mx.References(simulated.reference_folder)
+    rate = mx.open_observation(rates, behind).compute()
+    with Count() as calibrated:
+        cal = mx.make_cal(rate, refs).compute()
+    with Count() as built:
+        cubes = mx.make_cubes(cal, refs)
+    assert calibrated.tasks["call"] > 0  # the doors of steps
+    assert built.tasks["drizzle_planes"] > 0
+    assert "call" not in built.tasks
+    with Count() as after:
+        cube = cubes["science/1A"].to_dataset().compute()
+        mx.make_spectra(cubes, refs)
+        mx.save(cubes, tmp_path)
+    assert not cube.chunks
+    assert not after.tasks
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["baseline", "optimal"])
+def test_uncal_to_stitched(simulated, tmp_path, mode):
+    refs = mx.References(simulated.reference_folder)
+    config = Config.of_mode(mode)
+    result = mx.run(simulated.uncal_folder, simulated.background_folder, out=tmp_path, refs=refs, config=config)
+    compare(result, by_hand(simulated.uncal_folder, simulated.background_folder, refs, config))
+
+
+@pytest.mark.slow
+def test_slopes_of_integrations(simulated, tmp_path):
+    refs, config = mx.References(simulated.reference_folder), Config(rate=RateConfig(save_rateints=True))
+    result = mx.run(simulated.uncal_folder, out=tmp_path, refs=refs, config=config, to="rate")
+    obs = mx.open_observation(simulated.uncal_folder)
+    rates, integrations = (one.compute() for one in mx.make_rate_and_ints(obs, refs, config))
+    for level, tree in (("rate", rates), ("rateints", integrations)):
+        for path in result.files[level]:
+            wanted, ours = mx.load(path), tree["science/12A"].to_dataset()
+            place = ours.exposure.values.tolist().index(wanted.exposure.values[0])
+            same(ours.isel(dither=[place]), wanted, path.name)
+    assert replace(config.rate, save_rateints=False) == RateConfig()

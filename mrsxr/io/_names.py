@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import mrs
+from mrsxr.schema import other_units
 from mrsxr.step import read_history
 
 from ._paths import safe_name
@@ -126,6 +127,8 @@ def _words(ds: xr.Dataset) -> list[str]:
             out.append("binned")
     if kind == "stitched":
         out.append("stitched")
+    if other := other_units(ds):
+        out.append(_slug(f"in {other[1]}"))
     if level == "spectrum" and not ds.attrs.get("background"):
         out += _other_branch(ds)
     return out + _lines(ds)

@@ -139,3 +139,11 @@ def test_cubes_of_channels_are_not_taken_for_band_cubes(tmp_path):
         path = save(make_cube(cube_type=kind), tmp_path)[0]
         assert classify(path).node == node
     assert classify(save(make_spectrum(stitch_method="none"), tmp_path)[0]).node == ""
+
+
+def test_converted_cubes_and_spectra_say_their_units():
+    cube, spectrum = make_cube(), make_spectrum()
+    cube["flux"].attrs["units"] = "Jy/arcsec2"
+    spectrum["flux"].attrs["units"] = "mJy"
+    assert product_name(cube) == f"{ROOT}_ch1-short_in-jy-arcsec2"
+    assert product_name(spectrum) == f"{ROOT}_ch1-short_in-mjy"

@@ -120,6 +120,7 @@ def _tell_lost(spectrum: xr.Dataset, name: str, n: int) -> None:
         gone = int((lost[some] > limit).sum())
         text = f", {gone} of them more than {100 * limit:.0f} %: NaN" if gone else ""
         what = "is made up for by the fitted profile" if made_up else "is missing in the flux (lost_light tells it)"
+        what += "; beside pixels that saturated more may be missing, as their neighbours hold a part of the light only"
         tell(
             f"{name}: {some.sum()} of {n} samples lack up to {100 * lost[some].max():.0f} % of the {of} of the "
             f"aperture (field border, holes){text}; it {what}",

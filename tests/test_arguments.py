@@ -207,14 +207,14 @@ def test_source_types_in_any_case(given):
 def test_a_step_works_with_what_was_read_and_its_history_says_it():
     seen = {}
 
-    @step(needs="cube")
+    @step(needs="spectrum")
     @reads(window=arguments.as_kms)
     def look(ds: xr.Dataset, *, center=None, radius: float | None = None, window: float = 1.0) -> xr.Dataset:
         seen.update(center=center, radius=radius, window=window)
         return ds
 
     try:
-        out = look(xr.Dataset(attrs={"level": "cube"}), center="12:29:06.7 +02:03:08.6", radius=2 * u.arcmin,
+        out = look(xr.Dataset(attrs={"level": "spectrum"}), center="12:29:06.7 +02:03:08.6", radius=2 * u.arcmin,
                    window=2e6 * u.m / u.s)  # fmt: skip
     finally:
         from mrsxr.step import STEPS

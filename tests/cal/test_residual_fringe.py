@@ -154,7 +154,7 @@ def test_errors():
     with pytest.raises(ReferenceFileError, match="fringefreq reference is missing"):
         correct_residual_fringe(ds, fringefreq=None)
     with pytest.raises(ReferenceFileError, match="has no 'ffreq'"):
-        correct_residual_fringe(ds, fringefreq=xr.Dataset(attrs={"kind": "flat"}))
+        correct_residual_fringe(ds, fringefreq=xr.Dataset(attrs={"kind": "fringefreq"}))
     with pytest.raises(ReferenceFileError, match="has no band SHORT"):
         correct_residual_fringe(ds, fringefreq=fringefreq(band="LONG"))
     with pytest.raises(ReferenceFileError, match="other detector"):

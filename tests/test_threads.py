@@ -9,6 +9,8 @@ import dask.array as da
 import numpy as np
 import pytest
 
+from mrsxr.io import Found
+from mrsxr.io.grouping import plan
 from mrsxr.notes import listen, tell
 from mrsxr.pipeline.config import Config
 from mrsxr.pipeline.run import Reporter, _begin
@@ -60,8 +62,8 @@ def test_a_run_changes_nothing_for_other_threads(tmp_path):
         seen.append((dask.config.get("scheduler", None), dask.config.get("num_workers", None), warnings.showwarning))
         inside.wait(20)
 
-    settings = {"source": "x", "workers": 2, "redshift": None}
-    job = _begin(tmp_path, None, Config(), Reporter(), {}, **settings)
+    settings = {"source": "x", "workers": 2, "redshift": None, "allow_missing": False}
+    job = _begin(tmp_path, None, Config(), Reporter(), Found([]), plan([]), **settings)
     thread = threading.Thread(target=other)
     thread.start()
     found = job.each("test", [1, 2], str, work)

@@ -13,6 +13,7 @@ from mrsxr.errors import MrsxrError
 from mrsxr.geometry.sky import barycentric
 from mrsxr.limits import Band
 from mrsxr.mrs import bands_of_setting
+from mrsxr.notes import tell
 from mrsxr.step import step
 
 from .background import has_background_subtracted
@@ -83,6 +84,9 @@ def subtract_master_background(
             for plane, name in zip(planes, names, strict=True):
                 ends = {"left": 0.0, "right": 0.0} if outside == "zero" else {}
                 plane[d][inside] = np.interp(place, one.wavelength.values, one[name].values, **ends)
+    if not planes[0].any():
+        tell(f"setting {setting}: the background spectrum is zero at all its wavelengths; nothing is subtracted")
+        return ds
     levels = [xr.DataArray(plane, dims=("dither", "y", "x")) for plane in planes]
     if ds.flux.chunks:
         chunks = dict(zip(ds.flux.dims, ds.flux.chunks, strict=True))

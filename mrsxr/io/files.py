@@ -116,6 +116,8 @@ def find_files(source: Source, background: Source | None = None, *, on_error: st
     found = _find(source, None, on_error)
     if background is not None:
         more = _find(background, BACKGROUND, on_error)
+        if not more.files:
+            raise InputFileError(f"the background {_nothing(background, more)}")
         taken = {info.path for info in more}
         found = replace(
             found,

@@ -221,11 +221,20 @@ def _by_name(together: dict[tuple[Any, ...], list[FileInfo]]) -> dict[tuple[Any,
 
 
 def _best_product(members: Sequence[FileInfo], rank: Sequence[str]) -> tuple[str, dict[int, list[FileInfo]]]:
-    """Return the product that has the most segments, the preferred one of those, and its files by segment."""
+    """Return the preferred product of those that are whole, else that with most segments, and its files by segment."""
     found: dict[str, dict[int, list[FileInfo]]] = {}
     for info in members:
         found.setdefault(info.product, {}).setdefault(segment_of(info), []).append(info)
-    best = max(found, key=lambda product: (len(found[product]), -rank.index(product)))
+    totals = [info.keywords.get("EXSEGTOT") for info in members if segment_of(info)]
+    whole = max([n for n in totals if isinstance(n, int)], default=1)
+
+    def worth(product: str) -> tuple[int, int]:
+        segments = found[product]
+        return whole if 0 in segments else len(segments), -rank.index(product)
+
+    best = max(found, key=worth)
+    if 0 in found[best] and len(found[best]) > 1:
+        return best, {0: found[best][0]}
     return best, found[best]
 
 

@@ -72,8 +72,6 @@ def open_observation(
     """
     skip = on_error == "skip"
     found = find_files(source, background, on_error=on_error)
-    if background is not None and not any(info.role != SCIENCE for info in found):
-        raise InputFileError(f"{background}: holds no background exposures; leave it out, or look at the folder")
     if bands is not None:
         found = replace(found, files=_of_bands(found.files, bands))
     chosen = _choose(found, level, source)
@@ -132,7 +130,7 @@ def _best_level(files: Sequence[FileInfo]) -> str:
     names: dict[tuple[Any, ...], str] = {}
     for info in files:
         if info.product in DETECTOR_PRODUCTS:
-            key = (info.role, *key_of(info))
+            key = (info.role, *key_of(info)[:-1])
             by_exposure.setdefault(key, set()).add(info.product)
             names.setdefault(key, info.exposure)
     if not by_exposure:

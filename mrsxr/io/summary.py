@@ -139,8 +139,6 @@ def summarize(source: Source, background: Source | None = None, *, on_error: str
     if infos[BACKGROUND]:
         lost = bands_missing({i.node for i in infos[BACKGROUND]}, {i.node for i in infos[SCIENCE]})
         problems += [f"no background exposures of the bands {', '.join(lost)}"] if lost else []
-    elif background is not None:
-        problems.append(f"{background}: no background exposures found")
     products = dict.fromkeys(info.product for info in found.files)
     return Summary(
         rows=rows,

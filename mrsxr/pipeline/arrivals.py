@@ -28,15 +28,19 @@ class Arrivals:
 
     planned: dict[tuple[str, str], list[str]]
     unread: Mapping[str, str] = field(default_factory=dict)  # path: reason
+    owners: Mapping[tuple[str, ...], set[tuple[str, str]]] = field(default_factory=dict)  # of each activity
     allow_missing: bool = False
 
     @classmethod
-    def of(cls, plan: Plan, unread: Mapping[str, str], allow_missing: bool) -> Arrivals:
-        """Return what is to arrive by a plan."""
+    def of(cls, plan: Plan, unread: Mapping[str, str], allow_missing: bool, files: Iterable[FileInfo] = ()) -> Arrivals:
+        """Return what is to arrive by a plan; ``files``, all that were read, tell whose an unread one may be."""
+        owners: dict[tuple[str, ...], set[tuple[str, str]]] = {}
+        for info in files:
+            owners.setdefault(_activity(info.exposure), set()).add((info.role, info.node))
         planned: dict[tuple[str, str], list[str]] = {}
         for one in plan.exposures:
             planned.setdefault((one.role, one.node), []).append(one.name)
-        return cls(planned, unread, allow_missing)
+        return cls(planned, unread, owners, allow_missing)
 
     def missing(self, role: str, setting: str, came: Iterable[str]) -> list[str]:
         """Return the names of exposures that did not arrive, files that may be of the setting included."""
@@ -47,7 +51,8 @@ class Arrivals:
         for name in (Path(path).name for path in self.unread):
             root, _, suffix = name.split(".")[0].rpartition("_")
             of_another = any(other in name.lower() for other in others) or suffix in ("s3d", "x1d", "lines")
-            if not of_another and root not in here:
+            known = self.owners.get(_activity(root)) if root else None
+            if not of_another and root not in here and (known is None or (role, setting) in known):
                 lost.append(name)
         return lost
 
@@ -62,6 +67,12 @@ class Arrivals:
         if not self.allow_missing:
             raise MrsxrError(f"{text}; {ADVICE}")
         return of_fewer(ds, len(came), total, f"{text}; {len(came)} are used")
+
+
+def _activity(exposure: str) -> tuple[str, ...]:
+    """Return what the names of the exposures of a dither pattern have in common: visit, activity and detector."""
+    parts = exposure.lower().split("_")
+    return (*parts[:2], *parts[3:4])
 
 
 def of_fewer(ds: xr.Dataset, used: int, planned: int, text: str) -> xr.Dataset:

@@ -16,7 +16,7 @@ import xarray as xr
 
 from mrsxr.arguments import as_band_words, as_bands, reads
 from mrsxr.errors import InputFileError, MrsxrError
-from mrsxr.io import find_files, load_dataset, planned, save
+from mrsxr.io import Found, find_files, load_dataset, planned, save
 from mrsxr.io._names import root_name
 from mrsxr.io.files import BACKGROUND
 from mrsxr.io.fits_out import check_folder
@@ -251,7 +251,7 @@ def run(
         one_of_each_band(cubes)
     require_references(files, references, config, to)
     job = _begin(
-        Path(out), references, config, reporter or Reporter(), found.skipped, grouped, source=source,
+        Path(out), references, config, reporter or Reporter(), found, grouped, source=source,
         background=background, to=to, bands=None if bands is None else wanted, workers=workers, redshift=z,
         allow_missing=allow_missing,
     )  # fmt: skip
@@ -273,17 +273,17 @@ def run(
 
 
 def _begin(
-    out: Path, refs: References | None, config: Config, reporter: Reporter, skipped: dict[str, str], grouped: Plan,
+    out: Path, refs: References | None, config: Config, reporter: Reporter, found: Found, grouped: Plan,
     **settings: Any,
 ) -> _Job:  # fmt: skip
     """Return a job with its record; files that could not be read are noted as failed."""
     record = RunRecord.begin(config, str(refs.source) if refs is not None else "none", **settings)
     result = RunResult(out, record=record)
-    for path, reason in skipped.items():
+    for path, reason in found.skipped.items():
         result.failed[path] = reason
         reporter.failed("read", path, reason)
         record.pieces.append(Piece("read", path, failed=reason))
-    arrivals = Arrivals.of(grouped, skipped, settings["allow_missing"])
+    arrivals = Arrivals.of(grouped, found.skipped, settings["allow_missing"], found.files)
     return _Job(out, refs, config, result, reporter, settings["workers"], record, arrivals, settings["redshift"])
 
 

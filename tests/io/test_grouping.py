@@ -286,9 +286,33 @@ def test_a_planned_pointing_is_told(tmp_path):
 def test_an_empty_background_is_refused(tmp_path):
     write(tmp_path / "a", dither=1)
     (tmp_path / "b").mkdir()
-    with pytest.raises(InputFileError, match="b: holds no background exposures"):
-        open_observation(tmp_path / "a", background=tmp_path / "b")
-    assert any("no background exposures found" in p for p in summarize(tmp_path / "a", tmp_path / "b").problems)
+    for reader in (open_observation, summarize, find_files):
+        with pytest.raises(InputFileError, match=r"the background .*b: no MIRI MRS files"):
+            reader(tmp_path / "a", background=tmp_path / "b")
+    (tmp_path / "b" / "x_uncal.fits").write_bytes(b"no FITS")
+    with pytest.raises(InputFileError, match=r"1 could not be read"):
+        find_files(tmp_path / "a", tmp_path / "b", on_error="skip")
+
+
+def test_a_copy_of_a_background_exposure_stays_background(tmp_path):
+    write(tmp_path / "a", dither=1)
+    behind = write(tmp_path / "b", dither=1, observation="005")
+    shutil.copy(behind, tmp_path / "a")
+    with pytest.warns(MrsxrWarning, match="there 2 times and counted once"):
+        tree = open_observation(tmp_path / "a", background=tmp_path / "b")
+    assert tree["science/12A"].exposure.values.tolist() == ["jw02732004001_02101_00001_mirifushort"]
+    assert tree["background/12A"].exposure.values.tolist() == ["jw02732005001_02101_00001_mirifushort"]
+
+
+def test_a_whole_rate_comes_before_the_segments_it_was_made_of(tmp_path):
+    segment(tmp_path / "raw", 1, 2, 1, 2)
+    segment(tmp_path / "raw", 2, 2, 3, 5)
+    write(tmp_path, "rate", dither=1, NINTS=5)
+    (one,) = planned(tmp_path).exposures
+    assert (one.info.product, len(one.files)) == ("rate", 1)
+    assert open_observation(tmp_path).attrs["product"] == "rate"
+    (tmp_path / "raw").rename(tmp_path / "segments")
+    assert len(planned(tmp_path, prefer="raw").exposures[0].files) == 2
 
 
 def test_a_background_that_lacks_a_band_is_told_by_info(tmp_path):

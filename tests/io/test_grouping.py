@@ -351,3 +351,28 @@ def test_members_of_real_associations_are_named(shared_data):
     for path in sorted((shared_data / "asn").glob("*.json")):
         with pytest.raises(InputFileError, match=r"of \d+ members were not found|no MIRI MRS files"):
             find_files(path)
+
+
+# --- what did not arrive ---
+
+
+def test_an_unreadable_file_is_missed_in_the_setting_of_its_activity(tmp_path):
+    """Also where that setting is not worked on; of an activity that nobody knows it may be of any."""
+    from mrsxr.pipeline.arrivals import Arrivals
+
+    for setting in ("12A", "12B", "34A"):
+        write(tmp_path, setting=setting, dither=1)
+    damaged = write(tmp_path, setting="12B", dither=2)
+    damaged.write_bytes(damaged.read_bytes()[:3000])
+    found = find_files(tmp_path, on_error="skip")
+    came = ["jw02732004001_02101_00001_mirifushort"]
+    only = plan([info for info in found.files if info.node == "12A"])
+    missing = Arrivals.of(only, found.skipped, False, found.files).missing
+    assert missing("science", "12A", came) == []
+    assert missing("science", "12B", []) == [damaged.name]
+    assert missing("science", "34A", ["jw02732004001_02101_00001_mirifulong"]) == []
+    damaged.rename(tmp_path / "jw02732004001_02107_00001_mirifushort_uncal.fits")
+    found = find_files(tmp_path, on_error="skip")
+    missing = Arrivals.of(only, found.skipped, False, found.files).missing
+    assert len(missing("science", "12A", came)) == 1
+    assert missing("science", "34A", ["jw02732004001_02101_00001_mirifulong"]) == []

@@ -82,23 +82,6 @@ def test_complete_bands_say_nothing_and_other_detectors_go_on(simulated, reduced
     assert "NEXPUSED" not in fits.getheader(result.files["cube"][0])
 
 
-def test_an_unreadable_file_is_missing_in_the_setting_of_its_activity(simulated, reduced, tmp_path):
-    files = science(reduced, "cal")
-    source = linked(tmp_path / "in", *files)
-    other = files[0].name.replace("_02101_", "_02103_")
-    with fits.open(files[0]) as hdus:  # an exposure of 12B by its header, which is not wanted here
-        del hdus["MRSXR"]
-        hdus[0].header.update(BAND="MEDIUM", ACT_ID="03")
-        hdus.writeto(source / other)
-    part(files[1], source, 5000, other.replace("_00001_", "_00002_"))
-    options = {"refs": simulated.reference_folder, "bands": ["1A"], "to": "cube", "config": PLAIN}
-    result = mx.run(source, out=tmp_path / "out", **options)
-    assert len(result.files["cube"]) == 1
-    part(files[1], source, 5000, files[1].name.replace("_00002_", "_00003_"))
-    result = mx.run(source, out=tmp_path / "again", **options)
-    assert "1 of 3 exposures did not arrive" in result.failed["science 12A"]
-
-
 @pytest.mark.filterwarnings("ignore::mrsxr.errors.MrsxrWarning")
 def test_odd_pointings_stand_in_the_products_of_a_run(simulated, reduced, tmp_path):
     """A pointing that was not measured, and one that contradicts its dither offset by 0.6 arcsec."""
@@ -118,7 +101,9 @@ def test_odd_pointings_stand_in_the_products_of_a_run(simulated, reduced, tmp_pa
     assert set(texts) <= set(result.record.notes)
     comments = "".join(str(fits.getheader(result.files["cube"][0])["COMMENT"]).split("\n"))
     assert "0.60 arcsec off" in comments
-    cubes = mx.make_cubes(mx.open_observation(source), mx.References(simulated.reference_folder), PLAIN.cube, bands=["1A"])
+    cubes = mx.make_cubes(
+        mx.open_observation(source), mx.References(simulated.reference_folder), PLAIN.cube, bands=["1A"]
+    )
     assert set(texts) <= set(notes_of(cubes["science/1A"]))
 
 

@@ -207,9 +207,10 @@ def _common(keywords: Keywords, ds: xr.Dataset, filename: str, bands: Sequence[s
     done = step_keywords(history, bands)
     for key, value in {**done, **reference_keywords(history)}.items():
         keywords.set(key, value)
+    elsewhere = step_keywords(history)  # what was done to other bands of the exposures as well
     for key in SKIPPED.get(attrs["level"], ()) if history else ():
         if key not in done:
-            keywords.set(key, "SKIPPED", default=True)
+            keywords.set(key, "SKIPPED", default=key not in elsewhere)
     for key, name in (("NEXPUSED", "exposures_used"), ("NEXPPLAN", "exposures_planned")):
         keywords.set(key, attrs.get(name))
 

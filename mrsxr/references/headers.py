@@ -132,9 +132,7 @@ def _facts(path: Path, header: Mapping[str, Any]) -> ReferenceFacts:
     kind = _kind(path, str(header.get("REFTYPE") or ""))
     fields = _fields(header)
     if other := _other_instrument(header, fields):
-        raise NotAReferenceError(
-            f"{path}: {kind} reference of {other}; expected one of the MRS (JWST, MIRI, MIRIFU...)"
-        )
+        raise NotAReferenceError(f"{path}: {kind} reference of {other}; expected one of the MRS (JWST, MIRI)")
     start_fits, shape = _integers(header, *_SUBARRAY_KEYS[0]), _integers(header, *_SUBARRAY_KEYS[1])
     start = (start_fits[0] - 1, start_fits[1] - 1) if start_fits else None
     return ReferenceFacts(path, kind, str(header.get("USEAFTER") or ""), start, shape, fields)

@@ -69,12 +69,13 @@ def test_the_same_references_at_every_level(reduced, simulated, crds, tmp_path):
 
 
 def test_a_run_through_crds_equals_that_through_the_folder(reduced, simulated, crds, tmp_path):
+    """Uncal to stitched; trees, and the other mode, are the slow test below."""
     result = mx.run(simulated.uncal_folder, simulated.background_folder, out=tmp_path, refs=crds)
     assert not result.failed
     assert_same_files(result, reduced)
     spectrum = mx.load(result.files["spectrum"][0])
     assert spectrum.attrs["source_type"] == "POINT"
-    assert np.nanmedian(spectrum.aperture_correction) > 1.05
+    assert np.nanmedian(spectrum.aperture_correction) > 1.02
     assert not any("apcorr" in note for note in spectrum.attrs.get("notes", ()))
 
 

@@ -177,13 +177,15 @@ def make_cubes(
     held = {band for _, ds in _nodes(data) for band in bands_of_setting(ds.attrs["setting"])}
     wanted = BANDS if bands is None else bands_held(bands, held, "data")
     found: dict[str, xr.Dataset] = {}
-    exposures = dict(_nodes(combine_exposures(data, refs, config, bands=wanted)))
+    exposures, kept = _combined_once(data, refs, config, wanted)
     for path, ds in exposures.items():
         role = path.rpartition("/")[0]
         parts = fields_of(ds) if role == "/background" else [ds]
         for band in bands_of_setting(ds.attrs["setting"]):
             for number, part in enumerate(parts if band in wanted else [], 1):
-                found[f"{role}/{band}" + (f"_{number}" if number > 1 else "")] = make_cube(part, band, refs, config)
+                there = kept.get(band, []) if role == "/background" else []
+                one = there[number - 1] if there else make_cube(part, band, refs, config)
+                found[f"{role}/{band}" + (f"_{number}" if number > 1 else "")] = one
     if not found:
         raise MrsxrError(f"no band of {', '.join(wanted)} in the data")
     science = {str(ds.attrs["band"]): ds for path, ds in found.items() if path.startswith("/science")}
@@ -221,11 +223,24 @@ def combine_exposures(
     need_data("combine_exposures", data)
     refs = references_of("combine_exposures", refs, needed=False)
     config = config_of("combine_exposures", config, "cube")
+    return tree.build(_combined_once(data, refs, config, bands)[0], **tree.attrs_of(data))
+
+
+def _combined_once(
+    data: Data, refs: References | None, config: CubeConfig, bands: Iterable[str] | None
+) -> tuple[dict[str, xr.Dataset], dict[str, list[xr.Dataset]]]:
+    """Return the nodes of :func:`combine_exposures`, and background cubes by band that were made on the way."""
     nodes = one_a_setting(tree.gather(dict(_nodes(data))))
-    done = [ds for path, ds in nodes.items() if ds.attrs.get("combined") or path.startswith("/background")]
-    if len(done) < len(nodes):
-        nodes = _combined(nodes, refs, config, BANDS if bands is None else tuple(bands))
-    return tree.build(nodes, **tree.attrs_of(data))
+    wanted, kept = BANDS if bands is None else tuple(bands), {}  # type: ignore[var-annotated]
+    science = [ds for path, ds in nodes.items() if not path.startswith("/background")]
+    if not all("combined" in ds.attrs for ds in science):
+        return _combined(nodes, refs, config, wanted, kept), kept
+    for ds in science:
+        lacking = [b for b in bands_of_setting(ds.attrs["setting"]) if b in wanted and b not in ds.attrs["combined"]]
+        if lacking:
+            raise MrsxrError(f"{ds.attrs['setting']}: the exposures were combined for other bands than {lacking[0]}; "
+                             "combine them for all that are wanted")  # fmt: skip
+    return nodes, kept
 
 
 def one_a_setting(nodes: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
@@ -252,9 +267,10 @@ def fields_of(ds: xr.Dataset) -> list[xr.Dataset]:
 
 
 def _combined(
-    nodes: dict[str, xr.Dataset], refs: References | None, config: CubeConfig, wanted: Sequence[str] = BANDS
-) -> dict[str, xr.Dataset]:
-    """Run what looks at several exposures on the science nodes; background nodes stay as they are."""
+    nodes: dict[str, xr.Dataset], refs: References | None, config: CubeConfig, wanted: Sequence[str],
+    kept: dict[str, list[xr.Dataset]],
+) -> dict[str, xr.Dataset]:  # fmt: skip
+    """Run what looks at several exposures on the science nodes; background cubes of whole fields go to ``kept``."""
     behind = {path: ds for path, ds in nodes.items() if path.startswith("/background")}
     before = [ds for path, ds in nodes.items() if path not in behind]
     if before and all(cal.has_background_subtracted(ds) for ds in before):
@@ -263,13 +279,21 @@ def _combined(
     if config.background == "master":
         for ds in behind.values():
             for band in bands_of_setting(ds.attrs["setting"]):
-                if band in wanted:
+                if band in wanted and of_whole_fields(ds, config):
+                    kept[band] = [make_cube(part, band, refs, config).compute(**how()) for part in fields_of(ds)]
+                    spectra += [background_spectrum(one).compute(**how()) for one in kept[band]]
+                elif band in wanted:
                     spectra += background_spectra(ds, band, refs, config)
     science = combine(
         {path: ds for path, ds in nodes.items() if path not in behind}, config, spectra=spectra,
         behind={str(ds.attrs["setting"]): ds for ds in behind.values()}, bands=wanted, settle=True,
     )  # fmt: skip
-    return nodes | {path: ds.assign_attrs(combined=1) for path, ds in science.items()}
+    return nodes | {path: ds.assign_attrs(combined=list(wanted)) for path, ds in science.items()}
+
+
+def of_whole_fields(ds: xr.Dataset, config: CubeConfig) -> bool:
+    """Return whether the spectra of :func:`background_spectra` are those of the cubes of each field."""
+    return ds.sizes["dither"] == 1 or not config.background_mix_bands
 
 
 def background_spectrum(cube: xr.Dataset) -> xr.Dataset:

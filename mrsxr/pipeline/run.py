@@ -38,6 +38,7 @@ from .chains import (
     make_joint_cubes,
     make_rate,
     make_rate_and_ints,
+    of_whole_fields,
 )
 from .combine_chain import combine, one_background
 from .config import Config
@@ -406,7 +407,8 @@ def _background(job: _Job, band: str, setting: str, exposures: list[Underway]) -
         job.result.save("background cube", cube, job.folder(BACKGROUND, 3))
         spectra.append(background_spectrum(cube))
         job.result.save("background spectrum", spectra[-1], job.folder(BACKGROUND, 3))
-    return spectra if ds.sizes["dither"] == 1 else background_spectra(ds, band, job.refs, job.config.cube)
+    whole = of_whole_fields(ds, job.config.cube)
+    return spectra if whole else background_spectra(ds, band, job.refs, job.config.cube)
 
 
 def _combine(

@@ -127,6 +127,7 @@ def test_the_ten_lines_compute_nothing_twice(reduced, simulated, tmp_path):
     assert calibrated.tasks["call"] > 0  # the doors of steps
     assert built.tasks["drizzle_planes"] > 0
     assert "call" not in built.tasks
+    assert built.tasks["select_pixels"] == 4  # two bands of target and background
     with Count() as after:
         cube = cubes["science/1A"].to_dataset().compute()
         mx.make_spectra(cubes, refs)

@@ -84,6 +84,7 @@ def _planes_of(sums: Sums, shape: tuple[int, int, int]) -> tuple[np.ndarray, ...
     divisor = np.where(good, sums.weight, 1.0)
     nan = np.float32(np.nan)
     dq = np.where(good, 0, np.where(sums.hole > 0, flags.DO_NOT_USE, NO_COVERAGE)).astype(np.uint32)
+    dq |= np.where(sums.hole & 2, flags.SATURATED, 0).astype(np.uint32)
     out = [
         np.where(good, sums.linear[0] / divisor, nan).astype(np.float32),
         np.where(good, sums.square[0] / divisor**2, nan).astype(np.float32),
@@ -96,7 +97,7 @@ def _planes_of(sums: Sums, shape: tuple[int, int, int]) -> tuple[np.ndarray, ...
 
 def good_spaxels(dq: np.ndarray) -> np.ndarray:
     """Return the number of good spaxels of each plane."""
-    return np.count_nonzero(dq == 0, axis=(1, 2))
+    return np.count_nonzero((dq & np.uint32(flags.DO_NOT_USE)) == 0, axis=(1, 2))
 
 
 def torn_planes(counts: Sequence[np.ndarray], threshold: float, groups: np.ndarray | None = None) -> np.ndarray:

@@ -116,9 +116,9 @@ def build_cube(
     Each pixel is a quadrilateral on the sky times an interval in wavelength. Its weight in a voxel is the
     area of overlap times the length of overlap; F = sum(w f) / sum(w), VAR = sum(w^2 var) / sum(w)^2 (Law et
     al. 2023, AJ 166, 45; jwst cube_build with weighting "drizzle"). Pixels that are DO_NOT_USE or not finite
-    only leave holes; NON_SCIENCE pixels are no part of the field. Wavelengths are barycentric for each
-    dither. The variance is that of single voxels: neighbours share pixels and their covariance is not
-    carried.
+    only leave holes; those that saturated leave SATURATED in all voxels that they reach, which may hold a part
+    of the light only. NON_SCIENCE pixels are no part of the field. Wavelengths are barycentric for each dither.
+    The variance is that of single voxels: neighbours share pixels and their covariance is not carried.
     """
     one = BandData.of(ds, band)
     facts = grid_facts(band, cubepar, spaxel=spaxel_size, step=wavelength_step, low=wavelength_min, high=wavelength_max)

@@ -14,7 +14,7 @@ from numba import njit
 #: Overlaps below this fraction of a spaxel are rounding, not coverage.
 AREA_FLOOR = 1e-9
 
-GOOD, HOLE, OUTSIDE = 0, 1, 2
+GOOD, HOLE, OUTSIDE, SATURATED = 0, 1, 2, 3
 
 
 @njit(cache=True, nogil=True)
@@ -326,7 +326,7 @@ def deposit(
     sky_start, spaxel, area, wave_start, plane, length : arrays
         The operator, see :func:`overlap_entries` and :func:`wavelength_entries`.
     status : uint8 array (pixel)
-        0 good, 1 unusable (leaves a hole), 2 not of the sky.
+        0 good, 1 unusable (leaves a hole), 2 not of the sky, 3 unusable as it saturated.
     weight : float32 array (pixel)
         Further weight of each pixel.
     linear : float32 array (map, pixel)
@@ -338,13 +338,14 @@ def deposit(
     weight_sum, count : float64 (plane, spaxel), changed
         sum(w), number of pixels.
     hole : uint8 (plane, spaxel), changed
-        1 where an unusable pixel reaches the voxel.
+        Bit 0 where an unusable pixel reaches the voxel, bit 1 where one that saturated does.
     """
     for pixel in range(status.size):
-        if status[pixel] == HOLE:
+        if status[pixel] == HOLE or status[pixel] == SATURATED:
+            kind = 1 if status[pixel] == HOLE else 3
             for e in range(wave_start[pixel], wave_start[pixel + 1]):
                 for s in range(sky_start[pixel], sky_start[pixel + 1]):
-                    hole[plane[e], spaxel[s]] = 1
+                    hole[plane[e], spaxel[s]] |= kind
         elif status[pixel] == GOOD:
             for e in range(wave_start[pixel], wave_start[pixel + 1]):
                 k, along = plane[e], weight[pixel] * float(length[e])

@@ -129,7 +129,7 @@ def make_operator(
     wavelength : (array, array)
         Lower and upper end [um], of the observatory.
     status : uint8 array (pixel)
-        0 good, 1 unusable (leaves a hole), 2 not of the sky.
+        0 good, 1 unusable (leaves a hole), 2 not of the sky, 3 unusable as it saturated.
     weight : float32 array (pixel)
         Further weight, 1 for jwst's.
     place : Placement

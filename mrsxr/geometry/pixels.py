@@ -45,7 +45,7 @@ class Frame:
 
     linear: np.ndarray  # surface brightness [MJy/sr], then the systematic error where there is one
     square: np.ndarray  # variance of independent pixels [MJy2/sr2]
-    status: np.ndarray  # 0 good, 1 unusable, 2 not of the sky
+    status: np.ndarray  # 0 good, 1 unusable, 2 not of the sky, 3 unusable as it saturated
     weight: np.ndarray  # further weight, 1 for that of jwst
     shift: np.ndarray | None = None  # um, to be added to the wavelengths of the pixels, before the barycentre
 
@@ -196,13 +196,14 @@ def gather_pixels(
     Returns
     -------
     Frame
-        Status 0 good; 1 DO_NOT_USE or not finite; 2 NON_SCIENCE.
+        Status 0 good; 1 DO_NOT_USE or not finite; 2 NON_SCIENCE; 3 as 1, and SATURATED.
     """
     value = flux.reshape(-1)[pixels.index]
     variance = sum(v.reshape(-1)[pixels.index] for v in (var_poisson, var_read, var_flat))
     bits = dq.reshape(-1)[pixels.index]
     bad = flags.any_of(bits, "DO_NOT_USE") | ~np.isfinite(value) | ~np.isfinite(variance)
-    status = np.where(flags.any_of(bits, "NON_SCIENCE"), 2, np.where(bad, 1, 0)).astype(np.uint8)
+    lost = np.where(flags.any_of(bits, "SATURATED"), 3, 1)
+    status = np.where(flags.any_of(bits, "NON_SCIENCE"), 2, np.where(bad, lost, 0)).astype(np.uint8)
     linear = [value]
     if systematic:
         total = sum(v.reshape(-1)[pixels.index] for v in systematic)

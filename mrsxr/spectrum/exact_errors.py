@@ -78,7 +78,7 @@ def _circles(cube: xr.Dataset, flux, weight, spectrum: xr.Dataset, scale: float)
         return found * spectrum["psf_factor"].values[:, None, None]
     place = tuple(float(spectrum.attrs[f"aperture_{axis}"]) + shift[k] for k, axis in enumerate("xy"))
     clip, parts = float(spectrum.attrs.get("clip_sigma", 3.0)), int(spectrum.attrs.get("subpixels", 0))
-    return net_weights(flux, weight, *place, np.ascontiguousarray(radii), mode, clip, parts)
+    return net_weights(flux, weight, *place, np.ascontiguousarray(radii), mode, clip, parts)  # type: ignore[call-arg]
 
 
 def _shift(cube: xr.Dataset, spectrum: xr.Dataset) -> tuple[float, float]:

@@ -212,6 +212,28 @@ def test_unusable_pixels_leave_flagged_holes(how):
     np.testing.assert_allclose(cube.flux.values[cube.dq.values == 0], 5.0, rtol=1e-6)
 
 
+@pytest.mark.parametrize("weighting", ["drizzle", "emsm"])
+def test_voxels_that_lack_the_light_of_saturated_pixels_say_so(weighting):
+    """Neighbours fill the voxels beside a hole: their numbers are too small, and only the flag tells."""
+    ds = make_cal()
+    options = {"weighting": weighting, "cubepar": emsm_table()} if weighting == "emsm" else {}
+    before = build(ds, **options)
+    y, x = ds.sizes["y"] // 2, int(np.flatnonzero(ds.channel.values[ds.sizes["y"] // 2] == 1)[40])
+    spoiled = ds.copy(deep=True)
+    spoiled.flux.values[0, y - 1 : y + 2, x - 1 : x + 2] = np.nan
+    spoiled.dq.values[0, y - 1 : y + 2, x - 1 : x + 2] |= dq.DO_NOT_USE | dq.SATURATED
+    after = build(spoiled, **options)
+    told = (after.dq.values & dq.SATURATED) != 0
+    changed = np.isfinite(before.flux.values) & (after.weight.values != before.weight.values)
+    assert changed.sum() > 10
+    np.testing.assert_array_equal(told & changed, changed)
+    assert told.sum() < 3 * changed.sum()
+    assert (np.isfinite(after.flux.values) & told).any()  # filled by the other dithers
+    partly = ds.copy(deep=True)
+    partly.dq.values[0, y, x] |= dq.SATURATED  # a part of the ramp: the slope is good
+    assert not (build(partly, **options).dq.values & dq.SATURATED).any()
+
+
 def test_non_science_pixels_are_no_part_of_the_field():
     ds = make_cal(1)
     flags = ds.dq.values.copy()

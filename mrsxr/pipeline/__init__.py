@@ -3,7 +3,8 @@
 from .chains import combine_exposures, make_cal, make_cubes, make_rate, make_rate_and_ints, make_spectra
 from .config import CalConfig, Config, CubeConfig, RateConfig, SpectrumConfig, load_config
 from .record import RunRecord, read_runs
-from .run import Reporter, RunResult, run
+from .reporter import Reporter
+from .run import RunResult, run
 
 __all__ = [
     "CalConfig",

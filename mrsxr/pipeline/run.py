@@ -46,6 +46,7 @@ from .given import check_bands, references_of
 from .memory import give_back
 from .needs import NO_REFERENCES, READY, require_references
 from .record import Piece, RunRecord, made, peak_memory, piece_name, relative, working_on
+from .reporter import Reporter
 from .source_types import source_types_of
 from .spectrum_chain import (
     check_spectra,
@@ -61,22 +62,6 @@ log = logging.getLogger(__name__)
 Target = Literal["rate", "cal", "cube", "spectrum"]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-class Reporter:
-    """What a run tells while it works; this one writes to the log, the command line draws bars."""
-
-    def begin(self, stage: str, total: int) -> None:
-        """Tell that a stage with so many pieces begins."""
-        log.info("%s: %d to do", stage, total)
-
-    def done(self, stage: str, name: str, seconds: float) -> None:
-        """Tell that a piece is done."""
-        log.info("%s: %s in %.1f s", stage, name, seconds)
-
-    def failed(self, stage: str, name: str, reason: str) -> None:
-        """Tell that a piece failed; the others go on."""
-        log.error("%s: %s failed: %s", stage, name, reason)
 
 
 @dataclass
@@ -156,7 +141,10 @@ class _Job:
             except Exception as error:
                 piece.failed = str(error) if isinstance(error, MrsxrError) else f"{type(error).__name__}: {error}"
                 log.debug("%s: %s", stage, piece.name, exc_info=True)
-                self.result.failed[piece.name] = piece.failed
+                earlier = self.result.failed.get(piece.name)
+                self.result.failed[piece.name] = (
+                    piece.failed if earlier is None else f"{earlier}; {stage}: {piece.failed}"
+                )
                 self.reporter.failed(stage, piece.name, piece.failed)
                 return None
             finally:
@@ -449,7 +437,12 @@ def _correct_leak(job: _Job, paths: dict[str, Path]) -> None:
 
 def _make_joint_cubes(job: _Job, exposures: dict[str, xr.Dataset]) -> None:
     """Write the cubes of several bands, block by block."""
-    lazy = make_joint_cubes(exposures.values(), job.refs, job.config.cube)
+    if job.config.cube.output_type == "band":
+        return
+    planned_cubes = job.each(
+        "plan", ["joint cubes"], str, lambda _: make_joint_cubes(exposures.values(), job.refs, job.config.cube)
+    )
+    lazy = planned_cubes[0] if planned_cubes else {}
 
     def write(name: str) -> None:
         job.result.save("joint cube", job.with_redshift(lazy[name]), job.folder("science", 3))

@@ -89,7 +89,7 @@ def test_trees_and_runs_are_equal_through_both(simulated, crds, tmp_path, mode):
         rate = mx.make_rate(observation, refs, config.rate).compute()
         cal = mx.make_cal(rate, refs, config.cal).compute()
         cubes = mx.make_cubes(cal, refs, config.cube).compute()
-        spectra = mx.make_spectra(cubes, refs, config.spectrum)
+        spectra = mx.make_spectra(cubes, refs, config.spectrum, exposures=cal)
         out[name] = [dict(leaves(tree)) for tree in (rate, cal, cubes, spectra)]
         runs[name] = mx.run(
             simulated.uncal_folder, simulated.background_folder, out=tmp_path / name, refs=refs, config=config

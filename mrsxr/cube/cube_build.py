@@ -128,7 +128,7 @@ def build_cube(
     spread = weighting_of(weighting, band, cubepar, grid.spaxel_size)
     terms = None if point_source is None else point_terms(one, mrsptcorr, point_source)
     if terms is not None:
-        tell(off_elsewhere(terms, band), stacklevel=3)
+        tell(off_elsewhere(terms, band), aloud=False)  # as asked for
     systematic = has_systematic(ds)
     source = make_source(
         one, grid, spread, exposure_weights=exposure_weights, systematic=systematic, terms=terms

@@ -124,7 +124,7 @@ def build_multiband_cube(
         terms = None if point_source is None else point_terms(one, mrsptcorr, point_source)
         if terms is not None:
             said.append(off_elsewhere(terms, one.band))
-            tell(said[-1])
+            tell(said[-1], aloud=False)
         made.append(
             make_source(
                 one, grid, spread, exposure_weights=exposure_weights, systematic=systematic, terms=terms

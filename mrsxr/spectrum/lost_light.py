@@ -18,6 +18,7 @@ LOST = {"POINT": 0.2, "EXTENDED": 0.5, "optimal": 0.5}
 #: The same for the area of an annulus that is subtracted.
 ANNULUS_FLAGGED, ANNULUS_LOST = 0.5, 0.9
 DO_NOT_USE, SATURATED = flags.DO_NOT_USE, flags.SATURATED
+_FEW = 0.01  # of the samples: what a few of them lack is noted without a warning
 FLUX_ESTIMATED = flags.FLAGS["FLUX_ESTIMATED"]
 
 
@@ -120,12 +121,13 @@ def _tell_lost(spectrum: xr.Dataset, name: str, n: int) -> None:
         gone = int((lost[some] > limit).sum())
         text = f", {gone} of them more than {100 * limit:.0f} %: NaN" if gone else ""
         what = "is made up for by the fitted profile" if made_up else "is missing in the flux (lost_light tells it)"
-        what += "; beside pixels that saturated more may be missing, as their neighbours hold a part of the light only"
+        if (saturated > 0).any():
+            what += "; beside saturated pixels more may be missing, as their neighbours hold a part of the light only"
         tell(
             f"{name}: {some.sum()} of {n} samples lack up to {100 * lost[some].max():.0f} % of the {of} of the "
             f"aperture (field border, holes){text}; it {what}",
-            stacklevel=4,
-        )
+            stacklevel=4, aloud=bool(some.sum() > _FEW * n),
+        )  # fmt: skip
     if (saturated > FLAGGED).any():
         tell(f"{name}: {(saturated > FLAGGED).sum()} of {n} samples hold saturated spaxels: SATURATED", stacklevel=4)
     if "annulus_lost" in spectrum:

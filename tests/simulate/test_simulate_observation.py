@@ -141,7 +141,7 @@ def test_truth_tells_lines_sources_and_spectra(made):
 def test_wrong_requests_are_refused(tmp_path):
     with pytest.raises(MrsxrError, match="5Z"):
         simulate(tmp_path, bands=["5Z"])
-    with pytest.raises(MrsxrError, match="no band"):
+    with pytest.raises(MrsxrError, match="bands is empty"):
         simulate(tmp_path, bands=[])
     with pytest.raises(MrsxrError, match="FASTGRP"):
         simulate(tmp_path, readpatt="FASTGRP")

@@ -222,12 +222,14 @@ def with_edits(
     now = {**header.get("SCI", {}), **header["PRIMARY"]}
     changed: dict[str, Any] = {}
     for key, (attr, counts) in IDENTITY.items():
-        if key not in saved or same(now.get(key), saved[key]):
+        before = saved[key] if key in saved else ds.attrs.get(attr)
+        added = key not in saved and now.get(key) is not None and attr in ds.attrs
+        if (key not in saved and not added) or same(now.get(key), before):
             continue
         if not counts:
             found = "missing" if now.get(key) is None else now[key]
             raise InputFileError(
-                f"{path}: the keyword {key} is {found}, but the file was saved with {saved[key]}; data cannot be made "
+                f"{path}: the keyword {key} is {found}, but the file was saved with {before}; data cannot be made "
                 "another setting's by an edit: put it back, or calibrate the exposure again"
             )
         if now.get(key) is not None:

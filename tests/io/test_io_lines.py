@@ -54,3 +54,22 @@ def test_table_of_a_spectrum(table, tmp_path):
         np.testing.assert_array_equal(rows["FLUX"], table.flux.values)
         assert hdus["LINES"].columns["FLUX"].unit == "W m-2"
     xr.testing.assert_identical(mx.load(path), table)
+
+
+@pytest.mark.parametrize(("key", "value", "attr", "kept"), [("BKGDTARG", True, "background", 1),
+                                                            ("TARGNAME", "OTHER", "target", "OTHER")])  # fmt: skip
+def test_keywords_that_are_added_later_count(table, tmp_path, key, value, attr, kept):
+    known = table.assign_attrs(background=0, target="")
+    (path,) = mx.save(known, tmp_path / "lines.fits")
+    with fits.open(path, mode="update") as hdus:
+        assert not hdus[0].header.get(key)
+        hdus[0].header[key] = value
+    assert mx.load(path).attrs[attr] == kept
+
+
+def test_a_band_that_is_added_later_is_refused(table, tmp_path):
+    (path,) = mx.save(table.assign_attrs(detector="MIRIFULONG"), tmp_path / "lines.fits")
+    with fits.open(path, mode="update") as hdus:
+        hdus[0].header["DETECTOR"] = "MIRIFUSHORT"
+    with pytest.raises(mx.InputFileError, match="DETECTOR is MIRIFUSHORT, but the file was saved with MIRIFULONG"):
+        mx.load(path)

@@ -77,9 +77,6 @@ def assign_wcs(
 def _check(ds: xr.Dataset, kind: str, reference: xr.Dataset) -> None:
     """Raise ReferenceFileError where a reference does not fit the exposure."""
     where = f"setting {ds.attrs.get('setting')}: {kind} {reference.attrs.get('ref_id', '')}"
-    found = reference.attrs.get("kind", kind)
-    if found != kind:
-        raise ReferenceFileError(f"{where} is of kind {found}; expected {kind}")
     missing = [name for name in _NEEDED[kind] if name not in reference.variables]
     if missing:
         raise ReferenceFileError(f"{where} lacks {', '.join(missing)}; read it with mrsxr.references")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,13 +30,6 @@ from .spectrum_chain import correct_leak, correct_leak_in_cubes, make_spectrum, 
 Data = xr.Dataset | xr.DataTree
 
 
-def _over_bands(function: Callable[..., xr.Dataset], data: Data, **kwargs: Any) -> Any:
-    if isinstance(data, xr.DataTree):
-        found = {path: function(ds, **kwargs) for path, ds in tree.leaves(data)}
-        return tree.build(tree.gather(found), **tree.attrs_of(data))
-    return function(data, **kwargs)
-
-
 def make_rate(data: Data, refs: References, config: RateConfig | None = None) -> Any:
     """Turn ramps into slopes: all steps of stage 1, from group_scale to gain_scale.
 
@@ -54,7 +47,10 @@ def make_rate(data: Data, refs: References, config: RateConfig | None = None) ->
     given = {"refs": references_of("make_rate", refs, needed=True), "config": config_of("make_rate", config, "rate")}
     if given["config"].save_rateints:
         tell("save_rateints: the slopes of the integrations are not made here; make_rate_and_ints gives both")
-    return _over_bands(_make_rate, data, **given)
+    if isinstance(data, xr.Dataset):
+        return _make_rate(data, **given)
+    rates = tree.map_bands(data, _make_rate, **given)
+    return tree.build(tree.gather(dict(tree.leaves(rates))), **tree.attrs_of(data))
 
 
 def _make_rate(ds: xr.Dataset, *, refs: References, config: RateConfig) -> xr.Dataset:

@@ -349,14 +349,18 @@ def _no_windows() -> None:
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path))
 def history(file: Path) -> None:
-    """Print what was done to FILE, step by step."""
+    """Print what was done to FILE, step by step, and what its steps decided by judging themselves."""
     from .io import load_dataset
+    from .scores import decisions
     from .step import read_history
 
-    entries = read_history(load_dataset(file))
+    ds = load_dataset(file)
+    entries = read_history(ds)
     if not entries:
         raise MrsxrError(f"{file}: holds no history of mrsxr; it was written by another program or is raw")
     _print_history(entries)
+    for one in decisions(ds):
+        _say(one.text, label="judged")
 
 
 def _print_history(entries, before: str = "") -> None:

@@ -1,4 +1,7 @@
-"""What a Dataset of each level holds: variables, dims, dtypes, units. One source of truth for checks and docs."""
+"""What a Dataset of each level holds: variables, dims, dtypes, units. One source of truth for checks and docs.
+
+Besides, any level may hold ``score_<step>``: what a step decided by judging itself (:mod:`mrsxr.scores`).
+"""
 
 from __future__ import annotations
 

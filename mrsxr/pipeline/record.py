@@ -14,9 +14,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import xarray as xr
+
 from mrsxr._version import __version__
 from mrsxr.errors import InputFileError
 from mrsxr.io.fits_out import replacing
+from mrsxr.scores import decisions
 
 from .config import MODES, Config
 
@@ -47,7 +50,7 @@ class Piece:
 
     ``seconds`` of wall clock; ``peak_memory`` [MB], the largest resident memory of the process until then, None
     where the system does not tell; ``products`` relative to the folder of the run; ``notes`` what
-    was told; ``failed`` the reason, or None.
+    was told; ``scores`` what steps decided by judging themselves (:mod:`mrsxr.scores`); ``failed`` the reason, or None.
     """
 
     stage: str
@@ -56,6 +59,7 @@ class Piece:
     peak_memory: float | None = None
     products: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    scores: list[dict[str, Any]] = field(default_factory=list)
     failed: str | None = None
 
 
@@ -146,11 +150,13 @@ def piece_name() -> str:
     return "" if piece is None else f"{piece.name} ({piece.stage})"
 
 
-def made(paths: Iterable[Path], folder: Path) -> None:
-    """Note products with the piece that this thread works on."""
+def made(paths: Iterable[Path], folder: Path, data: xr.Dataset) -> None:
+    """Note files of a product, and what its steps decided, with the piece that this thread works on."""
     piece = _current.get()
     if piece is not None:
         piece.products += [relative(path, folder) for path in paths]
+        found = [one.facts for one in decisions(data)]
+        piece.scores += [facts for facts in found if facts not in piece.scores]
 
 
 def relative(path: Path, folder: Path) -> str:

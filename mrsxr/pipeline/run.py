@@ -95,7 +95,7 @@ class RunResult:
                 self._owners[path] = mine
         paths = save(data, where, suffix=suffix)
         self.files.setdefault(level, []).extend(paths)
-        made(paths, self.out)
+        made(paths, self.out, data)
         return paths
 
 

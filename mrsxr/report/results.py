@@ -11,6 +11,8 @@ import xarray as xr
 from mrsxr.errors import MrsxrError
 from mrsxr.lines.fit import fit_lines
 from mrsxr.schema import LINE_LIMITS, is_measured
+from mrsxr.scores import Decision, merged
+from mrsxr.scores import decisions as judged
 from mrsxr.step import branches, read_history
 
 from .gather import Contents
@@ -52,10 +54,32 @@ def decisions(contents: Contents) -> Raw:
             items.append(("Stitching", text + ("" if method == "none" else str(ds.attrs.get("reference_band", "")))))
             break
     shown = [join(tag("strong", f"{name}:"), " ", text) for name, text in items if text]
-    levels = _levels(contents)
-    if not (shown or levels):
+    tables = [found for found in (_scores(contents), _levels(contents)) if found is not None]
+    if not (shown or tables):
         raise MrsxrError("the products tell of no decisions")
-    return join(bullets(shown), levels or "")
+    return join(bullets(shown), *tables)
+
+
+def _scores(contents: Contents) -> Raw | None:
+    """Return what the steps decided by judging themselves on data that they did not fit, from the products."""
+    latest: dict[tuple[str, str], Decision] = {}  # cal data carry what was judged on the ramps
+    for file in contents.of("rate", "cal", "crf", "s3d", "x1d"):
+        latest |= {(file.exposure or file.path.name, one.step): one for one in judged(contents.open(file))}
+    if not latest:
+        return None
+    rows = []
+    for one in merged(latest.values()):
+        low, middle, high = one.spread
+        rows.append([
+            code(one.step), one.method, one.instead, one.held_out, f"{one.n_taken} of {one.scores.size}",
+            number(middle), f"{number(low)} to {number(high)}",
+        ])  # fmt: skip
+    text = (
+        "Better methods judge themselves on data that they did not fit: the misfit there, over that of what is done "
+        "otherwise. Only where it is below 1 are they taken."
+    )
+    header = ["Step", "Method", "Else", "Judged on", "Taken", "Median", "Range"]
+    return join(paragraph(text), table("Methods that judged themselves", header, rows, numbers=(4, 5, 6)))
 
 
 def _background_of_headers(contents: Contents) -> list[str]:

@@ -7,11 +7,13 @@ import os
 from dataclasses import replace
 
 import pytest
+import xarray as xr
 
 import mrsxr as mx
 from mrsxr.errors import InputFileError
 from mrsxr.pipeline import Config, Reporter, SpectrumConfig
 from mrsxr.pipeline.record import Piece, RunRecord, changes, made, nearest_mode, read_runs, working_on
+from mrsxr.scores import score
 
 
 def test_record_of_a_whole_run(reduced):
@@ -134,9 +136,12 @@ def test_modes_and_changes():
 
 def test_products_are_noted_with_the_piece_at_work(tmp_path):
     piece = Piece("cube", "1A")
-    made([tmp_path / "lost.fits"], tmp_path)
+    judged = xr.Dataset(score("outlier_detection", 0.7, method="sky", instead="detector", held_out="dithers"))
+    made([tmp_path / "lost.fits"], tmp_path, judged)
     working_on(piece)
-    made([tmp_path / "stage3" / "a.fits"], tmp_path)
+    made([tmp_path / "stage3" / "a.fits"], tmp_path, judged)
     working_on(None)
-    made([tmp_path / "late.fits"], tmp_path)
+    made([tmp_path / "late.fits"], tmp_path, judged)
     assert piece.products == ["stage3/a.fits"]
+    assert [(one["step"], one["taken"], one["median"]) for one in piece.scores] == [("outlier_detection", 1, 0.7)]
+    json.dumps(piece.scores)

@@ -99,6 +99,17 @@ def _overrides(_ctx: click.Context, _param: click.Parameter, value: tuple[str, .
     return found
 
 
+def _fringes(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
+    """Return {level: method} of the texts level=method."""
+    found = {}
+    for text in value:
+        level, sign, method = (part.strip() for part in text.partition("="))
+        if not sign:
+            raise MrsxrError(f"--residual-fringe {text}: expected LEVEL=METHOD, cube=slices")
+        found[level] = method
+    return found
+
+
 def _redshift(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
     return as_redshift(value, "--redshift")
 
@@ -193,6 +204,10 @@ def demo(size: str | None, bands, distortion: Path | None, out: Path, mode: str 
 @click.option(
     "--no-aperture-correction", is_flag=True, help="Give the flux inside the aperture for a point source (no apcorr).",
 )  # fmt: skip
+@click.option(
+    "--residual-fringe", multiple=True, metavar="LEVEL=METHOD", callback=_fringes,
+    help="Residual fringes of a level (cal, cube, spectrum): none, columns or slices; may be repeated.",
+)  # fmt: skip
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file of parameters.")
 @click.option("--skip", metavar="LIST", help="Steps to leave out, by their names in jwst: reset,dark_current ...")
 @click.option("--redshift", callback=_redshift, help="Of the source: products carry it, lines are marked by it.")
@@ -200,7 +215,7 @@ def demo(size: str | None, bands, distortion: Path | None, out: Path, mode: str 
 @WORKERS
 def run(
     source, background_from, out, refs, bands, to, mode, background, source_type, override, no_aperture_correction,
-    config, skip, redshift, allow_missing, workers,
+    residual_fringe, config, skip, redshift, allow_missing, workers,
 ) -> None:  # fmt: skip
     """Reduce the exposures (uncal, rate, cal) or cubes (s3d) of SOURCE, a folder, file, glob or association."""
     from .pipeline import Config, load_config
@@ -214,6 +229,7 @@ def run(
         parameters = parameters.with_source_type(source_type)
     if no_aperture_correction:
         parameters = replace(parameters, spectrum=replace(parameters.spectrum, aperture_correction=False))
+    parameters = parameters.with_residual_fringe(residual_fringe)
     if skip is not None:
         parameters = parameters.with_skipped(name for name in skip.split(",") if name.strip())
     references = References(refs, override=override) if refs is not None else _references_of_crds(override)

@@ -10,7 +10,7 @@ import xarray as xr
 
 from mrsxr.blocks import map_ramps
 from mrsxr.errors import MrsxrError, ReferenceFileError
-from mrsxr.fringes import Method, correct_frames
+from mrsxr.fringes import Method, correct_frames, corrected_before
 from mrsxr.limits import Interval, NotNegative
 from mrsxr.step import step, was_done
 
@@ -65,7 +65,8 @@ def correct_residual_fringe(
     Raises
     ------
     MrsxrError
-        Where the method or a region is wrong, the fringe flat was not divided or assign_wcs did not run.
+        Where the method or a region is wrong, the fringe flat was not divided, assign_wcs did not run, or the step
+        was done before.
     ReferenceFileError
         Where fringefreq is missing, of another detector, or lacks the band or a variable.
 
@@ -103,6 +104,8 @@ def _check(ds: xr.Dataset, regions) -> tuple[tuple[float, float], ...]:
     found = tuple((float(pair[0]), float(pair[1])) for pair in regions or ())
     if any(name not in ds.coords for name in ("slice", "wavelength", "alpha")):
         raise MrsxrError(f"setting {setting}: residual_fringe needs slices and wavelengths; run assign_wcs before")
+    if corrected_before(ds):
+        raise MrsxrError(f"setting {setting}: residual fringes were corrected before; correct them once")
     divided = was_done(ds, "divide_fringe_flat")
     if not divided and not _divided_elsewhere(ds):
         raise MrsxrError(

@@ -11,8 +11,9 @@ import xarray as xr
 from mrsxr import dq as flags
 from mrsxr import mrs
 from mrsxr.errors import MrsxrError
-from mrsxr.fringes import Method, correct_spectra
+from mrsxr.fringes import Method, correct_spectra, corrected_before
 from mrsxr.limits import Interval, NotNegative, Positive
+from mrsxr.notes import tell
 from mrsxr.step import step
 
 ROWS_PER_BLOCK = 4
@@ -51,11 +52,16 @@ def correct_residual_fringe_cube(
     Raises
     ------
     MrsxrError
-        Where the cube is of several bands, or the method is unknown.
+        Where the cube is of several bands, the method is unknown, or the fringes are off this cube already.
     """
     band = str(cube.attrs.get("band"))
     if band not in mrs.BANDS:
         raise MrsxrError(f"the cube is of band {band}; fringes are corrected band by band")
+    before = corrected_before(cube)
+    if before == "in the cube":
+        raise MrsxrError(f"the residual fringes are off this cube of band {band} already; correct them once")
+    if before:
+        tell(f"residual fringes were corrected {before} before; the cube of {band} loses what is left", aloud=False)
     options = {
         "wavelength": np.asarray(cube["wavelength"].values, dtype=float), "channel": int(band[0]), "method": method,
         "dichroic_only": bool(dichroic_only), "max_amplitude": float(max_amplitude),

@@ -1,5 +1,14 @@
 """Fringes that the fringe flat leaves: fits on batches of columns of the detector or of spectra."""
 
+from .before import corrected_before
 from .fit import METHODS, TOLERANCE, Method, correct_frames, correct_spectra, spectrum_families
 
-__all__ = ["METHODS", "TOLERANCE", "Method", "correct_frames", "correct_spectra", "spectrum_families"]
+__all__ = [
+    "METHODS",
+    "TOLERANCE",
+    "Method",
+    "correct_frames",
+    "correct_spectra",
+    "corrected_before",
+    "spectrum_families",
+]

@@ -180,7 +180,8 @@ def make_cubes(
         for band in bands_of_setting(ds.attrs["setting"]):
             for number, part in enumerate(parts if band in wanted else [], 1):
                 there = kept.get(band, []) if role == "/background" else []
-                one = there[number - 1] if there else make_cube(part, band, refs, config)
+                make = make_cube if role == "/background" else make_target_cube
+                one = there[number - 1] if there else make(part, band, refs, config)
                 found[f"{role}/{band}" + (f"_{number}" if number > 1 else "")] = one
     if not found:
         raise MrsxrError(f"no band of {', '.join(wanted)} in the data")
@@ -314,6 +315,15 @@ def make_cube(ds: xr.Dataset, band: str, refs: References | None, config: CubeCo
     return cube.build_cube(ds, band=band, **_cube_options(ds, refs, config))
 
 
+@keeps_notes
+def make_target_cube(ds: xr.Dataset, band: str, refs: References | None, config: CubeConfig) -> xr.Dataset:
+    """Build the cube of one band of the target and take off its residual fringes, where the config says so."""
+    built = make_cube(ds, band, refs, config)
+    if config.residual_fringe == "none":
+        return built
+    return cube.correct_residual_fringe_cube(built, method=config.residual_fringe)
+
+
 def make_joint_cubes(
     exposures: Iterable[xr.Dataset], refs: References | None, config: CubeConfig
 ) -> dict[str, xr.Dataset]:
@@ -337,6 +347,10 @@ def make_joint_cubes(
         options = _cube_options(sources[0], refs, config)
     if config.output_type == "band":
         return {}
+    if config.residual_fringe != "none":
+        with listen() as more:
+            tell("fringes are corrected in cubes of one band; those of several keep theirs", aloud=False)
+        told += more
     if config.output_type == "multi":
         return {"multi": noted(cube.build_multiband_cube(sources, **options), told)}
     channels = sorted({channel for ds in sources for channel in str(ds.attrs["channels"])})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -56,6 +56,7 @@ from .skipping import sections_of, skipped_names, switched_off
 Mode = Literal["baseline", "optimal"]
 MODES: tuple[Mode, ...] = ("baseline", "optimal")
 Fringes = Literal["none", FringeMethod]
+FringePlace = Literal["cal", "cube", "spectrum"]
 _LONGEST_FILE = 1_000_000  # bytes of a TOML file
 
 
@@ -222,6 +223,8 @@ class CubeConfig(_Section):
     * ``pixel_replace``: "none", "mingrad" or "fit_profile"
     * ``weighting``: "drizzle" or "emsm"; ``exposure_weights``: "none", "time" or "ivar"
     * ``output_type``: "band"; "channel" or "multi" make cubes of several bands besides those of one
+    * ``residual_fringe`` of every spaxel, of the cubes of one band: "none", "columns" (the fit that jwst has for
+      spectra) or "slices". The spectra of such cubes are not corrected again, and have no columns RF_
     * ``spectral_leak`` takes the second-order light of band 1B off the cube of 3A
     * ``center``, ``point_source``: (RA, Dec) [deg], a SkyCoord or text such as "22h36m03.6s +33d58m33s"; for a point
       source the wavelength offset and transmission across slices are corrected while the cube is built
@@ -240,6 +243,7 @@ class CubeConfig(_Section):
     weighting: WeightingName = "drizzle"
     exposure_weights: ExposureWeights = "none"
     output_type: Literal["band", "channel", "multi"] = "band"
+    residual_fringe: Fringes = "none"
     spectral_leak: bool = False
     point_source: Place | None = None
     coord_system: CoordSystem = "skyalign"
@@ -274,7 +278,7 @@ class SpectrumConfig(_Section):
     * ``background`` "auto" subtracts an annulus where the extract1d file says so (the aperture correction is made for
       it), and without such a file unless a background was subtracted before; else "annulus" or "none";
       ``annulus`` "annulus_jwst" clips as jwst does, "annulus" on the annulus alone
-    * ``residual_fringe``: "none"; "columns" (jwst's) or "slices" add the columns RF_
+    * ``residual_fringe``: "none"; "columns" (jwst's) or "slices" add the columns RF_, unless the cube was corrected
     * ``spectral_leak`` takes the second-order light of band 1B off the spectrum of 3A (jwst's way) where it is not off
       the cube already
     * ``exact_errors`` takes the covariance of the voxels into account
@@ -378,6 +382,19 @@ class Config:
     def with_source_type(self, kind: Any) -> Config:
         """Return this config with the type of the source: "header", "auto", "point" or "extended"."""
         return replace(self, spectrum=replace(self.spectrum, source_type=kind))
+
+    def with_residual_fringe(self, methods: Mapping[str, str]) -> Config:
+        """Return this config with other ways of taking off residual fringes.
+
+        Parameters
+        ----------
+        methods : mapping of {"cal", "cube", "spectrum"} to {"none", "columns", "slices"}
+            Where, and how: on the detector, in cubes, in spectra.
+        """
+        for section in methods:
+            check("the configuration", "residual_fringe", section, FringePlace)
+        parts = {section: replace(getattr(self, section), residual_fringe=way) for section, way in methods.items()}
+        return replace(self, **parts)
 
     def with_skipped(self, names: Iterable[str]) -> Config:
         """Return this config without some steps, by their names in jwst, in every table that has them.

@@ -38,6 +38,7 @@ from .chains import (
     make_joint_cubes,
     make_rate,
     make_rate_and_ints,
+    make_target_cube,
     of_whole_fields,
 )
 from .combine_chain import combine, one_background
@@ -419,7 +420,7 @@ def _combine(
 
 
 def _make_cube(job: _Job, band: str, setting: str, ds: xr.Dataset) -> tuple[str, str, Path]:
-    cube = job.with_redshift(make_cube(ds, band, job.refs, job.config.cube).compute(**how()))
+    cube = job.with_redshift(make_target_cube(ds, band, job.refs, job.config.cube).compute(**how()))
     return band, setting, job.result.save("cube", cube, job.folder("science", 3))[0]
 
 

@@ -68,6 +68,7 @@ STEPS: dict[str, tuple[Name, ...]] = {
         Name("outlier_detection", ("outliers", "detect_outliers", "detect_sky_outliers", "flag_outliers"), "outliers"),
         Name("pixel_replace", ("replace_pixels",), "pixel_replace"),
         Name("cube_build", ("build_cube", "build_multiband_cube"), needed=True),
+        Name("residual_fringe", ("correct_residual_fringe_cube",), "residual_fringe"),
         Name("spectral_leak", ("correct_spectral_leak_cube",), "spectral_leak"),
     ),
     "spectrum": (

@@ -88,7 +88,9 @@ def make_spectrum(
             exposures, cube=ds, weights=weights, cubepar=cubepar, exposure_weights=built.exposure_weights
         )
         found = spectrum.set_exact_errors(found, variance=variance)
-    if config.residual_fringe != "none":
+    if config.residual_fringe != "none" and was_done(ds, "correct_residual_fringe_cube"):
+        tell("the fringes were taken off the cube; its spectrum is not corrected again", aloud=False)
+    elif config.residual_fringe != "none":
         found = spectrum.correct_residual_fringe_1d(found, method=config.residual_fringe)
     return marked(found, decided)
 

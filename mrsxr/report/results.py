@@ -155,7 +155,7 @@ def _corrections(ds: xr.Dataset) -> str:
     done = {e["step"].rsplit(".", 1)[-1] for steps in branches(read_history(ds)) for e in steps}
     known = {
         "correct_spectral_leak": "leak", "correct_residual_fringe_1d": "residual fringes",
-        "set_exact_errors": "covariance",
+        "correct_residual_fringe_cube": "residual fringes in the cube", "set_exact_errors": "covariance",
     }  # fmt: skip
     found = [text for verb, text in known.items() if verb in done]
     if ds.attrs.get("aperture_correction_ref"):

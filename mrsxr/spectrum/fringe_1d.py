@@ -9,8 +9,9 @@ import xarray as xr
 
 from mrsxr import mrs
 from mrsxr.errors import MrsxrError
-from mrsxr.fringes import TOLERANCE, Method, correct_spectra
+from mrsxr.fringes import TOLERANCE, Method, correct_spectra, corrected_before
 from mrsxr.limits import Interval, NotNegative, Positive
+from mrsxr.notes import tell
 from mrsxr.step import step
 
 #: Variable, its variance, what it becomes, and whether it carries the aperture correction.
@@ -63,11 +64,14 @@ def correct_residual_fringe_1d(
     Notes
     -----
     ``ifu_rfcorr`` of jwst's extract_1d: flux, surface brightness and background are fitted each by itself, before the
-    aperture correction, the flux as sum over spaxels in MJy/sr (the fit "columns" depends on the unit).
+    aperture correction, the flux as sum over spaxels in MJy/sr (the fit "columns" depends on the unit). As there, it
+    follows a correction on the detector as well; a note says so.
     """
     band = str(ds.attrs.get("band"))
     if band not in mrs.BANDS:
         raise MrsxrError(f"the spectrum is of band {band}; fringes are corrected band by band, before stitching")
+    if before := corrected_before(ds):
+        tell(f"residual fringes were corrected {before} before; columns RF_ of {band} lack what is left", aloud=False)
     wave = np.asarray(ds["wavelength"].values, dtype=float)
     options = {"wavelength": wave, "channel": int(band[0]), "method": method, "max_amplitude": float(max_amplitude),
                "dichroic_only": bool(dichroic_only), "ignore": tuple(map(tuple, ignore_regions)),

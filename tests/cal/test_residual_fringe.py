@@ -147,6 +147,8 @@ def test_errors():
     bare = ds.assign_attrs(history_json="[]")
     with pytest.raises(MrsxrError, match="run divide_fringe_flat before"):
         correct_residual_fringe(bare, **good)
+    with pytest.raises(MrsxrError, match="corrected before; correct them once"):
+        correct_residual_fringe(correct_residual_fringe(ds, **good), **good)
     header = np.array(['{"PRIMARY": {"S_FRINGE": "COMPLETE"}, "SCI": {}}'] * 2)
     told = bare.assign_coords(fits_header=("dither", header))
     both = [correct_residual_fringe(one, **good).flux.values for one in (told, ds)]

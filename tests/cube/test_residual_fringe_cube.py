@@ -53,6 +53,18 @@ def test_faint_bad_and_empty_spaxels_stay(pair):
     assert (out.flux[:, 2, 2] != cube.flux[:, 2, 2]).mean() > 0.9
 
 
+def test_what_was_corrected_before_is_told_or_refused(pair):
+    once = correct_residual_fringe_cube(pair[0])
+    assert "notes" not in once.attrs
+    with pytest.raises(MrsxrError, match="off this cube of band 2A already"):
+        correct_residual_fringe_cube(once)
+    history = '[{"step": "cal.residual_fringe.correct_residual_fringe"}]'
+    for attrs in ({"history_json": history}, {"fits_header": '{"PRIMARY": {"S_RESFRI": "COMPLETE"}}'}):
+        again = correct_residual_fringe_cube(pair[0].assign_attrs(attrs))
+        assert "corrected on the detector before; the cube of 2A loses what is left" in again.attrs["notes"][0]
+        np.testing.assert_array_equal(again.flux, once.flux)
+
+
 def test_wrong_input_is_named(pair):
     with pytest.raises(MrsxrError, match="of band MULTIPLE"):
         correct_residual_fringe_cube(pair[0].assign_attrs(band="MULTIPLE"))

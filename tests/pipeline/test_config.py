@@ -30,7 +30,7 @@ TAKERS: dict[str, dict[str, tuple[Any, str] | None]] = {
     "cube": {
         "weighting": (cube.build_cube, "weighting"), "kernel_size": (cal.detect_outliers, "kernel_size"),
         "pixel_replace": (cal.replace_pixels, "algorithm"), "background": None, "outliers": None,
-        "output_type": None,
+        "output_type": None, "residual_fringe": (cube.correct_residual_fringe_cube, "method"),
     },
     "spectrum": {
         "annulus": (spectrum.extract_spectrum, "background"), "extraction": None, "background": None,
@@ -54,6 +54,17 @@ def test_values_and_defaults(tmp_path):
     assert config.rate.three_group_rejection_threshold == 6.0
     assert config.spectrum.center == (10.0, -3.0)
     assert load_config(write(tmp_path, "")) == Config()
+
+
+def test_residual_fringes_are_set_where_they_are_asked_for(tmp_path):
+    asked = Config.of_mode("optimal").with_residual_fringe({"cube": "columns", "cal": "none"})
+    assert (asked.cal.residual_fringe, asked.cube.residual_fringe) == ("none", "columns")
+    assert asked.spectrum == Config.of_mode("optimal").spectrum
+    assert load_config(write(tmp_path, "[cube]\nresidual_fringe = 'slices'\n")).cube.residual_fringe == "slices"
+    with pytest.raises(ParameterError, match="expected one of cal, cube, spectrum"):
+        Config().with_residual_fringe({"rate": "columns"})
+    with pytest.raises(ParameterError, match="residual_fringe is 'sines'"):
+        Config().with_residual_fringe({"cube": "sines"})
 
 
 @pytest.mark.parametrize(
@@ -208,6 +219,9 @@ def test_steps_left_out_are_turned_off():
                     assert getattr(found, step.switch) in ("none", False)
     both = Config.of_mode("optimal").with_skipped(["residual_fringe", "outliers"])
     assert both.cal.residual_fringe == both.spectrum.residual_fringe == both.cube.outliers == "none"
+    everywhere = Config().with_residual_fringe({"cal": "columns", "cube": "slices", "spectrum": "slices"})
+    off = everywhere.with_skipped(["residual_fringe"])
+    assert {part.residual_fringe for part in (off.cal, off.cube, off.spectrum)} == {"none"}
     assert both.rate.skip == ()
     field = CubeConfig(background="field", skip=["master_background"])
     assert field.background == "field"

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from dask.callbacks import Callback
 
 import mrsxr as mx
@@ -87,6 +88,24 @@ def test_rates_to_spectra(reduced, simulated, tmp_path):
     compare(result, made)
     assert "covariance" in str(made["spectrum"]["science/1A"].attrs)
     assert "multi" in made["cube"]["science"].children
+
+
+def test_fringes_of_cubes(reduced, simulated, tmp_path):
+    """The cubes of the target lose their fringes, their spectra are not corrected again, joint cubes keep theirs."""
+    cals = [p for p in reduced.files["cal"] if "background" not in p.parts]
+    refs, config = simulated.reference_folder, Config(cube=CubeConfig(residual_fringe="slices", outliers="none"))
+    result = mx.run(cals, out=tmp_path, refs=refs, config=config, bands=["2A"])
+    exposures = mx.open_observation(cals)
+    cubes = mx.make_cubes(exposures, refs, config, bands=["2A"]).compute()
+    spectra = mx.make_spectra(cubes, refs, config)
+    compare(result, {"cube": cubes, "spectrum": spectra})
+    assert "ch2-short_defringed_s3d" in result.files["cube"][0].name
+    assert fits.getheader(result.files["cube"][0])["S_RESFRI"] == "COMPLETE"
+    assert cubes["science/2A"].attrs["history_json"].count("correct_residual_fringe_cube") == 1
+    assert "rf_flux" not in spectra["science/2A"]
+    assert "its spectrum is not corrected again" in str(spectra["science/2A"].attrs["notes"])
+    joint = mx.make_cubes(exposures, refs, replace(config.cube, output_type="channel"), bands=["2A"])
+    assert "those of several keep theirs" in str(joint["science/ch2"].attrs["notes"])
 
 
 @pytest.mark.slow

@@ -59,6 +59,17 @@ def test_flux_is_fitted_in_the_unit_of_jwst():
     assert 0 < np.std(late.rf_flux / out.rf_flux) < 1e-3
 
 
+def test_an_earlier_correction_is_noted():
+    ds, _ = fringed()
+    plain = correct_residual_fringe_1d(ds)
+    assert "notes" not in plain.attrs
+    for step, where in (("cal.residual_fringe.correct_residual_fringe", "on the detector"),
+                        ("cube.residual_fringe.correct_residual_fringe_cube", "in the cube")):  # fmt: skip
+        out = correct_residual_fringe_1d(ds.assign_attrs(history_json=f'[{{"step": "{step}"}}]'))
+        assert f"corrected {where} before" in out.attrs["notes"][0]
+        np.testing.assert_array_equal(out.rf_flux, plain.rf_flux)
+
+
 def test_spectrum_of_nan_stays_nan():
     ds, _ = fringed()
     out = correct_residual_fringe_1d(ds.assign(flux=ds.flux * np.nan))

@@ -1,4 +1,4 @@
-"""How the correction of fringes is judged on plain arrays: lines put in, what is kept of them, fringes that are left."""
+"""How the correction of fringes is judged on plain arrays: lines put in, what is kept of them, fringes left."""
 
 from __future__ import annotations
 

@@ -1,0 +1,256 @@
+"""Fringes of real cubes: lines put into NGC 7469 (4A, 4B, 4C), 16 Cyg B (4A) and VV 114, what is kept and what is left.
+
+What the correction makes of a line is the corrected data with it less those without it; it is compared with the line
+divided by the fringes found without it, so that fringes at the place of the line do not count as a loss. Shapes:
+"even", the same share of the continuum in every spaxel; "turning", the same with velocities that run over +-150 km/s
+across the field, so that a line moves from spaxel to spaxel as the phase of a fringe does; "clump", a point source of
+the line alone beside the nucleus, as bright as the share says of the continuum below it, judged where it is 3 % of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from _truth_fringes import LIGHT_SPEED, fringe_rms, inject, kept
+from scipy.ndimage import median_filter
+
+REDSHIFT = {"ngc7469": 0.0163, "16CygB": 0.0}
+LINES = (17.885, 17.936, 18.713, 21.829, 22.925, 24.318, 25.890, 25.988, 28.219)  # um at rest, of galaxies
+REAL = {"4A": (("[S III]", 18.713),), "4C": (("[Ne V]", 24.318), ("[O IV]", 25.890))}
+LEAST = 0.03  # of the continuum, peak of a line that is judged
+SIGMAS, SHARES, SHAPES = (60.0, 120.0, 250.0), (0.05, 0.1, 0.3), ("even", "turning", "clump")
+FILES = {"4A": "s3d_ngc7469/NGC7469_ch4-short_s3d.fits.gz", "4B": "s3d_ngc7469/NGC7469_ch4-medium_s3d.fits.gz",
+         "4C": "s3d_ngc7469/NGC7469_ch4-long_s3d.fits.gz",
+         "star 4A": "s3d_example/16CygB_ch4-short_s3d_cutout.fits.gz"}  # fmt: skip
+LONGEST = 27.4  # um; beyond, nothing is corrected
+SPEED = 150.0  # km/s at the edge of the field, of "turning"
+CLUMP = 0.8  # arcsec, FWHM of "clump"
+
+
+@dataclass
+class Made:
+    """A cube as arrays: wavelength [um], flux (spaxel, sample), error; place of the spaxels [arcsec] from the peak."""
+
+    path: Path
+    cube: xr.Dataset
+    wave: np.ndarray
+    flux: np.ndarray
+    east: np.ndarray
+    north: np.ndarray
+    bright: np.ndarray
+
+    @classmethod
+    def read(cls, path: Path) -> Made:
+        """Read a file of jwst."""
+        import mrsxr as mx
+
+        cube = mx.load(path).compute()
+        flux = _rows(cube.flux.values.astype(float))
+        image = np.nanmedian(flux, axis=1)
+        y, x = np.meshgrid(cube.y.values, cube.x.values, indexing="ij")
+        peak = int(np.nanargmax(image))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            bright = np.nanmedian(flux / np.sqrt(_rows(cube["var"].values)), axis=1) >= 3.0
+        bright &= np.mean(np.isfinite(flux), axis=1) > 0.95
+        return cls(path, cube, cube.wavelength.values, flux, x.ravel() - x.ravel()[peak], y.ravel() - y.ravel()[peak],
+                   bright)  # fmt: skip
+
+    def with_flux(self, flux: np.ndarray) -> xr.Dataset:
+        """Return the cube of another flux (spaxel, sample)."""
+        values = flux.T.reshape(self.cube.flux.shape).astype(np.float32)
+        return self.cube.assign(flux=(self.cube.flux.dims, values, self.cube.flux.attrs))
+
+    def apertures(self) -> dict[str, np.ndarray]:
+        """Return masks of spaxels: circles about the peak and beside it, and the whole field."""
+        circles = {"r 0.5": (0, 0, 0.5), "r 1": (0, 0, 1.0), "r 2": (0, 0, 2.0), "beside": (1.2, 0.9, 0.8)}
+        out = {k: np.hypot(self.east - e, self.north - n) <= r for k, (e, n, r) in circles.items()}
+        return {k: m & self.bright for k, m in (out | {"field": self.bright}).items()}
+
+
+def _rows(values: np.ndarray) -> np.ndarray:
+    """Return (wavelength, y, x) as (spaxel, sample)."""
+    return values.reshape(len(values), -1).T
+
+
+def lines_of(made: Made, shape: str, places, sigma: float, share: float) -> np.ndarray:
+    """Return lines (spaxel, sample) at places [um]."""
+    level = median_filter(np.nan_to_num(made.flux), (1, 41), mode="nearest")
+    if shape == "turning":
+        speed = SPEED * made.east / np.max(np.abs(made.east))
+        return np.stack([
+            inject(made.wave, one, np.asarray(places) * (1 + v / LIGHT_SPEED), sigma, share)
+            for one, v in zip(level, speed, strict=True)
+        ])  # fmt: skip
+    out = inject(made.wave, level, places, sigma, share)
+    if shape == "clump":
+        middle = np.argmin(np.hypot(made.east - 1.2, made.north - 0.9))
+        reach = np.hypot(made.east - made.east[middle], made.north - made.north[middle]) / CLUMP
+        out = out[middle] * np.exp(-4 * np.log(2) * reach[:, None] ** 2)
+    return out
+
+
+def in_cube(made: Made, flux: np.ndarray, method: str) -> np.ndarray:
+    """Return the cube (spaxel, sample) corrected spaxel by spaxel."""
+    from mrsxr.cube.residual_fringe import correct_residual_fringe_cube
+
+    return _rows(correct_residual_fringe_cube(made.with_flux(flux), method=method).flux.values.astype(float))
+
+
+def in_spectra(made: Made, flux: np.ndarray, method: str) -> np.ndarray:
+    """Return the spectra (aperture, sample) of the apertures, each corrected by itself."""
+    from mrsxr.fringes import correct_spectra
+
+    channel = int(made.cube.attrs["band"][0])
+    variance = np.nan_to_num(_rows(made.cube["var"].values.astype(float)))
+    out = []
+    for mask in made.apertures().values():
+        total, error = np.nansum(flux[mask], axis=0), np.sqrt(variance[mask].sum(axis=0))
+        out.append(correct_spectra(made.wave, total, error, channel=channel, method=method)[0])
+    return np.stack(out)
+
+
+def summed(made: Made, flux: np.ndarray) -> np.ndarray:
+    """Return the plain sums (aperture, sample)."""
+    return np.stack([np.nansum(flux[mask], axis=0) for mask in made.apertures().values()])
+
+
+def places_of(made: Made, quick: bool) -> list[np.ndarray]:
+    """Return groups of wavelengths: 20 in a band, of which every fifth is put in together."""
+    low, high = made.wave[0], min(made.wave[-1], LONGEST)
+    at = low + (high - low) * (0.04 + 0.92 * (np.arange(20) + 0.5) / 20)
+    return [at[2::5]] if quick else [at[i::5] for i in range(5)]
+
+
+def judge(made: Made, method: str, quick: bool) -> dict[tuple, np.ndarray]:
+    """Return (share kept, shift, ratio of widths) (3, n) by (what, sigma, share of the continuum, shape).
+
+    What: "spaxels" of a corrected cube, "sums" of them over apertures, "spectra": corrected after the sum. A line that
+    is divided by the fringes found without it is kept as a whole.
+    """
+    doors = {"cube": in_cube, "spectra": in_spectra}
+    without = {k: f(made, made.flux, method) for k, f in doors.items()}
+    plain = {"cube": made.flux, "spectra": summed(made, made.flux)}
+    with np.errstate(invalid="ignore", divide="ignore"):
+        left = {k: np.where(plain[k] != 0, without[k] / plain[k], 1.0) for k in doors}  # 1 / (1 + fringes found)
+    out: dict[tuple, list] = {}
+    cases = [(s, p, SHAPES[(i + j) % 3]) for i, s in enumerate(SIGMAS) for j, p in enumerate(SHARES)]
+    for sigma, share, shape in cases[::4] if quick else cases:
+        for places in places_of(made, quick):
+            lines = lines_of(made, shape, places, sigma, share)
+            found = {k: f(made, made.flux + lines, method) - without[k] for k, f in doors.items()}
+            alone = {"cube": lines * left["cube"], "spectra": summed(made, lines) * left["spectra"]}
+            total = summed(made, lines)
+            for at in places:
+                some = np.flatnonzero(made.bright & _seen(made, lines, made.flux, at))
+                wide = _seen(made, total, plain["spectra"], at)
+                sums = [summed(made, part["cube"])[wide] for part in (found, alone)]
+                spectra = [part["spectra"][wide] for part in (found, alone)]
+                got = {
+                    "spaxels": _kept(made, found["cube"][some], alone["cube"][some], at, sigma, shape, some),
+                    "sums": kept(made.wave, *sums, at, sigma),
+                    "spectra": kept(made.wave, *spectra, at, sigma),
+                }
+                for what, values in got.items():
+                    out.setdefault((what, sigma, share, shape), []).append(values)
+    return {key: np.concatenate(values, axis=1) for key, values in out.items()}
+
+
+def _seen(made, lines, flux, at):
+    """Return where (spaxel) the line at a wavelength is high enough above the continuum."""
+    near = np.abs(made.wave / at - 1) * LIGHT_SPEED < 2 * SPEED
+    return lines[:, near].max(axis=1) > LEAST * np.nanmedian(flux, axis=1)
+
+
+def _kept(made, found, lines, at, sigma, shape, some):
+    if shape != "turning":
+        return kept(made.wave, found, lines, at, sigma)
+    speed = SPEED * made.east[some] / np.max(np.abs(made.east))
+    each = [
+        kept(made.wave, f, g, at * (1 + v / LIGHT_SPEED), sigma) for f, g, v in zip(found, lines, speed, strict=True)
+    ]
+    return np.stack(each, axis=1)
+
+
+def line_free(made: Made) -> np.ndarray:
+    """Return where no line of the galaxy is (sample), and what is corrected at all."""
+    redshift = next((z for name, z in REDSHIFT.items() if name in str(made.path)), 0.0)
+    lines = np.array(LINES if redshift else ()) * (1 + redshift)
+    off = np.abs(made.wave[:, None] / lines - 1) * LIGHT_SPEED
+    return (made.wave < LONGEST) & (off > 700.0).all(axis=1)
+
+
+def rms_left(made: Made, method: str) -> dict[str, float]:
+    """Return the rms of what is left [%], line-free and high-passed: of spaxels (median) and aperture spectra."""
+    cube = made.flux if method == "none" else in_cube(made, made.flux, method)
+    spectra = summed(made, made.flux) if method == "none" else in_spectra(made, made.flux, method)
+    free = line_free(made)
+    return {
+        "spaxels": 100 * float(np.median(fringe_rms(made.wave, cube[made.bright], free))),
+        "sums": 100 * float(np.mean(fringe_rms(made.wave, summed(made, cube), free))),
+        "spectra": 100 * float(np.mean(fringe_rms(made.wave, spectra, free))),
+    }
+
+
+def real_line(made: Made, rest: float, method: str) -> tuple[float, ...]:
+    """Return the shares kept of a real line of the nucleus (0.5 arcsec): corrected spaxels, corrected spectrum."""
+    at = rest * (1 + REDSHIFT["ngc7469"])
+    before = summed(made, made.flux)[:1]
+    both = summed(made, in_cube(made, made.flux, method))[:1], in_spectra(made, made.flux, method)[:1]
+    return tuple(float(kept(made.wave, after, before, at, 180.0)[0, 0]) for after in both)
+
+
+def told(values: np.ndarray) -> str:
+    """Return least, 1st percentile, mean, 99th percentile and largest share kept."""
+    low, first, last, high = np.quantile(values, [0.0, 0.01, 0.99, 1.0])
+    return f"{low:.2f} [{first:.3f} {np.clip(values, -1.0, 3.0).mean():.4f} {last:.3f}] {high:.2f}"
+
+
+#: What the correction gave before it had to prove its gain: least, mean, largest.
+BEFORE: dict[str, str] = {}
+
+
+def run(table, shared, quick):
+    """Add the figures of cubes to the table; method "columns" stands for baseline, which corrects no cubes."""
+    if shared is None:
+        return
+    for name, file in FILES.items():
+        made = Made.read(shared / "data" / file)
+        found = {method: judge(made, method, quick) for method in ("columns", "slices")}
+        for what in ("spaxels", "sums", "spectra"):
+            for sigma in SIGMAS:
+                each = {m: [v for (w, s, *_), v in f.items() if (w, s) == (what, sigma)] for m, f in found.items()}
+                if not each["slices"]:
+                    continue
+                base, ours = (np.concatenate(each[m], axis=1) for m in ("columns", "slices"))
+                add_kept(table, f"{name} {what}, sigma {sigma:.0f} km/s", base, ours)
+        rms = {m: rms_left(made, m) for m in ("none", "columns", "slices")}
+        for what in ("spaxels", "sums", "spectra"):
+            text = f"{rms['slices'][what]:.2f} % (none {rms['none'][what]:.2f})"
+            good = rms["slices"][what] <= rms["columns"][what] + 0.005
+            figure = f"{name} {what}: fringe rms left"
+            table.add(figure, text, "<= columns", good, baseline=f"{rms['columns'][what]:.2f} %",
+                      before=BEFORE.get(figure, ""))  # fmt: skip
+        for line, rest in REAL.get(name, ()):
+            figure = f"{name} nucleus {line} kept: cube, spectrum"
+            base, ours = real_line(made, rest, "columns"), real_line(made, rest, "slices")
+            text = [f"{a:.3f} {b:.3f}" for a, b in (base, ours)]
+            table.add(figure, text[1], "0.97-1.03", all(0.97 < v < 1.03 for v in ours), baseline=text[0],
+                      before=BEFORE.get(figure, ""))  # fmt: skip
+
+
+def add_kept(table, figure: str, base: np.ndarray, ours: np.ndarray) -> None:
+    """Add rows on flux, and on place and width."""
+    if not ours.size:
+        return
+    share = ours[0]
+    good = share.min() >= 0.97 and share.max() <= 1.03 and abs(share.mean() - 1) <= 0.005
+    table.add(f"{figure}: flux kept", told(share), "0.97 1.00 1.03", good, baseline=told(base[0]),
+              before=BEFORE.get(f"{figure}: flux kept", ""))  # fmt: skip
+    moved = [(np.abs(v[1]).max(), np.abs(v[2] - 1).max()) for v in (base, ours)]
+    text = [f"{a:.2f} km/s {100 * b:.1f} %" for a, b in moved]
+    good = moved[1][0] < 2 and moved[1][1] < 0.03
+    figure = f"{figure}: shift, width"
+    table.add(figure, text[1], "< 2 km/s, 3 %", good, baseline=text[0], before=BEFORE.get(figure, ""))

@@ -42,6 +42,7 @@ from .pipeline import (
 from .references import References
 from .simulate import simulate
 from .step import read_history
+from .sums import variance_of_sum
 
 __all__ = [
     "__version__",
@@ -67,6 +68,7 @@ __all__ = [
     "load",
     "read_history",
     "convert_units",
+    "variance_of_sum",
     "rate",
     "cal",
     "cube",

@@ -39,6 +39,14 @@ WAVELENGTH_LIMITS = {
     "4A": (17.70, 20.95), "4B": (20.69, 24.48), "4C": (24.40, 28.70),
 }  # fmt: skip
 
+#: Length of a detector pixel [um] at both of these limits: lines through all slices of FLT-9, which scatter by 1.5 %.
+PIXEL_LENGTH = {
+    "1A": (0.000975, 0.000779), "1B": (0.001127, 0.000902), "1C": (0.001301, 0.001041),
+    "2A": (0.001469, 0.001193), "2B": (0.001694, 0.001381), "2C": (0.001958, 0.001593),
+    "3A": (0.002232, 0.001820), "3B": (0.002580, 0.002104), "3C": (0.002976, 0.002427),
+    "4A": (0.003693, 0.002993), "4B": (0.004315, 0.003489), "4C": (0.005006, 0.004032),
+}  # fmt: skip
+
 
 def bands_of_setting(setting: str) -> tuple[str, str]:
     """Return the two bands of a setting, ``"12A" -> ("1A", "2A")``."""
@@ -71,6 +79,12 @@ def setting_keywords(setting: str) -> dict[str, str]:
         "CHANNEL": setting[:2],
         "BAND": GRATINGS[setting[2]],
     }
+
+
+def pixel_length(wavelength, band: str):
+    """Return the length of a detector pixel [um] of a band at a wavelength [um], linear between both ends."""
+    (low, high), (first, last) = WAVELENGTH_LIMITS[band], PIXEL_LENGTH[band]
+    return first + (last - first) * (wavelength - low) / (high - low)
 
 
 def psf_fwhm(wavelength):

@@ -12,7 +12,19 @@ import mrsxr
 ROOT = Path(mrsxr.__file__).parent
 LAYERS = [
     {"_version", "mrs", "dq", "units", "errors", "notes", "threads", "limits"},
-    {"arguments", "schema", "scores", "step", "tree", "chunks", "blocks", "convert", "spaxels", "_median_kernels"},
+    {
+        "arguments",
+        "schema",
+        "scores",
+        "step",
+        "tree",
+        "chunks",
+        "blocks",
+        "convert",
+        "spaxels",
+        "sums",
+        "_median_kernels",
+    },
     {"io", "references", "geometry", "fringes", "simulate"},
     {"rate", "cal", "cube", "spectrum", "lines"},
     {"pipeline", "plot", "report", "demo", "cli"},

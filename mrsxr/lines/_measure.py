@@ -182,10 +182,10 @@ def choose(fitted, blend: Blend, options: Options):
     p = n_cont + (n_lines + 2 * n_groups) * np.arange(most + 1)
     dof = count[:, None] - p
     top = tried.sum(axis=1)
-    length = np.concatenate([np.ones((len(count), 1)), fitted["length"]], axis=1)
+    length = np.maximum(np.concatenate([np.ones((len(count), 1)), fitted["length"]], axis=1), blend.length)
     reduced = np.where(dof > 0, chi2 / dof, np.nan) * length
     rows = np.arange(len(count))
-    square = reduced[rows, top] if options.noise == "residual" else np.ones(len(count))
+    square = reduced[rows, top] if options.noise == "residual" else np.full(len(count), blend.length)
     bic = chi2 / square[:, None] + p * np.log(count / length[rows, top])[:, None]
     chance = _f_test(chi2, dof, p, length[rows, top])
     chosen = top.copy()
@@ -197,7 +197,7 @@ def choose(fitted, blend: Blend, options: Options):
             two &= chance[:, -1] < F_TEST
         two[two] = _two_are_real(fitted, np.flatnonzero(two), square[two], blend, options)
         chosen = np.where(two, 2, np.minimum(top, 1))
-    noise = np.sqrt(reduced[rows, chosen]) if options.noise == "residual" else np.ones(len(count))
+    noise = np.sqrt(reduced[rows, chosen]) if options.noise == "residual" else np.sqrt(square)
     facts: dict[str, Any] = {
         "n_components": chosen.astype(float), "p_value": chance[rows, np.maximum(top, 1)],
         "dof": np.where(count > 0, dof[rows, chosen], 0).astype(float), "noise_scale": noise,

@@ -106,8 +106,10 @@ def fit_continuum(values, good, side, t, n, clip, coefficients, inverse, used, w
 
 
 @njit(cache=True, nogil=True)
-def _noise(values, var, used, count, t, n, coefficients, inflate, residual, sigma2):
-    """Fill the variance of every voxel; return (scale on the given errors, mean variance in the side bands).
+def _noise(values, var, used, count, t, n, coefficients, inflate, residual, alike, sigma2):
+    """Fill the variance of every voxel; return (scale on the given errors, variance of side bands for smooth sums).
+
+    Sums over many voxels err by 1 + 2 sum(alike) times the mean variance, ``alike``: correlations with the next ones.
 
     ``residual``: the given variances are scaled so that their mean is the scatter around the continuum; where they
     are all zero the scatter itself is taken. As the scatter of few voxels is uncertain itself, variances are those of
@@ -128,7 +130,21 @@ def _noise(values, var, used, count, t, n, coefficients, inflate, residual, sigm
             sigma2[i] = wider * scale * var[i]
         else:
             sigma2[i] = wider * scatter
-    return math.sqrt(scale), wider * scatter if residual else (mean if mean > 0.0 else np.nan)
+    length = 2.0 * alike.sum() - 1.0
+    return math.sqrt(scale), length * (wider * scatter if residual else (mean if mean > 0.0 else np.nan))
+
+
+@njit(cache=True, nogil=True)
+def _sum_variance(part, sigma2, alike):
+    """Return the variance of sum(part x) of voxels x that are correlated with the next ones by ``alike`` (lag 0: 1)."""
+    total = 0.0
+    for i in range(part.size):
+        if part[i] != 0.0:
+            total += part[i] ** 2 * sigma2[i]
+            for lag in range(1, min(alike.size, part.size - i)):
+                if part[i + lag] != 0.0:
+                    total += 2.0 * alike[lag] * part[i] * part[i + lag] * math.sqrt(sigma2[i] * sigma2[i + lag])
+    return total
 
 
 @njit(cache=True, nogil=True)
@@ -217,7 +233,7 @@ def _copy_spectrum(flux, var, bad, j, values, noise, good):
 
 
 @njit(cache=True, nogil=True)
-def continua(flux, var, bad, t, side, n, clip, inflate, residual, least, out):
+def continua(flux, var, bad, t, side, n, clip, inflate, residual, least, alike, out):
     """Fill the continuum and its variance (2, plane, spaxel); NaN where less than ``least`` of the planes have data."""
     size = t.size
     values, noise, sigma2, work = np.empty(size), np.empty(size), np.empty(size), np.empty(size)
@@ -231,7 +247,7 @@ def continua(flux, var, bad, t, side, n, clip, inflate, residual, least, out):
         count = fit_continuum(values, good, side, t, n, clip, coefficients, inverse, used, work)
         if count == 0:
             continue
-        _, level = _noise(values, noise, used, count, t, n, coefficients, inflate, residual, sigma2)
+        _, level = _noise(values, noise, used, count, t, n, coefficients, inflate, residual, alike, sigma2)
         for i in range(size):
             gradient[0] = 1.0
             for k in range(1, n):
@@ -241,7 +257,7 @@ def continua(flux, var, bad, t, side, n, clip, inflate, residual, least, out):
 
 
 @njit(cache=True, nogil=True)
-def channel_sums(flux, var, bad, t, side, n, clip, inflate, residual, least, shares, power, out):
+def channel_sums(flux, var, bad, t, side, n, clip, inflate, residual, least, alike, shares, power, out):
     """Fill sums over channels and their errors (2, channel, spaxel), the continuum taken off."""
     size = t.size
     values, noise, sigma2, work = np.empty(size), np.empty(size), np.empty(size), np.empty(size)
@@ -255,28 +271,27 @@ def channel_sums(flux, var, bad, t, side, n, clip, inflate, residual, least, sha
         count = fit_continuum(values, good, side, t, n, clip, coefficients, inverse, used, work)
         if count == 0:
             continue
-        _, level = _noise(values, noise, used, count, t, n, coefficients, inflate, residual, sigma2)
+        _, level = _noise(values, noise, used, count, t, n, coefficients, inflate, residual, alike, sigma2)
         for i in range(size):
             values[i] -= _polynomial(coefficients, n, t[i])
         for c in range(shares.shape[0]):
             if _bridge(shares[c], good, share) > 1.0 - least:
                 continue
-            total, square = 0.0, 0.0
+            total = 0.0
             gradient[:] = 0.0
             for i in range(size):
+                share[i] *= power[i]
                 if share[i] > 0.0:
-                    a = share[i] * power[i]
-                    total += a * values[i]
-                    square += a * a * sigma2[i]
+                    total += share[i] * values[i]
                     for k in range(n):
-                        gradient[k] += a * t[i] ** k
-            square += _doubt(shares[c], power, values, good, work)
+                        gradient[k] += share[i] * t[i] ** k
+            square = _sum_variance(share, sigma2, alike) + _doubt(shares[c], power, values, good, work)
             out[0, c, j] = total
             out[1, c, j] = math.sqrt(square + _quadratic(gradient, inverse, n, level))
 
 
 @njit(cache=True, nogil=True)
-def _central(lines, sigma2, weight, doubt, velocity, t, n, inverse, level, threshold, out):
+def _central(lines, sigma2, weight, doubt, velocity, t, n, inverse, level, threshold, alike, out):
     """Fill mean velocity, its error, second central moment and its error from ``lines``, the light of the line."""
     flux, first, count = 0.0, 0.0, 0
     size = lines.size
@@ -295,17 +310,19 @@ def _central(lines, sigma2, weight, doubt, velocity, t, n, inverse, level, thres
     second /= flux
     var1, var2 = 0.0, 0.0
     grad1, grad2 = np.zeros(n), np.zeros(n)
+    first_part, second_part = np.zeros(size), np.zeros(size)
     for i in range(size):
         var1 += doubt[i] * ((velocity[i] - mean) / flux) ** 2
         var2 += doubt[i] * (((velocity[i] - mean) ** 2 - second) / flux) ** 2
         if weight[i] > 0.0 and (threshold <= 0.0 or lines[i] > threshold * math.sqrt(sigma2[i])):
             a = weight[i] * (velocity[i] - mean) / flux
             b = weight[i] * ((velocity[i] - mean) ** 2 - second) / flux
-            var1 += a * a * sigma2[i]
-            var2 += b * b * sigma2[i]
+            first_part[i], second_part[i] = a, b
             for k in range(n):
                 grad1[k] += a * t[i] ** k
                 grad2[k] += b * t[i] ** k
+    var1 += _sum_variance(first_part, sigma2, alike)
+    var2 += _sum_variance(second_part, sigma2, alike)
     out[0], out[1] = mean, math.sqrt(var1 + _quadratic(grad1, inverse, n, level))
     if count >= 3:
         out[2], out[3] = second, math.sqrt(var2 + _quadratic(grad2, inverse, n, level))
@@ -313,7 +330,7 @@ def _central(lines, sigma2, weight, doubt, velocity, t, n, inverse, level, thres
 
 @njit(cache=True, nogil=True)
 def line_moments(
-    flux, var, bad, t, side, n, clip, inflate, residual, least, share, power, velocity, t_line, threshold, out
+    flux, var, bad, t, side, n, clip, inflate, residual, least, alike, share, power, velocity, t_line, threshold, out
 ):
     """Fill (10, spaxel): flux, error, velocity, error, variance, error, continuum, error, noise scale, coverage."""
     size = t.size
@@ -330,21 +347,20 @@ def line_moments(
         count = fit_continuum(values, good, side, t, n, clip, coefficients, inverse, used, work)
         if count == 0:
             continue
-        scale, level = _noise(values, noise, used, count, t, n, coefficients, inflate, residual, sigma2)
-        total, square = 0.0, 0.0
+        scale, level = _noise(values, noise, used, count, t, n, coefficients, inflate, residual, alike, sigma2)
+        total = 0.0
         gradient[:] = 0.0
         for i in range(size):
             weight[i] *= power[i]
             values[i] -= _polynomial(coefficients, n, t[i])
             if weight[i] > 0.0:
                 total += weight[i] * values[i]
-                square += weight[i] ** 2 * sigma2[i]
                 for k in range(n):
                     gradient[k] += weight[i] * t[i] ** k
-        square += _doubt(share, power, values, good, work)
+        square = _sum_variance(weight, sigma2, alike) + _doubt(share, power, values, good, work)
         out[0, j], out[1, j] = total, math.sqrt(square + _quadratic(gradient, inverse, n, level))
         central[:] = np.nan
-        _central(values, sigma2, weight, work, velocity, t, n, inverse, level, threshold, central)
+        _central(values, sigma2, weight, work, velocity, t, n, inverse, level, threshold, alike, central)
         out[2:6, j] = central
         for k in range(n):
             gradient[k] = t_line**k

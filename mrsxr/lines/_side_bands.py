@@ -19,6 +19,7 @@ from mrsxr.limits import LineName
 from mrsxr.schema import in_order, other_units, require_whole
 from mrsxr.spaxels import facts_of, plane_widths, solid_angle
 from mrsxr.step import read_history
+from mrsxr.sums import wavelength_correlation
 
 from ._names import matches
 from ._window import redshift_of
@@ -35,7 +36,7 @@ class Window:
     """Planes around a line: float64 arrays on them, wavelengths [um], velocities [km/s] relative to the redshift.
 
     ``t`` runs from -1 to 1 over the window, ``side`` tells the planes of the continuum; ``width`` [um] and ``low``,
-    ``high`` [km/s] are width and ends of the planes.
+    ``high`` [km/s] are width and ends of the planes; ``alike`` (lag) the correlations with the next planes at the line.
     """
 
     label: str
@@ -49,6 +50,7 @@ class Window:
     high: np.ndarray
     t: np.ndarray
     side: np.ndarray
+    alike: np.ndarray
 
     @property
     def centre(self) -> float:
@@ -174,7 +176,8 @@ def line_window(
             f"{degree}; take a wider window, a smaller extent, degree 0 or exclude=()"
         )
     middle, half = 0.5 * (wave[0] + wave[-1]), max(0.5 * (wave[-1] - wave[0]), 1e-12)
-    return Window(label, rest, z, planes, wave, widths, speed, low, high, (wave - middle) / half, side)
+    alike = wavelength_correlation(cube.isel(wavelength=planes))[:, int(np.argmin(np.abs(speed)))]
+    return Window(label, rest, z, planes, wave, widths, speed, low, high, (wave - middle) / half, side, alike)
 
 
 def _excluded(wave: np.ndarray, exclude: Sequence[tuple[float, float]] | None, label: str, z: float) -> np.ndarray:

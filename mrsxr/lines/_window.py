@@ -16,6 +16,7 @@ from mrsxr.arguments import as_redshift, as_um
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import LineName
 from mrsxr.spaxels import solid_angle
+from mrsxr.sums import correlation_length
 
 from ._names import matches
 from .linelist import line_list
@@ -51,6 +52,8 @@ class Blend:
     nominal : float
         Voxels that a whole window would have.
     band : str
+    length : float
+        Correlation length of the errors [voxels] by the pixels that voxels share.
     """
 
     labels: tuple[str, ...]
@@ -70,6 +73,7 @@ class Blend:
     half: float
     nominal: float
     band: str
+    length: float
 
     def factor(self, wavelength):
         """Return what takes the data to W m-2 um-1 at a wavelength [um]."""
@@ -222,7 +226,7 @@ def make_blend(
         labels, rest, tuple(mu0), tuple(inst), tuple(int(g) for g in group), _reaches(mu0, group, window), first, last,
         use,
         wave[part], lo[part], hi[part], to_flux_density(ds), middle, half,
-        (high - low) / step - (whole - use.sum()), name,
+        (high - low) / step - (whole - use.sum()), name, correlation_length(ds.isel(wavelength=part)),
     )  # fmt: skip
 
 

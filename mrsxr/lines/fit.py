@@ -37,7 +37,7 @@ _MEANING = {
     "chi2": "chi2 of each model with the errors as given", "bic": "Bayesian information criterion of each model",
     "p_value": "chance of the gain by the last component (F-test)", "dof": "degrees of freedom of the chosen model",
     "noise_scale": "factor from the errors as given to those that were used", "fit_flags": "quality of the fit",
-    "correlation": "correlation length of the residuals [voxels]",
+    "correlation": "correlation length of the errors [voxels]",
     "continuum_poly": "continuum polynomial in (wavelength - window_middle) / window_half",
 }  # fmt: skip
 
@@ -94,8 +94,9 @@ def fit_line(
     threshold : float
         Of BIC.
     noise : {"residual", "given"}
-        "residual": errors are scaled to the residuals of the fit, times the square root of the correlation length of
-        these where they are correlated; also for data without variances. "given": errors are those of the data.
+        "residual": errors are scaled to the residuals of the fit, also for data without variances; "given": errors are
+        those of the data. Both are multiplied by the square root of the correlation length: that of voxels which share
+        detector pixels (:func:`mrsxr.sums.wavelength_correlation`), or of the residuals where theirs is longer.
     absorption : bool
         Lines may be in absorption: the start is the strongest feature of either sign, and components may be negative.
         The flux of a single component may be negative anyway, so that faint lines are not biased.

@@ -146,8 +146,9 @@ def moments(
     M0 = sum a (I - c), a the power of 1 MJy/sr in a plane, I_lambda = I_nu c / lambda^2, planes at the ends of the
     extent counted by their part inside. M1 = sum a v (I - c) / M0, M2^2 = sum a (v - M1)^2 (I - c) / M0, of which
     (c / 2.3548 R)^2 and, as planes are means over their width, width^2 / 12 are taken off. A dispersion that is smaller
-    than the instrument's is 0, with the error sqrt(error of its square). Errors are those of independent voxels and of
-    the continuum. Single missing voxels in the line are bridged by their neighbours, with the
+    than the instrument's is 0, with the error sqrt(error of its square). Errors are those of voxels
+    that share detector pixels with the next ones (:func:`mrsxr.sums.wavelength_correlation`), and of the continuum.
+    Single missing voxels in the line are bridged by their neighbours, with the
     light that is put there as a further error.
     """
     cube = need_cube(cube, "moments")
@@ -212,7 +213,8 @@ def channel_maps(
 
     Notes
     -----
-    Channels narrower than a plane share its light, and their errors are then one error.
+    Channels narrower than a plane share its light, and their errors are then one error; neighbouring channels share
+    detector pixels.
     """
     cube = need_cube(cube, "channel_maps")
     borders = _borders(edges, width, interval(extent))
@@ -313,13 +315,14 @@ def _fit(options: dict[str, Any]) -> tuple[Any, ...]:
         inside = math.erf(clip / math.sqrt(2.0))
         inflate = 1.0 / (1.0 - 2.0 * clip * math.exp(-0.5 * clip**2) / math.sqrt(2.0 * math.pi) / inside)
     return (options["t"], options["side"], int(options["degree"]) + 1, clip, inflate, options["noise"] == "residual",
-            float(options["coverage"]))  # fmt: skip
+            float(options["coverage"]), options["alike"])  # fmt: skip
 
 
 def _fit_options(around: Window, degree: int, clip: float, noise: str, coverage: float) -> dict[str, Any]:
     if not 0.0 <= coverage <= 1.0:
         raise MrsxrError(f"coverage is {coverage}; expected a part of the window, 0 to 1")
-    return {"t": around.t, "side": around.side, "degree": degree, "clip": clip, "noise": noise, "coverage": coverage}
+    return {"t": around.t, "side": around.side, "degree": degree, "clip": clip, "noise": noise, "coverage": coverage,
+            "alike": around.alike}  # fmt: skip
 
 
 def _borders(edges: Sequence[float] | None, width: float, extent: tuple[float, float]) -> np.ndarray:

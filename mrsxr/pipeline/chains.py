@@ -418,7 +418,7 @@ def make_spectra(
         told: dict[str, Any] = {}
         for number, kind in enumerate(source_types_of(list(target.values()), config, told)):
             bands = {
-                band: make_spectrum(ds, refs, config, kind, told=told, exposures=sources.get(band), cube_config=built)
+                band: make_spectrum(ds, refs, config, kind, told=told, exposures=sources.get(band))
                 for ds in target.values() if (band := str(ds.attrs["band"]))
             }  # fmt: skip
             bands = {band: spectrum.say_what_is_lost(ds.compute(**how())) for band, ds in bands.items()}

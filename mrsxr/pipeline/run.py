@@ -471,7 +471,6 @@ def _extract_all(job: _Job, cubes: list[tuple[str, str, Path]], exposures: dict[
             band, setting, _ = piece
             found = make_spectrum(
                 opened[band].compute(**how()), job.refs, config, kind, told=told, exposures=exposures.get(setting),
-                cube_config=job.config.cube,
             )  # fmt: skip
             return band, job.with_redshift(found.compute(**how()))
 

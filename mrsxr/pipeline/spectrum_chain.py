@@ -46,7 +46,6 @@ def make_spectrum(
     *,
     told: Mapping[str, Any] | None = None,
     exposures: xr.Dataset | None = None,
-    cube_config: CubeConfig | None = None,
 ) -> xr.Dataset:
     """Extract the spectrum of one cube.
 
@@ -62,8 +61,6 @@ def make_spectrum(
         How it was decided, which the spectrum then says.
     exposures : Dataset, level "cal", optional
         What the cube was built from, for ``config.exact_errors``.
-    cube_config : CubeConfig, optional
-        How it was built.
 
     Returns
     -------
@@ -82,11 +79,10 @@ def make_spectrum(
     )  # fmt: skip
     if config.exact_errors and exposures is not None:
         weights = spectrum.extraction_weights(ds, found)
-        built = cube_config or CubeConfig()
-        cubepar = optional(refs, "cubepar", ds, None) if refs is not None else None
-        variance = cube.sum_variance(
-            exposures, cube=ds, weights=weights, cubepar=cubepar, exposure_weights=built.exposure_weights
+        cubepar, mrsptcorr = (
+            None if refs is None else optional(refs, kind, ds, None) for kind in ("cubepar", "mrsptcorr")
         )
+        variance = cube.sum_variance(exposures, cube=ds, weights=weights, cubepar=cubepar, mrsptcorr=mrsptcorr)
         found = spectrum.set_exact_errors(found, variance=variance)
     if config.residual_fringe != "none" and was_done(ds, "correct_residual_fringe_cube"):
         tell("the fringes were taken off the cube; its spectrum is not corrected again", aloud=False)

@@ -13,6 +13,7 @@ from mrsxr.errors import MrsxrError
 from mrsxr.schema import in_order, units_of
 from mrsxr.spaxels import solid_angle, spaxel_size
 from mrsxr.step import step
+from mrsxr.sums import wavelength_correlation
 
 from .aperture import sky_to_pixel
 from .lost_light import good_weight
@@ -108,7 +109,8 @@ def set_exact_errors(ds: xr.Dataset, *, variance: xr.Dataset) -> xr.Dataset:
     -------
     Dataset, level "spectrum"
         ``var`` and ``surface_brightness_var`` with covariance; ``var_simple``, ``surface_brightness_var_simple``;
-        ``var_systematic`` [Jy2] where given.
+        ``var_systematic`` [Jy2] where given; ``error_correlation``, that of the error of a sample with the next one's
+        (:func:`mrsxr.sums.wavelength_correlation`; :func:`mrsxr.sums.variance_of_sum` takes it into account).
 
     Notes
     -----
@@ -124,4 +126,7 @@ def set_exact_errors(ds: xr.Dataset, *, variance: xr.Dataset) -> xr.Dataset:
     if "var_systematic" in variance:
         attrs = {"units": units_of("spectrum", "var"), "long_name": "systematic variance of flux"}
         out["var_systematic"] = ("wavelength", variance["var_systematic"].data, attrs)
+    rows = wavelength_correlation(ds)
+    attrs = {"units": "1", "long_name": "correlation of the error with that of the next sample"}
+    out["error_correlation"] = ("wavelength", rows[1] if len(rows) > 1 else 0.0 * rows[0], attrs)
     return ds.assign(out)

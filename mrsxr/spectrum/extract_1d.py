@@ -354,6 +354,8 @@ def _finish(out, cube, kind, place, radii, correction, background, apcorr, clip_
     )
     wavelength = np.asarray(cube["wavelength"].values, dtype=float)
     band = np.full(len(wavelength), str(cube.attrs.get("band", "")))
+    if "band" in cube.coords:  # of a joint cube
+        band = np.asarray(cube["band"].values).astype(str)
     coords = {"wavelength": ("wavelength", wavelength, {"units": "um"}), "band": ("wavelength", band)}
     ra, dec = aperture.pixel_to_sky(cube, *place)
     whole = not np.isfinite(radii[:, 0]).any()

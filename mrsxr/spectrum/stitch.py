@@ -19,6 +19,7 @@ from mrsxr.io import products_header
 from mrsxr.limits import Band, Positive, checked
 from mrsxr.notes import listen, noted, notes_of, tell
 from mrsxr.step import read_history
+from mrsxr.sums import correlation_length
 from mrsxr.threads import how
 
 Method = Literal["none", "multiplicative", "additive"]
@@ -198,6 +199,7 @@ def _match(
     weight = 1.0 / np.where(total > 0, total, 1.0) if (total > 0).all() else np.ones_like(total)
     kept = np.ones(len(a), dtype=bool)
     value, error = neutral, 0.0
+    alike = np.sqrt(0.5 * (correlation_length(fixed) + correlation_length(moving)))  # of samples that share pixels
     for _ in range(5):
         w, p, q = weight[kept], a[kept], b[kept]
         if method == "multiplicative":
@@ -208,7 +210,7 @@ def _match(
             norm = np.sum(w)
             value = float(np.sum(w * (p - q)) / norm)
             residual = a - b - value
-        error = float(np.sqrt(np.sum(w**2 * residual[kept] ** 2)) / abs(norm)) if norm else np.nan
+        error = float(alike * np.sqrt(np.sum(w**2 * residual[kept] ** 2)) / abs(norm)) if norm else np.nan
         inside = np.abs(residual - np.median(residual[kept])) <= clip_sigma * np.std(residual[kept]) + 1e-300
         if (inside == kept).all() or inside.sum() < _MIN_SAMPLES:
             break
@@ -218,7 +220,7 @@ def _match(
     w = weight[kept]
     scatter = np.full(len(a), np.var((a - value * b)[kept]) / (1.0 + value**2))  # of spectra without errors
     snr = min(
-        _over(np.sum(w * values[kept]), np.sqrt(np.sum(w**2 * np.where(np.isfinite(own), own, scatter)[kept])))
+        _over(np.sum(w * values[kept]), alike * np.sqrt(np.sum(w**2 * np.where(np.isfinite(own), own, scatter)[kept])))
         for values, own in ((a, var_a), (b, var_b))
     )
     snr = min(snr, _over(value, error))

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import xarray as xr
 from helpers import assert_step
+from noise_draws import draws_of
 from simulated import cal_of, offset_for
 
-from mrsxr.cube import build_cube
+from mrsxr.cube import build_cube, sum_variance
 from mrsxr.errors import MrsxrError, ReferenceFileError
 from mrsxr.notes import notes_of
 from mrsxr.simulate import Effects, Line, PointSource, PowerLaw, Scene
@@ -155,3 +156,19 @@ def test_it_is_said_what_becomes_of_extended_light():
     share, speed = (float(word) for word in re.findall(r"([0-9.]+) (?:%|km/s)", notes_of(out)[0]))
     assert 0.5 < share < 6.0
     assert 5 < speed < 60
+
+
+def test_errors_of_sums_know_the_terms():
+    """Scatter of draws of noise over the error of a sum over spaxels, with the terms in both."""
+    offset = offset_for(scene_of(), "12A", "1A", 0.42)
+    ds = cal_of(scene_of(False), "12A", [offset])
+    options = {"point_source": (RA, DEC), "mrsptcorr": mrsptcorr()}
+    cube = build_cube(ds, band="1A", center=(RA, DEC), wavelength_min=5.25, wavelength_max=5.28, **options)
+    near = np.hypot(cube.x - 0.1, cube.y) < 0.35
+    weights = xr.ones_like(cube.flux, dtype=float).where(near, 0.0).transpose("wavelength", "y", "x")
+    noise = draws_of(ds, cube, 300, **options)
+    sums = np.nansum(noise * weights.values, axis=(2, 3))
+    error = np.sqrt(sum_variance(ds, cube=cube, weights=weights, mrsptcorr=options["mrsptcorr"])["var"].values)
+    assert (sums / error).std() == pytest.approx(1.0, abs=0.03)
+    with pytest.raises(MrsxrError, match="needs the reference file mrsptcorr"):
+        sum_variance(ds, cube=cube, weights=weights)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_instrument import DISPERSION, HALF, LABELS, made_model, made_slice_map, real_labels, real_model
 
+from mrsxr import mrs
 from mrsxr.errors import MrsxrError, ReferenceFileError
 from mrsxr.geometry import detector, sky
 from mrsxr.mrs import SETTINGS, bands_of_setting
@@ -213,3 +214,15 @@ def test_derived_map_agrees_with_the_real_masks(shared_data, setting):
         both = (derived > 0) & (labels > 0)
         assert (derived[both] == labels[both]).all()
     np.testing.assert_allclose(counts, DIFFERING[setting], rtol=0.01)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(("setting", "band"), [("12B", "1B"), ("34C", "4C"), ("34A", "3A")])
+def test_length_of_pixels_is_that_of_the_flight_geometry(shared_data, setting, band):
+    model, labels = real_model(shared_data, setting), real_labels(shared_data, setting)
+    y, x = (a[::97].astype(float) for a in np.nonzero(labels // 100 == int(band[0])))
+    label = labels[y.astype(int), x.astype(int)]
+    below, above = (detector.detector_to_slicer(x, y + side, label, model)[2] for side in (-0.5, 0.5))
+    middle, length = 0.5 * (below + above), np.abs(above - below)
+    inside = (middle > mrs.WAVELENGTH_LIMITS[band][0]) & (middle < mrs.WAVELENGTH_LIMITS[band][1])
+    np.testing.assert_allclose(length[inside], mrs.pixel_length(middle[inside], band), rtol=0.05)

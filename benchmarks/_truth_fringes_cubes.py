@@ -167,11 +167,11 @@ def _seen(made, lines, flux, at):
 def _kept(made, found, lines, at, sigma, shape, some):
     if shape != "turning":
         return kept(made.wave, found, lines, at, sigma)
-    speed = SPEED * made.east[some] / np.max(np.abs(made.east))
-    each = [
-        kept(made.wave, f, g, at * (1 + v / LIGHT_SPEED), sigma) for f, g, v in zip(found, lines, speed, strict=True)
-    ]
-    return np.stack(each, axis=1)
+    out, speed = np.empty((3, some.size)), SPEED * made.east[some] / np.max(np.abs(made.east))
+    for v in np.unique(speed):
+        here = speed == v
+        out[:, here] = kept(made.wave, found[here], lines[here], at * (1 + v / LIGHT_SPEED), sigma)
+    return out
 
 
 def line_free(made: Made) -> np.ndarray:

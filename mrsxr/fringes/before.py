@@ -35,4 +35,7 @@ def _headers(ds: xr.Dataset) -> list[dict]:
     if was_done(ds, "correct_residual_fringe_1d"):
         return []
     texts = ds["fits_header"].values.ravel() if "fits_header" in ds.coords else [ds.attrs.get("fits_header") or "{}"]
-    return [json.loads(str(text)).get("PRIMARY", {}) for text in texts]
+    try:
+        return [json.loads(str(text)).get("PRIMARY", {}) for text in texts]
+    except (ValueError, AttributeError):  # data made by hand
+        return []

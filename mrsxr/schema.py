@@ -85,13 +85,16 @@ VARIANCES = (
 )  # fmt: skip
 #: Those that all dithers have in common: they are not averaged down where dithers are combined.
 SYSTEMATIC = ("var_latent", "var_background", "var_straylight", "var_fringe", "var_photom")
+#: Those by which pixels scatter, the square of ERR in files. A wrong flux conversion moves all pixels alike, which 1 %
+#: of a bright source would make 1.2 times the scatter (S/N 70).
+SCATTER = tuple(name for name in VARIANCES if name != "var_photom")
 
 
 def _more_variances(units):
     """Variances that jwst drops; each its own, as those of references are common to all dithers."""
     parts = {"latent": "the subtracted latent", "background": "the subtracted background",
              "straylight": "the stray light model", "fringe": "the fringe flat and residual fringes, systematic",
-             "photom": "the flux conversion, systematic"}  # fmt: skip
+             "photom": "the flux conversion, common to all pixels and no part of ERR"}  # fmt: skip
     return tuple(
         _v(f"var_{name}", DETECTOR_DIMS, "float32", units, f"variance by {what}", True) for name, what in parts.items()
     )

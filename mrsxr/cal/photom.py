@@ -46,7 +46,7 @@ def calibrate_flux(
         instrument sees, whose loss it is; they differ by up to 1e-4 of the wavelength.
     propagate_errors : bool
         Add ``var_photom`` [MJy2/sr2] = flux^2 times the relative variance of the conversion and of the time law, which
-        jwst leaves out.
+        jwst leaves out. It is common to all pixels and no part of their scatter (:data:`mrsxr.schema.SCATTER`).
     time_law_error : float
         Standard error of the lost share 1 - C of the throughput, relative to it; the files tell none.
 

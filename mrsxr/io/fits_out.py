@@ -15,7 +15,7 @@ import xarray as xr
 from astropy.io import fits
 
 from mrsxr.errors import MrsxrError, SchemaError
-from mrsxr.schema import DITHER_COORDS, REQUIRED_ATTRS
+from mrsxr.schema import DITHER_COORDS, REQUIRED_ATTRS, SCATTER
 from mrsxr.step import JOINED, history_of, read_history
 from mrsxr.threads import how
 
@@ -135,8 +135,8 @@ def exposure_file(ds: xr.Dataset, index: int, filename: str) -> fits.HDUList:
     Returns
     -------
     HDUList
-        PRIMARY, SCI, ERR (square root of the summed variances), the other planes, MRSXR, and ASDF with the gWCS
-        where the coordinates are assigned (:mod:`mrsxr.io._gwcs`).
+        PRIMARY, SCI, ERR (root of the sum of :data:`mrsxr.schema.SCATTER`), the other planes, MRSXR, and ASDF with the
+        gWCS where the coordinates are assigned (:mod:`mrsxr.io._gwcs`).
     """
     level = ds.attrs["level"]
     one = _alone(ds.isel(dither=[index]).compute(**how()))
@@ -258,7 +258,7 @@ def _bunit(level: str, name: str) -> str | None:
 def _error(ds: xr.Dataset, level: str) -> np.ndarray | None:
     if level == "ramp":
         return None
-    names = [name for name in ds.data_vars if str(name).startswith("var_") and ds[name].dims == ds["dq"].dims]
+    names = [name for name in SCATTER if name in ds and ds[name].dims == ds["dq"].dims]
     if not names:
         return None
     total = sum(ds[name].values[0] for name in names)

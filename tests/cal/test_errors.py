@@ -5,12 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import xarray as xr
+from astropy.io import fits
 from helpers import assert_step, detector_attrs, dither_coords, make_reference, no_compute
 
 from mrsxr import cal, dq
 from mrsxr.cal._invalid import SYSTEMATIC, VARIANCES, apply_factor, match_invalid, reference_images, scale
 from mrsxr.cal._scale_kernels import flat_factor, scale_frames
 from mrsxr.errors import ReferenceFileError
+from mrsxr.io import save
+from mrsxr.rate import fit_ramps
+from mrsxr.schema import SCATTER
 
 NY, NX = 24, 40
 
@@ -239,3 +243,35 @@ def test_references_that_do_not_fit_are_refused():
         cal.divide_fringe_flat(ds, fringe=bare, propagate_errors=True)
     image = reference_images(ds, bare.assign_attrs(band="", detector="N/A"), "fringe", ["fringe"])[0]
     assert image.dims == ("y", "x")
+
+
+@pytest.mark.parametrize("level", [40.0, 900.0])
+def test_pixels_scatter_by_the_error_in_their_file(level, tmp_path):
+    """Ramps by plain numpy of a bright source, slopes and flux conversion as in optimal: pulls of what ERR says."""
+    rng, groups, gain, read = np.random.default_rng(11), 22, 5.1, 3.4
+    truth = level * rng.uniform(0.6, 1.4, (NY, NX)) * 4
+    charge = np.cumsum(rng.poisson(truth * 2.775 * gain, (groups, 60, NY, NX)), axis=0) / gain
+    ramps = charge + rng.normal(0, read, charge.shape)
+    dims = ("dither", "integration", "group", "y", "x")
+    ds = rate_ds(n_dither=60)
+    sci = np.moveaxis(ramps, 0, 1)[:, None].astype("f4")
+    ds = ds.drop_vars([*VARIANCES, "rate", "dq"]).assign_attrs(level="ramp", group_time=2.775)
+    ds = ds.assign(
+        sci=(dims, sci, {"units": "DN"}), group_dq=(dims, np.zeros(sci.shape, "u1"), dict(dq.GROUP_DQ_ATTRS))
+    )
+    ds = ds.assign(pixel_dq=(("dither", "y", "x"), np.zeros((60, NY, NX), "u4"), dict(dq.PIXEL_DQ_ATTRS)))
+    ones = np.ones((NY, NX), "f4")
+    rates = fit_ramps(
+        ds, algorithm="gls", gain=make_reference("gain", gain=5.1 * ones),
+        readnoise=make_reference("readnoise", read_noise=np.sqrt(2) * read * ones),
+    )  # fmt: skip
+    photom = references(error=0.015)["photom"]
+    out = cal.calibrate_flux(rates, photom=photom, propagate_errors=True)
+    save(out.isel(dither=[0]), tmp_path)
+    told = fits.getdata(next(tmp_path.glob("*_cal.fits")), "ERR")
+    error = np.sqrt(sum(out[name] for name in SCATTER if name in out)).values
+    np.testing.assert_allclose(told, error[0], rtol=1e-5)
+    pulls = (out.flux.values - truth * photom.conversion.values) / error
+    assert pulls.std() == pytest.approx(1.0, abs=0.02)
+    with_all = pulls * error / np.sqrt(error**2 + out.var_photom.values)
+    assert with_all.std() < 0.9

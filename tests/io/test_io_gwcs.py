@@ -134,7 +134,8 @@ def test_facts_that_steps_leave_become_keywords(tmp_path):
     ds = make_cal(shape=(16, 1032), origin=(100, 0)).isel(dither=[0])
     ds.attrs |= {"source_type": "POINT", "rscd_skip_int1": 4, "rscd_skip_int2": 2, "photmjsr": 732.0, "pixar_a2": 0.036,
                  "pixar_sr": 8.6e-13}  # fmt: skip
-    ds["var_photom"] = (ds.flux.dims, np.full(ds.flux.shape, 7.0, "f4"), {"units": "MJy2/sr2"})
+    for name, value in (("var_fringe", 7.0), ("var_photom", 50.0)):  # the latter is common to all pixels
+        ds[name] = (ds.flux.dims, np.full(ds.flux.shape, value, "f4"), {"units": "MJy2/sr2"})
     (path,) = save(ds, tmp_path)
     sci, primary = fits.getheader(path, "SCI"), fits.getheader(path)
     assert sci["SRCTYPE"] == "POINT"

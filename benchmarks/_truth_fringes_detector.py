@@ -176,6 +176,73 @@ def lines_kept(frame: Frame, flux, plain, method: str, quick: bool) -> dict[tupl
     return out
 
 
+def trace(frame: Frame, image: np.ndarray, label: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return (wavelength, sum) of the columns of a slice that hold the core of the source, on one grid."""
+    wave, inside = frame.ds.wavelength.values, frame.ds.slice.values == label
+    bright = np.where(inside, frame.clean, 0.0)
+    columns = np.flatnonzero(np.nanmedian(bright, axis=0) > 0.3 * np.nanmax(np.nanmedian(bright, axis=0)))
+    each = []
+    for x in columns:
+        rows = np.flatnonzero(inside[:, x] & np.isfinite(frame.clean[:, x]))
+        order = rows[np.argsort(wave[rows, x])]
+        each.append((wave[order, x], image[order, x]))
+    low, high = max(w[0] for w, _ in each), min(w[-1] for w, _ in each)
+    grid = np.linspace(low, high, 1000)
+    return grid, sum(np.interp(grid, w, v) for w, v in each)
+
+
+def twice(frame: Frame, flux, plain, method: str) -> dict[int, dict[str, tuple[float, float]]]:
+    """Return by channel (fringes left [%], worst loss of a line [%]) of the brightest trace.
+
+    With nothing done, corrected on the detector, in the spectrum, and on the detector and then in the spectrum.
+    """
+    from mrsxr.fringes import correct_spectra
+
+    out: dict[int, dict[str, tuple[float, float]]] = {}
+    labels = frame.ds.slice.values
+    lines, places = add_lines(frame, 120.0, 0.1, slice(2, None, 5))
+    lines = lines * frame.fringed / frame.clean
+    image = {"none": flux, "detector": plain}
+    lit = {"none": flux + lines, "detector": frame.corrected(flux + lines, method)}
+    for channel in (int(c) for c in frame.setting[:2]):
+        of = [k for k in np.unique(labels) if k // 100 == channel]
+        label = max(of, key=lambda k: np.nansum(np.where(labels == k, frame.clean, 0.0)))
+        wave, clean = trace(frame, frame.clean, label)
+        found = {}
+        for name in ("none", "detector"):
+            raw, bright = trace(frame, image[name], label)[1], trace(frame, lit[name], label)[1]
+            bare = trace(frame, frame.fringed * image[name] / flux, label)[1]
+            alone = trace(frame, lines * image[name] / flux, label)[1]
+            found[name] = _judged(wave, clean, bare, bright - raw, alone, places[channel])
+            once, again = (correct_spectra(wave, v, channel=channel, method=method)[0] for v in (raw, bright))
+            factor = raw / once
+            key = {"none": "spectrum", "detector": "both"}[name]
+            found[key] = _judged(wave, clean, bare / factor, again - once, alone / factor, places[channel])
+        out[channel] = found
+    return out
+
+
+def _judged(wave, clean, bare, found, alone, places) -> tuple[float, float]:
+    """Return (rms left, worst change of a line) [%] of a spectrum."""
+    t = np.linspace(-1, 1, wave.size)
+    left = bare / clean - 1
+    left = left - np.polyval(np.polyfit(t, left, 3), t)
+    near = [np.abs(wave / at - 1) * LIGHT_SPEED < 2.5 * 120.0 for at in places]
+    worst = max(abs(found[k].sum() / alone[k].sum() - 1) for k in near if k.any())
+    return 100 * float(np.std(left[20:-20])), 100 * float(worst)
+
+
+def add_twice(table, frame: Frame, flux, plain) -> None:
+    """Add rows on one correction after the other."""
+    base, ours = (twice(frame, flux, plain[m], m) for m in ("columns", "slices"))
+    for channel, found in ours.items():
+        for name in ("detector", "spectrum", "both"):
+            text = [f"{v[name][0]:.2f} %, line {v[name][1]:.1f} %" for v in (base[channel], found)]
+            good = found[name][0] <= found["none"][0] and found[name][1] < 3
+            table.add(f"trace {frame.setting} channel {channel}, corrected: {name} (none {found['none'][0]:.2f} %)",
+                      text[1], "<= none, < 3 %", good, baseline=text[0])  # fmt: skip
+
+
 def run(table, shared, quick):
     """Add the figures of the detector to the table."""
     if shared is None:
@@ -195,6 +262,7 @@ def run(table, shared, quick):
                               f"{rms['slices']:.2f} % (none {rms['none']:.2f})", "<= columns, none",
                               rms["slices"] <= min(rms["columns"], rms["none"]) + 0.01,
                               baseline=f"{rms['columns']:.2f} %")  # fmt: skip
+        add_twice(table, frame, flux, plain)
         kept = {m: lines_kept(frame, flux, plain[m], m, quick) for m in ("columns", "slices")}
         for key in kept["slices"]:
             base, ours = (np.array(kept[m][key]).T for m in ("columns", "slices"))

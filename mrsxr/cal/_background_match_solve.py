@@ -9,59 +9,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 
+from ._background_match_misfit import Batch, Block, Table, freedom, misfit, scatter
+
 #: Tukey's constant and the most rounds of reweighting.
-_TUKEY, _HUBER, _ROUNDS, _HUBER_ROUNDS = 4.685, 1.345, 25, 6
-_MAD_TO_SIGMA = 1.4826
-#: Free samples from which the scatter of a band is measured, and the least that is believed.
-_MANY, _LEAST_SCATTER = 500, 1.0
-#: Limit of the residuals that count for the scatter, and the variance of a normal distribution within it.
-_CLIP, _CLIPPED_VARIANCE = 3.0, 0.973
+_TUKEY, _HUBER, _ROUNDS, _HUBER_ROUNDS = 4.685, 1.345, 50, 6
 #: Samples times members that are eliminated together.
 _BATCH = 2_000_000
 #: Samples that two members must share to count as overlapping.
 _LEAST_SHARED = 30
-
-
-@dataclass
-class Table:
-    """All samples, sorted by sky bin; ``member`` numbers one band of one exposure."""
-
-    member: np.ndarray
-    sky_bin: np.ndarray  # number of the wavelength bin, apart for every band where bands are not tied
-    spectral_bin: np.ndarray
-    x: np.ndarray  # in units of the spacing of the nodes
-    y: np.ndarray
-    terms: np.ndarray  # (sample, term): 1, alpha [arcsec], beta [arcsec], or 1 alone
-    flux: np.ndarray
-    sigma: np.ndarray
-
-    def take(self, index: np.ndarray) -> Table:
-        """Return some of the samples."""
-        return Table(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
-
-
-@dataclass(frozen=True)
-class Block:
-    """One sky bin of a batch: its samples and nodes, counted within the batch, and the members that see it."""
-
-    rows: slice
-    nodes: slice
-    members: np.ndarray
-    spectral_bin: np.ndarray  # of each of the members
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Some sky bins, that are eliminated together: their bilinear matrix is block diagonal."""
-
-    rows: slice  # of the table
-    sky: sparse.csr_array  # (sample, node)
-    design: np.ndarray  # (sample, terms of the members of its block, then zeros)
-    blocks: list[Block]
 
 
 @dataclass(frozen=True)
@@ -198,13 +158,7 @@ class Solution:
     residual: np.ndarray
     scale: np.ndarray  # of each band, how much larger the scatter is than the errors
     rounds: int
-
-    def covariance(self, columns: np.ndarray) -> np.ndarray:
-        """Return the rows and columns of the covariance that belong to some unknowns."""
-        unit = np.zeros((self.values.size, columns.size))
-        unit[columns, np.arange(columns.size)] = 1.0
-        found = self.factor.solve(unit)[columns]  # type: ignore[attr-defined]
-        return 0.5 * (found + found.T)
+    settled: bool
 
 
 def solve_robustly(table: Table, batches: list[Batch], lift: Lift, band_of_member: np.ndarray) -> Solution:
@@ -218,25 +172,28 @@ def solve_robustly(table: Table, batches: list[Batch], lift: Lift, band_of_membe
     values = np.zeros(lift.unknowns.size)
     n_group = int(band_of_member.max()) + 1
     scale, rounds = np.ones(n_group), 0
-    share, enough = _freedom(batches, group, n_group)
+    share, enough = freedom(batches, group, n_group)
     enough &= np.bincount(band_of_member, minlength=n_group)[:n_group] > 1
+    excess, settled = np.ones(table.flux.size), False
     for rounds in range(1, _ROUNDS + 1):
         before = values
         values, factor, residual = solve_once(table, batches, lift, weight)
         off = np.abs(residual) / table.sigma
-        scale = _scatter(off, share, group, enough)
-        off /= scale[group]
+        scale = scatter(off, share, group, enough, excess < 1.5)
+        off /= scale[group] * np.sqrt(excess)
         if rounds <= _HUBER_ROUNDS:
             robust = np.minimum(1.0, _HUBER / np.maximum(off, 1e-9))
+            excess = misfit(table, group, residual, robust * base / scale[group] ** 2, share)
         else:
             robust = np.where(off < _TUKEY, (1.0 - (off / _TUKEY) ** 2) ** 2, 0.0)
-        weight = base * robust / scale[group] ** 2
+        weight = base * robust / scale[group] ** 2 / excess
         if rounds > _HUBER_ROUNDS and np.abs(values - before).max(initial=0.0) <= 0.02 * np.sqrt(
             _typical_variance(factor, values.size)
         ):
+            settled = True
             break
     values, factor, residual = solve_once(table, batches, lift, weight)
-    return Solution(values, factor, weight, residual, scale, rounds)
+    return Solution(values, factor, weight, residual, scale, rounds, settled)
 
 
 def _typical_variance(factor, size: int) -> float:
@@ -244,36 +201,6 @@ def _typical_variance(factor, size: int) -> float:
         return 0.0
     probe = np.random.default_rng(0).choice([-1.0, 1.0], size)
     return max(float(probe @ factor.solve(probe)) / max(size, 1), 0.0)
-
-
-def _scatter(off: np.ndarray, share: np.ndarray, group: np.ndarray, enough: np.ndarray) -> np.ndarray:
-    """Return the scatter of each band in units of the errors; bands with few free samples take that of all.
-
-    The mean square of the residuals without outliers over the ``share`` of samples that the sky leaves free: where it
-    leaves few, many residuals are next to nothing and their median would say too little.
-    """
-    if off.size == 0:
-        return np.ones(share.size)
-    square = off**2 / share[group]
-    found = np.empty(share.size)
-    for g in range(share.size):
-        inside = square[group == g] if enough[g] else square
-        limit = (_CLIP * _MAD_TO_SIGMA) ** 2 * float(np.median(inside))
-        found[g] = float(np.mean(inside[inside <= limit])) / _CLIPPED_VARIANCE
-    return np.maximum(np.sqrt(found), _LEAST_SCATTER)
-
-
-def _freedom(batches: list[Batch], group: np.ndarray, n_group: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each band the share of its samples that the sky does not use up, and if they are many."""
-    nodes, samples = np.zeros(n_group), np.zeros(n_group)
-    for batch in batches:
-        inside = group[batch.rows]
-        for block in batch.blocks:
-            count = np.bincount(inside[block.rows], minlength=n_group)
-            samples += count
-            nodes += (block.nodes.stop - block.nodes.start) * count / count.sum()
-    share = np.clip(1.0 - nodes / np.maximum(samples, 1), 0.05, 1.0)
-    return share, samples - nodes > _MANY
 
 
 class Lift:
@@ -316,34 +243,36 @@ def solve_once(table: Table, batches: list[Batch], lift: Lift, weight: np.ndarra
     size = lift.unknowns.size
     sums: dict[bytes, list[np.ndarray]] = {}
     right = np.zeros(size)
-    parts = []
-    for batch in batches:
+    skies = [eliminate(table, batch, weight) for batch in batches]
+    for batch, sky in zip(batches, skies, strict=True):
         w, d = weight[batch.rows], table.flux[batch.rows]
-        factor, left, sky = _eliminate(batch, w)
-        both = batch.sky.T @ (w * d)
         weighted = w[:, None] * batch.design
         for block in batch.blocks:
             up, columns = lift.of(block)
             q = up.shape[0]
-            own, near, far = batch.design[block.rows, :q], left[block.nodes, :q], sky[block.nodes, :q]
+            own, near, far = batch.design[block.rows, :q], sky.left[block.nodes, :q], sky.way[block.nodes, :q]
             matrix = own.T @ weighted[block.rows, :q] - near.T @ far
-            vector = weighted[block.rows, :q].T @ d[block.rows] - far.T @ both[block.nodes]
+            vector = weighted[block.rows, :q].T @ d[block.rows] - far.T @ sky.both[block.nodes]
             total = sums.setdefault(block.members.tobytes(), [columns, np.zeros((columns.size, columns.size))])
             total[1] += up.T @ matrix @ up
             right[columns] += up.T @ vector
-        parts.append((factor, both, left))
     solver = _factorise(list(sums.values()), size) if size else None
     values = solver.solve(right) if solver is not None else np.zeros(0)
+    return values, solver, residuals(table, batches, skies, lift, values)
+
+
+def residuals(table: Table, batches: list[Batch], skies: list[Sky], lift: Lift, values: np.ndarray) -> np.ndarray:
+    """Return the residuals of functions of given coefficients and the sky that goes with them."""
     residual = np.empty(table.flux.size)
-    for batch, (factor, both, left) in zip(batches, parts, strict=True):
-        model, pull = np.zeros(batch.design.shape[0]), both.copy()
+    for batch, sky in zip(batches, skies, strict=True):
+        model, pull = np.zeros(batch.design.shape[0]), sky.both.copy()
         for block in batch.blocks:
             up, columns = lift.of(block)
             local = up @ values[columns]
             model[block.rows] = batch.design[block.rows, : local.size] @ local
-            pull[block.nodes] -= left[block.nodes, : local.size] @ local
-        residual[batch.rows] = table.flux[batch.rows] - model - batch.sky @ factor.solve(pull)
-    return values, solver, residual
+            pull[block.nodes] -= sky.left[block.nodes, : local.size] @ local
+        residual[batch.rows] = table.flux[batch.rows] - model - batch.sky @ sky.factor.solve(pull)
+    return residual
 
 
 def _factorise(sums: list[list[np.ndarray]], size: int):
@@ -359,19 +288,29 @@ def _factorise(sums: list[list[np.ndarray]], size: int):
     return splu(sparse.csc_array(normal + ridge * sparse.eye_array(size)))
 
 
-def _eliminate(batch: Batch, w: np.ndarray):
-    """Factorise the normal matrix of the sky of a batch; return it, A^T W F and (A^T W A)^-1 A^T W F."""
+@dataclass(frozen=True)
+class Sky:
+    """The sky of a batch, eliminated: A^T W A factorised, A^T W d, A^T W F and (A^T W A)^-1 A^T W F."""
+
+    factor: Any
+    both: np.ndarray
+    left: np.ndarray
+    way: np.ndarray
+
+
+def eliminate(table: Table, batch: Batch, weight: np.ndarray) -> Sky:
+    """Factorise the normal matrix of the sky of a batch."""
     from scipy.sparse.linalg import splu
 
-    a = batch.sky
+    a, w = batch.sky, weight[batch.rows]
     weighted = sparse.csr_array((a.data * np.repeat(w, 4), a.indices, a.indptr), a.shape)
     normal = a.T @ weighted
     # nodes that bright sources have left without weight hang on to this ridge alone
-    ridge = 1e-8 * float(np.median(w[w > 0])) if (w > 0).any() else 1.0
-    normal = sparse.csc_array(normal + ridge * sparse.eye_array(normal.shape[0]))
+    least = 1e-8 * float(np.median(w[w > 0])) if (w > 0).any() else 1.0
+    normal = sparse.csc_array(normal + sparse.diags_array(1e-8 * normal.diagonal() + least))
     factor = splu(normal, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
     left = a.T @ (w[:, None] * batch.design)
-    return factor, left, factor.solve(left)
+    return Sky(factor, a.T @ (w * table.flux[batch.rows]), left, factor.solve(left))
 
 
 def _runs(key: np.ndarray) -> list[slice]:

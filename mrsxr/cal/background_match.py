@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -16,12 +17,15 @@ from mrsxr.errors import MrsxrError
 from mrsxr.geometry.sky import Pointing, slicer_to_sky, tangent_frame, tangent_offsets
 from mrsxr.limits import Band, Count, NotNegative, Positive, checked
 from mrsxr.mrs import BANDS, SLICE_WIDTH, bands_of_setting
+from mrsxr.notes import tell
+from mrsxr.scores import gains, score
 from mrsxr.step import step
 
+from ._background_match_errors import Scores, covariance, held_out, scores
+from ._background_match_misfit import Table
 from ._background_match_solve import (
     Lift,
     Solution,
-    Table,
     Unknowns,
     components,
     make_batches,
@@ -37,6 +41,8 @@ from ._field_functions import subtract_tables
 
 CHOICES = ("typical", "lowest")
 TERMS = ("1", "alpha", "beta")
+#: Size of the cells along a slice, in widths of a slice.
+_STEP = 1.0
 #: Nodes of the tables from which the functions are read pixel by pixel.
 TABLE_NODES = 257
 
@@ -63,7 +69,7 @@ def fit_background_match(
     n_knots: Count = 6,
     gradients: bool = True,
     tie_bands: bool = True,
-    spacing: Positive = 1.5,
+    spacing: Positive = 1.2,
     significance: NotNegative = 3.0,
 ) -> xr.Dataset:
     """Fit the additive functions that make the backgrounds of exposures differ.
@@ -101,7 +107,9 @@ def fit_background_match(
         its own, but perhaps the constant of its band), ``group`` (members of a band that see common sky), ``level``
         (its mean in the middle of the field) and ``level_err`` [MJy/sr], ``significance`` [sigma] of what was measured
         without the constant, ``distance`` (from the median function, 1 is that of half of the exposures),
-        ``n_samples`` and ``scatter`` (of the samples, in units of their errors).
+        ``score`` and ``score_tie`` (misfit on patches of the sky that were not fitted, with the function over without
+        it, and with the constants of bands over without; above 1 they are left out; NaN: not judged), ``n_samples`` and
+        ``scatter`` (of the samples, in units of their errors).
 
     Raises
     ------
@@ -121,12 +129,15 @@ def fit_background_match(
     table, bands = _table(members, spacing, gradients, tie_bands)
     table = table.take(np.flatnonzero(shared_samples(table)))
     fit = _Fit(members, bands, table, n_knots, reference_band)
+    if not fit.found.settled:
+        tell(f"background matching did not settle in {fit.found.rounds} rounds: what it finds may be off by its error")
     distance = _distance(fit.functions(), fit.group, members)
     held = {g: [_choose(fit, g, distance, reference)] for g in range(fit.n_group)}
     fit.solve(held, fit.common)
     references = [first for (first,) in held.values()]
     measured = fit.significances()
     if significance > 0:
+        fit.judge()
         fit.leave_alone(significance)
     return _result(fit, references, distance, measured)
 
@@ -150,6 +161,8 @@ class _Fit:
         self.common = self._constants(reference_band)
         self.unknowns = self._layout()
         self.found: Solution = solve_robustly(table, self.batches, self._lift(), self.of_band)
+        self.score = self._scores()
+        self.score_of, self.score_of_tie = np.full(self.group.size, np.nan), np.full(self.n_group, np.nan)
 
     def _constants(self, reference_band: str | None) -> np.ndarray:
         """Return for each group the number of its constant: -1 for the reference of those tied together."""
@@ -175,12 +188,17 @@ class _Fit:
     def _lift(self) -> Lift:
         return Lift(self.unknowns, self.basis, self.n_term)
 
+    def _scores(self) -> Scores:
+        sigma = self.table.sigma * self.found.scale[self.of_band[self.table.member]]
+        return scores(self.table, self.batches, self._lift(), self.found, sigma)
+
     def solve(self, held: dict[int, list[int]], common: np.ndarray) -> None:
         """Solve again, with the weights found, with other members held at zero and other constants."""
         self.held, self.common = held, common
         self.unknowns = self._layout()
         values, factor, residual = solve_once(self.table, self.batches, self._lift(), self.found.weight)
         self.found = replace(self.found, values=values, factor=factor, residual=residual)
+        self.score = self._scores()
 
     def functions(self) -> np.ndarray:
         """Return the functions (member, term, knot) with the constants of their groups."""
@@ -201,7 +219,9 @@ class _Fit:
         if common >= 0:
             columns.append(int(common))
             way[: self.n_knots, -1] = 1.0
-        return way @ self.found.covariance(np.array(columns)) @ way.T if columns else np.zeros((self.n_each,) * 2)
+        if not columns:
+            return np.zeros((self.n_each, self.n_each))
+        return way @ covariance(self.found, self.score, np.array(columns)) @ way.T
 
     def significances(self) -> np.ndarray:
         """Return by how many sigma the function of each member, without the constant of its group, is not zero."""
@@ -209,19 +229,31 @@ class _Fit:
         for m in np.flatnonzero(self.unknowns.first >= 0):
             columns = self.unknowns.first[m] + np.arange(self.n_each)
             c = self.found.values[columns]
-            chi2 = float(c @ np.linalg.pinv(self.found.covariance(columns), hermitian=True) @ c)
+            chi2 = float(c @ np.linalg.pinv(covariance(self.found, self.score, columns), hermitian=True) @ c)
             out[m] = _sigmas(chi2, self.n_each)
         return out
 
+    def judge(self) -> None:
+        """Score functions and constants on patches of the sky that they were not fitted to."""
+        of_member, of_group = held_out(
+            self.table, self.batches, self._lift(), self.found.weight, self.group, self.n_each
+        )
+        self.score_of = np.where(self.unknowns.first >= 0, of_member, np.nan)
+        self.score_of_tie = np.where(self.common >= 0, of_group, np.nan)
+
     def leave_alone(self, significance: float) -> None:
-        """Hold members whose function is not significant, and make constants equal that do not differ significantly."""
-        for _ in range(5):
-            low = (self.significances() < significance) & (self.unknowns.first >= 0)
+        """Hold members whose function is not significant or shows no gain, and make constants equal that do not differ
+        significantly; those that show no gain are zero.
+        """
+        common = np.where(gains(self.score_of_tie), self.common, -1)
+        while True:
+            low = (self.significances() < significance) | ~gains(self.score_of)
+            low &= self.unknowns.first >= 0
             held = {g: [*ms, *np.flatnonzero(low & (self.group == g)).tolist()] for g, ms in self.held.items()}
-            common = self._merged(significance)
             if not low.any() and (common == self.common).all():
                 break
             self.solve(held, common)
+            common = self._merged(significance)
 
     def _merged(self, significance: float) -> np.ndarray:
         """Return the numbers of the constants, those made one that are nearest in units of their error."""
@@ -231,21 +263,21 @@ class _Fit:
             return common
         columns = np.array([self.unknowns.common[np.isin(self.group, np.flatnonzero(common == k))][0] for k in numbers])
         values = np.append(self.found.values[columns], 0.0)  # the last is that of the reference
-        covariance = np.zeros((values.size, values.size))
-        covariance[:-1, :-1] = self.found.covariance(columns)
+        spread = np.zeros((values.size, values.size))
+        spread[:-1, :-1] = covariance(self.found, self.score, columns)
         label = np.append(numbers, -1)
         near = touching_constants(self.table, common[self.group][self.table.member], label)
         while True:
-            pair = _nearest(values, covariance, near, label, significance)
+            pair = _nearest(values, spread, near, label, significance)
             if pair is None:
                 return common
             i, j = pair
             gone, kept = (label[i], label[j]) if label[i] > label[j] else (label[j], label[i])
             way = np.zeros(values.size)
             way[i], way[j] = 1.0, -1.0
-            gain = covariance @ way / (way @ covariance @ way)
+            gain = spread @ way / (way @ spread @ way)
             values = values - gain * (way @ values)
-            covariance = covariance - np.outer(gain, way @ covariance)
+            spread = spread - np.outer(gain, way @ spread)
             common[common == gone] = kept
             label[label == gone] = kept
 
@@ -299,6 +331,7 @@ def match_backgrounds(ds: xr.Dataset, *, match: xr.Dataset) -> xr.Dataset:
     rows = {(str(e), str(b)): k for k, (e, b) in enumerate(zip(match.exposure.values, match.band.values, strict=True))}
     n_dither, n_term = ds.sizes["dither"], match.sizes["term"]
     levels: dict[str, dict[str, float]] = {}
+    judged = np.full((2, n_dither, 2), np.nan)
     tables, facts = [], np.zeros((n_dither, 2, 4))
     facts[:, :, 0] = 1.0
     for d, name in enumerate(ds.exposure.values):
@@ -310,8 +343,13 @@ def match_backgrounds(ds: xr.Dataset, *, match: xr.Dataset) -> xr.Dataset:
             low, high = _reach(one.knots.values)
             facts[d, side, 2:] = low, high
             tables.append(_node_table(one, low, high))
+            judged[:, d, side] = float(one.get("score", np.nan)), float(one.get("score_tie", np.nan))
             levels.setdefault(str(name), {})[band] = round(float(one.level), 6)
     out = subtract_tables(ds, np.reshape(tables, (n_dither, 2, TABLE_NODES, -1)), facts, n_term)
+    if np.isfinite(judged).any():
+        judge = partial(score, instead="none", held_out="patches of the sky")
+        out = out.assign(judge("match_backgrounds", judged[0], ("dither", "band"), method="own function"))
+        out = out.assign(judge("match_bands", judged[1, 0], "band", method="tied to the next band"))
     return out.assign_attrs(background_match=1, background_levels=json.dumps(levels))
 
 
@@ -320,7 +358,7 @@ def _read(exposures: xr.Dataset | Iterable[xr.Dataset]) -> list[_Member]:
     members: list[_Member] = []
     for ds in [exposures] if isinstance(exposures, xr.Dataset) else exposures:
         check_located(ds)
-        cells = make_cells(ds)
+        cells = make_cells(ds, _STEP)
         for d, name in enumerate(ds["exposure"].values):
             pointing = Pointing.of(ds, d)
             for band, samples in cell_samples(ds, d, cells).items():
@@ -373,6 +411,7 @@ def _table(members: list[_Member], spacing: float, gradients: bool, tie_bands: b
     whole = Table(
         member, sky_bin, spectral_bin, x / (spacing * width), y / (spacing * width), terms,
         _join([p.flux for p in parts]), np.sqrt(_join([p.var for p in parts])),
+        np.unique(width, return_inverse=True)[1],
     )  # fmt: skip
     return whole.take(order), bands
 
@@ -423,23 +462,35 @@ def _choose(fit: _Fit, group: int, distance: np.ndarray, reference: str | Sequen
 
 
 def _check_reference(reference: str | Sequence[str], members: list[_Member]) -> None:
+    """Raise where a name is that of no exposure or of one without any good sample, tell where bands have none."""
     for part in [reference] if isinstance(reference, str) else reference:
-        if part not in CHOICES and not any(part in m.exposure for m in members):
+        named = [m for m in members if part in m.exposure]
+        if part in CHOICES:
+            continue
+        if not named:
             raise MrsxrError(f"reference '{part}' is in the name of no exposure; expected one of "
                              f"{', '.join(sorted({m.exposure for m in members}))}, {' or '.join(CHOICES)}")  # fmt: skip
+        good = {m.band for m in named if m.samples.flux.size}
+        if not good:
+            raise MrsxrError(f"reference '{part}' has no good pixel in any band (all NaN or flagged); name another "
+                             f"exposure, or take {' or '.join(CHOICES)}")  # fmt: skip
+        lost = sorted({m.band for m in named} - good)
+        if lost:
+            tell(f"reference '{part}' has no good pixel in band {', '.join(lost)}: another exposure is the one there")
 
 
 def _result(fit: _Fit, references: list[int], distance: np.ndarray, measured: np.ndarray) -> xr.Dataset:
     functions = fit.functions()
-    covariance = np.stack([fit.covariance(m) for m in range(len(fit.members))])
+    spread = np.stack([fit.covariance(m) for m in range(len(fit.members))])
     mean = np.zeros(fit.n_each)
     mean[: fit.n_knots] = 1.0 / fit.n_knots
     number = np.arange(len(fit.members))
     per_member = {
         "held": np.isin(number, references).astype(np.int8), "left_alone": (fit.unknowns.first < 0).astype(np.int8),
         "group": fit.group.astype(np.int32), "level": functions[:, 0].mean(axis=1),
-        "level_err": np.sqrt(np.maximum(np.einsum("i,mij,j->m", mean, covariance, mean), 0.0)),
+        "level_err": np.sqrt(np.maximum(np.einsum("i,mij,j->m", mean, spread, mean), 0.0)),
         "significance": measured, "distance": distance,
+        "score": fit.score_of, "score_tie": fit.score_of_tie[fit.group],
         "n_samples": np.bincount(fit.table.member, minlength=number.size), "scatter": fit.found.scale[fit.of_band],
     }  # fmt: skip
     units = {"level": "MJy/sr", "level_err": "MJy/sr"}
@@ -448,7 +499,7 @@ def _result(fit: _Fit, references: list[int], distance: np.ndarray, measured: np
     return xr.Dataset(
         {
             "coefficients": (("member", "term", "knot"), functions, {"units": "MJy/sr, for alpha and beta /arcsec"}),
-            "covariance": (("member", "coefficient", "coefficient_of"), covariance),
+            "covariance": (("member", "coefficient", "coefficient_of"), spread),
             "knots": (("member", "knot"), knots, {"units": "um"}),
             **{k: ("member", v, {"units": units.get(k, "1")}) for k, v in per_member.items()},
         },
@@ -458,7 +509,7 @@ def _result(fit: _Fit, references: list[int], distance: np.ndarray, measured: np
             "term": list(TERMS[: fit.n_term]),
         },
         {"level": "reference", "kind": "background_match", "ref_id": f"background match, held: {names}",
-         "rounds": fit.found.rounds},
+         "rounds": fit.found.rounds, "settled": int(fit.found.settled)},
     )  # fmt: skip
 
 

@@ -1,4 +1,10 @@
-"""Method "fitted" of the straylight step: the light freed of what is scattered, amplitudes from between the slices."""
+"""Method "fitted" of the straylight step: the light freed of what is scattered, kernels from between the slices.
+
+Symbols: a = amount of stray light over that of the reference table, on knots along the rows of each half; r = what the
+profile has more than the table at a distance, over a table of wider Gaussians, on knots of distance; both follow from
+the pixels between the slices by least squares with priors, level and leaks with them. How free r is, pixels left out
+decide.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +13,7 @@ import numpy as np
 from ._straylight_kernels import (
     CELL,
     EDGE,
+    HALVES,
     UNFIT,
     block_noise,
     cell_pulls,
@@ -14,114 +21,344 @@ from ._straylight_kernels import (
     clipped_statistics,
     direct_light,
     drop_cells,
-    gap_moments,
+    fill_table,
     gap_residuals,
     leaked_light,
-    model_variance,
-    plain_parameters,
     scatter_halves,
     strip_values,
+    subtract_kernel,
 )
+from ._straylight_profile_kernels import bin_gaps, bin_light, design, knot_weights, normal_matrix, solve
 
-FIRST_FIT, SWEEPS = 2, 5  # amplitudes are fitted from which of the sweeps on; one more with all light ends
-MAX_AMPLITUDE, LEAST_STRIP = 3.0, 1000  # and pixels of the strip
+_SETTLES = (0, 0, 1, 2)  # what the first fits look for, see Fit.improve
+FIRST_FIT, MOST_SWEEPS = 2, 20  # the kernels are fitted from which of the sweeps on; with all light one more ends
+CONVERGED = 0.02  # of the noise of a pixel, by which the stray light of a block changes from sweep to sweep
+MAX_AMPLITUDE, LEAST_STRIP = 4.0, 1000  # and pixels of the strip
 SHOWER = 4.0  # by which the light of a cell exceeds the scatter of the others where it is a shower
+BIN = 8  # rows
+FOLDS = 4  # parts of the gaps, each left out once
+#: Standard deviations of r: of what is correlated over the short, the middle and the long of _LENGTHS.
+FREEDOMS = (
+    (0.03, 0.03, 0.03), (0.03, 0.03, 0.3), (0.03, 0.3, 0.3), (0.03, 0.3, 1.0), (0.2, 0.2, 0.2), (0.3, 1.0, 2.0),
+    (1.0, 1.0, 1.0), (0.05, 1.0, 1.0),
+)  # fmt: skip
+_REACH, _STEP, _CURVE = 600.0, 3.0, 20.0  # pixels: last knot, distance of the first ones, where it grows
+_LENGTHS = (4.0, 12.0, 40.0)  # over which r is correlated, in units of asinh
+_NEAR, _NEAR_SHARE = 4.0, 0.3  # pixels, standard deviation of r there
+_BROAD = 2.5  # by which the Gaussians are wider that r counts in
+_DOUBT = 0.5  # of the light that leaks out of the slices
+_SCORE_BINS = 4
+_BALANCE = 0.01
+MARGIN = 2  # pixels beside the slices that are not asked
+LIMIT = 0.95  # of the score
 
 
-class _Fit:
-    """Amplitudes of both halves on knots along the rows, level and leaks, by robust least squares with priors."""
+def profile_knots() -> np.ndarray:
+    """Return the distances [pix] of the knots, negative ones first; near ones lie close."""
+    far = _CURVE * np.arcsinh(_REACH / _CURVE)
+    u = np.linspace(0.0, far, 1 + round(far / _STEP))
+    d = _CURVE * np.sinh(u / _CURVE)
+    return np.concatenate([-d[:0:-1], d]).astype(np.float32)
 
-    def __init__(self, image, between, inside, rows, prior, step):
+
+def profile_precision(knots: np.ndarray, freedom: tuple[float, ...]) -> np.ndarray:
+    """Return the inverse covariance of r of standard deviations: smooth over the distance, alike on both sides.
+
+    Near 0, where no pixel between the slices sees it and the flux calibration holds it, r is small.
+    """
+    u = _CURVE * np.arcsinh(knots.astype(float) / _CURVE)
+    known = 1.0 - (1.0 - _NEAR_SHARE) * np.exp(-0.5 * (knots.astype(float) / _NEAR) ** 2)
+    covariance = 1e-6 * np.eye(len(u))
+    for x in (np.abs(u)[:, None] - np.abs(u)[None, :], u[:, None] - u[None, :]):
+        for deviation, length in zip(freedom, _LENGTHS, strict=True):
+            covariance += 0.5 * deviation**2 * np.exp(-0.5 * (x / length) ** 2)
+    return np.linalg.inv(covariance * known[:, None] * known[None, :] + 1e-3 * max(freedom) ** 2 * np.eye(len(u)))
+
+
+class Fit:
+    """The kernels of both halves, level and leaks of one image; improves with every sweep."""
+
+    def __init__(self, image, between, inside, parameters, rows, prior, step):
         self.image, self.between, self.inside, self.rows = image, between, inside, rows
-        n_y = len(image)
+        self.parameters, self.broad = parameters, parameters.copy()
+        self.broad[:, 2] *= _BROAD
+        n_y, n_x = image.shape
         self.n = n = max(2, -(-n_y // rows) + 1)
         place = np.arange(n_y) / (n_y - 1) * (n - 1)
         low = np.minimum(place.astype(int), n - 2)
         self.hat = np.zeros((n_y, n))
         self.hat[np.arange(n_y), low] = 1.0 - (place - low)
         self.hat[np.arange(n_y), low + 1] = place - low
+        self.knots = profile_knots()
+        self.m = m = len(self.knots)
+        self.index, self.share = np.empty(2 * n_x - 1, dtype=np.int64), np.empty(2 * n_x - 1, dtype=np.float32)
+        knot_weights(self.knots, n_x, self.index, self.share)
         difference = np.diff(np.eye(n), axis=0)
-        one = difference.T @ difference / step**2 + np.full((n, n), (1.0 / (n * prior)) ** 2)
-        self.precision = np.zeros((2 * n + 3, 2 * n + 3))
-        self.precision[:n, :n] = self.precision[n : 2 * n, n : 2 * n] = one
-        self.target = np.zeros(2 * n + 3)
-        self.target[: 2 * n] = np.tile(one @ np.ones(n), 2)
-        self.amplitude, self.leak = np.ones((2, n_y)), np.zeros(2)
-        self.level = float(np.median(image[between]))
-        self.level_variance, self.inflation = np.inf, 1.0
-        self.showers = np.zeros([-(-n // CELL) for n in image.shape], dtype=bool)
+        self.rigid = difference.T @ difference / step**2 + np.full((n, n), (1.0 / (n * prior)) ** 2)
+        self.free = {freedom: profile_precision(self.knots, freedom) for freedom in FREEDOMS}
+        self.balance = _balance(self.knots, self.broad)
+        self.places = np.cumsum([0, n, n, m, m, 1, 1, 1])  # a left, a right, r left, r right, level, leaks
+        self.found = np.concatenate([np.ones(2 * n), np.zeros(2 * m + 3)])
+        self.found[2 * n + 2 * m] = float(np.median(image[between]))
+        self.precision, self.level_variance = np.eye(len(self.found)), np.inf
+        self.freedom, self.inflation = FREEDOMS[0], 1.0
+        self.showers = np.zeros([-(-k // CELL) for k in image.shape], dtype=bool)
+        self.gap = _gap_numbers(inside[BIN // 2 :: BIN])
+        self.scores = np.full(2, np.nan)
 
-    def improve(self, light, models):
-        """Return amplitude (half, y) and its covariance (3, y) after two robust steps."""
+    def part(self, k):
+        """Return one of a left, a right, r left, r right, level, leak left, leak right."""
+        return self.found[self.places[k] : self.places[k + 1]]
+
+    @property
+    def amplitude(self):
+        """Amount a (half, y)."""
+        return np.clip(np.stack([self.hat @ self.part(0), self.hat @ self.part(1)]), 0.0, MAX_AMPLITUDE)
+
+    @property
+    def profile(self):
+        """Profile r (half, 2 n - 1) at all distances."""
+        r = np.stack([self.part(2), self.part(3)])
+        return (r[:, self.index] * (1.0 - self.share) + r[:, self.index + 1] * self.share).astype(np.float32)
+
+    @property
+    def level(self):
+        """Pedestal [DN/s] of all pixels between the slices."""
+        return float(self.part(4)[0])
+
+    def improve(self, light, models, other, settle):
+        """Fit once to the residuals about ``models`` of the present kernels; ``other``: residuals of the baseline.
+
+        settle : 0 chooses how free the profile is; 1 looks for showers; 2 leaves both as they are.
+        """
         leaked, residual = np.empty_like(light), np.empty_like(light)
-        work = np.empty(self.rows * light.shape[1], dtype=np.float32)
-        moments, sums = np.empty((len(light), 6, 6)), np.empty((len(light), 2))
         leaked_light(light, self.inside, leaked)
-        covariance = np.zeros((3, len(light)))
-        for _ in range(2):
-            gap_residuals(self.image, self.between, self.level, self.amplitude, self.leak, models, leaked, residual)
-            noise = block_noise(residual, self.rows, work)
+        leak = np.concatenate([self.part(5), self.part(6)])
+        gap_residuals(self.image, self.between, self.level, self.amplitude, leak, models, leaked, residual)
+        noise = block_noise(residual, self.rows, np.empty(self.rows * light.shape[1], dtype=np.float32))
+        if settle == 1:
             self.showers = _showers(cell_pulls(residual, noise, self.rows))
-            drop_cells(residual, self.showers)
-            gap_moments(self.image, residual, noise, self.rows, models, leaked, moments, sums)
-            self.inflation = _inflation(sums)
-            covariance = self._solve(moments / self.inflation)
-        return self.amplitude, covariance
+        drop_cells(residual, self.showers)
+        doubt = np.float32(_DOUBT) * np.maximum(np.abs(leaked) * np.float32(np.abs(leak).max()), 0)
+        pixels = _Pixels(self, light, leaked, residual, other, noise, doubt)
+        normal = [pixels.normal(fold) for fold in range(FOLDS)]
+        whole = sum(normal)
+        if settle == 0:
+            self.freedom = self._best_freedom(normal, whole)
+        self.inflation = pixels.inflation
+        scale = 1.0 / self.inflation
+        matrix, vector = self._with_priors(scale * whole, self.freedom)
+        self.precision = matrix.copy()
+        self.found = solve(matrix, vector)
+        self.level_variance = float(solve(self.precision.copy(), np.eye(len(vector))[-3])[-3])
+        held = [solve(*self._with_priors(scale * (whole - one), self.freedom)) for one in normal]
+        self.scores = pixels.scores(held)
 
-    def _solve(self, moments):
-        n, hat = self.n, self.hat
-        matrix, vector = self.precision.copy(), self.target.copy()
-        places = [slice(0, n), slice(n, 2 * n), *(slice(k, k + 1) for k in range(2 * n, 2 * n + 3))]
-        columns = [hat, hat, *[np.ones((len(hat), 1))] * 3]
-        for i, (here, one) in enumerate(zip(places, columns, strict=True)):
-            vector[here] += one.T @ moments[:, i, 5]
-            for j, (there, two) in enumerate(zip(places, columns, strict=True)):
-                matrix[here, there] += one.T @ (moments[:, i, j, None] * two)
+    def _best_freedom(self, normal, whole):
+        """Return the freedom of the profile that tells left-out gaps best."""
+        misfit = []
+        for freedom in FREEDOMS:
+            each = 0.0
+            for one in normal:
+                p = np.append(solve(*self._with_priors((whole - one) / self.inflation, freedom)), -1.0)
+                each += p @ one @ p
+            misfit.append(each)
+        return FREEDOMS[int(np.argmin(misfit))]
+
+    def _with_priors(self, normal, freedom):
+        """Return (matrix, vector) of the normal matrix, whose last row and column is the target, with the priors."""
+        p = self.places
+        matrix, vector = normal[:-1, :-1].copy(), normal[:-1, -1].copy()
+        for k in (0, 1):
+            here = slice(p[k], p[k + 1])
+            matrix[here, here] += self.rigid
+            vector[here] += self.rigid.sum(axis=1)
+        for k in (2, 3):
+            here = slice(p[k], p[k + 1])
+            matrix[here, here] += self.free[freedom] + self.balance[k - 2]
         known = np.diag(matrix)
-        covariance = np.linalg.inv(matrix + np.diag(np.where(known > 0, 1e-12 * known, 1.0)))
-        found = covariance @ vector
-        self.amplitude = np.clip(np.stack([hat @ found[:n], hat @ found[n : 2 * n]]), 0.0, MAX_AMPLITUDE)
-        self.level, self.leak = float(found[2 * n]), found[2 * n + 1 :]
-        self.level_variance = float(covariance[2 * n, 2 * n])
-        pairs = ((0, 0), (1, 1), (0, 1))
-        return np.stack([np.einsum("yi,ij,yj->y", hat, covariance[places[i], places[j]], hat) for i, j in pairs])
+        return matrix + np.diag(np.where(known > 0, 1e-12 * known, 1.0)), vector
+
+    def jacobian(self, parts, bins):
+        """Return (d model / d parameter, model) of pixels by what the halves scatter over the knots: a and r only."""
+        middle = np.minimum(bins * BIN + BIN // 2, len(self.hat) - 1)
+        hat, amplitude = self.hat[middle].astype(np.float32), self.amplitude[:, middle].astype(np.float32)
+        columns, model = [], 0.0
+        for side in (0, 1):
+            part = parts[:, side * (self.m + 1) : (side + 1) * (self.m + 1)]
+            shape = part @ np.append(1.0, self.part(2 + side)).astype(np.float32)
+            columns += [hat * shape[:, None], amplitude[side][:, None] * part[:, 1:]]
+            model = model + amplitude[side] * shape
+        return np.concatenate([columns[0], columns[2], columns[1], columns[3]], axis=1), model
+
+    def relative_variance(self, light):
+        """Return the variance (y, x) of the stray light by that of a and r."""
+        n_bin, n_x = -(-len(light) // BIN), light.shape[1]
+        mean = np.empty((n_bin, n_x), dtype=np.float32)
+        bin_light(light, BIN, mean)
+        columns = np.arange(EDGE, n_x - EDGE, 4)
+        bins, at = (a.ravel() for a in np.meshgrid(np.arange(n_bin), columns, indexing="ij"))
+        parts = np.empty((bins.size, 2 * self.m + 2), dtype=np.float32)
+        design(mean, self.parameters, self.broad, BIN, self.index, self.share, bins, at, parts)
+        slopes, model = self.jacobian(parts, bins)
+        k = self.places[4]
+        variance = np.einsum("ij,ij->i", slopes @ np.linalg.inv(self.precision)[:k, :k].astype(np.float32), slopes)
+        shape = n_bin, columns.size
+        return variance.reshape(shape), np.asarray(model).reshape(shape), columns
+
+
+class _Pixels:
+    """The usable bins of pixels between the slices: their derivatives, targets and weights."""
+
+    def __init__(self, fit, light, leaked, residual, other, noise, doubt):
+        shape = -(-len(light) // BIN), light.shape[1]
+        mean, leaks, value, second, weight = (np.empty(shape, dtype=np.float32) for _ in range(5))
+        bin_light(light, BIN, mean)
+        bin_light(leaked, BIN, leaks)
+        bin_gaps(residual, other, noise, fit.rows, doubt, BIN, value, second, weight)
+        bins, columns = np.nonzero(weight)
+        here = bins, columns
+        parts = np.empty((bins.size, 2 * fit.m + 2), dtype=np.float32)
+        design(mean, fit.parameters, fit.broad, BIN, fit.index, fit.share, bins, columns, parts)
+        slopes, _ = fit.jacobian(parts, bins)
+        left = columns < HALVES[0][1]
+        more = np.stack([np.ones(bins.size), np.where(left, leaks[here], 0), np.where(left, 0, leaks[here])], axis=1)
+        slopes = np.concatenate([slopes, more], axis=1)
+        # model + residual, about the point where the fit stands: f + J (p - p0) = target
+        target = value[here] + slopes @ fit.found
+        self.rows = np.concatenate([slopes, target[:, None]], axis=1).astype(np.float32)
+        self.weight, self.left, self.second, self.leaks = weight[here], left, second[here], more[:, 1:]
+        self.fold = fit.gap[here] % FOLDS
+        self.cell = (fit.gap[here] * (shape[0] // _SCORE_BINS + 1) + bins // _SCORE_BINS).astype(int)
+        self.inflation = _inflation(value[here], self.weight, bins)
+
+    def normal(self, fold):
+        """Return the normal matrix (parameters and target) of a fold."""
+        return normal_matrix(self.rows, self.weight, self.fold == fold)
+
+    def scores(self, solutions):
+        """Return (half) the misfit of the left-out cells over that of the baseline, whose leaks are fitted as well."""
+        ours, theirs = np.empty_like(self.second), np.empty_like(self.second)
+        for fold, found in enumerate(solutions):
+            out, kept = self.fold == fold, self.fold != fold
+            ours[out] = self.rows[out, -1] - self.rows[out, :-1] @ found.astype(np.float32)
+            weighted = self.leaks[kept] * self.weight[kept, None]
+            square = weighted.T @ self.leaks[kept]
+            leak = np.linalg.lstsq(square, weighted.T @ self.second[kept], rcond=None)[0]
+            theirs[out] = self.second[out] - self.leaks[out] @ leak
+        scores = np.full(2, np.nan)
+        for side, here in enumerate((self.left, ~self.left)):
+            total = np.bincount(self.cell[here], self.weight[here])
+            used = total > 0
+            if used.sum() >= 2 * FOLDS:
+                sums = [np.bincount(self.cell[here], self.weight[here] * off[here])[used] for off in (ours, theirs)]
+                squares = [np.sum(one**2 / total[used]) for one in sums]
+                scores[side] = np.sqrt(squares[0] / squares[1]) if squares[1] > 0 else np.nan
+        return scores
+
+
+def _balance(knots, parameters):
+    """Return (half, knot, knot) the precision that leaves the mean of r over the kernel of the table to a."""
+    out = np.zeros((2, knots.size, knots.size))
+    n = 1 + int(knots[-1])
+    half, table = np.empty(n, dtype=np.float32), np.empty(2 * n - 1, dtype=np.float32)
+    near = np.abs(knots) < n - 1
+    for side in (0, 1):
+        if fill_table(parameters[side, :, parameters.shape[2] // 2], half, table):
+            share = np.where(near, table[np.rint(knots).astype(int).clip(1 - n, n - 1) + n - 1], 0) * np.gradient(knots)
+            share /= share.sum()
+            out[side] = np.outer(share, share) / _BALANCE**2
+    return out
+
+
+def _gap_numbers(inside):
+    """Return how many slices begin left of each pixel of some rows."""
+    begins = inside[:, 1:] & ~inside[:, :-1]
+    return np.concatenate([np.zeros((len(inside), 1), dtype=int), np.cumsum(begins, axis=1)], axis=1)
 
 
 def subtract_fitted(image, flags, variance, inside, parameters, first, last, rows, prior, step):
-    """Return corrected image, its added variance and amplitudes (half, y) of one image (y, x); inside: slices."""
+    """Return corrected image, its added variance and scores (half) of one image (y, x); inside: slices.
+
+    A half whose score is not below LIMIT gets the image of the baseline and no variance. Where the iteration has not
+    converged, the scores are NaN.
+    """
+    plain = np.empty(image.shape, dtype=np.float32)
+    subtract_kernel(image, flags, parameters, first, last, True, plain)
+    good = np.isfinite(image) & ((flags & UNFIT) == 0)
+    between = good & ~np.any([np.roll(inside, k, axis=1) for k in range(-MARGIN, MARGIN + 1)], axis=0)
+    between[:, :EDGE] = between[:, -EDGE:] = False
+    if not between.any():
+        return plain, np.zeros_like(plain), np.full(2, np.nan)
+    fit = Fit(image, between, inside, parameters, rows, prior, step)
+    total, level, light, pedestal, converged = _free(image, flags, plain, fit, first, last)
+    scores = fit.scores if converged else np.full(2, np.nan)
+    added = np.zeros_like(plain)
+    if (scores < LIMIT).any():
+        out = image - total
+        out[:, EDGE:-EDGE] -= level
+        weight = np.where(good, np.nan_to_num(variance, nan=0.0, posinf=0.0), 0.0).astype(np.float32)
+        found = _variance(fit, light, weight, total) + np.float32(pedestal)
+        for side, (begin, end) in enumerate(((0, HALVES[0][1]), (HALVES[0][1], image.shape[1]))):
+            if scores[side] < LIMIT:
+                plain[:, begin:end], added[:, begin:end] = out[:, begin:end], found[:, begin:end]
+        added[:, :EDGE] = added[:, -EDGE:] = 0.0
+    return plain, added, scores
+
+
+def _free(image, flags, plain, fit, first, last):
+    """Iterate light and kernels. Return (stray light, level, light, variance of the level, whether it converged)."""
     models = np.zeros((2, *image.shape), dtype=np.float32)
     _, level, noise = clipped_statistics(strip_values(image, models[0], first, last, False))
     level, noise = (np.float32(level), np.float32(noise)) if level == level else (np.float32(0), np.float32(0))
     sources, light = np.empty_like(models[0]), np.empty_like(models[0])
     clean_sources(image, flags, level, np.float32(10.0) * noise, sources)
-    good = np.isfinite(image) & ((flags & UNFIT) == 0)
-    between = good & ~inside & ~np.roll(inside, 1, axis=1) & ~np.roll(inside, -1, axis=1)
-    between[:, :EDGE] = between[:, -EDGE:] = False
-    fit = _Fit(image, between, inside, rows, prior, step) if between.any() else None
-    amplitude, covariance = np.ones((2, len(image))), np.zeros((3, len(image)))
-    pedestal = 0.0
-    for sweep in range(SWEEPS + 1):
+    amplitude, old, converged, pedestal = fit.amplitude, None, False, 0.0
+    for sweep in range(MOST_SWEEPS + 1):
         direct_light(sources, level, amplitude, models, light)
-        fits = FIRST_FIT <= sweep < SWEEPS
-        if fits:  # a pixel must not predict its own noise
-            light[between] = 0.0
-        scatter_halves(light, parameters, False, models)
-        if fits and fit is not None:
-            amplitude, covariance = fit.improve(light, models)
+        last_one = converged or sweep == MOST_SWEEPS
+        if sweep >= FIRST_FIT and not last_one:  # a pixel must not predict its own noise
+            light[fit.between] = 0.0
+        scatter_halves(light, fit.parameters, fit.broad, fit.profile, False, models)
+        if sweep >= FIRST_FIT and not last_one:
+            fit.improve(light, models, plain, _SETTLES[min(sweep - FIRST_FIT, 3)])
+            scatter_halves(light, fit.parameters, fit.broad, fit.profile, False, models)
+            amplitude = fit.amplitude
         total = _combined(models, amplitude)
         level, pedestal = _pedestal(_quiet_strip(image, total, first, last, fit), fit)
-    out = image - total
-    out[:, EDGE:-EDGE] -= level
-    weight = np.where(good, np.nan_to_num(variance, nan=0.0, posinf=0.0), 0.0).astype(np.float32)
-    squares = np.empty_like(models)
-    scatter_halves(weight, parameters, True, squares)
-    model_variance(models, covariance, squares, amplitude, pedestal, light)
-    return out, light, amplitude
+        if last_one:
+            break
+        means = _block_means(total)
+        if sweep > FIRST_FIT + 2:
+            change = np.abs(means - old).max()
+            converged = change <= CONVERGED * noise + 1e-4 * np.abs(means).max()
+        old = means
+    return total, level, light, pedestal, converged
+
+
+def _block_means(image):
+    n_y, n_x = (k // 16 * 16 for k in image.shape)
+    return image[:n_y, :n_x].reshape(n_y // 16, 16, n_x // 16, 16).mean(axis=(1, 3))
+
+
+def _variance(fit, light, weight, total):
+    """Return the variance (y, x) of the stray light: noise of the sources, and of the kernels as of their bins."""
+    squares = np.empty((2, *light.shape), dtype=np.float32)
+    scatter_halves(weight, fit.parameters, fit.broad, fit.profile, True, squares)
+    out = _combined(squares, fit.amplitude**2)
+    found, model, columns = fit.relative_variance(light)
+    x = np.arange(light.shape[1])
+    for b in range(len(found)):
+        here = slice(b * BIN, (b + 1) * BIN)
+        mean = np.interp(x, columns, model[b])
+        ratio = np.divide(total[here], mean, out=np.ones_like(total[here]), where=np.abs(mean) > 1e-9)
+        out[here] += np.clip(ratio, 0.2, 5.0) ** 2 * np.interp(x, columns, found[b]).astype(np.float32)
+    return out
 
 
 def _quiet_strip(image, model, first, last, fit):
     """Return the values of the strip where no shower was seen, of all of it where that is too little."""
-    if fit is not None and fit.showers.any():
+    if fit.showers.any():
         quiet = image.copy()
         drop_cells(quiet, fit.showers)
         strip = strip_values(quiet, model, first, last, False)
@@ -136,9 +373,8 @@ def _pedestal(strip, fit):
     _, median, noise = clipped_statistics(strip)
     if not median == median:
         return np.float32(0.0), 0.0
-    inflation = fit.inflation if fit is not None else 1.0
-    variance = 0.5 * np.pi * noise**2 / n * inflation
-    if fit is not None and fit.level_variance < variance and (fit.level - median) ** 2 < 9.0 * variance:
+    variance = 0.5 * np.pi * noise**2 / n * fit.inflation
+    if fit.level_variance < variance and (fit.level - median) ** 2 < 9.0 * variance:
         return np.float32(fit.level), fit.level_variance
     return np.float32(median), variance
 
@@ -162,21 +398,26 @@ def _showers(pulls):
     return np.any(shifts, axis=0)
 
 
-def _inflation(sums):
-    """Return by how much the variance of row means exceeds that of independent pixels, at least 1."""
-    known = sums[:, 1] > 0
+def _inflation(value, weight, bins):
+    """Return by how much the variance of the means of bins of rows exceeds that of independent pixels, at least 1."""
+    total = np.bincount(bins, weight)
+    known = total > 0
     if known.sum() < 10:
         return 1.0
-    pulls = sums[known, 0] / np.sqrt(sums[known, 1])
+    pulls = np.bincount(bins, weight * value)[known] / np.sqrt(total[known])
     return max(1.0, (1.4826 * np.median(np.abs(pulls - np.median(pulls)))) ** 2)
 
 
 def fitted_door(rate, dq, variance, inside, parameters, first=503, last=516, rows=64, prior=0.3, step=0.05):
-    """Return (rates, variance of the correction), each (dither, y, x); inside (y, x), parameters (half, 6, y, 1)."""
+    """Return rates and variance of the correction (dither, y, x) and scores (dither, half).
+
+    inside (y, x), parameters (half, 6, y).
+    """
     out, added = (np.empty(rate.shape, dtype=np.float32) for _ in range(2))
-    table, inside = plain_parameters(parameters), np.asarray(inside, dtype=bool)
+    scores = np.empty((len(rate), 2), dtype=np.float32)
+    table, inside = np.ascontiguousarray(parameters, dtype=np.float64), np.asarray(inside, dtype=bool)
     for d in range(len(rate)):
-        out[d], added[d], _ = subtract_fitted(
+        out[d], added[d], scores[d] = subtract_fitted(
             rate[d], dq[d], variance[d], inside, table, first, last, rows, prior, step
         )
-    return out, added
+    return out, added, scores

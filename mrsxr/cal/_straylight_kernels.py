@@ -250,14 +250,22 @@ def direct_light(sources, level, amplitude, models, out):
 
 
 @njit(cache=True, nogil=True)
-def scatter_halves(light, parameters, squared, models):
-    """Fill ``models`` (half, y, x) with what each half scatters; ``squared`` with the squares of the kernels."""
+def scatter_halves(light, parameters, broad, profile, squared, models):
+    """Fill ``models`` (half, y, x) with what each half scatters; ``squared`` with the squares of the kernels.
+
+    profile (half, 2 n - 1): share of the kernels of the parameters ``broad`` that is added to those of ``parameters``
+    at the distances 1 - n ... n - 1, right of a pixel positive; no kernel becomes negative.
+    """
     n_y, n_x = light.shape
     half, table = np.empty(n_x, dtype=np.float32), np.empty(2 * n_x - 1, dtype=np.float32)
+    more = np.empty_like(table)
     models[:] = 0.0
     for y in range(n_y):
         for side in range(2):
             if fill_table(parameters[side, :, y], half, table):
+                fill_table(broad[side, :, y], half, more)
+                for k in range(table.size):
+                    table[k] = max(table[k] + profile[side, k] * more[k], np.float32(0.0))
                 if squared:
                     table *= table
                 spread_row(light[y], HALVES[side][0], HALVES[side][1], table, models[side, y])
@@ -340,57 +348,6 @@ def drop_cells(residual, drop):
         for x in range(residual.shape[1]):
             if drop[y // CELL, x // CELL]:
                 residual[y, x] = np.nan
-
-
-@njit(cache=True, nogil=True)
-def gap_moments(image, residual, noise, rows, models, leaked, moments, sums):
-    """Sums over the pixels between the slices of each row, with weights 1/noise^2 that fall for outliers.
-
-    moments (y, 6, 6): products of model left, model right, 1, leak left, leak right, image; sums (y, 2): of the
-    weighted residuals / noise and of the squares of their weights.
-    """
-    n_y, n_x = image.shape
-    basis = np.empty(6)
-    moments[:] = 0.0
-    sums[:] = 0.0
-    for y in range(n_y):
-        sigma = noise[y // rows]
-        if not sigma > 0.0:
-            continue
-        for x in range(n_x):
-            pull = abs(residual[y, x]) / sigma
-            if not pull < OUTLIER:
-                continue
-            robust = 1.0 if pull < 2.0 else 2.0 / pull
-            left = x < HALVES[0][1]
-            basis[0], basis[1], basis[2] = models[0, y, x], models[1, y, x], 1.0
-            basis[3], basis[4] = (leaked[y, x], 0.0) if left else (0.0, leaked[y, x])
-            basis[5] = image[y, x]
-            for i in range(6):
-                for j in range(i, 6):
-                    moments[y, i, j] += robust / sigma**2 * basis[i] * basis[j]
-            sums[y, 0] += robust * residual[y, x] / sigma
-            sums[y, 1] += robust * robust
-        for i in range(6):
-            for j in range(i):
-                moments[y, i, j] = moments[y, j, i]
-
-
-@njit(cache=True, nogil=True)
-def model_variance(models, covariance, squares, amplitude, pedestal, out):
-    """Fill ``out`` with the variance of the correction: noise of the sources, of the amplitudes, of the pedestal.
-
-    squares (half, y, x): variance of the sources spread by squared kernels; covariance (3, y): of the amplitudes
-    left, right, left with right.
-    """
-    n_y, n_x = out.shape
-    for y in range(n_y):
-        a, b = amplitude[0, y] ** 2, amplitude[1, y] ** 2
-        out[y, :] = 0.0
-        for x in range(EDGE, n_x - EDGE):
-            left, right = models[0, y, x], models[1, y, x]
-            fit = covariance[0, y] * left**2 + covariance[1, y] * right**2 + 2.0 * covariance[2, y] * left * right
-            out[y, x] = a * squares[0, y, x] + b * squares[1, y, x] + max(fit, 0.0) + pedestal
 
 
 def kernel_door(rate, dq, parameters, first=503, last=516, nan_as_zero=True):

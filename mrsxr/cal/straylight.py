@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import numpy as np
 import xarray as xr
 
-from mrsxr import mrs
+from mrsxr import mrs, scores
 from mrsxr.blocks import map_ramps
 from mrsxr.errors import MrsxrError, ReferenceFileError
 from mrsxr.limits import Positive, Range, Whole
@@ -46,7 +46,8 @@ def subtract_straylight(
         ``gau_scale2`` (band, y). A half whose band is missing scatters nothing, so also the cross-dichroic settings.
     method : str
         "kernel": as jwst. "fitted": the kernels act on the light freed of what is scattered, by iteration; their
-        amplitudes follow the pixels between the slices; faint light scatters as well; bad pixels are filled first.
+        amounts and profiles follow the pixels between the slices; faint light scatters as well; bad pixels are filled
+        first. A half of the detector gets it where it tells gaps that were left out better than "kernel" does.
     nan_as_zero : bool
         With "kernel": NaN pixels of the strip between the channels count as 0 DN/s in its mean and median, a mistake
         of jwst; False leaves them out, as "fitted" does.
@@ -65,8 +66,10 @@ def subtract_straylight(
     -------
     Dataset, level "rate"
         ``rate`` corrected; the outer four columns on both sides stay as they are. Errors and flags are unchanged, as
-        in jwst; "fitted" adds ``var_straylight`` [DN2/s2]: the noise of the scattering pixels, of the amplitudes and
-        of the pedestal, which neighbouring pixels share. Where the whole strip is NaN, no pedestal is subtracted.
+        in jwst; "fitted" adds ``var_straylight`` [DN2/s2]: the noise of the scattering pixels, of the kernels and
+        of the pedestal, which neighbouring pixels share, and ``score_straylight`` (dither, half), NaN where the
+        iteration did not converge; without gain a half holds the numbers of "kernel" and a variance of 0. Where the
+        whole strip is NaN, no pedestal is subtracted.
 
     Raises
     ------
@@ -80,7 +83,10 @@ def subtract_straylight(
     Argyriou et al. 2023 (A&A 675, A111); jwst's ``correct_xartifact``. At a distance of d columns the kernel is
     ``s_L g^2 / (g^2 + d^2) + s_1 [G(d - o) + G(d + o)] + s_2 [G2(d - 2 o) + G2(d + 2 o)]`` with g half of LOR_FWHM,
     G of peak 1 and GAU_FWHM, G2 twice as wide. jwst lets the observed light scatter, of which a part was scattered
-    before: it subtracts too much by the square of the kernel. "fitted" solves ``S + a K S + pedestal = rate`` for S.
+    before: it subtracts too much by the square of the kernel. "fitted" solves ``S + a (K + r B) S + pedestal = rate``
+    for S, with a(y) and r(d) by least squares between the slices and priors of 1 and 0, B as K with Gaussians 2.5
+    times as wide; left-out gaps choose how far r may go. What is scattered less than some 8 pixels far no gap sees:
+    it stays as the table has it.
     Light scattered along columns is not separated: the flux calibration, made from continuum sources, holds it.
     """
     _check(ds)
@@ -95,19 +101,25 @@ def subtract_straylight(
             dtypes=["float32"], first=first, last=last, nan_as_zero=bool(nan_as_zero),
         )  # fmt: skip
         return ds.assign(rate=restore(out, ds.rate))
-    from ._straylight_fit import fitted_door
+    from ._straylight_fit import LIMIT, fitted_door
 
     inside = _inside(ds, regions, region_plane)
     known = [v for v in ("var_poisson", "var_read", "var_background") if v in ds]
     variance = sum((whole_frames(ds[v]) for v in known[1:]), whole_frames(ds[known[0]]))
-    out, added = map_ramps(
-        fitted_door, rate, flags, variance, inside, parameters,
-        core=[[], [], [], [], ["half", "parameter"]], out_core=[[], []], dtypes=["float32", "float32"],
-        first=first, last=last, rows=int(block_rows), prior=float(amplitude_prior), step=float(amplitude_step),
+    frame = ["y", "x"]
+    out, added, found = xr.apply_ufunc(
+        fitted_door, rate, flags, variance, inside, parameters.isel(x=0),
+        input_core_dims=[frame] * 4 + [["half", "parameter", "y"]], output_core_dims=[frame, frame, ["half"]],
+        kwargs={"first": first, "last": last, "rows": int(block_rows), "prior": float(amplitude_prior),
+                "step": float(amplitude_step)},
+        dask="parallelized", output_dtypes=["float32"] * 3,
     )  # fmt: skip
-    return ds.assign(
-        rate=restore(out, ds.rate), var_straylight=restore(added, ds.var_read).assign_attrs(units="DN2/s2")
-    )
+    judged = scores.score(
+        "straylight", found.data, ("dither", "half"), method="fitted", instead="kernel",
+        held_out="gaps between the slices", limit=LIMIT,
+    )  # fmt: skip
+    added = restore(added, ds.var_read).assign_attrs(units="DN2/s2")
+    return ds.assign({"rate": restore(out, ds.rate), "var_straylight": added, **judged})
 
 
 def whole_frames(array: xr.DataArray) -> xr.DataArray:

@@ -28,7 +28,6 @@ _JUMP = (
     "after_jump_flag_time1", "after_jump_flag_dn2", "after_jump_flag_time2", "minimum_groups",
     "minimum_sigclip_groups", "only_use_ints",
 )  # fmt: skip
-_NEIGHBOURS = ("flag_4_neighbors", "min_jump_to_flag_neighbors", "max_jump_to_flag_neighbors")
 _SHOWERS = ("extend_snr_threshold", "extend_min_area", "time_masked_after_shower")
 
 
@@ -155,7 +154,7 @@ def _jump_steps(ds: xr.Dataset, refs: References, config: RateConfig) -> Iterato
         yield "jump", partial(rate.flag_jumps, **noise, **_of(config, _JUMP))
     elif config.jump == "likelihood":
         linearity = refs.get("linearity", ds)
-        yield "jump", partial(rate.flag_jumps_likelihood, **noise, linearity=linearity, **_of(config, _NEIGHBOURS))
+        yield "jump", partial(rate.flag_jumps_judged, **noise, linearity=linearity, **_of(config, _JUMP))
     if config.showers == "flag":
         yield "showers", partial(rate.flag_showers, **noise, **_of(config, _SHOWERS))
 
@@ -187,7 +186,7 @@ def fit_slopes(ds: xr.Dataset, refs: References, config: RateConfig, product: st
     }  # fmt: skip
     if config.algorithm == "gls":
         look = config.jump == "none" and "jump" not in config.skip
-        options |= {"linearity": refs.get("linearity", ds), "find_jumps": look}
+        options |= {"linearity": refs.get("linearity", ds), "find_jumps": look, "judged": True}
     fitted: tuple[xr.Dataset, ...]
     if product == "both":
         fitted = rate.fit_ramps_and_integrations(ds, **options)

@@ -41,7 +41,7 @@ STEPS: dict[str, tuple[Name, ...]] = {
         Name("dark_current", ("dark", "subtract_dark")),
         Name("refpix", ("subtract_reference_pixels",), "refpix"),
         Name("charge_migration", ("flag_charge_migration",), "charge_migration"),
-        Name("jump", ("flag_jumps", "flag_jumps_likelihood"), "jump"),
+        Name("jump", ("flag_jumps", "flag_jumps_likelihood", "flag_jumps_judged"), "jump"),
         Name("find_showers", ("showers", "flag_showers", "remove_showers"), "showers"),
         Name("persistence", ("flag_persistence",), "persistence"),
         Name("ramp_fit", ("fit_ramps", "fit_integrations"), needed=True),

@@ -13,7 +13,10 @@ from ._emicorr_kernels import pack_wave
 N_TRIAL = 500  # trial phases of the joint fit
 N_PIECES = 512  # of a wave made of harmonics
 MAX_CYCLES = 0.5  # by which a refined frequency may shift the phase over the exposure
+SETTLED = 1e-4  # cycles over the exposure: a change so small ends the refinement of a frequency ...
+ROUNDS = 12  # ... and without one the frequency stays as it was given
 MIN_POWER = 0.01  # of a wave, left without level and slope of the ramps; a steadier one is not fitted
+SHORTEST_HALF = 3  # groups of a ramp, of which level and slope leave one
 MIN_SIGNIFICANCE = 10.0  # sigma; a fainter wave does not refine its frequency
 
 
@@ -306,10 +309,10 @@ def _power(sums):
 
 
 def _refine(sums, starts, cells, frequencies, harmonics):
-    """Return frequencies improved by Gauss-Newton steps, the given ones where the wave is faint or runs away."""
+    """Return frequencies improved by Gauss-Newton steps, the given ones where the wave is faint or none settles."""
     span = starts[-1, -1] + cells[-1] - starts[0, 0]
     refined = frequencies.copy()
-    for _ in range(6):
+    for _ in range(ROUNDS):
         normal, right, chi2, free = _equations(sums, starts, cells, refined, harmonics)
         found = _solve(normal, right, _power(sums))
         gain = float(found @ right)
@@ -321,9 +324,9 @@ def _refine(sums, starts, cells, frequencies, harmonics):
         refined = refined + change
         if np.any(np.abs(refined - frequencies) * span > MAX_CYCLES):
             return frequencies
-        if np.all(np.abs(change) * span < 1e-4):
-            break
-    return refined
+        if np.all(np.abs(change) * span < SETTLED):
+            return refined
+    return frequencies
 
 
 def _harmonic_pieces(coefficients):
@@ -342,11 +345,44 @@ def _smearing(frequency, n_harmonics, width):
     return np.repeat(np.sinc(frequency * width * np.arange(1, n_harmonics + 1)), 2)
 
 
+def _halves(n_integration, n_group):
+    """Return two lists of (integrations, groups) whose ramps are judged by the wave of the other; none: too few.
+
+    The early and the late half of all ramps: what repeats from integration to integration at the same group, as the
+    curvature of bright ramps does, cannot tell one from the other, the wave can, as its phase goes on.
+    """
+    if n_group >= 2 * SHORTEST_HALF:
+        return [(slice(None), slice(0, n_group // 2)), (slice(None), slice(n_group // 2, n_group))]
+    if n_integration > 1 and n_group >= SHORTEST_HALF:
+        return [(slice(k, None, 2), slice(0, n_group)) for k in (0, 1)]
+    return []
+
+
+def _held_out(sums, starts, cells, frequencies, harmonics):
+    """Return (squares of what is left of each half without, with the wave of the other half, variance of the gain).
+
+    ``sums`` (integration, group + 1, cell) as in :func:`_equations`: level and slope are those of the half. All zero
+    where there are too few ramps.
+    """
+    halves = []
+    for integrations, groups in _halves(*starts.shape):
+        part = np.concatenate([sums[integrations, groups], sums[integrations, -1:]], axis=1)
+        times = np.ascontiguousarray(starts[integrations, groups])
+        halves.append((*_equations(part, times, cells, frequencies, harmonics), _power(part)))
+    out = np.zeros(3)
+    for (normal, right, chi2, free, _), (other, other_right, _, _, power) in zip(halves, halves[::-1], strict=True):
+        wave = _solve(other, other_right, power)
+        energy = float(wave @ normal @ wave)
+        out += chi2, chi2 - 2.0 * float(wave @ right) + energy, 4.0 * energy * chi2 / max(1, free)
+    return out
+
+
 def fit_harmonics(sums, rows, *, cells, width, starts, frequencies, harmonics, fit_ints_separately, fit_frequency):
     """Fit harmonics of all frequencies [cycles a clock] to ``cell_sums``; a wave for each frequency.
 
     ``sums`` is (dither, amplifier, integration, group + 1, y, cell); ``cells`` are the mean clocks of the cells of a
-    row and ``width`` is what they span.
+    row and ``width`` is what they span. The last number of a wave is the score of all of them together: what is left
+    of ramps that they were not fitted to, plus two standard errors, over what is there. A wave that does not gain is 0.
     """
     clocks = (rows[:, None] + cells).ravel()
     harmonics = np.asarray(harmonics, dtype=np.int64)
@@ -358,13 +394,19 @@ def fit_harmonics(sums, rows, *, cells, width, starts, frequencies, harmonics, f
     for one in sums.reshape(*sums.shape[:4], -1):
         own = _refine(one.sum(axis=0), starts, clocks, frequencies, harmonics) if fit_frequency else frequencies
         pieces = np.zeros((len(own), len(one), len(parts), N_PIECES, 4))
+        judged = np.zeros(3)
         for a, amplifier in enumerate(one):
             for j, part in enumerate(parts):
+                judged += _held_out(amplifier[part], starts[part], clocks, own, harmonics)
                 normal, right, _, _ = _equations(amplifier[part], starts[part], clocks, own, harmonics)
                 found = _solve(normal, right, _power(amplifier[part]))
                 for f, coefficients in enumerate(np.split(found, ends[:-1])):
                     smearing = _smearing(own[f], harmonics[f], width)
                     pieces[f, a, j] = _harmonic_pieces(coefficients / smearing)
+        score = (judged[1] + 2.0 * math.sqrt(judged[2])) / judged[0] if judged[0] > 0 else np.nan
+        pieces *= score < 1.0
         phases = np.zeros(n_integration)
-        waves.append([pack_wave(1 / f, N_PIECES, 0.0, phases, table) for f, table in zip(own, pieces, strict=True)])
+        waves.append([
+            [*pack_wave(1 / f, N_PIECES, 0.0, phases, table), score] for f, table in zip(own, pieces, strict=True)
+        ])  # fmt: skip
     return np.array(waves)

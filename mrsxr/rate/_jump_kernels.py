@@ -355,12 +355,17 @@ def _flag_after(sci, group_dq, gain, limits, n_after, out):
                     _flag_after_one(diffs[i], group_dq[d, i, :, y, x], m, limits, n_after, out[d, i, :, y, x])
 
 
-def flag_after_jumps(sci, group_dq, gain, typical_gain, dn=(0.0, 0.0), n_after=(0, 0)):
+def flag_after_jumps(sci, group_dq, gain, typical_gain, judged=None, dn=(0.0, 0.0), n_after=(0, 0)):
     """Return group flags with JUMP_DET on the ``n_after`` groups after jumps of at least ``dn`` [DN].
 
-    ``typical_gain`` (y, x) holds one number, with which the limits become electrons.
+    ``typical_gain`` (y, x) holds one number, with which the limits become electrons. Dithers with a score ``judged``
+    (dither, y, x) below 1 stay as they are.
     """
     out = np.empty(sci.shape, dtype=np.uint8)
     limits = np.asarray(dn, dtype=np.float32) * np.float32(typical_gain[0, 0])
-    _flag_after(sci, np.broadcast_to(group_dq, sci.shape), gain, limits, np.asarray(n_after, dtype=np.int64), out)
+    group_dq = np.broadcast_to(group_dq, sci.shape)
+    _flag_after(sci, group_dq, gain, limits, np.asarray(n_after, dtype=np.int64), out)
+    if judged is not None:
+        taken = judged[:, 0, 0] < 1.0
+        out[taken] = group_dq[taken]
     return out

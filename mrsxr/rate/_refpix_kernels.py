@@ -7,6 +7,8 @@ and 1028 + k. side 0 is left, 1 right. Samples are taken relative to the first g
 import numpy as np
 from numba import njit
 
+OUTLIER = 4.5  # sigma of a difference beyond which it is a hit
+
 
 @njit(cache=True, nogil=True)
 def _clipped_mean(values, n, limit):
@@ -182,33 +184,87 @@ def _least_window(noise_share, common):
     return max(1, int(np.ceil(1.0 / (noise_share**2 * (8 if common else 2)))))
 
 
-def measure(sci, pixel_dq, n_parity=2, limit=3.0, smooth=False, window=None, noise_share=0.1):
-    """Return the correction [DN] (..., integration, group, amplifier, y) from reference columns.
+def _smooth_part(planes, good, mean, sigma, limit, n_parity, window, noise_share):
+    """Return the running means (plane, amplifier, y) of what is left of the reference pixels; 0 where none helps."""
+    out = np.zeros((len(planes), 4, planes.shape[-1]), dtype=np.float32)
+    residual = np.empty(planes.shape, dtype=np.float32)
+    _residuals(planes, good, limit, n_parity, mean, sigma, residual)
+    rows, common = choose_window(residual, noise_share) if window is None else (int(window), True)
+    usable = np.isfinite(residual).mean() if residual.size else 0.0
+    if rows > 0 and usable > 0:
+        rows = min(int(np.ceil(rows / usable)), planes.shape[-1])
+        _add_smooth(residual, rows, common, 1.0 / noise_share**2, out)
+    return out
+
+
+def held_out(neighbours, good, constant, smooth):
+    """Return the score of the smooth part on pixels beside the reference pixels, which had no part in it.
+
+    neighbours : (integration, group, y, pixel), good : (y, pixel); constant, smooth : (integration, group, y, pixel),
+    the corrections of these pixels. What they leave of the differences of groups is compared, each pixel by its own
+    noise, without its slope and without hits; two standard errors are added. NaN: nothing to judge by.
+    """
+    if neighbours.shape[1] < 2 or not neighbours.size:
+        return np.nan
+    steps, change = (
+        np.ascontiguousarray(np.diff(ramps, axis=1)).reshape(-1, *neighbours.shape[2:]).astype(float)
+        for ramps in (neighbours - constant, smooth)
+    )
+    if not change.any():
+        return 1.0
+    good = good & np.isfinite(steps).all(axis=0)
+    steps[:, ~good] = 0.0
+    middle = steps - 0.5 * change  # hits are told half way between the two, which favours neither
+    level = np.median(middle, axis=0)
+    middle -= level
+    noise = 1.4826 * np.median(np.abs(middle), axis=0)
+    used = good & (noise > 0) & (np.abs(middle) < OUTLIER * noise)
+    steps = (steps - level) * used
+    weight = used / np.where(noise > 0, noise, 1.0) ** 2
+    before = float(np.sum(weight * steps**2))
+    gain = np.sum(weight * change * (2.0 * steps - change), axis=-1)  # of each row, whose pixels share their noise
+    error = float(np.std(gain)) * np.sqrt(gain.size)
+    return (before - float(np.sum(gain)) + 2.0 * error) / before if before > 0 else np.nan
+
+
+def measure(
+    sci, pixel_dq, neighbours, neighbour_dq, n_parity=2, limit=3.0, smooth=False, window=None, noise_share=0.1,
+    amplifiers=(),
+):  # fmt: skip
+    """Return the correction [DN] (..., integration, group, amplifier, y) from reference columns, and its score (...).
 
     sci : (..., integration, group, y, 8 columns), pixel_dq : (..., y, 8 columns): left four, right four.
-    window : rows of the running mean, shared by the amplifiers; None chooses.
+    neighbours, neighbour_dq : the same of other columns, of ``amplifiers``, on which the smooth part is judged.
+    window : rows of the running mean, shared by the amplifiers, taken unjudged (score NaN); None chooses.
     """
     n_y = sci.shape[-2]
     samples = np.moveaxis(sci.astype(np.float32), -1, -2).reshape(-1, *sci.shape[-4:-2], 2, 4, n_y)
     good = (np.moveaxis(pixel_dq, -1, -2).reshape(-1, 2, 4, n_y) & 1) == 0
     good = np.ascontiguousarray(np.broadcast_to(good, (samples.shape[0], *good.shape[1:])))
     samples = samples - samples[:, :, :1]
+    beside = neighbours.astype(np.float32).reshape(len(samples), *neighbours.shape[-4:])
+    fine = np.broadcast_to((neighbour_dq & 1) == 0, (*neighbours.shape[:-4], *neighbours.shape[-2:]))
+    fine = fine.reshape(len(samples), *neighbours.shape[-2:])
     out = np.zeros((*samples.shape[:3], 4, n_y), dtype=np.float32)
-    for one, fine, result in zip(samples, good, out, strict=True):
+    score = np.full(len(samples), np.nan, dtype=np.float32)
+    for n, (one, result) in enumerate(zip(samples, out, strict=True)):
         planes = np.ascontiguousarray(one[:, 1:]).reshape(-1, 2, 4, n_y)
         mean, sigma = np.empty((2, len(planes), 2, 4, n_parity))
         correction = np.zeros((len(planes), 4, n_y), dtype=np.float32)
-        _constants(planes, fine, limit, n_parity, correction, mean, sigma)
-        if smooth and len(planes):
-            residual = np.empty(planes.shape, dtype=np.float32)
-            _residuals(planes, fine, limit, n_parity, mean, sigma, residual)
-            rows, common = choose_window(residual, noise_share) if window is None else (int(window), True)
-            usable = np.isfinite(residual).mean()
-            if rows > 0 and usable > 0:
-                rows = min(int(np.ceil(rows / usable)), n_y)
-                _add_smooth(residual, rows, common, 1.0 / noise_share**2, correction)
+        _constants(planes, good[n], limit, n_parity, correction, mean, sigma)
         result[:, 1:] = correction.reshape(result.shape[0], -1, 4, n_y)
-    return out.reshape(*sci.shape[:-2], 4, n_y)
+        if not smooth:
+            continue
+        more = np.zeros_like(result)
+        more[:, 1:] = _smooth_part(planes, good[n], mean, sigma, limit, n_parity, window, noise_share).reshape(
+            result.shape[0], -1, 4, n_y
+        )
+        if window is None:
+            parts = [np.moveaxis(part[:, :, list(amplifiers)], 2, -1) for part in (result, more)]
+            score[n] = held_out(beside[n], fine[n], *parts)
+        if window is not None or score[n] < 1.0:
+            result += more
+    return out.reshape(*sci.shape[:-2], 4, n_y), score.reshape(sci.shape[:-4])
 
 
 def subtract(sci, correction, amplifier):

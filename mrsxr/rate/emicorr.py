@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
+import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
 
+from mrsxr import scores
 from mrsxr.blocks import read_again
 from mrsxr.errors import MrsxrError, ReferenceFileError
 from mrsxr.limits import Count, Positive, Range
@@ -62,11 +64,12 @@ class _Clocks:
 
 @dataclass(frozen=True)
 class _Fit:
-    """Fitted waves (dither, wave, number), lazy, and how many tables of amplifiers and integrations each holds."""
+    """Fitted waves (dither, wave, number), lazy, how many tables of amplifiers and integrations each has, the score."""
 
     waves: da.Array
     n_amplifiers: int = 1
     n_tables: int = 1
+    score: da.Array | None = None  # (dither)
 
 
 @step(needs="ramp")
@@ -101,7 +104,7 @@ def correct_emi(
         one frequency after the other. "sequential", jwst's older one: residuals of straight ramps are folded with
         the period; 10 groups or more. "harmonics": least squares in the sines and cosines of all frequencies,
         together with level and slope of every ramp and with drifts that all pixels share; ramps with an outlying
-        difference (cosmic rays, saturation) are left out, and no waveform is needed.
+        difference (cosmic rays, saturation) are left out, and no waveform is needed. Judges itself, see Notes.
     nints_to_phase, use_n_cycles : int, optional
         sequential: integrations to fold; by default as many as hold ``use_n_cycles`` periods, all where both are
         None.
@@ -131,7 +134,8 @@ def correct_emi(
     -------
     Dataset, level "ramp"
         ``sci`` [DN] corrected; unchanged, with a warning, where jwst skips the step: read pattern other than FAST or
-        SLOW, fewer than 3 groups, or no case for this subarray and detector.
+        SLOW, fewer than 3 groups, or no case for this subarray and detector. With "harmonics" ``score_emicorr``
+        (dither), see Notes.
 
     Raises
     ------
@@ -144,7 +148,17 @@ def correct_emi(
     Notes
     -----
     As jwst's emicorr 3.0.0, but the parabola through the best three phases goes on across phase 0. Reference-file
-    type EMICORR. The ramps are read once more for each reduction (twice in joint) and once to subtract the wave; they
+    type EMICORR.
+
+    harmonics fits the waves of the early half of all ramps and those of the late half, and subtracts from each half
+    the waves of the other (of odd and even integrations where a half has fewer than 3 groups). The score is what is
+    left over what was there, both without level and slope of each half and without drifts that all pixels share, plus
+    two standard errors; where it is not below 1, or a single integration is too short to be halved, nothing is
+    subtracted. The halves share neither read noise nor photons, and the bend of bright ramps, which a slow wave can
+    imitate, does not go on from one half to the other with the phase of the clock. Only a refined frequency, a single
+    number and refined only where the wave is clear, comes from both halves.
+
+    The ramps are read once more for each reduction (twice in joint) and once to subtract the wave; they
     are not held in between.
     """
     by_hand = onthefly_corr_freq is not None
@@ -165,11 +179,14 @@ def correct_emi(
     clocks = _clocks(ds, case, last_quad_offset if algorithm == "sequential" else 0)
     for fit in fits:
         data = _subtract(data, fit, clocks)
-    return ds.assign(
-        sci=sci.copy(data=data if sci.chunks else data.compute(scheduler="synchronous"))
-        .transpose(*ds.sci.dims)
-        .assign_attrs(ds.sci.attrs)
-    )
+    found = [data, *(fit.score for fit in fits if fit.score is not None)]
+    if not sci.chunks:
+        found = dask.compute(*found, scheduler="synchronous")
+    out = ds.assign(sci=sci.copy(data=found[0]).transpose(*ds.sci.dims).assign_attrs(ds.sci.attrs))
+    if len(found) > 1:
+        out = out.assign(scores.score("emicorr", found[1], "dither", method="harmonics", instead="none",
+                                      held_out="the other half of the ramps"))  # fmt: skip
+    return out
 
 
 # --- which frequencies and clocks ------------------------------------------------------------------------------------
@@ -421,9 +438,9 @@ def _measure_harmonics(ramps: da.Array, flags: da.Array, case: _Case, clocks: _C
     )  # fmt: skip
     n_tables = n_integration if options["separately"] else 1
     waves = _fit(
-        fit_harmonics, sums, "daisyc", len(frequencies), 3 + n_integration + n_amplifiers * n_tables * N_PIECES * 4,
+        fit_harmonics, sums, "daisyc", len(frequencies), 4 + n_integration + n_amplifiers * n_tables * N_PIECES * 4,
         clocks.rows, None, cells=np.array([clocks.quads[a:b].mean() for a, b in pairwise(edges)]),
         width=clocks.samples * n_quads / n_cells, starts=clocks.starts[:, low:high], frequencies=frequencies,
         harmonics=numbers, fit_ints_separately=options["separately"], fit_frequency=options["fit_frequency"],
     )  # fmt: skip
-    return _Fit(waves, n_amplifiers, n_tables)
+    return _Fit(waves[..., :-1], n_amplifiers, n_tables, waves[:, 0, -1])

@@ -87,14 +87,12 @@ def flag_jumps(
     differences of the pixel, r the CDS read noise. A group is not usable where all pixels of the array are
     DO_NOT_USE (:func:`lost_groups`); an integration that is lost as a whole therefore ends the search in all of them.
     """
-    bad_gain = gain.gain.isnull() | (gain.gain <= 0)
-    flags = xr.where(bad_gain, np.uint32(dq.NO_GAIN_VALUE | dq.DO_NOT_USE), np.uint32(0)).astype("uint32")
-    out = ds.assign(pixel_dq=add_flags(ds.pixel_dq, flags))
-    n_after = _groups_after(ds, after_jump_flag_time1, after_jump_flag_time2)
+    out = flag_bad_gain(ds, gain)
+    n_after = groups_after(ds, after_jump_flag_time1, after_jump_flag_time2)
     if ds.sizes["group"] < 3:
         return out
 
-    from ._jump_kernels import dilate, find_jumps, flag_after_jumps, merge
+    from ._jump_kernels import dilate, find_jumps, merge
 
     bounds = (float(min_jump_to_flag_neighbors), float(max_jump_to_flag_neighbors))
     usable = over_frame((~lost_groups(ds)).sum("group").astype("int32"), ds)
@@ -110,12 +108,29 @@ def flag_jumps(
         spread = with_row_halo(dilate, spread, depth=1, fill=False)
     (group_dq,) = map_ramps(merge, group_dq, spread, core=[RAMP, RAMP], out_core=[RAMP], dtypes=["uint8"])
     if max(n_after) > 0:
-        (group_dq,) = map_ramps(
-            flag_after_jumps, ds.sci, group_dq, gain.gain, _typical(gain.gain),
-            core=[RAMP, RAMP, [], []], out_core=[RAMP], dtypes=["uint8"],
-            dn=(float(after_jump_flag_dn1), float(after_jump_flag_dn2)), n_after=n_after,
-        )  # fmt: skip
+        group_dq = flag_after(ds, group_dq, gain, (float(after_jump_flag_dn1), float(after_jump_flag_dn2)), n_after)
     return out.assign(group_dq=group_dq.assign_attrs(dq.GROUP_DQ_ATTRS))
+
+
+def flag_bad_gain(ds: xr.Dataset, gain: xr.Dataset) -> xr.Dataset:
+    """Return ramps with NO_GAIN_VALUE | DO_NOT_USE where the gain is not positive."""
+    bad_gain = gain.gain.isnull() | (gain.gain <= 0)
+    flags = xr.where(bad_gain, np.uint32(dq.NO_GAIN_VALUE | dq.DO_NOT_USE), np.uint32(0)).astype("uint32")
+    return ds.assign(pixel_dq=add_flags(ds.pixel_dq, flags))
+
+
+def flag_after(
+    ds: xr.Dataset, group_dq: xr.DataArray, gain: xr.Dataset, dn: tuple[float, float], n_after: tuple[int, ...],
+    *judged: xr.DataArray,
+) -> xr.DataArray:  # fmt: skip
+    """Return group flags with JUMP_DET on the groups after large jumps, but in dithers ``judged`` below 1."""
+    from ._jump_kernels import flag_after_jumps
+
+    (out,) = map_ramps(
+        flag_after_jumps, ds.sci, group_dq, gain.gain, _typical(gain.gain), *judged,
+        core=[RAMP, RAMP, [], [], *[[] for _ in judged]], out_core=[RAMP], dtypes=["uint8"], dn=dn, n_after=n_after,
+    )  # fmt: skip
+    return out
 
 
 def lost_groups(ds: xr.Dataset) -> xr.DataArray:
@@ -156,7 +171,7 @@ def _median_of_frame(values: np.ndarray) -> np.ndarray:
     return np.asarray(np.median(known) if known.size else np.nan, dtype=np.float32)
 
 
-def _groups_after(ds: xr.Dataset, *times: float) -> tuple[int, ...]:
+def groups_after(ds: xr.Dataset, *times: float) -> tuple[int, ...]:
     """Return how many whole groups fit into each time [s]."""
     if max(times) <= 0:
         return (0,) * len(times)

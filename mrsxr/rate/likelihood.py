@@ -6,10 +6,12 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import dq
-from mrsxr.blocks import add_flags, map_ramps, with_row_halo
+from mrsxr.blocks import map_ramps, with_row_halo
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import NotNegative, Positive
 from mrsxr.step import step
+
+from .jump import flag_bad_gain
 
 MINIMUM_GROUPS = 3
 
@@ -70,9 +72,7 @@ def flag_jumps_likelihood(
     from ._jump_kernels import dilate, merge
     from ._likelihood_kernels import find_jumps_gls
 
-    bad_gain = gain.gain.isnull() | (gain.gain <= 0)
-    flags = xr.where(bad_gain, np.uint32(dq.NO_GAIN_VALUE | dq.DO_NOT_USE), np.uint32(0)).astype("uint32")
-    out = ds.assign(pixel_dq=add_flags(ds.pixel_dq, flags))
+    out = flag_bad_gain(ds, gain)
     if ds.sizes["group"] < MINIMUM_GROUPS:
         return out
     ramp = ["integration", "group"]

@@ -8,7 +8,7 @@ import dask
 import numpy as np
 import xarray as xr
 
-from mrsxr import dq
+from mrsxr import dq, scores
 from mrsxr.blocks import map_ramps
 from mrsxr.limits import Positive, Whole
 from mrsxr.notes import tell
@@ -16,6 +16,8 @@ from mrsxr.schema import units_of
 from mrsxr.step import step
 
 from ._exposure import integration_numbers
+from .jump import over_frame
+from .jump_judged import middle_rows
 from .likelihood import dark_current_of, group_time_of, linearity_inputs
 
 Algorithm = Literal["ols", "likelihood", "gls"]
@@ -46,6 +48,7 @@ def fit_ramps(
     threshold_one_omit: Positive = 20.25,
     threshold_two_omit: Positive = 23.8,
     scale_photon_noise: bool = True,
+    judged: bool = False,
     diagnostics: bool = True,
 ) -> xr.Dataset:
     """Fit a slope to every ramp and average the integrations.
@@ -82,6 +85,8 @@ def fit_ramps(
         A jump is where chi2 falls by more when one difference is left free, or two in a row (the latter "gls" only).
     scale_photon_noise : bool
         For "gls" with ``linearity``: the photon noise follows the response of the pixel too.
+    judged : bool
+        For "gls": taken only in exposures where it shows a gain over "ols", see Notes.
     diagnostics : bool
         Add ``groups_used``, ``n_jumps`` and, but for "ols", ``chi2``.
 
@@ -91,7 +96,7 @@ def fit_ramps(
         ``rate`` [DN/s], ``var_poisson``, ``var_read`` [DN2/s2], ``dq`` (dither, y, x). NaN and DO_NOT_USE where no
         integration gives a slope. SATURATED and JUMP_DET tell that a part of the ramp was left out. Ramps of two or
         three groups, whose slope rests on the first or the last group, get UNRELIABLE_SLOPE (and a note); those of one
-        group are NaN (jwst gives the number).
+        group are NaN (jwst gives the number). ``score_ramp_fit`` (dither) where judged.
 
     Raises
     ------
@@ -108,9 +113,17 @@ def fit_ramps(
     two; the covariance follows from the rate of all integrations, found in turns with the jumps, so that a faint
     slope is not biased by its own noise; the test of two differences in a row is done; the integrations are averaged
     by the total variance of that one rate.
+
+    judged: on 16 rows in the middle of the detector the early and the late half of all ramps (odd and even integrations
+    of fewer than 10 groups) are fitted by "gls" and by "ols", with the flags that they have. The better is the one
+    whose two slopes agree within errors that are no larger than needed (:mod:`mrsxr.rate._slope_score`). The halves
+    share neither photons nor read noise, and neither fit knows the half that it is held against. What bends all ramps
+    alike (a wrong linearity) sets the halves apart in both and shows no gain. Less than 10 groups in a single
+    integration: not judged, "ols". What is left undecided is "ols", bit for bit.
     """
     parameters = {name: value for name, value in locals().items() if name not in ("ds", "diagnostics")}
-    return _dataset(ds, _fit(ds, **parameters)[0], [], diagnostics)
+    mean, _, score = _fit(ds, **parameters)
+    return _dataset(ds, mean, [], diagnostics, score)
 
 
 @step(needs="ramp", gives="rateints")
@@ -131,6 +144,7 @@ def fit_integrations(
     threshold_one_omit: Positive = 20.25,
     threshold_two_omit: Positive = 23.8,
     scale_photon_noise: bool = True,
+    judged: bool = False,
     diagnostics: bool = True,
 ) -> xr.Dataset:
     """Fit a slope to every integration apart; parameters and method as :func:`fit_ramps`.
@@ -141,7 +155,8 @@ def fit_integrations(
         ``rate`` [DN/s], ``var_poisson``, ``var_read`` [DN2/s2], ``dq`` (dither, integration, y, x).
     """
     parameters = {name: value for name, value in locals().items() if name not in ("ds", "diagnostics")}
-    return _dataset(ds, _fit(ds, **parameters)[1], ["integration"], diagnostics)
+    _, each, score = _fit(ds, **parameters)
+    return _dataset(ds, each, ["integration"], diagnostics, score)
 
 
 def fit_ramps_and_integrations(ds: xr.Dataset, **parameters: Any) -> tuple[xr.Dataset, xr.Dataset]:
@@ -166,14 +181,15 @@ def fit_ramps_and_integrations(ds: xr.Dataset, **parameters: Any) -> tuple[xr.Da
 
 def _fit(
     ds: xr.Dataset, *, gain: xr.Dataset, readnoise: xr.Dataset, algorithm: str, linearity: xr.Dataset | None,
-    firstgroup: int | None, lastgroup: int | None, weighting: str, **options: Any,
-) -> tuple[tuple[xr.DataArray, ...], tuple[xr.DataArray, ...]]:  # fmt: skip
-    """Return the variables of level rate and those of level rateints, by one call of a door."""
+    firstgroup: int | None, lastgroup: int | None, weighting: str, judged: bool, **options: Any,
+) -> tuple[tuple[xr.DataArray, ...], tuple[xr.DataArray, ...], xr.DataArray | None]:  # fmt: skip
+    """Return the variables of level rate and those of level rateints, by one call of a door, and the score."""
     if algorithm == "likelihood" and ds.sizes["group"] < LIKELIHOOD_MINIMUM_GROUPS:
         algorithm = "ols"
     _tell_few(ds, options["suppress_one_group"])
     door, wanted = _door(algorithm)
-    kwargs = {name: value for name, value in {**options, "weighting": weighting}.items() if name in wanted}
+    options["weighting"] = weighting
+    kwargs = {name: value for name, value in options.items() if name in wanted}
     ramp, one = ["integration", "group"], ["integration"]
     inputs = [ds.sci, ds.group_dq, ds.pixel_dq, readnoise.read_noise, gain.gain, dark_current_of(ds, gain)]
     core: list[list[str]] = [ramp, ramp, [], [], [], []]
@@ -181,11 +197,28 @@ def _fit(
         inputs += linearity_inputs(linearity)
         core += [["order"], []]
     n = len(_NAMES) - (algorithm == "ols")
-    out = map_ramps(
-        door, *inputs, core=core, out_core=[[]] * n + [one] * n, dtypes=_TYPES[:n] * 2,
-        group_time=group_time_of(ds), limits=_limits(firstgroup, lastgroup, ds.sizes["group"]), **kwargs,
-    )  # fmt: skip
-    return out[:n], out[n:]
+    common = {"group_time": group_time_of(ds), "limits": _limits(firstgroup, lastgroup, ds.sizes["group"])}
+    score = None
+    if algorithm == "gls" and judged:
+        from ._slope_score import fit_judged
+
+        kwargs = {"gls": kwargs, "ols": {name: options[name] for name in _door("ols")[1]}}
+        score = _judge(ds, gain, readnoise, linearity, {**common, **kwargs})
+        door, inputs, core = fit_judged, [over_frame(score, ds), *inputs], [[], *core]
+    out = map_ramps(door, *inputs, core=core, out_core=[[]] * n + [one] * n, dtypes=_TYPES[:n] * 2, **common, **kwargs)
+    return out[:n], out[n:], score
+
+
+def _judge(
+    ds: xr.Dataset, gain: xr.Dataset, readnoise: xr.Dataset, linearity: xr.Dataset | None, options: dict[str, Any]
+) -> xr.DataArray:
+    """Return the score (dither) of "gls" over "ols"."""
+    from ._slope_score import judge_fits
+
+    rows, core = middle_rows(ds, gain, readnoise, linearity)
+    return xr.apply_ufunc(
+        judge_fits, *rows, input_core_dims=core, kwargs=options, dask="parallelized", output_dtypes=["float32"]
+    )
 
 
 def _tell_few(ds: xr.Dataset, suppress_one_group: bool) -> None:
@@ -228,8 +261,13 @@ def _limits(firstgroup: int | None, lastgroup: int | None, n_groups: int) -> tup
     return first, last
 
 
-def _dataset(ds: xr.Dataset, out: tuple[xr.DataArray, ...], extra: list[str], diagnostics: bool) -> xr.Dataset:
-    variables = {}
+def _dataset(
+    ds: xr.Dataset, out: tuple[xr.DataArray, ...], extra: list[str], diagnostics: bool, score: xr.DataArray | None
+) -> xr.Dataset:
+    variables: dict[Any, Any] = {name: v for name, v in ds.data_vars.items() if str(name).startswith(scores.PREFIX)}
+    if score is not None:
+        variables |= scores.score("ramp_fit", score.data, "dither", method="gls", instead="ols",
+                                  held_out="the other half of the ramps")  # fmt: skip
     for name, array in zip(_NAMES, out, strict=False):
         if name == "dq":
             doubtful = UNRELIABLE_SLOPE if ds.sizes["group"] < FEWEST_GROUPS else 0

@@ -6,6 +6,7 @@ from typing import Literal
 
 import xarray as xr
 
+from mrsxr import scores
 from mrsxr.blocks import map_ramps
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import Positive, Whole
@@ -40,14 +41,15 @@ def subtract_reference_pixels(
         default it is measured in ``ds`` itself, whose blocks then have to wait until the last row has come.
     method : str
         "constant": one number for each group, amplifier and row parity, as jwst. "smooth": in addition the running
-        mean of what is left of the reference pixels along the rows, which follows drifts along the columns.
+        mean of what is left of the reference pixels along the rows, which follows drifts along the columns; judges
+        itself, see Notes.
     odd_even_rows : bool
         Tell odd and even rows apart.
     siglimit : float
         Limit [sigma] of the repeated clipping of the mean.
     window : int, optional
         Rows of the running mean, over all amplifiers; 0 for none. By default the one, over all amplifiers or for
-        each by itself, with which each side predicts the other best.
+        each by itself, with which each side predicts the other best. A window that is given is taken unjudged.
     noise_share : float
         Largest noise of the smooth part, as a share of the noise of a sample.
 
@@ -56,7 +58,7 @@ def subtract_reference_pixels(
     Dataset, level "ramp"
         ``sci`` [DN] corrected, reference pixels included; the first group of an integration stays as it is. Where
         all reference pixels of a kind are DO_NOT_USE or NaN on one side, the other side counts; on both, nothing is
-        subtracted. Subarrays stay as they are, as in jwst.
+        subtracted. Subarrays stay as they are, as in jwst. With "smooth" ``score_refpix`` (dither), see Notes.
 
     Raises
     ------
@@ -66,33 +68,47 @@ def subtract_reference_pixels(
     Notes
     -----
     Baseline: class MIRIDataset of jwst's refpix, which stops without a word where a side has no good pixels.
+
+    smooth is judged on the four columns beside the reference pixels of each side, which see light and have no part in
+    the correction: on the scatter of their differences of groups, each pixel less its slope and without hits. The score
+    is the scatter with the running mean over that without it, plus two standard errors; where it is not below 1, or
+    these columns are not there, the result is that of "constant". That the two sides agree is not enough: in real
+    ramps of a test rig the reference columns share noise of rows that pixels under light have at half the size.
     """
     from ._refpix_kernels import measure, subtract
 
     if ds.attrs.get("subarray", "FULL") != "FULL":
         return ds
-    sci, pixel_dq = _columns(ds if reference_columns is None else reference_columns, ds)
+    arrays, amplifiers = _columns(ds if reference_columns is None else reference_columns, ds)
     options = {
         "n_parity": 2 if odd_even_rows else 1, "limit": float(siglimit), "smooth": method == "smooth",
-        "window": window, "noise_share": float(noise_share),
+        "window": window, "noise_share": float(noise_share), "amplifiers": amplifiers,
     }  # fmt: skip
-    core = ["integration", "group", "y", "x"]
-    correction = xr.apply_ufunc(
-        measure, sci, pixel_dq, kwargs=options, input_core_dims=[core, ["y", "x"]],
-        output_core_dims=[["integration", "group", "amplifier", "y"]], dask="parallelized",
-        output_dtypes=["float32"], dask_gufunc_kwargs={"output_sizes": {"amplifier": AMPLIFIERS}},
+    core = ["integration", "group", "y"]
+    dims = [[*core, "x"], ["y", "x"], [*core, "beside"], ["y", "beside"]]
+    correction, score = xr.apply_ufunc(
+        measure, *arrays, kwargs=options, input_core_dims=dims,
+        output_core_dims=[["integration", "group", "amplifier", "y"], []], dask="parallelized",
+        output_dtypes=["float32", "float32"], dask_gufunc_kwargs={"output_sizes": {"amplifier": AMPLIFIERS}},
     )  # fmt: skip
     ramp = ["integration", "group"]
     amplifier = xr.DataArray(detector_columns(ds) % AMPLIFIERS, dims="x").expand_dims("y")
-    (out,) = map_ramps(
+    (sci,) = map_ramps(
         subtract, ds.sci, correction.expand_dims("x"), amplifier,
         core=[ramp, [*ramp, "amplifier"], []], out_core=[ramp], dtypes=["float32"],
     )  # fmt: skip
-    return ds.assign(sci=out.assign_attrs(ds.sci.attrs))
+    out = ds.assign(sci=sci.assign_attrs(ds.sci.attrs))
+    if method != "smooth" or window is not None:
+        return out
+    return out.assign(scores.score("refpix", score.data, "dither", method="smooth", instead="constant",
+                                   held_out="pixels beside the reference pixels"))  # fmt: skip
 
 
-def _columns(source: xr.Dataset, ds: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
-    """Return counts and flags of the eight reference columns, without coordinates and in one chunk a dither."""
+def _columns(source: xr.Dataset, ds: xr.Dataset) -> tuple[list[xr.DataArray], tuple[int, ...]]:
+    """Return counts and flags of the eight reference columns and of those beside them, and amplifiers of the latter.
+
+    They have no coordinates and one chunk a dither.
+    """
     wanted = [*range(REFERENCE_COLUMNS), *range(DETECTOR_COLUMNS - REFERENCE_COLUMNS, DETECTOR_COLUMNS)]
     place = {int(column): number for number, column in enumerate(detector_columns(source))}
     missing = [column for column in wanted if column not in place]
@@ -107,10 +123,12 @@ def _columns(source: xr.Dataset, ds: xr.Dataset) -> tuple[xr.DataArray, xr.DataA
                 f"reference_columns has {source.sizes[dim]} along {dim}, the data {ds.sizes[dim]}; take both from the "
                 "same exposures"
             )
+    beside = [column for column in (*range(4, 8), *range(1024, 1028)) if column in place]
     arrays = []
-    for name in ("sci", "pixel_dq"):
-        array = source[name].isel(x=[place[column] for column in wanted]).reset_coords(drop=True)
-        array = array.drop_vars(list(array.coords))
-        whole = {dim: -1 for dim in array.dims if dim != "dither"}
-        arrays.append(array.chunk(whole) if array.chunks else array)
-    return arrays[0], arrays[1]
+    for columns, dim in ((wanted, "x"), (beside, "beside")):
+        for name in ("sci", "pixel_dq"):
+            array = source[name].isel(x=[place[column] for column in columns]).reset_coords(drop=True)
+            array = array.drop_vars(list(array.coords)).rename(x=dim)
+            whole = {dim: -1 for dim in array.dims if dim != "dither"}
+            arrays.append(array.chunk(whole) if array.chunks else array)
+    return arrays, tuple(column % AMPLIFIERS for column in beside)

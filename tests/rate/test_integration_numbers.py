@@ -61,7 +61,7 @@ def references():
         },
         "flag_rscd": {"rscd": rscd},
         "subtract_dark": {"dark": make_reference("dark", dark=several[2], dq=bits)},
-        "subtract_reference_pixels": {"method": "smooth"},
+        "subtract_reference_pixels": {"method": "smooth", "window": 4},
         "flag_charge_migration": {"signal_threshold": 1e4},
         "fit_integrations": noise,
     }  # fmt: skip
@@ -69,8 +69,8 @@ def references():
 
 #: Steps that look at all integrations together by design, or have no integrations.
 TOGETHER = {
-    "fit_ramps", "flag_jumps_likelihood", "flag_showers", "remove_showers", "correct_emi", "correct_rscd", "scale_gain",
-    "correct_ipc", "flag_jumps", "flag_persistence",
+    "fit_ramps", "flag_jumps_likelihood", "flag_jumps_judged", "flag_showers", "remove_showers", "correct_emi", "correct_rscd",
+    "scale_gain", "correct_ipc", "flag_jumps", "flag_persistence",
 }  # fmt: skip
 
 

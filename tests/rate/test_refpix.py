@@ -185,7 +185,10 @@ def test_drifts_of_one_amplifier_are_followed_past_outliers():
     drift = 8 * np.sin(y / 80 + rng.uniform(0, 6, (2, 6, 4, 1)))
     sides = np.concatenate([drift, drift], axis=2) + rng.normal(0, NOISE, (2, 6, 8, 1024))
     sides[rng.random(sides.shape) < 0.02] += 400
-    correction = measure(np.moveaxis(sides, 2, -1), np.zeros((1024, 8), "u4"), smooth=True)
+    beside = np.moveaxis(drift[:, :, [0, 3]] + rng.normal(0, NOISE, (2, 6, 2, 1024)), 2, -1)
+    dq = np.zeros((1024, 8), "u4")
+    correction, score = measure(np.moveaxis(sides, 2, -1), dq, beside, dq[:, :2], smooth=True, amplifiers=(0, 3))
+    assert score < 0.7
     error = (correction - (drift - drift[:, :1]))[:, 1:]
     assert error.std() < 0.25 * NOISE
     assert drift.std() > 0.9 * NOISE

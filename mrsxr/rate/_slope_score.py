@@ -1,0 +1,152 @@
+"""Doors that judge how jumps are found and slopes are fitted: the slopes of the two halves of a ramp must agree.
+
+The halves are the early and the late groups of all integrations (odd and even integrations where ramps are short), so
+they share neither photons nor read noise. Each is treated by itself. What a method claims for a pixel is a slope a with
+variance v from the one half and b, w from the other: its loss is that of a Gaussian, log(v + w) + (a - b)^2 / (v + w),
+which grows when slopes scatter by more than their errors and when errors are larger than they need be; beyond CLIP
+sigma it grows no more. The score of a method over another is the exponential of the mean difference of their losses
+plus two standard errors: a ratio of variances, below 1 where there is a gain.
+"""
+
+import numpy as np
+
+from ._jump_kernels import dilate, find_jumps, merge
+from ._likelihood_kernels import find_jumps_gls, fit_gls
+from ._ramp_fit_kernels import fit_ols
+
+ROWS = 16  # in the middle of the detector: all slices, one wavelength of each, within a block or two
+LONG = 10  # groups from which on ramps are halved
+SHORT = 4  # groups below which integrations are not compared
+CLIP = 25.0  # square of the sigmas
+LEAST = 100  # pixels
+
+
+def halves(n_integration, n_group, first=0, last=None):
+    """Return two (slice of integrations, slice of groups), or nothing where the ramps are too few."""
+    last = n_group - 1 if last is None else last
+    n = last + 1 - first
+    if n >= LONG:
+        middle = first + n // 2
+        return [(slice(None), slice(first, middle)), (slice(None), slice(middle, last + 1))]
+    if n_integration > 1 and n >= SHORT:
+        return [(slice(k, None, 2), slice(first, last + 1)) for k in (0, 1)]
+    return []
+
+
+def loss(early, late):
+    """Return the loss of each pixel from (rate, var_poisson, var_read, dq) of both halves; NaN: no slope in one."""
+    (a, v_a, flags_a), (b, v_b, flags_b) = [
+        (one[0].astype(float), one[1].astype(float) + one[2], one[3]) for one in (early, late)
+    ]
+    variance = v_a + v_b
+    good = (((flags_a | flags_b) & 1) == 0) & (variance > 0) & np.isfinite(a) & np.isfinite(b)
+    variance, difference = np.where(good, variance, 1.0), np.where(good, a - b, 0.0)
+    return np.where(good, np.log(variance) + np.minimum(difference**2 / variance, CLIP), np.nan)
+
+
+def score(new, old):
+    """Return the score of losses (pixels) over others; a pixel that the new method alone loses counts as an outlier."""
+    change = np.where(np.isnan(new), CLIP, new - old)[~np.isnan(old)]
+    if change.size < LEAST:
+        return np.nan
+    return float(np.exp(min(np.mean(change) + 2.0 * np.std(change) / np.sqrt(change.size), 10.0)))
+
+
+def judge_jumps(
+    sci, group_dq, pixel_dq, read_noise, gain, dark, *linearity, group_time=1.0, two_point=None, likelihood=None
+):  # fmt: skip
+    """Return the score (dither) of jumps by likelihood over those by the two-point test.
+
+    Jumps are looked for in each half by itself: a search that sees the whole ramp draws the halves together by leaving
+    out the noise that takes them apart. Both are fitted by the same generalised least squares.
+    """
+    pixels = (read_noise, gain, dark, *linearity)
+
+    def slopes(flags, counts, bad):
+        return fit_gls(counts, flags, bad, *pixels, group_time=group_time, find_jumps=False)[:4]
+
+    def by_likelihood(counts, flags, bad):
+        found = find_jumps_gls(counts, flags, *pixels, group_time=group_time, **likelihood)
+        return slopes(merge(found[0], dilate(found[1])), counts, bad)
+
+    def by_two_points(counts, flags, bad):
+        found = find_jumps(counts, flags, read_noise, gain, usable_groups(flags), **two_point)
+        return slopes(merge(found[0], dilate(found[1])), counts, bad)
+
+    return _scores(by_likelihood, by_two_points, sci, group_dq, pixel_dq, halves(*sci.shape[1:3]))
+
+
+def judge_fits(
+    sci, group_dq, pixel_dq, read_noise, gain, dark, *linearity, group_time=1.0, limits=(0, 65535), gls=None, ols=None
+):  # fmt: skip
+    """Return the score (dither) of slopes by "gls" over those by "ols", both with the same flags."""
+
+    def by_gls(counts, flags, bad):
+        return fit_gls(counts, flags, bad, read_noise, gain, dark, *linearity, group_time=group_time, **gls)[:4]
+
+    def by_ols(counts, flags, bad):
+        return fit_ols(counts, flags, bad, read_noise, gain, dark, group_time=group_time, **ols)[:4]
+
+    n_integration, n_group = sci.shape[1:3]
+    parts = halves(n_integration, n_group, limits[0], min(limits[1], n_group - 1))
+    return _scores(by_gls, by_ols, sci, group_dq, pixel_dq, parts)
+
+
+def usable_groups(group_dq):
+    """Return how many groups (dither, integration, 1, 1) are not DO_NOT_USE in all pixels."""
+    lost = ((group_dq & 1) != 0).all(axis=(-1, -2))
+    return (~lost).sum(axis=2).astype(np.int32)[..., None, None]
+
+
+def _scores(new, old, sci, group_dq, pixel_dq, parts):
+    """Return the score (dither) of two functions of (counts, group flags, pixel flags) -> slopes."""
+    out = np.full(len(sci), np.nan, dtype=np.float32)
+    group_dq = np.broadcast_to(group_dq, sci.shape)
+    pixel_dq = np.broadcast_to(pixel_dq, (len(sci), *sci.shape[3:]))
+    for d in range(len(sci) if parts else 0):
+        losses = []
+        for method in (new, old):
+            fits = [
+                method(*(np.ascontiguousarray(a[d : d + 1, i, g]) for a in (sci, group_dq)), pixel_dq[d : d + 1])
+                for i, g in parts
+            ]
+            losses.append(loss(*fits).ravel())
+        out[d] = score(*losses)
+    return out
+
+
+# --- the methods, as an exposure is judged ---
+
+
+def fit_judged(
+    judged, sci, group_dq, pixel_dq, read_noise, gain, dark, *linearity, group_time=1.0, limits=(0, 65535), gls=None,
+    ols=None,
+):  # fmt: skip
+    """Return the outputs of ``fit_gls`` for dithers with a score ``judged`` (dither, y, x) below 1.
+
+    Of the others those of ``fit_ols``, whose chi2 is NaN.
+    """
+    found = []
+    for d in range(len(sci)):
+        one = slice(d, d + 1)
+        ramps = (sci[one], np.broadcast_to(group_dq, sci.shape)[one], pixel_dq[one], read_noise, gain, dark)
+        if judged[d].flat[0] < 1.0:
+            found.append(fit_gls(*ramps, *linearity, group_time=group_time, limits=limits, **gls))
+            continue
+        six = fit_ols(*ramps, group_time=group_time, limits=limits, **ols)
+        chi2 = [np.full(part[0].shape, np.nan, dtype=np.float32) for part in (six[:6], six[6:])]
+        found.append((*six[:6], chi2[0], *six[6:], chi2[1]))
+    return found[0] if len(found) == 1 else tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
+
+
+def find_judged(judged, usable, sci, group_dq, read_noise, gain, dark, *linearity, two_point=None, likelihood=None):
+    """Return the outputs of ``find_jumps_gls`` for dithers with a score below 1, else those of ``find_jumps``."""
+    found = []
+    for d in range(len(sci)):
+        one = slice(d, d + 1)
+        ramps = (sci[one], np.broadcast_to(group_dq, sci.shape)[one], read_noise, gain)
+        if judged[d].flat[0] < 1.0:
+            found.append(find_jumps_gls(*ramps, dark, *linearity, **likelihood))
+        else:
+            found.append(find_jumps(*ramps, usable[one], **two_point))
+    return found[0] if len(found) == 1 else tuple(np.concatenate(parts) for parts in zip(*found, strict=True))

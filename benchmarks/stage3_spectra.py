@@ -357,7 +357,7 @@ def remove_leak(table) -> None:
     from mrsxr.simulate import Effects
     from mrsxr.simulate.references import aperture_correction as closed_form
     from mrsxr.simulate.references import apertures
-    from mrsxr.simulate.render import leak_fraction, leaked_light
+    from mrsxr.simulate.render import leak_fraction
     from mrsxr.spectrum import correct_spectral_leak, extract_spectrum
 
     wave = np.arange(11.4, 13.6, 0.01)
@@ -366,7 +366,6 @@ def remove_leak(table) -> None:
     mrsptcorr = xr.Dataset(
         variables, {"wavelength": wave}, {"level": "reference", "kind": "mrsptcorr", "ref_id": "made"}
     )
-    of_light = mrsptcorr.assign(frac_leak=("wavelength", leaked_light(wave)))  # that of spectra over aperture_factor
     leaky = replace(Effects.none(), leak=True)
     blue_limits = {"wavelength_min": 5.95, "wavelength_max": 6.3, "center": (RA, DEC)}
     red_limits = {"wavelength_min": 11.95, "wavelength_max": 12.5, "center": (RA, DEC)}
@@ -375,7 +374,7 @@ def remove_leak(table) -> None:
         clean, red = (build_cube(point_cal("34A", e, **options), band="3A", **red_limits).compute()
                       for e in (None, leaky))  # fmt: skip
         kind = "POINT" if name == "point" else "EXTENDED"
-        found = correct_spectral_leak_cube(red, leaking=blue, mrsptcorr=of_light)
+        found = correct_spectral_leak_cube(red, leaking=blue, mrsptcorr=mrsptcorr)
         if name == "point":
             o = {"source_type": "POINT", "center": (RA, DEC)}
             flux = [extract_spectrum(c, **o).flux.values for c in (clean, red, found)]
@@ -389,8 +388,7 @@ def remove_leak(table) -> None:
         if kind == "POINT":
             for s in spectra:
                 s["flux"] = s.flux * closed_form(s.wavelength.values, *apertures(s.wavelength.values))
-        files = mrsptcorr if kind == "POINT" else of_light
-        found = correct_spectral_leak(spectra[1], leaking=spectra[2], mrsptcorr=files)
+        found = correct_spectral_leak(spectra[1], leaking=spectra[2], mrsptcorr=mrsptcorr)
         variable = "flux" if kind == "POINT" else "surface_brightness"
         before, after = (float(np.max(np.abs(s[variable] / spectra[0][variable] - 1))) for s in (spectra[1], found))
         table.add(f"leak on spectra, {name}", f"{before:.4f} -> {after:.5f}", "<= 0.001 left", after <= 1e-3)

@@ -12,7 +12,7 @@ from mrsxr import dq as flags
 from mrsxr import mrs
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.place import Place
-from mrsxr.references.leak import aperture_factor, leak_fraction
+from mrsxr.references.leak import holds_band, leak_fraction, samples_of
 from mrsxr.schema import meaning_of, units_of
 from mrsxr.spaxels import spaxel_size
 from mrsxr.step import step, was_done
@@ -31,8 +31,6 @@ def correct_spectral_leak_cube(
     *,
     leaking: xr.Dataset,
     mrsptcorr: xr.Dataset,
-    extract1d: xr.Dataset | None = None,
-    apcorr: xr.Dataset | None = None,
     shape: Shape = "leaking",
     outside: Outside = "nearest",
 ) -> xr.Dataset:
@@ -41,14 +39,12 @@ def correct_spectral_leak_cube(
     Parameters
     ----------
     cube : Dataset, level "cube"
-        Of band 3A; cubes of other bands are returned as they are. ``flux`` [MJy/sr], ``var``.
+        Of band 3A, alone or among others (a joint cube); cubes of other bands are returned as they are. ``flux``
+        [MJy/sr], ``var``.
     leaking : Dataset, level "cube"
-        Of band 1B, of the same field; its grid may differ.
+        Of band 1B, alone or among others, of the same field; its grid may differ.
     mrsptcorr : Dataset, kind "mrsptcorr"
-        ``frac_leak``, ``err_leak`` (wavelength [um]), of spectra of point sources.
-    extract1d, apcorr : Dataset of these kinds, optional
-        Apertures of those spectra, see :func:`mrsxr.references.leak.aperture_factor`; without them the fraction is
-        taken for that of the light itself.
+        ``frac_leak``, ``err_leak`` (wavelength [um]), of the light itself (:mod:`mrsxr.references.leak`).
     shape : {"leaking", "leaked"}
         Image of a point source in the leaked light: that of the 1B cube, as diffraction at half the wavelength makes
         it, or blurred to that of the 3A cube.
@@ -78,18 +74,18 @@ def correct_spectral_leak_cube(
     of neighbouring 1B spaxels are taken for one, and do not average down over a spaxel. jwst corrects extracted spectra
     of point sources only.
     """
-    if str(cube.attrs.get("band")) != LEAKED:
+    if not holds_band(cube, LEAKED):
         return cube
-    if str(leaking.attrs.get("band")) != LEAKING:
+    if not holds_band(leaking, LEAKING):
         raise MrsxrError(f"the leaking cube is of band {leaking.attrs.get('band')}; expected {LEAKING}")
     if was_done(cube, "correct_spectral_leak_cube"):
         raise MrsxrError(f"the spectral leak is off this cube of band {LEAKED} already; correct it once")
     wave = np.asarray(cube["wavelength"].values, dtype=float)
-    factor = aperture_factor(wave, extract1d, apcorr)
-    fraction, spread = (part / factor for part in leak_fraction(wave, mrsptcorr))
-    touched = np.nonzero(fraction > _LEAST)[0]
-    if touched.size == 0:
+    fraction, spread = (part * samples_of(cube, LEAKED) for part in leak_fraction(wave, mrsptcorr))
+    touched, of_blue = np.nonzero(fraction > _LEAST)[0], np.nonzero(samples_of(leaking, LEAKING))[0]
+    if touched.size == 0 or of_blue.size < 2:
         return cube
+    leaking = leaking.isel(wavelength=slice(int(of_blue[0]), int(of_blue[-1]) + 1))
     if "var_systematic" not in cube:
         attrs = {"units": units_of("cube", "var_systematic"), "long_name": meaning_of("cube", "var_systematic")}
         cube = cube.assign(var_systematic=(cube["var"] * np.float32(0)).assign_attrs(attrs))

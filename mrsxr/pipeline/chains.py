@@ -186,10 +186,10 @@ def make_cubes(
     if not found:
         raise MrsxrError(f"no band of {', '.join(wanted)} in the data")
     science = {str(ds.attrs["band"]): ds for path, ds in found.items() if path.startswith("/science")}
-    found |= {f"/science/{band}": ds for band, ds in correct_leak_in_cubes(science, refs, config).items()}
     sources = [ds for path, ds in exposures.items() if path.startswith("/science")]
     joint = make_joint_cubes(sources, refs, config) if sources else {}
-    found |= {f"/science/{name if name == 'multi' else f'ch{name}'}": ds for name, ds in joint.items()}
+    science |= {name if name == "multi" else f"ch{name}": ds for name, ds in joint.items()}
+    found |= {f"/science/{name}": ds for name, ds in correct_leak_in_cubes(science, refs, config).items()}
     return tree.build(found, **tree.attrs_of(data))
 
 

@@ -326,9 +326,10 @@ def _from_exposures(job: _Job, exposures: list[Exposure], wanted: tuple[str, ...
 
     pieces["science"] = [piece for piece in pieces["science"] if piece[2] in combined]
     cubes = job.each("cube", pieces["science"], lambda p: p[1], build)
-    _correct_leak(job, {band: path for band, _, path in cubes})
+    paths = {band: path for band, _, path in cubes}
+    _correct_leak(job, paths)
     if combined:
-        _make_joint_cubes(job, combined)
+        _make_joint_cubes(job, combined, paths)
     if to == "spectrum":
         _extract_all(job, cubes, combined)
 
@@ -436,13 +437,18 @@ def _correct_leak(job: _Job, paths: dict[str, Path]) -> None:
     job.each("leak", ["1B to 3A"], str, work)
 
 
-def _make_joint_cubes(job: _Job, exposures: dict[str, xr.Dataset]) -> None:
-    """Write the cubes of several bands, block by block."""
+def _make_joint_cubes(job: _Job, exposures: dict[str, xr.Dataset], bands: dict[str, Path]) -> None:
+    """Write the cubes of several bands, block by block, without the light of band 1B as the config says."""
     if job.config.cube.output_type == "band":
         return
-    planned_cubes = job.each(
-        "plan", ["joint cubes"], str, lambda _: make_joint_cubes(exposures.values(), job.refs, job.config.cube)
-    )
+
+    def plan(_: str) -> dict[str, xr.Dataset]:
+        joint = make_joint_cubes(exposures.values(), job.refs, job.config.cube)
+        blue = {band: load_dataset(path) for band, path in bands.items() if band == "1B"}
+        corrected = correct_leak_in_cubes(blue | joint, job.refs, job.config.cube)
+        return {name: corrected[name] for name in joint}
+
+    planned_cubes = job.each("plan", ["joint cubes"], str, plan)
     lazy = planned_cubes[0] if planned_cubes else {}
 
     def write(name: str) -> None:

@@ -11,6 +11,7 @@ from mrsxr import cube, spectrum
 from mrsxr.errors import MrsxrError, ReferenceMissingError
 from mrsxr.notes import listen, noted, tell
 from mrsxr.references import References
+from mrsxr.references.leak import holds_band
 from mrsxr.step import was_done
 
 from .config import CubeConfig, SpectrumConfig
@@ -146,14 +147,15 @@ def correct_leak(
 
     Parameters
     ----------
-    spectra : mapping of band to Dataset, level "spectrum"
+    spectra : mapping of name to Dataset, level "spectrum"
+        Of one band or of several (of joint cubes).
     refs : References or None
         For the mrsptcorr file; without it the leak stays, with a warning.
     config : SpectrumConfig
 
     Returns
     -------
-    dict of band to Dataset
+    dict of name to Dataset
     """
     return _without_leak(spectra, refs, spectrum.correct_spectral_leak) if config.spectral_leak else dict(spectra)
 
@@ -165,42 +167,42 @@ def correct_leak_in_cubes(
 
     Parameters
     ----------
-    cubes : mapping of band to Dataset, level "cube"
+    cubes : mapping of name to Dataset, level "cube"
+        Of one band or of several.
     refs : References or None
-        For the mrsptcorr, extract1d and apcorr files; without the first the leak stays, with a warning.
+        For the mrsptcorr file; without it the leak stays, with a warning.
     config : CubeConfig
 
     Returns
     -------
-    dict of band to Dataset
+    dict of name to Dataset
         Lazy where the cubes are.
     """
     return _without_leak(cubes, refs, cube.correct_spectral_leak_cube) if config.spectral_leak else dict(cubes)
 
 
 def _without_leak(
-    bands: Mapping[str, xr.Dataset], refs: References | None, correct: Callable[..., xr.Dataset]
+    parts: Mapping[str, xr.Dataset], refs: References | None, correct: Callable[..., xr.Dataset]
 ) -> dict[str, xr.Dataset]:
-    out = dict(bands)
-    if {"1B", "3A"} <= set(out):
-        with listen() as told:
-            found = leak_references(out["3A"], refs)
-        out["3A"] = noted(out["3A"], told)
-        if found:
-            out["3A"] = correct(out["3A"], leaking=out["1B"], **found)
+    """Return cubes or spectra without the leak; its light is taken from the one of band 1B alone, or a joint one."""
+    out = dict(parts)
+    blue = sorted((ds for ds in parts.values() if holds_band(ds, "1B")), key=lambda ds: len(str(ds.attrs["band"])))
+    for name, ds in parts.items():
+        if blue and holds_band(ds, "3A"):
+            with listen() as told:
+                mrsptcorr = leak_reference(ds, refs)
+            out[name] = noted(ds, told)
+            if mrsptcorr is not None:
+                out[name] = correct(out[name], leaking=blue[0], mrsptcorr=mrsptcorr)
     return out
 
 
-def leak_references(ds: xr.Dataset, refs: References | None) -> dict[str, xr.Dataset | None]:
-    """Return mrsptcorr and the files that bring its fraction to extended light; none without the first."""
+def leak_reference(ds: xr.Dataset, refs: References | None) -> xr.Dataset | None:
+    """Return mrsptcorr, None where there is none."""
     if refs is None:
         tell("no reference files and so no mrsptcorr reference; the spectral leak 1B to 3A stays", stacklevel=3)
-        return {}
-    mrsptcorr = optional(refs, "mrsptcorr", ds, "the spectral leak 1B to 3A stays")
-    if mrsptcorr is None:
-        return {}
-    text = "the fraction of the leak is taken as it is"
-    return {"mrsptcorr": mrsptcorr} | {kind: optional(refs, kind, ds, text) for kind in ("extract1d", "apcorr")}
+        return None
+    return optional(refs, "mrsptcorr", ds, "the spectral leak 1B to 3A stays")
 
 
 def stitch(spectra: Sequence[xr.Dataset], config: SpectrumConfig) -> xr.Dataset:

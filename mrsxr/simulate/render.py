@@ -17,7 +17,6 @@ from .scene import (
     LineDisc,
     PointSource,
     Scene,
-    encircled_energy,
     line_in_bins,
     line_width,
     psf_fwhm,
@@ -72,42 +71,23 @@ def render(
             first, last = low - moved / stretch, high - moved / stretch
         point += source.spectrum(first, last) * share * point_shape(source, aim, geometry, pixels)
         if leak:
-            leaked = leaked_light(pixels.wavelength) * source.spectrum(first / 2, last / 2)
+            leaked = leak_fraction(pixels.wavelength) * source.spectrum(first / 2, last / 2)
             point += leaked * share * point_shape(source, aim, geometry, pixels, order=2)
     extended = np.array(scene.background(0.5 * (low + high)), dtype=float)
     if leak:
-        extended += leaked_light(pixels.wavelength) * scene.background(0.25 * (low + high))
+        extended += leak_fraction(pixels.wavelength) * scene.background(0.25 * (low + high))
     for disc in scene.discs:
         extended += _disc(disc, aim, geometry, pixels, low, high)
         if leak:
             leaked = _disc(disc, aim, geometry, pixels, low / 2, high / 2, order=2)
-            extended += leaked_light(pixels.wavelength) * leaked
+            extended += leak_fraction(pixels.wavelength) * leaked
     return Parts(to_mjysr(point), extended)
 
 
-def leaked_light(wavelength):
-    """Return the share of the light at half the wavelength that falls on the detector in the second order.
-
-    Smaller than :func:`leak_fraction`: the aperture of a spectrum misses less of an image of half the wavelength than
-    its aperture correction makes up for.
-    """
-    from .references import apertures, sampling_blur  # which takes the fraction from here
-
-    wavelength = np.asarray(wavelength, dtype=float)
-    radius, inner, outer = apertures(wavelength)
-    blur = sampling_blur(wavelength)
-
-    def seen(light):
-        inside, near, far = (encircled_energy(r, light, blur=blur) for r in (radius, inner, outer))
-        return inside - (far - near) * radius**2 / (outer**2 - inner**2)
-
-    return leak_fraction(wavelength) * seen(wavelength) / seen(0.5 * wavelength)
-
-
 def leak_fraction(wavelength):
-    """Return what part of the flux at half the wavelength the spectrum of a point source in band 3A holds besides.
+    """Return what part of the light at half the wavelength falls on band 3A in the second order.
 
-    As a reference file has it, measured on spectra with their aperture correction (peak 0.0275 at 12.217 um).
+    As a reference file has it, a ratio of surface brightnesses (peak 0.0275 at 12.217 um).
     """
     known = ((11.9, 0.0006), (12.0, 0.0022), (12.1, 0.0099), (12.2, 0.0267), (12.217, 0.0275), (12.3, 0.0169),
              (12.4, 0.0054), (12.5, 0.0022), (12.6, 0.0012), (13.0, 0.0007))  # fmt: skip

@@ -7,7 +7,7 @@ import xarray as xr
 
 from mrsxr.errors import MrsxrError
 from mrsxr.notes import tell
-from mrsxr.references.leak import aperture_factor, leak_fraction
+from mrsxr.references.leak import holds_band, leak_fraction, samples_of
 from mrsxr.step import step, was_done
 
 LEAKING, LEAKED = "1B", "3A"
@@ -26,8 +26,6 @@ def correct_spectral_leak(
     *,
     leaking: xr.Dataset,
     mrsptcorr: xr.Dataset,
-    extract1d: xr.Dataset | None = None,
-    apcorr: xr.Dataset | None = None,
     in_cube: bool | None = None,
 ) -> xr.Dataset:
     """Subtract from the spectrum of band 3A what leaks in from band 1B in the second order.
@@ -35,15 +33,12 @@ def correct_spectral_leak(
     Parameters
     ----------
     ds : Dataset, level "spectrum"
-        Of band 3A; spectra of other bands are returned as they are. ``flux`` [Jy], ``surface_brightness`` [MJy/sr] and
-        their variances on (wavelength [um]).
+        Of band 3A, alone or among others (of a joint cube); spectra of other bands are returned as they are.
+        ``flux`` [Jy], ``surface_brightness`` [MJy/sr] and their variances on (wavelength [um]).
     leaking : Dataset, level "spectrum"
-        Of band 1B, of the same source and extracted alike (both POINT or both EXTENDED).
+        Of band 1B, alone or among others, of the same source and extracted alike (both POINT or both EXTENDED).
     mrsptcorr : Dataset, kind "mrsptcorr"
         ``frac_leak``, ``err_leak`` (wavelength [um]).
-    extract1d, apcorr : Dataset of these kinds, optional
-        With them the fraction, which is that of spectra of point sources, is brought to EXTENDED light
-        (:func:`mrsxr.references.leak.aperture_factor`).
     in_cube : bool, optional
         The light was taken off the cube already (:func:`mrsxr.cube.correct_spectral_leak_cube`), by default as the
         history says: only its variance is added, of which the errors of voxels hold too little, as the fraction errs
@@ -68,24 +63,27 @@ def correct_spectral_leak(
     F_3A -= F_1B(wavelength / 2) frac_leak(wavelength), as jwst's spectral_leak; variance += (frac_leak err_1B)^2 +
     (F_1B err_leak)^2, which jwst leaves out, and surface brightness is corrected by that of band 1B. jwst skips
     EXTENDED spectra. What depends on the area, surface brightness of a POINT and flux of EXTENDED light, is corrected
-    by the other over the area of band 3A. Reference-file type MRSPTCORR, table LEAKCOR.
+    by the other over the area of band 3A. Reference-file type MRSPTCORR, table LEAKCOR; what its fraction is of:
+    :mod:`mrsxr.references.leak`.
     """
-    if str(ds.attrs.get("band")) != LEAKED:
+    if not holds_band(ds, LEAKED):
         return ds
-    if str(leaking.attrs.get("band")) != LEAKING:
+    if not holds_band(leaking, LEAKING):
         raise MrsxrError(f"the leaking spectrum is of band {leaking.attrs.get('band')}; expected {LEAKING}")
     kinds = [str(one.attrs.get("source_type")) for one in (ds, leaking)]
     if kinds[0] != kinds[1]:
         raise MrsxrError(f"spectra of bands {LEAKED} and {LEAKING} are {kinds[0]} and {kinds[1]}; extract them alike")
     if was_done(ds, "correct_spectral_leak"):
         raise MrsxrError(f"the spectral leak is off this spectrum of band {LEAKED} already; correct it once")
+    leaking = leaking.isel(wavelength=samples_of(leaking, LEAKING))
     if not np.isfinite(leaking["flux"].values).any():
         tell(f"band {LEAKING} has no good sample: its light of the second order stays in {LEAKED}", stacklevel=3)
         return ds
     in_cube = was_done(ds, "correct_spectral_leak_cube") if in_cube is None else in_cube
-    wave = ds.wavelength.values
-    factor = 1.0 if kinds[0] == "POINT" else aperture_factor(wave, extract1d, apcorr)
-    fraction, spread = (xr.DataArray(part / factor, dims="wavelength") for part in leak_fraction(wave, mrsptcorr))
+    here = samples_of(ds, LEAKED)
+    fraction, spread = (
+        xr.DataArray(part * here, dims="wavelength") for part in leak_fraction(ds.wavelength.values, mrsptcorr)
+    )
     out = {}
     for name, variance in _VALUES:
         if name not in ds or name not in leaking:

@@ -17,7 +17,7 @@ from mrsxr.notes import notes_of
 from mrsxr.pipeline.config import CubeConfig, SpectrumConfig
 from mrsxr.pipeline.spectrum_chain import correct_leak, correct_leak_in_cubes
 from mrsxr.simulate import Effects, PointSource, PowerLaw, Scene
-from mrsxr.simulate.render import leak_fraction, leaked_light
+from mrsxr.simulate.render import leak_fraction
 from mrsxr.spectrum import extract_spectrum
 
 RA, DEC = 339.015, 33.976
@@ -118,27 +118,6 @@ def test_variance_holds_that_of_1b_and_of_the_fraction(reference):
     schema.validate(out)
 
 
-def apertures(factor=1.5):
-    """Return extract1d of a radius of 1 arcsec, and apcorr that falls with it from 2 at 12 um, from 2 / factor at 6."""
-    wave = np.array([5.0, 9.0, 9.1, 28.0])
-    attrs = {"level": "reference", "ref_id": "made"}
-    extract1d = xr.Dataset({"radius": ("wavelength", np.ones(4))}, {"wavelength": wave}, attrs | {"kind": "extract1d"})
-    level = np.where(wave > 9.05, 2.0, 2.0 / factor)
-    table = {"radius": [[0.5] * 4, [1.5] * 4], "correction": [level + 0.1, level - 0.1]}
-    variables = {name: (("aperture", "wavelength"), np.array(values)) for name, values in table.items()}
-    return {"extract1d": extract1d, "apcorr": xr.Dataset(variables, {"wavelength": wave}, attrs | {"kind": "apcorr"})}
-
-
-def test_extended_light_leaks_less_than_spectra_of_points_tell(reference):
-    level = 80.0
-    blue = cube_of("1B", lambda e, n, w: level + 0 * e, half=3.0, low=5.9, high=6.4)
-    red = cube_of("3A", lambda e, n, w: 9.0 + 0 * e, half=2.0, low=12.1, high=12.4)
-    out = correct_spectral_leak_cube(red, leaking=blue, mrsptcorr=reference, **apertures(1.5))
-    fraction = np.interp(red.wavelength, reference.wavelength, reference.frac_leak) / 1.5
-    np.testing.assert_allclose(out.flux[:, 9, 9], 9.0 - fraction * level, rtol=1e-5)
-    np.testing.assert_allclose(out["var_systematic"][:, 9, 9], (0.03 * fraction * level) ** 2, rtol=1e-4)
-
-
 @pytest.mark.parametrize("outside", ["nearest", "keep", "blank"])
 def test_what_lies_beyond_the_field_of_1b(reference, outside):
     clean, leaky, blue = pair(reference, half=1.0, angle=0.0)
@@ -212,13 +191,13 @@ class Files:
 
 def test_the_chains_take_the_leak_off_once(reference):
     _, leaky, blue = pair(reference)
-    refs = Files(mrsptcorr=reference, **apertures(1.2))
+    refs = Files(mrsptcorr=reference)
     cubes = {"1B": blue, "3A": leaky.chunk(wavelength=40)}
     kept = correct_leak_in_cubes(cubes, refs, CubeConfig.baseline())
     assert kept["3A"] is cubes["3A"]
     with no_compute():
         off = correct_leak_in_cubes(cubes, refs, CubeConfig.optimal())
-    wanted = correct_spectral_leak_cube(leaky, leaking=blue, mrsptcorr=reference, **apertures(1.2))
+    wanted = correct_spectral_leak_cube(leaky, leaking=blue, mrsptcorr=reference)
     np.testing.assert_array_equal(off["3A"].flux, wanted.flux)
     assert off["1B"] is blue
     assert correct_leak_in_cubes({"3A": leaky}, refs, CubeConfig.optimal())["3A"] is leaky
@@ -251,9 +230,8 @@ def test_light_of_the_simulator(reference, kind):
     options |= {"wavelength_min": 12.17, "wavelength_max": 12.27}
     leak = replace(Effects.none(), leak=True)
     clean, leaky = (build_cube(cal_of(scene, "34A", offsets, e), band="3A", **options).compute() for e in (None, leak))
-    light = leaked_light(leaky.wavelength.values)  # as a measurement of the light itself would give
-    exact = reference.assign(frac_leak=("wavelength", leaked_light(reference.wavelength.values)))
-    out = correct_spectral_leak_cube(leaky, leaking=blue, mrsptcorr=exact)
+    light = leak_fraction(leaky.wavelength.values)
+    out = correct_spectral_leak_cube(leaky, leaking=blue, mrsptcorr=reference)
     if kind == "uniform":
         assert float(np.abs(leaky.flux / 50.0 - 1).max()) > 0.02
         assert float(np.abs(out.flux / 50.0 - 1).max()) < 1e-3
@@ -263,3 +241,33 @@ def test_light_of_the_simulator(reference, kind):
                      for c in (leaky, out))  # fmt: skip
     assert float(before.min()) > float(light.min()) > 0.015  # sharper than light of 12 um: more of it within the circle
     assert float(np.abs(after).max()) < 1e-3
+
+
+def joined(*cubes):
+    bands = [str(one.attrs["band"]) for one in cubes]
+    parts = [one.assign_coords(band=("wavelength", np.full(one.sizes["wavelength"], band)))
+             for one, band in zip(cubes, bands, strict=True)]  # fmt: skip
+    return xr.concat(parts, "wavelength").assign_attrs(cubes[0].attrs | {"band": " ".join(bands)})
+
+
+def test_joint_cubes_lose_the_leak(reference):
+    """Of a channel and of all bands, by the chain: the planes of 3A are those of its own cube, the others stay."""
+    _, leaky, blue = pair(reference)
+    redder = cube_of("3B", gaussian(0.6), half=2.4, low=13.4, high=13.5)
+    first = cube_of("1B", gaussian(0.5), half=2.5, low=5.9, high=6.4)
+    first = first.sel(y=leaky.y, x=leaky.x, method="nearest").assign_coords(y=leaky.y, x=leaky.x)
+    first = first.assign_attrs(leaky.attrs | {"band": "1B"})
+    refs = Files(mrsptcorr=reference)
+    wanted = correct_leak_in_cubes({"1B": blue, "3A": leaky}, refs, CubeConfig.optimal())["3A"]
+    cubes = {"1B": blue, "ch3": joined(leaky, redder).chunk(wavelength=50)}
+    out = correct_leak_in_cubes(cubes, refs, CubeConfig.optimal())["ch3"]
+    n = leaky.sizes["wavelength"]
+    for name in ("flux", "var", "dq"):
+        np.testing.assert_array_equal(out[name][:n], wanted[name])
+        np.testing.assert_array_equal(out[name][n:], redder[name])
+    assert correct_leak_in_cubes(cubes, refs, CubeConfig.baseline())["ch3"] is cubes["ch3"]
+    multi = joined(first, leaky)
+    by_itself = correct_leak_in_cubes({"multi": multi}, refs, CubeConfig.optimal())["multi"]
+    taken = [float((before.flux - after.flux)[-n:].sum()) for before, after in ((multi, by_itself), (leaky, wanted))]
+    assert taken[0] == pytest.approx(taken[1], rel=0.1)  # the field of the other is smaller
+    np.testing.assert_array_equal(by_itself.flux[:-n], multi.flux[:-n])

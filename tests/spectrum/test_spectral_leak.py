@@ -107,24 +107,6 @@ def test_area_of_3a_counts(reference, kind):
     np.testing.assert_allclose(out.surface_brightness_var, out["var"] / 20e-3**2, rtol=1e-5)
 
 
-def test_extended_light_leaks_less_than_spectra_of_points_tell(reference):
-    wave = np.array([5.0, 9.0, 9.1, 28.0])
-    extract1d = xr.Dataset({"radius": ("wavelength", np.ones(4))}, {"wavelength": wave})
-    table = np.array([[1.2, 1.2, 1.5, 1.5]])
-    apcorr = xr.Dataset(
-        {"radius": (("aperture", "wavelength"), np.ones((1, 4))), "correction": (("aperture", "wavelength"), table)},
-        {"wavelength": wave},
-    )  # fmt: skip
-    lost = {}
-    for kind in ("POINT", "EXTENDED"):
-        ds, partner = make_spectrum("3A", 11.6, 13.4, red, kind=kind), make_spectrum("1B", 5.7, 6.6, blue, kind=kind)
-        for refs in ({}, {"extract1d": extract1d, "apcorr": apcorr}):
-            out = correct_spectral_leak(ds, leaking=partner, mrsptcorr=reference, **refs)
-            lost[kind, len(refs)] = float((ds.flux - out.flux).max())
-    assert lost["POINT", 2] == lost["POINT", 0] == lost["EXTENDED", 0]
-    assert lost["EXTENDED", 2] == pytest.approx(lost["EXTENDED", 0] * 1.2 / 1.5)
-
-
 def test_samples_without_data_in_1b_are_bridged(reference):
     blind = make_spectrum("1B", 5.66, 6.63, blue)
     blind["flux"][150:160] = np.nan
@@ -167,3 +149,24 @@ def test_the_leak_is_taken_off_once(reference):
     assert (once["var"] > ds["var"]).any()
     with pytest.raises(MrsxrError, match="off this spectrum of band 3A already; correct it once"):
         correct_spectral_leak(once, leaking=partner, mrsptcorr=reference)
+
+
+def joined(*parts):
+    bands = [str(one.attrs["band"]) for one in parts]
+    return xr.concat(parts, "wavelength").assign_attrs(parts[0].attrs | {"band": " ".join(bands)})
+
+
+def test_spectra_of_joint_cubes(reference):
+    """Of a channel and of all bands: the samples of 3A are corrected by those of 1B, the others stay."""
+    lone, blues = leaky(reference), make_spectrum("1B", 5.66, 6.63, blue, 0.01)
+    wanted = correct_spectral_leak(lone, leaking=blues, mrsptcorr=reference)
+    channel = joined(lone, make_spectrum("3B", 13.34, 15.57, red))
+    one = joined(make_spectrum("1A", 4.9, 5.74, red), blues)
+    everything = joined(make_spectrum("1A", 4.9, 5.74, red), blues, lone)
+    for ds, leaking, first in ((channel, blues, 0), (channel, one, 0), (everything, everything, 800)):
+        out = correct_spectral_leak(ds, leaking=leaking, mrsptcorr=reference)
+        here = slice(first, first + 400)
+        for name in ("flux", "var", "surface_brightness"):
+            np.testing.assert_array_equal(out[name][here], wanted[name])
+            others = np.r_[0:first, first + 400 : ds.sizes["wavelength"]]
+            np.testing.assert_array_equal(out[name][others], ds[name][others])

@@ -15,12 +15,11 @@ RA, DEC = 83.0, -5.0
 
 def psf(x, y, wavelength):
     """Return a lopsided PSF of peak about 1 at offsets [arcsec]: core, a ghost to one side, six wings."""
-    width = 0.028 * wavelength + 0.09  # sigma of about 0.43 of that
+    width = 0.42 * (0.033 * wavelength + 0.106)
     u, v = x / width, y / width
-    core = np.exp(-0.5 * ((u * 0.9 + 0.25 * v) ** 2 + (v * 1.1) ** 2) / 0.18)
-    ghost = 0.09 * np.exp(-0.5 * ((u - 0.75) ** 2 + (v + 0.45) ** 2) / 0.12)
-    r2 = u * u + v * v
-    angle = np.arctan2(v, u)
+    core = np.exp(-0.5 * ((u * 0.9 + 0.25 * v) ** 2 + (v * 1.1) ** 2))
+    ghost = 0.09 * np.exp(-0.75 * ((u - 1.75) ** 2 + (v + 1.05) ** 2))
+    r2, angle = (u * u + v * v) / 5.5, np.arctan2(v, u)
     wings = 0.012 * (1 + 0.7 * np.cos(6 * angle) + 0.25 * np.cos(angle - 1.0)) / (0.5 + r2) ** 1.5
     return core + ghost + wings
 
@@ -38,8 +37,8 @@ def background(wavelength):
     return 8.0 + 2.5 * np.exp((wavelength - 16.0) / 4.0) + 1.5 * np.cos(5.0 * wavelength)
 
 
-def blank(setting, n_dither, rng, rows=1024, first=1):
-    """Return located cal data without light at dithers of an extended pattern with errors of pointing."""
+def blank(setting, n_dither, rng, rows=1024, first=1, pattern="EXTENDED"):
+    """Return located cal data without light at dithers of a pattern with errors of pointing."""
     from mrsxr import dq, mrs, schema
     from mrsxr.cal.assign_wcs import assign_wcs
     from mrsxr.simulate.instrument import make_geometry
@@ -49,7 +48,7 @@ def blank(setting, n_dither, rng, rows=1024, first=1):
     keys = mrs.setting_keywords(setting)
     aims = [
         aim_at(RA, DEC, 70.0, tuple(np.array(offset) + rng.uniform(-0.05, 0.05, 2)), 1.0, -12000.0)
-        for offset in dither_offsets("EXTENDED", n_dither)
+        for offset in dither_offsets(pattern, n_dither)
     ]
     units = {v.name: v.units for v in schema.DITHER_COORDS}
     values = {name: [getattr(a.pointing, name) for a in aims] for name in

@@ -266,6 +266,15 @@ def _combine(index, contrasts, variance, predictions, difference, score, sigma, 
 
 
 @njit(cache=True, nogil=True)
+def _steepness(level, y, x):
+    """Return the level of a pixel and its bend across the columns, of which a slanted trace makes contrasts."""
+    here, bend = abs(level[y, x]), 0.0
+    if 0 < x < level.shape[1] - 1:
+        bend = abs(level[y, x - 1] - 2.0 * level[y, x] + level[y, x + 1])
+    return here + bend if math.isfinite(bend) else here
+
+
+@njit(cache=True, nogil=True)
 def _cut(difference, sigma, width, structure, level, snr, snr_beside, scale, systematic, out):
     n_y, n_x = difference.shape
     weak = np.zeros((n_y, n_x), dtype=np.bool_)
@@ -274,7 +283,7 @@ def _cut(difference, sigma, width, structure, level, snr, snr_beside, scale, sys
             if math.isnan(difference[y, x]):
                 continue
             noise = sigma[y, x] * width[y, x]
-            away = abs(difference[y, x]) - scale * structure[y, x] - systematic * abs(level[y, x])
+            away = abs(difference[y, x]) - scale * structure[y, x] - systematic * _steepness(level, y, x)
             out[y, x] = away > snr * noise
             weak[y, x] = away > snr_beside * noise
     strong = out.copy()

@@ -76,8 +76,9 @@ def detect_sky_outliers(
         Share of the range that the source shows around the place in the other exposures by which a pixel may differ
         from them: the allowance for the gradients of lines on compact sources.
     systematic : float
-        Share of the smooth flux of its column by which a pixel may differ from the others: residual fringes, and the
-        curvature of a slanted trace within the running median.
+        Share of the smooth flux of its column, and of the second difference of that to the columns beside it, by which
+        a pixel may differ from the others: residual fringes, and the curvature of a slanted trace within the running
+        median.
     half_window : int
         Rows to each side of the running median that takes out the continuum.
     block_rows : int
@@ -106,11 +107,11 @@ def detect_sky_outliers(
     to the detector frame of each other dither, where the contrast is interpolated (bilinear in the slice, linear
     between the two nearest slices). With the median m of the others, the median R of their ranges around the place
     (less what noise makes) and the propagated error s, the pixel is an outlier where
-    ``|c - m| > scale R + systematic f + snr s k``; k >= 1 is the scatter of ``(c - m) / s`` in a block of the column,
-    so that residual fringes and too small errors raise the limit. A line is in all dithers, a point source in f;
-    neither is flagged. With two others the pixel must differ from both on the same side, with one other from it and
-    from f. A detector pixel is no witness of itself, so that hot pixels are found. The outer two rows of a slice's
-    column and pixels off the slices are not tested.
+    ``|c - m| > scale R + systematic (f + |f''|) + snr s k`` (f'' the second difference of f across the columns); k >= 1
+    is the scatter of ``(c - m) / s`` in a block of the column, so that residual fringes and too small errors raise the
+    limit. A line is in all dithers, a point source in f; neither is flagged. With two others the pixel must differ from
+    both on the same side, with one other from it and from f. A detector pixel is no witness of itself, so that hot
+    pixels are found. The outer two rows of a slice's column and pixels off the slices are not tested.
     The idea of the blotted median with a derivative is that of driz_cr (Fruchter & Hook 2002, PASP 114, 144).
     """
     _check(ds, snr, snr_neighbour)

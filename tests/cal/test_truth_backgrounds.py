@@ -12,6 +12,7 @@ import xarray as xr
 from mrsxr import notes, scores
 from mrsxr.cal._background_match_misfit import cluster, squares
 from mrsxr.cal.background_match import fit_background_match, match_backgrounds
+from mrsxr.cal.sky_outliers import detect_sky_outliers
 from mrsxr.errors import MrsxrError
 
 PLACE = Path(__file__).parents[2] / "benchmarks" / "_truth_backgrounds.py"
@@ -101,3 +102,20 @@ def test_means_of_clusters_against_loops():
         np.testing.assert_array_equal(number == number[i], same)
         mean = np.sum(weight[same] * values[same]) / np.sum(weight[same])
         np.testing.assert_allclose(found[i], weight[i] * mean**2, rtol=1e-9)
+
+
+def test_light_of_a_sharp_lopsided_source_is_no_outlier(truth):
+    rng = np.random.default_rng(21)
+    ds = truth.blank("12A", 4, rng, rows=200)
+    light = truth.light(ds, 2e5, (0.05, 0.3))
+    ds = truth.observed(ds, light, rng)
+    sigma = np.sqrt(ds.var_read + ds.var_poisson)
+    hit = np.isfinite(ds.flux.values) & (rng.uniform(size=light.shape) < 0.003)
+    struck = ds.assign(flux=(ds.flux + (hit * 25.0 * sigma).astype("f4")).assign_attrs(ds.flux.attrs))
+    flagged = detect_sky_outliers(struck).outliers.values > 0
+    faint = light < 30 * sigma.values
+    assert flagged[hit & faint].mean() > 0.9
+    assert flagged[hit & ~faint].mean() > 0.5
+    wrong = (detect_sky_outliers(ds).outliers.values > 0) & (ds.slice.values > 0)
+    assert light[wrong].sum() < 1e-4 * light.sum()
+    assert wrong.sum() < 5e-5 * np.isfinite(ds.flux.values).sum()

@@ -25,7 +25,7 @@ from .given import config_of, references_of
 from .optional import keeps_notes, optional
 from .rate_chain import correct_ramps, fit_slopes
 from .source_types import source_types_of
-from .spectrum_chain import correct_leak, correct_leak_in_cubes, make_spectrum, stitch
+from .spectrum_chain import correct_leak, correct_leak_in_cubes, make_spectrum, stitch, with_exact_errors
 
 Data = xr.Dataset | xr.DataTree
 
@@ -277,8 +277,10 @@ def _combined(
         for ds in behind.values():
             for band in bands_of_setting(ds.attrs["setting"]):
                 if band in wanted and of_whole_fields(ds, config):
-                    kept[band] = [make_cube(part, band, refs, config).compute(**how()) for part in fields_of(ds)]
-                    spectra += [background_spectrum(one).compute(**how()) for one in kept[band]]
+                    parts = fields_of(ds)
+                    kept[band] = [make_cube(part, band, refs, config).compute(**how()) for part in parts]
+                    of_each = zip(kept[band], parts, strict=True)
+                    spectra += [background_spectrum(built, part, refs, config) for built, part in of_each]
                 elif band in wanted:
                     spectra += background_spectra(ds, band, refs, config)
     science = combine(
@@ -293,9 +295,15 @@ def of_whole_fields(ds: xr.Dataset, config: CubeConfig) -> bool:
     return ds.sizes["dither"] == 1 or not config.background_mix_bands
 
 
-def background_spectrum(cube: xr.Dataset) -> xr.Dataset:
-    """Return the spectrum of a background cube: the clipped mean of the whole field."""
-    return spectrum.extract_spectrum(cube, source_type="EXTENDED")
+def background_spectrum(
+    built: xr.Dataset, ds: xr.Dataset, refs: References | None, config: CubeConfig
+) -> xr.Dataset:  # fmt: skip
+    """Return the spectrum of a background cube, computed: the clipped mean of the whole field.
+
+    Its errors hold the covariance of the voxels, by the exposures ``ds`` of the cube, where jwst's are not asked for.
+    """
+    found = spectrum.extract_spectrum(built, source_type="EXTENDED").compute(**how())
+    return found if config.background_mix_bands else with_exact_errors(found, built, ds, refs).compute(**how())
 
 
 def background_spectra(ds: xr.Dataset, band: str, refs: References | None, config: CubeConfig) -> list[xr.Dataset]:
@@ -306,7 +314,7 @@ def background_spectra(ds: xr.Dataset, band: str, refs: References | None, confi
     """
     apart = config.background_mix_bands
     parts = [ds.isel(dither=[i]) for i in range(ds.sizes["dither"])] if apart else fields_of(ds)
-    return [background_spectrum(make_cube(part, band, refs, config)).compute(**how()) for part in parts]
+    return [background_spectrum(make_cube(part, band, refs, config), part, refs, config) for part in parts]
 
 
 @keeps_notes
@@ -409,7 +417,7 @@ def make_spectra(
     refs, config = references_of("make_spectra", refs, needed=False), config_of("make_spectra", config, "spectrum")
     nodes = dict(_nodes(data))
     sky = {path: ds for path, ds in nodes.items() if path.startswith("/background")}
-    found = {path: background_spectrum(ds) for path, ds in sky.items()}
+    found = {path: spectrum.extract_spectrum(ds, source_type="EXTENDED") for path, ds in sky.items()}
     target = {path: ds for path, ds in nodes.items() if path not in sky}
     target = {path: ds for path, ds in target.items() if str(ds.attrs["band"]) in BANDS} or target
     if target:

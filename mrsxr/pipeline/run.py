@@ -395,7 +395,7 @@ def _background(job: _Job, band: str, setting: str, exposures: list[Underway]) -
         cube = make_cube(part, band, job.refs, job.config.cube).compute(**how())
         cube = cube if number == 1 else cube.assign_attrs(product_name=f"{root_name(cube)}-field{number}")
         job.result.save("background cube", cube, job.folder(BACKGROUND, 3))
-        spectra.append(background_spectrum(cube))
+        spectra.append(background_spectrum(cube, part, job.refs, job.config.cube))
         job.result.save("background spectrum", spectra[-1], job.folder(BACKGROUND, 3))
     whole = of_whole_fields(ds, job.config.cube)
     return spectra if whole else background_spectra(ds, band, job.refs, job.config.cube)

@@ -79,17 +79,24 @@ def make_spectrum(
         subpixels=max(config.subpixels, 1), apcorr_outside=config.apcorr_outside,
     )  # fmt: skip
     if config.exact_errors and exposures is not None:
-        weights = spectrum.extraction_weights(ds, found)
-        cubepar, mrsptcorr = (
-            None if refs is None else optional(refs, kind, ds, None) for kind in ("cubepar", "mrsptcorr")
-        )
-        variance = cube.sum_variance(exposures, cube=ds, weights=weights, cubepar=cubepar, mrsptcorr=mrsptcorr)
-        found = spectrum.set_exact_errors(found, variance=variance)
+        found = with_exact_errors(found, ds, exposures, refs)
     if config.residual_fringe != "none" and was_done(ds, "correct_residual_fringe_cube"):
         tell("the fringes were taken off the cube; its spectrum is not corrected again", aloud=False)
     elif config.residual_fringe != "none":
         found = spectrum.correct_residual_fringe_1d(found, method=config.residual_fringe)
     return marked(found, decided)
+
+
+def with_exact_errors(
+    found: xr.Dataset, built: xr.Dataset, exposures: xr.Dataset, refs: References | None
+) -> xr.Dataset:  # fmt: skip
+    """Return the spectrum of a cube that was built from exposures, its errors with the covariance of the voxels."""
+    weights = spectrum.extraction_weights(built, found)
+    cubepar, mrsptcorr = (
+        None if refs is None else optional(refs, kind, built, None) for kind in ("cubepar", "mrsptcorr")
+    )
+    variance = cube.sum_variance(exposures, cube=built, weights=weights, cubepar=cubepar, mrsptcorr=mrsptcorr)
+    return spectrum.set_exact_errors(found, variance=variance)
 
 
 def aperture_references(

@@ -108,7 +108,8 @@ def set_exact_errors(ds: xr.Dataset, *, variance: xr.Dataset) -> xr.Dataset:
     Returns
     -------
     Dataset, level "spectrum"
-        ``var`` and ``surface_brightness_var`` with covariance; ``var_simple``, ``surface_brightness_var_simple``;
+        ``var`` and ``surface_brightness_var`` with covariance, of EXTENDED data also ``background_var``; beside them
+        ``var_simple``, ``surface_brightness_var_simple`` ...;
         ``var_systematic`` [Jy2] where given; ``error_correlation``, that of the error of a sample with the next one's
         (:func:`mrsxr.sums.wavelength_correlation`; :func:`mrsxr.sums.variance_of_sum` takes it into account).
 
@@ -120,7 +121,10 @@ def set_exact_errors(ds: xr.Dataset, *, variance: xr.Dataset) -> xr.Dataset:
     known = ds["var"].variable
     ratio = (variance["var"].variable / known.where(known > 0, np.nan)).fillna(1.0)
     out: dict[str, Any] = {}
-    for name in ("var", "surface_brightness_var"):
+    names = ["var", "surface_brightness_var"]
+    if ds.attrs.get("source_type") == "EXTENDED":
+        names.append("background_var")  # of the same spaxels, where that of a point source is of an annulus
+    for name in names:
         out[f"{name}_simple"] = ds[name].assign_attrs(long_name="variance without covariance", units=ds[name].units)
         out[name] = (ds[name] * ratio).assign_attrs(ds[name].attrs)
     if "var_systematic" in variance:

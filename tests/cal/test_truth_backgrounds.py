@@ -14,6 +14,9 @@ from mrsxr.cal._background_match_misfit import cluster, squares
 from mrsxr.cal.background_match import fit_background_match, match_backgrounds
 from mrsxr.cal.sky_outliers import detect_sky_outliers
 from mrsxr.errors import MrsxrError
+from mrsxr.pipeline.chains import background_spectra
+from mrsxr.pipeline.combine_chain import _master
+from mrsxr.pipeline.config import CubeConfig
 
 PLACE = Path(__file__).parents[2] / "benchmarks" / "_truth_backgrounds.py"
 
@@ -119,3 +122,18 @@ def test_light_of_a_sharp_lopsided_source_is_no_outlier(truth):
     wrong = (detect_sky_outliers(ds).outliers.values > 0) & (ds.slice.values > 0)
     assert light[wrong].sum() < 1e-4 * light.sum()
     assert wrong.sum() < 5e-5 * np.isfinite(ds.flux.values).sum()
+
+
+def test_errors_of_the_master_background_hold_the_covariance_of_voxels(truth):
+    rng = np.random.default_rng(31)
+    ds = truth.blank("12A", 2, rng, rows=240)
+    ds = truth.observed(ds, np.zeros(ds.flux.shape), rng, read=3.0)
+    pulls = {}
+    for mode in ("baseline", "optimal"):
+        config = getattr(CubeConfig, mode)()
+        master = _master(background_spectra(ds, "2A", None, config), config)
+        known = (master.background_var.values > 0) & np.isfinite(master.background.values)
+        pulls[mode] = (master.background.values / np.sqrt(master.background_var.values))[known]
+    assert pulls["optimal"].size > 150
+    assert np.std(pulls["baseline"]) > 1.4
+    assert 0.88 < np.std(pulls["optimal"]) < 1.12

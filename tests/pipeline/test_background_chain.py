@@ -18,7 +18,7 @@ def test_one_spectrum_of_each_exposure_as_jwst_or_one_of_all(monkeypatch, mode, 
         return part
 
     monkeypatch.setattr(chains, "make_cube", make_cube)
-    monkeypatch.setattr(chains, "background_spectrum", lambda cube: cube)
+    monkeypatch.setattr(chains, "background_spectrum", lambda cube, *rest: cube)
     found = chains.background_spectra(ds, "2A", None, getattr(CubeConfig, mode)())
     assert [one.dither.values.tolist() for one in found] == wanted
     assert asked == ["2A"] * len(wanted)

@@ -282,6 +282,8 @@ class SpectrumConfig(_Section):
     * ``spectral_leak`` takes the second-order light of band 1B off the spectrum of 3A (jwst's way) where it is not off
       the cube already
     * ``exact_errors`` takes the covariance of the voxels into account
+    * of what optimal changes, ``source_type`` and ``centering`` judge themselves on data left out and fall back to what
+      baseline does (:mod:`mrsxr.scores`); ``subpixels``, ``apcorr_outside``, ``annulus`` and ``exact_errors`` fit nothing
     * ``stitch``: "none", "multiplicative" or "additive", outwards from ``reference_band``
     """
 

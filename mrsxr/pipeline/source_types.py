@@ -10,10 +10,12 @@ import xarray as xr
 from mrsxr import spectrum
 from mrsxr.errors import MrsxrError
 from mrsxr.notes import listen, noted, tell
+from mrsxr.scores import gains, score
 
 from .config import SpectrumConfig
 
 _KNOWN = ("POINT", "EXTENDED")
+_VOTE = 0.05  # misfits so small are one
 
 
 def source_types_of(
@@ -43,9 +45,10 @@ def source_types_of(
 
     Notes
     -----
-    With "auto" a clear score of the images overrules the headers; where it is ambiguous the headers count, and where
-    they say nothing the type that the images are nearer to. Both are told. "header" without a word in the headers is
-    EXTENDED, as in jwst.
+    With "auto" a clear score of the images overrules the headers (jwst takes EXTENDED where these say nothing), if
+    windows of wavelength that were left out speak less against it (``score_source_type`` of the spectra). Where it is
+    ambiguous the headers count, and where they say nothing the type that the images are nearer to. Both are told.
+    "header" without a word in the headers is EXTENDED, as in jwst.
     """
     facts: dict[str, Any] = {"header": None}
     with listen() as notes:
@@ -69,6 +72,15 @@ def _decide(cubes: Sequence[xr.Dataset], config: SpectrumConfig, facts: dict[str
     decision = spectrum.decide_source_type(cubes, center=config.center)
     kind, score = str(decision.attrs["source_type"]), float(decision.attrs["score"])
     facts |= {"score": score, "ambiguous": bool(decision.attrs["ambiguous"]), "decided_by": "images"}
+    plain = facts["header"] or "EXTENDED"
+    if not facts["ambiguous"] and kind != plain:
+        misfits = [float(decision.attrs[name]) + _VOTE for name in ("misfit", f"misfit_{plain.lower()}")]
+        facts["judged"] = misfits[0] / misfits[1]
+        if not gains(facts["judged"]):
+            facts["decided_by"] = "header" if facts["header"] else "default"
+            tell(f"the images say {kind}, but not in all windows of wavelength: {plain} is taken; source_type decides "
+                 "otherwise", stacklevel=3)  # fmt: skip
+            return (plain,)
     if not facts["ambiguous"]:
         if facts["header"] not in (None, kind):
             tell(
@@ -132,5 +144,8 @@ def marked(ds: xr.Dataset, told: Mapping[str, Any]) -> xr.Dataset:
     told : mapping
         That :func:`source_types_of` filled.
     """
+    if "judged" in told:
+        ds = ds.assign(score("source_type", told["judged"], method="images", instead="header",
+                             held_out="left-out windows of wavelength"))  # fmt: skip
     attrs = {f"source_type_{name}": told[name] for name in ("header", "decided_by", "score") if name in told}
     return noted(ds.assign_attrs({k: "" if v is None else v for k, v in attrs.items()}), told.get("notes", ()))

@@ -11,10 +11,11 @@ import xarray as xr
 from mrsxr import dq as flags
 from mrsxr.errors import MrsxrError
 from mrsxr.notes import tell
+from mrsxr.scores import gains, score
 from mrsxr.spaxels import spaxel_size
 
 from .aperture import is_inside, outside, sky_to_pixel
-from .profile import Psf, expected
+from .profile import Psf, amplitude_and_level, expected, shape_of
 
 #: Planes beyond this wavelength [um] are too noisy to find the source (jwst extract_1d).
 CENTRE_LIMIT = 26.0
@@ -37,8 +38,10 @@ class Place:
 
 def centre_of(
     cube: xr.Dataset, center: tuple[float, float] | None, search: str | None, snap: bool, psf: Psf | None
-) -> tuple[float, float]:
+) -> tuple[tuple[float, float], dict[str, xr.Variable]]:
     """Return the centre of an aperture in pixels, counted from 0: given, found, target, or the middle of the cube.
+
+    Beside it the score of "fit" against "daofind" where that was to be found (:mod:`mrsxr.scores`).
 
     Parameters
     ----------
@@ -57,18 +60,20 @@ def centre_of(
         place = sky_to_pixel(cube, *center)
         if not is_inside(cube, place):
             raise MrsxrError(outside(cube, center))
-        return _snapped(place) if snap else place
+        return (_snapped(place) if snap else place), {}
     target = target_of(cube)
+    judged: dict[str, xr.Variable] = {}
     if search:
-        found = _search(cube, search, target if target is not None and is_inside(cube, target) else None, psf)
+        inside = target if target is not None and is_inside(cube, target) else None
+        found, judged = _search(cube, search, inside, middle, psf)
         if found is not None:
-            return found.x, found.y
+            return (found.x, found.y), judged
     if target is not None:
         if is_inside(cube, target):
-            return _snapped(target) if snap else target
+            return (_snapped(target) if snap else target), judged
         coordinates = float(cube.attrs["target_ra"]), float(cube.attrs["target_dec"])
         tell(f"cube {cube.attrs.get('band')}: the target {coordinates} deg lies outside; its middle is used")
-    return middle
+    return middle, judged
 
 
 def target_of(cube: xr.Dataset) -> tuple[float, float] | None:
@@ -77,15 +82,22 @@ def target_of(cube: xr.Dataset) -> tuple[float, float] | None:
     return sky_to_pixel(cube, *target) if np.isfinite(target).all() else None
 
 
-def _search(cube: xr.Dataset, search: str, target: tuple[float, float] | None, psf: Psf | None) -> Place | None:
+def _search(
+    cube: xr.Dataset, search: str, target: tuple[float, float] | None, middle: tuple[float, float], psf: Psf | None
+) -> tuple[Place | None, dict[str, xr.Variable]]:
     """Look for the source and say where that is not the brightest place, or not the target."""
     scale, band = spaxel_size(cube), cube.attrs.get("band")
     fwhm = float(expected(float(np.median(cube["wavelength"].values)), psf)) / scale
     reach = max(REACH / scale, 2.0 * fwhm)
-    found = find_source_dao(cube) if search == "daofind" else find_place(collapse(cube), fwhm, target, reach)
+    found, judged = find_source_dao(cube), {}
+    if search == "fit":
+        fitted = find_place(collapse(cube), fwhm, target, reach)
+        value, on = judge_fit(cube, fitted, found, target, middle, (fwhm, reach))
+        judged = score("centering", value, method="fit", instead="daofind", held_out=on)
+        found = fitted if gains(value) else found
     if found is None:
         tell(f"cube {band}: no source found that is a point off the border; the target coordinates are used")
-        return None
+        return None, judged
     if found.passed_over is not None:
         x, y = found.passed_over
         tell(
@@ -98,7 +110,64 @@ def _search(cube: xr.Dataset, search: str, target: tuple[float, float] | None, p
             f"cube {band}: the source is found {off * scale:.1f} arcsec from the target coordinates; "
             "center, or autocen False, takes another place"
         )
-    return found
+    return found, judged
+
+
+def judge_fit(
+    cube: xr.Dataset, fitted: Place | None, plain: Place | None, target: tuple[float, float] | None,
+    middle: tuple[float, float], size: tuple[float, float],
+) -> tuple[float, str]:  # fmt: skip
+    """Return the misfit of the fitted place over that of what daofind finds, and on what it was judged.
+
+    Parameters
+    ----------
+    cube : Dataset, level "cube"
+    fitted, plain : Place or None
+        Found by "fit" and by "daofind" in the whole cube; in place of None the target or the middle.
+    target, middle : (float, float)
+        [pixel]
+    size : (float, float)
+        FWHM of a point source and reach of :func:`find_place` [pixel].
+
+    Returns
+    -------
+    float, str
+        Places of one source: what the image of a point source there leaves of the structure in every second plane, the
+        places being found in the others. Of different sources: their distances from the target coordinates, or where
+        these are not known what is left at either. NaN without a second plane.
+    """
+    on = "left-out planes"
+    if cube.sizes["wavelength"] < 2:
+        return np.nan, on
+    fwhm, reach = size
+    here, there = fitted or Place(*(target or middle)), plain or Place(*(target or middle))
+    apart = float(np.hypot(here.x - there.x, here.y - there.y))
+    if apart > fwhm and target is not None and plain is not None:
+        one, two = (float(np.hypot(p.x - target[0], p.y - target[1])) for p in (here, there))
+        return one / max(two, 1e-6), "the target coordinates"
+    total = np.zeros(2)
+    halves = [cube.isel(wavelength=slice(k, None, 2)) for k in (0, 1)]
+    for seen, left_out in (halves, halves[::-1]):
+        found = find_place(collapse(seen), fwhm, target, reach) if fitted else None
+        pair = found or here, (find_source_dao(seen) if plain else None) or there
+        about = [((pair[0].x + pair[1].x) / 2, (pair[0].y + pair[1].y) / 2)] * 2
+        if apart > fwhm:
+            about = [(p.x, p.y) for p in pair]
+        image = collapse(left_out)
+        total += [_left(image, p, fwhm, centre) for p, centre in zip(pair, about, strict=True)]
+    return float(total[0] / total[1]) if total[1] > 0 else np.nan, on
+
+
+def _left(image: np.ndarray, place: Place, fwhm: float, about: tuple[float, float]) -> float:
+    """Return what a point source at a place leaves of the structure of an image within 1.5 FWHM about a centre."""
+    y, x = np.mgrid[: image.shape[0], : image.shape[1]]
+    near = np.isfinite(image) & (np.hypot(x - about[0], y - about[1]) <= 1.5 * fwhm)
+    values = image[near]
+    if values.size < 6 or not np.ptp(values) > 0:
+        return np.nan
+    shape = shape_of((x[near] - place.x) ** 2 + (y[near] - place.y) ** 2, fwhm)
+    amplitude, level = amplitude_and_level(shape, values)
+    return float(np.sum((values - amplitude * shape - level) ** 2) / np.sum((values - values.mean()) ** 2))
 
 
 def _snapped(place: tuple[float, float]) -> tuple[float, float]:
@@ -275,4 +344,7 @@ def _fit_gaussian(image, good, x0, y0, fwhm, level) -> tuple[float, float, float
         [20, x0 + 1.5 * fwhm, y0 + 1.5 * fwhm, 4 * fwhm, 2],
     )
     fit = optimize.least_squares(residuals, [1.0, x0, y0, fwhm, 0.0], bounds=bounds, loss="soft_l1", f_scale=0.1)
+    if not fit.success:
+        tell(f"the fit of the source at spaxel ({x0:.0f}, {y0:.0f}) did not converge; its peak is taken")
+        return x0, y0, 1.0
     return float(fit.x[1]), float(fit.x[2]), float(fit.x[3]) / fwhm

@@ -85,7 +85,8 @@ def extract_spectrum(
         Without ``center``, find the brightest source of the collapsed cube. This needs the values: a lazy
         cube is computed, and the spectrum then is not lazy. False: the target coordinates of the cube.
     centering : {"fit", "daofind"}
-        How it is found: a robust fit of the width expected, or DAOStarFinder of a width of 3 spaxels as in jwst.
+        How it is found: a robust fit of the width expected, or DAOStarFinder of a width of 3 spaxels as in jwst; the
+        latter also where the fit shows no gain (``score_centering``, :func:`mrsxr.spectrum.centre.judge_fit`).
     snap : bool
         Move target coordinates to the middle of the nearest spaxel, and without any take half the number of spaxels
         for the middle of the cube, as jwst does.
@@ -152,8 +153,9 @@ def extract_spectrum(
     scale = float(np.sqrt(spaxel_area(cube))) if whole else spaxel_size(cube)  # circles need square spaxels
     parts = subpixels if method == "subpixel" else 0
     profile = None
+    judged: dict[str, xr.Variable] = {}
     if region is None:
-        x, y = centre_of(cube, center, centering if autocen and point else None, snap, psf)
+        (x, y), judged = centre_of(cube, center, centering if autocen and point else None, snap, psf)
         radii = _radii(cube, wavelength, kind, extract1d, radius_factor, radius)
     if region is None and method == "optimal":
         given = center is not None
@@ -185,6 +187,7 @@ def extract_spectrum(
         for name, (unit, meaning) in meanings.items():
             found[name] = ("wavelength", of_psf[name], {"units": unit, "long_name": meaning})
         found = found.assign_attrs(extraction="optimal", psf_profile=profile.to_text())
+    found = found.assign(judged)
     if region is not None:
         found = found.assign_attrs(aperture="region", region=region_text(region))
     return (

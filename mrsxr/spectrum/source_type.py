@@ -24,8 +24,9 @@ POINT_FRACTION = 0.82  # of the structure within 3 FWHM that the point source mu
 HALO = 0.07  # of the light that a halo within 1.5 FWHM, brighter than the field far off, may add to a point source
 LEAST_SIGNAL = 20.0
 _FAINT = 5.0
+_POINT_SCORE = 2.0 / 3.0
 _REACH = 3.0  # radius [FWHM] of the fitted image
-_NOTHING = {"width_ratio": np.nan, "point_fraction": 0.0, "halo": 0.0, "signal_to_noise": 0.0}
+_NOTHING = {"width_ratio": np.nan, "point_fraction": 0.0, "halo": 0.0, "signal_to_noise": 0.0, "converged": 0.0}
 
 
 @reads()
@@ -60,9 +61,11 @@ def decide_source_type(
         On (window): ``width_ratio`` (FWHM over that of the PSF), ``point_fraction`` (1 - the root of the share that
         a point source leaves of the squared structure within 3 FWHM, noise taken off), ``halo`` (light within 1.5 FWHM
         by which the constant exceeds the field beyond 3 FWHM, over that of the point), ``signal_to_noise``,
-        ``verdict``; coordinates ``band`` and ``wavelength`` [um]. attrs: ``source_type`` ("POINT" or "EXTENDED"),
-        ``decided_by`` ("image" or "user"), ``score`` (share of the windows that say POINT, undecided ones half),
-        ``ambiguous`` (0 or 1: both branches are worth a look).
+        ``converged`` (whether the fit did), ``verdict``; coordinates ``band`` and ``wavelength`` [um]. attrs:
+        ``source_type`` ("POINT" or "EXTENDED"), ``decided_by`` ("image" or "user"), ``score`` (share of the windows
+        that say POINT, undecided ones half), ``ambiguous`` (0 or 1: both branches are worth a look), ``misfit``, the
+        share of the votes of every second window against what the others say, and ``misfit_point``,
+        ``misfit_extended``, that against either type; NaN where one half has no vote.
 
     Raises
     ------
@@ -80,7 +83,7 @@ def decide_source_type(
     arcsec, a Gaussian core on a wide wing.
     """
     rows = [row for cube in _each(cubes) for row in _windows_of(cube, center, windows, psf)]
-    names = ("width_ratio", "point_fraction", "halo", "signal_to_noise")
+    names = ("width_ratio", "point_fraction", "halo", "signal_to_noise", "converged")
     variables: dict[str, tuple] = {
         name: ("window", np.array([row[name] for row in rows]), {"units": "1"}) for name in names
     }
@@ -90,9 +93,10 @@ def decide_source_type(
         "wavelength": ("window", np.array([row["wavelength"] for row in rows]), {"units": "um"}),
     }
     score = _score(rows)
-    of_image = "POINT" if score >= 2.0 / 3.0 else "EXTENDED"
+    of_image = "POINT" if score >= _POINT_SCORE else "EXTENDED"
     attrs = {
-        "source_type": source_type or of_image, "decided_by": "user" if source_type else "image", "score": score,
+        **_held_out(rows), "source_type": source_type or of_image, "decided_by": "user" if source_type else "image",
+        "score": score,
         "ambiguous": int(1.0 / 3.0 < score < 2.0 / 3.0 or not _is_clear(rows)),
         "bands": json.dumps(sorted({row["band"] for row in rows})),
     }  # fmt: skip
@@ -168,7 +172,7 @@ def measure(image: np.ndarray, noise: np.ndarray, fwhm: float, place: tuple[floa
     spread = np.sqrt(np.mean(noise[near] ** 2) / np.sum((psf - psf.mean()) ** 2))
     signal = max(amplitude, 0.0) / spread if spread > 0 else np.inf
     halo = _halo(image, noise, radius / fwhm, level, float(np.sum(amplitude * psf))) if amplitude > 0 else 0.0
-    numbers = {"point_fraction": found, "halo": halo, "signal_to_noise": signal}
+    numbers = {"point_fraction": found, "halo": halo, "signal_to_noise": signal, "converged": fit["converged"]}
     return {"width_ratio": fit["width"]} | {name: float(value) for name, value in numbers.items()}
 
 
@@ -201,12 +205,14 @@ def _fit(values, x, y, place, fwhm) -> dict:
     start = np.array([place[0], place[1], 1.0])
     bounds = ([place[0] - reach, place[1] - reach, 0.4], [place[0] + reach, place[1] + reach, 4.0])
     found = optimize.least_squares(residuals, start, bounds=bounds, max_nfev=60)
-    return {"x": found.x[0], "y": found.x[1], "width": float(found.x[2])}
+    return {"x": found.x[0], "y": found.x[1], "width": float(found.x[2]), "converged": float(found.success)}
 
 
 def _verdict(row: dict) -> str:
     if row["signal_to_noise"] < _FAINT:
         return "faint"
+    if not row["converged"]:
+        return "undecided"
     if row["width_ratio"] < POINT_WIDTH and row["point_fraction"] > POINT_FRACTION and row["halo"] < HALO:
         return "POINT"
     return "EXTENDED" if row["width_ratio"] > EXTENDED_WIDTH else "undecided"
@@ -214,10 +220,24 @@ def _verdict(row: dict) -> str:
 
 def _score(rows: list[dict]) -> float:
     """Return the share of windows of good signal that say POINT; undecided ones count half."""
+    votes = _votes(rows)
+    return float(np.mean(votes)) if votes else 0.0
+
+
+def _votes(rows: list[dict]) -> list[float]:
     votes = [_verdict(row) for row in rows if row["signal_to_noise"] > LEAST_SIGNAL]
-    if not votes:
-        return 0.0
-    return float(np.mean([{"POINT": 1.0, "undecided": 0.5}.get(vote, 0.0) for vote in votes]))
+    return [{"POINT": 1.0, "undecided": 0.5}.get(vote, 0.0) for vote in votes]
+
+
+def _held_out(rows: list[dict]) -> dict[str, float]:
+    """Return the misfits of :func:`decide_source_type`."""
+    halves = [_votes(rows[k::2]) for k in (0, 1)]
+    if not all(halves):
+        return dict.fromkeys(("misfit", "misfit_point", "misfit_extended"), np.nan)
+    scores = [float(np.mean(votes)) for votes in halves]
+    against = [score if other < _POINT_SCORE else 1.0 - score for score, other in (scores, scores[::-1])]
+    mean = float(np.mean(scores))
+    return {"misfit": float(np.mean(against)), "misfit_point": 1.0 - mean, "misfit_extended": mean}
 
 
 def _is_clear(rows: list[dict]) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "spectrum"))
 
@@ -14,7 +15,7 @@ from test_extract_1d import make_cube
 
 from mrsxr.errors import MrsxrError
 from mrsxr.pipeline import Config, SpectrumConfig, make_spectra
-from mrsxr.pipeline.source_types import source_types_of
+from mrsxr.pipeline.source_types import marked, source_types_of
 from mrsxr.tree import build
 
 pytestmark = pytest.mark.filterwarnings("ignore::mrsxr.errors.MrsxrWarning")
@@ -114,3 +115,24 @@ def test_spectra_say_how_their_type_was_decided():
         assert (attrs["source_type_decided_by"], attrs["source_type_header"]) == ("header", "POINT")
         assert 0.0 <= attrs["source_type_score"] < 1.0
         assert any("ambiguous; the header says POINT, which is taken" in note for note in attrs["notes"])
+
+
+@pytest.mark.parametrize("header", ["EXTENDED", None])
+def test_images_that_contradict_each_other_do_not_overrule_the_header(header):
+    """Two windows of three say POINT, the left-out one does not: the type is that of baseline."""
+    point, disc = (cube_of(kind, size, 400, "2A", 6) for kind, size in (("point", 0.0), ("disc", 3.0)))
+    n = point.sizes["wavelength"]
+    middle = slice(n // 3, 2 * n // 3)
+    flux = point.flux.values.copy()
+    flux[middle] = disc.flux.values[middle]
+    kinds, told = decide([point.assign(flux=point.flux.copy(data=flux))], header)
+    assert kinds == ("EXTENDED",)
+    assert told["judged"] > 1
+    assert told["decided_by"] == ("default" if header is None else "header")
+    assert "EXTENDED is taken" in told["notes"][0]
+    kinds, told = decide([point], header)
+    assert kinds == ("POINT",)
+    assert told["judged"] < 0.1
+    spectrum = marked(xr.Dataset(attrs={"level": "spectrum"}), told)
+    assert float(spectrum.score_source_type) == pytest.approx(told["judged"])
+    assert "judged" not in decide([disc], header)[1]

@@ -1,10 +1,13 @@
 """Apertures: overlaps, clipping, centre, radii, corrections."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import xarray as xr
 from astropy.stats import sigma_clipped_stats
 from photutils.aperture import CircularAperture
+from test_extract_1d import make_cube
 
 from mrsxr import mrs
 from mrsxr.errors import MrsxrError, MrsxrWarning
@@ -124,3 +127,49 @@ def test_source_as_jwst_finds_it():
     assert np.hypot(found.x - 12.31, found.y - 15.77) < 0.15
     assert centre.find_source_dao(cube * 0 + 1.0) is None
     assert centre.find_source_dao(cube * np.nan) is None
+
+
+def star(x, y, planes=8, signal=300.0, seed=2, shape=(27, 31), fwhm=3.4):
+    """Return a cube of a lopsided star that is no Gaussian, with noise of its own in every plane."""
+    j, i = np.indices(shape)
+    core = (1 + ((i - x) ** 2 + 1.15 * (j - y) ** 2) / (0.9 * fwhm) ** 2) ** -2.5
+    noise = np.random.default_rng(seed).normal(0, 1, (planes, *shape))
+    flux = signal * core + 40 + noise
+    cube = make_cube(flux)
+    return cube.drop_attrs(deep=False).assign_attrs({k: v for k, v in cube.attrs.items() if not k.startswith("target")})
+
+
+def place_of(cube, search="fit"):
+    return centre.centre_of(cube, None, search, False, lambda w: 3.4 * cube.attrs["pixel_scale"])
+
+
+def test_the_fitted_centre_is_judged_on_left_out_planes(monkeypatch):
+    cube = star(14.31, 12.78)
+    (x, y), judged = place_of(cube)
+    (plain, _), none = place_of(cube, "daofind")
+    assert none == {}
+    value = float(judged["score_centering"])
+    assert judged["score_centering"].attrs["held_out"] == "left-out planes"
+    assert value < 1.0
+    assert np.hypot(x - 14.31, y - 12.78) < 0.05
+    find = centre.find_place
+    monkeypatch.setattr(centre, "find_place", lambda *a, **k: replace(find(*a, **k), x=find(*a, **k).x + 0.7))
+    (x, y), judged = place_of(cube)
+    assert float(judged["score_centering"]) > 1.0
+    assert x == plain
+
+
+def test_of_two_sources_the_target_tells(monkeypatch):
+    cube = star(8.2, 9.1)
+    brighter = star(22.4, 18.3, signal=900.0)
+    cube["flux"] = cube.flux + brighter.flux - 40
+    ra, dec = aperture.pixel_to_sky(cube, 8.6, 9.4)
+    here = cube.assign_attrs(target_ra=ra, target_dec=dec)
+    with pytest.warns(MrsxrWarning, match="a brighter place"):
+        (x, y), judged = place_of(here)
+    assert np.hypot(x - 8.2, y - 9.1) < 0.2
+    assert judged["score_centering"].attrs["held_out"] == "the target coordinates"
+    assert 0 < float(judged["score_centering"]) < 0.1
+    (x, _), judged = place_of(cube)  # no target: both are at the brighter one
+    assert abs(x - 22.4) < 0.2
+    assert judged["score_centering"].attrs["held_out"] == "left-out planes"

@@ -344,6 +344,8 @@ def match_backgrounds(ds: xr.Dataset, *, match: xr.Dataset) -> xr.Dataset:
             facts[d, side, 2:] = low, high
             tables.append(_node_table(one, low, high))
             judged[:, d, side] = float(one.get("score", np.nan)), float(one.get("score_tie", np.nan))
+            if one.left_alone:  # a gain that is not significant is none
+                judged[0, d, side] = max(judged[0, d, side], 1.0)
             levels.setdefault(str(name), {})[band] = round(float(one.level), 6)
     out = subtract_tables(ds, np.reshape(tables, (n_dither, 2, TABLE_NODES, -1)), facts, n_term)
     if np.isfinite(judged).any():

@@ -1,0 +1,143 @@
+"""Steps of optimal that judge themselves, with small data where they gain and where they cannot; and those exempt."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from helpers import make_reference
+
+import mrsxr as mx
+from mrsxr.pipeline import RateConfig
+
+#: Parameters without a fit to the data: what they do is exact, or known to be a mistake of the baseline.
+EXEMPT = {
+    "cal.propagate_errors": "errors of the references, as variances of their own; the light is the same",
+    "cube.background_mix_bands": "leaves out a mistake of the baseline: spectra of other bands mixed into a background",
+    "spectrum.subpixels": "exact areas in place of sampled ones",
+    "spectrum.apcorr_outside": "no extrapolation beyond the table of aperture corrections",
+    "spectrum.annulus": "clips the samples of the annulus alone, not those of the whole plane",
+    "spectrum.exact_errors": "errors with the covariance of voxels; the light is the same",
+}
+#: Parameters whose step does not judge itself yet; empty where the rule holds everywhere.
+AWAITED: set[str] = {
+    "rate.showers", "cal.residual_fringe", "cube.outliers", "cube.spectral_leak", "spectrum.source_type",
+    "spectrum.centering", "spectrum.residual_fringe",
+}  # fmt: skip
+#: (name of the score, what is done with a value of the parameter to data where optimal gains, or cannot).
+JUDGED: dict[str, tuple[str, Callable[[object, bool], xr.Dataset]]] = {}
+
+
+def judged(parameter: str, score: str):
+    """Enter ``run(value, gains) -> Dataset`` for a parameter, "table.name", whose step writes ``score_<score>``."""
+
+    def enter(run):
+        JUDGED[parameter] = score, run
+        return run
+
+    return enter
+
+
+@cache
+def module(path):
+    """Return a module of the repository, such as "benchmarks/_truth_rate.py"."""
+    place = Path(__file__).parents[2] / path
+    spec = importlib.util.spec_from_file_location(place.stem, place)
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+RATE = "benchmarks/_truth_rate.py"
+
+
+# --- ramp -> rate ----------------------------------------------------------------------------------------------------
+
+
+@cache
+def rate_references(n_y, n_group):
+    truths, image = module(RATE), (n_y, 1032)
+    one, bits = np.ones(image, "f4"), np.zeros(image, "u4")
+    coefficients = np.stack([0 * one, one])
+    dark = np.zeros((1, n_group, *image), "f4")
+    return mx.References({
+        "mask": make_reference("mask", dq=bits), "gain": make_reference("gain", gain=truths.GAIN * one),
+        "readnoise": make_reference("readnoise", read_noise=np.float32(np.sqrt(2) * truths.READ) * one),
+        "saturation": make_reference("saturation", threshold=6e4 * one, dq=bits),
+        "linearity": make_reference("linearity", coefficients=(("order", "y", "x"), coefficients), dq=bits),
+        "dark": make_reference("dark", dark=(("integration", "group", "y", "x"), dark), dq=bits),
+        "emicorr": truths.emi_reference(),
+    })  # fmt: skip
+
+
+def rate_of(counts, **changes):
+    """Return slopes of counts (integration, group, y, x) by the baseline with changes."""
+    ds = module(RATE).dataset(counts).chunk(dither=1, y=20)
+    config = dataclasses.replace(RateConfig.baseline(), **changes)
+    return mx.make_rate(ds, rate_references(counts.shape[2], counts.shape[1]), config).compute()
+
+
+@cache
+def light(**scene):
+    return module(RATE).light_ramps(n_y=24, n_x=1032, n_group=20, **scene)[0]
+
+
+@judged("rate.emicorr", "emicorr")
+def emicorr(value, gains):
+    counts, _ = module(RATE).emi_ramps(n_group=12, n_y=40, n_x=1032, emi=1.5 if gains else 0.0, bend=0.1)
+    return rate_of(counts, emicorr=value)
+
+
+@judged("rate.refpix", "refpix")
+def refpix(value, gains):
+    """Where nothing can be gained only the reference pixels drift."""
+    truths = module(RATE)
+    counts, _ = truths.outer_ramps(n_group=8, n_y=100, **({"drift": 4.0} if gains else {"own": 4.0}))
+    whole = np.repeat(counts[..., 8:9], 1032, axis=-1)
+    whole[..., truths.OUTER] = counts
+    return rate_of(whole, refpix=value)
+
+
+@judged("rate.jump", "jump")
+def jump(value, gains):
+    """Heavy tails of the noise are told by likelihood; slow noise without hits is not."""
+    scene = {"noise": "laplace"} if gains else {"noise": "1/f", "hits": 0.0, "level": 0.5}
+    return rate_of(light(**scene), jump=value)
+
+
+@judged("rate.algorithm", "ramp_fit")
+def algorithm(value, gains):
+    """Ramps that bend differ from half to half by either fit."""
+    return rate_of(light(level=1.0) if gains else light(level=100.0, bend=0.4), algorithm=value)
+
+
+# --- rate -> cal -> cube ---------------------------------------------------------------------------------------------
+
+
+@judged("cal.straylight", "straylight")
+def straylight(value, gains):
+    made = module("tests/cal/test_straylight.py")
+    share = made.matrix((0, 516)) + made.matrix((516, 1024))
+    direct = made.scene(20.0) if gains else np.zeros((made.NY, made.NX))
+    ds = made.with_slices(made.frames(made.noisy(direct, share, 1.5)[None]))
+    return mx.cal.subtract_straylight(ds, mrsxartcorr=made.one_kernel(), method=value)
+
+
+@cache
+def even_sky():
+    made, rng = module("benchmarks/_truth_backgrounds.py"), np.random.default_rng(3)
+    ds = made.blank("12A", 2, rng, rows=96)
+    return made.observed(ds, np.full(ds.flux.shape, 40.0), rng, read=1.5)
+
+
+@judged("cube.match_backgrounds", "match_backgrounds")
+def match_backgrounds(value, gains):
+    ds = even_sky()
+    level = np.array([0.0, 2.0 if gains else 0.0], "f4")[:, None, None]
+    ds = ds.assign(flux=(ds.flux + level).assign_attrs(ds.flux.attrs))
+    return mx.cal.match_backgrounds(ds, match=mx.cal.fit_background_match(ds)) if value else ds

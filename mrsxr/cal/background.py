@@ -22,6 +22,7 @@ SECOND_CHANNEL = {"12": 510, "34": 491}
 STEP = "cal.background.subtract_background"
 #: Limits within which a fitted factor counts as safe.
 ROWS, LEAST_BLOCKS, LEAST_SHARE, MOST_CHI2, LEAST_SNR = 32, 30, 0.25, 1.5, 10.0
+MODE_ROUNDS = 20
 
 
 @step(needs="rate")
@@ -256,13 +257,16 @@ def _safe_mode(ratio: np.ndarray, error: np.ndarray, band: str) -> float:
         raise MrsxrError(f"band {band}: only {len(ratio)} blocks show enough background to measure its scale, expected "
                          f"at least {LEAST_BLOCKS}; give the scale of this band as a number")  # fmt: skip
     mode = _half_sample_mode(np.sort(ratio))
-    for _ in range(20):
+    for _ in range(MODE_ROUNDS):
         near = np.abs(ratio - mode) <= 3.0 * error
         if not near.any():
             break
         before, mode = mode, float(np.average(ratio[near], weights=error[near] ** -2.0))
         if abs(mode - before) < 1e-6:
             break
+    else:
+        raise MrsxrError(f"band {band}: the scale of the background did not settle in {MODE_ROUNDS} rounds (last "
+                         f"{before:.4f} and {mode:.4f}); give the scale of this band as a number")  # fmt: skip
     near = np.abs(ratio - mode) <= 3.0 * error
     chi2 = float(np.mean(((ratio - mode)[near] / error[near]) ** 2)) if near.any() else np.inf
     below = int(np.sum(ratio < mode - 3.0 * error))

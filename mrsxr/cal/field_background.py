@@ -382,10 +382,12 @@ def _cell_ratios(samples: Samples, level: np.ndarray, place: np.ndarray) -> np.n
     for rows in np.split(order, np.flatnonzero(np.diff(place[order])) + 1):
         b, f, v = level[rows], samples.flux[rows], samples.var[rows]
         weight = np.ones(rows.size, dtype=bool)
-        for _ in range(4 if rows.size >= 8 and np.any(b != 0) else 0):
+        left = 0 if rows.size >= 8 and np.any(b != 0) else rows.size
+        while left != weight.sum():  # what is clipped stays out, so that it ends
+            left = weight.sum()
             off = (f - np.sum((b * f / v)[weight]) / np.sum((b * b / v)[weight]) * b) / np.sqrt(v)
             middle = np.median(off[weight])
-            weight = np.abs(off - middle) <= _CLIP * max(1.4826 * float(np.median(np.abs(off[weight] - middle))), 1.0)
+            weight &= np.abs(off - middle) <= _CLIP * max(1.4826 * float(np.median(np.abs(off[weight] - middle))), 1.0)
         odd = samples.spectral_bin[rows] % 2 == 1
         halves = [weight & odd, weight & ~odd]
         if min(h.sum() for h in halves) >= 4:

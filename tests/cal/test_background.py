@@ -14,7 +14,13 @@ from helpers import assert_step, detector_attrs, dither_coords
 from numpy.testing import assert_allclose, assert_array_equal
 
 from mrsxr import dq
-from mrsxr.cal.background import combine, fit_background_scale, has_background_subtracted, subtract_background
+from mrsxr.cal.background import (
+    _safe_mode,
+    combine,
+    fit_background_scale,
+    has_background_subtracted,
+    subtract_background,
+)
 from mrsxr.errors import LevelError, MrsxrError
 
 DATA = Path(__file__).parents[1] / "parity" / "data"
@@ -235,3 +241,12 @@ def test_mean_equals_jwst():
             out = subtract_background(science, background=background)
             assert_allclose(out.rate[0], stored[f"rate_{n}"], rtol=1e-6, atol=1e-6)
             assert_array_equal(out.dq[0], stored[f"dq_{n}"])
+
+
+def test_a_scale_that_does_not_settle_is_refused(monkeypatch):
+    rng = np.random.default_rng(12)
+    ratio, error = 1.3 + 0.01 * rng.standard_t(3, 200), np.full(200, 0.01)
+    assert abs(_safe_mode(ratio, error, "2C") - 1.3) < 0.005
+    monkeypatch.setattr("mrsxr.cal.background.MODE_ROUNDS", 1)
+    with pytest.raises(MrsxrError, match="band 2C: the scale of the background did not settle in 1 rounds"):
+        _safe_mode(ratio, error, "2C")

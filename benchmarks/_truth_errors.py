@@ -28,6 +28,8 @@ def run(table, shared, quick):
     for setting, band, dithers in (("12A", "1A", 4), ("34A", "4A", 1), ("12C", "1C", 2), ("34A", "3A", 4)):
         if shared is not None and not (quick and setting == "12C"):
             sums_over_planes(table, shared / "data", setting, band, dithers, 100 if quick else 400)
+    for place in (0.42,) if quick else (0.42, 0.2):
+        sums_of_a_point(table, place, 200 if quick else 600)
     for setting in ("34A",) if quick else ("12A", "34A"):
         with tempfile.TemporaryDirectory() as folder:
             pixels_of_a_scene(table, Path(folder), setting)
@@ -65,6 +67,34 @@ def sums_over_planes(table, data: Path, setting: str, band: str, dithers: int, n
         width = float(np.std(pulls))
         table.add(f"{band}, {name}: sums over 8 planes, scatter / error", f"{width:.3f}", "1.00 +- 0.05",
                   abs(width - 1) <= 0.05, before=before)  # fmt: skip
+
+
+def sums_of_a_point(table, place: float, number: int) -> None:
+    """Sums over spaxels of a cube with the terms of a point source: how scatter / error wanders from plane to plane.
+
+    ``before``: the errors without the terms.
+    """
+    import xarray as xr
+    from noise_draws import draws_of
+    from simulated import cal_of, offset_for
+    from test_point_source import DEC, RA, mrsptcorr, scene_of
+
+    from mrsxr.cube import build_cube, sum_variance
+
+    ds = cal_of(scene_of(False), "12A", [offset_for(scene_of(), "12A", "1A", place)])
+    options = {"point_source": (RA, DEC), "mrsptcorr": mrsptcorr()}
+    cube = build_cube(ds, band="1A", center=(RA, DEC), wavelength_min=5.25, wavelength_max=5.29, **options)
+    noise = draws_of(ds, cube, number, **options)
+    near = np.hypot(cube.x - 0.25, cube.y) < 0.2
+    weights = xr.ones_like(cube.flux, dtype=float).where(near, 0.0).transpose("wavelength", "y", "x")
+    sums = np.nansum(noise * weights.values, axis=(2, 3))
+    wander = []
+    for one in (cube, cube.assign_attrs(history_json="[]")):
+        variance = sum_variance(ds, cube=one, weights=weights, mrsptcorr=options["mrsptcorr"])["var"].values
+        width = np.sqrt(np.mean(sums**2, axis=0) / variance)
+        wander.append(np.sqrt(max(np.std(width) ** 2 - 0.5 / number, 0.0)))  # less that of few draws
+    table.add(f"1A, point {place} slices off: exact errors, scatter / error wanders by", f"{wander[0]:.3f}", "< 0.05",
+              wander[0] < 0.05, before=f"{wander[1]:.3f}")  # fmt: skip
 
 
 def pixels_of_a_scene(table, folder: Path, setting: str, n_groups: int = 25) -> None:

@@ -1,6 +1,14 @@
 """Corrections of a point source in the slices it lights: transmission across a slice and shift in wavelength.
 
-Tables of the mrsptcorr reference file (TRACOR, WAVCORR_OPTICAL, WAVCORR_XSLICE, WAVCORR_SHIFT).
+Tables of the mrsptcorr reference file (TRACOR, WAVCORR_OPTICAL, WAVCORR_XSLICE, WAVCORR_SHIFT), which hold those of the
+ground calibration (CDP 06.00.00, copied by STScI-MIRI/miri3d, mrsptcorr/make_mrsptcorr.py). No text was found that says
+how they are used: jwst 3.0.0 reads LEAKCOR alone and keeps the others for "future enhancements" (its page on
+MRSPTCORR); MiriMrsWavelengthCorrectionModel of the MIRI team names the columns and no more. The formulas here follow
+from names and units: transmission between centre and edge of a slice [percent], linear in the offset; shift of the
+centroid DS [slice] x BETA_SLICE [arcsec] x XSLICE [um/arcsec]. The sign is taken such that a positive DS x XSLICE puts
+the light of the source at too long a wavelength; it has not been checked on a star. Hence the corrections are off
+unless asked for (``point_source``), in both modes. SRP_MIN and SRP_MAX, the resolving powers, limit what shift is
+believed.
 """
 
 from __future__ import annotations
@@ -14,10 +22,12 @@ from mrsxr import mrs
 from mrsxr.errors import MrsxrError, ReferenceFileError
 from mrsxr.geometry.pixels import BandPixels, Frame
 from mrsxr.geometry.sky import SPEED_OF_LIGHT, sky_to_v2v3, v2v3_to_slicer
+from mrsxr.notes import tell
 
 from ._layout import BandData
 
 _SHIFT = ("wavcorr_optical_beta_slice", "wavcorr_xslice_min", "wavcorr_shift_ds_min")
+_STEEP = 0.3  # change of the transmission from centre to edge that is not to be believed
 _HALF = 0.45  # of a slice, that a table of shifts must reach on both sides; beyond its ends the value there counts
 _WORDS = {"SHORT": "A", "MEDIUM": "B", "LONG": "C"}
 
@@ -54,6 +64,10 @@ def point_terms(one: BandData, mrsptcorr: xr.Dataset | None, point_source: tuple
             f"{mrsptcorr.attrs.get('ref_id', 'mrsptcorr')} has neither TRACOR nor WAVCORR tables for band {one.band}; "
             "point_source needs one"
         )
+    for found, what in ((transmission, "TRACOR"), (shift, "WAVCORR")):
+        if found is None:
+            name = mrsptcorr.attrs.get("ref_id", "mrsptcorr")
+            tell(f"{name} has no whole set of {what} tables for band {one.band}: the cube is built without that term")
     width = float(one.model["slice_width"].sel(band=one.band))
     terms = []
     for pointing in one.pointings:
@@ -155,7 +169,15 @@ def _transmission(mrsptcorr: xr.Dataset, band: str):
         return None
     row = mrsptcorr.sel(channel=channel)
     names = (("wave_min", "wave_max"), ("t_wmin_centre", "t_wmax_centre"), ("t_wmin_edge", "t_wmax_edge"))
-    return tuple(np.array([float(row[f"tracor_{name}"]) for name in pair]) for pair in names)
+    ends, centre, edge = (np.array([float(row[f"tracor_{name}"]) for name in pair]) for pair in names)
+    sound = np.isfinite([ends, centre, edge]).all() and (np.minimum(centre, edge) > 0).all() and ends[1] > ends[0] > 0
+    if not sound or np.abs(edge / centre - 1.0).max() > _STEEP:
+        raise ReferenceFileError(
+            f"{mrsptcorr.attrs.get('ref_id', 'mrsptcorr')}: TRACOR of channel {channel} holds {centre.tolist()} at the "
+            f"centre and {edge.tolist()} at the edge of a slice, at {ends.tolist()} um; expected positive numbers that "
+            f"differ by less than {100 * _STEEP:.0f} %; take another file, or leave point_source out"
+        )
+    return ends, centre, edge
 
 
 def _shift(mrsptcorr: xr.Dataset, band: str):

@@ -118,8 +118,10 @@ def build_cube(
     al. 2023, AJ 166, 45; jwst cube_build with weighting "drizzle"). Pixels that are DO_NOT_USE or not finite
     only leave holes; those that saturated leave SATURATED in all voxels that they reach, which may hold a part
     of the light only. NON_SCIENCE pixels are no part of the field. Wavelengths are barycentric for each dither.
-    The variance is that of single voxels: neighbours share pixels. Sums over planes get their
-    errors by :func:`mrsxr.sums.variance_of_sum`, sums over spaxels by :func:`sum_variance`.
+    Formulas and signs of the terms of ``point_source`` follow from the names and units of their tables: no text was
+    found that gives them, and they have not been checked on a star. The variance is that of single voxels: neighbours
+    share pixels. Sums over planes get their errors by :func:`mrsxr.sums.variance_of_sum`, sums over spaxels by
+    :func:`sum_variance`.
     """
     one = BandData.of(ds, band)
     facts = grid_facts(band, cubepar, spaxel=spaxel_size, step=wavelength_step, low=wavelength_min, high=wavelength_max)

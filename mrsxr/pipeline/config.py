@@ -283,7 +283,7 @@ class SpectrumConfig(_Section):
       the cube already
     * ``exact_errors`` takes the covariance of the voxels into account
     * of what optimal changes, ``source_type`` and ``centering`` judge themselves on data left out and fall back to what
-      baseline does (:mod:`mrsxr.scores`); ``subpixels``, ``apcorr_outside``, ``annulus`` and ``exact_errors`` fit nothing
+      baseline does (:mod:`mrsxr.scores`); ``subpixels``, ``apcorr_outside``, ``annulus``, ``exact_errors`` fit nothing
     * ``stitch``: "none", "multiplicative" or "additive", outwards from ``reference_band``
     """
 

@@ -275,15 +275,16 @@ def _steepness(level, y, x):
 
 
 @njit(cache=True, nogil=True)
-def _cut(difference, sigma, width, structure, level, snr, snr_beside, scale, systematic, out):
+def _cut(difference, sigma, width, structure, level, snr, snr_beside, scale, systematic, out, steep):
     n_y, n_x = difference.shape
     weak = np.zeros((n_y, n_x), dtype=np.bool_)
     for y in range(n_y):
         for x in range(n_x):
             if math.isnan(difference[y, x]):
                 continue
-            noise = sigma[y, x] * width[y, x]
-            away = abs(difference[y, x]) - scale * structure[y, x] - systematic * _steepness(level, y, x)
+            noise, bend = sigma[y, x] * width[y, x], _steepness(level, y, x)
+            away = abs(difference[y, x]) - scale * structure[y, x] - systematic * bend
+            steep[y, x] = bend / noise if noise > 0.0 else np.nan
             out[y, x] = away > snr * noise
             weak[y, x] = away > snr_beside * noise
     strong = out.copy()
@@ -296,7 +297,7 @@ def _cut(difference, sigma, width, structure, level, snr, snr_beside, scale, sys
 
 
 def compare(frames, index, predictions, rows, snr, snr_beside, scale, systematic):
-    """Return (outlier, without a witness), bool (y, x), of one exposure against what the others say.
+    """Return (outlier, without a witness), bool (y, x), and steepness [noise] of one exposure against the others.
 
     frames : (contrast, variance, variance shown by the data, level) of the exposure
     index, predictions : for each band the places of its pixels in the flattened frame and the predictions of the other
@@ -306,7 +307,7 @@ def compare(frames, index, predictions, rows, snr, snr_beside, scale, systematic
     scale, systematic : shares of the range and of the smooth part of the source that may separate two exposures
     """
     shape = frames[0].shape
-    difference, score, sigma = (np.full(shape, np.float32(np.nan)) for _ in range(3))
+    difference, score, sigma, steep = (np.full(shape, np.float32(np.nan)) for _ in range(4))
     structure, width = (np.zeros(shape, dtype=np.float32) for _ in range(2))
     alone, out = (np.zeros(shape, dtype=np.bool_) for _ in range(2))
     flat = [np.ascontiguousarray(a).reshape(-1) for a in frames[:2]]
@@ -314,5 +315,35 @@ def compare(frames, index, predictions, rows, snr, snr_beside, scale, systematic
         rest = [a.reshape(-1) for a in (difference, score, sigma, structure, alone)]
         _combine(places, *flat, found, *rest)  # type: ignore[call-arg]
     _block_noise(score, rows, width)
-    _cut(difference, sigma, width, structure, frames[3], snr, snr_beside, scale, systematic, out)
-    return out, alone
+    _cut(difference, sigma, width, structure, frames[3], snr, snr_beside, scale, systematic, out, steep)
+    return out, alone, steep
+
+
+def judge(outlier, steep, index, rows):
+    """Return how many more outliers steep places have than the others, over what chance allows, and which are steep.
+
+    Hits know nothing of the source, so that a tenth of the pixels, those of the blocks of a column in which the light
+    is steepest, should have a tenth of them; twice that, three sigma and ten are allowed. Above 1 the light of the
+    source is among them. NaN where fewer than 1000 pixels were compared.
+
+    outlier, steep : (y, x), what :func:`compare` found; index : places of the pixels of a band in the flattened frame
+    rows : height of the blocks
+    """
+    inside = np.zeros(steep.size, dtype=np.bool_)
+    inside[index] = True
+    inside = inside.reshape(steep.shape) & np.isfinite(steep)
+    out = np.zeros(steep.shape, dtype=np.bool_)
+    n = int(inside.sum())
+    if n < 1000:
+        return np.nan, out
+    n_y, n_x = steep.shape
+    high = np.full((-(-n_y // rows) * rows, n_x), np.nan, dtype=np.float32)
+    high[:n_y] = np.where(inside, steep, np.float32(np.nan))
+    blocks = high.reshape(-1, rows, n_x)
+    empty = np.isnan(blocks).all(axis=1, keepdims=True)
+    middle = np.nanmedian(np.where(empty, np.float32(-1), blocks), axis=1)
+    of_pixel = np.repeat(middle, rows, axis=0)[:n_y]
+    out = inside & (of_pixel > np.quantile(of_pixel[inside], 0.9))
+    on, off = int((outlier & out).sum()), int((outlier & inside & ~out).sum())
+    usual = 2.0 * off * int(out.sum()) / max(n - int(out.sum()), 1)
+    return on / (usual + 3.0 * math.sqrt(usual) + 10.0), out

@@ -13,6 +13,7 @@ from mrsxr import dq
 from mrsxr.blocks import map_ramps
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.limits import KernelSize, Percent, checked
+from mrsxr.scores import PREFIX
 from mrsxr.step import step
 
 from ._invalid import match_invalid
@@ -121,7 +122,10 @@ def flag_outliers(ds: xr.Dataset, *, outliers: xr.Dataset) -> xr.Dataset:
         missing = [name for name in wanted if name not in known]
         if missing:
             raise MrsxrError(f"no outliers were looked for in {missing[0]}; run detect_sky_outliers on these exposures")
-        mask = mask.isel(dither=[known[name] for name in wanted]).drop_vars("dither", errors="ignore")
+        chosen = [known[name] for name in wanted]
+        mask = mask.isel(dither=chosen).drop_vars("dither", errors="ignore")
+        names = [name for name in outliers.data_vars if str(name).startswith(PREFIX)]
+        ds = ds.assign({name: outliers[name].variable.isel(dither=chosen) for name in names})
     mask = mask.drop_vars(list(mask.coords)).drop_attrs()
     flags = (ds.dq | mask).transpose(*ds.dq.dims).assign_attrs(dq.PIXEL_DQ_ATTRS)
     return match_invalid(ds.assign(dq=flags), "flux")

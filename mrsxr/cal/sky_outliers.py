@@ -18,6 +18,7 @@ from mrsxr.geometry.sky import Pointing, barycentric, sky_to_v2v3, slicer_to_sky
 from mrsxr.limits import Count, NotNegative, Positive, Range, checked
 from mrsxr.mrs import bands_of_setting
 from mrsxr.schema import DITHER_COORDS, WCS_VARIABLES
+from mrsxr.scores import gains, score
 from mrsxr.threads import how
 
 from ._invalid import VARIANCES
@@ -90,7 +91,8 @@ def detect_sky_outliers(
     -------
     Dataset, kind "outliers"
         ``outliers`` (dither, y, x) uint32: DO_NOT_USE | OUTLIER or 0, with the coordinate ``exposure``; lazy where
-        ``ds`` is. For :func:`~mrsxr.cal.outlier_detection.flag_outliers`.
+        ``ds`` is. For :func:`~mrsxr.cal.outlier_detection.flag_outliers`. ``score_outlier_detection`` (dither, band):
+        the share of outliers where the light is steepest, over what chance allows by that of the other places.
 
     Raises
     ------
@@ -112,6 +114,8 @@ def detect_sky_outliers(
     limit. A line is in all dithers, a point source in f; neither is flagged. With two others the pixel must differ from
     both on the same side, with one other from it and from f. A detector pixel is no witness of itself, so that hot
     pixels are found. The outer two rows of a slice's column and pixels off the slices are not tested.
+    Hits know nothing of the source: where steep places have more outliers than the others (score above 1), there only
+    ``outliers`` count.
     The idea of the blotted median with a derivative is that of driz_cr (Fruchter & Hook 2002, PASP 114, 144).
     """
     _check(ds, snr, snr_neighbour)
@@ -128,13 +132,17 @@ def detect_sky_outliers(
             "snr": float(snr), "snr_beside": float(snr_neighbour), "scale": float(scale),
             "systematic": float(systematic), "rows": int(block_rows),
         }  # fmt: skip
-        flags = _graph(ds, fallback, int(half_window), int(n_compare), options)
+        flags, judged = _graph(ds, fallback, int(half_window), int(n_compare), options)
     if not lazy and isinstance(flags, da.Array):
-        flags = flags.compute(**how())
+        flags, judged = dask.compute(flags, judged, **how())
     coords = {k: c for k, c in ds.coords.items() if k in ("dither", "exposure", "y", "x")}
     out = xr.DataArray(flags, dims=("dither", "y", "x"), coords=coords, attrs=dq.PIXEL_DQ_ATTRS)
     attrs = {"kind": "outliers", "detector": ds.attrs.get("detector", ""), "ref_id": f"{n} dithers on the sky"}
-    return xr.Dataset({"outliers": out}, attrs=attrs)
+    if n == 1:
+        return xr.Dataset({"outliers": out}, attrs=attrs)
+    scores = score("outlier_detection", judged, ("dither", "band"), method="sky", instead="detector",
+                   held_out="steep places, against the others,")  # fmt: skip
+    return xr.Dataset({"outliers": out, **scores}, {"band": ds["band"].values}, attrs)
 
 
 def _check(ds, snr, snr_neighbour) -> None:
@@ -149,8 +157,8 @@ def _check(ds, snr, snr_neighbour) -> None:
         raise ParameterError(f"snr is {snr} and snr_neighbour {snr_neighbour}; expected the latter no larger")
 
 
-def _graph(ds: xr.Dataset, fallback: Any, half: int, n_compare: int, options: dict[str, Any]) -> da.Array:
-    """Return the flags as one block for each exposure."""
+def _graph(ds: xr.Dataset, fallback: Any, half: int, n_compare: int, options: dict[str, Any]):
+    """Return flags and scores (dither, band) as one block for each exposure."""
     names = ["slice", "alpha", "wavelength", *(v.name for v in (*WCS_VARIABLES, *DITHER_COORDS))]
     small = ds[[name for name in names if name in ds.variables]].compute(scheduler="synchronous")
     labels = np.asarray(small["slice"].values)
@@ -168,13 +176,16 @@ def _graph(ds: xr.Dataset, fallback: Any, half: int, n_compare: int, options: di
     scales = [float(barycentric(1.0, float(v))) for v in small["velosys"].values]
     ways = {b: _ways(b, labels, inputs[0], model, pointings, scales, n_compare) for b in bands}
     look = dask.delayed(look_at, pure=True)
-    blocks = []
+    blocks, judged = [], []
     for i in range(n):
         others = sorted({e for b in bands for e in ways[b][i]})
         pairs = [{others.index(e): way for e, way in ways[b][i].items()} for b in bands]
-        flags = look(frames[i], [frames[e] for e in others], pairs, geometry, shared, fallback, options)
-        blocks.append(da.from_delayed(flags, labels.shape, "uint32"))
-    return da.stack(blocks)
+        found = look(frames[i], [frames[e] for e in others], pairs, geometry, shared, fallback, options)
+        blocks.append(da.from_delayed(found[0], labels.shape, "uint32"))
+        judged.append(da.from_delayed(found[1], (len(bands),), float))
+    table = da.stack(judged)
+    columns = [table[:, bands.index(b)] if b in bands else da.full(n, np.nan) for b in ds["band"].values]
+    return da.stack(blocks), da.stack(columns, axis=1)
 
 
 def _contrasts(ds: xr.Dataset, labels: Any, half: int, rows: int) -> list[Any]:
@@ -199,8 +210,8 @@ def contrast_of(labels: Array, half: int, rows: int, flux: Array, flags: Array, 
     return contrast(flux[0], flags[0], total, labels, half, rows)
 
 
-def look_at(frames, others, pairs, geometry: Sequence[BandGeometry], labels: Array, fallback: Array, options) -> Array:
-    """Return the flags of one exposure, uint32 (y, x).
+def look_at(frames, others, pairs, geometry: Sequence[BandGeometry], labels: Array, fallback: Array, options):
+    """Return the flags of one exposure, uint32 (y, x), and the score of each band.
 
     Parameters
     ----------
@@ -212,14 +223,22 @@ def look_at(frames, others, pairs, geometry: Sequence[BandGeometry], labels: Arr
         Flags of the pixels that no other exposure sees.
     options : mapping for the kernel
     """
-    from ._sky_outlier_kernels import compare, predict
+    from ._sky_outlier_kernels import compare, judge, predict
 
     predictions = []
     for band, ways in zip(geometry, pairs, strict=True):
         found = [predict(others[e], labels, band.slices, band.pixels, band.inverse, way) for e, way in ways.items()]
         predictions.append(np.stack(found) if found else np.zeros((0, 3, band.index.size), dtype=np.float32))
-    outlier, alone = compare(frames, [band.index for band in geometry], predictions, **options)
-    return np.where(outlier, np.uint32(OUTLIER_BITS), np.where(alone, fallback, np.uint32(0))).astype(np.uint32)
+    outlier, alone, steep = compare(frames, [band.index for band in geometry], predictions, **options)
+    found = []
+    for band in geometry:
+        score, places = judge(outlier, steep, band.index, options["rows"])
+        found.append(score)
+        if not gains(score):
+            alone |= outlier & places
+            outlier &= ~places
+    flags = np.where(outlier, np.uint32(OUTLIER_BITS), np.where(alone, fallback, np.uint32(0))).astype(np.uint32)
+    return flags, np.array(found)
 
 
 def band_geometry(band: str, labels: Array, alpha: Array, wavelength: Array, model: xr.Dataset) -> BandGeometry:

@@ -119,9 +119,15 @@ def test_light_of_a_sharp_lopsided_source_is_no_outlier(truth):
     faint = light < 30 * sigma.values
     assert flagged[hit & faint].mean() > 0.9
     assert flagged[hit & ~faint].mean() > 0.5
+    (decision,) = scores.decisions(detect_sky_outliers(struck))
+    assert decision.n_taken == decision.scores.size == 8
     wrong = (detect_sky_outliers(ds).outliers.values > 0) & (ds.slice.values > 0)
     assert light[wrong].sum() < 1e-4 * light.sum()
     assert wrong.sum() < 5e-5 * np.isfinite(ds.flux.values).sum()
+    # without its allowances it flags the source, and takes that back
+    bold = detect_sky_outliers(ds, scale=0, systematic=0)
+    assert (bold.score_outlier_detection > 1).any()
+    assert light[(bold.outliers.values > 0) & (ds.slice.values > 0)].sum() < 2e-3 * light.sum()
 
 
 def test_errors_of_the_master_background_hold_the_covariance_of_voxels(truth):

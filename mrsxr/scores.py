@@ -67,6 +67,23 @@ def gains(values: Any, limit: float = LIMIT) -> Any:
     return values < limit
 
 
+def of_band(data: xr.Dataset, band: str) -> dict[str, xr.Variable]:
+    """Return the scores along ``band`` of what looked at several exposures, of one band; for the cube made of them.
+
+    Parameters
+    ----------
+    data : Dataset, level "cal"
+    band : str
+
+    Returns
+    -------
+    dict of ``score_<step>`` to Variable
+    """
+    names = [str(name) for name in data.data_vars if str(name).startswith(PREFIX) and "band" in data[name].dims]
+    at = list(data["band"].values).index(band) if names else 0
+    return {name: data[name].variable.isel(band=at) for name in names}
+
+
 @dataclass(frozen=True, eq=False)
 class Decision:
     """What a step decided: ``scores`` (n) of all that was judged by itself, NaN where it could not be."""

@@ -324,7 +324,7 @@ def judge(outlier, steep, index, rows):
 
     Hits know nothing of the source, so that a tenth of the pixels, those of the blocks of a column in which the light
     is steepest, should have a tenth of them; twice that, three sigma and ten are allowed. Above 1 the light of the
-    source is among them. NaN where fewer than 1000 pixels were compared.
+    source is among them. NaN, and all, where fewer than 1000 pixels were compared.
 
     outlier, steep : (y, x), what :func:`compare` found; index : places of the pixels of a band in the flattened frame
     rows : height of the blocks
@@ -332,10 +332,9 @@ def judge(outlier, steep, index, rows):
     inside = np.zeros(steep.size, dtype=np.bool_)
     inside[index] = True
     inside = inside.reshape(steep.shape) & np.isfinite(steep)
-    out = np.zeros(steep.shape, dtype=np.bool_)
     n = int(inside.sum())
     if n < 1000:
-        return np.nan, out
+        return np.nan, inside
     n_y, n_x = steep.shape
     high = np.full((-(-n_y // rows) * rows, n_x), np.nan, dtype=np.float32)
     high[:n_y] = np.where(inside, steep, np.float32(np.nan))

@@ -16,6 +16,7 @@ from mrsxr.geometry.fields import fields
 from mrsxr.mrs import BANDS, bands_of_setting, setting_of_band
 from mrsxr.notes import listen, noted, tell
 from mrsxr.references import References
+from mrsxr.scores import of_band
 from mrsxr.threads import how
 
 from .cal_chain import calibrate, masks_of
@@ -320,7 +321,7 @@ def background_spectra(ds: xr.Dataset, band: str, refs: References | None, confi
 @keeps_notes
 def make_cube(ds: xr.Dataset, band: str, refs: References | None, config: CubeConfig) -> xr.Dataset:
     """Build the cube of one band from cal data of its setting."""
-    return cube.build_cube(ds, band=band, **_cube_options(ds, refs, config))
+    return cube.build_cube(ds, band=band, **_cube_options(ds, refs, config)).assign(of_band(ds, band))
 
 
 @keeps_notes

@@ -13,7 +13,8 @@ import xarray as xr
 from helpers import make_reference
 
 import mrsxr as mx
-from mrsxr.pipeline import RateConfig
+from mrsxr.pipeline import CubeConfig, RateConfig
+from mrsxr.pipeline.combine_chain import combine
 
 #: Parameters without a fit to the data: what they do is exact, or known to be a mistake of the baseline.
 EXEMPT = {
@@ -26,7 +27,7 @@ EXEMPT = {
 }
 #: Parameters whose step does not judge itself yet; empty where the rule holds everywhere.
 AWAITED: set[str] = {
-    "rate.showers", "cal.residual_fringe", "cube.outliers", "cube.spectral_leak", "spectrum.source_type",
+    "rate.showers", "cal.residual_fringe", "cube.spectral_leak", "spectrum.source_type",
     "spectrum.centering", "spectrum.residual_fringe",
 }  # fmt: skip
 #: (name of the score, what is done with a value of the parameter to data where optimal gains, or cannot).
@@ -141,3 +142,15 @@ def match_backgrounds(value, gains):
     level = np.array([0.0, 2.0 if gains else 0.0], "f4")[:, None, None]
     ds = ds.assign(flux=(ds.flux + level).assign_attrs(ds.flux.attrs))
     return mx.cal.match_backgrounds(ds, match=mx.cal.fit_background_match(ds)) if value else ds
+
+
+@judged("cube.outliers", "outlier_detection")
+def outliers(value, gains):
+    """Hits of single exposures are told by the other; exposures of places apart tell nothing of each other."""
+    made, rng = module("benchmarks/_truth_backgrounds.py"), np.random.default_rng(4)
+    ds = made.blank("12A", 2, rng, rows=96)
+    ds = made.observed(ds, np.full(ds.flux.shape, 40.0), rng, hits=0.004)
+    if not gains:
+        ds = ds.assign_coords(dec_ref=ds.dec_ref + xr.DataArray([0.0, 1 / 60], dims="dither"))
+    config = dataclasses.replace(CubeConfig.baseline(), outliers=value, background="none")
+    return combine({"/science/12A": ds}, config)["/science/12A"]

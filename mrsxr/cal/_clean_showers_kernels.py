@@ -11,9 +11,8 @@ from numba import njit
 UNFIT = np.uint32(1 | (1 << 31))  # DO_NOT_USE, REFERENCE_PIXEL
 _REACH_X, _REACH_Y = 4.0, 8.0  # sigma; jwst's square of taps ends at four of the wider sigma
 _LEAST_WEIGHT, _LEAST_PIXELS = 1e-12, 1000
-_NOISE_ROWS = 64
-_OUTLIER, _SLACK = 5.0, 0.5  # sigma and share of the model beyond which a pixel counts nothing
-_LINE_ROWS, _LINE_FACTOR = 15.0, 20.0  # rows that tell a line; its doubt against that of steady light
+NOISE_ROWS = 64
+LINE_ROWS, _LINE_FACTOR = 15.0, 20.0  # rows that tell a line; its doubt against that of steady light
 _FADE = 40.0  # pixels over which the light of a row counts as what may be scattered at a place
 
 
@@ -76,7 +75,7 @@ def smooth(image, taps_x, taps_y, out):
 
 
 @njit(cache=True, nogil=True)
-def _keep_between(image, flags, inside, low, high, values, weight):
+def keep_between(image, flags, inside, low, high, values, weight):
     """Fill values with the pixels between the slices within low ... high, else 0, and weight with 1 there, else 0."""
     for y in range(image.shape[0]):
         for x in range(image.shape[1]):
@@ -118,7 +117,7 @@ def smooth_model(image, flags, inside, x_stddev, y_stddev, low, high, dark_edges
         return model
     taps_x, taps_y = gaussian_taps(x_stddev, y_stddev), gaussian_taps(y_stddev, x_stddev)
     values, weight = np.empty_like(model), np.empty_like(model)
-    _keep_between(image, flags, inside, limits[0], limits[1], values, weight)
+    keep_between(image, flags, inside, limits[0], limits[1], values, weight)
     smooth(values, taps_x, taps_y, values)
     smooth(weight, taps_x, taps_y, weight)
     beyond_y, beyond_x = (_beyond(t, n) * dark_edges for t, n in zip((taps_y, taps_x), image.shape, strict=True))
@@ -149,7 +148,7 @@ def light_nearby(image, flags, inside, out):
 
 
 @njit(cache=True, nogil=True)
-def _doubt_light(light, usual, protection):
+def doubt_light(light, usual, protection):
     """Replace the light nearby by how far it makes the light between the slices uncertain.
 
     usual : its mean over the rows around; what a row has more than that is a line, whose row its neighbours replace.
@@ -161,11 +160,11 @@ def _doubt_light(light, usual, protection):
 
 
 @njit(cache=True, nogil=True)
-def _noise_of_rows(values, known, work, out):
+def noise_of_rows(values, known, work, out):
     """Fill ``out`` (y) with the noise of a pixel in blocks of rows, from differences of neighbours; NaN if unknown."""
     n_y, n_x = values.shape
-    for first in range(0, n_y, _NOISE_ROWS):
-        last, n = min(n_y, first + _NOISE_ROWS), 0
+    for first in range(0, n_y, NOISE_ROWS):
+        last, n = min(n_y, first + NOISE_ROWS), 0
         for y in range(first, last):
             for x in range(n_x - 1):
                 if known[y, x] and known[y, x + 1]:
@@ -174,48 +173,7 @@ def _noise_of_rows(values, known, work, out):
         out[first:last] = 1.4826 * np.median(work[:n]) / math.sqrt(2.0) if n >= 20 else np.nan
 
 
-@njit(cache=True, nogil=True)
-def _weigh(values, known, doubts, noise, model, total, weight, square, doubt):
-    """Fill weight = 1/(noise^2 + doubt^2), with the values and the doubt times weight and the noise times its square.
-
-    Pixels far off the last model count nothing.
-    """
-    for y in range(values.shape[0]):
-        sigma = noise[y]
-        for x in range(values.shape[1]):
-            total[y, x] = weight[y, x] = square[y, x] = doubt[y, x] = 0.0
-            if not (known[y, x] and sigma > 0.0):
-                continue
-            unsure = doubts[y, x]
-            if abs(values[y, x] - model[y, x]) > _OUTLIER * math.hypot(sigma, unsure) + _SLACK * abs(model[y, x]):
-                continue
-            w = 1.0 / (sigma * sigma + unsure * unsure)
-            total[y, x] = w * values[y, x]
-            weight[y, x] = w
-            square[y, x] = w * w * sigma * sigma
-            doubt[y, x] = w * unsure
-
-
-@njit(cache=True, nogil=True)
-def _gate(total, weight, square, doubt, threshold, model, variance):
-    """Fill model with the mean times 1 - (threshold / significance)^4, 0 below the threshold, and its variance."""
-    for y in range(model.shape[0]):
-        for x in range(model.shape[1]):
-            w = weight[y, x]
-            if not w > 0.0:
-                model[y, x] = variance[y, x] = 0.0
-                continue
-            mean, unsure = total[y, x] / w, (square[y, x] + doubt[y, x] ** 2) / w**2
-            ratio = threshold**2 * unsure
-            if mean * mean <= ratio:
-                model[y, x] = variance[y, x] = 0.0
-                continue
-            share = 1.0 - (ratio / (mean * mean)) ** 2
-            model[y, x] = share * mean
-            variance[y, x] = share * share * unsure
-
-
-def _level(values, chosen, doubts, threshold):
+def level_of(values, chosen, doubts, threshold):
     """Return (level of the chosen pixels, its share that counts, its variance): what all of the image has in common."""
     if chosen.sum() < _LEAST_PIXELS:
         return np.float32(0.0), np.float32(0.0), np.float32(0.0)
@@ -231,42 +189,6 @@ def _level(values, chosen, doubts, threshold):
     return np.float32(level), np.float32(share), np.float32(unsure)
 
 
-def gated_model(image, flags, inside, x_stddev, y_stddev, low, high, threshold, protection):
-    """Return (model, variance), each (y, x), of the significant smooth light between the slices."""
-    model, variance = (np.zeros(image.shape, dtype=np.float32) for _ in range(2))
-    near = inside | np.roll(inside, 1, axis=1) | np.roll(inside, -1, axis=1)
-    limits = _limits(image, flags, near, low, high)
-    if limits is None:
-        return model, variance
-    values, light, total, weight, square, doubt = (np.empty_like(model) for _ in range(6))
-    _keep_between(image, flags, near, limits[0], limits[1], values, weight)
-    known = weight > 0
-    noise = np.empty(len(image))
-    _noise_of_rows(values, known, np.empty(_NOISE_ROWS * image.shape[1], dtype=np.float32), noise)
-    light_nearby(image, flags, inside, light)
-    smooth(light, np.ones(1, dtype=np.float32), gaussian_taps(_LINE_ROWS, _LINE_ROWS), total)
-    _doubt_light(light, total, np.float32(protection))
-    level, level_share, level_variance = _level(values, known & (light < noise[:, None]), light, threshold)
-    values -= level
-    taps_x, taps_y = gaussian_taps(x_stddev, y_stddev), gaussian_taps(y_stddev, x_stddev)
-    for final in (False, True):
-        _weigh(values, known, light, noise, model, total, weight, square, doubt)
-        smooth(total, taps_x, taps_y, total)
-        smooth(weight, taps_x, taps_y, weight)
-        if final:
-            smooth(square, taps_x**2, taps_y**2, square)
-            smooth(doubt, taps_x, taps_y, doubt)
-            _gate(total, weight, square, doubt, threshold, model, variance)
-            model += level_share * level
-            variance += level_share**2 * level_variance
-        else:
-            _divide(total, weight, np.zeros(image.shape[1]), np.zeros(image.shape[0]), model)
-            _keep_between(image, flags, near, -np.inf, np.inf, values, weight)
-            known = (weight > 0) & np.isfinite(values)
-            values -= level
-    return model, variance
-
-
 def smooth_door(rate, dq, inside, x_stddev=18.0, y_stddev=5.0, low=0.1, high=99.9, dark_edges=True):
     """Return rates (dither, y, x) less the smooth light between the slices; inside (y, x)."""
     inside = np.asarray(inside, dtype=bool)
@@ -274,13 +196,3 @@ def smooth_door(rate, dq, inside, x_stddev=18.0, y_stddev=5.0, low=0.1, high=99.
     for image, flags, result in zip(rate, dq, out, strict=True):
         np.subtract(image, smooth_model(image, flags, inside, x_stddev, y_stddev, low, high, dark_edges), out=result)
     return out
-
-
-def gated_door(rate, dq, inside, x_stddev=18.0, y_stddev=5.0, low=0.1, high=99.9, threshold=3.0, protection=0.003):
-    """Return (rates less the significant smooth light, its variance), each (dither, y, x); inside (y, x)."""
-    inside = np.asarray(inside, dtype=bool)
-    out, added = (np.empty(rate.shape, dtype=np.float32) for _ in range(2))
-    for d in range(len(rate)):
-        model, added[d] = gated_model(rate[d], dq[d], inside, x_stddev, y_stddev, low, high, threshold, protection)
-        np.subtract(rate[d], model, out=out[d])
-    return out, added

@@ -6,6 +6,7 @@ from typing import Literal
 
 import xarray as xr
 
+from mrsxr import scores
 from mrsxr.blocks import map_ramps
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import NotNegative, Percent, Positive, Whole
@@ -28,7 +29,7 @@ def clean_showers(
     shower_high_reject: Percent = 99.9,
     method: Method = "smooth",
     dark_edges: bool = True,
-    threshold: NotNegative = 3.0,
+    threshold: Positive = 6.0,
     protection: NotNegative = 0.003,
 ) -> xr.Dataset:
     """Smooth what lies between the slices and subtract it everywhere; comes after straylight.
@@ -42,17 +43,17 @@ def clean_showers(
     shower_plane : int
         Plane of ``regions`` that tells the slices, from 0; 3 is 40 % throughput.
     shower_x_stddev, shower_y_stddev : float
-        Standard deviations of the Gaussian [pix].
+        With "smooth": standard deviations of the Gaussian [pix].
     shower_low_reject, shower_high_reject : float
-        Percentiles of the pixels between the slices below and above which they are left out.
+        With "smooth": percentiles of the pixels between the slices below and above which they are left out.
     method : str
-        "smooth": the Gaussian mean, as jwst. "gated": weighted by noise and by how bright the slices of the row
-        are, and subtracted where it is significant only.
+        "smooth": the Gaussian mean, as jwst. "gated": patches that are raised significantly, each followed across the
+        slices as the likeliest blob and smooth field about it; nothing is subtracted elsewhere.
     dark_edges : bool
         With "smooth": beyond the detector all is 0 DN/s, which draws the model to 0 at the edges, a mistake of
         jwst; False knows nothing there, as "gated" does.
     threshold : float
-        With "gated": significance [sigma] from which the model counts, by 1 - (threshold / significance)^4.
+        With "gated": significance [sigma] of a shower.
     protection : float
         With "gated": share of the mean light of the slices nearby in the row by which the light between them is
         uncertain: rows of bright lines have less weight than their neighbours, bright sources little significance.
@@ -61,8 +62,9 @@ def clean_showers(
     -------
     Dataset, level "rate"
         ``rate`` less the model. Errors and flags are unchanged, as in jwst; "gated" adds the variance of the model to
-        ``var_straylight`` [DN2/s2], which neighbouring pixels share. Without a usable pixel between the slices
-        nothing is subtracted.
+        ``var_straylight`` [DN2/s2], which neighbouring pixels share, and ``score_clean_showers`` (dither), NaN where
+        there is no shower. A patch whose model does not tell left-out rows, or whose fit does not end, stays as it
+        is. Without a usable pixel between the slices nothing is subtracted.
 
     Raises
     ------
@@ -74,9 +76,11 @@ def clean_showers(
     Notes
     -----
     jwst's ``clean_showers``, there a part of the step straylight. It takes all smooth light between the slices for
-    showers, also what a bright source scatters.
+    showers, also what a bright source scatters. Slices are 20-30 pixels apart: of a shower of less than 25 pixels
+    (FWHM) "gated" sees little where it lies on a slice, and of one of less than 15 perhaps nothing.
     """
-    from ._clean_showers_kernels import gated_door, smooth_door
+    from ._clean_showers_kernels import smooth_door
+    from ._shower_fit import LIMIT, gated_door
 
     if not shower_low_reject < shower_high_reject:
         raise MrsxrError(
@@ -96,11 +100,17 @@ def clean_showers(
             dark_edges=bool(dark_edges), **options,
         )  # fmt: skip
         return ds.assign(rate=restore(out, ds.rate))
-    out, added = map_ramps(
-        gated_door, *inputs, core=[none] * 3, out_core=[none] * 2, dtypes=["float32"] * 2,
-        threshold=float(threshold), protection=float(protection), **options,
+    frame = ["y", "x"]
+    out, added, found = xr.apply_ufunc(
+        gated_door, *inputs, input_core_dims=[frame] * 3, output_core_dims=[frame, frame, none],
+        kwargs={"threshold": float(threshold), "protection": float(protection)}, dask="parallelized",
+        output_dtypes=["float32"] * 3,
     )  # fmt: skip
     added = restore(added, ds.rate).assign_attrs(units="DN2/s2")
     if "var_straylight" in ds:
         added = (ds.var_straylight + added).assign_attrs(ds.var_straylight.attrs)
-    return ds.assign(rate=restore(out, ds.rate), var_straylight=added)
+    judged = scores.score(
+        "clean_showers", found.data, "dither", method="gated", instead="nothing",
+        held_out="rows between the slices", limit=LIMIT,
+    )  # fmt: skip
+    return ds.assign({"rate": restore(out, ds.rate), "var_straylight": added, **judged})

@@ -69,7 +69,7 @@ def alike(dx, dy, form):
 
 @njit(cache=True, nogil=True)
 def factor(cells, form, out):
-    """Fill ``out`` (n, n) with the Cholesky factor of the covariance of cells (5, n). Return half the log determinant."""
+    """Fill ``out`` (n, n) with the Cholesky root of the covariance of cells (5, n). Return half its log determinant."""
     n = cells.shape[1]
     total = 0.0
     for i in range(n):

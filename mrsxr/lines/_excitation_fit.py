@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-_ROUNDS = 100
+_ROUNDS = 400
 _LEAST_LEVER = 1.2  # ratio of both slopes below which two temperatures are not told apart
 
 
@@ -23,7 +23,8 @@ def fit_temperatures(energy: np.ndarray, ln: np.ndarray, error: np.ndarray, temp
     -------
     dict
         ``intercept``, ``slope`` [1/K], ``var_intercept``, ``var_slope``, ``covariance`` (temperature, ...), the
-        steepest (coldest) first; ``model`` (level, ...); ``chi2``, ``dof`` (...). NaN where the levels are too few.
+        steepest (coldest) first; ``model`` (level, ...); ``chi2``, ``dof`` (...). NaN where the levels are too few or
+        the fit does not settle; ``unsettled`` (...), True for the latter.
     """
     shape = ln.shape[1:]
     y = np.moveaxis(ln.reshape(len(energy), -1), 0, 1)
@@ -34,13 +35,14 @@ def fit_temperatures(energy: np.ndarray, ln: np.ndarray, error: np.ndarray, temp
     scale = float(energy.max())
     x = energy / scale
     one, inverse = _straight(x, y, weight)
-    enough = (weight > 0).sum(axis=1) >= 2
+    enough, settled = (weight > 0).sum(axis=1) >= 2, np.ones(len(y), dtype=bool)
     if temperatures == 2:
-        one, inverse = _two(x, y, weight)
+        one, inverse, settled = _two(x, y, weight)
         enough = (weight > 0).sum(axis=1) >= 4
         with np.errstate(invalid="ignore", divide="ignore"):
             told = one[:, 1] > _LEAST_LEVER * one[:, 3]
         enough &= told & (one[:, 3] > 0)
+    unsettled = enough & ~settled
     model = _model(x, one)
     chi2 = np.sum(weight * (y - model) ** 2, axis=1)
     dof = (weight > 0).sum(axis=1) - 2 * temperatures
@@ -52,7 +54,8 @@ def fit_temperatures(energy: np.ndarray, ln: np.ndarray, error: np.ndarray, temp
         "covariance": np.stack(part[2 * temperatures :]) / scale,
         "model": model.T, "chi2": chi2, "dof": dof.astype(float),
     }  # fmt: skip
-    return {k: np.where(enough, v, np.nan).reshape((*v.shape[:-1], *shape)) for k, v in rows.items()}
+    found = {k: np.where(enough & settled, v, np.nan).reshape((*v.shape[:-1], *shape)) for k, v in rows.items()}
+    return {**found, "unsettled": unsettled.reshape(shape)}
 
 
 def _model(x: np.ndarray, parameters: np.ndarray) -> np.ndarray:
@@ -83,11 +86,15 @@ def _inverse(normal: np.ndarray) -> np.ndarray:
     return out
 
 
-def _two(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (intercept, slope) of the cold and the hot gas (diagram, 4) and their covariance (Levenberg-Marquardt)."""
+def _two(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (intercept, slope) of the cold and the hot gas (diagram, 4), their covariance, and which fits settled.
+
+    Levenberg-Marquardt; a fit has settled where a step gains nothing more, or none, however short, gains anything.
+    """
     p = _start(x, y, weight)
     damping = np.full(len(y), 1e-3)
     best = _cost(x, y, weight, p)
+    settled = np.zeros(len(y), dtype=bool)
     for _ in range(_ROUNDS):
         normal, gradient = _normal(x, y, weight, p)
         diagonal = np.einsum("naa->na", normal)
@@ -98,15 +105,16 @@ def _two(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, 
         new = p + step
         new[:, 1::2] = np.maximum(new[:, 1::2], 1e-3)
         cost = _cost(x, y, weight, new)
-        better = cost <= best
+        better = (cost <= best) & ~settled  # a diagram does not depend on those beside it
         p = np.where(better[:, None], new, p)
         done = better & (best - cost <= 1e-10 * (1.0 + best))
         best, damping = np.where(better, cost, best), np.where(better, 0.3 * damping, 5.0 * damping)
-        if (done | (damping > 1e8)).all():
+        settled |= done | (damping > 1e8)
+        if settled.all():
             break
     swap = p[:, 3] > p[:, 1]
     p = np.where(swap[:, None], p[:, [2, 3, 0, 1]], p)
-    return p, _inverse(_normal(x, y, weight, p)[0])
+    return p, _inverse(_normal(x, y, weight, p)[0]), settled
 
 
 def _start(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> np.ndarray:

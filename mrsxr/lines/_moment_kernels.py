@@ -78,13 +78,16 @@ def _least_squares(values, used, t, n, coefficients, inverse):
 
 @njit(cache=True, nogil=True)
 def fit_continuum(values, good, side, t, n, clip, coefficients, inverse, used, work):
-    """Fit the side bands, residuals above ``clip`` robust sigma left out; return how many are used, 0 for none."""
+    """Fit the side bands, residuals above ``clip`` robust sigma left out; return how many are used, 0 for none.
+
+    From round ROUNDS on what was left out stays out, so that it settles: a set of samples can take turns with another.
+    """
     top = 0.0
     for i in range(values.size):
         used[i] = good[i] and side[i]
         if used[i]:
             top = max(top, abs(values[i]))
-    for _ in range(ROUNDS):
+    for round_ in range(ROUNDS + values.size):
         count = _least_squares(values, used, t, n, coefficients, inverse)
         if count == 0 or clip <= 0.0:
             return count
@@ -98,6 +101,7 @@ def fit_continuum(values, good, side, t, n, clip, coefficients, inverse, used, w
         for i in range(values.size):
             if good[i] and side[i]:
                 keep = abs(values[i] - _polynomial(coefficients, n, t[i])) <= limit
+                keep = keep and (used[i] or round_ < ROUNDS)
                 changed = changed or keep != used[i]
                 used[i] = keep
         if not changed:

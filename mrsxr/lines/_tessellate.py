@@ -99,6 +99,8 @@ def _elongation(x: np.ndarray, y: np.ndarray) -> float:
 def _even_out(x, y, signal, noise, target, factor, labels) -> np.ndarray:
     """Return the bins after rounds of the weighted Voronoi tessellation, the best of them by their spread.
 
+    It need not settle, as bins can take turns: the bins of any round are bins, and the best seen are returned.
+
     Diehl & Statler (2006): a point belongs to the generator with the least |r - z_k| / d_k,
     d_k^2 = (area_k / pi) (target / signal to noise of k), z_k the centre of the bin.
     """

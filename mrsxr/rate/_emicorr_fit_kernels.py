@@ -130,7 +130,7 @@ def _fold(residuals, levels, starts, rows, quads, period, n_bin, count, begin, o
 
 
 def clipped_mean(values):
-    """Return the mean without values beyond 3 sigma of the median, five times over; NaN for none."""
+    """Return the mean without values beyond 3 sigma of the median, five times over as jwst; NaN for none."""
     values = np.sort(values).astype(np.float64)  # what is kept is a range; its sums are differences of running sums
     sums = np.concatenate([[0.0], np.cumsum(values)])
     squares = np.concatenate([[0.0], np.cumsum(values * values)])

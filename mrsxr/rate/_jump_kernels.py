@@ -10,7 +10,7 @@ from numba import njit
 from mrsxr._median_kernels import TILE, median_of_sorted, select, sort_columns, sorting_pairs
 
 SKIP, SINGLE_PASS, ITERATIVE, CLIP_INTEGRATIONS, CLIP_ALL = range(5)  # ways to find jumps
-CLIP_ITERATIONS = 5
+CLIP_ITERATIONS = 5  # as jwst, settled or not
 
 
 @njit(cache=True, nogil=True)

@@ -72,7 +72,10 @@ def circle_overlap(x, y, r, subpixels):
 
 @njit(cache=True, nogil=True)
 def clip_limits(values, sigma, iterations):
-    """Return mean -/+ sigma * std of values clipped about their median, as astropy's sigma_clip."""
+    """Return mean -/+ sigma * std of values clipped about their median, as astropy's sigma_clip.
+
+    jwst clips 5 times, settled or not; as many times as there are values always settle, as each takes one at least.
+    """
     kept = values
     for _ in range(iterations):
         middle, spread = np.median(kept), sigma * np.std(kept)
@@ -94,7 +97,7 @@ def _background(flux, var, common, good, share, mode, sigma, out):
     values = flux.ravel()[sample].astype(np.float64)
     if values.size == 0:
         return
-    low, high = clip_limits(values, sigma, 5)
+    low, high = clip_limits(values, sigma, values.size if mode == ANNULUS else 5)
     total, variance, area, kept_area, systematic = 0.0, 0.0, 0.0, 0.0, 0.0
     for j in range(flux.shape[0]):
         for i in range(flux.shape[1]):
@@ -243,7 +246,7 @@ def net_weights(flux, weight, x, y, radii, mode, sigma, subpixels):
         values = flux[k].ravel()[(good if mode == ANNULUS_JWST else share > 0.0).ravel()].astype(np.float64)
         if values.size == 0:
             continue
-        low, high = clip_limits(values, sigma, 5)
+        low, high = clip_limits(values, sigma, values.size if mode == ANNULUS else 5)
         norm = 0.0 if mode == ANNULUS else share.sum()
         for j in range(n_y):
             for i in range(n_x):

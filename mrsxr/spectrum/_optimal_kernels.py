@@ -7,8 +7,6 @@ from numba import njit
 
 from ._aperture_kernels import circle_overlap
 
-ROUNDS = 12  # of rejecting outliers
-
 
 @njit(cache=True, nogil=True)
 def smooth_variance(var, good, half, out):
@@ -103,9 +101,12 @@ def _reject(weight, profile, flux, variance, amplitude, level, clip, slack):
 
 @njit(cache=True, nogil=True)
 def _fit_plane(flux, variance, weight, profile, subtract, clip, slack, out):
-    """Fill the weights that give the amplitude of the profile; return (level, fitted)."""
+    """Fill the weights that give the amplitude of the profile; return (level, fitted).
+
+    Outliers are rejected until there are none: each round takes one at least, and what is left is fitted or nothing is.
+    """
     level = 0.0
-    for round_ in range(ROUNDS + 1):
+    for _ in range(weight.size + 1):
         total, first, second, light, both = _moments(weight, profile, flux)
         mean = first / total if subtract and total > 0.0 else 0.0
         norm = second - mean * first
@@ -113,9 +114,7 @@ def _fit_plane(flux, variance, weight, profile, subtract, clip, slack, out):
             return np.nan, False
         amplitude = (both - mean * light) / norm
         level = (light - amplitude * first) / total if subtract else 0.0
-        if round_ == ROUNDS or clip <= 0.0:
-            break
-        if _reject(weight, profile, flux, variance, amplitude, level, clip, slack) == 0:
+        if clip <= 0.0 or _reject(weight, profile, flux, variance, amplitude, level, clip, slack) == 0:
             break
     for j in range(weight.shape[0]):
         for i in range(weight.shape[1]):

@@ -13,6 +13,7 @@ import xarray as xr
 from mrsxr import dq as flags
 from mrsxr import mrs
 from mrsxr.errors import MrsxrError
+from mrsxr.notes import tell
 from mrsxr.spaxels import spaxel_size
 
 Psf = Callable[[float], float]
@@ -182,6 +183,10 @@ def fit_profile(
         return np.concatenate([*(_residual(p, one) for one in windows), (p[2:] - _PRIOR) / _SPREAD])
 
     found = optimize.least_squares(residuals, start, bounds=(low, high), x_scale=[1, 1, 0.2, 0.1, 0.1, 1], max_nfev=80)
+    if not found.success:
+        at = f"({place[0]:.0f}, {place[1]:.0f})"
+        tell(f"the profile of the source at spaxel {at} did not settle; that of the PSF is taken")
+        return Profile(float(place[0]), float(place[1]))
     x, y, width, slope, share, wing = map(float, found.x)
     return Profile(x, y, width, slope, share, wing, fitted=True)
 

@@ -25,6 +25,7 @@ from mrsxr.threads import how
 Method = Literal["none", "multiplicative", "additive"]
 Overlap = Literal["cut", "average"]
 _MIN_SAMPLES = 3
+_FREE_ROUNDS = 5  # of clipping, in which samples may come back
 #: variable: (the variance that goes with it, does an additive offset move it)
 _VALUES = {"flux": "var", "surface_brightness": "surface_brightness_var"}
 #: variable without residual fringes: its variance, and whose offset moves it
@@ -200,7 +201,7 @@ def _match(
     kept = np.ones(len(a), dtype=bool)
     value, error = neutral, 0.0
     alike = np.sqrt(0.5 * (correlation_length(fixed) + correlation_length(moving)))  # of samples that share pixels
-    for _ in range(5):
+    for round_ in range(_FREE_ROUNDS + len(a)):
         w, p, q = weight[kept], a[kept], b[kept]
         if method == "multiplicative":
             norm = np.sum(w * q)  # not that of a regression, which noise in q would make too small
@@ -212,6 +213,8 @@ def _match(
             residual = a - b - value
         error = float(alike * np.sqrt(np.sum(w**2 * residual[kept] ** 2)) / abs(norm)) if norm else np.nan
         inside = np.abs(residual - np.median(residual[kept])) <= clip_sigma * np.std(residual[kept]) + 1e-300
+        if round_ >= _FREE_ROUNDS:  # what was clipped stays so: sets of samples that take turns would not settle
+            inside &= kept
         if (inside == kept).all() or inside.sum() < _MIN_SAMPLES:
             break
         kept = inside

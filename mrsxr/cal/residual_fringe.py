@@ -12,6 +12,7 @@ from mrsxr.blocks import map_ramps
 from mrsxr.errors import MrsxrError, ReferenceFileError
 from mrsxr.fringes import Method, correct_frames, corrected_before
 from mrsxr.limits import Interval, NotNegative
+from mrsxr.scores import score
 from mrsxr.step import step, was_done
 
 from ._invalid import VARIANCES
@@ -60,7 +61,9 @@ def correct_residual_fringe(
     Dataset of the same level
         Data corrected; columns that are faint, have less than five periods or less than 51 good pixels stay as they
         are. Flags and the variances of the input are unchanged, as in jwst; "slices" adds the variance of the fitted
-        fringes to ``var_fringe`` (units of var_poisson), which neighbouring pixels share.
+        fringes to ``var_fringe`` (units of var_poisson), which neighbouring pixels share, and ``score_residual_fringe``
+        (dither, slice_label): the misfit with over that without them where they are predicted from elsewhere. Slices
+        where it is not below 1 stay as they are.
 
     Raises
     ------
@@ -86,8 +89,8 @@ def correct_residual_fringe(
     inputs += [xr.DataArray(ds[n].variable) for n in ("slice", "wavelength", "alpha")]
     if any(a.chunks for a in inputs):
         inputs[3:] = [a.chunk({"y": -1, "x": bands}) for a in inputs[3:]]
-    out, added = map_ramps(
-        correct_frames, *inputs, core=[[]] * 6, out_core=[[], []], dtypes=["float32", "float32"],
+    out, added, judged = map_ramps(
+        correct_frames, *inputs, core=[[]] * 6, out_core=[[]] * 3, dtypes=["float32"] * 3,
         families=families, family_labels=labels, limits=limits, method=method, ignore=regions,
         always_one=bool(always_one), snr_share=float(snr_share),
     )  # fmt: skip
@@ -96,7 +99,19 @@ def correct_residual_fringe(
         extra = _like(added, ds.var_poisson)
         changed["var_fringe"] = extra if "var_fringe" not in ds else (ds.var_fringe.variable + extra)
         changed["var_fringe"].attrs = dict(ds.var_poisson.attrs)
+        changed |= score(
+            "residual_fringe", *_of_slices(judged, ds), method=method, instead="none", held_out="places left out"
+        )
     return ds.assign(changed)
+
+
+def _of_slices(judged: xr.DataArray, ds: xr.Dataset):
+    """Return the scores (dither, slice_label) of an image that holds that of its slice in each pixel, and the dims."""
+    labels = ds["slice"].values
+    known = ds["slice_label"].values if "slice_label" in ds.coords else np.unique(labels[labels > 0])
+    first = [np.argmax(labels.ravel() == label) for label in known]  # of a slice without pixels: that of none
+    y, x = (xr.DataArray(at, dims="slice_label") for at in np.unravel_index(first, labels.shape))
+    return judged.isel(y=y, x=x).transpose("dither", "slice_label").data, ("dither", "slice_label")
 
 
 def _check(ds: xr.Dataset, regions) -> tuple[tuple[float, float], ...]:

@@ -11,6 +11,9 @@ from typing import Literal, get_args
 import numpy as np
 
 from mrsxr.errors import MrsxrError
+from mrsxr.scores import gains
+
+from .judge import judge
 
 Method = Literal["columns", "slices"]
 METHODS = get_args(Method)
@@ -46,7 +49,7 @@ def correct_frames(
     ignore: Regions = (),
     always_one: bool = True,
     snr_share: float = 1.0,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Divide frames by the fringes of each column, slice by slice.
 
     Parameters
@@ -75,10 +78,14 @@ def correct_frames(
 
     Returns
     -------
-    corrected data (dither, y, x) float32, variance of the correction float32, 0 with "columns"
+    corrected data (dither, y, x) float32
+    variance of the correction float32, 0 with "columns"
+    score of the slice of each pixel float32: misfit with the fringes, where they are predicted from elsewhere, over
+    that without; NaN where it was not judged and between slices. A slice that does not gain stays as it is
     """
     out = data.astype(np.float32, copy=True)
     added = np.zeros(data.shape, dtype=np.float32)
+    judged = np.full(data.shape, np.nan, dtype=np.float32)
     for label in np.unique(labels[labels > 0]):
         row = np.nonzero(family_labels == label)[0]
         columns = np.nonzero((labels == label).any(axis=0))[0]
@@ -109,12 +116,20 @@ def correct_frames(
                 int(label) // 100 in (3, 4),
             )
             factor, relative = _fit(method, *given, always_one=always_one, snr_share=snr_share)
+            if method == "slices":
+                touched = (factor != 1.0).any(axis=1)
+                period = float(families[row[0]][:, 0].max())
+                seen = (use & inside & ~left_out)[touched]
+                found = judge(wavenumber[touched], flux[touched], factor[touched], seen, period)
+                judged[d][labels == label] = found
+                if not gains(found):
+                    continue
             changed = inside & (factor != 1.0)
             y, x = np.nonzero(changed.T)
             at = (d, y, columns[x])
             out[at] = (data[at] / factor.T[y, x]).astype(np.float32)
             added[at] = (relative.T[y, x] * out[at].astype(np.float64) ** 2).astype(np.float32)
-    return out, added
+    return out, added, judged
 
 
 def _fit(

@@ -76,7 +76,7 @@ def test_step(level, method):
         np.testing.assert_array_equal(out[plane], ds[plane])
     np.testing.assert_array_equal(np.isnan(out[name]), np.isnan(ds[name]))
     assert out[name].attrs == ds[name].attrs
-    assert ("var_fringe" in out) == (method == "slices")
+    assert ("var_fringe" in out) == ("score_residual_fringe" in out) == (method == "slices")
     if method == "slices":
         assert out.var_fringe.dtype == "float32"
         assert out.var_fringe.attrs["units"] == ds.var_poisson.attrs["units"]
@@ -95,6 +95,56 @@ def test_a_variance_of_the_fringe_flat_is_kept():
     np.testing.assert_allclose(out.var_fringe, plain.var_fringe + more.var_fringe, rtol=1e-6)
 
 
+def drifting(ds, clean, *, depth=1.0, noise=0.5, seed=4):
+    """Return the Dataset with fringes of three periods whose phases and depths drift, as no reference says."""
+    wave, alpha = ds.wavelength.values, np.nan_to_num(ds.alpha.values.astype(float))
+    pattern, t = np.ones(wave.shape), np.linspace(-1, 1, NY)[:, None]
+    for period, height, drift in ((2.9, 0.022, 0.7), (2.72, 0.012, -0.5), (3.1, 0.008, 1.1)):
+        phase = 2 * np.pi * 1e4 / wave / period + drift * alpha + 1.5 * t**2 + t**3
+        pattern += np.nan_to_num(depth * height * (1 + 0.3 * t) * np.cos(phase))
+    data = clean * pattern + noise * np.random.default_rng(seed).standard_normal((2, NY, NX))
+    return ds.assign(flux=(DIMS, np.where(ds.slice > 0, data, np.nan).astype("f4"), ds.flux.attrs)), pattern
+
+
+def test_lines_are_kept_and_drifting_fringes_fall():
+    ds, _, clean = made()
+    fringed, pattern = drifting(ds, clean)
+    without = correct_residual_fringe(fringed, fringefreq=fringefreq(), method="slices").flux.values
+    core = np.s_[:, :, 6:11]
+    left = without / fringed.flux.values * pattern - 1
+    assert np.std(left[core]) < 0.6 * np.std(pattern[:, 6:11])
+    wave = ds.wavelength.values
+    for sigma, share, at in ((80.0, 0.3, 5.02), (160.0, 0.08, 5.13)):
+        line = np.nan_to_num(share * clean * np.exp(-0.5 * ((wave / at - 1) * 299792.458 / sigma) ** 2))
+        lit = fringed.assign(flux=fringed.flux + (line * pattern).astype("f4"))
+        found = correct_residual_fringe(lit, fringefreq=fringefreq(), method="slices").flux.values - without
+        wanted = line * pattern * without / fringed.flux.values
+        kept = found[core].sum(axis=(1, 2)) / wanted[core].sum(axis=(1, 2))
+        np.testing.assert_allclose(kept, 1, atol=0.03)
+
+
+def test_what_shows_no_gain_stays_as_it_is():
+    ds, _, clean = made()
+    plain, _ = drifting(ds, clean, depth=0.0)
+    out = correct_residual_fringe(plain, fringefreq=fringefreq(), method="slices")
+    scores = out.score_residual_fringe
+    assert scores.dims == ("dither", "slice_label")
+    for d in range(2):
+        for n, label in enumerate(SLICES):
+            here = (ds.slice == label).values
+            same = (out.flux.values[d][here] == plain.flux.values[d][here]).all()
+            assert same or scores.values[d, n] < 1
+            assert np.abs(out.flux.values[d][here] / plain.flux.values[d][here] - 1).max() < 0.01
+    fringed, _ = drifting(ds, clean)
+    assert (
+        correct_residual_fringe(fringed, fringefreq=fringefreq(), method="slices").score_residual_fringe[:, 0] < 0.9
+    ).all()
+    blind = fringed.assign(flux=fringed.flux.where(ds.slice != 201))
+    judged = correct_residual_fringe(blind, fringefreq=fringefreq(), method="slices").score_residual_fringe
+    assert np.isnan(judged[:, 1]).all()
+    assert not np.isnan(judged[:, 0]).any()
+
+
 def test_lazy_data_stay_in_their_chunks():
     ds, _, _ = made()
     lazy = ds.assign({name: ds[name].chunk({"dither": 1, "y": 200}) for name in ds.data_vars})
@@ -102,6 +152,7 @@ def test_lazy_data_stay_in_their_chunks():
         out = correct_residual_fringe(lazy, fringefreq=fringefreq(), method="slices")
     assert out.flux.chunks == lazy.flux.chunks
     assert out.var_fringe.chunks == lazy.flux.chunks
+    assert out.score_residual_fringe.chunks[0] == (1, 1)
 
 
 def test_limits_of_the_reference_hold():

@@ -27,7 +27,7 @@ EXEMPT = {
 }
 #: Parameters whose step does not judge itself yet; empty where the rule holds everywhere.
 AWAITED: set[str] = {
-    "rate.showers", "cal.residual_fringe", "cube.spectral_leak", "spectrum.source_type",
+    "rate.showers", "cube.spectral_leak", "spectrum.source_type",
     "spectrum.centering", "spectrum.residual_fringe",
 }  # fmt: skip
 #: (name of the score, what is done with a value of the parameter to data where optimal gains, or cannot).
@@ -127,6 +127,15 @@ def straylight(value, gains):
     direct = made.scene(20.0) if gains else np.zeros((made.NY, made.NX))
     ds = made.with_slices(made.frames(made.noisy(direct, share, 1.5)[None]))
     return mx.cal.subtract_straylight(ds, mrsxartcorr=made.one_kernel(), method=value)
+
+
+@judged("cal.residual_fringe", "residual_fringe")
+def residual_fringe(value, gains):
+    """Three periods at once whose phases drift, or noise alone."""
+    made = module("tests/cal/test_residual_fringe.py")
+    ds, _, clean = made.made()
+    ds, _ = made.drifting(ds, clean, depth=1.0 if gains else 0.0)
+    return ds if value == "none" else mx.cal.correct_residual_fringe(ds, fringefreq=made.fringefreq(), method=value)
 
 
 @cache

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from itertools import pairwise
 
 import numpy as np
 import xarray as xr
@@ -14,15 +13,24 @@ from scipy.special import chdtrc, ndtri
 
 from mrsxr.arguments import reads
 from mrsxr.errors import MrsxrError
-from mrsxr.geometry.sky import Pointing, slicer_to_sky, tangent_frame, tangent_offsets
 from mrsxr.limits import Band, Count, NotNegative, Positive, checked
-from mrsxr.mrs import BANDS, SLICE_WIDTH, bands_of_setting
+from mrsxr.mrs import BANDS, bands_of_setting
 from mrsxr.notes import tell
 from mrsxr.scores import gains, score
 from mrsxr.step import step
 
 from ._background_match_errors import Scores, covariance, held_out, scores
 from ._background_match_misfit import Table
+from ._background_match_samples import (
+    CHOICES,
+    Member,
+    basis_of,
+    check_reference,
+    join,
+    knots_of,
+    make_table,
+    read_members,
+)
 from ._background_match_solve import (
     Lift,
     Solution,
@@ -36,27 +44,12 @@ from ._background_match_solve import (
     tied_groups,
     touching_constants,
 )  # fmt: skip
-from ._cells import Samples, bin_centre, cell_samples, check_located, make_cells
+from ._cells import check_located
 from ._field_functions import subtract_tables
 
-CHOICES = ("typical", "lowest")
 TERMS = ("1", "alpha", "beta")
-#: Size of the cells along a slice, in widths of a slice.
-_STEP = 1.0
 #: Nodes of the tables from which the functions are read pixel by pixel.
 TABLE_NODES = 257
-
-
-@dataclass(frozen=True)
-class _Member:
-    """One band of one exposure."""
-
-    exposure: str
-    setting: str
-    band: str
-    samples: Samples
-    ra: np.ndarray
-    dec: np.ndarray
 
 
 @reads()
@@ -114,19 +107,23 @@ def fit_background_match(
     Raises
     ------
     MrsxrError
-        Where there is no exposure, no coordinates, a parameter out of range or a reference unknown.
+        Where there is no exposure, no coordinates, a parameter out of range, or a reference unknown or without a good
+        pixel.
 
     Notes
     -----
     For every exposure cal = sky(ra, dec, wavelength) + F(alpha, beta, wavelength) + noise. The sky is free at the nodes
     of a grid in every bin of 0.35 % of the wavelength, and bilinear between; all exposures are solved at once. Lines,
     hits and the cores of sources do not count: each sample is a clipped mean of a cell of the detector, and residuals
-    are weighted by Tukey's function. The scatter scales the covariance. An exposure that shares no sky with others
-    keeps its background. Not in jwst (mrs_imatch, since removed, matched sky polynomials of whole channels).
+    are weighted by Tukey's function. Beside a source the sky is not bilinear, and what is left does not average out
+    along wavelength: places count less by as much as their means over wavelength exceed the noise. The covariance is
+    that of the scores of patches of the sky, no smaller than the noise alone gives. A function is taken where it is
+    significant and lowers the misfit of patches that it was not fitted to (four-fold). An exposure that shares no sky
+    with others keeps its background. Not in jwst (mrs_imatch, since removed, matched sky polynomials of channels).
     """
-    members = _read(exposures)
-    _check_reference(reference, members)
-    table, bands = _table(members, spacing, gradients, tie_bands)
+    members = read_members(exposures)
+    check_reference(reference, members)
+    table, bands = make_table(members, spacing, gradients, tie_bands)
     table = table.take(np.flatnonzero(shared_samples(table)))
     fit = _Fit(members, bands, table, n_knots, reference_band)
     if not fit.found.settled:
@@ -145,18 +142,16 @@ def fit_background_match(
 class _Fit:
     """The samples of all members and their solution; first with the first member of each group held at zero."""
 
-    def __init__(
-        self, members: list[_Member], bands: list[str], table: Table, n_knots: int, reference_band: str | None
-    ):
+    def __init__(self, members: list[Member], bands: list[str], table: Table, n_knots: int, reference_band: str | None):
         self.members, self.table = members, table
-        self.knots = {band: _knots(members, band, n_knots) for band in np.unique(bands)}
+        self.knots = {band: knots_of(members, band, n_knots) for band in np.unique(bands)}
         self.of_band = np.array([BANDS.index(band) for band in bands])
         self.group = components(table, self.of_band)
         self.n_group = int(self.group.max()) + 1
         self.n_term, self.n_knots = table.terms.shape[1], n_knots
         self.n_each = self.n_term * n_knots
         self.batches = make_batches(table)
-        self.basis = [_basis_of(table, m, self.knots[band]) for m, band in enumerate(bands)]
+        self.basis = [basis_of(table, m, self.knots[band]) for m, band in enumerate(bands)]
         self.held = {g: [int(np.flatnonzero(self.group == g)[0])] for g in range(self.n_group)}
         self.common = self._constants(reference_band)
         self.unknowns = self._layout()
@@ -355,90 +350,12 @@ def match_backgrounds(ds: xr.Dataset, *, match: xr.Dataset) -> xr.Dataset:
     return out.assign_attrs(background_match=1, background_levels=json.dumps(levels))
 
 
-def _read(exposures: xr.Dataset | Iterable[xr.Dataset]) -> list[_Member]:
-    """Take the samples of all exposures, one exposure at a time."""
-    members: list[_Member] = []
-    for ds in [exposures] if isinstance(exposures, xr.Dataset) else exposures:
-        check_located(ds)
-        cells = make_cells(ds, _STEP)
-        for d, name in enumerate(ds["exposure"].values):
-            pointing = Pointing.of(ds, d)
-            for band, samples in cell_samples(ds, d, cells).items():
-                samples = _at_bin_centre(samples)
-                ra, dec = slicer_to_sky(samples.alpha, samples.beta, band, ds, pointing)
-                members.append(_Member(str(name), str(ds.attrs["setting"]), band, samples, ra, dec))
-    if not members:
-        raise MrsxrError("background matching got no exposures; expected Datasets of level cal")
-    names = [(m.exposure, m.band) for m in members]
-    double = {n for n in names if names.count(n) > 1}
-    if double:
-        raise MrsxrError(f"exposure {min(double)[0]} was given twice to background matching; give each once")
-    return members
-
-
-def _at_bin_centre(samples: Samples) -> Samples:
-    """Take samples to the middle of their wavelength bin along the slope of the median spectrum of the exposure."""
-    bins, number = np.unique(samples.spectral_bin, return_inverse=True)
-    if bins.size < 2:
-        return samples
-    order = np.argsort(number, kind="stable")
-    edges = np.searchsorted(number[order], np.arange(bins.size + 1))
-    level = np.array([np.median(samples.flux[order[a:b]]) for a, b in pairwise(edges)])
-    slope = np.gradient(level, bin_centre(bins))[number]
-    return replace(samples, flux=samples.flux - slope * (samples.wavelength - bin_centre(samples.spectral_bin)))
-
-
-def _table(members: list[_Member], spacing: float, gradients: bool, tie_bands: bool) -> tuple[Table, list[str]]:
-    """Put the samples of all members into one table, sorted by sky bin; return it and the bands of the members."""
-    bands = [m.band for m in members]
-    parts = [m.samples for m in members]
-    sizes = [p.flux.size for p in parts]
-    member = np.repeat(np.arange(len(members)), sizes)
-    spectral_bin = _join([p.spectral_bin for p in parts]).astype(np.int64)
-    width = np.array([SLICE_WIDTH[int(b[0])] for b in bands])[member]
-    sky_bin = spectral_bin.copy()
-    if tie_bands:
-        widest = np.zeros(int(spectral_bin.max(initial=0)) + 1)
-        np.maximum.at(widest, spectral_bin, width)
-        width = widest[spectral_bin]
-    else:
-        sky_bin += 4096 * np.array([BANDS.index(b) for b in bands])[member]
-    ra, dec = _join([m.ra for m in members]), _join([m.dec for m in members])
-    x, y = np.zeros(ra.size), np.zeros(ra.size)
-    if ra.size:
-        x, y = tangent_offsets(ra, dec, tangent_frame(float(ra[0]), float(dec[0])))
-    alpha, beta = _join([p.alpha for p in parts]), _join([p.beta for p in parts])
-    terms = np.stack([np.ones(alpha.size), *((alpha, beta) if gradients else ())], axis=1)
-    order = np.lexsort((member, sky_bin))
-    whole = Table(
-        member, sky_bin, spectral_bin, x / (spacing * width), y / (spacing * width), terms,
-        _join([p.flux for p in parts]), np.sqrt(_join([p.var for p in parts])),
-        np.unique(width, return_inverse=True)[1],
-    )  # fmt: skip
-    return whole.take(order), bands
-
-
-def _join(parts: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate(parts) if parts else np.zeros(0)
-
-
-def _knots(members: list[_Member], band: str, n_knots: int) -> np.ndarray:
-    found = _join([m.samples.wavelength for m in members if m.band == band])
-    low, high = (float(found.min()), float(found.max())) if found.size else (0.0, 1.0)
-    return np.linspace(low, high, n_knots) if n_knots > 1 else np.array([0.5 * (low + high)])
-
-
-def _basis_of(table: Table, member: int, knots: np.ndarray) -> dict[int, np.ndarray]:
-    bins = np.unique(table.spectral_bin[table.member == member])
-    return dict(zip(bins.tolist(), spline_basis(knots, bin_centre(bins)), strict=True))
-
-
-def _distance(functions: np.ndarray, group: np.ndarray, members: list[_Member]) -> np.ndarray:
+def _distance(functions: np.ndarray, group: np.ndarray, members: list[Member]) -> np.ndarray:
     """Return how far each exposure is from the median function of its group, in units of the median distance."""
     out = np.zeros(group.size)
     for g in np.unique(group):
         inside = np.flatnonzero(group == g)
-        reach = [1.0, *(_rms(_join([getattr(members[m].samples, t) for m in inside])) for t in TERMS[1:])]
+        reach = [1.0, *(_rms(join([getattr(members[m].samples, t) for m in inside])) for t in TERMS[1:])]
         values = functions[inside] * np.array(reach)[: functions.shape[1], None]
         off = np.sqrt(np.mean((values - np.median(values, axis=0)) ** 2, axis=(1, 2)))
         out[inside] = off / max(float(np.median(off)), 1e-30)
@@ -461,24 +378,6 @@ def _choose(fit: _Fit, group: int, distance: np.ndarray, reference: str | Sequen
     if "lowest" in wanted:
         return int(inside[np.argmin(level)])
     return int(inside[np.lexsort((level, np.round(distance[inside], 3)))[0]])
-
-
-def _check_reference(reference: str | Sequence[str], members: list[_Member]) -> None:
-    """Raise where a name is that of no exposure or of one without any good sample, tell where bands have none."""
-    for part in [reference] if isinstance(reference, str) else reference:
-        named = [m for m in members if part in m.exposure]
-        if part in CHOICES:
-            continue
-        if not named:
-            raise MrsxrError(f"reference '{part}' is in the name of no exposure; expected one of "
-                             f"{', '.join(sorted({m.exposure for m in members}))}, {' or '.join(CHOICES)}")  # fmt: skip
-        good = {m.band for m in named if m.samples.flux.size}
-        if not good:
-            raise MrsxrError(f"reference '{part}' has no good pixel in any band (all NaN or flagged); name another "
-                             f"exposure, or take {' or '.join(CHOICES)}")  # fmt: skip
-        lost = sorted({m.band for m in named} - good)
-        if lost:
-            tell(f"reference '{part}' has no good pixel in band {', '.join(lost)}: another exposure is the one there")
 
 
 def _result(fit: _Fit, references: list[int], distance: np.ndarray, measured: np.ndarray) -> xr.Dataset:

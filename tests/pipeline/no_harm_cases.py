@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -13,13 +14,14 @@ import xarray as xr
 from helpers import make_reference
 
 import mrsxr as mx
-from mrsxr.pipeline import CubeConfig, RateConfig
+from mrsxr.pipeline import CubeConfig, RateConfig, SpectrumConfig
 from mrsxr.pipeline.combine_chain import combine
 
 #: Parameters without a fit to the data: what they do is exact, or known to be a mistake of the baseline.
 EXEMPT = {
     "cal.propagate_errors": "errors of the references, as variances of their own; the light is the same",
     "cube.background_mix_bands": "leaves out a mistake of the baseline: spectra of other bands mixed into a background",
+    "cube.spectral_leak": "fits nothing: the fraction of the reference file, which baseline takes off the spectra",
     "spectrum.subpixels": "exact areas in place of sampled ones",
     "spectrum.apcorr_outside": "no extrapolation beyond the table of aperture corrections",
     "spectrum.annulus": "clips the samples of the annulus alone, not those of the whole plane",
@@ -27,8 +29,8 @@ EXEMPT = {
 }
 #: Parameters whose step does not judge itself yet; empty where the rule holds everywhere.
 AWAITED: set[str] = {
-    "rate.showers", "cube.spectral_leak", "spectrum.source_type",
-    "spectrum.centering", "spectrum.residual_fringe",
+    "rate.showers",
+    "spectrum.residual_fringe",
 }  # fmt: skip
 #: (name of the score, what is done with a value of the parameter to data where optimal gains, or cannot).
 JUDGED: dict[str, tuple[str, Callable[[object, bool], xr.Dataset]]] = {}
@@ -163,3 +165,40 @@ def outliers(value, gains):
         ds = ds.assign_coords(dec_ref=ds.dec_ref + xr.DataArray([0.0, 1 / 60], dims="dither"))
     config = dataclasses.replace(CubeConfig.baseline(), outliers=value, background="none")
     return combine({"/science/12A": ds}, config)["/science/12A"]
+
+
+# --- cube -> spectrum ------------------------------------------------------------------------------------------------
+
+
+def spectrum_of(cube, **changes):
+    """Return the spectrum of a cube by the baseline with changes."""
+    config = dataclasses.replace(
+        SpectrumConfig.baseline(), aperture_correction=False, residual_fringe="none", **changes
+    )
+    return mx.make_spectra(cube, None, config)["/science/1B"].to_dataset()
+
+
+def made_scene(kind, size):
+    """Return a cube of tests/spectrum/scenes.py whose header says EXTENDED."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "spectrum"))
+    from scenes import cube_of
+
+    return cube_of(kind, size, 500, "1B", 4).assign_attrs(source_type="EXTENDED")
+
+
+@judged("spectrum.source_type", "source_type")
+def source_type(value, gains):
+    """A point source whose header says EXTENDED; one that is a disc in every second window of wavelength."""
+    point, disc = made_scene("point", 0.0), made_scene("disc", 3.0)
+    flux = point.flux.values.copy()
+    n = len(flux)
+    if not gains:
+        flux[n // 3 : 2 * n // 3] = disc.flux.values[n // 3 : 2 * n // 3]
+    return spectrum_of(point.assign(flux=point.flux.copy(data=flux)), source_type=value)
+
+
+@judged("spectrum.centering", "centering")
+def centering(value, gains):
+    """A star of rings and wings; a single plane leaves none to judge it on."""
+    cube = made_scene("point", 0.0).isel(wavelength=slice(0, 8 if gains else 1))
+    return spectrum_of(cube, source_type="POINT", centering=value)

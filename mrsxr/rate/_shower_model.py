@@ -13,7 +13,7 @@ from scipy import ndimage
 
 _SCALES = (1.5, 4.0)  # cells, Gaussians with which showers are looked for
 _STACK = 4  # differences from the onset on that are added up to see the outline
-_OUTLINE = 2.5  # sigma
+_OUTLINE, _RIM = 2.5, 0.01  # sigma and share of the top, to which a shower reaches; what is beyond is looked for again
 _MARGIN = 3  # cells around the outline
 _FEWEST_CELLS = 6
 _LARGEST = 0.5  # of the cells; what is larger cannot be told from a drift of all
@@ -38,8 +38,10 @@ class Exposure:
     gap: np.ndarray
 
 
-def find_model(coarse: np.ndarray, gap: np.ndarray, threshold: float, min_diffs: int) -> np.ndarray:
-    """Return the charge that showers have left up to each group.
+def find_model(
+    coarse: np.ndarray, gap: np.ndarray, threshold: float, min_diffs: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the charge that showers have left up to each group, and the score of the model.
 
     Parameters
     ----------
@@ -54,16 +56,19 @@ def find_model(coarse: np.ndarray, gap: np.ndarray, threshold: float, min_diffs:
 
     Returns
     -------
-    ndarray (..., integration, group, y, x) [electron], 0 where there is no shower
+    ndarray (..., integration, group, y, x) [electron], 0 where there is no shower; ndarray (...), the misfit of left-out
+    cells over that without a model, NaN where there is no shower
     """
     out = np.zeros((*coarse.shape[:-5], *coarse.shape[-4:]), dtype=np.float32)
+    scores = np.full(coarse.shape[:-5], np.nan, dtype=np.float32)
     for place in np.ndindex(coarse.shape[:-5]):
         value, weight = coarse[place]
         used = weight.any(axis=(2, 3))
         if used.sum() >= min_diffs:
-            steps = _find_showers(prepare(value, weight, used, gap), threshold)
-            out[place] = np.cumsum(steps, axis=1)
-    return out
+            steps, squares = _find_showers(prepare(value, weight, used, gap), threshold)
+            if squares[1] > 0:
+                out[place], scores[place] = np.cumsum(steps, axis=1), np.sqrt(squares[0] / squares[1])
+    return out, scores
 
 
 def prepare(value: np.ndarray, weight: np.ndarray, used: np.ndarray, gap: np.ndarray) -> Exposure:
@@ -95,9 +100,13 @@ def _scatter(values: np.ndarray) -> float:
     return float(ordered[high] - ordered[low]) / _SIGMA_BETWEEN
 
 
-def _find_showers(exposure: Exposure, threshold: float) -> np.ndarray:
-    """Take the most significant shower, subtract it, look again. Return the charge of each difference."""
-    model = np.zeros_like(exposure.value)
+def _find_showers(exposure: Exposure, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """Take the most significant shower, subtract it, look again.
+
+    Return the charge of each difference, and the squared misfits of left-out cells with the model and without. A shower
+    that does not tell left-out cells is none.
+    """
+    model, squares = np.zeros_like(exposure.value), np.zeros(2)
     score = np.stack([significance(exposure, i) for i in range(len(model))])
     closed = np.zeros(score.shape, dtype=bool)
     for _ in range(_MOST_EVENTS):
@@ -109,16 +118,34 @@ def _find_showers(exposure: Exposure, threshold: float) -> np.ndarray:
         outline = _outline(exposure, i, onset, (y, x))
         n, most = int(outline.sum()), _LARGEST * (exposure.mean_weight > 0).sum()
         fitted = _fit(exposure, i, onset, outline, threshold) if _FEWEST_CELLS <= n <= most else None
-        if fitted is None:  # not a shower: do not look here again
+        held = left_out(exposure, i, outline, *fitted) if fitted is not None else np.ones(2)
+        if fitted is None or not held[0] < held[1]:  # not a shower: do not look here again
             closed[i, max(0, g - 1) : g + 2] |= outline
             closed[i, g, y, x] = True
             continue
+        squares += held
         shape, share = fitted
         step = share[:, None, None] * shape
         model[i] += step
         exposure.value[i] -= np.where(exposure.weight[i] > 0, step, 0)
         score[i] = significance(exposure, i)
-    return model
+    return model, squares
+
+
+def left_out(exposure: Exposure, i: int, outline: np.ndarray, shape: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Return the squared misfits of cells with a map made of the others, and without: every second cell, then the rest."""
+    planes = share > _NEGLIGIBLE
+    value, weight = exposure.value[i, planes], exposure.weight[i, planes]
+    square = np.einsum("g,gyx->yx", share[planes] ** 2, weight)
+    raw = np.einsum("g,gyx->yx", share[planes], weight * value) / np.maximum(square, np.float32(1e-12))
+    even = np.indices(outline.shape).sum(axis=0) % 2 == 0
+    out = np.zeros(2)
+    for kept in (even, ~even):
+        told = smooth(np.where(kept, raw, 0), np.where(kept, square, 0), _width(outline))
+        here = ~kept & (shape != 0)
+        misfit = value[:, here] - share[planes][:, None] * told[here]
+        out += [np.sum(weight[:, here] * off**2) for off in (misfit, value[:, here])]
+    return out
 
 
 def significance(exposure: Exposure, i: int) -> np.ndarray:
@@ -161,7 +188,8 @@ def _outline(exposure: Exposure, i: int, onset: int, place: tuple[int, int]) -> 
     weighted = (exposure.value[i, planes] * exposure.weight[i, planes]).sum(axis=0)
     scale = _SCALES[0]
     total = ndimage.gaussian_filter(weighted, scale, truncate=3.0, mode="constant")
-    raised = total > _OUTLINE * np.sqrt(n) * _scatter_of_total(exposure.mean_weight, scale)
+    limit = _OUTLINE * np.sqrt(n) * _scatter_of_total(exposure.mean_weight, scale)
+    raised = total > np.maximum(limit, _RIM * total[place])
     labels, _ = ndimage.label(raised, np.ones((3, 3)))
     return (labels == labels[place]) & raised
 
@@ -171,7 +199,7 @@ def _fit(
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Return map A [electron] and shares f (group) of a shower, or None where it is none."""
     mask = ndimage.binary_dilation(outline, np.ones((3, 3)), iterations=_MARGIN)
-    width = float(np.clip(0.12 * np.sqrt(outline.sum() / np.pi), 0.7, 2.5))
+    width = _width(outline)
     value, weight = exposure.value[i], exposure.weight[i]
     share = np.zeros(value.shape[0], dtype=np.float32)
     share[onset : onset + _STACK] = 1
@@ -195,6 +223,11 @@ def _fit(
         return None
     share[share < _NEGLIGIBLE] = 0
     return shape, share.astype(np.float32)
+
+
+def _width(outline: np.ndarray) -> float:
+    """Return the standard deviation [cells] of the Gaussian that smooths the map of a shower."""
+    return float(np.clip(0.12 * np.sqrt(outline.sum() / np.pi), 0.7, 2.5))
 
 
 def _renew_baseline(exposure: Exposure, i: int, share: np.ndarray, mask: np.ndarray) -> None:

@@ -9,7 +9,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from mrsxr import dq
+from mrsxr import dq, scores
 from mrsxr.arguments import reads
 from mrsxr.blocks import map_ramps, with_row_halo
 from mrsxr.errors import MrsxrError
@@ -198,7 +198,8 @@ def remove_showers(
     -------
     Dataset, level "ramp"
         ``sci`` [DN] without the showers, or ``group_dq`` with JUMP_DET in the samples of a shower that are neither
-        DO_NOT_USE nor SATURATED. Pixels without a shower keep their numbers.
+        DO_NOT_USE nor SATURATED; ``score_showers`` (dither), NaN where there is no shower. Pixels without a shower keep
+        their numbers, and a shower that does not tell cells that were left out is none.
 
     Raises
     ------
@@ -211,7 +212,10 @@ def remove_showers(
     """
     from ._shower_model_kernels import flag_model, subtract_model
 
-    model = _model(ds, gain, readnoise, slices, threshold, relative_noise, min_diffs_for_shower)
+    model, found = _model(ds, gain, readnoise, slices, threshold, relative_noise, min_diffs_for_shower)
+    judged = scores.score(
+        "showers", found.data, "dither", method="remove", instead="nothing", held_out="cells of 8 x 8 pixels",
+    )  # fmt: skip
     model = model.expand_dims(("y", "x"), axis=(-2, -1))
     row = xr.DataArray(np.arange(ds.sizes["y"])[:, None], dims=("y", "x"))
     row = row.chunk(y=ds.sci.chunksizes["y"]) if ds.sci.chunks else row
@@ -219,12 +223,12 @@ def remove_showers(
     if action == "subtract":
         (sci,) = map_ramps(subtract_model, ds.sci, ds.pixel_dq, gain.gain, model, row,
                            core=[RAMP, [], [], cells, []], out_core=[RAMP], dtypes=["float32"])  # fmt: skip
-        return ds.assign(sci=sci.assign_attrs(ds.sci.attrs))
+        return ds.assign({"sci": sci.assign_attrs(ds.sci.attrs), **judged})
     (group_dq,) = map_ramps(
         flag_model, ds.group_dq, ds.pixel_dq, readnoise.read_noise, gain.gain, model, row,
         core=[RAMP, [], [], [], cells, []], out_core=[RAMP], dtypes=["uint8"], limit=flag_above,
     )  # fmt: skip
-    return ds.assign(group_dq=group_dq.assign_attrs(dq.GROUP_DQ_ATTRS))
+    return ds.assign({"group_dq": group_dq.assign_attrs(dq.GROUP_DQ_ATTRS), **judged})
 
 
 @reads()
@@ -267,13 +271,13 @@ def shower_model(
     """
     from ._shower_model_kernels import CELL
 
-    model = _model(ds, gain, readnoise, slices, threshold, relative_noise, min_diffs_for_shower)
+    model, _ = _model(ds, gain, readnoise, slices, threshold, relative_noise, min_diffs_for_shower)
     middle = {f"cell_{d}": np.arange(model.sizes[f"cell_{d}"]) * CELL + 0.5 * (CELL - 1) for d in ("y", "x")}
     own = {d: ds[d] for d in ("dither", "integration", "group") if d in ds.coords}
     return model.assign_coords({**own, **middle}).assign_attrs(units="electron", long_name="charge of showers")
 
 
-def _model(ds, gain, readnoise, slices, threshold, relative_noise, min_diffs) -> xr.DataArray:
+def _model(ds, gain, readnoise, slices, threshold, relative_noise, min_diffs) -> tuple[xr.DataArray, xr.DataArray]:
     from ._shower_model import find_model
 
     coarse = _coarse(ds, readnoise.read_noise, gain.gain, float(relative_noise))
@@ -281,8 +285,8 @@ def _model(ds, gain, readnoise, slices, threshold, relative_noise, min_diffs) ->
     return xr.apply_ufunc(
         find_model, coarse.chunk(cell_y=-1) if coarse.chunks else coarse, _gaps(ds, slices),
         kwargs={"threshold": float(threshold), "min_diffs": min_diffs},
-        input_core_dims=[["part", *core], ["cell_y", "cell_x"]], output_core_dims=[core],
-        dask="parallelized", output_dtypes=["float32"],
+        input_core_dims=[["part", *core], ["cell_y", "cell_x"]], output_core_dims=[core, []],
+        dask="parallelized", output_dtypes=["float32"] * 2,
     )  # fmt: skip
 
 

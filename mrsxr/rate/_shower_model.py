@@ -38,9 +38,7 @@ class Exposure:
     gap: np.ndarray
 
 
-def find_model(
-    coarse: np.ndarray, gap: np.ndarray, threshold: float, min_diffs: int
-) -> tuple[np.ndarray, np.ndarray]:
+def find_model(coarse: np.ndarray, gap: np.ndarray, threshold: float, min_diffs: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the charge that showers have left up to each group, and the score of the model.
 
     Parameters
@@ -56,8 +54,8 @@ def find_model(
 
     Returns
     -------
-    ndarray (..., integration, group, y, x) [electron], 0 where there is no shower; ndarray (...), the misfit of left-out
-    cells over that without a model, NaN where there is no shower
+    ndarray (..., integration, group, y, x) [electron], 0 where there is no shower; ndarray (...), the misfit of cells
+    left out over that without a model, NaN where there is no shower
     """
     out = np.zeros((*coarse.shape[:-5], *coarse.shape[-4:]), dtype=np.float32)
     scores = np.full(coarse.shape[:-5], np.nan, dtype=np.float32)
@@ -133,7 +131,7 @@ def _find_showers(exposure: Exposure, threshold: float) -> tuple[np.ndarray, np.
 
 
 def left_out(exposure: Exposure, i: int, outline: np.ndarray, shape: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """Return the squared misfits of cells with a map made of the others, and without: every second cell, then the rest."""
+    """Return the squared misfits of every second cell with a map of the others, then of the rest; and without a map."""
     planes = share > _NEGLIGIBLE
     value, weight = exposure.value[i, planes], exposure.weight[i, planes]
     square = np.einsum("g,gyx->yx", share[planes] ** 2, weight)

@@ -29,7 +29,6 @@ EXEMPT = {
 }
 #: Parameters whose step does not judge itself yet; empty where the rule holds everywhere.
 AWAITED: set[str] = {
-    "rate.showers",
     "spectrum.residual_fringe",
 }  # fmt: skip
 #: (name of the score, what is done with a value of the parameter to data where optimal gains, or cannot).
@@ -117,6 +116,14 @@ def jump(value, gains):
 def algorithm(value, gains):
     """Ramps that bend differ from half to half by either fit."""
     return rate_of(light(level=1.0) if gains else light(level=100.0, bend=0.4), algorithm=value)
+
+
+@judged("rate.showers", "showers")
+def showers(value, gains):
+    made = module("tests/rate/test_showers.py")
+    ds, references = made.made()
+    ds = made.with_shower(ds, made.blob(peak=200.0)) if gains else ds
+    return mx.rate.remove_showers(ds, **references) if value == "remove" else ds
 
 
 # --- rate -> cal -> cube ---------------------------------------------------------------------------------------------

@@ -193,6 +193,54 @@ def test_a_shower_is_removed(peak):
     assert np.abs(left[1]).max() < 0.2 * charge.max()
 
 
+def test_the_score_tells_whether_a_shower_was_there():
+    ds, references = made(n_y=96, n_x=160)
+    charge = blob(peak=80.0, n_y=96, n_x=160, at=(40, 80))
+    with_one = remove_showers(with_shower(ds, charge), **references)
+    assert 0.05 < float(with_one.score_showers[0]) < 0.9
+    nothing = remove_showers(ds, **references)
+    assert np.isnan(nothing.score_showers[0])
+    np.testing.assert_array_equal(nothing.sci, ds.sci)
+
+
+def test_a_shower_that_tells_nothing_of_left_out_cells_is_none(monkeypatch):
+    ds, references = made(n_y=96, n_x=160)
+    data = with_shower(ds, blob(peak=80.0, n_y=96, n_x=160, at=(40, 80)))
+    monkeypatch.setattr(modelling, "left_out", lambda *args: np.array([1.0, 1.0]))
+    out = remove_showers(data, **references)
+    np.testing.assert_array_equal(out.sci, data.sci)
+    assert np.isnan(out.score_showers[0])
+
+
+def test_left_out_cells_against_numpy():
+    rng = np.random.default_rng(7)
+    value, weight = rng.normal(1, 0.3, (1, 6, 12, 12)).astype("f4"), np.full((1, 6, 12, 12), 4, "f4")
+    exposure = modelling.Exposure(value, weight, np.ones((1, 6), bool), weight[0, 0], np.full((12, 12), np.nan, "f4"))
+    shape, share = np.ones((12, 12), "f4"), np.array([0, 0, 1, 0.5, 0.2, 0], "f4")
+    found = modelling.left_out(exposure, 0, shape > 0, shape, share)
+    here = value[0, 2:5].astype("f8")
+    assert found[1] == pytest.approx((4 * here**2).sum(), rel=1e-5)
+    map_ = np.einsum("g,gyx->yx", share[2:5], here) / (share[2:5] ** 2).sum()
+    told = np.zeros((12, 12))
+    even = np.indices((12, 12)).sum(axis=0) % 2 == 0
+    for kept in (even, ~even):
+        mean = modelling.smooth(np.where(kept, map_, 0).astype("f4"), np.where(kept, 1, 0).astype("f4"), 0.8125)
+        told = np.where(kept, told, mean)
+    misfit = 4 * (here - share[2:5, None, None] * told) ** 2
+    assert found[0] == pytest.approx(misfit.sum(), rel=0.02)
+
+
+def test_a_bright_wide_shower_is_removed():
+    ds, references = made(n_group=12, n_y=200, n_x=264)
+    y, x = np.mgrid[:200, :264]
+    after = np.arange(12) - 4
+    share = np.cumsum(np.where(after >= 0, np.exp(-after / 3.0), 0))[:, None, None]
+    charge = share * 4000.0 / GAIN * (0.5 - 0.5 * np.tanh(np.hypot(y - 100, x - 130) / 15.0 - 3.0))
+    out = remove_showers(with_shower(ds, charge), **references)
+    left = (out.sci - ds.sci)[0, 0, -2].values
+    assert abs(left.sum()) < 0.1 * charge[-2].sum()
+
+
 def test_two_showers_of_one_integration():
     ds, references = made()
     first = blob(at=(40, 50), onset=4)

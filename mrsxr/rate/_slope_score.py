@@ -14,7 +14,7 @@ from ._jump_kernels import dilate, find_jumps, merge
 from ._likelihood_kernels import find_jumps_gls, fit_gls
 from ._ramp_fit_kernels import fit_ols
 
-ROWS = 16  # in the middle of the detector: all slices, one wavelength of each, within a block or two
+ROWS = 16  # all slices, one wavelength of each; after as many rows at the edge
 LONG = 10  # groups from which on ramps are halved
 SHORT = 4  # groups below which integrations are not compared
 CLIP = 25.0  # square of the sigmas

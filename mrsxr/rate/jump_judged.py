@@ -74,7 +74,7 @@ def flag_jumps_judged(
 
     Notes
     -----
-    Judged on 16 rows in the middle of the detector. The early and the late half of their ramps (odd and even
+    Judged on the rows 16 to 31 of the detector. The early and the late half of their ramps (odd and even
     integrations of fewer than 10 groups) are searched by themselves and fitted by one and the same generalised least
     squares; the better method is the one whose two slopes agree within errors that are no larger than needed
     (:mod:`mrsxr.rate._slope_score`). The halves share neither photons nor read noise, so what a search leaves out in
@@ -127,10 +127,10 @@ def judge(
     ds: xr.Dataset, gain: xr.Dataset, readnoise: xr.Dataset, linearity: xr.Dataset | None, two_point: dict[str, Any],
     likelihood: dict[str, Any],
 ) -> tuple[xr.DataArray, xr.DataArray]:  # fmt: skip
-    """Return the score (dither) and the usable groups (dither, integration), from rows in the middle."""
+    """Return the score (dither) and the usable groups (dither, integration), from some rows."""
     from ._slope_score import judge_jumps, usable_groups
 
-    inputs, core = middle_rows(ds, gain, readnoise, linearity)
+    inputs, core = judged_rows(ds, gain, readnoise, linearity)
     judged = xr.apply_ufunc(
         judge_jumps, *inputs, input_core_dims=core, dask="parallelized", output_dtypes=["float32"],
         kwargs={"group_time": group_time_of(ds), "two_point": two_point, "likelihood": likelihood},
@@ -142,16 +142,16 @@ def judge(
     return judged, usable.isel(one=0, also=0)
 
 
-def middle_rows(
+def judged_rows(
     ds: xr.Dataset, gain: xr.Dataset, readnoise: xr.Dataset, linearity: xr.Dataset | None
 ) -> tuple[list[xr.DataArray], list[list[str]]]:
-    """Return what the judges of slopes ask of an exposure, in rows of the middle and one chunk a dither, and its dims.
+    """Return what the judges of slopes ask of an exposure, in some rows and one chunk a dither, and its dims.
 
-    The block that holds these rows is computed first and waits until its turn; no other does.
+    The rows lie in the first block, which dask computes first anyway: with rows in the middle it held a third more.
     """
     from ._slope_score import ROWS
 
-    first = ds.sizes["y"] // 2 if ds.sizes["y"] >= 2 * ROWS else 0
+    first = ROWS if ds.sizes["y"] >= 4 * ROWS else 0
     inputs = [ds.sci, ds.group_dq, ds.pixel_dq, readnoise.read_noise, gain.gain, dark_current_of(ds, gain)]
     core = [[*RAMP, "y", "x"]] * 2 + [["y", "x"]] * 4
     if linearity is not None:

@@ -17,7 +17,7 @@ from mrsxr.step import step
 
 from ._exposure import integration_numbers
 from .jump import over_frame
-from .jump_judged import middle_rows
+from .jump_judged import judged_rows
 from .likelihood import dark_current_of, group_time_of, linearity_inputs
 
 Algorithm = Literal["ols", "likelihood", "gls"]
@@ -114,7 +114,7 @@ def fit_ramps(
     slope is not biased by its own noise; the test of two differences in a row is done; the integrations are averaged
     by the total variance of that one rate.
 
-    judged: on 16 rows in the middle of the detector the early and the late half of all ramps (odd and even integrations
+    judged: on the rows 16 to 31 of the detector the early and the late half of all ramps (odd and even integrations
     of fewer than 10 groups) are fitted by "gls" and by "ols", with the flags that they have. The better is the one
     whose two slopes agree within errors that are no larger than needed (:mod:`mrsxr.rate._slope_score`). The halves
     share neither photons nor read noise, and neither fit knows the half that it is held against. What bends all ramps
@@ -215,7 +215,7 @@ def _judge(
     """Return the score (dither) of "gls" over "ols"."""
     from ._slope_score import judge_fits
 
-    rows, core = middle_rows(ds, gain, readnoise, linearity)
+    rows, core = judged_rows(ds, gain, readnoise, linearity)
     return xr.apply_ufunc(
         judge_fits, *rows, input_core_dims=core, kwargs=options, dask="parallelized", output_dtypes=["float32"]
     )

@@ -105,9 +105,9 @@ def slope_error(left):
 
 #: Slope errors of the optimal mode before it judged itself [DN/s].
 EMI_BEFORE = {
-    "no EMI": 9e-5, "no EMI, bent ramps": 1.0e-3, "no EMI, noise of rows": 6.6e-4, "no EMI, rows drift": 1.2e-3,
-    "0.1 DN": 6e-5, "1 DN": 5e-5, "0.5 DN, bent ramps": 7.9e-4, "3 DN of 218 Hz": 1.2e-2,
-    "2 DN, stronger to one side": 9.3e-3, "3 DN, new phase every integration": 2.3e-2,
+    "no EMI": 9.4e-5, "no EMI, bent ramps": 1.1e-3, "no EMI, noise of rows": 6.5e-4, "no EMI, rows drift": 9.2e-4,
+    "0.1 DN": 5.4e-5, "1 DN": 5.7e-5, "0.5 DN, bent ramps": 8.9e-4, "3 DN of 218 Hz": 1.2e-2,
+    "2 DN, stronger to one side": 9.3e-3, "3 DN, new phase every integration": 2.2e-2,
 }  # fmt: skip
 
 
@@ -133,7 +133,7 @@ REFPIX_SCENES = {
     "2 DN drift, 5 groups": {"drift": 2.0, "n_group": 5}, "2 DN drift, bright": {"drift": 2.0, "level": 500.0},
 }  # fmt: skip
 #: Error left [DN] by the optimal mode before it judged itself.
-REFPIX_BEFORE = (0.21, 0.64, 3.08, 1.58, 3.33, 2.73, 0.65, 0.62, 0.65)
+REFPIX_BEFORE = (0.26, 0.62, 2.76, 1.56, 3.36, 2.54, 0.63, 0.57, 0.74)
 
 
 def outer_ramps(n_int=1, n_group=20, n_y=1024, drift=0.0, own=0.0, own_rows=0.0, rows=0.0, share=1.0, level=10.0,

@@ -28,6 +28,8 @@ def run(table, shared, quick):
     for setting, band, dithers in (("12A", "1A", 4), ("34A", "4A", 1), ("12C", "1C", 2), ("34A", "3A", 4)):
         if shared is not None and not (quick and setting == "12C"):
             sums_over_planes(table, shared / "data", setting, band, dithers, 100 if quick else 400)
+    if shared is not None:
+        leak_of_a_star(table, shared / "data")
     for place in (0.42,) if quick else (0.42, 0.2):
         sums_of_a_point(table, place, 200 if quick else 600)
     for setting in ("34A",) if quick else ("12A", "34A"):
@@ -95,6 +97,27 @@ def sums_of_a_point(table, place: float, number: int) -> None:
         wander.append(np.sqrt(max(np.std(width) ** 2 - 0.5 / number, 0.0)))  # less that of few draws
     table.add(f"1A, point {place} slices off: exact errors, scatter / error wanders by", f"{wander[0]:.3f}", "< 0.05",
               wander[0] < 0.05, before=f"{wander[1]:.3f}")  # fmt: skip
+
+
+def leak_of_a_star(table, data: Path) -> None:
+    """How much of the leak that a table tells is in the spectra of HD 163466 beside a smooth continuum, by dither."""
+    from astropy.io import fits
+
+    known = fits.getdata(data / "fringe_leak/residfringe/MRS_spectral_leak_fractional.fits", 1)
+    found = []
+    with fits.open(data / "calibrators_mirideep/hd163466_0624_per_dither.fits.gz") as file:
+        red, blue = file["CH3_SHORT"].data, file["CH1_MEDIUM"].data
+        for name in (f"FLUX_D{k}" for k in range(1, 5)):
+            good = np.isfinite(blue[name])
+            light = np.interp(red["WAVELENGTH"], 2 * blue["WAVELENGTH"][good], blue[name][good])
+            light *= np.interp(red["WAVELENGTH"], known["wavelength"], np.nan_to_num(known["frac_leak"]))
+            here = (red["WAVELENGTH"] > 11.62) & (red["WAVELENGTH"] < 13.4) & np.isfinite(red[name])
+            t = red["WAVELENGTH"][here] - 12.3
+            matrix = np.stack([light[here], *(t**k for k in range(6))], axis=1)
+            found.append(np.linalg.lstsq(matrix, red[name][here], rcond=None)[0][0])
+    error = np.std(found, ddof=1) / 2
+    table.add("leak in HD 163466, over that of the table", f"{np.mean(found):.3f} +- {error:.3f}", "1 within 2 sigma",
+              abs(np.mean(found) - 1) < 2 * error)  # fmt: skip
 
 
 def pixels_of_a_scene(table, folder: Path, setting: str, n_groups: int = 25) -> None:

@@ -256,7 +256,15 @@ def measure(fitted, some, k, line, noise, scale, blend: Blend, options: Options)
     for f in range(n_lines * k):
         by[:, n_cont + 3 * f + 1 : n_cont + 3 * f + 3] = 1.0
     theta = fitted["theta"][some, k - 1, :size] * by
-    cov = fitted["cov"][some, k - 1, :size, :size] * by[:, :, None] * by[:, None, :] * (noise**2)[:, None, None]
+    noise = noise[:, None] * _shares(theta, fitted["length"][some, k - 1], n_cont, blend)
+    cov = (
+        fitted["cov"][some, k - 1, :size, :size]
+        * by[:, :, None]
+        * by[:, None, :]
+        * noise[:, :, None]
+        * noise[:, None, :]
+    )
+    noise = noise[:, 0]
     values = line_values(theta, cov, line, k, n_cont, blend)
     values["snr"] = values["flux"] / values["flux_err"]
     width = values.pop("width")
@@ -281,6 +289,24 @@ def measure(fitted, some, k, line, noise, scale, blend: Blend, options: Options)
     values["upper_limit"] = 3.0 * fitted["limits"][some, line] * scale * noise
     values["continuum_poly"] = theta[:, :n_cont] / blend.factor(blend.middle)
     return values | {"fit_flags": flags}
+
+
+def _shares(theta, length, n_cont: int, blend: Blend) -> np.ndarray:
+    """Return factors (spectrum, parameter) on errors that were multiplied by the root of the correlation length.
+
+    That length is for means over many voxels. Velocity and width follow from differences within the line: what its
+    derivatives (those of a Gaussian) have in common with themselves some voxels on counts. Only where the residuals
+    show no more correlation than voxels that share pixels have.
+    """
+    out = np.ones(theta.shape)
+    plane = C * float(np.median(blend.hi - blend.lo)) / blend.middle
+    lag = np.arange(1, blend.alike.size)[:, None, None]
+    width = np.maximum(theta[:, n_cont + 2 :: 3], 1e-3 * plane) / plane
+    square = (lag / width) ** 2
+    own = 2.0 * blend.alike[1:, None, None] * np.exp(-0.25 * square)
+    for first, shape in ((1, 1.0 - square / 2.0), (2, 1.0 - square + square**2 / 12.0)):
+        out[:, n_cont + first :: 3] = np.sqrt((1.0 + (own * shape).sum(axis=0)) / blend.length)
+    return np.where((length <= blend.length)[:, None], out, 1.0)
 
 
 def _order(theta, k, n_cont, blend) -> np.ndarray:

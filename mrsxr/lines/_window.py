@@ -16,7 +16,7 @@ from mrsxr.arguments import as_redshift, as_um
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import LineName
 from mrsxr.spaxels import solid_angle
-from mrsxr.sums import correlation_length
+from mrsxr.sums import wavelength_correlation
 
 from ._names import matches
 from .linelist import line_list
@@ -52,8 +52,8 @@ class Blend:
     nominal : float
         Voxels that a whole window would have.
     band : str
-    length : float
-        Correlation length of the errors [voxels] by the pixels that voxels share.
+    alike : array (lag)
+        Correlation of the errors with those of the next voxels, which share pixels; 1 first.
     """
 
     labels: tuple[str, ...]
@@ -73,7 +73,12 @@ class Blend:
     half: float
     nominal: float
     band: str
-    length: float
+    alike: np.ndarray
+
+    @property
+    def length(self) -> float:
+        """By what the variance of a mean over many voxels exceeds that of independent ones."""
+        return float(2.0 * self.alike.sum() - 1.0)
 
     def factor(self, wavelength):
         """Return what takes the data to W m-2 um-1 at a wavelength [um]."""
@@ -222,11 +227,12 @@ def make_blend(
     middle, half = 0.5 * (low + high), 0.5 * (high - low)
     part = slice(first, last)
     step = float(np.median(hi[part] - lo[part]))
+    alike = np.median(wavelength_correlation(ds.isel(wavelength=part)), axis=1)
     return Blend(
         labels, rest, tuple(mu0), tuple(inst), tuple(int(g) for g in group), _reaches(mu0, group, window), first, last,
         use,
         wave[part], lo[part], hi[part], to_flux_density(ds), middle, half,
-        (high - low) / step - (whole - use.sum()), name, correlation_length(ds.isel(wavelength=part)),
+        (high - low) / step - (whole - use.sum()), name, alike,
     )  # fmt: skip
 
 

@@ -418,7 +418,7 @@ def make_spectra(
     refs, config = references_of("make_spectra", refs, needed=False), config_of("make_spectra", config, "spectrum")
     nodes = dict(_nodes(data))
     sky = {path: ds for path, ds in nodes.items() if path.startswith("/background")}
-    found = {path: spectrum.extract_spectrum(ds, source_type="EXTENDED") for path, ds in sky.items()}
+    found = _sky_spectra(sky, refs, exposures, built)
     target = {path: ds for path, ds in nodes.items() if path not in sky}
     target = {path: ds for path, ds in target.items() if str(ds.attrs["band"]) in BANDS} or target
     if target:
@@ -439,6 +439,22 @@ def make_spectra(
             }
             found[f"{root or '/science'}/stitched"] = stitch(list(bands.values()), config)
     return tree.build(found, **tree.attrs_of(data))
+
+
+def _sky_spectra(
+    cubes: dict[str, xr.Dataset], refs: References | None, exposures: Data | None, built: CubeConfig
+) -> dict[str, xr.Dataset]:
+    """Return the spectra of background cubes, by :func:`background_spectrum` where their exposures are there."""
+    behind = {} if exposures is None or not cubes else one_a_setting(tree.gather(dict(_nodes(exposures))))
+    out = {}
+    for path, ds in cubes.items():
+        band, _, number = path.rpartition("/")[2].partition("_")
+        parts = behind.get(f"/background/{setting_of_band(band)}") if band in BANDS else None
+        if parts is None:
+            out[path] = spectrum.extract_spectrum(ds, source_type="EXTENDED")
+        else:
+            out[path] = background_spectrum(ds, fields_of(parts)[int(number or 1) - 1], refs, built)
+    return out
 
 
 def _sources_of(

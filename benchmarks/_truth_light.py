@@ -151,6 +151,7 @@ def observed(light: Light, added: np.ndarray, seed: int) -> xr.Dataset:
     rate = true + PEDESTAL + rng.normal(size=true.shape) * np.sqrt(variance)
     dq = np.where(rng.random(true.shape) < 0.01, 1, 0).astype(np.uint32)
     rate[dq != 0] = np.nan
+    dq[:, :4] = dq[:, -4:] = 1 << 31  # reference pixels
     return as_dataset(light, rate, variance, dq)
 
 

@@ -281,6 +281,8 @@ def run(table, shared, quick) -> None:
         os.environ.setdefault("MRSXR_SHARED", str(shared))
     stray_light(table, quick)
     showers(table, quick)
+    if shared is not None:
+        ramp_showers(table, shared)
 
 
 def stray_light(table, quick: bool) -> None:
@@ -414,3 +416,44 @@ def showers(table, quick: bool) -> None:
             f"source of {flux:g} DN/s and stray light, no shower: taken from it [%]", f"{taken['gated']:.3f}", "<= 0.1",
             abs(taken["gated"]) <= 0.1, baseline=f"{taken['smooth']:.2f}",
         )  # fmt: skip
+
+
+#: Light of showers put into the ramps of the test rig that "remove" left at commit 579176f [%], by size and peak.
+RAMPS_BEFORE = {(25, 100.0): "+100", (25, 1000.0): "-1", (50, 100.0): "+100", (50, 1000.0): "-1"}
+
+
+def ramp_showers(table, shared) -> None:
+    """Add what ``remove_showers`` leaves of showers put into real dark ramps, flipped copies of them side by side."""
+    import real_ramps
+
+    from mrsxr import rate
+
+    ds, refs = real_ramps.read_ramp(shared / "data/detector/MIRI_5582_89_S_20180308-010230_SCE1.fits.gz")
+    ds = rate.flag_last_frame(ds).isel(integration=slice(1, None))
+    ds = xr.Dataset({k: _tiled(v) for k, v in ds.drop_vars(["y", "x"]).data_vars.items()}, attrs=ds.attrs)
+    refs = {k: xr.Dataset({n: _tiled(a) for n, a in v.data_vars.items()}, attrs=v.attrs) for k, v in refs.items()}
+    base = rate.remove_showers(ds, **refs)
+    changed = float(np.abs(base.sci - ds.sci).max())
+    table.add("real dark ramps, no shower put in: taken [DN]", changed, "0", changed == 0, before=0.0)
+    y, x = np.mgrid[: ds.sizes["y"], : ds.sizes["x"]]
+    after = np.arange(ds.sizes["group"]) - 15
+    share = np.cumsum(np.where(after >= 0, np.exp(-after / 4.0), 0))[:, None, None]
+    for (size, peak), before in RAMPS_BEFORE.items():
+        form = np.exp(-2.7726 * (np.hypot(y - 0.5 * y.max(), x - 0.45 * x.max()) / size) ** 2)
+        charge = share * peak / real_ramps.GAIN * form
+        data = ds.copy(deep=True)
+        data.sci[0, 1] += charge.astype("f4")
+        off = (rate.remove_showers(data, **refs).sci - base.sci)[0, 1, -2].values[form > 0.05].sum()
+        left = 100 * off / charge[-2][form > 0.05].sum()
+        table.add(
+            f"shower of {size} px, {peak:g} electron a group in real ramps: charge left [%]", f"{left:+.0f}", "<= 5",
+            abs(left) <= 5, baseline="+100", before=before,
+        )  # fmt: skip
+
+
+def _tiled(array: xr.DataArray) -> xr.DataArray:
+    """Return an image four times as high and wide, of flipped copies."""
+    for d in ("y", "x"):
+        if d in array.dims:
+            array = xr.concat([array, array.isel({d: slice(None, None, -1)})] * 2, d)
+    return array

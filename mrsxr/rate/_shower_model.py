@@ -17,7 +17,7 @@ _OUTLINE, _RIM = 2.5, 0.01  # sigma and share of the top, to which a shower reac
 _MARGIN = 3  # cells around the outline
 _FEWEST_CELLS = 6
 _LARGEST = 0.5  # of the cells; what is larger cannot be told from a drift of all
-_MOST_EVENTS = 40
+_MOST_LOOKS = 1000  # at what is significant; what is no shower does not end the search
 _DECAYS = np.geomspace(0.25, 40.0, 250)  # groups
 _QUIET = 0.005  # of the largest share
 _FEWEST_QUIET = 8  # differences
@@ -107,7 +107,7 @@ def _find_showers(exposure: Exposure, threshold: float) -> tuple[np.ndarray, np.
     model, squares = np.zeros_like(exposure.value), np.zeros(2)
     score = np.stack([significance(exposure, i) for i in range(len(model))])
     closed = np.zeros(score.shape, dtype=bool)
-    for _ in range(_MOST_EVENTS):
+    for _ in range(_MOST_LOOKS):
         score[closed] = 0
         i, g, y, x = (int(k) for k in np.unravel_index(np.argmax(score), score.shape))
         if not score[i, g, y, x] > threshold:
@@ -119,7 +119,7 @@ def _find_showers(exposure: Exposure, threshold: float) -> tuple[np.ndarray, np.
         held = left_out(exposure, i, outline, *fitted) if fitted is not None else np.ones(2)
         if fitted is None or not held[0] < held[1]:  # not a shower: do not look here again
             closed[i, max(0, g - 1) : g + 2] |= outline
-            closed[i, g, y, x] = True
+            closed[i, g] |= _around(score[i, g] > threshold, (y, x))
             continue
         squares += held
         shape, share = fitted
@@ -188,6 +188,11 @@ def _outline(exposure: Exposure, i: int, onset: int, place: tuple[int, int]) -> 
     total = ndimage.gaussian_filter(weighted, scale, truncate=3.0, mode="constant")
     limit = _OUTLINE * np.sqrt(n) * _scatter_of_total(exposure.mean_weight, scale)
     raised = total > np.maximum(limit, _RIM * total[place])
+    return _around(raised, place)
+
+
+def _around(raised: np.ndarray, place: tuple[int, int]) -> np.ndarray:
+    """Return the raised cells that hang together with a place."""
     labels, _ = ndimage.label(raised, np.ones((3, 3)))
     return (labels == labels[place]) & raised
 

@@ -241,6 +241,25 @@ def test_a_bright_wide_shower_is_removed():
     assert abs(left.sum()) < 0.1 * charge[-2].sum()
 
 
+def test_what_settles_after_a_reset_does_not_end_the_search():
+    """Many patches rise in the first difference and fall again, as on the test rig: the shower after them is found."""
+    rng = np.random.default_rng(3)
+    value = rng.normal(0, 1.0, (2, 16, 40, 44)).astype("f4")
+    settling = np.kron(rng.random((20, 22)) < 0.08, np.ones((2, 2)))
+    value[:, 1:4] += np.array([150.0, -130.0, -30.0])[:, None, None] * settling
+    y, x = np.mgrid[:40, :44]
+    shower = 12.0 * np.exp(-0.5 * ((y - 20) ** 2 + (x - 22) ** 2) / 9.0)
+    share = np.where(np.arange(16) >= 8, np.exp(-(np.arange(16) - 8) / 2.0), 0)
+    value[0] += (share[:, None, None] * shower).astype("f4")
+    weight = np.ones_like(value)
+    weight[:, 0] = value[:, 0] = 0
+    used = np.ones((2, 16), bool)
+    used[:, 0] = False
+    exposure = modelling.Exposure(value, weight, used, weight[0, 1], np.full((40, 44), np.nan, "f4"))
+    found, _ = modelling._find_showers(exposure, 7.0)
+    assert found[0, 8].sum() == pytest.approx(shower.sum(), rel=0.2)
+
+
 def test_two_showers_of_one_integration():
     ds, references = made()
     first = blob(at=(40, 50), onset=4)

@@ -18,6 +18,8 @@ from ._background_match_solve import Lift, Solution, eliminate, residuals, solve
 
 #: Nodes of the sky to a side of a patch, and patches to a side of what is left out together with its like.
 _PATCH, _FOLD = 3, 2
+#: Turns in which the functions of a group are left out to judge them.
+_TURNS = 8
 
 
 @dataclass(frozen=True)
@@ -82,15 +84,16 @@ def held_out(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the scores of the functions of members, and of the constants of groups, on patches that were not fitted.
 
-    A score is the misfit of a group of members (for the constants: where it meets others in wavelength) with what was
-    found on the other patches, over that without the function, or without all constants. NaN: there is none.
+    A score is the misfit of the samples of a member (for the constants: of a group, where it meets others in
+    wavelength) with what was found on the other patches, over that without the function, or without all constants.
+    Functions are left out in turns, every eighth of a group at once. NaN: there is none.
     """
     first, common = lift.unknowns.first, np.unique(lift.unknowns.common[lift.unknowns.common >= 0])
     x, y = _patches(table)
     fold = (y % _FOLD) * _FOLD + x % _FOLD
     own, mean_of = group[table.member], places(table)
-    turn = np.array([np.sum((group[:m] == group[m]) & (first[:m] >= 0)) for m in range(group.size)])
-    n_turn = int(turn[first >= 0].max(initial=-1)) + 1
+    turn = np.array([np.sum((group[:m] == group[m]) & (first[:m] >= 0)) for m in range(group.size)]) % _TURNS
+    turns = np.unique(turn[first >= 0])
     several = np.zeros(own.size, dtype=bool)
     for batch in batches:
         for block in batch.blocks:
@@ -107,15 +110,14 @@ def held_out(
             return squares(mean_of, residuals(table, batches, skies, lift, changed), judged)
 
         full = misfits(values)
-        total = np.bincount(own, full, tied.size)
+        with_it += np.bincount(table.member, full, group.size)
         tied += np.bincount(own[several], full[several], tied.size)
-        for k in range(n_turn):
+        for k in turns:
             ours = np.flatnonzero((turn == k) & (first >= 0))
             changed = values.copy()
             for m in ours:
                 changed[first[m] : first[m] + n_each] = 0.0
-            with_it[ours] += total[group[ours]]
-            without[ours] += np.bincount(own, misfits(changed), tied.size)[group[ours]]
+            without[ours] += np.bincount(table.member, misfits(changed), group.size)[ours]
         if common.size:
             changed = values.copy()
             changed[common] = 0.0

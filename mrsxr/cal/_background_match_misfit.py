@@ -14,6 +14,8 @@ _MANY, _LEAST_SCATTER = 500, 1.0
 _CLIP, _CLIPPED_VARIANCE = 3.0, 0.973
 #: Wavelength bins over which the misfit of a place counts as common, and the factor of variance that is believed.
 _CHUNK, _LEAST_EXCESS = 12, 1.5
+#: Power of that factor: neighbouring places are misfitted alike, so that they count for less than by the factor alone.
+_ALIKE = 1.5
 
 
 @dataclass
@@ -79,7 +81,7 @@ def misfit(table: Table, group: np.ndarray, residual: np.ndarray, weight: np.nda
             square, count = (_around(np.bincount(at, v, total.size).reshape(shape)) for v in (chi2, norm > 0))
             total = np.maximum(total, square / np.maximum(count, 1))
         out[rows] = total.ravel()[place]
-    return np.where(out > _LEAST_EXCESS, out, 1.0)
+    return np.where(out > _LEAST_EXCESS, out, 1.0) ** _ALIKE
 
 
 def cluster(*keys: np.ndarray) -> np.ndarray:

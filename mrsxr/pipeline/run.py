@@ -25,7 +25,6 @@ from mrsxr.limits import Redshift, Workers, checked
 from mrsxr.mrs import BANDS, bands_of_setting, setting_of_band
 from mrsxr.notes import listen, tell
 from mrsxr.references import References
-from mrsxr.spectrum import extract_spectrum
 from mrsxr.threads import how, side_by_side
 
 from .arrivals import ADVICE, Arrivals, Underway, check_background, one_of_each_band, open_underway
@@ -397,8 +396,7 @@ def _background(job: _Job, band: str, setting: str, exposures: list[Underway]) -
         cube = cube if number == 1 else cube.assign_attrs(product_name=f"{root_name(cube)}-field{number}")
         job.result.save("background cube", cube, job.folder(BACKGROUND, 3))
         spectra.append(background_spectrum(cube, part, job.refs, job.config.cube))
-        plain = extract_spectrum(cube, source_type="EXTENDED")
-        job.result.save("background spectrum", plain, job.folder(BACKGROUND, 3))
+        job.result.save("background spectrum", spectra[-1], job.folder(BACKGROUND, 3))
     whole = of_whole_fields(ds, job.config.cube)
     return spectra if whole else background_spectra(ds, band, job.refs, job.config.cube)
 

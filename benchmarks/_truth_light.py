@@ -275,7 +275,7 @@ BEFORE: dict[tuple[str, str], str] = {
 }
 
 
-def run(table, shared, quick) -> None:
+def run(table, shared, quick):
     """Add the figures of stray light and of showers of every form, on real slices and made ones."""
     if shared is not None:
         os.environ.setdefault("MRSXR_SHARED", str(shared))

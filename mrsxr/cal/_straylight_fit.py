@@ -30,7 +30,7 @@ from ._straylight_kernels import (
 )
 from ._straylight_profile_kernels import bin_gaps, bin_light, design, knot_weights, normal_matrix, solve
 
-_SETTLES = (0, 0, 1, 2)  # what the first fits look for, see Fit.improve
+_SETTLES = (0, 0, 0, 1, 2)  # what the first fits look for, see Fit.improve
 FIRST_FIT, MOST_SWEEPS = 2, 20  # the kernels are fitted from which of the sweeps on; with all light one more ends
 CONVERGED = 0.02  # of the noise of a pixel, by which the stray light of a block changes from sweep to sweep
 MAX_AMPLITUDE, LEAST_STRIP = 4.0, 1000  # and pixels of the strip
@@ -321,7 +321,7 @@ def _free(image, flags, plain, fit, first, last):
             light[fit.between] = 0.0
         scatter_halves(light, fit.parameters, fit.broad, fit.profile, False, models)
         if sweep >= FIRST_FIT and not last_one:
-            fit.improve(light, models, plain, _SETTLES[min(sweep - FIRST_FIT, 3)])
+            fit.improve(light, models, plain, _SETTLES[min(sweep - FIRST_FIT, len(_SETTLES) - 1)])
             scatter_halves(light, fit.parameters, fit.broad, fit.profile, False, models)
             amplitude = fit.amplitude
         total = _combined(models, amplitude)
@@ -329,7 +329,7 @@ def _free(image, flags, plain, fit, first, last):
         if last_one:
             break
         means = _block_means(total)
-        if sweep > FIRST_FIT + 2:
+        if sweep >= FIRST_FIT + len(_SETTLES):
             change = np.abs(means - old).max()
             converged = change <= CONVERGED * noise + 1e-4 * np.abs(means).max()
         old = means

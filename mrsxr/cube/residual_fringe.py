@@ -11,9 +11,10 @@ import xarray as xr
 from mrsxr import dq as flags
 from mrsxr import mrs
 from mrsxr.errors import MrsxrError
-from mrsxr.fringes import Method, correct_spectra, corrected_before
+from mrsxr.fringes import Method, correct_where_gained, corrected_before
 from mrsxr.limits import Interval, NotNegative, Positive
 from mrsxr.notes import tell
+from mrsxr.scores import score
 from mrsxr.step import step
 
 ROWS_PER_BLOCK = 4
@@ -47,7 +48,9 @@ def correct_residual_fringe_cube(
     -------
     Dataset, level "cube"
         ``flux`` divided by the fringes; ``var`` divided by their square, and what the correction adds where the method
-        tells it. Lazy where ``cube`` is, in blocks of rows over all planes.
+        tells it. Lazy where ``cube`` is, in blocks of rows over all planes. With "slices" ``score_residual_fringe``
+        (y, x), the misfit with over that without the fringes where they are predicted from elsewhere; a row of
+        spaxels where it is not below 1 stays as it is.
 
     Raises
     ------
@@ -75,20 +78,26 @@ def correct_residual_fringe_cube(
         whole = (cube.sizes["wavelength"], ROWS_PER_BLOCK, cube.sizes["x"])
         arrays = [a.rechunk(whole) if isinstance(a, da.Array) else da.from_array(a, chunks=whole) for a in arrays]
         both = da.map_blocks(
-            correct_rows, *arrays, dtype=np.float32, new_axis=0, chunks=((2,), *arrays[0].chunks),
+            correct_rows, *arrays, dtype=np.float32, new_axis=0, chunks=((3,), *arrays[0].chunks),
             meta=np.empty((0, 0, 0, 0), np.float32), **options,
         )  # fmt: skip
         planes = next(
             a.chunks[0] for a in (cube[n].variable.data for n in ("flux", "var", "dq")) if hasattr(a, "chunks")
         )
-        found = [both[i].rechunk((planes, -1, -1)) for i in range(2)]
+        found = [both[i].rechunk((planes, -1, -1)) for i in range(2)] + [both[2]]
     dims = ("wavelength", "y", "x")
-    return cube.assign({name: (dims, found[i], cube[name].attrs) for i, name in enumerate(("flux", "var"))})
+    changed: dict[str, object] = {name: (dims, found[i], cube[name].attrs) for i, name in enumerate(("flux", "var"))}
+    if method == "slices":
+        judged = found[2][0] if not lazy else found[2][0].rechunk(-1)
+        changed |= score(
+            "residual_fringe", judged, ("y", "x"), method=method, instead="none", held_out="places left out"
+        )
+    return cube.assign(changed)
 
 
 def correct_rows(flux, var, dq, *, wavelength, channel, method, dichroic_only, max_amplitude, ignore, min_signal):
-    """Return flux and variance (2, wavelength, y, x) of some rows of spaxels without their fringes."""
-    out = np.stack([flux, var]).astype(np.float32)
+    """Return flux, variance and score (3, wavelength, y, x) of some rows of spaxels without their fringes."""
+    out = np.stack([flux, var, np.full(flux.shape, np.nan)]).astype(np.float32)
     bad = flags.any_of(dq, "DO_NOT_USE") | ~np.isfinite(flux)
     for j in range(flux.shape[1]):
         values = np.where(bad[:, j], np.nan, flux[:, j]).astype(float)
@@ -100,7 +109,7 @@ def correct_rows(flux, var, dq, *, wavelength, channel, method, dichroic_only, m
         columns = columns[[float(np.median(ratio[known[:, i], i])) >= min_signal for i in columns]]
         if columns.size == 0:
             continue
-        clean, added = correct_spectra(
+        clean, added, out[2, :, j, columns] = correct_where_gained(
             wavelength, values[:, columns].T, error[:, columns].T, channel=channel, method=method,
             dichroic_only=dichroic_only, max_amplitude=max_amplitude, ignore=ignore,
         )  # fmt: skip

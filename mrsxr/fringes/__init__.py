@@ -1,7 +1,7 @@
 """Fringes that the fringe flat leaves: fits on batches of columns of the detector or of spectra."""
 
 from .before import corrected_before
-from .fit import METHODS, TOLERANCE, Method, correct_frames, correct_spectra, spectrum_families
+from .fit import METHODS, TOLERANCE, Method, correct_frames, correct_spectra, correct_where_gained, spectrum_families
 
 __all__ = [
     "METHODS",
@@ -9,6 +9,7 @@ __all__ = [
     "Method",
     "correct_frames",
     "correct_spectra",
+    "correct_where_gained",
     "corrected_before",
     "spectrum_families",
 ]

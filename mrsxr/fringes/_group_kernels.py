@@ -2,13 +2,8 @@
 
 A component is Re[c(k, t) exp(-2 pi i f k)] with one frequency f for the group and a complex amplitude c. t is the
 *track*, the place along the slice in columns: traces are bent, so that a source crosses columns but stays on its
-track. c is estimated in cells of one period of the wavenumber k and one track by local regression: weights fall off
-exponentially along k and as a Gaussian over the tracks. A cell and two neighbours to each side along k are left out
-of its own estimate. So a line, however faint, cannot change the fringes at its own place; and the squared errors of
-these predictions (cross-validation) choose the widths and tell whether a track gets anything at all.
-
-Moments of a cell: sums of w cos cos, w cos sin, w sin sin times u^0, u^1, u^2 (u: place along k), then w r cos and
-w r sin times u^0, u^1: 13 numbers.
+track. :mod:`._cell_kernels` predict c at each place from what lies beyond all that a line there can touch: the line
+itself, and the continuum around it (:mod:`._level_kernels`).
 """
 
 import math
@@ -16,255 +11,29 @@ import math
 import numpy as np
 from numba import njit
 
+from ._cell_kernels import fit_component
 from ._column_kernels import LEAST_SAMPLES, TINY, gather, keep_continuum, noise_of
-from ._line_kernels import bounds, common_lines, judge_column
-from ._sine_kernels import add_power, fill_waves, strongest
-from ._spline_kernels import choose_knots, fit_background
+from ._level_kernels import local_level
+from ._line_kernels import bounds, mask_lines, robust_residual
+from ._sine_kernels import add_power, strongest
 
-N_MOMENT = 13
-BLOCKS = 1.0  # blocks a period
-HOLE = 2  # blocks to each side of a block that are left out with it
+LINE = 800.0 / 299792.458  # reach of a line to each side, of its wavenumber
+RINGING = 0.5  # periods over which a line changes the continuum
 MOST = 4  # components
+HALF = math.log(2.0)  # median of the power of white noise
 BRIGHT = 6  # columns that the frequency is sought in
-LEAST_GAIN = 9.0  # chi2 by which the prediction must be better than none
-
-
-@njit(cache=True, nogil=True, fastmath=True)
-def _add_moments(x, track, rest, weights, frequency, low, size, middle, half, out):
-    """Add the moments of one column to out (track, block, 13)."""
-    n = x.size
-    cosine, sine = np.empty(n), np.empty(n)
-    fill_waves(x - middle, frequency, cosine, sine)
-    for k in range(n):
-        w = weights[k]
-        if w <= 0.0:
-            continue
-        row = out[round(track[k]), min(max(int((x[k] - low) / size), 0), out.shape[1] - 1)]
-        u = (x[k] - middle) / half
-        c, s, r = cosine[k], sine[k], rest[k]
-        cc, cs, ss, rc, rs = w * c * c, w * c * s, w * s * s, w * r * c, w * r * s
-        row[0] += cc
-        row[1] += cc * u
-        row[2] += cc * u * u
-        row[3] += cs
-        row[4] += cs * u
-        row[5] += cs * u * u
-        row[6] += ss
-        row[7] += ss * u
-        row[8] += ss * u * u
-        row[9] += rc
-        row[10] += rc * u
-        row[11] += rs
-        row[12] += rs * u
-
-
-@njit(cache=True, nogil=True, fastmath=True)
-def _over_tracks(moments, column, sigma, out):
-    """Fill the sum of the moments of neighbouring tracks, Gaussian weights of width sigma [tracks], 0: own only."""
-    out[:] = moments[column]
-    reach = math.ceil(3.0 * sigma)
-    for c in range(max(0, column - reach), min(moments.shape[0], column + reach + 1)):
-        if c != column:
-            g = math.exp(-0.5 * ((c - column) / sigma) ** 2)
-            for j in range(out.shape[0]):
-                for i in range(N_MOMENT):
-                    out[j, i] += g * moments[c, j, i]
-
-
-@njit(cache=True, nogil=True, fastmath=True)
-def _along_blocks(moments, decay, out):
-    """Fill sums of moments with weights decay^distance, without the HOLE blocks to each side."""
-    n = moments.shape[0]
-    near = decay ** (HOLE + 1)
-    out[:] = 0.0
-    run = np.zeros(N_MOMENT)
-    for j in range(HOLE + 1, n):
-        for i in range(N_MOMENT):
-            run[i] = decay * run[i] + near * moments[j - HOLE - 1, i]
-            out[j, i] += run[i]
-    run[:] = 0.0
-    for j in range(n - HOLE - 2, -1, -1):
-        for i in range(N_MOMENT):
-            run[i] = decay * run[i] + near * moments[j + HOLE + 1, i]
-            out[j, i] += run[i]
-
-
-@njit(cache=True, nogil=True)
-def _amplitude(m, u, order):
-    """Return (a, b, variance of the wave) of one block at place u by regression of order 0 or 1; 0 without data."""
-    weight = 1e-6 * (m[0] + m[6])
-    if not weight > 0.0:
-        return 0.0, 0.0, 0.0
-    cc, cs, ss, rc, rs = m[0] + weight, m[3], m[6] + weight, m[9], m[11]
-    if order == 1:  # the slopes are eliminated
-        c1, x1, s1 = m[1] - u * m[0], m[4] - u * m[3], m[7] - u * m[6]
-        c2 = m[2] - 2.0 * u * m[1] + u * u * m[0]
-        x2 = m[5] - 2.0 * u * m[4] + u * u * m[3]
-        s2 = m[8] - 2.0 * u * m[7] + u * u * m[6]
-        ridge = 1e-3 * (c2 + s2)
-        c2 += ridge
-        s2 += ridge
-        det = c2 * s2 - x2 * x2
-        if det > 0.0:
-            ic, ix, i_s = s2 / det, -x2 / det, c2 / det
-            g00, g01 = c1 * ic + x1 * ix, c1 * ix + x1 * i_s
-            g10, g11 = x1 * ic + s1 * ix, x1 * ix + s1 * i_s
-            r1, q1 = m[10] - u * m[9], m[12] - u * m[11]
-            cc -= g00 * c1 + g01 * x1
-            cs -= g00 * x1 + g01 * s1
-            ss -= g10 * x1 + g11 * s1
-            rc -= g00 * r1 + g01 * q1
-            rs -= g10 * r1 + g11 * q1
-    det = cc * ss - cs * cs
-    if not det > 0.0:
-        return 0.0, 0.0, 0.0
-    return (ss * rc - cs * rs) / det, (cc * rs - cs * rc) / det, 0.5 * (cc + ss) / det
-
-
-#: e-folding length along k [periods] (0: none), order of the regression; width over columns.
-LENGTHS = (5.0, 12.0, 0.0, 12.0, 30.0, 0.0)
-ORDERS = (0, 0, 0, 1, 1, 1)
-WIDTHS = (0.0, 1.5, 4.0, 12.0)
-
-
-@njit(cache=True, nogil=True)
-def _gain(moments, spread, places, order):
-    """Return (gain in chi2 by the prediction, sum r p, sum p p)."""
-    rp = pp = 0.0
-    for j in range(places.size):
-        p, q, _ = _amplitude(spread[j], places[j], order)
-        m = moments[j]
-        rp += p * m[9] + q * m[11]
-        pp += p * p * m[0] + 2.0 * p * q * m[3] + q * q * m[6]
-    return 2.0 * rp - pp, rp, pp
-
-
-@njit(cache=True, nogil=True)
-def _decay(length):
-    return math.exp(-1.0 / (BLOCKS * length)) if length > 0.0 else 1.0
-
-
-@njit(cache=True, nogil=True)
-def _choose(moments, places, chosen):
-    """Fill the best (width, length) of each track, -1 where no prediction is worth it.
-
-    Constant amplitudes are tried with all widths, sloping ones with the best width. Neighbours have half a vote.
-    """
-    n_track, n_block = moments.shape[:2]
-    gains = np.zeros((n_track, len(WIDTHS), len(LENGTHS)))
-    smooth, spread = np.empty((n_block, N_MOMENT)), np.empty((n_block, N_MOMENT))
-    for t in range(n_track):
-        for w in range(len(WIDTHS) if n_track > 1 else 1):
-            _over_tracks(moments, t, WIDTHS[w], smooth)
-            for i in range(3):
-                _along_blocks(smooth, _decay(LENGTHS[i]), spread)
-                gains[t, w, i] = _gain(moments[t], spread, places, ORDERS[i])[0]
-        best = np.argmax(gains[t].ravel()) // len(LENGTHS)
-        _over_tracks(moments, t, WIDTHS[best], smooth)
-        for i in range(3, len(LENGTHS)):
-            _along_blocks(smooth, _decay(LENGTHS[i]), spread)
-            gains[t, best, i] = _gain(moments[t], spread, places, ORDERS[i])[0]
-    for t in range(n_track):
-        total = gains[t].copy()
-        for near in (t - 1, t + 1):
-            if 0 <= near < n_track:
-                total += 0.5 * gains[near]
-        own = gains[t].ravel()
-        best = np.argmax(total.ravel() * (own > 0.0))
-        chosen[t] = best if own[best] > 0.5 * LEAST_GAIN and total.ravel()[best] > LEAST_GAIN else -1
-
-
-@njit(cache=True, nogil=True)
-def _misfit(moments, amplitudes):
-    """Return the variance of the wave by which the amplitudes found in each cell differ from the predicted ones."""
-    excess = weight = 0.0
-    for j in range(moments.shape[0]):
-        m, p, q = moments[j], amplitudes[j, 0], amplitudes[j, 1]
-        if m[0] > 0.0 and m[6] > 0.0:
-            excess += (m[9] - p * m[0] - q * m[3]) ** 2 / m[0] + (m[11] - p * m[3] - q * m[6]) ** 2 / m[6] - 2.0
-            weight += m[0] + m[6]
-    return excess / weight if excess > 0.0 else 0.0
-
-
-@njit(cache=True, nogil=True)
-def _amplitudes(moments, places, chosen, out):
-    """Fill amplitudes (track, block, 3): a, b and the variance of the wave; return the number of tracks that gain."""
-    n_track, n_block = moments.shape[:2]
-    smooth, spread = np.empty((n_block, N_MOMENT)), np.empty((n_block, N_MOMENT))
-    gained = 0
-    out[:] = 0.0
-    for t in range(n_track):
-        if chosen[t] < 0:
-            continue
-        width, i = WIDTHS[chosen[t] // len(LENGTHS)], chosen[t] % len(LENGTHS)
-        _over_tracks(moments, t, width, smooth)
-        _along_blocks(smooth, _decay(LENGTHS[i]), spread)
-        gain, rp, pp = _gain(moments[t], spread, places, ORDERS[i])
-        if gain <= 0.0:
-            continue
-        gained += 1
-        shrink = min(max(rp / pp, 0.0), 1.0)
-        scale = shrink * shrink * (0.5 if LENGTHS[i] > 0 else 1.0) * (0.7071 if width > 0 else 1.0)
-        for j in range(n_block):
-            p, q, v = _amplitude(spread[j], places[j], ORDERS[i])
-            out[t, j, 0], out[t, j, 1], out[t, j, 2] = shrink * p, shrink * q, scale * v
-        out[t, :, 2] += _misfit(moments[t], out[t])
-    return gained
-
-
-@njit(cache=True, nogil=True, fastmath=True)
-def _draw(x, track, frequency, low, size, middle, amplitudes, model, variance):
-    """Fill the wave of one column, between the centres of the cells by straight lines."""
-    n = x.size
-    n_track, n_block = amplitudes.shape[:2]
-    cosine, sine = np.empty(n), np.empty(n)
-    fill_waves(x - middle, frequency, cosine, sine)
-    for k in range(n):
-        place = (x[k] - low) / size - 0.5
-        j = min(max(int(place), 0), n_block - 2)
-        t = min(max(place - j, 0.0), 1.0)
-        i = min(int(track[k]), max(n_track - 2, 0))
-        o = min(i + 1, n_track - 1)
-        s = track[k] - i
-        first, last = amplitudes[i], amplitudes[o]
-        w00, w01, w10, w11 = (1.0 - s) * (1.0 - t), (1.0 - s) * t, s * (1.0 - t), s * t
-        p = w00 * first[j, 0] + w01 * first[j + 1, 0] + w10 * last[j, 0] + w11 * last[j + 1, 0]
-        q = w00 * first[j, 1] + w01 * first[j + 1, 1] + w10 * last[j, 1] + w11 * last[j + 1, 1]
-        model[k] = p * cosine[k] + q * sine[k]
-        variance[k] = w00 * first[j, 2] + w01 * first[j + 1, 2] + w10 * last[j, 2] + w11 * last[j + 1, 2]
-
-
-@njit(cache=True, nogil=True)
-def _fit_component(x, tracks, counts, rest, weights, frequency, period, active, chosen, choose, model, variance):
-    """Fill one component (column, sample) and its variance; return how many tracks gained by it."""
-    low, high = bounds(x, counts)
-    size = period / BLOCKS
-    n_block = max(int((high - low) / size) + 1, 2 * HOLE + 3)
-    middle, half = 0.5 * (low + high), 0.5 * (high - low)
-    places = (low + size * (np.arange(n_block) + 0.5) - middle) / half
-    moments = np.zeros((chosen.size, n_block, N_MOMENT))
-    for c in range(x.shape[0]):
-        n = counts[c]
-        if n > 0:
-            _add_moments(
-                x[c, :n], tracks[c, :n], rest[c, :n], weights[c, :n], frequency, low, size, middle, half, moments
-            )
-    if choose:
-        _choose(moments, places, chosen)
-    amplitudes = np.empty((chosen.size, n_block, 3))
-    gained = _amplitudes(moments, places, chosen, amplitudes)
-    for c in range(x.shape[0]):
-        n = counts[c]
-        model[c, :] = 0.0
-        variance[c, :] = 0.0
-        if active[c] and gained > 0:
-            _draw(x[c, :n], tracks[c, :n], frequency, low, size, middle, amplitudes, model[c, :n], variance[c, :n])
-    return gained
+COARSE, STIFF = 2.9, 0.004  # 1/cm, and of the wavenumber: lines are sought against a continuum of this period
+ROUNDS = 3  # of weights towards its least sum of absolute residuals, each turn
+CAUCHY = 3.0  # sigma, where samples have half their weight
+#: Parts of the wavenumbers, of a group and of one column, each judged by the others: where a fringe is as narrow as
+#: a line, and where there are few periods, so that one line weighs much. Else fringes drift more than a line weighs.
+FOLDS, ALONE = 4, 8
+NARROW, FEW = 1.0, 35  # 1/cm, periods
 
 
 @njit(cache=True, nogil=True)
 def _find_frequency(x, counts, rest, weights, snr, low, high):
-    """Return the frequency of the strongest wave in the brightest columns."""
+    """Return the frequency of the strongest wave in the brightest columns, and the power of noise beside it, >= 1."""
     span = 0.0
     for c in range(x.shape[0]):
         if counts[c] > 0:
@@ -272,98 +41,131 @@ def _find_frequency(x, counts, rest, weights, snr, low, high):
     step = 1.0 / (4.0 * span)
     power = np.zeros(max(int((high - low) / step) + 1, 3))
     order = np.argsort(-snr)
+    used = 0
     for c in order[: min(BRIGHT, order.size)]:
         n = counts[c]
         if n > 0 and snr[c] > 0:
             add_power(x[c, :n], rest[c, :n], weights[c, :n], low, step, power)
-    return strongest(power, low, step)
+            used += 1
+    noise = np.median(power) / (HALF * max(used, 1))
+    return strongest(power, low, step), max(noise, 1.0)
 
 
 @njit(cache=True, nogil=True)
-def _continuum(x, y, sigma, keep, period, robust, out):
-    """Fill the spline continuum of a column; False where there is none."""
+def _relative(x, y, sigma, keep, other, fringe, period, rest, weights):
+    """Fill y / (continuum x other) - 1 and its inverse variance; 0 where there is no continuum."""
     n = x.size
-    weights = np.empty(n)
-    for k in range(n):
-        weights[k] = 1.0 / sigma[k] if keep[k] else 0.0
-    total = weights.sum()
-    if not total > 0.0:
-        return False
-    weights *= keep.sum() / total
-    knots = x[choose_knots(n, max(int((x[n - 1] - x[0]) / period), 1), np.ones(n))]
-    return fit_background(x, y, weights, knots, 2, robust, out)
-
-
-@njit(cache=True, nogil=True)
-def _relative(x, y, sigma, keep, other, fringe, period, robust, rest, weights):
-    """Fill y / (continuum x other) - 1 and its inverse variance; False: no continuum."""
-    n = x.size
-    flat, noise, background = np.empty(n), np.empty(n), np.empty(n)
+    flat, trust, background = np.empty(n), np.empty(n), np.empty(n)
     for k in range(n):
         divisor = other[k] * (1.0 + fringe[k])
-        flat[k], noise[k] = y[k] / divisor, sigma[k] / divisor
-    if not _continuum(x, flat, noise, keep, period, robust, background):
-        return False
+        flat[k] = y[k] / divisor
+        trust[k] = divisor / sigma[k] if keep[k] else 0.0
+    local_level(x, flat, trust, period, background)
     for k in range(n):
         level = background[k] * other[k]
         fine = keep[k] and level > 0.0
         rest[k] = y[k] / level - 1.0 if fine else 0.0
         weights[k] = (level / sigma[k]) ** 2 if fine else 0.0
-    return True
 
 
 @njit(cache=True, nogil=True)
-def _fit_family(x, tracks, n_track, y, sigma, good, keep, counts, snr, active, other, family, noise, fringe, variance):
+def _find_lines(x, y, sigma, base, keep, counts, other, fringe, rounds, e):
+    """Leave out the lines that stand out of the data less their fringes."""
+    for c in range(x.shape[0]):
+        n = counts[c]
+        if n > 0:
+            divisor = other[c, :n] * (1.0 + fringe[c, :n])
+            stiff = max(COARSE, STIFF * x[c, n - 1])
+            robust_residual(x[c, :n], y[c, :n] / divisor, sigma[c, :n] / divisor, base[c, :n], stiff, rounds, e[c, :n])
+    mask_lines(x, counts, e, base, keep)
+
+
+@njit(cache=True, nogil=True)
+def _scale_noise(rest, fringe, keep, weights, e):
+    """Lower the weights of a column to the spread of its residuals, and those of samples that stand out of it."""
+    values = np.abs(rest - fringe)[keep] * np.sqrt(weights[keep])
+    if values.size <= 10:
+        return
+    spread = CAUCHY * 1.4826 * np.median(np.abs(e[keep]))
+    weights /= max(1.0, (1.4826 * np.median(values)) ** 2)
+    if spread > 0.0:
+        weights /= 1.0 + (e / spread) ** 2
+
+
+@njit(cache=True, nogil=True)
+def _fit_family(x, tracks, n_track, y, sigma, good, keep, counts, snr, active, other, family, fringe, variance):
     """Fill the fringes of one family (column, sample) and their variance; return the number of components.
 
-    A first pass shows the lines, which stand out from fringes that were predicted without them; the second leaves
-    them out and fits the continuum below the fringes found first.
+    Lines stand out from fringes that were predicted without them: a first pass shows them; the second leaves them out
+    and fits the continuum below the fringes found first. In the second each of the folds, parts of the wavenumbers,
+    has fringes whose frequencies and smoothness the other parts have chosen.
     """
-    n_column, n_sample = x.shape
-    period, half = family[0], family[1]
-    low, high = 1.0 / (period + half), 1.0 / (period - half)
-    rest, weights = np.zeros((n_column, n_sample)), np.zeros((n_column, n_sample))
-    left = np.zeros((n_column, n_sample))
-    parts, spreads = np.zeros((MOST, n_column, n_sample)), np.zeros((MOST, n_column, n_sample))
-    frequency, chosen = np.zeros(MOST), np.full((MOST, n_track), -1)
-    count = 0
+    shape = x.shape
+    period = family[0]
+    low, high = bounds(x, counts)
+    folds = (FOLDS if (counts > 0).sum() > 1 else ALONE) if period < NARROW or high - low < FEW * period else 1
+    margin = LINE * high + (RINGING + 0.5) * period
+    rest, weights, e = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    found, spread = np.zeros(shape), np.zeros(shape)
     fringe[:] = 0.0
+    variance[:] = 0.0
+    count = 0
     for turn in range(2):
-        for c in range(n_column):
+        _find_lines(x, y, sigma, good, keep, counts, other, fringe, ROUNDS, e)
+        for c in range(shape[0]):
             n = counts[c]
-            if n > 0 and not _relative(
-                x[c, :n], y[c, :n], sigma[c, :n], keep[c, :n], other[c, :n], fringe[c, :n], period, turn == 0,
-                rest[c, :n], weights[c, :n],
-            ):  # fmt: skip
-                weights[c, :n] = 0.0
-            weights[c, :n] /= noise[c]
-        for m in range(min(MOST, int(family[2])) if turn == 0 else count):
-            left[:] = rest - (fringe - parts[m])
-            if turn == 0:
-                frequency[m] = _find_frequency(x, counts, left, weights, snr, low, high)
-            gained = _fit_component(
-                x, tracks, counts, left, weights, frequency[m], period, active, chosen[m], turn == 0, parts[m],
-                spreads[m],
-            )  # fmt: skip
-            _add_up(parts, fringe)
-            _add_up(spreads, variance)
-            if turn == 0 and gained == 0:
-                break
-            count = max(count, m + 1)
+            if n > 0:
+                _relative(
+                    x[c, :n], y[c, :n], sigma[c, :n], keep[c, :n], other[c, :n], fringe[c, :n], period, rest[c, :n],
+                    weights[c, :n],
+                )  # fmt: skip
+                _scale_noise(rest[c, :n], fringe[c, :n], keep[c, :n], weights[c, :n], e[c, :n])
         if turn == 0:
-            common = common_lines(x, counts, rest, weights, fringe)
-            for c in range(n_column):
-                noise[c] *= judge_column(
-                    x[c], good[c], keep[c], counts[c], rest[c], weights[c], fringe[c], period, common
-                )
+            count = _fit_components(
+                x, tracks, n_track, counts, rest, weights, snr, active, family, (low - 1.0, low - 1.0), fringe, variance
+            )
+            if count == 0:
+                return 0
+            continue
+        size = (high - low) / folds
+        for fold in range(folds):
+            start = low + fold * size
+            end = start + size if fold < folds - 1 else np.inf
+            silent = (start - margin, end + margin) if folds > 1 else (low - 1.0, low - 1.0)
+            count += _fit_components(
+                x, tracks, n_track, counts, rest, weights, snr, active, family, silent, found, spread
+            )  # fmt: skip
+            for c in range(shape[0]):
+                for k in range(counts[c]):
+                    if start <= x[c, k] < end:
+                        fringe[c, k], variance[c, k] = found[c, k], spread[c, k]
     return count
 
 
 @njit(cache=True, nogil=True)
-def _add_up(parts, out):
-    out[:] = 0.0
-    for m in range(parts.shape[0]):
-        out += parts[m]
+def _fit_components(x, tracks, n_track, counts, rest, weights, snr, active, family, silent, fringe, variance):
+    """Fill the sum of the components of a family, one after the other while any track gains; return how many."""
+    shape = x.shape
+    period, half = family[0], family[1]
+    hole = math.ceil(LINE * bounds(x, counts)[1] / period + RINGING)
+    left, part, spread, voting = rest.copy(), np.zeros(shape), np.zeros(shape), weights.copy()
+    for c in range(shape[0]):
+        for k in range(counts[c]):
+            if silent[0] <= x[c, k] <= silent[1]:
+                voting[c, k] = 0.0
+    fringe[:] = 0.0
+    variance[:] = 0.0
+    for m in range(min(MOST, int(family[2]))):
+        frequency, scale = _find_frequency(x, counts, left, voting, snr, 1.0 / (period + half), 1.0 / (period - half))
+        gained = fit_component(
+            x, tracks, n_track, counts, left, weights, frequency, period, hole, silent, active, scale, part, spread
+        )
+        if gained == 0:
+            return m
+        fringe += part
+        variance += spread
+        left -= part
+    return min(MOST, int(family[2]))
 
 
 @njit(cache=True, nogil=True)
@@ -394,6 +196,7 @@ def _prepare(wavenumber, flux, error, use, ignore, limit, smooth_too, order, cou
         keep_continuum(positive, ratio[:n], limits, smooth_too, keep[c, :n])
         if keep[c, :n].sum() < 0.5 * n:
             keep[c, :n] = good[c, :n]
+        good[c, :n] = keep[c, :n]
 
 
 @njit(cache=True, nogil=True)
@@ -404,7 +207,7 @@ def _correct_group(
     order, counts = np.zeros(shape, dtype=np.int64), np.zeros(shape[0], dtype=np.int64)
     x, y, sigma = np.zeros(shape), np.zeros(shape), np.ones(shape)
     good, keep = np.zeros(shape, dtype=np.bool_), np.zeros(shape, dtype=np.bool_)
-    snr, noise = np.zeros(shape[0]), np.ones(shape[0])
+    snr = np.zeros(shape[0])
     _prepare(wavenumber, flux, error, use, ignore, limit, smooth_too, order, counts, x, y, sigma, good, keep, snr)
     other, fringe, variance = np.ones(shape), np.zeros(shape), np.zeros(shape)
     active, tracks = np.zeros(shape[0], dtype=np.bool_), np.zeros(shape)
@@ -422,9 +225,8 @@ def _correct_group(
             active[c] = n > 0 and snr[c] > share * least_snr and (x[c, n - 1] - x[c, 0]) >= least_periods * period
         if active.any():
             done += _fit_family(
-                x, tracks, n_track, y, sigma, good, keep, counts, snr, active, other, families[f], noise, fringe,
-                variance,
-            )  # fmt: skip
+                x, tracks, n_track, y, sigma, good, keep, counts, snr, active, other, families[f], fringe, variance
+            )
             _multiply(fringe, variance, limit, order, counts, other, factor, relative_variance, rejected)
     return done
 

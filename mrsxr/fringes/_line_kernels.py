@@ -5,7 +5,9 @@ import math
 import numpy as np
 from numba import njit
 
-OUTLIER = 5.0  # sigma
+from ._level_kernels import local_level
+
+OUTLIER, EDGE = 5.0, 2.0  # sigma
 
 
 @njit(cache=True, nogil=True)
@@ -20,9 +22,10 @@ def bounds(x, counts):
 
 @njit(cache=True, nogil=True)
 def _find_lines(e, off):
-    """Set off True at runs of 1 to 15 samples whose mean is off by more than OUTLIER sigma.
+    """Set off True at runs of 1 to 15 samples whose mean is off by more than OUTLIER sigma, and at their wings.
 
-    e : residuals in units of their noise, 0 where bad. Runs must also stand out from the spread of the column.
+    e : residuals in units of their noise, 0 where bad. Runs must also stand out from the spread of the column. The
+    wings reach as far as runs of the same length are off by more than EDGE sigma to the same side.
     """
     n = e.size
     total = np.zeros(n + 1)
@@ -33,53 +36,61 @@ def _find_lines(e, off):
         for k in range(n - width + 1):
             sums[k] = (total[k + width] - total[k]) / math.sqrt(width)
         spread = max(1.0, 1.4826 * np.median(np.abs(sums)))
-        for k in range(n - width + 1):
-            if abs(sums[k]) > OUTLIER * spread:
-                off[k : k + width] = True
+        for sign in (-1.0, 1.0):
+            start, peak = 0, 0.0
+            for k in range(n - width + 2):
+                value = sign * sums[k] / spread if k < n - width + 1 else 0.0
+                if value > EDGE:
+                    peak = max(peak, value)
+                    continue
+                if peak > OUTLIER:
+                    off[start : min(k - 1 + width, n)] = True
+                start, peak = k + 1, 0.0
 
 
 @njit(cache=True, nogil=True)
-def common_lines(x, counts, rest, weights, fringe):
-    """Return (start, size of a bin, then 1 where a line stands out of the residuals of all columns together)."""
+def robust_residual(x, y, sigma, keep, period, rounds, e):
+    """Fill what stands out of a continuum that follows most samples, not their mean, in units of the noise.
+
+    e : residuals of an earlier call or 0, from which the rounds of weights start.
+    """
+    n = x.size
+    weights, level = np.empty(n), np.empty(n)
+    for _ in range(rounds):
+        scale = max(1.4826 * np.median(np.abs(e[keep])), 1.0) if keep.any() else 1.0
+        for k in range(n):
+            weights[k] = scale / (sigma[k] * (scale + abs(e[k]))) if keep[k] else 0.0
+        if not local_level(x, y, weights, period, level):
+            e[:] = 0.0
+            return
+        for k in range(n):
+            e[k] = (y[k] - level[k]) / sigma[k] if keep[k] and level[k] > 0.0 else 0.0
+
+
+@njit(cache=True, nogil=True)
+def mask_lines(x, counts, e, base, keep):
+    """Leave out of ``base`` the lines that stand out of the residuals of a column, or of all columns together."""
+    n_column, n_sample = x.shape
     low, high = bounds(x, counts)
-    n = x.shape[1]
-    size = (high - low) / n
-    total, number = np.zeros(n), np.zeros(n)
-    for c in range(x.shape[0]):
+    size = (high - low) / n_sample
+    total, number = np.zeros(n_sample), np.zeros(n_sample)
+    for c in range(n_column):
         for k in range(counts[c]):
-            if weights[c, k] > 0.0:
-                j = min(int((x[c, k] - low) / size), n - 1)
-                total[j] += (rest[c, k] - fringe[c, k]) * math.sqrt(weights[c, k])
+            if base[c, k]:
+                j = min(int((x[c, k] - low) / size), n_sample - 1)
+                total[j] += e[c, k]
                 number[j] += 1.0
-    for j in range(n):
-        total[j] /= math.sqrt(max(number[j], 1.0))
-    off = np.zeros(n, dtype=np.bool_)
-    _find_lines(total, off)
-    out = np.zeros(n + 2)
-    out[0], out[1] = low, size
-    out[2:] = off
-    return out
-
-
-@njit(cache=True, nogil=True)
-def judge_column(x, good, keep, n, rest, weights, fringe, period, common):
-    """Leave out the lines of a column; return the square by which its residuals exceed the noise, at least 1."""
-    if n == 0:
-        return 1.0
-    e = np.zeros(n)
-    for k in range(n):
-        e[k] = (rest[k] - fringe[k]) * math.sqrt(weights[k])
-    off = np.zeros(n, dtype=np.bool_)
-    _find_lines(e, off)
-    for k in range(n):
-        j = min(max(int((x[k] - common[0]) / common[1]), 0), common.size - 3)
-        off[k] = off[k] or common[j + 2] > 0.0
-    found = keep[:n] & good[:n]
-    reach = min(max(3, int(0.5 * period * n / (x[n - 1] - x[0]))), 25)
-    for k in range(n):
-        if off[k]:
-            found[max(0, k - reach) : min(n, k + reach + 1)] = False
-    if found.sum() > 0.5 * n:
-        keep[:n] = found
-    values = np.abs(e[found])
-    return max(1.0, (1.4826 * np.median(values)) ** 2) if values.size > 10 else 1.0
+    common, off = np.zeros(n_sample, dtype=np.bool_), np.zeros(n_sample, dtype=np.bool_)
+    if (counts > 0).sum() > 1:
+        _find_lines(total / np.sqrt(np.maximum(number, 1.0)), common)
+    for c in range(n_column):
+        n = counts[c]
+        if n == 0:
+            continue
+        off[:n] = False
+        _find_lines(e[c, :n], off[:n])
+        for k in range(n):
+            at_line = off[k] or common[min(int((x[c, k] - low) / size), n_sample - 1)]
+            keep[c, k] = base[c, k] and not at_line
+        if keep[c, :n].sum() < 0.5 * base[c, :n].sum():
+            keep[c, :n] = base[c, :n]

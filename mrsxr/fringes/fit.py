@@ -253,3 +253,37 @@ def correct_spectra(
     shape, dtype = np.shape(flux), np.asarray(flux).dtype
     added = relative * np.where(use, out, 0.0) ** 2
     return out.reshape(shape).astype(dtype), added.reshape(shape).astype(dtype)
+
+
+def correct_where_gained(
+    wavelength: np.ndarray, flux: np.ndarray, error: np.ndarray | None = None, *, ignore: Regions = (), **options
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Divide spectra of one band by their fringes where the method "slices" shows that it gains by that.
+
+    Parameters
+    ----------
+    wavelength, flux, error, ignore
+        As of :func:`correct_spectra`; the spectra are judged together.
+    **options
+        More of its parameters.
+
+    Returns
+    -------
+    corrected flux, variance of the correction; shape and dtype of ``flux``
+    score
+        Of :func:`mrsxr.fringes.judge.judge`: misfit with the fringes, each predicted from places further away than a
+        line and what it changes around it, over that without; NaN where it was not judged, and with "columns". Where
+        "slices" is not below 1 the spectra stay as they are.
+    """
+    out, added = correct_spectra(wavelength, flux, error, ignore=ignore, **options)
+    if options.get("method", "columns") == "columns":
+        return out, added, np.nan
+    values, clean = (np.atleast_2d(np.asarray(a, dtype=np.float64)) for a in (flux, out))
+    waves = np.broadcast_to(np.asarray(wavelength, dtype=np.float64), np.shape(flux)).reshape(values.shape)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        factor = np.where(values > 0, values / clean, 1.0)
+        seen = np.isfinite(values) & (values > 0) & ~_within(waves, (*ignore, (LONGEST, np.inf)))
+        changed = (np.abs(factor - 1.0) > 1e-12).any(axis=1)
+        longest = 0.4 if options.get("dichroic_only") else 2.9
+        score = judge(1e4 / waves[changed], values[changed], factor[changed], seen[changed], longest)
+    return (out, added, score) if gains(score) else (np.asarray(flux).copy(), np.zeros_like(added), score)

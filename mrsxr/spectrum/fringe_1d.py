@@ -9,9 +9,10 @@ import xarray as xr
 
 from mrsxr import mrs
 from mrsxr.errors import MrsxrError
-from mrsxr.fringes import TOLERANCE, Method, correct_spectra, corrected_before
+from mrsxr.fringes import TOLERANCE, Method, correct_where_gained, corrected_before
 from mrsxr.limits import Interval, NotNegative, Positive
 from mrsxr.notes import tell
+from mrsxr.scores import score
 from mrsxr.step import step
 
 #: Variable, its variance, what it becomes, and whether it carries the aperture correction.
@@ -55,6 +56,8 @@ def correct_residual_fringe_1d(
     Dataset, level "spectrum"
         With ``rf_flux`` [Jy], ``rf_surf_bright``, ``rf_background`` [MJy/sr] (columns RF_ of jwst) and the variances
         ``rf_flux_var``, ``rf_surf_bright_var``, which hold what the correction adds where the method tells it.
+        With "slices" ``score_residual_fringe``, that of the flux: the misfit with over that without the fringes where
+        they are predicted from elsewhere. A spectrum where it is not below 1 stays as it is: no method is sure there.
 
     Raises
     ------
@@ -76,7 +79,7 @@ def correct_residual_fringe_1d(
     options = {"wavelength": wave, "channel": int(band[0]), "method": method, "max_amplitude": float(max_amplitude),
                "dichroic_only": bool(dichroic_only), "ignore": tuple(map(tuple, ignore_regions)),
                "tolerance": float(tolerance)}  # fmt: skip
-    out = {}
+    out: dict[str, object] = {}
     for name, variance, new, corrected in _VALUES:
         if name not in ds:
             continue
@@ -87,29 +90,32 @@ def correct_residual_fringe_1d(
         found = xr.apply_ufunc(
             correct_values, *(g.variable for g in given), kwargs=options, input_core_dims=[["wavelength"]] * 3,
             output_core_dims=[["part", "wavelength"]], dask="parallelized", output_dtypes=[float],
-            dask_gufunc_kwargs={"output_sizes": {"part": 2}, "allow_rechunk": True},
+            dask_gufunc_kwargs={"output_sizes": {"part": 3}, "allow_rechunk": True},
         )  # fmt: skip
         meaning = {"units": ds[name].attrs.get("units"), "long_name": f"{name} without residual fringes"}
         out[new] = ("wavelength", found[0].data, meaning)
         if variance in ds and corrected:
             meaning = {"units": ds[variance].attrs.get("units"), "long_name": f"variance of {new}"}
             out[f"{new}_var"] = ("wavelength", found[1].data, meaning)
+        if name == "flux" and method == "slices":
+            out |= score("residual_fringe", found[2, 0].data, method=method, instead="none", held_out="places left out")
     return ds.assign(out)
 
 
 def correct_values(
     values, variance, factor, *, wavelength, channel, method, max_amplitude, dichroic_only, ignore, tolerance
 ):
-    """Return a spectrum without fringes and its variance (2, wavelength); ``factor`` is taken off during the fit."""
+    """Return a spectrum without fringes, its variance and the score (3, wavelength); the fit is of values / factor."""
     values = np.asarray(values, dtype=float) / factor
     spread = np.asarray(variance, dtype=float) / factor**2
     known = np.isfinite(spread).any()
     with np.errstate(invalid="ignore"):
         error = np.sqrt(spread) if known else None
-    clean, added = correct_spectra(
+    clean, added, judged = correct_where_gained(
         wavelength, values, error, channel=channel, method=method, dichroic_only=dichroic_only,
         max_amplitude=max_amplitude, ignore=ignore, tolerance=tolerance,
     )  # fmt: skip
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = np.where(values != 0, clean / values, 1.0)
-    return np.stack([clean * factor, (spread * ratio**2 + added) * factor**2])
+    changed = [clean * factor, (spread * ratio**2 + added) * factor**2]
+    return np.stack([*changed, np.full(values.shape, judged)])

@@ -31,6 +31,9 @@ def test_fringes_go_from_every_spaxel(pair, method):
     assert float(after.max()) < 0.2 * float(before.max())
     ratio = (out.flux / fringed.flux) ** 2
     assert (out["var"] >= 0.999 * fringed["var"] * ratio).all()
+    if method == "slices":
+        assert (out.score_residual_fringe < 0.5).all()
+        assert out.score_residual_fringe.dims == ("y", "x")
 
 
 def test_lazy_is_eager(pair):

@@ -169,7 +169,8 @@ def test_measured_patterns_of_point_sources(shared_data, method, name):
     wave, patterns = wave[good], patterns[:, good]
     for pattern in patterns:
         out, _ = correct_spectra(wave, pattern, channel=int(name[3]), method=method)
-        assert amplitude(wave, out) < max(0.75 * amplitude(wave, pattern), 1e-3)
+        least = 0.75 if method == "columns" else 0.85  # predicted from beyond a line, not fitted in place
+        assert amplitude(wave, out) < max(least * amplitude(wave, pattern), 1e-3)
 
 
 @pytest.mark.shared

@@ -29,8 +29,9 @@ EXEMPT = {
 }
 #: Parameters whose step does not judge itself yet; empty where the rule holds everywhere.
 AWAITED: set[str] = {
+    # judges itself, but without gain the spectrum stays as it is: the fit of the baseline takes light of lines
     "spectrum.residual_fringe",
-}  # fmt: skip
+}
 #: (name of the score, what is done with a value of the parameter to data where optimal gains, or cannot).
 JUDGED: dict[str, tuple[str, Callable[[object, bool], xr.Dataset]]] = {}
 

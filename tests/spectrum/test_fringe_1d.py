@@ -38,6 +38,16 @@ def test_fringes_go_and_the_flux_stays(method):
     schema.validate(out)
 
 
+def test_a_spectrum_that_does_not_gain_stays_as_it_is():
+    taken = correct_residual_fringe_1d(fringed()[0], method="slices")
+    assert float(taken.score_residual_fringe) < 0.5
+    ds, _ = fringed(amplitude=0.0)
+    out = correct_residual_fringe_1d(ds, method="slices")
+    assert not float(out.score_residual_fringe) < 1
+    np.testing.assert_allclose(out.rf_flux, out.flux, rtol=1e-12)
+    assert "score_residual_fringe" not in correct_residual_fringe_1d(ds)
+
+
 def test_variances_follow():
     ds, _ = fringed()
     out = correct_residual_fringe_1d(ds)

@@ -27,20 +27,16 @@ EXEMPT = {
     "spectrum.annulus": "clips the samples of the annulus alone, not those of the whole plane",
     "spectrum.exact_errors": "errors with the covariance of voxels; the light is the same",
 }
-#: Parameters whose step does not judge itself yet; empty where the rule holds everywhere.
-AWAITED: set[str] = {
-    # judges itself, but without gain the spectrum stays as it is: the fit of the baseline takes light of lines
-    "spectrum.residual_fringe",
-}
-#: (name of the score, what is done with a value of the parameter to data where optimal gains, or cannot).
-JUDGED: dict[str, tuple[str, Callable[[object, bool], xr.Dataset]]] = {}
+#: (name of the score, what is done with a value of the parameter to data where optimal gains, or cannot, and the value
+#: that gives the same where it cannot: that of the baseline, but where the baseline takes light of lines).
+JUDGED: dict[str, tuple[str, Callable[[object, bool], xr.Dataset], object]] = {}
 
 
-def judged(parameter: str, score: str):
+def judged(parameter: str, score: str, instead: object = None):
     """Enter ``run(value, gains) -> Dataset`` for a parameter, "table.name", whose step writes ``score_<score>``."""
 
     def enter(run):
-        JUDGED[parameter] = score, run
+        JUDGED[parameter] = score, run, instead
         return run
 
     return enter
@@ -180,9 +176,8 @@ def outliers(value, gains):
 
 def spectrum_of(cube, **changes):
     """Return the spectrum of a cube by the baseline with changes."""
-    config = dataclasses.replace(
-        SpectrumConfig.baseline(), aperture_correction=False, residual_fringe="none", **changes
-    )
+    plain = {"aperture_correction": False, "residual_fringe": "none"}
+    config = dataclasses.replace(SpectrumConfig.baseline(), **(plain | changes))
     return mx.make_spectra(cube, None, config)["/science/1B"].to_dataset()
 
 
@@ -210,3 +205,16 @@ def centering(value, gains):
     """A star of rings and wings; a single plane leaves none to judge it on."""
     cube = made_scene("point", 0.0).isel(wavelength=slice(0, 8 if gains else 1))
     return spectrum_of(cube, source_type="POINT", centering=value)
+
+
+@judged("spectrum.residual_fringe", "residual_fringe", instead="none")
+def residual_fringe_1d(value, gains):
+    """A fringe of 2 %, or noise alone: then nothing is taken off, where the fit of the baseline takes off noise."""
+    rng, wave = np.random.default_rng(11), np.linspace(5.66, 6.63, 1213)
+    even = made_scene("point", 0.0).isel(wavelength=slice(0, 2))
+    light = np.cos(2 * np.pi * 1e4 / wave / 2.8) * (0.02 if gains else 0.0) + rng.normal(1.0, 0.003, wave.size)
+    cube = xr.concat([even.isel(wavelength=[0])] * wave.size, "wavelength", data_vars="minimal")
+    cube = cube.assign_coords(wavelength=("wavelength", wave, even.wavelength.attrs)).assign_attrs(even.attrs)
+    flux = (cube.flux * xr.DataArray(light, dims="wavelength")).astype("f4").assign_attrs(even.flux.attrs)
+    out = spectrum_of(cube.assign(flux=flux), source_type="POINT", residual_fringe=value)
+    return out if value == "none" else out.assign(flux=out.rf_flux.assign_attrs(out.flux.attrs))

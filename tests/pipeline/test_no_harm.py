@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from no_harm_cases import AWAITED, EXEMPT, JUDGED
+from no_harm_cases import EXEMPT, JUDGED
 
 from mrsxr.pipeline import Config
 from mrsxr.scores import decisions
@@ -29,7 +29,7 @@ def differences() -> dict[str, tuple[object, object]]:
 
 
 def test_every_difference_of_the_modes_judges_itself_or_is_exempt():
-    found, known = set(differences()), [set(JUDGED), set(EXEMPT), AWAITED]
+    found, known = set(differences()), [set(JUDGED), set(EXEMPT)]
     assert found == set().union(*known), "judge the step on data that it did not fit, see CONTRIBUTING"
     assert sum(map(len, known)) == len(found), "a parameter stands in one table"
 
@@ -37,8 +37,9 @@ def test_every_difference_of_the_modes_judges_itself_or_is_exempt():
 @pytest.mark.parametrize("parameter", sorted(JUDGED))
 @pytest.mark.filterwarnings("ignore::mrsxr.errors.MrsxrWarning")
 def test_optimal_gains_or_is_the_baseline(parameter):
-    score, run = JUDGED[parameter]
+    score, run, instead = JUDGED[parameter]
     before, after = differences()[parameter]
+    before = before if instead is None else instead
     for gains in (True, False):
         baseline, optimal = run(before, gains), run(after, gains)
         told = {one.step: one for one in decisions(optimal)}

@@ -114,6 +114,7 @@ def test_bands_are_tied_by_their_overlap():
     assert other.level.values[other.band.values == "1A"].max() < -0.9 * step
 
 
+@pytest.mark.slow
 def test_tiles_of_a_mosaic():
     first, second = observe("12A", 2, rows=ROWS), observe("12A", 2, north=1.5, first=11, seed=5, rows=ROWS)
     far = observe("12A", 1, north=60.0, first=21, seed=6, rows=ROWS)

@@ -107,6 +107,13 @@ def test_bands_are_tied_by_their_overlap():
     for band in ("1B", "2B"):
         before = levels["2A" if band == "2B" else "1A"]
         assert np.abs(levels[band] - before - step).max() < max(4 * errors[band], 0.02 * step)
+
+
+@pytest.mark.slow
+def test_bands_that_are_not_tied_and_another_reference_band():
+    step, first = 6.0, observe("12A", 2)
+    second = observe("12B", 2, first=11, seed=4)
+    moved = second.assign(flux=(second.flux + np.float32(step)).assign_attrs(second.flux.attrs))
     apart = fit_background_match([first, moved], tie_bands=False)
     assert np.abs(apart.level.values).max() < 0.1
     other = fit_background_match([first, moved], reference_band="1B")

@@ -193,6 +193,7 @@ def test_gated_sees_a_shower_beside_a_line():
     assert abs((out - light)[inside].mean()) < 0.15 * blob[inside].mean()
 
 
+@pytest.mark.slow
 def test_variance_is_the_scatter():
     rates = np.stack([sky(seed, shower=0.5)[0] for seed in range(12)])
     planes = np.stack([np.where(slices(), 101, 0)] * 9).astype("i2")

@@ -293,6 +293,7 @@ def test_fitted_does_no_harm_where_little_shines(scattering):
     assert np.abs(bias).max() < 1e-3
 
 
+@pytest.mark.slow
 def test_variance_is_the_scatter(scattering):
     direct = scene(20.0)
     rates = np.stack([noisy(direct, scattering, 1.5, seed=s, noise=0.2) for s in range(4)])

@@ -145,7 +145,7 @@ def flux_at(ds, radius=2.4):
 
 @pytest.mark.filterwarnings("ignore::mrsxr.errors.MrsxrWarning")
 @pytest.mark.parametrize(
-    "name", [n for n in CUTS if n not in ("unequal spaxels", "a row", "a spaxel", "matched")]
+    "name", [n for n in CUTS if n not in ("unequal spaxels", "a row", "a spaxel", "matched", "sel")]
 )  # fmt: skip
 def test_flux_at_the_target_is_the_same(cube, name, tmp_path):
     ds = derived(name, cube)

@@ -148,6 +148,7 @@ def test_pixel_background_takes_the_place_of_the_master_background(simulated, re
     assert abs(float((cube.flux - other.flux).median())) < 1  # MJy/sr; the sky has some tens
 
 
+@pytest.mark.slow  # tests/pipeline/test_ways.py compares more
 def test_chains_on_a_tree_equal_the_run(simulated, reduced):
     refs = mx.References(simulated.reference_folder)
     obs = mx.open_observation(simulated.uncal_folder, simulated.background_folder)

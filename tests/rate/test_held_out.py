@@ -190,6 +190,7 @@ def test_losses_are_those_of_a_gaussian():
     assert np.isnan(judges.score(right[:90], right[:90]))
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_real_dark_ramps_are_left_to_the_baseline(shared_data, monkeypatch):
     """Their noise is not white: likelihood finds eight times as many jumps, of which few are hits."""

@@ -64,7 +64,7 @@ def correct_residual_fringe_cube(
     if before == "in the cube":
         raise MrsxrError(f"the residual fringes are off this cube of band {band} already; correct them once")
     if before:
-        tell(f"residual fringes were corrected {before} before; the cube of {band} loses what is left", aloud=False)
+        tell(f"residual fringes were corrected {before} before; the cubes lose what that left of them", aloud=False)
     options = {
         "wavelength": np.asarray(cube["wavelength"].values, dtype=float), "channel": int(band[0]), "method": method,
         "dichroic_only": bool(dichroic_only), "max_amplitude": float(max_amplitude),

@@ -301,7 +301,9 @@ def _join(bands: list[xr.Dataset], overlap: str) -> xr.Dataset:
             pieces[i] = left.isel(wavelength=left["wavelength"].values < middle)
             pieces[i + 1] = right.isel(wavelength=right["wavelength"].values >= middle)
     names = set.intersection(*(set(piece.data_vars) for piece in pieces))
-    pieces = [piece[[n for n in pieces[0].data_vars if n in names]] for piece in pieces if piece.sizes["wavelength"]]
+    names = {n for n in names if pieces[0][n].dims == ("wavelength",)}  # scores are those of bands
+    kept = [n for n in pieces[0].data_vars if n in names]
+    pieces = [piece[kept] for piece in pieces if piece.sizes["wavelength"]]
     joined = xr.concat(pieces, dim="wavelength", data_vars="all", coords="minimal", compat="override",
                        join="override", combine_attrs="override")  # fmt: skip
     return joined.sortby("wavelength")

@@ -138,6 +138,15 @@ def test_jumps_are_found_by_the_better_test_of_each_dither(exposures):
         np.testing.assert_array_equal(lazy.score_jump, found.score_jump)
 
 
+def test_loaded_ramps_and_lazy_references(exposures):
+    ds, refs, _ = exposures
+    lazy = {name: ref.chunk(y=8) for name, ref in refs.items()}
+    found, expected = rate.flag_jumps_judged(ds, **lazy), rate.flag_jumps_judged(ds, **refs)
+    xr.testing.assert_equal(found.compute(), expected)
+    fits = [rate.fit_ramps(expected, **which, algorithm="gls", judged=True) for which in (lazy, refs)]
+    xr.testing.assert_equal(fits[0].compute(), fits[1])
+
+
 def test_slopes_are_those_of_the_better_fit(exposures):
     ds, refs, _ = exposures
     bent = ds.assign(sci=ds.sci.copy(data=(10000 + 30 * (ds.sci - 10000) - (ds.sci - 10000) ** 2 / 20).values))

@@ -10,6 +10,7 @@ from astropy.modeling.physical_models import BlackBody
 
 from mrsxr import dq, mrs, schema
 from mrsxr.errors import LevelError, MrsxrError, MrsxrWarning
+from mrsxr.scores import decisions, score
 from mrsxr.spectrum import stitch_bands
 
 BODY = BlackBody(300 * u.K)
@@ -63,6 +64,12 @@ def test_equal_spectra_are_joined_unchanged(method):
     assert out.sizes["wavelength"] > 1200
     assert list(dict.fromkeys(out.band.values)) == list(mrs.BANDS)
     assert json.loads(out.attrs["bands"]) == list(mrs.BANDS)
+
+
+def test_scores_of_the_bands_are_not_those_of_samples():
+    judged = score("centering", 0.5, method="fit", instead="daofind", held_out="planes")
+    spectra = [make_spectrum(band).assign(judged) for band in ("1A", "1B")]
+    assert not decisions(stitch_bands(spectra))
 
 
 def test_band_factors_of_a_blackbody_are_recovered():

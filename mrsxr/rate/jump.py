@@ -92,7 +92,7 @@ def flag_jumps(
     if ds.sizes["group"] < 3:
         return out
 
-    from ._jump_kernels import dilate, find_jumps, merge
+    from ._jump_kernels import find_jumps
 
     bounds = (float(min_jump_to_flag_neighbors), float(max_jump_to_flag_neighbors))
     usable = over_frame((~lost_groups(ds)).sum("group").astype("int32"), ds)
@@ -104,12 +104,20 @@ def flag_jumps(
         minimum_groups=minimum_groups, minimum_sigclip_groups=minimum_sigclip_groups, only_use_ints=only_use_ints,
         min_diffs_single_pass=min_diffs_single_pass,
     )  # fmt: skip
-    if flag_4_neighbors:
-        spread = with_row_halo(dilate, spread, depth=1, fill=False)
-    (group_dq,) = map_ramps(merge, group_dq, spread, core=[RAMP, RAMP], out_core=[RAMP], dtypes=["uint8"])
+    group_dq = with_neighbours(group_dq, spread, flag_4_neighbors)
     if max(n_after) > 0:
         group_dq = flag_after(ds, group_dq, gain, (float(after_jump_flag_dn1), float(after_jump_flag_dn2)), n_after)
     return out.assign(group_dq=group_dq.assign_attrs(dq.GROUP_DQ_ATTRS))
+
+
+def with_neighbours(group_dq: xr.DataArray, spread: xr.DataArray, flag_4_neighbors: bool) -> xr.DataArray:
+    """Return group flags with JUMP_DET of jumps and, where asked for, their four neighbours, but on unused samples."""
+    from ._jump_kernels import dilate, merge
+
+    if flag_4_neighbors:
+        spread = with_row_halo(dilate, spread, depth=1, fill=False)
+    (out,) = map_ramps(merge, group_dq, spread, core=[RAMP, RAMP], out_core=[RAMP], dtypes=["uint8"])
+    return out
 
 
 def flag_bad_gain(ds: xr.Dataset, gain: xr.Dataset) -> xr.Dataset:

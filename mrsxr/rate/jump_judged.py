@@ -7,11 +7,11 @@ from typing import Any
 import xarray as xr
 
 from mrsxr import dq, scores
-from mrsxr.blocks import map_ramps, with_row_halo
+from mrsxr.blocks import map_ramps
 from mrsxr.limits import Count, NotNegative, Positive
 from mrsxr.step import step
 
-from .jump import RAMP, flag_after, flag_bad_gain, groups_after, over_frame
+from .jump import RAMP, flag_after, flag_bad_gain, groups_after, over_frame, with_neighbours
 from .likelihood import MINIMUM_GROUPS, dark_current_of, group_time_of, linearity_inputs
 
 
@@ -86,7 +86,6 @@ def flag_jumps_judged(
     if ds.sizes["group"] < MINIMUM_GROUPS:
         return out.assign(_score([float("nan")] * ds.sizes["dither"]))
 
-    from ._jump_kernels import dilate, merge
     from ._slope_score import find_judged
 
     bounds = (float(min_jump_to_flag_neighbors), float(max_jump_to_flag_neighbors)) if flag_4_neighbors else (0.0, 0.0)
@@ -107,9 +106,7 @@ def flag_jumps_judged(
         core=[[], ["integration"], RAMP, RAMP, [], [], [], *([["order"], []] if more else [])], out_core=[RAMP, RAMP],
         dtypes=["uint8", "bool"], two_point=two_point, likelihood={**likelihood, "group_time": group_time_of(ds)},
     )  # fmt: skip
-    if flag_4_neighbors:
-        spread = with_row_halo(dilate, spread, depth=1, fill=False)
-    (group_dq,) = map_ramps(merge, group_dq, spread, core=[RAMP, RAMP], out_core=[RAMP], dtypes=["uint8"])
+    group_dq = with_neighbours(group_dq, spread, flag_4_neighbors)
     if max(n_after) > 0:
         dn = (float(after_jump_flag_dn1), float(after_jump_flag_dn2))
         group_dq = flag_after(ds, group_dq, gain, dn, n_after, over_frame(judged, ds))

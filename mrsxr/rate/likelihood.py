@@ -6,12 +6,12 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import dq
-from mrsxr.blocks import map_ramps, with_row_halo
+from mrsxr.blocks import map_ramps
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import NotNegative, Positive
 from mrsxr.step import step
 
-from .jump import flag_bad_gain
+from .jump import RAMP, flag_bad_gain, with_neighbours
 
 MINIMUM_GROUPS = 3
 
@@ -69,27 +69,23 @@ def flag_jumps_likelihood(
     Brandt 2024, PASP 136, 045005, the worst difference of a ramp at a time. Of a slope that rests on two differences
     only a rise is a jump. The search inside ``fit_ramps(algorithm="gls")`` is the same, without neighbours.
     """
-    from ._jump_kernels import dilate, merge
     from ._likelihood_kernels import find_jumps_gls
 
     out = flag_bad_gain(ds, gain)
     if ds.sizes["group"] < MINIMUM_GROUPS:
         return out
-    ramp = ["integration", "group"]
     inputs = [ds.sci, ds.group_dq, readnoise.read_noise, gain.gain, dark_current_of(ds, gain)]
-    core: list[list[str]] = [ramp, ramp, [], [], []]
+    core: list[list[str]] = [RAMP, RAMP, [], [], []]
     if linearity is not None:
         inputs += linearity_inputs(linearity)
         core += [["order"], []]
     bounds = (float(min_jump_to_flag_neighbors), float(max_jump_to_flag_neighbors))
     group_dq, spread = map_ramps(
-        find_jumps_gls, *inputs, core=core, out_core=[ramp, ramp], dtypes=["uint8", "bool"],
+        find_jumps_gls, *inputs, core=core, out_core=[RAMP, RAMP], dtypes=["uint8", "bool"],
         group_time=group_time_of(ds), threshold_one_omit=threshold_one_omit, threshold_two_omit=threshold_two_omit,
         neighbours=bounds if flag_4_neighbors else (0.0, 0.0), scale_photon_noise=scale_photon_noise,
     )  # fmt: skip
-    if flag_4_neighbors:
-        spread = with_row_halo(dilate, spread, depth=1, fill=False)
-    (group_dq,) = map_ramps(merge, group_dq, spread, core=[ramp, ramp], out_core=[ramp], dtypes=["uint8"])
+    group_dq = with_neighbours(group_dq, spread, flag_4_neighbors)
     return out.assign(group_dq=group_dq.assign_attrs(dq.GROUP_DQ_ATTRS))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -44,6 +46,21 @@ def test_scores_of_several_products_are_one_line():
         "straylight: 'fitted' taken in 2 of 3, else 'kernel'; misfit on gap columns 0.90 (0.80 to 1.30) of that of "
         "'kernel'"
     )
+
+
+def test_the_report_shows_what_was_judged(tmp_path):
+    from mrsxr.report.results import decisions as section
+
+    judged = score("straylight", [0.7, 1.1], "dither", **KINDS)
+    ds = xr.Dataset(judged, attrs={"level": "cal", "history_json": "[]"})
+    file = SimpleNamespace(keywords={}, exposure="one", path=tmp_path / "one_cal.fits", node="12A")
+    contents = SimpleNamespace(
+        of=lambda *products: [file] if "cal" in products else [], open=lambda _: ds, histories=list, spectra=list,
+        stitched=list, cubes=dict, runs=[],
+    )  # fmt: skip
+    text = str(section(contents))
+    for part in ("Methods that judged themselves", "straylight", "fitted", "kernel", "gap columns", "1 of 2", "0.9"):
+        assert part in text
 
 
 @pytest.mark.parametrize("form", ["fits", "netcdf"])

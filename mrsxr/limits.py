@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
+import xarray as xr
+
 from .errors import ParameterError
 from .mrs import BANDS
 
@@ -74,6 +76,13 @@ class Accepts:
     text: str
 
 
+@dataclass(frozen=True)
+class Reference:
+    """A reference file of the kind that the parameter is named after; None will do of an optional one."""
+
+    optional: bool = False
+
+
 def _is_place(value: Any) -> bool:
     """Tell whether a value is a place on the sky, as :func:`mrsxr.arguments.as_sky` returns it."""
     try:
@@ -111,6 +120,8 @@ def _is_line(value: Any) -> bool:
     return hasattr(value, "to_value") or expected(value, str | float) is None
 
 
+Ref = Annotated[xr.Dataset, Reference()]
+OptionalRef = Annotated[xr.Dataset | None, Reference(optional=True)]
 Positive = Annotated[float, Range(above=0)]
 NotNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]
@@ -329,6 +340,12 @@ def hints_of(function: Any) -> dict[str, Any]:
 @functools.cache
 def _hints_of(function: Any) -> dict[str, Any]:
     return typing.get_type_hints(inspect.unwrap(function), include_extras=True)
+
+
+def references_of(function: Any) -> dict[str, Reference]:
+    """Return the parameters of a function that take reference files, by their kind."""
+    marks = {name: getattr(hint, "__metadata__", ()) for name, hint in hints_of(function).items()}
+    return {name: mark for name, found in marks.items() for mark in found if isinstance(mark, Reference)}
 
 
 def choices_of(hint: Any) -> tuple[str, ...]:

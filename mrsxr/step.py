@@ -6,6 +6,7 @@ import functools
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import xarray as xr
 from ._version import __version__
 from .arguments import READERS, need_data, read_arguments
 from .errors import LevelError, SchemaError
-from .limits import check_call
+from .limits import Reference, check_call, references_of
 from .notes import listen, noted, notes_of
 from .schema import in_order, other_units, require_whole
 
@@ -24,7 +25,41 @@ JOINED = "tree.join_dithers"
 STEPS: dict[str, Callable[..., xr.Dataset]] = {}
 
 
-def step(*, needs: str | tuple[str, ...], gives: str | None = None):
+@dataclass(frozen=True)
+class Facts:
+    """What a step says of itself: levels, names, and the reference files it takes.
+
+    ``jwst`` is its name in ``jwst`` (or ours, where jwst has none) and in recipes, ``keyword`` its status card;
+    ``needed`` steps cannot be left out, as the next level rests on them. ``references`` are parameters that take a
+    reference file of the kind they are named after; ``without`` says of kinds that may be missing what happens then
+    (None: nothing to tell), and ``only`` when a kind is looked for, by the values of the parameters.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    gives: str | None = None
+    jwst: str = ""
+    keyword: str | None = None
+    needed: bool = False
+    references: Mapping[str, Reference] = field(default_factory=dict)
+    without: Mapping[str, str | None] = field(default_factory=dict)
+    only: Mapping[str, Callable[[Mapping[str, Any]], bool]] = field(default_factory=dict)
+
+    def kinds(self, parameters: Mapping[str, Any]) -> list[str]:
+        """Return the kinds of reference files that a call with these parameters takes."""
+        return [kind for kind in self.references if kind not in self.only or self.only[kind](parameters)]
+
+
+def step(
+    *,
+    needs: str | tuple[str, ...],
+    gives: str | None = None,
+    jwst: str = "",
+    keyword: str | None = None,
+    needed: bool = False,
+    without: Mapping[str, str | None] | None = None,
+    only: Mapping[str, Callable[[Mapping[str, Any]], bool]] | None = None,
+):
     """Mark a pure function Dataset -> Dataset as a step of the calibration.
 
     Parameters
@@ -33,6 +68,8 @@ def step(*, needs: str | tuple[str, ...], gives: str | None = None):
         Level(s) that the first argument may have.
     gives : str, optional
         Level of the result; by default the level of the input.
+    jwst, keyword, needed, without, only
+        See :class:`Facts`; a step that gives another level is always needed.
 
     Returns
     -------
@@ -40,7 +77,7 @@ def step(*, needs: str | tuple[str, ...], gives: str | None = None):
         The function with its arguments read (:mod:`mrsxr.arguments`), its parameters (by their annotations, see
         :mod:`mrsxr.limits`) and the level checked before it and, after it, the input's attrs restored, one entry
         ``{"step", "version", "params", "refs"}`` appended to ``attrs["history_json"]`` and what the step told
-        (:func:`mrsxr.notes.tell`) to ``attrs["notes"]``.
+        (:func:`mrsxr.notes.tell`) to ``attrs["notes"]``. Its ``facts`` are what it says of itself.
 
     Raises
     ------
@@ -55,9 +92,12 @@ def step(*, needs: str | tuple[str, ...], gives: str | None = None):
 
     def decorate(function: Callable[..., xr.Dataset]) -> Callable[..., xr.Dataset]:
         signature = inspect.signature(function)
-        module = function.__module__.removeprefix("mrsxr.")
-        name = f"{module}.{function.__name__}"
+        name = f"{function.__module__.removeprefix('mrsxr.')}.{function.__name__}"
         readers = {**READERS, **getattr(function, "readers", {})}
+        facts = Facts(
+            name, levels, gives, jwst or function.__name__, keyword, needed or gives is not None,
+            references_of(function), without or {}, only or {},
+        )  # fmt: skip
 
         @functools.wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> xr.Dataset:
@@ -84,11 +124,11 @@ def step(*, needs: str | tuple[str, ...], gives: str | None = None):
             attrs = {**ds.attrs, **out.attrs}
             attrs["level"] = gives or found
             attrs["mrsxr_version"] = __version__
-            entry = _entry(name, bound.arguments) | ({"skipped": True} if out is ds else {})
+            entry = _entry(facts, bound.arguments) | ({"skipped": True} if out is ds else {})
             attrs["history_json"] = json.dumps([*read_history(ds), entry])
             return noted(out.assign_attrs(attrs), [*notes_of(ds), *told])
 
-        wrapped.needs, wrapped.gives = levels, gives  # type: ignore[attr-defined]
+        wrapped.facts = facts  # type: ignore[attr-defined]
         STEPS[name] = wrapped
         return wrapped
 
@@ -177,7 +217,7 @@ def history_of(history: list[dict[str, Any]], name: str) -> list[dict[str, Any]]
     return out
 
 
-def _entry(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+def _entry(facts: Facts, arguments: dict[str, Any]) -> dict[str, Any]:
     params: dict[str, Any] = {}
     refs: dict[str, str] = {}
     for key, argument in list(arguments.items())[1:]:
@@ -185,7 +225,8 @@ def _entry(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
             refs[key] = _named(argument)
         else:
             params[key] = _plain(argument)
-    return {"step": name, "version": __version__, "params": params, "refs": refs}
+    card = {"keyword": facts.keyword} if facts.keyword else {}
+    return {"step": facts.name, **card, "version": __version__, "params": params, "refs": refs}
 
 
 def _named(ds: xr.Dataset) -> str:

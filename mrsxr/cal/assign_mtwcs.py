@@ -54,7 +54,7 @@ def target_position(datasets: Iterable[xr.Dataset]) -> tuple[float, float]:
     return float(wrap(unwrap_ra(ra).mean())), float(dec.mean())
 
 
-@step(needs=("rate", "cal"))
+@step(needs=("rate", "cal"), jwst="assign_mtwcs", keyword="S_MTWCS")
 def follow_target(ds: xr.Dataset, *, center: Place | None = None) -> xr.Dataset:
     """Shift the pointing of each exposure so that a moving target stands still.
 

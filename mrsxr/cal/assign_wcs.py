@@ -10,6 +10,7 @@ import xarray as xr
 
 from mrsxr.errors import ReferenceFileError
 from mrsxr.geometry import detector
+from mrsxr.limits import OptionalRef, Ref
 from mrsxr.schema import SLICE_COORDS, WCS_VARIABLES
 from mrsxr.step import step
 
@@ -22,10 +23,14 @@ _NEEDED = {
 }
 
 
-@step(needs=("rate", "cal"))
-def assign_wcs(
-    ds: xr.Dataset, *, distortion: xr.Dataset, specwcs: xr.Dataset, regions: xr.Dataset | None = None
-) -> xr.Dataset:
+@step(
+    needs=("rate", "cal"),
+    jwst="assign_wcs",
+    keyword="S_WCS",
+    needed=True,
+    without={"regions": "the slice mask is derived from the distortion"},
+)
+def assign_wcs(ds: xr.Dataset, *, distortion: Ref, specwcs: Ref, regions: OptionalRef = None) -> xr.Dataset:
     """Attach the slice coordinates and the model behind them.
 
     Parameters

@@ -25,7 +25,7 @@ ROWS, LEAST_BLOCKS, LEAST_SHARE, MOST_CHI2, LEAST_SNR = 32, 30, 0.25, 1.5, 10.0
 MODE_ROUNDS = 20
 
 
-@step(needs="rate")
+@step(needs="rate", jwst="bkg_subtract", keyword="S_BKDSUB")
 def subtract_background(
     ds: xr.Dataset,
     *,

@@ -293,7 +293,7 @@ def _sigmas(chi2: float, n: int) -> float:
     return float(-ndtri(0.5 * max(float(chdtrc(n, chi2)), 1e-300)))
 
 
-@step(needs="cal")
+@step(needs="cal", jwst="match_backgrounds")
 def match_backgrounds(ds: xr.Dataset, *, match: xr.Dataset) -> xr.Dataset:
     """Subtract from every exposure its function of ``fit_background_match``.
 

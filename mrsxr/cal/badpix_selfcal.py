@@ -23,7 +23,7 @@ PEDESTAL = {"MIRIFUSHORT": ((50, 974), (503, 516)), "MIRIFULONG": ((50, 974), (4
 BITS = dq.DO_NOT_USE | dq.FLAGS["OTHER_BAD_PIXEL"]
 
 
-@step(needs="rate")
+@step(needs="rate", jwst="badpix_selfcal", keyword="S_BPXSLF")
 def self_calibrate_bad_pixels(
     ds: xr.Dataset,
     *,

@@ -9,7 +9,7 @@ import xarray as xr
 from mrsxr import scores
 from mrsxr.blocks import map_ramps
 from mrsxr.errors import MrsxrError
-from mrsxr.limits import NotNegative, Percent, Positive, Whole
+from mrsxr.limits import NotNegative, Percent, Positive, Ref, Whole
 from mrsxr.step import step
 
 from .straylight import region_labels, restore, whole_frames
@@ -17,11 +17,11 @@ from .straylight import region_labels, restore, whole_frames
 Method = Literal["smooth", "gated"]
 
 
-@step(needs="rate")
+@step(needs="rate", jwst="clean_showers")
 def clean_showers(
     ds: xr.Dataset,
     *,
-    regions: xr.Dataset,
+    regions: Ref,
     shower_plane: Whole = 3,
     shower_x_stddev: Positive = 18.0,
     shower_y_stddev: Positive = 5.0,

@@ -119,7 +119,7 @@ def _dataset(bands: list[str], wavelength: np.ndarray, planes: list[tuple], numb
     )  # fmt: skip
 
 
-@step(needs="cal")
+@step(needs="cal", jwst="field_background")
 def subtract_field_background(
     ds: xr.Dataset, *, background: xr.Dataset, scale: float | Mapping[str, float] | xr.Dataset = 1.0
 ) -> xr.Dataset:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import xarray as xr
 
 from mrsxr.blocks import map_ramps
+from mrsxr.limits import Ref
 from mrsxr.step import step
 
 from ._invalid import apply_factor, reference_images
 
 
-@step(needs="rate")
-def divide_flat(ds: xr.Dataset, *, flat: xr.Dataset) -> xr.Dataset:
+@step(needs="rate", jwst="flat_field", keyword="S_FLAT")
+def divide_flat(ds: xr.Dataset, *, flat: Ref) -> xr.Dataset:
     """Divide slopes and errors by the pixel flat and start the variance of the flat.
 
     Parameters

@@ -5,13 +5,14 @@ from __future__ import annotations
 import xarray as xr
 
 from mrsxr.blocks import map_ramps
+from mrsxr.limits import Ref
 from mrsxr.step import step
 
 from ._invalid import apply_factor, reference_images
 
 
-@step(needs="rate")
-def divide_fringe_flat(ds: xr.Dataset, *, fringe: xr.Dataset, propagate_errors: bool = False) -> xr.Dataset:
+@step(needs="rate", jwst="fringe", keyword="S_FRINGE")
+def divide_fringe_flat(ds: xr.Dataset, *, fringe: Ref, propagate_errors: bool = False) -> xr.Dataset:
     """Divide slopes and errors by the fringe flat.
 
     Parameters

@@ -14,7 +14,7 @@ from mrsxr import dq
 from mrsxr.arguments import reads
 from mrsxr.blocks import add_flags, map_ramps
 from mrsxr.errors import LevelError, MrsxrError, ReferenceFileError
-from mrsxr.limits import Positive
+from mrsxr.limits import Positive, Ref
 from mrsxr.step import step
 
 DAY = 86400.0  # s
@@ -41,11 +41,11 @@ class _Exposure:
         return self.start + self.length / DAY
 
 
-@step(needs="rate")
+@step(needs="rate", jwst="latents")
 def subtract_latents(
     ds: xr.Dataset,
     *,
-    latent: xr.Dataset,
+    latent: Ref,
     history: xr.Dataset | Sequence[xr.Dataset] = (),
     state: xr.Dataset | None = None,
     n_sigma: Positive = 3.0,

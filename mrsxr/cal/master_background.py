@@ -19,7 +19,7 @@ from mrsxr.step import step
 from .background import has_background_subtracted
 
 
-@step(needs="cal")
+@step(needs="cal", jwst="master_background", keyword="S_MSBSUB")
 @reads(bands=as_bands)
 def subtract_master_background(
     ds: xr.Dataset,

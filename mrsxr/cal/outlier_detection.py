@@ -85,7 +85,7 @@ def detect_outliers(
     return xr.Dataset({"outliers": out}, attrs=attrs)
 
 
-@step(needs="cal")
+@step(needs="cal", jwst="outlier_detection", keyword="S_OUTLIR")
 def flag_outliers(ds: xr.Dataset, *, outliers: xr.Dataset) -> xr.Dataset:
     """Flag the outliers that were found and set them NaN.
 

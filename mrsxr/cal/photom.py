@@ -8,7 +8,7 @@ import xarray as xr
 from mrsxr.blocks import map_ramps
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.sky import SPEED_OF_LIGHT
-from mrsxr.limits import NotNegative
+from mrsxr.limits import NotNegative, Ref
 from mrsxr.schema import units_of
 from mrsxr.step import step
 
@@ -20,11 +20,11 @@ COLUMNS = {1: (0, 512), 2: (512, 1031), 3: (512, 1031), 4: (0, 512)}  # of the t
 _KEYWORDS = ("photmjsr", "pixar_sr", "pixar_a2", "crds_context")  # for the header of the product
 
 
-@step(needs="rate", gives="cal")
+@step(needs="rate", gives="cal", jwst="photom", keyword="S_PHOTOM")
 def calibrate_flux(
     ds: xr.Dataset,
     *,
-    photom: xr.Dataset,
+    photom: Ref,
     apply_time_correction: bool = True,
     barycentric_time_law: bool = True,
     propagate_errors: bool = False,

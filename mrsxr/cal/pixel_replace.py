@@ -18,7 +18,7 @@ from ._invalid import VARIANCES
 Algorithm = Literal["mingrad", "fit_profile"]
 
 
-@step(needs="cal")
+@step(needs="cal", jwst="pixel_replace", keyword="S_PXREPL")
 def replace_pixels(
     ds: xr.Dataset, *, algorithm: Algorithm = "mingrad", n_adjacent_cols: Count = 3, across_slices: bool = True
 ) -> xr.Dataset:

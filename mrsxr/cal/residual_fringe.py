@@ -11,7 +11,7 @@ import xarray as xr
 from mrsxr.blocks import map_ramps
 from mrsxr.errors import MrsxrError, ReferenceFileError
 from mrsxr.fringes import Method, correct_frames, corrected_before
-from mrsxr.limits import Interval, NotNegative
+from mrsxr.limits import Interval, NotNegative, Ref
 from mrsxr.scores import score
 from mrsxr.step import step, was_done
 
@@ -21,11 +21,11 @@ NEEDED = ("ffreq", "dffreq", "max_nfringes", "min_snr", "min_nfringes", "max_amp
 LEAST_PERIODS = 5.0
 
 
-@step(needs=("rate", "cal"))
+@step(needs=("rate", "cal"), jwst="residual_fringe", keyword="S_RESFRI")
 def correct_residual_fringe(
     ds: xr.Dataset,
     *,
-    fringefreq: xr.Dataset,
+    fringefreq: Ref,
     ignore_regions: Sequence[Interval] | None = None,
     method: Method = "columns",
     always_one: bool = True,

@@ -15,7 +15,7 @@ from mrsxr.step import step
 TYPES = ("POINT", "EXTENDED")
 
 
-@step(needs=("rate", "cal"))
+@step(needs=("rate", "cal"), jwst="srctype", keyword="S_SRCTYP")
 def set_source_type(ds: xr.Dataset, *, source_type: SourceType | None = None) -> xr.Dataset:
     """Tell whether the target is a point or extended, by what the proposal and the dither pattern say.
 

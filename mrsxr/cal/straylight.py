@@ -10,7 +10,7 @@ import xarray as xr
 from mrsxr import mrs, scores
 from mrsxr.blocks import map_ramps
 from mrsxr.errors import MrsxrError, ReferenceFileError
-from mrsxr.limits import Positive, Range, Whole
+from mrsxr.limits import OptionalRef, Positive, Range, Ref, Whole
 from mrsxr.step import step
 
 Method = Literal["kernel", "fitted"]
@@ -22,14 +22,20 @@ COLUMNS = ("lor_fwhm", "lor_scale", "gau_fwhm", "gau_xoff", "gau_scale1", "gau_s
 _FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))
 
 
-@step(needs="rate")
+@step(
+    needs="rate",
+    jwst="straylight",
+    keyword="S_STRAY",
+    without={"mrsxartcorr": "the stray light stays", "regions": None},
+    only={"regions": lambda given: given["method"] == "fitted"},
+)
 def subtract_straylight(
     ds: xr.Dataset,
     *,
-    mrsxartcorr: xr.Dataset,
+    mrsxartcorr: Ref,
     method: Method = "kernel",
     nan_as_zero: bool = True,
-    regions: xr.Dataset | None = None,
+    regions: OptionalRef = None,
     region_plane: Whole = 0,
     block_rows: Annotated[int, Range(8)] = 64,
     amplitude_prior: Positive = 0.3,

@@ -20,7 +20,7 @@ from mrsxr.geometry.index import attach_index
 from mrsxr.geometry.operator import Weighting
 from mrsxr.geometry.pixels import gather_pixels, placement, select_pixels, wavelength_span
 from mrsxr.io import exposures_header
-from mrsxr.limits import Angle, Band, Count, NotNegative, Place, SpaxelSize, Wavelength, WavelengthStep
+from mrsxr.limits import Angle, Band, Count, NotNegative, OptionalRef, Place, SpaxelSize, Wavelength, WavelengthStep
 from mrsxr.notes import tell
 from mrsxr.schema import CUBE_DIMS, SYSTEMATIC, WCS_VARIABLES, meaning_of, units_of
 from mrsxr.step import step
@@ -34,12 +34,19 @@ _FRAMES = ("flux", "var_poisson", "var_read", "var_flat", "dq")
 ExposureWeights = Literal["none", "time", "ivar"]
 
 
-@step(needs="cal", gives="cube")
+@step(
+    needs="cal",
+    gives="cube",
+    jwst="cube_build",
+    keyword="S_IFUCUB",
+    without={"cubepar": "the flight values are used"},
+    only={"mrsptcorr": lambda given: given["point_source"] is not None},
+)
 def build_cube(
     ds: xr.Dataset,
     *,
     band: Band,
-    cubepar: xr.Dataset | None = None,
+    cubepar: OptionalRef = None,
     grid: CubeGrid | None = None,
     coord_system: CoordSystem = "skyalign",
     position_angle: Angle | None = None,
@@ -52,7 +59,7 @@ def build_cube(
     weighting: WeightingName = "drizzle",
     exposure_weights: ExposureWeights = "none",
     point_source: Place | None = None,
-    mrsptcorr: xr.Dataset | None = None,
+    mrsptcorr: OptionalRef = None,
     tear_threshold: NotNegative | None = 0.75,
     planes_per_block: Count = CUBE_PLANES,
 ) -> xr.Dataset:

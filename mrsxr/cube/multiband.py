@@ -220,7 +220,10 @@ def _attrs_of(
 ) -> dict:
     """Return the attributes that all Datasets share with the histories of all and this step added."""
     refs = {name: str(value.attrs.get("ref_id", "by hand")) for name, value in references.items() if value is not None}
-    entry = {"step": "cube.multiband.build_multiband_cube", "version": __version__, "params": parameters, "refs": refs}
+    entry = {
+        "step": "cube.multiband.build_multiband_cube", "keyword": "S_IFUCUB", "version": __version__,
+        "params": parameters, "refs": refs,
+    }  # fmt: skip
     common = common_attrs(list({id(ds): ds for ds in datasets}.values()))
     common.pop("differs", None)
     history = json.dumps([*json.loads(common.get("history_json", "[]")), entry])

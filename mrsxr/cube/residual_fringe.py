@@ -20,7 +20,7 @@ from mrsxr.step import step
 ROWS_PER_BLOCK = 4
 
 
-@step(needs="cube")
+@step(needs="cube", jwst="residual_fringe", keyword="S_RESFRI")
 def correct_residual_fringe_cube(
     cube: xr.Dataset,
     *,

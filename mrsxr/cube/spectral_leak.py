@@ -12,6 +12,7 @@ from mrsxr import dq as flags
 from mrsxr import mrs
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.place import Place
+from mrsxr.limits import Ref
 from mrsxr.references.leak import holds_band, leak_fraction, samples_of
 from mrsxr.schema import meaning_of, units_of
 from mrsxr.spaxels import spaxel_size
@@ -25,12 +26,12 @@ _LEAST = 1e-5  # fractions below are no leak
 _TO_SIGMA = 1.0 / np.sqrt(8.0 * np.log(2.0))
 
 
-@step(needs="cube")
+@step(needs="cube", jwst="spectral_leak", keyword="S_SPLEAK", without={"mrsptcorr": "the spectral leak 1B to 3A stays"})
 def correct_spectral_leak_cube(
     cube: xr.Dataset,
     *,
     leaking: xr.Dataset,
-    mrsptcorr: xr.Dataset,
+    mrsptcorr: Ref,
     shape: Shape = "leaking",
     outside: Outside = "nearest",
 ) -> xr.Dataset:

@@ -24,21 +24,6 @@ from ._meta import card_value, plain, same
 from ._names import kind_of
 from .headers import MAPS
 
-#: Keyword of each step, by the name of its module or of its function (the later wins).
-STEP_KEYWORDS = {
-    "dq_init": "S_DQINIT", "mask": "S_DQINIT", "saturation": "S_SATURA", "ipc": "S_IPC", "emi": "S_MIREMI",
-    "emicorr": "S_MIREMI", "reset": "S_RESET", "firstframe": "S_FRSTFR", "lastframe": "S_LASTFR",
-    "flag_first_frame": "S_FRSTFR", "flag_last_frame": "S_LASTFR", "linearity": "S_LINEAR", "rscd": "S_RSCD",
-    "dark": "S_DARK", "dark_current": "S_DARK", "refpix": "S_REFPIX", "charge_migration": "S_CHGMIG",
-    "jump": "S_JUMP", "flag_jumps_likelihood": "S_JUMP", "flag_jumps_judged": "S_JUMP", "ramp_fit": "S_RAMP",
-    "persistence": "S_PERSIS", "gain_scale": "S_GANSCL", "group_scale": "S_GRPSCL", "clean_flicker_noise": "S_CLNFNS",
-    "assign_wcs": "S_WCS", "assign_mtwcs": "S_MTWCS", "badpix_selfcal": "S_BPXSLF", "background": "S_BKDSUB",
-    "master_background": "S_MSBSUB", "subtract_master_background": "S_MSBSUB", "straylight": "S_STRAY",
-    "flat": "S_FLAT", "flat_field": "S_FLAT", "fringe": "S_FRINGE", "residual_fringe": "S_RESFRI",
-    "photom": "S_PHOTOM", "outlier_detection": "S_OUTLIR", "pixel_replace": "S_PXREPL", "srctype": "S_SRCTYP",
-    "overlap": "S_MRSMAT", "cube_build": "S_IFUCUB", "extract_1d": "S_EXTR1D", "fringe_1d": "S_RESFRI",
-    "spectral_leak": "S_SPLEAK",
-}  # fmt: skip
 #: Keyword of each kind of reference file.
 REFERENCE_KEYWORDS = {
     "mask": "R_MASK", "saturation": "R_SATURA", "linearity": "R_LINEAR", "dark": "R_DARK", "reset": "R_RESET",
@@ -230,8 +215,7 @@ def step_keywords(history: list[dict[str, Any]], bands: Sequence[str] = ()) -> d
             states = {one.get(key, "") for one in inputs}
             if out.get(key) != "COMPLETE":
                 out[key] = states.pop() if len(states) == 1 else "SKIPPED" if states == {"", "SKIPPED"} else "PARTIAL"
-        parts = str(entry.get("step", "")).split(".")
-        own = next((STEP_KEYWORDS[part] for part in reversed(parts) if part in STEP_KEYWORDS), None)
+        own = entry.get("keyword")
         if own and out.get(own) != "COMPLETE":
             out[own] = "SKIPPED" if entry.get("skipped") else "COMPLETE"
     return out

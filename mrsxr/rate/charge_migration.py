@@ -13,7 +13,7 @@ from mrsxr.step import step
 MINIMUM_GROUPS = 3
 
 
-@step(needs="ramp")
+@step(needs="ramp", jwst="charge_migration", keyword="S_CHGMIG")
 def flag_charge_migration(ds: xr.Dataset, *, signal_threshold: Positive = 25000.0) -> xr.Dataset:
     """Flag a pixel and its four neighbours from the first group above a signal on.
 

@@ -6,15 +6,15 @@ import xarray as xr
 
 from mrsxr.blocks import add_flags, map_ramps
 from mrsxr.errors import ReferenceFileError
-from mrsxr.limits import NotNegative
+from mrsxr.limits import NotNegative, Ref
 from mrsxr.notes import tell
 from mrsxr.step import step
 
 from ._exposure import reference_integrations
 
 
-@step(needs="ramp")
-def subtract_dark(ds: xr.Dataset, *, dark: xr.Dataset, average_dark_current: NotNegative | None = None) -> xr.Dataset:
+@step(needs="ramp", jwst="dark_current", keyword="S_DARK")
+def subtract_dark(ds: xr.Dataset, *, dark: Ref, average_dark_current: NotNegative | None = None) -> xr.Dataset:
     """Subtract the dark, integration by integration and group by group.
 
     Parameters

@@ -7,11 +7,12 @@ import xarray as xr
 
 from mrsxr import dq
 from mrsxr.blocks import add_flags
+from mrsxr.limits import Ref
 from mrsxr.step import step
 
 
-@step(needs="ramp")
-def flag_bad_pixels(ds: xr.Dataset, *, mask: xr.Dataset) -> xr.Dataset:
+@step(needs="ramp", jwst="dq_init", keyword="S_DQINIT")
+def flag_bad_pixels(ds: xr.Dataset, *, mask: Ref) -> xr.Dataset:
     """Flag the bad pixels of the mask reference file in pixel and group flags.
 
     Parameters

@@ -17,7 +17,7 @@ import xarray as xr
 from mrsxr import scores
 from mrsxr.blocks import read_again
 from mrsxr.errors import MrsxrError, ReferenceFileError
-from mrsxr.limits import Count, Positive, Range
+from mrsxr.limits import Count, Positive, Range, Reference
 from mrsxr.notes import tell
 from mrsxr.schema import RAMP_DIMS
 from mrsxr.step import step
@@ -72,11 +72,11 @@ class _Fit:
     score: da.Array | None = None  # (dither)
 
 
-@step(needs="ramp")
+@step(needs="ramp", jwst="emicorr", keyword="S_MIREMI", without={"emicorr": "the interference stays"})
 def correct_emi(
     ds: xr.Dataset,
     *,
-    emicorr: xr.Dataset | None = None,
+    emicorr: Annotated[xr.Dataset | None, Reference()] = None,
     algorithm: Algorithm = "joint",
     nints_to_phase: Count | None = None,
     nbins: Annotated[int, Range(2, 10_000)] | None = None,

@@ -11,7 +11,7 @@ from mrsxr.step import step
 FLUX_ESTIMATED = dq.FLAGS["FLUX_ESTIMATED"]
 
 
-@step(needs="ramp")
+@step(needs="ramp", jwst="firstframe", keyword="S_FRSTFR")
 def flag_first_frame(ds: xr.Dataset, *, bright_use_group1: bool = True) -> xr.Dataset:
     """Flag the first group of every integration DO_NOT_USE.
 

@@ -6,13 +6,14 @@ import numpy as np
 import xarray as xr
 
 from mrsxr.errors import ReferenceFileError
+from mrsxr.limits import Ref
 from mrsxr.step import step
 
 from ._exposure import keyword
 
 
-@step(needs=("rate", "rateints"))
-def scale_gain(ds: xr.Dataset, *, gain: xr.Dataset) -> xr.Dataset:
+@step(needs=("rate", "rateints"), jwst="gain_scale", keyword="S_GANSCL")
+def scale_gain(ds: xr.Dataset, *, gain: Ref) -> xr.Dataset:
     """Multiply slopes by the gain factor and their variances by its square.
 
     Parameters

@@ -11,7 +11,7 @@ from mrsxr.step import step
 from ._exposure import keyword
 
 
-@step(needs="ramp")
+@step(needs="ramp", jwst="group_scale", keyword="S_GRPSCL")
 def scale_groups(ds: xr.Dataset) -> xr.Dataset:
     """Multiply the samples by FRMDIVSR / NFRAMES where the two differ.
 

@@ -10,13 +10,14 @@ import xarray as xr
 from mrsxr import dq
 from mrsxr.blocks import add_flags, map_ramps, with_row_halo
 from mrsxr.errors import ReferenceFileError
+from mrsxr.limits import Ref
 from mrsxr.step import step
 
 from ._exposure import reference_columns
 
 
-@step(needs="ramp")
-def correct_ipc(ds: xr.Dataset, *, ipc: xr.Dataset) -> xr.Dataset:
+@step(needs="ramp", jwst="ipc", keyword="S_IPC", without={"ipc": None})
+def correct_ipc(ds: xr.Dataset, *, ipc: Ref) -> xr.Dataset:
     """Convolve every group with the kernel that undoes interpixel capacitance.
 
     Parameters

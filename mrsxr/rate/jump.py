@@ -9,7 +9,7 @@ import xarray as xr
 from mrsxr import dq
 from mrsxr.blocks import add_flags, map_ramps, read_again, with_row_halo
 from mrsxr.errors import MrsxrError
-from mrsxr.limits import Count, NotNegative, Positive
+from mrsxr.limits import Count, NotNegative, Positive, Ref
 from mrsxr.step import step
 
 RAMP = ["integration", "group"]
@@ -17,12 +17,12 @@ _ALL_ROWS = 64  # arrays of so few rows, or exposures of so few groups, are look
 _ALL_GROUPS = 32
 
 
-@step(needs="ramp")
+@step(needs="ramp", jwst="jump", keyword="S_JUMP")
 def flag_jumps(
     ds: xr.Dataset,
     *,
-    gain: xr.Dataset,
-    readnoise: xr.Dataset,
+    gain: Ref,
+    readnoise: Ref,
     rejection_threshold: Positive = 4.0,
     four_group_rejection_threshold: Positive = 5.0,
     three_group_rejection_threshold: Positive = 6.0,

@@ -8,20 +8,20 @@ import xarray as xr
 
 from mrsxr import dq, scores
 from mrsxr.blocks import map_ramps
-from mrsxr.limits import Count, NotNegative, Positive
+from mrsxr.limits import Count, NotNegative, OptionalRef, Positive, Ref
 from mrsxr.step import step
 
 from .jump import RAMP, flag_after, flag_bad_gain, groups_after, over_frame, with_neighbours
 from .likelihood import MINIMUM_GROUPS, dark_current_of, group_time_of, linearity_inputs
 
 
-@step(needs="ramp")
+@step(needs="ramp", jwst="jump", keyword="S_JUMP")
 def flag_jumps_judged(
     ds: xr.Dataset,
     *,
-    gain: xr.Dataset,
-    readnoise: xr.Dataset,
-    linearity: xr.Dataset | None = None,
+    gain: Ref,
+    readnoise: Ref,
+    linearity: OptionalRef = None,
     threshold_one_omit: Positive = 20.25,
     threshold_two_omit: Positive = 23.8,
     scale_photon_noise: bool = True,

@@ -9,7 +9,7 @@ from mrsxr import dq
 from mrsxr.step import step
 
 
-@step(needs="ramp")
+@step(needs="ramp", jwst="lastframe", keyword="S_LASTFR")
 def flag_last_frame(ds: xr.Dataset) -> xr.Dataset:
     """Flag the last group of every integration DO_NOT_USE.
 

@@ -8,7 +8,7 @@ import xarray as xr
 from mrsxr import dq
 from mrsxr.blocks import map_ramps
 from mrsxr.errors import MrsxrError
-from mrsxr.limits import NotNegative, Positive
+from mrsxr.limits import NotNegative, OptionalRef, Positive, Ref
 from mrsxr.step import step
 
 from .jump import RAMP, flag_bad_gain, with_neighbours
@@ -16,13 +16,13 @@ from .jump import RAMP, flag_bad_gain, with_neighbours
 MINIMUM_GROUPS = 3
 
 
-@step(needs="ramp")
+@step(needs="ramp", jwst="jump", keyword="S_JUMP")
 def flag_jumps_likelihood(
     ds: xr.Dataset,
     *,
-    gain: xr.Dataset,
-    readnoise: xr.Dataset,
-    linearity: xr.Dataset | None = None,
+    gain: Ref,
+    readnoise: Ref,
+    linearity: OptionalRef = None,
     threshold_one_omit: Positive = 20.25,
     threshold_two_omit: Positive = 23.8,
     flag_4_neighbors: bool = True,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import xarray as xr
 
 from mrsxr.blocks import add_flags, map_ramps
+from mrsxr.limits import Ref
 from mrsxr.step import step
 
 
-@step(needs="ramp")
-def correct_linearity(ds: xr.Dataset, *, linearity: xr.Dataset) -> xr.Dataset:
+@step(needs="ramp", jwst="linearity", keyword="S_LINEAR")
+def correct_linearity(ds: xr.Dataset, *, linearity: Ref) -> xr.Dataset:
     """Replace every sample by a polynomial of itself.
 
     Parameters

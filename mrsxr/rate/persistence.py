@@ -18,7 +18,7 @@ from ._exposure import integration_numbers, keyword
 DAY = 86400.0  # s
 
 
-@step(needs="ramp")
+@step(needs="ramp", jwst="persistence", keyword="S_PERSIS")
 def flag_persistence(
     ds: xr.Dataset,
     *,

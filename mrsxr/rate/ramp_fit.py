@@ -10,7 +10,7 @@ import xarray as xr
 
 from mrsxr import dq, scores
 from mrsxr.blocks import map_ramps
-from mrsxr.limits import Positive, Whole
+from mrsxr.limits import OptionalRef, Positive, Ref, Whole
 from mrsxr.notes import tell
 from mrsxr.schema import units_of
 from mrsxr.step import step
@@ -29,15 +29,18 @@ _NAMES = ("rate", "var_poisson", "var_read", "dq", "groups_used", "n_jumps", "ch
 _TYPES = ("float32", "float32", "float32", "uint32", "uint16", "uint16", "float32")
 _DIAGNOSTICS = ("groups_used", "n_jumps", "chi2")
 
+#: Kinds of reference files that one algorithm takes alone.
+_GLS_ALONE = {"linearity": lambda given: given["algorithm"] == "gls"}
 
-@step(needs="ramp", gives="rate")
+
+@step(needs="ramp", gives="rate", jwst="ramp_fit", keyword="S_RAMP", only=_GLS_ALONE)
 def fit_ramps(
     ds: xr.Dataset,
     *,
-    gain: xr.Dataset,
-    readnoise: xr.Dataset,
+    gain: Ref,
+    readnoise: Ref,
     algorithm: Algorithm = "ols",
-    linearity: xr.Dataset | None = None,
+    linearity: OptionalRef = None,
     suppress_one_group: bool = True,
     firstgroup: Whole | None = None,
     lastgroup: Whole | None = None,
@@ -126,14 +129,14 @@ def fit_ramps(
     return _dataset(ds, mean, [], diagnostics, score)
 
 
-@step(needs="ramp", gives="rateints")
+@step(needs="ramp", gives="rateints", jwst="ramp_fit", keyword="S_RAMP", only=_GLS_ALONE)
 def fit_integrations(
     ds: xr.Dataset,
     *,
-    gain: xr.Dataset,
-    readnoise: xr.Dataset,
+    gain: Ref,
+    readnoise: Ref,
     algorithm: Algorithm = "ols",
-    linearity: xr.Dataset | None = None,
+    linearity: OptionalRef = None,
     suppress_one_group: bool = True,
     firstgroup: Whole | None = None,
     lastgroup: Whole | None = None,

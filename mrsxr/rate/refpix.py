@@ -18,7 +18,7 @@ Method = Literal["constant", "smooth"]
 AMPLIFIERS = 4
 
 
-@step(needs="ramp")
+@step(needs="ramp", jwst="refpix", keyword="S_REFPIX")
 def subtract_reference_pixels(
     ds: xr.Dataset,
     *,

@@ -6,13 +6,14 @@ import xarray as xr
 
 from mrsxr.blocks import add_flags, map_ramps
 from mrsxr.errors import ReferenceFileError
+from mrsxr.limits import Ref
 from mrsxr.step import step
 
 from ._exposure import reference_integrations
 
 
-@step(needs="ramp")
-def subtract_reset(ds: xr.Dataset, *, reset: xr.Dataset) -> xr.Dataset:
+@step(needs="ramp", jwst="reset", keyword="S_RESET", without={"reset": "the reset anomaly stays"})
+def subtract_reset(ds: xr.Dataset, *, reset: Ref) -> xr.Dataset:
     """Subtract the reset anomaly from the first groups of every integration.
 
     Parameters

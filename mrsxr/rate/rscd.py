@@ -10,6 +10,7 @@ import xarray as xr
 from mrsxr import dq
 from mrsxr.blocks import add_flags, map_ramps
 from mrsxr.errors import MrsxrError, ReferenceFileError
+from mrsxr.limits import Ref
 from mrsxr.notes import tell
 from mrsxr.step import step
 
@@ -19,8 +20,8 @@ MINIMUM_GROUPS = 3
 RAMP = ["integration", "group"]
 
 
-@step(needs="ramp")
-def flag_rscd(ds: xr.Dataset, *, rscd: xr.Dataset) -> xr.Dataset:
+@step(needs="ramp", jwst="rscd", keyword="S_RSCD", without={"rscd": "the first groups are used"})
+def flag_rscd(ds: xr.Dataset, *, rscd: Ref) -> xr.Dataset:
     """Flag the first groups of every integration DO_NOT_USE.
 
     Parameters
@@ -95,8 +96,8 @@ def count_relaxed(ds: xr.Dataset, *, rscd: xr.Dataset) -> xr.Dataset:
     return xr.Dataset(counts).assign_coords(integrations=["first", "later"])
 
 
-@step(needs="ramp")
-def correct_rscd(ds: xr.Dataset, *, rscd: xr.Dataset) -> xr.Dataset:
+@step(needs="ramp", jwst="rscd", keyword="S_RSCD", without={"rscd": "the first groups are used"})
+def correct_rscd(ds: xr.Dataset, *, rscd: Ref) -> xr.Dataset:
     """Subtract the decay from the integrations after the first, in place of dropping their first groups.
 
     Parameters

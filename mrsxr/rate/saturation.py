@@ -10,14 +10,14 @@ import xarray as xr
 
 from mrsxr import dq
 from mrsxr.blocks import add_flags, map_ramps, with_row_halo
-from mrsxr.limits import Range
+from mrsxr.limits import Range, Ref
 from mrsxr.step import step
 
 Growth = Annotated[int, Range(0, 100)]  # pixels
 
 
-@step(needs="ramp")
-def flag_saturation(ds: xr.Dataset, *, saturation: xr.Dataset, n_pix_grow_sat: Growth = 1) -> xr.Dataset:
+@step(needs="ramp", jwst="saturation", keyword="S_SATURA")
+def flag_saturation(ds: xr.Dataset, *, saturation: Ref, n_pix_grow_sat: Growth = 1) -> xr.Dataset:
     """Flag saturated samples, their neighbours, and samples at the A/D floor.
 
     Parameters

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 import dask.array as da
 import numpy as np
@@ -13,7 +13,7 @@ from mrsxr import dq, scores
 from mrsxr.arguments import reads
 from mrsxr.blocks import map_ramps, with_row_halo
 from mrsxr.errors import MrsxrError
-from mrsxr.limits import Count, NotNegative, Positive, checked
+from mrsxr.limits import Count, NotNegative, Positive, Ref, Reference, checked
 from mrsxr.step import step
 
 from .jump import RAMP, lost_groups
@@ -21,12 +21,12 @@ from .jump import RAMP, lost_groups
 _JWST_AMPLITUDE = 6.0  # what jwst 3.0.0 takes for max_shower_amplitude, whatever the user gives
 
 
-@step(needs="ramp")
+@step(needs="ramp", jwst="find_showers")
 def flag_showers(
     ds: xr.Dataset,
     *,
-    gain: xr.Dataset,
-    readnoise: xr.Dataset,
+    gain: Ref,
+    readnoise: Ref,
     extend_snr_threshold: Positive = 1.2,
     extend_min_area: Count = 90,
     extend_inner_radius: Positive = 1.0,
@@ -155,13 +155,13 @@ def _group_time(ds: xr.Dataset) -> float:
     return group_time
 
 
-@step(needs="ramp")
+@step(needs="ramp", jwst="find_showers", without={"regions": "showers are looked for on all pixels"})
 def remove_showers(
     ds: xr.Dataset,
     *,
-    gain: xr.Dataset,
-    readnoise: xr.Dataset,
-    slices: xr.Dataset | xr.DataArray | None = None,
+    gain: Ref,
+    readnoise: Ref,
+    regions: Annotated[xr.Dataset | xr.DataArray | None, Reference(optional=True)] = None,
     action: Literal["subtract", "flag"] = "subtract",
     threshold: Positive = 7.0,
     flag_above: Positive = 0.2,
@@ -179,7 +179,7 @@ def remove_showers(
         ``gain`` [electron/DN] (y, x).
     readnoise : Dataset, kind "readnoise"
         ``read_noise`` [DN] (y, x), of a difference of two reads (CDS).
-    slices : Dataset, kind "regions", or DataArray, optional
+    regions : Dataset, kind "regions", or DataArray, optional
         Which slice lights up which pixel (y, x), 0 between the slices; of several planes the last. With it, what is
         not seen between the slices as well is no shower.
     action : {"subtract", "flag"}
@@ -204,7 +204,7 @@ def remove_showers(
     Raises
     ------
     MrsxrError
-        Where ``action`` is unknown, a threshold is not positive or ``slices`` has another shape than the data.
+        Where ``action`` is unknown, a threshold is not positive or ``regions`` has another shape than the data.
 
     Notes
     -----
@@ -212,7 +212,7 @@ def remove_showers(
     """
     from ._shower_model_kernels import flag_model, subtract_model
 
-    model, found = _model(ds, gain, readnoise, slices, threshold, relative_noise, min_diffs_for_shower)
+    model, found = _model(ds, gain, readnoise, regions, threshold, relative_noise, min_diffs_for_shower)
     judged = scores.score(
         "showers", found.data, "dither", method="remove", instead="nothing", held_out="cells of 8 x 8 pixels",
     )  # fmt: skip
@@ -238,7 +238,7 @@ def shower_model(
     *,
     gain: xr.Dataset,
     readnoise: xr.Dataset,
-    slices: xr.Dataset | xr.DataArray | None = None,
+    regions: xr.Dataset | xr.DataArray | None = None,
     threshold: Positive = 7.0,
     relative_noise: NotNegative = 0.03,
     min_diffs_for_shower: Count = 10,
@@ -247,7 +247,7 @@ def shower_model(
 
     Parameters
     ----------
-    ds, gain, readnoise, slices, threshold, relative_noise, min_diffs_for_shower
+    ds, gain, readnoise, regions, threshold, relative_noise, min_diffs_for_shower
         As in :func:`remove_showers`.
 
     Returns
@@ -258,7 +258,7 @@ def shower_model(
     Raises
     ------
     MrsxrError
-        Where the threshold is not positive or ``slices`` has another shape than the data.
+        Where the threshold is not positive or ``regions`` has another shape than the data.
 
     Notes
     -----
@@ -271,19 +271,19 @@ def shower_model(
     """
     from ._shower_model_kernels import CELL
 
-    model, _ = _model(ds, gain, readnoise, slices, threshold, relative_noise, min_diffs_for_shower)
+    model, _ = _model(ds, gain, readnoise, regions, threshold, relative_noise, min_diffs_for_shower)
     middle = {f"cell_{d}": np.arange(model.sizes[f"cell_{d}"]) * CELL + 0.5 * (CELL - 1) for d in ("y", "x")}
     own = {d: ds[d] for d in ("dither", "integration", "group") if d in ds.coords}
     return model.assign_coords({**own, **middle}).assign_attrs(units="electron", long_name="charge of showers")
 
 
-def _model(ds, gain, readnoise, slices, threshold, relative_noise, min_diffs) -> tuple[xr.DataArray, xr.DataArray]:
+def _model(ds, gain, readnoise, regions, threshold, relative_noise, min_diffs) -> tuple[xr.DataArray, xr.DataArray]:
     from ._shower_model import find_model
 
     coarse = _coarse(ds, readnoise.read_noise, gain.gain, float(relative_noise))
     core = [*RAMP, "cell_y", "cell_x"]
     return xr.apply_ufunc(
-        find_model, coarse.chunk(cell_y=-1) if coarse.chunks else coarse, _gaps(ds, slices),
+        find_model, coarse.chunk(cell_y=-1) if coarse.chunks else coarse, _gaps(ds, regions),
         kwargs={"threshold": float(threshold), "min_diffs": min_diffs},
         input_core_dims=[["part", *core], ["cell_y", "cell_x"]], output_core_dims=[core, []],
         dask="parallelized", output_dtypes=["float32"] * 2,
@@ -321,18 +321,18 @@ def _coarse_block(*arrays: np.ndarray, spread: float) -> np.ndarray:
     return coarse_maps(*arrays, spread=spread)
 
 
-def _gaps(ds: xr.Dataset, slices: xr.Dataset | xr.DataArray | None) -> xr.DataArray:
+def _gaps(ds: xr.Dataset, regions: xr.Dataset | xr.DataArray | None) -> xr.DataArray:
     """Return the share of the pixels of each cell that lie between the slices; NaN without a slice map."""
     from ._shower_model_kernels import CELL
 
     n_y, n_x = ds.sizes["y"], ds.sizes["x"]
-    if slices is None:
+    if regions is None:
         gap = np.full((-(-n_y // CELL), -(-n_x // CELL)), np.nan, dtype=np.float32)
         return xr.DataArray(gap, dims=("cell_y", "cell_x"))
-    labels = slices.regions if isinstance(slices, xr.Dataset) else slices
+    labels = regions.regions if isinstance(regions, xr.Dataset) else regions
     labels = labels.isel(plane=-1) if "plane" in labels.dims else labels
     if (labels.sizes.get("y"), labels.sizes.get("x")) != (n_y, n_x):
-        raise MrsxrError(f"slices has shape {dict(labels.sizes)}; expected y: {n_y}, x: {n_x} as the data")
+        raise MrsxrError(f"regions has shape {dict(labels.sizes)}; expected y: {n_y}, x: {n_x} as the data")
     between = (labels.reset_coords(drop=True) == 0).astype("float32").drop_vars(["y", "x"], errors="ignore")
     cells = between.coarsen(y=CELL, x=CELL, boundary="pad").mean()
     cells = cells.rename(y="cell_y", x="cell_x")

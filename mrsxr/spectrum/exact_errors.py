@@ -94,7 +94,7 @@ def _shift(cube: xr.Dataset, spectrum: xr.Dataset) -> tuple[float, float]:
     return (x, y) if np.isfinite([x, y]).all() and max(abs(x), abs(y)) > 1e-6 else (0.0, 0.0)
 
 
-@step(needs="spectrum")
+@step(needs="spectrum", jwst="exact_errors")
 def set_exact_errors(ds: xr.Dataset, *, variance: xr.Dataset) -> xr.Dataset:
     """Put the variance with covariance in the place of the simple one, which is kept beside it.
 

@@ -11,7 +11,7 @@ import xarray as xr
 from mrsxr import dq as flags
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.place import sky_of
-from mrsxr.limits import Arcsec, Place, Positive, Range, Region, SourceType
+from mrsxr.limits import Arcsec, OptionalRef, Place, Positive, Range, Region, SourceType
 from mrsxr.schema import meaning_of, units_of
 from mrsxr.spaxels import solid_angle, spaxel_area, spaxel_size
 from mrsxr.step import step
@@ -46,12 +46,12 @@ _MORE = {
 }
 
 
-@step(needs="cube", gives="spectrum")
+@step(needs="cube", gives="spectrum", jwst="extract_1d", keyword="S_EXTR1D")
 def extract_spectrum(
     cube: xr.Dataset,
     *,
-    extract1d: xr.Dataset | None = None,
-    apcorr: xr.Dataset | None = None,
+    extract1d: OptionalRef = None,
+    apcorr: OptionalRef = None,
     source_type: SourceType | None = None,
     center: Place | None = None,
     autocen: bool = True,

@@ -23,7 +23,7 @@ _VALUES = (
 )
 
 
-@step(needs="spectrum")
+@step(needs="spectrum", jwst="residual_fringe", keyword="S_RESFRI")
 def correct_residual_fringe_1d(
     ds: xr.Dataset,
     *,

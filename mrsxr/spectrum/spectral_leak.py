@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr.errors import MrsxrError
+from mrsxr.limits import Ref
 from mrsxr.notes import tell
 from mrsxr.references.leak import holds_band, leak_fraction, samples_of
 from mrsxr.step import step, was_done
@@ -20,12 +21,17 @@ _VALUES = (
 _PAIRS = [("surface_brightness", "flux"), ("rf_surf_bright", "rf_flux")]
 
 
-@step(needs="spectrum")
+@step(
+    needs="spectrum",
+    jwst="spectral_leak",
+    keyword="S_SPLEAK",
+    without={"mrsptcorr": "the spectral leak 1B to 3A stays"},
+)
 def correct_spectral_leak(
     ds: xr.Dataset,
     *,
     leaking: xr.Dataset,
-    mrsptcorr: xr.Dataset,
+    mrsptcorr: Ref,
     in_cube: bool | None = None,
 ) -> xr.Dataset:
     """Subtract from the spectrum of band 3A what leaks in from band 1B in the second order.

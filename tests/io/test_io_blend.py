@@ -18,7 +18,7 @@ from mrsxr.cli import main
 from mrsxr.errors import MrsxrError
 from mrsxr.io import load, open_exposures, products_header, save
 from mrsxr.io._blend import blend
-from mrsxr.step import branches, history_of, join_histories, read_history, was_done
+from mrsxr.step import STEPS, branches, history_of, join_histories, read_history, was_done
 
 sys.path.insert(0, str(Path(__file__).parent))
 import io_files
@@ -180,7 +180,7 @@ def cal(path, **attrs):
 
 
 def entry(step, **refs):
-    return {"step": step, "version": "0", "params": {}, "refs": refs}
+    return {"step": step, "keyword": STEPS[step].facts.keyword, "version": "0", "params": {}, "refs": refs}
 
 
 DARKS = [entry("rate.dark.subtract_dark", dark="a.fits"), entry("rate.dark.subtract_dark", dark="b.fits")]

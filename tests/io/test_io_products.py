@@ -24,9 +24,9 @@ from mrsxr.io.fits_out import replacing
 PRODUCTS = ("uncal", "ramp", "rate", "rateints", "cal")
 SHAPE = (8, 1032)
 HISTORY = json.dumps([
-    {"step": "rate.saturation.flag_saturation", "version": "0.1.0", "params": {},
+    {"step": "rate.saturation.flag_saturation", "keyword": "S_SATURA", "version": "0.1.0", "params": {},
      "refs": {"saturation": "jwst_miri_saturation_0035.fits"}},
-    {"step": "rate.jump.detect_jumps", "version": "0.1.0", "params": {"threshold": 4.0},
+    {"step": "rate.jump.detect_jumps", "keyword": "S_JUMP", "version": "0.1.0", "params": {"threshold": 4.0},
      "refs": {"gain": "gain_made.fits", "read_noise": "by hand"}},
 ])  # fmt: skip
 

@@ -301,10 +301,10 @@ def test_between_the_slices():
     for real, given_charge in ((True, charge), (False, on_lit)):
         data = with_shower(ds, given_charge)
         for how in (slices, slices.regions.isel(plane=0)):
-            assert (remove_showers(data, **references, slices=how).sci != data.sci).any() == real
-    assert_step(remove_showers, with_shower(ds, charge), **references, slices=slices)
-    with pytest.raises(MrsxrError, match="slices has shape"):
-        remove_showers(ds, **references, slices=slices.isel(x=slice(0, 9)))
+            assert (remove_showers(data, **references, regions=how).sci != data.sci).any() == real
+    assert_step(remove_showers, with_shower(ds, charge), **references, regions=slices)
+    with pytest.raises(MrsxrError, match="regions has shape"):
+        remove_showers(ds, **references, regions=slices.isel(x=slice(0, 9)))
 
 
 def test_flagging():

@@ -28,12 +28,8 @@ from .values import (
 )
 
 F = TypeVar("F", bound=Callable[..., Any])
-#: Parameters of steps that are reference files of that kind.
-REFERENCES = frozenset({
-    "mask", "emicorr", "saturation", "ipc", "reset", "linearity", "rscd", "dark", "gain", "readnoise", "distortion",
-    "specwcs", "regions", "mrsxartcorr", "flat", "fringe", "photom", "fringefreq", "cubepar", "extract1d", "apcorr",
-    "mrsptcorr", "latent",
-})  # fmt: skip
+#: Annotations of Datasets, and of reference files of the kind that the parameter is named after (:mod:`mrsxr.limits`).
+_DATASETS, _REFERENCES = ("xr.Dataset", "xr.Dataset | None"), ("Ref", "OptionalRef")
 
 #: What an argument of this name is read by, in all steps.
 READERS: dict[str, Reader] = {
@@ -55,9 +51,12 @@ def read_arguments(name: str, bound: inspect.BoundArguments, readers: Mapping[st
     parameters = bound.signature.parameters
     for key, value in bound.arguments.items():
         annotation = str(parameters[key].annotation)
-        if annotation in ("xr.Dataset", "xr.Dataset | None"):
-            first = key == next(iter(bound.arguments))
-            _check_dataset(name, key, value, optional=annotation.endswith("None"), first=first)
+        first, reference = key == next(iter(bound.arguments)), annotation in _REFERENCES or "Reference(" in annotation
+        if "DataArray" in annotation:
+            continue
+        if reference or annotation in _DATASETS:
+            optional = "None" in annotation or annotation == "OptionalRef"
+            _check_dataset(name, key, value, optional=optional, first=first, reference=reference)
         elif key in readers and value is not None:
             bound.arguments[key] = readers[key](value, key)
 
@@ -110,18 +109,17 @@ def need_paths(name: str, value: Any) -> None:
             raise InputFileError(f"{name} needs a path or a list of paths, got an empty one")
 
 
-def _check_dataset(name: str, key: str, value: Any, *, optional: bool, first: bool) -> None:
+def _check_dataset(name: str, key: str, value: Any, *, optional: bool, first: bool, reference: bool) -> None:
     if value is None and optional:
         return
     if not isinstance(value, xr.Dataset):
-        is_reference = key in REFERENCES and not first
-        if value is None and is_reference:
+        if value is None and reference:
             raise ReferenceFileError(
                 f"{name}: the {key} reference is missing; References(...).get('{key}', ds) finds it"
             )
-        error = ReferenceFileError if is_reference else LevelError
-        raise error(f"{name} needs a Dataset{'' if first else f' as {key}'}, got {_what_it_is(value, key)}")
-    if first or key not in REFERENCES:
+        error = ReferenceFileError if reference else LevelError
+        raise error(f"{name} needs a Dataset{'' if first else f' as {key}'}, got {_what_it_is(value, key, reference)}")
+    if not reference:
         return
     kind, level = value.attrs.get("kind"), value.attrs.get("level")
     expected = f"{name}: expected a reference of kind {key}"
@@ -131,7 +129,7 @@ def _check_dataset(name: str, key: str, value: Any, *, optional: bool, first: bo
         raise ReferenceFileError(f"{expected}, got one of kind {kind} ({value.attrs.get('ref_id', 'by hand')})")
 
 
-def _what_it_is(value: Any, key: str) -> str:
+def _what_it_is(value: Any, key: str, reference: bool = False) -> str:
     if value is None:
         return "None"
     if isinstance(value, xr.DataTree):
@@ -143,7 +141,7 @@ def _what_it_is(value: Any, key: str) -> str:
     if isinstance(value, xr.DataArray):
         return f"the DataArray {value.name or 'without name'}; give the whole Dataset"
     if isinstance(value, str | os.PathLike):
-        how = "mrsxr.references.read_reference" if key in REFERENCES else "mrsxr.load"
+        how = "mrsxr.references.read_reference" if reference else "mrsxr.load"
         return f"the path {os.fspath(value)}; open it by {how}"
     if isinstance(value, list | tuple) and key == "data":
         return f"a {type(value).__name__} of {len(value)}; give each by itself, or a tree (open_observation)"

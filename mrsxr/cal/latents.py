@@ -118,7 +118,7 @@ def subtract_latents(
 
 @reads()
 def latent_state(
-    datasets: xr.Dataset | Sequence[xr.Dataset], *, latent: xr.Dataset, state: xr.Dataset | None = None
+    datasets: xr.Dataset | Sequence[xr.Dataset], *, latent: Ref, state: xr.Dataset | None = None
 ) -> xr.Dataset:
     """Return what a detector still holds after its last exposure, for the exposures that follow.
 

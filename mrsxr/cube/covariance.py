@@ -16,7 +16,7 @@ from mrsxr.errors import MrsxrError
 from mrsxr.geometry.grid import CubeGrid
 from mrsxr.geometry.operator import Sums
 from mrsxr.geometry.pixels import block_operator
-from mrsxr.limits import Count, Place, checked
+from mrsxr.limits import Count, OptionalRef, Place, checked
 from mrsxr.step import read_history
 
 from ._blocks import Part
@@ -32,10 +32,10 @@ def sum_variance(
     *,
     cube: xr.Dataset,
     weights: xr.DataArray,
-    cubepar: xr.Dataset | None = None,
+    cubepar: OptionalRef = None,
     exposure_weights: ExposureWeights | None = None,
     point_source: Place | None = None,
-    mrsptcorr: xr.Dataset | None = None,
+    mrsptcorr: OptionalRef = None,
     planes_per_block: Count = CUBE_PLANES,
 ) -> xr.Dataset:
     """Return the variance of a weighted sum over each plane of a cube, with the covariance of its voxels.

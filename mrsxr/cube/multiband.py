@@ -16,7 +16,7 @@ from mrsxr.chunks import CUBE_PLANES
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.geometry.grid import CubeGrid
 from mrsxr.geometry.index import attach_index
-from mrsxr.limits import Angle, Count, NotNegative, Place, SpaxelSize, Wavelength, WavelengthStep, checked
+from mrsxr.limits import Angle, Count, NotNegative, OptionalRef, Place, SpaxelSize, Wavelength, WavelengthStep, checked
 from mrsxr.notes import noted, notes_of, tell
 from mrsxr.tree import common_attrs, leaves
 
@@ -48,7 +48,7 @@ def build_multiband_cube(
     *,
     bands: str | Iterable[str] | None = None,
     wavelength_axis: WavelengthAxis = "native",
-    cubepar: xr.Dataset | None = None,
+    cubepar: OptionalRef = None,
     grid: CubeGrid | None = None,
     coord_system: CoordSystem = "skyalign",
     position_angle: Angle | None = None,
@@ -61,7 +61,7 @@ def build_multiband_cube(
     weighting: WeightingName = "drizzle",
     exposure_weights: ExposureWeights = "none",
     point_source: Place | None = None,
-    mrsptcorr: xr.Dataset | None = None,
+    mrsptcorr: OptionalRef = None,
     tear_threshold: NotNegative | None = 0.75,
     tear_by_band: bool = False,
     planes_per_block: Count = CUBE_PLANES,

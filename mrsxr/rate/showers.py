@@ -236,8 +236,8 @@ def remove_showers(
 def shower_model(
     ds: xr.Dataset,
     *,
-    gain: xr.Dataset,
-    readnoise: xr.Dataset,
+    gain: Ref,
+    readnoise: Ref,
     regions: xr.Dataset | xr.DataArray | None = None,
     threshold: Positive = 7.0,
     relative_noise: NotNegative = 0.03,

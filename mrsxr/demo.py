@@ -14,7 +14,7 @@ from . import plot
 from .arguments import as_bands, reads
 from .errors import MrsxrError
 from .io import load_dataset
-from .io.fits_out import check_folder
+from .io.atomic import check_folder
 from .lines import fit_line
 from .mrs import BANDS, resolving_power
 from .pipeline import Config, Reporter, RunResult, run

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import warnings
 
 import dask
 import numpy as np
@@ -11,6 +13,28 @@ from xarray.testing import assert_identical
 
 from mrsxr import dq, mrs, schema
 from mrsxr.step import read_history
+
+
+def forked(function, *args) -> tuple[int, int]:
+    """Run a function in a copy of this process, which starts at once; return its pid and where to read what it tells.
+
+    The function gets a file descriptor to write to, then its arguments. The exit code is 0, or 1 where it raised.
+    """
+    read, write = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python warns of threads, which the copy does not use
+        pid = os.fork()
+    if pid:
+        os.close(write)
+        return pid, read
+    code = 1
+    try:
+        function(write, *args)
+        code = 0
+    except SystemExit as error:
+        code = int(error.code or 0)
+    finally:
+        os._exit(code)
 
 
 @contextlib.contextmanager

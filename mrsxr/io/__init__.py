@@ -4,6 +4,7 @@ from ._blend import exposures_header, products_header
 from .exposures import open_exposures
 from .files import FileInfo, Found, find_files
 from .fits_out import write_fits
+from .keys import key_of
 from .observation import open_observation
 from .products import load, load_dataset, planned, product_name, save
 from .summary import Summary, summarize
@@ -13,6 +14,7 @@ __all__ = [
     "open_exposures",
     "open_observation",
     "summarize",
+    "key_of",
     "load",
     "load_dataset",
     "save",

@@ -91,7 +91,7 @@ _KNOWN: dict[str, tuple[_Test, str]] = {
     "setting": (lambda v: isinstance(v, str) and v in mrs.SETTINGS, "one of " + ", ".join(mrs.SETTINGS)),
     "detector": _TEXT, "channels": _TEXT, "band": _TEXT, "readpatt": _TEXT, "subarray": _TEXT, "target": _TEXT,
     "program": _TEXT, "wcs": (_wcs, "cards of a WCS"), "weighting": _TEXT, "source_type": _TEXT, "product_name": _TEXT,
-    "association": _TEXT, "crds_context": _TEXT, "Conventions": _TEXT, "bands": _TEXTS, "notes": _TEXTS,
+    "association": _TEXT, "key": _TEXT, "crds_context": _TEXT, "Conventions": _TEXT, "bands": _TEXTS, "notes": _TEXTS,
     "group_time": _POSITIVE, "frame_time": _POSITIVE, "pixel_scale": _POSITIVE,
     "n_groups": _COUNT, "n_integrations": _COUNT, "background": _FLAG,
     "wavelength_step": _NUMBER, "target_ra": _NUMBER, "target_dec": _NUMBER, "redshift": _NUMBER,

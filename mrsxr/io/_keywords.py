@@ -23,6 +23,7 @@ from mrsxr.step import read_history
 from ._meta import card_value, plain, same
 from ._names import kind_of
 from .headers import MAPS
+from .keys import ATTR, KEYWORD
 
 #: Keyword of each kind of reference file.
 REFERENCE_KEYWORDS = {
@@ -181,6 +182,7 @@ def _common(keywords: Keywords, ds: xr.Dataset, filename: str, bands: Sequence[s
         keywords.set(key, value, default=True)
     keywords.set("FILENAME", filename)
     keywords.set("DATE", datetime.now(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00"))
+    keywords.set(KEYWORD, attrs.get(ATTR))
     keywords.set("DATAMODL", MODELS[attrs["level"]])
     keywords.set("PROGRAM", attrs.get("program") or None, default=True)
     keywords.set("TARGNAME", attrs.get("target") or None, default=True)

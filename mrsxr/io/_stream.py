@@ -15,7 +15,7 @@ from astropy.io import fits
 
 from mrsxr.threads import how
 
-from .fits_out import replacing
+from .atomic import replacing
 
 #: Types of images that can be streamed: what FITS holds in their place, and the bit that turns in unsigned numbers.
 STREAMED = {"float32": (">f4", 0), "float64": (">f8", 0), "int16": (">i2", 0), "int32": (">i4", 0),

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from mrsxr.threads import how
 from . import _gwcs, _meta, _slicer
 from ._detector import EXTENSIONS
 from ._keywords import exposure_keywords, fill_header, fill_notes
+from .atomic import replacing
 
 UNITS = {"ramp": "DN", "rate": "DN/s", "rateints": "DN/s", "cal": "MJy/sr"}
 _RESERVED = {
@@ -58,67 +57,6 @@ def write_fits(hdulist: fits.HDUList, path: str | os.PathLike) -> Path:
     with replacing(path) as temporary:
         hdulist.writeto(temporary, output_verify="fix+ignore")
     return path
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside ``path``, in a folder made where needed; on success it takes its place.
-
-    Raises
-    ------
-    MrsxrError
-        Where the folder cannot be made, or nothing can be written there.
-    """
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
-        try:
-            yield temporary
-            os.replace(temporary, path)
-        finally:
-            with contextlib.suppress(OSError, ValueError):
-                temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def writing(path: str | os.PathLike) -> Iterator[None]:
-    """Turn what the system says against writing a file or folder into MrsxrError."""
-    try:
-        yield
-    except OSError as error:
-        elsewhere = error.filename is not None and Path(path).parent not in Path(os.fsdecode(error.filename)).parents
-        if error.errno is None or (elsewhere and Path(os.fsdecode(error.filename)) not in (path, *Path(path).parents)):
-            raise  # of what is read while it is written
-        raise MrsxrError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
-    except ValueError as error:
-        if "null byte" not in str(error) and "null character" not in str(error):
-            raise
-        raise MrsxrError(f"{path}: is no name of a file (it holds a NUL)") from error
-
-
-def check_folder(folder: str | os.PathLike, parts: Iterable[str] = ()) -> Path:
-    """Make a folder for products and try that files can be written there; the same folder.
-
-    Parameters
-    ----------
-    folder : path
-    parts : iterable of str
-        Folders inside it that will be used; where they are there, they are tried as well.
-
-    Raises
-    ------
-    MrsxrError
-        Where it is a file, or nothing can be written there.
-    """
-    folder = Path(folder)
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        for place in (folder, *(folder / part for part in parts)):
-            if place == folder or place.exists() or place.is_symlink():
-                probe = place / f".{uuid.uuid4().hex[:8]}.try"
-                probe.touch()
-                probe.unlink()
-    return folder
 
 
 def exposure_file(ds: xr.Dataset, index: int, filename: str) -> fits.HDUList:

@@ -26,6 +26,7 @@ from ._checks import check_channel, scale_of
 from ._paths import safe_name
 from ._structure import Span, spans, spans_of_file
 from .fitsarray import STORED_DTYPES, FitsArray, TiledFitsArray, file_stamp, finish, to_physical
+from .keys import KEYWORD
 
 #: The products that this package reads, in the order of the data's way.
 PRODUCTS = ("uncal", "ramp", "rateints", "rate", "cal", "crf", "s3d", "x1d", "lines")
@@ -45,7 +46,7 @@ _STRUCTURE = {
     "SIMPLE", "XTENSION", "BITPIX", "NAXIS", "EXTEND", "PCOUNT", "GCOUNT", "GROUPS", "TFIELDS", "EXTNAME",
     "EXTVER", "EXTLEVEL", "BSCALE", "BZERO", "BLANK", "BUNIT", "CHECKSUM", "DATASUM", "END", "COMMENT",
     "HISTORY", "", "THEAP", "CONTINUE", "ZIMAGE", "ZCMPTYPE", "ZBITPIX", "ZNAXIS", "ZTENSION", "ZQUANTIZ",
-    "ZDITHER0", "ZBLANK", "ZSCALE", "ZZERO",
+    "ZDITHER0", "ZBLANK", "ZSCALE", "ZZERO", KEYWORD,
 }  # fmt: skip
 _STRUCTURE_STEMS = (
     "NAXIS", "TTYPE", "TFORM", "TUNIT", "TDIM", "TNULL", "TSCAL", "TZERO", "TDISP", "ZTILE", "ZNAME", "ZVAL",

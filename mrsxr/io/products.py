@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import shutil
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +24,10 @@ from ._names import exposures_of, product_name, root_name
 from ._out_spectral import spectrum_file, write_cube
 from ._paths import inside, safe_name
 from ._whole import ORDER, WHOLE, load_whole
+from .atomic import replacing
 from .exposures import open_exposures, open_one
 from .files import SUFFIXES, classify
-from .fits_out import EXTENSIONS, check_level, exposure_file, replacing, write_fits, writing
+from .fits_out import EXTENSIONS, check_level, exposure_file, write_fits
 from .headers import MAPS, PRODUCTS
 from .observation import open_observation
 
@@ -257,19 +256,9 @@ def _save_whole(data: xr.Dataset | xr.DataTree, path: Path, chosen: str) -> Path
 
 
 def _save_zarr(ready: xr.Dataset | xr.DataTree, path: Path) -> Path:
-    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
-    older = temporary.with_name(f"{temporary.name}.old")
-    try:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            ready.attrs = {**ready.attrs, WHOLE: 1}
-            ready.to_zarr(temporary, mode="w", consolidated=False, zarr_format=2, write_empty_chunks=True)
-            if os.path.lexists(path):
-                path.rename(older)
-            temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(older, ignore_errors=True)
+    with replacing(path) as temporary:
+        ready.attrs = {**ready.attrs, WHOLE: 1}
+        ready.to_zarr(temporary, mode="w", consolidated=False, zarr_format=2, write_empty_chunks=True)
     return path
 
 

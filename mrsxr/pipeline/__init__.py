@@ -5,10 +5,15 @@ from .config import CalConfig, Config, CubeConfig, RateConfig, SpectrumConfig, l
 from .record import RunRecord, read_runs
 from .reporter import Reporter
 from .run import RunResult, run
+from .store import Label, Status, Store, status
 
 __all__ = [
     "CalConfig",
     "Config",
+    "Label",
+    "Status",
+    "Store",
+    "status",
     "CubeConfig",
     "RateConfig",
     "Reporter",

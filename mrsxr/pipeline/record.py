@@ -18,7 +18,7 @@ import xarray as xr
 
 from mrsxr._version import __version__
 from mrsxr.errors import InputFileError
-from mrsxr.io.fits_out import replacing
+from mrsxr.io.atomic import write_text
 from mrsxr.scores import decisions
 
 from .config import MODES, Config
@@ -114,9 +114,7 @@ class RunRecord:
         except InputFileError:
             earlier = []
         text = json.dumps({"format": FORMAT, "runs": [*earlier, asdict(self)][-_MOST_RUNS:]}, indent=1)
-        with replacing(path) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
-        return path
+        return write_text(path, text + "\n")
 
 
 def read_runs(folder: Path) -> list[dict[str, Any]]:

@@ -18,8 +18,8 @@ from mrsxr.arguments import as_band_words, as_bands, reads
 from mrsxr.errors import InputFileError, MrsxrError
 from mrsxr.io import Found, find_files, load_dataset, planned, save
 from mrsxr.io._names import root_name
+from mrsxr.io.atomic import check_folder
 from mrsxr.io.files import BACKGROUND
-from mrsxr.io.fits_out import check_folder
 from mrsxr.io.grouping import Exposure, Plan, plan
 from mrsxr.limits import Redshift, Workers, checked
 from mrsxr.mrs import BANDS, bands_of_setting, setting_of_band

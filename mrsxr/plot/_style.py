@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mrsxr.errors import MrsxrError
-from mrsxr.io.fits_out import replacing
+from mrsxr.io.atomic import replacing
 
 DPI = 120  # of saved pictures [dots per inch]
 NO_VALUE = "0.72"  # grey of pixels without a value

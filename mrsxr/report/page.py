@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mrsxr.arguments import reads
 from mrsxr.errors import MrsxrError
-from mrsxr.io.fits_out import replacing
+from mrsxr.io.atomic import write_text
 from mrsxr.pipeline import Reporter
 
 from . import observation, pictures, results, work
@@ -51,9 +51,7 @@ def write_report(
     contents = gather(Path(folder))
     target = Path(path) if path is not None else contents.folder / "report.html"
     text = make_page(contents, z, reporter or Reporter())
-    with replacing(target) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return target
+    return write_text(target, text)
 
 
 def make_page(contents: Contents, z: float | None, reporter: Reporter) -> str:

@@ -14,7 +14,7 @@ import xarray as xr
 from mrsxr import mrs
 from mrsxr.arguments import as_bands, reads
 from mrsxr.errors import MrsxrError
-from mrsxr.io.fits_out import check_folder
+from mrsxr.io.atomic import check_folder
 
 from .exposure import Effects, Instrument, Truth, make_cosmic_rays, make_instrument, observe, ramp_blocks
 from .instrument import find_geometry_file, load_geometry, make_geometry

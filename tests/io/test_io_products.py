@@ -19,7 +19,7 @@ from mrsxr import dq, mrs, schema
 from mrsxr.errors import InputFileError, MrsxrError
 from mrsxr.io import load, open_exposures, open_observation, save, write_fits
 from mrsxr.io._out_spectral import write_cube
-from mrsxr.io.fits_out import replacing
+from mrsxr.io.atomic import replacing
 
 PRODUCTS = ("uncal", "ramp", "rate", "rateints", "cal")
 SHAPE = (8, 1032)

@@ -1,0 +1,356 @@
+"""A folder of products that knows what is done: keys in its files, a ledger beside them, one run at a time.
+
+A store keeps its books in ``OUT/.mrsxr``: the lock, the plan of the last run and one small JSON file a piece,
+``<stage>/<role>_<name>.json``, written after the products of the piece. Nothing else is remembered: what can be taken
+over is what has the right key there and lies on the disk whole.
+
+>>> import tempfile
+>>> from mrsxr.pipeline.store import Label, Store
+>>> with tempfile.TemporaryDirectory() as out, Store(out) as store:
+...     piece, path = Label("cal", "jw01_mirifushort"), store.out / "a_cal.fits"
+...     if store.taken_over(piece, "0123456789abcdef") is None:
+...         _ = path.write_text("the product")
+...         _ = store.done(piece, "0123456789abcdef", [path], seconds=1.5)
+...     [one.name for one in store.taken_over(piece, "0123456789abcdef")]
+['a_cal.fits']
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from mrsxr.errors import MrsxrError
+from mrsxr.io._paths import safe_name
+from mrsxr.io.atomic import BOOKS, check_folder, remove_temporary, write_text
+
+from .keys import checksum, digest
+from .lock import FolderLock, Holder, holder_of
+
+log = logging.getLogger(__name__)
+
+FORMAT = "mrsxr-piece-1"
+_PLAN = "plan.json"
+State = Literal["running", "done", "failed"]
+
+
+class Label(NamedTuple):
+    """Which piece of the work of a store: an exposure to cal, the cube of a band ..."""
+
+    stage: str
+    name: str
+    role: str = "science"
+
+
+class Output(NamedTuple):
+    """A file (or zarr folder) of a piece: ``path`` inside the store, ``size`` [bytes], ``time`` (mtime, ns), CRC-32."""
+
+    path: str
+    size: int
+    time: int
+    checksum: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the ledger says of a piece.
+
+    ``outputs`` its files; ``notes`` what was told; ``scores`` what steps decided by judging themselves; ``values``
+    plain values that later pieces need; ``seconds`` of wall clock; ``peak_memory`` [MB]; ``failed`` the reason.
+    """
+
+    stage: str
+    name: str
+    role: str
+    state: State
+    key: str
+    outputs: tuple[Output, ...] = ()
+    notes: tuple[str, ...] = ()
+    scores: tuple[dict[str, Any], ...] = ()
+    values: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    peak_memory: float | None = None
+    failed: str | None = None
+
+    @property
+    def label(self) -> Label:
+        """Which piece it is."""
+        return Label(self.stage, self.name, self.role)
+
+
+class Store:
+    """A folder for the products of one run at a time, or nothing.
+
+    Parameters
+    ----------
+    out : path, optional
+        The folder. None: nothing is kept, nothing is taken over, and every method does nothing.
+
+    Notes
+    -----
+    It pickles (without its lock), so that a worker may ask it for paths; the run alone writes the ledger. ``with
+    Store(out) as store`` begins and finishes.
+    """
+
+    def __init__(self, out: str | os.PathLike | None):
+        self.out = None if out is None else Path(out)
+        self._lock: FolderLock | None = None
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.out)!r})" if self.out is not None else "Store(None)"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"out": self.out, "_lock": None}
+
+    def __enter__(self) -> Store:
+        return self.begin()
+
+    def __exit__(self, *_: Any) -> None:
+        self.finish()
+
+    @property
+    def books(self) -> Path:
+        """Folder of lock, plan and ledger."""
+        if self.out is None:
+            raise MrsxrError("this store keeps nothing; give it a folder")
+        return self.out / BOOKS
+
+    def begin(self, *, wait: bool = False, parts: Iterable[str] = (), room: int = 0) -> Store:
+        """Make the folder ready before the first computation: try it, lock it, take away what earlier runs left.
+
+        Parameters
+        ----------
+        wait : bool
+            Wait for another run in this folder to end; by default it is an error.
+        parts : iterable of str
+            Folders inside it that will be written to; where they are there, they are tried as well.
+        room : int
+            Bytes that must be free.
+
+        Raises
+        ------
+        MrsxrError
+            Where the folder cannot be written, the disk is too full, or another run works there (it is named).
+        """
+        if self.out is None or self._lock is not None:
+            return self
+        check_folder(self.out, parts, room=room)
+        check_folder(self.books)
+        lock = FolderLock(self.books, self.out)
+        lock.take(wait=wait)
+        self._lock = lock
+        removed = remove_temporary(self.out)
+        removed += remove_temporary(self.books)
+        if removed:
+            log.info("%s: removed %d unfinished files of an earlier run", self.out, len(removed))
+        return self
+
+    def finish(self) -> None:
+        """Give the folder free; the ledger stays."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def plan(self, pieces: Mapping[Label, str]) -> None:
+        """Write down which pieces a run will make and with which keys, for :func:`status`."""
+        if self.out is not None:
+            text = json.dumps({"format": FORMAT, "pieces": [[*label, key] for label, key in pieces.items()]})
+            write_text(self.books / _PLAN, text, sync=False)
+
+    def planned(self) -> dict[Label, str]:
+        """Return the pieces of the last plan and their keys."""
+        try:
+            found = json.loads((self.books / _PLAN).read_text(encoding="utf-8"))
+            return {Label(str(s), str(n), str(r)): str(key) for s, n, r, key in found["pieces"]}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+
+    def taken_over(self, piece: Label, key: str) -> list[Path] | None:
+        """Return the files of a piece that is done with this key and whole; None where it must be made.
+
+        A file is whole where its size and time are those of the ledger, or its size and content.
+        """
+        entry = self.entry(piece)
+        if self.out is None or entry is None or entry.state != "done" or entry.key != key:
+            return None
+        if not all(_is_whole(self.out / output.path, output) for output in entry.outputs):
+            return None
+        return [self.out / output.path for output in entry.outputs]
+
+    def entry(self, piece: Label) -> Entry | None:
+        """Return what the ledger says of a piece, None where it says nothing."""
+        return None if self.out is None else _read(self._place(piece))
+
+    def started(self, piece: Label, key: str) -> None:
+        """Note that a piece is being worked on."""
+        self._write(Entry(*piece, "running", key))
+
+    def done(
+        self, piece: Label, key: str, outputs: Sequence[str | os.PathLike], *, notes: Iterable[str] = (),
+        scores: Iterable[Mapping[str, Any]] = (), values: Mapping[str, Any] | None = None, seconds: float = 0.0,
+        peak_memory: float | None = None,
+    ) -> Entry | None:  # fmt: skip
+        """Note that a piece is done, when all its files are there under their names.
+
+        Parameters
+        ----------
+        piece, key : Label, str
+        outputs : sequence of path
+            Its files; they lie inside the folder.
+        notes, scores, values, seconds, peak_memory
+            As in :class:`Entry`; plain values.
+
+        Raises
+        ------
+        MrsxrError
+            Where a file is not there, or lies elsewhere.
+        """
+        if self.out is None:
+            return None
+        found = tuple(self._output(Path(path)) for path in outputs)
+        facts = (tuple(notes), tuple(map(dict, scores)), dict(values or {}))
+        return self._write(Entry(*piece, "done", key, found, *facts, round(seconds, 3), peak_memory))
+
+    def failed(
+        self, piece: Label, key: str, reason: str, *, notes: Iterable[str] = (), seconds: float = 0.0,
+        peak_memory: float | None = None,
+    ) -> Entry | None:  # fmt: skip
+        """Note why a piece failed; it is tried again by the next run."""
+        facts = (round(seconds, 3), peak_memory, reason)
+        return self._write(Entry(*piece, "failed", key, (), tuple(notes), (), {}, *facts))
+
+    def pieces(self) -> dict[Label, Entry]:
+        """Return the whole ledger, by stage and name; files in it that are damaged or foreign are left out."""
+        if self.out is None:
+            return {}
+        entries = (_read(path) for path in _ledger_files(self.books))
+        return {entry.label: entry for entry in entries if entry is not None}
+
+    def _place(self, piece: Label) -> Path:
+        return self.books / _file_name(piece.stage) / f"{_file_name(f'{piece.role}_{piece.name}')}.json"
+
+    def _write(self, entry: Entry) -> Entry | None:
+        """Write an entry; one that a power cut takes costs its piece, so the disk is not waited for."""
+        if self.out is None:
+            return None
+        text = json.dumps({"format": FORMAT, **asdict(entry)})
+        write_text(self._place(entry.label), text + "\n", sync=False)
+        return entry
+
+    def _output(self, path: Path) -> Output:
+        assert self.out is not None
+        try:
+            inside = path.relative_to(self.out).as_posix()
+        except ValueError:
+            raise MrsxrError(f"{path}: lies outside {self.out}; products of a store lie inside it") from None
+        size, time = _size_and_time(path)
+        if size is None:
+            raise MrsxrError(f"{path}: is not there, though its piece is done")
+        return Output(inside, size, time, checksum(path))
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far the work of a store is: pieces by state, and who works on it.
+
+    ``left`` are pieces of the last plan that are not done, not failed and not worked on.
+    """
+
+    out: Path
+    holder: Holder | None
+    done: list[Entry]
+    running: list[Entry]
+    failed: list[Entry]
+    left: list[Label]
+
+
+def status(out: str | os.PathLike) -> Status:
+    """Return how far the work in a folder is, from its files alone.
+
+    Raises
+    ------
+    MrsxrError
+        Where no run has worked there.
+    """
+    store = Store(out)
+    assert store.out is not None
+    if not store.books.is_dir():
+        raise MrsxrError(f"{out}: no run has written here (there is no {BOOKS}); give the folder of --out")
+    holder = holder_of(store.books)
+    holder = None if holder is None or holder.gone else holder
+    ledger, plan = store.pieces(), store.planned()
+    states: dict[str, list[Entry]] = {"done": [], "running": [], "failed": []}
+    left = [label for label in plan if label not in ledger]
+    for label, entry in ledger.items():
+        if plan and plan.get(label) != entry.key:  # of an earlier plan
+            left += [label] if label in plan else []
+        elif entry.state == "running" and holder is None:  # broken off
+            left.append(label)
+        else:
+            states[entry.state].append(entry)
+    return Status(store.out, holder, **states, left=left)
+
+
+def stores_below(folder: str | os.PathLike) -> list[Path]:
+    """Return the folders of runs: the folder itself, or those of the observations directly inside it."""
+    folder = Path(folder)
+    if (folder / BOOKS).is_dir():
+        return [folder]
+    try:
+        with os.scandir(folder) as found:
+            return sorted(Path(one.path) for one in found if os.path.isdir(os.path.join(one.path, BOOKS)))
+    except OSError:
+        return []
+
+
+def _file_name(text: str) -> str:
+    """Return a text as a file name; two texts never have one name."""
+    name = safe_name(text)[:120]
+    return name if name == text else f"{name}-{digest(text)[:8]}"
+
+
+def _ledger_files(books: Path) -> Iterator[str]:
+    try:
+        with os.scandir(books) as stages:
+            folders = sorted(stage.path for stage in stages if stage.is_dir(follow_symlinks=False))
+    except OSError:
+        return
+    for folder in folders:
+        with os.scandir(folder) as found:
+            yield from sorted(one.path for one in found if one.name.endswith(".json") and one.name[0] != ".")
+
+
+def _read(path: str | os.PathLike) -> Entry | None:
+    """Return an entry of the ledger, None where the file is none."""
+    try:
+        with open(path, "rb") as file:
+            facts = json.loads(file.read())
+        if facts.pop("format") != FORMAT or facts["state"] not in ("running", "done", "failed"):
+            return None
+        entry = Entry(**facts)
+        outputs = tuple(Output(str(p), int(size), int(time), str(crc)) for p, size, time, crc in entry.outputs)
+        return replace(entry, outputs=outputs, notes=tuple(entry.notes), scores=tuple(entry.scores))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _is_whole(path: Path, output: Output) -> bool:
+    size, time = _size_and_time(path)
+    if size != output.size:
+        return False
+    return time == output.time or checksum(path) == output.checksum
+
+
+def _size_and_time(path: Path) -> tuple[int | None, int]:
+    """Return size and mtime [ns] of a file, sum and latest of a folder; (None, 0) where there is none."""
+    try:
+        files = [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path]
+        stats = [file.stat() for file in files]
+    except OSError:
+        return None, 0
+    return sum(one.st_size for one in stats), max((one.st_mtime_ns for one in stats), default=0)

@@ -1,0 +1,45 @@
+"""Products carry their keys in every format, and are known as inputs by them."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from astropy.io import fits
+from test_io_products import exposures, make_cube, make_spectrum
+
+from mrsxr.io import key_of, load, save
+from mrsxr.pipeline.keys import of_file
+
+KEY = "0123456789abcdef"
+
+
+def cal(folder):
+    (inputs := folder / "in").mkdir()
+    return exposures(inputs, "cal", 1)
+
+
+@pytest.mark.parametrize("form", ["fits", "netcdf", "zarr"])
+@pytest.mark.parametrize("make", [cal, lambda _: make_cube(), lambda _: make_spectrum()])
+def test_a_product_carries_its_key(tmp_path, form, make):
+    ds = make(tmp_path).assign_attrs(key=KEY)
+    (path,) = save(ds, tmp_path, form)
+    assert key_of(path) == KEY
+    back = load(path)
+    assert back.attrs["key"] == KEY
+    assert "MRSXKEY" not in str(back.attrs) + str(back.coords.get("fits_header", ""))
+    del back.attrs["key"]
+    (other,) = save(back, tmp_path / "next", form)
+    assert key_of(other) is None
+    first = of_file(path)
+    os.utime(path, ns=(0, 0))
+    assert of_file(path) == first != of_file(other)
+
+
+def test_an_edit_of_the_header_of_a_product_is_another_input(tmp_path):
+    (path,) = save(cal(tmp_path).assign_attrs(key=KEY), tmp_path)
+    first = of_file(path)
+    fits.setval(path, "DATE", value="2001-01-01T00:00:00.000")
+    assert of_file(path) == first
+    fits.setval(path, "TARGNAME", value="NGC 1068")
+    assert of_file(path) != first

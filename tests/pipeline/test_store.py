@@ -1,0 +1,274 @@
+"""The store: what is done is taken over, what is not whole is made again, and one run works in a folder at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+from helpers import forked
+
+from mrsxr.errors import MrsxrError
+from mrsxr.io.atomic import BOOKS, is_temporary, temporary_name
+from mrsxr.pipeline.lock import holder_of
+from mrsxr.pipeline.signals import Stopped, graceful
+from mrsxr.pipeline.store import Label, Store, status, stores_below
+
+CUBE = Label("cube", "2B")
+KEY, OTHER = "0011223344556677", "ffeeddccbbaa9988"
+
+
+def make(store, piece, key=KEY, text="content", name="stage3/a_s3d.fits", **facts):
+    path = store.out / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    store.done(piece, key, [path], **facts)
+    return path
+
+
+def test_taken_over_with_the_right_key_and_whole_files_alone(tmp_path):
+    with Store(tmp_path / "out") as store:
+        assert store.taken_over(CUBE, KEY) is None
+        path = make(store, CUBE, notes=["a note"], scores=[{"step": "fit"}], values={"type": "POINT"}, seconds=1.23456)
+        assert store.taken_over(CUBE, KEY) == [path]
+        assert store.taken_over(CUBE, OTHER) is None
+        assert store.taken_over(CUBE._replace(role="background"), KEY) is None
+    again = Store(tmp_path / "out")
+    assert again.taken_over(CUBE, KEY) == [path]
+    (entry,) = again.pieces().values()
+    assert entry.label == CUBE
+    assert (entry.notes, entry.scores, entry.values) == (("a note",), ({"step": "fit"},), {"type": "POINT"})
+    assert entry.seconds == 1.235
+
+
+def test_files_that_changed_since(tmp_path):
+    store = Store(tmp_path)
+    path = make(store, CUBE)
+    os.utime(path, ns=(0, 0))
+    assert store.taken_over(CUBE, KEY) == [path]  # copied elsewhere: another time, the same content
+    path.write_text("c0ntent")
+    assert store.taken_over(CUBE, KEY) is None  # the same size
+    make(store, CUBE)
+    path.write_text("conten")
+    assert store.taken_over(CUBE, KEY) is None
+    path.unlink()
+    assert store.taken_over(CUBE, KEY) is None
+    with pytest.raises(MrsxrError, match="is not there"):
+        store.done(CUBE, KEY, [path])
+    with pytest.raises(MrsxrError, match="lies outside"):
+        store.done(CUBE, KEY, ["/etc/hostname"])
+
+
+def test_folders_are_outputs_too(tmp_path):
+    store = Store(tmp_path)
+    chunk = tmp_path / "a.zarr" / "flux" / "0.0"
+    chunk.parent.mkdir(parents=True)
+    chunk.write_bytes(b"1234")
+    store.done(CUBE, KEY, [tmp_path / "a.zarr"])
+    assert store.taken_over(CUBE, KEY) == [tmp_path / "a.zarr"]
+    chunk.write_bytes(b"1235")
+    os.utime(chunk, ns=(0, 0))
+    assert store.taken_over(CUBE, KEY) is None
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"{", b"[]", b'{"format": "mrsxr-piece-1"}', b"\xff\xfe", b'{"format": "another"}', None]
+)
+def test_damaged_books_are_no_books(tmp_path, damage):
+    store = Store(tmp_path)
+    make(store, CUBE)
+    make(store, Label("cube", "3C"), name="stage3/b_s3d.fits")
+    (place,) = (tmp_path / BOOKS / "cube").glob("*2B.json")
+    if damage is None:
+        facts = json.loads(place.read_text())
+        facts["outputs"] = [["a"]]
+        damage = json.dumps(facts).encode()
+    place.write_bytes(damage)
+    (tmp_path / BOOKS / "plan.json").write_bytes(damage)
+    (tmp_path / BOOKS / "lock").write_bytes(damage)
+    assert store.taken_over(CUBE, KEY) is None
+    assert [label.name for label in store.pieces()] == ["3C"]
+    with store:
+        make(store, CUBE)
+    assert store.taken_over(CUBE, KEY)
+
+
+def test_odd_names_have_files_of_their_own(tmp_path):
+    store = Store(tmp_path)
+    labels = [Label("cube", name) for name in ("a/b", "a-b", "a b", "../../x", "é" * 300, "é" * 301, ".")]
+    for number, label in enumerate(labels):
+        store.done(label, f"{number:016x}", [])
+    assert {label: int(entry.key, 16) for label, entry in store.pieces().items()} == {
+        one: i for i, one in enumerate(labels)
+    }
+    assert [path.name for path in tmp_path.iterdir()] == [BOOKS]
+
+
+def test_a_store_of_nothing():
+    with Store(None) as store:
+        store.started(CUBE, KEY)
+        assert store.done(CUBE, KEY, []) is None
+        assert store.failed(CUBE, KEY, "why") is None
+        store.plan({CUBE: KEY})
+        assert store.taken_over(CUBE, KEY) is None
+        assert store.pieces() == {}
+
+
+def test_status_from_the_files_alone(tmp_path):
+    with pytest.raises(MrsxrError, match="no run has written here"):
+        status(tmp_path)
+    labels = [Label("rate", f"e{i}") for i in range(5)]
+    with Store(tmp_path) as store:
+        store.plan({label: KEY for label in labels})
+        store.done(labels[0], KEY, [])
+        store.failed(labels[1], KEY, "the file is damaged")
+        store.started(labels[2], KEY)
+        store.done(labels[3], OTHER, [])
+        store.done(Label("rate", "of an earlier plan"), OTHER, [])
+        now = status(tmp_path)
+        assert now.holder.pid == os.getpid()
+        assert [[e.name for e in part] for part in (now.done, now.running, now.failed)] == [["e0"], ["e2"], ["e1"]]
+        assert now.failed[0].failed == "the file is damaged"
+        assert {label.name for label in now.left} == {"e3", "e4"}
+    later = status(tmp_path)
+    assert later.holder is None
+    assert not later.running
+    assert {label.name for label in later.left} == {"e2", "e3", "e4"}
+
+
+def test_stores_of_several_observations(tmp_path):
+    for name in ("b", "a"):
+        Store(tmp_path / name).begin().finish()
+    (tmp_path / "c").mkdir()
+    assert stores_below(tmp_path / "a") == [tmp_path / "a"]
+    assert stores_below(tmp_path) == [tmp_path / "a", tmp_path / "b"]
+    assert stores_below(tmp_path / "none") == []
+
+
+def test_the_second_run_is_refused_by_name_of_the_first(tmp_path):
+    with Store(tmp_path):
+        with pytest.raises(
+            MrsxrError, match=f"another run works here, process {os.getpid()} on {socket.gethostname()}"
+        ):
+            Store(tmp_path).begin()
+        assert holder_of(tmp_path / BOOKS) is not None
+    with pytest.raises(ZeroDivisionError), Store(tmp_path):
+        1 / 0  # noqa: B018
+    assert holder_of(tmp_path / BOOKS) is None
+
+
+def test_a_lock_of_another_machine_says_how_to_remove_it(tmp_path):
+    with Store(tmp_path):
+        place = tmp_path / BOOKS / "lock"
+        facts = json.loads(place.read_text()) | {"host": "elsewhere", "pid": 1}
+        place.write_text(json.dumps(facts))
+    with pytest.raises(MrsxrError, match=f"process 1 on elsewhere.* remove {place}"):
+        Store(tmp_path).begin()
+    place.unlink()
+    Store(tmp_path).begin().finish()
+
+
+def hold(tell, folder, seconds):
+    with Store(folder):
+        os.write(tell, b"locked")
+        time.sleep(seconds)
+
+
+def test_a_killed_run_leaves_no_lock_and_no_litter(tmp_path):
+    other, told = forked(hold, tmp_path, 60)
+    assert os.read(told, 100) == b"locked"
+    (litter := temporary_name(tmp_path / "stage2" / "a_cal.fits")).parent.mkdir()
+    litter.write_bytes(b"half")
+    (of_another := temporary_name(tmp_path / "inner" / "a_cal.fits")).parent.mkdir()
+    of_another.write_bytes(b"half")
+    (tmp_path / "inner" / BOOKS).mkdir()
+    (store := temporary_name(tmp_path / "x.zarr")).mkdir()
+    with pytest.raises(MrsxrError, match=f"process {other}"):
+        Store(tmp_path).begin()
+    assert litter.exists()
+    os.kill(other, signal.SIGKILL)
+    time.sleep(0.05)  # not waited for: the process is a zombie
+    with Store(tmp_path):
+        assert holder_of(tmp_path / BOOKS).pid == os.getpid()
+        assert not litter.exists()
+        assert not store.exists()
+        assert of_another.exists()
+    os.waitpid(other, 0)
+    os.close(told)
+
+
+def test_waiting_for_the_other_run(tmp_path):
+    other, told = forked(hold, tmp_path, 0.1)
+    assert os.read(told, 100) == b"locked"
+    with Store(tmp_path).begin(wait=True) as store:
+        assert holder_of(store.books).pid == os.getpid()
+    os.waitpid(other, 0)
+    os.close(told)
+
+
+def test_the_folder_is_tried_before_work_begins(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MrsxrError, match="cannot be written"):
+        Store(tmp_path / "file").begin()
+    with pytest.raises(MrsxrError, match=r"GB are free, and \d+\.0 GB are needed"):
+        Store(tmp_path / "out").begin(room=10**18)
+    assert holder_of(tmp_path / "out" / BOOKS) is None
+
+
+def test_a_store_pickles_without_its_lock(tmp_path):
+    with Store(tmp_path) as store:
+        copy = pickle.loads(pickle.dumps(store))
+        assert copy.out == store.out
+        copy.finish()
+        assert holder_of(store.books) is not None
+
+
+def test_names_of_temporary_files():
+    assert is_temporary(temporary_name(Path("x/a.fits")).name)
+    assert not any(map(is_temporary, (".mrsxr", ".mrsxr-0011223~a", "mrsxr-00112233~a", ".00112233.a.fits", "~a")))
+
+
+def stop_when_asked(tell, twice):
+    try:
+        with graceful() as stop:
+            os.write(tell, b"ready")
+            while not stop:
+                time.sleep(0.01)
+            if twice:
+                os.write(tell, b"stopping")
+                time.sleep(60)
+            raise stop.error("1 of 2 done")
+    except Stopped as error:
+        os.write(tell, str(error).encode())
+        raise SystemExit(error.exit_code) from None
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("twice", [False, True])
+def test_signals_stop_in_order(number, code, twice):
+    run, told = forked(stop_when_asked, twice)
+    assert os.read(told, 100) == b"ready"
+    os.kill(run, number)
+    text = os.read(told, 100).decode()
+    if twice:
+        os.kill(run, number)
+    _, ended = os.waitpid(run, 0)
+    os.close(told)
+    assert os.waitstatus_to_exitcode(ended) == code
+    assert text == ("stopping" if twice else f"stopped by {number.name}: 1 of 2 done")
+
+
+def test_handlers_are_put_back():
+    before = signal.getsignal(signal.SIGTERM)
+    with graceful() as stop:
+        assert stop.seconds_left == float("inf")
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not stop:
+            time.sleep(0.01)
+        assert 3 < stop.seconds_left <= 4
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -56,9 +56,8 @@ def make_sky(
     point : factor on the point source, 0 for none; surface : uniform light [MJy/sr] in place of the disc and its lines;
     coordinates : folder of real distortion files; exposure : factor on the exposure time.
     """
-    from mrsxr.references import distortion as files
     from mrsxr.references import read_reference
-    from mrsxr.simulate import Scene, detector_model, instrument, render
+    from mrsxr.simulate import Scene, detector_model, instrument, render, write_geometry
     from mrsxr.simulate.pointing import aim_at
 
     geometry = instrument.load_geometry(setting, coordinates) if coordinates else instrument.make_geometry(setting)
@@ -83,7 +82,7 @@ def make_sky(
     noise = slope / (detector_model.GAIN * EXPOSURE_TIME) + READ_NOISE**2
     sigma = np.sqrt(noise / exposure) * maps.conversion
     folder.mkdir(parents=True, exist_ok=True)
-    paths = {"regions": files.write_regions(folder / f"mrs{setting}_regions.asdf", geometry.regions),
+    paths = {"regions": write_geometry(folder / f"mrs{setting}_regions.asdf", geometry.regions),
              "fringefreq": write_frequencies(folder / f"{setting[:2]}_fringefreq.fits", setting)}  # fmt: skip
     ds = _labelled(setting, fringed, sigma, geometry)
     inside = np.isfinite(clean) & (ds.slice.values > 0)
@@ -121,7 +120,7 @@ def _labelled(setting: str, fringed, sigma, geometry):
 def write_frequencies(path: Path, setting: str) -> Path:
     """Write a fringefreq file with the families of the detector and, in channels 3 and 4, of the dichroics."""
     from mrsxr import mrs
-    from mrsxr.references.table_writers import write_fringefreq
+    from mrsxr.simulate import write_reference
 
     channels = setting[:2]
     slices = np.array([100 * int(c) + n for c in channels for n in range(1, mrs.N_SLICES[int(c)] + 1)], dtype=float)
@@ -135,7 +134,8 @@ def write_frequencies(path: Path, setting: str) -> Path:
     wave = np.linspace(4.5, 29.0, 50)
     limits = {"WAVELENGTH": wave, "AMPLITUDE": 0.05 + 0.15 * np.exp(-(wave - 5.0) / 9.0)}
     header = {"detector": mrs.setting_keywords(setting)["DETECTOR"], "useafter": "2022-05-01T00:00:00"}
-    return write_fringefreq(path, {"SHORT": table, "MEDIUM": table, "LONG": table, "MAX_AMP": limits}, header)
+    tables = {**{f"RFC_FREQ_{grating}": table for grating in ("SHORT", "MEDIUM", "LONG")}, "MAX_AMP": limits}
+    return write_reference(path, "fringefreq", header, tables=tables)
 
 
 def ours(sky: Sky, flux: np.ndarray, method: str) -> tuple[np.ndarray, float, np.ndarray | None]:

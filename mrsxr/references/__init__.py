@@ -1,4 +1,4 @@
-"""Reference files: choose them for an exposure, read them, write them, lay them out as a CRDS cache."""
+"""Reference files: choose them for an exposure, read them, lay them out as a CRDS cache."""
 
 from .crds_cache import build_crds_cache
 from .find import References

@@ -1,8 +1,7 @@
 """The four ASDF files of the MRS geometry: distortion, specwcs, regions and wavelengthrange.
 
-The files hold trees of astropy models. Reading takes the numbers out of the trees (Datasets of polynomial
-coefficients); writing builds the same trees from such a Dataset, so that files made here can be used by
-``jwst`` and files of CRDS can be used here. Sources: stdatamodels ``DistortionMRSModel``, ``SpecwcsModel``,
+The files hold trees of astropy models; reading takes the numbers out of them (Datasets of polynomial coefficients).
+Sources: stdatamodels ``DistortionMRSModel``, ``SpecwcsModel``,
 ``RegionsModel`` and ``WavelengthrangeModel``; the FLT-9 and CDP-8b deliveries.
 """
 
@@ -17,18 +16,12 @@ import numpy as np
 import xarray as xr
 
 from mrsxr.errors import InputFileError, ReferenceFileError
-from mrsxr.io.asdffile import LOCK, open_asdf
-from mrsxr.mrs import BANDS, GRATINGS, LETTERS
+from mrsxr.io.asdffile import open_asdf
+from mrsxr.mrs import LETTERS
 
 #: Planes of a flight regions file: throughput limits 10 %, 20 % ... 90 %.
 N_REGION_PLANES = 9
 _META_ATTRS = ("pedigree", "author", "description")
-_MODEL_TYPES = {
-    "distortion": "DistortionMRSModel",
-    "specwcs": "SpecwcsModel",
-    "regions": "RegionsModel",
-    "wavelengthrange": "WavelengthrangeModel",
-}
 
 
 def read_distortion(path: str | Path) -> xr.Dataset:
@@ -37,7 +30,7 @@ def read_distortion(path: str | Path) -> xr.Dataset:
     Parameters
     ----------
     path : str or Path
-        ASDF file of reference type ``distortion`` (CRDS or :func:`write_distortion`).
+        ASDF file of reference type ``distortion`` .
 
     Returns
     -------
@@ -170,88 +163,6 @@ READERS: dict[str, Callable[[str | Path], xr.Dataset]] = {
 }
 
 
-def write_distortion(path: str | Path, dataset: xr.Dataset) -> Path:
-    """Write a distortion file in the form of CRDS.
-
-    Parameters
-    ----------
-    path : str or Path
-        File to write, ``.asdf``; an existing file is replaced.
-    dataset : Dataset, kind "distortion"
-        As :func:`read_distortion` makes it, with attrs ``channels``, ``band``, ``detector``, ``useafter``
-        and, as wished, ``pedigree``, ``author``, ``description``.
-
-    Returns
-    -------
-    Path of the file
-    """
-    from astropy import units
-    from astropy.modeling.models import Const1D
-
-    _check_kind(path, dataset, "distortion")
-    keys = [_fits_band(band) for band in dataset["band"].values.tolist()]
-    tree = {
-        "alpha_model": _forward_models(dataset["alpha_coefficients"], dataset["alpha_x_shift"]),
-        "beta_model": [Const1D(float(beta), name="det2local") for beta in dataset["slice_beta"].values],
-        "x_model": _inverse_models(dataset["x_coefficients"], dataset["x_lambda_shift"], "x"),
-        "y_model": _inverse_models(dataset["y_coefficients"], dataset["y_lambda_shift"], "y"),
-        "slices": [int(label) for label in dataset["slice_label"].values],
-        "bzero": {"channel_band": keys, "beta_zero": [float(v) for v in dataset["beta_zero"].values]},
-        "bdel": {"channel_band": keys, "delta_beta": [float(v) for v in dataset["slice_width"].values]},
-        "abv2v3_model": {"channel_band": keys, "model": [_v2v3_model(dataset, i) for i in range(len(keys))]},
-    }
-    return _write(path, dataset, "distortion", tree, {"input_units": units.pix, "output_units": units.arcsec})
-
-
-def write_specwcs(path: str | Path, dataset: xr.Dataset) -> Path:
-    """Write a specwcs file in the form of CRDS; arguments as :func:`write_distortion`."""
-    from astropy import units
-
-    _check_kind(path, dataset, "specwcs")
-    tree = {
-        "model": _forward_models(dataset["wavelength_coefficients"], dataset["wavelength_x_shift"]),
-        "slices": [int(label) for label in dataset["slice_label"].values],
-    }
-    meta = {"input_units": units.pix, "output_units": units.um, "subarray": {"name": "N/A"}}
-    return _write(path, dataset, "specwcs", tree, meta)
-
-
-def write_regions(path: str | Path, dataset: xr.Dataset) -> Path:
-    """Write a regions file in the form of CRDS (int16, compressed); arguments as :func:`write_distortion`.
-
-    A Dataset of one plane gives a file of nine equal planes, as ``jwst`` picks plane 7 (80 % throughput).
-    """
-    _check_kind(path, dataset, "regions")
-    regions = np.ascontiguousarray(dataset["regions"].values.astype(np.int16))
-    if regions.shape[0] == 1:
-        regions = np.repeat(regions, N_REGION_PLANES, axis=0)
-    return _write(path, dataset, "regions", {"regions": regions}, {}, compression="zlib")
-
-
-def write_wavelengthrange(path: str | Path, dataset: xr.Dataset) -> Path:
-    """Write a wavelengthrange file in the form of CRDS; arguments as :func:`write_distortion`."""
-    from astropy import units
-
-    _check_kind(path, dataset, "wavelengthrange")
-    tree = {
-        "waverange_selector": [_fits_band(band) for band in dataset["band"].values.tolist()],
-        "wavelengthrange": [[float(v) for v in pair] for pair in dataset["limits"].values],
-    }
-    return _write(path, dataset, "wavelengthrange", tree, {"wavelength_units": units.um})
-
-
-#: Writer of each kind of geometry file.
-WRITERS: dict[str, Callable[[str | Path, xr.Dataset], Path]] = {
-    "distortion": write_distortion,
-    "specwcs": write_specwcs,
-    "regions": write_regions,
-    "wavelengthrange": write_wavelengthrange,
-}
-
-
-# --- reading ---------------------------------------------------------------------------------------------
-
-
 @contextmanager
 def _open_tree(path: str | Path, kind: str) -> Iterator[Any]:
     name = Path(path).name
@@ -380,10 +291,6 @@ def _band_name(key: Any) -> str:
     return key[0] + LETTERS[key[1:]] if key[1:] in LETTERS else key
 
 
-def _fits_band(band: str) -> str:
-    return band[0] + GRATINGS[band[1]] if band in BANDS else band
-
-
 def _attrs(tree: Any, kind: str, name: str) -> dict[str, str]:
     meta = tree.get("meta", {})
     instrument = meta.get("instrument", {})
@@ -402,80 +309,3 @@ def _plain(value: Any) -> str:
 def _dataset(variables: dict, coords: dict, attrs: dict[str, str]) -> xr.Dataset:
     data = {name: (dims, values, {"units": units}) for name, (dims, values, units) in variables.items()}
     return xr.Dataset(data, coords=coords, attrs=attrs)
-
-
-# --- writing ---------------------------------------------------------------------------------------------
-
-
-def _polynomial(matrix: np.ndarray, name: str) -> Any:
-    from astropy.modeling.models import Polynomial2D
-
-    degree = min(matrix.shape) - 1
-    powers = [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
-    beyond = np.add.outer(np.arange(matrix.shape[0]), np.arange(matrix.shape[1])) > degree
-    if np.any(matrix[beyond]):
-        raise ReferenceFileError(f"a polynomial has terms above its degree {degree}; expected powers i + j <= {degree}")
-    return Polynomial2D(degree, name=name, **{f"c{i}_{j}": float(matrix[i, j]) for i, j in powers})
-
-
-def _forward_models(coefficients: xr.DataArray, shift: xr.DataArray) -> list[Any]:
-    from astropy.modeling.models import Identity, Shift
-
-    return [
-        (Identity(1) & Shift(-float(xs))) | _polynomial(matrix, "det2local")
-        for matrix, xs in zip(coefficients.values, shift.values, strict=True)
-    ]
-
-
-def _inverse_models(coefficients: xr.DataArray, shift: xr.DataArray, axis: str) -> list[Any]:
-    from astropy.modeling.models import Identity, Shift
-
-    return [
-        (Shift(-float(zero), name=f"shift_{axis}") & Identity(1)) | _polynomial(matrix, f"polynomial_{axis}")
-        for matrix, zero in zip(coefficients.values, shift.values, strict=True)
-    ]
-
-
-def _v2v3_model(dataset: xr.Dataset, i: int) -> Any:
-    from astropy.modeling.models import Mapping
-
-    def pair(first: str, second: str, name: str) -> Any:
-        polynomials = [_polynomial(dataset[key].values[i], name) for key in (first, second)]
-        return Mapping((0, 1, 0, 1)) | (polynomials[0] & polynomials[1])
-
-    model = pair("v2_coefficients", "v3_coefficients", "ab_v23")
-    model.inverse = pair("alpha_from_v2v3", "beta_from_v2v3", "v23_ab")
-    return model
-
-
-def _check_kind(path: str | Path, dataset: xr.Dataset, kind: str) -> None:
-    found = dataset.attrs.get("kind", kind)
-    if found != kind:
-        raise ReferenceFileError(f"{Path(path).name}: the Dataset is of kind {found}; expected {kind}")
-
-
-def _write(path, dataset, kind, tree, meta, *, compression=None) -> Path:
-    import asdf
-
-    path = Path(path)
-    attrs = dataset.attrs
-    instrument = {"name": "MIRI"}
-    for key, attr in (("detector", "detector"), ("channel", "channels"), ("band", "band")):
-        instrument[key] = str(attrs.get(attr) or "N/A")
-    tree["meta"] = {
-        "author": str(attrs.get("author", "mrsxr")),
-        "date": str(attrs.get("date", "2022-01-01T00:00:00.000")),
-        "description": str(attrs.get("description", f"MIRI MRS {kind}")),
-        "exposure": {"type": "MIR_MRS"},
-        "filename": path.name,
-        "instrument": instrument,
-        "model_type": _MODEL_TYPES[kind],
-        "pedigree": str(attrs.get("pedigree", "DUMMY")),
-        "reftype": kind,
-        "telescope": "JWST",
-        "useafter": str(attrs.get("useafter") or "2022-01-01T00:00:00"),
-        **meta,
-    }
-    with LOCK, asdf.AsdfFile(tree) as file:
-        file.write_to(path, all_array_compression=compression)
-    return path

@@ -70,7 +70,7 @@ IMAGES: dict[str, tuple[Image, ...]] = {
     ),
 }
 #: Kinds whose files have flags; the mask must have them, the others may.
-_WITH_DQ = ("mask", "saturation", "linearity", "dark", "reset", "flat", "fringe", "photom")
+WITH_DQ = ("mask", "saturation", "linearity", "dark", "reset", "flat", "fringe", "photom")
 _TABLE_READERS: dict[str, Callable[[Any], tuple[xr.Dataset, dict[str, Any]]]] = {
     "rscd": table_readers.read_rscd,
     "ipc": table_readers.read_ipc,
@@ -237,7 +237,7 @@ def _read_images(file: FitsFile, kind: str, rows: Rows, window: Window | None) -
         variables[image.name] = raw
     primary = file.header["PRIMARY"]
     attrs: dict[str, Any] = {}
-    if kind in _WITH_DQ:
+    if kind in WITH_DQ:
         like = next(iter(variables.values()), None)
         variables["dq"] = _flags(file, kind, rows, window, like)
     if kind == "dark":

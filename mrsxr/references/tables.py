@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from mrsxr.mrs import BANDS
+
 XART_COLUMNS = {
     "YROW": "i2", "LOR_FWHM": "f4", "LOR_SCALE": "f4", "GAU_FWHM": "f4", "GAU_XOFF": "f4",
     "GAU_SCALE1": "f4", "GAU_SCALE2": "f4",
@@ -54,3 +56,23 @@ CUBEPAR_TABLES: dict[str, dict[str, str]] = {
     "MULTICHANNEL_EMSM": {"WAVELENGTH": "f4", "ROISPATIAL": "f4", "ROISPECTRAL": "f4", "SCALERAD": "f4"},
     "MULTICHANNEL_DRIZ": {"WAVELENGTH": "f4"},
 }  # fmt: skip
+
+#: Tables of each kind by the name of their extension.
+TABLES: dict[str, dict[str, dict[str, str]]] = {
+    "rscd": {"RSCD_GROUP_SKIP": RSCD_COLUMNS},
+    "latent": {"LATENT": LATENT_COLUMNS},
+    "mrsxartcorr": {f"CH{band}": XART_COLUMNS for band in BANDS},
+    "mrsptcorr": MRSPTCORR_COLUMNS,
+    "fringefreq": {
+        **dict.fromkeys(("RFC_FREQ_SHORT", "RFC_FREQ_MEDIUM", "RFC_FREQ_LONG"), FRINGEFREQ_COLUMNS),
+        "MAX_AMP": MAX_AMP_COLUMNS,
+    },
+    "cubepar": CUBEPAR_TABLES,
+}
+#: Units of their columns.
+UNITS = {
+    "latent": {"DECAY_TIME": "s"},
+    "mrsxartcorr": XART_UNITS,
+    "mrsptcorr": MRSPTCORR_UNITS,
+    "fringefreq": {**FRINGEFREQ_UNITS, "WAVELENGTH": "um"},
+}

@@ -1,8 +1,10 @@
 """Simulated MRS observations with known truth, in the file formats of JWST and CRDS."""
 
 from .exposure import Effects
+from .geometry_files import write_geometry
 from .observation import Simulation, simulate, true_spectrum
 from .products import simulate_cube, simulate_spectrum
+from .reference_files import write_reference
 from .scene import (
     Background,
     Line,
@@ -16,4 +18,5 @@ from .scene import (
 __all__ = [
     "simulate", "Simulation", "Effects", "Scene", "PointSource", "LineDisc", "Line", "PowerLaw", "Background",
     "encircled_energy", "true_spectrum", "simulate_cube", "simulate_spectrum",
+    "write_reference", "write_geometry",
 ]  # fmt: skip

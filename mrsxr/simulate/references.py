@@ -8,12 +8,12 @@ import numpy as np
 
 from mrsxr import dq as dq_bits
 from mrsxr import mrs
-from mrsxr.references import distortion as geometry_files
-from mrsxr.references import table_writers, writers
 
 from .detector_model import FRINGE_PERIOD, DetectorMaps, SettingMaps
+from .geometry_files import write_geometry
 from .instrument import Geometry
 from .point_slices import point_tables
+from .reference_files import EMSM_DEFAULTS, cubepar_tables, write_reference
 from .render import leak_fraction
 from .scene import encircled_energy
 
@@ -49,25 +49,25 @@ def write_detector_references(
     reset_groups = min(n_groups, 8)
     reset = maps.reset_shape(n_integrations, reset_groups)[:, :, None, None] * maps.reset.astype(np.float32)
     average_dark = float(np.median(maps.dark_rate) * np.median(maps.gain))
+    rscd: dict[str, list] = {"subarray": ["FULL"] * 2, "readpatt": ["FASTR1", "SLOWR1"]}
+    rscd |= {name: [skip] * 2 for name, skip in zip(("group_skip1", "group_skip"), RSCD_SKIP, strict=True)}
+    files: dict[str, tuple[dict, dict]] = {
+        "mask": (header, {"dq": maps.dq}),
+        "saturation": (header, {"threshold": maps.saturation}),
+        "linearity": (header, {"coefficients": order}),
+        "dark": (read, {"dark": maps.dark(n_integrations, n_groups, group_time), "average_dark_current": average_dark}),
+        "reset": (read, {"reset": reset}),
+        "gain": (header, {"gain": maps.gain}),
+        "readnoise": (read, {"read_noise": np.sqrt(2.0) * maps.read_noise}),
+        "rscd": (header, {"tables": {"RSCD_GROUP_SKIP": rscd}}),
+        "fringefreq": (header, {"tables": _fringe_frequencies(maps)}),
+    }
     return [
-        writers.write_mask(folder / f"{name}_mask.fits", maps.dq, header),
-        writers.write_saturation(folder / f"{name}_saturation.fits", maps.saturation, header),
-        writers.write_linearity(folder / f"{name}_linearity.fits", order, {**header, "band": "N/A"}),
-        writers.write_dark(
-            folder / f"{name}_dark_{readpatt.lower()}.fits", maps.dark(n_integrations, n_groups, group_time),
-            read, average_dark_current=average_dark,
-        ),
-        writers.write_reset(folder / f"{name}_reset_{readpatt.lower()}.fits", reset, read),
-        writers.write_gain(folder / f"{name}_gain.fits", maps.gain, header),
-        writers.write_readnoise(
-            folder / f"{name}_readnoise_{readpatt.lower()}.fits", np.sqrt(2.0) * maps.read_noise, read
-        ),
-        table_writers.write_rscd(
-            folder / f"{name}_rscd.fits",
-            [("FULL", "FASTR1", *RSCD_SKIP), ("FULL", "SLOWR1", *RSCD_SKIP)], header,
-        ),
-        table_writers.write_fringefreq(folder / f"{name}_fringefreq.fits", _fringe_frequencies(maps), header),
-    ]  # fmt: skip
+        write_reference(
+            folder / f"{name}_{kind}{f'_{readpatt.lower()}' if head is read else ''}.fits", kind, head, **values
+        )
+        for kind, (head, values) in files.items()
+    ]
 
 
 def write_setting_references(
@@ -95,13 +95,14 @@ def write_setting_references(
     name = f"mrs{geometry.setting}"
     outside = np.where(np.isnan(maps.conversion), dq_bits.value("DO_NOT_USE", "NON_SCIENCE"), 0).astype(np.uint32)
     paths = [
-        writers.write_flat(
-            folder / f"{name}_flat.fits", maps.flat, {**header, "readpatt": readpatt}, flat_err=maps.flat_err
+        write_reference(
+            folder / f"{name}_flat.fits", "flat", {**header, "readpatt": readpatt},
+            flat=maps.flat, flat_err=maps.flat_err,
         ),
-        writers.write_fringe(folder / f"{name}_fringe.fits", maps.fringe, header),
-        writers.write_photom(
-            folder / f"{name}_photom.fits", maps.conversion, header, pixel_area=maps.pixel_area,
-            conversion_err=0.01 * maps.conversion, dq=outside, time_law={},
+        write_reference(folder / f"{name}_fringe.fits", "fringe", header, fringe=maps.fringe),
+        write_reference(
+            folder / f"{name}_photom.fits", "photom", header, conversion=maps.conversion,
+            pixel_area=maps.pixel_area, conversion_err=0.01 * maps.conversion, dq=outside, time_law={},
         ),
     ]  # fmt: skip
     for kind in ("distortion", "specwcs", "regions"):
@@ -110,8 +111,7 @@ def write_setting_references(
             copied.write_bytes(source[kind].read_bytes())
             paths.append(copied)
         else:
-            write = getattr(geometry_files, f"write_{kind}")
-            paths.append(write(folder / f"{name}_{kind}.asdf", getattr(geometry, kind)))
+            paths.append(write_geometry(folder / f"{name}_{kind}.asdf", getattr(geometry, kind)))
     return paths
 
 
@@ -135,27 +135,25 @@ def write_common_references(
     waveform = np.sin(2 * np.pi * np.arange(500) / 500) * max(emi[0], 1.0)
     case = {"rowclocks": 271, "frameclocks": 277504, "freqs": {"FAST": ["Hz10"]}}
     leak_wave = np.arange(11.4, 13.6, 0.01)
+    leak = {"WAVELENGTH": leak_wave, "FRAC_LEAK": leak_fraction(leak_wave), "ERR_LEAK": 0.03 * leak_fraction(leak_wave)}
+    files: dict[str, dict] = {
+        "mrs_cubepar.fits": {
+            "tables": cubepar_tables(limits, emsm={band: EMSM_DEFAULTS[int(band[0])] for band in mrs.BANDS})
+        },
+        "mrs_extract1d.asdf": {
+            "wavelength": wave, "radius": radius, "inner_background": inner, "outer_background": outer
+        },
+        "mrs_apcorr.asdf": {"wavelength": wave, "radius": factors[:, None] * radius, "correction": correction},
+        "mrs_mrsxartcorr.fits": {"tables": {f"CH{band}": table for band, table in artifact_tables().items()}},
+        "mrs_mrsptcorr.fits": {"tables": {"LEAKCOR": leak} | (point_tables() if slice_shift else {})},
+        "miri_emicorr.asdf": {
+            "frequencies": {"Hz10": (emi[1], waveform)}, "subarray_cases": {"FULL_FAST": case}
+        },
+    }  # fmt: skip
     return [
-        geometry_files.write_wavelengthrange(folder / "mrs_wavelengthrange.asdf", geometry.wavelengthrange),
-        table_writers.write_cubepar(
-            folder / "mrs_cubepar.fits", limits, header,
-            emsm={band: table_writers.EMSM_DEFAULTS[int(band[0])] for band in mrs.BANDS},
-        ),
-        table_writers.write_extract1d(folder / "mrs_extract1d.asdf", wave, radius, inner, outer, header),
-        table_writers.write_apcorr(
-            folder / "mrs_apcorr.asdf", wave, factors[:, None] * radius, correction, header
-        ),
-        table_writers.write_mrsxartcorr(folder / "mrs_mrsxartcorr.fits", artifact_tables(), header),
-        table_writers.write_mrsptcorr(
-            folder / "mrs_mrsptcorr.fits",
-            {"LEAKCOR": {"WAVELENGTH": leak_wave, "FRAC_LEAK": leak_fraction(leak_wave),
-                         "ERR_LEAK": 0.03 * leak_fraction(leak_wave)}} | (point_tables() if slice_shift else {}),
-            header,
-        ),
-        table_writers.write_emicorr(
-            folder / "miri_emicorr.asdf", {"Hz10": (emi[1], waveform)}, {"FULL_FAST": case}, header
-        ),
-    ]  # fmt: skip
+        write_geometry(folder / "mrs_wavelengthrange.asdf", geometry.wavelengthrange),
+        *(write_reference(folder / name, name.split("_")[1].split(".")[0], header, **v) for name, v in files.items()),
+    ]
 
 
 def apertures(wavelength) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -218,4 +216,4 @@ def _fringe_frequencies(maps: DetectorMaps) -> dict:
     }  # fmt: skip
     wave = np.linspace(4.5, 29.0, 50)
     amplitude = {"WAVELENGTH": wave, "AMPLITUDE": 0.05 + 0.15 * np.exp(-(wave - 5.0) / 9.0)}
-    return {"SHORT": table, "MEDIUM": table, "LONG": table, "MAX_AMP": amplitude}
+    return {**{f"RFC_FREQ_{grating}": table for grating in ("SHORT", "MEDIUM", "LONG")}, "MAX_AMP": amplitude}

@@ -11,8 +11,8 @@ from simulated import cal_of
 from mrsxr import mrs
 from mrsxr.cube import build_cube
 from mrsxr.geometry.grid import CubeGrid
-from mrsxr.references.table_writers import EMSM_DEFAULTS
 from mrsxr.simulate import Scene
+from mrsxr.simulate.reference_files import EMSM_DEFAULTS
 
 DATA = Path(__file__).parents[1] / "parity" / "data"
 

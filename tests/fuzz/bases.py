@@ -78,13 +78,14 @@ def _references(folder: Path) -> None:
     import reference_set
     import test_distortion
 
-    from mrsxr.references import distortion, read_reference
+    from mrsxr.references import read_reference
+    from mrsxr.simulate import write_geometry
 
     place = folder / "references"
     place.mkdir()
     reference_set.write_set(place)
     for kind in GEOMETRY:
-        distortion.WRITERS[kind](place / f"{kind}.asdf", test_distortion.made(kind))
+        write_geometry(place / f"{kind}.asdf", test_distortion.made(kind))
     for path in sorted(place.iterdir()):
         kind = read_reference(path).attrs["kind"]
         (folder / f"ref_{kind}").mkdir()

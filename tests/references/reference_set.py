@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import dq, mrs
-from mrsxr.references import writers
+from mrsxr.simulate.reference_files import cubepar_tables, write_reference
 
 SHAPE = (16, 24)
 N_GROUPS = 5
@@ -39,7 +39,7 @@ def xart_tables(bands=mrs.BANDS) -> dict[str, dict[str, np.ndarray]]:
     rows = np.arange(SHAPE[0])
     names = ("LOR_FWHM", "LOR_SCALE", "GAU_FWHM", "GAU_XOFF", "GAU_SCALE1", "GAU_SCALE2")
     return {
-        band: {"YROW": rows} | {name: rows + 100.0 * k + n for k, name in enumerate(names)}
+        f"CH{band}": {"YROW": rows} | {name: rows + 100.0 * k + n for k, name in enumerate(names)}
         for n, band in enumerate(bands)
     }
 
@@ -70,7 +70,13 @@ def fringe_tables() -> dict[str, dict[str, np.ndarray]]:
         }  # fmt: skip
 
     limits = {"WAVELENGTH": np.array([5.0, 28.0]), "AMPLITUDE": np.array([0.1, 0.2])}
-    return {"SHORT": table([101, 102], 2), "MEDIUM": table([101], 2), "LONG": table([101, 102], 2), "MAX_AMP": limits}
+    labels = {"SHORT": [101, 102], "MEDIUM": [101], "LONG": [101, 102]}
+    return {**{f"RFC_FREQ_{name}": table(found, 2) for name, found in labels.items()}, "MAX_AMP": limits}
+
+
+def rscd_table(*rows) -> dict[str, dict[str, tuple]]:
+    names = ("subarray", "readpatt", "group_skip1", "group_skip")
+    return {"RSCD_GROUP_SKIP": dict(zip(names, zip(*rows, strict=True), strict=True))}
 
 
 def cubepar_bands() -> dict[str, tuple[float, float, float, float]]:
@@ -86,32 +92,37 @@ def write_set(folder: Path) -> Path:
     fwhm = mrs.psf_fwhm(wave)
     ramp = image(3, (2, N_GROUPS, *SHAPE))
     coefficients = np.stack([np.zeros(SHAPE), np.ones(SHAPE), np.full(SHAPE, 1e-6)])
-    writers.write_mask(folder / "jwst_miri_mask_0007.fits", flags(), SHORT)
-    writers.write_saturation(folder / "sat.fits", image(1), SHORT, dq=flags())
-    writers.write_linearity(folder / "lin.fits", coefficients, SHORT)
-    writers.write_dark(folder / "dark.fits", ramp, READ, dq=flags(), average_dark_current=0.12)
-    writers.write_reset(folder / "reset.fits", ramp[:1], READ, dq=flags())
-    writers.write_gain(folder / "gain.fits", image(4), SHORT)
-    writers.write_readnoise(folder / "noise.fits", image(5), READ)
-    writers.write_rscd(folder / "rscd.fits", [("FULL", "FASTR1", 4, 2), ("FULL", "SLOWR1", -1, 1)], SHORT)
-    writers.write_flat(folder / "flat.fits", image(6), SETTING, flat_err=image(7), dq=flags())
-    writers.write_fringe(folder / "fringe.fits", image(8), SETTING)
-    writers.write_photom(folder / "photom.fits", image(9), SETTING, pixel_area=0.03, time_law=time_law())
-    writers.write_ipc(folder / "ipc.fits", np.eye(3), SHORT)
-    writers.write_mrsxartcorr(folder / "xart.fits", xart_tables(), {})
-    writers.write_mrsptcorr(folder / "pt.fits", ptcorr_tables(), {})
-    writers.write_fringefreq(folder / "freq.fits", fringe_tables(), SHORT)
+
+    def write(name, header, **values):
+        write_reference(folder / name, values.pop("kind", name.split(".")[0]), header, **values)
+
+    write("jwst_miri_mask_0007.fits", SHORT, kind="mask", dq=flags())
+    write("sat.fits", SHORT, kind="saturation", threshold=image(1), dq=flags())
+    write("lin.fits", SHORT, kind="linearity", coefficients=coefficients)
+    write("dark.fits", READ, dark=ramp, dq=flags(), average_dark_current=0.12)
+    write("reset.fits", READ, reset=ramp[:1], dq=flags())
+    write("gain.fits", SHORT, gain=image(4))
+    write("noise.fits", READ, kind="readnoise", read_noise=image(5))
+    write("rscd.fits", SHORT, tables=rscd_table(("FULL", "FASTR1", 4, 2), ("FULL", "SLOWR1", -1, 1)))
+    write("flat.fits", SETTING, flat=image(6), flat_err=image(7), dq=flags())
+    write("fringe.fits", SETTING, fringe=image(8))
+    write("photom.fits", SETTING, conversion=image(9), pixel_area=0.03, time_law=time_law())
+    write("ipc.fits", SHORT, kernel=np.eye(3))
+    write("xart.fits", {}, kind="mrsxartcorr", tables=xart_tables())
+    write("pt.fits", {}, kind="mrsptcorr", tables=ptcorr_tables())
+    write("freq.fits", SHORT, kind="fringefreq", tables=fringe_tables())
     emsm = {band: (0.3, 0.004, 0.1) for band in mrs.BANDS}
-    writers.write_cubepar(folder / "cubepar.fits", cubepar_bands(), {}, multichannel=wave, emsm=emsm)
-    writers.write_extract1d(folder / "x1d.asdf", wave, 2 * fwhm, 3 * fwhm, 4 * fwhm, {})
+    write("cubepar.fits", {}, tables=cubepar_tables(cubepar_bands(), multichannel=wave, emsm=emsm))
+    write("x1d.asdf", {}, kind="extract1d", wavelength=wave, radius=2 * fwhm, inner_background=3 * fwhm,
+          outer_background=4 * fwhm)  # fmt: skip
     factors = np.array([[1.5], [1.2]]) * np.ones_like(wave)
-    writers.write_apcorr(folder / "apcorr.asdf", wave, np.outer([1, 2], fwhm), factors, {})
+    write("apcorr.asdf", {}, wavelength=wave, radius=np.outer([1, 2], fwhm), correction=factors)
     cases = {"FULL_FAST": {"rowclocks": 271, "frameclocks": 277504, "freqs": {"FAST": ["Hz10"]}}}
     frequencies = {"Hz10": (10.03, [0.0, 1.0, 0.0, -1.0]), "Hz390": (390.6, [1.0, -1.0])}
-    writers.write_emicorr(folder / "emi.asdf", frequencies, cases, {})
+    write("emi.asdf", {}, kind="emicorr", frequencies=frequencies, subarray_cases=cases)
     latent = {"DECAY_TIME": [60.0, 900.0], "AMPLITUDE": [1e-3, 2e-4], "AMPLITUDE_ERR": [1e-4, 2e-5],
               "SATURATED_AMPLITUDE": [2e-3, 4e-4]}  # fmt: skip
-    writers.write_latent(folder / "latent.fits", latent, 55000.0, SHORT)
+    write("latent.fits", SHORT, tables={"LATENT": latent}, full_well=55000.0)
     return folder
 
 

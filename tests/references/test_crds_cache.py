@@ -13,9 +13,10 @@ import pytest
 import reference_set as rs
 
 from mrsxr.errors import ReferenceFileError
-from mrsxr.references import build_crds_cache, writers
+from mrsxr.references import build_crds_cache
 from mrsxr.references.crds_cache import SELECTED_BY
 from mrsxr.references.headers import CRDS_KINDS
+from mrsxr.simulate import write_reference
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_rules_hold_the_fields_and_dates_of_the_files(tmp_path):
         [("MIRIFUSHORT", "2022-01-01T00:00:00"), ("MIRIFUSHORT", "2024-06-01T12:30:00"), ("MIRIFULONG", "2022-01-01")]
     ):
         header = {"detector": detector, "useafter": useafter, "subarray": "GENERIC"}
-        writers.write_gain(tmp_path / "refs" / f"g{number}.fits", rs.image(), header)
+        write_reference(tmp_path / "refs" / f"g{number}.fits", "gain", header, gain=rs.image())
     build_crds_cache(tmp_path / "refs", tmp_path / "crds")
     text = (tmp_path / "crds" / "mappings" / "jwst" / "jwst_miri_gain_0001.rmap").read_text()
     assert "('MIRIFUSHORT', 'N/A', 'N/A', 'N/A') : UseAfter" in text
@@ -84,7 +85,7 @@ def test_rules_hold_the_fields_and_dates_of_the_files(tmp_path):
 
 def test_building_again_drops_old_rules(reference_folder, tmp_path):
     build_crds_cache(reference_folder, tmp_path / "crds")
-    writers.write_gain(tmp_path / "only" / "gain.fits", rs.image(), rs.SHORT)
+    write_reference(tmp_path / "only" / "gain.fits", "gain", rs.SHORT, gain=rs.image())
     build_crds_cache(tmp_path / "only", tmp_path / "crds")
     rules = sorted(path.name for path in (tmp_path / "crds" / "mappings" / "jwst").glob("*.rmap"))
     assert rules == ["jwst_miri_gain_0001.rmap"]

@@ -12,6 +12,8 @@ from astropy.modeling.models import Identity, Polynomial2D, Shift
 from mrsxr.errors import ReferenceFileError
 from mrsxr.mrs import BANDS, setting_keywords
 from mrsxr.references import distortion
+from mrsxr.simulate import write_geometry
+from mrsxr.simulate.reference_files import MODELS
 
 KINDS = ("distortion", "specwcs", "regions", "wavelengthrange")
 LABELS = np.array([101, 102, 201], dtype=np.int16)
@@ -80,14 +82,14 @@ def made(kind: str, n_planes: int = 9) -> xr.Dataset:
 @pytest.mark.parametrize("kind", KINDS)
 def test_round_trip_is_exact(kind, tmp_path):
     ds = made(kind)
-    path = distortion.WRITERS[kind](tmp_path / f"made_{kind}.asdf", ds)
+    path = write_geometry(tmp_path / f"made_{kind}.asdf", ds)
     xr.testing.assert_identical(distortion.READERS[kind](path), ds)
     # an existing file is replaced
-    distortion.WRITERS[kind](path, ds)
+    write_geometry(path, ds)
     with asdf.open(path) as file:
         meta = file["meta"]
         assert meta["reftype"] == kind
-        assert meta["model_type"] == distortion._MODEL_TYPES[kind]
+        assert meta["model_type"] == MODELS[kind]
         assert meta["telescope"] == "JWST"
         assert meta["filename"] == f"made_{kind}.asdf"
         assert meta["exposure"]["type"] == "MIR_MRS"
@@ -97,7 +99,7 @@ def test_round_trip_is_exact(kind, tmp_path):
 
 def test_written_models_evaluate_as_the_coefficients(tmp_path):
     ds = made("distortion")
-    path = distortion.write_distortion(tmp_path / "d.asdf", ds)
+    path = write_geometry(tmp_path / "d.asdf", ds)
     with asdf.open(path) as file:
         assert file["slices"] == LABELS.tolist()
         assert file["bdel"]["channel_band"] == ["1MEDIUM", "2MEDIUM"]
@@ -121,14 +123,14 @@ def test_written_models_evaluate_as_the_coefficients(tmp_path):
 
 def test_regions_are_compressed_small_integers_of_nine_planes(tmp_path):
     one = made("regions", n_planes=1)
-    path = distortion.write_regions(tmp_path / "r.asdf", one)
+    path = write_geometry(tmp_path / "r.asdf", one)
     back = distortion.read_regions(path)
     assert back.regions.shape == (9, 6, 8)
     assert back.regions.dtype == np.int16
     for plane in back.regions.values:
         np.testing.assert_array_equal(plane, one.regions.values[0])
     big = xr.Dataset({"regions": (("plane", "y", "x"), np.full((9, 256, 258), 101, np.int32))}, attrs=one.attrs)
-    assert distortion.write_regions(tmp_path / "big.asdf", big).stat().st_size < 20_000
+    assert write_geometry(tmp_path / "big.asdf", big).stat().st_size < 20_000
     assert distortion.read_regions(tmp_path / "big.asdf").regions.dtype == np.int16
 
 
@@ -138,16 +140,16 @@ def test_files_that_do_not_fit_are_named(tmp_path):
     (tmp_path / "text.asdf").write_text("not asdf at all")
     with pytest.raises(ReferenceFileError, match="no readable ASDF"):
         distortion.read_regions(tmp_path / "text.asdf")
-    path = distortion.write_specwcs(tmp_path / "s.asdf", made("specwcs"))
+    path = write_geometry(tmp_path / "s.asdf", made("specwcs"))
     with pytest.raises(ReferenceFileError, match=r"s\.asdf: is a specwcs file; expected a distortion"):
         distortion.read_distortion(path)
-    with pytest.raises(ReferenceFileError, match="kind specwcs; expected regions"):
-        distortion.write_regions(tmp_path / "x.asdf", made("specwcs"))
+    with pytest.raises(ReferenceFileError, match="kind flat; expected one of distortion, specwcs"):
+        write_geometry(tmp_path / "x.asdf", made("specwcs").assign_attrs(kind="flat"))
 
 
 def edited(tmp_path, kind: str, change) -> str:
     """Write a made file, change its tree and write it again."""
-    path = distortion.WRITERS[kind](tmp_path / "first.asdf", made(kind))
+    path = write_geometry(tmp_path / "first.asdf", made(kind))
     with asdf.open(path, lazy_load=False, memmap=False) as file:
         tree = dict(file.tree)
         change(tree)
@@ -197,7 +199,7 @@ def test_coefficients_beyond_the_degree_are_refused(tmp_path):
     ds = made("specwcs")
     ds.wavelength_coefficients.values[0, 8, 8] = 1.0
     with pytest.raises(ReferenceFileError, match="above its degree 8"):
-        distortion.write_specwcs(tmp_path / "s.asdf", ds)
+        write_geometry(tmp_path / "s.asdf", ds)
 
 
 @pytest.mark.shared
@@ -210,7 +212,7 @@ def test_real_files_round_trip(shared_data, tmp_path, delivery, setting):
         found = (ds.attrs["detector"], ds.attrs["channels"], ds.attrs["band"], ds.attrs["kind"])
         assert found == (keys["DETECTOR"], keys["CHANNEL"], keys["BAND"], kind)
         assert ds.sizes["slice_label"] == (38 if setting[0] == "1" else 28)
-        copy = distortion.WRITERS[kind](tmp_path / path.name, ds)
+        copy = write_geometry(tmp_path / path.name, ds)
         xr.testing.assert_identical(distortion.READERS[kind](copy), ds)
         if kind == "distortion":
             assert ds.band.values.tolist() == [setting[0] + setting[2], setting[1] + setting[2]]
@@ -233,7 +235,7 @@ def test_real_wavelength_ranges(shared_data, tmp_path):
         assert ds.band.values[:12].tolist() == [f"{c}{g}" for c in "1234" for g in "ABC"] == list(BANDS)
         np.testing.assert_array_equal(ds.limits.sel(band="3B"), [13.08, 15.86])
         assert ds.attrs["detector"] == ds.attrs["band"] == ""
-        copy = distortion.write_wavelengthrange(tmp_path / ds.attrs["ref_id"], ds)
+        copy = write_geometry(tmp_path / ds.attrs["ref_id"], ds)
         xr.testing.assert_identical(distortion.read_wavelengthrange(copy), ds)
 
 

@@ -11,7 +11,8 @@ import reference_set as rs
 import xarray as xr
 
 from mrsxr.errors import ReferenceFileError, ReferenceMissingError
-from mrsxr.references import KINDS, References, find, read_reference, writers
+from mrsxr.references import KINDS, References, find, read_reference
+from mrsxr.simulate import write_reference
 
 WRITTEN = tuple(kind for kind in KINDS if kind not in ("distortion", "specwcs", "regions", "wavelengthrange"))
 
@@ -42,7 +43,7 @@ def test_get_reads_lazily_in_the_row_chunks_of_the_exposure(reference_folder):
 
 def write_gains(folder, *headers):
     for number, header in enumerate(headers):
-        writers.write_gain(folder / f"gain{number}.fits", np.full(rs.SHAPE, number), {**rs.SHORT, **header})
+        write_reference(folder / f"gain{number}.fits", "gain", {**rs.SHORT, **header}, gain=np.full(rs.SHAPE, number))
     return References(folder)
 
 
@@ -113,7 +114,7 @@ def test_references_of_another_setting_are_refused_by_name(reference_folder, kin
 
 
 def test_flat_for_every_readout_serves_both(tmp_path):
-    writers.write_flat(tmp_path / "flat.fits", rs.image(), {**rs.SETTING, "readpatt": "ANY"})
+    write_reference(tmp_path / "flat.fits", "flat", {**rs.SETTING, "readpatt": "ANY"}, flat=rs.image())
     references = References(tmp_path)
     assert references.get("flat", rs.exposure(readpatt="SLOWR1")).attrs["readpatt"] == ""
 
@@ -154,8 +155,8 @@ def test_subarray_is_cut_from_the_full_frame(reference_folder):
 
 def test_a_file_of_the_subarray_is_used_whole_and_preferred(tmp_path):
     header = {**rs.SHORT, "x_start": 3, "y_start": 5, "subarray": "SUB64"}
-    writers.write_gain(tmp_path / "a_sub.fits", np.full((5, 7), 2.0), header)
-    writers.write_gain(tmp_path / "b_full.fits", rs.image(), rs.SHORT)
+    write_reference(tmp_path / "a_sub.fits", "gain", header, gain=np.full((5, 7), 2.0))
+    write_reference(tmp_path / "b_full.fits", "gain", rs.SHORT, gain=rs.image())
     ds = rs.exposure((5, 7), subarray="SUB64", start=(4, 2))
     gain = References(tmp_path).get("gain", ds)
     assert gain.attrs["ref_id"] == "a_sub.fits"

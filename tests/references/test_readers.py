@@ -14,8 +14,9 @@ from astropy.io import fits
 
 from mrsxr import dq, mrs, units
 from mrsxr.errors import ReferenceFileError
-from mrsxr.references import KINDS, read_facts, read_reference, scan_folder, writers
+from mrsxr.references import KINDS, read_facts, read_reference, scan_folder
 from mrsxr.references.readers import Window
+from mrsxr.simulate import write_reference
 
 NAMES = ("kind", "ref_id", "useafter", "detector", "band", "channels", "readpatt", "subarray")
 
@@ -123,7 +124,7 @@ def test_a_file_without_flags_has_none_set(reference_folder, tmp_path):
 def test_scalars_of_the_header(reference_folder, tmp_path):
     assert read_reference(reference_folder / "dark.fits").attrs["average_dark_current"] == 0.12
     assert read_reference(reference_folder / "gain.fits").attrs["gain_factor"] == 1.0
-    path = writers.write_gain(tmp_path / "g.fits", rs.image(), rs.SHORT, gain_factor=2.5)
+    path = write_reference(tmp_path / "g.fits", "gain", rs.SHORT, gain=rs.image(), gain_factor=2.5)
     assert read_reference(path).attrs["gain_factor"] == 2.5
 
 
@@ -161,7 +162,7 @@ def test_cross_artifact_kernels(reference_folder, tmp_path):
     assert list(ds.band.values) == list(mrs.BANDS)
     np.testing.assert_array_equal(ds.gau_xoff.sel(band="2A"), np.arange(rs.SHAPE[0]) + 303)
     np.testing.assert_array_equal(ds.yrow.sel(band="1A"), np.arange(rs.SHAPE[0]))
-    part = writers.write_mrsxartcorr(tmp_path / "x.fits", rs.xart_tables(("1A", "2A")), {})
+    part = write_reference(tmp_path / "x.fits", "mrsxartcorr", {}, tables=rs.xart_tables(("1A", "2A")))
     assert list(read_reference(part).band.values) == ["1A", "2A"]
 
 

@@ -10,10 +10,10 @@ from threading import Barrier
 
 import numpy as np
 import pytest
-import reference_set as rs
 
 from mrsxr.io import asdffile
-from mrsxr.references import distortion, read_reference, readers, table_writers
+from mrsxr.references import distortion, read_reference, readers
+from mrsxr.simulate import write_geometry, write_reference
 from mrsxr.simulate.instrument import make_geometry
 
 #: What a fresh process does: as many threads as files times two meet, then all read, each file twice.
@@ -40,12 +40,20 @@ def trees(tmp_path_factory):
     files = []
     for setting in ("12A", "34B"):
         geometry = make_geometry(setting)
-        files.append(distortion.write_distortion(folder / f"{setting}_distortion.asdf", geometry.distortion))
-    files.append(distortion.write_specwcs(folder / "specwcs.asdf", geometry.specwcs))
+        files.append(write_geometry(folder / f"{setting}_distortion.asdf", geometry.distortion))
+    files.append(write_geometry(folder / "specwcs.asdf", geometry.specwcs))
     wave = np.linspace(4.8, 28.8, 5)
-    files.append(table_writers.write_apcorr(folder / "apcorr.asdf", wave, [0.1 * wave], [1 + 0.01 * wave], {}))
+    files.append(
+        write_reference(
+            folder / "apcorr.asdf", "apcorr", {}, wavelength=wave, radius=[0.1 * wave], correction=[1 + 0.01 * wave]
+        )
+    )
     case = {"FULL_FAST": {"rowclocks": 271, "frameclocks": 277504, "freqs": {"FAST": ["Hz10"]}}}
-    files.append(table_writers.write_emicorr(folder / "emi.asdf", {"Hz10": (10.03, [0.0, 1.0])}, case, {}))
+    files.append(
+        write_reference(
+            folder / "emi.asdf", "emicorr", {}, frequencies={"Hz10": (10.03, [0.0, 1.0])}, subarray_cases=case
+        )
+    )
     return files
 
 
@@ -77,7 +85,7 @@ def test_each_file_is_read_once_by_all_threads(trees, monkeypatch):
 def test_a_file_that_changed_is_read_again(tmp_path):
     path, wave = tmp_path / "apcorr.asdf", np.linspace(5.0, 28.0, 4)
     for factor in (1.125, 1.25):  # of float32, as they are stored
-        table_writers.write_apcorr(path, wave, [0.1 * wave], [np.full(4, factor)], {})
+        write_reference(path, "apcorr", {}, wavelength=wave, radius=[0.1 * wave], correction=[np.full(4, factor)])
         stat = path.stat()
         os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + int(1e9 * factor)))
         np.testing.assert_array_equal(read_reference(path).correction, factor)
@@ -95,7 +103,10 @@ def test_what_a_user_does_to_a_dataset_stays_with_that_dataset(trees):
 def test_writing_waits_for_reading(tmp_path):
     """The lock is the same for those who write: the asdf package shares its tables between them too."""
     with asdffile.LOCK, ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(rs.writers.write_extract1d, tmp_path / "x.asdf", [5, 6], [1, 1], [2, 2], [3, 3], {})
+        waiting = pool.submit(
+            write_reference, tmp_path / "x.asdf", "extract1d", wavelength=[5, 6], radius=1,
+            inner_background=2, outer_background=3,
+        )  # fmt: skip
         with pytest.raises(TimeoutError):
             waiting.result(timeout=0.3)
         assert not (tmp_path / "x.asdf").exists()

@@ -14,9 +14,10 @@ from mrsxr.io._keywords import reference_keywords
 from mrsxr.notes import listen
 from mrsxr.pipeline.optional import optional
 from mrsxr.rate import subtract_dark
-from mrsxr.references import KINDS, References, build_crds_cache, read_facts, read_reference, writers
+from mrsxr.references import KINDS, References, build_crds_cache, read_facts, read_reference
 from mrsxr.references.crds_cache import KEY_OF_FIELD, SELECTED_BY, in_range
 from mrsxr.references.exposure import Exposure
+from mrsxr.simulate import write_reference
 from mrsxr.step import read_history
 
 OPTIONAL = {"reset": "reset.fits", "rscd": "rscd.fits", "cubepar": "cubepar.fits", "apcorr": "apcorr.asdf",
@@ -136,7 +137,7 @@ def test_masks_are_chosen_by_readout_and_groups_in_folder_and_cache(tmp_path, mo
     pytest.importorskip("stdatamodels")
     for number, (readpatt, groups) in enumerate([("FASTR1", "<50"), ("FASTR1", ">=50"), ("SLOWR1", None)]):
         header = {**rs.SHORT, "readpatt": readpatt, "n_groups": groups}
-        writers.write_mask(tmp_path / "refs" / f"jwst_miri_mask_100{number}.fits", rs.flags(), header)
+        write_reference(tmp_path / "refs" / f"jwst_miri_mask_100{number}.fits", "mask", header, dq=rs.flags())
     for key, value in build_crds_cache(tmp_path / "refs", tmp_path / "crds").items():
         monkeypatch.setenv(key, value)
     folder, crds = References(tmp_path / "refs"), References()
@@ -188,12 +189,15 @@ WRONG = {
     "photom": [np.inf, np.nan, -1.0, 0.0],
 }
 WRITE = {
-    "gain": ("gain", lambda p, v: writers.write_gain(p, v, rs.SHORT)),
-    "read_noise": ("readnoise", lambda p, v: writers.write_readnoise(p, v, rs.READ)),
-    "saturation": ("saturation", lambda p, v: writers.write_saturation(p, v, rs.SHORT)),
-    "flat": ("flat", lambda p, v: writers.write_flat(p, v, rs.SETTING)),
-    "fringe": ("fringe", lambda p, v: writers.write_fringe(p, v, rs.SETTING)),
-    "photom": ("photom", lambda p, v: with_image(writers.write_photom(p, rs.image(), rs.SETTING, pixel_area=0.03), v)),
+    "gain": ("gain", lambda p, v: write_reference(p, "gain", rs.SHORT, gain=v)),
+    "read_noise": ("readnoise", lambda p, v: write_reference(p, "readnoise", rs.READ, read_noise=v)),
+    "saturation": ("saturation", lambda p, v: write_reference(p, "saturation", rs.SHORT, threshold=v)),
+    "flat": ("flat", lambda p, v: write_reference(p, "flat", rs.SETTING, flat=v)),
+    "fringe": ("fringe", lambda p, v: write_reference(p, "fringe", rs.SETTING, fringe=v)),
+    "photom": (
+        "photom",
+        lambda p, v: with_image(write_reference(p, "photom", rs.SETTING, conversion=rs.image(), pixel_area=0.03), v),
+    ),
 }
 
 
@@ -213,15 +217,15 @@ def test_planes_of_impossible_values_are_refused(tmp_path, name, value):
 def test_ramps_of_impossible_values_are_refused(tmp_path, kind, values):
     ramp = rs.image(3, (2, rs.N_GROUPS, *rs.SHAPE))
     ramp[1, -1] = values
-    getattr(writers, f"write_{kind}")(tmp_path / "r.fits", ramp, rs.READ)
+    write_reference(tmp_path / "r.fits", kind, rs.READ, **{kind: ramp})
     with pytest.raises(ReferenceFileError, match=r"r\.fits: .*integration 2, group 5"):
         References(tmp_path).get(kind, rs.exposure())
 
 
 def test_linear_terms_and_masks_of_nothing_are_refused(tmp_path):
     coefficients = np.stack([np.zeros(rs.SHAPE), np.zeros(rs.SHAPE), np.full(rs.SHAPE, 1e-6)])
-    writers.write_linearity(tmp_path / "lin.fits", coefficients, rs.SHORT)
-    writers.write_mask(tmp_path / "mask.fits", np.ones(rs.SHAPE, np.uint32), rs.SHORT)
+    write_reference(tmp_path / "lin.fits", "linearity", rs.SHORT, coefficients=coefficients)
+    write_reference(tmp_path / "mask.fits", "mask", rs.SHORT, dq=np.ones(rs.SHAPE, np.uint32))
     references = References(tmp_path)
     with pytest.raises(ReferenceFileError, match=r"lin\.fits.*order 1"):
         references.get("linearity", rs.exposure())
@@ -234,8 +238,8 @@ def test_single_pixels_without_value_stay_and_impossible_ones_are_nan(tmp_path):
     gain, noise = np.full(shape, 5.5, np.float32), np.full(shape, 6.0, np.float32)
     gain[0, :3] = [np.nan, 0.0, -1.0]
     gain[5, 5], noise[7, 7], noise[8, 8] = np.inf, -3.0, np.nan
-    writers.write_gain(tmp_path / "g.fits", gain, rs.SHORT)
-    writers.write_readnoise(tmp_path / "n.fits", noise, rs.READ)
+    write_reference(tmp_path / "g.fits", "gain", rs.SHORT, gain=gain)
+    write_reference(tmp_path / "n.fits", "readnoise", rs.READ, read_noise=noise)
     references = References(tmp_path)
     with pytest.warns(UserWarning, match="1 values of gain cannot be"):
         found = references.get("gain", rs.exposure(shape)).gain.compute()
@@ -274,7 +278,7 @@ def test_images_of_unequal_size_are_refused(reference_folder, tmp_path):
 
 
 def test_an_override_stands_above_every_source(reference_folder, tmp_path):
-    other = writers.write_gain(tmp_path / "my_gain.fits", np.full(rs.SHAPE, 3.25), rs.SHORT)
+    other = write_reference(tmp_path / "my_gain.fits", "gain", rs.SHORT, gain=np.full(rs.SHAPE, 3.25))
     for source in (reference_folder, {}, {"gain": reference_folder / "gain.fits"}):
         references = References(source, override={"gain": other})
         assert "gain" in references.kinds
@@ -303,7 +307,7 @@ def test_an_override_is_checked_when_it_is_given_and_when_it_is_used(reference_f
 
 def test_an_override_may_hold_one_file_for_each_detector(tmp_path, reference_folder):
     files = [
-        writers.write_gain(tmp_path / f"{n}.fits", np.full(rs.SHAPE, n + 2.0), {"detector": detector})
+        write_reference(tmp_path / f"{n}.fits", "gain", {"detector": detector}, gain=np.full(rs.SHAPE, n + 2.0))
         for n, detector in enumerate(("MIRIFUSHORT", "MIRIFULONG"))
     ]
     references = References(reference_folder, override={"gain": files})

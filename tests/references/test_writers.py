@@ -10,8 +10,8 @@ from astropy.io import fits
 
 from mrsxr import dq, mrs
 from mrsxr.errors import ReferenceFileError
-from mrsxr.references import writers
 from mrsxr.references.headers import KINDS, read_facts
+from mrsxr.simulate.reference_files import multichannel_wavelengths, write_reference
 
 
 def test_every_kind_but_the_geometry_is_written_and_says_what_it_is(reference_folder):
@@ -87,7 +87,7 @@ def test_asdf_arrays_are_inline(reference_folder, name):
 
 
 def test_multichannel_wavelengths_rise_by_half_a_resolution_element():
-    waves = writers.multichannel_wavelengths()
+    waves = multichannel_wavelengths()
     step = np.diff(waves)
     assert waves[0] == 4.9
     assert 28.6 < waves[-1] < 28.7
@@ -97,47 +97,53 @@ def test_multichannel_wavelengths_rise_by_half_a_resolution_element():
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch):
-    path = writers.write_gain(tmp_path / "gain.fits", rs.image(), rs.SHORT)
+    path = write_reference(tmp_path / "gain.fits", "gain", rs.SHORT, gain=rs.image())
     before = path.read_bytes()
 
     def broken(self, file, **kwargs):
-        file.write(b"SIMPLE")
+        file.write_bytes(b"SIMPLE")
         raise OSError("no space left")
 
     monkeypatch.setattr(fits.HDUList, "writeto", broken)
     with pytest.raises(OSError, match="no space left"):
-        writers.write_gain(path, rs.image(1), rs.SHORT)
+        write_reference(path, "gain", rs.SHORT, gain=rs.image(1))
     assert path.read_bytes() == before
     assert [item.name for item in tmp_path.iterdir()] == ["gain.fits"]
 
 
 def test_writing_twice_gives_the_same_bytes(tmp_path):
-    one = writers.write_flat(tmp_path / "flat.fits", rs.image(), rs.SETTING, dq=rs.flags()).read_bytes()
-    two = writers.write_flat(tmp_path / "flat.fits", rs.image(), rs.SETTING, dq=rs.flags()).read_bytes()
+    one = write_reference(tmp_path / "flat.fits", "flat", rs.SETTING, flat=rs.image(), dq=rs.flags()).read_bytes()
+    two = write_reference(tmp_path / "flat.fits", "flat", rs.SETTING, flat=rs.image(), dq=rs.flags()).read_bytes()
     assert one == two
 
 
 def test_writers_refuse_what_does_not_fit(tmp_path):
     path = tmp_path / "a.fits"
     with pytest.raises(ReferenceFileError, match=r"dark has 2 axes \(16, 24\), expected 4"):
-        writers.write_dark(path, rs.image(), rs.READ)
+        write_reference(path, "dark", rs.READ, dark=rs.image())
     with pytest.raises(ReferenceFileError, match="unknown key 'grating'"):
-        writers.write_gain(path, rs.image(), {"grating": "SHORT"})
+        write_reference(path, "gain", {"grating": "SHORT"}, gain=rs.image())
     with pytest.raises(ReferenceFileError, match=r"dq has shape \(3, 3\)"):
-        writers.write_flat(path, rs.image(), rs.SETTING, dq=np.zeros((3, 3), np.uint32))
+        write_reference(path, "flat", rs.SETTING, flat=rs.image(), dq=np.zeros((3, 3), np.uint32))
     with pytest.raises(ReferenceFileError, match="'ERR_LEAK' does not fit"):
-        writers.write_mrsptcorr(path, {"LEAKCOR": {"WAVELENGTH": [1], "FRAC_LEAK": [1]}}, {})
+        write_reference(path, "mrsptcorr", {}, tables={"LEAKCOR": {"WAVELENGTH": [1], "FRAC_LEAK": [1]}})
     with pytest.raises(ReferenceFileError, match="differ in length"):
-        writers.write_mrsptcorr(path, {"WAVCORR_XSLICE": {"XSLICE_MIN": [1, 2], "XSLICE_MAX": [1]}}, {})
-    with pytest.raises(ReferenceFileError, match="mrsxartcorr has no table '5A'"):
-        writers.write_mrsxartcorr(path, {"5A": {}}, {})
+        write_reference(path, "mrsptcorr", {}, tables={"WAVCORR_XSLICE": {"XSLICE_MIN": [1, 2], "XSLICE_MAX": [1]}})
+    with pytest.raises(ReferenceFileError, match="mrsxartcorr has no table 'CH5A'"):
+        write_reference(path, "mrsxartcorr", {}, tables={"CH5A": {}})
     with pytest.raises(ReferenceFileError, match=r"must be \(aperture, 3\)"):
-        writers.write_apcorr(path, [1, 2, 3], np.ones((2, 2)), np.ones((2, 2)), {})
+        write_reference(path, "apcorr", {}, wavelength=[1, 2, 3], radius=np.ones((2, 2)), correction=np.ones((2, 2)))
+    with pytest.raises(ReferenceFileError, match="flat has no 'fringe'; known: flat, flat_err"):
+        write_reference(path, "flat", rs.SETTING, fringe=rs.image())
+    with pytest.raises(ReferenceFileError, match="pixel_area is missing"):
+        write_reference(path, "photom", rs.SETTING, conversion=rs.image())
+    with pytest.raises(ReferenceFileError, match=r"apcorr: .* got an unexpected keyword argument 'dq'"):
+        write_reference(path, "apcorr", {}, dq=rs.flags())
     assert not path.exists()
 
 
 def test_no_flags_at_all_are_written_as_zeros(tmp_path):
-    path = writers.write_fringe(tmp_path / "f.fits", rs.image(), rs.SETTING)
+    path = write_reference(tmp_path / "f.fits", "fringe", rs.SETTING, fringe=rs.image())
     with fits.open(path) as hdus:
         assert not hdus["DQ"].data.any()
         assert list(hdus["DQ_DEF"].data["NAME"]) == ["DO_NOT_USE"]

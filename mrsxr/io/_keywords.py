@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from astropy.io import fits
 
 from mrsxr import mrs
 from mrsxr._version import __version__
+from mrsxr.errors import MrsxrError
 from mrsxr.geometry.footprint import s_region
 from mrsxr.geometry.sky import Pointing
 from mrsxr.notes import notes_of
@@ -181,7 +183,7 @@ def _common(keywords: Keywords, ds: xr.Dataset, filename: str, bands: Sequence[s
     for key, value in (("TELESCOP", "JWST"), ("INSTRUME", "MIRI"), ("EXP_TYPE", "MIR_MRS")):
         keywords.set(key, value, default=True)
     keywords.set("FILENAME", filename)
-    keywords.set("DATE", datetime.now(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00"))
+    keywords.set("DATE", _now().isoformat(timespec="milliseconds").removesuffix("+00:00"))
     keywords.set(KEYWORD, attrs.get(ATTR))
     keywords.set("DATAMODL", MODELS[attrs["level"]])
     keywords.set("PROGRAM", attrs.get("program") or None, default=True)
@@ -200,6 +202,15 @@ def _common(keywords: Keywords, ds: xr.Dataset, filename: str, bands: Sequence[s
             keywords.set(key, "SKIPPED", default=key not in elsewhere)
     for key, name in (("NEXPUSED", "exposures_used"), ("NEXPPLAN", "exposures_planned")):
         keywords.set(key, attrs.get(name))
+
+
+def _now() -> datetime:
+    """Return the time, or that of SOURCE_DATE_EPOCH [s], with which the same data give the same bytes."""
+    fixed = os.environ.get("SOURCE_DATE_EPOCH", "")
+    try:
+        return datetime.fromtimestamp(int(fixed), UTC) if fixed else datetime.now(UTC)
+    except (ValueError, OverflowError, OSError) as error:
+        raise MrsxrError(f"SOURCE_DATE_EPOCH is '{fixed[:40]}'; expected seconds since 1970") from error
 
 
 def step_keywords(history: list[dict[str, Any]], bands: Sequence[str] = ()) -> dict[str, str]:

@@ -22,6 +22,8 @@ from mrsxr.errors import MrsxrError
 BOOKS = ".mrsxr"
 _TEMPORARY = re.compile(r"\.mrsxr-[0-9a-f]{8}~.+")
 _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM, errno.EBADF}  # of folders, by some file systems
+#: What numpy, astropy and netCDF say, without a number of the system, where a file cannot be written to its end.
+_CUT = re.compile(r"\d+ requested and \d+ written|Not enough space|NetCDF: ")
 _TRIED = 1 << 20  # bytes
 
 
@@ -87,7 +89,11 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
     """Turn what the system says against writing a file or folder into MrsxrError."""
     try:
         yield
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
+        if _CUT.match(str(error)):
+            raise MrsxrError(f"{path}: cannot be written whole ({error}); is the disk full?") from error
+        if not isinstance(error, OSError):
+            raise
         elsewhere = error.filename is not None and Path(path).parent not in Path(os.fsdecode(error.filename)).parents
         if error.errno is None or (elsewhere and Path(os.fsdecode(error.filename)) not in (path, *Path(path).parents)):
             raise  # of what is read while it is written

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mrsxr.errors import ReferenceFileError
+from mrsxr.io.atomic import replacing, write_text
 from mrsxr.notes import tell
 
 from .headers import CRDS_KINDS, ReferenceFacts, scan
@@ -120,18 +121,18 @@ def build_crds_cache(reference_folder: str | os.PathLike[str], cache_folder: str
         folder.mkdir(parents=True, exist_ok=True)
     for old in mappings.glob("jwst_*map"):
         old.unlink()
-    (config / "ref_cache_subdir_mode").write_text("instrument")
-    (config / "server_config").write_text(repr(_SERVER_CONFIG))
+    write_text(config / "ref_cache_subdir_mode", "instrument", sync=False)
+    write_text(config / "server_config", repr(_SERVER_CONFIG), sync=False)
     names = _crds_names(facts)
     for item in facts:
         _link(item.path, store / names[item.path])
     selections = dict.fromkeys(_all_types(), "N/A")
     for kind in sorted({item.kind for item in facts}):
         name = f"jwst_miri_{kind}_0001.rmap"
-        (mappings / name).write_text(_rmap(name, kind, [item for item in facts if item.kind == kind], names))
+        write_text(mappings / name, _rmap(name, kind, [item for item in facts if item.kind == kind], names), sync=False)
         selections[kind] = name
-    (mappings / IMAP).write_text(_mapping(IMAP, "INSTRUMENT", "REFTYPE", selections, instrument="MIRI"))
-    (mappings / CONTEXT).write_text(_mapping(CONTEXT, "PIPELINE", "META.INSTRUMENT.NAME", {"MIRI": IMAP}))
+    write_text(mappings / IMAP, _mapping(IMAP, "INSTRUMENT", "REFTYPE", selections, instrument="MIRI"), sync=False)
+    write_text(mappings / CONTEXT, _mapping(CONTEXT, "PIPELINE", "META.INSTRUMENT.NAME", {"MIRI": IMAP}), sync=False)
     return {
         "CRDS_PATH": str(cache),
         "CRDS_SERVER_URL": SERVER_URL,
@@ -169,11 +170,11 @@ def _crds_names(facts: Iterable[ReferenceFacts]) -> dict[Path, str]:
 
 
 def _link(source: Path, target: Path) -> None:
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        shutil.copyfile(source, target)
+    with replacing(target, sync=False) as part:
+        try:
+            os.link(source.resolve(), part)
+        except OSError:
+            shutil.copyfile(source, part)
 
 
 def in_range(stated: str, value: str) -> bool:

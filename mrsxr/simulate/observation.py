@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -14,7 +15,7 @@ import xarray as xr
 from mrsxr import mrs
 from mrsxr.arguments import as_bands, reads
 from mrsxr.errors import MrsxrError
-from mrsxr.io.atomic import check_folder
+from mrsxr.io.atomic import check_folder, replacing
 
 from .exposure import Effects, Instrument, Truth, make_cosmic_rays, make_instrument, observe, ramp_blocks
 from .instrument import find_geometry_file, load_geometry, make_geometry
@@ -238,7 +239,7 @@ def _expose(
         rays = make_cosmic_rays(rng, effects.cosmic_rays, visit.n_integrations, visit.n_groups, visit.group_time)
         names = ("integration", "group", "y", "x", "electrons")
         hits = xr.Dataset({key: ("hit", getattr(rays, key)) for key in names}, attrs={"exposure": visit.root})
-        hits.to_netcdf(made.truth_folder / f"{visit.root}_cosmic_rays.nc", engine="netcdf4")
+        _write_truth_file(hits, made.truth_folder / f"{visit.root}_cosmic_rays.nc")
     return path, slope
 
 
@@ -250,19 +251,24 @@ def _save_slopes(path: Path, truth: Truth, visit: Visit) -> Path:
         },
         attrs={"exposure": visit.root, "setting": visit.setting},
     )
-    images.to_netcdf(path, engine="netcdf4", encoding={name: {"zlib": True, "complevel": 1} for name in images})
+    return _write_truth_file(images, path, encoding={name: {"zlib": True, "complevel": 1} for name in images})
+
+
+def _write_truth_file(truth: xr.Dataset, path: Path, **options: Any) -> Path:
+    with replacing(path, sync=False) as part:
+        truth.to_netcdf(part, engine="netcdf4", **options)
     return path
 
 
 def _write_truth(made: Simulation, scene: Scene, settings: list[str]) -> None:
     made.lines = line_table(scene)
-    made.lines.to_netcdf(made.truth_folder / "lines.nc", engine="netcdf4")
+    _write_truth_file(made.lines, made.truth_folder / "lines.nc")
     made.sources = _source_table(scene)
-    made.sources.to_netcdf(made.truth_folder / "sources.nc", engine="netcdf4")
+    _write_truth_file(made.sources, made.truth_folder / "sources.nc")
     for setting in settings:
         for band in mrs.bands_of_setting(setting):
             made.spectra[band] = true_spectrum(scene, band)
-            made.spectra[band].to_netcdf(made.truth_folder / f"spectrum_{band}.nc", engine="netcdf4")
+            _write_truth_file(made.spectra[band], made.truth_folder / f"spectrum_{band}.nc")
 
 
 def _source_table(scene: Scene) -> xr.Dataset:

@@ -18,7 +18,7 @@ from mrsxr import dq as dq_bits
 from mrsxr import mrs
 from mrsxr.errors import ReferenceFileError
 from mrsxr.io.asdffile import LOCK
-from mrsxr.io.fits_out import replacing
+from mrsxr.io.atomic import replacing
 from mrsxr.references import tables as layouts
 from mrsxr.references.headers import FIELDS
 from mrsxr.references.readers import IMAGES, WITH_DQ, Image
@@ -123,7 +123,7 @@ def write_reference(path, kind: str, header: Mapping[str, Any] | None = None, **
         primary, hdus = _images(header, kind, values)
     primary.update(numbers)
     primary["FILENAME"] = path.name
-    with replacing(path) as part:
+    with replacing(path, sync=False) as part:
         fits.HDUList([fits.PrimaryHDU(header=primary), *hdus]).writeto(part, output_verify="exception")
     return path
 

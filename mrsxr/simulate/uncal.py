@@ -13,6 +13,7 @@ from astropy.time import Time, TimeDelta
 
 from mrsxr import mrs
 from mrsxr.io.asdffile import LOCK
+from mrsxr.io.atomic import replacing
 
 from .pointing import V3I_YANG, VPARITY, Aim
 
@@ -139,18 +140,17 @@ def write_uncal(path: Path, visit: Visit, aim: Aim, blocks: Iterable[tuple[int, 
     head["EXTEND"] = True
     start = head.tostring().encode("ascii") + science_header(visit, aim, shape).tostring().encode("ascii")
     size = 2 * int(np.prod(shape))
-    part = path.with_name(f".{path.name}.part")
-    with open(part, "wb") as file:
-        file.write(start)
-        file.truncate(len(start) + size + (-size) % 2880)
-    data = np.memmap(part, dtype=">i2", mode="r+", offset=len(start), shape=shape)
-    for low, block in blocks:
-        data[:, :, low : low + block.shape[2]] = (block ^ np.uint16(0x8000)).view(np.int16)
-    data.flush()
-    del data
-    with open(part, "ab") as file:
-        file.write(_tables(visit))
-    part.replace(path)
+    with replacing(path, sync=False) as part:
+        with open(part, "wb") as file:
+            file.write(start)
+            file.truncate(len(start) + size + (-size) % 2880)
+        data = np.memmap(part, dtype=">i2", mode="r+", offset=len(start), shape=shape)
+        for low, block in blocks:
+            data[:, :, low : low + block.shape[2]] = (block ^ np.uint16(0x8000)).view(np.int16)
+        data.flush()
+        del data
+        with open(part, "ab") as file:
+            file.write(_tables(visit))
     return path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +10,11 @@ import numpy as np
 import xarray as xr
 
 from . import units
-from ._version import __version__
 from .arguments import reads
 from .errors import LevelError, SchemaError
 from .schema import LEVELS
 from .spaxels import counted_solid_angle, facts_of, plane_widths, solid_angle
-from .step import read_history
+from .step import recorded
 
 _SAFE = 1e25  # float32 holds factors up to here, and their inverse, with room for the numbers
 _PER_SAMPLE = "per_sample"
@@ -113,9 +111,7 @@ def convert_units(ds: xr.Dataset, unit: str, *, per_sample: bool = False) -> xr.
         key: _converted(ds.variables[key], level, key, factor, target, unit, power)
         for key, power in _family(ds, source).items()
     }
-    params = {"unit": str(unit), "per_sample": per_sample}
-    entry = {"step": "convert.convert_units", "version": __version__, "params": params, "refs": {}}
-    out = ds.assign(changed).assign_attrs(history_json=json.dumps([*read_history(ds), entry]))
+    out = recorded(ds, ds.assign(changed), "convert.convert_units", unit=str(unit), per_sample=per_sample)
     counts = level == "cube" and target.per == "pix" and source.per != "pix"
     return out.assign_attrs(facts_of(ds)) if counts else out
 

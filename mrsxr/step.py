@@ -125,14 +125,35 @@ def step(
             attrs["level"] = gives or found
             attrs["mrsxr_version"] = __version__
             entry = _entry(facts, bound.arguments) | ({"skipped": True} if out is ds else {})
-            attrs["history_json"] = json.dumps([*read_history(ds), entry])
-            return noted(out.assign_attrs(attrs), [*notes_of(ds), *told])
+            return noted(_appended(ds, out.assign_attrs(attrs), entry), [*notes_of(ds), *told])
 
         wrapped.facts = facts  # type: ignore[attr-defined]
         STEPS[name] = wrapped
         return wrapped
 
     return decorate
+
+
+def recorded(before: xr.Dataset, out: xr.Dataset, name: str, **params: Any) -> xr.Dataset:
+    """Return what a function that is no step made of a Dataset, with one more entry in its history.
+
+    Parameters
+    ----------
+    before, out : Dataset
+    name : str
+        ``lines.maps.mask_maps``.
+    **params
+        As they were given.
+    """
+    entry = {"step": name, "version": __version__, "params": _plain(params), "refs": {}}
+    return _appended(before, out, entry)
+
+
+def _appended(before: xr.Dataset, out: xr.Dataset, entry: dict[str, Any]) -> xr.Dataset:
+    """Return a Dataset with the history of another one and an entry; the key of a file is not that of what follows."""
+    out = out.assign_attrs(history_json=json.dumps([*read_history(before), entry]))
+    out.attrs.pop("key", None)
+    return out
 
 
 def read_history(ds: xr.Dataset) -> list[dict[str, Any]]:

@@ -94,8 +94,8 @@ def join_dithers(datasets: list[xr.Dataset]) -> xr.Dataset:
         datasets, dim="dither", data_vars="minimal", coords="minimal", compat="override",
         join="override", combine_attrs="override",
     )  # fmt: skip
-    joined = noted(joined.assign_attrs(common_attrs(datasets)), notes_of(*datasets))
-    joined.attrs = {key: value for key, value in joined.attrs.items() if key not in joined.attrs.get("differs", ())}
+    joined.attrs = common_attrs(datasets)
+    joined = noted(joined, notes_of(*datasets))
     return joined.assign_coords(dither=("dither", list(range(1, joined.sizes["dither"] + 1))))
 
 
@@ -179,7 +179,8 @@ def common_attrs(datasets: Sequence[xr.Dataset]) -> dict[str, Any]:
     first = datasets[0].attrs
     differ = {key for key in keys if any(not _same(ds.attrs.get(key), first.get(key)) for ds in datasets)}
     differ |= {name for ds in datasets for name in ds.attrs.get("differs", ())}
-    out = {key: value for key, value in first.items() if key not in differ}
+    differ.discard("key")  # of a file, not of what is made of several
+    out = {key: value for key, value in first.items() if key not in differ and key != "key"}
     if "history_json" in differ:
         histories: dict[str, list[dict[str, Any]]] = {}
         for number, ds in enumerate(datasets, 1):

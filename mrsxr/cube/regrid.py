@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Hashable
 from typing import Any
 
@@ -12,7 +11,6 @@ import xarray as xr
 
 from mrsxr import dq as flags
 from mrsxr import units
-from mrsxr._version import __version__
 from mrsxr.arguments import reads
 from mrsxr.errors import MrsxrError, SchemaError
 from mrsxr.geometry.index import attach_index
@@ -21,7 +19,7 @@ from mrsxr.limits import Share, checked
 from mrsxr.notes import listen, noted
 from mrsxr.schema import in_order
 from mrsxr.spaxels import facts_of, tell_growth
-from mrsxr.step import read_history
+from mrsxr.step import recorded
 
 _OUTSIDE = flags.value("DO_NOT_USE", "NON_SCIENCE")
 
@@ -238,9 +236,7 @@ def _on_grid_of(ds: xr.Dataset, like: xr.Dataset, changed: dict, min_coverage: f
         kept = kept[order]
     attrs = {"wcs": like.attrs["wcs"]} if "wcs" in like.attrs else {}
     attrs |= facts_of(like) if changed else {}
-    entry = {"step": "cube.regrid.regrid", "version": __version__, "params": {"min_coverage": min_coverage}, "refs": {}}
-    kept = kept.assign_attrs(ds.attrs | attrs)
-    kept = kept.assign_attrs(history_json=json.dumps([*read_history(ds), entry]))
+    kept = recorded(ds, kept.assign_attrs(ds.attrs | attrs), "cube.regrid.regrid", min_coverage=min_coverage)
     return attach_index(kept) if "wcs" in kept.attrs else kept
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,6 @@ from mrsxr.errors import LevelError, MrsxrError, SchemaError
 from mrsxr.limits import LineName
 from mrsxr.schema import in_order, other_units, require_whole
 from mrsxr.spaxels import facts_of, plane_widths, solid_angle
-from mrsxr.step import read_history
 from mrsxr.sums import wavelength_correlation
 
 from ._names import matches
@@ -231,9 +229,3 @@ def frame_of(cube: xr.Dataset, level: str, window: Window | None = None) -> xr.D
             line=((), window.label), wavelength_rest=((), window.rest, {"units": "um", "long_name": "rest wavelength"})
         ).assign_attrs(redshift=window.z)
     return out.assign_attrs(level=level, mrsxr_version=__version__, **facts_of(cube))
-
-
-def recorded(before: xr.Dataset, out: xr.Dataset, name: str, **params: Any) -> xr.Dataset:
-    """Return a Dataset with one more entry in its history."""
-    entry = {"step": f"lines.{name}", "version": __version__, "params": params, "refs": {}}
-    return out.assign_attrs(history_json=json.dumps([*read_history(before), entry], default=str))

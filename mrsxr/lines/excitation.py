@@ -12,10 +12,10 @@ from mrsxr.errors import MrsxrError, SchemaError
 from mrsxr.limits import NotNegative, Positive, checked
 from mrsxr.notes import tell
 from mrsxr.spaxels import counted_solid_angle
+from mrsxr.step import recorded
 from mrsxr.units import ARCSEC2_TO_SR
 
 from ._excitation_fit import fit_temperatures
-from ._side_bands import recorded
 
 #: Rotational lines v = 0-0 of H2: wavelength [um], energy of the upper level [K], Einstein A [1/s], its weight g_u.
 H2_LEVELS = {
@@ -187,4 +187,4 @@ def _labelled(data, lines, flux, names, energy, weight, solid, temperatures, ort
         ortho_to_para=float(ortho_to_para),
     )  # fmt: skip
     params = {"temperatures": temperatures, "area": solid / ARCSEC2_TO_SR, "lines": names}
-    return recorded(lines, result, "excitation.h2_excitation", **params)
+    return recorded(lines, result, "lines.excitation.h2_excitation", **params)

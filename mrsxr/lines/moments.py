@@ -14,6 +14,7 @@ from mrsxr import mrs
 from mrsxr.arguments import as_kms, as_kms_extent, as_kms_list, reads
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import LineName, NotNegative, Positive, Range, Redshift, Share, checked
+from mrsxr.step import recorded
 
 from ._side_bands import (
     C_KM_S,
@@ -24,7 +25,6 @@ from ._side_bands import (
     line_window,
     map_spaxels,
     need_cube,
-    recorded,
     redshift_of,
     spaxel_area,
 )
@@ -81,7 +81,7 @@ def subtract_continuum(
     }  # fmt: skip
     changed |= {name: changed[name].assign_attrs(here[name].attrs) for name in ("flux", "var", "dq")}
     params = _parameters(around, extent, window, degree, clip, exclude, coverage)
-    return recorded(cube, here.assign(changed), "moments.subtract_continuum", **params)
+    return recorded(cube, here.assign(changed), "lines.moments.subtract_continuum", **params)
 
 
 @reads(window=as_kms, extent=as_kms_extent)
@@ -175,7 +175,7 @@ def moments(
         "threshold": threshold, "instrument": instrument, "noise": noise, "resolution": resolution,
     }  # fmt: skip
     maps = frame_of(cube, "moments", around).assign(out)
-    return recorded(cube, maps, "moments.moments", **params)
+    return recorded(cube, maps, "lines.moments.moments", **params)
 
 
 @reads(window=as_kms, extent=as_kms_extent, width=as_kms, edges=as_kms_list)
@@ -239,7 +239,7 @@ def channel_maps(
     params = _parameters(around, span, window, degree, clip, exclude, coverage) | {
         "edges": borders.tolist(), "noise": noise,
     }  # fmt: skip
-    return recorded(cube, out, "moments.channel_maps", **params)
+    return recorded(cube, out, "lines.moments.channel_maps", **params)
 
 
 @reads()

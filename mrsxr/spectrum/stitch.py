@@ -360,6 +360,7 @@ def _attrs(bands, names, scalings, params) -> dict:
         "inputs": {name: read_history(ds) for name, ds in zip(names, bands, strict=True)},
     }
     common = {k: v for k, v in bands[0].attrs.items() if all(str(ds.attrs.get(k)) == str(v) for ds in bands)}
+    common.pop("key", None)  # of a file, not of what is made of it
     by_band = {
         "scale_factors": "factor", "scale_errors": "factor_error",
         "flux_offsets": "flux_offset", "brightness_offsets": "brightness_offset",

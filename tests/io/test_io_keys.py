@@ -5,13 +5,25 @@ from __future__ import annotations
 import os
 
 import pytest
+import xarray as xr
 from astropy.io import fits
 from test_io_products import exposures, make_cube, make_spectrum
 
+from mrsxr.convert import convert_units
 from mrsxr.io import key_of, load, save
 from mrsxr.pipeline.keys import of_file
+from mrsxr.step import STEPS, step
+from mrsxr.tree import join_dithers
 
 KEY = "0123456789abcdef"
+
+
+@step(needs="cal")
+def mask_nothing(ds: xr.Dataset) -> xr.Dataset:
+    return ds
+
+
+STEPS.pop("test_io_keys.mask_nothing")
 
 
 def cal(folder):
@@ -43,3 +55,15 @@ def test_an_edit_of_the_header_of_a_product_is_another_input(tmp_path):
     assert of_file(path) == first
     fits.setval(path, "TARGNAME", value="NGC 1068")
     assert of_file(path) != first
+
+
+def test_what_is_made_of_a_product_has_no_key(tmp_path):
+    both = exposures(tmp_path, "cal", 2)
+    one, two = (both.isel(dither=[i]).assign_attrs(key=str(i) * 16) for i in (0, 1))
+    assert "key" not in convert_units(one, "Jy/arcsec2").attrs
+    assert "key" not in mask_nothing(one).attrs
+    joined = join_dithers([one, two])
+    assert "key" not in joined.attrs
+    assert "key" not in joined.attrs.get("differs", [])
+    assert "key" not in join_dithers([one, two.assign_attrs(key="0" * 16)]).attrs
+    assert one.attrs["key"] == "0" * 16

@@ -340,7 +340,7 @@ def write_asdf_file(path: Path, tree: dict[str, Any], **how: Any) -> Path:
     jwst closes the files of extract1d and apcorr before it reads their arrays, which therefore must be inline.
     """
     tree["meta"]["filename"] = path.name
-    with LOCK, replacing(path) as part, asdf.AsdfFile(tree) as document:
+    with LOCK, replacing(path, sync=False) as part, asdf.AsdfFile(tree) as document:
         document.write_to(part, **how)
     return path
 

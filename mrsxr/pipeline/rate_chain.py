@@ -149,7 +149,7 @@ def _jump_steps(ds: xr.Dataset, refs: References, config: RateConfig) -> Iterato
     noise = {"gain": refs.get("gain", ds), "readnoise": refs.get("readnoise", ds)}
     if config.showers == "remove":  # before jump, which would flag the core of a bright one
         regions = optional(refs, "regions", ds, "showers are looked for on all pixels")
-        yield "showers", partial(rate.remove_showers, **noise, slices=regions)
+        yield "showers", partial(rate.remove_showers, **noise, regions=regions)
     if config.jump == "two-point":
         yield "jump", partial(rate.flag_jumps, **noise, **_of(config, _JUMP))
     elif config.jump == "likelihood":

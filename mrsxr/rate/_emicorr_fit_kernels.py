@@ -345,17 +345,20 @@ def _smearing(frequency, n_harmonics, width):
     return np.repeat(np.sinc(frequency * width * np.arange(1, n_harmonics + 1)), 2)
 
 
-def _halves(n_integration, n_group):
-    """Return two lists of (integrations, groups) whose ramps are judged by the wave of the other; none: too few.
+def early_and_late(n_group, shortest, first=0):
+    """Return two (slice of integrations, slice of groups), the early and the late half of all ramps; none: too short.
 
-    The early and the late half of all ramps: what repeats from integration to integration at the same group, as the
-    curvature of bright ramps does, cannot tell one from the other, the wave can, as its phase goes on.
+    What repeats from integration to integration at the same group, as the curvature of bright ramps does, cannot tell
+    one from the other.
     """
-    if n_group >= 2 * SHORTEST_HALF:
-        return [(slice(None), slice(0, n_group // 2)), (slice(None), slice(n_group // 2, n_group))]
-    if n_integration > 1 and n_group >= SHORTEST_HALF:
-        return [(slice(k, None, 2), slice(0, n_group)) for k in (0, 1)]
-    return []
+    middle, end = first + n_group // 2, first + n_group
+    return [(slice(None), slice(first, middle)), (slice(None), slice(middle, end))] if n_group >= 2 * shortest else []
+
+
+def odd_and_even(n_integration, n_group, shortest, first=0):
+    """Return two (slice of integrations, slice of groups), every second integration; none: too few or too short."""
+    enough = n_integration > 1 and n_group >= shortest
+    return [(slice(k, None, 2), slice(first, first + n_group)) for k in (0, 1)] if enough else []
 
 
 def _held_out(sums, starts, cells, frequencies, harmonics):
@@ -365,7 +368,10 @@ def _held_out(sums, starts, cells, frequencies, harmonics):
     where there are too few ramps.
     """
     halves = []
-    for integrations, groups in _halves(*starts.shape):
+    n_integration, n_group = starts.shape
+    for integrations, groups in early_and_late(n_group, SHORTEST_HALF) or odd_and_even(
+        n_integration, n_group, SHORTEST_HALF
+    ):
         part = np.concatenate([sums[integrations, groups], sums[integrations, -1:]], axis=1)
         times = np.ascontiguousarray(starts[integrations, groups])
         halves.append((*_equations(part, times, cells, frequencies, harmonics), _power(part)))

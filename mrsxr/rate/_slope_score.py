@@ -1,36 +1,23 @@
 """Doors that judge how jumps are found and slopes are fitted: the slopes of the two halves of a ramp must agree.
 
-The halves are the early and the late groups of all integrations (odd and even integrations where ramps are short), so
-they share neither photons nor read noise. Each is treated by itself. What a method claims for a pixel is a slope a with
-variance v from the one half and b, w from the other: its loss is that of a Gaussian, log(v + w) + (a - b)^2 / (v + w),
-which grows when slopes scatter by more than their errors and when errors are larger than they need be; beyond CLIP
-sigma it grows no more. The score of a method over another is the exponential of the mean difference of their losses
-plus two standard errors: a ratio of variances, below 1 where there is a gain.
+The halves are the early and the late groups of all integrations, or odd and even integrations, so they share neither
+photons nor read noise. Each is treated by itself. What a method claims for a pixel is a slope a with variance v from
+the one half and b, w from the other: its loss is that of a Gaussian, log(v + w) + (a - b)^2 / (v + w), which grows when
+slopes scatter by more than their errors and when errors are larger than they need be; beyond CLIP sigma it grows no
+more. The score of a method over another is the exponential of the mean difference of their losses plus two standard
+errors: a ratio of variances, below 1 where there is a gain.
 """
 
 import numpy as np
 
+from ._emicorr_fit_kernels import early_and_late, odd_and_even
 from ._jump_kernels import dilate, find_jumps, merge
 from ._likelihood_kernels import find_jumps_gls, fit_gls
 from ._ramp_fit_kernels import fit_ols
 
-ROWS = 16  # all slices, one wavelength of each; after as many rows at the edge
-LONG = 10  # groups from which on ramps are halved
-SHORT = 4  # groups below which integrations are not compared
+HALF, SHORT = 5, 4  # groups of a half of ramps; groups below which integrations are not compared
 CLIP = 25.0  # square of the sigmas
 LEAST = 100  # pixels
-
-
-def halves(n_integration, n_group, first=0, last=None):
-    """Return two (slice of integrations, slice of groups), or nothing where the ramps are too few."""
-    last = n_group - 1 if last is None else last
-    n = last + 1 - first
-    if n >= LONG:
-        middle = first + n // 2
-        return [(slice(None), slice(first, middle)), (slice(None), slice(middle, last + 1))]
-    if n_integration > 1 and n >= SHORT:
-        return [(slice(k, None, 2), slice(first, last + 1)) for k in (0, 1)]
-    return []
 
 
 def loss(early, late):
@@ -44,12 +31,17 @@ def loss(early, late):
     return np.where(good, np.log(variance) + np.minimum(difference**2 / variance, CLIP), np.nan)
 
 
-def score(new, old):
-    """Return the score of losses (pixels) over others; a pixel that the new method alone loses counts as an outlier."""
-    change = np.where(np.isnan(new), CLIP, new - old)[~np.isnan(old)]
+def score(change, errors=2.0):
+    """Return the score of the changes of loss (pixels) by a new method; NaN: the old one has no slope there."""
+    change = change[~np.isnan(change)]
     if change.size < LEAST:
         return np.nan
-    return float(np.exp(min(np.mean(change) + 2.0 * np.std(change) / np.sqrt(change.size), 10.0)))
+    return float(np.exp(min(np.mean(change) + errors * np.std(change) / np.sqrt(change.size), 10.0)))
+
+
+def change_of(new, old):
+    """Return by how much losses change; a pixel that the new method alone loses counts as an outlier."""
+    return np.where(np.isnan(new) & ~np.isnan(old), CLIP, new - old)
 
 
 def judge_jumps(
@@ -58,22 +50,57 @@ def judge_jumps(
     """Return the score (dither) of jumps by likelihood over those by the two-point test.
 
     Jumps are looked for in each half by itself: a search that sees the whole ramp draws the halves together by leaving
-    out the noise that takes them apart. Both are fitted by the same generalised least squares.
+    out the noise that takes them apart. Both are fitted by the same generalised least squares, where they differ.
+
+    Whole ramps of odd and even integrations tell most, but what repeats in all of them, as the settling after a reset
+    does, draws both halves alike: there a gain counts only where the early and the late groups do not show harm.
     """
     pixels = (read_noise, gain, dark, *linearity)
+    out = np.full(len(sci), np.nan, dtype=np.float32)
+    group_dq, pixel_dq = np.broadcast_to(group_dq, sci.shape), np.broadcast_to(pixel_dq, (len(sci), *sci.shape[3:]))
 
-    def slopes(flags, counts, bad):
-        return fit_gls(counts, flags, bad, *pixels, group_time=group_time, find_jumps=False)[:4]
+    def by_likelihood(counts, flags):
+        return find_jumps_gls(counts, flags, *pixels, group_time=group_time, **likelihood)
 
-    def by_likelihood(counts, flags, bad):
-        found = find_jumps_gls(counts, flags, *pixels, group_time=group_time, **likelihood)
-        return slopes(merge(found[0], dilate(found[1])), counts, bad)
+    def by_two_points(counts, flags):
+        return find_jumps(counts, flags, read_noise, gain, usable_groups(flags), **two_point)
 
-    def by_two_points(counts, flags, bad):
-        found = find_jumps(counts, flags, read_noise, gain, usable_groups(flags), **two_point)
-        return slopes(merge(found[0], dilate(found[1])), counts, bad)
+    n_integration, n_group = sci.shape[1:3]
+    for d in range(len(sci)):
+        ramps = sci[d : d + 1], group_dq[d : d + 1], pixel_dq[d : d + 1]
+        found = [
+            _change_by_jumps(by_likelihood, by_two_points, *ramps, pixels, parts, group_time)
+            for parts in (odd_and_even(n_integration, n_group, SHORT), early_and_late(n_group, HALF))
+            if parts
+        ]
+        if found:
+            out[d] = max([score(found[0]), *(score(one, errors=-2.0) for one in found[1:])])
+    return out
 
-    return _scores(by_likelihood, by_two_points, sci, group_dq, pixel_dq, halves(*sci.shape[1:3]))
+
+def _change_by_jumps(new, old, sci, group_dq, pixel_dq, pixels, parts, group_time):
+    """Return the change of loss (y, x) of one dither by the jumps that are found: 0 where both find the same."""
+    ramps, flags = [], []
+    for i, g in parts:
+        counts, known = (np.ascontiguousarray(a[:, i, g]) for a in (sci, group_dq))
+        ramps.append(counts)
+        flags.append([merge(found[0], dilate(found[1])) for found in (find(counts, known) for find in (new, old))])
+    differ = np.any([(a != b).any(axis=(0, 1, 2)) for a, b in flags], axis=0)
+    change = np.where(pixel_dq[0] & 1, np.nan, 0.0)
+    if differ.any():
+        bad, *pixels = (_chosen(a, differ) for a in (pixel_dq, *pixels))
+        losses = [
+            loss(*(fit_gls(_chosen(counts, differ), _chosen(found[k], differ), bad, *pixels, group_time=group_time,
+                           find_jumps=False)[:4] for counts, found in zip(ramps, flags, strict=True)))
+            for k in (0, 1)
+        ]  # fmt: skip
+        change[differ] = change_of(*losses).ravel()
+    return change
+
+
+def _chosen(array, where):
+    """Return some pixels of an array (..., y, x) as one row."""
+    return np.ascontiguousarray(array[..., where][..., None, :])
 
 
 def judge_fits(
@@ -88,7 +115,9 @@ def judge_fits(
         return fit_ols(counts, flags, bad, read_noise, gain, dark, group_time=group_time, **ols)[:4]
 
     n_integration, n_group = sci.shape[1:3]
-    parts = halves(n_integration, n_group, limits[0], min(limits[1], n_group - 1))
+    first = limits[0]
+    n_used = min(limits[1] + 1, n_group) - first
+    parts = early_and_late(n_used, HALF, first) or odd_and_even(n_integration, n_used, SHORT, first)
     return _scores(by_gls, by_ols, sci, group_dq, pixel_dq, parts)
 
 
@@ -111,7 +140,7 @@ def _scores(new, old, sci, group_dq, pixel_dq, parts):
                 for i, g in parts
             ]
             losses.append(loss(*fits).ravel())
-        out[d] = score(*losses)
+        out[d] = score(change_of(*losses))
     return out
 
 

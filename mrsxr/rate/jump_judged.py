@@ -14,6 +14,9 @@ from mrsxr.step import step
 from .jump import RAMP, flag_after, flag_bad_gain, groups_after, over_frame, with_neighbours
 from .likelihood import MINIMUM_GROUPS, dark_current_of, group_time_of, linearity_inputs
 
+#: Rows at the edge that are passed over, and rows on which jumps are judged: an eighth of the detector.
+EDGE, ROWS = 16, 128
+
 
 @step(needs="ramp", jwst="jump", keyword="S_JUMP")
 def flag_jumps_judged(
@@ -74,12 +77,13 @@ def flag_jumps_judged(
 
     Notes
     -----
-    Judged on the rows 16 to 31 of the detector. The early and the late half of their ramps (odd and even
-    integrations of fewer than 10 groups) are searched by themselves and fitted by one and the same generalised least
-    squares; the better method is the one whose two slopes agree within errors that are no larger than needed
-    (:mod:`mrsxr.rate._slope_score`). The halves share neither photons nor read noise, so what a search leaves out in
-    one of them cannot know the other; a search over the whole ramp would draw both together. Less than 10 groups in a
-    single integration: not judged, two-point.
+    Judged on 128 rows of the detector from row 16 on, on 64 where there are several integrations of 10 groups or more.
+    Odd and even integrations, or the early and the late half of a single one, are searched by themselves and fitted by
+    one and the same generalised least squares where the flags differ; the better method is the one whose two slopes
+    agree within errors that are no larger than needed (:mod:`mrsxr.rate._slope_score`). The halves share neither
+    photons nor read noise, so what a search leaves out in one of them cannot know the other; a search over the whole
+    ramp would draw both together. Of several integrations the early and the late half must not show harm: what repeats
+    in every integration is told by them alone. Less than 10 groups in a single integration: not judged, two-point.
     """
     out = flag_bad_gain(ds, gain)
     n_after = groups_after(ds, after_jump_flag_time1, after_jump_flag_time2)
@@ -125,9 +129,10 @@ def judge(
     likelihood: dict[str, Any],
 ) -> tuple[xr.DataArray, xr.DataArray]:  # fmt: skip
     """Return the score (dither) and the usable groups (dither, integration), from some rows."""
-    from ._slope_score import judge_jumps, usable_groups
+    from ._slope_score import HALF, judge_jumps, usable_groups
 
-    inputs, core = judged_rows(ds, gain, readnoise, linearity)
+    twice = ds.sizes["integration"] > 1 and ds.sizes["group"] >= 2 * HALF  # searched, so on half as many rows
+    inputs, core = judged_rows(ds, gain, readnoise, linearity, ROWS // 2 if twice else ROWS)
     judged = xr.apply_ufunc(
         judge_jumps, *inputs, input_core_dims=core, dask="parallelized", output_dtypes=["float32"],
         kwargs={"group_time": group_time_of(ds), "two_point": two_point, "likelihood": likelihood},
@@ -140,15 +145,13 @@ def judge(
 
 
 def judged_rows(
-    ds: xr.Dataset, gain: xr.Dataset, readnoise: xr.Dataset, linearity: xr.Dataset | None
+    ds: xr.Dataset, gain: xr.Dataset, readnoise: xr.Dataset, linearity: xr.Dataset | None, n_rows: int
 ) -> tuple[list[xr.DataArray], list[list[str]]]:
     """Return what the judges of slopes ask of an exposure, in some rows and one chunk a dither, and its dims.
 
-    The rows lie in the first block, which dask computes first anyway: with rows in the middle it held a third more.
+    The rows lie in the first blocks, which dask computes first anyway: with rows in the middle it held a third more.
     """
-    from ._slope_score import ROWS
-
-    first = ROWS if ds.sizes["y"] >= 4 * ROWS else 0
+    first = EDGE if ds.sizes["y"] >= 4 * EDGE else 0
     inputs = [ds.sci, ds.group_dq, ds.pixel_dq, readnoise.read_noise, gain.gain, dark_current_of(ds, gain)]
     core = [[*RAMP, "y", "x"]] * 2 + [["y", "x"]] * 4
     if linearity is not None:
@@ -156,7 +159,7 @@ def judged_rows(
         core += [["order", "y", "x"], ["y", "x"]]
     rows = []
     for array in inputs:
-        part = array.isel(y=slice(first, first + ROWS)).reset_coords(drop=True)
+        part = array.isel(y=slice(first, first + n_rows)).reset_coords(drop=True)
         part = part.drop_vars(list(part.coords))
         rows.append(part.chunk({dim: -1 for dim in part.dims if dim != "dither"}) if part.chunks else part)
     return rows, core

@@ -24,6 +24,7 @@ Algorithm = Literal["ols", "likelihood", "gls"]
 Weighting = Literal["read", "total"]
 LIKELIHOOD_MINIMUM_GROUPS = 4
 FEWEST_GROUPS = 4  # of a ramp that can do without its first and its last group
+ROWS = 16  # on which "gls" is judged: all slices, one wavelength of each
 UNRELIABLE_SLOPE = dq.FLAGS["UNRELIABLE_SLOPE"]
 _NAMES = ("rate", "var_poisson", "var_read", "dq", "groups_used", "n_jumps", "chi2")
 _TYPES = ("float32", "float32", "float32", "uint32", "uint16", "uint16", "float32")
@@ -218,7 +219,7 @@ def _judge(
     """Return the score (dither) of "gls" over "ols"."""
     from ._slope_score import judge_fits
 
-    rows, core = judged_rows(ds, gain, readnoise, linearity)
+    rows, core = judged_rows(ds, gain, readnoise, linearity, ROWS)
     return xr.apply_ufunc(
         judge_fits, *rows, input_core_dims=core, kwargs=options, dask="parallelized", output_dtypes=["float32"]
     )

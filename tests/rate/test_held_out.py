@@ -12,7 +12,7 @@ from helpers import assert_step
 
 from mrsxr import dq, rate
 from mrsxr.rate import _slope_score as judges
-from mrsxr.rate._emicorr_fit_kernels import _halves, _refine
+from mrsxr.rate._emicorr_fit_kernels import _refine, early_and_late, odd_and_even
 from mrsxr.rate._refpix_kernels import held_out
 
 PLACE = Path(__file__).parents[2] / "benchmarks" / "_truth_rate.py"
@@ -49,12 +49,10 @@ def test_a_wave_is_subtracted_where_the_other_half_shows_it(scene, taken):
 
 
 def test_halves_of_ramps():
-    assert _halves(2, 9) == [(slice(None), slice(0, 4)), (slice(None), slice(4, 9))]
-    assert _halves(3, 5) == [(slice(0, None, 2), slice(0, 5)), (slice(1, None, 2), slice(0, 5))]
-    assert _halves(1, 5) == _halves(4, 2) == []
-    assert judges.halves(1, 12, first=1, last=10) == [(slice(None), slice(1, 6)), (slice(None), slice(6, 11))]
-    assert judges.halves(1, 9) == judges.halves(5, 3) == []
-    assert judges.halves(2, 6)[1] == (slice(1, None, 2), slice(0, 6))
+    assert early_and_late(9, 3) == [(slice(None), slice(0, 4)), (slice(None), slice(4, 9))]
+    assert early_and_late(10, 5, first=1) == [(slice(None), slice(1, 6)), (slice(None), slice(6, 11))]
+    assert odd_and_even(3, 5, 3, first=2) == [(slice(0, None, 2), slice(2, 7)), (slice(1, None, 2), slice(2, 7))]
+    assert early_and_late(5, 3) == odd_and_even(1, 5, 3) == odd_and_even(4, 2, 3) == []
 
 
 def test_a_frequency_that_does_not_settle_stays_as_it_is(monkeypatch):
@@ -191,12 +189,51 @@ def test_losses_are_those_of_a_gaussian():
     wide = [(x, np.full(4000, 9.0), np.full(4000, 7.0), np.zeros(4000, int)) for x in (a, b)]
     right = judges.loss(*halves)
     for other in (wrong, wide):
-        assert judges.score(right, judges.loss(*other)) < 0.9
-        assert judges.score(judges.loss(*other), right) > 1.1
+        assert judges.score(judges.change_of(right, judges.loss(*other))) < 0.9
+        assert judges.score(judges.change_of(judges.loss(*other), right)) > 1.1
     lost = np.where(np.arange(4000) % 50 == 0, np.nan, right)
-    assert judges.score(lost, right) > 1.2  # a method does not gain by giving up pixels
-    assert judges.score(right, lost) == 1.0
-    assert np.isnan(judges.score(right[:90], right[:90]))
+    assert judges.score(judges.change_of(lost, right)) > 1.2  # a method does not gain by giving up pixels
+    assert judges.score(judges.change_of(right, lost)) == 1.0
+    assert np.isnan(judges.score(judges.change_of(right[:90], right[:90])))
+
+
+def changes_of_all(ds, refs, parts):
+    """Return the changes of loss (y, x), every pixel fitted in whole frames by the doors of the steps."""
+    pixels = (refs["readnoise"].read_noise.values, refs["gain"].gain.values, np.zeros(ds.sci.shape[-2:], "f4"))
+    losses = []
+    for find in (rate.flag_jumps_likelihood, rate.flag_jumps):
+        fits = []
+        for i, g in parts:
+            half = find(ds.isel(integration=i, group=g), **refs)
+            fits.append(judges.fit_gls(np.ascontiguousarray(half.sci.values), half.group_dq.values,
+                                       half.pixel_dq.values, *pixels, group_time=ds.group_time,
+                                       find_jumps=False)[:4])  # fmt: skip
+        losses.append(judges.loss(*fits)[0])
+    return judges.change_of(*losses)
+
+
+def test_whole_ramps_of_other_integrations_tell_a_small_gain():
+    """Faint hits are 0.3 % of the pixels: halves of ramps do not show the gain, nor harm."""
+    counts, flags, _ = truths.light_ramps(n_int=3, n_group=20, n_x=500, level=1.0, hits=5e-4, seed=11)
+    ds, refs = truths.dataset(counts, flags=flags), truths.noise_references(32, 500)
+    odd, early = (changes_of_all(ds, refs, parts) for parts in (odd_and_even(3, 20, 4), early_and_late(20, 5)))
+    found = rate.flag_jumps_judged(ds, **refs)
+    np.testing.assert_allclose(found.score_jump, max(judges.score(odd), judges.score(early, -2.0)), rtol=1e-6)
+    assert float(found.score_jump[0]) < 1
+
+
+def test_what_settles_alike_in_all_integrations_is_no_gain():
+    """The jumps that likelihood finds in a tail draw the integrations together, and their slopes off the truth."""
+    counts, flags, truth = truths.light_ramps(n_int=2, n_group=24, n_y=24, n_x=400, level=1.0, hits=0.0, seed=4)
+    tail = 100.0 * np.exp(np.random.default_rng(1).normal(0, 1, (24, 400)) - np.arange(24)[:, None, None] / 6.0)
+    counts = counts + np.stack([1.3 * tail, 0.7 * tail])
+    ds, refs = truths.dataset(counts, flags=flags), truths.noise_references(24, 400)
+    assert judges.score(changes_of_all(ds, refs, odd_and_even(2, 24, 4))) < 1
+    found = rate.flag_jumps_judged(ds, **refs)
+    assert found.score_jump.values[0] > 1
+    xr.testing.assert_equal(found.group_dq, rate.flag_jumps(ds, **refs).group_dq)
+    losses = {way: truths.describe(*made, truth)[0] for way, made in truths.three_ways(ds, refs).items()}
+    assert np.nanmean(losses["before"]) > np.nanmean(losses["baseline"])
 
 
 @pytest.mark.slow

@@ -6,7 +6,8 @@ Columns are padded with +inf for values that do not count.
 """
 
 import numpy as np
-from numba import njit
+
+from mrsxr.compiled import njit
 
 TILE = 32  # pixels of a row whose ramps are worked on together
 

@@ -11,7 +11,7 @@ import mrsxr
 
 ROOT = Path(mrsxr.__file__).parent
 LAYERS = [
-    {"_version", "mrs", "dq", "units", "errors", "notes", "threads", "limits"},
+    {"_version", "mrs", "dq", "units", "errors", "notes", "threads", "limits", "compiled"},
     {
         "arguments",
         "schema",
@@ -30,7 +30,7 @@ LAYERS = [
     {"pipeline", "plot", "report", "demo", "cli"},
 ]
 STEP_ROOMS = LAYERS[3]
-KERNEL_IMPORTS = {"numpy", "math", "numba", "__future__"}
+KERNEL_IMPORTS = {"numpy", "math", "mrsxr.compiled", "__future__"}
 
 
 def modules():
@@ -89,11 +89,15 @@ def test_imports_point_downwards(path):
 
 
 @pytest.mark.parametrize("path", [p for p in modules() if p.stem.endswith("_kernels")], ids=lambda p: p.stem)
-def test_kernels_import_numpy_and_numba_only(path):
+def test_kernels_import_numpy_and_kernels_only(path):
+    """... and the key of compiled code holds the sources of all kernel modules that are imported."""
+    from mrsxr.compiled import imported_kernels
+
+    kernels = {name for name, _ in imports_of(path) if name.startswith("mrsxr.") and name.endswith("_kernels")}
     for name, line in imports_of(path):
-        top = name.split(".")
-        own = top[0] == "mrsxr" and name.rpartition(".")[2].endswith("_kernels")
-        assert top[0] in KERNEL_IMPORTS or own, f"{path.name}:{line} imports {name}"
+        assert name in KERNEL_IMPORTS | kernels, f"{path.name}:{line} imports {name}"
+    module = ".".join(("mrsxr", *path.relative_to(ROOT).with_suffix("").parts))
+    assert set(imported_kernels(module, path.read_bytes())) == kernels
 
 
 def test_importing_the_package_compiles_nothing():

@@ -3,9 +3,9 @@
 import math
 
 import numpy as np
-from numba import njit
 
 from mrsxr._median_kernels import sort_first
+from mrsxr.compiled import njit
 
 
 @njit(cache=True, nogil=True)

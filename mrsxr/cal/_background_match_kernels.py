@@ -1,7 +1,8 @@
 """Kernels of background matching on plain arrays: robust means of small cells, and functions on detector pixels."""
 
 import numpy as np
-from numba import njit
+
+from mrsxr.compiled import njit
 
 _MOST_ROUNDS, _STILL = 200, 1e-3  # of a reweighted fit; of the error of a mean
 MAD_TO_SIGMA = 1.4826

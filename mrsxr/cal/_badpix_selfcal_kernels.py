@@ -7,9 +7,9 @@ sort (Knuth, The Art of Computer Programming 3, 5.2.2, algorithm M).
 import math
 
 import numpy as np
-from numba import njit
 
 from mrsxr._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs
+from mrsxr.compiled import njit
 
 #: Share of a pixel's own excess that light lets its neighbours have at least: the sum of both along y, where lines are
 #: 1.7 pixels wide or more; the sum of both along x, where the narrowest point source is 1.4 pixels wide; the fainter

@@ -6,7 +6,8 @@ A Gaussian over rows and columns is one over columns after one over rows, so smo
 import math
 
 import numpy as np
-from numba import njit
+
+from mrsxr.compiled import njit
 
 UNFIT = np.uint32(1 | (1 << 31))  # DO_NOT_USE, REFERENCE_PIXEL
 _REACH_X, _REACH_Y = 4.0, 8.0  # sigma; jwst's square of taps ends at four of the wider sigma

@@ -8,7 +8,8 @@ exp(-t / tau).
 import math
 
 import numpy as np
-from numba import njit
+
+from mrsxr.compiled import njit
 
 
 @njit(cache=True, nogil=True)

@@ -1,9 +1,9 @@
 """Kernels of the detector-level outlier test on plain arrays: difference with the neighbours, running median."""
 
 import numpy as np
-from numba import njit
 
 from mrsxr._median_kernels import select
+from mrsxr.compiled import njit
 
 
 @njit(cache=True, nogil=True)

@@ -6,9 +6,9 @@ Planes are (plane, y, x): the first holds the data, the others variances.
 import math
 
 import numpy as np
-from numba import njit
 
 from mrsxr._median_kernels import sort_first
+from mrsxr.compiled import njit
 
 EDGE = 2  # first and last but one row and column that are filled, as in jwst
 LEAST_SNR, MOST = 5.0, 1e20

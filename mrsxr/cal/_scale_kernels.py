@@ -4,7 +4,8 @@ Bits: DO_NOT_USE 1, NO_FLAT_FIELD 1 << 18. Frames are (dither, y, x); a factor m
 """
 
 import numpy as np
-from numba import njit
+
+from mrsxr.compiled import njit
 
 DO_NOT_USE = np.uint32(1)
 NO_FLAT_FIELD = np.uint32(1 << 18)

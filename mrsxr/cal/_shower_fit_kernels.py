@@ -8,7 +8,8 @@ for profiles with a cusp: C(d) = height^2 [(1 - fine) exp(-q / 2) + fine exp(-2 
 import math
 
 import numpy as np
-from numba import njit
+
+from mrsxr.compiled import njit
 
 CELL_Y, CELL_X = 4, 6  # pixels
 _OUTLIER, _SLACK = 5.0, 0.6  # sigma, and share of the median of a cell, beyond which a pixel counts nothing

@@ -7,7 +7,8 @@ spectrum (continuum and the shape of a point source on the slices) drops out; li
 import math
 
 import numpy as np
-from numba import njit
+
+from mrsxr.compiled import njit
 
 from ._outlier_kernels import _median
 

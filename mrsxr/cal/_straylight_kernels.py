@@ -9,7 +9,8 @@ the Gaussians, their scales 1 and 2. Bits: DO_NOT_USE 1, NON_SCIENCE 512, DEAD 1
 import math
 
 import numpy as np
-from numba import njit
+
+from mrsxr.compiled import njit
 
 UNFIT = np.uint32(1 | 512 | 1024 | 2048)
 HALVES = ((0, 516), (516, 1024))  # columns that scatter with the kernel of the left and of the right half

@@ -5,7 +5,8 @@ that of all its rows. ``knots``: distances [pix], negative to the left, between 
 """
 
 import numpy as np
-from numba import njit
+
+from mrsxr.compiled import njit
 
 from ._straylight_kernels import EDGE, HALVES, OUTLIER, fill_table
 

@@ -13,7 +13,8 @@ derivatives. x is the wavenumber over its minimum.
 import math
 
 import numpy as np
-from numba import njit
+
+from mrsxr.compiled import njit
 
 from ._sine_kernels import add_power, dot, fill_waves
 

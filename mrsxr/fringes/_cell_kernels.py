@@ -12,7 +12,8 @@ cos, cos sin and sin sin each times u and u^2 (u: place along k), r cos and r si
 import math
 
 import numpy as np
-from numba import njit
+
+from mrsxr.compiled import njit
 
 from ._line_kernels import bounds
 from ._sine_kernels import fill_waves

@@ -7,7 +7,8 @@ largest number of sines, least S/N, least number of periods.
 import math
 
 import numpy as np
-from numba import njit
+
+from mrsxr.compiled import njit
 
 from ._sine_kernels import fit_sines
 from ._spline_kernels import (

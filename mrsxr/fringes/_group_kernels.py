@@ -9,7 +9,8 @@ itself, and the continuum around it (:mod:`._level_kernels`).
 import math
 
 import numpy as np
-from numba import njit
+
+from mrsxr.compiled import njit
 
 from ._cell_kernels import fit_component
 from ._column_kernels import LEAST_SAMPLES, TINY, gather, keep_continuum, noise_of

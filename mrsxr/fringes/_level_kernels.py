@@ -1,7 +1,8 @@
 """Kernels of the continuum below fringes: local parabolas, so that a feature is felt no further than its window."""
 
 import numpy as np
-from numba import njit
+
+from mrsxr.compiled import njit
 
 WIDTH = 0.5  # sigma of the window, of a period: 4 % of a fringe stay in the continuum
 REACH = 3.0  # sigma, where the window (1 - u^2 / 9)^4 ends

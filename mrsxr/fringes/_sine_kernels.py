@@ -6,7 +6,8 @@ Frequencies are cycles per unit of wavenumber [cm], wavenumbers [1/cm] count fro
 import math
 
 import numpy as np
-from numba import njit
+
+from mrsxr.compiled import njit
 
 
 @njit(cache=True, nogil=True, fastmath=True)

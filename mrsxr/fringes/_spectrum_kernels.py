@@ -7,7 +7,8 @@ the continuum depend on the order of samples and on the unit of the flux; both a
 import math
 
 import numpy as np
-from numba import njit
+
+from mrsxr.compiled import njit
 
 from ._bayes_kernels import fit_fringes
 from ._spline_kernels import bridge, envelopes, evaluate, spline_basis

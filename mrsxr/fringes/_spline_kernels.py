@@ -6,7 +6,8 @@ All work on one column of n samples, sorted by rising wavenumber; weights 0 mean
 import math
 
 import numpy as np
-from numba import njit
+
+from mrsxr.compiled import njit
 
 
 @njit(cache=True, nogil=True)

@@ -9,7 +9,8 @@ contiguous range of them and the order of the sums does not depend on the blocks
 import math
 
 import numpy as np
-from numba import njit
+
+from mrsxr.compiled import njit
 
 #: Overlaps below this fraction of a spaxel are rounding, not coverage.
 AREA_FLOOR = 1e-9

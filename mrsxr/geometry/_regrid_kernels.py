@@ -3,8 +3,8 @@
 import math
 
 import numpy as np
-from numba import njit
 
+from mrsxr.compiled import njit
 from mrsxr.geometry._operator_kernels import AREA_FLOOR, cell_overlaps
 
 

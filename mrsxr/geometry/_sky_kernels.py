@@ -16,7 +16,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+
+from mrsxr.compiled import njit
 
 ARCSEC = math.pi / 180.0 / 3600.0
 

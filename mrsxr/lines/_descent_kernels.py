@@ -14,7 +14,8 @@ linear parameters, gradient, parameters that are held, and room for two matrices
 import math
 
 import numpy as np
-from numba import njit
+
+from mrsxr.compiled import njit
 
 C = 299792.458  # km/s
 _ROOT_HALF = math.sqrt(0.5)

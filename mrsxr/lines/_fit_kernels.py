@@ -6,7 +6,8 @@ The words and tuples are those of ``_descent_kernels``.
 import math
 
 import numpy as np
-from numba import njit
+
+from mrsxr.compiled import njit
 
 from ._descent_kernels import (
     C,

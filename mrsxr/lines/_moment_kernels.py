@@ -6,9 +6,9 @@ Arrays are (plane, spaxel); ``good`` marks voxels with data. Every spectrum is w
 import math
 
 import numpy as np
-from numba import njit
 
 from mrsxr._median_kernels import select
+from mrsxr.compiled import njit
 
 ROUNDS = 12
 ROUNDING = 1e-9  # residuals below this part of the data are not clipped

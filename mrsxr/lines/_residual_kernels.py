@@ -3,7 +3,8 @@
 import math
 
 import numpy as np
-from numba import njit
+
+from mrsxr.compiled import njit
 
 from ._descent_kernels import C
 

@@ -1,7 +1,8 @@
 """Kernels of the charge migration step on plain arrays. Bits: DO_NOT_USE 1, CHARGELOSS 128."""
 
 import numpy as np
-from numba import njit
+
+from mrsxr.compiled import njit
 
 
 @njit(cache=True, nogil=True)

@@ -6,7 +6,8 @@ Every fit returns waves packed by ``pack_wave``: (dither, wave, number). A fit w
 import math
 
 import numpy as np
-from numba import njit
+
+from mrsxr.compiled import njit
 
 from ._emicorr_kernels import pack_wave
 

@@ -8,9 +8,9 @@ group), ``rows`` (y), ``quads`` (x // 4) are float64. Ramps are (dither, integra
 import math
 
 import numpy as np
-from numba import njit
 
 from mrsxr._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs
+from mrsxr.compiled import njit
 
 _DO_NOT_USE = np.uint32(1)
 _OUTLIER = np.float32(25.0)  # square of the sigmas beyond which a difference of two groups spoils its ramp

@@ -17,9 +17,9 @@ its pixels: rows of TILE at fixed places of one array, which the compiler can te
 """
 
 import numpy as np
-from numba import njit
 
 from mrsxr._median_kernels import TILE
+from mrsxr.compiled import njit
 
 #: Where the rows of a block begin.
 DIFF, USED, ABSENT, TIME, PHOTON, READ, LINK, PIVOT, F, G = range(0, 10 * TILE, TILE)

@@ -5,7 +5,8 @@ array and reference pixels count as 0, and the latter stay as they are. The midd
 """
 
 import numpy as np
-from numba import njit
+
+from mrsxr.compiled import njit
 
 
 @njit(cache=True, nogil=True)

@@ -5,9 +5,9 @@ pixel, sigma^2 = |m| + r^2 with r the CDS read noise [electron], ratio = |d - m|
 """
 
 import numpy as np
-from numba import njit
 
 from mrsxr._median_kernels import TILE, median_of_sorted, select, sort_columns, sorting_pairs
+from mrsxr.compiled import njit
 
 SKIP, SINGLE_PASS, ITERATIVE, CLIP_INTEGRATIONS, CLIP_ALL = range(5)  # ways to find jumps
 CLIP_ITERATIONS = 5  # as jwst, settled or not

@@ -5,9 +5,9 @@ each integration. Bits: DO_NOT_USE 1, SATURATED 2, JUMP_DET 4, NO_GAIN_VALUE 524
 """
 
 import numpy as np
-from numba import njit
 
 from mrsxr._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs
+from mrsxr.compiled import njit
 
 from ._gls_kernels import (
     BEST,

@@ -1,7 +1,8 @@
 """Kernels of the linearity step on plain arrays. Bits: NO_LIN_CORR 2^20, SATURATED 2."""
 
 import numpy as np
-from numba import njit
+
+from mrsxr.compiled import njit
 
 NO_LIN_CORR = 1 << 20
 

@@ -5,7 +5,8 @@ it opens with the first saturated group of an integration, or, where none is ope
 """
 
 import numpy as np
-from numba import njit
+
+from mrsxr.compiled import njit
 
 
 @njit(cache=True, nogil=True)

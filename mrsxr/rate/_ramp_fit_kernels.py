@@ -13,9 +13,9 @@ sum W^2 / (n - 1) and sum W^2 / (n^3 - n).
 """
 
 import numpy as np
-from numba import njit
 
 from mrsxr._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs
+from mrsxr.compiled import njit
 
 POWERS = np.array([0.0, 0.4, 1.0, 3.0, 6.0, 10.0])
 SNR_LIMITS = np.array([5.0, 10.0, 20.0, 50.0, 100.0])

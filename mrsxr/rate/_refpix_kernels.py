@@ -5,7 +5,8 @@ and 1028 + k. side 0 is left, 1 right. Samples are taken relative to the first g
 """
 
 import numpy as np
-from numba import njit
+
+from mrsxr.compiled import njit
 
 OUTLIER = 4.5  # sigma of a difference beyond which it is a hit
 

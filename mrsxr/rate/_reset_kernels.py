@@ -1,7 +1,8 @@
 """Kernel of the reset step on plain arrays."""
 
 import numpy as np
-from numba import njit
+
+from mrsxr.compiled import njit
 
 
 @njit(cache=True, nogil=True)

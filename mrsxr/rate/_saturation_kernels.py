@@ -1,7 +1,8 @@
 """Kernels of the saturation step on plain arrays. Bits: SATURATED 2, AD_FLOOR | DO_NOT_USE 65, NO_SAT_CHECK 2^21."""
 
 import numpy as np
-from numba import njit
+
+from mrsxr.compiled import njit
 
 NO_SAT_CHECK = 1 << 21
 NEVER = 65536.0  # DN, beyond the 16-bit converter

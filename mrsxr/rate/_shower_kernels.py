@@ -8,9 +8,9 @@ are packed along x as by ``numpy.packbits``.
 import math
 
 import numpy as np
-from numba import njit
 
 from mrsxr._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs
+from mrsxr.compiled import njit
 
 from ._jump_kernels import clip_sorted
 

@@ -7,9 +7,9 @@ pixel, r = CDS read noise [electron]. A cell is a square of CELL pixels. Bits: D
 import math
 
 import numpy as np
-from numba import njit
 
 from mrsxr._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs
+from mrsxr.compiled import njit
 
 from ._shower_kernels import gather
 

@@ -3,8 +3,8 @@
 import math
 
 import numpy as np
-from numba import njit
 
+from mrsxr.compiled import njit
 from mrsxr.geometry._detector_kernels import polynomial
 
 _SQRT_HALF = math.sqrt(0.5)

@@ -3,7 +3,8 @@
 import math
 
 import numpy as np
-from numba import njit
+
+from mrsxr.compiled import njit
 
 NO_BACKGROUND, ANNULUS, ANNULUS_JWST, APERTURE = 0, 1, 2, 3
 #: Columns of the result of ``extract_planes``.

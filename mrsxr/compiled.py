@@ -1,0 +1,204 @@
+"""Kernels that are compiled once on a machine: numba functions whose code all processes of a user share.
+
+The code lies in a folder of the user's cache: ``mrsxr/kernels`` below ``$XDG_CACHE_HOME`` or ``~/.cache`` (on other
+platforms where they keep caches), or ``mrsxr`` below ``NUMBA_CACHE_DIR`` where that is set. A kernel module has its own
+folder there, named by a digest of its source, of the kernel modules that it imports, and of the versions that compile,
+so that no edit meets stale code and checkouts do not disturb each other; folders that nobody used for a month go. A
+process that needs what another is just compiling waits for it and loads it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+import pickle
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numba
+import numpy as np
+from numba.core import compiler, sigutils
+from numba.core.caching import NullCache
+from numba.core.registry import CPUDispatcher
+from numba.core.serialize import dumps
+from numba.misc.appdirs import AppDirs
+
+try:
+    import fcntl
+except ImportError:  # a platform without it compiles twice now and then
+    fcntl = None  # type: ignore[assignment]
+
+_PATIENCE_S = 300.0  # for another process that compiles; it may have been stopped
+_UNUSED_DAYS = 30.0
+_VERSIONS = (sys.implementation.cache_tag, numba.__version__, llvmlite.__version__, np.__version__)
+
+config: Any = numba.config
+_compiled: dict[str, float] = {}
+
+
+def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """``numba.njit`` for the kernels of this package; what it compiles is kept for all processes."""
+    options.pop("cache", None)
+    if config.DISABLE_JIT:
+        return lambda function: function
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        return _Kernel(function, targetoptions={"nopython": True, "boundscheck": None, **options})
+
+    return decorate
+
+
+def compiled_here() -> dict[str, float]:
+    """Return what this process compiled itself: seconds by kernel and argument types, those of callees included."""
+    return dict(_compiled)
+
+
+@cache
+def cache_folder() -> Path:
+    """Return the folder of compiled kernels: below the temporary folder where the user's cache cannot be written."""
+    if config.CACHE_DIR:
+        folder = Path(config.CACHE_DIR) / "mrsxr"
+    else:
+        folder = Path(AppDirs("mrsxr", appauthor=False).user_cache_dir) / "kernels"
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+    folder = Path(tempfile.gettempdir()) / f"mrsxr-kernels-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise PermissionError(f"{folder} belongs to another user; set NUMBA_CACHE_DIR to a folder that you can write")
+    return folder
+
+
+def imported_kernels(module: str, source: bytes) -> list[str]:
+    """Return the kernel modules that a module imports, read from its source."""
+    found = re.findall(rb"^from ([\w.]+_kernels) import", source, re.MULTILINE)
+    return [importlib.util.resolve_name(name.decode(), module.rpartition(".")[0]) for name in found]
+
+
+@cache
+def _digest(module: str) -> str:
+    """Return the digest of a module's source, of the kernel modules that it imports, and of what compiles them."""
+    source = Path(str(importlib.import_module(module).__file__)).read_bytes()
+    parts = [source, *(_digest(name).encode() for name in imported_kernels(module, source)), repr(_VERSIONS).encode()]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+
+@cache
+def _module_folder(module: str) -> Path:
+    """Return a kernel module's folder, freshly dated; making it drops those of its other states that nobody uses."""
+    stem = module.removeprefix("mrsxr.")
+    folder = cache_folder() / f"{stem}-{_digest(module)}"
+    with contextlib.suppress(OSError):
+        if not folder.exists():
+            folder.mkdir(exist_ok=True)
+            for old in folder.parent.glob(f"{stem}-*"):
+                if time.time() - old.stat().st_mtime > _UNUSED_DAYS * 86400:
+                    shutil.rmtree(old, ignore_errors=True)
+        os.utime(folder)
+    return folder
+
+
+class _Kernel(CPUDispatcher):
+    """A numba function with the shared cache."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._cache = _SharedCache(self.py_func)
+
+    def compile(self, sig: Any) -> Any:
+        """Compile for these types, or load; what others wait for is let go even where compilation fails."""
+        try:
+            return super().compile(sig)
+        finally:
+            self._cache.release(sig)
+
+
+class _SharedCache(NullCache):
+    """The compiled code of one function: a file for each signature, and a lock beside it while it is compiled."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._name = function.__qualname__
+        self._folder = _module_folder(function.__module__)
+        self._waiting: dict[str, tuple[contextlib.ExitStack, float]] = {}
+
+    @property
+    def cache_path(self) -> str:
+        return str(self._folder)
+
+    def _file(self, sig: Any, codegen: Any) -> tuple[str, Path]:
+        key = repr((*sigutils.normalize_signature(sig), codegen.magic_tuple(), config.OPT, config.BOUNDSCHECK))
+        return key, self._folder / f"{self._name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.nbc"
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Load; where there is nothing, the caller is the one who compiles, or this waits for who does."""
+        target_context.refresh()
+        key, file = self._file(sig, target_context.codegen())
+        found = _read(file, key)
+        if found is None:
+            held = contextlib.ExitStack()
+            held.enter_context(_only_one(file.with_suffix(".lock")))
+            found = _read(file, key)
+            if found is not None:
+                held.close()
+            else:
+                self._waiting[str(sig)] = held, time.perf_counter()
+        return None if found is None else compiler.CompileResult._rebuild(target_context, *found)
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Write the code whole or not at all; a folder or disk that takes nothing is no error."""
+        key, file = self._file(sig, data.codegen)
+        if data.lifted or data.library.has_dynamic_globals:
+            return
+        temporary = file.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            temporary.write_bytes(dumps((key, data._reduce())))
+            temporary.replace(file)
+        except OSError:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+    def release(self, sig: Any) -> None:
+        """Let those go on who wait for this signature."""
+        held, start = self._waiting.pop(str(sig), (None, 0.0))
+        if held is not None:
+            held.close()
+            _compiled[f"{self._folder.name}.{self._name}{sig}"] = time.perf_counter() - start
+
+
+def _read(file: Path, key: str) -> Any:
+    """Return what a file holds, None where it is not there, broken, or of another key."""
+    try:
+        kept, data = pickle.loads(file.read_bytes())
+    except (OSError, EOFError, ValueError, pickle.UnpicklingError):
+        return None
+    return data if kept == key else None
+
+
+@contextlib.contextmanager
+def _only_one(file: Path) -> Iterator[None]:
+    """Wait until no other process holds this lock (it goes with a process that dies), but not for ever.
+
+    Locks of POSIX, not of ``flock``: a forked child does not inherit them.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            opened = stack.enter_context(file.open("w"))
+            stack.callback(file.unlink, missing_ok=True)
+            end = time.monotonic() + _PATIENCE_S
+            while fcntl is not None and time.monotonic() < end:
+                with contextlib.suppress(BlockingIOError, PermissionError):
+                    fcntl.lockf(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                time.sleep(0.02)
+        yield

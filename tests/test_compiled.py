@@ -1,0 +1,150 @@
+"""Kernels are compiled once for all processes, and never stale. Toy kernel modules stand for those of the package."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from mrsxr import compiled
+
+BASE = "from mrsxr.compiled import njit\n\n@njit()\ndef twice(x):\n    return {factor} * x\n"
+USER = """
+from mrsxr.compiled import njit
+
+from ._base_kernels import twice
+
+@njit()
+def f(x):
+    return twice(x) + 1
+"""
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """A function that imports the toy modules as a new process would: what they give, and how many were compiled."""
+    package = tmp_path / "toy"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(compiled.config, "CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def call(x=10.0, factor=2):
+        (package / "_base_kernels.py").write_text(BASE.format(factor=factor))
+        (package / "_user_kernels.py").write_text(USER)
+        for name in [name for name in sys.modules if name.partition(".")[0] == "toy"]:
+            del sys.modules[name]
+        importlib.invalidate_caches()
+        for function in (compiled.cache_folder, compiled._digest, compiled._module_folder):
+            function.cache_clear()
+        compiled._compiled.clear()
+        return importlib.import_module("toy._user_kernels").f(x), len(compiled.compiled_here())
+
+    yield call
+    for function in (compiled.cache_folder, compiled._digest, compiled._module_folder):
+        function.cache_clear()
+
+
+def test_a_second_process_compiles_nothing(toy, tmp_path):
+    assert toy() == (21.0, 2)
+    assert toy() == (21.0, 0)
+    assert toy(x=3) == (7, 2)  # other types
+    kept = sorted(p.name.rpartition("-")[0] for p in (tmp_path / "cache/mrsxr").rglob("*.nbc"))
+    assert kept == ["f", "f", "twice", "twice"]
+
+
+def test_an_edit_of_an_imported_module_is_seen(toy):
+    assert toy() == (21.0, 2)
+    assert toy(factor=3) == (31.0, 2)
+    assert toy() == (21.0, 0)  # the code of the old text is still there
+
+
+def test_code_that_was_cut_is_compiled_again(toy, tmp_path):
+    toy()
+    for file in (tmp_path / "cache").rglob("*.nbc"):
+        file.write_bytes(file.read_bytes()[:1000])
+    assert toy() == (21.0, 2)
+
+
+def holder(lock: Path, then: str) -> subprocess.Popen:
+    """Start another process that holds a lock, then does something."""
+    code = f"import fcntl, os, time\nf = open({str(lock)!r}, 'w')\nfcntl.lockf(f, fcntl.LOCK_EX)\nprint(flush=True)\n"
+    process = subprocess.Popen([sys.executable, "-S", "-c", code + then], stdout=subprocess.PIPE)
+    with process.stdout as told:
+        told.readline()
+    return process
+
+
+def test_what_another_process_compiles_is_waited_for(toy, tmp_path):
+    toy()
+    (file,) = (tmp_path / "cache").rglob("f-*.nbc")
+    away = file.rename(tmp_path / "away")
+    other = holder(file.with_suffix(".lock"), f"time.sleep(0.5); os.replace({str(away)!r}, {str(file)!r})")
+    assert toy() == (21.0, 0)
+    assert other.wait() == 0
+    assert not list((tmp_path / "cache").rglob("*.lock"))
+
+
+def test_a_process_that_died_or_hangs_is_not_waited_for(toy, tmp_path, monkeypatch):
+    toy()
+    (file,) = (tmp_path / "cache").rglob("f-*.nbc")
+    file.unlink()
+    other = holder(file.with_suffix(".lock"), "os.kill(os.getpid(), 9)")
+    other.wait()
+    assert file.with_suffix(".lock").exists()
+    assert toy() == (21.0, 1)
+    file.unlink()
+    other = holder(file.with_suffix(".lock"), "time.sleep(60)")
+    monkeypatch.setattr(compiled, "_PATIENCE_S", 0.1)
+    assert toy() == (21.0, 1)
+    other.kill()
+    other.wait()
+
+
+def test_a_kernel_that_cannot_be_compiled_holds_up_nobody(toy, tmp_path):
+    toy()
+    with pytest.raises(Exception, match="Tuple"):
+        sys.modules["toy._user_kernels"].f((1,))
+    assert not list((tmp_path / "cache").rglob("*.lock"))
+
+
+def test_a_folder_that_takes_nothing(toy, tmp_path, monkeypatch):
+    (tmp_path / "cache").write_text("not a folder")
+    (tmp_path / "other").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "other"))
+    assert toy() == (21.0, 2)
+    assert toy() == (21.0, 0)
+    assert len(list((tmp_path / "other").rglob("*.nbc"))) == 2
+    monkeypatch.setattr(Path, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    assert toy(x=3) == (7, 2)
+
+
+def test_folders_of_other_states_go_after_a_month(toy, tmp_path):
+    toy(factor=2)
+    toy(factor=3)
+    folders = tmp_path / "cache/mrsxr"
+    days = 86400.0
+    for age, folder in zip((20, 40), sorted(folders.glob("toy._base*"), key=lambda p: p.stat().st_mtime), strict=True):
+        os.utime(folder, 2 * (time.time() - age * days,))
+    kept = max(folders.glob("toy._base*"), key=lambda p: p.stat().st_mtime)
+    toy(factor=4)
+    assert kept in folders.glob("toy._base*")
+    assert len(list(folders.glob("toy._base*"))) == 2
+
+
+def test_the_folder_is_the_users(monkeypatch, tmp_path):
+    monkeypatch.setattr(compiled.config, "CACHE_DIR", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    compiled.cache_folder.cache_clear()
+    try:
+        expected = tmp_path / "mrsxr/kernels" if sys.platform == "linux" else compiled.cache_folder()
+        assert compiled.cache_folder() == expected
+    finally:
+        compiled.cache_folder.cache_clear()

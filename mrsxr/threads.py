@@ -6,6 +6,7 @@ threads inherit and other threads, and a cluster that is connected, do not see.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -48,10 +49,64 @@ def computing(**options: Any) -> Iterator[None]:
 
 
 @contextmanager
+def bounded(cores: int = 1) -> Iterator[None]:
+    """Let a piece of work take so many cores, so that N workers side by side take N.
+
+    Parameters
+    ----------
+    cores : int
+        Threads in which dask computes what is computed by :func:`how`; 1: in the caller's thread.
+
+    Notes
+    -----
+    BLAS takes one thread in the whole process as long as any piece is at work in it, as what it gets is small here and
+    its threads would come on top of those of dask. Kernels run in the thread that calls them (none is ``parallel``).
+    """
+    with _one_blas_thread(), Threads(max(1, cores)) as pool:
+        with computing(**({"scheduler": "threads", "pool": pool} if cores > 1 else {"scheduler": "synchronous"})):
+            yield
+
+
+@contextmanager
 def side_by_side(workers: int, n_items: int) -> Iterator[Threads]:
     """Give a pool for so many items: several at once, each in one thread, or one with all threads for its blocks."""
     at_once = max(1, min(workers, n_items))
-    with Threads(at_once) as pool, Threads(max(1, workers)) as inner:
-        options = {"scheduler": "synchronous"} if at_once > 1 else {"scheduler": "threads", "pool": inner}
-        with computing(**options):
-            yield pool
+    with bounded(1 if at_once > 1 else workers), Threads(at_once) as pool:
+        yield pool
+
+
+class _Blas:
+    """Who holds BLAS to one thread: the first sets the limit, the last lifts it."""
+
+    lock = threading.Lock()
+    holders = 0
+    limits: Any = None
+
+
+@contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    with _Blas.lock:
+        _Blas.holders += 1
+        if _Blas.holders == 1:
+            _aside(_set_limit)
+    try:
+        yield
+    finally:
+        with _Blas.lock:
+            _Blas.holders -= 1
+            if _Blas.holders == 0:
+                _aside(_Blas.limits.restore_original_limits)
+
+
+def _set_limit() -> None:
+    import scipy.linalg  # noqa: F401 (its BLAS is another than numpy's, and must be loaded to be limited)
+    from threadpoolctl import threadpool_limits
+
+    _Blas.limits = threadpool_limits(1, user_api="blas")
+
+
+def _aside(call: Callable[[], Any]) -> None:
+    """Call in a thread of its own: of threads that set limits on OpenBLAS only the first can, as long as it lives."""
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()

@@ -8,13 +8,14 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from mrsxr.io import Found
 from mrsxr.io.grouping import plan
 from mrsxr.notes import listen, tell
 from mrsxr.pipeline.config import Config
 from mrsxr.pipeline.run import Reporter, _begin
-from mrsxr.threads import Threads, computing, how, side_by_side
+from mrsxr.threads import Threads, _aside, bounded, computing, how, side_by_side
 
 
 def test_what_threads_of_ours_tell_is_heard_and_that_of_others_is_not():
@@ -77,3 +78,41 @@ def test_options_are_those_of_the_thread():
     with computing(scheduler="synchronous"), ThreadPoolExecutor(1) as foreign, Threads(1) as ours:
         assert foreign.submit(how).result() == {}
         assert ours.submit(how).result() == {"scheduler": "synchronous"}
+
+
+def blas_threads() -> set[int]:
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+
+def test_pieces_side_by_side_have_one_blas_thread_each():
+    """The limit holds until the last piece has left, whichever it is, and then goes."""
+    import scipy.linalg  # noqa: F401
+
+    def piece(number: int) -> None:
+        with bounded():
+            entered.wait(20)
+            seen.append((how(), blas_threads()))
+            entered.wait(20)
+            if number:
+                first_has_left.wait(20)
+                seen.append((how(), blas_threads()))
+        first_has_left.set()
+
+    limits: list[threadpool_limits] = []
+    _aside(lambda: limits.append(threadpool_limits(3, user_api="blas")))  # also where the machine has one core
+    try:
+        entered, first_has_left, seen = threading.Barrier(2), threading.Event(), []
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(piece, range(2)))
+        assert seen == [({"scheduler": "synchronous"}, {1})] * 3
+        assert blas_threads() == {3}
+    finally:
+        _aside(limits[0].restore_original_limits)
+
+
+def test_one_piece_has_all_threads_of_dask():
+    with bounded(3):
+        assert how()["scheduler"] == "threads"
+        assert how()["pool"]._max_workers == 3
+        assert blas_threads() == {1}
+    assert how() == {}

@@ -6,8 +6,6 @@ import numpy as np
 
 from mrsxr.compiled import njit
 
-from ._aperture_kernels import circle_overlap
-
 
 @njit(cache=True, nogil=True)
 def smooth_variance(var, good, half, out):
@@ -124,7 +122,7 @@ def _fit_plane(flux, variance, weight, profile, subtract, clip, slack, out):
 
 
 @njit(cache=True, nogil=True)
-def _weigh(good, x, y, radii, subtract, smooth, use):
+def _weigh(good, circle, ring, subtract, smooth, use):
     """Fill the inverse variances of the spaxels of circle and annulus; return the area of the circle with data."""
     largest, area = smooth.max(), 0.0
     for j in range(good.shape[0]):
@@ -132,12 +130,8 @@ def _weigh(good, x, y, radii, subtract, smooth, use):
             use[j, i] = 0.0
             if not good[j, i]:
                 continue
-            inside = circle_overlap(i - x, j - y, radii[0], 0)
-            area += inside
-            taken = inside
-            if subtract:
-                outer = circle_overlap(i - x, j - y, radii[2], 0)
-                taken += outer - circle_overlap(i - x, j - y, radii[1], 0)
+            area += circle[j, i]
+            taken = circle[j, i] + (ring[j, i] if subtract else 0.0)
             if smooth[j, i] <= 0.0:  # light without an error counts little
                 smooth[j, i] = largest
             if taken > 0.0:
@@ -146,7 +140,7 @@ def _weigh(good, x, y, radii, subtract, smooth, use):
 
 
 @njit(cache=True, nogil=True)
-def optimal_weights(flux, var, weight, x, y, sigmas, share, radii, subtract, half, clip, slack):
+def optimal_weights(flux, var, weight, x, y, sigmas, share, radii, circle, ring, subtract, half, clip, slack):
     """Return the weight of every spaxel in the flux of a profile on a constant.
 
     Parameters
@@ -160,8 +154,10 @@ def optimal_weights(flux, var, weight, x, y, sigmas, share, radii, subtract, hal
     share : float
         Part of the light in the wing.
     radii : float64 (plane, 3)
-        Aperture radius, inner and outer radius of the annulus [pixel]: spaxels in the circle are used and, where a
-        constant is fitted, those in the annulus.
+        Aperture radius, inner and outer radius of the annulus [pixel].
+    circle, ring : float64 (plane, y, x)
+        Part of each spaxel in the circle and in the annulus: those in the circle are used and, where a constant is
+        fitted, those in the annulus.
     subtract : bool
         Fit a constant.
     half : int
@@ -185,7 +181,7 @@ def optimal_weights(flux, var, weight, x, y, sigmas, share, radii, subtract, hal
     profile, use = np.zeros((n_y, n_x)), np.zeros((n_y, n_x))
     for k in range(n_planes):
         profile_plane(x, y, sigmas[k], share, profile)
-        facts[k, 2] = _weigh(good[k], x, y, radii[k], subtract, smooth[k], use)
+        facts[k, 2] = _weigh(good[k], circle[k], ring[k], subtract, smooth[k], use)
         level, fitted = _fit_plane(flux[k], smooth[k], use, profile, subtract, clip, slack, out[k])
         total = 0.0
         spread = 0.0

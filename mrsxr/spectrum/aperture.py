@@ -74,6 +74,41 @@ def aperture_radii(
     return nominal * radius_factor / 2.0, inner, outer
 
 
+def circle_shares(
+    shape: tuple[int, int], place: tuple[float, float], radii: np.ndarray, subpixels: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the part of every spaxel that lies in a circle and in an annulus about a place.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Rows and columns.
+    place : (float, float)
+        (x, y) [pixel], counted from 0 at the centre of the first spaxel.
+    radii : float array (plane, 3)
+        Aperture radius, inner and outer radius of the annulus [pixel]; an infinite radius takes every spaxel whole.
+    subpixels : int
+        0: exact; n: share of the n x n subpixel centres inside the circle.
+
+    Returns
+    -------
+    float64 (plane, y, x), float64 (plane, y, x)
+        Of photutils, as jwst.
+    """
+    from photutils.geometry import circular_overlap_grid
+
+    (n_y, n_x), (x, y) = shape, place
+    box = (-0.5 - x, n_x - 0.5 - x, -0.5 - y, n_y - 0.5 - y, n_x, n_y)
+
+    def circle(radius: float) -> np.ndarray:
+        if not 0.0 < radius < np.inf:
+            return np.full(shape, float(radius > 0.0))
+        return circular_overlap_grid(*box, radius, int(subpixels == 0), max(subpixels, 1))
+
+    share, inner, outer = (np.array([circle(radius) for radius in column]) for column in radii.T)
+    return share, outer - inner
+
+
 def interpolate(x: np.ndarray, grid: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Return values interpolated linearly, and continued linearly outside the grid (as jwst extract_1d)."""
     if len(grid) == 1:

@@ -15,7 +15,7 @@ from mrsxr.spaxels import solid_angle, spaxel_size
 from mrsxr.step import step
 from mrsxr.sums import wavelength_correlation
 
-from .aperture import sky_to_pixel
+from .aperture import circle_shares, sky_to_pixel
 from .lost_light import good_weight
 from .optimal import plane_weights
 from .profile import Profile, with_variance
@@ -77,9 +77,9 @@ def _circles(cube: xr.Dataset, flux, weight, spectrum: xr.Dataset, scale: float)
         profile = replace(profile, x=profile.x + shift[0], y=profile.y + shift[1])
         found, _ = plane_weights(with_variance(cube), profile, spectrum["psf_fwhm"].values, radii * scale, mode > 0)
         return found * spectrum["psf_factor"].values[:, None, None]
-    place = tuple(float(spectrum.attrs[f"aperture_{axis}"]) + shift[k] for k, axis in enumerate("xy"))
+    x, y = (float(spectrum.attrs[f"aperture_{axis}"]) + shift[k] for k, axis in enumerate("xy"))
     clip, parts = float(spectrum.attrs.get("clip_sigma", 3.0)), int(spectrum.attrs.get("subpixels", 0))
-    return net_weights(flux, weight, *place, np.ascontiguousarray(radii), mode, clip, parts)  # type: ignore[call-arg]
+    return net_weights(flux, weight, *circle_shares(flux.shape[1:], (x, y), radii, parts), mode, clip)
 
 
 def _shift(cube: xr.Dataset, spectrum: xr.Dataset) -> tuple[float, float]:

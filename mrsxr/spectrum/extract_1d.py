@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import dq as flags
+from mrsxr.chunks import CUBE_PLANES
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.place import sky_of
 from mrsxr.limits import Arcsec, OptionalRef, Place, Positive, Range, Region, SourceType
@@ -163,14 +164,18 @@ def extract_spectrum(
         x, y = profile.x, profile.y
     elif region is None:
         mode = _MODES[background] if point else _MODES["aperture"]
-        sums = _sums(cube, x, y, radii / scale, mode, clip_sigma, parts)
+        sums = _over_planes(
+            cube, sum_planes, _names(cube), (radii / scale)[:, None, :], place=(x, y), mode=mode,
+            clip_sigma=float(clip_sigma), subpixels=int(parts),
+        )  # fmt: skip
     if region is None:
         lost = _lost(cube, radii, (x, y), kind, psf, profile, parts)
     else:
         share = region_weights(cube, region)
         x, y = (float(np.sum(share * index) / share.sum()) for index in np.indices(share.shape)[::-1])
         radii = np.full((wavelength.size, 3), np.sqrt(share.sum() / np.pi) * scale)
-        sums, lost = _region_sums(cube, share, clip_sigma), _lost_region(cube, region, share)
+        sums = _over_planes(cube, sum_region, _names(cube), share=share, clip_sigma=float(clip_sigma))
+        lost = _lost_region(cube, region, share)
     correction = np.ones_like(wavelength)
     if point and apcorr is not None:
         correction = aperture.aperture_correction(wavelength, radii[:, 0], apcorr, apcorr_outside)
@@ -227,21 +232,22 @@ def _radii(cube, wavelength, kind, extract1d, radius_factor, radius) -> np.ndarr
     return np.stack([grown, inner, outer], axis=1)
 
 
-def sum_planes(*planes, x, y, mode, clip_sigma, subpixels):
+def sum_planes(*planes, place, mode, clip_sigma, subpixels):
     """Return the sums of a block of planes (plane, 8); see ``_aperture_kernels.extract_planes``."""
     from ._aperture_kernels import extract_planes
 
-    flux, var, weight, common = _arrays(planes[:-1])
-    radii = np.ascontiguousarray(planes[-1][:, 0, :])
-    return extract_planes(flux, var, weight, common, x, y, radii, mode, clip_sigma, subpixels)
+    arrays = _arrays(planes[:-1])
+    shares = aperture.circle_shares(arrays[0].shape[1:], place, planes[-1][:, 0, :], subpixels)
+    return extract_planes(*arrays, *shares, mode, clip_sigma)  # type: ignore[call-arg]
 
 
 def sum_region(*planes, share, clip_sigma):
-    """Return the sums of a block of planes over a region (plane, 8); see ``_aperture_kernels.weigh_planes``."""
-    from ._aperture_kernels import weigh_planes
+    """Return the sums of a block of planes over a region (plane, 8); see ``_aperture_kernels.extract_planes``."""
+    from ._aperture_kernels import APERTURE, extract_planes
 
-    flux, var, weight, common = _arrays(planes)
-    return weigh_planes(flux, var, weight, common, share, clip_sigma)
+    arrays = _arrays(planes)
+    shares = np.tile(share, (len(arrays[0]), 1, 1))
+    return extract_planes(*arrays, shares, shares, APERTURE, clip_sigma)  # type: ignore[call-arg]
 
 
 def _arrays(planes):
@@ -256,20 +262,12 @@ def _names(cube: xr.Dataset) -> list[str]:
     return [*_CUBE, "dq", *(["var_systematic"] if "var_systematic" in cube else [])]
 
 
-def _sums(cube, x, y, radii, mode, clip_sigma, subpixels):
-    options = {"x": x, "y": y, "mode": mode, "clip_sigma": float(clip_sigma), "subpixels": int(subpixels)}
-    return _over_planes(cube, sum_planes, _names(cube), radii[:, None, :], **options)
-
-
-def _region_sums(cube, share, clip_sigma):
-    return _over_planes(cube, sum_region, _names(cube), share=share, clip_sigma=float(clip_sigma))
-
-
 def _over_planes(cube, door, names, *tables: np.ndarray, n_columns: int = 8, **options: Any):
     """Apply a door to blocks of planes of variables, and of tables (plane, 1, n)."""
     arrays = [cube[name].variable.data for name in names]
     if not _is_lazy(cube):
-        return door(*arrays, *tables, **options)
+        parts = [[a[k : k + CUBE_PLANES] for a in (*arrays, *tables)] for k in range(0, len(arrays[0]), CUBE_PLANES)]
+        return np.concatenate([door(*part, **options) for part in parts])
     planes = next(a.chunks[0] for a in arrays if isinstance(a, da.Array))
     chunks = (planes, -1, -1)
     arrays = [a.rechunk(chunks) if isinstance(a, da.Array) else da.from_array(a, chunks=chunks) for a in arrays]
@@ -286,7 +284,7 @@ def _lost(cube, radii, place, kind: str, psf: Psf | None, profile: Profile | Non
     tables = (radii / scale)[:, None, :], (sigmas if kind == "POINT" else 0.0 * sigmas)[:, None, :]
     return _over_planes(
         cube, lost_light.lost_of_circles, ("flux", "weight", "dq"), *tables, n_columns=3,
-        x=place[0], y=place[1], share=share, subpixels=subpixels,
+        place=place, share=share, subpixels=subpixels,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import xarray as xr
 from mrsxr import dq as flags
 from mrsxr.notes import listen, noted, tell
 
+from .aperture import circle_shares
 from .profile import CORE, WING, WING_SHARE, Profile, Psf, expected
 
 #: Part of the light (POINT) or of the area (EXTENDED) of an aperture from which on a sample is flagged.
@@ -44,12 +45,47 @@ def sigmas_of(
     return fwhm[:, None] * np.array([CORE, WING]), WING_SHARE
 
 
-def lost_of_circles(flux, weight, dq, radii, sigmas, *, x, y, share, subpixels):
-    """Return what is lost of a block of planes (plane, 3); see ``_lost_kernels.lost_planes``."""
-    from ._lost_kernels import lost_planes
+def lost_of_circles(flux, weight, dq, radii, sigmas, *, place, share, subpixels):
+    """Return what is lost of a block of planes (plane, 3): of light, of light by saturation, of the annulus.
 
-    tables = (np.ascontiguousarray(table[:, 0, :]) for table in (radii, sigmas))
-    return lost_planes(state_of(flux, weight, dq), x, y, *tables, share, subpixels)  # type: ignore[call-arg]
+    Parameters
+    ----------
+    flux, weight, dq : arrays (plane, y, x)
+    radii : float64 (plane, 1, 3)
+        Aperture radius, inner and outer radius of the annulus [pixel]; an infinite aperture asks for nothing.
+    sigmas : float64 (plane, 1, 2)
+        Of core and wing of the point source [pixel]; 0: extended, all of the aperture counts alike.
+    place : (float, float)
+        Centre (x, y) [pixel], counted from 0.
+    share : float
+        Part of the light in the wing.
+    subpixels : int
+        As of :func:`mrsxr.spectrum.aperture.circle_shares`.
+    """
+    state = state_of(flux, weight, dq)
+    return np.array([
+        _lost_of_plane(here, circle[0], sigma[0], place, share, subpixels)
+        for here, circle, sigma in zip(state, radii, sigmas, strict=True)
+    ]).reshape(-1, 3)  # fmt: skip
+
+
+def _lost_of_plane(state, radii, sigmas, place, share, subpixels) -> tuple[float, float, float]:
+    far = max(radii[0], radii[2])
+    if not far < 1e4:
+        return 0.0, 0.0, 0.0
+    columns, rows = (np.arange(np.floor(p - far), np.ceil(p + far) + 1) for p in place)
+    shift = (place[0] - columns[0], place[1] - rows[0])
+    circle, ring = (part[0] for part in circle_shares((rows.size, columns.size), shift, radii[None], subpixels))
+    if sigmas[0] > 0.0:
+        square = -0.5 * ((columns - place[0]) ** 2 + (rows[:, None] - place[1]) ** 2)
+        core, wing = (np.exp(square / sigma**2) / sigma**2 for sigma in sigmas)
+        circle = circle * ((1.0 - share) * core + share * wing)
+    seen = np.zeros(circle.shape, np.uint8)  # beyond the field there are no data
+    inside = tuple((index >= 0) & (index < n) for index, n in zip((rows, columns), state.shape, strict=True))
+    seen[np.ix_(*inside)] = state[np.ix_(*(i[m].astype(int) for i, m in zip((rows, columns), inside, strict=True)))]
+    ring = ring if radii[2] > radii[1] else 0.0 * ring
+    of_circle, of_ring = circle.sum() or 1.0, ring.sum() or 1.0
+    return circle[seen == 0].sum() / of_circle, circle[seen == 2].sum() / of_circle, ring[seen == 0].sum() / of_ring
 
 
 def lost_of_region(flux, weight, dq, *, share, area):

@@ -8,6 +8,7 @@ import xarray as xr
 from mrsxr.notes import tell
 from mrsxr.spaxels import spaxel_size
 
+from .aperture import circle_shares
 from .lost_light import good_weight
 from .profile import CORE, Profile, Psf, expected, fit_profile, with_variance
 
@@ -96,8 +97,9 @@ def plane_weights(
     weight = good_weight(cube["weight"].values, cube["dq"].values)
     sigmas = (fwhm / scale)[:, None] * np.array([CORE, profile.wing]) / np.sqrt(8.0 * np.log(2.0))
     table = np.ascontiguousarray(radii / scale, dtype=float)
+    circles = circle_shares(flux.shape[1:], (profile.x, profile.y), table, 0)
     return optimal_weights(
-        flux, var, weight, profile.x, profile.y, sigmas, profile.share, table, subtract, _HALF, _CLIP, _SLACK
+        flux, var, weight, profile.x, profile.y, sigmas, profile.share, table, *circles, subtract, _HALF, _CLIP, _SLACK
     )
 
 
@@ -113,7 +115,8 @@ def _calibrate(cube: xr.Dataset, profile: Profile, weights, facts, radii, subtra
     flux, var = (np.ascontiguousarray(cube[name].values) for name in ("flux", "var"))
     weight = good_weight(cube["weight"].values, cube["dq"].values)
     table = np.ascontiguousarray(radii / scale, dtype=float)
-    circle = net_weights(flux, weight, profile.x, profile.y, table, int(subtract), 3.0, 0)
+    circles = circle_shares(flux.shape[1:], (profile.x, profile.y), table, 0)
+    circle = net_weights(flux, weight, *circles, int(subtract), 3.0)
     values, variance = (np.where(np.isfinite(a), a, 0.0) for a in (flux, var))
     of_circle, of_profile = (np.sum(w * values, axis=(1, 2), dtype=float) for w in (circle, weights))
     noise = np.sum(circle**2 * variance, axis=(1, 2), dtype=float)

@@ -12,7 +12,7 @@ from test_extract_1d import make_cube
 from mrsxr import mrs
 from mrsxr.errors import MrsxrError, MrsxrWarning
 from mrsxr.spectrum import aperture, centre
-from mrsxr.spectrum._aperture_kernels import circle_overlap, clip_limits
+from mrsxr.spectrum._aperture_kernels import clip_limits
 
 
 @pytest.mark.parametrize(("method", "subpixels"), [("exact", 0), ("subpixel", 10)])
@@ -20,14 +20,20 @@ from mrsxr.spectrum._aperture_kernels import circle_overlap, clip_limits
 def test_overlap_equals_photutils(method, subpixels, x, y, r):
     shape = (20, 21)
     expected = CircularAperture((x, y), r).to_mask(method=method, subpixels=10).to_image(shape)
-    found = np.array([[circle_overlap(i - x, j - y, r, subpixels) for i in range(21)] for j in range(20)])
-    np.testing.assert_allclose(found, expected, atol=1e-12)
+    found, ring = aperture.circle_shares(shape, (x, y), np.array([[r, 0.6 * r, 1.3 * r]]), subpixels)
+    np.testing.assert_allclose(found[0], expected, atol=1e-12)
+    parts = [CircularAperture((x, y), k * r).to_mask(method=method, subpixels=10).to_image(shape) for k in (0.6, 1.3)]
+    np.testing.assert_allclose(ring[0], parts[1] - parts[0], atol=1e-12)
 
 
 def test_overlap_of_the_whole_plane_and_of_nothing():
-    assert circle_overlap(3.0, 4.0, np.inf, 0) == 1.0
-    assert circle_overlap(0.0, 0.0, 0.0, 0) == 0.0
-    assert circle_overlap(0.0, 0.0, 0.1, 0) == pytest.approx(np.pi * 0.01, rel=1e-12)
+    (whole, none, small), ring = aperture.circle_shares(
+        (5, 7), (3.0, 2.0), np.array([[np.inf], [0], [0.1]]) * [1, 1, 1], 0
+    )
+    assert (whole == 1.0).all()
+    assert (none == 0.0).all()
+    assert small.sum() == small[2, 3] == pytest.approx(np.pi * 0.01, rel=1e-12)
+    assert (ring == 0.0).all()
 
 
 def test_clipping_equals_astropy():

@@ -246,7 +246,7 @@ def outliers_of_a_sharp_source(table, quick):
 
 def master_errors(table, quick):
     """Scatter of the spectrum of the background in units of its errors."""
-    from mrsxr.pipeline.chains import background_spectra
+    from mrsxr.pipeline.cube_chain import background_spectra
     from mrsxr.pipeline.combine_chain import _master
     from mrsxr.pipeline.config import CubeConfig
 

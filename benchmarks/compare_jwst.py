@@ -182,7 +182,7 @@ def compare_cubes(args, made, table):
     from mrsxr.io import load, open_exposures
     from mrsxr.mrs import bands_of_setting
     from mrsxr.pipeline.cal_chain import locate
-    from mrsxr.pipeline.chains import make_cube
+    from mrsxr.pipeline.cube_chain import make_cube
     from mrsxr.pipeline.config import CubeConfig
     from mrsxr.references import References
 

@@ -22,6 +22,12 @@ _listeners: ContextVar[tuple[list[str], ...]] = ContextVar("listeners", default=
 _passed_on: ContextVar[bool] = ContextVar("passed_on", default=False)
 
 
+class Quiet(str):
+    """A text that was told without a warning."""
+
+    __slots__ = ()
+
+
 def tell(text: str, *, stacklevel: int = 2, aloud: bool = True) -> None:
     """Say something that the user must know of the result, as a MrsxrWarning and to all who :func:`listen`.
 
@@ -32,13 +38,14 @@ def tell(text: str, *, stacklevel: int = 2, aloud: bool = True) -> None:
     stacklevel : int
         As of :func:`warnings.warn`, counted from the caller.
     aloud : bool
-        Whether to warn; False for what is no surprise but must stand in the product.
+        Whether to warn; False for what is no surprise but must stand in the product. What was heard quietly and is told
+        again is quiet.
     """
-    text = one_line(text)
+    text = one_line(text) if aloud and not isinstance(text, Quiet) else Quiet(one_line(text))
     for heard in _listeners.get():
         if text not in heard:
             heard.append(text)
-    if aloud and not _passed_on.get():
+    if not isinstance(text, Quiet) and not _passed_on.get():
         warnings.warn(text, MrsxrWarning, stacklevel=stacklevel + 1)
 
 

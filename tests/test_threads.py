@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from mrsxr.io import Found
-from mrsxr.io.grouping import plan
 from mrsxr.notes import listen, tell
 from mrsxr.pipeline.config import Config
-from mrsxr.pipeline.run import Reporter, _begin
+from mrsxr.pipeline.pieces import Way
+from mrsxr.pipeline.plan import Task
+from mrsxr.pipeline.record import RunRecord
+from mrsxr.pipeline.reduction import Reduction, Told
+from mrsxr.pipeline.reporter import Reporter
+from mrsxr.pipeline.run import carry_out
+from mrsxr.pipeline.store import Store
 from mrsxr.threads import Threads, _aside, bounded, computing, how, side_by_side
 
 
@@ -50,26 +54,29 @@ def test_what_blocks_of_dask_tell_is_heard(n_items):
 def test_a_run_changes_nothing_for_other_threads(tmp_path):
     """While pieces run, another thread sees the dask config and the warnings hook as they were."""
     before = (dask.config.get("scheduler", None), dask.config.get("num_workers", None), warnings.showwarning)
-    inside, seen = threading.Barrier(3), []
+    inside, seen, found = threading.Barrier(3), [], []
 
-    def work(number: int) -> dict:
+    def work(_way: Way, number: int) -> dict:
         inside.wait(20)
         seen.append((dask.config.get("scheduler", None), dask.config.get("num_workers", None), warnings.showwarning))
         inside.wait(20)
-        return how()
+        found.append(how())
+        return {}
 
     def other() -> None:
         inside.wait(20)
         seen.append((dask.config.get("scheduler", None), dask.config.get("num_workers", None), warnings.showwarning))
         inside.wait(20)
 
-    settings = {"source": "x", "workers": 2, "redshift": None, "allow_missing": False}
-    job = _begin(tmp_path, None, Config(), Reporter(), Found([]), plan([]), **settings)
+    tasks = [Task("cube", str(number), work, {}, {"number": number}) for number in (1, 2)]
+    record = RunRecord.begin(Config(), "none")
+    reduction = Reduction(tasks, Way(None, Config()), Store(tmp_path), record, Told(Reporter()), {})
     thread = threading.Thread(target=other)
     thread.start()
-    found = job.each("test", [1, 2], str, work)
+    carry_out([reduction], None, 2, 0.0)
+    assert not reduction.result.failed
     thread.join()
-    assert found == [{"scheduler": "synchronous"}] * 2
+    assert [one["scheduler"] for one in found] == ["synchronous"] * 2
     assert seen == [before] * 3
     assert how() == {}
 

@@ -14,6 +14,25 @@ from mrsxr.references import References
 from .config import Config
 
 READY = {"uncal": 0, "ramp": 0, "rate": 1, "cal": 2, "crf": 2}  # how many stages a file has behind it
+#: Kinds of reference files that the steps of a level may take.
+KINDS_OF = {
+    "rate": (
+        "mask",
+        "emicorr",
+        "saturation",
+        "ipc",
+        "reset",
+        "linearity",
+        "rscd",
+        "dark",
+        "gain",
+        "readnoise",
+        "regions",
+    ),
+    "cal": ("latent", "distortion", "specwcs", "regions", "mrsxartcorr", "flat", "fringe", "photom", "fringefreq"),
+    "cube": ("distortion", "specwcs", "regions", "cubepar", "mrsptcorr"),
+    "spectrum": ("extract1d", "apcorr", "cubepar", "mrsptcorr"),
+}  # fmt: skip
 NO_REFERENCES = (
     "this run needs reference files: give a folder (refs, --refs), or set CRDS_PATH and CRDS_SERVER_URL for CRDS"
 )

@@ -7,19 +7,14 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterable
-from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import xarray as xr
-
 from mrsxr._version import __version__
 from mrsxr.errors import InputFileError
 from mrsxr.io.atomic import write_text
-from mrsxr.scores import decisions
 
 from .config import MODES, Config
 
@@ -41,8 +36,6 @@ PACKAGES = (
 )
 _MOST_RUNS = 20  # entries kept in a file
 
-_current: ContextVar[Piece | None] = ContextVar("piece", default=None)
-
 
 @dataclass
 class Piece:
@@ -50,7 +43,8 @@ class Piece:
 
     ``seconds`` of wall clock; ``peak_memory`` [MB], the largest resident memory of the process until then, None
     where the system does not tell; ``products`` relative to the folder of the run; ``notes`` what
-    was told; ``scores`` what steps decided by judging themselves (:mod:`mrsxr.scores`); ``failed`` the reason, or None.
+    was told; ``scores`` what steps decided by judging themselves (:mod:`mrsxr.scores`); ``failed`` the reason, or None;
+    ``taken_over`` whether an earlier run did it.
     """
 
     stage: str
@@ -61,6 +55,7 @@ class Piece:
     notes: list[str] = field(default_factory=list)
     scores: list[dict[str, Any]] = field(default_factory=list)
     failed: str | None = None
+    taken_over: bool = False
 
 
 @dataclass
@@ -103,14 +98,14 @@ class RunRecord:
         """Keep what was told, each text once."""
         self.notes += [text for text in dict.fromkeys(texts) if text not in self.notes]
 
-    def write(self, folder: Path) -> Path:
+    def write(self, folder: Path, *, again: bool = False) -> Path:
         """Append this run to ``run.json`` of a folder; the file is there whole, or as it was.
 
-        A file that is no record of runs is replaced.
+        ``again``: it stands there already, last, and is written anew. A file that is no record of runs is replaced.
         """
         path = folder / NAME
         try:
-            earlier = read_runs(folder)
+            earlier = read_runs(folder)[: -1 if again else None]
         except InputFileError:
             earlier = []
         text = json.dumps({"format": FORMAT, "runs": [*earlier, asdict(self)][-_MOST_RUNS:]}, indent=1)
@@ -135,26 +130,6 @@ def read_runs(folder: Path) -> list[dict[str, Any]]:
         return list(found["runs"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputFileError(f"{path}: no record of a run ({error}); move it away to go on without it") from error
-
-
-def working_on(piece: Piece | None) -> None:
-    """Say which piece this thread works on; :func:`made` notes products with it."""
-    _current.set(piece)
-
-
-def piece_name() -> str:
-    """Return the name of the piece that this thread works on, with its stage; "" where there is none."""
-    piece = _current.get()
-    return "" if piece is None else f"{piece.name} ({piece.stage})"
-
-
-def made(paths: Iterable[Path], folder: Path, data: xr.Dataset) -> None:
-    """Note files of a product, and what its steps decided, with the piece that this thread works on."""
-    piece = _current.get()
-    if piece is not None:
-        piece.products += [relative(path, folder) for path in paths]
-        found = [one.facts for one in decisions(data)]
-        piece.scores += [facts for facts in found if facts not in piece.scores]
 
 
 def relative(path: Path, folder: Path) -> str:

@@ -188,6 +188,10 @@ class References:
             reference = reference.assign_attrs(crds_context=self._used_context())
         return reference
 
+    def given(self, kind: str) -> Any:
+        """Return what was given for a kind in place of a folder or CRDS, None where nothing was."""
+        return self._override.get(kind, (self._mapping or {}).get(kind))
+
     def get_many(self, kinds: Iterable[str], ds: xr.Dataset) -> dict[str, xr.Dataset]:
         """Return ``{kind: Dataset}`` for several kinds; as :meth:`get`."""
         return {kind: self.get(kind, ds) for kind in kinds}

@@ -14,9 +14,9 @@ from mrsxr.cal._background_match_misfit import cluster, squares
 from mrsxr.cal.background_match import fit_background_match, match_backgrounds
 from mrsxr.cal.sky_outliers import detect_sky_outliers
 from mrsxr.errors import MrsxrError
-from mrsxr.pipeline.chains import background_spectra
 from mrsxr.pipeline.combine_chain import _master
 from mrsxr.pipeline.config import CubeConfig
+from mrsxr.pipeline.cube_chain import background_spectra
 
 PLACE = Path(__file__).parents[2] / "benchmarks" / "_truth_backgrounds.py"
 

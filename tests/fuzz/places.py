@@ -66,23 +66,21 @@ def _out(make: Callable[[Path], Any], below: str = "out") -> Callable[[Path], An
         import bases
 
         import mrsxr as mx
-        from mrsxr.pipeline import chains
-        from mrsxr.pipeline import run as run_module
+        from mrsxr.pipeline import pieces
 
         bases.association(folder)
         make(folder / "out")
         data = mx.load(sorted(folder.glob("*_rate.fits"))[0])
-        chains_used = run_module if hasattr(run_module, "make_cal") else chains
 
         def refuse(*_args: Any, **_kwargs: Any) -> None:
             raise AssertionError("something was computed before the output was looked at")
 
         def run() -> None:
-            kept, chains_used.make_cal = chains_used.make_cal, refuse
+            kept, pieces.make_cal = pieces.make_cal, refuse
             try:
                 result = mx.run(folder, out=folder / below, refs=None, to="cal")
             finally:
-                chains_used.make_cal = kept
+                pieces.make_cal = kept
             raise AssertionError(f"it ran: {result.failed}")
 
         return [run, lambda: mx.save(data, folder / below / "stage2")]

@@ -17,8 +17,8 @@ from mrsxr.errors import InputFileError, MrsxrError, MrsxrWarning
 from mrsxr.io._keywords import product_keywords
 from mrsxr.notes import notes_of
 from mrsxr.pipeline import Config, CubeConfig, SpectrumConfig, load_config
-from mrsxr.pipeline.chains import background_spectra, fields_of, make_cube
 from mrsxr.pipeline.combine_chain import combine
+from mrsxr.pipeline.cube_chain import background_spectra, fields_of, make_cube
 from mrsxr.pipeline.record import read_runs
 
 PLAIN = Config(cube=CubeConfig(outliers="none", background="none"), spectrum=SpectrumConfig(background="none"))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from mrsxr.pipeline import chains
+from mrsxr.pipeline import cube_chain as chains
 from mrsxr.pipeline.config import CubeConfig
 
 

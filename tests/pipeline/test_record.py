@@ -7,13 +7,11 @@ import os
 from dataclasses import replace
 
 import pytest
-import xarray as xr
 
 import mrsxr as mx
 from mrsxr.errors import InputFileError
 from mrsxr.pipeline import Config, Reporter, SpectrumConfig
-from mrsxr.pipeline.record import Piece, RunRecord, changes, made, nearest_mode, read_runs, working_on
-from mrsxr.scores import score
+from mrsxr.pipeline.record import RunRecord, changes, nearest_mode, read_runs
 
 
 def test_record_of_a_whole_run(reduced):
@@ -29,7 +27,10 @@ def test_record_of_a_whole_run(reduced):
     assert [i["role"] for i in run["inputs"]] == ["science", "science", "background"]
     assert all(os.path.isfile(i["path"]) for i in run["inputs"])
     stages = list(dict.fromkeys(piece["stage"] for piece in run["pieces"]))
-    assert stages == ["calibrate", "background", "open", "combine", "cube", "source type", "spectrum", "stitch"]
+    assert stages == [
+        "rate", "calibrate", "open", "background cube", "background", "combine", "cube", "source type", "spectrum",
+        "stitch",
+    ]  # fmt: skip
     assert all(piece["seconds"] > 0.01 for piece in run["pieces"] if piece["products"])
     memory = [piece["peak_memory"] for piece in run["pieces"]]
     assert min(memory) > 50
@@ -44,9 +45,9 @@ def test_every_product_stands_with_one_piece(reduced):
     written = [p.relative_to(reduced.out).as_posix() for paths in reduced.files.values() for p in paths]
     assert sorted(by_piece) == sorted(by_level) == sorted(written)
     assert len(set(by_piece)) == len(by_piece)
-    first = next(p for p in run["pieces"] if p["stage"] == "calibrate")
-    assert first["products"] == [f"stage1/{first['name'].replace('uncal', 'rate')}",
-                                 f"stage2/{first['name'].replace('uncal', 'cal')}"]  # fmt: skip
+    for stage, level, folder in (("rate", "rate", "stage1"), ("calibrate", "cal", "stage2")):
+        first = next(p for p in run["pieces"] if p["stage"] == stage)
+        assert first["products"] == [f"{folder}/{first['name'].replace('uncal', level)}"]
 
 
 def test_runs_are_appended_with_failures_and_redshift(simulated, reduced, tmp_path):
@@ -132,16 +133,3 @@ def test_modes_and_changes():
     record = RunRecord.begin(changed, "none", bands=("1A",), source=["a"])
     assert record.mode == "optimal"
     assert json.loads(json.dumps(record.settings)) == {"bands": ["1A"], "source": ["a"]}
-
-
-def test_products_are_noted_with_the_piece_at_work(tmp_path):
-    piece = Piece("cube", "1A")
-    judged = xr.Dataset(score("outlier_detection", 0.7, method="sky", instead="detector", held_out="dithers"))
-    made([tmp_path / "lost.fits"], tmp_path, judged)
-    working_on(piece)
-    made([tmp_path / "stage3" / "a.fits"], tmp_path, judged)
-    working_on(None)
-    made([tmp_path / "late.fits"], tmp_path, judged)
-    assert piece.products == ["stage3/a.fits"]
-    assert [(one["step"], one["taken"], one["median"]) for one in piece.scores] == [("outlier_detection", 1, 0.7)]
-    json.dumps(piece.scores)

@@ -1,0 +1,130 @@
+"""From combined exposures to cubes in plain code: fields of the sky, cubes of one band and of several, backgrounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from mrsxr import cube, spectrum
+from mrsxr.geometry.fields import fields
+from mrsxr.io._names import root_name
+from mrsxr.notes import listen, noted, tell
+from mrsxr.references import References
+from mrsxr.scores import of_band
+from mrsxr.threads import how
+
+from .config import CubeConfig
+from .optional import keeps_notes, optional
+from .spectrum_chain import correct_leak_in_cubes, with_exact_errors
+
+
+def fields_of(ds: xr.Dataset) -> list[xr.Dataset]:
+    """Return the exposures of each field of the sky: pointings that overlap or abut."""
+    if not {"ra_ref", "dec_ref"} <= set(ds.coords) or ds.sizes["dither"] == 1:
+        return [ds]
+    number = fields(ds["ra_ref"].values, ds["dec_ref"].values)
+    return [ds.isel(dither=np.flatnonzero(number == k)) for k in range(number.max() + 1)] if number.max() else [ds]
+
+
+@keeps_notes
+def make_cube(ds: xr.Dataset, band: str, refs: References | None, config: CubeConfig) -> xr.Dataset:
+    """Build the cube of one band from cal data of its setting."""
+    return cube.build_cube(ds, band=band, **_cube_options(ds, refs, config)).assign(of_band(ds, band))
+
+
+@keeps_notes
+def make_target_cube(
+    ds: xr.Dataset, band: str, refs: References | None, config: CubeConfig, leaking: xr.Dataset | None = None
+) -> xr.Dataset:
+    """Build the cube of one band of the target; take off its residual fringes and the light of the cube of 1B."""
+    built = make_cube(ds, band, refs, config)
+    if config.residual_fringe != "none":
+        built = cube.correct_residual_fringe_cube(built, method=config.residual_fringe)
+    return built if leaking is None else correct_leak_in_cubes({"1B": leaking, band: built}, refs, config)[band]
+
+
+def background_cubes(ds: xr.Dataset, band: str, refs: References | None, config: CubeConfig) -> list[xr.Dataset]:
+    """Return a cube of the background exposures of each field."""
+    built = [make_cube(part, band, refs, config) for part in fields_of(ds)]
+    return [one if k == 0 else one.assign_attrs(product_name=f"{root_name(one)}-field{k + 1}")
+            for k, one in enumerate(built)]  # fmt: skip
+
+
+def background_spectrum(
+    built: xr.Dataset, ds: xr.Dataset, refs: References | None, config: CubeConfig
+) -> xr.Dataset:  # fmt: skip
+    """Return the spectrum of a background cube, computed: the clipped mean of the whole field.
+
+    Its errors hold the covariance of the voxels, by the exposures ``ds`` of the cube, where jwst's are not asked for.
+    """
+    found = spectrum.extract_spectrum(built, source_type="EXTENDED").compute(**how())
+    return found if config.background_mix_bands else with_exact_errors(found, built, ds, refs).compute(**how())
+
+
+def background_spectra(ds: xr.Dataset, band: str, refs: References | None, config: CubeConfig) -> list[xr.Dataset]:
+    """Return what :func:`combine` subtracts of a band, computed: the spectra of its background exposures.
+
+    One of each exposure where bands are mixed, as jwst has them; else one of the cube of each field, in which a voxel
+    knows more pixels and its clipping is surer.
+    """
+    apart = config.background_mix_bands
+    parts = [ds.isel(dither=[i]) for i in range(ds.sizes["dither"])] if apart else fields_of(ds)
+    return [background_spectrum(make_cube(part, band, refs, config), part, refs, config) for part in parts]
+
+
+def of_each_exposure(ds: xr.Dataset, config: CubeConfig) -> bool:
+    """Return whether the spectra of :func:`background_spectra` are others than those of the cubes of each field."""
+    return ds.sizes["dither"] > 1 and config.background_mix_bands
+
+
+def joint_names(settings: Sequence[str], config: CubeConfig) -> list[str]:
+    """Return the names of the cubes of several bands that ``config.output_type`` asks for: "multi", "ch1" ..."""
+    if config.output_type == "channel":
+        return [f"ch{channel}" for channel in sorted({channel for one in settings for channel in one[:2]})]
+    return ["multi"] if config.output_type == "multi" else []
+
+
+def make_joint_cube(
+    name: str, sources: Sequence[xr.Dataset], refs: References | None, config: CubeConfig,
+    leaking: xr.Dataset | None = None,
+) -> xr.Dataset:  # fmt: skip
+    """Build a cube of several bands, lazy by wavelength block, without the light of band 1B as the config says.
+
+    Parameters
+    ----------
+    name : str
+        One of :func:`joint_names`: of a channel, with equal planes, or of all bands, each with its own step.
+    sources : sequence of Dataset, level "cal"
+        One a setting, after :func:`combine`.
+    refs : References or None
+    config : CubeConfig
+    leaking : Dataset, level "cube", optional
+        Of band 1B.
+
+    Returns
+    -------
+    Dataset, level "cube"
+    """
+    with listen() as told:
+        options = _cube_options(sources[0], refs, config)
+        if config.residual_fringe != "none":
+            tell("fringes are corrected in cubes of one band; those of several keep theirs", aloud=False)
+    if name != "multi":
+        options |= {"bands": name[2:], "wavelength_axis": "linear"}
+    built = noted(cube.build_multiband_cube(list(sources), **options), told)
+    parts = {name: built} if leaking is None else {"1B": leaking, name: built}
+    return correct_leak_in_cubes(parts, refs, config)[name]
+
+
+def _cube_options(ds: xr.Dataset, refs: References | None, config: CubeConfig) -> dict[str, Any]:
+    place = None if ds.attrs.get("background") else config.point_source  # the sky has no place in a slice
+    return {
+        "cubepar": None if refs is None else optional(refs, "cubepar", ds, "the flight values are used"),
+        "mrsptcorr": refs.get("mrsptcorr", ds) if place is not None and refs is not None else None,
+        "coord_system": config.coord_system, "spaxel_size": config.spaxel_size, "center": config.center,
+        "wavelength_step": config.wavelength_step, "weighting": config.weighting,
+        "exposure_weights": config.exposure_weights, "point_source": place,
+    }  # fmt: skip

@@ -1,0 +1,327 @@
+"""Do the tasks of a plan: at once on a tree, or by an executor on files, each product written as soon as it is made."""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import os
+import queue
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, wait
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+from uuid import uuid4
+
+import dask
+import xarray as xr
+
+from mrsxr.errors import MrsxrError
+from mrsxr.io import planned, save
+from mrsxr.io.atomic import BOOKS, replacing
+from mrsxr.io.files import BACKGROUND
+from mrsxr.io.keys import ATTR
+from mrsxr.notes import listen, tell
+from mrsxr.scores import decisions
+from mrsxr.threads import Threads, computing, how
+
+from .memory import give_back
+from .pieces import MASKS, Filed, Group, Made, Way
+from .plan import ALL, ANY, Task
+from .record import peak_memory
+
+log = logging.getLogger(__name__)
+
+#: Folder of each product, "stage1" ...
+STAGE_OF = {"rate": 1, "rateints": 1, "cal": 2, "mask": 2, "crf": 2}
+#: Products that are written block by block, as they are too large to be held.
+WRITTEN_LAZILY = ("joint cube",)
+CLAIMS = f"{BOOKS}/names"
+_PATIENCE = 4.0  # seconds until what cannot be stopped is left behind
+_TRIES = 3  # of a piece whose worker dies
+_LOST = ("KilledWorker", "CommClosedError", "FutureCancelledError")  # what distributed says of a dead worker
+
+
+def served(task: Task, made: Mapping[Task, Made]) -> dict[str, list[Any]] | None:
+    """Return what a task is given, by argument; None where something is lacking that it cannot do without."""
+    out: dict[str, list[Any]] = {}
+    for name, (way, what) in task.needs.items():
+        things: list[Any] = []
+        for one in what:
+            found = [one] if not isinstance(one, tuple) else _product(made.get(one[0], {}), one[1])
+            if not found and way == ALL:
+                return None
+            things += found
+        if not things and way == ANY:
+            return None
+        out[name] = things
+    return out
+
+
+def _product(made: Made, names: str) -> list[Any]:
+    """Return the first product that was made of some, "this|or that"."""
+    return next((made[name] for name in names.split("|") if name in made), [])
+
+
+def do_all(tasks: Iterable[Task], way: Way, given: Mapping[Task, Made] | None = None) -> dict[Task, Made]:
+    """Do tasks one after the other on Datasets; return what each made. What steps do lazily is lazy."""
+    made: dict[Task, Made] = dict(given or {})
+    for task in tasks:
+        arguments = served(task, made)
+        if arguments is not None:
+            made[task] = task.work(way, **arguments, **task.facts)
+    return made
+
+
+# --- files ---
+
+
+@dataclass(frozen=True)
+class Job:
+    """A task as it travels to a worker: names of files and plain values."""
+
+    work: Callable[..., Made]
+    way: Way
+    arguments: dict[str, Any]
+    facts: Mapping[str, Any]
+    name: str
+    stage: str
+    role: str
+    exposure: str
+    out: Path
+    run: str
+    key: str = ""
+    threads: int = 1
+
+
+@dataclass
+class Outcome:
+    """What came of a task: products, what was told and decided, or why it failed."""
+
+    made: Made = field(default_factory=dict)
+    files: list[tuple[str, Path]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    scores: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+    peak_memory: float | None = None
+    failed: str | None = None
+
+
+#: Runs of this process that were broken off: their pieces stop between two tasks of dask.
+_stopped: set[str] = set()
+
+
+class Stopped(BaseException):
+    """The run was broken off."""
+
+
+def do(job: Job) -> Outcome:
+    """Do one task on files: open, work, compute, save."""
+    out, start = Outcome(), time.perf_counter()
+
+    def look(*_: Any) -> None:
+        if job.run in _stopped:
+            raise Stopped
+
+    try:
+        with listen(pass_on=True) as out.notes, Threads(job.threads) as pool:
+            options: dict[str, Any] = {"scheduler": "threads", "pool": pool} if job.threads > 1 else {
+                "scheduler": "synchronous"}  # fmt: skip
+            with computing(callbacks=[(None, None, look, None, None)], **options):
+                look()
+                out.made = _saved(job, job.work(job.way, **job.arguments, **job.facts), out)
+    except Exception as error:
+        out.failed = str(error) if isinstance(error, MrsxrError) else f"{type(error).__name__}: {error}"
+        log.debug("%s: %s", job.stage, job.name, exc_info=True)
+    out.seconds, out.peak_memory = round(time.perf_counter() - start, 3), peak_memory()
+    give_back()
+    return out
+
+
+def _saved(job: Job, made: Made, out: Outcome) -> Made:
+    """Return what was made with files in the place of Datasets."""
+    whole = [(name, k) for name, found in made.items() if name not in WRITTEN_LAZILY
+             for k, one in enumerate(found) if isinstance(one, xr.Dataset)]  # fmt: skip
+    for (name, k), ds in zip(whole, dask.compute(*(made[n][k] for n, k in whole), **how()), strict=True):
+        made[name][k] = ds
+    return {name: [_filed(job, name, one, out) for one in found] for name, found in made.items()}
+
+
+def _filed(job: Job, product: str, thing: Any, out: Outcome) -> Any:
+    if isinstance(thing, Group):
+        kept = [_filed(job, "crf", one, out) if isinstance(one, xr.Dataset) else one for one in thing.members]
+        return replace(thing, members=tuple(f for one in kept for f in (one if isinstance(one, list) else [one])))
+    if not isinstance(thing, xr.Dataset):
+        return thing
+    thing = thing.assign_attrs({ATTR: job.key}) if job.key else thing
+    folder = job.out / ("background" if job.role == BACKGROUND else "") / f"stage{STAGE_OF.get(product, 3)}"
+    mine, suffix = f"{product} of {job.name} ({job.stage})", "crf" if product == "crf" else None
+    names = [folder / f"{job.name.lower()}{MASKS}"] if product == "mask" else planned(thing, folder, suffix=suffix)
+    more = [names[0].with_suffix(".nc")] if product == "stitched" else []
+    _claim([*names, *more], mine, job.out)
+    if product == "mask":
+        with replacing(names[0]) as temporary:
+            thing.to_netcdf(temporary, engine="netcdf4")
+    else:
+        save(thing, folder, suffix=suffix)
+    for path in more:
+        save(thing, path)
+    out.files += [(product, path) for path in (*names, *more)]
+    out.scores += [one.facts for one in decisions(thing) if one.facts not in out.scores]
+    if product == "crf":
+        return [
+            Filed(path, job.role, str(name), job.key)
+            for path, name in zip(names, thing["exposure"].values, strict=True)
+        ]
+    return Filed(names[0], job.role, job.exposure, job.key)
+
+
+def _claim(paths: Sequence[Path], mine: str, out: Path) -> None:
+    """Take the names of files for a piece; raise where another piece of the run has one, before anything is written.
+
+    A name is a link beside the products that says whose it is, which workers in other processes see.
+    """
+    folder = out / CLAIMS
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        link = folder / "--".join(path.relative_to(out).parts)
+        try:
+            os.symlink(mine, link)
+        except FileExistsError:
+            if (owner := os.readlink(link)) != mine:
+                raise MrsxrError(
+                    f"{path}: the {mine} would have the name of the {owner} of this run; reduce them into folders "
+                    "of their own"
+                ) from None
+
+
+class Watch(Protocol):
+    """The reduction that a task is of: it makes jobs and is told what becomes of them."""
+
+    def taken_over(self, task: Task, arguments: dict[str, Any]) -> Made | None:
+        """Return what an earlier run made of a task, None where it must be done."""
+
+    def begun(self, task: Task, arguments: dict[str, Any], threads: int, run: str) -> Job:
+        """Return the job of a task that is begun."""
+
+    def done(self, task: Task, arguments: dict[str, Any], outcome: Outcome) -> None:
+        """Hear what came of it."""
+
+
+@dataclass
+class _Running:
+    """A task that a worker has."""
+
+    task: Task
+    job: Job
+    executor: Executor
+    tries: int = 1
+
+
+class Course:
+    """The course of tasks on an executor, those of several reductions in one queue.
+
+    Parameters
+    ----------
+    watches : mapping of Task to Watch
+        In an order in which each task comes after what it needs.
+    executor : callable
+        Makes an executor; again where its workers died.
+    workers : int or None
+        Pieces at once, which share as many cores; None where the executor's workers are not known: all that can be
+        done are handed to it, one core each.
+    """
+
+    def __init__(self, watches: Mapping[Task, Watch], executor: Callable[[], Executor], workers: int | None) -> None:
+        self.watches, self.make_executor, self.workers = watches, executor, workers
+        self.name, self.executor = uuid4().hex, executor()
+        self.tasks, self.made = list(watches), {}  # type: ignore[var-annotated]
+        self.arrived: queue.SimpleQueue[Future] = queue.SimpleQueue()
+        self.running: dict[Future, _Running] = {}
+        self.place = {task: k for k, task in enumerate(self.tasks)}
+        before = {task: {one[0] for _, what in task.needs.values() for one in what if isinstance(one, tuple)}
+                  for task in self.tasks}  # fmt: skip
+        self.left = {task: len(needed) for task, needed in before.items()}
+        self.after: dict[Task, list[Task]] = {}
+        for task, needed in before.items():
+            for one in needed:
+                self.after.setdefault(one, []).append(task)
+        self.ready = [k for task, k in self.place.items() if not self.left[task]]
+
+    def run(self) -> None:
+        """Do all tasks; a failure costs what needs it, nothing else."""
+        try:
+            while self.ready or self.running:
+                while self.ready and (self.workers is None or len(self.running) < self.workers):
+                    self._begin(self.tasks[heapq.heappop(self.ready)])
+                if self.running:
+                    with suppress(queue.Empty):
+                        self._settle(self.arrived.get(timeout=0.5))
+        except BaseException:
+            self._stop()
+            raise
+
+    def _begin(self, task: Task) -> None:
+        arguments = served(task, self.made)
+        if arguments is None:
+            self._close(task)
+            return
+        watch = self.watches[task]
+        made = watch.taken_over(task, arguments)
+        if made is not None:
+            self.made[task] = made
+            self._close(task)
+            return
+        share = 1 if self.workers is None else max(1, self.workers // (len(self.running) + len(self.ready) + 1))
+        self._submit(_Running(task, watch.begun(task, arguments, share, self.name), self.executor))
+
+    def _submit(self, one: _Running) -> None:
+        try:
+            future = self.executor.submit(do, one.job)
+        except BrokenExecutor:
+            self._new_executor(self.executor)
+            future = self.executor.submit(do, one.job)
+        self.running[future] = replace(one, executor=self.executor)
+        future.add_done_callback(self.arrived.put)
+
+    def _settle(self, future: Future) -> None:
+        one = self.running.pop(future)
+        error = future.exception() if not future.cancelled() else RuntimeError("it was cancelled")
+        if error is not None and _worker_died(error) and one.tries < _TRIES:
+            tell(f"a worker died at {one.task.name} ({one.task.stage}); another does it again")
+            if isinstance(error, BrokenExecutor):
+                self._new_executor(one.executor)
+            self._submit(replace(one, tries=one.tries + 1))
+            return
+        outcome = future.result() if error is None else Outcome(failed=f"{type(error).__name__}: {error}")
+        if outcome.failed is None:
+            self.made[one.task] = outcome.made
+        self.watches[one.task].done(one.task, one.job.arguments, outcome)
+        self._close(one.task)
+
+    def _new_executor(self, broken: Executor) -> None:
+        if broken is self.executor:
+            broken.shutdown(wait=False, cancel_futures=True)
+            self.executor = self.make_executor()
+
+    def _close(self, task: Task) -> None:
+        """Let those go on that have waited for a task."""
+        for other in self.after.get(task, ()):
+            self.left[other] -= 1
+            if not self.left[other]:
+                heapq.heappush(self.ready, self.place[other])
+
+    def _stop(self) -> None:
+        """Stop what runs: threads between two tasks of dask, processes at once; wait a little for it."""
+        _stopped.add(self.name)
+        for future in self.running:
+            future.cancel()
+        for process in (getattr(self.executor, "_processes", None) or {}).values():
+            process.terminate()
+        wait(self.running, timeout=_PATIENCE)
+
+
+def _worker_died(error: BaseException) -> bool:
+    return isinstance(error, BrokenExecutor) or type(error).__name__ in _LOST

@@ -1,0 +1,272 @@
+"""The pieces of a reduction: functions of exposures, cubes and spectra that trees and files are reduced by alike.
+
+A piece takes *things*: Datasets of a tree, or what lies on disk (:class:`Filed`, an exposure of the plan), and returns
+Datasets, lazy where they can be, by the name of the product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from mrsxr import tree
+from mrsxr.errors import MrsxrError
+from mrsxr.io import load_dataset
+from mrsxr.io.exposures import open_planned
+from mrsxr.io.files import BACKGROUND, classify
+from mrsxr.io.grouping import Exposure
+from mrsxr.notes import noted
+from mrsxr.references import References
+from mrsxr.threads import how
+
+from . import cube_chain, spectrum_chain
+from .arrivals import ADVICE, Arrivals
+from .cal_chain import calibrate, find_mask, locate
+from .combine_chain import combine
+from .config import Config
+from .needs import NO_REFERENCES
+from .rate_chain import correct_ramps, fit_slopes
+from .source_types import source_types_of
+
+Things = Sequence[Any]
+Made = dict[str, list[Any]]
+MASKS = "_badpix.nc"  # end of the names of masks
+
+
+@dataclass(frozen=True)
+class Way:
+    """How all pieces are made: reference files, parameters, and what stands beside them."""
+
+    refs: References | None
+    config: Config
+    redshift: float | None = None
+    arrivals: Arrivals = field(default_factory=lambda: Arrivals({}))
+
+    def references(self) -> References:
+        """Return the reference files; raise where none are given."""
+        if self.refs is None:
+            raise MrsxrError(NO_REFERENCES)
+        return self.refs
+
+    def with_redshift(self, ds: xr.Dataset) -> xr.Dataset:
+        """Return a product of the target that knows its redshift."""
+        return ds if self.redshift is None else ds.assign_attrs(redshift=float(self.redshift))
+
+
+@dataclass(frozen=True)
+class Filed:
+    """A product on disk."""
+
+    path: Path
+    role: str
+    name: str
+    key: str = ""  # of what made it
+
+
+@dataclass(frozen=True)
+class Group:
+    """The exposures of a role and setting, and attributes that their files do not hold."""
+
+    members: tuple[Any, ...]
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+
+
+def together(things: Things) -> xr.Dataset:
+    """Return things of one role and setting as one Dataset; raise where they cannot be joined."""
+    if len(things) == 1 and isinstance(things[0], Group):
+        attrs = dict(things[0].attrs)
+        notes = attrs.pop("notes", ())
+        return noted(together(things[0].members).assign_attrs(attrs), notes)
+    if isinstance(things[0], xr.Dataset):
+        (joined,) = one_a_setting(tree.gather({f"/{ds.attrs['setting']}/{k}": ds for k, ds in enumerate(things)}))
+        return joined
+    exposures = [
+        one if isinstance(one, Exposure) else Exposure((classify(one.path, one.role),), one.name) for one in things
+    ]
+    return open_planned(exposures).assign_attrs(background=int(things[0].role == BACKGROUND))
+
+
+def one_a_setting(nodes: Mapping[str, xr.Dataset]) -> list[xr.Dataset]:
+    """Return nodes of one role and setting; raise where there are two, which could not be joined."""
+    found = list(nodes.values())
+    for other in found[1:]:
+        odd = set(map(str, found[0].data_vars)) ^ set(map(str, other.data_vars))
+        raise MrsxrError(
+            f"{found[0].attrs['setting']}: two sets of exposures that cannot be joined ({tree.name_of(found[0])} and "
+            f"{tree.name_of(other)} differ in {', '.join(sorted(odd)) or 'subarray'}); calibrate them alike"
+        )
+    return found
+
+
+def opened(thing: Any) -> xr.Dataset:
+    """Return a thing as a Dataset."""
+    if isinstance(thing, Filed) and thing.path.name.endswith(MASKS):
+        return xr.load_dataset(thing.path, engine="netcdf4")
+    return load_dataset(thing.path) if isinstance(thing, Filed) else thing
+
+
+def located(things: Things, way: Way) -> xr.Dataset:
+    """Return calibrated exposures with the polynomials behind their coordinates, which files of jwst lack."""
+    ds = together(things)
+    return ds if "alpha_coefficients" in ds or way.refs is None else locate(ds, way.refs)
+
+
+# --- exposures ---
+
+
+def take(way: Way, *, exposure: Things) -> Made:
+    """Take what is calibrated as far as it is wanted; raise where it cannot be opened."""
+    together(exposure)
+    return {"taken": list(exposure)}
+
+
+def make_rate(way: Way, *, exposure: Things) -> Made:
+    """Turn ramps into slopes, and those of the integrations where they are wanted."""
+    ds, refs, config = together(exposure), way.references(), way.config.rate
+    kinds = ("rate", "rateints") if config.save_rateints else ("rate",)
+    fitted = fit_slopes(correct_ramps(ds, refs, config), refs, config, "both" if len(kinds) > 1 else "rate")
+    return {kind: [one] for kind, one in zip(kinds, fitted, strict=True)}
+
+
+def make_mask(way: Way, *, exposures: Things) -> Made:
+    """Find the pixels that are off in all exposures of a detector."""
+    found = find_mask([together([one]) for one in exposures], way.config.cal)
+    return {} if found is None else {"mask": [found]}
+
+
+def make_cal(
+    way: Way, *, exposure: Things, sky: bool, background: Things = (), history: Things = (), mask: Things = (),
+    required: str = "",
+) -> Made:  # fmt: skip
+    """Turn slopes into surface brightness; ``required`` names the setting whose background must be whole."""
+    ds, config = together(exposure), way.config.cal
+    if sky:
+        config = replace(config, background="none")
+    behind = together(background) if background else None
+    if behind is not None and required:
+        behind = way.arrivals.check(BACKGROUND, required, [one.name for one in background], behind)
+    found = calibrate(
+        ds, way.references(), config, behind, opened(mask[0]) if mask else None, [together([one]) for one in history]
+    )
+    return {"cal": [found]}
+
+
+# --- several exposures ---
+
+
+def join(way: Way, *, exposures: Things = (), of: tuple[str, str]) -> Made:
+    """Bring the exposures of a role and setting together; raise where some are missing and that is not allowed."""
+    role, setting = of
+    names = [getattr(one, "name", "") for one in exposures]
+    if not names or not way.arrivals.allow_missing:
+        way.arrivals.check(role, setting, names, xr.Dataset())
+    if not names:
+        raise MrsxrError(f"{role} {setting}: none of its exposures arrived")
+    ds = together(exposures)
+    told = way.arrivals.check(role, setting, names, ds)
+    return {"joined": [Group(tuple(exposures), _more_attrs(ds, told))]}
+
+
+def make_background_cubes(way: Way, *, exposures: Things, band: str) -> Made:
+    """Build a cube of the background exposures of each field."""
+    return {"background cube": cube_chain.background_cubes(located(exposures, way), band, way.refs, way.config.cube)}
+
+
+def measure_background(way: Way, *, exposures: Things, cubes: Things, band: str) -> Made:
+    """Measure the background on the cube of each field, and on each exposure where that is what is subtracted."""
+    ds, config = located(exposures, way), way.config.cube
+    of_fields = zip(map(opened, cubes), cube_chain.fields_of(ds), strict=True)
+    found = [cube_chain.background_spectrum(one, part, way.refs, config) for one, part in of_fields]
+    if not cube_chain.of_each_exposure(ds, config):
+        return {"background spectrum": found}
+    return {"background spectrum": found,
+            "exposure spectrum": cube_chain.background_spectra(ds, band, way.refs, config)}  # fmt: skip
+
+
+def combine_exposures(
+    way: Way, *, science: Things, behind: Things = (), spectra: Things = (), bands: Sequence[str], field: bool = False,
+    settle: bool = True,
+) -> Made:  # fmt: skip
+    """Bring the exposures of a target into one frame and level: a Group a setting, by its name."""
+    nodes = {str(ds.attrs["setting"]): (group, ds) for group in science for ds in [located([group], way)]}
+    others = {str(ds.attrs["setting"]): ds for group in behind for ds in [located([group], way)]}
+    if field and behind and not way.arrivals.allow_missing:  # what failed stands among the pieces
+        nodes = {setting: node for setting, node in nodes.items() if setting in others}
+    combined = combine(
+        {setting: ds for setting, (_, ds) in nodes.items()}, way.config.cube,
+        spectra=[opened(one) for one in spectra], behind=others, settle=settle, bands=bands,
+    )  # fmt: skip
+    made: Made = {}
+    for setting, ds in combined.items():
+        group, before = nodes[setting]
+        same = all(v._data is before.variables[name]._data for name, v in ds.variables.items() if name not in ds.dims)
+        keep = same and set(ds.variables) == set(before.variables)
+        made[setting] = [Group(group.members, {**group.attrs, **_more_attrs(before, ds)}) if keep
+                         else replace(group, members=(ds,))]  # fmt: skip
+    return made
+
+
+def _more_attrs(before: xr.Dataset, after: xr.Dataset) -> dict[str, Any]:
+    """Return the attributes in which a Dataset differs from what it was."""
+    return {k: v for k, v in after.attrs.items() if k not in before.attrs or before.attrs[k] is not v}
+
+
+# --- bands ---
+
+
+def make_cube(
+    way: Way, *, exposures: Things, band: str, background: Things = (), expected: bool = False, leaking: Things = (),
+) -> Made:  # fmt: skip
+    """Build the cube of a band of the target; ``expected``: its background is to be off."""
+    if expected and not background and not way.arrivals.allow_missing:
+        raise MrsxrError(f"the background of band {band} failed; {ADVICE}")
+    blue = opened(leaking[0]) if leaking else None
+    built = cube_chain.make_target_cube(located(exposures, way), band, way.refs, way.config.cube, blue)
+    return {"cube": [way.with_redshift(built)]}
+
+
+def make_joint_cube(way: Way, *, exposures: Things, joint: str, leaking: Things = ()) -> Made:
+    """Build a cube of several bands of the target."""
+    sources = [located([one], way) for one in exposures]
+    blue = opened(leaking[0]) if leaking else None
+    built = cube_chain.make_joint_cube(joint, sources, way.refs, way.config.cube, blue)
+    return {"joint cube": [way.with_redshift(built)]}
+
+
+def decide_source_type(way: Way, *, cubes: Things) -> Made:
+    """Decide whether the target is a point: what is taken, and how that was found."""
+    config = way.config.spectrum
+    told: dict[str, Any] = {"asked": config.source_type}
+    looked_at = [opened(one) for one in cubes]
+    kinds = source_types_of(looked_at, config, told)
+    if "POINT" in kinds and config.aperture_correction:  # told once, not by each band
+        spectrum_chain.require_aperture_correction(looked_at[0], way.refs)
+    return {"decision": [told | {"taken": list(kinds)}]}
+
+
+def make_spectra(
+    way: Way, *, cube: Things, decision: Things, exposures: Things = (), leaking: Things = (),
+) -> Made:  # fmt: skip
+    """Extract the spectra of a band, one of each type of source that was decided on; without the leak of 1B."""
+    config, told = way.config.spectrum, dict(decision[0])
+    kinds, built = told.pop("taken"), opened(cube[0]).compute(**how())
+    sources = located(exposures, way) if exposures else None
+    band, made = str(built.attrs["band"]), []
+    for number, kind in enumerate(kinds):
+        found = spectrum_chain.make_spectrum(built, way.refs, config, kind, told=told, exposures=sources)
+        found = way.with_redshift(found.compute(**how()))
+        blue = {"1B": opened(leaking[number])} if leaking else {}
+        made.append(spectrum_chain.correct_leak(blue | {band: found}, way.refs, config)[band])
+    return {"spectrum": made}
+
+
+def stitch(way: Way, *, spectra: Sequence[Things]) -> Made:
+    """Join the spectra of all bands to one, of each type of source."""
+    kinds: dict[str, list[xr.Dataset]] = {}
+    for ds in map(opened, spectra):
+        kinds.setdefault(str(ds.attrs["source_type"]), []).append(ds)
+    return {"stitched": [spectrum_chain.stitch(parts, way.config.spectrum) for parts in kinds.values()]}

@@ -1,0 +1,230 @@
+"""What a reduction consists of: pieces in their order, with what they need, from headers and parameters alone.
+
+The same plan serves a tree in memory and files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mrsxr.io.files import BACKGROUND, SCIENCE
+from mrsxr.mrs import BANDS, DETECTOR_OF_CHANNELS, bands_of_setting, setting_of_band
+
+from . import pieces
+from .cal_chain import PIXEL_BACKGROUNDS
+from .config import Config
+from .cube_chain import joint_names
+
+#: Whose parameters a stage of the work depends on; those of what it is given stand in the keys of that.
+SECTIONS = {"rate": "rate", "mask": "cal", "calibrate": "cal", "open": "", "read": "", "source type": "spectrum",
+            "spectrum": "spectrum", "stitch": "spectrum"}  # fmt: skip
+#: How an argument of a piece is served: by all that it names, by one of them at least, by those that are there.
+ALL, ANY, SOME = "all", "any", "some"
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A piece of work: what it is called, the function of :mod:`pieces` that does it, and what that is given.
+
+    ``needs`` holds for each argument how it is served and by what: things, or (task, name of its product).
+    """
+
+    stage: str
+    name: str
+    work: Callable[..., pieces.Made]
+    needs: Mapping[str, tuple[str, tuple[Any, ...]]]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    role: str = SCIENCE
+    setting: str = ""
+    exposure: str = ""  # that it makes
+
+    @property
+    def section(self) -> str:
+        """Table of parameters that it depends on: "rate", "cal", "cube", "spectrum" or none."""
+        return SECTIONS.get(self.stage, "cube")
+
+    def __getitem__(self, product: str) -> tuple[Task, str]:
+        return self, product
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """An exposure, or a node of a tree: its role and setting, how many stages it has behind it, where it is."""
+
+    role: str
+    setting: str
+    name: str
+    exposure: str
+    stage: int
+    thing: Any
+    readout: tuple[Any, ...] = ()  # subarray and readout pattern
+
+
+@dataclass
+class Planner:
+    """Makes the tasks of a reduction, in an order in which each comes after what it needs."""
+
+    config: Config
+    bands: Sequence[str]
+    tasks: list[Task] = field(default_factory=list)
+
+    def add(self, stage: str, name: str, work: Callable[..., pieces.Made], needs: Mapping[str, Any], *,
+            role: str = SCIENCE, setting: str = "", exposure: str = "", **facts: Any) -> Task:  # fmt: skip
+        """Add a task and return it."""
+        served = {key: (how, tuple(what)) for key, (how, what) in needs.items() if what}
+        task = Task(stage, name, work, served, facts, role, setting, exposure)
+        self.tasks.append(task)
+        return task
+
+    def exposures(self, units: Sequence[Unit], to: str, mask: Any = None) -> list[tuple[Unit, Any]]:
+        """Take all exposures to cal (to rate, where no more is wanted), and say for each what it is then.
+
+        ``mask`` takes the place of those that would be found.
+        """
+        goal, config = 1 if to == "rate" else 2, self.config.cal
+        slopes: dict[Unit, Any] = {one: one.thing for one in units if one.stage == 1}
+        done: dict[Unit, Any] = {}
+        for one in units:
+            given, here = (
+                {"exposure": (ALL, [one.thing])},
+                {"role": one.role, "setting": one.setting, "exposure": one.exposure},
+            )
+            if one.stage >= goal:
+                done[one] = self.add("read", one.name, pieces.take, given, **here)["taken"]
+            elif one.stage == 0:
+                slopes[one] = self.add("rate", one.name, pieces.make_rate, given, **here)["rate"]
+        if goal == 1:
+            return [(one, done.get(one, slopes.get(one))) for one in units]
+        masks = self._masks(slopes) if mask is None else {one.setting[:2]: [mask] for one in slopes}
+        pixel = config.background in PIXEL_BACKGROUNDS
+        for one in (one for one in units if one in slopes):
+            behind = _behind(one, slopes) if one.role != BACKGROUND and (pixel or masks) else []
+            others = [ref for other, ref in slopes.items() if other.setting[:2] == one.setting[:2]]
+            needs = {
+                "exposure": (ALL, [slopes[one]]),
+                "background": (SOME, behind),
+                "history": (SOME, others if config.latents else []),
+                "mask": (SOME, masks.get(one.setting[:2], [])),
+            }
+            done[one] = self.add(
+                "calibrate", one.name, pieces.make_cal, needs, role=one.role, setting=one.setting,
+                exposure=one.exposure, sky=one.role == BACKGROUND, required=one.setting if pixel and behind else "",
+            )["cal"]  # fmt: skip
+        return [(one, done[one]) for one in units]
+
+    def _masks(self, slopes: Mapping[Unit, Any]) -> dict[str, list[Any]]:
+        """Find the bad pixels of each detector, by its channels, where that is wanted."""
+        if self.config.cal.badpix_selfcal == "none":
+            return {}
+        return {
+            channels: [self.add("mask", DETECTOR_OF_CHANNELS[channels], pieces.make_mask, {
+                "exposures": (SOME, [ref for one, ref in slopes.items() if one.setting[:2] == channels]),
+            })["mask"]]
+            for channels in sorted({one.setting[:2] for one in slopes})
+        }  # fmt: skip
+
+    def joined(self, exposures: Iterable[tuple[Unit, Any]]) -> dict[tuple[str, str], Any]:
+        """Bring the exposures of each role and setting together."""
+        groups: dict[tuple[str, str], list[Any]] = {}
+        for one, ref in exposures:
+            groups.setdefault((one.role, one.setting), []).append(ref)
+        return {
+            (role, setting): self.add("open", f"{role} {setting}", pieces.join, {"exposures": (SOME, refs)},
+                                      role=role, setting=setting, of=(role, setting))["joined"]
+            for (role, setting), refs in groups.items() if role != BACKGROUND or self.config.cube.background != "none"
+        }  # fmt: skip
+
+    def backgrounds(self, groups: Mapping[tuple[str, str], Any], *, measured: bool) -> dict[str, tuple[Task, ...]]:
+        """Build the background of each band that has exposures of it, its cubes, and measure its spectra."""
+        found: dict[str, tuple[Task, ...]] = {}
+        for (role, setting), ref in groups.items():
+            for band in self._bands_of(setting) if role == BACKGROUND else ():
+                here, exposures = {"role": role, "setting": setting, "band": band}, (ALL, [ref])
+                cubes = self.add(
+                    "background cube", band, pieces.make_background_cubes, {"exposures": exposures}, **here
+                )
+                needs = {"exposures": exposures, "cubes": (ALL, [cubes["background cube"]])}
+                found[band] = (cubes,)
+                if measured:
+                    found[band] += (self.add("background", band, pieces.measure_background, needs, **here),)
+        return found
+
+    def combined(self, groups: Mapping[tuple[str, str], Any], behind: Mapping[str, tuple[Task, ...]]) -> dict[str, Any]:
+        """Combine the exposures of the target; return those of each setting."""
+        field = self.config.cube.background == "field" and any(role == BACKGROUND for role, _ in groups)
+        measured = [task for _, *tasks in behind.values() for task in tasks]
+        needs = {
+            "science": (ANY, [ref for (role, _), ref in groups.items() if role != BACKGROUND]),
+            "behind": (SOME, [ref for (role, _), ref in groups.items() if role == BACKGROUND and field]),
+            "spectra": (SOME, [task["exposure spectrum|background spectrum"] for task in measured]),
+        }
+        if not needs["science"][1]:
+            return {}
+        task = self.add("combine", "exposures", pieces.combine_exposures, needs, bands=tuple(self.bands), field=field)
+        return {setting: task[setting] for role, setting in groups if role != BACKGROUND}
+
+    def cubes(self, combined: Mapping[str, Any], behind: Mapping[str, tuple[Task, ...]]) -> dict[str, Task]:
+        """Build the cube of each band of the target, that of 1B first, and those of several bands."""
+        config, found = self.config.cube, {}
+        where = {band: setting for setting in combined for band in self._bands_of(setting)}
+        blue: list[Any] = []
+        for band in sorted(where, key=lambda band: band != "1B") if config.spectral_leak else where:
+            needs = {
+                "exposures": (ALL, [combined[where[band]]]),
+                "background": (SOME, [task["background spectrum"] for task in behind.get(band, ())[1:]]),
+                "leaking": (SOME, blue if band == "3A" else []),
+            }
+            found[band] = self.add("cube", band, pieces.make_cube, needs, setting=where[band], band=band,
+                                   expected=len(behind.get(band, ())) > 1)  # fmt: skip
+            blue = [found["1B"]["cube"]] if config.spectral_leak and "1B" in found else []
+        found = {band: found[band] for band in where}
+        for name in joint_names(list(combined), config):
+            sources = [ref for setting, ref in combined.items() if name == "multi" or name[2:] in setting[:2]]
+            needs = {"exposures": (ANY, sources), "leaking": (SOME, blue)}
+            found[name] = self.add("joint cube", name, pieces.make_joint_cube, needs, joint=name)
+        return found
+
+    def spectra(self, cubes: Mapping[str, Any], exposures: Mapping[str, Any]) -> tuple[dict[str, Task], Task]:
+        """Extract the spectra of cubes of single bands and stitch them."""
+        config, found = self.config.spectrum, {}
+        decided = self.add("source type", "target", pieces.decide_source_type, {"cubes": (ANY, cubes.values())})
+        blue: list[Any] = []
+        for band in sorted(cubes, key=lambda band: band != "1B"):
+            sources = exposures.get(band) if config.exact_errors else None
+            needs = {
+                "cube": (ALL, [cubes[band]]),
+                "decision": (ALL, [decided["decision"]]),
+                "exposures": (ALL, [sources] if sources else []),
+                "leaking": (SOME, blue if band == "3A" else []),
+            }
+            found[band] = self.add("spectrum", band, pieces.make_spectra, needs)
+            blue = [found["1B"]["spectrum"]] if "1B" in found and config.spectral_leak else []
+        found = {band: found[band] for band in cubes}
+        needs = {"spectra": (ANY, [task["spectrum"] for task in found.values()])}
+        return found, self.add("stitch", "target", pieces.stitch, needs)
+
+    def whole(self, units: Sequence[Unit], to: str) -> None:
+        """Take exposures to the level that is wanted."""
+        exposures = self.exposures(units, to)
+        if to in ("rate", "cal"):
+            return
+        groups = self.joined(exposures)
+        behind = self.backgrounds(groups, measured=True) if self.config.cube.background == "master" else {}
+        combined = self.combined(groups, behind)
+        built = self.cubes(combined, behind)
+        if to == "spectrum" and built:
+            single = {band: task["cube"] for band, task in built.items() if band in BANDS}
+            self.spectra(single, {band: combined[setting_of_band(band)] for band in single})
+
+    def _bands_of(self, setting: str) -> list[str]:
+        return [band for band in bands_of_setting(setting) if band in self.bands]
+
+
+def _behind(one: Unit, slopes: Mapping[Unit, Any]) -> list[Any]:
+    """Return the background exposures for one of the target: of its setting and, where there are such, its readout."""
+    sky = [other for other in slopes if other.role == BACKGROUND and other.setting == one.setting]
+    fit = [other for other in sky if other.readout[:1] == one.readout[:1]]
+    readout = next((other.readout for other in fit if other.readout == one.readout), fit[0].readout if fit else ())
+    return [slopes[other] for other in fit if other.readout == readout]

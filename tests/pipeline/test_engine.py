@@ -1,0 +1,155 @@
+"""The engine: pieces on executors, workers that die, what is taken over, what is stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+
+import pytest
+
+import mrsxr as mx
+from mrsxr.errors import MrsxrError, MrsxrWarning
+from mrsxr.pipeline import Config, CubeConfig, Reporter
+from mrsxr.pipeline.pieces import Way
+from mrsxr.pipeline.plan import ALL, ANY, SOME, Task
+from mrsxr.pipeline.record import RunRecord, read_runs
+from mrsxr.pipeline.reduction import Reduction, Told
+from mrsxr.pipeline.run import carry_out
+from mrsxr.pipeline.store import Label, Store
+from mrsxr.scores import score
+
+
+def reduction(tasks, out, **options) -> Reduction:
+    return Reduction(tasks, Way(None, Config()), Store(out), RunRecord.begin(Config(), "none"), Told(Reporter()), {},
+                     **options)  # fmt: skip
+
+
+def number(_way, *, number=0, of=(), slow=0.0, fails=False):
+    """Return a plain value: the sum of what is given."""
+    time.sleep(slow)
+    if fails:
+        raise MrsxrError("it does")
+    return {"sum": [number + sum(of)]}
+
+
+def die_once(_way, *, marker):
+    """Kill the worker, the first time."""
+    if not os.path.exists(marker):
+        open(marker, "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"sum": [os.getpid()]}
+
+
+def ladder():
+    """A plan in which some fail: of the sums, those that can do without."""
+    one = Task("cube", "1", number, {}, {"number": 1, "slow": 0.05})
+    two = Task("cube", "2", number, {}, {"number": 2, "fails": True})
+    some = Task("combine", "some", number, {"of": (SOME, (one["sum"], two["sum"]))})
+    every = Task("combine", "all", number, {"of": (ALL, (one["sum"], two["sum"]))})
+    least = Task("combine", "any", number, {"of": (ANY, (two["sum"],))})
+    last = Task("stitch", "last", number, {"of": (ALL, (some["none|sum"],))}, {"number": 10})
+    return [one, two, some, every, least, last]
+
+
+@pytest.mark.parametrize("make", [lambda: ThreadPoolExecutor(3), lambda: ProcessPoolExecutor(2), lambda: None])
+def test_a_failure_costs_what_needs_it(tmp_path, make):
+    tasks = ladder()
+    here = reduction(tasks, tmp_path)
+    carry_out([here], make(), 2, time.perf_counter())
+    assert here.result.failed == {"2": "it does"}
+    assert [piece["name"] for piece in read_runs(tmp_path)[-1]["pieces"]] == ["1", "2", "some", "last"]
+    again = reduction(tasks, tmp_path)
+    carry_out([again], None, 1, time.perf_counter())
+    assert again.result.taken_over == 3
+    assert {piece.name: piece.taken_over for piece in again.record.pieces} == {
+        "1": True, "2": False, "some": True, "last": True,
+    }  # fmt: skip
+    anew = reduction(tasks, tmp_path, fresh=True)
+    carry_out([anew], None, 1, time.perf_counter())
+    assert anew.result.taken_over == 0
+
+
+def test_a_worker_that_dies_costs_its_piece(tmp_path):
+    marker = str(tmp_path / "marker")
+    here = reduction([Task("cube", "1A", die_once, {}, {"marker": marker})], tmp_path / "out")
+    pools = []
+
+    def pool():
+        pools.append(ProcessPoolExecutor(1))
+        return pools[-1]
+
+    with pytest.warns(MrsxrWarning, match=r"a worker died at 1A \(cube\); another does it again"):
+        carry_out([here], pool, 1, time.perf_counter())
+    assert len(pools) == 2
+    assert not here.result.failed
+
+
+def test_what_is_broken_off_stops_soon(tmp_path):
+    """A piece that computes by dask stops between two tasks; the record says that the run did not end."""
+    import dask
+
+    from mrsxr.threads import how
+
+    begun = threading.Event()
+
+    def long(_way):
+        def nap(k):
+            begun.set()
+            time.sleep(0.05)
+            return k
+
+        dask.compute(*[dask.delayed(nap)(k) for k in range(400)], **how())
+        return {}
+
+    class Impatient(Reporter):
+        def done(self, stage, name, seconds):
+            begun.wait(10)
+            raise KeyboardInterrupt
+
+    here = reduction([Task("cube", "short", number, {}), Task("cube", "long", long, {})], tmp_path)
+    here.told.reporter = Impatient()
+    start = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt):
+        carry_out([here], None, 2, start)
+    assert time.perf_counter() - start < 5
+    assert not read_runs(tmp_path)[-1]["finished"]
+    assert Store(tmp_path).entry(Label("cube", "long")).state == "running"
+
+
+def test_products_and_decisions_stand_with_their_piece(reduced, tmp_path):
+    judged = score("outlier_detection", 0.7, method="sky", instead="detector", held_out="dithers")
+    spectrum = mx.load(reduced.files["spectrum"][0]).assign(judged)
+    here = reduction([Task("spectrum", "1A", lambda _way: {"spectrum": [spectrum]}, {})], tmp_path)
+    carry_out([here], None, 1, time.perf_counter())
+    (piece,) = here.record.pieces
+    assert piece.products == [f"stage3/{reduced.files['spectrum'][0].name}"]
+    assert [(one["step"], one["taken"], one["median"]) for one in piece.scores] == [("outlier_detection", 1, 0.7)]
+    json.dumps(piece.scores)
+    assert not (tmp_path / ".mrsxr" / "names").exists()
+
+
+def test_a_run_takes_over_what_is_there_and_makes_the_rest(reduced, simulated, tmp_path):
+    """Nothing changed: all is taken over. A parameter of stage 3: the cubes anew. A lost file: that and no more."""
+    source = [p for p in reduced.files["cal"] if "background" not in p.parts]
+    config = Config(cube=CubeConfig(outliers="none", background="none"))
+    options = {"refs": simulated.reference_folder, "out": tmp_path, "bands": ["1A"]}
+    first = mx.run(source, config=config, **options)
+    assert not first.failed
+    before = {path: path.read_bytes() for paths in first.files.values() for path in paths}
+    start = time.perf_counter()
+    again = mx.run(source, config=config, **options)
+    assert time.perf_counter() - start < 3
+    assert (again.taken_over, again.files) == (again.pieces, first.files)
+    first.files["spectrum"][0].unlink()
+    mended = mx.run(source, config=config, **options)
+    assert mended.taken_over == mended.pieces - 1
+    assert {piece.stage for piece in mended.record.pieces if not piece.taken_over} == {"spectrum"}
+    assert {path.name for path in before} == {path.name for paths in mended.files.values() for path in paths}
+    other = mx.run(
+        source, config=Config(cube=CubeConfig(outliers="none", background="none", weighting="emsm")), **options
+    )
+    assert {piece.stage for piece in other.record.pieces if piece.taken_over} == {"read", "open"}

@@ -7,9 +7,12 @@ import json
 import os
 import platform
 import sys
+import time
+import uuid
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from mrsxr._version import __version__
@@ -35,6 +38,9 @@ PACKAGES = (
     "matplotlib",
 )
 _MOST_RUNS = 20  # entries kept in a file
+
+_WRITING = Lock()
+_WRITTEN: dict[str, float] = {}  # when each run was written last, by its id
 
 
 @dataclass
@@ -83,6 +89,7 @@ class RunRecord:
     seconds: float = 0.0
     peak_memory: float | None = None
     finished: bool = False
+    id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
 
     @classmethod
     def begin(cls, config: Config, references: str, **settings: Any) -> RunRecord:
@@ -98,18 +105,32 @@ class RunRecord:
         """Keep what was told, each text once."""
         self.notes += [text for text in dict.fromkeys(texts) if text not in self.notes]
 
-    def write(self, folder: Path, *, again: bool = False) -> Path:
-        """Append this run to ``run.json`` of a folder; the file is there whole, or as it was.
+    def write(self, folder: Path, *, every: float = 0.0) -> Path:
+        """Bring the entry of this run in ``run.json`` of a folder up to date; the file is there whole, or as it was.
 
-        ``again``: it stands there already, last, and is written anew. A file that is no record of runs is replaced.
+        Parameters
+        ----------
+        folder : path
+        every : float
+            Seconds since the last time below which nothing is written: after each piece of thousands.
+
+        Notes
+        -----
+        A file that is no record of runs is replaced. Threads take turns; the store of a run keeps other processes away.
         """
-        path = folder / NAME
-        try:
-            earlier = read_runs(folder)[: -1 if again else None]
-        except InputFileError:
-            earlier = []
-        text = json.dumps({"format": FORMAT, "runs": [*earlier, asdict(self)][-_MOST_RUNS:]}, indent=1)
-        return write_text(path, text + "\n")
+        path = Path(folder) / NAME
+        with _WRITING:
+            last = _WRITTEN.get(self.id)
+            if last is not None and time.monotonic() - last < every:
+                return path
+            try:
+                others = [run for run in read_runs(folder) if run.get("id") != self.id]
+            except InputFileError:
+                others = []
+            text = json.dumps({"format": FORMAT, "runs": [*others, asdict(self)][-_MOST_RUNS:]}, indent=1)
+            write_text(path, text + "\n", sync=self.finished)
+            _WRITTEN[self.id] = time.monotonic()
+        return path
 
 
 def read_runs(folder: Path) -> list[dict[str, Any]]:
@@ -127,7 +148,10 @@ def read_runs(folder: Path) -> list[dict[str, Any]]:
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["format"] != FORMAT:
             raise ValueError(f"its format is {found['format']!r}, expected {FORMAT!r}")
-        return list(found["runs"])
+        runs = list(found["runs"])
+        if not all(isinstance(run, dict) for run in runs):
+            raise ValueError("a run in it is no mapping")
+        return runs
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputFileError(f"{path}: no record of a run ({error}); move it away to go on without it") from error
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,7 +75,6 @@ class Reduction:
     entries: dict[Task, Piece] = field(default_factory=dict)
     keys: dict[Task, str] = field(default_factory=dict)
     files: dict[Task, list[tuple[str, Path]]] = field(default_factory=dict)
-    written: float | None = None
 
     def __post_init__(self) -> None:
         self.result = RunResult(self.out, record=self.record, pieces=len(self.tasks))
@@ -132,8 +130,7 @@ class Reduction:
         else:
             entry = self.store.failed(label, key, outcome.failed, **facts)
         self._note(task, entry or Entry(*label, "done", key), outcome.made, outcome.files)
-        if self.written is None or time.monotonic() - self.written > _WRITTEN_EVERY:
-            self._write()
+        self._write(every=_WRITTEN_EVERY)
 
     def _begin(self, task: Task) -> None:
         self.told.begin(task.stage)
@@ -169,13 +166,12 @@ class Reduction:
         self._write()
         shutil.rmtree(self.out / CLAIMS, ignore_errors=True)
 
-    def _write(self) -> None:
+    def _write(self, every: float = 0.0) -> None:
         record, result = self.record, self.result
         record.seconds, record.peak_memory = round(result.seconds, 3), peak_memory()
         record.failed = dict(result.failed)
         record.products = {k: [relative(path, self.out) for path in v] for k, v in result.files.items()}
-        record.write(self.out, again=self.written is not None)
-        self.written = time.monotonic()
+        record.write(self.out, every=every)
 
 
 def _label(task: Task) -> Label:

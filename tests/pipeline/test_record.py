@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -101,16 +102,41 @@ def test_file_that_is_no_record(tmp_path):
     (tmp_path / "run.json").write_text('{"something": "else"}')
     with pytest.raises(InputFileError, match="no record of a run"):
         read_runs(tmp_path)
-    record = RunRecord.begin(Config(), "none", source="here")
-    record.note("once")
-    record.note("once")
+    (tmp_path / "run.json").write_text('{"format": "mrsxr-run-1", "runs": [1]}')
+    with pytest.raises(InputFileError, match="no mapping"):
+        read_runs(tmp_path)
     for _ in range(25):
+        record = RunRecord.begin(Config(), "none", source="here")
+        record.note("once")
+        record.note("once")
         record.write(tmp_path)
     runs = read_runs(tmp_path)
     assert len(runs) == 20
     assert runs[-1]["notes"] == ["once"]
     assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
     assert read_runs(tmp_path / "nowhere") == []
+
+
+def test_the_record_is_written_as_the_run_goes(tmp_path):
+    earlier = RunRecord.begin(Config(), "none")
+    earlier.write(tmp_path)
+    record = RunRecord.begin(Config(), "none")
+
+    def work(number):
+        record.pieces.append(Piece("cal", str(number)))
+        record.write(tmp_path)
+        return [len(run["pieces"]) for run in read_runs(tmp_path)]
+
+    with ThreadPoolExecutor(4) as pool:
+        seen = list(pool.map(work, range(20)))
+    assert all(first == 0 and 0 < second <= 20 for first, second in seen)
+    assert [run["id"] for run in read_runs(tmp_path)] == [earlier.id, record.id]
+    assert len(read_runs(tmp_path)[1]["pieces"]) == 20
+    record.note("later")
+    record.write(tmp_path, every=60)
+    assert read_runs(tmp_path)[1]["notes"] == []
+    record.write(tmp_path)
+    assert read_runs(tmp_path)[1]["notes"] == ["later"]
 
 
 def test_half_written_record_leaves_the_old_one(tmp_path, monkeypatch):

@@ -1,8 +1,10 @@
-"""The command line: mrsxr demo | run | info | simulate | show | report | history | check."""
+"""The command line: mrsxr demo | run | status | info | simulate | show | report | history | check."""
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,8 +45,17 @@ class _Group(click.Group):
             finally:
                 for text in heard:
                     _say(text, where=errors, label="note:", color="yellow")
-        _say(wrong, where=errors, label="error:", color="red")
-        sys.exit(1)
+        _say(wrong, where=errors, label="stopped:" if wrong.exit_code > 128 else "error:", color="red")
+        _leave(wrong.exit_code)
+
+
+def _leave(code: int) -> None:
+    """End the command; work that a signal stopped is not waited for."""
+    if code > 128 and threading.active_count() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _reporter(progress: Progress):
@@ -246,8 +257,6 @@ def run(
 
 
 def _references_of_crds(override: dict[str, list[Path]]):
-    import os
-
     from .references import References
 
     if os.environ.get("CRDS_PATH"):
@@ -270,6 +279,32 @@ def _tell_files(result) -> None:
         where = paths[0] if len(paths) == 1 else paths[0].parent
         _say(f"{len(paths):3d} {level:20s} {where}")
     _say(f"reduced in {result.seconds:.1f} s; one page on it: mrsxr report {result.out}")
+
+
+@main.command()
+@click.argument("out", type=click.Path(path_type=Path))
+def status(out: Path) -> None:
+    """Tell how far the run into OUT is, from its files alone: done, running, failed and why, left.
+
+    OUT is the folder of a run, or one that holds those of several observations.
+    """
+    from .pipeline.store import status as status_of
+    from .pipeline.store import stores_below
+
+    found = [status_of(folder) for folder in stores_below(out) or [out]]
+    table = Table(title=str(out), title_justify="left")
+    for name in ("observation" if len(found) > 1 else "stage", "done", "running", "failed", "left"):
+        table.add_column(name, justify="right" if table.columns else "left")
+    rows = {one.out.name: one.counts for one in found} if len(found) > 1 else found[0].counts_by_stage()
+    for name, counts in rows.items():
+        table.add_row(Text(name), *(Text(str(n)) if n else Text("-", "dim") for n in counts))
+    console.print(table)
+    for one in found:
+        where = f" into {one.out.name}" if len(found) > 1 else ""
+        if one.holder is not None:
+            _say(f"the run{where} of {one.holder}", label="works:", color="green")
+        for entry in one.failed:
+            _say(f"({entry.stage}) {entry.name}{where}: {entry.failed}", label="failed", color="red")
 
 
 @main.command()

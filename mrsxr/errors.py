@@ -10,7 +10,12 @@ def one_line(text: object) -> str:
 
 
 class MrsxrError(Exception):
-    """Base of every error that mrsxr raises on purpose; its text is one clear line."""
+    """Base of every error that mrsxr raises on purpose; its text is one clear line.
+
+    ``exit_code`` is that of a command that ends by it.
+    """
+
+    exit_code = 1
 
     def __str__(self) -> str:
         return one_line(super().__str__())

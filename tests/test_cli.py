@@ -16,7 +16,7 @@ def invoke(*arguments):
 
 def test_help_names_every_command():
     text = invoke("--help").output
-    for name in ("demo", "run", "info", "simulate", "show", "report", "history", "check"):
+    for name in ("demo", "run", "status", "info", "simulate", "show", "report", "history", "check"):
         assert name in text
 
 

@@ -41,7 +41,7 @@ class Stop:
 
     def error(self, text: str) -> Stopped:
         """Return the error to raise when the run has stopped; ``text`` tells what is done."""
-        return Stopped(f"stopped by {signal.Signals(self.number).name}: {text}", self.number)
+        return Stopped(f"by {signal.Signals(self.number).name}; {text}", self.number)
 
 
 @contextlib.contextmanager

@@ -263,10 +263,25 @@ class Status:
 
     out: Path
     holder: Holder | None
+    plan: dict[Label, str]
     done: list[Entry]
     running: list[Entry]
     failed: list[Entry]
     left: list[Label]
+
+    @property
+    def counts(self) -> tuple[int, int, int, int]:
+        """How many are done, running, failed and left."""
+        return len(self.done), len(self.running), len(self.failed), len(self.left)
+
+    def counts_by_stage(self) -> dict[str, list[int]]:
+        """Return the counts of each stage, in the order of the plan."""
+        out: dict[str, list[int]] = {label.stage: [0, 0, 0, 0] for label in self.plan}
+        parts: tuple[Sequence[Entry | Label], ...] = (self.done, self.running, self.failed, self.left)
+        for number, part in enumerate(parts):
+            for one in part:
+                out.setdefault(one.stage, [0, 0, 0, 0])[number] += 1
+        return out
 
 
 def status(out: str | os.PathLike) -> Status:
@@ -293,7 +308,7 @@ def status(out: str | os.PathLike) -> Status:
             left.append(label)
         else:
             states[entry.state].append(entry)
-    return Status(store.out, holder, **states, left=left)
+    return Status(store.out, holder, plan, states["done"], states["running"], states["failed"], left)
 
 
 def stores_below(folder: str | os.PathLike) -> list[Path]:

@@ -11,8 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from helpers import forked
 
+from mrsxr.cli import main
 from mrsxr.errors import MrsxrError
 from mrsxr.io.atomic import BOOKS, is_temporary, temporary_name
 from mrsxr.pipeline.lock import holder_of
@@ -260,7 +262,7 @@ def test_signals_stop_in_order(number, code, twice):
     _, ended = os.waitpid(run, 0)
     os.close(told)
     assert os.waitstatus_to_exitcode(ended) == code
-    assert text == ("stopping" if twice else f"stopped by {number.name}: 1 of 2 done")
+    assert text == ("stopping" if twice else f"by {number.name}; 1 of 2 done")
 
 
 def test_handlers_are_put_back():
@@ -272,3 +274,42 @@ def test_handlers_are_put_back():
             time.sleep(0.01)
         assert 3 < stop.seconds_left <= 4
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_status_on_the_command_line(tmp_path):
+    def told(folder):
+        found = CliRunner().invoke(main, ["status", str(folder)])
+        return found.exit_code, " ".join(found.output.replace("│", " ").split())
+
+    code, text = told(tmp_path / "none")
+    assert code == 1
+    assert "no run has written here" in text
+    with Store(tmp_path / "jw01234-o001") as store:
+        labels = [Label("rate", "a"), Label("rate", "b"), Label("cube", "1A"), Label("cube", "1B")]
+        store.plan(dict.fromkeys(labels, KEY))
+        store.done(labels[0], KEY, [])
+        store.failed(labels[1], KEY, "the file [b] is damaged")
+        store.started(labels[2], KEY)
+        code, text = told(store.out)
+        assert code == 0
+        assert "rate 1 - 1 - cube - 1 - 1" in text
+        assert "failed (rate) b: the file [b] is damaged" in text
+        assert f"works: the run of process {os.getpid()}" in text
+    Store(tmp_path / "jw01234-o002").begin().finish()
+    code, text = told(tmp_path)
+    assert code == 0
+    assert "jw01234-o001 1 - 1 2" in text
+    assert "jw01234-o002 - - - -" in text
+    assert "failed (rate) b into jw01234-o001: the file [b] is damaged" in text
+    assert "works" not in text
+
+
+def test_a_stopped_command_tells_the_signal(monkeypatch):
+    def stopped(*_args, **_kwargs):
+        raise Stopped("by SIGTERM; 3 of 7 pieces are done", signal.SIGTERM)
+
+    monkeypatch.setattr("mrsxr.io.summarize", stopped)
+    monkeypatch.setattr("threading.active_count", lambda: 1)
+    found = CliRunner().invoke(main, ["info", "x"])
+    assert found.exit_code == 143
+    assert "stopped: by SIGTERM; 3 of 7 pieces are done" in found.output

@@ -160,7 +160,15 @@ def _template(model: _Model) -> _Template:
         file.set_array_compression(mapper, "zlib")
         file.write_to(buffer, include_block_index=False)
     text, end, blocks = buffer.getvalue().partition(b"\n...\n")
-    return _Template(text + end, blocks)
+    return _Template(_in_order(text) + end, blocks)
+
+
+def _in_order(text: bytes) -> bytes:
+    """Return an ASDF header with its extensions in order, which asdf takes from a set."""
+    head, name, rest = text.partition(b"  extensions:\n")
+    found = re.match(rb"(?:  .*\n)*", rest)
+    entries = re.split(rb"(?m)^(?=  - )", found[0]) if found else []
+    return head + name + b"".join(sorted(entries)) + rest[len(b"".join(entries)) :]
 
 
 def build(model: _Model, place: dict[str, float]) -> Any:

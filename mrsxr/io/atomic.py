@@ -14,6 +14,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mrsxr.errors import MrsxrError
@@ -25,6 +26,7 @@ _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM, errno.EBADF}
 #: What numpy, astropy and netCDF say, without a number of the system, where a file cannot be written to its end.
 _CUT = re.compile(r"\d+ requested and \d+ written|Not enough space|NetCDF: ")
 _TRIED = 1 << 20  # bytes
+_AT_ONCE = 16
 
 
 def temporary_name(path: Path) -> Path:
@@ -188,13 +190,17 @@ def _take_place(temporary: Path, path: Path) -> None:
 def _to_disk(path: Path) -> None:
     """Wait until a file, or all files of a folder, are on the disk."""
     if not path.is_dir():
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
+        _sync_file(path)
         return
-    for here, _, names in os.walk(path):
-        for name in names:
-            _to_disk(Path(here) / name)
-        _sync_folder(Path(here))
+    found = [path, *path.rglob("*")]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:  # which the disk takes together
+        list(pool.map(_sync_file, [one for one in found if not one.is_dir()]))
+        list(pool.map(_sync_folder, [one for one in found if one.is_dir()]))
+
+
+def _sync_file(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

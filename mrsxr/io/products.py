@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
+from xarray.backends.writers import to_netcdf
 
 from mrsxr import tree
 from mrsxr.arguments import need_data, need_paths
@@ -249,10 +251,31 @@ def _save_whole(data: xr.Dataset | xr.DataTree, path: Path, chosen: str) -> Path
         check_level(data)
         ready = _portable(data)
     if chosen == "netcdf":
-        with replacing(path) as temporary:
-            ready.to_netcdf(temporary, engine="netcdf4")
-        return path
+        return _save_netcdf(ready, path)
     return _save_zarr(ready, path)
+
+
+def _save_netcdf(ready: xr.Dataset | xr.DataTree, path: Path) -> Path:
+    """Write a netCDF file, its variables one after another as they stand in the Dataset.
+
+    HDF5 gives a variable its place when its first value is written. So that those which threads compute lie where they
+    always do, a value of each is written before.
+    """
+    nodes: list[tuple[xr.Dataset, str | None]] = [(ready, None)] if isinstance(ready, xr.Dataset) else [
+        (node.to_dataset(inherit=node is ready), node.path) for node in ready.subtree
+    ]  # fmt: skip
+    options: dict[str, Any] = {"engine": "netcdf4", "multifile": True}
+    with replacing(path) as temporary:
+        for number, (ds, group) in enumerate(nodes):
+            writer, store = to_netcdf(ds, str(temporary), "a" if number else "w", group=group, **options)
+            try:
+                for target in writer.targets:
+                    if all(target.shape):
+                        target[(0,) * len(target.shape)] = np.zeros((), target.dtype)
+                writer.sync()
+            finally:
+                store.close()
+    return path
 
 
 def _save_zarr(ready: xr.Dataset | xr.DataTree, path: Path) -> Path:

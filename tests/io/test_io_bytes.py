@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import xarray as xr
+from test_io_gwcs import make_cal
 from test_io_products import exposures, make_cube, make_spectrum
 
 import mrsxr as mx

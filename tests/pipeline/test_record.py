@@ -12,7 +12,7 @@ import pytest
 import mrsxr as mx
 from mrsxr.errors import InputFileError
 from mrsxr.pipeline import Config, Reporter, SpectrumConfig
-from mrsxr.pipeline.record import RunRecord, changes, nearest_mode, read_runs
+from mrsxr.pipeline.record import Piece, RunRecord, changes, nearest_mode, read_runs
 
 
 def test_record_of_a_whole_run(reduced):

@@ -1,73 +1,38 @@
-"""The few pieces of HTML that the page is made of: escaped text, tables with headers, pictures inline."""
+"""The pieces that the page is made of: the macros of its template, pictures inline, numbers in words."""
 
 from __future__ import annotations
 
 import base64
-import html
 import math
 from collections.abc import Iterable, Sequence
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
+import jinja2
 import numpy as np
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 NONE = "–"
+_pages = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+    undefined=jinja2.StrictUndefined,
+)  # fmt: skip
+macros: Any = _pages.get_template("page.html.jinja").module
+strong, code, heading, paragraph = macros.strong, macros.code, macros.heading, macros.paragraph
+bullets, details = macros.bullets, macros.details
 
 
-class Raw(str):
-    """Text that is HTML already."""
-
-    __slots__ = ()
-
-
-def escape(value: Any) -> str:
-    """Return a value as HTML text."""
-    return value if isinstance(value, Raw) else html.escape(str(value))
-
-
-def tag(name: str, *content: Any, **attributes: Any) -> Raw:
-    """Return one element; ``class_`` stands for class, ``aria_label`` for aria-label."""
-    given = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(value), quote=True)}"'
-        for key, value in attributes.items() if value is not None
-    )  # fmt: skip
-    return Raw(f"<{name}{given}>{''.join(escape(part) for part in content)}</{name}>")
-
-
-def join(*parts: Any) -> Raw:
+def join(*parts: Any) -> Markup:
     """Return pieces one after the other; text among them is escaped."""
-    return Raw("".join(escape(part) for part in parts))
-
-
-def paragraph(*content: Any, class_: str | None = None) -> Raw:
-    """Return a paragraph."""
-    return tag("p", *content, class_=class_)
-
-
-def code(text: Any) -> Raw:
-    """Return a name of a file, a step or a parameter."""
-    return tag("code", text)
-
-
-def bullets(items: Iterable[Any], class_: str | None = None) -> Raw:
-    """Return an unordered list."""
-    return tag("ul", *(tag("li", item) for item in items), class_=class_)
-
-
-def details(summary: str, *content: Any) -> Raw:
-    """Return what is folded away under a line of text."""
-    return tag("details", tag("summary", summary), *content)
+    return Markup("").join(parts)
 
 
 def table(
-    caption: str,
-    header: Sequence[str],
-    rows: Iterable[Sequence[Any]],
-    numbers: Iterable[int] = (),
-    *,
+    caption: str, header: Sequence[str], rows: Iterable[Sequence[Any]], numbers: Iterable[int] = (), *,
     stack: bool = False,
-) -> Raw:
+) -> Markup:  # fmt: skip
     """Return a table that can be shifted sideways on small screens.
 
     Parameters
@@ -80,38 +45,14 @@ def table(
     numbers : iterable of int
         Columns to align right.
     stack : bool
-        For cells of text: on small screens the cells of a row stand one below the other. The roles tell what the
-        elements are where the style takes it from them.
+        For cells of text: on small screens the cells of a row stand one below the other.
     """
-    right = set(numbers)
-
-    def cell(name: str, column: int, content: Any) -> Raw:
-        role = {"td": "cell", "th": "rowheader"}[name] if stack else None
-        style = "number" if column in right else "none" if stack and content == NONE else None
-        label = header[column] if stack and name == "td" and len(header) > 2 else None
-        return tag(name, content, scope="row" if name == "th" else None, class_=style, role=role, data_label=label)
-
-    row_role, head_role = ("row", "columnheader") if stack else (None, None)
-    titles = (
-        tag("th", h, scope="col", class_="number" if i in right else None, role=head_role)
-        for i, h in enumerate(header)
-    )  # fmt: skip
-    body = (
-        tag("tr", cell("th", 0, row[0]), *(cell("td", i, c) for i, c in enumerate(row[1:], 1)), role=row_role)
-        for row in rows
-    )
-    group = "rowgroup" if stack else None
-    whole = tag(
-        "table", tag("caption", tag("span", caption)), tag("thead", tag("tr", *titles, role=row_role), role=group),
-        tag("tbody", *body, role=group), role="table" if stack else None,
-        class_="stack" if stack else "data" if right else None,
-    )  # fmt: skip
-    return tag("div", whole, class_="scroll", role="region", tabindex="0", aria_label=caption)
+    return macros.table(caption, header, rows, set(numbers), stack, NONE)
 
 
 def picture(
     drawn: Any, alt: str, caption: Any = "", *, dpi: float = 110, wide: bool = False, noisy: bool = False
-) -> Raw:
+) -> Markup:
     """Return a figure element with the picture inside the page; the figure is closed.
 
     Parameters
@@ -119,7 +60,7 @@ def picture(
     drawn : Axes, array of Axes or Figure
     alt : str
         What is to be seen, for those who do not see it.
-    caption : str or Raw
+    caption : str or Markup
     dpi : float
         Resolution [dots per inch].
     wide : bool
@@ -137,12 +78,8 @@ def picture(
     width, height = (round(side * dpi) for side in figure.get_size_inches())
     pyplot.close(figure)
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    shown = tag(
-        "img", src=f"data:image/{'webp' if noisy else 'png'};base64,{data}", alt=alt, width=width, height=height
-    )
-    image = Raw(shown.removesuffix("</img>"))
-    inside = tag("div", image, class_="scroll", role="region", tabindex="0", aria_label=alt) if wide else image
-    return tag("figure", inside, tag("figcaption", caption), class_="wide" if wide else None)
+    source = f"data:image/{'webp' if noisy else 'png'};base64,{data}"
+    return macros.figure(source, alt, width, height, caption, wide)
 
 
 def figure_of(drawn: Any) -> Figure:

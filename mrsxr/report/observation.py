@@ -12,10 +12,10 @@ from mrsxr.io import Summary
 from mrsxr.spaxels import facts_of
 
 from .gather import Contents
-from .markup import NONE, Raw, bullets, join, number, paragraph, seconds, table, tag
+from .markup import NONE, Markup, bullets, heading, join, macros, number, paragraph, seconds, strong, table
 
 
-def headline(contents: Contents) -> tuple[str, Raw]:
+def headline(contents: Contents) -> tuple[str, Markup]:
     """Return the title of the page and a list of the main facts."""
     facts: dict[str, str] = {}
     header = _first_header(contents)
@@ -36,8 +36,7 @@ def headline(contents: Contents) -> tuple[str, Raw]:
         own = len(run.get("changed", {}))
         facts["Mode"] = f"{run['mode']}" + (f", {own} parameter{'s' if own > 1 else ''} changed" if own else "")
         facts["Reduced"] = f"{run['started'][:10]} in {seconds(sum(r['seconds'] for r in contents.runs))}"
-    cells = (tag("div", tag("dt", name), tag("dd", value)) for name, value in facts.items())
-    return target, tag("dl", *cells, class_="facts")
+    return target, macros.facts(facts)
 
 
 def _first_header(contents: Contents) -> dict[str, Any]:
@@ -46,7 +45,7 @@ def _first_header(contents: Contents) -> dict[str, Any]:
     )
 
 
-def problems(contents: Contents) -> Raw | None:
+def problems(contents: Contents) -> Markup | None:
     """Return what failed, what could not be read and what the runs warned of; None where there is nothing to tell."""
     parts = []
     failed = [
@@ -54,16 +53,16 @@ def problems(contents: Contents) -> Raw | None:
         for run in contents.runs for p in run["pieces"] if p.get("failed") and not _mended(contents, run, p)
     ]  # fmt: skip
     if failed:
-        parts.append(tag("h3", "Failed"))
-        parts.append(bullets((join(tag("strong", name), " ", why) for name, why in failed), "failed"))
+        parts.append(heading("Failed"))
+        parts.append(bullets((join(strong(name), " ", why) for name, why in failed), "failed"))
     if any(not run.get("finished", True) for run in contents.runs[-1:]):
         parts.append(paragraph("The last run was broken off before its end; what it wrote until then is shown."))
     if contents.skipped:
-        parts.append(tag("h3", "Not readable"))
+        parts.append(heading("Not readable"))
         parts.append(bullets((f"{contents.relative(path)}: {why}" for path, why in contents.skipped.items()), "failed"))
     notes = list(dict.fromkeys(note for run in contents.runs for note in run.get("notes", ())))
     if notes:
-        parts.append(tag("h3", "Notes of the run"))
+        parts.append(heading("Notes of the run"))
         parts.append(bullets(notes))
     return join(*parts) if parts else None
 
@@ -75,11 +74,11 @@ def _mended(contents: Contents, run: dict[str, Any], piece: dict[str, Any]) -> b
     return any(not p.get("failed") for p in same)
 
 
-def observation(contents: Contents) -> Raw:
+def observation(contents: Contents) -> Markup:
     """Return the observation table, by headers; of cubes alone what they tell."""
     found = contents.summary()
     if found is not None:
-        notes = [tag("h3", "Look at"), bullets(found.problems)] if found.problems else []
+        notes = [heading("Look at"), bullets(found.problems)] if found.problems else []
         return join(_exposure_table(found), *notes)
     rows = [_cube_row(contents.open(f)) for f in contents.cubes().values()]
     rows += [] if rows else [_cube_row(ds) for _, ds in contents.spectra()]
@@ -90,7 +89,7 @@ def observation(contents: Contents) -> Raw:
     return join(paragraph(text), table("Bands, from the products", header, rows, numbers=(2,)))
 
 
-def _exposure_table(found: Summary) -> Raw:
+def _exposure_table(found: Summary) -> Markup:
     header = ["Band", "Channel", "Grating", "Role", "Readout", "Groups × ints", "Dithers", "Time [s]"]
     rows = [
         [

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from mrsxr._version import __version__
 from mrsxr.arguments import reads
 from mrsxr.errors import MrsxrError
 from mrsxr.io.atomic import write_text
@@ -13,8 +14,7 @@ from mrsxr.pipeline import Reporter
 
 from . import observation, pictures, results, work
 from .gather import Contents, gather
-from .markup import Raw, bullets, join, paragraph, tag
-from .template import page
+from .markup import Markup, bullets, join, macros, paragraph, strong
 
 log = logging.getLogger(__name__)
 _STAGE = "report"
@@ -61,7 +61,7 @@ def make_page(contents: Contents, z: float | None, reporter: Reporter) -> str:
     def tell() -> None:
         reporter.done(_STAGE, "picture", 0.0)
 
-    plan: list[tuple[str, str, Callable[[], Raw | None]]] = [
+    plan: list[tuple[str, str, Callable[[], Markup | None]]] = [
         ("problems", "What to look at", lambda: observation.problems(contents)),
         ("observation", "What was observed", lambda: observation.observation(contents)),
         ("decisions", "What was decided", lambda: results.decisions(contents)),
@@ -85,14 +85,14 @@ def make_page(contents: Contents, z: float | None, reporter: Reporter) -> str:
             if body is not None:
                 sections.append((name, heading, body))
         except MrsxrError as error:
-            absent.append(join(tag("strong", f"{heading}:"), f" {error}"))
+            absent.append(join(strong(f"{heading}:"), f" {error}"))
         reporter.done(_STAGE, heading, 0.0)
     if absent:
         sections.append(("absent", "What is not shown", bullets(absent)))
-    return page(title, facts, sections)
+    return macros.page(title, facts, sections, __version__)
 
 
-def _made(heading: str, make: Callable[[], Raw | None], reporter: Reporter) -> Raw | None:
+def _made(heading: str, make: Callable[[], Markup | None], reporter: Reporter) -> Markup | None:
     """Return a section; one that breaks says why, so that the others are not lost.
 
     Raises
@@ -107,8 +107,8 @@ def _made(heading: str, make: Callable[[], Raw | None], reporter: Reporter) -> R
     except Exception as error:
         log.debug("%s", heading, exc_info=True)
         reporter.failed(_STAGE, heading, f"{type(error).__name__}: {error}")
-        return paragraph(tag("strong", "This section could not be made."), f" {type(error).__name__}: {error}",
-                         class_="failed")  # fmt: skip
+        why = join(strong("This section could not be made."), f" {type(error).__name__}: {error}")
+        return paragraph(why, "failed")
 
 
 def known_redshift(contents: Contents) -> float | None:

@@ -15,7 +15,7 @@ from mrsxr.io import FileInfo
 from mrsxr.spectrum import stitch_bands
 
 from .gather import Contents
-from .markup import Raw, join, paragraph, picture, tag
+from .markup import Markup, join, macros, paragraph, picture, strong
 
 Tell = Callable[[], None]
 _MOST_SETTINGS = 6
@@ -28,7 +28,7 @@ def count_pictures(contents: Contents) -> int:
     return sum(len(files) for files in _exposure_pairs(contents).values()) + len(contents.cubes())
 
 
-def detector(contents: Contents, tell: Tell) -> Raw:
+def detector(contents: Contents, tell: Tell) -> Markup:
     """Return the first science exposure of each setting as count rates and as calibrated."""
     pairs = _exposure_pairs(contents)
     if not pairs:
@@ -43,13 +43,13 @@ def detector(contents: Contents, tell: Tell) -> Raw:
                 bad = f", {100 * _unusable(ds):.1f} % of the {of} are not to be used"
             drawn = plot.detector_image(ds, int(ds.dither[0]), pixels=_MOST_PIXELS, title=f"{setting}   {level}")
             alt = f"Detector image of setting {setting}, level {level}: first science exposure{bad}"
-            caption = join(tag("strong", f"{setting}, {level}"), f" {file.exposure}{bad}")
+            caption = join(strong(f"{setting}, {level}"), f" {file.exposure}{bad}")
             parts.append(picture(drawn, alt, caption, dpi=80, noisy=True))
             tell()
     more = len(pairs) - _MOST_SETTINGS
     text = "The first science exposure of each setting, before and after calibration. Grey: no value."
     text += f" {more} more settings are left out." if more > 0 else ""
-    return join(paragraph(text), tag("div", *parts, class_="pictures two"))
+    return join(paragraph(text), macros.pictures(parts, "two"))
 
 
 def _exposure_pairs(contents: Contents) -> dict[str, list[FileInfo]]:
@@ -71,7 +71,7 @@ def _unusable(ds: xr.Dataset) -> float:
     return float(np.mean((bits[seen] & np.uint32(dq.DO_NOT_USE)) != 0)) if seen.any() else 1.0
 
 
-def cubes(contents: Contents, tell: Tell) -> Raw:
+def cubes(contents: Contents, tell: Tell) -> Markup:
     """Return every cube of a band, collapsed over wavelength, with the aperture of its spectrum."""
     found = contents.cubes()
     if not found:
@@ -84,13 +84,12 @@ def cubes(contents: Contents, tell: Tell) -> Raw:
         what = "" if circle is None else f", aperture of {circle[2]:.2f} arcsec" if circle[2] else ", centre marked"
         alt = f"Cube of band {band} collapsed over wavelength, on the sky{what}"
         low, high = float(ds.wavelength[0]), float(ds.wavelength[-1])
-        caption = Raw(
-            f"<strong>{band}</strong> {low:.2f}–{high:.2f} µm, {ds.sizes['x']} × {ds.sizes['y']} spaxels{what}"
-        )
+        size = f"{ds.sizes['x']} × {ds.sizes['y']} spaxels"
+        caption = join(strong(band), f" {low:.2f}–{high:.2f} µm, {size}{what}")
         parts.append(picture(_cube_image(ds, circle), alt, caption, dpi=_DPI))
         tell()
     text = "Median over wavelength of each band."
-    return join(paragraph(text), tag("div", *parts, class_="pictures three"))
+    return join(paragraph(text), macros.pictures(parts, "three"))
 
 
 def _cube_image(ds: xr.Dataset, circle: tuple | None) -> Any:
@@ -130,7 +129,7 @@ def _branch(ds: xr.Dataset) -> str:
     return f"all bands, {kind} source" if kind in ("point", "extended") else "all bands"
 
 
-def spectrum(contents: Contents, z: float | None) -> Raw:
+def spectrum(contents: Contents, z: float | None) -> Markup:
     """Return the picture of the spectrum of all bands with its lines marked."""
     found = whole_spectra(contents)
     if not found:
@@ -144,14 +143,14 @@ def spectrum(contents: Contents, z: float | None) -> Raw:
     return join(*parts)
 
 
-def line_pictures(ds: xr.Dataset, fit: xr.Dataset, labels: Sequence[str]) -> Raw:
+def line_pictures(ds: xr.Dataset, fit: xr.Dataset, labels: Sequence[str]) -> Markup:
     """Return a zoom on each of some lines: data, model, components, residuals."""
     parts = []
     for label in labels:
         row: Any = fit.sel(line=label)
         alt = f"{label}: spectrum around the line with the fitted model and residuals, S/N {float(row.snr):.0f}"
-        parts.append(picture(_line_image(ds, fit, label), alt, tag("strong", label), dpi=_DPI))
-    return tag("div", *parts, class_="pictures two")
+        parts.append(picture(_line_image(ds, fit, label), alt, strong(label), dpi=_DPI))
+    return macros.pictures(parts, "two")
 
 
 def _line_image(ds: xr.Dataset, fit: xr.Dataset, label: str) -> Any:

@@ -16,7 +16,7 @@ from mrsxr.scores import decisions as judged
 from mrsxr.step import branches, read_history
 
 from .gather import Contents
-from .markup import NONE, Raw, bullets, code, details, join, number, paragraph, table, tag, with_error
+from .markup import NONE, Markup, bullets, code, details, join, number, paragraph, strong, table, with_error
 from .pictures import aperture_of, line_pictures, whole_spectra
 
 _MOST_ZOOMS = 12
@@ -32,7 +32,7 @@ _ANNULI = {
 }  # fmt: skip
 
 
-def decisions(contents: Contents) -> Raw:
+def decisions(contents: Contents) -> Markup:
     """Return what was chosen: type of the source, background, outliers, stitching."""
     steps = {e["step"].rsplit(".", 1)[-1]: e for _, entries in contents.histories() for e in entries}
     items = [_source_type(contents)]
@@ -53,14 +53,14 @@ def decisions(contents: Contents) -> Raw:
             text = "bands side by side, not scaled" if method == "none" else f"{method}, from band "
             items.append(("Stitching", text + ("" if method == "none" else str(ds.attrs.get("reference_band", "")))))
             break
-    shown = [join(tag("strong", f"{name}:"), " ", text) for name, text in items if text]
+    shown = [join(strong(f"{name}:"), " ", text) for name, text in items if text]
     tables = [found for found in (_scores(contents), _levels(contents)) if found is not None]
     if not (shown or tables):
         raise MrsxrError("the products tell of no decisions")
     return join(bullets(shown), *tables)
 
 
-def _scores(contents: Contents) -> Raw | None:
+def _scores(contents: Contents) -> Markup | None:
     """Return what the steps decided by judging themselves on data that they did not fit, from the products."""
     latest: dict[tuple[str, str], Decision] = {}  # cal data carry what was judged on the ramps
     for file in contents.of("rate", "cal", "crf", "s3d", "x1d"):
@@ -104,7 +104,7 @@ def _source_type(contents: Contents) -> tuple[str, str]:
     return "Source", f"{text}{', ' + why if why and text else ''}"
 
 
-def _levels(contents: Contents) -> Raw | None:
+def _levels(contents: Contents) -> Markup | None:
     """Return the background levels taken off single exposures, where the products tell them."""
     levels: dict[str, dict[str, float]] = {}
     for file in contents.of("s3d"):
@@ -118,7 +118,7 @@ def _levels(contents: Contents) -> Raw | None:
     return table(caption, ["Exposure", *bands], rows, range(1, len(bands) + 1))
 
 
-def apertures(contents: Contents) -> Raw:
+def apertures(contents: Contents) -> Markup:
     """Return one row for each band: aperture, background, what was corrected, scale factor."""
     spectra = contents.spectra()
     if not spectra:
@@ -182,13 +182,11 @@ def fitted(contents: Contents, z: float) -> xr.Dataset:
     return contents.fits[z]
 
 
-def lines(contents: Contents, z: float | None) -> Raw:
+def lines(contents: Contents, z: float | None) -> Markup:
     """Return the table of the fitted lines, upper limits of the others folded away."""
     if z is None:
-        return paragraph(
-            "No redshift is known, so that no lines were fitted. Give it: ", code("mrsxr report FOLDER --redshift Z"),
-            " (0 for sources of our galaxy).",
-        )  # fmt: skip
+        ask = "No redshift is known, so that no lines were fitted. Give it: "
+        return paragraph(join(ask, code("mrsxr report FOLDER --redshift Z"), " (0 for sources of our galaxy)."))
     fit = fitted(contents, z)
     seen = fit["snr"].values >= _DETECTED
     rows = [_line_row(fit.isel(line=i), z) for i in np.flatnonzero(seen)]
@@ -204,7 +202,7 @@ def lines(contents: Contents, z: float | None) -> Raw:
     return join(paragraph(text), shown if rows else none, _limits(fit, seen))
 
 
-def zooms(contents: Contents, z: float | None) -> Raw | None:
+def zooms(contents: Contents, z: float | None) -> Markup | None:
     """Return pictures of the lines with the best S/N; None without a redshift."""
     if z is None:
         return None
@@ -242,13 +240,13 @@ def _fit_notes(row: xr.Dataset) -> str:
     return ", ".join(text.replace("_", " ") for bit, text in names if bits & int(bit)) or NONE
 
 
-def _limits(fit: xr.Dataset, seen: np.ndarray) -> Raw:
+def _limits(fit: xr.Dataset, seen: np.ndarray) -> Markup:
     """Return the upper limits of the lines that were not detected, folded away."""
     rows = [
         [str(one["line"].values), f"< {number(1e18 * float(one['upper_limit']))}", number(float(one["snr"]), 2)]
         for one in (fit.isel(line=i) for i in np.flatnonzero(~seen)) if np.isfinite(float(one["upper_limit"]))
     ]  # fmt: skip
     if not rows:
-        return Raw("")
+        return Markup("")
     shown = table("Upper limits, 3 sigma", ["Line", "Flux [1e-18 W/m²]", "S/N"], rows, (1, 2))
     return details(f"{len(rows)} lines that were not detected", shown)

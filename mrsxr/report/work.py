@@ -18,7 +18,7 @@ from mrsxr.pipeline.record import versions
 from mrsxr.step import STEPS
 
 from .gather import Contents
-from .markup import NONE, Raw, bullets, code, details, join, paragraph, percent, seconds, table
+from .markup import NONE, Markup, bullets, code, details, join, paragraph, percent, seconds, table
 
 STAGES = {
     "rate": "Stage 1: from ramps to count rates", "cal": "Stage 2 and 3: from count rates to calibrated exposures",
@@ -96,7 +96,7 @@ def _same(default: Any, value: Any) -> bool:
     return default == value or str(default) == str(value)
 
 
-def steps(contents: Contents) -> Raw:
+def steps(contents: Contents) -> Markup:
     """Return the steps of all products, in order, with what differs from the defaults and the reference files."""
     found = merge(contents.histories())
     parts = []
@@ -129,12 +129,12 @@ def merge(histories: Iterable[tuple[list[str], list[dict[str, Any]]]]) -> list[_
     return order
 
 
-def _step_table(title: str, members: list[_Step]) -> Raw:
+def _step_table(title: str, members: list[_Step]) -> Markup:
     everywhere = {band for step in members for band in step.bands}
     rows = []
     for step in members:
         room, module, verb = [*step.name.split("."), "", ""][:3]
-        less = "" if set(step.bands) >= everywhere else paragraph("only ", _bands(step.bands), class_="small")
+        less = "" if set(step.bands) >= everywhere else paragraph(f"only {_bands(step.bands)}", "small")
         rows.append(
             [join(code(f"{room}.{verb or module}"), less), step.says() or NONE, _parameters(step), _references(step)]
         )
@@ -145,7 +145,7 @@ def _bands(bands: Iterable[str]) -> str:
     return " ".join(sorted(bands))
 
 
-def _parameters(step: _Step) -> Raw:
+def _parameters(step: _Step) -> Markup:
     lines = []
     for text, bands in step.params.items():
         given = ", ".join(f"{k} = {_shown(v)}" for k, v in json.loads(text).items())
@@ -153,7 +153,7 @@ def _parameters(step: _Step) -> Raw:
             lines.append((given or "defaults") + ("" if len(step.params) == 1 else f" ({_bands(bands)})"))
     rest = step.defaults()
     if not rest:
-        return join(*map(paragraph, lines)) or Raw(NONE)
+        return join(*map(paragraph, lines)) or Markup(NONE)
     values = code(", ".join(f"{k} = {_shown(v)}" for k, v in rest.items()))
     return join(*map(paragraph, lines), details("all defaults" if lines else "defaults", values))
 
@@ -162,17 +162,17 @@ def _shown(value: Any) -> str:
     return "[" + ", ".join(map(str, value)) + "]" if isinstance(value, list) else str(value)
 
 
-def _references(step: _Step) -> Raw:
+def _references(step: _Step) -> Markup:
     lines = [
         code(name) if set(bands) >= set(step.bands) else join(code(name), f" ({_bands(bands)})")
         for name, bands in step.refs.items()
     ]
     if not lines:
-        return Raw(NONE)
+        return Markup(NONE)
     return bullets(lines, "plain") if len(lines) <= 4 else details(f"{len(lines)} files", bullets(lines, "plain"))
 
 
-def _steps_of_headers(contents: Contents) -> Raw | None:
+def _steps_of_headers(contents: Contents) -> Markup | None:
     """Return the steps that jwst noted in the headers, for files without a history of this package."""
     states: dict[str, dict[str, list[str]]] = {}
     for file in contents.of("rate", "cal", "crf", "s3d", "x1d"):
@@ -188,7 +188,7 @@ def _steps_of_headers(contents: Contents) -> Raw | None:
     return table("Steps of jwst, by the headers", ["Keyword", "State"], rows) if rows else None
 
 
-def flags(contents: Contents) -> Raw:
+def flags(contents: Contents) -> Markup:
     """Return which part of the pixels has each flag, by setting, in rate and cal data."""
     columns: dict[str, dict[str, float]] = {}
     for product in ("rate", "cal"):
@@ -229,7 +229,7 @@ def flag_fractions(exposures: Iterable[xr.Dataset]) -> dict[str, float]:
     return {name: part / max(number, 1) for name, part in total.items() if part > 0 or name == "no flag"}
 
 
-def times(contents: Contents) -> Raw:
+def times(contents: Contents) -> Markup:
     """Return how long the stages of the runs took."""
     if not contents.runs:
         raise MrsxrError("no run.json in this folder: times are known of runs of mrsxr only")
@@ -263,7 +263,7 @@ def times(contents: Contents) -> Raw:
     return join(*parts)
 
 
-def provenance(contents: Contents) -> Raw:
+def provenance(contents: Contents) -> Markup:
     """Return versions, reference files, parameters and the list of the products."""
     parts = [table("Where the numbers come from", ["What", "Value"], _sources(contents), stack=True)]
     run = contents.run

@@ -328,4 +328,8 @@ def test_numbers_as_people_write_them():
     assert markup.seconds(31.32) == "31.3 s"
     assert markup.seconds(600.0) == "10.0 min"
     assert markup.number(float("inf")) == markup.NONE
-    assert markup.tag("a", "<&>", href='"x"') == '<a href="&quot;x&quot;">&lt;&amp;&gt;</a>'
+    assert markup.join("<&>", markup.code("<&>")) == "&lt;&amp;&gt;<code>&lt;&amp;&gt;</code>"
+    shown = markup.table('"x"', ["<a>", "b"], [["<c>", markup.strong("&")]])
+    assert 'aria-label="&#34;x&#34;"' in shown
+    assert "&lt;a&gt;" in shown
+    assert '<th scope="row">&lt;c&gt;</th><td><strong>&amp;</strong></td>' in shown

@@ -126,9 +126,9 @@ def pixels_of_a_scene(table, folder: Path, setting: str, n_groups: int = 25) -> 
     from mrsxr.pipeline.cal_chain import cal_steps, locate
     from mrsxr.rate import fit_ramps
     from mrsxr.schema import SCATTER
-    from mrsxr.simulate import Effects, simulate
+    from mrsxr.simulate import Effects, simulate_observation
 
-    made = simulate(folder, bands=[setting], n_groups=12, n_integrations=1, n_dithers=1, n_background=0,
+    made = simulate_observation(folder, bands=[setting], n_groups=12, n_integrations=1, n_dithers=1, n_background=0,
                     effects=Effects.none(), save_slopes=False, workers=1)  # fmt: skip
     refs = mx.References(made.reference_folder)
     base = mx.make_rate(mx.open_exposures(made.uncal[0]), refs).compute()

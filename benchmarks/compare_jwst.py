@@ -67,9 +67,11 @@ def prepare(args):
     """Simulate four dithers of one setting, once."""
     facts = args.folder / "made.json"
     if not facts.exists():
-        from mrsxr.simulate import simulate
+        from mrsxr.simulate import simulate_observation
 
-        made = simulate(args.folder / "sim", bands=[args.setting], n_groups=args.groups, n_background=0, seed=3)
+        made = simulate_observation(
+            args.folder / "sim", bands=[args.setting], n_groups=args.groups, n_background=0, seed=3
+        )
         facts.write_text(
             json.dumps({"uncal": [str(p) for p in made.uncal], "crds": made.crds, "refs": str(made.reference_folder)})
         )

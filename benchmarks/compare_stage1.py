@@ -51,7 +51,7 @@ CASES = (
 
 def make_case(case: Case, folder: Path) -> dict:
     """Simulate one exposure of a case, once, and spoil it and its reference files."""
-    from mrsxr.simulate import Effects, Scene, simulate
+    from mrsxr.simulate import Effects, Scene, simulate_observation
 
     facts = folder / "made.json"
     if facts.exists():
@@ -59,7 +59,7 @@ def make_case(case: Case, folder: Path) -> dict:
     scene = Scene.default()
     source = scene.points[0]
     bright = replace(source, continuum=replace(source.continuum, flux=BRIGHTNESS * source.continuum.flux))
-    made = simulate(
+    made = simulate_observation(
         folder / "sim", bands=[case.setting], n_groups=case.n_groups, n_integrations=case.n_integrations,
         n_dithers=1, n_background=0, readpatt=case.readpatt, seed=11, scene=replace(scene, points=(bright,)),
         effects=Effects(emi=3.0),

@@ -40,13 +40,13 @@ class Exposures:
 def make_exposures(setting: str, folder: Path, distortion: str | None = None) -> Exposures:
     """Simulate the exposures of a setting and reduce them to rate files, once."""
     import mrsxr as mx
-    from mrsxr.simulate import simulate
+    from mrsxr.simulate import simulate_observation
 
     folder = folder / setting
     facts = folder / "made.json"
     if not facts.exists():
         first = setting[-1] == "A"
-        made = simulate(
+        made = simulate_observation(
             folder / "sim", bands=[setting], n_groups=10, n_dithers=2 if first else 1, n_background=2 if first else 0,
             seed=5, distortion=distortion,
         )  # fmt: skip

@@ -30,7 +30,7 @@ class Truth:
 
 def make_truth(setting: str, folder: Path) -> Truth:
     """Simulate the exposure and the noiseless ones that tell apart its lines and showers, once."""
-    from mrsxr.simulate import Effects, Scene, simulate
+    from mrsxr.simulate import Effects, Scene, simulate_observation
 
     scene = Scene.default()
     source = scene.points[0]
@@ -43,11 +43,16 @@ def make_truth(setting: str, folder: Path) -> Truth:
     facts = folder / "made.json"
     if not facts.exists():
         full = Effects(emi=3.0, showers=4)
-        a = simulate(folder / "a", scene=scene, n_groups=40, effects=full, save_cosmic_rays=True, **common)
-        simulate(folder / "b", scene=plain, n_groups=3, effects=replace(full, showers=0), **common)
+        a = simulate_observation(folder / "a", scene=scene, n_groups=40, effects=full, save_cosmic_rays=True, **common)
+        simulate_observation(folder / "b", scene=plain, n_groups=3, effects=replace(full, showers=0), **common)
         for name, showers in (("c", 0), ("d", 4)):
-            simulate(folder / name, scene=scene.empty(), n_groups=40, effects=replace(Effects.none(), showers=showers),
-                     **common)  # fmt: skip
+            simulate_observation(
+                folder / name,
+                scene=scene.empty(),
+                n_groups=40,
+                effects=replace(Effects.none(), showers=showers),
+                **common,
+            )
         told = {"uncal": str(a.uncal[0]), "crds": a.crds, "refs": str(a.reference_folder)}
         facts.write_text(json.dumps(told))
     made = json.loads(facts.read_text())

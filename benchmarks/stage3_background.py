@@ -83,12 +83,19 @@ def prepare(folder: Path) -> dict:
     if facts.exists():
         return json.loads(facts.read_text())
     import mrsxr as mx
-    from mrsxr.simulate import simulate
+    from mrsxr.simulate import simulate_observation
 
     told = {}
     for setting, (n_dithers, n_background) in SETTINGS.items():
-        made = simulate(folder / f"sim_{setting}", bands=[setting], n_groups=25, n_integrations=1, n_dithers=n_dithers,
-                        n_background=n_background, seed=5)  # fmt: skip
+        made = simulate_observation(
+            folder / f"sim_{setting}",
+            bands=[setting],
+            n_groups=25,
+            n_integrations=1,
+            n_dithers=n_dithers,
+            n_background=n_background,
+            seed=5,
+        )
         refs = mx.References(made.reference_folder)
         told[setting] = {"crds": made.crds, "truth": str(made.truth_folder), "refs": str(made.reference_folder)}
         for kind, files in (("science", made.uncal), ("background", made.background)):

@@ -63,9 +63,11 @@ def prepare(folder: Path, jwst_python: str) -> dict:
     """Simulate four dithers of two settings and let jwst calibrate them, once."""
     facts = folder / "made.json"
     if not facts.exists():
-        from mrsxr.simulate import simulate
+        from mrsxr.simulate import simulate_observation
 
-        made = simulate(folder / "sim", bands=SETTINGS, n_groups=5, n_integrations=1, n_background=0, seed=3)
+        made = simulate_observation(
+            folder / "sim", bands=SETTINGS, n_groups=5, n_integrations=1, n_background=0, seed=3
+        )
         told = {"uncal": [str(p) for p in made.uncal], "crds": made.crds, "refs": str(made.reference_folder)}
         cals = folder / "cal"
         cals.mkdir(exist_ok=True)

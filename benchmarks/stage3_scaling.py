@@ -54,8 +54,9 @@ def prepare(folder: Path) -> dict[str, list[str]]:
     import mrsxr as mx
 
     if not list((folder / "cal" / "stage2").glob("*_cal.fits")):
-        made = mx.simulate(folder / "sim", bands=SETTINGS, n_groups=5, n_integrations=1, n_background=0, seed=5,
-                           save_slopes=False)  # fmt: skip
+        made = mx.simulate_observation(
+            folder / "sim", bands=SETTINGS, n_groups=5, n_integrations=1, n_background=0, seed=5, save_slopes=False
+        )
         result = mx.run(made.uncal_folder, out=folder / "cal", refs=made.reference_folder, to="cal")
         if result.failed:
             raise SystemExit(f"not calibrated: {result.failed}")

@@ -33,9 +33,9 @@ print(json.dumps({"failed": found.failed, "done": len(found.files.get("cal", [])
 def prepare(folder: Path) -> tuple[Path, Path, int]:
     """Simulate two settings and reduce them to slopes; return the folders of slopes and references, and how many."""
     import mrsxr as mx
-    from mrsxr.simulate import simulate
+    from mrsxr.simulate import simulate_observation
 
-    made = simulate(
+    made = simulate_observation(
         folder / "simulated", bands=["1A", "1B"], n_groups=6, n_integrations=1, n_dithers=2, n_background=0, seed=5,
         save_slopes=False,
     )  # fmt: skip

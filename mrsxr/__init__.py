@@ -40,7 +40,7 @@ from .pipeline import (
     run,
 )
 from .references import References
-from .simulate import simulate
+from .simulate import simulate_observation
 from .step import read_history
 from .sums import variance_of_sum
 
@@ -64,6 +64,7 @@ __all__ = [
     "SpectrumConfig",
     "load_config",
     "simulate",
+    "simulate_observation",
     "save",
     "load",
     "read_history",
@@ -97,5 +98,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """Return the public names, ``plot`` and ``report`` among them."""
-    return sorted({*globals(), *__all__})
+    """Return the public names."""
+    return sorted(__all__)

@@ -328,13 +328,13 @@ def info(paths: tuple[str, ...], background_from: Path | None) -> None:
 @click.option("--distortion", type=click.Path(path_type=Path), help="Folder of real distortion files (ASDF).")
 def simulate_command(out, bands, groups, integrations, dithers, background, seed, distortion) -> None:
     """Write simulated uncal files, reference files, an offline CRDS cache and the truth to OUT."""
-    from .simulate import simulate
+    from .simulate import simulate_observation
 
     bands = as_bands(bands or ("1A", "2A", "3A", "4A"))
     settings = {b[1] + ("12" if b[0] in "12" else "34") for b in bands}
     with _progress() as progress:
         task = progress.add_task("simulate", total=len(settings) * (1 + dithers + background))
-        made = simulate(
+        made = simulate_observation(
             out, bands=bands, n_groups=groups, n_integrations=integrations, n_dithers=dithers, n_background=background,
             seed=seed, distortion=distortion, progress=lambda _text: progress.advance(task),
         )  # fmt: skip

@@ -19,7 +19,7 @@ from .lines import fit_line
 from .mrs import BANDS, resolving_power
 from .pipeline import Config, Reporter, RunResult, run
 from .references import References
-from .simulate import Effects, Simulation, simulate
+from .simulate import Effects, Simulation, simulate_observation
 from .units import C_KM_S
 
 #: What each size of the demonstration simulates.
@@ -128,7 +128,7 @@ def demo(
 def _simulate(folder: Path, plan: dict[str, Any], distortion, seed: int, reporter: Reporter) -> Simulation:
     settings = {b[1] + ("12" if b[0] in "12" else "34") for b in plan["bands"]}
     reporter.begin("simulate", len(settings) * (1 + plan["n_dithers"] + plan["n_background"]))
-    return simulate(
+    return simulate_observation(
         folder, **plan, distortion=distortion, seed=seed, save_slopes=False, effects=EFFECTS,
         progress=lambda text: reporter.done("simulate", Path(text).name, 0.0),
     )  # fmt: skip

@@ -27,10 +27,10 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def simulated(tmp_path_factory):
     """A small simulated observation of one setting (two dithers, one background exposure) with its references."""
-    from mrsxr.simulate import Effects, simulate
+    from mrsxr.simulate import Effects, simulate_observation
 
     folder = tmp_path_factory.mktemp("simulated")
-    return simulate(
+    return simulate_observation(
         folder, bands=["1A"], n_groups=16, n_integrations=1, n_dithers=2, n_background=1, seed=2,
         save_slopes=False, effects=Effects(straylight=True, leak=True),
     )  # fmt: skip

@@ -106,3 +106,15 @@ def test_importing_the_package_compiles_nothing():
 
     code = "import sys, mrsxr; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_package_shows_its_public_names_and_its_rooms():
+    """A room is not hidden by a function of its name: ``import mrsxr.simulate as sim`` gives the room."""
+    import importlib
+    import pkgutil
+
+    assert set(dir(mrsxr)) == set(mrsxr.__all__)
+    assert all(hasattr(mrsxr, name) for name in mrsxr.__all__)
+    for room in pkgutil.iter_modules(mrsxr.__path__):
+        if not room.name.startswith("__"):
+            assert importlib.import_module(f"mrsxr.{room.name}") is getattr(mrsxr, room.name), room.name

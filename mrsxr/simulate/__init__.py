@@ -2,7 +2,7 @@
 
 from .exposure import Effects
 from .geometry_files import write_geometry
-from .observation import Simulation, simulate, true_spectrum
+from .observation import Simulation, simulate_observation, true_spectrum
 from .products import simulate_cube, simulate_spectrum
 from .reference_files import write_reference
 from .scene import (
@@ -16,7 +16,7 @@ from .scene import (
 )
 
 __all__ = [
-    "simulate", "Simulation", "Effects", "Scene", "PointSource", "LineDisc", "Line", "PowerLaw", "Background",
-    "encircled_energy", "true_spectrum", "simulate_cube", "simulate_spectrum",
-    "write_reference", "write_geometry",
+    "simulate_observation", "Simulation", "Effects", "Scene", "PointSource", "LineDisc", "Line", "PowerLaw",
+    "Background", "encircled_energy", "true_spectrum", "simulate_cube", "simulate_spectrum", "write_reference",
+    "write_geometry",
 ]  # fmt: skip

@@ -78,7 +78,7 @@ class Simulation:
 
 
 @reads(bands=as_bands)
-def simulate(
+def simulate_observation(
     out_dir: str | Path,
     *,
     scene: Scene | None = None,
@@ -136,8 +136,8 @@ def simulate(
 
     Examples
     --------
-    >>> from mrsxr.simulate import simulate
-    >>> made = simulate("sim", bands=["1A"], n_groups=5, n_dithers=1, n_background=0)  # doctest: +SKIP
+    >>> from mrsxr.simulate import simulate_observation
+    >>> made = simulate_observation("sim", bands=["1A"], n_groups=5, n_dithers=1, n_background=0)  # doctest: +SKIP
     """
     scene = scene or Scene.default()
     effects = effects or Effects()

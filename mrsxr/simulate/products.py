@@ -77,7 +77,7 @@ def simulate_cube(
     The PSF is the sum of Gaussians of the simulated exposures with the FWHM that cubes have
     (:func:`mrsxr.mrs.psf_fwhm`), integrated over the spaxels; lines have the resolving power of
     :func:`mrsxr.mrs.resolving_power` and are integrated over the planes. Voxels are independent: the covariance of real
-    cubes, fringes and cosmic rays are not in it, :func:`mrsxr.simulate` has them.
+    cubes, fringes and cosmic rays are not in it, :func:`simulate_observation` has them.
     """
     scene = scene or Scene.default()
     grid = _grid(scene, band, size, wavelength)

@@ -10,7 +10,7 @@ from mrsxr import dq, mrs
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.sky import Pointing, sky_to_v2v3
 from mrsxr.references.readers import read_reference
-from mrsxr.simulate import Effects, Scene, references, simulate, true_spectrum
+from mrsxr.simulate import Effects, Scene, references, simulate_observation, true_spectrum
 from mrsxr.simulate.scene import encircled_energy
 
 SMALL = {"bands": ["1A"], "n_groups": 4, "n_integrations": 1, "n_dithers": 1, "n_background": 1}
@@ -19,7 +19,7 @@ SMALL = {"bands": ["1A"], "n_groups": 4, "n_integrations": 1, "n_dithers": 1, "n
 @pytest.fixture(scope="session")
 def made(tmp_path_factory):
     lines: list[str] = []
-    out = simulate(tmp_path_factory.mktemp("made"), progress=lines.append, save_cosmic_rays=True, **SMALL)
+    out = simulate_observation(tmp_path_factory.mktemp("made"), progress=lines.append, save_cosmic_rays=True, **SMALL)
     assert len(lines) == 3
     return out
 
@@ -53,7 +53,7 @@ def test_pointing_keywords_put_the_target_at_the_offset(made):
 
 
 def test_same_seed_same_files(made, tmp_path):
-    again = simulate(tmp_path, save_slopes=False, **SMALL)
+    again = simulate_observation(tmp_path, save_slopes=False, **SMALL)
     for old, new in zip([*made.uncal, *made.background], [*again.uncal, *again.background], strict=True):
         assert hashlib.md5(old.read_bytes()).digest() == hashlib.md5(new.read_bytes()).digest()
     assert not again.slopes
@@ -140,15 +140,15 @@ def test_truth_tells_lines_sources_and_spectra(made):
 
 def test_wrong_requests_are_refused(tmp_path):
     with pytest.raises(MrsxrError, match="5Z"):
-        simulate(tmp_path, bands=["5Z"])
+        simulate_observation(tmp_path, bands=["5Z"])
     with pytest.raises(MrsxrError, match="bands is empty"):
-        simulate(tmp_path, bands=[])
+        simulate_observation(tmp_path, bands=[])
     with pytest.raises(MrsxrError, match="FASTGRP"):
-        simulate(tmp_path, readpatt="FASTGRP")
+        simulate_observation(tmp_path, readpatt="FASTGRP")
 
 
 def test_effects_off_are_off_in_the_references_too(tmp_path):
-    quiet = simulate(tmp_path, effects=Effects.none(), **{**SMALL, "n_groups": 3, "n_background": 0})
+    quiet = simulate_observation(tmp_path, effects=Effects.none(), **{**SMALL, "n_groups": 3, "n_background": 0})
     refs = {ds.attrs["kind"]: ds for ds in map(read_reference, quiet.references)}
     assert np.all(refs["flat"].flat.values == 1)
     assert not refs["dark"].dark.values.any()

@@ -246,17 +246,19 @@ def outliers_of_a_sharp_source(table, quick):
 
 def master_errors(table, quick):
     """Scatter of the spectrum of the background in units of its errors."""
+    from mrsxr.cal import combine_backgrounds
+    from mrsxr.pipeline import Recipe
     from mrsxr.pipeline.cube_chain import background_spectra
-    from mrsxr.pipeline.combine_chain import _master
-    from mrsxr.pipeline.config import CubeConfig
+    from mrsxr.pipeline.parts import own_options
 
     for setting, band in (("12A", "2A"),) if quick else (("12A", "1A"), ("12A", "2A"), ("34A", "4A")):
         rng, found = np.random.default_rng(3), {}
         ds = blank(setting, 2, rng, rows=300)
         ds = observed(ds, np.zeros(ds.flux.shape), rng)
         for mode in ("baseline", "optimal"):
-            config = getattr(CubeConfig, mode)()
-            master = _master(background_spectra(ds, band, None, config), config)
+            recipe = Recipe.of(mode)
+            options = own_options(combine_backgrounds, recipe.values("master_background"))
+            master = combine_backgrounds(background_spectra(ds, band, None, recipe), **options)
             known = np.isfinite(master.background.values) & (master.background_var.values > 0)
             found[mode] = np.std((master.background.values / np.sqrt(master.background_var.values))[known])
         table.add(f"master background {band}: pulls", f"{found['optimal']:.2f}", "1.0 +- 0.1",

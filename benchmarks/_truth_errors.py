@@ -144,7 +144,7 @@ def pixels_of_a_scene(table, folder: Path, setting: str, n_groups: int = 25) -> 
     slope = np.nan_to_num(truth / photom.conversion.values * flat.flat.values * fringe.fringe.values)
     ramp = _ramps(base, slope, gain.gain.values, np.nan_to_num(readnoise.read_noise.values) / np.sqrt(2), n_groups)
     ds = fit_ramps(ramp, gain=gain, readnoise=readnoise, algorithm="gls")
-    for _, step in cal_steps(ds, refs, mx.CalConfig.optimal()):
+    for _, step in cal_steps(ds, refs, mx.Recipe.of("optimal")):
         ds = step(ds)
     for name in setting[:2]:
         here = (channel == int(name)) & ((ds.dq.values[0] & 1) == 0)

@@ -183,9 +183,9 @@ def compare_step_alone(args, made, table):
 def compare_cubes(args, made, table):
     from mrsxr.io import load, open_exposures
     from mrsxr.mrs import bands_of_setting
+    from mrsxr.pipeline import Recipe
     from mrsxr.pipeline.cal_chain import locate
     from mrsxr.pipeline.cube_chain import make_cube
-    from mrsxr.pipeline.config import CubeConfig
     from mrsxr.references import References
 
     out = args.folder / "cube"
@@ -203,7 +203,7 @@ def compare_cubes(args, made, table):
         name = next(n for n in report["cubes"] if f"ch{band[0]}-" in n)
         theirs = load(out / name).compute()
         start = time.process_time()
-        ours = make_cube(ds, band, refs, CubeConfig()).compute()
+        ours = make_cube(ds, band, refs, Recipe.of()).compute()
         seconds += time.process_time() - start
         same_shape = ours.flux.shape == theirs.flux.shape
         table.add(f"cube {band} shape", str(ours.flux.shape), str(theirs.flux.shape), same_shape)

@@ -95,11 +95,11 @@ def spoil_reference(path: Path) -> None:
 
 def run(args, table, jwst) -> None:
     """Compare all cases, then the truth and the cost."""
-    from mrsxr.pipeline import RateConfig
+    from mrsxr.pipeline import Recipe
 
     parts = set(args.only)
     for case in CASES if "steps" in parts else ():
-        compare_case(args, case, table, jwst, RateConfig.baseline())
+        compare_case(args, case, table, jwst, Recipe.of())
     if "showers" in parts:
         compare_showers(args, table, jwst)
     if "truth" in parts:
@@ -143,7 +143,7 @@ class Theirs:
         return np.load(self.folder / f"{product}_{name}.npy")
 
 
-def compare_case(args, case: Case, table, jwst, config) -> None:
+def compare_case(args, case: Case, table, jwst, recipe) -> None:
     """Compare every step of one case, each on our own result of the step before."""
     from mrsxr import rate
     from mrsxr.io import open_exposures
@@ -155,7 +155,7 @@ def compare_case(args, case: Case, table, jwst, config) -> None:
     refs = References(made["refs"])
     ds = open_exposures(made["uncal"])
     print(f"--- {case.name}", flush=True)
-    for name, step in ramp_steps(ds, refs, config):
+    for name, step in ramp_steps(ds, refs, recipe):
         before = ds
         ds = step(ds).persist()
         if ds.sci is not before.sci:
@@ -198,7 +198,7 @@ def compare_showers(args, table, jwst) -> None:
     from stage1_truth import SHOWER_JUMP, make_truth
 
     from mrsxr.io import open_exposures
-    from mrsxr.pipeline import RateConfig
+    from mrsxr.pipeline import Recipe
     from mrsxr.pipeline.rate_chain import correct_ramps
     from mrsxr.references import References
 
@@ -210,8 +210,8 @@ def compare_showers(args, table, jwst) -> None:
         out.mkdir(exist_ok=True)
         if not (out / "jwst_stage1.json").exists():
             jwst(args, made, "stage1", made["uncal"], out, json.dumps({"jump": SHOWER_JUMP}))
-        config = replace(RateConfig.baseline(), showers="flag", extend_snr_threshold=1.4)
-        flags = correct_ramps(open_exposures(made["uncal"]), References(made["refs"]), config).group_dq[0].values
+        recipe = Recipe.of().set("find_showers", extend_snr_threshold=1.4)
+        flags = correct_ramps(open_exposures(made["uncal"]), References(made["refs"]), recipe).group_dq[0].values
         theirs = np.load(out / "jump_group_dq.npy")
         table.equal(f"{setting} jump with showers, group_dq", flags, theirs)
         jump = (theirs & 4) != 0
@@ -258,18 +258,18 @@ def ours_speed(uncal: str, refs: str, out: str, what: str) -> None:
     """Our half of the speed comparison, in a process of its own."""
     start = time.perf_counter()
     import mrsxr as mx
-    from mrsxr.pipeline import RateConfig
+    from mrsxr.pipeline import Recipe
 
     imported = time.perf_counter() - start
-    config = RateConfig.baseline()
+    recipe = Recipe.of()
     if what == "showers":
-        config = replace(config, showers="flag", extend_snr_threshold=1.4)
+        recipe = recipe.set("find_showers", extend_snr_threshold=1.4)
     references = mx.References(refs)
     found = []
     for _ in range(2):
         wall, cpu = time.perf_counter(), time.process_time()
         with dask.config.set(scheduler="threads", num_workers=2):
-            mx.save(mx.make_rate(mx.open_exposures(uncal), references, config).compute(), out)
+            mx.save(mx.make_rate(mx.open_exposures(uncal), references, recipe).compute(), out)
         found.append({"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "peak_gb": peak_gb()})
     answer = {**found[1], "first": found[0], "import": imported, "peak_gb": found[0]["peak_gb"]}
     (Path(out) / "mrsxr_speed.json").write_text(json.dumps(answer))

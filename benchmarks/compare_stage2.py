@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -96,15 +96,15 @@ def run(args, table, jwst) -> None:
 def compare_steps(table, one: Exposures, theirs: Path) -> None:
     """Compare every step after jwst's own input, then the cal image of the whole chain."""
     import mrsxr as mx
-    from mrsxr.pipeline import CalConfig
+    from mrsxr.pipeline import Recipe
     from mrsxr.pipeline.cal_chain import cal_steps
 
     refs = mx.References(one.made["refs"])
-    config = replace(CalConfig.baseline(), background="mean" if one.background else "none")
+    recipe = Recipe.of().set("bkg_subtract", method="mean", skip=not one.background)
     base = mx.io.open_exposures(one.rate[0]).compute()
     background = mx.io.open_exposures(one.background) if one.background else None
     whole, last = base, None  # last: step of jwst whose images lie there
-    for name, step in cal_steps(base, refs, config, background):
+    for name, step in cal_steps(base, refs, recipe, background):
         before, whole = whole, step(whole).compute()
         if name == "assign_wcs":
             compare_wcs(table, whole, theirs)
@@ -196,20 +196,20 @@ def ours_speed(rate: str, refs: str, out: str) -> None:
     from compare_stage1 import peak_gb
 
     import mrsxr as mx
-    from mrsxr.pipeline import CalConfig
+    from mrsxr.pipeline import Recipe
 
     references = mx.References(refs)
-    base = CalConfig.baseline()
+    base = Recipe.of()
     found = {}
-    for name, config in (
+    for name, recipe in (
         ("first", base),
         ("plain", base),
-        ("warm", replace(base, residual_fringe="columns")),
-        ("residual_fringe", replace(base, residual_fringe="columns")),
+        ("warm", base.set("cal.residual_fringe", method="columns")),
+        ("residual_fringe", base.set("cal.residual_fringe", method="columns")),
     ):
         wall, cpu = time.perf_counter(), time.process_time()
         with dask.config.set(scheduler="threads", num_workers=2):
-            mx.save(mx.make_cal(mx.io.open_exposures(rate), references, config).compute(), out)
+            mx.save(mx.make_cal(mx.io.open_exposures(rate), references, recipe).compute(), out)
         found[name] = {
             "wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "peak_gb": peak_gb()
         }  # fmt: skip

@@ -80,7 +80,7 @@ def _plain_slope(folder: Path) -> np.ndarray:
 def compare_truth(args, table, jwst) -> None:
     """Fill the table for both detectors: ours in optimal, ours in baseline and jwst's for comparison."""
     import mrsxr as mx
-    from mrsxr.pipeline import RateConfig
+    from mrsxr.pipeline import Recipe
 
     for setting in ("12A", "34A"):
         folder = args.folder / f"truth_{setting}"
@@ -92,8 +92,8 @@ def compare_truth(args, table, jwst) -> None:
             jwst(args, truth.made, "stage1", truth.made["uncal"], out, json.dumps({"jump": SHOWER_JUMP}))
         refs = mx.References(truth.made["refs"])
         ds = mx.open_exposures(truth.made["uncal"])
-        ours = mx.make_rate(ds, refs, RateConfig.optimal()).compute().isel(dither=0)
-        baseline = mx.make_rate(ds, refs, RateConfig.baseline()).compute().isel(dither=0)
+        ours = mx.make_rate(ds, refs, Recipe.of("optimal")).compute().isel(dither=0)
+        baseline = mx.make_rate(ds, refs, Recipe.of()).compute().isel(dither=0)
         error = np.load(out / "rate_OLS_C_err.npy")
         peer = (np.load(out / "rate_OLS_C_sci.npy"), error, np.load(out / "rate_OLS_C_dq.npy"))
         judge(table, setting, truth, {"optimal": _images(ours), "baseline": _images(baseline), "jwst": peer})
@@ -137,7 +137,7 @@ def judge(table, setting: str, truth: Truth, results: dict) -> None:
 
 def judge_rays(table, setting: str, truth: Truth, ds, refs) -> None:
     """Share of the cosmic rays above 5 sigma that are found, and of the quiet groups that are flagged."""
-    from mrsxr.pipeline import RateConfig
+    from mrsxr.pipeline import Recipe
     from mrsxr.pipeline.rate_chain import correct_ramps
 
     gain = refs.get("gain", ds).gain.values
@@ -147,10 +147,10 @@ def judge_rays(table, setting: str, truth: Truth, ds, refs) -> None:
     r = truth.rays
     np.add.at(charge, (r.integration.values, r.group.values, r.y.values, r.x.values), r.electrons.values)
     flags = {}
-    config = RateConfig.optimal()
-    ramps = correct_ramps(ds, refs, config)
+    recipe = Recipe.of("optimal")
+    ramps = correct_ramps(ds, refs, recipe)
     flags["optimal"] = ramps.group_dq
-    flags["two-point"] = correct_ramps(ds, refs, RateConfig.baseline()).group_dq
+    flags["two-point"] = correct_ramps(ds, refs, Recipe.of()).group_dq
     told = {}
     for name, array in flags.items():
         (values,) = dask.compute(array.data)

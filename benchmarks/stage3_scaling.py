@@ -93,13 +93,13 @@ def side(report: str, refs: str, mode: str, *cals: str) -> None:
     from stage3_cubes import peak_gb
 
     import mrsxr as mx
-    from mrsxr.pipeline import Config
+    from mrsxr.pipeline import Recipe
 
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as out:
         wall, cpu = time.perf_counter(), time.process_time()
         result = mx.run(
-            list(cals), out=out, refs=refs, config=Config.of_mode(mode).with_source_type("point"), workers=2
+            list(cals), out=out, refs=refs, recipe=Recipe.of(mode).set("extract_1d", source_type="POINT"), workers=2
         )
         answer = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "peak_gb": peak_gb()}
     if result.failed:

@@ -25,13 +25,8 @@ from .errors import (
 )
 from .io import load, open_exposures, open_observation, save, summarize
 from .pipeline import (
-    CalConfig,
-    Config,
-    CubeConfig,
-    RateConfig,
-    SpectrumConfig,
+    Recipe,
     combine_exposures,
-    load_config,
     make_cal,
     make_cubes,
     make_rate,
@@ -57,12 +52,7 @@ __all__ = [
     "make_cubes",
     "make_spectra",
     "run",
-    "Config",
-    "RateConfig",
-    "CalConfig",
-    "CubeConfig",
-    "SpectrumConfig",
-    "load_config",
+    "Recipe",
     "simulate",
     "simulate_observation",
     "save",

@@ -1,11 +1,10 @@
-"""The command line: mrsxr demo | run | status | info | simulate | show | report | history | check."""
+"""The command line: mrsxr demo | run | recipe | status | info | simulate | show | report | history | check."""
 
 from __future__ import annotations
 
 import os
 import sys
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -157,13 +156,12 @@ def main() -> None:
 def demo(size: str | None, bands, distortion: Path | None, out: Path, mode: str | None, workers: int) -> None:
     """Simulate an observation, reduce it, compare with the truth and draw a picture."""
     from .demo import demo as run_demo
-    from .pipeline import Config
 
     _no_windows()
     with _progress() as progress:
         result = run_demo(
             out, size=size or "default", bands=bands, distortion=distortion, workers=workers,
-            config=Config.of_mode(mode or "baseline"), reporter=_reporter(progress),
+            recipe=mode or "baseline", reporter=_reporter(progress),
         )  # fmt: skip
     table = Table(title="Recovered against the truth", title_justify="left")
     for name, justify in (
@@ -219,34 +217,40 @@ def demo(size: str | None, bands, distortion: Path | None, out: Path, mode: str 
     "--residual-fringe", multiple=True, metavar="LEVEL=METHOD", callback=_fringes,
     help="Residual fringes of a level (cal, cube, spectrum): none, columns or slices; may be repeated.",
 )  # fmt: skip
-@click.option("--config", type=click.Path(path_type=Path), help="TOML file of parameters.")
+@click.option("--recipe", metavar="NAME|FILE", help="Steps and parameters: a TOML file, see mrsxr recipe.")
+@click.option(
+    "--set", "changed", multiple=True, metavar="STEP.PARAMETER=VALUE",
+    help="Another parameter of a step: jump.rejection_threshold=5; may be repeated.",
+)  # fmt: skip
 @click.option("--skip", metavar="LIST", help="Steps to leave out, by their names in jwst: reset,dark_current ...")
 @click.option("--redshift", callback=_redshift, help="Of the source: products carry it, lines are marked by it.")
 @click.option("--allow-missing", is_flag=True, help="Build bands also from the rest, where exposures failed.")
 @WORKERS
 def run(
     source, background_from, out, refs, bands, to, mode, background, source_type, override, no_aperture_correction,
-    residual_fringe, config, skip, redshift, allow_missing, workers,
+    residual_fringe, recipe, changed, skip, redshift, allow_missing, workers,
 ) -> None:  # fmt: skip
     """Reduce the exposures (uncal, rate, cal) or cubes (s3d) of SOURCE, a folder, file, glob or association."""
-    from .pipeline import Config, load_config
+    from .pipeline import Recipe
     from .pipeline import run as run_all
     from .references import References
 
-    parameters = load_config(config, mode) if config else Config.of_mode(mode or "baseline")
+    parameters = Recipe.of(recipe, base=mode)
     if background is not None:
         parameters = parameters.with_background(background)
     if source_type is not None:
-        parameters = parameters.with_source_type(source_type)
+        parameters = parameters.set("extract_1d", source_type=source_type)
     if no_aperture_correction:
-        parameters = replace(parameters, spectrum=replace(parameters.spectrum, aperture_correction=False))
+        parameters = parameters.set("extract_1d", aperture_correction=False)
     parameters = parameters.with_residual_fringe(residual_fringe)
+    for text in changed:
+        parameters = parameters.with_text(text)
     if skip is not None:
-        parameters = parameters.with_skipped(name for name in skip.split(",") if name.strip())
+        parameters = parameters.skipping(*(name for name in skip.split(",") if name.strip()))
     references = References(refs, override=override) if refs is not None else _references_of_crds(override)
     with _progress() as progress:
         result = run_all(
-            str(source), background_from, out=out, refs=references, bands=bands, to=to, config=parameters,
+            str(source), background_from, out=out, refs=references, bands=bands, to=to, recipe=parameters,
             workers=workers, reporter=_reporter(progress), z=redshift, allow_missing=allow_missing,
         )  # fmt: skip
     _tell_files(result)
@@ -279,6 +283,17 @@ def _tell_files(result) -> None:
         where = paths[0] if len(paths) == 1 else paths[0].parent
         _say(f"{len(paths):3d} {level:20s} {where}")
     _say(f"reduced in {result.seconds:.1f} s; one page on it: mrsxr report {result.out}")
+
+
+@main.command(name="recipe")
+@click.argument("name", metavar="NAME|FILE", default="baseline")
+@click.option("--all", "every", is_flag=True, help="Every parameter of every step, and what it may be.")
+def recipe_command(name: str, every: bool) -> None:
+    """Print a recipe (baseline, optimal, or a TOML file with what it rests on) as TOML to copy, cut and extend."""
+    from .pipeline import Recipe
+
+    found = Recipe.of(name)
+    console.print(found.describe() if every else str(found), markup=False, highlight=False, end="")
 
 
 @main.command()

@@ -17,7 +17,7 @@ from .io import load_dataset
 from .io.atomic import check_folder
 from .lines import fit_line
 from .mrs import BANDS, resolving_power
-from .pipeline import Config, Reporter, RunResult, run
+from .pipeline import Recipe, Reporter, RunResult, run
 from .references import References
 from .simulate import Effects, Simulation, simulate_observation
 from .units import C_KM_S
@@ -75,7 +75,7 @@ def demo(
     size: str = "default",
     bands: tuple[str, ...] | None = None,
     distortion: str | Path | None = None,
-    config: Config | None = None,
+    recipe: Recipe | str | Path = "baseline",
     workers: int = 2,
     seed: int = 1,
     reporter: Reporter | None = None,
@@ -92,8 +92,8 @@ def demo(
         Other bands than those of the size.
     distortion : path, optional
         Folder of real distortion files, in place of the parametric geometry.
-    config : Config, optional
-        Parameters of the reduction.
+    recipe : Recipe, name or TOML file
+        Of the reduction.
     workers : int
     seed : int
     reporter : Reporter, optional
@@ -114,7 +114,7 @@ def demo(
     z = float(sources.redshift[0])
     result = run(
         simulation.uncal_folder, simulation.background_folder, out=out / "reduced",
-        refs=References(simulation.reference_folder), config=(config or Config()).with_source_type("point"),
+        refs=References(simulation.reference_folder), recipe=Recipe.of(recipe).set("extract_1d", source_type="POINT"),
         workers=workers, reporter=reporter, z=z,
     )  # fmt: skip
     checks = compare(simulation, result)

@@ -26,6 +26,7 @@ from .mrs import BANDS
 
 MOST_WORKERS = 256
 Function = TypeVar("Function", bound=Callable[..., Any])
+_NOTHING = object()  # a value that no annotation takes
 NUMBERS: dict[Any, str] = {int: "a whole number", float: "a finite number"}
 
 
@@ -183,6 +184,17 @@ def expected(value: Any, hint: Any) -> str | None:
     return _of_class(value, hint)
 
 
+def allowed(hint: Any) -> str:
+    """Return what an annotation allows, in words.
+
+    Examples
+    --------
+    >>> allowed(Positive | None), allowed(Literal["mean", "median"])
+    ('a number above 0, or None', 'one of mean, median')
+    """
+    return expected(_NOTHING, hint) or "any value"
+
+
 def _of_marked(value: Any, base: Any, *marks: Any) -> str | None:
     for mark in marks:
         if isinstance(mark, Accepts):
@@ -281,6 +293,8 @@ def _finite(value: Any) -> bool:
 
 
 def _name(hint: Any) -> str:
+    if typing.get_origin(hint) is Annotated:
+        return allowed(hint)
     return NUMBERS.get(hint) or ("a text" if hint is str else str(getattr(hint, "__name__", "of the kind asked for")))
 
 

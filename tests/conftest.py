@@ -43,5 +43,5 @@ def reduced(simulated, tmp_path_factory):
 
     return run(
         simulated.uncal_folder, simulated.background_folder, out=tmp_path_factory.mktemp("reduced"),
-        refs=simulated.reference_folder, config=None,
+        refs=simulated.reference_folder, recipe="baseline",
     )  # fmt: skip

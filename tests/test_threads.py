@@ -11,7 +11,7 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from mrsxr.notes import listen, tell
-from mrsxr.pipeline.config import Config
+from mrsxr.pipeline import Recipe
 from mrsxr.pipeline.pieces import Way
 from mrsxr.pipeline.plan import Task
 from mrsxr.pipeline.record import RunRecord
@@ -69,8 +69,8 @@ def test_a_run_changes_nothing_for_other_threads(tmp_path):
         inside.wait(20)
 
     tasks = [Task("cube", str(number), work, {}, {"number": number}) for number in (1, 2)]
-    record = RunRecord.begin(Config(), "none")
-    reduction = Reduction(tasks, Way(None, Config()), Store(tmp_path), record, Told(Reporter()), {})
+    record = RunRecord.begin(Recipe.of(), "none")
+    reduction = Reduction(tasks, Way(None, Recipe.of()), Store(tmp_path), record, Told(Reporter()), {})
     thread = threading.Thread(target=other)
     thread.start()
     carry_out([reduction], None, 2, 0.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
@@ -16,8 +16,8 @@ from mrsxr.io.files import BACKGROUND, FileInfo, classify
 from mrsxr.io.grouping import Exposure, Plan, bands_missing
 from mrsxr.notes import listen, noted, tell
 
-from .cal_chain import PIXEL_BACKGROUNDS
-from .config import Config
+if TYPE_CHECKING:
+    from .recipe import Recipe
 
 ADVICE = "mend it, or build from the rest (allow_missing, --allow-missing)"
 
@@ -82,13 +82,13 @@ def of_fewer(ds: xr.Dataset, used: int, planned: int, text: str) -> xr.Dataset:
     return noted(ds.assign_attrs(exposures_used=used, exposures_planned=planned), told)
 
 
-def check_background(plan: Plan, config: Config, given: Any, to: str, *, allow_missing: bool = False) -> None:
+def check_background(plan: Plan, recipe: Recipe, given: Any, to: str, *, allow_missing: bool = False) -> None:
     """Raise where background exposures were given and none is there, or are asked for and lacking in a band.
 
     Parameters
     ----------
     plan : Plan
-    config : Config
+    recipe : Recipe
     given : path or None
         Where background exposures were to be found.
     to : str
@@ -100,12 +100,13 @@ def check_background(plan: Plan, config: Config, given: Any, to: str, *, allow_m
     science = {one.node for one in plan.exposures if one.role != BACKGROUND}
     if given is not None and not have:
         raise InputFileError(f"{given}: no background exposures of these bands found; leave it out, or look there")
-    pixel = config.cal.background in PIXEL_BACKGROUNDS
-    asked = pixel or config.cube.background_required or config.cube.background == "field"
+    pixel = recipe.runs("bkg_subtract")
+    ways = [n for n in ("master", "field") if recipe.runs(f"{n}_background")]
+    asked = pixel or any(recipe.values(f"{way}_background")["required"] for way in ways)
     lost = bands_missing(have, science)
     if not asked or not lost or to == "rate" or (to == "cal" and not pixel) or (have and allow_missing):
         return
-    way = config.cal.background if pixel else config.cube.background
+    way = recipe.values("bkg_subtract")["method"] if pixel else ways[0]
     raise MrsxrError(
         f"background '{way}' is asked for and there are no background exposures of the bands {', '.join(lost)}; give "
         'some (background=, --background-from), or take background "none" or "annulus"'

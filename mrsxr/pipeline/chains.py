@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from os import PathLike
 from typing import Any
 
 import xarray as xr
@@ -19,61 +19,61 @@ from mrsxr.references import References
 from . import pieces
 from .cal_chain import calibrate
 from .combine_chain import one_background
-from .config import CalConfig, Config, CubeConfig, RateConfig, SpectrumConfig
 from .cube_chain import background_spectrum, fields_of
 from .engine import do_all
-from .given import config_of, references_of
+from .given import references_of
 from .pieces import Group, Way
 from .plan import Planner, Task, Unit
+from .recipe import Recipe
 
 Data = xr.Dataset | xr.DataTree
+Given = Recipe | str | PathLike[str] | None
 
 
-def make_rate(data: Data, refs: References, config: RateConfig | None = None) -> Any:
+def make_rate(data: Data, refs: References, recipe: Given = None) -> Any:
     """Turn ramps into slopes: all steps of stage 1, from group_scale to gain_scale.
 
     Parameters
     ----------
     data : Dataset of level "ramp", or DataTree of such
     refs : References or path
-    config : RateConfig, optional
+    recipe : Recipe, name or TOML file, optional
 
     Returns
     -------
     Dataset or DataTree of level "rate", lazy
     """
-    config = config_of("make_rate", config, "rate")
-    if config.save_rateints:
+    recipe = Recipe.of(recipe)
+    if recipe.option("rate", "save_rateints"):
         tell("save_rateints: the slopes of the integrations are not made here; make_rate_and_ints gives both")
-    return _rates("make_rate", data, refs, config, "rate")[0]
+    return _rates("make_rate", data, refs, recipe, "rate")[0]
 
 
-def make_rate_and_ints(data: Data, refs: References, config: RateConfig | None = None) -> tuple[Any, Any]:
+def make_rate_and_ints(data: Data, refs: References, recipe: Given = None) -> tuple[Any, Any]:
     """Turn ramps into the average slopes and those of every integration, by one fit.
 
     Parameters
     ----------
     data : Dataset of level "ramp", or DataTree of such
     refs : References or path
-    config : RateConfig, optional
+    recipe : Recipe, name or TOML file, optional
 
     Returns
     -------
     Dataset or DataTree of level "rate", the same of level "rateints"
         Lazy; ``dask.compute`` of both fits once.
     """
-    rates, integrations = _rates("make_rate_and_ints", data, refs, config, "rate", "rateints")
+    rates, integrations = _rates("make_rate_and_ints", data, refs, Recipe.of(recipe), "rate", "rateints")
     return rates, integrations
 
 
-def _rates(name: str, data: Data, refs: Any, config: Any, *kinds: str) -> list[Any]:
+def _rates(name: str, data: Data, refs: Any, recipe: Recipe, *kinds: str) -> list[Any]:
     need_data(name, data)
     refs = references_of(name, refs, needed=True)
-    config = replace(config_of(name, config, "rate"), save_rateints=len(kinds) > 1)
-    planner = Planner(Config(rate=config), BANDS)
+    planner = Planner(recipe.with_option("rate", "save_rateints", len(kinds) > 1), BANDS)
     units = _units(data, 0)
     planner.exposures(units, "rate")
-    made = do_all(planner.tasks, Way(refs, planner.config))
+    made = do_all(planner.tasks, Way(refs, planner.recipe))
     found = [{one.name: made[task][kind][0] for one, task in zip(units, made, strict=True)} for kind in kinds]
     if isinstance(data, xr.Dataset):
         return [next(iter(one.values())) for one in found]
@@ -83,7 +83,7 @@ def _rates(name: str, data: Data, refs: Any, config: Any, *kinds: str) -> list[A
 def make_cal(
     data: Data,
     refs: References,
-    config: CalConfig | None = None,
+    recipe: Given = None,
     *,
     background: xr.Dataset | None = None,
     bad_pixels: xr.Dataset | None = None,
@@ -95,27 +95,27 @@ def make_cal(
     ----------
     data : Dataset of level "rate", or DataTree of such
     refs : References or path
-    config : CalConfig, optional
+    recipe : Recipe, name or TOML file, optional
     background : Dataset of level "rate", optional
-        Background exposures of the same setting, for ``config.background`` and ``config.badpix_selfcal``. In a tree
+        Background exposures of the same setting, for bkg_subtract and badpix_selfcal. In a tree
         those of ``/background`` are taken.
     bad_pixels : Dataset, optional
-        Of :func:`mrsxr.cal.find_bad_pixels` over more exposures than these, for ``config.badpix_selfcal``; in a tree
+        Of :func:`mrsxr.cal.find_bad_pixels` over more exposures than these, for badpix_selfcal; in a tree
         found from all exposures of the detector.
     history : sequence of Dataset of level "rate"
-        Other exposures of the detector, for ``config.latents``; in a tree those of its other nodes.
+        Other exposures of the detector, for latents; in a tree those of its other nodes.
 
     Returns
     -------
     Dataset or DataTree of level "cal", lazy but for its coordinates
     """
     need_data("make_cal", data)
-    refs, config = references_of("make_cal", refs, needed=True), config_of("make_cal", config, "cal")
+    refs, recipe = references_of("make_cal", refs, needed=True), Recipe.of(recipe)
     if isinstance(data, xr.Dataset):
-        return calibrate(data, refs, config, background, bad_pixels, history)
-    planner = Planner(Config(cal=config), BANDS)
+        return calibrate(data, refs, recipe, background, bad_pixels, history)
+    planner = Planner(recipe, BANDS)
     exposures = planner.exposures(_units(data, 1), "cal", bad_pixels)
-    made = do_all(planner.tasks, Way(refs, planner.config))
+    made = do_all(planner.tasks, Way(refs, planner.recipe))
     return tree.build({one.name: made[task][kind][0] for one, (task, kind) in exposures}, **tree.attrs_of(data))
 
 
@@ -135,7 +135,7 @@ def _role(path: str) -> str:
 def make_cubes(
     data: Data,
     refs: References | None = None,
-    config: CubeConfig | None = None,
+    recipe: Given = None,
     *,
     bands: str | int | Iterable[str | int] | None = None,
 ) -> xr.DataTree:
@@ -146,15 +146,15 @@ def make_cubes(
     data : Dataset or DataTree of level "cal"
     refs : References or path, optional
         For the cubepar file; without it the flight values.
-    config : CubeConfig, optional
+    recipe : Recipe, name or TOML file, optional
     bands : str, int or iterable of them, optional
         Only these bands ("1A,2A", "ch1-short") or channels (1).
 
     Returns
     -------
     DataTree
-        ``/science/1A``, ``/background/1A`` ... (a plain Dataset counts as science), and by ``config.output_type``
-        ``/science/ch1`` ... or ``/science/multi``. Of computed data, computed; of lazy data, lazy by wavelength block,
+        ``/science/1A``, ``/background/1A`` ... (a plain Dataset counts as science), and by ``output_type``
+        of cube_build ``/science/ch1`` ... or ``/science/multi``. Of computed data, computed; of lazy data, lazy by wavelength block,
         but the spectrum of the background, the fit of background matching and the outliers are computed at once. What
         is lazy is computed again for each of these and for each cube: compute the exposures before.
 
@@ -164,12 +164,12 @@ def make_cubes(
         Where none of the bands is in the data.
     """
     need_data("make_cubes", data)
-    refs, config = references_of("make_cubes", refs, needed=False), config_of("make_cubes", config, "cube")
+    refs, recipe = references_of("make_cubes", refs, needed=False), Recipe.of(recipe)
     held = {band for _, ds in _nodes(data) for band in bands_of_setting(ds.attrs["setting"])}
     wanted = BANDS if bands is None else bands_held(bands, held, "data")
-    planner, combined, behind, _ = _third(data, config, wanted)
+    planner, combined, behind, _ = _third(data, recipe, wanted)
     built = planner.cubes(combined, behind)
-    made = do_all(planner.tasks, Way(refs, planner.config))
+    made = do_all(planner.tasks, Way(refs, planner.recipe))
     found = {f"/{SCIENCE}/{name}": made[task][task.stage][0] for name, task in built.items()}
     for band, (task, *_) in behind.items():
         for number, one in enumerate(made[task]["background cube"], 1):
@@ -182,7 +182,7 @@ def make_cubes(
 def combine_exposures(
     data: Data,
     refs: References | None = None,
-    config: CubeConfig | None = None,
+    recipe: Given = None,
     *,
     bands: Iterable[str] | None = None,
 ) -> xr.DataTree:
@@ -194,7 +194,7 @@ def combine_exposures(
     ----------
     data : Dataset or DataTree of level "cal"
     refs : References or path, optional
-    config : CubeConfig, optional
+    recipe : Recipe, name or TOML file, optional
     bands : iterable of str, optional
         Of which cubes are wanted; others need no background.
 
@@ -205,9 +205,9 @@ def combine_exposures(
     """
     need_data("combine_exposures", data)
     refs = references_of("combine_exposures", refs, needed=False)
-    config = config_of("combine_exposures", config, "cube")
-    planner, combined, _, nodes = _third(data, config, BANDS if bands is None else tuple(bands))
-    made = do_all(planner.tasks, Way(refs, planner.config))
+    recipe = Recipe.of(recipe)
+    planner, combined, _, nodes = _third(data, recipe, BANDS if bands is None else tuple(bands))
+    made = do_all(planner.tasks, Way(refs, planner.recipe))
     for setting, ref in combined.items():
         (group,) = made[ref[0]][setting] if isinstance(ref, tuple) else (ref,)
         nodes[SCIENCE, setting] = pieces.together([group]).assign_attrs(combined=list(planner.bands))
@@ -215,7 +215,7 @@ def combine_exposures(
 
 
 def _third(
-    data: Data, config: CubeConfig, wanted: Sequence[str]
+    data: Data, recipe: Recipe, wanted: Sequence[str]
 ) -> tuple[Planner, dict[str, Any], dict[str, tuple[Task, ...]], dict[tuple[str, str], xr.Dataset]]:
     """Return a plan of stage 3 up to the combined exposures, these by setting, the backgrounds by band, the nodes."""
     nodes = _joined(data)
@@ -227,9 +227,9 @@ def _third(
             raise MrsxrError(f"{setting}: the exposures were combined for other bands than {lacking[0]}; "
                              "combine them for all that are wanted")  # fmt: skip
     if science and all(cal.has_background_subtracted(ds) for ds in science.values()):
-        config = one_background(config)
-    planner = Planner(Config(cube=config), wanted)
-    behind = planner.backgrounds(groups, measured=not done and config.background == "master")
+        recipe = one_background(recipe)
+    planner = Planner(recipe, wanted)
+    behind = planner.backgrounds(groups, measured=not done and recipe.runs("master_background"))
     combined = {setting: groups[SCIENCE, setting] for setting in science} if done else planner.combined(groups, behind)
     return planner, combined, behind, nodes
 
@@ -237,10 +237,10 @@ def _third(
 def make_spectra(
     data: Data,
     refs: References | None = None,
-    config: SpectrumConfig | None = None,
+    recipe: Given = None,
     *,
     exposures: Data | None = None,
-    cube_config: CubeConfig | None = None,
+    cube_recipe: Given = None,
 ) -> xr.DataTree:
     """Extract a spectrum from every cube and stitch those of the science target.
 
@@ -249,35 +249,32 @@ def make_spectra(
     data : Dataset or DataTree of level "cube"
     refs : References or path, optional
         For the extract1d and apcorr files. Without the first the radius is ``radius_factor`` FWHM; a point source needs
-        the second unless ``config.aperture_correction`` is False.
-    config : SpectrumConfig, optional
+        the second unless ``aperture_correction`` of extract_1d is False.
+    recipe : Recipe, name or TOML file, optional
     exposures : Dataset or DataTree of level "cal", optional
-        What the cubes were made of, for ``config.exact_errors``: what :func:`make_cubes` got, or better
+        What the cubes were made of, for exact_errors: what :func:`make_cubes` got, or better
         :func:`combine_exposures` gave, so that they are not combined again.
-    cube_config : CubeConfig, optional
-        How the cubes were made of them; by default that of ``config`` where it is a whole Config.
 
     Returns
     -------
     DataTree
-        ``/science/1A`` ... and ``/science/stitched``; with ``config.both_branches``, where the images are ambiguous,
-        those of the other type as ``/extended/1A`` ... or ``/point/1A`` ...; background cubes give ``/background/1A``
+        ``/science/1A`` ... and ``/science/stitched``; with ``both_branches`` of extract_1d, where the images are
+        ambiguous, those of the other type as ``/extended/1A`` ... or ``/point/1A`` ...; background cubes give ``/background/1A``
         ... of the whole field. Cubes of several bands are left out.
     """
-    built = config_of("make_spectra", cube_config or (config if isinstance(config, Config) else None), "cube")
     need_data("make_spectra", data)
-    refs, config = references_of("make_spectra", refs, needed=False), config_of("make_spectra", config, "spectrum")
+    refs, recipe = references_of("make_spectra", refs, needed=False), Recipe.of(recipe)
     nodes = dict(_nodes(data))
     sky = {path: ds for path, ds in nodes.items() if _role(path) == BACKGROUND}
-    found = _sky_spectra(sky, refs, exposures, built)
+    found = _sky_spectra(sky, refs, exposures, recipe)
     target = {path: ds for path, ds in nodes.items() if path not in sky}
     target = {path: ds for path, ds in target.items() if str(ds.attrs["band"]) in BANDS} or target
     if target:
         paths = _one_a_band(target)
-        planner = Planner(Config(cube=built, spectrum=config), BANDS)
+        planner = Planner(recipe, BANDS)
         cubes = {band: target[path] for band, path in paths.items()}
-        spectra, joined = planner.spectra(cubes, _sources_of(cubes, refs, config, exposures, built))
-        made = do_all(planner.tasks, Way(refs, planner.config))
+        spectra, joined = planner.spectra(cubes, _sources_of(cubes, refs, recipe, exposures))
+        made = do_all(planner.tasks, Way(refs, planner.recipe))
         for number, whole in enumerate(made[joined]["stitched"]):
             root = "" if number == 0 else f"/{str(whole.attrs['source_type']).lower()}"
             for band, path in paths.items():
@@ -287,7 +284,7 @@ def make_spectra(
 
 
 def _sky_spectra(
-    cubes: dict[str, xr.Dataset], refs: References | None, exposures: Data | None, built: CubeConfig
+    cubes: dict[str, xr.Dataset], refs: References | None, exposures: Data | None, recipe: Recipe
 ) -> dict[str, xr.Dataset]:
     """Return the spectra of background cubes, by :func:`background_spectrum` where their exposures are there."""
     behind = {} if exposures is None or not cubes else _joined(exposures)
@@ -298,22 +295,22 @@ def _sky_spectra(
         if parts is None:
             out[path] = spectrum.extract_spectrum(ds, source_type="EXTENDED")
         else:
-            out[path] = background_spectrum(ds, fields_of(parts)[int(number or 1) - 1], refs, built)
+            out[path] = background_spectrum(ds, fields_of(parts)[int(number or 1) - 1], refs, recipe)
     return out
 
 
 def _sources_of(
-    bands: Iterable[str], refs: References | None, config: SpectrumConfig, exposures: Data | None, built: CubeConfig
+    bands: Iterable[str], refs: References | None, recipe: Recipe, exposures: Data | None
 ) -> dict[str, Group]:
-    """Return the combined exposures behind the cube of each band, where the config wants errors that need them."""
-    if not config.exact_errors:
+    """Return the combined exposures behind the cube of each band, where the recipe wants errors that need them."""
+    if not recipe.runs("exact_errors"):
         return {}
     if exposures is None:
         tell("exact_errors needs the exposures, make_spectra(..., exposures=cal); the errors of the spectra ignore the "
              "covariance of voxels", stacklevel=3)  # fmt: skip
         return {}
     bands = [band for band in bands if band in BANDS]
-    combined = _joined(combine_exposures(exposures, refs, built, bands=bands))
+    combined = _joined(combine_exposures(exposures, refs, recipe, bands=bands))
     found = {band: combined.get((SCIENCE, setting_of_band(band))) for band in bands}
     return {band: Group((ds,)) for band, ds in found.items() if ds is not None}
 

@@ -1,9 +1,10 @@
-"""Stage 3 before the cubes in plain code: what looks at several exposures at once."""
+"""Stage 3 before the cubes: what looks at several exposures at once, in the order of a recipe."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -12,17 +13,34 @@ from mrsxr import cal
 from mrsxr.errors import MrsxrError
 from mrsxr.mrs import bands_of_setting
 from mrsxr.notes import listen, noted, tell
+from mrsxr.references import References
 from mrsxr.threads import how
 
-from .config import CubeConfig
+from .exposure_steps import bound
+from .parts import PARTS, own_options, part
+
+if TYPE_CHECKING:
+    from .recipe import Recipe
 
 Exposures = dict[str, xr.Dataset]
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What the combination of exposures looks at besides them; see :func:`combine`."""
+
+    spectra: Sequence[xr.Dataset] = ()
+    behind: Mapping[str, xr.Dataset] | None = None
+    center: tuple[float, float] | None = None
+    settle: bool = False
+    bands: Sequence[str] | None = None
+
+
 def combine(
     exposures: Mapping[str, xr.Dataset],
-    config: CubeConfig,
+    recipe: Recipe,
     *,
+    refs: References | None = None,
     spectra: Sequence[xr.Dataset] = (),
     behind: Mapping[str, xr.Dataset] | None = None,
     center: tuple[float, float] | None = None,
@@ -35,11 +53,13 @@ def combine(
     ----------
     exposures : mapping of name to Dataset, level "cal"
         All science exposures, one Dataset a setting.
-    config : CubeConfig
+    recipe : Recipe
+    refs : References, optional
+        For steps of single exposures that take some.
     spectra : sequence of Dataset, level "spectrum"
-        Of the background exposures, of each band one or one an exposure, for ``config.background`` "master".
+        Of the background exposures, of each band one or one an exposure, for the step master_background.
     behind : mapping of setting to Dataset, level "cal", optional
-        The background exposures, for "field".
+        The background exposures, for field_background.
     center : (float, float), optional
         Where a moving target is to stand [deg]; by default its mean position.
     settle : bool
@@ -52,105 +72,136 @@ def combine(
     dict of name to Dataset, level "cal"
         Lazy where the exposures are, but for background matching, whose fit looks at all of them.
     """
-    found = dict(exposures) if "assign_mtwcs" in config.skip else _follow(dict(exposures), center)
-    if config.match_backgrounds and sum(ds.sizes["dither"] for ds in found.values()) > 1:
-        match = cal.fit_background_match(list(found.values()))
-        found = {name: cal.match_backgrounds(ds, match=match) for name, ds in found.items()}
-    found = _subtract(found, config, spectra, behind or {}, bands)
-    found = _flag_outliers(found, config, settle)
-    if config.pixel_replace != "none":
-        found = {name: cal.replace_pixels(ds, algorithm=config.pixel_replace) for name, ds in found.items()}
+    found, beside = dict(exposures), Beside(spectra, behind or {}, center, settle, bands)
+    for entry in recipe.steps("cube"):
+        if entry.name == "cube_build":
+            break
+        if entry.path is None and PARTS.get(("cube", entry.name)) is entry.part:
+            found = entry.part.function(found, beside, **entry.values())
+        else:
+            found = {name: _of_one(entry, ds, refs) for name, ds in found.items()}
     return found
 
 
-def one_background(config: CubeConfig) -> CubeConfig:
-    """Return a config for exposures from which the background was subtracted pixel by pixel: they lose no second one.
+def _of_one(entry: Any, ds: xr.Dataset, refs: References | None) -> xr.Dataset:
+    """Run a step of one exposure."""
+    step = bound(entry, ds, References({}) if refs is None else refs)
+    return ds if step is None else step(ds)
+
+
+def one_background(recipe: Recipe) -> Recipe:
+    """Return a recipe for exposures from which the background was subtracted pixel by pixel: they lose no second one.
 
     It is told where the other was asked for.
     """
-    if config.background == "none":
-        return config
-    if config.background_required or config.background == "field":
-        tell(f"the background is subtracted pixel by pixel; the {config.background} background is left out")
-    return replace(config, background="none", background_required=False)
+    for way in ("master", "field"):
+        if recipe.runs(f"{way}_background"):
+            if way == "field" or recipe.values(f"{way}_background")["required"]:
+                tell(f"the background is subtracted pixel by pixel; the {way} background is left out")
+            recipe = recipe.skipping(f"{way}_background")
+    return recipe
 
 
-def _follow(exposures: Exposures, center: tuple[float, float] | None) -> Exposures:
+@part("cube", "assign_mtwcs", cal.follow_target)
+def _follow(exposures: Exposures, beside: Beside, **options: Any) -> Exposures:
     moving = [ds for ds in exposures.values() if cal.is_moving(ds)]
     if not moving:
         return exposures
-    place = center or cal.target_position(moving)
+    place = options["center"] or beside.center or cal.target_position(moving)
     return {n: cal.follow_target(ds, center=place) if cal.is_moving(ds) else ds for n, ds in exposures.items()}
 
 
-def _subtract(
-    exposures: Exposures, config: CubeConfig, spectra: Sequence[xr.Dataset], behind: Mapping[str, xr.Dataset],
-    bands: Sequence[str] | None,
-) -> Exposures:  # fmt: skip
-    if config.background == "none":
+@part("cube", "match_backgrounds", cal.fit_background_match)
+def _match(exposures: Exposures, beside: Beside, **options: Any) -> Exposures:
+    if sum(ds.sizes["dither"] for ds in exposures.values()) < 2:
         return exposures
+    match = cal.fit_background_match(list(exposures.values()), **options)
+    return {name: cal.match_backgrounds(ds, match=match) for name, ds in exposures.items()}
+
+
+@part(
+    "cube",
+    "master_background",
+    cal.combine_backgrounds,
+    cal.subtract_master_background,
+    hide=("bands", "exposure_times"),
+)
+def _subtract_master(exposures: Exposures, beside: Beside, *, required: bool = False, **options: Any) -> Exposures:
+    """Subtract the spectrum of the background exposures in the bands of which there is one."""
+    master = None
+    if beside.spectra:
+        master = cal.combine_backgrounds(beside.spectra, **own_options(cal.combine_backgrounds, options))
+    covered = {b for ds in beside.spectra for b in np.unique(ds["band"].values).tolist()}
+    more = own_options(cal.subtract_master_background, options)
+
+    def subtract(name: str, ds: xr.Dataset) -> xr.Dataset:
+        bands = bands_of_setting(str(ds.attrs["setting"]))
+        _tell_missing(name, [b for b in bands if b not in covered], beside, "master" if required else None)
+        ours = [b for b in bands if b in covered]
+        if master is None or not ours:
+            return ds
+        return cal.subtract_master_background(ds, background=master, bands=ours, **more)
+
+    return _unless_subtracted(exposures, "master", subtract)
+
+
+@part("cube", "field_background", cal.measure_field_background)
+def _subtract_field(exposures: Exposures, beside: Beside, *, required: bool = True, **options: Any) -> Exposures:
+    """Subtract the background exposures in bins of wavelength, linear over the field."""
+    behind = beside.behind or {}
+
+    def subtract(name: str, ds: xr.Dataset) -> xr.Dataset:
+        setting = str(ds.attrs["setting"])
+        if setting not in behind:
+            _tell_missing(name, list(bands_of_setting(setting)), beside, "field" if required else None)
+            return ds
+        measured = cal.measure_field_background(behind[setting], **options)
+        return cal.subtract_field_background(ds, background=measured)
+
+    return _unless_subtracted(exposures, "field", subtract)
+
+
+def _unless_subtracted(exposures: Exposures, way: str, subtract) -> Exposures:
+    """Return exposures without background; those that lost it pixel by pixel before stay as they are."""
     out = {}
-    master = _master(spectra, config) if config.background == "master" and spectra else None
-    covered = {b for ds in spectra for b in np.unique(ds["band"].values).tolist()}
     for name, ds in exposures.items():
         with listen() as told:
-            setting = str(ds.attrs["setting"])
             if cal.has_background_subtracted(ds):
-                tell(f"{name}: the background was subtracted pixel by pixel; the {config.background} background is "
-                     "left out", stacklevel=3)  # fmt: skip
-            elif config.background == "field" and setting in behind:
-                ds = cal.subtract_field_background(ds, background=cal.measure_field_background(behind[setting]))
+                tell(f"{name}: the background was subtracted pixel by pixel; the {way} background is left out")
             else:
-                lacking = [b for b in bands_of_setting(setting) if config.background == "field" or b not in covered]
-                _tell_missing(name, lacking, bands, config, bool(spectra))
-                ours = [b for b in bands_of_setting(setting) if b in covered]
-                ds = _subtract_master(ds, master, ours, config) if master is not None and ours else ds
+                ds = subtract(name, ds)
         out[name] = noted(ds, told)
     return out
 
 
-def _tell_missing(
-    name: str, missing: list[str], wanted: Sequence[str] | None, config: CubeConfig, others: bool
-) -> None:
+def _tell_missing(name: str, missing: list[str], beside: Beside, asked: str | None) -> None:
     """Say, or refuse where a background was asked for, that bands have no background exposures."""
-    missing = [band for band in missing if wanted is None or band in wanted]
+    missing = [band for band in missing if beside.bands is None or band in beside.bands]
     if not missing:
         return
     text = f"{name}: no background exposures of {' and '.join(missing)}"
-    if config.background_required or config.background == "field":
-        raise MrsxrError(
-            f"{text}, and a background is asked for ('{config.background}'); give some, or take another way"
-        )
-    tell(f"{text}: no background is subtracted there", stacklevel=3, aloud=others)
+    if asked is not None:
+        raise MrsxrError(f"{text}, and a background is asked for ('{asked}'); give some, or take another way")
+    tell(f"{text}: no background is subtracted there", aloud=bool(beside.spectra))
 
 
-def _master(spectra: Sequence[xr.Dataset], config: CubeConfig) -> xr.Dataset:
-    if config.background_mix_bands:
-        return cal.combine_backgrounds(spectra)
-    return cal.combine_backgrounds(spectra, mix_bands=False, weights="variance", interpolate=True)
-
-
-def _subtract_master(ds: xr.Dataset, master: xr.Dataset, bands: list[str], config: CubeConfig) -> xr.Dataset:
-    """Subtract the spectrum in those bands of a setting whose background was measured."""
-    options = {} if config.background_mix_bands else {"outside": "edge", "propagate_errors": True}
-    return cal.subtract_master_background(ds, background=master, bands=bands, **options)
-
-
-def _flag_outliers(exposures: Exposures, config: CubeConfig, settle: bool) -> Exposures:
+@part("cube", "outlier_detection", cal.detect_sky_outliers, cal.detect_outliers)
+def _flag_outliers(
+    exposures: Exposures, beside: Beside, *, method: Literal["detector", "sky"] = "detector", **options: Any
+) -> Exposures:
     """Flag what stands out on the detector in all exposures and, by "sky", what single exposures show alone."""
-    if config.outliers == "none" or sum(ds.sizes["dither"] for ds in exposures.values()) < 2:
+    if sum(ds.sizes["dither"] for ds in exposures.values()) < 2:
         return exposures
-    out = dict(exposures)
+    out, more = dict(exposures), own_options(cal.detect_sky_outliers, options)
     for detector in sorted({str(ds.attrs["detector"]) for ds in exposures.values()}):
         names = [name for name, ds in exposures.items() if ds.attrs["detector"] == detector]
         mask = cal.detect_outliers(
-            [exposures[name] for name in names], kernel_size=config.kernel_size,
-            threshold_percent=config.threshold_percent,
+            [exposures[name] for name in names], **own_options(cal.detect_outliers, options)
         )  # fmt: skip
-        mask = mask.compute(**how()) if settle else mask
+        mask = mask.compute(**how()) if beside.settle else mask
         for name in names:
-            if config.outliers == "sky":
-                single = cal.detect_sky_outliers(exposures[name], outliers=mask)
-                out[name] = cal.flag_outliers(out[name], outliers=single.compute(**how()) if settle else single)
+            if method == "sky":
+                single = cal.detect_sky_outliers(exposures[name], outliers=mask, **more)
+                out[name] = cal.flag_outliers(out[name], outliers=single.compute(**how()) if beside.settle else single)
             out[name] = cal.flag_outliers(out[name], outliers=mask)
     return out

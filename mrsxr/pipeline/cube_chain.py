@@ -1,9 +1,9 @@
-"""From combined exposures to cubes in plain code: fields of the sky, cubes of one band and of several, backgrounds."""
+"""From combined exposures to cubes: fields of the sky, cubes of one band and of several, backgrounds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -16,9 +16,13 @@ from mrsxr.references import References
 from mrsxr.scores import of_band
 from mrsxr.threads import how
 
-from .config import CubeConfig
+from .exposure_steps import bound
 from .optional import keeps_notes, optional
+from .parts import own_options, part
 from .spectrum_chain import correct_leak_in_cubes, with_exact_errors
+
+if TYPE_CHECKING:
+    from .recipe import Recipe
 
 
 def fields_of(ds: xr.Dataset) -> list[xr.Dataset]:
@@ -30,68 +34,79 @@ def fields_of(ds: xr.Dataset) -> list[xr.Dataset]:
 
 
 @keeps_notes
-def make_cube(ds: xr.Dataset, band: str, refs: References | None, config: CubeConfig) -> xr.Dataset:
+def make_cube(ds: xr.Dataset, band: str, refs: References | None, recipe: Recipe) -> xr.Dataset:
     """Build the cube of one band from cal data of its setting."""
-    return cube.build_cube(ds, band=band, **_cube_options(ds, refs, config)).assign(of_band(ds, band))
+    return cube.build_cube(ds, band=band, **_cube_options(ds, refs, recipe)).assign(of_band(ds, band))
 
 
 @keeps_notes
 def make_target_cube(
-    ds: xr.Dataset, band: str, refs: References | None, config: CubeConfig, leaking: xr.Dataset | None = None
+    ds: xr.Dataset, band: str, refs: References | None, recipe: Recipe, leaking: xr.Dataset | None = None
 ) -> xr.Dataset:
     """Build the cube of one band of the target; take off its residual fringes and the light of the cube of 1B."""
-    built = make_cube(ds, band, refs, config)
-    if config.residual_fringe != "none":
-        built = cube.correct_residual_fringe_cube(built, method=config.residual_fringe)
-    return built if leaking is None else correct_leak_in_cubes({"1B": leaking, band: built}, refs, config)[band]
+    built = make_cube(ds, band, refs, recipe)
+    for entry in recipe.after("cube.cube_build"):
+        if entry.name == "spectral_leak":
+            parts = {"1B": leaking, band: built} if leaking is not None else {}
+            built = correct_leak_in_cubes(parts, refs, recipe).get(band, built)
+        else:
+            step = bound(entry, built, References({}) if refs is None else refs)
+            built = built if step is None else step(built)
+    return built
 
 
-def background_cubes(ds: xr.Dataset, band: str, refs: References | None, config: CubeConfig) -> list[xr.Dataset]:
+def background_cubes(ds: xr.Dataset, band: str, refs: References | None, recipe: Recipe) -> list[xr.Dataset]:
     """Return a cube of the background exposures of each field."""
-    built = [make_cube(part, band, refs, config) for part in fields_of(ds)]
+    built = [make_cube(part, band, refs, recipe) for part in fields_of(ds)]
     return [one if k == 0 else one.assign_attrs(product_name=f"{root_name(one)}-field{k + 1}")
             for k, one in enumerate(built)]  # fmt: skip
 
 
 def background_spectrum(
-    built: xr.Dataset, ds: xr.Dataset, refs: References | None, config: CubeConfig
+    built: xr.Dataset, ds: xr.Dataset, refs: References | None, recipe: Recipe
 ) -> xr.Dataset:  # fmt: skip
     """Return the spectrum of a background cube, computed: the clipped mean of the whole field.
 
     Its errors hold the covariance of the voxels, by the exposures ``ds`` of the cube, where jwst's are not asked for.
     """
     found = spectrum.extract_spectrum(built, source_type="EXTENDED").compute(**how())
-    return found if config.background_mix_bands else with_exact_errors(found, built, ds, refs).compute(**how())
+    return found if mixes_bands(recipe) else with_exact_errors(found, built, ds, refs).compute(**how())
 
 
-def background_spectra(ds: xr.Dataset, band: str, refs: References | None, config: CubeConfig) -> list[xr.Dataset]:
+def background_spectra(ds: xr.Dataset, band: str, refs: References | None, recipe: Recipe) -> list[xr.Dataset]:
     """Return what :func:`combine` subtracts of a band, computed: the spectra of its background exposures.
 
     One of each exposure where bands are mixed, as jwst has them; else one of the cube of each field, in which a voxel
     knows more pixels and its clipping is surer.
     """
-    apart = config.background_mix_bands
+    apart = mixes_bands(recipe)
     parts = [ds.isel(dither=[i]) for i in range(ds.sizes["dither"])] if apart else fields_of(ds)
-    return [background_spectrum(make_cube(part, band, refs, config), part, refs, config) for part in parts]
+    return [background_spectrum(make_cube(part, band, refs, recipe), part, refs, recipe) for part in parts]
 
 
-def of_each_exposure(ds: xr.Dataset, config: CubeConfig) -> bool:
+def of_each_exposure(ds: xr.Dataset, recipe: Recipe) -> bool:
     """Return whether the spectra of :func:`background_spectra` are others than those of the cubes of each field."""
-    return ds.sizes["dither"] > 1 and config.background_mix_bands
+    return ds.sizes["dither"] > 1 and mixes_bands(recipe)
 
 
-def joint_names(settings: Sequence[str], config: CubeConfig) -> list[str]:
-    """Return the names of the cubes of several bands that ``config.output_type`` asks for: "multi", "ch1" ..."""
-    if config.output_type == "channel":
+def mixes_bands(recipe: Recipe) -> bool:
+    """Return whether the background is made of spectra of single exposures in which bands mix, as jwst has it."""
+    return any(one.name == "master_background" and one.values()["mix_bands"] for one in recipe.entries)
+
+
+def joint_names(settings: Sequence[str], recipe: Recipe) -> list[str]:
+    """Return the names of the cubes of several bands that ``output_type`` asks for: "multi", "ch1" ..."""
+    asked = recipe.values("cube_build")["output_type"]
+    if asked == "channel":
         return [f"ch{channel}" for channel in sorted({channel for one in settings for channel in one[:2]})]
-    return ["multi"] if config.output_type == "multi" else []
+    return ["multi"] if asked == "multi" else []
 
 
 def make_joint_cube(
-    name: str, sources: Sequence[xr.Dataset], refs: References | None, config: CubeConfig,
+    name: str, sources: Sequence[xr.Dataset], refs: References | None, recipe: Recipe,
     leaking: xr.Dataset | None = None,
 ) -> xr.Dataset:  # fmt: skip
-    """Build a cube of several bands, lazy by wavelength block, without the light of band 1B as the config says.
+    """Build a cube of several bands, lazy by wavelength block, without the light of band 1B as the recipe says.
 
     Parameters
     ----------
@@ -100,7 +115,7 @@ def make_joint_cube(
     sources : sequence of Dataset, level "cal"
         One a setting, after :func:`combine`.
     refs : References or None
-    config : CubeConfig
+    recipe : Recipe
     leaking : Dataset, level "cube", optional
         Of band 1B.
 
@@ -109,22 +124,28 @@ def make_joint_cube(
     Dataset, level "cube"
     """
     with listen() as told:
-        options = _cube_options(sources[0], refs, config)
-        if config.residual_fringe != "none":
+        options = _cube_options(sources[0], refs, recipe)
+        if recipe.runs("cube.residual_fringe"):
             tell("fringes are corrected in cubes of one band; those of several keep theirs", aloud=False)
     if name != "multi":
         options |= {"bands": name[2:], "wavelength_axis": "linear"}
     built = noted(cube.build_multiband_cube(list(sources), **options), told)
     parts = {name: built} if leaking is None else {"1B": leaking, name: built}
-    return correct_leak_in_cubes(parts, refs, config)[name]
+    return correct_leak_in_cubes(parts, refs, recipe)[name]
 
 
-def _cube_options(ds: xr.Dataset, refs: References | None, config: CubeConfig) -> dict[str, Any]:
-    place = None if ds.attrs.get("background") else config.point_source  # the sky has no place in a slice
-    return {
+def _cube_options(ds: xr.Dataset, refs: References | None, recipe: Recipe) -> dict[str, Any]:
+    options = own_options(cube.build_cube, recipe.entry("cube.cube_build").given)
+    if ds.attrs.get("background"):
+        options["point_source"] = None  # the sky has no place in a slice
+    place = options.get("point_source")
+    return options | {
         "cubepar": None if refs is None else optional(refs, "cubepar", ds, "the flight values are used"),
         "mrsptcorr": refs.get("mrsptcorr", ds) if place is not None and refs is not None else None,
-        "coord_system": config.coord_system, "spaxel_size": config.spaxel_size, "center": config.center,
-        "wavelength_step": config.wavelength_step, "weighting": config.weighting,
-        "exposure_weights": config.exposure_weights, "point_source": place,
-    }  # fmt: skip
+    }
+
+
+@part("cube", "cube_build", cube.build_cube, needed=True, hide=("band", "grid", "shape"))
+def _build(ds: xr.Dataset, *, output_type: Literal["band", "channel", "multi"] = "band", **options: Any) -> xr.Dataset:
+    """``output_type`` "channel" or "multi" makes cubes of several bands besides those of one."""
+    return cube.build_cube(ds, **own_options(cube.build_cube, options))

@@ -1,4 +1,4 @@
-"""What people hand to the chains: references as object or folder, parameters of one stage or of all."""
+"""What people hand to the chains: references as object or folder, bands that are there."""
 
 from __future__ import annotations
 
@@ -13,10 +13,6 @@ from mrsxr.io.files import BACKGROUND, DETECTOR_PRODUCTS
 from mrsxr.mrs import bands_of_setting
 from mrsxr.references import References
 
-from .config import CalConfig, Config, CubeConfig, RateConfig, SpectrumConfig
-
-_SECTIONS = {"rate": RateConfig, "cal": CalConfig, "cube": CubeConfig, "spectrum": SpectrumConfig}
-
 
 def references_of(name: str, refs: Any, *, needed: bool) -> Any:
     """Return the References of what was given: an object, a folder, a mapping of kinds, or nothing."""
@@ -28,18 +24,6 @@ def references_of(name: str, refs: Any, *, needed: bool) -> Any:
         return None
     found = "none" if refs is None else f"a {type(refs).__name__}"
     raise MrsxrError(f"{name} needs reference files, got {found}; give References(folder), References() for CRDS")
-
-
-def config_of(name: str, config: Any, section: str) -> Any:
-    """Return the parameters of a stage: those given, those of the stage in a whole Config, or the defaults."""
-    kind = _SECTIONS[section]
-    if config is None:
-        return kind()
-    if isinstance(config, Config):
-        return getattr(config, section)
-    if not isinstance(config, kind):
-        raise MrsxrError(f"{name} needs a {kind.__name__} or a Config, got a {type(config).__name__}")
-    return config
 
 
 def check_bands(bands: int | Iterable[str | int], found: Found) -> None:

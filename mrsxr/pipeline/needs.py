@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import xarray as xr
 
@@ -11,39 +12,23 @@ from mrsxr.errors import MrsxrError, ReferenceFileError
 from mrsxr.io import FileInfo
 from mrsxr.references import References
 
-from .config import Config
+from .parts import LEVELS
+
+if TYPE_CHECKING:
+    from .recipe import Recipe
 
 READY = {"uncal": 0, "ramp": 0, "rate": 1, "cal": 2, "crf": 2}  # how many stages a file has behind it
-#: Kinds of reference files that the steps of a level may take.
-KINDS_OF = {
-    "rate": (
-        "mask",
-        "emicorr",
-        "saturation",
-        "ipc",
-        "reset",
-        "linearity",
-        "rscd",
-        "dark",
-        "gain",
-        "readnoise",
-        "regions",
-    ),
-    "cal": ("latent", "distortion", "specwcs", "regions", "mrsxartcorr", "flat", "fringe", "photom", "fringefreq"),
-    "cube": ("distortion", "specwcs", "regions", "cubepar", "mrsptcorr"),
-    "spectrum": ("extract1d", "apcorr", "cubepar", "mrsptcorr"),
-}  # fmt: skip
 NO_REFERENCES = (
     "this run needs reference files: give a folder (refs, --refs), or set CRDS_PATH and CRDS_SERVER_URL for CRDS"
 )
 
 
-def required_kinds(config: Config, stage: int, to: str) -> tuple[str, ...]:
-    """Return the kinds that a file with so many stages behind it cannot do without on its way.
+def required_kinds(recipe: Recipe, stage: int, to: str) -> tuple[str, ...]:
+    """Return the kinds that a file with so many stages behind it cannot do without on its way to a level.
 
     Parameters
     ----------
-    config : Config
+    recipe : Recipe
     stage : int
         0 of ramps, 1 of slopes, 2 of cal files.
     to : {"rate", "cal", "cube", "spectrum"}
@@ -51,24 +36,27 @@ def required_kinds(config: Config, stage: int, to: str) -> tuple[str, ...]:
     Returns
     -------
     tuple of str
+        Those of spectra are looked for when the source type is known.
     """
-    kinds: list[str] = []
-    if stage == 0:
-        steps = {"mask": "dq_init", "saturation": "saturation", "linearity": "linearity", "dark": "dark_current"}
-        kinds += [kind for kind, step in steps.items() if step not in config.rate.skip] + ["gain", "readnoise"]
-    if stage <= 1 and to != "rate":
-        wanted = {
-            "latent": config.cal.latents, "distortion": True, "specwcs": True, "flat": config.cal.flat,
-            "regions": config.cal.clean_showers != "none", "fringe": config.cal.fringe, "photom": True,
-            "fringefreq": config.cal.residual_fringe != "none",
-        }  # fmt: skip
-        kinds += [kind for kind, asked in wanted.items() if asked]
-    if to in ("cube", "spectrum") and config.cube.point_source is not None:
-        kinds.append("mrsptcorr")
-    return tuple(kinds)
+    levels = [level for level in LEVELS[stage : LEVELS.index(to) + 1] if level != "spectrum"]
+    kinds = [
+        kind
+        for level in levels for entry in recipe.steps(level) if (facts := entry.part.facts) is not None
+        for kind in facts.kinds(entry.values()) if kind not in facts.without
+    ]  # fmt: skip
+    return tuple(dict.fromkeys(kinds))
 
 
-def require_references(files: Sequence[FileInfo], refs: References | None, config: Config, to: str) -> None:
+def kinds_of(recipe: Recipe, level: str) -> list[str]:
+    """Return the kinds of reference files that the pieces of a level may take."""
+    entries = [*recipe.steps(level), *([recipe.entry("cal.assign_wcs")] if level == "cube" else [])]
+    found = [kind for one in entries if one.part.facts is not None for kind in one.part.facts.kinds(one.values())]
+    if level == "spectrum" and recipe.runs("exact_errors"):  # by the operator of the cube
+        found += ["cubepar", "mrsptcorr"]
+    return list(dict.fromkeys(found))
+
+
+def require_references(files: Sequence[FileInfo], refs: References | None, recipe: Recipe, to: str) -> None:
     """Raise where no exposure could be worked on for want of reference files; headers of files alone are looked at.
 
     Parameters
@@ -76,7 +64,7 @@ def require_references(files: Sequence[FileInfo], refs: References | None, confi
     files : sequence of FileInfo
         The exposures of a run.
     refs : References or None
-    config : Config
+    recipe : Recipe
     to : {"rate", "cal", "cube", "spectrum"}
 
     Raises
@@ -95,12 +83,12 @@ def require_references(files: Sequence[FileInfo], refs: References | None, confi
     for one in todo:
         key = (one.node, READY[one.product], *(one.keywords.get(k) for k in ("READPATT", "SUBARRAY", "NGROUPS")))
         if key not in found:
-            found[key] = _lack(one, required_kinds(config, READY[one.product], to), refs)
+            found[key] = _lack(one, required_kinds(recipe, READY[one.product], to), refs)
     errors = [error for error in found.values() if error is not None]
     if errors and len(errors) == len(found):
         raise type(errors[0])(f"{errors[0]}{f' (and {len(errors) - 1} more settings)' if len(errors) > 1 else ''}")
-    target = next((one for one in files if one.role != "background" and _says_point(one, config)), None)
-    if to == "spectrum" and target is not None and config.spectrum.aperture_correction:
+    target = next((one for one in files if one.role != "background" and _says_point(one, recipe)), None)
+    if to == "spectrum" and target is not None and recipe.values("extract_1d")["aperture_correction"]:
         error = _lack(target, ("apcorr",), refs)
         if error is not None:
             from .spectrum_chain import aperture_correction_lacks
@@ -123,9 +111,11 @@ def stub(one: FileInfo) -> xr.Dataset:
     return xr.Dataset(attrs=attrs)
 
 
-def _says_point(one: FileInfo, config: Config) -> bool:
-    asked = config.spectrum.source_type
-    if config.spectrum.region is not None or asked not in ("header", "POINT"):
+def _says_point(one: FileInfo, recipe: Recipe) -> bool:
+    values = recipe.values("extract_1d")
+    asked = values["source_type"]
+    if values["region"] is not None or asked not in ("header", "POINT"):
         return False
-    said = config.cal.source_type or one.keywords.get("SRCTYAPT")
+    ours = recipe.values("srctype")["source_type"] if recipe.runs("srctype") else None
+    said = ours or one.keywords.get("SRCTYAPT")
     return asked == "POINT" or str(said or "").upper() == "POINT"

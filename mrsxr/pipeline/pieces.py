@@ -27,9 +27,9 @@ from . import cube_chain, spectrum_chain
 from .arrivals import ADVICE, Arrivals
 from .cal_chain import calibrate, find_mask, locate
 from .combine_chain import combine
-from .config import Config
 from .needs import NO_REFERENCES
 from .rate_chain import correct_ramps, fit_slopes
+from .recipe import Recipe
 from .source_types import source_types_of
 
 Things = Sequence[Any]
@@ -42,7 +42,7 @@ class Way:
     """How all pieces are made: reference files, parameters, and what stands beside them."""
 
     refs: References | None
-    config: Config
+    recipe: Recipe
     redshift: float | None = None
     arrivals: Arrivals = field(default_factory=lambda: Arrivals({}))
 
@@ -112,7 +112,7 @@ def opened(thing: Any) -> xr.Dataset:
 def located(things: Things, way: Way) -> xr.Dataset:
     """Return calibrated exposures with the polynomials behind their coordinates, which files of jwst lack."""
     ds = together(things)
-    return ds if "alpha_coefficients" in ds or way.refs is None else locate(ds, way.refs)
+    return ds if "alpha_coefficients" in ds or way.refs is None else locate(ds, way.refs, way.recipe)
 
 
 # --- exposures ---
@@ -126,15 +126,15 @@ def take(way: Way, *, exposure: Things) -> Made:
 
 def make_rate(way: Way, *, exposure: Things) -> Made:
     """Turn ramps into slopes, and those of the integrations where they are wanted."""
-    ds, refs, config = together(exposure), way.references(), way.config.rate
-    kinds = ("rate", "rateints") if config.save_rateints else ("rate",)
-    fitted = fit_slopes(correct_ramps(ds, refs, config), refs, config, "both" if len(kinds) > 1 else "rate")
+    ds, refs, recipe = together(exposure), way.references(), way.recipe
+    kinds = ("rate", "rateints") if recipe.option("rate", "save_rateints") else ("rate",)
+    fitted = fit_slopes(correct_ramps(ds, refs, recipe), refs, recipe, "both" if len(kinds) > 1 else "rate")
     return {kind: [one] for kind, one in zip(kinds, fitted, strict=True)}
 
 
 def make_mask(way: Way, *, exposures: Things) -> Made:
     """Find the pixels that are off in all exposures of a detector."""
-    found = find_mask([together([one]) for one in exposures], way.config.cal)
+    found = find_mask([together([one]) for one in exposures], way.recipe)
     return {} if found is None else {"mask": [found]}
 
 
@@ -143,14 +143,14 @@ def make_cal(
     required: str = "",
 ) -> Made:  # fmt: skip
     """Turn slopes into surface brightness; ``required`` names the setting whose background must be whole."""
-    ds, config = together(exposure), way.config.cal
-    if sky:
-        config = replace(config, background="none")
+    ds, recipe = together(exposure), way.recipe
+    if sky and recipe.runs("bkg_subtract"):
+        recipe = recipe.skipping("bkg_subtract")
     behind = together(background) if background else None
     if behind is not None and required:
         behind = way.arrivals.check(BACKGROUND, required, [one.name for one in background], behind)
     found = calibrate(
-        ds, way.references(), config, behind, opened(mask[0]) if mask else None, [together([one]) for one in history]
+        ds, way.references(), recipe, behind, opened(mask[0]) if mask else None, [together([one]) for one in history]
     )
     return {"cal": [found]}
 
@@ -173,18 +173,18 @@ def join(way: Way, *, exposures: Things = (), of: tuple[str, str]) -> Made:
 
 def make_background_cubes(way: Way, *, exposures: Things, band: str) -> Made:
     """Build a cube of the background exposures of each field."""
-    return {"background cube": cube_chain.background_cubes(located(exposures, way), band, way.refs, way.config.cube)}
+    return {"background cube": cube_chain.background_cubes(located(exposures, way), band, way.refs, way.recipe)}
 
 
 def measure_background(way: Way, *, exposures: Things, cubes: Things, band: str) -> Made:
     """Measure the background on the cube of each field, and on each exposure where that is what is subtracted."""
-    ds, config = located(exposures, way), way.config.cube
+    ds, recipe = located(exposures, way), way.recipe
     of_fields = zip(map(opened, cubes), cube_chain.fields_of(ds), strict=True)
-    found = [cube_chain.background_spectrum(one, part, way.refs, config) for one, part in of_fields]
-    if not cube_chain.of_each_exposure(ds, config):
+    found = [cube_chain.background_spectrum(one, part, way.refs, recipe) for one, part in of_fields]
+    if not cube_chain.of_each_exposure(ds, recipe):
         return {"background spectrum": found}
     return {"background spectrum": found,
-            "exposure spectrum": cube_chain.background_spectra(ds, band, way.refs, config)}  # fmt: skip
+            "exposure spectrum": cube_chain.background_spectra(ds, band, way.refs, recipe)}  # fmt: skip
 
 
 def combine_exposures(
@@ -197,7 +197,7 @@ def combine_exposures(
     if field and behind and not way.arrivals.allow_missing:  # what failed stands among the pieces
         nodes = {setting: node for setting, node in nodes.items() if setting in others}
     combined = combine(
-        {setting: ds for setting, (_, ds) in nodes.items()}, way.config.cube,
+        {setting: ds for setting, (_, ds) in nodes.items()}, way.recipe, refs=way.refs,
         spectra=[opened(one) for one in spectra], behind=others, settle=settle, bands=bands,
     )  # fmt: skip
     made: Made = {}
@@ -225,7 +225,7 @@ def make_cube(
     if expected and not background and not way.arrivals.allow_missing:
         raise MrsxrError(f"the background of band {band} failed; {ADVICE}")
     blue = opened(leaking[0]) if leaking else None
-    built = cube_chain.make_target_cube(located(exposures, way), band, way.refs, way.config.cube, blue)
+    built = cube_chain.make_target_cube(located(exposures, way), band, way.refs, way.recipe, blue)
     return {"cube": [way.with_redshift(built)]}
 
 
@@ -233,17 +233,17 @@ def make_joint_cube(way: Way, *, exposures: Things, joint: str, leaking: Things 
     """Build a cube of several bands of the target."""
     sources = [located([one], way) for one in exposures]
     blue = opened(leaking[0]) if leaking else None
-    built = cube_chain.make_joint_cube(joint, sources, way.refs, way.config.cube, blue)
+    built = cube_chain.make_joint_cube(joint, sources, way.refs, way.recipe, blue)
     return {"joint cube": [way.with_redshift(built)]}
 
 
 def decide_source_type(way: Way, *, cubes: Things) -> Made:
     """Decide whether the target is a point: what is taken, and how that was found."""
-    config = way.config.spectrum
-    told: dict[str, Any] = {"asked": config.source_type}
+    recipe, asked = way.recipe, way.recipe.values("extract_1d")
+    told: dict[str, Any] = {"asked": asked["source_type"]}
     looked_at = [opened(one) for one in cubes]
-    kinds = source_types_of(looked_at, config, told)
-    if "POINT" in kinds and config.aperture_correction:  # told once, not by each band
+    kinds = source_types_of(looked_at, recipe, told)
+    if "POINT" in kinds and asked["aperture_correction"]:  # told once, not by each band
         spectrum_chain.require_aperture_correction(looked_at[0], way.refs)
     return {"decision": [told | {"taken": list(kinds)}]}
 
@@ -252,15 +252,15 @@ def make_spectra(
     way: Way, *, cube: Things, decision: Things, exposures: Things = (), leaking: Things = (),
 ) -> Made:  # fmt: skip
     """Extract the spectra of a band, one of each type of source that was decided on; without the leak of 1B."""
-    config, told = way.config.spectrum, dict(decision[0])
+    recipe, told = way.recipe, dict(decision[0])
     kinds, built = told.pop("taken"), opened(cube[0]).compute(**how())
     sources = located(exposures, way) if exposures else None
     band, made = str(built.attrs["band"]), []
     for number, kind in enumerate(kinds):
-        found = spectrum_chain.make_spectrum(built, way.refs, config, kind, told=told, exposures=sources)
+        found = spectrum_chain.make_spectrum(built, way.refs, recipe, kind, told=told, exposures=sources)
         found = way.with_redshift(found.compute(**how()))
         blue = {"1B": opened(leaking[number])} if leaking else {}
-        made.append(spectrum_chain.correct_leak(blue | {band: found}, way.refs, config)[band])
+        made.append(spectrum_chain.correct_leak(blue | {band: found}, way.refs, recipe)[band])
     return {"spectrum": made}
 
 
@@ -269,4 +269,4 @@ def stitch(way: Way, *, spectra: Sequence[Things]) -> Made:
     kinds: dict[str, list[xr.Dataset]] = {}
     for ds in map(opened, spectra):
         kinds.setdefault(str(ds.attrs["source_type"]), []).append(ds)
-    return {"stitched": [spectrum_chain.stitch(parts, way.config.spectrum) for parts in kinds.values()]}
+    return {"stitched": [spectrum_chain.stitch(parts, way.recipe) for parts in kinds.values()]}

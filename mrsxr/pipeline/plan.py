@@ -13,9 +13,8 @@ from mrsxr.io.files import BACKGROUND, SCIENCE
 from mrsxr.mrs import BANDS, DETECTOR_OF_CHANNELS, bands_of_setting, setting_of_band
 
 from . import pieces
-from .cal_chain import PIXEL_BACKGROUNDS
-from .config import Config
 from .cube_chain import joint_names
+from .recipe import Recipe
 
 #: Whose parameters a stage of the work depends on; those of what it is given stand in the keys of that.
 SECTIONS = {"rate": "rate", "mask": "cal", "calibrate": "cal", "open": "", "read": "", "source type": "spectrum",
@@ -66,7 +65,7 @@ class Unit:
 class Planner:
     """Makes the tasks of a reduction, in an order in which each comes after what it needs."""
 
-    config: Config
+    recipe: Recipe
     bands: Sequence[str]
     tasks: list[Task] = field(default_factory=list)
 
@@ -83,7 +82,7 @@ class Planner:
 
         ``mask`` takes the place of those that would be found.
         """
-        goal, config = 1 if to == "rate" else 2, self.config.cal
+        goal = 1 if to == "rate" else 2
         slopes: dict[Unit, Any] = {one: one.thing for one in units if one.stage == 1}
         done: dict[Unit, Any] = {}
         for one in units:
@@ -98,14 +97,14 @@ class Planner:
         if goal == 1:
             return [(one, done.get(one, slopes.get(one))) for one in units]
         masks = self._masks(slopes) if mask is None else {one.setting[:2]: [mask] for one in slopes}
-        pixel = config.background in PIXEL_BACKGROUNDS
+        pixel = self.recipe.runs("bkg_subtract")
         for one in (one for one in units if one in slopes):
             behind = _behind(one, slopes) if one.role != BACKGROUND and (pixel or masks) else []
             others = [ref for other, ref in slopes.items() if other.setting[:2] == one.setting[:2]]
             needs = {
                 "exposure": (ALL, [slopes[one]]),
                 "background": (SOME, behind),
-                "history": (SOME, others if config.latents else []),
+                "history": (SOME, others if self.recipe.runs("latents") else []),
                 "mask": (SOME, masks.get(one.setting[:2], [])),
             }
             done[one] = self.add(
@@ -116,7 +115,7 @@ class Planner:
 
     def _masks(self, slopes: Mapping[Unit, Any]) -> dict[str, list[Any]]:
         """Find the bad pixels of each detector, by its channels, where that is wanted."""
-        if self.config.cal.badpix_selfcal == "none":
+        if not self.recipe.runs("badpix_selfcal"):
             return {}
         return {
             channels: [self.add("mask", DETECTOR_OF_CHANNELS[channels], pieces.make_mask, {
@@ -128,12 +127,13 @@ class Planner:
     def joined(self, exposures: Iterable[tuple[Unit, Any]]) -> dict[tuple[str, str], Any]:
         """Bring the exposures of each role and setting together."""
         groups: dict[tuple[str, str], list[Any]] = {}
+        wanted = any(self.recipe.runs(f"{way}_background") for way in ("master", "field"))
         for one, ref in exposures:
             groups.setdefault((one.role, one.setting), []).append(ref)
         return {
             (role, setting): self.add("open", f"{role} {setting}", pieces.join, {"exposures": (SOME, refs)},
                                       role=role, setting=setting, of=(role, setting))["joined"]
-            for (role, setting), refs in groups.items() if role != BACKGROUND or self.config.cube.background != "none"
+            for (role, setting), refs in groups.items() if role != BACKGROUND or wanted
         }  # fmt: skip
 
     def backgrounds(self, groups: Mapping[tuple[str, str], Any], *, measured: bool) -> dict[str, tuple[Task, ...]]:
@@ -153,7 +153,7 @@ class Planner:
 
     def combined(self, groups: Mapping[tuple[str, str], Any], behind: Mapping[str, tuple[Task, ...]]) -> dict[str, Any]:
         """Combine the exposures of the target; return those of each setting."""
-        field = self.config.cube.background == "field" and any(role == BACKGROUND for role, _ in groups)
+        field = self.recipe.runs("field_background") and any(role == BACKGROUND for role, _ in groups)
         measured = [task for _, *tasks in behind.values() for task in tasks]
         needs = {
             "science": (ANY, [ref for (role, _), ref in groups.items() if role != BACKGROUND]),
@@ -167,10 +167,10 @@ class Planner:
 
     def cubes(self, combined: Mapping[str, Any], behind: Mapping[str, tuple[Task, ...]]) -> dict[str, Task]:
         """Build the cube of each band of the target, that of 1B first, and those of several bands."""
-        config, found = self.config.cube, {}
+        leaks, found = self.recipe.runs("cube.spectral_leak"), {}
         where = {band: setting for setting in combined for band in self._bands_of(setting)}
         blue: list[Any] = []
-        for band in sorted(where, key=lambda band: band != "1B") if config.spectral_leak else where:
+        for band in sorted(where, key=lambda band: band != "1B") if leaks else where:
             needs = {
                 "exposures": (ALL, [combined[where[band]]]),
                 "background": (SOME, [task["background spectrum"] for task in behind.get(band, ())[1:]]),
@@ -178,9 +178,9 @@ class Planner:
             }
             found[band] = self.add("cube", band, pieces.make_cube, needs, setting=where[band], band=band,
                                    expected=len(behind.get(band, ())) > 1)  # fmt: skip
-            blue = [found["1B"]["cube"]] if config.spectral_leak and "1B" in found else []
+            blue = [found["1B"]["cube"]] if leaks and "1B" in found else []
         found = {band: found[band] for band in where}
-        for name in joint_names(list(combined), config):
+        for name in joint_names(list(combined), self.recipe):
             sources = [ref for setting, ref in combined.items() if name == "multi" or name[2:] in setting[:2]]
             needs = {"exposures": (ANY, sources), "leaking": (SOME, blue)}
             found[name] = self.add("joint cube", name, pieces.make_joint_cube, needs, joint=name)
@@ -188,11 +188,11 @@ class Planner:
 
     def spectra(self, cubes: Mapping[str, Any], exposures: Mapping[str, Any]) -> tuple[dict[str, Task], Task]:
         """Extract the spectra of cubes of single bands and stitch them."""
-        config, found = self.config.spectrum, {}
+        leaks, found = self.recipe.runs("spectrum.spectral_leak"), {}
         decided = self.add("source type", "target", pieces.decide_source_type, {"cubes": (ANY, cubes.values())})
         blue: list[Any] = []
         for band in sorted(cubes, key=lambda band: band != "1B"):
-            sources = exposures.get(band) if config.exact_errors else None
+            sources = exposures.get(band) if self.recipe.runs("exact_errors") else None
             needs = {
                 "cube": (ALL, [cubes[band]]),
                 "decision": (ALL, [decided["decision"]]),
@@ -200,7 +200,7 @@ class Planner:
                 "leaking": (SOME, blue if band == "3A" else []),
             }
             found[band] = self.add("spectrum", band, pieces.make_spectra, needs)
-            blue = [found["1B"]["spectrum"]] if "1B" in found and config.spectral_leak else []
+            blue = [found["1B"]["spectrum"]] if "1B" in found and leaks else []
         found = {band: found[band] for band in cubes}
         needs = {"spectra": (ANY, [task["spectrum"] for task in found.values()])}
         return found, self.add("stitch", "target", pieces.stitch, needs)
@@ -211,7 +211,7 @@ class Planner:
         if to in ("rate", "cal"):
             return
         groups = self.joined(exposures)
-        behind = self.backgrounds(groups, measured=True) if self.config.cube.background == "master" else {}
+        behind = self.backgrounds(groups, measured=True) if self.recipe.runs("master_background") else {}
         combined = self.combined(groups, behind)
         built = self.cubes(combined, behind)
         if to == "spectrum" and built:

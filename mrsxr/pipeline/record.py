@@ -19,7 +19,8 @@ from mrsxr._version import __version__
 from mrsxr.errors import InputFileError
 from mrsxr.io.atomic import write_text
 
-from .config import MODES, Config
+from .parts import plain
+from .recipe import Recipe
 
 NAME = "run.json"
 FORMAT = "mrsxr-run-1"
@@ -68,17 +69,16 @@ class Piece:
 class RunRecord:
     """One run: what went in, how, and what came of it.
 
-    ``settings`` holds the arguments of the run, ``config`` all parameters, ``mode`` the set of them that the run
-    began with (nearest in number of values) and ``changed`` those that differ from it; ``decisions`` what was
-    chosen by looking at the data.
+    ``settings`` holds the arguments of the run, ``recipe`` all parameters of the steps that ran, ``base`` the recipe
+    that the run began with and ``changed`` what differs from it; ``decisions`` what was chosen by looking at the data.
     """
 
     started: str
     versions: dict[str, str]
     settings: dict[str, Any]
-    mode: str
+    base: str
     changed: dict[str, Any]
-    config: dict[str, Any]
+    recipe: dict[str, Any]
     references: str
     inputs: list[dict[str, str]] = field(default_factory=list)
     pieces: list[Piece] = field(default_factory=list)
@@ -92,13 +92,11 @@ class RunRecord:
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
 
     @classmethod
-    def begin(cls, config: Config, references: str, **settings: Any) -> RunRecord:
+    def begin(cls, recipe: Recipe, references: str, **settings: Any) -> RunRecord:
         """Return the record of a run that begins now."""
-        mode = nearest_mode(config)
         return cls(
-            started=datetime.now(UTC).isoformat(timespec="seconds"), versions=versions(), settings=_plain(settings),
-            mode=mode, changed=_plain(changes(config, Config.of_mode(mode))), config=_plain(asdict(config)),
-            references=references,
+            started=datetime.now(UTC).isoformat(timespec="seconds"), versions=versions(), settings=plain(settings),
+            base=recipe.base, changed=plain(recipe.changes()), recipe=plain(recipe.parameters()), references=references,
         )  # fmt: skip
 
     def note(self, *texts: str) -> None:
@@ -183,27 +181,3 @@ def peak_memory() -> float | None:
         return None
     unit = 1.0 if sys.platform == "darwin" else 1024.0  # bytes there, kB elsewhere
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
-
-
-def changes(config: Config, base: Config) -> dict[str, Any]:
-    """Return the parameters of a config that differ from another one, as ``{"cal.background": "pixel"}``."""
-    mine, other = asdict(config), asdict(base)
-    return {
-        f"{part}.{name}": value
-        for part, values in mine.items() for name, value in values.items() if value != other[part][name]
-    }  # fmt: skip
-
-
-def nearest_mode(config: Config) -> str:
-    """Return the mode from which a config differs in the fewest parameters."""
-    return min(MODES, key=lambda mode: len(changes(config, Config.of_mode(mode))))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple | set):
-        return [_plain(one) for one in value]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    return str(value)

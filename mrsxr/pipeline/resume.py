@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from mrsxr.io.files import FileInfo
 from mrsxr.io.grouping import Exposure
 
 from . import keys
-from .needs import KINDS_OF, stub
+from .needs import kinds_of, stub
 from .pieces import Filed, Group, Made, Way
 from .plan import Task
 
@@ -32,7 +31,7 @@ def key_of(task: Task, way: Way, arguments: Mapping[str, Any], exposure: FileInf
         By whose header the reference files of the task are chosen.
     """
     given = {name: [_key_of_thing(one) for one in things] for name, things in arguments.items()}
-    parameters = asdict(getattr(way.config, task.section)) if task.section else {}
+    parameters = way.recipe.of_level(task.section) if task.section else {}
     beside = [way.redshift, way.arrivals.allow_missing] if task.section not in ("rate", "cal") else []
     facts = {name: list(value) if isinstance(value, tuple) else value for name, value in task.facts.items()}
     return keys.digest(
@@ -56,7 +55,7 @@ def _references(way: Way, section: str, exposure: FileInfo | None) -> list[Any]:
     if way.refs is None or exposure is None:
         return []
     ds, found = stub(exposure), []
-    for kind in KINDS_OF.get(section, ()):
+    for kind in kinds_of(way.recipe, section) if section else ():
         try:
             found.append([kind, keys.of_reference(way.refs.path(kind, ds))])
         except ReferenceFileError:

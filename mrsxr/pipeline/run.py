@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,14 +21,13 @@ from mrsxr.notes import listen, tell
 from mrsxr.references import References
 
 from .arrivals import Arrivals, check_background, one_of_each_band
-from .cal_chain import PIXEL_BACKGROUNDS
 from .combine_chain import one_background
-from .config import Config
 from .engine import Course
 from .given import check_bands, references_of
 from .needs import READY, require_references
 from .pieces import Filed, Way
 from .plan import Planner, Task, Unit
+from .recipe import Recipe
 from .record import RunRecord
 from .reduction import Reduction, RunResult, Told
 from .reporter import Reporter
@@ -50,7 +48,7 @@ def run(
     refs: References | str | Path | None = None,
     bands: str | int | Iterable[str | int] | None = None,
     to: Target = "spectrum",
-    config: Config | None = None,
+    recipe: Recipe | str | Path | None = None,
     workers: Workers | None = None,
     reporter: Reporter | None = None,
     z: Redshift | None = None,
@@ -73,7 +71,8 @@ def run(
     bands : str, int or iterable of them, optional
         Only these bands ("1A,2A", "ch1-short") or channels (1); one that is not there is an error.
     to : {"rate", "cal", "cube", "spectrum"}
-    config : Config, optional
+    recipe : Recipe, name or TOML file, optional
+        Which steps, in which order, with which parameters; by default "baseline".
     workers : int, optional
         Pieces worked on side by side, by a core each; by default as many as there are cores.
     reporter : Reporter, optional
@@ -106,33 +105,33 @@ def run(
     """
     start = time.perf_counter()
     wanted = BANDS if bands is None else as_bands(bands)
-    config, workers = config or Config(), workers or len(os.sched_getaffinity(0))
+    recipe, workers = Recipe.of(recipe), workers or len(os.sched_getaffinity(0))
     if to == "spectrum":
-        check_spectra(config.spectrum, wanted)
+        check_spectra(recipe, wanted)
     references = references_of("run", refs, needed=False)
     found = find_files(source, background, on_error="skip")
     if bands is not None:
         check_bands(bands, found)
     with listen() as told:
-        if config.cal.background in PIXEL_BACKGROUNDS:
-            config = replace(config, cube=one_background(config.cube))
+        if recipe.runs("bkg_subtract"):
+            recipe = one_background(recipe)
         grouped, cubes = _grouped(source, found, wanted, to, allow_missing)
         for text in grouped.notes:
             tell(text)
     if not cubes:
-        check_background(grouped, config, background, to, allow_missing=allow_missing)
+        check_background(grouped, recipe, background, to, allow_missing=allow_missing)
     files = [info for one in grouped.exposures for info in one.files]
-    require_references(files, references, config, to)
+    require_references(files, references, recipe, to)
     record = RunRecord.begin(
-        config, str(references.source) if references is not None else "none", source=source, background=background,
+        recipe, str(references.source) if references is not None else "none", source=source, background=background,
         to=to, bands=None if bands is None else wanted, workers=workers, redshift=z, allow_missing=allow_missing,
     )  # fmt: skip
     record.inputs = [{"path": str(f.path), "product": f.product, "of": f.node, "role": f.role} for f in files or cubes]
     record.note(*told)
     arrivals = Arrivals.of(grouped, found.skipped, allow_missing, found.files)
     reduction = Reduction(
-        _tasks(config, wanted, [_unit(one) for one in grouped.exposures], cubes, to),
-        Way(references, config, None if z is None else float(z), arrivals), Store(out), record,
+        _tasks(recipe, wanted, [_unit(one) for one in grouped.exposures], cubes, to),
+        Way(references, recipe, None if z is None else float(z), arrivals), Store(out), record,
         Told(reporter or Reporter()), {info.node: info for info in reversed(files or cubes)}, fresh=fresh,
     )  # fmt: skip
     reduction.unread(found.skipped)
@@ -165,10 +164,10 @@ def _unit(one: Exposure) -> Unit:
 
 
 def _tasks(
-    config: Config, bands: Sequence[str], units: Sequence[Unit], cubes: Sequence[FileInfo], to: str
+    recipe: Recipe, bands: Sequence[str], units: Sequence[Unit], cubes: Sequence[FileInfo], to: str
 ) -> list[Task]:  # fmt: skip
     """Return the pieces of a run from exposures, or from cubes where there are none."""
-    planner = Planner(config, bands)
+    planner = Planner(recipe, bands)
     if cubes:
         planner.spectra({one.node: Filed(one.path, one.role, one.exposure) for one in cubes}, {})
     else:

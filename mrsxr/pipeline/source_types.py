@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
@@ -12,22 +12,22 @@ from mrsxr.errors import MrsxrError
 from mrsxr.notes import listen, noted, tell
 from mrsxr.scores import gains, score
 
-from .config import SpectrumConfig
+if TYPE_CHECKING:
+    from .recipe import Recipe
 
 _KNOWN = ("POINT", "EXTENDED")
 _VOTE = 0.05  # misfits so small are one
 
 
-def source_types_of(
-    cubes: Sequence[xr.Dataset], config: SpectrumConfig, told: dict[str, Any] | None = None
-) -> tuple[str, ...]:
+def source_types_of(cubes: Sequence[xr.Dataset], recipe: Recipe, told: dict[str, Any] | None = None) -> tuple[str, ...]:
     """Return the type of a source, "POINT" or "EXTENDED": what the user, the headers or the images say.
 
     Parameters
     ----------
     cubes : sequence of Dataset, level "cube"
         All of one target.
-    config : SpectrumConfig
+    recipe : Recipe
+        Its step extract_1d says ``source_type``, ``both_branches``, ``region`` and ``center``.
     told : dict, optional
         Gets ``header`` (what the headers say, None where nothing), ``decided_by`` ("user", "region", "header", "images"
         or "default"), ``notes``; and, where the images were looked at, their ``score`` and whether it is ``ambiguous``.
@@ -36,12 +36,12 @@ def source_types_of(
     Returns
     -------
     tuple of str
-        One type for all cubes; the other after it where the images are ambiguous and ``config.both_branches``.
+        One type for all cubes; the other after it where the images are ambiguous and ``both_branches``.
 
     Raises
     ------
     MrsxrError
-        Where ``config.source_type`` is "header" and the headers contradict each other.
+        Where ``source_type`` is "header" and the headers contradict each other.
 
     Notes
     -----
@@ -52,24 +52,24 @@ def source_types_of(
     """
     facts: dict[str, Any] = {"header": None}
     with listen() as notes:
-        kinds = _decide(cubes, config, facts)
+        kinds = _decide(cubes, recipe.values("extract_1d"), facts)
     if told is not None:
         told |= facts | {"notes": notes}
     return kinds
 
 
-def _decide(cubes: Sequence[xr.Dataset], config: SpectrumConfig, facts: dict[str, Any]) -> tuple[str, ...]:
-    if config.region is not None:
+def _decide(cubes: Sequence[xr.Dataset], asked: Mapping[str, Any], facts: dict[str, Any]) -> tuple[str, ...]:
+    if asked["region"] is not None:
         facts["decided_by"] = "region"
         return ("EXTENDED",)
     said = _headers(cubes)
     facts["header"] = _one(said)
-    if config.source_type in _KNOWN:
+    if asked["source_type"] in _KNOWN:
         facts["decided_by"] = "user"
-        return (config.source_type,)
-    if config.source_type == "header":
+        return (asked["source_type"],)
+    if asked["source_type"] == "header":
         return (_of_headers(said, facts),)
-    decision = spectrum.decide_source_type(cubes, center=config.center)
+    decision = spectrum.decide_source_type(cubes, center=asked["center"])
     kind, score = str(decision.attrs["source_type"]), float(decision.attrs["score"])
     facts |= {"score": score, "ambiguous": bool(decision.attrs["ambiguous"]), "decided_by": "images"}
     plain = facts["header"] or "EXTENDED"
@@ -95,10 +95,10 @@ def _decide(cubes: Sequence[xr.Dataset], config: SpectrumConfig, facts: dict[str
     else:
         kind, facts["decided_by"] = facts["header"], "header"
         why = f"the header says {kind}, which is taken"
-    advice = "both are extracted" if config.both_branches else "source_type decides, both_branches extracts both ways"
+    advice = "both are extracted" if asked["both_branches"] else "source_type decides, both_branches extracts both ways"
     tell(f"{text}; {why}; {advice}", stacklevel=3)
     other = "EXTENDED" if kind == "POINT" else "POINT"
-    return (kind, other) if config.both_branches else (kind,)
+    return (kind, other) if asked["both_branches"] else (kind,)
 
 
 def _headers(cubes: Sequence[xr.Dataset]) -> dict[str, list[str]]:

@@ -1,30 +1,42 @@
-"""From cubes to one spectrum in plain code: the type of the source, extraction, leak, stitching."""
+"""From cube to spectrum: extraction, leak and stitching, as a recipe has them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import xarray as xr
 
 from mrsxr import cube, spectrum
+from mrsxr.arguments import as_source_type
 from mrsxr.errors import MrsxrError, ReferenceMissingError
+from mrsxr.limits import Region, SourceType
 from mrsxr.notes import listen, noted, tell
 from mrsxr.references import References
 from mrsxr.references.leak import holds_band
+from mrsxr.spectrum.extract_1d import Background as Annulus
 from mrsxr.step import was_done
 
-from .config import CubeConfig, SpectrumConfig
+from .exposure_steps import bound
 from .optional import keeps_notes, optional
+from .parts import own_options, part
 from .source_types import marked, source_types_of
 
+if TYPE_CHECKING:
+    from .recipe import Recipe
 
-def check_spectra(config: SpectrumConfig, bands: Sequence[str]) -> None:
-    """Raise where the spectra of some bands cannot be made as a config wants them; looks at no data.
+#: Steps of the level that look at all bands, after those of each.
+_OF_ALL_BANDS = ("spectral_leak", "stitch")
+
+
+def check_spectra(recipe: Recipe, bands: Sequence[str]) -> None:
+    """Raise where the spectra of some bands cannot be made as a recipe wants them; looks at no data.
 
     Parameters
     ----------
-    config : SpectrumConfig
+    recipe : Recipe
     bands : sequence of str
         Those that may come.
 
@@ -33,7 +45,7 @@ def check_spectra(config: SpectrumConfig, bands: Sequence[str]) -> None:
     MrsxrError
         Where the band to stitch to is not among the bands.
     """
-    wanted = config.reference_band
+    wanted = recipe.values("stitch")["reference_band"]
     if wanted is not None and wanted not in bands:
         raise MrsxrError(f"reference_band is {wanted}; expected one of the bands asked for, {', '.join(bands)}")
 
@@ -42,51 +54,101 @@ def check_spectra(config: SpectrumConfig, bands: Sequence[str]) -> None:
 def make_spectrum(
     ds: xr.Dataset,
     refs: References | None,
-    config: SpectrumConfig,
+    recipe: Recipe,
     source_type: str | None = None,
     *,
     told: Mapping[str, Any] | None = None,
     exposures: xr.Dataset | None = None,
 ) -> xr.Dataset:
-    """Extract the spectrum of one cube.
+    """Run the steps of the level on one cube: extraction, errors, fringes.
 
     Parameters
     ----------
     ds : Dataset, level "cube"
     refs : References or None
         For the extract1d and apcorr files.
-    config : SpectrumConfig
+    recipe : Recipe
     source_type : {"POINT", "EXTENDED"}, optional
         By default by :func:`source_types_of` for this cube alone.
     told : mapping, optional
         How it was decided, which the spectrum then says.
     exposures : Dataset, level "cal", optional
-        What the cube was built from, for ``config.exact_errors``.
+        What the cube was built from, for the step exact_errors.
 
     Returns
     -------
     Dataset, level "spectrum"
     """
     decided: dict[str, Any] = dict(told or {})
-    kind = source_type or source_types_of([ds], config, decided)[0]
-    extract1d, apcorr = aperture_references(ds, refs, config) if kind == "POINT" else (None, None)
-    exact = "exact" if config.subpixels == 0 else "subpixel"
-    found = spectrum.extract_spectrum(
-        ds, extract1d=extract1d, apcorr=apcorr, source_type=kind, center=config.center, autocen=config.autocen,
-        centering=config.centering, snap=config.snap and config.center is None, radius_factor=config.radius_factor,
-        radius=config.radius, region=config.region, background=_background_of(ds, config, extract1d),
-        method="optimal" if config.extraction == "optimal" and kind == "POINT" else exact,
-        subpixels=max(config.subpixels, 1), apcorr_outside=config.apcorr_outside,
-    )  # fmt: skip
-    if config.exact_errors and exposures is not None:
-        found = with_exact_errors(found, ds, exposures, refs)
-    if config.residual_fringe != "none" and was_done(ds, "correct_residual_fringe_cube"):
-        tell("the fringes were taken off the cube; its spectrum is not corrected again", aloud=False)
-    elif config.residual_fringe != "none":
-        found = spectrum.correct_residual_fringe_1d(found, method=config.residual_fringe)
+    kind = source_type or source_types_of([ds], recipe, decided)[0]
+    found = ds
+    for entry in recipe.steps("spectrum"):
+        if entry.name == "extract_1d":
+            found = _extract(ds, refs, kind, **entry.values())
+        elif entry.name == "exact_errors":
+            found = found if exposures is None else with_exact_errors(found, ds, exposures, refs)
+        elif entry.name == "residual_fringe" and was_done(ds, "correct_residual_fringe_cube"):
+            tell("the fringes were taken off the cube; its spectrum is not corrected again", aloud=False)
+        elif entry.name not in _OF_ALL_BANDS:
+            step = bound(entry, found, References({}) if refs is None else refs)
+            found = found if step is None else step(found)
     return marked(found, decided)
 
 
+def _region_text(value: Any, _what: str) -> str:
+    """Return a region as DS9 text, so that it is read once and stands in the record; text stays as it is."""
+    from mrsxr.limits import check
+    from mrsxr.spectrum.region import read_region, region_text
+
+    check("extract_1d", "region", value, Region)
+    is_text = isinstance(value, str) and "(" in value and ("\n" in value or not Path(value[:255]).exists())
+    if is_text:
+        read_region(value)
+    return value if is_text else region_text(value)
+
+
+def _contradiction(values: Mapping[str, Any]) -> str | None:
+    if values["region"] is not None and (values["radius"] is not None or values["center"] is not None):
+        return "a region goes without center and radius; give one or the other"
+    if values["region"] is not None and values["method"] == "optimal":
+        return 'a region is given and method is "optimal"; expected another method with a region'
+    return None
+
+
+@part(
+    "spectrum", "extract_1d", spectrum.extract_spectrum, needed=True, hide=("psf",), contradiction=_contradiction,
+    region=_region_text, source_type=lambda value, what: as_source_type(value, what, ("header", "auto")),
+)  # fmt: skip
+def _extract(
+    ds: xr.Dataset,
+    refs: References | None,
+    kind: str,
+    *,
+    source_type: Literal["header", "auto", SourceType] = "header",
+    both_branches: bool = False,
+    background: Literal["auto", "annulus", "none"] = "auto",
+    annulus: Annulus = "annulus",
+    aperture_correction: bool = True,
+    **options: Any,
+) -> xr.Dataset:
+    """Extract the spectrum of one cube.
+
+    ``background`` "auto" subtracts an annulus where the extract1d file says so (the aperture correction is made for
+    it), and without such a file unless a background was subtracted before; ``annulus`` "annulus_jwst" clips as jwst.
+    ``aperture_correction`` False gives the flux of a point source inside the aperture.
+    """
+    extract1d, apcorr = aperture_references(ds, refs, aperture_correction) if kind == "POINT" else (None, None)
+    options = own_options(spectrum.extract_spectrum, options)
+    if options["method"] == "optimal" and kind != "POINT":
+        options["method"] = "exact"
+    options["snap"] = options["snap"] and options["center"] is None
+    within = _annulus_of(ds, background, annulus, extract1d)
+    return spectrum.extract_spectrum(
+        ds, extract1d=extract1d, apcorr=apcorr, source_type=kind, background=within, **options
+    )
+
+
+@part("spectrum", "exact_errors")
 def with_exact_errors(
     found: xr.Dataset, built: xr.Dataset, exposures: xr.Dataset, refs: References | None
 ) -> xr.Dataset:  # fmt: skip
@@ -100,20 +162,20 @@ def with_exact_errors(
 
 
 def aperture_references(
-    ds: xr.Dataset, refs: References | None, config: SpectrumConfig
+    ds: xr.Dataset, refs: References | None, aperture_correction: bool
 ) -> tuple[xr.Dataset | None, xr.Dataset | None]:
     """Return the extract1d and apcorr files of a point source.
 
     Raises
     ------
     ReferenceFileError
-        Where the aperture correction is missing or damaged and ``config.aperture_correction``: what the aperture misses
-        of a point source is 5 to 40 % of its flux.
+        Where the aperture correction is missing or damaged and wanted: what the aperture misses of a point source is 5
+        to 40 % of its flux.
     """
     extract1d = None
     if refs is not None:
         extract1d = optional(refs, "extract1d", ds, "the radius is radius_factor times the FWHM")
-    if not config.aperture_correction:
+    if not aperture_correction:
         tell("the flux is not corrected for the aperture, as aperture_correction = false asks", stacklevel=2)
         return extract1d, None
     return extract1d, require_aperture_correction(ds, refs)
@@ -133,23 +195,21 @@ def aperture_correction_lacks(found: object) -> ReferenceMissingError:
     """Return the error of a point source without aperture correction."""
     return ReferenceMissingError(
         f"{found}. A point source needs its aperture correction: give an apcorr file, or ask for the flux inside the "
-        "aperture by aperture_correction = false in [spectrum] (--no-aperture-correction)"
+        "aperture by aperture_correction = false in [spectrum.extract_1d] (--no-aperture-correction)"
     )
 
 
-def _background_of(ds: xr.Dataset, config: SpectrumConfig, extract1d: xr.Dataset | None) -> str | None:
+def _annulus_of(ds: xr.Dataset, background: str, annulus: str, extract1d: xr.Dataset | None) -> str | None:
     """Resolve "auto": the aperture correction holds for the annulus that the extract1d file asks for, or for none."""
-    if config.background != "auto":
-        return None if config.background == "none" else config.annulus
+    if background != "auto":
+        return None if background == "none" else annulus
     if extract1d is not None:
-        return config.annulus if extract1d.attrs.get("subtract_background") else None
+        return annulus if extract1d.attrs.get("subtract_background") else None
     names = ("subtract_master_background", "subtract_field_background", "subtract_background")
-    return None if was_done(ds, *names) else config.annulus
+    return None if was_done(ds, *names) else annulus
 
 
-def correct_leak(
-    spectra: Mapping[str, xr.Dataset], refs: References | None, config: SpectrumConfig
-) -> dict[str, xr.Dataset]:
+def correct_leak(spectra: Mapping[str, xr.Dataset], refs: References | None, recipe: Recipe) -> dict[str, xr.Dataset]:
     """Take the second-order light of band 1B off band 3A, where both are there.
 
     Parameters
@@ -158,19 +218,22 @@ def correct_leak(
         Of one band or of several (of joint cubes).
     refs : References or None
         For the mrsptcorr file; without it the leak stays, with a warning.
-    config : SpectrumConfig
+    recipe : Recipe
 
     Returns
     -------
     dict of name to Dataset
     """
-    return _without_leak(spectra, refs, spectrum.correct_spectral_leak) if config.spectral_leak else dict(spectra)
+    if not recipe.runs("spectrum.spectral_leak"):
+        return dict(spectra)
+    options = recipe.entry("spectrum.spectral_leak").given
+    return _without_leak(spectra, refs, partial(spectrum.correct_spectral_leak, **options))
 
 
 def correct_leak_in_cubes(
-    cubes: Mapping[str, xr.Dataset], refs: References | None, config: CubeConfig
+    cubes: Mapping[str, xr.Dataset], refs: References | None, recipe: Recipe
 ) -> dict[str, xr.Dataset]:
-    """Take the second-order light of band 1B off the cube of 3A, where both are there and the config says so.
+    """Take the second-order light of band 1B off the cube of 3A, where both are there and the recipe says so.
 
     Parameters
     ----------
@@ -178,14 +241,17 @@ def correct_leak_in_cubes(
         Of one band or of several.
     refs : References or None
         For the mrsptcorr file; without it the leak stays, with a warning.
-    config : CubeConfig
+    recipe : Recipe
 
     Returns
     -------
     dict of name to Dataset
         Lazy where the cubes are.
     """
-    return _without_leak(cubes, refs, cube.correct_spectral_leak_cube) if config.spectral_leak else dict(cubes)
+    if not recipe.runs("cube.spectral_leak"):
+        return dict(cubes)
+    options = recipe.entry("cube.spectral_leak").given
+    return _without_leak(cubes, refs, partial(cube.correct_spectral_leak_cube, **options))
 
 
 def _without_leak(
@@ -212,6 +278,11 @@ def leak_reference(ds: xr.Dataset, refs: References | None) -> xr.Dataset | None
     return optional(refs, "mrsptcorr", ds, "the spectral leak 1B to 3A stays")
 
 
-def stitch(spectra: Sequence[xr.Dataset], config: SpectrumConfig) -> xr.Dataset:
-    """Stitch band spectra as the config says."""
-    return spectrum.stitch_bands(spectra, method=config.stitch, reference_band=config.reference_band)
+@part("spectrum", "stitch", spectrum.stitch_bands, needed=True)
+def _stitch(spectra: Sequence[xr.Dataset], **options: Any) -> xr.Dataset:
+    return spectrum.stitch_bands(spectra, **options)
+
+
+def stitch(spectra: Sequence[xr.Dataset], recipe: Recipe) -> xr.Dataset:
+    """Stitch band spectra as the recipe says."""
+    return _stitch(spectra, **recipe.values("stitch"))

@@ -34,7 +34,7 @@ def headline(contents: Contents) -> tuple[str, Markup]:
     run = contents.run
     if run:
         own = len(run.get("changed", {}))
-        facts["Mode"] = f"{run['mode']}" + (f", {own} parameter{'s' if own > 1 else ''} changed" if own else "")
+        facts["Recipe"] = f"{run['base']}" + (f", {own} parameter{'s' if own > 1 else ''} changed" if own else "")
         facts["Reduced"] = f"{run['started'][:10]} in {seconds(sum(r['seconds'] for r in contents.runs))}"
     return target, macros.facts(facts)
 

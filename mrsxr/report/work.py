@@ -269,9 +269,9 @@ def provenance(contents: Contents) -> Markup:
     run = contents.run
     if run and run["changed"]:
         rows = [[code(name), _shown(value)] for name, value in run["changed"].items()]
-        parts.append(table(f"Parameters that differ from the mode {run['mode']}", ["Parameter", "Value"], rows))
+        parts.append(table(f"Parameters that differ from the recipe {run['base']}", ["Parameter", "Value"], rows))
     if run:
-        every = [f"{part}.{k} = {_shown(v)}" for part, values in run["config"].items() for k, v in values.items()]
+        every = [f"{part}.{k} = {_shown(v)}" for part, values in run["recipe"].items() for k, v in values.items()]
         parts.append(details("All parameters of the run", bullets(map(code, every), "plain columns")))
         inputs = [f"{contents.relative(i['path'])} ({i['role']})" for i in run["inputs"]]
         parts.append(details(f"{len(inputs)} files went in", bullets(map(code, inputs), "plain")))

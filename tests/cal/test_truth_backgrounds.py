@@ -10,13 +10,14 @@ import pytest
 import xarray as xr
 
 from mrsxr import notes, scores
+from mrsxr.cal import combine_backgrounds
 from mrsxr.cal._background_match_misfit import cluster, squares
 from mrsxr.cal.background_match import fit_background_match, match_backgrounds
 from mrsxr.cal.sky_outliers import detect_sky_outliers
 from mrsxr.errors import MrsxrError
-from mrsxr.pipeline.combine_chain import _master
-from mrsxr.pipeline.config import CubeConfig
+from mrsxr.pipeline import Recipe
 from mrsxr.pipeline.cube_chain import background_spectra
+from mrsxr.pipeline.parts import own_options
 
 PLACE = Path(__file__).parents[2] / "benchmarks" / "_truth_backgrounds.py"
 
@@ -136,8 +137,9 @@ def test_errors_of_the_master_background_hold_the_covariance_of_voxels(truth):
     ds = truth.observed(ds, np.zeros(ds.flux.shape), rng, read=3.0)
     pulls = {}
     for mode in ("baseline", "optimal"):
-        config = getattr(CubeConfig, mode)()
-        master = _master(background_spectra(ds, "2A", None, config), config)
+        recipe = Recipe.of(mode)
+        options = own_options(combine_backgrounds, recipe.values("master_background"))
+        master = combine_backgrounds(background_spectra(ds, "2A", None, recipe), **options)
         known = (master.background_var.values > 0) & np.isfinite(master.background.values)
         pulls[mode] = (master.background.values / np.sqrt(master.background_var.values))[known]
     assert pulls["optimal"].size > 150

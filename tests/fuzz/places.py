@@ -94,10 +94,10 @@ def _file(path: Path) -> None:
 
 def _config(make: Callable[[Path], Any]) -> Callable[[Path], Any]:
     def work(folder: Path) -> list[Callable[[], Any]]:
-        from mrsxr.pipeline import load_config
+        from mrsxr.pipeline import Recipe
 
         make(folder / "c.toml")
-        return [lambda: load_config(folder / "c.toml")]
+        return [lambda: Recipe.of(folder / "c.toml")]
 
     return work
 

@@ -293,11 +293,11 @@ class Runner:
         compare(case, done, self.of(case.base), told)
 
     def _toml(self, case: Case, place: Path, told: list[str]) -> None:
-        from mrsxr.pipeline import load_config
+        from mrsxr.pipeline import Recipe
 
         path = place / "c.toml"
         path.write_bytes(case.change)
-        load_config(path)
+        Recipe.of(path)
 
     def _association(self, case: Case, place: Path, told: list[str]) -> None:
         import mrsxr as mx

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import sys
 from collections.abc import Callable
@@ -14,29 +13,35 @@ import xarray as xr
 from helpers import make_reference
 
 import mrsxr as mx
-from mrsxr.pipeline import CubeConfig, RateConfig, SpectrumConfig
+from mrsxr.pipeline import Recipe
 from mrsxr.pipeline.combine_chain import combine
 
 #: Parameters without a fit to the data: what they do is exact, or known to be a mistake of the baseline.
 EXEMPT = {
-    "cal.propagate_errors": "errors of the references, as variances of their own; the light is the same",
-    "cube.background_mix_bands": "leaves out a mistake of the baseline: spectra of other bands mixed into a background",
+    "rate.ramp_fit.judged": "asks the fit to judge itself",
+    "cal.fringe.propagate_errors": "errors of the reference, as variances of their own; the light is the same",
+    "cal.photom.propagate_errors": "errors of the reference, as variances of their own; the light is the same",
+    "cube.master_background.mix_bands": "leaves out a mistake of the baseline: other bands mixed into a background",
+    "cube.master_background.weights": "weights by the errors that mix_bands leaves out",
+    "cube.master_background.interpolate": "samples of unequal wavelength, which mix_bands takes for equal",
+    "cube.master_background.outside": "no step of the background at the ends of what was measured",
+    "cube.master_background.propagate_errors": "errors of the background; the light is the same",
     "cube.spectral_leak": "fits nothing: the fraction of the reference file, which baseline takes off the spectra",
-    "spectrum.subpixels": "exact areas in place of sampled ones",
-    "spectrum.apcorr_outside": "no extrapolation beyond the table of aperture corrections",
-    "spectrum.annulus": "clips the samples of the annulus alone, not those of the whole plane",
+    "spectrum.extract_1d.method": "exact areas in place of sampled ones",
+    "spectrum.extract_1d.apcorr_outside": "no extrapolation beyond the table of aperture corrections",
+    "spectrum.extract_1d.annulus": "clips the samples of the annulus alone, not those of the whole plane",
     "spectrum.exact_errors": "errors with the covariance of voxels; the light is the same",
 }
-#: (name of the score, what is done with a value of the parameter to data where optimal gains, or cannot, and the value
-#: that gives the same where it cannot: that of the baseline, but where the baseline takes light of lines).
-JUDGED: dict[str, tuple[str, Callable[[object, bool], xr.Dataset], object]] = {}
+#: (name of the score, what a recipe does to data where optimal gains, or cannot, and whether the step is left out where
+#: it cannot: the baseline's takes light of lines).
+JUDGED: dict[str, tuple[str, Callable[[Recipe, bool], xr.Dataset], bool]] = {}
 
 
-def judged(parameter: str, score: str, instead: object = None):
-    """Enter ``run(value, gains) -> Dataset`` for a parameter, "table.name", whose step writes ``score_<score>``."""
+def judged(what: str, score: str, left_out: bool = False):
+    """Enter ``run(recipe, gains) -> Dataset`` for a step or a parameter of it, which writes ``score_<score>``."""
 
     def enter(run):
-        JUDGED[parameter] = score, run, instead
+        JUDGED[what] = score, run, left_out
         return run
 
     return enter
@@ -74,11 +79,10 @@ def rate_references(n_y, n_group):
     })  # fmt: skip
 
 
-def rate_of(counts, **changes):
-    """Return slopes of counts (integration, group, y, x) by the baseline with changes."""
+def rate_of(counts, recipe):
+    """Return slopes of counts (integration, group, y, x)."""
     ds = module(RATE).dataset(counts).chunk(dither=1, y=20)
-    config = dataclasses.replace(RateConfig.baseline(), **changes)
-    return mx.make_rate(ds, rate_references(counts.shape[2], counts.shape[1]), config).compute()
+    return mx.make_rate(ds, rate_references(counts.shape[2], counts.shape[1]), recipe).compute()
 
 
 @cache
@@ -87,61 +91,65 @@ def light(**scene):
 
 
 @judged("rate.emicorr", "emicorr")
-def emicorr(value, gains):
+def emicorr(recipe, gains):
     counts, _ = module(RATE).emi_ramps(n_group=12, n_y=40, n_x=1032, emi=1.5 if gains else 0.0, bend=0.1)
-    return rate_of(counts, emicorr=value)
+    return rate_of(counts, recipe)
 
 
-@judged("rate.refpix", "refpix")
-def refpix(value, gains):
+@judged("rate.refpix.method", "refpix")
+def refpix(recipe, gains):
     """Where nothing can be gained only the reference pixels drift."""
     truths = module(RATE)
     counts, _ = truths.outer_ramps(n_group=8, n_y=100, **({"drift": 4.0} if gains else {"own": 4.0}))
     whole = np.repeat(counts[..., 8:9], 1032, axis=-1)
     whole[..., truths.OUTER] = counts
-    return rate_of(whole, refpix=value)
+    return rate_of(whole, recipe)
 
 
 @judged("rate.jump", "jump")
-def jump(value, gains):
+def jump(recipe, gains):
     """Heavy tails of the noise are told by likelihood; slow noise without hits is not."""
     scene = {"noise": "laplace"} if gains else {"noise": "1/f", "hits": 0.0, "level": 0.5}
-    return rate_of(light(**scene), jump=value)
+    return rate_of(light(**scene), recipe)
 
 
-@judged("rate.algorithm", "ramp_fit")
-def algorithm(value, gains):
+@judged("rate.ramp_fit.algorithm", "ramp_fit")
+def algorithm(recipe, gains):
     """Ramps that bend differ from half to half by either fit."""
-    return rate_of(light(level=1.0) if gains else light(level=100.0, bend=0.4), algorithm=value)
+    recipe = recipe.set("ramp_fit", judged=True)
+    return rate_of(light(level=1.0) if gains else light(level=100.0, bend=0.4), recipe)
 
 
-@judged("rate.showers", "showers")
-def showers(value, gains):
+@judged("rate.find_showers", "showers")
+def showers(recipe, gains):
     made = module("tests/rate/test_showers.py")
     ds, references = made.made()
     ds = made.with_shower(ds, made.blob(peak=200.0)) if gains else ds
-    return mx.rate.remove_showers(ds, **references) if value == "remove" else ds
+    return mx.rate.remove_showers(ds, **references) if recipe.runs("find_showers") else ds
 
 
 # --- rate -> cal -> cube ---------------------------------------------------------------------------------------------
 
 
-@judged("cal.straylight", "straylight")
-def straylight(value, gains):
+@judged("cal.straylight.method", "straylight")
+def straylight(recipe, gains):
     made = module("tests/cal/test_straylight.py")
     share = made.matrix((0, 516)) + made.matrix((516, 1024))
     direct = made.scene(20.0) if gains else np.zeros((made.NY, made.NX))
     ds = made.with_slices(made.frames(made.noisy(direct, share, 1.5)[None]))
-    return mx.cal.subtract_straylight(ds, mrsxartcorr=made.one_kernel(), method=value)
+    return mx.cal.subtract_straylight(ds, mrsxartcorr=made.one_kernel(), **recipe.entry("straylight").given)
 
 
 @judged("cal.residual_fringe", "residual_fringe")
-def residual_fringe(value, gains):
+def residual_fringe(recipe, gains):
     """Three periods at once whose phases drift, or noise alone."""
     made = module("tests/cal/test_residual_fringe.py")
     ds, _, clean = made.made()
     ds, _ = made.drifting(ds, clean, depth=1.0 if gains else 0.0)
-    return ds if value == "none" else mx.cal.correct_residual_fringe(ds, fringefreq=made.fringefreq(), method=value)
+    if not recipe.runs("cal.residual_fringe"):
+        return ds
+    given = recipe.entry("cal.residual_fringe").given
+    return mx.cal.correct_residual_fringe(ds, fringefreq=made.fringefreq(), **given)
 
 
 @cache
@@ -152,33 +160,33 @@ def even_sky():
 
 
 @judged("cube.match_backgrounds", "match_backgrounds")
-def match_backgrounds(value, gains):
+def match_backgrounds(recipe, gains):
     ds = even_sky()
     level = np.array([0.0, 2.0 if gains else 0.0], "f4")[:, None, None]
     ds = ds.assign(flux=(ds.flux + level).assign_attrs(ds.flux.attrs))
-    return mx.cal.match_backgrounds(ds, match=mx.cal.fit_background_match(ds)) if value else ds
+    if not recipe.runs("match_backgrounds"):
+        return ds
+    return mx.cal.match_backgrounds(ds, match=mx.cal.fit_background_match(ds))
 
 
-@judged("cube.outliers", "outlier_detection")
-def outliers(value, gains):
+@judged("cube.outlier_detection.method", "outlier_detection")
+def outliers(recipe, gains):
     """Hits of single exposures are told by the other; exposures of places apart tell nothing of each other."""
     made, rng = module("benchmarks/_truth_backgrounds.py"), np.random.default_rng(4)
     ds = made.blank("12A", 2, rng, rows=96)
     ds = made.observed(ds, np.full(ds.flux.shape, 40.0), rng, hits=0.004)
     if not gains:
         ds = ds.assign_coords(dec_ref=ds.dec_ref + xr.DataArray([0.0, 1 / 60], dims="dither"))
-    config = dataclasses.replace(CubeConfig.baseline(), outliers=value, background="none")
-    return combine({"/science/12A": ds}, config)["/science/12A"]
+    return combine({"/science/12A": ds}, recipe.skipping("master_background"))["/science/12A"]
 
 
 # --- cube -> spectrum ------------------------------------------------------------------------------------------------
 
 
-def spectrum_of(cube, **changes):
-    """Return the spectrum of a cube by the baseline with changes."""
-    plain = {"aperture_correction": False, "residual_fringe": "none"}
-    config = dataclasses.replace(SpectrumConfig.baseline(), **(plain | changes))
-    return mx.make_spectra(cube, None, config)["/science/1B"].to_dataset()
+def spectrum_of(cube, recipe, **changes):
+    """Return the spectrum of a cube by a recipe, with changes of its extraction."""
+    recipe = recipe.set("extract_1d", aperture_correction=False, **changes)
+    return mx.make_spectra(cube, None, recipe)["/science/1B"].to_dataset()
 
 
 def made_scene(kind, size):
@@ -189,26 +197,26 @@ def made_scene(kind, size):
     return cube_of(kind, size, 500, "1B", 4).assign_attrs(source_type="EXTENDED")
 
 
-@judged("spectrum.source_type", "source_type")
-def source_type(value, gains):
+@judged("spectrum.extract_1d.source_type", "source_type")
+def source_type(recipe, gains):
     """A point source whose header says EXTENDED; one that is a disc in every second window of wavelength."""
     point, disc = made_scene("point", 0.0), made_scene("disc", 3.0)
     flux = point.flux.values.copy()
     n = len(flux)
     if not gains:
         flux[n // 3 : 2 * n // 3] = disc.flux.values[n // 3 : 2 * n // 3]
-    return spectrum_of(point.assign(flux=point.flux.copy(data=flux)), source_type=value)
+    return spectrum_of(point.assign(flux=point.flux.copy(data=flux)), recipe.skipping("spectrum.residual_fringe"))
 
 
-@judged("spectrum.centering", "centering")
-def centering(value, gains):
+@judged("spectrum.extract_1d.centering", "centering")
+def centering(recipe, gains):
     """A star of rings and wings; a single plane leaves none to judge it on."""
     cube = made_scene("point", 0.0).isel(wavelength=slice(0, 8 if gains else 1))
-    return spectrum_of(cube, source_type="POINT", centering=value)
+    return spectrum_of(cube, recipe.skipping("spectrum.residual_fringe"), source_type="POINT")
 
 
-@judged("spectrum.residual_fringe", "residual_fringe", instead="none")
-def residual_fringe_1d(value, gains):
+@judged("spectrum.residual_fringe.method", "residual_fringe", left_out=True)
+def residual_fringe_1d(recipe, gains):
     """A fringe of 2 %, or noise alone: then nothing is taken off, where the fit of the baseline takes off noise."""
     rng, wave = np.random.default_rng(11), np.linspace(5.66, 6.63, 1213)
     even = made_scene("point", 0.0).isel(wavelength=slice(0, 2))
@@ -216,5 +224,9 @@ def residual_fringe_1d(value, gains):
     cube = xr.concat([even.isel(wavelength=[0])] * wave.size, "wavelength", data_vars="minimal")
     cube = cube.assign_coords(wavelength=("wavelength", wave, even.wavelength.attrs)).assign_attrs(even.attrs)
     flux = (cube.flux * xr.DataArray(light, dims="wavelength")).astype("f4").assign_attrs(even.flux.attrs)
-    out = spectrum_of(cube.assign(flux=flux), source_type="POINT", residual_fringe=value)
-    return out if value == "none" else out.assign(flux=out.rf_flux.assign_attrs(out.flux.attrs))
+    out = spectrum_of(cube.assign(flux=flux), recipe, source_type="POINT")
+    return (
+        out
+        if not recipe.runs("spectrum.residual_fringe")
+        else out.assign(flux=out.rf_flux.assign_attrs(out.flux.attrs))
+    )

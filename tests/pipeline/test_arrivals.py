@@ -16,12 +16,12 @@ from mrsxr.cli import main
 from mrsxr.errors import InputFileError, MrsxrError, MrsxrWarning
 from mrsxr.io._keywords import product_keywords
 from mrsxr.notes import notes_of
-from mrsxr.pipeline import Config, CubeConfig, SpectrumConfig, load_config
+from mrsxr.pipeline import Recipe
 from mrsxr.pipeline.combine_chain import combine
 from mrsxr.pipeline.cube_chain import background_spectra, fields_of, make_cube
 from mrsxr.pipeline.record import read_runs
 
-PLAIN = Config(cube=CubeConfig(outliers="none", background="none"), spectrum=SpectrumConfig(background="none"))
+PLAIN = Recipe.of().skipping("outlier_detection").with_background("none")
 
 
 def science(result, level):
@@ -53,7 +53,7 @@ def test_a_band_without_all_its_exposures_fails_unless_allowed(simulated, reduce
     good, bad = science(reduced, "cal" if size == 5000 else "rate")
     source = linked(tmp_path / "in", good)
     part(bad, source, size)
-    options = {"refs": simulated.reference_folder, "bands": ["1A"], "to": "cube", "config": PLAIN}
+    options = {"refs": simulated.reference_folder, "bands": ["1A"], "to": "cube", "recipe": PLAIN}
     result = mx.run(source, out=tmp_path / "out", **options)
     assert "cube" not in result.files
     assert "1 of 2 exposures did not arrive" in result.failed["science 12A"]
@@ -76,7 +76,7 @@ def test_complete_bands_say_nothing_and_other_detectors_go_on(simulated, reduced
     files = science(reduced, "cal")
     source = linked(tmp_path / "in", *files)
     part(files[0], source, 5000, files[0].name.replace("mirifushort", "mirifulong"))
-    options = {"refs": simulated.reference_folder, "bands": ["1A"], "to": "cube", "config": PLAIN}
+    options = {"refs": simulated.reference_folder, "bands": ["1A"], "to": "cube", "recipe": PLAIN}
     result = mx.run(source, out=tmp_path / "out", **options)
     assert len(result.failed) == 1
     assert "NEXPUSED" not in fits.getheader(result.files["cube"][0])
@@ -93,7 +93,7 @@ def test_odd_pointings_stand_in_the_products_of_a_run(simulated, reduced, tmp_pa
                 hdus[0].header["ENGQLPTG"] = "PLANNED"
             else:
                 hdus["SCI"].header["DEC_REF"] += 0.6 / 3600
-    options = {"refs": simulated.reference_folder, "bands": ["1A"], "to": "cube", "config": PLAIN}
+    options = {"refs": simulated.reference_folder, "bands": ["1A"], "to": "cube", "recipe": PLAIN}
     result = mx.run(source, out=tmp_path / "out", **options)
     texts = [note for note in notes_of(mx.load(result.files["cube"][0])) if "pointing" in note]
     assert len(texts) == 2
@@ -133,7 +133,7 @@ def cut(path, folder, n_groups):
 def test_dithers_of_unequal_ramps_are_in_one_cube_both_ways(simulated, tmp_path):
     source = linked(tmp_path / "in", simulated.uncal[0])
     cut(simulated.uncal[1], source, 10)
-    options = {"refs": simulated.reference_folder, "bands": ["1A"], "to": "cube", "config": PLAIN}
+    options = {"refs": simulated.reference_folder, "bands": ["1A"], "to": "cube", "recipe": PLAIN}
     result = mx.run(source, out=tmp_path / "out", **options)
     assert not result.failed
     refs = mx.References(simulated.reference_folder)
@@ -227,7 +227,7 @@ def test_a_lacking_background_is_told_or_refused(simulated, reduced, tmp_path):
         mx.run(source, science(reduced, "cube"), out=tmp_path / "out", **options)
     for way in ("master", "binned", "pixel"):
         with pytest.raises(MrsxrError, match=r"is asked for and there are no background exposures of the bands 1A, 2A"):
-            mx.run(source, out=tmp_path / "out", config=Config().with_background(way), **options)
+            mx.run(source, out=tmp_path / "out", recipe=Recipe.of().with_background(way), **options)
     assert not (tmp_path / "out").exists()
     result = mx.run(source, out=tmp_path / "out", **options)
     (path,) = result.files["cube"]
@@ -241,7 +241,7 @@ def test_a_lacking_background_is_told_or_refused(simulated, reduced, tmp_path):
     refs = mx.References(simulated.reference_folder)
     assert any(text in n for n in notes_of(mx.make_cubes(cals, refs, bands=["1A"])["science/1A"]))
     with pytest.raises(MrsxrError, match="a background is asked for"):
-        mx.make_cubes(cals, refs, Config().with_background("master").cube, bands=["1A"])
+        mx.make_cubes(cals, refs, Recipe.of().with_background("master"), bands=["1A"])
 
 
 def test_bands_whose_background_is_lacking_are_left_alone(simulated, reduced):
@@ -250,13 +250,13 @@ def test_bands_whose_background_is_lacking_are_left_alone(simulated, reduced):
     spectra = [mx.load(p).assign_attrs(notes=[]) for p in behind(reduced, "background spectrum")]
     one = next(s for s in spectra if set(s.band.values) == {"2A"})
     with pytest.warns(MrsxrWarning, match="no background exposures of 1A: no background is subtracted there"):
-        out = combine({"12A": ds}, CubeConfig(outliers="none"), spectra=[one])["12A"]
+        out = combine({"12A": ds}, Recipe.of().skipping("outlier_detection"), spectra=[one])["12A"]
     change = (out.flux - ds.flux).isel(dither=0).values
     assert np.nanmax(np.abs(change[ds.channel.values == 1])) == 0
     assert np.nanmedian(change[ds.channel.values == 2]) < -1
     refs = mx.References(simulated.reference_folder)
     for band, status in (("2A", "COMPLETE"), ("1A", "SKIPPED")):
-        cube = make_cube(out, band, refs, CubeConfig())
+        cube = make_cube(out, band, refs, Recipe.of())
         assert product_keywords(cube, "x.fits", [band]).now["PRIMARY"]["S_MSBSUB"] == status
 
 
@@ -267,8 +267,8 @@ def test_background_fields_apart_give_a_spectrum_each(reduced):
     far = sky.assign_coords(dec_ref=sky.dec_ref + 300 / 3600, exposure=name)
     both = tree.gather({"/background/12A": sky, "/background/12A_2": far})["/background/12A"]
     assert [part.sizes["dither"] for part in fields_of(both)] == [1, 1]
-    config = CubeConfig(background_mix_bands=False)
-    one, other = background_spectra(both, "1A", None, config)
+    recipe = Recipe.of().set("master_background", **Recipe.of("optimal").entry("master_background").given)
+    one, other = background_spectra(both, "1A", None, recipe)
     np.testing.assert_allclose(one.background.values, other.background.values, rtol=1e-3)
     cubes = mx.make_cubes(tree.build({"/background/12A": both}), bands=["1A"])
     assert [path for path, _ in tree.leaves(cubes)] == ["/background/1A", "/background/1A_2"]
@@ -290,4 +290,4 @@ def test_the_command_line_says_what_to_pass(simulated, reduced, tmp_path):
     named = CliRunner().invoke(main, [*common, "--to", "cal", "--background-from", sky])
     assert named.exit_code == 0, named.output
     (tmp_path / "c.toml").write_text('[cube]\nbackground = "field"\n')
-    assert load_config(tmp_path / "c.toml").cube.background == "field"
+    assert Recipe.of(tmp_path / "c.toml").runs("field_background")

@@ -11,80 +11,83 @@ from regions import CircleAnnulusSkyRegion, CirclePixelRegion, PixCoord
 
 import mrsxr as mx
 from mrsxr.errors import InputFileError, LevelError, MrsxrError
-from mrsxr.pipeline import load_config, make_rate_and_ints
+from mrsxr.pipeline import Recipe, make_rate_and_ints
 from mrsxr.spectrum.region import read_region
 
 PLACE = SkyCoord("12h29m06.7s", "+02d03m08.6s")
 
 
-def test_configs_read_what_people_write():
-    cube = mx.CubeConfig(
-        center=PLACE, point_source="187.2779 2.0524", spaxel_size=200 * u.mas, wavelength_step=2 * u.nm
+def test_recipes_read_what_people_write():
+    recipe = Recipe.of().set(
+        "cube_build", center=PLACE, point_source="187.2779 2.0524", spaxel_size=200 * u.mas, wavelength_step=2 * u.nm
     )
-    assert cube.center == pytest.approx((187.27791667, 2.05238889), abs=1e-7)
-    assert cube.point_source == (187.2779, 2.0524)
-    assert (cube.spaxel_size, cube.wavelength_step) == (0.2, pytest.approx(0.002))
+    cube = recipe.values("cube_build")
+    assert cube["center"] == pytest.approx((187.27791667, 2.05238889), abs=1e-7)
+    assert cube["point_source"] == (187.2779, 2.0524)
+    assert (cube["spaxel_size"], cube["wavelength_step"]) == (0.2, pytest.approx(0.002))
     for given, kind in (("point", "POINT"), ("Extended", "EXTENDED"), ("AUTO", "auto"), ("header", "header")):
-        assert mx.SpectrumConfig(source_type=given).source_type == kind
-        assert mx.Config().with_source_type(given).spectrum.source_type == kind
-    assert mx.CalConfig(source_type="point").source_type == "POINT"
-    spectrum = mx.SpectrumConfig(center="12:29:06.7 +02:03:08.6", radius="0.02 arcmin", reference_band="ch3-short")
-    assert spectrum.radius == pytest.approx(1.2)
-    assert spectrum.reference_band == "3A"
+        assert recipe.set("extract_1d", source_type=given).values("extract_1d")["source_type"] == kind
+    assert recipe.set("srctype", source_type="point").values("srctype")["source_type"] == "POINT"
+    spectrum = recipe.set("extract_1d", center="12:29:06.7 +02:03:08.6", radius="0.02 arcmin").values("extract_1d")
+    assert spectrum["radius"] == pytest.approx(1.2)
+    assert recipe.set("stitch", reference_band="ch3-short").values("stitch")["reference_band"] == "3A"
 
 
-def test_a_region_of_a_config_is_text(tmp_path):
+def region_of(region):
+    return Recipe.of().set("extract_1d", region=region).values("extract_1d")["region"]
+
+
+def test_a_region_of_a_recipe_is_text(tmp_path):
     ring = CircleAnnulusSkyRegion(PLACE, 0.4 * u.arcsec, 1.2 * u.arcsec)
-    config = mx.SpectrumConfig(region=ring)
-    (back,) = read_region(config.region)
+    (back,) = read_region(region_of(ring))
     assert back.outer_radius.to_value(u.arcsec) == pytest.approx(1.2)
     text = 'icrs; circle(187.2779,2.0524,1")'
-    assert mx.SpectrumConfig(region=text).region == text
+    assert region_of(text) == text
     (tmp_path / "a.reg").write_text(text)
-    assert "circle(187.2779" in mx.SpectrumConfig(region=tmp_path / "a.reg").region
+    assert "circle(187.2779" in region_of(tmp_path / "a.reg")
     for region, message in (
         (tmp_path / "b.reg", "no such region file"), ("b.reg", "no such region file"), ("circle(1,2", "circle"),
         (CirclePixelRegion(PixCoord(1, 2), 3), "given in pixels"),
     ):  # fmt: skip
         with pytest.raises(MrsxrError, match=message):
-            mx.SpectrumConfig(region=region)
+            region_of(region)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[spectrum]\ncenter = [2.05, 187.3]\n", "swapped"),
-        ("[spectrum]\nsource_type = 'star'\n", "source_type is 'star'; expected"),
-        ("[spectrum]\nradius = '2 um'\n", "expected a number of arcsec"),
-        ("[spectrum]\nregion = 'none.reg'\n", "no such region file"),
-        ("[cube]\npoint_source = 'NGC 1068'\n", "right ascension of point_source is 'NGC'"),
-        ("[cube]\nwavelength_step = '3 GHz'\n", "expected a number of um"),
+        ("[spectrum.extract_1d]\ncenter = [2.05, 187.3]\n", "swapped"),
+        ("[spectrum.extract_1d]\nsource_type = 'star'\n", "source_type is 'star'; expected"),
+        ("[spectrum.extract_1d]\nradius = '2 um'\n", "expected a number of arcsec"),
+        ("[spectrum.extract_1d]\nregion = 'none.reg'\n", "no such region file"),
+        ("[cube.cube_build]\npoint_source = 'NGC 1068'\n", "right ascension of point_source is 'NGC'"),
+        ("[cube.cube_build]\nwavelength_step = '3 GHz'\n", "expected a number of um"),
     ],
 )
 def test_mistakes_of_a_file_are_found_when_it_is_read(tmp_path, text, message):
     (tmp_path / "config.toml").write_text(text)
     with pytest.raises(MrsxrError, match=message) as error:
-        load_config(tmp_path / "config.toml")
+        Recipe.of(tmp_path / "config.toml")
     assert "\n" not in str(error.value)
 
 
 def test_a_file_of_parameters_may_use_words(tmp_path):
     (tmp_path / "config.toml").write_text(
-        "[spectrum]\ncenter = '12h29m06.7s +02d03m08.6s'\nsource_type = 'Point'\nradius = '1.5 arcsec'\n"
-        "[cube]\ncenter = ['12:29:06.7', 2.0524]\n"
+        "[spectrum.extract_1d]\ncenter = '12h29m06.7s +02d03m08.6s'\nsource_type = 'Point'\nradius = '1.5 arcsec'\n"
+        "[cube.cube_build]\ncenter = ['12:29:06.7', 2.0524]\n"
     )
-    config = load_config(tmp_path / "config.toml")
-    assert config.spectrum.center == pytest.approx((187.27791667, 2.05238889), abs=1e-7)
-    assert (config.spectrum.source_type, config.spectrum.radius) == ("POINT", 1.5)
-    assert config.cube.center == pytest.approx((187.27791667, 2.0524), abs=1e-7)
+    recipe = Recipe.of(tmp_path / "config.toml")
+    spectrum = recipe.values("extract_1d")
+    assert spectrum["center"] == pytest.approx((187.27791667, 2.05238889), abs=1e-7)
+    assert (spectrum["source_type"], spectrum["radius"]) == ("POINT", 1.5)
+    assert recipe.values("cube_build")["center"] == pytest.approx((187.27791667, 2.0524), abs=1e-7)
 
 
-def test_references_may_be_a_folder_and_parameters_a_whole_config(simulated):
+def test_references_may_be_a_folder_and_a_recipe_a_name(simulated):
     ramp = mx.open_exposures(simulated.uncal)
     refs = mx.References(simulated.reference_folder)
-    config = mx.Config(rate=mx.RateConfig(jump="none"))
-    asked = mx.make_rate(ramp, refs, config.rate)
-    found = mx.make_rate(ramp, str(simulated.reference_folder), config)
+    asked = mx.make_rate(ramp, refs, "optimal")
+    found = mx.make_rate(ramp, str(simulated.reference_folder), Recipe.of("optimal"))
     assert found.attrs["history_json"] == asked.attrs["history_json"]
     assert isinstance(found["rate"].data, da.Array)
 
@@ -101,8 +104,8 @@ def test_what_is_mixed_up_is_said_in_one_line(simulated):
         (mx.make_rate, (ramp["sci"], folder), "got the DataArray sci"),
         (mx.make_rate, ([ramp], folder), "got a list of 1"),
         (mx.make_rate, (ramp, None), "make_rate needs reference files, got none"),
-        (mx.make_rate, (ramp, mx.RateConfig()), "make_rate needs reference files, got a RateConfig"),
-        (mx.make_rate, (ramp, folder, mx.CalConfig()), "needs a RateConfig or a Config, got a CalConfig"),
+        (mx.make_rate, (ramp, Recipe.of()), "make_rate needs reference files, got a Recipe"),
+        (mx.make_rate, (ramp, folder, 5), "a recipe is 'baseline', .*, got a int"),
         (mx.make_rate, (ramp, "no_such_folder"), "no such folder of reference files"),
         (make_rate_and_ints, (ramp, None), "make_rate_and_ints needs reference files"),
         (mx.make_cal, (ramp, None), "make_cal needs reference files, got none"),
@@ -119,7 +122,7 @@ def test_what_is_mixed_up_is_said_in_one_line(simulated):
         (mx.lines.line_table, ("lines.fits",), "line_table needs a Dataset, got the path lines.fits"),
         (mx.plot.summary, (ramp, ["cube.fits"]), "summary needs a Dataset or DataTree, got the path cube.fits"),
         (mx.cal.target_position, (["rate.fits"],), "target_position needs a Dataset or DataTree"),
-        (load_config, (ramp,), "load_config needs a path or a list of paths, got a Dataset"),
+        (Recipe.of, (ramp,), "a recipe is 'baseline', .*, got a Dataset"),
         (mx.rate.subtract_dark, (ramp,), "subtract_dark: the dark reference is missing"),
     ):
         keywords = {"dark": None} if function is mx.rate.subtract_dark else {}
@@ -163,10 +166,10 @@ def test_runs_name_bands_that_are_not_there(simulated, tmp_path):
 def test_cubes_of_bands_and_places_in_words(reduced, simulated):
     cal = mx.open_exposures([path for path in reduced.files["cal"] if "background" not in path.parts])
     refs = mx.References(simulated.reference_folder)
-    plain = mx.make_cubes(cal, refs, mx.CubeConfig(outliers="none"), bands=["1A"])["science/1A"]
+    plain = mx.make_cubes(cal, refs, Recipe.of().skipping("outlier_detection"), bands=["1A"])["science/1A"]
     place = SkyCoord(float(plain["ra"].mean()), float(plain["dec"].mean()), unit="deg")
-    config = mx.CubeConfig(outliers="none", center=place, spaxel_size=0.2 * u.arcsec)
-    cubes = mx.make_cubes(cal, simulated.reference_folder, mx.Config(cube=config), bands="ch1-short")
+    recipe = Recipe.of().skipping("outlier_detection").set("cube_build", center=place, spaxel_size=0.2 * u.arcsec)
+    cubes = mx.make_cubes(cal, simulated.reference_folder, recipe, bands="ch1-short")
     assert list(cubes["science"].children) == ["1A"]
     cube = cubes["science/1A"].to_dataset()
     assert cube.attrs["pixel_scale"] == 0.2

@@ -13,7 +13,7 @@ import pytest
 
 import mrsxr as mx
 from mrsxr.errors import MrsxrError, MrsxrWarning
-from mrsxr.pipeline import Config, CubeConfig, Reporter
+from mrsxr.pipeline import Recipe, Reporter
 from mrsxr.pipeline.pieces import Way
 from mrsxr.pipeline.plan import ALL, ANY, SOME, Task
 from mrsxr.pipeline.record import RunRecord, read_runs
@@ -24,8 +24,8 @@ from mrsxr.scores import score
 
 
 def reduction(tasks, out, **options) -> Reduction:
-    return Reduction(tasks, Way(None, Config()), Store(out), RunRecord.begin(Config(), "none"), Told(Reporter()), {},
-                     **options)  # fmt: skip
+    record = RunRecord.begin(Recipe.of(), "none")
+    return Reduction(tasks, Way(None, Recipe.of()), Store(out), record, Told(Reporter()), {}, **options)
 
 
 def number(_way, *, number=0, of=(), slow=0.0, fails=False):
@@ -135,21 +135,19 @@ def test_products_and_decisions_stand_with_their_piece(reduced, tmp_path):
 def test_a_run_takes_over_what_is_there_and_makes_the_rest(reduced, simulated, tmp_path):
     """Nothing changed: all is taken over. A parameter of stage 3: the cubes anew. A lost file: that and no more."""
     source = [p for p in reduced.files["cal"] if "background" not in p.parts]
-    config = Config(cube=CubeConfig(outliers="none", background="none"))
+    recipe = Recipe.of().skipping("outlier_detection", "master_background")
     options = {"refs": simulated.reference_folder, "out": tmp_path, "bands": ["1A"]}
-    first = mx.run(source, config=config, **options)
+    first = mx.run(source, recipe=recipe, **options)
     assert not first.failed
     before = {path: path.read_bytes() for paths in first.files.values() for path in paths}
     start = time.perf_counter()
-    again = mx.run(source, config=config, **options)
+    again = mx.run(source, recipe=recipe, **options)
     assert time.perf_counter() - start < 3
     assert (again.taken_over, again.files) == (again.pieces, first.files)
     first.files["spectrum"][0].unlink()
-    mended = mx.run(source, config=config, **options)
+    mended = mx.run(source, recipe=recipe, **options)
     assert mended.taken_over == mended.pieces - 1
     assert {piece.stage for piece in mended.record.pieces if not piece.taken_over} == {"spectrum"}
     assert {path.name for path in before} == {path.name for paths in mended.files.values() for path in paths}
-    other = mx.run(
-        source, config=Config(cube=CubeConfig(outliers="none", background="none", weighting="emsm")), **options
-    )
+    other = mx.run(source, recipe=recipe.set("cube_build", weighting="emsm"), **options)
     assert {piece.stage for piece in other.record.pieces if piece.taken_over} == {"read", "open"}

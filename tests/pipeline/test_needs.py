@@ -11,7 +11,7 @@ from click.testing import CliRunner
 import mrsxr as mx
 from mrsxr.cli import main
 from mrsxr.errors import ReferenceFileError, ReferenceMissingError
-from mrsxr.pipeline import CalConfig, Config, RateConfig, SpectrumConfig
+from mrsxr.pipeline import Recipe
 from mrsxr.pipeline.needs import required_kinds
 
 
@@ -35,13 +35,13 @@ def without(simulated, tmp_path):
 
 
 def test_kinds_that_a_chain_cannot_do_without():
-    config = Config()
+    recipe = Recipe.of()
     stage1 = {"mask", "saturation", "linearity", "dark", "gain", "readnoise"}
-    assert set(required_kinds(config, 0, "rate")) == stage1
-    assert set(required_kinds(config, 1, "cal")) == {"distortion", "specwcs", "flat", "fringe", "photom"}
-    assert set(required_kinds(config, 0, "spectrum")) == stage1 | set(required_kinds(config, 1, "cal"))
-    assert required_kinds(config, 2, "cube") == ()
-    other = Config(rate=RateConfig(skip=("dark_current",)), cal=CalConfig(flat=False, latents=True))
+    assert set(required_kinds(recipe, 0, "rate")) == stage1
+    assert set(required_kinds(recipe, 1, "cal")) == {"distortion", "specwcs", "flat", "fringe", "photom"}
+    assert set(required_kinds(recipe, 0, "spectrum")) == stage1 | set(required_kinds(recipe, 1, "cal"))
+    assert required_kinds(recipe, 2, "cube") == ()
+    other = recipe.skipping("dark", "flat-field").set("latents")
     assert "dark" not in required_kinds(other, 0, "cal")
     assert "flat" not in required_kinds(other, 0, "cal")
     assert "latent" in required_kinds(other, 0, "cal")
@@ -73,7 +73,7 @@ def test_chains_and_runs_ask_alike_for_the_aperture_correction(reduced, simulate
     for refs in (None, mx.References(without("apcorr"))):
         with pytest.raises(ReferenceMissingError, match="aperture correction"):
             mx.make_spectra(cube, refs)
-    bare = SpectrumConfig(aperture_correction=False)
+    bare = Recipe.of().set("extract_1d", aperture_correction=False)
     with pytest.warns(UserWarning, match="not corrected for the aperture"):
         inside = mx.make_spectra(cube, mx.References(simulated.reference_folder), bare)
     spectrum = inside["science/stitched"].to_dataset()
@@ -90,7 +90,9 @@ def test_chains_and_runs_ask_alike_for_the_aperture_correction(reduced, simulate
 
 def test_extended_sources_need_none(reduced, without):
     cube = mx.load(reduced.files["cube"][0]).compute()
-    spectra = mx.make_spectra(cube, mx.References(without("apcorr")), SpectrumConfig(source_type="EXTENDED"))
+    spectra = mx.make_spectra(
+        cube, mx.References(without("apcorr")), Recipe.of().set("extract_1d", source_type="EXTENDED")
+    )
     assert spectra["science/stitched"].to_dataset().attrs["source_type"] == "EXTENDED"
 
 

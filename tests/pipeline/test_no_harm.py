@@ -6,29 +6,33 @@ data where it gains, and says so by its score, and on data where it cannot, and 
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 from no_harm_cases import EXEMPT, JUDGED
 
-from mrsxr.pipeline import Config
+from mrsxr.pipeline import Recipe
 from mrsxr.scores import decisions
 
 
-def differences() -> dict[str, tuple[object, object]]:
-    """Return the values of baseline and optimal of every parameter in which they differ."""
-    modes = Config.of_mode("baseline"), Config.of_mode("optimal")
+def differences() -> dict[str, Recipe]:
+    """Return by what differs, a step or a parameter of it, the baseline with that of optimal."""
+    baseline, optimal = Recipe.of("baseline"), Recipe.of("optimal")
     out = {}
-    for section in dataclasses.fields(Config):
-        parts = [getattr(mode, section.name) for mode in modes]
-        for one in dataclasses.fields(parts[0]):
-            values = tuple(getattr(part, one.name) for part in parts)
-            if values[0] != values[1]:
-                out[f"{section.name}.{one.name}"] = values
+    for mine in baseline.entries:
+        name = f"{mine.level}.{mine.name}"
+        theirs = optimal.entry(name)
+        if mine.skip and theirs.skip:
+            continue
+        if mine.skip != theirs.skip or mine.part.function is not theirs.part.function:
+            given = {"step": theirs.path} if theirs.path else {}
+            out[name] = baseline.set(name, skip=theirs.skip, **given, **theirs.given)
+            continue
+        before, after = mine.values(), theirs.values()
+        out |= {f"{name}.{key}": baseline.set(name, **{key: after[key]}) for key in after if after[key] != before[key]}
     return out
 
 
-def test_every_difference_of_the_modes_judges_itself_or_is_exempt():
+def test_every_difference_of_the_recipes_judges_itself_or_is_exempt():
+    assert {one.name for one in Recipe.of("baseline").entries} == {one.name for one in Recipe.of("optimal").entries}
     found, known = set(differences()), [set(JUDGED), set(EXEMPT)]
     assert found == set().union(*known), "judge the step on data that it did not fit, see CONTRIBUTING"
     assert sum(map(len, known)) == len(found), "a parameter stands in one table"
@@ -37,9 +41,9 @@ def test_every_difference_of_the_modes_judges_itself_or_is_exempt():
 @pytest.mark.parametrize("parameter", sorted(JUDGED))
 @pytest.mark.filterwarnings("ignore::mrsxr.errors.MrsxrWarning")
 def test_optimal_gains_or_is_the_baseline(parameter):
-    score, run, instead = JUDGED[parameter]
-    before, after = differences()[parameter]
-    before = before if instead is None else instead
+    score, run, left_out = JUDGED[parameter]
+    before, after = Recipe.of("baseline"), differences()[parameter]
+    before = before.skipping(parameter.rpartition(".")[0]) if left_out else before
     for gains in (True, False):
         baseline, optimal = run(before, gains), run(after, gains)
         told = {one.step: one for one in decisions(optimal)}

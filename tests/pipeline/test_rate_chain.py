@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import dask
 import numpy as np
 import pytest
@@ -13,7 +11,7 @@ from helpers import make_ramp, make_reference
 import mrsxr as mx
 from mrsxr import dq
 from mrsxr.errors import InputFileError, MrsxrWarning
-from mrsxr.pipeline import RateConfig, make_rate_and_ints
+from mrsxr.pipeline import Recipe, make_rate_and_ints
 from mrsxr.pipeline.rate_chain import ramp_steps
 
 SHAPE = (1, 2, 12, 16, 1032)
@@ -21,9 +19,9 @@ SLOPE = 40.0  # DN/s
 SATURATED, ONE_GROUP, NAN, GAIN_0, GAIN_NAN, NOISE_NAN, NO_THRESHOLD, NO_LINEARITY = range(100, 108)
 BAD = (SATURATED, ONE_GROUP, NAN, GAIN_0, GAIN_NAN, NOISE_NAN)
 CONFIGS = {
-    "baseline": RateConfig.baseline(),
-    "likelihood": replace(RateConfig.baseline(), algorithm="likelihood"),
-    "optimal": replace(RateConfig.optimal(), emicorr="none", showers="none"),
+    "baseline": Recipe.of(),
+    "likelihood": Recipe.of().set("ramp_fit", algorithm="likelihood"),
+    "optimal": Recipe.of("optimal").skipping("emicorr", "find_showers"),
 }
 
 
@@ -90,7 +88,7 @@ def test_pathologies_give_flags(ramp, refs, mode):
 
 def test_what_is_missing_is_told(ramp, refs):
     with pytest.warns(MrsxrWarning) as told:
-        names = [name for name, _ in ramp_steps(ramp, refs, RateConfig.baseline())]
+        names = [name for name, _ in ramp_steps(ramp, refs, Recipe.of())]
     assert names == ["group_scale", "dq_init", "saturation", "lastframe", "linearity", "dark_current", "refpix", "jump"]
     assert any("the reset anomaly stays" in str(w.message) for w in told)
     assert any("the first groups are used" in str(w.message) for w in told)
@@ -98,9 +96,9 @@ def test_what_is_missing_is_told(ramp, refs):
 
 @pytest.mark.filterwarnings("ignore::mrsxr.errors.MrsxrWarning")
 def test_outer_columns_apart_equal_the_whole(ramp, refs):
-    config = RateConfig.baseline()
-    apart = mx.make_rate(ramp, refs, config).compute()
-    whole = mx.make_rate(ramp.compute(), refs, config)  # in memory: refpix measures in the data itself
+    recipe = Recipe.of()
+    apart = mx.make_rate(ramp, refs, recipe).compute()
+    whole = mx.make_rate(ramp.compute(), refs, recipe)  # in memory: refpix measures in the data itself
     np.testing.assert_array_equal(apart.rate, whole.rate)
     assert apart.attrs["history_json"].count("subtract_reference_pixels") == 1
 
@@ -133,7 +131,7 @@ def test_ramps_of_which_nothing_remains_are_refused(ramp, refs, mode, n_groups):
 @pytest.mark.parametrize("mode", CONFIGS)
 @pytest.mark.filterwarnings("ignore::mrsxr.errors.MrsxrWarning")
 def test_four_groups_give_the_slope(ramp, refs, mode):
-    out = mx.make_rate(spoiled(ramp, 4), refs, replace(CONFIGS[mode], firstframe=True)).isel(x=slice(4, 90))
+    out = mx.make_rate(spoiled(ramp, 4), refs, CONFIGS[mode].set("firstframe")).isel(x=slice(4, 90))
     assert abs(float((out.rate / SLOPE).median()) - 1) < 0.01
     assert not (out.dq & dq.FLAGS["UNRELIABLE_SLOPE"]).any()
 
@@ -142,8 +140,8 @@ def test_four_groups_give_the_slope(ramp, refs, mode):
 @pytest.mark.parametrize("n_groups", [2, 3])
 @pytest.mark.filterwarnings("ignore::mrsxr.errors.MrsxrWarning")
 def test_groups_that_the_reset_spoils_are_flagged_where_they_are_taken(ramp, refs, algorithm, n_groups):
-    config = replace(RateConfig.baseline(), algorithm=algorithm, lastframe=False, rscd="none")
-    for out in make_rate_and_ints(spoiled(ramp, n_groups), refs, config):
+    recipe = Recipe.of().set("ramp_fit", algorithm=algorithm).skipping("lastframe", "rscd")
+    for out in make_rate_and_ints(spoiled(ramp, n_groups), refs, recipe):
         good = out.isel(x=slice(4, 90))
         assert abs(float((good.rate / SLOPE).median()) - 1) > 0.1  # that is why
         assert ((good.dq & dq.FLAGS["UNRELIABLE_SLOPE"]) != 0).all()

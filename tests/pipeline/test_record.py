@@ -5,25 +5,24 @@ from __future__ import annotations
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import pytest
 
 import mrsxr as mx
 from mrsxr.errors import InputFileError
-from mrsxr.pipeline import Config, Reporter, SpectrumConfig
-from mrsxr.pipeline.record import Piece, RunRecord, changes, nearest_mode, read_runs
+from mrsxr.pipeline import Recipe, Reporter
+from mrsxr.pipeline.record import Piece, RunRecord, read_runs
 
 
 def test_record_of_a_whole_run(reduced):
     (run,) = read_runs(reduced.out)
     assert run["finished"]
-    assert run["mode"] == "baseline"
+    assert run["base"] == "baseline"
     assert run["changed"] == {}
     assert run["failed"] == {}
     assert run["versions"]["mrsxr"] == mx.__version__
     assert {"python", "numpy", "xarray", "numba"} <= set(run["versions"])
-    assert run["config"]["rate"]["rejection_threshold"] == 4.0
+    assert run["recipe"]["rate.jump"]["rejection_threshold"] == 4.0
     assert run["seconds"] == pytest.approx(reduced.seconds, abs=0.01)
     assert [i["role"] for i in run["inputs"]] == ["science", "science", "background"]
     assert all(os.path.isfile(i["path"]) for i in run["inputs"])
@@ -58,22 +57,25 @@ def test_runs_are_appended_with_failures_and_redshift(simulated, reduced, tmp_pa
     os.link(good, source / good.name)
     (source / bad.name).write_bytes(bad.read_bytes()[: bad.stat().st_size // 2])
     out = tmp_path / "out"
-    config = Config(spectrum=SpectrumConfig(background="none", aperture_correction=False))
+    recipe = Recipe.of().set("extract_1d", background="none", aperture_correction=False)
     with pytest.warns(UserWarning, match="1 of 2 exposures did not arrive"):
         result = mx.run(
-            source, out=out, refs=simulated.reference_folder, bands=["1A"], to="cube", config=config, z=0.0225,
+            source, out=out, refs=simulated.reference_folder, bands=["1A"], to="cube", recipe=recipe, z=0.0225,
             allow_missing=True,
         )  # fmt: skip
     assert result.record.failed == result.failed
     assert len(result.failed) == 1
     (first,) = read_runs(out)
-    assert first["changed"] == {"spectrum.background": "none", "spectrum.aperture_correction": False}
+    assert first["changed"] == {
+        "spectrum.extract_1d.background": "none",
+        "spectrum.extract_1d.aperture_correction": False,
+    }
     assert first["settings"]["redshift"] == 0.0225
     (lost,) = (piece for piece in first["pieces"] if piece["failed"])
     assert bad.name in lost["failed"]
     assert mx.load(result.files["cube"][0]).attrs["redshift"] == 0.0225
     with pytest.warns(UserWarning, match="not corrected for the aperture"):
-        mx.run(result.files["cube"], out=out, config=config.with_source_type("point"), z=0.0225)
+        mx.run(result.files["cube"], out=out, recipe=recipe.set("extract_1d", source_type="POINT"), z=0.0225)
     runs = read_runs(out)
     assert runs[0] == first
     assert any("not corrected for the aperture" in note for note in runs[1]["notes"])
@@ -106,7 +108,7 @@ def test_file_that_is_no_record(tmp_path):
     with pytest.raises(InputFileError, match="no mapping"):
         read_runs(tmp_path)
     for _ in range(25):
-        record = RunRecord.begin(Config(), "none", source="here")
+        record = RunRecord.begin(Recipe.of(), "none", source="here")
         record.note("once")
         record.note("once")
         record.write(tmp_path)
@@ -118,9 +120,9 @@ def test_file_that_is_no_record(tmp_path):
 
 
 def test_the_record_is_written_as_the_run_goes(tmp_path):
-    earlier = RunRecord.begin(Config(), "none")
+    earlier = RunRecord.begin(Recipe.of(), "none")
     earlier.write(tmp_path)
-    record = RunRecord.begin(Config(), "none")
+    record = RunRecord.begin(Recipe.of(), "none")
 
     def work(number):
         record.pieces.append(Piece("cal", str(number)))
@@ -140,7 +142,7 @@ def test_the_record_is_written_as_the_run_goes(tmp_path):
 
 
 def test_half_written_record_leaves_the_old_one(tmp_path, monkeypatch):
-    record = RunRecord.begin(Config(), "none")
+    record = RunRecord.begin(Recipe.of(), "none")
     record.write(tmp_path)
     before = (tmp_path / "run.json").read_text()
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
@@ -150,12 +152,8 @@ def test_half_written_record_leaves_the_old_one(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
 
 
-def test_modes_and_changes():
-    optimal = Config.of_mode("optimal")
-    assert nearest_mode(optimal) == "optimal"
-    assert nearest_mode(optimal.with_background("annulus")) == "optimal"
-    changed = replace(optimal, rate=replace(optimal.rate, algorithm="ols"))
-    assert changes(changed, optimal) == {"rate.algorithm": "ols"}
-    record = RunRecord.begin(changed, "none", bands=("1A",), source=["a"])
-    assert record.mode == "optimal"
+def test_a_record_says_what_differs_from_the_recipe_it_began_with():
+    record = RunRecord.begin(Recipe.of("optimal").set("refpix", siglimit=2.5), "none", bands=("1A",), source=["a"])
+    assert record.base == "optimal"
+    assert record.changed == {"rate.refpix.siglimit": 2.5}
     assert json.loads(json.dumps(record.settings)) == {"bands": ["1A"], "source": ["a"]}

@@ -12,7 +12,7 @@ from astropy.io import fits
 import mrsxr as mx
 from mrsxr.demo import compare
 from mrsxr.errors import InputFileError, MrsxrError, ReferenceFileError
-from mrsxr.pipeline import CalConfig, Config, CubeConfig, SpectrumConfig
+from mrsxr.pipeline import Recipe
 from mrsxr.schema import validate
 
 
@@ -74,9 +74,9 @@ def test_run_begins_where_the_files_are(reduced, simulated, tmp_path, level, aga
 
 
 def test_cubes_alone_need_no_references(reduced, tmp_path):
-    config = Config(spectrum=SpectrumConfig(background="none", aperture_correction=False))
+    recipe = Recipe.of().set("extract_1d", background="none", aperture_correction=False)
     with pytest.warns(UserWarning, match="not corrected for the aperture"):
-        result = mx.run(reduced.files["cube"], out=tmp_path, config=config)
+        result = mx.run(reduced.files["cube"], out=tmp_path, recipe=recipe)
     assert len(result.files["spectrum"]) == 2
     for path in result.files["spectrum"]:
         assert any("not corrected for the aperture" in note for note in mx.load(path).attrs["notes"])
@@ -137,8 +137,8 @@ def test_pixel_background_takes_the_place_of_the_master_background(simulated, re
     """Background exposures go to slopes first; their clipped mean is subtracted, and nothing in stage 3."""
     rates = [p for p in reduced.files["rate"] if "background" not in p.parts]
     behind = [p for p in reduced.files["rate"] if "background" in p.parts]
-    config = Config(cal=CalConfig(background="mean", badpix_selfcal="fraction"))
-    result = mx.run(rates, behind, out=tmp_path, refs=simulated.reference_folder, to="cube", config=config)
+    recipe = Recipe.of().set("bkg_subtract", method="mean").set("badpix_selfcal", method="fraction")
+    result = mx.run(rates, behind, out=tmp_path, refs=simulated.reference_folder, to="cube", recipe=recipe)
     assert not result.failed
     assert set(result.files) == {"mask", "cal", "crf", "cube"}
     stored = mx.load(next(p for p in result.files["cal"] if "background" not in p.parts))
@@ -182,9 +182,9 @@ def test_both_branches_where_the_images_are_ambiguous(reduced, simulated, tmp_pa
 
     unsure = xr.Dataset(attrs={"source_type": "POINT", "score": 0.5, "ambiguous": 1})
     monkeypatch.setattr(chain.spectrum, "decide_source_type", lambda cubes, center=None: unsure)
-    config = Config(spectrum=SpectrumConfig(source_type="auto", both_branches=True))
+    recipe = Recipe.of().set("extract_1d", source_type="auto", both_branches=True)
     with pytest.warns(UserWarning, match="both are extracted"):
-        result = mx.run(reduced.files["cube"], out=tmp_path, refs=simulated.reference_folder, config=config)
+        result = mx.run(reduced.files["cube"], out=tmp_path, refs=simulated.reference_folder, recipe=recipe)
     assert not result.failed
     kinds = {mx.load(path).attrs["source_type"] for path in result.files["spectrum"]}
     assert kinds == {"POINT", "EXTENDED"}
@@ -194,8 +194,8 @@ def test_both_branches_where_the_images_are_ambiguous(reduced, simulated, tmp_pa
 
 def test_joint_cubes_of_a_run(reduced, simulated, tmp_path):
     cals = [p for p in reduced.files["cal"] if "background" not in p.parts]
-    config = Config(cube=CubeConfig(output_type="multi", outliers="none"))
-    result = mx.run(cals, out=tmp_path, refs=simulated.reference_folder, config=config, to="cube")
+    recipe = Recipe.of().set("cube_build", output_type="multi").skipping("outlier_detection")
+    result = mx.run(cals, out=tmp_path, refs=simulated.reference_folder, recipe=recipe, to="cube")
     assert not result.failed
     (path,) = result.files["joint cube"]
     cube = mx.load(path)
@@ -213,8 +213,8 @@ def test_joint_cubes_of_a_run(reduced, simulated, tmp_path):
 
 def test_channel_cubes_of_one_band_have_files_of_their_own(reduced, simulated, tmp_path):
     cals = [p for p in reduced.files["cal"] if "background" not in p.parts]
-    config = Config(cube=CubeConfig(output_type="channel", outliers="none"))
-    result = mx.run(cals, out=tmp_path, refs=simulated.reference_folder, config=config)
+    recipe = Recipe.of().set("cube_build", output_type="channel").skipping("outlier_detection")
+    result = mx.run(cals, out=tmp_path, refs=simulated.reference_folder, recipe=recipe)
     assert not result.failed
     told = [path for paths in result.files.values() for path in paths]
     assert len(told) == len(set(told))
@@ -258,10 +258,10 @@ def test_two_cubes_of_a_band_are_refused(reduced, simulated, tmp_path):
         ({"workers": 0}, "workers is 0; expected a whole number from 1 to 256"), ({"workers": -3}, "workers is -3"),
         ({"workers": True}, "workers is True"), ({"to": "rates"}, r"did you mean 'rate'\?"),
         ({"z": float("nan")}, "redshift z is nan"), ({"z": -2}, "redshift z is -2"),
-        ({"config": "optimal"}, "config is 'optimal'; expected a Config"),
+        ({"recipe": "optimum"}, "recipe is 'optimum'; expected one of baseline, optimal"),
         ({"allow_missing": "yes"}, "expected true or false"),
-        ({"config": CubeConfig()}, "expected a Config"),
-        ({"config": Config(spectrum=SpectrumConfig(reference_band="4C")), "bands": ["1A"]}, "reference_band is 4C"),
+        ({"recipe": 5}, "recipe is 5; expected"),
+        ({"recipe": Recipe.of().set("stitch", reference_band="4C"), "bands": ["1A"]}, "reference_band is 4C"),
     ],
 )  # fmt: skip
 def test_arguments_are_checked_before_a_file_is_looked_for(tmp_path, options, message):

@@ -1,7 +1,6 @@
 """Whose word counts on the type of a source: the user's, the headers', the images'."""
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from scenes import cube_of, image_of
 from test_extract_1d import make_cube
 
 from mrsxr.errors import MrsxrError
-from mrsxr.pipeline import Config, SpectrumConfig, make_spectra
+from mrsxr.pipeline import Recipe, make_spectra
 from mrsxr.pipeline.source_types import marked, source_types_of
 from mrsxr.tree import build
 
@@ -39,7 +38,7 @@ def decide(cubes, header, asked="auto", **options):
         attrs = {k: v for k, v in cube.attrs.items() if k != "source_type"}
         named.append(cube.drop_attrs(deep=False).assign_attrs(attrs | ({} if kind is None else {"source_type": kind})))
     told = {}
-    return source_types_of(named, SpectrumConfig(source_type=asked, **options), told), told
+    return source_types_of(named, Recipe.of().set("extract_1d", source_type=asked, **options), told), told
 
 
 @pytest.mark.parametrize("header", ["POINT", "EXTENDED"])
@@ -107,8 +106,8 @@ def test_headers_without_a_word_are_told():
 def test_spectra_say_how_their_type_was_decided():
     """A tree of cubes in optimal: the nucleus is a point, as the header says."""
     cubes = build({"/science/1A": nucleus_in_a_disc(), "/science/1B": nucleus_in_a_disc(band="1B", seed=4)})
-    config = replace(Config.of_mode("optimal").spectrum, aperture_correction=False)
-    out = make_spectra(cubes, None, config)
+    recipe = Recipe.of("optimal").set("extract_1d", aperture_correction=False)
+    out = make_spectra(cubes, None, recipe)
     for path in ("1A", "1B", "stitched"):
         attrs = out[f"science/{path}"].attrs
         assert attrs["source_type"] == "POINT"

@@ -8,7 +8,6 @@ import xarray as xr
 
 import mrsxr as mx
 from mrsxr.errors import ReferenceFileError
-from mrsxr.pipeline import Config
 from mrsxr.references.headers import CRDS_KINDS
 from mrsxr.tree import leaves
 
@@ -82,17 +81,16 @@ def test_a_run_through_crds_equals_that_through_the_folder(reduced, simulated, c
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["baseline", "optimal"])
 def test_trees_and_runs_are_equal_through_both(simulated, crds, tmp_path, mode):
-    config = Config.of_mode(mode)
     out, runs = {}, {}
     for name, refs in (("folder", mx.References(simulated.reference_folder)), ("crds", crds)):
         observation = mx.open_observation(simulated.uncal_folder, simulated.background_folder)
-        rate = mx.make_rate(observation, refs, config.rate).compute()
-        cal = mx.make_cal(rate, refs, config.cal).compute()
-        cubes = mx.make_cubes(cal, refs, config.cube).compute()
-        spectra = mx.make_spectra(cubes, refs, config.spectrum, exposures=cal)
+        rate = mx.make_rate(observation, refs, mode).compute()
+        cal = mx.make_cal(rate, refs, mode).compute()
+        cubes = mx.make_cubes(cal, refs, mode).compute()
+        spectra = mx.make_spectra(cubes, refs, mode, exposures=cal)
         out[name] = [dict(leaves(tree)) for tree in (rate, cal, cubes, spectra)]
         runs[name] = mx.run(
-            simulated.uncal_folder, simulated.background_folder, out=tmp_path / name, refs=refs, config=config
+            simulated.uncal_folder, simulated.background_folder, out=tmp_path / name, refs=refs, recipe=mode
         )
     for mine, theirs in zip(out["crds"], out["folder"], strict=True):
         assert set(mine) == set(theirs)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,25 +11,25 @@ from astropy.io import fits
 from dask.callbacks import Callback
 
 import mrsxr as mx
-from mrsxr.pipeline import CalConfig, Config, CubeConfig, RateConfig, SpectrumConfig
+from mrsxr.pipeline import Recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore::mrsxr.errors.MrsxrWarning")
 
 
-def by_hand(source, behind, refs, config: Config) -> dict:
+def by_hand(source, behind, refs, recipe: Recipe) -> dict:
     """Return products by level as the chains on a tree make them."""
     obs = mx.open_observation(source, behind)
     if next(ds for _, ds in leaves(obs)).attrs["level"] == "ramp":
-        rates, _ = mx.make_rate_and_ints(obs, refs, config) if config.rate.save_rateints else (None, None)
-        rates = (rates if rates is not None else mx.make_rate(obs, refs, config)).compute()
+        rates, _ = mx.make_rate_and_ints(obs, refs, recipe) if recipe.option("rate", "save_rateints") else (None, None)
+        rates = (rates if rates is not None else mx.make_rate(obs, refs, recipe)).compute()
     else:
         rates = obs.compute()
-    cal = mx.make_cal(rates, refs, config).compute()
-    exposures = mx.combine_exposures(cal, refs, config)
-    cubes = mx.make_cubes(exposures, refs, config).compute()
+    cal = mx.make_cal(rates, refs, recipe).compute()
+    exposures = mx.combine_exposures(cal, refs, recipe)
+    cubes = mx.make_cubes(exposures, refs, recipe).compute()
     return {
         "rate": rates, "cal": cal, "cube": cubes,
-        "spectrum": mx.make_spectra(cubes, refs, config, exposures=exposures),
+        "spectrum": mx.make_spectra(cubes, refs, recipe, exposures=exposures),
     }  # fmt: skip
 
 
@@ -79,12 +78,13 @@ def test_rates_to_spectra(reduced, simulated, tmp_path):
     """What differed: the bad-pixel mask, cubes of several bands, exact errors, both types of source."""
     rates = [p for p in reduced.files["rate"] if "background" not in p.parts]
     behind = [p for p in reduced.files["rate"] if "background" in p.parts]
-    config = Config(
-        cal=CalConfig(badpix_selfcal="fraction"), cube=CubeConfig(output_type="multi", background_mix_bands=False),
-        spectrum=SpectrumConfig(source_type="auto", both_branches=True, exact_errors=True, subpixels=0),
+    recipe = (
+        Recipe.of().set("badpix_selfcal", method="fraction").set("cube_build", output_type="multi")
+        .set("master_background", **Recipe.of("optimal").entry("master_background").given).set("exact_errors")
+        .set("extract_1d", source_type="auto", both_branches=True, method="exact")
     )  # fmt: skip
-    result = mx.run(rates, behind, out=tmp_path, refs=simulated.reference_folder, config=config)
-    made = by_hand(rates, behind, mx.References(simulated.reference_folder), config)
+    result = mx.run(rates, behind, out=tmp_path, refs=simulated.reference_folder, recipe=recipe)
+    made = by_hand(rates, behind, mx.References(simulated.reference_folder), recipe)
     compare(result, made)
     assert "covariance" in str(made["spectrum"]["science/1A"].attrs)
     assert "multi" in made["cube"]["science"].children
@@ -93,18 +93,21 @@ def test_rates_to_spectra(reduced, simulated, tmp_path):
 def test_fringes_of_cubes(reduced, simulated, tmp_path):
     """The cubes of the target lose their fringes, their spectra are not corrected again, joint cubes keep theirs."""
     cals = [p for p in reduced.files["cal"] if "background" not in p.parts]
-    refs, config = simulated.reference_folder, Config(cube=CubeConfig(residual_fringe="slices", outliers="none"))
-    result = mx.run(cals, out=tmp_path, refs=refs, config=config, bands=["2A"])
+    refs, recipe = (
+        simulated.reference_folder,
+        Recipe.of().set("cube.residual_fringe", method="slices").skipping("outlier_detection"),
+    )
+    result = mx.run(cals, out=tmp_path, refs=refs, recipe=recipe, bands=["2A"])
     exposures = mx.open_observation(cals)
-    cubes = mx.make_cubes(exposures, refs, config, bands=["2A"]).compute()
-    spectra = mx.make_spectra(cubes, refs, config)
+    cubes = mx.make_cubes(exposures, refs, recipe, bands=["2A"]).compute()
+    spectra = mx.make_spectra(cubes, refs, recipe)
     compare(result, {"cube": cubes, "spectrum": spectra})
     assert "ch2-short_defringed_s3d" in result.files["cube"][0].name
     assert fits.getheader(result.files["cube"][0])["S_RESFRI"] == "COMPLETE"
     assert cubes["science/2A"].attrs["history_json"].count("correct_residual_fringe_cube") == 1
     assert "rf_flux" not in spectra["science/2A"]
     assert "its spectrum is not corrected again" in str(spectra["science/2A"].attrs["notes"])
-    joint = mx.make_cubes(exposures, refs, replace(config.cube, output_type="channel"), bands=["2A"])
+    joint = mx.make_cubes(exposures, refs, recipe.set("cube_build", output_type="channel"), bands=["2A"])
     assert "those of several keep theirs" in str(joint["science/ch2"].attrs["notes"])
 
 
@@ -112,10 +115,10 @@ def test_fringes_of_cubes(reduced, simulated, tmp_path):
 def test_pixel_background_takes_the_place_of_the_other(reduced, simulated, tmp_path):
     rates = [p for p in reduced.files["rate"] if "background" not in p.parts]
     behind = [p for p in reduced.files["rate"] if "background" in p.parts]
-    config = Config(cal=CalConfig(background="mean"), cube=CubeConfig(outliers="none"))
-    result = mx.run(rates, behind, out=tmp_path, refs=simulated.reference_folder, config=config, to="cube")
-    cal = mx.make_cal(mx.open_observation(rates, behind).compute(), simulated.reference_folder, config)
-    cubes = mx.make_cubes(cal.compute(), simulated.reference_folder, config)
+    recipe = Recipe.of().set("bkg_subtract", method="mean").skipping("outlier_detection")
+    result = mx.run(rates, behind, out=tmp_path, refs=simulated.reference_folder, recipe=recipe, to="cube")
+    cal = mx.make_cal(mx.open_observation(rates, behind).compute(), simulated.reference_folder, recipe)
+    cubes = mx.make_cubes(cal.compute(), simulated.reference_folder, recipe)
     for path in result.files["cube"]:
         wanted = mx.load(path)
         same(cubes[f"science/{wanted.attrs['band']}"].to_dataset(), wanted, path.name)
@@ -159,20 +162,19 @@ def test_the_ten_lines_compute_nothing_twice(reduced, simulated, tmp_path):
 @pytest.mark.parametrize("mode", ["baseline", "optimal"])
 def test_uncal_to_stitched(simulated, tmp_path, mode):
     refs = mx.References(simulated.reference_folder)
-    config = Config.of_mode(mode)
-    result = mx.run(simulated.uncal_folder, simulated.background_folder, out=tmp_path, refs=refs, config=config)
-    compare(result, by_hand(simulated.uncal_folder, simulated.background_folder, refs, config))
+    recipe = Recipe.of(mode)
+    result = mx.run(simulated.uncal_folder, simulated.background_folder, out=tmp_path, refs=refs, recipe=recipe)
+    compare(result, by_hand(simulated.uncal_folder, simulated.background_folder, refs, recipe))
 
 
 @pytest.mark.slow
 def test_slopes_of_integrations(simulated, tmp_path):
-    refs, config = mx.References(simulated.reference_folder), Config(rate=RateConfig(save_rateints=True))
-    result = mx.run(simulated.uncal_folder, out=tmp_path, refs=refs, config=config, to="rate")
+    refs, recipe = mx.References(simulated.reference_folder), Recipe.of().with_option("rate", "save_rateints", True)
+    result = mx.run(simulated.uncal_folder, out=tmp_path, refs=refs, recipe=recipe, to="rate")
     obs = mx.open_observation(simulated.uncal_folder)
-    rates, integrations = (one.compute() for one in mx.make_rate_and_ints(obs, refs, config))
+    rates, integrations = (one.compute() for one in mx.make_rate_and_ints(obs, refs, recipe))
     for level, tree in (("rate", rates), ("rateints", integrations)):
         for path in result.files[level]:
             wanted, ours = mx.load(path), tree["science/12A"].to_dataset()
             place = ours.exposure.values.tolist().index(wanted.exposure.values[0])
             same(ours.isel(dither=[place]), wanted, path.name)
-    assert replace(config.rate, save_rateints=False) == RateConfig()

@@ -1,0 +1,485 @@
+"""Recipes: which steps, in which order, with which parameters. Data, read from TOML, changed by name."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from mrsxr.errors import InputFileError, MrsxrError, ParameterError
+from mrsxr.io.fitsarray import file_stamp
+from mrsxr.limits import allowed, check, near_miss
+
+from . import cal_chain, combine_chain, cube_chain, rate_chain, spectrum_chain  # noqa: F401 - they fill PARTS
+from .parts import LEVELS, Part, find_part, names_of, plain
+
+MODES = ("baseline", "optimal")
+Mode = Literal["baseline", "optimal"]
+BackgroundWay = Literal["master", "pixel", "annulus", "binned", "none"]
+FringeMethod = Literal["none", "columns", "slices"]
+_LONGEST_FILE = 1_000_000  # bytes of a TOML file
+_OPTIONS = {"rate": {"save_rateints": False}}  # of a level, not of a step
+_PLACES = ("step", "skip", "before", "after")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A step of a level: its name in jwst, what stands behind it, the parameters given, and whether it is left out."""
+
+    level: str
+    name: str
+    part: Part
+    given: Mapping[str, Any] = field(default_factory=dict)
+    skip: bool = False
+    path: str | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the names; what stands behind them is found again."""
+        return _entry, (self.level, self.name, self.path, dict(self.given), self.skip)
+
+    @property
+    def where(self) -> str:
+        """How messages call it."""
+        return f"[{self.level}.{self.name}]"
+
+    def values(self) -> dict[str, Any]:
+        """Return all parameters of the step."""
+        return {**self.part.defaults(), **self.given}
+
+    def changed(self, **changes: Any) -> Entry:
+        """Return the entry with other parameters, checked; ``skip`` and ``step`` are among them."""
+        changes = dict(changes)
+        part, path = self.part, self.path
+        for key, hint in (("skip", bool), ("step", str)):
+            if key in changes:
+                check(self.where, key, changes[key], hint)
+        if "step" in changes:
+            path = changes.pop("step")
+            try:
+                part = find_part(self.level, self.name, path)
+            except ParameterError as error:
+                raise ParameterError(f"{self.where}: {error}") from None
+        skip = changes.pop("skip", False)  # who gives a parameter wants the step
+        if skip and self.part.needed:
+            raise ParameterError(f"{self.where}: '{self.name}' cannot be left out: the next level rests on it")
+        kept = {name: value for name, value in self.given.items() if name in part.takes}
+        out = replace(self, part=part, path=path, skip=skip, given=kept | part.read(self.where, changes))
+        return out if skip else out.checked()
+
+    def checked(self) -> Entry:
+        """Return the entry; raise where a parameter that must be given is not, or two contradict each other."""
+        lacking = [n for n, (_, value, _) in self.part.takes.items() if value is inspect.Parameter.empty]
+        lacking = [name for name in lacking if name not in self.given]
+        if lacking:
+            raise ParameterError(f"{self.where}: {lacking[0]} is not given; the step needs it")
+        text = self.part.contradiction(self.values()) if self.part.contradiction else None
+        if text:
+            raise ParameterError(f"{self.where}: {text}")
+        return self
+
+    def comments(self) -> Iterator[str]:
+        """Yield a line on every parameter that is not given: its default, and what it may be."""
+        for name, (hint, value, _) in self.part.takes.items():
+            if name not in self.given:
+                text = "?" if value is inspect.Parameter.empty else "" if value is None else _toml(plain(value))
+                yield f"# {name} = {text}".rstrip() + f"  # {allowed(hint)}"
+
+    def table(self) -> dict[str, Any]:
+        """Return what a recipe file says of the step."""
+        head = ({"step": self.path} if self.path else {}) | ({"skip": True} if self.skip else {})
+        return head | {name: plain(value) for name, value in self.given.items() if value is not None}
+
+
+def _entry(level: str, name: str, path: str | None, given: dict[str, Any], skip: bool) -> Entry:
+    return Entry(level, name, find_part(level, name, path), given, skip, path)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An ordered list of steps with their parameters for each level; it does not change, its methods return others.
+
+    ``base`` is the recipe it began as, "baseline" or "optimal". ``print(recipe)`` gives the TOML file of it.
+
+    Examples
+    --------
+    >>> recipe = Recipe.of("optimal").set("jump", rejection_threshold=5.0).skipping("reset")
+    >>> recipe.values("rate.jump")["rejection_threshold"], recipe.runs("reset")
+    (5.0, False)
+    """
+
+    base: str
+    entries: tuple[Entry, ...]
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: dict(_OPTIONS))
+
+    @classmethod
+    def of(cls, recipe: Recipe | str | os.PathLike[str] | None = None, *, base: str | None = None) -> Recipe:
+        """Return a recipe by name ("baseline", "optimal") or from a TOML file; a Recipe as it is, "baseline" for None.
+
+        Parameters
+        ----------
+        recipe : Recipe, str or path, optional
+        base : {"baseline", "optimal"}, optional
+            What a file changes; by default its own ``base``, else "baseline".
+
+        Raises
+        ------
+        MrsxrError
+            Where the file cannot be read, or has a table, a parameter or a value that is not known.
+        """
+        if isinstance(recipe, Recipe):
+            return recipe
+        if recipe is None or (isinstance(recipe, str) and recipe in MODES):
+            return _named(str(recipe or base or "baseline"))
+        if not isinstance(recipe, str | os.PathLike):
+            raise ParameterError(f"a recipe is 'baseline', 'optimal', a TOML file or a Recipe, got a "
+                                 f"{type(recipe).__name__}")  # fmt: skip
+        if isinstance(recipe, str) and not recipe.endswith(".toml") and not os.path.exists(recipe):
+            check("the recipe", "recipe", recipe, Mode)
+        out = _from_tables(_read_toml(recipe), str(recipe), base)
+        try:
+            return _check_whole(out)
+        except ParameterError as error:
+            raise ParameterError(f"{recipe}: {error}") from None
+
+    def steps(self, level: str) -> Iterator[Entry]:
+        """Yield the steps of a level that run, in their order."""
+        yield from (one for one in self.entries if one.level == level and not one.skip)
+
+    def after(self, name: str) -> Iterator[Entry]:
+        """Yield the steps of a level that run after one, "cube.cube_build"."""
+        level, _, bare = name.partition(".")
+        there = [one for one in self.entries if one.level == level]
+        at = [one.name for one in there].index(bare)
+        yield from (one for one in there[at + 1 :] if not one.skip)
+
+    def find(self, name: str) -> list[Entry]:
+        """Return the entries of a name: "jump", "rate.jump", or the name of a function; those of all levels.
+
+        Raises
+        ------
+        ParameterError
+            Where there is none.
+        """
+        text = str(name).strip().lower().replace("-", "_")
+        level, _, bare = text.rpartition(".")
+        places = [one for one in self.entries if not level or one.level == level]
+        exact = [one for one in places if one.name == bare]
+        found = exact or [one for one in places if bare in names_of(one.level, one.name, one.part.function)]
+        if not found:
+            known = dict.fromkeys(one.name for one in self.entries)
+            raise ParameterError(
+                f"there is no step '{name}'; expected one of {', '.join(known)}{near_miss(bare, known)}"
+            )
+        return found
+
+    def entry(self, name: str) -> Entry:
+        """Return the one entry of a name; raise ParameterError where several levels have it."""
+        found = self.find(name)
+        if len(found) > 1:
+            places = ", ".join(f"{one.level}.{one.name}" for one in found)
+            raise ParameterError(f"'{name}' stands for several steps; say which of {places}")
+        return found[0]
+
+    def runs(self, name: str) -> bool:
+        """Tell whether there is a step of this name, "jump" or "rate.jump", that is not left out."""
+        return any(name in (one.name, f"{one.level}.{one.name}") for one in self.entries if not one.skip)
+
+    def values(self, name: str) -> dict[str, Any]:
+        """Return all parameters of a step, given and default ones."""
+        return self.entry(name).values()
+
+    def option(self, level: str, name: str) -> Any:
+        """Return an option of a whole level."""
+        return self.options[level][name]
+
+    def set(self, name: str, **parameters: Any) -> Recipe:
+        """Return the recipe with other parameters of a step, which then runs unless ``skip=True`` is among them.
+
+        Parameters
+        ----------
+        name : str
+            "jump", or with its level where several have one: "cube.residual_fringe".
+        **parameters
+            As the step takes them; ``step`` takes another function in its place.
+
+        Raises
+        ------
+        ParameterError
+            Where there is no such step or parameter, or a value does not fit.
+        """
+        entry = self.entry(name)
+        return self._with(entry, entry.changed(**parameters))
+
+    def with_text(self, text: str) -> Recipe:
+        """Return the recipe with a parameter as a text says it, "jump.rejection_threshold=5"."""
+        key, sign, value = text.partition("=")
+        name, dot, parameter = key.strip().rpartition(".")
+        if not sign or not dot:
+            raise ParameterError(f"'{text}' sets nothing; expected STEP.PARAMETER=VALUE, jump.rejection_threshold=5")
+        try:
+            read = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            read = value.strip()
+        return self.set(name, **{parameter: read})
+
+    def skipping(self, *names: str) -> Recipe:
+        """Return the recipe without some steps, in every level that has them."""
+        out = self
+        for name in names:
+            for one in out.find(name):
+                out = out._with(one, one.changed(skip=True))
+        return out
+
+    def adding(
+        self, name: str, step: str, *, before: str | None = None, after: str | None = None, **parameters: Any
+    ) -> Recipe:
+        """Return the recipe with one more step.
+
+        Parameters
+        ----------
+        name : str
+            With its level: "cal.despike".
+        step : str
+            "module:function" of a function marked ``@mrsxr.step.step``.
+        before, after : str
+            The step of the level that it stands next to; one of both.
+        **parameters
+        """
+        level, _, bare = name.rpartition(".")
+        if level not in LEVELS:
+            raise ParameterError(f"'{name}' names no level; expected {'.NAME, '.join(LEVELS)}.NAME")
+        try:
+            entry = Entry(level, bare, find_part(level, bare, step), path=step).changed(**parameters)
+        except ParameterError as error:
+            raise ParameterError(f"[{level}.{bare}]: {str(error).removeprefix(f'[{level}.{bare}]: ')}") from None
+        return replace(self, entries=(*self.entries, entry)).moving(name, before=before, after=after)
+
+    def moving(self, name: str, *, before: str | None = None, after: str | None = None) -> Recipe:
+        """Return the recipe with a step in another place of its level."""
+        entry = self.entry(name)
+        if (before is None) == (after is None):
+            raise ParameterError(f"{entry.where}: say before or after which step of the level it stands")
+        place = self.entry(f"{entry.level}.{before or after}")
+        rest = [one for one in self.entries if one is not entry]
+        at = rest.index(place) + (after is not None)
+        return replace(self, entries=(*rest[:at], entry, *rest[at:]))
+
+    def _with(self, old: Entry, new: Entry) -> Recipe:
+        return replace(self, entries=tuple(new if one is old else one for one in self.entries))
+
+    def with_option(self, level: str, name: str, value: Any) -> Recipe:
+        """Return the recipe with an option of a level, "save_rateints" of "rate"."""
+        known = self.options.get(level, {})
+        if name not in known:
+            raise ParameterError(_unknown(self, level, name))
+        check(f"[{level}]", name, value, bool)
+        return replace(self, options={**self.options, level: {**known, name: value}})
+
+    def with_background(self, method: str) -> Recipe:
+        """Return this recipe with one way of taking the background off.
+
+        Parameters
+        ----------
+        method : {"master", "pixel", "annulus", "binned", "none"}
+            The spectrum of the background exposures; their mean image; an annulus about the source; bins of wavelength,
+            linear over the field; nothing. What is named here is asked for: bands without background exposures are
+            an error.
+        """
+        check("the recipe", "background", method, BackgroundWay)
+        out = self.skipping("bkg_subtract", "master_background", "field_background")
+        if method == "pixel":
+            with_errors = self.values("photom")["propagate_errors"]
+            out = out.set("bkg_subtract", method="weighted" if with_errors else "mean")
+        if method in ("master", "binned"):
+            out = out.set("master_background" if method == "master" else "field_background", required=True)
+        return out.set("extract_1d", background=method if method in ("annulus", "none") else "auto")
+
+    def with_residual_fringe(self, methods: Mapping[str, str]) -> Recipe:
+        """Return this recipe with other ways of taking off residual fringes.
+
+        Parameters
+        ----------
+        methods : mapping of {"cal", "cube", "spectrum"} to {"none", "columns", "slices"}
+            Where, and how: on the detector, in cubes, in spectra.
+        """
+        out = self
+        for level, way in methods.items():
+            check("the recipe", "residual_fringe", level, Literal["cal", "cube", "spectrum"])
+            check(f"[{level}.residual_fringe]", "residual_fringe", way, FringeMethod)
+            name = f"{level}.residual_fringe"
+            out = out.skipping(name) if way == "none" else out.set(name, method=way)
+        return out
+
+    def parameters(self) -> dict[str, dict[str, Any]]:
+        """Return every parameter of every step that runs, as ``{"rate.jump": {...}}``, and the options of levels."""
+        out = {f"{one.level}.{one.name}": {"step": one.part.function.__name__, **plain(one.values())}
+               for one in self.entries if not one.skip}  # fmt: skip
+        return out | {level: dict(values) for level, values in self.options.items()}
+
+    def of_level(self, level: str) -> list[Any]:
+        """Return all that decides what the steps of a level do, in their order, as plain values."""
+        steps = [[one.name, one.part.function.__qualname__, plain(one.values())] for one in self.steps(level)]
+        return [steps, dict(self.options.get(level, {}))]
+
+    def changes(self) -> dict[str, Any]:
+        """Return the parameters that differ from those of ``base``: ``{"rate.jump.rejection_threshold": 5.0}``."""
+        mine, theirs = self.parameters(), _named(self.base).parameters() if self.base in MODES else {}
+        out: dict[str, Any] = {f"{name}.skip": True for name in theirs if name not in mine}
+        for name, values in mine.items():
+            if name not in theirs:
+                out[f"{name}.skip"] = False
+            before = theirs.get(name, {})
+            out |= {f"{name}.{key}": value for key, value in values.items() if value != before.get(key, value)}
+        return out
+
+    def digest(self, level: str, until: str | None = None) -> str:
+        """Return a digest of all that decides the products of a level: its steps and those of the levels before.
+
+        Parameters
+        ----------
+        level : str
+        until : str, optional
+            The last step of the level that counts.
+        """
+        names = [f"{one.level}.{one.name}" for one in self.entries if not one.skip]
+        levels = LEVELS[: LEVELS.index(level) + 1]
+        own = [name for name in names if name.partition(".")[0] == level]
+        if until is not None:
+            order = [f"{one.level}.{one.name}" for one in self.entries if one.level == level]
+            last = order.index(f"{level}.{until}")
+            own = [name for name in own if order.index(name) <= last]
+        every = self.parameters()
+        wanted = [name for name in names if name.partition(".")[0] in levels[:-1]] + own
+        text = json.dumps([[name, every[name]] for name in wanted] + [plain(self.options)], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def __str__(self) -> str:
+        packaged = self.base in MODES and self == _named(self.base)
+        return _packaged(self.base) if packaged else self._text(every=False)
+
+    def describe(self) -> str:
+        """Return the TOML file with every parameter of every step, default ones as comments, and what they may be."""
+        return self._text(every=True)
+
+    def _text(self, *, every: bool) -> str:
+        lines = ['base = "none"  # the whole recipe stands here', ""]
+        for level in LEVELS:
+            if options := self.options.get(level):
+                lines += [f"[{level}]", *(f"{key} = {_toml(value)}" for key, value in options.items()), ""]
+            for one in self.entries:
+                if one.level == level:
+                    lines += [one.where, *(f"{key} = {_toml(value)}" for key, value in one.table().items())]
+                    lines += [*(one.comments() if every else ()), ""]
+        return "\n".join(lines).rstrip() + "\n"
+
+
+def _unknown(recipe: Recipe, level: str, key: str) -> str:
+    """Return the message on a name that is no step and no option of a level."""
+    known = [one.name for one in recipe.entries if one.level == level] + list(recipe.options.get(level, {}))
+    owners = [f"[{one.level}.{one.name}]" for one in recipe.entries if key in one.part.takes]
+    owners += [f"[{one.level}]" for one in recipe.entries if one.name == key and one.level != level]
+    hint = f"; '{key}' belongs to {' and '.join(dict.fromkeys(owners))}" if owners else near_miss(key, known)
+    return f"unknown '{key}' in [{level}]; expected one of {', '.join(known)}{hint}"
+
+
+def _toml(value: Any) -> str:
+    """Return a value as TOML writes it."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_toml(one) for one in value)}]"
+    return json.dumps(value)
+
+
+@cache
+def _named(name: str) -> Recipe:
+    """Return a recipe of the package."""
+    return replace(_from_tables(tomllib.loads(_packaged(name)), f"recipe {name}", None), base=name)
+
+
+def _packaged(name: str) -> str:
+    return resources.files("mrsxr.pipeline").joinpath("recipes", f"{name}.toml").read_text(encoding="utf-8")
+
+
+def _read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    try:
+        size, _ = file_stamp(path)
+        if size > _LONGEST_FILE:
+            raise MrsxrError(f"{path}: has {size} bytes, expected a TOML file of parameters")
+        return tomllib.loads(Path(path).read_bytes().decode("utf-8"))
+    except InputFileError as error:
+        raise MrsxrError(f"{path}: cannot be read as TOML ({str(error).removeprefix(f'{path}: ')})") from error
+    except (OSError, ValueError, RecursionError) as error:  # no TOML, no UTF-8, integers without end
+        raise MrsxrError(f"{path}: cannot be read as TOML ({' '.join(str(error).split())})") from error
+
+
+def _from_tables(tables: dict[str, Any], where: str, base: str | None) -> Recipe:
+    """Return the recipe of a file: its base with what the file changes."""
+    tables = dict(tables)
+    of_file, skip = tables.pop("base", "baseline"), tables.pop("skip", [])
+    for one in (of_file, base or of_file):
+        check(where, "base", one, Literal["baseline", "optimal", "none"])
+    check(where, "skip", skip, tuple[str, ...])
+    begin = base or of_file
+    out = Recipe("none", ()) if begin == "none" else _named(begin)
+    for level, values in tables.items():
+        if level not in LEVELS:
+            what = f"table [{level}]" if isinstance(values, dict) else f"key '{level}' outside the tables"
+            hint = near_miss(level, LEVELS)
+            if out.entries and not hint:
+                homes = [one.level for one in out.entries if one.name == level or level in one.part.takes]
+                hint = f"; '{level}' belongs to [{homes[0]}]" if homes else ""
+            raise MrsxrError(f"{where}: unknown {what}; expected [{'], ['.join(LEVELS)}]{hint}")
+        if not isinstance(values, dict):
+            raise MrsxrError(f"{where}: {level} is {values!r}; expected a table [{level}] of steps")
+        for name, table in values.items():
+            try:
+                out = _with_table(out, level, name, table, whole=begin == "none")
+            except MrsxrError as error:
+                raise type(error)(f"{where}: {error}") from error
+    try:
+        return out.skipping(*skip)
+    except MrsxrError as error:
+        raise type(error)(f"{where}: {error}") from error
+
+
+def _with_table(recipe: Recipe, level: str, name: str, table: Any, *, whole: bool) -> Recipe:
+    """Return the recipe with what a table [level.name] of a file says, or an option of the level."""
+    if not isinstance(table, dict):
+        return recipe.with_option(level, name, table)
+    table, key = dict(table), name.strip().lower().replace("-", "_")
+    there = [one for one in recipe.entries if one.level == level]
+    known = [one for one in there if one.name == key] or [
+        one for one in there if key in names_of(level, one.name, one.part.function)
+    ]
+    places = {side: table.pop(side) for side in ("before", "after") if side in table}
+    if known:
+        out = recipe._with(known[0], known[0].changed(**table))
+        return out.moving(f"{level}.{known[0].name}", **places) if places else out
+    if not whole and "step" not in table:
+        raise ParameterError(_unknown(recipe, level, name))
+    if not whole:
+        return recipe.adding(f"{level}.{name}", **places, **table)
+    path = table.pop("step", None)
+    try:
+        part = find_part(level, key, path)
+    except ParameterError as error:
+        raise ParameterError(f"[{level}.{name}]: {error}") from None
+    return replace(recipe, entries=(*recipe.entries, Entry(level, key, part, path=path).changed(**table)))
+
+
+def _check_whole(recipe: Recipe) -> Recipe:
+    """Return a recipe; raise where a step is missing that the next level rests on, or two backgrounds run."""
+    there = {(one.level, one.name) for one in recipe.entries}
+    for one in _named("baseline").entries if recipe.base == "none" else ():
+        if one.part.needed and (one.level, one.name) not in there:
+            raise ParameterError(f"{one.where} is missing, and the next level rests on it")
+    if {"master_background", "field_background"} <= {one.name for one in recipe.steps("cube")}:
+        raise ParameterError("master_background and field_background both run; leave one out (skip = true)")
+    return recipe

@@ -153,10 +153,10 @@ def make_cubes(
     Returns
     -------
     DataTree
-        ``/science/1A``, ``/background/1A`` ... (a plain Dataset counts as science), and by ``output_type``
-        of cube_build ``/science/ch1`` ... or ``/science/multi``. Of computed data, computed; of lazy data, lazy by wavelength block,
-        but the spectrum of the background, the fit of background matching and the outliers are computed at once. What
-        is lazy is computed again for each of these and for each cube: compute the exposures before.
+        ``/science/1A``, ``/background/1A`` ... (a plain Dataset counts as science), and by ``output_type`` of
+        cube_build ``/science/ch1`` ... or ``/science/multi``. Of computed data, computed; of lazy data, lazy by wavelength
+        block, but the spectrum of the background, the fit of background matching and the outliers are computed at once.
+        What is lazy is computed again for each of these and for each cube: compute the exposures before.
 
     Raises
     ------
@@ -259,8 +259,8 @@ def make_spectra(
     -------
     DataTree
         ``/science/1A`` ... and ``/science/stitched``; with ``both_branches`` of extract_1d, where the images are
-        ambiguous, those of the other type as ``/extended/1A`` ... or ``/point/1A`` ...; background cubes give ``/background/1A``
-        ... of the whole field. Cubes of several bands are left out.
+        ambiguous, those of the other type as ``/extended/1A`` ... or ``/point/1A`` ...; background cubes give
+        ``/background/1A`` ... of the whole field. Cubes of several bands are left out.
     """
     need_data("make_spectra", data)
     refs, recipe = references_of("make_spectra", refs, needed=False), Recipe.of(recipe)

@@ -154,9 +154,9 @@ def make_cubes(
     -------
     DataTree
         ``/science/1A``, ``/background/1A`` ... (a plain Dataset counts as science), and by ``output_type`` of
-        cube_build ``/science/ch1`` ... or ``/science/multi``. Of computed data, computed; of lazy data, lazy by wavelength
-        block, but the spectrum of the background, the fit of background matching and the outliers are computed at once.
-        What is lazy is computed again for each of these and for each cube: compute the exposures before.
+        cube_build ``/science/ch1`` ... or ``/science/multi``. Of computed data, computed; of lazy data, lazy by
+        wavelength block, but the spectrum of the background, the fit of background matching and the outliers are
+        computed at once. What is lazy is computed again for each of these and for each cube: compute exposures before.
 
     Raises
     ------

@@ -14,7 +14,7 @@ from .notes import noted, notes_of
 from .step import JOINED, history_of, join_histories, read_history
 
 #: Attributes of ramps that later steps take for all exposures.
-_OF_RAMPS = ("group_time", "average_dark_current", "n_unusable_groups", "n_leading_groups_flagged")
+_OF_RAMPS = ("group_time", "average_dark_current")
 
 #: Levels whose exposures have one size whatever their ramps were.
 SLOPES = ("rate", "cal")

@@ -26,9 +26,7 @@ def flag_first_frame(ds: xr.Dataset, *, bright_use_group1: bool = True) -> xr.Da
     Returns
     -------
     Dataset, level "ramp"
-        Unchanged where there are three groups or fewer. ``attrs["n_unusable_groups"]`` counts the groups that are
-        flagged over the whole array, bright pixels apart; ``attrs["n_leading_groups_flagged"]`` those of them at the
-        start of an integration.
+        Unchanged where there are three groups or fewer.
 
     Notes
     -----
@@ -46,10 +44,6 @@ def flag_first_frame(ds: xr.Dataset, *, bright_use_group1: bool = True) -> xr.Da
         kept = xr.where(bright.any("integration"), np.uint32(FLUX_ESTIMATED), np.uint32(0))
         pixel_dq = ds.pixel_dq | kept.astype("uint32")
     group_dq = (ds.group_dq | flag).transpose(*ds.group_dq.dims)
-    before = int(ds.attrs.get("n_leading_groups_flagged", 0))
     return ds.assign(
         group_dq=group_dq.assign_attrs(dq.GROUP_DQ_ATTRS), pixel_dq=pixel_dq.assign_attrs(dq.PIXEL_DQ_ATTRS)
-    ).assign_attrs(
-        n_unusable_groups=int(ds.attrs.get("n_unusable_groups", 0)) + max(0, 1 - before),
-        n_leading_groups_flagged=max(1, before),
     )

@@ -21,12 +21,10 @@ def flag_last_frame(ds: xr.Dataset) -> xr.Dataset:
     Returns
     -------
     Dataset, level "ramp"
-        Unchanged where there are only one or two groups, as jwst's lastframe. ``attrs["n_unusable_groups"]``
-        counts the groups that are flagged over the whole array.
+        Unchanged where there are only one or two groups, as jwst's lastframe.
     """
     if ds.sizes["group"] <= 2:
         return ds
     is_last = ds.group == ds.group[-1]
     flag = xr.where(is_last, np.uint8(dq.DO_NOT_USE), np.uint8(0)).astype("uint8").drop_vars("group")
-    out = ds.assign(group_dq=(ds.group_dq | flag).assign_attrs(dq.GROUP_DQ_ATTRS))
-    return out.assign_attrs(n_unusable_groups=int(ds.attrs.get("n_unusable_groups", 0)) + 1)
+    return ds.assign(group_dq=(ds.group_dq | flag).assign_attrs(dq.GROUP_DQ_ATTRS))

@@ -39,10 +39,7 @@ def flag_rscd(ds: xr.Dataset, *, rscd: Ref) -> xr.Dataset:
         Ramps of five groups or fewer lose one group; at least three groups are left; fewer than three groups, or
         a readout that the reference does not list (a warning): unchanged. A pixel that would be left with less
         than two groups before it saturates loses fewer, and gets FLUX_ESTIMATED in ``pixel_dq``.
-        ``attrs["rscd_skip_int1"]`` and ``["rscd_skip_int2"]`` tell the groups dropped (INT1SKIP, INT2SKIP);
-        ``attrs["n_unusable_groups"]`` counts them among the groups flagged over the whole array, and
-        ``attrs["n_leading_groups_flagged"]`` those at the start of an integration. Pixels that lose fewer are not
-        counted.
+        ``attrs["rscd_skip_int1"]`` and ``["rscd_skip_int2"]`` tell the groups dropped (INT1SKIP, INT2SKIP).
 
     Notes
     -----
@@ -61,17 +58,12 @@ def flag_rscd(ds: xr.Dataset, *, rscd: Ref) -> xr.Dataset:
     )  # fmt: skip
     relaxed = (n_first < xr.DataArray(np.array(skip), dims="integration")).any("integration")
     estimated = xr.where(relaxed, np.uint32(dq.FLAGS["FLUX_ESTIMATED"]), np.uint32(0)).astype("uint32")
-    before = int(ds.attrs.get("n_leading_groups_flagged", 0))
     facts = {"rscd_skip_int1": first} if 1 in integration_numbers(ds) else {}
     facts |= {"rscd_skip_int2": later} if max(integration_numbers(ds)) > 1 else {}
     return ds.assign(
         group_dq=group_dq.assign_attrs(dq.GROUP_DQ_ATTRS),
         pixel_dq=add_flags(ds.pixel_dq, estimated),
-    ).assign_attrs(
-        n_unusable_groups=int(ds.attrs.get("n_unusable_groups", 0)) + max(0, max(skip) - before),
-        n_leading_groups_flagged=max(before, max(skip)),
-        **facts,
-    )
+    ).assign_attrs(facts)
 
 
 def count_relaxed(ds: xr.Dataset, *, rscd: xr.Dataset) -> xr.Dataset:

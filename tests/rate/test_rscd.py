@@ -51,18 +51,18 @@ def test_equals_jwst(stored, case):
         assert (out.pixel_dq == dq.FLAGS["FLUX_ESTIMATED"]).any()
 
 
-def test_counts_leading_groups_once():
+def test_drops_groups_once_and_tells_them_of_the_integrations_that_are_there():
     ds = flag_last_frame(make_ramp(np.zeros((1, 2, 20, 4, 4), "f4")))
     out = flag_rscd(ds, rscd=table())
-    assert (out.attrs["n_unusable_groups"], out.attrs["n_leading_groups_flagged"]) == (5, 4)
+    unusable = [int((out.group_dq.values & 1).all(axis=(0, 3, 4))[i].sum()) for i in (0, 1)]
+    assert unusable == [2, 5]  # the last group is one of them
     both = flag_rscd(flag_first_frame(ds), rscd=table())
-    assert both.attrs["n_unusable_groups"] == 5
     assert ((both.group_dq.values & 1) == (out.group_dq.values & 1)).all()
     alone = flag_rscd(ds.isel(integration=[0]), rscd=table())
-    assert alone.attrs["n_unusable_groups"] == 2
+    assert (alone.group_dq.values == out.group_dq.values[:, :1]).all()
     assert "rscd_skip_int2" not in alone.attrs
     second = flag_rscd(ds.isel(integration=[1]), rscd=table())
-    assert second.attrs["n_unusable_groups"] == 5
+    assert (second.group_dq.values == out.group_dq.values[:, 1:]).all()
     assert "rscd_skip_int1" not in second.attrs
 
 

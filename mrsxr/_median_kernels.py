@@ -1,7 +1,8 @@
-"""Medians of many short columns at once: a sorting network, so that the compiler can work on all pixels of a tile.
+"""Medians: of one column by selection, of many short ones at once by a sorting network.
 
 Batcher's odd-even merge sort (Knuth, The Art of Computer Programming 3, 5.2.2, algorithm M): a fixed list of
-compare-exchange pairs sorts any column; every pair is applied to TILE pixels side by side, without a branch.
+compare-exchange pairs sorts any column; every pair is applied to TILE pixels side by side, without a branch, so that
+the compiler can work on all of them.
 Columns are padded with +inf for values that do not count.
 """
 
@@ -76,11 +77,15 @@ def select(values, n, k):
 
 
 @njit(cache=True, nogil=True)
-def sort_first(values, n):
-    """Sort values[:n] in place; n is small."""
-    for i in range(1, n):
-        value, k = values[i], i - 1
-        while k >= 0 and values[k] > value:
-            values[k + 1] = values[k]
-            k -= 1
-        values[k + 1] = value
+def median_of(values, n):
+    """Median of values[:n], the mean of the middle two where n is even; NaN for none. The array is reordered."""
+    if n == 0:
+        return values.dtype.type(np.nan)
+    upper = select(values, n, n >> 1)
+    if n & 1:
+        return upper
+    lower = values[0]
+    for k in range(1, n >> 1):
+        if values[k] > lower:
+            lower = values[k]
+    return values.dtype.type(0.5) * (lower + upper)

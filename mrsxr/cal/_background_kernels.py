@@ -4,16 +4,8 @@ import math
 
 import numpy as np
 
-from mrsxr._median_kernels import sort_first
+from mrsxr._median_kernels import median_of
 from mrsxr.compiled import njit
-
-
-@njit(cache=True, nogil=True)
-def _median(values, n, work):
-    """Median of values[:n]; work is overwritten."""
-    work[:n] = values[:n]
-    sort_first(work, n)
-    return 0.5 * (work[(n - 1) >> 1] + work[n >> 1])
 
 
 @njit(cache=True, nogil=True)
@@ -24,7 +16,8 @@ def _bounds(values, n, sigma, maxiters, work):
     if n > 0 and sigma > 1.000001 + math.sqrt(n - 1.0):  # no value can be that far off the median
         return -np.inf, np.inf
     while n > 0:
-        middle, mean, square = _median(values, n, work), 0.0, 0.0
+        work[:n] = values[:n]
+        middle, mean, square = median_of(work, n), 0.0, 0.0
         for k in range(n):
             mean += values[k]
         mean /= n
@@ -71,7 +64,8 @@ def _reject(values, var, n, sigma, maxiters, work):
     """Move those of values[:n] within sigma of their median, by their own variance, to the front; return how many."""
     iteration = 0
     while n > 2 and (maxiters < 0 or iteration < maxiters):
-        middle, kept = _median(values, n, work), 0
+        work[:n] = values[:n]
+        middle, kept = median_of(work, n), 0
         for k in range(n):
             if (values[k] - middle) ** 2 <= sigma * sigma * var[k]:
                 values[kept], var[kept] = values[k], var[k]
@@ -106,8 +100,7 @@ def _weighted_mean(rate, dq, poisson, read, time, sigma, maxiters, level, varian
             level[y, x] = variance[y, x] = np.nan
             if n == 0:
                 continue
-            sort_first(work, n)
-            photons = 0.5 * (work[(n - 1) >> 1] + work[n >> 1])
+            photons = median_of(work, n)
             for k in range(n):
                 var[k] += photons / seconds[k]
             n = _reject(values, var, n, sigma, maxiters, work)

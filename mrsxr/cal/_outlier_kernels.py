@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mrsxr._median_kernels import select
+from mrsxr._median_kernels import median_of
 from mrsxr.compiled import njit
 
 
@@ -37,20 +37,6 @@ def side_difference(flux, dq):
 
 
 @njit(cache=True, nogil=True)
-def _median(values, n):
-    """Median of the first n values, the mean of the middle two where n is even."""
-    k = n >> 1
-    upper = select(values, n, k)
-    if n & 1:
-        return upper
-    lower = values[0]
-    for i in range(1, k):
-        if values[i] > lower:
-            lower = values[i]
-    return 0.5 * (lower + upper)
-
-
-@njit(cache=True, nogil=True)
 def _running_median(image, half_y, half_x, out):
     n_y, n_x = image.shape
     values = np.empty((2 * half_y + 1) * (2 * half_x + 1))
@@ -66,7 +52,7 @@ def _running_median(image, half_y, half_x, out):
                     if not np.isnan(value):
                         values[n] = value
                         n += 1
-            out[y, x] = _median(values, n)
+            out[y, x] = median_of(values, n)
 
 
 def running_median(image, rows, columns):

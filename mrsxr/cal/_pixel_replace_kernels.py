@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from mrsxr._median_kernels import sort_first
+from mrsxr._median_kernels import median_of
 from mrsxr.compiled import njit
 
 EDGE = 2  # first and last but one row and column that are filled, as in jwst
@@ -53,15 +53,6 @@ def _mingrad(data, variances, dq, labels, out, out_variances, out_dq):
             if flags & np.uint32(512) == 0:
                 flags &= _KEEP
             out_dq[y, x] = flags | _ESTIMATED
-
-
-@njit(cache=True, nogil=True)
-def _median(values, n):
-    """Median of values[:n], which are sorted in place; NaN for none."""
-    if n == 0:
-        return np.float32(np.nan)
-    sort_first(values, n)
-    return np.float32(0.5) * (values[(n - 1) >> 1] + values[n >> 1])
 
 
 @njit(cache=True, nogil=True)
@@ -116,7 +107,7 @@ def _profile(plane, root, dq, labels, label, rows, n_rows, scales, x, values):
         if value == value:
             values[n] = value
             n += 1
-    return _median(values, n)
+    return median_of(values, n)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -196,7 +187,7 @@ def _fit_profile(data, variances, total, dq, labels, label, n_adjacent, outs):
             scales[:n_rows] = 1.0
             fit = False
         else:
-            fit = _median(order, n) != 1.0
+            fit = median_of(order, n) != 1.0
         _fill_row(data, variances, dq, labels, label, y, low, high, rows, n_rows, scales, values, fit, outs)
 
 

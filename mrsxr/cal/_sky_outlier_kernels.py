@@ -8,9 +8,8 @@ import math
 
 import numpy as np
 
+from mrsxr._median_kernels import median_of
 from mrsxr.compiled import njit
-
-from ._outlier_kernels import _median
 
 #: Expected range of the samples of a neighbourhood of 18 pixels, in units of their noise.
 NOISE_RANGE = 3.64
@@ -50,7 +49,7 @@ def _contrast(flux, variance, labels, half, out, level):
                     n += 2
             if n < 2:
                 continue
-            single, paired = _median(values, n), _median(means, n // 2)
+            single, paired = median_of(values, n), median_of(means, n // 2)
             closer = single if abs(flux[y, x] - single) < abs(flux[y, x] - paired) else paired
             level[y, x] = closer
             out[y, x] = flux[y, x] - closer
@@ -74,7 +73,7 @@ def _block_noise(score, rows, out):
                     values[n] = abs(score[y, x])
                     n += 1
             if n >= FEWEST:
-                known[b, x] = MAD_TO_SIGMA * _median(values, n)
+                known[b, x] = MAD_TO_SIGMA * median_of(values, n)
     typical = np.nanmedian(known)
     if not typical >= 1:
         typical = np.float32(1)

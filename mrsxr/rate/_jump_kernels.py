@@ -6,26 +6,11 @@ pixel, sigma^2 = |m| + r^2 with r the CDS read noise [electron], ratio = |d - m|
 
 import numpy as np
 
-from mrsxr._median_kernels import TILE, median_of_sorted, select, sort_columns, sorting_pairs
+from mrsxr._median_kernels import TILE, median_of, median_of_sorted, sort_columns, sorting_pairs
 from mrsxr.compiled import njit
 
 SKIP, SINGLE_PASS, ITERATIVE, CLIP_INTEGRATIONS, CLIP_ALL = range(5)  # ways to find jumps
 CLIP_ITERATIONS = 5  # as jwst, settled or not
-
-
-@njit(cache=True, nogil=True)
-def _median(values, n):
-    """Median of values[:n] (reordered); NaN for none; the mean of the middle two for an even number."""
-    if n == 0:
-        return np.float32(np.nan)
-    upper = select(values, n, n >> 1)
-    if n & 1:
-        return upper
-    lower = values[0]
-    for k in range(1, n >> 1):
-        if values[k] > lower:
-            lower = values[k]
-    return np.float32(0.5) * (lower + upper)
 
 
 @njit(cache=True, nogil=True)
@@ -36,7 +21,7 @@ def _clipped_median(values, n):
     if n == 2:
         return min(values[0], values[1])
     if n == 3:
-        return _median(values, 3)
+        return median_of(values, 3)
     largest = values[0]
     for k in range(1, n):
         if values[k] > largest:
@@ -46,7 +31,7 @@ def _clipped_median(values, n):
         if values[k] != largest:
             values[kept] = values[k]
             kept += 1
-    return _median(values, kept)
+    return median_of(values, kept)
 
 
 @njit(cache=True, nogil=True)
@@ -319,7 +304,7 @@ def _differences_of(ramps, flags, gain, diffs, work):
             if not np.isnan(value):
                 work[n] = value
                 n += 1
-    return _median(work, n)
+    return median_of(work, n)
 
 
 @njit(cache=True, nogil=True)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mrsxr import dq, rate
-from mrsxr._median_kernels import TILE, sort_columns, sorting_pairs
+from mrsxr._median_kernels import TILE, median_of, sort_columns, sorting_pairs
 from mrsxr.errors import LevelError, MrsxrError, ReferenceFileError
 from mrsxr.rate._jump_kernels import find_jumps
 from mrsxr.rate._ramp_fit_kernels import fit_ols
@@ -218,6 +218,16 @@ def test_sorting_network(n, seed):
     expected = np.sort(values, axis=0)
     sort_columns(values, sorting_pairs(n))
     np.testing.assert_array_equal(values, expected)
+
+
+@given(n=st.integers(1, 60), seed=st.integers(0, 1000), dtype=st.sampled_from(["f4", "f8"]))
+def test_median_of_the_first_values(n, seed, dtype):
+    values = np.random.default_rng(seed).normal(0, 3, size=n + 5).round(1).astype(dtype)
+    work = values.copy()
+    assert median_of(work, n) == np.median(values[:n])
+    np.testing.assert_array_equal(np.sort(work[:n]), np.sort(values[:n]))
+    np.testing.assert_array_equal(work[n:], values[n:])
+    assert np.isnan(median_of(work, 0))
 
 
 def slow_jumps(sci, flags, noise, gain, threshold):

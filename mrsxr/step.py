@@ -19,6 +19,11 @@ from .limits import Reference, check_call, references_of
 from .notes import listen, noted, notes_of
 from .schema import in_order, other_units, require_whole
 
+#: Attributes (1) that say what was done where later steps must know; data that are joined have those of each.
+MARKS = (
+    "pixel_background", "master_background", "field_background", "fringe_flat", "residual_fringe",
+    "residual_fringe_cube", "residual_fringe_1d", "spectral_leak", "spectral_leak_cube",
+)  # fmt: skip
 #: Entry of a history where data of different histories were joined.
 JOINED = "tree.join_dithers"
 #: Every function marked ``@step``, by its qualified name; the tests walk this table.
@@ -160,23 +165,6 @@ def read_history(ds: xr.Dataset) -> list[dict[str, Any]]:
     """Return the history of a Dataset: a list of entries, the oldest first."""
     need_data("read_history", ds)
     return json.loads(ds.attrs.get("history_json", "[]"))
-
-
-def was_done(ds: xr.Dataset, *functions: str) -> bool:
-    """Return whether one of the steps, named by their functions, changed a Dataset before (a skipped one did not).
-
-    Examples
-    --------
-    >>> import xarray as xr
-    >>> history = '[{"step": "rate.dark.subtract_dark"}, {"step": "rate.reset.subtract_reset", "skipped": true}]'
-    >>> ds = xr.Dataset(attrs={"history_json": history})
-    >>> was_done(ds, "subtract_dark"), was_done(ds, "subtract_reset")
-    (True, False)
-    """
-    return any(
-        entry.get("step", "").rsplit(".", 1)[-1] in functions and not entry.get("skipped")
-        for branch in branches(read_history(ds)) for entry in branch
-    )  # fmt: skip
 
 
 def join_histories(histories: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import xarray as xr
 
 from .errors import MrsxrError
 from .notes import noted, notes_of
-from .step import JOINED, history_of, join_histories, read_history
+from .step import JOINED, MARKS, history_of, join_histories, read_history
 
 #: Attributes of ramps that later steps take for all exposures.
 _OF_RAMPS = ("group_time", "average_dark_current")
@@ -173,7 +173,7 @@ def dither_of(keywords: Mapping[str, Any]) -> int:
 def common_attrs(datasets: Sequence[xr.Dataset]) -> dict[str, Any]:
     """Return the attributes that Datasets share, with the histories of all.
 
-    Those that differ are named in ``differs``; of ``background``, 1 where one of them is.
+    Those that differ are named in ``differs``; of ``background`` and :data:`mrsxr.step.MARKS`, 1 where one of them is.
     """
     keys = dict.fromkeys(key for ds in datasets for key in ds.attrs)
     first = datasets[0].attrs
@@ -190,10 +190,10 @@ def common_attrs(datasets: Sequence[xr.Dataset]) -> dict[str, Any]:
             names = names if apart else [", ".join(names)]
             histories |= {name: history_of(history, name) for name in names}
         out["history_json"] = json.dumps(join_histories(histories))
-    if "background" in differ:
-        out["background"] = 1
+    for key in differ & {"background", *MARKS}:
+        out[key] = 1
     out.pop("differs", None)
-    named = sorted(differ - {"history_json", "background", "notes", "differs"})
+    named = sorted(differ - {"history_json", "background", "notes", "differs", *MARKS})
     return out | ({"differs": named} if named else {})
 
 

@@ -14,7 +14,7 @@ from mrsxr.blocks import map_ramps
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.limits import Count, Positive
 from mrsxr.mrs import bands_of_setting
-from mrsxr.step import step, was_done
+from mrsxr.step import step
 
 Method = Literal["mean", "weighted"]
 #: First column of the right-hand channel: the middle of the gap between the channels.
@@ -90,12 +90,12 @@ def subtract_background(
     out = {"rate": found[0].assign_attrs(ds.rate.attrs), "dq": found[1].assign_attrs(dq.PIXEL_DQ_ATTRS)}
     if variance is not None:
         out["var_background"] = found[2].assign_attrs(units="DN2/s2")
-    return ds.assign(out)
+    return ds.assign(out).assign_attrs(pixel_background=1)
 
 
 def has_background_subtracted(ds: xr.Dataset) -> bool:
-    """Return whether a pixel background was subtracted, by this package (history) or by jwst (S_BKDSUB)."""
-    if was_done(ds, "subtract_background"):
+    """Return whether a pixel background was subtracted, by this package (``pixel_background``) or jwst (S_BKDSUB)."""
+    if ds.attrs.get("pixel_background"):
         return True
     texts = ds["fits_header"].values if "fits_header" in ds.coords else ()
     return any('"S_BKDSUB": "COMPLETE"' in str(text) for text in np.atleast_1d(texts))

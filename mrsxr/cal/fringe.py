@@ -48,5 +48,6 @@ def divide_fringe_flat(ds: xr.Dataset, *, fringe: Ref, propagate_errors: bool = 
         fringe_factor, *images, core=[[]] * len(names), out_core=[[]] * len(names), dtypes=["float32"] * len(names)
     )
     if not propagate_errors:
-        return apply_factor(ds, "rate", found[0])
-    return apply_factor(ds, "rate", found[0], relative=found[1], variance="var_fringe")
+        return apply_factor(ds, "rate", found[0]).assign_attrs(fringe_flat=1)
+    out = apply_factor(ds, "rate", found[0], relative=found[1], variance="var_fringe")
+    return out.assign_attrs(fringe_flat=1)

@@ -13,7 +13,7 @@ from mrsxr.errors import MrsxrError, ReferenceFileError
 from mrsxr.fringes import Method, correct_frames, corrected_before
 from mrsxr.limits import Interval, NotNegative, Ref
 from mrsxr.scores import score
-from mrsxr.step import step, was_done
+from mrsxr.step import step
 
 from ._invalid import VARIANCES
 
@@ -102,7 +102,7 @@ def correct_residual_fringe(
         changed |= score(
             "residual_fringe", *_of_slices(judged, ds), method=method, instead="none", held_out="places left out"
         )
-    return ds.assign(changed)
+    return ds.assign(changed).assign_attrs(residual_fringe=1)
 
 
 def _of_slices(judged: xr.DataArray, ds: xr.Dataset):
@@ -121,8 +121,7 @@ def _check(ds: xr.Dataset, regions) -> tuple[tuple[float, float], ...]:
         raise MrsxrError(f"setting {setting}: residual_fringe needs slices and wavelengths; run assign_wcs before")
     if corrected_before(ds):
         raise MrsxrError(f"setting {setting}: residual fringes were corrected before; correct them once")
-    divided = was_done(ds, "divide_fringe_flat")
-    if not divided and not _divided_elsewhere(ds):
+    if not ds.attrs.get("fringe_flat") and not _divided_elsewhere(ds):
         raise MrsxrError(
             f"setting {setting}: the fringe flat was not divided; run divide_fringe_flat before residual_fringe"
         )

@@ -92,7 +92,7 @@ def correct_residual_fringe_cube(
         changed |= score(
             "residual_fringe", judged, ("y", "x"), method=method, instead="none", held_out="places left out"
         )
-    return cube.assign(changed)
+    return cube.assign(changed).assign_attrs(residual_fringe_cube=1)
 
 
 def correct_rows(flux, var, dq, *, wavelength, channel, method, dichroic_only, max_amplitude, ignore, min_signal):

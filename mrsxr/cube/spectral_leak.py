@@ -16,7 +16,7 @@ from mrsxr.limits import Ref
 from mrsxr.references.leak import holds_band, leak_fraction, samples_of
 from mrsxr.schema import meaning_of, units_of
 from mrsxr.spaxels import spaxel_size
-from mrsxr.step import step, was_done
+from mrsxr.step import step
 
 LEAKING, LEAKED = "1B", "3A"
 Shape = Literal["leaking", "leaked"]
@@ -79,7 +79,7 @@ def correct_spectral_leak_cube(
         return cube
     if not holds_band(leaking, LEAKING):
         raise MrsxrError(f"the leaking cube is of band {leaking.attrs.get('band')}; expected {LEAKING}")
-    if was_done(cube, "correct_spectral_leak_cube"):
+    if cube.attrs.get("spectral_leak_cube"):
         raise MrsxrError(f"the spectral leak is off this cube of band {LEAKED} already; correct it once")
     wave = np.asarray(cube["wavelength"].values, dtype=float)
     fraction, spread = (part * samples_of(cube, LEAKED) for part in leak_fraction(wave, mrsptcorr))
@@ -102,7 +102,7 @@ def correct_spectral_leak_cube(
     parts["var_systematic"] = parts["var_systematic"] + (error * light) ** 2
     parts["dq"] = parts["dq"] | added
     return cube.assign({name: (cube[name].dims, _put(cube[name], values, first, last), cube[name].attrs)
-                        for name, values in parts.items()})  # fmt: skip
+                        for name, values in parts.items()}).assign_attrs(spectral_leak_cube=1)  # fmt: skip
 
 
 def _is_nan(values):

@@ -162,16 +162,25 @@ def _subtract_field(exposures: Exposures, beside: Beside, *, required: bool = Tr
 
 
 def _unless_subtracted(exposures: Exposures, way: str, subtract) -> Exposures:
-    """Return exposures without background; those that lost it pixel by pixel before stay as they are."""
+    """Return exposures without background; those that lost it before stay as they are."""
     out = {}
     for name, ds in exposures.items():
         with listen() as told:
-            if cal.has_background_subtracted(ds):
-                tell(f"{name}: the background was subtracted pixel by pixel; the {way} background is left out")
+            subtracted = _subtracted(ds)
+            if subtracted:
+                tell(f"{name}: the background was subtracted {subtracted}; the {way} background is left out")
             else:
                 ds = subtract(name, ds)
         out[name] = noted(ds, told)
     return out
+
+
+def _subtracted(ds: xr.Dataset) -> str:
+    """Return how a background was subtracted before, "" where none was."""
+    if cal.has_background_subtracted(ds):
+        return "pixel by pixel"
+    ways = {"master_background": "by a spectrum", "field_background": "over the field"}
+    return next((way for mark, way in ways.items() if ds.attrs.get(mark)), "")
 
 
 def _tell_missing(name: str, missing: list[str], beside: Beside, asked: str | None) -> None:

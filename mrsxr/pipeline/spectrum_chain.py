@@ -17,7 +17,6 @@ from mrsxr.notes import listen, noted, tell
 from mrsxr.references import References
 from mrsxr.references.leak import holds_band
 from mrsxr.spectrum.extract_1d import Background as Annulus
-from mrsxr.step import was_done
 
 from .exposure_steps import bound
 from .optional import keeps_notes, optional
@@ -87,7 +86,7 @@ def make_spectrum(
             found = _extract(ds, refs, kind, **entry.values())
         elif entry.name == "exact_errors":
             found = found if exposures is None else with_exact_errors(found, ds, exposures, refs)
-        elif entry.name == "residual_fringe" and was_done(ds, "correct_residual_fringe_cube"):
+        elif entry.name == "residual_fringe" and ds.attrs.get("residual_fringe_cube"):
             tell("the fringes were taken off the cube; its spectrum is not corrected again", aloud=False)
         elif entry.name not in _OF_ALL_BANDS:
             step = bound(entry, found, References({}) if refs is None else refs)
@@ -205,8 +204,8 @@ def _annulus_of(ds: xr.Dataset, background: str, annulus: str, extract1d: xr.Dat
         return None if background == "none" else annulus
     if extract1d is not None:
         return annulus if extract1d.attrs.get("subtract_background") else None
-    names = ("subtract_master_background", "subtract_field_background", "subtract_background")
-    return None if was_done(ds, *names) else annulus
+    subtracted = any(ds.attrs.get(name) for name in ("master_background", "field_background", "pixel_background"))
+    return None if subtracted else annulus
 
 
 def correct_leak(spectra: Mapping[str, xr.Dataset], refs: References | None, recipe: Recipe) -> dict[str, xr.Dataset]:

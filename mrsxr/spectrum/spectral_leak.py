@@ -9,7 +9,7 @@ from mrsxr.errors import MrsxrError
 from mrsxr.limits import Ref
 from mrsxr.notes import tell
 from mrsxr.references.leak import holds_band, leak_fraction, samples_of
-from mrsxr.step import step, was_done
+from mrsxr.step import step
 
 LEAKING, LEAKED = "1B", "3A"
 #: Data and the variance that goes with them; those that a spectrum lacks are left out.
@@ -79,13 +79,13 @@ def correct_spectral_leak(
     kinds = [str(one.attrs.get("source_type")) for one in (ds, leaking)]
     if kinds[0] != kinds[1]:
         raise MrsxrError(f"spectra of bands {LEAKED} and {LEAKING} are {kinds[0]} and {kinds[1]}; extract them alike")
-    if was_done(ds, "correct_spectral_leak"):
+    if ds.attrs.get("spectral_leak"):
         raise MrsxrError(f"the spectral leak is off this spectrum of band {LEAKED} already; correct it once")
     leaking = leaking.isel(wavelength=samples_of(leaking, LEAKING))
     if not np.isfinite(leaking["flux"].values).any():
         tell(f"band {LEAKING} has no good sample: its light of the second order stays in {LEAKED}", stacklevel=3)
         return ds
-    in_cube = was_done(ds, "correct_spectral_leak_cube") if in_cube is None else in_cube
+    in_cube = bool(ds.attrs.get("spectral_leak_cube")) if in_cube is None else in_cube
     here = samples_of(ds, LEAKED)
     fraction, spread = (
         xr.DataArray(part * here, dims="wavelength") for part in leak_fraction(ds.wavelength.values, mrsptcorr)
@@ -104,7 +104,7 @@ def correct_spectral_leak(
         if variance is not None:
             more = doubled(leaking[dict(_VALUES)[source]], ds.wavelength) * (fraction * area) ** 2
             out[variance] = (ds[variance] + more + (light * spread) ** 2).assign_attrs(ds[variance].attrs)
-    return ds.assign(out)
+    return ds.assign(out).assign_attrs(spectral_leak=1)
 
 
 def _source_of(name: str, ds: xr.Dataset, leaking: xr.Dataset) -> tuple[str, xr.DataArray | float]:

@@ -154,7 +154,7 @@ def test_errors_are_clear(blank, background):
         subtract_field_background(out, background=background)
     with pytest.raises(MrsxrError, match="a master background was subtracted already"):
         subtract_field_background(blank.assign_attrs(master_background=1), background=background)
-    pixel = blank.assign_attrs(history_json='[{"step": "cal.background.subtract_background"}]')
+    pixel = blank.assign_attrs(pixel_background=1)
     with pytest.raises(MrsxrError, match="pixel by pixel already"):
         subtract_field_background(pixel, background=background)
     with pytest.raises(MrsxrError, match="not 1A; measure it on exposures of the same setting"):

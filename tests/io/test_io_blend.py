@@ -18,7 +18,7 @@ from mrsxr.cli import main
 from mrsxr.errors import MrsxrError
 from mrsxr.io import load, open_exposures, products_header, save
 from mrsxr.io._blend import blend
-from mrsxr.step import STEPS, branches, history_of, join_histories, read_history, was_done
+from mrsxr.step import MARKS, STEPS, branches, history_of, join_histories, read_history
 
 sys.path.insert(0, str(Path(__file__).parent))
 import io_files
@@ -202,8 +202,6 @@ def test_histories_of_all_dithers_are_kept(two, tmp_path):
     assert history[1]["inputs"] == {names[0]: APART[0][1:], names[1]: APART[1][1:]}
     assert branches(history) == APART
     assert [history_of(history, name) for name in names] == APART
-    assert was_done(joined, "divide_flat")
-    assert not was_done(joined, "divide_fringe_flat")
     later = json.dumps([*history, entry("cal.photom.calibrate_flux", photom="p.fits")])
     paths = save(joined.assign_attrs(history_json=later), tmp_path / "out")
     headers = [fits.getheader(p) for p in paths]
@@ -218,6 +216,13 @@ def test_histories_of_all_dithers_are_kept(two, tmp_path):
     assert all(f"   {name}:" in text for name in names)
     assert text.index("dark=a.fits") < text.index(names[1]) < text.index("dark=b.fits")
     xr.testing.assert_identical(load(whole).compute().drop_encoding(), joined.compute().drop_encoding())
+
+
+def test_what_was_done_to_one_counts_for_all(two):
+    both = {"fringe_flat": 1, "residual_fringe": 1}
+    joined = tree.join_dithers([two[0].assign_attrs(both), two[1].assign_attrs(fringe_flat=1)])
+    assert {name: joined.attrs[name] for name in MARKS if name in joined.attrs} == both
+    assert not set(MARKS) & set(joined.attrs["differs"])
 
 
 def test_equal_histories_stay_one(two):

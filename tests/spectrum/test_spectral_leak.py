@@ -143,7 +143,7 @@ def test_a_leaking_band_without_light_leaves_the_other_as_it_is(reference):
 
 def test_the_leak_is_taken_off_once(reference):
     partner = make_spectrum("1B", 5.7, 6.6, blue)
-    ds = leaky(reference).assign_attrs(history_json='[{"step": "cube.spectral_leak.correct_spectral_leak_cube"}]')
+    ds = leaky(reference).assign_attrs(spectral_leak_cube=1)
     once = correct_spectral_leak(ds, leaking=partner, mrsptcorr=reference)
     np.testing.assert_array_equal(once.flux, ds.flux)  # it is off the cube; only errors are added
     assert (once["var"] > ds["var"]).any()

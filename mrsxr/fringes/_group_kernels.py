@@ -3,7 +3,8 @@
 A component is Re[c(k, t) exp(-2 pi i f k)] with one frequency f for the group and a complex amplitude c. t is the
 *track*, the place along the slice in columns: traces are bent, so that a source crosses columns but stays on its
 track. :mod:`._cell_kernels` predict c at each place from what lies beyond all that a line there can touch: the line
-itself, and the continuum around it (:mod:`._level_kernels`).
+itself, and the continuum around it (:mod:`._level_kernels`). The broad fringes of one spectrum alone are waves of all
+frequencies at once (:mod:`._wave_kernels`): a line flips no choice of one there.
 """
 
 import math
@@ -17,6 +18,7 @@ from ._column_kernels import LEAST_SAMPLES, TINY, gather, keep_continuum, noise_
 from ._level_kernels import local_level
 from ._line_kernels import bounds, mask_lines, robust_residual
 from ._sine_kernels import add_power, strongest
+from ._wave_kernels import predict_fringes
 
 LINE = 800.0 / 299792.458  # reach of a line to each side, of its wavenumber
 RINGING = 0.5  # periods over which a line changes the continuum
@@ -30,6 +32,7 @@ CAUCHY = 3.0  # sigma, where samples have half their weight
 #: a line, and where there are few periods, so that one line weighs much. Else fringes drift more than a line weighs.
 FOLDS, ALONE = 4, 8
 NARROW, FEW = 1.0, 35  # 1/cm, periods
+FLAT = 8.6  # periods over which the level below the fringes of one spectrum is straight
 
 
 @njit(cache=True, nogil=True)
@@ -103,6 +106,8 @@ def _fit_family(x, tracks, n_track, y, sigma, good, keep, counts, snr, active, o
     """
     shape = x.shape
     period = family[0]
+    if (counts > 0).sum() == 1 and period >= NARROW:
+        return _fit_alone(x, y, sigma, good, counts, other, family, fringe, variance)
     low, high = bounds(x, counts)
     folds = (FOLDS if (counts > 0).sum() > 1 else ALONE) if period < NARROW or high - low < FEW * period else 1
     margin = LINE * high + (RINGING + 0.5) * period
@@ -141,6 +146,22 @@ def _fit_family(x, tracks, n_track, y, sigma, good, keep, counts, snr, active, o
                     if start <= x[c, k] < end:
                         fringe[c, k], variance[c, k] = found[c, k], spread[c, k]
     return count
+
+
+@njit(cache=True, nogil=True)
+def _fit_alone(x, y, sigma, good, counts, other, family, fringe, variance):
+    """Fill the fringes of the only column and their variance; return 1 where there are any, else 0."""
+    c = np.argmax(counts)
+    n = counts[c]
+    flat, noise, e = y[c, :n] / other[c, :n], sigma[c, :n] / other[c, :n], np.zeros(n)
+    robust_residual(x[c, :n], flat, noise, good[c, :n], FLAT * family[0], ROUNDS, e)
+    level = np.where(good[c, :n], flat - e * noise, 0.0)
+    keep = level > 0.0
+    for k in range(n):
+        flat[k] = flat[k] / level[k] if keep[k] else 1.0
+        noise[k] = noise[k] / level[k] if keep[k] else 1.0
+    found = predict_fringes(x[c, :n], flat, noise, keep, family[0], family[1], LINE, fringe[c, :n], variance[c, :n])
+    return 1 if found else 0
 
 
 @njit(cache=True, nogil=True)

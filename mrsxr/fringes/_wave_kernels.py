@@ -1,0 +1,282 @@
+"""Kernels that predict the fringes of one spectrum from all of it but a window about each place.
+
+Continuum and fringes are sums of waves of a Fourier series over somewhat more than the band. The amplitudes of each
+wave have a Gaussian prior; that of the continuum is given, the power of the fringes at each frequency is learned:
+no frequency is chosen, no smoothness, so that nothing jumps. What lies within a window about a place, wider than any
+line, is left out of the prediction there, of continuum and fringes alike; lines that stand out of such predictions
+are left out of all, so that they change the learned power as little as a gap does.
+"""
+
+import math
+
+import numpy as np
+
+from mrsxr.compiled import njit
+
+from ._sine_kernels import fill_waves
+
+BIN = 0.115  # of the period: samples are averaged over it
+LONGER = 1.3  # period of the series over the length of the band
+SMOOTH = 0.35  # 2.9 / 0.35 = 8 1/cm: the continuum has the periods above, those of one period and more by its prior
+LEVEL, KNEE = 0.01, 0.087  # relative power of the continuum, and frequency [1 / period of fringes] where it falls off
+ROUNDS, MASKED = 12, 2  # of learning, and those between two searches for lines
+FASTER = 0.7  # power of the changes of a round
+SPARSE = 3.0  # weight of a prior that has power at few frequencies: 1 / power
+LEAST_POWER = 0.02  # of the noise of an amplitude: below, there is no wave
+STANDS_OUT = 4.0  # sigma
+WIDEST = 4  # bins to each side of the middle of a box, as which lines are sought
+LEAST_NOISE = 0.25  # of its variance: residuals do not say that there is less
+
+
+@njit(cache=True, nogil=True)
+def _fill_bins(x, y, weights, size, middle, total, mean):
+    """Fill place, weight and mean of the bins that hold samples; return their number and the bin of each sample."""
+    n = x.size
+    bins = np.empty(n, dtype=np.int64)
+    at, place = -1, -1
+    number = np.zeros(n)
+    for k in range(n):
+        here = int((x[k] - x[0]) / size)
+        if here != place:
+            place = here
+            at += 1
+            middle[at] = total[at] = mean[at] = 0.0
+        bins[k] = at
+        middle[at] += x[k]
+        number[at] += 1.0
+        total[at] += weights[k]
+        mean[at] += weights[k] * y[k]
+    for i in range(at + 1):
+        middle[i] /= number[i]
+        if total[i] > 0.0:
+            mean[i] /= total[i]
+    return at + 1, bins
+
+
+@njit(cache=True, nogil=True)
+def _fill_basis(x, origin, frequencies, out):
+    """Fill cosines, then sines, of all frequencies (sample, 2 x frequency)."""
+    n, m = x.size, frequencies.size
+    cosine, sine, away = np.empty(n), np.empty(n), x - origin
+    for j in range(m):
+        fill_waves(away, frequencies[j], cosine, sine)
+        out[:, j] = cosine
+        out[:, m + j] = sine
+
+
+@njit(cache=True, nogil=True)
+def _posterior(basis, weights, y, precision):
+    """Return covariance and mean of the amplitudes."""
+    weighted = basis.copy()
+    for i in range(basis.shape[0]):
+        weighted[i] *= weights[i]
+    normal = np.dot(weighted.T, basis)
+    for j in range(precision.size):
+        normal[j, j] += precision[j]
+    covariance = np.linalg.inv(normal)
+    return covariance, np.dot(covariance, np.dot(weighted.T, y))
+
+
+@njit(cache=True, nogil=True)
+def _left_out(gram, weights, residual, first, last):
+    """Return residuals of bins predicted without them, and the covariance of these predictions.
+
+    gram (bin, 2 x widest + 1): covariance of the model between a bin and its neighbours.
+    """
+    n = last - first
+    half = gram.shape[1] // 2
+    system, right = np.empty((n, n)), np.empty((n, n + 1))
+    for i in range(n):
+        for j in range(n):
+            value = gram[first + i, half + j - i]
+            system[i, j] = (1.0 if i == j else 0.0) - value * weights[first + j]
+            right[i, j] = value
+        right[i, n] = residual[first + i]
+    found = np.linalg.solve(system, right)
+    return found[:, n].copy(), found[:, :n].copy()
+
+
+@njit(cache=True, nogil=True)
+def _mask(basis, covariance, residual, weights, noise, keep):
+    """Set keep 0 at boxes that stand out of what the rest predicts, else 1."""
+    n = residual.size
+    reach = 2 * WIDEST
+    gram = np.zeros((n, 2 * reach + 1))
+    part = np.dot(basis, covariance)
+    for i in range(n):
+        for j in range(max(i - reach, 0), min(i + reach + 1, n)):
+            gram[i, reach + j - i] = np.dot(part[i], basis[j])
+    keep[:] = 1.0
+    height = np.empty(n)
+    for half in range(WIDEST + 1):
+        for i in range(n):
+            first, last = max(i - half, 0), min(i + half + 1, n)
+            e, spread = _left_out(gram, weights, residual, first, last)
+            for j in range(last - first):
+                spread[j, j] += noise[first + j]
+            best = np.linalg.solve(spread, np.ones(last - first))
+            height[i] = np.sum(best * e) / math.sqrt(max(best.sum(), 1e-300))
+        limit = STANDS_OUT * max(1.0, 1.4826 * np.median(np.abs(height)))
+        for i in range(n):
+            if abs(height[i]) > limit:
+                keep[max(i - half - 1, 0) : i + half + 2] = 0.0
+
+
+@njit(cache=True, nogil=True)
+def _relearn(power, active, amplitude, variance, n_smooth):
+    """Change the power of the fringes towards its most likely value and mix it with its neighbours'."""
+    m = active.size
+    new = np.zeros(power.size)
+    for j in range(m):
+        i = active[j]
+        found = 0.5 * (amplitude[n_smooth + j] ** 2 + amplitude[n_smooth + m + j] ** 2)
+        unsure = 0.5 * (variance[n_smooth + j] + variance[n_smooth + m + j])
+        found /= max(1.0 - unsure / power[i], 0.0) + 0.5 * SPARSE
+        new[i] = found**FASTER * power[i] ** (1.0 - FASTER)
+    last = power.size - 1
+    for i in range(power.size):
+        power[i] = 0.5 * new[i] + 0.25 * (new[max(i - 1, 0)] + new[min(i + 1, last)])
+
+
+@njit(cache=True, nogil=True)
+def _select(smooth, waves, power, smooth_power, active):
+    """Return the basis of the continuum and of the active waves, and the precision of their prior."""
+    n, n_smooth, m, every = smooth.shape[0], smooth.shape[1], active.size, power.size
+    basis, precision = np.empty((n, n_smooth + 2 * m)), np.empty(n_smooth + 2 * m)
+    basis[:, :n_smooth] = smooth
+    precision[:n_smooth] = 1.0 / smooth_power
+    for j in range(m):
+        basis[:, n_smooth + j] = waves[:, active[j]]
+        basis[:, n_smooth + m + j] = waves[:, every + active[j]]
+        precision[n_smooth + j] = precision[n_smooth + m + j] = 1.0 / power[active[j]]
+    return basis, precision
+
+
+@njit(cache=True, nogil=True)
+def _series(x, middle, period, half):
+    """Return the basis of continuum and fringes at the bins, the power of the continuum, frequencies, and origin."""
+    length, origin = LONGER * (x[-1] - x[0]), 0.5 * (x[0] + x[-1])
+    first = math.ceil(length / (period + half))
+    frequencies = np.arange(first, max(int(length / (period - half)), first + 1)) / length
+    slow = np.arange(1, int(SMOOTH * length / period) + 1) / length
+    smooth, waves = np.ones((middle.size, 2 * slow.size + 1)), np.empty((middle.size, 2 * frequencies.size))
+    _fill_basis(middle, origin, slow, smooth[:, 1:])
+    _fill_basis(middle, origin, frequencies, waves)
+    power = np.ones(smooth.shape[1])
+    for j in range(slow.size):
+        power[1 + j] = power[1 + slow.size + j] = LEVEL**2 / (1.0 + (slow[j] * period / KNEE) ** 4)
+    return smooth, waves, power, frequencies, origin
+
+
+@njit(cache=True, nogil=True)
+def _learn(smooth, waves, smooth_power, total, mean):
+    """Return active frequencies, their basis, covariance and mean of the amplitudes, and the weights of the bins.
+
+    total, mean : (bin), weight and mean of the data.
+    """
+    n_smooth, n_wave = smooth.shape[1], waves.shape[1] // 2
+    power = np.full(n_wave, np.median(1.0 / total[total > 0.0]) / n_wave)
+    clear, used, scale = np.ones(total.size), total.copy(), 1.0
+    for turn in range(ROUNDS + 1):
+        active = np.nonzero(power > LEAST_POWER * scale / total.sum())[0]
+        basis, precision = _select(smooth, waves, power, smooth_power, active)
+        covariance, amplitude = _posterior(basis, used, mean, precision)
+        if turn == ROUNDS or active.size == 0:
+            break
+        if turn > 0 and turn % MASKED == 0:
+            noise = scale / np.maximum(total, 1e-6 * total.max())
+            _mask(basis, covariance, mean - np.dot(basis, amplitude), used, noise, clear)
+            covariance, amplitude = _posterior(basis, total * clear / scale, mean, precision)
+        spread = np.diag(covariance).copy()
+        residual = mean - np.dot(basis, amplitude)
+        free = np.sum(clear[total > 0.0]) - np.sum(1.0 - spread * precision)
+        scale = max(np.sum(total * clear * residual**2) / max(free, 10.0), LEAST_NOISE)
+        used = total * clear / scale
+        _relearn(power, active, amplitude, spread, n_smooth)
+    return active, basis, covariance, amplitude, used
+
+
+@njit(cache=True, nogil=True)
+def _leave_window(part, basis, used, residual, n_smooth, i, first, last):
+    """Return by how much the amplitudes change where bins first ... last - 1 are left out, and variance at bin i.
+
+    part : basis x covariance of the amplitudes.
+    """
+    inside = first + np.nonzero(used[first:last] > 0.0)[0]
+    wave = basis[i].copy()
+    wave[:n_smooth] = 0.0
+    right = np.empty((inside.size, 2))
+    system = -np.dot(part[inside], basis[inside].T)
+    for j in range(inside.size):
+        system[j, j] += 1.0 / used[inside[j]]
+    felt = np.dot(part[inside], wave)
+    right[:, 0], right[:, 1] = residual[inside], felt
+    found = np.linalg.solve(system, right)
+    return -np.dot(part[inside].T, found[:, 0].copy()), np.sum(felt * found[:, 1])
+
+
+@njit(cache=True, nogil=True)
+def _predict(x, bins, middle, mean, used, basis, covariance, amplitude, waves, reach, fringe, variance):
+    """Fill the fringes, each bin without the data of its window; return how much of them the data there hold.
+
+    waves : (sample, 2 x frequency), the basis of the fringes at the samples.
+    """
+    n, n_smooth = middle.size, basis.shape[1] - waves.shape[1]
+    part = np.dot(basis, covariance)
+    residual = mean - np.dot(basis, amplitude)
+    fringes_alone = covariance[n_smooth:, n_smooth:].copy()
+    gain = square = 0.0
+    first = last = k = 0
+    for i in range(n):
+        while middle[first] < middle[i] * (1.0 - reach):
+            first += 1
+        while last < n and middle[last] <= middle[i] * (1.0 + reach):
+            last += 1
+        change, more = _leave_window(part, basis, used, residual, n_smooth, i, first, last)
+        change += amplitude
+        own = np.dot(fringes_alone, basis[i, n_smooth:])
+        while k < x.size and bins[k] == i:
+            fringe[k] = np.dot(waves[k], change[n_smooth:])
+            variance[k] = np.dot(own, basis[i, n_smooth:]) + more
+            k += 1
+        wave = np.dot(basis[i, n_smooth:], change[n_smooth:])
+        gain += used[i] * wave * (mean[i] - np.dot(basis[i, :n_smooth], change[:n_smooth]))
+        square += used[i] * wave * wave
+    return gain / square if gain > 0.0 else 0.0
+
+
+@njit(cache=True, nogil=True)
+def predict_fringes(x, y, sigma, keep, period, half, reach, fringe, variance):
+    """Fill the fringes of a spectrum and their variance; return whether they were found.
+
+    Parameters
+    ----------
+    x, y, sigma, keep : (n)
+        Wavenumber by rising order, flux over its level, noise, samples to use.
+    period, half : float
+        Period of the fringes and half the range of periods [1/cm].
+    reach : float
+        Half a window, of its wavenumber.
+    fringe, variance : (n)
+        Filled.
+    """
+    fringe[:] = 0.0
+    variance[:] = 0.0
+    weights = np.where(keep, 1.0 / (sigma * sigma), 0.0)
+    middle, total, mean = np.empty(x.size), np.empty(x.size), np.empty(x.size)
+    n, bins = _fill_bins(x, y - 1.0, weights, BIN * period, middle, total, mean)
+    middle, total, mean = middle[:n].copy(), total[:n].copy(), mean[:n].copy()
+    if not total.sum() > 0.0:
+        return False
+    smooth, waves, power, frequencies, origin = _series(x, middle, period, half)
+    active, basis, covariance, amplitude, used = _learn(smooth, waves, power, total, mean)
+    if active.size == 0:
+        return False
+    drawn = np.empty((x.size, 2 * active.size))
+    _fill_basis(x, origin, frequencies[active], drawn)
+    share = min(
+        _predict(x, bins, middle, mean, used, basis, covariance, amplitude, drawn, reach, fringe, variance), 1.0
+    )
+    fringe *= share
+    variance *= share * share
+    return share > 0.0

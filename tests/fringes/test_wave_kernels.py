@@ -1,0 +1,69 @@
+"""Fringes of one spectrum as waves of learned power: predictions against a slow version, what is left, what is kept."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mrsxr.fringes import _wave_kernels as kernels
+from mrsxr.fringes import correct_spectra
+
+
+def made():
+    """Return (wavelength, level, fringed) of a spectrum of 1B: three periods near each other, a drift, a harmonic."""
+    wave = np.linspace(5.7, 6.6, 1100)
+    k = 1e4 / wave
+    level = 3.0 + 0.4 * np.sin(wave * 2.0)
+    drift = 0.8 * np.sin((k - k.min()) / 60)
+    fringes = 0.012 * np.cos(2 * np.pi * k / 2.91 + drift) + 0.006 * np.cos(2 * np.pi * k / 3.04)
+    fringes += 0.004 * np.cos(2 * np.pi * k / 2.78 + 1) + 0.002 * np.cos(2 * np.pi * k / 1.46)
+    return wave, level, level * (1 + fringes) * (1 + 0.003 * np.random.default_rng(8).standard_normal(k.size))
+
+
+def test_a_window_left_out_is_as_if_it_were_no_data():
+    rng = np.random.default_rng(6)
+    basis, used = rng.standard_normal((60, 12)), rng.uniform(1, 3, 60)
+    used[20] = 0
+    mean, precision = rng.standard_normal(60), rng.uniform(0.5, 2, 12)
+    covariance, amplitude = kernels._posterior(basis, used, mean, precision)
+    residual = mean - basis @ amplitude
+    change, more = kernels._leave_window(basis @ covariance, basis, used, residual, 4, 22, 18, 27)
+    rest = used.copy()
+    rest[18:27] = 0
+    slow_covariance = np.linalg.inv((basis.T * rest) @ basis + np.diag(precision))
+    slow = slow_covariance @ (basis.T @ (rest * mean))
+    np.testing.assert_allclose(amplitude + change, slow, rtol=1e-9)
+    wave = np.where(np.arange(12) < 4, 0, basis[22])
+    np.testing.assert_allclose(wave @ covariance @ wave + more, wave @ slow_covariance @ wave, rtol=1e-9)
+
+
+def test_bins_keep_weighted_means():
+    rng = np.random.default_rng(2)
+    x, y, weights = np.sort(rng.uniform(50, 60, 80)), rng.standard_normal(80), rng.uniform(0.5, 1, 80)
+    middle, total, mean = np.empty(80), np.empty(80), np.empty(80)
+    n, bins = kernels._fill_bins(x, y, weights, 0.7, middle, total, mean)
+    assert n == len(np.unique(bins)) < 20
+    for i in range(n):
+        at = bins == i
+        np.testing.assert_allclose(mean[i], np.average(y[at], weights=weights[at]))
+        np.testing.assert_allclose(middle[i], x[at].mean())
+        np.testing.assert_allclose(total[i], weights[at].sum())
+
+
+def test_fringes_of_many_periods_fall_to_the_noise_and_lines_stay():
+    wave, level, fringed = made()
+    clean, variance = correct_spectra(wave, fringed, channel=1, method="slices")
+    assert np.std((clean / level)[20:-20]) < 1.15 * 0.003 < 0.4 * np.std(fringed / level)
+    assert (variance[20:-20] > 0).all()
+    for at, sigma, height in ((5.93, 55.0, 0.04), (6.21, 110.0, -0.05), (6.4, 240.0, 0.08)):
+        speed = (wave / at - 1) * 299792.458
+        line = height * level * np.exp(-0.5 * (speed / sigma) ** 2)
+        more, _ = correct_spectra(wave, fringed + line, channel=1, method="slices")
+        near = np.abs(speed) < 3 * sigma
+        np.testing.assert_allclose((more - clean)[near].sum() / (line * clean / fringed)[near].sum(), 1, atol=0.025)
+
+
+def test_noise_without_fringes_is_hardly_touched():
+    wave, level, _ = made()
+    flux = level * (1 + 0.004 * np.random.default_rng(4).standard_normal(wave.size))
+    clean, _ = correct_spectra(wave, flux, channel=2, method="slices")
+    assert np.std(clean / flux) < 0.0005

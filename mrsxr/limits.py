@@ -2,7 +2,7 @@
 
 A parameter says at its signature what it may be, ``method: Literal["mean", "weighted"]``, ``threshold: Positive``.
 ``@step`` holds every call against it, after :mod:`mrsxr.arguments` read what people write; ``@checked`` does so for
-functions that are no steps, and the dataclasses of the configuration for their values. A wrong value is refused in
+functions that are no steps, and recipes hold their values against it when they are read. A wrong value is refused in
 one line before any work begins.
 """
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 
 import astropy.units as u
@@ -264,14 +263,3 @@ def test_functions_and_dataclasses_read_alike():
     )  # fmt: skip
     assert look(ds=xr.Dataset(), window="2 km/s") == (None, "1A", 2.0, 3)
     assert list(inspect.signature(look).parameters) == ["ds", "center", "band", "window", "other"]
-
-    @dataclasses.dataclass(frozen=True)
-    class Parameters:
-        center: tuple[float, float] | None = None
-        radius: float | None = None
-        colour: str = "red"
-
-        def __post_init__(self) -> None:
-            arguments.read_fields(self)
-
-    assert Parameters(center=f"{RA} {DEC}", radius=1 * u.arcmin) == Parameters((RA, DEC), 60.0)

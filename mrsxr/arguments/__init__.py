@@ -2,10 +2,10 @@
 
 Every reader takes None for None, gives numbers in the units of the package (deg, arcsec, um, km/s) and refuses the rest
 in one line. Steps read their arguments by name (:data:`READERS`); other public functions do by :func:`reads`,
-dataclasses of parameters by :func:`read_fields`.
+recipes by the readers of their steps.
 """
 
-from .calls import READERS, need_data, need_paths, read_arguments, read_fields, reads
+from .calls import READERS, need_data, need_paths, read_arguments, reads
 from .values import (
     SOURCE_TYPES,
     as_arcsec,
@@ -36,7 +36,6 @@ __all__ = [
     "need_data",
     "need_paths",
     "read_arguments",
-    "read_fields",
     "reads",
     "as_arcsec",
     "as_arcsec2",

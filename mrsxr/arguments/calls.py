@@ -82,14 +82,6 @@ def reads(**readers: Reader) -> Callable[[F], F]:
     return decorate
 
 
-def read_fields(config: Any, **readers: Reader) -> None:
-    """Read the fields of a frozen dataclass of parameters in place, by their names; for ``__post_init__``."""
-    for key, reader in {**READERS, **readers}.items():
-        value = getattr(config, key, None)
-        if value is not None:
-            object.__setattr__(config, key, reader(value, key))
-
-
 def need_data(name: str, value: Any) -> None:
     """Refuse what is neither a Dataset nor a DataTree as the data that a function works on."""
     if not isinstance(value, xr.DataTree):

@@ -101,9 +101,7 @@ def test_odd_pointings_stand_in_the_products_of_a_run(simulated, reduced, tmp_pa
     assert set(texts) <= set(result.record.notes)
     comments = "".join(str(fits.getheader(result.files["cube"][0])["COMMENT"]).split("\n"))
     assert "0.60 arcsec off" in comments
-    cubes = mx.make_cubes(
-        mx.open_observation(source), mx.References(simulated.reference_folder), PLAIN.cube, bands=["1A"]
-    )
+    cubes = mx.make_cubes(mx.open_observation(source), mx.References(simulated.reference_folder), PLAIN, bands=["1A"])
     assert set(texts) <= set(notes_of(cubes["science/1A"]))
 
 
@@ -143,7 +141,7 @@ def test_dithers_of_unequal_ramps_are_in_one_cube_both_ways(simulated, tmp_path)
     }  # fmt: skip
     rate = mx.make_rate(observation, refs).compute()
     assert {path: ds.sizes["dither"] for path, ds in tree.leaves(rate)} == {"/science/12A": 2}
-    cubes = mx.make_cubes(mx.make_cal(rate, refs), refs, PLAIN.cube, bands=["1A"])
+    cubes = mx.make_cubes(mx.make_cal(rate, refs), refs, PLAIN, bands=["1A"])
     cube = cubes["science/1A"].to_dataset().compute()
     ours = mx.load(result.files["cube"][0]).compute()
     for name in ("flux", "var", "dq", "weight"):
@@ -289,5 +287,5 @@ def test_the_command_line_says_what_to_pass(simulated, reduced, tmp_path):
     sky = str(source / behind(reduced, "cal")[0].name)
     named = CliRunner().invoke(main, [*common, "--to", "cal", "--background-from", sky])
     assert named.exit_code == 0, named.output
-    (tmp_path / "c.toml").write_text('[cube]\nbackground = "field"\n')
+    (tmp_path / "c.toml").write_text("[cube.master_background]\nskip = true\n[cube.field_background]\nn_bins = 200\n")
     assert Recipe.of(tmp_path / "c.toml").runs("field_background")

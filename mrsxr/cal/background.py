@@ -120,7 +120,7 @@ def combine(
     from ._background_kernels import clipped_mean, weighted_mean
 
     names = ("rate", "dq") if method == "mean" else ("rate", "dq", "var_poisson", "var_read")
-    planes = [_plain(background[name]) for name in names]
+    planes = [xr.DataArray(background[name].variable).rename(dither="exposure") for name in names]
     core = [["exposure"]] * len(planes)
     options = {"sigma": float(sigma), "maxiters": maxiters}
     if method == "mean":
@@ -135,10 +135,6 @@ def combine(
         time=times, **options,
     )  # fmt: skip
     return level, variance, flags
-
-
-def _plain(array: xr.DataArray) -> xr.DataArray:
-    return xr.DataArray(array.variable).rename(dither="exposure")
 
 
 def _check_same(ds: xr.Dataset, background: xr.Dataset) -> None:

@@ -159,7 +159,9 @@ def _datasets(sources: Sources) -> list[xr.Dataset]:
     if isinstance(sources, xr.Dataset):
         found = [sources]
     elif isinstance(sources, xr.DataTree):
-        found = [ds for path, ds in leaves(sources) if not (path.startswith("/background") or _is_background(ds))]
+        found = [
+            ds for path, ds in leaves(sources) if not (path.startswith("/background") or ds.attrs.get("background"))
+        ]
     else:
         found = list(sources)
     for ds in found:
@@ -172,10 +174,6 @@ def _datasets(sources: Sources) -> list[xr.Dataset]:
     if not found:
         raise MrsxrError("build_multiband_cube got no science data; expected Datasets of level cal or a tree of them")
     return found
-
-
-def _is_background(ds: xr.Dataset) -> bool:
-    return bool(ds.attrs.get("background", 0))
 
 
 def _parts(datasets: Sequence[xr.Dataset], bands: str | Iterable[str] | None) -> list[BandData]:

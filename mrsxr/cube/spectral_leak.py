@@ -11,7 +11,7 @@ import xarray as xr
 from mrsxr import dq as flags
 from mrsxr import mrs
 from mrsxr.errors import MrsxrError
-from mrsxr.geometry.place import Place
+from mrsxr.geometry.regrid import overlaps, sky_of
 from mrsxr.limits import Ref
 from mrsxr.references.leak import holds_band, leak_fraction, samples_of
 from mrsxr.schema import meaning_of, units_of
@@ -21,7 +21,6 @@ from mrsxr.step import step
 LEAKING, LEAKED = "1B", "3A"
 Shape = Literal["leaking", "leaked"]
 Outside = Literal["nearest", "keep", "blank"]
-_SUBPIXELS = 4
 _LEAST = 1e-5  # fractions below are no leak
 _TO_SIGMA = 1.0 / np.sqrt(8.0 * np.log(2.0))
 
@@ -71,7 +70,7 @@ def correct_spectral_leak_cube(
     Notes
     -----
     F_3A -= frac_leak(wavelength) F_1B(wavelength / 2); variances += frac_leak^2 var_1B and (err_leak F_1B)^2. F_1B is
-    linear in wavelength and a mean over each 3A spaxel by 4 x 4 points between which the 1B cube is bilinear. Errors
+    linear in wavelength and a mean over each 3A spaxel by areas of overlap (:mod:`mrsxr.geometry.regrid`). Errors
     of neighbouring 1B spaxels are taken for one, and do not average down over a spaxel. jwst corrects extracted spectra
     of point sources only.
     """
@@ -120,33 +119,25 @@ def _put(variable: xr.DataArray, values, first: int, last: int):
 
 def _leaked_light(here: xr.Dataset, leaking: xr.Dataset, shape: str, outside: str):
     """Return flux and variance of band 1B at half of the wavelengths, on the grid of ``here``."""
-    target, source = Place.of(here), Place.of(leaking)
+    n = (here.sizes["y"], here.sizes["x"])
+    matrix, area = overlaps(sky_of(leaking), (leaking.sizes["y"], leaking.sizes["x"]), sky_of(here), n)
     waves, halves = np.asarray(leaking["wavelength"].values), 0.5 * np.asarray(here["wavelength"].values)
     low = np.clip(np.searchsorted(waves, halves) - 1, 0, waves.size - 2)
     share = np.clip((halves - waves[low]) / (waves[low + 1] - waves[low]), 0.0, 1.0)
     start, stop = int(low.min()), int(low.max()) + 2
     window = [leaking[n].isel(wavelength=slice(start, stop)).variable.data for n in ("flux", "var", "dq")]
-    options = {"low": low - start, "share": share, "at": _sample_points(target, source), "n": target.shape,
+    options = {"low": low - start, "share": share, "means": (matrix / area[:, None]).tocsr(), "n": n,
                "blur": _blur(here, leaking) if shape == "leaked" else 0.0, "outside": outside}  # fmt: skip
     if not any(isinstance(a, da.Array) for a in (*window, here["flux"].variable.data)):
         found = reproject(*window, **options)
         return found[0], found[1]
     whole = [a.rechunk(-1) if isinstance(a, da.Array) else da.from_array(a, chunks=-1) for a in window]
-    size = (2, here.sizes["wavelength"], *target.shape)
+    size = (2, here.sizes["wavelength"], *n)
     found = da.map_blocks(
         reproject, *whole, dtype=np.float32, new_axis=0, chunks=tuple((n,) for n in size),
         meta=np.empty((0, 0, 0, 0), np.float32), **options,
     )  # fmt: skip
     return found[0], found[1]
-
-
-def _sample_points(target: Place, source: Place) -> np.ndarray:
-    """Return where the points of every spaxel of a grid lie on another: (2 [y, x], spaxel, point) in spaxels."""
-    steps = (np.arange(_SUBPIXELS) + 0.5) / _SUBPIXELS - 0.5
-    ny, nx = target.shape
-    y, x, dy, dx = np.meshgrid(np.arange(ny), np.arange(nx), steps, steps, indexing="ij")
-    px, py = source.to_pixels(*target.to_sky(x + dx, y + dy))
-    return np.stack([py, px]).reshape(2, ny * nx, _SUBPIXELS**2)
 
 
 def _blur(here: xr.Dataset, leaking: xr.Dataset) -> float:
@@ -156,7 +147,7 @@ def _blur(here: xr.Dataset, leaking: xr.Dataset) -> float:
     return float(np.sqrt(square)) * _TO_SIGMA / spaxel_size(leaking)
 
 
-def reproject(flux, var, dq, *, low, share, at, n, blur, outside):
+def reproject(flux, var, dq, *, low, share, means, n, blur, outside):
     """Return flux and variance (2, plane, y, x) float32 of planes between those of a cube, on other spaxels.
 
     Parameters
@@ -164,8 +155,8 @@ def reproject(flux, var, dq, *, low, share, at, n, blur, outside):
     flux, var, dq : arrays (plane, y, x)
     low, share : arrays (new plane)
         Plane below and how far to the next.
-    at : float array (2 [y, x], spaxel, point)
-        Points of the new spaxels.
+    means : sparse (new spaxel, spaxel)
+        Part of each new spaxel that lies in each one of the cube.
     n : (int, int)
         Rows and columns of new spaxels.
     blur : float
@@ -179,7 +170,7 @@ def reproject(flux, var, dq, *, low, share, at, n, blur, outside):
     for k, (plane, part) in enumerate(zip(low, share, strict=True)):
         for index in (plane, plane + 1):
             if index not in planes:
-                planes[index] = _resample(flux[index], var[index], good[index], at, blur)
+                planes[index] = _resample(flux[index], var[index], good[index], means, blur)
         planes = {i: v for i, v in planes.items() if i >= plane}
         seen, value, noise = ((1.0 - part) * planes[plane] + part * planes[plane + 1]).reshape(3, *n)
         known = seen > 0.5
@@ -188,14 +179,14 @@ def reproject(flux, var, dq, *, low, share, at, n, blur, outside):
     return out
 
 
-def _resample(flux, var, good, at, blur) -> np.ndarray:
+def _resample(flux, var, good, means, blur) -> np.ndarray:
     """Return coverage, flux and variance (3, new spaxel) of a plane on other spaxels."""
     from scipy import ndimage
 
     maps = [good.astype(float), *(np.where(good, a, 0.0).astype(float) for a in (flux, var))]
     if blur > 0:
         maps = [ndimage.gaussian_filter(m, blur, mode="constant") for m in maps]
-    return np.stack([ndimage.map_coordinates(m, at, order=1, mode="constant").mean(axis=-1) for m in maps])
+    return np.stack([means @ m.ravel() for m in maps])
 
 
 def _fill(both: np.ndarray, known: np.ndarray, outside: str) -> np.ndarray:

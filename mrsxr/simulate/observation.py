@@ -141,7 +141,7 @@ def simulate_observation(
     """
     scene = scene or Scene.default()
     effects = effects or Effects()
-    settings = _settings(bands)
+    settings = sorted({mrs.setting_of_band(band) for band in bands}, key=mrs.SETTINGS.index)
     if readpatt not in mrs.FRAME_TIME:
         raise MrsxrError(f"readout pattern '{readpatt}' is unknown; expected {' or '.join(mrs.FRAME_TIME)}")
     tell = progress or (lambda text: None)
@@ -172,10 +172,6 @@ def simulate_observation(
 
     made.crds = build_crds_cache(made.reference_folder, made.folder / "crds")
     return made
-
-
-def _settings(bands: Iterable[str]) -> list[str]:
-    return sorted({mrs.setting_of_band(band) for band in bands}, key=mrs.SETTINGS.index)
 
 
 def _visits(settings, scene, observation, count, pattern, source_type, n_groups, n_integrations, readpatt):

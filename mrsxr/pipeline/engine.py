@@ -144,9 +144,24 @@ def _saved(job: Job, made: Made, out: Outcome) -> Made:
     """Return what was made with files in the place of Datasets."""
     whole = [(name, k) for name, found in made.items() if name not in WRITTEN_LAZILY
              for k, one in enumerate(found) if isinstance(one, xr.Dataset)]  # fmt: skip
-    for (name, k), ds in zip(whole, dask.compute(*(made[n][k] for n, k in whole), **how()), strict=True):
+    for (name, k), ds in zip(whole, computed([made[n][k] for n, k in whole]), strict=True):
         made[name][k] = ds
     return {name: [_filed(job, name, one, out) for one in found] for name, found in made.items()}
+
+
+def computed(datasets: Sequence[xr.Dataset]) -> list[xr.Dataset]:
+    """Return Datasets with their values; tasks that they share run once.
+
+    Notes
+    -----
+    The arrays are handed to dask, not the Datasets: of a Dataset of several fused layers dask 2026.8 loses a task.
+    """
+    lazy = [{name: v.data for name, v in ds.variables.items() if v.chunks} for ds in datasets]
+    out = [ds.copy() for ds in datasets]
+    for ds, found in zip(out, dask.compute(*lazy, **how()), strict=True):
+        for name, values in found.items():
+            ds.variables[name].data = values
+    return out
 
 
 def _filed(job: Job, product: str, thing: Any, out: Outcome) -> Any:

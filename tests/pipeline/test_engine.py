@@ -9,11 +9,15 @@ import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
+import dask.array as da
+import numpy as np
 import pytest
+import xarray as xr
 
 import mrsxr as mx
 from mrsxr.errors import MrsxrError, MrsxrWarning
 from mrsxr.pipeline import Recipe, Reporter
+from mrsxr.pipeline.engine import computed
 from mrsxr.pipeline.pieces import Way
 from mrsxr.pipeline.plan import ALL, ANY, SOME, Task
 from mrsxr.pipeline.record import RunRecord, read_runs
@@ -151,3 +155,16 @@ def test_a_run_takes_over_what_is_there_and_makes_the_rest(reduced, simulated, t
     assert {path.name for path in before} == {path.name for paths in mended.files.values() for path in paths}
     other = mx.run(source, recipe=recipe.set("cube_build", weighting="emsm"), **options)
     assert {piece.stage for piece in other.record.pieces if piece.taken_over} == {"read", "open"}
+
+
+def test_datasets_are_computed_together():
+    runs = []
+    one = da.map_blocks(lambda block: (runs.append(1), block + 1.0)[1], da.zeros(4, chunks=4), meta=np.zeros(0))
+    lazy = [xr.Dataset({"a": ("x", one), "b": ("x", np.arange(4))}), xr.Dataset({"a": ("x", one * 2)}, attrs={"k": 1})]
+    first, second = computed(lazy)
+    assert len(runs) == 1
+    xr.testing.assert_identical(first, xr.Dataset({"a": ("x", np.ones(4)), "b": ("x", np.arange(4))}))
+    xr.testing.assert_identical(second, xr.Dataset({"a": ("x", np.full(4, 2.0))}, attrs={"k": 1}))
+    assert lazy[0].a.chunks
+    assert not first.a.chunks
+    assert computed([]) == []

@@ -49,30 +49,25 @@ def computing(**options: Any) -> Iterator[None]:
 
 
 @contextmanager
-def bounded(cores: int = 1) -> Iterator[None]:
+def bounded(cores: int = 1, **options: Any) -> Iterator[None]:
     """Let a piece of work take so many cores, so that N workers side by side take N.
 
     Parameters
     ----------
     cores : int
         Threads in which dask computes what is computed by :func:`how`; 1: in the caller's thread.
+    **options
+        More keywords for :func:`how`.
 
     Notes
     -----
     BLAS takes one thread in the whole process as long as any piece is at work in it, as what it gets is small here and
     its threads would come on top of those of dask. Kernels run in the thread that calls them (none is ``parallel``).
     """
-    with _one_blas_thread(), Threads(max(1, cores)) as pool:
-        with computing(**({"scheduler": "threads", "pool": pool} if cores > 1 else {"scheduler": "synchronous"})):
+    with _one_blas_thread(), Threads(cores) as pool:
+        scheduler = {"scheduler": "threads", "pool": pool} if cores > 1 else {"scheduler": "synchronous"}
+        with computing(**options, **scheduler):
             yield
-
-
-@contextmanager
-def side_by_side(workers: int, n_items: int) -> Iterator[Threads]:
-    """Give a pool for so many items: several at once, each in one thread, or one with all threads for its blocks."""
-    at_once = max(1, min(workers, n_items))
-    with bounded(1 if at_once > 1 else workers), Threads(at_once) as pool:
-        yield pool
 
 
 class _Blas:

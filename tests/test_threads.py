@@ -19,7 +19,7 @@ from mrsxr.pipeline.reduction import Reduction, Told
 from mrsxr.pipeline.reporter import Reporter
 from mrsxr.pipeline.run import carry_out
 from mrsxr.pipeline.store import Store
-from mrsxr.threads import Threads, _aside, bounded, computing, how, side_by_side
+from mrsxr.threads import Threads, _aside, bounded, computing, how
 
 
 def test_what_threads_of_ours_tell_is_heard_and_that_of_others_is_not():
@@ -45,7 +45,7 @@ def test_what_blocks_of_dask_tell_is_heard(n_items):
             lazy.map_blocks(block, meta=np.empty((0, 0))).compute(**how())
         return heard
 
-    with listen(pass_on=True) as whole, side_by_side(2, n_items) as pool:
+    with listen(pass_on=True) as whole, bounded(2 if n_items == 1 else 1), Threads(n_items) as pool:
         found = list(pool.map(piece, range(1, n_items + 1)))
     assert [set(heard) for heard in found] == [{f"block of {2 * k}"} for k in range(1, n_items + 1)]
     assert {f"block of {2 * k}" for k in range(1, n_items + 1)} <= set(whole)

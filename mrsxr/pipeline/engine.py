@@ -25,7 +25,7 @@ from mrsxr.io.files import BACKGROUND
 from mrsxr.io.keys import ATTR
 from mrsxr.notes import listen, tell
 from mrsxr.scores import decisions
-from mrsxr.threads import Threads, computing, how
+from mrsxr.threads import bounded, how
 
 from .memory import give_back
 from .pieces import MASKS, Filed, Group, Made, Way
@@ -126,12 +126,9 @@ def do(job: Job) -> Outcome:
             raise Stopped
 
     try:
-        with listen(pass_on=True) as out.notes, Threads(job.threads) as pool:
-            options: dict[str, Any] = {"scheduler": "threads", "pool": pool} if job.threads > 1 else {
-                "scheduler": "synchronous"}  # fmt: skip
-            with computing(callbacks=[(None, None, look, None, None)], **options):
-                look()
-                out.made = _saved(job, job.work(job.way, **job.arguments, **job.facts), out)
+        with listen(pass_on=True) as out.notes, bounded(job.threads, callbacks=[(None, None, look, None, None)]):
+            look()
+            out.made = _saved(job, job.work(job.way, **job.arguments, **job.facts), out)
     except Exception as error:
         out.failed = str(error) if isinstance(error, MrsxrError) else f"{type(error).__name__}: {error}"
         log.debug("%s: %s", job.stage, job.name, exc_info=True)

@@ -63,8 +63,7 @@ def map_ramps(
     if any(a.chunks for a in arranged):
         out = _map_lazy(door, arranged, loop, out_dims, dtypes, kwargs)
     else:
-        found = door(*[a.values for a in arranged], **kwargs)
-        out = found if isinstance(found, tuple) else (found,)
+        out = _call(*[a.values for a in arranged], door=door, options=kwargs)
     coords: dict[Any, Any] = {}
     for a in arranged:
         coords |= {name: c for name, c in a.coords.items() if name not in coords}
@@ -112,14 +111,22 @@ def _map_lazy(door, arranged, loop, out_dims, dtypes, kwargs) -> tuple[da.Array,
 
 
 def _call(*blocks: Any, door: Callable[..., Any], options: dict[str, Any]) -> tuple[Any, ...]:
-    """Run a door on blocks; a contracted dim of one block comes as a list of one."""
+    """Run a door on blocks; a contracted dim of one block comes as a list of one.
+
+    All inputs are contiguous and read-only, so that a kernel is compiled once, not once for each mix of slices, copies
+    and arrays from another process; a door that gives an input back gives the array that came.
+    """
     whole = []
     for block in blocks:
         while isinstance(block, list):
             block = block[0]
-        whole.append(block)
-    found = door(*whole, **options)
-    return found if isinstance(found, tuple) else (found,)
+        whole.append(np.ascontiguousarray(block))
+    views = [block.view() for block in whole]
+    for view in views:
+        view.flags.writeable = False
+    found = door(*views, **options)
+    came = {id(view): block for view, block in zip(views, whole, strict=True)}
+    return tuple(came.get(id(one), one) for one in (found if isinstance(found, tuple) else (found,)))
 
 
 def _call_for_one(*blocks: Any, door: Callable[..., Any], options: dict[str, Any]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The command line: mrsxr demo | run | recipe | status | info | simulate | show | report | history | check."""
+"""The command line: mrsxr demo | run | recipe | status | info | simulate | show | report | history | check | warmup."""
 
 from __future__ import annotations
 
@@ -188,6 +188,17 @@ def demo(size: str | None, bands, distortion: Path | None, out: Path, mode: str 
     _say(f"picture: {result.picture}")
     if not result.passed:
         raise MrsxrError("the demonstration did not recover the truth within its limits, see the table")
+
+
+@main.command()
+@WORKERS
+def warmup(workers: int) -> None:
+    """Compile everything that a reduction calls, once for all processes: worth it before many workers start."""
+    from .warmup import warmup as fill
+
+    with _progress() as progress:
+        made = fill(workers=workers, reporter=_reporter(progress))
+    _say(f"{made.compiled} kernels compiled in {made.seconds:.0f} s; compiled code is kept in {made.folder}")
 
 
 @main.command()

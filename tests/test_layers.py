@@ -27,7 +27,7 @@ LAYERS = [
     },
     {"io", "references", "geometry", "fringes", "simulate"},
     {"rate", "cal", "cube", "spectrum", "lines"},
-    {"pipeline", "plot", "report", "demo", "cli"},
+    {"pipeline", "plot", "report", "demo", "warmup", "cli"},
 ]
 STEP_ROOMS = LAYERS[3]
 KERNEL_IMPORTS = {"numpy", "math", "mrsxr.compiled", "__future__"}

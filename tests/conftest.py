@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import fcntl
 import os
+import pickle
 from pathlib import Path
 
 import matplotlib
@@ -24,16 +26,28 @@ def shared_data() -> Path:
     return folder
 
 
+def once(tmp_path_factory, name: str, make):
+    """Make what all tests read in one of the processes of a test run; the others wait for it and take it."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return make(tmp_path_factory.mktemp(name))
+    folder = tmp_path_factory.getbasetemp().parent / name
+    kept = folder.with_suffix(".pickle")
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            folder.mkdir(exist_ok=True)
+            kept.write_bytes(pickle.dumps(make(folder)))
+        return pickle.loads(kept.read_bytes())
+
+
 @pytest.fixture(scope="session")
 def simulated(tmp_path_factory):
     """A small simulated observation of one setting (two dithers, one background exposure) with its references."""
     from mrsxr.simulate import Effects, simulate_observation
 
-    folder = tmp_path_factory.mktemp("simulated")
-    return simulate_observation(
-        folder, bands=["1A"], n_groups=16, n_integrations=1, n_dithers=2, n_background=1, seed=2,
-        save_slopes=False, effects=Effects(straylight=True, leak=True),
-    )  # fmt: skip
+    small: dict = {"bands": ["1A"], "n_groups": 16, "n_integrations": 1, "n_dithers": 2, "n_background": 1, "seed": 2}
+    small |= {"save_slopes": False, "effects": Effects(straylight=True, leak=True)}
+    return once(tmp_path_factory, "simulated", lambda out: simulate_observation(out, **small))
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +55,5 @@ def reduced(simulated, tmp_path_factory):
     """The same observation, reduced to spectra by the run of the command line."""
     from mrsxr import run
 
-    return run(
-        simulated.uncal_folder, simulated.background_folder, out=tmp_path_factory.mktemp("reduced"),
-        refs=simulated.reference_folder, recipe="baseline",
-    )  # fmt: skip
+    source, background, refs = simulated.uncal_folder, simulated.background_folder, simulated.reference_folder
+    return once(tmp_path_factory, "reduced", lambda out: run(source, background, out=out, refs=refs, recipe="baseline"))

@@ -116,7 +116,6 @@ def test_lessons_share_one_observation(name):
 
 
 @pytest.mark.lesson
-@pytest.mark.xdist_group("notebooks")  # one process, so that the lessons simulate once
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs(path, lessons, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MRSXR_LESSONS", str(lessons))

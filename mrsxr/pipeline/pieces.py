@@ -148,7 +148,7 @@ def make_cal(
         recipe = recipe.skipping("bkg_subtract")
     behind = together(background) if background else None
     if behind is not None and required:
-        behind = way.arrivals.check(BACKGROUND, required, [one.name for one in background], behind)
+        behind = way.arrivals.check(BACKGROUND, required, [getattr(one, "name", "") for one in background], behind)
     found = calibrate(
         ds, way.references(), recipe, behind, opened(mask[0]) if mask else None, [together([one]) for one in history]
     )

@@ -181,6 +181,27 @@ def overlap_entries(slice_index, alpha_left, alpha_right, status, edges, alpha_m
     return start, spaxel[:n].copy(), area[:n].copy()
 
 
+def quad_entries(x, y, status, n_y, n_x):
+    """Return the areas of overlap of quadrilaterals and spaxels: (start, spaxel, area), compressed by quadrilateral.
+
+    Parameters
+    ----------
+    x, y : float64 (quad, 4)
+        Corners in spaxels, counted from the lower left corner of the grid; spoiled.
+    status : uint8 array (quad)
+        Those with status 2 get no entry.
+    n_y, n_x : int
+    """
+    boxes = np.ones(1)
+    for corners, n in ((x, n_x), (y, n_y)):
+        inside = corners[status != OUTSIDE]
+        boxes = boxes * np.diff(np.clip([np.floor(inside.min(1)), np.floor(inside.max(1)) + 1.0], 0, n), axis=0)
+    start = np.zeros(status.size + 1, np.int64)
+    spaxel, area = np.empty(int(boxes.sum()), np.int64), np.empty(int(boxes.sum()))
+    n = _areas(x, y, status, n_y, n_x, start, spaxel, area)
+    return start, spaxel[:n], area[:n]
+
+
 @njit(cache=True, nogil=True)
 def _gaussian_cells(x, y, status, reach, scale, n_y, n_x, start, spaxel, share):
     """Fill (or, without room, count) the spaxels within ``reach`` of each pixel."""

@@ -51,13 +51,16 @@ def overlaps(source: WCS, source_shape: tuple[int, int], target: WCS, target_sha
     """
     from scipy import sparse
 
-    from ._regrid_kernels import quad_overlaps
+    from ._operator_kernels import GOOD, OUTSIDE, quad_entries
 
     rows, columns = target_shape
     corner_x, corner_y = np.meshgrid(np.arange(columns + 1) - 0.5, np.arange(rows + 1) - 0.5)
     ra, dec = target.wcs_pix2world(corner_x.ravel(), corner_y.ravel(), 0)
     x, y = source.wcs_world2pix(ra, dec, 0)
-    x, y = (np.ascontiguousarray(v.reshape(rows + 1, columns + 1) + 0.5) for v in (x, y))
-    start, spaxel, part, area = quad_overlaps(x, y, *source_shape)
+    x, y = (v.reshape(rows + 1, columns + 1) + 0.5 for v in (x, y))
+    x, y = (np.stack([v[:-1, :-1], v[:-1, 1:], v[1:, 1:], v[1:, :-1]], axis=-1).reshape(-1, 4) for v in (x, y))
+    area = 0.5 * np.abs((x[:, 2] - x[:, 0]) * (y[:, 3] - y[:, 1]) - (x[:, 3] - x[:, 1]) * (y[:, 2] - y[:, 0]))
+    status = np.where(np.isfinite(area), GOOD, OUTSIDE).astype(np.uint8)
+    start, spaxel, part = quad_entries(x, y, status, *source_shape)
     shape = (rows * columns, source_shape[0] * source_shape[1])
     return sparse.csr_array((part, spaxel, start), shape=shape), area

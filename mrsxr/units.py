@@ -11,18 +11,6 @@ import numpy as np
 
 from .errors import SchemaError
 
-DN = "DN"
-RATE = "DN/s"
-RATE_VAR = "DN2/s2"
-SURFACE_BRIGHTNESS = "MJy/sr"
-SURFACE_BRIGHTNESS_VAR = "MJy2/sr2"
-FLUX = "Jy"
-FLUX_VAR = "Jy2"
-WAVELENGTH = "um"
-ANGLE = "arcsec"
-SKY = "deg"
-FLAGS = "1"
-
 #: Speed of light [km/s].
 C_KM_S = 299792.458
 #: Solid angle of an arcsec2 [sr], (pi / 648000)^2: the one for all arithmetic. The keyword PIXAR_SR of a cube's WCS

@@ -2,7 +2,7 @@
 
 from .crds_cache import build_crds_cache
 from .find import References
-from .headers import KINDS, ReferenceFacts, read_facts, scan_folder
+from .headers import KINDS, ReferenceFacts, read_facts
 from .readers import read_reference
 
 __all__ = [
@@ -12,5 +12,4 @@ __all__ = [
     "KINDS",
     "ReferenceFacts",
     "read_facts",
-    "scan_folder",
 ]

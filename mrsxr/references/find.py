@@ -192,10 +192,6 @@ class References:
         """Return what was given for a kind in place of a folder or CRDS, None where nothing was."""
         return self._override.get(kind, (self._mapping or {}).get(kind))
 
-    def get_many(self, kinds: Iterable[str], ds: xr.Dataset) -> dict[str, xr.Dataset]:
-        """Return ``{kind: Dataset}`` for several kinds; as :meth:`get`."""
-        return {kind: self.get(kind, ds) for kind in kinds}
-
     def require(self, kinds: Iterable[str], ds: xr.Dataset) -> None:
         """Raise ReferenceFileError where :meth:`path` would for one of several kinds; no data are read."""
         exposure = Exposure.of(ds)

@@ -156,28 +156,20 @@ def _other_instrument(header: Mapping[str, Any], fields: Mapping[str, tuple[str,
     return ""
 
 
-def scan_folder(folder: str | os.PathLike[str]) -> tuple[ReferenceFacts, ...]:
+def scan(folder: str | os.PathLike[str]) -> tuple[tuple[ReferenceFacts, ...], tuple[Suspect, ...]]:
     """Read the headers of all reference files below a folder.
-
-    Parameters
-    ----------
-    folder : path-like
 
     Returns
     -------
-    tuple of ReferenceFacts, by path
-        Files that are no MIRI reference file (other FITS and ASDF files) or are damaged are left out.
+    tuple of ReferenceFacts, tuple of Suspect, by path
+        Files that are no MIRI reference file (other FITS and ASDF files) are left out; the second are those that cannot
+        be read and may be reference files.
 
     Raises
     ------
     ReferenceFileError
         Where the folder does not exist.
     """
-    return scan(folder)[0]
-
-
-def scan(folder: str | os.PathLike[str]) -> tuple[tuple[ReferenceFacts, ...], tuple[Suspect, ...]]:
-    """Return the facts as :func:`scan_folder` and the files that cannot be read and may be reference files."""
     folder = Path(folder)
     if not os.path.isdir(folder):
         raise ReferenceFileError(f"{folder}: no such folder of reference files; give an existing one")

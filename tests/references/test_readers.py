@@ -14,7 +14,8 @@ from astropy.io import fits
 
 from mrsxr import dq, mrs, units
 from mrsxr.errors import ReferenceFileError
-from mrsxr.references import KINDS, read_facts, read_reference, scan_folder
+from mrsxr.references import KINDS, read_facts, read_reference
+from mrsxr.references.headers import scan
 from mrsxr.references.readers import Window
 from mrsxr.simulate import write_reference
 
@@ -294,7 +295,7 @@ def test_facts_know_wildcards_patterns_and_other_files(reference_folder, tmp_pat
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(ReferenceFileError, match="no REFTYPE"):
         read_facts(tmp_path / "other.fits")
-    assert [f.ref_id for f in scan_folder(tmp_path)] == ["n.fits"]
+    assert [f.ref_id for f in scan(tmp_path)[0]] == ["n.fits"]
 
 
 @pytest.mark.shared

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import dask
 import dask.array as da
@@ -17,7 +16,6 @@ from mrsxr.geometry.grid import CubeGrid
 from mrsxr.geometry.operator import Sums
 from mrsxr.geometry.pixels import block_operator
 from mrsxr.limits import Count, OptionalRef, Place, checked
-from mrsxr.step import read_history
 
 from ._blocks import Part
 from ._layout import BandData, weighting_of
@@ -51,7 +49,7 @@ def sum_variance(
     cubepar, mrsptcorr
         As they were given to :func:`mrsxr.cube.build_cube`.
     exposure_weights, point_source : optional
-        By default as the history of the cube says.
+        By default as the cube was built (its attributes of these names).
     planes_per_block : int
         Planes of one dask block.
 
@@ -82,9 +80,8 @@ def sum_variance(
         raise MrsxrError(f"weights have the shape {weights.shape}; the cube has {grid.shape}")
     band, kind = str(cube.attrs["band"]), str(cube.attrs.get("weighting") or "drizzle")
     one = BandData.of(ds, band)
-    built = _as_built(cube)
-    exposure_weights = exposure_weights or built.get("exposure_weights", "none")
-    point_source = point_source or built.get("point_source")
+    exposure_weights = exposure_weights or cube.attrs.get("exposure_weights", "none")
+    point_source = point_source or cube.attrs.get("point_source")
     terms = None if point_source is None else point_terms(one, mrsptcorr, point_source)
     systematic = has_systematic(ds)
     source = make_source(
@@ -106,12 +103,6 @@ def sum_variance(
     out = xr.Dataset({name: ("wavelength", columns[:, i]) for i, name in enumerate(names)})
     out = out.assign_coords(wavelength=cube["wavelength"])
     return out if any(v.chunks for v in ds.data_vars.values()) else out.compute()
-
-
-def _as_built(cube: xr.Dataset) -> dict[str, Any]:
-    """Return the parameters of :func:`mrsxr.cube.build_cube` that the history of a cube tells."""
-    found = [entry for entry in read_history(cube) if str(entry.get("step", "")).endswith(".build_cube")]
-    return found[-1].get("params", {}) if found else {}
 
 
 def variance_planes(

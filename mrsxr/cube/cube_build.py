@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import dask
 import dask.array as da
@@ -147,7 +147,10 @@ def build_cube(
         [source], grid, systematic=systematic, tear_threshold=tear_threshold, planes_per_block=planes_per_block
     )
     cube = as_dataset(planes, grid, lazy=is_lazy(ds))
-    return attach_index(cube.assign_attrs(cube_attrs([one], grid, weighting)))
+    built: dict[str, Any] = {"exposure_weights": exposure_weights}
+    if point_source is not None:
+        built["point_source"] = [float(angle) for angle in point_source]
+    return attach_index(cube.assign_attrs(cube_attrs([one], grid, weighting) | built))
 
 
 @reads()

@@ -29,6 +29,10 @@ def _positive(value: Any) -> bool:
     return _number(value) and 0 < value < 1e9
 
 
+def _two_numbers(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_number, value))
+
+
 def _count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 1_000_000
 
@@ -96,7 +100,8 @@ _KNOWN: dict[str, tuple[_Test, str]] = {
     "n_groups": _COUNT, "n_integrations": _COUNT, "background": _FLAG,
     "wavelength_step": _NUMBER, "target_ra": _NUMBER, "target_dec": _NUMBER, "redshift": _NUMBER,
     "aperture_x": _NUMBER, "aperture_y": _NUMBER, "photmjsr": _NUMBER, "pixar_sr": _NUMBER, "pixar_a2": _NUMBER,
-    "exposures": _LIST, "history_json": (_history, "a history in JSON"), "fits_header": (is_header, "keywords in JSON"),
+    "exposure_weights": _TEXT, "point_source": (_two_numbers, "two numbers"), "exposures": _LIST,
+    "history_json": (_history, "a history in JSON"), "fits_header": (is_header, "keywords in JSON"),
 }  # fmt: skip
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 from markupsafe import Markup
-from matplotlib.figure import Figure
+
+from mrsxr.plot._style import figure_of
 
 NONE = "–"
 _pages = jinja2.Environment(
@@ -80,13 +80,6 @@ def picture(
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
     source = f"data:image/{'webp' if noisy else 'png'};base64,{data}"
     return macros.figure(source, alt, width, height, caption, wide)
-
-
-def figure_of(drawn: Any) -> Figure:
-    """Return the figure that axes (one or an array) belong to."""
-    while not isinstance(drawn, Figure):
-        drawn = drawn.figure if hasattr(drawn, "figure") else np.ravel(np.asarray(drawn, dtype=object))[0]
-    return drawn
 
 
 def number(value: float | None, digits: int = 3) -> str:

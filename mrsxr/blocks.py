@@ -7,9 +7,11 @@ travel by name to dask workers; compiled dispatchers do not and are never handed
 from __future__ import annotations
 
 import itertools
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
@@ -17,6 +19,7 @@ from dask._task_spec import Task, TaskRef, convert_legacy_graph
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
+_WORTH_PACKING = 4096  # byte
 Lazy = TypeVar("Lazy", xr.DataArray, xr.Dataset, da.Array)
 
 
@@ -88,7 +91,7 @@ def _map_lazy(door, arranged, loop, out_dims, dtypes, kwargs) -> tuple[da.Array,
     sizes = {d: n for a in arranged for d, n in a.sizes.items()}
     pieces: list[Any] = []
     for a in arranged:
-        data = a.data if a.chunks else da.from_array(a.values, chunks=-1)
+        data = a.data if a.chunks else packed(a.values)
         inner = {i: -1 for i, d in enumerate(a.dims) if d not in loop and data.numblocks[i] > 1}
         pieces += [data.rechunk(inner) if inner else data, a.dims]
     if len(out_dims) == 1:  # one layer, which dask fuses with its neighbours
@@ -103,11 +106,40 @@ def _map_lazy(door, arranged, loop, out_dims, dtypes, kwargs) -> tuple[da.Array,
     )  # fmt: skip
     return tuple(
         da.blockwise(
-            _pick, dims, together, loop, number=number, new_axes={d: sizes[d] for d in dims if d not in loop},
+            pick, dims, together, loop, number=number, new_axes={d: sizes[d] for d in dims if d not in loop},
             dtype=dtype, meta=np.empty((0,) * len(dims), dtype=dtype),
         )
         for number, (dims, dtype) in enumerate(zip(out_dims, dtypes, strict=True))
     )  # fmt: skip
+
+
+def packed(values: np.ndarray) -> da.Array:
+    """Return an array in memory as a lazy one of one block that travels compressed, for slice maps and the like."""
+    if values.nbytes < _WORTH_PACKING:
+        return da.from_array(values, chunks=-1)
+    task = dask.delayed(unpack, pure=True, traverse=False)(*pack(values))
+    return da.from_delayed(task, values.shape, values.dtype)
+
+
+def as_lazy_as(array: xr.DataArray, other: xr.DataArray) -> xr.DataArray:
+    """Return an array in memory as a :func:`packed` one where another is lazy."""
+    return array.copy(data=packed(array.values)) if other.chunks and not array.chunks else array
+
+
+def pack(values: np.ndarray) -> tuple[bytes, tuple[int, ...], str]:
+    """Return what :func:`unpack` takes: the compressed differences of the rows of integers and flags."""
+    raw = np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}") if values.dtype.kind in "biu" else values
+    steps = np.diff(raw, axis=0, prepend=raw.dtype.type(0)) if raw.dtype.kind == "u" and raw.ndim else raw
+    return zlib.compress(steps.tobytes(), 6), values.shape, values.dtype.str
+
+
+def unpack(data: bytes, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """Return the array that :func:`pack` got."""
+    found = np.dtype(dtype)
+    if found.kind not in "biu" or not shape:
+        return np.frombuffer(zlib.decompress(data), found).reshape(shape).copy()
+    steps = np.frombuffer(zlib.decompress(data), f"u{found.itemsize}").reshape(shape)
+    return np.cumsum(steps, axis=0, dtype=steps.dtype).view(found)
 
 
 def _call(*blocks: Any, door: Callable[..., Any], options: dict[str, Any]) -> tuple[Any, ...]:
@@ -133,7 +165,8 @@ def _call_for_one(*blocks: Any, door: Callable[..., Any], options: dict[str, Any
     return _call(*blocks, door=door, options=options)[0]
 
 
-def _pick(found: tuple[np.ndarray, ...], *, number: int) -> np.ndarray:
+def pick(found: tuple[np.ndarray, ...], *, number: int) -> np.ndarray:
+    """Return one of the arrays that a door has given."""
     return found[number]
 
 

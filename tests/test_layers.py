@@ -20,6 +20,7 @@ LAYERS = [
         "tree",
         "chunks",
         "blocks",
+        "folding",
         "convert",
         "spaxels",
         "sums",

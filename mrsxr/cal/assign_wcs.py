@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-from functools import lru_cache
-
 import numpy as np
 import xarray as xr
 
 from mrsxr.errors import ReferenceFileError
 from mrsxr.geometry import detector
+from mrsxr.geometry.frame import FrameModel, grids
 from mrsxr.limits import OptionalRef, Ref
 from mrsxr.schema import SLICE_COORDS, WCS_VARIABLES
 from mrsxr.step import step
@@ -93,44 +91,10 @@ def _check(ds: xr.Dataset, kind: str, reference: xr.Dataset) -> None:
 
 def attach(ds: xr.Dataset, model: xr.Dataset, labels: np.ndarray) -> xr.Dataset:
     """Return ``ds`` with the coordinates of a slice map [label, (y, x)] and the model variables of a WCS."""
-    origin = (int(ds.y.values[0]), int(ds.x.values[0]))
-    key = _Key(model, np.ascontiguousarray(labels, dtype=np.int16), origin)
-    coords = {name: (("y", "x"), values) for name, values in _grids(key).items()}
+    frame = FrameModel(model, labels, (int(ds.y.values[0]), int(ds.x.values[0])))
+    coords = {name: (("y", "x"), values) for name, values in grids(frame).items()}
     units = {v.name: v.units for v in SLICE_COORDS}
     out = ds.assign_coords({n: (*c, {"units": units[n]}) for n, c in coords.items()})
     for spec in WCS_VARIABLES:
         out[spec.name] = model[spec.name].assign_attrs(units=spec.units)
     return out.drop_attrs(deep=False).assign_attrs(ds.attrs)
-
-
-class _Key:
-    """A model and slice map that hash by their content, so that equal ones share one set of grids."""
-
-    def __init__(self, model: xr.Dataset, labels: np.ndarray, origin: tuple[int, int]):
-        self.model, self.labels, self.origin = model, labels, origin
-        digest = hashlib.blake2b(labels.tobytes())
-        for name in sorted(spec.name for spec in WCS_VARIABLES):
-            digest.update(name.encode() + np.asarray(model[name].values).tobytes())  # type: ignore[union-attr]
-        digest.update(repr((labels.shape, origin)).encode())
-        self.digest = digest.digest()
-
-    def __hash__(self) -> int:
-        return hash(self.digest)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and other.digest == self.digest
-
-
-@lru_cache(maxsize=6)
-def _grids(key: _Key) -> dict[str, np.ndarray]:
-    alpha, beta, wavelength = detector.slicer_grid(key.model, key.labels, key.origin)
-    grids = {
-        "slice": key.labels,
-        "channel": (key.labels // 100).astype(np.int8),
-        "alpha": alpha.astype(np.float32),
-        "beta": beta.astype(np.float32),
-        "wavelength": wavelength,
-    }
-    for array in grids.values():
-        array.flags.writeable = False
-    return grids

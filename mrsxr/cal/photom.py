@@ -7,6 +7,7 @@ import xarray as xr
 
 from mrsxr.blocks import map_ramps
 from mrsxr.errors import MrsxrError
+from mrsxr.geometry.frame import frame_coordinate
 from mrsxr.geometry.sky import SPEED_OF_LIGHT
 from mrsxr.limits import NotNegative, Ref
 from mrsxr.schema import units_of
@@ -146,7 +147,7 @@ def _time_law(ds: xr.Dataset, photom: xr.Dataset, barycentric: bool) -> list[xr.
         velocity = np.nan_to_num(ds.velosys.values.astype(float))
         shift = 1.0 / (1.0 + velocity / SPEED_OF_LIGHT)
     return [
-        xr.DataArray(ds.wavelength.values, dims=("y", "x")),
+        frame_coordinate(ds, "wavelength"),
         xr.DataArray(side[None], dims=("y", "x")),
         xr.DataArray(bins[..., None, None], dims=("side", "bin", "y", "x")),
         xr.DataArray(values[..., None, None], dims=("dither", "side", "bin", "y", "x")),

@@ -11,6 +11,7 @@ import xarray as xr
 from mrsxr.blocks import map_ramps
 from mrsxr.errors import MrsxrError, ReferenceFileError
 from mrsxr.fringes import Method, correct_frames, corrected_before
+from mrsxr.geometry.frame import frame_coordinate
 from mrsxr.limits import Interval, NotNegative, Ref
 from mrsxr.scores import score
 from mrsxr.step import step
@@ -86,7 +87,7 @@ def correct_residual_fringe(
     variance = xr.DataArray(sum(planes[1:], planes[0]))
     inputs = [xr.DataArray(ds[n].variable) for n in (name, "dq")] + [variance]
     inputs = [a.chunk({"y": -1, "x": bands}) if a.chunks else a for a in inputs]
-    inputs += [xr.DataArray(ds[n].variable) for n in ("slice", "wavelength", "alpha")]
+    inputs += [frame_coordinate(ds, n) for n in ("slice", "wavelength", "alpha")]
     if any(a.chunks for a in inputs):
         inputs[3:] = [a.chunk({"y": -1, "x": bands}) for a in inputs[3:]]
     out, added, judged = map_ramps(

@@ -8,8 +8,9 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import mrs, scores
-from mrsxr.blocks import map_ramps
+from mrsxr.blocks import as_lazy_as, map_ramps
 from mrsxr.errors import MrsxrError, ReferenceFileError
+from mrsxr.geometry.frame import frame_coordinate
 from mrsxr.limits import OptionalRef, Positive, Range, Ref, Whole
 from mrsxr.step import step
 
@@ -175,7 +176,7 @@ def _kernel_parameters(ds: xr.Dataset, mrsxartcorr: xr.Dataset) -> xr.DataArray:
         plain = [v.drop_vars(list(v.coords)).drop_attrs() for v in values]
         halves.append(xr.concat(plain, "parameter"))
     table = xr.concat(halves, "half").expand_dims("x")
-    return table.chunk(-1) if table.chunks else table
+    return as_lazy_as(table.chunk(-1) if table.chunks else table, ds.rate)
 
 
 def _inside(ds: xr.Dataset, regions: xr.Dataset | None, plane: int) -> xr.DataArray:
@@ -186,7 +187,7 @@ def _inside(ds: xr.Dataset, regions: xr.Dataset | None, plane: int) -> xr.DataAr
                 f"setting {ds.attrs.get('setting')}: straylight method 'fitted' must know what lies between the "
                 "slices; run assign_wcs before or give regions"
             )
-        labels = ds["slice"]
+        labels = frame_coordinate(ds, "slice")
     else:
         labels = region_labels(ds, regions, plane)
     return (labels != 0).drop_vars(list(labels.coords)).drop_attrs()
@@ -212,4 +213,5 @@ def region_labels(ds: xr.Dataset, regions: xr.Dataset, plane: int) -> xr.DataArr
     if not 0 <= index < sizes["plane"]:
         raise ReferenceFileError(f"{name}: plane {plane} of regions asked for, it has 0 to {sizes['plane'] - 1}")
     labels = regions["regions"].isel(plane=index, drop=True).transpose("y", "x")
-    return labels.drop_vars(list(labels.coords))
+    labels = labels.drop_vars(list(labels.coords))
+    return as_lazy_as(labels, ds.rate)

@@ -26,6 +26,10 @@ ALPHA_LIMITS = {
     "3A": (-2.89, 2.94), "3B": (-2.87, 2.93), "3C": (-2.84, 2.89),
     "4A": (-3.83, 3.42), "4B": (-3.67, 3.48), "4C": (-3.60, 3.47),
 }  # fmt: skip
+#: Variables of a model that take pixels to slice coordinates.
+FORWARD = (
+    "alpha_coefficients", "alpha_x_shift", "wavelength_coefficients", "wavelength_x_shift", "slice_beta", "slice_label",
+)  # fmt: skip
 #: The plane of a regions file that marks 80 % throughput, as ``jwst`` uses it.
 SCIENCE_PLANE = 7
 
@@ -339,11 +343,4 @@ def _lookup(model) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _forward_arrays(model) -> tuple[np.ndarray, ...]:
-    names = (
-        "alpha_coefficients",
-        "alpha_x_shift",
-        "wavelength_coefficients",
-        "wavelength_x_shift",
-        "slice_beta",
-    )
-    return (_lookup(model)[0], *(coefficients(model, name) for name in names))
+    return (_lookup(model)[0], *(coefficients(model, name) for name in FORWARD[:-1]))

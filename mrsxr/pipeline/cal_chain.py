@@ -10,6 +10,7 @@ import xarray as xr
 
 from mrsxr import cal
 from mrsxr.errors import MrsxrError
+from mrsxr.folding import fold
 from mrsxr.notes import tell
 from mrsxr.references import References
 
@@ -50,7 +51,7 @@ def calibrate(
     """
     for _, step in cal_steps(ds, refs, recipe, background, bad_pixels, history):
         ds = step(ds)
-    return ds
+    return fold(ds)[0]
 
 
 def cal_steps(

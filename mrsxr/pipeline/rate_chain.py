@@ -10,7 +10,9 @@ import xarray as xr
 
 from mrsxr import rate
 from mrsxr.blocks import read_again
+from mrsxr.chunks import DETECTOR_CHUNKS
 from mrsxr.errors import InputFileError
+from mrsxr.folding import fold
 from mrsxr.references import References
 
 from .exposure_steps import Step, bound, bound_steps
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 #: Columns with the reference pixels and four neighbours each, which the growth of saturation reaches.
 OUTER_COLUMNS = [*range(8), *range(-8, 0)]
-OUTER_ROWS = 64  # of a block of these columns: a block of the dark is mapped whole to read them
+OUTER_ROWS = 128  # at least, of a block of these columns
 
 
 @keeps_notes
@@ -56,7 +58,8 @@ def correct_ramps(ds: xr.Dataset, refs: References, recipe: Recipe) -> xr.Datase
             ds = step(ds)
         return ds
     outer = read_again(ds.isel(x=OUTER_COLUMNS), "outer columns")
-    outer = outer.assign({name: v.chunk(y=OUTER_ROWS) for name, v in outer.data_vars.items() if "y" in v.dims})
+    rows = max(ds.sci.chunksizes["y"])
+    outer = outer.assign({n: v.chunk(y=-(-OUTER_ROWS // rows) * rows) for n, v in outer.items() if "y" in v.dims})
     steps, outer_steps = ramp_steps(ds, refs, recipe), ramp_steps(outer, refs, recipe)
     for name, step in steps:
         if name == "refpix":
@@ -127,4 +130,5 @@ def fit_slopes(ds: xr.Dataset, refs: References, recipe: Recipe, product: str = 
         fitted = ((fit if product == "rate" else partial(rate.fit_integrations, **fit.keywords))(ds),)
     for _, step in steps:
         fitted = tuple(step(one) for one in fitted)
-    return fitted
+    whole = [one.chunk(DETECTOR_CHUNKS) if one.chunks and "integration" not in one.dims else one for one in fitted]
+    return fold(*whole)

@@ -229,16 +229,19 @@ def held_out(neighbours, good, constant, smooth):
 
 
 def measure(
-    sci, pixel_dq, neighbours, neighbour_dq, n_parity=2, limit=3.0, smooth=False, window=None, noise_share=0.1,
-    amplifiers=(),
+    sci, pixel_dq, columns, beside=(), amplifiers=(), n_parity=2, limit=3.0, smooth=False, window=None,
+    noise_share=0.1,
 ):  # fmt: skip
     """Return the correction [DN] (..., integration, group, amplifier, y) from reference columns, and its score (...).
 
-    sci : (..., integration, group, y, 8 columns), pixel_dq : (..., y, 8 columns): left four, right four.
-    neighbours, neighbour_dq : the same of other columns, of ``amplifiers``, on which the smooth part is judged.
+    sci : (..., integration, group, y, x), pixel_dq : (..., y, x).
+    columns : places along x of the eight reference columns, left four, right four.
+    beside : those of other columns, of ``amplifiers``, on which the smooth part is judged.
     window : rows of the running mean, shared by the amplifiers, taken unjudged (score NaN); None chooses.
     """
     n_y = sci.shape[-2]
+    neighbours, neighbour_dq = sci[..., list(beside)], pixel_dq[..., list(beside)]
+    sci, pixel_dq = sci[..., list(columns)], pixel_dq[..., list(columns)]
     samples = np.moveaxis(sci.astype(np.float32), -1, -2).reshape(-1, *sci.shape[-4:-2], 2, 4, n_y)
     good = (np.moveaxis(pixel_dq, -1, -2).reshape(-1, 2, 4, n_y) & 1) == 0
     good = np.ascontiguousarray(np.broadcast_to(good, (samples.shape[0], *good.shape[1:])))

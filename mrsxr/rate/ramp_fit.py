@@ -274,8 +274,8 @@ def _dataset(
                                   held_out="the other half of the ramps")  # fmt: skip
     for name, array in zip(_NAMES, out, strict=False):
         if name == "dq":
-            doubtful = UNRELIABLE_SLOPE if ds.sizes["group"] < FEWEST_GROUPS else 0
-            variables[name] = (array | np.uint32(doubtful)).assign_attrs(dq.PIXEL_DQ_ATTRS)
+            flags = array | np.uint32(UNRELIABLE_SLOPE) if ds.sizes["group"] < FEWEST_GROUPS else array
+            variables[name] = flags.assign_attrs(dq.PIXEL_DQ_ATTRS)
         elif diagnostics or name not in _DIAGNOSTICS:
             variables[name] = array.assign_attrs(units=units_of("rate", name))
     keep = {name: c for name, c in ds.coords.items() if set(c.dims) <= {"dither", "y", "x", *extra}}

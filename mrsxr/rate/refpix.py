@@ -79,15 +79,13 @@ def subtract_reference_pixels(
 
     if ds.attrs.get("subarray", "FULL") != "FULL":
         return ds
-    arrays, amplifiers = _columns(ds if reference_columns is None else reference_columns, ds)
+    arrays, places = _columns(ds if reference_columns is None else reference_columns, ds)
     options = {
         "n_parity": 2 if odd_even_rows else 1, "limit": float(siglimit), "smooth": method == "smooth",
-        "window": window, "noise_share": float(noise_share), "amplifiers": amplifiers,
+        "window": window, "noise_share": float(noise_share), **places,
     }  # fmt: skip
-    core = ["integration", "group", "y"]
-    dims = [[*core, "x"], ["y", "x"], [*core, "beside"], ["y", "beside"]]
     correction, score = xr.apply_ufunc(
-        measure, *arrays, kwargs=options, input_core_dims=dims,
+        measure, *arrays, kwargs=options, input_core_dims=[["integration", "group", "y", "x"], ["y", "x"]],
         output_core_dims=[["integration", "group", "amplifier", "y"], []], dask="parallelized",
         output_dtypes=["float32", "float32"], dask_gufunc_kwargs={"output_sizes": {"amplifier": AMPLIFIERS}},
     )  # fmt: skip
@@ -104,8 +102,8 @@ def subtract_reference_pixels(
                                    held_out="pixels beside the reference pixels"))  # fmt: skip
 
 
-def _columns(source: xr.Dataset, ds: xr.Dataset) -> tuple[list[xr.DataArray], tuple[int, ...]]:
-    """Return counts and flags of the eight reference columns and of those beside them, and amplifiers of the latter.
+def _columns(source: xr.Dataset, ds: xr.Dataset) -> tuple[list[xr.DataArray], dict[str, tuple[int, ...]]]:
+    """Return counts and flags of the reference columns and those beside them, and which is which along x.
 
     They have no coordinates and one chunk a dither.
     """
@@ -124,11 +122,12 @@ def _columns(source: xr.Dataset, ds: xr.Dataset) -> tuple[list[xr.DataArray], tu
                 "same exposures"
             )
     beside = [column for column in (*range(4, 8), *range(1024, 1028)) if column in place]
-    arrays = []
-    for columns, dim in ((wanted, "x"), (beside, "beside")):
-        for name in ("sci", "pixel_dq"):
-            array = source[name].isel(x=[place[column] for column in columns]).reset_coords(drop=True)
-            array = array.drop_vars(list(array.coords)).rename(x=dim)
-            whole = {dim: -1 for dim in array.dims if dim != "dither"}
-            arrays.append(array.chunk(whole) if array.chunks else array)
-    return arrays, tuple(column % AMPLIFIERS for column in beside)
+    if len(place) > len(wanted) + len(beside):
+        source = source[["sci", "pixel_dq"]].isel(x=[place[column] for column in (*wanted, *beside)])
+        place = {column: number for number, column in enumerate((*wanted, *beside))}
+    arrays = [xr.DataArray(source.variables[name]) for name in ("sci", "pixel_dq")]
+    whole = [a.chunk({dim: -1 for dim in a.dims if dim != "dither"}) if a.chunks else a for a in arrays]
+    return whole, {
+        "columns": tuple(place[column] for column in wanted), "beside": tuple(place[column] for column in beside),
+        "amplifiers": tuple(column % AMPLIFIERS for column in beside),
+    }  # fmt: skip

@@ -11,7 +11,7 @@ import xarray as xr
 
 from mrsxr import dq, scores
 from mrsxr.arguments import reads
-from mrsxr.blocks import map_ramps, with_row_halo
+from mrsxr.blocks import as_lazy_as, map_ramps, with_row_halo
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import Count, NotNegative, Positive, Ref, Reference, checked
 from mrsxr.step import step
@@ -283,7 +283,7 @@ def _model(ds, gain, readnoise, regions, threshold, relative_noise, min_diffs) -
     coarse = _coarse(ds, readnoise.read_noise, gain.gain, float(relative_noise))
     core = [*RAMP, "cell_y", "cell_x"]
     return xr.apply_ufunc(
-        find_model, coarse.chunk(cell_y=-1) if coarse.chunks else coarse, _gaps(ds, regions),
+        find_model, coarse.chunk(cell_y=-1) if coarse.chunks else coarse, as_lazy_as(_gaps(ds, regions), coarse),
         kwargs={"threshold": float(threshold), "min_diffs": min_diffs},
         input_core_dims=[["part", *core], ["cell_y", "cell_x"]], output_core_dims=[core, []],
         dask="parallelized", output_dtypes=["float32"] * 2,

@@ -11,11 +11,12 @@ from helpers import assert_step, detector_attrs, dither_coords
 
 from mrsxr import dq
 from mrsxr.cal.assign_mtwcs import follow_target, is_moving, target_position
-from mrsxr.cal.assign_wcs import _grids, assign_wcs
+from mrsxr.cal.assign_wcs import assign_wcs
 from mrsxr.errors import LevelError, MrsxrError, ReferenceFileError
 from mrsxr.geometry import sky
 from mrsxr.geometry.detector import detector_to_slicer
 from mrsxr.geometry.footprint import s_region
+from mrsxr.geometry.frame import grids
 from mrsxr.simulate.instrument import make_geometry
 
 NY, NX, Y0 = 24, 1032, 300
@@ -58,10 +59,10 @@ def test_coordinates_of_every_pixel_of_a_cut_out(references):
 
 def test_coordinates_are_made_once_for_each_set_of_files(references):
     first = assign_wcs(rate_ds(), **references)
-    before = _grids.cache_info()
+    before = grids.cache_info()
     copies = {name: reference.copy(deep=True) for name, reference in references.items()}
     again = assign_wcs(rate_ds(), **copies)
-    after = _grids.cache_info()
+    after = grids.cache_info()
     assert (after.hits - before.hits, after.misses - before.misses) == (1, 0)
     assert np.shares_memory(again.alpha.values, first.alpha.values)
     with pytest.raises(ValueError, match="read-only"):

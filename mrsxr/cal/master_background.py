@@ -9,7 +9,9 @@ import numpy as np
 import xarray as xr
 
 from mrsxr.arguments import as_bands, reads
+from mrsxr.blocks import map_ramps
 from mrsxr.errors import MrsxrError
+from mrsxr.geometry.frame import frame_coordinate
 from mrsxr.geometry.sky import barycentric
 from mrsxr.limits import Band
 from mrsxr.mrs import bands_of_setting
@@ -73,30 +75,50 @@ def subtract_master_background(
     names = ["background", "background_var"] if propagate_errors else ["background"]
     if names[-1] not in background:
         raise MrsxrError(f"setting {setting}: the background spectrum has no '{names[-1]}'; leave propagate_errors out")
-    planes = np.zeros((len(names), ds.sizes["dither"], ds.sizes["y"], ds.sizes["x"]), dtype=np.float32)
-    channel = ds.channel.values
-    for band in bands_of_setting(setting) if bands is None else bands:
-        one = _spectrum_of(background, band, setting)
-        inside = channel == int(band[0])
-        wavelength = ds.wavelength.values[inside]
-        for d, velosys in enumerate(ds.velosys.values):
-            place = barycentric(wavelength, velosys)
-            for plane, name in zip(planes, names, strict=True):
-                ends = {"left": 0.0, "right": 0.0} if outside == "zero" else {}
-                plane[d][inside] = np.interp(place, one.wavelength.values, one[name].values, **ends)
-    if not planes[0].any():
+    wanted = bands_of_setting(setting) if bands is None else bands
+    spectra = {int(band[0]): _spectrum_of(background, band, setting) for band in wanted}
+    if not any(one.background.values.any() for one in spectra.values()):
         tell(f"setting {setting}: the background spectrum is zero at all its wavelengths; nothing is subtracted")
         return ds
-    levels = [xr.DataArray(plane, dims=("dither", "y", "x")) for plane in planes]
-    if ds.flux.chunks:
-        chunks = dict(zip(ds.flux.dims, ds.flux.chunks, strict=True))
-        levels = [level.chunk(chunks) for level in levels]  # type: ignore[arg-type]
-    out = {"flux": (ds.flux - levels[0]).assign_attrs(ds.flux.attrs)}
+    velosys = xr.DataArray(ds.velosys.values[:, None, None], dims=("dither", "y", "x"))
+    samples = {c: (one.wavelength.values, [one[name].values for name in names]) for c, one in spectra.items()}
+    flux, *variance = map_ramps(
+        subtract_spectrum, xr.DataArray(ds.flux.variable), frame_coordinate(ds, "wavelength"),
+        frame_coordinate(ds, "channel"), velosys, core=[[]] * 4, out_core=[[]] * len(names),
+        dtypes=["float32"] * len(names), samples=samples, ends=0.0 if outside == "zero" else None,
+    )  # fmt: skip
+    out = {"flux": flux.variable}
+    out["flux"].attrs = dict(ds.flux.attrs)
     if propagate_errors:
         known = ds.var_background if "var_background" in ds else xr.zeros_like(ds.flux)
-        spread = (known + levels[1]).where(ds.flux.notnull())
+        spread = (known + variance[0]).where(ds.flux.notnull())
         out["var_background"] = spread.assign_attrs(units="MJy2/sr2")
     return ds.assign(out).assign_attrs(master_background=1)
+
+
+def subtract_spectrum(flux, wavelength, channel, velosys, *, samples, ends):
+    """Return frames less a spectrum [MJy/sr] and, where there is one, its variance, float32 (dither, y, x).
+
+    Parameters
+    ----------
+    flux : (dither, y, x)
+    wavelength, channel : (y, x)
+        As observed [um].
+    velosys : (dither, 1, 1) [m/s]
+        Takes the wavelengths to the barycentre.
+    samples : dict of channel to (wavelengths, [spectrum, variance if any])
+    ends : float or None
+        Value beyond the ends of the spectrum, None for its end values.
+    """
+    n = max(len(values) for _, values in samples.values())
+    levels = np.zeros((n, *flux.shape), dtype=np.float32)
+    for number, (places, values) in samples.items():
+        inside = channel == number
+        for d, velocity in enumerate(velosys[:, 0, 0]):
+            at = barycentric(wavelength[inside], velocity)
+            for level, one in zip(levels, values, strict=True):
+                level[d][inside] = np.interp(at, places, one, left=ends, right=ends)
+    return (flux - levels[0], *levels[1:]) if n > 1 else flux - levels[0]
 
 
 def _spectrum_of(background: xr.Dataset, band: str, setting: str) -> xr.Dataset:

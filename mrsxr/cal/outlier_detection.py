@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import dq
-from mrsxr.blocks import map_ramps
+from mrsxr.blocks import add_flags, map_ramps
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.limits import KernelSize, Percent, checked
 from mrsxr.scores import PREFIX
@@ -127,7 +127,7 @@ def flag_outliers(ds: xr.Dataset, *, outliers: xr.Dataset) -> xr.Dataset:
         names = [name for name in outliers.data_vars if str(name).startswith(PREFIX)]
         ds = ds.assign({name: outliers[name].variable.isel(dither=chosen) for name in names})
     mask = mask.drop_vars(list(mask.coords)).drop_attrs()
-    flags = (ds.dq | mask).transpose(*ds.dq.dims).assign_attrs(dq.PIXEL_DQ_ATTRS)
+    flags = add_flags(ds.dq, mask).transpose(*ds.dq.dims).assign_attrs(dq.PIXEL_DQ_ATTRS)
     return match_invalid(ds.assign(dq=flags), "flux")
 
 

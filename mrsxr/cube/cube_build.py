@@ -15,6 +15,7 @@ from mrsxr import dq as flags
 from mrsxr.arguments import reads
 from mrsxr.chunks import CUBE_PLANES
 from mrsxr.errors import MrsxrError
+from mrsxr.geometry.frame import FrameModel
 from mrsxr.geometry.grid import CubeGrid
 from mrsxr.geometry.index import attach_index
 from mrsxr.geometry.operator import Weighting
@@ -22,7 +23,7 @@ from mrsxr.geometry.pixels import gather_pixels, placement, select_pixels, wavel
 from mrsxr.io import exposures_header
 from mrsxr.limits import Angle, Band, Count, NotNegative, OptionalRef, Place, SpaxelSize, Wavelength, WavelengthStep
 from mrsxr.notes import tell
-from mrsxr.schema import CUBE_DIMS, SYSTEMATIC, WCS_VARIABLES, meaning_of, units_of
+from mrsxr.schema import CUBE_DIMS, SYSTEMATIC, meaning_of, units_of
 from mrsxr.step import step
 from mrsxr.threads import how
 
@@ -201,9 +202,8 @@ def make_source(
     """
     model, x, y = one.model, one.ds["x"].values, one.ds["y"].values
     labels = model["slice"].values
-    table = model[[v.name for v in WCS_VARIABLES]].reset_coords()
-    inputs = (dask.delayed(value, traverse=False) for value in (labels, x, y, table, one.band, one.ranges))
-    pixels = dask.delayed(select_pixels, pure=True)(*inputs)
+    inputs = (FrameModel.of(model), x.astype(np.int16), y.astype(np.int16), one.band, one.ranges)
+    pixels = dask.delayed(select_pixels, pure=True)(*(dask.delayed(value, traverse=False) for value in inputs))
     velosys = model["velosys"].values
     places = [
         placement(model, one.ranges, one.band, pointing, grid, speed)

@@ -101,7 +101,7 @@ def frame_coordinate(ds: xr.Dataset, name: str) -> xr.DataArray:
     values = ds[name].values
     if not any(v.chunks for v in ds.data_vars.values()):
         return xr.DataArray(values, dims=("y", "x"))
-    if not all(other in ds for other in FORWARD):
+    if not all(other in ds.variables and ds.variables[other].chunks is None for other in FORWARD):
         return xr.DataArray(da.from_array(values, chunks=-1), dims=("y", "x"))
     frame = FrameModel.of(ds)
     made = grids(frame)[name]

@@ -12,6 +12,7 @@ from mrsxr import mrs
 
 from .detector import detector_to_slicer
 from .footprint import SliceRanges
+from .frame import FrameModel
 from .grid import CubeGrid
 from .operator import Operator, Placement, Weighting, make_operator
 from .sky import Pointing, barycentric, slicer_to_sky
@@ -97,18 +98,14 @@ def grid_edge(centres: np.ndarray, grid: CubeGrid) -> float:
     return float(centres[0]) - 0.5 * grid.spaxel_size
 
 
-def select_pixels(
-    slice_map: np.ndarray, x: np.ndarray, y: np.ndarray, model: xr.Dataset, band: str, ranges: SliceRanges
-) -> BandPixels:
+def select_pixels(frame: FrameModel, x: np.ndarray, y: np.ndarray, band: str, ranges: SliceRanges) -> BandPixels:
     """Return the pixels of a band with their corners in slice coordinates, sorted by wavelength.
 
     Parameters
     ----------
-    slice_map : int16 (y, x)
+    frame : FrameModel
     x, y : int arrays
         Detector columns and rows, counted from 0.
-    model : Dataset
-        WCS variables.
     band : str
     ranges : SliceRanges of the band
 
@@ -116,6 +113,7 @@ def select_pixels(
     -------
     BandPixels
     """
+    slice_map, model = frame.labels, frame.model
     wanted = np.zeros(max(int(slice_map.max()), int(ranges.labels.max())) + 1, dtype=np.int16) - 1
     wanted[ranges.labels] = np.arange(len(ranges.labels))
     rows = wanted[np.where(slice_map > 0, slice_map, 0)]

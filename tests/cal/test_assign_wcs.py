@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import assert_step, detector_attrs, dither_coords
+from helpers import assert_step, detector_attrs, dither_coords, no_compute
 
 from mrsxr import dq
 from mrsxr.cal.assign_mtwcs import follow_target, is_moving, target_position
@@ -16,7 +17,7 @@ from mrsxr.errors import LevelError, MrsxrError, ReferenceFileError
 from mrsxr.geometry import sky
 from mrsxr.geometry.detector import detector_to_slicer
 from mrsxr.geometry.footprint import s_region
-from mrsxr.geometry.frame import grids
+from mrsxr.geometry.frame import GRIDS, FrameModel, frame_coordinate, grids
 from mrsxr.simulate.instrument import make_geometry
 
 NY, NX, Y0 = 24, 1032, 300
@@ -177,3 +178,21 @@ def test_errors_of_moving_targets_name_exposure_and_keyword():
     lost["v3_ref"] = ("dither", [np.nan, -319.0])
     with pytest.raises(MrsxrError, match="00001_mirifushort: V3_REF missing"):
         follow_target(lost)
+
+
+def test_coordinates_are_made_in_the_tasks_that_need_them(references):
+    ds = rate_ds()
+    out = assign_wcs(ds.chunk(dither=1), **references)
+    shifted = out.assign_coords(wavelength=out.wavelength + 0.5)
+    for name in GRIDS:
+        with no_compute():
+            lazy = frame_coordinate(out, name)
+            by_hand = frame_coordinate(shifted, name)
+        np.testing.assert_array_equal(lazy.compute(), out[name])
+        np.testing.assert_array_equal(by_hand.compute(), shifted[name])
+        assert frame_coordinate(assign_wcs(ds, **references), name).chunks is None
+    model = FrameModel.of(out)
+    again = pickle.loads(pickle.dumps(model))
+    assert again == model
+    assert hash(again) == hash(model)
+    assert len(pickle.dumps(model)) < 60_000 + 0.02 * model.labels.nbytes

@@ -17,6 +17,7 @@ from mrsxr.cube._layout import BandData
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.geometry.detector import detector_to_slicer, slicer_grid
 from mrsxr.geometry.footprint import slice_ranges
+from mrsxr.geometry.frame import FrameModel
 from mrsxr.geometry.grid import CubeGrid
 from mrsxr.geometry.operator import Weighting
 from mrsxr.geometry.pixels import Frame, gather_pixels, placement, select_pixels, slice_edges
@@ -517,7 +518,7 @@ def test_pixels_of_a_block_do_not_depend_on_the_shift_of_others():
     ds = noisy(1)
     one = BandData.of(ds, "1A")
     grid = CubeGrid.of(build(ds))
-    pixels = select_pixels(ds["slice"].values, ds.x.values, ds.y.values, ds, "1A", one.ranges)
+    pixels = select_pixels(FrameModel.of(ds), ds.x.values, ds.y.values, "1A", one.ranges)
     names = ("flux", "var_poisson", "var_read", "var_flat", "dq")
     frame = gather_pixels(pixels, *(ds[n].values for n in names))
     shift = 0.004 * np.sin(np.arange(pixels.index.size))

@@ -14,9 +14,9 @@ import mrsxr as mx
 @pytest.mark.parametrize("mode", ["baseline", "optimal"])
 def test_the_graph_of_an_exposure_is_small(simulated, mode):
     """Full frames in the default blocks, from ramps to surface brightness; no coordinate and no reference is in it."""
-    config, refs = mx.Config.of_mode(mode), mx.References(simulated.reference_folder)
+    refs = mx.References(simulated.reference_folder)
     ramps = mx.open_observation(simulated.uncal_folder)["science/12A"].to_dataset().isel(dither=[0])
-    cal = mx.make_cal(mx.make_rate(ramps, refs, config.rate), refs, config.cal)
+    cal = mx.make_cal(mx.make_rate(ramps, refs, mode), refs, mode)
     arrays = [v.data for v in cal.variables.values() if v.chunks]
     header, frames = serialize(to_serialize(collections_to_expr(arrays)))
     assert len(set().union(*(a.__dask_graph__() for a in arrays))) <= 250

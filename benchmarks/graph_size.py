@@ -24,7 +24,7 @@ from distributed.utils import nbytes
 
 import mrsxr as mx
 from mrsxr import cube, tree
-from mrsxr.simulate import simulate
+from mrsxr.simulate import simulate_observation
 
 
 def size_of(ds: xr.Dataset) -> tuple[int, float]:
@@ -35,10 +35,10 @@ def size_of(ds: xr.Dataset) -> tuple[int, float]:
     return len(expression.__dask_graph__()), sum(map(nbytes, [header, *frames])) / 1e6
 
 
-def show(name: str, make: Callable[[], Any]) -> Any:
+def show(name: str, make: Callable[..., Any], *given: Any, **options: Any) -> Any:
     """Build something, print a row of the table and return it."""
     start = time.perf_counter()
-    made = make()
+    made = make(*given, **options)
     seconds = time.perf_counter() - start
     tasks, megabytes = size_of(made)
     print(f"{name:40s} {tasks:7d} {megabytes:9.3f} {seconds:8.2f}", flush=True)
@@ -48,7 +48,9 @@ def show(name: str, make: Callable[[], Any]) -> Any:
 def simulated(folder: Path, groups: int, integrations: int) -> tuple[xr.Dataset, mx.References]:
     """Return the ramps of two exposures and the reference files."""
     if not (folder / "uncal").is_dir():
-        simulate(folder, bands=["1A"], n_groups=groups, n_integrations=integrations, n_dithers=2, n_background=0)
+        simulate_observation(
+            folder, bands=["1A"], n_groups=groups, n_integrations=integrations, n_dithers=2, n_background=0
+        )
     return mx.open_observation(folder / "uncal")["science/12A"].to_dataset(), mx.References(folder / "refs")
 
 
@@ -75,11 +77,11 @@ def main() -> None:
     print(f"{given.groups} groups x {given.integrations}, {len(one.sci.chunksizes['y'])} blocks of rows")
     print(f"{'':40s} {'tasks':>7s} {'MB':>9s} {'s':>8s}")
     for mode in ("baseline", "optimal"):
-        rate = show(f"{mode}: rate", lambda mode=mode: mx.make_rate(one, refs, mode))
-        show(f"{mode}: rate and cal", lambda mode=mode, rate=rate: mx.make_cal(rate, refs, mode))
+        rate = show(f"{mode}: rate", mx.make_rate, one, refs, mode)
+        show(f"{mode}: rate and cal", mx.make_cal, rate, refs, mode)
     for n in given.exposures:
         cal = exposures(folder, ramps, refs, n)
-        show(f"cube of {n} exposures", lambda cal=cal: cube.build_cube(cal, band="1A"))
+        show(f"cube of {n} exposures", cube.build_cube, cal, band="1A")
 
 
 if __name__ == "__main__":

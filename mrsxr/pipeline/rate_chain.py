@@ -130,5 +130,10 @@ def fit_slopes(ds: xr.Dataset, refs: References, recipe: Recipe, product: str = 
         fitted = ((fit if product == "rate" else partial(rate.fit_integrations, **fit.keywords))(ds),)
     for _, step in steps:
         fitted = tuple(step(one) for one in fitted)
-    whole = [one.chunk(DETECTOR_CHUNKS) if one.chunks and "integration" not in one.dims else one for one in fitted]
-    return fold(*whole)
+    return fold(*(one if "integration" in one.dims else _in_whole_frames(one) for one in fitted))
+
+
+def _in_whole_frames(ds: xr.Dataset) -> xr.Dataset:
+    lazy = {name: v for name, v in ds.data_vars.items() if v.chunks}
+    sizes = {name: {d: n for d, n in DETECTOR_CHUNKS.items() if d in v.dims} for name, v in lazy.items()}
+    return ds.assign({name: v.variable.chunk(sizes[name]) for name, v in lazy.items()})

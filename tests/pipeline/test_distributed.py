@@ -21,6 +21,7 @@ def test_the_graph_of_an_exposure_is_small(simulated, mode):
     header, frames = serialize(to_serialize(collections_to_expr(arrays)))
     assert len(set().union(*(a.__dask_graph__() for a in arrays))) <= 250
     assert sum(map(nbytes, [header, *frames])) <= 0.3e6
+    assert not any(c.chunks for c in cal.coords.values())
 
 
 @pytest.fixture(scope="module")

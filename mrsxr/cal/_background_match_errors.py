@@ -3,7 +3,9 @@
 Residuals beside a source are common to many wavelengths and to the bands that see the place. The covariance is
 therefore that of the scores (what each patch of the sky adds to the normal equations), which assumes nothing about
 what happens inside a patch (White 1980, Econometrica 48, 817; Cameron & Miller 2015, J. Human Resources 50, 317), and
-nowhere smaller than the errors of the samples alone give.
+nowhere smaller than the errors of the samples alone give. The solution follows patches of much weight, whose residuals
+are therefore too small: their scores are raised by what they hold of the solution (CR2 of Bell & McCaffrey 2002, Survey
+Methodology 28, 169).
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from ._background_match_solve import Lift, Solution, eliminate, residuals, solve
 
 #: Nodes of the sky to a side of a patch, and patches to a side of what is left out together with its like.
 _PATCH, _FOLD = 3, 2
+#: Share of the solution that the other patches hold at least.
+_LEAST_OTHERS = 0.02
 #: Turns in which the functions of a group are left out to judge them.
 _TURNS = 8
 
@@ -37,23 +41,70 @@ def _patches(table: Table) -> tuple[np.ndarray, np.ndarray]:
 def scores(table: Table, batches: list[Batch], lift: Lift, found: Solution, sigma: np.ndarray) -> Scores:
     """Return the scores of every patch at the solution, and their covariance by the errors ``sigma`` of the samples."""
     label = cluster(table.grid, *_patches(table))
-    size = lift.unknowns.size
-    shape = (int(label.max(initial=-1)) + 1, size)
-    shown, noise = sparse.csr_array(shape), sparse.csr_array((size, size))
+    size, n_patch = lift.unknowns.size, int(label.max(initial=-1)) + 1
+    noise = sparse.csr_array((size, size))
+    patches: list[dict[bytes, list[np.ndarray]]] = [{} for _ in range(n_patch)]
     for batch in batches:
         free = batch.design - batch.sky @ eliminate(table, batch, found.weight).way
-        pull, loud = ((found.weight * v)[batch.rows, None] * free for v in (found.residual, sigma))
-        parts, noises = [], []
+        pull, loud, root = (
+            v[batch.rows, None] * free
+            for v in (found.weight * found.residual, found.weight * sigma, np.sqrt(found.weight))
+        )
+        noises = []
         for block in batch.blocks:
             up, columns = lift.of(block)
-            here, number = np.unique(label[batch.rows][block.rows], return_inverse=True)
             q = up.shape[0]
-            sums = np.stack([np.bincount(number, v, here.size) for v in pull[block.rows, :q].T], axis=1) @ up
-            parts.append(_entries(here, columns, sums))
-            half = loud[block.rows, :q] @ up
+            half, own = (v[block.rows, :q] @ up for v in (loud, root))
             noises.append(_entries(columns, columns, half.T @ half))
-        shown, noise = shown + _added(parts, shape), noise + _added(noises, noise.shape)
-    return Scores(shown, noise)
+            here, number = np.unique(label[batch.rows][block.rows], return_inverse=True)
+            sums = np.stack([np.bincount(number, v, here.size) for v in pull[block.rows, :q].T], axis=1) @ up
+            order = np.argsort(number, kind="stable")
+            parts = np.split(own[order], np.cumsum(np.bincount(number))[:-1])
+            for patch, total, part in zip(here, sums, parts, strict=True):
+                seen = patches[patch].setdefault(columns.tobytes(), [columns, np.zeros(1), np.zeros((1, 1))])
+                seen[1], seen[2] = seen[1] + total, seen[2] + part.T @ part
+        noise = noise + _added(noises, noise.shape)
+    shown: list[tuple[np.ndarray, ...]] = []
+    inverses: dict[bytes, np.ndarray] = {}
+    for patch, of_patch in enumerate(patches) if size else ():
+        columns, total, matrix = _together([*of_patch.values()])
+        key = columns.tobytes()
+        if not columns.size:
+            continue
+        if key not in inverses:
+            inverses[key] = _solved(found, columns)[columns]
+        shown.append((np.full(columns.size, patch), columns, _raised(total, matrix, inverses[key])))
+    return Scores(_added(shown, (n_patch, size)) if shown else sparse.csr_array((0, size)), noise)
+
+
+def _together(seen: list[list[np.ndarray]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return all unknowns of what a patch adds to the equations, and the sums of its scores and matrices."""
+    columns = np.unique(np.concatenate([one for one, _, _ in seen]))
+    total, matrix = np.zeros(columns.size), np.zeros((columns.size, columns.size))
+    for own, score, square in seen:
+        at = np.searchsorted(columns, own)
+        total[at] += score
+        matrix[np.ix_(at, at)] += square
+    return columns, total, matrix
+
+
+def _raised(score: np.ndarray, matrix: np.ndarray, inverse: np.ndarray) -> np.ndarray:
+    """Return the score of a patch over the root of what the other patches hold of the solution.
+
+    ``matrix``: what the patch adds to the normal matrix, ``inverse``: of the whole of that.
+    """
+    size, axes = np.linalg.eigh(0.5 * (inverse + inverse.T))
+    root = np.sqrt(np.maximum(size, 1e-12 * size.max(initial=0.0)))
+    half = axes * root
+    held, turn = np.linalg.eigh(half.T @ matrix @ half)
+    return (axes / root) @ (turn @ (np.maximum(1.0 - held, _LEAST_OTHERS) ** -0.5 * (turn.T @ (half.T @ score))))
+
+
+def _solved(found: Solution, columns: np.ndarray) -> np.ndarray:
+    """Return columns of the inverse of the normal matrix."""
+    unit = np.zeros((found.values.size, columns.size))
+    unit[columns, np.arange(columns.size)] = 1.0
+    return found.factor.solve(unit)  # type: ignore[attr-defined]
 
 
 def _entries(rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -66,17 +117,21 @@ def _added(parts: list[tuple[np.ndarray, ...]], shape: tuple[int, ...]) -> spars
 
 
 def covariance(found: Solution, score: Scores, columns: np.ndarray) -> np.ndarray:
-    """Return the covariance of some unknowns: that of the scores, and in no direction less than that of the noise."""
-    unit = np.zeros((found.values.size, columns.size))
-    unit[columns, np.arange(columns.size)] = 1.0
-    way = found.factor.solve(unit)  # type: ignore[attr-defined]
+    """Return the covariance of some unknowns: that of the scores, and in no direction less than that of the noise.
+
+    The scores exceed the noise in a direction where they do so by more than the largest that chance makes of as many
+    patches and unknowns (Marchenko & Pastur 1967).
+    """
+    way = _solved(found, columns)
     noise, half = way.T @ (score.noise @ way), score.shown @ way
     size, axes = np.linalg.eigh(0.5 * (noise + noise.T))
     good = size > 1e-12 * max(float(size.max(initial=0.0)), 1e-300)
     root, inverse = axes[:, good] * np.sqrt(size[good]), axes[:, good] / np.sqrt(size[good])
     grown, turn = np.linalg.eigh((half @ inverse).T @ (half @ inverse))
     full = root @ turn
-    return (full * np.maximum(grown, 1.0)) @ full.T
+    n_patch = max(1, int(np.count_nonzero(half.any(axis=1))))
+    chance = (1.0 + np.sqrt(columns.size / n_patch)) ** 2
+    return (full * np.where(grown > chance, grown, 1.0)) @ full.T
 
 
 def held_out(

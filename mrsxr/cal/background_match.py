@@ -117,9 +117,10 @@ def fit_background_match(
     hits and the cores of sources do not count: each sample is a clipped mean of a cell of the detector, and residuals
     are weighted by Tukey's function. Beside a source the sky is not bilinear, and what is left does not average out
     along wavelength: places count less by as much as their means over wavelength exceed the noise. The covariance is
-    that of the scores of patches of the sky, no smaller than the noise alone gives. A function is taken where it is
-    significant and lowers the misfit of patches that it was not fitted to (four-fold). An exposure that shares no sky
-    with others keeps its background. Not in jwst (mrs_imatch, since removed, matched sky polynomials of channels).
+    that of the scores of patches of the sky, raised by what a patch holds of the solution itself, no smaller than the
+    noise alone gives. A function is taken where it is significant and lowers the misfit of patches that it was not
+    fitted to (four-fold). An exposure that shares no sky with others keeps its background. Not in jwst (mrs_imatch,
+    since removed, matched sky polynomials of channels).
     """
     members = read_members(exposures)
     check_reference(reference, members)

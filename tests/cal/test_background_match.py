@@ -10,6 +10,7 @@ from match_scene import observe, with_functions
 from scipy.interpolate import CubicSpline
 
 from mrsxr import dq
+from mrsxr.cal._background_match_errors import _raised
 from mrsxr.cal._background_match_kernels import cell_means, subtract_functions
 from mrsxr.cal._background_match_solve import spline_basis
 from mrsxr.cal._cells import make_cells
@@ -272,3 +273,17 @@ def test_functions_against_numpy(n_term):
                     variance = np.interp(wavelength[y, x], nodes, [t @ c @ t for c in covariance[d, s]])
                 assert out[d, y, x] == pytest.approx(flux[d, y, x] - 1.5 * level, abs=1e-4)
                 assert spread[d, y, x] == pytest.approx(known[d, y, x] + 2.25 * variance + 0.1 * level**2, rel=1e-4)
+
+
+def test_scores_of_patches_are_raised_to_what_the_noise_of_their_samples_gives():
+    """Residuals of a patch that holds much of the solution are small: r = (1 - H) noise; after it their sum is X'X."""
+    rng = np.random.default_rng(4)
+    x = rng.normal(0, 1, (40, 3))
+    x[:6] *= 8.0  # the first patch decides
+    inverse = np.linalg.inv(x.T @ x)
+    for rows in (slice(0, 6), slice(6, 20), slice(20, 40)):
+        own = x[rows]
+        residual = np.eye(len(own)) - own @ inverse @ own.T
+        way = np.stack([_raised(unit, own.T @ own, inverse) for unit in np.eye(3)], axis=1)
+        np.testing.assert_allclose(way @ own.T @ residual @ own @ way.T, own.T @ own, rtol=1e-6, atol=1e-9)
+    assert np.linalg.norm(_raised(np.ones(3), x[:6].T @ x[:6], inverse)) > 1.3 * np.sqrt(3)

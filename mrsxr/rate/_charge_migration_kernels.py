@@ -4,6 +4,8 @@ import numpy as np
 
 from mrsxr.compiled import njit
 
+from ._saturation_kernels import lower
+
 
 @njit(cache=True, nogil=True)
 def _first_above(sci, group_dq, threshold, out):
@@ -18,25 +20,6 @@ def _first_above(sci, group_dq, threshold, out):
                     for x in range(n_x):
                         if sci[d, i, g, y, x] > threshold and group_dq[d, i, g, y, x] != 1:
                             out[d, i, y, x] = g
-
-
-@njit(cache=True, nogil=True)
-def _spread_first(first, out):
-    n_d, n_i, n_y, n_x = first.shape
-    for d in range(n_d):
-        for i in range(n_i):
-            for y in range(n_y):
-                for x in range(n_x):
-                    best = first[d, i, y, x]
-                    if y > 0:
-                        best = min(best, first[d, i, y - 1, x])
-                    if y + 1 < n_y:
-                        best = min(best, first[d, i, y + 1, x])
-                    if x > 0:
-                        best = min(best, first[d, i, y, x - 1])
-                    if x + 1 < n_x:
-                        best = min(best, first[d, i, y, x + 1])
-                    out[d, i, y, x] = best
 
 
 @njit(cache=True, nogil=True)
@@ -60,9 +43,7 @@ def first_above(sci, group_dq, threshold):
 
 def spread_first(first):
     """Return the smallest value of each pixel and its four neighbours."""
-    out = np.empty_like(first)
-    _spread_first(first, out)
-    return out
+    return lower(lower(first, first, -2), first, -1)
 
 
 def flag_from(group_dq, first):

@@ -24,21 +24,6 @@ def _first_saturated(sci, threshold, out):
 
 
 @njit(cache=True, nogil=True)
-def _grow_first(first, n_grow, out):
-    n_d, n_i, n_y, n_x = first.shape
-    for d in range(n_d):
-        for i in range(n_i):
-            for y in range(n_y):
-                for x in range(n_x):
-                    best = first[d, i, y, x]
-                    for yy in range(max(0, y - n_grow), min(n_y, y + n_grow + 1)):
-                        for xx in range(max(0, x - n_grow), min(n_x, x + n_grow + 1)):
-                            if first[d, i, yy, xx] < best:
-                                best = first[d, i, yy, xx]
-                    out[d, i, y, x] = best
-
-
-@njit(cache=True, nogil=True)
 def _flag_groups(sci, group_dq, first, out):
     n_dither, n_integration, n_group, n_y, n_x = sci.shape
     for d in range(n_dither):
@@ -71,8 +56,18 @@ def first_saturated(sci, threshold):
 
 def grow_first(first, n_grow=1):
     """Return the smallest value of the (2 n + 1)^2 box around each pixel."""
-    out = np.empty_like(first)
-    _grow_first(first, n_grow, out)
+    for axis in (-2, -1):
+        first = lower(first, first, axis, n_grow)
+    return first
+
+
+def lower(values, source, axis, reach=1):
+    """Return values, lowered to those of a source up to ``reach`` pixels before and behind them on an axis."""
+    out = values.copy()
+    along, of = np.moveaxis(out, axis, 0), np.moveaxis(source, axis, 0)
+    for k in range(1, reach + 1):
+        np.minimum(along[k:], of[:-k], out=along[k:])
+        np.minimum(along[:-k], of[k:], out=along[:-k])
     return out
 
 

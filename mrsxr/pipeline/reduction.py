@@ -95,6 +95,8 @@ class Reduction:
 
     def taken_over(self, task: Task, arguments: dict[str, Any]) -> Made | None:
         """Return what an earlier run made of a task with the same key, whose files are whole; None where it is new."""
+        if not self.keys:  # the first
+            self.store.plan(map(_label, self.tasks))
         setting = task.setting or str(task.facts.get("band", ""))
         header = self.exposures.get(setting) or next(iter(self.exposures.values()), None)
         self.keys[task] = key = key_of(task, self.way, arguments, header)

@@ -156,19 +156,19 @@ class Store:
             self._lock.release()
             self._lock = None
 
-    def plan(self, pieces: Mapping[Label, str]) -> None:
-        """Write down which pieces a run will make and with which keys, for :func:`status`."""
+    def plan(self, pieces: Iterable[Label]) -> None:
+        """Write down which pieces a run will make, in their order, for :func:`status`."""
         if self.out is not None:
-            text = json.dumps({"format": FORMAT, "pieces": [[*label, key] for label, key in pieces.items()]})
+            text = json.dumps({"format": FORMAT, "pieces": [list(label) for label in pieces]})
             write_text(self.books / _PLAN, text, sync=False)
 
-    def planned(self) -> dict[Label, str]:
-        """Return the pieces of the last plan and their keys."""
+    def planned(self) -> list[Label]:
+        """Return the pieces of the last plan."""
         try:
             found = json.loads((self.books / _PLAN).read_text(encoding="utf-8"))
-            return {Label(str(s), str(n), str(r)): str(key) for s, n, r, key in found["pieces"]}
+            return [Label(str(stage), str(name), str(role)) for stage, name, role in found["pieces"]]
         except (OSError, ValueError, KeyError, TypeError):
-            return {}
+            return []
 
     def taken_over(self, piece: Label, key: str) -> list[Path] | None:
         """Return the files of a piece that is done with this key and whole; None where it must be made.
@@ -258,12 +258,13 @@ class Store:
 class Status:
     """How far the work of a store is: pieces by state, and who works on it.
 
-    ``left`` are pieces of the last plan that are not done, not failed and not worked on.
+    ``left`` are pieces of the last plan that are not done, not failed and not worked on. What was done with other
+    parameters counts as done until the run comes to it.
     """
 
     out: Path
     holder: Holder | None
-    plan: dict[Label, str]
+    plan: list[Label]
     done: list[Entry]
     running: list[Entry]
     failed: list[Entry]
@@ -300,11 +301,11 @@ def status(out: str | os.PathLike) -> Status:
     holder = None if holder is None or holder.gone else holder
     ledger, plan = store.pieces(), store.planned()
     states: dict[str, list[Entry]] = {"done": [], "running": [], "failed": []}
-    left = [label for label in plan if label not in ledger]
+    here, left = set(plan), [label for label in plan if label not in ledger]
     for label, entry in ledger.items():
-        if plan and plan.get(label) != entry.key:  # of an earlier plan
-            left += [label] if label in plan else []
-        elif entry.state == "running" and holder is None:  # broken off
+        if plan and label not in here:  # of an earlier plan
+            continue
+        if entry.state == "running" and holder is None:  # broken off
             left.append(label)
         else:
             states[entry.state].append(entry)

@@ -12,6 +12,7 @@ import mrsxr as mx
 from mrsxr.errors import InputFileError
 from mrsxr.pipeline import Recipe, Reporter
 from mrsxr.pipeline.record import Piece, RunRecord, read_runs
+from mrsxr.pipeline.store import status
 
 
 def test_record_of_a_whole_run(reduced):
@@ -31,6 +32,9 @@ def test_record_of_a_whole_run(reduced):
         "rate", "calibrate", "open", "background cube", "background", "combine", "cube", "source type", "spectrum",
         "stitch",
     ]  # fmt: skip
+    now = status(reduced.out)
+    assert now.counts == (len(run["pieces"]), 0, 0, 0)
+    assert list(now.counts_by_stage())[0] == stages[0]
     assert all(piece["seconds"] > 0.01 for piece in run["pieces"] if piece["products"])
     memory = [piece["peak_memory"] for piece in run["pieces"]]
     assert min(memory) > 50

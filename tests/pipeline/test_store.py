@@ -116,7 +116,7 @@ def test_a_store_of_nothing():
         store.started(CUBE, KEY)
         assert store.done(CUBE, KEY, []) is None
         assert store.failed(CUBE, KEY, "why") is None
-        store.plan({CUBE: KEY})
+        store.plan([CUBE])
         assert store.taken_over(CUBE, KEY) is None
         assert store.pieces() == {}
 
@@ -126,11 +126,10 @@ def test_status_from_the_files_alone(tmp_path):
         status(tmp_path)
     labels = [Label("rate", f"e{i}") for i in range(5)]
     with Store(tmp_path) as store:
-        store.plan({label: KEY for label in labels})
+        store.plan(labels)
         store.done(labels[0], KEY, [])
         store.failed(labels[1], KEY, "the file is damaged")
         store.started(labels[2], KEY)
-        store.done(labels[3], OTHER, [])
         store.done(Label("rate", "of an earlier plan"), OTHER, [])
         now = status(tmp_path)
         assert now.holder.pid == os.getpid()
@@ -286,7 +285,7 @@ def test_status_on_the_command_line(tmp_path):
     assert "no run has written here" in text
     with Store(tmp_path / "jw01234-o001") as store:
         labels = [Label("rate", "a"), Label("rate", "b"), Label("cube", "1A"), Label("cube", "1B")]
-        store.plan(dict.fromkeys(labels, KEY))
+        store.plan(labels)
         store.done(labels[0], KEY, [])
         store.failed(labels[1], KEY, "the file [b] is damaged")
         store.started(labels[2], KEY)

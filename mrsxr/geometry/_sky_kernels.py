@@ -5,8 +5,7 @@ grid one prepares, with :mod:`mrsxr.geometry.sky`:
 
 * ``v2_matrix``, ``v3_matrix``: ``model["v2_coefficients"]`` and ``v3_coefficients`` of the band, float64;
 * ``reference = (v2_ref [arcsec], v3_ref [arcsec], va_scale)`` as a float64 array: ``Pointing.reference``;
-* ``matrix``: ``Pointing.matrix`` (telescope -> equatorial unit vectors), or ``CubeGrid.projection(pointing)``
-  = ``tangent_frame @ Pointing.matrix`` (telescope -> axes of the tangent plane of the grid).
+* ``matrix``: ``Pointing.matrix`` (telescope -> equatorial unit vectors).
 
 Then a point costs two small polynomials, two sines, two cosines and one 3 x 3 product.
 """
@@ -55,33 +54,12 @@ def v2v3_to_vector(v2, v3, reference, matrix):
 
 
 @njit(cache=True, nogil=True)
-def slicer_to_offsets(alpha, beta, v2_matrix, v3_matrix, reference, projection):
-    """Return the offsets (x, y) [arcsec] of a point (alpha, beta) [arcsec] from the centre of a grid.
-
-    ``projection`` is ``CubeGrid.projection(pointing)``; x and y run along the axes of the grid (x to the west
-    and y to the north where its position angle is 0).
-    """
-    v2, v3 = slicer_to_v2v3(alpha, beta, v2_matrix, v3_matrix)
-    h, x, y = v2v3_to_vector(v2, v3, reference, projection)
-    return x / h / ARCSEC, y / h / ARCSEC
-
-
-@njit(cache=True, nogil=True)
 def slicer_to_sky(alpha, beta, v2_matrix, v3_matrix, reference, matrix):
     """Return right ascension (0 to 360) and declination [deg] of a point (alpha, beta) [arcsec]."""
     v2, v3 = slicer_to_v2v3(alpha, beta, v2_matrix, v3_matrix)
     wx, wy, wz = v2v3_to_vector(v2, v3, reference, matrix)
     ra = math.degrees(math.atan2(wy, wx))
     return ra + 360.0 if ra < 0.0 else ra, math.degrees(math.atan2(wz, math.hypot(wx, wy)))
-
-
-@njit(cache=True, nogil=True)
-def slicer_to_offsets_many(alpha, beta, v2_matrix, v3_matrix, reference, projection):
-    """Return :func:`slicer_to_offsets` of two 1-D arrays; NaN stays NaN."""
-    x, y = np.empty(alpha.size), np.empty(alpha.size)
-    for k in range(alpha.size):
-        x[k], y[k] = slicer_to_offsets(alpha[k], beta[k], v2_matrix, v3_matrix, reference, projection)
-    return x, y
 
 
 @njit(cache=True, nogil=True)

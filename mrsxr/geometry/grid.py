@@ -156,10 +156,6 @@ class CubeGrid:
         """Axes of the tangent plane, see :func:`mrsxr.geometry.sky.tangent_frame`."""
         return tangent_frame(*self.crval, self.position_angle)
 
-    def projection(self, pointing: Pointing) -> np.ndarray:
-        """Return the 3 x 3 matrix from telescope unit vectors to the axes of this plane."""
-        return self.frame @ pointing.matrix
-
     def sky_to_offsets(self, ra, dec) -> tuple[np.ndarray, np.ndarray]:
         """Take sky positions [deg] to offsets (x, y) [arcsec] along the axes; NaN where behind the plane."""
         return tangent_offsets(ra, dec, self.frame)

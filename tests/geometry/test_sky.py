@@ -86,25 +86,6 @@ def test_slicer_to_sky_is_the_chain(alpha, beta, pointing):
     assert abs(direct[1] - chain[1]) < 1e-12
 
 
-def test_compiled_offsets_equal_the_slow_way():
-    from mrsxr.geometry._sky_kernels import slicer_to_offsets_many
-    from mrsxr.geometry.grid import CubeGrid
-
-    model, rng = made_model(), np.random.default_rng(1)
-    alpha, beta = rng.uniform(-2, 2, (2, 200))
-    alpha[3] = np.nan
-    pointing = Pointing(0.0003, 71.0, 33.0, -503.3, -318.9, 1.00008)
-    grid = CubeGrid((359.9999, 71.0003), 0.13, 31, 29, 4.9, 8e-4, 10, position_angle=42.0)
-    x, y = slicer_to_offsets_many(
-        alpha, beta, *sky.v2v3_matrices("1A", model), pointing.reference, grid.projection(pointing)
-    )
-    expected = grid.sky_to_offsets(*sky.slicer_to_sky(alpha, beta, "1A", model, pointing))
-    np.testing.assert_allclose([x, y], expected, rtol=0, atol=1e-9)
-    assert np.isnan(x[3])
-    assert np.isnan(y[3])
-    assert np.isfinite(np.delete(x, 3)).all()
-
-
 def test_barycentric():
     wavelength = np.array([5.0, np.nan, 10.0])
     np.testing.assert_array_equal(sky.barycentric(wavelength, None), wavelength)

@@ -187,9 +187,7 @@ def test_drifts_of_one_amplifier_are_followed_past_outliers():
     sides[rng.random(sides.shape) < 0.02] += 400
     beside = np.moveaxis(drift[:, :, [0, 3]] + rng.normal(0, NOISE, (2, 6, 2, 1024)), 2, -1)
     columns = np.concatenate([beside, np.moveaxis(sides, 2, -1)], axis=-1)
-    correction, score = measure(
-        columns, np.zeros((1024, 10), "u4"), tuple(range(2, 10)), (0, 1), (0, 3), smooth=True
-    )
+    correction, score = measure(columns, np.zeros((1024, 10), "u4"), tuple(range(2, 10)), (0, 1), (0, 3), smooth=True)
     assert score < 0.7
     error = (correction - (drift - drift[:, :1]))[:, 1:]
     assert error.std() < 0.25 * NOISE

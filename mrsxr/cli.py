@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,16 @@ def _reporter(progress: Progress):
             told = reason if reason.startswith(name) else f"{name}: {reason}"
             _say(f"({stage}) {told}", where=progress.console, label="failed", color="red")
 
-    return Bars()
+    class Lines(Bars):
+        """A line a piece, where no terminal shows bars."""
+
+        def begin(self, stage: str, total: int) -> None:
+            _say(f"{stage}: {total} to do")
+
+        def done(self, stage: str, name: str, seconds: float) -> None:
+            _say(f"{stage}: {name}" + (f" in {seconds:.1f} s" if seconds else ""))
+
+    return Bars() if console.is_terminal else Lines()
 
 
 def _progress() -> Progress:
@@ -88,6 +98,7 @@ def _progress() -> Progress:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         console=console,
+        disable=not console.is_terminal,
     )
 
 
@@ -133,8 +144,12 @@ MODE = click.option(
 )  # fmt: skip
 BEHIND = click.option("--background-from", type=click.Path(path_type=Path), help="Folder of background exposures.")
 WORKERS = click.option(
-    "--workers", type=click.IntRange(1, MOST_WORKERS), default=2, show_default=True,
-    help="Exposures worked on side by side.",
+    "--workers", type=click.IntRange(1, MOST_WORKERS), show_default="the number of cores",
+    help="Pieces worked on side by side, by a core each.",
+)  # fmt: skip
+CLUSTER = click.option(
+    "--cluster", metavar="WHERE",
+    help="Workers of a dask cluster: tcp://host:8786, local:4 (processes here), or a TOML file of a batch system.",
 )  # fmt: skip
 AT_LEAST_ONE, AT_LEAST_NONE = click.IntRange(1), click.IntRange(0)
 
@@ -153,7 +168,7 @@ def main() -> None:
 @click.option("--out", type=click.Path(path_type=Path), default=Path("mrsxr_demo"), show_default=True)
 @MODE
 @WORKERS
-def demo(size: str | None, bands, distortion: Path | None, out: Path, mode: str | None, workers: int) -> None:
+def demo(size: str | None, bands, distortion: Path | None, out: Path, mode: str | None, workers: int | None) -> None:
     """Simulate an observation, reduce it, compare with the truth and draw a picture."""
     from .demo import demo as run_demo
 
@@ -236,14 +251,18 @@ def warmup(workers: int) -> None:
 @click.option("--skip", metavar="LIST", help="Steps to leave out, by their names in jwst: reset,dark_current ...")
 @click.option("--redshift", callback=_redshift, help="Of the source: products carry it, lines are marked by it.")
 @click.option("--allow-missing", is_flag=True, help="Build bands also from the rest, where exposures failed.")
+@click.option("--fresh", is_flag=True, help="Make all anew; else pieces that an earlier run did are taken over.")
+@click.option("--wait", is_flag=True, help="Where another run works in OUT, wait for its end.")
 @WORKERS
+@CLUSTER
 def run(
     source, background_from, out, refs, bands, to, mode, background, source_type, override, no_aperture_correction,
-    residual_fringe, recipe, changed, skip, redshift, allow_missing, workers,
+    residual_fringe, recipe, changed, skip, redshift, allow_missing, fresh, wait, workers, cluster,
 ) -> None:  # fmt: skip
     """Reduce the exposures (uncal, rate, cal) or cubes (s3d) of SOURCE, a folder, file, glob or association."""
     from .pipeline import Recipe
     from .pipeline import run as run_all
+    from .pipeline.cluster import executor_of
     from .references import References
 
     parameters = Recipe.of(recipe, base=mode)
@@ -259,10 +278,11 @@ def run(
     if skip is not None:
         parameters = parameters.skipping(*(name for name in skip.split(",") if name.strip()))
     references = References(refs, override=override) if refs is not None else _references_of_crds(override)
-    with _progress() as progress:
+    with nullcontext() if cluster is None else executor_of(cluster) as executor, _progress() as progress:
         result = run_all(
             str(source), background_from, out=out, refs=references, bands=bands, to=to, recipe=parameters,
             workers=workers, reporter=_reporter(progress), z=redshift, allow_missing=allow_missing,
+            executor=executor, fresh=fresh, wait=wait,
         )  # fmt: skip
     _tell_files(result)
     if to == "spectrum" and result.files.get("stitched"):
@@ -293,6 +313,8 @@ def _tell_files(result) -> None:
     for level, paths in result.files.items():
         where = paths[0] if len(paths) == 1 else paths[0].parent
         _say(f"{len(paths):3d} {level:20s} {where}")
+    if result.taken_over:
+        _say(f"{result.taken_over} of {result.pieces} pieces taken over from an earlier run")
     _say(f"reduced in {result.seconds:.1f} s; one page on it: mrsxr report {result.out}")
 
 

@@ -76,7 +76,7 @@ def demo(
     bands: tuple[str, ...] | None = None,
     distortion: str | Path | None = None,
     recipe: Recipe | str | Path = "baseline",
-    workers: int = 2,
+    workers: int | None = None,
     seed: int = 1,
     reporter: Reporter | None = None,
 ) -> DemoResult:
@@ -94,7 +94,7 @@ def demo(
         Folder of real distortion files, in place of the parametric geometry.
     recipe : Recipe, name or TOML file
         Of the reduction.
-    workers : int
+    workers : int, optional
     seed : int
     reporter : Reporter, optional
 

@@ -31,7 +31,7 @@ def test_what_threads_of_ours_tell_is_heard_and_that_of_others_is_not():
     assert sorted(heard) == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("n_items", [1, 3])
+@pytest.mark.parametrize("n_items", [1, 2])
 def test_what_blocks_of_dask_tell_is_heard(n_items):
     """One item has dask's threads to itself, several compute in their own; the piece hears both."""
 

@@ -31,6 +31,7 @@ from .memory import give_back
 from .pieces import MASKS, Filed, Group, Made, Way
 from .plan import ALL, ANY, Task
 from .record import peak_memory
+from .signals import GRACE, Stop
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,6 @@ STAGE_OF = {"rate": 1, "rateints": 1, "cal": 2, "mask": 2, "crf": 2}
 #: Products that are written block by block, as they are too large to be held.
 WRITTEN_LAZILY = ("joint cube",)
 CLAIMS = f"{BOOKS}/names"
-_PATIENCE = 4.0  # seconds until what cannot be stopped is left behind
 _TRIES = 3  # of a piece whose worker dies
 _LOST = ("KilledWorker", "CommClosedError", "FutureCancelledError")  # what distributed says of a dead worker
 
@@ -262,18 +262,21 @@ class Course:
                 self.after.setdefault(one, []).append(task)
         self.ready = [k for task, k in self.place.items() if not self.left[task]]
 
-    def run(self) -> None:
-        """Do all tasks; a failure costs what needs it, nothing else."""
+    def run(self, stop: Stop) -> bool:
+        """Do all tasks; a failure costs what needs it, nothing else. Return False where they were stopped before."""
         try:
-            while self.ready or self.running:
+            while (self.ready or self.running) and not stop:
                 while self.ready and (self.workers is None or len(self.running) < self.workers):
                     self._begin(self.tasks[heapq.heappop(self.ready)])
                 if self.running:
                     with suppress(queue.Empty):
                         self._settle(self.arrived.get(timeout=0.5))
         except BaseException:
-            self._stop()
+            self._stop(GRACE)
             raise
+        if stop:
+            self._stop(stop.seconds_left)
+        return not stop
 
     def _begin(self, task: Task) -> None:
         arguments = served(task, self.made)
@@ -325,14 +328,14 @@ class Course:
             if not self.left[other]:
                 heapq.heappush(self.ready, self.place[other])
 
-    def _stop(self) -> None:
+    def _stop(self, seconds: float) -> None:
         """Stop what runs: threads between two tasks of dask, processes at once; wait a little for it."""
         _stopped.add(self.name)
         for future in self.running:
             future.cancel()
         for process in (getattr(self.executor, "_processes", None) or {}).values():
             process.terminate()
-        wait(self.running, timeout=_PATIENCE)
+        wait(self.running, timeout=seconds)
 
 
 def _worker_died(error: BaseException) -> bool:

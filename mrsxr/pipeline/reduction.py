@@ -90,7 +90,6 @@ class Reduction:
         """Note files that could not be read."""
         for path, reason in found.items():
             self.result.failed[path] = reason
-            self.told.reporter.failed("read", path, reason)
             self.record.pieces.append(Piece("read", path, failed=reason))
 
     def taken_over(self, task: Task, arguments: dict[str, Any]) -> Made | None:
@@ -178,3 +177,16 @@ class Reduction:
 
 def _label(task: Task) -> Label:
     return Label(task.stage, task.name, task.role)
+
+
+def together(out: Path, results: Mapping[str, RunResult], seconds: float) -> RunResult:
+    """Return what a run of several observations wrote and could not do; names of pieces begin with the observation."""
+    whole = RunResult(out, seconds=seconds, observations=dict(results))
+    for title, one in results.items():
+        for level, paths in one.files.items():
+            whole.files.setdefault(level, []).extend(paths)
+        whole.failed |= {
+            name if Path(name).is_absolute() else f"{title} {name}": why for name, why in one.failed.items()
+        }
+        whole.pieces, whole.taken_over = whole.pieces + one.pieces, whole.taken_over + one.taken_over
+    return whole

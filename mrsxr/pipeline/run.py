@@ -7,14 +7,15 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from mrsxr.arguments import as_band_words, as_bands, reads
 from mrsxr.errors import InputFileError
 from mrsxr.io import Found, find_files
-from mrsxr.io.files import BACKGROUND, FileInfo
-from mrsxr.io.grouping import Exposure, Plan, plan
+from mrsxr.io.files import BACKGROUND
+from mrsxr.io.grouping import Exposure, plan
 from mrsxr.limits import Redshift, Workers, checked
 from mrsxr.mrs import BANDS, setting_of_band
 from mrsxr.notes import listen, tell
@@ -25,12 +26,14 @@ from .combine_chain import one_background
 from .engine import Course
 from .given import check_bands, references_of
 from .needs import READY, require_references
+from .observations import Observation, observations
 from .pieces import Filed, Way
-from .plan import Planner, Task, Unit
+from .plan import Planner, Unit
 from .recipe import Recipe
 from .record import RunRecord
-from .reduction import Reduction, RunResult, Told
+from .reduction import Reduction, RunResult, Told, together
 from .reporter import Reporter
+from .signals import graceful
 from .spectrum_chain import check_spectra
 from .store import Store
 
@@ -65,7 +68,8 @@ def run(
         As in :func:`mrsxr.io.find_files`; files that jwst wrote are taken as well.
     out : path
         Products go to ``stage1/``, ``stage2/``, ``stage3/`` under it, those of background exposures to
-        ``background/stage1/`` ...; what was done, in which time, and what failed is appended to ``run.json``.
+        ``background/stage1/`` ...; what was done, in which time, and what failed is appended to ``run.json``. Where the
+        exposures are of several observations or targets, each has a folder of its own under it, ``02732-o004/``.
     refs : References or path, optional
         Reference files; needed unless the run begins with s3d files.
     bands : str, int or iterable of them, optional
@@ -115,64 +119,88 @@ def run(
     with listen() as told:
         if recipe.runs("bkg_subtract"):
             recipe = one_background(recipe)
-        grouped, cubes = _grouped(source, found, wanted, to, allow_missing)
-        for text in grouped.notes:
-            tell(text)
+    job = _Asked(source, background, Path(out), references, recipe, wanted, to, z, allow_missing, fresh, workers)
+    shared = Told(reporter or Reporter())
+    observations = _observations(job, found)
+    reductions = [_reduction(job, found, one, shared, told, bands is not None) for one in observations]
+    for path, reason in found.skipped.items():
+        shared.reporter.failed("read", path, reason)
+    carry_out(reductions, executor, workers, start, wait=wait)
+    if len(reductions) == 1:
+        return reductions[0].result
+    return together(Path(out), {one.title: one.result for one in reductions}, time.perf_counter() - start)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a run was asked for."""
+
+    source: Any
+    background: Any
+    out: Path
+    refs: References | None
+    recipe: Recipe
+    bands: Sequence[str]
+    to: str
+    z: float | None
+    allow_missing: bool
+    fresh: bool
+    workers: int
+
+
+def _observations(asked: _Asked, found: Found) -> list[Observation]:
+    """Return what is to be reduced: the exposures of each product, or cubes; raise where there is nothing to do."""
+    settings = {setting_of_band(band) for band in asked.bands}
+    files = [f for f in found.files if f.product in READY and f.node in settings]
+    if files:
+        apart = observations(files, asked.source, allow_missing=asked.allow_missing, one_product=found.one_product,
+                             behind_all=asked.background is not None)  # fmt: skip
+        for one in apart:
+            check_background(one.plan, asked.recipe, asked.background, asked.to, allow_missing=asked.allow_missing)
+        require_references([info for one in apart for info in one.files], asked.refs, asked.recipe, asked.to)
+        return apart
+    cubes = [f for f in found.files if f.product == "s3d" and f.node in asked.bands and f.role != BACKGROUND]
     if not cubes:
-        check_background(grouped, recipe, background, to, allow_missing=allow_missing)
-    files = [info for one in grouped.exposures for info in one.files]
-    require_references(files, references, recipe, to)
+        raise InputFileError(f"{asked.source}: no exposures or cubes of bands {', '.join(asked.bands)} to work on")
+    if asked.to != "spectrum":
+        raise InputFileError(f"{asked.source}: holds cubes only; there is nothing to do up to '{asked.to}'")
+    return [Observation("", plan([]), one_of_each_band(cubes))]
+
+
+def _reduction(
+    asked: _Asked, found: Found, one: Observation, told: Told, early: Sequence[str], some_bands: bool
+) -> Reduction:
+    """Return the plan of one observation, its record begun."""
+    files, recipe = one.files, asked.recipe
     record = RunRecord.begin(
-        recipe, str(references.source) if references is not None else "none", source=source, background=background,
-        to=to, bands=None if bands is None else wanted, workers=workers, redshift=z, allow_missing=allow_missing,
+        recipe, str(asked.refs.source) if asked.refs is not None else "none", source=asked.source,
+        background=asked.background, to=asked.to, bands=asked.bands if some_bands else None, workers=asked.workers,
+        redshift=asked.z, allow_missing=asked.allow_missing,
     )  # fmt: skip
-    record.inputs = [{"path": str(f.path), "product": f.product, "of": f.node, "role": f.role} for f in files or cubes]
-    record.note(*told)
-    arrivals = Arrivals.of(grouped, found.skipped, allow_missing, found.files)
+    record.inputs = [{"path": str(f.path), "product": f.product, "of": f.node, "role": f.role} for f in files]
+    with listen() as heard:
+        for text in one.plan.notes:
+            tell(text)
+    record.note(*early, *heard)
+    planner = Planner(recipe, asked.bands)
+    if one.cubes:
+        planner.spectra({cube.node: Filed(cube.path, cube.role, cube.exposure) for cube in one.cubes}, {})
+    else:
+        planner.whole([_unit(exposure) for exposure in one.plan.exposures], asked.to)
+    arrivals = Arrivals.of(one.plan, found.skipped, asked.allow_missing, found.files)
     reduction = Reduction(
-        _tasks(recipe, wanted, [_unit(one) for one in grouped.exposures], cubes, to),
-        Way(references, recipe, None if z is None else float(z), arrivals), Store(out), record,
-        Told(reporter or Reporter()), {info.node: info for info in reversed(files or cubes)}, fresh=fresh,
+        planner.tasks, Way(asked.refs, recipe, None if asked.z is None else float(asked.z), arrivals),
+        Store(asked.out / one.title), record, told, {info.node: info for info in reversed(files)}, one.title,
+        asked.fresh,
     )  # fmt: skip
     reduction.unread(found.skipped)
-    carry_out([reduction], executor, workers, start, wait=wait)
-    return reduction.result
-
-
-def _grouped(
-    source: Any, found: Found, bands: Sequence[str], to: str, allow_missing: bool
-) -> tuple[Plan, Sequence[FileInfo]]:
-    """Return what belongs together of the exposures of some bands; where there are none, their cubes."""
-    settings = {setting_of_band(band) for band in bands}
-    files = [f for f in found.files if f.product in READY and f.node in settings]
-    grouped = plan(files, allow_missing=allow_missing, one_product=found.one_product)
-    grouped.check(source, one_product=to not in ("rate", "cal"))
-    if files:
-        return grouped, []
-    cubes = [f for f in found.files if f.product == "s3d" and f.node in bands and f.role != BACKGROUND]
-    if not cubes:
-        raise InputFileError(f"{source}: no exposures or cubes of bands {', '.join(bands)} to work on")
-    if to != "spectrum":
-        raise InputFileError(f"{source}: holds cubes only; there is nothing to do up to '{to}'")
-    return grouped, one_of_each_band(cubes)
+    return reduction
 
 
 def _unit(one: Exposure) -> Unit:
     keywords = one.info.keywords
     return Unit(one.role, one.node, one.info.path.name, one.name, READY[one.info.product], one,
                 (keywords.get("SUBARRAY"), keywords.get("READPATT")))  # fmt: skip
-
-
-def _tasks(
-    recipe: Recipe, bands: Sequence[str], units: Sequence[Unit], cubes: Sequence[FileInfo], to: str
-) -> list[Task]:  # fmt: skip
-    """Return the pieces of a run from exposures, or from cubes where there are none."""
-    planner = Planner(recipe, bands)
-    if cubes:
-        planner.spectra({one.node: Filed(one.path, one.role, one.exposure) for one in cubes}, {})
-    else:
-        planner.whole(units, to)
-    return planner.tasks
 
 
 def carry_out(
@@ -186,14 +214,16 @@ def carry_out(
             return executor()
         return executor or ThreadPoolExecutor(workers, "mrsxr")
 
-    with ExitStack() as stores:
+    with ExitStack() as stores, graceful() as stop:
         for one in reductions:
             one.store.begin(wait=wait, parts=_FOLDERS)
             stores.callback(one.store.finish)
         finished = False
         course = Course({task: one for one in reductions for task in one.tasks}, make, None if executor else workers)
         try:
-            course.run()
+            if not course.run(stop):
+                done, total = sum(len(one.files) for one in reductions), sum(len(one.tasks) for one in reductions)
+                raise stop.error(f"{done} of {total} pieces are done; the next run takes them over")
             finished = True
         finally:
             if executor is None or callable(executor):

@@ -279,10 +279,12 @@ def test_the_command_line_says_what_to_pass(simulated, reduced, tmp_path):
         with fits.open(source / path.name, mode="update") as hdus:
             hdus[0].header["BKGDTARG"] = False
     common = ["run", str(source), "--refs", str(simulated.reference_folder), "--bands", "1A", "--out", str(tmp_path)]
-    told = CliRunner().invoke(main, [*common, "--to", "cube"])
-    assert told.exit_code == 1
-    assert "2 fields" in told.output
+    told = CliRunner().invoke(main, [*common, "--to", "cal"])
+    assert told.exit_code == 0
+    assert "the exposures are of 2 fields" in told.output
     assert "--background-from" in told.output
+    for name in ("02732-o004", "02732-o005"):
+        assert [run["finished"] for run in read_runs(tmp_path / name)] == [True]
     assert "2 fields" in CliRunner().invoke(main, ["info", str(source)]).output
     sky = str(source / behind(reduced, "cal")[0].name)
     named = CliRunner().invoke(main, [*common, "--to", "cal", "--background-from", sky])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -13,50 +11,17 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
+from fake_pieces import die_once, ladder, number, reduction
 
 import mrsxr as mx
-from mrsxr.errors import MrsxrError, MrsxrWarning
+from mrsxr.errors import MrsxrWarning
 from mrsxr.pipeline import Recipe, Reporter
 from mrsxr.pipeline.engine import computed
-from mrsxr.pipeline.pieces import Way
-from mrsxr.pipeline.plan import ALL, ANY, SOME, Task
-from mrsxr.pipeline.record import RunRecord, read_runs
-from mrsxr.pipeline.reduction import Reduction, Told
+from mrsxr.pipeline.plan import Task
+from mrsxr.pipeline.record import read_runs
 from mrsxr.pipeline.run import carry_out
 from mrsxr.pipeline.store import Label, Store
 from mrsxr.scores import score
-
-
-def reduction(tasks, out, **options) -> Reduction:
-    record = RunRecord.begin(Recipe.of(), "none")
-    return Reduction(tasks, Way(None, Recipe.of()), Store(out), record, Told(Reporter()), {}, **options)
-
-
-def number(_way, *, number=0, of=(), slow=0.0, fails=False):
-    """Return a plain value: the sum of what is given."""
-    time.sleep(slow)
-    if fails:
-        raise MrsxrError("it does")
-    return {"sum": [number + sum(of)]}
-
-
-def die_once(_way, *, marker):
-    """Kill the worker, the first time."""
-    if not os.path.exists(marker):
-        open(marker, "w").close()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return {"sum": [os.getpid()]}
-
-
-def ladder():
-    """A plan in which some fail: of the sums, those that can do without."""
-    one = Task("cube", "1", number, {}, {"number": 1, "slow": 0.05})
-    two = Task("cube", "2", number, {}, {"number": 2, "fails": True})
-    some = Task("combine", "some", number, {"of": (SOME, (one["sum"], two["sum"]))})
-    every = Task("combine", "all", number, {"of": (ALL, (one["sum"], two["sum"]))})
-    least = Task("combine", "any", number, {"of": (ANY, (two["sum"],))})
-    last = Task("stitch", "last", number, {"of": (ALL, (some["none|sum"],))}, {"number": 10})
-    return [one, two, some, every, least, last]
 
 
 @pytest.mark.parametrize("make", [lambda: ThreadPoolExecutor(3), lambda: ProcessPoolExecutor(2), lambda: None])

@@ -1,0 +1,75 @@
+"""Workers elsewhere: how they are named, what is refused, and that pieces travel to them."""
+
+from __future__ import annotations
+
+import sys
+import time
+import types
+
+import pytest
+from fake_pieces import die_once, ladder, reduction
+
+from mrsxr.errors import MrsxrError
+from mrsxr.pipeline import cluster
+from mrsxr.pipeline.cluster import executor_of
+from mrsxr.pipeline.plan import Task
+from mrsxr.pipeline.run import carry_out
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("local:0", "expected local:N with 1 to"), ("local:many", "expected local:N"),
+        ("host", "expected tcp://host:port, local:N or a TOML file"), ("none.toml", "cannot be read as TOML"),
+    ],
+)  # fmt: skip
+def test_what_is_no_cluster_is_refused(where, message):
+    with pytest.raises(MrsxrError, match=message), executor_of(where):
+        pass
+
+
+def test_a_scheduler_that_does_not_answer_is_told(monkeypatch):
+    monkeypatch.setattr(cluster, "_PATIENCE", 0.2)
+    with pytest.raises(MrsxrError, match="no scheduler answers"), executor_of("tcp://127.0.0.1:9"):
+        pass
+
+
+def test_batch_systems(tmp_path, monkeypatch):
+    path = tmp_path / "slurm.toml"
+    for text, message in (
+        ("jobs = 2\n", "system is None; expected one of slurm"),
+        ('system = "slurm"\njobs = 0\n', "jobs is 0; expected how many jobs"),
+        (
+            'system = "slurm"\njobs = 2\ncores = 4\n',
+            r"needs dask-jobqueue; install it \(pip install 'mrsxr\[cluster\]'",
+        ),
+    ):
+        path.write_text(text)
+        monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
+        with pytest.raises(MrsxrError, match=message):
+            cluster._batch(path)
+    asked = []
+
+    class Fake:
+        def __init__(self, *, cores):
+            asked.append(cores)
+
+        def scale(self, *, jobs):
+            asked.append(jobs)
+
+    monkeypatch.setitem(sys.modules, "dask_jobqueue", types.SimpleNamespace(SLURMCluster=Fake))
+    assert isinstance(cluster._batch(path), Fake)
+    assert asked == [4, 2]
+    path.write_text('system = "slurm"\njobs = 2\ncores = 4\nqueues = "long"\n')
+    with pytest.raises(MrsxrError, match="slurm refuses this"):
+        cluster._batch(path)
+
+
+def test_pieces_go_to_processes_of_a_cluster(tmp_path):
+    """Their notes come back; a worker that dies costs its piece, which another does."""
+    with executor_of("local:2") as executor:
+        tasks = [*ladder(), Task("spectrum", "dies", die_once, {}, {"marker": str(tmp_path / "marker")})]
+        here = reduction(tasks, tmp_path / "out")
+        carry_out([here], executor, 2, time.perf_counter())
+    assert here.result.failed == {"2": "it does"}
+    assert {task.name for task in here.entries} == {"1", "2", "some", "last", "dies"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import dask
@@ -253,3 +253,18 @@ def _with_edges(
     first = beyond if above is None else above[..., -depth:, :]
     last = beyond if below is None else below[..., :depth, :]
     return door(np.concatenate([first, block, last], axis=-2))[..., depth:-depth, :]
+
+
+def as_delayed(ds: xr.Dataset) -> Any:
+    """Return a Dataset as one Delayed, for functions that need all its values at once.
+
+    ``dask.delayed`` of a Dataset loses tasks where the graphs are optimized together (dask 2026.1).
+    """
+    lazy = {str(name): found for name, found in ds.variables.items() if found.chunks is not None}
+    blocks = {name: found.chunk(-1).data.to_delayed().item() for name, found in lazy.items()}
+    facts = {name: (found.dims, found.attrs) for name, found in lazy.items()}
+    return dask.delayed(_filled)(ds.drop_vars(list(lazy)), blocks, facts)
+
+
+def _filled(ds: xr.Dataset, blocks: Mapping[str, Any], facts: Mapping[str, tuple[Any, Any]]) -> xr.Dataset:
+    return ds.assign({name: (facts[name][0], block, facts[name][1]) for name, block in blocks.items()})

@@ -11,7 +11,7 @@ from .field_background import fit_field_scale, measure_field_background, subtrac
 from .flat_field import divide_flat
 from .fringe import divide_fringe_flat
 from .latents import latent_state, subtract_latents
-from .master_background import subtract_master_background
+from .master_background import background_on_detector, subtract_master_background
 from .outlier_detection import detect_outliers, flag_outliers
 from .photom import calibrate_flux
 from .pixel_replace import replace_pixels
@@ -46,6 +46,7 @@ __all__ = [
     "fit_background_match",
     "match_backgrounds",
     "combine_backgrounds",
+    "background_on_detector",
     "subtract_master_background",
     "measure_field_background",
     "fit_field_scale",

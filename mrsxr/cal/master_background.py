@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
+import dask
+import dask.array as da
 import numpy as np
 import xarray as xr
 
 from mrsxr.arguments import as_bands, reads
-from mrsxr.blocks import map_ramps
+from mrsxr.blocks import as_delayed, map_ramps
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.frame import frame_coordinate
 from mrsxr.geometry.sky import barycentric
@@ -40,7 +42,8 @@ def subtract_master_background(
     background : Dataset, level "spectrum"
         ``background`` [MJy/sr] against ``wavelength`` [um], coordinate ``band``: what
         ``spectrum.extract_spectrum`` measures on a cube of background exposures (EXTENDED), or ``combine_backgrounds``
-        makes of several. Where that has mixed the bands, all its samples serve every band.
+        makes of several. Where that has mixed the bands, all its samples serve every band. Or what
+        :func:`background_on_detector` makes of one that is not computed yet.
     bands : sequence of str, optional
         Subtract in these bands only; by default in both of the setting.
     outside : {"zero", "edge"}
@@ -76,17 +79,15 @@ def subtract_master_background(
     if names[-1] not in background:
         raise MrsxrError(f"setting {setting}: the background spectrum has no '{names[-1]}'; leave propagate_errors out")
     wanted = bands_of_setting(setting) if bands is None else bands
-    spectra = {int(band[0]): _spectrum_of(background, band, setting) for band in wanted}
-    if not any(one.background.values.any() for one in spectra.values()):
-        tell(f"setting {setting}: the background spectrum is zero at all its wavelengths; nothing is subtracted")
-        return ds
-    velosys = xr.DataArray(ds.velosys.values[:, None, None], dims=("dither", "y", "x"))
-    samples = {c: (one.wavelength.values, [one[name].values for name in names]) for c, one in spectra.items()}
-    flux, *variance = map_ramps(
-        subtract_spectrum, xr.DataArray(ds.flux.variable), frame_coordinate(ds, "wavelength"),
-        frame_coordinate(ds, "channel"), velosys, core=[[]] * 4, out_core=[[]] * len(names),
-        dtypes=["float32"] * len(names), samples=samples, ends=0.0 if outside == "zero" else None,
-    )  # fmt: skip
+    if "wavelength" not in background.dims:
+        flux, *variance = (background[name] for name in names)
+        flux = ds.flux - flux
+    else:
+        spectra = {int(band[0]): _spectrum_of(background, band, setting) for band in wanted}
+        if not any(one.background.values.any() for one in spectra.values()):
+            tell(f"setting {setting}: the background spectrum is zero at all its wavelengths; nothing is subtracted")
+            return ds
+        flux, *variance = _subtracted(ds, spectra, names, outside)
     out = {"flux": flux.variable}
     out["flux"].attrs = dict(ds.flux.attrs)
     if propagate_errors:
@@ -94,6 +95,63 @@ def subtract_master_background(
         spread = (known + variance[0]).where(ds.flux.notnull())
         out["var_background"] = spread.assign_attrs(units="MJy2/sr2")
     return ds.assign(out).assign_attrs(master_background=1)
+
+
+def _subtracted(
+    ds: xr.Dataset, spectra: Mapping[int, xr.Dataset], names: Sequence[str], outside: str
+) -> tuple[xr.DataArray, ...]:  # fmt: skip
+    """Return the flux less the spectrum of each channel and, where it is named, the variance of that."""
+    velosys = xr.DataArray(ds.velosys.values[:, None, None], dims=("dither", "y", "x"))
+    samples = {c: (one.wavelength.values, [one[name].values for name in names]) for c, one in spectra.items()}
+    return map_ramps(
+        subtract_spectrum, xr.DataArray(ds.flux.variable), frame_coordinate(ds, "wavelength"),
+        frame_coordinate(ds, "channel"), velosys, core=[[]] * 4, out_core=[[]] * len(names),
+        dtypes=["float32"] * len(names), samples=samples, ends=0.0 if outside == "zero" else None,
+    )  # fmt: skip
+
+
+def background_on_detector(
+    ds: xr.Dataset, background: Any, *, bands: Sequence[Band], outside: Literal["zero", "edge"] = "zero",
+    propagate_errors: bool = False,
+) -> xr.Dataset:  # fmt: skip
+    """Return what :func:`subtract_master_background` is to subtract of a spectrum that is not computed yet.
+
+    Parameters
+    ----------
+    ds : Dataset, level "cal"
+    background : Delayed
+        Of ``dask.delayed``; becomes a Dataset as that step takes it.
+    bands, outside, propagate_errors
+        As of that step, which is to be given the same.
+
+    Returns
+    -------
+    Dataset on (dither, y, x), lazy
+    """
+    names = ["background", "background_var"] if propagate_errors else ["background"]
+    shape, setting = (ds.sizes["y"], ds.sizes["x"]), str(ds.attrs.get("setting", ""))
+    frame = as_delayed(xr.Dataset({k: frame_coordinate(ds, k).variable for k in ("wavelength", "channel")}))
+    level = dask.delayed(_levels)
+    rows = [level(background, frame, float(v), list(bands), outside, names, setting) for v in ds.velosys.values]
+    chunks = dict(zip(ds.flux.dims, ds.flux.chunks, strict=True)) if ds.flux.chunks else {}
+    return xr.Dataset(
+        {name: (("dither", "y", "x"), da.stack([da.from_delayed(one[k], shape, np.float32) for one in rows]))
+         for k, name in enumerate(names)}
+    ).chunk(chunks)  # type: ignore[arg-type]  # fmt: skip
+
+
+def _levels(
+    background: xr.Dataset, frame: xr.Dataset, velosys: float, bands: Sequence[str], outside: str,
+    names: Sequence[str], setting: str,
+) -> list[np.ndarray]:  # fmt: skip
+    """Return the background of an exposure (y, x), and its variance where that is named."""
+    wavelength = frame["wavelength"].values
+    spectra = {int(band[0]): _spectrum_of(background, band, setting) for band in bands}
+    samples = {c: (one.wavelength.values, [one[name].values for name in names]) for c, one in spectra.items()}
+    found = _interpolated(
+        (1, *wavelength.shape), wavelength, frame["channel"].values, [velosys], samples, 0.0 if outside == "zero" else None,
+    )  # fmt: skip
+    return [one[0] for one in found]
 
 
 def subtract_spectrum(flux, wavelength, channel, velosys, *, samples, ends):
@@ -110,15 +168,21 @@ def subtract_spectrum(flux, wavelength, channel, velosys, *, samples, ends):
     ends : float or None
         Value beyond the ends of the spectrum, None for its end values.
     """
+    levels = _interpolated(flux.shape, wavelength, channel, velosys[:, 0, 0], samples, ends)
+    return (flux - levels[0], *levels[1:]) if len(levels) > 1 else flux - levels[0]
+
+
+def _interpolated(shape, wavelength, channel, velosys, samples, ends) -> np.ndarray:
+    """Return spectra at the pixels of frames (spectrum, dither, y, x), float32; as :func:`subtract_spectrum`."""
     n = max(len(values) for _, values in samples.values())
-    levels = np.zeros((n, *flux.shape), dtype=np.float32)
+    levels = np.zeros((n, *shape), dtype=np.float32)
     for number, (places, values) in samples.items():
         inside = channel == number
-        for d, velocity in enumerate(velosys[:, 0, 0]):
+        for d, velocity in enumerate(velosys):
             at = barycentric(wavelength[inside], velocity)
             for level, one in zip(levels, values, strict=True):
                 level[d][inside] = np.interp(at, places, one, left=ends, right=ends)
-    return (flux - levels[0], *levels[1:]) if n > 1 else flux - levels[0]
+    return levels
 
 
 def _spectrum_of(background: xr.Dataset, band: str, setting: str) -> xr.Dataset:

@@ -73,7 +73,7 @@ def _rates(name: str, data: Data, refs: Any, recipe: Recipe, *kinds: str) -> lis
     planner = Planner(recipe.with_option("rate", "save_rateints", len(kinds) > 1), BANDS)
     units = _units(data, 0)
     planner.exposures(units, "rate")
-    made = do_all(planner.tasks, Way(refs, planner.recipe))
+    made = do_all(planner.tasks, Way(refs, planner.recipe, lazy=True))
     found = [{one.name: made[task][kind][0] for one, task in zip(units, made, strict=True)} for kind in kinds]
     if isinstance(data, xr.Dataset):
         return [next(iter(one.values())) for one in found]
@@ -115,7 +115,7 @@ def make_cal(
         return calibrate(data, refs, recipe, background, bad_pixels, history)
     planner = Planner(recipe, BANDS)
     exposures = planner.exposures(_units(data, 1), "cal", bad_pixels)
-    made = do_all(planner.tasks, Way(refs, planner.recipe))
+    made = do_all(planner.tasks, Way(refs, planner.recipe, lazy=True))
     return tree.build({one.name: made[task][kind][0] for one, (task, kind) in exposures}, **tree.attrs_of(data))
 
 
@@ -155,8 +155,8 @@ def make_cubes(
     DataTree
         ``/science/1A``, ``/background/1A`` ... (a plain Dataset counts as science), and by ``output_type`` of
         cube_build ``/science/ch1`` ... or ``/science/multi``. Of computed data, computed; of lazy data, lazy by
-        wavelength block, but the spectrum of the background, the fit of background matching and the outliers are
-        computed at once. What is lazy is computed again for each of these and for each cube: compute exposures before.
+        wavelength block, but the fit of background matching is computed at once. What is lazy is computed again for
+        each call of ``compute``: compute the exposures before, or the whole tree at once.
 
     Raises
     ------
@@ -169,7 +169,7 @@ def make_cubes(
     wanted = BANDS if bands is None else bands_held(bands, held, "data")
     planner, combined, behind, _ = _third(data, recipe, wanted)
     built = planner.cubes(combined, behind)
-    made = do_all(planner.tasks, Way(refs, planner.recipe))
+    made = do_all(planner.tasks, Way(refs, planner.recipe, lazy=True))
     found = {f"/{SCIENCE}/{name}": made[task][task.stage][0] for name, task in built.items()}
     for band, (task, *_) in behind.items():
         for number, one in enumerate(made[task]["background cube"], 1):
@@ -207,7 +207,7 @@ def combine_exposures(
     refs = references_of("combine_exposures", refs, needed=False)
     recipe = Recipe.of(recipe)
     planner, combined, _, nodes = _third(data, recipe, BANDS if bands is None else tuple(bands))
-    made = do_all(planner.tasks, Way(refs, planner.recipe))
+    made = do_all(planner.tasks, Way(refs, planner.recipe, lazy=True))
     for setting, ref in combined.items():
         (group,) = made[ref[0]][setting] if isinstance(ref, tuple) else (ref,)
         nodes[SCIENCE, setting] = pieces.together([group]).assign_attrs(combined=list(planner.bands))
@@ -274,7 +274,7 @@ def make_spectra(
         planner = Planner(recipe, BANDS)
         cubes = {band: target[path] for band, path in paths.items()}
         spectra, joined = planner.spectra(cubes, _sources_of(cubes, refs, recipe, exposures))
-        made = do_all(planner.tasks, Way(refs, planner.recipe))
+        made = do_all(planner.tasks, Way(refs, planner.recipe, lazy=True))
         for number, whole in enumerate(made[joined]["stitched"]):
             root = "" if number == 0 else f"/{str(whole.attrs['source_type']).lower()}"
             for band, path in paths.items():

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import dask
 import numpy as np
 import xarray as xr
 
 from mrsxr import cal
+from mrsxr.blocks import as_delayed
 from mrsxr.errors import MrsxrError
 from mrsxr.mrs import bands_of_setting
 from mrsxr.notes import listen, noted, tell
@@ -128,9 +130,11 @@ def _match(exposures: Exposures, beside: Beside, **options: Any) -> Exposures:
 )
 def _subtract_master(exposures: Exposures, beside: Beside, *, required: bool = False, **options: Any) -> Exposures:
     """Subtract the spectrum of the background exposures in the bands of which there is one."""
-    master = None
+    master, later = None, any(ds.chunks for ds in beside.spectra)
     if beside.spectra:
-        master = cal.combine_backgrounds(beside.spectra, **own_options(cal.combine_backgrounds, options))
+        join = dask.delayed(cal.combine_backgrounds) if later else cal.combine_backgrounds
+        spectra = list(map(as_delayed, beside.spectra)) if later else beside.spectra
+        master = join(spectra, **own_options(cal.combine_backgrounds, options))
     covered = {b for ds in beside.spectra for b in np.unique(ds["band"].values).tolist()}
     more = own_options(cal.subtract_master_background, options)
 
@@ -140,7 +144,10 @@ def _subtract_master(exposures: Exposures, beside: Beside, *, required: bool = F
         ours = [b for b in bands if b in covered]
         if master is None or not ours:
             return ds
-        return cal.subtract_master_background(ds, background=master, bands=ours, **more)
+        background = cal.background_on_detector(ds, master, bands=ours, **more) if later else master
+        name_of_it = f"combined background of {len(beside.spectra)} spectra"
+        background = background.assign_attrs(ref_id=name_of_it) if later else background
+        return cal.subtract_master_background(ds, background=background, bands=ours, **more)
 
     return _unless_subtracted(exposures, "master", subtract)
 

@@ -14,7 +14,6 @@ from mrsxr.io._names import root_name
 from mrsxr.notes import listen, noted, tell
 from mrsxr.references import References
 from mrsxr.scores import of_band
-from mrsxr.threads import how
 
 from .exposure_steps import bound
 from .optional import keeps_notes, optional
@@ -65,16 +64,16 @@ def background_cubes(ds: xr.Dataset, band: str, refs: References | None, recipe:
 def background_spectrum(
     built: xr.Dataset, ds: xr.Dataset, refs: References | None, recipe: Recipe
 ) -> xr.Dataset:  # fmt: skip
-    """Return the spectrum of a background cube, computed: the clipped mean of the whole field.
+    """Return the spectrum of a background cube: the clipped mean of the whole field; lazy where the cube is.
 
     Its errors hold the covariance of the voxels, by the exposures ``ds`` of the cube, where jwst's are not asked for.
     """
-    found = spectrum.extract_spectrum(built, source_type="EXTENDED").compute(**how())
-    return found if mixes_bands(recipe) else with_exact_errors(found, built, ds, refs).compute(**how())
+    found = spectrum.extract_spectrum(built, source_type="EXTENDED")
+    return found if mixes_bands(recipe) else with_exact_errors(found, built, ds, refs)
 
 
 def background_spectra(ds: xr.Dataset, band: str, refs: References | None, recipe: Recipe) -> list[xr.Dataset]:
-    """Return what :func:`combine` subtracts of a band, computed: the spectra of its background exposures.
+    """Return what :func:`combine` subtracts of a band: the spectra of its background exposures.
 
     One of each exposure where bands are mixed, as jwst has them; else one of the cube of each field, in which a voxel
     knows more pixels and its clipping is surer.

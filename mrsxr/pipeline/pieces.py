@@ -39,12 +39,16 @@ MASKS = "_badpix.nc"  # end of the names of masks
 
 @dataclass(frozen=True)
 class Way:
-    """How all pieces are made: reference files, parameters, and what stands beside them."""
+    """How all pieces are made: reference files, parameters, and what stands beside them.
+
+    ``lazy``: what all exposures decide together is not computed before it is asked for.
+    """
 
     refs: References | None
     recipe: Recipe
     redshift: float | None = None
     arrivals: Arrivals = field(default_factory=lambda: Arrivals({}))
+    lazy: bool = False
 
     def references(self) -> References:
         """Return the reference files; raise where none are given."""
@@ -179,7 +183,8 @@ def make_background_cubes(way: Way, *, exposures: Things, band: str) -> Made:
 def measure_background(way: Way, *, exposures: Things, cubes: Things, band: str) -> Made:
     """Measure the background on the cube of each field, and on each exposure where that is what is subtracted."""
     ds, recipe = located(exposures, way), way.recipe
-    of_fields = zip(map(opened, cubes), cube_chain.fields_of(ds), strict=True)
+    built = [opened(one) if way.lazy else opened(one).compute(**how()) for one in cubes]
+    of_fields = zip(built, cube_chain.fields_of(ds), strict=True)
     found = [cube_chain.background_spectrum(one, part, way.refs, recipe) for one, part in of_fields]
     if not cube_chain.of_each_exposure(ds, recipe):
         return {"background spectrum": found}
@@ -189,7 +194,6 @@ def measure_background(way: Way, *, exposures: Things, cubes: Things, band: str)
 
 def combine_exposures(
     way: Way, *, science: Things, behind: Things = (), spectra: Things = (), bands: Sequence[str], field: bool = False,
-    settle: bool = True,
 ) -> Made:  # fmt: skip
     """Bring the exposures of a target into one frame and level: a Group a setting, by its name."""
     nodes = {str(ds.attrs["setting"]): (group, ds) for group in science for ds in [located([group], way)]}
@@ -198,7 +202,7 @@ def combine_exposures(
         nodes = {setting: node for setting, node in nodes.items() if setting in others}
     combined = combine(
         {setting: ds for setting, (_, ds) in nodes.items()}, way.recipe, refs=way.refs,
-        spectra=[opened(one) for one in spectra], behind=others, settle=settle, bands=bands,
+        spectra=[opened(one) for one in spectra], behind=others, settle=not way.lazy, bands=bands,
     )  # fmt: skip
     made: Made = {}
     for setting, ds in combined.items():

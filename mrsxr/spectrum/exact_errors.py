@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import dask
+import dask.array as da
 import numpy as np
 import xarray as xr
 
 from mrsxr.arguments import reads
+from mrsxr.blocks import as_delayed
 from mrsxr.errors import MrsxrError
 from mrsxr.schema import in_order, units_of
 from mrsxr.spaxels import solid_angle, spaxel_size
@@ -31,7 +34,8 @@ def extraction_weights(cube: xr.Dataset, spectrum: xr.Dataset) -> xr.DataArray:
     Parameters
     ----------
     cube : Dataset, level "cube"
-        Values are computed: which spaxels of the annulus were clipped depends on them.
+        Which spaxels of the annulus were clipped depends on its values: of a lazy cube the weights are lazy, in one
+        task.
     spectrum : Dataset, level "spectrum"
         Of :func:`mrsxr.spectrum.extract_spectrum` from this cube.
 
@@ -52,6 +56,16 @@ def extraction_weights(cube: xr.Dataset, spectrum: xr.Dataset) -> xr.DataArray:
             f"the spectrum ({spectrum.attrs.get('band')}, {spectrum.sizes['wavelength']} samples) was not extracted "
             f"from the cube ({cube.attrs.get('band')}, {cube.sizes['wavelength']} planes)"
         )
+    dims, coords = ("wavelength", "y", "x"), {"wavelength": cube["wavelength"]}
+    if not cube.chunks and not spectrum.chunks:
+        return xr.DataArray(_weights(cube, spectrum), dims=dims, coords=coords)
+    shape = tuple(cube.sizes[dim] for dim in dims)
+    weights = dask.delayed(_weights)(as_delayed(cube), as_delayed(spectrum))
+    return xr.DataArray(da.from_delayed(weights, shape, np.float64), dims=dims, coords=coords)
+
+
+def _weights(cube: xr.Dataset, spectrum: xr.Dataset) -> np.ndarray:
+    """Return the weights of :func:`extraction_weights` of computed data."""
     scale, cube = spaxel_size(cube), in_order(cube)
     flux, weight = np.ascontiguousarray(cube["flux"].values), good_weight(cube["weight"].values, cube["dq"].values)
     if spectrum.attrs.get("aperture") == "region":
@@ -60,9 +74,7 @@ def extraction_weights(cube: xr.Dataset, spectrum: xr.Dataset) -> xr.DataArray:
     else:
         shares = _circles(cube, flux, weight, spectrum, scale)
     factor = 1e6 * solid_angle(cube) * spectrum["aperture_correction"].values
-    return xr.DataArray(
-        shares * factor[:, None, None], dims=("wavelength", "y", "x"), coords={"wavelength": cube["wavelength"]}
-    )
+    return shares * factor[:, None, None]
 
 
 def _circles(cube: xr.Dataset, flux, weight, spectrum: xr.Dataset, scale: float) -> np.ndarray:

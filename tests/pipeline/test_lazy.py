@@ -1,0 +1,28 @@
+"""Cubes of a lazy tree are a graph: nothing is computed while it is built, and what comes of it is the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers import no_compute
+
+import mrsxr as mx
+from mrsxr.pipeline import CubeConfig
+
+pytestmark = pytest.mark.filterwarnings("ignore::mrsxr.errors.MrsxrWarning")
+
+
+@pytest.mark.parametrize("mixed", [True, False])
+def test_cubes_less_their_background_are_lazy_and_the_same(reduced, simulated, mixed):
+    source = [p for p in reduced.files["cal"] if "background" not in p.parts]
+    behind = [p for p in reduced.files["cal"] if "background" in p.parts]
+    config = CubeConfig(background_mix_bands=mixed)
+    observation = mx.open_observation(source, behind)
+    with no_compute():
+        lazy = mx.make_cubes(observation, simulated.reference_folder, config, bands=["1A"])["science/1A"].to_dataset()
+    planes = lazy.isel(wavelength=slice(300, 303)).compute()
+    whole = mx.make_cubes(observation.compute(), simulated.reference_folder, config, bands=["1A"])["science/1A"]
+    assert lazy.attrs["history_json"] == whole.attrs["history_json"]
+    for name in planes.data_vars:
+        if "wavelength" in planes[name].dims:
+            np.testing.assert_array_equal(planes[name], whole[name].isel(wavelength=slice(300, 303)), err_msg=name)

@@ -7,7 +7,7 @@ import pytest
 from helpers import no_compute
 
 import mrsxr as mx
-from mrsxr.pipeline import CubeConfig
+from mrsxr.pipeline import Recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore::mrsxr.errors.MrsxrWarning")
 
@@ -16,12 +16,12 @@ pytestmark = pytest.mark.filterwarnings("ignore::mrsxr.errors.MrsxrWarning")
 def test_cubes_less_their_background_are_lazy_and_the_same(reduced, simulated, mixed):
     source = [p for p in reduced.files["cal"] if "background" not in p.parts]
     behind = [p for p in reduced.files["cal"] if "background" in p.parts]
-    config = CubeConfig(background_mix_bands=mixed)
+    recipe = Recipe.of("baseline").set("master_background", mix_bands=mixed)
     observation = mx.open_observation(source, behind)
     with no_compute():
-        lazy = mx.make_cubes(observation, simulated.reference_folder, config, bands=["1A"])["science/1A"].to_dataset()
+        lazy = mx.make_cubes(observation, simulated.reference_folder, recipe, bands=["1A"])["science/1A"].to_dataset()
     planes = lazy.isel(wavelength=slice(300, 303)).compute()
-    whole = mx.make_cubes(observation.compute(), simulated.reference_folder, config, bands=["1A"])["science/1A"]
+    whole = mx.make_cubes(observation.compute(), simulated.reference_folder, recipe, bands=["1A"])["science/1A"]
     assert lazy.attrs["history_json"] == whole.attrs["history_json"]
     for name in planes.data_vars:
         if "wavelength" in planes[name].dims:

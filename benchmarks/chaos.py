@@ -41,13 +41,14 @@ def main() -> int:
 def chaos(data: Path, scratch: Path, options: argparse.Namespace) -> dict[str, object]:
     """Kill runs on simulated data until there were so many kills; return the table."""
     from mrsxr.demo import EFFECTS, SIZES
-    from mrsxr.simulate import simulate
+    from mrsxr.simulate import simulate_observation
 
     if not data.exists():
-        simulate(data, **SIZES["quick"], seed=options.seed, save_slopes=False, effects=EFFECTS)
+        simulate_observation(data, **SIZES["quick"], seed=options.seed, save_slopes=False, effects=EFFECTS)
     rng = random.Random(options.seed)
     command = [
-        sys.executable, "-m", "mrsxr", "run", str(data / "uncal"), "--background-from", str(data / "background"),
+        sys.executable, "-c", "from mrsxr.cli import main; main()", "run", str(data / "uncal"),
+        "--background-from", str(data / "background"),
         "--refs", str(data / "refs"), "--source-type", "point",
         *(["--cluster", options.cluster] if options.cluster else ["--workers", str(options.workers)]),
     ]  # fmt: skip

@@ -1,9 +1,9 @@
 """mrsxr: JWST MIRI MRS data from raw ramps to cubes, spectra and line maps, on xarray and dask.
 
 Open data (``open_exposures``, ``open_observation``), find reference files (``References``), run the chains
-(``make_rate``, ``make_cal``, ``make_cubes``, ``make_spectra``, or ``run`` for a folder on disk), save. The steps are
-reached by the product they make: ``mx.rate.subtract_dark``, ``mx.cal.assign_wcs``, ``mx.cube.build_cube``,
-``mx.spectrum.extract_spectrum``.
+(``make_rate``, ``make_cal``, ``make_cubes``, ``make_spectra``; ``reduce`` over several levels; ``run`` for a folder on
+disk), save. The steps are reached by the product they make: ``mx.rate.subtract_dark``, ``mx.cal.assign_wcs``,
+``mx.cube.build_cube``, ``mx.spectrum.extract_spectrum``.
 """
 
 import importlib
@@ -32,6 +32,7 @@ from .pipeline import (
     make_rate,
     make_rate_and_ints,
     make_spectra,
+    reduce,
     run,
 )
 from .references import References
@@ -51,6 +52,7 @@ __all__ = [
     "make_cal",
     "make_cubes",
     "make_spectra",
+    "reduce",
     "run",
     "Recipe",
     "simulate",

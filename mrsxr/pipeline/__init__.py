@@ -1,6 +1,6 @@
 """From steps to whole reductions: recipes, chains of steps, and the run over an observation."""
 
-from .chains import combine_exposures, make_cal, make_cubes, make_rate, make_rate_and_ints, make_spectra
+from .chains import combine_exposures, make_cal, make_cubes, make_rate, make_rate_and_ints, make_spectra, reduce
 from .recipe import Recipe
 from .record import RunRecord, read_runs
 from .reporter import Reporter
@@ -23,5 +23,6 @@ __all__ = [
     "make_rate_and_ints",
     "make_spectra",
     "read_runs",
+    "reduce",
     "run",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
-from typing import Any
+from typing import Any, Literal
 
 import xarray as xr
 
@@ -12,9 +12,11 @@ from mrsxr import cal, spectrum, tree
 from mrsxr.arguments import bands_held, need_data
 from mrsxr.errors import MrsxrError
 from mrsxr.io.files import BACKGROUND, SCIENCE
+from mrsxr.limits import checked
 from mrsxr.mrs import BANDS, bands_of_setting, setting_of_band
 from mrsxr.notes import tell
 from mrsxr.references import References
+from mrsxr.threads import how
 
 from . import pieces
 from .cal_chain import calibrate
@@ -27,7 +29,57 @@ from .plan import Planner, Task, Unit
 from .recipe import Recipe
 
 Data = xr.Dataset | xr.DataTree
+LEVELS = ("ramp", "rate", "cal", "cube", "spectrum")
 Given = Recipe | str | PathLike[str] | None
+
+
+@checked
+def reduce(
+    data: Data,
+    refs: References | None = None,
+    recipe: Given = None,
+    *,
+    to: Literal["rate", "cal", "cube", "spectrum"] = "spectrum",
+    bands: str | int | Iterable[str | int] | None = None,
+) -> Any:
+    """Reduce data from the level that they have to another.
+
+    Parameters
+    ----------
+    data : Dataset or DataTree of level "ramp", "rate", "cal" or "cube"
+    refs : References or path, optional
+    recipe : Recipe, name or TOML file, optional
+        By default "baseline".
+    to : {"rate", "cal", "cube", "spectrum"}
+    bands : str, int or iterable of them, optional
+        Of cubes and spectra only these.
+
+    Returns
+    -------
+    Dataset or DataTree
+        As :func:`make_rate`, :func:`make_cal`, :func:`make_cubes` or :func:`make_spectra` give it: lazy up to the
+        cubes. Spectra are computed, the cubes at once before, as the source is looked for in them.
+    """
+    need_data("reduce", data)
+    recipe, exposures = Recipe.of(recipe), None
+    level = str(next(iter(_nodes(data)))[1].attrs.get("level"))
+    if level not in LEVELS or LEVELS.index(level) > LEVELS.index(to):
+        raise MrsxrError(
+            f"reduce: the data are of level {level}; expected one of {', '.join(LEVELS[:-1])} up to '{to}'"
+        )
+    way = LEVELS[LEVELS.index(level) + 1 : LEVELS.index(to) + 1]
+    if "rate" in way:
+        data = make_rate(data, refs, recipe)  # type: ignore[arg-type]
+    if "cal" in way:
+        data = make_cal(data, refs, recipe)  # type: ignore[arg-type]
+    if "cube" in way:
+        held = {band for _, ds in _nodes(data) for band in bands_of_setting(ds.attrs["setting"])}
+        wanted = None if bands is None else bands_held(bands, held, "data")
+        exposures = combine_exposures(data, refs, recipe, bands=wanted)
+        data = make_cubes(exposures, refs, recipe, bands=wanted)
+    if "spectrum" in way:
+        data = make_spectra(data.compute(**how()), refs, recipe, exposures=exposures)
+    return data
 
 
 def make_rate(data: Data, refs: References, recipe: Given = None) -> Any:

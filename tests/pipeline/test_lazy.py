@@ -7,6 +7,7 @@ import pytest
 from helpers import no_compute
 
 import mrsxr as mx
+from mrsxr.errors import MrsxrError
 from mrsxr.pipeline import Recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore::mrsxr.errors.MrsxrWarning")
@@ -26,3 +27,22 @@ def test_cubes_less_their_background_are_lazy_and_the_same(reduced, simulated, m
     for name in planes.data_vars:
         if "wavelength" in planes[name].dims:
             np.testing.assert_array_equal(planes[name], whole[name].isel(wavelength=slice(300, 303)), err_msg=name)
+
+
+def test_several_levels_at_once(reduced, simulated):
+    """From slopes to a cube by one call, lazily, as by three; what is past its level is refused."""
+    source = [p for p in reduced.files["rate"] if "background" not in p.parts]
+    recipe = Recipe.of("baseline").skipping("outlier_detection")
+    observation = mx.open_observation(source)
+    with no_compute():
+        cube = mx.reduce(observation, simulated.reference_folder, recipe, to="cube", bands="ch1-short")["science/1A"]
+    assert cube["flux"].chunks
+    cal = mx.make_cal(observation, simulated.reference_folder, recipe)
+    asked = mx.make_cubes(cal, simulated.reference_folder, recipe, bands=["1A"])["science/1A"]
+    assert cube.attrs["history_json"] == asked.attrs["history_json"]
+    with pytest.raises(
+        MrsxrError, match="the data are of level cal; expected one of ramp, rate, cal, cube up to 'rate'"
+    ):
+        mx.reduce(cal, simulated.reference_folder, to="rate")
+    with pytest.raises(MrsxrError, match="to is 'cubes'; expected one of"):
+        mx.reduce(cal, to="cubes")

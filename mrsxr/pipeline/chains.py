@@ -36,7 +36,7 @@ Given = Recipe | str | PathLike[str] | None
 @checked
 def reduce(
     data: Data,
-    refs: References | None = None,
+    refs: References | str | PathLike[str] | None = None,
     recipe: Given = None,
     *,
     to: Literal["rate", "cal", "cube", "spectrum"] = "spectrum",
@@ -61,6 +61,7 @@ def reduce(
         cubes. Spectra are computed, the cubes at once before, as the source is looked for in them.
     """
     need_data("reduce", data)
+    given: Any = references_of("reduce", refs, needed=False)
     recipe, exposures = Recipe.of(recipe), None
     level = str(next(iter(_nodes(data)))[1].attrs.get("level"))
     if level not in LEVELS or LEVELS.index(level) > LEVELS.index(to):
@@ -69,16 +70,16 @@ def reduce(
         )
     way = LEVELS[LEVELS.index(level) + 1 : LEVELS.index(to) + 1]
     if "rate" in way:
-        data = make_rate(data, refs, recipe)  # type: ignore[arg-type]
+        data = make_rate(data, given, recipe)
     if "cal" in way:
-        data = make_cal(data, refs, recipe)  # type: ignore[arg-type]
+        data = make_cal(data, given, recipe)
     if "cube" in way:
         held = {band for _, ds in _nodes(data) for band in bands_of_setting(ds.attrs["setting"])}
         wanted = None if bands is None else bands_held(bands, held, "data")
-        exposures = combine_exposures(data, refs, recipe, bands=wanted)
-        data = make_cubes(exposures, refs, recipe, bands=wanted)
+        exposures = combine_exposures(data, given, recipe, bands=wanted)
+        data = make_cubes(exposures, given, recipe, bands=wanted)
     if "spectrum" in way:
-        data = make_spectra(data.compute(**how()), refs, recipe, exposures=exposures)
+        data = make_spectra(data.compute(**how()), given, recipe, exposures=exposures)
     return data
 
 

@@ -17,6 +17,9 @@ from .needs import kinds_of, stub
 from .pieces import Filed, Group, Made, Way
 from .plan import Task
 
+_WITH_REDSHIFT = ("cube", "joint cube", "spectrum", "stitch")
+_OF_SOME = ("open", "combine", "cube")  # that may do without some of their exposures
+
 
 def key_of(task: Task, way: Way, arguments: Mapping[str, Any], exposure: FileInfo | None) -> str:
     """Return the key of a task: a digest of what it is given, its parameters, reference files and this version.
@@ -32,7 +35,8 @@ def key_of(task: Task, way: Way, arguments: Mapping[str, Any], exposure: FileInf
     """
     given = {name: [_key_of_thing(one) for one in things] for name, things in arguments.items()}
     parameters = way.recipe.of_level(task.section) if task.section else {}
-    beside = [way.redshift, way.arrivals.allow_missing] if task.section not in ("rate", "cal") else []
+    beside = [way.redshift if task.stage in _WITH_REDSHIFT else None,
+              way.arrivals.allow_missing if task.stage in _OF_SOME else None]  # fmt: skip
     facts = {name: list(value) if isinstance(value, tuple) else value for name, value in task.facts.items()}
     return keys.digest(
         keys.RESULTS, task.stage, task.name, task.role, facts, given, parameters, beside,

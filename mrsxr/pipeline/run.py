@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -23,7 +24,7 @@ from mrsxr.references import References
 
 from .arrivals import Arrivals, check_background, one_of_each_band
 from .combine_chain import one_background
-from .engine import Course
+from .engine import CLAIMS, Course
 from .given import check_bands, references_of
 from .needs import READY, require_references
 from .observations import Observation, observations
@@ -218,6 +219,7 @@ def carry_out(
         for one in reductions:
             one.store.begin(wait=wait, parts=_FOLDERS)
             stores.callback(one.store.finish)
+            shutil.rmtree(one.out / CLAIMS, ignore_errors=True)
         finished = False
         course = Course({task: one for one in reductions for task in one.tasks}, make, None if executor else workers)
         try:

@@ -40,7 +40,7 @@ def test_several_levels_at_once(reduced, simulated):
     asked = mx.make_cubes(cal, simulated.reference_folder, recipe, bands=["1A"])["science/1A"]
     assert cube.attrs["history_json"] == asked.attrs["history_json"]
     with pytest.raises(
-        MrsxrError, match="the data are of level cal; expected one of ramp, rate, cal, cube up to 'rate'"
+        MrsxrError, match="level cal; expected one of ramp, rate, cal, cube up to 'rate'"
     ):
         mx.reduce(cal, simulated.reference_folder, to="rate")
     with pytest.raises(MrsxrError, match="to is 'cubes'; expected one of"):

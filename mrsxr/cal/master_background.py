@@ -148,9 +148,8 @@ def _levels(
     wavelength = frame["wavelength"].values
     spectra = {int(band[0]): _spectrum_of(background, band, setting) for band in bands}
     samples = {c: (one.wavelength.values, [one[name].values for name in names]) for c, one in spectra.items()}
-    found = _interpolated(
-        (1, *wavelength.shape), wavelength, frame["channel"].values, [velosys], samples, 0.0 if outside == "zero" else None,
-    )  # fmt: skip
+    ends = 0.0 if outside == "zero" else None
+    found = _interpolated((1, *wavelength.shape), wavelength, frame["channel"].values, [velosys], samples, ends)
     return [one[0] for one in found]
 
 

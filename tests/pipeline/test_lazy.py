@@ -39,9 +39,7 @@ def test_several_levels_at_once(reduced, simulated):
     cal = mx.make_cal(observation, simulated.reference_folder, recipe)
     asked = mx.make_cubes(cal, simulated.reference_folder, recipe, bands=["1A"])["science/1A"]
     assert cube.attrs["history_json"] == asked.attrs["history_json"]
-    with pytest.raises(
-        MrsxrError, match="level cal; expected one of ramp, rate, cal, cube up to 'rate'"
-    ):
+    with pytest.raises(MrsxrError, match="level cal; expected one of ramp, rate, cal, cube up to 'rate'"):
         mx.reduce(cal, simulated.reference_folder, to="rate")
     with pytest.raises(MrsxrError, match="to is 'cubes'; expected one of"):
         mx.reduce(cal, to="cubes")

@@ -170,7 +170,7 @@ def match_ties(table, quick):
     from mrsxr.mrs import BANDS
 
     pulls, sizes = [], []
-    for seed in range(1 if quick else 3):
+    for seed in range(1 if quick else 7):
         rng = np.random.default_rng(300 + seed)
         place, exposures = rng.uniform(-0.5, 0.5, 2), []
         for k, setting in enumerate(("12A", "12B", "12C", "34A", "34B", "34C")):

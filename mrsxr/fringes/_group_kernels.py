@@ -3,7 +3,7 @@
 A component is Re[c(k, t) exp(-2 pi i f k)] with one frequency f for the group and a complex amplitude c. t is the
 *track*, the place along the slice in columns: traces are bent, so that a source crosses columns but stays on its
 track. :mod:`._cell_kernels` predict c at each place from what lies beyond all that a line there can touch: the line
-itself, and the continuum around it (:mod:`._level_kernels`). The broad fringes of one spectrum alone are waves of all
+itself, and the continuum around it (:mod:`._level_kernels`). The fringes of one spectrum alone are waves of all
 frequencies at once (:mod:`._wave_kernels`): a line flips no choice of one there.
 """
 
@@ -28,9 +28,9 @@ BRIGHT = 6  # columns that the frequency is sought in
 COARSE, STIFF = 2.9, 0.004  # 1/cm, and of the wavenumber: lines are sought against a continuum of this period
 ROUNDS = 3  # of weights towards its least sum of absolute residuals, each turn
 CAUCHY = 3.0  # sigma, where samples have half their weight
-#: Parts of the wavenumbers, of a group and of one column, each judged by the others: where a fringe is as narrow as
-#: a line, and where there are few periods, so that one line weighs much. Else fringes drift more than a line weighs.
-FOLDS, ALONE = 4, 8
+#: Parts of the wavenumbers, each judged by the others: where a fringe is as narrow as a line, and where there are few
+#: periods, so that one line weighs much. Else fringes drift more than a line weighs.
+FOLDS = 4
 NARROW, FEW = 1.0, 35  # 1/cm, periods
 FLAT = 8.6  # periods over which the level below the fringes of one spectrum is straight
 
@@ -106,10 +106,10 @@ def _fit_family(x, tracks, n_track, y, sigma, good, keep, counts, snr, active, o
     """
     shape = x.shape
     period = family[0]
-    if (counts > 0).sum() == 1 and period >= NARROW:
+    if (counts > 0).sum() == 1:
         return _fit_alone(x, y, sigma, good, counts, other, family, fringe, variance)
     low, high = bounds(x, counts)
-    folds = (FOLDS if (counts > 0).sum() > 1 else ALONE) if period < NARROW or high - low < FEW * period else 1
+    folds = FOLDS if period < NARROW or high - low < FEW * period else 1
     margin = LINE * high + (RINGING + 0.5) * period
     rest, weights, e = np.zeros(shape), np.zeros(shape), np.zeros(shape)
     found, spread = np.zeros(shape), np.zeros(shape)

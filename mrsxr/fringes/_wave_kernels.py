@@ -17,7 +17,7 @@ from ._sine_kernels import fill_waves
 
 BIN = 0.115  # of the period: samples are averaged over it
 LONGER = 1.3  # period of the series over the length of the band
-SMOOTH = 0.35  # 2.9 / 0.35 = 8 1/cm: the continuum has the periods above, those of one period and more by its prior
+SMOOTH = 0.35  # highest frequency of the continuum [1 / period of fringes]
 LEVEL, KNEE = 0.01, 0.087  # relative power of the continuum, and frequency [1 / period of fringes] where it falls off
 ROUNDS, MASKED = 12, 2  # of learning, and those between two searches for lines
 FASTER = 0.7  # power of the changes of a round
@@ -25,6 +25,7 @@ SPARSE = 3.0  # weight of a prior that has power at few frequencies: 1 / power
 LEAST_POWER = 0.02  # of the noise of an amplitude: below, there is no wave
 STANDS_OUT = 4.0  # sigma
 WIDEST = 4  # bins to each side of the middle of a box, as which lines are sought
+LEAST_GAIN, SOFT = 50.0, 10.0  # chi2 by which predictions must be better than none to count half, and e times less
 LEAST_NOISE = 0.25  # of its variance: residuals do not say that there is less
 
 
@@ -217,7 +218,7 @@ def _leave_window(part, basis, used, residual, n_smooth, i, first, last):
 
 @njit(cache=True, nogil=True)
 def _predict(x, bins, middle, mean, used, basis, covariance, amplitude, waves, reach, fringe, variance):
-    """Fill the fringes, each bin without the data of its window; return how much of them the data there hold.
+    """Fill the fringes, each bin without the data of its window; return how much of them the data there bear out.
 
     waves : (sample, 2 x frequency), the basis of the fringes at the samples.
     """
@@ -242,7 +243,10 @@ def _predict(x, bins, middle, mean, used, basis, covariance, amplitude, waves, r
         wave = np.dot(basis[i, n_smooth:], change[n_smooth:])
         gain += used[i] * wave * (mean[i] - np.dot(basis[i, :n_smooth], change[:n_smooth]))
         square += used[i] * wave * wave
-    return gain / square if gain > 0.0 else 0.0
+    if not gain > 0.0:
+        return 0.0
+    better = 2.0 * gain - square
+    return min(gain / square, 1.0) / (1.0 + math.exp(min((LEAST_GAIN - better) / SOFT, 100.0)))
 
 
 @njit(cache=True, nogil=True)
@@ -274,9 +278,7 @@ def predict_fringes(x, y, sigma, keep, period, half, reach, fringe, variance):
         return False
     drawn = np.empty((x.size, 2 * active.size))
     _fill_basis(x, origin, frequencies[active], drawn)
-    share = min(
-        _predict(x, bins, middle, mean, used, basis, covariance, amplitude, drawn, reach, fringe, variance), 1.0
-    )
+    share = _predict(x, bins, middle, mean, used, basis, covariance, amplitude, drawn, reach, fringe, variance)
     fringe *= share
     variance *= share * share
     return share > 0.0

@@ -196,7 +196,7 @@ def correct_spectra(
     channel : int
     method : str
         "columns": each spectrum by itself, the 1-D correction of jwst number for number. "slices": neighbouring spectra
-        (of spaxels in a row) together, cross-validated; the detector's fringes of one alone as waves of learned power.
+        (of spaxels in a row) together, cross-validated; one alone as waves of learned power.
     dichroic_only : bool
         Only the fringes of the dichroics, channels 3 and 4.
     max_amplitude : float

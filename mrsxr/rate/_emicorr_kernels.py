@@ -185,9 +185,9 @@ def _less_mean(ramps, edges, totals, counts, mean, out):
 
 
 @njit(cache=True, nogil=True)
-def _cell_sums(sci, pixel_dq, edges, low, high, sums, weights):
+def _cell_sums(sci, pixel_dq, edges, low, high, sums):
     n_dither, n_integration, _, n_y, n_x = sci.shape
-    n_amplifier, n_cell = weights.shape[1], weights.shape[4]
+    n_amplifier, n_cell = sums.shape[1], sums.shape[5]
     ramps = np.empty((high - low, n_x), dtype=np.float32)
     rest = np.empty((high - low, n_x), dtype=np.float32)
     totals = np.empty((high - low, n_amplifier, n_cell), dtype=np.float32)
@@ -215,7 +215,7 @@ def _cell_sums(sci, pixel_dq, edges, low, high, sums, weights):
                 _add_cells(ramps, good, edges, work, totals, counts)
                 for a in range(n_amplifier):
                     for c in range(n_cell):
-                        weights[d, a, i, y, c] = counts[a, c] * weight
+                        sums[d, a, i, high - low, y, c] = counts[a, c] * weight
                         for g in range(high - low):
                             sums[d, a, i, g, y, c] = totals[g, a, c] * weight
 
@@ -230,7 +230,7 @@ def cell_sums(sci, pixel_dq, *, edges, low, high, n_amplifiers):
     edges = np.asarray(edges, dtype=np.int64)
     shape = (n_dither, n_amplifiers, n_integration, high - low + 1, n_y, len(edges) - 1)
     out = np.zeros(shape, dtype=np.float32)
-    _cell_sums(sci, pixel_dq, edges, low, high, out, out[:, :, :, high - low])
+    _cell_sums(sci, pixel_dq, edges, low, high, out)
     return out
 
 

@@ -116,7 +116,7 @@ def test_mistakes_end_with_one_line_and_code_1(simulated, tmp_path):
     for arguments in (
         ("run", empty, "--refs", simulated.reference_folder, "--out", tmp_path / "o"),
         ("run", simulated.uncal[0], "--refs", tmp_path / "no_refs", "--out", tmp_path / "o"),
-        ("run", simulated.uncal[0], "--refs", simulated.reference_folder, "--config", tmp_path / "no.toml"),
+        ("run", simulated.uncal[0], "--refs", simulated.reference_folder, "--recipe", tmp_path / "no.toml"),
         ("info", tmp_path / "nothing.fits"),
         ("history", simulated.uncal[0]),
     ):
@@ -194,11 +194,11 @@ def test_foreign_text_is_printed_as_it_is(tmp_path, name):
     assert out.exit_code == 1
     assert str(missing) in out.output
     wrong = tmp_path / "c.toml"
-    wrong.write_text(f"[rate]\njump = '{name}'\n")
-    out = invoke("run", tmp_path, "--config", wrong, "--out", tmp_path / "o")
+    wrong.write_text(f"[rate.refpix]\nmethod = '{name}'\n")
+    out = invoke("run", tmp_path, "--recipe", wrong, "--out", tmp_path / "o")
     assert out.exit_code == 1
     shown = repr(name)
-    assert f"[rate] jump is {shown}; expected one of two-point, likelihood, none" in out.output
+    assert f"[rate.refpix]: method is {shown}; expected one of constant, smooth" in out.output
     assert len(out.output.strip().splitlines()) == 1
     failing = _bars().failed
     failing("stage", name, "[/b] is no tag")
@@ -219,19 +219,19 @@ def test_wrong_values_are_refused_before_a_file_is_opened(tmp_path, monkeypatch)
     monkeypatch.setattr(sys.modules["mrsxr.pipeline.run"], "find_files", refuse)
     monkeypatch.setattr("mrsxr.references.References.__init__", refuse)
     cases = {
-        "[spectrum]\nstitch = 'ratio'\n": "stitch is 'ratio'", "[cal]\norder = 'any'\n": "order is 'any'",
-        "[cube]\noutput_type = 'bands'\n": "did you mean 'band'?", "[rate]\nskip = ['photom']\n": "skip has 'photom'",
+        "[spectrum.stitch]\nmethod = 'ratio'\n": "method is 'ratio'", "[cal.fringe]\nafter = 'any'\n": "no step 'cal.any'",
+        "[cube.cube_build]\noutput_type = 'bands'\n": "did you mean 'band'?", "skip = ['photom']\n": "'photom' cannot be",
     }  # fmt: skip
     for text, message in cases.items():
         (tmp_path / "c.toml").write_text(text)
-        out = invoke("run", tmp_path, "--config", tmp_path / "c.toml", "--refs", tmp_path)
+        out = invoke("run", tmp_path, "--recipe", tmp_path / "c.toml", "--refs", tmp_path)
         assert out.exit_code == 1
         assert message in out.output
     for arguments in (("--workers", 0), ("--workers", -3), ("--workers", "two")):
         assert invoke("run", tmp_path, *arguments).exit_code == 2
     out = invoke("run", tmp_path, "--skip", "reset,darc", "--refs", tmp_path)
     assert out.exit_code == 1
-    assert "skip has 'darc'" in out.output
+    assert "there is no step 'darc'" in out.output
 
 
 def test_skip_on_the_command_line(simulated, tmp_path):

@@ -193,7 +193,8 @@ def test_a_killed_run_leaves_no_lock_and_no_litter(tmp_path):
         Store(tmp_path).begin()
     assert litter.exists()
     os.kill(other, signal.SIGKILL)
-    time.sleep(0.05)  # not waited for: the process is a zombie
+    while "State:\tZ" not in Path(f"/proc/{other}/status").read_text():  # not waited for: it becomes a zombie
+        time.sleep(0.01)
     with Store(tmp_path):
         assert holder_of(tmp_path / BOOKS).pid == os.getpid()
         assert not litter.exists()

@@ -219,8 +219,9 @@ def test_wrong_values_are_refused_before_a_file_is_opened(tmp_path, monkeypatch)
     monkeypatch.setattr(sys.modules["mrsxr.pipeline.run"], "find_files", refuse)
     monkeypatch.setattr("mrsxr.references.References.__init__", refuse)
     cases = {
-        "[spectrum.stitch]\nmethod = 'ratio'\n": "method is 'ratio'", "[cal.fringe]\nafter = 'any'\n": "no step 'cal.any'",
-        "[cube.cube_build]\noutput_type = 'bands'\n": "did you mean 'band'?", "skip = ['photom']\n": "'photom' cannot be",
+        "[spectrum.stitch]\nmethod = 'ratio'\n": "method is 'ratio'", "skip = ['photom']\n": "'photom' cannot be",
+        "[cal.fringe]\nafter = 'any'\n": "no step 'cal.any'",
+        "[cube.cube_build]\noutput_type = 'bands'\n": "did you mean 'band'?",
     }  # fmt: skip
     for text, message in cases.items():
         (tmp_path / "c.toml").write_text(text)

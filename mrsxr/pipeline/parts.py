@@ -7,6 +7,7 @@ those of the functions that it calls.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -194,6 +195,17 @@ def _imported(path: str) -> Callable[..., Any]:
     if not hasattr(function, "facts"):
         raise ParameterError(f"step is '{path}', which is no step; mark the function with @mrsxr.step(needs=...)")
     return function
+
+
+def source_of(path: str | None) -> str:
+    """Return a digest of the module of a step that is not of this package, "" of ours."""
+    if path is None or ":" not in path:
+        return ""
+    try:
+        text = inspect.getsource(importlib.import_module(path.partition(":")[0]))
+    except (OSError, TypeError):  # no file behind it
+        return path
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def names_of(level: str, name: str, function: Callable[..., Any]) -> Iterator[str]:

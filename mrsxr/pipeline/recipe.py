@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 import os
@@ -19,7 +18,7 @@ from mrsxr.io.fitsarray import file_stamp
 from mrsxr.limits import allowed, check, near_miss
 
 from . import cal_chain, combine_chain, cube_chain, rate_chain, spectrum_chain  # noqa: F401 - they fill PARTS
-from .parts import LEVELS, Part, find_part, names_of, plain
+from .parts import LEVELS, Part, find_part, names_of, plain, source_of
 
 MODES = ("baseline", "optimal")
 Mode = Literal["baseline", "optimal"]
@@ -27,7 +26,6 @@ BackgroundWay = Literal["master", "pixel", "annulus", "binned", "none"]
 FringeMethod = Literal["none", "columns", "slices"]
 _LONGEST_FILE = 1_000_000  # bytes of a TOML file
 _OPTIONS = {"rate": {"save_rateints": False}}  # of a level, not of a step
-_PLACES = ("step", "skip", "before", "after")
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ def _entry(level: str, name: str, path: str | None, given: dict[str, Any], skip:
     return Entry(level, name, find_part(level, name, path), given, skip, path)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Recipe:
     """An ordered list of steps with their parameters for each level; it does not change, its methods return others.
 
@@ -324,9 +322,13 @@ class Recipe:
                for one in self.entries if not one.skip}  # fmt: skip
         return out | {level: dict(values) for level, values in self.options.items()}
 
-    def of_level(self, level: str) -> list[Any]:
-        """Return all that decides what the steps of a level do, in their order, as plain values."""
-        steps = [[one.name, one.part.function.__qualname__, plain(one.values())] for one in self.steps(level)]
+    def of_level(self, level: str, before: str | None = None) -> list[Any]:
+        """Return all that decides what the steps of a level (``before`` one of them) do, in order, as plain values."""
+        steps: list[Any] = []
+        for one in self.steps(level):
+            if one.name == before:
+                break
+            steps.append([one.name, one.part.function.__qualname__, plain(one.values()), source_of(one.path)])
         return [steps, dict(self.options.get(level, {}))]
 
     def changes(self) -> dict[str, Any]:
@@ -340,26 +342,9 @@ class Recipe:
             out |= {f"{name}.{key}": value for key, value in values.items() if value != before.get(key, value)}
         return out
 
-    def digest(self, level: str, until: str | None = None) -> str:
-        """Return a digest of all that decides the products of a level: its steps and those of the levels before.
-
-        Parameters
-        ----------
-        level : str
-        until : str, optional
-            The last step of the level that counts.
-        """
-        names = [f"{one.level}.{one.name}" for one in self.entries if not one.skip]
-        levels = LEVELS[: LEVELS.index(level) + 1]
-        own = [name for name in names if name.partition(".")[0] == level]
-        if until is not None:
-            order = [f"{one.level}.{one.name}" for one in self.entries if one.level == level]
-            last = order.index(f"{level}.{until}")
-            own = [name for name in own if order.index(name) <= last]
-        every = self.parameters()
-        wanted = [name for name in names if name.partition(".")[0] in levels[:-1]] + own
-        text = json.dumps([[name, every[name]] for name in wanted] + [plain(self.options)], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+    def __repr__(self) -> str:
+        changes = self.changes()
+        return f"<Recipe {self.base}{': ' if changes else ''}{', '.join(f'{k} = {v!r}' for k, v in changes.items())}>"
 
     def __str__(self) -> str:
         packaged = self.base in MODES and self == _named(self.base)

@@ -34,7 +34,9 @@ def key_of(task: Task, way: Way, arguments: Mapping[str, Any], exposure: FileInf
         By whose header the reference files of the task are chosen.
     """
     given = {name: [_key_of_thing(one) for one in things] for name, things in arguments.items()}
-    parameters = way.recipe.of_level(task.section) if task.section else {}
+    parameters = (
+        way.recipe.of_level(task.section, "cube_build" if task.stage == "combine" else None) if task.section else []
+    )
     beside = [way.redshift if task.stage in _WITH_REDSHIFT else None,
               way.arrivals.allow_missing if task.stage in _OF_SOME else None]  # fmt: skip
     facts = {name: list(value) if isinstance(value, tuple) else value for name, value in task.facts.items()}

@@ -261,16 +261,29 @@ def test_a_step_of_ones_own(tmp_path, simulated):
     ] == recipe.parameters()["rate.lower"]  # fmt: skip
 
 
-def test_a_digest_tells_what_decides_a_level():
+def test_what_decides_a_level():
     recipe = Recipe.of("optimal")
-    before = {level: recipe.digest(level) for level in LEVELS}
-    later = recipe.set("outlier_detection", snr=5.0)
-    assert [later.digest(level) == before[level] for level in LEVELS] == [True, True, False, False]
-    assert later.digest("cube", "match_backgrounds") == recipe.digest("cube", "match_backgrounds")
-    assert later.digest("cube", "outlier_detection") != recipe.digest("cube", "outlier_detection")
-    moved = recipe.moving("flat_field", before="straylight")
-    assert [moved.digest(level) == before[level] for level in LEVELS] == [True, False, False, False]
-    assert recipe.set("jump", rejection_threshold=4.0).digest("rate") == before["rate"]  # its default
+
+    def same(other):
+        return [other.of_level(level) == recipe.of_level(level) for level in LEVELS]
+
+    assert same(recipe.set("outlier_detection", snr=5.0)) == [True, True, False, True]
+    assert same(recipe.moving("flat_field", before="straylight")) == [True, False, True, True]
+    assert same(recipe.set("jump", rejection_threshold=4.0)) == [True] * 4  # its default
+    cubes = recipe.set("cube_build", weighting="emsm")
+    assert cubes.of_level("cube", "cube_build") == recipe.of_level("cube", "cube_build")
+    assert repr(cubes) == "<Recipe optimal: cube.cube_build.weighting = 'emsm'>"
+
+
+def test_a_step_of_ones_own_is_known_by_its_source(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    text = "from mrsxr.step import step, STEPS\n\n@step(needs='rate')\ndef same(ds):\n    return ds\n"
+    (tmp_path / "own_steps_a.py").write_text(text)
+    (tmp_path / "own_steps_b.py").write_text(f"{text}\n# mended\n")
+    found = [Recipe.of().adding("cal.same", f"own_steps_{k}:same", after="fringe").of_level("cal") for k in "ab"]
+    for name in [name for name in STEPS if name.startswith("own_steps_")]:
+        STEPS.pop(name)
+    assert found[0] != found[1]
 
 
 def test_at_the_command_line(tmp_path):

@@ -124,7 +124,8 @@ def children(pid: int) -> list[int]:
 
 def products(out: Path) -> list[Path]:
     """Return the files under final names."""
-    return [path for path in out.rglob("*") if path.suffix in (".fits", ".nc") and path.name[0] != "."]
+    shown = [path for path in out.rglob("*") if not any(part[0] == "." for part in path.relative_to(out).parts)]
+    return [path for path in shown if path.suffix in (".fits", ".nc")]
 
 
 def is_whole(path: Path) -> bool:

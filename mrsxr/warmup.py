@@ -13,6 +13,7 @@ from .lines import fit_lines, moments
 from .pipeline import Reporter, run
 from .pipeline.recipe import MODES
 from .simulate import Effects, simulate_observation
+from .threads import cores_here
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,13 @@ class Warmth:
     seconds: float
 
 
-def warmup(*, workers: int = 2, reporter: Reporter | None = None) -> Warmth:
+def warmup(*, workers: int | None = None, reporter: Reporter | None = None) -> Warmth:
     """Reduce a small simulated observation in both modes and fit lines: what a reduction calls is compiled and kept.
 
     Parameters
     ----------
-    workers : int
+    workers : int, optional
+        By default as many as there are cores.
     reporter : Reporter, optional
 
     Returns
@@ -39,7 +41,7 @@ def warmup(*, workers: int = 2, reporter: Reporter | None = None) -> Warmth:
     from .compiled import cache_folder, compiled_here
 
     start, before = time.perf_counter(), len(compiled_here())
-    reporter = reporter or Reporter()
+    reporter, workers = reporter or Reporter(), workers or cores_here()
     with TemporaryDirectory(prefix="mrsxr-warmup-") as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of notes on data that are nobody's
         made = simulate_observation(

@@ -8,6 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from mrsxr.cli import main
+from mrsxr.errors import MrsxrError
+from mrsxr.threads import cores_here
 
 
 def invoke(*arguments):
@@ -248,3 +250,12 @@ def test_skip_on_the_command_line(simulated, tmp_path):
     assert out.exit_code == 0, out.output
     header = fits.getheader(next((tmp_path / "o" / "stage1").glob("*_rate.fits")))
     assert [header[key] for key in ("S_RESET", "S_DARK", "S_REFPIX")] == ["SKIPPED", "SKIPPED", "COMPLETE"]
+
+
+def test_without_workers_a_warm_up_takes_all_cores(monkeypatch):
+    def simulated(*_args, workers, **_kwargs):
+        raise MrsxrError(f"asked for {workers} workers")
+
+    monkeypatch.setattr("mrsxr.warmup.simulate_observation", simulated)
+    assert f"asked for {cores_here()} workers" in invoke("warmup").output
+    assert "asked for 3 workers" in invoke("warmup", "--workers", 3).output

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -21,6 +20,7 @@ from mrsxr.limits import Redshift, Workers, checked
 from mrsxr.mrs import BANDS, setting_of_band
 from mrsxr.notes import listen, tell
 from mrsxr.references import References
+from mrsxr.threads import cores_here
 
 from .arrivals import Arrivals, check_background, one_of_each_band
 from .combine_chain import one_background
@@ -110,7 +110,7 @@ def run(
     """
     start = time.perf_counter()
     wanted = BANDS if bands is None else as_bands(bands)
-    recipe, workers = Recipe.of(recipe), workers or len(os.sched_getaffinity(0))
+    recipe, workers = Recipe.of(recipe), workers or cores_here()
     if to == "spectrum":
         check_spectra(recipe, wanted)
     references = references_of("run", refs, needed=False)

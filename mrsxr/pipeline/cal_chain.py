@@ -110,14 +110,6 @@ def _found_bad_pixels(exposures: Sequence[xr.Dataset], **values: Any) -> xr.Data
     return cal.find_bad_pixels(exposures, **own_options(cal.find_bad_pixels, values))
 
 
-def masks_of(exposures: Sequence[xr.Dataset], recipe: Recipe) -> dict[str, xr.Dataset | None]:
-    """Return the mask of :func:`find_mask` of each detector, by its channels; all exposures of a detector have one."""
-    if not recipe.runs("badpix_selfcal"):
-        return {}
-    channels = sorted({str(ds.attrs["channels"]) for ds in exposures})
-    return {c: find_mask([ds for ds in exposures if ds.attrs["channels"] == c], recipe) for c in channels}
-
-
 @keeps_notes
 def locate(ds: xr.Dataset, refs: References, recipe: Recipe) -> xr.Dataset:
     """Run assign_wcs; the slice mask is derived from the distortion where there is no regions file."""

@@ -18,7 +18,7 @@ from mrsxr.notes import listen, noted, tell
 from mrsxr.references import References
 from mrsxr.threads import how
 
-from .exposure_steps import bound
+from .exposure_steps import done
 from .parts import PARTS, own_options, part
 
 if TYPE_CHECKING:
@@ -81,14 +81,8 @@ def combine(
         if entry.path is None and PARTS.get(("cube", entry.name)) is entry.part:
             found = entry.part.function(found, beside, **entry.values())
         else:
-            found = {name: _of_one(entry, ds, refs) for name, ds in found.items()}
+            found = {name: done(entry, ds, refs) for name, ds in found.items()}
     return found
-
-
-def _of_one(entry: Any, ds: xr.Dataset, refs: References | None) -> xr.Dataset:
-    """Run a step of one exposure."""
-    step = bound(entry, ds, References({}) if refs is None else refs)
-    return ds if step is None else step(ds)
 
 
 def one_background(recipe: Recipe) -> Recipe:

@@ -15,7 +15,7 @@ from mrsxr.notes import listen, noted, tell
 from mrsxr.references import References
 from mrsxr.scores import of_band
 
-from .exposure_steps import bound
+from .exposure_steps import done
 from .optional import keeps_notes, optional
 from .parts import own_options, part
 from .spectrum_chain import correct_leak_in_cubes, with_exact_errors
@@ -49,8 +49,7 @@ def make_target_cube(
             parts = {"1B": leaking, band: built} if leaking is not None else {}
             built = correct_leak_in_cubes(parts, refs, recipe).get(band, built)
         else:
-            step = bound(entry, built, References({}) if refs is None else refs)
-            built = built if step is None else step(built)
+            built = done(entry, built, refs)
     return built
 
 

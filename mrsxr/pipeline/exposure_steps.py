@@ -55,6 +55,12 @@ def bound(entry: Entry, ds: xr.Dataset, refs: References, given: Mapping[str, An
     return partial(function, **files, **data, **entry.given)
 
 
+def done(entry: Entry, ds: xr.Dataset, refs: References | None) -> xr.Dataset:
+    """Return a Dataset after a step, as it came where the step lacks a reference; ``refs`` None is as no files."""
+    step = bound(entry, ds, References({}) if refs is None else refs)
+    return ds if step is None else step(ds)
+
+
 def bound_steps(
     recipe: Recipe, level: str, ds: xr.Dataset, refs: References, given: Mapping[str, Any] | None = None
 ) -> Iterator[tuple[str, Step]]:

@@ -18,7 +18,7 @@ from mrsxr.references import References
 from mrsxr.references.leak import holds_band
 from mrsxr.spectrum.extract_1d import Background as Annulus
 
-from .exposure_steps import bound
+from .exposure_steps import done
 from .optional import keeps_notes, optional
 from .parts import own_options, part
 from .source_types import marked, source_types_of
@@ -89,8 +89,7 @@ def make_spectrum(
         elif entry.name == "residual_fringe" and ds.attrs.get("residual_fringe_cube"):
             tell("the fringes were taken off the cube; its spectrum is not corrected again", aloud=False)
         elif entry.name not in _OF_ALL_BANDS:
-            step = bound(entry, found, References({}) if refs is None else refs)
-            found = found if step is None else step(found)
+            found = done(entry, found, refs)
     return marked(found, decided)
 
 

@@ -40,7 +40,7 @@ def background(wavelength):
 def blank(setting, n_dither, rng, rows=1024, first=1, pattern="EXTENDED", pointings=None):
     """Return located cal data without light: dithers of a pattern with errors of pointing, or given pointings."""
     from mrsxr import dq, mrs, schema
-    from mrsxr.cal.assign_wcs import assign_wcs
+    from mrsxr.cal.wcs import assign_wcs
     from mrsxr.simulate.instrument import make_geometry
     from mrsxr.simulate.pointing import aim_at, dither_offsets
 

@@ -108,7 +108,7 @@ def _labelled(setting: str, fringed, sigma, geometry):
         "level": "cal", "setting": setting, "detector": keys["DETECTOR"], "channels": keys["CHANNEL"],
         "band": keys["BAND"], "readpatt": "FASTR1", "subarray": "FULL", "group_time": 2.77504, "frame_time": 2.77504,
         "n_groups": 40, "n_integrations": 2, "target": "MADE", "program": "0",
-        "history_json": json.dumps([{"step": "cal.fringe.divide_fringe_flat"}]),
+        "history_json": json.dumps([{"step": "cal.divide_fringe_flat"}]),
     }  # fmt: skip
     units = {"flux": "MJy/sr"}
     variables = {k: (dims, v[None].astype("f4"), {"units": units.get(k, "MJy2/sr2")}) for k, v in planes.items()}

@@ -146,7 +146,7 @@ def theirs(folder: Path, made: dict, jwst_python: str) -> tuple[dict, list[Path]
 
 def compare_master(folder: Path, made: dict, jwst_python: str, table) -> None:
     """Compare the combined spectrum and the subtracted exposures from jwst's own x1d files."""
-    from mrsxr.cal.combine_backgrounds import combine_backgrounds
+    from mrsxr.cal.background_combine import combine_backgrounds
     from mrsxr.cal.master_background import subtract_master_background
     from mrsxr.io import load
 
@@ -177,7 +177,7 @@ def compare_master(folder: Path, made: dict, jwst_python: str, table) -> None:
 
 def located(made: dict, kind: str = "science"):
     """Return the cal exposures of a setting in memory."""
-    from mrsxr.cal.assign_wcs import assign_wcs
+    from mrsxr.cal.wcs import assign_wcs
     from mrsxr.io import open_exposures
     from mrsxr.references import References
 

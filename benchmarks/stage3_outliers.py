@@ -64,7 +64,7 @@ def load(folder: Path):
     """Return cal data of jwst with coordinates, the truth [MJy/sr] and the noise [MJy/sr]."""
     import xarray as xr
 
-    from mrsxr.cal.assign_wcs import assign_wcs
+    from mrsxr.cal.wcs import assign_wcs
     from mrsxr.io import open_exposures
     from mrsxr.references import References
 

@@ -26,7 +26,7 @@ MARKS = (
 )  # fmt: skip
 #: Entry of a history where data of different histories were joined.
 JOINED = "tree.join_dithers"
-#: Every function marked ``@step``, by its qualified name; the tests walk this table.
+#: Every function marked ``@step``, by its public name (``rate.flag_jumps``); the tests walk this table.
 STEPS: dict[str, Callable[..., xr.Dataset]] = {}
 
 
@@ -97,7 +97,9 @@ def step(
 
     def decorate(function: Callable[..., xr.Dataset]) -> Callable[..., xr.Dataset]:
         signature = inspect.signature(function)
-        name = f"{function.__module__.removeprefix('mrsxr.')}.{function.__name__}"
+        package, _, inner = function.__module__.partition(".")
+        place = inner.partition(".")[0] if package == "mrsxr" else function.__module__
+        name = f"{place}.{function.__name__}"
         readers = {**READERS, **getattr(function, "readers", {})}
         facts = Facts(
             name, levels, gives, jwst or function.__name__, keyword, needed or gives is not None,
@@ -146,7 +148,7 @@ def recorded(before: xr.Dataset, out: xr.Dataset, name: str, **params: Any) -> x
     ----------
     before, out : Dataset
     name : str
-        ``lines.maps.mask_maps``.
+        ``lines.mask_maps``.
     **params
         As they were given.
     """
@@ -175,10 +177,10 @@ def join_histories(histories: Mapping[str, list[dict[str, Any]]]) -> list[dict[s
 
     Examples
     --------
-    >>> dark, flat = {"step": "rate.dark.subtract_dark"}, {"step": "cal.flat_field.divide_flat"}
+    >>> dark, flat = {"step": "rate.subtract_dark"}, {"step": "cal.divide_flat"}
     >>> joined = join_histories({"a": [dark, flat], "b": [dark]})
     >>> [entry["step"] for entry in joined], joined[1]["inputs"] == {"a": [flat], "b": []}
-    (['rate.dark.subtract_dark', 'tree.join_dithers'], True)
+    (['rate.subtract_dark', 'tree.join_dithers'], True)
     """
     common: list[dict[str, Any]] = []
     for entries in zip(*histories.values(), strict=False):

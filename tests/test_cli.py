@@ -38,7 +38,7 @@ def test_run_show_history_check(simulated, tmp_path):
     assert shown.exit_code == 0, shown.output
     assert (tmp_path / "rate.png").read_bytes()[:4] == b"\x89PNG"
     told = invoke("history", rate)
-    assert "rate.ramp_fit.fit_ramps" in told.output
+    assert "rate.fit_ramps" in told.output
     assert "rejection_threshold=4.0" in told.output
     assert invoke("check", rate).exit_code == 0
 
@@ -218,7 +218,7 @@ def test_wrong_values_are_refused_before_a_file_is_opened(tmp_path, monkeypatch)
     def refuse(*_args, **_kwargs):
         raise AssertionError("a file was looked for")
 
-    monkeypatch.setattr(sys.modules["mrsxr.pipeline.run"], "find_files", refuse)
+    monkeypatch.setattr(sys.modules["mrsxr.pipeline.runner"], "find_files", refuse)
     monkeypatch.setattr("mrsxr.references.References.__init__", refuse)
     cases = {
         "[spectrum.stitch]\nmethod = 'ratio'\n": "method is 'ratio'", "skip = ['photom']\n": "'photom' cannot be",

@@ -17,7 +17,7 @@ from mrsxr.pipeline.plan import Task
 from mrsxr.pipeline.record import RunRecord
 from mrsxr.pipeline.reduction import Reduction, Told
 from mrsxr.pipeline.reporter import Reporter
-from mrsxr.pipeline.run import carry_out
+from mrsxr.pipeline.runner import carry_out
 from mrsxr.pipeline.store import Store
 from mrsxr.threads import Threads, _aside, bounded, computing, how
 

@@ -1,12 +1,10 @@
 """Stage 2, rate -> cal: the steps that turn slopes into surface brightness on the detector, in the order of use."""
 
 from .assign_mtwcs import follow_target, is_moving, target_position
-from .assign_wcs import assign_wcs
 from .background import fit_background_scale, has_background_subtracted, subtract_background
+from .background_combine import combine_backgrounds
 from .background_match import fit_background_match, match_backgrounds
 from .badpix_selfcal import find_bad_pixels, self_calibrate_bad_pixels
-from .clean_showers import clean_showers
-from .combine_backgrounds import combine_backgrounds
 from .field_background import fit_field_scale, measure_field_background, subtract_field_background
 from .flat_field import divide_flat
 from .fringe import divide_fringe_flat
@@ -16,9 +14,11 @@ from .outlier_detection import detect_outliers, flag_outliers
 from .photom import calibrate_flux
 from .pixel_replace import replace_pixels
 from .residual_fringe import correct_residual_fringe
+from .showers import clean_showers
 from .sky_outliers import detect_sky_outliers
 from .srctype import set_source_type
 from .straylight import subtract_straylight
+from .wcs import assign_wcs
 
 __all__ = [
     "assign_wcs",

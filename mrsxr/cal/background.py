@@ -19,7 +19,7 @@ from mrsxr.step import step
 Method = Literal["mean", "weighted"]
 #: First column of the right-hand channel: the middle of the gap between the channels.
 SECOND_CHANNEL = {"12": 510, "34": 491}
-STEP = "cal.background.subtract_background"
+STEP = "cal.subtract_background"
 #: Limits within which a fitted factor counts as safe.
 ROWS, LEAST_BLOCKS, LEAST_SHARE, MOST_CHI2, LEAST_SNR = 32, 30, 0.25, 1.5, 10.0
 MODE_ROUNDS = 20

@@ -2,9 +2,9 @@
 
 from .covariance import sum_variance
 from .cube_build import build_cube, build_exposure_cubes
-from .match_psf import match_psf
 from .multiband import build_multiband_cube
-from .regrid import regrid
+from .psf import match_psf
+from .resample import regrid
 from .residual_fringe import correct_residual_fringe_cube
 from .spectral_leak import correct_spectral_leak_cube
 

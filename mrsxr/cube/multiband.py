@@ -219,7 +219,7 @@ def _attrs_of(
     """Return the attributes that all Datasets share with the histories of all and this step added."""
     refs = {name: str(value.attrs.get("ref_id", "by hand")) for name, value in references.items() if value is not None}
     entry = {
-        "step": "cube.multiband.build_multiband_cube", "keyword": "S_IFUCUB", "version": __version__,
+        "step": "cube.build_multiband_cube", "keyword": "S_IFUCUB", "version": __version__,
         "params": parameters, "refs": refs,
     }  # fmt: skip
     common = common_attrs(list({id(ds): ds for ds in datasets}.values()))

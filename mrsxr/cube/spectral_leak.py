@@ -11,7 +11,7 @@ import xarray as xr
 from mrsxr import dq as flags
 from mrsxr import mrs
 from mrsxr.errors import MrsxrError
-from mrsxr.geometry.regrid import overlaps, sky_of
+from mrsxr.geometry.overlap import overlaps, sky_of
 from mrsxr.limits import Ref
 from mrsxr.references.leak import holds_band, leak_fraction, samples_of
 from mrsxr.schema import meaning_of, units_of
@@ -70,7 +70,7 @@ def correct_spectral_leak_cube(
     Notes
     -----
     F_3A -= frac_leak(wavelength) F_1B(wavelength / 2); variances += frac_leak^2 var_1B and (err_leak F_1B)^2. F_1B is
-    linear in wavelength and a mean over each 3A spaxel by areas of overlap (:mod:`mrsxr.geometry.regrid`). Errors
+    linear in wavelength and a mean over each 3A spaxel by areas of overlap (:mod:`mrsxr.geometry.overlap`). Errors
     of neighbouring 1B spaxels are taken for one, and do not average down over a spaxel. jwst corrects extracted spectra
     of point sources only.
     """

@@ -6,7 +6,7 @@ from .fit import fit_line, fit_lines
 from .linelist import in_range, line_list
 from .maps import line_ratio, mask_maps
 from .model import line_model
-from .moments import channel_maps, moments, subtract_continuum
+from .moment_maps import channel_maps, moments, subtract_continuum
 from .table import line_table
 
 __all__ = [

@@ -133,7 +133,7 @@ def line_window(
     cube : Dataset
         With ``wavelength`` [um].
     line, z
-        As of :func:`mrsxr.lines.moments.moments`.
+        As of :func:`mrsxr.lines.moment_maps.moments`.
     extent : (float, float)
         Velocities that hold the line [km/s].
     window : float

@@ -187,4 +187,4 @@ def _labelled(data, lines, flux, names, energy, weight, solid, temperatures, ort
         ortho_to_para=float(ortho_to_para),
     )  # fmt: skip
     params = {"temperatures": temperatures, "area": solid / ARCSEC2_TO_SR, "lines": names}
-    return recorded(lines, result, "lines.excitation.h2_excitation", **params)
+    return recorded(lines, result, "lines.h2_excitation", **params)

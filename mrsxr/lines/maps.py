@@ -9,7 +9,7 @@ import xarray as xr
 
 from mrsxr.arguments import as_um, reads
 from mrsxr.errors import MrsxrError
-from mrsxr.geometry.regrid import same_sky
+from mrsxr.geometry.overlap import same_sky
 from mrsxr.limits import LineName, NotNegative, checked
 from mrsxr.schema import LINE_LIMITS, is_measured
 from mrsxr.step import join_histories, read_history, recorded
@@ -63,7 +63,7 @@ def mask_maps(
         kept = is_measured(maps, name, limits)
         if kept is not None:
             out[name] = maps[name].where(kept).transpose(*maps[name].dims).assign_attrs(maps[name].attrs)
-    return recorded(maps, maps.assign(out), "lines.maps.mask_maps", snr=snr, velocity=velocity, dispersion=dispersion)
+    return recorded(maps, maps.assign(out), "lines.mask_maps", snr=snr, velocity=velocity, dispersion=dispersion)
 
 
 @reads()
@@ -130,7 +130,7 @@ def line_ratio(
     ).assign_attrs(level="line_ratio", numerator=a_label, denominator=b_label)  # fmt: skip
     made_of = {"numerator": read_history(maps), "denominator": read_history(other)}
     both_histories = maps.assign_attrs(history_json=json.dumps(join_histories(made_of)))
-    return recorded(both_histories, out, "lines.maps.line_ratio", numerator=a_label, denominator=b_label, snr=snr)
+    return recorded(both_histories, out, "lines.line_ratio", numerator=a_label, denominator=b_label, snr=snr)
 
 
 def _flux_of(maps: xr.Dataset, line: LineName) -> tuple[xr.DataArray, xr.DataArray, str]:

@@ -4,7 +4,7 @@ from .chains import combine_exposures, make_cal, make_cubes, make_rate, make_rat
 from .recipe import Recipe
 from .record import RunRecord, read_runs
 from .reporter import Reporter
-from .run import RunResult, run
+from .runner import RunResult, run
 from .store import Label, Status, Store, status
 
 __all__ = [

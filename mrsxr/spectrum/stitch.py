@@ -353,7 +353,7 @@ def _averaged(left: xr.Dataset, right: xr.Dataset, low: float, high: float) -> x
 
 def _attrs(bands, names, scalings, params) -> dict:
     entry = {
-        "step": "spectrum.stitch.stitch_bands",
+        "step": "spectrum.stitch_bands",
         "version": __version__,
         "params": params,
         "refs": {},

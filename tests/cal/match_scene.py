@@ -9,7 +9,7 @@ import xarray as xr
 from helpers import detector_attrs, dither_coords
 
 from mrsxr import dq
-from mrsxr.cal.assign_wcs import assign_wcs
+from mrsxr.cal.wcs import assign_wcs
 from mrsxr.geometry.sky import slicer_to_sky, tangent_frame, tangent_offsets
 from mrsxr.mrs import bands_of_setting, psf_fwhm
 from mrsxr.simulate.instrument import make_geometry

@@ -12,7 +12,7 @@ from helpers import assert_step, detector_attrs, dither_coords, no_compute
 
 from mrsxr import dq
 from mrsxr.cal.assign_mtwcs import follow_target, is_moving, target_position
-from mrsxr.cal.assign_wcs import assign_wcs
+from mrsxr.cal.wcs import assign_wcs
 from mrsxr.errors import LevelError, MrsxrError, ReferenceFileError
 from mrsxr.geometry import sky
 from mrsxr.geometry.detector import detector_to_slicer

@@ -14,7 +14,7 @@ from xarray import Dataset
 from mrsxr import dq
 from mrsxr.cal import _clean_showers_kernels as kernels
 from mrsxr.cal import _shower_fit_kernels as field
-from mrsxr.cal.clean_showers import clean_showers
+from mrsxr.cal.showers import clean_showers
 from mrsxr.errors import MrsxrError, ReferenceFileError
 
 DATA = Path(__file__).parents[1] / "parity" / "data"

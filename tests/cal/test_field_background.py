@@ -13,7 +13,7 @@ from scipy.optimize import linprog
 
 from mrsxr import dq
 from mrsxr.cal._background_match_kernels import fit_bins
-from mrsxr.cal.combine_backgrounds import combine_backgrounds
+from mrsxr.cal.background_combine import combine_backgrounds
 from mrsxr.cal.field_background import fit_field_scale, measure_field_background, subtract_field_background
 from mrsxr.errors import LevelError, MrsxrError, MrsxrWarning
 

@@ -8,7 +8,7 @@ from made_sky import cube_of, from_flux, grid_of, star, star_in_spaxels
 from scipy.optimize import least_squares
 
 from mrsxr import mrs
-from mrsxr.cube.match_psf import gaussian_kernel, match_psf
+from mrsxr.cube.psf import gaussian_kernel, match_psf
 from mrsxr.errors import MrsxrError
 
 

@@ -8,10 +8,10 @@ from helpers import no_compute
 from made_sky import DEC, RA, cube_of, from_flux, grid_of, star
 
 from mrsxr import schema
-from mrsxr.cube.regrid import regrid
+from mrsxr.cube.resample import regrid
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.index import CelestialIndex, attach_index
-from mrsxr.geometry.regrid import overlaps, same_sky, sky_of
+from mrsxr.geometry.overlap import overlaps, same_sky, sky_of
 from mrsxr.step import read_history
 
 OTHER = {"scale": 0.2, "angle": 33.0, "centre": (RA + 1e-4, DEC - 5e-5)}
@@ -35,7 +35,7 @@ def test_light_lands_where_it_belongs_and_none_is_lost():
     assert float(there.flux[0]) > 0.7 * float(out.flux[0].max())
     assert out.attrs["wcs"] == like.attrs["wcs"]
     assert out.attrs["pixel_scale"] == 0.2
-    assert read_history(out)[-1]["step"] == "cube.regrid.regrid"
+    assert read_history(out)[-1]["step"] == "cube.regrid"
 
 
 def test_overlaps_against_many_points():

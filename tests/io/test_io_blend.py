@@ -183,8 +183,8 @@ def entry(step, **refs):
     return {"step": step, "keyword": STEPS[step].facts.keyword, "version": "0", "params": {}, "refs": refs}
 
 
-DARKS = [entry("rate.dark.subtract_dark", dark="a.fits"), entry("rate.dark.subtract_dark", dark="b.fits")]
-FIRST, FLAT = entry("rate.dq_init.flag_bad_pixels", mask="m.fits"), entry("cal.flat_field.divide_flat")
+DARKS = [entry("rate.subtract_dark", dark="a.fits"), entry("rate.subtract_dark", dark="b.fits")]
+FIRST, FLAT = entry("rate.flag_bad_pixels", mask="m.fits"), entry("cal.divide_flat")
 APART = [[FIRST, DARKS[0], FLAT], [FIRST, DARKS[1]]]
 
 
@@ -202,7 +202,7 @@ def test_histories_of_all_dithers_are_kept(two, tmp_path):
     assert history[1]["inputs"] == {names[0]: APART[0][1:], names[1]: APART[1][1:]}
     assert branches(history) == APART
     assert [history_of(history, name) for name in names] == APART
-    later = json.dumps([*history, entry("cal.photom.calibrate_flux", photom="p.fits")])
+    later = json.dumps([*history, entry("cal.calibrate_flux", photom="p.fits")])
     paths = save(joined.assign_attrs(history_json=later), tmp_path / "out")
     headers = [fits.getheader(p) for p in paths]
     assert [h["R_DARK"] for h in headers] == ["a.fits", "b.fits"]
@@ -272,14 +272,12 @@ def test_cubes_of_several_settings_keep_all_histories():
 
 def test_entries_that_name_the_exposure_itself_are_one():
     """refpix takes the columns of its own exposure: no difference between exposures."""
-    own = {
-        name: [FIRST, entry("rate.refpix.subtract_reference_pixels", reference_columns=name)] for name in ("a1", "b1")
-    }
+    own = {name: [FIRST, entry("rate.subtract_reference_pixels", reference_columns=name)] for name in ("a1", "b1")}
     joined = join_histories(own)
-    assert [step["step"] for step in joined] == [FIRST["step"], "rate.refpix.subtract_reference_pixels"]
+    assert [step["step"] for step in joined] == [FIRST["step"], "rate.subtract_reference_pixels"]
     assert joined[1]["refs"] == {"reference_columns": "a1, b1"}
     assert join_histories({"a1": joined, "b1": joined}) == joined
-    other = {**own, "b1": [FIRST, entry("rate.refpix.subtract_reference_pixels", reference_columns="c1")]}
+    other = {**own, "b1": [FIRST, entry("rate.subtract_reference_pixels", reference_columns="c1")]}
     assert branches(join_histories(other)) == list(other.values())
 
 

@@ -13,7 +13,7 @@ from helpers import detector_attrs, dither_coords
 from xarray.testing import assert_identical
 
 from mrsxr import cal, dq, mrs, rate, schema  # noqa: F401 - they fill STEPS
-from mrsxr.cal.assign_wcs import assign_wcs
+from mrsxr.cal.wcs import assign_wcs
 from mrsxr.geometry.footprint import s_region
 from mrsxr.geometry.sky import with_sky
 from mrsxr.io import _gwcs, load, save
@@ -151,20 +151,20 @@ def test_facts_that_steps_leave_become_keywords(tmp_path):
 @pytest.mark.parametrize(
     ("step", "keyword"),
     [
-        ("rate.persistence.flag_persistence", "S_PERSIS"),
-        ("rate.charge_migration.flag_charge_migration", "S_CHGMIG"),
-        ("rate.refpix.subtract_reference_pixels", "S_REFPIX"),
-        ("rate.emicorr.correct_emi", "S_MIREMI"),
-        ("rate.likelihood.flag_jumps_likelihood", "S_JUMP"),
-        ("rate.firstframe.flag_first_frame", "S_FRSTFR"),
-        ("cal.assign_wcs.assign_wcs", "S_WCS"),
-        ("cal.assign_mtwcs.follow_target", "S_MTWCS"),
-        ("cal.badpix_selfcal.self_calibrate_bad_pixels", "S_BPXSLF"),
-        ("cal.background.subtract_background", "S_BKDSUB"),
-        ("cal.srctype.set_source_type", "S_SRCTYP"),
-        ("cal.straylight.subtract_straylight", "S_STRAY"),
-        ("cal.residual_fringe.correct_residual_fringe", "S_RESFRI"),
-        ("cal.pixel_replace.replace_pixels", "S_PXREPL"),
+        ("rate.flag_persistence", "S_PERSIS"),
+        ("rate.flag_charge_migration", "S_CHGMIG"),
+        ("rate.subtract_reference_pixels", "S_REFPIX"),
+        ("rate.correct_emi", "S_MIREMI"),
+        ("rate.flag_jumps_likelihood", "S_JUMP"),
+        ("rate.flag_first_frame", "S_FRSTFR"),
+        ("cal.assign_wcs", "S_WCS"),
+        ("cal.follow_target", "S_MTWCS"),
+        ("cal.self_calibrate_bad_pixels", "S_BPXSLF"),
+        ("cal.subtract_background", "S_BKDSUB"),
+        ("cal.set_source_type", "S_SRCTYP"),
+        ("cal.subtract_straylight", "S_STRAY"),
+        ("cal.correct_residual_fringe", "S_RESFRI"),
+        ("cal.replace_pixels", "S_PXREPL"),
     ],
 )
 def test_every_step_has_its_keyword(step, keyword):

@@ -41,12 +41,12 @@ CUBES = {
     f"{ROOT}_ch1-2-short": {"band": "1A 2A", "channels": "12", "cube_type": "multi"},
     f"{ROOT}_ch1a-1b-2a": {"band": "1A 1B 2A", "channels": "12", "cube_type": "multi"},
     f"{ROOT}_ch1-short_background": {"background": 1},
-    f"{ROOT}_ch1-short_psf-matched": {"history_json": history("cube.match_psf.match_psf")},
+    f"{ROOT}_ch1-short_psf-matched": {"history_json": history("cube.match_psf")},
     f"{ROOT}_ch1-short_psf-matched_regridded": {
-        "history_json": history("cube.match_psf.match_psf", "cube.regrid.regrid")
+        "history_json": history("cube.match_psf", "cube.regrid")
     },
-    f"{ROOT}_ch1-short_continuum-subtracted": {"history_json": history("lines.moments.subtract_continuum")},
-    f"{ROOT}_ch1-short_defringed": {"history_json": history("cube.residual_fringe.correct_residual_fringe_cube")},
+    f"{ROOT}_ch1-short_continuum-subtracted": {"history_json": history("lines.subtract_continuum")},
+    f"{ROOT}_ch1-short_defringed": {"history_json": history("cube.correct_residual_fringe_cube")},
     "jw02732-o004-o006_ngc-7319_miri_ch1-short": {
         "exposures": json.dumps([EXPOSURES[0], EXPOSURES[1].replace("02732004", "02732006")])
     },

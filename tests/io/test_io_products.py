@@ -24,7 +24,7 @@ from mrsxr.io.atomic import replacing
 PRODUCTS = ("uncal", "ramp", "rate", "rateints", "cal")
 SHAPE = (8, 1032)
 HISTORY = json.dumps([
-    {"step": "rate.saturation.flag_saturation", "keyword": "S_SATURA", "version": "0.1.0", "params": {},
+    {"step": "rate.flag_saturation", "keyword": "S_SATURA", "version": "0.1.0", "params": {},
      "refs": {"saturation": "jwst_miri_saturation_0035.fits"}},
     {"step": "rate.jump.detect_jumps", "keyword": "S_JUMP", "version": "0.1.0", "params": {"threshold": 4.0},
      "refs": {"gain": "gain_made.fits", "read_noise": "by hand"}},
@@ -580,7 +580,7 @@ def test_real_cube_survives_a_round_trip(shared_data, tmp_path):
 
 @pytest.mark.shared
 def test_flight_distortion_comes_back_exactly(shared_data, tmp_path):
-    from mrsxr.cal.assign_wcs import assign_wcs
+    from mrsxr.cal.wcs import assign_wcs
     from mrsxr.references.readers import read_reference
 
     folder = shared_data / "coords_flt9"

@@ -13,7 +13,7 @@ from scipy.ndimage import label as pieces
 from mrsxr import schema
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.lines.binning import bin_cube, bin_labels, bin_spaxels, bin_spectra, paint_bins
-from mrsxr.lines.moments import moments
+from mrsxr.lines.moment_maps import moments
 from mrsxr.step import read_history
 
 LINE = "[S III] 18.71"
@@ -105,7 +105,7 @@ def test_binned_cube(cube):
     more = bin_cube(cube, bins, covariance=0.5)
     factor = 1 + 0.5 * np.log10(here.sum())
     np.testing.assert_allclose(more["var"].values[:, here], out["var"].values[:, here] * factor**2, rtol=1e-5)
-    assert read_history(out)[-1]["step"] == "lines.binning.bin_cube"
+    assert read_history(out)[-1]["step"] == "lines.bin_cube"
     before, after = (moments(c, LINE, z=Z, threshold=None) for c in (cube, out))
     assert float(after.snr.where(labels >= 0).min()) > 12
     assert float(before.snr.where(labels >= 0).min()) < 5

@@ -107,7 +107,7 @@ def test_numbers_of_a_spectrum_are_those_of_the_truth():
     assert fit["flux"].attrs["units"] == "W m-2"
     assert fit["continuum"].attrs["units"] == "Jy"
     assert all("units" in fit[name].attrs and "long_name" in fit[name].attrs for name in fit.data_vars)
-    assert read_history(fit)[-1]["step"] == "lines.fit.fit_line"
+    assert read_history(fit)[-1]["step"] == "lines.fit_line"
 
 
 def test_a_spaxel_of_a_cube_has_the_flux_of_its_spectrum():

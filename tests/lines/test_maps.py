@@ -8,7 +8,7 @@ from line_cubes import Z, line_cube
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.index import CelestialIndex
 from mrsxr.lines.maps import line_ratio, mask_maps
-from mrsxr.lines.moments import moments
+from mrsxr.lines.moment_maps import moments
 from mrsxr.step import branches, read_history
 
 LABELS = ["[Ne II] 12.81", "[Ne III] 15.56", "[Fe II] 5.34", "[Fe II] 25.99"]

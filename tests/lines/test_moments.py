@@ -10,7 +10,7 @@ from line_cubes import S_III, Z, instrument_sigma, line_cube
 
 from mrsxr import schema
 from mrsxr.errors import LevelError, MrsxrError, SchemaError
-from mrsxr.lines.moments import channel_maps, instrument_dispersion, moments, subtract_continuum
+from mrsxr.lines.moment_maps import channel_maps, instrument_dispersion, moments, subtract_continuum
 from mrsxr.step import read_history
 
 LINE = "[S III] 18.71"
@@ -35,7 +35,7 @@ def test_moments_without_noise():
     np.testing.assert_allclose(out.ew, flux / per_um, rtol=0.02)
     assert out.attrs["level"] == "moments"
     assert str(out.line.values) == LINE
-    assert read_history(out)[-1]["step"] == "lines.moments.moments"
+    assert read_history(out)[-1]["step"] == "lines.moments"
     spot = out.sel(ra=float(out.ra[3, 4]), dec=float(out.dec[3, 4]))
     assert float(spot.moment0) == float(out.moment0[3, 4])
 

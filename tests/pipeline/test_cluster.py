@@ -13,7 +13,7 @@ from mrsxr.errors import MrsxrError
 from mrsxr.pipeline import cluster
 from mrsxr.pipeline.cluster import executor_of
 from mrsxr.pipeline.plan import Task
-from mrsxr.pipeline.run import carry_out
+from mrsxr.pipeline.runner import carry_out
 
 
 @pytest.mark.parametrize(

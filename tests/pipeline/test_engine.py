@@ -19,7 +19,7 @@ from mrsxr.pipeline import Recipe, Reporter
 from mrsxr.pipeline.engine import computed
 from mrsxr.pipeline.plan import Task
 from mrsxr.pipeline.record import read_runs
-from mrsxr.pipeline.run import carry_out
+from mrsxr.pipeline.runner import carry_out
 from mrsxr.pipeline.store import Label, Store
 from mrsxr.scores import score
 

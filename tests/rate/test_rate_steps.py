@@ -160,7 +160,7 @@ def test_fit_is_recorded_and_lazy(ramp):
     ds.group_dq[0, :, -1] = 1
     out = assert_step(rate.fit_ramps, ds, **NOISE)
     entry = json.loads(out.attrs["history_json"])[-1]
-    assert entry["step"] == "rate.ramp_fit.fit_ramps"
+    assert entry["step"] == "rate.fit_ramps"
     assert entry["refs"] == {"gain": "gain_made.fits", "readnoise": "readnoise_made.fits"}
     assert "group" not in out.coords
 

@@ -176,7 +176,7 @@ def test_negative_factor_is_not_applied():
 def test_history_keeps_that_of_each_band():
     out = stitch_bands([make_spectrum("1A"), make_spectrum("1B", seed=3)], method="multiplicative")
     (entry,) = json.loads(out.attrs["history_json"])
-    assert entry["step"] == "spectrum.stitch.stitch_bands"
+    assert entry["step"] == "spectrum.stitch_bands"
     assert entry["params"]["method"] == "multiplicative"
     assert [e["step"] for e in entry["inputs"]["1B"]] == ["made"]
     assert out.attrs["target"] == "TEST"

@@ -14,7 +14,7 @@ from mrsxr import units
 from mrsxr.arguments import reads
 from mrsxr.errors import MrsxrError, SchemaError
 from mrsxr.geometry.index import attach_index
-from mrsxr.geometry.regrid import overlaps, same_sky, sky_of
+from mrsxr.geometry.overlap import overlaps, same_sky, sky_of
 from mrsxr.limits import Share, checked
 from mrsxr.notes import listen, noted
 from mrsxr.schema import in_order
@@ -103,7 +103,7 @@ def resample(values, bad=None, *, kind: str, counted: float, matrix, area, shape
     counted : float
         0 of numbers per solid angle; of those that are counted per spaxel how many such spaxels make an old one: 1.
     matrix, area : sparse (new, old), array (new)
-        From :func:`mrsxr.geometry.regrid.overlaps`.
+        From :func:`mrsxr.geometry.overlap.overlaps`.
     shape : (int, int)
         Rows and columns of the new grid.
     least : float
@@ -236,7 +236,7 @@ def _on_grid_of(ds: xr.Dataset, like: xr.Dataset, changed: dict, min_coverage: f
         kept = kept[order]
     attrs = {"wcs": like.attrs["wcs"]} if "wcs" in like.attrs else {}
     attrs |= facts_of(like) if changed else {}
-    kept = recorded(ds, kept.assign_attrs(ds.attrs | attrs), "cube.regrid.regrid", min_coverage=min_coverage)
+    kept = recorded(ds, kept.assign_attrs(ds.attrs | attrs), "cube.regrid", min_coverage=min_coverage)
     return attach_index(kept) if "wcs" in kept.attrs else kept
 
 

@@ -81,7 +81,7 @@ def subtract_continuum(
     }  # fmt: skip
     changed |= {name: changed[name].assign_attrs(here[name].attrs) for name in ("flux", "var", "dq")}
     params = _parameters(around, extent, window, degree, clip, exclude, coverage)
-    return recorded(cube, here.assign(changed), "lines.moments.subtract_continuum", **params)
+    return recorded(cube, here.assign(changed), "lines.subtract_continuum", **params)
 
 
 @reads(window=as_kms, extent=as_kms_extent)
@@ -175,7 +175,7 @@ def moments(
         "threshold": threshold, "instrument": instrument, "noise": noise, "resolution": resolution,
     }  # fmt: skip
     maps = frame_of(cube, "moments", around).assign(out)
-    return recorded(cube, maps, "lines.moments.moments", **params)
+    return recorded(cube, maps, "lines.moments", **params)
 
 
 @reads(window=as_kms, extent=as_kms_extent, width=as_kms, edges=as_kms_list)
@@ -239,7 +239,7 @@ def channel_maps(
     params = _parameters(around, span, window, degree, clip, exclude, coverage) | {
         "edges": borders.tolist(), "noise": noise,
     }  # fmt: skip
-    return recorded(cube, out, "lines.moments.channel_maps", **params)
+    return recorded(cube, out, "lines.channel_maps", **params)
 
 
 @reads()

@@ -1,4 +1,4 @@
-"""The planes of a cube, block by block: pixels of all exposures to sums over voxels, to planes, and torn planes."""
+"""The planes of a cube, block by block: pixels of all exposures to sums over voxels, to planes; incomplete planes."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def good_spaxels(dq: np.ndarray) -> np.ndarray:
     return np.count_nonzero((dq & np.uint32(flags.DO_NOT_USE)) == 0, axis=(1, 2))
 
 
-def torn_planes(counts: Sequence[np.ndarray], threshold: float, groups: np.ndarray | None = None) -> np.ndarray:
+def incomplete_planes(counts: Sequence[np.ndarray], threshold: float) -> np.ndarray:
     """Return True for each plane of the cube whose number of good spaxels is too low.
 
     Parameters
@@ -109,26 +109,18 @@ def torn_planes(counts: Sequence[np.ndarray], threshold: float, groups: np.ndarr
         Good spaxels of each plane, block by block.
     threshold : float
         Fraction of the 3rd percentile of the planes that hold data (jwst: 0.75).
-    groups : array (wavelength), optional
-        Planes that are compared with each other, such as those of one band; by default all.
 
     Returns
     -------
     bool array (wavelength)
     """
     good = np.concatenate(list(counts))
-    torn = np.zeros(good.shape, dtype=bool)
-    groups = np.zeros(good.shape, dtype=int) if groups is None else groups
-    for group in np.unique(groups):
-        here = (groups == group) & (good > 0)
-        if here.any():
-            torn[here] = good[here] < threshold * np.percentile(good[here], 3)
-    return torn
+    return (good > 0) & (good < threshold * np.percentile(good[good > 0], 3)) if good.any() else good > 0
 
 
-def blank_planes(block: Sequence[np.ndarray], torn: np.ndarray, start: int):
-    """Return a block of the cube with its torn planes set to NaN, weight 0 and DO_NOT_USE | NON_SCIENCE."""
-    mine = torn[start : start + block[0].shape[0]]
+def blank_planes(block: Sequence[np.ndarray], incomplete: np.ndarray, start: int):
+    """Return a block of the cube with its incomplete planes set to NaN, weight 0 and DO_NOT_USE | NON_SCIENCE."""
+    mine = incomplete[start : start + block[0].shape[0]]
     if not mine.any():
         return tuple(block)
     nan = np.float32(np.nan)
@@ -141,12 +133,12 @@ def blank_planes(block: Sequence[np.ndarray], torn: np.ndarray, start: int):
     return tuple(out)
 
 
-def drizzle_and_tear(start: int, size: int, parts, grid: CubeGrid, torn: np.ndarray, systematic: bool = False):
-    """Return a block of the cube with its torn planes blanked, in one task: no block is made before ``torn`` is known.
+def drizzle_and_blank(start: int, size: int, parts, grid: CubeGrid, incomplete: np.ndarray, systematic: bool = False):
+    """Return a block of the cube with its incomplete planes blanked, in one task: none is made before these are known.
 
     As two tasks dask would make all blocks while it counts, and hold the whole cube.
     """
-    return blank_planes(drizzle_planes(start, size, parts, grid, systematic), torn, start)
+    return blank_planes(drizzle_planes(start, size, parts, grid, systematic), incomplete, start)
 
 
 def lazy_planes(
@@ -154,8 +146,7 @@ def lazy_planes(
     grid: CubeGrid,
     *,
     systematic: bool,
-    tear_threshold: float | None,
-    tear_groups: np.ndarray | None = None,
+    threshold: float | None,
     planes_per_block: int,
 ) -> dict[str, da.Array]:
     """Return the planes of the cube as dask arrays in blocks of wavelength.
@@ -167,9 +158,8 @@ def lazy_planes(
     grid : CubeGrid
     systematic : bool
         Whether the frames carry a systematic error.
-    tear_threshold : float or None
-    tear_groups : array (wavelength), optional
-        See :func:`torn_planes`.
+    threshold : float or None
+        See :func:`incomplete_planes`.
     planes_per_block : int
 
     Returns
@@ -186,20 +176,20 @@ def lazy_planes(
         low, high = limits[0, start], limits[1, start + size - 1]
         parts.append([s.part() for s in sources if s.span[0] < high and s.span[1] > low])
     each = list(zip(starts, sizes, parts, strict=True))
-    tear = dask.delayed(torn_planes, pure=True)
-    if tear_threshold is None:
+    find = dask.delayed(incomplete_planes, pure=True)
+    if threshold is None:
         blocks = [drizzle(i, n, part, shared, systematic) for i, n, part in each]
     elif grid.nz * grid.ny * grid.nx * 4 * len(names) > HOLD_BYTES:
         count = dask.delayed(count_planes, pure=True)
-        torn = tear([count(i, n, part, shared) for i, n, part in each], tear_threshold, tear_groups)
-        drizzle = dask.delayed(drizzle_and_tear, pure=True, nout=len(names))
-        blocks = [drizzle(i, n, part, shared, torn, systematic) for i, n, part in each]
+        incomplete = find([count(i, n, part, shared) for i, n, part in each], threshold)
+        drizzle = dask.delayed(drizzle_and_blank, pure=True, nout=len(names))
+        blocks = [drizzle(i, n, part, shared, incomplete, systematic) for i, n, part in each]
     else:
         blocks = [drizzle(i, n, part, shared, systematic) for i, n, part in each]
         good = dask.delayed(good_spaxels, pure=True)
-        torn = tear([good(block[3]) for block in blocks], tear_threshold, tear_groups)
+        incomplete = find([good(block[3]) for block in blocks], threshold)
         blank = dask.delayed(blank_planes, pure=True, nout=len(names))
-        blocks = [blank(block, torn, start) for block, start in zip(blocks, starts, strict=True)]
+        blocks = [blank(block, incomplete, start) for block, start in zip(blocks, starts, strict=True)]
     return {
         name: da.concatenate(
             [

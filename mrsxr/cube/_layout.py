@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,7 +21,9 @@ from mrsxr.schema import DITHER_COORDS, WCS_VARIABLES
 
 WeightingName = Literal["drizzle", "emsm"]
 CoordSystem = Literal["skyalign", "ifualign"]
+WavelengthAxis = Literal["native", "linear", "table"]
 _CUBEPAR = {"spaxel": "spaxel_size", "step": "wavelength_step", "low": "wavelength_min", "high": "wavelength_max"}
+_WHOLE: dict[str, Callable[..., float]] = {"spaxel": min, "step": min, "low": min, "high": max}
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,8 @@ def small_parts(ds: xr.Dataset) -> xr.Dataset:
     return ds[[name for name in names if name in ds.variables]].compute(scheduler="synchronous")
 
 
-def grid_facts(band: str, cubepar: xr.Dataset | None, **given: float | None) -> dict[str, float]:
-    """Return ``spaxel`` [arcsec], ``step``, ``low`` and ``high`` [um] of a band; ``given`` overrules those not None.
+def grid_facts(band: str, cubepar: xr.Dataset | None) -> dict[str, float]:
+    """Return ``spaxel`` [arcsec], ``step``, ``low`` and ``high`` [um] of a band.
 
     Numbers of a cubepar file count as float32, as it stores them: 0.0008 um there is 2e-11 um less, after 1000
     planes 3e-5 of a plane, which shows where cubes are compared with those of jwst.
@@ -81,13 +83,20 @@ def grid_facts(band: str, cubepar: xr.Dataset | None, **given: float | None) -> 
             raise ReferenceFileError(f"{cubepar.attrs.get('ref_id', 'cubepar')} has no row for band {band}")
         row = cubepar.sel(band=band)
         facts = {key: float(np.float32(row[name])) for key, name in _CUBEPAR.items()}
-    facts |= {key: float(value) for key, value in given.items() if value is not None}
-    if not (facts["spaxel"] > 0 and facts["step"] > 0 and facts["high"] > facts["low"]):
-        raise MrsxrError(
-            f"band {band}: spaxel {facts['spaxel']} arcsec, step {facts['step']} um and limits {facts['low']} "
-            f"to {facts['high']} um make no grid; expected positive sizes and rising limits"
-        )
     return facts
+
+
+def whole_facts(facts: dict[str, dict[str, float]], *given: float | None) -> dict[str, float]:
+    """Return the facts of a cube of some bands: the finest of them and their extremes, or what is given."""
+    whole = {}
+    for (key, choose), value in zip(_WHOLE.items(), given, strict=True):
+        whole[key] = choose(one[key] for one in facts.values()) if value is None else float(value)
+    if not (whole["spaxel"] > 0 and whole["step"] > 0 and whole["high"] > whole["low"]):
+        raise MrsxrError(
+            f"{', '.join(facts)}: spaxel {whole['spaxel']} arcsec, step {whole['step']} um and limits {whole['low']} "
+            f"to {whole['high']} um make no grid; expected positive sizes and rising limits"
+        )
+    return whole
 
 
 def weighting_of(name: str, band: str, cubepar: xr.Dataset | None, spaxel: float) -> Weighting:
@@ -150,6 +159,29 @@ def band_cuts(limits: dict[str, tuple[float, float]]) -> tuple[list[str], np.nda
     """Return bands in order of wavelength and the cuts [um] between them, in the middle of overlaps and gaps."""
     order = sorted(limits, key=lambda band: sum(limits[band]))
     return order, np.array([0.5 * (limits[a][1] + limits[b][0]) for a, b in itertools.pairwise(order)])
+
+
+def band_of_planes(wavelengths: np.ndarray, limits: dict[str, tuple[float, float]]) -> np.ndarray:
+    """Return the band of each plane: cut in the middle of overlaps (and gaps) of the limits [um] of the bands."""
+    order, cuts = band_cuts(limits)
+    return np.array(order)[np.searchsorted(cuts, wavelengths, side="right")]
+
+
+def with_axis(
+    grid: CubeGrid,
+    axis: str | None,
+    facts: dict[str, dict[str, float]],
+    whole: dict[str, float],
+    cubepar: xr.Dataset | None,
+) -> CubeGrid:
+    """Return a grid of planes of one step with those of each band, or of the table of ``cubepar``."""
+    if axis == "native":
+        return grid.with_planes(*native_planes(facts, whole["low"], whole["high"]))
+    if axis != "table":
+        return grid
+    if cubepar is None or "multichannel_wavelength" not in cubepar:
+        raise MrsxrError("wavelength_axis 'table' needs the table MULTICHANNEL_DRIZ of cubepar; take 'native'")
+    return grid.with_planes(*table_planes(cubepar["multichannel_wavelength"].values, whole["low"], whole["high"]))
 
 
 def native_planes(facts: dict[str, dict[str, float]], low: float, high: float) -> tuple[np.ndarray, np.ndarray]:

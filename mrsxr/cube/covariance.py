@@ -84,10 +84,8 @@ def sum_variance(
     point_source = point_source or cube.attrs.get("point_source")
     terms = None if point_source is None else point_terms(one, mrsptcorr, point_source)
     systematic = has_systematic(ds)
-    source = make_source(
-        one, grid, weighting_of(kind, band, cubepar, grid.spaxel_size), exposure_weights=exposure_weights,
-        systematic=systematic, terms=terms,
-    )  # fmt: skip
+    spread = weighting_of(kind, band, cubepar, grid.spaxel_size)
+    source = make_source(one, grid, spread, exposure_weights, systematic, terms)
     shared = dask.delayed(grid, traverse=False)
     door = dask.delayed(variance_planes, pure=True)
     table = weights.variable.data

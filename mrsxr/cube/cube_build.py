@@ -28,7 +28,19 @@ from mrsxr.step import step
 from mrsxr.threads import how
 
 from ._blocks import Source, lazy_planes
-from ._layout import BandData, CoordSystem, WeightingName, grid_facts, sky_grid, turn_of, weighting_of
+from ._layout import (
+    BandData,
+    CoordSystem,
+    WavelengthAxis,
+    WeightingName,
+    band_of_planes,
+    grid_facts,
+    sky_grid,
+    turn_of,
+    weighting_of,
+    whole_facts,
+    with_axis,
+)
 from ._point import PointTerms, correct_frame, off_elsewhere, point_terms
 
 _FRAMES = ("flux", "var_poisson", "var_read", "var_flat", "dq")
@@ -61,7 +73,7 @@ def build_cube(
     exposure_weights: ExposureWeights = "none",
     point_source: Place | None = None,
     mrsptcorr: OptionalRef = None,
-    tear_threshold: NotNegative | None = 0.75,
+    incomplete_threshold: NotNegative | None = 0.75,
     planes_per_block: Count = CUBE_PLANES,
 ) -> xr.Dataset:
     """Build the cube of one band from all dithers of a setting.
@@ -99,7 +111,7 @@ def build_cube(
         slice (which the flux calibration holds). For cubes of that source after its background was subtracted.
     mrsptcorr : Dataset, kind "mrsptcorr", optional
         Tables for ``point_source``.
-    tear_threshold : float or None
+    incomplete_threshold : float or None
         Planes with fewer good spaxels than this times the 3rd percentile of all planes are blanked (the band
         edges where slices end at different wavelengths); None leaves them. With it every block needs the
         counts of all blocks.
@@ -131,27 +143,12 @@ def build_cube(
     share pixels. Sums over planes get their errors by :func:`mrsxr.sums.variance_of_sum`, sums over spaxels by
     :func:`sum_variance`.
     """
-    one = BandData.of(ds, band)
-    facts = grid_facts(band, cubepar, spaxel=spaxel_size, step=wavelength_step, low=wavelength_min, high=wavelength_max)
-    if grid is None:
-        turn = turn_of(one, coord_system, position_angle)
-        grid = sky_grid([one], facts, box=band[0] in "24", turn=turn, center=center, shape=shape)
-    spread = weighting_of(weighting, band, cubepar, grid.spaxel_size)
-    terms = None if point_source is None else point_terms(one, mrsptcorr, point_source)
-    if terms is not None:
-        tell(off_elsewhere(terms, band), aloud=False)  # as asked for
-    systematic = has_systematic(ds)
-    source = make_source(
-        one, grid, spread, exposure_weights=exposure_weights, systematic=systematic, terms=terms
+    return cube_of(
+        [BandData.of(ds, band)], cubepar=cubepar, mrsptcorr=mrsptcorr, grid=grid, coord_system=coord_system,
+        position_angle=position_angle, center=center, shape=shape, weighting=weighting,
+        given=(spaxel_size, wavelength_step, wavelength_min, wavelength_max), exposure_weights=exposure_weights,
+        point_source=point_source, incomplete_threshold=incomplete_threshold, planes_per_block=planes_per_block,
     )  # fmt: skip
-    planes = lazy_planes(
-        [source], grid, systematic=systematic, tear_threshold=tear_threshold, planes_per_block=planes_per_block
-    )
-    cube = as_dataset(planes, grid, lazy=is_lazy(ds))
-    built: dict[str, Any] = {"exposure_weights": exposure_weights}
-    if point_source is not None:
-        built["point_source"] = [float(angle) for angle in point_source]
-    return attach_index(cube.assign_attrs(cube_attrs([one], grid, weighting) | built))
 
 
 @reads()
@@ -178,27 +175,71 @@ def build_exposure_cubes(ds: xr.Dataset, *, band: Band, common_grid: bool = True
     return {name: build_cube(ds.isel(dither=[i]), band=band, **options) for i, name in enumerate(names)}
 
 
+def cube_of(
+    parts: Sequence[BandData],
+    *,
+    cubepar: xr.Dataset | None,
+    mrsptcorr: xr.Dataset | None,
+    grid: CubeGrid | None,
+    coord_system: CoordSystem,
+    position_angle: float | None,
+    center: tuple[float, float] | None,
+    shape: tuple[int, int] | None,
+    weighting: WeightingName,
+    given: tuple[float | None, float | None, float | None, float | None],
+    exposure_weights: ExposureWeights,
+    point_source: tuple[float, float] | None,
+    incomplete_threshold: float | None,
+    planes_per_block: int,
+    axis: WavelengthAxis | None = None,
+) -> xr.Dataset:
+    """Return the cube of one or several bands, see :func:`build_cube` and :func:`build_multiband_cube`.
+
+    ``given`` are spaxel [arcsec], step and limits [um], None where they follow from the bands; ``axis`` is None for a
+    cube of one band, whose planes bear no band.
+    """
+    names = list(dict.fromkeys(one.band for one in parts))
+    facts = {band: grid_facts(band, cubepar) for band in names}
+    if grid is None:
+        whole = whole_facts(facts, *given)
+        box = axis == "table" or all(band[0] in "24" for band in names)
+        turn = turn_of(parts[0], coord_system, position_angle)
+        grid = sky_grid(parts, whole, box=box, turn=turn, center=center, shape=shape)
+        grid = with_axis(grid, axis, facts, whole, cubepar)
+    systematic = any(has_systematic(one.ds) for one in parts)
+    sources = []
+    for one in parts:
+        spread = weighting_of(weighting, one.band, cubepar, grid.spaxel_size)
+        terms = None if point_source is None else point_terms(one, mrsptcorr, point_source)
+        if terms is not None:
+            tell(off_elsewhere(terms, one.band), aloud=False)  # as asked for
+        sources.append(make_source(one, grid, spread, exposure_weights, systematic, terms))
+    planes = lazy_planes(
+        sources, grid, systematic=systematic, threshold=incomplete_threshold, planes_per_block=planes_per_block
+    )  # fmt: skip
+    cube = as_dataset(planes, grid, lazy=any(is_lazy(one.ds) for one in parts))
+    kind = "band"
+    if axis is not None:
+        labels = band_of_planes(grid.wavelengths, {band: (f["low"], f["high"]) for band, f in facts.items()})
+        cube = cube.assign_coords(band=("wavelength", labels, {"long_name": "band of the plane"}))
+        kind = "channel" if len({band[0] for band in names}) == 1 and axis == "linear" else "multi"
+    built: dict[str, Any] = {"exposure_weights": exposure_weights}
+    if point_source is not None:
+        built["point_source"] = [float(angle) for angle in point_source]
+    return attach_index(cube.assign_attrs(cube_attrs(parts, grid, weighting, kind) | built))
+
+
 def make_source(
     one: BandData,
     grid: CubeGrid,
     weighting: Weighting,
-    *,
     exposure_weights: ExposureWeights = "none",
     systematic: bool = False,
     terms: Sequence[PointTerms] | None = None,
 ) -> Source:
     """Return the pixels of one band for the graph; nothing is computed.
 
-    Parameters
-    ----------
-    one : BandData
-    grid : CubeGrid
-    weighting : Weighting
-    exposure_weights : str
-        See :func:`build_cube`.
-    systematic : bool
-        Whether frames carry a systematic error, 0 where the data have none.
-    terms : sequence of PointTerms, one per dither, optional
+    ``systematic`` frames carry a systematic error, 0 where the data have none; ``terms`` are one per dither.
     """
     model, x, y = one.model, one.ds["x"].values, one.ds["y"].values
     labels = model["slice"].values
@@ -274,7 +315,7 @@ def as_dataset(planes: dict, grid: CubeGrid, *, lazy: bool) -> xr.Dataset:
     return xr.Dataset(variables, grid.coords())
 
 
-def cube_attrs(parts: Sequence[BandData], grid: CubeGrid, weighting: str, kind: str = "band") -> dict:
+def cube_attrs(parts: Sequence[BandData], grid: CubeGrid, weighting: str, kind: str) -> dict:
     """Return the attributes of a cube of one or several bands; the header is that of all exposures."""
     models = list({id(one.model): one.model for one in parts}.values())
     header = exposures_header(models)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from mrsxr import mrs
@@ -15,29 +14,13 @@ from mrsxr.arguments import as_band_words, bands_held, reads
 from mrsxr.chunks import CUBE_PLANES
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.geometry.grid import CubeGrid
-from mrsxr.geometry.index import attach_index
 from mrsxr.limits import Angle, Count, NotNegative, OptionalRef, Place, SpaxelSize, Wavelength, WavelengthStep, checked
-from mrsxr.notes import noted, notes_of, tell
+from mrsxr.notes import listen, noted, notes_of
 from mrsxr.tree import common_attrs, leaves
 
-from ._blocks import lazy_planes
-from ._layout import (
-    BandData,
-    CoordSystem,
-    WeightingName,
-    band_cuts,
-    grid_facts,
-    native_planes,
-    sky_grid,
-    small_parts,
-    table_planes,
-    turn_of,
-    weighting_of,
-)
-from ._point import off_elsewhere, point_terms
-from .cube_build import ExposureWeights, as_dataset, cube_attrs, has_systematic, is_lazy, make_source
+from ._layout import BandData, CoordSystem, WavelengthAxis, WeightingName, small_parts
+from .cube_build import ExposureWeights, cube_of
 
-WavelengthAxis = Literal["native", "linear", "table"]
 Sources = xr.Dataset | xr.DataTree | Iterable[xr.Dataset]
 
 
@@ -62,8 +45,7 @@ def build_multiband_cube(
     exposure_weights: ExposureWeights = "none",
     point_source: Place | None = None,
     mrsptcorr: OptionalRef = None,
-    tear_threshold: NotNegative | None = 0.75,
-    tear_by_band: bool = False,
+    incomplete_threshold: NotNegative | None = 0.75,
     planes_per_block: Count = CUBE_PLANES,
 ) -> xr.Dataset:
     """Build one cube of several bands from all dithers of their settings.
@@ -88,10 +70,9 @@ def build_multiband_cube(
         [um]; by default the extremes of the bands.
     weighting, exposure_weights, point_source, mrsptcorr
         As of :func:`build_cube`; the numbers of "emsm" are those of each band.
-    tear_threshold : float or None
-        As of :func:`build_cube`. Of a cube too large to be held, the coverage is computed a second time.
-    tear_by_band : bool
-        Compare planes with those of their own band; jwst compares all planes of the cube.
+    incomplete_threshold : float or None
+        As of :func:`build_cube`, over all planes, as jwst. Of a cube too large to be held, the coverage is computed
+        twice.
     planes_per_block : int
 
     Returns
@@ -107,52 +88,23 @@ def build_multiband_cube(
     MrsxrError
         Where no source has the bands, or a parameter or table does not fit.
     """
-    datasets = _datasets(sources)
-    parts = _parts(datasets, bands)
-    names = list(dict.fromkeys(one.band for one in parts))
-    facts = {band: grid_facts(band, cubepar) for band in names}
-    if grid is None:
-        whole = _limits(facts, spaxel_size, wavelength_step, wavelength_min, wavelength_max)
-        box = wavelength_axis == "table" or all(band[0] in "24" for band in names)
-        turn = turn_of(parts[0], coord_system, position_angle)
-        grid = sky_grid(parts, whole, box=box, turn=turn, center=center, shape=shape)
-        grid = _with_axis(grid, wavelength_axis, facts, whole, cubepar)
-    systematic = any(has_systematic(ds) for ds in datasets)
-    made, said = [], []
-    for one in parts:
-        spread = weighting_of(weighting, one.band, cubepar, grid.spaxel_size)
-        terms = None if point_source is None else point_terms(one, mrsptcorr, point_source)
-        if terms is not None:
-            said.append(off_elsewhere(terms, one.band))
-            tell(said[-1], aloud=False)
-        made.append(
-            make_source(
-                one, grid, spread, exposure_weights=exposure_weights, systematic=systematic, terms=terms
-            )
+    parts = _parts(_datasets(sources), bands)
+    with listen() as said:
+        cube = cube_of(
+            parts, cubepar=cubepar, mrsptcorr=mrsptcorr, grid=grid, coord_system=coord_system,
+            position_angle=position_angle, center=center, shape=shape, weighting=weighting,
+            given=(spaxel_size, wavelength_step, wavelength_min, wavelength_max), exposure_weights=exposure_weights,
+            point_source=point_source, incomplete_threshold=incomplete_threshold, planes_per_block=planes_per_block,
+            axis=wavelength_axis,
         )  # fmt: skip
-    labels = band_of_planes(grid.wavelengths, {band: (f["low"], f["high"]) for band, f in facts.items()})
-    planes = lazy_planes(
-        made, grid, systematic=systematic, tear_threshold=tear_threshold,
-        tear_groups=labels if tear_by_band else None, planes_per_block=planes_per_block,
-    )  # fmt: skip
-    cube = as_dataset(planes, grid, lazy=any(is_lazy(ds) for ds in datasets))
-    cube = cube.assign_coords(band=("wavelength", labels, {"long_name": "band of the plane"}))
     parameters = {
-        "bands": names, "wavelength_axis": wavelength_axis, "coord_system": coord_system, "weighting": weighting,
-        "exposure_weights": exposure_weights, "tear_threshold": tear_threshold, "tear_by_band": tear_by_band,
-        "point_source": None if point_source is None else [float(v) for v in point_source],
+        "bands": list(dict.fromkeys(one.band for one in parts)), "wavelength_axis": wavelength_axis,
+        "coord_system": coord_system, "weighting": weighting, "exposure_weights": exposure_weights,
+        "incomplete_threshold": incomplete_threshold, "point_source": cube.attrs.get("point_source"),
     }  # fmt: skip
-    references = {"cubepar": cubepar, "mrsptcorr": mrsptcorr}
-    one_channel = len({band[0] for band in names}) == 1
-    kind = "channel" if one_channel and wavelength_axis == "linear" else "multi"
-    attrs = _attrs_of([part.ds for part in parts], parameters, references) | cube_attrs(parts, grid, weighting, kind)
-    return attach_index(noted(cube.assign_attrs(attrs), [*notes_of(*(part.ds for part in parts)), *said]))
-
-
-def band_of_planes(wavelengths: np.ndarray, limits: dict[str, tuple[float, float]]) -> np.ndarray:
-    """Return the band of each plane: cut in the middle of overlaps (and gaps) of the limits [um] of the bands."""
-    order, cuts = band_cuts(limits)
-    return np.array(order)[np.searchsorted(cuts, wavelengths, side="right")]
+    datasets = [one.ds for one in parts]
+    attrs = _attrs_of(datasets, parameters, {"cubepar": cubepar, "mrsptcorr": mrsptcorr})
+    return noted(cube.assign_attrs(attrs | cube.attrs), [*notes_of(*datasets), *said])
 
 
 def _datasets(sources: Sources) -> list[xr.Dataset]:
@@ -185,32 +137,6 @@ def _parts(datasets: Sequence[xr.Dataset], bands: str | Iterable[str] | None) ->
         model = small_parts(ds)
         parts += [BandData.of(ds, band, model) for band in mrs.bands_of_setting(ds.attrs["setting"]) if band in wanted]
     return sorted(parts, key=lambda one: mrs.BANDS.index(one.band))
-
-
-def _limits(facts, spaxel, step, low, high) -> dict[str, float]:
-    """Return spaxel [arcsec], step and limits [um] of the whole cube."""
-    whole = {
-        "spaxel": min(f["spaxel"] for f in facts.values()) if spaxel is None else float(spaxel),
-        "step": min(f["step"] for f in facts.values()) if step is None else float(step),
-        "low": min(f["low"] for f in facts.values()) if low is None else float(low),
-        "high": max(f["high"] for f in facts.values()) if high is None else float(high),
-    }
-    if not (whole["spaxel"] > 0 and whole["step"] > 0 and whole["high"] > whole["low"]):
-        raise MrsxrError(
-            f"spaxel {whole['spaxel']} arcsec, step {whole['step']} um and limits {whole['low']} to {whole['high']} um "
-            "make no grid; expected positive sizes and rising limits"
-        )
-    return whole
-
-
-def _with_axis(grid: CubeGrid, axis: str, facts, whole, cubepar) -> CubeGrid:
-    if axis == "linear":
-        return grid
-    if axis == "native":
-        return grid.with_planes(*native_planes(facts, whole["low"], whole["high"]))
-    if cubepar is None or "multichannel_wavelength" not in cubepar:
-        raise MrsxrError("wavelength_axis 'table' needs the table MULTICHANNEL_DRIZ of cubepar; take 'native'")
-    return grid.with_planes(*table_planes(cubepar["multichannel_wavelength"].values, whole["low"], whole["high"]))
 
 
 def _attrs_of(

@@ -12,7 +12,7 @@ from helpers import assert_step, detector_attrs, dither_coords, no_compute
 
 from mrsxr import dq, schema
 from mrsxr.cube import build_cube
-from mrsxr.cube._blocks import drizzle_planes, torn_planes
+from mrsxr.cube._blocks import drizzle_planes, incomplete_planes
 from mrsxr.cube._layout import BandData
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.geometry.detector import detector_to_slicer, slicer_grid
@@ -200,11 +200,11 @@ def test_the_order_of_the_dithers_does_not_matter():
 def test_unusable_pixels_leave_flagged_holes(how):
     ds = make_cal(1)
     box = np.s_[0, 8:28, 45:58]
-    before = build(ds, tear_threshold=None)
+    before = build(ds, incomplete_threshold=None)
     name = {"flag": "dq", "value": "flux", "variance": "var_read"}[how]
     values = ds[name].values.copy()
     values[box] = 1 if how == "flag" else np.nan
-    cube = build(ds.assign({name: ds[name].copy(data=values)}), tear_threshold=None)
+    cube = build(ds.assign({name: ds[name].copy(data=values)}), incomplete_threshold=None)
     hole = cube.dq.values == 1
     assert hole.sum() > 50
     assert (before.dq.values[hole] == 0).all()
@@ -239,9 +239,9 @@ def test_non_science_pixels_are_no_part_of_the_field():
     ds = make_cal(1)
     flags = ds.dq.values.copy()
     flags[:, :, :63] |= dq.NON_SCIENCE
-    cube = build(ds.assign(dq=ds.dq.copy(data=flags)), tear_threshold=None)
+    cube = build(ds.assign(dq=ds.dq.copy(data=flags)), incomplete_threshold=None)
     assert set(np.unique(cube.dq)) == {0, 513}
-    assert int((cube.dq == 0).sum()) < 0.7 * int((build(ds, tear_threshold=None).dq == 0).sum())
+    assert int((cube.dq == 0).sum()) < 0.7 * int((build(ds, incomplete_threshold=None).dq == 0).sum())
 
 
 def test_nothing_usable_gives_an_empty_flagged_cube():
@@ -252,29 +252,29 @@ def test_nothing_usable_gives_an_empty_flagged_cube():
     assert (cube.dq > 0).all()
 
 
-def test_torn_planes_are_blanked():
-    torn = torn_planes([np.array([0, 3, 100, 100]), np.array([90, 70, 100, 99])], 0.75)
-    assert torn.tolist() == [False, True, False, False, False, False, False, False]
-    assert not torn_planes([np.zeros(4, int)], 0.75).any()
+def test_incomplete_planes_are_blanked():
+    incomplete = incomplete_planes([np.array([0, 3, 100, 100]), np.array([90, 70, 100, 99])], 0.75)
+    assert incomplete.tolist() == [False, True, False, False, False, False, False, False]
+    assert not incomplete_planes([np.zeros(4, int)], 0.75).any()
 
 
-def test_torn_planes_of_a_cube():
-    """One slice in six keeps only its first rows: the planes that lose it are few enough to count as torn."""
+def test_incomplete_planes_of_a_cube():
+    """One slice in six keeps only its first rows: the planes that lose it are few enough to count as incomplete."""
     ds = make_cal(2)
     flags = ds.dq.values.copy()
     flags[:, 30:, :105] |= 1
     ds = ds.assign(dq=ds.dq.copy(data=flags))
     low, high = 5.004, 5.026
-    kept = build(ds, tear_threshold=None, wavelength_min=low, wavelength_max=high)
-    cut = build(ds, wavelength_min=low, wavelength_max=high, tear_threshold=1.5)
+    kept = build(ds, incomplete_threshold=None, wavelength_min=low, wavelength_max=high)
+    cut = build(ds, wavelength_min=low, wavelength_max=high, incomplete_threshold=1.5)
     count = (kept.dq == 0).sum(["y", "x"]).values
     limit = 1.5 * np.percentile(count[count > 0], 3)
-    torn = (count > 0) & (count < limit)
-    assert 0 < torn.sum() < len(torn)
-    assert np.isnan(cut.flux[torn]).all()
-    assert (cut.dq[torn] == 513).all()
-    assert not cut.weight[torn].any()
-    xr.testing.assert_identical(cut.flux[~torn].variable, kept.flux[~torn].variable)
+    incomplete = (count > 0) & (count < limit)
+    assert 0 < incomplete.sum() < len(incomplete)
+    assert np.isnan(cut.flux[incomplete]).all()
+    assert (cut.dq[incomplete] == 513).all()
+    assert not cut.weight[incomplete].any()
+    xr.testing.assert_identical(cut.flux[~incomplete].variable, kept.flux[~incomplete].variable)
 
 
 def test_wavelengths_are_barycentric():
@@ -292,7 +292,7 @@ def test_wavelengths_are_barycentric():
 
 
 def test_pixels_past_the_wavelength_limits_stay_out():
-    cube = build(make_cal(1), wavelength_min=4.9, wavelength_max=5.2, tear_threshold=None)
+    cube = build(make_cal(1), wavelength_min=4.9, wavelength_max=5.2, incomplete_threshold=None)
     filled = cube.wavelength.values[(cube.dq == 0).any(["y", "x"])]
     assert 4.995 < filled.min() < 5.0
     assert 5.03 < filled.max() < 5.035
@@ -429,7 +429,7 @@ def emsm_table(**changes):
 def test_emsm_equals_the_slow_sum():
     """Every voxel of one plane against the plain sum over all pixels within the region of interest."""
     ds = noisy(2)
-    cube = build_cube(ds, band="1A", cubepar=emsm_table(), weighting="emsm", tear_threshold=None)
+    cube = build_cube(ds, band="1A", cubepar=emsm_table(), weighting="emsm", incomplete_threshold=None)
     assert cube.attrs["weighting"] == "emsm"
     grid, k = CubeGrid.of(cube), 20
     spaxel, step = np.float64(np.float32(0.13)), np.float64(np.float32(0.0008))
@@ -484,7 +484,7 @@ def test_inverse_variance_of_an_exposure_without_good_pixels():
     ds = make_cal(2)
     flags = ds.dq.values.copy()
     flags[1] |= 1
-    cube = build(ds.assign(dq=ds.dq.copy(data=flags)), exposure_weights="ivar", tear_threshold=None)
+    cube = build(ds.assign(dq=ds.dq.copy(data=flags)), exposure_weights="ivar", incomplete_threshold=None)
     good = cube.dq.values == 0
     assert good.sum() > 1000
     np.testing.assert_allclose(cube.flux.values[good], 5.0, rtol=1e-6)

@@ -13,8 +13,7 @@ from simulated import cal_of
 from mrsxr import schema
 from mrsxr.cube import _blocks as blocks
 from mrsxr.cube import build_cube, build_exposure_cubes, build_multiband_cube
-from mrsxr.cube._layout import band_cuts, native_planes, table_planes
-from mrsxr.cube.multiband import band_of_planes
+from mrsxr.cube._layout import band_cuts, band_of_planes, native_planes, table_planes
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.geometry.grid import CubeGrid
 from mrsxr.io import load, open_observation, save
@@ -66,10 +65,11 @@ def test_channels_of_a_smooth_sky(cals):
 
 def test_every_band_deposits_into_the_same_planes(cals):
     """In the overlap the cube is the weighted mean of those of the bands on the same grid."""
-    cube = build_multiband_cube(cals, bands=["1A", "1B"], tear_threshold=None, **COARSE)
+    cube = build_multiband_cube(cals, bands=["1A", "1B"], incomplete_threshold=None, **COARSE)
     grid = CubeGrid.of(cube)
     one, two = (
-        build_cube(ds, band=band, grid=grid, tear_threshold=None) for ds, band in zip(cals, ("1A", "1B"), strict=True)
+        build_cube(ds, band=band, grid=grid, incomplete_threshold=None)
+        for ds, band in zip(cals, ("1A", "1B"), strict=True)
     )
     np.testing.assert_array_equal(cube.weight, one.weight + two.weight)
     only = (one.dq == 0) & (two.dq != 0)
@@ -128,7 +128,7 @@ def lazy(cals):
 
 def test_blocks_depend_on_the_bands_that_reach_them(cals):
     with no_compute():
-        cube = build_multiband_cube(lazy(cals), tear_threshold=None, planes_per_block=10, **COARSE)
+        cube = build_multiband_cube(lazy(cals), incomplete_threshold=None, planes_per_block=10, **COARSE)
     for k, (wanted, absent) in {0: ("1A", "1B 2A 2B"), -1: ("2B", "1A 1B 2A")}.items():
         graph = cube.flux.data.blocks[k].__dask_graph__()
         needed, _ = cull(dict(graph), cube.flux.data.blocks[k].__dask_keys__())
@@ -144,12 +144,12 @@ def test_the_same_bits_chunked_held_or_counted_twice(cals, monkeypatch):
     again = build_multiband_cube(lazy(cals), bands="1", planes_per_block=7, **COARSE)
     assert any("count_planes" in str(key) for key in again.__dask_graph__())
     order = []
-    for name in ("torn_planes", "drizzle_planes"):
+    for name in ("incomplete_planes", "drizzle_planes"):
         monkeypatch.setattr(blocks, name, follow(getattr(blocks, name), order))
     rebuilt = build_multiband_cube(lazy(cals), bands="1", planes_per_block=7, **COARSE).compute()
     xr.testing.assert_identical(whole.drop_attrs(), rebuilt.drop_attrs())
     assert len(order) > 3
-    assert order[0] == "torn_planes"  # no block is made, and held, before all are counted
+    assert order[0] == "incomplete_planes"  # no block is made, and held, before all are counted
     assert set(order[1:]) == {"drizzle_planes"}
 
 
@@ -163,12 +163,10 @@ def follow(function, order):
     return called
 
 
-def test_tearing_by_band():
+def test_incomplete_planes_are_those_of_few_spaxels():
     counts = [np.full(50, 10), np.full(50, 100)]
     counts[0][4], counts[1][8] = 5, 60
-    groups = np.array(["1A"] * 50 + ["2A"] * 50)
-    assert np.flatnonzero(blocks.torn_planes(counts, 0.75)).tolist() == [4]
-    assert np.flatnonzero(blocks.torn_planes(counts, 0.75, groups)).tolist() == [4, 58]
+    assert np.flatnonzero(blocks.incomplete_planes(counts, 0.75)).tolist() == [4]
 
 
 @pytest.mark.parametrize("axis", ["native", "linear"])
@@ -212,8 +210,8 @@ def test_exposure_cubes_share_a_grid(cals):
     assert list(cubes) == [str(name) for name in cals[1].exposure.values]
     grids = [CubeGrid.of(cube) for cube in cubes.values()]
     assert grids[0] == grids[1]
-    both = build_cube(cals[1], band="1B", grid=grids[0], tear_threshold=None)
-    again = build_exposure_cubes(cals[1], band="1B", grid=grids[0], tear_threshold=None)
+    both = build_cube(cals[1], band="1B", grid=grids[0], incomplete_threshold=None)
+    again = build_exposure_cubes(cals[1], band="1B", grid=grids[0], incomplete_threshold=None)
     np.testing.assert_array_equal(sum(cube.weight for cube in again.values()), both.weight)
     own = build_exposure_cubes(cals[1], band="1B", common_grid=False, wavelength_step=0.02, spaxel_size=0.4)
     first, second = own.values()

@@ -105,12 +105,25 @@ def test_importing_the_package_compiles_nothing():
     import subprocess
     import sys
 
-    code = "import sys, mrsxr; sys.exit('numba' in sys.modules)"
+    code = "from mrsxr import *; import sys; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_no_module_is_hidden_by_a_function_of_its_name():
     """``import mrsxr.simulate as sim`` and ``import mrsxr.cal.wcs`` give modules; ``dir(mx)`` the public names."""
+
+
+def test_importing_the_package_imports_no_room():
+    import subprocess
+    import sys
+
+    heavy = {"numpy", "xarray", "dask", "astropy", "scipy", "mrsxr.cal", "mrsxr.io"}
+    code = f"import sys, mrsxr; print(*{heavy}.intersection(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "\n"
+
+
+def test_the_package_shows_its_public_names_and_its_rooms():
+    """A room is not hidden by a function of its name: ``import mrsxr.simulate as sim`` gives the room."""
     import importlib
     import pkgutil
     from functools import reduce

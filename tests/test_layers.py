@@ -109,10 +109,6 @@ def test_importing_the_package_compiles_nothing():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_no_module_is_hidden_by_a_function_of_its_name():
-    """``import mrsxr.simulate as sim`` and ``import mrsxr.cal.wcs`` give modules; ``dir(mx)`` the public names."""
-
-
 def test_importing_the_package_imports_no_room():
     import subprocess
     import sys
@@ -122,8 +118,8 @@ def test_importing_the_package_imports_no_room():
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "\n"
 
 
-def test_the_package_shows_its_public_names_and_its_rooms():
-    """A room is not hidden by a function of its name: ``import mrsxr.simulate as sim`` gives the room."""
+def test_no_module_is_hidden_by_a_function_of_its_name():
+    """``import mrsxr.simulate as sim`` and ``import mrsxr.cal.wcs`` give modules; ``dir(mx)`` the public names."""
     import importlib
     import pkgutil
     from functools import reduce

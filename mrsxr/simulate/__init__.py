@@ -4,6 +4,7 @@ from .exposure import Effects
 from .geometry_files import write_geometry
 from .observation import Simulation, simulate_observation, true_spectrum
 from .products import simulate_cube, simulate_spectrum
+from .psf import Psf
 from .reference_files import write_reference
 from .scene import (
     Background,
@@ -18,5 +19,5 @@ from .scene import (
 __all__ = [
     "simulate_observation", "Simulation", "Effects", "Scene", "PointSource", "LineDisc", "Line", "PowerLaw",
     "Background", "encircled_energy", "true_spectrum", "simulate_cube", "simulate_spectrum", "write_reference",
-    "write_geometry",
+    "write_geometry", "Psf",
 ]  # fmt: skip

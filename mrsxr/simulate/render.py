@@ -10,6 +10,7 @@ from scipy.ndimage import map_coordinates
 from .instrument import Footprints, Geometry
 from .point_slices import slice_effects
 from .pointing import Aim, sky_to_slicer
+from .psf import Psf
 from .scene import (
     C_KM_S,
     PSF_SIGMAS,
@@ -69,17 +70,17 @@ def render(
         if slice_shift:
             moved, share = _in_slices(source, aim, geometry, pixels)
             first, last = low - moved / stretch, high - moved / stretch
-        point += source.spectrum(first, last) * share * point_shape(source, aim, geometry, pixels)
+        point += source.spectrum(first, last) * share * point_shape(source, aim, geometry, pixels, psf=scene.psf)
         if leak:
             leaked = leak_fraction(pixels.wavelength) * source.spectrum(first / 2, last / 2)
-            point += leaked * share * point_shape(source, aim, geometry, pixels, order=2)
+            point += leaked * share * point_shape(source, aim, geometry, pixels, order=2, psf=scene.psf)
     extended = np.array(scene.background(0.5 * (low + high)), dtype=float)
     if leak:
         extended += leak_fraction(pixels.wavelength) * scene.background(0.25 * (low + high))
     for disc in scene.discs:
-        extended += _disc(disc, aim, geometry, pixels, low, high)
+        extended += _disc(disc, aim, geometry, pixels, low, high, psf=scene.psf)
         if leak:
-            leaked = _disc(disc, aim, geometry, pixels, low / 2, high / 2, order=2)
+            leaked = _disc(disc, aim, geometry, pixels, low / 2, high / 2, order=2, psf=scene.psf)
             extended += leak_fraction(pixels.wavelength) * leaked
     return Parts(to_mjysr(point), extended)
 
@@ -95,15 +96,22 @@ def leak_fraction(wavelength):
     return np.interp(wavelength, nodes, values, left=0.0, right=0.0)
 
 
-def point_shape(source: PointSource, aim: Aim, geometry: Geometry, pixels: Footprints, order: int = 1) -> np.ndarray:
+def point_shape(
+    source: PointSource, aim: Aim, geometry: Geometry, pixels: Footprints, order: int = 1, psf: Psf | None = None
+) -> np.ndarray:
     """Return the mean PSF [1/arcsec2] of a source over the pixel footprints, of light of an order of the grating.
 
-    The PSF is round on the sky: a unit of alpha or beta is not quite an arcsecond there in flight distortion files.
+    Without images in ``psf`` it is round on the sky: a unit of alpha or beta is not quite an arcsecond there in flight
+    distortion files.
     """
     from ._exposure_kernels import psf_in_pixels
 
     alpha, beta, matrix = _slicer_near(source.ra, source.dec, aim, pixels.band, geometry.distortion)
     a, b = np.hypot(*np.linalg.inv(matrix))  # arcsec on the sky of a unit of alpha, of beta
+    if psf is not None:
+        sides = a * (pixels.alpha_low - alpha), a * (pixels.alpha_high - alpha)
+        ends = b * (pixels.beta - 0.5 * pixels.width - beta), b * (pixels.beta + 0.5 * pixels.width - beta)
+        return psf.mean(sides, ends, pixels.wavelength / order)
     return psf_in_pixels(
         a * pixels.alpha_low, a * pixels.alpha_high, b * pixels.beta, b * pixels.width, pixels.wavelength / order,
         a * alpha, b * beta, PSF_SIGMAS, PSF_WEIGHTS, _FWHM_SLOPE, _FWHM_OFFSET,
@@ -142,7 +150,7 @@ class _Plane:
         )
 
 
-def _disc(disc: LineDisc, aim, geometry, pixels, low, high, order: int = 1) -> np.ndarray:
+def _disc(disc: LineDisc, aim, geometry, pixels, low, high, order: int = 1, psf: Psf | None = None) -> np.ndarray:
     total = np.zeros(pixels.y.size)
     lines = [line for line in disc.lines if _reaches(line, disc, low, high)]
     if not lines and disc.continuum is None:
@@ -154,13 +162,13 @@ def _disc(disc: LineDisc, aim, geometry, pixels, low, high, order: int = 1) -> n
     place = (pixels.alpha - plane.alpha0) / plane.step, (pixels.beta - plane.beta0) / plane.step
     for line in lines:
         near = _near(line, disc, low, high, steps)
-        blurred = _blur(channels, plane, line_width(line, disc.redshift)[0], pixels)
+        blurred = _blur(channels, plane, line_width(line, disc.redshift)[0], pixels, psf)
         here = np.stack([_interpolate(one, place, near) for one in blurred])
         flux = line_in_bins(line, disc.redshift, low[near][None], high[near][None], steps[:, None])
         total[near] += to_mjysr(np.sum(here * flux, axis=0))
     if disc.continuum is not None:
         ends = np.array([pixels.wavelength.min(), pixels.wavelength.max()])
-        images = np.stack([_blur(profile[None], plane, wave / order, pixels)[0] for wave in ends])
+        images = np.stack([_blur(profile[None], plane, wave / order, pixels, psf)[0] for wave in ends])
         everywhere = np.ones(pixels.y.size, dtype=bool)
         first, last = (_interpolate(one, place, everywhere) for one in images)
         share = (pixels.wavelength - ends[0]) / (ends[1] - ends[0])
@@ -209,17 +217,20 @@ def _split_by_velocity(profile, velocity, steps):
     return channels
 
 
-def _blur(channels, plane, wavelength, pixels):
+def _blur(channels, plane, wavelength, pixels, psf: Psf | None = None):
     """Convolve images with the PSF at a wavelength and with the mean pixel footprint, by Fourier transform."""
     shape = [int(2 ** np.ceil(np.log2(1.25 * n))) for n in plane.shape]
     along = np.fft.fftfreq(shape[0], plane.step)[:, None]
     across = np.fft.rfftfreq(shape[1], plane.step)[None, :]
-    fwhm = psf_fwhm(wavelength)
-    square = along**2 + across**2
-    transfer = sum(
-        weight * np.exp(-2 * np.pi**2 * (sigma * fwhm) ** 2 * square)
-        for weight, sigma in zip(PSF_WEIGHTS, PSF_SIGMAS, strict=True)
-    )
+    if psf is not None:
+        transfer = psf.transfer((shape[0], shape[1]), plane.step, wavelength)
+    else:
+        fwhm = psf_fwhm(wavelength)
+        square = along**2 + across**2
+        transfer = sum(
+            weight * np.exp(-2 * np.pi**2 * (sigma * fwhm) ** 2 * square)
+            for weight, sigma in zip(PSF_WEIGHTS, PSF_SIGMAS, strict=True)
+        )
     pixel = float(np.median(pixels.alpha_high - pixels.alpha_low))
     transfer = transfer * np.sinc(along * pixel) * np.sinc(across * float(pixels.width[0]))
     out = np.fft.irfft2(np.fft.rfft2(channels, s=shape) * transfer, s=shape)

@@ -11,6 +11,8 @@ from scipy.special import erf
 
 from mrsxr import mrs, units
 
+from .psf import Psf
+
 C_KM_S = units.C_KM_S
 _JY_PER_W_M2_UM = 1e26 / 2.99792458e14  # times wavelength[um]^2
 _TO_SIGMA = 1.0 / np.sqrt(8.0 * np.log(2.0))
@@ -170,7 +172,11 @@ class Background:
 
 @dataclass(frozen=True)
 class Scene:
-    """All that shines: sources, discs and background around a target position [deg]."""
+    """All that shines: sources, discs and background around a target position [deg].
+
+    ``psf`` are images that blur exposures instead of the sum of three Gaussians; :func:`simulate_cube` knows the
+    latter alone.
+    """
 
     ra: float
     dec: float
@@ -178,6 +184,7 @@ class Scene:
     points: tuple[PointSource, ...] = ()
     discs: tuple[LineDisc, ...] = ()
     background: Background = field(default_factory=Background)
+    psf: Psf | None = None
 
     @classmethod
     def default(cls) -> Scene:

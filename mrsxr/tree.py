@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,23 +32,6 @@ def leaves(tree: xr.DataTree) -> Iterator[tuple[str, xr.Dataset]]:
     for node in tree.subtree:
         if node.data_vars:
             yield node.path, node.to_dataset()
-
-
-def map_bands(tree: xr.DataTree, function: Callable[..., xr.Dataset], **kwargs: Any) -> xr.DataTree:
-    """Apply a Dataset function to every node that holds data (empty nodes are left out).
-
-    Parameters
-    ----------
-    tree : DataTree
-    function : callable Dataset -> Dataset
-    **kwargs
-        Handed to ``function``.
-
-    Returns
-    -------
-    DataTree of the same paths and root attrs
-    """
-    return build({path: function(ds, **kwargs) for path, ds in leaves(tree)}, **attrs_of(tree))
 
 
 def attrs_of(data: xr.Dataset | xr.DataTree) -> dict[str, Any]:

@@ -120,16 +120,6 @@ def test_every_step_is_held_to_its_promises():
     assert not missing, f"steps without assert_step in the tests: {missing}"
 
 
-def test_tree_maps_data_nodes_only():
-    ds = make_ramp(np.zeros((1, 1, 3, 4, 8), "u2"))
-    obs = tree.build({"/science/12A": ds, "/science/34A": ds}, program="02732")
-    seen = []
-    out = tree.map_bands(obs, lambda d: seen.append(d.attrs["setting"]) or d)
-    assert len(seen) == 2
-    assert out.attrs["program"] == "02732"
-    assert [p for p, _ in tree.leaves(out)] == ["/science/12A", "/science/34A"]
-
-
 def test_join_dithers():
     one, two = (make_ramp(np.full((1, 1, 3, 4, 8), v, "u2")) for v in (1, 2))
     out = tree.join_dithers([one, two])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,9 @@ from .sky import Pointing, barycentric, slicer_to_sky
 #: Half a pixel as jwst cube_build takes it: the corners stay inside the pixel's own slice label.
 HALF_PIXEL = 0.4999
 _EDGE_DEGREE = 7
+_MOST_KEPT = 2  # bands, some 20 MB each
+_kept: dict[tuple, BandPixels] = {}
+_keeping = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,20 @@ def select_pixels(frame: FrameModel, x: np.ndarray, y: np.ndarray, band: str, ra
     Returns
     -------
     BandPixels
+        Those of the last bands are kept, as all exposures of a setting have the same.
     """
+    key = (frame.digest, x.tobytes(), y.tobytes(), band, ranges.labels.tobytes())
+    found = _kept.get(key)
+    if found is None:
+        found = _selected(frame, x, y, band, ranges)
+        with _keeping:
+            _kept[key] = found
+            while len(_kept) > _MOST_KEPT:
+                del _kept[next(iter(_kept))]
+    return found
+
+
+def _selected(frame: FrameModel, x: np.ndarray, y: np.ndarray, band: str, ranges: SliceRanges) -> BandPixels:
     slice_map, model = frame.labels, frame.model
     wanted = np.zeros(max(int(slice_map.max()), int(ranges.labels.max())) + 1, dtype=np.int16) - 1
     wanted[ranges.labels] = np.arange(len(ranges.labels))

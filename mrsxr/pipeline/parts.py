@@ -219,8 +219,8 @@ def names_of(level: str, name: str, function: Callable[..., Any]) -> Iterator[st
 
 def plain(value: Any) -> Any:
     """Return a value as TOML and JSON hold it."""
-    if isinstance(value, np.generic):
-        return value.item()
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
     if isinstance(value, Mapping):
         return {str(key): plain(one) for key, one in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):

@@ -14,6 +14,7 @@ from mrsxr.io.grouping import Exposure
 
 from . import keys
 from .needs import kinds_of, stub
+from .parts import plain
 from .pieces import Filed, Group, Made, Way
 from .plan import Task
 
@@ -52,8 +53,8 @@ def _key_of_thing(thing: Any) -> Any:
     if isinstance(thing, Exposure):
         return [*(keys.of_file(info.path) for info in thing.files), thing.role, thing.name, list(thing.notes)]
     if isinstance(thing, Group):
-        return [[_key_of_thing(one) for one in thing.members], _plain(dict(thing.attrs))]
-    return _plain(thing)
+        return [[_key_of_thing(one) for one in thing.members], plain(dict(thing.attrs))]
+    return plain(thing)
 
 
 def _references(way: Way, section: str, exposure: FileInfo | None) -> list[Any]:
@@ -77,7 +78,7 @@ def packed(made: Made, arguments: Mapping[str, Any], out: Path) -> dict[str, Any
 
 def _pack(thing: Any, arguments: Mapping[str, Any], out: Path) -> list[Any]:
     if isinstance(thing, Group):
-        return ["group", [_pack(one, arguments, out) for one in thing.members], _plain(dict(thing.attrs))]
+        return ["group", [_pack(one, arguments, out) for one in thing.members], plain(dict(thing.attrs))]
     for name, things in arguments.items():
         for k, one in enumerate(things):
             if thing is one or (isinstance(thing, Filed | Exposure) and thing == one):
@@ -86,7 +87,7 @@ def _pack(thing: Any, arguments: Mapping[str, Any], out: Path) -> list[Any]:
                 return ["member", name, k, [thing == member for member in one.members].index(True)]
     if isinstance(thing, Filed):
         return ["filed", str(thing.path.relative_to(out)), thing.role, thing.name, thing.key]
-    return ["plain", _plain(thing)]
+    return ["plain", plain(thing)]
 
 
 def unpacked(values: Mapping[str, Any], arguments: Mapping[str, Any], out: Path) -> Made:
@@ -103,12 +104,3 @@ def _unpack(packed: list[Any], arguments: Mapping[str, Any], out: Path) -> Any:
     if kind == "member":
         return arguments[rest[0]][rest[1]].members[rest[2]]
     return Filed(out / rest[0], *rest[1:]) if kind == "filed" else rest[0]
-
-
-def _plain(value: Any) -> Any:
-    """Return a value without arrays and numbers of numpy."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    return value.item() if hasattr(value, "item") else value

@@ -529,3 +529,14 @@ def test_pixels_of_a_block_do_not_depend_on_the_shift_of_others():
         n = min(5, grid.nz - first)
         for a, b in zip(whole, drizzle_planes(first, n, part, grid), strict=True):
             np.testing.assert_array_equal(a[first : first + n], b)
+
+
+def test_pixels_of_a_band_are_selected_once_for_exposures_of_one_detector():
+    ds = make_cal()
+    ranges = slice_ranges(ds)
+    first, again, cut = (
+        select_pixels(FrameModel.of(part), part.x.values, part.y.values, "1A", ranges)
+        for part in (ds, ds.copy(deep=True), ds.isel(y=slice(3, None)))
+    )
+    assert again is first
+    assert 0 < cut.index.size < first.index.size

@@ -1,0 +1,101 @@
+"""Resampling wiggles in spaxels near a nucleus in a disc, with a PSF that no fit knows, jitter and flight slices.
+
+    python benchmarks/trace_model.py [--bands 1A 2A 3A] [--dithers 4 2 1] [--geometry FOLDER]
+
+A figure is the rms [%] over spaxels of the ratio of a spaxel to the 1.5 FWHM aperture, a cubic in wavelength taken
+off, 9-channel mean; noiseless, so that only resampling is seen. FOLDER holds real distortion files (ASDF); two dithers
+are the first two: in 1A they sample alike (first and third: 1.0 and 3.3 %).
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from mrsxr import mrs
+from mrsxr.cube import build_cube
+from mrsxr.simulate import Background, Effects, Line, LineDisc, PointSource, PowerLaw, Psf, Scene
+from mrsxr.simulate.exposure import make_instrument
+from mrsxr.simulate.instrument import load_geometry
+from mrsxr.simulate.pointing import aim_at, dither_offsets
+
+sys.path[:0] = [str(Path(__file__).parents[1] / "tests" / name) for name in (".", "cube")]
+import simulated  # noqa: E402
+
+RA, DEC, JITTER = 150.0, 20.0, 0.03  # deg, deg, arcsec rms an exposure
+
+
+def observed(band: str, n_dithers: int, seed: int) -> xr.Dataset:
+    """Return noiseless cal data of the nucleus and the disc; the headers tell the pointing without the jitter."""
+    low, high = mrs.WAVELENGTH_LIMITS[band]
+    line = Line("one", 0.5 * (low + high), 2e-17)
+    scene = Scene(
+        RA, DEC, points=(PointSource(RA, DEC, PowerLaw(60.0, 0.5)),), background=Background(scale=0.0),
+        discs=(LineDisc(RA, DEC, lines=(line,), continuum=PowerLaw(40.0, 0.5)),), psf=Psf.spiked(low, high),
+    )  # fmt: skip
+    offsets = np.array(dither_offsets("EXTENDED", n_dithers))
+    real = offsets + np.random.default_rng(seed).normal(0.0, JITTER, offsets.shape)
+    ds = simulated.cal_of(scene, mrs.setting_of_band(band), [tuple(one) for one in real])
+    told = [aim_at(RA, DEC, 247.0, tuple(one), 1.0, 12000.0).pointing for one in offsets]
+    return ds.assign_coords(
+        {k: (*ds[k].variable.dims, [getattr(p, k) for p in told], ds[k].attrs) for k in ("ra_ref", "dec_ref")}
+    )
+
+
+def wiggles(cube: xr.Dataset) -> tuple[float, float]:
+    """Return the rms [%] in spaxels within 0.3 FWHM of the peak and at 0.6-1 FWHM, away from the line."""
+    flux = cube.flux.values.astype(float)
+    wave = cube.wavelength.values
+    keep = np.isfinite(flux).sum(axis=(1, 2)) > 0.5 * np.isfinite(flux).sum(axis=(1, 2)).max()
+    keep &= np.abs(wave / np.mean(wave) - 1) > 2e-3
+    keep[:20] = keep[-20:] = False
+    flux, wave = flux[keep], wave[keep]
+    middle = np.nan_to_num(np.nanmedian(flux, axis=0))
+    y, x = np.indices(middle.shape)
+    top = middle > 0.5 * middle.max()
+    y0, x0 = ((middle * axis)[top].sum() / middle[top].sum() for axis in (y, x))
+    fwhm = float(mrs.psf_fwhm(wave.mean())) / cube.attrs["pixel_scale"]
+    radius = np.hypot(y - y0, x - x0)
+    whole = np.nansum(flux[:, radius < 1.5 * fwhm], axis=1)
+    t = np.linspace(-1, 1, wave.size)
+
+    def rms(near):
+        found = []
+        for spectrum in flux[:, near].T:
+            ratio = spectrum / whole
+            ratio = np.convolve(ratio / np.polyval(np.polyfit(t, ratio, 3), t), np.ones(9) / 9, "valid")
+            found.append(np.var(ratio))
+        return 100 * float(np.sqrt(np.nanmean(found)))
+
+    return rms(radius < 0.3 * fwhm), rms((radius > 0.6 * fwhm) & (radius < fwhm))
+
+
+def main() -> None:
+    """Print one table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bands", nargs="+", default=["1A", "2A", "3A"])
+    parser.add_argument("--dithers", nargs="+", type=int, default=[4, 2, 1])
+    parser.add_argument("--geometry", type=Path)
+    args = parser.parse_args()
+    if args.geometry:
+        simulated.instrument_of = functools.cache(
+            lambda setting: make_instrument(load_geometry(setting, args.geometry), Effects.none(), 1)
+        )
+    print("band | dithers | core | 0.6-1 FWHM | CPU of the cube [s]")
+    for band in args.bands:
+        whole = observed(band, max(args.dithers), 7)
+        for n in args.dithers:
+            start = time.process_time()
+            cube = build_cube(whole.isel(dither=slice(n)), band=band)
+            seconds = time.process_time() - start
+            print(band, n, *(f"{one:.2f}" for one in wiggles(cube)), f"{seconds:.1f}", sep=" | ", flush=True)
+
+
+if __name__ == "__main__":
+    main()

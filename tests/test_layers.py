@@ -26,7 +26,7 @@ LAYERS = [
         "sums",
         "_median_kernels",
     },
-    {"io", "references", "geometry", "fringes", "simulate"},
+    {"io", "references", "geometry", "fringes", "traces", "simulate"},
     {"rate", "cal", "cube", "spectrum", "lines"},
     {"pipeline", "plot", "report", "demo", "warmup", "cli"},
 ]

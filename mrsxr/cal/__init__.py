@@ -18,6 +18,7 @@ from .showers import clean_showers
 from .sky_outliers import detect_sky_outliers
 from .srctype import set_source_type
 from .straylight import subtract_straylight
+from .trace_model import fit_trace_model
 from .wcs import assign_wcs
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "target_position",
     "follow_target",
     "fit_background_match",
+    "fit_trace_model",
     "match_backgrounds",
     "combine_backgrounds",
     "background_on_detector",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import dask
@@ -19,8 +19,10 @@ NO_COVERAGE = flags.DO_NOT_USE | flags.NON_SCIENCE
 PLANES = {"flux": np.float32, "var": np.float32, "weight": np.float32, "dq": np.uint32}
 #: Cubes larger than this [byte] are not held until the last block is counted: their coverage is computed twice.
 HOLD_BYTES = 2**28
-#: Pixels, exposures, places of the slices and weighting of one band.
-Part = tuple[BandPixels, Sequence[Frame], Sequence[Placement], Weighting]
+#: Parts of pixels of each exposure and by how much the light differs there; none without a trace model.
+Finer = Sequence[tuple[BandPixels, Frame]]
+#: Pixels, exposures, places of the slices, weighting and parts of pixels of one band.
+Part = tuple[BandPixels, Sequence[Frame], Sequence[Placement], Weighting, Finer]
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,11 @@ class Source:
     places: Any
     weighting: Weighting
     span: tuple[float, float]
+    finer: list = field(default_factory=list)
 
     def part(self) -> tuple:
         """Return what a block needs of it."""
-        return self.pixels, self.frames, self.places, self.weighting
+        return self.pixels, self.frames, self.places, self.weighting, self.finer
 
 
 def drizzle_planes(start: int, size: int, parts: Sequence[Part], grid: CubeGrid, systematic: bool = False):
@@ -48,7 +51,7 @@ def drizzle_planes(start: int, size: int, parts: Sequence[Part], grid: CubeGrid,
     ----------
     start, size : int
         First plane and number of planes.
-    parts : sequence of (BandPixels, frames, placements, Weighting), one per band
+    parts : sequence of (BandPixels, frames, placements, Weighting, finer), one per band
     grid : CubeGrid
     systematic : bool
         Whether the frames carry a systematic error.
@@ -60,18 +63,30 @@ def drizzle_planes(start: int, size: int, parts: Sequence[Part], grid: CubeGrid,
     """
     planes = grid.planes[:, start : start + size]
     sums = Sums.zeros(1 + systematic, 1, size, grid.ny * grid.nx)
-    for pixels, frames, places, weighting in parts:
+    for pixels, frames, places, weighting, finer in parts:
         for frame, place in zip(frames, places, strict=True):
             part, operator = block_operator(pixels, frame, place, planes, (grid.ny, grid.nx), weighting)
             operator.add(frame.linear[:, part], frame.square[:, part], sums)
+        _add_finer(sums, finer, places, planes, grid, weighting)
     return _planes_of(sums, (size, grid.ny, grid.nx))
+
+
+def _add_finer(sums: Sums, finer: Finer, places, planes: np.ndarray, grid: CubeGrid, weighting: Weighting) -> None:
+    """Add to the light by how much it differs in parts of pixels; weights, variances and counts are of whole pixels."""
+    if not finer:
+        return
+    more = Sums.zeros(1, 0, planes.shape[1], grid.ny * grid.nx)
+    for (pixels, frame), place in zip(finer, places, strict=True):
+        part, operator = block_operator(pixels, frame, place, planes, (grid.ny, grid.nx), weighting)
+        operator.add(frame.linear[:, part], frame.square[:, part], more)
+    sums.linear[0] += more.linear[0]
 
 
 def count_planes(start: int, size: int, parts: Sequence[Part], grid: CubeGrid) -> np.ndarray:
     """Return the number of good spaxels of each plane of a block without making the block."""
     planes = grid.planes[:, start : start + size]
     sums = Sums.zeros(0, 0, size, grid.ny * grid.nx)
-    for pixels, frames, places, weighting in parts:
+    for pixels, frames, places, weighting, _ in parts:
         for frame, place in zip(frames, places, strict=True):
             part, operator = block_operator(pixels, frame, place, planes, (grid.ny, grid.nx), weighting)
             operator.add(frame.linear[:0, part], frame.square[:0, part], sums)

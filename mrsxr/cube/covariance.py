@@ -124,7 +124,7 @@ def variance_planes(
     planes, n_spaxels = grid.planes[:, start : start + size], grid.ny * grid.nx
     sums = Sums.zeros(0, 0, size, n_spaxels)
     operators = []
-    for pixels, frames, places, weighting in parts:
+    for pixels, frames, places, weighting, _ in parts:
         for frame, place in zip(frames, places, strict=True):
             part, operator = block_operator(pixels, frame, place, planes, (grid.ny, grid.nx), weighting)
             operator.add(frame.linear[:0, part], frame.square[:0, part], sums)

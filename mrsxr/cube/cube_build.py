@@ -26,6 +26,7 @@ from mrsxr.notes import tell
 from mrsxr.schema import CUBE_DIMS, SYSTEMATIC, meaning_of, units_of
 from mrsxr.step import step
 from mrsxr.threads import how
+from mrsxr.traces import TraceModel, finer_pixels
 
 from ._blocks import Source, lazy_planes
 from ._layout import (
@@ -73,6 +74,7 @@ def build_cube(
     exposure_weights: ExposureWeights = "none",
     point_source: Place | None = None,
     mrsptcorr: OptionalRef = None,
+    trace_model: xr.Dataset | None = None,
     incomplete_threshold: NotNegative | None = 0.75,
     planes_per_block: Count = CUBE_PLANES,
 ) -> xr.Dataset:
@@ -111,6 +113,11 @@ def build_cube(
         slice (which the flux calibration holds). For cubes of that source after its background was subtracted.
     mrsptcorr : Dataset, kind "mrsptcorr", optional
         Tables for ``point_source``.
+    trace_model : Dataset, kind "trace_model", optional
+        Of :func:`mrsxr.cal.fit_trace_model`, of these exposures. Each pixel near its source is cut in five along the
+        slice and these get the light of the model at their places, as the mean of pixels of all phases shows it, plus
+        the residual of the pixel. Spectra of single spaxels lose the waves that come from the places of the pixels;
+        apertures keep their light and the cube its PSF. Variances are those of the pixels. Only with "drizzle".
     incomplete_threshold : float or None
         Planes with fewer good spaxels than this times the 3rd percentile of all planes are blanked (the band
         edges where slices end at different wavelengths); None leaves them. With it every block needs the
@@ -148,6 +155,7 @@ def build_cube(
         position_angle=position_angle, center=center, shape=shape, weighting=weighting,
         given=(spaxel_size, wavelength_step, wavelength_min, wavelength_max), exposure_weights=exposure_weights,
         point_source=point_source, incomplete_threshold=incomplete_threshold, planes_per_block=planes_per_block,
+        trace_model=trace_model,
     )  # fmt: skip
 
 
@@ -192,6 +200,7 @@ def cube_of(
     incomplete_threshold: float | None,
     planes_per_block: int,
     axis: WavelengthAxis | None = None,
+    trace_model: xr.Dataset | None = None,
 ) -> xr.Dataset:
     """Return the cube of one or several bands, see :func:`build_cube` and :func:`build_multiband_cube`.
 
@@ -206,6 +215,8 @@ def cube_of(
         turn = turn_of(parts[0], coord_system, position_angle)
         grid = sky_grid(parts, whole, box=box, turn=turn, center=center, shape=shape)
         grid = with_axis(grid, axis, facts, whole, cubepar)
+    if trace_model is not None and weighting != "drizzle":
+        raise MrsxrError(f"a trace model goes with weighting 'drizzle', not '{weighting}'; leave one of both out")
     systematic = any(has_systematic(one.ds) for one in parts)
     sources = []
     for one in parts:
@@ -213,7 +224,7 @@ def cube_of(
         terms = None if point_source is None else point_terms(one, mrsptcorr, point_source)
         if terms is not None:
             tell(off_elsewhere(terms, one.band), aloud=False)  # as asked for
-        sources.append(make_source(one, grid, spread, exposure_weights, systematic, terms))
+        sources.append(make_source(one, grid, spread, exposure_weights, systematic, terms, trace_model))
     planes = lazy_planes(
         sources, grid, systematic=systematic, threshold=incomplete_threshold, planes_per_block=planes_per_block
     )  # fmt: skip
@@ -236,6 +247,7 @@ def make_source(
     exposure_weights: ExposureWeights = "none",
     systematic: bool = False,
     terms: Sequence[PointTerms] | None = None,
+    trace_model: xr.Dataset | None = None,
 ) -> Source:
     """Return the pixels of one band for the graph; nothing is computed.
 
@@ -263,7 +275,18 @@ def make_source(
         min(scales) * low * (1 - 1e-3) - weighting.reach_wavelength,
         max(scales) * high * (1 + 1e-3) + weighting.reach_wavelength,
     )
-    return Source(pixels, frames, dask.delayed(places, traverse=False), weighting, span)
+    finer = [] if trace_model is None else _finer(one, pixels, frames, trace_model)
+    return Source(pixels, frames, dask.delayed(places, traverse=False), weighting, span, finer)
+
+
+def _finer(one: BandData, pixels, frames: list, trace_model: xr.Dataset) -> list:
+    """Return the delayed parts of pixels of each exposure."""
+    model = TraceModel.of(trace_model, one.band, one.model["exposure"].values)
+    shared, split = dask.delayed(model, traverse=False), dask.delayed(finer_pixels, pure=True)
+    rows = np.searchsorted(model.labels, one.ranges.labels)
+    if not np.array_equal(model.labels[np.minimum(rows, model.labels.size - 1)], one.ranges.labels):
+        raise MrsxrError(f"band {one.band}: the trace model is of other slices; fit it to these data")
+    return [split(pixels, frame, shared, d, one.ranges.beta) for d, frame in enumerate(frames)]
 
 
 def _weights(ds: xr.Dataset, kind: str) -> list[float | str]:

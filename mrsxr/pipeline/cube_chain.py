@@ -143,7 +143,7 @@ def _cube_options(ds: xr.Dataset, refs: References | None, recipe: Recipe) -> di
     }
 
 
-@part("cube", "cube_build", cube.build_cube, needed=True, hide=("band", "grid", "shape"))
+@part("cube", "cube_build", cube.build_cube, needed=True, hide=("band", "grid", "shape", "trace_model"))
 def _build(ds: xr.Dataset, *, output_type: Literal["band", "channel", "multi"] = "band", **options: Any) -> xr.Dataset:
     """``output_type`` "channel" or "multi" makes cubes of several bands besides those of one."""
     return cube.build_cube(ds, **own_options(cube.build_cube, options))

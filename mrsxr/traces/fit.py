@@ -1,0 +1,203 @@
+"""The fit of the trace model of a band: places, spectra and profile in turn, and its judgement on pixels left out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.linalg import solveh_banded
+
+from mrsxr.mrs import psf_fwhm
+
+_ROUNDS, _CLIP = 4, 6.0
+#: Systematic error of a pixel, of its flux: what the profile and the spectrum cannot follow.
+_FLOOR = 0.005
+#: Expected size of the corrections of the start profile.
+_PRIOR = 0.3
+_STEP = 0.01  # FWHM, for the slopes of the profile
+
+
+@dataclass
+class Pixels:
+    """Pixels near the source, of all exposures: (pixel) arrays; slice coordinates [arcsec], um, MJy/sr."""
+
+    dither: np.ndarray
+    label: np.ndarray
+    alpha: np.ndarray
+    beta: np.ndarray
+    wavelength: np.ndarray
+    flux: np.ndarray
+    variance: np.ndarray
+    beside: np.ndarray  # mean of the left and right neighbours in the slice, NaN where there is none
+    beside_variance: np.ndarray
+    odd: np.ndarray  # squares of one colour of a chess board on the detector
+
+
+@dataclass
+class Fit:
+    """The state of a fit, over the pixels given."""
+
+    pixels: Pixels
+    place: np.ndarray
+    n_node: int
+    first: float
+    step: float
+    n_sample: int
+    profile: np.ndarray = field(init=False)
+    light: np.ndarray = field(init=False)
+    around: np.ndarray = field(init=False)
+    spectrum: np.ndarray = field(init=False)
+
+    def __post_init__(self):
+        from ._trace_kernels import N_SPLINE
+
+        p = self.pixels
+        self.fwhm = psf_fwhm(p.wavelength)
+        self.sample = (p.wavelength - self.first) / self.step
+        self.node = self.sample / (self.n_sample - 1) * (self.n_node - 1)
+        self.profile = np.zeros((self.n_node, N_SPLINE, N_SPLINE))
+        self.light, self.around = np.zeros(p.flux.size), np.zeros(p.flux.size)
+        self.spectrum = np.zeros((self.place.shape[0], self.n_sample))
+
+    def offsets(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return u, v of the pixels."""
+        place = self.place[self.pixels.dither]
+        return (self.pixels.alpha - place[:, 0]) / self.fwhm, (self.pixels.beta - place[:, 1]) / self.fwhm
+
+    def shape(self, du: float = 0.0, dv: float = 0.0) -> np.ndarray:
+        """Return the profile at the pixels, moved."""
+        from ._trace_kernels import profiles
+
+        u, v = self.offsets()
+        out = np.empty(u.size)
+        profiles(u + du, v + dv, self.node, self.profile, out)
+        return out
+
+    def model(self) -> np.ndarray:
+        """Return the model at the pixels."""
+        return self.light * self.shape() + self.around
+
+    def weights(self, fitted: np.ndarray) -> np.ndarray:
+        """Return the weights of the pixels, none for those not to be fitted, less for those far off the model."""
+        p, model = self.pixels, self.model()
+        variance = p.variance + (_FLOOR * np.maximum(model, 0)) ** 2
+        ratio = (p.flux - model) ** 2 / variance
+        typical = max(float(np.median(ratio[fitted])) / 0.455, 1.0) if self.light.any() else np.inf
+        return np.where(fitted, 1.0 / variance / (1 + ratio / (typical * _CLIP**2)) ** 2, 0.0)
+
+    def fit_spectra(self, weight: np.ndarray) -> None:
+        """Fit the spectrum of the source, and a plane of light around it, of every exposure."""
+        from ._trace_kernels import WIDE, spectrum_equations
+
+        (u, v), shape = self.offsets(), self.shape()
+        for d in range(self.place.shape[0]):
+            at = np.flatnonzero(self.pixels.dither == d)
+            band, right = np.zeros((2 * WIDE, WIDE * self.n_sample)), np.zeros(WIDE * self.n_sample)
+            columns = (self.sample[at], shape[at], u[at], v[at])
+            spectrum_equations(*columns, self.pixels.flux[at], weight[at], band, right)
+            scale = np.median(band[0, ::WIDE][band[0, ::WIDE] > 0]) if (band[0] > 0).any() else 1.0
+            band[0] += 1e-9 * scale + 1e-4 * scale * np.tile([0.0, 0.0, 1.0, 1.0], self.n_sample)
+            found = solveh_banded(band, right, lower=True).reshape(self.n_sample, WIDE)
+            grid = np.arange(self.n_sample)
+            source, level, along, across = (np.interp(self.sample[at], grid, column) for column in found.T)
+            self.spectrum[d], self.light[at] = found[:, 0], source
+            self.around[at] = level + along * u[at] + across * v[at]
+
+    def fit_places(self, weight: np.ndarray) -> None:
+        """Move the source in every exposure to where it fits best."""
+        shape = self.shape()
+        rest = self.pixels.flux - self.light * shape - self.around
+        slopes = []
+        for du, dv in ((_STEP, 0.0), (0.0, _STEP)):
+            slopes.append(self.light * (self.shape(-du, -dv) - self.shape(du, dv)) / (2 * _STEP * self.fwhm))
+        for d in range(self.place.shape[0]):
+            at = self.pixels.dither == d
+            design = np.stack([*(s[at] for s in slopes), self.light[at] * shape[at]])
+            normal = (design * weight[at]) @ design.T
+            move = np.linalg.lstsq(normal, design @ (weight[at] * rest[at]), rcond=1e-12)[0][:2]
+            self.place[d] += np.clip(move, -0.1, 0.1)
+
+    def fit_profile(self, weight: np.ndarray) -> None:
+        """Fit the profile at each node to all exposures and slices."""
+        from ._trace_kernels import N_SPLINE, profile_equations, start_profile
+
+        u, v = self.offsets()
+        n = N_SPLINE**2
+        normal, right = np.zeros((self.n_node, n, n)), np.zeros((self.n_node, n))
+        rest = self.pixels.flux - self.around - self.light * start_profile(u, v)
+        profile_equations(u, v, self.node, self.light, rest, weight, normal, right)
+        for k in range(self.n_node):
+            full = np.triu(normal[k]) + np.triu(normal[k], 1).T + np.eye(n) / _PRIOR**2
+            self.profile[k] = np.linalg.solve(full, right[k]).reshape(N_SPLINE, N_SPLINE)
+
+    def run(self, fitted: np.ndarray, rounds: int = _ROUNDS, places: bool = True) -> None:
+        """Fit spectra, places and profile in turn."""
+        for number in range(rounds):
+            self.fit_spectra(self.weights(fitted))
+            if places:
+                for _ in range(3 if number == 0 else 1):
+                    self.fit_places(self.weights(fitted))
+                    self.fit_spectra(self.weights(fitted))
+            self.fit_profile(self.weights(fitted))
+        self.fit_spectra(self.weights(fitted))
+
+
+def fit_band(pixels: Pixels, place: np.ndarray, labels: np.ndarray, window: float, step: float):
+    """Fit the trace model of a band and judge it.
+
+    Parameters
+    ----------
+    pixels : Pixels
+    place : float64 (dither, 2)
+        First guess of the place of the source [arcsec].
+    labels : int array (slice)
+    window : float
+        Spacing of the nodes of the profile [um].
+    step : float
+        Spacing of the samples of the spectrum [um].
+
+    Returns
+    -------
+    Fit
+    score : float (dither, slice, node)
+        Misfit on the pixels left out over that of the mean of their neighbours along the slice, each in units of the
+        noise, with two standard errors added; NaN without pixels.
+    """
+    low, high = float(pixels.wavelength.min()), float(pixels.wavelength.max())
+    n_node = max(round((high - low) / window) + 1, 2)
+    n_sample = max(int(np.ceil((high - low) / step)) + 1, 2)
+    layout = (n_node, low, (high - low) / (n_sample - 1), n_sample)
+    fit = Fit(pixels, place.copy(), *layout)
+    everything = np.ones(pixels.flux.size, bool)
+    fit.run(everything)
+    half = Fit(pixels, fit.place.copy(), *layout)
+    half.run(~pixels.odd, rounds=2, places=False)
+    return fit, _score(half, labels)
+
+
+def _score(fit: Fit, labels: np.ndarray) -> np.ndarray:
+    """Return the score of a fit on the pixels that it left out."""
+    p = fit.pixels
+    u, v = fit.offsets()
+    judged = p.odd & np.isfinite(p.beside) & (np.hypot(u, v) < 1.5)
+    ours = (p.flux - fit.model()) ** 2 / p.variance
+    other = (p.flux - p.beside) ** 2 / (p.variance + p.beside_variance)
+    shape = (fit.place.shape[0], labels.size, fit.n_node)
+    window = np.clip(np.rint(fit.node).astype(int), 0, fit.n_node - 1)
+    index = np.ravel_multi_index((p.dither, np.searchsorted(labels, p.label), window), shape)[judged]
+
+    def sums(values):
+        return np.bincount(index, values, int(np.prod(shape))).reshape(shape)
+
+    count, mine, theirs = sums(np.ones(index.size)), sums(ours[judged]), sums(other[judged])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = mine / theirs
+        spread = np.sqrt(sums(((ours - other * _at(ratio, index, judged)) ** 2)[judged])) / theirs
+        return np.where(count >= 20, ratio + 2 * spread, np.nan)
+
+
+def _at(values: np.ndarray, index: np.ndarray, judged: np.ndarray) -> np.ndarray:
+    """Return the value of its own cell for every pixel that is judged, 0 for others."""
+    out = np.zeros(judged.size)
+    out[judged] = values.ravel()[index]
+    return out

@@ -1,0 +1,125 @@
+"""The trace model of one band: place, profile and spectrum of a source in every exposure, and where it is used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from mrsxr.errors import MrsxrError
+from mrsxr.geometry.pixels import HALF_PIXEL, BandPixels, Frame
+from mrsxr.mrs import psf_fwhm
+
+#: The model is used whole within this radius [FWHM] and fades to nothing at ``EDGE``.
+WHOLE, EDGE = 1.5, 1.95
+#: Parts of a pixel.
+PARTS = 5
+
+
+@dataclass(frozen=True)
+class TraceModel:
+    """Model of a source in the exposures of a band.
+
+    Parameters
+    ----------
+    place : float64 (dither, 2)
+        alpha, beta of the source [arcsec].
+    profile : float64 (node, i, j)
+        See ``_trace_kernels``.
+    spectrum : float64 (dither, sample)
+        Peak of the source [MJy/sr].
+    nodes, samples : (float, float)
+        First value and step of the wavelengths [um, of the observatory] of both.
+    used : bool (dither, slice, node)
+        Where it is used, of the slices of ``labels``.
+    labels : int array (slice)
+    """
+
+    place: np.ndarray
+    profile: np.ndarray
+    spectrum: np.ndarray
+    nodes: tuple[float, float]
+    samples: tuple[float, float]
+    used: np.ndarray
+    labels: np.ndarray
+
+    @classmethod
+    def of(cls, ds: xr.Dataset, band: str, exposures) -> TraceModel:
+        """Return the model of a band from the Dataset of ``fit_trace_model``, of the exposures named."""
+        if ds.attrs.get("kind") != "trace_model" or ds.attrs.get("band") != band:
+            found = f"{ds.attrs.get('kind') or 'no kind'} of band {ds.attrs.get('band', '?')}"
+            raise MrsxrError(f"band {band}: expected a trace_model of that band, got {found}; use fit_trace_model")
+        names = [str(name) for name in ds["exposure"].values]
+        missing = [str(name) for name in exposures if str(name) not in names]
+        if missing:
+            raise MrsxrError(f"band {band}: the trace model knows no exposure {missing[0]}; fit it to all of them")
+        ds = ds.isel(dither=[names.index(str(name)) for name in exposures])
+        axis = [(float(ds[w].values[0]), float(ds[w].values[1] - ds[w].values[0])) for w in ("node", "sample")]
+        return cls(
+            ds["place"].values, ds["profile"].values, ds["spectrum"].values, axis[0], axis[1],
+            ds["used"].values.astype(bool), ds["slice_label"].values,
+        )  # fmt: skip
+
+    def light(self, dither: int, wavelength: np.ndarray) -> np.ndarray:
+        """Return the peak of the source at wavelengths [um]."""
+        first, step = self.samples
+        grid = first + step * np.arange(self.spectrum.shape[1])
+        return np.interp(wavelength, grid, self.spectrum[dither])
+
+    def node(self, wavelength: np.ndarray) -> np.ndarray:
+        """Return the fractional place of wavelengths [um] among the nodes of the profile."""
+        return (wavelength - self.nodes[0]) / self.nodes[1]
+
+
+def finer_pixels(
+    pixels: BandPixels, frame: Frame, model: TraceModel, dither: int, beta: np.ndarray
+) -> tuple[BandPixels, Frame]:
+    """Return parts of the pixels near the source and by how much the light of the source differs there.
+
+    Parameters
+    ----------
+    pixels : BandPixels
+    frame : Frame of the exposure
+    model : TraceModel
+    dither : int
+    beta : float64 (slice)
+        Of the slices of ``pixels`` [arcsec].
+
+    Returns
+    -------
+    BandPixels, Frame
+        ``PARTS`` of every good pixel for which the model is used; the one map is the model at each part less that of
+        its pixel [MJy/sr], so that adding both to a cube leaves the light as bright as it was.
+    """
+    from ._trace_kernels import finer
+
+    middle = 0.5 * (pixels.low + pixels.high)
+    fwhm = psf_fwhm(middle)
+    u = (pixels.alpha - model.place[dither, 0]) / fwhm
+    v = (beta[pixels.slice_index] - model.place[dither, 1]) / fwhm
+    node = model.node(middle)
+    window = np.clip(np.rint(node).astype(int), 0, model.used.shape[2] - 1)
+    near = (np.hypot(u, v) < EDGE) & (frame.status == 0) & model.used[dither, pixels.slice_index, window]
+    at = np.flatnonzero(near)
+    width = (pixels.alpha_right - pixels.alpha_left)[at] / (2 * HALF_PIXEL)
+    fade = np.clip((EDGE - np.hypot(u, v)[at]) / (EDGE - WHOLE), 0, 1)
+    light = model.light(dither, middle[at]) * fade * fade * (3 - 2 * fade)
+    values = np.empty((at.size, PARTS), np.float32)
+    finer(u[at], v[at], width / fwhm[at], node[at], light, model.profile, PARTS, values)
+    left, span = pixels.alpha_left[at], pixels.alpha_right[at] - pixels.alpha_left[at]
+    step = np.arange(PARTS + 1) / PARTS
+    edges = left[:, None] + span[:, None] * step
+
+    def each(values):
+        return np.repeat(values[at], PARTS)
+
+    parts = BandPixels(
+        each(pixels.index), each(pixels.slice_index), edges[:, :-1].ravel(), edges[:, 1:].ravel(), each(pixels.low),
+        each(pixels.high), 0.5 * (edges[:, :-1] + edges[:, 1:]).ravel(),
+    )  # fmt: skip
+    shift = None if frame.shift is None else each(frame.shift)
+    size = at.size * PARTS
+    made = Frame(values.reshape(1, -1), np.zeros((0, size), np.float32), np.zeros(size, np.uint8),
+                 each(frame.weight), shift)  # fmt: skip
+    return parts, made

@@ -1,0 +1,90 @@
+"""A trace model takes the waves out of single spaxels and leaves apertures and smooth skies as they are."""
+
+import numpy as np
+import pytest
+import test_cube_build as made
+import xarray as xr
+from scipy.interpolate import BSpline
+
+from mrsxr.cal import fit_trace_model
+from mrsxr.cube import build_cube
+from mrsxr.errors import MrsxrError
+from mrsxr.geometry.sky import Pointing, sky_to_v2v3, v2v3_to_slicer
+from mrsxr.traces import _trace_kernels as kernels
+
+PLACE = (339.015, 33.976)
+
+
+@pytest.fixture
+def star(monkeypatch):
+    """Return a lopsided star, two pixels along the slice away after all rows, and where each dither has it."""
+    plain = made.wcs_model()
+    tilted = plain.assign(alpha_coefficients=plain.alpha_coefficients.copy(deep=True))
+    tilted.alpha_coefficients[:, 1, 0] = 0.01
+    tilted.alpha_coefficients[:, 0, 0] = -0.2
+    monkeypatch.setattr(made, "wcs_model", lambda: tilted)
+    ds = made.make_cal(4)
+    flux = np.full(ds.flux.shape, np.nan)
+    for d in range(4):
+        alpha, beta = v2v3_to_slicer(*sky_to_v2v3(*PLACE, Pointing.of(ds, d)), "1A", ds)
+        a, b = ds.alpha.values - alpha - 0.02 * (d % 2), ds.beta.values - beta - 0.01 * d
+        core = np.exp(-4 * np.log(2) * ((a / 0.27) ** 2 + (b / 0.30) ** 2 + 0.1 * a * b / 0.08))
+        lobe = np.exp(-4 * np.log(2) * (((a - 0.2) / 0.2) ** 2 + ((b + 0.1) / 0.25) ** 2))
+        flux[d] = 1000 * (core + 0.1 * lobe) + 5.0 + a
+    rng = np.random.default_rng(5)
+    noise = np.where(ds["slice"].values > 0, 0.3, np.nan) * rng.normal(size=flux.shape)
+    return ds.assign(flux=(ds.flux.dims, (flux + noise).astype("f4"), ds.flux.attrs))
+
+
+def waves(cube):
+    """Return the rms over wavelength [of the peak] of the spaxels near the star, and the light within 0.4 arcsec."""
+    near = np.hypot(cube.x.values[None] - 0.0, cube.y.values[:, None]) < 0.2
+    flux = cube.flux.values[4:-4]
+    aperture = np.hypot(cube.x.values[None], cube.y.values[:, None]) < 0.42
+    return np.std(flux[:, near], axis=0).max() / np.nanmax(flux), flux[:, aperture].sum(axis=1)
+
+
+def test_waves_of_single_spaxels_go_and_the_light_of_apertures_stays(star):
+    model = fit_trace_model(star, band="1A", source=PLACE)
+    plain, better = made.build(star), made.build(star, trace_model=model)
+    (before, light), (after, same) = waves(plain), waves(better)
+    assert before > 0.01
+    assert after < 0.25 * before
+    np.testing.assert_allclose(same.mean(), light.mean(), rtol=2e-3)
+    np.testing.assert_allclose(same, light, rtol=5e-3)
+    for name in ("var", "weight", "dq"):
+        np.testing.assert_array_equal(better[name], plain[name])
+    lazy = made.build(star.chunk(dither=1), trace_model=model)
+    np.testing.assert_array_equal(lazy.flux.values, better.flux.values)
+
+
+def test_without_a_source_the_cube_stays(star):
+    sky = np.random.default_rng(7).normal(5.0, 0.3, star.flux.shape).astype("f4")
+    smooth = star.assign(flux=star.flux.copy(data=np.where(np.isfinite(star.flux), sky, np.nan)))
+    model = fit_trace_model(smooth, band="1A", source=PLACE)
+    plain, better = made.build(smooth), made.build(smooth, trace_model=model)
+    good = plain.dq.values == 0
+    change = np.abs(better.flux.values - plain.flux.values)[good] / np.sqrt(plain["var"].values[good])
+    assert model.used.values.mean() < 0.1
+    assert np.quantile(change, 0.99) < 0.1
+
+
+def test_models_of_others_are_refused(star):
+    model = xr.Dataset(attrs={"kind": "trace_model", "band": "2A"})
+    with pytest.raises(MrsxrError, match="of band 2A"):
+        made.build(star, trace_model=model)
+    with pytest.raises(MrsxrError, match="goes with weighting 'drizzle'"):
+        build_cube(star, band="1A", weighting="emsm", cubepar=made.emsm_table(), trace_model=model)
+
+
+def test_the_profile_is_a_product_of_splines():
+    rng = np.random.default_rng(3)
+    c = rng.normal(size=(2, kernels.N_SPLINE, kernels.N_SPLINE))
+    u, v, node = rng.uniform(-1.9, 1.9, 50), rng.uniform(-1.9, 1.9, 50), rng.uniform(0, 1, 50)
+    out = np.empty(50)
+    kernels.profiles(u, v, node, c, out)
+    knots = -kernels.REACH + kernels.KNOT * np.arange(-3, kernels.N_SPLINE + 1)
+    along, across = (BSpline.design_matrix(x, knots, 3).toarray() for x in (u, v))
+    each = np.einsum("pi,kij,pj->kp", along, c, across)
+    moffat = (1 + 4 * (2**0.4 - 1) * (u**2 + v**2)) ** -2.5
+    np.testing.assert_allclose(out, moffat * (1 + (1 - node) * each[0] + node * each[1]), rtol=1e-10)

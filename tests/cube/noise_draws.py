@@ -23,7 +23,7 @@ def draws_of(ds, cube, number, seed=3, point_source=None, mrsptcorr=None):
     one, grid = BandData.of(ds, band), CubeGrid.of(cube)
     terms = None if point_source is None else point_terms(one, mrsptcorr, point_source)
     source = make_source(one, grid, weighting_of("drizzle", band, None, grid.spaxel_size), terms=terms)
-    ((pixels, frames, places, weighting),) = dask.compute(source.part())
+    ((pixels, frames, places, weighting, _),) = dask.compute(source.part())
     sums, rng = Sums.zeros(number, 1, grid.nz, grid.ny * grid.nx), np.random.default_rng(seed)
     for frame, place in zip(frames, places, strict=True):
         part, operator = block_operator(pixels, frame, place, grid.planes, (grid.ny, grid.nx), weighting)

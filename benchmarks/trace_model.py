@@ -19,6 +19,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import mrs
+from mrsxr.cal import fit_trace_model
 from mrsxr.cube import build_cube
 from mrsxr.simulate import Background, Effects, Line, LineDisc, PointSource, PowerLaw, Psf, Scene
 from mrsxr.simulate.exposure import make_instrument
@@ -76,6 +77,17 @@ def wiggles(cube: xr.Dataset) -> tuple[float, float]:
     return rms(radius < 0.3 * fwhm), rms((radius > 0.6 * fwhm) & (radius < fwhm))
 
 
+def measured(whole: xr.Dataset, band: str, n: int, with_model: bool) -> list[str]:
+    """Return wiggles, CPU and peak memory (with that of the exposures) of the first n exposures."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    start, ds = time.process_time(), whole.isel(dither=slice(n))
+    model = fit_trace_model(ds, band=band) if with_model else None
+    cube = build_cube(ds, band=band, trace_model=model)
+    seconds = time.process_time() - start
+    peak = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
+    return [*(f"{one:.2f}" for one in wiggles(cube)), f"{seconds:.1f}", f"{int(peak.split()[1]) / 1e6:.2f}"]
+
+
 def main() -> None:
     """Print one table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -87,14 +99,13 @@ def main() -> None:
         simulated.instrument_of = functools.cache(
             lambda setting: make_instrument(load_geometry(setting, args.geometry), Effects.none(), 1)
         )
-    print("band | dithers | core | 0.6-1 FWHM | CPU of the cube [s]")
+    print("band | dithers | model | core | 0.6-1 FWHM | CPU of fit and cube [s] | peak [GB]")
     for band in args.bands:
         whole = observed(band, max(args.dithers), 7)
         for n in args.dithers:
-            start = time.process_time()
-            cube = build_cube(whole.isel(dither=slice(n)), band=band)
-            seconds = time.process_time() - start
-            print(band, n, *(f"{one:.2f}" for one in wiggles(cube)), f"{seconds:.1f}", sep=" | ", flush=True)
+            for with_model in (False, True):
+                print(band, n, "with" if with_model else "without", *measured(whole, band, n, with_model),
+                      sep=" | ", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

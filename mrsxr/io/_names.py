@@ -24,6 +24,7 @@ from ._paths import safe_name
 _OF_EXPOSURES = ("ramp", "rate", "rateints", "cal")
 #: Steps that make another product of a cube or of maps, and the word for it.
 _WORDS = {
+    **dict.fromkeys(("bin_spaxels", "bin_labels", "bin_cube", "bin_spectra", "paint_bins"), "binned"),
     "match_psf": "psf-matched", "regrid": "regridded", "subtract_continuum": "continuum-subtracted",
     "correct_residual_fringe_cube": "defringed",
 }  # fmt: skip
@@ -123,8 +124,6 @@ def _words(ds: xr.Dataset) -> list[str]:
     if level not in _OF_EXPOSURES:
         steps = [str(entry.get("step", "")).rpartition(".")[2] for entry in read_history(ds)]
         out += list(dict.fromkeys(_WORDS[name] for name in steps if name in _WORDS))
-        if any(".binning." in f".{entry.get('step', '')}" for entry in read_history(ds)):
-            out.append("binned")
     if kind == "stitched":
         out.append("stitched")
     if other := other_units(ds):

@@ -12,6 +12,7 @@ from scipy.ndimage import label as pieces
 
 from mrsxr import schema
 from mrsxr.errors import LevelError, MrsxrError
+from mrsxr.io import product_name
 from mrsxr.lines.binning import bin_cube, bin_labels, bin_spaxels, bin_spectra, paint_bins
 from mrsxr.lines.moment_maps import moments
 from mrsxr.step import read_history
@@ -103,6 +104,7 @@ def test_binned_cube(cube):
     np.testing.assert_array_equal(out["bin"], labels)
     assert (out.dq.values[:, labels < 0] == 1).all()
     more = bin_cube(cube, bins, covariance=0.5)
+    assert product_name(more) == f"{product_name(cube)}_binned"  # not saved over the cube
     factor = 1 + 0.5 * np.log10(here.sum())
     np.testing.assert_allclose(more["var"].values[:, here], out["var"].values[:, here] * factor**2, rtol=1e-5)
     assert read_history(out)[-1]["step"] == "lines.bin_cube"

@@ -85,6 +85,8 @@ VARIANCES = (
 )  # fmt: skip
 #: Those that all dithers have in common: they are not averaged down where dithers are combined.
 SYSTEMATIC = ("var_latent", "var_background", "var_straylight", "var_fringe", "var_photom")
+#: Those of each exposure alone, which average down.
+RANDOM = tuple(name for name in VARIANCES if name not in SYSTEMATIC)
 #: Those by which pixels scatter, the square of ERR in files. A wrong flux conversion moves all pixels alike, which 1 %
 #: of a bright source would make 1.2 times the scatter (S/N 70).
 SCATTER = tuple(name for name in VARIANCES if name != "var_photom")

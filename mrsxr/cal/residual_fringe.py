@@ -13,10 +13,9 @@ from mrsxr.errors import MrsxrError, ReferenceFileError
 from mrsxr.fringes import Method, correct_frames, corrected_before
 from mrsxr.geometry.frame import frame_coordinate
 from mrsxr.limits import Interval, NotNegative, Ref
+from mrsxr.schema import RANDOM
 from mrsxr.scores import score
 from mrsxr.step import step
-
-from ._invalid import VARIANCES
 
 NEEDED = ("ffreq", "dffreq", "max_nfringes", "min_snr", "min_nfringes", "max_amplitude")
 LEAST_PERIODS = 5.0
@@ -83,7 +82,7 @@ def correct_residual_fringe(
     families, labels, limits = _families(ds, fringefreq)
     name = "flux" if "flux" in ds else "rate"
     bands = _channel_chunks(ds)
-    planes = [ds[v].variable for v in VARIANCES if v in ds and v in ("var_poisson", "var_read", "var_flat")]
+    planes = [ds[v].variable for v in RANDOM if v in ds]
     variance = xr.DataArray(sum(planes[1:], planes[0]))
     inputs = [xr.DataArray(ds[n].variable) for n in (name, "dq")] + [variance]
     inputs = [a.chunk({"y": -1, "x": bands}) if a.chunks else a for a in inputs]

@@ -10,15 +10,16 @@ import xarray as xr
 from mrsxr import dq
 from mrsxr.arguments import reads
 from mrsxr.errors import MrsxrError
+from mrsxr.geometry.pixels import check_setting
 from mrsxr.geometry.sky import Pointing, sky_to_v2v3, slicer_to_sky, v2v3_to_slicer
 from mrsxr.limits import Band, Count, Place, checked
-from mrsxr.mrs import PIXEL_LENGTH, psf_fwhm, setting_of_band
+from mrsxr.mrs import PIXEL_LENGTH, psf_fwhm
+from mrsxr.schema import RANDOM
 from mrsxr.scores import gains, score
 from mrsxr.threads import how
+from mrsxr.traces.model import EDGE
 
 from ._cells import check_located
-
-_RADIUS = 1.95  # FWHM
 
 
 @reads()
@@ -62,9 +63,8 @@ def fit_trace_model(ds: xr.Dataset, *, band: Band, source: Place | None = None, 
     from mrsxr.traces import fit_band
 
     check_located(ds)
-    if setting_of_band(band) != ds.attrs["setting"]:
-        raise MrsxrError(f"band {band} is not on setting {ds.attrs['setting']}")
-    names = [name for name in ("flux", "var_poisson", "var_read", "var_flat", "dq") if name in ds]
+    check_setting(ds, band)
+    names = [name for name in ("flux", *RANDOM, "dq") if name in ds]
     ds = ds.assign(ds[names].compute(**how()))
     place = _places(ds, band, source)
     pixels, labels = _pixels(ds, band, place)
@@ -109,9 +109,8 @@ def _brightest(one: xr.Dataset, band: str) -> tuple[float, float]:
     """Return alpha, beta of the cell, half an FWHM along a slice, of the highest median of an exposure."""
     labels, flux = one["slice"].values, one["flux"].values
     good = (labels // 100 == int(band[0])) & np.isfinite(flux) & ((one["dq"].values & dq.DO_NOT_USE) == 0)
-    cell = np.rint(one["alpha"].values[good] / (0.5 * psf_fwhm(np.nanmedian(one["wavelength"].values[good])))).astype(
-        int
-    )
+    half = 0.5 * psf_fwhm(np.nanmedian(one["wavelength"].values[good]))
+    cell = np.rint(one["alpha"].values[good] / half).astype(int)
     key = labels[good].astype(int) * 1000 + cell + 500
     order = np.argsort(key, kind="stable")
     _, start = np.unique(key[order], return_index=True)
@@ -134,7 +133,7 @@ def _pixels(ds: xr.Dataset, band: str, place: np.ndarray):
     for d in range(place.shape[0]):
         one = ds.isel(dither=d)
         flux = one["flux"].values.astype(float)
-        variance = sum(one[n].values.astype(float) for n in ("var_poisson", "var_read", "var_flat") if n in one)
+        variance = sum(one[n].values.astype(float) for n in RANDOM if n in one)
         good = ours & np.isfinite(flux) & (variance > 0) & ((one["dq"].values & dq.DO_NOT_USE) == 0)
         away = np.hypot(alpha - place[d, 0], beta - place[d, 1]) / psf_fwhm(np.where(ours, wave, 10.0))
         flux, variance = np.where(good, flux, np.nan), np.where(good, variance, np.nan)
@@ -142,7 +141,7 @@ def _pixels(ds: xr.Dataset, band: str, place: np.ndarray):
         same = (labels[:, :-2] == labels[:, 1:-1]) & (labels[:, 2:] == labels[:, 1:-1])
         beside[:, 1:-1] = np.where(same, 0.5 * (flux[:, :-2] + flux[:, 2:]), np.nan)
         spread[:, 1:-1] = 0.25 * (variance[:, :-2] + variance[:, 2:])
-        at = good & (away < _RADIUS)
+        at = good & (away < EDGE)
         columns.append((np.full(int(at.sum()), d), *(a[at] for a in (labels, alpha, beta, wave, flux, variance, beside,
                                                                    spread, chess))))  # fmt: skip
     return Pixels(*(np.concatenate(parts) for parts in zip(*columns, strict=True))), np.unique(labels[ours])

@@ -15,7 +15,7 @@ from mrsxr.errors import LevelError, MrsxrError, ReferenceFileError
 from mrsxr.geometry.footprint import SliceRanges, corners_on_sky, slice_ranges
 from mrsxr.geometry.grid import CubeGrid, make_grid, slicer_angle
 from mrsxr.geometry.operator import Weighting
-from mrsxr.geometry.pixels import band_columns
+from mrsxr.geometry.pixels import band_columns, check_setting
 from mrsxr.geometry.sky import Pointing
 from mrsxr.schema import DITHER_COORDS, WCS_VARIABLES
 
@@ -53,14 +53,12 @@ class BandData:
 
 def check_band(ds: xr.Dataset, band: str) -> None:
     """Raise where the data are not of the setting of a band, or have no slice coordinates."""
-    setting = ds.attrs.get("setting", "")
-    if mrs.setting_of_band(band) != setting:
-        raise MrsxrError(
-            f"band {band} is not on setting {setting}; expected {' or '.join(mrs.bands_of_setting(setting))}"
-        )
+    check_setting(ds, band)
     missing = [name for name in ("slice", "alpha", *(v.name for v in WCS_VARIABLES)) if name not in ds.variables]
     if missing:
-        raise LevelError(f"setting {setting}: {', '.join(missing)} missing; run assign_wcs before build_cube")
+        raise LevelError(
+            f"setting {ds.attrs['setting']}: {', '.join(missing)} missing; run assign_wcs before build_cube"
+        )
 
 
 def small_parts(ds: xr.Dataset) -> xr.Dataset:

@@ -23,7 +23,7 @@ from mrsxr.geometry.pixels import gather_pixels, placement, select_pixels, wavel
 from mrsxr.io import exposures_header
 from mrsxr.limits import Angle, Band, Count, NotNegative, OptionalRef, Place, SpaxelSize, Wavelength, WavelengthStep
 from mrsxr.notes import tell
-from mrsxr.schema import CUBE_DIMS, SYSTEMATIC, meaning_of, units_of
+from mrsxr.schema import CUBE_DIMS, RANDOM, SYSTEMATIC, meaning_of, units_of
 from mrsxr.step import step
 from mrsxr.threads import how
 from mrsxr.traces import TraceModel, finer_pixels
@@ -44,7 +44,7 @@ from ._layout import (
 )
 from ._point import PointTerms, correct_frame, off_elsewhere, point_terms
 
-_FRAMES = ("flux", "var_poisson", "var_read", "var_flat", "dq")
+_FRAMES = ("flux", *RANDOM, "dq")
 ExposureWeights = Literal["none", "time", "ivar"]
 
 
@@ -281,11 +281,8 @@ def make_source(
 
 def _finer(one: BandData, pixels, frames: list, trace_model: xr.Dataset) -> list:
     """Return the delayed parts of pixels of each exposure."""
-    model = TraceModel.of(trace_model, one.band, one.model["exposure"].values)
+    model = TraceModel.of(trace_model, one.band, one.model["exposure"].values, one.ranges.labels)
     shared, split = dask.delayed(model, traverse=False), dask.delayed(finer_pixels, pure=True)
-    rows = np.searchsorted(model.labels, one.ranges.labels)
-    if not np.array_equal(model.labels[np.minimum(rows, model.labels.size - 1)], one.ranges.labels):
-        raise MrsxrError(f"band {one.band}: the trace model is of other slices; fit it to these data")
     return [split(pixels, frame, shared, d, one.ranges.beta) for d, frame in enumerate(frames)]
 
 

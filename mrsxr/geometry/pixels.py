@@ -10,6 +10,7 @@ import xarray as xr
 
 from mrsxr import dq as flags
 from mrsxr import mrs
+from mrsxr.errors import MrsxrError
 
 from .detector import detector_to_slicer
 from .footprint import SliceRanges
@@ -53,6 +54,15 @@ class Frame:
     status: np.ndarray  # 0 good, 1 unusable, 2 not of the sky, 3 unusable as it saturated
     weight: np.ndarray  # further weight, 1 for that of jwst
     shift: np.ndarray | None = None  # um, to be added to the wavelengths of the pixels, before the barycentre
+
+
+def check_setting(ds: xr.Dataset, band: str) -> None:
+    """Raise where the data are not of the setting of a band."""
+    setting = ds.attrs.get("setting", "")
+    if mrs.setting_of_band(band) != setting:
+        raise MrsxrError(
+            f"band {band} is not on setting {setting}; expected {' or '.join(mrs.bands_of_setting(setting))}"
+        )
 
 
 def band_columns(band: str, x: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ from ._paths import safe_name
 _OF_EXPOSURES = ("ramp", "rate", "rateints", "cal")
 #: Steps that make another product of a cube or of maps, and the word for it.
 _WORDS = {
-    **dict.fromkeys(("bin_spaxels", "bin_labels", "bin_cube", "bin_spectra", "paint_bins"), "binned"),
+    **dict.fromkeys(("bin_cube", "bin_spectra", "paint_bins"), "binned"),
     "match_psf": "psf-matched", "regrid": "regridded", "subtract_continuum": "continuum-subtracted",
     "correct_residual_fringe_cube": "defringed",
 }  # fmt: skip

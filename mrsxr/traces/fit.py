@@ -9,6 +9,8 @@ from scipy.linalg import solveh_banded
 
 from mrsxr.mrs import psf_fwhm
 
+from .model import WHOLE
+
 _ROUNDS, _CLIP = 4, 6.0
 #: Systematic error of a pixel, of its flux: what the profile and the spectrum cannot follow.
 _FLOOR = 0.005
@@ -179,9 +181,9 @@ def _score(fit: Fit, labels: np.ndarray) -> np.ndarray:
     """Return the score of a fit on the pixels that it left out."""
     p = fit.pixels
     u, v = fit.offsets()
-    judged = p.odd & np.isfinite(p.beside) & (np.hypot(u, v) < 1.5)
-    ours = (p.flux - fit.model()) ** 2 / p.variance
-    other = (p.flux - p.beside) ** 2 / (p.variance + p.beside_variance)
+    judged = p.odd & np.isfinite(p.beside) & (np.hypot(u, v) < WHOLE)
+    ours = ((p.flux - fit.model()) ** 2 / p.variance)[judged]
+    other = ((p.flux - p.beside) ** 2 / (p.variance + p.beside_variance))[judged]
     shape = (fit.place.shape[0], labels.size, fit.n_node)
     window = np.clip(np.rint(fit.node).astype(int), 0, fit.n_node - 1)
     index = np.ravel_multi_index((p.dither, np.searchsorted(labels, p.label), window), shape)[judged]
@@ -189,15 +191,8 @@ def _score(fit: Fit, labels: np.ndarray) -> np.ndarray:
     def sums(values):
         return np.bincount(index, values, int(np.prod(shape))).reshape(shape)
 
-    count, mine, theirs = sums(np.ones(index.size)), sums(ours[judged]), sums(other[judged])
+    count, mine, theirs = sums(np.ones(index.size)), sums(ours), sums(other)
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = mine / theirs
-        spread = np.sqrt(sums(((ours - other * _at(ratio, index, judged)) ** 2)[judged])) / theirs
+        spread = np.sqrt(sums((ours - other * ratio.ravel()[index]) ** 2)) / theirs
         return np.where(count >= 20, ratio + 2 * spread, np.nan)
-
-
-def _at(values: np.ndarray, index: np.ndarray, judged: np.ndarray) -> np.ndarray:
-    """Return the value of its own cell for every pixel that is judged, 0 for others."""
-    out = np.zeros(judged.size)
-    out[judged] = values.ravel()[index]
-    return out

@@ -32,8 +32,7 @@ class TraceModel:
     nodes, samples : (float, float)
         First value and step of the wavelengths [um, of the observatory] of both.
     used : bool (dither, slice, node)
-        Where it is used, of the slices of ``labels``.
-    labels : int array (slice)
+        Where it is used.
     """
 
     place: np.ndarray
@@ -42,11 +41,10 @@ class TraceModel:
     nodes: tuple[float, float]
     samples: tuple[float, float]
     used: np.ndarray
-    labels: np.ndarray
 
     @classmethod
-    def of(cls, ds: xr.Dataset, band: str, exposures) -> TraceModel:
-        """Return the model of a band from the Dataset of ``fit_trace_model``, of the exposures named."""
+    def of(cls, ds: xr.Dataset, band: str, exposures, labels: np.ndarray) -> TraceModel:
+        """Return the model of a band from the Dataset of ``fit_trace_model``, of the exposures and slices named."""
         if ds.attrs.get("kind") != "trace_model" or ds.attrs.get("band") != band:
             found = f"{ds.attrs.get('kind') or 'no kind'} of band {ds.attrs.get('band', '?')}"
             raise MrsxrError(f"band {band}: expected a trace_model of that band, got {found}; use fit_trace_model")
@@ -54,11 +52,13 @@ class TraceModel:
         missing = [str(name) for name in exposures if str(name) not in names]
         if missing:
             raise MrsxrError(f"band {band}: the trace model knows no exposure {missing[0]}; fit it to all of them")
-        ds = ds.isel(dither=[names.index(str(name)) for name in exposures])
+        if not np.isin(labels, ds["slice_label"]).all():
+            raise MrsxrError(f"band {band}: the trace model is of other slices; fit it to these data")
+        ds = ds.isel(dither=[names.index(str(name)) for name in exposures]).sel(slice_label=labels)
         axis = [(float(ds[w].values[0]), float(ds[w].values[1] - ds[w].values[0])) for w in ("node", "sample")]
         return cls(
             ds["place"].values, ds["profile"].values, ds["spectrum"].values, axis[0], axis[1],
-            ds["used"].values.astype(bool), ds["slice_label"].values,
+            ds["used"].values.astype(bool),
         )  # fmt: skip
 
     def light(self, dither: int, wavelength: np.ndarray) -> np.ndarray:

@@ -58,6 +58,15 @@ def test_waves_of_single_spaxels_go_and_the_light_of_apertures_stays(star):
     np.testing.assert_array_equal(lazy.flux.values, better.flux.values)
 
 
+def test_slices_are_found_by_their_labels(star):
+    model = fit_trace_model(star, band="1A", source=PLACE)
+    other = model.assign_coords(slice_label=model.slice_label + 1000).assign(used=~model.used)
+    more = xr.concat([other, model], "slice_label", data_vars="minimal")
+    np.testing.assert_array_equal(*(made.build(star, trace_model=one).flux.values for one in (more, model)))
+    with pytest.raises(MrsxrError, match="other slices"):
+        made.build(star, trace_model=other)
+
+
 def test_without_a_source_the_cube_stays(star):
     sky = np.random.default_rng(7).normal(5.0, 0.3, star.flux.shape).astype("f4")
     smooth = star.assign(flux=star.flux.copy(data=np.where(np.isfinite(star.flux), sky, np.nan)))

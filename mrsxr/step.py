@@ -23,6 +23,7 @@ from .schema import in_order, other_units, require_whole
 MARKS = (
     "pixel_background", "master_background", "field_background", "fringe_flat", "residual_fringe",
     "residual_fringe_cube", "residual_fringe_1d", "spectral_leak", "spectral_leak_cube",
+    "fixed_pattern",
 )  # fmt: skip
 #: Entry of a history where data of different histories were joined.
 JOINED = "tree.join_dithers"

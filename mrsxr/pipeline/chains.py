@@ -27,6 +27,7 @@ from .given import references_of
 from .pieces import Group, Way
 from .plan import Planner, Task, Unit
 from .recipe import Recipe
+from .spectrum_chain import OF_EXPOSURES
 
 Data = xr.Dataset | xr.DataTree
 LEVELS = ("ramp", "rate", "cal", "cube", "spectrum")
@@ -305,7 +306,7 @@ def make_spectra(
         the second unless ``aperture_correction`` of extract_1d is False.
     recipe : Recipe, name or TOML file, optional
     exposures : Dataset or DataTree of level "cal", optional
-        What the cubes were made of, for exact_errors: what :func:`make_cubes` got, or better
+        What the cubes were made of, for exact_errors and pfpc: what :func:`make_cubes` got, or better
         :func:`combine_exposures` gave, so that they are not combined again.
 
     Returns
@@ -356,11 +357,13 @@ def _sources_of(
     bands: Iterable[str], refs: References | None, recipe: Recipe, exposures: Data | None
 ) -> dict[str, Group]:
     """Return the combined exposures behind the cube of each band, where the recipe wants errors that need them."""
-    if not recipe.runs("exact_errors"):
-        return {}
-    if exposures is None:
-        tell("exact_errors needs the exposures, make_spectra(..., exposures=cal); the errors of the spectra ignore the "
-             "covariance of voxels", stacklevel=3)  # fmt: skip
+    asked = [name for name in OF_EXPOSURES if recipe.runs(name)]
+    if asked and exposures is None:
+        without = {"exact_errors": "the errors of the spectra ignore the covariance of voxels",
+                   "pfpc": "the fixed pattern of point sources stays"}  # fmt: skip
+        for name in asked:
+            tell(f"{name} needs the exposures, make_spectra(..., exposures=cal); {without[name]}", stacklevel=3)
+    if not asked or exposures is None:
         return {}
     bands = [band for band in bands if band in BANDS]
     combined = _joined(combine_exposures(exposures, refs, recipe, bands=bands))

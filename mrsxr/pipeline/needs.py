@@ -13,6 +13,7 @@ from mrsxr.io import FileInfo
 from mrsxr.references import References
 
 from .parts import LEVELS
+from .spectrum_chain import OF_EXPOSURES
 
 if TYPE_CHECKING:
     from .recipe import Recipe
@@ -51,7 +52,7 @@ def kinds_of(recipe: Recipe, level: str) -> list[str]:
     """Return the kinds of reference files that the pieces of a level may take."""
     entries = [*recipe.steps(level), *([recipe.entry("cal.assign_wcs")] if level == "cube" else [])]
     found = [kind for one in entries if one.part.facts is not None for kind in one.part.facts.kinds(one.values())]
-    if level == "spectrum" and recipe.runs("exact_errors"):  # by the operator of the cube
+    if level == "spectrum" and any(map(recipe.runs, OF_EXPOSURES)):  # by the operator of the cube
         found += ["cubepar", "mrsptcorr"]
     return list(dict.fromkeys(found))
 

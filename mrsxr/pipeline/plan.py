@@ -15,6 +15,7 @@ from mrsxr.mrs import BANDS, DETECTOR_OF_CHANNELS, bands_of_setting, setting_of_
 from . import pieces
 from .cube_chain import joint_names
 from .recipe import Recipe
+from .spectrum_chain import OF_EXPOSURES
 
 #: Whose parameters a stage of the work depends on; those of what it is given stand in the keys of that.
 SECTIONS = {"rate": "rate", "mask": "cal", "calibrate": "cal", "open": "", "read": "", "source type": "spectrum",
@@ -192,7 +193,7 @@ class Planner:
         decided = self.add("source type", "target", pieces.decide_source_type, {"cubes": (ANY, cubes.values())})
         blue: list[Any] = []
         for band in sorted(cubes, key=lambda band: band != "1B"):
-            sources = exposures.get(band) if self.recipe.runs("exact_errors") else None
+            sources = exposures.get(band) if any(map(self.recipe.runs, OF_EXPOSURES)) else None
             needs = {
                 "cube": (ALL, [cubes[band]]),
                 "decision": (ALL, [decided["decision"]]),

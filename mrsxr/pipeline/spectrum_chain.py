@@ -12,11 +12,13 @@ import xarray as xr
 from mrsxr import cube, spectrum
 from mrsxr.arguments import as_source_type
 from mrsxr.errors import MrsxrError, ReferenceMissingError
+from mrsxr.geometry.grid import CubeGrid
 from mrsxr.limits import Region, SourceType
 from mrsxr.notes import listen, noted, tell
 from mrsxr.references import References
 from mrsxr.references.leak import holds_band
 from mrsxr.spectrum.extract_1d import Background as Annulus
+from mrsxr.threads import how
 
 from .exposure_steps import done
 from .optional import keeps_notes, optional
@@ -26,6 +28,8 @@ from .source_types import marked, source_types_of
 if TYPE_CHECKING:
     from .recipe import Recipe
 
+#: Steps of the level that look at the exposures behind a cube.
+OF_EXPOSURES = ("exact_errors", "pfpc")
 #: Steps of the level that look at all bands, after those of each.
 _OF_ALL_BANDS = ("spectral_leak", "stitch")
 
@@ -72,7 +76,7 @@ def make_spectrum(
     told : mapping, optional
         How it was decided, which the spectrum then says.
     exposures : Dataset, level "cal", optional
-        What the cube was built from, for the step exact_errors.
+        What the cube was built from, for the steps exact_errors and pfpc.
 
     Returns
     -------
@@ -86,6 +90,10 @@ def make_spectrum(
             found = _extract(ds, refs, kind, **entry.values())
         elif entry.name == "exact_errors":
             found = found if exposures is None else with_exact_errors(found, ds, exposures, refs)
+        elif entry.name == "pfpc":
+            if exposures is not None and kind == "POINT":
+                extraction = recipe.entry("spectrum.extract_1d").values()
+                found = without_fixed_pattern(found, ds, exposures, refs, extraction)
         elif entry.name == "residual_fringe" and ds.attrs.get("residual_fringe_cube"):
             tell("the fringes were taken off the cube; its spectrum is not corrected again", aloud=False)
         elif entry.name not in _OF_ALL_BANDS:
@@ -157,6 +165,29 @@ def with_exact_errors(
     )
     variance = cube.sum_variance(exposures, cube=built, weights=weights, cubepar=cubepar, mrsptcorr=mrsptcorr)
     return spectrum.set_exact_errors(found, variance=variance)
+
+
+@part("spectrum", "pfpc", spectrum.correct_fixed_pattern)
+def without_fixed_pattern(
+    found: xr.Dataset, built: xr.Dataset, exposures: xr.Dataset, refs: References | None,
+    extraction: Mapping[str, Any],
+) -> xr.Dataset:  # fmt: skip
+    """Return the spectrum of a cube that was built from exposures without the pattern of each of their places."""
+    refs = References({}) if refs is None else refs
+    pfpc = optional(refs, "pfpc", built, "the fixed pattern of point sources stays")
+    if pfpc is None:
+        return found
+    cubepar, mrsptcorr = (optional(refs, kind, built, None) for kind in ("cubepar", "mrsptcorr"))
+    place = built.attrs.get("point_source")
+    singles = cube.build_exposure_cubes(
+        exposures, band=str(built.attrs["band"]), grid=CubeGrid.of(built), cubepar=cubepar, mrsptcorr=mrsptcorr,
+        weighting=str(built.attrs.get("weighting") or "drizzle"), point_source=None if place is None else tuple(place),
+    )  # fmt: skip
+    center = float(found.attrs["aperture_ra"]), float(found.attrs["aperture_dec"])
+    values = {**extraction, "center": center}
+    with listen():  # what is lost of single exposures is no news
+        dithers = [_extract(one.compute(**how()), refs, "POINT", **values) for one in singles.values()]
+    return spectrum.correct_fixed_pattern(found, dithers=dithers, pfpc=pfpc)
 
 
 def aperture_references(

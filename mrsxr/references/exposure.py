@@ -13,7 +13,7 @@ import xarray as xr
 from mrsxr import mrs
 
 #: Kinds made for cubes and spectra: they are chosen by the channel of the cube, not by those of the detector.
-CUBE_KINDS = ("cubepar", "extract1d", "apcorr", "mrsptcorr")
+CUBE_KINDS = ("cubepar", "extract1d", "apcorr", "mrsptcorr", "pfpc")
 _DETECTOR_LEVELS = ("ramp", "rate", "rateints", "cal")
 
 

@@ -18,10 +18,10 @@ from mrsxr.io.headers import cards, read_header
 KINDS = (
     "mask", "emicorr", "saturation", "ipc", "reset", "linearity", "rscd", "dark", "gain", "readnoise",
     "distortion", "specwcs", "regions", "wavelengthrange", "mrsxartcorr", "flat", "fringe", "photom",
-    "fringefreq", "cubepar", "extract1d", "apcorr", "mrsptcorr", "latent",
+    "fringefreq", "cubepar", "extract1d", "apcorr", "mrsptcorr", "latent", "pfpc",
 )  # fmt: skip
 #: Those that CRDS knows; the others come from a folder or a mapping.
-CRDS_KINDS = tuple(kind for kind in KINDS if kind != "latent")
+CRDS_KINDS = tuple(kind for kind in KINDS if kind not in ("latent", "pfpc"))
 #: Header fields that choose between files of one type: (FITS keyword, pattern keyword, places in ASDF).
 FIELDS = {
     "detector": ("DETECTOR", "P_DETECT", "instrument.detector", "instrument.p_detector"),
@@ -36,6 +36,8 @@ FIELDS = {
 _SUBARRAY_KEYS = (("SUBSTRT2", "SUBSTRT1"), ("SUBSIZE2", "SUBSIZE1"))
 WILDCARDS = {"", "N/A", "ANY", "GENERIC", "MULTIPLE", "ALL", "NONE", "*"}
 SUFFIXES = (".fits", ".fits.gz", ".asdf")
+#: Files whose makers left the primary header bare say by their names what they are for (STScI-MIRI/MRS-PFPC).
+_NAMED = re.compile(r"mrs_(pfpc)_chn([1-4])_(short|medium|long)\.fits(?:\.gz)?")
 #: Kinds of exposure of the other parts of MIRI.
 _NOT_MRS = ("MIR_IMAGE", "MIR_LYOT", "MIR_4QPM", "MIR_LRS", "MIR_TACQ", "MIR_CORONCAL", "MIR_WFSS")
 
@@ -125,7 +127,13 @@ def read_facts(path: str | os.PathLike[str]) -> ReferenceFacts:
         header = _asdf_header(path) if is_asdf(path) else read_header(path)[0]
     except InputFileError as error:
         raise ReferenceFileError(f"{error}; expected a FITS or ASDF reference file") from error
-    return _facts(path, header)
+    return _facts(path, header if header.get("REFTYPE") else _told_by_name(path) | header)
+
+
+def _told_by_name(path: Path) -> dict[str, Any]:
+    found = _NAMED.fullmatch(path.name)
+    keys = ("REFTYPE", "CHANNEL", "BAND")
+    return {key: found[k].upper() for k, key in enumerate(keys, 1)} if found is not None else {}
 
 
 def _facts(path: Path, header: Mapping[str, Any]) -> ReferenceFacts:

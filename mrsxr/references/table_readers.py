@@ -4,6 +4,8 @@
 rscd          ``group_skip1``, ``group_skip`` on (row) with coordinates ``subarray`` and ``readpatt``
 latent        ``decay_time`` [s], ``amplitude``, ``amplitude_err``, ``saturated_amplitude`` (component); attribute
               ``full_well`` [DN]
+pfpc          ``pattern`` (position, wavelength [um]); attributes ``dither_type``, ``dither_direction``,
+              ``dither_optimized_for``
 ipc           ``kernel`` (kernel_y, kernel_x) or (kernel_y, kernel_x, y, x)
 mrsxartcorr   ``yrow``; ``lor_fwhm``, ``gau_fwhm``, ``gau_xoff`` [pix]; ``lor_scale``, ``gau_scale1``,
               ``gau_scale2``, all on (band, y); bands "1A" ... "4C"
@@ -43,6 +45,7 @@ from .tables import (
     MAX_AMP_COLUMNS,
     MRSPTCORR_COLUMNS,
     MRSPTCORR_UNITS,
+    PFPC_COLUMNS,
     PHOTOM_TIME_COLUMNS,
     XART_COLUMNS,
     XART_UNITS,
@@ -96,6 +99,20 @@ def read_latent(file: FitsFile) -> Result:
         for name in LATENT_COLUMNS
     }
     return xr.Dataset(variables), {"full_well": float(well)}
+
+
+def read_pfpc(file: FitsFile) -> Result:
+    """Read the patterns of point sources; rows without a wavelength are left out."""
+    name = next((hdu.name for hdu in file.hdus if hdu.kind == "table"), "PFPC")
+    columns = _columns(file, name, PFPC_COLUMNS)
+    wavelength, *patterns = (columns[column.upper()].astype(float) for column in PFPC_COLUMNS)
+    known = wavelength > 0
+    cards = {**file.get(name).header, **file.hdus[0].header}
+    keywords = {"dither_type": "PATTTYPE", "dither_direction": "DITHDIRC", "dither_optimized_for": "DITHOPFR"}
+    pattern = (("position", "wavelength"), np.stack(patterns)[:, known], {"units": "1"})
+    wave = ("wavelength", wavelength[known], {"units": "um"})
+    coords = {"position": np.arange(1, 1 + len(patterns)), "wavelength": wave}
+    return xr.Dataset({"pattern": pattern}, coords), {k: str(cards.get(word) or "") for k, word in keywords.items()}
 
 
 def read_ipc(file: FitsFile) -> Result:

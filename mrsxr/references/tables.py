@@ -44,6 +44,9 @@ RSCD_COLUMNS = {"subarray": "S17", "readpatt": "S12", "group_skip1": "i4", "grou
 #: Not of CRDS: the decay of latents, one row a component (mrsxr.cal.latents).
 LATENT_COLUMNS = {"DECAY_TIME": "f8", "AMPLITUDE": "f8", "AMPLITUDE_ERR": "f8", "SATURATED_AMPLITUDE": "f8"}
 
+#: Not yet of CRDS: what a point source shows at the places of a dither pattern (STScI-MIRI/MRS-PFPC; there unnamed).
+PFPC_COLUMNS = {"wavelength": "f8"} | {f"dither{k}": "f8" for k in (1, 2, 3, 4)}
+
 CUBEPAR_TABLES: dict[str, dict[str, str]] = {
     "CUBEPAR": {"CHANNEL": "S3", "BAND": "S12", "SPAXELSIZE": "f4", "SPECTRALSTEP": "f4", "WAVEMIN": "f4",
                 "WAVEMAX": "f4"},
@@ -61,6 +64,7 @@ CUBEPAR_TABLES: dict[str, dict[str, str]] = {
 TABLES: dict[str, dict[str, dict[str, str]]] = {
     "rscd": {"RSCD_GROUP_SKIP": RSCD_COLUMNS},
     "latent": {"LATENT": LATENT_COLUMNS},
+    "pfpc": {"PFPC": PFPC_COLUMNS},
     "mrsxartcorr": {f"CH{band}": XART_COLUMNS for band in BANDS},
     "mrsptcorr": MRSPTCORR_COLUMNS,
     "fringefreq": {
@@ -72,6 +76,7 @@ TABLES: dict[str, dict[str, dict[str, str]]] = {
 #: Units of their columns.
 UNITS = {
     "latent": {"DECAY_TIME": "s"},
+    "pfpc": {"wavelength": "um"},
     "mrsxartcorr": XART_UNITS,
     "mrsptcorr": MRSPTCORR_UNITS,
     "fringefreq": {**FRINGEFREQ_UNITS, "WAVELENGTH": "um"},

@@ -156,6 +156,7 @@ def _corrections(ds: xr.Dataset) -> str:
     known = {
         "correct_spectral_leak": "leak", "correct_residual_fringe_1d": "residual fringes",
         "correct_residual_fringe_cube": "residual fringes in the cube", "set_exact_errors": "covariance",
+        "correct_fixed_pattern": "fixed pattern",
     }  # fmt: skip
     found = [text for verb, text in known.items() if verb in done]
     if ds.attrs.get("aperture_correction_ref"):

@@ -35,6 +35,9 @@ HEADER_KEYWORDS: dict[str, tuple[str, str]] = {
     "y_start": ("SUBSTRT2", "subarray.ystart"),
     "x_size": ("SUBSIZE1", "subarray.xsize"),
     "y_size": ("SUBSIZE2", "subarray.ysize"),
+    "dither_type": ("PATTTYPE", "dither.primary_type"),
+    "dither_direction": ("DITHDIRC", "dither.direction"),
+    "dither_optimized_for": ("DITHOPFR", "dither.optimized_for"),
     "useafter": ("USEAFTER", "useafter"),
     "author": ("AUTHOR", "author"),
     "pedigree": ("PEDIGREE", "pedigree"),
@@ -51,6 +54,7 @@ MODELS = {
     "reset": "ResetModel", "gain": "GainModel", "readnoise": "ReadnoiseModel", "flat": "FlatModel",
     "fringe": "FringeModel", "photom": "MirMrsPhotomModel", "ipc": "IPCModel", "rscd": "RSCDModel",
     "latent": "LatentModel", "mrsxartcorr": "MirMrsXArtCorrModel", "mrsptcorr": "MirMrsPtCorrModel",
+    "pfpc": "MirMrsPfpcModel",
     "fringefreq": "FringeFreqModel", "cubepar": "MiriIFUCubeParsModel", "extract1d": "Extract1dIFUModel",
     "apcorr": "MirMrsApcorrModel", "emicorr": "EmiModel", "distortion": "DistortionMRSModel",
     "specwcs": "SpecwcsModel", "regions": "RegionsModel", "wavelengthrange": "WavelengthrangeModel",
@@ -88,8 +92,8 @@ def write_reference(path, kind: str, header: Mapping[str, Any] | None = None, **
         * photom: ``pixel_area`` (y, x) or one number [arcsec2]; ``time_law``, ``{channel: {"binwave" [um], "alpha",
           "year1value", "tsoft" [d], "t0" [MJD]}}`` with two rows or more: C = min(1, year1value ((t - t0 + tsoft) /
           (365 + tsoft))^alpha), and 1 in channels left out, as jwst wants all four tables or none;
-        * ``tables`` of rscd, latent, mrsxartcorr, mrsptcorr, fringefreq, cubepar: ``{extension: {column: values}}``
-          as in :data:`mrsxr.references.tables.TABLES`;
+        * ``tables`` of rscd, latent, mrsxartcorr, mrsptcorr, pfpc, fringefreq, cubepar: ``{extension: {column:
+          values}}`` as in :data:`mrsxr.references.tables.TABLES`;
         * extract1d: ``wavelength`` [um], ``radius``, ``inner_background``, ``outer_background`` [arcsec];
         * apcorr: ``wavelength`` [um], ``radius`` [arcsec], ``correction`` (aperture, wavelength), ``correction_err``;
           jwst wants two apertures or more;

@@ -2,6 +2,7 @@
 
 from .exact_errors import extraction_weights, set_exact_errors
 from .extract_1d import extract_spectrum
+from .fixed_pattern import correct_fixed_pattern
 from .fringe_1d import correct_residual_fringe_1d
 from .lost_light import say_what_is_lost
 from .source_type import decide_source_type
@@ -9,6 +10,7 @@ from .spectral_leak import correct_spectral_leak
 from .stitch import stitch_bands
 
 __all__ = [
+    "correct_fixed_pattern",
     "correct_residual_fringe_1d",
     "correct_spectral_leak",
     "decide_source_type",

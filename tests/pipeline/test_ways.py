@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+import xarray as xr
 from astropy.io import fits
 from dask.callbacks import Callback
 
@@ -88,6 +89,34 @@ def test_rates_to_spectra(reduced, simulated, tmp_path):
     compare(result, made)
     assert "covariance" in str(made["spectrum"]["science/1A"].attrs)
     assert "multi" in made["cube"]["science"].children
+
+
+@pytest.mark.slow
+def test_fixed_pattern_of_single_exposures(reduced, simulated, tmp_path):
+    """What each exposure shows at its place is off the spectrum of both, on files and on trees."""
+    cals = [p for p in reduced.files["cal"] if "background" not in p.parts]
+    exposures = mx.open_observation(cals).compute()
+    ds = exposures["science/12A"].to_dataset()
+    rng, wave = np.random.default_rng(3), np.linspace(7.4, 8.9, 400)
+    vectors = 1 + 0.02 * rng.normal(size=(4, wave.size))
+    seen = np.stack([np.interp(ds.wavelength.values, wave, vector) for vector in vectors[:2]])
+    seen = np.where(ds.slice.values // 100 == 2, seen, 1.0)
+    exposures["science/12A"] = xr.DataTree(ds.assign(flux=(ds.flux * seen).astype("f4").assign_attrs(ds.flux.attrs)))
+    table = {"WAVELENGTH": wave, **{f"DITHER{k}": vector for k, vector in enumerate(vectors, 1)}}
+    path = mx.simulate.write_reference(tmp_path / "p.fits", "pfpc", {"channel": "2"}, tables={"PFPC": table})
+    refs = mx.References(simulated.reference_folder, override={"pfpc": path})
+    recipe = Recipe.of().set("pfpc").set("extract_1d", source_type="POINT").skipping("outlier_detection")
+    files = mx.save(exposures, tmp_path / "cal")
+    result = mx.run(files, out=tmp_path / "out", refs=refs, recipe=recipe, bands=["2A"])
+    cubes = mx.make_cubes(exposures, refs, recipe, bands=["2A"])
+    spectra = mx.make_spectra(cubes.compute(), refs, recipe, exposures=exposures)
+    compare(result, {"cube": cubes, "spectrum": spectra})
+    found = spectra["science/2A"].to_dataset()
+    assert float(found.score_pfpc) < 0.7
+    np.testing.assert_allclose(found.fixed_pattern, np.interp(found.wavelength, wave, vectors[:2].mean(0)), atol=2e-3)
+    assert fits.getheader(result.files["spectrum"][0])["S_PFPC"] == "COMPLETE"
+    with pytest.warns(mx.MrsxrWarning, match="pfpc needs the exposures"):
+        mx.make_spectra(cubes, refs, recipe)
 
 
 def test_fringes_of_cubes(reduced, simulated, tmp_path):

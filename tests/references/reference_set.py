@@ -122,6 +122,11 @@ def write_set(folder: Path) -> Path:
     write("emi.asdf", {}, kind="emicorr", frequencies=frequencies, subarray_cases=cases)
     latent = {"DECAY_TIME": [60.0, 900.0], "AMPLITUDE": [1e-3, 2e-4], "AMPLITUDE_ERR": [1e-4, 2e-5],
               "SATURATED_AMPLITUDE": [2e-3, 4e-4]}  # fmt: skip
+    rows = np.linspace(4.9, 5.7, 30)
+    pfpc = {"WAVELENGTH": np.append(rows, np.nan)} | {
+        f"DITHER{k}": np.append(1 + 0.01 * np.sin(rows * k), np.nan) for k in (1, 2, 3, 4)
+    }
+    write("pfpc.fits", {"band": "SHORT", "dither_type": "4-POINT"}, tables={"PFPC": pfpc})
     write("latent.fits", SHORT, tables={"LATENT": latent}, full_well=55000.0)
     return folder
 

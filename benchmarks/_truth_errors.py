@@ -123,7 +123,7 @@ def leak_of_a_star(table, data: Path) -> None:
 def pixels_of_a_scene(table, folder: Path, setting: str, n_groups: int = 25) -> None:
     """Pulls of the pixels of a cal image of one exposure, by the errors that its file tells."""
     import mrsxr as mx
-    from mrsxr.pipeline.cal_chain import cal_steps, locate
+    from mrsxr.pipeline.cal_chain import add_wcs, cal_steps
     from mrsxr.rate import fit_ramps
     from mrsxr.schema import SCATTER
     from mrsxr.simulate import Effects, simulate_observation
@@ -132,7 +132,7 @@ def pixels_of_a_scene(table, folder: Path, setting: str, n_groups: int = 25) -> 
                     effects=Effects.none(), save_slopes=False, workers=1)  # fmt: skip
     refs = mx.References(made.reference_folder)
     base = mx.make_rate(mx.open_exposures(made.uncal[0]), refs).compute()
-    where = locate(base, refs).compute()
+    where = add_wcs(base, refs).compute()
     photom, flat, fringe, gain, readnoise = (
         refs.get(kind, base).compute() for kind in ("photom", "flat", "fringe", "gain", "readnoise")
     )
@@ -143,7 +143,7 @@ def pixels_of_a_scene(table, folder: Path, setting: str, n_groups: int = 25) -> 
     truth = light * (1 + 0.3 * np.sin(3 * where["wavelength"].values) + 8 * source)
     slope = np.nan_to_num(truth / photom.conversion.values * flat.flat.values * fringe.fringe.values)
     ramp = _ramps(base, slope, gain.gain.values, np.nan_to_num(readnoise.read_noise.values) / np.sqrt(2), n_groups)
-    ds = fit_ramps(ramp, gain=gain, readnoise=readnoise, algorithm="gls")
+    ds = fit_ramps(ramp, gain=gain, readnoise=readnoise, method="gls")
     for _, step in cal_steps(ds, refs, mx.Recipe.of("optimal")):
         ds = step(ds)
     for name in setting[:2]:

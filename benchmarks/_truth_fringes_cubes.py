@@ -130,17 +130,17 @@ def judge(made: Made, method: str, quick: bool) -> dict[tuple, np.ndarray]:
     What: "spaxels" of a corrected cube, "sums" of them over apertures, "spectra": corrected after the sum. A line that
     is divided by the fringes found without it is kept as a whole.
     """
-    doors = {"cube": in_cube, "spectra": in_spectra}
-    without = {k: f(made, made.flux, method) for k, f in doors.items()}
+    wrappers = {"cube": in_cube, "spectra": in_spectra}
+    without = {k: f(made, made.flux, method) for k, f in wrappers.items()}
     plain = {"cube": made.flux, "spectra": summed(made, made.flux)}
     with np.errstate(invalid="ignore", divide="ignore"):
-        left = {k: np.where(plain[k] != 0, without[k] / plain[k], 1.0) for k in doors}  # 1 / (1 + fringes found)
+        left = {k: np.where(plain[k] != 0, without[k] / plain[k], 1.0) for k in wrappers}  # 1 / (1 + fringes found)
     out: dict[tuple, list] = {}
     cases = [(s, p, SHAPES[(i + j) % 3]) for i, s in enumerate(SIGMAS) for j, p in enumerate(SHARES)]
     for sigma, share, shape in cases[::4] if quick else cases:
         for places in places_of(made, quick):
             lines = lines_of(made, shape, places, sigma, share)
-            found = {k: f(made, made.flux + lines, method) - without[k] for k, f in doors.items()}
+            found = {k: f(made, made.flux + lines, method) - without[k] for k, f in wrappers.items()}
             alone = {"cube": lines * left["cube"], "spectra": summed(made, lines) * left["spectra"]}
             total = summed(made, lines)
             for at in places:

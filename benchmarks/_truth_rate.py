@@ -115,7 +115,7 @@ def compare_emi(table):
     """Slopes are not worse than without correction."""
     for name, scene in EMI_SCENES.items():
         counts, wave = emi_ramps(**scene)
-        out = rate.correct_emi(dataset(counts), emicorr=emi_reference(), algorithm="harmonics")
+        out = rate.correct_emi(dataset(counts), emicorr=emi_reference(), method="harmonics")
         none, left = slope_error(wave), slope_error(out.sci.values[0] - (counts - wave).astype(np.float32))
         told = f"{left:.1e} (score {float(out.score_emicorr[0]):.3f})"
         table.add(f"emicorr, {name}: slope error [DN/s]", told, "<= baseline", left <= none + 1e-5,
@@ -240,7 +240,7 @@ def three_ways(ds, refs):
     out = {}
     for name, step in find.items():
         ramps = step(ds, **refs)
-        fit = {} if name == "baseline" else {"algorithm": "gls", "find_jumps": False, "judged": name == "after"}
+        fit = {} if name == "baseline" else {"method": "gls", "find_jumps": False, "judged": name == "after"}
         out[name] = ramps, rate.fit_ramps(ramps, **refs, **fit)
     return out
 

@@ -184,7 +184,7 @@ def compare_cubes(args, made, table):
     from mrsxr.io import load, open_exposures
     from mrsxr.mrs import bands_of_setting
     from mrsxr.pipeline import Recipe
-    from mrsxr.pipeline.cal_chain import locate
+    from mrsxr.pipeline.cal_chain import add_wcs
     from mrsxr.pipeline.cube_chain import make_cube
     from mrsxr.references import References
 
@@ -197,7 +197,7 @@ def compare_cubes(args, made, table):
         jwst(args, made, "cube", out, *cals)
     report = json.loads((out / "jwst_cube.json").read_text())
     refs = References(made["refs"])
-    ds = locate(open_exposures(cals), refs)
+    ds = add_wcs(open_exposures(cals), refs)
     seconds = 0.0
     for band in bands_of_setting(args.setting):
         name = next(n for n in report["cubes"] if f"ch{band[0]}-" in n)

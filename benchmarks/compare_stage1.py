@@ -166,7 +166,7 @@ def compare_case(args, case: Case, table, jwst, recipe) -> None:
     for algorithm, product in (("ols", "OLS_C"), ("likelihood", "LIKELY")):
         if product != "OLS_C" and product not in case.algorithms:
             continue
-        fits_ = rate.fit_ramps_and_integrations(ds, **noise, algorithm=algorithm)
+        fits_ = rate.fit_ramps_and_integrations(ds, **noise, method=algorithm)
         for level, fitted in zip(("rate", "rateints"), dask.compute(*fits_), strict=True):
             if (out / f"{level}_{product}_sci.npy").exists():
                 compare_slopes(table, f"{level} {product}", fitted, theirs, f"{level}_{product}")

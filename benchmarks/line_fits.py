@@ -272,26 +272,28 @@ def integrate(ds: xr.Dataset, place: float, inner: float, sides) -> float:
     return float(((density - level(wave)) * np.gradient(wave))[core].sum())
 
 
-def measure_ngc7469(path: Path, z: float = 0.01627) -> None:
+def measure_ngc7469(path: Path, redshift: float = 0.01627) -> None:
     """Print the flux of [O IV] in the nucleus by a fit and by plain sums."""
     from mrsxr import load
 
     cube = load(path).compute()
     bright = cube["flux"].sel(wavelength=slice(26.2, 26.3)).mean("wavelength").values
     y, x = np.unravel_index(np.nanargmax(bright), bright.shape)
-    print(f"\nNGC 7469, nucleus at spaxel y {y}, x {x}: [O IV] 25.89 um (z = {z})")
+    print(f"\nNGC 7469, nucleus at spaxel y {y}, x {x}: [O IV] 25.89 um (z = {redshift})")
     for radius in (0.7, 1.05, 1.4):
         ds = aperture_spectrum(cube, int(y), int(x), radius)
-        fits = [fit_line(ds, ["[O IV] 25.89", "[Fe II] 25.99"], z=z, tie=False, components=k) for k in (1, 2)]
+        fits = [
+            fit_line(ds, ["[O IV] 25.89", "[Fe II] 25.99"], redshift=redshift, tie=False, components=k) for k in (1, 2)
+        ]
         (one, e_one), (two, e_two) = ((float(f["flux"][0]), float(f["flux_err"][0])) for f in fits)
         print(f"  radius {radius:.2f} arcsec, one {one:.3e} +- {e_one:.1e}, two {two:.3e} +- {e_two:.1e} W m-2,"
               f" dispersion of one {float(fits[0]['dispersion'][0]):.0f} km/s")  # fmt: skip
         for reach in (400.0, 500.0, 600.0):
-            plain = integrate(ds, 25.8903 * (1 + z), reach, ((-1500, -700), (1650, 2400)))
+            plain = integrate(ds, 25.8903 * (1 + redshift), reach, ((-1500, -700), (1650, 2400)))
             print(f"    plain sum within {reach:.0f} km/s {plain:.3e}: one/plain {one / plain:.3f}, two/plain "
                   f"{two / plain:.3f}")  # fmt: skip
     start = time.perf_counter()
-    maps = fit_lines(cube, z=z, components="auto").compute()
+    maps = fit_lines(cube, redshift=redshift, components="auto").compute()
     print(f"  maps of {maps.sizes['line']} lines over {maps.sizes['y']} x {maps.sizes['x']} spaxels, 1 or 2 components:"
           f" {time.perf_counter() - start:.1f} s; spaxels above S/N 5:")  # fmt: skip
     for line in maps["line"].values:
@@ -329,14 +331,16 @@ def read_vv114(folder: Path) -> xr.Dataset:
     )  # fmt: skip
 
 
-def list_vv114(folder: Path, z: float = 0.0202) -> None:
+def list_vv114(folder: Path, redshift: float = 0.0202) -> None:
     """Print the lines of VV 114 above S/N 5 with their widths."""
     start = time.perf_counter()
-    fit = fit_lines(read_vv114(folder), z=z, components="auto")
+    fit = fit_lines(read_vv114(folder), redshift=redshift, components="auto")
     seconds = time.perf_counter() - start
     seen = ((fit["snr"] > 5) & ((fit["fit_flags"] & 6) == 0)).values
     table = line_table(fit.isel(line=seen))
-    print(f"\nVV 114 (z = {z}): {seen.sum()} of {seen.size} lines above S/N 5, without a flag, in {seconds:.1f} s")
+    print(
+        f"\nVV 114 (z = {redshift}): {seen.sum()} of {seen.size} lines above S/N 5, without a flag, in {seconds:.1f} s"
+    )
     table["flux"].info.format = table["flux_err"].info.format = ".2e"
     columns = ("line", "band", "flux", "flux_err", "snr", "velocity", "velocity_err", "dispersion", "dispersion_err",
                "fwhm", "ew", "n_components", "noise_scale")  # fmt: skip

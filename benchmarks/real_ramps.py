@@ -151,13 +151,13 @@ def main():
     print(f"two-point test: {int(((flagged.group_dq & dq.JUMP_DET) > 0).sum())} jumps of {ds.sci.size} samples")
     whole = {
         "ols, all groups": (flagged, describe("ols, all groups", flagged, refs)),
-        "gls, all groups": (ds, describe("gls, all groups", ds, refs, algorithm="gls")),
+        "gls, all groups": (ds, describe("gls, all groups", ds, refs, method="gls")),
     }
-    describe("likelihood (jwst), all groups", ds, refs, algorithm="likelihood")
-    late = {"algorithm": "gls", "firstgroup": args.skip}
+    describe("likelihood (jwst), all groups", ds, refs, method="likelihood")
+    late = {"method": "gls", "firstgroup": args.skip}
     describe(f"ols, from group {args.skip + 1}", flagged, refs, firstgroup=args.skip)
     whole[f"gls, from group {args.skip + 1}"] = (ds, describe(f"gls, from group {args.skip + 1}", ds, refs, **late))
-    describe(f"likelihood, from group {args.skip + 1}", ds, refs, algorithm="likelihood", firstgroup=args.skip)
+    describe(f"likelihood, from group {args.skip + 1}", ds, refs, method="likelihood", firstgroup=args.skip)
     draw(ds, whole, args.out)
     print(f"drawn: {args.out}")
 

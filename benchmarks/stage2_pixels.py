@@ -191,7 +191,7 @@ def compare_replace(table, name, folder: Path, out: Path, facts: dict, profile: 
     ds = open_exposures(out / "before_cal.fits")
     ds = assign_wcs(ds, **{kind: refs.get(kind, ds) for kind in ("distortion", "specwcs", "regions")}).load()
     for algorithm in ("mingrad", "fit_profile") if profile else ("mingrad",):
-        ours, seconds = timed(replace_pixels, ds, algorithm=algorithm)
+        ours, seconds = timed(replace_pixels, ds, method=algorithm)
         limit = LIMIT if algorithm == "mingrad" else LIMIT_PROFILE
         what = f"{name} {algorithm}"
         their = {

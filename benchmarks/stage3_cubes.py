@@ -140,11 +140,11 @@ def peak_gb() -> float:
 def open_cals(made: dict, setting: str):
     """Open the cal files of jwst, with slice coordinates, and the cubepar file."""
     from mrsxr.io import open_exposures
-    from mrsxr.pipeline.cal_chain import locate
+    from mrsxr.pipeline.cal_chain import add_wcs
     from mrsxr.references import References
 
     refs = References(made["refs"])
-    ds = locate(open_exposures(made["cal"][setting]), refs)
+    ds = add_wcs(open_exposures(made["cal"][setting]), refs)
     return ds, refs.get("cubepar", ds)
 
 

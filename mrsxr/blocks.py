@@ -1,6 +1,6 @@
 """Run plain-array functions on labelled, chunked data: the only bridge between kernels and dask.
 
-A *door* is a plain module-level function that takes and returns numpy arrays and calls a compiled kernel. Doors
+A *wrapper* is a plain module-level function that takes and returns numpy arrays and calls a compiled kernel. Wrappers
 travel by name to dask workers; compiled dispatchers do not and are never handed to dask.
 """
 
@@ -24,18 +24,18 @@ Lazy = TypeVar("Lazy", xr.DataArray, xr.Dataset, da.Array)
 
 
 def map_ramps(
-    door: Callable[..., Any],
+    wrapper: Callable[..., Any],
     *inputs: xr.DataArray,
     core: Sequence[Sequence[str]],
     out_core: Sequence[Sequence[str]],
     dtypes: Sequence[str],
     **kwargs: Any,
 ) -> tuple[xr.DataArray, ...]:
-    """Apply a door to blocks of rows that hold their core dims (integration, group, ...) whole.
+    """Apply a wrapper to blocks of rows that hold their core dims (integration, group, ...) whole.
 
     Parameters
     ----------
-    door : callable
+    wrapper : callable
         Called with numpy arrays ``(dither, *core, y, x)``; those without ``dither`` come without it. Returns one
         array, or a tuple, laid out alike.
     *inputs : DataArray
@@ -47,7 +47,7 @@ def map_ramps(
     dtypes : sequence of str
         dtype of each output.
     **kwargs
-        Handed to the door.
+        Handed to the wrapper.
 
     Returns
     -------
@@ -64,9 +64,9 @@ def map_ramps(
     loop = tuple(d for d in ("dither", "y", "x") if any(d in a.dims for a in arranged))
     out_dims = [(*loop[:-2], *c, "y", "x") for c in out_core]
     if any(a.chunks for a in arranged):
-        out = _map_lazy(door, arranged, loop, out_dims, dtypes, kwargs)
+        out = _map_lazy(wrapper, arranged, loop, out_dims, dtypes, kwargs)
     else:
-        out = _call(*[a.values for a in arranged], door=door, options=kwargs)
+        out = _call(*[a.values for a in arranged], wrapper=wrapper, options=kwargs)
     coords: dict[Any, Any] = {}
     for a in arranged:
         coords |= {name: c for name, c in a.coords.items() if name not in coords}
@@ -87,7 +87,7 @@ def _bitwise_or(flags: np.ndarray, more: np.ndarray) -> np.ndarray:
     return np.bitwise_or(flags, more.astype(flags.dtype, copy=False))
 
 
-def _map_lazy(door, arranged, loop, out_dims, dtypes, kwargs) -> tuple[da.Array, ...]:
+def _map_lazy(wrapper, arranged, loop, out_dims, dtypes, kwargs) -> tuple[da.Array, ...]:
     sizes = {d: n for a in arranged for d, n in a.sizes.items()}
     pieces: list[Any] = []
     for a in arranged:
@@ -96,12 +96,12 @@ def _map_lazy(door, arranged, loop, out_dims, dtypes, kwargs) -> tuple[da.Array,
         pieces += [data.rechunk(inner) if inner else data, a.dims]
     if len(out_dims) == 1:  # one layer, which dask fuses with its neighbours
         one = da.blockwise(
-            _call_for_one, out_dims[0], *pieces, door=door, options=kwargs,
+            _call_for_one, out_dims[0], *pieces, wrapper=wrapper, options=kwargs,
             dtype=dtypes[0], meta=np.empty((0,) * len(out_dims[0]), dtype=dtypes[0]),
         )  # fmt: skip
         return (one,)
     together = da.blockwise(
-        _call, loop, *pieces, door=door, options=kwargs,
+        _call, loop, *pieces, wrapper=wrapper, options=kwargs,
         dtype=object, meta=np.empty((0,) * len(loop), dtype=object),
     )  # fmt: skip
     return tuple(
@@ -142,11 +142,11 @@ def unpack(data: bytes, shape: tuple[int, ...], dtype: str) -> np.ndarray:
     return np.cumsum(steps, axis=0, dtype=steps.dtype).view(found)
 
 
-def _call(*blocks: Any, door: Callable[..., Any], options: dict[str, Any]) -> tuple[Any, ...]:
-    """Run a door on blocks; a contracted dim of one block comes as a list of one.
+def _call(*blocks: Any, wrapper: Callable[..., Any], options: dict[str, Any]) -> tuple[Any, ...]:
+    """Run a wrapper on blocks; a contracted dim of one block comes as a list of one.
 
     All inputs are contiguous and read-only, so that a kernel is compiled once, not once for each mix of slices, copies
-    and arrays from another process; a door that gives an input back gives the array that came.
+    and arrays from another process; a wrapper that gives an input back gives the array that came.
     """
     whole = []
     for block in blocks:
@@ -156,31 +156,31 @@ def _call(*blocks: Any, door: Callable[..., Any], options: dict[str, Any]) -> tu
     views = [block.view() for block in whole]
     for view in views:
         view.flags.writeable = False
-    found = door(*views, **options)
+    found = wrapper(*views, **options)
     came = {id(view): block for view, block in zip(views, whole, strict=True)}
     return tuple(came.get(id(one), one) for one in (found if isinstance(found, tuple) else (found,)))
 
 
-def _call_for_one(*blocks: Any, door: Callable[..., Any], options: dict[str, Any]) -> np.ndarray:
-    return _call(*blocks, door=door, options=options)[0]
+def _call_for_one(*blocks: Any, wrapper: Callable[..., Any], options: dict[str, Any]) -> np.ndarray:
+    return _call(*blocks, wrapper=wrapper, options=options)[0]
 
 
 def pick(found: tuple[np.ndarray, ...], *, number: int) -> np.ndarray:
-    """Return one of the arrays that a door has given."""
+    """Return one of the arrays that a wrapper has given."""
     return found[number]
 
 
-def with_row_halo(door: Callable[..., np.ndarray], array: xr.DataArray, *, depth: int, fill: Any) -> xr.DataArray:
-    """Apply a door that looks at neighbouring rows; blocks get ``depth`` rows of their neighbours.
+def with_row_halo(wrapper: Callable[..., np.ndarray], array: xr.DataArray, *, depth: int, fill: Any) -> xr.DataArray:
+    """Apply a wrapper that looks at neighbouring rows; blocks get ``depth`` rows of their neighbours.
 
     Parameters
     ----------
-    door : callable
+    wrapper : callable
         ndarray (..., y, x) -> ndarray of the same shape and dtype.
     array : DataArray
         Dims end in (y, x).
     depth : int
-        Rows to each side that the door needs.
+        Rows to each side that the wrapper needs.
     fill : scalar
         Value of the rows beyond the detector.
 
@@ -189,13 +189,13 @@ def with_row_halo(door: Callable[..., np.ndarray], array: xr.DataArray, *, depth
     DataArray like ``array``
     """
     if not array.chunks:
-        return array.copy(data=_with_edges(None, array.values, None, door=door, depth=depth, fill=fill))
+        return array.copy(data=_with_edges(None, array.values, None, wrapper=wrapper, depth=depth, fill=fill))
     if min(array.chunksizes["y"]) < depth:  # a block gives its neighbours whole edges
         rows = max(depth, 8)
         n = max(1, array.sizes["y"] // rows)
         array = array.chunk(y=(*[rows] * (n - 1), array.sizes["y"] - rows * (n - 1)))
     data, axis = array.data, array.get_axis_num("y")
-    name = f"halo-{tokenize(data.name, door, depth, fill)}"
+    name = f"halo-{tokenize(data.name, wrapper, depth, fill)}"
     tasks: dict[Any, Task] = {}
     for index in itertools.product(*(range(n) for n in data.numblocks)):
         blocks = [
@@ -203,7 +203,7 @@ def with_row_halo(door: Callable[..., np.ndarray], array: xr.DataArray, *, depth
             for k in (index[axis] - 1, index[axis], index[axis] + 1)
         ]
         key = (name, *index)
-        tasks[key] = Task(key, _with_edges, *blocks, door=door, depth=depth, fill=fill)
+        tasks[key] = Task(key, _with_edges, *blocks, wrapper=wrapper, depth=depth, fill=fill)
     graph = HighLevelGraph.from_collections(name, tasks, dependencies=[data])
     return array.copy(data=da.Array(graph, name, data.chunks, meta=data._meta))
 
@@ -247,12 +247,12 @@ def _renamed(array: da.Array, label: str) -> da.Array:
 
 
 def _with_edges(
-    above: np.ndarray | None, block: np.ndarray, below: np.ndarray | None, *, door: Any, depth: int, fill: Any
+    above: np.ndarray | None, block: np.ndarray, below: np.ndarray | None, *, wrapper: Any, depth: int, fill: Any
 ) -> np.ndarray:
     beyond = np.full((*block.shape[:-2], depth, block.shape[-1]), fill, dtype=block.dtype)
     first = beyond if above is None else above[..., -depth:, :]
     last = beyond if below is None else below[..., :depth, :]
-    return door(np.concatenate([first, block, last], axis=-2))[..., depth:-depth, :]
+    return wrapper(np.concatenate([first, block, last], axis=-2))[..., depth:-depth, :]
 
 
 def as_delayed(ds: xr.Dataset) -> Any:

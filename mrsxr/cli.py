@@ -76,8 +76,8 @@ def _reporter(progress: Progress):
         def failed(self, stage: str, name: str, reason: str) -> None:
             if stage in self.tasks:
                 progress.advance(self.tasks[stage])
-            told = reason if reason.startswith(name) else f"{name}: {reason}"
-            _say(f"({stage}) {told}", where=progress.console, label="failed", color="red")
+            text = reason if reason.startswith(name) else f"{name}: {reason}"
+            _say(f"({stage}) {text}", where=progress.console, label="failed", color="red")
 
     class Lines(Bars):
         """A line a piece, where no terminal shows bars."""
@@ -142,7 +142,7 @@ MODE = click.option(
     "--mode", type=click.Choice(["baseline", "optimal"]),
     help="Algorithms of jwst (baseline, the default) or the better ones.",
 )  # fmt: skip
-BEHIND = click.option("--background-from", type=click.Path(path_type=Path), help="Folder of background exposures.")
+BACKGROUND = click.option("--background-from", type=click.Path(path_type=Path), help="Folder of background exposures.")
 WORKERS = click.option(
     "--workers", type=click.IntRange(1, MOST_WORKERS), show_default="the number of cores",
     help="Pieces worked on side by side, by a core each.",
@@ -218,7 +218,7 @@ def warmup(workers: int) -> None:
 
 @main.command()
 @click.argument("source", type=click.Path(path_type=Path))
-@BEHIND
+@BACKGROUND
 @click.option("--out", type=click.Path(path_type=Path), default=Path("mrsxr_out"), show_default=True)
 @click.option("--refs", type=click.Path(path_type=Path), help="Folder of reference files; else CRDS.")
 @BANDS_OPTION
@@ -281,7 +281,7 @@ def run(
     with nullcontext() if cluster is None else executor_of(cluster) as executor, _progress() as progress:
         result = run_all(
             str(source), background_from, out=out, refs=references, bands=bands, to=to, recipe=parameters,
-            workers=workers, reporter=_reporter(progress), z=redshift, allow_missing=allow_missing,
+            workers=workers, reporter=_reporter(progress), redshift=redshift, allow_missing=allow_missing,
             executor=executor, fresh=fresh, wait=wait,
         )  # fmt: skip
     _tell_files(result)
@@ -306,7 +306,7 @@ def _picture(source: Path, result, redshift: float | None) -> Path:
     _no_windows()
     cubes = [f.path for f in find_files(str(source)) if f.product == "s3d"] if not result.files.get("cube") else []
     path = result.out / "stage3" / f"{result.files['stitched'][1].stem}.png"
-    return draw(result, path, cubes=cubes, z=redshift, title=source.name)
+    return draw(result, path, cubes=cubes, redshift=redshift, title=source.name)
 
 
 def _tell_files(result) -> None:
@@ -357,7 +357,7 @@ def status(out: Path) -> None:
 
 @main.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path())
-@BEHIND
+@BACKGROUND
 def info(paths: tuple[str, ...], background_from: Path | None) -> None:
     """Print the observation table of PATHS from headers alone."""
     from .io import summarize
@@ -413,7 +413,7 @@ def show(file: Path, out: Path | None, redshift: float | None, **options) -> Non
 
     _no_windows()
     ds = open_product(file)
-    drawn = draw_file(ds, z=redshift, **options)
+    drawn = draw_file(ds, redshift=redshift, **options)
     _say(ds.drop_attrs(deep=False))
     if drawn is None:
         from .lines.table import line_table
@@ -434,7 +434,7 @@ def report(folder: Path, out: Path | None, redshift: float | None) -> None:
 
     _no_windows()
     with _progress() as progress:
-        path = write_report(folder, out, z=redshift, reporter=_reporter(progress))
+        path = write_report(folder, out, redshift=redshift, reporter=_reporter(progress))
     _say(f"report: {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 

@@ -111,15 +111,15 @@ def demo(
     reporter = reporter or Reporter()
     simulation = _simulate(out / "simulated", plan, distortion, seed, reporter)
     sources = truth_of(simulation)[1]
-    z = float(sources.redshift[0])
+    redshift = float(sources.redshift[0])
     result = run(
         simulation.uncal_folder, simulation.background_folder, out=out / "reduced",
         refs=References(simulation.reference_folder), recipe=Recipe.of(recipe).set("extract_1d", source_type="POINT"),
-        workers=workers, reporter=reporter, z=z,
+        workers=workers, reporter=reporter, redshift=redshift,
     )  # fmt: skip
     checks = compare(simulation, result)
     picture = draw(
-        result, out / "mrsxr_demo.png", z=z,
+        result, out / "mrsxr_demo.png", redshift=redshift,
         title=f"{sources.attrs['target']}: simulated and reduced by mrsxr",
     )  # fmt: skip
     return DemoResult(simulation, result, checks, picture)
@@ -206,7 +206,7 @@ def _line(spectrum, name, components, band) -> list[Check]:
     strongest = int(np.argmax(components.flux.values))
     true, centre = float(components.flux.sum()), float(components.wavelength[strongest])
     reach = 8 * float(components.sigma.max()) + float(np.ptp(components.wavelength.values))
-    fit = fit_line(spectrum, centre, z=0.0, components=components.sizes["line"], window=reach / centre * C_KM_S)
+    fit = fit_line(spectrum, centre, redshift=0.0, components=components.sizes["line"], window=reach / centre * C_KM_S)
     found, sigma = float(fit.flux[0]), float(fit.flux_err[0])
     position = centre * (1 + float(fit.component_velocity.isel(line=0, component=0)) / C_KM_S)
     element = centre / float(resolving_power(centre))
@@ -218,7 +218,9 @@ def _line(spectrum, name, components, band) -> list[Check]:
 
 
 @reads()
-def draw(result: RunResult, path: Path, *, cubes: Sequence[Path] = (), z: float | None = None, title: str) -> Path:
+def draw(
+    result: RunResult, path: Path, *, cubes: Sequence[Path] = (), redshift: float | None = None, title: str
+) -> Path:
     """Draw the one picture of a run: a detector image, a cube a channel with the aperture, the whole spectrum.
 
     Parameters
@@ -228,7 +230,7 @@ def draw(result: RunResult, path: Path, *, cubes: Sequence[Path] = (), z: float 
         PNG to write.
     cubes : sequence of path, optional
         Cubes that the run began with, where it made none.
-    z : float, optional
+    redshift : float, optional
         Redshift, marks the lines.
     title : str
 
@@ -241,5 +243,5 @@ def draw(result: RunResult, path: Path, *, cubes: Sequence[Path] = (), z: float 
     aperture = {str(s.attrs["band"]): (s.attrs["aperture_ra"], s.attrs["aperture_dec"]) for s in spectra}
     whole = load_dataset(result.files["stitched"][1]) if result.files.get("stitched") else None
     cal = load_dataset(sorted(result.files["cal"])[0]) if result.files.get("cal") else None
-    axes = plot.summary(cal, images, whole, z=z, title=title, aperture=aperture or None)
+    axes = plot.summary(cal, images, whole, redshift=redshift, title=title, aperture=aperture or None)
     return plot.save_figure(axes, path)

@@ -127,13 +127,13 @@ def step(
                 )
             if found == "cube":
                 require_whole(ds, function.__name__)
-            with listen() as told:
+            with listen() as heard:
                 out = function(in_order(bound.args[0]), *bound.args[1:], **bound.kwargs)
             attrs = {**ds.attrs, **out.attrs}
             attrs["level"] = gives or found
             attrs["mrsxr_version"] = __version__
             entry = _entry(facts, bound.arguments) | ({"skipped": True} if out is ds else {})
-            return noted(_appended(ds, out.assign_attrs(attrs), entry), [*notes_of(ds), *told])
+            return noted(_appended(ds, out.assign_attrs(attrs), entry), [*notes_of(ds), *heard])
 
         wrapped.facts = facts  # type: ignore[attr-defined]
         STEPS[name] = wrapped

@@ -48,15 +48,15 @@ def warmup(*, workers: int | None = None, reporter: Reporter | None = None) -> W
             Path(folder) / "simulated", bands=("1A",), n_groups=10, n_integrations=2, n_dithers=2, n_background=1,
             save_slopes=False, effects=Effects(straylight=True, leak=True), workers=workers,
         )  # fmt: skip
-        z = float(made.sources.redshift[0]) if made.sources is not None else None
+        redshift = float(made.sources.redshift[0]) if made.sources is not None else None
         for mode in MODES:
             result = run(
                 made.uncal_folder, made.background_folder, out=Path(folder) / mode, refs=made.reference_folder,
-                recipe=mode, workers=workers, reporter=reporter, z=z,
+                recipe=mode, workers=workers, reporter=reporter, redshift=redshift,
             )  # fmt: skip
         cube, spectrum = (load_dataset(result.files[level][0]) for level in ("cube", "spectrum"))
         cube = cube.isel(y=slice(12, 15), x=slice(12, 15))
         for data in (spectrum, cube):
             fit_lines(data).compute()
-        moments(cube, float(cube.wavelength.mean()), z=0.0).compute()
+        moments(cube, float(cube.wavelength.mean()), redshift=0.0).compute()
     return Warmth(cache_folder(), len(compiled_here()) - before, time.perf_counter() - start)

@@ -19,12 +19,12 @@ def test_halo_equals_the_whole(rows, size, depth):
     values = np.random.default_rng(1).normal(size=(2, size, 5))
     array = xr.DataArray(values, dims=("group", "y", "x"))
 
-    def door(block):
+    def wrapper(block):
         return maximum_filter1d(block, 2 * depth + 1, axis=-2, mode="constant", cval=-9.0)
 
-    expected = door(values)
-    np.testing.assert_array_equal(with_row_halo(door, array, depth=depth, fill=-9.0), expected)
-    lazy = with_row_halo(door, array.chunk(y=rows), depth=depth, fill=-9.0)
+    expected = wrapper(values)
+    np.testing.assert_array_equal(with_row_halo(wrapper, array, depth=depth, fill=-9.0), expected)
+    lazy = with_row_halo(wrapper, array.chunk(y=rows), depth=depth, fill=-9.0)
     np.testing.assert_array_equal(lazy.compute(), expected)
 
 

@@ -82,7 +82,7 @@ def test_show_fitted_lines(reduced, tmp_path):
     import mrsxr as mx
     from mrsxr.lines.fit import fit_lines
 
-    table = fit_lines(mx.load(reduced.files["stitched"][1]), ["[Ne VI] 7.65"], z=0.0225)
+    table = fit_lines(mx.load(reduced.files["stitched"][1]), ["[Ne VI] 7.65"], redshift=0.0225)
     mx.save(table, tmp_path / "table.nc")
     out = invoke("show", tmp_path / "table.nc", "--out", tmp_path / "no.png")
     assert out.exit_code == 0, out.output
@@ -90,7 +90,7 @@ def test_show_fitted_lines(reduced, tmp_path):
     assert not (tmp_path / "no.png").exists()
     cube = mx.load(next(p for p in reduced.files["cube"] if "ch2" in p.name))
     lines = ["[Ne VI] 7.65", "H2 S(4) 8.03"]
-    maps = fit_lines(cube.isel(y=slice(10, 22), x=slice(12, 26)).compute(), lines, z=0.0225).compute()
+    maps = fit_lines(cube.isel(y=slice(10, 22), x=slice(12, 26)).compute(), lines, redshift=0.0225).compute()
     mx.save(maps, tmp_path / "maps.nc")
     out = invoke("show", tmp_path / "maps.nc", "--out", tmp_path / "maps.png")
     assert out.exit_code == 0, out.output

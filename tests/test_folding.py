@@ -40,7 +40,7 @@ def highest(block):
 
 
 def steps(ds):
-    """Some steps: two results of one door, a halo, a number of the frame, a rechunk, lists and a constant."""
+    """Some steps: two results of one wrapper, a halo, a number of the frame, a rechunk, lists and a constant."""
     total, product = map_ramps(sum_and_product, ds.a, ds.b, core=[[]] * 2, out_core=[[]] * 2, dtypes=["float64"] * 2)
     total = with_row_halo(highest, total, depth=1, fill=-1.0)
     level = product.mean(["y", "x"])

@@ -33,8 +33,8 @@ def test_side_bands_that_take_turns_settle(seed):
     """Clipped freely, these samples come and go for ever."""
     values, t = np.random.default_rng(seed).standard_t(1.5, 14), np.linspace(-1, 1, 14)
     assert not slow_continuum(values, t, 2.0, free=1000)[1]
-    wanted, settled = slow_continuum(values, t, 2.0, free=ROUNDS)
-    assert settled
+    wanted, converged = slow_continuum(values, t, 2.0, free=ROUNDS)
+    assert converged
     everywhere, used = np.ones(14, bool), np.zeros(14, bool)
     coefficients, inverse, work = np.zeros(2), np.zeros((2, 2)), np.zeros(14)
     count = fit_continuum(values, everywhere, everywhere, t, 2, 2.0, coefficients, inverse, used, work)
@@ -73,11 +73,11 @@ def test_two_temperatures_that_do_not_settle_are_lost(monkeypatch):
     ln = np.log(np.exp(45.0 - energy / 250.0) + np.exp(40.0 - energy / 900.0))[:, None] * [1.0, 1.0]
     error = np.full(ln.shape, 0.05)
     found = excitation.fit_temperatures(energy, ln, error, 2)
-    assert not found["unsettled"].any()
+    assert not found["not_converged"].any()
     assert 1 / found["slope"][0, 0] == pytest.approx(250.0, rel=0.02)
     monkeypatch.setattr(excitation, "_ROUNDS", 1)
     found = excitation.fit_temperatures(energy, ln, error, 2)
-    assert found["unsettled"].all()
+    assert found["not_converged"].all()
     assert np.isnan(found["slope"]).all()
     assert np.isnan(found["model"]).all()
 

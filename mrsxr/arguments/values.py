@@ -152,11 +152,10 @@ def as_kms_list(value: Any, what: str = "velocities") -> Any:
     return found[::-1] if len(found) > 1 and all(b < a for a, b in pairwise(found)) else found
 
 
-def as_redshift(value: Any, what: str = "redshift z") -> Any:
+def as_redshift(value: Any, what: str = "redshift") -> Any:
     """Return a redshift; a velocity, or a number that must be one, is refused with its redshift."""
     if value is None:
         return None
-    what = "redshift z" if what == "z" else what
     if isinstance(value, u.Quantity) and value.unit.is_equivalent(u.km / u.s):
         z = value.to_value(u.km / u.s) / 299792.458
         raise MrsxrError(f"{what} is {value}, a velocity; expected a number, cz = {value} is z = {z:.6g}")

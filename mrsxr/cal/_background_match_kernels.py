@@ -226,10 +226,10 @@ def _residuals(values, alpha, beta, answer, residual, work):
 
 @njit(cache=True, nogil=True)
 def _reweighted(values, alpha, beta, clip, median, rounds, answer, covariance, work):
-    """Fit by rounds of weighted least squares from ``answer`` on; 1 where it settled, 0 where not, -1 without a fit.
+    """Fit by rounds of weighted least squares from ``answer`` on; 1 where it converged, 0 where not, -1 without a fit.
 
     Weights drop what lies beyond ``clip`` sigma or, with ``median``, make the squares absolute deviations. It has
-    settled where the model [rms] moves by less than a thousandth of the error of a mean, in a round or, as a pixel at
+    converged where the model [rms] moves by less than a thousandth of the error of a mean, in a round or, as a pixel at
     the limit may go in and out, in two.
     """
     n, n_term = values.size, answer.size
@@ -258,15 +258,15 @@ def _reweighted(values, alpha, beta, clip, median, rounds, answer, covariance, w
 
 @njit(cache=True, nogil=True)
 def _fit_one(values, alpha, beta, clip, median, rounds, answer, covariance, means):
-    """Fit one bin; return the number of pixels that count, 0 where it could not be fitted, and whether it settled."""
+    """Fit one bin; return the number of pixels that count, 0 where it could not be fitted, and whether it converged."""
     n, n_term = values.size, answer.size
     residual, work, weight, terms = np.empty(n), values.copy(), np.empty(n), np.empty(n_term)
     answer[:] = 0.0
     answer[0] = _middle(work, n)
-    settled = _reweighted(values, alpha, beta, clip, False, rounds, answer, covariance, work)
-    if median and n_term > 1 and settled >= 0:  # least absolute deviations begin where least squares end
-        settled = _reweighted(values, alpha, beta, clip, True, rounds, answer, covariance, work)
-    if settled < 0:
+    converged = _reweighted(values, alpha, beta, clip, False, rounds, answer, covariance, work)
+    if median and n_term > 1 and converged >= 0:  # least absolute deviations begin where least squares end
+        converged = _reweighted(values, alpha, beta, clip, True, rounds, answer, covariance, work)
+    if converged < 0:
         return 0, False
     sigma = _residuals(values, alpha, beta, answer, residual, work)
     kept, square = 0, 0.0
@@ -286,11 +286,11 @@ def _fit_one(values, alpha, beta, clip, median, rounds, answer, covariance, mean
         work[:] = values
         answer[0] = _middle(work, n)
     covariance *= square / (kept - n_term) * (0.5 * np.pi if median else 1.0)
-    return kept, settled == 1 or (median and n_term == 1)
+    return kept, converged == 1 or (median and n_term == 1)
 
 
 @njit(cache=True, nogil=True)
-def _fit_bins(flux, order, start, along, across, clip, median, rounds, out, covariance, means, number, settled):
+def _fit_bins(flux, order, start, along, across, clip, median, rounds, out, covariance, means, number, converged):
     """Fit every bin of a frame robustly; see fit_bins."""
     n_term = out.shape[1]
     for c in range(start.size - 1):
@@ -298,7 +298,7 @@ def _fit_bins(flux, order, start, along, across, clip, median, rounds, out, cova
         pixels = pixels[np.isfinite(flux[pixels])]
         if pixels.size < 4 * n_term:
             continue
-        number[c], settled[c] = _fit_one(flux[pixels], along[pixels], across[pixels], clip, median, rounds, out[c],
+        number[c], converged[c] = _fit_one(flux[pixels], along[pixels], across[pixels], clip, median, rounds, out[c],
                                          covariance[c], means[c])  # fmt: skip
         if number[c] == 0:
             out[c], covariance[c], means[c] = np.nan, np.nan, np.nan
@@ -310,12 +310,12 @@ def fit_bins(flux, order, start, along, across, n_term, clip, median):
     flux, along (alpha) and across (beta) are flattened frames, order[start[c] : start[c + 1]] the pixels of bin c. The
     mean (least squares without pixels beyond ``clip`` sigma) or the median (least absolute deviations). Returns
     coefficients (bin, term), NaN where too few pixels are good, their covariance by the scatter of the pixels, the
-    means of the terms, the number of pixels and whether the fit settled.
+    means of the terms, the number of pixels and whether the fit converged.
     """
     n = start.size - 1
     out, means = np.full((n, n_term), np.nan), np.full((n, n_term), np.nan)
     covariance, number = np.full((n, n_term, n_term), np.nan), np.zeros(n, dtype=np.int64)
-    settled = np.zeros(n, dtype=np.bool_)
+    converged = np.zeros(n, dtype=np.bool_)
     _fit_bins(np.ascontiguousarray(flux), order, start, along, across, clip, median, _MOST_ROUNDS,
-              out, covariance, means, number, settled)  # fmt: skip
-    return out, covariance, means, number, settled
+              out, covariance, means, number, converged)  # fmt: skip
+    return out, covariance, means, number, converged

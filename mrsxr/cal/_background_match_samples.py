@@ -16,7 +16,7 @@ from mrsxr.notes import tell
 
 from ._background_match_misfit import Table
 from ._background_match_solve import spline_basis
-from ._cells import Samples, bin_centre, cell_samples, check_located, make_cells
+from ._cells import Samples, bin_centre, cell_samples, check_wcs, make_cells
 
 CHOICES = ("typical", "lowest")
 #: Size of the cells along a slice, in widths of a slice.
@@ -39,7 +39,7 @@ def read_members(exposures: xr.Dataset | Iterable[xr.Dataset]) -> list[Member]:
     """Take the samples of all exposures, one exposure at a time."""
     members: list[Member] = []
     for ds in [exposures] if isinstance(exposures, xr.Dataset) else exposures:
-        check_located(ds)
+        check_wcs(ds)
         cells = make_cells(ds, _STEP)
         for d, name in enumerate(ds["exposure"].values):
             pointing = Pointing.of(ds, d)

@@ -158,7 +158,7 @@ class Solution:
     residual: np.ndarray
     scale: np.ndarray  # of each band, how much larger the scatter is than the errors
     rounds: int
-    settled: bool
+    converged: bool
 
 
 def solve_robustly(table: Table, batches: list[Batch], lift: Lift, band_of_member: np.ndarray) -> Solution:
@@ -174,7 +174,7 @@ def solve_robustly(table: Table, batches: list[Batch], lift: Lift, band_of_membe
     scale, rounds = np.ones(n_group), 0
     share, enough = freedom(batches, group, n_group)
     enough &= np.bincount(band_of_member, minlength=n_group)[:n_group] > 1
-    excess, settled = np.ones(table.flux.size), False
+    excess, converged = np.ones(table.flux.size), False
     for rounds in range(1, _ROUNDS + 1):
         before = values
         values, factor, residual = solve_once(table, batches, lift, weight)
@@ -190,10 +190,10 @@ def solve_robustly(table: Table, batches: list[Batch], lift: Lift, band_of_membe
         if rounds > _HUBER_ROUNDS and np.abs(values - before).max(initial=0.0) <= 0.02 * np.sqrt(
             _typical_variance(factor, values.size)
         ):
-            settled = True
+            converged = True
             break
     values, factor, residual = solve_once(table, batches, lift, weight)
-    return Solution(values, factor, weight, residual, scale, rounds, settled)
+    return Solution(values, factor, weight, residual, scale, rounds, converged)
 
 
 def _typical_variance(factor, size: int) -> float:

@@ -56,7 +56,7 @@ def bin_centre(number: np.ndarray) -> np.ndarray:
     return FIRST_WAVELENGTH * np.exp((np.asarray(number) + 0.5) * LOG_STEP)
 
 
-def check_located(ds: xr.Dataset) -> None:
+def check_wcs(ds: xr.Dataset) -> None:
     """Raise where the pixels have no slice coordinates."""
     if ds.attrs.get("level") != "cal":
         found = ds.attrs.get("level") or "a Dataset without level"

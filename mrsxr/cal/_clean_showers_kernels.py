@@ -190,7 +190,7 @@ def level_of(values, chosen, doubts, threshold):
     return np.float32(level), np.float32(share), np.float32(unsure)
 
 
-def smooth_door(rate, dq, inside, x_stddev=18.0, y_stddev=5.0, low=0.1, high=99.9, dark_edges=True):
+def smooth_wrapper(rate, dq, inside, x_stddev=18.0, y_stddev=5.0, low=0.1, high=99.9, dark_edges=True):
     """Return rates (dither, y, x) less the smooth light between the slices; inside (y, x)."""
     inside = np.asarray(inside, dtype=bool)
     out = np.empty(rate.shape, dtype=np.float32)

@@ -347,7 +347,7 @@ def gated_model(image, flags, inside, threshold, protection):
     return model + share * level, variance + share**2 * level_variance, score
 
 
-def gated_door(rate, dq, inside, threshold=6.0, protection=0.003):
+def gated_wrapper(rate, dq, inside, threshold=6.0, protection=0.003):
     """Return rates less the showers and their variance (dither, y, x), and scores (dither); inside (y, x)."""
     inside = np.asarray(inside, dtype=bool)
     out, added = (np.empty(rate.shape, dtype=np.float32) for _ in range(2))

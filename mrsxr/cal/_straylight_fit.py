@@ -30,7 +30,7 @@ from ._straylight_kernels import (
 )
 from ._straylight_profile_kernels import bin_gaps, bin_light, design, knot_weights, normal_matrix, solve
 
-_SETTLES = (0, 0, 0, 1, 2)  # what the first fits look for, see Fit.improve
+_STAGES = (0, 0, 0, 1, 2)  # what the first fits look for, see Fit.improve
 FIRST_FIT, MOST_SWEEPS = 2, 20  # the kernels are fitted from which of the sweeps on; with all light one more ends
 CONVERGED = 0.02  # of the noise of a pixel, by which the stray light of a block changes from sweep to sweep
 MAX_AMPLITUDE, LEAST_STRIP = 4.0, 1000  # and pixels of the strip
@@ -126,24 +126,24 @@ class Fit:
         """Pedestal [DN/s] of all pixels between the slices."""
         return float(self.part(4)[0])
 
-    def improve(self, light, models, other, settle):
+    def improve(self, light, models, other, stage):
         """Fit once to the residuals about ``models`` of the present kernels; ``other``: residuals of the baseline.
 
-        settle : 0 chooses how free the profile is; 1 looks for showers; 2 leaves both as they are.
+        stage : 0 chooses how free the profile is; 1 looks for showers; 2 leaves both as they are.
         """
         leaked, residual = np.empty_like(light), np.empty_like(light)
         leaked_light(light, self.inside, leaked)
         leak = np.concatenate([self.part(5), self.part(6)])
         gap_residuals(self.image, self.between, self.level, self.amplitude, leak, models, leaked, residual)
         noise = block_noise(residual, self.rows, np.empty(self.rows * light.shape[1], dtype=np.float32))
-        if settle == 1:
+        if stage == 1:
             self.showers = _showers(cell_pulls(residual, noise, self.rows))
         drop_cells(residual, self.showers)
         doubt = np.float32(_DOUBT) * np.maximum(np.abs(leaked) * np.float32(np.abs(leak).max()), 0)
         pixels = _Pixels(self, light, leaked, residual, other, noise, doubt)
         normal = [pixels.normal(fold) for fold in range(FOLDS)]
         whole = sum(normal)
-        if settle == 0:
+        if stage == 0:
             self.freedom = self._best_freedom(normal, whole)
         self.inflation = pixels.inflation
         scale = 1.0 / self.inflation
@@ -321,7 +321,7 @@ def _free(image, flags, plain, fit, first, last):
             light[fit.between] = 0.0
         scatter_halves(light, fit.parameters, fit.broad, fit.profile, False, models)
         if sweep >= FIRST_FIT and not last_one:
-            fit.improve(light, models, plain, _SETTLES[min(sweep - FIRST_FIT, len(_SETTLES) - 1)])
+            fit.improve(light, models, plain, _STAGES[min(sweep - FIRST_FIT, len(_STAGES) - 1)])
             scatter_halves(light, fit.parameters, fit.broad, fit.profile, False, models)
             amplitude = fit.amplitude
         total = _combined(models, amplitude)
@@ -329,7 +329,7 @@ def _free(image, flags, plain, fit, first, last):
         if last_one:
             break
         means = _block_means(total)
-        if sweep >= FIRST_FIT + len(_SETTLES):
+        if sweep >= FIRST_FIT + len(_STAGES):
             change = np.abs(means - old).max()
             converged = change <= CONVERGED * noise + 1e-4 * np.abs(means).max()
         old = means
@@ -408,7 +408,7 @@ def _inflation(value, weight, bins):
     return max(1.0, (1.4826 * np.median(np.abs(pulls - np.median(pulls)))) ** 2)
 
 
-def fitted_door(rate, dq, variance, inside, parameters, first=503, last=516, rows=64, prior=0.3, step=0.05):
+def fitted_wrapper(rate, dq, variance, inside, parameters, first=503, last=516, rows=64, prior=0.3, step=0.05):
     """Return rates and variance of the correction (dither, y, x) and scores (dither, half).
 
     inside (y, x), parameters (half, 6, y).

@@ -351,7 +351,7 @@ def drop_cells(residual, drop):
                 residual[y, x] = np.nan
 
 
-def kernel_door(rate, dq, parameters, first=503, last=516, nan_as_zero=True):
+def kernel_wrapper(rate, dq, parameters, first=503, last=516, nan_as_zero=True):
     """Return rates (dither, y, x) less scattered light and pedestal; parameters (half, 6, y, 1)."""
     out = np.empty(rate.shape, dtype=np.float32)
     table = plain_parameters(parameters)

@@ -83,10 +83,10 @@ def subtract_background(
     factor = _factors(ds, scale)
     level, variance, flags = combine(background, method=method, sigma=sigma, maxiters=maxiters)
     planes = [ds.rate, ds.dq, level, flags, factor] + ([] if variance is None else [variance])
-    door, dtypes = (subtract, ["float32", "uint32"]) if variance is None else (
+    wrapper, dtypes = (subtract, ["float32", "uint32"]) if variance is None else (
         subtract_both, ["float32", "uint32", "float32"],
     )  # fmt: skip
-    found = map_ramps(door, *planes, core=[[]] * len(planes), out_core=[[]] * len(dtypes), dtypes=dtypes)
+    found = map_ramps(wrapper, *planes, core=[[]] * len(planes), out_core=[[]] * len(dtypes), dtypes=dtypes)
     out = {"rate": found[0].assign_attrs(ds.rate.attrs), "dq": found[1].assign_attrs(dq.PIXEL_DQ_ATTRS)}
     if variance is not None:
         out["var_background"] = found[2].assign_attrs(units="DN2/s2")
@@ -261,7 +261,7 @@ def _safe_mode(ratio: np.ndarray, error: np.ndarray, band: str) -> float:
         if abs(mode - before) < 1e-6:
             break
     else:
-        raise MrsxrError(f"band {band}: the scale of the background did not settle in {MODE_ROUNDS} rounds (last "
+        raise MrsxrError(f"band {band}: the scale of the background did not converge in {MODE_ROUNDS} rounds (last "
                          f"{before:.4f} and {mode:.4f}); give the scale of this band as a number")  # fmt: skip
     near = np.abs(ratio - mode) <= 3.0 * error
     chi2 = float(np.mean(((ratio - mode)[near] / error[near]) ** 2)) if near.any() else np.inf

@@ -44,7 +44,7 @@ from ._background_match_solve import (
     tied_groups,
     touching_constants,
 )  # fmt: skip
-from ._cells import check_located
+from ._cells import check_wcs
 from ._field_functions import subtract_tables
 
 TERMS = ("1", "alpha", "beta")
@@ -127,8 +127,10 @@ def fit_background_match(
     table, bands = make_table(members, spacing, gradients, tie_bands)
     table = table.take(np.flatnonzero(shared_samples(table)))
     fit = _Fit(members, bands, table, n_knots, reference_band)
-    if not fit.found.settled:
-        tell(f"background matching did not settle in {fit.found.rounds} rounds: what it finds may be off by its error")
+    if not fit.found.converged:
+        tell(
+            f"background matching did not converge in {fit.found.rounds} rounds: what it finds may be off by its error"
+        )
     distance = _distance(fit.functions(), fit.group, members)
     held = {g: [_choose(fit, g, distance, reference)] for g in range(fit.n_group)}
     fit.solve(held, fit.common)
@@ -316,7 +318,7 @@ def match_backgrounds(ds: xr.Dataset, *, match: xr.Dataset) -> xr.Dataset:
     MrsxrError
         Where an exposure is not in ``match``, was matched before or has no coordinates.
     """
-    check_located(ds)
+    check_wcs(ds)
     setting = ds.attrs.get("setting")
     if match.attrs.get("kind") != "background_match":
         raise MrsxrError(f"setting {setting}: expected a Dataset of kind background_match, got "
@@ -411,7 +413,7 @@ def _result(fit: _Fit, references: list[int], distance: np.ndarray, measured: np
             "term": list(TERMS[: fit.n_term]),
         },
         {"level": "reference", "kind": "background_match", "ref_id": f"background match, held: {names}",
-         "rounds": fit.found.rounds, "settled": int(fit.found.settled)},
+         "rounds": fit.found.rounds, "converged": int(fit.found.converged)},
     )  # fmt: skip
 
 

@@ -144,7 +144,7 @@ def find_bad_pixels(
     _check(exposures)
     arrays: list[xr.DataArray] = []
     core: list[list[str]] = []
-    door: Callable[..., Any]
+    wrapper: Callable[..., Any]
     options: dict[str, Any]
     for number, ds in enumerate(exposures):
         planes = [ds.rate] if method == "fraction" else [_known(ds), ds.var_poisson + ds.var_read]
@@ -155,16 +155,16 @@ def find_bad_pixels(
     if method == "fraction":
         rows, columns = PEDESTAL[exposures[0].attrs["detector"]]
         first_y, first_x = int(exposures[0].y.values[0]), int(exposures[0].x.values[0])
-        door = flag_fraction
+        wrapper = flag_fraction
         options = {
             "lower": float(flagfrac_lower), "upper": float(flagfrac_upper),
             "rows": tuple(max(0, row - first_y) for row in rows),
             "columns": tuple(max(0, column - first_x) for column in columns),
         }  # fmt: skip
     else:
-        door = flag_significant
+        wrapper = flag_significant
         options = {"threshold": float(threshold), "relative_error": float(relative_error)}
-    (bad,) = map_ramps(door, *arrays, core=core, out_core=[[]], dtypes=["bool"], size=int(kernel_size), **options)
+    (bad,) = map_ramps(wrapper, *arrays, core=core, out_core=[[]], dtypes=["bool"], size=int(kernel_size), **options)
     names = [str(name) for ds in exposures for name in ds["exposure"].values]
     return xr.Dataset({"bad": bad}, attrs={"kind": "bad_pixels", "ref_id": f"bad pixels of {', '.join(names)}"})
 

@@ -19,7 +19,7 @@ from mrsxr.step import step
 from mrsxr.threads import how
 
 from ._background_match_solve import spline_basis
-from ._cells import Samples, cell_samples, check_located, make_cells
+from ._cells import Samples, cell_samples, check_wcs, make_cells
 from ._field_functions import subtract_tables
 from .background import has_background_subtracted
 
@@ -79,7 +79,7 @@ def measure_field_background(
     if not datasets:
         raise MrsxrError("no background exposures; expected Datasets of level cal")
     for ds in datasets:
-        check_located(ds)
+        check_wcs(ds)
         if ds.attrs["setting"] != datasets[0].attrs["setting"]:
             both = f"{datasets[0].attrs['setting']} and {ds.attrs['setting']}"
             raise MrsxrError(f"background exposures of settings {both}; measure each setting by itself")
@@ -89,12 +89,12 @@ def measure_field_background(
         _fit_exposure(ds, d, bands, limits, n_bins, n_term, statistic) for ds in datasets for d in range(ds.dither.size)
     ]
     times = np.concatenate([ds.exposure_time.values for ds in datasets])
-    *values, settled = [np.stack(a) for a in zip(*found, strict=True)]
+    *values, converged = [np.stack(a) for a in zip(*found, strict=True)]
     parts = _average(values, times, statistic)
-    lost = int((~settled & (values[3] > 0)).sum())
+    lost = int((~converged & (values[3] > 0)).sum())
     names = ", ".join(str(e) for ds in datasets for e in ds.exposure.values)
     if lost:
-        tell(f"background over the field ({names}): the fits of {lost} of {settled.size} bins did not converge")
+        tell(f"background over the field ({names}): the fits of {lost} of {converged.size} bins did not converge")
     wavelength = limits[:, :1] + (np.arange(n_bins) + 0.5) / n_bins * (limits[:, 1:] - limits[:, :1])
     planes = [_smoothed(wavelength[k], [p[k] for p in parts], n_knots, f"band {band}") for k, band in enumerate(bands)]
     attrs = {
@@ -147,7 +147,7 @@ def subtract_field_background(
         Where the background is of another setting, a factor is no finite number, or a background was subtracted
         before in any way.
     """
-    check_located(ds)
+    check_wcs(ds)
     setting, bands = ds.attrs["setting"], bands_of_setting(ds.attrs["setting"])
     if background.attrs.get("kind") != "field_background":
         found = background.attrs.get("kind") or "one of no kind"
@@ -204,7 +204,7 @@ def fit_field_scale(ds: xr.Dataset, background: xr.Dataset, *, per_exposure: boo
     measured in the rest, and the other way round, as a choice by the same noise would be biased low. What sources add
     even there stays in the factor. The error of the background itself, common to all cells, is not in ``scale_var``.
     """
-    check_located(ds)
+    check_wcs(ds)
     bands, cells = bands_of_setting(ds.attrs["setting"]), make_cells(ds)
     n_dither = ds.sizes["dither"]
     ratios: dict[str, list[np.ndarray]] = {band: [] for band in bands}
@@ -267,7 +267,7 @@ def _limits(ds: xr.Dataset, band: str) -> tuple[float, float]:
 
 
 def _fit_exposure(ds, dither, bands, limits, n_bins, n_term, statistic) -> list[np.ndarray]:
-    """Fit all bins of an exposure: coefficients, covariance, means of terms, numbers, settled: (band, bin, ...)."""
+    """Fit all bins of an exposure: coefficients, covariance, means of terms, numbers, converged: (band, bin, ...)."""
     from ._background_match_kernels import fit_bins
 
     one = ds[["flux", "dq"]].isel(dither=dither).compute(**how())

@@ -15,12 +15,12 @@ from mrsxr.step import step
 
 from ._invalid import VARIANCES
 
-Algorithm = Literal["mingrad", "fit_profile"]
+Method = Literal["mingrad", "fit_profile"]
 
 
 @step(needs="cal", jwst="pixel_replace", keyword="S_PXREPL")
 def replace_pixels(
-    ds: xr.Dataset, *, algorithm: Algorithm = "mingrad", n_adjacent_cols: Count = 3, across_slices: bool = True
+    ds: xr.Dataset, *, method: Method = "mingrad", n_adjacent_cols: Count = 3, across_slices: bool = True
 ) -> xr.Dataset:
     """Fill bad pixels with an estimate from their neighbours, and mark them so.
 
@@ -29,7 +29,7 @@ def replace_pixels(
     ds : Dataset, level "cal"
         ``flux`` [MJy/sr], variances [MJy2/sr2], ``dq`` (dither, y, x); the coordinate ``slice`` for "fit_profile"
         and where pairs must not cross slices.
-    algorithm : str
+    method : str
         "mingrad": NaN pixels get the mean of their neighbours left and right or of those above and below, of the
         pair with the smaller difference (neither member NaN). "fit_profile": pixels with DO_NOT_USE get the profile
         along the slice, the median of the neighbouring rows, scaled to the good pixels of their own row.
@@ -49,7 +49,7 @@ def replace_pixels(
     Raises
     ------
     MrsxrError
-        Where the algorithm is unknown, ``n_adjacent_cols`` below 1, or the slices are not known but needed.
+        Where the method is unknown, ``n_adjacent_cols`` below 1, or the slices are not known but needed.
 
     Notes
     -----
@@ -60,19 +60,19 @@ def replace_pixels(
 
     names = ["flux", *(name for name in VARIANCES if name in ds), "dq"]
     planes = [ds[name].chunk(y=-1, x=-1) if ds[name].chunks else ds[name] for name in names]
-    door: Callable[..., Any] = fill_mingrad
+    wrapper: Callable[..., Any] = fill_mingrad
     options: dict[str, int] = {}
-    if algorithm == "fit_profile" or not across_slices:
+    if method == "fit_profile" or not across_slices:
         if "slice" not in ds.coords:
             raise MrsxrError(
                 f"setting {ds.attrs.get('setting')}: assign_wcs must run before pixel_replace along slices"
             )
         planes = [xr.DataArray(ds["slice"].variable), *planes]
-        door = fill_mingrad_in_slices
-        if algorithm == "fit_profile":
-            door, options = fill_profile, {"n_adjacent": int(n_adjacent_cols)}
+        wrapper = fill_mingrad_in_slices
+        if method == "fit_profile":
+            wrapper, options = fill_profile, {"n_adjacent": int(n_adjacent_cols)}
     found = map_ramps(
-        door, *planes, core=[[]] * len(planes), out_core=[[]] * len(names),
+        wrapper, *planes, core=[[]] * len(planes), out_core=[[]] * len(names),
         dtypes=["float32"] * (len(names) - 1) + ["uint32"], **options,
     )  # fmt: skip
     out = {name: one.assign_attrs(ds[name].attrs) for name, one in zip(names, found, strict=True)}

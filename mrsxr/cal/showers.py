@@ -79,8 +79,8 @@ def clean_showers(
     showers, also what a bright source scatters. Slices are 20-30 pixels apart: of a shower of less than 25 pixels
     (FWHM) "gated" sees little where it lies on a slice, and of one of less than 15 perhaps nothing.
     """
-    from ._clean_showers_kernels import smooth_door
-    from ._shower_fit import LIMIT, gated_door
+    from ._clean_showers_kernels import smooth_wrapper
+    from ._shower_fit import LIMIT, gated_wrapper
 
     if not shower_low_reject < shower_high_reject:
         raise MrsxrError(
@@ -96,13 +96,13 @@ def clean_showers(
     none: list[str] = []
     if method == "smooth":
         (out,) = map_ramps(
-            smooth_door, *inputs, core=[none] * 3, out_core=[none], dtypes=["float32"],
+            smooth_wrapper, *inputs, core=[none] * 3, out_core=[none], dtypes=["float32"],
             dark_edges=bool(dark_edges), **options,
         )  # fmt: skip
         return ds.assign(rate=restore(out, ds.rate))
     frame = ["y", "x"]
     out, added, found = xr.apply_ufunc(
-        gated_door, *inputs, input_core_dims=[frame] * 3, output_core_dims=[frame, frame, none],
+        gated_wrapper, *inputs, input_core_dims=[frame] * 3, output_core_dims=[frame, frame, none],
         kwargs={"threshold": float(threshold), "protection": float(protection)}, dask="parallelized",
         output_dtypes=["float32"] * 3,
     )  # fmt: skip

@@ -101,21 +101,21 @@ def subtract_straylight(
     parameters = _kernel_parameters(ds, mrsxartcorr)
     rate, flags = whole_frames(ds.rate), whole_frames(ds.dq)
     if method == "kernel":
-        from ._straylight_kernels import kernel_door
+        from ._straylight_kernels import kernel_wrapper
 
         (out,) = map_ramps(
-            kernel_door, rate, flags, parameters, core=[[], [], ["half", "parameter"]], out_core=[[]],
+            kernel_wrapper, rate, flags, parameters, core=[[], [], ["half", "parameter"]], out_core=[[]],
             dtypes=["float32"], first=first, last=last, nan_as_zero=bool(nan_as_zero),
         )  # fmt: skip
         return ds.assign(rate=restore(out, ds.rate))
-    from ._straylight_fit import LIMIT, fitted_door
+    from ._straylight_fit import LIMIT, fitted_wrapper
 
     inside = _inside(ds, regions, region_plane)
     known = [v for v in ("var_poisson", "var_read", "var_background") if v in ds]
     variance = sum((whole_frames(ds[v]) for v in known[1:]), whole_frames(ds[known[0]]))
     frame = ["y", "x"]
     out, added, found = xr.apply_ufunc(
-        fitted_door, rate, flags, variance, inside, parameters.isel(x=0),
+        fitted_wrapper, rate, flags, variance, inside, parameters.isel(x=0),
         input_core_dims=[frame] * 4 + [["half", "parameter", "y"]], output_core_dims=[frame, frame, ["half"]],
         kwargs={"first": first, "last": last, "rows": int(block_rows), "prior": float(amplitude_prior),
                 "step": float(amplitude_step)},

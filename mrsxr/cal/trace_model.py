@@ -19,7 +19,7 @@ from mrsxr.scores import gains, score
 from mrsxr.threads import how
 from mrsxr.traces.model import EDGE
 
-from ._cells import check_located
+from ._cells import check_wcs
 
 
 @reads()
@@ -62,7 +62,7 @@ def fit_trace_model(ds: xr.Dataset, *, band: Band, source: Place | None = None, 
     """
     from mrsxr.traces import fit_band
 
-    check_located(ds)
+    check_wcs(ds)
     check_setting(ds, band)
     names = [name for name in ("flux", *RANDOM, "dq") if name in ds]
     ds = ds.assign(ds[names].compute(**how()))

@@ -87,14 +87,14 @@ def sum_variance(
     spread = weighting_of(kind, band, cubepar, grid.spaxel_size)
     source = make_source(one, grid, spread, exposure_weights, systematic, terms)
     shared = dask.delayed(grid, traverse=False)
-    door = dask.delayed(variance_planes, pure=True)
+    wrapper = dask.delayed(variance_planes, pure=True)
     table = weights.variable.data
     pieces = []
     for start in range(0, grid.nz, planes_per_block):
         size = min(planes_per_block, grid.nz - start)
         block = table[start : start + size]
         block = dask.delayed(np.asarray)(block) if isinstance(block, da.Array) else dask.delayed(block, traverse=False)
-        found = door(start, size, [source.part()], shared, systematic, block)
+        found = wrapper(start, size, [source.part()], shared, systematic, block)
         pieces.append(da.from_delayed(found, (size, 1 + systematic), np.float64))
     columns = da.concatenate(pieces, axis=0)
     names = ["var", "var_systematic"][: 1 + systematic]

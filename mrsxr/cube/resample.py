@@ -61,10 +61,10 @@ def regrid(ds: xr.Dataset, like: xr.Dataset, *, min_coverage: Share = 0.5) -> xr
     """
     if not 0.0 <= min_coverage <= 1.0:
         raise MrsxrError(f"min_coverage is {min_coverage}; expected a part of a spaxel, 0 to 1")
-    with listen() as told:
+    with listen() as heard:
         ds = in_order(ds)
         out = _regridded(ds, like, min_coverage)
-    return noted(out, told)
+    return noted(out, heard)
 
 
 def _regridded(ds: xr.Dataset, like: xr.Dataset, min_coverage: float) -> xr.Dataset:

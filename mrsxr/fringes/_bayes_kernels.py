@@ -18,7 +18,7 @@ from mrsxr.compiled import njit
 
 from ._sine_kernels import add_power, dot, fill_waves
 
-SETTLED = 1e-12  # of chi2: the least change that counts
+CONVERGED = 1e-12  # of chi2: the least change that counts
 CUT = 10.0  # sigma: Tukey's biweight is 0 beyond
 SCALE_RANGE = math.log(1.0 / 0.001)  # of the evidence: prior of the noise
 MOST_STEPS = 1000  # a parameter
@@ -153,7 +153,7 @@ def _descend_linear(hessian, gradient, chi0, n, tolerance, d):
                 return False
             lam = lam * 10.0 if lam < 1e20 else lam
         d[:n] = b
-        done = abs(chi - new) <= max(tolerance * max(1.0, chi), SETTLED * chi)
+        done = abs(chi - new) <= max(tolerance * max(1.0, chi), CONVERGED * chi)
         chi = new
         if done:
             return True
@@ -208,7 +208,7 @@ def _fit_all(x, y, weights, m, p, tolerance, design, fit, work):
                 return np.nan
             lam = lam * 10.0 if lam < 1e20 else lam
         p[:n] = b
-        done = abs(chi - new) <= max(tolerance * max(1.0, chi), SETTLED * chi)
+        done = abs(chi - new) <= max(tolerance * max(1.0, chi), CONVERGED * chi)
         chi = new
         if done:
             return chi if chi > 0.0 else np.nan
@@ -218,7 +218,7 @@ def _fit_all(x, y, weights, m, p, tolerance, design, fit, work):
 
 @njit(cache=True, nogil=True)
 def _fit_robustly(x, y, weights, m, p, fixed, tolerance, design, fit, work, robust):
-    """Repeat a fit under Tukey's biweight until chi2 settles; fill ``robust``; return (chi2, sum of weights)."""
+    """Repeat a fit under Tukey's biweight until chi2 converges; fill ``robust``; return (chi2, sum of weights)."""
     free = 2 * m if fixed else 3 * m
     robust[:] = weights
     chi, total = 0.0, 0.0
@@ -237,7 +237,7 @@ def _fit_robustly(x, y, weights, m, p, fixed, tolerance, design, fit, work, robu
             new = _fit_all(x, y, robust, m, p, tolerance, design, fit, work)
         if not new > 0.0:
             return np.nan, total
-        if repeat > 0 and abs(chi - new) <= max(tolerance * max(1.0, new), SETTLED * new):
+        if repeat > 0 and abs(chi - new) <= max(tolerance * max(1.0, new), CONVERGED * new):
             return new, total
         chi = new
     return chi, total

@@ -18,7 +18,7 @@ from mrsxr.mrs import bands_of_setting
 
 from .detector import band_index, coefficients
 
-_SETTLED = 1e-6  # arcsec
+_CONVERGED = 1e-6  # arcsec
 
 SPEED_OF_LIGHT = 299792458.0  # m/s
 ARCSEC = np.pi / 180.0 / 3600.0
@@ -371,7 +371,7 @@ def _rz(angle: float) -> np.ndarray:
 
 
 def _invert(v2: np.ndarray, v3: np.ndarray, v2_matrix: np.ndarray, v3_matrix: np.ndarray):
-    """Invert the forward polynomials by Newton steps from the linear solution; NaN where they do not settle."""
+    """Invert the forward polynomials by Newton steps from the linear solution; NaN where they do not converge."""
     polynomial = np.polynomial.polynomial
     slopes = [[polynomial.polyder(m, axis=axis) for axis in (0, 1)] for m in (v2_matrix, v3_matrix)]
     alpha, beta = np.zeros(v2.shape), np.zeros(v2.shape)
@@ -382,5 +382,5 @@ def _invert(v2: np.ndarray, v3: np.ndarray, v2_matrix: np.ndarray, v3_matrix: np
         determinant = a2 * b3 - b2 * a3
         alpha = alpha + (b3 * d2 - b2 * d3) / determinant
         beta = beta + (a2 * d3 - a3 * d2) / determinant
-    settled = np.hypot(d2, d3) < _SETTLED  # before the last step, which squares it
-    return np.where(settled, alpha, np.nan), np.where(settled, beta, np.nan)
+    converged = np.hypot(d2, d3) < _CONVERGED  # before the last step, which squares it
+    return np.where(converged, alpha, np.nan), np.where(converged, beta, np.nan)

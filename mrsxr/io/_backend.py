@@ -89,7 +89,7 @@ def open_file(path: str | os.PathLike, *, drop: frozenset[str] = frozenset(), so
     Dataset
     """
     path = Path(path)
-    with listen() as told:
+    with listen() as heard:
         file = read_layout(path)
         try:
             ds = _read(file, drop, source)
@@ -98,7 +98,7 @@ def open_file(path: str | os.PathLike, *, drop: frozenset[str] = frozenset(), so
         except Exception as error:  # what a damaged file makes of a reader
             reason = str(error) or type(error).__name__
             raise InputFileError(f"{path}: the file is damaged, it cannot be read ({reason[:300]})") from error
-    ds = noted(ds, told)
+    ds = noted(ds, heard)
     ds.encoding["source"] = str(path)
     return ds
 

@@ -65,13 +65,13 @@ def extension(ds: xr.Dataset) -> fits.BinTableHDU:
         Named ASDF. Without slice coordinates, pointing or gwcs, and for parts of a detector, the document is empty;
         ``jwst`` 3.0.0 opens no file by its name that lacks the extension.
     """
-    document = _document(ds) if is_located(ds) and available() else _EMPTY
+    document = _document(ds) if has_wcs(ds) and available() else _EMPTY
     data = np.frombuffer(document, dtype=np.uint8)[None, :]
     column = fits.Column(name="ASDF_METADATA", format=f"{data.shape[1]}B", array=data)
     return fits.BinTableHDU.from_columns([column], name="ASDF")
 
 
-def is_located(ds: xr.Dataset) -> bool:
+def has_wcs(ds: xr.Dataset) -> bool:
     """Return whether a Dataset holds all that a gWCS needs: slice map, polynomials and pointing, a full detector."""
     known = "slice" in ds.variables and all(name in ds.variables for name in ("wavelength", *_SPECS))
     full = (ds.sizes.get("y"), ds.sizes.get("x")) == DETECTOR_SHAPE

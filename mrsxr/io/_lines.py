@@ -82,10 +82,10 @@ def _whole_maps(ds: xr.Dataset) -> tuple[xr.Dataset, Place | None]:
             "save as netcdf or zarr"
         )
     place = Place.of(ds)
-    with listen() as told:
+    with listen() as heard:
         if any(_counts(ds[name]) for name in ds.data_vars):
             tell_growth(ds)
-    return noted(ds.drop_vars(["ra", "dec"], errors="ignore").transpose(..., "y", "x"), told), place
+    return noted(ds.drop_vars(["ra", "dec"], errors="ignore").transpose(..., "y", "x"), heard), place
 
 
 def _counts(array: xr.DataArray) -> bool:

@@ -118,9 +118,9 @@ def _in_order(ds: xr.Dataset) -> xr.Dataset:
         )
     if missing := [name for name in ("flux", "var", "dq") if name not in ds]:
         raise SchemaError(f"the cube has no '{missing[0]}', which its file must hold")
-    with listen() as told:
+    with listen() as heard:
         ds = in_order(ds)
-    return noted(ds.drop_vars(["ra", "dec"], errors="ignore").transpose(*CUBE_DIMS, ...), told)
+    return noted(ds.drop_vars(["ra", "dec"], errors="ignore").transpose(*CUBE_DIMS, ...), heard)
 
 
 def _cube_hdus(ds: xr.Dataset, filename: str, error: np.ndarray) -> tuple[fits.HDUList, dict[str, str]]:

@@ -120,12 +120,12 @@ def read_cube(file: FitsFile) -> xr.Dataset:
     found, wavelength = dict(ds.attrs), ds["wavelength"].values
     check_wavelengths(file.path, ds.attrs["band"], wavelength[0], wavelength[-1])
     ds = _with_meta(file, ds, meta, {"flux": "SCI", "dq": "DQ", "weight": "WMAP"})
-    with listen() as told:
+    with listen() as heard:
         if meta is None:
             _tell_area(file.path, found)
         else:
             ds = _as_edited(ds, found)
-    ds = noted(ds, told)
+    ds = noted(ds, heard)
     for name in ds.data_vars:
         dims = ds.variables[name].dims
         ds.variables[name].encoding["preferred_chunks"] = preferred_chunks("cube", ds.sizes, dims)
@@ -294,12 +294,12 @@ def _spaxel(file: FitsFile, header: fits.Header) -> dict[str, float]:
     """Return side [arcsec] and solid angle [sr, arcsec2] of a spaxel: that of PIXAR_SR, else of CDELT."""
     along_x, along_y = (abs(step) for step in _plane(file, header).scale)
     area = along_x * along_y
-    told = {"PIXAR_SR": area * units.ARCSEC2_TO_SR, "PIXAR_A2": area}
-    for key, computed in told.items():
+    stated = {"PIXAR_SR": area * units.ARCSEC2_TO_SR, "PIXAR_A2": area}
+    for key, computed in stated.items():
         value = header.get(key)
-        told[key] = float(value) if isinstance(value, int | float) and 0 < value < 1e9 else computed
+        stated[key] = float(value) if isinstance(value, int | float) and 0 < value < 1e9 else computed
     scale = along_x if abs(along_y / along_x - 1.0) < 1e-9 else area**0.5
-    return {"pixel_scale": scale, "pixar_sr": told["PIXAR_SR"], "pixar_a2": told["PIXAR_A2"]}
+    return {"pixel_scale": scale, "pixar_sr": stated["PIXAR_SR"], "pixar_a2": stated["PIXAR_A2"]}
 
 
 def _tell_area(path: Path, attrs: Mapping[str, Any]) -> None:

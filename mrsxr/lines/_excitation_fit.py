@@ -24,7 +24,7 @@ def fit_temperatures(energy: np.ndarray, ln: np.ndarray, error: np.ndarray, temp
     dict
         ``intercept``, ``slope`` [1/K], ``var_intercept``, ``var_slope``, ``covariance`` (temperature, ...), the
         steepest (coldest) first; ``model`` (level, ...); ``chi2``, ``dof`` (...). NaN where the levels are too few or
-        the fit does not settle; ``unsettled`` (...), True for the latter.
+        the fit does not converge; ``not_converged`` (...), True for the latter.
     """
     shape = ln.shape[1:]
     y = np.moveaxis(ln.reshape(len(energy), -1), 0, 1)
@@ -35,14 +35,14 @@ def fit_temperatures(energy: np.ndarray, ln: np.ndarray, error: np.ndarray, temp
     scale = float(energy.max())
     x = energy / scale
     one, inverse = _straight(x, y, weight)
-    enough, settled = (weight > 0).sum(axis=1) >= 2, np.ones(len(y), dtype=bool)
+    enough, converged = (weight > 0).sum(axis=1) >= 2, np.ones(len(y), dtype=bool)
     if temperatures == 2:
-        one, inverse, settled = _two(x, y, weight)
+        one, inverse, converged = _two(x, y, weight)
         enough = (weight > 0).sum(axis=1) >= 4
         with np.errstate(invalid="ignore", divide="ignore"):
-            told = one[:, 1] > _LEAST_LEVER * one[:, 3]
-        enough &= told & (one[:, 3] > 0)
-    unsettled = enough & ~settled
+            measured = one[:, 1] > _LEAST_LEVER * one[:, 3]
+        enough &= measured & (one[:, 3] > 0)
+    not_converged = enough & ~converged
     model = _model(x, one)
     chi2 = np.sum(weight * (y - model) ** 2, axis=1)
     dof = (weight > 0).sum(axis=1) - 2 * temperatures
@@ -54,8 +54,8 @@ def fit_temperatures(energy: np.ndarray, ln: np.ndarray, error: np.ndarray, temp
         "covariance": np.stack(part[2 * temperatures :]) / scale,
         "model": model.T, "chi2": chi2, "dof": dof.astype(float),
     }  # fmt: skip
-    found = {k: np.where(enough & settled, v, np.nan).reshape((*v.shape[:-1], *shape)) for k, v in rows.items()}
-    return {**found, "unsettled": unsettled.reshape(shape)}
+    found = {k: np.where(enough & converged, v, np.nan).reshape((*v.shape[:-1], *shape)) for k, v in rows.items()}
+    return {**found, "not_converged": not_converged.reshape(shape)}
 
 
 def _model(x: np.ndarray, parameters: np.ndarray) -> np.ndarray:
@@ -87,14 +87,14 @@ def _inverse(normal: np.ndarray) -> np.ndarray:
 
 
 def _two(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return (intercept, slope) of the cold and the hot gas (diagram, 4), their covariance, and which fits settled.
+    """Return (intercept, slope) of the cold and the hot gas (diagram, 4), their covariance, and which fits converged.
 
-    Levenberg-Marquardt; a fit has settled where a step gains nothing more, or none, however short, gains anything.
+    Levenberg-Marquardt; a fit has converged where a step gains nothing more, or none, however short, gains anything.
     """
     p = _start(x, y, weight)
     damping = np.full(len(y), 1e-3)
     best = _cost(x, y, weight, p)
-    settled = np.zeros(len(y), dtype=bool)
+    converged = np.zeros(len(y), dtype=bool)
     for _ in range(_ROUNDS):
         normal, gradient = _normal(x, y, weight, p)
         diagonal = np.einsum("naa->na", normal)
@@ -105,16 +105,16 @@ def _two(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, 
         new = p + step
         new[:, 1::2] = np.maximum(new[:, 1::2], 1e-3)
         cost = _cost(x, y, weight, new)
-        better = (cost <= best) & ~settled  # a diagram does not depend on those beside it
+        better = (cost <= best) & ~converged  # a diagram does not depend on those beside it
         p = np.where(better[:, None], new, p)
         done = better & (best - cost <= 1e-10 * (1.0 + best))
         best, damping = np.where(better, cost, best), np.where(better, 0.3 * damping, 5.0 * damping)
-        settled |= done | (damping > 1e8)
-        if settled.all():
+        converged |= done | (damping > 1e8)
+        if converged.all():
             break
     swap = p[:, 3] > p[:, 1]
     p = np.where(swap[:, None], p[:, [2, 3, 0, 1]], p)
-    return p, _inverse(_normal(x, y, weight, p)[0]), settled
+    return p, _inverse(_normal(x, y, weight, p)[0]), converged
 
 
 def _start(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> np.ndarray:

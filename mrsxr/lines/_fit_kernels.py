@@ -279,7 +279,7 @@ def _fit_batch(
     spectra, lines, n_cont, k_max, always, both_signs, narrowest, widest, limit_width, theta, cov, chi2, status, count,
     core, limits, waves, length,
 ):  # fmt: skip
-    """Fit the continuum alone and 1 .. k_max components to each spectrum; see the door :func:`fit`."""
+    """Fit the continuum alone and 1 .. k_max components to each spectrum; see the wrapper :func:`fit`."""
     mu0, inst, group, reference, reach = lines
     n_lines, n_groups = mu0.size, reach.size
     setup = (mu0, inst, group, reference, n_cont)
@@ -343,7 +343,7 @@ def _totals(x, k, setup, coef, out):
 def _draw_batch(
     spectra, lines, n_cont, k_max, both_signs, narrowest, widest, start, components, noise, seeds, out
 ):  # fmt: skip
-    """Fit noisy copies of the fitted models; see the door :func:`draw`."""
+    """Fit noisy copies of the fitted models; see the wrapper :func:`draw`."""
     mu0, inst, group, reference, reach = lines
     n_groups = reach.size
     setup = (mu0, inst, group, reference, n_cont)

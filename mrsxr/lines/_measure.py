@@ -61,7 +61,7 @@ def columns(options: Options) -> dict[str, slice]:
 
 
 def fit_block(flux, var, bad, seed, *, blend: Blend, options: Options) -> np.ndarray:
-    """Fit a block of spectra, the door that dask calls.
+    """Fit a block of spectra, the wrapper that dask calls.
 
     Parameters
     ----------

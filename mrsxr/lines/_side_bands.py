@@ -39,7 +39,7 @@ class Window:
 
     label: str
     rest: float
-    z: float
+    redshift: float
     planes: slice
     wavelength: np.ndarray
     width: np.ndarray
@@ -53,7 +53,7 @@ class Window:
     @property
     def centre(self) -> float:
         """Observed wavelength of the line [um]."""
-        return self.rest * (1.0 + self.z)
+        return self.rest * (1.0 + self.redshift)
 
     @property
     def t_centre(self) -> float:
@@ -120,7 +120,7 @@ def interval(extent: float | Sequence[float]) -> tuple[float, float]:
 def line_window(
     cube: xr.Dataset,
     line: LineName,
-    z: float | None,
+    redshift: float | None,
     extent: tuple[float, float],
     window: float,
     degree: int,
@@ -132,7 +132,7 @@ def line_window(
     ----------
     cube : Dataset
         With ``wavelength`` [um].
-    line, z
+    line, redshift
         As of :func:`mrsxr.lines.moment_maps.moments`.
     extent : (float, float)
         Velocities that hold the line [km/s].
@@ -149,24 +149,24 @@ def line_window(
         Where the line is not in the cube, or too few planes are left for the continuum.
     """
     label, rest = find_line(line)
-    z = redshift_of(cube, z)
+    redshift = redshift_of(cube, redshift)
     if int(degree) != degree or not 0 <= degree <= 4:
         raise MrsxrError(f"degree of the continuum is {degree}; expected 0 to 4")
     wave, widths = np.asarray(cube["wavelength"].values, float), plane_widths(cube)
-    centre = rest * (1.0 + z)
+    centre = rest * (1.0 + redshift)
     speed, low, high = (C_KM_S * (w / centre - 1.0) for w in (wave, wave - widths / 2, wave + widths / 2))
     slack = 1e-6 * float(np.median(high - low)) if wave.size else 0.0
     if wave.size == 0 or low[0] > extent[0] + slack or high[-1] < extent[1] - slack:
         ends = f"{wave[0]:.3f} to {wave[-1]:.3f} um" if wave.size else "no plane"
         raise MrsxrError(
-            f"{label} at z = {z:g} lies at {centre:.4f} um with {extent[0]:g} to {extent[1]:g} km/s; "
+            f"{label} at z = {redshift:g} lies at {centre:.4f} um with {extent[0]:g} to {extent[1]:g} km/s; "
             f"the cube has {ends}"
         )
     inside = np.nonzero((np.abs(speed) <= window) | ((high > extent[0]) & (low < extent[1])))[0]
     planes = slice(int(inside[0]), int(inside[-1]) + 1)
     wave, widths, speed, low, high = (a[planes] for a in (wave, widths, speed, low, high))
     side = (high <= extent[0]) | (low >= extent[1])
-    side &= ~_excluded(wave, exclude, label, z)
+    side &= ~_excluded(wave, exclude, label, redshift)
     counts = [int((side & part).sum()) for part in (speed < extent[0], speed > extent[1])]
     if sum(counts) < degree + 3 or (degree > 0 and min(counts) < _LEAST_SIDE):
         raise MrsxrError(
@@ -175,10 +175,12 @@ def line_window(
         )
     middle, half = 0.5 * (wave[0] + wave[-1]), max(0.5 * (wave[-1] - wave[0]), 1e-12)
     alike = wavelength_correlation(cube.isel(wavelength=planes))[:, int(np.argmin(np.abs(speed)))]
-    return Window(label, rest, z, planes, wave, widths, speed, low, high, (wave - middle) / half, side, alike)
+    return Window(label, rest, redshift, planes, wave, widths, speed, low, high, (wave - middle) / half, side, alike)
 
 
-def _excluded(wave: np.ndarray, exclude: Sequence[tuple[float, float]] | None, label: str, z: float) -> np.ndarray:
+def _excluded(
+    wave: np.ndarray, exclude: Sequence[tuple[float, float]] | None, label: str, redshift: float
+) -> np.ndarray:
     """Return the planes that are left out of the continuum."""
     out = np.zeros(wave.shape, bool)
     if exclude is not None:
@@ -188,22 +190,22 @@ def _excluded(wave: np.ndarray, exclude: Sequence[tuple[float, float]] | None, l
     table = line_list()
     known = (table["kind"].values != "PAH") & (table["rank"].values <= _KNOWN_RANK) & (table["line"].values != label)
     for rest in table["wavelength"].values[known]:
-        out |= np.abs(C_KM_S * (wave / (rest * (1.0 + z)) - 1.0)) < OTHER_LINE
+        out |= np.abs(C_KM_S * (wave / (rest * (1.0 + redshift)) - 1.0)) < OTHER_LINE
     return out
 
 
-def map_spaxels(door: Callable[..., np.ndarray], cube: xr.Dataset, leading: Sequence[int], **options: Any) -> Any:
-    """Apply a door to the spectra of blocks of spaxels.
+def map_spaxels(wrapper: Callable[..., np.ndarray], cube: xr.Dataset, leading: Sequence[int], **options: Any) -> Any:
+    """Apply a wrapper to the spectra of blocks of spaxels.
 
     Parameters
     ----------
-    door : callable
+    wrapper : callable
         Called with ``flux``, ``var`` and ``dq`` (plane, y, x) and the options; gives float64 (leading ..., y, x).
     cube : Dataset
     leading : sequence of int
         Leading dimensions of the result, one or two.
     **options
-        Handed to the door.
+        Handed to the wrapper.
 
     Returns
     -------
@@ -211,12 +213,12 @@ def map_spaxels(door: Callable[..., np.ndarray], cube: xr.Dataset, leading: Sequ
     """
     arrays = [cube[name].transpose("wavelength", "y", "x").variable.data for name in ("flux", "var", "dq")]
     if not any(isinstance(a, da.Array) for a in arrays):
-        return door(*arrays, **options)
+        return wrapper(*arrays, **options)
     first = next(a for a in arrays if isinstance(a, da.Array))
     chunks = (cube.sizes["wavelength"], *first.chunks[1:])
     arrays = [a.rechunk(chunks) if isinstance(a, da.Array) else da.from_array(a, chunks=chunks) for a in arrays]
     return da.map_blocks(
-        door, *arrays, dtype=np.float64, chunks=(*((n,) for n in leading), *first.chunks[1:]),
+        wrapper, *arrays, dtype=np.float64, chunks=(*((n,) for n in leading), *first.chunks[1:]),
         new_axis=list(range(len(leading) - 1)) or None, meta=np.empty((0,) * (len(leading) + 2)), **options,
     )  # fmt: skip
 
@@ -227,5 +229,5 @@ def frame_of(cube: xr.Dataset, level: str, window: Window | None = None) -> xr.D
     if window is not None:
         out = out.assign_coords(
             line=((), window.label), wavelength_rest=((), window.rest, {"units": "um", "long_name": "rest wavelength"})
-        ).assign_attrs(redshift=window.z)
+        ).assign_attrs(redshift=window.redshift)
     return out.assign_attrs(level=level, mrsxr_version=__version__, **facts_of(cube))

@@ -93,9 +93,9 @@ class Blend:
         return (wavelength - self.middle) / self.half
 
 
-def redshift_of(ds: xr.Dataset, z: float | None) -> float:
-    """Return z, or where it is None that of the data (``attrs["redshift"]``, else 0)."""
-    return as_redshift(ds.attrs.get("redshift", 0.0) if z is None else z, "redshift z")
+def redshift_of(ds: xr.Dataset, redshift: float | None) -> float:
+    """Return the redshift, or where it is None that of the data (``attrs["redshift"]``, else 0)."""
+    return as_redshift(ds.attrs.get("redshift", 0.0) if redshift is None else redshift)
 
 
 def find_lines(line: Line | Iterable[Line] | xr.Dataset) -> list[tuple[str, float]]:
@@ -181,7 +181,7 @@ def make_blend(
     ds: xr.Dataset,
     lines: Sequence[tuple[str, float]],
     *,
-    z: float,
+    redshift: float,
     window: float,
     resolution: Resolution,
     groups: Sequence[int],
@@ -197,14 +197,14 @@ def make_blend(
     wave, lo, hi = observed_edges(ds)
     order = np.argsort([rest for _, rest in lines])
     labels, rest = zip(*(lines[i] for i in order), strict=True)
-    mu0 = np.array(rest) * (1.0 + z)
+    mu0 = np.array(rest) * (1.0 + redshift)
     inst = C / (2.0 * math.sqrt(2.0 * math.log(2.0)) * resolution_at(mu0, resolution))
     group = np.unique(np.asarray(groups)[order], return_inverse=True)[1]
     low, high = mu0[0] * (1.0 - window / C), mu0[-1] * (1.0 + window / C)
     inside = (wave >= low) & (wave <= high)
     band = bands_of(ds)
     part_of = _one_band(wave, band, inside, mu0)
-    _check_margins(labels, mu0, inst, z, lo[part_of].min(), hi[part_of].max())
+    _check_margins(labels, mu0, inst, redshift, lo[part_of].min(), hi[part_of].max())
     inside &= part_of
     if inside.sum() < LEAST_VOXELS:
         raise MrsxrError(
@@ -236,14 +236,14 @@ def make_blend(
     )  # fmt: skip
 
 
-def _check_margins(labels, mu0, inst, z, low, high) -> None:
+def _check_margins(labels, mu0, inst, redshift, low, high) -> None:
     """Raise where a line lies outside the data or too near to their end to be fitted."""
     for label, place, sigma in zip(labels, mu0, inst, strict=True):
         margin = max(LEAST_MARGIN, 4.71 * sigma) / C * place
         if not low + margin < place < high - margin:
             raise MrsxrError(
-                f"line {label} is at {place:.4f} um (z = {z:g}), outside the data ({low:.3f} to {high:.3f} um) or less "
-                f"than {margin:.3f} um from their end; choose another line or z"
+                f"line {label} is at {place:.4f} um (z = {redshift:g}), outside the data ({low:.3f} to {high:.3f} um) "
+                f"or less than {margin:.3f} um from their end; choose another line or redshift"
             )
 
 

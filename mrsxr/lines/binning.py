@@ -39,7 +39,7 @@ def bin_spaxels(
     snr : float
         Signal to noise to reach in a bin.
     line : str or float, optional
-        Signal is the flux of this line (:func:`mrsxr.lines.moments`, which takes ``options``: z, extent, ...).
+        Signal is the flux of this line (:func:`mrsxr.lines.moments`, which takes ``options``: redshift, extent, ...).
     wavelength : (float, float) or slice, optional
         Signal is the mean surface brightness of these planes [um], noise that of a single plane.
     maps : Dataset, optional

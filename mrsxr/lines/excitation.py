@@ -103,8 +103,8 @@ def h2_excitation(
     ortho = np.array([int(name[-2]) % 2 == 1 for name in names])  # S(J): upper level J + 2
     shift = np.where(ortho, np.log(3.0 / ortho_to_para), 0.0)
     fit = fit_temperatures(energy, ln + shift[along], np.where(used, ln_err, np.nan), temperatures)
-    if n := int(fit["unsettled"].sum()):
-        tell(f"two temperatures: {n} of {fit['unsettled'].size} excitation diagrams did not settle and are NaN")
+    if n := int(fit["not_converged"].sum()):
+        tell(f"two temperatures: {n} of {fit['not_converged'].size} excitation diagrams did not converge and are NaN")
     found = _of_gas(fit, 0.25 * (1.0 + ortho_to_para))
     ln_err = np.where(np.isfinite(ln), ln_err, np.nan)
     data = {

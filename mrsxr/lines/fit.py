@@ -30,7 +30,8 @@ _UNITS = {
     "flux": "W m-2", "velocity": "km/s", "dispersion": "km/s", "width": "km/s", "ew": "um", "upper_limit": "W m-2",
 }  # fmt: skip
 _MEANING = {
-    "flux": "flux of the line", "velocity": "velocity relative to z", "dispersion": "dispersion without the instrument",
+    "flux": "flux of the line", "velocity": "velocity relative to the redshift",
+    "dispersion": "dispersion without the instrument",
     "snr": "flux over its error", "continuum": "continuum at the line", "ew": "equivalent width, positive in emission",
     "upper_limit": "3 sigma limit of the flux at velocity 0 and an intrinsic dispersion of 100 km/s",
     "width": "observed dispersion", "n_components": "components of the chosen model",
@@ -48,7 +49,7 @@ def fit_line(
     ds: xr.Dataset,
     line: Line | Sequence[Line],
     *,
-    z: Redshift | None = None,
+    redshift: Redshift | None = None,
     components: Components = 1,
     window: Window = 2500.0,
     degree: Literal[0, 1, 2, 3] = 1,
@@ -74,7 +75,7 @@ def fit_line(
     line : str, float or list of them
         Label of :func:`mrsxr.lines.line_list` ("[Ne II] 12.81", also as "[NeII]" or "Ne II 12.8" where that is one line
         only) or rest wavelength [um]. Several are fitted together in one window.
-    z : float, optional
+    redshift : float, optional
         Redshift; by default ``ds.attrs["redshift"]``, else 0. Velocities are relative to it.
     components : 1, 2, 3 or "auto"
         Gaussians of each line; "auto": 1 or 2 by ``criterion``.
@@ -141,16 +142,16 @@ def fit_line(
 
     Examples
     --------
-    >>> fit = fit_line(spectrum, "[Ne II] 12.81", z=0.0225, components="auto")  # doctest: +SKIP
-    >>> fit_line(cube, ["[O IV] 25.89", "[Fe II] 25.99"], z=0.016, tie=False).velocity.sel(line="[O IV] 25.89")
+    >>> fit = fit_line(spectrum, "[Ne II] 12.81", redshift=0.0225, components="auto")  # doctest: +SKIP
+    >>> fit_line(cube, ["[O IV] 25.89", "[Fe II] 25.99"], redshift=0.016, tie=False).velocity.sel(line="[O IV] 25.89")
     ... # doctest: +SKIP
     """
     options = _options(components, window, degree, criterion, threshold, noise, absorption, monte_carlo, seed)
     lines = find_lines(line)
     groups = [0] * len(lines) if tie else list(range(len(lines)))
-    redshift = redshift_of(ds, z)
+    redshift = redshift_of(ds, redshift)
     blend = make_blend(
-        ds, lines, z=redshift, window=options.window, resolution=resolution, groups=groups, exclude=exclude
+        ds, lines, redshift=redshift, window=options.window, resolution=resolution, groups=groups, exclude=exclude
     )
     return _fit(ds, [blend], options, redshift)
 
@@ -161,7 +162,7 @@ def fit_lines(
     ds: xr.Dataset,
     lines: xr.Dataset | Iterable[Line] | None = None,
     *,
-    z: Redshift | None = None,
+    redshift: Redshift | None = None,
     components: Components = 1,
     window: Window = 2500.0,
     degree: Literal[0, 1, 2, 3] = 1,
@@ -185,7 +186,8 @@ def fit_lines(
         their end than 500 km/s or two FWHM of the instrument, are left out.
     tie : bool
         Lines of a blend that are nearer than 1000 km/s to the next one share velocities and dispersions.
-    z, components, window, degree, resolution, criterion, threshold, noise, absorption, exclude, monte_carlo, seed
+    redshift, components, window, degree, resolution, criterion, threshold, noise, absorption, exclude, monte_carlo, \
+    seed
         As of :func:`fit_line`.
 
     Returns
@@ -201,7 +203,7 @@ def fit_lines(
         Where no line lies in the data, or an option is wrong.
     """
     options = _options(components, window, degree, criterion, threshold, noise, absorption, monte_carlo, seed)
-    redshift = redshift_of(ds, z)
+    redshift = redshift_of(ds, redshift)
     wave = ds["wavelength"].values
     low, high = float(wave.min()), float(wave.max())
     if lines is None:
@@ -211,9 +213,9 @@ def fit_lines(
     return _fit(ds, blends, options, redshift)
 
 
-def _blends(ds, lines, z, window, resolution, tie, exclude) -> list[Blend]:
+def _blends(ds, lines, redshift, window, resolution, tie, exclude) -> list[Blend]:
     """Return the blends of the lines that lie in the data; raise where none does."""
-    given = {"z": z, "window": window, "resolution": resolution, "exclude": exclude}
+    given = {"redshift": redshift, "window": window, "resolution": resolution, "exclude": exclude}
     wanted, first_error = [], None
     for line in lines:
         try:
@@ -226,7 +228,8 @@ def _blends(ds, lines, z, window, resolution, tie, exclude) -> list[Blend]:
         if len(lines) == 1 and first_error is not None:
             raise first_error
         raise MrsxrError(
-            f"none of {len(lines)} lines lies in the data, {low:.3f} to {high:.3f} um (z = {z:g}); choose others or z"
+            f"none of {len(lines)} lines lies in the data, {low:.3f} to {high:.3f} um (z = {redshift:g}); choose "
+            "others or another redshift"
         )
     blends = []
     for members, groups in gather_blends(wanted, window, tie):
@@ -245,7 +248,7 @@ def _options(components, window, degree, criterion, threshold, noise, absorption
                    int(seed), float(window))  # fmt: skip
 
 
-def _fit(ds: xr.Dataset, blends: list[Blend], options: Options, z: float) -> xr.Dataset:
+def _fit(ds: xr.Dataset, blends: list[Blend], options: Options, redshift: float) -> xr.Dataset:
     """Return the Dataset of level "lines" of some blends."""
     _check_errors(ds, options)
     numbers = xr.Variable.concat([_fit_blend(ds, blend, options) for blend in blends], dim="line")
@@ -267,7 +270,7 @@ def _fit(ds: xr.Dataset, blends: list[Blend], options: Options, z: float) -> xr.
         "n_model": np.arange(options.most + 1),
         "power": np.arange(options.degree + 1),
     }  # fmt: skip
-    attrs = {"redshift": z, "window": options.window, "degree": options.degree, "noise": options.noise,
+    attrs = {"redshift": redshift, "window": options.window, "degree": options.degree, "noise": options.noise,
              "components": str(options.components), "criterion": options.criterion,
              "absorption": int(options.absorption)}  # fmt: skip
     out = out.assign_coords(coords).isel(line=order)

@@ -94,7 +94,7 @@ def line_list() -> xr.Dataset:
 
 @reads()
 def in_range(
-    lines: xr.Dataset, wavelength_min: float | None = None, wavelength_max: float | None = None, z: float = 0.0
+    lines: xr.Dataset, wavelength_min: float | None = None, wavelength_max: float | None = None, redshift: float = 0.0
 ) -> xr.Dataset:
     """Return the lines that a source shows between two observed wavelengths.
 
@@ -104,8 +104,8 @@ def in_range(
         From :func:`line_list`, or any with ``wavelength`` [um] on ``line``.
     wavelength_min, wavelength_max : float, optional
         Limits of the observed wavelength [um], both included; by default those of the instrument.
-    z : float
-        Redshift of the source; observed = rest times (1 + z).
+    redshift : float
+        Redshift of the source; observed = rest times (1 + redshift).
 
     Returns
     -------
@@ -115,20 +115,20 @@ def in_range(
     Raises
     ------
     MrsxrError
-        Where z or the limits are impossible.
+        Where the redshift or the limits are impossible.
 
     Examples
     --------
-    >>> in_range(line_list(), 12.5, 13.5, z=0.0).line.values[0]
+    >>> in_range(line_list(), 12.5, 13.5, redshift=0.0).line.values[0]
     '[Ne II] 12.81'
     """
     low = WAVELENGTH_LIMITS["1A"][0] if wavelength_min is None else wavelength_min
     high = WAVELENGTH_LIMITS["4C"][1] if wavelength_max is None else wavelength_max
-    if not (np.isfinite(z) and z > -1.0):
-        raise MrsxrError(f"redshift z is {z}; expected a number above -1")
+    if not (np.isfinite(redshift) and redshift > -1.0):
+        raise MrsxrError(f"redshift is {redshift}; expected a number above -1")
     if not low <= high:
         raise MrsxrError(f"the range is {low} to {high} um; expected the smaller one first")
-    observed = lines["wavelength"].values * (1.0 + z)
+    observed = lines["wavelength"].values * (1.0 + redshift)
     inside = (observed >= low) & (observed <= high)
     attrs = {"units": "um", "long_name": "observed wavelength"}
     return lines.assign(observed_wavelength=("line", observed, attrs)).isel(line=inside)

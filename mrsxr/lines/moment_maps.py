@@ -39,7 +39,7 @@ Exclude = Sequence[tuple[float, float]] | None
 @reads(window=as_kms, extent=as_kms_extent)
 @checked
 def subtract_continuum(
-    cube: xr.Dataset, line: LineName, *, z: Redshift | None = None, extent: float | tuple[float, float] = 600.0,
+    cube: xr.Dataset, line: LineName, *, redshift: Redshift | None = None, extent: float | tuple[float, float] = 600.0,
     window: HalfWidth = 2500.0, degree: Degree = 1, clip: NotNegative = 4.0, exclude: Exclude = None,
     coverage: Share = 0.75,
 ) -> xr.Dataset:  # fmt: skip
@@ -47,7 +47,7 @@ def subtract_continuum(
 
     Parameters
     ----------
-    cube, line, z, extent, window, degree, clip, exclude, coverage
+    cube, line, redshift, extent, window, degree, clip, exclude, coverage
         As of :func:`moments`.
 
     Returns
@@ -62,7 +62,7 @@ def subtract_continuum(
         As :func:`moments`.
     """
     cube = need_cube(cube, "subtract_continuum")
-    around = line_window(cube, line, z, interval(extent), window, degree, exclude)
+    around = line_window(cube, line, redshift, interval(extent), window, degree, exclude)
     here = cube.isel(wavelength=around.planes)
     found = map_spaxels(
         continuum_of, here, (2, here.sizes["wavelength"]), **_fit_options(around, degree, clip, "residual", coverage)
@@ -87,7 +87,7 @@ def subtract_continuum(
 @reads(window=as_kms, extent=as_kms_extent)
 @checked
 def moments(
-    cube: xr.Dataset, line: LineName, *, z: Redshift | None = None, extent: float | tuple[float, float] = 600.0,
+    cube: xr.Dataset, line: LineName, *, redshift: Redshift | None = None, extent: float | tuple[float, float] = 600.0,
     window: HalfWidth = 2500.0, degree: Degree = 1, threshold: NotNegative | None = 3.0,
     instrument: bool = True, resolution: Any = None, noise: Noise = "residual", clip: NotNegative = 4.0,
     exclude: Exclude = None, coverage: Share = 0.75,
@@ -101,7 +101,7 @@ def moments(
     line : str or float
         Label of :func:`mrsxr.lines.line_list` ("[O IV] 25.89"), name that is unique there ("[O IV]", "OIV"), or rest
         wavelength [um].
-    z : float, optional
+    redshift : float, optional
         Redshift; by default ``attrs["redshift"]``, or 0.
     extent : float or (float, float)
         Velocities that hold the line [km/s], half width or (low, high).
@@ -131,8 +131,8 @@ def moments(
     Returns
     -------
     Dataset, level "moments", on (y, x)
-        ``moment0`` [W m-2 per spaxel], ``moment1`` [km/s, relative to z], ``moment2`` [km/s, dispersion], each with
-        ``_err``; ``snr``; ``continuum`` and ``continuum_err`` [MJy/sr] at the line; ``ew`` and ``ew_err`` [um];
+        ``moment0`` [W m-2 per spaxel], ``moment1`` [km/s, relative to the redshift], ``moment2`` [km/s, dispersion],
+        each with ``_err``; ``snr``; ``continuum`` and ``continuum_err`` [MJy/sr] at the line; ``ew`` and ``ew_err`` [um];
         ``noise_scale``, the scatter over the given errors; ``coverage``, part of the window with data. Lazy where the
         cube is. Coordinates y, x, ra, dec and the index of the cube.
 
@@ -152,7 +152,7 @@ def moments(
     light that is put there as a further error.
     """
     cube = need_cube(cube, "moments")
-    around = line_window(cube, line, z, interval(extent), window, degree, exclude)
+    around = line_window(cube, line, redshift, interval(extent), window, degree, exclude)
     here = cube.isel(wavelength=around.planes)
     ends = np.array([interval(extent)])
     found = map_spaxels(
@@ -181,7 +181,7 @@ def moments(
 @reads(window=as_kms, extent=as_kms_extent, width=as_kms, edges=as_kms_list)
 @checked
 def channel_maps(
-    cube: xr.Dataset, line: LineName, *, z: Redshift | None = None, edges: Sequence[float] | None = None,
+    cube: xr.Dataset, line: LineName, *, redshift: Redshift | None = None, edges: Sequence[float] | None = None,
     width: Positive = 100.0, extent: float | tuple[float, float] = 600.0, window: HalfWidth = 2500.0,
     degree: Degree = 1, noise: Noise = "residual", clip: NotNegative = 4.0, exclude: Exclude = None,
     coverage: Share = 0.75,
@@ -190,7 +190,7 @@ def channel_maps(
 
     Parameters
     ----------
-    cube, line, z, window, degree, noise, clip, exclude, coverage
+    cube, line, redshift, window, degree, noise, clip, exclude, coverage
         As of :func:`moments`.
     edges : sequence of float, optional
         Rising edges of the channels [km/s]; by default channels of ``width`` [km/s] that fill the extent.
@@ -220,7 +220,7 @@ def channel_maps(
     borders = _borders(edges, width, interval(extent))
     low, high = interval(extent)
     span = (min(low, borders[0]), max(high, borders[-1]))
-    around = line_window(cube, line, z, span, window, degree, exclude)
+    around = line_window(cube, line, redshift, span, window, degree, exclude)
     here = cube.isel(wavelength=around.planes)
     pairs = np.stack([borders[:-1], borders[1:]], axis=1)
     found = map_spaxels(
@@ -243,13 +243,13 @@ def channel_maps(
 
 
 @reads()
-def instrument_dispersion(line: LineName, *, z: Redshift | None = 0.0, resolution: Any = None) -> float:
+def instrument_dispersion(line: LineName, *, redshift: Redshift | None = 0.0, resolution: Any = None) -> float:
     """Return the sigma of the instrument [km/s] at a line: c / (2.3548 R)."""
     _, rest = find_line(line)
-    return C_KM_S / (_FWHM * _power_at(rest * (1.0 + redshift_of(xr.Dataset(), z)), resolution))
+    return C_KM_S / (_FWHM * _power_at(rest * (1.0 + redshift_of(xr.Dataset(), redshift)), resolution))
 
 
-# --- doors: plain arrays (plane, y, x) in, float64 arrays (..., y, x) out --------------------------------------------
+# --- wrappers: plain arrays (plane, y, x) in, float64 arrays (..., y, x) out ---
 
 
 def continuum_of(flux, var, dq, **fit) -> np.ndarray:
@@ -374,7 +374,7 @@ def _equivalent_width(out: dict[str, xr.DataArray], around: Window, area: float)
 
 def _parameters(around: Window, extent, window, degree, clip, exclude, coverage) -> dict[str, Any]:
     return {
-        "line": around.label, "z": around.z, "extent": list(np.atleast_1d(np.asarray(extent, float))), "window": window,
-        "degree": degree, "clip": clip, "coverage": coverage,
+        "line": around.label, "redshift": around.redshift, "window": window,
+        "extent": list(np.atleast_1d(np.asarray(extent, float))), "degree": degree, "clip": clip, "coverage": coverage,
         "exclude": None if exclude is None else [list(map(float, pair)) for pair in exclude],
     }  # fmt: skip

@@ -77,9 +77,9 @@ def _activity(exposure: str) -> tuple[str, ...]:
 
 def of_fewer(ds: xr.Dataset, used: int, planned: int, text: str) -> xr.Dataset:
     """Return exposures that say how many of how many they are: in attrs, keywords of products and a note."""
-    with listen() as told:
+    with listen() as heard:
         tell(text)
-    return noted(ds.assign_attrs(exposures_used=used, exposures_planned=planned), told)
+    return noted(ds.assign_attrs(exposures_used=used, exposures_planned=planned), heard)
 
 
 def check_background(plan: Plan, recipe: Recipe, given: Any, to: str, *, allow_missing: bool = False) -> None:

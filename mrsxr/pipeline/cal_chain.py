@@ -66,11 +66,12 @@ def cal_steps(
     given: dict[str, Any] = {"background": background, "history": history}
     for entry in recipe.steps("cal"):
         if entry.name == "badpix_selfcal":
-            behind = given["background"]
-            bad = find_mask([ds] if behind is None else [ds, behind], recipe) if bad_pixels is None else bad_pixels
+            both = [ds] if background is None else [ds, background]
+            bad = find_mask(both, recipe) if bad_pixels is None else bad_pixels
             if bad is None:
                 continue
-            given["background"] = None if behind is None else cal.self_calibrate_bad_pixels(behind, bad_pixels=bad)
+            if background is not None:
+                given["background"] = cal.self_calibrate_bad_pixels(background, bad_pixels=bad)
             step: Step | None = partial(cal.self_calibrate_bad_pixels, bad_pixels=bad)
         else:
             if entry.name == "bkg_subtract" and background is None:
@@ -111,7 +112,7 @@ def _found_bad_pixels(exposures: Sequence[xr.Dataset], **values: Any) -> xr.Data
 
 
 @keeps_notes
-def locate(ds: xr.Dataset, refs: References, recipe: Recipe) -> xr.Dataset:
+def add_wcs(ds: xr.Dataset, refs: References, recipe: Recipe) -> xr.Dataset:
     """Run assign_wcs; the slice mask is derived from the distortion where there is no regions file."""
     step = bound(recipe.entry("cal.assign_wcs"), ds, refs)
     assert step is not None

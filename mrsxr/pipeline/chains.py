@@ -221,11 +221,11 @@ def make_cubes(
     refs, recipe = references_of("make_cubes", refs, needed=False), Recipe.of(recipe)
     held = {band for _, ds in _nodes(data) for band in bands_of_setting(ds.attrs["setting"])}
     wanted = BANDS if bands is None else bands_held(bands, held, "data")
-    planner, combined, behind, _ = _third(data, recipe, wanted)
-    built = planner.cubes(combined, behind)
+    planner, combined, backgrounds, _ = _third(data, recipe, wanted)
+    built = planner.cubes(combined, backgrounds)
     made = do_all(planner.tasks, Way(refs, planner.recipe, lazy=True))
     found = {f"/{SCIENCE}/{name}": made[task][task.stage][0] for name, task in built.items()}
-    for band, (task, *_) in behind.items():
+    for band, (task, *_) in backgrounds.items():
         for number, one in enumerate(made[task]["background cube"], 1):
             found[f"/{BACKGROUND}/{band}" + (f"_{number}" if number > 1 else "")] = one
     if not found:
@@ -283,9 +283,11 @@ def _third(
     if science and all(cal.has_background_subtracted(ds) for ds in science.values()):
         recipe = one_background(recipe)
     planner = Planner(recipe, wanted)
-    behind = planner.backgrounds(groups, measured=not done and recipe.runs("master_background"))
-    combined = {setting: groups[SCIENCE, setting] for setting in science} if done else planner.combined(groups, behind)
-    return planner, combined, behind, nodes
+    backgrounds = planner.backgrounds(groups, measured=not done and recipe.runs("master_background"))
+    combined = (
+        {setting: groups[SCIENCE, setting] for setting in science} if done else planner.combined(groups, backgrounds)
+    )
+    return planner, combined, backgrounds, nodes
 
 
 def make_spectra(
@@ -341,11 +343,11 @@ def _sky_spectra(
     cubes: dict[str, xr.Dataset], refs: References | None, exposures: Data | None, recipe: Recipe
 ) -> dict[str, xr.Dataset]:
     """Return the spectra of background cubes, by :func:`background_spectrum` where their exposures are there."""
-    behind = {} if exposures is None or not cubes else _joined(exposures)
+    backgrounds = {} if exposures is None or not cubes else _joined(exposures)
     out = {}
     for path, ds in cubes.items():
         band, _, number = path.rpartition("/")[2].partition("_")
-        parts = behind.get((BACKGROUND, setting_of_band(band))) if band in BANDS else None
+        parts = backgrounds.get((BACKGROUND, setting_of_band(band))) if band in BANDS else None
         if parts is None:
             out[path] = spectrum.extract_spectrum(ds, source_type="EXTENDED")
         else:

@@ -32,9 +32,9 @@ class Beside:
     """What the combination of exposures looks at besides them; see :func:`combine`."""
 
     spectra: Sequence[xr.Dataset] = ()
-    behind: Mapping[str, xr.Dataset] | None = None
+    background: Mapping[str, xr.Dataset] | None = None
     center: tuple[float, float] | None = None
-    settle: bool = False
+    eager: bool = False
     bands: Sequence[str] | None = None
 
 
@@ -44,9 +44,9 @@ def combine(
     *,
     refs: References | None = None,
     spectra: Sequence[xr.Dataset] = (),
-    behind: Mapping[str, xr.Dataset] | None = None,
+    background: Mapping[str, xr.Dataset] | None = None,
     center: tuple[float, float] | None = None,
-    settle: bool = False,
+    eager: bool = False,
     bands: Sequence[str] | None = None,
 ) -> Exposures:
     """Bring calibrated exposures into one frame and level: targets, backgrounds, outliers.
@@ -60,11 +60,11 @@ def combine(
         For steps of single exposures that take some.
     spectra : sequence of Dataset, level "spectrum"
         Of the background exposures, of each band one or one an exposure, for the step master_background.
-    behind : mapping of setting to Dataset, level "cal", optional
+    background : mapping of setting to Dataset, level "cal", optional
         The background exposures, for field_background.
     center : (float, float), optional
         Where a moving target is to stand [deg]; by default its mean position.
-    settle : bool
+    eager : bool
         Find the outliers now, so that cubes computed one after the other do not find them again.
     bands : sequence of str, optional
         Of which something is made; by default all of the settings. Others need no background.
@@ -74,7 +74,7 @@ def combine(
     dict of name to Dataset, level "cal"
         Lazy where the exposures are, but for background matching, whose fit looks at all of them.
     """
-    found, beside = dict(exposures), Beside(spectra, behind or {}, center, settle, bands)
+    found, beside = dict(exposures), Beside(spectra, background or {}, center, eager, bands)
     for entry in recipe.steps("cube"):
         if entry.name == "cube_build":
             break
@@ -149,14 +149,14 @@ def _subtract_master(exposures: Exposures, beside: Beside, *, required: bool = F
 @part("cube", "field_background", cal.measure_field_background)
 def _subtract_field(exposures: Exposures, beside: Beside, *, required: bool = True, **options: Any) -> Exposures:
     """Subtract the background exposures in bins of wavelength, linear over the field."""
-    behind = beside.behind or {}
+    background = beside.background or {}
 
     def subtract(name: str, ds: xr.Dataset) -> xr.Dataset:
         setting = str(ds.attrs["setting"])
-        if setting not in behind:
+        if setting not in background:
             _tell_missing(name, list(bands_of_setting(setting)), beside, "field" if required else None)
             return ds
-        measured = cal.measure_field_background(behind[setting], **options)
+        measured = cal.measure_field_background(background[setting], **options)
         return cal.subtract_field_background(ds, background=measured)
 
     return _unless_subtracted(exposures, "field", subtract)
@@ -166,13 +166,13 @@ def _unless_subtracted(exposures: Exposures, way: str, subtract) -> Exposures:
     """Return exposures without background; those that lost it before stay as they are."""
     out = {}
     for name, ds in exposures.items():
-        with listen() as told:
+        with listen() as heard:
             subtracted = _subtracted(ds)
             if subtracted:
                 tell(f"{name}: the background was subtracted {subtracted}; the {way} background is left out")
             else:
                 ds = subtract(name, ds)
-        out[name] = noted(ds, told)
+        out[name] = noted(ds, heard)
     return out
 
 
@@ -208,10 +208,10 @@ def _flag_outliers(
         mask = cal.detect_outliers(
             [exposures[name] for name in names], **own_options(cal.detect_outliers, options)
         )  # fmt: skip
-        mask = mask.compute(**how()) if beside.settle else mask
+        mask = mask.compute(**how()) if beside.eager else mask
         for name in names:
             if method == "sky":
                 single = cal.detect_sky_outliers(exposures[name], outliers=mask, **more)
-                out[name] = cal.flag_outliers(out[name], outliers=single.compute(**how()) if beside.settle else single)
+                out[name] = cal.flag_outliers(out[name], outliers=single.compute(**how()) if beside.eager else single)
             out[name] = cal.flag_outliers(out[name], outliers=mask)
     return out

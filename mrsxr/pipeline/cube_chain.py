@@ -121,13 +121,13 @@ def make_joint_cube(
     -------
     Dataset, level "cube"
     """
-    with listen() as told:
+    with listen() as heard:
         options = _cube_options(sources[0], refs, recipe)
         if recipe.runs("cube.residual_fringe"):
             tell("fringes are corrected in cubes of one band; those of several keep theirs", aloud=False)
     if name != "multi":
         options |= {"bands": name[2:], "wavelength_axis": "linear"}
-    built = noted(cube.build_multiband_cube(list(sources), **options), told)
+    built = noted(cube.build_multiband_cube(list(sources), **options), heard)
     parts = {name: built} if leaking is None else {"1B": leaking, name: built}
     return correct_leak_in_cubes(parts, refs, recipe)[name]
 

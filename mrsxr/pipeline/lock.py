@@ -83,7 +83,7 @@ class FolderLock:
         MrsxrError
             Naming the run that has it, and what to do where that one runs on another machine.
         """
-        told = False
+        said = False
         while True:
             other = self._try()
             if other is None:
@@ -91,9 +91,9 @@ class FolderLock:
                 return self._mine
             if not wait:
                 raise MrsxrError(self._refused(other))
-            if not told:
+            if not said:
                 log.warning("%s: waiting for the run of %s", self.named, other)
-                told = True
+                said = True
             time.sleep(_POLL)
 
     def release(self) -> None:

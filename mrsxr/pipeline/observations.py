@@ -30,7 +30,7 @@ class Observation:
 
 
 def observations(
-    files: Sequence[FileInfo], source: Any, *, allow_missing: bool, one_product: bool, behind_all: bool
+    files: Sequence[FileInfo], source: Any, *, allow_missing: bool, one_product: bool, all_backgrounds: bool
 ) -> list[Observation]:
     """Return the products that exposures make: pointings of a target that overlap or abut are one.
 
@@ -41,7 +41,7 @@ def observations(
         Where they are of, for messages.
     allow_missing, one_product : bool
         As of :func:`mrsxr.io.grouping.plan`.
-    behind_all : bool
+    all_backgrounds : bool
         That the background exposures were given, for all; else those of the same program are taken.
 
     Returns
@@ -60,7 +60,7 @@ def observations(
     science = [field for field in whole.fields if field.role == SCIENCE]
     if len(science) < 2:
         return [Observation("", whole.check(source, one_product=False))]
-    behind = [field for field in whole.fields if field.role != SCIENCE]
+    backgrounds = [field for field in whole.fields if field.role != SCIENCE]
     names = [_name(field) for field in science]
     titles = [name if names.count(name) == 1 else f"{name}_{_slug(one.target)}"
               for name, one in zip(names, science, strict=True)]  # fmt: skip
@@ -71,7 +71,7 @@ def observations(
         by_key.setdefault(key_of(info)[:-1], []).append(info)
     found = []
     for title, field in zip(titles, science, strict=True):
-        exposures = [*field.exposures, *_nearest(field, behind, behind_all)]
+        exposures = [*field.exposures, *_nearest(field, backgrounds, all_backgrounds)]
         members = dict.fromkeys(key_of(info)[:-1] for one in exposures for info in one.files)
         parts = plan([info for key in members for info in by_key[key]], **options)
         found.append(Observation(title, parts.check(source, one_product=False)))
@@ -81,14 +81,14 @@ def observations(
     return found
 
 
-def _nearest(field: Field, behind: Sequence[Field], behind_all: bool) -> list[Exposure]:
+def _nearest(field: Field, backgrounds: Sequence[Field], all_backgrounds: bool) -> list[Exposure]:
     """Return the background exposures of each setting of a field that are nearest to it."""
     programs = _values(field.exposures, "PROGRAM")
     found: list[Exposure] = []
     for setting in dict.fromkeys(one.node for one in field.exposures):
         fits = [
-            (one, [e for e in one.exposures if e.node == setting]) for one in behind
-            if behind_all or programs & _values(one.exposures, "PROGRAM")
+            (one, [e for e in one.exposures if e.node == setting]) for one in backgrounds
+            if all_backgrounds or programs & _values(one.exposures, "PROGRAM")
         ]  # fmt: skip
         fits = [(one, exposures) for one, exposures in fits if exposures]
         away = [float(separation(*field.place, *one.place)) for one, _ in fits]

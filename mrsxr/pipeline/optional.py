@@ -43,8 +43,8 @@ def keeps_notes(function: Callable[..., xr.Dataset]) -> Callable[..., xr.Dataset
 
     @wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> xr.Dataset:
-        with listen() as told:
+        with listen() as heard:
             out = function(*args, **kwargs)
-        return noted(out, told)
+        return noted(out, heard)
 
     return wrapped

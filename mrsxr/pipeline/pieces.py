@@ -25,7 +25,7 @@ from mrsxr.threads import how
 
 from . import cube_chain, spectrum_chain
 from .arrivals import ADVICE, Arrivals
-from .cal_chain import calibrate, find_mask, locate
+from .cal_chain import add_wcs, calibrate, find_mask
 from .combine_chain import combine
 from .needs import NO_REFERENCES
 from .rate_chain import correct_ramps, fit_slopes
@@ -113,10 +113,10 @@ def opened(thing: Any) -> xr.Dataset:
     return load_dataset(thing.path) if isinstance(thing, Filed) else thing
 
 
-def located(things: Things, way: Way) -> xr.Dataset:
+def with_wcs(things: Things, way: Way) -> xr.Dataset:
     """Return calibrated exposures with the polynomials behind their coordinates, which files of jwst lack."""
     ds = together(things)
-    return ds if "alpha_coefficients" in ds or way.refs is None else locate(ds, way.refs, way.recipe)
+    return ds if "alpha_coefficients" in ds or way.refs is None else add_wcs(ds, way.refs, way.recipe)
 
 
 # --- exposures ---
@@ -150,11 +150,11 @@ def make_cal(
     ds, recipe = together(exposure), way.recipe
     if sky and recipe.runs("bkg_subtract"):
         recipe = recipe.skipping("bkg_subtract")
-    behind = together(background) if background else None
-    if behind is not None and required:
-        behind = way.arrivals.check(BACKGROUND, required, [getattr(one, "name", "") for one in background], behind)
+    sky_rate = together(background) if background else None
+    if sky_rate is not None and required:
+        sky_rate = way.arrivals.check(BACKGROUND, required, [getattr(one, "name", "") for one in background], sky_rate)
     found = calibrate(
-        ds, way.references(), recipe, behind, opened(mask[0]) if mask else None, [together([one]) for one in history]
+        ds, way.references(), recipe, sky_rate, opened(mask[0]) if mask else None, [together([one]) for one in history]
     )
     return {"cal": [found]}
 
@@ -171,18 +171,18 @@ def join(way: Way, *, exposures: Things = (), of: tuple[str, str]) -> Made:
     if not names:
         raise MrsxrError(f"{role} {setting}: none of its exposures arrived")
     ds = together(exposures)
-    told = way.arrivals.check(role, setting, names, ds)
-    return {"joined": [Group(tuple(exposures), _more_attrs(ds, told))]}
+    checked = way.arrivals.check(role, setting, names, ds)
+    return {"joined": [Group(tuple(exposures), _more_attrs(ds, checked))]}
 
 
 def make_background_cubes(way: Way, *, exposures: Things, band: str) -> Made:
     """Build a cube of the background exposures of each field."""
-    return {"background cube": cube_chain.background_cubes(located(exposures, way), band, way.refs, way.recipe)}
+    return {"background cube": cube_chain.background_cubes(with_wcs(exposures, way), band, way.refs, way.recipe)}
 
 
 def measure_background(way: Way, *, exposures: Things, cubes: Things, band: str) -> Made:
     """Measure the background on the cube of each field, and on each exposure where that is what is subtracted."""
-    ds, recipe = located(exposures, way), way.recipe
+    ds, recipe = with_wcs(exposures, way), way.recipe
     built = [opened(one) if way.lazy else opened(one).compute(**how()) for one in cubes]
     of_fields = zip(built, cube_chain.fields_of(ds), strict=True)
     found = [cube_chain.background_spectrum(one, part, way.refs, recipe) for one, part in of_fields]
@@ -193,16 +193,17 @@ def measure_background(way: Way, *, exposures: Things, cubes: Things, band: str)
 
 
 def combine_exposures(
-    way: Way, *, science: Things, behind: Things = (), spectra: Things = (), bands: Sequence[str], field: bool = False,
+    way: Way, *, science: Things, background: Things = (), spectra: Things = (), bands: Sequence[str],
+    field: bool = False,
 ) -> Made:  # fmt: skip
     """Bring the exposures of a target into one frame and level: a Group a setting, by its name."""
-    nodes = {str(ds.attrs["setting"]): (group, ds) for group in science for ds in [located([group], way)]}
-    others = {str(ds.attrs["setting"]): ds for group in behind for ds in [located([group], way)]}
-    if field and behind and not way.arrivals.allow_missing:  # what failed stands among the pieces
+    nodes = {str(ds.attrs["setting"]): (group, ds) for group in science for ds in [with_wcs([group], way)]}
+    others = {str(ds.attrs["setting"]): ds for group in background for ds in [with_wcs([group], way)]}
+    if field and background and not way.arrivals.allow_missing:  # what failed stands among the pieces
         nodes = {setting: node for setting, node in nodes.items() if setting in others}
     combined = combine(
         {setting: ds for setting, (_, ds) in nodes.items()}, way.recipe, refs=way.refs,
-        spectra=[opened(one) for one in spectra], behind=others, settle=not way.lazy, bands=bands,
+        spectra=[opened(one) for one in spectra], background=others, eager=not way.lazy, bands=bands,
     )  # fmt: skip
     made: Made = {}
     for setting, ds in combined.items():
@@ -229,13 +230,13 @@ def make_cube(
     if expected and not background and not way.arrivals.allow_missing:
         raise MrsxrError(f"the background of band {band} failed; {ADVICE}")
     blue = opened(leaking[0]) if leaking else None
-    built = cube_chain.make_target_cube(located(exposures, way), band, way.refs, way.recipe, blue)
+    built = cube_chain.make_target_cube(with_wcs(exposures, way), band, way.refs, way.recipe, blue)
     return {"cube": [way.with_redshift(built)]}
 
 
 def make_joint_cube(way: Way, *, exposures: Things, joint: str, leaking: Things = ()) -> Made:
     """Build a cube of several bands of the target."""
-    sources = [located([one], way) for one in exposures]
+    sources = [with_wcs([one], way) for one in exposures]
     blue = opened(leaking[0]) if leaking else None
     built = cube_chain.make_joint_cube(joint, sources, way.refs, way.recipe, blue)
     return {"joint cube": [way.with_redshift(built)]}
@@ -244,24 +245,24 @@ def make_joint_cube(way: Way, *, exposures: Things, joint: str, leaking: Things 
 def decide_source_type(way: Way, *, cubes: Things) -> Made:
     """Decide whether the target is a point: what is taken, and how that was found."""
     recipe, asked = way.recipe, way.recipe.values("extract_1d")
-    told: dict[str, Any] = {"asked": asked["source_type"]}
+    decision: dict[str, Any] = {"asked": asked["source_type"]}
     looked_at = [opened(one) for one in cubes]
-    kinds = source_types_of(looked_at, recipe, told)
+    kinds = source_types_of(looked_at, recipe, decision)
     if "POINT" in kinds and asked["aperture_correction"]:  # told once, not by each band
         spectrum_chain.require_aperture_correction(looked_at[0], way.refs)
-    return {"decision": [told | {"taken": list(kinds)}]}
+    return {"decision": [decision | {"taken": list(kinds)}]}
 
 
 def make_spectra(
     way: Way, *, cube: Things, decision: Things, exposures: Things = (), leaking: Things = (),
 ) -> Made:  # fmt: skip
     """Extract the spectra of a band, one of each type of source that was decided on; without the leak of 1B."""
-    recipe, told = way.recipe, dict(decision[0])
-    kinds, built = told.pop("taken"), opened(cube[0]).compute(**how())
-    sources = located(exposures, way) if exposures else None
+    recipe, decided = way.recipe, dict(decision[0])
+    kinds, built = decided.pop("taken"), opened(cube[0]).compute(**how())
+    sources = with_wcs(exposures, way) if exposures else None
     band, made = str(built.attrs["band"]), []
     for number, kind in enumerate(kinds):
-        found = spectrum_chain.make_spectrum(built, way.refs, recipe, kind, told=told, exposures=sources)
+        found = spectrum_chain.make_spectrum(built, way.refs, recipe, kind, decision=decided, exposures=sources)
         found = way.with_redshift(found.compute(**how()))
         blue = {"1B": opened(leaking[number])} if leaking else {}
         made.append(spectrum_chain.correct_leak(blue | {band: found}, way.refs, recipe)[band])

@@ -100,17 +100,18 @@ class Planner:
         masks = self._masks(slopes) if mask is None else {one.setting[:2]: [mask] for one in slopes}
         pixel = self.recipe.runs("bkg_subtract")
         for one in (one for one in units if one in slopes):
-            behind = _behind(one, slopes) if one.role != BACKGROUND and (pixel or masks) else []
+            backgrounds = _background_slopes(one, slopes) if one.role != BACKGROUND and (pixel or masks) else []
             others = [ref for other, ref in slopes.items() if other.setting[:2] == one.setting[:2]]
             needs = {
                 "exposure": (ALL, [slopes[one]]),
-                "background": (SOME, behind),
+                "background": (SOME, backgrounds),
                 "history": (SOME, others if self.recipe.runs("latents") else []),
                 "mask": (SOME, masks.get(one.setting[:2], [])),
             }
             done[one] = self.add(
                 "calibrate", one.name, pieces.make_cal, needs, role=one.role, setting=one.setting,
-                exposure=one.exposure, sky=one.role == BACKGROUND, required=one.setting if pixel and behind else "",
+                exposure=one.exposure, sky=one.role == BACKGROUND,
+                required=one.setting if pixel and backgrounds else "",
             )["cal"]  # fmt: skip
         return [(one, done[one]) for one in units]
 
@@ -152,13 +153,15 @@ class Planner:
                     found[band] += (self.add("background", band, pieces.measure_background, needs, **here),)
         return found
 
-    def combined(self, groups: Mapping[tuple[str, str], Any], behind: Mapping[str, tuple[Task, ...]]) -> dict[str, Any]:
+    def combined(
+        self, groups: Mapping[tuple[str, str], Any], backgrounds: Mapping[str, tuple[Task, ...]]
+    ) -> dict[str, Any]:
         """Combine the exposures of the target; return those of each setting."""
         field = self.recipe.runs("field_background") and any(role == BACKGROUND for role, _ in groups)
-        measured = [task for _, *tasks in behind.values() for task in tasks]
+        measured = [task for _, *tasks in backgrounds.values() for task in tasks]
         needs = {
             "science": (ANY, [ref for (role, _), ref in groups.items() if role != BACKGROUND]),
-            "behind": (SOME, [ref for (role, _), ref in groups.items() if role == BACKGROUND and field]),
+            "background": (SOME, [ref for (role, _), ref in groups.items() if role == BACKGROUND and field]),
             "spectra": (SOME, [task["exposure spectrum|background spectrum"] for task in measured]),
         }
         if not needs["science"][1]:
@@ -166,7 +169,7 @@ class Planner:
         task = self.add("combine", "exposures", pieces.combine_exposures, needs, bands=tuple(self.bands), field=field)
         return {setting: task[setting] for role, setting in groups if role != BACKGROUND}
 
-    def cubes(self, combined: Mapping[str, Any], behind: Mapping[str, tuple[Task, ...]]) -> dict[str, Task]:
+    def cubes(self, combined: Mapping[str, Any], backgrounds: Mapping[str, tuple[Task, ...]]) -> dict[str, Task]:
         """Build the cube of each band of the target, that of 1B first, and those of several bands."""
         leaks, found = self.recipe.runs("cube.spectral_leak"), {}
         where = {band: setting for setting in combined for band in self._bands_of(setting)}
@@ -174,11 +177,11 @@ class Planner:
         for band in sorted(where, key=lambda band: band != "1B") if leaks else where:
             needs = {
                 "exposures": (ALL, [combined[where[band]]]),
-                "background": (SOME, [task["background spectrum"] for task in behind.get(band, ())[1:]]),
+                "background": (SOME, [task["background spectrum"] for task in backgrounds.get(band, ())[1:]]),
                 "leaking": (SOME, blue if band == "3A" else []),
             }
             found[band] = self.add("cube", band, pieces.make_cube, needs, setting=where[band], band=band,
-                                   expected=len(behind.get(band, ())) > 1)  # fmt: skip
+                                   expected=len(backgrounds.get(band, ())) > 1)  # fmt: skip
             blue = [found["1B"]["cube"]] if leaks and "1B" in found else []
         found = {band: found[band] for band in where}
         for name in joint_names(list(combined), self.recipe):
@@ -212,9 +215,9 @@ class Planner:
         if to in ("rate", "cal"):
             return
         groups = self.joined(exposures)
-        behind = self.backgrounds(groups, measured=True) if self.recipe.runs("master_background") else {}
-        combined = self.combined(groups, behind)
-        built = self.cubes(combined, behind)
+        backgrounds = self.backgrounds(groups, measured=True) if self.recipe.runs("master_background") else {}
+        combined = self.combined(groups, backgrounds)
+        built = self.cubes(combined, backgrounds)
         if to == "spectrum" and built:
             single = {band: task["cube"] for band, task in built.items() if band in BANDS}
             self.spectra(single, {band: combined[setting_of_band(band)] for band in single})
@@ -223,7 +226,7 @@ class Planner:
         return [band for band in bands_of_setting(setting) if band in self.bands]
 
 
-def _behind(one: Unit, slopes: Mapping[Unit, Any]) -> list[Any]:
+def _background_slopes(one: Unit, slopes: Mapping[Unit, Any]) -> list[Any]:
     """Return the background exposures for one of the target: of its setting and, where there are such, its readout."""
     sky = [other for other in slopes if other.role == BACKGROUND and other.setting == one.setting]
     fit = [other for other in sky if other.readout[:1] == one.readout[:1]]

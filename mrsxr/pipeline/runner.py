@@ -55,7 +55,7 @@ def run(
     recipe: Recipe | str | Path | None = None,
     workers: Workers | None = None,
     reporter: Reporter | None = None,
-    z: Redshift | None = None,
+    redshift: Redshift | None = None,
     allow_missing: bool = False,
     executor: Executor | Callable[[], Executor] | None = None,
     fresh: bool = False,
@@ -82,7 +82,7 @@ def run(
         Pieces worked on side by side, by a core each; by default as many as there are cores.
     reporter : Reporter, optional
         Is told of every piece.
-    z : float, optional
+    redshift : float, optional
         Redshift of the source; cubes and spectra carry it as ``attrs["redshift"]``.
     allow_missing : bool
         Build a band also where some of its exposures (or segments, or its background) failed or could not be read;
@@ -120,7 +120,7 @@ def run(
     with listen() as told:
         if recipe.runs("bkg_subtract"):
             recipe = one_background(recipe)
-    job = _Asked(source, background, Path(out), references, recipe, wanted, to, z, allow_missing, fresh, workers)
+    job = _Asked(source, background, Path(out), references, recipe, wanted, to, redshift, allow_missing, fresh, workers)
     shared = Told(reporter or Reporter())
     observations = _observations(job, found)
     reductions = [_reduction(job, found, one, shared, told, bands is not None) for one in observations]
@@ -143,7 +143,7 @@ class _Asked:
     recipe: Recipe
     bands: Sequence[str]
     to: str
-    z: float | None
+    redshift: float | None
     allow_missing: bool
     fresh: bool
     workers: int
@@ -155,7 +155,7 @@ def _observations(asked: _Asked, found: Found) -> list[Observation]:
     files = [f for f in found.files if f.product in READY and f.node in settings]
     if files:
         apart = observations(files, asked.source, allow_missing=asked.allow_missing, one_product=found.one_product,
-                             behind_all=asked.background is not None)  # fmt: skip
+                             all_backgrounds=asked.background is not None)  # fmt: skip
         for one in apart:
             check_background(one.plan, asked.recipe, asked.background, asked.to, allow_missing=asked.allow_missing)
         require_references([info for one in apart for info in one.files], asked.refs, asked.recipe, asked.to)
@@ -176,7 +176,7 @@ def _reduction(
     record = RunRecord.begin(
         recipe, str(asked.refs.source) if asked.refs is not None else "none", source=asked.source,
         background=asked.background, to=asked.to, bands=asked.bands if some_bands else None, workers=asked.workers,
-        redshift=asked.z, allow_missing=asked.allow_missing,
+        redshift=asked.redshift, allow_missing=asked.allow_missing,
     )  # fmt: skip
     record.inputs = [{"path": str(f.path), "product": f.product, "of": f.node, "role": f.role} for f in files]
     with listen() as heard:
@@ -190,7 +190,7 @@ def _reduction(
         planner.whole([_unit(exposure) for exposure in one.plan.exposures], asked.to)
     arrivals = Arrivals.of(one.plan, found.skipped, asked.allow_missing, found.files)
     reduction = Reduction(
-        planner.tasks, Way(asked.refs, recipe, None if asked.z is None else float(asked.z), arrivals),
+        planner.tasks, Way(asked.refs, recipe, None if asked.redshift is None else float(asked.redshift), arrivals),
         Store(asked.out / one.title), record, told, {info.node: info for info in reversed(files)}, one.title,
         asked.fresh,
     )  # fmt: skip

@@ -19,7 +19,9 @@ _KNOWN = ("POINT", "EXTENDED")
 _VOTE = 0.05  # misfits so small are one
 
 
-def source_types_of(cubes: Sequence[xr.Dataset], recipe: Recipe, told: dict[str, Any] | None = None) -> tuple[str, ...]:
+def source_types_of(
+    cubes: Sequence[xr.Dataset], recipe: Recipe, decision: dict[str, Any] | None = None
+) -> tuple[str, ...]:
     """Return the type of a source, "POINT" or "EXTENDED": what the user, the headers or the images say.
 
     Parameters
@@ -28,7 +30,7 @@ def source_types_of(cubes: Sequence[xr.Dataset], recipe: Recipe, told: dict[str,
         All of one target.
     recipe : Recipe
         Its step extract_1d says ``source_type``, ``both_branches``, ``region`` and ``center``.
-    told : dict, optional
+    decision : dict, optional
         Gets ``header`` (what the headers say, None where nothing), ``decided_by`` ("user", "region", "header", "images"
         or "default"), ``notes``; and, where the images were looked at, their ``score`` and whether it is ``ambiguous``.
         :func:`marked` writes it into the spectra.
@@ -53,8 +55,8 @@ def source_types_of(cubes: Sequence[xr.Dataset], recipe: Recipe, told: dict[str,
     facts: dict[str, Any] = {"header": None}
     with listen() as notes:
         kinds = _decide(cubes, recipe.values("extract_1d"), facts)
-    if told is not None:
-        told |= facts | {"notes": notes}
+    if decision is not None:
+        decision |= facts | {"notes": notes}
     return kinds
 
 
@@ -69,12 +71,12 @@ def _decide(cubes: Sequence[xr.Dataset], asked: Mapping[str, Any], facts: dict[s
         return (asked["source_type"],)
     if asked["source_type"] == "header":
         return (_of_headers(said, facts),)
-    decision = spectrum.decide_source_type(cubes, center=asked["center"])
-    kind, score = str(decision.attrs["source_type"]), float(decision.attrs["score"])
-    facts |= {"score": score, "ambiguous": bool(decision.attrs["ambiguous"]), "decided_by": "images"}
+    images = spectrum.decide_source_type(cubes, center=asked["center"])
+    kind, score = str(images.attrs["source_type"]), float(images.attrs["score"])
+    facts |= {"score": score, "ambiguous": bool(images.attrs["ambiguous"]), "decided_by": "images"}
     plain = facts["header"] or "EXTENDED"
     if not facts["ambiguous"] and kind != plain:
-        misfits = [float(decision.attrs[name]) + _VOTE for name in ("misfit", f"misfit_{plain.lower()}")]
+        misfits = [float(images.attrs[name]) + _VOTE for name in ("misfit", f"misfit_{plain.lower()}")]
         facts["judged"] = misfits[0] / misfits[1]
         if not gains(facts["judged"]):
             facts["decided_by"] = "header" if facts["header"] else "default"
@@ -135,17 +137,17 @@ def _of_headers(said: Mapping[str, list[str]], facts: dict[str, Any]) -> str:
     return kind
 
 
-def marked(ds: xr.Dataset, told: Mapping[str, Any]) -> xr.Dataset:
+def marked(ds: xr.Dataset, decision: Mapping[str, Any]) -> xr.Dataset:
     """Return a spectrum that says how its source type was decided: attrs ``source_type_...`` and notes.
 
     Parameters
     ----------
     ds : Dataset, level "spectrum"
-    told : mapping
+    decision : mapping
         That :func:`source_types_of` filled.
     """
-    if "judged" in told:
-        ds = ds.assign(score("source_type", told["judged"], method="images", instead="header",
+    if "judged" in decision:
+        ds = ds.assign(score("source_type", decision["judged"], method="images", instead="header",
                              held_out="left-out windows of wavelength"))  # fmt: skip
-    attrs = {f"source_type_{name}": told[name] for name in ("header", "decided_by", "score") if name in told}
-    return noted(ds.assign_attrs({k: "" if v is None else v for k, v in attrs.items()}), told.get("notes", ()))
+    attrs = {f"source_type_{name}": decision[name] for name in ("header", "decided_by", "score") if name in decision}
+    return noted(ds.assign_attrs({k: "" if v is None else v for k, v in attrs.items()}), decision.get("notes", ()))

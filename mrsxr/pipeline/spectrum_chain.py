@@ -60,7 +60,7 @@ def make_spectrum(
     recipe: Recipe,
     source_type: str | None = None,
     *,
-    told: Mapping[str, Any] | None = None,
+    decision: Mapping[str, Any] | None = None,
     exposures: xr.Dataset | None = None,
 ) -> xr.Dataset:
     """Run the steps of the level on one cube: extraction, errors, fringes.
@@ -73,7 +73,7 @@ def make_spectrum(
     recipe : Recipe
     source_type : {"POINT", "EXTENDED"}, optional
         By default by :func:`source_types_of` for this cube alone.
-    told : mapping, optional
+    decision : mapping, optional
         How it was decided, which the spectrum then says.
     exposures : Dataset, level "cal", optional
         What the cube was built from, for the steps exact_errors and pfpc.
@@ -82,7 +82,7 @@ def make_spectrum(
     -------
     Dataset, level "spectrum"
     """
-    decided: dict[str, Any] = dict(told or {})
+    decided: dict[str, Any] = dict(decision or {})
     kind = source_type or source_types_of([ds], recipe, decided)[0]
     found = ds
     for entry in recipe.steps("spectrum"):
@@ -291,9 +291,9 @@ def _without_leak(
     blue = sorted((ds for ds in parts.values() if holds_band(ds, "1B")), key=lambda ds: len(str(ds.attrs["band"])))
     for name, ds in parts.items():
         if blue and holds_band(ds, "3A"):
-            with listen() as told:
+            with listen() as heard:
                 mrsptcorr = leak_reference(ds, refs)
-            out[name] = noted(ds, told)
+            out[name] = noted(ds, heard)
             if mrsptcorr is not None:
                 out[name] = correct(out[name], leaking=blue[0], mrsptcorr=mrsptcorr)
     return out

@@ -38,8 +38,8 @@ Region = tuple[slice, slice] | None
 @reads(wavelength=as_um_place)
 def compare(
     before: xr.Dataset, after: xr.Dataset, ax: Any = None, *, dither: int = 1, integration: int | None = None,
-    region: Region = None,
-    wavelength: Any = None, zoom: tuple[float, float] | None = None, z: float | None = None, relative: bool = False,
+    region: Region = None, wavelength: Any = None, zoom: tuple[float, float] | None = None,
+    redshift: float | None = None, relative: bool = False,
     names: tuple[str, str] = ("before", "after"), stretch: str = "asinh",
     percentiles: tuple[float, float] | None = None, cmap: str = "inferno", title: str | None = None,
 ) -> np.ndarray:  # fmt: skip
@@ -57,7 +57,7 @@ def compare(
         Rows and columns of detector images to draw, their numbers from 0.
     wavelength, zoom : optional
         Planes of cubes, as in :func:`cube_image`; wavelengths (low, high) of spectra to draw [um].
-    z : float, optional
+    redshift : float, optional
         Redshift, for the line marks of spectra.
     relative : bool
         Difference in percent of ``after``.
@@ -77,7 +77,7 @@ def compare(
         raise LevelError(f"before is {kinds[0]} and after is {kinds[1]}; expected two of a kind")
     text = title if title is not None else _steps_between(before, after)
     if kinds[0] == "a spectrum":
-        return array_of(_spectra(before, after, ax, zoom, z, relative, names, text))
+        return array_of(_spectra(before, after, ax, zoom, redshift, relative, names, text))
     on_sky = kinds[0] == "a cube"
     if on_sky:
         one = before
@@ -214,7 +214,7 @@ def _draw_cubes(one, axes, images, norms, labels, titles, cmap) -> None:
         panel.set_title(titles[i])
 
 
-def _spectra(before, after, ax, zoom, z, relative, names, title) -> list[Axes]:
+def _spectra(before, after, ax, zoom, redshift, relative, names, title) -> list[Axes]:
     """Draw two spectra in one panel and their difference below."""
     axes = given_axes(ax, 2, "a comparison of spectra")
     if axes is None:
@@ -240,7 +240,7 @@ def _spectra(before, after, ax, zoom, z, relative, names, title) -> list[Axes]:
     flux_limits(upper, wave, np.stack([first, last]) * scale, 100.0 if zoom else 99.95)
     upper.set_ylabel(with_unit("Flux density" if parts[1][4] == "flux" else "Surface brightness", unit))
     upper.tick_params(labelbottom=False)
-    height = mark_lines(upper, wave, last, z) if z is not None else 0.0
+    height = mark_lines(upper, wave, last, redshift) if redshift is not None else 0.0
     quarter = max(1, wave.size // 4)
     ends = [np.nanmax(part, initial=-np.inf) for part in (last[:quarter], last[-quarter:])]
     upper.legend(loc="upper right" if ends[1] <= ends[0] else "upper left", frameon=False, fontsize=9.5)

@@ -176,7 +176,7 @@ def line_maps(
         for name in names:
             seen |= _faint(one, _values(one, name, None), 0.0)[1]
         axes = _row(one, seen, len(names), north_up)
-        redshift = one.attrs.get("redshift", one.attrs.get("z"))
+        redshift = one.attrs.get("redshift")
         text = line_name(one) + (f"   z = {float(redshift):g}" if redshift is not None else "")
         figure_of(axes[0]).suptitle(title if title is not None else text, fontsize=13, y=0.985, va="top")
     for i, (panel, name) in enumerate(zip(axes, names, strict=True)):
@@ -274,7 +274,7 @@ def beam_of(one: xr.Dataset) -> float | None:
         return float(one.attrs["psf_fwhm"])
     if "wavelength_rest" not in one.coords:
         return None
-    redshift = one.attrs.get("redshift", one.attrs.get("z", 0.0)) or 0.0
+    redshift = one.attrs.get("redshift") or 0.0
     return float(psf_fwhm(float(one["wavelength_rest"].values) * (1.0 + float(redshift))))
 
 

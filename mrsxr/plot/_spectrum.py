@@ -31,7 +31,7 @@ _COVERED, _GAP_WIDTH = 0.75, 0.03  # covered part below which gaps are drawn tog
 
 @reads()
 def spectrum(
-    ds: Any, ax: Axes | None = None, *, z: float | None = None, zoom: tuple[float, float] | None = None,
+    ds: Any, ax: Axes | None = None, *, redshift: float | None = None, zoom: tuple[float, float] | None = None,
     lines: bool = True, errors: bool = True, variable: str | None = None, log: bool | None = None,
     title: str | None = None, font_size: float = 9.0,
 ) -> Axes:  # fmt: skip
@@ -44,7 +44,7 @@ def spectrum(
         flagged DO_NOT_USE are left out. Of a DataTree the stitched spectrum is drawn where there is one.
     ax : Axes, optional
         Where to draw; by default a new figure.
-    z : float, optional
+    redshift : float, optional
         Redshift of the source for the line marks; by default ``ds.attrs["redshift"]``, or 0.
     zoom : (float, float), optional
         Draw these wavelengths alone [um, observed], sample by sample.
@@ -85,7 +85,7 @@ def spectrum(
     ax.set_xlabel("Observed wavelength [µm]")
     ax.set_ylabel(with_unit(_NAME[name], unit))
     _band_names(ax, pieces, wavelength, font_size)
-    height = _mark(ax, ds, wavelength, flux, z, font_size) if lines else 0.0
+    height = _mark(ax, ds, wavelength, flux, redshift, font_size) if lines else 0.0
     if title:
         ax.set_title(title, loc="left", y=1.0, pad=height + 6.0)
     return ax
@@ -125,20 +125,20 @@ def joined(parts: Sequence[xr.Dataset], variable: str | None, zoom: tuple[float,
     return wavelength[order], flux[order], sigma[order], band[order], name
 
 
-def _mark(ax, ds, wavelength, flux, z, font_size) -> float:
-    given = z if z is not None else ds.attrs.get("redshift")
-    z = 0.0 if given is None else float(given)
+def _mark(ax, ds, wavelength, flux, redshift, font_size) -> float:
+    given = redshift if redshift is not None else ds.attrs.get("redshift")
+    redshift = 0.0 if given is None else float(given)
     ax.set_xlabel(
-        f"Observed wavelength [µm]     lines at z = {z:g}" + (" (no redshift given)" if given is None else "")
+        f"Observed wavelength [µm]     lines at z = {redshift:g}" + (" (no redshift given)" if given is None else "")
     )
-    height = mark_lines(ax, wavelength, flux, z, font_size)
-    draw_bands(ax, wavelength, flux, z, font_size - 1.0)
+    height = mark_lines(ax, wavelength, flux, redshift, font_size)
+    draw_bands(ax, wavelength, flux, redshift, font_size - 1.0)
     return height
 
 
-def mark_lines(ax: Axes, wavelength: np.ndarray, flux: np.ndarray, z: float, font_size: float = 9.0) -> float:
+def mark_lines(ax: Axes, wavelength: np.ndarray, flux: np.ndarray, redshift: float, font_size: float = 9.0) -> float:
     """Mark the lines of a source above the axes; returns the height that they take [points]."""
-    return draw_marks(ax, find_marks(wavelength, flux, z), font_size)
+    return draw_marks(ax, find_marks(wavelength, flux, redshift), font_size)
 
 
 def flux_limits(ax: Axes, wavelength: np.ndarray, values: np.ndarray, top: float) -> None:

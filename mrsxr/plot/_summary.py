@@ -28,7 +28,7 @@ _HEAD, _ABOVE, _BELOW, _BESIDE, _LABELS = 0.42, 0.74, 0.55, 0.68, 0.86
 
 @reads()
 def summary(
-    cal_or_rate: Any = None, cubes: Any = None, spectrum: Any = None, *, ax: Any = None, z: float | None = None,
+    cal_or_rate: Any = None, cubes: Any = None, spectrum: Any = None, *, ax: Any = None, redshift: float | None = None,
     title: str | None = None, dither: int = 1, aperture: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Draw one picture of a run: an exposure and up to four collapsed cubes above the spectrum.
@@ -45,7 +45,7 @@ def summary(
     ax : array of Axes, optional
         Where to draw: exposure, cubes (see :func:`sky_axes`) and spectrum, those that there are; by default a
         new figure.
-    z : float, optional
+    redshift : float, optional
         Redshift of the source, for the line marks.
     title : str, optional
         By default target and program.
@@ -79,7 +79,7 @@ def summary(
         circle = _aperture_of(cube, spectrum, aperture) if tangent_point(cube) is not None else None
         _compact(cube_image(cube, ax=next(rest), aperture=circle, colorbar="top", font_size=7.5))
     if spectrum is not None:
-        draw_spectrum(spectrum, next(rest), z=z)
+        draw_spectrum(spectrum, next(rest), redshift=redshift)
     return array_of(axes)
 
 

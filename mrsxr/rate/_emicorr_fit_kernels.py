@@ -14,7 +14,7 @@ from ._emicorr_kernels import pack_wave
 N_TRIAL = 500  # trial phases of the joint fit
 N_PIECES = 512  # of a wave made of harmonics
 MAX_CYCLES = 0.5  # by which a refined frequency may shift the phase over the exposure
-SETTLED = 1e-4  # cycles over the exposure: a change so small ends the refinement of a frequency ...
+CONVERGED = 1e-4  # cycles over the exposure: a change so small ends the refinement of a frequency ...
 ROUNDS = 12  # ... and without one the frequency stays as it was given
 MIN_POWER = 0.01  # of a wave, left without level and slope of the ramps; a steadier one is not fitted
 SHORTEST_HALF = 3  # groups of a ramp, of which level and slope leave one
@@ -310,7 +310,7 @@ def _power(sums):
 
 
 def _refine(sums, starts, cells, frequencies, harmonics):
-    """Return frequencies improved by Gauss-Newton steps, the given ones where the wave is faint or none settles."""
+    """Return frequencies improved by Gauss-Newton steps, the given ones where the wave is faint or none converges."""
     span = starts[-1, -1] + cells[-1] - starts[0, 0]
     refined = frequencies.copy()
     for _ in range(ROUNDS):
@@ -325,7 +325,7 @@ def _refine(sums, starts, cells, frequencies, harmonics):
         refined = refined + change
         if np.any(np.abs(refined - frequencies) * span > MAX_CYCLES):
             return frequencies
-        if np.all(np.abs(change) * span < SETTLED):
+        if np.all(np.abs(change) * span < CONVERGED):
             return refined
     return frequencies
 

@@ -10,7 +10,7 @@ from mrsxr._median_kernels import TILE, median_of, median_of_sorted, sort_column
 from mrsxr.compiled import njit
 
 SKIP, SINGLE_PASS, ITERATIVE, CLIP_INTEGRATIONS, CLIP_ALL = range(5)  # ways to find jumps
-CLIP_ITERATIONS = 5  # as jwst, settled or not
+CLIP_ITERATIONS = 5  # as jwst, converged or not
 
 
 @njit(cache=True, nogil=True)

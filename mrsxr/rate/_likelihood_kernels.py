@@ -426,7 +426,7 @@ def _find(sci, group_dq, read_noise, gain, dark, linear, tg, thresholds, bounds,
                 _mark_jumps(group_dq, place, width, blocks, before, lanes, rates, bounds, out_dq, out_spread)
 
 
-# --- doors ---
+# --- wrappers ---
 
 
 def fit_likelihood(

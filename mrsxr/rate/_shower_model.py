@@ -139,9 +139,9 @@ def left_out(exposure: Exposure, i: int, outline: np.ndarray, shape: np.ndarray,
     even = np.indices(outline.shape).sum(axis=0) % 2 == 0
     out = np.zeros(2)
     for kept in (even, ~even):
-        told = smooth(np.where(kept, raw, 0), np.where(kept, square, 0), _width(outline))
+        expected = smooth(np.where(kept, raw, 0), np.where(kept, square, 0), _width(outline))
         here = ~kept & (shape != 0)
-        misfit = value[:, here] - share[planes][:, None] * told[here]
+        misfit = value[:, here] - share[planes][:, None] * expected[here]
         out += [np.sum(weight[:, here] * off**2) for off in (misfit, value[:, here])]
     return out
 

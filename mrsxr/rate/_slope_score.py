@@ -1,4 +1,4 @@
-"""Doors that judge how jumps are found and slopes are fitted: the slopes of the two halves of a ramp must agree.
+"""Wrappers that judge how jumps are found and slopes are fitted: the slopes of the two halves of a ramp must agree.
 
 The halves are the early and the late groups of all integrations, or odd and even integrations, so they share neither
 photons nor read noise. Each is treated by itself. What a method claims for a pixel is a slope a with variance v from

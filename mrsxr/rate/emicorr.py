@@ -26,7 +26,7 @@ from ._exposure import DETECTOR_COLUMNS, integration_numbers, keyword
 
 MINIMUM_GROUPS = 3
 SEQUENTIAL_MINIMUM_GROUPS = 4
-SEQUENTIAL_GROUPS = 10  # with fewer, another algorithm is recommended
+SEQUENTIAL_GROUPS = 10  # with fewer, another method is recommended
 CLOCK = 1e-5  # s
 MAX_BINS = 500
 MAX_HARMONICS = 8
@@ -39,7 +39,7 @@ SUBARRAY_CLOCKS = {
     "MASK1065": (82, 23968), "MASK1140": (82, 23968), "MASK1550": (82, 23968),
 }  # fmt: skip
 
-Algorithm = Literal["joint", "sequential", "harmonics"]
+Method = Literal["joint", "sequential", "harmonics"]
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def correct_emi(
     ds: xr.Dataset,
     *,
     emicorr: Annotated[xr.Dataset | None, Reference()] = None,
-    algorithm: Algorithm = "joint",
+    method: Method = "joint",
     nints_to_phase: Count | None = None,
     nbins: Annotated[int, Range(2, 10_000)] | None = None,
     scale_reference: bool = True,
@@ -99,7 +99,7 @@ def correct_emi(
     emicorr : Dataset, kind "emicorr", optional
         ``frequency`` [Hz] (name), ``waveform`` [DN] (name, phase_bin), ``attrs["subarray_cases"]``. Not needed
         with ``onthefly_corr_freq``.
-    algorithm : {"joint", "sequential", "harmonics"}
+    method : {"joint", "sequential", "harmonics"}
         "joint", jwst's default: amplitude and phase of the reference's waveform that make the ramps straightest;
         one frequency after the other. "sequential", jwst's older one: residuals of straight ramps are folded with
         the period; 10 groups or more. "harmonics": least squares in the sines and cosines of all frequencies,
@@ -143,7 +143,7 @@ def correct_emi(
         Where there is no reference, or the reference names a frequency that it does not hold.
     MrsxrError
         Where the columns are not whole groups of four (and, where the wave is measured, next to each other), or the
-        algorithm is unknown.
+        method is unknown.
 
     Notes
     -----
@@ -163,20 +163,20 @@ def correct_emi(
     """
     by_hand = onthefly_corr_freq is not None
     case = _case_by_hand(ds, onthefly_corr_freq or ()) if by_hand else _case_of_reference(ds, emicorr)
-    if algorithm == "joint" and by_hand:
-        algorithm = "sequential"
-    refusal = case if isinstance(case, str) else _too_short(ds, algorithm)
+    if method == "joint" and by_hand:
+        method = "sequential"
+    refusal = case if isinstance(case, str) else _too_short(ds, method)
     if isinstance(case, str) or refusal:
         tell(f"no EMI correction ({ds.attrs.get('setting')}): {refusal}", stacklevel=3)
         return ds
     fits = _measure(
-        ds if measured_on is None else measured_on, case, algorithm, nints_to_phase=nints_to_phase, nbins=nbins,
+        ds if measured_on is None else measured_on, case, method, nints_to_phase=nints_to_phase, nbins=nbins,
         scale_reference=scale_reference, use_n_cycles=use_n_cycles, separately=fit_ints_separately,
         n_harmonics=n_harmonics, n_amplifiers=4 if per_amplifier else 1, fit_frequency=fit_frequency,
         late=last_quad_offset,
     )  # fmt: skip
     sci, data = _ramps(ds)
-    clocks = _clocks(ds, case, last_quad_offset if algorithm == "sequential" else 0)
+    clocks = _clocks(ds, case, last_quad_offset if method == "sequential" else 0)
     for fit in fits:
         data = _subtract(data, fit, clocks)
     found = [data, *(fit.score for fit in fits if fit.score is not None)]
@@ -240,15 +240,15 @@ def _case_of_reference(ds: xr.Dataset, emicorr: xr.Dataset | None) -> _Case | st
     return _Case(float(case["rowclocks"]), float(case["frameclocks"]), frequencies, waves)
 
 
-def _too_short(ds: xr.Dataset, algorithm: str) -> str:
+def _too_short(ds: xr.Dataset, method: str) -> str:
     n = ds.sizes["group"]
-    least = SEQUENTIAL_MINIMUM_GROUPS if algorithm == "sequential" else MINIMUM_GROUPS
-    if n >= least and algorithm == "sequential" and n < SEQUENTIAL_GROUPS:
+    least = SEQUENTIAL_MINIMUM_GROUPS if method == "sequential" else MINIMUM_GROUPS
+    if n >= least and method == "sequential" and n < SEQUENTIAL_GROUPS:
         tell(
-            f"the sequential EMI fit has {n} groups, expected {SEQUENTIAL_GROUPS}; use algorithm='joint'",
+            f"the sequential EMI fit has {n} groups, expected {SEQUENTIAL_GROUPS}; use method='joint'",
             stacklevel=4,
         )  # fmt: skip
-    return f"{n} groups, {algorithm} needs {least}" if n < least else ""
+    return f"{n} groups, {method} needs {least}" if n < least else ""
 
 
 def _clocks(ds: xr.Dataset, case: _Case, late: int) -> _Clocks:
@@ -270,7 +270,7 @@ def _clocks(ds: xr.Dataset, case: _Case, late: int) -> _Clocks:
 
 
 def _folded_integrations(case: _Case, ds: xr.Dataset, nints_to_phase: int | None, use_n_cycles: int | None) -> int:
-    """Return how many integrations the sequential algorithm folds."""
+    """Return how many integrations the sequential method folds."""
     n = ds.sizes["integration"]
     if nints_to_phase is None and use_n_cycles is not None:
         clocks = use_n_cycles / (case.frequencies[0] * CLOCK)
@@ -318,19 +318,19 @@ def _subtract(ramps: da.Array, fit: _Fit, clocks: _Clocks) -> da.Array:
     )  # fmt: skip
 
 
-def _measure(ds: xr.Dataset, case: _Case, algorithm: str, *, late: int, **options: Any) -> list[_Fit]:
+def _measure(ds: xr.Dataset, case: _Case, method: str, *, late: int, **options: Any) -> list[_Fit]:
     """Return the fits, lazy."""
-    clocks = _clocks(ds, case, late if algorithm == "sequential" else 0)
+    clocks = _clocks(ds, case, late if method == "sequential" else 0)
     if not np.all(np.diff(clocks.quads)[:-1] == clocks.samples):
         raise MrsxrError(
             "the columns that EMI is measured on are not next to each other; give whole rows (measured_on)"
         )
     ramps = _ramps(ds)[1]
-    if algorithm == "harmonics":
+    if method == "harmonics":
         return [_measure_harmonics(ramps, _flags(ds, ramps), case, clocks, options)]
     fits: list[_Fit] = []
     for number in range(len(case.frequencies)):
-        if algorithm == "joint":
+        if method == "joint":
             fits.append(_measure_jointly(ramps, _flags(ds, ramps), case, number, clocks, fits, options["separately"]))
         else:
             folded = _folded_integrations(case, ds, options["nints_to_phase"], options["use_n_cycles"])

@@ -57,8 +57,8 @@ def correct_ipc(ds: xr.Dataset, *, ipc: Ref) -> xr.Dataset:
                 f"ipc {ipc.attrs.get('ref_id', '')}: the kernel holds numbers that are not finite; use another file "
                 "or leave the step out"
             )
-        door = partial(convolve, kernel=values, inside=inside, depth=depth)
-        return ds.assign(sci=with_row_halo(door, sci, depth=depth, fill=np.float32(0)).assign_attrs(ds.sci.attrs))
+        wrapper = partial(convolve, kernel=values, inside=inside, depth=depth)
+        return ds.assign(sci=with_row_halo(wrapper, sci, depth=depth, fill=np.float32(0)).assign_attrs(ds.sci.attrs))
     if any(kernel.sizes[dim] != ds.sizes[dim] for dim in ("y", "x")):
         raise ReferenceFileError(
             f"ipc {ipc.attrs.get('ref_id', '')} holds kernels of {kernel.sizes['y']} x {kernel.sizes['x']} pixels, "

@@ -67,7 +67,7 @@ def flag_jumps_likelihood(
     Notes
     -----
     Brandt 2024, PASP 136, 045005, the worst difference of a ramp at a time. Of a slope that rests on two differences
-    only a rise is a jump. The search inside ``fit_ramps(algorithm="gls")`` is the same, without neighbours.
+    only a rise is a jump. The search inside ``fit_ramps(method="gls")`` is the same, without neighbours.
     """
     from ._likelihood_kernels import find_jumps_gls
 

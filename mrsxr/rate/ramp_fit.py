@@ -20,7 +20,7 @@ from .jump import over_frame
 from .jump_judged import judged_rows
 from .likelihood import dark_current_of, group_time_of, linearity_inputs
 
-Algorithm = Literal["ols", "likelihood", "gls"]
+Method = Literal["ols", "likelihood", "gls"]
 Weighting = Literal["read", "total"]
 LIKELIHOOD_MINIMUM_GROUPS = 4
 FEWEST_GROUPS = 4  # of a ramp that can do without its first and its last group
@@ -30,8 +30,8 @@ _NAMES = ("rate", "var_poisson", "var_read", "dq", "groups_used", "n_jumps", "ch
 _TYPES = ("float32", "float32", "float32", "uint32", "uint16", "uint16", "float32")
 _DIAGNOSTICS = ("groups_used", "n_jumps", "chi2")
 
-#: Kinds of reference files that one algorithm takes alone.
-_GLS_ALONE = {"linearity": lambda given: given["algorithm"] == "gls"}
+#: Kinds of reference files that one method takes alone.
+_GLS_ALONE = {"linearity": lambda given: given["method"] == "gls"}
 
 
 @step(needs="ramp", gives="rate", jwst="ramp_fit", keyword="S_RAMP", only=_GLS_ALONE)
@@ -40,7 +40,7 @@ def fit_ramps(
     *,
     gain: Ref,
     readnoise: Ref,
-    algorithm: Algorithm = "ols",
+    method: Method = "ols",
     linearity: OptionalRef = None,
     suppress_one_group: bool = True,
     firstgroup: Whole | None = None,
@@ -67,7 +67,7 @@ def fit_ramps(
         ``gain`` [electron/DN].
     readnoise : Dataset, kind "readnoise"
         ``read_noise`` [DN] of a difference of two reads (CDS).
-    algorithm : str
+    method : str
         "ols": segmented least squares, jwst's OLS_C. "likelihood": jwst's LIKELY; "ols" below 4 groups, as there.
         "gls": generalised least squares with its own search for jumps.
     linearity : Dataset, kind "linearity", optional
@@ -105,7 +105,7 @@ def fit_ramps(
     Raises
     ------
     MrsxrError
-        Where ``attrs["group_time"]`` is missing or not positive, or the algorithm or weighting is unknown.
+        Where ``attrs["group_time"]`` is missing or not positive, or the method or weighting is unknown.
 
     Notes
     -----
@@ -136,7 +136,7 @@ def fit_integrations(
     *,
     gain: Ref,
     readnoise: Ref,
-    algorithm: Algorithm = "ols",
+    method: Method = "ols",
     linearity: OptionalRef = None,
     suppress_one_group: bool = True,
     firstgroup: Whole | None = None,
@@ -184,32 +184,34 @@ def fit_ramps_and_integrations(ds: xr.Dataset, **parameters: Any) -> tuple[xr.Da
 
 
 def _fit(
-    ds: xr.Dataset, *, gain: xr.Dataset, readnoise: xr.Dataset, algorithm: str, linearity: xr.Dataset | None,
+    ds: xr.Dataset, *, gain: xr.Dataset, readnoise: xr.Dataset, method: str, linearity: xr.Dataset | None,
     firstgroup: int | None, lastgroup: int | None, weighting: str, judged: bool, **options: Any,
 ) -> tuple[tuple[xr.DataArray, ...], tuple[xr.DataArray, ...], xr.DataArray | None]:  # fmt: skip
-    """Return the variables of level rate and those of level rateints, by one call of a door, and the score."""
-    if algorithm == "likelihood" and ds.sizes["group"] < LIKELIHOOD_MINIMUM_GROUPS:
-        algorithm = "ols"
+    """Return the variables of level rate and those of level rateints, by one call of a wrapper, and the score."""
+    if method == "likelihood" and ds.sizes["group"] < LIKELIHOOD_MINIMUM_GROUPS:
+        method = "ols"
     _tell_few(ds, options["suppress_one_group"])
-    door, wanted = _door(algorithm)
+    wrapper, wanted = _wrapper_of(method)
     options["weighting"] = weighting
     kwargs = {name: value for name, value in options.items() if name in wanted}
     ramp, one = ["integration", "group"], ["integration"]
     inputs = [ds.sci, ds.group_dq, ds.pixel_dq, readnoise.read_noise, gain.gain, dark_current_of(ds, gain)]
     core: list[list[str]] = [ramp, ramp, [], [], [], []]
-    if algorithm == "gls" and linearity is not None:
+    if method == "gls" and linearity is not None:
         inputs += linearity_inputs(linearity)
         core += [["order"], []]
-    n = len(_NAMES) - (algorithm == "ols")
+    n = len(_NAMES) - (method == "ols")
     common = {"group_time": group_time_of(ds), "limits": _limits(firstgroup, lastgroup, ds.sizes["group"])}
     score = None
-    if algorithm == "gls" and judged:
+    if method == "gls" and judged:
         from ._slope_score import fit_judged
 
-        kwargs = {"gls": kwargs, "ols": {name: options[name] for name in _door("ols")[1]}}
+        kwargs = {"gls": kwargs, "ols": {name: options[name] for name in _wrapper_of("ols")[1]}}
         score = _judge(ds, gain, readnoise, linearity, {**common, **kwargs})
-        door, inputs, core = fit_judged, [over_frame(score, ds), *inputs], [[], *core]
-    out = map_ramps(door, *inputs, core=core, out_core=[[]] * n + [one] * n, dtypes=_TYPES[:n] * 2, **common, **kwargs)
+        wrapper, inputs, core = fit_judged, [over_frame(score, ds), *inputs], [[], *core]
+    out = map_ramps(
+        wrapper, *inputs, core=core, out_core=[[]] * n + [one] * n, dtypes=_TYPES[:n] * 2, **common, **kwargs
+    )
     return out[:n], out[n:], score
 
 
@@ -237,15 +239,15 @@ def _tell_few(ds: xr.Dataset, suppress_one_group: bool) -> None:
         tell(f"{text} cannot do without the first and the last one: slopes are UNRELIABLE_SLOPE", stacklevel=5)
 
 
-def _door(algorithm: str) -> tuple[Any, tuple[str, ...]]:
-    """Return the door of an algorithm and the parameters that it takes."""
-    if algorithm == "ols":
+def _wrapper_of(method: str) -> tuple[Any, tuple[str, ...]]:
+    """Return the wrapper of a method and the parameters that it takes."""
+    if method == "ols":
         from ._ramp_fit_kernels import fit_ols
 
         return fit_ols, ("suppress_one_group", "weighting", "dark_current_in_electrons")
     from ._likelihood_kernels import fit_gls, fit_likelihood
 
-    if algorithm == "likelihood":
+    if method == "likelihood":
         return fit_likelihood, ("threshold_one_omit", "dark_current_in_electrons")
     return fit_gls, (
         "find_jumps", "use_jump_flags", "threshold_one_omit", "threshold_two_omit", "scale_photon_noise",

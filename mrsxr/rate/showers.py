@@ -101,8 +101,8 @@ def flag_showers(
         core=[RAMP, RAMP, [], [], []], out_core=[RAMP], dtypes=["float32"],
         minimum_sigclip_groups=minimum_sigclip_groups,
     )  # fmt: skip
-    door = partial(ring_mean, inner_radius=extend_inner_radius, outer_radius=radius)
-    smooth = with_row_halo(door, _in_tall_blocks(ratio, int(radius)), depth=int(radius), fill=np.float32(0))
+    wrapper = partial(ring_mean, inner_radius=extend_inner_radius, outer_radius=radius)
+    smooth = with_row_halo(wrapper, _in_tall_blocks(ratio, int(radius)), depth=int(radius), fill=np.float32(0))
     drawn = _draw(
         smooth, ds, threshold=extend_snr_threshold, min_area=extend_min_area, ratio=extend_ellipse_expand_ratio,
         widest=2 * max_extended_radius, n_after=int(time_masked_after_shower // group_time),
@@ -162,7 +162,7 @@ def remove_showers(
     gain: Ref,
     readnoise: Ref,
     regions: Annotated[xr.Dataset | xr.DataArray | None, Reference(optional=True)] = None,
-    action: Literal["subtract", "flag"] = "subtract",
+    method: Literal["subtract", "flag"] = "subtract",
     threshold: Positive = 7.0,
     flag_above: Positive = 0.2,
     relative_noise: NotNegative = 0.03,
@@ -182,7 +182,7 @@ def remove_showers(
     regions : Dataset, kind "regions", or DataArray, optional
         Which slice lights up which pixel (y, x), 0 between the slices; of several planes the last. With it, what is
         not seen between the slices as well is no shower.
-    action : {"subtract", "flag"}
+    method : {"subtract", "flag"}
         Subtract the charge from the later groups, or flag the differences in which it grows.
     threshold : float
         Significance [sigma] of a shower in one difference.
@@ -204,7 +204,7 @@ def remove_showers(
     Raises
     ------
     MrsxrError
-        Where ``action`` is unknown, a threshold is not positive or ``regions`` has another shape than the data.
+        Where ``method`` is unknown, a threshold is not positive or ``regions`` has another shape than the data.
 
     Notes
     -----
@@ -220,7 +220,7 @@ def remove_showers(
     row = xr.DataArray(np.arange(ds.sizes["y"])[:, None], dims=("y", "x"))
     row = row.chunk(y=ds.sci.chunksizes["y"]) if ds.sci.chunks else row
     cells = [*RAMP, "cell_y", "cell_x"]
-    if action == "subtract":
+    if method == "subtract":
         (sci,) = map_ramps(subtract_model, ds.sci, ds.pixel_dq, gain.gain, model, row,
                            core=[RAMP, [], [], cells, []], out_core=[RAMP], dtypes=["float32"])  # fmt: skip
         return ds.assign({"sci": sci.assign_attrs(ds.sci.attrs), **judged})

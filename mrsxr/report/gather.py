@@ -96,10 +96,10 @@ class Contents:
         """Return the observation table, from the files that went in while they are there, else from the products."""
         went_in = [(i["path"], i["role"]) for i in self._inputs() if os.path.isfile(i["path"])]
         for found in (went_in, [(str(f.path), f.role) for f in self.files]):
-            mine, behind = ([path for path, role in found if (role == SCIENCE) is which] for which in (True, False))
+            mine, background = ([path for path, role in found if (role == SCIENCE) is which] for which in (True, False))
             try:
                 if mine:
-                    return summarize(mine, behind or None)
+                    return summarize(mine, background or None)
             except InputFileError:
                 continue
         return None

@@ -22,7 +22,11 @@ _STAGE = "report"
 
 @reads()
 def write_report(
-    folder: str | Path, path: str | Path | None = None, *, z: float | None = None, reporter: Reporter | None = None
+    folder: str | Path,
+    path: str | Path | None = None,
+    *,
+    redshift: float | None = None,
+    reporter: Reporter | None = None,
 ) -> Path:
     """Write a page on what a folder of products holds and how it was made.
 
@@ -32,7 +36,7 @@ def write_report(
         What ``mrsxr run`` wrote, or any folder of MRS products (also of jwst): rate, cal, s3d, x1d files.
     path : path, optional
         File to write; by default ``report.html`` in the folder.
-    z : float, optional
+    redshift : float, optional
         Redshift of the source, for the lines; by default what the run or the spectra know.
     reporter : Reporter, optional
         Is told of every section and picture.
@@ -50,13 +54,13 @@ def write_report(
     """
     contents = gather(Path(folder))
     target = Path(path) if path is not None else contents.folder / "report.html"
-    text = make_page(contents, z, reporter or Reporter())
+    text = make_page(contents, redshift, reporter or Reporter())
     return write_text(target, text)
 
 
-def make_page(contents: Contents, z: float | None, reporter: Reporter) -> str:
+def make_page(contents: Contents, redshift: float | None, reporter: Reporter) -> str:
     """Return the page as text."""
-    z = known_redshift(contents) if z is None else z
+    redshift = known_redshift(contents) if redshift is None else redshift
 
     def tell() -> None:
         reporter.done(_STAGE, "picture", 0.0)
@@ -65,10 +69,10 @@ def make_page(contents: Contents, z: float | None, reporter: Reporter) -> str:
         ("problems", "What to look at", lambda: observation.problems(contents)),
         ("observation", "What was observed", lambda: observation.observation(contents)),
         ("decisions", "What was decided", lambda: results.decisions(contents)),
-        ("spectrum", "Spectrum", lambda: pictures.spectrum(contents, z)),
+        ("spectrum", "Spectrum", lambda: pictures.spectrum(contents, redshift)),
         ("apertures", "Apertures and scales", lambda: results.apertures(contents)),
-        ("lines", "Lines", lambda: results.lines(contents, z)),
-        ("zooms", "Lines at close range", lambda: results.zooms(contents, z)),
+        ("lines", "Lines", lambda: results.lines(contents, redshift)),
+        ("zooms", "Lines at close range", lambda: results.zooms(contents, redshift)),
         ("cubes", "Cubes", lambda: pictures.cubes(contents, tell)),
         ("detector", "Detector", lambda: pictures.detector(contents, tell)),
         ("flags", "Flags", lambda: work.flags(contents)),

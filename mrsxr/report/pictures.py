@@ -129,7 +129,7 @@ def _branch(ds: xr.Dataset) -> str:
     return f"all bands, {kind} source" if kind in ("point", "extended") else "all bands"
 
 
-def spectrum(contents: Contents, z: float | None) -> Markup:
+def spectrum(contents: Contents, redshift: float | None) -> Markup:
     """Return the picture of the spectrum of all bands with its lines marked."""
     found = whole_spectra(contents)
     if not found:
@@ -139,7 +139,7 @@ def spectrum(contents: Contents, z: float | None) -> Markup:
         low, high = float(ds.wavelength.min()), float(ds.wavelength.max())
         alt = f"Spectrum of {what} from {low:.2f} to {high:.2f} micrometres, lines marked"
         caption = f"Spectrum, {what}; shaded: one standard deviation."
-        parts.append(picture(plot.spectrum(ds, z=z), alt, caption, dpi=_DPI, wide=True))
+        parts.append(picture(plot.spectrum(ds, redshift=redshift), alt, caption, dpi=_DPI, wide=True))
     return join(*parts)
 
 

@@ -91,15 +91,19 @@ def _background_of_headers(contents: Contents) -> list[str]:
 
 def _source_type(contents: Contents) -> tuple[str, str]:
     taken = sorted({str(ds.attrs["source_type"]) for _, ds in contents.spectra() if ds.attrs.get("source_type")})
-    told: dict[str, Any] = next(
+    decision: dict[str, Any] = next(
         (r["decisions"]["source type"] for r in reversed(contents.runs) if r["decisions"].get("source type")), {}
     )
-    asked = str(told.get("asked", ""))
+    asked = str(decision.get("asked", ""))
     by = {"header": "as the headers say", "images": "decided from the images", "user": "as asked for",
           "region": "of a region", "default": "the headers say nothing"}  # fmt: skip
-    why = by.get(str(told.get("decided_by") or {"auto": "images"}.get(asked, asked)), "as asked for" if asked else "")
-    if told.get("score") is not None:
-        why += f" (score of the images {float(told['score']):.2f}{', ambiguous' if told.get('ambiguous') else ''})"
+    why = by.get(
+        str(decision.get("decided_by") or {"auto": "images"}.get(asked, asked)), "as asked for" if asked else ""
+    )
+    if decision.get("score") is not None:
+        why += (
+            f" (score of the images {float(decision['score']):.2f}{', ambiguous' if decision.get('ambiguous') else ''})"
+        )
     text = " and ".join(kind.lower() for kind in taken)
     return "Source", f"{text}{', ' + why if why and text else ''}"
 
@@ -172,28 +176,28 @@ def _median_snr(ds: xr.Dataset) -> float:
     return float(np.median(ds[name].values[good] / np.sqrt(variance[good]))) if good.any() else float("nan")
 
 
-def fitted(contents: Contents, z: float) -> xr.Dataset:
+def fitted(contents: Contents, redshift: float) -> xr.Dataset:
     """Return the fitted lines of the first spectrum of all bands, by wavelength; fitted once."""
-    if z not in contents.fits:
+    if redshift not in contents.fits:
         found = whole_spectra(contents)
         if not found:
             raise MrsxrError("no spectra in this folder, so that no lines were fitted")
-        fit = fit_lines(found[0][1], z=z, components="auto").compute()
-        contents.fits[z] = fit.isel(line=np.argsort(fit["wavelength_rest"].values, kind="stable"))
-    return contents.fits[z]
+        fit = fit_lines(found[0][1], redshift=redshift, components="auto").compute()
+        contents.fits[redshift] = fit.isel(line=np.argsort(fit["wavelength_rest"].values, kind="stable"))
+    return contents.fits[redshift]
 
 
-def lines(contents: Contents, z: float | None) -> Markup:
+def lines(contents: Contents, redshift: float | None) -> Markup:
     """Return the table of the fitted lines, upper limits of the others folded away."""
-    if z is None:
+    if redshift is None:
         ask = "No redshift is known, so that no lines were fitted. Give it: "
         return paragraph(join(ask, code("mrsxr report FOLDER --redshift Z"), " (0 for sources of our galaxy)."))
-    fit = fitted(contents, z)
+    fit = fitted(contents, redshift)
     seen = fit["snr"].values >= _DETECTED
-    rows = [_line_row(fit.isel(line=i), z) for i in np.flatnonzero(seen)]
+    rows = [_line_row(fit.isel(line=i), redshift) for i in np.flatnonzero(seen)]
     header = ["Line", "Observed [µm]", "Flux [1e-18 W/m²]", "S/N", "Velocity [km/s]", "Width σ [km/s]",
               "Equivalent width [nm]", "Gaussians", "Notes"]  # fmt: skip
-    shown = table(f"Lines with S/N of {_DETECTED:.0f} or more, at z = {z:g}", header, rows, range(1, 8))
+    shown = table(f"Lines with S/N of {_DETECTED:.0f} or more, at z = {redshift:g}", header, rows, range(1, 8))
     text = (
         "Gaussians on a local continuum; widths are those of the source, the instrument removed; velocities against z. "
         f"Velocities are given from a signal-to-noise ratio of {LINE_LIMITS['velocity']:.0f} on, widths from "
@@ -203,11 +207,11 @@ def lines(contents: Contents, z: float | None) -> Markup:
     return join(paragraph(text), shown if rows else none, _limits(fit, seen))
 
 
-def zooms(contents: Contents, z: float | None) -> Markup | None:
+def zooms(contents: Contents, redshift: float | None) -> Markup | None:
     """Return pictures of the lines with the best S/N; None without a redshift."""
-    if z is None:
+    if redshift is None:
         return None
-    fit = fitted(contents, z)
+    fit = fitted(contents, redshift)
     snr = np.nan_to_num(fit["snr"].values)
     snr[((fit["fit_flags"].values & _AT_BOUND) != 0) & (snr < _SURE)] = 0.0
     best = [i for i in np.argsort(-snr, kind="stable")[:_MOST_ZOOMS] if snr[i] >= _DETECTED]
@@ -217,7 +221,7 @@ def zooms(contents: Contents, z: float | None) -> Markup | None:
     return line_pictures(whole_spectra(contents)[0][1], fit, labels)
 
 
-def _line_row(row: xr.Dataset, z: float) -> list[Any]:
+def _line_row(row: xr.Dataset, redshift: float) -> list[Any]:
     def value(name: str, factor: float = 1.0) -> str:
         if not measured(name):
             return NONE
@@ -228,7 +232,7 @@ def _line_row(row: xr.Dataset, z: float) -> list[Any]:
         return seen is None or bool(seen)
 
     rest, velocity = float(row["wavelength_rest"]), float(row["velocity"]) if measured("velocity") else 0.0
-    place = rest * (1 + z) * (1 + velocity / 299792.458)
+    place = rest * (1 + redshift) * (1 + velocity / 299792.458)
     return [
         str(row["line"].values), f"{place:.4f}", value("flux", 1e18), f"{float(row['snr']):.1f}", value("velocity"),
         value("dispersion"), value("ew", 1e3), str(int(row["n_components"])), _fit_notes(row),

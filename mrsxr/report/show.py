@@ -53,7 +53,7 @@ def _reference_kind(path: Path) -> str:
 
 @reads(wavelength=as_um_place)
 def draw_file(
-    ds: xr.Dataset, *, z: float | None = None, dither: int | None = None, dq: bool = False,
+    ds: xr.Dataset, *, redshift: float | None = None, dither: int | None = None, dq: bool = False,
     wavelength: tuple[float, float] | None = None, zoom: tuple[float, float] | None = None, line: str | None = None,
 ) -> Any:  # fmt: skip
     """Draw what a Dataset of any level is best seen by.
@@ -64,7 +64,7 @@ def draw_file(
         A ramp: the image with the ramps of the brightest unsaturated pixel and of one that was hit; rate and cal
         data: the image with its slices; a cube: collapsed over wavelength; a spectrum with its lines; fitted lines
         of a cube: maps of one line.
-    z : float, optional
+    redshift : float, optional
         Redshift, for the marks of lines.
     dither : int, optional
         Number of the exposure; by default the first.
@@ -93,7 +93,7 @@ def draw_file(
             return plot.dq_image(ds, wavelength=None if wavelength is None else sum(wavelength) / 2)
         return plot.cube_image(ds, wavelength)
     if level == "spectrum":
-        return plot.spectrum(_zoomed(ds, zoom), z=z)
+        return plot.spectrum(_zoomed(ds, zoom), redshift=redshift)
     if level == "lines":
         return None if "x" not in ds.dims else plot.line_maps(ds, line or best_line(ds))
     raise InputFileError(f"data of level {level or 'unknown'} have no picture; expected ramp ... spectrum or lines")

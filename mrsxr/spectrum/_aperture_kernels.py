@@ -16,7 +16,7 @@ SYSTEMATIC, BACKGROUND_SYSTEMATIC, N_COLUMNS = 6, 7, 8
 def clip_limits(values, sigma, iterations):
     """Return mean -/+ sigma * std of values clipped about their median, as astropy's sigma_clip.
 
-    jwst clips 5 times, settled or not; as many times as there are values always settle, as each takes one at least.
+    jwst clips 5 times, converged or not; as many times as there are values always converge, as each takes one at least.
     """
     kept = values
     for _ in range(iterations):

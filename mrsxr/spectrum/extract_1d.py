@@ -262,18 +262,25 @@ def _names(cube: xr.Dataset) -> list[str]:
     return [*_CUBE, "dq", *(["var_systematic"] if "var_systematic" in cube else [])]
 
 
-def _over_planes(cube, door, names, *tables: np.ndarray, n_columns: int = 8, **options: Any):
-    """Apply a door to blocks of planes of variables, and of tables (plane, 1, n)."""
+def _over_planes(cube, wrapper, names, *tables: np.ndarray, n_columns: int = 8, **options: Any):
+    """Apply a wrapper to blocks of planes of variables, and of tables (plane, 1, n)."""
     arrays = [cube[name].variable.data for name in names]
     if not _is_lazy(cube):
         parts = [[a[k : k + CUBE_PLANES] for a in (*arrays, *tables)] for k in range(0, len(arrays[0]), CUBE_PLANES)]
-        return np.concatenate([door(*part, **options) for part in parts])
+        return np.concatenate([wrapper(*part, **options) for part in parts])
     planes = next(a.chunks[0] for a in arrays if isinstance(a, da.Array))
     chunks = (planes, -1, -1)
     arrays = [a.rechunk(chunks) if isinstance(a, da.Array) else da.from_array(a, chunks=chunks) for a in arrays]
     lazy = [da.from_array(table, chunks=(planes, *table.shape[1:])) for table in tables]
     return da.map_blocks(
-        door, *arrays, *lazy, dtype=float, drop_axis=2, chunks=(planes, (n_columns,)), meta=np.empty((0, 0)), **options
+        wrapper,
+        *arrays,
+        *lazy,
+        dtype=float,
+        drop_axis=2,
+        chunks=(planes, (n_columns,)),
+        meta=np.empty((0, 0)),
+        **options,
     )
 
 

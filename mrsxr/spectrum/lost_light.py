@@ -130,9 +130,9 @@ def say_what_is_lost(spectrum: xr.Dataset) -> xr.Dataset:
     spectrum : Dataset, level "spectrum"
         Of :func:`mrsxr.spectrum.extract_spectrum`, computed.
     """
-    with listen() as told:
+    with listen() as heard:
         _tell(spectrum)
-    return noted(spectrum, told)
+    return noted(spectrum, heard)
 
 
 def _tell(spectrum: xr.Dataset) -> None:

@@ -185,7 +185,7 @@ def fit_profile(
     found = optimize.least_squares(residuals, start, bounds=(low, high), x_scale=[1, 1, 0.2, 0.1, 0.1, 1], max_nfev=80)
     if not found.success:
         at = f"({place[0]:.0f}, {place[1]:.0f})"
-        tell(f"the profile of the source at spaxel {at} did not settle; that of the PSF is taken")
+        tell(f"the profile of the source at spaxel {at} did not converge; that of the PSF is taken")
         return Profile(float(place[0]), float(place[1]))
     x, y, width, slope, share, wing = map(float, found.x)
     return Profile(x, y, width, slope, share, wing, fitted=True)

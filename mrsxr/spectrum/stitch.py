@@ -106,7 +106,7 @@ def stitch_bands(
     reference = reference_band or names[0]
     if reference not in names:
         raise MrsxrError(f"reference_band {reference} is not among the spectra; expected one of {', '.join(names)}")
-    with listen() as told:
+    with listen() as heard:
         scalings = _match_all(bands, names.index(reference), method, clip_sigma, min_snr)
     scaled = [_apply(ds, scaling) for ds, scaling in zip(bands, scalings, strict=True)]
     joined = _join(scaled, overlap)
@@ -114,7 +114,7 @@ def stitch_bands(
         "method": method, "reference_band": reference, "overlap": overlap, "clip_sigma": clip_sigma, "min_snr": min_snr,
     }  # fmt: skip
     attrs = _attrs(bands, names, scalings, params)
-    return noted(joined.drop_attrs(deep=False).assign_attrs(attrs), [*notes_of(*bands), *told])
+    return noted(joined.drop_attrs(deep=False).assign_attrs(attrs), [*notes_of(*bands), *heard])
 
 
 def _check(spectra: Sequence[xr.Dataset]) -> None:
@@ -213,7 +213,7 @@ def _match(
             residual = a - b - value
         error = float(alike * np.sqrt(np.sum(w**2 * residual[kept] ** 2)) / abs(norm)) if norm else np.nan
         inside = np.abs(residual - np.median(residual[kept])) <= clip_sigma * np.std(residual[kept]) + 1e-300
-        if round_ >= _FREE_ROUNDS:  # what was clipped stays so: sets of samples that take turns would not settle
+        if round_ >= _FREE_ROUNDS:  # what was clipped stays so: sets of samples that take turns would not converge
             inside &= kept
         if (inside == kept).all() or inside.sum() < _MIN_SAMPLES:
             break

@@ -248,5 +248,5 @@ def test_a_scale_that_does_not_settle_is_refused(monkeypatch):
     ratio, error = 1.3 + 0.01 * rng.standard_t(3, 200), np.full(200, 0.01)
     assert abs(_safe_mode(ratio, error, "2C") - 1.3) < 0.005
     monkeypatch.setattr("mrsxr.cal.background.MODE_ROUNDS", 1)
-    with pytest.raises(MrsxrError, match="band 2C: the scale of the background did not settle in 1 rounds"):
+    with pytest.raises(MrsxrError, match="band 2C: the scale of the background did not converge in 1 rounds"):
         _safe_mode(ratio, error, "2C")

@@ -180,9 +180,9 @@ def test_gated_protects_lines_and_sources():
     rate = sky(source=30.0)[0]
     smooth, gated = (rate - run(rate, method=m).rate.values[0] for m in ("smooth", "gated"))
     assert smooth[:, 150:250].mean() > 0.3
-    open_door = rate - run(rate, method="gated", protection=0.0).rate.values[0]
+    open_wrapper = rate - run(rate, method="gated", protection=0.0).rate.values[0]
     careful = rate - run(rate, method="gated", protection=0.02).rate.values[0]
-    assert abs(careful[:, 150:250].mean()) < 0.02 < 0.3 < open_door[:, 150:250].mean()
+    assert abs(careful[:, 150:250].mean()) < 0.02 < 0.3 < open_wrapper[:, 150:250].mean()
 
 
 def test_gated_sees_a_shower_beside_a_line():

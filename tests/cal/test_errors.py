@@ -108,7 +108,7 @@ def test_a_factor_of_each_dither_and_flags_to_add():
     assert out.var_fringe.attrs["units"] == "DN2/s2"
 
 
-def test_doors_take_any_memory_layout():
+def test_wrappers_take_any_memory_layout():
     rng = np.random.default_rng(8)
     data, variance = (rng.uniform(1, 2, (1, NX, NY)).astype(">f4").transpose(0, 2, 1) for _ in range(2))
     factor = rng.uniform(1, 2, (NX, NY)).T
@@ -262,7 +262,7 @@ def test_pixels_scatter_by_the_error_in_their_file(level, tmp_path):
     ds = ds.assign(pixel_dq=(("dither", "y", "x"), np.zeros((60, NY, NX), "u4"), dict(dq.PIXEL_DQ_ATTRS)))
     ones = np.ones((NY, NX), "f4")
     rates = fit_ramps(
-        ds, algorithm="gls", gain=make_reference("gain", gain=5.1 * ones),
+        ds, method="gls", gain=make_reference("gain", gain=5.1 * ones),
         readnoise=make_reference("readnoise", read_noise=np.sqrt(2) * read * ones),
     )  # fmt: skip
     photom = references(error=0.015)["photom"]

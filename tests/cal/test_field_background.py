@@ -184,8 +184,8 @@ def test_bins_against_numpy(n_term):
     true = rng.normal(size=n_term)
     flux = terms @ true + rng.uniform(-0.1, 0.1, n)  # nothing to clip
     order, start = np.arange(n), np.array([0, 250, 253, 300])
-    out, covariance, means, number, settled = fit_bins(flux, order, start, along, across, n_term, 5.0, False)
-    assert list(settled) == [True, False, True]
+    out, covariance, means, number, converged = fit_bins(flux, order, start, along, across, n_term, 5.0, False)
+    assert list(converged) == [True, False, True]
     for c in (0, 2):
         rows = slice(start[c], start[c + 1])
         fitted, square, *_ = np.linalg.lstsq(terms[rows], flux[rows], rcond=None)
@@ -280,12 +280,12 @@ def test_least_absolute_deviations_are_those_of_linear_programming(n, slopes, hi
     flux = 30.0 + slopes[0] * along + slopes[1] * across + rng.normal(0, 3.0, n)
     flux[rng.random(n) < hit] += 500.0
     order, start = np.arange(n), np.array([0, n])
-    answer, covariance, _, number, settled = fit_bins(flux, order, start, along, across, 3, 3.0, True)
+    answer, covariance, _, number, converged = fit_bins(flux, order, start, along, across, 3, 3.0, True)
     terms = np.stack([np.ones(n), along, across], axis=1)
     matrix = np.hstack([terms, -terms, np.eye(n), -np.eye(n)])
     exact = linprog(np.r_[np.zeros(6), np.ones(2 * n)], A_eq=matrix, b_eq=flux).x
     error = np.sqrt(np.diag(covariance[0]))
-    assert settled.all()
+    assert converged.all()
     assert number[0] > 0.8 * n
     np.testing.assert_array_less(np.abs(answer[0] - (exact[:3] - exact[3:6])), 0.15 * error)
     np.testing.assert_array_less(np.abs(answer[0][1:] - slopes), 4 * error[1:])

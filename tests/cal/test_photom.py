@@ -208,7 +208,7 @@ def test_photom_of_another_band_or_shape_or_kind_is_refused():
         cal.calibrate_flux(ds, photom=None)
 
 
-def test_factor_doors_on_plain_arrays():
+def test_factor_wrappers_on_plain_arrays():
     value, error = np.array([[2.0, np.nan, 0.0, 4.0]]), np.array([[0.1, 0.1, 0.1, np.nan]])
     factor, relative = fringe_factor(value, error)
     np.testing.assert_allclose(factor, [[0.5, 1, 1, 0.25]])

@@ -62,7 +62,7 @@ def test_mingrad_equals_jwst(stored):
 @pytest.mark.parametrize("n", [1, 3])
 def test_profile_equals_jwst(stored, n):
     """Its search for the scale stops 1e-4 short of the solution taken here."""
-    out = assert_step(replace_pixels, of(stored), algorithm="fit_profile", n_adjacent_cols=n)
+    out = assert_step(replace_pixels, of(stored), method="fit_profile", n_adjacent_cols=n)
     assert_array_equal(out.dq[1], stored[f"profile_{n}_dq"])
     assert_allclose(out.flux[0], stored[f"profile_{n}_flux"], rtol=1e-3, atol=1e-6)
     filled = (stored[f"profile_{n}_dq"] & ESTIMATED) != 0
@@ -131,12 +131,12 @@ def test_a_lost_slice_and_no_flux(algorithm, value):
     flux = np.zeros((12, 40), "f4")
     flux[:, :18] = value
     flux[5, 25] = np.nan
-    out = replace_pixels(make_cal(flux, labels=labels), algorithm=algorithm)
+    out = replace_pixels(make_cal(flux, labels=labels), method=algorithm)
     assert out.flux[0, 5, 25] == 0
     lost = np.isnan(out.flux.values)
     assert ((out.dq.values[lost] & dq.DO_NOT_USE) != 0).all()
     assert (lost[:, :, 7:14].all()) == np.isnan(value)
-    nothing = replace_pixels(make_cal(np.full((12, 40), np.nan), labels=labels), algorithm=algorithm)
+    nothing = replace_pixels(make_cal(np.full((12, 40), np.nan), labels=labels), method=algorithm)
     assert np.isnan(nothing.flux).all()
     assert (nothing.dq == dq.DO_NOT_USE).all()
 
@@ -144,9 +144,9 @@ def test_a_lost_slice_and_no_flux(algorithm, value):
 def test_wrong_parameters_are_refused():
     ds = make_cal(np.ones((6, 6)))
     with pytest.raises(MrsxrError, match="expected one of mingrad, fit_profile"):
-        replace_pixels(ds, algorithm="trace_model")
+        replace_pixels(ds, method="trace_model")
     with pytest.raises(MrsxrError, match="expected a whole number of at least 1"):
         replace_pixels(ds, n_adjacent_cols=0)
-    for options in ({"algorithm": "fit_profile"}, {"across_slices": False}):
+    for options in ({"method": "fit_profile"}, {"across_slices": False}):
         with pytest.raises(MrsxrError, match="assign_wcs must run before"):
             replace_pixels(ds.drop_vars("slice"), **options)

@@ -45,7 +45,7 @@ def moved(ds, offsets):
 
 def test_beside_a_bright_source_nothing_is_found_where_nothing_was_put_in(star):
     match = fit_background_match(star)
-    assert match.attrs["settled"] == 1
+    assert match.attrs["converged"] == 1
     assert (match.left_alone.values == 1).all()
     out = match_backgrounds(star, match=match)
     np.testing.assert_array_equal(out.flux.values, star.flux.values)
@@ -86,9 +86,9 @@ def test_a_named_reference_without_a_good_pixel_is_refused_or_told(star):
 
 def test_a_fit_that_does_not_settle_is_told(star, monkeypatch):
     monkeypatch.setattr("mrsxr.cal._background_match_solve._ROUNDS", 2)
-    with pytest.warns(match="background matching did not settle in 2 rounds"):
+    with pytest.warns(match="background matching did not converge in 2 rounds"):
         match = fit_background_match(star.isel(y=slice(0, 160)), significance=0)
-    assert match.attrs["settled"] == 0
+    assert match.attrs["converged"] == 0
 
 
 def test_means_of_clusters_against_loops():

@@ -58,14 +58,14 @@ def test_errors_of_lines_in_cubes(noisy):
     light = 40.0 * np.exp(-0.5 * ((wave - LINE) / 0.0014) ** 2) + 300.0
     cube = cube.isel(y=slice(2, -2), x=slice(2, -2))
     pulls: dict[str, list] = {"moment0": [], "channel": [], "fit": [], "velocity": []}
-    options = {"z": 0.0, "window": 900.0, "noise": "error", "exclude": ()}
+    options = {"redshift": 0.0, "window": 900.0, "noise": "error", "exclude": ()}
     for one in noise[:6, :, 2:-2, 2:-2]:
         made = cube.assign(flux=cube.flux.copy(data=(one + light).astype("f4")))
         found = moments(made, LINE, extent=250, threshold=None, **options)
         pulls["moment0"].append((found.moment0 - found.moment0.mean()) / found.moment0_err)
         found = channel_maps(made, LINE, edges=[-150, 150], **options)
         pulls["channel"].append((found.flux - found.flux.mean()) / found.flux_err)
-        found = fit_line(made, LINE, z=0.0, window=880.0, noise="given")
+        found = fit_line(made, LINE, redshift=0.0, window=880.0, noise="given")
         pulls["fit"].append((found.flux - found.flux.mean()) / found.flux_err)
         pulls["velocity"].append((found.velocity - found.velocity.mean()) / found.velocity_err)
     for name, values in pulls.items():

@@ -172,13 +172,13 @@ def test_two_targets_in_a_folder_are_refused_with_what_to_pass(tmp_path):
 @pytest.mark.parametrize("offset", [(0.0, 40.0), (-70.0, 10.0)])
 def test_a_background_field_without_its_keyword_is_refused_until_it_is_named(tmp_path, offset):
     write(tmp_path, dither=1)
-    behind = write(tmp_path, dither=1, observation="005", offset=offset)
+    background = write(tmp_path, dither=1, observation="005", offset=offset)
     with pytest.raises(InputFileError, match=rf"2 fields.*{np.hypot(*offset):.0f} arcsec apart.*background-from"):
         open_observation(tmp_path)
-    tree = open_observation(tmp_path, background=behind)
+    tree = open_observation(tmp_path, background=background)
     assert tree["background/12A"].sizes["dither"] == tree["science/12A"].sizes["dither"] == 1
     marked = tmp_path / "z_uncal.fits"
-    shutil.copy(behind, marked)
+    shutil.copy(background, marked)
     fits.setval(marked, "BKGDTARG", value=True)
     with pytest.raises(InputFileError, match="mix the roles"):
         open_exposures([marked, next(tmp_path.glob("*004001*"))])
@@ -296,8 +296,8 @@ def test_an_empty_background_is_refused(tmp_path):
 
 def test_a_copy_of_a_background_exposure_stays_background(tmp_path):
     write(tmp_path / "a", dither=1)
-    behind = write(tmp_path / "b", dither=1, observation="005")
-    shutil.copy(behind, tmp_path / "a")
+    background = write(tmp_path / "b", dither=1, observation="005")
+    shutil.copy(background, tmp_path / "a")
     with pytest.warns(MrsxrWarning, match="there 2 times and counted once"):
         tree = open_observation(tmp_path / "a", background=tmp_path / "b")
     assert tree["science/12A"].exposure.values.tolist() == ["jw02732004001_02101_00001_mirifushort"]

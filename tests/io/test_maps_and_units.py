@@ -25,7 +25,7 @@ from mrsxr.units import fits_text
 sys.path.insert(0, str(Path(__file__).parents[1] / "lines"))
 from line_cubes import S_III, Z, line_cube
 
-SPEEDS = {"z": Z}
+SPEEDS = {"redshift": Z}
 SEEN = ("x", "y", "wavelength")
 EVERY, BACK = slice(None, None, 2), slice(None, None, -1)
 

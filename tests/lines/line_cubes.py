@@ -20,8 +20,8 @@ def instrument_sigma(wavelength):
 
 
 def line_cube(
-    flux, velocity=0.0, dispersion=60.0, *, rest=S_III, z=Z, continuum=50.0, slope=0.0, noise=0.0, told=None, seed=0,
-    half=3200.0, step=0.006, scale=0.35, more=(), angle=20.0,
+    flux, velocity=0.0, dispersion=60.0, *, rest=S_III, redshift=Z, continuum=50.0, slope=0.0, noise=0.0, told=None,
+    seed=0, half=3200.0, step=0.006, scale=0.35, more=(), angle=20.0,
 ):  # fmt: skip
     """Return a cube: flux [W m-2] (y, x), velocity, dispersion [km/s], continuum, slope over the cube, noise [MJy/sr].
 
@@ -29,13 +29,13 @@ def line_cube(
     pairs of rest wavelength and flux.
     """
     flux = np.atleast_2d(np.asarray(flux, float))
-    centre = rest * (1 + z)
+    centre = rest * (1 + redshift)
     n = 2 * int(centre * half / C / step) + 1
     grid = CubeGrid((339.0, 34.0), scale, flux.shape[1], flux.shape[0], centre - n * step / 2 + 0.31 * step, step, n,
                     angle)  # fmt: skip
     wave = grid.wavelengths[:, None, None]
     light = np.zeros((n, *flux.shape))
-    for place, power in ((centre, flux), *((w * (1 + z), f) for w, f in more)):
+    for place, power in ((centre, flux), *((w * (1 + redshift), f) for w, f in more)):
         mean = place * (1 + np.asarray(velocity) / C)
         sigma = place * np.hypot(dispersion, instrument_sigma(place)) / C
         up, down = ((wave + sign * step / 2 - mean) / (np.sqrt(2) * sigma) for sign in (1, -1))

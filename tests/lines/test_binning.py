@@ -89,7 +89,7 @@ def test_what_is_outside_stays_outside():
 
 
 def test_binned_cube(cube):
-    bins, out = bin_spaxels(cube, snr=25.0, line=LINE, z=Z)
+    bins, out = bin_spaxels(cube, snr=25.0, line=LINE, redshift=Z)
     schema.validate(out)
     labels = bins["bin"].values
     assert bins.attrs["level"] == "bins"
@@ -108,7 +108,7 @@ def test_binned_cube(cube):
     factor = 1 + 0.5 * np.log10(here.sum())
     np.testing.assert_allclose(more["var"].values[:, here], out["var"].values[:, here] * factor**2, rtol=1e-5)
     assert read_history(out)[-1]["step"] == "lines.bin_cube"
-    before, after = (moments(c, LINE, z=Z, threshold=None) for c in (cube, out))
+    before, after = (moments(c, LINE, redshift=Z, threshold=None) for c in (cube, out))
     assert float(after.snr.where(labels >= 0).min()) > 12
     assert float(before.snr.where(labels >= 0).min()) < 5
     spread = [float(np.abs(m.moment1 - disc()[1]).median()) for m in (before, after)]
@@ -120,8 +120,8 @@ def test_one_spectrum_a_bin_gives_the_same_maps(cube):
     few = bin_spectra(cube, bins)
     assert few.flux.shape == (cube.sizes["wavelength"], bins.attrs["n_bins"], 1)
     assert "wcs" not in few.attrs
-    painted = paint_bins(moments(few, LINE, z=Z), bins)
-    whole = moments(binned, LINE, z=Z)
+    painted = paint_bins(moments(few, LINE, redshift=Z), bins)
+    whole = moments(binned, LINE, redshift=Z)
     for name in ("moment0", "moment1", "moment2_err", "snr"):
         np.testing.assert_array_equal(painted[name], whole[name])
     assert painted.attrs["pixel_scale"] == cube.attrs["pixel_scale"]

@@ -79,13 +79,13 @@ def noise_for(snr, parts):
 def test_requests_may_be_written_in_other_ways():
     ds = make_spectrum([(FLUX, -80.0, 90.0)], noise=20.0)
     plain = fit_line(ds, "[Ne II] 12.81", window=2900.0, exclude=[(12.85, 12.87)])
-    loose = fit_line(ds, "NeII 12.8", window=2.9e6 * u.m / u.s, exclude=(12.87 * u.um, 12850 * u.nm), z="0")
+    loose = fit_line(ds, "NeII 12.8", window=2.9e6 * u.m / u.s, exclude=(12.87 * u.um, 12850 * u.nm), redshift="0")
     np.testing.assert_allclose(loose["velocity"], plain["velocity"], rtol=1e-9)
     assert loose["line"].values.tolist() == plain["line"].values.tolist()
     by_wavelength = fit_lines(ds, [128135.5 * u.AA], window=2900.0)
     assert float(by_wavelength["velocity"].squeeze()) == pytest.approx(-80.0, abs=3.0)
     with pytest.raises(MrsxrError, match=r"cz = 300 km/s is z = 0\.001"):
-        fit_line(ds, "NeII", z=300)
+        fit_line(ds, "NeII", redshift=300)
 
 
 def test_numbers_of_a_spectrum_are_those_of_the_truth():
@@ -327,7 +327,10 @@ def test_redshift_comes_from_the_data_or_the_call():
     ds = make_spectrum([(FLUX, 25.0, 60.0)], given=1.0)
     moved = ds.assign_coords(wavelength=ds["wavelength"] * (1 + z)).assign_attrs(redshift=z)
     moved["wavelength"].attrs["units"] = "um"
-    for fit in (fit_line(moved, "[Ne II]", noise="given"), fit_line(moved.assign_attrs(redshift=0.0), "[Ne II]", z=z)):
+    for fit in (
+        fit_line(moved, "[Ne II]", noise="given"),
+        fit_line(moved.assign_attrs(redshift=0.0), "[Ne II]", redshift=z),
+    ):
         assert float(fit["velocity"].squeeze()) == pytest.approx(25.0, abs=0.5)
         assert fit.attrs["redshift"] == z
 
@@ -408,8 +411,8 @@ def test_table_of_a_spectrum_has_units_and_is_written(tmp_path):
         ({"line": -1.0}, "positive number of um"),
         ({"line": []}, "no line was given"),
         ({"line": "[Ar II] 6.99"}, "outside the data"),
-        ({"z": 0.0085}, "from their end"),
-        ({"z": np.nan}, "z is nan"),
+        ({"redshift": 0.0085}, "from their end"),
+        ({"redshift": np.nan}, "redshift is nan"),
         ({"components": 4}, "components is 4"),
         ({"components": "best"}, "components is 'best'"),
         ({"criterion": "aic"}, "criterion is 'aic'"),
@@ -465,7 +468,7 @@ def test_nucleus_of_ngc7469_agrees_with_a_plain_sum(shared_data):
 
     cube = load(shared_data / "s3d_ngc7469" / "NGC7469_ch4-long_s3d.fits.gz").compute()
     z, ds = 0.01627, nucleus(cube, 1.05)
-    fit = fit_line(ds, ["[O IV] 25.89", "[Fe II] 25.99"], z=z, tie=False).sel(line="[O IV] 25.89")
+    fit = fit_line(ds, ["[O IV] 25.89", "[Fe II] 25.99"], redshift=z, tie=False).sel(line="[O IV] 25.89")
     wave = ds["wavelength"].values
     density = ds["flux"].values * JY / wave**2
     v = (wave / (25.8903 * (1 + z)) - 1) * C
@@ -475,7 +478,7 @@ def test_nucleus_of_ngc7469_agrees_with_a_plain_sum(shared_data):
     assert float(fit["flux"]) == pytest.approx(plain, rel=0.05)
     assert float(fit["snr"]) > 10
     assert 80 < float(fit["dispersion"]) < 180
-    maps = fit_line(cube, ["[O IV] 25.89", "[Fe II] 25.99"], z=z, tie=False).sel(line="[O IV] 25.89")
+    maps = fit_line(cube, ["[O IV] 25.89", "[Fe II] 25.99"], redshift=z, tie=False).sel(line="[O IV] 25.89")
     good = (maps["snr"] > 8) & (maps["fit_flags"] & 6 == 0)
     velocity = maps["velocity"].where(good)
     assert int(good.sum()) > 100
@@ -502,7 +505,7 @@ def test_lines_of_vv114_are_detected(shared_data):
                 "band": ("wavelength", np.concatenate([np.full(part[1].size, part[0]) for part in parts]))},
         attrs={"level": "spectrum", "history_json": "[]"},
     )  # fmt: skip
-    fit = fit_lines(ds, z=0.0202)
+    fit = fit_lines(ds, redshift=0.0202)
     seen = fit.isel(line=((fit["snr"] > 5) & (fit["fit_flags"] & 6 == 0)).values)
     bright = {"[Fe II] 5.34", "H2 S(7) 5.51", "H2 S(5) 6.91", "[Ar II] 6.99", "[Ar III] 8.99", "[S IV] 10.51",
               "H2 S(2) 12.28", "[Ne II] 12.81", "[Ne III] 15.56", "[S III] 18.71"}  # fmt: skip

@@ -63,9 +63,9 @@ def test_in_range_moves_lines_with_redshift():
     lines = line_list()
     rest = in_range(lines, 12.0, 13.0)
     assert "[Ne II] 12.81" in rest["line"].values
-    moved = in_range(lines, 12.0, 13.0, z=0.02)
+    moved = in_range(lines, 12.0, 13.0, redshift=0.02)
     assert "[Ne II] 12.81" not in moved["line"].values
-    there = in_range(lines, 13.0, 13.1, z=0.02).sel(line="[Ne II] 12.81")
+    there = in_range(lines, 13.0, 13.1, redshift=0.02).sel(line="[Ne II] 12.81")
     assert float(there["observed_wavelength"]) == pytest.approx(12.81355 * 1.02)
     assert float(there["wavelength"]) == 12.81355
 
@@ -81,7 +81,7 @@ def test_impossible_ranges_are_refused(args):
 
 
 def test_default_range_is_that_of_the_instrument():
-    far = in_range(line_list(), z=0.05)
+    far = in_range(line_list(), redshift=0.05)
     observed = far["observed_wavelength"].values
     assert observed.min() >= 4.9
     assert observed.max() <= 28.7

@@ -66,7 +66,7 @@ def test_masks_by_signal_to_noise():
 
 def test_moments_are_masked_too():
     flux = np.array([[1e-20, 1e-18, 2e-18, 8e-18]])
-    out = mask_maps(moments(line_cube(flux, 20.0, noise=20.0, seed=1), "[S III]", z=Z, threshold=None), snr=5)
+    out = mask_maps(moments(line_cube(flux, 20.0, noise=20.0, seed=1), "[S III]", redshift=Z, threshold=None), snr=5)
     assert np.isfinite(out.moment0.values[0]).tolist() == [False, True, True, True]
     assert np.isnan(out.moment1[0, 0])
     assert np.isnan(out.moment2[0, 0])
@@ -121,7 +121,7 @@ def test_lines_of_two_cubes_need_one_grid():
     moved.attrs["wcs"] = line_cube(np.ones((4, 5)), angle=21.0).attrs["wcs"]
     with pytest.raises(MrsxrError, match="different sky grids"):
         line_ratio(one, "[Ne III]", "[Ne II]", denominator_maps=moved)
-    m = moments(line_cube(np.full((4, 5), 2e-18), noise=0.1), "[S III]", z=Z)
+    m = moments(line_cube(np.full((4, 5), 2e-18), noise=0.1), "[S III]", redshift=Z)
     mixed = line_ratio(m, "[S III]", "[Ne II]", denominator_maps=one, snr=0.5)
     np.testing.assert_allclose(mixed.ratio, 0.5, rtol=0.01)
     ways = [[entry["step"].rpartition(".")[2] for entry in way] for way in branches(read_history(mixed))]

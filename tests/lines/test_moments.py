@@ -24,7 +24,7 @@ def rotating(ny=9, nx=11):
 
 def test_moments_without_noise():
     flux, velocity, dispersion = rotating()
-    out = moments(line_cube(flux, velocity, dispersion, slope=8.0), "[S III]", z=Z, extent=900, threshold=None)
+    out = moments(line_cube(flux, velocity, dispersion, slope=8.0), "[S III]", redshift=Z, extent=900, threshold=None)
     np.testing.assert_allclose(out.moment0, flux, rtol=1e-3)
     np.testing.assert_allclose(out.moment1, velocity, atol=0.5)
     np.testing.assert_allclose(out.moment2, dispersion, atol=1.0)
@@ -42,15 +42,15 @@ def test_moments_without_noise():
 
 def test_width_of_the_instrument_is_removed_by_option():
     cube = line_cube(np.full((2, 2), 1e-18), 0.0, 60.0)
-    observed = moments(cube, LINE, z=Z, extent=900, threshold=None, instrument=False).moment2
+    observed = moments(cube, LINE, redshift=Z, extent=900, threshold=None, instrument=False).moment2
     step = 0.006 / (S_III * (1 + Z)) * 299792.458
     total = np.sqrt(60.0**2 + instrument_sigma(S_III * (1 + Z)) ** 2 + step**2 / 12)
     np.testing.assert_allclose(observed, total, rtol=3e-3)
-    assert instrument_dispersion(LINE, z=Z) == pytest.approx(instrument_sigma(S_III * (1 + Z)))
-    narrow = moments(cube, LINE, z=Z, extent=900, threshold=None, resolution=500.0)
+    assert instrument_dispersion(LINE, redshift=Z) == pytest.approx(instrument_sigma(S_III * (1 + Z)))
+    narrow = moments(cube, LINE, redshift=Z, extent=900, threshold=None, resolution=500.0)
     assert (narrow.moment2 == 0).all()
     assert np.isfinite(narrow.moment2_err).all()
-    by_law = moments(cube, LINE, z=Z, extent=900, threshold=None, resolution=lambda w: 1e9)
+    by_law = moments(cube, LINE, redshift=Z, extent=900, threshold=None, resolution=lambda w: 1e9)
     np.testing.assert_allclose(by_law.moment2**2, total**2 - step**2 / 12, rtol=5e-3)
 
 
@@ -59,7 +59,7 @@ def test_errors_are_right_whatever_the_cube_claims(told):
     """Pulls have std 1 where the given errors are 3 times too small or too large."""
     flux, velocity, dispersion = np.full((80, 80), 6e-19), 40.0, 70.0
     cube = line_cube(flux, velocity, dispersion, noise=20.0, told=20 * told, seed=4)
-    out = moments(cube, LINE, z=Z, extent=800, threshold=None)
+    out = moments(cube, LINE, redshift=Z, extent=800, threshold=None)
     assert 40 < float(out.snr.median()) < 80
     for name, truth in zip(MAPS, (flux, velocity, dispersion), strict=True):
         pulls = (out[name] - truth) / out[f"{name}_err"]
@@ -68,13 +68,13 @@ def test_errors_are_right_whatever_the_cube_claims(told):
     assert float(out.noise_scale.median()) == pytest.approx(1 / told, rel=0.05)
     level = (out.continuum - 50.0) / out.continuum_err
     assert float(level.std()) == pytest.approx(1.0, abs=0.04)
-    as_given = moments(cube, LINE, z=Z, extent=800, threshold=None, noise="error")
+    as_given = moments(cube, LINE, redshift=Z, extent=800, threshold=None, noise="error")
     assert float((as_given.moment0_err / out.moment0_err).median()) == pytest.approx(told, rel=0.05)
 
 
 def test_threshold_keeps_velocities_of_faint_lines():
     cube = line_cube(np.full((30, 30), 1.5e-19), 60.0, 50.0, noise=20.0, seed=5)
-    spread = {t: float(moments(cube, LINE, z=Z, threshold=t).moment1.std()) for t in (3.0, None)}
+    spread = {t: float(moments(cube, LINE, redshift=Z, threshold=t).moment1.std()) for t in (3.0, None)}
     assert spread[3.0] < 0.5 * spread[None]
 
 
@@ -116,7 +116,7 @@ def test_kernel_against_numpy():
     speed = speed[here]
     share = np.clip((np.minimum(600.0, speed + width / 2) - np.maximum(-600.0, speed - width / 2)) / width, 0, 1)
     for degree in (0, 1, 3):
-        out = moments(cube, LINE, z=Z, degree=degree, exclude=())
+        out = moments(cube, LINE, redshift=Z, degree=degree, exclude=())
         np.testing.assert_allclose(out.moment0, slow(part, share == 0, share, degree, 4.0), rtol=1e-4)
 
 
@@ -131,9 +131,9 @@ def test_lazy_equals_eager_in_any_chunks(sizes):
     lazy = chunked(cube, **sizes)
     for function in (moments, channel_maps, subtract_continuum):
         with no_compute():
-            out = function(lazy, LINE, z=Z)
+            out = function(lazy, LINE, redshift=Z)
         assert all(isinstance(out[name].data, da.Array) for name in out.data_vars)
-        xr.testing.assert_identical(out.compute(), function(cube, LINE, z=Z))
+        xr.testing.assert_identical(out.compute(), function(cube, LINE, redshift=Z))
 
 
 def test_spaxels_with_too_little_data_are_blank_and_holes_are_bridged():
@@ -143,28 +143,28 @@ def test_spaxels_with_too_little_data_are_blank_and_holes_are_bridged():
     cube.dq[int(n / 2) - 4 : int(n / 2) + 4, 0, 1] = 1  # much of the line
     cube.flux[n // 2 + 2, 0, 2] = np.nan  # one voxel
     cube.flux[:, 1, 0] = np.nan
-    out = moments(cube, LINE, z=Z, threshold=None)
+    out = moments(cube, LINE, redshift=Z, threshold=None)
     assert np.isnan(out.moment0.values[[0, 0, 1], [0, 1, 0]]).all()
     assert float(out.coverage[1, 0]) == 0.0
     assert float(out.coverage[0, 0]) < 0.75
     np.testing.assert_allclose(out.moment0[0, 2], 2e-18, rtol=0.1)
     assert abs(float(out.moment0[0, 2]) - 2e-18) < float(out.moment0_err[0, 2]) < 0.2 * 2e-18
     np.testing.assert_allclose(out.moment0[1, 1:], 2e-18, rtol=2e-3)
-    cut = subtract_continuum(cube, LINE, z=Z)
+    cut = subtract_continuum(cube, LINE, redshift=Z)
     assert (cut.dq.values[:, 1, 0] == 1).all()
-    assert np.isnan(channel_maps(cube, LINE, z=Z).flux[:, 1, 0]).all()
+    assert np.isnan(channel_maps(cube, LINE, redshift=Z).flux[:, 1, 0]).all()
 
 
 def test_nothing_to_see_is_no_crash():
     cube = line_cube(np.full((2, 2), 1e-18))
-    assert np.isnan(moments(cube.assign(flux=cube.flux * np.nan), LINE, z=Z).moment0).all()
-    blind = moments(cube.assign(var=cube["var"] * np.nan), LINE, z=Z)
+    assert np.isnan(moments(cube.assign(flux=cube.flux * np.nan), LINE, redshift=Z).moment0).all()
+    blind = moments(cube.assign(var=cube["var"] * np.nan), LINE, redshift=Z)
     np.testing.assert_allclose(blind.moment0, 1e-18, rtol=1e-3)
     zero = cube.assign(var=(cube["var"] * 0).assign_attrs(cube["var"].attrs))
-    out = moments(zero, LINE, z=Z)
+    out = moments(zero, LINE, redshift=Z)
     np.testing.assert_allclose(out.moment0, 1e-18, rtol=2e-3)  # errors of the scatter alone
     assert np.isfinite(out.moment0_err).all()
-    given = moments(zero, LINE, z=Z, noise="error")
+    given = moments(zero, LINE, redshift=Z, noise="error")
     assert np.isnan(given.moment0_err).all()
     assert np.isnan(given.snr).all()
 
@@ -173,12 +173,12 @@ def test_channels_add_up_to_the_line():
     flux, velocity, dispersion = rotating()
     cube = line_cube(flux, velocity, dispersion, noise=0.3)
     edges = [-600.0, -333.3, -120.0, -77.0, 1.0, 250.5, 600.0]
-    out = channel_maps(cube, LINE, z=Z, edges=edges)
+    out = channel_maps(cube, LINE, redshift=Z, edges=edges)
     assert out.flux.dims == ("velocity", "y", "x")
-    whole = moments(cube, LINE, z=Z)
+    whole = moments(cube, LINE, redshift=Z)
     np.testing.assert_allclose(out.flux.sum("velocity"), whole.moment0, rtol=1e-9)
     np.testing.assert_allclose(out.velocity_low, edges[:-1])
-    even = channel_maps(cube, LINE, z=Z, width=150.0)
+    even = channel_maps(cube, LINE, redshift=Z, width=150.0)
     np.testing.assert_allclose(np.diff(even.velocity), 150.0)
     assert even.sizes["velocity"] == 8
     np.testing.assert_allclose(even.flux.sum("velocity"), whole.moment0, rtol=1e-9)
@@ -191,7 +191,7 @@ def test_channels_add_up_to_the_line():
 def test_continuum_is_gone():
     flux, velocity, dispersion = rotating()
     cube = line_cube(flux, velocity, dispersion, slope=9.0, noise=0.5)
-    out = subtract_continuum(cube, LINE, z=Z)
+    out = subtract_continuum(cube, LINE, redshift=Z)
     schema.validate(out)
     assert out.sizes["wavelength"] < cube.sizes["wavelength"]
     speed = 299792.458 * (out.wavelength / (S_III * (1 + Z)) - 1)
@@ -205,17 +205,17 @@ def test_neighbouring_lines_are_no_continuum():
     """[Fe II] 25.99 lies 1134 km/s from [O IV] 25.89: as a third of it, it must not change the flux."""
     flux = np.full((2, 2), 5e-18)
     cube = line_cube(flux, 0.0, 60.0, rest=25.8903, more=((25.98829, flux / 3),), continuum=300.0)
-    out = moments(cube, "[O IV]", z=Z)
+    out = moments(cube, "[O IV]", redshift=Z)
     np.testing.assert_allclose(out.moment0, flux, rtol=0.01)
-    blind = moments(cube, "[O IV]", z=Z, exclude=(), clip=0.0)
+    blind = moments(cube, "[O IV]", redshift=Z, exclude=(), clip=0.0)
     assert (np.abs(blind.moment0 / flux - 1) > 0.05).all()
-    told = moments(cube, "[O IV]", z=Z, exclude=[(25.9 * (1 + Z), 26.08 * (1 + Z))])
+    told = moments(cube, "[O IV]", redshift=Z, exclude=[(25.9 * (1 + Z), 26.08 * (1 + Z))])
     np.testing.assert_allclose(told.moment0, flux, rtol=0.01)
 
 
 def test_redshift_of_the_attributes_and_lines_by_wavelength():
     cube = line_cube(np.full((2, 2), 1e-18))
-    named = moments(cube, LINE, z=Z)
+    named = moments(cube, LINE, redshift=Z)
     by_attribute = moments(cube.assign_attrs(redshift=Z), S_III)
     np.testing.assert_array_equal(named.moment0, by_attribute.moment0)
     assert by_attribute.attrs["redshift"] == Z
@@ -224,7 +224,7 @@ def test_redshift_of_the_attributes_and_lines_by_wavelength():
 @pytest.mark.parametrize(
     "change",
     [
-        {"line": "SIII"}, {"line": "[S III] 18.7um"}, {"line": S_III * 1e4 * u.AA}, {"z": str(Z)},
+        {"line": "SIII"}, {"line": "[S III] 18.7um"}, {"line": S_III * 1e4 * u.AA}, {"redshift": str(Z)},
         {"extent": 0.6 * u.Mm / u.s}, {"extent": (600, -600)}, {"window": "2500 km/s"},
         {"exclude": [(19.5, 19.4)]}, {"exclude": [[1e9 / 194, 1e9 / 195] / u.km]},
     ],
@@ -232,7 +232,7 @@ def test_redshift_of_the_attributes_and_lines_by_wavelength():
 )  # fmt: skip
 def test_requests_may_be_written_in_other_ways(change):
     cube = line_cube(np.full((2, 2), 1e-18), 40.0, 90.0)
-    plain = {"line": LINE, "z": Z, "extent": 600.0, "exclude": [(19.4, 19.5)]}
+    plain = {"line": LINE, "redshift": Z, "extent": 600.0, "exclude": [(19.4, 19.5)]}
     expected = moments(cube, **plain)
     np.testing.assert_allclose(moments(cube, **{**plain, **change}).moment1, expected.moment1, rtol=1e-9)
     assert not np.allclose(expected.moment1, moments(cube, **{**plain, "extent": (-100, 600)}).moment1)
@@ -241,8 +241,8 @@ def test_requests_may_be_written_in_other_ways(change):
 def test_channels_by_falling_edges_of_other_units():
     cube = line_cube(np.full((2, 2), 1e-18))
     edges = np.array([-250.0, -20.0, 130.0])
-    out = channel_maps(cube, LINE, z=Z, edges=edges[::-1] * 1e3 * u.m / u.s)
-    np.testing.assert_array_equal(out.flux, channel_maps(cube, LINE, z=Z, edges=edges).flux)
+    out = channel_maps(cube, LINE, redshift=Z, edges=edges[::-1] * 1e3 * u.m / u.s)
+    np.testing.assert_array_equal(out.flux, channel_maps(cube, LINE, redshift=Z, edges=edges).flux)
 
 
 @pytest.mark.parametrize(
@@ -250,12 +250,12 @@ def test_channels_by_falling_edges_of_other_units():
     [
         ({"extent": 2 * u.um}, "extent is 2.0 um; expected a number of km / s"),
         ({"exclude": [3.0]}, "two wavelengths"),
-        ({"z": 0.01 * u.km / u.s}, "a velocity; expected a number"),
+        ({"redshift": 0.01 * u.km / u.s}, "a velocity; expected a number"),
         ({"line": "[S III] 33"}, "no line of line_list"),
         ({"line": "[Fe II]"}, "stands for several lines; expected one of .*25.99"),
         ({"line": "[O IV]"}, r"lies at 26.3045 um .* the cube has 18.8"),
-        ({"z": 0.0}, "the cube has"),
-        ({"z": -3.0}, "redshift z is -3"),
+        ({"redshift": 0.0}, "the cube has"),
+        ({"redshift": -3.0}, "redshift is -3"),
         ({"line": -1.0}, "expected um above 0"),
         ({"extent": -100.0}, "expected a half width above 0"),
         ({"degree": 7}, "degree is 7"),
@@ -267,7 +267,7 @@ def test_channels_by_falling_edges_of_other_units():
 )
 def test_wrong_requests_are_told(change, message):
     cube = line_cube(np.full((2, 2), 1e-18))
-    arguments = {"line": LINE, "z": Z} | change
+    arguments = {"line": LINE, "redshift": Z} | change
     with pytest.raises(MrsxrError, match=message):
         moments(cube, arguments.pop("line"), **arguments)
 
@@ -280,14 +280,14 @@ def test_wrong_data_are_told():
     with pytest.raises(SchemaError, match="use convert_units"):
         channel_maps(other, LINE)
     with pytest.raises(MrsxrError, match="edges of the channels do not rise"):
-        channel_maps(cube, LINE, z=Z, edges=[100.0, 0.0, 50.0])
+        channel_maps(cube, LINE, redshift=Z, edges=[100.0, 0.0, 50.0])
     with pytest.raises(MrsxrError, match="width is 0"):
-        channel_maps(cube, LINE, z=Z, width=0.0)
+        channel_maps(cube, LINE, redshift=Z, width=0.0)
     bare = cube.drop_vars(["y", "x", "ra", "dec"])  # neither offsets nor attribute tell the spaxel
     for key in ("pixel_scale", "wcs"):
         del bare.attrs[key]
     with pytest.raises(SchemaError, match="pixel_scale"):
-        moments(bare, LINE, z=Z)
+        moments(bare, LINE, redshift=Z)
 
 
 @pytest.mark.shared
@@ -296,7 +296,7 @@ def test_ngc_7469(shared_data):
     import mrsxr as mx
 
     folder = shared_data / "s3d_ngc7469"
-    maps = moments(mx.load(folder / "NGC7469_ch4-short_s3d.fits.gz"), "[S III]", z=0.01627).compute()
+    maps = moments(mx.load(folder / "NGC7469_ch4-short_s3d.fits.gz"), "[S III]", redshift=0.01627).compute()
     north, east = ((maps.dec - 8.8739) * 3600, (maps.ra - 345.8151) * np.cos(np.deg2rad(8.8739)) * 3600)
     radius, angle = np.hypot(east, north), np.arctan2(east, north)
     used = ((maps.snr > 8) & (radius > 1.0) & (radius < 3.0)).values
@@ -311,7 +311,7 @@ def test_ngc_7469(shared_data):
 
     cube = mx.load(folder / "NGC7469_ch4-long_s3d.fits.gz").compute()
     near = (np.hypot((cube.ra - 345.8151) * np.cos(np.deg2rad(8.8739)), cube.dec - 8.8739) * 3600 < 1.5).values
-    found = moments(cube, "[O IV]", z=0.01627).moment0.values[near].sum()
+    found = moments(cube, "[O IV]", redshift=0.01627).moment0.values[near].sum()
     wave = cube.wavelength.values
     speed = 299792.458 * (wave / (25.8903 * 1.01627) - 1)
     light = np.nansum(cube.flux.values[:, near].astype(float), axis=1) * 2.3504430539e-11 * 0.35**2 * 2.99792458e-6

@@ -113,8 +113,8 @@ def jump(recipe, gains):
     return rate_of(light(**scene), recipe)
 
 
-@judged("rate.ramp_fit.algorithm", "ramp_fit")
-def algorithm(recipe, gains):
+@judged("rate.ramp_fit.method", "ramp_fit")
+def method(recipe, gains):
     """Ramps that bend differ from half to half by either fit."""
     recipe = recipe.set("ramp_fit", judged=True)
     return rate_of(light(level=1.0) if gains else light(level=100.0, bend=0.4), recipe)

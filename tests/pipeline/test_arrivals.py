@@ -28,7 +28,7 @@ def science(result, level):
     return [p for p in result.files[level] if "background" not in p.parts]
 
 
-def behind(result, level):
+def background_files(result, level):
     return [p for p in result.files[level] if "background" in p.parts]
 
 
@@ -154,7 +154,7 @@ def test_nodes_of_one_setting_are_joined_and_none_is_lost(simulated, reduced, tm
     """Dithers in nodes of their own give the cube of the run of all, in whatever order they come."""
     refs = mx.References(simulated.reference_folder)
     one, two = (mx.load(path) for path in science(reduced, "cal"))
-    sky = mx.load(behind(reduced, "cal")[0])
+    sky = mx.load(background_files(reduced, "cal")[0])
     two = two.assign_attrs(n_groups=10, readpatt="SLOWR1")
     apart = tree.build({"/science/12A": two, "/science/12A_2": one, "/background/12A": sky})
     cube = mx.make_cubes(apart, refs, bands=["1A"])["science/1A"].to_dataset()
@@ -245,7 +245,7 @@ def test_a_lacking_background_is_told_or_refused(simulated, reduced, tmp_path):
 def test_bands_whose_background_is_lacking_are_left_alone(simulated, reduced):
     """Only bands with a background spectrum get it, also where jwst's mixing of bands would reach into others."""
     ds = mx.load(science(reduced, "cal"))
-    spectra = [mx.load(p).assign_attrs(notes=[]) for p in behind(reduced, "background spectrum")]
+    spectra = [mx.load(p).assign_attrs(notes=[]) for p in background_files(reduced, "background spectrum")]
     one = next(s for s in spectra if set(s.band.values) == {"2A"})
     with pytest.warns(MrsxrWarning, match="no background exposures of 1A: no background is subtracted there"):
         out = combine({"12A": ds}, Recipe.of().skipping("outlier_detection"), spectra=[one])["12A"]
@@ -260,7 +260,7 @@ def test_bands_whose_background_is_lacking_are_left_alone(simulated, reduced):
 
 @pytest.mark.filterwarnings("ignore:cube 1A. the target")
 def test_background_fields_apart_give_a_spectrum_each(reduced):
-    sky = mx.load(behind(reduced, "cal")[0])
+    sky = mx.load(background_files(reduced, "cal")[0])
     name = ("dither", ["jw02732006001_02101_00001_mirifushort"])
     far = sky.assign_coords(dec_ref=sky.dec_ref + 300 / 3600, exposure=name)
     both = tree.gather({"/background/12A": sky, "/background/12A_2": far})["/background/12A"]
@@ -274,7 +274,7 @@ def test_background_fields_apart_give_a_spectrum_each(reduced):
 
 def test_the_command_line_says_what_to_pass(simulated, reduced, tmp_path):
     source = linked(tmp_path / "in", *science(reduced, "cal"))
-    for path in behind(reduced, "cal"):
+    for path in background_files(reduced, "cal"):
         shutil.copy(path, source / path.name)
         with fits.open(source / path.name, mode="update") as hdus:
             hdus[0].header["BKGDTARG"] = False
@@ -286,7 +286,7 @@ def test_the_command_line_says_what_to_pass(simulated, reduced, tmp_path):
     for name in ("02732-o004", "02732-o005"):
         assert [run["finished"] for run in read_runs(tmp_path / name)] == [True]
     assert "2 fields" in CliRunner().invoke(main, ["info", str(source)]).output
-    sky = str(source / behind(reduced, "cal")[0].name)
+    sky = str(source / background_files(reduced, "cal")[0].name)
     named = CliRunner().invoke(main, [*common, "--to", "cal", "--background-from", sky])
     assert named.exit_code == 0, named.output
     (tmp_path / "c.toml").write_text("[cube.master_background]\nskip = true\n[cube.field_background]\nn_bins = 200\n")

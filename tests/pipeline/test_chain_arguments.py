@@ -157,7 +157,7 @@ def test_runs_name_bands_that_are_not_there(simulated, tmp_path):
         with pytest.raises(MrsxrError, match=message):
             mx.run(simulated.uncal_folder, refs=simulated.reference_folder, out=tmp_path / "out", bands=bands)
     with pytest.raises(MrsxrError, match=r"cz = 6600 km/s is z = 0\.022"):
-        mx.run(simulated.uncal_folder, refs=simulated.reference_folder, out=tmp_path / "out", z=6600)
+        mx.run(simulated.uncal_folder, refs=simulated.reference_folder, out=tmp_path / "out", redshift=6600)
     with pytest.raises(InputFileError, match="an empty one"):
         mx.run("", refs=simulated.reference_folder, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -16,9 +16,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::mrsxr.errors.MrsxrWarning")
 @pytest.mark.parametrize("mixed", [True, False])
 def test_cubes_less_their_background_are_lazy_and_the_same(reduced, simulated, mixed):
     source = [p for p in reduced.files["cal"] if "background" not in p.parts]
-    behind = [p for p in reduced.files["cal"] if "background" in p.parts]
+    background_files = [p for p in reduced.files["cal"] if "background" in p.parts]
     recipe = Recipe.of("baseline").set("master_background", mix_bands=mixed)
-    observation = mx.open_observation(source, behind)
+    observation = mx.open_observation(source, background_files)
     with no_compute():
         lazy = mx.make_cubes(observation, simulated.reference_folder, recipe, bands=["1A"])["science/1A"].to_dataset()
     planes = lazy.isel(wavelength=slice(300, 303)).compute()

@@ -24,7 +24,7 @@ def info(program, observation, place, *, dither=1, target="", role=SCIENCE, sett
 
 
 def found(files, **options):
-    asked = {"allow_missing": False, "one_product": False, "behind_all": False} | options
+    asked = {"allow_missing": False, "one_product": False, "all_backgrounds": False} | options
     with listen() as told:
         return observations(files, "there", **asked), told
 
@@ -47,7 +47,7 @@ def test_programs_and_targets_have_folders_of_their_own_with_the_nearest_backgro
     names = {one.title: sorted({f.keywords["OBSERVTN"] for f in one.files}) for one in apart}
     assert names == {"01234-o004": ["004", "005"], "01234-o006": ["006", "007"], "07777-o001": ["001"]}
     assert any("3 fields" in text and "background-from" in text for text in told)
-    for_all, _ = found(files, behind_all=True)
+    for_all, _ = found(files, all_backgrounds=True)
     assert sorted({f.keywords["OBSERVTN"] for f in for_all[2].files}) == ["001", "007"]
 
 

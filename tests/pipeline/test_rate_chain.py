@@ -20,7 +20,7 @@ SATURATED, ONE_GROUP, NAN, GAIN_0, GAIN_NAN, NOISE_NAN, NO_THRESHOLD, NO_LINEARI
 BAD = (SATURATED, ONE_GROUP, NAN, GAIN_0, GAIN_NAN, NOISE_NAN)
 CONFIGS = {
     "baseline": Recipe.of(),
-    "likelihood": Recipe.of().set("ramp_fit", algorithm="likelihood"),
+    "likelihood": Recipe.of().set("ramp_fit", method="likelihood"),
     "optimal": Recipe.of("optimal").skipping("emicorr", "find_showers"),
 }
 
@@ -140,7 +140,7 @@ def test_four_groups_give_the_slope(ramp, refs, mode):
 @pytest.mark.parametrize("n_groups", [2, 3])
 @pytest.mark.filterwarnings("ignore::mrsxr.errors.MrsxrWarning")
 def test_groups_that_the_reset_spoils_are_flagged_where_they_are_taken(ramp, refs, algorithm, n_groups):
-    recipe = Recipe.of().set("ramp_fit", algorithm=algorithm).skipping("lastframe", "rscd")
+    recipe = Recipe.of().set("ramp_fit", method=algorithm).skipping("lastframe", "rscd")
     for out in make_rate_and_ints(spoiled(ramp, n_groups), refs, recipe):
         good = out.isel(x=slice(4, 90))
         assert abs(float((good.rate / SLOPE).median()) - 1) > 0.1  # that is why

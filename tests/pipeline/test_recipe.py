@@ -46,11 +46,11 @@ def test_values_and_defaults(tmp_path):
 def test_a_file_changes_the_recipe_that_it_names_or_that_it_is_given_to(tmp_path):
     path = write(tmp_path, "base = 'optimal'\nskip = ['reset', 'residual_fringe']\n[cube.pixel_replace]\n")
     recipe = Recipe.of(path)
-    assert recipe.values("rate.ramp_fit")["algorithm"] == "gls"
+    assert recipe.values("rate.ramp_fit")["method"] == "gls"
     assert not recipe.runs("reset")
     assert not recipe.runs("residual_fringe")  # of no level
     assert recipe.runs("pixel_replace")  # a table turns a step on
-    assert Recipe.of(path, base="baseline").values("ramp_fit")["algorithm"] == "ols"
+    assert Recipe.of(path, base="baseline").values("ramp_fit")["method"] == "ols"
 
 
 @pytest.mark.parametrize("name", ["baseline", "optimal"])

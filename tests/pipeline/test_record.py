@@ -64,7 +64,7 @@ def test_runs_are_appended_with_failures_and_redshift(simulated, reduced, tmp_pa
     recipe = Recipe.of().set("extract_1d", background="none", aperture_correction=False)
     with pytest.warns(UserWarning, match="1 of 2 exposures did not arrive"):
         result = mx.run(
-            source, out=out, refs=simulated.reference_folder, bands=["1A"], to="cube", recipe=recipe, z=0.0225,
+            source, out=out, refs=simulated.reference_folder, bands=["1A"], to="cube", recipe=recipe, redshift=0.0225,
             allow_missing=True,
         )  # fmt: skip
     assert result.record.failed == result.failed
@@ -79,7 +79,7 @@ def test_runs_are_appended_with_failures_and_redshift(simulated, reduced, tmp_pa
     assert bad.name in lost["failed"]
     assert mx.load(result.files["cube"][0]).attrs["redshift"] == 0.0225
     with pytest.warns(UserWarning, match="not corrected for the aperture"):
-        mx.run(result.files["cube"], out=out, recipe=recipe.set("extract_1d", source_type="POINT"), z=0.0225)
+        mx.run(result.files["cube"], out=out, recipe=recipe.set("extract_1d", source_type="POINT"), redshift=0.0225)
     runs = read_runs(out)
     assert runs[0] == first
     assert any("not corrected for the aperture" in note for note in runs[1]["notes"])

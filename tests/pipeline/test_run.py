@@ -136,9 +136,9 @@ def test_no_references_and_unknown_arguments(simulated, tmp_path):
 def test_pixel_background_takes_the_place_of_the_master_background(simulated, reduced, tmp_path):
     """Background exposures go to slopes first; their clipped mean is subtracted, and nothing in stage 3."""
     rates = [p for p in reduced.files["rate"] if "background" not in p.parts]
-    behind = [p for p in reduced.files["rate"] if "background" in p.parts]
+    background_files = [p for p in reduced.files["rate"] if "background" in p.parts]
     recipe = Recipe.of().set("bkg_subtract", method="mean").set("badpix_selfcal", method="fraction")
-    result = mx.run(rates, behind, out=tmp_path, refs=simulated.reference_folder, to="cube", recipe=recipe)
+    result = mx.run(rates, background_files, out=tmp_path, refs=simulated.reference_folder, to="cube", recipe=recipe)
     assert not result.failed
     assert set(result.files) == {"mask", "cal", "crf", "cube"}
     stored = mx.load(next(p for p in result.files["cal"] if "background" not in p.parts))
@@ -257,7 +257,7 @@ def test_two_cubes_of_a_band_are_refused(reduced, simulated, tmp_path):
     [
         ({"workers": 0}, "workers is 0; expected a whole number from 1 to 256"), ({"workers": -3}, "workers is -3"),
         ({"workers": True}, "workers is True"), ({"to": "rates"}, r"did you mean 'rate'\?"),
-        ({"z": float("nan")}, "redshift z is nan"), ({"z": -2}, "redshift z is -2"),
+        ({"redshift": float("nan")}, "redshift is nan"), ({"redshift": -2}, "redshift is -2"),
         ({"recipe": "optimum"}, "recipe is 'optimum'; expected one of baseline, optimal"),
         ({"allow_missing": "yes"}, "expected true or false"),
         ({"recipe": 5}, "recipe is 5; expected"),

@@ -17,9 +17,9 @@ from mrsxr.pipeline import Recipe
 pytestmark = pytest.mark.filterwarnings("ignore::mrsxr.errors.MrsxrWarning")
 
 
-def by_hand(source, behind, refs, recipe: Recipe) -> dict:
+def by_hand(source, background_files, refs, recipe: Recipe) -> dict:
     """Return products by level as the chains on a tree make them."""
-    obs = mx.open_observation(source, behind)
+    obs = mx.open_observation(source, background_files)
     if next(ds for _, ds in leaves(obs)).attrs["level"] == "ramp":
         rates, _ = mx.make_rate_and_ints(obs, refs, recipe) if recipe.option("rate", "save_rateints") else (None, None)
         rates = (rates if rates is not None else mx.make_rate(obs, refs, recipe)).compute()
@@ -78,14 +78,14 @@ def compare(result, made):
 def test_rates_to_spectra(reduced, simulated, tmp_path):
     """What differed: the bad-pixel mask, cubes of several bands, exact errors, both types of source."""
     rates = [p for p in reduced.files["rate"] if "background" not in p.parts]
-    behind = [p for p in reduced.files["rate"] if "background" in p.parts]
+    background_files = [p for p in reduced.files["rate"] if "background" in p.parts]
     recipe = (
         Recipe.of().set("badpix_selfcal", method="fraction").set("cube_build", output_type="multi")
         .set("master_background", **Recipe.of("optimal").entry("master_background").given).set("exact_errors")
         .set("extract_1d", source_type="auto", both_branches=True, method="exact")
     )  # fmt: skip
-    result = mx.run(rates, behind, out=tmp_path, refs=simulated.reference_folder, recipe=recipe)
-    made = by_hand(rates, behind, mx.References(simulated.reference_folder), recipe)
+    result = mx.run(rates, background_files, out=tmp_path, refs=simulated.reference_folder, recipe=recipe)
+    made = by_hand(rates, background_files, mx.References(simulated.reference_folder), recipe)
     compare(result, made)
     assert "covariance" in str(made["spectrum"]["science/1A"].attrs)
     assert "multi" in made["cube"]["science"].children
@@ -143,10 +143,10 @@ def test_fringes_of_cubes(reduced, simulated, tmp_path):
 @pytest.mark.slow
 def test_pixel_background_takes_the_place_of_the_other(reduced, simulated, tmp_path):
     rates = [p for p in reduced.files["rate"] if "background" not in p.parts]
-    behind = [p for p in reduced.files["rate"] if "background" in p.parts]
+    background_files = [p for p in reduced.files["rate"] if "background" in p.parts]
     recipe = Recipe.of().set("bkg_subtract", method="mean").skipping("outlier_detection")
-    result = mx.run(rates, behind, out=tmp_path, refs=simulated.reference_folder, recipe=recipe, to="cube")
-    cal = mx.make_cal(mx.open_observation(rates, behind).compute(), simulated.reference_folder, recipe)
+    result = mx.run(rates, background_files, out=tmp_path, refs=simulated.reference_folder, recipe=recipe, to="cube")
+    cal = mx.make_cal(mx.open_observation(rates, background_files).compute(), simulated.reference_folder, recipe)
     cubes = mx.make_cubes(cal.compute(), simulated.reference_folder, recipe)
     for path in result.files["cube"]:
         wanted = mx.load(path)
@@ -168,9 +168,9 @@ class Count(Callback):
 def test_the_ten_lines_compute_nothing_twice(reduced, simulated, tmp_path):
     """Exposures are calibrated once and cubes built once; for spectra and files no task of these runs again."""
     rates = [p for p in reduced.files["rate"] if "background" not in p.parts]
-    behind = [p for p in reduced.files["rate"] if "background" in p.parts]
+    background_files = [p for p in reduced.files["rate"] if "background" in p.parts]
     refs = mx.References(simulated.reference_folder)
-    rate = mx.open_observation(rates, behind).compute()
+    rate = mx.open_observation(rates, background_files).compute()
     with Count() as calibrated:
         cal = mx.make_cal(rate, refs).compute()
     with Count() as built:

@@ -66,14 +66,14 @@ def make_cube(band="1A", fill=None, angle=30.0, nz=12, chunks=None, centre=CENTR
     return xr.Dataset({"flux": (dims, data, {"units": "MJy/sr"}), "dq": (dims, dq)}, grid.coords(), attrs)
 
 
-def make_spectrum(bands=("1A",), z=0.0, level=0.3, peak=0.4, n=400, slope=0.0, noise=0.002):
+def make_spectrum(bands=("1A",), redshift=0.0, level=0.3, peak=0.4, n=400, slope=0.0, noise=0.002):
     rng = np.random.default_rng(3)
     wave = np.concatenate([np.linspace(*mrs.WAVELENGTH_LIMITS[b], n) for b in bands])
     band = np.repeat(bands, n)
     flux = level * (wave / 5.0) ** slope * (1 + rng.normal(0, noise, wave.size))
     lines = line_list()
     bright = (lines["rank"].values == 1) & (lines["kind"].values != "PAH")
-    for place in lines["wavelength"].values[bright] * (1 + z):
+    for place in lines["wavelength"].values[bright] * (1 + redshift):
         flux = flux + peak * np.exp(-0.5 * ((wave - place) / (0.6 * 3e-3 * place / 2)) ** 2)
     radius = 2 * mrs.psf_fwhm(wave)
     dims = "wavelength"
@@ -88,7 +88,7 @@ def make_spectrum(bands=("1A",), z=0.0, level=0.3, peak=0.4, n=400, slope=0.0, n
 LINES = ("[Ne V] 24.32", "[O IV] 25.89")
 
 
-def make_maps(angle=0.0, lines=LINES, z=0.016, index=True):
+def make_maps(angle=0.0, lines=LINES, redshift=0.016, index=True):
     """Fits of lines in the layout of fit_lines: a rotating disc, faint at the edge, its first row not observed."""
     grid = CubeGrid(CENTRE, 0.35, 14, 12, 24.4, 0.1, 3, angle)
     x, y = np.meshgrid(grid.x, grid.y)
@@ -113,7 +113,7 @@ def make_maps(angle=0.0, lines=LINES, z=0.016, index=True):
         },
         {"line": list(lines), "wavelength_rest": ("line", table["wavelength"].values), "component": [1, 2],
          "y": ("y", grid.y, {"units": "arcsec"}), "x": ("x", grid.x, {"units": "arcsec"})},
-        {"level": "lines", "redshift": z, "wcs": grid.header().tostring(sep="\n"), "pixel_scale": 0.35},
+        {"level": "lines", "redshift": redshift, "wcs": grid.header().tostring(sep="\n"), "pixel_scale": 0.35},
     )  # fmt: skip
     return attach_index(ds) if index else ds
 
@@ -128,10 +128,10 @@ def make_channels(n=6, angle=0.0):
     return out.assign_coords(velocity=("velocity", velocity, {"units": "km/s"})).assign_attrs(level="channel_maps")
 
 
-def make_line_spectrum(z=0.01, broad=True, seed=4):
+def make_line_spectrum(redshift=0.01, broad=True, seed=4):
     """A spectrum around [Ne II] with a narrow and, on demand, a broad component of known numbers [W m-2]."""
     rng = np.random.default_rng(seed)
-    centre = 12.81355 * (1.0 + z)
+    centre = 12.81355 * (1.0 + redshift)
     wave = np.arange(centre - 0.25, centre + 0.25, 0.0025)
     density = np.full(wave.size, 2e-16)
     for flux, velocity, sigma in ((5e-18, 20.0, 90.0), (3e-18, -250.0, 350.0))[: 1 + broad]:
@@ -144,7 +144,7 @@ def make_line_spectrum(z=0.01, broad=True, seed=4):
         {"flux": (dims, flux + rng.normal(0, noise, wave.size), {"units": "Jy"}),
          "var": (dims, np.full(wave.size, noise**2), {"units": "Jy2"}), "dq": (dims, np.zeros(wave.size, "uint32"))},
         {"wavelength": (dims, wave, {"units": "um"}), "band": (dims, np.full(wave.size, "3A"))},
-        {"level": "spectrum", "redshift": z},
+        {"level": "spectrum", "redshift": redshift},
     )  # fmt: skip
 
 

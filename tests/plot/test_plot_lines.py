@@ -273,7 +273,7 @@ def test_compare_cubes_on_the_sky():
 def test_compare_spectra_in_one_panel_with_the_difference_below():
     before = make_spectrum(("3A", "3B"), peak=0.1)
     after = before.assign(flux=(before["flux"] * 0.98).assign_attrs(before["flux"].attrs))
-    upper, lower = plot.compare(before, after, z=0.0, relative=True)
+    upper, lower = plot.compare(before, after, redshift=0.0, relative=True)
     rest = curves(lower, "difference")
     assert len(rest) == 2  # one for each band
     np.testing.assert_allclose(np.concatenate([c.get_ydata() for c in rest]), 100 * (1 / 0.98 - 1), rtol=1e-6)

@@ -15,7 +15,7 @@ from mrsxr.plot._style import BAND_COLOURS
 
 
 def test_spectrum_axes_colours_and_lines():
-    ax = drawn(plot.spectrum(make_spectrum(("3A",), z=0.01, level=2.0, peak=1.0), z=0.01, title="here"))
+    ax = drawn(plot.spectrum(make_spectrum(("3A",), redshift=0.01, level=2.0, peak=1.0), redshift=0.01, title="here"))
     assert ax.get_xlabel().startswith("Observed wavelength [µm]")
     assert "z = 0.01" in ax.get_xlabel()
     assert ax.get_ylabel() == "Flux density [Jy]"
@@ -98,7 +98,7 @@ def test_surface_brightness_stands_in_for_missing_flux():
 
 
 def test_redshift_comes_from_the_attributes_or_is_said_to_be_unknown():
-    ds = make_spectrum(("3A",), z=0.02)
+    ds = make_spectrum(("3A",), redshift=0.02)
     assert "no redshift given" in plot.spectrum(ds).get_xlabel()
     ds.attrs["redshift"] = 0.02
     assert plot.spectrum(ds).get_xlabel().endswith("z = 0.02")
@@ -175,7 +175,7 @@ def test_several_spectra_and_trees_are_drawn_together():
 
 
 def test_spectrum_keeps_inside_its_figure():
-    assert_tidy(plot.spectrum(make_spectrum(mrs.BANDS, level=1.0, peak=3.0), z=0.0, title="twelve bands"))
+    assert_tidy(plot.spectrum(make_spectrum(mrs.BANDS, level=1.0, peak=3.0), redshift=0.0, title="twelve bands"))
 
 
 def test_an_empty_spectrum_says_so():
@@ -199,7 +199,7 @@ def test_real_spectrum_of_twelve_bands(shared_data):
             {"flux": ("wavelength", flux * 1e6, {"units": "Jy"}), "var": ("wavelength", (error * 1e6) ** 2)},
             {"wavelength": wave, "band": ("wavelength", np.full(wave.size, band))}, {"level": "spectrum"},
         ))  # fmt: skip
-    ax = drawn(plot.spectrum(parts, z=0.020))
+    ax = drawn(plot.spectrum(parts, redshift=0.020))
     texts = labels(ax, "line label")
     assert {"[Ne II]", "[Ar II]", "[Ne III]", "[S III]", "H₂ S(3)"} <= {t.get_text() for t in texts}
     boxes = [t.get_window_extent() for t in texts]

@@ -18,7 +18,7 @@ def circles(ax):
 
 def test_summary_of_a_whole_run():
     cubes = {band: make_cube(band, chunks=(4, 12, 14)) for band in mrs.BANDS}
-    axes = plot.summary(make_exposure("cal"), cubes, make_spectrum(mrs.BANDS), z=0.0)
+    axes = plot.summary(make_exposure("cal"), cubes, make_spectrum(mrs.BANDS), redshift=0.0)
     figure = axes[0].figure
     assert [ax.get_title()[:3] for ax in axes[:5]] == ["12A", "1A ", "2A ", "3A ", "4A "]
     assert all(isinstance(ax, WCSAxes) for ax in axes[1:5])

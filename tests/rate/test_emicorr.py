@@ -22,10 +22,10 @@ PARITY = Path(__file__).parents[1] / "parity"
 STORED = (slice(None), slice(None, None, 3), slice(None, None, 5), slice(None, None, 3))
 RUNS = {
     "full-joint": {}, "full-joint_separate": {"fit_ints_separately": True}, "short-joint": {}, "slow-joint": {},
-    "sub64-joint": {}, "sub64-sequential": {"algorithm": "sequential"},
-    "sub64-sequential_unscaled": {"algorithm": "sequential", "scale_reference": False, "use_n_cycles": None,
+    "sub64-joint": {}, "sub64-sequential": {"method": "sequential"},
+    "sub64-sequential_unscaled": {"method": "sequential", "scale_reference": False, "use_n_cycles": None,
                                   "nbins": 60},
-    "sub64-sequential_by_hand": {"algorithm": "sequential", "onthefly_corr_freq": [390.625], "nints_to_phase": 2},
+    "sub64-sequential_by_hand": {"method": "sequential", "onthefly_corr_freq": [390.625], "nints_to_phase": 2},
 }  # fmt: skip
 HZ10 = 10.039216
 N_Y, N_X = 64, 64
@@ -111,8 +111,8 @@ def test_correction_equals_jwst(run):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"fit_ints_separately": True}, {"algorithm": "sequential"}, {"algorithm": "harmonics"},
-                {"algorithm": "harmonics", "per_amplifier": True, "fit_ints_separately": True, "n_harmonics": 2}],
+    "options", [{}, {"fit_ints_separately": True}, {"method": "sequential"}, {"method": "harmonics"},
+                {"method": "harmonics", "per_amplifier": True, "fit_ints_separately": True, "n_harmonics": 2}],
 )  # fmt: skip
 def test_step_keeps_its_promises(options):
     shape = (2, 12, N_Y, 32)
@@ -135,7 +135,7 @@ def test_ramps_are_read_again_for_every_pass_and_not_held(algorithm, passes):
     chunks = ((1,), (1,), (12,), (16,) * 4, (32,))
     ds = ds.assign(sci=ds.sci.copy(data=da.map_blocks(read, chunks=chunks, dtype="f4", meta=np.empty((0,) * 5, "f4"))))
     with no_compute():
-        out = correct_emi(ds, emicorr=make_emicorr(), algorithm=algorithm)
+        out = correct_emi(ds, emicorr=make_emicorr(), method=algorithm)
     assert not reads
     with dask.config.set(scheduler="synchronous"):
         out.sci.compute()
@@ -158,7 +158,7 @@ def test_a_part_of_the_exposure_keeps_its_clocks():
     clean = make_ramps(shape, hits=0)
     ds = make_ramp((clean + make_waves(shape)).astype("f4")[None], {"y": 16})
     part = {"integration": [1], "group": slice(3, 18), "y": slice(10, 60), "x": slice(8, 56)}
-    out = correct_emi(ds.isel(part), emicorr=make_emicorr(), algorithm="harmonics", fit_frequency=False)
+    out = correct_emi(ds.isel(part), emicorr=make_emicorr(), method="harmonics", fit_frequency=False)
     rest = out.sci.values[0] - clean[1:, 3:18, 10:60, 8:56]
     assert np.sqrt(np.mean(rest**2)) < 0.1 < np.sqrt(np.mean(make_waves(shape) ** 2))
 
@@ -170,7 +170,7 @@ def test_a_part_of_the_exposure_keeps_its_clocks():
 def test_little_is_left_of_a_wave(algorithm, limit):
     clean = make_ramps()
     data = np.rint(clean + make_waves(clean.shape)).astype("u2")
-    out = correct_emi(make_ramp(data[None], {"y": 16}), emicorr=make_emicorr(), algorithm=algorithm)
+    out = correct_emi(make_ramp(data[None], {"y": 16}), emicorr=make_emicorr(), method=algorithm)
     assert left(data, clean) == pytest.approx(5.0, abs=0.05)
     assert left(out.sci.values[0], clean) < limit
 
@@ -181,7 +181,7 @@ def test_harmonics_find_the_shape_of_the_wave_and_a_drifted_frequency():
     frequency = HZ10 + 0.3 / (clock_of(shape).max() * 1e-5)  # a third of a cycle over the exposure
     wave = make_waves(shape, ((6.0, 0.3), (3.0, 1.2), (1.5, -0.7)), frequency)
     ds = make_ramp((clean + wave).astype("f4")[None], {"y": 16})
-    options = {"emicorr": make_emicorr(), "algorithm": "harmonics", "n_harmonics": 3}
+    options = {"emicorr": make_emicorr(), "method": "harmonics", "n_harmonics": 3}
     rms = [float(np.std(correct_emi(ds, **options, fit_frequency=fit).sci.values[0] - clean)) for fit in (True, False)]
     assert rms[0] < 0.15
     assert rms[1] > 1.0
@@ -194,9 +194,9 @@ def test_harmonics_fit_two_frequencies_at_once_and_need_no_reference():
     freqs = (390.625, 218.52055)
     wave = sum(6.0 * np.sin(2 * np.pi * clock * f * 1e-5 + f) for f in freqs)
     ds = make_ramp((clean + wave).astype("f4")[None], {"y": 16}).assign_attrs(subarray="SUB64")
-    out = correct_emi(ds, algorithm="harmonics", onthefly_corr_freq=freqs)
+    out = correct_emi(ds, method="harmonics", onthefly_corr_freq=freqs)
     assert np.std(out.sci.values[0] - clean) < 0.3
-    together = correct_emi(ds, algorithm="joint", emicorr=make_emicorr(freqs, None, "SUB64", None, 28, 8512))
+    together = correct_emi(ds, method="joint", emicorr=make_emicorr(freqs, None, "SUB64", None, 28, 8512))
     assert np.std(together.sci.values[0] - clean) < 1.0
 
 
@@ -204,9 +204,7 @@ def test_amplifiers_may_differ():
     clean = make_ramps()
     gain = np.tile([1.0, 0.5, 1.5, 0.0], N_X // 4)
     data = (clean + gain * make_waves(clean.shape)).astype("f4")
-    out = correct_emi(
-        make_ramp(data[None], {"y": 16}), emicorr=make_emicorr(), algorithm="harmonics", per_amplifier=True
-    )
+    out = correct_emi(make_ramp(data[None], {"y": 16}), emicorr=make_emicorr(), method="harmonics", per_amplifier=True)
     for amplifier in range(4):
         rest = (out.sci.values[0] - clean)[..., amplifier::4]
         assert np.std(rest) < 0.25
@@ -418,13 +416,13 @@ def test_without_a_case_the_ramps_stay(attrs, match):
 def test_too_few_groups_stay(algorithm, n_group):
     ds = ramp_of(n_group)
     with pytest.warns(MrsxrWarning, match=f"{n_group} groups"):
-        out = correct_emi(ds, emicorr=make_emicorr(), algorithm=algorithm)
+        out = correct_emi(ds, emicorr=make_emicorr(), method=algorithm)
     np.testing.assert_array_equal(out.sci.values, ds.sci.values)
 
 
 def test_few_groups_recommend_joint():
-    with pytest.warns(MrsxrWarning, match="use algorithm='joint'"):
-        correct_emi(ramp_of(6), emicorr=make_emicorr(), algorithm="sequential")
+    with pytest.warns(MrsxrWarning, match="use method='joint'"):
+        correct_emi(ramp_of(6), emicorr=make_emicorr(), method="sequential")
 
 
 def test_errors_are_clear():
@@ -437,7 +435,7 @@ def test_errors_are_clear():
     with pytest.raises(MrsxrError, match="whole groups of four"):
         correct_emi(ramp_of().isel(x=slice(1, 21)), emicorr=make_emicorr())
     with pytest.raises(MrsxrError, match="expected one of joint, sequential, harmonics"):
-        correct_emi(ramp_of(), emicorr=make_emicorr(), algorithm="fourier")
+        correct_emi(ramp_of(), emicorr=make_emicorr(), method="fourier")
 
 
 @pytest.mark.parametrize("algorithm", ["joint", "sequential", "harmonics"])
@@ -446,7 +444,7 @@ def test_ramps_without_signal_stay_as_they_are(algorithm, value):
     ds = make_ramp(np.full((1, 2, 12, 16, 32), value, "f4"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        out = correct_emi(ds, emicorr=make_emicorr(), algorithm=algorithm)
+        out = correct_emi(ds, emicorr=make_emicorr(), method=algorithm)
     np.testing.assert_array_equal(out.sci.values, ds.sci.values)
 
 
@@ -456,7 +454,7 @@ def test_lost_groups_and_bad_pixels_do_not_spoil_the_rest(algorithm):
     data = (clean + make_waves(clean.shape)).astype("f4")
     data[0, :, 5:9, 8:20] = np.nan
     data[1, 7:, 30:34] = 65535.0
-    out = correct_emi(make_ramp(data[None], {"y": 16}), emicorr=make_emicorr(), algorithm=algorithm).sci.values[0]
+    out = correct_emi(make_ramp(data[None], {"y": 16}), emicorr=make_emicorr(), method=algorithm).sci.values[0]
     assert np.array_equal(np.isnan(out), np.isnan(data))
     good = np.isfinite(data) & (data < 65000)
     assert np.std((out - clean)[good]) < 0.25 * np.std((data - clean)[good])

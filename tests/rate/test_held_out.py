@@ -37,7 +37,7 @@ def joined(*each):
 def test_a_wave_is_subtracted_where_the_other_half_shows_it(scene, taken):
     counts, wave = truths.emi_ramps(n_y=64, n_x=128, **scene)
     ds = truths.dataset(counts)
-    out = assert_step(rate.correct_emi, ds, emicorr=truths.emi_reference(), algorithm="harmonics")
+    out = assert_step(rate.correct_emi, ds, emicorr=truths.emi_reference(), method="harmonics")
     score = out.score_emicorr.values
     assert bool(score < 1) is taken
     assert np.isnan(score[0]) == (scene.get("n_group") == 7)  # five groups of one integration are not halved
@@ -141,7 +141,7 @@ def test_loaded_ramps_and_lazy_references(exposures):
     lazy = {name: ref.chunk(y=8) for name, ref in refs.items()}
     found, expected = rate.flag_jumps_judged(ds, **lazy), rate.flag_jumps_judged(ds, **refs)
     xr.testing.assert_equal(found.compute(), expected)
-    fits = [rate.fit_ramps(expected, **which, algorithm="gls", judged=True) for which in (lazy, refs)]
+    fits = [rate.fit_ramps(expected, **which, method="gls", judged=True) for which in (lazy, refs)]
     xr.testing.assert_equal(fits[0].compute(), fits[1])
 
 
@@ -151,7 +151,7 @@ def test_slopes_are_those_of_the_better_fit(exposures):
     ds = xr.concat([ds.isel(dither=[0]), bent.isel(dither=[1])], "dither")
     refs["readnoise"] = refs["readnoise"].copy(deep=True)
     flagged = rate.flag_jumps(ds, **refs)
-    options = {"algorithm": "gls", "find_jumps": False}
+    options = {"method": "gls", "find_jumps": False}
     out = assert_step(rate.fit_ramps, flagged, **refs, **options, judged=True)
     ints = rate.fit_integrations(flagged, **refs, **options, judged=True)
     assert out.score_ramp_fit.values[0] < 1
@@ -169,7 +169,7 @@ def test_ramps_too_short_to_be_judged_are_the_baseline(exposures):
     ds, refs, _ = exposures
     ds = ds.isel(dither=[0], group=slice(0, 9)).assign_attrs(n_groups=9)
     flagged = rate.flag_jumps_judged(ds, **refs)
-    out = rate.fit_ramps(flagged, **refs, algorithm="gls", judged=True)
+    out = rate.fit_ramps(flagged, **refs, method="gls", judged=True)
     plain = rate.fit_ramps(rate.flag_jumps(ds, **refs), **refs)
     assert np.isnan(out.score_jump.values[0])
     assert np.isnan(out.score_ramp_fit.values[0])
@@ -198,7 +198,7 @@ def test_losses_are_those_of_a_gaussian():
 
 
 def changes_of_all(ds, refs, parts):
-    """Return the changes of loss (y, x), every pixel fitted in whole frames by the doors of the steps."""
+    """Return the changes of loss (y, x), every pixel fitted in whole frames by the wrappers of the steps."""
     pixels = (refs["readnoise"].read_noise.values, refs["gain"].gain.values, np.zeros(ds.sci.shape[-2:], "f4"))
     losses = []
     for find in (rate.flag_jumps_likelihood, rate.flag_jumps):
@@ -249,7 +249,7 @@ def test_real_dark_ramps_are_left_to_the_baseline(shared_data, monkeypatch):
     ds, refs = read_ramp(path, rows=slice(20, 60))
     ds = ds.isel(integration=slice(1, None), group=slice(8, -1)).assign_attrs(n_integrations=4, n_groups=41)
     found = rate.flag_jumps_judged(ds, **refs)
-    out = rate.fit_ramps(found, **refs, algorithm="gls", judged=True, find_jumps=False)
+    out = rate.fit_ramps(found, **refs, method="gls", judged=True, find_jumps=False)
     assert found.score_jump.values[0] > 1
     assert out.score_ramp_fit.values[0] > 1
     xr.testing.assert_equal(found.group_dq, rate.flag_jumps(ds, **refs).group_dq)

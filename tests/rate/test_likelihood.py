@@ -71,8 +71,8 @@ def run(number, case):
     if case["n_group"] == 1:  # jwst takes the level for a slope, whatever was asked for
         options["suppress_one_group"] = False
     algorithm = "likelihood" if case.get("algorithm") == "LIKELY" else "ols"
-    return {"rate": fit_ramps(ds, algorithm=algorithm, **options),
-            "rateints": fit_integrations(ds, algorithm=algorithm, **options)}, theirs  # fmt: skip
+    return {"rate": fit_ramps(ds, method=algorithm, **options),
+            "rateints": fit_integrations(ds, method=algorithm, **options)}, theirs  # fmt: skip
 
 
 few_groups = pytest.mark.filterwarnings("ignore:12A. ramps of . group:mrsxr.errors.MrsxrWarning")
@@ -241,10 +241,10 @@ def test_cosmic_rays_are_found(rate):
 def test_a_lost_group_costs_little():
     sci, _ = ramps(2, 1, 20, (16, 64), 1)
     ds = as_ramp(sci)
-    whole = fit_ramps(ds, algorithm="gls", **noise_of((16, 64)))
+    whole = fit_ramps(ds, method="gls", **noise_of((16, 64)))
     ds.group_dq[:, :, 5] = dq.DO_NOT_USE
-    bridged = fit_ramps(ds, algorithm="gls", **noise_of((16, 64)))
-    gap = fit_ramps(ds, algorithm="likelihood", **noise_of((16, 64)))
+    bridged = fit_ramps(ds, method="gls", **noise_of((16, 64)))
+    gap = fit_ramps(ds, method="likelihood", **noise_of((16, 64)))
     total = [float((out.var_poisson + out.var_read).mean()) for out in (whole, bridged, gap)]
     assert total[0] < total[1] < 1.05 * total[0]
     assert total[2] > 1.2 * total[0]
@@ -254,7 +254,7 @@ def test_a_lost_group_costs_little():
 def test_one_spike_is_two_differences():
     sci = np.zeros((1, 1, 12, 2, 40), "f4") + 100 * np.arange(12, dtype="f4")[:, None, None]
     sci[0, 0, 6, 0, 5] += 200
-    out = fit_ramps(as_ramp(sci), algorithm="gls", **noise_of((2, 40)))
+    out = fit_ramps(as_ramp(sci), method="gls", **noise_of((2, 40)))
     assert out.n_jumps.values[0, 0, 5] == 2
     assert out.n_jumps.sum() == 2
     assert out.groups_used.values[0, 0, 5] == 11
@@ -271,7 +271,7 @@ def test_likelihood_steps_keep_their_promises(algorithm):
     ds.group_dq[:, :, -1] = dq.DO_NOT_USE
     linearity = make_reference("linearity", dq=image((9, 40), 0, "u4"), coefficients=(("order", "y", "x"), np.stack(
         [image((9, 40), v) for v in (0, 1, 1e-6, 1e-12)])))  # fmt: skip
-    options = {"algorithm": algorithm, "linearity": linearity, **noise_of((9, 40))}
+    options = {"method": algorithm, "linearity": linearity, **noise_of((9, 40))}
     rate = assert_step(fit_ramps, ds, **options)
     each = assert_step(fit_integrations, ds, **options)
     assert rate.n_jumps.sum() == each.n_jumps.sum() > 0
@@ -307,7 +307,7 @@ def test_pathologies_give_flags(algorithm):
     gain, noise = image((3, 8), 4), image((3, 8), 8)
     gain[1, 0], gain[1, 1], noise[1, 2], noise[1, 3], noise[1, 4] = 0, np.nan, np.nan, 0, np.inf
     refs = {"gain": make_reference("gain", gain=gain), "readnoise": make_reference("readnoise", read_noise=noise)}
-    out = fit_ramps(ds, algorithm=algorithm, **refs)
+    out = fit_ramps(ds, method=algorithm, **refs)
     flags, rate = out.dq.values[0], out.rate.values[0]
     for place in ((0, 0), (0, 1), (0, 2), (0, 5), (1, 0), (1, 1), (1, 2), (1, 3)):
         assert flags[place] & dq.DO_NOT_USE, place
@@ -320,7 +320,7 @@ def test_pathologies_give_flags(algorithm):
         assert abs(rate[place]) < 1e-4
     assert (np.isnan(rate) == ((flags & 1) > 0)).all()
     with pytest.warns(MrsxrWarning, match="1 group give no slope"):
-        one = fit_ramps(as_ramp(sci[:, :, :1]), algorithm=algorithm, **noise_of((3, 8)))
+        one = fit_ramps(as_ramp(sci[:, :, :1]), method=algorithm, **noise_of((3, 8)))
     assert np.isnan(one.rate).all()
     assert (one.dq & dq.DO_NOT_USE).all()
 
@@ -329,7 +329,7 @@ def test_pathologies_give_flags(algorithm):
 def test_two_groups_and_a_hit_keep_the_smaller_step():
     sci = np.zeros((1, 1, 3, 1, 4), "f4")
     sci[0, 0, :, 0] = np.array([[0, 100, 5000], [0, 5000, 5100], [0, 100, 200], [0, 100, -5000]]).T
-    out = fit_ramps(as_ramp(sci), algorithm="gls", **noise_of((1, 4)))
+    out = fit_ramps(as_ramp(sci), method="gls", **noise_of((1, 4)))
     np.testing.assert_allclose(out.rate.values[0, 0, :3] * GROUP_TIME, 100, rtol=1e-3)
     assert out.n_jumps.values[0, 0].tolist() == [1, 1, 0, 1]
 
@@ -340,12 +340,12 @@ def test_jumps_that_were_flagged_are_cut_or_not():
     ds.sci[:, :, 6:] += 3000
     ds.group_dq[:, :, 6] = dq.JUMP_DET
     refs = noise_of((2, 40))
-    cut = fit_ramps(ds, algorithm="gls", find_jumps=False, **refs)
+    cut = fit_ramps(ds, method="gls", find_jumps=False, **refs)
     assert (cut.n_jumps == 1).all()
     assert (cut.dq == dq.JUMP_DET).all()
     np.testing.assert_allclose(cut.rate.mean(), 50, atol=1)
-    assert fit_ramps(ds, algorithm="gls", find_jumps=False, use_jump_flags=False, **refs).rate.mean() > 80
-    found = fit_ramps(ds, algorithm="gls", use_jump_flags=False, **refs)
+    assert fit_ramps(ds, method="gls", find_jumps=False, use_jump_flags=False, **refs).rate.mean() > 80
+    found = fit_ramps(ds, method="gls", use_jump_flags=False, **refs)
     np.testing.assert_allclose(found.rate, cut.rate, rtol=1e-3)
 
 
@@ -359,18 +359,18 @@ def test_noise_follows_the_response():
     linearity = make_reference("linearity", dq=image(shape, 0, "u4"), coefficients=(("order", "y", "x"), np.stack(
         [image(shape, v) for v in (0, 1, 4e-6)])))  # fmt: skip
     refs = noise_of(shape, noise=30)
-    plain = fit_ramps(ds, algorithm="gls", **refs)
-    scaled = fit_ramps(ds, algorithm="gls", linearity=linearity, scale_photon_noise=False, **refs)
+    plain = fit_ramps(ds, method="gls", **refs)
+    scaled = fit_ramps(ds, method="gls", linearity=linearity, scale_photon_noise=False, **refs)
     assert abs(float(scaled.chi2.mean()) - 1) < 0.02
     assert float(plain.chi2.mean()) > 1.1
-    both = fit_ramps(ds, algorithm="gls", linearity=linearity, **refs)
+    both = fit_ramps(ds, method="gls", linearity=linearity, **refs)
     assert float(both.var_poisson.mean()) > 1.1 * float(scaled.var_poisson.mean())
 
 
 def test_unknown_words_and_limits_are_refused():
     ds, refs = as_ramp(np.zeros((1, 1, 6, 2, 4), "f4")), noise_of((2, 4))
-    with pytest.raises(MrsxrError, match="algorithm is 'ml'; expected one of ols, likelihood, gls"):
-        fit_ramps(ds, algorithm="ml", **refs)
+    with pytest.raises(MrsxrError, match="method is 'ml'; expected one of ols, likelihood, gls"):
+        fit_ramps(ds, method="ml", **refs)
     with pytest.raises(MrsxrError, match="weighting is 'none'"):
         fit_ramps(ds, weighting="none", **refs)
     with pytest.warns(MrsxrWarning, match="leave no ramp of 6 groups"):

@@ -102,7 +102,7 @@ def test_diagnostics_are_optional_and_in_the_schema():
     plain = fit_ramps(ds, diagnostics=False, **NOISE)
     assert set(plain) == {"rate", "var_poisson", "var_read", "dq"}
     assert_identical(plain.rate, rate.rate)
-    gls = fit_integrations(ds, algorithm="gls", **NOISE)
+    gls = fit_integrations(ds, method="gls", **NOISE)
     schema.validate(gls)
     assert np.isnan(gls.chi2.values[np.isnan(gls.rate.values)]).all()
 
@@ -112,17 +112,17 @@ def test_diagnostics_are_optional_and_in_the_schema():
 def test_both_from_one_pass(algorithm, chunks, monkeypatch):
     ds = random_ramp(2)
     lazy = ds if chunks is None else ds.chunk({"dither": 1, **chunks})
-    expected = fit_ramps(ds, algorithm=algorithm, **NOISE), fit_integrations(ds, algorithm=algorithm, **NOISE)
+    expected = fit_ramps(ds, method=algorithm, **NOISE), fit_integrations(ds, method=algorithm, **NOISE)
     calls = []
     if algorithm == "ols":
         original = _ramp_fit_kernels._fit_ramps
         monkeypatch.setattr(_ramp_fit_kernels, "_fit_ramps", lambda *a: (calls.append(1), original(*a)))
     if chunks is None:
-        both = fit_ramps_and_integrations(lazy, algorithm=algorithm, **NOISE)
+        both = fit_ramps_and_integrations(lazy, method=algorithm, **NOISE)
         assert not both[0].chunks
     else:
         with no_compute():
-            both = fit_ramps_and_integrations(lazy, algorithm=algorithm, **NOISE)
+            both = fit_ramps_and_integrations(lazy, method=algorithm, **NOISE)
         both = dask.compute(*both, scheduler="synchronous")
     for found, wanted in zip(both, expected, strict=True):
         assert_identical(found, wanted)
@@ -133,7 +133,7 @@ def test_both_from_one_pass(algorithm, chunks, monkeypatch):
 @pytest.mark.parametrize("format", ["fits", "netcdf"])
 def test_diagnostics_are_saved_and_read(tmp_path, algorithm, format):
     ds = random_ramp(4)
-    for made in (fit_ramps(ds, algorithm=algorithm, **NOISE), fit_integrations(ds, algorithm=algorithm, **NOISE)):
+    for made in (fit_ramps(ds, method=algorithm, **NOISE), fit_integrations(ds, method=algorithm, **NOISE)):
         (path,) = io.save(made, tmp_path / f"made_{made.attrs['level']}{'.fits' if format == 'fits' else '.nc'}")
         back = io.load(path).compute()
         for name in ("groups_used", "n_jumps", "chi2"):

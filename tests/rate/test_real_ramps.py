@@ -33,7 +33,7 @@ def real(shared_data):
 def test_real_dark_ramps(real):
     ds, refs = real
     assert 5 < float(refs["readnoise"].read_noise.median()) < 7
-    fits = {name: fit_integrations(ds, algorithm=name, firstgroup=5, **refs) for name in ("ols", "likelihood", "gls")}
+    fits = {name: fit_integrations(ds, method=name, firstgroup=5, **refs) for name in ("ols", "likelihood", "gls")}
     later = {name: each.isel(dither=0, integration=slice(1, None)) for name, each in fits.items()}
     for each in later.values():
         assert abs(float(each.rate.median())) < 3
@@ -48,10 +48,8 @@ def test_real_dark_ramps(real):
 @pytest.mark.shared
 def test_the_first_integration_is_told_by_chi2(real):
     ds, refs = real
-    whole = fit_integrations(ds, algorithm="gls", find_jumps=False, **refs).chi2[0].median(("y", "x")).values
-    late = (
-        fit_integrations(ds, algorithm="gls", find_jumps=False, firstgroup=5, **refs).chi2[0].median(("y", "x")).values
-    )
+    whole = fit_integrations(ds, method="gls", find_jumps=False, **refs).chi2[0].median(("y", "x")).values
+    late = fit_integrations(ds, method="gls", find_jumps=False, firstgroup=5, **refs).chi2[0].median(("y", "x")).values
     assert whole[0] > 2 * whole[2:].max()  # reset anomaly and settling
     assert (late < whole).all()
 
@@ -80,6 +78,6 @@ def test_hits_put_into_real_ramps_are_found(real):
     assert shares[0][0] > 0.99
     assert shares[1][0] > 0.97
     assert max(share[1] for share in shares) < 0.03
-    clean, out = fit_ramps(ds, algorithm="gls", **refs), fit_ramps(struck, algorithm="gls", **refs)
+    clean, out = fit_ramps(ds, method="gls", **refs), fit_ramps(struck, method="gls", **refs)
     change = (out.rate - clean.rate)[0, ::2, ::2] / np.sqrt(out.var_read + out.var_poisson)[0, ::2, ::2]
     assert abs(float(change.median())) < 0.3

@@ -275,7 +275,7 @@ def test_clean_ramps_stay_as_they_are(seed):
     ds, references = made(seed=seed, line=3000.0)
     out = remove_showers(ds, **references)
     np.testing.assert_array_equal(out.sci, ds.sci)
-    flagged = remove_showers(ds, **references, action="flag")
+    flagged = remove_showers(ds, **references, method="flag")
     np.testing.assert_array_equal(flagged.group_dq, ds.group_dq)
 
 
@@ -312,7 +312,7 @@ def test_flagging():
     charge = blob(peak=120)
     data = with_shower(ds, charge)
     data.group_dq[0, 0, 6, 60, 70] = dq.SATURATED
-    out = assert_step(remove_showers, data, **references, action="flag")
+    out = assert_step(remove_showers, data, **references, method="flag")
     new = (out.group_dq.values[0] & dq.JUMP_DET) != 0
     assert not new[1].any()
     assert not new[0, :5].any()
@@ -364,8 +364,8 @@ def test_pathologies():
         np.testing.assert_array_equal(remove_showers(broken, **refs).sci, broken.sci)
         np.testing.assert_array_equal(flag_showers(broken, **refs).group_dq, broken.group_dq)
     for options, message in (
-        ({"action": "hide"}, "expected one of subtract, flag"), ({"threshold": 0}, "threshold is 0"),
-        ({"action": "flag", "flag_above": 0}, "flag_above"),
+        ({"method": "hide"}, "expected one of subtract, flag"), ({"threshold": 0}, "threshold is 0"),
+        ({"method": "flag", "flag_above": 0}, "flag_above"),
     ):  # fmt: skip
         with pytest.raises(MrsxrError, match=message):
             remove_showers(ds, **references, **options)

@@ -70,7 +70,7 @@ def see(browser, folder):
 
 
 def test_page_in_a_browser(browser, reduced, tmp_path):
-    write_report(reduced.out, tmp_path / "report.html", z=0.0225)
+    write_report(reduced.out, tmp_path / "report.html", redshift=0.0225)
     found, console = see(browser, tmp_path)
     assert not console
     for name, width in (("wide", 1280), ("phone", 400)):

@@ -91,7 +91,7 @@ def part(reduced, folder, *levels):
 
 @pytest.fixture(scope="module")
 def whole(reduced, tmp_path_factory):
-    return page_of(reduced.out, tmp_path_factory.mktemp("page") / "report.html", z=0.0225)
+    return page_of(reduced.out, tmp_path_factory.mktemp("page") / "report.html", redshift=0.0225)
 
 
 def test_page_holds_every_section_and_needs_nothing_else(whole):
@@ -191,7 +191,7 @@ def test_lines_are_those_of_the_simulation(whole, simulated):
     ],
 )
 def test_parts_of_a_run_without_its_record(reduced, tmp_path, levels, there, missing):
-    page = page_of(part(reduced, tmp_path / "out", *levels), tmp_path / "report.html", z=0.0225)
+    page = page_of(part(reduced, tmp_path / "out", *levels), tmp_path / "report.html", redshift=0.0225)
     assert "could not be made" not in page.text
     assert there <= set(page.sections)
     assert not missing & set(page.sections)

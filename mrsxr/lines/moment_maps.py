@@ -132,7 +132,7 @@ def moments(
     -------
     Dataset, level "moments", on (y, x)
         ``moment0`` [W m-2 per spaxel], ``moment1`` [km/s, relative to the redshift], ``moment2`` [km/s, dispersion],
-        each with ``_err``; ``snr``; ``continuum`` and ``continuum_err`` [MJy/sr] at the line; ``ew`` and ``ew_err`` [um];
+        each with ``_err``; ``snr``; ``continuum``, ``continuum_err`` [MJy/sr] at the line; ``ew``, ``ew_err`` [um];
         ``noise_scale``, the scatter over the given errors; ``coverage``, part of the window with data. Lazy where the
         cube is. Coordinates y, x, ra, dec and the index of the cube.
 

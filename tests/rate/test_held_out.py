@@ -66,7 +66,7 @@ def test_a_frequency_that_does_not_settle_stays_as_it_is(monkeypatch):
     assert abs(_refine(sums, starts, cells, given, np.array([1]))[0] * 997.0 - 1) < 1e-5
     from mrsxr.rate import _emicorr_fit_kernels as fits
 
-    monkeypatch.setattr(fits, "SETTLED", 0.0)  # no change is small enough
+    monkeypatch.setattr(fits, "CONVERGED", 0.0)  # no change is small enough
     np.testing.assert_array_equal(_refine(sums, starts, cells, given, np.array([1])), given)
 
 

@@ -13,6 +13,7 @@ import xarray as xr
 
 from mrsxr import dq as flags
 from mrsxr.arguments import reads
+from mrsxr.blocks import as_delayed
 from mrsxr.chunks import CUBE_PLANES
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.frame import FrameModel
@@ -26,7 +27,7 @@ from mrsxr.notes import tell
 from mrsxr.schema import CUBE_DIMS, RANDOM, SYSTEMATIC, meaning_of, units_of
 from mrsxr.step import step
 from mrsxr.threads import how
-from mrsxr.traces import TraceModel, finer_pixels
+from mrsxr.traces import TraceModel, chosen, finer_pixels
 
 from ._blocks import Source, lazy_planes
 from ._layout import (
@@ -237,6 +238,9 @@ def cube_of(
     built: dict[str, Any] = {"exposure_weights": exposure_weights}
     if point_source is not None:
         built["point_source"] = [float(angle) for angle in point_source]
+    if trace_model is not None:
+        found = chosen(trace_model, parts[0].band, parts[0].model["exposure"].values, parts[0].ranges.labels)
+        cube = cube.assign(score_trace_model=found["score_trace_model"].variable)
     return attach_index(cube.assign_attrs(cube_attrs(parts, grid, weighting, kind) | built))
 
 
@@ -281,9 +285,10 @@ def make_source(
 
 def _finer(one: BandData, pixels, frames: list, trace_model: xr.Dataset) -> list:
     """Return the delayed parts of pixels of each exposure."""
-    model = TraceModel.of(trace_model, one.band, one.model["exposure"].values, one.ranges.labels)
-    shared, split = dask.delayed(model, traverse=False), dask.delayed(finer_pixels, pure=True)
-    return [split(pixels, frame, shared, d, one.ranges.beta) for d, frame in enumerate(frames)]
+    of = (one.band, one.model["exposure"].values.tolist(), one.ranges.labels)
+    model = dask.delayed(TraceModel.of, pure=True)(as_delayed(chosen(trace_model, *of)), *of)
+    split = dask.delayed(finer_pixels, pure=True)
+    return [split(pixels, frame, model, d, one.ranges.beta) for d, frame in enumerate(frames)]
 
 
 def _weights(ds: xr.Dataset, kind: str) -> list[float | str]:

@@ -78,6 +78,8 @@ def combine(
     for entry in recipe.steps("cube"):
         if entry.name == "cube_build":
             break
+        if entry.name == "trace_model":  # of each band, for its cube
+            continue
         if entry.path is None and PARTS.get(("cube", entry.name)) is entry.part:
             found = entry.part.function(found, beside, **entry.values())
         else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import xarray as xr
 
-from mrsxr import cube, spectrum
+from mrsxr import cal, cube, spectrum
 from mrsxr.geometry.fields import fields
 from mrsxr.io._names import root_name
 from mrsxr.notes import listen, noted, tell
@@ -33,9 +33,12 @@ def fields_of(ds: xr.Dataset) -> list[xr.Dataset]:
 
 
 @keeps_notes
-def make_cube(ds: xr.Dataset, band: str, refs: References | None, recipe: Recipe) -> xr.Dataset:
-    """Build the cube of one band from cal data of its setting."""
-    return cube.build_cube(ds, band=band, **_cube_options(ds, refs, recipe)).assign(of_band(ds, band))
+def make_cube(
+    ds: xr.Dataset, band: str, refs: References | None, recipe: Recipe, model: xr.Dataset | None = None
+) -> xr.Dataset:
+    """Build the cube of one band from cal data of its setting, with a trace model where there is one."""
+    options = _cube_options(ds, refs, recipe)
+    return cube.build_cube(ds, band=band, trace_model=model, **options).assign(of_band(ds, band))
 
 
 @keeps_notes
@@ -43,7 +46,7 @@ def make_target_cube(
     ds: xr.Dataset, band: str, refs: References | None, recipe: Recipe, leaking: xr.Dataset | None = None
 ) -> xr.Dataset:
     """Build the cube of one band of the target; take off its residual fringes and the light of the cube of 1B."""
-    built = make_cube(ds, band, refs, recipe)
+    built = make_cube(ds, band, refs, recipe, _model_of(ds, band, recipe))
     for entry in recipe.after("cube.cube_build"):
         if entry.name == "spectral_leak":
             parts = {"1B": leaking, band: built} if leaking is not None else {}
@@ -125,6 +128,8 @@ def make_joint_cube(
         options = _cube_options(sources[0], refs, recipe)
         if recipe.runs("cube.residual_fringe"):
             tell("fringes are corrected in cubes of one band; those of several keep theirs", aloud=False)
+        if recipe.runs("trace_model"):
+            tell("the trace model serves cubes of one band; those of several are made of pixels alone", aloud=False)
     if name != "multi":
         options |= {"bands": name[2:], "wavelength_axis": "linear"}
     built = noted(cube.build_multiband_cube(list(sources), **options), heard)
@@ -143,7 +148,25 @@ def _cube_options(ds: xr.Dataset, refs: References | None, recipe: Recipe) -> di
     }
 
 
-@part("cube", "cube_build", cube.build_cube, needed=True, hide=("band", "grid", "shape", "trace_model"))
+def _model_of(ds: xr.Dataset, band: str, recipe: Recipe) -> xr.Dataset | None:
+    """Return the trace model of a band of the target where the recipe wants one."""
+    if not recipe.runs("trace_model"):
+        return None
+    if recipe.values("cube_build")["weighting"] != "drizzle":
+        tell("the trace model goes with weighting 'drizzle'; the cubes are made without it")
+        return None
+    options = recipe.values("trace_model")
+    options["source"] = options["source"] or recipe.values("cube_build")["point_source"]
+    return _fit_model(ds, band=band, **options)
+
+
+@part("cube", "trace_model", cal.fit_trace_model, hide=("band",))
+def _fit_model(ds: xr.Dataset, *, band: str, **options: Any) -> xr.Dataset:
+    """``source`` is by default the ``point_source`` of cube_build, else the brightest place."""
+    return cal.fit_trace_model(ds, band=band, **options)
+
+
+@part("cube", "cube_build", cube.build_cube, needed=True, hide=("band", "grid", "shape"))
 def _build(ds: xr.Dataset, *, output_type: Literal["band", "channel", "multi"] = "band", **options: Any) -> xr.Dataset:
     """``output_type`` "channel" or "multi" makes cubes of several bands besides those of one."""
     return cube.build_cube(ds, **own_options(cube.build_cube, options))

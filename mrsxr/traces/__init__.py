@@ -1,6 +1,6 @@
 """A model of the light of a point source on the detector, over all slices and dithers: its fit and what it gives."""
 
-from .fit import fit_band
-from .model import TraceModel, finer_pixels
+from .fit import Pixels, fit_band
+from .model import TraceModel, chosen, finer_pixels
 
-__all__ = ["TraceModel", "finer_pixels", "fit_band"]
+__all__ = ["Pixels", "TraceModel", "chosen", "finer_pixels", "fit_band"]

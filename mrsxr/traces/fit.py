@@ -144,7 +144,7 @@ class Fit:
         self.fit_spectra(self.weights(fitted))
 
 
-def fit_band(pixels: Pixels, place: np.ndarray, labels: np.ndarray, window: float, step: float):
+def fit_band(pixels: Pixels, place: np.ndarray, labels: np.ndarray, nodes: np.ndarray, samples: np.ndarray):
     """Fit the trace model of a band and judge it.
 
     Parameters
@@ -153,10 +153,8 @@ def fit_band(pixels: Pixels, place: np.ndarray, labels: np.ndarray, window: floa
     place : float64 (dither, 2)
         First guess of the place of the source [arcsec].
     labels : int array (slice)
-    window : float
-        Spacing of the nodes of the profile [um].
-    step : float
-        Spacing of the samples of the spectrum [um].
+    nodes, samples : float64 array
+        Wavelengths, evenly spaced over those of all pixels, of the profile and of the spectrum [um].
 
     Returns
     -------
@@ -165,10 +163,7 @@ def fit_band(pixels: Pixels, place: np.ndarray, labels: np.ndarray, window: floa
         Misfit on the pixels left out over that of the mean of their neighbours along the slice, each in units of the
         noise, with two standard errors added; NaN without pixels.
     """
-    low, high = float(pixels.wavelength.min()), float(pixels.wavelength.max())
-    n_node = max(round((high - low) / window) + 1, 2)
-    n_sample = max(int(np.ceil((high - low) / step)) + 1, 2)
-    layout = (n_node, low, (high - low) / (n_sample - 1), n_sample)
+    layout = (nodes.size, float(samples[0]), float(samples[1] - samples[0]), samples.size)
     fit = Fit(pixels, place.copy(), *layout)
     everything = np.ones(pixels.flux.size, bool)
     fit.run(everything)

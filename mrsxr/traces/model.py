@@ -15,6 +15,8 @@ from mrsxr.mrs import psf_fwhm
 WHOLE, EDGE = 1.5, 1.95
 #: Parts of a pixel.
 PARTS = 5
+#: B-splines of the profile along an axis, see ``_trace_kernels``.
+N_SPLINE = 13
 
 
 @dataclass(frozen=True)
@@ -45,21 +47,10 @@ class TraceModel:
     @classmethod
     def of(cls, ds: xr.Dataset, band: str, exposures, labels: np.ndarray) -> TraceModel:
         """Return the model of a band from the Dataset of ``fit_trace_model``, of the exposures and slices named."""
-        if ds.attrs.get("kind") != "trace_model" or ds.attrs.get("band") != band:
-            found = f"{ds.attrs.get('kind') or 'no kind'} of band {ds.attrs.get('band', '?')}"
-            raise MrsxrError(f"band {band}: expected a trace_model of that band, got {found}; use fit_trace_model")
-        names = [str(name) for name in ds["exposure"].values]
-        missing = [str(name) for name in exposures if str(name) not in names]
-        if missing:
-            raise MrsxrError(f"band {band}: the trace model knows no exposure {missing[0]}; fit it to all of them")
-        if not np.isin(labels, ds["slice_label"]).all():
-            raise MrsxrError(f"band {band}: the trace model is of other slices; fit it to these data")
-        ds = ds.isel(dither=[names.index(str(name)) for name in exposures]).sel(slice_label=labels)
+        ds = chosen(ds, band, exposures, labels)
         axis = [(float(ds[w].values[0]), float(ds[w].values[1] - ds[w].values[0])) for w in ("node", "sample")]
-        return cls(
-            ds["place"].values, ds["profile"].values, ds["spectrum"].values, axis[0], axis[1],
-            ds["used"].values.astype(bool),
-        )  # fmt: skip
+        used = ds["used"].values.astype(bool)
+        return cls(ds["place"].values, ds["profile"].values, ds["spectrum"].values, axis[0], axis[1], used)
 
     def light(self, dither: int, wavelength: np.ndarray) -> np.ndarray:
         """Return the peak of the source at wavelengths [um]."""
@@ -70,6 +61,20 @@ class TraceModel:
     def node(self, wavelength: np.ndarray) -> np.ndarray:
         """Return the fractional place of wavelengths [um] among the nodes of the profile."""
         return (wavelength - self.nodes[0]) / self.nodes[1]
+
+
+def chosen(ds: xr.Dataset, band: str, exposures, labels: np.ndarray) -> xr.Dataset:
+    """Return the exposures and slices named of the Dataset of ``fit_trace_model``; raise where it lacks any."""
+    if ds.attrs.get("kind") != "trace_model" or ds.attrs.get("band") != band:
+        found = f"{ds.attrs.get('kind') or 'no kind'} of band {ds.attrs.get('band', '?')}"
+        raise MrsxrError(f"band {band}: expected a trace_model of that band, got {found}; use fit_trace_model")
+    names = [str(name) for name in ds["exposure"].values]
+    missing = [str(name) for name in exposures if str(name) not in names]
+    if missing:
+        raise MrsxrError(f"band {band}: the trace model knows no exposure {missing[0]}; fit it to all of them")
+    if not np.isin(labels, ds["slice_label"]).all():
+        raise MrsxrError(f"band {band}: the trace model is of other slices; fit it to these data")
+    return ds.isel(dither=[names.index(str(name)) for name in exposures]).sel(slice_label=labels)
 
 
 def finer_pixels(

@@ -13,20 +13,21 @@ from mrsxr.pipeline import Recipe
 pytestmark = pytest.mark.filterwarnings("ignore::mrsxr.errors.MrsxrWarning")
 
 
-@pytest.mark.parametrize("mixed", [True, False])
-def test_cubes_less_their_background_are_lazy_and_the_same(reduced, simulated, mixed):
+@pytest.mark.parametrize(("mixed", "traced"), [(True, False), (False, True)])
+def test_cubes_less_their_background_are_lazy_and_the_same(reduced, simulated, mixed, traced):
     source = [p for p in reduced.files["cal"] if "background" not in p.parts]
     background_files = [p for p in reduced.files["cal"] if "background" in p.parts]
-    recipe = Recipe.of("baseline").set("master_background", mix_bands=mixed)
+    recipe = Recipe.of("baseline").set("master_background", mix_bands=mixed).set("trace_model", skip=not traced)
     observation = mx.open_observation(source, background_files)
     with no_compute():
         lazy = mx.make_cubes(observation, simulated.reference_folder, recipe, bands=["1A"])["science/1A"].to_dataset()
     planes = lazy.isel(wavelength=slice(300, 303)).compute()
     whole = mx.make_cubes(observation.compute(), simulated.reference_folder, recipe, bands=["1A"])["science/1A"]
     assert lazy.attrs["history_json"] == whole.attrs["history_json"]
+    assert ("score_trace_model" in planes) is traced
     for name in planes.data_vars:
-        if "wavelength" in planes[name].dims:
-            np.testing.assert_array_equal(planes[name], whole[name].isel(wavelength=slice(300, 303)), err_msg=name)
+        same = whole[name].isel(wavelength=slice(300, 303)) if "wavelength" in planes[name].dims else whole[name]
+        np.testing.assert_array_equal(planes[name], same, err_msg=name)
 
 
 def test_several_levels_at_once(reduced, simulated):

@@ -236,10 +236,10 @@ def describe(ramps, slopes, truth):
 
 def three_ways(ds, refs):
     """Return ramps and slopes of baseline, of optimal without judge and of optimal."""
-    find = {"baseline": rate.flag_jumps, "before": rate.flag_jumps_likelihood, "after": rate.flag_jumps_judged}
+    methods = {"baseline": "two-point", "before": "likelihood", "after": "judged"}
     out = {}
-    for name, step in find.items():
-        ramps = step(ds, **refs)
+    for name, method in methods.items():
+        ramps = rate.flag_jumps(ds, method=method, **refs)
         fit = {} if name == "baseline" else {"method": "gls", "find_jumps": False, "judged": name == "after"}
         out[name] = ramps, rate.fit_ramps(ramps, **refs, **fit)
     return out

@@ -22,7 +22,7 @@ from mrsxr.step import STEPS
 #: Parameters of steps that may be any number, text or object; each with its reason.
 FREE = {
     "scale": "a factor of a background, of any sign", "dn_threshold": "counts above a level of any sign",
-    "last_quad_offset": "clocks", "line": "a label or a wavelength, found in the list of lines",
+    "line": "a label or a wavelength, found in the list of lines",
     "lines": "as line", "region": "read by the package regions", "psf": "a number or a function",
     "resolution": "a number, a table or a function", "history": "Datasets", "others": "Datasets",
 }  # fmt: skip

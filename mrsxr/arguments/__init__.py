@@ -5,7 +5,7 @@ in one line. Steps read their arguments by name (:data:`READERS`); other public 
 recipes by the readers of their steps.
 """
 
-from .calls import READERS, need_data, need_paths, read_arguments, reads
+from .calls import READERS, need_data, need_paths, parameters_of, read_arguments, reads
 from .values import (
     SOURCE_TYPES,
     as_arcsec,
@@ -35,6 +35,7 @@ __all__ = [
     "READERS",
     "need_data",
     "need_paths",
+    "parameters_of",
     "read_arguments",
     "reads",
     "as_arcsec",

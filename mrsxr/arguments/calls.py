@@ -82,6 +82,20 @@ def reads(**readers: Reader) -> Callable[[F], F]:
     return decorate
 
 
+def parameters_of(source: Callable[..., Any]) -> Callable[[F], F]:
+    """Give a function the parameters of another one of its module in place of its ``**parameters``."""
+
+    def decorate(function: F) -> F:
+        mine, theirs = inspect.signature(function).parameters, inspect.signature(source).parameters
+        own = [one for one in mine.values() if one.kind is not one.VAR_KEYWORD]
+        taken = [one for one in theirs.values() if one.kind is one.KEYWORD_ONLY and one.name not in mine]
+        function.__signature__ = inspect.Signature([*own, *taken])  # type: ignore[attr-defined]
+        function.__annotations__ = {one.name: one.annotation for one in (*own, *taken)}
+        return function
+
+    return decorate
+
+
 def need_data(name: str, value: Any) -> None:
     """Refuse what is neither a Dataset nor a DataTree as the data that a function works on."""
     if not isinstance(value, xr.DataTree):

@@ -55,7 +55,7 @@ def scores(table: Table, batches: list[Batch], lift: Lift, found: Solution, sigm
             up, columns = lift.of(block)
             q = up.shape[0]
             half, own = (v[block.rows, :q] @ up for v in (loud, root))
-            noises.append(_entries(columns, columns, half.T @ half))
+            noises.append(np.repeat(columns, columns.size), np.tile(columns, columns.size), (half.T @ half).ravel())
             here, number = np.unique(label[batch.rows][block.rows], return_inverse=True)
             sums = np.stack([np.bincount(number, v, here.size) for v in pull[block.rows, :q].T], axis=1) @ up
             order = np.argsort(number, kind="stable")
@@ -105,10 +105,6 @@ def _solved(found: Solution, columns: np.ndarray) -> np.ndarray:
     unit = np.zeros((found.values.size, columns.size))
     unit[columns, np.arange(columns.size)] = 1.0
     return found.factor.solve(unit)  # type: ignore[attr-defined]
-
-
-def _entries(rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, ...]:
-    return np.repeat(rows, columns.size), np.tile(columns, rows.size), values.ravel()
 
 
 def _added(parts: list[tuple[np.ndarray, ...]], shape: tuple[int, ...]) -> sparse.csr_array:

@@ -228,7 +228,7 @@ class _Fit:
             columns = self.unknowns.first[m] + np.arange(self.n_each)
             c = self.found.values[columns]
             chi2 = float(c @ np.linalg.pinv(covariance(self.found, self.score, columns), hermitian=True) @ c)
-            out[m] = _sigmas(chi2, self.n_each)
+            out[m] = float(-ndtri(0.5 * max(float(chdtrc(self.n_each, chi2)), 1e-300)))
         return out
 
     def judge(self) -> None:
@@ -289,11 +289,6 @@ def _nearest(values, covariance, near, label, significance: float) -> tuple[int,
     off = np.where(touching & ~same, np.abs(values[:, None] - values[None, :]) / spread, np.inf)
     i, j = np.unravel_index(np.argmin(off), off.shape)
     return (int(i), int(j)) if off[i, j] < significance else None
-
-
-def _sigmas(chi2: float, n: int) -> float:
-    """Return the sigmas of a normal distribution, both sides, that are as improbable as a chi2 of n degrees."""
-    return float(-ndtri(0.5 * max(float(chdtrc(n, chi2)), 1e-300)))
 
 
 @step(needs="cal", jwst="match_backgrounds")

@@ -9,9 +9,7 @@ from .gain_scale import scale_gain
 from .group_scale import scale_groups
 from .ipc import correct_ipc
 from .jump import flag_jumps
-from .jump_judged import flag_jumps_judged
 from .lastframe import flag_last_frame
-from .likelihood import flag_jumps_likelihood
 from .linearity import correct_linearity
 from .persistence import flag_persistence
 from .ramp_fit import fit_integrations, fit_ramps, fit_ramps_and_integrations
@@ -37,8 +35,6 @@ __all__ = [
     "subtract_reference_pixels",
     "flag_charge_migration",
     "flag_jumps",
-    "flag_jumps_likelihood",
-    "flag_jumps_judged",
     "flag_showers",
     "remove_showers",
     "shower_model",

@@ -341,11 +341,6 @@ def _harmonic_pieces(coefficients):
     return np.stack([value[:-1], low, 3 * rise - 2 * low - high, low + high - 2 * rise], axis=1)
 
 
-def _smearing(frequency, n_harmonics, width):
-    """Return by how much cells of a width [clocks] weaken the cosine and sine of each harmonic."""
-    return np.repeat(np.sinc(frequency * width * np.arange(1, n_harmonics + 1)), 2)
-
-
 def early_and_late(n_group, shortest, first=0):
     """Return two (slice of integrations, slice of groups), the early and the late half of all ramps; none: too short.
 
@@ -408,7 +403,7 @@ def fit_harmonics(sums, rows, *, cells, width, starts, frequencies, harmonics, f
                 normal, right, _, _ = _equations(amplifier[part], starts[part], clocks, own, harmonics)
                 found = _solve(normal, right, _power(amplifier[part]))
                 for f, coefficients in enumerate(np.split(found, ends[:-1])):
-                    smearing = _smearing(own[f], harmonics[f], width)
+                    smearing = np.repeat(np.sinc(own[f] * width * np.arange(1, harmonics[f] + 1)), 2)
                     pieces[f, a, j] = _harmonic_pieces(coefficients / smearing)
         score = (judged[1] + 2.0 * math.sqrt(judged[2])) / judged[0] if judged[0] > 0 else np.nan
         pieces *= score < 1.0

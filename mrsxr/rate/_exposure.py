@@ -1,4 +1,4 @@
-"""What the steps ask of an exposure: header keywords, columns of the detector, numbers of the integrations."""
+"""What the steps ask of an exposure: header keywords, columns, numbers of the integrations, times and noise."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from mrsxr import dq
+from mrsxr.errors import MrsxrError
+
 DETECTOR_COLUMNS = 1032
 REFERENCE_COLUMNS = 4  # on the left; as many on the right
+RAMP = ["integration", "group"]
 
 
 def keyword(ds: xr.Dataset, name: str) -> list[Any]:
@@ -46,3 +50,25 @@ def reference_integrations(ds: xr.Dataset, n_reference: int) -> tuple[list[int],
     wanted = [min(number, n_reference) - 1 for number in integration_numbers(ds)]
     places = sorted(set(wanted))
     return places, tuple(places.index(place) for place in wanted)
+
+
+def group_time_of(ds: xr.Dataset) -> float:
+    """Return ``attrs["group_time"]`` [s]; raise MrsxrError where it is not positive."""
+    group_time = float(ds.attrs.get("group_time", 0.0))
+    if not group_time > 0:
+        raise MrsxrError(f"setting {ds.attrs.get('setting')}: attrs['group_time'] is {group_time}, expected > 0 s")
+    return group_time
+
+
+def dark_current_of(ds: xr.Dataset, gain: xr.Dataset) -> xr.DataArray:
+    """Return the average dark current [electron/s] (y, x) of a ramp Dataset, 0 where it has none."""
+    if "average_dark_current" in ds.variables:
+        return ds["average_dark_current"].astype("float32")
+    return xr.full_like(gain.gain, float(ds.attrs.get("average_dark_current", 0.0)), dtype="float32")
+
+
+def linearity_inputs(linearity: xr.Dataset) -> list[xr.DataArray]:
+    """Return coefficients (order, y, x) and bool (y, x): pixels that the linearity step leaves as they are."""
+    c = linearity.coefficients
+    skip = c.isnull().any("order") | (c.isel(order=1) == 0) | ((linearity.dq & np.uint32(dq.NO_LIN_CORR)) != 0)
+    return [c.drop_vars("order", errors="ignore"), skip]

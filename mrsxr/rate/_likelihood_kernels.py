@@ -242,7 +242,7 @@ def _median_difference(block, ordered, pairs, count, median):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _fit_plain(sci, group_dq, pixel_dq, read_noise, gain, dark, tg, extent, electrons, limit, pairs, images, ints):
+def _fit_plain(sci, group_dq, pixel_dq, read_noise, gain, dark, tg, extent, limit, pairs, images, ints):
     n_dither, n_integration, n_group, n_y, n_x = sci.shape
     tile = _new_tile(n_integration, n_group)
     blocks, lanes, rates, flags, n_jump, results, base = tile
@@ -251,7 +251,7 @@ def _fit_plain(sci, group_dq, pixel_dq, read_noise, gain, dark, tg, extent, elec
         for y in range(n_y):
             for x0 in range(0, n_x, TILE):
                 place, width = (d, y, x0), min(TILE, n_x - x0)
-                _describe_pixels(pixel_dq, read_noise, gain, dark, tg, electrons, place, width, lanes, base)
+                _describe_pixels(pixel_dq, read_noise, gain, dark, tg, True, place, width, lanes, base)
                 n_jump[:] = 0
                 for i in range(n_integration):
                     rate = rates[0, i]
@@ -430,15 +430,14 @@ def _find(sci, group_dq, read_noise, gain, dark, linear, tg, thresholds, bounds,
 
 
 def fit_likelihood(
-    sci, group_dq, pixel_dq, read_noise, gain, dark, group_time=1.0, limits=(0, 65535), threshold_one_omit=20.25,
-    dark_current_in_electrons=True,
+    sci, group_dq, pixel_dq, read_noise, gain, dark, group_time=1.0, limits=(0, 65535), threshold_one_omit=20.25
 ):  # fmt: skip
     """Return the outputs of jwst's LIKELY; see the head of the module."""
     shape = sci.shape
     images, ints = _empty_outputs((shape[0], *shape[3:])), _empty_outputs((shape[0], shape[1], *shape[3:]))
     _fit_plain(
         sci, np.broadcast_to(group_dq, shape), np.broadcast_to(pixel_dq, images[0].shape), read_noise, gain, dark,
-        float(group_time), (int(limits[0]), int(limits[1])), bool(dark_current_in_electrons),
+        float(group_time), (int(limits[0]), int(limits[1])),
         np.float32(threshold_one_omit), sorting_pairs(shape[2] - 1), images, ints,
     )  # fmt: skip
     return *images, *ints

@@ -6,10 +6,9 @@ number, y = sample [DN], P = weight exponent of Fixsen et al. 2000. The weights 
 the weighted slope is a plain dot product: slope = sum(c y) / tg, c = w (x - mid) / sum(w (x - mid)^2), and c depends on
 n and P only: it is tabulated once.
 
-Sums of an integration, (SUMS, TILE): 0 sum of weights W of its segments, 1 sum of W slope, 2 and 3 what the variances
-are made of, 4 groups used, 5 jumps, 6 whether a group is saturated. Weighted by read noise, W = n^3 - n, and 2 and 3
-hold sum (n - 1) and sum (n^3 - n); weighted by the total variance, W is its inverse, and 2 and 3 hold
-sum W^2 / (n - 1) and sum W^2 / (n^3 - n).
+Sums of an integration, (SUMS, TILE): 0 sum of weights W of its segments, 1 sum of W slope, 2 and 3 sum (n - 1) and
+sum (n^3 - n), 4 groups used, 5 jumps, 6 whether a group is saturated. As in jwst, segments are weighted by read noise,
+W = n^3 - n, and the dark current [electron/s] is added to the rate [DN/s].
 """
 
 import numpy as np
@@ -171,18 +170,13 @@ def _fit_whole_ramps(tile, n, tables, first, slopes):
                 slopes[p, t] += c * tile[k, t]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _weight(n, one_p, one_r, total, sums, t):
+@njit(cache=True, nogil=True)
+def _weight(n, sums, t):
     """Add the weight of a segment of n groups to the sums of pixel t and return it."""
     m = float(max(n, 2))
-    if total:
-        w = 1.0 / (one_p / (m - 1.0) + one_r / (m * m * m - m))
-        sums[2, t] += w * w / (m - 1.0)
-        sums[3, t] += w * w / (m * m * m - m)
-    else:
-        w = m * m * m - m
-        sums[2, t] += m - 1.0
-        sums[3, t] += w
+    w = m * m * m - m
+    sums[2, t] += m - 1.0
+    sums[3, t] += w
     sums[0, t] += w
     return w
 
@@ -232,11 +226,10 @@ def _restored_weight(dq, n, start, length):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _fit_cut_ramp(tile, tile_dq, t, extent, physics, options, tables, offsets, buffers, sums):
+def _fit_cut_ramp(tile, tile_dq, t, extent, physics, suppress_one, tables, offsets, buffers, sums):
     """Fit a ramp of several segments; fill column t of sums and return its flags."""
     first, stop = _own_extent(tile_dq, t, extent)
-    tg, g, rn, one_p, one_r = physics
-    suppress_one, total = options[0], options[1]
+    tg, g, rn = physics
     y, dq, start, length = buffers
     n = stop - first
     for row in range(SUMS):
@@ -252,23 +245,23 @@ def _fit_cut_ramp(tile, tile_dq, t, extent, physics, options, tables, offsets, b
         out |= np.uint32(0 if suppress_one else 16777216)
         n_segment = 0 if suppress_one else 1
     for s in range(n_segment):
-        w = _weight(length[s], one_p, one_r, total, sums, t)
+        w = _weight(length[s], sums, t)
         sums[1, t] += w * _fit_segment(y, start[s], length[s], tg, g, rn, tables, offsets)
         sums[4, t] += length[s]
-    if n_segment > 0 and flags & 128 and not total:
+    if n_segment > 0 and flags & 128:
         sums[3, t] = _restored_weight(dq, n, start, length)
     return out | np.uint32(1 if n_segment == 0 else 0)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _fit_integration(tile, tile_dq, any_flag, extent, width, tg, pixels, options, tables, offsets, buffers, slopes,
-                     sums, flags):  # fmt: skip
+def _fit_integration(
+    tile, tile_dq, any_flag, extent, width, tg, gain, noise, suppress_one, tables, offsets, buffers, slopes, sums, flags
+):  # fmt: skip
     """Fit one integration of a tile into sums (SUMS, TILE) and flags (TILE).
 
     Ramps with nothing flagged from the first group of the tile to its last are fitted side by side; the others one by
     one. ``extent`` is (first, stop) of the groups.
     """
-    gain, noise, one_p, one_r = pixels
     first, stop = extent
     n = stop - first
     last = tile_dq[stop - 1]
@@ -280,12 +273,12 @@ def _fit_integration(tile, tile_dq, any_flag, extent, width, tg, pixels, options
             rise = np.float64(tile[stop - 1, t]) - np.float64(tile[first, t])
             p = _power_of(rise, gain[t], noise[t])
             sums[:, t] = 0.0
-            sums[1, t] = _weight(n, one_p[t], one_r[t], options[1], sums, t) * slopes[p, t] / tg
+            sums[1, t] = _weight(n, sums, t) * slopes[p, t] / tg
             sums[4, t] = n
             flags[t] = np.uint32(seen & 32)
         else:
-            physics = (tg, gain[t], noise[t], one_p[t], one_r[t])
-            flags[t] = _fit_cut_ramp(tile, tile_dq, t, extent, physics, options, tables, offsets, buffers, sums)
+            physics = (tg, gain[t], noise[t])
+            flags[t] = _fit_cut_ramp(tile, tile_dq, t, extent, physics, suppress_one, tables, offsets, buffers, sums)
 
 
 @njit(cache=True, nogil=True)
@@ -306,20 +299,10 @@ def _suppress_single_groups(tile_dq, any_flag, first):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _variances(total, one_p, one_r, sums, t):
-    """Poisson and read-noise variance from sums (SUMS, TILE) of one integration or of all."""
-    weight = sums[0, t]
-    per_p = weight * weight / sums[2, t] if total else sums[2, t]
-    per_r = weight * weight / sums[3, t] if total else sums[3, t]
-    return _variance(one_p, per_p), _variance(one_r, per_r)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _combine(base, width, total, pixels, sums, whole, flags, d, y, x0, images, ints):
+def _combine(base, width, one_p, one_r, sums, whole, flags, d, y, x0, images, ints):
     """Turn the sums of a tile (integration, SUMS, TILE) into the images and those of each integration."""
     rate, var_p, var_r, out_dq, used, n_jump = images
     rate_i, var_p_i, var_r_i, dq_i, used_i, n_jump_i = ints
-    one_p, one_r = pixels[2], pixels[3]
     n_integration = sums.shape[0]
     whole[:] = 0.0
     for t in range(width):
@@ -335,7 +318,7 @@ def _combine(base, width, total, pixels, sums, whole, flags, d, y, x0, images, i
             invalid = (flags_i & 3) != 0
             flags_out = flags_i | np.uint32(2 if sums[i, 6, t] > 0.0 else 0)
             seen |= flags_out & np.uint32(16777216 + 38)
-            v_p, v_r = _variances(total, one_p[t], one_r[t], sums[i], t)
+            v_p, v_r = _variance(one_p[t], sums[i, 2, t]), _variance(one_r[t], sums[i, 3, t])
             slope = sums[i, 1, t] / sums[i, 0, t]
             if not invalid and (np.isnan(slope) or not one_r[t] > 0.0):
                 invalid, flags_out = True, flags_out | np.uint32(1)
@@ -349,7 +332,7 @@ def _combine(base, width, total, pixels, sums, whole, flags, d, y, x0, images, i
         if n_bad == n_integration or np.isnan(slope):
             seen |= np.uint32(1)
         invalid = (seen & 1) != 0 or n_sat == n_integration or (base[t] & 2) != 0
-        v_p, v_r = _variances(total, one_p[t], one_r[t], whole, t)
+        v_p, v_r = _variance(one_p[t], whole[2, t]), _variance(one_r[t], whole[3, t])
         rate[d, y, x] = np.nan if invalid else slope
         var_p[d, y, x] = 0.0 if invalid else v_p
         var_r[d, y, x] = 0.0 if invalid else v_r
@@ -360,9 +343,8 @@ def _combine(base, width, total, pixels, sums, whole, flags, d, y, x0, images, i
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _fit_ramps(
-    sci, group_dq, pixel_dq, read_noise, gain, dark, tg, limits, options, tables, offsets, pairs, images, ints
+    sci, group_dq, pixel_dq, read_noise, gain, dark, tg, limits, suppress_one, tables, offsets, pairs, images, ints
 ):  # fmt: skip
-    suppress_one, total, dark_by_gain = options
     n_dither, n_integration, n_group, n_y, n_x = sci.shape
     tile = np.zeros((n_integration, n_group, TILE), dtype=np.float32)
     tile_dq = np.zeros((n_integration, n_group, TILE), dtype=np.uint8)
@@ -371,7 +353,6 @@ def _fit_ramps(
     count = np.zeros(TILE, dtype=np.int32)
     median, g, rn = np.zeros(TILE), np.ones(TILE), np.ones(TILE)
     one_p, one_r = np.ones(TILE), np.ones(TILE)  # var_p = one_p / (n - 1), var_r = one_r / (n^3 - n)
-    pixels = (g, rn, one_p, one_r)
     base = np.zeros(TILE, dtype=np.uint32)
     slopes = np.zeros((tables.shape[0], TILE))
     sums, whole = np.zeros((n_integration, SUMS, TILE)), np.zeros((SUMS, TILE))
@@ -392,15 +373,14 @@ def _fit_ramps(
                     g[t] = gain[y, x0 + t]
                     rn[t] = read_noise[y, x0 + t] * g[t] / np.sqrt(2.0)
                     base[t] = pixel_dq[d, y, x0 + t] | np.uint32(0 if g[t] > 0.0 else 524288 | 1)
-                    dark_rate = dark[y, x0 + t] / g[t] if dark_by_gain else np.float64(dark[y, x0 + t])
-                    one_p[t] = (max(median[t], 0.0) + dark_rate) / (tg * g[t])
+                    one_p[t] = (max(median[t], 0.0) + np.float64(dark[y, x0 + t])) / (tg * g[t])
                     one_r[t] = 12.0 * (rn[t] / tg) ** 2 / (g[t] * g[t])
                 for i in range(n_integration):
                     _fit_integration(
-                        tile[i], tile_dq[i], any_flag[i], (first, stop), width, tg, pixels, options, tables,
+                        tile[i], tile_dq[i], any_flag[i], (first, stop), width, tg, g, rn, suppress_one, tables,
                         offsets, buffers, slopes, sums[i], flags[i],
                     )  # fmt: skip
-                _combine(base, width, total, pixels, sums, whole, flags, d, y, x0, images, ints)
+                _combine(base, width, one_p, one_r, sums, whole, flags, d, y, x0, images, ints)
 
 
 def _make_tables(n_group):
@@ -431,8 +411,7 @@ def weight_tables(n_group):
 
 
 def fit_ols(
-    sci, group_dq, pixel_dq, read_noise, gain, dark, group_time=1.0, suppress_one_group=True, limits=(0, 65535),
-    weighting="read", dark_current_in_electrons=True,
+    sci, group_dq, pixel_dq, read_noise, gain, dark, group_time=1.0, suppress_one_group=True, limits=(0, 65535)
 ):  # fmt: skip
     """Return rate, var_poisson, var_read, dq, groups_used, n_jumps, and the same six of each integration."""
     n_dither, n_integration, n_group, n_y, n_x = sci.shape
@@ -441,8 +420,7 @@ def fit_ols(
     _fit_ramps(
         sci, np.broadcast_to(group_dq, sci.shape), np.broadcast_to(pixel_dq, (n_dither, n_y, n_x)), read_noise, gain,
         dark, float(group_time), (int(limits[0]), int(limits[1])),
-        (bool(suppress_one_group), weighting == "total", not dark_current_in_electrons),
-        tables, offsets, sorting_pairs(n_group - 1), images, ints,
+        bool(suppress_one_group), tables, offsets, sorting_pairs(n_group - 1), images, ints,
     )  # fmt: skip
     return *images, *ints
 

@@ -173,16 +173,12 @@ def choose_window(residual, noise_share):
     """
     best = (_prediction_error(residual, 0, False), 0, False)
     for common in (True, False):
-        window = _least_window(noise_share, common)
+        window = max(1, int(np.ceil(1.0 / (noise_share**2 * (8 if common else 2)))))
         while window < residual.shape[-1]:
             found = (_prediction_error(residual, window, common), window, common)
             best = min(best, found)
             window *= 2
     return best[1:]
-
-
-def _least_window(noise_share, common):
-    return max(1, int(np.ceil(1.0 / (noise_share**2 * (8 if common else 2)))))
 
 
 def _smooth_part(planes, good, mean, sigma, limit, n_parity, window, noise_share):

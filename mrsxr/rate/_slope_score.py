@@ -44,9 +44,7 @@ def change_of(new, old):
     return np.where(np.isnan(new) & ~np.isnan(old), CLIP, new - old)
 
 
-def judge_jumps(
-    sci, group_dq, pixel_dq, read_noise, gain, dark, *linearity, group_time=1.0, two_point=None, likelihood=None
-):  # fmt: skip
+def score_jumps(sci, group_dq, pixel_dq, read_noise, gain, dark, *linearity, two_point=None, likelihood=None):
     """Return the score (dither) of jumps by likelihood over those by the two-point test.
 
     Jumps are looked for in each half by itself: a search that sees the whole ramp draws the halves together by leaving
@@ -60,7 +58,7 @@ def judge_jumps(
     group_dq, pixel_dq = np.broadcast_to(group_dq, sci.shape), np.broadcast_to(pixel_dq, (len(sci), *sci.shape[3:]))
 
     def by_likelihood(counts, flags):
-        return find_jumps_gls(counts, flags, *pixels, group_time=group_time, **likelihood)
+        return find_jumps_gls(counts, flags, *pixels, **likelihood)
 
     def by_two_points(counts, flags):
         return find_jumps(counts, flags, read_noise, gain, usable_groups(flags), **two_point)
@@ -69,7 +67,7 @@ def judge_jumps(
     for d in range(len(sci)):
         ramps = sci[d : d + 1], group_dq[d : d + 1], pixel_dq[d : d + 1]
         found = [
-            _change_by_jumps(by_likelihood, by_two_points, *ramps, pixels, parts, group_time)
+            _change_by_jumps(by_likelihood, by_two_points, *ramps, pixels, parts, likelihood["group_time"])
             for parts in (odd_and_even(n_integration, n_group, SHORT), early_and_late(n_group, HALF))
             if parts
         ]

@@ -26,6 +26,7 @@ from ._exposure import DETECTOR_COLUMNS, integration_numbers, keyword
 
 MINIMUM_GROUPS = 3
 SEQUENTIAL_MINIMUM_GROUPS = 4
+LAST_QUAD_LATE = 3  # clocks by which the last four columns of a full row are read later, for "sequential"
 SEQUENTIAL_GROUPS = 10  # with fewer, another method is recommended
 CLOCK = 1e-5  # s
 MAX_BINS = 500
@@ -87,7 +88,6 @@ def correct_emi(
     n_harmonics: Annotated[int, Range(1, 50)] | None = None,
     per_amplifier: bool = False,
     fit_frequency: bool = True,
-    last_quad_offset: int = 3,
     measured_on: xr.Dataset | None = None,
 ) -> xr.Dataset:
     """Fit and subtract periodic interference (10 Hz in full frames).
@@ -123,9 +123,6 @@ def correct_emi(
         harmonics: a wave for each of the four amplifiers.
     fit_frequency : bool
         harmonics: refine the frequencies where the wave is clear.
-    last_quad_offset : int
-        sequential: clocks by which the last four columns of a full row are read later; 3 + 2**32 is jwst 3.0.0,
-        where the clocks overflow and these reference pixels get a wave of the wrong phase.
     measured_on : Dataset, level "ramp", optional
         Measure the wave on these ramps, of which ``ds`` is a part (columns in whole groups of four); by default on
         ``ds`` itself.
@@ -147,8 +144,8 @@ def correct_emi(
 
     Notes
     -----
-    As jwst's emicorr 3.0.0, but the parabola through the best three phases goes on across phase 0. Reference-file
-    type EMICORR.
+    As jwst's emicorr 3.0.0, but the parabola through the best three phases goes on across phase 0, and "sequential"
+    gives the last four columns a wave of the right phase, where the clocks of jwst overflow.
 
     harmonics fits the waves of the early half of all ramps and those of the late half, and subtracts from each half
     the waves of the other (of odd and even integrations where a half has fewer than 3 groups). The score is what is
@@ -173,10 +170,9 @@ def correct_emi(
         ds if measured_on is None else measured_on, case, method, nints_to_phase=nints_to_phase, nbins=nbins,
         scale_reference=scale_reference, use_n_cycles=use_n_cycles, separately=fit_ints_separately,
         n_harmonics=n_harmonics, n_amplifiers=4 if per_amplifier else 1, fit_frequency=fit_frequency,
-        late=last_quad_offset,
     )  # fmt: skip
     sci, data = _ramps(ds)
-    clocks = _clocks(ds, case, last_quad_offset if method == "sequential" else 0)
+    clocks = _clocks(ds, case, LAST_QUAD_LATE if method == "sequential" else 0)
     for fit in fits:
         data = _subtract(data, fit, clocks)
     found = [data, *(fit.score for fit in fits if fit.score is not None)]
@@ -318,9 +314,9 @@ def _subtract(ramps: da.Array, fit: _Fit, clocks: _Clocks) -> da.Array:
     )  # fmt: skip
 
 
-def _measure(ds: xr.Dataset, case: _Case, method: str, *, late: int, **options: Any) -> list[_Fit]:
+def _measure(ds: xr.Dataset, case: _Case, method: str, **options: Any) -> list[_Fit]:
     """Return the fits, lazy."""
-    clocks = _clocks(ds, case, late if method == "sequential" else 0)
+    clocks = _clocks(ds, case, LAST_QUAD_LATE if method == "sequential" else 0)
     if not np.all(np.diff(clocks.quads)[:-1] == clocks.samples):
         raise MrsxrError(
             "the columns that EMI is measured on are not next to each other; give whole rows (measured_on)"

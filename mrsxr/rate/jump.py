@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import dask.array as da
+from typing import Any, Literal
+
 import numpy as np
 import xarray as xr
 
-from mrsxr import dq
+from mrsxr import dq, scores
 from mrsxr.blocks import add_flags, map_ramps, read_again, with_row_halo
-from mrsxr.errors import MrsxrError
-from mrsxr.limits import Count, NotNegative, Positive, Ref
+from mrsxr.limits import Count, NotNegative, OptionalRef, Positive, Ref
 from mrsxr.step import step
 
-RAMP = ["integration", "group"]
+from ._exposure import RAMP, dark_current_of, group_time_of, linearity_inputs
+from ._judged import judge_jumps, over_frame
+
 _ALL_ROWS = 64  # arrays of so few rows, or exposures of so few groups, are looked at as a whole
 _ALL_GROUPS = 32
+MINIMUM_GROUPS = 3
 
 
-@step(needs="ramp", jwst="jump", keyword="S_JUMP")
+@step(needs="ramp", jwst="jump", keyword="S_JUMP", only={"linearity": lambda given: given["method"] != "two-point"})
 def flag_jumps(
     ds: xr.Dataset,
     *,
     gain: Ref,
     readnoise: Ref,
+    linearity: OptionalRef = None,
+    method: Literal["two-point", "likelihood", "judged"] = "two-point",
     rejection_threshold: Positive = 4.0,
     four_group_rejection_threshold: Positive = 5.0,
     three_group_rejection_threshold: Positive = 6.0,
@@ -37,19 +42,28 @@ def flag_jumps(
     minimum_sigclip_groups: Count = 100,
     only_use_ints: bool = True,
     min_diffs_single_pass: Count = 10,
+    threshold_one_omit: Positive = 20.25,
+    threshold_two_omit: Positive = 23.8,
+    scale_photon_noise: bool = True,
 ) -> xr.Dataset:
-    """Flag jumps by the two-point difference test.
+    """Flag jumps by the two-point difference test, or by the likelihood of the ramp.
 
     Parameters
     ----------
     ds : Dataset, level "ramp"
-        ``sci`` [DN], ``group_dq`` (dither, integration, group, y, x).
+        ``sci`` [DN], ``group_dq`` (dither, integration, group, y, x); by likelihood also ``attrs["group_time"]`` [s]
+        and the dark current as :func:`fit_ramps`; samples flagged JUMP_DET already cut the ramp.
     gain : Dataset, kind "gain"
         ``gain`` [electron/DN] (y, x).
     readnoise : Dataset, kind "readnoise"
         ``read_noise`` [DN] (y, x), of a difference of two reads (CDS).
+    linearity : Dataset, kind "linearity", optional
+        By likelihood: the noise follows the response of the pixel at each level.
+    method : {"two-point", "likelihood", "judged"}
+        "likelihood": where chi2 of a straight ramp falls by much when one difference, or two in a row, are left free.
+        "judged": that in exposures where it shows a gain, else two-point; see Notes.
     rejection_threshold : float
-        Threshold [sigma] with four or more usable differences of a pixel.
+        Two-point: threshold [sigma] with four or more usable differences of a pixel.
     four_group_rejection_threshold, three_group_rejection_threshold : float
         Thresholds [sigma] with three and two usable differences.
     flag_4_neighbors : bool
@@ -57,7 +71,8 @@ def flag_jumps(
     min_jump_to_flag_neighbors, max_jump_to_flag_neighbors : float
         ... whose size [sigma] lies between these.
     after_jump_flag_dn1, after_jump_flag_time1, after_jump_flag_dn2, after_jump_flag_time2 : float
-        Also flag the groups within a time [s] after jumps of at least so many DN; two such rules, off with time 0.
+        Two-point: also flag the groups within a time [s] after jumps of at least so many DN; two such rules, off
+        with time 0.
     minimum_groups : int
         With fewer usable groups in any integration no jump is looked for (jwst 3.0.0 always takes 3).
     minimum_sigclip_groups : int
@@ -68,46 +83,100 @@ def flag_jumps(
     min_diffs_single_pass : int
         From so many usable differences in every integration on, all jumps are flagged at once; below, the largest is
         flagged, left out and the median taken anew until none is left.
+    threshold_one_omit, threshold_two_omit : float
+        By likelihood: fall of chi2 that makes a jump.
+    scale_photon_noise : bool
+        By likelihood, with ``linearity``: the photon noise follows the response of the pixel too.
 
     Returns
     -------
     Dataset, level "ramp"
         ``group_dq`` with JUMP_DET on the later group of each jump, never where the sample is DO_NOT_USE or
-        SATURATED; ``pixel_dq`` with NO_GAIN_VALUE | DO_NOT_USE where the gain is not positive.
+        SATURATED; ``pixel_dq`` with NO_GAIN_VALUE | DO_NOT_USE where the gain is not positive. Fewer than three
+        groups: no jumps. Judged: ``score_jump`` (dither).
 
     Raises
     ------
     MrsxrError
-        Where groups after a jump are to be flagged and ``attrs["group_time"]`` is not positive.
+        Where ``attrs["group_time"]`` is needed and not positive.
 
     Notes
     -----
-    As jwst's jump (stcal twopoint_difference; Anderson & Gordon 2011, PASP 123, 1237) with one read a group: the
-    difference d [electron] is a jump where ``|d - m| > threshold * sqrt(|m| + r^2)``; m is the median of all
+    two-point: as jwst's jump (stcal twopoint_difference; Anderson & Gordon 2011, PASP 123, 1237) with one read a group:
+    the difference d [electron] is a jump where ``|d - m| > threshold * sqrt(|m| + r^2)``; m is the median of all
     differences of the pixel, r the CDS read noise. A group is not usable where all pixels of the array are
     DO_NOT_USE (:func:`lost_groups`); an integration that is lost as a whole therefore ends the search in all of them.
+
+    likelihood: Brandt 2024, PASP 136, 045005, the worst difference of a ramp at a time. Of a slope that rests on two
+    differences only a rise is a jump. The search inside ``fit_ramps(method="gls")`` is the same, without neighbours.
+
+    judged: on 128 rows of the detector from row 16 on, on 64 where there are several integrations of 10 groups or more.
+    Odd and even integrations, or the early and the late half of a single one, are searched by themselves and fitted by
+    one and the same generalised least squares where the flags differ; the better method is the one whose two slopes
+    agree within errors that are no larger than needed (:mod:`mrsxr.rate._slope_score`). The halves share neither
+    photons nor read noise, so what a search leaves out in one of them cannot know the other; a search over the whole
+    ramp would draw both together. Of several integrations the early and the late half must not show harm: what repeats
+    in every integration is told by them alone. Less than 10 groups in a single integration: not judged, two-point.
     """
     out = flag_bad_gain(ds, gain)
-    n_after = groups_after(ds, after_jump_flag_time1, after_jump_flag_time2)
-    if ds.sizes["group"] < 3:
-        return out
-
-    from ._jump_kernels import find_jumps
-
-    bounds = (float(min_jump_to_flag_neighbors), float(max_jump_to_flag_neighbors))
-    usable = over_frame((~lost_groups(ds)).sum("group").astype("int32"), ds)
-    group_dq, spread = map_ramps(
-        find_jumps, ds.sci, ds.group_dq, readnoise.read_noise, gain.gain, usable,
-        core=[RAMP, RAMP, [], [], ["integration"]], out_core=[RAMP, RAMP], dtypes=["uint8", "bool"],
-        thresholds=(rejection_threshold, four_group_rejection_threshold, three_group_rejection_threshold),
-        neighbours=bounds if flag_4_neighbors else (0.0, 0.0),
-        minimum_groups=minimum_groups, minimum_sigclip_groups=minimum_sigclip_groups, only_use_ints=only_use_ints,
-        min_diffs_single_pass=min_diffs_single_pass,
-    )  # fmt: skip
+    if ds.sizes["group"] < MINIMUM_GROUPS:
+        return out.assign(_score([float("nan")] * ds.sizes["dither"])) if method == "judged" else out
+    times = () if method == "likelihood" else (after_jump_flag_time1, after_jump_flag_time2)
+    bounds = (float(min_jump_to_flag_neighbors), float(max_jump_to_flag_neighbors)) if flag_4_neighbors else (0.0, 0.0)
+    two_point = {
+        "thresholds": (rejection_threshold, four_group_rejection_threshold, three_group_rejection_threshold),
+        "neighbours": bounds, "minimum_groups": minimum_groups, "minimum_sigclip_groups": minimum_sigclip_groups,
+        "only_use_ints": only_use_ints, "min_diffs_single_pass": min_diffs_single_pass,
+    }  # fmt: skip
+    likelihood = {
+        "threshold_one_omit": threshold_one_omit, "threshold_two_omit": threshold_two_omit, "neighbours": bounds,
+        "scale_photon_noise": scale_photon_noise,
+    }  # fmt: skip
+    group_dq, spread, judged = _found(out, method, gain, readnoise, linearity, two_point, likelihood)
     group_dq = with_neighbours(group_dq, spread, flag_4_neighbors)
-    if max(n_after) > 0:
-        group_dq = flag_after(ds, group_dq, gain, (float(after_jump_flag_dn1), float(after_jump_flag_dn2)), n_after)
-    return out.assign(group_dq=group_dq.assign_attrs(dq.GROUP_DQ_ATTRS))
+    if max(times, default=0.0) > 0:
+        n_after = tuple(int(time // group_time_of(ds)) for time in times)
+        dn = (float(after_jump_flag_dn1), float(after_jump_flag_dn2))
+        group_dq = _flag_after(ds, group_dq, gain, dn, n_after, *([] if judged is None else [over_frame(judged, ds)]))
+    out = out.assign(group_dq=group_dq.assign_attrs(dq.GROUP_DQ_ATTRS))
+    return out if judged is None else out.assign(_score(judged.data))
+
+
+def _found(
+    ds: xr.Dataset, method: str, gain: xr.Dataset, readnoise: xr.Dataset, linearity: xr.Dataset | None,
+    two_point: dict[str, Any], likelihood: dict[str, Any],
+) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray | None]:  # fmt: skip
+    """Return group flags with jumps, bool (same dims): jumps that flag their neighbours; and the score (dither)."""
+    from ._jump_kernels import find_jumps
+    from ._likelihood_kernels import find_jumps_gls
+
+    judged: xr.DataArray | None = None
+    inputs, core = [ds.sci, ds.group_dq, readnoise.read_noise, gain.gain], [RAMP, RAMP, [], []]
+    wrapper: Any = find_jumps
+    if method == "two-point":
+        usable = over_frame((~lost_groups(ds)).sum("group").astype("int32"), ds)
+        inputs, core, options = [*inputs, usable], [*core, ["integration"]], two_point
+    else:
+        wrapper, options = find_jumps_gls, {**likelihood, "group_time": group_time_of(ds)}
+        inputs, core = [*inputs, dark_current_of(ds, gain)], [*core, []]
+        if linearity is not None:
+            inputs, core = [*inputs, *linearity_inputs(linearity)], [*core, ["order"], []]
+    if method == "judged":
+        from ._slope_score import find_judged
+
+        judged, usable = judge_jumps(ds, gain, readnoise, linearity, two_point, options)
+        inputs, core = [over_frame(judged, ds), over_frame(usable, ds), *inputs], [[], ["integration"], *core]
+        wrapper, options = find_judged, {"two_point": two_point, "likelihood": options}
+    group_dq, spread = map_ramps(
+        wrapper, *inputs, core=core, out_core=[RAMP, RAMP], dtypes=["uint8", "bool"], **options
+    )  # fmt: skip
+    return group_dq, spread, judged
+
+
+def _score(values: Any) -> dict[str, xr.Variable]:
+    return scores.score(
+        "jump", values, "dither", method="likelihood", instead="two-point", held_out="the other half of the ramps"
+    )
 
 
 def with_neighbours(group_dq: xr.DataArray, spread: xr.DataArray, flag_4_neighbors: bool) -> xr.DataArray:
@@ -127,7 +196,7 @@ def flag_bad_gain(ds: xr.Dataset, gain: xr.Dataset) -> xr.Dataset:
     return ds.assign(pixel_dq=add_flags(ds.pixel_dq, flags))
 
 
-def flag_after(
+def _flag_after(
     ds: xr.Dataset, group_dq: xr.DataArray, gain: xr.Dataset, dn: tuple[float, float], n_after: tuple[int, ...],
     *judged: xr.DataArray,
 ) -> xr.DataArray:  # fmt: skip
@@ -154,18 +223,6 @@ def lost_groups(ds: xr.Dataset) -> xr.DataArray:
     return ((group_dq & np.uint8(dq.DO_NOT_USE)) != 0).all(["y", "x"])
 
 
-def over_frame(values: xr.DataArray, ds: xr.Dataset) -> xr.DataArray:
-    """Return ``values`` with the dims y and x of ``ds`` appended, constant along them, without a copy."""
-    shape = (*values.shape, ds.sizes["y"], ds.sizes["x"])
-    if values.chunks:
-        frame = ds.group_dq.chunksizes or {d: (ds.sizes[d],) for d in ("y", "x")}  # loaded ramps, lazy references
-        chunks = (*values.chunks, frame["y"], frame["x"])
-        data = da.broadcast_to(values.data[..., None, None], shape, chunks=chunks)
-    else:
-        data = np.broadcast_to(values.values[..., None, None], shape)
-    return xr.DataArray(data, dims=(*values.dims, "y", "x"))
-
-
 def _typical(gain: xr.DataArray) -> xr.DataArray:
     """Return the median gain in every pixel."""
     whole = gain.drop_vars(list(gain.coords)).chunk(-1) if gain.chunks else gain.drop_vars(list(gain.coords))
@@ -177,13 +234,3 @@ def _typical(gain: xr.DataArray) -> xr.DataArray:
 def _median_of_frame(values: np.ndarray) -> np.ndarray:
     known = values[~np.isnan(values)]
     return np.asarray(np.median(known) if known.size else np.nan, dtype=np.float32)
-
-
-def groups_after(ds: xr.Dataset, *times: float) -> tuple[int, ...]:
-    """Return how many whole groups fit into each time [s]."""
-    if max(times) <= 0:
-        return (0,) * len(times)
-    group_time = float(ds.attrs.get("group_time", 0.0))
-    if not group_time > 0:
-        raise MrsxrError(f"setting {ds.attrs.get('setting')}: attrs['group_time'] is {group_time}, expected > 0 s")
-    return tuple(int(time // group_time) for time in times)

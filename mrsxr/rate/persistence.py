@@ -9,11 +9,10 @@ import xarray as xr
 
 from mrsxr import dq
 from mrsxr.blocks import map_ramps
-from mrsxr.errors import MrsxrError
 from mrsxr.limits import Positive, checked
 from mrsxr.step import step
 
-from ._exposure import integration_numbers, keyword
+from ._exposure import group_time_of, integration_numbers, keyword
 
 DAY = 86400.0  # s
 
@@ -86,10 +85,7 @@ def persistence_windows(
 def _run(ds: xr.Dataset, length: float, do_not_use: bool, threshold: float | None, windows: xr.Dataset | None) -> Any:
     from ._persistence_kernels import flag_windows
 
-    group_time = float(ds.attrs.get("group_time", 0.0))
-    for name, value in (("persistence_time", length), ("attrs['group_time']", group_time)):
-        if value is None or not value > 0:
-            raise MrsxrError(f"setting {ds.attrs.get('setting')}: {name} is {value}, expected > 0 s")
+    group_time = group_time_of(ds)
     given = next((float(value) for value in keyword(ds, "EFFINTTM") if value), 0.0)
     integration_time = given or group_time * ds.sizes["group"]
     before_it = np.array(integration_numbers(ds))[:, None] - 1

@@ -9,19 +9,17 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import dq, scores
+from mrsxr.arguments import parameters_of
 from mrsxr.blocks import map_ramps
 from mrsxr.limits import OptionalRef, Positive, Ref, Whole
 from mrsxr.notes import tell
 from mrsxr.schema import units_of
 from mrsxr.step import step
 
-from ._exposure import integration_numbers
-from .jump import over_frame
-from .jump_judged import judged_rows
-from .likelihood import dark_current_of, group_time_of, linearity_inputs
+from ._exposure import dark_current_of, group_time_of, integration_numbers, linearity_inputs
+from ._judged import judged_rows, over_frame
 
 Method = Literal["ols", "likelihood", "gls"]
-Weighting = Literal["read", "total"]
 LIKELIHOOD_MINIMUM_GROUPS = 4
 FEWEST_GROUPS = 4  # of a ramp that can do without its first and its last group
 ROWS = 16  # on which "gls" is judged: all slices, one wavelength of each
@@ -45,8 +43,6 @@ def fit_ramps(
     suppress_one_group: bool = True,
     firstgroup: Whole | None = None,
     lastgroup: Whole | None = None,
-    weighting: Weighting = "read",
-    dark_current_in_electrons: bool = True,
     find_jumps: bool = True,
     use_jump_flags: bool = True,
     threshold_one_omit: Positive = 20.25,
@@ -77,12 +73,6 @@ def fit_ramps(
         group over the group time, bias and all, as jwst has it on request; flagged UNRELIABLE_SLOPE.
     firstgroup, lastgroup : int, optional
         For "ols" and the others: groups before and after these (from 0) are left out.
-    weighting : str
-        For "ols": segments and integrations are combined by read-noise variance ("read", as jwst) or by the sum of
-        both variances ("total").
-    dark_current_in_electrons : bool
-        For "ols" and "likelihood": the dark current [electron/s] is added to the rate [DN/s] as it is, a mistake of
-        jwst; False divides it by the gain. "gls" always does.
     find_jumps, use_jump_flags : bool
         For "gls": look for jumps; cut the ramps where ``group_dq`` has JUMP_DET.
     threshold_one_omit, threshold_two_omit : float
@@ -105,12 +95,13 @@ def fit_ramps(
     Raises
     ------
     MrsxrError
-        Where ``attrs["group_time"]`` is missing or not positive, or the method or weighting is unknown.
+        Where ``attrs["group_time"]`` is missing or not positive.
 
     Notes
     -----
     ols: segments are runs of good groups between jumps; weights |2x/(n-1) - 1|^P with P by the signal-to-noise ratio
-    of the segment (Fixsen et al. 2000, PASP 112, 1350).
+    of the segment (Fixsen et al. 2000, PASP 112, 1350). As in jwst, segments and integrations are combined by read
+    noise alone, and ols and likelihood add the dark current [electron/s] to the rate [DN/s] as it is.
 
     likelihood, gls: differences with the covariance of read and photon noise (Brandt 2024, PASP 136, 045004 and
     045005). gls differs from jwst's: a group that was lost is bridged, not a gap; a jump costs one difference, not
@@ -131,26 +122,8 @@ def fit_ramps(
 
 
 @step(needs="ramp", gives="rateints", jwst="ramp_fit", keyword="S_RAMP", only=_GLS_ALONE)
-def fit_integrations(
-    ds: xr.Dataset,
-    *,
-    gain: Ref,
-    readnoise: Ref,
-    method: Method = "ols",
-    linearity: OptionalRef = None,
-    suppress_one_group: bool = True,
-    firstgroup: Whole | None = None,
-    lastgroup: Whole | None = None,
-    weighting: Weighting = "read",
-    dark_current_in_electrons: bool = True,
-    find_jumps: bool = True,
-    use_jump_flags: bool = True,
-    threshold_one_omit: Positive = 20.25,
-    threshold_two_omit: Positive = 23.8,
-    scale_photon_noise: bool = True,
-    judged: bool = False,
-    diagnostics: bool = True,
-) -> xr.Dataset:
+@parameters_of(fit_ramps)
+def fit_integrations(ds: xr.Dataset, *, diagnostics: bool = True, **parameters: Any) -> xr.Dataset:
     """Fit a slope to every integration apart; parameters and method as :func:`fit_ramps`.
 
     Returns
@@ -158,7 +131,6 @@ def fit_integrations(
     Dataset, level "rateints"
         ``rate`` [DN/s], ``var_poisson``, ``var_read`` [DN2/s2], ``dq`` (dither, integration, y, x).
     """
-    parameters = {name: value for name, value in locals().items() if name not in ("ds", "diagnostics")}
     _, each, score = _fit(ds, **parameters)
     return _dataset(ds, each, ["integration"], diagnostics, score)
 
@@ -185,14 +157,13 @@ def fit_ramps_and_integrations(ds: xr.Dataset, **parameters: Any) -> tuple[xr.Da
 
 def _fit(
     ds: xr.Dataset, *, gain: xr.Dataset, readnoise: xr.Dataset, method: str, linearity: xr.Dataset | None,
-    firstgroup: int | None, lastgroup: int | None, weighting: str, judged: bool, **options: Any,
+    firstgroup: int | None, lastgroup: int | None, judged: bool, **options: Any,
 ) -> tuple[tuple[xr.DataArray, ...], tuple[xr.DataArray, ...], xr.DataArray | None]:  # fmt: skip
     """Return the variables of level rate and those of level rateints, by one call of a wrapper, and the score."""
     if method == "likelihood" and ds.sizes["group"] < LIKELIHOOD_MINIMUM_GROUPS:
         method = "ols"
     _tell_few(ds, options["suppress_one_group"])
     wrapper, wanted = _wrapper_of(method)
-    options["weighting"] = weighting
     kwargs = {name: value for name, value in options.items() if name in wanted}
     ramp, one = ["integration", "group"], ["integration"]
     inputs = [ds.sci, ds.group_dq, ds.pixel_dq, readnoise.read_noise, gain.gain, dark_current_of(ds, gain)]
@@ -244,11 +215,11 @@ def _wrapper_of(method: str) -> tuple[Any, tuple[str, ...]]:
     if method == "ols":
         from ._ramp_fit_kernels import fit_ols
 
-        return fit_ols, ("suppress_one_group", "weighting", "dark_current_in_electrons")
+        return fit_ols, ("suppress_one_group",)
     from ._likelihood_kernels import fit_gls, fit_likelihood
 
     if method == "likelihood":
-        return fit_likelihood, ("threshold_one_omit", "dark_current_in_electrons")
+        return fit_likelihood, ("threshold_one_omit",)
     return fit_gls, (
         "find_jumps", "use_jump_flags", "threshold_one_omit", "threshold_two_omit", "scale_photon_noise",
     )  # fmt: skip

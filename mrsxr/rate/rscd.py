@@ -9,15 +9,14 @@ import xarray as xr
 
 from mrsxr import dq
 from mrsxr.blocks import add_flags, map_ramps
-from mrsxr.errors import MrsxrError, ReferenceFileError
+from mrsxr.errors import ReferenceFileError
 from mrsxr.limits import Ref
 from mrsxr.notes import tell
 from mrsxr.step import step
 
-from ._exposure import integration_numbers
+from ._exposure import RAMP, group_time_of, integration_numbers
 
 MINIMUM_GROUPS = 3
-RAMP = ["integration", "group"]
 
 
 @step(needs="ramp", jwst="rscd", keyword="S_RSCD", without={"rscd": "the first groups are used"})
@@ -125,9 +124,7 @@ def correct_rscd(ds: xr.Dataset, *, rscd: Ref) -> xr.Dataset:
     """
     from ._rscd_kernels import remove_decay
 
-    group_time = float(ds.attrs.get("group_time", 0.0))
-    if not group_time > 0:
-        raise MrsxrError(f"setting {ds.attrs.get('setting')}: attrs['group_time'] is {group_time}, expected > 0 s")
+    group_time = group_time_of(ds)
     terms = []
     for name in ("amplitude", "decay_time"):
         if name not in rscd or "term" not in rscd[name].dims:

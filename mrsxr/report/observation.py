@@ -18,7 +18,9 @@ from .markup import NONE, Markup, bullets, heading, join, macros, number, paragr
 def headline(contents: Contents) -> tuple[str, Markup]:
     """Return the title of the page and a list of the main facts."""
     facts: dict[str, str] = {}
-    header = _first_header(contents)
+    header = next((f.keywords for f in contents.files if f.role == "science"), {}) or next(
+        (json.loads(contents.open(p).attrs.get("fits_header") or "{}").get("PRIMARY", {}) for p in contents.others), {}
+    )
     target = str(header.get("TARGNAME") or header.get("TARGPROP") or "Unnamed target")
     program = str(header.get("PROGRAM") or "").lstrip("0")
     observation = str(header.get("OBSERVTN") or "").lstrip("0")
@@ -37,12 +39,6 @@ def headline(contents: Contents) -> tuple[str, Markup]:
         facts["Recipe"] = f"{run['base']}" + (f", {own} parameter{'s' if own > 1 else ''} changed" if own else "")
         facts["Reduced"] = f"{run['started'][:10]} in {seconds(sum(r['seconds'] for r in contents.runs))}"
     return target, macros.facts(facts)
-
-
-def _first_header(contents: Contents) -> dict[str, Any]:
-    return next((f.keywords for f in contents.files if f.role == "science"), {}) or next(
-        (json.loads(contents.open(p).attrs.get("fits_header") or "{}").get("PRIMARY", {}) for p in contents.others), {}
-    )
 
 
 def problems(contents: Contents) -> Markup | None:

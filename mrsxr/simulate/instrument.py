@@ -267,11 +267,6 @@ def _attrs(kind: str, setting: str | None) -> dict:
     }  # fmt: skip
 
 
-def _height() -> np.ndarray:
-    """Return t = (y - 511.5) / 512 as a polynomial in (y, x)."""
-    return np.array([[-511.5 / _HALF], [1.0 / _HALF]])
-
-
 def _multiply(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     out = np.zeros((a.shape[0] + b.shape[0] - 1, a.shape[1] + b.shape[1] - 1))
     for (i, j), value in np.ndenumerate(a):
@@ -299,7 +294,7 @@ def _slice_model(band: str, number: int) -> dict:
     place, run = (number - 1, 0) if number <= channel.runs[0][0] else (number - 1 - channel.runs[0][0], 1)
     count, first, last = channel.runs[run]
     x_shift = first + (last - first) * place / (count - 1)
-    t = _height()
+    t = np.array([[-511.5 / _HALF], [1.0 / _HALF]])
     t2 = _multiply(t, t)
     # distance from the curved middle line of the slice, in pixels
     offset = _add(np.array([[0.0, 1.0]]), channel.bend * t2, -channel.lean * t)

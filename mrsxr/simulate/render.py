@@ -152,7 +152,7 @@ class _Plane:
 
 def _disc(disc: LineDisc, aim, geometry, pixels, low, high, order: int = 1, psf: Psf | None = None) -> np.ndarray:
     total = np.zeros(pixels.y.size)
-    lines = [line for line in disc.lines if _reaches(line, disc, low, high)]
+    lines = [line for line in disc.lines if bool(_near(line, disc, low, high, np.array([disc.rotation])).any())]
     if not lines and disc.continuum is None:
         return total
     plane = _field_plane(pixels)
@@ -180,10 +180,6 @@ def _near(line, disc, low, high, steps) -> np.ndarray:
     centre, sigma = line_width(line, disc.redshift)
     reach = 8 * sigma + centre * np.abs(steps).max() / C_KM_S
     return (high > centre - reach) & (low < centre + reach)
-
-
-def _reaches(line, disc, low, high) -> bool:
-    return bool(_near(line, disc, low, high, np.array([disc.rotation])).any())
 
 
 def _field_plane(pixels: Footprints) -> _Plane:

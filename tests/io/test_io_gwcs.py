@@ -155,7 +155,7 @@ def test_facts_that_steps_leave_become_keywords(tmp_path):
         ("rate.flag_charge_migration", "S_CHGMIG"),
         ("rate.subtract_reference_pixels", "S_REFPIX"),
         ("rate.correct_emi", "S_MIREMI"),
-        ("rate.flag_jumps_likelihood", "S_JUMP"),
+        ("rate.flag_jumps", "S_JUMP"),
         ("rate.flag_first_frame", "S_FRSTFR"),
         ("cal.assign_wcs", "S_WCS"),
         ("cal.follow_target", "S_MTWCS"),

@@ -106,7 +106,7 @@ def refpix(recipe, gains):
     return rate_of(whole, recipe)
 
 
-@judged("rate.jump", "jump")
+@judged("rate.jump.method", "jump")
 def jump(recipe, gains):
     """Heavy tails of the noise are told by likelihood; slow noise without hits is not."""
     scene = {"noise": "laplace"} if gains else {"noise": "1/f", "hits": 0.0, "level": 0.5}

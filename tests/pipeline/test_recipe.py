@@ -64,7 +64,7 @@ def test_what_is_printed_gives_the_same_recipe(tmp_path, name):
     assert read.parameters() == other.parameters()
     assert [one.where for one in read.entries] == [one.where for one in other.entries]
     assert pickle.loads(pickle.dumps(other)) == other
-    assert tomllib.loads(recipe.describe())["rate"]["jump"]["step"].startswith("flag_jumps")
+    assert tomllib.loads(recipe.describe())["rate"]["rscd"]["step"] == "flag_rscd"
 
 
 def test_a_whole_recipe_may_be_cut(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -124,22 +125,24 @@ def exposures():
 
 def test_jumps_are_found_by_the_better_test_of_each_dither(exposures):
     ds, refs, _ = exposures
-    found = assert_step(rate.flag_jumps_judged, ds, **refs, after_jump_flag_dn1=5.0, after_jump_flag_time1=6.0)
+    found = assert_step(
+        rate.flag_jumps, ds, method="judged", **refs, after_jump_flag_dn1=5.0, after_jump_flag_time1=6.0
+    )
     assert found.score_jump.values[0] < 1 < found.score_jump.values[1]
-    likelihood = rate.flag_jumps_likelihood(ds, **refs)
+    likelihood = rate.flag_jumps(ds, method="likelihood", **refs)
     two_point = rate.flag_jumps(ds, **refs, after_jump_flag_dn1=5.0, after_jump_flag_time1=6.0)
     np.testing.assert_array_equal(found.group_dq[0], likelihood.group_dq[0])
     np.testing.assert_array_equal(found.group_dq[1], two_point.group_dq[1])
     assert (likelihood.group_dq[1] != two_point.group_dq[1]).any()
     for rows in (5, 16):
-        lazy = rate.flag_jumps_judged(ds.chunk(dither=1, y=rows), **refs)
+        lazy = rate.flag_jumps(ds.chunk(dither=1, y=rows), method="judged", **refs)
         np.testing.assert_array_equal(lazy.score_jump, found.score_jump)
 
 
 def test_loaded_ramps_and_lazy_references(exposures):
     ds, refs, _ = exposures
     lazy = {name: ref.chunk(y=8) for name, ref in refs.items()}
-    found, expected = rate.flag_jumps_judged(ds, **lazy), rate.flag_jumps_judged(ds, **refs)
+    found, expected = rate.flag_jumps(ds, method="judged", **lazy), rate.flag_jumps(ds, method="judged", **refs)
     xr.testing.assert_equal(found.compute(), expected)
     fits = [rate.fit_ramps(expected, **which, method="gls", judged=True) for which in (lazy, refs)]
     xr.testing.assert_equal(fits[0].compute(), fits[1])
@@ -168,14 +171,14 @@ def test_slopes_are_those_of_the_better_fit(exposures):
 def test_ramps_too_short_to_be_judged_are_the_baseline(exposures):
     ds, refs, _ = exposures
     ds = ds.isel(dither=[0], group=slice(0, 9)).assign_attrs(n_groups=9)
-    flagged = rate.flag_jumps_judged(ds, **refs)
+    flagged = rate.flag_jumps(ds, method="judged", **refs)
     out = rate.fit_ramps(flagged, **refs, method="gls", judged=True)
     plain = rate.fit_ramps(rate.flag_jumps(ds, **refs), **refs)
     assert np.isnan(out.score_jump.values[0])
     assert np.isnan(out.score_ramp_fit.values[0])
     for name in plain.data_vars:
         np.testing.assert_array_equal(out[name], plain[name])
-    two = rate.flag_jumps_judged(ds.isel(group=slice(0, 2)), **refs)
+    two = rate.flag_jumps(ds.isel(group=slice(0, 2)), method="judged", **refs)
     assert np.isnan(two.score_jump.values[0])
 
 
@@ -201,7 +204,7 @@ def changes_of_all(ds, refs, parts):
     """Return the changes of loss (y, x), every pixel fitted in whole frames by the wrappers of the steps."""
     pixels = (refs["readnoise"].read_noise.values, refs["gain"].gain.values, np.zeros(ds.sci.shape[-2:], "f4"))
     losses = []
-    for find in (rate.flag_jumps_likelihood, rate.flag_jumps):
+    for find in (partial(rate.flag_jumps, method="likelihood"), rate.flag_jumps):
         fits = []
         for i, g in parts:
             half = find(ds.isel(integration=i, group=g), **refs)
@@ -217,7 +220,7 @@ def test_whole_ramps_of_other_integrations_tell_a_small_gain():
     counts, flags, _ = truths.light_ramps(n_int=3, n_group=20, n_x=500, level=1.0, hits=5e-4, seed=11)
     ds, refs = truths.dataset(counts, flags=flags), truths.noise_references(32, 500)
     odd, early = (changes_of_all(ds, refs, parts) for parts in (odd_and_even(3, 20, 4), early_and_late(20, 5)))
-    found = rate.flag_jumps_judged(ds, **refs)
+    found = rate.flag_jumps(ds, method="judged", **refs)
     np.testing.assert_allclose(found.score_jump, max(judges.score(odd), judges.score(early, -2.0)), rtol=1e-6)
     assert float(found.score_jump[0]) < 1
 
@@ -229,7 +232,7 @@ def test_what_settles_alike_in_all_integrations_is_no_gain():
     counts = counts + np.stack([1.3 * tail, 0.7 * tail])
     ds, refs = truths.dataset(counts, flags=flags), truths.noise_references(24, 400)
     assert judges.score(changes_of_all(ds, refs, odd_and_even(2, 24, 4))) < 1
-    found = rate.flag_jumps_judged(ds, **refs)
+    found = rate.flag_jumps(ds, method="judged", **refs)
     assert found.score_jump.values[0] > 1
     xr.testing.assert_equal(found.group_dq, rate.flag_jumps(ds, **refs).group_dq)
     losses = {way: truths.describe(*made, truth)[0] for way, made in truths.three_ways(ds, refs).items()}
@@ -248,12 +251,12 @@ def test_real_dark_ramps_are_left_to_the_baseline(shared_data, monkeypatch):
 
     ds, refs = read_ramp(path, rows=slice(20, 60))
     ds = ds.isel(integration=slice(1, None), group=slice(8, -1)).assign_attrs(n_integrations=4, n_groups=41)
-    found = rate.flag_jumps_judged(ds, **refs)
+    found = rate.flag_jumps(ds, method="judged", **refs)
     out = rate.fit_ramps(found, **refs, method="gls", judged=True, find_jumps=False)
     assert found.score_jump.values[0] > 1
     assert out.score_ramp_fit.values[0] > 1
     xr.testing.assert_equal(found.group_dq, rate.flag_jumps(ds, **refs).group_dq)
     xr.testing.assert_equal(out.rate, rate.fit_ramps(rate.flag_jumps(ds, **refs), **refs).rate)
-    assert ((rate.flag_jumps_likelihood(ds, **refs).group_dq & dq.JUMP_DET) > 0).sum() > 3 * (
+    assert ((rate.flag_jumps(ds, method="likelihood", **refs).group_dq & dq.JUMP_DET) > 0).sum() > 3 * (
         (found.group_dq & dq.JUMP_DET) > 0
     ).sum()

@@ -69,7 +69,7 @@ def references():
 
 #: Steps that look at all integrations together by design, or have no integrations.
 TOGETHER = {
-    "fit_ramps", "flag_jumps_likelihood", "flag_jumps_judged", "flag_showers", "remove_showers", "correct_emi",
+    "fit_ramps", "flag_showers", "remove_showers", "correct_emi",
     "correct_rscd", "scale_gain", "correct_ipc", "flag_jumps", "flag_persistence",
 }  # fmt: skip
 

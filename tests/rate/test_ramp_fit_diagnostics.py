@@ -146,31 +146,12 @@ def test_diagnostics_are_saved_and_read(tmp_path, algorithm, format):
 def test_dark_current_in_its_unit():
     ds = make_ramp(np.full(SHAPE, 100, "f4")).assign_attrs(average_dark_current=0.4)
     jwst = fit_ramps(ds, **NOISE)
-    ours = fit_ramps(ds, dark_current_in_electrons=False, **NOISE)
+    gls = fit_ramps(ds, method="gls", **NOISE)
     np.testing.assert_allclose(jwst.var_poisson, 0.4 / (GROUP_TIME * 4 * 22), rtol=1e-6)
-    np.testing.assert_allclose(ours.var_poisson, 0.1 / (GROUP_TIME * 4 * 22), rtol=1e-6)
-    assert_identical(jwst.rate, ours.rate)
+    assert 0.09 < float((gls.var_poisson * GROUP_TIME * 4 * 22).median()) < 0.12
     current = np.linspace(0, 1, 240, dtype="f4").reshape(SHAPE[-2:])
     image_of = fit_ramps(ds.assign(average_dark_current=(("y", "x"), current)), **NOISE)
     np.testing.assert_allclose(image_of.var_poisson[0], current / (GROUP_TIME * 4 * 22), rtol=1e-6)
-
-
-def test_segments_by_total_variance():
-    """Of a bright pixel a segment of 2 groups counts by its length, not by its cube."""
-    rng = np.random.default_rng(1)
-    steps = rng.poisson(2000 * GROUP_TIME * 4, (1, 1, 12, 6, 400)) / 4
-    ds = make_ramp((9000 + np.cumsum(steps, axis=2) + rng.normal(0, 8 / np.sqrt(2), steps.shape)).astype("f4"))
-    ds.group_dq[:, :, 6] = dq.JUMP_DET
-    noise = {"gain": make_reference("gain", gain=np.full((6, 400), 4, "f4")),
-             "readnoise": make_reference("readnoise", read_noise=np.full((6, 400), 8, "f4"))}  # fmt: skip
-    ds.group_dq[:, :, 8] = dq.JUMP_DET
-    read, total = fit_ramps(ds, **noise), fit_ramps(ds, weighting="total", **noise)
-    assert total.rate.values.std() < 0.97 * read.rate.values.std()
-    errors = np.sqrt(total.var_poisson + total.var_read)
-    assert abs(float(((total.rate - 2000) / errors).std()) - 1) < 0.06
-    one = fit_ramps(ds.isel(group=slice(0, 6)), weighting="total", **noise)
-    for name, values in fit_ramps(ds.isel(group=slice(0, 6)), **noise).data_vars.items():
-        np.testing.assert_allclose(one[name], values, rtol=1e-5)
 
 
 def test_first_and_last_group():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mrsxr import dq, rate, schema
-from mrsxr.rate.likelihood import flag_jumps_likelihood
+from mrsxr.rate.jump import flag_jumps
 from mrsxr.rate.ramp_fit import fit_integrations, fit_ramps
 
 FILE = Path("detector") / "MIRI_5582_89_S_20180308-010230_SCE1.fits.gz"
@@ -70,7 +70,7 @@ def test_hits_put_into_real_ramps_are_found(real):
             hit[0, i, g, y, x] = True
     struck = ds.assign(sci=(ds.sci.dims, sci, ds.sci.attrs))
     two_point = rate.flag_jumps(struck, **refs, flag_4_neighbors=False)
-    likelihood = flag_jumps_likelihood(struck, **refs, flag_4_neighbors=False)
+    likelihood = flag_jumps(struck, method="likelihood", **refs, flag_4_neighbors=False)
     shares = []
     for out in (two_point, likelihood):
         found = (out.group_dq.values & dq.JUMP_DET) > 0

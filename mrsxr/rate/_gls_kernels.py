@@ -28,8 +28,8 @@ BLOCK = 10 * TILE
 S2, PER_S2, PER_GAIN, DARK = range(0, 4 * TILE, TILE)
 START, KAPPA, SUM_A, SUM_B, SUM_C, SUM_N = range(4 * TILE, 10 * TILE, TILE)
 LIMIT_ONE, LIMIT_TWO, BEST, PLACE, SHIFT, BEST_PAIR, SHIFT_PAIR, PLACE_PAIR = range(10 * TILE, 18 * TILE, TILE)
-C0, C1, C2, C3, C4, C5, C6, W0, W1, W2, W3, W4 = range(18 * TILE, 30 * TILE, TILE)
-LANES = 30 * TILE
+C0, C1, C2, C3, C4, C5, C6, W0, W1, W2, W3, W4, VALUE = range(18 * TILE, 31 * TILE, TILE)
+LANES = 31 * TILE
 
 ONE = np.float32(1)
 ZERO = np.float32(0)
@@ -189,82 +189,98 @@ def _split_one(one, lanes):
 
 
 @njit(cache=True, nogil=True)
-def _load(sci, group_dq, place, k, width, limits, values, bits, flags):
-    """Copy group k of a tile; bits get DO_NOT_USE where the sample is no number or outside the limits."""
-    d, i, y, x0 = place
-    row, row_dq = sci[d, i, k, y, x0 : x0 + width], group_dq[d, i, k, y, x0 : x0 + width]
-    for t in range(width):
-        values[t] = row[t]
-    for t in range(width):
+def _load(row, row_dq, lost, mask, by_jumps, raw, bits, lanes, flags):
+    """Take one group of a tile: VALUE, W0 whether it is usable (no flag of ``mask``), W1 whether a jump counts in it.
+
+    Samples that are no number, and all where ``lost`` is 1, are DO_NOT_USE; flags (TILE) gets all flags. Rows are
+    copied first and all else is done in whole tiles, side by side.
+    """
+    for t in range(row.shape[0]):
+        raw[t] = row[t]
+    for t in range(row.shape[0]):
         bits[t] = row_dq[t]
-    if k < limits[0] or k > limits[1]:
-        for t in range(TILE):
-            bits[t] |= np.uint8(1)
-    _check(values, bits)
     for t in range(TILE):
-        flags[t] |= bits[t]
+        good = abs(raw[t]) < np.float32(1e30)
+        seen = bits[t] | lost | np.uint8(not good)
+        lanes[VALUE + t] = raw[t] if good else ZERO
+        lanes[W0 + t] = ONE if (seen & mask) == 0 else ZERO
+        lanes[W1 + t] = ONE if (seen & by_jumps) != 0 else ZERO
+        flags[t] |= seen
 
 
 @njit(cache=True, nogil=True)
-def _check(values, bits):
-    """Flag what is no number."""
-    for t in range(TILE):
-        bad = not abs(values[t]) < np.float32(1e30)
-        values[t] = ZERO if bad else values[t]
-        bits[t] |= np.uint8(bad)
-
-
-@njit(cache=True, nogil=True)
-def gather_plain(sci, group_dq, place, width, limits, block, flags):
+def gather_plain(sci, group_dq, place, width, limits, block, lanes, flags):
     """Differences of neighbouring groups, used where both have no flag at all; the rule of jwst's LIKELY.
 
     flags (TILE) gets the OR of the flags of the ramp.
     """
-    values, bits = np.zeros(TILE, dtype=np.float32), np.ones(TILE, dtype=np.uint8)
-    value, before = np.zeros(TILE, dtype=np.float32), np.ones(TILE, dtype=np.uint8)
+    d, i, y, x0 = place
+    raw, bits = np.zeros(TILE, dtype=np.float32), np.ones(TILE, dtype=np.uint8)
     flags[:] = 0
     for k in range(sci.shape[2]):
-        _load(sci, group_dq, place, k, width, limits, values, bits, flags)
+        lost = np.uint8(k < limits[0] or k > limits[1])
+        row, row_dq = sci[d, i, k, y, x0 : x0 + width], group_dq[d, i, k, y, x0 : x0 + width]
+        _load(row, row_dq, lost, np.uint8(255), np.uint8(0), raw, bits, lanes, flags)
         if k > 0:
-            _difference(block[k - 1], value, values, before, bits)
-        value[:] = values
-        before[:] = bits
+            _difference(block[k - 1], lanes)
+        for t in range(TILE):
+            lanes[C0 + t], lanes[C4 + t] = lanes[VALUE + t], lanes[W0 + t]
 
 
 @njit(cache=True, nogil=True)
-def _difference(one, value, values, before, bits):
+def _difference(one, lanes):
     """Fill a difference of :func:`gather_plain`."""
     for t in range(TILE):
-        one[DIFF + t] = values[t] - value[t]
+        one[DIFF + t] = lanes[VALUE + t] - lanes[C0 + t]
+        one[USED + t] = lanes[W0 + t] * lanes[C4 + t]
+
+
+@njit(cache=True, nogil=True)
+def _terms(coefficients, skip, y, x0, width):
+    """Return the coefficients of the linearity correction of a tile (order, TILE); the identity where it has none."""
+    terms = np.zeros((coefficients.shape[0], TILE), dtype=np.float32)
+    for order in range(coefficients.shape[0]):
+        row = coefficients[order, y, x0 : x0 + width]
+        for t in range(width):
+            terms[order, t] = row[t]
     for t in range(TILE):
-        one[USED + t] = ONE if (bits[t] | before[t]) == 0 else ZERO
+        if coefficients.shape[0] > 1 and (t >= width or skip[y, x0 + t]):
+            terms[:, t] = ZERO
+            terms[1, t] = ONE
+    return terms
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
-def _respond(values, coefficients, skip, y, x0, width, lanes):
-    """Fill C5: derivative of the linearity correction at the raw level whose corrected level is ``values``.
+def _respond(terms, lanes):
+    """Fill C5: derivative of the linearity correction at the raw level whose corrected level is VALUE.
 
-    Two steps of Newton's method, which square what the correction changes: of 10 % they leave 1e-3 of the level, which
-    only scales the noise. C6, W3, W4 hold level, value and derivative of the polynomial.
+    C6, W3, W4 hold the raw level of the usable group before, and the polynomial and its derivative there: one step of
+    Newton's method from them, which squares what the level changes by from group to group; two where there is none
+    before. What is left, 1e-3 of the level after a change of 10 % in the response, only scales the noise.
     """
+    fresh = np.int32(0)
     for t in range(TILE):
-        lanes[C6 + t] = values[t]
-    for _ in range(2):
+        fresh += np.int32(lanes[W0 + t] > lanes[C4 + t])
+    for again in range(2 if fresh > 0 else 1):
+        for t in range(TILE):
+            step = (lanes[VALUE + t] - lanes[W3 + t]) / lanes[W4 + t]
+            moves = lanes[W0 + t] if again == 0 else lanes[W0 + t] * (ONE - lanes[C4 + t])
+            lanes[C6 + t] += step if moves > ZERO else ZERO
         lanes[W3 : W4 + TILE] = ZERO
-        for order in range(coefficients.shape[0] - 1, -1, -1):
-            _horner(coefficients[order, y, x0 : x0 + width], lanes)
-        for t in range(width):
-            lanes[C6 + t] -= (lanes[W3 + t] - values[t]) / lanes[W4 + t]
-    for t in range(width):
-        response = lanes[W4 + t]
-        good = response > LEAST and response < ONE / LEAST and not skip[y, x0 + t]
-        lanes[C5 + t] = response if good else ONE
+        for order in range(terms.shape[0] - 1, -1, -1):
+            _horner(terms[order], lanes)
+    for t in range(TILE):
+        good = (lanes[W4 + t] > LEAST) & (lanes[W4 + t] < ONE / LEAST)
+        lanes[C6 + t] = lanes[C6 + t] if good else lanes[VALUE + t]
+        lanes[W3 + t] = lanes[W3 + t] if good else lanes[VALUE + t]
+        lanes[W4 + t] = lanes[W4 + t] if good else ONE
+        lanes[C5 + t] = lanes[W4 + t]
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
 def _horner(row, lanes):
     """One order of a polynomial and its derivative."""
-    for t in range(row.shape[0]):
+    for t in range(TILE):
         lanes[W4 + t] = lanes[W4 + t] * lanes[C6 + t] + lanes[W3 + t]
         lanes[W3 + t] = lanes[W3 + t] * lanes[C6 + t] + row[t]
 
@@ -276,44 +292,39 @@ def gather_bridged(sci, group_dq, place, width, limits, linear, by_jumps, block,
     ``linear``: coefficients (order, y, x), skip (y, x) and whether the photon noise follows, or coefficients of no
     order. flags (TILE) gets the OR of the flags of the ramp; n_jump (TILE) counts the cuts.
     """
-    coefficients, skip, photons = linear
-    scaled = coefficients.shape[0] > 0
-    values, bits = np.zeros(TILE, dtype=np.float32), np.ones(TILE, dtype=np.uint8)
+    d, i, y, x0 = place
+    scaled = linear[0].shape[0] > 0
+    terms = _terms(linear[0], linear[1], y, x0, width)
+    raw, bits = np.zeros(TILE, dtype=np.float32), np.ones(TILE, dtype=np.uint8)
     flags[:] = 0
     lanes[C0 : C4 + TILE] = ZERO  # value, response, group number, pending jump, whether there is a group before
     lanes[C5 : C5 + TILE] = ONE  # response of this group
-    lanes[W2 : W2 + TILE] = ZERO  # number of cuts
+    lanes[C6 : C6 + TILE] = ZERO  # raw level of the group before, W3 and W4 the polynomial and its derivative there
+    lanes[W2 : W3 + TILE] = ZERO  # W2: number of cuts
+    lanes[W4 : W4 + TILE] = ONE
     for k in range(sci.shape[2]):
-        _load(sci, group_dq, place, k, width, limits, values, bits, flags)
+        lost = np.uint8(k < limits[0] or k > limits[1])
+        row, row_dq = sci[d, i, k, y, x0 : x0 + width], group_dq[d, i, k, y, x0 : x0 + width]
+        _load(row, row_dq, lost, np.uint8(219), by_jumps, raw, bits, lanes, flags)
         if scaled:
-            _respond(values, coefficients, skip, place[2], place[3], width, lanes)
-        _judge(bits, by_jumps, lanes)
+            _respond(terms, lanes)
         if k > 0:
-            _bridge(block[k - 1], lanes, k, values)
+            _bridge(block[k - 1], lanes, k)
             if scaled:
-                _scale(block[k - 1], lanes, photons)
-        _step_on(values, k, lanes)
+                _scale(block[k - 1], lanes, linear[2])
+        _step_on(k, lanes)
     for t in range(TILE):
         n_jump[t] = np.int32(lanes[W2 + t])
 
 
-@njit(cache=True, nogil=True)
-def _judge(bits, by_jumps, lanes):
-    """Fill W0 where the group just loaded is usable, W1 where it is flagged as a jump that counts."""
-    for t in range(TILE):
-        lanes[W0 + t] = ONE if (bits[t] & np.uint8(219)) == 0 else ZERO
-    for t in range(TILE):
-        lanes[W1 + t] = ONE if (bits[t] & by_jumps) != 0 else ZERO
-
-
 @njit(cache=True, nogil=True, fastmath={"contract"})
-def _bridge(one, lanes, k, values):
+def _bridge(one, lanes, k):
     """Fill a difference from the group before (C0 to C4) and group k."""
     now = np.float32(k)
     for t in range(TILE):
         follows = lanes[W0 + t] * lanes[C4 + t]
         on = follows * (ONE - max(lanes[C3 + t], lanes[W1 + t]))
-        one[DIFF + t] = follows * (values[t] - lanes[C0 + t])
+        one[DIFF + t] = follows * (lanes[VALUE + t] - lanes[C0 + t])
         one[USED + t] = on
         one[ABSENT + t] = ONE - follows
         one[TIME + t] = now - lanes[C2 + t]
@@ -334,12 +345,12 @@ def _scale(one, lanes, photons):
 
 
 @njit(cache=True, nogil=True)
-def _step_on(values, k, lanes):
+def _step_on(k, lanes):
     """Make group k the group before where it is usable."""
     now = np.float32(k)
     for t in range(TILE):
         usable = lanes[W0 + t] > ZERO
-        lanes[C0 + t] = values[t] if usable else lanes[C0 + t]
+        lanes[C0 + t] = lanes[VALUE + t] if usable else lanes[C0 + t]
         lanes[C1 + t] = lanes[C5 + t] if usable else lanes[C1 + t]
         lanes[C2 + t] = now if usable else lanes[C2 + t]
         lanes[C3 + t] = ZERO if usable else max(lanes[C3 + t], lanes[W1 + t])

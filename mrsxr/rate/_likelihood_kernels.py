@@ -255,7 +255,7 @@ def _fit_plain(sci, group_dq, pixel_dq, read_noise, gain, dark, tg, extent, limi
                 n_jump[:] = 0
                 for i in range(n_integration):
                     rate = rates[0, i]
-                    gather_plain(sci, group_dq, (d, i, y, x0), width, extent, blocks[i], flags[i])
+                    gather_plain(sci, group_dq, (d, i, y, x0), width, extent, blocks[i], lanes, flags[i])
                     _median_difference(blocks[i], ordered, pairs, count, rate)
                     lanes[START : START + TILE] = rate
                     _set_kappa(rate, ZERO, lanes)
@@ -279,9 +279,10 @@ def _start_by_means(blocks, lanes, rates, rate):
     for i in range(blocks.shape[0]):
         lanes[W0 : W1 + TILE] = ZERO
         for k in range(blocks.shape[1]):
+            one = blocks[i, k]
             for t in range(TILE):
-                lanes[W0 + t] += blocks[i, k, DIFF + t] * blocks[i, k, USED + t]
-                lanes[W1 + t] += blocks[i, k, TIME + t] * blocks[i, k, USED + t]
+                lanes[W0 + t] += one[DIFF + t] * one[USED + t]
+                lanes[W1 + t] += one[TIME + t] * one[USED + t]
         for t in range(TILE):
             rates[0, i, t] = lanes[W0 + t] / lanes[W1 + t] if lanes[W1 + t] > ZERO else ZERO
             rate[t] = min(rate[t], rates[0, i, t] if lanes[W1 + t] > ZERO else HUGE)
@@ -385,18 +386,20 @@ def _fit_better(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _mark_jumps(group_dq, place, width, blocks, before, lanes, rates, bounds, out_dq, out_spread):
+def _mark_jumps(group_dq, place, width, blocks, before, lanes, rates, n_jump, bounds, out_dq, out_spread):
     """Copy the flags of a tile with JUMP_DET on the later group of each difference released since ``before``."""
     d, y, x0 = place
     for i in range(blocks.shape[0]):
         for k in range(group_dq.shape[2]):
+            row, out = group_dq[d, i, k, y, x0 : x0 + width], out_dq[d, i, k, y, x0 : x0 + width]
             for t in range(width):
-                at = (d, i, k, y, x0 + t)
-                out_dq[at] = group_dq[at]
-                out_spread[at] = False
-                if k == 0 or blocks[i, k - 1, USED + t] == before[i, k - 1, t]:
+                out[t] = row[t]
+            out_spread[d, i, k, y, x0 : x0 + width] = False
+        for t in range(width):
+            for k in range(1, group_dq.shape[2] if n_jump[i, t] > 0 else 1):
+                if blocks[i, k - 1, USED + t] == before[i, k - 1, t]:
                     continue
-                one = blocks[i, k - 1]
+                at, one = (d, i, k, y, x0 + t), blocks[i, k - 1]
                 excess = one[DIFF + t] - rates[0, i, t] * one[TIME + t]
                 sigma = np.sqrt((one[READ + t] + lanes[KAPPA + t] * one[PHOTON + t]) * lanes[S2 + t])
                 out_dq[at] |= np.uint8(4)
@@ -421,9 +424,11 @@ def _find(sci, group_dq, read_noise, gain, dark, linear, tg, thresholds, bounds,
                 for t in range(TILE):
                     if base[t] & 1:
                         blocks[:, :, USED + t] = ZERO
-                before[:] = blocks[:, :, USED : USED + TILE]
+                for i in range(n_integration):
+                    for k in range(n_group - 1):
+                        before[i, k, :] = blocks[i, k, USED : USED + TILE]
                 _search(blocks, lanes, thresholds, rates, n_jump)
-                _mark_jumps(group_dq, place, width, blocks, before, lanes, rates, bounds, out_dq, out_spread)
+                _mark_jumps(group_dq, place, width, blocks, before, lanes, rates, n_jump, bounds, out_dq, out_spread)
 
 
 # --- wrappers ---

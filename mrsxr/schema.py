@@ -1,6 +1,7 @@
 """What a Dataset of each level holds: variables, dims, dtypes, units. One source of truth for checks and docs.
 
-Besides, any level may hold ``score_<step>``: what a step decided by judging itself (:mod:`mrsxr.scores`).
+Besides, any level may hold ``score_<step>``: what a step decided by judging itself (:mod:`mrsxr.scores`), and as
+coordinates along ``dither`` the attributes in which exposures differ (:mod:`mrsxr.attributes`).
 """
 
 from __future__ import annotations
@@ -232,7 +233,7 @@ def validate(ds: xr.Dataset, level: str | None = None) -> xr.Dataset:
     where = f"level {level} ({ds.attrs.get('setting', ds.attrs.get('bands', 'no setting'))})"
     required = REQUIRED_ATTRS + (DETECTOR_ATTRS if level in ("ramp", "rate", "rateints", "cal") else ())
     for key in required:
-        if key not in ds.attrs and key not in ds.attrs.get("differs", ()):
+        if key not in ds.attrs and key not in ds.coords:
             raise SchemaError(f"{where}: attribute '{key}' is missing")
     for spec in LEVELS[level]:
         _validate_variable(ds, spec, where)

@@ -14,17 +14,12 @@ import xarray as xr
 
 from ._version import __version__
 from .arguments import READERS, need_data, read_arguments
+from .attributes import apart
 from .errors import LevelError, SchemaError
 from .limits import Reference, check_call, references_of
 from .notes import listen, noted, notes_of
 from .schema import in_order, other_units, require_whole
 
-#: Attributes (1) that say what was done where later steps must know; data that are joined have those of each.
-MARKS = (
-    "pixel_background", "master_background", "field_background", "fringe_flat", "residual_fringe",
-    "residual_fringe_cube", "residual_fringe_1d", "spectral_leak", "spectral_leak_cube",
-    "fixed_pattern",
-)  # fmt: skip
 #: Entry of a history where data of different histories were joined.
 JOINED = "tree.join_dithers"
 #: Every function marked ``@step``, by its public name (``rate.flag_jumps``); the tests walk this table.
@@ -130,9 +125,11 @@ def step(
             with listen() as heard:
                 out = function(in_order(bound.args[0]), *bound.args[1:], **bound.kwargs)
             attrs = {**ds.attrs, **out.attrs}
+            skipped = {"skipped": True} if out is ds else {}
+            out = out.drop_vars([name for name in apart(out) if name in out.attrs])  # what it says of all
             attrs["level"] = gives or found
             attrs["mrsxr_version"] = __version__
-            entry = _entry(facts, bound.arguments) | ({"skipped": True} if out is ds else {})
+            entry = _entry(facts, bound.arguments) | skipped
             return noted(_appended(ds, out.assign_attrs(attrs), entry), [*notes_of(ds), *heard])
 
         wrapped.facts = facts  # type: ignore[attr-defined]

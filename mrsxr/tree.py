@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
+from .attributes import apart, keyword, rows_of, split
 from .errors import MrsxrError
 from .notes import noted, notes_of
-from .step import JOINED, MARKS, history_of, join_histories, read_history
+from .step import JOINED, history_of, join_histories, read_history
 
 #: Attributes of ramps that later steps take for all exposures.
 _OF_RAMPS = ("group_time", "average_dark_current")
@@ -50,21 +50,21 @@ def join_dithers(datasets: list[xr.Dataset]) -> xr.Dataset:
     Returns
     -------
     Dataset with ``dither`` numbered from 1 in the order given
-        Histories that differ are kept as :func:`mrsxr.step.join_histories` does. Attributes that differ are left out
-        and named in ``attrs["differs"]``; what the keywords of each exposure say of them stands in ``fits_header``.
+        Histories that differ are kept as :func:`mrsxr.step.join_histories` does. Attributes that differ become
+        coordinates along ``dither`` (:mod:`mrsxr.attributes`).
 
     Raises
     ------
     MrsxrError
-        Where level, setting or sizes differ; where they are not calibrated yet also where the readout does, and where a
-        number does that the steps to come would use for all exposures.
+        Where level, setting, sizes or variables differ; where they are not calibrated yet also where the readout does,
+        and where a number does that the steps to come would use for all exposures.
     """
     if not datasets:
         raise MrsxrError("no exposures to join")
     first = datasets[0]
-    apart = ("level", "setting", "subarray", *(() if first.attrs.get("level") == "cal" else ("readpatt",)))
+    alike = ("level", "setting", "subarray", *(() if first.attrs.get("level") == "cal" else ("readpatt",)))
     for other in datasets[1:]:
-        for key in (*apart, *(_OF_RAMPS if "group" in first.dims else ())):
+        for key in (*alike, *(_OF_RAMPS if "group" in first.dims else ())):
             if other.attrs.get(key) != first.attrs.get(key):
                 raise MrsxrError(
                     f"exposures differ in {key}: {first.attrs.get(key)} ({name_of(first)}) and "
@@ -73,13 +73,18 @@ def join_dithers(datasets: list[xr.Dataset]) -> xr.Dataset:
         sizes = {d: n for d, n in other.sizes.items() if d != "dither"}
         if sizes != {d: n for d, n in first.sizes.items() if d != "dither"}:
             raise MrsxrError(f"exposures {name_of(first)} and {name_of(other)} differ in size; open them apart")
+        if odd := set(first.data_vars) ^ set(other.data_vars):
+            raise MrsxrError(
+                f"exposures {name_of(first)} and {name_of(other)} do not hold the same variables "
+                f"({', '.join(sorted(map(str, odd)))}); open them apart"
+            )
     joined = xr.concat(
-        datasets, dim="dither", data_vars="minimal", coords="minimal", compat="override",
-        join="override", combine_attrs="override",
+        [ds.drop_vars(apart(ds)) for ds in datasets], dim="dither", data_vars="minimal", coords="minimal",
+        compat="override", join="override", combine_attrs="override",
     )  # fmt: skip
-    joined.attrs = common_attrs(datasets)
+    joined.attrs, own = _shared(datasets)
     joined = noted(joined, notes_of(*datasets))
-    return joined.assign_coords(dither=("dither", list(range(1, joined.sizes["dither"] + 1))))
+    return joined.assign_coords(own).assign_coords(dither=("dither", list(range(1, joined.sizes["dither"] + 1))))
 
 
 def gather(nodes: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
@@ -133,8 +138,8 @@ def _joined_in_order(singles: list[xr.Dataset]) -> xr.Dataset:
 
 
 def _order_of(ds: xr.Dataset) -> tuple[Any, ...]:
-    header = json.loads(str(ds["fits_header"].values[0]) or "{}") if "fits_header" in ds.coords else {}
-    return order_of(header.get("PRIMARY", {}), name_of(ds))
+    names = ("PROGRAM", "OBSERVTN", "VISIT", "PATT_NUM", "EXPOSURE")
+    return order_of({name: keyword(ds, name)[0] for name in names}, name_of(ds))
 
 
 def order_of(keywords: Mapping[str, Any], exposure: str) -> tuple[Any, ...]:
@@ -154,36 +159,29 @@ def dither_of(keywords: Mapping[str, Any]) -> int:
 
 
 def common_attrs(datasets: Sequence[xr.Dataset]) -> dict[str, Any]:
-    """Return the attributes that Datasets share, with the histories of all.
+    """Return the attributes that Datasets share, with the histories of all; ``background`` is 1 where one is."""
+    return _shared(datasets)[0]
 
-    Those that differ are named in ``differs``; of ``background`` and :data:`mrsxr.step.MARKS`, 1 where one of them is.
-    """
-    keys = dict.fromkeys(key for ds in datasets for key in ds.attrs)
-    first = datasets[0].attrs
-    differ = {key for key in keys if any(not _same(ds.attrs.get(key), first.get(key)) for ds in datasets)}
-    differ |= {name for ds in datasets for name in ds.attrs.get("differs", ())}
-    differ.discard("key")  # of a file, not of what is made of several
-    out = {key: value for key, value in first.items() if key not in differ and key != "key"}
-    if "history_json" in differ:
+
+def _shared(datasets: Sequence[xr.Dataset]) -> tuple[dict[str, Any], dict[str, xr.Variable]]:
+    """Return the attributes that all exposures share, with the histories of all, and those in which they differ."""
+    own = ("history_json", "notes", "key", "background")  # key: of a file, not of what is made of several
+    rows = [{k: v for k, v in row.items() if k not in own} for ds in datasets for row in rows_of(ds)]
+    out, differ = split(rows)
+    known = {ds.attrs.get("history_json") for ds in datasets}
+    if len(known) == 1 and known != {None}:
+        (out["history_json"],) = known
+    elif known != {None}:
         histories: dict[str, list[dict[str, Any]]] = {}
         for number, ds in enumerate(datasets, 1):
             names = [str(name) for name in ds["exposure"].values] if "exposure" in ds.coords else [f"input {number}"]
             history = read_history(ds)
-            apart = any(entry.get("step") == JOINED for entry in history)
-            names = names if apart else [", ".join(names)]
+            names = names if any(entry.get("step") == JOINED for entry in history) else [", ".join(names)]
             histories |= {name: history_of(history, name) for name in names}
         out["history_json"] = json.dumps(join_histories(histories))
-    for key in differ & {"background", *MARKS}:
-        out[key] = 1
-    out.pop("differs", None)
-    named = sorted(differ - {"history_json", "background", "notes", "differs", *MARKS})
-    return out | ({"differs": named} if named else {})
-
-
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, float) and isinstance(other, float) and one != one:
-        return other != other
-    return bool(np.array_equal(one, other)) if one is not None and other is not None else one is other
+    if any("background" in ds.attrs for ds in datasets):
+        out["background"] = max(int(ds.attrs.get("background", 0)) for ds in datasets)
+    return out, differ
 
 
 def name_of(ds: xr.Dataset) -> str:

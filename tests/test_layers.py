@@ -14,6 +14,7 @@ LAYERS = [
     {"_version", "mrs", "dq", "units", "errors", "notes", "threads", "limits", "compiled"},
     {
         "arguments",
+        "attributes",
         "schema",
         "scores",
         "step",

@@ -1,7 +1,7 @@
 """Stage 2, rate -> cal: the steps that turn slopes into surface brightness on the detector, in the order of use."""
 
 from .assign_mtwcs import follow_target, is_moving, target_position
-from .background import fit_background_scale, has_background_subtracted, subtract_background
+from .background import BACKGROUNDS, fit_background_scale, subtract_background
 from .background_combine import combine_backgrounds
 from .background_match import fit_background_match, match_backgrounds
 from .badpix_selfcal import find_bad_pixels, self_calibrate_bad_pixels
@@ -22,11 +22,11 @@ from .trace_model import fit_trace_model
 from .wcs import assign_wcs
 
 __all__ = [
+    "BACKGROUNDS",
     "assign_wcs",
     "find_bad_pixels",
     "self_calibrate_bad_pixels",
     "fit_background_scale",
-    "has_background_subtracted",
     "subtract_background",
     "set_source_type",
     "subtract_straylight",

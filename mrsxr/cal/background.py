@@ -10,6 +10,7 @@ import xarray as xr
 
 from mrsxr import dq
 from mrsxr.arguments import reads
+from mrsxr.attributes import require_undone
 from mrsxr.blocks import map_ramps
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.limits import Count, Positive
@@ -19,7 +20,8 @@ from mrsxr.step import step
 Method = Literal["mean", "weighted"]
 #: First column of the right-hand channel: the middle of the gap between the channels.
 SECOND_CHANNEL = {"12": 510, "34": 491}
-STEP = "cal.subtract_background"
+#: Marks of backgrounds that were subtracted; one only is.
+BACKGROUNDS = ("pixel_background", "master_background", "field_background")
 #: Limits within which a fitted factor counts as safe.
 ROWS, LEAST_BLOCKS, LEAST_SHARE, MOST_CHI2, LEAST_SNR = 32, 30, 0.25, 1.5, 10.0
 MODE_ROUNDS = 20
@@ -77,8 +79,7 @@ def subtract_background(
     """
     from ._background_kernels import subtract, subtract_both
 
-    if has_background_subtracted(ds):
-        raise MrsxrError(f"setting {ds.attrs.get('setting')}: a pixel background was subtracted already")
+    require_undone(ds, BACKGROUNDS, "subtract one background only")
     _check_same(ds, background)
     factor = _factors(ds, scale)
     level, variance, flags = combine(background, method=method, sigma=sigma, maxiters=maxiters)
@@ -91,14 +92,6 @@ def subtract_background(
     if variance is not None:
         out["var_background"] = found[2].assign_attrs(units="DN2/s2")
     return ds.assign(out).assign_attrs(pixel_background=1)
-
-
-def has_background_subtracted(ds: xr.Dataset) -> bool:
-    """Return whether a pixel background was subtracted, by this package (``pixel_background``) or jwst (S_BKDSUB)."""
-    if ds.attrs.get("pixel_background"):
-        return True
-    texts = ds["fits_header"].values if "fits_header" in ds.coords else ()
-    return any('"S_BKDSUB": "COMPLETE"' in str(text) for text in np.atleast_1d(texts))
 
 
 def combine(

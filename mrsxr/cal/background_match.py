@@ -12,6 +12,7 @@ import xarray as xr
 from scipy.special import chdtrc, ndtri
 
 from mrsxr.arguments import reads
+from mrsxr.attributes import require_undone
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import Band, Count, NotNegative, Positive, checked
 from mrsxr.mrs import BANDS, bands_of_setting
@@ -318,8 +319,7 @@ def match_backgrounds(ds: xr.Dataset, *, match: xr.Dataset) -> xr.Dataset:
     if match.attrs.get("kind") != "background_match":
         raise MrsxrError(f"setting {setting}: expected a Dataset of kind background_match, got "
                          f"{match.attrs.get('kind') or 'one of no kind'}; make it by fit_background_match")  # fmt: skip
-    if ds.attrs.get("background_match"):
-        raise MrsxrError(f"setting {setting}: the backgrounds were matched already")
+    require_undone(ds, ["background_match"], "match them once")
     bands = bands_of_setting(ds.attrs["setting"])
     rows = {(str(e), str(b)): k for k, (e, b) in enumerate(zip(match.exposure.values, match.band.values, strict=True))}
     n_dither, n_term = ds.sizes["dither"], match.sizes["term"]

@@ -10,6 +10,7 @@ import xarray as xr
 
 from mrsxr import dq
 from mrsxr.arguments import reads
+from mrsxr.attributes import require_undone
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.sky import SPEED_OF_LIGHT
 from mrsxr.limits import Count, checked
@@ -21,7 +22,7 @@ from mrsxr.threads import how
 from ._background_match_solve import spline_basis
 from ._cells import Samples, cell_samples, check_wcs, make_cells
 from ._field_functions import subtract_tables
-from .background import has_background_subtracted
+from .background import BACKGROUNDS
 
 Statistic = Literal["mean", "median"]
 TERMS = ("1", "alpha", "beta", "alpha2", "alpha_beta", "beta2")
@@ -246,15 +247,7 @@ def _to_observed(ds: xr.Dataset) -> np.ndarray:
 
 
 def _check_first(ds: xr.Dataset) -> None:
-    setting = ds.attrs["setting"]
-    before = {"field_background": "a background over the field", "master_background": "a master background"}
-    for key, what in before.items():
-        if ds.attrs.get(key):
-            raise MrsxrError(f"setting {setting}: {what} was subtracted already; subtract one background only")
-    if has_background_subtracted(ds):
-        raise MrsxrError(
-            f"setting {setting}: the background was subtracted pixel by pixel already; use that or another"
-        )
+    require_undone(ds, BACKGROUNDS, "subtract one background only")
 
 
 def _limits(ds: xr.Dataset, band: str) -> tuple[float, float]:

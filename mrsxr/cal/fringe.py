@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import xarray as xr
 
+from mrsxr.attributes import require_undone
 from mrsxr.blocks import map_ramps
 from mrsxr.limits import Ref
 from mrsxr.step import step
@@ -42,6 +43,7 @@ def divide_fringe_flat(ds: xr.Dataset, *, fringe: Ref, propagate_errors: bool = 
     """
     from ._scale_kernels import fringe_factor
 
+    require_undone(ds, ["fringe_flat"], "divide once")
     names = ("fringe", "fringe_err")[: 1 + propagate_errors]
     images = reference_images(ds, fringe, "fringe", names)
     found = map_ramps(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,6 +11,7 @@ import xarray as xr
 
 from mrsxr import dq
 from mrsxr.arguments import reads
+from mrsxr.attributes import of_each
 from mrsxr.blocks import add_flags, map_ramps
 from mrsxr.errors import LevelError, MrsxrError, ReferenceFileError
 from mrsxr.limits import Positive, Ref
@@ -270,12 +270,8 @@ def _predicted(exposure: _Exposure, before: xr.DataArray, gap: float, table: dic
 
 
 def _integrations(exposure: _Exposure) -> int:
-    """Return how many ramps an exposure has, by its own keywords where exposures that were joined differ."""
-    held: Any = exposure.ds.attrs.get("n_integrations")
-    if held is None and "fits_header" in exposure.ds.coords:
-        text = str(exposure.ds["fits_header"].values[exposure.dither])
-        held = json.loads(text or "{}").get("PRIMARY", {}).get("NINTS")
-    return max(1, int(held or 1))
+    """Return how many ramps an exposure has, by its own attribute where exposures that were joined differ."""
+    return max(1, int(of_each(exposure.ds, "n_integrations")[exposure.dither] or 1))
 
 
 def mean_decay(length: float, decay_time: np.ndarray, n_integrations: int, weighting: str) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr.arguments import as_bands, reads
+from mrsxr.attributes import require_undone
 from mrsxr.blocks import as_delayed, map_ramps
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.frame import frame_coordinate
@@ -20,7 +21,7 @@ from mrsxr.mrs import bands_of_setting
 from mrsxr.notes import tell
 from mrsxr.step import step
 
-from .background import has_background_subtracted
+from .background import BACKGROUNDS
 
 
 @step(needs="cal", jwst="master_background", keyword="S_MSBSUB")
@@ -66,15 +67,7 @@ def subtract_master_background(
     setting = ds.attrs.get("setting", "")
     if "wavelength" not in ds.coords:
         raise MrsxrError(f"setting {setting}: assign_wcs must run before the background is subtracted")
-    if ds.attrs.get("master_background"):
-        raise MrsxrError(f"setting {setting}: a master background was subtracted already")
-    if ds.attrs.get("field_background"):
-        raise MrsxrError(f"setting {setting}: a background over the field was subtracted already; use that or this one")
-    if has_background_subtracted(ds):
-        raise MrsxrError(
-            f"setting {setting}: the background was subtracted pixel by pixel already; use that or the master "
-            "background"
-        )
+    require_undone(ds, BACKGROUNDS, "subtract one background only")
     names = ["background", "background_var"] if propagate_errors else ["background"]
     if names[-1] not in background:
         raise MrsxrError(f"setting {setting}: the background spectrum has no '{names[-1]}'; leave propagate_errors out")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
 
+from mrsxr.attributes import require_done, require_undone
 from mrsxr.blocks import map_ramps
 from mrsxr.errors import MrsxrError, ReferenceFileError
-from mrsxr.fringes import Method, correct_frames, corrected_before
+from mrsxr.fringes import Method, correct_frames
 from mrsxr.geometry.frame import frame_coordinate
 from mrsxr.limits import Interval, NotNegative, Ref
 from mrsxr.schema import RANDOM
@@ -119,21 +119,9 @@ def _check(ds: xr.Dataset, regions) -> tuple[tuple[float, float], ...]:
     found = tuple((float(pair[0]), float(pair[1])) for pair in regions or ())
     if any(name not in ds.coords for name in ("slice", "wavelength", "alpha")):
         raise MrsxrError(f"setting {setting}: residual_fringe needs slices and wavelengths; run assign_wcs before")
-    if corrected_before(ds):
-        raise MrsxrError(f"setting {setting}: residual fringes were corrected before; correct them once")
-    if not ds.attrs.get("fringe_flat") and not _divided_elsewhere(ds):
-        raise MrsxrError(
-            f"setting {setting}: the fringe flat was not divided; run divide_fringe_flat before residual_fringe"
-        )
+    require_undone(ds, ["residual_fringe"], "correct them once")
+    require_done(ds, "fringe_flat", "run divide_fringe_flat before residual_fringe")
     return found
-
-
-def _divided_elsewhere(ds: xr.Dataset) -> bool:
-    """Return whether the headers of all exposures say that the fringe flat was divided."""
-    if "fits_header" not in ds.coords:
-        return False
-    headers = [json.loads(str(text)) for text in ds.fits_header.values]
-    return bool(headers) and all(h.get("PRIMARY", {}).get("S_FRINGE") == "COMPLETE" for h in headers)
 
 
 def _families(ds: xr.Dataset, fringefreq: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -13,6 +13,7 @@ import xarray as xr
 
 from mrsxr import dq as flags
 from mrsxr.arguments import reads
+from mrsxr.attributes import MARKS, of_each, share_done
 from mrsxr.blocks import as_delayed
 from mrsxr.chunks import CUBE_PLANES
 from mrsxr.errors import MrsxrError
@@ -361,10 +362,24 @@ def cube_attrs(parts: Sequence[BandData], grid: CubeGrid, weighting: str, kind: 
         "background": int(parts[0].ds.attrs.get("background", 0)),
         "fits_header": json.dumps(header),
     }
+    attrs |= _marks(list({id(one.ds): one.ds for one in parts}.values()))
     for name, keyword in (("target_ra", "TARG_RA"), ("target_dec", "TARG_DEC")):
         value = primary.get(keyword, sci.get(keyword))
         attrs[name] = float(value) if value is not None else float("nan")
     return attrs
+
+
+def _marks(datasets: Sequence[xr.Dataset]) -> dict[str, float]:
+    """Return the part of the exposures to which each step was done; tell of those that were done to some only."""
+    counts = [ds.sizes["dither"] for ds in datasets]
+    shares = {mark: np.average([share_done(ds, mark) for ds in datasets], weights=counts) for mark in MARKS}
+    for mark, share in shares.items():
+        if 0 < share < 1:
+            subject, done, _ = MARKS[mark]
+            each = [zip(ds["exposure"].values, of_each(ds, mark), strict=True) for ds in datasets]
+            names = [str(name) for one in each for name, value in one if not value]
+            tell(f"{subject} not {done} in {', '.join(names)}, but in the other exposures of the cube", stacklevel=4)
+    return {mark: int(share) if share == 1 else float(share) for mark, share in shares.items() if share}
 
 
 def _tell_frames(models: Sequence[xr.Dataset]) -> None:

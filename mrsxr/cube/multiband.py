@@ -149,6 +149,5 @@ def _attrs_of(
         "params": parameters, "refs": refs,
     }  # fmt: skip
     common = common_attrs(list({id(ds): ds for ds in datasets}.values()))
-    common.pop("differs", None)
     history = json.dumps([*json.loads(common.get("history_json", "[]")), entry])
     return {**common, "level": "cube", "mrsxr_version": __version__, "history_json": history}

@@ -10,6 +10,7 @@ import xarray as xr
 
 from mrsxr import dq as flags
 from mrsxr import mrs
+from mrsxr.attributes import require_undone
 from mrsxr.errors import MrsxrError
 from mrsxr.fringes import Method, correct_where_gained, corrected_before
 from mrsxr.limits import Interval, NotNegative, Positive
@@ -60,10 +61,8 @@ def correct_residual_fringe_cube(
     band = str(cube.attrs.get("band"))
     if band not in mrs.BANDS:
         raise MrsxrError(f"the cube is of band {band}; fringes are corrected band by band")
-    before = corrected_before(cube)
-    if before == "in the cube":
-        raise MrsxrError(f"the residual fringes are off this cube of band {band} already; correct them once")
-    if before:
+    require_undone(cube, ["residual_fringe_cube"], "correct them once")
+    if before := corrected_before(cube):
         tell(f"residual fringes were corrected {before} before; the cubes lose what that left of them", aloud=False)
     options = {
         "wavelength": np.asarray(cube["wavelength"].values, dtype=float), "channel": int(band[0]), "method": method,

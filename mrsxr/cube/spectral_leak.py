@@ -10,6 +10,7 @@ import xarray as xr
 
 from mrsxr import dq as flags
 from mrsxr import mrs
+from mrsxr.attributes import require_undone
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.overlap import overlaps, sky_of
 from mrsxr.limits import Ref
@@ -78,8 +79,7 @@ def correct_spectral_leak_cube(
         return cube
     if not holds_band(leaking, LEAKING):
         raise MrsxrError(f"the leaking cube is of band {leaking.attrs.get('band')}; expected {LEAKING}")
-    if cube.attrs.get("spectral_leak_cube"):
-        raise MrsxrError(f"the spectral leak is off this cube of band {LEAKED} already; correct it once")
+    require_undone(cube, ["spectral_leak_cube"], "correct it once")
     wave = np.asarray(cube["wavelength"].values, dtype=float)
     fraction, spread = (part * samples_of(cube, LEAKED) for part in leak_fraction(wave, mrsptcorr))
     touched, of_blue = np.nonzero(fraction > _LEAST)[0], np.nonzero(samples_of(leaking, LEAKING))[0]

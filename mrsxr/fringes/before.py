@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-import json
-
 import xarray as xr
+
+from mrsxr.attributes import share_done
 
 
 def corrected_before(ds: xr.Dataset) -> str:
-    """Return where residual fringes were taken off before, "on the detector" or "in the cube", else "".
+    """Return where residual fringes were taken off data of any level, or a part of them, before.
 
-    Parameters
-    ----------
-    ds : Dataset of any level
-        Its attributes tell, and for files of jwst the keyword S_RESFRI of one of the exposures.
+    "on the detector", "in the cube", or "".
 
     Examples
     --------
     >>> corrected_before(xr.Dataset(attrs={"residual_fringe": 1})), corrected_before(xr.Dataset())
     ('on the detector', '')
     """
-    if ds.attrs.get("residual_fringe_cube"):
-        return "in the cube"
-    if ds.attrs.get("residual_fringe") or any(one.get("S_RESFRI") == "COMPLETE" for one in _headers(ds)):
-        return "on the detector"
-    return ""
-
-
-def _headers(ds: xr.Dataset) -> list[dict]:
-    """Return the primary headers of the files that data came from; none where steps of our own tell of fringes."""
-    if ds.attrs.get("residual_fringe_1d"):
-        return []
-    texts = ds["fits_header"].values.ravel() if "fits_header" in ds.coords else [ds.attrs.get("fits_header") or "{}"]
-    try:
-        return [json.loads(str(text)).get("PRIMARY", {}) for text in texts]
-    except (ValueError, AttributeError):  # data made by hand
-        return []
+    places = {"residual_fringe_cube": "in the cube", "residual_fringe": "on the detector"}
+    return next((place for mark, place in places.items() if share_done(ds, mark)), "")

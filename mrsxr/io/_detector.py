@@ -11,6 +11,7 @@ from xarray.core.indexing import LazilyIndexedArray
 
 from mrsxr import chunks as chunk_sizes
 from mrsxr import dq, mrs
+from mrsxr.attributes import MARKS, marks_of
 from mrsxr.errors import InputFileError
 from mrsxr.notes import tell
 from mrsxr.schema import DETECTOR_ATTRS, DETECTOR_DIMS, DITHER_COORDS, LEVELS, RAMP_DIMS
@@ -76,7 +77,7 @@ def read(file: FitsFile, product: str, *, drop: frozenset[str] = frozenset()) ->
         ds = ds.drop_vars([name for name in ds.variables if name not in meta["variables"]])
     by_header = ds.attrs
     ds = _meta.apply(ds, meta)
-    ds.attrs = {key: by_header[key] for key in DETECTOR_ATTRS if key not in ds.attrs} | ds.attrs
+    ds.attrs = {key: by_header[key] for key in (*DETECTOR_ATTRS, *MARKS) if key in by_header} | ds.attrs
     if meta is not None:
         require_kept(file, meta, set(ds.variables) | drop, EXTENSIONS[level])
         saved = {**meta["header"].get("SCI", {}), **meta["written"].get("SCI", {})}
@@ -347,6 +348,7 @@ def _attrs(file: FitsFile, level: str, shape: tuple[int, ...]) -> dict[str, Any]
         "program": str(primary.get("PROGRAM") or ""),
         "background": int(bool(primary.get("BKGDTARG", False))),
         "Conventions": "mrsxr-1",
+        **marks_of({**file.header["SCI"], **primary}),
     }
 
 

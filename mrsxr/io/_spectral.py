@@ -14,6 +14,7 @@ import xarray as xr
 from astropy.io import fits
 
 from mrsxr import units
+from mrsxr.attributes import marks_of
 from mrsxr.errors import InputFileError, MrsxrError, SchemaError
 from mrsxr.geometry.place import Place
 from mrsxr.notes import listen, noted, tell
@@ -327,6 +328,7 @@ def _common_attrs(file: FitsFile, header: Mapping[str, Any]) -> dict[str, Any]:
         "background": int(bool(primary.get("BKGDTARG", False))),
         "fits_header": header_json(file.header | ({HEADER_TABLE: table} if (table := read_table(file)) else {})),
         "Conventions": "mrsxr-1",
+        **marks_of(primary),
     }
 
 

@@ -113,7 +113,6 @@ def open_planned(exposures: Sequence[Exposure], *, chunks: Mapping[str, int] | s
         _same_slices(infos)
     others = [_open_exposure(one, chunks, _STATIC if calibrated else frozenset()) for one in exposures[1:]]
     bare = [ds.drop_vars([name for name in static if name in ds.variables]) for ds in (first, *others)]
-    _same_variables(infos, bare)
     joined = tree.join_dithers(bare)
     kept = [int(ds["dither"].values[0]) for ds in bare]
     if len(set(kept)) == len(kept) and kept == sorted(kept):
@@ -246,14 +245,3 @@ def _same_slices(infos: Sequence[FileInfo]) -> None:
             f"the slice coordinates of the files differ ({', '.join(digests)}): they were made with "
             "different distortion files; calibrate them alike"
         )
-
-
-def _same_variables(infos: Sequence[FileInfo], datasets: list[xr.Dataset]) -> None:
-    names = set(datasets[0].variables)
-    for info, ds in zip(infos, datasets, strict=True):
-        odd = names ^ set(ds.variables)
-        if odd:
-            raise InputFileError(
-                f"{info.path}: the file and {infos[0].path.name} do not hold the same variables "
-                f"({', '.join(sorted(map(str, odd)))})"
-            )

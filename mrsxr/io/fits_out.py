@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 from astropy.io import fits
 
+from mrsxr.attributes import alone
 from mrsxr.errors import MrsxrError, SchemaError
 from mrsxr.schema import DITHER_COORDS, REQUIRED_ATTRS, SCATTER
 from mrsxr.step import JOINED, history_of, read_history
@@ -111,12 +112,9 @@ def exposure_file(ds: xr.Dataset, index: int, filename: str) -> fits.HDUList:
 
 def _alone(one: xr.Dataset) -> xr.Dataset:
     """Return the data of one exposure with a history of its own, where it was joined with others."""
-    out = {key: value for key, value in one.attrs.items() if key != "differs"}
-    history = read_history(one)
+    one, history = alone(one), read_history(one)
     if any(entry.get("step") == JOINED for entry in history):
-        out["history_json"] = json.dumps(history_of(history, str(one["exposure"].values[0])))
-    one = one.copy()
-    one.attrs = out
+        one.attrs["history_json"] = json.dumps(history_of(history, str(one["exposure"].values[0])))
     return one
 
 
@@ -180,7 +178,7 @@ def _image(array: xr.DataArray, extension: str, unit: str | None) -> fits.ImageH
 
 
 def _is_small(values: np.ndarray) -> bool:
-    return values.ndim == 1 and values.size <= 64 and values.dtype.kind in "fiub"
+    return values.size <= 64 and values.dtype.kind in "fiub"
 
 
 def _standard() -> set[str]:

@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 import xarray as xr
 
-from mrsxr import cal, spectrum, tree
+from mrsxr import spectrum, tree
 from mrsxr.arguments import bands_held, need_data
+from mrsxr.attributes import share_done
 from mrsxr.errors import MrsxrError
 from mrsxr.io.files import BACKGROUND, SCIENCE
 from mrsxr.limits import checked
@@ -280,7 +281,7 @@ def _third(
         if lacking := [b for b in bands_of_setting(setting) if b in wanted and b not in ds.attrs["combined"]]:
             raise MrsxrError(f"{setting}: the exposures were combined for other bands than {lacking[0]}; "
                              "combine them for all that are wanted")  # fmt: skip
-    if science and all(cal.has_background_subtracted(ds) for ds in science.values()):
+    if science and all(share_done(ds, "pixel_background") == 1 for ds in science.values()):
         recipe = one_background(recipe)
     planner = Planner(recipe, wanted)
     backgrounds = planner.backgrounds(groups, measured=not done and recipe.runs("master_background"))

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import cal
+from mrsxr.attributes import MARKS, share_done
 from mrsxr.blocks import as_delayed
 from mrsxr.errors import MrsxrError
 from mrsxr.mrs import bands_of_setting
@@ -169,21 +170,14 @@ def _unless_subtracted(exposures: Exposures, way: str, subtract) -> Exposures:
     out = {}
     for name, ds in exposures.items():
         with listen() as heard:
-            subtracted = _subtracted(ds)
-            if subtracted:
-                tell(f"{name}: the background was subtracted {subtracted}; the {way} background is left out")
+            before = [mark for mark in cal.BACKGROUNDS if share_done(ds, mark) == 1]
+            if before:
+                subject, done, _ = MARKS[before[0]]
+                tell(f"{name}: {subject} {done} already; the {way} background is left out")
             else:
                 ds = subtract(name, ds)
         out[name] = noted(ds, heard)
     return out
-
-
-def _subtracted(ds: xr.Dataset) -> str:
-    """Return how a background was subtracted before, "" where none was."""
-    if cal.has_background_subtracted(ds):
-        return "pixel by pixel"
-    ways = {"master_background": "by a spectrum", "field_background": "over the field"}
-    return next((way for mark, way in ways.items() if ds.attrs.get(mark)), "")
 
 
 def _tell_missing(name: str, missing: list[str], beside: Beside, asked: str | None) -> None:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import xarray as xr
 
-from mrsxr import cube, spectrum
+from mrsxr import cal, cube, spectrum
 from mrsxr.arguments import as_source_type
+from mrsxr.attributes import share_done
 from mrsxr.errors import MrsxrError, ReferenceMissingError
 from mrsxr.geometry.grid import CubeGrid
 from mrsxr.limits import Region, SourceType
@@ -94,7 +95,7 @@ def make_spectrum(
             if exposures is not None and kind == "POINT":
                 extraction = recipe.entry("spectrum.extract_1d").values()
                 found = without_fixed_pattern(found, ds, exposures, refs, extraction)
-        elif entry.name == "residual_fringe" and ds.attrs.get("residual_fringe_cube"):
+        elif entry.name == "residual_fringe" and share_done(ds, "residual_fringe_cube"):
             tell("the fringes were taken off the cube; its spectrum is not corrected again", aloud=False)
         elif entry.name not in _OF_ALL_BANDS:
             found = done(entry, found, refs)
@@ -234,7 +235,7 @@ def _annulus_of(ds: xr.Dataset, background: str, annulus: str, extract1d: xr.Dat
         return None if background == "none" else annulus
     if extract1d is not None:
         return annulus if extract1d.attrs.get("subtract_background") else None
-    subtracted = any(ds.attrs.get(name) for name in ("master_background", "field_background", "pixel_background"))
+    subtracted = any(share_done(ds, mark) == 1 for mark in cal.BACKGROUNDS)
     return None if subtracted else annulus
 
 

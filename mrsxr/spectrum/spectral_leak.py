@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from mrsxr.attributes import require_undone, share_done
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import Ref
 from mrsxr.notes import tell
@@ -79,13 +80,12 @@ def correct_spectral_leak(
     kinds = [str(one.attrs.get("source_type")) for one in (ds, leaking)]
     if kinds[0] != kinds[1]:
         raise MrsxrError(f"spectra of bands {LEAKED} and {LEAKING} are {kinds[0]} and {kinds[1]}; extract them alike")
-    if ds.attrs.get("spectral_leak"):
-        raise MrsxrError(f"the spectral leak is off this spectrum of band {LEAKED} already; correct it once")
+    require_undone(ds, ["spectral_leak"], "correct it once")
     leaking = leaking.isel(wavelength=samples_of(leaking, LEAKING))
     if not np.isfinite(leaking["flux"].values).any():
         tell(f"band {LEAKING} has no good sample: its light of the second order stays in {LEAKED}", stacklevel=3)
         return ds
-    in_cube = bool(ds.attrs.get("spectral_leak_cube")) if in_cube is None else in_cube
+    in_cube = bool(share_done(ds, "spectral_leak_cube")) if in_cube is None else in_cube
     here = samples_of(ds, LEAKED)
     fraction, spread = (
         xr.DataArray(part * here, dims="wavelength") for part in leak_fraction(ds.wavelength.values, mrsptcorr)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import xarray as xr
@@ -170,7 +168,3 @@ def test_master_background(rate_ds):
         cal.subtract_master_background(ds, background=spectrum.isel(wavelength=slice(0, 30)))
     with pytest.raises(MrsxrError, match="setting 12A: the background was subtracted pixel by pixel already"):
         cal.subtract_master_background(ds.assign_attrs(pixel_background=1), background=spectrum)
-    header = np.array([json.dumps({"PRIMARY": {"S_BKDSUB": "COMPLETE"}, "SCI": {}})] * ds.sizes["dither"])
-    theirs = ds.assign_coords(fits_header=("dither", header))
-    with pytest.raises(MrsxrError, match="pixel by pixel already"):
-        cal.subtract_master_background(theirs, background=spectrum)

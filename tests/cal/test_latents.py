@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import xarray as xr
@@ -12,6 +10,7 @@ from helpers import assert_step, detector_attrs, dither_coords, no_compute
 from mrsxr import dq
 from mrsxr.cal.latents import DAY, _Exposure, _integrations, latent_state, mean_decay, subtract_latents
 from mrsxr.errors import LevelError, MrsxrError, ReferenceFileError
+from mrsxr.tree import join_dithers
 
 NY, NX = 6, 8
 TAU, SHARE = np.array([40.0, 300.0, 20000.0]), np.array([4e-3, 2e-3, 1e-3])
@@ -200,10 +199,9 @@ def test_errors_name_what_is_wrong():
 
 
 def test_joined_exposures_count_their_own_integrations():
-    """attrs of joined exposures do not tell a number that differs; the keywords of each do."""
     ds = make_rate(np.ones((2, NY, NX)), np.array([0.0, 1000.0]))
-    texts = [json.dumps({"PRIMARY": {"NINTS": n}}) for n in (3, 5)]
-    ds = ds.assign_coords(fits_header=("dither", texts))
-    del ds.attrs["n_integrations"]
+    two = [ds.isel(dither=[k]).assign_attrs(n_integrations=n) for k, n in ((0, 3), (1, 5))]
+    ds = join_dithers(two)
     assert [_integrations(_Exposure(ds, i, 0.0, 1.0)) for i in (0, 1)] == [3, 5]
+    ds = two[0]
     assert _integrations(_Exposure(ds.assign_attrs(n_integrations=2), 0, 0.0, 1.0)) == 2

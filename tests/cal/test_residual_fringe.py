@@ -11,6 +11,7 @@ from mrsxr import dq
 from mrsxr.cal.residual_fringe import correct_residual_fringe
 from mrsxr.errors import LevelError, MrsxrError, ReferenceFileError
 from mrsxr.step import read_history
+from mrsxr.tree import join_dithers
 
 NY, NX = 512, 40
 SLICES = {101: slice(3, 15), 201: slice(25, 37)}
@@ -196,12 +197,11 @@ def test_errors():
     bare = ds.assign_attrs(fringe_flat=0)
     with pytest.raises(MrsxrError, match="run divide_fringe_flat before"):
         correct_residual_fringe(bare, **good)
-    with pytest.raises(MrsxrError, match="corrected before; correct them once"):
+    with pytest.raises(MrsxrError, match="corrected already; correct them once"):
         correct_residual_fringe(correct_residual_fringe(ds, **good), **good)
-    header = np.array(['{"PRIMARY": {"S_FRINGE": "COMPLETE"}, "SCI": {}}'] * 2)
-    told = bare.assign_coords(fits_header=("dither", header))
-    both = [correct_residual_fringe(one, **good).flux.values for one in (told, ds)]
-    np.testing.assert_array_equal(*both)
+    mixed = join_dithers([ds.isel(dither=[1]), bare.isel(dither=[0])])
+    with pytest.raises(MrsxrError, match=f"not divided in {bare.exposure.values[0]} .1 of 2 exposures.; run divide"):
+        correct_residual_fringe(mixed, **good)
     with pytest.raises(ReferenceFileError, match="fringefreq reference is missing"):
         correct_residual_fringe(ds, fringefreq=None)
     with pytest.raises(ReferenceFileError, match="has no 'ffreq'"):

@@ -55,7 +55,7 @@ def scores(table: Table, batches: list[Batch], lift: Lift, found: Solution, sigm
             up, columns = lift.of(block)
             q = up.shape[0]
             half, own = (v[block.rows, :q] @ up for v in (loud, root))
-            noises.append(np.repeat(columns, columns.size), np.tile(columns, columns.size), (half.T @ half).ravel())
+            noises.append((np.repeat(columns, columns.size), np.tile(columns, columns.size), (half.T @ half).ravel()))
             here, number = np.unique(label[batch.rows][block.rows], return_inverse=True)
             sums = np.stack([np.bincount(number, v, here.size) for v in pull[block.rows, :q].T], axis=1) @ up
             order = np.argsort(number, kind="stable")

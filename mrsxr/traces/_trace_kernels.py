@@ -135,26 +135,33 @@ def profile_equations(u, v, node, light, rest, weight, normal, right):
 
 
 @njit(cache=True, nogil=True)
-def finer(u, v, width, node, light, c, n, out):
+def faded(u, v, node, c, a, b, whole, edge):
+    """Return the profile, whole within a radius and nothing at another."""
+    fade = min((edge - math.sqrt(u * u + v * v)) / (edge - whole), 1.0)
+    return profile_at(u, v, node, c, a, b) * fade * fade * (3 - 2 * fade) if fade > 0 else 0.0
+
+
+@njit(cache=True, nogil=True)
+def finer(u, v, width, node, light, c, n, whole, edge, out):
     """Fill, for each of ``n`` parts of a pixel, by how much the model differs there from that of the whole pixel.
 
-    The model at a place is the mean over a pixel centred there: the mean of what a pixel of any phase shows of it.
+    The model in a part is the mean of what pixels of all phases show of it there. The mean over a pixel centred on
+    the part is taken by ``n`` places, as the width of the part adds what these lack of the width of the pixel; the
+    profile fades before it is averaged: the light moved from the core arrives in the wings, and none is lost.
 
     Parameters
     ----------
     u, v, node, light : float64 (pixel)
+    whole, edge : float
+        Radii between which the profile fades.
     width : float64 (pixel)
         Signed width of a pixel in u.
     out : float32 (pixel, n), changed
     """
     a, b = np.empty(4), np.empty(4)
-    fine = np.empty(2 * n)
+    fine = np.empty(2 * n - 1)
     for p in range(u.size):
-        whole = profile_at(u[p], v[p], node[p], c, a, b)
-        for k in range(2 * n):
-            fine[k] = profile_at(u[p] + width[p] * ((k + 0.5) / n - 1.0), v[p], node[p], c, a, b)
+        for k in range(2 * n - 1):
+            fine[k] = faded(u[p] + width[p] * ((k + 1) / n - 1.0), v[p], node[p], c, a, b, whole, edge)
         for k in range(n):
-            total = 0.5 * (fine[k] + fine[k + n])  # the ends of the pixel lie in the middle of these two
-            for m in range(k + 1, k + n):
-                total += fine[m]
-            out[p, k] = light[p] * (total / n - whole)
+            out[p, k] = light[p] * (fine[k : k + n].mean() - fine[n - 1])

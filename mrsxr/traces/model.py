@@ -105,13 +105,12 @@ def finer_pixels(
     v = (beta[pixels.slice_index] - model.place[dither, 1]) / fwhm
     node = model.node(middle)
     window = np.clip(np.rint(node).astype(int), 0, model.used.shape[2] - 1)
-    near = (np.hypot(u, v) < EDGE) & (frame.status == 0) & model.used[dither, pixels.slice_index, window]
-    at = np.flatnonzero(near)
-    width = (pixels.alpha_right - pixels.alpha_left)[at] / (2 * HALF_PIXEL)
-    fade = np.clip((EDGE - np.hypot(u, v)[at]) / (EDGE - WHOLE), 0, 1)
-    light = model.light(dither, middle[at]) * fade * fade * (3 - 2 * fade)
+    width = (pixels.alpha_right - pixels.alpha_left) / (2 * HALF_PIXEL)
+    near = np.hypot(np.maximum(np.abs(u) - np.abs(width) / fwhm, 0), v) < EDGE
+    at = np.flatnonzero(near & (frame.status == 0) & model.used[dither, pixels.slice_index, window])
     values = np.empty((at.size, PARTS), np.float32)
-    finer(u[at], v[at], width / fwhm[at], node[at], light, model.profile, PARTS, values)
+    light = model.light(dither, middle[at])
+    finer(u[at], v[at], (width / fwhm)[at], node[at], light, model.profile, PARTS, WHOLE, EDGE, values)
     left, span = pixels.alpha_left[at], pixels.alpha_right[at] - pixels.alpha_left[at]
     step = np.arange(PARTS + 1) / PARTS
     edges = left[:, None] + span[:, None] * step

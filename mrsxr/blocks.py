@@ -19,6 +19,8 @@ from dask._task_spec import Task, TaskRef, convert_legacy_graph
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
+from mrsxr.threads import how
+
 _WORTH_PACKING = 4096  # byte
 Lazy = TypeVar("Lazy", xr.DataArray, xr.Dataset, da.Array)
 
@@ -268,3 +270,18 @@ def as_delayed(ds: xr.Dataset) -> Any:
 
 def _filled(ds: xr.Dataset, blocks: Mapping[str, Any], facts: Mapping[str, tuple[Any, Any]]) -> xr.Dataset:
     return ds.assign({name: (facts[name][0], block, facts[name][1]) for name, block in blocks.items()})
+
+
+def computed(datasets: Sequence[xr.Dataset]) -> list[xr.Dataset]:
+    """Return Datasets with their values; tasks that they share run once.
+
+    Notes
+    -----
+    The arrays are handed to dask, not the Datasets: of a Dataset of several fused layers dask 2026.8 loses a task.
+    """
+    lazy = [{name: v.data for name, v in ds.variables.items() if v.chunks} for ds in datasets]
+    out = [ds.copy() for ds in datasets]
+    for ds, found in zip(out, dask.compute(*lazy, **how()), strict=True):
+        for name, values in found.items():
+            ds.variables[name].data = values
+    return out

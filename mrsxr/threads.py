@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from typing import Any
 
 _options: ContextVar[dict[str, Any] | None] = ContextVar("options", default=None)
+_cores: ContextVar[int] = ContextVar("cores", default=1)
 
 
 class Threads(ThreadPoolExecutor):
@@ -72,8 +73,25 @@ def bounded(cores: int = 1, **options: Any) -> Iterator[None]:
     """
     with _one_blas_thread(), Threads(cores) as pool:
         scheduler = {"scheduler": "threads", "pool": pool} if cores > 1 else {"scheduler": "synchronous"}
-        with computing(**options, **scheduler):
-            yield
+        token = _cores.set(cores)
+        try:
+            with computing(**options, **scheduler):
+                yield
+        finally:
+            _cores.reset(token)
+
+
+def each(function: Callable[[Any], Any], things: Sequence[Any]) -> list[Any]:
+    """Return what a function makes of each of some things, side by side on the cores of :func:`bounded`.
+
+    Outside of it one after the other. What the function computes by :func:`how` is computed in its thread.
+    """
+    cores = min(_cores.get(), len(things))
+    if cores < 2:
+        return [function(one) for one in things]
+    options = {key: value for key, value in how().items() if key not in ("scheduler", "pool")}
+    with bounded(1, **options), Threads(cores) as pool:
+        return list(pool.map(function, things))
 
 
 class _Blas:

@@ -19,7 +19,7 @@ from mrsxr.pipeline.reduction import Reduction, Told
 from mrsxr.pipeline.reporter import Reporter
 from mrsxr.pipeline.runner import carry_out
 from mrsxr.pipeline.store import Store
-from mrsxr.threads import Threads, _aside, bounded, computing, how
+from mrsxr.threads import Threads, _aside, bounded, computing, each, how
 
 
 def test_what_threads_of_ours_tell_is_heard_and_that_of_others_is_not():
@@ -123,3 +123,22 @@ def test_one_piece_has_all_threads_of_dask():
         assert how()["pool"]._max_workers == 3
         assert blas_threads() == {1}
     assert how() == {}
+
+
+def test_things_side_by_side_share_the_cores_of_their_piece():
+    """Two cores: two at once, each of which computes in its own thread; outside of a piece one after the other."""
+    meet = threading.Barrier(2)
+
+    def place(wait: float) -> tuple[str, str, bool]:
+        meet.wait(wait)
+        threads = da.map_blocks(lambda x: x + threading.get_ident(), da.zeros(2, chunks=1), dtype=float).compute(
+            **how()
+        )
+        return threading.current_thread().name, how()["scheduler"], set(threads) == {float(threading.get_ident())}
+
+    with bounded(2):
+        found = each(place, [20.0, 20.0])
+    assert len({name for name, *_ in found}) == 2
+    assert all(rest == ["synchronous", True] for _, *rest in found)
+    here = threading.current_thread().name
+    assert each(lambda k: (k, threading.current_thread().name), [1, 2]) == [(1, here), (2, here)]

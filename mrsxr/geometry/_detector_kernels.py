@@ -8,6 +8,8 @@ import numpy as np
 
 from mrsxr.compiled import njit
 
+_TOGETHER = 64
+
 
 @njit(cache=True, nogil=True)
 def polynomial(matrix, a, b):
@@ -22,19 +24,33 @@ def polynomial(matrix, a, b):
 
 
 @njit(cache=True, nogil=True)
-def pixels_to_slicer(x, y, label, lookup, alpha_matrix, alpha_shift, wave_matrix, wave_shift, slice_beta):
-    """Return alpha, beta [arcsec], wavelength [um] of points (x, y) [pix] with their slice labels (1-D)."""
-    n = x.size
-    alpha, beta, wavelength = np.empty(n), np.empty(n), np.empty(n)
-    for k in range(n):
-        s = lookup[label[k]] if 0 <= label[k] < lookup.size else -1
-        if s < 0:
-            alpha[k] = beta[k] = wavelength[k] = math.nan
-            continue
-        alpha[k] = polynomial(alpha_matrix[s], y[k], x[k] - alpha_shift[s])
-        wavelength[k] = polynomial(wave_matrix[s], y[k], x[k] - wave_shift[s])
-        beta[k] = slice_beta[s]
-    return alpha, beta, wavelength
+def pixels_to_coordinate(x, y, label, lookup, matrix, shift):
+    """Return alpha [arcsec] or wavelength [um] of points (x, y) [pix] with their slice labels (1-D).
+
+    Points that follow one another within a slice are taken together, coefficient by coefficient.
+    """
+    out = np.empty(x.size)
+    b, row = np.empty(_TOGETHER), np.empty(_TOGETHER)
+    start = 0
+    while start < x.size:
+        n = 1
+        while n < _TOGETHER and start + n < x.size and label[start + n] == label[start]:
+            n += 1
+        s = lookup[label[start]] if 0 <= label[start] < lookup.size else -1
+        here, a = out[start : start + n], y[start : start + n]
+        here[:] = 0.0 if s >= 0 else math.nan
+        for k in range(n if s >= 0 else 0):
+            b[k] = x[start + k] - shift[s]
+        for i in range(matrix.shape[1] - 1 if s >= 0 else -1, -1, -1):
+            row[:n] = 0.0
+            for j in range(matrix.shape[2] - 1, -1, -1):
+                c = matrix[s, i, j]
+                for k in range(n):
+                    row[k] = row[k] * b[k] + c
+            for k in range(n):
+                here[k] = here[k] * a[k] + row[k]
+        start += n
+    return out
 
 
 @njit(cache=True, nogil=True)

@@ -97,11 +97,31 @@ def detector_to_slicer(x, y, label, model) -> tuple[np.ndarray, np.ndarray, np.n
     ``alpha = sum A[i, j] y^i (x - xs)^j``, the same for the wavelength; beta is one number for each slice
     (MIRI MRS distortion files; Patapis et al. 2024).
     """
-    from ._detector_kernels import pixels_to_slicer
+    lookup, beta = _lookup(model)[0], np.append(coefficients(model, "slice_beta"), np.nan)
+    label = np.asarray(label, np.int64)
+    known = (label >= 0) & (label < lookup.size)
+    slices = np.where(known, lookup[np.where(known, label, 0)], -1)
+    alpha, wavelength = detector_to_alpha(x, y, label, model), detector_to_wavelength(x, y, label, model)
+    return alpha, np.broadcast_to(beta[slices], alpha.shape).copy(), wavelength
+
+
+def detector_to_alpha(x, y, label, model) -> np.ndarray:
+    """Return alpha [arcsec] alone; as :func:`detector_to_slicer`."""
+    return _coordinate(x, y, label, model, "alpha")
+
+
+def detector_to_wavelength(x, y, label, model) -> np.ndarray:
+    """Return the wavelength [um] alone; as :func:`detector_to_slicer`."""
+    return _coordinate(x, y, label, model, "wavelength")
+
+
+def _coordinate(x, y, label, model, name: str) -> np.ndarray:
+    from ._detector_kernels import pixels_to_coordinate
 
     x, y, label = np.broadcast_arrays(np.asarray(x, float), np.asarray(y, float), np.asarray(label))
-    out = pixels_to_slicer(_flat(x), _flat(y), _flat(label, np.int64), *_forward_arrays(model))
-    return out[0].reshape(x.shape), out[1].reshape(x.shape), out[2].reshape(x.shape)
+    matrix, shift = coefficients(model, f"{name}_coefficients"), coefficients(model, f"{name}_x_shift")
+    found = pixels_to_coordinate(_flat(x), _flat(y), _flat(label, np.int64), _lookup(model)[0], matrix, shift)
+    return found.reshape(x.shape)
 
 
 def slicer_grid(model, slice_map, origin: tuple[int, int] = (0, 0)) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ import xarray as xr
 
 from mrsxr.errors import MrsxrError
 
-from .detector import detector_to_slicer
+from .detector import detector_to_alpha
 from .grid import unwrap_ra
 from .sky import Pointing, slicer_to_sky, wrap
 
@@ -48,20 +48,21 @@ def slice_ranges(ds: xr.Dataset, columns: np.ndarray | None = None, *, exact: bo
     MrsxrError
         Where no pixel lies in a slice.
     """
-    keep = np.ones(ds.sizes["x"], dtype=bool) if columns is None else columns
+    keep = slice(None) if columns is None else columns
     labels = np.asarray(ds["slice"].values)[:, keep]
-    alpha = np.asarray(ds["alpha"].values)[:, keep]
-    good = (labels > 0) & np.isfinite(alpha)
+    ends = labels > 0
+    change = labels[:, 1:] != labels[:, :-1]
+    ends[:, 1:-1] &= change[:, 1:] | change[:, :-1]  # alpha runs one way along a row
+    y, x = np.nonzero(ends)
+    labels, alpha = labels[y, x].astype(np.intp), np.asarray(ds["alpha"].values)[:, keep][y, x]
+    good = np.isfinite(alpha)
     if not good.any():
         raise MrsxrError(
             f"setting {ds.attrs.get('setting')}: no pixel lies in a slice; run assign_wcs with its regions"
         )
-    side = np.pad(labels, ((0, 0), (1, 1)))
-    ends = good & ((side[:, :-2] != labels) | (side[:, 2:] != labels))  # alpha runs one way along a row
-    labels, alpha = labels[ends].astype(np.intp), alpha[ends]
+    y, x, labels, alpha = y[good], x[good], labels[good], alpha[good]
     if exact:
-        y, x = np.nonzero(ends)
-        alpha = detector_to_slicer(ds["x"].values[keep][x], ds["y"].values[y], labels, ds)[0]
+        alpha = detector_to_alpha(ds["x"].values[keep][x], ds["y"].values[y], labels, ds)
     low, high = np.full(labels.max() + 1, np.inf), np.full(labels.max() + 1, -np.inf)
     np.minimum.at(low, labels, alpha)
     np.maximum.at(high, labels, alpha)

@@ -12,7 +12,7 @@ from mrsxr import dq as flags
 from mrsxr import mrs
 from mrsxr.errors import MrsxrError
 
-from .detector import detector_to_slicer
+from .detector import detector_to_alpha, detector_to_wavelength
 from .footprint import SliceRanges
 from .frame import FrameModel
 from .grid import CubeGrid
@@ -147,11 +147,10 @@ def _selected(frame: FrameModel, x: np.ndarray, y: np.ndarray, band: str, ranges
     index = np.flatnonzero((rows >= 0) & (slice_map > 0) & band_columns(band, x)[None, :])
     slice_index, label = rows.ravel()[index], slice_map.ravel()[index]
     px, py = x[index % len(x)].astype(float), y[index // len(x)].astype(float)
-    alpha_left, _, _ = detector_to_slicer(px - HALF_PIXEL, py, label, model)
-    alpha_right, _, _ = detector_to_slicer(px + HALF_PIXEL, py, label, model)
-    alpha, _, middle = detector_to_slicer(px, py, label, model)
-    _, _, below = detector_to_slicer(px, py - HALF_PIXEL, label, model)
-    _, _, above = detector_to_slicer(px, py + HALF_PIXEL, label, model)
+    sides = (px - HALF_PIXEL, px + HALF_PIXEL, px)
+    alpha_left, alpha_right, alpha = (detector_to_alpha(x, py, label, model) for x in sides)
+    ends = (py - HALF_PIXEL, py + HALF_PIXEL, py)
+    below, above, middle = (detector_to_wavelength(px, y, label, model) for y in ends)
     half = 0.5 * np.abs(above - below)
     good = np.isfinite(alpha_left) & np.isfinite(alpha_right) & np.isfinite(middle) & (half > 0)
     order = np.flatnonzero(good)
@@ -190,7 +189,7 @@ def wavelength_span(slice_map: np.ndarray, y: np.ndarray, x: np.ndarray, model: 
     j, i = np.nonzero(np.isin(here, labels))
     if j.size == 0:
         return np.inf, -np.inf
-    _, _, wave = detector_to_slicer(x[i].astype(float), y[rows[j]].astype(float), here[j, i], model)
+    wave = detector_to_wavelength(x[i].astype(float), y[rows[j]].astype(float), here[j, i], model)
     low, high = float(np.nanmin(wave)), float(np.nanmax(wave))
     margin = (high - low) * 20.0 / max(len(y), 1)
     return low - margin, high + margin

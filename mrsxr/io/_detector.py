@@ -86,7 +86,7 @@ def read(file: FitsFile, product: str, *, drop: frozenset[str] = frozenset()) ->
     for name, variable in ds.variables.items():
         if name not in ds.coords:
             variable.encoding["preferred_chunks"] = preferred_chunks(level, ds.sizes, variable.dims)
-    ds.encoding["read_eagerly"] = file.buffer is not None
+    ds.encoding |= {"read_eagerly": file.buffer is not None, "slicer_digest": (meta or {}).get("slicer_digest", "")}
     return ds
 
 

@@ -6,6 +6,7 @@ coordinates and the keywords that saving added or changed. Columns C_<name> hold
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from mrsxr.errors import InputFileError, one_line
 
 from ._attrs import check_attrs, is_header
 from ._paths import safe_name
+from ._structure import BLOCK
 from .headers import FitsFile
 
 EXTENSION = "MRSXR"
@@ -50,11 +52,16 @@ def describe(ds: xr.Dataset) -> dict[str, Any]:
 def table(meta: Mapping[str, Any], vectors: Mapping[str, np.ndarray] | None = None) -> fits.BinTableHDU:
     """Return the MRSXR extension for META and the 1-D coordinates in ``vectors``."""
     text = json.dumps(plain(meta))
-    columns = [fits.Column(name="META", format=f"{max(len(text), 1)}A", array=np.array([text]))]
+    data = np.frombuffer(text.encode("ascii"), dtype=np.uint8)[None, :]
+    columns = [fits.Column(name="META", format=f"{len(text)}B", array=data)]
     for name, values in (vectors or {}).items():
         row = np.asarray(values, dtype="f8")[None, :]
         columns.append(fits.Column(name=f"C_{name}", format=f"{row.shape[1]}D", array=row))
-    return fits.BinTableHDU.from_columns(columns, name=EXTENSION)
+    content = io.BytesIO()
+    fits.BinTableHDU.from_columns(columns, name=EXTENSION).writeto(content)
+    hdu = fits.BinTableHDU.fromstring(content.getvalue()[BLOCK:])
+    hdu.header["TFORM1"] = f"{len(text)}A"  # only now: to write a text astropy takes 2 us for each character
+    return hdu
 
 
 def read(file: FitsFile) -> dict[str, Any] | None:

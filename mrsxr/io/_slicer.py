@@ -110,11 +110,14 @@ def coordinates(
     if not names or not {"alpha_coefficients", "wavelength_coefficients", "slice_beta"} <= set(model):
         return out
     from mrsxr.geometry.detector import slicer_grid
+    from mrsxr.geometry.frame import FrameModel, grids
 
     dataset = xr.Dataset({name: value for name, value in model.items() if name != "slice"})
     dataset = dataset.set_coords([name for name in _TABLES.values() if name in dataset.variables])
-    values = dict(zip(_COORDINATES, slicer_grid(dataset, regions, origin), strict=True))
-    return out | {name: np.asarray(values[name]).astype(wanted[name], copy=False) for name in names}
+    kept = grids(FrameModel(dataset, regions, origin))
+    if any(kept[name].dtype != wanted[name] for name in names):
+        kept = dict(zip(_COORDINATES, slicer_grid(dataset, regions, origin), strict=True))
+    return out | {name: kept[name].astype(wanted[name]) for name in names}
 
 
 def _table(ds: xr.Dataset, extension: str, rows: str, names: list[str]) -> fits.BinTableHDU:

@@ -20,7 +20,7 @@ from ._backend import open_file
 from ._detector import preferred_chunks
 from .files import DETECTOR_PRODUCTS, FileInfo, classify
 from .grouping import Exposure, plan
-from .headers import MAPS, read_layout
+from .headers import MAPS
 
 _STATIC = frozenset(_slicer.STATIC)
 
@@ -109,9 +109,9 @@ def open_planned(exposures: Sequence[Exposure], *, chunks: Mapping[str, int] | s
     calibrated = "slice" in first.variables or "alpha_coefficients" in first.variables
     static = [name for name in first.variables if "dither" not in first[name].dims and name not in first.dims]
     static = [name for name in (*static, "slice_label", "band") if name in first.variables]
-    if calibrated:
-        _same_slices(infos)
     others = [_open_exposure(one, chunks, _STATIC if calibrated else frozenset()) for one in exposures[1:]]
+    if calibrated:
+        _same_slices(infos, [first, *others])
     bare = [ds.drop_vars([name for name in static if name in ds.variables]) for ds in (first, *others)]
     joined = tree.join_dithers(bare)
     kept = [int(ds["dither"].values[0]) for ds in bare]
@@ -233,15 +233,10 @@ def with_sky_index(cube: xr.Dataset) -> xr.Dataset:
         raise InputFileError(f"{where}: the WCS of the cube cannot be read ({str(error)[:200]})") from error
 
 
-def _same_slices(infos: Sequence[FileInfo]) -> None:
-    from . import _meta
-
-    digests = {}
-    for info in infos:
-        meta = _meta.read(read_layout(info.path)) or {}
-        digests[info.path.name] = meta.get("slicer_digest", "")
-    if len(set(digests.values())) > 1:
+def _same_slices(infos: Sequence[FileInfo], datasets: Sequence[xr.Dataset]) -> None:
+    if len({ds.encoding.get("slicer_digest", "") for ds in datasets}) > 1:
+        names = ", ".join(info.path.name for info in infos)
         raise InputFileError(
-            f"the slice coordinates of the files differ ({', '.join(digests)}): they were made with "
-            "different distortion files; calibrate them alike"
+            f"the slice coordinates of the files differ ({names}): they were made with different distortion files; "
+            "calibrate them alike"
         )

@@ -67,7 +67,8 @@ class Hdu:
     version: int
     header: fits.Header
     kind: str  # image, table or tiled
-    offset: int
+    start: int  # byte of the header
+    offset: int  # byte of the data
     size: int  # bytes of the data, without padding
 
     @property
@@ -85,6 +86,7 @@ class FitsFile:
     hdus: list[Hdu]
     buffer: bytes | None = None
     header: dict[str, dict[str, Any]] = field(default_factory=dict)  # cards of PRIMARY and SCI (or EXTRACT1D)
+    _tables: dict[tuple[str, int], dict[str, np.ndarray]] = field(default_factory=dict)  # that were read
 
     def __contains__(self, name: str) -> bool:
         return any(hdu.name == name for hdu in self.hdus)
@@ -137,14 +139,22 @@ class FitsFile:
         return FitsArray(self.path, hdu.offset, shape, *scale, dtype=dtype, square=square, stamp=self.stamp)
 
     def table(self, name: str, version: int = 1) -> dict[str, np.ndarray]:
-        """Return the columns of a table extension by their names, in native byte order (read now)."""
-        source = io.BytesIO(self.buffer) if self.buffer is not None else self.path
-        with _readable(self.path), fits.open(source, memmap=False) as hdulist:
-            hdu = hdulist[name, version]
-            if hdu.is_image:
+        """Return the columns of a table extension by name, in native byte order; read once, not to be changed."""
+        if (name, version) not in self._tables:
+            named = [hdu for hdu in self.all(name) if hdu.version == version]
+            found = named[0] if len(named) == 1 else self.get(name)
+            if found.kind != "table":
                 raise InputFileError(f"{self.path}: {name} is an image, expected a table")
-            rows = hdu.data
-            return {column: _native(rows[column]) for column in rows.names} if rows is not None else {}
+            with _readable(self.path):
+                self._tables[name, version] = _columns_of(found, self._bytes(found.start, found.offset + found.size))
+        return dict(self._tables[name, version])
+
+    def _bytes(self, start: int, end: int) -> bytes:
+        if self.buffer is not None:
+            return self.buffer[start:end]
+        with open(self.path, "rb") as file:
+            file.seek(start)
+            return file.read(end - start)
 
 
 def read_layout(path: str | Path) -> FitsFile:
@@ -356,6 +366,13 @@ def header_json(header: Mapping[str, Mapping[str, Any]]) -> str:
     return json.dumps({name: dict(keywords) for name, keywords in header.items()})
 
 
+def _columns_of(hdu: Hdu, content: bytes) -> dict[str, np.ndarray]:
+    """Return the columns of a table from its header and data."""
+    kind = fits.TableHDU if str(hdu.header["XTENSION"]).strip() == "TABLE" else fits.BinTableHDU
+    rows = kind.fromstring(content).data
+    return {column: _native(rows[column]) for column in rows.names} if rows is not None else {}
+
+
 def _native(column: np.ndarray) -> np.ndarray:
     values = np.asarray(column)
     return np.array(values, dtype=values.dtype.newbyteorder("="))
@@ -384,7 +401,8 @@ def _hdu(path: Path, number: int, hdu: Any, places: list[Span]) -> Hdu:
     kind = "tiled" if tiled else "image" if hdu.is_image else "table"
     if tiled:
         _check_tiles(path, hdu, places[number])
-    return Hdu(number, hdu.name, hdu.ver, hdu.header, kind, places[number].data, 0 if tiled else places[number].size)
+    place = places[number]
+    return Hdu(number, hdu.name, hdu.ver, hdu.header, kind, place.header, place.data, 0 if tiled else place.size)
 
 
 def _check_tiles(path: Path, hdu: Any, place: Span) -> None:

@@ -19,6 +19,7 @@ from mrsxr.arguments import need_data, need_paths
 from mrsxr.errors import InputFileError, MrsxrError
 from mrsxr.geometry.place import has_place
 from mrsxr.schema import other_units
+from mrsxr.threads import each
 
 from ._lines import lines_file
 from ._meta import plain
@@ -78,13 +79,7 @@ def save(
     if there:
         more = f" and {len(there) - 1} more" if len(there) > 1 else ""
         raise MrsxrError(f"{there[0]}: exists already{more}; nothing was written, overwrite=True replaces it")
-    written = []
-    for job in jobs:
-        if job.form == "fits":
-            written.append(_write(job.data, job.index, job.path))
-        else:
-            written.append(_save_whole(job.data, job.path, job.form))
-    return written
+    return each(_done, jobs)
 
 
 def planned(
@@ -201,7 +196,10 @@ def _names(ds: xr.Dataset, suffix: str | None) -> list[tuple[int, str]]:
     raise MrsxrError(f"level '{level}' has no FITS layout; save it as netcdf or zarr")
 
 
-def _write(ds: xr.Dataset, index: int, path: Path) -> Path:
+def _done(job: _Job) -> Path:
+    if job.form != "fits":
+        return _save_whole(job.data, job.path, job.form)
+    ds, index, path = job.data, job.index, job.path
     level = ds.attrs["level"]
     if level == "cube":
         return write_cube(ds, path)

@@ -226,7 +226,7 @@ def make_cubes(
     built = planner.cubes(combined, backgrounds)
     made = do_all(planner.tasks, Way(refs, planner.recipe, lazy=True))
     found = {f"/{SCIENCE}/{name}": made[task][task.stage][0] for name, task in built.items()}
-    for band, (task, *_) in backgrounds.items():
+    for band, task in backgrounds.items():
         for number, one in enumerate(made[task]["background cube"], 1):
             found[f"/{BACKGROUND}/{band}" + (f"_{number}" if number > 1 else "")] = one
     if not found:
@@ -271,7 +271,7 @@ def combine_exposures(
 
 def _third(
     data: Data, recipe: Recipe, wanted: Sequence[str]
-) -> tuple[Planner, dict[str, Any], dict[str, tuple[Task, ...]], dict[tuple[str, str], xr.Dataset]]:
+) -> tuple[Planner, dict[str, Any], dict[str, Task], dict[tuple[str, str], xr.Dataset]]:
     """Return a plan of stage 3 up to the combined exposures, these by setting, the backgrounds by band, the nodes."""
     nodes = _joined(data)
     groups = {key: Group((ds,)) for key, ds in nodes.items()}

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
 
-import dask
 import xarray as xr
 
+from mrsxr.blocks import computed
 from mrsxr.errors import MrsxrError
 from mrsxr.io import planned, save
 from mrsxr.io.atomic import BOOKS, replacing
@@ -25,7 +25,7 @@ from mrsxr.io.files import BACKGROUND
 from mrsxr.io.keys import ATTR
 from mrsxr.notes import listen, tell
 from mrsxr.scores import decisions
-from mrsxr.threads import bounded, how
+from mrsxr.threads import bounded
 
 from .memory import give_back
 from .pieces import MASKS, Filed, Group, Made, Way
@@ -144,21 +144,6 @@ def _saved(job: Job, made: Made, out: Outcome) -> Made:
     for (name, k), ds in zip(whole, computed([made[n][k] for n, k in whole]), strict=True):
         made[name][k] = ds
     return {name: [_filed(job, name, one, out) for one in found] for name, found in made.items()}
-
-
-def computed(datasets: Sequence[xr.Dataset]) -> list[xr.Dataset]:
-    """Return Datasets with their values; tasks that they share run once.
-
-    Notes
-    -----
-    The arrays are handed to dask, not the Datasets: of a Dataset of several fused layers dask 2026.8 loses a task.
-    """
-    lazy = [{name: v.data for name, v in ds.variables.items() if v.chunks} for ds in datasets]
-    out = [ds.copy() for ds in datasets]
-    for ds, found in zip(out, dask.compute(*lazy, **how()), strict=True):
-        for name, values in found.items():
-            ds.variables[name].data = values
-    return out
 
 
 def _filed(job: Job, product: str, thing: Any, out: Outcome) -> Any:

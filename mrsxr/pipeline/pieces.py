@@ -14,6 +14,7 @@ from typing import Any
 import xarray as xr
 
 from mrsxr import tree
+from mrsxr.blocks import computed
 from mrsxr.errors import MrsxrError
 from mrsxr.io import load_dataset
 from mrsxr.io.exposures import open_planned
@@ -175,21 +176,22 @@ def join(way: Way, *, exposures: Things = (), of: tuple[str, str]) -> Made:
     return {"joined": [Group(tuple(exposures), _more_attrs(ds, checked))]}
 
 
-def make_background_cubes(way: Way, *, exposures: Things, band: str) -> Made:
-    """Build a cube of the background exposures of each field."""
-    return {"background cube": cube_chain.background_cubes(with_wcs(exposures, way), band, way.refs, way.recipe)}
+def make_background(way: Way, *, exposures: Things, band: str, measured: bool) -> Made:
+    """Build a cube of the background exposures of each field, and measure the background on it where that is wanted.
 
-
-def measure_background(way: Way, *, exposures: Things, cubes: Things, band: str) -> Made:
-    """Measure the background on the cube of each field, and on each exposure where that is what is subtracted."""
+    It is measured on each exposure as well where that is what is subtracted.
+    """
     ds, recipe = with_wcs(exposures, way), way.recipe
-    built = [opened(one) if way.lazy else opened(one).compute(**how()) for one in cubes]
-    of_fields = zip(built, cube_chain.fields_of(ds), strict=True)
+    cubes = cube_chain.background_cubes(ds, band, way.refs, recipe)
+    if not measured:
+        return {"background cube": cubes}
+    cubes = cubes if way.lazy else computed(cubes)
+    of_fields = zip(cubes, cube_chain.fields_of(ds), strict=True)
     found = [cube_chain.background_spectrum(one, part, way.refs, recipe) for one, part in of_fields]
-    if not cube_chain.of_each_exposure(ds, recipe):
-        return {"background spectrum": found}
-    return {"background spectrum": found,
-            "exposure spectrum": cube_chain.background_spectra(ds, band, way.refs, recipe)}  # fmt: skip
+    made = {"background cube": cubes, "background spectrum": found}
+    if cube_chain.of_each_exposure(ds, recipe):
+        made["exposure spectrum"] = cube_chain.background_spectra(ds, band, way.refs, recipe)
+    return made
 
 
 def combine_exposures(

@@ -138,50 +138,41 @@ class Planner:
             for (role, setting), refs in groups.items() if role != BACKGROUND or wanted
         }  # fmt: skip
 
-    def backgrounds(self, groups: Mapping[tuple[str, str], Any], *, measured: bool) -> dict[str, tuple[Task, ...]]:
-        """Build the background of each band that has exposures of it, its cubes, and measure its spectra."""
-        found: dict[str, tuple[Task, ...]] = {}
-        for (role, setting), ref in groups.items():
-            for band in self._bands_of(setting) if role == BACKGROUND else ():
-                here, exposures = {"role": role, "setting": setting, "band": band}, (ALL, [ref])
-                cubes = self.add(
-                    "background cube", band, pieces.make_background_cubes, {"exposures": exposures}, **here
-                )
-                needs = {"exposures": exposures, "cubes": (ALL, [cubes["background cube"]])}
-                found[band] = (cubes,)
-                if measured:
-                    found[band] += (self.add("background", band, pieces.measure_background, needs, **here),)
-        return found
+    def backgrounds(self, groups: Mapping[tuple[str, str], Any], *, measured: bool) -> dict[str, Task]:
+        """Build the cubes of the background of each band that has exposures of it, and measure its spectra."""
+        return {
+            band: self.add("background", band, pieces.make_background, {"exposures": (ALL, [ref])},
+                           role=role, setting=setting, band=band, measured=measured)
+            for (role, setting), ref in groups.items() if role == BACKGROUND for band in self._bands_of(setting)
+        }  # fmt: skip
 
-    def combined(
-        self, groups: Mapping[tuple[str, str], Any], backgrounds: Mapping[str, tuple[Task, ...]]
-    ) -> dict[str, Any]:
+    def combined(self, groups: Mapping[tuple[str, str], Any], backgrounds: Mapping[str, Task]) -> dict[str, Any]:
         """Combine the exposures of the target; return those of each setting."""
         field = self.recipe.runs("field_background") and any(role == BACKGROUND for role, _ in groups)
-        measured = [task for _, *tasks in backgrounds.values() for task in tasks]
         needs = {
             "science": (ANY, [ref for (role, _), ref in groups.items() if role != BACKGROUND]),
             "background": (SOME, [ref for (role, _), ref in groups.items() if role == BACKGROUND and field]),
-            "spectra": (SOME, [task["exposure spectrum|background spectrum"] for task in measured]),
+            "spectra": (SOME, [one["exposure spectrum|background spectrum"] for one in backgrounds.values()]),
         }
         if not needs["science"][1]:
             return {}
         task = self.add("combine", "exposures", pieces.combine_exposures, needs, bands=tuple(self.bands), field=field)
         return {setting: task[setting] for role, setting in groups if role != BACKGROUND}
 
-    def cubes(self, combined: Mapping[str, Any], backgrounds: Mapping[str, tuple[Task, ...]]) -> dict[str, Task]:
+    def cubes(self, combined: Mapping[str, Any], backgrounds: Mapping[str, Task]) -> dict[str, Task]:
         """Build the cube of each band of the target, that of 1B first, and those of several bands."""
         leaks, found = self.recipe.runs("cube.spectral_leak"), {}
         where = {band: setting for setting in combined for band in self._bands_of(setting)}
         blue: list[Any] = []
         for band in sorted(where, key=lambda band: band != "1B") if leaks else where:
+            background = [backgrounds[band]] if band in backgrounds else []
             needs = {
                 "exposures": (ALL, [combined[where[band]]]),
-                "background": (SOME, [task["background spectrum"] for task in backgrounds.get(band, ())[1:]]),
+                "background": (SOME, [task["background spectrum"] for task in background]),
                 "leaking": (SOME, blue if band == "3A" else []),
             }
             found[band] = self.add("cube", band, pieces.make_cube, needs, setting=where[band], band=band,
-                                   expected=len(backgrounds.get(band, ())) > 1)  # fmt: skip
+                                   expected=any(task.facts["measured"] for task in background))  # fmt: skip
             blue = [found["1B"]["cube"]] if leaks and "1B" in found else []
         found = {band: found[band] for band in where}
         for name in joint_names(list(combined), self.recipe):

@@ -226,3 +226,14 @@ def test_length_of_pixels_is_that_of_the_flight_geometry(shared_data, setting, b
     middle, length = 0.5 * (below + above), np.abs(above - below)
     inside = (middle > mrs.WAVELENGTH_LIMITS[band][0]) & (middle < mrs.WAVELENGTH_LIMITS[band][1])
     np.testing.assert_allclose(length[inside], mrs.pixel_length(middle[inside], band), rtol=0.05)
+
+
+@pytest.mark.parametrize("length", [1, 63, 64, 65, 200])
+def test_runs_of_a_slice_equal_its_points_one_by_one(length):
+    """Points of a slice are taken together, up to 64 of them: bit by bit what each gives alone."""
+    model, rng = made_model(), np.random.default_rng(length)
+    label = np.concatenate([np.full(length, one) for one in (LABELS[1], 0, LABELS[0], LABELS[0], 9999, LABELS[2])])
+    x, y = rng.uniform(40, 120, label.size), rng.uniform(0, 60, label.size)
+    for found in (detector.detector_to_alpha, detector.detector_to_wavelength):
+        alone = [found(a, b, one, model) for a, b, one in zip(x, y, label, strict=True)]
+        np.testing.assert_array_equal(found(x, y, label, model), alone)

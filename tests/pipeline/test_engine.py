@@ -14,9 +14,9 @@ import xarray as xr
 from fake_pieces import die_once, ladder, number, reduction
 
 import mrsxr as mx
+from mrsxr.blocks import computed
 from mrsxr.errors import MrsxrWarning
 from mrsxr.pipeline import Recipe, Reporter
-from mrsxr.pipeline.engine import computed
 from mrsxr.pipeline.plan import Task
 from mrsxr.pipeline.record import read_runs
 from mrsxr.pipeline.runner import carry_out

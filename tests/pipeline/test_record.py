@@ -29,8 +29,7 @@ def test_record_of_a_whole_run(reduced):
     assert all(os.path.isfile(i["path"]) for i in run["inputs"])
     stages = list(dict.fromkeys(piece["stage"] for piece in run["pieces"]))
     assert stages == [
-        "rate", "calibrate", "open", "background cube", "background", "combine", "cube", "source type", "spectrum",
-        "stitch",
+        "rate", "calibrate", "open", "background", "combine", "cube", "source type", "spectrum", "stitch",
     ]  # fmt: skip
     now = status(reduced.out)
     assert now.counts == (len(run["pieces"]), 0, 0, 0)

@@ -5,12 +5,11 @@ optimal mode as it was) and with it. The noise of the reference columns, twice t
 same rows, is what the ramps of the test rig show.
 """
 
-import json
-
 import numpy as np
 import xarray as xr
 
 from mrsxr import dq, rate, schema
+from mrsxr.references.table_readers import read_emicorr
 
 GAIN, READ, GROUP_TIME = 5.5, 4.0, 2.77504  # electron/DN; DN of one read; s
 ROW, FRAME, HZ10 = 271, 277504, 10.039216  # clocks of 10 us of a row and a frame in FAST; Hz
@@ -91,10 +90,13 @@ def emi_ramps(n_int=1, n_group=20, n_y=128, n_x=256, emi=0.0, frequency=HZ10, be
 
 def emi_reference():
     """Return the reference of a sine of 10 Hz."""
-    cases = {"FULL_FAST": {"rowclocks": ROW, "frameclocks": FRAME, "freqs": {"FAST": ["Hz10"]}}}
-    wave = np.sin(2 * np.pi * (np.arange(500) + 0.5) / 500)[None]
-    made = reference("emicorr", frequency=("name", [HZ10]), waveform=(("name", "phase_bin"), wave))
-    return made.assign_attrs(subarray_cases=json.dumps(cases)).assign_coords(name=["Hz10"])
+    wave = np.sin(2 * np.pi * (np.arange(500) + 0.5) / 500)
+    tree = {
+        "frequencies": {"Hz10": {"frequency": HZ10, "phase_amplitudes": wave}},
+        "subarray_cases": {"FULL_FAST": {"rowclocks": ROW, "frameclocks": FRAME, "freqs": {"FAST": ["Hz10"]}}},
+    }
+    made = {name: (one.dims, one.values) for name, one in read_emicorr(tree, "made")[0].variables.items()}
+    return reference("emicorr", **made)
 
 
 def slope_error(left):

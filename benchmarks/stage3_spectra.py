@@ -456,7 +456,8 @@ def stitch_vv114(folder: Path, table):
         attrs = {"level": "spectrum", "band": band, "source_type": "POINT", "target": "VV 114", "history_json": "[]"}
         bands.append(xr.Dataset(data, coords, attrs))
     out = stitch_bands(bands, method="multiplicative", reference_band="2A")
-    factors, errors = (json.loads(out.attrs[k]) for k in ("scale_factors", "scale_errors"))
+    factors, errors = (dict(zip(out.stitched_band.values.tolist(), out[k].values, strict=True))
+                       for k in ("scale_factor", "scale_error"))  # fmt: skip
     print("VV 114, factors to 2A: " + ", ".join(f"{b} {factors[b]:.4f}({errors[b]:.4f})" for b in sorted(factors)))
     wave = out.wavelength.values
     whole = np.isfinite(out.flux.values).mean() > 0.99 and wave[0] < 4.95 and wave[-1] > 28
@@ -501,7 +502,7 @@ def reduce_ngc7469(folder: Path, table):
     n_told = sum("no point source" in str(w.message) for w in told)
     table.add("NGC 7469: optimal tells that it is no point", f"{n_told} of 3 bands", "3 of 3", n_told == 3)
     out = stitch_bands(bands[0], method="multiplicative", reference_band="4A")
-    factors = json.loads(out.attrs["scale_factors"])
+    factors = dict(zip(out.stitched_band.values.tolist(), out.scale_factor.values, strict=True))
     print("NGC 7469, factors to 4A: " + ", ".join(f"{b} {f:.4f}" for b, f in sorted(factors.items())))
     for s in bands[0]:
         size = float(np.nanstd(s.rf_flux / s.flux))

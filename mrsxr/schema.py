@@ -153,6 +153,7 @@ LEVELS: dict[str, tuple[Variable, ...]] = {
         _v("dq", DETECTOR_DIMS, "uint32", "1", "flags"),
         *_more_variances("MJy2/sr2"),
         _v("pixel_area", ("y", "x"), "float32", "arcsec2", "area of a pixel on the sky", True),
+        _v("background_level", ("dither", "band"), "float64", "MJy/sr", "mean background taken off by matching", True),
         *SLICE_COORDS,
         *DITHER_COORDS,
     ),

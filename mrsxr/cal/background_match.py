@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,6 +16,7 @@ from mrsxr.errors import MrsxrError
 from mrsxr.limits import Band, Count, NotNegative, Positive, checked
 from mrsxr.mrs import BANDS, bands_of_setting
 from mrsxr.notes import tell
+from mrsxr.schema import meaning_of
 from mrsxr.scores import gains, score
 from mrsxr.step import step
 
@@ -307,7 +307,7 @@ def match_backgrounds(ds: xr.Dataset, *, match: xr.Dataset) -> xr.Dataset:
     Dataset, level "cal"
         ``flux`` less the function, and ``var_background`` [MJy2/sr2] with the variance of the function added, common to
         all pixels of an exposure. Flags stay. Exposures of reference are as they were.
-        ``attrs["background_levels"]`` tells the mean level taken off, as JSON by exposure and band [MJy/sr].
+        ``background_level`` (dither, band) [MJy/sr] is the mean level taken off.
 
     Raises
     ------
@@ -323,7 +323,7 @@ def match_backgrounds(ds: xr.Dataset, *, match: xr.Dataset) -> xr.Dataset:
     bands = bands_of_setting(ds.attrs["setting"])
     rows = {(str(e), str(b)): k for k, (e, b) in enumerate(zip(match.exposure.values, match.band.values, strict=True))}
     n_dither, n_term = ds.sizes["dither"], match.sizes["term"]
-    levels: dict[str, dict[str, float]] = {}
+    levels = np.zeros((n_dither, 2))
     judged = np.full((2, n_dither, 2), np.nan)
     tables, facts = [], np.zeros((n_dither, 2, 4))
     facts[:, :, 0] = 1.0
@@ -339,13 +339,14 @@ def match_backgrounds(ds: xr.Dataset, *, match: xr.Dataset) -> xr.Dataset:
             judged[:, d, side] = float(one.get("score", np.nan)), float(one.get("score_tie", np.nan))
             if one.left_alone:  # a gain that is not significant is none
                 judged[0, d, side] = max(judged[0, d, side], 1.0)
-            levels.setdefault(str(name), {})[band] = round(float(one.level), 6)
+            levels[d, side] = float(one.level)
     out = subtract_tables(ds, np.reshape(tables, (n_dither, 2, TABLE_NODES, -1)), facts, n_term)
     if np.isfinite(judged).any():
         judge = partial(score, instead="none", held_out="patches of the sky")
         out = out.assign(judge("match_backgrounds", judged[0], ("dither", "band"), method="own function"))
         out = out.assign(judge("match_bands", judged[1, 0], "band", method="tied to the next band"))
-    return out.assign_attrs(background_match=1, background_levels=json.dumps(levels))
+    level = (("dither", "band"), levels, {"units": "MJy/sr", "long_name": meaning_of("cal", "background_level")})
+    return out.assign(background_level=level).assign_coords(band=list(bands)).assign_attrs(background_match=1)
 
 
 def _distance(functions: np.ndarray, group: np.ndarray, members: list[Member]) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -97,8 +96,8 @@ def correct_emi(
     ds : Dataset, level "ramp"
         ``sci`` [DN] (dither, integration, group, y, x), ``pixel_dq``; right after the bad-pixel flags.
     emicorr : Dataset, kind "emicorr", optional
-        ``frequency`` [Hz] (name), ``waveform`` [DN] (name, phase_bin), ``attrs["subarray_cases"]``. Not needed
-        with ``onthefly_corr_freq``.
+        ``frequency`` [Hz] (name), ``waveform`` [DN] (name, phase_bin), ``row_clocks``, ``frame_clocks``,
+        ``order``. Not needed with ``onthefly_corr_freq``.
     method : {"joint", "sequential", "harmonics"}
         "joint", jwst's default: amplitude and phase of the reference's waveform that make the ramps straightest;
         one frequency after the other. "sequential", jwst's older one: residuals of straight ramps are folded with
@@ -215,25 +214,24 @@ def _case_of_reference(ds: xr.Dataset, emicorr: xr.Dataset | None) -> _Case | st
     speed = _speed(ds)
     if speed is None:
         return f"read pattern {ds.attrs.get('readpatt')}, expected FASTR1 or SLOWR1"
-    cases = json.loads(emicorr.attrs.get("subarray_cases", "{}"))
-    case = cases.get(_case_name(ds), {})
-    names = case.get("freqs", {}).get(speed, [])
-    if isinstance(names, dict):
-        names = names.get(str(ds.attrs.get("detector")), [])
-    if not names or "rowclocks" not in case or "frameclocks" not in case:
-        known = ", ".join(cases) or "none"
-        return f"{where} has no frequency for {_case_name(ds)}, {speed}, {ds.attrs.get('detector')} (cases: {known})"
-    held = [str(name) for name in emicorr["name"].values]
-    missing = [name for name in names if name not in held]
-    if missing:
-        raise ReferenceFileError(f"{where} asks for the frequency '{missing[0]}' but holds {', '.join(held)}")
-    waves = [np.asarray(emicorr["waveform"].values[held.index(name)], dtype=float) for name in names]
+    cases, name = [str(case) for case in emicorr["case"].values], _case_name(ds)
+    detector = str(ds.attrs.get("detector"))
+    places: list[int] = []
+    if name in cases and detector in emicorr["detector"].values:
+        case = emicorr.sel(case=name, speed=speed, detector=detector)
+        order = case["order"].values
+        places = [int(np.flatnonzero(order == number)[0]) for number in range(1, int(order.max(initial=0)) + 1)]
+    if not places or not np.isfinite(case["row_clocks"] * case["frame_clocks"]):
+        held = ", ".join(cases) or "none"
+        return f"{where} has no frequency for {name}, {speed}, {detector} (cases: {held})"
+    names = [str(emicorr["name"].values[k]) for k in places]
+    waves = [np.asarray(emicorr["waveform"].values[k], dtype=float) for k in places]
     waves = [wave[: 1 + np.flatnonzero(np.isfinite(wave)).max(initial=-1)] for wave in waves]
     for name, wave in zip(names, waves, strict=True):
         if len(wave) < 4 or not np.isfinite(wave).all():
             raise ReferenceFileError(f"{where}: the waveform of '{name}' needs at least 4 finite samples")
-    frequencies = [float(emicorr["frequency"].values[held.index(name)]) for name in names]
-    return _Case(float(case["rowclocks"]), float(case["frameclocks"]), frequencies, waves)
+    frequencies = [float(emicorr["frequency"].values[k]) for k in places]
+    return _Case(float(case["row_clocks"]), float(case["frame_clocks"]), frequencies, waves)
 
 
 def _too_short(ds: xr.Dataset, method: str) -> str:

@@ -19,13 +19,13 @@ cubepar       ``spaxel_size`` [arcsec], ``wavelength_step``, ``wavelength_min``,
 extract1d     ``radius``, ``inner_background``, ``outer_background`` [arcsec] on (wavelength [um])
 apcorr        ``radius`` [arcsec], ``correction``, ``correction_err`` on (aperture, wavelength [um])
 emicorr       ``frequency`` [Hz] (name), ``waveform`` [DN] (name, phase_bin), NaN behind shorter ones;
-              attribute ``subarray_cases`` (JSON)
+              ``row_clocks``, ``frame_clocks`` (case); ``order`` (case, speed, detector, name) in which the frequencies
+              are taken off, 0: not
 ============  ==========================================================================================
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,6 +36,7 @@ from xarray.core import indexing
 from mrsxr import mrs
 from mrsxr.errors import ReferenceFileError
 from mrsxr.io.headers import FitsFile
+from mrsxr.mrs import DETECTORS
 
 from .tables import (
     CUBEPAR_TABLES,
@@ -317,7 +318,20 @@ def read_emicorr(tree: Mapping[str, Any], where: str) -> Result:
         ),
         "waveform": (("name", "phase_bin"), values, {"units": "DN"}),
     }
-    return xr.Dataset(variables, {"name": names}), {"subarray_cases": json.dumps(_plain(cases), sort_keys=True)}
+    coords = {"name": names, "case": sorted(cases), "speed": ["FAST", "SLOW"], "detector": list(DETECTORS)}
+    for clocks, key in (("row_clocks", "rowclocks"), ("frame_clocks", "frameclocks")):
+        found = np.array([float(cases[case].get(key, np.nan)) for case in coords["case"]])
+        variables[clocks] = (("case",), found, {"units": "1"})
+    order = np.zeros([len(axis) for axis in (coords["case"], coords["speed"], coords["detector"], names)], np.int16)
+    for place in np.ndindex(order.shape[:3]):
+        case, speed, detector = (coords[dim][k] for dim, k in zip(("case", "speed", "detector"), place, strict=True))
+        wanted = cases[case].get("freqs", {}).get(speed, [])
+        for number, name in enumerate(wanted.get(detector, []) if isinstance(wanted, Mapping) else wanted, 1):
+            if name not in names:
+                raise ReferenceFileError(f"{where}: asks for the frequency '{name}' but holds {', '.join(names)}")
+            order[place][names.index(name)] = number
+    variables["order"] = (("case", "speed", "detector", "name"), order, {"units": "1"})
+    return xr.Dataset(variables, coords), {}
 
 
 def _branch(tree: Mapping[str, Any], key: str, where: str, wanted: tuple[str, ...]) -> Mapping[str, Any]:

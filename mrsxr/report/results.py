@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
@@ -111,9 +110,10 @@ def _source_type(contents: Contents) -> tuple[str, str]:
 def _levels(contents: Contents) -> Markup | None:
     """Return the background levels taken off single exposures, where the products tell them."""
     levels: dict[str, dict[str, float]] = {}
-    for file in contents.of("s3d"):
-        for exposure, by_band in json.loads(contents.open(file).attrs.get("background_levels") or "{}").items():
-            levels.setdefault(exposure, {}).update(by_band)
+    for file in contents.of("crf"):
+        ds = contents.open(file)
+        for band in ds["background_level"]["band"].values if "background_level" in ds else ():
+            levels.setdefault(file.exposure, {})[str(band)] = float(ds["background_level"].sel(band=band)[0])
     bands = sorted({band for by_band in levels.values() for band in by_band})
     if not bands:
         return None
@@ -130,8 +130,9 @@ def apertures(contents: Contents) -> Markup:
     scales: dict[tuple[str, str], str] = {}
     for _, ds in contents.stitched():
         kind = str(ds.attrs.get("source_type", ""))
-        found, errors = (json.loads(ds.attrs.get(key) or "{}") for key in ("scale_factors", "scale_errors"))
-        scales |= {(kind, band): _scale(value, errors.get(band, 0.0)) for band, value in found.items()}
+        if "scale_factor" in ds.coords:
+            found = zip(ds["stitched_band"].values, ds["scale_factor"].values, ds["scale_error"].values, strict=True)
+            scales |= {(kind, str(band)): _scale(factor, error) for band, factor, error in found}
     rows = []
     for file, ds in spectra:
         circle, kind = aperture_of(ds), str(ds.attrs.get("source_type") or NONE)

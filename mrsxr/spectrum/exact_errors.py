@@ -84,8 +84,7 @@ def _circles(cube: xr.Dataset, flux, weight, spectrum: xr.Dataset, scale: float)
     names = ("aperture_radius", "annulus_inner", "annulus_outer")
     radii = np.stack([spectrum[n if n in spectrum else names[0]].values for n in names], axis=1) / scale
     shift = _shift(cube, spectrum)
-    if "psf_profile" in spectrum.attrs:
-        profile = Profile.from_text(str(spectrum.attrs["psf_profile"]))
+    if (profile := Profile.of(spectrum)) is not None:
         profile = replace(profile, x=profile.x + shift[0], y=profile.y + shift[1])
         found, _ = plane_weights(with_variance(cube), profile, spectrum["psf_fwhm"].values, radii * scale, mode > 0)
         return found * spectrum["psf_factor"].values[:, None, None]

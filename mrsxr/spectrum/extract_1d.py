@@ -191,7 +191,7 @@ def extract_spectrum(
         meanings = {"psf_fwhm": ("arcsec", "FWHM of the fitted profile"), "psf_factor": ("1", "factor on its light")}
         for name, (unit, meaning) in meanings.items():
             found[name] = ("wavelength", of_psf[name], {"units": unit, "long_name": meaning})
-        found = found.assign_attrs(extraction="optimal", psf_profile=profile.to_text())
+        found = found.assign_attrs(extraction="optimal", **profile.attrs())
     found = found.assign(judged)
     if region is not None:
         found = found.assign_attrs(aperture="region", region=region_text(region))

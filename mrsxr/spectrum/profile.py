@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 import xarray as xr
@@ -67,14 +66,17 @@ class Profile:
         t = 2.0 * (np.asarray(wavelength) - low) / (high - low) - 1.0 if high > low else np.zeros(len(wavelength))
         return np.maximum(self.width + self.slope * t, 0.3)
 
-    def to_text(self) -> str:
-        """Return the parameters as JSON, for attrs."""
-        return json.dumps(asdict(self))
+    def attrs(self) -> dict[str, float]:
+        """Return the parameters as attributes, ``psf_x``, ``psf_y`` ..."""
+        return {f"psf_{name}": int(value) if name == "fitted" else float(value) for name, value in asdict(self).items()}
 
     @classmethod
-    def from_text(cls, text: str) -> Profile:
-        """Return the profile of such a text."""
-        return cls(**json.loads(text))
+    def of(cls, ds: xr.Dataset) -> Profile | None:
+        """Return the profile by which a spectrum was extracted, None where its attributes tell of none."""
+        if "psf_x" not in ds.attrs:
+            return None
+        found = {one.name: ds.attrs[f"psf_{one.name}"] for one in fields(cls)}
+        return cls(**found | {"fitted": bool(found["fitted"])})
 
 
 def expected(wavelength, psf: Psf | None = None) -> np.ndarray:

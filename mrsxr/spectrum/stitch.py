@@ -14,6 +14,7 @@ from mrsxr import dq as flags
 from mrsxr import mrs, units
 from mrsxr._version import __version__
 from mrsxr.arguments import reads
+from mrsxr.attributes import split
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.io import products_header
 from mrsxr.limits import Band, Positive, checked
@@ -25,6 +26,20 @@ from mrsxr.threads import how
 Method = Literal["none", "multiplicative", "additive"]
 Overlap = Literal["cut", "average"]
 _MIN_SAMPLES = 3
+STITCHED = "stitched_band"  # dimension of what is a number of each band
+#: Attributes of a product that is not of one band, or not the file it came from.
+_OF_PRODUCT = (
+    "level",
+    "band",
+    "bands",
+    "exposures",
+    "fits_header",
+    "history_json",
+    "key",
+    "notes",
+    "mrsxr_version",
+    "wcs",
+)
 _FREE_ROUNDS = 5  # of clipping, in which samples may come back
 #: variable: (the variance that goes with it, does an additive offset move it)
 _VALUES = {"flux": "var", "surface_brightness": "surface_brightness_var"}
@@ -84,8 +99,9 @@ def stitch_bands(
     Dataset, level "spectrum"
         All variables of the input on the joint ``wavelength`` [um] with coordinate ``band``;
         ``flux_unscaled`` and ``surface_brightness_unscaled`` keep the values before the match, ``scale`` the
-        factor of each sample; attrs ``scale_factors``, ``scale_errors``, ``flux_offsets``,
-        ``brightness_offsets`` (in the units of the spectra) hold JSON ``{band: number}``.
+        factor of each sample. Along ``stitched_band`` stand the coordinates ``scale_factor``, ``scale_error`` (NaN:
+        joined unscaled), ``flux_offset`` and ``brightness_offset`` (in the units of the spectra), and attributes in
+        which the bands differ.
 
     Raises
     ------
@@ -98,7 +114,7 @@ def stitch_bands(
     The match compares ``flux`` (POINT) or ``surface_brightness`` (EXTENDED), the finer band interpolated to
     the samples of the coarser one: factor = sum(w a) / sum(w b), offset = sum(w (a - b)) / sum(w) with w
     from both variances. Variances are multiplied by factor^2; the error of the factors is common to a whole
-    band and stays apart, in ``scale_errors``.
+    band and stays apart, in ``scale_error``.
     """
     _check(spectra)
     bands = _sorted_by_wavelength([ds.compute(**how()) for ds in spectra])
@@ -113,8 +129,11 @@ def stitch_bands(
     params = {
         "method": method, "reference_band": reference, "overlap": overlap, "clip_sigma": clip_sigma, "min_snr": min_snr,
     }  # fmt: skip
-    attrs = _attrs(bands, names, scalings, params)
-    return noted(joined.drop_attrs(deep=False).assign_attrs(attrs), [*notes_of(*bands), *heard])
+    common, by_band = split([{k: v for k, v in ds.attrs.items() if k not in _OF_PRODUCT} for ds in bands], STITCHED)
+    joined = joined.drop_attrs(deep=False).assign_attrs(common | _attrs(bands, names, params))
+    by_band = {name: one for name, one in by_band.items() if name not in joined.variables}
+    joined = joined.assign_coords(by_band | _scalings(bands, names, scalings))
+    return noted(joined, [*notes_of(*bands), *heard])
 
 
 def _check(spectra: Sequence[xr.Dataset]) -> None:
@@ -351,7 +370,7 @@ def _averaged(left: xr.Dataset, right: xr.Dataset, low: float, high: float) -> x
     return out
 
 
-def _attrs(bands, names, scalings, params) -> dict:
+def _attrs(bands, names, params) -> dict:
     entry = {
         "step": "spectrum.stitch_bands",
         "version": __version__,
@@ -359,16 +378,7 @@ def _attrs(bands, names, scalings, params) -> dict:
         "refs": {},
         "inputs": {name: read_history(ds) for name, ds in zip(names, bands, strict=True)},
     }
-    common = {k: v for k, v in bands[0].attrs.items() if all(str(ds.attrs.get(k)) == str(v) for ds in bands)}
-    common.pop("key", None)  # of a file, not of what is made of it
-    by_band = {
-        "scale_factors": "factor", "scale_errors": "factor_error",
-        "flux_offsets": "flux_offset", "brightness_offsets": "brightness_offset",
-    }  # fmt: skip
-    tables = {
-        key: json.dumps({n: _plain(getattr(s, field)) for n, s in zip(names, scalings, strict=True)})
-        for key, field in by_band.items()
-    }
+    common = {}
     exposures = [json.loads(ds.attrs.get("exposures") or "[]") for ds in bands]
     if any(exposures):
         common["exposures"] = json.dumps(list(dict.fromkeys(name for names in exposures for name in names)))
@@ -376,7 +386,7 @@ def _attrs(bands, names, scalings, params) -> dict:
         common["fits_header"] = json.dumps(
             products_header([json.loads(ds.attrs.get("fits_header") or "{}") for ds in bands])
         )
-    return common | tables | {
+    return common | {
         "level": "spectrum",
         "band": names[0] if len(names) == 1 else "MULTIPLE",
         "bands": json.dumps([name for name in mrs.BANDS if name in names] or names),
@@ -387,5 +397,11 @@ def _attrs(bands, names, scalings, params) -> dict:
     }  # fmt: skip
 
 
-def _plain(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+def _scalings(bands: Sequence[xr.Dataset], names: list[str], scalings: Sequence[Scaling]) -> dict[str, xr.Variable]:
+    """Return how each band was scaled, as coordinates."""
+    of_unit = {"flux_offset": "flux", "brightness_offset": "surface_brightness"}
+    fields = {"scale_factor": "factor", "scale_error": "factor_error", **{name: name for name in of_unit}}
+    units_of = {name: bands[0][of_unit[name]].attrs.get("units", "1") if name in of_unit else "1" for name in fields}
+    made = {name: xr.Variable(STITCHED, [getattr(one, field) for one in scalings], {"units": units_of[name]})
+            for name, field in fields.items()}  # fmt: skip
+    return made | {STITCHED: xr.Variable(STITCHED, names)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 
@@ -10,13 +9,14 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
-from helpers import assert_step, make_ramp, make_reference, no_compute
+from helpers import assert_step, make_ramp, no_compute
 from scipy.interpolate import interp1d
 
 from mrsxr.errors import MrsxrError, MrsxrWarning, ReferenceFileError
 from mrsxr.rate import _emicorr_fit_kernels as fits
 from mrsxr.rate import _emicorr_kernels as kernels
 from mrsxr.rate.emicorr import _spline_pieces, correct_emi
+from mrsxr.references.table_readers import read_emicorr
 
 PARITY = Path(__file__).parents[1] / "parity"
 STORED = (slice(None), slice(None, None, 3), slice(None, None, 5), slice(None, None, 3))
@@ -33,18 +33,15 @@ ROW = 271
 FRAME = N_Y * ROW + (1024 - N_Y) * 7
 
 
-def make_emicorr(frequencies=(HZ10,), waves=None, case="FULL_FAST", freqs=None, row=ROW, frame=FRAME):
+def make_emicorr(frequencies=(HZ10,), waves=None, case="FULL_FAST", freqs=None, row=ROW, frame=FRAME, names=None):
     """Return a reference Dataset; waves of different lengths are padded with NaN as the reader does."""
     waves = waves or [np.sin(2 * np.pi * (np.arange(500) + 0.5) / 500)] * len(frequencies)
-    names = [f"Hz{round(f)}" for f in frequencies]
-    padded = np.full((len(waves), max(map(len, waves))), np.nan)
-    for line, wave in zip(padded, waves, strict=True):
-        line[: len(wave)] = wave
+    names = names or [f"Hz{round(f)}" for f in frequencies]
+    held = zip(names, frequencies, waves, strict=True)
     cases = {case: {"rowclocks": row, "frameclocks": frame, "freqs": freqs or {"FAST": names}}}
-    return make_reference(
-        "emicorr", attrs={"subarray_cases": json.dumps(cases)}, frequency=("name", np.array(frequencies)),
-        waveform=(("name", "phase_bin"), padded),
-    ).assign_coords(name=names)  # fmt: skip
+    tree = {"frequencies": {n: {"frequency": f, "phase_amplitudes": w} for n, f, w in held}, "subarray_cases": cases}
+    made, _ = read_emicorr(tree, "emicorr_made.fits")
+    return made.assign_attrs(level="reference", kind="emicorr", ref_id="emicorr_made.fits")
 
 
 def clock_of(shape, row=ROW, frame=FRAME):
@@ -93,8 +90,8 @@ def test_correction_equals_jwst(run):
     reference = make_emicorr(
         [known[n] for n in names], [stored[f"wave_{n}"].astype(float) for n in names], str(stored["case"]),
         {"SLOW": {detector: names}} if slow else {"FAST": names},
-        int(stored["row_clocks"]), int(stored["frame_clocks"]),
-    ).assign_coords(name=names)  # fmt: skip
+        int(stored["row_clocks"]), int(stored["frame_clocks"]), names,
+    )  # fmt: skip
     ds = make_ramp(stored["data"][None], {"y": 17})
     ds = ds.assign(pixel_dq=ds.pixel_dq.copy(data=stored["flags"][None]))
     ds = ds.assign_attrs(

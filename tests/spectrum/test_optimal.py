@@ -96,7 +96,7 @@ def test_a_faint_source_gets_the_profile_that_is_expected():
         make_source(jansky=1e-4, x=21.0, y=21.0, nz=40) + rng.normal(0, 30, (40, 43, 43)), np.full((40, 43, 43), 900.0)
     )
     out = extract_spectrum(cube, source_type="POINT", method="optimal", center=(RA, DEC))
-    profile = Profile.from_text(out.attrs["psf_profile"])
+    profile = Profile.of(out)
     assert not profile.fitted
     np.testing.assert_allclose(out.psf_factor, 1.0, atol=0.02)
     np.testing.assert_allclose(out.psf_fwhm, mrs.psf_fwhm(out.wavelength.values))
@@ -146,7 +146,7 @@ def test_profile_is_fitted_to_the_cube():
     assert wide.width == pytest.approx(2 * found.width, rel=0.05)
     held = fit_profile(cube, (15.0, 15.0), fixed=True)
     assert (held.x, held.y) == pytest.approx((15.0, 15.0), abs=1e-4)
-    assert Profile.from_text(found.to_text()) == found
+    assert Profile.of(xr.Dataset(attrs=found.attrs())) == found
 
 
 def test_a_psf_without_width_is_refused():

@@ -15,11 +15,13 @@ import xarray as xr
 from astropy.io import fits
 from helpers import make_ramp, no_compute
 
-from mrsxr import dq, mrs, schema
-from mrsxr.errors import InputFileError, MrsxrError
+from mrsxr import dq, mrs, schema, tree
+from mrsxr.errors import InputFileError, MrsxrError, MrsxrWarning
 from mrsxr.io import load, open_exposures, open_observation, save, write_fits
 from mrsxr.io._out_spectral import write_cube
 from mrsxr.io.atomic import replacing
+from mrsxr.spectrum.profile import Profile
+from mrsxr.spectrum.stitch import stitch_bands
 
 PRODUCTS = ("uncal", "ramp", "rate", "rateints", "cal")
 SHAPE = (8, 1032)
@@ -166,6 +168,50 @@ def test_slice_coordinates_come_back_exactly(tmp_path, product, format):
             assert {"REGIONS", "MRS-SLICES", "MRS-BANDS", "MRSXR"} <= names
             assert "ALPHA" not in names
             assert hdulist["REGIONS"].data.dtype == ">i2"
+
+
+def of_level(level, folder):
+    """Return a product with all that is by exposure or by band: marks, attributes, levels, scale factors."""
+    if level == "cube":
+        return make_cube(residual_fringe=0.25, mt_avra=339.0)
+    if level == "spectrum":
+        profile = Profile(2.5, 3.25, 1.1, fitted=True)
+        bands = [make_spectrum((band,), band=band, extraction="optimal", **profile.attrs()) for band in ("1A", "1B")]
+        bands[1] = bands[1].assign_attrs(psf_x=1.0, region="circle(1, 2, 3)")
+        with pytest.warns(MrsxrWarning, match="joined unscaled"):
+            return stitch_bands(bands, method="multiplicative")
+    made = with_slices(exposures(folder, level))
+    if level == "cal":
+        made["background_level"] = (("dither", "band"), np.array([[0.5, -1.25], [0.0, 3.0]]), {"units": "MJy/sr"})
+    one, other = (made.isel(dither=[k]) for k in (0, 1))
+    one = one.assign_attrs(pixel_background=1, source_type="POINT", crds_context="jwst_1364.pmap")
+    joined = tree.join_dithers([one, other.assign_attrs(source_type="EXTENDED")])
+    static = [n for n in made.variables if "dither" not in made[n].dims]
+    return joined.assign({n: made[n] for n in static if n in made.data_vars})
+
+
+@pytest.mark.parametrize("level", ["rate", "cal", "cube", "spectrum"])
+def test_all_roads_lead_to_the_same(tmp_path, level):
+    (tmp_path / "in").mkdir()
+    ds = of_level(level, tmp_path / "in")
+    found = ds
+    for number, format in enumerate(("fits", "netcdf", "zarr", "fits")):
+        found = load(save(found, tmp_path / str(number), format))
+        bare = plain(found).drop_vars(["ra", "dec"], errors="ignore")
+        xr.testing.assert_identical(bare, plain(ds))
+        part = {"dither": [1]} if "dither" in ds.dims else {"wavelength": slice(3, 5)}
+        xr.testing.assert_identical(bare.isel(part), plain(ds.isel(part)))
+
+
+def test_a_file_says_what_its_step_keywords_do(tmp_path):
+    """Of files of jwst the marks are those of their keywords, of each exposure by itself."""
+    paths = [io_files.write(tmp_path, "rate", "12A", i, shape=SHAPE) for i in (1, 2)]
+    for path, keywords in zip(paths, ({"S_BKDSUB": "COMPLETE", "S_FRINGE": "COMPLETE"}, {"S_FRINGE": "COMPLETE"}),
+                              strict=True):  # fmt: skip
+        with fits.open(path, mode="update") as hdulist:
+            hdulist[0].header.update(keywords)
+    ds = open_exposures(paths)
+    assert (ds.attrs["fringe_flat"], ds.pixel_background.values.tolist()) == (1, [1, 0])
 
 
 def test_cut_out_and_changed_coordinates_come_back(tmp_path):

@@ -13,6 +13,7 @@ from .master_background import background_on_detector, subtract_master_backgroun
 from .outlier_detection import detect_outliers, flag_outliers
 from .photom import calibrate_flux
 from .pixel_replace import replace_pixels
+from .point_source import fit_point_source, subtract_point_source
 from .residual_fringe import correct_residual_fringe
 from .showers import clean_showers
 from .sky_outliers import detect_sky_outliers
@@ -46,6 +47,8 @@ __all__ = [
     "follow_target",
     "fit_background_match",
     "fit_trace_model",
+    "fit_point_source",
+    "subtract_point_source",
     "match_backgrounds",
     "combine_backgrounds",
     "background_on_detector",

@@ -1,5 +1,6 @@
 """cube -> spectrum: point or extended, extraction and its errors, fringes and leak of spectra, stitching of bands."""
 
+from .detector import fit_spectrum
 from .exact_errors import extraction_weights, set_exact_errors
 from .extract_1d import extract_spectrum
 from .fixed_pattern import correct_fixed_pattern
@@ -16,6 +17,7 @@ __all__ = [
     "decide_source_type",
     "extract_spectrum",
     "extraction_weights",
+    "fit_spectrum",
     "say_what_is_lost",
     "set_exact_errors",
     "stitch_bands",

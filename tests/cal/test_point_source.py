@@ -1,0 +1,117 @@
+"""A point source is taken off the detector, and the light around it stays."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from helpers import no_compute
+from star_scene import PLACES, REST, line, made
+
+from mrsxr import schema
+from mrsxr.cal import fit_point_source, fit_trace_model, subtract_point_source
+from mrsxr.errors import MrsxrError
+from mrsxr.mrs import psf_fwhm
+from mrsxr.step import read_history
+
+PEAK = 1300.0  # MJy/sr
+
+
+def spectrum(wave):
+    return 140.0 * (1 + 10 * (wave - 5.02)) * (1 + 0.5 * line(wave, 5.011))
+
+
+def host(a, b, wave):
+    """A disc, wider than the PSF, of a continuum and a line that rotates."""
+    return np.exp(-0.5 * (a**2 + (1.5 * b) ** 2) / 0.7**2) * (6 + 60 * line(wave, REST + 0.0006 * np.tanh(a / 0.6)))
+
+
+def from_star(ds):
+    """Return how far pixels are from the star [FWHM]."""
+    a, b = (ds[name].values - PLACES[:, k, None, None] for k, name in enumerate(("alpha", "beta")))
+    return np.hypot(a, b) / psf_fwhm(ds.wavelength.values)
+
+
+@pytest.fixture(scope="module")
+def alone():
+    ds = made(spectrum)
+    return ds, fit_trace_model(ds, band="1A", source=(0.0, 0.0))
+
+
+def test_a_lone_star_of_another_psf_goes(alone):
+    ds, model = alone
+    out = subtract_point_source(ds, trace_model=model, around="level")
+    schema.validate(out)
+    left = made(spectrum, noise=1e-9).flux.values - (ds.flux.values - out.flux.values)
+    away = from_star(ds)
+    assert np.std(left[away < 0.7]) < 0.01 * PEAK
+    assert np.std(left[(away > 1) & (away < 3)]) < 0.003 * PEAK
+    np.testing.assert_array_equal(out.flux.values[away > 6], ds.flux.values[away > 6])
+    for name in ("var_poisson", "dq"):
+        np.testing.assert_array_equal(out[name], ds[name])
+    assert out.attrs["point_source_off"] == "1A"
+    assert read_history(out)[-1]["step"] == "cal.subtract_point_source"
+
+
+def test_lazy_data_give_the_same(alone):
+    ds, model = alone
+    fitted = fit_point_source(ds, trace_model=model, around="level")
+    whole = subtract_point_source(ds, trace_model=model, around="level").flux.values
+    lazy = ds.assign({n: ds[n].chunk(dither=1, y=25) for n in ("flux", "var_poisson", "var_read", "var_flat", "dq")})
+    with no_compute():
+        both = [subtract_point_source(lazy, trace_model=one, around="level") for one in (model, fitted)]
+    for one in both:
+        assert one.flux.chunks == lazy.flux.chunks
+        np.testing.assert_array_equal(one.flux.values, whole)
+
+
+def test_the_host_and_its_line_stay():
+    ds = made(spectrum, host, noise=0.05)
+    fitted = fit_point_source(ds, trace_model=fit_trace_model(ds, band="1A", source=(0.0, 0.0)))
+    left = subtract_point_source(ds, trace_model=fitted).flux.values
+    a, b = (ds[name].values - PLACES[:, k, None, None] for k, name in enumerate(("alpha", "beta")))
+    wave, true = ds.wavelength.values, host(a, b, ds.wavelength.values)
+    near, beside = np.abs(wave - REST) < 0.003, np.abs(np.abs(wave - REST) - 0.006) < 0.002
+    for low, high, limit in ((0, 0.5, 0.12), (0.5, 1, 0.08), (1, 2, 0.03)):
+        ring = (from_star(ds) >= low) & (from_star(ds) < high)
+        flux = [one[ring & near].mean() - one[ring & beside].mean() for one in (left, true)]
+        assert flux[0] == pytest.approx(flux[1], rel=limit)
+        assert np.abs(left - true)[ring & beside].mean() < (0.012 if low < 1 else 0.003) * PEAK
+    assert np.hypot(fitted.attrs["ra"], fitted.attrs["dec"]) * 3600 < 0.05
+    assert (fitted.residual < 0.01).all()
+
+
+def test_what_does_not_fit_is_refused(alone):
+    ds, model = alone
+    with pytest.raises(MrsxrError, match="use fit_trace_model"):
+        subtract_point_source(ds, trace_model=xr.Dataset())
+    with pytest.raises(MrsxrError, match="knows no exposure"):
+        subtract_point_source(ds, trace_model=model.isel(dither=[0, 1]))
+    once = ds.assign_attrs(point_source_off="1A")
+    with pytest.raises(MrsxrError, match="taken off already"):
+        subtract_point_source(once, trace_model=model)
+
+
+def test_splines_are_those_of_scipy():
+    from scipy.interpolate import BSpline
+
+    from mrsxr.traces import _point_kernels as kernels
+
+    rng = np.random.default_rng(3)
+    degree, n, n_sample = 2, 3, 6
+    s, x, y = rng.uniform(0, n_sample - 1, 40), rng.uniform(-1, 1, 40), rng.uniform(-1, 1, 40)
+    found = rng.normal(size=(n_sample + 3, 1 + (n + degree) ** 2))
+    star, light = np.empty(40), np.empty(40)
+    kernels.light_at(s, x, y, degree, n, found, star, light)
+    along = BSpline.design_matrix(s, np.arange(-3, n_sample + 4) * 1.0, 3).toarray()[:, : n_sample + 3]
+    knots = np.arange(-degree, n + degree + 1) * 2.0 / n - 1.0
+    field = [BSpline.design_matrix(v, knots, degree).toarray() for v in (x, y)]
+    np.testing.assert_allclose(star, along @ found[:, 0], rtol=1e-10)
+    each = np.einsum("pi,pj->pij", *field).reshape(40, -1)
+    np.testing.assert_allclose(light, np.einsum("pk,km,pm->p", along, found[:, 1:], each), rtol=1e-9)
+    profile, flux, weight = rng.uniform(0, 1, 40), rng.normal(size=40), rng.uniform(1, 2, 40)
+    band, right = np.zeros((4 * found.shape[1], found.size)), np.zeros(found.size)
+    kernels.light_equations(s, profile, x, y, degree, n, flux, weight, band, right)
+    design = np.einsum("pk,pm->pkm", along, np.column_stack([profile, each])).reshape(40, -1)
+    normal = design.T @ (design * weight[:, None])
+    np.testing.assert_allclose(right, design.T @ (weight * flux), atol=1e-10)
+    for k in range(band.shape[0]):
+        np.testing.assert_allclose(band[k, : found.size - k], np.diagonal(normal, -k), atol=1e-10)

@@ -1,0 +1,90 @@
+"""The spectrum of a point source from the detector pixels, against fluxes that numpy made."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from mrsxr import schema
+from mrsxr.cal import fit_point_source, fit_trace_model
+from mrsxr.errors import MrsxrError
+from mrsxr.spectrum import fit_spectrum
+from mrsxr.units import MJYSR_TO_JY_PER_ARCSEC2
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "cal"))
+from star_scene import REST, enclosed, line, made
+
+SKY = 7.0
+#: Jy within 2 FWHM of a unit of flux.
+LEVEL = MJYSR_TO_JY_PER_ARCSEC2 * enclosed(2.0)
+
+
+def sky(a, b, wave):
+    return SKY + 0 * wave
+
+
+def spectrum(wave):
+    return 20.0 * (1 + 5 * (wave - 5.02)) * (1 + 0.8 * line(wave, 5.011))
+
+
+def measured(ds, **options):
+    model = fit_trace_model(ds, band="1A", source=(0.0, 0.0))
+    return fit_spectrum(ds, trace_model=model, **options)
+
+
+def test_flux_and_errors_of_a_lone_star():
+    pulls = []
+    for seed in (1, 2):
+        found = measured(made(lambda w: 2.0 + 10 * (w - 5.02), sky, noise=1.5, seed=seed), around="level")
+        wave, keep = found.wavelength.values, slice(4, -4)
+        true = (2.0 + 10 * (wave - 5.02)) * LEVEL
+        ratio = found.flux / true
+        assert np.abs(ratio.values[keep] - 1).max() < 0.3  # S/N 10 a pixel does not tell the PSF
+        spread = np.sqrt(found["var"].values) / true
+        pulls.append(np.diff(ratio.values[keep]) / np.hypot(spread[keep][1:], spread[keep][:-1]))
+        np.testing.assert_allclose(found.background.values[keep], SKY, atol=1.0)
+    assert 0.85 < np.std(np.concatenate(pulls)) < 1.2
+
+
+def test_flux_of_a_bright_star():
+    found = measured(made(spectrum, sky, noise=0.3), around="level")
+    schema.validate(found)
+    ratio = (found.flux / (spectrum(found.wavelength.values) * LEVEL)).values[4:-4]
+    np.testing.assert_allclose(ratio.mean(), 1.0, atol=0.02)  # the blur of pixels and spaxels takes 1.3 %
+    assert np.std(ratio) < 0.01
+    assert found.attrs["extraction"] == "detector"
+
+
+def test_lines_of_nucleus_and_host_are_told_apart():
+    def host(a, b, wave):
+        disc = np.exp(-0.5 * (a**2 + (1.5 * b) ** 2) / 0.7**2)
+        return disc * (2 + 30 * line(wave, REST + 0.0006 * np.tanh(a / 0.6)))
+
+    found = measured(made(spectrum, host, noise=0.02))
+    wave = found.wavelength.values
+    ratio, continuum = found.flux.values / LEVEL, 20.0 * (1 + 5 * (wave - 5.02))
+    for at, reach in ((5.011, 0.004), (REST, 0.003)):
+        line_here = np.abs(wave - at) < reach
+        beside = ~line_here & (np.abs(wave - at) < reach + 0.003)
+        scale = np.polyval(np.polyfit(wave[beside] - at, ratio[beside] / spectrum(wave[beside]), 1), wave - at)
+        rest = ratio / scale - continuum
+        if at == REST:  # a line of 30 where the PSF has 10 / arcsec2
+            assert np.abs(rest[line_here]).mean() < 0.1 * 30 / 10
+        else:
+            assert rest[line_here].sum() == pytest.approx((spectrum(wave) - continuum)[line_here].sum(), rel=0.04)
+
+
+def test_an_aperture_correction_and_a_model_that_is_fitted():
+    ds = made(spectrum, noise=0.5)
+    fitted = fit_point_source(ds, trace_model=fit_trace_model(ds, band="1A", source=(0.0, 0.0)), around="level")
+    table = {"radius": (("aperture", "wavelength"), [[0.3, 0.3], [0.8, 0.8]], {"units": "arcsec"})}
+    table["correction"] = (("aperture", "wavelength"), [[1.5, 1.5], [1.1, 1.1]], {"units": "1"})
+    apcorr = xr.Dataset(table, {"wavelength": [4.0, 6.0]}, {"level": "reference", "kind": "apcorr", "ref_id": "x"})
+    plain, corrected = (fit_spectrum(ds, trace_model=fitted, apcorr=one) for one in (None, apcorr))
+    by = np.interp(plain.aperture_radius, [0.3, 0.8], [1.5, 1.1])
+    np.testing.assert_allclose(corrected.flux, plain.flux * by, rtol=1e-9)
+    np.testing.assert_allclose(corrected["var"], plain["var"] * by**2, rtol=1e-9)
+    with pytest.raises(MrsxrError, match="use fit_trace_model"):
+        fit_spectrum(ds, trace_model=apcorr)

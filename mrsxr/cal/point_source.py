@@ -12,11 +12,10 @@ import xarray as xr
 from mrsxr.blocks import as_delayed
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.frame import frame_coordinate
-from mrsxr.geometry.pixels import check_setting
 from mrsxr.limits import OptionalRef, checked
 from mrsxr.step import step
 from mrsxr.threads import how
-from mrsxr.traces.source import KIND, NAMES, dither_of, fit_source, star_on_frame
+from mrsxr.traces.source import KIND, check_model, fit_source, needed, star_on_frame
 
 from ._cells import check_wcs
 
@@ -60,16 +59,8 @@ def fit_point_source(
     for at each wavelength.
     """
     check_wcs(ds)
-    check_setting(ds, str(trace_model.attrs.get("band", "")) or _not_a_model(trace_model))
-    if trace_model.attrs.get("kind") != "trace_model":
-        _not_a_model(trace_model)
-    names = [name for name in NAMES if name in ds]
-    return fit_source(ds.assign(ds[names].compute(**how())), trace_model, around, psf)
-
-
-def _not_a_model(found: xr.Dataset) -> str:
-    kind = found.attrs.get("kind") or "a Dataset without kind"
-    raise MrsxrError(f"expected a trace_model or point_source, got {kind}; use fit_trace_model")
+    check_model(ds, trace_model)
+    return fit_source(needed(ds).compute(**how()), trace_model, around, psf)
 
 
 @step(needs="cal")
@@ -101,28 +92,22 @@ def subtract_point_source(
     >>> cube = mx.cube.build_cube(host, band="1A")  # doctest: +SKIP
     """
     check_wcs(ds)
-    band, kind = str(trace_model.attrs.get("band", "")), trace_model.attrs.get("kind")
-    if kind not in ("trace_model", KIND):
-        _not_a_model(trace_model)
-    check_setting(ds, band)
-    exposures = [str(name) for name in ds["exposure"].values]
-    for name in exposures:
-        dither_of(trace_model, name)
+    band, exposures = check_model(ds, trace_model), [str(name) for name in ds["exposure"].values]
     done = str(ds.attrs.get("point_source_off", "")).split()
     if band in done:
         raise MrsxrError(f"band {band}: the point source was taken off already")
     frame = xr.Dataset({name: frame_coordinate(ds, name).variable for name in _FRAME})
-    if ds["flux"].chunks:
-        source = trace_model
-        if kind == "trace_model":
-            source = dask.delayed(fit_point_source)(as_delayed(ds), trace_model=trace_model, around=around, psf=psf)
-        pixels, image = as_delayed(frame), dask.delayed(star_on_frame)
-        shape = ds["flux"].shape[1:]
-        stars = da.stack([da.from_delayed(image(source, pixels, name), shape, np.float32) for name in exposures])
-        stars = stars.rechunk(ds["flux"].chunks)
+    fitted, lazy = trace_model.attrs["kind"] == KIND, bool(ds["flux"].chunks)
+    source = trace_model
+    if not fitted:
+        fit = dask.delayed(fit_source) if lazy else fit_point_source
+        given = as_delayed(needed(ds)) if lazy else ds
+        source = fit(given, trace_model=trace_model, around=around, psf=psf)
+    if lazy:
+        pixels, image, shape = as_delayed(frame), dask.delayed(star_on_frame), ds["flux"].shape[1:]
+        each = [da.from_delayed(image(source, pixels, name), shape, np.float32) for name in exposures]
+        stars = da.stack(each).rechunk(ds["flux"].chunks)
     else:
-        fitted = kind == KIND
-        source = trace_model if fitted else fit_point_source(ds, trace_model=trace_model, around=around, psf=psf)
         stars = np.stack([star_on_frame(source, frame, name) for name in exposures])
     flux = ds["flux"].variable - xr.Variable(("dither", "y", "x"), stars)
     flux.attrs = dict(ds["flux"].attrs)

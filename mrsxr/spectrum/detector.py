@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+import dask
+import dask.array as da
 import numpy as np
 import xarray as xr
 
 from mrsxr import dq as flags
-from mrsxr.errors import MrsxrError
+from mrsxr.blocks import as_delayed
 from mrsxr.limits import OptionalRef, Range
+from mrsxr.mrs import psf_fwhm
 from mrsxr.schema import meaning_of, units_of
 from mrsxr.step import step
-from mrsxr.threads import how
-from mrsxr.traces.source import KIND, NAMES, dither_of, encircled, fit_source, of_barycentre
+from mrsxr.traces.source import KIND, check_model, encircled, fit_source, needed, of_barycentre, place_of
 from mrsxr.units import MJYSR_TO_JY_PER_ARCSEC2
 
 from . import aperture
 from .aperture import Outside
+
+_COLUMNS = ("flux", "var", "surface_brightness", "surface_brightness_var", "background", "n_pixels")
 
 
 @step(needs="cal", gives="spectrum")
@@ -36,7 +40,7 @@ def fit_spectrum(
     Parameters
     ----------
     ds : Dataset, level "cal"
-        The dithers of a setting; lazy data are computed.
+        The dithers of a setting.
     trace_model : Dataset, kind "trace_model" or "point_source"
         Of :func:`mrsxr.cal.fit_trace_model`, or of :func:`mrsxr.cal.fit_point_source`, which is this fit done.
     apcorr : Dataset, kind "apcorr", optional
@@ -54,7 +58,7 @@ def fit_spectrum(
     Dataset, level "spectrum"
         ``flux`` [Jy] at a sample a detector pixel, barycentric; ``var`` [Jy2] of samples that share no pixel, so that
         errors of sums need no covariance; ``background``: the light around, at the source. attrs ``extraction``
-        "detector", ``aperture_ra``, ``aperture_dec``.
+        "detector", ``aperture_ra``, ``aperture_dec``. Lazy where ``ds`` is.
 
     Notes
     -----
@@ -67,41 +71,43 @@ def fit_spectrum(
     >>> model = mx.cal.fit_trace_model(cal, band="1A")  # doctest: +SKIP
     >>> nucleus = mx.spectrum.fit_spectrum(cal, trace_model=model, apcorr=refs.get("apcorr", cal))  # doctest: +SKIP
     """
-    kind, band = trace_model.attrs.get("kind"), str(trace_model.attrs.get("band", ""))
-    if kind not in ("trace_model", KIND):
-        raise MrsxrError(f"expected a trace_model or point_source, got {kind or 'no kind'}; use fit_trace_model")
-    for name in ds["exposure"].values:
-        dither_of(trace_model, str(name))
-    source = trace_model
-    if kind != KIND:
-        names = [name for name in NAMES if name in ds]
-        source = fit_source(ds.assign(ds[names].compute(**how())), trace_model, around, psf)
-    wave = source["sample"].values
-    light, radius = encircled(source, ds, wave, radius_factor)
-    wavelength, correction = of_barycentre(wave, ds), np.ones(wave.size)
+    band, wave = check_model(ds, trace_model), trace_model["sample"].values
+    radius, correction = radius_factor * psf_fwhm(wave), np.ones(wave.size)
     if apcorr is not None:
-        correction = aperture.aperture_correction(wavelength, radius, apcorr, apcorr_outside)
-    factor, area = MJYSR_TO_JY_PER_ARCSEC2 * light * correction, np.pi * radius**2
-    level = light * correction / area
-    peak, variance = source["peak"].values, source["peak_var"].values
-    values = {
-        "flux": factor * peak, "var": factor**2 * variance, "surface_brightness": level * peak,
-        "surface_brightness_var": level**2 * variance, "background": source["background"].values,
-        "n_pixels": source["n_pixels"].values,
-    }  # fmt: skip
+        correction = aperture.aperture_correction(wave, radius, apcorr, apcorr_outside)
+    given: Any = needed(ds)
+    measure: Any = _measured
+    if given["flux"].chunks:
+        given, measure = as_delayed(given), dask.delayed(_measured, pure=True, nout=len(_COLUMNS))
+    columns = measure(given, trace_model, around, psf, radius_factor, correction)
+    if ds["flux"].chunks:
+        columns = [da.from_delayed(one, wave.shape, float) for one in columns]
     data: dict[str, Any] = {
         name: ("wavelength", column, {"units": units_of("spectrum", name), "long_name": meaning_of("spectrum", name)})
-        for name, column in values.items()
+        for name, column in zip(_COLUMNS, columns, strict=True)
     }
     data["n_pixels"][2]["long_name"] = "detector pixels of the sample"
     data["aperture_radius"] = ("wavelength", radius, {"units": "arcsec", "long_name": "radius"})
     data["aperture_correction"] = ("wavelength", correction, {"units": "1", "long_name": "factor in flux"})
-    blind = np.where(np.isfinite(peak), 0, flags.DO_NOT_USE).astype(np.uint32)
-    data["dq"] = ("wavelength", blind, dict(flags.PIXEL_DQ_ATTRS))
-    coords = {"wavelength": ("wavelength", wavelength, {"units": "um"}), "band": ("wavelength", [band] * wave.size)}
-    attrs = {
-        "source_type": "POINT", "aperture_ra": source.attrs["ra"], "aperture_dec": source.attrs["dec"],
-        "aperture": "circle", "background_method": str(source.attrs["around"]), "extraction": "detector", "band": band,
-        "aperture_correction_ref": str(apcorr.attrs.get("ref_id", "")) if apcorr is not None else "none",
+    blind = (columns[0] != columns[0]) * np.uint32(flags.DO_NOT_USE)
+    data["dq"] = ("wavelength", blind.astype(np.uint32), dict(flags.PIXEL_DQ_ATTRS))
+    coords = {"wavelength": ("wavelength", of_barycentre(wave, ds), {"units": "um"}),
+              "band": ("wavelength", [band] * wave.size)}  # fmt: skip
+    attrs: dict[str, Any] = {
+        "source_type": "POINT", "aperture": "circle", "background_method": around, "extraction": "detector",
+        "band": band, "aperture_correction_ref": str(apcorr.attrs.get("ref_id", "")) if apcorr is not None else "none",
     }  # fmt: skip
+    if not trace_model["place"].chunks:
+        attrs["aperture_ra"], attrs["aperture_dec"] = place_of(ds, trace_model)
     return xr.Dataset(data, coords, attrs)
+
+
+def _measured(ds, trace_model, around, psf, radius_factor, correction) -> tuple[np.ndarray, ...]:
+    """Return the columns :data:`_COLUMNS` of the spectrum."""
+    source = trace_model
+    if trace_model.attrs["kind"] != KIND:
+        source = fit_source(ds, trace_model, around, psf)
+    light, radius = encircled(source, ds, source["sample"].values, radius_factor)
+    factor, level = MJYSR_TO_JY_PER_ARCSEC2 * light * correction, light * correction / (np.pi * radius**2)
+    peak, variance, *more = (source[name].values for name in ("peak", "peak_var", "background", "n_pixels"))
+    return factor * peak, factor**2 * variance, level * peak, level**2 * variance, *more

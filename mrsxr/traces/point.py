@@ -18,7 +18,10 @@ AROUND = {"level": (1, 1), "host": (2, 2)}
 _FINE = (2, 8)
 _NODES = 3  # wavelengths of a band at which the profile is free
 _PRIOR = {False: 0.3, True: 0.03}  # size of the corrections of the profile, by whether it was given
-_CLIP, _FLOOR = 6.0, 0.003
+_CLIP = 6.0
+#: Part of the model that the profile does not follow, at first and at least.
+_FLOOR = 0.1, 0.003
+_WINGS = 0.1  # the same of the peak, in the wings
 #: Samples over which the light around the source is smooth, in the continuum and in lines.
 _SMOOTH, _LINE = 20.0, 0.7
 _MARGIN = 20  # samples beside lines
@@ -59,16 +62,21 @@ class PointFit:
     found: np.ndarray = field(init=False)
     gain: np.ndarray = field(init=False)
     stiff: np.ndarray = field(init=False)
+    floor: float = field(init=False)
 
     def __post_init__(self):
         p, (degree, n) = self.pixels, AROUND[self.around]
         self.fwhm = psf_fwhm(p.wavelength)
         self.sample = (p.wavelength - self.first) / self.step
+        self.number = np.clip(np.rint(self.sample).astype(int), 0, self.n_sample - 1)
+        order = np.argsort(self.number, kind="stable")
+        self.parts = np.split(order, np.searchsorted(self.number[order], np.arange(1, self.n_sample)))
         self.node = self.sample / (self.n_sample - 1) * (_NODES - 1)
         self.half = REACH * float(self.fwhm.max())
         self.wide = 1 + (n + degree) ** 2
         self.correction = np.zeros((_NODES, _N_SPLINE, _N_SPLINE))
         self.found = np.zeros((self.n_sample + 3, self.wide))
+        self.floor = _FLOOR[0]
         self.stiff = np.full(self.n_sample + 3, 1e-3)
         self.gain = np.ones((self.place.shape[0], _NODES))
         self.star, self.host = np.zeros(p.flux.size), np.zeros(p.flux.size)
@@ -96,17 +104,25 @@ class PointFit:
 
     def noise(self, model: np.ndarray) -> np.ndarray:
         """Return the variance of the pixels, with what the profile cannot follow."""
-        return self.pixels.variance + (_FLOOR * np.maximum(model, 0)) ** 2
+        return self.pixels.variance + self.floor**2 * (np.maximum(model, 0) ** 2 + (_WINGS * self.star) ** 2)
 
     def weights(self) -> np.ndarray:
-        """Return the weights of the pixels, less for those far off the model."""
+        """Return the weights of the pixels, less for those farther off the model than others of their wavelength."""
         p, model = self.pixels, self.model()
         variance = self.noise(model)
         if not self.star.any():
             return 1.0 / variance
         ratio = (p.flux - model) ** 2 / variance
-        typical = max(float(np.median(ratio)) / 0.455, 1.0)
+        middle = np.array([np.median(ratio[at]) if at.size else 0.0 for at in self.parts])
+        typical = np.maximum(middle / 0.455, 1.0)[self.number]
         return 1.0 / variance / (1 + ratio / (typical * _CLIP**2)) ** 2
+
+    def misfit(self, where: np.ndarray) -> float:
+        """Return what is left within 1 FWHM over the light of the star, rms without noise."""
+        at = where & (np.hypot(*self.offsets()) < self.fwhm) & (self.star > 0)
+        star = self.star[at] * self.shape[at]
+        rest = ((self.pixels.flux - self.model())[at] ** 2 - self.pixels.variance[at]) / np.maximum(star, 1e-30) ** 2
+        return float(np.sqrt(max(float(np.median(rest)) / 0.455, 0.0))) if at.any() else _FLOOR[0]
 
     def field(self) -> tuple[np.ndarray, np.ndarray, int, int]:
         """Return x, y of the pixels in the box, and degree and number of intervals of its splines."""
@@ -142,13 +158,12 @@ class PointFit:
         """Return over how many samples the host is smooth, by where it has lines (n_sample + 3)."""
         from ._point_kernels import host_sums
 
-        number = np.clip(np.rint(self.sample).astype(int), 0, self.n_sample - 1)
         top, bottom = np.zeros((self.n_sample, self.wide - 1)), np.zeros((self.n_sample, self.wide - 1))
         a, b = self.offsets()
         weight = (np.hypot(a, b) > self.fwhm) / self.pixels.variance
-        host_sums(number, *self.field(), self.pixels.flux - self.model(), weight, top, bottom)
+        host_sums(self.number, *self.field(), self.pixels.flux - self.model(), weight, top, bottom)
         off = np.mean(np.divide(top**2, bottom, out=np.zeros_like(top), where=bottom > 0), axis=1)
-        off = off / median_filter(off, 201, mode="nearest")
+        off = off / np.maximum(median_filter(off, 201, mode="nearest"), 1e-30)
         spread = np.median(np.abs(off - 1.0))
         near = np.pad(maximum_filter1d(off > 1.0 + 8 * spread, 11), (1, 2), mode="edge")
         return np.where(near, _LINE, _SMOOTH)
@@ -241,7 +256,7 @@ class PointFit:
         self.found[first:last, 0] = scale * found[first - low : last - low, 0]
         star, host = np.empty(at.size), np.empty(at.size)
         light_at(*place, found, star, host)
-        here = np.clip(np.rint(self.sample[at]).astype(int) + 1, first, last - 1) == np.rint(self.sample[at]) + 1
+        here = (self.number[at] + 1 >= first) & (self.number[at] + 1 < last)
         inside, star, total = at[here], scale * (star * gain)[here], (star * gain * self.shape[at] + host)[here]
         self.star[inside], self.host[inside] = star, total - star * self.shape[inside]
 
@@ -253,8 +268,10 @@ class PointFit:
             smooth = self.lines()
             self.fit_places(self.weights())
             self.fit_gains(self.weights())
-            clean = smooth[np.clip(np.rint(self.sample).astype(int) + 1, 0, smooth.size - 1)] > _LINE
+            clean = (smooth[self.number + 1] > _LINE) | (self.around == "level")
+            clean |= bool(clean.mean() < 0.5)
             self.fit_profile(self.weights() * clean)
+            self.floor = max(self.misfit(clean), _FLOOR[1])
         self.fit_light(self.weights(), even)
         self.smooth = self.lines()
         self.fit_light(self.weights(), self.smooth)

@@ -9,26 +9,26 @@ import xarray as xr
 
 from mrsxr import dq
 from mrsxr.errors import MrsxrError
+from mrsxr.geometry.pixels import check_setting
 from mrsxr.geometry.sky import Pointing, barycentric, slicer_to_sky, slicer_to_v2v3
-from mrsxr.mrs import PIXEL_LENGTH, SLICE_WIDTH, SPAXEL_SIZE, psf_fwhm
-from mrsxr.schema import RANDOM
+from mrsxr.mrs import SLICE_WIDTH, SPAXEL_SIZE, psf_fwhm
+from mrsxr.schema import RANDOM, VARIANCES, WCS_VARIABLES
+from mrsxr.threads import how
 
 from .point import REACH, BoxPixels, PointFit, PsfImages, _linear, profile_at
 
 KIND = "point_source"
-#: What of cal data the fit looks at.
-NAMES = ("flux", *RANDOM, "dq")
 _LEAST = 0.05  # of the usual weight of a sample
 _HELD = 50.0  # samples that hold the smooth light of one
 
 
-def fit_source(ds: xr.Dataset, model: xr.Dataset, around: str, psf: xr.Dataset | None = None) -> xr.Dataset:
+def fit_source(ds: xr.Dataset, trace_model: xr.Dataset, around: str, psf: xr.Dataset | None = None) -> xr.Dataset:
     """Fit a point source and the light around it to all exposures of a band.
 
     Parameters
     ----------
     ds : Dataset, level "cal", in memory
-    model : Dataset, kind "trace_model"
+    trace_model : Dataset, kind "trace_model"
         Tells the band and where the source is.
     around : {"host", "level"}
     psf : Dataset, kind "psf", optional
@@ -37,27 +37,31 @@ def fit_source(ds: xr.Dataset, model: xr.Dataset, around: str, psf: xr.Dataset |
     -------
     Dataset, kind "point_source"; see :func:`mrsxr.cal.fit_point_source`.
     """
+    model = trace_model.compute(**how())
     band, place = str(model.attrs["band"]), _places(ds, model)
     pixels = _box(ds, band, place)
-    low, high = float(pixels.wavelength.min()), float(pixels.wavelength.max())
-    n_sample = max(int(np.ceil((high - low) / float(np.mean(PIXEL_LENGTH[band])))) + 1, 8)
+    samples = model["sample"].values
+    step = samples[1] - samples[0]
+    reached = (np.array([pixels.wavelength.min(), pixels.wavelength.max()]) - samples[0]) / step
+    first, last = max(int(np.floor(reached[0])), 0), min(int(np.ceil(reached[1])), samples.size - 1)
     images = None if psf is None else images_of(psf)
-    fit = PointFit(pixels, place, low, (high - low) / (n_sample - 1), n_sample, around, images)
+    fit = PointFit(pixels, place, samples[first], step, last + 1 - first, around, images)
     fit.run()
-    peak, variance, background, count = _samples(fit)
-    middle = fit.offsets()
-    near = np.hypot(*middle) < fit.fwhm
-    rest = ((pixels.flux - fit.model()) ** 2 - pixels.variance)[near] / np.maximum(fit.star[near], 1e-30) ** 2
-    node = np.rint(fit.node[near]).astype(int)
-    residual = [np.sqrt(max(float(np.median(rest[node == k])) / 0.455, 0.0)) for k in range(fit.gain.shape[1])]
-    ra, dec = slicer_to_sky(place[0, 0], place[0, 1], band, ds, Pointing.of(ds, 0))
+    ends = (first, samples.size - 1 - last)
+    peak, variance, background, count = (np.pad(x, ends, constant_values=np.nan) for x in _samples(fit))
+    node = np.rint(fit.node)
+    residual = [fit.misfit(node == k) for k in range(fit.gain.shape[1])]
     wave = {"units": "um", "long_name": "wavelength, of the observatory"}
     light = {"units": "MJy/sr"}
     data: dict[str, Any] = {
         "place": (("dither", "axis"), fit.place, {"units": "arcsec", "long_name": "alpha, beta of the source"}),
         "gain": (("dither", "node"), fit.gain, {"units": "1", "long_name": "factor of an exposure"}),
         "profile": (("node", "i", "j"), fit.correction, {"units": "1", "long_name": "corrections of the profile"}),
-        "spline": ("knot", fit.found[:, 0], light | {"long_name": "peak of the source, cubic splines of a sample"}),
+        "spline": (
+            "knot",
+            np.pad(fit.found[:, 0], ends),
+            light | {"long_name": "peak of the source, cubic splines of a sample"},
+        ),
         "peak": ("sample", peak, light | {"long_name": "peak of the source"}),
         "peak_var": ("sample", variance, {"units": "MJy2/sr2"}),
         "background": ("sample", background, light | {"long_name": "light around, at the source"}),
@@ -67,12 +71,37 @@ def fit_source(ds: xr.Dataset, model: xr.Dataset, around: str, psf: xr.Dataset |
     if psf is not None:
         data["psf"] = psf["psf"].rename(wavelength="psf_wavelength")
     coords = {
-        "exposure": ds["exposure"], "node": ("node", np.linspace(low, high, fit.gain.shape[1]), wave),
-        "sample": ("sample", low + fit.step * np.arange(n_sample), wave),
+        "exposure": ds["exposure"], "sample": ("sample", samples, wave),
+        "node": ("node", np.linspace(samples[first], samples[last], fit.gain.shape[1]), wave),
     }  # fmt: skip
-    attrs = {"kind": KIND, "band": band, "around": around, "ra": float(ra), "dec": float(dec),
-             "ref_id": f"point source of {band}"}  # fmt: skip
-    return xr.Dataset(data, coords, attrs)
+    attrs = {"kind": KIND, "band": band, "around": around, "ref_id": f"point source of {band}"}
+    out = xr.Dataset(data, coords, attrs)
+    return out.assign_attrs(dict(zip(("ra", "dec"), place_of(ds, out), strict=True)))
+
+
+def place_of(ds: xr.Dataset, model: xr.Dataset) -> tuple[float, float]:
+    """Return right ascension and declination [deg] of the source of a model, by the first exposure."""
+    alpha, beta = _places(ds, model)[0]
+    small = [v.name for v in WCS_VARIABLES if v.name in ds]
+    ds = ds.assign(ds[small].compute(scheduler="synchronous").variables)
+    ra, dec = slicer_to_sky(alpha, beta, str(model.attrs["band"]), ds, Pointing.of(ds, 0))
+    return float(ra), float(dec)
+
+
+def needed(ds: xr.Dataset) -> xr.Dataset:
+    """Return cal data without what the fit does not look at."""
+    return ds.drop_vars([name for name in (*VARIANCES, "pixel_area") if name in ds and name not in RANDOM])
+
+
+def check_model(ds: xr.Dataset, model: xr.Dataset) -> str:
+    """Return the band of a model of a source; raise where it is none, or not of the setting and its exposures."""
+    kind, band = model.attrs.get("kind"), str(model.attrs.get("band", ""))
+    if kind not in ("trace_model", KIND):
+        raise MrsxrError(f"expected a trace_model or point_source, got {kind or 'no kind'}; use fit_trace_model")
+    check_setting(ds, band)
+    for name in ds["exposure"].values:
+        dither_of(model, str(name))
+    return band
 
 
 def star_on_frame(source: xr.Dataset, frame: xr.Dataset, exposure: str) -> np.ndarray:
@@ -96,7 +125,7 @@ def star_on_frame(source: xr.Dataset, frame: xr.Dataset, exposure: str) -> np.nd
     a, b, wave = (np.ascontiguousarray(x[near], float) for x in (a, b, wave))
     samples, nodes = source["sample"].values, source["node"].values
     sample = (wave - samples[0]) / (samples[1] - samples[0])
-    at = (sample >= 0) & (sample <= samples.size - 1)
+    at = (wave >= nodes[0]) & (wave <= nodes[-1])
     node = (wave - nodes[0]) / (nodes[1] - nodes[0])
     found = np.zeros((source.sizes["knot"], 5))
     found[:, 0] = source["spline"].values
@@ -213,9 +242,7 @@ def _samples(fit: PointFit) -> tuple[np.ndarray, ...]:
     light_at(np.arange(n) * 1.0, np.zeros(n), np.zeros(n), *AROUND[fit.around], fit.found, *at_nodes)
     spectrum, host = at_nodes
     shape, weight = fit.shape * fit.gains(), fit.weights()
-    number = np.clip(np.rint(fit.sample).astype(int), 0, n - 1)
-    order = np.argsort(number, kind="stable")
-    parts = np.split(order, np.searchsorted(number[order], np.arange(1, n)))
+    number = fit.number
     (x, y, *_), lines = fit.field(), np.append(fit.smooth[1:-2], fit.smooth[-1])[:n] <= _LINE
     if fit.around == "level":
         lines[:] = False
@@ -224,7 +251,7 @@ def _samples(fit: PointFit) -> tuple[np.ndarray, ...]:
     usual = np.median(totals)
     noise = np.bincount(number, weight**2 * p.variance * shape**2, n) / np.maximum(totals, 1e-30) ** 2
     flux = p.flux - fit.host - _slope(spectrum, noise)[number] * (fit.star * fit.shape - spectrum[number] * shape)
-    for k, at in enumerate(parts):
+    for k, at in enumerate(fit.parts):
         total = float(totals[k])
         if total < _LEAST * usual:
             continue

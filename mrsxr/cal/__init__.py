@@ -19,6 +19,7 @@ from .showers import clean_showers
 from .sky_outliers import detect_sky_outliers
 from .srctype import set_source_type
 from .straylight import subtract_straylight
+from .tie_bands import measure_offsets, tie_bands
 from .trace_model import fit_trace_model
 from .wcs import assign_wcs
 
@@ -50,6 +51,8 @@ __all__ = [
     "fit_point_source",
     "subtract_point_source",
     "match_backgrounds",
+    "measure_offsets",
+    "tie_bands",
     "combine_backgrounds",
     "background_on_detector",
     "subtract_master_background",

@@ -110,6 +110,18 @@ def _follow(exposures: Exposures, beside: Beside, **options: Any) -> Exposures:
     return {n: cal.follow_target(ds, center=place) if cal.is_moving(ds) else ds for n, ds in exposures.items()}
 
 
+@part("cube", "tie_bands", cal.measure_offsets)
+def _tie(exposures: Exposures, beside: Beside, **options: Any) -> Exposures:
+    """Move all exposures, which stay as they are where none shows a point source."""
+    try:
+        with listen() as told:
+            offsets = cal.measure_offsets(list(exposures.values()), **options)
+    except MrsxrError as error:
+        tell(f"tie_bands: {error}")
+        return exposures
+    return {name: noted(cal.tie_bands(ds, offsets=offsets), told) for name, ds in exposures.items()}
+
+
 @part("cube", "match_backgrounds", cal.fit_background_match)
 def _match(exposures: Exposures, beside: Beside, **options: Any) -> Exposures:
     if sum(ds.sizes["dither"] for ds in exposures.values()) < 2:

@@ -1,0 +1,274 @@
+"""Exposures and bands tied to one place: where each has the source, by the trace model, and pointings moved there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import numpy as np
+import xarray as xr
+
+from mrsxr.arguments import reads
+from mrsxr.errors import MrsxrError
+from mrsxr.geometry.detector import band_index
+from mrsxr.geometry.sky import (
+    ARCSEC,
+    Pointing,
+    sky_to_v2v3,
+    slicer_to_sky,
+    slicer_to_v2v3,
+    tangent_frame,
+    tangent_offsets,
+    wrap,
+)
+from mrsxr.limits import Place, Range, checked
+from mrsxr.mrs import BANDS, PIXEL_LENGTH
+from mrsxr.notes import tell
+from mrsxr.schema import WCS_VARIABLES
+from mrsxr.step import step
+from mrsxr.threads import how
+from mrsxr.traces.fit import Fit
+
+from ._cells import check_wcs
+from .trace_model import _lit, _pixels, _places
+
+_FAR = 0.3  # arcsec, from the other places of a source: another one, or nothing
+_FEWEST = 500  # pixels near the source
+_EACH = 2  # of the rows, and samples of the spectrum in pixels
+_ROUNDS, _MOST = 4, 8  # rounds of a fit, and how often
+_SETTLED = 0.0002  # arcsec that a place moves in so many rounds
+Error = Annotated[float, Range(above=0, high=1, unit="arcsec")]
+
+
+@reads()
+@checked
+def measure_offsets(
+    exposures: xr.Dataset | Sequence[xr.Dataset], *, source: Place | None = None, position: Place | None = None,
+    max_error: Error = 0.01,
+) -> xr.Dataset:  # fmt: skip
+    """Measure where every exposure and band has a point source, from what its pointing says.
+
+    Parameters
+    ----------
+    exposures : Dataset or sequence of Dataset, level "cal"
+        The dithers of one or several settings, with the coordinates of assign_wcs; computed.
+    source : (float, float), optional
+        Right ascension and declination [deg] near the source; by default the brightest place of the first exposure.
+    position : (float, float), optional
+        Where it is [deg], such as that of Gaia; by default the mean of the places that are found.
+    max_error : float
+        Error [arcsec] up to which the places of a band are used.
+
+    Returns
+    -------
+    Dataset, kind "offsets"
+        ``alpha``, ``beta``: the place in the slices; ``east``, ``north``: how far off ``position`` the pointing puts
+        it, all on (exposure, band) [arcsec], NaN where a band was not seen or is not used; ``error`` (band) [arcsec].
+        attrs ``position`` [deg].
+
+    Raises
+    ------
+    MrsxrError
+        Where the data have no coordinates, or no band shows a source.
+
+    Notes
+    -----
+    Places and profile of the trace model (:func:`mrsxr.cal.fit_trace_model`), one profile over the band, fitted until no
+    place moves by 0.2 mas. The error is half of the difference between the places from the two colours of a chess
+    board, rms over exposures: bands without a point source have none that is small, and are left alone. The
+    place is the centroid of the light within about a FWHM: a lopsided PSF moves the places of a whole band (12 % more
+    light on one side of the core: 0.03 FWHM), not those of exposures against each other.
+    """
+    datasets = [exposures] if isinstance(exposures, xr.Dataset) else list(exposures)
+    rows: dict[tuple[str, str], tuple[np.ndarray, tuple[float, float]]] = {}
+    errors: dict[str, float] = {}
+    for ds in datasets:
+        check_wcs(ds)
+        for band in map(str, np.atleast_1d(ds["band"].values)):
+            lit = _lit(ds.isel(y=slice(None, None, _EACH)), band).compute(**how())
+            if source is None:
+                source = _on_sky(_places(lit, band, None)[0], band, ds, 0)
+            places, error = _measure(lit, band, source)
+            errors[band] = max(error, errors.get(band, 0.0))
+            for d, place in enumerate(places if error <= max_error else ()):
+                rows[str(ds["exposure"].values[d]), band] = place, _on_sky(place, band, ds, d)
+            if error > max_error:
+                tell(f"band {band}: no point source is seen to {max_error:g} arcsec; its places stay", aloud=False)
+    if not rows:
+        raise MrsxrError(f"no band shows a point source whose place is known to {max_error:g} arcsec; leave it out")
+    frame = tangent_frame(*next(iter(rows.values()))[1])
+    offsets = {key: np.array(tangent_offsets(*sky, frame)) for key, (_, sky) in rows.items()}
+    middle = np.median(list(offsets.values()), axis=0)
+    for key in [key for key, one in offsets.items() if np.hypot(*(one - middle)) > _FAR]:
+        tell(f"{key[0]} {key[1]}: the source is found {_FAR} arcsec or more from where the others have it; left out")
+        del rows[key], offsets[key]
+    if position is None:
+        position = _sky_of(np.mean(list(offsets.values()), axis=0), frame)
+    return _as_dataset(rows, errors, position)
+
+
+@step(needs="cal", keyword="S_TIEBND")
+def tie_bands(ds: xr.Dataset, *, offsets: xr.Dataset) -> xr.Dataset:
+    """Move the pointing of each exposure, and the field of each band, so that a source stands at one place.
+
+    Parameters
+    ----------
+    ds : Dataset, level "cal"
+        The dithers of a setting, with the coordinates of assign_wcs.
+    offsets : Dataset, kind "offsets"
+        Of :func:`measure_offsets`.
+
+    Returns
+    -------
+    Dataset, level "cal"
+        ``ra_ref``, ``dec_ref``, ``roll_ref`` moved by the mean over the bands of the setting, ``v2_coefficients`` and
+        ``v3_coefficients`` of each band by what is left, mean over the exposures. Headers say by how much each exposure
+        was moved to the east and north (TIE_RA, TIE_DEC [arcsec]). Exposures of which no band has a place move as the
+        others do in the mean. As it was, with a note, where no exposure of the setting has a place.
+
+    Raises
+    ------
+    MrsxrError
+        Where ``offsets`` are none.
+
+    Examples
+    --------
+    >>> offsets = mx.cal.measure_offsets([cal_12a, cal_34a], position=(339.0148, 33.9757))  # doctest: +SKIP
+    >>> cal_12a = mx.cal.tie_bands(cal_12a, offsets=offsets)                                # doctest: +SKIP
+    """
+    if offsets.attrs.get("kind") != "offsets":
+        raise MrsxrError(f"tie_bands got {offsets.attrs.get('kind') or 'no'} offsets; take those of measure_offsets")
+    check_wcs(ds)
+    before = ds
+    small = [variable.name for variable in WCS_VARIABLES if variable.name in ds.variables]
+    ds = ds.assign(ds[small].compute(scheduler="synchronous").variables)
+    names = [str(name) for name in np.atleast_1d(ds["exposure"].values)]
+    bands = [str(band) for band in np.atleast_1d(ds["band"].values)]
+    ours = offsets.reindex(exposure=names, band=bands)
+    seen = np.isfinite(ours["east"].values)
+    if not seen.any():
+        tell(f"{ds.attrs['setting']}: no exposure shows the source; its pointings stay", aloud=False)
+        return before
+    position = tuple(map(float, offsets.attrs["position"]))
+    mean = np.array([_mean_over_bands(ours[name].values) for name in ("east", "north")])
+    frame = tangent_frame(*position)
+    moved = [
+        Pointing.of(ds, d).moved(_sky_of(np.array([-mean[0, d], mean[1, d]]), frame), position)
+        for d in range(len(names))
+    ]
+    coords: dict[str, Any] = {
+        name: ("dither", np.array([getattr(one, name) for one in moved]), ds[name].attrs)
+        for name in ("ra_ref", "dec_ref", "roll_ref")
+    }
+    texts = [_header(str(text), *-mean[:, d]) for d, text in enumerate(np.atleast_1d(ds["fits_header"].values))]
+    coords["fits_header"] = ("dither", np.array(texts), ds["fits_header"].attrs)
+    shift = np.array([_left(ours, k, moved, position, ds) for k in range(len(bands))])
+    tables = {}
+    for axis, name in enumerate(("v2_coefficients", "v3_coefficients")):
+        tables[name] = ds[name].copy(data=ds[name].values.copy())
+        tables[name].values[[band_index(band, ds) for band in bands], 0, 0] += shift[:, axis]
+    return ds.assign(tables).assign_coords(coords)
+
+
+def _measure(lit: xr.Dataset, band: str, source: tuple[float, float]) -> tuple[np.ndarray, float]:
+    """Return alpha, beta (dither, 2) of the source and their error [arcsec], infinite without one."""
+    place = _places(lit, band, source)
+    pixels = _pixels(lit, place)
+    if pixels.flux.size < _FEWEST:
+        return place, np.inf
+    low, high = float(pixels.wavelength.min()), float(pixels.wavelength.max())
+    n_sample = max(int(np.ceil((high - low) / (_EACH * np.mean(PIXEL_LENGTH[band])))) + 1, 2)
+    grid = 2, low, (high - low) / (n_sample - 1), n_sample
+    fit, every = Fit(pixels, place.copy(), *grid), np.ones(pixels.flux.size, bool)
+    _settle(lambda: _move(fit, every), fit, 4 * _MOST)  # by a round profile: what is off by now no profile takes up
+    _settle(lambda: fit.run(every, rounds=_ROUNDS), fit, _MOST)
+    halves = []
+    for half in (pixels.odd, ~pixels.odd):
+        one = Fit(pixels, fit.place.copy(), *grid)
+        one.profile = fit.profile
+        _settle(lambda: _move(one, half), one, 3)  # noqa: B023
+        halves.append(one.place)
+    return fit.place + _centre(fit) * float(np.median(fit.fwhm)), float(0.5 * np.sqrt(np.mean((halves[0] - halves[1]) ** 2)))
+
+
+def _centre(fit: Fit) -> np.ndarray:
+    """Return the centre [FWHM] of the profile, of which places do not know how much of a shift it took up."""
+    from mrsxr.traces._trace_kernels import profiles
+
+    u, v = (axis.ravel() for axis in np.meshgrid(*[np.linspace(-1.6, 1.6, 65)] * 2, indexing="ij"))
+    light, centre = np.empty(u.size), np.zeros(2)
+    profiles(u, v, np.full(u.size, 0.5), fit.profile, light)
+    for _ in range(20):
+        weight = light * np.exp(-4 * np.log(2) * ((u - centre[0]) ** 2 + (v - centre[1]) ** 2))
+        centre = centre + 2 * (np.array([weight @ u, weight @ v]) / weight.sum() - centre)  # twice, as the weight is as wide
+    return centre
+
+
+def _move(fit: Fit, fitted: np.ndarray) -> None:
+    """Fit the spectra, then the places, by the profile as it is."""
+    fit.fit_spectra(fit.weights(fitted))
+    fit.fit_places(fit.weights(fitted))
+
+
+def _settle(work: Callable[[], None], fit: Fit, most: int) -> None:
+    """Do something until the places move no more, so often at most."""
+    for _ in range(most):
+        before = fit.place.copy()
+        work()
+        if np.abs(fit.place - before).max() < _SETTLED:
+            break
+
+
+def _on_sky(place: np.ndarray, band: str, ds: xr.Dataset, dither: int) -> tuple[float, float]:
+    """Return where on the sky [deg] a place in the slices of an exposure is by its pointing."""
+    ra, dec = slicer_to_sky(*place, band, ds, Pointing.of(ds, dither))
+    return float(ra), float(dec)
+
+
+def _sky_of(offset: np.ndarray, frame: np.ndarray) -> tuple[float, float]:
+    """Return the sky position [deg] of an offset to the west and north [arcsec]."""
+    x, y = offset * ARCSEC
+    w = np.array([1.0, x, y]) @ frame
+    return float(wrap(np.degrees(np.arctan2(w[1], w[0])))), float(np.degrees(np.arctan2(w[2], np.hypot(w[0], w[1]))))
+
+
+def _as_dataset(rows, errors: dict[str, float], position: tuple[float, float]) -> xr.Dataset:
+    names = sorted({name for name, _ in rows})
+    bands = [band for band in BANDS if band in errors]
+    values = np.full((4, len(names), len(bands)), np.nan)
+    frame = tangent_frame(*position)
+    for (name, band), (place, sky) in rows.items():
+        west, north = (float(one) for one in tangent_offsets(*sky, frame))
+        values[:, names.index(name), bands.index(band)] = *place, -west, north
+    dims, attrs = ("exposure", "band"), {"units": "arcsec"}
+    data = {key: (dims, values[k], attrs) for k, key in enumerate(("alpha", "beta", "east", "north"))}
+    data["error"] = ("band", np.array([errors[band] for band in bands]), attrs)
+    facts = {"kind": "offsets", "position": list(position), "ref_id": f"places of {len(names)} exposures"}
+    return xr.Dataset(data, {"exposure": names, "band": bands}, facts)
+
+
+def _mean_over_bands(values: np.ndarray) -> np.ndarray:
+    """Return the mean (exposure) over the bands of (exposure, band); a place that is missing is that of the band."""
+    seen = np.isfinite(values)
+    used = seen.any(axis=0)
+    level = np.nanmean(values[:, used], axis=0)
+    rest = np.where(seen[:, used], values[:, used] - level, np.nan)
+    return level.mean() + np.array([np.nanmean(row) if np.isfinite(row).any() else 0.0 for row in rest])
+
+
+def _left(ours: xr.Dataset, band: int, moved: Sequence[Pointing], position, ds: xr.Dataset) -> np.ndarray:
+    """Return by how much V2, V3 [arcsec] of a band miss the position after the pointings were moved; 0 unseen."""
+    off = []
+    for d, pointing in enumerate(moved):
+        alpha, beta = (float(ours[name].values[d, band]) for name in ("alpha", "beta"))
+        if np.isfinite(alpha):
+            there = slicer_to_v2v3(alpha, beta, str(ours["band"].values[band]), ds)
+            off.append(np.array(sky_to_v2v3(*position, pointing)) - np.array(there))
+    return np.mean(off, axis=0) if off else np.zeros(2)
+
+
+def _header(text: str, east: float, north: float) -> str:
+    header = json.loads(text or "{}")
+    header.setdefault("SCI", {}).update(TIE_RA=round(float(east), 6), TIE_DEC=round(float(north), 6))
+    return json.dumps(header)

@@ -1,0 +1,160 @@
+"""Places of a source in exposures and bands: found where they are, and pointings moved so that all have it at one."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from helpers import assert_step
+
+import mrsxr as mx
+from mrsxr import mrs
+from mrsxr.cal import measure_offsets, tie_bands
+from mrsxr.errors import MrsxrError
+from mrsxr.geometry.sky import Pointing, sky_to_v2v3, slicer_to_sky, v2v3_to_slicer
+from mrsxr.notes import notes_of
+
+sys.path.append(str(Path(__file__).parents[1] / "cube"))
+import test_cube_build as made
+
+PLACE = (339.015, 33.976)
+COS = np.cos(np.deg2rad(PLACE[1]))
+JITTER = np.random.default_rng(8).normal(0, 0.03, (2, 4, 2))  # arcsec east, north; of setting and exposure
+
+
+def observed(n, noise=0.3, star=1000.0):
+    """Return the exposures of a setting, each of a lopsided star that stands off what the pointing says."""
+    model = made.wcs_model()
+    model["alpha_coefficients"][:, 1, 0] = 0.01
+    model["alpha_coefficients"][:, 0, 0] = -0.2
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(made, "wcs_model", lambda: model)
+        ds = made.make_cal(4)
+    rng, flux = np.random.default_rng(n), np.full(ds.flux.shape, np.nan)
+    for d in range(4):
+        real = PLACE[0] + JITTER[n, d, 0] / COS / 3600, PLACE[1] + JITTER[n, d, 1] / 3600
+        alpha, beta = v2v3_to_slicer(*sky_to_v2v3(*real, Pointing.of(ds, d)), "1A", ds)
+        a, b = ds.alpha.values - alpha, ds.beta.values - beta
+        core = np.exp(-4 * np.log(2) * ((a / 0.27) ** 2 + (b / 0.30) ** 2 + 0.1 * a * b / 0.08))
+        wings = 0.05 / (1 + (np.hypot(a, b) / 0.3) ** 2) ** 1.5
+        flux[d] = star * (core + wings) + 5.0 + a
+    flux += np.where(ds["slice"].values > 0, noise, np.nan) * rng.normal(size=flux.shape)
+    ds = ds.assign(flux=ds.flux.copy(data=flux.astype("f4")))
+    names = [f"jw0273200400{n}_02101_{d + 1:05d}_mirifushort" for d in range(4)]
+    return ds.assign_coords(exposure=("dither", names)).assign_attrs(setting=("12A", "12B")[n]) if n == 0 else (
+        ds.assign_coords(exposure=("dither", names), band=["1B"]).assign_attrs(setting="12B", band="MEDIUM")
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def exposures():
+    return [observed(0), observed(1)]
+
+
+def east_north(found):
+    return np.array([[found[name].sel(band=band).values[4 * n : 4 * n + 4] for name in ("east", "north")]
+                     for n, band in enumerate(("1A", "1B"))]).transpose(0, 2, 1)  # fmt: skip
+
+
+def test_jitter_is_found_and_taken_out(exposures):
+    found = measure_offsets(exposures, source=PLACE, position=PLACE)
+    assert found.error.max() < 1e-3
+    np.testing.assert_allclose(east_north(found), JITTER, atol=0.003)
+    tied = [tie_bands(ds, offsets=found) for ds in exposures]
+    after = measure_offsets(tied, source=PLACE, position=PLACE)
+    np.testing.assert_allclose(east_north(after), 0.0, atol=0.0015)
+    for n, ds in enumerate(tied):
+        headers = [json.loads(str(text))["SCI"] for text in ds.fits_header.values]
+        moved = np.array([[one["TIE_RA"], one["TIE_DEC"]] for one in headers])
+        np.testing.assert_allclose(moved, -JITTER[n], atol=0.003)
+        for d in range(4):
+            real = PLACE[0] + JITTER[n, d, 0] / COS / 3600, PLACE[1] + JITTER[n, d, 1] / 3600
+            band = str(ds.band.values[0])
+            seen = v2v3_to_slicer(*sky_to_v2v3(*real, Pointing.of(exposures[n], d)), band, exposures[n])
+            ra, dec = slicer_to_sky(*seen, band, ds, Pointing.of(ds, d))
+            assert np.hypot((ra - PLACE[0]) * COS, dec - PLACE[1]) * 3600 < 0.004
+
+
+def test_without_a_position_the_mean_place_stays(exposures):
+    found = measure_offsets(exposures)
+    assert abs(float(found.east.mean())) < 1e-6
+    assert abs(float(found.north.mean())) < 1e-6
+    ra, dec = found.attrs["position"]
+    mean = JITTER.mean(axis=(0, 1))
+    assert (ra - PLACE[0]) * COS * 3600 == pytest.approx(mean[0], abs=0.003)
+    assert (dec - PLACE[1]) * 3600 == pytest.approx(mean[1], abs=0.003)
+
+
+def test_step(exposures):
+    found = xr.Dataset(
+        {name: (("exposure", "band"), [[0.01]]) for name in ("alpha", "beta", "east", "north")},
+        {"exposure": exposures[0].exposure.values[1:2], "band": ["1A"]}, {"kind": "offsets", "position": PLACE},
+    )  # fmt: skip
+    out = assert_step(tie_bands, exposures[0], offsets=found)
+    np.testing.assert_allclose((out.dec_ref - exposures[0].dec_ref) * 3600, -0.01, atol=1e-5)  # unseen ones as well
+    assert tie_bands(exposures[1], offsets=found).ra_ref.equals(exposures[1].ra_ref)
+    assert "no exposure shows the source" in str(notes_of(tie_bands(exposures[1], offsets=found)))
+    with pytest.raises(MrsxrError, match="take those of measure_offsets"):
+        tie_bands(exposures[0], offsets=xr.Dataset())
+
+
+@pytest.mark.parametrize("star", [0.0, 2.0])
+def test_no_source_moves_nothing(star):
+    with pytest.raises(MrsxrError, match="no band shows a point source"):
+        measure_offsets(observed(0, star=star, noise=1.0), source=PLACE)
+
+
+@pytest.mark.slow
+def test_bands_of_one_detector_with_another_psf():
+    """Spikes, rings and jitter on the whole detector; the fields of both bands are off what the distortion says."""
+    import simulated
+
+    from mrsxr.simulate import Background, PointSource, PowerLaw, Psf, Scene
+    from mrsxr.simulate.pointing import aim_at, dither_offsets
+
+    scene = Scene(150.0, 20.0, points=(PointSource(150.0, 20.0, PowerLaw(60.0, 0.5)),), discs=(),
+                  background=Background(scale=0.0), psf=Psf.spiked(4.9, 8.8, asymmetry=0.0))  # fmt: skip
+    told = np.array(dither_offsets("EXTENDED", 4))
+    real = told + np.random.default_rng(3).normal(0, 0.03, told.shape)
+    ds = simulated.cal_of(scene, "12A", [tuple(one) for one in real])
+    aims = [aim_at(150.0, 20.0, 247.0, tuple(one), 1.0, 12000.0).pointing for one in told]
+    ds = ds.assign_coords({k: (*ds[k].variable.dims, [getattr(p, k) for p in aims]) for k in ("ra_ref", "dec_ref")})
+    off = {"v2_coefficients": [0.02, -0.03], "v3_coefficients": [-0.025, 0.015]}
+    for name, values in off.items():
+        ds[name] = ds[name].copy(data=ds[name].values.copy())
+        ds[name].values[:, 0, 0] += values
+    place = (150.0, 20.0)
+    found = measure_offsets(ds, source=place, position=place)
+    assert float(np.hypot(found.east, found.north).mean()) > 0.03
+    out = tie_bands(ds, offsets=found)
+    places = []
+    for band in mrs.bands_of_setting("12A"):
+        for d, one in enumerate(real):
+            true = aim_at(150.0, 20.0, 247.0, tuple(one), 1.0, 12000.0).pointing
+            k = list(ds.band.values).index(band)
+            plain = ds.assign({n: ds[n].copy(data=ds[n].values.copy()) for n in off})
+            for n, values in off.items():
+                plain[n].values[k, 0, 0] -= values[k]
+            seen = v2v3_to_slicer(*sky_to_v2v3(*place, true), band, plain)
+            ra, dec = slicer_to_sky(*seen, band, out, Pointing.of(out, d))
+            places.append([(ra - 150.0) * np.cos(np.deg2rad(20.0)), dec - 20.0])
+    off_by = 3600 * np.array(places)
+    assert np.sqrt((off_by**2).mean()) < 0.002
+    assert np.abs(off_by).max() < 0.004
+
+
+def test_a_recipe_ties_all_settings(exposures):
+    from mrsxr.pipeline import Recipe
+    from mrsxr.pipeline.combine_chain import combine
+
+    recipe = Recipe.of().set("tie_bands", source=PLACE, position=PLACE)
+    recipe = recipe.skipping("master_background").skipping("outlier_detection")
+    out = combine({"a": exposures[0], "b": exposures[1]}, recipe)
+    found = measure_offsets(exposures, source=PLACE, position=PLACE)
+    for name, ds in zip("ab", exposures, strict=True):
+        np.testing.assert_array_equal(out[name].dec_ref, tie_bands(ds, offsets=found).dec_ref)
+    blank = exposures[0].assign(flux=exposures[0].flux * 0 + 1.0)
+    with pytest.warns(mx.MrsxrWarning, match="no band shows a point source"):
+        assert combine({"a": blank}, recipe)["a"].dec_ref.equals(blank.dec_ref)

@@ -10,6 +10,7 @@ from .flat_field import divide_flat
 from .fringe import divide_fringe_flat
 from .latents import latent_state, subtract_latents
 from .master_background import background_on_detector, subtract_master_background
+from .offsets import measure_offsets, tie_bands
 from .outlier_detection import detect_outliers, flag_outliers
 from .photom import calibrate_flux
 from .pixel_replace import replace_pixels
@@ -19,7 +20,6 @@ from .showers import clean_showers
 from .sky_outliers import detect_sky_outliers
 from .srctype import set_source_type
 from .straylight import subtract_straylight
-from .tie_bands import measure_offsets, tie_bands
 from .trace_model import fit_trace_model
 from .wcs import assign_wcs
 

@@ -34,6 +34,7 @@ from ._cells import check_wcs
 from .trace_model import _lit, _pixels, _places
 
 _FAR = 0.3  # arcsec, from the other places of a source: another one, or nothing
+_SOURCE = 0.5  # misfit with a source over that without, on pixels left out, of what is a source
 _FEWEST = 500  # pixels near the source
 _EACH = 2  # of the rows, and samples of the spectrum in pixels
 _ROUNDS, _MOST = 4, 8  # rounds of a fit, and how often
@@ -74,11 +75,12 @@ def measure_offsets(
 
     Notes
     -----
-    Places and profile of the trace model (:func:`mrsxr.cal.fit_trace_model`), one profile over the band, fitted until no
-    place moves by 0.2 mas. The error is half of the difference between the places from the two colours of a chess
-    board, rms over exposures: bands without a point source have none that is small, and are left alone. The
-    place is the centroid of the light within about a FWHM: a lopsided PSF moves the places of a whole band (12 % more
-    light on one side of the core: 0.03 FWHM), not those of exposures against each other.
+    Places and profile of the trace model (:func:`mrsxr.cal.fit_trace_model`), one profile over the band, fitted until
+    no place moves by 0.2 mas. The error is half of the difference between the places from the two colours of a chess
+    board, rms over exposures. A band is left alone where it is too large, and where the source does not halve the
+    misfit of a plane of light on the pixels of the colour that was not fitted. The place is the centroid of the light
+    within about a FWHM: a lopsided PSF moves the places of a whole band (12 % more light on one side of the core: 0.03
+    FWHM), not those of exposures against each other.
     """
     datasets = [exposures] if isinstance(exposures, xr.Dataset) else list(exposures)
     rows: dict[tuple[str, str], tuple[np.ndarray, tuple[float, float]]] = {}
@@ -150,7 +152,8 @@ def tie_bands(ds: xr.Dataset, *, offsets: xr.Dataset) -> xr.Dataset:
     if not seen.any():
         tell(f"{ds.attrs['setting']}: no exposure shows the source; its pointings stay", aloud=False)
         return before
-    position = tuple(map(float, offsets.attrs["position"]))
+    ra, dec = map(float, offsets.attrs["position"])
+    position = ra, dec
     mean = np.array([_mean_over_bands(ours[name].values) for name in ("east", "north")])
     frame = tangent_frame(*position)
     moved = [
@@ -183,13 +186,18 @@ def _measure(lit: xr.Dataset, band: str, source: tuple[float, float]) -> tuple[n
     fit, every = Fit(pixels, place.copy(), *grid), np.ones(pixels.flux.size, bool)
     _settle(lambda: _move(fit, every), fit, 4 * _MOST)  # by a round profile: what is off by now no profile takes up
     _settle(lambda: fit.run(every, rounds=_ROUNDS), fit, _MOST)
-    halves = []
+    halves, misfit = [], np.zeros(2)
     for half in (pixels.odd, ~pixels.odd):
-        one = Fit(pixels, fit.place.copy(), *grid)
-        one.profile = fit.profile
+        one, none = (Fit(pixels, fit.place.copy(), *grid) for _ in range(2))
+        one.profile, none.profile = fit.profile, np.full_like(fit.profile, -1.0)  # none: a plane of light alone
         _settle(lambda: _move(one, half), one, 3)  # noqa: B023
+        none.fit_spectra(none.weights(half))
+        misfit += [float((((pixels.flux - f.model()) ** 2) / pixels.variance)[~half].sum()) for f in (one, none)]
         halves.append(one.place)
-    return fit.place + _centre(fit) * float(np.median(fit.fwhm)), float(0.5 * np.sqrt(np.mean((halves[0] - halves[1]) ** 2)))
+    if not misfit[0] < _SOURCE * misfit[1]:
+        return place, np.inf
+    error = float(0.5 * np.sqrt(np.mean((halves[0] - halves[1]) ** 2)))
+    return fit.place + _centre(fit) * float(np.median(fit.fwhm)), error
 
 
 def _centre(fit: Fit) -> np.ndarray:
@@ -201,7 +209,9 @@ def _centre(fit: Fit) -> np.ndarray:
     profiles(u, v, np.full(u.size, 0.5), fit.profile, light)
     for _ in range(20):
         weight = light * np.exp(-4 * np.log(2) * ((u - centre[0]) ** 2 + (v - centre[1]) ** 2))
-        centre = centre + 2 * (np.array([weight @ u, weight @ v]) / weight.sum() - centre)  # twice, as the weight is as wide
+        centre = centre + 2 * (
+            np.array([weight @ u, weight @ v]) / weight.sum() - centre
+        )  # twice, as the weight is as wide
     return centre
 
 
@@ -222,7 +232,7 @@ def _settle(work: Callable[[], None], fit: Fit, most: int) -> None:
 
 def _on_sky(place: np.ndarray, band: str, ds: xr.Dataset, dither: int) -> tuple[float, float]:
     """Return where on the sky [deg] a place in the slices of an exposure is by its pointing."""
-    ra, dec = slicer_to_sky(*place, band, ds, Pointing.of(ds, dither))
+    ra, dec = slicer_to_sky(place[0], place[1], band, ds, Pointing.of(ds, dither))
     return float(ra), float(dec)
 
 
@@ -239,10 +249,10 @@ def _as_dataset(rows, errors: dict[str, float], position: tuple[float, float]) -
     values = np.full((4, len(names), len(bands)), np.nan)
     frame = tangent_frame(*position)
     for (name, band), (place, sky) in rows.items():
-        west, north = (float(one) for one in tangent_offsets(*sky, frame))
+        west, north = map(float, tangent_offsets(sky[0], sky[1], frame))
         values[:, names.index(name), bands.index(band)] = *place, -west, north
     dims, attrs = ("exposure", "band"), {"units": "arcsec"}
-    data = {key: (dims, values[k], attrs) for k, key in enumerate(("alpha", "beta", "east", "north"))}
+    data: dict[str, Any] = {key: (dims, values[k], attrs) for k, key in enumerate(("alpha", "beta", "east", "north"))}
     data["error"] = ("band", np.array([errors[band] for band in bands]), attrs)
     facts = {"kind": "offsets", "position": list(position), "ref_id": f"places of {len(names)} exposures"}
     return xr.Dataset(data, {"exposure": names, "band": bands}, facts)
@@ -257,14 +267,16 @@ def _mean_over_bands(values: np.ndarray) -> np.ndarray:
     return level.mean() + np.array([np.nanmean(row) if np.isfinite(row).any() else 0.0 for row in rest])
 
 
-def _left(ours: xr.Dataset, band: int, moved: Sequence[Pointing], position, ds: xr.Dataset) -> np.ndarray:
+def _left(
+    ours: xr.Dataset, band: int, moved: Sequence[Pointing], position: tuple[float, float], ds: xr.Dataset
+) -> np.ndarray:
     """Return by how much V2, V3 [arcsec] of a band miss the position after the pointings were moved; 0 unseen."""
     off = []
     for d, pointing in enumerate(moved):
         alpha, beta = (float(ours[name].values[d, band]) for name in ("alpha", "beta"))
         if np.isfinite(alpha):
             there = slicer_to_v2v3(alpha, beta, str(ours["band"].values[band]), ds)
-            off.append(np.array(sky_to_v2v3(*position, pointing)) - np.array(there))
+            off.append(np.array(sky_to_v2v3(position[0], position[1], pointing)) - np.array(there))
     return np.mean(off, axis=0) if off else np.zeros(2)
 
 

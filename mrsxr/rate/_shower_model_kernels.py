@@ -14,6 +14,7 @@ from mrsxr.compiled import njit
 from ._shower_kernels import gather
 
 CELL = 8  # pixels
+CELLS = TILE // CELL
 _CLIP = np.float32(4.0)  # sigma, rows of a cell against their median
 _BRIGHT = np.float32(8.0)  # pixels of more than so many times the read variance are left out
 _FEWEST = 3  # pixels of a row of a cell
@@ -21,57 +22,71 @@ _REFERENCE_PIXEL = np.uint32(2**31)
 
 
 @njit(cache=True, nogil=True)
-def _row_medians(diffs, m, inverse, n_diffs, cell, pairs, block, count, middle, weight):
-    """Median of d - m of the pixels of one row of a cell, and its inverse variance, for all differences."""
-    total, n_pixel = np.float32(0), 0
-    for t in range(CELL * cell, CELL * cell + CELL):
-        total += inverse[t]
-        n_pixel += int(inverse[t] > 0)
-    for k0 in range(0, n_diffs, TILE):
-        width = min(TILE, n_diffs - k0)
-        count[:] = 0
-        for t in range(CELL):
-            at = CELL * cell + t
-            for k in range(width):
-                value = diffs[k0 + k, at] - m[at]
-                usable = not np.isnan(value) and inverse[at] > 0
-                block[t, k] = value if usable else np.float32(np.inf)
-                count[k] += np.int32(usable)
-        sort_columns(block, pairs)
-        for k in range(width):
-            n = count[k]
-            if n < _FEWEST:
-                middle[k0 + k] = 0
-                weight[k0 + k] = 0
-                continue
-            middle[k0 + k] = median_of_sorted(block, count, k)
-            each = total / np.float32(n_pixel)  # the mean of 1 / sigma
-            weight[k0 + k] = np.float32(2.0 / math.pi) * np.float32(n) * each * each
+def _row_weights(inverse, each):
+    """Fill each (cell) with the inverse variance of the median of one pixel, from the mean of 1 / sigma of its row."""
+    for c in range(CELLS):
+        total, n_pixel = np.float32(0), 0
+        for t in range(CELL * c, CELL * c + CELL):
+            total += inverse[t]
+            n_pixel += int(inverse[t] > 0)
+        mean = total / np.float32(max(n_pixel, 1))
+        each[c] = np.float32(2.0 / math.pi) * mean * mean
 
 
 @njit(cache=True, nogil=True)
-def _combine(middle, weight, k, n_row):
-    """Weighted mean of the rows of a cell without outliers, and its weight."""
-    good = np.empty(CELL, dtype=np.float32)
-    n = 0
-    for row in range(n_row):
-        if weight[row, k] > 0:
-            good[n] = middle[row, k]
-            n += 1
-    if n == 0:
-        return np.float32(0), np.float32(0)
-    kept = good[:n]
-    kept.sort()
-    median = np.float32(0.5) * (kept[(n - 1) >> 1] + kept[n >> 1])
-    total, weights = np.float32(0), np.float32(0)
-    for row in range(n_row):
-        w = weight[row, k]
-        if w > 0 and abs(middle[row, k] - median) * np.sqrt(w) <= _CLIP:
-            total += w * middle[row, k]
-            weights += w
-    if weights == 0:
-        return median, np.float32(0)
-    return total / weights, weights
+def _row_medians(diffs, m, inverse, each, pairs, block, count, line, middle, weight):
+    """Median of d - m of the pixels of one row of each cell and its inverse variance (difference x cell).
+
+    A block (CELL, TILE) holds the pixels of a row of a cell in its columns: eight differences of four cells at a time.
+    """
+    for k0 in range(0, diffs.shape[0], CELL):
+        n = min(CELL, diffs.shape[0] - k0)
+        for k in range(n):
+            one = diffs[k0 + k]
+            for t in range(TILE):
+                value = one[t] - m[t]
+                line[t] = value if (inverse[t] > 0) & (value == value) else np.float32(np.inf)
+            for t in range(CELL):
+                for c in range(CELLS):
+                    block[t, CELLS * k + c] = line[CELL * c + t]
+        sort_columns(block, pairs)
+        _count(block, count)
+        for q in range(CELLS * n):
+            enough = count[q] >= _FEWEST
+            middle[CELLS * k0 + q] = median_of_sorted(block, count, q) if enough else np.float32(0)
+            weight[CELLS * k0 + q] = np.float32(count[q]) * each[q % CELLS] if enough else np.float32(0)
+
+
+@njit(cache=True, nogil=True)
+def _count(block, count):
+    """Fill count (TILE) with the number of values in each column, the others of which are +inf."""
+    count[:] = 0
+    for t in range(block.shape[0]):
+        one = block[t]
+        for q in range(TILE):
+            count[q] += np.int32(one[q] < np.float32(np.inf))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _combine(middle, weight, pairs, block, count, line, total, weights):
+    """Weighted mean of the rows (row, TILE) of cells without outliers into total (TILE), and its weight."""
+    for row in range(CELL):
+        for q in range(TILE):
+            block[row, q] = middle[row, q] if weight[row, q] > 0 else np.float32(np.inf)
+    sort_columns(block, pairs)
+    _count(block, count)
+    for q in range(TILE):
+        line[q] = median_of_sorted(block, count, q) if count[q] > 0 else np.float32(0)
+    total[:], weights[:] = 0, 0
+    for row in range(CELL):
+        its_middle, its_weight = middle[row], weight[row]
+        for q in range(TILE):
+            w = its_weight[q]
+            w = w if abs(its_middle[q] - line[q]) * np.sqrt(w) <= _CLIP else np.float32(0)
+            total[q] += w * its_middle[q]
+            weights[q] += w
+    for q in range(TILE):
+        total[q] = total[q] / weights[q] if weights[q] > 0 else line[q]
 
 
 @njit(cache=True, nogil=True)
@@ -82,14 +97,15 @@ def _coarse_maps(sci, group_dq, pixel_dq, read_noise, gain, spread, pairs, cell_
     diffs = np.full((n_diffs, TILE), np.nan, dtype=np.float32)
     ordered = np.empty((n_diffs, TILE), dtype=np.float32)
     count = np.zeros(TILE, dtype=np.int32)
-    m, inverse = np.zeros(TILE, dtype=np.float32), np.zeros(TILE, dtype=np.float32)
-    n_cell = TILE // CELL
-    middle = np.zeros((n_cell, CELL, n_diffs), dtype=np.float32)
-    weight = np.zeros((n_cell, CELL, n_diffs), dtype=np.float32)
-    block = np.empty((CELL, TILE), dtype=np.float32)
+    m, inverse, line, value, its_weight = np.zeros((5, TILE), dtype=np.float32)
+    each = np.zeros(CELLS, dtype=np.float32)
+    n_column = (n_diffs + CELL - 1) // CELL * TILE  # of differences x cells, in whole blocks
+    middle, weight = np.zeros((2, CELL, n_column), dtype=np.float32)
+    block = np.full((CELL, TILE), np.inf, dtype=np.float32)
     for d in range(n_dither):
         for y0 in range(0, n_y, CELL):
             n_row = min(CELL, n_y - y0)
+            weight[:] = 0
             for x0 in range(0, n_x, TILE):
                 width = min(TILE, n_x - x0)
                 for row in range(n_row):
@@ -104,17 +120,18 @@ def _coarse_maps(sci, group_dq, pixel_dq, read_noise, gain, spread, pairs, cell_
                         known = gain[y, x0 + t] > 0 and r * r > 0 and pixel_dq[d, y, x0 + t] & _REFERENCE_PIXEL == 0
                         if known and variance <= _BRIGHT * r * r:
                             inverse[t] = np.float32(1) / np.sqrt(variance)
-                    for c in range(n_cell):
-                        _row_medians(
-                            diffs, m, inverse, n_diffs, c, cell_pairs, block, count, middle[c, row], weight[c, row]
-                        )
-                for c in range(min(n_cell, (width + CELL - 1) // CELL)):
-                    for i in range(n_integration):
-                        for g in range(1, n_group):
-                            k = i * (n_group - 1) + g - 1
-                            value, its_weight = _combine(middle[c], weight[c], k, n_row)
-                            out[d, 0, i, g, y0 // CELL, x0 // CELL + c] = value
-                            out[d, 1, i, g, y0 // CELL, x0 // CELL + c] = its_weight
+                    _row_weights(inverse, each)
+                    _row_medians(diffs, m, inverse, each, cell_pairs, block, count, line, middle[row], weight[row])
+                n_cell = (width + CELL - 1) // CELL
+                for q0 in range(0, n_column, TILE):
+                    rows = slice(q0, q0 + TILE)
+                    _combine(middle[:, rows], weight[:, rows], cell_pairs, block, count, line, value, its_weight)
+                    for q in range(min(TILE, CELLS * n_diffs - q0)):
+                        k, c = (q0 + q) // CELLS, q % CELLS
+                        if c < n_cell:
+                            i, g = k // (n_group - 1), k % (n_group - 1) + 1
+                            out[d, 0, i, g, y0 // CELL, x0 // CELL + c] = value[q]
+                            out[d, 1, i, g, y0 // CELL, x0 // CELL + c] = its_weight[q]
 
 
 @njit(cache=True, nogil=True)

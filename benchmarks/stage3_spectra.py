@@ -138,7 +138,8 @@ def compare_extraction(folder: Path, jwst_python: str, table) -> None:
 
     from mrsxr.io import load
     from mrsxr.spectrum import extract_spectrum
-    from mrsxr.spectrum.extract_1d import BASELINE
+    from mrsxr.spectrum.aperture import pixel_to_sky
+    from mrsxr.spectrum.centre import target_of
     from mrsxr.spectrum.fringe_1d import correct_residual_fringe_1d
 
     cubes = sorted((folder / "cube").glob("theirs_*_s3d.fits"))
@@ -147,7 +148,10 @@ def compare_extraction(folder: Path, jwst_python: str, table) -> None:
     for path in cubes:
         cube = load(path).compute()
         for name, (_, options) in CASES.items():
-            ours = extract_spectrum(cube, extract1d=extract1d, apcorr=apcorr, **(BASELINE | options))
+            options = {"centering": "daofind", "like_jwst": True, "autocen": False} | options
+            if not options["autocen"]:  # jwst moves the target to the middle of its spaxel
+                options["center"] = pixel_to_sky(cube, *np.rint(target_of(cube)))
+            ours = extract_spectrum(cube, extract1d=extract1d, apcorr=apcorr, **options)
             theirs = fits.getdata(out / f"{path.stem}_{name.replace(' ', '-')}_x1d.fits", "EXTRACT1D")
             what, good = f"x1d {cube.attrs['band']} {name}", theirs["DQ"] == 0
             worst = {}

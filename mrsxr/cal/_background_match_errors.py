@@ -50,7 +50,7 @@ def scores(table: Table, batches: list[Batch], lift: Lift, found: Solution, sigm
             v[batch.rows, None] * free
             for v in (found.weight * found.residual, found.weight * sigma, np.sqrt(found.weight))
         )
-        noises = []
+        noises: list[tuple[np.ndarray, ...]] = []
         for block in batch.blocks:
             up, columns = lift.of(block)
             q = up.shape[0]

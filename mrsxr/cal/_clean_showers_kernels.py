@@ -110,7 +110,7 @@ def _limits(image, flags, inside, low, high):
     return None if values.size == 0 else (np.percentile(values, low), np.percentile(values, high))
 
 
-def smooth_model(image, flags, inside, x_stddev, y_stddev, low, high, dark_edges):
+def smooth_model(image, flags, inside, x_stddev, y_stddev, low, high):
     """Return the smooth light (y, x) of the pixels between the slices, 0 where there are none."""
     model = np.zeros(image.shape, dtype=np.float32)
     limits = _limits(image, flags, inside, low, high)
@@ -121,7 +121,7 @@ def smooth_model(image, flags, inside, x_stddev, y_stddev, low, high, dark_edges
     keep_between(image, flags, inside, limits[0], limits[1], values, weight)
     smooth(values, taps_x, taps_y, values)
     smooth(weight, taps_x, taps_y, weight)
-    beyond_y, beyond_x = (_beyond(t, n) * dark_edges for t, n in zip((taps_y, taps_x), image.shape, strict=True))
+    beyond_y, beyond_x = (_beyond(t, n) for t, n in zip((taps_y, taps_x), image.shape, strict=True))
     _divide(values, weight, beyond_x, beyond_y, model)
     return model
 
@@ -190,10 +190,10 @@ def level_of(values, chosen, doubts, threshold):
     return np.float32(level), np.float32(share), np.float32(unsure)
 
 
-def smooth_wrapper(rate, dq, inside, x_stddev=18.0, y_stddev=5.0, low=0.1, high=99.9, dark_edges=True):
+def smooth_wrapper(rate, dq, inside, x_stddev=18.0, y_stddev=5.0, low=0.1, high=99.9):
     """Return rates (dither, y, x) less the smooth light between the slices; inside (y, x)."""
     inside = np.asarray(inside, dtype=bool)
     out = np.empty(rate.shape, dtype=np.float32)
     for image, flags, result in zip(rate, dq, out, strict=True):
-        np.subtract(image, smooth_model(image, flags, inside, x_stddev, y_stddev, low, high, dark_edges), out=result)
+        np.subtract(image, smooth_model(image, flags, inside, x_stddev, y_stddev, low, high), out=result)
     return out

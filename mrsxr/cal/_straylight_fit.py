@@ -284,7 +284,7 @@ def subtract_fitted(image, flags, variance, inside, parameters, first, last, row
     converged, the scores are NaN.
     """
     plain = np.empty(image.shape, dtype=np.float32)
-    subtract_kernel(image, flags, parameters, first, last, True, plain)
+    subtract_kernel(image, flags, parameters, first, last, plain)
     good = np.isfinite(image) & ((flags & UNFIT) == 0)
     between = good & ~np.any([np.roll(inside, k, axis=1) for k in range(-MARGIN, MARGIN + 1)], axis=0)
     between[:, :EDGE] = between[:, -EDGE:] = False

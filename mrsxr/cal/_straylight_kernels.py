@@ -163,14 +163,14 @@ def scatter(image, flags, pedestal, limit, parameters, out):
 
 
 @njit(cache=True, nogil=True)
-def subtract_kernel(image, flags, parameters, first, last, nan_as_zero, out):
+def subtract_kernel(image, flags, parameters, first, last, out):
     """Baseline on one image (y, x): scattered light of significant pixels, then the pedestal of the strip."""
     model = np.zeros(image.shape, dtype=np.float32)
-    mean, _, spread = clipped_statistics(strip_values(image, model, first, last, nan_as_zero))
+    mean, _, spread = clipped_statistics(strip_values(image, model, first, last, True))
     pedestal = np.float32(mean) if mean == mean else np.float32(0.0)
     limit = np.float32(mean + 3.0 * spread) if mean == mean else np.float32(0.0)
     scatter(image, flags, pedestal, limit, parameters, model)
-    _, median, _ = clipped_statistics(strip_values(image, model, first, last, nan_as_zero))
+    _, median, _ = clipped_statistics(strip_values(image, model, first, last, True))
     if median != median:
         median = 0.0
     n_y, n_x = image.shape
@@ -351,12 +351,12 @@ def drop_cells(residual, drop):
                 residual[y, x] = np.nan
 
 
-def kernel_wrapper(rate, dq, parameters, first=503, last=516, nan_as_zero=True):
+def kernel_wrapper(rate, dq, parameters, first=503, last=516):
     """Return rates (dither, y, x) less scattered light and pedestal; parameters (half, 6, y, 1)."""
     out = np.empty(rate.shape, dtype=np.float32)
     table = plain_parameters(parameters)
     for image, flags, result in zip(rate, dq, out, strict=True):
-        subtract_kernel(image, flags, table, first, last, nan_as_zero, result)
+        subtract_kernel(image, flags, table, first, last, result)
     return out
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -16,7 +15,6 @@ from mrsxr.limits import Count, checked
 from mrsxr.schema import meaning_of, units_of
 from mrsxr.threads import how
 
-Weights = Literal["exposure_time", "equal", "variance"]
 _CLUMP = 0.8  # of the mean scatter of its neighbours, below which wavelengths count as a clump (jwst)
 _SUMMED = ("flux", "background", "n_pixels")
 
@@ -25,10 +23,8 @@ _SUMMED = ("flux", "background", "n_pixels")
 def combine_backgrounds(
     spectra: Sequence[xr.Dataset],
     *,
-    mix_bands: bool = True,
-    weights: Weights = "exposure_time",
+    like_jwst: bool = True,
     exposure_times: Sequence[float] | None = None,
-    interpolate: bool = False,
     median_kernel: Count = 1,
 ) -> xr.Dataset:
     """Combine the background spectra of several exposures to one.
@@ -38,16 +34,13 @@ def combine_backgrounds(
     spectra : sequence of Dataset, level "spectrum"
         Of background exposures: ``background`` [MJy/sr] against ``wavelength`` [um], ``flux`` [Jy], ``dq``; its
         variance is ``background_var`` or the square of ``bkgd_error``, unknown without both. Computed here.
-    mix_bands : bool
-        Combine the samples of all bands together where bands overlap. That is what jwst does, although they have
-        other steps of wavelength and other errors of calibration. False: each band by itself.
-    weights : {"exposure_time", "equal", "variance"}
-        Of the spectra: exposure times as jwst, all alike, or the inverse of the mean variance of each band.
+    like_jwst : bool
+        Combine the samples of all bands together where bands overlap, although they have other steps of wavelength and
+        other errors of calibration; weight spectra by exposure time; let every sample count for the nearest wavelength
+        of the output. False: each band by itself, weighted by the inverse of the mean variance, interpolated linearly;
+        samples beyond the ends of a spectrum do not count.
     exposure_times : sequence of float, optional
         One for each spectrum [s]; by default the keyword EFFEXPTM of its header, all alike where one has none.
-    interpolate : bool
-        False: every sample counts for the nearest wavelength of the output, as jwst. True: spectra are interpolated
-        linearly to the output, samples beyond their ends do not count.
     median_kernel : int
         Samples of a running median along the result, 1 for none; an even number is lowered by one.
 
@@ -62,7 +55,7 @@ def combine_backgrounds(
     Raises
     ------
     MrsxrError
-        Where there is no spectrum with finite flux, or a parameter is out of range.
+        Where there is no spectrum with finite flux.
 
     Notes
     -----
@@ -72,17 +65,17 @@ def combine_backgrounds(
     """
     times = _times(spectra, exposure_times)
     rows = [_columns(ds, time) for ds, time in zip(spectra, times, strict=True)]
-    if mix_bands:
+    if like_jwst:
         groups = [[r for r in rows if _usable(r)]]
     else:
         bands = sorted({str(b) for r in rows for b in np.unique(r["band"])})
         groups = [[c for c in (_cut(r, r["band"] == band) for r in rows) if _usable(c)] for band in bands]
-    parts = [_combine(group, weights, interpolate, median_kernel) for group in groups if group]
+    parts = [_combine(group, like_jwst, median_kernel) for group in groups if group]
     if not parts:
         raise MrsxrError(
             "no background spectrum has finite flux at two wavelengths or more; give spectra of backgrounds"
         )
-    return _result({k: np.concatenate([p[k] for p in parts]) for k in parts[0]}, mix_bands, spectra)
+    return _result({k: np.concatenate([p[k] for p in parts]) for k in parts[0]}, like_jwst, spectra)
 
 
 def output_wavelengths(spectra: Sequence[np.ndarray]) -> np.ndarray:
@@ -170,7 +163,7 @@ def _usable(columns: dict[str, np.ndarray]) -> bool:
     return bool(step.size and ((step > 0).all() or (step < 0).all()) and np.isfinite(columns["flux"]).any())
 
 
-def _combine(group: list[dict[str, np.ndarray]], weights: str, interpolate: bool, kernel: int) -> dict[str, np.ndarray]:
+def _combine(group: list[dict[str, np.ndarray]], like_jwst: bool, kernel: int) -> dict[str, np.ndarray]:
     wave = output_wavelengths([c["wavelength"] for c in group])
     names = (*_SUMMED, "var", "flux_var", "weight", "count")
     planes = {name: np.zeros((len(group), wave.size)) for name in names}
@@ -178,8 +171,8 @@ def _combine(group: list[dict[str, np.ndarray]], weights: str, interpolate: bool
     for s, columns in enumerate(group):
         good = ((columns["dq"] & flags.DO_NOT_USE) == 0) & ~np.isnan(columns["flux"])
         columns = {**_cut(columns, good), "count": np.ones(int(good.sum()))}
-        columns["weight"] = _weight(columns, weights)
-        if interpolate and good.sum() > 1:
+        columns["weight"] = columns["time"] if like_jwst else _inverse_variance(columns)
+        if not like_jwst and good.sum() > 1:
             columns = _interpolated(columns, wave)
         place = np.interp(columns["wavelength"], wave, np.arange(wave.size), left=np.nan, right=np.nan)
         inside = np.isfinite(place)
@@ -203,16 +196,14 @@ def _combine(group: list[dict[str, np.ndarray]], weights: str, interpolate: bool
     return out
 
 
-def _weight(columns: dict[str, np.ndarray], weights: str) -> np.ndarray:
-    if weights == "exposure_time":
-        return columns["time"]
-    out = np.ones(columns["flux"].shape)
-    if weights == "variance":
-        for band in np.unique(columns["band"]):
-            inside = columns["band"] == band
-            known = columns["var"][inside]
-            known = known[np.isfinite(known) & (known > 0)]
-            out[inside] = 1.0 / known.mean() if known.size else 0.0
+def _inverse_variance(columns: dict[str, np.ndarray]) -> np.ndarray:
+    """Return the inverse of the mean variance of the band of each sample, 0 where it has none."""
+    out = np.zeros(columns["flux"].shape)
+    for band in np.unique(columns["band"]):
+        inside = columns["band"] == band
+        known = columns["var"][inside]
+        known = known[np.isfinite(known) & (known > 0)]
+        out[inside] = 1.0 / known.mean() if known.size else 0.0
     return out
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import dask
 import dask.array as da
@@ -31,8 +31,7 @@ def subtract_master_background(
     *,
     background: xr.Dataset,
     bands: Sequence[Band] | None = None,
-    outside: Literal["zero", "edge"] = "zero",
-    propagate_errors: bool = False,
+    like_jwst: bool = True,
 ) -> xr.Dataset:
     """Subtract a background spectrum, the same at every place of the field.
 
@@ -47,15 +46,14 @@ def subtract_master_background(
         :func:`background_on_detector` makes of one that is not computed yet.
     bands : sequence of str, optional
         Subtract in these bands only; by default in both of the setting.
-    outside : {"zero", "edge"}
-        What is subtracted beyond the ends of the spectrum: nothing, as jwst, or its end values.
-    propagate_errors : bool
-        Add the variance ``background_var`` of the spectrum to ``var_background``; jwst leaves the errors as they are.
+    like_jwst : bool
+        Subtract nothing beyond the ends of the spectrum, and leave the errors as they are. False: its end values, and
+        the variance ``background_var`` of the spectrum is added to ``var_background``.
 
     Returns
     -------
     Dataset, level "cal"
-        ``flux`` less the spectrum, interpolated linearly in wavelength; with ``propagate_errors`` also
+        ``flux`` less the spectrum, interpolated linearly in wavelength; but for ``like_jwst`` also
         ``var_background`` [MJy2/sr2], common to all pixels of a wavelength. ``attrs["master_background"] = 1``.
 
     Raises
@@ -68,9 +66,9 @@ def subtract_master_background(
     if "wavelength" not in ds.coords:
         raise MrsxrError(f"setting {setting}: assign_wcs must run before the background is subtracted")
     require_undone(ds, BACKGROUNDS, "subtract one background only")
-    names = ["background", "background_var"] if propagate_errors else ["background"]
+    names = ["background"] if like_jwst else ["background", "background_var"]
     if names[-1] not in background:
-        raise MrsxrError(f"setting {setting}: the background spectrum has no '{names[-1]}'; leave propagate_errors out")
+        raise MrsxrError(f"setting {setting}: the background spectrum has no '{names[-1]}'; take like_jwst")
     wanted = bands_of_setting(setting) if bands is None else bands
     if "wavelength" not in background.dims:
         flux, *variance = (background[name] for name in names)
@@ -80,10 +78,10 @@ def subtract_master_background(
         if not any(one.background.values.any() for one in spectra.values()):
             tell(f"setting {setting}: the background spectrum is zero at all its wavelengths; nothing is subtracted")
             return ds
-        flux, *variance = _subtracted(ds, spectra, names, outside)
+        flux, *variance = _subtracted(ds, spectra, names)
     out = {"flux": flux.variable}
     out["flux"].attrs = dict(ds.flux.attrs)
-    if propagate_errors:
+    if not like_jwst:
         known = ds.var_background if "var_background" in ds else xr.zeros_like(ds.flux)
         spread = (known + variance[0]).where(ds.flux.notnull())
         out["var_background"] = spread.assign_attrs(units="MJy2/sr2")
@@ -91,7 +89,7 @@ def subtract_master_background(
 
 
 def _subtracted(
-    ds: xr.Dataset, spectra: Mapping[int, xr.Dataset], names: Sequence[str], outside: str
+    ds: xr.Dataset, spectra: Mapping[int, xr.Dataset], names: Sequence[str]
 ) -> tuple[xr.DataArray, ...]:  # fmt: skip
     """Return the flux less the spectrum of each channel and, where it is named, the variance of that."""
     velosys = xr.DataArray(ds.velosys.values[:, None, None], dims=("dither", "y", "x"))
@@ -99,13 +97,12 @@ def _subtracted(
     return map_ramps(
         subtract_spectrum, xr.DataArray(ds.flux.variable), frame_coordinate(ds, "wavelength"),
         frame_coordinate(ds, "channel"), velosys, core=[[]] * 4, out_core=[[]] * len(names),
-        dtypes=["float32"] * len(names), samples=samples, ends=0.0 if outside == "zero" else None,
+        dtypes=["float32"] * len(names), samples=samples, ends=0.0 if len(names) == 1 else None,
     )  # fmt: skip
 
 
 def background_on_detector(
-    ds: xr.Dataset, background: Any, *, bands: Sequence[Band], outside: Literal["zero", "edge"] = "zero",
-    propagate_errors: bool = False,
+    ds: xr.Dataset, background: Any, *, bands: Sequence[Band], like_jwst: bool = True
 ) -> xr.Dataset:  # fmt: skip
     """Return what :func:`subtract_master_background` is to subtract of a spectrum that is not computed yet.
 
@@ -114,18 +111,18 @@ def background_on_detector(
     ds : Dataset, level "cal"
     background : Delayed
         Of ``dask.delayed``; becomes a Dataset as that step takes it.
-    bands, outside, propagate_errors
+    bands, like_jwst
         As of that step, which is to be given the same.
 
     Returns
     -------
     Dataset on (dither, y, x), lazy
     """
-    names = ["background", "background_var"] if propagate_errors else ["background"]
+    names = ["background"] if like_jwst else ["background", "background_var"]
     shape, setting = (ds.sizes["y"], ds.sizes["x"]), str(ds.attrs.get("setting", ""))
     frame = as_delayed(xr.Dataset({k: frame_coordinate(ds, k).variable for k in ("wavelength", "channel")}))
     level = dask.delayed(_levels)
-    rows = [level(background, frame, float(v), list(bands), outside, names, setting) for v in ds.velosys.values]
+    rows = [level(background, frame, float(v), list(bands), names, setting) for v in ds.velosys.values]
     chunks = dict(zip(ds.flux.dims, ds.flux.chunks, strict=True)) if ds.flux.chunks else {}
     return xr.Dataset(
         {name: (("dither", "y", "x"), da.stack([da.from_delayed(one[k], shape, np.float32) for one in rows]))
@@ -134,14 +131,14 @@ def background_on_detector(
 
 
 def _levels(
-    background: xr.Dataset, frame: xr.Dataset, velosys: float, bands: Sequence[str], outside: str,
-    names: Sequence[str], setting: str,
+    background: xr.Dataset, frame: xr.Dataset, velosys: float, bands: Sequence[str], names: Sequence[str],
+    setting: str,
 ) -> list[np.ndarray]:  # fmt: skip
     """Return the background of an exposure (y, x), and its variance where that is named."""
     wavelength = frame["wavelength"].values
     spectra = {int(band[0]): _spectrum_of(background, band, setting) for band in bands}
     samples = {c: (one.wavelength.values, [one[name].values for name in names]) for c, one in spectra.items()}
-    ends = 0.0 if outside == "zero" else None
+    ends = 0.0 if len(names) == 1 else None
     found = _interpolated((1, *wavelength.shape), wavelength, frame["channel"].values, [velosys], samples, ends)
     return [one[0] for one in found]
 

@@ -28,7 +28,6 @@ def correct_residual_fringe(
     fringefreq: Ref,
     ignore_regions: Sequence[Interval] | None = None,
     method: Method = "columns",
-    always_one: bool = True,
     snr_share: NotNegative = 0.1,
 ) -> xr.Dataset:
     """Fit the fringes that are left in each column (spectrum along y) of each slice, and divide by them.
@@ -46,13 +45,11 @@ def correct_residual_fringe(
         Wavelengths to leave out of the fits; they are corrected all the same.
     method : str
         "columns": jwst's algorithm. Each column by itself: spectral features masked, spline continuum with a knot a
-        period, sines added while the evidence rises by a factor of 10, beats above twice ``max_amplitude`` rejected.
+        period, sines added while the evidence rises by a factor of 10, beats above twice ``max_amplitude`` rejected;
+        the first sine is always taken.
         "slices": the columns of a slice together; amplitude and phase of the fringes vary smoothly along and across
         them, each place is predicted from what lies more than a period away, and cross-validation chooses how
         smoothly, and whether a column gets anything.
-    always_one : bool
-        With "columns": compare the first sine with a relative residual of one, so that it is always taken, a mistake
-        of jwst; False asks for evidence.
     snr_share : float
         With "slices": columns below this share of ``min_snr`` stay as they are (with "columns" below ``min_snr``).
 
@@ -92,7 +89,7 @@ def correct_residual_fringe(
     out, added, judged = map_ramps(
         correct_frames, *inputs, core=[[]] * 6, out_core=[[]] * 3, dtypes=["float32"] * 3,
         families=families, family_labels=labels, limits=limits, method=method, ignore=regions,
-        always_one=bool(always_one), snr_share=float(snr_share),
+        snr_share=float(snr_share),
     )  # fmt: skip
     changed = {name: _like(out, ds[name])}
     if method == "slices":

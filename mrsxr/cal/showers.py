@@ -28,7 +28,6 @@ def clean_showers(
     shower_low_reject: Percent = 0.1,
     shower_high_reject: Percent = 99.9,
     method: Method = "smooth",
-    dark_edges: bool = True,
     threshold: Positive = 6.0,
     protection: NotNegative = 0.003,
 ) -> xr.Dataset:
@@ -47,11 +46,9 @@ def clean_showers(
     shower_low_reject, shower_high_reject : float
         With "smooth": percentiles of the pixels between the slices below and above which they are left out.
     method : str
-        "smooth": the Gaussian mean, as jwst. "gated": patches that are raised significantly, each followed across the
-        slices as the likeliest blob and smooth field about it; nothing is subtracted elsewhere.
-    dark_edges : bool
-        With "smooth": beyond the detector all is 0 DN/s, which draws the model to 0 at the edges, a mistake of
-        jwst; False knows nothing there, as "gated" does.
+        "smooth": the Gaussian mean, as jwst, of 0 DN/s beyond the detector. "gated": patches that
+        are raised significantly, each followed across the slices as the likeliest blob and smooth field about it;
+        nothing is subtracted elsewhere.
     threshold : float
         With "gated": significance [sigma] of a shower.
     protection : float
@@ -97,7 +94,7 @@ def clean_showers(
     if method == "smooth":
         (out,) = map_ramps(
             smooth_wrapper, *inputs, core=[none] * 3, out_core=[none], dtypes=["float32"],
-            dark_edges=bool(dark_edges), **options,
+            **options,
         )  # fmt: skip
         return ds.assign(rate=restore(out, ds.rate))
     frame = ["y", "x"]

@@ -35,7 +35,6 @@ def subtract_straylight(
     *,
     mrsxartcorr: Ref,
     method: Method = "kernel",
-    nan_as_zero: bool = True,
     regions: OptionalRef = None,
     region_plane: Whole = 0,
     block_rows: Annotated[int, Range(8)] = 64,
@@ -52,12 +51,10 @@ def subtract_straylight(
         Kernels of each row of a band: ``lor_fwhm``, ``gau_fwhm``, ``gau_xoff`` [pix], ``lor_scale``, ``gau_scale1``,
         ``gau_scale2`` (band, y). A half whose band is missing scatters nothing, so also the cross-dichroic settings.
     method : str
-        "kernel": as jwst. "fitted": the kernels act on the light freed of what is scattered, by iteration; their
-        amounts and profiles follow the pixels between the slices; faint light scatters as well; bad pixels are filled
-        first. A half of the detector gets it where it tells gaps that were left out better than "kernel" does.
-    nan_as_zero : bool
-        With "kernel": NaN pixels of the strip between the channels count as 0 DN/s in its mean and median, a mistake
-        of jwst; False leaves them out, as "fitted" does.
+        "kernel": as jwst, where NaN pixels of the strip between the channels count as 0 DN/s. "fitted": the kernels act
+        on the light freed of what is scattered, by iteration; their amounts and profiles follow the pixels between the
+        slices; faint light scatters as well; bad pixels are filled first. A half of the detector gets it where it tells
+        gaps that were left out better than "kernel" does.
     regions : Dataset, kind "regions", optional
         With "fitted": tells what lies between the slices; by default the coordinate ``slice`` of ``ds``.
     region_plane : int
@@ -105,7 +102,7 @@ def subtract_straylight(
 
         (out,) = map_ramps(
             kernel_wrapper, rate, flags, parameters, core=[[], [], ["half", "parameter"]], out_core=[[]],
-            dtypes=["float32"], first=first, last=last, nan_as_zero=bool(nan_as_zero),
+            dtypes=["float32"], first=first, last=last,
         )  # fmt: skip
         return ds.assign(rate=restore(out, ds.rate))
     from ._straylight_fit import LIMIT, fitted_wrapper

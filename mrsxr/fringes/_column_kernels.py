@@ -115,7 +115,7 @@ def reject_beats(fit, limit, rejected):
 
 
 @njit(cache=True, nogil=True)
-def _correct_column(x, y, good, weights, fit_weights, families, snr, limit, prior_range, always_one, factor, rejected):
+def _correct_column(x, y, good, weights, fit_weights, families, snr, limit, prior_range, factor, rejected):
     """Fill the factor (1 + fit) of one column, family after family; return the number of sines."""
     n = x.size
     work, rest, fit = y.copy(), np.empty(n), np.empty(n)
@@ -139,7 +139,7 @@ def _correct_column(x, y, good, weights, fit_weights, families, snr, limit, prio
             use[k] = fit_weights[k] if fine else 0.0
         count, _ = fit_sines(
             x - x[0], rest, use, 1.0 / (period + half), 1.0 / (period - half), int(most), coarse, x[0], prior_range,
-            always_one, fit,
+            True, fit,  # always one sine, as jwst
         )  # fmt: skip
         if count == 0:
             continue
@@ -155,7 +155,7 @@ def _correct_column(x, y, good, weights, fit_weights, families, snr, limit, prio
 
 @njit(cache=True, nogil=True)
 def _correct_batch(
-    wavenumber, flux, error, use, ignore, families, limit, smooth_too, prior_range, always_one,
+    wavenumber, flux, error, use, ignore, families, limit, smooth_too, prior_range,
     factor, rejected, n_sines,
 ):  # fmt: skip
     samples = wavenumber.shape[1]
@@ -194,14 +194,14 @@ def _correct_batch(
             fit_weights[k] = weights[k] if weights[k] > TINY and strong else 0.0
         column, bad = np.ones(n), np.zeros(n, dtype=np.bool_)
         n_sines[c] = _correct_column(
-            x, y, good, weights, fit_weights, families[c], snr, limits, prior_range, always_one, column, bad
+            x, y, good, weights, fit_weights, families[c], snr, limits, prior_range, column, bad
         )
         for k in range(n):
             factor[c, order[k]] = column[k]
             rejected[c, order[k]] = bad[k]
 
 
-def correct_columns(wavenumber, flux, error, use, ignore, families, limit, smooth_too, prior_range, always_one):
+def correct_columns(wavenumber, flux, error, use, ignore, families, limit, smooth_too, prior_range):
     """Return (1 + fringes, rejected) of (column, sample) and the number of sines (column); 1 where nothing was done."""
     shape = wavenumber.shape
     factor = np.ones(shape)
@@ -212,6 +212,6 @@ def correct_columns(wavenumber, flux, error, use, ignore, families, limit, smoot
         np.ascontiguousarray(error, dtype=np.float64), np.ascontiguousarray(use, dtype=np.bool_),
         np.ascontiguousarray(ignore, dtype=np.bool_), np.ascontiguousarray(families, dtype=np.float64),
         np.ascontiguousarray(limit, dtype=np.float64), np.ascontiguousarray(smooth_too, dtype=np.bool_),
-        float(prior_range), bool(always_one), factor, rejected, n_sines,
+        float(prior_range), factor, rejected, n_sines,
     )  # fmt: skip
     return factor, rejected, n_sines

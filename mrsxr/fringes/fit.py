@@ -47,7 +47,6 @@ def correct_frames(
     limits: np.ndarray,
     method: str = "columns",
     ignore: Regions = (),
-    always_one: bool = True,
     snr_share: float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Divide frames by the fringes of each column, slice by slice.
@@ -73,7 +72,7 @@ def correct_frames(
         One of :data:`METHODS`.
     ignore : sequence of (minimum, maximum) [um]
         Wavelengths to leave out of the fits.
-    always_one, snr_share
+    snr_share
         See :func:`mrsxr.cal.residual_fringe.correct_residual_fringe`.
 
     Returns
@@ -115,7 +114,7 @@ def correct_frames(
                 amplitude,
                 int(label) // 100 in (3, 4),
             )
-            factor, relative = _fit(method, *given, always_one=always_one, snr_share=snr_share)
+            factor, relative = _fit(method, *given, snr_share)
             if method == "slices":
                 touched = (factor != 1.0).any(axis=1)
                 period = float(families[row[0]][:, 0].max())
@@ -132,9 +131,7 @@ def correct_frames(
     return out, added, judged
 
 
-def _fit(
-    method, wavenumber, tracks, flux, error, use, left_out, families, amplitude, dichroic, *, always_one, snr_share
-):
+def _fit(method, wavenumber, tracks, flux, error, use, left_out, families, amplitude, dichroic, snr_share):
     """Return (1 + fringes, their relative variance) of the columns (column, sample) of a slice."""
     if method == "columns":
         from ._column_kernels import correct_columns
@@ -142,7 +139,7 @@ def _fit(
         n = len(flux)
         every = np.broadcast_to(families, (n, *families.shape))
         factor, _, _ = correct_columns(
-            wavenumber, flux, error, use, left_out, every, amplitude, np.full(n, dichroic), PRIOR_RANGE, always_one
+            wavenumber, flux, error, use, left_out, every, amplitude, np.full(n, dichroic), PRIOR_RANGE
         )  # fmt: skip
         return factor, np.zeros_like(factor)
     from ._group_kernels import correct_group

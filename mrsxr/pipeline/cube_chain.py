@@ -92,7 +92,7 @@ def of_each_exposure(ds: xr.Dataset, recipe: Recipe) -> bool:
 
 def mixes_bands(recipe: Recipe) -> bool:
     """Return whether the background is made of spectra of single exposures in which bands mix, as jwst has it."""
-    return any(one.name == "master_background" and one.values()["mix_bands"] for one in recipe.entries)
+    return any(one.name == "master_background" and one.values()["like_jwst"] for one in recipe.entries)
 
 
 def joint_names(settings: Sequence[str], recipe: Recipe) -> list[str]:

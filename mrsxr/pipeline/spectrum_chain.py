@@ -18,7 +18,6 @@ from mrsxr.limits import Region, SourceType
 from mrsxr.notes import listen, noted, tell
 from mrsxr.references import References
 from mrsxr.references.leak import holds_band
-from mrsxr.spectrum.extract_1d import Background as Annulus
 from mrsxr.threads import how
 
 from .exposure_steps import done
@@ -134,22 +133,20 @@ def _extract(
     source_type: Literal["header", "auto", SourceType] = "header",
     both_branches: bool = False,
     background: Literal["auto", "annulus", "none"] = "auto",
-    annulus: Annulus = "annulus",
     aperture_correction: bool = True,
     **options: Any,
 ) -> xr.Dataset:
     """Extract the spectrum of one cube.
 
     ``background`` "auto" subtracts an annulus where the extract1d file says so (the aperture correction is made for
-    it), and without such a file unless a background was subtracted before; ``annulus`` "annulus_jwst" clips as jwst.
+    it), and without such a file unless a background was subtracted before.
     ``aperture_correction`` False gives the flux of a point source inside the aperture.
     """
     extract1d, apcorr = aperture_references(ds, refs, aperture_correction) if kind == "POINT" else (None, None)
     options = own_options(spectrum.extract_spectrum, options)
     if options["method"] == "optimal" and kind != "POINT":
-        options["method"] = "exact"
-    options["snap"] = options["snap"] and options["center"] is None
-    within = _annulus_of(ds, background, annulus, extract1d)
+        options["method"] = "aperture"
+    within = _annulus_of(ds, background, extract1d)
     return spectrum.extract_spectrum(
         ds, extract1d=extract1d, apcorr=apcorr, source_type=kind, background=within, **options
     )
@@ -229,14 +226,14 @@ def aperture_correction_lacks(found: object) -> ReferenceMissingError:
     )
 
 
-def _annulus_of(ds: xr.Dataset, background: str, annulus: str, extract1d: xr.Dataset | None) -> str | None:
+def _annulus_of(ds: xr.Dataset, background: str, extract1d: xr.Dataset | None) -> str | None:
     """Resolve "auto": the aperture correction holds for the annulus that the extract1d file asks for, or for none."""
     if background != "auto":
-        return None if background == "none" else annulus
+        return None if background == "none" else "annulus"
     if extract1d is not None:
-        return annulus if extract1d.attrs.get("subtract_background") else None
+        return "annulus" if extract1d.attrs.get("subtract_background") else None
     subtracted = any(share_done(ds, mark) == 1 for mark in cal.BACKGROUNDS)
-    return None if subtracted else annulus
+    return None if subtracted else "annulus"
 
 
 def correct_leak(spectra: Mapping[str, xr.Dataset], refs: References | None, recipe: Recipe) -> dict[str, xr.Dataset]:

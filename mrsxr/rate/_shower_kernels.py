@@ -281,7 +281,7 @@ def _mean_difference(sci, group_dq, gain, bits, bit, use_bits):
 
 
 @njit(cache=True, nogil=True)
-def _flag_showers(sci, group_dq, pixel_dq, gain, packed, limit, per_gain, out):
+def _flag_showers(sci, group_dq, pixel_dq, gain, packed, limit, out):
     n_dither, n_integration, n_group, n_y, n_x = sci.shape
     for d in range(n_dither):
         for i in range(n_integration):
@@ -298,7 +298,7 @@ def _flag_showers(sci, group_dq, pixel_dq, gain, packed, limit, per_gain, out):
                         ramp, flags, bits = sci[d, i, :, y, x], group_dq[d, i, :, y, x], packed[d, i, :, y, b]
                         before = _mean_difference(ramp, flags, gain[y, x], bits, bit, False)
                         after = _mean_difference(ramp, flags, gain[y, x], bits, bit, True)
-                        if not abs(before - after) <= limit * (gain[y, x] if per_gain else np.float32(1)):
+                        if not abs(before - after) <= limit:
                             continue
                         for g in range(n_group):
                             if bits[g] & bit and flags[g] & np.uint8(2) == 0:
@@ -359,13 +359,13 @@ def draw_showers(packed, lost, n_x, min_area, ratio, widest, n_after, min_diffs)
     return out.reshape(packed.shape)
 
 
-def flag_drawn(sci, group_dq, pixel_dq, gain, packed, limit, per_gain):
+def flag_drawn(sci, group_dq, pixel_dq, gain, packed, limit):
     """Return group flags with JUMP_DET in the drawn pixels whose mean difference changes by no more than the limit.
 
-    ``packed`` is (dither, integration, group, byte, y, 1); the limit [electron], or [DN] with ``per_gain``.
+    ``packed`` is (dither, integration, group, byte, y, 1); the limit [electron].
     """
     out = np.empty(sci.shape, dtype=np.uint8)
     drawn = np.ascontiguousarray(np.moveaxis(packed[..., 0], 3, 4))
     group_dq = np.broadcast_to(group_dq, sci.shape)
-    _flag_showers(sci, group_dq, pixel_dq, gain, drawn, np.float32(limit), per_gain, out)
+    _flag_showers(sci, group_dq, pixel_dq, gain, drawn, np.float32(limit), out)
     return out

@@ -34,8 +34,6 @@ def flag_showers(
     extend_ellipse_expand_ratio: Positive = 1.1,
     time_masked_after_shower: NotNegative = 15.0,
     max_extended_radius: Count = 200,
-    max_shower_amplitude: NotNegative = 4.0,
-    jwst_amplitude_limit: bool = True,
     min_diffs_for_shower: Count = 10,
     minimum_sigclip_groups: Count = 100,
 ) -> xr.Dataset:
@@ -61,11 +59,6 @@ def flag_showers(
         Time [s] after a shower in which its ellipse is flagged too.
     max_extended_radius : int
         Largest half axis [pixel] of an ellipse.
-    max_shower_amplitude : float
-        A pixel whose mean difference changes by more than this [DN/s] through the flags loses them again: it holds
-        an emission line, not a shower.
-    jwst_amplitude_limit : bool
-        True repeats a mistake of jwst 3.0.0, which does not use ``max_shower_amplitude`` but 6 electrons a second.
     min_diffs_for_shower : int
         With fewer differences in all integrations nothing is looked for.
     minimum_sigclip_groups : int
@@ -108,11 +101,10 @@ def flag_showers(
         widest=2 * max_extended_radius, n_after=int(time_masked_after_shower // group_time),
         min_diffs=min_diffs_for_shower,
     )  # fmt: skip
-    limit = (_JWST_AMPLITUDE if jwst_amplitude_limit else max_shower_amplitude) * group_time
     (group_dq,) = map_ramps(
         flag_drawn, ds.sci, ds.group_dq, ds.pixel_dq, gain.gain, drawn,
         core=[RAMP, RAMP, [], [], [*RAMP, "byte"]], out_core=[RAMP], dtypes=["uint8"],
-        limit=limit, per_gain=not jwst_amplitude_limit,
+        limit=_JWST_AMPLITUDE * group_time,
     )  # fmt: skip
     return ds.assign(group_dq=group_dq.assign_attrs(dq.GROUP_DQ_ATTRS))
 

@@ -37,7 +37,7 @@ class Place:
 
 
 def centre_of(
-    cube: xr.Dataset, center: tuple[float, float] | None, search: str | None, snap: bool, psf: Psf | None
+    cube: xr.Dataset, center: tuple[float, float] | None, search: str | None, psf: Psf | None
 ) -> tuple[tuple[float, float], dict[str, xr.Variable]]:
     """Return the centre of an aperture in pixels, counted from 0: given, found, target, or the middle of the cube.
 
@@ -49,18 +49,16 @@ def centre_of(
     center : (float, float) or None
         Right ascension and declination [deg].
     search : {"fit", "daofind"} or None
-    snap : bool
-        Take the middle of the nearest spaxel for what is given.
     psf : callable or None
         FWHM [arcsec] of a point source at a wavelength [um].
     """
     sizes = cube.sizes["x"], cube.sizes["y"]
-    middle = (0.5 * sizes[0], 0.5 * sizes[1]) if snap else (0.5 * (sizes[0] - 1), 0.5 * (sizes[1] - 1))
+    middle = 0.5 * (sizes[0] - 1), 0.5 * (sizes[1] - 1)
     if center is not None:
         place = sky_to_pixel(cube, *center)
         if not is_inside(cube, place):
             raise MrsxrError(outside(cube, center))
-        return (_snapped(place) if snap else place), {}
+        return place, {}
     target = target_of(cube)
     judged: dict[str, xr.Variable] = {}
     if search:
@@ -70,7 +68,7 @@ def centre_of(
             return (found.x, found.y), judged
     if target is not None:
         if is_inside(cube, target):
-            return (_snapped(target) if snap else target), judged
+            return target, judged
         coordinates = float(cube.attrs["target_ra"]), float(cube.attrs["target_dec"])
         tell(f"cube {cube.attrs.get('band')}: the target {coordinates} deg lies outside; its middle is used")
     return middle, judged
@@ -168,10 +166,6 @@ def _left(image: np.ndarray, place: Place, fwhm: float, about: tuple[float, floa
     shape = shape_of((x[near] - place.x) ** 2 + (y[near] - place.y) ** 2, fwhm)
     amplitude, level = amplitude_and_level(shape, values)
     return float(np.sum((values - amplitude * shape - level) ** 2) / np.sum((values - values.mean()) ** 2))
-
-
-def _snapped(place: tuple[float, float]) -> tuple[float, float]:
-    return float(np.rint(place[0])), float(np.rint(place[1]))
 
 
 def collapse(cube: xr.Dataset) -> np.ndarray:

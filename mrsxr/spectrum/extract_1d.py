@@ -19,23 +19,16 @@ from mrsxr.step import step
 from mrsxr.threads import how
 
 from . import aperture, lost_light, optimal
-from .aperture import Outside
 from .centre import centre_of
 from .profile import Profile, Psf
 from .region import read_region, region_area, region_text, region_weights
 
 _MODES = {None: 0, "annulus": 1, "annulus_jwst": 2, "aperture": 3}
 _CUBE = ("flux", "var", "weight")
-Method = Literal["exact", "subpixel", "optimal"]
+Method = Literal["aperture", "optimal"]
 Centering = Literal["fit", "daofind"]
-Background = Literal["annulus", "annulus_jwst"]
 RadiusFactor = Annotated[float, Range(above=0, high=20)]
-Subpixels = Annotated[int, Range(1, 100)]
-#: Parameters of jwst 3.0.0's extract_1d with its defaults; with ``ifu_autocen`` autocen True.
-BASELINE: dict[str, Any] = {
-    "autocen": False, "centering": "daofind", "snap": True, "background": "annulus_jwst", "method": "subpixel",
-    "subpixels": 10, "apcorr_outside": "extrapolate", "covariance_scale": 1.0,
-}  # fmt: skip
+SUBPIXELS = 10  # along an axis, of jwst
 #: Units and meaning of variables that the level spectrum may have beyond its schema.
 _MORE = {
     "background_var": ("MJy2/sr2", "variance of background"),
@@ -57,15 +50,13 @@ def extract_spectrum(
     center: Place | None = None,
     autocen: bool = True,
     centering: Centering = "fit",
-    snap: bool = False,
     radius_factor: RadiusFactor = 2.0,
     radius: Arcsec | None = None,
     region: Region | None = None,
-    background: Background | None = "annulus",
+    background: Literal["annulus"] | None = "annulus",
     clip_sigma: Positive = 3.0,
-    method: Method = "exact",
-    subpixels: Subpixels = 10,
-    apcorr_outside: Outside = "clamp",
+    method: Method = "aperture",
+    like_jwst: bool = False,
     covariance_scale: Positive = 1.0,
     psf: Psf | None = None,
 ) -> xr.Dataset:
@@ -88,9 +79,6 @@ def extract_spectrum(
     centering : {"fit", "daofind"}
         How it is found: a robust fit of the width expected, or DAOStarFinder of a width of 3 spaxels as in jwst; the
         latter also where the fit shows no gain (``score_centering``, :func:`mrsxr.spectrum.centre.judge_fit`).
-    snap : bool
-        Move target coordinates to the middle of the nearest spaxel, and without any take half the number of spaxels
-        for the middle of the cube, as jwst does.
     radius_factor : float
         Radius in units of the FWHM (POINT); the annulus stays where it is.
     radius : float, optional
@@ -99,22 +87,21 @@ def extract_spectrum(
     region : str, path, Region or sequence of Region, optional
         Region in place of a circle, see :func:`mrsxr.spectrum.region.read_region`: on the sky, the same in every
         band, or in spaxels of this cube. The data then count as EXTENDED.
-    background : {"annulus", "annulus_jwst", None}
-        POINT only: the mean of the annulus without values beyond ``clip_sigma`` is subtracted.
-        ``"annulus_jwst"`` clips on the whole plane and counts the clipped spaxels in the area, as jwst does.
-        EXTENDED data are never subtracted; there ``background`` is the clipped mean of the region.
+    background : {"annulus", None}
+        POINT only: the mean of the annulus without values beyond ``clip_sigma`` is subtracted. EXTENDED data are never
+        subtracted; there ``background`` is the clipped mean of the region.
     clip_sigma : float
         Clipping limit [standard deviations], five iterations.
-    method : {"exact", "subpixel", "optimal"}
-        How the part of a spaxel inside a circle is found; or ``"optimal"``, POINT only: the profile of a point source
-        and, where a background is subtracted, a constant are fitted to the spaxels of circle and annulus, weighted by
-        their variances. It measures the same light as the circle, with less noise where the source is faint, and
-        makes up for spaxels without data. The profile is fitted to the cube, so that a lazy cube is computed. For a
-        point source alone: of a nucleus in a bright galaxy it takes what looks like the profile (a warning tells).
-    subpixels : int
-        Subpixels along an axis, for ``"subpixel"`` (jwst: 10).
-    apcorr_outside : {"clamp", "extrapolate"}
-        Outside of the table of ``apcorr``: the value at its border, or the straight line continued as in jwst.
+    method : {"aperture", "optimal"}
+        The sum over the aperture; or ``"optimal"``, POINT only: the profile of a point source and, where a background
+        is subtracted, a constant are fitted to the spaxels of circle and annulus, weighted by their variances. It
+        measures the same light as the circle, with less noise where the source is faint, and makes up for spaxels
+        without data. The profile is fitted to the cube, so that a lazy cube is computed. For a point source alone: of a
+        nucleus in a bright galaxy it takes what looks like the profile (a warning tells).
+    like_jwst : bool
+        Find the part of a spaxel inside a circle by 10 x 10 subpixels, not exactly; clip the annulus by the whole plane
+        and count the clipped spaxels in its area; outside of the table of ``apcorr`` continue its straight line, where
+        else its border value is taken.
     covariance_scale : float
         Factor on the errors for the covariance of neighbouring spaxels (``ifu_covar_scale`` of jwst).
     psf : callable, optional
@@ -152,18 +139,19 @@ def extract_spectrum(
         cube = cube[_names(cube)].compute(**how()).assign_attrs(cube.attrs)
     whole = kind == "EXTENDED" and radius is None and region is None
     scale = float(np.sqrt(spaxel_area(cube))) if whole else spaxel_size(cube)  # circles need square spaxels
-    parts = subpixels if method == "subpixel" else 0
+    parts = SUBPIXELS if like_jwst and method == "aperture" else 0
+    within = "annulus_jwst" if like_jwst and background else background
     profile = None
     judged: dict[str, xr.Variable] = {}
     if region is None:
-        (x, y), judged = centre_of(cube, center, centering if autocen and point else None, snap, psf)
+        (x, y), judged = centre_of(cube, center, centering if autocen and point else None, psf)
         radii = _radii(cube, wavelength, kind, extract1d, radius_factor, radius)
     if region is None and method == "optimal":
         given = center is not None
         sums, profile, of_psf = optimal.fit_sums(cube, (x, y), radii, background is not None, fixed=given, psf=psf)
         x, y = profile.x, profile.y
     elif region is None:
-        mode = _MODES[background] if point else _MODES["aperture"]
+        mode = _MODES[within] if point else _MODES["aperture"]
         sums = _over_planes(
             cube, sum_planes, _names(cube), (radii / scale)[:, None, :], place=(x, y), mode=mode,
             clip_sigma=float(clip_sigma), subpixels=int(parts),
@@ -178,8 +166,10 @@ def extract_spectrum(
         lost = _lost_region(cube, region, share)
     correction = np.ones_like(wavelength)
     if point and apcorr is not None:
-        correction = aperture.aperture_correction(wavelength, radii[:, 0], apcorr, apcorr_outside)
-    subtracted = background if point else None
+        correction = aperture.aperture_correction(
+            wavelength, radii[:, 0], apcorr, "extrapolate" if like_jwst else "clamp"
+        )
+    subtracted = within if point else None
     net = subtracted is not None and profile is None  # of a fit the background is off already
     per_spaxel = 1e6 * solid_angle(cube)  # Jy of 1 MJy/sr
     out = _spectrum(sums, correction, net, per_spaxel, covariance_scale)
@@ -209,7 +199,7 @@ def _check(radius: float | None, region: Any, center: Any) -> None:
 
 def _check_point(kind: str, method: str) -> None:
     if method == "optimal" and kind != "POINT":
-        raise MrsxrError("method 'optimal' is for source type POINT; take 'exact' for EXTENDED data and regions")
+        raise MrsxrError("method 'optimal' is for source type POINT; take 'aperture' for EXTENDED data and regions")
 
 
 def _source_type(cube: xr.Dataset, given: str | None) -> str:

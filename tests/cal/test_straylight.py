@@ -125,14 +125,11 @@ def test_strip_of_jwst_counts_nan_as_zero():
     rate, flags, _ = made_image(0)
     rate[50:974:2, 503:516] = np.nan
     ds, ref = frames(rate[None], flags[None]), one_kernel(LOR_SCALE=0, GAU_SCALE1=0, GAU_SCALE2=0)
-    out, better = (subtract_straylight(ds, mrsxartcorr=ref, nan_as_zero=on).rate.values[0] for on in (True, False))
+    out = subtract_straylight(ds, mrsxartcorr=ref).rate.values[0]
     strip = rate[50:974, 503:516].astype("f8")
     with_zeros = sigma_clipped_stats(np.nan_to_num(strip))[1]
     assert with_zeros < 0.09
     np.testing.assert_allclose(rate[300, 100] - out[300, 100], with_zeros, atol=1e-6)
-    np.testing.assert_allclose(
-        rate[300, 100] - better[300, 100], sigma_clipped_stats(strip[np.isfinite(strip)])[1], atol=1e-6
-    )
 
 
 @pytest.mark.parametrize("n", [1, 2, 9, 400])

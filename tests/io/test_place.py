@@ -140,7 +140,7 @@ def check_gwcs(hdus, ra, dec, waves):
 
 def flux_at(ds, radius=2.4):
     center = RA + 0.21 / 3600 / np.cos(np.radians(DEC)), DEC - 0.13 / 3600
-    return extract_spectrum(ds, center=center, radius=radius, background=None, source_type="POINT", method="exact")
+    return extract_spectrum(ds, center=center, radius=radius, background=None, source_type="POINT")
 
 
 @pytest.mark.filterwarnings("ignore::mrsxr.errors.MrsxrWarning")

@@ -21,15 +21,9 @@ EXEMPT = {
     "rate.ramp_fit.judged": "asks the fit to judge itself",
     "cal.fringe.propagate_errors": "errors of the reference, as variances of their own; the light is the same",
     "cal.photom.propagate_errors": "errors of the reference, as variances of their own; the light is the same",
-    "cube.master_background.mix_bands": "leaves out a mistake of the baseline: other bands mixed into a background",
-    "cube.master_background.weights": "weights by the errors that mix_bands leaves out",
-    "cube.master_background.interpolate": "samples of unequal wavelength, which mix_bands takes for equal",
-    "cube.master_background.outside": "no step of the background at the ends of what was measured",
-    "cube.master_background.propagate_errors": "errors of the background; the light is the same",
+    "cube.master_background.like_jwst": "mistakes of the baseline: bands mixed, errors dropped, steps",
     "cube.spectral_leak": "fits nothing: the fraction of the reference file, which baseline takes off the spectra",
-    "spectrum.extract_1d.method": "exact areas in place of sampled ones",
-    "spectrum.extract_1d.apcorr_outside": "no extrapolation beyond the table of aperture corrections",
-    "spectrum.extract_1d.annulus": "clips the samples of the annulus alone, not those of the whole plane",
+    "spectrum.extract_1d.like_jwst": "areas not sampled, no clipping by the plane, no extrapolation of corrections",
     "spectrum.exact_errors": "errors with the covariance of voxels; the light is the same",
 }
 #: (name of the score, what a recipe does to data where optimal gains, or cannot, and whether the step is left out where

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::mrsxr.errors.MrsxrWarning")
 def test_cubes_less_their_background_are_lazy_and_the_same(reduced, simulated, mixed, traced):
     source = [p for p in reduced.files["cal"] if "background" not in p.parts]
     background_files = [p for p in reduced.files["cal"] if "background" in p.parts]
-    recipe = Recipe.of("baseline").set("master_background", mix_bands=mixed).set("trace_model", skip=not traced)
+    recipe = Recipe.of("baseline").set("master_background", like_jwst=mixed).set("trace_model", skip=not traced)
     observation = mx.open_observation(source, background_files)
     with no_compute():
         lazy = mx.make_cubes(observation, simulated.reference_folder, recipe, bands=["1A"])["science/1A"].to_dataset()

@@ -307,7 +307,7 @@ def test_texts_set_parameters():
         ("jump.rejection_threshold=5", "jump", "rejection_threshold", 5),
         ("cube.cube_build.center=[10.0, 20.0]", "cube_build", "center", (10.0, 20.0)),
         ("extract_1d.source_type=point", "extract_1d", "source_type", "POINT"),
-        ("straylight.nan_as_zero = false", "straylight", "nan_as_zero", False),
+        ("photom.propagate_errors = true", "photom", "propagate_errors", True),
     ):
         assert recipe.with_text(text).values(name)[key] == value
     assert not recipe.with_text("rate.reset.skip=true").runs("reset")

@@ -82,7 +82,7 @@ def test_rates_to_spectra(reduced, simulated, tmp_path):
     recipe = (
         Recipe.of().set("badpix_selfcal", method="fraction").set("cube_build", output_type="multi")
         .set("master_background", **Recipe.of("optimal").entry("master_background").given).set("exact_errors")
-        .set("extract_1d", source_type="auto", both_branches=True, method="exact")
+        .set("extract_1d", source_type="auto", both_branches=True)
     )  # fmt: skip
     result = mx.run(rates, background_files, out=tmp_path, refs=simulated.reference_folder, recipe=recipe)
     made = by_hand(rates, background_files, mx.References(simulated.reference_folder), recipe)

@@ -64,22 +64,6 @@ def test_search_keeps_the_promises_of_a_step():
     assert_step(flag_showers, ds, **references, **options)
 
 
-def test_amplitude_limit():
-    case = CASES[1]
-    ds, references, options = prepared(case)
-    as_jwst = case["out"] != case["group_dq"]
-
-    def new(limit):
-        out = flag_showers(ds, **references, **options, max_shower_amplitude=limit, jwst_amplitude_limit=False)
-        return out.group_dq[0].values != case["group_dq"]
-
-    assert not new(0.0).any()
-    assert new(1e9).sum() > as_jwst.sum()
-    np.testing.assert_array_equal(new(6 / 4.0)[:, :, 20:], new(6 / 4.0)[:, :, 20:] & new(1e9)[:, :, 20:])
-    # 6 electrons a second are about 1.5 DN/s
-    assert abs(int(new(6 / 4.0).sum()) - int(as_jwst.sum())) < 0.1 * as_jwst.sum()
-
-
 @given(inner=st.floats(0, 2.5), width=st.floats(1.0, 3.0), seed=st.integers(0, 100))
 def test_ring_against_convolution(inner, width, seed):
     rng = np.random.default_rng(seed)

@@ -146,7 +146,7 @@ def star(x, y, planes=8, signal=300.0, seed=2, shape=(27, 31), fwhm=3.4):
 
 
 def place_of(cube, search="fit"):
-    return centre.centre_of(cube, None, search, False, lambda w: 3.4 * cube.attrs["pixel_scale"])
+    return centre.centre_of(cube, None, search, lambda w: 3.4 * cube.attrs["pixel_scale"])
 
 
 def test_the_fitted_centre_is_judged_on_left_out_planes(monkeypatch):

@@ -12,7 +12,7 @@ from mrsxr.spectrum import extract_spectrum, say_what_is_lost, stitch_bands
 
 ESTIMATED, SATURATED, UNUSABLE = dq.FLAGS["FLUX_ESTIMATED"], dq.SATURATED, dq.DO_NOT_USE
 pytestmark = pytest.mark.filterwarnings("ignore::mrsxr.errors.MrsxrWarning")
-METHODS = [{"method": "exact"}, {"method": "subpixel"}, {"method": "optimal"}]
+METHODS = [{"method": "aperture"}, {"method": "aperture", "like_jwst": True}, {"method": "optimal"}]
 HERE = {"center": (RA, DEC)}
 
 
@@ -136,7 +136,7 @@ def test_lazy_data_say_the_same_once_they_are_computed():
     xr.testing.assert_identical(told, eager)
 
 
-@pytest.mark.parametrize("options", [*METHODS, {"background": "annulus_jwst"}, {"source_type": "EXTENDED"},
+@pytest.mark.parametrize("options", [*METHODS, {"source_type": "EXTENDED"},
                                      {"region": f'icrs; circle({RA},{DEC},0.5")'}])  # fmt: skip
 def test_light_without_an_error_counts_and_takes_the_error_away(options):
     cube = make_cube(noisy())

@@ -116,7 +116,7 @@ def test_extended_data_and_unknown_methods_are_refused():
     cube, _ = star(20, planes=3)
     with pytest.raises(MrsxrError, match="'optimal' is for source type POINT"):
         extract_spectrum(cube, source_type="EXTENDED", method="optimal")
-    with pytest.raises(MrsxrError, match="expected one of exact, subpixel, optimal"):
+    with pytest.raises(MrsxrError, match="expected one of aperture, optimal"):
         extract_spectrum(cube, method="best")
     with pytest.raises(MrsxrError, match="expected one of fit, daofind"):
         extract_spectrum(cube, centering="guess")

@@ -500,7 +500,7 @@ def reduce_ngc7469(folder: Path, table):
     bands = []
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        for method in ("exact", "optimal"):
+        for method in ("aperture", "optimal"):
             found = [extract_spectrum(c, source_type="POINT", method=method) for c in cubes]
             bands.append([correct_residual_fringe_1d(s) for s in found])
     n_told = sum("no point source" in str(w.message) for w in told)
@@ -524,7 +524,7 @@ def extract_star(path: Path, table) -> None:
     table.add("16 Cyg B (4A), a star", f"{verdict['source_type']}, ambiguous {verdict['ambiguous']}", "POINT, 0",
               verdict["source_type"] == "POINT" and verdict["ambiguous"] == 0)  # fmt: skip
     options = {"source_type": "POINT", "background": None}  # the cutout ends before the annulus
-    circle, profile = (extract_spectrum(cube, method=m, **options).flux.values for m in ("exact", "optimal"))
+    circle, profile = (extract_spectrum(cube, method=m, **options).flux.values for m in ("aperture", "optimal"))
     n = len(circle) // 25 * 25
     sums = [np.nansum(f[:n].reshape(-1, 25), axis=1) for f in (profile, circle)]
     wobble = float(np.std(sums[0] / sums[1]))

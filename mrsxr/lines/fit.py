@@ -9,7 +9,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from mrsxr.arguments import as_kms, reads
+from mrsxr.arguments import as_kms, parameters_of, reads
 from mrsxr.dq import DO_NOT_USE
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import Interval, NotNegative, Range, Redshift, Whole
@@ -158,23 +158,16 @@ def fit_line(
 
 @step(needs=("spectrum", "cube"), gives="lines")
 @reads(window=as_kms)
+@parameters_of(fit_line)
 def fit_lines(
     ds: xr.Dataset,
     lines: xr.Dataset | Iterable[Line] | None = None,
     *,
     redshift: Redshift | None = None,
-    components: Components = 1,
-    window: Window = 2500.0,
-    degree: Literal[0, 1, 2, 3] = 1,
     resolution: Resolution = None,
     tie: bool = True,
-    criterion: Criterion = "bic",
-    threshold: NotNegative = 6.0,
-    noise: Noise = "residual",
-    absorption: bool = False,
     exclude: Sequence[Interval] | None = None,
-    monte_carlo: Whole = 0,
-    seed: Whole = 0,
+    **parameters: Any,
 ) -> xr.Dataset:
     """Fit many lines, each in its window, near ones together.
 
@@ -202,7 +195,7 @@ def fit_lines(
     MrsxrError
         Where no line lies in the data, or an option is wrong.
     """
-    options = _options(components, window, degree, criterion, threshold, noise, absorption, monte_carlo, seed)
+    options = _options(**parameters)
     redshift = redshift_of(ds, redshift)
     wave = ds["wavelength"].values
     low, high = float(wave.min()), float(wave.max())

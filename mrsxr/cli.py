@@ -179,15 +179,8 @@ def demo(size: str | None, bands, distortion: Path | None, out: Path, mode: str 
             recipe=mode or "baseline", reporter=_reporter(progress),
         )  # fmt: skip
     table = Table(title="Recovered against the truth", title_justify="left")
-    for name, justify in (
-        ("", "left"),
-        ("where", "left"),
-        ("found", "right"),
-        ("true", "right"),
-        ("error", "right"),
-        ("", "left"),
-    ):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for name, justify in zip(("", "where", "found", "true", "error", ""), "llrrrl", strict=True):
+        table.add_column(name, justify="left" if justify == "l" else "right")
     for check in result.checks:
         shown = {
             "position": f"{check.error:.3f} arcsec", "wavelength": f"{check.error:+.3f} elements",

@@ -20,7 +20,7 @@ made = mx.simulate_observation(f"{out}/simulated", **small)
 for mode in ("baseline", "optimal"):
     result = mx.run(made.uncal_folder, made.background_folder, out=f"{out}/{mode}", refs=made.reference_folder,
                     recipe=mode, workers=3)
-    mx.lines.fit_lines(mx.load(result.files["spectrum"][0]), z=0.02)
+    mx.lines.fit_lines(mx.load(result.files["spectrum"][0]), redshift=0.02)
 print(json.dumps([list(compiled_here()), list(result.failed)]))
 """
 

@@ -56,7 +56,7 @@ ExposureWeights = Literal["none", "time", "ivar"]
     jwst="cube_build",
     keyword="S_IFUCUB",
     without={"cubepar": "the flight values are used"},
-    only={"mrsptcorr": lambda given: given["point_source"] is not None},
+    only={"mrsptcorr": lambda given: given.get("point_source") is not None},
 )
 def build_cube(
     ds: xr.Dataset,

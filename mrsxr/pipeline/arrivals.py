@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,11 @@ class Arrivals:
         for one in plan.exposures:
             planned.setdefault((one.role, one.node), []).append(one.name)
         return cls(planned, unread, owners, allow_missing)
+
+    def of_setting(self, role: str, setting: str) -> Arrivals:
+        """Return what is to arrive of one role and setting."""
+        planned = {key: names for key, names in self.planned.items() if key == (role, setting)}
+        return replace(self, planned=planned, owners=self.owners if self.unread else {})
 
     def missing(self, role: str, setting: str, came: Iterable[str]) -> list[str]:
         """Return the names of exposures that did not arrive, files that may be of the setting included."""

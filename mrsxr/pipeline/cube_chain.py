@@ -23,6 +23,9 @@ from .spectrum_chain import correct_leak_in_cubes, with_exact_errors
 if TYPE_CHECKING:
     from .recipe import Recipe
 
+#: Cubes of several bands that may hold 3A.
+HOLD_3A = ("ch3", "multi")
+
 
 def fields_of(ds: xr.Dataset) -> list[xr.Dataset]:
     """Return the exposures of each field of the sky: pointings that overlap or abut."""
@@ -133,6 +136,8 @@ def make_joint_cube(
     if name != "multi":
         options |= {"bands": name[2:], "wavelength_axis": "linear"}
     built = noted(cube.build_multiband_cube(list(sources), **options), heard)
+    if name not in HOLD_3A:
+        return built
     parts = {name: built} if leaking is None else {"1B": leaking, name: built}
     return correct_leak_in_cubes(parts, refs, recipe)[name]
 

@@ -31,6 +31,7 @@ from .memory import give_back
 from .pieces import MASKS, Filed, Group, Made, Way
 from .plan import ALL, ANY, Task
 from .record import peak_memory
+from .shares import share
 from .signals import GRACE, Stop
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ def do_all(tasks: Iterable[Task], way: Way, given: Mapping[Task, Made] | None = 
     for task in tasks:
         arguments = served(task, made)
         if arguments is not None:
-            made[task] = task.work(way, **arguments, **task.facts)
+            made[task] = task.work(share(task, way), **arguments, **task.facts)
     return made
 
 

@@ -13,7 +13,6 @@ from mrsxr.io import FileInfo
 from mrsxr.references import References
 
 from .parts import LEVELS
-from .spectrum_chain import OF_EXPOSURES
 
 if TYPE_CHECKING:
     from .recipe import Recipe
@@ -46,15 +45,6 @@ def required_kinds(recipe: Recipe, stage: int, to: str) -> tuple[str, ...]:
         for kind in facts.kinds(entry.values()) if kind not in facts.without
     ]  # fmt: skip
     return tuple(dict.fromkeys(kinds))
-
-
-def kinds_of(recipe: Recipe, level: str) -> list[str]:
-    """Return the kinds of reference files that the pieces of a level may take."""
-    entries = [*recipe.steps(level), *([recipe.entry("cal.assign_wcs")] if level == "cube" else [])]
-    found = [kind for one in entries if one.part.facts is not None for kind in one.part.facts.kinds(one.values())]
-    if level == "spectrum" and any(map(recipe.runs, OF_EXPOSURES)):  # by the operator of the cube
-        found += ["cubepar", "mrsptcorr"]
-    return list(dict.fromkeys(found))
 
 
 def require_references(files: Sequence[FileInfo], refs: References | None, recipe: Recipe, to: str) -> None:

@@ -147,10 +147,11 @@ def make_cal(
     way: Way, *, exposure: Things, sky: bool, background: Things = (), history: Things = (), mask: Things = (),
     required: str = "",
 ) -> Made:  # fmt: skip
-    """Turn slopes into surface brightness; ``required`` names the setting whose background must be whole."""
+    """Turn slopes into surface brightness; ``required`` names the setting whose background must be whole.
+
+    Nothing is subtracted from ``sky`` pixel by pixel: their recipe lacks the step (:mod:`shares`).
+    """
     ds, recipe = together(exposure), way.recipe
-    if sky and recipe.runs("bkg_subtract"):
-        recipe = recipe.skipping("bkg_subtract")
     sky_rate = together(background) if background else None
     if sky_rate is not None and required:
         sky_rate = way.arrivals.check(BACKGROUND, required, [getattr(one, "name", "") for one in background], sky_rate)
@@ -266,8 +267,10 @@ def make_spectra(
     for number, kind in enumerate(kinds):
         found = spectrum_chain.make_spectrum(built, way.refs, recipe, kind, decision=decided, exposures=sources)
         found = way.with_redshift(found.compute(**how()))
-        blue = {"1B": opened(leaking[number])} if leaking else {}
-        made.append(spectrum_chain.correct_leak(blue | {band: found}, way.refs, recipe)[band])
+        if leaking:
+            parts = {"1B": opened(leaking[number]), band: found}
+            found = spectrum_chain.correct_leak(parts, way.refs, recipe)[band]
+        made.append(found)
     return {"spectrum": made}
 
 

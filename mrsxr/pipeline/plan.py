@@ -13,13 +13,10 @@ from mrsxr.io.files import BACKGROUND, SCIENCE
 from mrsxr.mrs import BANDS, DETECTOR_OF_CHANNELS, bands_of_setting, setting_of_band
 
 from . import pieces
-from .cube_chain import joint_names
+from .cube_chain import HOLD_3A, joint_names
 from .recipe import Recipe
 from .spectrum_chain import OF_EXPOSURES
 
-#: Whose parameters a stage of the work depends on; those of what it is given stand in the keys of that.
-SECTIONS = {"rate": "rate", "mask": "cal", "calibrate": "cal", "open": "", "read": "", "source type": "spectrum",
-            "spectrum": "spectrum", "stitch": "spectrum"}  # fmt: skip
 #: How an argument of a piece is served: by all that it names, by one of them at least, by those that are there.
 ALL, ANY, SOME = "all", "any", "some"
 
@@ -39,11 +36,6 @@ class Task:
     role: str = SCIENCE
     setting: str = ""
     exposure: str = ""  # that it makes
-
-    @property
-    def section(self) -> str:
-        """Table of parameters that it depends on: "rate", "cal", "cube", "spectrum" or none."""
-        return SECTIONS.get(self.stage, "cube")
 
     def __getitem__(self, product: str) -> tuple[Task, str]:
         return self, product
@@ -177,7 +169,7 @@ class Planner:
         found = {band: found[band] for band in where}
         for name in joint_names(list(combined), self.recipe):
             sources = [ref for setting, ref in combined.items() if name == "multi" or name[2:] in setting[:2]]
-            needs = {"exposures": (ANY, sources), "leaking": (SOME, blue)}
+            needs = {"exposures": (ANY, sources), "leaking": (SOME, blue if name in HOLD_3A else [])}
             found[name] = self.add("joint cube", name, pieces.make_joint_cube, needs, joint=name)
         return found
 
@@ -194,7 +186,7 @@ class Planner:
                 "exposures": (ALL, [sources] if sources else []),
                 "leaking": (SOME, blue if band == "3A" else []),
             }
-            found[band] = self.add("spectrum", band, pieces.make_spectra, needs)
+            found[band] = self.add("spectrum", band, pieces.make_spectra, needs, setting=setting_of_band(band))
             blue = [found["1B"]["spectrum"]] if "1B" in found and leaks else []
         found = {band: found[band] for band in cubes}
         needs = {"spectra": (ANY, [task["spectrum"] for task in found.values()])}

@@ -6,9 +6,9 @@ import inspect
 import json
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -30,7 +30,10 @@ _OPTIONS = {"rate": {"save_rateints": False}}  # of a level, not of a step
 
 @dataclass(frozen=True)
 class Entry:
-    """A step of a level: its name in jwst, what stands behind it, the parameters given, and whether it is left out."""
+    """A step of a level: its name in jwst, what stands behind it, the parameters given, and whether it is left out.
+
+    ``reads`` are the parameters that a piece reads of it, None: all.
+    """
 
     level: str
     name: str
@@ -38,10 +41,11 @@ class Entry:
     given: Mapping[str, Any] = field(default_factory=dict)
     skip: bool = False
     path: str | None = None
+    reads: tuple[str, ...] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the names; what stands behind them is found again."""
-        return _entry, (self.level, self.name, self.path, dict(self.given), self.skip)
+        return _entry, (self.level, self.name, self.path, dict(self.given), self.skip, self.reads)
 
     @property
     def where(self) -> str:
@@ -51,6 +55,14 @@ class Entry:
     def values(self) -> dict[str, Any]:
         """Return all parameters of the step."""
         return {**self.part.defaults(), **self.given}
+
+    def reading(self, names: Collection[str] | None) -> Entry:
+        """Return the entry with these of its parameters alone, None: with all."""
+        if names is None:
+            return self
+        takes = {name: value for name, value in self.part.takes.items() if name in names}
+        given = {name: value for name, value in self.given.items() if name in names}
+        return replace(self, part=replace(self.part, takes=takes), given=given, reads=tuple(takes))
 
     def changed(self, **changes: Any) -> Entry:
         """Return the entry with other parameters, checked; ``skip`` and ``step`` are among them."""
@@ -96,8 +108,10 @@ class Entry:
         return head | {name: plain(value) for name, value in self.given.items() if value is not None}
 
 
-def _entry(level: str, name: str, path: str | None, given: dict[str, Any], skip: bool) -> Entry:
-    return Entry(level, name, find_part(level, name, path), given, skip, path)
+def _entry(
+    level: str, name: str, path: str | None, given: dict[str, Any], skip: bool, reads: tuple[str, ...] | None
+) -> Entry:
+    return Entry(level, name, find_part(level, name, path), given, skip, path).reading(reads)
 
 
 @dataclass(frozen=True, repr=False)
@@ -322,14 +336,39 @@ class Recipe:
                for one in self.entries if not one.skip}  # fmt: skip
         return out | {level: dict(values) for level, values in self.options.items()}
 
-    def of_level(self, level: str, before: str | None = None) -> list[Any]:
-        """Return all that decides what the steps of a level (``before`` one of them) do, in order, as plain values."""
-        steps: list[Any] = []
-        for one in self.steps(level):
-            if one.name == before:
-                break
-            steps.append([one.name, one.part.function.__qualname__, plain(one.values()), source_of(one.path)])
-        return [steps, dict(self.options.get(level, {}))]
+    def reading(self, steps: Mapping[str, Collection[str] | None]) -> Recipe:
+        """Return a recipe of some steps alone, and of some of their parameters where these are named.
+
+        Parameters
+        ----------
+        steps : mapping
+            ``{"cube.cube_build": ("weighting",), "cal.photom": None}``, None for all parameters. Options of levels stay
+            where all steps of the level do.
+        """
+        asked = tuple((name, names if names is None else frozenset(names)) for name, names in steps.items())
+        if asked not in self._readings:
+            kept = [one.reading(steps[name]) for one in self.entries if (name := f"{one.level}.{one.name}") in steps]
+            whole = [level for level in self.options if len(list(self._of(level, kept))) == len(list(self._of(level)))]
+            self._readings[asked] = Recipe(self.base, tuple(kept), {level: self.options[level] for level in whole})
+        return self._readings[asked]
+
+    @cached_property
+    def _readings(self) -> dict[Any, Recipe]:
+        return {}
+
+    def _of(self, level: str, entries: Collection[Entry] | None = None) -> Iterator[Entry]:
+        yield from (one for one in (self.entries if entries is None else entries) if one.level == level)
+
+    @cached_property
+    def decides(self) -> list[Any]:
+        """All that decides what its steps do, in their order, as plain values."""
+        steps = [[one.where, one.part.function.__qualname__, plain(one.values()), source_of(one.path)]
+                 for one in self.entries if not one.skip]  # fmt: skip
+        return [steps, {level: dict(values) for level, values in self.options.items()}]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what it is made of alone."""
+        return Recipe, (self.base, self.entries, self.options)
 
     def changes(self) -> dict[str, Any]:
         """Return the parameters that differ from those of ``base``: ``{"rate.jump.rejection_threshold": 5.0}``."""

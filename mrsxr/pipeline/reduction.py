@@ -16,7 +16,8 @@ from .pieces import Made, Way
 from .plan import Task
 from .record import Piece, RunRecord, peak_memory, relative
 from .reporter import Reporter
-from .resume import key_of, packed, unpacked
+from .resume import Keys, packed, unpacked
+from .shares import share
 from .store import Entry, Label, Store
 
 _WRITTEN_EVERY = 10.0  # seconds: run.json while the run goes
@@ -60,7 +61,7 @@ class Told:
 class Reduction:
     """The plan of an observation, how it is made, where its products go and what has come of it.
 
-    ``exposures`` holds a header for each setting, by which reference files are chosen; ``title`` tells it from others.
+    ``headers`` are those by which reference files are chosen, by exposure and setting; ``title`` tells it from others.
     """
 
     tasks: Sequence[Task]
@@ -68,7 +69,7 @@ class Reduction:
     store: Store
     record: RunRecord
     told: Told
-    exposures: Mapping[str, FileInfo]
+    headers: Mapping[str, FileInfo]
     title: str = ""
     fresh: bool = False
     result: RunResult = field(init=False)
@@ -78,6 +79,7 @@ class Reduction:
 
     def __post_init__(self) -> None:
         self.result = RunResult(self.out, record=self.record, pieces=len(self.tasks))
+        self._keys = Keys(self.way, self.headers)
         for one in self.tasks:
             self.told.totals[one.stage] = self.told.totals.get(one.stage, 0) + 1
 
@@ -85,6 +87,10 @@ class Reduction:
     def out(self) -> Path:
         """Folder of the products."""
         return Path(self.store.out or ".")
+
+    def plan(self) -> None:
+        """Write the plan down."""
+        self.store.plan({_label(task): self._keys.mark(task) for task in self.tasks})
 
     def unread(self, found: Mapping[str, str]) -> None:
         """Note files that could not be read."""
@@ -94,16 +100,13 @@ class Reduction:
 
     def taken_over(self, task: Task, arguments: dict[str, Any]) -> Made | None:
         """Return what an earlier run made of a task with the same key, whose files are whole; None where it is new."""
-        if not self.keys:  # the first
-            self.store.plan(map(_label, self.tasks))
-        setting = task.setting or str(task.facts.get("band", ""))
-        header = self.exposures.get(setting) or next(iter(self.exposures.values()), None)
-        self.keys[task] = key = key_of(task, self.way, arguments, header)
+        self.keys[task] = key = self._keys.key(task, arguments)
         label = _label(task)
         if self.fresh or self.store.taken_over(label, key) is None:
             return None
         entry = self.store.entry(label)
         assert entry is not None
+        self.store.kept(entry, self._keys.mark(task))
         made = unpacked(entry.values["made"], arguments, self.out)
         self._begin(task)
         self.entries[task].taken_over = True
@@ -114,14 +117,15 @@ class Reduction:
     def begun(self, task: Task, arguments: dict[str, Any], threads: int, run: str) -> Job:
         """Note a task that a worker takes, and return its job."""
         self._begin(task)
-        self.store.started(_label(task), self.keys[task])
-        return Job(task.work, self.way, arguments, task.facts, task.name, task.stage, task.role, task.exposure,
-                   self.out, run, self.keys[task], threads)  # fmt: skip
+        self.store.started(_label(task), self.keys[task], self._keys.mark(task))
+        return Job(task.work, share(task, self.way), arguments, task.facts, task.name, task.stage, task.role,
+                   task.exposure, self.out, run, self.keys[task], threads)  # fmt: skip
 
     def done(self, task: Task, arguments: dict[str, Any], outcome: Outcome) -> None:
         """Note what came of a task."""
         label, key, entry = _label(task), self.keys[task], None
-        facts: dict[str, Any] = {"notes": outcome.notes, "seconds": outcome.seconds, "peak_memory": outcome.peak_memory}
+        facts: dict[str, Any] = {"plan": self._keys.mark(task), "notes": outcome.notes, "seconds": outcome.seconds,
+                                 "peak_memory": outcome.peak_memory}  # fmt: skip
         if outcome.failed is None:
             values = {"made": packed(outcome.made, arguments, self.out),
                       "files": [[level, relative(path, self.out)] for level, path in outcome.files]}  # fmt: skip

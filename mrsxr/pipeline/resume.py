@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import xarray as xr
 from dask.base import tokenize
 
 from mrsxr.errors import ReferenceFileError
@@ -13,62 +14,107 @@ from mrsxr.io.files import FileInfo
 from mrsxr.io.grouping import Exposure
 
 from . import keys
-from .needs import kinds_of, stub
+from .needs import stub
 from .parts import plain
 from .pieces import Filed, Group, Made, Way
 from .plan import Task
-
-_WITH_REDSHIFT = ("cube", "joint cube", "spectrum", "stitch")
-_OF_SOME = ("open", "combine", "cube")  # that may do without some of their exposures
+from .shares import kinds, share
 
 
-def key_of(task: Task, way: Way, arguments: Mapping[str, Any], exposure: FileInfo | None) -> str:
-    """Return the key of a task: a digest of what it is given, its parameters, reference files and this version.
+class Keys:
+    """The keys of the tasks of a reduction, and their marks: keys as far as the plan knows them.
 
     Parameters
     ----------
-    task : Task
     way : Way
-    arguments : mapping
-        Things that it is given.
-    exposure : FileInfo, optional
-        By whose header the reference files of the task are chosen.
+    headers : mapping
+        By setting (or band), and by exposure: of each a header by which its reference files are chosen.
+
+    Notes
+    -----
+    The key of a task is a digest of what it is given, of its share of recipe and reference files (:mod:`shares`), and
+    of this version; its mark has the marks of what it needs in place of what it is given, as long as nothing is made.
     """
-    given = {name: [_key_of_thing(one) for one in things] for name, things in arguments.items()}
-    parameters = (
-        way.recipe.of_level(task.section, "cube_build" if task.stage == "combine" else None) if task.section else []
-    )
-    beside = [way.redshift if task.stage in _WITH_REDSHIFT else None,
-              way.arrivals.allow_missing if task.stage in _OF_SOME else None]  # fmt: skip
-    facts = {name: list(value) if isinstance(value, tuple) else value for name, value in task.facts.items()}
-    return keys.digest(
-        keys.RESULTS, task.stage, task.name, task.role, facts, given, parameters, beside,
-        _references(way, task.section, exposure),
-    )  # fmt: skip
 
+    def __init__(self, way: Way, headers: Mapping[str, FileInfo]) -> None:
+        self.way, self.headers = way, headers
+        self._own: dict[Task, str] = {}
+        self._marks: dict[Task, str] = {}
+        self._inputs: dict[Path, str] = {}
+        self._stubs: dict[int, xr.Dataset] = {}
+        self._references: dict[tuple[str, int], str] = {}
 
-def _key_of_thing(thing: Any) -> Any:
-    if isinstance(thing, Filed):
-        return [thing.key or keys.of_file(thing.path), thing.path.name, thing.role, thing.name]
-    if isinstance(thing, Exposure):
-        return [*(keys.of_file(info.path) for info in thing.files), thing.role, thing.name, list(thing.notes)]
-    if isinstance(thing, Group):
-        return [[_key_of_thing(one) for one in thing.members], plain(dict(thing.attrs))]
-    return plain(thing)
+    def mark(self, task: Task) -> str:
+        """Return the mark of a task: that of an earlier plan where it would be done alike."""
+        if task not in self._marks:
+            needs = {
+                name: [how, [[self.mark(one[0]), one[1]] if isinstance(one, tuple) else self._of_thing(one)
+                             for one in what]] for name, (how, what) in task.needs.items()
+            }  # fmt: skip
+            self._marks[task] = keys.digest(self._of_itself(task), needs)
+        return self._marks[task]
 
+    def key(self, task: Task, arguments: Mapping[str, Any]) -> str:
+        """Return the key of a task that is given things."""
+        given = {name: [self._of_thing(one) for one in things] for name, things in arguments.items()}
+        return keys.digest(self._of_itself(task), given)
 
-def _references(way: Way, section: str, exposure: FileInfo | None) -> list[Any]:
-    """Return the keys of the reference files that a level may take for an exposure."""
-    if way.refs is None or exposure is None:
-        return []
-    ds, found = stub(exposure), []
-    for kind in kinds_of(way.recipe, section) if section else ():
+    def _of_itself(self, task: Task) -> str:
+        """Return a digest of all but what a task is given."""
+        if task not in self._own:
+            way = share(task, self.way)
+            lost = [names + way.arrivals.missing(*where, names) for where, names in way.arrivals.planned.items()]
+            self._own[task] = keys.digest(
+                keys.RESULTS, task.stage, task.name, task.role, plain(task.facts), way.recipe.decides, way.redshift,
+                way.arrivals.allow_missing, lost, self._of_references(task, way),
+            )  # fmt: skip
+        return self._own[task]
+
+    def _of_thing(self, thing: Any) -> Any:
+        if isinstance(thing, Filed):
+            return [thing.key or self._of_file(thing.path), thing.path.name, thing.role, thing.name]
+        if isinstance(thing, Exposure):
+            return [*(self._of_file(info.path) for info in thing.files), thing.role, thing.name, list(thing.notes)]
+        if isinstance(thing, Group):
+            return [[self._of_thing(one) for one in thing.members], plain(dict(thing.attrs))]
+        return plain(thing)
+
+    def _of_file(self, path: Path) -> str:
+        """Return the key of an input, as it was when the run began."""
+        if path not in self._inputs:
+            self._inputs[path] = keys.of_file(path)
+        return self._inputs[path]
+
+    def _of_references(self, task: Task, way: Way) -> list[Any]:
+        """Return the keys of the reference files that a task may take."""
+        if way.refs is None:
+            return []
+        wanted, found = kinds(task, way.recipe), []
+        for header in self._headers(task) if wanted else ():
+            for kind in wanted:
+                place = kind, id(header)
+                if place not in self._references:
+                    self._references[place] = self._of_reference(kind, header)
+                found.append([kind, self._references[place]])
+        return found
+
+    def _of_reference(self, kind: str, header: FileInfo) -> str:
+        refs: Any = self.way.refs
+        if id(header) not in self._stubs:
+            self._stubs[id(header)] = stub(header)
         try:
-            found.append([kind, keys.of_reference(way.refs.path(kind, ds))])
+            return keys.of_reference(refs.path(kind, self._stubs[id(header)]))
         except ReferenceFileError:
-            given = way.refs.given(kind)
-            found.append([kind, "none" if given is None else tokenize(given)])
-    return found
+            given = refs.given(kind)
+            return "none" if given is None else tokenize(given)
+
+    def _headers(self, task: Task) -> list[FileInfo]:
+        """Return the headers that choose the reference files of a task."""
+        of_it = (task.exposure, task.setting, str(task.facts.get("band", "")), task.name)
+        found = next((self.headers[name] for name in of_it if name in self.headers), None)
+        if found is not None:
+            return [found]
+        return list({one.node: one for one in self.headers.values()}.values())
 
 
 def packed(made: Made, arguments: Mapping[str, Any], out: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from mrsxr.arguments import as_band_words, as_bands, reads
 from mrsxr.errors import InputFileError
 from mrsxr.io import Found, find_files
-from mrsxr.io.files import BACKGROUND
+from mrsxr.io.files import BACKGROUND, FileInfo
 from mrsxr.io.grouping import Exposure, plan
 from mrsxr.limits import Redshift, Workers, checked
 from mrsxr.mrs import BANDS, setting_of_band
@@ -191,11 +191,16 @@ def _reduction(
     arrivals = Arrivals.of(one.plan, found.skipped, asked.allow_missing, found.files)
     reduction = Reduction(
         planner.tasks, Way(asked.refs, recipe, None if asked.redshift is None else float(asked.redshift), arrivals),
-        Store(asked.out / one.title), record, told, {info.node: info for info in reversed(files)}, one.title,
-        asked.fresh,
+        Store(asked.out / one.title), record, told, _headers(one), one.title, asked.fresh,
     )  # fmt: skip
     reduction.unread(found.skipped)
     return reduction
+
+
+def _headers(one: Observation) -> dict[str, FileInfo]:
+    """Return a header of each setting (band of cubes) and exposure."""
+    files = list(reversed(one.files))
+    return {info.node: info for info in files} | {e.name: e.info for e in one.plan.exposures}
 
 
 def _unit(one: Exposure) -> Unit:
@@ -220,6 +225,7 @@ def carry_out(
             one.store.begin(wait=wait, parts=_FOLDERS)
             stores.callback(one.store.finish)
             shutil.rmtree(one.out / CLAIMS, ignore_errors=True)
+            one.plan()
         finished = False
         course = Course({task: one for one in reductions for task in one.tasks}, make, None if executor else workers)
         try:

@@ -60,8 +60,9 @@ class Output(NamedTuple):
 class Entry:
     """What the ledger says of a piece.
 
-    ``outputs`` its files; ``notes`` what was told; ``scores`` what steps decided by judging themselves; ``values``
-    plain values that later pieces need; ``seconds`` of wall clock; ``peak_memory`` [MB]; ``failed`` the reason.
+    ``plan`` is its mark in the plan (:class:`mrsxr.pipeline.resume.Keys`); ``outputs`` its files; ``notes`` what was
+    told; ``scores`` what steps decided by judging themselves; ``values`` plain values that later pieces need;
+    ``seconds`` of wall clock; ``peak_memory`` [MB]; ``failed`` the reason.
     """
 
     stage: str
@@ -69,6 +70,7 @@ class Entry:
     role: str
     state: State
     key: str
+    plan: str = ""
     outputs: tuple[Output, ...] = ()
     notes: tuple[str, ...] = ()
     scores: tuple[dict[str, Any], ...] = ()
@@ -156,19 +158,19 @@ class Store:
             self._lock.release()
             self._lock = None
 
-    def plan(self, pieces: Iterable[Label]) -> None:
-        """Write down which pieces a run will make, in their order, for :func:`status`."""
+    def plan(self, pieces: Mapping[Label, str]) -> None:
+        """Write down which pieces a run will make, in their order, with their marks, for :func:`status`."""
         if self.out is not None:
-            text = json.dumps({"format": FORMAT, "pieces": [list(label) for label in pieces]})
+            text = json.dumps({"format": FORMAT, "pieces": [[*label, mark] for label, mark in pieces.items()]})
             write_text(self.books / _PLAN, text, sync=False)
 
-    def planned(self) -> list[Label]:
-        """Return the pieces of the last plan."""
+    def planned(self) -> dict[Label, str]:
+        """Return the pieces of the last plan with their marks."""
         try:
             found = json.loads((self.books / _PLAN).read_text(encoding="utf-8"))
-            return [Label(str(stage), str(name), str(role)) for stage, name, role in found["pieces"]]
+            return {Label(str(stage), str(name), str(role)): str(mark) for stage, name, role, mark in found["pieces"]}
         except (OSError, ValueError, KeyError, TypeError):
-            return []
+            return {}
 
     def taken_over(self, piece: Label, key: str) -> list[Path] | None:
         """Return the files of a piece that is done with this key and whole; None where it must be made.
@@ -186,14 +188,19 @@ class Store:
         """Return what the ledger says of a piece, None where it says nothing."""
         return None if self.out is None else _read(self._place(piece))
 
-    def started(self, piece: Label, key: str) -> None:
+    def started(self, piece: Label, key: str, plan: str = "") -> None:
         """Note that a piece is being worked on."""
-        self._write(Entry(*piece, "running", key))
+        self._write(Entry(*piece, "running", key, plan))
+
+    def kept(self, entry: Entry, plan: str) -> None:
+        """Note that a piece that is taken over is one of a plan."""
+        if entry.plan != plan:
+            self._write(replace(entry, plan=plan))
 
     def done(
-        self, piece: Label, key: str, outputs: Sequence[str | os.PathLike], *, notes: Iterable[str] = (),
-        scores: Iterable[Mapping[str, Any]] = (), values: Mapping[str, Any] | None = None, seconds: float = 0.0,
-        peak_memory: float | None = None,
+        self, piece: Label, key: str, outputs: Sequence[str | os.PathLike], *, plan: str = "",
+        notes: Iterable[str] = (), scores: Iterable[Mapping[str, Any]] = (), values: Mapping[str, Any] | None = None,
+        seconds: float = 0.0, peak_memory: float | None = None,
     ) -> Entry | None:  # fmt: skip
         """Note that a piece is done, when all its files are there under their names.
 
@@ -202,7 +209,7 @@ class Store:
         piece, key : Label, str
         outputs : sequence of path
             Its files; they lie inside the folder.
-        notes, scores, values, seconds, peak_memory
+        plan, notes, scores, values, seconds, peak_memory
             As in :class:`Entry`; plain values.
 
         Raises
@@ -214,15 +221,15 @@ class Store:
             return None
         found = tuple(self._output(Path(path)) for path in outputs)
         facts = (tuple(notes), tuple(map(dict, scores)), dict(values or {}))
-        return self._write(Entry(*piece, "done", key, found, *facts, round(seconds, 3), peak_memory))
+        return self._write(Entry(*piece, "done", key, plan, found, *facts, round(seconds, 3), peak_memory))
 
     def failed(
-        self, piece: Label, key: str, reason: str, *, notes: Iterable[str] = (), seconds: float = 0.0,
-        peak_memory: float | None = None,
+        self, piece: Label, key: str, reason: str, *, plan: str = "", notes: Iterable[str] = (),
+        seconds: float = 0.0, peak_memory: float | None = None,
     ) -> Entry | None:  # fmt: skip
         """Note why a piece failed; it is tried again by the next run."""
         facts = (round(seconds, 3), peak_memory, reason)
-        return self._write(Entry(*piece, "failed", key, (), tuple(notes), (), {}, *facts))
+        return self._write(Entry(*piece, "failed", key, plan, (), tuple(notes), (), {}, *facts))
 
     def pieces(self) -> dict[Label, Entry]:
         """Return the whole ledger, by stage and name; files in it that are damaged or foreign are left out."""
@@ -258,13 +265,13 @@ class Store:
 class Status:
     """How far the work of a store is: pieces by state, and who works on it.
 
-    ``left`` are pieces of the last plan that are not done, not failed and not worked on. What was done with other
-    parameters counts as done until the run comes to it.
+    ``left`` are pieces of the last plan that are not done, not failed and not worked on; what was done with other
+    parameters, inputs or reference files than those of that plan is left.
     """
 
     out: Path
     holder: Holder | None
-    plan: list[Label]
+    plan: Sequence[Label]
     done: list[Entry]
     running: list[Entry]
     failed: list[Entry]
@@ -301,15 +308,14 @@ def status(out: str | os.PathLike) -> Status:
     holder = None if holder is None or holder.gone else holder
     ledger, plan = store.pieces(), store.planned()
     states: dict[str, list[Entry]] = {"done": [], "running": [], "failed": []}
-    here, left = set(plan), [label for label in plan if label not in ledger]
-    for label, entry in ledger.items():
-        if plan and label not in here:  # of an earlier plan
-            continue
-        if entry.state == "running" and holder is None:  # broken off
+    left: list[Label] = []
+    for label, mark in plan.items():
+        entry = ledger.get(label)
+        if entry is None or entry.plan != mark or (entry.state == "running" and holder is None):  # broken off
             left.append(label)
         else:
             states[entry.state].append(entry)
-    return Status(store.out, holder, plan, states["done"], states["running"], states["failed"], left)
+    return Status(store.out, holder, list(plan), states["done"], states["running"], states["failed"], left)
 
 
 def stores_below(folder: str | os.PathLike) -> list[Path]:

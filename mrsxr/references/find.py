@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -74,6 +75,7 @@ class References:
         self._mapping: dict[str, Any] | None = None
         self._folder: Path | None = None
         self._context = context
+        self._only: frozenset[str] | None = None
         self._crds_paths: dict[tuple, Path] = {}
         if isinstance(source, Mapping):
             self._mapping = _known_kinds(source)
@@ -192,6 +194,19 @@ class References:
         """Return what was given for a kind in place of a folder or CRDS, None where nothing was."""
         return self._override.get(kind, (self._mapping or {}).get(kind))
 
+    def only(self, kinds: Iterable[str]) -> References:
+        """Return the same source for some kinds: small, so that it can travel; it raises LookupError for others."""
+        out, wanted = copy(self), frozenset(kinds)
+        out._only = wanted
+        out._override = {kind: one for kind, one in self._override.items() if kind in wanted}
+        if self._mapping is not None:
+            out._mapping = {kind: one for kind, one in self._mapping.items() if kind in wanted}
+        if self._folder is not None:
+            facts, suspects = self._scanned
+            out._scanned = (tuple(one for one in facts if one.kind in wanted),
+                            tuple(one for one in suspects if one.kind in ("", *wanted)))  # fmt: skip
+        return out
+
     def require(self, kinds: Iterable[str], ds: xr.Dataset) -> None:
         """Raise ReferenceFileError where :meth:`path` would for one of several kinds; no data are read."""
         exposure = Exposure.of(ds)
@@ -217,6 +232,8 @@ class References:
     def _find(self, kind: str, exposure: Exposure) -> ReferenceFacts | xr.Dataset:
         if kind not in KINDS:
             raise ReferenceFileError(f"'{kind}' is no reference kind; expected one of {', '.join(KINDS)}")
+        if self._only is not None and kind not in self._only:
+            raise LookupError(f"the {kind} reference is asked for by a piece of work that does not name it")
         if kind in self._override:
             return _find_given(self._override[kind], kind, exposure)
         if self._mapping is not None:

@@ -264,15 +264,22 @@ def test_a_step_of_ones_own(tmp_path, simulated):
 def test_what_decides_a_level():
     recipe = Recipe.of("optimal")
 
+    def of_level(recipe, level):
+        return recipe.reading({f"{level}.{one.name}": None for one in recipe.entries if one.level == level}).decides
+
     def same(other):
-        return [other.of_level(level) == recipe.of_level(level) for level in LEVELS]
+        return [of_level(other, level) == of_level(recipe, level) for level in LEVELS]
 
     assert same(recipe.set("outlier_detection", snr=5.0)) == [True, True, False, True]
     assert same(recipe.moving("flat_field", before="straylight")) == [True, False, True, True]
     assert same(recipe.set("jump", rejection_threshold=4.0)) == [True] * 4  # its default
+    assert same(recipe.with_option("rate", "save_rateints", True)) == [False, True, True, True]
     cubes = recipe.set("cube_build", weighting="emsm")
-    assert cubes.of_level("cube", "cube_build") == recipe.of_level("cube", "cube_build")
     assert repr(cubes) == "<Recipe optimal: cube.cube_build.weighting = 'emsm'>"
+    part = cubes.reading({"cube.cube_build": ("weighting",), "cal.photom": None})
+    assert part.values("cube_build") == {"weighting": "emsm"}
+    assert pickle.loads(pickle.dumps(part)) == part
+    assert not part.runs("outlier_detection")
 
 
 def test_a_step_of_ones_own_is_known_by_its_source(tmp_path, monkeypatch):
@@ -280,7 +287,7 @@ def test_a_step_of_ones_own_is_known_by_its_source(tmp_path, monkeypatch):
     text = "from mrsxr.step import step, STEPS\n\n@step(needs='rate')\ndef same(ds):\n    return ds\n"
     (tmp_path / "own_steps_a.py").write_text(text)
     (tmp_path / "own_steps_b.py").write_text(f"{text}\n# mended\n")
-    found = [Recipe.of().adding("cal.same", f"own_steps_{k}:same", after="fringe").of_level("cal") for k in "ab"]
+    found = [Recipe.of().adding("cal.same", f"own_steps_{k}:same", after="fringe").decides for k in "ab"]
     for name in [name for name in STEPS if name.startswith("own_steps_")]:
         STEPS.pop(name)
     assert found[0] != found[1]

@@ -116,7 +116,7 @@ def test_a_store_of_nothing():
         store.started(CUBE, KEY)
         assert store.done(CUBE, KEY, []) is None
         assert store.failed(CUBE, KEY, "why") is None
-        store.plan([CUBE])
+        store.plan({CUBE: KEY})
         assert store.taken_over(CUBE, KEY) is None
         assert store.pieces() == {}
 
@@ -126,10 +126,11 @@ def test_status_from_the_files_alone(tmp_path):
         status(tmp_path)
     labels = [Label("rate", f"e{i}") for i in range(5)]
     with Store(tmp_path) as store:
-        store.plan(labels)
-        store.done(labels[0], KEY, [])
-        store.failed(labels[1], KEY, "the file is damaged")
-        store.started(labels[2], KEY)
+        store.plan({label: f"mark {label.name}" for label in labels})
+        store.done(labels[0], KEY, [], plan="mark e0")
+        store.failed(labels[1], KEY, "the file is damaged", plan="mark e1")
+        store.started(labels[2], KEY, "mark e2")
+        store.done(labels[4], KEY, [], plan="of other parameters")
         store.done(Label("rate", "of an earlier plan"), OTHER, [])
         now = status(tmp_path)
         assert now.holder.pid == os.getpid()
@@ -139,7 +140,9 @@ def test_status_from_the_files_alone(tmp_path):
     later = status(tmp_path)
     assert later.holder is None
     assert not later.running
-    assert {label.name for label in later.left} == {"e2", "e3", "e4"}
+    assert [label.name for label in later.left] == ["e2", "e3", "e4"]
+    store.kept(store.entry(labels[4]), "mark e4")
+    assert [label.name for label in status(tmp_path).left] == ["e2", "e3"]
 
 
 def test_stores_of_several_observations(tmp_path):
@@ -286,7 +289,7 @@ def test_status_on_the_command_line(tmp_path):
     assert "no run has written here" in text
     with Store(tmp_path / "jw01234-o001") as store:
         labels = [Label("rate", "a"), Label("rate", "b"), Label("cube", "1A"), Label("cube", "1B")]
-        store.plan(labels)
+        store.plan(dict.fromkeys(labels, ""))
         store.done(labels[0], KEY, [])
         store.failed(labels[1], KEY, "the file [b] is damaged")
         store.started(labels[2], KEY)

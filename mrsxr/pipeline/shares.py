@@ -41,7 +41,8 @@ def kinds(task: Task, recipe: Recipe) -> list[str]:
         return ["apcorr"] if recipe.values("extract_1d")["aperture_correction"] else []
     entries = [one for one in recipe.entries if not one.skip and one.part.facts is not None]
     found = [kind for one in entries for kind in one.part.facts.kinds(one.values())]  # type: ignore[union-attr]
-    covariance = any(map(recipe.runs, OF_EXPOSURES)) or (task.stage == "background" and not mixes_bands(recipe))
+    measured = task.stage == "background" and task.facts["measured"]
+    covariance = any(map(recipe.runs, OF_EXPOSURES)) or (measured and not mixes_bands(recipe))
     return list(dict.fromkeys([*found, *(_OF_OPERATOR if covariance else ())]))
 
 
@@ -54,10 +55,9 @@ def _steps(task: Task, recipe: Recipe) -> Steps:
         return {"cal.badpix_selfcal": None}
     if stage == "calibrate":
         return _of("cal", recipe, but={"bkg_subtract"} if task.facts["sky"] else ())
-    if stage == "background cube":
-        return _PLACES | _build(recipe, "point_source")
     if stage == "background":
-        return _PLACES | _build(recipe, "point_source") | {"cube.master_background": ("mix_bands",)}
+        mixing: Steps = {"cube.master_background": ("like_jwst",)} if task.facts["measured"] else {}
+        return _PLACES | _build(recipe, "point_source") | mixing
     if stage == "combine":
         names = list(_of("cube", recipe, but={"trace_model"}))
         return _PLACES | dict.fromkeys(names[: names.index("cube.cube_build")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ _DETECTION = 5.0
 _MOST = 12  # places that are looked at
 _FAINT = 0.05  # of the brightest, below which a peak is not taken for the target
 _DAO_BORDER = 2.0  # spaxels
+_FILTERS = threading.Lock()  # filters of warnings are those of the process: threads take turns, else some stay
 
 
 @dataclass(frozen=True)
@@ -271,6 +273,7 @@ def find_source_dao(cube: xr.Dataset) -> Place | None:
     """
     from astropy.stats import sigma_clipped_stats
     from photutils.detection import DAOStarFinder
+    from photutils.utils.exceptions import NoDetectionsWarning
 
     planes = np.nonzero(cube["wavelength"].values < CENTRE_LIMIT)[0]
     if planes.size == 0:
@@ -280,8 +283,8 @@ def find_source_dao(cube: xr.Dataset) -> Place | None:
         return None
     image = np.ma.median(np.ma.masked_invalid(values), axis=0)
     _, middle, spread = sigma_clipped_stats(image)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # where nothing is found
+    with _FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("ignore", NoDetectionsWarning)
         found = DAOStarFinder(fwhm=3.0, threshold=3 * spread)(image - middle)
     if found is None:
         return None

@@ -30,7 +30,7 @@ EMPTY = xr.Dataset(
      "aperture_ra": 1.0, "aperture_dec": 2.0},
 )  # fmt: skip
 UNSURE = xr.Dataset(attrs={"source_type": "EXTENDED", "score": 0.5, "ambiguous": 1})
-ANSWERS = {"is_moving": True, "has_background_subtracted": False, "target_position": (1.0, 2.0),
+ANSWERS = {"is_moving": True, "target_position": (1.0, 2.0),
            "decide_source_type": UNSURE, "fit_ramps_and_integrations": (EMPTY, EMPTY),
            "build_exposure_cubes": {"1": EMPTY}}  # fmt: skip
 called: list[object] = []
@@ -158,8 +158,7 @@ def test_keys_hold_what_pieces_hand_to_steps_and_no_more():
                     if of_itself(task, one) != key:
                         held.add((sort, what))
     assert {stage for (stage, *_), _ in read} == {
-        "rate", "mask", "calibrate", "background cube", "background", "combine", "cube", "joint cube", "source type",
-        "spectrum", "stitch",
+        "rate", "mask", "calibrate", "background", "combine", "cube", "joint cube", "source type", "spectrum", "stitch",
     }  # fmt: skip
     elsewhere = [  # the mask that is given is made by them, too; without the step there is no such task
         ("calibrate", "[cal.badpix_selfcal]"), ("background", "[cube.master_background] skip"),

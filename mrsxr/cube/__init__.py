@@ -1,5 +1,6 @@
 """cal -> cube: the dithers of one band, or of several, brought onto one grid."""
 
+from .band_scale import match_bands
 from .covariance import sum_variance
 from .cube_build import build_cube, build_exposure_cubes
 from .multiband import build_multiband_cube
@@ -15,6 +16,7 @@ __all__ = [
     "correct_residual_fringe_cube",
     "correct_spectral_leak_cube",
     "sum_variance",
+    "match_bands",
     "match_psf",
     "regrid",
 ]

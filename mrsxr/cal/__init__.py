@@ -15,6 +15,7 @@ from .outlier_detection import detect_outliers, flag_outliers
 from .photom import calibrate_flux
 from .pixel_replace import replace_pixels
 from .point_source import fit_point_source, subtract_point_source
+from .psf import learn_psf, psf_of_images
 from .residual_fringe import correct_residual_fringe
 from .showers import clean_showers
 from .sky_outliers import detect_sky_outliers
@@ -49,6 +50,8 @@ __all__ = [
     "fit_background_match",
     "fit_trace_model",
     "fit_point_source",
+    "learn_psf",
+    "psf_of_images",
     "subtract_point_source",
     "match_backgrounds",
     "measure_offsets",

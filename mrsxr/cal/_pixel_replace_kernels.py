@@ -230,3 +230,55 @@ def fill_mingrad_in_slices(labels, *planes):
 def fill_profile(labels, *planes, n_adjacent=3):
     """Return data, variances and dq (dither, y, x) with the scaled profile of neighbouring rows where DO_NOT_USE."""
     return _over_dithers(_profile_frame, planes, labels, int(n_adjacent))
+
+
+@njit(cache=True, nogil=True)
+def _over_star(data, variances, dq, labels, star, out, out_variances, out_dq, reach):
+    n_y, n_x = data.shape
+    place = np.empty(2, np.int64)
+    for y in range(n_y):
+        for x in range(n_x):
+            bad = not math.isfinite(data[y, x]) or dq[y, x] & np.uint32(1) != 0
+            if not bad or labels[y, x] == 0 or star[y, x] == 0:
+                continue
+            place[:] = -1
+            for side in range(2):
+                for k in range(1, reach + 1):
+                    a = x + (k if side else -k)
+                    if a < 0 or a >= n_x or labels[y, a] != labels[y, x]:
+                        break
+                    if math.isfinite(data[y, a]) and dq[y, a] & np.uint32(1) == 0:
+                        place[side] = a
+                        break
+            if place[0] < 0 and place[1] < 0:
+                continue
+            first, last = place[0] if place[0] >= 0 else place[1], place[1] if place[1] >= 0 else place[0]
+            share = np.float32((x - first) / (last - first)) if last > first else np.float32(0)
+            before, after = data[y, first] - star[y, first], data[y, last] - star[y, last]
+            out[y, x] = star[y, x] + before + share * (after - before)
+            for v in range(variances.shape[0]):
+                sigma = (np.sqrt(variances[v, y, first]) + np.sqrt(variances[v, y, last])) / np.float32(2)
+                out_variances[v, y, x] = sigma * sigma
+            out_dq[y, x] = (dq[y, x] & _KEEP) | _ESTIMATED
+
+
+def fill_over_star(star, labels, *planes, reach=4):
+    """Return flux, variances and flags in which bad pixels hold a star and what lies beside it in the row.
+
+    Parameters
+    ----------
+    star : float32 (dither, y, x)
+        Light of the star, 0 where nothing is filled.
+    labels : int16 (y, x)
+    *planes : (dither, y, x)
+        flux, variances, dq.
+    reach : int
+        Columns, within the slice, to the nearest good pixels on both sides, between which flux less star is linear.
+    """
+    data, *variances, dq = planes
+    out = [np.array(plane) for plane in planes]
+    spread = np.stack(variances) if variances else np.empty((0, *data.shape), np.float32)
+    filled = spread.copy()
+    for d in range(data.shape[0]):
+        _over_star(data[d], spread[:, d], dq[d], labels, star[d], out[0][d], filled[:, d], out[-1][d], reach)
+    return (out[0], *filled, out[-1])

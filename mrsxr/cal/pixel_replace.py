@@ -10,17 +10,24 @@ import xarray as xr
 from mrsxr import dq
 from mrsxr.blocks import map_ramps
 from mrsxr.errors import MrsxrError
-from mrsxr.limits import Count
+from mrsxr.limits import Count, Place
 from mrsxr.step import step
 
+from ._cells import check_wcs
 from ._invalid import VARIANCES
 
-Method = Literal["mingrad", "fit_profile"]
+Method = Literal["mingrad", "fit_profile", "trace_model"]
 
 
 @step(needs="cal", jwst="pixel_replace", keyword="S_PXREPL")
 def replace_pixels(
-    ds: xr.Dataset, *, method: Method = "mingrad", n_adjacent_cols: Count = 3, across_slices: bool = True
+    ds: xr.Dataset,
+    *,
+    method: Method = "mingrad",
+    n_adjacent_cols: Count = 3,
+    across_slices: bool = True,
+    trace_model: xr.Dataset | None = None,
+    source: Place | None = None,
 ) -> xr.Dataset:
     """Fill bad pixels with an estimate from their neighbours, and mark them so.
 
@@ -33,11 +40,18 @@ def replace_pixels(
         "mingrad": NaN pixels get the mean of their neighbours left and right or of those above and below, of the
         pair with the smaller difference (neither member NaN). "fit_profile": pixels with DO_NOT_USE get the profile
         along the slice, the median of the neighbouring rows, scaled to the good pixels of their own row.
+        "trace_model": bad pixels near a point source get its model and, between the nearest good pixels of the row in
+        the slice, what the data have besides it; only where the score of the trace model allows.
     n_adjacent_cols : int
         Rows to each side that make the profile (jwst counts them as columns); "fit_profile" only.
     across_slices : bool
         "mingrad" only. True, as jwst: neighbours of another slice and from between the slices count, and single NaN
         pixels between slices are filled. False: only pixels of a slice, from pixels of the same slice.
+
+    trace_model : Dataset, kind "trace_model" or "point_source", optional
+        "trace_model" only: of :func:`fit_trace_model` or :func:`fit_point_source`; by default fitted here.
+    source : (float, float), optional
+        "trace_model" only: where the source is [deg], by default at the brightest place.
 
     Returns
     -------
@@ -58,6 +72,8 @@ def replace_pixels(
     """
     from ._pixel_replace_kernels import fill_mingrad, fill_mingrad_in_slices, fill_profile
 
+    if method == "trace_model":
+        return _filled_over_star(ds, trace_model, source)
     names = ["flux", *(name for name in VARIANCES if name in ds), "dq"]
     planes = [ds[name].chunk(y=-1, x=-1) if ds[name].chunks else ds[name] for name in names]
     wrapper: Callable[..., Any] = fill_mingrad
@@ -71,9 +87,30 @@ def replace_pixels(
         wrapper = fill_mingrad_in_slices
         if method == "fit_profile":
             wrapper, options = fill_profile, {"n_adjacent": int(n_adjacent_cols)}
+    return _mapped(ds, names, wrapper, planes, **options)
+
+
+def _mapped(ds: xr.Dataset, names: list[str], wrapper: Callable, planes: list, **options: int) -> xr.Dataset:
+    """Return a Dataset with variables as a wrapper makes them."""
     found = map_ramps(
         wrapper, *planes, core=[[]] * len(planes), out_core=[[]] * len(names),
         dtypes=["float32"] * (len(names) - 1) + ["uint32"], **options,
     )  # fmt: skip
     out = {name: one.assign_attrs(ds[name].attrs) for name, one in zip(names, found, strict=True)}
     return ds.assign(out | {"dq": out["dq"].assign_attrs(dq.PIXEL_DQ_ATTRS)})
+
+
+def _filled_over_star(ds: xr.Dataset, trace_model: xr.Dataset | None, source: tuple[float, float] | None) -> xr.Dataset:
+    """Return data whose bad pixels near a point source hold its model and what lies around it."""
+    from mrsxr.traces.source import star_where_used
+
+    from ._pixel_replace_kernels import fill_over_star
+    from .point_source import models_of, stars_of
+
+    check_wcs(ds)
+    models = models_of(ds, trace_model, None, source)
+    star = sum(stars_of(ds, model, star_where_used, "host", None, model) for model in models.values())
+    names = ["flux", *(name for name in VARIANCES if name in ds), "dq"]
+    planes = [xr.DataArray(star), xr.DataArray(ds["slice"].variable), *(ds[name].chunk(x=-1) if ds[name].chunks
+              else ds[name] for name in names)]  # fmt: skip
+    return _mapped(ds, names, fill_over_star, planes)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
 
+from mrsxr.arguments import as_bands, reads
 from mrsxr.blocks import as_delayed
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.frame import frame_coordinate
-from mrsxr.limits import OptionalRef, checked
+from mrsxr.limits import Band, OptionalRef, Place, checked
+from mrsxr.mrs import bands_of_setting
 from mrsxr.step import step
 from mrsxr.threads import how
 from mrsxr.traces.source import KIND, check_model, fit_source, needed, star_on_frame
 
 from ._cells import check_wcs
+from .trace_model import fit_trace_model
 
 Around = Literal["host", "level"]
 _FRAME = ("slice", "alpha", "beta", "wavelength")
@@ -63,18 +67,29 @@ def fit_point_source(
     return fit_source(needed(ds).compute(**how()), trace_model, around, psf)
 
 
-@step(needs="cal")
+@step(needs="cal", without={"psf": None})
+@reads(bands=as_bands)
 def subtract_point_source(
-    ds: xr.Dataset, *, trace_model: xr.Dataset, around: Around = "host", psf: OptionalRef = None
+    ds: xr.Dataset,
+    *,
+    trace_model: xr.Dataset | None = None,
+    bands: Sequence[Band] | None = None,
+    source: Place | None = None,
+    around: Around = "host",
+    psf: OptionalRef = None,
 ) -> xr.Dataset:
-    """Take a point source off the detector in all exposures of a band; what lies around it stays.
+    """Take a point source off the detector in all exposures; what lies around it stays.
 
     Parameters
     ----------
     ds : Dataset, level "cal"
-    trace_model : Dataset, kind "trace_model" or "point_source"
+    trace_model : Dataset, kind "trace_model" or "point_source", optional
         Of :func:`fit_trace_model`: spectrum and PSF are then fitted here; or of :func:`fit_point_source`, which tells
-        them.
+        them. By default all is fitted here, so that a recipe can have the step (``[cube.subtract_point_source]`` with
+        ``before = "cube_build"``).
+    bands, source
+        Without a model: in which bands, by default both of the setting, and where [deg], by default at the brightest
+        place.
     around, psf
         As of :func:`fit_point_source`; not looked at where that was run.
 
@@ -90,25 +105,47 @@ def subtract_point_source(
     >>> model = mx.cal.fit_trace_model(cal, band="1A")  # doctest: +SKIP
     >>> host = mx.cal.subtract_point_source(cal, trace_model=model)  # doctest: +SKIP
     >>> cube = mx.cube.build_cube(host, band="1A")  # doctest: +SKIP
+    >>> recipe = mx.Recipe.of("optimal").adding(
+    ...     "cube.subtract_point_source", "subtract_point_source", before="cube_build"
+    ... )
     """
     check_wcs(ds)
-    band, exposures = check_model(ds, trace_model), [str(name) for name in ds["exposure"].values]
+    models = models_of(ds, trace_model, bands, source)
     done = str(ds.attrs.get("point_source_off", "")).split()
-    if band in done:
-        raise MrsxrError(f"band {band}: the point source was taken off already")
-    frame = xr.Dataset({name: frame_coordinate(ds, name).variable for name in _FRAME})
-    fitted, lazy = trace_model.attrs["kind"] == KIND, bool(ds["flux"].chunks)
-    source = trace_model
-    if not fitted:
-        fit = dask.delayed(fit_source) if lazy else fit_point_source
-        given = as_delayed(needed(ds)) if lazy else ds
-        source = fit(given, trace_model=trace_model, around=around, psf=psf)
-    if lazy:
-        pixels, image, shape = as_delayed(frame), dask.delayed(star_on_frame), ds["flux"].shape[1:]
-        each = [da.from_delayed(image(source, pixels, name), shape, np.float32) for name in exposures]
-        stars = da.stack(each).rechunk(ds["flux"].chunks)
-    else:
-        stars = np.stack([star_on_frame(source, frame, name) for name in exposures])
-    flux = ds["flux"].variable - xr.Variable(("dither", "y", "x"), stars)
+    for band in models:
+        if band in done:
+            raise MrsxrError(f"band {band}: the point source was taken off already")
+    flux = ds["flux"].variable
+    for model in models.values():
+        flux = flux - stars_of(ds, model, star_on_frame, around, psf)
     flux.attrs = dict(ds["flux"].attrs)
-    return ds.assign(flux=flux).assign_attrs(point_source_off=" ".join([*done, band]))
+    return ds.assign(flux=flux).assign_attrs(point_source_off=" ".join([*done, *models]))
+
+
+def models_of(ds: xr.Dataset, trace_model: xr.Dataset | None, bands, source) -> dict[str, xr.Dataset]:
+    """Return the model given, by its band, or trace models of bands."""
+    if trace_model is not None:
+        return {check_model(ds, trace_model): trace_model}
+    wanted = bands or bands_of_setting(str(ds.attrs["setting"]))
+    return {band: fit_trace_model(ds, band=band, source=source) for band in wanted}
+
+
+def stars_of(ds: xr.Dataset, model: xr.Dataset, image: Callable, around: str, psf, *more) -> xr.Variable:
+    """Return the light of a source on the detector, lazy where the data are; ``image`` makes it of one exposure."""
+    frame = xr.Dataset({name: frame_coordinate(ds, name).variable for name in _FRAME})
+    exposures, given, lazy = [str(name) for name in ds["exposure"].values], needed(ds), bool(ds["flux"].chunks)
+    fit: Callable = _fitted
+    if lazy:
+        fit, image, given, frame = dask.delayed(fit), dask.delayed(image), as_delayed(given), as_delayed(frame)
+    found = fit(given, model, around, psf)
+    each: Any = [image(found, frame, name, *more) for name in exposures]
+    if lazy:
+        shape = ds["flux"].shape[1:]
+        stars: Any = da.stack([da.from_delayed(one, shape, np.float32) for one in each]).rechunk(ds["flux"].chunks)
+    else:
+        stars = np.stack(each)
+    return xr.Variable(("dither", "y", "x"), stars)
+
+
+def _fitted(ds: xr.Dataset, model: xr.Dataset, around: str, psf: xr.Dataset | None) -> xr.Dataset:
+    return model if model.attrs["kind"] == KIND else fit_source(ds, model, around, psf)

@@ -34,8 +34,8 @@ REFERENCE_KEYWORDS = {
     "emicorr": "R_MIREMI", "flat": "R_FLAT", "fringe": "R_FRINGE", "fringefreq": "R_FRIFRQ",
     "photom": "R_PHOTOM", "area": "R_AREA", "distortion": "R_DISTOR", "specwcs": "R_SPCWCS",
     "regions": "R_REGION", "wavelengthrange": "R_WAVRAN", "cubepar": "R_CUBPAR", "extract1d": "R_EXTR1D",
-    "apcorr": "R_APCORR", "mrsxartcorr": "R_MRSXAR", "mrsptcorr": "R_MRSPT", "pfpc": "R_PFPC", "persat": "R_PERSAT",
-    "trapdensity": "R_TRPDEN", "trappars": "R_TRPPAR",
+    "apcorr": "R_APCORR", "mrsxartcorr": "R_MRSXAR", "mrsptcorr": "R_MRSPT", "pfpc": "R_PFPC", "psf": "R_PSF",
+    "persat": "R_PERSAT", "trapdensity": "R_TRPDEN", "trappars": "R_TRPPAR",
 }  # fmt: skip
 #: Keywords of the steps of a level's own stage, SKIPPED where they were left out.
 SKIPPED = {

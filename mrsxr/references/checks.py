@@ -52,6 +52,8 @@ TABLE_LIMITS: dict[str, dict[str, Limits]] = {
     "ipc": {"kernel": Limits(-2.0, 2.0, 1.0)},
     "latent": {"decay_time": Limits(1e-3, 1e9, 1.0)},
     "pfpc": {"pattern": Limits(-1e3, 1e3)},
+    "psf": {"psf": Limits(-1e3, 1e6, 1.0), "psf_wavelength": Limits(1.0, 100.0, 1.0),
+            "psf_step": Limits(1e-3, 1.0, 1.0)},
     "mrsxartcorr": {name: Limits(-1e5, 1e5, 1.0) for name in ("lor_fwhm", "lor_scale", "gau_fwhm", "gau_xoff")},
     "mrsptcorr": {"frac_leak": Limits(-1.0, 1.0, 0.1)},
     "fringefreq": {"ffreq": Limits(1e-6, 1e4, 0.1), "max_amplitude": Limits(0.0, 10.0)},

@@ -41,7 +41,8 @@ KEY_OF_FIELD = {
 SELECTED_BY: dict[str, tuple[str, ...]] = {
     "mask": ("detector", "filter", "subarray", "readpatt", "ngroups"),
     "saturation": ("detector", "filter"), "ipc": ("detector", "subarray"),
-    "rscd": ("detector",), "latent": ("detector",), "pfpc": ("exp_type", "channel", "band"),
+    "rscd": ("detector",), "latent": ("detector",), "psf": ("detector", "band"),
+    "pfpc": ("exp_type", "channel", "band"),
     "reset": ("detector", "readpatt", "subarray"),
     "dark": ("detector", "filter", "readpatt", "subarray"),
     "readnoise": ("detector", "filter", "readpatt", "subarray"),

@@ -19,9 +19,10 @@ KINDS = (
     "mask", "emicorr", "saturation", "ipc", "reset", "linearity", "rscd", "dark", "gain", "readnoise",
     "distortion", "specwcs", "regions", "wavelengthrange", "mrsxartcorr", "flat", "fringe", "photom",
     "fringefreq", "cubepar", "extract1d", "apcorr", "mrsptcorr", "latent", "pfpc",
+    "psf",
 )  # fmt: skip
 #: Those that CRDS knows; the others come from a folder or a mapping.
-CRDS_KINDS = tuple(kind for kind in KINDS if kind not in ("latent", "pfpc"))
+CRDS_KINDS = tuple(kind for kind in KINDS if kind not in ("latent", "pfpc", "psf"))
 #: Header fields that choose between files of one type: (FITS keyword, pattern keyword, places in ASDF).
 FIELDS = {
     "detector": ("DETECTOR", "P_DETECT", "instrument.detector", "instrument.p_detector"),

@@ -76,6 +76,7 @@ _TABLE_READERS: dict[str, Callable[[Any], tuple[xr.Dataset, dict[str, Any]]]] = 
     "ipc": table_readers.read_ipc,
     "latent": table_readers.read_latent,
     "pfpc": table_readers.read_pfpc,
+    "psf": table_readers.read_psf,
     "mrsxartcorr": table_readers.read_mrsxartcorr,
     "mrsptcorr": table_readers.read_mrsptcorr,
     "fringefreq": table_readers.read_fringefreq,

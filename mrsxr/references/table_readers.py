@@ -2,6 +2,8 @@
 
 ============  ==========================================================================================
 rscd          ``group_skip1``, ``group_skip`` on (row) with coordinates ``subarray`` and ``readpatt``
+psf           ``psf`` (plane, psf_alpha, psf_beta), the source in the middle; ``psf_wavelength`` [um], ``psf_step``
+              [arcsec], coordinate ``psf_band`` on (plane)
 latent        ``decay_time`` [s], ``amplitude``, ``amplitude_err``, ``saturated_amplitude`` (component); attribute
               ``full_well`` [DN]
 pfpc          ``pattern`` (position, wavelength [um]); attributes ``dither_type``, ``dither_direction``,
@@ -48,6 +50,7 @@ from .tables import (
     MRSPTCORR_UNITS,
     PFPC_COLUMNS,
     PHOTOM_TIME_COLUMNS,
+    PSF_COLUMNS,
     XART_COLUMNS,
     XART_UNITS,
 )
@@ -114,6 +117,19 @@ def read_pfpc(file: FitsFile) -> Result:
     wave = ("wavelength", wavelength[known], {"units": "um"})
     coords = {"position": np.arange(1, 1 + len(patterns)), "wavelength": wave}
     return xr.Dataset({"pattern": pattern}, coords), {k: str(cards.get(word) or "") for k, word in keywords.items()}
+
+
+def read_psf(file: FitsFile) -> Result:
+    """Read images of a point source on the detector."""
+    columns = _columns(file, "PSF", PSF_COLUMNS)
+    images = columns["IMAGE"].astype(np.float32)
+    side = round(np.sqrt(images.shape[-1]))
+    variables = {
+        "psf": (("plane", "psf_alpha", "psf_beta"), images.reshape(-1, side, side), {"units": "1"}),
+        "psf_wavelength": ("plane", columns["WAVELENGTH"].astype(float), {"units": "um"}),
+        "psf_step": ("plane", columns["STEP"].astype(float), {"units": "arcsec"}),
+    }
+    return xr.Dataset(variables, {"psf_band": ("plane", columns["BAND"].astype(str))}), {}
 
 
 def read_ipc(file: FitsFile) -> Result:

@@ -47,6 +47,9 @@ LATENT_COLUMNS = {"DECAY_TIME": "f8", "AMPLITUDE": "f8", "AMPLITUDE_ERR": "f8", 
 #: Not yet of CRDS: what a point source shows at the places of a dither pattern (STScI-MIRI/MRS-PFPC; there unnamed).
 PFPC_COLUMNS = {"wavelength": "f8"} | {f"dither{k}": "f8" for k in (1, 2, 3, 4)}
 
+#: Not of CRDS: square images of a point source, in their middle, on the detector, one a row (mrsxr.cal.learn_psf).
+PSF_COLUMNS = {"BAND": "S2", "WAVELENGTH": "f8", "STEP": "f8", "IMAGE": "f4"}
+
 CUBEPAR_TABLES: dict[str, dict[str, str]] = {
     "CUBEPAR": {"CHANNEL": "S3", "BAND": "S12", "SPAXELSIZE": "f4", "SPECTRALSTEP": "f4", "WAVEMIN": "f4",
                 "WAVEMAX": "f4"},
@@ -65,6 +68,7 @@ TABLES: dict[str, dict[str, dict[str, str]]] = {
     "rscd": {"RSCD_GROUP_SKIP": RSCD_COLUMNS},
     "latent": {"LATENT": LATENT_COLUMNS},
     "pfpc": {"PFPC": PFPC_COLUMNS},
+    "psf": {"PSF": PSF_COLUMNS},
     "mrsxartcorr": {f"CH{band}": XART_COLUMNS for band in BANDS},
     "mrsptcorr": MRSPTCORR_COLUMNS,
     "fringefreq": {
@@ -77,6 +81,7 @@ TABLES: dict[str, dict[str, dict[str, str]]] = {
 UNITS = {
     "latent": {"DECAY_TIME": "s"},
     "pfpc": {"wavelength": "um"},
+    "psf": {"WAVELENGTH": "um", "STEP": "arcsec"},
     "mrsxartcorr": XART_UNITS,
     "mrsptcorr": MRSPTCORR_UNITS,
     "fringefreq": {**FRINGEFREQ_UNITS, "WAVELENGTH": "um"},

@@ -12,6 +12,7 @@ from typing import Any
 
 import asdf
 import numpy as np
+import xarray as xr
 from astropy.io import fits
 
 from mrsxr import dq as dq_bits
@@ -54,7 +55,7 @@ MODELS = {
     "reset": "ResetModel", "gain": "GainModel", "readnoise": "ReadnoiseModel", "flat": "FlatModel",
     "fringe": "FringeModel", "photom": "MirMrsPhotomModel", "ipc": "IPCModel", "rscd": "RSCDModel",
     "latent": "LatentModel", "mrsxartcorr": "MirMrsXArtCorrModel", "mrsptcorr": "MirMrsPtCorrModel",
-    "pfpc": "MirMrsPfpcModel",
+    "pfpc": "MirMrsPfpcModel", "psf": "PsfModel",
     "fringefreq": "FringeFreqModel", "cubepar": "MiriIFUCubeParsModel", "extract1d": "Extract1dIFUModel",
     "apcorr": "MirMrsApcorrModel", "emicorr": "EmiModel", "distortion": "DistortionMRSModel",
     "specwcs": "SpecwcsModel", "regions": "RegionsModel", "wavelengthrange": "WavelengthrangeModel",
@@ -94,6 +95,7 @@ def write_reference(path, kind: str, header: Mapping[str, Any] | None = None, **
           (365 + tsoft))^alpha), and 1 in channels left out, as jwst wants all four tables or none;
         * ``tables`` of rscd, latent, mrsxartcorr, mrsptcorr, pfpc, fringefreq, cubepar: ``{extension: {column:
           values}}`` as in :data:`mrsxr.references.tables.TABLES`;
+        * ``psf`` of psf: the Dataset of :func:`mrsxr.cal.learn_psf`;
         * extract1d: ``wavelength`` [um], ``radius``, ``inner_background``, ``outer_background`` [arcsec];
         * apcorr: ``wavelength`` [um], ``radius`` [arcsec], ``correction`` (aperture, wavelength), ``correction_err``;
           jwst wants two apertures or more;
@@ -120,6 +122,8 @@ def write_reference(path, kind: str, header: Mapping[str, Any] | None = None, **
         number = values.pop(name, default)
         if number is not None:
             numbers[keyword] = (float(number), comment) if comment else float(number)
+    if kind == "psf" and "psf" in values:
+        values["tables"] = {"PSF": _psf_columns(values.pop("psf"))}
     if kind in layouts.TABLES:
         primary = primary_header(header, kind)
         hdus = _called(_tables, kind, {"kind": kind, **values})
@@ -130,6 +134,12 @@ def write_reference(path, kind: str, header: Mapping[str, Any] | None = None, **
     with replacing(path, sync=False) as part:
         fits.HDUList([fits.PrimaryHDU(header=primary), *hdus]).writeto(part, output_verify="exception")
     return path
+
+
+def _psf_columns(psf: xr.Dataset) -> dict[str, np.ndarray]:
+    images = psf["psf"].values
+    return {"BAND": psf["psf_band"].values, "WAVELENGTH": psf["psf_wavelength"].values,
+            "STEP": psf["psf_step"].values, "IMAGE": images.reshape(len(images), -1)}  # fmt: skip
 
 
 def _called(function, kind: str, values: Mapping[str, Any]):

@@ -44,7 +44,7 @@ def fit_source(ds: xr.Dataset, trace_model: xr.Dataset, around: str, psf: xr.Dat
     step = samples[1] - samples[0]
     reached = (np.array([pixels.wavelength.min(), pixels.wavelength.max()]) - samples[0]) / step
     first, last = max(int(np.floor(reached[0])), 0), min(int(np.ceil(reached[1])), samples.size - 1)
-    images = None if psf is None else images_of(psf)
+    images = None if psf is None else images_of(psf, band)
     fit = PointFit(pixels, place, samples[first], step, last + 1 - first, around, images)
     fit.run()
     ends = (first, samples.size - 1 - last)
@@ -69,7 +69,8 @@ def fit_source(ds: xr.Dataset, trace_model: xr.Dataset, around: str, psf: xr.Dat
         "residual": ("node", residual, {"units": "1", "long_name": "rms left within 1 FWHM over the peak, no noise"}),
     }
     if psf is not None:
-        data["psf"] = psf["psf"].rename(wavelength="psf_wavelength")
+        ours = psf.isel(plane=np.flatnonzero(psf["psf_band"].values == band)).reset_coords()
+        data |= {str(name): one.variable for name, one in ours.data_vars.items()}
     coords = {
         "exposure": ds["exposure"], "sample": ("sample", samples, wave),
         "node": ("node", np.linspace(samples[first], samples[last], fit.gain.shape[1]), wave),
@@ -131,10 +132,24 @@ def star_on_frame(source: xr.Dataset, frame: xr.Dataset, exposure: str) -> np.nd
     found[:, 0] = source["spline"].values
     star, none = np.empty(a.size), np.empty(a.size)
     light_at(np.clip(sample, 0, samples.size - 1), 0 * a, 0 * a, 1, 1, found, star, none)
-    shape, _ = profile_at(a, b, wave, node, source["profile"].values, images_of(source) if "psf" in source else None)
+    shape, _ = profile_at(
+        a, b, wave, node, source["profile"].values, images_of(source, band) if "psf" in source else None
+    )
     gain = _linear(source["gain"].values, np.full(a.size, number), node)
     out[near] = np.where(at, star * shape * gain, 0.0)
     return out
+
+
+def star_where_used(source: xr.Dataset, frame: xr.Dataset, exposure: str, model: xr.Dataset) -> np.ndarray:
+    """Return :func:`star_on_frame` where the trace model is to be used, 0 elsewhere."""
+    if "used" not in model:
+        return star_on_frame(source, frame, exposure)
+    labels, nodes = model["slice_label"].values, model["node"].values
+    used = model["used"].values[dither_of(model, exposure)].astype(bool)
+    row = np.clip(np.searchsorted(labels, frame["slice"].values), 0, labels.size - 1)
+    node = np.nan_to_num((frame["wavelength"].values - nodes[0]) / (nodes[1] - nodes[0]))
+    here = used[row, np.clip(np.rint(node).astype(int), 0, nodes.size - 1)] & (labels[row] == frame["slice"].values)
+    return np.where(here, star_on_frame(source, frame, exposure), np.float32(0))
 
 
 def dither_of(source: xr.Dataset, exposure: str) -> int:
@@ -145,12 +160,18 @@ def dither_of(source: xr.Dataset, exposure: str) -> int:
     return names.index(str(exposure))
 
 
-def images_of(psf: xr.Dataset) -> PsfImages:
-    """Return the images of a PSF, 1 at the brightest place."""
-    name = "psf_wavelength" if "psf_wavelength" in psf.dims else "wavelength"
-    images = psf["psf"].values.astype(float)
-    step = float(np.mean(np.diff(psf["psf_alpha"].values)))
-    return PsfImages(psf[name].values.astype(float), step, images / images.max(axis=(1, 2), keepdims=True))
+def images_of(psf: xr.Dataset, band: str) -> PsfImages:
+    """Return the images of a PSF of a band, 1 at the brightest place."""
+    at = np.flatnonzero(psf["psf_band"].values == band)
+    if not at.size:
+        known = ", ".join(sorted(set(psf["psf_band"].values.tolist())))
+        raise MrsxrError(f"band {band}: the PSF is of {known or 'no band'}; take one of that band")
+    images = psf["psf"].values[at].astype(float)
+    order = np.argsort(psf["psf_wavelength"].values[at])
+    images = (images / images.max(axis=(1, 2), keepdims=True))[order]
+    return PsfImages(
+        psf["psf_wavelength"].values[at][order].astype(float), float(psf["psf_step"].values[at[0]]), images
+    )
 
 
 def encircled(source: xr.Dataset, ds: xr.Dataset, wavelength: np.ndarray, factor: float) -> tuple[np.ndarray, ...]:
@@ -172,7 +193,7 @@ def encircled(source: xr.Dataset, ds: xr.Dataset, wavelength: np.ndarray, factor
     radius : float64 array [arcsec]
     """
     nodes, band = source["node"].values, str(source.attrs["band"])
-    images = images_of(source) if "psf" in source else None
+    images = images_of(source, band) if "psf" in source else None
     alpha, beta = source["place"].values.mean(axis=0)
     v2, v3 = slicer_to_v2v3(alpha + np.array([0, 1e-3, 0]), beta + np.array([0, 0, 1e-3]), band, ds)
     matrix = np.array([[v[1] - v[0], v[2] - v[0]] for v in (v2, v3)]) / 1e-3

@@ -143,8 +143,8 @@ def test_a_lost_slice_and_no_flux(algorithm, value):
 
 def test_wrong_parameters_are_refused():
     ds = make_cal(np.ones((6, 6)))
-    with pytest.raises(MrsxrError, match="expected one of mingrad, fit_profile"):
-        replace_pixels(ds, method="trace_model")
+    with pytest.raises(MrsxrError, match="expected one of mingrad, fit_profile, trace_model"):
+        replace_pixels(ds, method="median")
     with pytest.raises(MrsxrError, match="expected a whole number of at least 1"):
         replace_pixels(ds, n_adjacent_cols=0)
     for options in ({"method": "fit_profile"}, {"across_slices": False}):

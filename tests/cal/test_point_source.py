@@ -4,13 +4,18 @@ import numpy as np
 import pytest
 import xarray as xr
 from helpers import assert_step
+from scipy.special import erf
 from star_scene import PLACES, REST, line, made
 
-from mrsxr import schema
-from mrsxr.cal import fit_point_source, fit_trace_model, subtract_point_source
+from mrsxr import Recipe, dq, schema
+from mrsxr.cal import fit_point_source, fit_trace_model, learn_psf, psf_of_images, replace_pixels, subtract_point_source
 from mrsxr.errors import MrsxrError
 from mrsxr.mrs import psf_fwhm
+from mrsxr.pipeline.combine_chain import combine
+from mrsxr.references import References
+from mrsxr.simulate import write_reference
 from mrsxr.step import read_history
+from mrsxr.traces.source import images_of
 
 PEAK = 1300.0  # MJy/sr
 
@@ -114,3 +119,63 @@ def test_splines_are_those_of_scipy():
     np.testing.assert_allclose(right, design.T @ (weight * flux), atol=1e-10)
     for k in range(band.shape[0]):
         np.testing.assert_allclose(band[k, : found.size - k], np.diagonal(normal, -k), atol=1e-10)
+
+
+def test_a_learnt_psf_serves_another_source_and_travels_as_a_file(alone, tmp_path):
+    ds, _ = alone
+    psf = learn_psf(ds, bands="1A", source=(0.0, 0.0))
+    path = write_reference(tmp_path / "psf.fits", "psf", {"detector": "MIRIFUSHORT", "band": "SHORT"}, psf=psf)
+    read = References(tmp_path).get("psf", ds)
+    np.testing.assert_allclose(read.psf, psf.psf)
+    np.testing.assert_array_equal(read.psf_band, psf.psf_band)
+    assert read.attrs["ref_id"] == path.name
+    other = made(spectrum, host, noise=1.0, seed=9)
+    model, true = fit_trace_model(other, band="1A", source=(0.0, 0.0)), made(spectrum, noise=1e-9).flux.values
+    left = []
+    for one in (None, read):
+        fitted = fit_point_source(other, trace_model=model, psf=one)
+        taken = other.flux.values - subtract_point_source(other, trace_model=fitted).flux.values
+        left.append(np.nanstd((true - taken)[from_star(ds) < 1]))
+    assert left[1] < 0.8 * left[0]
+    with pytest.raises(MrsxrError, match="the PSF is of 1A"):
+        images_of(read, "2A")
+
+
+def test_images_of_an_optical_model_are_seen_through_pixels_and_slices():
+    axis = 0.02 * np.arange(-60, 61)
+    image = np.exp(-0.5 * (axis[:, None] ** 2 + axis**2) / 0.12**2)
+    psf = psf_of_images([image], [5.0], step=0.02, band="1A", pixel=0.19)
+    root = np.sqrt(2) * 0.12
+    exact = [erf((axis + s / 2) / root) - erf((axis - s / 2) / root) for s in (0.19, 0.17721)]
+    exact = exact[0][:, None] * exact[1]
+    np.testing.assert_allclose(psf.psf[0], exact / exact.max(), atol=2e-3)
+
+
+def test_clusters_of_bad_pixels_at_the_peak_are_filled(alone):
+    ds, model = alone
+    bad, true = np.zeros(ds.flux.shape, bool), ds.flux.values
+    for d in range(4):
+        y, x = np.unravel_index(np.nanargmax(np.where(ds.wavelength > 5.02, true[d], np.nan)), true.shape[1:])
+        bad[d, y - 1 : y + 2, x - 1 : x + 2] = True
+    holes = ds.assign(
+        flux=ds.flux.where(~bad), dq=(ds.dq.dims, ds.dq.values | bad.astype("u4"), ds.dq.attrs)
+    )  # fmt: skip
+    out = assert_step(replace_pixels, holes, method="trace_model", trace_model=model)
+    made_up, peak = out.flux.values[bad], np.nanmax(true)
+    assert np.isfinite(made_up).all()
+    assert np.abs(made_up - true[bad]).max() < 0.015 * peak
+    assert (out.dq.values[bad] == dq.value("FLUX_ESTIMATED")).all()
+    np.testing.assert_array_equal(out.flux.values[~bad], true[~bad])
+    unused = model.assign(used=model.used.astype(bool) & False)
+    assert np.isnan(replace_pixels(holes, method="trace_model", trace_model=unused).flux.values[bad]).all()
+
+
+def test_a_recipe_may_take_the_source_off(alone):
+    recipe = Recipe.of("baseline").adding(
+        "cube.subtract_point_source", "subtract_point_source", before="cube_build", around="level", bands=["1A"],
+        source=(0.0, 0.0),
+    )  # fmt: skip
+    assert Recipe.of(recipe).values("cube.subtract_point_source")["around"] == "level"
+    ds, model = alone
+    (out,) = combine({"12A": ds}, recipe.skipping("outlier_detection", "master_background")).values()
+    np.testing.assert_array_equal(out.flux, subtract_point_source(ds, trace_model=model, around="level").flux)

@@ -127,6 +127,13 @@ def write_set(folder: Path) -> Path:
         f"DITHER{k}": np.append(1 + 0.01 * np.sin(rows * k), np.nan) for k in (1, 2, 3, 4)
     }
     write("pfpc.fits", {"band": "SHORT", "dither_type": "4-POINT"}, tables={"PFPC": pfpc})
+    psf = {
+        "BAND": ["1A", "1A"],
+        "WAVELENGTH": [4.9, 5.7],
+        "STEP": [0.03, 0.03],
+        "IMAGE": np.eye(9).reshape(1, -1) * [[1], [1]],
+    }
+    write("psf.fits", SHORT | {"band": "SHORT"}, tables={"PSF": psf})
     write("latent.fits", SHORT, tables={"LATENT": latent}, full_well=55000.0)
     return folder
 

@@ -1,0 +1,137 @@
+"""The PSF of the detector, learnt from a star or made of images of an optical model: a reference of kind psf."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from scipy.ndimage import uniform_filter1d
+
+from mrsxr.arguments import as_bands, reads
+from mrsxr.limits import Arcsec, Band, Place, checked
+from mrsxr.mrs import SLICE_WIDTH, bands_of_setting, psf_fwhm, setting_keywords, setting_of_band
+from mrsxr.traces.point import REACH, profile_at
+
+from .point_source import fit_point_source
+from .trace_model import fit_trace_model
+
+_FINE = 0.08  # FWHM, pixels of the images
+
+
+@reads(bands=as_bands)
+@checked
+def learn_psf(ds: xr.Dataset, *, bands: Sequence[Band] | None = None, source: Place | None = None) -> xr.Dataset:
+    """Learn the PSF of the detector from a lone, bright star.
+
+    Parameters
+    ----------
+    ds : Dataset, level "cal"
+        The dithers of a setting; computed.
+    bands : sequence of str, optional
+        By default both of the setting.
+    source : (float, float), optional
+        Right ascension and declination of the star [deg]; by default the brightest place.
+
+    Returns
+    -------
+    Dataset, kind "psf"
+        ``psf`` (plane, psf_alpha, psf_beta): what a pixel at places along and across the slices sees of a star in the
+        middle, +-4 FWHM, 1 at its peak; ``psf_wavelength`` (plane) [um], ``psf_step`` (plane) [arcsec], ``psf_band``.
+
+    Examples
+    --------
+    >>> import mrsxr as mx
+    >>> psf = mx.cal.learn_psf(star)  # doctest: +SKIP
+    >>> fitted = mx.cal.fit_point_source(cal, trace_model=model, psf=psf)  # doctest: +SKIP
+    >>> header = {"detector": psf.attrs["detector"], "band": psf.attrs["band"]}  # doctest: +SKIP
+    >>> mx.simulate.write_reference("my_refs/psf_12A.fits", "psf", header, psf=psf)  # doctest: +SKIP
+    >>> psf = mx.References("my_refs").get("psf", cal)  # doctest: +SKIP
+    """
+    setting = str(ds.attrs["setting"])
+    parts = []
+    for band in bands or bands_of_setting(setting):
+        model = fit_trace_model(ds, band=band, source=source)
+        found = fit_point_source(ds, trace_model=model, around="level")
+        nodes = found["node"].values
+        step = _FINE * float(psf_fwhm(nodes[0]))
+        images = [_image(found, k, wave, step, float(psf_fwhm(nodes[-1]))) for k, wave in enumerate(nodes)]
+        parts.append(_planes(band, nodes, step, np.stack(images)))
+    return _reference(parts, setting, "psf learnt from " + ", ".join(str(name) for name in ds["exposure"].values))
+
+
+@checked
+def psf_of_images(images: Any, wavelength: Any, *, step: Arcsec, band: Band, pixel: Arcsec = 0.196) -> xr.Dataset:
+    """Make a PSF of the detector of images of a point source, as an optical model (STPSF) writes them.
+
+    Parameters
+    ----------
+    images : array (wavelength, alpha, beta)
+        Brightness on square pixels of ``step``, the source in the middle; odd sides, alpha along the slices.
+    wavelength : array (wavelength)
+        [um]
+    step : float [arcsec]
+        A fifth of the FWHM or less.
+    band : str
+    pixel : float [arcsec]
+        Of the detector along the slices (0.196 in channels 1 and 2, 0.245 and 0.273 in 3 and 4).
+
+    Returns
+    -------
+    Dataset, kind "psf", see :func:`learn_psf`
+        The images averaged over a pixel and the width of a slice.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> axis = 0.03 * np.arange(-50, 51)
+    >>> round_one = np.exp(-(axis[:, None] ** 2 + axis**2) / 0.03)
+    >>> psf = psf_of_images([round_one, round_one], [4.9, 5.8], step=0.03, band="1A")
+    >>> psf.psf.shape
+    (2, 101, 101)
+    """
+    found = np.asarray(images, float)
+    for axis, side in ((1, pixel), (2, SLICE_WIDTH[int(band[0])])):
+        found = _averaged(found, side / step, axis)
+    found = found / found.max(axis=(1, 2), keepdims=True)
+    planes = _planes(band, np.asarray(wavelength, float), step, found)
+    return _reference([planes], setting_of_band(band), f"psf of images, {band}")
+
+
+def _averaged(images: np.ndarray, width: float, axis: int) -> np.ndarray:
+    """Return a running mean over a width [pixel], which need not be whole, along an axis."""
+    low = 2 * int((width - 1) // 2) + 1
+    share = (width - low) / 2  # the mean over low + 2 is that of width low + 2
+    narrow, wide = (uniform_filter1d(images, n, axis=axis, mode="constant") for n in (low, low + 2))
+    return ((1 - share) * low * narrow + share * (low + 2) * wide) / width
+
+
+def _image(found: xr.Dataset, k: int, wave: float, step: float, widest: float) -> np.ndarray:
+    n = int(np.ceil(REACH * widest / step))
+    axis = step * np.arange(-n, n + 1)
+    a, b = (x.ravel() for x in np.meshgrid(axis, axis, indexing="ij"))
+    place = np.full(a.size, wave), np.full(a.size, float(k))
+    values, _ = profile_at(a, b, *place, found["profile"].values, None)
+    return values.reshape(axis.size, axis.size) / values.max()
+
+
+def _planes(band: str, wavelength: np.ndarray, step: float, images: np.ndarray) -> xr.Dataset:
+    variables = {
+        "psf": (("plane", "psf_alpha", "psf_beta"), images.astype(np.float32), {"units": "1"}),
+        "psf_wavelength": ("plane", wavelength, {"units": "um"}),
+        "psf_step": ("plane", np.full(wavelength.size, step), {"units": "arcsec"}),
+    }
+    return xr.Dataset(variables, {"psf_band": ("plane", np.full(wavelength.size, band))})
+
+
+def _reference(parts: Sequence[xr.Dataset], setting: str, ref_id: str) -> xr.Dataset:
+    """Join bands; smaller images get a border of zeros."""
+    side = max(one.sizes["psf_alpha"] for one in parts)
+    wide = []
+    for one in parts:
+        n = (side - one.sizes["psf_alpha"]) // 2
+        wide.append(one.pad(psf_alpha=n, psf_beta=n, constant_values=0.0))
+    keys = setting_keywords(setting)
+    names = {"detector": keys["DETECTOR"], "band": keys["BAND"]}
+    return xr.concat(wide, "plane").assign_attrs(level="reference", kind="psf", ref_id=ref_id, **names)

@@ -134,6 +134,20 @@ def rows_of(ds: xr.Dataset, dim: str = "dither") -> list[dict[str, Any]]:
     return [{str(key): value for key, value in ds.attrs.items()} | one for one in more]
 
 
+def set_each(ds: xr.Dataset, name: str, values: Sequence[Any], dim: str = "dither") -> xr.Dataset:
+    """Return a Dataset with an attribute of each exposure."""
+    common, own = split([{name: value} for value in values], dim)
+    out = ds.drop_vars([name] if name in apart(ds, dim) else []).assign_coords(own)
+    out.attrs = {key: value for key, value in out.attrs.items() if key != name} | common
+    return out
+
+
+def varied(ds: xr.Dataset, word: str) -> xr.Dataset:
+    """Return a product that says what else it is than the one it was made of, "binned", "psf-matched" ..."""
+    words = dict.fromkeys([*str(ds.attrs.get("variant", "")).split(), word])
+    return ds.assign_attrs(variant=" ".join(words))
+
+
 def alone(ds: xr.Dataset, dim: str = "dither") -> xr.Dataset:
     """Return one exposure of joined data with all its attributes as such."""
     return ds.drop_vars(apart(ds, dim)).assign_attrs(rows_of(ds, dim)[0])

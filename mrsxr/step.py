@@ -124,7 +124,7 @@ def step(
                 require_whole(ds, function.__name__)
             with listen() as heard:
                 out = function(in_order(bound.args[0]), *bound.args[1:], **bound.kwargs)
-            attrs = {**ds.attrs, **out.attrs}
+            attrs = {k: v for k, v in ds.attrs.items() if k not in apart(out)} | out.attrs
             skipped = {"skipped": True} if out is ds else {}
             out = out.drop_vars([name for name in apart(out) if name in out.attrs])  # what it says of all
             attrs["level"] = gives or found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,18 +9,17 @@ import numpy as np
 import xarray as xr
 
 from mrsxr.arguments import need_data
+from mrsxr.attributes import keyword, of_each
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.grid import unwrap_ra
 from mrsxr.geometry.sky import Pointing, wrap
 from mrsxr.limits import Place
 from mrsxr.step import step
 
-_KEYWORDS = ("MT_RA", "MT_DEC")
-
 
 def is_moving(ds: xr.Dataset) -> bool:
     """Return whether the exposures are of a moving target (keyword TARGTYPE of the first)."""
-    return str(_keywords(ds, 0).get("TARGTYPE", "")).upper() == "MOVING"
+    return str(keyword(ds, "TARGTYPE")[0]).upper() == "MOVING"
 
 
 def target_position(datasets: Iterable[xr.Dataset]) -> tuple[float, float]:
@@ -69,9 +67,9 @@ def follow_target(ds: xr.Dataset, *, center: Place | None = None) -> xr.Dataset:
     Returns
     -------
     Dataset of the same level
-        ``ra_ref``, ``dec_ref``, ``roll_ref`` shifted. In the headers MT_AVRA and MT_AVDEC hold the centre as ``jwst``
-        writes it, and so do MT_RA and MT_DEC, so that a second shift moves nothing; ``attrs["moving_target_json"]``
-        keeps where the target stood in each exposure.
+        ``ra_ref``, ``dec_ref``, ``roll_ref`` shifted. ``attrs["mt_avra"]`` and ``["mt_avdec"]`` [deg] tell where the
+        target stands since then, so that a second shift moves nothing; files tell it by MT_AVRA and MT_AVDEC, as those
+        of ``jwst``, and by MT_RA and MT_DEC where it stood.
 
     Raises
     ------
@@ -85,7 +83,7 @@ def follow_target(ds: xr.Dataset, *, center: Place | None = None) -> xr.Dataset:
     For a shift of 10 arcsec at declination 30 the two differ by 1e-4 arcsec at 3 arcsec from the target.
     """
     if not is_moving(ds):
-        found = _keywords(ds, 0).get("TARGTYPE")
+        found = keyword(ds, "TARGTYPE")[0]
         raise MrsxrError(
             f"setting {ds.attrs.get('setting')}: TARGTYPE is {found or 'missing'}, expected MOVING; leave "
             "follow_target out for targets that stand still"
@@ -97,33 +95,22 @@ def follow_target(ds: xr.Dataset, *, center: Place | None = None) -> xr.Dataset:
         name: ("dither", np.array([getattr(pointing, name) for pointing in moved]), ds[name].attrs)
         for name in ("ra_ref", "dec_ref", "roll_ref")
     }
-    coords["fits_header"] = ("dither", np.array([_header(ds, k, end) for k in range(len(places))]))
-    return ds.assign_coords(coords).assign_attrs(moving_target_json=json.dumps([list(place) for place in places]))
+    return ds.assign_coords(coords).assign_attrs(mt_avra=end[0], mt_avdec=end[1])
 
 
 def _positions(ds: xr.Dataset) -> list[tuple[float, float]]:
     """Return where the target stands in each dither [deg]."""
-    out = []
-    for k, exposure in enumerate(ds["exposure"].values):
-        keywords = _keywords(ds, k)
-        missing = [name for name in _KEYWORDS if keywords.get(name) is None]
-        if missing:
+    out, wanted = [], ("MT_RA", "MT_DEC")
+    moved = zip(
+        *(of_each(ds, name) for name in ("mt_avra", "mt_avdec")), strict=True
+    )  # it stands there since the shift
+    told = zip(*(keyword(ds, name) for name in wanted), strict=True)
+    for exposure, after, before in zip(ds["exposure"].values, moved, told, strict=True):
+        place = before if None in after else after
+        if missing := [name for name, value in zip(wanted, place, strict=True) if value is None]:
             raise MrsxrError(
                 f"{exposure}: the keyword {' and '.join(missing)} is missing from the header, so that the place of the "
                 "moving target is not known; leave follow_target out or add it"
             )
-        out.append((float(keywords["MT_RA"]), float(keywords["MT_DEC"])))
+        out.append((float(place[0]), float(place[1])))
     return out
-
-
-def _keywords(ds: xr.Dataset, index: int) -> dict[str, Any]:
-    header = json.loads(str(ds["fits_header"].values[index]) or "{}")
-    return {**header.get("PRIMARY", {}), **header.get("SCI", {})}
-
-
-def _header(ds: xr.Dataset, index: int, center: tuple[float, float]) -> str:
-    header = json.loads(str(ds["fits_header"].values[index]) or "{}")
-    for name, value in zip((*_KEYWORDS, "MT_AVRA", "MT_AVDEC"), (*center, *center), strict=True):
-        place = "PRIMARY" if name in header.get("PRIMARY", {}) else "SCI"
-        header.setdefault(place, {})[name] = value
-    return json.dumps(header)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +9,7 @@ import xarray as xr
 from numpy.lib.stride_tricks import sliding_window_view
 
 from mrsxr import dq as flags
+from mrsxr.attributes import keyword
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import Count, checked
 from mrsxr.schema import meaning_of, units_of
@@ -133,9 +133,7 @@ def _times(spectra: Sequence[xr.Dataset], given: Sequence[float] | None) -> list
         return [float(t) for t in given]
     found = []
     for ds in spectra:
-        header = json.loads(ds.attrs.get("fits_header") or "{}")
-        parts = [header.get(where, {}) for where in ("PRIMARY", "SCI")]
-        found.append(next((part["EFFEXPTM"] for part in parts if part.get("EFFEXPTM")), None))
+        found.append(keyword(ds, "EFFEXPTM")[0] or None)
     return [1.0] * len(spectra) if None in found else [float(t) for t in found if t is not None]
 
 

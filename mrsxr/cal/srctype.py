@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
+from mrsxr.attributes import headers_of, set_each
 from mrsxr.limits import SourceType
 from mrsxr.step import step
 
@@ -29,8 +28,8 @@ def set_source_type(ds: xr.Dataset, *, source_type: SourceType | None = None) ->
     Returns
     -------
     Dataset of the same level
-        ``attrs["source_type"]``: POINT or EXTENDED; UNKNOWN where the exposures differ. The keyword SRCTYPE among the
-        SCI keywords of each exposure in ``fits_header``, which files, cubes and spectra take over.
+        ``attrs["source_type"]``: POINT or EXTENDED; where the exposures differ a coordinate along ``dither``. Files and
+        cubes tell it by SRCTYPE.
 
     Raises
     ------
@@ -43,17 +42,13 @@ def set_source_type(ds: xr.Dataset, *, source_type: SourceType | None = None) ->
     Dataset) EXTENDED; time series (TSOVISIT, more than one integration) POINT; SRCTYAPT, or SRCTYPE where there is
     no SRCTYAPT; dithers optimised for a point source (DITHOPFR) POINT; else EXTENDED. The image has no say here.
     """
-    found, texts = [], []
-    for text in np.atleast_1d(ds["fits_header"].values):
-        header = json.loads(str(text) or "{}")
-        primary, sci = header.get("PRIMARY", {}), header.get("SCI", {})
-        kind = str(source_type).upper() if source_type is not None else None
-        kind = kind or source_type_of(primary, sci, background=bool(ds.attrs.get("background", 0)))
-        found.append(kind)
-        (primary if "SRCTYPE" in primary and "SRCTYPE" not in sci else sci)["SRCTYPE"] = kind
-        texts.append(json.dumps({**header, "PRIMARY": primary, "SCI": sci}))
-    out = ds.assign_coords(fits_header=("dither", np.array(texts), ds["fits_header"].attrs))
-    return out.assign_attrs(source_type=found[0] if len(set(found)) == 1 else "UNKNOWN")
+    background = bool(ds.attrs.get("background", 0))
+    kinds = [
+        str(source_type).upper() if source_type is not None
+        else source_type_of(header.get("PRIMARY", {}), header.get("SCI", {}), background=background)
+        for header in headers_of(ds)
+    ]  # fmt: skip
+    return set_each(ds, "source_type", kinds)
 
 
 def source_type_of(primary: Mapping[str, Any], sci: Mapping[str, Any], *, background: bool = False) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import mrs
+from mrsxr.attributes import apart
 from mrsxr.errors import LevelError, MrsxrError, ReferenceFileError
 from mrsxr.geometry.footprint import SliceRanges, corners_on_sky, slice_ranges
 from mrsxr.geometry.grid import CubeGrid, make_grid, slicer_angle
@@ -63,7 +64,7 @@ def check_band(ds: xr.Dataset, band: str) -> None:
 
 def small_parts(ds: xr.Dataset) -> xr.Dataset:
     """Return slice map, alpha, WCS variables and pointings in memory; the grid is laid out from them."""
-    names = ["slice", "alpha", *(v.name for v in WCS_VARIABLES), *(v.name for v in DITHER_COORDS)]
+    names = ["slice", "alpha", *(v.name for v in WCS_VARIABLES), *(v.name for v in DITHER_COORDS), *apart(ds)]
     return ds[[name for name in names if name in ds.variables]].compute(scheduler="synchronous")
 
 

@@ -12,6 +12,7 @@ import xarray as xr
 from mrsxr import dq as flags
 from mrsxr import mrs
 from mrsxr.arguments import as_um, reads
+from mrsxr.attributes import varied
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import Arcsec, Wavelength
 from mrsxr.spaxels import spaxel_size
@@ -93,7 +94,7 @@ def match_psf(
     out = {name: (dims, found[k], cube[name].attrs) for k, name in enumerate(names)}
     blind = _is_nan(found[0]).astype(np.uint32) * np.uint32(flags.DO_NOT_USE)
     out["dq"] = (dims, cube["dq"].variable.data | blind, cube["dq"].attrs)
-    return cube.assign(out).assign_attrs(psf_fwhm=target)
+    return varied(cube.assign(out).assign_attrs(psf_fwhm=target), "psf-matched")
 
 
 def smooth_planes(*arrays, edges: str) -> np.ndarray:

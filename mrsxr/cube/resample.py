@@ -12,6 +12,7 @@ import xarray as xr
 from mrsxr import dq as flags
 from mrsxr import units
 from mrsxr.arguments import reads
+from mrsxr.attributes import varied
 from mrsxr.errors import MrsxrError, SchemaError
 from mrsxr.geometry.index import attach_index
 from mrsxr.geometry.overlap import overlaps, same_sky, sky_of
@@ -64,7 +65,7 @@ def regrid(ds: xr.Dataset, like: xr.Dataset, *, min_coverage: Share = 0.5) -> xr
     with listen() as heard:
         ds = in_order(ds)
         out = _regridded(ds, like, min_coverage)
-    return noted(out, heard)
+    return noted(varied(out, "regridded"), heard)
 
 
 def _regridded(ds: xr.Dataset, like: xr.Dataset, min_coverage: float) -> xr.Dataset:

@@ -10,7 +10,7 @@ import xarray as xr
 
 from mrsxr import dq as flags
 from mrsxr import mrs
-from mrsxr.attributes import require_undone
+from mrsxr.attributes import require_undone, varied
 from mrsxr.errors import MrsxrError
 from mrsxr.fringes import Method, correct_where_gained, corrected_before
 from mrsxr.limits import Interval, NotNegative, Positive
@@ -91,7 +91,7 @@ def correct_residual_fringe_cube(
         changed |= score(
             "residual_fringe", judged, ("y", "x"), method=method, instead="none", held_out="places left out"
         )
-    return cube.assign(changed).assign_attrs(residual_fringe_cube=1)
+    return varied(cube.assign(changed).assign_attrs(residual_fringe_cube=1), "defringed")
 
 
 def correct_rows(flux, var, dq, *, wavelength, channel, method, dichroic_only, max_amplitude, ignore, min_signal):

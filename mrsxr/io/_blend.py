@@ -16,6 +16,8 @@ import numpy as np
 import xarray as xr
 from astropy.io import fits
 
+from mrsxr.attributes import alone
+
 from ._keywords import exposure_keywords
 from ._spectral import HEADER_TABLE as TABLE
 
@@ -53,7 +55,7 @@ def exposures_header(datasets: Iterable[xr.Dataset]) -> dict[str, dict[str, Any]
     for ds in datasets:
         for index in range(ds.sizes["dither"]):
             name = str(ds["exposure"].values[index])
-            keywords = exposure_keywords(ds.isel(dither=[index]), f"{name}_{ds.attrs['level']}.fits")
+            keywords = exposure_keywords(alone(ds.isel(dither=[index])), f"{name}_{ds.attrs['level']}.fits")
             keywords.now["PRIMARY"].pop("DATE", None)  # of a file that was not written
             rows.setdefault(name, {**keywords.now["SCI"], **keywords.now["PRIMARY"]})
             for where in ("SCI", "PRIMARY"):

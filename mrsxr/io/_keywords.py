@@ -61,7 +61,8 @@ DITHER_KEYWORDS = {
 ATTR_KEYWORDS = {
     "source_type": ("SRCTYPE", "SCI"), "rscd_skip_int1": ("INT1SKIP", "PRIMARY"),
     "rscd_skip_int2": ("INT2SKIP", "PRIMARY"), "photmjsr": ("PHOTMJSR", "SCI"), "pixar_sr": ("PIXAR_SR", "SCI"),
-    "pixar_a2": ("PIXAR_A2", "SCI"), "crds_context": ("CRDS_CTX", "PRIMARY"),
+    "pixar_a2": ("PIXAR_A2", "SCI"), "mt_avra": ("MT_AVRA", "SCI"), "mt_avdec": ("MT_AVDEC", "SCI"),
+    "crds_context": ("CRDS_CTX", "PRIMARY"),
 }  # fmt: skip
 MJSR_TO_UJA2 = 1e12 / (180.0 / math.pi * 3600.0) ** 2  # MJy/sr in uJy/arcsec2
 _CRDS_NAME = re.compile(r"jwst_miri_[a-z0-9-]+_\d{4,}\.(fits|asdf)")

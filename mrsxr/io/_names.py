@@ -9,25 +9,17 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from mrsxr import mrs
 from mrsxr.schema import other_units
-from mrsxr.step import read_history
 
 from ._paths import safe_name
 
 #: Levels whose products are named by bands; others hold exposures of a setting.
 _OF_EXPOSURES = ("ramp", "rate", "rateints", "cal")
-#: Steps that make another product of a cube or of maps, and the word for it.
-_WORDS = {
-    **dict.fromkeys(("bin_cube", "bin_spectra", "paint_bins"), "binned"),
-    "match_psf": "psf-matched", "regrid": "regridded", "subtract_continuum": "continuum-subtracted",
-    "correct_residual_fringe_cube": "defringed",
-}  # fmt: skip
 _EXPOSURE = re.compile(r"jw(\d{5})(\d{3})\d{3}_")
 _MOST_LINES = 3  # named one by one
 
@@ -122,8 +114,7 @@ def _words(ds: xr.Dataset) -> list[str]:
     if ds.attrs.get("background") and level not in _OF_EXPOSURES:
         out.append("background")
     if level not in _OF_EXPOSURES:
-        steps = [str(entry.get("step", "")).rpartition(".")[2] for entry in read_history(ds)]
-        out += list(dict.fromkeys(_WORDS[name] for name in steps if name in _WORDS))
+        out += str(ds.attrs.get("variant", "")).split()
     if kind == "stitched":
         out.append("stitched")
     if other := other_units(ds):
@@ -135,17 +126,10 @@ def _words(ds: xr.Dataset) -> list[str]:
 
 def _other_branch(ds: xr.Dataset) -> list[str]:
     """Return the type of a spectrum where it is not the one that the header asks for, by which jwst extracts."""
-    taken = str(ds.attrs.get("source_type") or "").upper()
-    try:
-        header: dict[str, Any] = json.loads(str(ds.attrs.get("fits_header") or "{}"))
-    except ValueError:
-        header = {}
-    asked = next((str(part[key]).upper() for part in (header.get("SCI", {}), header.get("PRIMARY", {}))
-                  for key in ("SRCTYPE", "SRCTYAPT") if part.get(key)), "")  # fmt: skip
+    taken, asked = (str(ds.attrs.get(name) or "").upper() for name in ("source_type", "source_type_header"))
     if not asked or taken not in ("POINT", "EXTENDED"):
         return []
-    asked = asked if asked in ("POINT", "EXTENDED") else "EXTENDED"
-    return [] if taken == asked else [taken.lower()]
+    return [] if taken == (asked if asked == "POINT" else "EXTENDED") else [taken.lower()]
 
 
 def _lines(ds: xr.Dataset) -> list[str]:

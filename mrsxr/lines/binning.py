@@ -11,6 +11,7 @@ import xarray as xr
 
 from mrsxr import dq as flags
 from mrsxr.arguments import as_um_range, reads
+from mrsxr.attributes import varied
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import LineName, NotNegative, Positive, checked
 from mrsxr.spaxels import facts_of
@@ -168,7 +169,7 @@ def bin_cube(cube: xr.Dataset, bins: xr.Dataset | xr.DataArray, *, covariance: C
     means = _averaged(cube, options, ("wavelength", "y", "x"), labels.shape)
     out = cube.drop_vars([n for n in cube.data_vars if n not in means]).assign(means)
     out = out.assign_coords(bin=(("y", "x"), labels, {"units": "1", "long_name": "number of the bin, -1 outside"}))
-    return recorded(cube, out, "lines.bin_cube", covariance=_named(covariance))
+    return recorded(cube, varied(out, "binned"), "lines.bin_cube", covariance=_named(covariance))
 
 
 @reads()
@@ -196,7 +197,7 @@ def bin_spectra(cube: xr.Dataset, bins: xr.Dataset | xr.DataArray, *, covariance
     number = ("y", np.arange(n, dtype=float), {"units": "1", "long_name": "number of the bin"})
     bare = cube.drop_dims(["y", "x"]).assign(out).assign_coords(y=number, x=np.zeros(1))
     bare.attrs = {k: v for k, v in bare.attrs.items() if k != "wcs"} | facts_of(cube)
-    return recorded(cube, bare, "lines.bin_spectra", covariance=_named(covariance))
+    return recorded(cube, varied(bare, "binned"), "lines.bin_spectra", covariance=_named(covariance))
 
 
 @reads()
@@ -241,7 +242,7 @@ def paint_bins(found: xr.Dataset, bins: xr.Dataset, *, like: xr.Dataset | None =
     coords = {n: c for n, c in found.coords.items() if not {"y", "x"} & {n, *c.dims}}
     result = sky.assign_coords(coords).assign(out)
     result.attrs = found.attrs | {k: frame.attrs[k] for k in ("wcs",) if k in frame.attrs}
-    return recorded(found, result, "lines.paint_bins")
+    return recorded(found, varied(result, "binned"), "lines.paint_bins")
 
 
 def average_bins(*arrays, labels: np.ndarray, factor: np.ndarray, spread: bool) -> np.ndarray:

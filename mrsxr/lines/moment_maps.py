@@ -12,6 +12,7 @@ import xarray as xr
 from mrsxr import dq as flags
 from mrsxr import mrs
 from mrsxr.arguments import as_kms, as_kms_extent, as_kms_list, reads
+from mrsxr.attributes import varied
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import LineName, NotNegative, Positive, Range, Redshift, Share, checked
 from mrsxr.step import recorded
@@ -81,7 +82,7 @@ def subtract_continuum(
     }  # fmt: skip
     changed |= {name: changed[name].assign_attrs(here[name].attrs) for name in ("flux", "var", "dq")}
     params = _parameters(around, extent, window, degree, clip, exclude, coverage)
-    return recorded(cube, here.assign(changed), "lines.subtract_continuum", **params)
+    return recorded(cube, varied(here.assign(changed), "continuum-subtracted"), "lines.subtract_continuum", **params)
 
 
 @reads(window=as_kms, extent=as_kms_extent)

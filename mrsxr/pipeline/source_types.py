@@ -149,5 +149,5 @@ def marked(ds: xr.Dataset, decision: Mapping[str, Any]) -> xr.Dataset:
     if "judged" in decision:
         ds = ds.assign(score("source_type", decision["judged"], method="images", instead="header",
                              held_out="left-out windows of wavelength"))  # fmt: skip
-    attrs = {f"source_type_{name}": decision[name] for name in ("header", "decided_by", "score") if name in decision}
+    attrs = {f"source_type_{name}": decision[name] for name in ("decided_by", "score") if name in decision}
     return noted(ds.assign_attrs({k: "" if v is None else v for k, v in attrs.items()}), decision.get("notes", ()))

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import numpy as np
 import xarray as xr
 
 from mrsxr import dq
+from mrsxr.attributes import keyword
 from mrsxr.errors import MrsxrError
 
 DETECTOR_COLUMNS = 1032
 REFERENCE_COLUMNS = 4  # on the left; as many on the right
 RAMP = ["integration", "group"]
-
-
-def keyword(ds: xr.Dataset, name: str) -> list[Any]:
-    """Return a FITS keyword of each exposure (dither), None where its header has none."""
-    texts = ds["fits_header"].values if "fits_header" in ds.coords else np.array([""] * ds.sizes.get("dither", 1))
-    headers = [json.loads(str(text) or "{}") for text in np.atleast_1d(texts)]
-    return [h.get("PRIMARY", {}).get(name, h.get("SCI", {}).get(name)) for h in headers]
 
 
 def detector_columns(ds: xr.Dataset) -> np.ndarray:

@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import scores
+from mrsxr.attributes import keyword
 from mrsxr.blocks import read_again
 from mrsxr.errors import MrsxrError, ReferenceFileError
 from mrsxr.limits import Count, Positive, Range, Reference
@@ -21,7 +22,7 @@ from mrsxr.notes import tell
 from mrsxr.schema import RAMP_DIMS
 from mrsxr.step import step
 
-from ._exposure import DETECTOR_COLUMNS, integration_numbers, keyword
+from ._exposure import DETECTOR_COLUMNS, integration_numbers
 
 MINIMUM_GROUPS = 3
 SEQUENTIAL_MINIMUM_GROUPS = 4

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from mrsxr.attributes import keyword
 from mrsxr.errors import ReferenceFileError
 from mrsxr.limits import Ref
 from mrsxr.step import step
-
-from ._exposure import keyword
 
 
 @step(needs=("rate", "rateints"), jwst="gain_scale", keyword="S_GANSCL")

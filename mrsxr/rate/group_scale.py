@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from mrsxr.attributes import keyword
 from mrsxr.errors import InputFileError
 from mrsxr.step import step
-
-from ._exposure import keyword
 
 
 @step(needs="ramp", jwst="group_scale", keyword="S_GRPSCL")

@@ -8,11 +8,12 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import dq
+from mrsxr.attributes import keyword
 from mrsxr.blocks import map_ramps
 from mrsxr.limits import Positive, checked
 from mrsxr.step import step
 
-from ._exposure import group_time_of, integration_numbers, keyword
+from ._exposure import group_time_of, integration_numbers
 
 DAY = 86400.0  # s
 

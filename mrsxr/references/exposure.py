@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import mrs
+from mrsxr.attributes import headers_of
 
 #: Kinds made for cubes and spectra: they are chosen by the channel of the cube, not by those of the detector.
 CUBE_KINDS = ("cubepar", "extract1d", "apcorr", "mrsptcorr", "pfpc")
@@ -86,17 +86,7 @@ def header_of(ds: xr.Dataset) -> dict[str, Any]:
 
     Exposures have them on dither, cubes, spectra and line fits in their attrs.
     """
-    texts = [str(ds.attrs.get("fits_header") or "")]
-    if "fits_header" in ds.coords and ds["fits_header"].size:
-        texts.insert(0, str(np.atleast_1d(ds["fits_header"].values)[0]))
-    for text in filter(None, texts):
-        try:
-            found = json.loads(text).get("PRIMARY", {})
-        except (json.JSONDecodeError, AttributeError):
-            continue
-        if found:
-            return dict(found)
-    return {}
+    return dict(next((header["PRIMARY"] for header in headers_of(ds) if header.get("PRIMARY")), {}))
 
 
 def _columns(ds: xr.Dataset, header: Mapping[str, Any]) -> tuple[int, ...]:

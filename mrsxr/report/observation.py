@@ -7,6 +7,7 @@ from typing import Any
 
 import xarray as xr
 
+from mrsxr.attributes import headers_of
 from mrsxr.errors import MrsxrError
 from mrsxr.io import Summary
 from mrsxr.spaxels import facts_of
@@ -19,7 +20,7 @@ def headline(contents: Contents) -> tuple[str, Markup]:
     """Return the title of the page and a list of the main facts."""
     facts: dict[str, str] = {}
     header = next((f.keywords for f in contents.files if f.role == "science"), {}) or next(
-        (json.loads(contents.open(p).attrs.get("fits_header") or "{}").get("PRIMARY", {}) for p in contents.others), {}
+        (headers_of(contents.open(p))[0].get("PRIMARY", {}) for p in contents.others), {}
     )
     target = str(header.get("TARGNAME") or header.get("TARGPROP") or "Unnamed target")
     program = str(header.get("PROGRAM") or "").lstrip("0")
@@ -101,7 +102,7 @@ def _exposure_table(found: Summary) -> Markup:
 def _cube_row(ds: xr.Dataset) -> list[str]:
     waves = ds["wavelength"].values
     exposures = json.loads(ds.attrs.get("exposures") or "[]")
-    header = json.loads(ds.attrs.get("fits_header") or "{}").get("PRIMARY", {})
+    header = headers_of(ds)[0].get("PRIMARY", {})
     groups = ds.attrs.get("n_groups") or header.get("NGROUPS")
     integrations = ds.attrs.get("n_integrations") or header.get("NINTS")
     return [

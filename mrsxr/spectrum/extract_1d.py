@@ -359,6 +359,7 @@ def _finish(out, cube, kind, place, radii, correction, background, apcorr, clip_
     whole = not np.isfinite(radii[:, 0]).any()
     facts: dict[str, str | float] = {
         "source_type": kind,
+        "source_type_header": str(cube.attrs.get("source_type", "")),
         "aperture_ra": ra,
         "aperture_dec": dec,
         "aperture_x": float(place[0]),

@@ -14,7 +14,7 @@ from mrsxr import dq as flags
 from mrsxr import mrs, units
 from mrsxr._version import __version__
 from mrsxr.arguments import reads
-from mrsxr.attributes import split
+from mrsxr.attributes import headers_of, split
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.io import products_header
 from mrsxr.limits import Band, Positive, checked
@@ -37,6 +37,7 @@ _OF_PRODUCT = (
     "history_json",
     "key",
     "notes",
+    "variant",
     "mrsxr_version",
     "wcs",
 )
@@ -383,9 +384,7 @@ def _attrs(bands, names, params) -> dict:
     if any(exposures):
         common["exposures"] = json.dumps(list(dict.fromkeys(name for names in exposures for name in names)))
     if any(ds.attrs.get("fits_header") for ds in bands):
-        common["fits_header"] = json.dumps(
-            products_header([json.loads(ds.attrs.get("fits_header") or "{}") for ds in bands])
-        )
+        common["fits_header"] = json.dumps(products_header([headers_of(ds)[0] for ds in bands]))
     return common | {
         "level": "spectrum",
         "band": names[0] if len(names) == 1 else "MULTIPLE",

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from astropy.io import fits
 from helpers import assert_step, detector_attrs, dither_coords
 
 from mrsxr import dq
 from mrsxr.cal.srctype import set_source_type, source_type_of
 from mrsxr.errors import MrsxrError
+from mrsxr.io import save
 
 TABLE = Path(__file__).parents[1] / "parity" / "data" / "stage2_srctype.npz"
 KEYWORDS = ("BKGDTARG", "TSOVISIT", "NINTS", "SRCTYAPT", "SRCTYPE", "DITHOPFR")
@@ -53,21 +55,24 @@ def test_decisions_equal_jwst():
         assert found.attrs["source_type"] == expected
 
 
-def test_result_is_where_files_and_cubes_look():
+def test_result_is_where_files_and_cubes_look(tmp_path):
     ds = make_rate(header({"SRCTYAPT": "POINT"}), header({"SRCTYAPT": "POINT"}, {"SRCTYPE": "EXTENDED", "RA_REF": 1.5}))
     out = assert_step(set_source_type, ds)
     assert out.attrs["source_type"] == "POINT"
-    headers = [json.loads(str(text)) for text in out.fits_header.values]
-    assert [h["SCI"]["SRCTYPE"] for h in headers] == ["POINT", "POINT"]
-    assert headers[1]["SCI"]["RA_REF"] == 1.5
+    xr.testing.assert_identical(out.fits_header, ds.fits_header)
+    assert [fits.getheader(path, "SCI")["SRCTYPE"] for path in save(out, tmp_path)] == ["POINT", "POINT"]
     user = assert_step(set_source_type, ds, source_type="extended")
     assert user.attrs["source_type"] == "EXTENDED"
 
 
-def test_exposures_that_differ_are_unknown_together():
+def test_exposures_that_differ_are_known_each(tmp_path):
     out = set_source_type(make_rate(header({"SRCTYAPT": "POINT"}), header({"SRCTYAPT": "EXTENDED"})))
-    assert out.attrs["source_type"] == "UNKNOWN"
-    assert [json.loads(str(t))["SCI"]["SRCTYPE"] for t in out.fits_header.values] == ["POINT", "EXTENDED"]
+    assert out.source_type.values.tolist() == ["POINT", "EXTENDED"]
+    assert "source_type" not in out.attrs
+    once = set_source_type(out, source_type="POINT")
+    assert (once.attrs["source_type"], "source_type" in once.coords) == ("POINT", False)
+    headers = [fits.getheader(path, "SCI")["SRCTYPE"] for path in save(set_source_type(once), tmp_path)]
+    assert headers == ["POINT", "EXTENDED"]
 
 
 def test_what_serves_as_background_is_extended():

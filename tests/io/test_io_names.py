@@ -22,14 +22,6 @@ import io_files
 ROOT = "jw02732-o004_ngc-7319_miri"
 
 
-def history(*steps):
-    return json.dumps([{"step": s, "version": "0", "params": {}, "refs": {}} for s in steps])
-
-
-def headers(asked):
-    return json.dumps({"PRIMARY": {"SRCTYAPT": asked}, "SCI": {}})
-
-
 CUBES = {
     f"{ROOT}_ch1-short": {},
     f"{EXPOSURES[0]}_ch1-short": {"exposures": json.dumps(EXPOSURES[:1])},
@@ -41,12 +33,8 @@ CUBES = {
     f"{ROOT}_ch1-2-short": {"band": "1A 2A", "channels": "12", "cube_type": "multi"},
     f"{ROOT}_ch1a-1b-2a": {"band": "1A 1B 2A", "channels": "12", "cube_type": "multi"},
     f"{ROOT}_ch1-short_background": {"background": 1},
-    f"{ROOT}_ch1-short_psf-matched": {"history_json": history("cube.match_psf")},
-    f"{ROOT}_ch1-short_psf-matched_regridded": {
-        "history_json": history("cube.match_psf", "cube.regrid")
-    },
-    f"{ROOT}_ch1-short_continuum-subtracted": {"history_json": history("lines.subtract_continuum")},
-    f"{ROOT}_ch1-short_defringed": {"history_json": history("cube.correct_residual_fringe_cube")},
+    f"{ROOT}_ch1-short_psf-matched": {"variant": "psf-matched"},
+    f"{ROOT}_ch1-short_psf-matched_regridded": {"variant": "psf-matched regridded"},
     "jw02732-o004-o006_ngc-7319_miri_ch1-short": {
         "exposures": json.dumps([EXPOSURES[0], EXPOSURES[1].replace("02732004", "02732006")])
     },
@@ -56,11 +44,11 @@ CUBES = {
     "asn-name_ch1-short": {"product_name": "asn-name"},
 }  # fmt: skip
 SPECTRA = {
-    f"{ROOT}_ch1-short": {"fits_header": headers("POINT")},
-    f"{ROOT}_ch1-short_extended": {"fits_header": headers("POINT"), "source_type": "EXTENDED"},
-    f"{ROOT}_ch1-short_point": {"fits_header": headers("UNKNOWN")},
+    f"{ROOT}_ch1-short": {"source_type_header": "POINT"},
+    f"{ROOT}_ch1-short_extended": {"source_type_header": "POINT", "source_type": "EXTENDED"},
+    f"{ROOT}_ch1-short_point": {"source_type_header": "UNKNOWN"},
     f"{ROOT}_ch1-short_channel": {"cube_type": "channel"},
-    f"{ROOT}_ch1-short_background": {"background": 1, "fits_header": headers("POINT"), "source_type": "EXTENDED"},
+    f"{ROOT}_ch1-short_background": {"background": 1, "source_type_header": "POINT", "source_type": "EXTENDED"},
     f"{ROOT}_ch1-short_stitched": {"stitch_method": "none"},
 }  # fmt: skip
 

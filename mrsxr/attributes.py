@@ -54,6 +54,16 @@ def decode(value: Any) -> Any:
     return json.loads(value[len(_JSON) :]) if isinstance(value, str) and value.startswith(_JSON) else value
 
 
+def encoded(attrs: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return attributes as every format holds them."""
+    return {str(key): encode(value) for key, value in attrs.items()}
+
+
+def decoded(attrs: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return attributes as they were before :func:`encoded`."""
+    return {str(key): decode(value) for key, value in attrs.items()}
+
+
 def plain(value: Any) -> Any:
     """Return an attribute value as plain Python that JSON can hold."""
     if isinstance(value, np.generic):

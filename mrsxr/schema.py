@@ -26,7 +26,10 @@ MAP_DIMS = (("y", "x"), ())
 
 @dataclass(frozen=True)
 class Variable:
-    """One variable of a level: name, dims, allowed dtypes, units and what it means."""
+    """One variable of a level: name, dims, allowed dtypes, units and what it means.
+
+    ``fits`` is its name in FITS files: EXTNAME of an image, column of a spectrum, or HDU/KEYWORD.
+    """
 
     name: str
     dims: tuple[str, ...]
@@ -34,25 +37,39 @@ class Variable:
     units: str | None
     meaning: str
     optional: bool = False
+    fits: str = ""
 
 
-def _v(name, dims, dtypes, units, meaning, optional=False):
-    return Variable(name, tuple(dims), tuple(dtypes.split()), units, meaning, optional)
+@dataclass(frozen=True)
+class Attribute:
+    """One attribute that files keep: its kind, its keyword as HDU/KEYWORD, and whether an edit of that counts.
+
+    ``edit`` is "counts", "refused" where the data cannot be made another's by an edit, or "" where it is not looked at.
+    """
+
+    name: str
+    kind: str
+    fits: str = ""
+    edit: str = ""
+
+
+def _v(name, dims, dtypes, units, meaning, optional=False, fits=""):
+    return Variable(name, tuple(dims), tuple(dtypes.split()), units, meaning, optional, fits)
 
 
 #: Coordinates on ``dither`` that every detector level (ramp, rate, cal) carries.
 DITHER_COORDS = (
     _v("exposure", ["dither"], "str", None, "file root, jw02732004001_02101_00001_mirifushort"),
-    _v("start_time", ["dither"], "float64", "d", "EXPSTART, MJD UTC"),
-    _v("mid_time", ["dither"], "float64", "d", "EXPMID, MJD UTC"),
-    _v("exposure_time", ["dither"], "float64", "s", "EFFEXPTM"),
-    _v("ra_ref", ["dither"], "float64", "deg", "RA_REF"),
-    _v("dec_ref", ["dither"], "float64", "deg", "DEC_REF"),
-    _v("roll_ref", ["dither"], "float64", "deg", "ROLL_REF"),
-    _v("v2_ref", ["dither"], "float64", "arcsec", "V2_REF"),
-    _v("v3_ref", ["dither"], "float64", "arcsec", "V3_REF"),
-    _v("va_scale", ["dither"], "float64", "1", "VA_SCALE, 1 where the file has none"),
-    _v("velosys", ["dither"], "float64", "m/s", "VELOSYS, NaN where the file has none"),
+    _v("start_time", ["dither"], "float64", "d", "start, MJD UTC", fits="PRIMARY/EXPSTART"),
+    _v("mid_time", ["dither"], "float64", "d", "middle, MJD UTC", fits="PRIMARY/EXPMID"),
+    _v("exposure_time", ["dither"], "float64", "s", "effective exposure time", fits="PRIMARY/EFFEXPTM"),
+    _v("ra_ref", ["dither"], "float64", "deg", "right ascension of the reference point", fits="SCI/RA_REF"),
+    _v("dec_ref", ["dither"], "float64", "deg", "its declination", fits="SCI/DEC_REF"),
+    _v("roll_ref", ["dither"], "float64", "deg", "roll angle there", fits="SCI/ROLL_REF"),
+    _v("v2_ref", ["dither"], "float64", "arcsec", "V2 of the reference point", fits="SCI/V2_REF"),
+    _v("v3_ref", ["dither"], "float64", "arcsec", "its V3", fits="SCI/V3_REF"),
+    _v("va_scale", ["dither"], "float64", "1", "velocity aberration, 1 where the file has none", fits="SCI/VA_SCALE"),
+    _v("velosys", ["dither"], "float64", "m/s", "barycentric velocity, NaN where unknown", fits="SCI/VELOSYS"),
     _v("fits_header", ["dither"], "str", None, "JSON of the PRIMARY and SCI keywords of the exposure"),
 )
 
@@ -113,21 +130,36 @@ def _with_error(name, units, meaning):
     )
 
 
+def _columns_of_jwst():
+    """Columns of the spectra of jwst that hold numbers in some of them only: variables of their lower-case names."""
+    units = {"FLUX": "Jy", "SB": "MJy/sr", "BKGD": "MJy/sr"}
+    parts = {"POISSON": "photon noise", "RNOISE": "read noise", "FLAT": "the flat"}
+    found = [(f"{of}_VAR_{part}", {"Jy": "Jy2"}.get(unit, "MJy2/sr2"), f"variance by {what}")
+             for of, unit in units.items() for part, what in parts.items()]  # fmt: skip
+    found += [("BKGD_ERROR", "MJy/sr", "error of the background")]
+    found += [(f"RF_{of}", unit, "without residual fringes")
+              for of, unit in (("FLUX", "Jy"), ("SURF_BRIGHT", "MJy/sr"), ("BACKGROUND", "MJy/sr"))]  # fmt: skip
+    return tuple(
+        _v(column.lower(), ("wavelength",), "float32 float64", unit, meaning, True, column)
+        for column, unit, meaning in found
+    )
+
+
 LEVELS: dict[str, tuple[Variable, ...]] = {
     "ramp": (
-        _v("sci", RAMP_DIMS, "uint16 float32", "DN", "counts up the ramp"),
-        _v("group_dq", RAMP_DIMS, "uint8", "1", "flags of each sample"),
-        _v("pixel_dq", DETECTOR_DIMS, "uint32", "1", "flags of each pixel"),
+        _v("sci", RAMP_DIMS, "uint16 float32", "DN", "counts up the ramp", fits="SCI"),
+        _v("pixel_dq", DETECTOR_DIMS, "uint32", "1", "flags of each pixel", fits="PIXELDQ"),
+        _v("group_dq", RAMP_DIMS, "uint8", "1", "flags of each sample", fits="GROUPDQ"),
         _v("refout", ("dither", "integration", "group", "y", "x_ref"), "uint16 float32", "DN",
-           "reference output", True),
+           "reference output", True, fits="REFOUT"),
         *DITHER_COORDS,
     ),
     "rate": (
-        _v("rate", DETECTOR_DIMS, "float32", "DN/s", "slope, mean over integrations"),
-        _v("var_poisson", DETECTOR_DIMS, "float32", "DN2/s2", "variance by photon noise"),
-        _v("var_read", DETECTOR_DIMS, "float32", "DN2/s2", "variance by read noise"),
-        _v("dq", DETECTOR_DIMS, "uint32", "1", "flags"),
-        _v("var_flat", DETECTOR_DIMS, "float32", "DN2/s2", "variance by the flat, systematic", True),
+        _v("rate", DETECTOR_DIMS, "float32", "DN/s", "slope, mean over integrations", fits="SCI"),
+        _v("dq", DETECTOR_DIMS, "uint32", "1", "flags", fits="DQ"),
+        _v("var_poisson", DETECTOR_DIMS, "float32", "DN2/s2", "variance by photon noise", fits="VAR_POISSON"),
+        _v("var_read", DETECTOR_DIMS, "float32", "DN2/s2", "variance by read noise", fits="VAR_RNOISE"),
+        _v("var_flat", DETECTOR_DIMS, "float32", "DN2/s2", "variance by the flat, systematic", True, fits="VAR_FLAT"),
         *_more_variances("DN2/s2"),
         _v("groups_used", DETECTOR_DIMS, "uint16", "1", "groups that the slope rests on, all integrations", True),
         _v("n_jumps", DETECTOR_DIMS, "uint16", "1", "differences left out as jumps, all integrations", True),
@@ -136,33 +168,33 @@ LEVELS: dict[str, tuple[Variable, ...]] = {
         *DITHER_COORDS,
     ),
     "rateints": (
-        _v("rate", ("dither", "integration", "y", "x"), "float32", "DN/s", "slope of each integration"),
-        _v("var_poisson", ("dither", "integration", "y", "x"), "float32", "DN2/s2", "variance, photon noise"),
-        _v("var_read", ("dither", "integration", "y", "x"), "float32", "DN2/s2", "variance, read noise"),
-        _v("dq", ("dither", "integration", "y", "x"), "uint32", "1", "flags"),
+        _v("rate", ("dither", "integration", "y", "x"), "float32", "DN/s", "slope of each integration", fits="SCI"),
+        _v("dq", ("dither", "integration", "y", "x"), "uint32", "1", "flags", fits="DQ"),
+        _v("var_poisson", ("dither", "integration", "y", "x"), "float32", "DN2/s2", "photon noise", fits="VAR_POISSON"),
+        _v("var_read", ("dither", "integration", "y", "x"), "float32", "DN2/s2", "read noise", fits="VAR_RNOISE"),
         _v("groups_used", ("dither", "integration", "y", "x"), "uint16", "1", "groups that the slope rests on", True),
         _v("n_jumps", ("dither", "integration", "y", "x"), "uint16", "1", "differences left out as jumps", True),
         _v("chi2", ("dither", "integration", "y", "x"), "float32", "1", "reduced chi2, NaN without one", True),
         *DITHER_COORDS,
     ),
     "cal": (
-        _v("flux", DETECTOR_DIMS, "float32", "MJy/sr", "surface brightness"),
-        _v("var_poisson", DETECTOR_DIMS, "float32", "MJy2/sr2", "variance by photon noise"),
-        _v("var_read", DETECTOR_DIMS, "float32", "MJy2/sr2", "variance by read noise"),
-        _v("var_flat", DETECTOR_DIMS, "float32", "MJy2/sr2", "variance by the flat, systematic"),
-        _v("dq", DETECTOR_DIMS, "uint32", "1", "flags"),
+        _v("flux", DETECTOR_DIMS, "float32", "MJy/sr", "surface brightness", fits="SCI"),
+        _v("dq", DETECTOR_DIMS, "uint32", "1", "flags", fits="DQ"),
+        _v("var_poisson", DETECTOR_DIMS, "float32", "MJy2/sr2", "variance by photon noise", fits="VAR_POISSON"),
+        _v("var_read", DETECTOR_DIMS, "float32", "MJy2/sr2", "variance by read noise", fits="VAR_RNOISE"),
+        _v("var_flat", DETECTOR_DIMS, "float32", "MJy2/sr2", "variance by the flat, systematic", fits="VAR_FLAT"),
         *_more_variances("MJy2/sr2"),
-        _v("pixel_area", ("y", "x"), "float32", "arcsec2", "area of a pixel on the sky", True),
+        _v("pixel_area", ("y", "x"), "float32", "arcsec2", "area of a pixel on the sky", True, fits="AREA"),
         _v("background_level", ("dither", "band"), "float64", "MJy/sr", "mean background taken off by matching", True),
         *SLICE_COORDS,
         *DITHER_COORDS,
     ),
     "cube": (
-        _v("flux", CUBE_DIMS, "float32", "MJy/sr", "surface brightness"),
+        _v("flux", CUBE_DIMS, "float32", "MJy/sr", "surface brightness", fits="SCI"),
         _v("var", CUBE_DIMS, "float32", "MJy2/sr2", "variance"),
         _v("var_systematic", CUBE_DIMS, "float32", "MJy2/sr2", "variance common to all dithers and voxels", True),
-        _v("weight", CUBE_DIMS, "float32", "1", "number of detector pixels that reach a voxel (WMAP)"),
-        _v("dq", CUBE_DIMS, "uint32", "1", "0 good, 1 hole, 513 outside the field"),
+        _v("weight", CUBE_DIMS, "float32", "1", "number of detector pixels that reach a voxel (WMAP)", fits="WMAP"),
+        _v("dq", CUBE_DIMS, "uint32", "1", "0 good, 1 hole, 513 outside the field", fits="DQ"),
         _v("wavelength", ("wavelength",), "float64", "um", "centre of the plane"),
         _v("wavelength_width", ("wavelength",), "float64", "um", "width of the plane, where they differ", True),
         _v("band", ("wavelength",), "str", None, "band of the plane, in cubes of several", True),
@@ -172,15 +204,18 @@ LEVELS: dict[str, tuple[Variable, ...]] = {
         _v("dec", ("y", "x"), "float64", "deg", "declination (ICRS)", True),
     ),
     "spectrum": (
-        _v("flux", ("wavelength",), "float32 float64", "Jy", "flux density in the aperture, corrected to total"),
-        _v("var", ("wavelength",), "float32 float64", "Jy2", "variance of flux"),
-        _v("surface_brightness", ("wavelength",), "float32 float64", "MJy/sr", "mean in the aperture"),
-        _v("surface_brightness_var", ("wavelength",), "float32 float64", "MJy2/sr2", "its variance"),
-        _v("background", ("wavelength",), "float32 float64", "MJy/sr", "subtracted or measured background"),
-        _v("n_pixels", ("wavelength",), "float32 float64", "1", "spaxels in the aperture"),
-        _v("dq", ("wavelength",), "uint32", "1", "flags"),
-        _v("wavelength", ("wavelength",), "float64", "um", "wavelength"),
-        _v("band", ("wavelength",), "str", None, "band of each sample"),
+        _v("flux", ("wavelength",), "float32 float64", "Jy", "in the aperture, corrected to total", fits="FLUX"),
+        _v("var", ("wavelength",), "float32 float64", "Jy2", "variance of flux", fits="FLUX_VAR"),
+        _v("surface_brightness", ("wavelength",), "float32 float64", "MJy/sr", "mean in the aperture",
+           fits="SURF_BRIGHT"),
+        _v("surface_brightness_var", ("wavelength",), "float32 float64", "MJy2/sr2", "its variance", fits="SB_VAR"),
+        _v("background", ("wavelength",), "float32 float64", "MJy/sr", "subtracted or measured",
+           fits="BACKGROUND"),
+        _v("n_pixels", ("wavelength",), "float32 float64", "1", "spaxels in the aperture", fits="NPIXELS"),
+        _v("dq", ("wavelength",), "uint32", "1", "flags", fits="DQ"),
+        _v("wavelength", ("wavelength",), "float64", "um", "wavelength", fits="WAVELENGTH"),
+        _v("band", ("wavelength",), "str", None, "band of each sample", fits="BAND"),
+        *_columns_of_jwst(),
     ),
     "lines": (
         *_with_error("flux", "W m-2", "of the whole line, per spaxel on maps"),
@@ -201,6 +236,35 @@ LEVELS: dict[str, tuple[Variable, ...]] = {
         _v("instrument_dispersion", ("line",), "float64", "km/s", "sigma of the instrument at the line"),
     ),
 }  # fmt: skip
+
+
+def _a(names, kind, hdu="", edit=""):
+    """Return attributes of one kind: ``name`` or ``name=KEYWORD``."""
+    for name, _, key in (one.partition("=") for one in names.split()):
+        yield Attribute(name, kind, f"{hdu}/{key}" if key else "", edit)
+
+
+#: Attributes that the package reads from files or writes to headers.
+ATTRIBUTES = {one.name: one for one in (
+    *_a("level", "level"), *_a("setting", "setting"),
+    *_a("detector=DETECTOR channels=CHANNEL band=BAND", "text", "PRIMARY", "refused"),
+    *_a("readpatt=READPATT subarray=SUBARRAY", "text", "PRIMARY", "refused"),
+    *_a("group_time=TGROUP frame_time=TFRAME", "positive", "PRIMARY", "refused"),
+    *_a("n_groups=NGROUPS n_integrations=NINTS", "count", "PRIMARY", "refused"),
+    *_a("target=TARGNAME program=PROGRAM", "text", "PRIMARY", "counts"),
+    *_a("background=BKGDTARG", "flag", "PRIMARY", "counts"),
+    *_a("target_ra=TARG_RA target_dec=TARG_DEC", "number", "PRIMARY", "counts"),
+    *_a("source_type=SRCTYPE", "text", "SCI", "counts"),
+    *_a("rscd_skip_int1=INT1SKIP rscd_skip_int2=INT2SKIP", "number", "PRIMARY"),
+    *_a("photmjsr=PHOTMJSR pixar_sr=PIXAR_SR pixar_a2=PIXAR_A2 mt_avra=MT_AVRA mt_avdec=MT_AVDEC", "number", "SCI"),
+    *_a("crds_context=CRDS_CTX", "text", "PRIMARY"),
+    *_a("exposures_used=NEXPUSED exposures_planned=NEXPPLAN", "count", "PRIMARY"),
+    *_a("aperture_x=EXTR_X aperture_y=EXTR_Y", "number", "SCI"),
+    *_a("weighting product_name association key Conventions exposure_weights variant source_type_header", "text"),
+    *_a("bands notes", "texts"), *_a("pixel_scale", "positive"), *_a("wavelength_step redshift", "number"),
+    *_a("wcs", "wcs"), *_a("point_source", "pair"), *_a("exposures", "list"), *_a("history_json", "history"),
+    *_a("fits_header", "header"),
+)}  # fmt: skip
 
 #: attrs that every level carries; detector levels carry DETECTOR_ATTRS as well.
 REQUIRED_ATTRS = ("level",)
@@ -306,6 +370,11 @@ def require_whole(ds: xr.Dataset, what: str) -> None:
         )
 
 
+def fits_names(level: str) -> dict[str, str]:
+    """Return the names in FITS files, EXTNAME or column, of the variables of a level, in the order of its files."""
+    return {v.name: v.fits for v in LEVELS[level] if v.fits and "/" not in v.fits}
+
+
 def meaning_of(level: str, name: str) -> str:
     """Return the one-line meaning of a variable of a level."""
     return _find(level, name).meaning
@@ -321,9 +390,9 @@ def _find(level: str, name: str) -> Variable:
 def describe(level: str) -> str:
     """Return a text table of the variables of a level, for people and for the documentation."""
     rows = [(v.name + (" (optional)" if v.optional else ""), " ".join(v.dims), "/".join(v.dtypes),
-             v.units or "", v.meaning) for v in LEVELS[level]]  # fmt: skip
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    return "\n".join("  ".join([*(c.ljust(w) for c, w in zip(row[:4], widths, strict=True)), row[4]]) for row in rows)
+             v.units or "", v.fits, v.meaning) for v in LEVELS[level]]  # fmt: skip
+    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+    return "\n".join("  ".join([*(c.ljust(w) for c, w in zip(row[:5], widths, strict=True)), row[5]]) for row in rows)
 
 
 #: Signal to noise of a line from which on its numbers are measurements, by what they are: usual practice, a velocity

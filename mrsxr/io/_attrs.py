@@ -10,7 +10,7 @@ from astropy.io import fits
 
 from mrsxr import mrs
 from mrsxr.errors import InputFileError
-from mrsxr.schema import LEVELS
+from mrsxr.schema import ATTRIBUTES, LEVELS
 
 from .headers import MAPS
 
@@ -85,23 +85,15 @@ def is_header(value: Any) -> bool:
     return isinstance(found, dict) and all(isinstance(part, dict) for part in found.values())
 
 
-_TEXT, _NUMBER = (_text, "a text"), (_number, "a number")
-_TEXTS, _LIST = (_texts, "a text or a list of texts"), (_json_list, "a list in JSON")
-_POSITIVE, _COUNT, _FLAG = (_positive, "a number above 0"), (_count, "a whole number"), (_flag, "0 or 1")
 _LEVELS = tuple(dict.fromkeys((*LEVELS, *MAPS)))
-#: Attributes that the package reads: what they must be.
-_KNOWN: dict[str, tuple[_Test, str]] = {
+#: What the attributes of each kind must be.
+_KINDS: dict[str, tuple[_Test, str]] = {
     "level": (lambda v: isinstance(v, str) and v in _LEVELS, "one of " + ", ".join(_LEVELS)),
     "setting": (lambda v: isinstance(v, str) and v in mrs.SETTINGS, "one of " + ", ".join(mrs.SETTINGS)),
-    "detector": _TEXT, "channels": _TEXT, "band": _TEXT, "readpatt": _TEXT, "subarray": _TEXT, "target": _TEXT,
-    "program": _TEXT, "wcs": (_wcs, "cards of a WCS"), "weighting": _TEXT, "source_type": _TEXT, "product_name": _TEXT,
-    "association": _TEXT, "key": _TEXT, "crds_context": _TEXT, "Conventions": _TEXT, "bands": _TEXTS, "notes": _TEXTS,
-    "group_time": _POSITIVE, "frame_time": _POSITIVE, "pixel_scale": _POSITIVE,
-    "n_groups": _COUNT, "n_integrations": _COUNT, "background": _FLAG,
-    "wavelength_step": _NUMBER, "target_ra": _NUMBER, "target_dec": _NUMBER, "redshift": _NUMBER,
-    "aperture_x": _NUMBER, "aperture_y": _NUMBER, "photmjsr": _NUMBER, "pixar_sr": _NUMBER, "pixar_a2": _NUMBER,
-    "exposure_weights": _TEXT, "point_source": (_two_numbers, "two numbers"), "exposures": _LIST,
-    "history_json": (_history, "a history in JSON"), "fits_header": (is_header, "keywords in JSON"),
+    "text": (_text, "a text"), "texts": (_texts, "a text or a list of texts"), "list": (_json_list, "a list in JSON"),
+    "number": (_number, "a number"), "positive": (_positive, "a number above 0"), "count": (_count, "a whole number"),
+    "flag": (_flag, "0 or 1"), "pair": (_two_numbers, "two numbers"), "wcs": (_wcs, "cards of a WCS"),
+    "history": (_history, "a history in JSON"), "header": (is_header, "keywords in JSON"),
 }  # fmt: skip
 
 
@@ -117,7 +109,8 @@ def check_attrs(where: str, attrs: Mapping[Any, Any]) -> None:
     """
     if "level" not in attrs:
         raise InputFileError(f"{where}: holds no attribute 'level', so it is no product of this package; it is damaged")
-    for name, (is_right, expected) in _KNOWN.items():
+    for name, one in ATTRIBUTES.items():
+        is_right, expected = _KINDS[one.kind]
         if name in attrs and not is_right(attrs[name]):
             found = repr(attrs[name])[:60]
             raise InputFileError(f"{where}: the attribute '{name}' is {found}, expected {expected}")

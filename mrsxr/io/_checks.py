@@ -11,7 +11,7 @@ from typing import Any
 from mrsxr import mrs
 from mrsxr.errors import InputFileError
 
-#: Range of numbers; those of integers are integers.
+#: Range of numbers; where it is one of integers they are such.
 _RANGES: dict[str, tuple[float, float]] = {
     "NGROUPS": (1, 100_000), "NINTS": (1, 1_000_000), "PATT_NUM": (0, 10_000), "NUMDTHPT": (0, 10_000),
     "SUBSTRT1": (1, 1032), "SUBSTRT2": (1, 1024), "SUBSIZE1": (1, 1032), "SUBSIZE2": (1, 1024),
@@ -23,18 +23,6 @@ _RANGES: dict[str, tuple[float, float]] = {
     "CRVAL1": (-360.0, 720.0), "CRVAL2": (-90.0, 90.0), "CDELT1": (-1.0, 1.0), "CDELT2": (-1.0, 1.0),
     "VA_SCALE": (0.99, 1.01), "VELOSYS": (-1e6, 1e6),
 }  # fmt: skip
-_INTEGERS = {
-    "NGROUPS",
-    "NINTS",
-    "PATT_NUM",
-    "NUMDTHPT",
-    "SUBSTRT1",
-    "SUBSTRT2",
-    "SUBSIZE1",
-    "SUBSIZE2",
-    "INTSTART",
-    "INTEND",
-}
 _TEXTS = ("DETECTOR", "BAND", "READPATT", "SUBARRAY", "EXP_TYPE", "INSTRUME")
 _FORMS = {
     "DATE-OBS": (r"\d{4}-[01]\d-[0-3]\d([T ].*)?", "a date such as 2022-07-04"),
@@ -63,7 +51,7 @@ def _expected(key: str, value: Any) -> str | None:
     """Return what a keyword should be where it is not."""
     if key in _RANGES:
         low, high = _RANGES[key]
-        whole = key in _INTEGERS
+        whole = isinstance(low, int)
         number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         if not number or not low <= value <= high or (whole and value != int(value)):
             return f"{'an integer' if whole else 'a number'} of {low:g} to {high:g}"

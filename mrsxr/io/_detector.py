@@ -14,31 +14,27 @@ from mrsxr import dq, mrs
 from mrsxr.attributes import MARKS, marks_of
 from mrsxr.errors import InputFileError
 from mrsxr.notes import tell
-from mrsxr.schema import DETECTOR_ATTRS, DETECTOR_DIMS, DITHER_COORDS, LEVELS, RAMP_DIMS
+from mrsxr.schema import (
+    DETECTOR_ATTRS,
+    DETECTOR_DIMS,
+    DITHER_COORDS,
+    LEVELS,
+    RAMP_DIMS,
+    VARIANCES,
+    Variable,
+    fits_names,
+)  # fmt: skip
 
 from . import _meta, _slicer
 from .fitsarray import ConstantArray
 from .headers import LEVEL_OF_PRODUCT, FitsFile, exposure_name, header_json, require, setting_of
 
-#: Image extensions of the detector levels: variable, EXTNAME.
-EXTENSIONS = {
-    "ramp": {"sci": "SCI", "pixel_dq": "PIXELDQ", "group_dq": "GROUPDQ", "refout": "REFOUT"},
-    "rate": {
-        "rate": "SCI", "dq": "DQ", "var_poisson": "VAR_POISSON", "var_read": "VAR_RNOISE", "var_flat": "VAR_FLAT",
-    },
-    "rateints": {"rate": "SCI", "dq": "DQ", "var_poisson": "VAR_POISSON", "var_read": "VAR_RNOISE"},
-    "cal": {
-        "flux": "SCI", "dq": "DQ", "var_poisson": "VAR_POISSON", "var_read": "VAR_RNOISE",
-        "var_flat": "VAR_FLAT", "pixel_area": "AREA",
-    },
-}  # fmt: skip
-_RATEINTS_DIMS = ("dither", "integration", "y", "x")
-_MAIN = {"ramp": "sci", "rate": "rate", "rateints": "rate", "cal": "flux"}
-_DIMS = {"ramp": RAMP_DIMS, "rate": DETECTOR_DIMS, "rateints": _RATEINTS_DIMS, "cal": DETECTOR_DIMS}
-#: Where the pointing stands: keyword of each coordinate, in SCI or (old files) PRIMARY.
-POINTING = {
-    "ra_ref": "RA_REF", "dec_ref": "DEC_REF", "roll_ref": "ROLL_REF", "v2_ref": "V2_REF", "v3_ref": "V3_REF",
-}  # fmt: skip
+DETECTOR_LEVELS = ("ramp", "rate", "rateints", "cal")
+
+
+def _main(level: str) -> Variable:
+    """Return the variable of a detector level that stands in SCI."""
+    return next(spec for spec in LEVELS[level] if spec.fits == "SCI")
 
 
 def read(file: FitsFile, product: str, *, drop: frozenset[str] = frozenset()) -> xr.Dataset:
@@ -70,7 +66,7 @@ def read(file: FitsFile, product: str, *, drop: frozenset[str] = frozenset()) ->
     if meta is not None:
         variables |= _kept(file, meta, drop)
     ds = xr.Dataset({name: value for name, value in variables.items() if name not in drop})
-    ds = ds.assign_coords(_coords(file, header, level, dict(zip(_DIMS[level], shape, strict=True)), meta))
+    ds = ds.assign_coords(_coords(file, header, level, dict(zip(_main(level).dims, shape, strict=True)), meta))
     ds = ds.set_coords([name for name in _slicer.STATIC if name in ds.data_vars])
     ds.attrs = _attrs(file, level, shape)
     if meta is not None:
@@ -79,7 +75,7 @@ def read(file: FitsFile, product: str, *, drop: frozenset[str] = frozenset()) ->
     ds = _meta.apply(ds, meta)
     ds.attrs = {key: by_header[key] for key in (*DETECTOR_ATTRS, *MARKS) if key in by_header} | ds.attrs
     if meta is not None:
-        require_kept(file, meta, set(ds.variables) | drop, EXTENSIONS[level])
+        require_kept(file, meta, set(ds.variables) | drop, fits_names(level))
         saved = {**meta["header"].get("SCI", {}), **meta["written"].get("SCI", {})}
         saved |= {**meta["header"].get("PRIMARY", {}), **meta["written"].get("PRIMARY", {})}
         ds = _meta.with_edits(file.path, ds, file.header, saved)
@@ -92,8 +88,9 @@ def read(file: FitsFile, product: str, *, drop: frozenset[str] = frozenset()) ->
 
 def _full_shape(file: FitsFile, level: str) -> tuple[int, ...]:
     shape = (1, *file.get("SCI").shape)
-    if len(shape) != len(_DIMS[level]):
-        raise InputFileError(f"{file.path}: SCI has {len(shape) - 1} axes, a {level} needs {len(_DIMS[level]) - 1}")
+    wanted = len(_main(level).dims)
+    if len(shape) != wanted:
+        raise InputFileError(f"{file.path}: SCI has {len(shape) - 1} axes, a {level} needs {wanted - 1}")
     primary = file.header["PRIMARY"]
     n_groups, n_integrations = primary.get("NGROUPS"), primary.get("NINTS")
     if level == "ramp" and n_groups is not None and n_groups != shape[2]:
@@ -163,8 +160,8 @@ def require_kept(
 
 
 def _variables(file: FitsFile, level: str, shape: tuple[int, ...]) -> dict[str, xr.Variable]:
-    dims, units = _DIMS[level], {spec.name: spec.units for spec in LEVELS[level]}
-    main = _MAIN[level]
+    main, dims = _main(level).name, _main(level).dims
+    units = {spec.name: spec.units for spec in LEVELS[level]}
     stored_unit = file.get("SCI").header.get("BUNIT")
     if stored_unit and str(stored_unit).strip() != units[main]:
         raise InputFileError(f"{file.path}: BUNIT is '{stored_unit}', expected '{units[main]}' for level {level}")
@@ -177,12 +174,8 @@ def _variables(file: FitsFile, level: str, shape: tuple[int, ...]) -> dict[str, 
         out |= _reference_output(file, shape)
         return out
     out["dq"] = flags(file, "DQ", dims, shape, "u4")
-    for name, extension in (
-        ("var_poisson", "VAR_POISSON"),
-        ("var_read", "VAR_RNOISE"),
-        ("var_flat", "VAR_FLAT"),
-    ):
-        if name not in units or (name == "var_flat" and level != "cal" and extension not in file):
+    for name, extension in fits_names(level).items():
+        if name not in VARIANCES or (name == "var_flat" and level != "cal" and extension not in file):
             continue
         if extension in file:
             out[name] = variable(file, extension, dims, shape, "f4", units[name])
@@ -265,13 +258,11 @@ def _coords(
     meta: Mapping[str, Any] | None,
 ) -> dict[str, Any]:  # fmt: skip
     both = {**file.header["PRIMARY"], **file.header["SCI"]}
-    values = {
+    keys = {spec.name: spec.fits.partition("/")[2] for spec in DITHER_COORDS}
+    values: dict[str, Any] = {name: both.get(key) for name, key in keys.items()} | {
         "exposure": exposure_name(file.path, file.header["PRIMARY"]),
-        "start_time": both.get("EXPSTART"),
         "mid_time": _mid_time(both),
-        "exposure_time": both.get("EFFEXPTM"),
         "va_scale": both.get("VA_SCALE", 1.0),
-        "velosys": both.get("VELOSYS"),
         "fits_header": header_json(header),
     }
     if meta is not None and header == meta["header"]:
@@ -279,8 +270,7 @@ def _coords(
     if values["exposure_time"] is None:
         values["exposure_time"] = both["TGROUP"] * both["NGROUPS"] * both["NINTS"]
     if level == "cal" and meta is None:
-        require(file.path, both, *POINTING.values())
-    values |= {name: both.get(keyword) for name, keyword in POINTING.items()}
+        require(file.path, both, *(key for name, key in keys.items() if name.endswith("_ref")))
     out: dict[str, Any] = {}
     exact = (meta or {}).get("dither", {})
     for spec in DITHER_COORDS:

@@ -16,13 +16,15 @@ from astropy.io import fits
 
 from mrsxr import mrs
 from mrsxr._version import __version__
+from mrsxr.attributes import plain
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.footprint import s_region
 from mrsxr.geometry.sky import Pointing
 from mrsxr.notes import notes_of
+from mrsxr.schema import ATTRIBUTES, DITHER_COORDS
 from mrsxr.step import read_history
 
-from ._meta import card_value, plain, same
+from ._meta import card_value, same
 from ._names import kind_of
 from .headers import MAPS
 from .keys import ATTR, KEYWORD
@@ -50,20 +52,11 @@ MODELS = {
     "ramp": "RampModel", "rate": "IFUImageModel", "rateints": "CubeModel", "cal": "IFUImageModel",
     "cube": "IFUCubeModel", "spectrum": "MRSMultiSpecModel", **{level: model for level, (_, model, _) in MAPS.items()},
 }  # fmt: skip
-#: Keyword of each dither coordinate and the HDU where it belongs.
-DITHER_KEYWORDS = {
-    "start_time": ("EXPSTART", "PRIMARY"), "mid_time": ("EXPMID", "PRIMARY"),
-    "exposure_time": ("EFFEXPTM", "PRIMARY"), "ra_ref": ("RA_REF", "SCI"), "dec_ref": ("DEC_REF", "SCI"),
-    "roll_ref": ("ROLL_REF", "SCI"), "v2_ref": ("V2_REF", "SCI"), "v3_ref": ("V3_REF", "SCI"),
-    "va_scale": ("VA_SCALE", "SCI"), "velosys": ("VELOSYS", "SCI"),
-}  # fmt: skip
-#: Keyword of attrs that steps leave, and the HDU where it belongs.
-ATTR_KEYWORDS = {
-    "source_type": ("SRCTYPE", "SCI"), "rscd_skip_int1": ("INT1SKIP", "PRIMARY"),
-    "rscd_skip_int2": ("INT2SKIP", "PRIMARY"), "photmjsr": ("PHOTMJSR", "SCI"), "pixar_sr": ("PIXAR_SR", "SCI"),
-    "pixar_a2": ("PIXAR_A2", "SCI"), "mt_avra": ("MT_AVRA", "SCI"), "mt_avdec": ("MT_AVDEC", "SCI"),
-    "crds_context": ("CRDS_CTX", "PRIMARY"),
-}  # fmt: skip
+#: Attributes whose keywords have rules of their own.
+_OWN_RULE = ("detector", "channels", "band", "n_integrations", "target", "program", "background")
+#: Attributes that a product sets, and those that it sets where the header of its exposures says nothing.
+_SET = ("target_ra", "target_dec", "source_type", "exposures_used", "exposures_planned")
+_DEFAULT = ("detector", "readpatt", "subarray", "group_time", "frame_time", "n_groups", "n_integrations")
 MJSR_TO_UJA2 = 1e12 / (180.0 / math.pi * 3600.0) ** 2  # MJy/sr in uJy/arcsec2
 _CRDS_NAME = re.compile(r"jwst_miri_[a-z0-9-]+_\d{4,}\.(fits|asdf)")
 
@@ -83,6 +76,13 @@ class Keywords:
         place = next((name for name in (where, "PRIMARY", "SCI") if key in self.now[name]), where)
         if not (default and self.now[place].get(key) is not None):
             self.now[place][key] = value
+
+    def take(self, attrs: Mapping[Any, Any], names: Sequence[str], *, default: bool = False) -> None:
+        """Set the keywords of attributes."""
+        for name in names:
+            where, _, key = ATTRIBUTES[name].fits.partition("/")
+            if key:
+                self.set(key, attrs.get(name), where, default=default)
 
     def get(self, key: str) -> Any:
         """Return the value of a keyword, None where it is not there."""
@@ -107,18 +107,14 @@ def exposure_keywords(ds: xr.Dataset, filename: str) -> Keywords:
     _common(keywords, ds, filename, mrs.bands_of_setting(ds.attrs["setting"]))
     for key, value in mrs.setting_keywords(attrs["setting"]).items():
         keywords.set(key, value)
-    for key, name in (("READPATT", "readpatt"), ("SUBARRAY", "subarray")):
-        keywords.set(key, attrs.get(name))
-    for key, name in (("TGROUP", "group_time"), ("TFRAME", "frame_time"), ("NGROUPS", "n_groups")):
-        keywords.set(key, attrs.get(name))
+    keywords.take(attrs, [name for name in ATTRIBUTES if name not in _OWN_RULE])
     if level == "ramp":
         keywords.set("NGROUPS", ds.sizes["group"])
     _integrations(keywords, ds)
-    for name, (key, where) in DITHER_KEYWORDS.items():
-        if name in ds.coords:
-            keywords.set(key, float(ds[name].values[0]), where)
-    for name, (key, where) in ATTR_KEYWORDS.items():
-        keywords.set(key, attrs.get(name), where)
+    for spec in DITHER_COORDS:
+        where, _, key = spec.fits.partition("/")
+        if key and spec.name in ds.coords:
+            keywords.set(key, float(ds[spec.name].values[0]), where)
     if "photmjsr" in attrs:
         keywords.set("PHOTUJA2", float(attrs["photmjsr"]) * MJSR_TO_UJA2, "SCI")
     if level in ("rate", "cal"):
@@ -168,14 +164,8 @@ def product_keywords(ds: xr.Dataset, filename: str, bands: list[str]) -> Keyword
     if letters:
         keywords.set("BAND", mrs.GRATINGS[letters.pop()] if len(letters) == 1 else "MULTIPLE")
     keywords.set("PRODKIND", kind_of(ds) or None)
-    for key, name in (("TARG_RA", "target_ra"), ("TARG_DEC", "target_dec")):
-        keywords.set(key, ds.attrs.get(name))
-    keywords.set("SRCTYPE", ds.attrs.get("source_type"), "SCI")
-    for key, name in (("DETECTOR", "detector"), ("READPATT", "readpatt"), ("SUBARRAY", "subarray")):
-        keywords.set(key, ds.attrs.get(name), default=True)
-    facts = {"TGROUP": "group_time", "TFRAME": "frame_time", "NGROUPS": "n_groups", "NINTS": "n_integrations"}
-    for key, name in facts.items():
-        keywords.set(key, ds.attrs.get(name), default=True)
+    keywords.take(ds.attrs, _SET)
+    keywords.take(ds.attrs, _DEFAULT, default=True)
     return keywords
 
 
@@ -201,8 +191,6 @@ def _common(keywords: Keywords, ds: xr.Dataset, filename: str, bands: Sequence[s
     for key in SKIPPED.get(attrs["level"], ()) if history else ():
         if key not in done:
             keywords.set(key, "SKIPPED", default=key not in elsewhere)
-    for key, name in (("NEXPUSED", "exposures_used"), ("NEXPPLAN", "exposures_planned")):
-        keywords.set(key, attrs.get(name))
 
 
 def _now() -> datetime:

@@ -16,7 +16,9 @@ import numpy as np
 import xarray as xr
 from astropy.io import fits
 
+from mrsxr.attributes import decoded, encoded, plain
 from mrsxr.errors import InputFileError, one_line
+from mrsxr.schema import ATTRIBUTES
 
 from ._attrs import check_attrs, is_header
 from ._paths import safe_name
@@ -27,26 +29,13 @@ EXTENSION = "MRSXR"
 VERSION = 1
 
 
-def plain(value: Any) -> Any:
-    """Return an attribute value as plain Python that JSON can hold."""
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return value
-
-
 def describe(ds: xr.Dataset) -> dict[str, Any]:
     """Return the part of META that every level shares: attrs and the kind of every variable."""
     variables = {
-        str(name): {"attrs": plain(variable.attrs), "dtype": str(variable.dtype), "coord": name in ds.coords}
+        str(name): {"attrs": encoded(variable.attrs), "dtype": str(variable.dtype), "coord": name in ds.coords}
         for name, variable in ds.variables.items()
     }
-    return {"version": VERSION, "attrs": plain(ds.attrs), "variables": variables}
+    return {"version": VERSION, "attrs": encoded(ds.attrs), "variables": variables}
 
 
 def table(meta: Mapping[str, Any], vectors: Mapping[str, np.ndarray] | None = None) -> fits.BinTableHDU:
@@ -89,6 +78,11 @@ def read(file: FitsFile) -> dict[str, Any] | None:
             f"{file.path}: the {EXTENSION} extension has version {meta['version']}, "
             f"this package reads {VERSION}; update mrsxr"
         )
+    try:
+        for one in (meta, *meta["variables"].values()):
+            one["attrs"] = decoded(one["attrs"])
+    except (ValueError, RecursionError) as error:
+        raise InputFileError(f"{file.path}: the {EXTENSION} extension is damaged ({str(error)[:80]})") from error
     check_attrs(f"{file.path}: {EXTENSION}", meta["attrs"])
     meta["vectors"] = {name[2:]: np.atleast_1d(column[0]) for name, column in columns.items() if name.startswith("C_")}
     odd = next((name for name, values in meta["vectors"].items() if not np.isfinite(values).all()), None)
@@ -195,16 +189,6 @@ def same(one: Any, other: Any) -> bool:
     return bool(np.isclose(float(one), float(other), rtol=1e-13, atol=0, equal_nan=True))
 
 
-#: Attributes that say what a product is, and whether an edit of their keyword counts (True) or is refused.
-IDENTITY = {
-    "DETECTOR": ("detector", False), "CHANNEL": ("channels", False), "BAND": ("band", False),
-    "READPATT": ("readpatt", False), "SUBARRAY": ("subarray", False), "TGROUP": ("group_time", False),
-    "TFRAME": ("frame_time", False), "NGROUPS": ("n_groups", False), "NINTS": ("n_integrations", False),
-    "TARGNAME": ("target", True), "PROGRAM": ("program", True), "BKGDTARG": ("background", True),
-    "TARG_RA": ("target_ra", True), "TARG_DEC": ("target_dec", True), "SRCTYPE": ("source_type", True),
-}  # fmt: skip
-
-
 def with_edits(
     path: Any, ds: xr.Dataset, header: Mapping[str, Mapping[str, Any]], saved: Mapping[str, Any]
 ) -> xr.Dataset:
@@ -228,12 +212,15 @@ def with_edits(
     """
     now = {**header.get("SCI", {}), **header["PRIMARY"]}
     changed: dict[str, Any] = {}
-    for key, (attr, counts) in IDENTITY.items():
+    for attr, known in ATTRIBUTES.items():
+        if not known.edit:
+            continue
+        key = known.fits.partition("/")[2]
         before = saved[key] if key in saved else ds.attrs.get(attr)
         added = key not in saved and now.get(key) is not None and attr in ds.attrs
         if (key not in saved and not added) or same(now.get(key), before):
             continue
-        if not counts:
+        if known.edit == "refused":
             found = "missing" if now.get(key) is None else now[key]
             raise InputFileError(
                 f"{path}: the keyword {key} is {found}, but the file was saved with {before}; data cannot be made "

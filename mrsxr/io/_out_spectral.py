@@ -15,7 +15,7 @@ from astropy.io import fits
 from mrsxr.errors import SchemaError
 from mrsxr.geometry.place import Place
 from mrsxr.notes import listen, noted
-from mrsxr.schema import CUBE_DIMS, in_order
+from mrsxr.schema import ATTRIBUTES, CUBE_DIMS, fits_names, in_order, units_of
 from mrsxr.spaxels import counted_solid_angle, even_step, plane_widths, solid_angle, spaxel_area
 from mrsxr.threads import how
 from mrsxr.units import density_per, fits_text, parse
@@ -23,26 +23,24 @@ from mrsxr.units import density_per, fits_text, parse
 from . import _cube_gwcs, _gwcs, _meta
 from ._blend import table_hdu
 from ._keywords import fill_header, fill_notes, product_keywords
-from ._spectral import X1D_OPTIONAL, bands_of
+from ._spectral import COLUMNS, bands_of
 from ._stream import STREAMED, hollow, write_streamed
 from .fits_out import extra_images, write_fits
 
-#: Columns of EXTRACT1D of the jwst MRS spectra, in order, with their units.
-_COLUMNS = {
-    "WAVELENGTH": "um", "FLUX": "Jy", "FLUX_ERROR": "Jy", "FLUX_VAR_POISSON": "Jy^2",
-    "FLUX_VAR_RNOISE": "Jy^2", "FLUX_VAR_FLAT": "Jy^2",
-    "SURF_BRIGHT": "MJy/sr", "SB_ERROR": "MJy/sr", "SB_VAR_POISSON": "MJy2 sr-2",
-    "SB_VAR_RNOISE": "MJy2 sr-2", "SB_VAR_FLAT": "MJy2 sr-2", "DQ": None, "BACKGROUND": "MJy/sr",
-    "BKGD_ERROR": "MJy/sr", "BKGD_VAR_POISSON": "MJy2 sr-2", "BKGD_VAR_RNOISE": "MJy2 sr-2",
-    "BKGD_VAR_FLAT": "MJy2 sr-2", "NPIXELS": None, "RF_FLUX": "Jy", "RF_SURF_BRIGHT": "MJy/sr",
-    "RF_BACKGROUND": "MJy/sr",
+#: Columns of EXTRACT1D of the jwst MRS spectra, in order.
+_COLUMNS = (
+    "WAVELENGTH", "FLUX", "FLUX_ERROR", "FLUX_VAR_POISSON", "FLUX_VAR_RNOISE", "FLUX_VAR_FLAT",
+    "SURF_BRIGHT", "SB_ERROR", "SB_VAR_POISSON", "SB_VAR_RNOISE", "SB_VAR_FLAT", "DQ", "BACKGROUND",
+    "BKGD_ERROR", "BKGD_VAR_POISSON", "BKGD_VAR_RNOISE", "BKGD_VAR_FLAT", "NPIXELS",
+    "RF_FLUX", "RF_SURF_BRIGHT", "RF_BACKGROUND",
+)  # fmt: skip
+#: Columns of errors: the variable, and its variance of which they are the root.
+_ERRORS = {
+    "FLUX_ERROR": ("flux", "var"), "SB_ERROR": ("surface_brightness", "surface_brightness_var"),
+    "BKGD_ERROR": ("background", "background_var"),
 }  # fmt: skip
-_FROM = {
-    "WAVELENGTH": "wavelength", "FLUX": "flux", "SURF_BRIGHT": "surface_brightness", "DQ": "dq",
-    "BACKGROUND": "background", "NPIXELS": "n_pixels", **{column: column.lower() for column in X1D_OPTIONAL},
-}  # fmt: skip
-_ERRORS = {"FLUX_ERROR": "var", "SB_ERROR": "surface_brightness_var"}
-_SHOWN_ERRORS = _ERRORS | {"BKGD_ERROR": "background_var"}  # its variance is kept as a plane of its own
+#: How jwst writes units in tables.
+_UNITS = {"Jy2": "Jy^2", "MJy2/sr2": "MJy2 sr-2", "1": None, "": None}
 #: Keywords of the WCS that a file had before.
 _WCS = re.compile(r"(WCSAXES|CRPIX|CRVAL|CTYPE|CUNIT|CDELT|CROTA|CD|PC|PV|PS|RADESYS|LONPOLE|LATPOLE|EQUINOX)[0-9_]*")
 _CUBE_HELD = {"flux", "dq", "weight", "wavelength", "y", "x", "ra", "dec"}
@@ -152,7 +150,7 @@ def _cube_hdus(ds: xr.Dataset, filename: str, error: np.ndarray) -> tuple[fits.H
         if held := fits_text(ds.variables[name].attrs.get("units") or ""):
             by_name[where["hdu"]].header["BUNIT"] = held
     vectors = {name: ds[name].values for name in ("wavelength", "y", "x")}
-    places = {"flux": "SCI", "dq": "DQ", "weight": "WMAP"} | {n: place["hdu"] for n, place in meta["extras"].items()}
+    places = fits_names("cube") | {n: place["hdu"] for n, place in meta["extras"].items()}
     asdf = _cube_gwcs.extension(sci.header, ds["wavelength"].values, (ds.sizes["y"], ds.sizes["x"]))
     return fits.HDUList([*hdus, *more, _meta.table(meta, vectors), asdf]), places
 
@@ -179,28 +177,23 @@ def spectrum_file(ds: xr.Dataset, filename: str) -> fits.HDUList:
     fill_header(primary.header, keywords.now["PRIMARY"])
     fill_notes(primary.header, ds)
     columns, n_samples = [], ds.sizes["wavelength"]
-    for column, unit in _COLUMNS.items():
+    for column in _COLUMNS:
         values = _column(ds, column, n_samples)
         if column == "DQ":
             columns.append(fits.Column(name=column, format="J", bzero=2**31, array=values.astype("u4")))
         else:
-            columns.append(
-                fits.Column(name=column, format="D", unit=_unit(ds, column, unit), array=values.astype("f8"))
-            )
-    for column, name, unit in (
-        ("FLUX_VAR", "var", "Jy^2"),
-        ("SB_VAR", "surface_brightness_var", "MJy2 sr-2"),
-    ):
-        unit = _as_held(ds, name, unit)
-        columns.append(fits.Column(name=column, format="D", unit=unit, array=ds[name].values.astype("f8")))
+            columns.append(fits.Column(name=column, format="D", unit=_unit(ds, column), array=values.astype("f8")))
+    for column in ("FLUX_VAR", "SB_VAR"):
+        values = ds[COLUMNS[column].name].values.astype("f8")
+        columns.append(fits.Column(name=column, format="D", unit=_unit(ds, column), array=values))
     if "band" in ds.variables:
         columns.append(fits.Column(name="BAND", format="2A", array=ds["band"].values.astype("U2")))
     table = fits.BinTableHDU.from_columns(columns, name="EXTRACT1D")
     fill_header(table.header, keywords.now["SCI"])
-    for key, name in (("EXTR_X", "aperture_x"), ("EXTR_Y", "aperture_y")):
+    for name in ("aperture_x", "aperture_y"):
         if name in ds.attrs:
-            table.header[key] = float(ds.attrs[name])
-    held = {*_FROM.values(), *_ERRORS.values(), "band"}
+            table.header[ATTRIBUTES[name].fits.partition("/")[2]] = float(ds.attrs[name])
+    held = {spec.name for spec in COLUMNS.values()}
     for name in [str(n) for n in ds.variables if n in held]:
         if ds[name].dims != ("wavelength",):
             raise SchemaError(f"'{name}' has dims {ds[name].dims}, an x1d file needs ('wavelength',)")
@@ -209,24 +202,20 @@ def spectrum_file(ds: xr.Dataset, filename: str) -> fits.HDUList:
     return fits.HDUList([primary, table, *more, _meta.table(meta), _gwcs.extension(ds)])
 
 
-def _unit(ds: xr.Dataset, column: str, unit: str | None) -> str | None:
+def _unit(ds: xr.Dataset, column: str) -> str | None:
     """Return TUNIT of a column: that of jwst, or what the Dataset was converted to."""
-    of = {"var": "flux", "surface_brightness_var": "surface_brightness", "background_var": "background"}
-    return _as_held(ds, of[_SHOWN_ERRORS[column]] if column in _SHOWN_ERRORS else _FROM[column], unit)
-
-
-def _as_held(ds: xr.Dataset, name: str, unit: str | None) -> str | None:
+    name = _ERRORS[column][0] if column in _ERRORS else COLUMNS[column].name
+    own = units_of("spectrum", name)
     held = ds.variables[name].attrs.get("units") if name in ds.variables else None
-    if unit is None or not held or parse(held) == parse(unit):
-        return unit
-    return fits_text(held)
+    unit = _UNITS.get(own, own)
+    return unit if unit is None or not held or parse(held) == parse(unit) else fits_text(held)
 
 
 def _column(ds: xr.Dataset, column: str, n_samples: int) -> np.ndarray:
-    if _SHOWN_ERRORS.get(column) in ds.variables:
+    if column in _ERRORS and _ERRORS[column][1] in ds.variables:
         with np.errstate(invalid="ignore"):
-            return np.sqrt(ds[_SHOWN_ERRORS[column]].values.astype("f8"))
-    name = _FROM[column]
+            return np.sqrt(ds[_ERRORS[column][1]].values.astype("f8"))
+    name = COLUMNS[column].name
     return ds[name].values if name in ds.variables else np.full(n_samples, np.nan)
 
 

@@ -18,7 +18,7 @@ from mrsxr.attributes import marks_of
 from mrsxr.errors import InputFileError, MrsxrError, SchemaError
 from mrsxr.geometry.place import Place
 from mrsxr.notes import listen, noted, tell
-from mrsxr.schema import CUBE_DIMS, LEVELS
+from mrsxr.schema import CUBE_DIMS, LEVELS, fits_names
 from mrsxr.spaxels import Plane, counted_solid_angle, header_of_text, plane_of, solid_angle
 
 from . import _meta
@@ -28,21 +28,9 @@ from ._keywords import product_keywords
 from ._names import bands_of
 from .headers import FitsFile, band_of, exposure_name, header_json, require
 
-#: Columns of EXTRACT1D: variable and unit. Variances come from the errors where they are absent.
-X1D_COLUMNS = {
-    "FLUX": ("flux", "Jy"),
-    "SURF_BRIGHT": ("surface_brightness", "MJy/sr"),
-    "BACKGROUND": ("background", "MJy/sr"),
-    "NPIXELS": ("n_pixels", "1"),
-}
-#: Columns that become variables of their lower-case name where they hold numbers.
-X1D_OPTIONAL = {
-    "FLUX_VAR_POISSON": "Jy2", "FLUX_VAR_RNOISE": "Jy2", "FLUX_VAR_FLAT": "Jy2",
-    "SB_VAR_POISSON": "MJy2/sr2", "SB_VAR_RNOISE": "MJy2/sr2", "SB_VAR_FLAT": "MJy2/sr2",
-    "BKGD_ERROR": "MJy/sr", "BKGD_VAR_POISSON": "MJy2/sr2", "BKGD_VAR_RNOISE": "MJy2/sr2",
-    "BKGD_VAR_FLAT": "MJy2/sr2",
-    "RF_FLUX": "Jy", "RF_SURF_BRIGHT": "MJy/sr", "RF_BACKGROUND": "MJy/sr",
-}  # fmt: skip
+#: Variables of a spectrum by their columns in EXTRACT1D. Variances come from the errors where they are absent.
+COLUMNS = {spec.fits: spec for spec in LEVELS["spectrum"] if spec.fits}
+_NEEDED = ("FLUX", "SURF_BRIGHT", "BACKGROUND", "NPIXELS")
 #: What jwst calls the cubes and spectra of single exposures.
 _OF_ONE_EXPOSURE = re.compile(
     r"(jw\d{11}_\d{5}_\d{5}(?:-seg\d+)?_mirifu(?:short|long))(?:_ch[0-9a-z-]+)?_(?:s3d|x1d)\.fits(?:\.gz)?"
@@ -120,7 +108,7 @@ def read_cube(file: FitsFile) -> xr.Dataset:
     ds.attrs = _cube_attrs(file, sci.header)
     found, wavelength = dict(ds.attrs), ds["wavelength"].values
     check_wavelengths(file.path, ds.attrs["band"], wavelength[0], wavelength[-1])
-    ds = _with_meta(file, ds, meta, {"flux": "SCI", "dq": "DQ", "weight": "WMAP"})
+    ds = _with_meta(file, ds, meta, fits_names("cube"))
     with listen() as heard:
         if meta is None:
             _tell_area(file.path, found)
@@ -359,7 +347,7 @@ def read_spectrum(file: FitsFile, source: int | None = None) -> xr.Dataset:
     hdu, meta = tables[number], _meta.read(file)
     _require_level(file, meta, "spectrum")
     columns = file.table("EXTRACT1D", hdu.version)
-    missing = {"WAVELENGTH", *X1D_COLUMNS, "DQ"} - set(columns)
+    missing = {"WAVELENGTH", *_NEEDED, "DQ"} - set(columns)
     if missing:
         raise InputFileError(f"{file.path}: EXTRACT1D lacks the columns {', '.join(sorted(missing))}")
     ds = _spectrum_variables(file, columns, meta["variables"] if meta is not None else ())
@@ -381,8 +369,8 @@ def _spectrum_variables(file: FitsFile, columns: Mapping[str, np.ndarray], kept:
     columns = {name: np.squeeze(values) for name, values in columns.items()}
     along = ("wavelength",)
     out: dict[str, Any] = {}
-    for column, (name, unit) in X1D_COLUMNS.items():
-        out[name] = (along, columns[column].astype("f8"), {"units": unit})
+    for column in _NEEDED:
+        out[COLUMNS[column].name] = (along, columns[column].astype("f8"), {"units": COLUMNS[column].units})
     for name, exact, error, unit in (
         ("var", "FLUX_VAR", "FLUX_ERROR", "Jy2"),
         ("surface_brightness_var", "SB_VAR", "SB_ERROR", "MJy2/sr2"),
@@ -393,9 +381,9 @@ def _spectrum_variables(file: FitsFile, columns: Mapping[str, np.ndarray], kept:
             values = columns[error if error in columns else "ERROR"].astype("f8") ** 2
         out[name] = (along, values, {"units": unit})
     out["dq"] = (along, columns["DQ"].astype("u4"), {"units": "1"})
-    for column, unit in X1D_OPTIONAL.items():
-        if column in columns and (column.lower() in kept or np.isfinite(columns[column]).any()):
-            out[column.lower()] = (along, columns[column].astype("f8"), {"units": unit})
+    for column, spec in COLUMNS.items():
+        if spec.optional and column in columns and (spec.name in kept or np.isfinite(columns[column]).any()):
+            out[spec.name] = (along, columns[column].astype("f8"), {"units": spec.units})
     n_samples = columns["WAVELENGTH"].size
     if "BAND" in columns:
         band = np.char.strip(columns["BAND"].astype("U2"))

@@ -15,11 +15,11 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from mrsxr import tree
+from mrsxr.attributes import decoded
 from mrsxr.errors import InputFileError, MrsxrError
 
 from ._attrs import check_attrs, is_header
 from ._detector import preferred_chunks
-from ._meta import plain
 from .exposures import chunked, with_sky_index
 from .fitsarray import file_stamp
 from .headers import MAPS
@@ -70,7 +70,7 @@ def _open(path: Path, options: dict[str, Any], chunks: Any) -> xr.Dataset | xr.D
     parts = {p: _restored(path, ds, chunks) for p, ds in tree.leaves(opened)}
     order = [p for p in json.loads(attrs.pop(ORDER, "[]")) if p in parts]
     found = tree.build({p: parts[p] for p in (*order, *(set(parts) - set(order)))})
-    found.attrs = restored_attrs(attrs)
+    found.attrs = decoded(attrs)
     return found
 
 
@@ -86,24 +86,15 @@ def _require_chunks(store: Path) -> None:
             )
 
 
-def restored_attrs(attrs: dict[Any, Any]) -> dict[str, Any]:
-    """Return attributes as they were before netCDF and zarr, which have no dicts, truth and nothing."""
-    out: dict[str, Any] = {}
-    for key, value in attrs.items():
-        value = plain(value)
-        out[str(key)] = json.loads(value[5:]) if isinstance(value, str) and value.startswith("json:") else value
-    return out
-
-
 def _restored(path: Path, ds: xr.Dataset, chunks: Any) -> xr.Dataset:
-    ds.attrs = restored_attrs(ds.attrs)
+    ds.attrs = decoded(ds.attrs)
     check_attrs(str(path), ds.attrs)
     level = ds.attrs["level"]
     for name, found in ds.variables.items():
         packed = {"scale_factor", "add_offset"} & set(found.encoding)
         if packed or found.dtype.kind in "mM":
             raise InputFileError(f"{path}: '{name}' is packed or holds times, which this package does not write")
-        found.attrs = restored_attrs(found.attrs)
+        found.attrs = decoded(found.attrs)
         if name in ds.coords and name not in ds.dims:
             read = found.load()
             ds = ds.assign_coords({name: read.astype("U") if read.dtype.kind in "OT" else read})

@@ -14,16 +14,15 @@ from astropy.io import fits
 
 from mrsxr.attributes import alone
 from mrsxr.errors import MrsxrError, SchemaError
-from mrsxr.schema import DITHER_COORDS, REQUIRED_ATTRS, SCATTER
+from mrsxr.schema import DITHER_COORDS, REQUIRED_ATTRS, SCATTER, fits_names, units_of
 from mrsxr.step import JOINED, history_of, read_history
 from mrsxr.threads import how
 
 from . import _gwcs, _meta, _slicer
-from ._detector import EXTENSIONS
+from ._detector import DETECTOR_LEVELS
 from ._keywords import exposure_keywords, fill_header, fill_notes
 from .atomic import replacing
 
-UNITS = {"ramp": "DN", "rate": "DN/s", "rateints": "DN/s", "cal": "MJy/sr"}
 _RESERVED = {
     "PRIMARY",
     "SCI",
@@ -85,16 +84,16 @@ def exposure_file(ds: xr.Dataset, index: int, filename: str) -> fits.HDUList:
     fill_notes(primary.header, ds)
     hdus: list[Any] = [primary]
     held = {spec.name for spec in DITHER_COORDS} | {"dither"}
-    for name, extension in EXTENSIONS[level].items():
+    for name, extension in fits_names(level).items():
         if name in one.variables:
-            hdus.append(_image(one[name], extension, _bunit(level, name)))
+            hdus.append(_image(one[name], extension, units_of(level, name) if extension == "SCI" else None))
             held.add(name)
         if extension == "SCI":
             fill_header(hdus[-1].header, keywords.now["SCI"])
     error = _error(one, level)
     if error is not None:
         hdus.insert(2, fits.ImageHDU(error, name="ERR"))
-        hdus[2].header["BUNIT"] = UNITS[level]
+        hdus[2].header["BUNIT"] = hdus[1].header["BUNIT"]
     meta = _meta.describe(one)
     text = str(one["fits_header"].values[0])
     meta |= {"header_text": text, "header": keywords.before, "written": keywords.written()}
@@ -140,7 +139,7 @@ def extra_images(ds: xr.Dataset, held: Iterable[str]) -> tuple[list[fits.ImageHD
         values = np.asarray(variable.values)
         if values.dtype.kind == "O" and not all(isinstance(value, str) for value in values.flat):
             raise SchemaError(f"variable '{name}' is {values.dtype}, which FITS cannot hold; drop it")
-        if values.dtype.kind in "UOT" or values.ndim == 0 or 0 in values.shape or _is_small(values):
+        if values.dtype.kind in "UOT" or values.ndim == 0 or 0 in values.shape or _is_small(variable):
             small[name] = {"dims": list(variable.dims), "values": values.tolist(), "dtype": str(values.dtype)}
             continue
         if values.dtype.kind not in "fiub":
@@ -177,18 +176,13 @@ def _image(array: xr.DataArray, extension: str, unit: str | None) -> fits.ImageH
     return hdu
 
 
-def _is_small(values: np.ndarray) -> bool:
-    return values.size <= 64 and values.dtype.kind in "fiub"
+def _is_small(variable: xr.Variable) -> bool:
+    """Return whether a variable is a few numbers of exposures, bands ..., which no image is needed for."""
+    return variable.size <= 64 and variable.dtype.kind in "fiub" and not {"y", "x"} & set(variable.dims)
 
 
 def _standard() -> set[str]:
-    return {extension for level in EXTENSIONS.values() for extension in level.values()}
-
-
-def _bunit(level: str, name: str) -> str | None:
-    if name in ("sci", "rate", "flux"):
-        return UNITS[level]
-    return None
+    return {extension for level in DETECTOR_LEVELS for extension in fits_names(level).values()}
 
 
 def _error(ds: xr.Dataset, level: str) -> np.ndarray | None:

@@ -16,13 +16,14 @@ from xarray.backends.writers import to_netcdf
 
 from mrsxr import tree
 from mrsxr.arguments import need_data, need_paths
+from mrsxr.attributes import encoded
 from mrsxr.errors import InputFileError, MrsxrError
 from mrsxr.geometry.place import has_place
 from mrsxr.schema import other_units
 from mrsxr.threads import each
 
+from ._detector import DETECTOR_LEVELS
 from ._lines import lines_file
-from ._meta import plain
 from ._names import exposures_of, product_name, root_name
 from ._out_spectral import spectrum_file, write_cube
 from ._paths import inside, safe_name
@@ -30,7 +31,7 @@ from ._whole import ORDER, WHOLE, load_whole
 from .atomic import replacing
 from .exposures import open_exposures, open_one
 from .files import SUFFIXES, classify
-from .fits_out import EXTENSIONS, check_level, exposure_file, write_fits
+from .fits_out import check_level, exposure_file, write_fits
 from .headers import MAPS, PRODUCTS
 from .observation import open_observation
 
@@ -184,12 +185,12 @@ def load_dataset(path: str | os.PathLike, *, chunks: Any = None) -> xr.Dataset:
 
 def _names(ds: xr.Dataset, suffix: str | None) -> list[tuple[int, str]]:
     level = check_level(ds)
-    if level in EXTENSIONS and (other := other_units(ds)):
+    if level in DETECTOR_LEVELS and (other := other_units(ds)):
         raise MrsxrError(
             f"FITS products hold {other[0]} in {other[2]}, got {other[1]}; convert_units(ds, '{other[2]}') before, or "
             "save as netcdf or zarr, which keep any units"
         )
-    if level in EXTENSIONS:
+    if level in DETECTOR_LEVELS:
         return [(i, f"{safe_name(name)}_{suffix or level}.fits") for i, name in enumerate(exposures_of(ds))]
     if level in _SUFFIX:
         return [(0, f"{product_name(ds)}_{suffix or _SUFFIX[level]}.fits")]
@@ -244,7 +245,7 @@ def _save_whole(data: xr.Dataset | xr.DataTree, path: Path, chosen: str) -> Path
     ready: xr.Dataset | xr.DataTree
     if isinstance(data, xr.DataTree):
         parts = {p: _portable(ds) for p, ds in tree.leaves(data)}
-        ready = tree.build(parts, **_portable_attrs(data.attrs), **{ORDER: json.dumps(list(parts))})
+        ready = tree.build(parts, **encoded(data.attrs), **{ORDER: json.dumps(list(parts))})
     else:
         check_level(data)
         ready = _portable(data)
@@ -300,17 +301,6 @@ def _portable(ds: xr.Dataset) -> xr.Dataset:
         ds = ds.drop_vars(["ra", "dec"], errors="ignore")
     ds = ds.drop_encoding()
     for name in ds.variables:
-        ds[name].attrs = _portable_attrs(ds[name].attrs)
-    ds.attrs = _portable_attrs(ds.attrs)
+        ds[name].attrs = encoded(ds[name].attrs)
+    ds.attrs = encoded(ds.attrs)
     return ds
-
-
-def _portable_attrs(attrs: dict[Any, Any]) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in attrs.items():
-        value = plain(value)
-        numbers = isinstance(value, list) and len(value) > 1 and not isinstance(value[0], str | bool | list)
-        if isinstance(value, bool) or value is None or (isinstance(value, dict | list) and not numbers):
-            value = "json:" + json.dumps(value)
-        out[str(key)] = value
-    return out

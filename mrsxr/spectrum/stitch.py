@@ -23,9 +23,12 @@ from mrsxr.step import read_history
 from mrsxr.sums import correlation_length
 from mrsxr.threads import how
 
+from .wavelengths import correct_wavelengths, measure_velocity
+
 Method = Literal["none", "multiplicative", "additive"]
 Overlap = Literal["cut", "average"]
 _MIN_SAMPLES = 3
+_VELOCITY_ERROR = 2.0  # km/s
 STITCHED = "stitched_band"  # dimension of what is a number of each band
 #: Attributes of a product that is not of one band, or not the file it came from.
 _OF_PRODUCT = (
@@ -76,6 +79,7 @@ def stitch_bands(
     overlap: Overlap = "cut",
     clip_sigma: Positive = 3.0,
     min_snr: Positive = 5.0,
+    tie_velocities: bool = False,
 ) -> xr.Dataset:
     """Join the spectra of several bands to one, rising in wavelength.
 
@@ -94,6 +98,9 @@ def stitch_bands(
     min_snr : float
         A factor is applied only where the light of both bands in the overlap, and the factor itself, stand so many
         standard deviations above 0; else the bands are joined unscaled, which is told.
+    tie_velocities : bool
+        First bring the wavelengths of each band to those of its neighbour (:func:`measure_velocity`), outwards from the
+        reference band, where an overlap tells them to 2 km/s.
 
     Returns
     -------
@@ -101,8 +108,8 @@ def stitch_bands(
         All variables of the input on the joint ``wavelength`` [um] with coordinate ``band``;
         ``flux_unscaled`` and ``surface_brightness_unscaled`` keep the values before the match, ``scale`` the
         factor of each sample. Along ``stitched_band`` stand the coordinates ``scale_factor``, ``scale_error`` (NaN:
-        joined unscaled), ``flux_offset`` and ``brightness_offset`` (in the units of the spectra), and attributes in
-        which the bands differ.
+        joined unscaled), ``flux_offset`` and ``brightness_offset`` (in the units of the spectra), ``velocity_offset``
+        [km/s] where bands were tied, and attributes in which the bands differ.
 
     Raises
     ------
@@ -123,17 +130,23 @@ def stitch_bands(
     reference = reference_band or names[0]
     if reference not in names:
         raise MrsxrError(f"reference_band {reference} is not among the spectra; expected one of {', '.join(names)}")
+    velocities: list[float] = []
     with listen() as heard:
+        if tie_velocities:
+            bands, velocities = _tied(bands, names.index(reference))
         scalings = _match_all(bands, names.index(reference), method, clip_sigma, min_snr)
     scaled = [_apply(ds, scaling) for ds, scaling in zip(bands, scalings, strict=True)]
     joined = _join(scaled, overlap)
     params = {
         "method": method, "reference_band": reference, "overlap": overlap, "clip_sigma": clip_sigma, "min_snr": min_snr,
+        "tie_velocities": tie_velocities,
     }  # fmt: skip
     common, by_band = split([{k: v for k, v in ds.attrs.items() if k not in _OF_PRODUCT} for ds in bands], STITCHED)
     joined = joined.drop_attrs(deep=False).assign_attrs(common | _attrs(bands, names, params))
     by_band = {name: one for name, one in by_band.items() if name not in joined.variables}
     joined = joined.assign_coords(by_band | _scalings(bands, names, scalings))
+    if tie_velocities:
+        joined = joined.assign_coords(velocity_offset=(STITCHED, velocities, {"units": "km/s"}))
     return noted(joined, [*notes_of(*bands), *heard])
 
 
@@ -263,6 +276,24 @@ def _over(value: float, error: float) -> float:
     if not np.isfinite(value) or np.isnan(error):
         return 0.0
     return float(value / error) if error > 0 else float(np.inf * np.sign(value)) if value else 0.0
+
+
+def _tied(bands: list[xr.Dataset], reference: int) -> tuple[list[xr.Dataset], list[float]]:
+    """Return the bands with the wavelengths of the reference, and by which velocity [km/s] each was off."""
+    out, found = list(bands), [0.0] * len(bands)
+    chain = [(i, i - 1) for i in range(reference + 1, len(bands))]
+    chain += [(i, i + 1) for i in range(reference - 1, -1, -1)]
+    for i, before in chain:
+        velocity, error = measure_velocity(bands[i], reference=bands[before])
+        if not error < _VELOCITY_ERROR:
+            names = [str(bands[k].attrs["band"]) for k in (before, i)]
+            tell(f"bands {names[0]} and {names[1]}: no lines tie their wavelengths to {_VELOCITY_ERROR:g} km/s; they "
+                 "are moved alike", stacklevel=4)  # fmt: skip
+            velocity = 0.0
+        found[i] = found[before] + velocity
+        if found[i]:
+            out[i] = correct_wavelengths(bands[i], velocity=found[i])
+    return out, found
 
 
 def _match_all(

@@ -14,10 +14,11 @@ from mrsxr import dq as flags
 from mrsxr import units
 from mrsxr.arguments import reads
 from mrsxr.errors import MrsxrError
-from mrsxr.limits import Range, checked
+from mrsxr.limits import Accepts, Range, checked
 from mrsxr.step import step
 from mrsxr.sums import correlation_length
 
+Table = Annotated[str, Accepts(lambda value: str(value).strip() != "", "the path of a CSV file")]
 Velocity = Annotated[float, Range(-1000, 1000, unit="km/s")]
 _LEAST, _ROUNDS, _CLIP = 20, 30, 5.0
 _SMOOTH, _DEGREE = 5, 2  # samples of the slope of a spectrum; of the polynomials that bring one to the other
@@ -111,7 +112,7 @@ def _slope(wave: np.ndarray, flux: np.ndarray) -> np.ndarray:
 
 
 @step(needs=("spectrum", "cube"), keyword="S_WAVCOR")
-def correct_wavelengths(ds: xr.Dataset, *, velocity: Velocity = 0.0, table: str | None = None) -> xr.Dataset:
+def correct_wavelengths(ds: xr.Dataset, *, velocity: Velocity = 0.0, table: Table | None = None) -> xr.Dataset:
     """Set the wavelengths of a spectrum or cube right.
 
     Parameters

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr.arguments import reads
+from mrsxr.attributes import set_each
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.detector import band_index
 from mrsxr.geometry.sky import (
@@ -125,9 +125,10 @@ def tie_bands(ds: xr.Dataset, *, offsets: xr.Dataset) -> xr.Dataset:
     -------
     Dataset, level "cal"
         ``ra_ref``, ``dec_ref``, ``roll_ref`` moved by the mean over the bands of the setting, ``v2_coefficients`` and
-        ``v3_coefficients`` of each band by what is left, mean over the exposures. Headers say by how much each exposure
-        was moved to the east and north (TIE_RA, TIE_DEC [arcsec]). Exposures of which no band has a place move as the
-        others do in the mean. As it was, with a note, where no exposure of the setting has a place.
+        ``v3_coefficients`` of each band by what is left, mean over the exposures. ``tie_ra`` and ``tie_dec`` [arcsec]
+        of each exposure say by how much it was moved to the east and north (TIE_RA and TIE_DEC of its file). Exposures
+        of which no band has a place move as the others do in the mean. As it was, with a note, where no exposure of the
+        setting has a place.
 
     Raises
     ------
@@ -164,14 +165,15 @@ def tie_bands(ds: xr.Dataset, *, offsets: xr.Dataset) -> xr.Dataset:
         name: ("dither", np.array([getattr(one, name) for one in moved]), ds[name].attrs)
         for name in ("ra_ref", "dec_ref", "roll_ref")
     }
-    texts = [_header(str(text), *-mean[:, d]) for d, text in enumerate(np.atleast_1d(ds["fits_header"].values))]
-    coords["fits_header"] = ("dither", np.array(texts), ds["fits_header"].attrs)
     shift = np.array([_left(ours, k, moved, position, ds) for k in range(len(bands))])
     tables = {}
     for axis, name in enumerate(("v2_coefficients", "v3_coefficients")):
         tables[name] = ds[name].copy(data=ds[name].values.copy())
         tables[name].values[[band_index(band, ds) for band in bands], 0, 0] += shift[:, axis]
-    return ds.assign(tables).assign_coords(coords)
+    out = ds.assign(tables).assign_coords(coords)
+    for name, values in zip(("tie_ra", "tie_dec"), -mean, strict=True):
+        out = set_each(out, name, [round(float(value), 6) for value in values])
+    return out
 
 
 def _measure(lit: xr.Dataset, band: str, source: tuple[float, float]) -> tuple[np.ndarray, float]:
@@ -278,9 +280,3 @@ def _left(
             there = slicer_to_v2v3(alpha, beta, str(ours["band"].values[band]), ds)
             off.append(np.array(sky_to_v2v3(position[0], position[1], pointing)) - np.array(there))
     return np.mean(off, axis=0) if off else np.zeros(2)
-
-
-def _header(text: str, east: float, north: float) -> str:
-    header = json.loads(text or "{}")
-    header.setdefault("SCI", {}).update(TIE_RA=round(float(east), 6), TIE_DEC=round(float(north), 6))
-    return json.dumps(header)

@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import mrsxr.cal
 import mrsxr.cube
-import mrsxr.lines  # noqa: F401
+import mrsxr.lines
+import mrsxr.rate
+import mrsxr.spectrum  # noqa: F401
 from mrsxr import limits
 from mrsxr.errors import MrsxrError, ParameterError
 from mrsxr.limits import BANDS, Accepts, OneOf, Range, checked, expected, hints_of

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -82,16 +83,23 @@ def reads(**readers: Reader) -> Callable[[F], F]:
     return decorate
 
 
-def parameters_of(source: Callable[..., Any]) -> Callable[[F], F]:
-    """Give a function the parameters of another one of its module in place of its ``**parameters``."""
+def parameters_of(source: Callable[..., Any], *omit: str) -> Callable[[F], F]:
+    """Give a function the parameters of another one, but some, in place of its ``**parameters``."""
 
     def decorate(function: F) -> F:
         mine, theirs = inspect.signature(function).parameters, inspect.signature(source).parameters
         own = [one for one in mine.values() if one.kind is not one.VAR_KEYWORD]
-        taken = [one for one in theirs.values() if one.kind is one.KEYWORD_ONLY and one.name not in mine]
+        taken = [one for one in theirs.values() if one.kind is one.KEYWORD_ONLY and one.name not in (*mine, *omit)]
+        hints = typing.get_type_hints(inspect.unwrap(source), include_extras=True)
+        function.__annotations__ = {one.name: one.annotation for one in own} | {one.name: hints[one.name] for one in taken}
         function.__signature__ = inspect.Signature([*own, *taken])  # type: ignore[attr-defined]
-        function.__annotations__ = {one.name: one.annotation for one in (*own, *taken)}
-        return function
+        defaults = {one.name: one.default for one in taken if one.default is not one.empty}
+
+        @functools.wraps(function)
+        def filled(*args: Any, **kwargs: Any) -> Any:
+            return function(*args, **{**defaults, **kwargs})
+
+        return filled  # type: ignore[return-value]
 
     return decorate
 

@@ -152,13 +152,8 @@ def build_cube(
     share pixels. Sums over planes get their errors by :func:`mrsxr.sums.variance_of_sum`, sums over spaxels by
     :func:`sum_variance`.
     """
-    return cube_of(
-        [BandData.of(ds, band)], cubepar=cubepar, mrsptcorr=mrsptcorr, grid=grid, coord_system=coord_system,
-        position_angle=position_angle, center=center, shape=shape, weighting=weighting,
-        given=(spaxel_size, wavelength_step, wavelength_min, wavelength_max), exposure_weights=exposure_weights,
-        point_source=point_source, incomplete_threshold=incomplete_threshold, planes_per_block=planes_per_block,
-        trace_model=trace_model,
-    )  # fmt: skip
+    options = {name: value for name, value in locals().items() if name not in ("ds", "band")}
+    return cube_of([BandData.of(ds, band)], **options)
 
 
 @reads()
@@ -195,8 +190,11 @@ def cube_of(
     position_angle: float | None,
     center: tuple[float, float] | None,
     shape: tuple[int, int] | None,
+    spaxel_size: float | None,
+    wavelength_step: float | None,
+    wavelength_min: float | None,
+    wavelength_max: float | None,
     weighting: WeightingName,
-    given: tuple[float | None, float | None, float | None, float | None],
     exposure_weights: ExposureWeights,
     point_source: tuple[float, float] | None,
     incomplete_threshold: float | None,
@@ -206,13 +204,12 @@ def cube_of(
 ) -> xr.Dataset:
     """Return the cube of one or several bands, see :func:`build_cube` and :func:`build_multiband_cube`.
 
-    ``given`` are spaxel [arcsec], step and limits [um], None where they follow from the bands; ``axis`` is None for a
-    cube of one band, whose planes bear no band.
+    ``axis`` is None for a cube of one band, whose planes bear no band.
     """
     names = list(dict.fromkeys(one.band for one in parts))
     facts = {band: grid_facts(band, cubepar) for band in names}
     if grid is None:
-        whole = whole_facts(facts, *given)
+        whole = whole_facts(facts, spaxel_size, wavelength_step, wavelength_min, wavelength_max)
         box = axis == "table" or all(band[0] in "24" for band in names)
         turn = turn_of(parts[0], coord_system, position_angle)
         grid = sky_grid(parts, whole, box=box, turn=turn, center=center, shape=shape)

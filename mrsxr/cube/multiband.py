@@ -10,43 +10,27 @@ import xarray as xr
 
 from mrsxr import mrs
 from mrsxr._version import __version__
-from mrsxr.arguments import as_band_words, bands_held, reads
-from mrsxr.chunks import CUBE_PLANES
+from mrsxr.arguments import as_band_words, bands_held, parameters_of, reads
 from mrsxr.errors import LevelError, MrsxrError
-from mrsxr.geometry.grid import CubeGrid
-from mrsxr.limits import Angle, Count, NotNegative, OptionalRef, Place, SpaxelSize, Wavelength, WavelengthStep, checked
+from mrsxr.limits import checked
 from mrsxr.notes import listen, noted, notes_of
 from mrsxr.tree import common_attrs, leaves
 
-from ._layout import BandData, CoordSystem, WavelengthAxis, WeightingName, small_parts
-from .cube_build import ExposureWeights, cube_of
+from ._layout import BandData, WavelengthAxis, small_parts
+from .cube_build import build_cube, cube_of
 
 Sources = xr.Dataset | xr.DataTree | Iterable[xr.Dataset]
 
 
 @reads(bands=as_band_words)
 @checked
+@parameters_of(build_cube, "band", "trace_model")
 def build_multiband_cube(
     sources: Sources,
     *,
     bands: str | Iterable[str] | None = None,
     wavelength_axis: WavelengthAxis = "native",
-    cubepar: OptionalRef = None,
-    grid: CubeGrid | None = None,
-    coord_system: CoordSystem = "skyalign",
-    position_angle: Angle | None = None,
-    center: Place | None = None,
-    shape: tuple[Count, Count] | None = None,
-    spaxel_size: SpaxelSize | None = None,
-    wavelength_step: WavelengthStep | None = None,
-    wavelength_min: Wavelength | None = None,
-    wavelength_max: Wavelength | None = None,
-    weighting: WeightingName = "drizzle",
-    exposure_weights: ExposureWeights = "none",
-    point_source: Place | None = None,
-    mrsptcorr: OptionalRef = None,
-    incomplete_threshold: NotNegative | None = 0.75,
-    planes_per_block: Count = CUBE_PLANES,
+    **options: Any,
 ) -> xr.Dataset:
     """Build one cube of several bands from all dithers of their settings.
 
@@ -90,20 +74,14 @@ def build_multiband_cube(
     """
     parts = _parts(_datasets(sources), bands)
     with listen() as said:
-        cube = cube_of(
-            parts, cubepar=cubepar, mrsptcorr=mrsptcorr, grid=grid, coord_system=coord_system,
-            position_angle=position_angle, center=center, shape=shape, weighting=weighting,
-            given=(spaxel_size, wavelength_step, wavelength_min, wavelength_max), exposure_weights=exposure_weights,
-            point_source=point_source, incomplete_threshold=incomplete_threshold, planes_per_block=planes_per_block,
-            axis=wavelength_axis,
-        )  # fmt: skip
+        cube = cube_of(parts, axis=wavelength_axis, **options)
     parameters = {
         "bands": list(dict.fromkeys(one.band for one in parts)), "wavelength_axis": wavelength_axis,
-        "coord_system": coord_system, "weighting": weighting, "exposure_weights": exposure_weights,
-        "incomplete_threshold": incomplete_threshold, "point_source": cube.attrs.get("point_source"),
+        **{name: options[name] for name in ("coord_system", "weighting", "exposure_weights", "incomplete_threshold")},
+        "point_source": cube.attrs.get("point_source"),
     }  # fmt: skip
     datasets = [one.ds for one in parts]
-    attrs = _attrs_of(datasets, parameters, {"cubepar": cubepar, "mrsptcorr": mrsptcorr})
+    attrs = _attrs_of(datasets, parameters, {name: options[name] for name in ("cubepar", "mrsptcorr")})
     return noted(cube.assign_attrs(attrs | cube.attrs), [*notes_of(*datasets), *said])
 
 

@@ -60,6 +60,7 @@ def _leave(code: int) -> None:
 
 def _reporter(progress: Progress):
     from .pipeline import Reporter
+    from .pipeline.reporter import last_line
 
     class Bars(Reporter):
         """One bar a stage."""
@@ -79,6 +80,9 @@ def _reporter(progress: Progress):
             text = reason if reason.startswith(name) else f"{name}: {reason}"
             _say(f"({stage}) {text}", where=progress.console, label="failed", color="red")
 
+        def ended(self, *facts: Any) -> None:
+            """Bars say it."""
+
     class Lines(Bars):
         """A line a piece, where no terminal shows bars."""
 
@@ -87,6 +91,9 @@ def _reporter(progress: Progress):
 
         def done(self, stage: str, name: str, seconds: float) -> None:
             _say(f"{stage}: {name}" + (f" in {seconds:.1f} s" if seconds else ""))
+
+        def ended(self, *facts: Any) -> None:
+            _say(last_line(*facts))
 
     return Bars() if console.is_terminal else Lines()
 

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 
+import mrsxr as mx
 from mrsxr.errors import MrsxrError
 from mrsxr.pipeline import Recipe, Reporter
 from mrsxr.pipeline.pieces import Way
@@ -34,6 +35,11 @@ def die_once(_way, *, marker):
         open(marker, "w").close()
         os.kill(os.getpid(), signal.SIGKILL)
     return {"sum": [os.getpid()]}
+
+
+def read(_way, *, path):
+    """Return a product as it is."""
+    return {"spectrum": [mx.load(path)]}
 
 
 def ladder():

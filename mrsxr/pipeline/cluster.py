@@ -57,6 +57,13 @@ def executor_of(where: str) -> Iterator[Executor]:
         yield client.get_executor()
 
 
+def workers_of(executor: Executor) -> int:
+    """Return how many pieces the workers of an executor do at once, at least 1: those of a cluster come and go."""
+    client = getattr(executor, "_client", None)
+    found = sum(client.nthreads().values()) if client is not None else getattr(executor, "_max_workers", 1)
+    return max(1, found)
+
+
 def _batch(path: Path) -> Any:
     """Return the cluster of a batch system that a TOML file describes, its jobs asked for."""
     try:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import heapq
 import logging
+import math
 import os
 import queue
+import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, wait
 from contextlib import suppress
@@ -27,6 +30,7 @@ from mrsxr.notes import listen, tell
 from mrsxr.scores import decisions
 from mrsxr.threads import bounded
 
+from .cluster import workers_of
 from .memory import give_back
 from .pieces import MASKS, Filed, Group, Made, Way
 from .plan import ALL, ANY, Task
@@ -41,6 +45,8 @@ STAGE_OF = {"rate": 1, "rateints": 1, "cal": 2, "mask": 2, "crf": 2}
 #: Products that are written block by block, as they are too large to be held.
 WRITTEN_LAZILY = ("joint cube",)
 CLAIMS = f"{BOOKS}/names"
+_AHEAD = 3  # pieces that are handed to each worker of an executor
+_LOOKS = 1.0  # seconds between two looks of a piece whether its run still goes, of a run how many workers there are
 _TRIES = 3  # of a piece whose worker dies
 _LOST = ("KilledWorker", "CommClosedError", "FutureCancelledError")  # what distributed says of a dead worker
 
@@ -96,6 +102,11 @@ class Job:
     key: str = ""
     threads: int = 1
 
+    @property
+    def claims(self) -> Path:
+        """Folder of the names that the run gives; it is there as long as the run goes."""
+        return self.out / CLAIMS / self.run
+
 
 @dataclass
 class Outcome:
@@ -121,10 +132,16 @@ class Stopped(BaseException):
 def do(job: Job) -> Outcome:
     """Do one task on files: open, work, compute, save."""
     out, start = Outcome(), time.perf_counter()
+    looked = start
 
     def look(*_: Any) -> None:
+        nonlocal looked
         if job.run in _stopped:
             raise Stopped
+        if time.perf_counter() > looked + _LOOKS:  # of a run in another process
+            looked = time.perf_counter()
+            if not os.path.isdir(job.claims):
+                raise Stopped
 
     try:
         with listen(pass_on=True) as out.notes, bounded(job.threads, callbacks=[(None, None, look, None, None)]):
@@ -158,7 +175,7 @@ def _filed(job: Job, product: str, thing: Any, out: Outcome) -> Any:
     mine, suffix = f"{product} of {job.name} ({job.stage})", "crf" if product == "crf" else None
     names = [folder / f"{job.name.lower()}{MASKS}"] if product == "mask" else planned(thing, folder, suffix=suffix)
     more = [names[0].with_suffix(".nc")] if product == "stitched" else []
-    _claim([*names, *more], mine, job.out)
+    _claim([*names, *more], mine, job)
     if product == "mask":
         with replacing(names[0]) as temporary:
             thing.to_netcdf(temporary, engine="netcdf4")
@@ -176,17 +193,17 @@ def _filed(job: Job, product: str, thing: Any, out: Outcome) -> Any:
     return Filed(names[0], job.role, job.exposure, job.key)
 
 
-def _claim(paths: Sequence[Path], mine: str, out: Path) -> None:
+def _claim(paths: Sequence[Path], mine: str, job: Job) -> None:
     """Take the names of files for a piece; raise where another piece of the run has one, before anything is written.
 
     A name is a link beside the products that says whose it is, which workers in other processes see.
     """
-    folder = out / CLAIMS
-    folder.mkdir(parents=True, exist_ok=True)
     for path in paths:
-        link = folder / "--".join(path.relative_to(out).parts)
+        link = job.claims / "--".join(path.relative_to(job.out).parts)
         try:
             os.symlink(mine, link)
+        except FileNotFoundError:
+            raise Stopped from None
         except FileExistsError:
             if (owner := os.readlink(link)) != mine:
                 raise MrsxrError(
@@ -206,6 +223,9 @@ class Watch(Protocol):
 
     def done(self, task: Task, arguments: dict[str, Any], outcome: Outcome) -> None:
         """Hear what came of it."""
+
+    def ended(self) -> None:
+        """Hear that nothing is left of its tasks."""
 
 
 @dataclass
@@ -228,8 +248,8 @@ class Course:
     executor : callable
         Makes an executor; again where its workers died.
     workers : int or None
-        Pieces at once, which share as many cores; None where the executor's workers are not known: all that can be
-        done are handed to it, one core each.
+        Pieces at once, which share as many cores; None where they are those of the executor, one core each: it is
+        handed a few for each worker, so that a run of thousands stops as soon as a small one.
     """
 
     def __init__(self, watches: Mapping[Task, Watch], executor: Callable[[], Executor], workers: int | None) -> None:
@@ -247,22 +267,33 @@ class Course:
             for one in needed:
                 self.after.setdefault(one, []).append(task)
         self.ready = [k for task, k in self.place.items() if not self.left[task]]
+        self.open = Counter(map(id, watches.values()))
+        self._counted = (0, -math.inf)  # workers of the executor, when
 
     def run(self, stop: Stop) -> bool:
         """Do all tasks; a failure costs what needs it, nothing else. Return False where they were stopped before."""
         try:
             while (self.ready or self.running) and not stop:
-                while self.ready and (self.workers is None or len(self.running) < self.workers):
+                begins = self.ready and len(self.running) < self._at_once()
+                if begins:
                     self._begin(self.tasks[heapq.heappop(self.ready)])
                 if self.running:
                     with suppress(queue.Empty):
-                        self._settle(self.arrived.get(timeout=0.5))
+                        self._settle(self.arrived.get(block=not begins, timeout=0.5))
         except BaseException:
             self._stop(GRACE)
             raise
         if stop:
             self._stop(stop.seconds_left)
         return not stop
+
+    def _at_once(self) -> int:
+        """Return how many pieces may be on their way."""
+        if self.workers is not None:
+            return self.workers
+        if time.monotonic() > self._counted[1] + _LOOKS:
+            self._counted = workers_of(self.executor), time.monotonic()
+        return _AHEAD * self._counted[0]
 
     def _begin(self, task: Task) -> None:
         arguments = served(task, self.made)
@@ -308,15 +339,21 @@ class Course:
             self.executor = self.make_executor()
 
     def _close(self, task: Task) -> None:
-        """Let those go on that have waited for a task."""
+        """Let those go on that have waited for a task; tell its reduction where it was the last."""
+        watch = self.watches[task]
+        self.open[id(watch)] -= 1
+        if not self.open[id(watch)]:
+            watch.ended()
         for other in self.after.get(task, ()):
             self.left[other] -= 1
             if not self.left[other]:
                 heapq.heappush(self.ready, self.place[other])
 
     def _stop(self, seconds: float) -> None:
-        """Stop what runs: threads between two tasks of dask, processes at once; wait a little for it."""
+        """Stop what runs: threads and workers elsewhere between two tasks of dask, processes at once; wait a little."""
         _stopped.add(self.name)
+        for folder in {one.job.claims for one in self.running.values()}:
+            shutil.rmtree(folder, ignore_errors=True)
         for future in self.running:
             future.cancel()
         for process in (getattr(self.executor, "_processes", None) or {}).values():

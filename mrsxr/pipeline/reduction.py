@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,6 +77,8 @@ class Reduction:
     entries: dict[Task, Piece] = field(default_factory=dict)
     keys: dict[Task, str] = field(default_factory=dict)
     files: dict[Task, list[tuple[str, Path]]] = field(default_factory=dict)
+    begun_at: float | None = None
+    closed: bool = False
 
     def __post_init__(self) -> None:
         self.result = RunResult(self.out, record=self.record, pieces=len(self.tasks))
@@ -87,6 +90,14 @@ class Reduction:
     def out(self) -> Path:
         """Folder of the products."""
         return Path(self.store.out or ".")
+
+    def ended(self) -> None:
+        """Tell that all is done that can be done, and close the record."""
+        self.close(finished=True)
+        left = len(self.tasks) - len(self.files)
+        failed = sum(1 for piece in self.entries.values() if piece.failed is not None)
+        done, name = len(self.files) - failed, self.title or self.out.name
+        self.told.reporter.ended(name, done, failed, left, self.result.seconds, self.out)
 
     def plan(self) -> None:
         """Write the plan down."""
@@ -100,6 +111,8 @@ class Reduction:
 
     def taken_over(self, task: Task, arguments: dict[str, Any]) -> Made | None:
         """Return what an earlier run made of a task with the same key, whose files are whole; None where it is new."""
+        if not self.keys:  # the first
+            self.begun_at = time.perf_counter()
         self.keys[task] = key = self._keys.key(task, arguments)
         label = _label(task)
         if self.fresh or self.store.taken_over(label, key) is None:
@@ -117,6 +130,7 @@ class Reduction:
     def begun(self, task: Task, arguments: dict[str, Any], threads: int, run: str) -> Job:
         """Note a task that a worker takes, and return its job."""
         self._begin(task)
+        (self.out / CLAIMS / run).mkdir(parents=True, exist_ok=True)
         self.store.started(_label(task), self.keys[task], self._keys.mark(task))
         return Job(task.work, share(task, self.way), arguments, task.facts, task.name, task.stage, task.role,
                    task.exposure, self.out, run, self.keys[task], threads)  # fmt: skip
@@ -160,13 +174,17 @@ class Reduction:
         failed[task.name] = entry.failed if earlier is None else f"{earlier}; {task.stage}: {entry.failed}"
         self.told.reporter.failed(task.stage, name, entry.failed)
 
-    def close(self, seconds: float, *, finished: bool) -> None:
-        """Put files and pieces in the order of the plan, however the workers came, and write the record."""
+    def close(self, *, finished: bool) -> None:
+        """Put files and pieces in the order of the plan, however the workers came, and write the record, once."""
+        if self.closed:
+            return
+        self.closed = True
         place = {id(self.entries[task]): k for k, task in enumerate(self.tasks) if task in self.entries}
         self.record.pieces.sort(key=lambda one: place.get(id(one), -1))
         for task in self.tasks:
             for level, path in self.files.get(task, ()):
                 self.result.files.setdefault(level, []).append(path)
+        seconds = 0.0 if self.begun_at is None else time.perf_counter() - self.begun_at
         self.record.finished, self.result.seconds = finished, seconds
         self._write()
         shutil.rmtree(self.out / CLAIMS, ignore_errors=True)

@@ -126,7 +126,7 @@ def run(
     reductions = [_reduction(job, found, one, shared, told, bands is not None) for one in observations]
     for path, reason in found.skipped.items():
         shared.reporter.failed("read", path, reason)
-    carry_out(reductions, executor, workers, start, wait=wait)
+    carry_out(reductions, executor, workers, wait=wait)
     if len(reductions) == 1:
         return reductions[0].result
     return together(Path(out), {one.title: one.result for one in reductions}, time.perf_counter() - start)
@@ -210,7 +210,7 @@ def _unit(one: Exposure) -> Unit:
 
 
 def carry_out(
-    reductions: Sequence[Reduction], executor: Executor | Callable[[], Executor] | None, workers: int, start: float, *,
+    reductions: Sequence[Reduction], executor: Executor | Callable[[], Executor] | None, workers: int, *,
     wait: bool = False,
 ) -> None:  # fmt: skip
     """Do the pieces of observations by threads of this process, or by the workers of an executor, in one queue."""
@@ -237,4 +237,4 @@ def carry_out(
             if executor is None or callable(executor):
                 course.executor.shutdown(wait=finished, cancel_futures=True)
             for one in reductions:
-                one.close(time.perf_counter() - start, finished=finished)
+                one.close(finished=finished)

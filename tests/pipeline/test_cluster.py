@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 import types
 
 import pytest
@@ -13,6 +12,7 @@ from mrsxr.errors import MrsxrError
 from mrsxr.pipeline import cluster
 from mrsxr.pipeline.cluster import executor_of
 from mrsxr.pipeline.plan import Task
+from mrsxr.pipeline.record import read_runs
 from mrsxr.pipeline.runner import carry_out
 
 
@@ -66,10 +66,21 @@ def test_batch_systems(tmp_path, monkeypatch):
 
 
 def test_pieces_go_to_processes_of_a_cluster(tmp_path):
-    """Their notes come back; a worker that dies costs its piece, which another does."""
+    """A worker that dies costs its piece, which another does; run.json says what that of threads says."""
     with executor_of("local:2") as executor:
+        assert cluster.workers_of(executor) == 2
         tasks = [*ladder(), Task("spectrum", "dies", die_once, {}, {"marker": str(tmp_path / "marker")})]
-        here = reduction(tasks, tmp_path / "out")
-        carry_out([here], executor, 2, time.perf_counter())
+        here, there = reduction(tasks, tmp_path / "out"), reduction(tasks, tmp_path / "threads")
+        carry_out([here], executor, 2)
+    carry_out([there], None, 2)
     assert here.result.failed == {"2": "it does"}
-    assert {task.name for task in here.entries} == {"1", "2", "some", "last", "dies"}
+    assert [piece.name for piece in here.record.pieces] == ["1", "2", "some", "last", "dies"]
+    assert said(tmp_path / "out") == said(tmp_path / "threads")
+
+
+def said(out):
+    """Return what a run has written down, without times, memory and its name."""
+    (run,) = read_runs(out)
+    of_run = ("id", "started", "seconds", "peak_memory")
+    pieces = [{k: v for k, v in one.items() if k not in ("seconds", "peak_memory")} for one in run["pieces"]]
+    return {key: value for key, value in run.items() if key not in of_run} | {"pieces": pieces}

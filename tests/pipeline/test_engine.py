@@ -2,43 +2,53 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
+import shutil
+import signal
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import replace
 
 import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
-from fake_pieces import die_once, ladder, number, reduction
+from fake_pieces import die_once, ladder, number, read, reduction
 
 import mrsxr as mx
 from mrsxr.blocks import computed
-from mrsxr.errors import MrsxrWarning
-from mrsxr.pipeline import Recipe, Reporter
+from mrsxr.errors import MrsxrError, MrsxrWarning
+from mrsxr.io import atomic
+from mrsxr.pipeline import Recipe, Reporter, engine
 from mrsxr.pipeline.plan import Task
 from mrsxr.pipeline.record import read_runs
 from mrsxr.pipeline.runner import carry_out
+from mrsxr.pipeline.signals import Stopped
 from mrsxr.pipeline.store import Label, Store
 from mrsxr.scores import score
+from mrsxr.threads import how
 
 
 @pytest.mark.parametrize("make", [lambda: ThreadPoolExecutor(3), lambda: ProcessPoolExecutor(2), lambda: None])
 def test_a_failure_costs_what_needs_it(tmp_path, make):
     tasks = ladder()
     here = reduction(tasks, tmp_path)
-    carry_out([here], make(), 2, time.perf_counter())
+    carry_out([here], make(), 2)
     assert here.result.failed == {"2": "it does"}
     assert [piece["name"] for piece in read_runs(tmp_path)[-1]["pieces"]] == ["1", "2", "some", "last"]
     again = reduction(tasks, tmp_path)
-    carry_out([again], None, 1, time.perf_counter())
+    carry_out([again], None, 1)
     assert again.result.taken_over == 3
     assert {piece.name: piece.taken_over for piece in again.record.pieces} == {
         "1": True, "2": False, "some": True, "last": True,
     }  # fmt: skip
     anew = reduction(tasks, tmp_path, fresh=True)
-    carry_out([anew], None, 1, time.perf_counter())
+    carry_out([anew], None, 1)
     assert anew.result.taken_over == 0
 
 
@@ -52,7 +62,7 @@ def test_a_worker_that_dies_costs_its_piece(tmp_path):
         return pools[-1]
 
     with pytest.warns(MrsxrWarning, match=r"a worker died at 1A \(cube\); another does it again"):
-        carry_out([here], pool, 1, time.perf_counter())
+        carry_out([here], pool, 1)
     assert len(pools) == 2
     assert not here.result.failed
 
@@ -60,8 +70,6 @@ def test_a_worker_that_dies_costs_its_piece(tmp_path):
 def test_what_is_broken_off_stops_soon(tmp_path):
     """A piece that computes by dask stops between two tasks; the record says that the run did not end."""
     import dask
-
-    from mrsxr.threads import how
 
     begun = threading.Event()
 
@@ -83,7 +91,7 @@ def test_what_is_broken_off_stops_soon(tmp_path):
     here.told.reporter = Impatient()
     start = time.perf_counter()
     with pytest.raises(KeyboardInterrupt):
-        carry_out([here], None, 2, start)
+        carry_out([here], None, 2)
     assert time.perf_counter() - start < 5
     assert not read_runs(tmp_path)[-1]["finished"]
     assert Store(tmp_path).entry(Label("cube", "long")).state == "running"
@@ -93,7 +101,7 @@ def test_products_and_decisions_stand_with_their_piece(reduced, tmp_path):
     judged = score("outlier_detection", 0.7, method="sky", instead="detector", held_out="dithers")
     spectrum = mx.load(reduced.files["spectrum"][0]).assign(judged)
     here = reduction([Task("spectrum", "1A", lambda _way: {"spectrum": [spectrum]}, {})], tmp_path)
-    carry_out([here], None, 1, time.perf_counter())
+    carry_out([here], None, 1)
     (piece,) = here.record.pieces
     assert piece.products == [f"stage3/{reduced.files['spectrum'][0].name}"]
     assert [(one["step"], one["taken"], one["median"]) for one in piece.scores] == [("outlier_detection", 1, 0.7)]
@@ -133,3 +141,110 @@ def test_datasets_are_computed_together():
     assert lazy[0].a.chunks
     assert not first.a.chunks
     assert computed([]) == []
+
+
+class Endings(Reporter):
+    """Writes down what ended."""
+
+    def __init__(self):
+        self.told = []
+
+    def ended(self, name, done, failed, left, seconds, out):
+        self.told.append((name, done, failed, left))
+
+
+def test_each_observation_tells_its_end(tmp_path):
+    """Before the others end; its record is closed then."""
+    first, second = (reduction(ladder(), tmp_path / name, title=name) for name in ("a", "b"))
+    first.told.reporter = reporter = Endings()
+    second.told = first.told
+    carry_out([first, second], None, 1)
+    assert reporter.told == [("a", 3, 1, 2), ("b", 3, 1, 2)]
+    assert read_runs(tmp_path / "a")[-1]["finished"]
+
+
+@pytest.mark.parametrize("make", [None, lambda: ThreadPoolExecutor(2)])
+def test_a_signal_stops_thousands_of_ready_pieces(tmp_path, make):
+    """What waits is not handed out: a few pieces for each worker."""
+    here = reduction([Task("cube", f"{k}", number, {}, {"slow": 0.01}) for k in range(4000)], tmp_path)
+    most = []
+
+    class Watching(Reporter):
+        def done(self, stage, name, seconds):
+            most.append(len(here.keys) - len(here.files))
+            if len(most) == 40:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    here.told.reporter = Watching()
+    with pytest.raises(Stopped, match=r"by SIGTERM; 4\d of 4000 pieces are done") as stopped:
+        carry_out([here], make, 2)
+    assert stopped.value.exit_code == 143
+    assert max(most) <= 6
+    assert not read_runs(tmp_path)[-1]["finished"]
+
+
+def test_a_piece_whose_run_is_gone_stops(tmp_path, monkeypatch):
+    """As on a cluster, where its worker lives on: nothing is written under a name of the next run."""
+    import dask
+
+    monkeypatch.setattr(engine, "_LOOKS", 0.0)
+    job = engine.Job(number, None, {}, {}, "1A", "cube", "science", "", tmp_path, "of a run")
+    job.claims.mkdir(parents=True)
+
+    def gone(_way):
+        shutil.rmtree(job.claims)
+        dask.compute(dask.delayed(int)(1), **how())
+
+    assert not engine.do(job).failed
+    with pytest.raises(engine.Stopped):
+        engine.do(replace(job, work=gone))
+    with pytest.raises(engine.Stopped):
+        engine._claim([tmp_path / "a_s3d.fits"], "cube of 1A", job)
+
+
+def bytes_below(out):
+    return {path.name: path.read_bytes() for path in (out / "stage3").glob("*")}
+
+
+def test_a_worker_that_dies_while_it_writes(reduced, tmp_path, monkeypatch):
+    """Another writes the same bytes; the next run takes away what it left."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    task = Task("spectrum", "1A", read, {}, {"path": reduced.files["spectrum"][0]})
+    marker, take = tmp_path / "dead", atomic._take_place
+
+    def die(temporary, path):
+        if path.suffix == ".fits" and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        take(temporary, path)
+
+    for name in ("disturbed", "alone"):  # the second time it lives
+        monkeypatch.setattr(atomic, "_take_place", die)
+        here = reduction([task], tmp_path / name)
+        with pytest.warns(MrsxrWarning, match="a worker died at 1A") if name == "disturbed" else nullcontext():
+            carry_out([here], lambda: ProcessPoolExecutor(1), 1)
+        Store(tmp_path / name).begin().finish()
+    assert len(bytes_below(tmp_path / "alone")) == 1
+    assert bytes_below(tmp_path / "disturbed") == bytes_below(tmp_path / "alone")
+
+
+@pytest.mark.parametrize("suffix", [".fits", ".json"])
+def test_a_full_disk_breaks_nothing(reduced, tmp_path, monkeypatch, suffix):
+    """Of a product its piece fails, of the books the run; the next run makes the rest."""
+    task, full = Task("spectrum", "1A", read, {}, {"path": reduced.files["spectrum"][0]}), True
+
+    def take(temporary, path):
+        if full and path.suffix == suffix and path.name not in ("plan.json", "run.json"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        os.replace(temporary, path)
+
+    monkeypatch.setattr(atomic, "_take_place", take)
+    here, words = reduction([task], tmp_path), r"cannot be written \(No space left on device\); make room"
+    with pytest.raises(MrsxrError, match=words) if suffix == ".json" else nullcontext():
+        carry_out([here], None, 1)
+    assert not bytes_below(tmp_path)
+    if suffix == ".fits":
+        assert re.search(words, here.result.failed["1A"])
+    full, again = False, reduction([task], tmp_path)
+    carry_out([again], None, 1)
+    assert (len(bytes_below(tmp_path)), again.result.failed) == (1, {})

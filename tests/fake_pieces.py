@@ -6,7 +6,9 @@ import os
 import signal
 import time
 
-import mrsxr as mx
+import numpy as np
+import xarray as xr
+
 from mrsxr.errors import MrsxrError
 from mrsxr.pipeline import Recipe, Reporter
 from mrsxr.pipeline.pieces import Way
@@ -37,9 +39,15 @@ def die_once(_way, *, marker):
     return {"sum": [os.getpid()]}
 
 
-def read(_way, *, path):
-    """Return a product as it is."""
-    return {"spectrum": [mx.load(path)]}
+def spectrum(_way):
+    """Return a small product."""
+    units = {"flux": "Jy", "var": "Jy2", "surface_brightness": "MJy/sr", "surface_brightness_var": "MJy2/sr2",
+             "background": "MJy/sr", "n_pixels": "1"}  # fmt: skip
+    variables = {name: ("wavelength", np.linspace(1, 2, 5), {"units": unit}) for name, unit in units.items()}
+    coords = {"wavelength": ("wavelength", np.linspace(5, 6, 5), {"units": "um"}), "band": ("wavelength", ["1A"] * 5)}
+    attrs = {"level": "spectrum", "bands": ["1A"], "source_type": "POINT", "target": "", "program": "02732"}
+    dq = ("wavelength", np.zeros(5, np.uint32), {"units": "1"})
+    return {"spectrum": [xr.Dataset(variables | {"dq": dq}, coords, attrs)]}
 
 
 def ladder():

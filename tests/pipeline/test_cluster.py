@@ -65,6 +65,7 @@ def test_batch_systems(tmp_path, monkeypatch):
         cluster._batch(path)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # sockets of the worker that dies
 def test_pieces_go_to_processes_of_a_cluster(tmp_path):
     """A worker that dies costs its piece, which another does; run.json says what that of threads says."""
     with executor_of("local:2") as executor:

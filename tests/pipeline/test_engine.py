@@ -18,7 +18,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
-from fake_pieces import die_once, ladder, number, read, reduction
+from fake_pieces import die_once, ladder, number, reduction, spectrum
 
 import mrsxr as mx
 from mrsxr.blocks import computed
@@ -99,8 +99,8 @@ def test_what_is_broken_off_stops_soon(tmp_path):
 
 def test_products_and_decisions_stand_with_their_piece(reduced, tmp_path):
     judged = score("outlier_detection", 0.7, method="sky", instead="detector", held_out="dithers")
-    spectrum = mx.load(reduced.files["spectrum"][0]).assign(judged)
-    here = reduction([Task("spectrum", "1A", lambda _way: {"spectrum": [spectrum]}, {})], tmp_path)
+    found = mx.load(reduced.files["spectrum"][0]).assign(judged)
+    here = reduction([Task("spectrum", "1A", lambda _way: {"spectrum": [found]}, {})], tmp_path)
     carry_out([here], None, 1)
     (piece,) = here.record.pieces
     assert piece.products == [f"stage3/{reduced.files['spectrum'][0].name}"]
@@ -206,10 +206,10 @@ def bytes_below(out):
     return {path.name: path.read_bytes() for path in (out / "stage3").glob("*")}
 
 
-def test_a_worker_that_dies_while_it_writes(reduced, tmp_path, monkeypatch):
+def test_a_worker_that_dies_while_it_writes(tmp_path, monkeypatch):
     """Another writes the same bytes; the next run takes away what it left."""
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
-    task = Task("spectrum", "1A", read, {}, {"path": reduced.files["spectrum"][0]})
+    task = Task("spectrum", "1A", spectrum, {})
     marker, take = tmp_path / "dead", atomic._take_place
 
     def die(temporary, path):
@@ -229,9 +229,9 @@ def test_a_worker_that_dies_while_it_writes(reduced, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("suffix", [".fits", ".json"])
-def test_a_full_disk_breaks_nothing(reduced, tmp_path, monkeypatch, suffix):
+def test_a_full_disk_breaks_nothing(tmp_path, monkeypatch, suffix):
     """Of a product its piece fails, of the books the run; the next run makes the rest."""
-    task, full = Task("spectrum", "1A", read, {}, {"path": reduced.files["spectrum"][0]}), True
+    task, full = Task("spectrum", "1A", spectrum, {}), True
 
     def take(temporary, path):
         if full and path.suffix == suffix and path.name not in ("plan.json", "run.json"):

@@ -36,6 +36,7 @@ from .trace_model import _lit, _pixels, _places
 _FAR = 0.3  # arcsec, from the other places of a source: another one, or nothing
 _SOURCE = 0.5  # misfit with a source over that without, on pixels left out, of what is a source
 _FEWEST = 500  # pixels near the source
+_TOGETHER = 8  # samples of the spectrum that share a plane of light
 _EACH = 2  # of the rows, and samples of the spectrum in pixels
 _ROUNDS, _MOST = 4, 8  # rounds of a fit, and how often
 _SETTLED = 0.0002  # arcsec that a place moves in so many rounds
@@ -91,7 +92,10 @@ def measure_offsets(
             lit = _lit(ds.isel(y=slice(None, None, _EACH)), band).compute(**how())
             if source is None:
                 source = _on_sky(_places(lit, band, None)[0], band, ds, 0)
-            places, error = _measure(lit, band, source)
+            try:
+                places, error = _measure(lit, band, source)
+            except np.linalg.LinAlgError:  # too few pixels for a spectrum
+                places, error = np.zeros((0, 2)), np.inf
             errors[band] = max(error, errors.get(band, 0.0))
             for d, place in enumerate(places if error <= max_error else ()):
                 rows[str(ds["exposure"].values[d]), band] = place, _on_sky(place, band, ds, d)
@@ -190,16 +194,30 @@ def _measure(lit: xr.Dataset, band: str, source: tuple[float, float]) -> tuple[n
     _settle(lambda: fit.run(every, rounds=_ROUNDS), fit, _MOST)
     halves, misfit = [], np.zeros(2)
     for half in (pixels.odd, ~pixels.odd):
-        one, none = (Fit(pixels, fit.place.copy(), *grid) for _ in range(2))
-        one.profile, none.profile = fit.profile, np.full_like(fit.profile, -1.0)  # none: a plane of light alone
+        one = Fit(pixels, fit.place.copy(), *grid)
+        one.profile = fit.profile
         _settle(lambda: _move(one, half), one, 3)  # noqa: B023
-        none.fit_spectra(none.weights(half))
-        misfit += [float((((pixels.flux - f.model()) ** 2) / pixels.variance)[~half].sum()) for f in (one, none)]
+        misfit += [
+            float(((pixels.flux - m) ** 2 / pixels.variance)[~half].sum()) for m in (one.model(), _plane(fit, half))
+        ]
         halves.append(one.place)
     if not misfit[0] < _SOURCE * misfit[1]:
         return place, np.inf
     error = float(0.5 * np.sqrt(np.mean((halves[0] - halves[1]) ** 2)))
     return fit.place + _centre(fit) * float(np.median(fit.fwhm)), error
+
+
+def _plane(fit: Fit, fitted: np.ndarray) -> np.ndarray:
+    """Return a plane of light along and across the slices, of every exposure and few samples of wavelength together."""
+    u, v = fit.offsets()
+    group = fit.pixels.dither * fit.n_sample + fit.sample.astype(int) // _TOGETHER
+    order = np.argsort(group, kind="stable")
+    out = np.zeros(u.size)
+    for at in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
+        design = np.stack([np.ones(at.size), u[at], v[at]])
+        use = fitted[at]
+        out[at] = np.linalg.lstsq(design[:, use].T, fit.pixels.flux[at][use], rcond=1e-6)[0] @ design
+    return out
 
 
 def _centre(fit: Fit) -> np.ndarray:

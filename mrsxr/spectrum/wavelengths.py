@@ -18,7 +18,7 @@ from mrsxr.limits import Accepts, Range, checked
 from mrsxr.step import step
 from mrsxr.sums import correlation_length
 
-Table = Annotated[str, Accepts(lambda value: str(value).strip() != "", "the path of a CSV file")]
+Table = Annotated[str | Path, Accepts(lambda value: isinstance(value, str | Path), "the path of a CSV file")]
 Velocity = Annotated[float, Range(-1000, 1000, unit="km/s")]
 _LEAST, _ROUNDS, _CLIP = 20, 30, 5.0
 _SMOOTH, _DEGREE = 5, 2  # samples of the slope of a spectrum; of the polynomials that bring one to the other

@@ -94,6 +94,18 @@ def test_a_table_is_added(tmp_path):
         correct_wavelengths(ds, table=str(path))
 
 
+def test_a_recipe_sets_them_right():
+    from mrsxr.pipeline import Recipe
+    from mrsxr.pipeline.exposure_steps import done
+
+    ds, recipe = forest("1A"), Recipe.of().set("correct_wavelengths", velocity=12.0)
+    assert "correct_wavelengths" in [one.name for one in recipe.steps("spectrum")]
+    out = done(recipe.entry("spectrum.correct_wavelengths"), ds, None)
+    np.testing.assert_array_equal(out.wavelength, correct_wavelengths(ds, velocity=12.0).wavelength)
+    with pytest.raises(MrsxrError, match="table"):
+        correct_wavelengths(ds, table=5)
+
+
 def test_cubes_keep_their_even_planes_by_a_velocity():
     from mrsxr.simulate import simulate_cube
     from mrsxr.spaxels import plane_widths

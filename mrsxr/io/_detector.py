@@ -221,7 +221,12 @@ def extras(file: FitsFile, meta: Mapping[str, Any], drop: frozenset[str] = froze
         out[name] = found.load() if in_memory else found
     for name, kept in meta.get("small", {}).items():
         if name not in drop:
-            out[name] = xr.Variable(tuple(kept["dims"]), np.array(kept["values"], dtype=kept["dtype"]))
+            values = kept["values"]
+            if "table" in kept:
+                values = file.table(kept["table"]).get(name)
+            if values is None:
+                raise InputFileError(f"{file.path}: the table {kept['table']} lost its column {name}; it is damaged")
+            out[name] = xr.Variable(tuple(kept["dims"]), np.array(values, dtype=kept["dtype"]))
     return out
 
 

@@ -140,7 +140,9 @@ def _is_place(kept: Any) -> bool:
 
 
 def _is_small(kept: Any) -> bool:
-    return isinstance(kept, dict) and _is_dtype(kept.get("dtype")) and _are(kept.get("dims"), str) and "values" in kept
+    if not isinstance(kept, dict) or not isinstance(kept.get("table", ""), str):
+        return False
+    return _is_dtype(kept.get("dtype")) and _are(kept.get("dims"), str) and "values" in kept
 
 
 def _is_dither(facts: Mapping[str, Any]) -> bool:

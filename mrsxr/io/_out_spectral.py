@@ -199,7 +199,27 @@ def spectrum_file(ds: xr.Dataset, filename: str) -> fits.HDUList:
             raise SchemaError(f"'{name}' has dims {ds[name].dims}, an x1d file needs ('wavelength',)")
     meta = _meta.describe(ds)
     more, meta["extras"], meta["small"] = extra_images(ds, held)
-    return fits.HDUList([primary, table, *more, _meta.table(meta), _gwcs.extension(ds)])
+    return fits.HDUList([primary, table, *more, *_tables(ds, meta["small"]), _meta.table(meta), _gwcs.extension(ds)])
+
+
+def _tables(ds: xr.Dataset, small: dict[str, dict[str, Any]]) -> list[fits.BinTableHDU]:
+    """Return a table of what stands along each dimension but the wavelength, as the bands that were stitched.
+
+    In ``small`` the names of the tables take the place of the values.
+    """
+    columns: dict[str, list[fits.Column]] = {}
+    for name, kept in small.items():
+        values = np.array(kept["values"])
+        if values.ndim != 1 or not values.size or kept["dims"] == ["wavelength"] or values.dtype.kind not in "fiU":
+            continue
+        if values.dtype.kind == "U" and not all(text.isascii() and text == text.rstrip() for text in kept["values"]):
+            continue  # no text of FITS
+        form = {"f": "D", "i": "K"}.get(values.dtype.kind, f"{max(1, values.dtype.itemsize // 4)}A")
+        unit = str(ds[name].attrs.get("units", "1"))
+        column = fits.Column(name=name, format=form, array=values, unit=None if unit == "1" else fits_text(unit))
+        small[name] = {"dims": kept["dims"], "values": [], "dtype": kept["dtype"], "table": kept["dims"][0].upper()}
+        columns.setdefault(kept["dims"][0].upper(), []).append(column)
+    return [fits.BinTableHDU.from_columns(found, name=name) for name, found in columns.items()]
 
 
 def _unit(ds: xr.Dataset, column: str) -> str | None:

@@ -203,6 +203,16 @@ def test_all_roads_lead_to_the_same(tmp_path, level):
         xr.testing.assert_identical(bare.isel(part), plain(ds.isel(part)))
 
 
+def test_others_read_the_scale_of_each_band(tmp_path):
+    ds = of_level("spectrum", tmp_path)
+    with fits.open(*save(ds, tmp_path)) as hdulist:
+        table = hdulist["STITCHED_BAND"]
+        assert table.data["stitched_band"].tolist() == ["1A", "1B"]
+        np.testing.assert_array_equal(table.data["scale_error"], ds.scale_error)
+        assert table.data["psf_x"].tolist() == [2.5, 1.0]
+        assert table.columns["flux_offset"].unit == "Jy"
+
+
 def test_a_file_says_what_its_step_keywords_do(tmp_path):
     """Of files of jwst the marks are those of their keywords, of each exposure by itself."""
     paths = [io_files.write(tmp_path, "rate", "12A", i, shape=SHAPE) for i in (1, 2)]

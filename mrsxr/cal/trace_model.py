@@ -47,7 +47,7 @@ def fit_trace_model(ds: xr.Dataset, *, band: Band, source: Place | None = None, 
         ``place`` (dither, axis): alpha, beta of the source [arcsec]; ``profile`` (node, i, j): coefficients of the
         profile; ``spectrum`` (dither, sample): its peak [MJy/sr]; ``score_trace_model`` and ``used`` (dither,
         slice_label, node): where the model is to be used; nowhere, and the score is NaN, where fewer than 1000 pixels
-        near the source are usable. Some 100 kB; lazy where ``ds`` is.
+        near the source are usable, or others shine 1.6 FWHM from it. Some 100 kB; lazy where ``ds`` is.
 
     Raises
     ------

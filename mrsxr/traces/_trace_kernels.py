@@ -135,14 +135,14 @@ def profile_equations(u, v, node, light, rest, weight, normal, right):
 
 
 @njit(cache=True, nogil=True)
-def faded(u, v, node, c, a, b, whole, edge):
-    """Return the profile, whole within a radius and nothing at another."""
+def faded(u, v, node, c, a, b, level, whole, edge):
+    """Return the profile above a level, whole within a radius and nothing at another."""
     fade = min((edge - math.sqrt(u * u + v * v)) / (edge - whole), 1.0)
-    return profile_at(u, v, node, c, a, b) * fade * fade * (3 - 2 * fade) if fade > 0 else 0.0
+    return (profile_at(u, v, node, c, a, b) - level) * fade * fade * (3 - 2 * fade) if fade > 0 else 0.0
 
 
 @njit(cache=True, nogil=True)
-def finer(u, v, width, node, light, c, n, whole, edge, out):
+def finer(u, v, width, node, light, level, c, n, whole, edge, out):
     """Fill, for each of ``n`` parts of a pixel, by how much the model differs there from that of the whole pixel.
 
     The model in a part is the mean of what pixels of all phases show of it there. The mean over a pixel centred on
@@ -152,6 +152,9 @@ def finer(u, v, width, node, light, c, n, whole, edge, out):
     Parameters
     ----------
     u, v, node, light : float64 (pixel)
+    level : float64 (pixel)
+        Of the profile where it fades: what is smooth there needs no parts, and would end in an edge that is not of
+        the sky.
     whole, edge : float
         Radii between which the profile fades.
     width : float64 (pixel)
@@ -162,6 +165,6 @@ def finer(u, v, width, node, light, c, n, whole, edge, out):
     fine = np.empty(2 * n - 1)
     for p in range(u.size):
         for k in range(2 * n - 1):
-            fine[k] = faded(u[p] + width[p] * ((k + 1) / n - 1.0), v[p], node[p], c, a, b, whole, edge)
+            fine[k] = faded(u[p] + width[p] * ((k + 1) / n - 1.0), v[p], node[p], c, a, b, level[p], whole, edge)
         for k in range(n):
             out[p, k] = light[p] * (fine[k : k + n].mean() - fine[n - 1])

@@ -9,13 +9,15 @@ from scipy.linalg import solveh_banded
 
 from mrsxr.mrs import psf_fwhm
 
-from .model import WHOLE
+from .model import EDGE, ring
 
 _ROUNDS, _CLIP = 4, 6.0
 #: Systematic error of a pixel, of its flux: what the profile and the spectrum cannot follow.
 _FLOOR = 0.005
 #: Expected size of the corrections of the start profile.
 _PRIOR = 0.3
+#: Change of the profile around the source, of its peak, that tells of other sources there: no model is used.
+_CROWDED = 0.1
 _STEP = 0.01  # FWHM, for the slopes of the profile
 
 
@@ -161,7 +163,7 @@ def fit_band(pixels: Pixels, place: np.ndarray, labels: np.ndarray, nodes: np.nd
     Fit
     score : float (dither, slice, node)
         Misfit on the pixels left out over that of the mean of their neighbours along the slice, each in units of the
-        noise, with two standard errors added; NaN without pixels.
+        noise, with two standard errors added; NaN without pixels, and where other sources are near.
     """
     layout = (nodes.size, float(samples[0]), float(samples[1] - samples[0]), samples.size)
     fit = Fit(pixels, place.copy(), *layout)
@@ -169,14 +171,16 @@ def fit_band(pixels: Pixels, place: np.ndarray, labels: np.ndarray, nodes: np.nd
     fit.run(everything)
     half = Fit(pixels, fit.place.copy(), *layout)
     half.run(~pixels.odd, rounds=2, places=False)
-    return fit, _score(half, labels)
+    around = ring(fit.profile)
+    crowded = np.ptp(around, axis=1) > _CROWDED
+    return fit, np.where(crowded, np.nan, _score(half, labels))
 
 
 def _score(fit: Fit, labels: np.ndarray) -> np.ndarray:
     """Return the score of a fit on the pixels that it left out."""
     p = fit.pixels
     u, v = fit.offsets()
-    judged = p.odd & np.isfinite(p.beside) & (np.hypot(u, v) < WHOLE)
+    judged = p.odd & np.isfinite(p.beside) & (np.hypot(u, v) < EDGE)
     ours = ((p.flux - fit.model()) ** 2 / p.variance)[judged]
     other = ((p.flux - p.beside) ** 2 / (p.variance + p.beside_variance))[judged]
     shape = (fit.place.shape[0], labels.size, fit.n_node)

@@ -12,7 +12,8 @@ from mrsxr.geometry.pixels import HALF_PIXEL, BandPixels, Frame
 from mrsxr.mrs import psf_fwhm
 
 #: The model is used whole within this radius [FWHM] and fades to nothing at ``EDGE``.
-WHOLE, EDGE = 1.5, 1.95
+
+WHOLE, EDGE = 1.25, 1.95
 #: Parts of a pixel.
 PARTS = 5
 #: B-splines of the profile along an axis, see ``_trace_kernels``.
@@ -63,6 +64,17 @@ class TraceModel:
         return (wavelength - self.nodes[0]) / self.nodes[1]
 
 
+def ring(profile: np.ndarray) -> np.ndarray:
+    """Return a profile (node, i, j) on the circle where it has faded by half: (node, angle)."""
+    from ._trace_kernels import profiles
+
+    angle = np.linspace(0, 2 * np.pi, 32, endpoint=False)
+    node = np.repeat(np.arange(len(profile)), angle.size).astype(float)
+    out = np.empty(node.size)
+    profiles(*(np.tile(0.5 * (WHOLE + EDGE) * f(angle), len(profile)) for f in (np.cos, np.sin)), node, profile, out)
+    return out.reshape(len(profile), -1)
+
+
 def chosen(ds: xr.Dataset, band: str, exposures, labels: np.ndarray) -> xr.Dataset:
     """Return the exposures and slices named of the Dataset of ``fit_trace_model``; raise where it lacks any."""
     if ds.attrs.get("kind") != "trace_model" or ds.attrs.get("band") != band:
@@ -109,8 +121,11 @@ def finer_pixels(
     near = np.hypot(np.maximum(np.abs(u) - np.abs(width) / fwhm, 0), v) < EDGE
     at = np.flatnonzero(near & (frame.status == 0) & model.used[dither, pixels.slice_index, window])
     values = np.empty((at.size, PARTS), np.float32)
-    light = model.light(dither, middle[at])
-    finer(u[at], v[at], (width / fwhm)[at], node[at], light, model.profile, PARTS, WHOLE, EDGE, values)
+    light, level = (
+        model.light(dither, middle[at]),
+        np.interp(node[at], np.arange(len(model.profile)), ring(model.profile).mean(1)),
+    )
+    finer(u[at], v[at], (width / fwhm)[at], node[at], light, level, model.profile, PARTS, WHOLE, EDGE, values)
     left, span = pixels.alpha_left[at], pixels.alpha_right[at] - pixels.alpha_left[at]
     step = np.arange(PARTS + 1) / PARTS
     edges = left[:, None] + span[:, None] * step

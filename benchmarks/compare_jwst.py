@@ -197,7 +197,7 @@ def compare_cubes(args, made, table):
         jwst(args, made, "cube", out, *cals)
     report = json.loads((out / "jwst_cube.json").read_text())
     refs = References(made["refs"])
-    ds = add_wcs(open_exposures(cals), refs)
+    ds = add_wcs(open_exposures(cals), refs, Recipe.of())
     seconds = 0.0
     for band in bands_of_setting(args.setting):
         name = next(n for n in report["cubes"] if f"ch{band[0]}-" in n)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 
@@ -9,18 +11,16 @@ from mrsxr.blocks import map_ramps
 from mrsxr.mrs import bands_of_setting
 
 
-def subtract_tables(
-    ds: xr.Dataset, tables: np.ndarray, facts: np.ndarray, n_term: int, *, independent: int = 0
-) -> xr.Dataset:
+def subtract_tables(ds: xr.Dataset, tables: Any, facts: Any, n_term: int, *, independent: int = 0) -> xr.Dataset:
     """Subtract functions of slice coordinates that are given as tables, and add their variances.
 
     Parameters
     ----------
     ds : Dataset, level "cal"
-    tables : ndarray (dither, side, node, entry)
+    tables : array (dither, side, node, entry), lazy or not
         Coefficients of 1, alpha, beta ... and the upper triangle of their covariance at equal steps of the wavelength,
         for the two bands of the setting.
-    facts : ndarray (dither, side, 4)
+    facts : array (dither, side, 4), lazy or not
         Factor of the function, the variance of the factor, wavelength [um] of the first and the last node.
     n_term : int
     independent : {0, 1, 2}
@@ -41,7 +41,7 @@ def subtract_tables(
         for v in (*(np.asarray(ds[n].values, np.float64) for n in ("alpha", "beta", "wavelength")), side)
     ]
     small = [
-        xr.DataArray(np.ascontiguousarray(a, np.float64).reshape(len(a), -1, 1, 1), dims=("dither", entry, "y", "x"))
+        xr.DataArray(a.astype(np.float64).reshape(len(a), -1, 1, 1), dims=("dither", entry, "y", "x"))
         for a, entry in ((tables, "entry"), (facts, "number"))
     ]
     flux = xr.DataArray(ds.variables["flux"])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -41,16 +43,14 @@ from ._background_match_solve import (
     shared_samples,
     solve_once,
     solve_robustly,
-    spline_basis,
     tied_groups,
     touching_constants,
 )  # fmt: skip
+from ._background_match_tables import later, tables_of
 from ._cells import check_wcs
 from ._field_functions import subtract_tables
 
 TERMS = ("1", "alpha", "beta")
-#: Nodes of the tables from which the functions are read pixel by pixel.
-TABLE_NODES = 257
 
 
 @reads()
@@ -124,6 +124,46 @@ def fit_background_match(
     since removed, matched sky polynomials of channels).
     """
     members = read_members(exposures)
+    return _fitted(
+        [members], reference=reference, reference_band=reference_band, n_knots=n_knots, gradients=gradients,
+        tie_bands=tie_bands, spacing=spacing, significance=significance,
+    )  # fmt: skip
+
+
+def match_later(exposures: Sequence[xr.Dataset], **options: Any) -> list[xr.Dataset]:
+    """Return for each Dataset what :func:`match_backgrounds` takes of :func:`fit_background_match`, without fitting.
+
+    Parameters
+    ----------
+    exposures : sequence of Dataset, level "cal"
+        Lazy, all of one target.
+    **options
+        Of :func:`fit_background_match`.
+
+    Returns
+    -------
+    list of Dataset, lazy
+        All are fitted together when one is computed.
+    """
+    given = inspect.signature(fit_background_match).bind(exposures, **options)
+    given.apply_defaults()
+    values = dict(list(given.arguments.items())[1:])
+    n_term = len(TERMS) if values["gradients"] else 1
+    number = sum(ds.sizes["dither"] for ds in exposures)
+    return later(_fitted, exposures, n_term, _facts(number, values["significance"]), **values)
+
+
+def _facts(n_exposures: int, significance: float) -> dict[str, Any]:
+    return {"level": "reference", "kind": "background_match", "ref_id": f"background match of {n_exposures} exposures",
+            "judged": int(significance > 0)}  # fmt: skip
+
+
+def _fitted(
+    parts: Sequence[Sequence[Member]], *, reference: str | Sequence[str], reference_band: str | None, n_knots: int,
+    gradients: bool, tie_bands: bool, spacing: float, significance: float,
+) -> xr.Dataset:  # fmt: skip
+    """Fit the functions of members; see :func:`fit_background_match`."""
+    members = [one for part in parts for one in part]
     check_reference(reference, members)
     table, bands = make_table(members, spacing, gradients, tie_bands)
     table = table.take(np.flatnonzero(shared_samples(table)))
@@ -140,7 +180,8 @@ def fit_background_match(
     if significance > 0:
         fit.judge()
         fit.leave_alone(significance)
-    return _result(fit, references, distance, measured)
+    found = _result(fit, references, distance, measured)
+    return found.assign_attrs(_facts(len({one.exposure for one in members}), significance))
 
 
 class _Fit:
@@ -301,6 +342,7 @@ def match_backgrounds(ds: xr.Dataset, *, match: xr.Dataset) -> xr.Dataset:
     ds : Dataset, level "cal"
         ``flux`` [MJy/sr] (dither, y, x) with the coordinates of assign_wcs and ``exposure``.
     match : Dataset, kind "background_match"
+        Of :func:`fit_background_match`, or of :func:`match_later`.
 
     Returns
     -------
@@ -320,33 +362,17 @@ def match_backgrounds(ds: xr.Dataset, *, match: xr.Dataset) -> xr.Dataset:
         raise MrsxrError(f"setting {setting}: expected a Dataset of kind background_match, got "
                          f"{match.attrs.get('kind') or 'one of no kind'}; make it by fit_background_match")  # fmt: skip
     require_undone(ds, ["background_match"], "match them once")
-    bands = bands_of_setting(ds.attrs["setting"])
-    rows = {(str(e), str(b)): k for k, (e, b) in enumerate(zip(match.exposure.values, match.band.values, strict=True))}
-    n_dither, n_term = ds.sizes["dither"], match.sizes["term"]
-    levels = np.zeros((n_dither, 2))
-    judged = np.full((2, n_dither, 2), np.nan)
-    tables, facts = [], np.zeros((n_dither, 2, 4))
-    facts[:, :, 0] = 1.0
-    for d, name in enumerate(ds.exposure.values):
-        for side, band in enumerate(bands):
-            if (str(name), band) not in rows:
-                raise MrsxrError(f"exposure {name}, band {band}, is not among those of the background match; fit all "
-                                 "exposures together")  # fmt: skip
-            one = match.isel(member=rows[str(name), band])
-            low, high = _reach(one.knots.values)
-            facts[d, side, 2:] = low, high
-            tables.append(_node_table(one, low, high))
-            judged[:, d, side] = float(one.get("score", np.nan)), float(one.get("score_tie", np.nan))
-            if one.left_alone:  # a gain that is not significant is none
-                judged[0, d, side] = max(judged[0, d, side], 1.0)
-            levels[d, side] = float(one.level)
-    out = subtract_tables(ds, np.reshape(tables, (n_dither, 2, TABLE_NODES, -1)), facts, n_term)
-    if np.isfinite(judged).any():
+    if "table" not in match:
+        match = tables_of(match, [str(name) for name in ds["exposure"].values], str(setting))
+    out = subtract_tables(ds, match["table"].data, match["facts"].data, match.attrs["n_term"])
+    if match.attrs.get("judged", 1):
         judge = partial(score, instead="none", held_out="patches of the sky")
-        out = out.assign(judge("match_backgrounds", judged[0], ("dither", "band"), method="own function"))
-        out = out.assign(judge("match_bands", judged[1, 0], "band", method="tied to the next band"))
-    level = (("dither", "band"), levels, {"units": "MJy/sr", "long_name": meaning_of("cal", "background_level")})
-    return out.assign(background_level=level).assign_coords(band=list(bands)).assign_attrs(background_match=1)
+        own, tied = match["score"].data, match["score_tie"].data[0]
+        out = out.assign(judge("match_backgrounds", own, ("dither", "band"), method="own function"))
+        out = out.assign(judge("match_bands", tied, "band", method="tied to the next band"))
+    about = {"units": "MJy/sr", "long_name": meaning_of("cal", "background_level")}
+    out = out.assign(background_level=(("dither", "band"), match["background_level"].data, about))
+    return out.assign_coords(band=list(bands_of_setting(str(setting)))).assign_attrs(background_match=1)
 
 
 def _distance(functions: np.ndarray, group: np.ndarray, members: list[Member]) -> np.ndarray:
@@ -394,7 +420,6 @@ def _result(fit: _Fit, references: list[int], distance: np.ndarray, measured: np
         "n_samples": np.bincount(fit.table.member, minlength=number.size), "scatter": fit.found.scale[fit.of_band],
     }  # fmt: skip
     units = {"level": "MJy/sr", "level_err": "MJy/sr"}
-    names = ", ".join(sorted({fit.members[m].exposure for m in references}))
     knots = np.stack([fit.knots[m.band] for m in fit.members])
     return xr.Dataset(
         {
@@ -408,20 +433,5 @@ def _result(fit: _Fit, references: list[int], distance: np.ndarray, measured: np
             "band": ("member", np.array([m.band for m in fit.members])),
             "term": list(TERMS[: fit.n_term]),
         },
-        {"level": "reference", "kind": "background_match", "ref_id": f"background match, held: {names}",
-         "rounds": fit.found.rounds, "converged": int(fit.found.converged)},
-    )  # fmt: skip
-
-
-def _reach(knots: np.ndarray) -> tuple[float, float]:
-    return (float(knots[0]), float(knots[-1])) if knots.size > 1 else (float(knots[0]) - 0.5, float(knots[0]) + 0.5)
-
-
-def _node_table(one: xr.Dataset, low: float, high: float) -> np.ndarray:
-    """Return (node, entry): coefficients of the terms and the upper triangle of their covariance along wavelength."""
-    knots, n_term = one.knots.values, one.sizes["term"]
-    basis = spline_basis(knots, np.linspace(low, high, TABLE_NODES))
-    values = basis @ one.coefficients.values.T
-    covariance = one.covariance.values.reshape(n_term, knots.size, n_term, knots.size)
-    spread = np.einsum("wk,pkql,wl->wpq", basis, covariance, basis, optimize=True)
-    return np.concatenate([values, spread[:, *np.triu_indices(n_term)]], axis=1)
+        {"rounds": fit.found.rounds, "converged": int(fit.found.converged)},
+    )

@@ -210,8 +210,8 @@ def make_cubes(
     DataTree
         ``/science/1A``, ``/background/1A`` ... (a plain Dataset counts as science), and by ``output_type`` of
         cube_build ``/science/ch1`` ... or ``/science/multi``. Of computed data, computed; of lazy data, lazy by
-        wavelength block, but the fit of background matching is computed at once. What is lazy is computed again for
-        each call of ``compute``: compute the exposures before, or the whole tree at once.
+        wavelength block. What is lazy is computed again for each call of ``compute``: compute the exposures before, or
+        the whole tree at once.
 
     Raises
     ------

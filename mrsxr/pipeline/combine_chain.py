@@ -13,6 +13,7 @@ import xarray as xr
 from mrsxr import cal
 from mrsxr.attributes import MARKS, share_done
 from mrsxr.blocks import as_delayed
+from mrsxr.cal.background_match import match_later
 from mrsxr.errors import MrsxrError
 from mrsxr.mrs import bands_of_setting
 from mrsxr.notes import listen, noted, tell
@@ -73,7 +74,7 @@ def combine(
     Returns
     -------
     dict of name to Dataset, level "cal"
-        Lazy where the exposures are, but for background matching, whose fit looks at all of them.
+        Lazy where the exposures are.
     """
     found, beside = dict(exposures), Beside(spectra, background or {}, center, eager, bands)
     for entry in recipe.steps("cube"):
@@ -126,8 +127,13 @@ def _tie(exposures: Exposures, beside: Beside, **options: Any) -> Exposures:
 def _match(exposures: Exposures, beside: Beside, **options: Any) -> Exposures:
     if sum(ds.sizes["dither"] for ds in exposures.values()) < 2:
         return exposures
-    match = cal.fit_background_match(list(exposures.values()), **options)
-    return {name: cal.match_backgrounds(ds, match=match) for name, ds in exposures.items()}
+    given = list(exposures.values())
+    if not beside.eager and all(ds["flux"].chunks for ds in given):
+        matches = match_later(given, **options)
+    else:
+        matches = [cal.fit_background_match(given, **options)] * len(given)
+    return {name: cal.match_backgrounds(exposures[name], match=one)
+            for name, one in zip(exposures, matches, strict=True)}  # fmt: skip
 
 
 @part(

@@ -5,16 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import assert_step
+from helpers import assert_step, no_compute
 from match_scene import observe, with_functions
 from scipy.interpolate import CubicSpline
+from xarray.testing import assert_identical
 
 from mrsxr import dq
 from mrsxr.cal._background_match_errors import _raised
 from mrsxr.cal._background_match_kernels import cell_means, subtract_functions
 from mrsxr.cal._background_match_solve import spline_basis
 from mrsxr.cal._cells import make_cells
-from mrsxr.cal.background_match import fit_background_match, match_backgrounds
+from mrsxr.cal.background_match import fit_background_match, match_backgrounds, match_later
 from mrsxr.errors import MrsxrError
 
 OFFSETS, GRADIENTS = (20.0, -15.0, 25.0, 0.0), ((4.0, -3.0), (-5.0, 4.0), (3.0, 5.0), (0.0, 0.0))
@@ -287,3 +288,14 @@ def test_scores_of_patches_are_raised_to_what_the_noise_of_their_samples_gives()
         way = np.stack([_raised(unit, own.T @ own, inverse) for unit in np.eye(3)], axis=1)
         np.testing.assert_allclose(way @ own.T @ residual @ own @ way.T, own.T @ own, rtol=1e-6, atol=1e-9)
     assert np.linalg.norm(_raised(np.ones(3), x[:6].T @ x[:6], inverse)) > 1.3 * np.sqrt(3)
+
+
+def test_lazy_exposures_are_matched_when_they_are_computed(injected, match):
+    """The fit is a task of the graph; what comes of it is that of exposures in memory, bit by bit."""
+    lazy = injected[0].chunk(dither=1, y=200)
+    with no_compute():
+        (later,) = match_later([lazy], reference="00004")
+        out = match_backgrounds(lazy, match=later)
+    assert_identical(out.compute(), match_backgrounds(injected[0], match=match))
+    with pytest.raises(MrsxrError, match="nowhere"):
+        match_later([lazy], reference="nowhere")[0].compute()

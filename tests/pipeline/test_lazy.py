@@ -13,6 +13,16 @@ from mrsxr.pipeline import Recipe
 pytestmark = pytest.mark.filterwarnings("ignore::mrsxr.errors.MrsxrWarning")
 
 
+def test_nothing_is_computed_up_to_the_cubes_of_optimal(reduced, simulated):
+    """Backgrounds, the match of exposures, outliers, traces: all of it waits until a voxel is asked for."""
+    source = [p for p in reduced.files["cal"] if "background" not in p.parts]
+    observation = mx.open_observation(source, [p for p in reduced.files["cal"] if "background" in p.parts])
+    with no_compute():
+        cube = mx.reduce(observation, simulated.reference_folder, "optimal", to="cube", bands="1A")["science/1A"]
+    assert cube["flux"].chunks
+    assert cube["background_level"].sizes == {"dither": 2}
+
+
 @pytest.mark.parametrize(("mixed", "traced"), [(True, False), (False, True)])
 def test_cubes_less_their_background_are_lazy_and_the_same(reduced, simulated, mixed, traced):
     source = [p for p in reduced.files["cal"] if "background" not in p.parts]

@@ -54,6 +54,10 @@ def write_fits(hdulist: fits.HDUList, path: str | os.PathLike) -> Path:
     Path
     """
     path = Path(path)
+    for hdu in hdulist:
+        if hdu.is_image and hdu.data is not None:
+            hdu.data = hdu.data.view()
+            hdu.data.flags.writeable = False  # else astropy swaps its bytes in place, under the eyes of other threads
     with replacing(path) as temporary:
         hdulist.writeto(temporary, output_verify="fix+ignore")
     return path

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from helpers import forked
 from test_io_products import make_cube, make_spectrum
 
 from mrsxr.errors import MrsxrError
 from mrsxr.io import load, save
 from mrsxr.io.atomic import is_temporary, remove_temporary, replacing, write_text
+from mrsxr.io.fits_out import write_fits
 
 FORMS = {"fits": "a_s3d.fits", "netcdf": "a.nc", "zarr": "a.zarr"}
 
@@ -107,3 +109,17 @@ def test_content_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
         (temporary / "flux" / "0.0").write_text("1")
     assert sorted(Path(one).name for one in seen[:3]) == sorted([temporary.name, "flux", "0.0"])
     assert seen[3:] == ["renamed", str(tmp_path)]
+
+
+def test_arrays_stay_as_they_are_while_they_are_written(tmp_path, monkeypatch):
+    """Exposures that are written side by side share their slice map: no writer may swap its bytes, not for a moment."""
+    from astropy.io.fits import file
+
+    values, seen = np.arange(12, dtype="i2").reshape(3, 4), []
+    write = file._File.writearray
+    monkeypatch.setattr(file._File, "writearray", lambda self, array: (seen.append(values.copy()), write(self, array)))
+    path = write_fits(fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(values)]), tmp_path / "a.fits")
+    assert len(seen) == 1
+    np.testing.assert_array_equal(seen[0], np.arange(12).reshape(3, 4))
+    np.testing.assert_array_equal(fits.getdata(path), values)
+    assert values.flags.writeable

@@ -132,7 +132,7 @@ def pixels_of_a_scene(table, folder: Path, setting: str, n_groups: int = 25) -> 
                     effects=Effects.none(), save_slopes=False, workers=1)  # fmt: skip
     refs = mx.References(made.reference_folder)
     base = mx.make_rate(mx.open_exposures(made.uncal[0]), refs).compute()
-    where = add_wcs(base, refs, Recipe.of()).compute()
+    where = add_wcs(base, refs, mx.Recipe.of()).compute()
     photom, flat, fringe, gain, readnoise = (
         refs.get(kind, base).compute() for kind in ("photom", "flat", "fringe", "gain", "readnoise")
     )

@@ -122,6 +122,7 @@ def compare_setting(folder: Path, setting: str, jwst_python: str, table) -> None
     import numpy as np
 
     from mrsxr.io import open_exposures
+    from mrsxr.pipeline import Recipe
     from mrsxr.pipeline.cal_chain import add_wcs
     from mrsxr.references import References, read_reference
 
@@ -135,7 +136,7 @@ def compare_setting(folder: Path, setting: str, jwst_python: str, table) -> None
         command = [jwst_python, __file__, _HALF, str(rate), str(out), json.dumps(paths)]
         subprocess.run(command, env=env, check=True, cwd=out, stdout=subprocess.DEVNULL)
     print(f"--- {setting}", flush=True)
-    ds = add_wcs(open_exposures(rate), References(made["refs"])).compute()
+    ds = add_wcs(open_exposures(rate), References(made["refs"]), Recipe.of()).compute()
     references = {kind: read_reference(path, kind).compute() for kind, path in paths.items()}
     cpu = json.loads((out / "cpu.json").read_text())
     for name, step in _steps(references):
@@ -183,6 +184,7 @@ def compare_pulls(folder: Path, setting: str, table, realisations: int = 20, row
     import numpy as np
 
     from mrsxr.io import open_exposures
+    from mrsxr.pipeline import Recipe
     from mrsxr.pipeline.cal_chain import add_wcs
     from mrsxr.references import References, read_reference
 
@@ -190,7 +192,7 @@ def compare_pulls(folder: Path, setting: str, table, realisations: int = 20, row
     paths = spoil_references(setting, Path(made["refs"]), folder / "spoiled")
     rate = sorted((folder / "rate").glob("*_rate.fits"))[0]
     part = {"y": slice(448, 448 + rows)}
-    ds = add_wcs(open_exposures(rate), References(made["refs"])).isel(part).compute()
+    ds = add_wcs(open_exposures(rate), References(made["refs"]), Recipe.of()).isel(part).compute()
     references = {kind: read_reference(path, kind).isel(part).compute() for kind, path in paths.items()}
     ds = ds.assign({v: ds[v] * np.float32(0.01) for v in ("var_poisson", "var_read")})  # of 100 such exposures
     truth = _pure(ds, references)

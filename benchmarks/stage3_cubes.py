@@ -140,11 +140,12 @@ def peak_gb() -> float:
 def open_cals(made: dict, setting: str):
     """Open the cal files of jwst, with slice coordinates, and the cubepar file."""
     from mrsxr.io import open_exposures
+    from mrsxr.pipeline import Recipe
     from mrsxr.pipeline.cal_chain import add_wcs
     from mrsxr.references import References
 
     refs = References(made["refs"])
-    ds = add_wcs(open_exposures(made["cal"][setting]), refs)
+    ds = add_wcs(open_exposures(made["cal"][setting]), refs, Recipe.of())
     return ds, refs.get("cubepar", ds)
 
 

@@ -115,8 +115,7 @@ def _values(tables: xr.Dataset, name: str) -> np.ndarray:
 def _members_later(ds: xr.Dataset) -> list[Any]:
     """Return the members of each exposure, delayed: an exposure is in memory as long as its own are taken."""
     check_wcs(ds)
-    grids = {name: _block(ds[name].variable if ds[name].chunks else frame_coordinate(ds, name).variable)
-             for name in GRIDS if name in ds.coords}  # fmt: skip
+    grids = {name: _block(frame_coordinate(ds, name).variable) for name in GRIDS if name in ds.coords}
     frames = [name for name, found in ds.variables.items() if {"y", "x"} <= set(found.dims)]
     rest = dask.delayed(ds.drop_vars([*frames, "fits_header"], errors="ignore"), traverse=False)
     each = dask.delayed(_members_of)

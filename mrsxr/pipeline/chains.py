@@ -11,13 +11,13 @@ import xarray as xr
 from mrsxr import spectrum, tree
 from mrsxr.arguments import bands_held, need_data
 from mrsxr.attributes import share_done
+from mrsxr.blocks import computed
 from mrsxr.errors import MrsxrError
 from mrsxr.io.files import BACKGROUND, SCIENCE
 from mrsxr.limits import checked
 from mrsxr.mrs import BANDS, bands_of_setting, setting_of_band
 from mrsxr.notes import tell
 from mrsxr.references import References
-from mrsxr.threads import how
 
 from . import pieces
 from .cal_chain import calibrate
@@ -59,12 +59,15 @@ def reduce(
     Returns
     -------
     Dataset or DataTree
-        As :func:`make_rate`, :func:`make_cal`, :func:`make_cubes` or :func:`make_spectra` give it: lazy up to the
-        cubes. Spectra are computed, the cubes at once before, as the source is looked for in them.
+        As :func:`make_rate`, :func:`make_cal`, :func:`make_cubes` or :func:`make_spectra` give it. Up to cubes it is
+        lazy, and nothing is computed. Spectra are computed: where the source is, of which type it is ("auto") and how
+        long the stitched spectrum is, values alone tell. The cubes are computed before, together, and first of all the
+        exposures where the errors (exact_errors) or the pattern (pfpc) of the spectra need them: all of it once.
     """
     need_data("reduce", data)
     given: Any = references_of("reduce", refs, needed=False)
-    recipe, exposures = Recipe.of(recipe), None
+    recipe = Recipe.of(recipe)
+    exposures: Data | None = None
     level = str(next(iter(_nodes(data)))[1].attrs.get("level"))
     if level not in LEVELS or LEVELS.index(level) > LEVELS.index(to):
         raise MrsxrError(
@@ -79,10 +82,20 @@ def reduce(
         held = {band for _, ds in _nodes(data) for band in bands_of_setting(ds.attrs["setting"])}
         wanted = None if bands is None else bands_held(bands, held, "data")
         exposures = combine_exposures(data, given, recipe, bands=wanted)
+        if "spectrum" in way and any(map(recipe.runs, OF_EXPOSURES)):
+            exposures = _computed(exposures)
         data = make_cubes(exposures, given, recipe, bands=wanted)
     if "spectrum" in way:
-        data = make_spectra(data.compute(**how()), given, recipe, exposures=exposures)
+        data = make_spectra(_computed(data), given, recipe, exposures=exposures)
     return data
+
+
+def _computed(data: Data) -> Data:
+    """Return data with their values; tasks that nodes of a tree share run once."""
+    if isinstance(data, xr.Dataset):
+        return computed([data])[0]
+    nodes = dict(_nodes(data))
+    return tree.build(dict(zip(nodes, computed(list(nodes.values())), strict=True)), **tree.attrs_of(data))
 
 
 def make_rate(data: Data, refs: References, recipe: Given = None) -> Any:

@@ -290,12 +290,15 @@ def test_scores_of_patches_are_raised_to_what_the_noise_of_their_samples_gives()
     assert np.linalg.norm(_raised(np.ones(3), x[:6].T @ x[:6], inverse)) > 1.3 * np.sqrt(3)
 
 
-def test_lazy_exposures_are_matched_when_they_are_computed(injected, match):
+def test_lazy_exposures_are_matched_when_they_are_computed(plain):
     """The fit is a task of the graph; what comes of it is that of exposures in memory, bit by bit."""
-    lazy = injected[0].chunk(dither=1, y=200)
-    with no_compute():
-        (later,) = match_later([lazy], reference="00004")
-        out = match_backgrounds(lazy, match=later)
-    assert_identical(out.compute(), match_backgrounds(injected[0], match=match))
+    ds = plain.isel(dither=[0, 1], y=slice(100, 300))
+    images = [name for name in ds.data_vars if "dither" in ds[name].dims]
+    lazy = ds.assign({name: ds[name].variable.chunk(dither=1, y=90) for name in images})
+    for options in ({"significance": 0.0}, {"gradients": False}):
+        with no_compute():
+            (later,) = match_later([lazy], **options)
+            out = match_backgrounds(lazy, match=later)
+        assert_identical(out.compute(), match_backgrounds(ds, match=fit_background_match(ds, **options)))
     with pytest.raises(MrsxrError, match="nowhere"):
         match_later([lazy], reference="nowhere")[0].compute()

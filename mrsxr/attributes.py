@@ -193,7 +193,8 @@ def require_undone(ds: xr.Dataset, marks: Sequence[str], advice: str) -> None:
 
 
 def _where(ds: xr.Dataset) -> str:
-    return f"setting {ds.attrs['setting']}" if "setting" in ds.attrs else f"band {ds.attrs.get('band', 'unknown')}"
+    name = "band" if ds.attrs.get("level") in ("cube", "spectrum") else "setting"
+    return f"{name} {ds.attrs.get(name, 'unknown')}"
 
 
 def _of_which(ds: xr.Dataset, mark: str, done: bool) -> str:

@@ -11,10 +11,11 @@ from astropy.io import fits
 from helpers import assert_step, detector_attrs, dither_coords, no_compute
 
 from mrsxr import dq, schema
+from mrsxr.attributes import require_undone, set_each
 from mrsxr.cube import build_cube
 from mrsxr.cube._blocks import drizzle_planes, incomplete_planes
 from mrsxr.cube._layout import BandData
-from mrsxr.errors import LevelError, MrsxrError
+from mrsxr.errors import LevelError, MrsxrError, MrsxrWarning
 from mrsxr.geometry.detector import detector_to_slicer, slicer_grid
 from mrsxr.geometry.footprint import slice_ranges
 from mrsxr.geometry.frame import FrameModel
@@ -152,6 +153,18 @@ def test_lazy_pure_recorded_in_the_schema():
     assert (out.attrs["target_ra"], out.attrs["target_dec"]) == (339.015, 33.976)
     assert len(json.loads(out.attrs["exposures"])) == 2
     assert CubeGrid.of(out).spaxel_size == pytest.approx(0.13)
+
+
+def test_a_mixed_set_of_exposures_says_so():
+    """Marks of a cube are the part of the exposures that had a step; those without it are named."""
+    ds = make_cal(3).assign_attrs(fringe_flat=1)
+    ds = set_each(ds, "master_background", [1, 0, 1])
+    with pytest.warns(MrsxrWarning, match=f"not subtracted in {ds.exposure.values[1]}, but in the other"):
+        cube = build(ds)
+    assert cube.attrs["master_background"] == pytest.approx(2 / 3)
+    assert (cube.attrs["fringe_flat"], "field_background" in cube.attrs) == (1, False)
+    with pytest.raises(MrsxrError, match=r"band 1A: .* subtracted already in some of the exposures"):
+        require_undone(cube, ["master_background"], "subtract once")
 
 
 def test_solid_angle_is_that_of_the_spaxel_not_of_the_detector():

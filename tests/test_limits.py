@@ -28,6 +28,7 @@ FREE = {
     "line": "a label or a wavelength, found in the list of lines",
     "lines": "as line", "region": "read by the package regions", "psf": "a number or a function",
     "resolution": "a number, a table or a function", "history": "Datasets", "others": "Datasets",
+    "table": "a path, read where it is used",
 }  # fmt: skip
 
 

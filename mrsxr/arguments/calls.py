@@ -91,7 +91,8 @@ def parameters_of(source: Callable[..., Any], *omit: str) -> Callable[[F], F]:
         own = [one for one in mine.values() if one.kind is not one.VAR_KEYWORD]
         taken = [one for one in theirs.values() if one.kind is one.KEYWORD_ONLY and one.name not in (*mine, *omit)]
         hints = typing.get_type_hints(inspect.unwrap(source), include_extras=True)
-        function.__annotations__ = {one.name: one.annotation for one in own} | {one.name: hints[one.name] for one in taken}
+        kept = {one.name: one.annotation for one in own}
+        function.__annotations__ = kept | {one.name: hints[one.name] for one in taken}
         function.__signature__ = inspect.Signature([*own, *taken])  # type: ignore[attr-defined]
         defaults = {one.name: one.default for one in taken if one.default is not one.empty}
 

@@ -1,4 +1,4 @@
-"""Kernel of the dark step on plain arrays."""
+"""Kernel of the dark and the reset step on plain arrays."""
 
 import numpy as np
 
@@ -6,30 +6,33 @@ from mrsxr.compiled import njit
 
 
 @njit(cache=True, nogil=True)
-def _subtract_dark(sci, dark, use, out):
+def _subtract(sci, reference, use, goes_on, out):
     n_dither, n_integration, n_group, n_y, n_x = sci.shape
-    n_dark_group = dark.shape[1]
+    n_known = reference.shape[1]
     for d in range(n_dither):
         for i in range(n_integration):
             j = use[i]
             for g in range(n_group):
-                h = min(g, n_dark_group - 1)
+                if g >= n_known and not goes_on:
+                    out[d, i, g] = sci[d, i, g]
+                    continue
+                h = min(g, n_known - 1)
                 beyond = np.float32(g - h)
                 for y in range(n_y):
                     for x in range(n_x):
-                        value = dark[j, h, y, x]
+                        value = reference[j, h, y, x]
                         if beyond > 0:
-                            value += beyond * (dark[j, h, y, x] - dark[j, h - 1, y, x])
+                            value += beyond * (reference[j, h, y, x] - reference[j, h - 1, y, x])
                         if np.isnan(value):
                             value = np.float32(0)
                         out[d, i, g, y, x] = sci[d, i, g, y, x] - value
 
 
-def subtract(sci, dark, use):
-    """Return sci - dark [DN]: integration i takes dark[use[i]]; NaN counts as 0.
+def subtract(sci, reference, use, goes_on):
+    """Return sci - reference [DN]: integration i takes reference[use[i]]; NaN counts as 0.
 
-    A short dark goes on with its last group-to-group difference.
+    Beyond its last group it goes on with its last difference, or sci stays as it is.
     """
     out = np.empty(sci.shape, dtype=np.float32)
-    _subtract_dark(sci, dark, np.asarray(use, dtype=np.int64), out)
+    _subtract(sci, reference, np.asarray(use, dtype=np.int64), bool(goes_on), out)
     return out

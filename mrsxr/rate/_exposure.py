@@ -7,6 +7,7 @@ import xarray as xr
 
 from mrsxr import dq
 from mrsxr.attributes import keyword
+from mrsxr.blocks import map_ramps
 from mrsxr.errors import MrsxrError
 
 DETECTOR_COLUMNS = 1032
@@ -63,3 +64,21 @@ def linearity_inputs(linearity: xr.Dataset) -> list[xr.DataArray]:
     c = linearity.coefficients
     skip = c.isnull().any("order") | (c.isel(order=1) == 0) | ((linearity.dq & np.uint32(dq.NO_LIN_CORR)) != 0)
     return [c.drop_vars("order", errors="ignore"), skip]
+
+
+def less_reference(ds: xr.Dataset, reference: xr.DataArray, *, goes_on: bool) -> xr.DataArray:
+    """Return the ramps less reference ramps (integration, group, y, x) of the same integrations and groups.
+
+    Beyond the last group of the reference it goes on with its last difference, or nothing is subtracted.
+    """
+    from ._dark_kernels import subtract
+
+    places, use = reference_integrations(ds, reference.sizes["integration"])
+    part = reference.isel(group=slice(0, ds.sizes["group"]), integration=places)
+    part = part.drop_vars(["group", "integration"], errors="ignore")
+    part = part.rename(group="known_group", integration="known_integration")
+    (sci,) = map_ramps(
+        subtract, ds.sci, part, core=[RAMP, ["known_integration", "known_group"]], out_core=[RAMP], dtypes=["float32"],
+        use=use, goes_on=goes_on,
+    )  # fmt: skip
+    return sci.assign_attrs(ds.sci.attrs)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import xarray as xr
 
-from mrsxr.blocks import add_flags, map_ramps
+from mrsxr.blocks import add_flags
 from mrsxr.errors import ReferenceFileError
 from mrsxr.limits import NotNegative, Ref
 from mrsxr.notes import tell
 from mrsxr.step import step
 
-from ._exposure import reference_integrations
+from ._exposure import less_reference
 
 
 @step(needs="ramp", jwst="dark_current", keyword="S_DARK")
@@ -43,8 +43,6 @@ def subtract_dark(ds: xr.Dataset, *, dark: Ref, average_dark_current: NotNegativ
     -----
     As jwst's dark_current for one frame a group.
     """
-    from ._dark_kernels import subtract
-
     n_dark, n_groups = dark.sizes["group"], ds.sizes["group"]
     if n_dark < n_groups:
         if n_dark < 2:
@@ -57,18 +55,9 @@ def subtract_dark(ds: xr.Dataset, *, dark: Ref, average_dark_current: NotNegativ
             "continued with its last difference",
             stacklevel=3,
         )
-    places, use = reference_integrations(ds, dark.sizes["integration"])
-    reference = dark.dark.isel(group=slice(0, n_groups), integration=places)
-    reference = reference.drop_vars(["group", "integration"], errors="ignore")
-    reference = reference.rename(group="dark_group", integration="dark_integration")
-    ramp = ["integration", "group"]
-    (sci,) = map_ramps(
-        subtract, ds.sci, reference,
-        core=[ramp, ["dark_integration", "dark_group"]], out_core=[ramp], dtypes=["float32"], use=use,
-    )  # fmt: skip
     if average_dark_current is None:
         average_dark_current = float(dark.attrs.get("average_dark_current", 0.0))
     return ds.assign(
-        sci=sci.assign_attrs(ds.sci.attrs),
+        sci=less_reference(ds, dark.dark, goes_on=True),
         pixel_dq=add_flags(ds.pixel_dq, dark.dq),
     ).assign_attrs(average_dark_current=float(average_dark_current))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import xarray as xr
 
-from mrsxr.blocks import add_flags, map_ramps
+from mrsxr.blocks import add_flags
 from mrsxr.errors import ReferenceFileError
 from mrsxr.limits import Ref
 from mrsxr.step import step
 
-from ._exposure import reference_integrations
+from ._exposure import less_reference
 
 
 @step(needs="ramp", jwst="reset", keyword="S_RESET", without={"reset": "the reset anomaly stays"})
@@ -39,24 +39,13 @@ def subtract_reset(ds: xr.Dataset, *, reset: Ref) -> xr.Dataset:
     -----
     As jwst's reset. Noise is not changed.
     """
-    from ._reset_kernels import subtract
-
     made_for, taken = reset.attrs.get("readpatt", ""), ds.attrs.get("readpatt", "")
     if made_for and taken and made_for != taken and made_for not in ("N/A", "ANY"):
         raise ReferenceFileError(
             f"reset {reset.attrs.get('ref_id', '')} is for the readout pattern {made_for}, the exposure "
             f"({ds.attrs.get('setting')}) has {taken}; use a reset file of that pattern"
         )
-    places, use = reference_integrations(ds, reset.sizes["integration"])
-    reference = reset.reset.isel(group=slice(0, ds.sizes["group"]), integration=places)
-    reference = reference.drop_vars(["group", "integration"], errors="ignore")
-    reference = reference.rename(group="reset_group", integration="reset_integration")
-    ramp = ["integration", "group"]
-    (sci,) = map_ramps(
-        subtract, ds.sci, reference,
-        core=[ramp, ["reset_integration", "reset_group"]], out_core=[ramp], dtypes=["float32"], use=use,
-    )  # fmt: skip
     return ds.assign(
-        sci=sci.assign_attrs(ds.sci.attrs),
+        sci=less_reference(ds, reset.reset, goes_on=False),
         pixel_dq=add_flags(ds.pixel_dq, reset.dq),
     )

@@ -11,6 +11,7 @@ import time
 import uuid
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -164,6 +165,11 @@ def relative(path: Path, folder: Path) -> str:
 
 def versions() -> dict[str, str]:
     """Return the versions of this package, of Python and of the packages behind the numbers."""
+    return dict(_versions())
+
+
+@cache
+def _versions() -> dict[str, str]:
     found = {"mrsxr": __version__, "python": platform.python_version()}
     for name in PACKAGES:
         try:

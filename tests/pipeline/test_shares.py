@@ -25,7 +25,7 @@ from mrsxr.pipeline.resume import Keys
 from mrsxr.pipeline.shares import kinds, share
 
 EMPTY = xr.Dataset(
-    {"rate": (("dither", "group"), np.zeros((2, 9)))}, {"band": ("wavelength", ["1A", "1A"])},
+    {"flux": (("dither", "group"), np.zeros((2, 9)))}, {"band": ("wavelength", ["1A", "1A"])},
     {"level": "cal", "setting": "12A", "detector": "MIRIFUSHORT", "band": "1A", "source_type": "POINT",
      "aperture_ra": 1.0, "aperture_dec": 2.0},
 )  # fmt: skip

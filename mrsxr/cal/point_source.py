@@ -60,7 +60,8 @@ def fit_point_source(
     times B-splines of 0.4 FWHM, linear between three wavelengths. PSF and the smooth host are solved for together: what
     both could explain goes to the host where the start of the PSF is dark (beyond 2 FWHM), to the PSF inside, so that
     a cusp of the host narrower than 4 FWHM counts as the source. In lines of the host star and a finer host are solved
-    for at each wavelength.
+    for at each wavelength. Within 1 FWHM that is limited by noise: of a line of 1 % of the star's peak, where the noise
+    of a pixel is 0.3 %, 10-20 % may go to the star or come from it; at 1-2 FWHM 1-2 %.
     """
     check_wcs(ds)
     check_model(ds, trace_model)

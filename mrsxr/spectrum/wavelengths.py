@@ -175,7 +175,7 @@ def _shift(own: np.ndarray, at: np.ndarray, wave: np.ndarray, shift: np.ndarray)
     return cubic(np.clip(at, rows[0], rows[-1]))
 
 
-def _read(path: str) -> tuple[np.ndarray, np.ndarray]:
+def _read(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """Return wavelengths and shifts [um] of a table, rising; the mean of rows of one wavelength."""
     try:
         rows = np.genfromtxt(Path(path), delimiter=",", names=True, dtype=float)

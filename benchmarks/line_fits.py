@@ -177,10 +177,7 @@ def compare_lmfit(n: int = 6) -> None:
             model = model + p[f"f{c}"] * (ndtr((high - mu) / s) - ndtr((low - mu) / s)) / (high - low) / density
         return (data - model) / error
 
-    cases = {
-        1: [(FLUX, VELOCITY, 100.0)],
-        2: [(0.6 * FLUX, VELOCITY, 60.0), (0.4 * FLUX, -120.0, 220.0)],
-    }
+    cases = {1: [(FLUX, VELOCITY, 100.0)], 2: [(0.6 * FLUX, VELOCITY, 60.0), (0.4 * FLUX, -120.0, 220.0)]}
     for k, parts in cases.items():
         noise = place.noise_for({1: 30, 2: 150}[k], parts)
         ds = place.cube(n, parts, noise, seed=3)

@@ -33,11 +33,7 @@ GROUP_DQ_ATTRS = {
     "flag_masks": [bit for bit in FLAGS.values() if bit < 256],
     "flag_meanings": " ".join(name for name, bit in FLAGS.items() if bit < 256),
 }
-PIXEL_DQ_ATTRS = {
-    "units": "1",
-    "flag_masks": list(FLAGS.values()),
-    "flag_meanings": " ".join(FLAGS),
-}
+PIXEL_DQ_ATTRS = {"units": "1", "flag_masks": list(FLAGS.values()), "flag_meanings": " ".join(FLAGS)}
 
 
 def value(*names: str) -> int:

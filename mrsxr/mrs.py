@@ -74,11 +74,7 @@ def setting_name(detector: str, band: str) -> str:
 def setting_keywords(setting: str) -> dict[str, str]:
     """Return the FITS keywords of a setting: DETECTOR, CHANNEL and BAND."""
     bands_of_setting(setting)
-    return {
-        "DETECTOR": DETECTOR_OF_CHANNELS[setting[:2]],
-        "CHANNEL": setting[:2],
-        "BAND": GRATINGS[setting[2]],
-    }
+    return {"DETECTOR": DETECTOR_OF_CHANNELS[setting[:2]], "CHANNEL": setting[:2], "BAND": GRATINGS[setting[2]]}
 
 
 def pixel_length(wavelength, band: str):

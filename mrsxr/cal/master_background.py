@@ -27,11 +27,7 @@ from .background import BACKGROUNDS
 @step(needs="cal", jwst="master_background", keyword="S_MSBSUB")
 @reads(bands=as_bands)
 def subtract_master_background(
-    ds: xr.Dataset,
-    *,
-    background: xr.Dataset,
-    bands: Sequence[Band] | None = None,
-    like_jwst: bool = True,
+    ds: xr.Dataset, *, background: xr.Dataset, bands: Sequence[Band] | None = None, like_jwst: bool = True
 ) -> xr.Dataset:
     """Subtract a background spectrum, the same at every place of the field.
 

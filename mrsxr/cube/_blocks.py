@@ -157,12 +157,7 @@ def drizzle_and_blank(start: int, size: int, parts, grid: CubeGrid, incomplete: 
 
 
 def lazy_planes(
-    sources: Sequence[Source],
-    grid: CubeGrid,
-    *,
-    systematic: bool,
-    threshold: float | None,
-    planes_per_block: int,
+    sources: Sequence[Source], grid: CubeGrid, *, systematic: bool, threshold: float | None, planes_per_block: int
 ) -> dict[str, da.Array]:
     """Return the planes of the cube as dask arrays in blocks of wavelength.
 

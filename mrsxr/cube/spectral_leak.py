@@ -28,12 +28,7 @@ _TO_SIGMA = 1.0 / np.sqrt(8.0 * np.log(2.0))
 
 @step(needs="cube", jwst="spectral_leak", keyword="S_SPLEAK", without={"mrsptcorr": "the spectral leak 1B to 3A stays"})
 def correct_spectral_leak_cube(
-    cube: xr.Dataset,
-    *,
-    leaking: xr.Dataset,
-    mrsptcorr: Ref,
-    shape: Shape = "leaking",
-    outside: Outside = "nearest",
+    cube: xr.Dataset, *, leaking: xr.Dataset, mrsptcorr: Ref, shape: Shape = "leaking", outside: Outside = "nearest"
 ) -> xr.Dataset:
     """Subtract from the cube of band 3A what leaks in from band 1B in the second order.
 

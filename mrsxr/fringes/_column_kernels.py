@@ -11,13 +11,7 @@ import numpy as np
 from mrsxr.compiled import njit
 
 from ._sine_kernels import fit_sines
-from ._spline_kernels import (
-    bridge,
-    choose_knots,
-    envelopes,
-    fit_background,
-    mask_tall_features,
-)
+from ._spline_kernels import bridge, choose_knots, envelopes, fit_background, mask_tall_features
 
 TINY = 1e-8
 LEAST_SAMPLES = 50

@@ -82,10 +82,7 @@ def read(file: FitsFile, meta: Mapping[str, Any]) -> dict[str, xr.Variable]:
 
 
 def coordinates(
-    regions: np.ndarray,
-    model: Mapping[str, xr.Variable],
-    wanted: Mapping[str, str],
-    origin: tuple[int, int] = (0, 0),
+    regions: np.ndarray, model: Mapping[str, xr.Variable], wanted: Mapping[str, str], origin: tuple[int, int] = (0, 0)
 ) -> dict[str, np.ndarray]:
     """Return channel, alpha, beta and wavelength of the detector pixels, as far as the model gives them.
 

@@ -37,18 +37,7 @@ _OF_ONE_EXPOSURE = re.compile(
 )
 _SAME_AREA = 1e-2  # part by which PIXAR_SR and CDELT may differ before it is told
 HEADER_TABLE = "HDRTAB"
-_WCS_STEMS = (
-    "WCSAXES",
-    "CRPIX",
-    "CRVAL",
-    "CTYPE",
-    "CUNIT",
-    "CDELT",
-    "RADESYS",
-    "LONPOLE",
-    "LATPOLE",
-    "EQUINOX",
-)
+_WCS_STEMS = ("WCSAXES", "CRPIX", "CRVAL", "CTYPE", "CUNIT", "CDELT", "RADESYS", "LONPOLE", "LATPOLE", "EQUINOX")
 
 
 #: Planes that jwst writes: what their absence means.
@@ -389,8 +378,5 @@ def _spectrum_variables(file: FitsFile, columns: Mapping[str, np.ndarray], kept:
         band = np.char.strip(columns["BAND"].astype("U2"))
     else:
         band = np.full(n_samples, band_of(file.header["PRIMARY"]), dtype="U2")
-    coords = {
-        "wavelength": (along, columns["WAVELENGTH"].astype("f8"), {"units": "um"}),
-        "band": (along, band),
-    }
+    coords = {"wavelength": (along, columns["WAVELENGTH"].astype("f8"), {"units": "um"}), "band": (along, band)}
     return xr.Dataset(out, coords)

@@ -23,19 +23,7 @@ from ._detector import DETECTOR_LEVELS
 from ._keywords import exposure_keywords, fill_header, fill_notes
 from .atomic import replacing
 
-_RESERVED = {
-    "PRIMARY",
-    "SCI",
-    "ERR",
-    "DQ",
-    "ASDF",
-    "WCS-TABLE",
-    "HDRTAB",
-    "WMAP",
-    "EXTRACT1D",
-    "REGIONS",
-    "MRSXR",
-}
+_RESERVED = {"PRIMARY", "SCI", "ERR", "DQ", "ASDF", "WCS-TABLE", "HDRTAB", "WMAP", "EXTRACT1D", "REGIONS", "MRSXR"}
 
 
 def write_fits(hdulist: fits.HDUList, path: str | os.PathLike) -> Path:
@@ -152,12 +140,7 @@ def extra_images(ds: xr.Dataset, held: Iterable[str]) -> tuple[list[fits.ImageHD
         extension = f"X_{extension}" if extension in _RESERVED else extension
         hdus.append(_image(xr.DataArray(values), extension, None))
         shape = [int(n) for n in values.shape]
-        places[name] = {
-            "hdu": extension,
-            "dims": list(variable.dims),
-            "shape": shape,
-            "dtype": str(values.dtype),
-        }
+        places[name] = {"hdu": extension, "dims": list(variable.dims), "shape": shape, "dtype": str(values.dtype)}
     return hdus, places, small
 
 

@@ -248,11 +248,7 @@ def make_cubes(
 
 
 def combine_exposures(
-    data: Data,
-    refs: References | None = None,
-    recipe: Given = None,
-    *,
-    bands: Iterable[str] | None = None,
+    data: Data, refs: References | None = None, recipe: Given = None, *, bands: Iterable[str] | None = None
 ) -> xr.DataTree:
     """Bring calibrated exposures to what cubes are built from: targets, backgrounds, outliers.
 

@@ -58,6 +58,5 @@ def subtract_dark(ds: xr.Dataset, *, dark: Ref, average_dark_current: NotNegativ
     if average_dark_current is None:
         average_dark_current = float(dark.attrs.get("average_dark_current", 0.0))
     return ds.assign(
-        sci=less_reference(ds, dark.dark, goes_on=True),
-        pixel_dq=add_flags(ds.pixel_dq, dark.dq),
+        sci=less_reference(ds, dark.dark, goes_on=True), pixel_dq=add_flags(ds.pixel_dq, dark.dq)
     ).assign_attrs(average_dark_current=float(average_dark_current))

@@ -33,7 +33,4 @@ def flag_bad_pixels(ds: xr.Dataset, *, mask: Ref) -> xr.Dataset:
     As jwst's dq_init. Reference-file type MASK.
     """
     do_not_use = (mask.dq & np.uint32(dq.DO_NOT_USE)).astype("uint8")
-    return ds.assign(
-        pixel_dq=add_flags(ds.pixel_dq, mask.dq),
-        group_dq=add_flags(ds.group_dq, do_not_use),
-    )
+    return ds.assign(pixel_dq=add_flags(ds.pixel_dq, mask.dq), group_dq=add_flags(ds.group_dq, do_not_use))

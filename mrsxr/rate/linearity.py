@@ -41,7 +41,4 @@ def correct_linearity(ds: xr.Dataset, *, linearity: Ref) -> xr.Dataset:
         linearize, ds.sci, ds.group_dq, coefficients, flags,
         core=[ramp, ramp, ["order"], []], out_core=[ramp], dtypes=["float32"],
     )  # fmt: skip
-    return ds.assign(
-        sci=sci.assign_attrs(ds.sci.attrs),
-        pixel_dq=add_flags(ds.pixel_dq, flags),
-    )
+    return ds.assign(sci=sci.assign_attrs(ds.sci.attrs), pixel_dq=add_flags(ds.pixel_dq, flags))

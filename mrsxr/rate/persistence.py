@@ -64,11 +64,7 @@ def flag_persistence(
 
 @checked
 def persistence_windows(
-    ds: xr.Dataset,
-    *,
-    persistence_time: Positive,
-    dn_threshold: float | None = None,
-    windows: xr.Dataset | None = None,
+    ds: xr.Dataset, *, persistence_time: Positive, dn_threshold: float | None = None, windows: xr.Dataset | None = None
 ) -> xr.Dataset:
     """Return until when each pixel is to be flagged, for the exposures that follow; parameters as above.
 

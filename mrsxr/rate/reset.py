@@ -45,7 +45,4 @@ def subtract_reset(ds: xr.Dataset, *, reset: Ref) -> xr.Dataset:
             f"reset {reset.attrs.get('ref_id', '')} is for the readout pattern {made_for}, the exposure "
             f"({ds.attrs.get('setting')}) has {taken}; use a reset file of that pattern"
         )
-    return ds.assign(
-        sci=less_reference(ds, reset.reset, goes_on=False),
-        pixel_dq=add_flags(ds.pixel_dq, reset.dq),
-    )
+    return ds.assign(sci=less_reference(ds, reset.reset, goes_on=False), pixel_dq=add_flags(ds.pixel_dq, reset.dq))

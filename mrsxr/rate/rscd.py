@@ -60,8 +60,7 @@ def flag_rscd(ds: xr.Dataset, *, rscd: Ref) -> xr.Dataset:
     facts = {"rscd_skip_int1": first} if 1 in integration_numbers(ds) else {}
     facts |= {"rscd_skip_int2": later} if max(integration_numbers(ds)) > 1 else {}
     return ds.assign(
-        group_dq=group_dq.assign_attrs(dq.GROUP_DQ_ATTRS),
-        pixel_dq=add_flags(ds.pixel_dq, estimated),
+        group_dq=group_dq.assign_attrs(dq.GROUP_DQ_ATTRS), pixel_dq=add_flags(ds.pixel_dq, estimated)
     ).assign_attrs(facts)
 
 

@@ -58,7 +58,4 @@ def flag_saturation(ds: xr.Dataset, *, saturation: Ref, n_pix_grow_sat: Growth =
         flag_groups, ds.sci, ds.group_dq, first,
         core=[ramp, ramp, ["integration"]], out_core=[ramp], dtypes=["uint8"],
     )  # fmt: skip
-    return ds.assign(
-        group_dq=group_dq.assign_attrs(dq.GROUP_DQ_ATTRS),
-        pixel_dq=add_flags(ds.pixel_dq, flags),
-    )
+    return ds.assign(group_dq=group_dq.assign_attrs(dq.GROUP_DQ_ATTRS), pixel_dq=add_flags(ds.pixel_dq, flags))

@@ -5,11 +5,4 @@ from .find import References
 from .headers import KINDS, ReferenceFacts, read_facts
 from .readers import read_reference
 
-__all__ = [
-    "References",
-    "read_reference",
-    "build_crds_cache",
-    "KINDS",
-    "ReferenceFacts",
-    "read_facts",
-]
+__all__ = ["References", "read_reference", "build_crds_cache", "KINDS", "ReferenceFacts", "read_facts"]

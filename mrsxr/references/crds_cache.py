@@ -134,12 +134,7 @@ def build_crds_cache(reference_folder: str | os.PathLike[str], cache_folder: str
         selections[kind] = name
     write_text(mappings / IMAP, _mapping(IMAP, "INSTRUMENT", "REFTYPE", selections, instrument="MIRI"), sync=False)
     write_text(mappings / CONTEXT, _mapping(CONTEXT, "PIPELINE", "META.INSTRUMENT.NAME", {"MIRI": IMAP}), sync=False)
-    return {
-        "CRDS_PATH": str(cache),
-        "CRDS_SERVER_URL": SERVER_URL,
-        "CRDS_CONTEXT": CONTEXT,
-        "CRDS_OBSERVATORY": "jwst",
-    }
+    return {"CRDS_PATH": str(cache), "CRDS_SERVER_URL": SERVER_URL, "CRDS_CONTEXT": CONTEXT, "CRDS_OBSERVATORY": "jwst"}
 
 
 def _all_types() -> list[str]:
@@ -239,14 +234,7 @@ def _mapping(name: str, mapping: str, parkey: str, selections: dict[str, str], *
 
 def _signed(header: dict, selector: str) -> str:
     """Return a mapping file with the checksum of its text (without the line of the checksum)."""
-    lines = [
-        "header = {",
-        *(f"    {key!r} : {value!r}," for key, value in header.items()),
-        "}",
-        "",
-        selector,
-        "",
-    ]
+    lines = ["header = {", *(f"    {key!r} : {value!r}," for key, value in header.items()), "}", "", selector, ""]
     text = "\n".join(line for line in lines if "sha1sum" not in line)
     checksum = hashlib.sha1(text.encode()).hexdigest()
     return "\n".join(f"    'sha1sum' : {checksum!r}," if "sha1sum" in line else line for line in lines)

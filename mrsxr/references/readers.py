@@ -90,11 +90,7 @@ _TREE_READERS: dict[str, Callable[[Mapping[str, Any], str], tuple[xr.Dataset, di
 
 
 def read_reference(
-    path: str | os.PathLike[str],
-    kind: str | None = None,
-    *,
-    rows: Rows = RAMP_ROWS_MAX,
-    window: Window | None = None,
+    path: str | os.PathLike[str], kind: str | None = None, *, rows: Rows = RAMP_ROWS_MAX, window: Window | None = None
 ) -> xr.Dataset:
     """Read a reference file of the CRDS formats.
 
@@ -294,12 +290,7 @@ def _number(header: Mapping[str, Any], keyword: str, default: float) -> float:
 
 
 def _lazy(
-    file: FitsFile,
-    hdu: str,
-    dims: tuple[str, ...],
-    rows: Rows,
-    window: Window | None,
-    dtype: str | None = None,
+    file: FitsFile, hdu: str, dims: tuple[str, ...], rows: Rows, window: Window | None, dtype: str | None = None
 ) -> xr.Variable:
     """Return an image HDU as a dask Variable in chunks of rows; leading axes stay whole."""
     found = file.get(hdu)

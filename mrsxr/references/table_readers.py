@@ -164,12 +164,7 @@ def read_mrsptcorr(file: FitsFile) -> Result:
     present = [name for name in MRSPTCORR_COLUMNS if name in file]
     if not present:
         raise ReferenceFileError(f"{file.path}: none of the tables {', '.join(MRSPTCORR_COLUMNS)} is in the file")
-    keys = {
-        "LEAKCOR": "WAVELENGTH",
-        "TRACOR": "CHANNEL",
-        "WAVCORR_OPTICAL": "SUB_BAND",
-        "WAVCORR_SHIFT": "BETA_OFF",
-    }
+    keys = {"LEAKCOR": "WAVELENGTH", "TRACOR": "CHANNEL", "WAVCORR_OPTICAL": "SUB_BAND", "WAVCORR_SHIFT": "BETA_OFF"}
     variables, coords = {}, {}
     for name in present:
         columns = _columns(file, name, MRSPTCORR_COLUMNS[name])
@@ -327,11 +322,7 @@ def read_emicorr(tree: Mapping[str, Any], where: str) -> Result:
     for row, wave in enumerate(waves):
         values[row, : len(wave)] = wave
     variables = {
-        "frequency": (
-            "name",
-            np.array([float(branch[name]["frequency"]) for name in names]),
-            {"units": "Hz"},
-        ),
+        "frequency": ("name", np.array([float(branch[name]["frequency"]) for name in names]), {"units": "Hz"}),
         "waveform": (("name", "phase_bin"), values, {"units": "DN"}),
     }
     coords = {"name": names, "case": sorted(cases), "speed": ["FAST", "SLOW"], "detector": list(DETECTORS)}

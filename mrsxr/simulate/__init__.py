@@ -6,15 +6,7 @@ from .observation import Simulation, simulate_observation, true_spectrum
 from .products import simulate_cube, simulate_spectrum
 from .psf import Psf
 from .reference_files import write_reference
-from .scene import (
-    Background,
-    Line,
-    LineDisc,
-    PointSource,
-    PowerLaw,
-    Scene,
-    encircled_energy,
-)
+from .scene import Background, Line, LineDisc, PointSource, PowerLaw, Scene, encircled_energy
 
 __all__ = [
     "simulate_observation", "Simulation", "Effects", "Scene", "PointSource", "LineDisc", "Line", "PowerLaw",

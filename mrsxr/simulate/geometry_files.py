@@ -80,12 +80,7 @@ def _wavelengthrange(ds: xr.Dataset) -> tuple[dict, dict]:
     return {"waverange_selector": _keys(ds), "wavelengthrange": limits}, {"wavelength_units": units.um}
 
 
-_TREES = {
-    "distortion": _distortion,
-    "specwcs": _specwcs,
-    "regions": _regions,
-    "wavelengthrange": _wavelengthrange,
-}
+_TREES = {"distortion": _distortion, "specwcs": _specwcs, "regions": _regions, "wavelengthrange": _wavelengthrange}
 
 
 def _keys(ds: xr.Dataset) -> list[str]:

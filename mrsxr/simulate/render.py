@@ -144,10 +144,7 @@ class _Plane:
     shape: tuple[int, int]
 
     def axes(self):
-        return (
-            self.alpha0 + self.step * np.arange(self.shape[0]),
-            self.beta0 + self.step * np.arange(self.shape[1]),
-        )
+        return (self.alpha0 + self.step * np.arange(self.shape[0]), self.beta0 + self.step * np.arange(self.shape[1]))
 
 
 def _disc(disc: LineDisc, aim, geometry, pixels, low, high, order: int = 1, psf: Psf | None = None) -> np.ndarray:

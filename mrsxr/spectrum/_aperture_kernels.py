@@ -56,11 +56,7 @@ def _background(flux, var, common, good, share, mode, sigma, out):
                 variance += share[j, i] * var[j, i]
     norm = area if mode == ANNULUS_JWST else kept_area
     if norm > 0.0:
-        out[BACKGROUND], out[BACKGROUND_VARIANCE], out[BACKGROUND_AREA] = (
-            total / norm,
-            variance / norm**2,
-            norm,
-        )
+        out[BACKGROUND], out[BACKGROUND_VARIANCE], out[BACKGROUND_AREA] = (total / norm, variance / norm**2, norm)
         out[BACKGROUND_SYSTEMATIC] = systematic / norm
 
 

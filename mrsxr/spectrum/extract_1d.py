@@ -345,11 +345,7 @@ def _finish(out, cube, kind, place, radii, correction, background, apcorr, clip_
     ):
         if column == 0 or background is not None:
             variables[name] = ("wavelength", radii[:, column], {"units": "arcsec", "long_name": meaning})
-    variables["aperture_correction"] = (
-        "wavelength",
-        correction,
-        {"units": "1", "long_name": "factor in flux"},
-    )
+    variables["aperture_correction"] = ("wavelength", correction, {"units": "1", "long_name": "factor in flux"})
     wavelength = np.asarray(cube["wavelength"].values, dtype=float)
     band = np.full(len(wavelength), str(cube.attrs.get("band", "")))
     if "band" in cube.coords:  # of a joint cube

@@ -224,8 +224,5 @@ def _rings(region: Any) -> list[Any]:
         return []
     return [
         shape[name](region.center, width, height, region.angle)
-        for width, height in (
-            (region.outer_width, region.outer_height),
-            (region.inner_width, region.inner_height),
-        )
+        for width, height in ((region.outer_width, region.outer_height), (region.inner_width, region.inner_height))
     ]

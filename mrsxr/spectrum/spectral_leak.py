@@ -29,11 +29,7 @@ _PAIRS = [("surface_brightness", "flux"), ("rf_surf_bright", "rf_flux")]
     without={"mrsptcorr": "the spectral leak 1B to 3A stays"},
 )
 def correct_spectral_leak(
-    ds: xr.Dataset,
-    *,
-    leaking: xr.Dataset,
-    mrsptcorr: Ref,
-    in_cube: bool | None = None,
+    ds: xr.Dataset, *, leaking: xr.Dataset, mrsptcorr: Ref, in_cube: bool | None = None
 ) -> xr.Dataset:
     """Subtract from the spectrum of band 3A what leaks in from band 1B in the second order.
 

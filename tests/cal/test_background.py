@@ -13,12 +13,7 @@ from helpers import assert_step, detector_attrs, dither_coords
 from numpy.testing import assert_allclose, assert_array_equal
 
 from mrsxr import dq
-from mrsxr.cal.background import (
-    _safe_mode,
-    combine,
-    fit_background_scale,
-    subtract_background,
-)
+from mrsxr.cal.background import _safe_mode, combine, fit_background_scale, subtract_background
 from mrsxr.errors import LevelError, MrsxrError
 
 DATA = Path(__file__).parents[1] / "parity" / "data"

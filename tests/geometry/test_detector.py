@@ -63,12 +63,7 @@ def test_shapes_unknown_labels_and_mappings():
         detector.detector_to_slicer(x, x, label, {k: v for k, v in plain.items() if k != "alpha_coefficients"})
 
 
-@given(
-    alpha=st.floats(-1.8, 1.8),
-    number=st.integers(0, 2),
-    row=st.floats(2, 60),
-    band=st.sampled_from(["1A", "2A"]),
-)
+@given(alpha=st.floats(-1.8, 1.8), number=st.integers(0, 2), row=st.floats(2, 60), band=st.sampled_from(["1A", "2A"]))
 def test_round_trip_of_an_invertible_instrument(alpha, number, row, band):
     model = made_model()
     s = number + (3 if band == "2A" else 0)
@@ -142,10 +137,7 @@ def test_real_pixels_equal_the_astropy_models(shared_data, setting):
     model, labels = real_model(shared_data, setting), real_labels(shared_data, setting)
     alpha, beta, wavelength = detector.slicer_grid(model, labels)
     stem = shared_data / "coords_flt9" / f"jwst_miri_mrs{setting}"
-    with (
-        asdf.open(f"{stem}_distortion_flt9.asdf") as distortion,
-        asdf.open(f"{stem}_specwcs_flt9.asdf") as specwcs,
-    ):
+    with asdf.open(f"{stem}_distortion_flt9.asdf") as distortion, asdf.open(f"{stem}_specwcs_flt9.asdf") as specwcs:
         seen = 0
         for i, label in enumerate(distortion["slices"]):
             lit = labels == label

@@ -202,18 +202,7 @@ def test_real_rotated_header(shared_data, band):
     header = fits.getheader(path, "SCI")
     g = CubeGrid.from_header(header)
     mine = g.header()
-    for key in (
-        "CRPIX1",
-        "CRPIX2",
-        "CRVAL2",
-        "CRVAL3",
-        "CDELT1",
-        "CDELT3",
-        "PC1_1",
-        "PC1_2",
-        "PC2_1",
-        "PC2_2",
-    ):
+    for key in ("CRPIX1", "CRPIX2", "CRVAL2", "CRVAL3", "CDELT1", "CDELT3", "PC1_1", "PC1_2", "PC2_1", "PC2_2"):
         assert mine[key] == pytest.approx(header[key], rel=1e-12)
     assert (mine["CRVAL1"] - header["CRVAL1"]) % 360 == pytest.approx(0, abs=1e-10)
     assert mine["PIXAR_SR"] == pytest.approx(header["PIXAR_SR"], rel=1e-5)

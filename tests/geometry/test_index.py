@@ -26,9 +26,7 @@ def make_cube(crval=(0.0001, 33.0), angle=20.0, chunks=None) -> xr.Dataset:
     g = CubeGrid(crval, 0.13, 15, 11, 4.9, 0.0008, 6, position_angle=angle)
     data = np.arange(np.prod(g.shape), dtype="f4").reshape(g.shape)
     ds = xr.Dataset(
-        {"flux": (("wavelength", "y", "x"), data)},
-        g.coords(),
-        {"level": "cube", "wcs": g.header().tostring(sep="\n")},
+        {"flux": (("wavelength", "y", "x"), data)}, g.coords(), {"level": "cube", "wcs": g.header().tostring(sep="\n")}
     )
     return attach_index(ds if chunks is None else ds.chunk(chunks))
 
@@ -173,12 +171,7 @@ def test_isel_keeps_an_exact_index(y, x):
 
 def test_isel_that_leaves_no_image_gives_plain_coordinates():
     ds = make_cube()
-    for cut in (
-        ds.isel(y=3),
-        ds.isel(y=3, x=4),
-        ds.isel(x=[1, 5]),
-        ds.isel(y=xr.DataArray([1, 2], dims="s")),
-    ):
+    for cut in (ds.isel(y=3), ds.isel(y=3, x=4), ds.isel(x=[1, 5]), ds.isel(y=xr.DataArray([1, 2], dims="s"))):
         assert "ra" not in cut.xindexes
         assert "ra" in cut.coords
     np.testing.assert_allclose(ds.isel(y=3).ra, ds.ra.values[3])
@@ -272,18 +265,13 @@ def test_attach_index_errors():
         attach_index(ds.assign_attrs(wcs="CTYPE1  = 'MRSALPHA'\nCTYPE2  = 'MRSBETA '"))
 
 
-@given(
-    first=st.tuples(st.integers(-5, 9), st.integers(-5, 9)),
-    step=st.tuples(st.integers(1, 4), st.integers(1, 4)),
-)
+@given(first=st.tuples(st.integers(-5, 9), st.integers(-5, 9)), step=st.tuples(st.integers(1, 4), st.integers(1, 4)))
 def test_cut_wcs_is_exact(first, step):
     wcs = make_cube((10.0, 50.0), 33.0).xindexes["ra"].wcs
     cut = cut_wcs(wcs, first, step)
     k = np.arange(5)
     np.testing.assert_allclose(
-        cut.wcs_pix2world(k, k, 0),
-        wcs.wcs_pix2world(first[0] + step[0] * k, first[1] + step[1] * k, 0),
-        atol=1e-11,
+        cut.wcs_pix2world(k, k, 0), wcs.wcs_pix2world(first[0] + step[0] * k, first[1] + step[1] * k, 0), atol=1e-11
     )
 
 

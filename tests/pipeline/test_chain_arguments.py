@@ -96,11 +96,7 @@ def test_what_is_mixed_up_is_said_in_one_line(simulated):
     ramp = mx.open_exposures(simulated.uncal)
     folder = simulated.reference_folder
     for function, arguments, message in (
-        (
-            mx.make_rate,
-            (simulated.uncal[0], folder),
-            "make_rate needs a Dataset or .*, got the path .*mrsxr.load",
-        ),
+        (mx.make_rate, (simulated.uncal[0], folder), "make_rate needs a Dataset or .*, got the path .*mrsxr.load"),
         (mx.make_rate, (ramp["sci"], folder), "got the DataArray sci"),
         (mx.make_rate, ([ramp], folder), "got a list of 1"),
         (mx.make_rate, (ramp, None), "make_rate needs reference files, got none"),

@@ -37,10 +37,7 @@ def image(value, dtype="f4"):
     return np.full(SHAPE[-2:], value, dtype)
 
 
-NOISE = {
-    "gain": make_reference("gain", gain=image(4)),
-    "readnoise": make_reference("readnoise", read_noise=image(8)),
-}
+NOISE = {"gain": make_reference("gain", gain=image(4)), "readnoise": make_reference("readnoise", read_noise=image(8))}
 
 
 def as_float(ds):

@@ -29,10 +29,7 @@ def test_every_kind_but_the_geometry_is_written_and_says_what_it_is(reference_fo
         ("rscd.fits", ["RSCD_GROUP_SKIP"]),
         ("flat.fits", ["SCI", "ERR", "DQ", "DQ_DEF"]),
         ("freq.fits", ["RFC_FREQ_SHORT", "RFC_FREQ_MEDIUM", "RFC_FREQ_LONG", "MAX_AMP"]),
-        (
-            "photom.fits",
-            ["SCI", "ERR", "DQ", "DQ_DEF", "PIXSIZ", *(f"TIMECOEFF_POWERLAW_CH{n}" for n in (1, 2, 3, 4))],
-        ),
+        ("photom.fits", ["SCI", "ERR", "DQ", "DQ_DEF", "PIXSIZ", *(f"TIMECOEFF_POWERLAW_CH{n}" for n in (1, 2, 3, 4))]),
         ("xart.fits", [f"CH{band}" for band in mrs.BANDS]),
     ],
 )

@@ -33,11 +33,7 @@ def make_cube(flux, var=None, weight=None, wave0=5.0, step=0.01, band="1A", scal
     bad = ~np.isfinite(flux)
     var = np.full(flux.shape, 0.04) if var is None else var
     weight = np.where(bad, 0, 9) if weight is None else weight
-    variables = {
-        "flux": (flux, "f4", "MJy/sr"),
-        "var": (var, "f4", "MJy2/sr2"),
-        "weight": (weight, "f4", "1"),
-    }
+    variables = {"flux": (flux, "f4", "MJy/sr"), "var": (var, "f4", "MJy2/sr2"), "weight": (weight, "f4", "1")}
     data = {name: (dims, np.asarray(v, dtype), {"units": units}) for name, (v, dtype, units) in variables.items()}
     data["dq"] = (dims, np.where(bad, 513, 0).astype("u4"), dq.PIXEL_DQ_ATTRS)
     coords = {

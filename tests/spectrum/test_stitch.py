@@ -34,10 +34,7 @@ def make_spectrum(band, factor=1.0, offset=0.0, noise=0.0, every=4, seed=0, sour
     }  # fmt: skip
     data = {k: ("wavelength", v, {"units": schema.units_of("spectrum", k)}) for k, v in variables.items()}
     data["dq"] = ("wavelength", np.zeros(wave.shape, "u4"), dq.PIXEL_DQ_ATTRS)
-    coords = {
-        "wavelength": ("wavelength", wave, {"units": "um"}),
-        "band": ("wavelength", np.full(wave.shape, band)),
-    }
+    coords = {"wavelength": ("wavelength", wave, {"units": "um"}), "band": ("wavelength", np.full(wave.shape, band))}
     attrs = {"level": "spectrum", "band": band, "source_type": source_type, "target": "TEST", "aperture_x": seed,
              "history_json": json.dumps([{"step": "made", "version": "0", "params": {}, "refs": {}}])}  # fmt: skip
     return schema.validate(xr.Dataset(data, coords, attrs))

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from ._detector import preferred_chunks
 from .exposures import chunked, with_sky_index
 from .fitsarray import file_stamp
 from .headers import MAPS
+from .netcdf import LOCK
 
 ORDER = "mrsxr_order"  # zarr gives groups back by name
 WHOLE = "mrsxr_whole"  # the store holds all its chunks, also the empty ones
@@ -45,14 +47,17 @@ def load_whole(path: Path, engine: str, chunks: Any) -> xr.Dataset | xr.DataTree
     if engine == "zarr" and importlib.util.find_spec("zarr") is None:
         raise MrsxrError(f"{path}: zarr is not installed; install it (pip install 'mrsxr[zarr]')")
     options: dict[str, Any] = {"engine": engine, "chunks": None, "cache": False}
+    guard: AbstractContextManager[Any] = nullcontext()
     if engine == "zarr":
         if not os.path.isdir(path):
             raise InputFileError(f"{path}: {'is no zarr store' if os.path.lexists(path) else 'no such file'}")
         options |= {"consolidated": False, "zarr_format": 2}
     else:
         file_stamp(path)
+        options["lock"] = guard = LOCK
     try:
-        return _open(path, options, chunks)
+        with guard:
+            return _open(path, options, chunks)
     except MrsxrError:
         raise
     except Exception as error:  # of HDF5, netCDF, zarr, their filters, and of what damaged attributes make of a reader

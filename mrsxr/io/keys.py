@@ -9,6 +9,8 @@ from pathlib import Path
 
 from mrsxr.errors import InputFileError
 
+from .netcdf import LOCK
+
 #: Card of the primary header.
 KEYWORD = "MRSXKEY"
 #: Attribute of a Dataset; its own, not that of what is made of it.
@@ -74,7 +76,7 @@ def _of_netcdf(path: Path) -> str | None:
     if not path.is_file():
         raise InputFileError(f"{path}: no such file")
     try:
-        with netCDF4.Dataset(path) as file:
+        with LOCK, netCDF4.Dataset(path) as file:
             found = getattr(file, ATTR, None)
     except (OSError, RuntimeError):
         return None

@@ -33,6 +33,7 @@ from .exposures import open_exposures, open_one
 from .files import SUFFIXES, classify
 from .fits_out import check_level, exposure_file, write_fits
 from .headers import MAPS, PRODUCTS
+from .netcdf import LOCK
 from .observation import open_observation
 
 FORMATS = {"fits": ".fits", "netcdf": ".nc", "zarr": ".zarr"}
@@ -266,14 +267,17 @@ def _save_netcdf(ready: xr.Dataset | xr.DataTree, path: Path) -> Path:
     options: dict[str, Any] = {"engine": "netcdf4", "multifile": True}
     with replacing(path) as temporary:
         for number, (ds, group) in enumerate(nodes):
-            writer, store = to_netcdf(ds, str(temporary), "a" if number else "w", group=group, **options)
+            with LOCK:
+                writer, store = to_netcdf(ds, str(temporary), "a" if number else "w", group=group, **options)
+            store.lock = LOCK
             try:
                 for target in writer.targets:
                     if all(target.shape):
                         target[(0,) * len(target.shape)] = np.zeros((), target.dtype)
                 writer.sync()
             finally:
-                store.close()
+                with LOCK:
+                    store.close()
     return path
 
 

@@ -23,9 +23,10 @@ import xarray as xr
 from mrsxr.blocks import computed
 from mrsxr.errors import MrsxrError
 from mrsxr.io import planned, save
-from mrsxr.io.atomic import BOOKS, replacing
+from mrsxr.io.atomic import BOOKS
 from mrsxr.io.files import BACKGROUND
 from mrsxr.io.keys import ATTR
+from mrsxr.io.netcdf import write_netcdf
 from mrsxr.notes import listen, tell
 from mrsxr.scores import decisions
 from mrsxr.threads import bounded
@@ -177,8 +178,7 @@ def _filed(job: Job, product: str, thing: Any, out: Outcome) -> Any:
     more = [names[0].with_suffix(".nc")] if product == "stitched" else []
     _claim([*names, *more], mine, job)
     if product == "mask":
-        with replacing(names[0]) as temporary:
-            thing.to_netcdf(temporary, engine="netcdf4")
+        write_netcdf(thing, names[0])
     else:
         save(thing, folder, suffix=suffix)
     for path in more:

@@ -20,6 +20,7 @@ from mrsxr.io import load_dataset
 from mrsxr.io.exposures import open_planned
 from mrsxr.io.files import BACKGROUND, classify
 from mrsxr.io.grouping import Exposure
+from mrsxr.io.netcdf import read_netcdf
 from mrsxr.notes import noted
 from mrsxr.references import References
 from mrsxr.threads import how
@@ -110,7 +111,7 @@ def one_a_setting(nodes: Mapping[str, xr.Dataset]) -> list[xr.Dataset]:
 def opened(thing: Any) -> xr.Dataset:
     """Return a thing as a Dataset."""
     if isinstance(thing, Filed) and thing.path.name.endswith(MASKS):
-        return xr.load_dataset(thing.path, engine="netcdf4")
+        return read_netcdf(thing.path)
     return load_dataset(thing.path) if isinstance(thing, Filed) else thing
 
 

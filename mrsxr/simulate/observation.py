@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -15,7 +14,8 @@ import xarray as xr
 from mrsxr import mrs
 from mrsxr.arguments import as_bands, reads
 from mrsxr.errors import MrsxrError
-from mrsxr.io.atomic import check_folder, replacing
+from mrsxr.io.atomic import check_folder
+from mrsxr.io.netcdf import read_netcdf, write_netcdf
 
 from .exposure import Effects, Instrument, Truth, make_cosmic_rays, make_instrument, observe, ramp_blocks
 from .instrument import find_geometry_file, load_geometry, make_geometry
@@ -74,7 +74,7 @@ class Simulation:
         """Return the truth images of an exposure: slope [DN/s] and surface brightness [MJy/sr]."""
         if root not in self.slopes:
             raise MrsxrError(f"no truth of exposure '{root}'; known: {', '.join(self.slopes) or 'none was saved'}")
-        return xr.load_dataset(self.slopes[root], engine="netcdf4")
+        return read_netcdf(self.slopes[root])
 
 
 @reads(bands=as_bands)
@@ -235,7 +235,7 @@ def _expose(
         rays = make_cosmic_rays(rng, effects.cosmic_rays, visit.n_integrations, visit.n_groups, visit.group_time)
         names = ("integration", "group", "y", "x", "electrons")
         hits = xr.Dataset({key: ("hit", getattr(rays, key)) for key in names}, attrs={"exposure": visit.root})
-        _write_truth_file(hits, made.truth_folder / f"{visit.root}_cosmic_rays.nc")
+        write_netcdf(hits, made.truth_folder / f"{visit.root}_cosmic_rays.nc", sync=False)
     return path, slope
 
 
@@ -247,24 +247,18 @@ def _save_slopes(path: Path, truth: Truth, visit: Visit) -> Path:
         },
         attrs={"exposure": visit.root, "setting": visit.setting},
     )
-    return _write_truth_file(images, path, encoding={name: {"zlib": True, "complevel": 1} for name in images})
-
-
-def _write_truth_file(truth: xr.Dataset, path: Path, **options: Any) -> Path:
-    with replacing(path, sync=False) as part:
-        truth.to_netcdf(part, engine="netcdf4", **options)
-    return path
+    return write_netcdf(images, path, encoding={name: {"zlib": True, "complevel": 1} for name in images}, sync=False)
 
 
 def _write_truth(made: Simulation, scene: Scene, settings: list[str]) -> None:
     made.lines = line_table(scene)
-    _write_truth_file(made.lines, made.truth_folder / "lines.nc")
+    write_netcdf(made.lines, made.truth_folder / "lines.nc", sync=False)
     made.sources = _source_table(scene)
-    _write_truth_file(made.sources, made.truth_folder / "sources.nc")
+    write_netcdf(made.sources, made.truth_folder / "sources.nc", sync=False)
     for setting in settings:
         for band in mrs.bands_of_setting(setting):
             made.spectra[band] = true_spectrum(scene, band)
-            _write_truth_file(made.spectra[band], made.truth_folder / f"spectrum_{band}.nc")
+            write_netcdf(made.spectra[band], made.truth_folder / f"spectrum_{band}.nc", sync=False)
 
 
 def _source_table(scene: Scene) -> xr.Dataset:

@@ -7,11 +7,11 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import xarray as xr
 from scipy.ndimage import map_coordinates
 from scipy.special import j1
 
 from mrsxr.errors import MrsxrError
+from mrsxr.io.netcdf import read_netcdf
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +29,12 @@ class Psf:
     @classmethod
     def read(cls, path: str | Path) -> Psf:
         """Read a netCDF file: ``psf`` (wavelength, alpha, beta) with coordinates [um, arcsec, arcsec]."""
-        with xr.open_dataset(path) as file:
-            if "psf" not in file or file["psf"].dims != ("wavelength", "alpha", "beta"):
-                raise MrsxrError(f"{path}: expected a variable psf (wavelength, alpha, beta)")
-            images = file["psf"].values.astype(float)
-            step = float(np.mean(np.diff(file["alpha"].values)))
-            return cls(file["wavelength"].values.astype(float), step, images / images.sum(axis=(1, 2), keepdims=True))
+        file = read_netcdf(path)
+        if "psf" not in file or file["psf"].dims != ("wavelength", "alpha", "beta"):
+            raise MrsxrError(f"{path}: expected a variable psf (wavelength, alpha, beta)")
+        images = file["psf"].values.astype(float)
+        step = float(np.mean(np.diff(file["alpha"].values)))
+        return cls(file["wavelength"].values.astype(float), step, images / images.sum(axis=(1, 2), keepdims=True))
 
     @classmethod
     def spiked(cls, low: float, high: float, *, asymmetry: float = 0.12, step: float = 0.03, reach: float = 4.0) -> Psf:

@@ -35,7 +35,7 @@ def main() -> int:
         table = chaos(options.folder or Path(scratch) / "data", Path(scratch), options)
     for name, value in table.items():
         sys.stdout.write(f"{name:40s} {value}\n")
-    return int(bool(table["files broken"] or table["files that differ"]))
+    return int(bool(table["files broken"] or table["files that differ"] or table["unfinished files left"]))
 
 
 def chaos(data: Path, scratch: Path, options: argparse.Namespace) -> dict[str, object]:
@@ -54,7 +54,7 @@ def chaos(data: Path, scratch: Path, options: argparse.Namespace) -> dict[str, o
     ]  # fmt: skip
     whole = [run(command, scratch / f"whole{k}", options, None) for k in range(2)]
     alone, wanted = min(seconds for seconds, _, _ in whole), digests(scratch / "whole0")
-    kills = broken = differ = stopped_late = rounds = 0
+    kills = broken = differ = left = stopped_late = rounds = 0
     spent = extra = 0.0
     while kills < options.kills:
         out, done = scratch / f"out{rounds}", False
@@ -68,11 +68,12 @@ def chaos(data: Path, scratch: Path, options: argparse.Namespace) -> dict[str, o
             broken += sum(not is_whole(path) for path in products(out))
         found = digests(out)
         differ += sum(found.get(name) != value for name, value in wanted.items()) + len(set(found) - set(wanted))
-        differ += len([path for path in out.rglob(".mrsxr-*")])
+        left += len(list(out.rglob(".mrsxr-*")))
         extra += spent - alone
     return {
         "kills": kills, "runs that were brought to an end": rounds, "files of each": len(wanted),
-        "files broken": broken, "files that differ": differ, "stopped later than 5 s": stopped_late,
+        "files broken": broken, "files that differ": differ, "unfinished files left": left,
+        "stopped later than 5 s": stopped_late,
         "one run [s]": f"{alone:.1f}", "more time of a killed run [%]": f"{100 * extra / rounds / alone:.1f}",
         "more time for each kill [s]": f"{extra / max(kills, 1):.2f}",
     }  # fmt: skip

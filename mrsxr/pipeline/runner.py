@@ -237,4 +237,6 @@ def carry_out(
             if executor is None or callable(executor):
                 course.executor.shutdown(wait=finished, cancel_futures=True)
             for one in reductions:
+                if finished:
+                    one.store.sweep("workers that died")
                 one.close(finished=finished)

@@ -146,11 +146,15 @@ class Store:
         lock = FolderLock(self.books, self.out)
         lock.take(wait=wait)
         self._lock = lock
-        removed = remove_temporary(self.out)
-        removed += remove_temporary(self.books)
-        if removed:
-            log.info("%s: removed %d unfinished files of an earlier run", self.out, len(removed))
+        self.sweep("an earlier run")
         return self
+
+    def sweep(self, whose: str) -> None:
+        """Take away what writers that did not end left, while nobody writes."""
+        if self._lock is not None and self.out is not None:
+            removed = remove_temporary(self.out) + remove_temporary(self.books)
+            if removed:
+                log.info("%s: removed %d unfinished files of %s", self.out, len(removed), whose)
 
     def finish(self) -> None:
         """Give the folder free; the ledger stays."""

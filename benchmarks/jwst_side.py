@@ -8,6 +8,7 @@ python jwst_side.py speed2 RATE OUT OPTIONS      Spec2Pipeline, rate file to cal
 python jwst_side.py spec3  OUT CAL...    Spec3Pipeline, cal files to cubes and spectra, timed
 python jwst_side.py cal    OUT UNCAL...  core steps to cal files
 python jwst_side.py cube   OUT CAL...    cube_build, one cube a band
+python jwst_side.py trace  OUT CAL...    adaptive_trace_model with oversample 2, then cube_build
 """
 
 import json
@@ -235,6 +236,20 @@ def cal(out, uncals):
         model.save(out / Path(uncal).name.replace("_uncal", "_cal"))
         model.close()
     return {}
+
+
+def trace(out, cals):
+    """Oversample cal files by adaptive_trace_model; build one cube a band from the results."""
+    from jwst.adaptive_trace_model import AdaptiveTraceModelStep
+
+    start, files = time.process_time(), []
+    for path in cals:
+        model = AdaptiveTraceModelStep.call(path, skip=False, oversample=2.0)
+        files.append(str(out / Path(path).name.replace("_cal", "_finer_cal")))
+        model.save(files[-1])
+        model.close()
+    seconds = time.process_time() - start
+    return cube(out, files) | {"cpu_of_model": seconds}
 
 
 def cube(out, cals):

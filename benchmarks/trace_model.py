@@ -1,30 +1,40 @@
 """Resampling wiggles in spaxels near a nucleus in a disc, with a PSF that no fit knows, jitter and flight slices.
 
-    python benchmarks/trace_model.py [--bands 1A 2A 3A] [--dithers 4 2 1] [--geometry FOLDER]
+    python benchmarks/trace_model.py [--bands 1A 2A 3A] [--dithers 4 2 1] [--geometry FOLDER] [--jwst PYTHON]
 
 A figure is the rms [%] over spaxels of the ratio of a spaxel to the 1.5 FWHM aperture, a cubic in wavelength taken
 off, 9-channel mean; noiseless, so that only resampling is seen. FOLDER holds real distortion files (ASDF); two dithers
 are the first two: in 1A they sample alike (first and third: 1.0 and 3.3 %).
+PYTHON is the interpreter of an environment with jwst 3.0.0, whose adaptive_trace_model (oversample 2) and cube_build
+then run on the same cal files (a minute of CPU an exposure).
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import json
+import os
+import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
+from astropy.io import fits
 
+import mrsxr as mx
 from mrsxr import mrs
 from mrsxr.cal import fit_trace_model
 from mrsxr.cube import build_cube
+from mrsxr.references.crds_cache import build_crds_cache
 from mrsxr.simulate import Background, Effects, Line, LineDisc, PointSource, PowerLaw, Psf, Scene
 from mrsxr.simulate.exposure import make_instrument
 from mrsxr.simulate.instrument import load_geometry
 from mrsxr.simulate.pointing import aim_at, dither_offsets
+from mrsxr.simulate.reference_files import EMSM_DEFAULTS, cubepar_tables, write_reference
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "tests" / name) for name in (".", "cube")]
 import simulated  # noqa: E402
@@ -88,12 +98,38 @@ def measured(whole: xr.Dataset, band: str, n: int, with_model: bool) -> list[str
     return [*(f"{one:.2f}" for one in wiggles(cube)), f"{seconds:.1f}", f"{int(peak.split()[1]) / 1e6:.2f}"]
 
 
+def of_jwst(ds: xr.Dataset, band: str, python: str) -> list[str]:
+    """Return the same of jwst on the same cal files."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "refs").mkdir()
+        limits = {b: (mrs.SPAXEL_SIZE[int(b[0])], mrs.WAVELENGTH_STEP[int(b[0])], *mrs.WAVELENGTH_LIMITS[b])
+                  for b in mrs.BANDS}  # fmt: skip
+        tables = cubepar_tables(limits, emsm={b: EMSM_DEFAULTS[int(b[0])] for b in mrs.BANDS})
+        write_reference(folder / "refs" / "cubepar.fits", "cubepar", {"useafter": "2022-01-01T00:00:00"}, tables=tables)
+        cals = sorted(map(str, mx.save(ds, folder / "cal")))
+        for path in cals:
+            with fits.open(path, mode="update") as file:
+                file[0].header.update({"DATE-OBS": "2023-01-01", "TIME-OBS": "00:00:00.000", "S_WCS": "COMPLETE"})
+        env = os.environ | build_crds_cache(folder / "refs", folder / "crds") | {"OMP_NUM_THREADS": "1"}
+        env.pop("PYTHONPATH", None)
+        side = Path(__file__).with_name("jwst_side.py").resolve()
+        subprocess.run([python, str(side), "trace", str(folder), *cals], env=env, cwd=folder, check=True,
+                       stdout=subprocess.DEVNULL)  # fmt: skip
+        answer = json.loads((folder / "jwst_trace.json").read_text())
+        word = {"A": "short", "B": "medium", "C": "long"}[band[1]]
+        cube = mx.load(folder / f"theirs_ch{band[0]}-{word}_s3d.fits").compute()
+    seconds = answer["cpu"] + answer["cpu_of_model"]
+    return [*(f"{one:.2f}" for one in wiggles(cube)), f"{seconds:.1f}", f"{answer['peak_gb']:.2f}"]
+
+
 def main() -> None:
     """Print one table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bands", nargs="+", default=["1A", "2A", "3A"])
     parser.add_argument("--dithers", nargs="+", type=int, default=[4, 2, 1])
     parser.add_argument("--geometry", type=Path)
+    parser.add_argument("--jwst")
     args = parser.parse_args()
     if args.geometry:
         simulated.instrument_of = functools.cache(
@@ -106,6 +142,8 @@ def main() -> None:
             for with_model in (False, True):
                 print(band, n, "with" if with_model else "without", *measured(whole, band, n, with_model),
                       sep=" | ", flush=True)  # fmt: skip
+            if args.jwst:
+                print(band, n, "jwst", *of_jwst(whole.isel(dither=slice(n)), band, args.jwst), sep=" | ", flush=True)
 
 
 if __name__ == "__main__":

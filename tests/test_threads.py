@@ -73,7 +73,7 @@ def test_a_run_changes_nothing_for_other_threads(tmp_path):
     reduction = Reduction(tasks, Way(None, Recipe.of()), Store(tmp_path), record, Told(Reporter()), {})
     thread = threading.Thread(target=other)
     thread.start()
-    carry_out([reduction], None, 2, 0.0)
+    carry_out([reduction], None, 2)
     assert not reduction.result.failed
     thread.join()
     assert [one["scheduler"] for one in found] == ["synchronous"] * 2

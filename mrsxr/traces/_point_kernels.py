@@ -10,17 +10,7 @@ import numpy as np
 
 from mrsxr.compiled import njit
 
-
-@njit(cache=True, nogil=True)
-def cubic(t, weights):
-    """Fill the four cubic B-splines that are not zero at t, counted in knots; return the number of the first."""
-    first = math.floor(t)
-    s = t - first
-    weights[0] = (1 - s) ** 3 / 6
-    weights[1] = (3 * s**3 - 6 * s**2 + 4) / 6
-    weights[2] = (-3 * s**3 + 3 * s**2 + 3 * s + 1) / 6
-    weights[3] = s**3 / 6
-    return first
+from ._trace_kernels import cubic
 
 
 @njit(cache=True, nogil=True)

@@ -23,18 +23,24 @@ def start_profile(u, v):
 
 
 @njit(cache=True, nogil=True)
-def _spline(place, weights):
-    """Fill the four cubic B-splines that are not zero at ``place``; return the number of the first, -1 outside."""
-    t = (place + REACH) / KNOT
+def cubic(t, weights):
+    """Fill the four cubic B-splines that are not zero at t, counted in knots; return the number of the first."""
     first = math.floor(t)
-    if first < 0 or first > N_SPLINE - 4:
-        return -1
     s = t - first
     weights[0] = (1 - s) ** 3 / 6
     weights[1] = (3 * s**3 - 6 * s**2 + 4) / 6
     weights[2] = (-3 * s**3 + 3 * s**2 + 3 * s + 1) / 6
     weights[3] = s**3 / 6
     return first
+
+
+@njit(cache=True, nogil=True)
+def _spline(place, weights):
+    """Fill the four cubic B-splines that are not zero at ``place``; return the number of the first, -1 outside."""
+    t = (place + REACH) / KNOT
+    if not 0 <= math.floor(t) <= N_SPLINE - 4:
+        return -1
+    return cubic(t, weights)
 
 
 @njit(cache=True, nogil=True)

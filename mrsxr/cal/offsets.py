@@ -13,14 +13,13 @@ from mrsxr.attributes import set_each
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.detector import band_index
 from mrsxr.geometry.sky import (
-    ARCSEC,
     Pointing,
     sky_to_v2v3,
     slicer_to_sky,
     slicer_to_v2v3,
     tangent_frame,
     tangent_offsets,
-    wrap,
+    tangent_to_sky,
 )
 from mrsxr.limits import Place, Range, checked
 from mrsxr.mrs import BANDS, PIXEL_LENGTH
@@ -258,9 +257,8 @@ def _on_sky(place: np.ndarray, band: str, ds: xr.Dataset, dither: int) -> tuple[
 
 def _sky_of(offset: np.ndarray, frame: np.ndarray) -> tuple[float, float]:
     """Return the sky position [deg] of an offset to the west and north [arcsec]."""
-    x, y = offset * ARCSEC
-    w = np.array([1.0, x, y]) @ frame
-    return float(wrap(np.degrees(np.arctan2(w[1], w[0])))), float(np.degrees(np.arctan2(w[2], np.hypot(w[0], w[1]))))
+    ra, dec = tangent_to_sky(offset[0], offset[1], frame)
+    return float(ra), float(dec)
 
 
 def _as_dataset(rows, errors: dict[str, float], position: tuple[float, float]) -> xr.Dataset:

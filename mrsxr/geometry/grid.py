@@ -16,7 +16,7 @@ from mrsxr.errors import MrsxrError
 from mrsxr.spaxels import even_step, header_of_text, plane_widths, spaxel_size
 
 from .place import Place
-from .sky import ARCSEC, Pointing, slicer_to_sky, tangent_frame, tangent_offsets, wrap
+from .sky import Pointing, slicer_to_sky, tangent_frame, tangent_offsets, tangent_to_sky, wrap
 
 #: Least part of a grid that its exposures must cover.
 LEAST_COVER = 0.05
@@ -162,9 +162,7 @@ class CubeGrid:
 
     def offsets_to_sky(self, x, y) -> tuple[np.ndarray, np.ndarray]:
         """Take offsets (x, y) [arcsec] along the axes to right ascension and declination [deg]."""
-        x, y = np.broadcast_arrays(np.asarray(x, float) * ARCSEC, np.asarray(y, float) * ARCSEC)
-        w = np.tensordot(self.frame.T, np.stack([np.ones(x.shape), x, y]), axes=1)
-        return wrap(np.degrees(np.arctan2(w[1], w[0]))), np.degrees(np.arctan2(w[2], np.hypot(w[0], w[1])))
+        return tangent_to_sky(x, y, self.frame)
 
     def sky_to_pixels(self, ra, dec) -> tuple[np.ndarray, np.ndarray]:
         """Take sky positions [deg] to positions (x, y) in spaxels, counted from 0 at the first centre."""

@@ -16,7 +16,7 @@ from astropy.wcs import WCS
 from mrsxr.errors import MrsxrError
 from mrsxr.spaxels import Plane, Row, Sky, plane_of, rows_of
 
-from .sky import ARCSEC, tangent_frame, tangent_offsets, wrap
+from .sky import tangent_frame, tangent_offsets, tangent_to_sky, wrap
 
 
 @dataclass(frozen=True)
@@ -123,10 +123,8 @@ class Place:
         """Take (x, y) in spaxels that are left, counted from 0, to right ascension and declination [deg]."""
         across = self.start[0] + np.asarray(x, float) * self.step[0]
         up = self.start[1] + np.asarray(y, float) * self.step[1]
-        east, north = ((row[0] * across + row[1] * up) * ARCSEC for row in np.array(self.plane.turn))
-        east, north = np.broadcast_arrays(east, north)
-        w = np.tensordot(tangent_frame(*self.plane.crval).T, np.stack([np.ones(east.shape), -east, north]), axes=1)
-        return wrap(np.degrees(np.arctan2(w[1], w[0]))), np.degrees(np.arctan2(w[2], np.hypot(w[0], w[1])))
+        east, north = (row[0] * across + row[1] * up for row in np.array(self.plane.turn))
+        return tangent_to_sky(-east, north, tangent_frame(*self.plane.crval))
 
     @property
     def s_region(self) -> str:

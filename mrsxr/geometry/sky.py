@@ -189,7 +189,7 @@ def v2v3_to_sky(v2, v3, pointing: Pointing) -> tuple[np.ndarray, np.ndarray]:
     d = (pointing.v3_ref + pointing.va_scale * (v3 - pointing.v3_ref)) * ARCSEC
     vector = np.stack([np.cos(a) * np.cos(d), np.sin(a) * np.cos(d), np.sin(d)])
     w = np.tensordot(pointing.matrix, vector, axes=1)
-    return wrap(np.degrees(np.arctan2(w[1], w[0]))), np.degrees(np.arctan2(w[2], np.hypot(w[0], w[1])))
+    return _direction(w)
 
 
 def sky_to_v2v3(ra, dec, pointing: Pointing) -> tuple[np.ndarray, np.ndarray]:
@@ -338,6 +338,16 @@ def tangent_offsets(ra, dec, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     with np.errstate(invalid="ignore", divide="ignore"):
         h = np.where(h > 0, h, np.nan)
         return x / h / ARCSEC, y / h / ARCSEC
+
+
+def tangent_to_sky(x, y, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Take offsets [arcsec] along the axes of :func:`tangent_frame` to right ascension and declination [deg]."""
+    x, y = np.broadcast_arrays(np.asarray(x, float) * ARCSEC, np.asarray(y, float) * ARCSEC)
+    return _direction(np.tensordot(frame.T, np.stack([np.ones(x.shape), x, y]), axes=1))
+
+
+def _direction(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return wrap(np.degrees(np.arctan2(w[1], w[0]))), np.degrees(np.arctan2(w[2], np.hypot(w[0], w[1])))
 
 
 def wrap(ra):

@@ -51,6 +51,11 @@ class Table:
             what, f"{100 * share:.4f} % (q99.9 {worst:.1e})", f">= {100 * wanted:g} % within {limit:g}", share >= wanted
         )
 
+    def of_flux_or_error(self, what, ours, theirs, error, limit=LIMIT_SLOPE, wanted=0.999, good=None):
+        """Like share, on the scale of the value or its error, whichever is larger: slopes near zero have no digits."""
+        scale = np.maximum(np.abs(theirs), error)
+        self.share(f"{what}, of value or error", scale + ours - theirs, scale, limit, wanted, good)
+
     def equal(self, what, ours, theirs, wanted=0.999):
         share = float(np.mean(ours == theirs))
         self.add(what, f"{100 * share:.5f} % equal", f">= {100 * wanted:g} % equal", share >= wanted)
@@ -115,8 +120,10 @@ def compare_steps(args, made, table):
     slopes = rate.fit_ramps(ds, **noise).compute()
     same = (slopes.dq[0].values == theirs("ramp_fit_dq")) & np.isfinite(theirs("ramp_fit_sci"))
     table.equal("ramp_fit DQ", slopes.dq[0].values, theirs("ramp_fit_dq"))
-    table.share("ramp_fit SCI (same flags)", slopes.rate[0].values, theirs("ramp_fit_sci"), LIMIT_SLOPE, good=same)
     error = np.sqrt(slopes.var_poisson[0].values + slopes.var_read[0].values)
+    table.of_flux_or_error(
+        "ramp_fit SCI (same flags)", slopes.rate[0].values, theirs("ramp_fit_sci"), theirs("ramp_fit_err"), good=same
+    )
     table.share("ramp_fit ERR (same flags)", error, theirs("ramp_fit_err"), LIMIT_ERROR, good=same)
 
     located = cal.assign_wcs(slopes, **{k: refs.get(k, slopes) for k in ("distortion", "specwcs", "regions")})
@@ -140,7 +147,7 @@ def compare_steps(args, made, table):
 
 def compare_images(table, step, ds, name, theirs):
     same = np.isfinite(theirs(f"{step}_sci")) & np.isfinite(ds[name][0].values)
-    table.share(f"{step} SCI", ds[name][0].values, theirs(f"{step}_sci"), LIMIT_SLOPE, good=same)
+    table.of_flux_or_error(f"{step} SCI", ds[name][0].values, theirs(f"{step}_sci"), theirs(f"{step}_err"), good=same)
     error = np.sqrt(ds.var_poisson[0].values + ds.var_read[0].values + ds.var_flat[0].values)
     table.share(f"{step} ERR", error, theirs(f"{step}_err"), LIMIT_ERROR, good=same)
     table.equal(f"{step} DQ", ds.dq[0].values, theirs(f"{step}_dq"))
@@ -219,13 +226,9 @@ def compare_cubes(args, made, table):
 
 
 def compare_voxels(table, band, ours, theirs):
-    """Voxels near zero are compared on the scale of their own error."""
     (flux, error), (their_flux, their_error) = ours, theirs
     both = np.isfinite(flux) & np.isfinite(their_flux)
-    scale = np.maximum(np.abs(their_flux), their_error)
-    table.share(
-        f"cube {band} voxels (of flux or error)", scale + flux - their_flux, scale, 1e-3, wanted=0.99, good=both
-    )
+    table.of_flux_or_error(f"cube {band} voxels", flux, their_flux, their_error, 1e-3, 0.99, both)
     table.equal(f"cube {band} NaN pattern", np.isnan(flux), np.isnan(their_flux))
     table.share(f"cube {band} ERR", error, their_error, 1e-3, wanted=0.99)
     for what, axis, limit, wanted in (

@@ -16,7 +16,7 @@ from mrsxr.notes import tell
 
 from ._background_match_misfit import Table
 from ._background_match_solve import spline_basis
-from ._cells import Samples, bin_centre, cell_samples, check_wcs, make_cells
+from ._sampling import Samples, bin_centre, cell_samples, check_wcs, make_cells
 
 CHOICES = ("typical", "lowest")
 #: Size of the cells along a slice, in widths of a slice.

@@ -16,7 +16,7 @@ from mrsxr.mrs import bands_of_setting
 
 from ._background_match_samples import Member, read_members
 from ._background_match_solve import spline_basis
-from ._cells import check_wcs
+from ._sampling import check_wcs
 
 #: Nodes of the tables from which the functions are read pixel by pixel.
 TABLE_NODES = 257

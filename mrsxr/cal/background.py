@@ -17,6 +17,8 @@ from mrsxr.limits import Count, Positive
 from mrsxr.mrs import bands_of_setting
 from mrsxr.step import step
 
+from ._sampling import usable_frame
+
 Method = Literal["mean", "weighted"]
 #: First column of the right-hand channel: the middle of the gap between the channels.
 SECOND_CHANNEL = {"12": 510, "34": 491}
@@ -207,10 +209,7 @@ def fit_background_scale(ds: xr.Dataset, *, background: xr.Dataset) -> dict[str,
     for band in bands_of_setting(ds.attrs["setting"]):
         ratio, error = [], []
         for d in range(ds.sizes["dither"]):
-            one = ds.isel(dither=d)
-            good = (one.dq.values & dq.DO_NOT_USE) == 0
-            rate = np.where(good, one.rate.values, np.nan)
-            var = (one.var_poisson + one.var_read).values
+            rate, var = usable_frame(ds, d, name="rate", variances=("var_poisson", "var_read"))
             inside = np.where(ds.channel.values == int(band[0]), ds.slice.values, 0)
             blocks = _block_ratios(rate, var, sky, sky_var, inside)
             ratio += blocks[0]

@@ -47,8 +47,8 @@ from ._background_match_solve import (
     touching_constants,
 )  # fmt: skip
 from ._background_match_tables import later, tables_of
-from ._cells import check_wcs
 from ._field_functions import subtract_tables
+from ._sampling import check_wcs
 
 TERMS = ("1", "alpha", "beta")
 

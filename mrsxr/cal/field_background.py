@@ -8,7 +8,6 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
-from mrsxr import dq
 from mrsxr.arguments import reads
 from mrsxr.attributes import require_undone
 from mrsxr.errors import MrsxrError
@@ -17,11 +16,10 @@ from mrsxr.limits import Count, checked
 from mrsxr.mrs import bands_of_setting
 from mrsxr.notes import tell
 from mrsxr.step import step
-from mrsxr.threads import how
 
 from ._background_match_solve import spline_basis
-from ._cells import Samples, cell_samples, check_wcs, make_cells
 from ._field_functions import subtract_tables
+from ._sampling import Samples, cell_samples, check_wcs, make_cells, usable_frame
 from .background import BACKGROUNDS
 
 Statistic = Literal["mean", "median"]
@@ -263,9 +261,7 @@ def _fit_exposure(ds, dither, bands, limits, n_bins, n_term, statistic) -> list[
     """Fit all bins of an exposure: coefficients, covariance, means of terms, numbers, converged: (band, bin, ...)."""
     from ._background_match_kernels import fit_bins
 
-    one = ds[["flux", "dq"]].isel(dither=dither).compute(**how())
-    good = (one.dq.values & np.uint32(dq.DO_NOT_USE)) == 0
-    flux = np.where(good, one.flux.values, np.nan).ravel().astype(np.float64)
+    flux = usable_frame(ds, dither)[0].ravel().astype(np.float64)
     wavelength = (ds.wavelength.values / _to_observed(ds)[dither]).ravel()
     along, across = (ds[name].values.ravel().astype(np.float64) for name in ("alpha", "beta"))
     parts = []

@@ -29,8 +29,7 @@ from mrsxr.step import step
 from mrsxr.threads import how
 from mrsxr.traces.fit import Fit
 
-from ._cells import check_wcs
-from .trace_model import _lit, _pixels, _places
+from ._sampling import check_wcs, lit_pixels, pixels_near, places_of
 
 _FAR = 0.3  # arcsec, from the other places of a source: another one, or nothing
 _SOURCE = 0.5  # misfit with a source over that without, on pixels left out, of what is a source
@@ -88,9 +87,9 @@ def measure_offsets(
     for ds in datasets:
         check_wcs(ds)
         for band in map(str, np.atleast_1d(ds["band"].values)):
-            lit = _lit(ds.isel(y=slice(None, None, _EACH)), band).compute(**how())
+            lit = lit_pixels(ds.isel(y=slice(None, None, _EACH)), band).compute(**how())
             if source is None:
-                source = _on_sky(_places(lit, band, None)[0], band, ds, 0)
+                source = _on_sky(places_of(lit, band, None)[0], band, ds, 0)
             try:
                 places, error = _measure(lit, band, source)
             except np.linalg.LinAlgError:  # too few pixels for a spectrum
@@ -181,8 +180,8 @@ def tie_bands(ds: xr.Dataset, *, offsets: xr.Dataset) -> xr.Dataset:
 
 def _measure(lit: xr.Dataset, band: str, source: tuple[float, float]) -> tuple[np.ndarray, float]:
     """Return alpha, beta (dither, 2) of the source and their error [arcsec], infinite without one."""
-    place = _places(lit, band, source)
-    pixels = _pixels(lit, place)
+    place = places_of(lit, band, source)
+    pixels = pixels_near(lit, place)
     if pixels.flux.size < _FEWEST:
         return place, np.inf
     low, high = float(pixels.wavelength.min()), float(pixels.wavelength.max())

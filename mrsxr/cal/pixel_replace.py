@@ -13,8 +13,8 @@ from mrsxr.errors import MrsxrError
 from mrsxr.limits import Count, Place
 from mrsxr.step import step
 
-from ._cells import check_wcs
 from ._invalid import VARIANCES
+from ._sampling import check_wcs
 
 Method = Literal["mingrad", "fit_profile", "trace_model"]
 

@@ -20,7 +20,7 @@ from mrsxr.step import step
 from mrsxr.threads import how
 from mrsxr.traces.source import KIND, check_model, fit_source, needed, star_on_frame
 
-from ._cells import check_wcs
+from ._sampling import check_wcs
 from .trace_model import fit_trace_model
 
 Around = Literal["host", "level"]

@@ -9,19 +9,16 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from mrsxr import dq
 from mrsxr.arguments import reads
 from mrsxr.blocks import as_delayed
-from mrsxr.geometry.pixels import band_columns, check_setting, wavelength_span
-from mrsxr.geometry.sky import Pointing, sky_to_v2v3, slicer_to_sky, v2v3_to_slicer
+from mrsxr.geometry.pixels import check_setting, wavelength_span
 from mrsxr.limits import Band, Count, Place, checked
-from mrsxr.mrs import PIXEL_LENGTH, psf_fwhm
-from mrsxr.schema import RANDOM, WCS_VARIABLES
+from mrsxr.mrs import PIXEL_LENGTH
 from mrsxr.scores import gains, score
-from mrsxr.traces import Pixels, fit_band
-from mrsxr.traces.model import EDGE, N_SPLINE
+from mrsxr.traces import fit_band
+from mrsxr.traces.model import N_SPLINE
 
-from ._cells import check_wcs
+from ._sampling import check_wcs, lit_pixels, pixels_near, places_of
 
 _FEWEST = 1000  # pixels near the source that a fit needs
 
@@ -67,7 +64,7 @@ def fit_trace_model(ds: xr.Dataset, *, band: Band, source: Place | None = None, 
     """
     check_wcs(ds)
     check_setting(ds, band)
-    lit = _lit(ds, band)
+    lit = lit_pixels(ds, band)
     labels = np.unique(lit["slice"].values[lit["slice"].values // 100 == int(band[0])])
     nodes, samples = grids = _grids(lit, band, labels, window_rows)
     n = ds.sizes["dither"]
@@ -93,18 +90,6 @@ def fit_trace_model(ds: xr.Dataset, *, band: Band, source: Place | None = None, 
     return xr.Dataset(data, coords, {"kind": "trace_model", "band": band, "ref_id": f"trace model of {band}"})
 
 
-def _lit(ds: xr.Dataset, band: str) -> xr.Dataset:
-    """Return ``flux`` and ``variance`` on the columns of a band, NaN where unusable, and what tells where they lie."""
-    ds = ds.isel(x=band_columns(band, ds["x"].values))
-    small = [name for name in ("slice", *(v.name for v in WCS_VARIABLES)) if name in ds.variables]
-    out = ds[["flux", *small]].assign(ds[small].compute(scheduler="synchronous").variables)
-    flux = ds["flux"].variable
-    variance: Any = sum(ds[name].variable for name in RANDOM if name in ds)
-    good = (out["slice"].variable // 100 == int(band[0])) & ((ds["dq"].variable & dq.DO_NOT_USE) == 0)
-    good = (good & np.isfinite(flux) & (variance > 0)).transpose(*flux.dims)
-    return out.assign(flux=flux.where(good), variance=variance.where(good))
-
-
 def _grids(lit: xr.Dataset, band: str, labels: np.ndarray, window_rows: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the wavelengths [um] of the nodes of the profile and of the samples of the spectrum."""
     low, high = wavelength_span(lit["slice"].values, lit["y"].values, lit["x"].values, lit, labels)
@@ -116,58 +101,11 @@ def _grids(lit: xr.Dataset, band: str, labels: np.ndarray, window_rows: int) -> 
 
 def _fitted(lit: xr.Dataset, band: str, source, labels: np.ndarray, grids) -> tuple[np.ndarray, ...]:
     """Return place, profile, spectrum and score; without enough pixels no light, and no score."""
-    place = _places(lit, band, source)
-    pixels = _pixels(lit, place)
+    place = places_of(lit, band, source)
+    pixels = pixels_near(lit, place)
     if pixels.flux.size < _FEWEST:
         nodes, samples = (one.size for one in grids)
         nothing = np.zeros((nodes, N_SPLINE, N_SPLINE)), np.zeros((len(place), samples))
         return place, *nothing, np.full((len(place), labels.size, nodes), np.nan)
     fit, judged = fit_band(pixels, place, labels, *grids)
     return fit.place, fit.profile, fit.spectrum, judged
-
-
-def _places(lit: xr.Dataset, band: str, source: tuple[float, float] | None) -> np.ndarray:
-    """Return alpha, beta [arcsec] of a source in every exposure, by the pointings."""
-    ra, dec = _brightest(lit, band) if source is None else source
-    turned = [sky_to_v2v3(ra, dec, Pointing.of(lit, d)) for d in range(lit.sizes["dither"])]
-    return np.array([[float(x) for x in v2v3_to_slicer(*place, band, lit)] for place in turned])
-
-
-def _brightest(lit: xr.Dataset, band: str) -> tuple[Any, Any]:
-    """Return the place on the sky of the cell, half an FWHM along a slice, of the highest median of all exposures."""
-    labels, flux = lit["slice"].values, lit["flux"].values
-    inside = labels // 100 == int(band[0])
-    half = 0.5 * psf_fwhm(np.nanmedian(lit["wavelength"].values[inside]))
-    most, found = -np.inf, (0, 0.0, 0.0)
-    for d in range(lit.sizes["dither"]):
-        good = inside & np.isfinite(flux[d])
-        alpha, beta = lit["alpha"].values[good], lit["beta"].values[good]
-        key = labels[good].astype(int) * 1000 + np.rint(alpha / half).astype(int) + 500
-        order = np.argsort(key, kind="stable")
-        groups = np.split(order, np.flatnonzero(np.diff(key[order])) + 1) if order.size else []
-        enough = 0.3 * max((len(group) for group in groups), default=0)
-        for here in (group for group in groups if len(group) > enough):
-            level = float(np.median(flux[d][good][here]))
-            if level > most:
-                most, found = level, (d, float(alpha[here].mean()), float(beta[here].mean()))
-    return slicer_to_sky(*found[1:], band, lit, Pointing.of(lit, found[0]))
-
-
-def _pixels(lit: xr.Dataset, place: np.ndarray) -> Pixels:
-    """Return the usable pixels near the source of all exposures."""
-    labels = lit["slice"].values
-    alpha, beta, wave = (lit[name].values.astype(float) for name in ("alpha", "beta", "wavelength"))
-    chess = (lit["y"].values[:, None] + lit["x"].values[None, :]) % 2 == 1
-    same = (labels[:, :-2] == labels[:, 1:-1]) & (labels[:, 2:] == labels[:, 1:-1])
-    columns: list[tuple[np.ndarray, ...]] = []
-    for d in range(place.shape[0]):
-        flux, variance = (lit[name].values[d].astype(float) for name in ("flux", "variance"))
-        good = np.isfinite(flux)
-        away = np.hypot(alpha - place[d, 0], beta - place[d, 1]) / psf_fwhm(np.where(good, wave, 10.0))
-        beside, spread = np.full(flux.shape, np.nan), np.full(flux.shape, np.nan)
-        beside[:, 1:-1] = np.where(same, 0.5 * (flux[:, :-2] + flux[:, 2:]), np.nan)
-        spread[:, 1:-1] = 0.25 * (variance[:, :-2] + variance[:, 2:])
-        at = good & (away < EDGE)
-        near = (one[at] for one in (labels, alpha, beta, wave, flux, variance, beside, spread, chess))
-        columns.append((np.full(int(at.sum()), d), *near))
-    return Pixels(*(np.concatenate(parts) for parts in zip(*columns, strict=True)))

@@ -14,7 +14,7 @@ from mrsxr import dq
 from mrsxr.cal._background_match_errors import _raised
 from mrsxr.cal._background_match_kernels import cell_means, subtract_functions
 from mrsxr.cal._background_match_solve import spline_basis
-from mrsxr.cal._cells import make_cells
+from mrsxr.cal._sampling import make_cells
 from mrsxr.cal.background_match import fit_background_match, match_backgrounds, match_later
 from mrsxr.errors import MrsxrError
 

@@ -28,6 +28,7 @@ from .errors import (
     ReferenceMissingError,
     SchemaError,
 )
+from .geometry.index import attach_index
 from .io import load, open_exposures, open_observation, save, summarize
 from .pipeline import (
     Recipe,
@@ -57,6 +58,7 @@ __all__ = [
     "References",
     "SchemaError",
     "__version__",
+    "attach_index",
     "cal",
     "combine_exposures",
     "convert_units",

@@ -34,7 +34,7 @@ class JwstBackendEntrypoint(BackendEntrypoint):
 
     description = "JWST MIRI MRS products in FITS"
     open_dataset_parameters = ("filename_or_obj", "drop_variables", "source")
-    supports_groups = False
+    supports_groups = True
 
     def open_dataset(  # type: ignore[override]
         self,
@@ -55,16 +55,47 @@ class JwstBackendEntrypoint(BackendEntrypoint):
 
         Returns
         -------
-        Dataset of the level that the file holds, not computed
+        Dataset of the level that the file holds, not computed; cubes and maps with ``ra``, ``dec`` and their index
 
         Raises
         ------
         InputFileError
             Where the file is missing, truncated, of another instrument or lacks a keyword.
         """
+        from .exposures import with_sky_index
+
         drop = {drop_variables} if isinstance(drop_variables, str) else set(drop_variables or ())
         ds = open_file(filename_or_obj, drop=frozenset(drop), source=source)
+        ds = ds if {"ra", "dec"} & drop else with_sky_index(ds)
         return ds.drop_vars(drop & set(ds.variables))
+
+    def open_datatree(  # type: ignore[override]
+        self, filename_or_obj: Any, *, drop_variables: str | Iterable[str] | None = None, **options: Any
+    ) -> xr.DataTree:
+        """Return the tree of an observation, as :func:`mrsxr.open_observation` does.
+
+        Parameters
+        ----------
+        filename_or_obj : folder, glob, list of paths or association
+        drop_variables : str or iterable of str, optional
+            Variables to leave out.
+        **options
+            Of :func:`mrsxr.open_observation`: ``level``, ``background``, ``on_error``.
+
+        Returns
+        -------
+        DataTree
+            ``/science/12A`` ..., of dask arrays.
+        """
+        from .observation import open_observation
+
+        drop = {drop_variables} if isinstance(drop_variables, str) else set(drop_variables or ())
+        tree = open_observation(filename_or_obj, **options)
+        return tree.map_over_datasets(lambda ds: ds.drop_vars(drop & set(ds.variables))) if drop else tree
+
+    def open_groups_as_dict(self, filename_or_obj: Any, **options: Any) -> dict[str, xr.Dataset]:  # type: ignore[override]
+        """Return the nodes of :meth:`open_datatree` by their paths."""
+        return {node.path: node.to_dataset() for node in self.open_datatree(filename_or_obj, **options).subtree}
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
         """Return whether a path looks like a FITS file."""

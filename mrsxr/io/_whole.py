@@ -51,7 +51,7 @@ def load_whole(path: Path, engine: str, chunks: Any) -> xr.Dataset | xr.DataTree
     if engine == "zarr":
         if not os.path.isdir(path):
             raise InputFileError(f"{path}: {'is no zarr store' if os.path.lexists(path) else 'no such file'}")
-        options |= {"consolidated": False, "zarr_format": 2}
+        options |= {"consolidated": False, "zarr_format": 3}
     else:
         file_stamp(path)
         options["lock"] = guard = LOCK
@@ -81,10 +81,15 @@ def _open(path: Path, options: dict[str, Any], chunks: Any) -> xr.Dataset | xr.D
 
 def _require_chunks(store: Path) -> None:
     """Raise InputFileError where an array of a zarr store lacks a chunk, which zarr would fill without a word."""
-    for facts in sorted(store.rglob(".zarray")):
+    for facts in sorted(store.rglob("zarr.json")):
         found = json.loads(facts.read_text())
-        wanted = math.prod(-(-n // size) for n, size in zip(found["shape"], found["chunks"], strict=True))
-        held = sum(1 for chunk in facts.parent.iterdir() if not chunk.name.startswith(".") and chunk.is_file())
+        if found["node_type"] != "array":
+            continue
+        sizes = found["chunk_grid"]["configuration"]["chunk_shape"]
+        wanted = math.prod(-(-n // size) for n, size in zip(found["shape"], sizes, strict=True))
+        held = sum(
+            1 for chunk in facts.parent.rglob("*") if chunk != facts and chunk.is_file() and chunk.stat().st_size
+        )
         if held < wanted:
             raise InputFileError(
                 f"{store}: {facts.parent.name} holds {held} of {wanted} chunks; the store is damaged: copy it again"
@@ -100,9 +105,9 @@ def _restored(path: Path, ds: xr.Dataset, chunks: Any) -> xr.Dataset:
         if packed or found.dtype.kind in "mM":
             raise InputFileError(f"{path}: '{name}' is packed or holds times, which this package does not write")
         found.attrs = decoded(found.attrs)
-        if name in ds.coords and name not in ds.dims:
+        if name in ds.coords and (name not in ds.dims or found.dtype.kind == "T"):
             read = found.load()
-            ds = ds.assign_coords({name: read.astype("U") if read.dtype.kind in "OT" else read})
+            ds = ds.assign_coords({name: read.astype(object).astype("U") if read.dtype.kind in "OT" else read})
         elif level not in ("spectrum", *MAPS):
             guarded = _guarded(path, str(name), found)
             guarded.encoding = {"preferred_chunks": preferred_chunks(level, ds.sizes, found.dims)}

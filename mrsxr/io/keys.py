@@ -32,8 +32,8 @@ def key_of(path: str | os.PathLike) -> str | None:
         return _of_netcdf(path)
     if path.suffix == ".zarr":
         try:
-            found = json.loads((path / ".zattrs").read_text(encoding="utf-8")).get(ATTR)
-        except (OSError, ValueError, AttributeError):
+            found = json.loads((path / "zarr.json").read_text(encoding="utf-8"))["attributes"].get(ATTR)
+        except (OSError, ValueError, AttributeError, LookupError, TypeError):
             return None
         return found if isinstance(found, str) else None
     head = head_of(path)
@@ -54,7 +54,7 @@ def head_of(path: str | os.PathLike) -> bytes:
     """
     path, head = Path(path), b""
     if path.is_dir():
-        path = path / ".zattrs"
+        path = path / "zarr.json"
     try:
         with gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb") as file:
             for _ in range(_MOST_BLOCKS):

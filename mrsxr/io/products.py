@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from .headers import MAPS, PRODUCTS
 from .netcdf import LOCK
 from .observation import open_observation
 
+_INNER = 1 << 20  # bytes of a chunk inside a shard of zarr
 FORMATS = {"fits": ".fits", "netcdf": ".nc", "zarr": ".zarr"}
 _SUFFIX = {"cube": "s3d", "spectrum": "x1d", **{level: suffix for level, (suffix, *_) in MAPS.items()}}
 
@@ -284,8 +286,36 @@ def _save_netcdf(ready: xr.Dataset | xr.DataTree, path: Path) -> Path:
 def _save_zarr(ready: xr.Dataset | xr.DataTree, path: Path) -> Path:
     with replacing(path) as temporary:
         ready.attrs = {**ready.attrs, WHOLE: 1}
-        ready.to_zarr(temporary, mode="w", consolidated=False, zarr_format=2, write_empty_chunks=True)
+        options: dict[str, Any] = {"mode": "w", "consolidated": False, "zarr_format": 3, "write_empty_chunks": True}
+        if isinstance(ready, xr.Dataset):
+            sharded, encoding = _sharded(ready)
+            sharded.to_zarr(temporary, encoding=encoding, **options)
+        else:
+            parts = {node.path: _sharded(node.to_dataset(inherit=False)) for node in ready.subtree}
+            whole = xr.DataTree.from_dict({path: ds for path, (ds, _) in parts.items()})
+            whole.to_zarr(temporary, encoding={path: one for path, (_, one) in parts.items()}, **options)
     return path
+
+
+def _sharded(ds: xr.Dataset) -> tuple[xr.Dataset, dict[str, Any]]:
+    """Return a Dataset as format 3 of zarr holds it, and the encodings of its variables.
+
+    A chunk of dask is a shard, one file; inside it lie chunks of about a megabyte, which are read by themselves. Texts
+    are of the one type of text that the format has.
+    """
+    encoding: dict[str, Any] = {}
+    for name, variable in ds.variables.items():
+        if variable.dtype.kind == "U":
+            ds = ds.assign_coords({name: variable.astype(np.dtypes.StringDType())})
+        elif variable.ndim and name in ds.data_vars and all(variable.shape):
+            shard = tuple(sizes[0] for sizes in variable.chunks or ((n,) for n in variable.shape))
+            if variable.chunks and any(size != sizes[0] for sizes in variable.chunks for size in sizes[:-1]):
+                ds = ds.assign({name: variable.chunk(dict(zip(variable.dims, shard, strict=True)))})
+            axis = next((k for k, n in enumerate(shard) if n > 1), 0)
+            rest = variable.dtype.itemsize * math.prod(shard[axis + 1 :])
+            inner = next(n for n in range(min(max(_INNER // rest, 1), shard[axis]), 0, -1) if shard[axis] % n == 0)
+            encoding[str(name)] = {"shards": shard, "chunks": (*shard[:axis], inner, *shard[axis + 1 :])}
+    return ds, encoding
 
 
 def _whole_name(data: xr.Dataset | xr.DataTree) -> str:

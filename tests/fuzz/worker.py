@@ -73,8 +73,9 @@ def _attribute(name: str, value: Any):
         if hasattr(file, "setncattr"):
             file.setncattr(name, value)
         else:
-            place = file / ".zattrs"
-            place.write_text(json.dumps(json.loads(place.read_text()) | {name: value}))
+            place = file / "zarr.json"
+            facts = json.loads(place.read_text())
+            place.write_text(json.dumps(facts | {"attributes": facts["attributes"] | {name: value}}))
 
     return change
 
@@ -84,7 +85,7 @@ def _variable(key: str, value: Any):
         name = "flux" if not hasattr(file, "variables") or "flux" in file.variables else next(iter(file.variables))
         if hasattr(file, "variables"):
             file.variables[name].setncattr(key, value)
-        elif (file / "flux" / ".zattrs").exists():
+        elif (file / "flux").exists():
             _attribute(key, value)(file / "flux")
 
     return change
@@ -108,28 +109,31 @@ WHOLE = {
 
 def _in_store(pattern: str, change: Any):
     def work(store: Path) -> None:
-        for place in sorted(store.glob(pattern))[:1]:
-            change(place)
+        change(next(place for place in sorted(store.glob(pattern)) if place.is_file() or pattern == "dq"))
 
     return work
 
 
 #: Damages of the files of a zarr store.
 STORE = {
-    "a chunk is gone": ("refused", _in_store("[dfr][qla]*/[0-9]*", Path.unlink)),
-    "a chunk is empty": ("refused", _in_store("[dfr][qla]*/[0-9]*", lambda p: p.write_bytes(b""))),
-    "a chunk is junk": ("refused", _in_store("[dfr][qla]*/[0-9]*", lambda p: p.write_bytes(b"\x5a" * 500))),
-    "a chunk is a folder": ("refused", _in_store("[dfr][qla]*/[0-9]*", lambda p: (p.unlink(), p.mkdir()))),
-    "an array has no facts": ("refused", _in_store("[dfr][qla]*/.zarray", Path.unlink)),
-    "facts of an array are no JSON": ("refused", _in_store("[dfr][qla]*/.zarray", lambda p: p.write_text("{"))),
-    "facts of an array are null": ("refused", _in_store("[dfr][qla]*/.zarray", lambda p: p.write_text("null"))),
-    "an array claims to be huge": ("refused", _in_store("dq/.zarray", lambda p: p.write_text(_huge(p)))),
-    "an array claims to be negative": ("refused", _in_store("dq/.zarray", lambda p: p.write_text(_huge(p, -5)))),
+    "a chunk is gone": ("refused", _in_store("[dfr][qla]*/c/**/*", Path.unlink)),
+    "a chunk is empty": ("refused", _in_store("[dfr][qla]*/c/**/*", lambda p: p.write_bytes(b""))),
+    "a chunk is junk": ("refused", _in_store("[dfr][qla]*/c/**/*", lambda p: p.write_bytes(b"\x5a" * 500))),
+    "a chunk is a folder": ("refused", _in_store("[dfr][qla]*/c/**/*", lambda p: (p.unlink(), p.mkdir()))),
+    "an array has no facts": ("refused", _in_store("[dfr][qla]*/zarr.json", Path.unlink)),
+    "facts of an array are no JSON": ("refused", _in_store("[dfr][qla]*/zarr.json", lambda p: p.write_text("{"))),
+    "facts of an array are null": ("refused", _in_store("[dfr][qla]*/zarr.json", lambda p: p.write_text("null"))),
+    "an array claims to be huge": ("refused", _in_store("dq/zarr.json", lambda p: p.write_text(_huge(p)))),
+    "an array claims to be negative": ("refused", _in_store("dq/zarr.json", lambda p: p.write_text(_huge(p, -5)))),
     "an array is gone": ("refused", _in_store("dq", shutil.rmtree)),
-    "the group has no attributes": ("refused", _in_store(".zattrs", Path.unlink)),
-    "the group is gone": ("refused", _in_store(".zgroup", Path.unlink)),
-    "the attributes are no JSON": ("refused", _in_store(".zattrs", lambda p: p.write_text("{"))),
+    "the group is gone": ("refused", _in_store("zarr.json", Path.unlink)),
+    "the group is no JSON": ("refused", _in_store("zarr.json", lambda p: p.write_text("{"))),
+    "the group has no attributes": ("refused", _in_store("zarr.json", lambda p: p.write_text(_bare(p)))),
 }  # fmt: skip
+
+
+def _bare(place: Path) -> str:
+    return json.dumps(json.loads(place.read_text()) | {"attributes": {}})
 
 
 def _huge(place: Path, size: int = 10**12) -> str:

@@ -341,3 +341,44 @@ def test_folders_and_patterns_are_for_observations(tmp_path, name):
     io_files.write(tmp_path, "uncal", n_groups=2, shape=(8, 1032))
     with pytest.raises(InputFileError, match="expected files of one setting; open_observation takes folders"):
         open_exposures(tmp_path / name if name else tmp_path)
+
+
+def test_a_cube_has_its_index_and_a_folder_is_a_tree(tmp_path):
+    import test_io_products
+
+    from mrsxr.io import load, save
+
+    cube = test_io_products.make_cube(n=(9, 6, 5))
+    (path,) = save(cube, tmp_path)
+    ours = load(path)
+    ra, dec = float(ours.ra[2, 3]), float(ours.dec[2, 3])
+    for options in ({}, {"chunks": {}}):
+        found = xr.open_dataset(path, engine="jwst", **options)
+        assert found.xindexes["ra"].equals(ours.xindexes["ra"])
+        np.testing.assert_array_equal(found.sel(ra=ra, dec=dec).flux, cube.flux[:, 2, 3])
+        np.testing.assert_array_equal(found.transpose("x", "y", ...).sel(ra=ra, dec=dec).flux, cube.flux[:, 2, 3])
+    assert "ra" not in xr.open_dataset(path, engine="jwst", drop_variables=["ra", "dec"]).coords
+    tree = xr.open_datatree(tmp_path, engine="jwst", chunks={}, drop_variables="weight")
+    assert [node.path for node in tree.leaves] == ["/science/1A"]
+    assert "weight" not in tree["science/1A"]
+    np.testing.assert_array_equal(tree["science/1A"].to_dataset().sel(ra=ra, dec=dec).flux, cube.flux[:, 2, 3])
+    assert list(xr.open_groups(tmp_path, engine="jwst")) == ["/", "/science", "/science/1A"]
+
+
+def test_plain_files_and_coarsened_cubes_say_how_to_get_the_index(tmp_path):
+    import test_io_products
+
+    import mrsxr as mx
+
+    (path,) = mx.save(test_io_products.make_cube(n=(4, 6, 8)), tmp_path)
+    ds = mx.load(path)
+    ds[["flux"]].drop_attrs(deep=False).to_netcdf(tmp_path / "plain.nc")
+    for plain in (xr.load_dataset(tmp_path / "plain.nc"), ds.coarsen(y=2, x=2).mean()):
+        with pytest.raises(ValueError, match="set_xindex"):
+            plain.sel(ra=1.0, dec=2.0)
+        assert "mrsxr.attach_index(ds)" in plain.ra.attrs["comment"]
+    wide = mx.attach_index(plain)
+    at = {"ra": float(plain.ra[1, 2]), "dec": float(plain.dec[1, 2])}
+    np.testing.assert_array_equal(wide.sel(at).flux, plain.flux[:, 1, 2])
+    with pytest.raises(mx.MrsxrError, match="no attribute 'wcs'"):
+        mx.attach_index(xr.load_dataset(tmp_path / "plain.nc"))

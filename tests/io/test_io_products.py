@@ -263,6 +263,10 @@ def test_cube_round_trip(tmp_path, format):
     assert path.name == f"jw02732-o004_ngc-7319_miri_ch1-short_s3d{suffix}"
     back = load(path)
     assert back.flux.chunks
+    if format == "zarr":  # one file a shard, chunks inside it
+        array = xr.open_zarr(path, consolidated=False, chunks=None).flux
+        assert array.encoding["shards"] == array.shape
+        assert array.encoding["chunks"][1:] == array.shape[1:]
     xr.testing.assert_identical(plain(back).drop_vars(["ra", "dec"], errors="ignore"), cube)
     schema.validate(back)
 

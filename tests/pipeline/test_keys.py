@@ -85,7 +85,7 @@ def test_keys_of_what_is_no_product(tmp_path):
     (tmp_path / "e.fits.gz").write_bytes(gzip.compress(raw(tmp_path / "x.fits").read_bytes())[:60])
     assert key_of(tmp_path / "e.fits.gz") is None
     (tmp_path / "f.zarr").mkdir()
-    (tmp_path / "f.zarr" / ".zattrs").write_text("[1]")
+    (tmp_path / "f.zarr" / "zarr.json").write_text("[1]")
     assert key_of(tmp_path / "f.zarr") is None
     for name in ("none.fits", "none.nc"):
         with pytest.raises(InputFileError, match=name):

@@ -119,8 +119,8 @@ def in_range(
 
     Examples
     --------
-    >>> in_range(line_list(), 12.5, 13.5, redshift=0.0).line.values[0]
-    '[Ne II] 12.81'
+    >>> in_range(line_list(), 12.5, 12.9).line.values.tolist()
+    ['PAH 12.6', '[Ne II] 12.81']
     """
     low = WAVELENGTH_LIMITS["1A"][0] if wavelength_min is None else wavelength_min
     high = WAVELENGTH_LIMITS["4C"][1] if wavelength_max is None else wavelength_max

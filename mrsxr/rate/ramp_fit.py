@@ -99,9 +99,9 @@ def fit_ramps(
 
     Notes
     -----
-    ols: segments are runs of good groups between jumps; weights |2x/(n-1) - 1|^P with P by the signal-to-noise ratio
-    of the segment (Fixsen et al. 2000, PASP 112, 1350). As in jwst, segments and integrations are combined by read
-    noise alone, and ols and likelihood add the dark current [electron/s] to the rate [DN/s] as it is.
+    ols: segments are runs of good groups between jumps; weights ``|2x/(n-1) - 1|^P`` with P by the signal-to-noise
+    ratio of the segment (Fixsen et al. 2000, PASP 112, 1350). As in jwst, segments and integrations are combined by
+    read noise alone, and ols and likelihood add the dark current [electron/s] to the rate [DN/s] as it is.
 
     likelihood, gls: differences with the covariance of read and photon noise (Brandt 2024, PASP 136, 045004 and
     045005). gls differs from jwst's: a group that was lost is bridged, not a gap; a jump costs one difference, not

@@ -54,8 +54,9 @@ def correct_residual_fringe_1d(
     Returns
     -------
     Dataset, level "spectrum"
-        With ``rf_flux`` [Jy], ``rf_surf_bright``, ``rf_background`` [MJy/sr] (columns RF_ of jwst) and the variances
-        ``rf_flux_var``, ``rf_surf_bright_var``, which hold what the correction adds where the method tells it.
+        With ``rf_flux`` [Jy], ``rf_surf_bright``, ``rf_background`` [MJy/sr] (columns ``RF_*`` of jwst) and the
+        variances ``rf_flux_var``, ``rf_surf_bright_var``, which hold what the correction adds where the method tells
+        it.
         With "slices" ``score_residual_fringe``, that of the flux: the misfit with over that without the fringes where
         they are predicted from elsewhere. A spectrum where it is not below 1 stays as it is: no method is sure there.
 

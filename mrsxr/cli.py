@@ -10,26 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from ._version import __version__
 from .arguments import as_bands, as_redshift, split_bands
+from .console import console, errors, print_history, progress_bars, reporter_of, say
 from .errors import MrsxrError
 from .limits import MOST_WORKERS
 from .notes import listen
-
-console = Console(soft_wrap=True)
-errors = Console(stderr=True, soft_wrap=True)
-
-
-def _say(text: Any, *, where: Console = console, label: str = "", color: str = "") -> None:
-    """Print a text as it is, brackets and all, after a coloured label."""
-    parts = [(f"{label} ", color)] if label else []
-    plain = str(text).encode("utf-8", "backslashreplace").decode("utf-8")  # names of files that are no UTF-8
-    where.print(Text.assemble(*parts, (plain, "")), highlight=False)
 
 
 class _Group(click.Group):
@@ -44,8 +33,8 @@ class _Group(click.Group):
                 wrong = error
             finally:
                 for text in heard:
-                    _say(text, where=errors, label="note:", color="yellow")
-        _say(wrong, where=errors, label="stopped:" if wrong.exit_code > 128 else "error:", color="red")
+                    say(text, where=errors, label="note:", color="yellow")
+        say(wrong, where=errors, label="stopped:" if wrong.exit_code > 128 else "error:", color="red")
         _leave(wrong.exit_code)
 
 
@@ -56,57 +45,6 @@ def _leave(code: int) -> None:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
-
-
-def _reporter(progress: Progress):
-    from .pipeline import Reporter
-    from .pipeline.reporter import last_line
-
-    class Bars(Reporter):
-        """One bar a stage."""
-
-        def __init__(self) -> None:
-            self.tasks: dict[str, Any] = {}
-
-        def begin(self, stage: str, total: int) -> None:
-            self.tasks[stage] = progress.add_task(stage, total=total)
-
-        def done(self, stage: str, name: str, seconds: float) -> None:
-            progress.advance(self.tasks[stage])
-
-        def failed(self, stage: str, name: str, reason: str) -> None:
-            if stage in self.tasks:
-                progress.advance(self.tasks[stage])
-            text = reason if reason.startswith(name) else f"{name}: {reason}"
-            _say(f"({stage}) {text}", where=progress.console, label="failed", color="red")
-
-        def ended(self, *facts: Any) -> None:
-            """Bars say it."""
-
-    class Lines(Bars):
-        """A line a piece, where no terminal shows bars."""
-
-        def begin(self, stage: str, total: int) -> None:
-            _say(f"{stage}: {total} to do")
-
-        def done(self, stage: str, name: str, seconds: float) -> None:
-            _say(f"{stage}: {name}" + (f" in {seconds:.1f} s" if seconds else ""))
-
-        def ended(self, *facts: Any) -> None:
-            _say(last_line(*facts))
-
-    return Bars() if console.is_terminal else Lines()
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description:<12}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
 
 
 def _bands(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
@@ -180,10 +118,10 @@ def demo(size: str | None, bands, distortion: Path | None, out: Path, mode: str 
     from .demo import demo as run_demo
 
     _no_windows()
-    with _progress() as progress:
+    with progress_bars() as progress:
         result = run_demo(
             out, size=size or "default", bands=bands, distortion=distortion, workers=workers,
-            recipe=mode or "baseline", reporter=_reporter(progress),
+            recipe=mode or "baseline", reporter=reporter_of(progress),
         )  # fmt: skip
     table = Table(title="Recovered against the truth", title_justify="left")
     for name, justify in zip(("", "where", "found", "true", "error", ""), "llrrrl", strict=True):
@@ -200,7 +138,7 @@ def demo(size: str | None, bands, distortion: Path | None, out: Path, mode: str 
         table.add_row(*(Text(cell) for cell in cells), mark)
     console.print(table)
     _tell_files(result.run)
-    _say(f"picture: {result.picture}")
+    say(f"picture: {result.picture}")
     if not result.passed:
         raise MrsxrError("the demonstration did not recover the truth within its limits, see the table")
 
@@ -211,9 +149,9 @@ def warmup(workers: int) -> None:
     """Compile everything that a reduction calls, once for all processes: worth it before many workers start."""
     from .warmup import warmup as fill
 
-    with _progress() as progress:
-        made = fill(workers=workers, reporter=_reporter(progress))
-    _say(f"{made.compiled} kernels compiled in {made.seconds:.0f} s; compiled code is kept in {made.folder}")
+    with progress_bars() as progress:
+        made = fill(workers=workers, reporter=reporter_of(progress))
+    say(f"{made.compiled} kernels compiled in {made.seconds:.0f} s; compiled code is kept in {made.folder}")
 
 
 @main.command()
@@ -278,15 +216,15 @@ def run(
     if skip is not None:
         parameters = parameters.skipping(*(name for name in skip.split(",") if name.strip()))
     references = References(refs, override=override) if refs is not None else _references_of_crds(override)
-    with nullcontext() if cluster is None else executor_of(cluster) as executor, _progress() as progress:
+    with nullcontext() if cluster is None else executor_of(cluster) as executor, progress_bars() as progress:
         result = run_all(
             str(source), background_from, out=out, refs=references, bands=bands, to=to, recipe=parameters,
-            workers=workers, reporter=_reporter(progress), redshift=redshift, allow_missing=allow_missing,
+            workers=workers, reporter=reporter_of(progress), redshift=redshift, allow_missing=allow_missing,
             executor=executor, fresh=fresh, wait=wait,
         )  # fmt: skip
     _tell_files(result)
     if to == "spectrum" and result.files.get("stitched"):
-        _say(f"picture: {_picture(source, result, redshift)}")
+        say(f"picture: {_picture(source, result, redshift)}")
     if result.failed:
         raise MrsxrError(f"{len(result.failed)} of the pieces failed, the others are done; the reasons stand above")
 
@@ -312,10 +250,10 @@ def _picture(source: Path, result, redshift: float | None) -> Path:
 def _tell_files(result) -> None:
     for level, paths in result.files.items():
         where = paths[0] if len(paths) == 1 else paths[0].parent
-        _say(f"{len(paths):3d} {level:20s} {where}")
+        say(f"{len(paths):3d} {level:20s} {where}")
     if result.taken_over:
-        _say(f"{result.taken_over} of {result.pieces} pieces taken over from an earlier run")
-    _say(f"reduced in {result.seconds:.1f} s; one page on it: mrsxr report {result.out}")
+        say(f"{result.taken_over} of {result.pieces} pieces taken over from an earlier run")
+    say(f"reduced in {result.seconds:.1f} s; one page on it: mrsxr report {result.out}")
 
 
 @main.command(name="recipe")
@@ -350,9 +288,9 @@ def status(out: Path) -> None:
     for one in found:
         where = f" into {one.out.name}" if len(found) > 1 else ""
         if one.holder is not None:
-            _say(f"the run{where} of {one.holder}", label="works:", color="green")
+            say(f"the run{where} of {one.holder}", label="works:", color="green")
         for entry in one.failed:
-            _say(f"({entry.stage}) {entry.name}{where}: {entry.failed}", label="failed", color="red")
+            say(f"({entry.stage}) {entry.name}{where}: {entry.failed}", label="failed", color="red")
 
 
 @main.command()
@@ -362,7 +300,7 @@ def info(paths: tuple[str, ...], background_from: Path | None) -> None:
     """Print the observation table of PATHS from headers alone."""
     from .io import summarize
 
-    _say(summarize(paths[0] if len(paths) == 1 else list(paths), background_from))
+    say(summarize(paths[0] if len(paths) == 1 else list(paths), background_from))
 
 
 @main.command(name="simulate")
@@ -380,15 +318,15 @@ def simulate_command(out, bands, groups, integrations, dithers, background, seed
 
     bands = as_bands(bands or ("1A", "2A", "3A", "4A"))
     settings = {b[1] + ("12" if b[0] in "12" else "34") for b in bands}
-    with _progress() as progress:
+    with progress_bars() as progress:
         task = progress.add_task("simulate", total=len(settings) * (1 + dithers + background))
         made = simulate_observation(
             out, bands=bands, n_groups=groups, n_integrations=integrations, n_dithers=dithers, n_background=background,
             seed=seed, distortion=distortion, progress=lambda _text: progress.advance(task),
         )  # fmt: skip
-    _say(f"{len(made.uncal)} science and {len(made.background)} background exposures in {out}")
+    say(f"{len(made.uncal)} science and {len(made.background)} background exposures in {out}")
     for name, value in made.crds.items():
-        _say(f"export {name}={value}")
+        say(f"export {name}={value}")
 
 
 @main.command()
@@ -414,14 +352,14 @@ def show(file: Path, out: Path | None, redshift: float | None, **options) -> Non
     _no_windows()
     ds = open_product(file)
     drawn = draw_file(ds, redshift=redshift, **options)
-    _say(ds.drop_attrs(deep=False))
+    say(ds.drop_attrs(deep=False))
     if drawn is None:
         from .lines.table import line_table
 
-        _say("\n".join(line_table(ds).pformat(max_lines=-1, max_width=-1)))
+        say("\n".join(line_table(ds).pformat(max_lines=-1, max_width=-1)))
         return
     path = plot.save_figure(drawn, out or Path(f"{file.name.split('.')[0]}.png"))
-    _say(f"picture: {path}")
+    say(f"picture: {path}")
 
 
 @main.command()
@@ -433,9 +371,9 @@ def report(folder: Path, out: Path | None, redshift: float | None) -> None:
     from .report import write_report
 
     _no_windows()
-    with _progress() as progress:
-        path = write_report(folder, out, redshift=redshift, reporter=_reporter(progress))
-    _say(f"report: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    with progress_bars() as progress:
+        path = write_report(folder, out, redshift=redshift, reporter=reporter_of(progress))
+    say(f"report: {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
 def _no_windows() -> None:
@@ -457,28 +395,9 @@ def history(file: Path) -> None:
     entries = read_history(ds)
     if not entries:
         raise MrsxrError(f"{file}: holds no history of mrsxr; it was written by another program or is raw")
-    _print_history(entries)
+    print_history(entries)
     for one in decisions(ds):
-        _say(one.text, label="judged")
-
-
-def _print_history(entries, before: str = "") -> None:
-    """Print the entries of a history, those of joined data under the name of each."""
-    from .step import JOINED
-
-    def tell(text: str) -> None:
-        _say(f"{before}{text}")
-
-    for number, entry in enumerate(entries, 1):
-        refs = "  ".join(f"{kind}={name}" for kind, name in entry["refs"].items())
-        params = "  ".join(f"{name}={value}" for name, value in entry["params"].items())
-        tell(f"{number:2d} {entry['step']}  (mrsxr {entry['version']})")
-        for line in (refs, params):
-            if line:
-                tell(f"     {line}")
-        for name, inner in entry["inputs"].items() if entry["step"] == JOINED else ():
-            tell(f"   {name}:")
-            _print_history(inner, f"{before}   ")
+        say(one.text, label="judged")
 
 
 @main.command()
@@ -498,9 +417,9 @@ def check(files: tuple[Path, ...]) -> None:
             datasets = [data] if isinstance(data, xr.Dataset) else [d for _, d in leaves(data)]
             for ds in datasets:
                 validate(ds)
-            _say(f"ok    {file} ({', '.join(sorted({d.attrs['level'] for d in datasets}))})")
+            say(f"ok    {file} ({', '.join(sorted({d.attrs['level'] for d in datasets}))})")
         except MrsxrError as error:
             bad += 1
-            _say(error, where=errors, label="wrong", color="red")
+            say(error, where=errors, label="wrong", color="red")
     if bad:
         sys.exit(1)

@@ -207,9 +207,9 @@ def test_foreign_text_is_printed_as_it_is(tmp_path, name):
 
 
 def _bars():
-    from mrsxr.cli import _progress, _reporter
+    from mrsxr.console import progress_bars, reporter_of
 
-    bars = _reporter(_progress())
+    bars = reporter_of(progress_bars())
     bars.begin("[/stage]", 1)
     return bars
 

@@ -29,7 +29,7 @@ LAYERS = [
     },
     {"io", "references", "geometry", "fringes", "traces", "simulate"},
     {"rate", "cal", "cube", "spectrum", "lines"},
-    {"pipeline", "plot", "report", "demo", "warmup", "cli"},
+    {"pipeline", "plot", "report", "demo", "warmup", "console", "cli"},
 ]
 STEP_ROOMS = LAYERS[3]
 KERNEL_IMPORTS = {"numpy", "math", "mrsxr.compiled", "__future__"}
@@ -88,6 +88,11 @@ def test_imports_point_downwards(path):
             assert other not in STEP_ROOMS, f"{path.name}:{line}: step rooms do not import each other ({name})"
         if room == "simulate":
             assert other not in STEP_ROOMS, f"{path.name}:{line}: the simulator knows no steps ({name})"
+
+
+def test_no_module_is_longer_than_500_lines():
+    lines = {str(path.relative_to(ROOT)): path.read_text().count("\n") for path in modules()}
+    assert {name: number for name, number in lines.items() if number > 500} == {}
 
 
 @pytest.mark.parametrize("path", [p for p in modules() if p.stem.endswith("_kernels")], ids=lambda p: p.stem)

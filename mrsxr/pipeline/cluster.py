@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
@@ -11,6 +10,8 @@ from typing import Any
 
 from mrsxr.errors import MrsxrError, ParameterError
 from mrsxr.limits import MOST_WORKERS
+
+from .toml_files import read_toml
 
 _PATIENCE = 30  # seconds until a scheduler must have answered
 #: Classes of dask-jobqueue by the word for them.
@@ -66,10 +67,7 @@ def workers_of(executor: Executor) -> int:
 
 def _batch(path: Path) -> Any:
     """Return the cluster of a batch system that a TOML file describes, its jobs asked for."""
-    try:
-        options = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MrsxrError(f"{path}: cannot be read as TOML ({' '.join(str(error).split())})") from error
+    options = read_toml(path)
     system, jobs = options.pop("system", None), options.pop("jobs", None)
     if system not in _SYSTEMS:
         raise ParameterError(f"{path}: system is {system!r}; expected one of {', '.join(_SYSTEMS)}")

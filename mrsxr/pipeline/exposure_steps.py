@@ -14,7 +14,8 @@ from mrsxr.references import References
 from .optional import optional
 
 if TYPE_CHECKING:
-    from .recipe import Entry, Recipe
+    from .entry import Entry
+    from .recipe import Recipe
 
 Step = Callable[..., xr.Dataset]
 

@@ -2,116 +2,27 @@
 
 from __future__ import annotations
 
-import inspect
-import json
 import os
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from importlib import resources
-from pathlib import Path
 from typing import Any, Literal
 
-from mrsxr.errors import InputFileError, MrsxrError, ParameterError
-from mrsxr.io.fitsarray import file_stamp
-from mrsxr.limits import allowed, check, near_miss
+from mrsxr.errors import MrsxrError, ParameterError
+from mrsxr.limits import check, near_miss
 
 from . import cal_chain, combine_chain, cube_chain, rate_chain, spectrum_chain  # noqa: F401 - they fill PARTS
-from .parts import LEVELS, Part, find_part, names_of, plain, source_of
+from .entry import Entry
+from .parts import LEVELS, find_part, names_of, plain, source_of
+from .toml_files import as_toml, read_toml
 
 MODES = ("baseline", "optimal")
 Mode = Literal["baseline", "optimal"]
 BackgroundWay = Literal["master", "pixel", "annulus", "binned", "none"]
 FringeMethod = Literal["none", "columns", "slices"]
-_LONGEST_FILE = 1_000_000  # bytes of a TOML file
 _OPTIONS = {"rate": {"save_rateints": False}}  # of a level, not of a step
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A step of a level: its name in jwst, what stands behind it, the parameters given, and whether it is left out.
-
-    ``reads`` are the parameters that a piece reads of it, None: all.
-    """
-
-    level: str
-    name: str
-    part: Part
-    given: Mapping[str, Any] = field(default_factory=dict)
-    skip: bool = False
-    path: str | None = None
-    reads: tuple[str, ...] | None = None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the names; what stands behind them is found again."""
-        return _entry, (self.level, self.name, self.path, dict(self.given), self.skip, self.reads)
-
-    @property
-    def where(self) -> str:
-        """How messages call it."""
-        return f"[{self.level}.{self.name}]"
-
-    def values(self) -> dict[str, Any]:
-        """Return all parameters of the step."""
-        return {**self.part.defaults(), **self.given}
-
-    def reading(self, names: Collection[str] | None) -> Entry:
-        """Return the entry with these of its parameters alone, None: with all."""
-        if names is None:
-            return self
-        takes = {name: value for name, value in self.part.takes.items() if name in names}
-        given = {name: value for name, value in self.given.items() if name in names}
-        return replace(self, part=replace(self.part, takes=takes), given=given, reads=tuple(takes))
-
-    def changed(self, **changes: Any) -> Entry:
-        """Return the entry with other parameters, checked; ``skip`` and ``step`` are among them."""
-        changes = dict(changes)
-        part, path = self.part, self.path
-        for key, hint in (("skip", bool), ("step", str)):
-            if key in changes:
-                check(self.where, key, changes[key], hint)
-        if "step" in changes:
-            path = changes.pop("step")
-            try:
-                part = find_part(self.level, self.name, path)
-            except ParameterError as error:
-                raise ParameterError(f"{self.where}: {error}") from None
-        skip = changes.pop("skip", False)  # who gives a parameter wants the step
-        if skip and self.part.needed:
-            raise ParameterError(f"{self.where}: '{self.name}' cannot be left out: the next level rests on it")
-        kept = {name: value for name, value in self.given.items() if name in part.takes}
-        out = replace(self, part=part, path=path, skip=skip, given=kept | part.read(self.where, changes))
-        return out if skip else out.checked()
-
-    def checked(self) -> Entry:
-        """Return the entry; raise where a parameter that must be given is not, or two contradict each other."""
-        lacking = [n for n, (_, value, _) in self.part.takes.items() if value is inspect.Parameter.empty]
-        lacking = [name for name in lacking if name not in self.given]
-        if lacking:
-            raise ParameterError(f"{self.where}: {lacking[0]} is not given; the step needs it")
-        text = self.part.contradiction(self.values()) if self.part.contradiction else None
-        if text:
-            raise ParameterError(f"{self.where}: {text}")
-        return self
-
-    def comments(self) -> Iterator[str]:
-        """Yield a line on every parameter that is not given: its default, and what it may be."""
-        for name, (hint, value, _) in self.part.takes.items():
-            if name not in self.given:
-                text = "?" if value is inspect.Parameter.empty else "" if value is None else _toml(plain(value))
-                yield f"# {name} = {text}".rstrip() + f"  # {allowed(hint)}"
-
-    def table(self) -> dict[str, Any]:
-        """Return what a recipe file says of the step."""
-        head = ({"step": self.path} if self.path else {}) | ({"skip": True} if self.skip else {})
-        return head | {name: plain(value) for name, value in self.given.items() if value is not None}
-
-
-def _entry(
-    level: str, name: str, path: str | None, given: dict[str, Any], skip: bool, reads: tuple[str, ...] | None
-) -> Entry:
-    return Entry(level, name, find_part(level, name, path), given, skip, path).reading(reads)
 
 
 @dataclass(frozen=True, repr=False)
@@ -155,7 +66,7 @@ class Recipe:
                                  f"{type(recipe).__name__}")  # fmt: skip
         if isinstance(recipe, str) and not recipe.endswith(".toml") and not os.path.exists(recipe):
             check("the recipe", "recipe", recipe, Mode)
-        out = _from_tables(_read_toml(recipe), str(recipe), base)
+        out = _from_tables(read_toml(recipe), str(recipe), base)
         try:
             return _check_whole(out)
         except ParameterError as error:
@@ -397,10 +308,10 @@ class Recipe:
         lines = ['base = "none"  # the whole recipe stands here', ""]
         for level in LEVELS:
             if options := self.options.get(level):
-                lines += [f"[{level}]", *(f"{key} = {_toml(value)}" for key, value in options.items()), ""]
+                lines += [f"[{level}]", *(f"{key} = {as_toml(value)}" for key, value in options.items()), ""]
             for one in self.entries:
                 if one.level == level:
-                    lines += [one.where, *(f"{key} = {_toml(value)}" for key, value in one.table().items())]
+                    lines += [one.where, *(f"{key} = {as_toml(value)}" for key, value in one.table().items())]
                     lines += [*(one.comments() if every else ()), ""]
         return "\n".join(lines).rstrip() + "\n"
 
@@ -414,13 +325,6 @@ def _unknown(recipe: Recipe, level: str, key: str) -> str:
     return f"unknown '{key}' in [{level}]; expected one of {', '.join(known)}{hint}"
 
 
-def _toml(value: Any) -> str:
-    """Return a value as TOML writes it."""
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(_toml(one) for one in value)}]"
-    return json.dumps(value)
-
-
 @cache
 def _named(name: str) -> Recipe:
     """Return a recipe of the package."""
@@ -429,18 +333,6 @@ def _named(name: str) -> Recipe:
 
 def _packaged(name: str) -> str:
     return resources.files("mrsxr.pipeline").joinpath("recipes", f"{name}.toml").read_text(encoding="utf-8")
-
-
-def _read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
-    try:
-        size, _ = file_stamp(path)
-        if size > _LONGEST_FILE:
-            raise MrsxrError(f"{path}: has {size} bytes, expected a TOML file of parameters")
-        return tomllib.loads(Path(path).read_bytes().decode("utf-8"))
-    except InputFileError as error:
-        raise MrsxrError(f"{path}: cannot be read as TOML ({str(error).removeprefix(f'{path}: ')})") from error
-    except (OSError, ValueError, RecursionError) as error:  # no TOML, no UTF-8, integers without end
-        raise MrsxrError(f"{path}: cannot be read as TOML ({' '.join(str(error).split())})") from error
 
 
 def _from_tables(tables: dict[str, Any], where: str, base: str | None) -> Recipe:

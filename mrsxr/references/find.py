@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Iterable, Mapping
 from copy import copy
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,22 +15,15 @@ from typing import Any
 import xarray as xr
 
 from mrsxr import chunks as chunk_sizes
-from mrsxr import mrs
 from mrsxr.errors import ReferenceFileError, ReferenceMissingError
 from mrsxr.notes import tell
 
 from .checks import check_dataset
-from .crds_cache import KEY_OF_FIELD, SELECTED_BY, in_range
+from .crds_cache import KEY_OF_FIELD, SELECTED_BY
 from .exposure import Exposure
+from .fit import check_shape, cut_to, dataset_facts, iso_date, mismatches, require_fit, score, window_of
 from .headers import CRDS_KINDS, KINDS, ReferenceFacts, Suspect, read_facts, scan
-from .readers import IMAGES, Rows, Window, read_known
-
-#: Fields that a file must share with the exposure where it states them, beside those it is selected by.
-_ALWAYS = ("detector", "channel", "band")
-#: A subarray has its own timing, so that these full-frame files cannot be cut out for it.
-_NO_CUT = ("dark", "reset")
-#: Kinds on the detector grid (y, x): what a subarray exposure needs a part of.
-_DETECTOR_KINDS = (*IMAGES, "mrsxartcorr", "regions")
+from .readers import Rows, read_known
 
 
 class References:
@@ -181,11 +173,11 @@ class References:
         exposure = Exposure.of(ds)
         found = self._find(kind, exposure)
         if isinstance(found, xr.Dataset):
-            return check_dataset(_fit_dataset(found, kind, exposure))
-        window = _window(found, kind, exposure)
+            return check_dataset(cut_to(found, kind, exposure))
+        window = window_of(found, kind, exposure)
         rows: Rows = exposure.rows if exposure.rows is not None else chunk_sizes.RAMP_ROWS_MAX
         reference = read_known(found, rows=rows, window=window)
-        _check_shape(reference, kind, exposure)
+        check_shape(reference, kind, exposure)
         if self._mapping is None and self._folder is None and kind not in self._override:
             reference = reference.assign_attrs(crds_context=self._used_context())
         return reference
@@ -260,7 +252,7 @@ class References:
     def _find_in_folder(self, kind: str, exposure: Exposure) -> ReferenceFacts:
         candidates = [facts for facts in self._facts if facts.kind == kind]
         fitting = [facts for facts in candidates if not mismatches(facts, exposure)]
-        in_time = [f for f in fitting if not exposure.date or _iso(f.useafter) <= exposure.date]
+        in_time = [f for f in fitting if not exposure.date or iso_date(f.useafter) <= exposure.date]
         doubtful = [
             one for one in self._scanned[1]
             if one.kind in ("", kind)
@@ -270,12 +262,12 @@ class References:
             for one in doubtful:
                 if one.kind:
                     tell(f"{one.reason}; it is left out of the choice of the {kind} reference", stacklevel=4)
-            return max(in_time, key=lambda facts: (_score(facts, exposure), _iso(facts.useafter), facts.ref_id))
+            return max(in_time, key=lambda facts: (score(facts, exposure), iso_date(facts.useafter), facts.ref_id))
         if doubtful:
             found = f"what may be one cannot be used: {'; '.join(one.reason for one in doubtful[:2])}"
             raise self._missing(kind, exposure, found, "mend it or take it away", absent=False)
         if fitting:
-            first = min(fitting, key=lambda facts: _iso(facts.useafter))
+            first = min(fitting, key=lambda facts: iso_date(facts.useafter))
             found = f"the first, {first.ref_id}, is valid from {first.useafter} on"
         elif candidates:
             found = f"found {candidates[0].ref_id} for {candidates[0].describe()}"
@@ -290,7 +282,7 @@ class References:
         with _CRDS_LOCK:
             if key not in self._crds_paths:
                 self._crds_paths[key] = self._ask_crds(kind, exposure, parameters)
-        return _require_fit(read_facts(self._crds_paths[key]), kind, exposure, "CRDS gave")
+        return require_fit(read_facts(self._crds_paths[key]), kind, exposure, "CRDS gave")
 
     def _ask_crds(self, kind: str, exposure: Exposure, parameters: dict[str, Any]) -> Path:
         leave = "give a folder of reference files that has one, or leave the step out"
@@ -337,7 +329,7 @@ def _name(entry: Any) -> str:
 def _given_facts(entry: Any, kind: str) -> ReferenceFacts:
     """Return the facts of a file or Dataset that is given for a kind; raise where it is none or of another kind."""
     if isinstance(entry, xr.Dataset):
-        facts = _dataset_facts(entry, kind)
+        facts = dataset_facts(entry, kind)
     elif isinstance(entry, str | os.PathLike):
         facts = read_facts(entry)
     else:
@@ -354,18 +346,8 @@ def _find_given(entry: Any, kind: str, exposure: Exposure) -> ReferenceFacts | x
         raise ReferenceFileError(f"the list of {kind} references is empty; expected a path or a Dataset in it")
     fitting = [one for one in entries if not mismatches(_given_facts(one, kind), exposure, but=("ngroups",))]
     if not fitting:
-        _require_fit(_given_facts(entries[0], kind), kind, exposure)
+        require_fit(_given_facts(entries[0], kind), kind, exposure)
     return fitting[0] if isinstance(fitting[0], xr.Dataset) else _given_facts(fitting[0], kind)
-
-
-def _require_fit(facts: ReferenceFacts, kind: str, exposure: Exposure, who: str = "") -> ReferenceFacts:
-    """Return the facts of a file that was chosen by the user or CRDS; raise where it is of another kind or setting."""
-    if facts.kind != kind:
-        raise ReferenceFileError(f"{facts.path}: {who or 'is'} a file of kind {facts.kind}, expected {kind}")
-    wrong = mismatches(facts, exposure, but=("ngroups",))
-    if wrong:
-        raise ReferenceFileError(f"{facts.path}: {kind} reference for {wrong[0]} ({exposure.name})")
-    return facts
 
 
 #: The crds package keeps what it has read in tables that all threads share.
@@ -418,99 +400,3 @@ def crds_parameters(exposure: Exposure, kind: str = "") -> dict[str, Any]:
     parameters |= {"meta.instrument.name": "MIRI", "meta.telescope": "JWST", "meta.observation.date": day,
                    "meta.observation.time": clock or "00:00:00"}  # fmt: skip
     return parameters
-
-
-def mismatches(facts: ReferenceFacts, exposure: Exposure, but: tuple[str, ...] = ()) -> list[str]:
-    """Return what a reference file states against an exposure, as texts; empty where it fits.
-
-    ``but`` names what need not agree: a mask given by hand, or by CRDS, may come from ramps of another length.
-    """
-    wrong = []
-    fields = exposure.wanted(facts.kind)
-    for name in dict.fromkeys((*_ALWAYS, *SELECTED_BY[facts.kind])):
-        stated, wanted = facts.fields.get(name, ()), fields.get(name, "").upper()
-        if not stated or not wanted or name == "filter" or name in but or wanted in stated:
-            continue
-        if name == "ngroups" and any(in_range(value, wanted) for value in stated):
-            continue
-        if name == "channel" and any(set(wanted) <= set(value) for value in stated):
-            continue
-        if name == "subarray" and "FULL" in stated and facts.kind not in _NO_CUT:
-            continue
-        wrong.append(f"{name} {' or '.join(stated)}, the exposure has {name} {wanted}")
-    return wrong
-
-
-def _score(facts: ReferenceFacts, exposure: Exposure) -> int:
-    """Return in how many of the fields that choose it a file agrees with the exposure by name."""
-    names = dict.fromkeys((*_ALWAYS, *SELECTED_BY[facts.kind]))
-    fields = exposure.wanted(facts.kind)
-    agree = [(fields.get(name, "").upper(), facts.fields.get(name, ())) for name in names]
-    return sum(value in stated or any(in_range(one, value) for one in stated) for value, stated in agree if stated)
-
-
-def _dataset_facts(reference: xr.Dataset, kind: str) -> ReferenceFacts:
-    """Return what a Dataset says of itself as the facts of a file."""
-    keys = {"detector": "detector", "channel": "channels", "band": "band", "readpatt": "readpatt",
-            "subarray": "subarray"}  # fmt: skip
-    stated = {key: str(reference.attrs.get(attr) or "").upper() for key, attr in keys.items()}
-    fields = {key: (value,) for key, value in stated.items() if value}
-    name = Path(str(reference.attrs.get("ref_id", "the Dataset")))
-    return ReferenceFacts(name, str(reference.attrs.get("kind", kind)), fields=fields)
-
-
-def _fit_dataset(reference: xr.Dataset, kind: str, exposure: Exposure) -> xr.Dataset:
-    """Return a given Dataset cut to the exposure's part of the full frame, chunked like it where lazy."""
-    if kind in _DETECTOR_KINDS and exposure.shape is not None and {"y", "x"} <= set(reference.dims):
-        size = (reference.sizes["y"], reference.sizes["x"])
-        if size != exposure.shape and size == mrs.DETECTOR_SHAPE:
-            (y, x), (n_y, n_x) = exposure.start, exposure.shape
-            reference = reference.isel(y=slice(y, y + n_y), x=slice(x, x + n_x))
-        if exposure.columns and reference.sizes["x"] == exposure.shape[1]:
-            reference = reference.isel(x=list(exposure.columns))
-        _check_shape(reference, kind, exposure)
-        if reference.chunks and exposure.rows is not None:
-            reference = reference.chunk({"y": exposure.rows})
-    return reference.assign_attrs({"level": "reference", "kind": kind, "ref_id": "by hand", **reference.attrs})
-
-
-def _window(facts: ReferenceFacts, kind: str, exposure: Exposure) -> Window | None:
-    """Return the part of a file's array that the Dataset covers, None for all of it."""
-    if kind not in _DETECTOR_KINDS or exposure.shape is None:
-        return None
-    window = _subarray(facts, exposure, exposure.shape)
-    if not exposure.columns:
-        return window
-    return replace(window or Window(0, 0, *exposure.shape), columns=exposure.columns)
-
-
-def _subarray(facts: ReferenceFacts, exposure: Exposure, shape: tuple[int, int]) -> Window | None:
-    """Return the part of a file's array that the exposure's subarray covers, None for all of it."""
-    subarray = exposure.fields["subarray"].upper()
-    if subarray in ("", "FULL"):
-        return None
-    if facts.shape == shape and facts.start in (None, exposure.start):
-        return None
-    if facts.shape is None and subarray in facts.fields.get("subarray", ()):
-        return None
-    (y, x), (n_y, n_x) = exposure.start, shape
-    first_y, first_x = facts.start or (0, 0)
-    return Window(y - first_y, x - first_x, n_y, n_x)
-
-
-def _check_shape(reference: xr.Dataset, kind: str, exposure: Exposure) -> None:
-    if kind not in _DETECTOR_KINDS or exposure.shape is None or not {"y", "x"} <= set(reference.dims):
-        return
-    shape = (reference.sizes["y"], reference.sizes["x"])
-    wanted = (exposure.shape[0], len(exposure.columns) or exposure.shape[1])
-    if shape != wanted:
-        raise ReferenceFileError(
-            f"{reference.attrs.get('ref_id', 'the Dataset')}: {kind} has {shape[0]} rows and {shape[1]} "
-            f"columns, the exposure ({exposure.name}) has {wanted[0]} and {wanted[1]}"
-        )
-
-
-def _iso(useafter: str) -> str:
-    """Return a USEAFTER as "YYYY-MM-DDTHH:MM:SS", which sorts by time."""
-    day, _, clock = useafter.strip().replace("T", " ").partition(" ")
-    return f"{day[:10]}T{clock.split('.')[0] or '00:00:00'}"

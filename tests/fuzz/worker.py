@@ -147,7 +147,7 @@ def check_use(path: Path, out: Path) -> Any:
     from mrsxr import schema
     from mrsxr.io import find_files, product_name, summarize
     from mrsxr.notes import notes_of
-    from mrsxr.references.find import Exposure
+    from mrsxr.references.exposure import Exposure
     from mrsxr.step import read_history
 
     if path.name.endswith((".fits", ".fits.gz")):

@@ -339,7 +339,7 @@ def simulate_command(out, bands, groups, integrations, dithers, background, seed
 @click.option("--dq", is_flag=True, help="The flags of a ramp, rate, cal file or cube.")
 @click.option("--wavelength", nargs=2, type=float, metavar="LOW HIGH", help="Range of a cube to collapse [um].")
 @click.option("--zoom", nargs=2, type=float, metavar="LOW HIGH", help="Range of a spectrum [um].")
-@click.option("--line", help="Line of fitted maps, '[Ne II] 12.81'; else the brightest.")
+@click.option("--line", help="Line of fitted maps (else the brightest), or to zoom in on in a spectrum.")
 def show(file: Path, out: Path | None, redshift: float | None, **options) -> None:
     """Draw FILE and describe what it holds.
 

@@ -69,7 +69,7 @@ def test_show_refuses_in_one_line(simulated, reduced, tmp_path):
         ((gain,), "reference file"), ((apcorr,), "reference file"), ((tmp_path / "none.fits",), "none.fits"),
         ((cube, "--zoom", 5, 6), "--zoom is for data of level spectrum; this file is of level cube"),
         ((cube, "--dither", 2), "--dither is for"), ((cube, "--wavelength", 20, 21), "no plane between"),
-        ((reduced.files["stitched"][0], "--zoom", 20, 21), "--zoom 20 21: the spectrum has 0 samples there"),
+        ((reduced.files["stitched"][0], "--zoom", 20, 21), "the spectrum has 0 samples between 20 and 21 um"),
     ):  # fmt: skip
         out = invoke("show", *arguments, "--out", tmp_path / "no.png")
         assert out.exit_code == 1, arguments

@@ -27,6 +27,7 @@ from .values import (
     as_um_range,
     as_um_ranges,
     as_um_width,
+    as_um_zoom,
     bands_held,
     split_bands,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "as_um_range",
     "as_um_ranges",
     "as_um_width",
+    "as_um_zoom",
     "bands_held",
     "split_bands",
     "SOURCE_TYPES",

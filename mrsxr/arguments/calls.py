@@ -23,9 +23,9 @@ from .values import (
     as_sky,
     as_source_type,
     as_um,
-    as_um_range,
     as_um_ranges,
     as_um_width,
+    as_um_zoom,
 )
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -37,7 +37,7 @@ READERS: dict[str, Reader] = {
     "center": as_sky, "point_source": as_sky, "radius": as_arcsec, "spaxel_size": as_arcsec, "fwhm": as_arcsec,
     "position_angle": as_deg, "wavelength_step": as_um_width, "wavelength_min": as_um, "wavelength_max": as_um,
     "band": as_band, "reference_band": as_band, "source_type": as_source_type, "redshift": as_redshift,
-    "ignore_regions": as_um_ranges, "exclude": as_um_ranges, "zoom": as_um_range, "area": as_arcsec2,
+    "ignore_regions": as_um_ranges, "exclude": as_um_ranges, "zoom": as_um_zoom, "area": as_arcsec2,
 }  # fmt: skip
 
 

@@ -114,6 +114,11 @@ def as_um_range(value: Any, what: str = "wavelength range") -> Any:
     return None if value is None else _pair(value, what, as_um, "two wavelengths in um")
 
 
+def as_um_zoom(value: Any, what: str = "zoom") -> Any:
+    """Return wavelengths (low, high) [um] as :func:`as_um_range` does; the name of a line stays what it is."""
+    return value if isinstance(value, str) and re.match(r"\s*\[?[A-Za-z]", value) else as_um_range(value, what)
+
+
 def as_um_place(value: Any, what: str = "wavelength") -> Any:
     """Return one wavelength [um], or (low, high) of a pair or a slice."""
     if isinstance(value, slice) and value.start is None and value.stop is None:

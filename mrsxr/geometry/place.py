@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from astropy.coordinates import SkyCoord
 from astropy.wcs import WCS
 
 from mrsxr.errors import MrsxrError
@@ -125,6 +126,20 @@ class Place:
         up = self.start[1] + np.asarray(y, float) * self.step[1]
         east, north = (row[0] * across + row[1] * up for row in np.array(self.plane.turn))
         return tangent_to_sky(-east, north, tangent_frame(*self.plane.crval))
+
+    @property
+    def footprint(self) -> SkyCoord:
+        """The four corners of the field, at the outer edges of its spaxels."""
+        ny, nx = self.shape
+        x, y = np.array([0, nx, nx, 0]) - 0.5, np.array([0, 0, ny, ny]) - 0.5
+        return SkyCoord(*self.to_sky(x, y), unit="deg", frame=(self.plane.radesys or "ICRS").lower())
+
+    @property
+    def centre(self) -> SkyCoord:
+        """The middle of the field."""
+        ny, nx = self.shape
+        place = self.to_sky((nx - 1) / 2, (ny - 1) / 2)
+        return SkyCoord(*place, unit="deg", frame=(self.plane.radesys or "ICRS").lower())
 
     @property
     def s_region(self) -> str:

@@ -1,6 +1,7 @@
 """spectrum, cube -> lines: the line list, fits of one line or a thousand, maps and what they are for."""
 
 from .binning import bin_cube, bin_spaxels, bin_spectra, paint_bins
+from .cut import position_velocity
 from .excitation import h2_excitation
 from .fit import fit_line, fit_lines
 from .linelist import in_range, line_list
@@ -8,6 +9,7 @@ from .maps import line_ratio, mask_maps
 from .model import line_model
 from .moment_maps import channel_maps, moments, subtract_continuum
 from .table import line_table
+from .velocity import band_of_line, line_range, with_velocity
 
 __all__ = [
     "line_list",
@@ -26,4 +28,8 @@ __all__ = [
     "bin_spectra",
     "paint_bins",
     "h2_excitation",
+    "with_velocity",
+    "line_range",
+    "band_of_line",
+    "position_velocity",
 ]

@@ -7,6 +7,7 @@ Pictures of the sky need axes with a celestial WCS: :func:`sky_axes` makes them.
 
 from ._compare import compare
 from ._cube import cube_image
+from ._cut import position_velocity
 from ._detector import detector_image, dq_image
 from ._excitation import excitation
 from ._lines import line_fit
@@ -27,6 +28,7 @@ __all__ = [
     "line_map",
     "line_maps",
     "channel_maps",
+    "position_velocity",
     "excitation",
     "compare",
     "summary",

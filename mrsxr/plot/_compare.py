@@ -16,7 +16,7 @@ from mrsxr.step import read_history
 from ._cube import collapse, span_text
 from ._detector import extent, image_of, science_pixels
 from ._sky import draw_on_sky, dress_sky, field_aspect, make_panel, mark_compass, mark_scale, require_sky
-from ._spectrum import flux_limits, joined, mark_lines, pieces_of, prefixed, spectra_of
+from ._spectrum import Zoom, flux_limits, joined, mark_lines, pieces_of, prefixed, spectra_of
 from ._style import (
     INK,
     OKABE_ITO,
@@ -38,7 +38,7 @@ Region = tuple[slice, slice] | None
 @reads(wavelength=as_um_place)
 def compare(
     before: xr.Dataset, after: xr.Dataset, ax: Any = None, *, dither: int = 1, integration: int | None = None,
-    region: Region = None, wavelength: Any = None, zoom: tuple[float, float] | None = None,
+    region: Region = None, wavelength: Any = None, zoom: Zoom = None,
     redshift: float | None = None, relative: bool = False,
     names: tuple[str, str] = ("before", "after"), stretch: str = "asinh",
     percentiles: tuple[float, float] | None = None, cmap: str = "inferno", title: str | None = None,
@@ -56,7 +56,8 @@ def compare(
     region : (slice, slice), optional
         Rows and columns of detector images to draw, their numbers from 0.
     wavelength, zoom : optional
-        Planes of cubes, as in :func:`cube_image`; wavelengths (low, high) of spectra to draw [um].
+        Planes of cubes, as in :func:`cube_image`; wavelengths (low, high) of spectra to draw [um],
+        or those around a line, "[Ne II]".
     redshift : float, optional
         Redshift, for the line marks of spectra.
     relative : bool
@@ -222,7 +223,7 @@ def _spectra(before, after, ax, zoom, redshift, relative, names, title) -> list[
         figure = new_figure(size)
         upper = figure.add_axes(inch((0.85, 2.2, 11.0, 2.95), size))
         axes = [upper, figure.add_axes(inch((0.85, 0.6, 11.0, 1.45), size), sharex=upper)]
-    parts = [joined(spectra_of(ds), None, zoom) for ds in (before, after)]
+    parts = [joined(spectra_of(ds), None, zoom, redshift) for ds in (before, after)]
     units = [spectra_of(ds)[0][part[4]].attrs.get("units") for ds, part in zip((before, after), parts, strict=True)]
     if units[0] != units[1] or parts[0][4] != parts[1][4]:
         raise MrsxrError(f"before is {parts[0][4]} in {units[0]}, after {parts[1][4]} in {units[1]}; expected the same")

@@ -15,11 +15,13 @@ from matplotlib.transforms import blended_transform_factory
 from mrsxr import dq as flags
 from mrsxr.arguments import reads
 from mrsxr.errors import LevelError, MrsxrError
+from mrsxr.lines import line_range
 from mrsxr.tree import leaves
 
 from ._labels import draw_bands, draw_marks, find_marks
 from ._style import BAND_COLOURS, OKABE_ITO, new_axes, with_unit
 
+Zoom = tuple[float, float] | str | None
 _VARIANCE = {"flux": "var", "surface_brightness": "surface_brightness_var"}
 _NAME = {"flux": "Flux density", "surface_brightness": "Surface brightness"}
 _EDGE = 0.02  # part of a band at each end that does not set the limits
@@ -31,7 +33,7 @@ _COVERED, _GAP_WIDTH = 0.75, 0.03  # covered part below which gaps are drawn tog
 
 @reads()
 def spectrum(
-    ds: Any, ax: Axes | None = None, *, redshift: float | None = None, zoom: tuple[float, float] | None = None,
+    ds: Any, ax: Axes | None = None, *, redshift: float | None = None, zoom: Zoom = None,
     lines: bool = True, errors: bool = True, variable: str | None = None, log: bool | None = None,
     title: str | None = None, font_size: float = 9.0,
 ) -> Axes:  # fmt: skip
@@ -46,8 +48,8 @@ def spectrum(
         Where to draw; by default a new figure.
     redshift : float, optional
         Redshift of the source for the line marks; by default ``ds.attrs["redshift"]``, or 0.
-    zoom : (float, float), optional
-        Draw these wavelengths alone [um, observed], sample by sample.
+    zoom : (float, float) or str, optional
+        Draw these wavelengths alone [um, observed], or those around a line, "[Ne II]", sample by sample.
     lines : bool
         Mark lines and PAH bands: lines that stand out in black, usually bright ones that do not in grey.
     errors : bool
@@ -66,7 +68,7 @@ def spectrum(
     """
     parts = spectra_of(ds)
     ds = parts[0]
-    wavelength, flux, sigma, band, name = joined(parts, variable, zoom)
+    wavelength, flux, sigma, band, name = joined(parts, variable, zoom, redshift)
     unit = ds[name].attrs.get("units")
     flux, sigma, unit = prefixed(flux, sigma, unit)
     ax = new_axes(ax, (13.0, 5.2), (0.75, 0.6, 12.05, 3.55))
@@ -106,8 +108,10 @@ def spectra_of(given: Any) -> list[xr.Dataset]:
     return parts
 
 
-def joined(parts: Sequence[xr.Dataset], variable: str | None, zoom: tuple[float, float] | None):
+def joined(parts: Sequence[xr.Dataset], variable: str | None, zoom: Zoom, redshift: float | None = None):
     """Return wavelength, values, standard deviation, band and the name of the variable of spectra, by wavelength."""
+    if isinstance(zoom, str):
+        zoom = line_range(zoom, redshift=parts[0].attrs.get("redshift") if redshift is None else redshift)
     columns, name = [], variable
     for part in parts:
         *column, name = _values(part, name)

@@ -165,7 +165,7 @@ def colour_bar(
         bar.set_ticks(_even_ticks(norm, ticks))
         bar.ax.minorticks_off()
         (bar.ax.yaxis if where == "right" else bar.ax.xaxis).set_major_formatter(
-            lambda v, _: f"{v:.6g}".replace("-", "−")
+            lambda v, _: f"{v + 0.0:.6g}".replace("-", "−")
         )
     else:
         bar.locator = MaxNLocator(ticks - 1, steps=[1, 2, 2.5, 5, 10])

@@ -54,7 +54,8 @@ def _reference_kind(path: Path) -> str:
 @reads(wavelength=as_um_place)
 def draw_file(
     ds: xr.Dataset, *, redshift: float | None = None, dither: int | None = None, dq: bool = False,
-    wavelength: tuple[float, float] | None = None, zoom: tuple[float, float] | None = None, line: str | None = None,
+    wavelength: tuple[float, float] | None = None, zoom: tuple[float, float] | str | None = None,
+    line: str | None = None,
 ) -> Any:  # fmt: skip
     """Draw what a Dataset of any level is best seen by.
 
@@ -72,10 +73,10 @@ def draw_file(
         Draw the flags instead (ramp, rate, cal, cube).
     wavelength : (float, float), optional
         Range of a cube to collapse [um].
-    zoom : (float, float), optional
-        Range of a spectrum to draw [um].
+    zoom : (float, float) or str, optional
+        Range of a spectrum to draw [um], or the line about which it lies.
     line : str, optional
-        Line to map; by default the one with the best S/N.
+        Line to map; by default the one with the best S/N. Of a spectrum the line to zoom in on.
 
     Returns
     -------
@@ -93,16 +94,18 @@ def draw_file(
             return plot.dq_image(ds, wavelength=None if wavelength is None else sum(wavelength) / 2)
         return plot.cube_image(ds, wavelength)
     if level == "spectrum":
-        return plot.spectrum(_zoomed(ds, zoom), redshift=redshift)
+        return plot.spectrum(ds, redshift=redshift, zoom=zoom or line)
     if level == "lines":
         return None if "x" not in ds.dims else plot.line_maps(ds, line or best_line(ds))
+    if level == "position_velocity":
+        return plot.position_velocity(ds)
     raise InputFileError(f"data of level {level or 'unknown'} have no picture; expected ramp ... spectrum or lines")
 
 
 def _check_options(level: str, **given: Any) -> None:
     """Refuse what does not fit the level, in words."""
     fits = {"dither": DETECTOR, "dq": (*DETECTOR, "cube"), "wavelength": ("cube",), "zoom": ("spectrum",),
-            "line": ("lines",)}  # fmt: skip
+            "line": ("lines", "spectrum")}  # fmt: skip
     for name, value in given.items():
         if value is not None and level not in fits[name]:
             raise MrsxrError(f"--{name} is for data of level {', '.join(fits[name])}; this file is of level {level}")
@@ -112,20 +115,6 @@ def best_line(ds: xr.Dataset) -> str:
     """Return the line whose maps have the highest median S/N of the brightest tenth of the spaxels."""
     snr = np.nan_to_num(ds["snr"].values.reshape(ds.sizes["line"], -1))
     return str(ds["line"].values[int(np.argmax(np.percentile(snr, 95, axis=1)))])
-
-
-def _zoomed(ds: xr.Dataset, zoom: tuple[float, float] | None) -> xr.Dataset:
-    if zoom is None:
-        return ds
-    low, high = sorted(zoom)
-    waves = ds["wavelength"].values
-    inside = (waves >= low) & (waves <= high)
-    if inside.sum() < 2:
-        raise MrsxrError(
-            f"--zoom {low:g} {high:g}: the spectrum has {int(inside.sum())} samples there; it reaches from "
-            f"{waves.min():.3f} to {waves.max():.3f} um"
-        )
-    return ds.isel(wavelength=inside)
 
 
 def _ramp(ds: xr.Dataset, dither: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """cube -> spectrum: point or extended, extraction and its errors, fringes and leak of spectra, stitching of bands."""
 
+from .at import extract_at
 from .detector import fit_spectrum
 from .exact_errors import extraction_weights, set_exact_errors
 from .extract_1d import extract_spectrum
@@ -17,6 +18,7 @@ __all__ = [
     "correct_spectral_leak",
     "correct_wavelengths",
     "decide_source_type",
+    "extract_at",
     "extract_spectrum",
     "extraction_weights",
     "fit_spectrum",

@@ -76,8 +76,10 @@ def position_velocity(
 
     Examples
     --------
-    >>> cut = mx.lines.position_velocity(cube, "[Ne II]", center=nucleus, position_angle=35)  # doctest: +SKIP
-    >>> cut.flux.plot(x="velocity", y="offset")                                              # doctest: +SKIP
+    >>> nucleus = SkyCoord(cube.ra.mean(), cube.dec.mean(), unit="deg")
+    >>> cut = mx.lines.position_velocity(cube, "[Fe II] 5.34", center=nucleus, position_angle=35, length=2 * u.arcsec)
+    >>> sorted(cut.sizes), cut.velocity.attrs["units"]
+    (['offset', 'wavelength'], 'km/s')
     """
     if (path is None) == (center is None):
         raise MrsxrError("a cut needs a path, or a center with position_angle and length; give one of the two")

@@ -109,6 +109,11 @@ def band_of_line(data: xr.DataTree, line: LineName, *, redshift: Redshift | None
     ------
     MrsxrError
         Where no band holds the line.
+
+    Examples
+    --------
+    >>> band_of_line(xr.DataTree.from_dict({"/science/1A": cube}), "[Fe II] 5.34").attrs["band"]
+    '1A'
     """
     label, rest = find_line(line)
     best, found = 0.0, None

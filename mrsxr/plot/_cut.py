@@ -33,6 +33,11 @@ def position_velocity(
     Returns
     -------
     Axes
+
+    Examples
+    --------
+    >>> nucleus = SkyCoord(cube.ra.mean(), cube.dec.mean(), unit="deg")
+    >>> ax = mx.plot.position_velocity(mx.lines.position_velocity(cube, "[Fe II] 5.34", center=nucleus))
     """
     if cut.attrs.get("level") != "position_velocity":
         raise LevelError(

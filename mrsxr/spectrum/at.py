@@ -50,8 +50,9 @@ def extract_at(
 
     Examples
     --------
-    >>> spectra = mx.spectrum.extract_at(cubes, "23h03m15.6s +08d52m26s", 0.8)      # doctest: +SKIP
-    >>> mx.plot.spectrum(spectra)                                                  # doctest: +SKIP
+    >>> place = SkyCoord(cube.ra.mean(), cube.dec.mean(), unit="deg")
+    >>> mx.spectrum.extract_at(cube, place, 0.5 * u.arcsec).flux.attrs["units"]
+    'Jy'
     """
     need_data("extract_at", data)
     given = _circle_or_region(where, radius)

@@ -2,6 +2,7 @@ from . import (
     cal,
     cube,
     dq,
+    explorer,
     geometry,
     io,
     lines,
@@ -28,6 +29,7 @@ from .errors import (
     ReferenceMissingError,
     SchemaError,
 )
+from .explorer import explore
 from .geometry.index import attach_index
 from .io import load, open_exposures, open_observation, save, summarize
 from .pipeline import (
@@ -64,6 +66,8 @@ __all__ = [
     "convert_units",
     "cube",
     "dq",
+    "explore",
+    "explorer",
     "geometry",
     "io",
     "lines",

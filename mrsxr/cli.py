@@ -1,4 +1,4 @@
-"""The command line: mrsxr demo | run | recipe | status | info | simulate | show | report | history | check | warmup."""
+"""The command line: ``mrsxr -h`` names the commands."""
 
 from __future__ import annotations
 
@@ -374,6 +374,18 @@ def report(folder: Path, out: Path | None, redshift: float | None) -> None:
     with progress_bars() as progress:
         path = write_report(folder, out, redshift=redshift, reporter=reporter_of(progress))
     say(f"report: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+
+
+@main.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--html", type=click.Path(path_type=Path), help="HTML file to write; by default explore.html in OUT.")
+@click.option("--redshift", callback=_redshift, help="Of the source, for its lines; by default what the products know.")
+def explore(out: Path, html: Path | None, redshift: float | None) -> None:
+    """Write a page to look into the cubes in OUT, a folder or a file: all bands at once, in any browser, no network."""
+    from .explorer import explore as write
+
+    path = write(out, html=html, redshift=redshift)
+    _say(f"explorer: {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
 def _no_windows() -> None:

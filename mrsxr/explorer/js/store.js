@@ -1,0 +1,59 @@
+// The cubes of the page: from base64 and deflate to typed arrays (pack.py packs them).
+export const NO_ERROR = 254, NO_DATA = 255;
+
+export function bytesOf(text) {
+  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text);
+  const raw = atob(text), out = new Uint8Array(raw.length);
+  for (let i = 0; i < raw.length; i++) out[i] = raw.charCodeAt(i);
+  return out;
+}
+
+export async function inflate(bytes) {
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+export function wavelengths(facts) {
+  if (Array.isArray(facts.wave)) return Float64Array.from(facts.wave);
+  return Float64Array.from({length: facts.planes}, (_, k) => facts.wave.start + k * facts.wave.step);
+}
+
+// Middle and edges of the planes; neighbours share their edges.
+export function edges(wave) {
+  const n = wave.length, lo = new Float64Array(n), hi = new Float64Array(n);
+  for (let k = 0; k < n; k++) {
+    const left = k ? wave[k] - wave[k - 1] : wave[1] - wave[0], right = k < n - 1 ? wave[k + 1] - wave[k] : left;
+    lo[k] = wave[k] - left / 2;
+    hi[k] = wave[k] + right / 2;
+  }
+  return {lo, hi};
+}
+
+// flux and code lie spaxel by spaxel, each with all its planes; place: number of a spaxel -> where it starts, or -1.
+export function unpack(facts, raw) {
+  const {nx, ny, planes, quantum} = facts, table = Float64Array.from(facts.table);
+  const place = new Int32Array(nx * ny).fill(-1);
+  let spaxels = 0;
+  for (let i = 0; i < nx * ny; i++) if (raw[i]) place[i] = planes * spaxels++;
+  const size = spaxels * planes, part = number => raw.subarray(nx * ny + number * size, nx * ny + (number + 1) * size);
+  const code = part(0).slice(), bytes = [part(1), part(2), part(3), part(4)];
+  const flux = new Float32Array(size), quanta = table.map(value => value * quantum);
+  for (let i = 0, s = 0; s < spaxels; s++) {
+    let before = 0;
+    for (let k = 0; k < planes; k++, i++) {
+      if (code[i] === NO_DATA) { flux[i] = NaN; continue; }
+      const folded = ((bytes[0][i] | bytes[1][i] << 8 | bytes[2][i] << 16 | bytes[3][i] << 24) >>> 0);
+      const less = folded % 2 ? -(folded + 1) / 2 : folded / 2, q = quanta[code[i]];
+      before = (Math.floor(before / q + 0.5) + less) * q;
+      flux[i] = before;
+    }
+  }
+  const variance = table.map(value => value * value);
+  variance[NO_ERROR] = NaN;
+  const wave = wavelengths(facts);
+  return {...facts, ...edges(wave), wave, place, flux, code, variance, spaxels};
+}
+
+export async function readCube(facts, text) {
+  return unpack(facts, await inflate(bytesOf(text)));
+}

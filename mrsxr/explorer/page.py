@@ -1,0 +1,167 @@
+"""One file that holds cubes and all that is needed to look into them: no kernel, no network."""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import xarray as xr
+from markupsafe import Markup
+
+from mrsxr._version import __version__
+from mrsxr.errors import MrsxrError
+from mrsxr.io.atomic import write_text
+from mrsxr.limits import Redshift, checked
+from mrsxr.lines import line_list
+
+from .cubes import Found, arrays_of, facts_of_cube, find_cubes, law
+from .pack import pack
+
+HERE = Path(__file__).parent
+#: The modules of the page, each after those that it imports.
+MODULES = (
+    "store", "sky", "area", "region", "sums", "fit", "figure", "skyview", "spectrumview", "save", "code", "panels",
+    "main",
+)  # fmt: skip
+_LIBRARIES = ("bokeh.min.js", "bokeh-api.min.js")
+_PALETTES = {
+    "viridis": "viridis", "inferno": "inferno", "gray": "grey", "gray_r": "grey, inverted", "RdBu_r": "blue to red",
+}  # fmt: skip
+_IMPORT = re.compile(r"^import [^;]*;\n|^export (?=async |class |const |function )", re.MULTILINE)
+
+
+@checked
+def explore(
+    cubes: Any, spectra: Any = None, maps: Any = None, html: str | os.PathLike | None = None, *,
+    redshift: Redshift | None = None,
+) -> Path:  # fmt: skip
+    """Write a page to look into the cubes of a field: all bands at once, in any browser, without a network.
+
+    Parameters
+    ----------
+    cubes : path, Dataset, DataTree, mapping or sequence of these
+        A folder of products, files, a glob, or cubes as they are in memory; each is shown under its band.
+    spectra : Dataset or sequence of these, optional
+        Level "spectrum": drawn beside the spectrum of the region.
+    maps : Dataset, optional
+        Level "lines", of a cube: its maps can be shown as images.
+    html : path, optional
+        File to write; by default ``explore.html`` in the folder that was given, else here.
+    redshift : float, optional
+        Redshift of the source, for the lines; by default what the cubes or spectra know, else 0.
+
+    Returns
+    -------
+    Path
+        One HTML file. What was given and cannot be shown (no sky grid, one plane, damaged) is told in it.
+
+    Raises
+    ------
+    MrsxrError
+        Where a folder holds no cubes, or bokeh is not installed.
+
+    Notes
+    -----
+    Values are stored in units of 1/1024 of their errors, errors to 2 %. Sums over regions follow
+    :func:`mrsxr.spectrum.extract_spectrum` with ``region``: shares of spaxels are exact, samples of which half of the
+    region has no data are NaN.
+
+    Examples
+    --------
+    >>> mx.explore("reduced/", html="ngc7469.html")  # doctest: +SKIP
+    """
+    libraries = _libraries()
+    found = find_cubes(cubes)
+    folder = Path(cubes) if isinstance(cubes, str | os.PathLike) and os.path.isdir(cubes) else Path()
+    text = make_page(found, libraries, _spectra(spectra), maps, redshift)
+    return write_text(Path(html) if html is not None else folder / "explore.html", text)
+
+
+def make_page(found: Found, libraries: list[str], spectra: list[xr.Dataset], maps: Any, redshift: float | None) -> str:
+    """Return the page as text."""
+    facts, streams = [], []
+    for name, cube in found.cubes.items():
+        packed = pack(*arrays_of(cube))
+        own = {"table": packed.table.tolist(), "quantum": packed.quantum}
+        facts.append(facts_of_cube(name, cube, found.paths[name]) | own)
+        streams.append(Markup(base64.b64encode(packed.stream).decode("ascii")))
+    known = [ds.attrs["redshift"] for ds in (*spectra, *found.cubes.values()) if ds.attrs.get("redshift") is not None]
+    whole = {
+        "cubes": facts, "law": law(), "lines": _lines(), "palettes": {name: _palette(name) for name in _PALETTES},
+        "redshift": float((known or [0.0])[0] if redshift is None else redshift),
+        "spectra": [_curve(ds) for ds in spectra],
+    }  # fmt: skip
+    titles = [str(cube.attrs["target"]) for cube in found.cubes.values() if cube.attrs.get("target")]
+    pages = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    return pages.get_template("page.html.jinja").render(
+        title=(titles or ["MIRI MRS cubes"])[0], lead=f"JWST MIRI MRS: {', '.join(found.cubes) or 'no cube'}",
+        version=__version__, problems=found.problems, palettes=list(_PALETTES.items()), facts=_json(whole),
+        cubes=streams, style=Markup((HERE / "style.css").read_text(encoding="utf-8")),
+        libraries=[Markup(text) for text in libraries], code=Markup(script()),
+        rounding="Values are rounded to 1/1024 of their errors.",
+    )  # fmt: skip
+
+
+def script() -> str:
+    """Return the modules of the page as one, without the imports of each other."""
+    return "\n".join(_IMPORT.sub("", (HERE / "js" / f"{name}.js").read_text(encoding="utf-8")) for name in MODULES)
+
+
+def _json(value: Any) -> Markup:
+    """Return JSON that can stand in a script element: no text of a file ends it or opens a comment."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def _libraries() -> list[str]:
+    """Return BokehJS, of the package bokeh."""
+    spec = importlib.util.find_spec("bokeh")
+    if spec is None or spec.origin is None:
+        raise MrsxrError("bokeh is not installed, whose figures the page holds; pip install 'mrsxr[explore]'")
+    folder = Path(spec.origin).parent / "server" / "static" / "js"
+    return [(folder / name).read_text(encoding="utf-8").replace("</script", "<\\/script") for name in _LIBRARIES]
+
+
+def _lines() -> list[dict[str, Any]]:
+    table = line_list()
+    return [
+        {"label": str(label), "wave": float(wave), "kind": str(kind), "rank": int(rank)}
+        for label, wave, kind, rank in zip(
+            *(table[n].values for n in ("line", "wavelength", "kind", "rank")), strict=True
+        )
+    ]
+
+
+def _palette(name: str) -> str:
+    import matplotlib
+
+    colours = matplotlib.colormaps[name](np.arange(256) / 255.0, bytes=True)[:, :3]
+    return np.ascontiguousarray(colours).tobytes().hex()
+
+
+def _spectra(given: Any) -> list[xr.Dataset]:
+    if given is None:
+        return []
+    many = [given] if isinstance(given, xr.Dataset) else list(given.values() if isinstance(given, Mapping) else given)
+    for ds in many:
+        if not isinstance(ds, xr.Dataset) or ds.attrs.get("level") != "spectrum":
+            raise MrsxrError("spectra holds something else; expected Datasets of level 'spectrum'")
+    return many
+
+
+def _curve(ds: xr.Dataset) -> dict[str, Any]:
+    flux = np.asarray(ds["flux"].values, float)
+    return {
+        "wave": np.asarray(ds["wavelength"].values, float).tolist(),
+        "flux": [v if np.isfinite(v) else None for v in flux],
+    }

@@ -1,0 +1,235 @@
+"""The page that holds cubes, in a browser: its numbers are those of the package, and it works by hand and keyboard."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from field import Z, made_cube
+
+import mrsxr as mx
+from mrsxr.errors import MrsxrError
+from mrsxr.explorer.cubes import find_cubes
+from mrsxr.notes import listen
+
+pytestmark = pytest.mark.browser
+LINE = "[S III] 18.71"
+CENTRE = {"u": 0.31, "v": -0.22}
+REGIONS = {
+    "circle": {"kind": "circle", **CENTRE, "a": 1.13, "b": 1.13, "angle": 0},
+    "small": {"kind": "circle", **CENTRE, "a": 0.09, "b": 0.09, "angle": 0},
+    "ellipse": {"kind": "ellipse", **CENTRE, "a": 1.4, "b": 0.53, "angle": 0.7},
+    "box": {"kind": "box", **CENTRE, "a": 0.9, "b": 0.4, "angle": -0.4},
+    "polygon": {"kind": "polygon", "points": [[-0.9, -0.7], [1.1, -0.4], [0.2, 0.1], [0.5, 1.2], [-0.6, 0.8]]},
+    "annulus": {"kind": "annulus", **CENTRE, "a": 1.5, "b": 1.5, "inner": 0.8, "angle": 0},
+    "off": {"kind": "circle", "u": 1.6, "v": 0.4, "a": 1.2, "b": 1.2, "angle": 0},
+}
+
+
+@pytest.fixture(scope="module")
+def cubes():
+    made = {band: made_cube(band, planes=40, field=3.6) for band in ("1A", "2B", "3C")}
+    made["3C"] = made_cube("3C", planes=40, field=3.6, holes=0.1)
+    line = made_cube("4A", field=4.6)
+    near = np.abs(line.wavelength - 18.713 * (1 + Z)) < 0.35
+    return made | {"4A": line.isel(wavelength=near)}
+
+
+@pytest.fixture(scope="module")
+def page(browser, cubes, tmp_path_factory):
+    path = mx.explore(list(cubes.values()), html=tmp_path_factory.mktemp("explore") / "page.html")
+    assert browser.open(path) == "yes"
+    return browser
+
+
+def extracted(cube, text):
+    with listen(pass_on=True):  # what is lost at the border is told, here and in the page
+        return mx.spectrum.extract_spectrum(cube, region=text)
+
+
+def measured(page, region):
+    page.settled("mrsxr.setRegion(arguments[0], 'main')", region)
+    return page.run(
+        "const of = ({flux, error}) => ({flux: Array.from(flux), error: Array.from(error)});"
+        "const bands = mrsxr.spectra.map(({cube, main}) => [cube.name, of(main)]);"
+        "return {text: mrsxr.regionText(), bands: Object.fromEntries(bands)}"
+    )
+
+
+@pytest.mark.parametrize("name", REGIONS)
+def test_spectrum_of_a_region_is_that_of_the_package(page, cubes, name):
+    found = measured(page, REGIONS[name])
+    for band, numbers in found["bands"].items():
+        true = extracted(cubes[band], found["text"])
+        flux, error = (np.array(numbers[key], float) for key in ("flux", "error"))
+        sigma = np.sqrt(true["var"].values)
+        np.testing.assert_array_equal(np.isfinite(flux), np.isfinite(true.flux.values), err_msg=band)
+        off = np.abs(flux - true.flux.values) / sigma
+        assert np.nanpercentile(off, 99) < 1e-3, band
+        np.testing.assert_allclose(flux, true.flux.values, rtol=1e-3)
+        np.testing.assert_allclose(error, sigma, rtol=0.04)
+
+
+def test_background_comes_off(page, cubes):
+    measured(page, REGIONS["circle"])
+    page.settled("mrsxr.setRegion(arguments[0], 'ring')", REGIONS["annulus"])
+    texts, flux = page.settled(
+        "const cube = mrsxr.cubes.find(one => one.name === '2B');"
+        "return [['main', 'ring'].map(name => mrsxr.regionText(name)), Array.from(cube.spectrum.main.flux)]"
+    )
+    source, ring = (extracted(cubes["2B"], text) for text in texts)
+    expected = source.flux - ring.surface_brightness * source.n_pixels * 1e6 * source.attrs["pixel_area_sr"]
+    np.testing.assert_allclose(flux, expected, rtol=2e-3, atol=2e-3 * float(np.sqrt(source["var"]).median()))
+    page.settled("mrsxr.setRegion(null, 'ring')")
+
+
+@pytest.mark.parametrize("components", [1, 2])
+def test_fit_is_that_of_the_package(page, cubes, components):
+    text = measured(page, REGIONS["circle"])["text"]
+    fit = page.settled(
+        "mrsxr.panels.toLine(arguments[0]); mrsxr.components = arguments[1];"
+        "const {flux, flux_err, parts, line} = mrsxr.fitNow(); return {flux, flux_err, parts, label: line.label}",
+        LINE, components,
+    )  # fmt: skip
+    true = mx.lines.fit_line(extracted(cubes["4A"], text), LINE, redshift=Z, components=components)
+    error = float(true.flux_err[0])
+    assert fit["label"] == LINE
+    assert abs(fit["flux"] - float(true.flux[0])) < 0.2 * error
+    assert fit["flux_err"] == pytest.approx(error, rel=0.3)
+    if components == 1:
+        part = fit["parts"][0]
+        assert abs(part["velocity"] - float(true.velocity[0])) < 0.2 * float(true.velocity_err[0])
+        assert abs(part["dispersion"] - float(true.dispersion[0])) < 0.2 * float(true.dispersion_err[0])
+    assert "km/s" in page.run("return document.getElementById('fitted').textContent")
+
+
+def test_window_makes_the_image(page, cubes):
+    cube = cubes["4A"]
+    low, high = 18.92, 18.96
+    page.settled("mrsxr.setWindow(arguments[0], arguments[1]); mrsxr.setMode('line')", low, high)
+    name, image, sides = page.settled("return [mrsxr.cube.name, Array.from(mrsxr.cube.image), mrsxr.sides]")
+    assert name == "4A"
+    mean, left, right = (cube.flux.sel(wavelength=slice(*part)) for part in ((low, high), *sides))
+    middles = [float(part.wavelength[[0, -1]].mean()) for part in (left, right, mean)]
+    levels = [part.mean("wavelength").values for part in (left, right)]
+    share = (middles[2] - middles[0]) / (middles[1] - middles[0])
+    expected = mean.mean("wavelength").values - levels[0] - (levels[1] - levels[0]) * share
+    np.testing.assert_allclose(np.reshape(np.array(image, float), expected.shape), expected, atol=2e-3)
+    page.settled("mrsxr.setMode('all')")
+
+
+KEYS = """
+const shape = document.querySelector(".shape.main"), rest = document.querySelector(".window");
+const press = (key, target) => target.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
+shape.focus();
+for (const key of ["ArrowRight", "ArrowUp", "+"]) press(key, shape);
+press("ArrowRight", rest);
+return {...mrsxr.regions.main, window: mrsxr.window, focus: document.activeElement === shape};
+"""
+PULL = """
+const path = document.querySelector(".shape.main path"), box = path.getBoundingClientRect();
+const fire = (target, type, dx) => target.dispatchEvent(new PointerEvent(type, {
+  clientX: box.x + box.width / 2 + dx, clientY: box.y + box.height / 2, button: 0, bubbles: true}));
+fire(path, "pointerdown", 0);
+for (const dx of [-20, -30]) fire(window, "pointermove", dx);
+fire(window, "pointerup", -30);
+fire(window, "pointermove", -90);
+const {figure} = mrsxr.sky;
+return {u: mrsxr.regions.main.u, per: figure.width / (figure.x.end - figure.x.start)};
+"""
+
+
+def test_keys_and_pointer_move_what_they_should(page):
+    measured(page, REGIONS["circle"])
+    before = page.run("return {...mrsxr.regions.main, window: mrsxr.window}")
+    after = page.settled(KEYS)
+    assert after["focus"]
+    assert after["u"] > before["u"]
+    assert after["v"] > before["v"]
+    assert after["a"] == pytest.approx(1.1 * before["a"])
+    assert after["window"][0] > before["window"][0]
+    pulled = page.settled(PULL)
+    assert pulled["u"] == pytest.approx(after["u"] - 30 / pulled["per"], abs=1e-6)
+
+
+def test_code_of_the_screen_runs(page, cubes, tmp_path, monkeypatch):
+    measured(page, REGIONS["ellipse"])
+    page.settled(
+        "mrsxr.setRegion(arguments[0], 'ring'); mrsxr.panels.toLine(arguments[1]); mrsxr.setMode('line')",
+        REGIONS["annulus"],
+        LINE,
+    )
+    code = page.settled("return mrsxr.panels.rest(), document.getElementById('code').textContent")
+    mx.save(cubes["4A"], tmp_path / "cube_s3d.fits")
+    monkeypatch.chdir(tmp_path)
+    made: dict = {}
+    exec(code, made)
+    flux = page.run("return Array.from(mrsxr.windowCube().spectrum.main.flux)")
+    np.testing.assert_allclose(made["spectrum"].flux, flux, rtol=5e-3)
+    assert made["fit"].line.values[0] == LINE
+    page.settled("mrsxr.setRegion(null, 'ring'); mrsxr.setMode('all')")
+
+
+def test_what_is_saved_can_be_read(page, tmp_path):
+    from astropy.table import Table
+
+    measured(page, REGIONS["box"])
+    for kind in ("csv", "ecsv"):
+        text = page.run("return mrsxr.table(arguments[0])", kind)
+        (tmp_path / f"s.{kind}").write_text(text)
+        table = Table.read(tmp_path / f"s.{kind}", format=f"ascii.{kind}")
+        assert len(table) == page.run("return mrsxr.cubes.reduce((n, c) => n + c.planes, 0)")
+        assert np.isfinite(table["flux"]).any()
+    assert str(table["flux"].unit) == "Jy"
+    assert "box(" in table.meta["region"]
+    for name in ("sky", "view"):
+        picture = page.driver.execute_async_script(
+            "const done = arguments[0];"
+            f"mrsxr.picture(mrsxr.{name}.figure).then(picture => mrsxr.png(picture)).then(blob => done(blob.size))"
+        )
+        assert picture > 5000
+
+
+def test_page_asks_for_nothing_and_complains_of_nothing(page):
+    assert page.requests() == []
+    assert page.complaints() == []
+    assert page.run("return document.querySelector('h1').textContent") == "NGC 0 <b>"
+    assert page.run("return document.querySelector('h1 b')") is None
+
+
+def test_what_cannot_be_shown_is_told(browser, cubes, tmp_path):
+    lost = cubes["1A"].drop_vars(["ra", "dec"])
+    del lost.attrs["wcs"]
+    given = {"no place": lost, "one plane": cubes["1A"].isel(wavelength=[3]), "<i>": cubes["1A"].flux}
+    given["alone"] = cubes["2B"].drop_vars(["var", "weight", "dq"])
+    assert browser.open(mx.explore(given, html=tmp_path / "page.html")) == "yes"
+    told = browser.run("return document.querySelector('.problems').textContent")
+    assert all(name in told for name in ("no place", "one plane", "<i>"))
+    assert browser.run("return mrsxr.cubes.map(c => c.name)") == ["2B"]
+    flux, error = browser.settled("const s = mrsxr.spectra[0].main; return [Array.from(s.flux), Array.from(s.error)]")
+    assert np.isfinite(np.array(flux, float)).all()
+    assert not np.isfinite(np.array(error, float)).any()
+    assert browser.open(mx.explore({"no place": lost}, html=tmp_path / "none.html")) == "yes"
+    assert "no cube to show" in browser.run("return document.getElementById('told').textContent")
+    assert browser.complaints() == []
+
+
+def test_folders_and_files(cubes, tmp_path):
+    mx.save(cubes["4A"], tmp_path / "reduced")
+    mx.save(cubes["2B"], tmp_path / "reduced")
+    found = find_cubes(tmp_path / "reduced")
+    assert list(found.cubes) == ["2B", "4A"]
+    assert not found.problems
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MrsxrError, match="empty"):
+        find_cubes(tmp_path / "empty")
+    (tmp_path / "reduced" / "broken_s3d.fits").write_bytes(b"SIMPLE  =")
+    assert list(find_cubes(tmp_path / "reduced").cubes) == ["2B", "4A"]
+
+
+def test_facts_hold_no_markup(cubes):
+    from mrsxr.explorer.page import _json
+
+    assert "</" not in _json({"file": "</script><b>&"})
+    assert json.loads(_json({"file": "</script>&"}))["file"] == "</script>&"

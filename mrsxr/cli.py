@@ -385,7 +385,7 @@ def explore(out: Path, html: Path | None, redshift: float | None) -> None:
     from .explorer import explore as write
 
     path = write(out, html=html, redshift=redshift)
-    _say(f"explorer: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    say(f"explorer: {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
 def _no_windows() -> None:

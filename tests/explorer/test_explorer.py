@@ -233,3 +233,14 @@ def test_facts_hold_no_markup(cubes):
 
     assert "</" not in _json({"file": "</script><b>&"})
     assert json.loads(_json({"file": "</script>&"}))["file"] == "</script>&"
+
+
+def test_command_writes_the_page(cubes, tmp_path):
+    from click.testing import CliRunner
+
+    from mrsxr.cli import main
+
+    mx.save(cubes["2B"], tmp_path)
+    done = CliRunner().invoke(main, ["explore", str(tmp_path), "--redshift", "0.02"])
+    assert done.exit_code == 0, done.output
+    assert '"redshift":0.02' in (tmp_path / "explore.html").read_text(encoding="utf-8")

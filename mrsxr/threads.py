@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
+from functools import cache
 from typing import Any
 
 _options: ContextVar[dict[str, Any] | None] = ContextVar("options", default=None)
@@ -118,10 +119,16 @@ def _one_blas_thread() -> Iterator[None]:
 
 
 def _set_limit() -> None:
-    import scipy.linalg  # noqa: F401 (its BLAS is another than numpy's, and must be loaded to be limited)
-    from threadpoolctl import threadpool_limits
+    _Blas.limits = _blas().limit(limits=1, user_api="blas")
 
-    _Blas.limits = threadpool_limits(1, user_api="blas")
+
+@cache
+def _blas() -> Any:
+    """Return what holds the threads of BLAS; to look for its libraries takes 2 ms."""
+    import scipy.linalg  # noqa: F401 (its BLAS is another than numpy's, and must be loaded to be limited)
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def _aside(call: Callable[[], Any]) -> None:

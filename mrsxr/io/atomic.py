@@ -108,7 +108,7 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
         raise MrsxrError(f"{path}: is no name of a file (it holds a NUL)") from error
 
 
-def check_folder(folder: str | os.PathLike, parts: Iterable[str] = (), *, room: int = 0) -> Path:
+def check_folder(folder: str | os.PathLike, parts: Iterable[str] = ()) -> Path:
     """Make a folder for products and try that files can be written there; the same folder.
 
     Parameters
@@ -116,13 +116,11 @@ def check_folder(folder: str | os.PathLike, parts: Iterable[str] = (), *, room: 
     folder : path
     parts : iterable of str
         Folders inside it that will be used; where they are there, they are tried as well.
-    room : int
-        Bytes that must be free.
 
     Raises
     ------
     MrsxrError
-        Where it is a file, nothing can be written there, or the disk is too full.
+        Where it is a file, or nothing can be written there.
     """
     folder = Path(folder)
     with writing(folder):
@@ -135,12 +133,6 @@ def check_folder(folder: str | os.PathLike, parts: Iterable[str] = (), *, room: 
                 finally:
                     with contextlib.suppress(OSError):
                         probe.unlink(missing_ok=True)
-        free = shutil.disk_usage(folder).free
-    if free < room:
-        raise MrsxrError(
-            f"{folder}: {free / 1e9:.1f} GB are free, and {room / 1e9:.1f} GB are needed; make room, or choose another "
-            "place"
-        )
     return folder
 
 

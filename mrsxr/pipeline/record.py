@@ -126,10 +126,16 @@ class RunRecord:
                 others = [run for run in read_runs(folder) if run.get("id") != self.id]
             except InputFileError:
                 others = []
-            text = json.dumps({"format": FORMAT, "runs": [*others, asdict(self)][-_MOST_RUNS:]}, indent=1)
-            write_text(path, text + "\n", sync=self.finished)
+            runs = ",\n".join(map(_text, [*others, asdict(self)][-_MOST_RUNS:]))
+            write_text(path, f'{{"format": "{FORMAT}", "runs": [\n{runs}\n]}}\n', sync=self.finished)
             _WRITTEN[self.id] = time.monotonic()
         return path
+
+
+def _text(run: dict[str, Any]) -> str:
+    """Return a run as JSON, a line a fact and a line a piece."""
+    facts = [f" {json.dumps(name)}: {json.dumps(value)}" for name, value in run.items()]
+    return "{\n" + ",\n".join(facts).replace('}, {"stage"', '},\n  {"stage"') + "\n}"
 
 
 def read_runs(folder: Path) -> list[dict[str, Any]]:

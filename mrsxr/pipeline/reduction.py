@@ -89,7 +89,7 @@ class Reduction:
     @property
     def out(self) -> Path:
         """Folder of the products."""
-        return Path(self.store.out or ".")
+        return self.store.out
 
     def ended(self) -> None:
         """Tell that all is done that can be done, and close the record."""
@@ -114,11 +114,9 @@ class Reduction:
         if not self.keys:  # the first
             self.begun_at = time.perf_counter()
         self.keys[task] = key = self._keys.key(task, arguments)
-        label = _label(task)
-        if self.fresh or self.store.taken_over(label, key) is None:
+        entry = None if self.fresh else self.store.taken_over(_label(task), key)
+        if entry is None:
             return None
-        entry = self.store.entry(label)
-        assert entry is not None
         self.store.kept(entry, self._keys.mark(task))
         made = unpacked(entry.values["made"], arguments, self.out)
         self._begin(task)
@@ -137,7 +135,7 @@ class Reduction:
 
     def done(self, task: Task, arguments: dict[str, Any], outcome: Outcome) -> None:
         """Note what came of a task."""
-        label, key, entry = _label(task), self.keys[task], None
+        label, key = _label(task), self.keys[task]
         facts: dict[str, Any] = {"plan": self._keys.mark(task), "notes": outcome.notes, "seconds": outcome.seconds,
                                  "peak_memory": outcome.peak_memory}  # fmt: skip
         if outcome.failed is None:
@@ -148,7 +146,7 @@ class Reduction:
             )
         else:
             entry = self.store.failed(label, key, outcome.failed, **facts)
-        self._note(task, entry or Entry(*label, "done", key), outcome.made, outcome.files)
+        self._note(task, entry, outcome.made, outcome.files)
         self._write(every=_WRITTEN_EVERY)
 
     def _begin(self, task: Task) -> None:

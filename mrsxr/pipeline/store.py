@@ -1,8 +1,8 @@
 """A folder of products that knows what is done: keys in its files, a ledger beside them, one run at a time.
 
-A store keeps its books in ``OUT/.mrsxr``: the lock, the plan of the last run and one small JSON file a piece,
-``<stage>/<role>_<name>.json``, written after the products of the piece. Nothing else is remembered: what can be taken
-over is what has the right key there and lies on the disk whole.
+A store keeps its books in ``OUT/.mrsxr``: the lock, the plan of the last run and the ledger, to which a line of JSON is
+appended when a piece begins and when its products are written; the last whole line of a piece counts. Nothing else is
+remembered: what can be taken over is what has the right key there and lies on the disk whole.
 
 >>> import tempfile
 >>> from mrsxr.pipeline.store import Label, Store
@@ -11,31 +11,31 @@ over is what has the right key there and lies on the disk whole.
 ...     if store.taken_over(piece, "0123456789abcdef") is None:
 ...         _ = path.write_text("the product")
 ...         _ = store.done(piece, "0123456789abcdef", [path], seconds=1.5)
-...     [one.name for one in store.taken_over(piece, "0123456789abcdef")]
+...     [one.path for one in store.taken_over(piece, "0123456789abcdef").outputs]
 ['a_cal.fits']
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from mrsxr.errors import MrsxrError
-from mrsxr.io._paths import safe_name
-from mrsxr.io.atomic import BOOKS, check_folder, remove_temporary, write_text
+from mrsxr.io.atomic import BOOKS, check_folder, remove_temporary, write_text, writing
 
-from .keys import checksum, digest
+from .keys import checksum
 from .lock import FolderLock, Holder, holder_of
 
 log = logging.getLogger(__name__)
 
-FORMAT = "mrsxr-piece-1"
-_PLAN = "plan.json"
+_PLAN, _LEDGER = "plan.json", "ledger.jsonl"
+_MOST_LINES = 8  # of a piece, above which those that do not count any more are taken out
 State = Literal["running", "done", "failed"]
 
 
@@ -86,28 +86,24 @@ class Entry:
 
 
 class Store:
-    """A folder for the products of one run at a time, or nothing.
+    """A folder for the products of one run at a time.
 
     Parameters
     ----------
-    out : path, optional
-        The folder. None: nothing is kept, nothing is taken over, and every method does nothing.
+    out : path
+        The folder.
 
     Notes
     -----
-    It pickles (without its lock), so that a worker may ask it for paths; the run alone writes the ledger. ``with
-    Store(out) as store`` begins and finishes.
+    The run alone writes the ledger. ``with Store(out) as store`` begins and finishes.
     """
 
-    def __init__(self, out: str | os.PathLike | None):
-        self.out = None if out is None else Path(out)
+    def __init__(self, out: str | os.PathLike):
+        self.out = Path(out)
+        self.books = self.out / BOOKS
         self._lock: FolderLock | None = None
-
-    def __repr__(self) -> str:
-        return f"Store({str(self.out)!r})" if self.out is not None else "Store(None)"
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"out": self.out, "_lock": None}
+        self._known: dict[Label, Entry] = {}
+        self._read = self._lines = 0  # bytes and lines of the ledger that stand behind what is known
 
     def __enter__(self) -> Store:
         return self.begin()
@@ -115,14 +111,7 @@ class Store:
     def __exit__(self, *_: Any) -> None:
         self.finish()
 
-    @property
-    def books(self) -> Path:
-        """Folder of lock, plan and ledger."""
-        if self.out is None:
-            raise MrsxrError("this store keeps nothing; give it a folder")
-        return self.out / BOOKS
-
-    def begin(self, *, wait: bool = False, parts: Iterable[str] = (), room: int = 0) -> Store:
+    def begin(self, *, wait: bool = False, parts: Iterable[str] = ()) -> Store:
         """Make the folder ready before the first computation: try it, lock it, take away what earlier runs left.
 
         Parameters
@@ -131,27 +120,28 @@ class Store:
             Wait for another run in this folder to end; by default it is an error.
         parts : iterable of str
             Folders inside it that will be written to; where they are there, they are tried as well.
-        room : int
-            Bytes that must be free.
 
         Raises
         ------
         MrsxrError
-            Where the folder cannot be written, the disk is too full, or another run works there (it is named).
+            Where the folder cannot be written, or another run works there (it is named).
         """
-        if self.out is None or self._lock is not None:
+        if self._lock is not None:
             return self
-        check_folder(self.out, parts, room=room)
+        check_folder(self.out, parts)
         check_folder(self.books)
         lock = FolderLock(self.books, self.out)
         lock.take(wait=wait)
         self._lock = lock
         self.sweep("an earlier run")
+        if len(known := self.pieces()) * _MOST_LINES < self._lines:
+            write_text(self.books / _LEDGER, "".join(map(_line, known.values())), sync=False)
+            self._known, self._read, self._lines = {}, 0, 0
         return self
 
     def sweep(self, whose: str) -> None:
         """Take away what writers that did not end left, while nobody writes."""
-        if self._lock is not None and self.out is not None:
+        if self._lock is not None:
             removed = remove_temporary(self.out) + remove_temporary(self.books)
             if removed:
                 log.info("%s: removed %d unfinished files of %s", self.out, len(removed), whose)
@@ -164,33 +154,42 @@ class Store:
 
     def plan(self, pieces: Mapping[Label, str]) -> None:
         """Write down which pieces a run will make, in their order, with their marks, for :func:`status`."""
-        if self.out is not None:
-            text = json.dumps({"format": FORMAT, "pieces": [[*label, mark] for label, mark in pieces.items()]})
-            write_text(self.books / _PLAN, text, sync=False)
+        text = json.dumps([[*label, mark] for label, mark in pieces.items()])
+        write_text(self.books / _PLAN, text, sync=False)
 
     def planned(self) -> dict[Label, str]:
         """Return the pieces of the last plan with their marks."""
         try:
             found = json.loads((self.books / _PLAN).read_text(encoding="utf-8"))
-            return {Label(str(stage), str(name), str(role)): str(mark) for stage, name, role, mark in found["pieces"]}
+            return {Label(str(stage), str(name), str(role)): str(mark) for stage, name, role, mark in found}
         except (OSError, ValueError, KeyError, TypeError):
             return {}
 
-    def taken_over(self, piece: Label, key: str) -> list[Path] | None:
-        """Return the files of a piece that is done with this key and whole; None where it must be made.
+    def taken_over(self, piece: Label, key: str) -> Entry | None:
+        """Return the entry of a piece that is done with this key, its files whole; None where it must be made.
 
         A file is whole where its size and time are those of the ledger, or its size and content.
         """
-        entry = self.entry(piece)
-        if self.out is None or entry is None or entry.state != "done" or entry.key != key:
+        entry = self.pieces().get(piece)
+        if entry is None or entry.state != "done" or entry.key != key:
             return None
-        if not all(_is_whole(self.out / output.path, output) for output in entry.outputs):
-            return None
-        return [self.out / output.path for output in entry.outputs]
+        return entry if all(_is_whole(self.out / output.path, output) for output in entry.outputs) else None
 
-    def entry(self, piece: Label) -> Entry | None:
-        """Return what the ledger says of a piece, None where it says nothing."""
-        return None if self.out is None else _read(self._place(piece))
+    def pieces(self) -> dict[Label, Entry]:
+        """Return the ledger: of each piece its last line; one that a kill tore, or that is foreign, is none."""
+        try:
+            with open(self.books / _LEDGER, "rb") as file:
+                file.seek(self._read)
+                text = file.read()
+        except OSError:
+            return self._known
+        whole = text[: text.rfind(b"\n") + 1]
+        for line in whole.splitlines():
+            entry = _entry(line)
+            if entry is not None:
+                self._known[entry.label] = entry
+        self._read, self._lines = self._read + len(whole), self._lines + whole.count(b"\n")
+        return self._known
 
     def started(self, piece: Label, key: str, plan: str = "") -> None:
         """Note that a piece is being worked on."""
@@ -205,7 +204,7 @@ class Store:
         self, piece: Label, key: str, outputs: Sequence[str | os.PathLike], *, plan: str = "",
         notes: Iterable[str] = (), scores: Iterable[Mapping[str, Any]] = (), values: Mapping[str, Any] | None = None,
         seconds: float = 0.0, peak_memory: float | None = None,
-    ) -> Entry | None:  # fmt: skip
+    ) -> Entry:  # fmt: skip
         """Note that a piece is done, when all its files are there under their names.
 
         Parameters
@@ -221,8 +220,6 @@ class Store:
         MrsxrError
             Where a file is not there, or lies elsewhere.
         """
-        if self.out is None:
-            return None
         found = tuple(self._output(Path(path)) for path in outputs)
         facts = (tuple(notes), tuple(map(dict, scores)), dict(values or {}))
         return self._write(Entry(*piece, "done", key, plan, found, *facts, round(seconds, 3), peak_memory))
@@ -230,31 +227,26 @@ class Store:
     def failed(
         self, piece: Label, key: str, reason: str, *, plan: str = "", notes: Iterable[str] = (),
         seconds: float = 0.0, peak_memory: float | None = None,
-    ) -> Entry | None:  # fmt: skip
+    ) -> Entry:  # fmt: skip
         """Note why a piece failed; it is tried again by the next run."""
         facts = (round(seconds, 3), peak_memory, reason)
         return self._write(Entry(*piece, "failed", key, plan, (), tuple(notes), (), {}, *facts))
 
-    def pieces(self) -> dict[Label, Entry]:
-        """Return the whole ledger, by stage and name; files in it that are damaged or foreign are left out."""
-        if self.out is None:
-            return {}
-        entries = (_read(path) for path in _ledger_files(self.books))
-        return {entry.label: entry for entry in entries if entry is not None}
-
-    def _place(self, piece: Label) -> Path:
-        return self.books / _file_name(piece.stage) / f"{_file_name(f'{piece.role}_{piece.name}')}.json"
-
-    def _write(self, entry: Entry) -> Entry | None:
-        """Write an entry; one that a power cut takes costs its piece, so the disk is not waited for."""
-        if self.out is None:
-            return None
-        text = json.dumps({"format": FORMAT, **asdict(entry)})
-        write_text(self._place(entry.label), text + "\n", sync=False)
+    def _write(self, entry: Entry) -> Entry:
+        """Append an entry; one that a power cut takes costs its piece, so the disk is not waited for."""
+        place = self.books / _LEDGER
+        with writing(place):
+            self.books.mkdir(parents=True, exist_ok=True)
+            with open(place, "a+b", buffering=0) as file:
+                end = file.seek(0, os.SEEK_END)
+                file.seek(max(end - 1, 0))
+                torn = file.read(1) not in (b"\n", b"")
+                text = b"\n" * torn + _line(entry).encode()
+                if file.write(text) != len(text):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return entry
 
     def _output(self, path: Path) -> Output:
-        assert self.out is not None
         try:
             inside = path.relative_to(self.out).as_posix()
         except ValueError:
@@ -305,7 +297,6 @@ def status(out: str | os.PathLike) -> Status:
         Where no run has worked there.
     """
     store = Store(out)
-    assert store.out is not None
     if not store.books.is_dir():
         raise MrsxrError(f"{out}: no run has written here (there is no {BOOKS}); give the folder of --out")
     holder = holder_of(store.books)
@@ -334,34 +325,19 @@ def stores_below(folder: str | os.PathLike) -> list[Path]:
         return []
 
 
-def _file_name(text: str) -> str:
-    """Return a text as a file name; two texts never have one name."""
-    name = safe_name(text)[:120]
-    return name if name == text else f"{name}-{digest(text)[:8]}"
+def _line(entry: Entry) -> str:
+    return json.dumps(asdict(entry)) + "\n"
 
 
-def _ledger_files(books: Path) -> Iterator[str]:
+def _entry(line: bytes) -> Entry | None:
+    """Return an entry of the ledger, None where the line is none."""
     try:
-        with os.scandir(books) as stages:
-            folders = sorted(stage.path for stage in stages if stage.is_dir(follow_symlinks=False))
-    except OSError:
-        return
-    for folder in folders:
-        with os.scandir(folder) as found:
-            yield from sorted(one.path for one in found if one.name.endswith(".json") and one.name[0] != ".")
-
-
-def _read(path: str | os.PathLike) -> Entry | None:
-    """Return an entry of the ledger, None where the file is none."""
-    try:
-        with open(path, "rb") as file:
-            facts = json.loads(file.read())
-        if facts.pop("format") != FORMAT or facts["state"] not in ("running", "done", "failed"):
-            return None
-        entry = Entry(**facts)
+        entry = Entry(**json.loads(line))
         outputs = tuple(Output(str(p), int(size), int(time), str(crc)) for p, size, time, crc in entry.outputs)
+        if entry.state not in ("running", "done", "failed"):
+            return None
         return replace(entry, outputs=outputs, notes=tuple(entry.notes), scores=tuple(entry.scores))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, TypeError):
         return None
 
 

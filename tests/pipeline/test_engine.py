@@ -25,6 +25,7 @@ from mrsxr.blocks import computed
 from mrsxr.errors import MrsxrError, MrsxrWarning
 from mrsxr.io import atomic
 from mrsxr.pipeline import Recipe, Reporter, engine
+from mrsxr.pipeline import store as store_module
 from mrsxr.pipeline.plan import Task
 from mrsxr.pipeline.record import read_runs
 from mrsxr.pipeline.runner import carry_out
@@ -94,7 +95,7 @@ def test_what_is_broken_off_stops_soon(tmp_path):
         carry_out([here], None, 2)
     assert time.perf_counter() - start < 5
     assert not read_runs(tmp_path)[-1]["finished"]
-    assert Store(tmp_path).entry(Label("cube", "long")).state == "running"
+    assert Store(tmp_path).pieces()[Label("cube", "long")].state == "running"
 
 
 def test_products_and_decisions_stand_with_their_piece(reduced, tmp_path):
@@ -227,19 +228,23 @@ def test_a_worker_that_dies_while_it_writes(tmp_path, monkeypatch):
     assert bytes_below(tmp_path / "disturbed") == bytes_below(tmp_path / "alone")
 
 
-@pytest.mark.parametrize("suffix", [".fits", ".json"])
+@pytest.mark.parametrize("suffix", [".fits", ".jsonl"])
 def test_a_full_disk_breaks_nothing(tmp_path, monkeypatch, suffix):
     """Of a product its piece fails, of the books the run; the next run makes the rest."""
     task, full = Task("spectrum", "1A", spectrum, {}), True
 
     def take(temporary, path):
-        if full and path.suffix == suffix and path.name not in ("plan.json", "run.json"):
+        if full and path.suffix == suffix:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         os.replace(temporary, path)
 
+    def append(path, *mode, **options):
+        return open("/dev/full" if full and path.suffix == suffix and "a+b" in mode else path, *mode, **options)
+
     monkeypatch.setattr(atomic, "_take_place", take)
+    monkeypatch.setattr(store_module, "open", append, raising=False)
     here, words = reduction([task], tmp_path), r"cannot be written \(No space left on device\); make room"
-    with pytest.raises(MrsxrError, match=words) if suffix == ".json" else nullcontext():
+    with pytest.raises(MrsxrError, match=words) if suffix == ".jsonl" else nullcontext():
         carry_out([here], None, 1)
     assert not bytes_below(tmp_path)
     if suffix == ".fits":

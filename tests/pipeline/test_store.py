@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
+import resource
 import signal
 import socket
 import time
@@ -33,15 +33,21 @@ def make(store, piece, key=KEY, text="content", name="stage3/a_s3d.fits", **fact
     return path
 
 
+def taken_over(store, piece=CUBE, key=KEY):
+    """Return the files of a piece that is taken over, None of one that must be made."""
+    entry = store.taken_over(piece, key)
+    return None if entry is None else [store.out / one.path for one in entry.outputs]
+
+
 def test_taken_over_with_the_right_key_and_whole_files_alone(tmp_path):
     with Store(tmp_path / "out") as store:
-        assert store.taken_over(CUBE, KEY) is None
+        assert taken_over(store) is None
         path = make(store, CUBE, notes=["a note"], scores=[{"step": "fit"}], values={"type": "POINT"}, seconds=1.23456)
-        assert store.taken_over(CUBE, KEY) == [path]
-        assert store.taken_over(CUBE, OTHER) is None
-        assert store.taken_over(CUBE._replace(role="background"), KEY) is None
+        assert taken_over(store) == [path]
+        assert taken_over(store, key=OTHER) is None
+        assert taken_over(store, CUBE._replace(role="background")) is None
     again = Store(tmp_path / "out")
-    assert again.taken_over(CUBE, KEY) == [path]
+    assert taken_over(again) == [path]
     (entry,) = again.pieces().values()
     assert entry.label == CUBE
     assert (entry.notes, entry.scores, entry.values) == (("a note",), ({"step": "fit"},), {"type": "POINT"})
@@ -52,14 +58,14 @@ def test_files_that_changed_since(tmp_path):
     store = Store(tmp_path)
     path = make(store, CUBE)
     os.utime(path, ns=(0, 0))
-    assert store.taken_over(CUBE, KEY) == [path]  # copied elsewhere: another time, the same content
+    assert taken_over(store) == [path]  # copied elsewhere: another time, the same content
     path.write_text("c0ntent")
-    assert store.taken_over(CUBE, KEY) is None  # the same size
+    assert taken_over(store) is None  # the same size
     make(store, CUBE)
     path.write_text("conten")
-    assert store.taken_over(CUBE, KEY) is None
+    assert taken_over(store) is None
     path.unlink()
-    assert store.taken_over(CUBE, KEY) is None
+    assert taken_over(store) is None
     with pytest.raises(MrsxrError, match="is not there"):
         store.done(CUBE, KEY, [path])
     with pytest.raises(MrsxrError, match="lies outside"):
@@ -72,53 +78,105 @@ def test_folders_are_outputs_too(tmp_path):
     chunk.parent.mkdir(parents=True)
     chunk.write_bytes(b"1234")
     store.done(CUBE, KEY, [tmp_path / "a.zarr"])
-    assert store.taken_over(CUBE, KEY) == [tmp_path / "a.zarr"]
+    assert taken_over(store) == [tmp_path / "a.zarr"]
     chunk.write_bytes(b"1235")
     os.utime(chunk, ns=(0, 0))
-    assert store.taken_over(CUBE, KEY) is None
+    assert taken_over(store) is None
 
 
 @pytest.mark.parametrize(
-    "damage", [b"", b"{", b"[]", b'{"format": "mrsxr-piece-1"}', b"\xff\xfe", b'{"format": "another"}', None]
+    "damage", [b"", b"{", b"[]", b"7", b'{"stage": "cube"}', b"\xff\xfe", b"\0\0", b"torn", b"state", b"outputs"]
 )
 def test_damaged_books_are_no_books(tmp_path, damage):
+    """... and what stands in other lines counts."""
     store = Store(tmp_path)
     make(store, CUBE)
     make(store, Label("cube", "3C"), name="stage3/b_s3d.fits")
-    (place,) = (tmp_path / BOOKS / "cube").glob("*2B.json")
-    if damage is None:
-        facts = json.loads(place.read_text())
-        facts["outputs"] = [["a"]]
-        damage = json.dumps(facts).encode()
-    place.write_bytes(damage)
+    place = tmp_path / BOOKS / "ledger.jsonl"
+    first, second = place.read_bytes().splitlines()
+    swaps = {b"state": (b'"done"', b'"well"'), b"outputs": (b'"outputs": [[', b'"outputs": [["a"], [')}
+    if damage in swaps:
+        damage = first.replace(*swaps[damage])
+    elif damage == b"torn":
+        damage = first[: len(first) // 2]
+    assert damage != first
+    place.write_bytes(damage + b"\n" + second + b"\n")
     (tmp_path / BOOKS / "plan.json").write_bytes(damage)
     (tmp_path / BOOKS / "lock").write_bytes(damage)
-    assert store.taken_over(CUBE, KEY) is None
+    store = Store(tmp_path)
+    assert taken_over(store) is None
     assert [label.name for label in store.pieces()] == ["3C"]
     with store:
         make(store, CUBE)
-    assert store.taken_over(CUBE, KEY)
+    assert taken_over(store)
 
 
-def test_odd_names_have_files_of_their_own(tmp_path):
+def test_a_line_torn_anywhere_costs_its_piece_alone(tmp_path):
+    """What is appended to what is left is read."""
     store = Store(tmp_path)
-    labels = [Label("cube", name) for name in ("a/b", "a-b", "a b", "../../x", "é" * 300, "é" * 301, ".")]
+    store.done(CUBE, KEY, [], notes=["\xb5m"])
+    place = tmp_path / BOOKS / "ledger.jsonl"
+    whole = place.read_bytes()
+    store.started(other := Label("cube", "3C"), OTHER)
+    both = place.read_bytes()
+    for size in (*range(0, len(both), 11), len(whole) - 1, len(whole), len(both) - 1, len(both)):
+        place.write_bytes(both[:size])
+        names = [CUBE] * (size >= len(whole)) + [other] * (size == len(both))
+        assert list(Store(tmp_path).pieces()) == names, size
+        (again := Store(tmp_path)).started(last := Label("stitch", "all"), KEY)
+        found = again.pieces()
+        assert list(found) in ([*names, last], [CUBE, last], [CUBE, other, last]), size
+        assert set(found) >= {*names, last}
+
+
+def test_a_full_disk_tears_one_line(tmp_path):
+    with Store(tmp_path) as store:
+        store.done(CUBE, KEY, [])
+        size, before = (tmp_path / BOOKS / "ledger.jsonl").stat().st_size, resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, before[1]))
+        try:
+            with pytest.raises(MrsxrError, match=r"ledger.jsonl: cannot be written \(No space left on device\)"):
+                store.done(Label("cube", "3C"), KEY, [])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert (tmp_path / BOOKS / "ledger.jsonl").stat().st_size == size + 10
+        assert list(store.pieces()) == [CUBE]
+        store.done(Label("cube", "4C"), KEY, [])
+        assert [one.name for one in store.pieces()] == [one.name for one in Store(tmp_path).pieces()] == ["2B", "4C"]
+
+
+def test_another_process_reads_on_where_it_was(tmp_path):
+    writer, reader = Store(tmp_path), Store(tmp_path)
+    for number, label in enumerate([CUBE, Label("cube", "3C"), CUBE]):
+        writer.started(label, str(number))
+        assert reader.pieces()[label].key == str(number)
+    assert [one.key for one in reader.pieces().values()] == ["2", "1"]
+
+
+def test_lines_that_do_not_count_any_more_are_taken_out(tmp_path):
+    store = Store(tmp_path)
+    for number in range(20):
+        make(store, CUBE, key=str(number))
+        store.failed(Label("cube", "3C"), str(number), "why")
+    before, place = Store(tmp_path).pieces(), tmp_path / BOOKS / "ledger.jsonl"
+    assert place.read_bytes().count(b"\n") == 40
+    with Store(tmp_path) as again:
+        assert again.pieces() == before
+        assert place.read_bytes().count(b"\n") == 2
+        make(again, CUBE)
+        assert again.pieces() == before | {CUBE: again.pieces()[CUBE]} == Store(tmp_path).pieces()
+        assert taken_over(again)
+
+
+def test_odd_names(tmp_path):
+    store = Store(tmp_path)
+    labels = [Label("cube", name) for name in ("a/b", "a-b", "a\nb", "../../x", "\u2028", "\udcff", ".")]
     for number, label in enumerate(labels):
         store.done(label, f"{number:016x}", [])
-    assert {label: int(entry.key, 16) for label, entry in store.pieces().items()} == {
+    assert {label: int(entry.key, 16) for label, entry in Store(tmp_path).pieces().items()} == {
         one: i for i, one in enumerate(labels)
     }
     assert [path.name for path in tmp_path.iterdir()] == [BOOKS]
-
-
-def test_a_store_of_nothing():
-    with Store(None) as store:
-        store.started(CUBE, KEY)
-        assert store.done(CUBE, KEY, []) is None
-        assert store.failed(CUBE, KEY, "why") is None
-        store.plan({CUBE: KEY})
-        assert store.taken_over(CUBE, KEY) is None
-        assert store.pieces() == {}
 
 
 def test_status_from_the_files_alone(tmp_path):
@@ -141,7 +199,7 @@ def test_status_from_the_files_alone(tmp_path):
     assert later.holder is None
     assert not later.running
     assert [label.name for label in later.left] == ["e2", "e3", "e4"]
-    store.kept(store.entry(labels[4]), "mark e4")
+    store.kept(store.pieces()[labels[4]], "mark e4")
     assert [label.name for label in status(tmp_path).left] == ["e2", "e3"]
 
 
@@ -220,17 +278,6 @@ def test_the_folder_is_tried_before_work_begins(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(MrsxrError, match="cannot be written"):
         Store(tmp_path / "file").begin()
-    with pytest.raises(MrsxrError, match=r"GB are free, and \d+\.0 GB are needed"):
-        Store(tmp_path / "out").begin(room=10**18)
-    assert holder_of(tmp_path / "out" / BOOKS) is None
-
-
-def test_a_store_pickles_without_its_lock(tmp_path):
-    with Store(tmp_path) as store:
-        copy = pickle.loads(pickle.dumps(store))
-        assert copy.out == store.out
-        copy.finish()
-        assert holder_of(store.books) is not None
 
 
 def test_names_of_temporary_files():

@@ -1,6 +1,7 @@
 """Reading and writing MRS data: FITS of every level (also those of jwst), netCDF4 and zarr."""
 
 from ._blend import exposures_header, products_header
+from .doors import from_specutils, to_hdulist, to_specutils
 from .exposures import open_exposures
 from .files import FileInfo, Found, find_files
 from .fits_out import write_fits
@@ -19,6 +20,9 @@ __all__ = [
     "load_dataset",
     "save",
     "write_fits",
+    "to_hdulist",
+    "to_specutils",
+    "from_specutils",
     "exposures_header",
     "products_header",
     "planned",

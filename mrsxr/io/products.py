@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from astropy.io import fits
 from xarray.backends.writers import to_netcdf
 
 from mrsxr import tree
@@ -26,7 +27,7 @@ from mrsxr.threads import each
 from ._detector import DETECTOR_LEVELS
 from ._lines import lines_file
 from ._names import exposures_of, product_name, root_name
-from ._out_spectral import spectrum_file, write_cube
+from ._out_spectral import cube_file, spectrum_file, write_cube
 from ._paths import inside, safe_name
 from ._whole import ORDER, WHOLE, load_whole
 from .atomic import replacing
@@ -139,6 +140,26 @@ def _jobs(
     return [_Job(datasets[of], index, "fits", inside(target, name)) for of, index, name in found]
 
 
+def hdulist_of(ds: xr.Dataset, dither: int | None = None) -> fits.HDUList:
+    """Return the FITS file of a Dataset, see :func:`mrsxr.io.to_hdulist`."""
+    names = _names(ds, None)
+    numbers = [int(n) for n in ds["dither"].values] if "dither" in ds.dims else [1]
+    if dither is None and len(names) > 1:
+        raise MrsxrError(f"the data hold {len(names)} exposures and become as many files; give dither=, from 1")
+    if dither is not None and dither not in numbers:
+        raise MrsxrError(f"there is no dither {dither}; expected one of {', '.join(map(str, numbers))}")
+    return _hdus(ds, *names[0 if dither is None else numbers.index(dither)])
+
+
+def _hdus(ds: xr.Dataset, index: int, name: str) -> fits.HDUList:
+    level = ds.attrs["level"]
+    if level == "cube":
+        return cube_file(ds, name)
+    if level == "spectrum":
+        return spectrum_file(ds, name)
+    return lines_file(ds, name) if level in MAPS else exposure_file(ds, index, name)
+
+
 def load(
     path: str | os.PathLike | Sequence[str | os.PathLike], *, chunks: Any = None, **options: Any
 ) -> xr.Dataset | xr.DataTree:
@@ -204,14 +225,7 @@ def _done(job: _Job) -> Path:
     if job.form != "fits":
         return _save_whole(job.data, job.path, job.form)
     ds, index, path = job.data, job.index, job.path
-    level = ds.attrs["level"]
-    if level == "cube":
-        return write_cube(ds, path)
-    if level == "spectrum":
-        return write_fits(spectrum_file(ds, path.name), path)
-    if level in MAPS:
-        return write_fits(lines_file(ds, path.name), path)
-    return write_fits(exposure_file(ds, index, path.name), path)
+    return write_cube(ds, path) if ds.attrs["level"] == "cube" else write_fits(_hdus(ds, index, path.name), path)
 
 
 def _format_of(path: Path) -> str | None:

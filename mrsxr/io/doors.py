@@ -93,7 +93,9 @@ def to_specutils(ds: xr.Dataset, variable: str = "flux") -> Any:
         raise LevelError(f"to_specutils needs data of level spectrum or cube, got {level or 'no level'}")
     variance = "var" if variable == "flux" else f"{variable}_var"
     if variable not in ds or variance not in ds:
-        raise MrsxrError(f"the data have no '{variable}' with '{variance}'; expected one of {', '.join(map(str, ds.data_vars))}")
+        raise MrsxrError(
+            f"the data have no '{variable}' with '{variance}'; expected one of {', '.join(map(str, ds.data_vars))}"
+        )
     ds = in_order(ds).compute(**how())
     values, unit = ds[variable].values, u.Unit(ds[variable].attrs["units"])
     with np.errstate(invalid="ignore"):

@@ -92,8 +92,10 @@ def convert_units(ds: xr.Dataset, unit: str, *, per_sample: bool = False) -> xr.
 
     Examples
     --------
-    >>> line = convert_units(cube, "W m-2", per_sample=True).flux.sel(wavelength=slice(6.9, 7.0)).sum("wavelength")
-    ... # doctest: +SKIP
+    >>> mx.convert_units(cube, "mJy/arcsec2").flux.attrs["units"]
+    'mJy/arcsec2'
+    >>> power = mx.convert_units(cube, "W m-2", per_sample=True)
+    >>> line = power.flux.sel(wavelength=slice(5.4, 5.5)).sum("wavelength")  # of a line: W m-2 in each spaxel
     """
     level = ds.attrs.get("level")
     if level not in ("cal", "cube", "spectrum"):

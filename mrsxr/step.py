@@ -162,7 +162,13 @@ def _appended(before: xr.Dataset, out: xr.Dataset, entry: dict[str, Any]) -> xr.
 
 
 def read_history(ds: xr.Dataset) -> list[dict[str, Any]]:
-    """Return the history of a Dataset: a list of entries, the oldest first."""
+    """Return the history of a Dataset: a list of entries, the oldest first.
+
+    Examples
+    --------
+    >>> [entry["step"] for entry in mx.read_history(cal)][-2:]
+    ['cal.divide_fringe_flat', 'cal.calibrate_flux']
+    """
     need_data("read_history", ds)
     return json.loads(ds.attrs.get("history_json", "[]"))
 

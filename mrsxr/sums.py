@@ -114,8 +114,9 @@ def variance_of_sum(ds: xr.Dataset, weights: xr.DataArray | None = None) -> xr.D
 
     Examples
     --------
-    >>> part = spectrum.sel(wavelength=slice(5.1, 5.2))  # doctest: +SKIP
-    >>> variance_of_sum(part, xr.ones_like(part.flux) / part.sizes["wavelength"])  # of the mean  # doctest: +SKIP
+    >>> part = spectrum.sel(wavelength=slice(5.1, 5.2))
+    >>> mean = part.flux.mean("wavelength")
+    >>> error = mx.variance_of_sum(part, xr.ones_like(part.flux) / part.sizes["wavelength"]) ** 0.5
     """
     if "var" not in ds or "wavelength" not in ds["var"].dims:
         raise MrsxrError("there is no 'var' on wavelength; expected a cube or spectrum with its variance")

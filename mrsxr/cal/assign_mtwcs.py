@@ -18,7 +18,13 @@ from mrsxr.step import step
 
 
 def is_moving(ds: xr.Dataset) -> bool:
-    """Return whether the exposures are of a moving target (keyword TARGTYPE of the first)."""
+    """Return whether the exposures are of a moving target (keyword TARGTYPE of the first).
+
+    Examples
+    --------
+    >>> mx.cal.is_moving(cal)
+    False
+    """
     return str(keyword(ds, "TARGTYPE")[0]).upper() == "MOVING"
 
 
@@ -41,6 +47,14 @@ def target_position(datasets: Iterable[xr.Dataset]) -> tuple[float, float]:
     ------
     MrsxrError
         Naming the exposure where the keyword MT_RA or MT_DEC is missing, or where there is no exposure.
+
+    Examples
+    --------
+    >>> import json
+    >>> header = {"PRIMARY": {"TARGTYPE": "MOVING"}, "SCI": {"MT_RA": 339.015, "MT_DEC": 33.976}}
+    >>> comet = cal.assign_coords(fits_header=("dither", [json.dumps(header)] * cal.sizes["dither"]))
+    >>> mx.cal.target_position([comet])
+    (339.015, 33.976)
     """
     datasets = list(datasets)
     for ds in datasets:
@@ -81,6 +95,15 @@ def follow_target(ds: xr.Dataset, *, center: Place | None = None) -> xr.Dataset:
     ``jwst.assign_mtwcs`` adds the differences of right ascension and declination to every pixel, which shears the
     field by their product with tan(dec); here the sky is turned from the target to the centre, north staying north.
     For a shift of 10 arcsec at declination 30 the two differ by 1e-4 arcsec at 3 arcsec from the target.
+
+    Examples
+    --------
+    >>> import json
+    >>> header = {"PRIMARY": {"TARGTYPE": "MOVING"}, "SCI": {"MT_RA": 339.015, "MT_DEC": 33.976}}
+    >>> comet = cal.assign_coords(fits_header=("dither", [json.dumps(header)] * cal.sizes["dither"]))
+    >>> still = mx.cal.follow_target(comet, center=(339.015, 33.976))
+    >>> still.attrs["mt_avra"]
+    339.015
     """
     if not is_moving(ds):
         found = keyword(ds, "TARGTYPE")[0]

@@ -78,6 +78,10 @@ def subtract_background(
     standard deviations, that it raises itself, off the median). "weighted" takes the photon noise common to all
     exposures, scaled with the exposure time: weights by the noise that each exposure believes to have would favour
     the low ones. Where two exposures are left and disagree, both count and the variance grows by their chi2.
+
+    Examples
+    --------
+    >>> out = mx.cal.subtract_background(rate, background=background, method="weighted")
     """
     from ._background_kernels import subtract, subtract_both
 
@@ -199,6 +203,12 @@ def fit_background_scale(ds: xr.Dataset, *, background: xr.Dataset) -> dict[str,
     Ratio of the medians of blocks of 32 rows of a slice, where the background is at least 10 of its errors. Sources
     only raise it: the mode of the ratios is found (half-sample mode; Bickel & Fruehwirth 2006, CSDA 50, 3500) and the
     blocks around it are averaged.
+
+    Examples
+    --------
+    >>> located = mx.cal.assign_wcs(rate, distortion=refs.get("distortion", rate), specwcs=refs.get("specwcs", rate))
+    >>> factors = mx.cal.fit_background_scale(located, background=background)  # doctest: +SKIP
+    >>> out = mx.cal.subtract_background(located, background=background, scale=factors)  # doctest: +SKIP
     """
     if "slice" not in ds.coords:
         raise MrsxrError(f"setting {ds.attrs.get('setting')}: assign_wcs must run before the background is scaled")

@@ -62,6 +62,12 @@ def combine_backgrounds(
     Baseline: combine_1d as master_background of jwst 3.0.0 calls it. The output wavelengths are means of clumps of
     input wavelengths. Samples with NaN flux or DO_NOT_USE are skipped even where their background is good, spectra
     without finite flux or with wavelengths that do not go one way altogether.
+
+    Examples
+    --------
+    >>> sky = [mx.spectrum.extract_spectrum(one, source_type="EXTENDED") for one in (cube, cube)]
+    >>> mx.cal.combine_backgrounds(sky, like_jwst=False).background.attrs["units"]
+    'MJy/sr'
     """
     times = _times(spectra, exposure_times)
     rows = [_columns(ds, time) for ds, time in zip(spectra, times, strict=True)]

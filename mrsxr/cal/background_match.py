@@ -122,6 +122,12 @@ def fit_background_match(
     noise alone gives. A function is taken where it is significant and lowers the misfit of patches that it was not
     fitted to (four-fold). An exposure that shares no sky with others keeps its background. Not in jwst (mrs_imatch,
     since removed, matched sky polynomials of channels).
+
+    Examples
+    --------
+    >>> rows = cal.isel(y=slice(400, 450))  # a part, as all takes seconds
+    >>> match = mx.cal.fit_background_match(rows)
+    >>> matched = mx.cal.match_backgrounds(rows, match=match)
     """
     members = read_members(exposures)
     return _fitted(
@@ -355,6 +361,12 @@ def match_backgrounds(ds: xr.Dataset, *, match: xr.Dataset) -> xr.Dataset:
     ------
     MrsxrError
         Where an exposure is not in ``match``, was matched before or has no coordinates.
+
+    Examples
+    --------
+    >>> rows = cal.isel(y=slice(400, 450))  # a part, as all takes seconds
+    >>> match = mx.cal.fit_background_match(rows, gradients=False)
+    >>> matched = mx.cal.match_backgrounds(rows, match=match)
     """
     check_wcs(ds)
     setting = ds.attrs.get("setting")

@@ -67,6 +67,10 @@ def self_calibrate_bad_pixels(
     Notes
     -----
     Baseline: jwst's badpix_selfcal, which leaves the step out where there is but one exposure.
+
+    Examples
+    --------
+    >>> out = mx.cal.self_calibrate_bad_pixels(rate, method="significance")  # two dithers
     """
     from ._badpix_selfcal_kernels import apply_flags
 
@@ -138,6 +142,12 @@ def find_bad_pixels(
     Notes
     -----
     The errors are widened by what each frame scatters more than they say.
+
+    Examples
+    --------
+    >>> found = mx.cal.find_bad_pixels([rate], method="significance")
+    >>> found.bad.dims
+    ('y', 'x')
     """
     from ._badpix_selfcal_kernels import flag_fraction, flag_significant
 

@@ -73,6 +73,12 @@ def measure_field_background(
     The exposures count by exposure time. The covariance is that of the scatter of the pixels about the polynomial.
     Least absolute deviations are found by reweighted least squares from a least-squares start; bins in which the rounds
     still moved the model at the end are told.
+
+    Examples
+    --------
+    >>> rows = cal.isel(y=slice(400, 450))  # a part, as all takes seconds
+    >>> sky = mx.cal.measure_field_background(rows, n_bins=10)
+    >>> out = mx.cal.subtract_field_background(rows, background=sky)
     """
     datasets = [exposures] if isinstance(exposures, xr.Dataset) else list(exposures)
     if not datasets:
@@ -145,6 +151,12 @@ def subtract_field_background(
     MrsxrError
         Where the background is of another setting, a factor is no finite number, or a background was subtracted
         before in any way.
+
+    Examples
+    --------
+    >>> rows = cal.isel(y=slice(400, 450))  # a part, as all takes seconds
+    >>> sky = mx.cal.measure_field_background(rows, n_bins=10)
+    >>> out = mx.cal.subtract_field_background(rows, background=sky, scale=1.02)
     """
     check_wcs(ds)
     setting, bands = ds.attrs["setting"], bands_of_setting(ds.attrs["setting"])
@@ -202,6 +214,13 @@ def fit_field_scale(ds: xr.Dataset, background: xr.Dataset, *, per_exposure: boo
     Sources only raise it, so that the faintest tenth of the cells counts: chosen by every other wavelength bin and
     measured in the rest, and the other way round, as a choice by the same noise would be biased low. What sources add
     even there stays in the factor. The error of the background itself, common to all cells, is not in ``scale_var``.
+
+    Examples
+    --------
+    >>> rows = cal.isel(y=slice(400, 450))  # a part, as all takes seconds
+    >>> sky = mx.cal.measure_field_background(rows, n_bins=10)
+    >>> factor = mx.cal.fit_field_scale(rows, sky)  # doctest: +SKIP
+    >>> out = mx.cal.subtract_field_background(rows, background=sky, scale=factor)  # doctest: +SKIP
     """
     check_wcs(ds)
     bands, cells = bands_of_setting(ds.attrs["setting"]), make_cells(ds)

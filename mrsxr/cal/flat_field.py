@@ -36,6 +36,12 @@ def divide_flat(ds: xr.Dataset, *, flat: Ref) -> xr.Dataset:
     Notes
     -----
     As jwst's flat_field. Reference-file type FLAT.
+
+    Examples
+    --------
+    >>> out = mx.cal.divide_flat(rate, flat=refs.get("flat", rate))
+    >>> "var_flat" in out
+    True
     """
     from ._scale_kernels import flat_factor
 

@@ -40,6 +40,12 @@ def divide_fringe_flat(ds: xr.Dataset, *, fringe: Ref, propagate_errors: bool = 
     -----
     Reference-file type FRINGE, made under extended illumination: fringes of a point source have another phase and
     remain in part. jwst divides by a fringe flat of 0 and leaves infinite slopes.
+
+    Examples
+    --------
+    >>> out = mx.cal.divide_fringe_flat(rate, fringe=refs.get("fringe", rate), propagate_errors=True)
+    >>> "var_fringe" in out
+    True
     """
     from ._scale_kernels import fringe_factor
 

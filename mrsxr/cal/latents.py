@@ -94,6 +94,13 @@ def subtract_latents(
     towards a S, afterwards it decays, so that an exposure of length T leaves ``a S (1 - exp(-T / tau))``; for T much
     shorter than tau that is the accumulated signal times a / tau. The slopes S are taken as measured; where one is NaN
     the pixel counts as dark, or as ``full_well`` / group time where it is SATURATED.
+
+    Examples
+    --------
+    >>> values = {"decay_time": [100.0], "amplitude": [1e-3], "amplitude_err": [1e-4], "saturated_amplitude": [2e-3]}
+    >>> latent = xr.Dataset({key: ("component", value) for key, value in values.items()})
+    >>> latent = latent.assign_attrs(kind="latent", detector=rate.attrs["detector"], full_well=50000.0)
+    >>> out = mx.cal.subtract_latents(rate, latent=latent)
     """
     table = _table_of(latent, ds)
     timeline = _timeline([ds, *_as_list(history)])
@@ -135,6 +142,15 @@ def latent_state(
     -------
     Dataset, kind "latent_state"
         ``latent_slope`` (component, y, x) [DN/s] at ``attrs["time"]`` [MJD], the end of the last exposure.
+
+    Examples
+    --------
+    >>> values = {"decay_time": [100.0], "amplitude": [1e-3], "amplitude_err": [1e-4], "saturated_amplitude": [2e-3]}
+    >>> latent = xr.Dataset({key: ("component", value) for key, value in values.items()})
+    >>> latent = latent.assign_attrs(kind="latent", detector=rate.attrs["detector"], full_well=50000.0)
+    >>> held = mx.cal.latent_state(rate, latent=latent)
+    >>> held.latent_slope.dims
+    ('component', 'y', 'x')
     """
     found = _as_list(datasets)
     if not found:

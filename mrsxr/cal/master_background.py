@@ -57,6 +57,13 @@ def subtract_master_background(
     MrsxrError
         Where the pixels have no wavelengths yet, a band has no background, or one was subtracted before, as spectrum
         or pixel by pixel.
+
+    Examples
+    --------
+    >>> sky = mx.spectrum.extract_spectrum(cube, source_type="EXTENDED")  # better: of a cube of background exposures
+    >>> out = mx.cal.subtract_master_background(cal, background=sky, bands=["1A"], like_jwst=False)
+    >>> out.attrs["master_background"]
+    1
     """
     setting = ds.attrs.get("setting", "")
     if "wavelength" not in ds.coords:
@@ -113,6 +120,13 @@ def background_on_detector(
     Returns
     -------
     Dataset on (dither, y, x), lazy
+
+    Examples
+    --------
+    >>> import dask
+    >>> sky = dask.delayed(mx.spectrum.extract_spectrum)(cube, source_type="EXTENDED")
+    >>> image = mx.cal.background_on_detector(cal, sky, bands=["1A"])
+    >>> out = mx.cal.subtract_master_background(cal, background=image, bands=["1A"])
     """
     names = ["background"] if like_jwst else ["background", "background_var"]
     shape, setting = (ds.sizes["y"], ds.sizes["x"]), str(ds.attrs.get("setting", ""))

@@ -80,6 +80,11 @@ def measure_offsets(
     misfit of a plane of light on the pixels of the colour that was not fitted. The place is the centroid of the light
     within about a FWHM: a lopsided PSF moves the places of a whole band (12 % more light on one side of the core: 0.03
     FWHM), not those of exposures against each other.
+
+    Examples
+    --------
+    >>> offsets = mx.cal.measure_offsets(cal)  # doctest: +SKIP
+    >>> tied = mx.cal.tie_bands(cal, offsets=offsets)  # doctest: +SKIP
     """
     datasets = [exposures] if isinstance(exposures, xr.Dataset) else list(exposures)
     rows: dict[tuple[str, str], tuple[np.ndarray, tuple[float, float]]] = {}

@@ -62,6 +62,11 @@ def detect_outliers(
     bad in all exposures; a cosmic ray in one exposure, never (:func:`~mrsxr.cal.sky_outliers.detect_sky_outliers`
     does). A percentile always flags its share of the pixels, also of perfect data. jwst leaves the step out where the
     association holds one exposure only.
+
+    Examples
+    --------
+    >>> found = mx.cal.detect_outliers(cal)
+    >>> clean = mx.cal.flag_outliers(cal, outliers=found)
     """
     found = _of_one_detector(datasets)
     rows, columns = _kernel(kernel_size)
@@ -106,6 +111,10 @@ def flag_outliers(ds: xr.Dataset, *, outliers: xr.Dataset) -> xr.Dataset:
     ------
     MrsxrError
         Where the flags are of another detector or size, or not of an exposure of ``ds``.
+
+    Examples
+    --------
+    >>> clean = mx.cal.flag_outliers(cal, outliers=mx.cal.detect_sky_outliers(cal))
     """
     mask = outliers.outliers if "outliers" in outliers else None
     if mask is None or not {"y", "x"} <= set(mask.dims):

@@ -70,6 +70,13 @@ def calibrate_flux(
     throughput all the same; there is no such option here. Throughput
     ``C = min(1, year1value ((d + tsoft)/(365 + tsoft))^alpha)``, d = days since t0, at each wavelength bin; linear in
     between and beyond (Law et al. 2025). Reference-file type PHOTOM.
+
+    Examples
+    --------
+    >>> located = mx.cal.assign_wcs(rate, distortion=refs.get("distortion", rate), specwcs=refs.get("specwcs", rate))
+    >>> cal = mx.cal.calibrate_flux(located, photom=refs.get("photom", rate))
+    >>> cal.attrs["level"], cal.flux.attrs["units"]
+    ('cal', 'MJy/sr')
     """
     from ._scale_kernels import photom_factor
 

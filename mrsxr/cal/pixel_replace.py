@@ -69,6 +69,10 @@ def replace_pixels(
     -----
     Baseline: jwst's pixel_replace. Its search for the scale of "fit_profile" stops within 1e-4; here it is the exact
     least-squares solution. An estimate is no measurement: in the cube it weighs as much as one.
+
+    Examples
+    --------
+    >>> out = mx.cal.replace_pixels(cal, method="mingrad")
     """
     from ._pixel_replace_kernels import fill_mingrad, fill_mingrad_in_slices, fill_profile
 

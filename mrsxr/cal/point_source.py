@@ -62,6 +62,12 @@ def fit_point_source(
     a cusp of the host narrower than 4 FWHM counts as the source. In lines of the host star and a finer host are solved
     for at each wavelength. Within 1 FWHM that is limited by noise: of a line of 1 % of the star's peak, where the noise
     of a pixel is 0.3 %, 10-20 % may go to the star or come from it; at 1-2 FWHM 1-2 %.
+
+    Examples
+    --------
+    >>> model = mx.cal.fit_trace_model(cal, band="1A")
+    >>> point = mx.cal.fit_point_source(cal, trace_model=model)  # doctest: +SKIP
+    >>> host = mx.cal.subtract_point_source(cal, trace_model=point)  # doctest: +SKIP
     """
     check_wcs(ds)
     check_model(ds, trace_model)

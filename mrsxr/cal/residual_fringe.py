@@ -74,6 +74,10 @@ def correct_residual_fringe(
     -----
     Reference-file type FRINGEFREQ. Baseline: ``ResidualFringeCorrection`` of jwst; Kavanagh et al., Gasman et al. 2023
     (A&A 673, A102) on fringes of point sources.
+
+    Examples
+    --------
+    >>> out = mx.cal.correct_residual_fringe(cal, fringefreq=refs.get("fringefreq", cal), method="slices")
     """
     regions = _check(ds, ignore_regions)
     families, labels, limits = _families(ds, fringefreq)

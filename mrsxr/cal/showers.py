@@ -75,6 +75,10 @@ def clean_showers(
     jwst's ``clean_showers``, there a part of the step straylight. It takes all smooth light between the slices for
     showers, also what a bright source scatters. Slices are 20-30 pixels apart: of a shower of less than 25 pixels
     (FWHM) "gated" sees little where it lies on a slice, and of one of less than 15 perhaps nothing.
+
+    Examples
+    --------
+    >>> out = mx.cal.clean_showers(rate, regions=refs.get("regions", rate), method="gated")
     """
     from ._clean_showers_kernels import smooth_wrapper
     from ._shower_fit import LIMIT, gated_wrapper

@@ -117,6 +117,12 @@ def detect_sky_outliers(
     Hits know nothing of the source: where steep places have more outliers than the others (score above 1), there only
     ``outliers`` count.
     The idea of the blotted median with a derivative is that of driz_cr (Fruchter & Hook 2002, PASP 114, 144).
+
+    Examples
+    --------
+    >>> found = mx.cal.detect_sky_outliers(cal)
+    >>> found.outliers.dims
+    ('dither', 'y', 'x')
     """
     _check(ds, snr, snr_neighbour)
     n = ds.sizes["dither"]

@@ -41,6 +41,13 @@ def set_source_type(ds: xr.Dataset, *, source_type: SourceType | None = None) ->
     As jwst's srctype, for each exposure the first that holds: background target (BKGDTARG, or the role of the
     Dataset) EXTENDED; time series (TSOVISIT, more than one integration) POINT; SRCTYAPT, or SRCTYPE where there is
     no SRCTYAPT; dithers optimised for a point source (DITHOPFR) POINT; else EXTENDED. The image has no say here.
+
+    Examples
+    --------
+    >>> mx.cal.set_source_type(rate).attrs["source_type"]
+    'POINT'
+    >>> mx.cal.set_source_type(rate, source_type="EXTENDED").attrs["source_type"]
+    'EXTENDED'
     """
     background = bool(ds.attrs.get("background", 0))
     kinds = [

@@ -92,6 +92,13 @@ def subtract_straylight(
     times as wide; left-out gaps choose how far r may go. What is scattered less than some 8 pixels far no gap sees:
     it stays as the table has it.
     Light scattered along columns is not separated: the flux calibration, made from continuum sources, holds it.
+
+    Examples
+    --------
+    >>> located = mx.cal.assign_wcs(rate, distortion=refs.get("distortion", rate), specwcs=refs.get("specwcs", rate))
+    >>> out = mx.cal.subtract_straylight(located, mrsxartcorr=refs.get("mrsxartcorr", rate), method="fitted")
+    >>> "score_straylight" in out
+    True
     """
     _check(ds)
     first, last = STRIPS[ds.attrs["channels"]]

@@ -61,6 +61,11 @@ def fit_trace_model(ds: xr.Dataset, *, band: Band, source: Place | None = None, 
     second pixel (a chess board), with profile and spectrum from the others: its misfit over that of the mean of the
     two neighbours along the slice, which is what a drizzled cube takes a pixel for. Both are in units of their
     noise, so that a model of noise gains nothing, and two standard errors are added.
+
+    Examples
+    --------
+    >>> model = mx.cal.fit_trace_model(cal, band="1A")
+    >>> clean = mx.cube.build_cube(cal, band="1A", trace_model=model)
     """
     check_wcs(ds)
     check_setting(ds, band)

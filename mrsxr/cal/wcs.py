@@ -58,6 +58,12 @@ def assign_wcs(ds: xr.Dataset, *, distortion: Ref, specwcs: Ref, regions: Option
     -----
     Reference-file types DISTORTION, SPECWCS, REGIONS. The grids are computed once for each set of files. ``jwst`` also
     writes S_REGION and a gWCS at this step; both follow from the same numbers when a file is written.
+
+    Examples
+    --------
+    >>> out = mx.cal.assign_wcs(rate, distortion=refs.get("distortion", rate), specwcs=refs.get("specwcs", rate))
+    >>> [int(one) for one in sorted(set(out.channel.values.ravel()))]
+    [0, 1, 2]
     """
     for kind, reference in (("distortion", distortion), ("specwcs", specwcs), ("regions", regions)):
         if reference is not None:

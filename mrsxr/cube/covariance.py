@@ -69,6 +69,12 @@ def sum_variance(
     With voxels V = W f / D (W operator, D = W 1, diagonal) a sum a . V has the variance
     sum over pixels of (sum over voxels of a W / D)^2 var. No matrix is kept: W is made again block by block (Law et al.
     2023, AJ 166, 45, give the factors by which errors without covariance fall short, 1.5 to 3).
+
+    Examples
+    --------
+    >>> weights = mx.spectrum.extraction_weights(cube, spectrum)
+    >>> variance = mx.cube.sum_variance(cal, cube=cube, weights=weights)
+    >>> better = mx.spectrum.set_exact_errors(spectrum, variance=variance)
     """
     grid = CubeGrid.of(cube)
     if abs(grid.spaxel_size / float(cube.attrs.get("pixel_scale", grid.spaxel_size)) - 1.0) > 1e-6:

@@ -151,6 +151,13 @@ def build_cube(
     found that gives them, and they have not been checked on a star. The variance is that of single voxels: neighbours
     share pixels. Sums over planes get their errors by :func:`mrsxr.sums.variance_of_sum`, sums over spaxels by
     :func:`sum_variance`.
+
+    Examples
+    --------
+    >>> cube = mx.cube.build_cube(cal, band="1A")
+    >>> cube.flux.dims, cube.flux.attrs["units"]
+    (('wavelength', 'y', 'x'), 'MJy/sr')
+    >>> one_dither = mx.cube.build_cube(cal.isel(dither=[0]), band="1A", coord_system="ifualign")
     """
     options = {name: value for name, value in locals().items() if name not in ("ds", "band")}
     return cube_of([BandData.of(ds, band)], **options)
@@ -173,6 +180,12 @@ def build_exposure_cubes(ds: xr.Dataset, *, band: Band, common_grid: bool = True
     Returns
     -------
     dict of exposure name to Dataset of level "cube", lazy where ``ds`` is
+
+    Examples
+    --------
+    >>> cubes = mx.cube.build_exposure_cubes(cal, band="1A")
+    >>> len(cubes)
+    2
     """
     if common_grid and options.get("grid") is None:
         options["grid"] = CubeGrid.of(build_cube(ds.chunk(), band=band, **options))

@@ -71,6 +71,12 @@ def build_multiband_cube(
     ------
     MrsxrError
         Where no source has the bands, or a parameter or table does not fit.
+
+    Examples
+    --------
+    >>> both = mx.cube.build_multiband_cube(cal, bands=["1A", "2A"])
+    >>> sorted(set(both.band.values.tolist()))
+    ['1A', '2A']
     """
     parts = _parts(_datasets(sources), bands)
     with listen() as said:

@@ -76,6 +76,11 @@ def match_psf(
     spaxels: see :func:`gaussian_kernel`. Variances are those of single voxels: neighbours are correlated
     afterwards, and an error of a sum of voxels from them is too small. Gaussians match the cores of two PSFs, not
     their wings.
+
+    Examples
+    --------
+    >>> mx.cube.match_psf(cube, fwhm=0.6).attrs["psf_fwhm"]
+    0.6
     """
     width = _widths(cube, psf)
     target = _target(width, fwhm, wavelength, others, psf)

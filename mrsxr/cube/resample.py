@@ -59,6 +59,13 @@ def regrid(ds: xr.Dataset, like: xr.Dataset, *, min_coverage: Share = 0.5) -> xr
     -----
     With A the areas of overlap, f_new = sum A f / sum A and var_new = sum A^2 var / (sum A)^2. Spaxels smaller than the
     old ones share the same light, so that their errors are correlated: compare maps on the coarser of two grids.
+
+    Examples
+    --------
+    >>> coarse = mx.simulate.simulate_cube(band="3A", wavelength=(13.0, 13.1))
+    >>> fine = mx.simulate.simulate_cube(band="1A", wavelength=(5.4, 5.5))
+    >>> mx.cube.regrid(fine, like=coarse).sizes["x"] == coarse.sizes["x"]
+    True
     """
     if not 0.0 <= min_coverage <= 1.0:
         raise MrsxrError(f"min_coverage is {min_coverage}; expected a part of a spaxel, 0 to 1")

@@ -57,6 +57,11 @@ def correct_residual_fringe_cube(
     ------
     MrsxrError
         Where the cube is of several bands, the method is unknown, or the fringes are off this cube already.
+
+    Examples
+    --------
+    >>> part = cube.isel(y=slice(10, 14), x=slice(10, 14))
+    >>> out = mx.cube.correct_residual_fringe_cube(part.chunk(), method="slices")
     """
     band = str(cube.attrs.get("band"))
     if band not in mrs.BANDS:

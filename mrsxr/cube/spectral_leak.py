@@ -69,6 +69,11 @@ def correct_spectral_leak_cube(
     linear in wavelength and a mean over each 3A spaxel by areas of overlap (:mod:`mrsxr.geometry.overlap`). Errors
     of neighbouring 1B spaxels are taken for one, and do not average down over a spaxel. jwst corrects extracted spectra
     of point sources only.
+
+    Examples
+    --------
+    >>> leaking, cube_3a = mx.simulate.simulate_cube(band="1B"), mx.simulate.simulate_cube(band="3A")
+    >>> out = mx.cube.correct_spectral_leak_cube(cube_3a, leaking=leaking, mrsptcorr=refs.get("mrsptcorr", cal))
     """
     if not holds_band(cube, LEAKED):
         return cube

@@ -58,7 +58,9 @@ def open_exposures(
 
     Examples
     --------
-    >>> ramp = open_exposures(sorted(Path("uncal").glob("*mirifushort_uncal.fits")))  # doctest: +SKIP
+    >>> ramp = mx.open_exposures(sorted(uncal_folder.glob("*mirifushort_uncal.fits")))
+    >>> ramp.attrs["setting"], ramp.sci.dims
+    ('12A', ('dither', 'integration', 'group', 'y', 'x'))
     """
     names = [paths] if isinstance(paths, str | os.PathLike) or not np.iterable(paths) else list(paths)
     need_paths("open_exposures", paths if isinstance(paths, xr.Dataset | xr.DataTree | xr.DataArray) else names)

@@ -69,6 +69,12 @@ def open_observation(
         Naming the file that cannot be read, or the level that is not there.
     MrsxrError
         Where one of the bands is not there.
+
+    Examples
+    --------
+    >>> observation = mx.open_observation(uncal_folder)
+    >>> list(observation["science"].children)
+    ['12A']
     """
     skip = on_error == "skip"
     found = find_files(source, background, on_error=on_error)

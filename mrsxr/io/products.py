@@ -78,6 +78,13 @@ def save(
     MrsxrError
         Where the level is unknown, two products would have one name, zarr is not installed, or a file is there that
         must not be overwritten.
+
+    Examples
+    --------
+    >>> [path.suffix for path in mx.save(cube, "out")]
+    ['.fits']
+    >>> [path.name for path in mx.save(cube, "out/mine.nc")]
+    ['mine.nc']
     """
     jobs = _jobs(data, path, format, suffix)
     there = [] if overwrite else [job.path for job in jobs if job.path.exists()]
@@ -179,6 +186,12 @@ def load(
     Returns
     -------
     Dataset or DataTree
+
+    Examples
+    --------
+    >>> cube = mx.load(cube_file)
+    >>> cube.attrs["level"], cube.flux.dims
+    ('cube', ('wavelength', 'y', 'x'))
     """
     need_paths("load", path)
     if not isinstance(path, str | os.PathLike):

@@ -124,6 +124,12 @@ def summarize(source: Source, background: Source | None = None, *, on_error: str
     The time of a band is n_dithers * TGROUP * (NGROUPS * NINTS + NINTS - 1): the R1 readouts spend one frame on
     the reset between integrations (JWST User Documentation, MIRI detector readout). 40 groups, 2 integrations
     and 4 dithers in FASTR1 make 899.113 s.
+
+    Examples
+    --------
+    >>> table = mx.summarize(uncal_folder)
+    >>> [row.band for row in table.rows]
+    ['1A', '2A']
     """
     found = find_files(source, background, on_error=on_error)
     grouped = plan(found.files, prefer="raw", allow_missing=True, one_product=found.one_product)

@@ -71,6 +71,12 @@ def bin_spaxels(
     Notes
     -----
     Bins depend on the data: signal and noise are computed here.
+
+    Examples
+    --------
+    >>> disc = mx.simulate.simulate_cube(band="3A", wavelength=(12.9, 13.3))
+    >>> bins, binned = mx.lines.bin_spaxels(disc, line="[Ne II] 12.81", snr=30)
+    >>> maps = mx.lines.moments(binned, "[Ne II] 12.81")
     """
     cube = need_cube(cube, "bin_spaxels")
     if sum(v is not None for v in (line, wavelength, maps)) != 1:
@@ -162,6 +168,12 @@ def bin_cube(cube: xr.Dataset, bins: xr.Dataset | xr.DataArray, *, covariance: C
         ``var_systematic`` that of errors in common; ``weight`` summed; ``bin`` as a coordinate. Spaxels outside, and
         planes in which less than half of a bin has data, are NaN and DO_NOT_USE. It can be fitted and mapped as any
         cube; all spaxels of a bin give one result. Lazy where the cube is.
+
+    Examples
+    --------
+    >>> disc = mx.simulate.simulate_cube(band="3A", wavelength=(12.9, 13.3))
+    >>> bins, binned = mx.lines.bin_spaxels(disc, line="[Ne II] 12.81", snr=30)
+    >>> smooth = mx.lines.bin_cube(disc, bins)
     """
     cube = need_cube(cube, "bin_cube")
     labels = _labels(bins, cube)
@@ -186,6 +198,13 @@ def bin_spectra(cube: xr.Dataset, bins: xr.Dataset | xr.DataArray, *, covariance
     Dataset, level "cube"
         A cube of one column, ``y`` the number of the bin and ``x`` of size 1, without place on the sky. What is fitted
         to it goes back onto the sky by :func:`paint_bins`.
+
+    Examples
+    --------
+    >>> disc = mx.simulate.simulate_cube(band="3A", wavelength=(12.9, 13.3))
+    >>> bins, binned = mx.lines.bin_spaxels(disc, line="[Ne II] 12.81", snr=30)
+    >>> spectra = mx.lines.bin_spectra(disc, bins)
+    >>> maps = mx.lines.paint_bins(mx.lines.moments(spectra, "[Ne II] 12.81"), bins)
     """
     cube = need_cube(cube, "bin_spectra")
     labels = _labels(bins, cube)
@@ -217,6 +236,15 @@ def paint_bins(found: xr.Dataset, bins: xr.Dataset, *, like: xr.Dataset | None =
     -------
     Dataset
         Maps on (..., y, x): NaN, 0 of integers or "" outside the bins. Fluxes are per spaxel.
+
+    Examples
+    --------
+    >>> disc = mx.simulate.simulate_cube(band="3A", wavelength=(12.9, 13.3))
+    >>> bins, binned = mx.lines.bin_spaxels(disc, line="[Ne II] 12.81", snr=30)
+    >>> found = mx.lines.moments(mx.lines.bin_spectra(disc, bins), "[Ne II] 12.81")
+    >>> maps = mx.lines.paint_bins(found, bins)
+    >>> maps.moment0.dims
+    ('y', 'x')
     """
     frame = bins if like is None else like
     labels = _labels(bins, frame)

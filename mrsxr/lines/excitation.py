@@ -89,6 +89,15 @@ def h2_excitation(
     the partition function is Q (1 + r) / 4. Energies and A after Wolniewicz et al. (1998, ApJS 115, 293); mass:
     N 1.36 x 2 m_p. Two temperatures: least squares in ln, started from lines through the lower and the upper half of
     the levels; at least four lines are needed, five for a check.
+
+    Examples
+    --------
+    >>> bands = [mx.simulate.simulate_spectrum(band=band) for band in ("2B", "3A", "3C")]
+    >>> whole = mx.spectrum.stitch_bands(bands)
+    >>> fits = mx.lines.fit_lines(whole, ["H2 S(1) 17.03", "H2 S(2) 12.28", "H2 S(3) 9.66"])
+    >>> gas = mx.lines.h2_excitation(fits, area=3.0)
+    >>> gas.temperature.attrs["units"]
+    'K'
     """
     flux, error, names = _h2_lines(lines)
     solid = _solid_angle(lines, flux, area)

@@ -142,9 +142,13 @@ def fit_line(
 
     Examples
     --------
-    >>> fit = fit_line(spectrum, "[Ne II] 12.81", redshift=0.0225, components="auto")  # doctest: +SKIP
-    >>> fit_line(cube, ["[O IV] 25.89", "[Fe II] 25.99"], redshift=0.016, tie=False).velocity.sel(line="[O IV] 25.89")
-    ... # doctest: +SKIP
+    >>> spectrum = mx.simulate.simulate_spectrum(band="3A")
+    >>> fit = mx.lines.fit_line(spectrum, "[Ne II] 12.81", components="auto")
+    >>> bool(fit.snr.item() > 10)
+    True
+    >>> maps = mx.lines.fit_line(cube, "[Fe II] 5.34", redshift=0.0225)
+    >>> maps.velocity.dims
+    ('line', 'y', 'x')
     """
     options = _options(components, window, degree, criterion, threshold, noise, absorption, monte_carlo, seed)
     lines = find_lines(line)
@@ -194,6 +198,13 @@ def fit_lines(
     ------
     MrsxrError
         Where no line lies in the data, or an option is wrong.
+
+    Examples
+    --------
+    >>> spectrum = mx.simulate.simulate_spectrum(band="3A")
+    >>> fits = mx.lines.fit_lines(spectrum)
+    >>> "[Ne II] 12.81" in fits.line
+    True
     """
     options = _options(**parameters)
     redshift = redshift_of(ds, redshift)

@@ -54,6 +54,11 @@ def mask_maps(
     Notes
     -----
     The limits 3, 5 and 8 are usual practice: a velocity needs more signal than a flux, a width more than a velocity.
+
+    Examples
+    --------
+    >>> disc = mx.simulate.simulate_cube(band="3A", wavelength=(12.9, 13.3))
+    >>> good = mx.lines.mask_maps(mx.lines.fit_line(disc, "[Ne II] 12.81"), snr=5)
     """
     if "snr" not in maps:
         raise MrsxrError("the maps have no 'snr'; expected the result of fit_lines or moments")
@@ -100,6 +105,13 @@ def line_ratio(
     -----
     sigma_r / r = sqrt((sigma_a / a)^2 + (sigma_b / b)^2), both lines independent. Ratios of bands are honest where both
     cubes have one PSF, see :func:`mrsxr.cube.match_psf`.
+
+    Examples
+    --------
+    >>> fits = mx.lines.fit_lines(mx.simulate.simulate_spectrum(band="3A"))
+    >>> ratio = mx.lines.line_ratio(fits, "H2 S(2) 12.28", "[Ne II] 12.81")
+    >>> bool(0 < ratio.ratio < 1)
+    True
     """
     other = maps if denominator_maps is None else denominator_maps
     (a, a_err, a_label), (b, b_err, b_label) = _flux_of(maps, numerator), _flux_of(other, denominator)

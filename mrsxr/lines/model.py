@@ -33,6 +33,12 @@ def line_model(ds: xr.Dataset, fit: xr.Dataset) -> xr.Dataset:
     ------
     LevelError
         Where ``fit`` is no result of a fit.
+
+    Examples
+    --------
+    >>> spectrum = mx.simulate.simulate_spectrum(band="3A")
+    >>> fit = mx.lines.fit_line(spectrum, "[Ne II] 12.81")
+    >>> residual = spectrum.flux - mx.lines.line_model(spectrum, fit).model
     """
     if fit.attrs.get("level") != "lines" or "continuum_poly" not in fit:
         raise LevelError(f"line_model needs a result of fit_line (level lines), got {fit.attrs.get('level')}")

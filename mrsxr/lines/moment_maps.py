@@ -61,6 +61,11 @@ def subtract_continuum(
     ------
     MrsxrError
         As :func:`moments`.
+
+    Examples
+    --------
+    >>> disc = mx.simulate.simulate_cube(band="3A", wavelength=(12.9, 13.3))
+    >>> line = mx.lines.subtract_continuum(disc, "[Ne II] 12.81")
     """
     cube = need_cube(cube, "subtract_continuum")
     around = line_window(cube, line, redshift, interval(extent), window, degree, exclude)
@@ -151,6 +156,13 @@ def moments(
     that share detector pixels with the next ones (:func:`mrsxr.sums.wavelength_correlation`), and of the continuum.
     Single missing voxels in the line are bridged by their neighbours, with the
     light that is put there as a further error.
+
+    Examples
+    --------
+    >>> disc = mx.simulate.simulate_cube(band="3A", wavelength=(12.9, 13.3))
+    >>> maps = mx.lines.moments(disc, "[Ne II] 12.81", extent=500)
+    >>> maps.moment1.attrs["units"]
+    'km/s'
     """
     cube = need_cube(cube, "moments")
     around = line_window(cube, line, redshift, interval(extent), window, degree, exclude)
@@ -216,6 +228,13 @@ def channel_maps(
     -----
     Channels narrower than a plane share its light, and their errors are then one error; neighbouring channels share
     detector pixels.
+
+    Examples
+    --------
+    >>> disc = mx.simulate.simulate_cube(band="3A", wavelength=(12.9, 13.3))
+    >>> channels = mx.lines.channel_maps(disc, "[Ne II] 12.81", edges=[-300, -100, 100, 300])
+    >>> channels.velocity.values.tolist()
+    [-200.0, 0.0, 200.0]
     """
     cube = need_cube(cube, "channel_maps")
     borders = _borders(edges, width, interval(extent))

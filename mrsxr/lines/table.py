@@ -48,6 +48,13 @@ def line_table(fit: xr.Dataset, *, blank: bool = True) -> QTable:
         Where ``fit`` is no result of a fit.
     MrsxrError
         Where it is of many spaxels.
+
+    Examples
+    --------
+    >>> spectrum = mx.simulate.simulate_spectrum(band="3A")
+    >>> table = mx.lines.line_table(mx.lines.fit_line(spectrum, "[Ne II] 12.81"))
+    >>> str(table["flux"].unit)
+    'W / m2'
     """
     from astropy import units as u
     from astropy.table import MaskedColumn, QTable

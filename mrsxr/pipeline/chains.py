@@ -63,6 +63,12 @@ def reduce(
         lazy, and nothing is computed. Spectra are computed: where the source is, of which type it is ("auto") and how
         long the stitched spectrum is, values alone tell. The cubes are computed before, together, and first of all the
         exposures where the errors (exact_errors) or the pattern (pfpc) of the spectra need them: all of it once.
+
+    Examples
+    --------
+    >>> cal = mx.reduce(ramp, refs, to="cal")  # a plan
+    >>> cal.attrs["level"]
+    'cal'
     """
     need_data("reduce", data)
     given: Any = references_of("reduce", refs, needed=False)
@@ -110,6 +116,12 @@ def make_rate(data: Data, refs: References, recipe: Given = None) -> Any:
     Returns
     -------
     Dataset or DataTree of level "rate", lazy
+
+    Examples
+    --------
+    >>> rate = mx.make_rate(ramp, refs)  # a plan
+    >>> rate.rate.attrs["units"]
+    'DN/s'
     """
     recipe = Recipe.of(recipe)
     if recipe.option("rate", "save_rateints"):
@@ -130,6 +142,12 @@ def make_rate_and_ints(data: Data, refs: References, recipe: Given = None) -> tu
     -------
     Dataset or DataTree of level "rate", the same of level "rateints"
         Lazy; ``dask.compute`` of both fits once.
+
+    Examples
+    --------
+    >>> rate, by_integration = mx.make_rate_and_ints(ramp, refs)
+    >>> by_integration.rate.dims
+    ('dither', 'integration', 'y', 'x')
     """
     rates, integrations = _rates("make_rate_and_ints", data, refs, Recipe.of(recipe), "rate", "rateints")
     return rates, integrations
@@ -176,6 +194,12 @@ def make_cal(
     Returns
     -------
     Dataset or DataTree of level "cal", lazy but for its coordinates
+
+    Examples
+    --------
+    >>> cal = mx.make_cal(rate, refs, "optimal")
+    >>> cal.flux.attrs["units"]
+    'MJy/sr'
     """
     need_data("make_cal", data)
     refs, recipe = references_of("make_cal", refs, needed=True), Recipe.of(recipe)
@@ -230,6 +254,12 @@ def make_cubes(
     ------
     MrsxrError
         Where none of the bands is in the data.
+
+    Examples
+    --------
+    >>> cubes = mx.make_cubes(cal, refs, bands="1A")
+    >>> cubes["science/1A"].flux.dims
+    ('wavelength', 'y', 'x')
     """
     need_data("make_cubes", data)
     refs, recipe = references_of("make_cubes", refs, needed=False), Recipe.of(recipe)
@@ -266,6 +296,12 @@ def combine_exposures(
     -------
     DataTree of level "cal"
         ``/science/12A`` ..., combined, and ``/background/12A`` ... as they were.
+
+    Examples
+    --------
+    >>> together = mx.combine_exposures(cal)
+    >>> list(together["science"].children)
+    ['12A']
     """
     need_data("combine_exposures", data)
     refs = references_of("combine_exposures", refs, needed=False)
@@ -327,6 +363,12 @@ def make_spectra(
         ``/science/1A`` ... and ``/science/stitched``; with ``both_branches`` of extract_1d, where the images are
         ambiguous, those of the other type as ``/extended/1A`` ... or ``/point/1A`` ...; background cubes give
         ``/background/1A`` ... of the whole field. Cubes of several bands are left out.
+
+    Examples
+    --------
+    >>> spectra = mx.make_spectra(cube, refs)
+    >>> spectra["science/stitched"].attrs["level"]
+    'spectrum'
     """
     need_data("make_spectra", data)
     refs, recipe = references_of("make_spectra", refs, needed=False), Recipe.of(recipe)

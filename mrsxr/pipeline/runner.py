@@ -107,6 +107,12 @@ def run(
     MrsxrError
         Where there is nothing to do, an argument is not known, or the files do not make one product
         (:mod:`mrsxr.io.grouping`).
+
+    Examples
+    --------
+    >>> result = mx.run(cube_file, out="again", refs=refs)
+    >>> [path.name[-9:] for path in result.files["spectrum"]]
+    ['_x1d.fits']
     """
     start = time.perf_counter()
     wanted = BANDS if bands is None else as_bands(bands)

@@ -72,6 +72,10 @@ def compare(
     -------
     array of Axes
         Before, after, difference (before - after); of spectra both in one panel, and the difference below.
+
+    Examples
+    --------
+    >>> axes = mx.plot.compare(spectrum, spectrum.assign(flux=1.01 * spectrum.flux))
     """
     kinds = [_kind(ds) for ds in (before, after)]
     if kinds[0] != kinds[1]:

@@ -58,6 +58,10 @@ def cube_image(
     -----
     The median of the planes is shown, of spaxels with values in at least a quarter of them. Cubes without the
     attribute ``wcs`` are drawn on their own axes x and y.
+
+    Examples
+    --------
+    >>> ax = mx.plot.cube_image(cube, wavelength=(5.3, 5.4))
     """
     image, used = collapse(cube, wavelength)
     seen = np.isfinite(image)

@@ -57,6 +57,10 @@ def detector_image(
     Returns
     -------
     Axes
+
+    Examples
+    --------
+    >>> ax = mx.plot.detector_image(cal, dither=1, pixels=256)
     """
     one = pick_dither(ds, dither)
     image, label, unit = image_of(one, integration)
@@ -101,6 +105,10 @@ def dq_image(
     -----
     A pixel with several flags has the colour of the rarest, so that rare flags are not hidden by common ones.
     The legend gives the part of all pixels with each flag; these parts overlap.
+
+    Examples
+    --------
+    >>> ax = mx.plot.dq_image(cal, most=3)
     """
     one = pick_dither(ds, dither)
     bits = _flags_of(one, variable, wavelength)

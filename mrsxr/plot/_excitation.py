@@ -36,6 +36,13 @@ def excitation(
     -------
     Axes
         Ortho levels are circles, para levels squares; levels below 3 sigma are arrows, at 3 sigma.
+
+    Examples
+    --------
+    >>> bands = [mx.simulate.simulate_spectrum(band=band) for band in ("2B", "3A", "3C")]
+    >>> whole = mx.spectrum.stitch_bands(bands)
+    >>> fits = mx.lines.fit_lines(whole, ["H2 S(1) 17.03", "H2 S(2) 12.28", "H2 S(3) 9.66"])
+    >>> ax = mx.plot.excitation(mx.lines.h2_excitation(fits, area=3.0))
     """
     if "ln_column" not in ds or "energy" not in ds.coords:
         raise MrsxrError(f"an excitation diagram needs the result of h2_excitation, got {ds.attrs.get('level')}")

@@ -70,6 +70,12 @@ def line_fit(
     Notes
     -----
     Errors are those of the data times the noise scale of the fit.
+
+    Examples
+    --------
+    >>> spectrum = mx.simulate.simulate_spectrum(band="3A")
+    >>> fit = mx.lines.fit_line(spectrum, "[Ne II] 12.81")
+    >>> axes = mx.plot.line_fit(spectrum, fit)
     """
     ds, fit = spaxel_of(ds, y, x), with_line_dim(spaxel_of(fit, y, x))
     one = pick_line(fit, line)

@@ -115,6 +115,11 @@ def line_map(
     -------
     WCSAxes
         Grey: measured but too faint. White: no data.
+
+    Examples
+    --------
+    >>> disc = mx.simulate.simulate_cube(band="3A", wavelength=(12.9, 13.3))
+    >>> ax = mx.plot.line_map(mx.lines.moments(disc, "[Ne II] 12.81"), "moment1")
     """
     one = pick_line(maps, line)
     kind = kind_of(variable)
@@ -167,6 +172,11 @@ def line_maps(
     Returns
     -------
     array of WCSAxes
+
+    Examples
+    --------
+    >>> disc = mx.simulate.simulate_cube(band="3A", wavelength=(12.9, 13.3))
+    >>> axes = mx.plot.line_maps(mx.lines.fit_line(disc, "[Ne II] 12.81"))
     """
     one = pick_line(maps, line)
     names = variables or (MOMENTS if "moment0" in one else TRIPLE)
@@ -215,6 +225,11 @@ def channel_maps(
     Returns
     -------
     array of WCSAxes
+
+    Examples
+    --------
+    >>> disc = mx.simulate.simulate_cube(band="3A", wavelength=(12.9, 13.3))
+    >>> axes = mx.plot.channel_maps(mx.lines.channel_maps(disc, "[Ne II] 12.81", width=300))
     """
     if "flux" not in maps or set(maps["flux"].dims) != {"velocity", "y", "x"}:
         raise MrsxrError(f"channel maps need flux on (velocity, y, x), got {maps.attrs.get('level', 'other data')}")

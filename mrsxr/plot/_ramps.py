@@ -61,6 +61,10 @@ def ramps(
     -----
     The time of a group counts from the start of its integration; a second integration is drawn behind the first,
     without the frames of the reset between them. A group with several flags has several markers.
+
+    Examples
+    --------
+    >>> ax = mx.plot.ramps(ramp, y=500, x=300)
     """
     one = _one_pixel(ds, y, x, dither)
     counts = one["sci"].values.astype(float)

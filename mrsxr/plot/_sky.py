@@ -75,8 +75,9 @@ def sky_axes(
 
     Examples
     --------
-    >>> figure = plt.figure()                                               # doctest: +SKIP
-    >>> left, right = (mx.plot.sky_axes(cube, figure, (1, 2, i)) for i in (1, 2))  # doctest: +SKIP
+    >>> figure = plt.figure()
+    >>> left, right = (mx.plot.sky_axes(cube, figure, (1, 2, i)) for i in (1, 2))
+    >>> ax = mx.plot.cube_image(cube, ax=left)
     """
     wcs = sky_wcs(ds) if isinstance(ds, xr.Dataset | xr.DataArray) else None
     if wcs is None:

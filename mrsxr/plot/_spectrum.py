@@ -65,6 +65,10 @@ def spectrum(
     Returns
     -------
     Axes
+
+    Examples
+    --------
+    >>> ax = mx.plot.spectrum(spectrum, redshift=0.0225)
     """
     parts = spectra_of(ds)
     ds = parts[0]

@@ -257,6 +257,11 @@ def save_figure(picture: Any, path: str | os.PathLike, dpi: float | None = None)
     -------
     Path
         The file written: to a temporary name first, then renamed.
+
+    Examples
+    --------
+    >>> mx.plot.save_figure(mx.plot.spectrum(spectrum), "spectrum.png").name
+    'spectrum.png'
     """
     from matplotlib import pyplot
 

@@ -60,6 +60,10 @@ def summary(
     array of Axes
         Exposure, cubes and spectrum. A new figure has 14 x 8 inch for three panels and more above a spectrum,
         other heights where there is less to show.
+
+    Examples
+    --------
+    >>> axes = mx.plot.summary(cal, cube, spectrum, redshift=0.0225)
     """
     exposures, all_cubes = _datasets(cal_or_rate), _datasets(cubes)
     chosen = _choose(all_cubes)

@@ -34,6 +34,10 @@ def flag_charge_migration(ds: xr.Dataset, *, signal_threshold: Positive = 25000.
     -----
     As jwst's charge_migration, which is off by default. The first group above the threshold is found first and
     spread over the image, then over the groups.
+
+    Examples
+    --------
+    >>> out = mx.rate.flag_charge_migration(ramp, signal_threshold=25000.0)
     """
     if ds.sizes["group"] < MINIMUM_GROUPS:
         return ds

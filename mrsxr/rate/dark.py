@@ -42,6 +42,12 @@ def subtract_dark(ds: xr.Dataset, *, dark: Ref, average_dark_current: NotNegativ
     Notes
     -----
     As jwst's dark_current for one frame a group.
+
+    Examples
+    --------
+    >>> out = mx.rate.subtract_dark(ramp, dark=refs.get("dark", ramp))
+    >>> mx.read_history(out)[-1]["step"]
+    'rate.subtract_dark'
     """
     n_dark, n_groups = dark.sizes["group"], ds.sizes["group"]
     if n_dark < n_groups:

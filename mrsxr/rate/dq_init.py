@@ -31,6 +31,12 @@ def flag_bad_pixels(ds: xr.Dataset, *, mask: Ref) -> xr.Dataset:
     Notes
     -----
     As jwst's dq_init. Reference-file type MASK.
+
+    Examples
+    --------
+    >>> out = mx.rate.flag_bad_pixels(ramp, mask=refs.get("mask", ramp))
+    >>> bool(mx.dq.has(out.pixel_dq, "DO_NOT_USE").any())
+    True
     """
     do_not_use = (mask.dq & np.uint32(dq.DO_NOT_USE)).astype("uint8")
     return ds.assign(pixel_dq=add_flags(ds.pixel_dq, mask.dq), group_dq=add_flags(ds.group_dq, do_not_use))

@@ -157,6 +157,10 @@ def correct_emi(
 
     The ramps are read once more for each reduction (twice in joint) and once to subtract the wave; they
     are not held in between.
+
+    Examples
+    --------
+    >>> out = mx.rate.correct_emi(ramp, emicorr=refs.get("emicorr", ramp), method="harmonics")
     """
     by_hand = onthefly_corr_freq is not None
     case = _case_by_hand(ds, onthefly_corr_freq or ()) if by_hand else _case_of_reference(ds, emicorr)

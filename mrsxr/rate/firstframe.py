@@ -31,6 +31,12 @@ def flag_first_frame(ds: xr.Dataset, *, bright_use_group1: bool = True) -> xr.Da
     Notes
     -----
     As jwst's firstframe, which is off by default: since 2.0 the first group is left to rscd.
+
+    Examples
+    --------
+    >>> out = mx.rate.flag_first_frame(ramp)
+    >>> bool(mx.dq.has(out.group_dq.isel(group=0), "DO_NOT_USE").all())
+    True
     """
     if ds.sizes["group"] <= 3:
         return ds

@@ -37,6 +37,10 @@ def scale_gain(ds: xr.Dataset, *, gain: Ref) -> xr.Dataset:
     Notes
     -----
     As jwst's gain_scale (ERR follows from the variances).
+
+    Examples
+    --------
+    >>> out = mx.rate.scale_gain(rate, gain=refs.get("gain", rate))
     """
     standard = float(gain.attrs.get("gain_factor", 1.0))
     factors = [standard if value is None else float(value) for value in keyword(ds, "GAINFACT")]

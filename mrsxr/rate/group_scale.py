@@ -34,6 +34,11 @@ def scale_groups(ds: xr.Dataset) -> xr.Dataset:
     Notes
     -----
     As jwst's group_scale.
+
+    Examples
+    --------
+    >>> mx.read_history(mx.rate.scale_groups(ramp))[-1]["skipped"]  # nothing to do for MRS readouts
+    True
     """
     frames, divisors = keyword(ds, "NFRAMES"), keyword(ds, "FRMDIVSR")
     scale = np.ones(len(frames), dtype=np.float32)

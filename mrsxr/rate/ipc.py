@@ -43,6 +43,12 @@ def correct_ipc(ds: xr.Dataset, *, ipc: Ref) -> xr.Dataset:
     -----
     As jwst's ipc: ``out(y, x) = sum k(j, i) in(y - j', x - i')`` with j', i' counted from the middle of the kernel.
     Noise is not changed.
+
+    Examples
+    --------
+    >>> kernel = np.array([[0, -0.01, 0], [-0.01, 1.04, -0.01], [0, -0.01, 0]], np.float32)
+    >>> ipc = xr.Dataset({"kernel": (("kernel_y", "kernel_x"), kernel)}, attrs={"kind": "ipc"})
+    >>> out = mx.rate.correct_ipc(ramp, ipc=ipc)
     """
     from ._ipc_kernels import convolve, convolve_by_pixel, shift_rows
 

@@ -117,6 +117,11 @@ def flag_jumps(
     photons nor read noise, so what a search leaves out in one of them cannot know the other; a search over the whole
     ramp would draw both together. Of several integrations the early and the late half must not show harm: what repeats
     in every integration is told by them alone. Less than 10 groups in a single integration: not judged, two-point.
+
+    Examples
+    --------
+    >>> gain, readnoise = refs.get("gain", ramp), refs.get("readnoise", ramp)
+    >>> out = mx.rate.flag_jumps(ramp, gain=gain, readnoise=readnoise, method="likelihood")
     """
     out = flag_bad_gain(ds, gain)
     if ds.sizes["group"] < MINIMUM_GROUPS:

@@ -22,6 +22,12 @@ def flag_last_frame(ds: xr.Dataset) -> xr.Dataset:
     -------
     Dataset, level "ramp"
         Unchanged where there are only one or two groups, as jwst's lastframe.
+
+    Examples
+    --------
+    >>> out = mx.rate.flag_last_frame(ramp)
+    >>> bool(mx.dq.has(out.group_dq.isel(group=-1), "DO_NOT_USE").all())
+    True
     """
     if ds.sizes["group"] <= 2:
         return ds

@@ -29,6 +29,10 @@ def correct_linearity(ds: xr.Dataset, *, linearity: Ref) -> xr.Dataset:
     Notes
     -----
     ``F_lin = c0 + c1 F + c2 F^2 + ...`` by Horner's rule, as jwst's linearity. Noise is not changed.
+
+    Examples
+    --------
+    >>> out = mx.rate.correct_linearity(ramp, linearity=refs.get("linearity", ramp))
     """
     from ._linearity_kernels import flag_unusable, linearize
 

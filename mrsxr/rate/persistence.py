@@ -57,6 +57,10 @@ def flag_persistence(
     -----
     As jwst's persistence, which is off by default and only flags. An integration starts EFFINTTM after the one
     before (group time times number of groups where the header has none).
+
+    Examples
+    --------
+    >>> out = mx.rate.flag_persistence(ramp, persistence_time=300.0)
     """
     group_dq, _ = _run(ds, persistence_time, persistence_dnu, dn_threshold, windows)
     return ds.assign(group_dq=group_dq.assign_attrs(dq.GROUP_DQ_ATTRS))

@@ -115,6 +115,12 @@ def fit_ramps(
     share neither photons nor read noise, and neither fit knows the half that it is held against. What bends all ramps
     alike (a wrong linearity) sets the halves apart in both and shows no gain. Less than 10 groups in a single
     integration: not judged, "ols". What is left undecided is "ols", bit for bit.
+
+    Examples
+    --------
+    >>> rate = mx.rate.fit_ramps(ramp, gain=refs.get("gain", ramp), readnoise=refs.get("readnoise", ramp), method="gls")
+    >>> rate.rate.attrs["units"]
+    'DN/s'
     """
     parameters = {name: value for name, value in locals().items() if name not in ("ds", "diagnostics")}
     mean, _, score = _fit(ds, **parameters)
@@ -130,6 +136,12 @@ def fit_integrations(ds: xr.Dataset, *, diagnostics: bool = True, **parameters: 
     -------
     Dataset, level "rateints"
         ``rate`` [DN/s], ``var_poisson``, ``var_read`` [DN2/s2], ``dq`` (dither, integration, y, x).
+
+    Examples
+    --------
+    >>> one_by_one = mx.rate.fit_integrations(ramp, gain=refs.get("gain", ramp), readnoise=refs.get("readnoise", ramp))
+    >>> one_by_one.rate.dims
+    ('dither', 'integration', 'y', 'x')
     """
     _, each, score = _fit(ds, **parameters)
     return _dataset(ds, each, ["integration"], diagnostics, score)
@@ -149,6 +161,11 @@ def fit_ramps_and_integrations(ds: xr.Dataset, **parameters: Any) -> tuple[xr.Da
     (Dataset of level "rate", Dataset of level "rateints")
         The same as from :func:`fit_ramps` and :func:`fit_integrations`. Lazy where ``ds`` is: both rest on the same
         nodes of the graph, so ``dask.compute(rate, rateints)`` fits every ramp once.
+
+    Examples
+    --------
+    >>> files = {kind: refs.get(kind, ramp) for kind in ("gain", "readnoise")}
+    >>> rate, rateints = mx.rate.fit_ramps_and_integrations(ramp, **files)
     """
     lazy = ds if ds.chunks else ds.chunk()
     both = fit_ramps(lazy, **parameters), fit_integrations(lazy, **parameters)

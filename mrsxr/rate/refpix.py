@@ -74,6 +74,10 @@ def subtract_reference_pixels(
     is the scatter with the running mean over that without it, plus two standard errors; where it is not below 1, or
     these columns are not there, the result is that of "constant". That the two sides agree is not enough: in real
     ramps of a test rig the reference columns share noise of rows that pixels under light have at half the size.
+
+    Examples
+    --------
+    >>> out = mx.rate.subtract_reference_pixels(ramp, method="smooth")
     """
     from ._refpix_kernels import measure, subtract
 

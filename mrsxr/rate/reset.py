@@ -38,6 +38,10 @@ def subtract_reset(ds: xr.Dataset, *, reset: Ref) -> xr.Dataset:
     Notes
     -----
     As jwst's reset. Noise is not changed.
+
+    Examples
+    --------
+    >>> out = mx.rate.subtract_reset(ramp, reset=refs.get("reset", ramp))
     """
     made_for, taken = reset.attrs.get("readpatt", ""), ds.attrs.get("readpatt", "")
     if made_for and taken and made_for != taken and made_for not in ("N/A", "ANY"):

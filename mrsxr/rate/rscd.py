@@ -43,6 +43,12 @@ def flag_rscd(ds: xr.Dataset, *, rscd: Ref) -> xr.Dataset:
     Notes
     -----
     As jwst's rscd. See :func:`count_relaxed` for the numbers of pixels that lose fewer groups.
+
+    Examples
+    --------
+    >>> out = mx.rate.flag_rscd(ramp, rscd=refs.get("rscd", ramp))
+    >>> out.attrs["rscd_skip_int1"] > 0
+    True
     """
     from ._rscd_kernels import flag_first
 
@@ -120,6 +126,11 @@ def correct_rscd(ds: xr.Dataset, *, rscd: Ref) -> xr.Dataset:
     g = 0, 1 ... S(i-1) is the slope between the first and last good samples of the integration before, corrected
     itself, times its number of groups until it saturates. The first integration, and what the reset does to the
     first group of all, is not touched: flag that by :func:`mrsxr.rate.firstframe.flag_first_frame`.
+
+    Examples
+    --------
+    >>> terms = {"amplitude": ("term", [-0.01]), "decay_time": ("term", [20.0])}
+    >>> out = mx.rate.correct_rscd(ramp, rscd=xr.Dataset(terms, attrs={"kind": "rscd"}))
     """
     from ._rscd_kernels import remove_decay
 

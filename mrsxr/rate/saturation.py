@@ -39,6 +39,10 @@ def flag_saturation(ds: xr.Dataset, *, saturation: Ref, n_pix_grow_sat: Growth =
     -----
     As jwst's saturation for one frame a group. The *first saturated group* of each pixel is found first, grown
     on the image, then spread over the groups: the growth touches images, not ramps.
+
+    Examples
+    --------
+    >>> out = mx.rate.flag_saturation(ramp, saturation=refs.get("saturation", ramp))
     """
     from ._saturation_kernels import checked_threshold, first_saturated, flag_groups, grow_first
 

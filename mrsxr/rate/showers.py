@@ -79,6 +79,12 @@ def flag_showers(
     -----
     As stcal 1.x ``find_faint_extended`` and ``max_flux_showers``. Bright lines and continua give false showers and a
     faint or long shower is lost; :func:`remove_showers` knows the difference.
+
+    Examples
+    --------
+    >>> gain, readnoise = refs.get("gain", ramp), refs.get("readnoise", ramp)
+    >>> jumps = mx.rate.flag_jumps(ramp, gain=gain, readnoise=readnoise)
+    >>> out = mx.rate.flag_showers(jumps, gain=gain, readnoise=readnoise)
     """
     from ._shower_kernels import flag_drawn, ratio_map, ring_mean
 
@@ -201,6 +207,11 @@ def remove_showers(
     Notes
     -----
     See :func:`shower_model`. Nothing is added to the errors: the model is the mean over thousands of pixels.
+
+    Examples
+    --------
+    >>> gain, readnoise = refs.get("gain", ramp), refs.get("readnoise", ramp)
+    >>> out = mx.rate.remove_showers(ramp, gain=gain, readnoise=readnoise, regions=refs.get("regions", ramp))
     """
     from ._shower_model_kernels import flag_model, subtract_model
 
@@ -260,6 +271,12 @@ def shower_model(
     in a difference, is not there before and not at the same group of the other integrations. Its map (smoothed
     over about a quarter of its size) and its decay (free at the onset, exponential after it) are fitted in turn; it is
     subtracted and the next one looked for.
+
+    Examples
+    --------
+    >>> charge = mx.rate.shower_model(ramp, gain=refs.get("gain", ramp), readnoise=refs.get("readnoise", ramp))
+    >>> charge.dims
+    ('dither', 'integration', 'group', 'cell_y', 'cell_x')
     """
     from ._shower_model_kernels import CELL
 

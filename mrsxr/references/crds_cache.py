@@ -105,6 +105,12 @@ def build_crds_cache(reference_folder: str | os.PathLike[str], cache_folder: str
     Files are hard-linked, or copied where the file system refuses links, so that the cache takes no more room
     on the disk. A file whose name is not of the form ``jwst_miri_<type>_<number>.<fits or asdf>`` gets such a
     name in the cache.
+
+    Examples
+    --------
+    >>> variables = mx.references.build_crds_cache(refs_folder, "crds")
+    >>> sorted(variables)
+    ['CRDS_CONTEXT', 'CRDS_OBSERVATORY', 'CRDS_PATH', 'CRDS_SERVER_URL']
     """
     scanned, damaged = scan(reference_folder)
     for one in damaged:

@@ -43,9 +43,9 @@ class References:
 
     Examples
     --------
-    >>> references = References("refs")                      # doctest: +SKIP
-    >>> dark = references.get("dark", ramp)                  # doctest: +SKIP
-    >>> references = References("refs", override={"dark": "my_dark.fits"})  # doctest: +SKIP
+    >>> refs = mx.References(refs_folder)
+    >>> dark = refs.get("dark", ramp)
+    >>> refs = mx.References(refs_folder, override={"dark": dark_file})
 
     Notes
     -----

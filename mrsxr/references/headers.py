@@ -67,6 +67,12 @@ class ReferenceFacts:
 
     ``fields`` holds the upper-case values that the file states, as a tuple of alternatives; an empty tuple
     means any value.
+
+    Examples
+    --------
+    >>> facts = mx.references.read_facts(dark_file)
+    >>> facts.kind, facts.fields["detector"]
+    ('dark', ('MIRIFUSHORT',))
     """
 
     path: Path
@@ -122,6 +128,11 @@ def read_facts(path: str | os.PathLike[str]) -> ReferenceFacts:
     ------
     ReferenceFileError
         Where the file is missing, damaged, neither FITS nor ASDF, or states no known reference type.
+
+    Examples
+    --------
+    >>> mx.references.read_facts(dark_file).kind
+    'dark'
     """
     path = Path(path)
     try:

@@ -129,7 +129,9 @@ def read_reference(
 
     Examples
     --------
-    >>> gain = read_reference("jwst_miri_gain_0001.fits")  # doctest: +SKIP
+    >>> dark = mx.references.read_reference(dark_file)
+    >>> dark.attrs["kind"], dark.dark.dims
+    ('dark', ('integration', 'group', 'y', 'x'))
     """
     if kind is not None and kind not in KINDS:
         raise ReferenceFileError(f"'{kind}' is no reference kind; expected one of {', '.join(KINDS)}")

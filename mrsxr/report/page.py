@@ -51,6 +51,12 @@ def write_report(
     ------
     InputFileError
         Where there is no such folder, or it holds no products.
+
+    Examples
+    --------
+    >>> from mrsxr.report import write_report
+    >>> write_report(out, "report.html").name  # doctest: +SKIP
+    'report.html'
     """
     contents = gather(Path(folder))
     target = Path(path) if path is not None else contents.folder / "report.html"

@@ -29,6 +29,11 @@ def open_product(path: str | Path) -> xr.Dataset:
     ------
     InputFileError
         Where the file is no product, saying what it is.
+
+    Examples
+    --------
+    >>> mx.report.open_product(cube_file).attrs["level"]
+    'cube'
     """
     path = Path(path)
     try:
@@ -81,6 +86,10 @@ def draw_file(
     Returns
     -------
     Axes or array of Axes, or None for fitted lines of a single spectrum, which are a table
+
+    Examples
+    --------
+    >>> picture = mx.report.draw_file(spectrum, redshift=0.0225)
     """
     level = str(ds.attrs.get("level", ""))
     _check_options(level, dither=dither, dq=dq or None, wavelength=wavelength, zoom=zoom, line=line)

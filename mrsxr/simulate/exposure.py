@@ -35,6 +35,12 @@ class Effects:
     fringe flat (their contrast rises by half of it), ``background_scatter`` relative rms of the background level
     between exposures. ``straylight`` adds the cross artifact, ``leak`` the second-order light in band 3A,
     ``slice_shift`` the dimming and the shift in wavelength of point sources off the middle of a slice.
+
+    Examples
+    --------
+    >>> mx.simulate.Effects(straylight=True, showers=2).showers
+    2
+    >>> quiet = mx.simulate.Effects.none()
     """
 
     photon_noise: bool = True

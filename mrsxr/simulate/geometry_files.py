@@ -32,6 +32,12 @@ def write_geometry(path: str | Path, dataset: xr.Dataset) -> Path:
     Returns
     -------
     Path of the file
+
+    Examples
+    --------
+    >>> path = mx.simulate.write_geometry("jwst_miri_specwcs_0001.asdf", refs.get("specwcs", rate))
+    >>> mx.references.read_reference(path).attrs["kind"]
+    'specwcs'
     """
     attrs = dataset.attrs
     kind = attrs.get("kind")

@@ -38,6 +38,11 @@ class Simulation:
     ``crds`` are the environment variables that select the reference files through CRDS. ``spectra`` holds one
     Dataset a band (flux of the point sources and continuum [Jy], background [MJy/sr]), ``lines`` the line list,
     ``sources`` positions, ``slopes`` the truth file of each exposure root.
+
+    Examples
+    --------
+    >>> made = mx.simulate_observation("sim", bands=["1A"], n_groups=2, n_dithers=1, n_background=0)  # doctest: +SKIP
+    >>> made.reference_folder, made.spectra["1A"].flux, made.lines  # doctest: +SKIP
     """
 
     folder: Path
@@ -136,8 +141,8 @@ def simulate_observation(
 
     Examples
     --------
-    >>> from mrsxr.simulate import simulate_observation
-    >>> made = simulate_observation("sim", bands=["1A"], n_groups=5, n_dithers=1, n_background=0)  # doctest: +SKIP
+    >>> made = mx.simulate_observation("sim", bands=["1A"], n_dithers=1, n_background=0)  # doctest: +SKIP
+    >>> made.uncal, made.reference_folder, made.spectra["1A"]  # doctest: +SKIP
     """
     scene = scene or Scene.default()
     effects = effects or Effects()
@@ -288,6 +293,12 @@ def true_spectrum(scene: Scene, band: str) -> xr.Dataset:
     Dataset (wavelength)
         ``flux`` of all point sources and their ``continuum`` [Jy], ``disc`` lines of all discs [Jy], each averaged
         over the plane after the instrument's resolution; ``background`` [MJy/sr]. Wavelengths [um] are barycentric.
+
+    Examples
+    --------
+    >>> truth = mx.simulate.true_spectrum(mx.simulate.Scene.default(), "1A")
+    >>> truth.flux.attrs["units"]
+    'Jy'
     """
     from .scene import line_in_bins
 

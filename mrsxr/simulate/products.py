@@ -78,6 +78,12 @@ def simulate_cube(
     (:func:`mrsxr.mrs.psf_fwhm`), integrated over the spaxels; lines have the resolving power of
     :func:`mrsxr.mrs.resolving_power` and are integrated over the planes. Voxels are independent: the covariance of real
     cubes, fringes and cosmic rays are not in it, :func:`simulate_observation` has them.
+
+    Examples
+    --------
+    >>> cube = mx.simulate.simulate_cube(band="3A", wavelength=(12.9, 13.3), noise=0.5)
+    >>> cube.attrs["redshift"]
+    0.0225
     """
     scene = scene or Scene.default()
     grid = _grid(scene, band, size, wavelength)
@@ -132,6 +138,12 @@ def simulate_spectrum(
     ------
     MrsxrError
         Where the band is unknown or ``snr`` is not above 0.
+
+    Examples
+    --------
+    >>> spectrum = mx.simulate.simulate_spectrum(band="2C", snr=50)
+    >>> spectrum.flux.attrs["units"]
+    'Jy'
     """
     scene = scene or Scene.default()
     if not snr > 0:

@@ -20,6 +20,10 @@ class Psf:
 
     The source lies in the middle of an image; between the ``wavelengths`` [um] images are interpolated, beyond them
     the nearest is taken. The axes are those of the slicer.
+
+    Examples
+    --------
+    >>> scene = mx.simulate.Scene(339.015, 33.976, psf=mx.simulate.Psf.spiked(4.9, 5.8))
     """
 
     wavelengths: np.ndarray

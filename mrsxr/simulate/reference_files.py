@@ -110,6 +110,13 @@ def write_reference(path, kind: str, header: Mapping[str, Any] | None = None, **
     ------
     ReferenceFileError
         Where a value is missing, unknown or of another shape.
+
+    Examples
+    --------
+    >>> gain = np.full((1024, 1032), 5.5, np.float32)
+    >>> path = mx.simulate.write_reference("jwst_miri_gain_0001.fits", "gain", {"detector": "MIRIFUSHORT"}, gain=gain)
+    >>> mx.references.read_reference(path).attrs["detector"]
+    'MIRIFUSHORT'
     """
     header, path = header or {}, Path(path)
     if kind in _TREES:

@@ -59,6 +59,11 @@ def encircled_energy(radius, wavelength, *, blur=0.0):
     -------
     ndarray
         Sum over the Gaussians of w (1 - exp(-r^2 / 2 s^2)), with the FWHM of :func:`psf_fwhm`.
+
+    Examples
+    --------
+    >>> mx.simulate.encircled_energy([0.3, 1.0], 10.0).round(2)
+    array([0.77, 0.98])
     """
     fwhm = psf_fwhm(np.asarray(wavelength, dtype=float))
     total = 0.0
@@ -74,6 +79,11 @@ class Line:
 
     ``wavelength`` [um] at rest, ``flux`` [W m-2], ``velocity`` and ``fwhm`` [km/s] of the gas, before the
     instrument's resolution.
+
+    Examples
+    --------
+    >>> narrow = mx.simulate.Line("[S IV]", 10.5105, 4e-17, fwhm=200)
+    >>> outflow = mx.simulate.Line("[S IV]", 10.5105, 2.5e-17, velocity=-180, fwhm=700)
     """
 
     name: str
@@ -85,7 +95,13 @@ class Line:
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """Continuum F = flux (wavelength / reference)^index in mJy; wavelengths in um."""
+    """Continuum F = flux (wavelength / reference)^index in mJy; wavelengths in um.
+
+    Examples
+    --------
+    >>> float(mx.simulate.PowerLaw(60.0, index=1.0)(20.0))  # mJy at 20 um
+    120.0
+    """
 
     flux: float
     index: float = 1.5
@@ -98,7 +114,14 @@ class PowerLaw:
 
 @dataclass(frozen=True)
 class PointSource:
-    """An unresolved source at ``ra``, ``dec`` [deg]; ``continuum`` maps um to mJy."""
+    """An unresolved source at ``ra``, ``dec`` [deg]; ``continuum`` maps um to mJy.
+
+    Examples
+    --------
+    >>> star = mx.simulate.PointSource(339.015, 33.976, continuum=mx.simulate.PowerLaw(20.0, index=-2.0))
+    >>> star.spectrum(np.array([9.99]), np.array([10.01])).round(3)  # Jy
+    array([0.02])
+    """
 
     ra: float
     dec: float
@@ -122,6 +145,12 @@ class LineDisc:
     ``scale_length`` [arcsec] of the face-on profile, ``inclination`` and ``position_angle`` (of the receding side of
     the major axis, east of north) [deg], ``rotation`` [km/s] flat velocity in the disc plane reached as tanh(r/turn)
     with ``turn`` [arcsec]. Line fluxes are those of the whole disc.
+
+    Examples
+    --------
+    >>> line = mx.simulate.Line("[Ne II]", 12.81355, 5e-17, fwhm=60)
+    >>> disc = mx.simulate.LineDisc(339.015, 33.976, scale_length=1.0, inclination=60, rotation=200, lines=(line,))
+    >>> truth = mx.simulate.simulate_cube(mx.simulate.Scene(339.015, 33.976, discs=(disc,)), wavelength=(12.7, 12.9))
     """
 
     ra: float
@@ -153,6 +182,11 @@ class Background:
     """Zodiacal light and the telescope's own heat as grey bodies, uniform over the field.
 
     The default gives about 11 MJy/sr at 10 um and 350 MJy/sr at 25 um.
+
+    Examples
+    --------
+    >>> bool(10 < mx.simulate.Background()(10.0) < 12)  # MJy/sr at 10 um
+    True
     """
 
     zodi: tuple[float, float] = (6e-8, 265.0)  # emissivity, K
@@ -176,6 +210,12 @@ class Scene:
 
     ``psf`` are images that blur exposures instead of the sum of three Gaussians; :func:`simulate_cube` knows the
     latter alone.
+
+    Examples
+    --------
+    >>> from mrsxr.simulate import Line, LineDisc, PointSource, PowerLaw, Scene
+    >>> nucleus = PointSource(339.015, 33.976, PowerLaw(20.0), (Line("[Ne II]", 12.81355, 3e-17),))
+    >>> truth = mx.simulate.simulate_cube(Scene(339.015, 33.976, points=(nucleus,)), "3A", wavelength=(12.7, 12.9))
     """
 
     ra: float

@@ -67,9 +67,8 @@ def fit_spectrum(
 
     Examples
     --------
-    >>> import mrsxr as mx
-    >>> model = mx.cal.fit_trace_model(cal, band="1A")  # doctest: +SKIP
-    >>> nucleus = mx.spectrum.fit_spectrum(cal, trace_model=model, apcorr=refs.get("apcorr", cal))  # doctest: +SKIP
+    >>> model = mx.cal.fit_trace_model(cal, band="1A")
+    >>> nucleus = mx.spectrum.fit_spectrum(cal, trace_model=model, apcorr=refs.get("apcorr", cal))
     """
     band, wave = check_model(ds, trace_model), trace_model["sample"].values
     radius, correction = radius_factor * psf_fwhm(wave), np.ones(wave.size)

@@ -49,6 +49,12 @@ def extraction_weights(cube: xr.Dataset, spectrum: xr.Dataset) -> xr.DataArray:
     ------
     MrsxrError
         Where spectrum and cube are of other bands or wavelengths.
+
+    Examples
+    --------
+    >>> weights = mx.spectrum.extraction_weights(cube, spectrum)
+    >>> weights.dims
+    ('wavelength', 'y', 'x')
     """
     same = cube.sizes["wavelength"] == spectrum.sizes["wavelength"]
     if not same or str(cube.attrs.get("band")) != str(spectrum.attrs.get("band", cube.attrs.get("band"))):
@@ -128,6 +134,14 @@ def set_exact_errors(ds: xr.Dataset, *, variance: xr.Dataset) -> xr.Dataset:
     -----
     Neighbouring voxels share detector pixels, so that the simple variance, which takes them for independent, is too
     small by a factor of 2 to 9 (Law et al. 2023, AJ 166, 45).
+
+    Examples
+    --------
+    >>> weights = mx.spectrum.extraction_weights(cube, spectrum)
+    >>> variance = mx.cube.sum_variance(cal, cube=cube, weights=weights)
+    >>> out = mx.spectrum.set_exact_errors(spectrum, variance=variance)
+    >>> "var_simple" in out
+    True
     """
     known = ds["var"].variable
     ratio = (variance["var"].variable / known.where(known > 0, np.nan)).fillna(1.0)

@@ -128,6 +128,14 @@ def extract_spectrum(
     without data lower ``n_pixels`` and the sum alike; they are not made up for but told in ``lost_light``. Errors that
     all spaxels have in common add up linearly, sum(part sigma), and those of the background are taken off: a common
     factor leaves an error in proportion to the flux, a common level none.
+
+    Examples
+    --------
+    >>> point = mx.spectrum.extract_spectrum(cube, source_type="POINT", apcorr=refs.get("apcorr", cube))
+    >>> center = (float(cube.ra.mean()), float(cube.dec.mean()))
+    >>> circle = mx.spectrum.extract_spectrum(cube, source_type="EXTENDED", center=center, radius=0.5)
+    >>> circle.flux.attrs["units"], circle.surface_brightness.attrs["units"]
+    ('Jy', 'MJy/sr')
     """
     kind = "EXTENDED" if region is not None else _source_type(cube, source_type)
     _check(radius, region, center)

@@ -70,6 +70,12 @@ def correct_residual_fringe_1d(
     ``ifu_rfcorr`` of jwst's extract_1d: flux, surface brightness and background are fitted each by itself, before the
     aperture correction, the flux as sum over spaxels in MJy/sr (the fit "columns" depends on the unit). As there, it
     follows a correction on the detector as well; a note says so.
+
+    Examples
+    --------
+    >>> out = mx.spectrum.correct_residual_fringe_1d(spectrum)
+    >>> "rf_flux" in out
+    True
     """
     band = str(ds.attrs.get("band"))
     if band not in mrs.BANDS:

@@ -129,6 +129,12 @@ def say_what_is_lost(spectrum: xr.Dataset) -> xr.Dataset:
     ----------
     spectrum : Dataset, level "spectrum"
         Of :func:`mrsxr.spectrum.extract_spectrum`, computed.
+
+    Examples
+    --------
+    >>> told = mx.spectrum.say_what_is_lost(spectrum)
+    >>> float(spectrum.lost_light.max()) < 1
+    True
     """
     with listen() as heard:
         _tell(spectrum)

@@ -81,6 +81,11 @@ def decide_source_type(
     1.25; else undecided. The source is a point where the score of the windows of S/N > 20 is at least 2/3; fainter
     sources are EXTENDED, and ambiguous. The PSF is that of the cubes (Law et al. 2023): FWHM = 0.033 wavelength + 0.106
     arcsec, a Gaussian core on a wide wing.
+
+    Examples
+    --------
+    >>> mx.spectrum.decide_source_type(cube).attrs["source_type"]
+    'POINT'
     """
     rows = [row for cube in _each(cubes) for row in _windows_of(cube, center, windows, psf)]
     names = ("width_ratio", "point_fraction", "halo", "signal_to_noise", "converged")

@@ -68,6 +68,13 @@ def correct_spectral_leak(
     EXTENDED spectra. What depends on the area, surface brightness of a POINT and flux of EXTENDED light, is corrected
     by the other over the area of band 3A. Reference-file type MRSPTCORR, table LEAKCOR; what its fraction is of:
     :mod:`mrsxr.references.leak`.
+
+    Examples
+    --------
+    >>> leaking, ds = mx.simulate.simulate_spectrum(band="1B"), mx.simulate.simulate_spectrum(band="3A")
+    >>> out = mx.spectrum.correct_spectral_leak(ds, leaking=leaking, mrsptcorr=refs.get("mrsptcorr", cal))
+    >>> out.leak.attrs["units"]
+    'Jy'
     """
     if not holds_band(ds, LEAKED):
         return ds

@@ -123,6 +123,12 @@ def stitch_bands(
     the samples of the coarser one: factor = sum(w a) / sum(w b), offset = sum(w (a - b)) / sum(w) with w
     from both variances. Variances are multiplied by factor^2; the error of the factors is common to a whole
     band and stays apart, in ``scale_error``.
+
+    Examples
+    --------
+    >>> whole = mx.spectrum.stitch_bands([spectrum, other_spectrum])
+    >>> sorted(set(whole.band.values.tolist()))
+    ['1A', '2A']
     """
     _check(spectra)
     bands = _sorted_by_wavelength([ds.compute(**how()) for ds in spectra])

@@ -31,7 +31,7 @@ def run(found, given, folder, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MrsxrWarning)
         for test in found:
-            test.globs.update({**given, **test.globs})
+            test.globs.update(given)
             doctest.DocTestRunner(optionflags=OPTIONS, verbose=False).run(test, out=said.append)
     plt.close("all")
     assert not said, "".join(said)

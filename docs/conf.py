@@ -37,6 +37,7 @@ html_title = f"mrsxr {release}"
 html_static_path = ["_static"]
 html_css_files = ["mrsxr.css"]
 html_show_sourcelink = False
+html_context = {"default_mode": "auto"}
 html_theme_options = {
     "navbar_align": "left", "header_links_before_dropdown": 7, "show_prev_next": True,
     "secondary_sidebar_items": ["page-toc"],

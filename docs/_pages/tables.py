@@ -48,9 +48,11 @@ class Level(Made):
 
     def lines(self):
         """Return a table of its variables."""
-        rows = [(_code(v.name), ", ".join(v.dims), v.units or "", v.meaning, "yes" if v.optional else "", _code(v.fits))
+        rows = [(_code(v.name) + " *" * v.optional, ", ".join(v.dims), v.units or "", v.meaning, _code(v.fits))
                 for v in schema.LEVELS[self.arguments[0]]]  # fmt: skip
-        return table(("variable", "dims", "units", "meaning", "may lack", "in FITS"), rows)
+        yield from table(("variable", "dims", "units", "meaning", "in FITS"), rows)
+        if any(v.optional for v in schema.LEVELS[self.arguments[0]]):
+            yield from ("", "\\* not in every file.", "")
 
 
 class Attributes(Made):

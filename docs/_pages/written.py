@@ -17,6 +17,7 @@ ROOMS = {
     "mrsxr.simulate": "simulate: data with known truth", "mrsxr.schema": "schema: what a level holds",
     "mrsxr.scores": "scores: what steps decided", "mrsxr.units": "units", "mrsxr.dq": "dq: flags",
     "mrsxr.mrs": "mrs: the instrument",
+    "mrsxr.accessor": "accessor: ds.mrs", "mrsxr.geometry.place": "geometry.place: where spaxels lie",
     "mrsxr.geometry.sky": "geometry.sky: pixels to sky", "mrsxr.geometry.index": "geometry.index: selection on the sky",
 }  # fmt: skip
 

@@ -22,6 +22,7 @@ from mrsxr.spectrum.lost_light import good_weight, state_of
 from mrsxr.sums import correlation_length
 
 _ROLE = "science"
+_MAPS = {"flux": "W m-2", "velocity": "km/s", "dispersion": "km/s"}
 
 
 @dataclass
@@ -117,19 +118,47 @@ def arrays_of(cube: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def facts_of_cube(name: str, cube: xr.Dataset, path: str) -> dict[str, Any]:
     """Return what the page must know of a cube beside its voxels."""
-    place, wave = Place.of(cube), np.asarray(cube["wavelength"].values, float)
-    steps, turn = place.step, place.plane.turn
-    plane = [
-        [-sign * (row[0] * place.start[0] + row[1] * place.start[1]), *(-sign * row[k] * steps[k] for k in (0, 1))]
-        for row, sign in zip(turn, (1.0, -1.0), strict=True)
-    ]
+    wave = np.asarray(cube["wavelength"].values, float)
     even = np.allclose(wave, np.linspace(wave[0], wave[-1], wave.size), rtol=0, atol=1e-9)
     return {
-        "name": name, "file": os.path.basename(path), "nx": cube.sizes["x"], "ny": cube.sizes["y"],
-        "planes": wave.size, "crval": list(place.plane.crval), "plane": plane, "solid": solid_angle(cube),
+        **_place_facts(cube), "name": name, "file": os.path.basename(path), "planes": wave.size,
+        "solid": solid_angle(cube),
         "wave": {"start": wave[0], "step": (wave[-1] - wave[0]) / (wave.size - 1)} if even else wave.tolist(),
         "length": _length(cube), "colour": _colour(name),
     }  # fmt: skip
+
+
+def _place_facts(ds: xr.Dataset) -> dict[str, Any]:
+    """Return size, tangent point, and offsets to west and north: of the first spaxel, and along x and y."""
+    place = Place.of(ds)
+    plane = [
+        [-sign * (row[0] * place.start[0] + row[1] * place.start[1]), *(-sign * row[k] * place.step[k] for k in (0, 1))]
+        for row, sign in zip(place.plane.turn, (1.0, -1.0), strict=True)
+    ]
+    return {"nx": ds.sizes["x"], "ny": ds.sizes["y"], "crval": list(place.plane.crval), "plane": plane}
+
+
+def facts_of_maps(maps: xr.Dataset) -> list[dict[str, Any]]:
+    """Return flux, velocity and dispersion of each line of fitted maps as images; the last two where S/N is 3 or more.
+
+    Raises
+    ------
+    MrsxrError
+        Where it is no maps of a cube.
+    """
+    if maps.attrs.get("level") != "lines" or not {"line", "y", "x"} <= set(maps["flux"].dims):
+        raise MrsxrError(
+            "maps is no result of fit_line or fit_lines for a cube; expected level 'lines' on (line, y, x)"
+        )
+    place, out = _place_facts(maps), []
+    maps = maps[[*_MAPS, "snr"]].compute()
+    for label, wave in zip(maps["line"].values, maps["wavelength_rest"].values, strict=True):
+        one = maps.sel(line=label).transpose("y", "x")
+        for name, unit in _MAPS.items():
+            values = one[name].where((one["snr"] >= 3) | (name == "flux")).values.ravel()
+            known = {"name": f"{label} {name}", "unit": unit, "wavelength": float(wave), "file": ""}
+            out.append(place | known | {"values": [float(f"{v:.5g}") if np.isfinite(v) else None for v in values]})
+    return out
 
 
 def _length(cube: xr.Dataset) -> float:

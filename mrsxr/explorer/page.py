@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import importlib.util
 import json
 import os
 import re
@@ -18,12 +16,12 @@ from markupsafe import Markup
 
 from mrsxr._version import __version__
 from mrsxr.errors import MrsxrError
-from mrsxr.io.atomic import write_text
+from mrsxr.io.atomic import replacing
 from mrsxr.limits import Redshift, checked
 from mrsxr.lines import line_list
 
-from .cubes import Found, arrays_of, facts_of_cube, find_cubes, law
-from .pack import pack
+from .cubes import Found, arrays_of, facts_of_cube, facts_of_maps, find_cubes, law
+from .pack import letters, pack
 
 HERE = Path(__file__).parent
 #: The modules of the page, each after those that it imports.
@@ -31,7 +29,6 @@ MODULES = (
     "store", "sky", "area", "region", "sums", "fit", "figure", "skyview", "spectrumview", "save", "code", "panels",
     "main",
 )  # fmt: skip
-_LIBRARIES = ("bokeh.min.js", "bokeh-api.min.js")
 _PALETTES = {
     "viridis": "viridis", "inferno": "inferno", "gray": "grey", "gray_r": "grey, inverted", "RdBu_r": "blue to red",
 }  # fmt: skip
@@ -40,7 +37,7 @@ _IMPORT = re.compile(r"^import [^;]*;\n|^export (?=async |class |const |function
 
 @checked
 def explore(
-    cubes: Any, spectra: Any = None, maps: Any = None, html: str | os.PathLike | None = None, *,
+    cubes: Any, spectra: Any = None, maps: xr.Dataset | None = None, html: str | os.PathLike | None = None, *,
     redshift: Redshift | None = None,
 ) -> Path:  # fmt: skip
     """Write a page to look into the cubes of a field: all bands at once, in any browser, without a network.
@@ -66,7 +63,7 @@ def explore(
     Raises
     ------
     MrsxrError
-        Where a folder holds no cubes, or bokeh is not installed.
+        Where a folder holds no cubes.
 
     Notes
     -----
@@ -78,26 +75,28 @@ def explore(
     --------
     >>> mx.explore("reduced/", html="ngc7469.html")  # doctest: +SKIP
     """
-    libraries = _libraries()
     found = find_cubes(cubes)
     folder = Path(cubes) if isinstance(cubes, str | os.PathLike) and os.path.isdir(cubes) else Path()
-    text = make_page(found, libraries, _spectra(spectra), maps, redshift)
-    return write_text(Path(html) if html is not None else folder / "explore.html", text)
+    text = make_page(found, _spectra(spectra), maps, redshift)
+    target = Path(html) if html is not None else folder / "explore.html"
+    with replacing(target) as part:
+        part.write_bytes(text.encode("utf-16"))  # letters of 15 bits take 2 bytes; its first bytes tell browsers
+    return target
 
 
-def make_page(found: Found, libraries: list[str], spectra: list[xr.Dataset], maps: Any, redshift: float | None) -> str:
+def make_page(found: Found, spectra: list[xr.Dataset], maps: xr.Dataset | None, redshift: float | None) -> str:
     """Return the page as text."""
     facts, streams = [], []
     for name, cube in found.cubes.items():
         packed = pack(*arrays_of(cube))
-        own = {"table": packed.table.tolist(), "quantum": packed.quantum}
+        own = {"table": packed.table.tolist(), "quantum": packed.quantum, "bytes": len(packed.stream)}
         facts.append(facts_of_cube(name, cube, found.paths[name]) | own)
-        streams.append(Markup(base64.b64encode(packed.stream).decode("ascii")))
+        streams.append(Markup(letters(packed.stream)))
     known = [ds.attrs["redshift"] for ds in (*spectra, *found.cubes.values()) if ds.attrs.get("redshift") is not None]
     whole = {
         "cubes": facts, "law": law(), "lines": _lines(), "palettes": {name: _palette(name) for name in _PALETTES},
         "redshift": float((known or [0.0])[0] if redshift is None else redshift),
-        "spectra": [_curve(ds) for ds in spectra],
+        "spectra": [_curve(ds) for ds in spectra], "maps": [] if maps is None else facts_of_maps(maps),
     }  # fmt: skip
     titles = [str(cube.attrs["target"]) for cube in found.cubes.values() if cube.attrs.get("target")]
     pages = jinja2.Environment(
@@ -107,7 +106,7 @@ def make_page(found: Found, libraries: list[str], spectra: list[xr.Dataset], map
         title=(titles or ["MIRI MRS cubes"])[0], lead=f"JWST MIRI MRS: {', '.join(found.cubes) or 'no cube'}",
         version=__version__, problems=found.problems, palettes=list(_PALETTES.items()), facts=_json(whole),
         cubes=streams, style=Markup((HERE / "style.css").read_text(encoding="utf-8")),
-        libraries=[Markup(text) for text in libraries], code=Markup(script()),
+        code=Markup(script()),
         rounding="Values are rounded to 1/1024 of their errors.",
     )  # fmt: skip
 
@@ -121,15 +120,6 @@ def _json(value: Any) -> Markup:
     """Return JSON that can stand in a script element: no text of a file ends it or opens a comment."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
-
-
-def _libraries() -> list[str]:
-    """Return BokehJS, of the package bokeh."""
-    spec = importlib.util.find_spec("bokeh")
-    if spec is None or spec.origin is None:
-        raise MrsxrError("bokeh is not installed, whose figures the page holds; pip install 'mrsxr[explore]'")
-    folder = Path(spec.origin).parent / "server" / "static" / "js"
-    return [(folder / name).read_text(encoding="utf-8").replace("</script", "<\\/script") for name in _LIBRARIES]
 
 
 def _lines() -> list[dict[str, Any]]:

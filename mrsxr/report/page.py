@@ -60,12 +60,13 @@ def write_report(
     """
     contents = gather(Path(folder))
     target = Path(path) if path is not None else contents.folder / "report.html"
-    text = make_page(contents, redshift, reporter or Reporter())
+    explorer = "explore.html" if (target.parent / "explore.html").is_file() else ""
+    text = make_page(contents, redshift, reporter or Reporter(), explorer)
     return write_text(target, text)
 
 
-def make_page(contents: Contents, redshift: float | None, reporter: Reporter) -> str:
-    """Return the page as text."""
+def make_page(contents: Contents, redshift: float | None, reporter: Reporter, explorer: str = "") -> str:
+    """Return the page as text; ``explorer`` is the page of `mrsxr explore` beside it, where there is one."""
     redshift = known_redshift(contents) if redshift is None else redshift
 
     def tell() -> None:
@@ -99,7 +100,7 @@ def make_page(contents: Contents, redshift: float | None, reporter: Reporter) ->
         reporter.done(_STAGE, heading, 0.0)
     if absent:
         sections.append(("absent", "What is not shown", bullets(absent)))
-    return macros.page(title, facts, sections, __version__)
+    return macros.page(title, facts, sections, __version__, explorer)
 
 
 def _made(heading: str, make: Callable[[], Markup | None], reporter: Reporter) -> Markup | None:

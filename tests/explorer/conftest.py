@@ -52,11 +52,9 @@ class Page:
         return [url for url in urls if not url.startswith(("file:", "data:", "blob:"))]
 
 
-@pytest.fixture(scope="session")
-def browser():
-    """Chromium of the system, driven by selenium; skipped where one of them is missing."""
+def start_browser():
+    """Return Chromium of the system, driven by selenium; the test is skipped where one of them is missing."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    pytest.importorskip("bokeh", reason="bokeh is not installed")
     binary, driver = next(filter(None, map(shutil.which, BROWSERS)), None), shutil.which("chromedriver")
     if not binary or not driver:
         pytest.skip(
@@ -69,5 +67,11 @@ def browser():
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     made = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
     made.set_script_timeout(60)
-    yield Page(made)
-    made.quit()
+    return made
+
+
+@pytest.fixture(scope="session")
+def browser():
+    driver = start_browser()
+    yield Page(driver)
+    driver.quit()

@@ -185,8 +185,7 @@ def test_what_is_saved_can_be_read(page, tmp_path):
     assert "box(" in table.meta["region"]
     for name in ("sky", "view"):
         picture = page.driver.execute_async_script(
-            "const done = arguments[0];"
-            f"mrsxr.picture(mrsxr.{name}.figure).then(picture => mrsxr.png(picture)).then(blob => done(blob.size))"
+            f"const done = arguments[0];mrsxr.png(mrsxr.picture(mrsxr.{name})).then(blob => done(blob.size))"
         )
         assert picture > 5000
 
@@ -213,6 +212,39 @@ def test_what_cannot_be_shown_is_told(browser, cubes, tmp_path):
     assert browser.open(mx.explore({"no place": lost}, html=tmp_path / "none.html")) == "yes"
     assert "no cube to show" in browser.run("return document.getElementById('told').textContent")
     assert browser.complaints() == []
+
+
+def test_maps_and_spectra_are_shown(browser, cubes, tmp_path):
+    cube = cubes["4A"].isel(y=slice(3, 9), x=slice(3, 9))
+    maps = mx.lines.fit_line(cube, LINE, redshift=Z).compute()
+    spectrum = extracted(cubes["4A"], 'icrs; circle(150.1163,-2.2051,1")')
+    assert browser.open(mx.explore(cubes["4A"], spectrum, maps, html=tmp_path / "page.html")) == "yes"
+    name, image, place = browser.settled(
+        "const map = mrsxr.maps[1]; mrsxr.choose(map);return [map.name, Array.from(map.image), map.grid.toPlane(2, 3)]"
+    )
+    assert name == f"{LINE} velocity"
+    true = maps.velocity.where(maps.snr >= 3).values[0]
+    np.testing.assert_allclose(np.reshape(np.array(image, float), true.shape), true, rtol=1e-4)
+    west = (150.1163 - float(maps.ra[3, 2])) * np.cos(np.radians(2.2051)) * 3600
+    np.testing.assert_allclose(place, [west, (float(maps.dec[3, 2]) + 2.2051) * 3600], atol=1e-4)
+    assert name in browser.run("return document.getElementById('told-image').textContent")
+    assert browser.run("return mrsxr.view.curves.some(one => one.colour === '#808080' && one.x.length > 50)")
+    with pytest.raises(MrsxrError, match="for a cube"):
+        mx.explore(cubes["4A"], maps=spectrum, html=tmp_path / "no.html")
+    assert browser.complaints() == []
+
+
+def test_side_windows_stay_where_the_window_goes(page):
+    page.settled("mrsxr.panels.toLine(arguments[0]); mrsxr.setMode('line')", LINE)
+    before = page.run("return [mrsxr.sides, mrsxr.window]")
+    sides, window, label = page.settled(
+        "const [a] = mrsxr.window; mrsxr.setWindow(a + 0.01, a + 0.016);"
+        "return [mrsxr.sides, mrsxr.window, mrsxr.line().label]"
+    )
+    assert (sides, label) == (before[0], LINE)
+    assert window != before[1]
+    assert sides[0][1] < before[1][0] < before[1][1] < sides[1][0]
+    page.settled("mrsxr.setMode('all')")
 
 
 def test_folders_and_files(cubes, tmp_path):
@@ -243,4 +275,14 @@ def test_command_writes_the_page(cubes, tmp_path):
     mx.save(cubes["2B"], tmp_path)
     done = CliRunner().invoke(main, ["explore", str(tmp_path), "--redshift", "0.02"])
     assert done.exit_code == 0, done.output
-    assert '"redshift":0.02' in (tmp_path / "explore.html").read_text(encoding="utf-8")
+    assert '"redshift":0.02' in (tmp_path / "explore.html").read_text(encoding="utf-16")
+
+
+def test_report_links_the_page_beside_it(cubes, tmp_path):
+    from mrsxr.report import write_report
+
+    mx.save(cubes["2B"], tmp_path)
+    link = '<a href="explore.html">'
+    assert link not in write_report(tmp_path).read_text(encoding="utf-8")
+    (tmp_path / "explore.html").write_text("a page")
+    assert link in write_report(tmp_path).read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ function background(lines) {
 }
 
 export function codeOf(app) {
-  const cube = app.windowCube() ?? app.cube, line = app.line(), [low, high] = app.window.map(w => w.toFixed(5));
+  const cube = app.windowCube() ?? app.cubes[0], line = app.line(), [low, high] = app.window.map(w => w.toFixed(5));
   const out = ["import mrsxr as mx", "", `cube = mx.load(${text(cube.file || "cube_s3d.fits")})  # ${cube.name.replace(/\s+/g, " ")}`,
     `spectrum = mx.spectrum.extract_spectrum(cube, region=${text(app.regionText("main"))})`];
   if (app.regions.ring) {

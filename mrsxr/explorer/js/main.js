@@ -4,10 +4,10 @@ import {Panels} from "./panels.js";
 import {makeRegion, regionText, weightsOf} from "./region.js";
 import {SkyView, fieldOf, limitsOf, paint, rasterOf} from "./skyview.js";
 import {SpectrumView} from "./spectrumview.js";
-import {frameOf} from "./sky.js";
+import {frameOf, gridOf} from "./sky.js";
 import {pictureOf, pngOf, tableOf} from "./save.js";
 import {readCube} from "./store.js";
-import {imageOf, lessBackground, planesIn, spectrumOf} from "./sums.js";
+import {imageOf, lessBackground, planesIn, spectrumOf, sumsOf} from "./sums.js";
 
 const FIT_WINDOW = 2500;  // km/s, half width, that of lines.fit_line
 
@@ -18,8 +18,8 @@ function interpolate(x, grid, values) {
 
 export class Explorer {
   constructor(facts) {
-    Object.assign(this, {facts, cubes: [], regions: {main: null, second: null, ring: null}, active: "main", tool: "circle", pull: "window",
-      z: facts.redshift, window: [0, 0], sidesOn: false, mode: "all", unit: "Jy", compare: "both", showLines: true, fit: null,
+    Object.assign(this, {facts, cubes: [], maps: [], regions: {main: null, second: null, ring: null}, active: "main", tool: "circle", pull: "window",
+      z: facts.redshift, window: [0, 0], sideWindows: null, mode: "all", unit: "Jy", compare: "both", showLines: true, fit: null,
       components: 1, perBand: {}, dirty: new Set(), updates: 0});
     this.given = facts.spectra.map(one => ({wave: Float64Array.from(one.wave), flux: Float64Array.from(one.flux, value => value ?? NaN)}));
   }
@@ -38,10 +38,11 @@ export class Explorer {
     return [this.cube, ...this.cubes].find(cube => cube && holds(cube));
   }
 
-  get sides() {
-    if (!this.sidesOn) return [];
-    const width = this.window[1] - this.window[0];
-    return [[this.window[0] - 1.5 * width, this.window[0] - 0.5 * width], [this.window[1] + 0.5 * width, this.window[1] + 1.5 * width]];
+  get sides() { return this.mode === "line" ? this.sideWindows : []; }
+
+  placeSides() {  // on both sides of the window; they stay when it is dragged along a line
+    const [low, high] = this.window, width = high - low;
+    this.sideWindows = [[low - 1.5 * width, low - 0.5 * width], [high + 0.5 * width, high + 1.5 * width]];
   }
 
   linesIn(low, high) {
@@ -52,8 +53,9 @@ export class Explorer {
   }
 
   line() {  // that of the list nearest to the middle of the window, else the middle itself
-    const [low, high] = this.window, inside = this.facts.lines.map(line => ({...line, mu0: line.wave * (1 + this.z)}))
-      .filter(line => line.mu0 >= low && line.mu0 <= high && line.kind !== "PAH");
+    const [low, high] = this.window, near = line => Math.abs(line.mu0 / this.middleWave - 1) * KM_S < 1000;
+    const inside = this.facts.lines.map(line => ({...line, mu0: line.wave * (1 + this.z)}))
+      .filter(line => line.kind !== "PAH" && (near(line) || line.mu0 >= low && line.mu0 <= high));
     inside.sort((a, b) => Math.abs(a.mu0 - this.middleWave) - Math.abs(b.mu0 - this.middleWave));
     const found = inside[0] ?? {label: "", wave: this.middleWave / (1 + this.z), mu0: this.middleWave};
     return {...found, window: FIT_WINDOW, instrument: this.instrument(found.mu0)};
@@ -63,39 +65,63 @@ export class Explorer {
     const {facts} = this;
     this.panels = new Panels(this);
     if (!facts.cubes.length) return this.panels.say("There is no cube to show; the reasons stand above.");
-    const own = facts.cubes.map(one => frameOf(...one.crval));
-    this.frame = own[0];
-    this.field = null;
-    for (const [number, one] of facts.cubes.entries()) {
-      this.panels.say(`Reading ${one.name} …`);
-      const element = document.getElementById(`cube-${number}`), cube = await readCube(one, element.textContent);
-      element.remove();  // the text is not needed any more
-      Object.assign(cube, {look: {stretch: "asinh", cut: 99.5, low: null, high: null, map: "viridis"}});
-      this.cubes.push(cube);
-    }
-    this.field = fieldOf(this.cubes, this.frame);
-    this.cube = this.cubes[0];
-    const palettes = facts.palettes;
-    this.palettes = Object.fromEntries(Object.entries(palettes).map(([name, text]) => [name, Uint32Array.from({length: 256}, (_, k) => {
+    this.palettes = Object.fromEntries(Object.entries(facts.palettes).map(([name, text]) => [name, Uint32Array.from({length: 256}, (_, k) => {
       const rgb = parseInt(text.slice(6 * k, 6 * k + 6), 16);
       return (0xff000000 | (rgb & 255) << 16 | (rgb & 0xff00) | rgb >> 16) >>> 0;
     })]));
-    for (const cube of this.cubes) {
-      cube.raster = rasterOf(cube, this.field);
-      this.makeImage(cube);
+    this.frame = frameOf(...facts.cubes[0].crval);
+    this.field = fieldOf(facts.cubes, this.frame);
+    for (const [number, one] of facts.cubes.entries()) {
+      this.panels.say(`Reading ${one.name} …`);
+      const element = document.getElementById(`cube-${number}`);
+      this.take(await readCube(one, element.textContent));
+      element.remove();  // the text is not needed any more
+      if (!number) this.begin();
+      await new Promise(done => setTimeout(done));  // the browser draws what there is
     }
-    const first = this.cubes.map(cube => planesIn(cube, 0, 99)), [a, b] = first[0];
-    this.window = [this.cube.wave[a + ((b - a) >> 1) - 5], this.cube.wave[Math.min(a + ((b - a) >> 1) + 5, b - 1)]];
+    for (const map of facts.maps) this.takeMap(map);
+    this.view.whole();
+    this.panels.say("");
+  }
+
+  take(cube) {
+    cube.look = {stretch: "asinh", cut: 99.5, low: null, high: null, map: "viridis"};
+    cube.raster = rasterOf(cube, this.field);
+    this.cubes.push(cube);
+    this.makeImage(cube);
+    for (const name of ["ring", "main", "second"]) this.measureIn(cube, name);
+    if (this.sky) this.ask("all");
+  }
+
+  takeMap(map) {  // an image like that of a cube, without planes
+    const image = Float32Array.from(map.values, value => value ?? NaN), signed = map.name.includes("velocity");
+    Object.assign(map, {image, fixed: true, planes: 0, lo: [Infinity], hi: [-Infinity], wave: [map.wavelength],
+      place: Int32Array.from(image, value => value === value ? 0 : -1), grid: gridOf(map, this.frame),
+      look: {stretch: signed ? "linear" : "asinh", cut: 99.5, low: null, high: null, map: signed ? "RdBu_r" : "viridis"}});
+    map.raster = rasterOf(map, this.field);
+    this.makeImage(map);
+    this.maps.push(map);
+    this.ask("sky");
+  }
+
+  setSide(number, low, high) {
+    this.sideWindows = this.sideWindows.map((side, k) => k === number ? [low, high] : side);
+    this.ask("window");
+  }
+
+  begin() {
+    const cube = this.cube = this.cubes[0], middle = cube.planes >> 1;
+    this.window = [cube.wave[Math.max(middle - 5, 0)], cube.wave[Math.min(middle + 5, cube.planes - 1)]];
     const [u, v] = this.brightest();
-    this.regions.main = makeRegion("circle", u, v, Math.max(1.5 * this.fwhm(this.middle()), 3 * this.cube.grid.scale));
+    this.regions.main = makeRegion("circle", u, v, Math.max(1.5 * this.fwhm(this.middle()), 3 * cube.grid.scale));
+    this.measure("main");
     this.sky = new SkyView(this);
     this.view = new SpectrumView(this);
-    this.measure("main");
-    await Promise.all([this.sky.show(), this.view.show()]);
-    this.sky.redraw();
-    this.firstPicture = performance.now();
     this.panels.fill();
-    this.ask("all");
+    this.sky.show();
+    this.view.show();
+    this.update();
+    this.firstPicture = performance.now();
   }
 
   brightest() {  // place of the brightest spaxel of the first image, of a median of 3 x 3 so that it is no hot one
@@ -113,8 +139,9 @@ export class Explorer {
   // --- what is measured ---
 
   makeImage(cube) {
+    if (cube.fixed) return this.colour(cube);
     const [a, b] = planesIn(cube, ...this.window), here = this.mode !== "all" && b > a;
-    const sides = here && this.mode === "line" ? this.sides.map(side => planesIn(cube, ...side)) : [];
+    const sides = here ? this.sides.map(side => planesIn(cube, ...side)) : [];
     cube.image = imageOf(cube, here ? [a, b] : [0, cube.planes], sides);
     cube.inWindow = here;
     this.colour(cube);
@@ -127,18 +154,21 @@ export class Explorer {
   }
 
   measure(name) {
-    const region = this.regions[name];
-    for (const cube of this.cubes) {
-      const raw = cube.raw ??= {}, weights = region && weightsOf(region, cube, cube.grid);
-      raw[name] = weights && weights.index.length ? {...spectrumOf(cube, weights), weights} : null;
-      const less = key => raw[key] && raw.ring ? lessBackground(cube, raw[key], raw.ring) : raw[key];
-      if (raw.main) cube.spectrum = {main: less("main"), second: less("second")};
-      else cube.spectrum = null;
-    }
+    for (const cube of this.cubes) this.measureIn(cube, name);
     this.fit = null;
   }
 
-  get gaps() {
+  measureIn(cube, name) {
+    const region = this.regions[name], raw = cube.raw ??= {}, weights = region && weightsOf(region, cube, cube.grid);
+    if (weights?.index.length) {
+      const sums = sumsOf(cube, weights, raw[name]?.sums);
+      raw[name] = {...spectrumOf(cube, sums, weights.area), sums, weights};
+    } else raw[name] = null;
+    const less = key => raw[key] && raw.ring ? lessBackground(cube, raw[key], raw.ring) : raw[key];
+    cube.spectrum = raw.main ? {main: less("main"), second: less("second")} : null;
+  }
+
+  gaps() {
     const out = [];
     for (const {cube, main} of this.spectra) {
       for (let k = 0; k < cube.planes; k++) {
@@ -199,7 +229,7 @@ export class Explorer {
 
   setMode(mode) {
     this.mode = mode;
-    if (mode === "line") this.sidesOn = true;
+    if (mode === "line" && !this.sideWindows) this.placeSides();
     this.panels.showMode();
     this.ask("images");
   }
@@ -240,7 +270,7 @@ export class Explorer {
   }
 
   table(kind) { return tableOf(this, kind); }
-  picture(figure) { return pictureOf(figure); }
+  picture(view) { return pictureOf(view); }
   png(picture) { return pngOf(picture); }
   regionText(name = "main") { return this.regions[name] && regionText(this.regions[name], this.frame); }
 }

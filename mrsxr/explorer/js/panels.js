@@ -1,6 +1,7 @@
 // The controls, what is told in words and numbers, the code of what is on the screen, and what is saved.
 import {saveSpectrum, savePicture, saveText} from "./save.js";
 import {codeOf} from "./code.js";
+import {KM_S} from "./fit.js";
 import {KINDS, areaOf, makeRegion, middleOf} from "./region.js";
 import {decText, raText, toSky} from "./sky.js";
 
@@ -23,7 +24,6 @@ export class Panels {
 
   fill() {
     const {app} = this;
-    this.say("");
     at("work").classList.add("there");
     for (const line of app.facts.lines) at("line").append(new Option(line.label, line.label));
     this.choice("tool", [...KINDS, "pan"], app.tool, tool => app.tool = tool);
@@ -67,7 +67,8 @@ export class Panels {
 
   label() {
     const {app} = this, ratio = app.compare === "ratio" && app.regions.second;
-    app.view.figure.model.left[0].axis_label = ratio ? "ratio of the regions" : app.unit === "Jy" ? "flux density [Jy]" : "mean in the region [MJy/sr]";
+    app.view.figure.yLabel = ratio ? "ratio of the regions" : app.unit === "Jy" ? "flux density [Jy]" : "mean in the region [MJy/sr]";
+    app.view.figure.drawAxes();
     app.ask("curve");
   }
 
@@ -117,9 +118,10 @@ export class Panels {
     const mu0 = line.wave * (1 + app.z), [low, high] = app.reach;
     if (mu0 < low || mu0 > high) return this.say(`${label} lies at ${mu0.toFixed(3)} µm, outside these bands.`);
     this.say("");
-    const half = mu0 * Math.max(2.5 * app.instrument(mu0), 300) / 299792.458;
+    const half = mu0 * Math.max(2.5 * app.instrument(mu0), 300) / KM_S;
     app.setWindow(mu0 - half, mu0 + half);
-    app.view.zoom(mu0, mu0 * 2800 / 299792.458);
+    app.placeSides();
+    app.view.zoom(mu0, mu0 * 2800 / KM_S);
   }
 
   typed(k) {
@@ -135,11 +137,11 @@ export class Panels {
   // After each change: what the region and the window are; slow parts once the hand rests.
   follow() {
     const {app} = this, region = app.regions.main, [u, v] = middleOf(region), [ra, dec] = toSky(app.frame, u, v);
-    const weights = app.cube.raw?.main?.weights;
+    const shown = app.cube.fixed ? app.windowCube() ?? app.cubes[0] : app.cube, weights = shown.raw?.main?.weights;
     at("told-region").textContent = `${region.kind} at ${raText(ra)} ${decText(dec)}, ${areaOf(region).toFixed(3)} arcsec², `
-      + `${weights ? weights.weight.reduce((a, b) => a + b, 0).toFixed(2) : 0} spaxels in ${app.cube.name}`;
+      + `${weights ? weights.weight.reduce((a, b) => a + b, 0).toFixed(2) : 0} spaxels in ${shown.name}`;
     const holder = app.windowCube();
-    at("told-image").textContent = app.mode === "all" || !app.cube.inWindow ? `${app.cube.name}: mean of all planes [MJy/sr]`
+    at("told-image").textContent = app.cube.fixed ? `${app.cube.name} [${app.cube.unit}]` : app.mode === "all" || !app.cube.inWindow ? `${app.cube.name}: mean of all planes [MJy/sr]`
       : `${app.cube.name}: mean of ${app.window.map(w => w.toFixed(4)).join(" to ")} µm${app.mode === "line" ? ", continuum subtracted" : ""} [MJy/sr]`;
     const line = app.line();
     at("told-window").textContent = holder ? `${holder.name}, ${line.label || "no line of the list"}` : "between the bands";

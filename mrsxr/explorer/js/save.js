@@ -1,4 +1,6 @@
 // What goes to files: the spectrum as a table, the picture, text.
+import {svg} from "./figure.js";
+
 export function saveBlob(name, blob) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
@@ -22,7 +24,7 @@ export function tableOf(app, kind) {
 
 export const saveSpectrum = (app, kind) => saveText(`spectrum.${kind}`, tableOf(app, kind));
 
-const PROPERTIES = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasharray", "font-size", "font-family", "opacity"];
+const PROPERTIES = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasharray", "stroke-opacity", "font-size", "font-family", "opacity"];
 
 function styled(sheet) {  // a copy that carries what the style sheet gives
   const copy = sheet.cloneNode(true), from = sheet.querySelectorAll("*"), to = copy.querySelectorAll("*");
@@ -33,23 +35,26 @@ function styled(sheet) {  // a copy that carries what the style sheet gives
   return copy;
 }
 
-// Axes and curves by Bokeh, image and marks of the sheet on them, as SVG text.
-export async function pictureOf(figure) {
-  const whole = figure.view.export("svg"), blob = await whole.to_blob(), text = await blob.text();
-  const page = new DOMParser().parseFromString(text, "image/svg+xml").documentElement, frame = figure.view.frame.bbox;
-  const group = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  for (const [key, value] of Object.entries({x: frame.left, y: frame.top, width: frame.width, height: frame.height})) group.setAttribute(key, value);
-  group.append(...styled(figure.sheet).childNodes);
-  if (figure.canvas.dataset.used) {
-    const image = document.createElementNS("http://www.w3.org/2000/svg", "image");
-    for (const [key, value] of Object.entries({href: figure.canvas.toDataURL(), width: frame.width, height: frame.height})) image.setAttribute(key, value);
-    group.prepend(image);
-  }
-  page.append(group);
-  const ground = document.createElementNS("http://www.w3.org/2000/svg", "rect");
-  for (const [key, value] of Object.entries({width: "100%", height: "100%", fill: getComputedStyle(document.body).backgroundColor})) ground.setAttribute(key, value);
-  page.prepend(ground);
-  return {text: new XMLSerializer().serializeToString(page), width: figure.view.bbox.width, height: figure.view.bbox.height};
+class Pen {  // writes the path of SVG
+  d = "";
+  moveTo(x, y) { this.d += `M${x.toFixed(2)} ${y.toFixed(2)}`; }
+  lineTo(x, y) { this.d += `L${x.toFixed(2)} ${y.toFixed(2)}`; }
+}
+
+// Axes, what is drawn and what lies on the sheet, as text of SVG; images are pixels in it.
+export function pictureOf(view) {
+  const {figure} = view, [width, height] = [figure.box.clientWidth, figure.box.clientHeight], whole = styled(figure.axes);
+  for (const [key, value] of Object.entries({width, height, xmlns: "http://www.w3.org/2000/svg"})) whole.setAttribute(key, value);
+  whole.prepend(svg("rect", {width: "100%", height: "100%", fill: getComputedStyle(document.body).backgroundColor}));
+  const place = {x: parseFloat(figure.canvas.style.left), y: parseFloat(figure.canvas.style.top), width: figure.width, height: figure.height};
+  const inner = svg("svg", place, whole);
+  if (view.paths) {
+    for (const [{d}, {fill, colour, width: wide, alpha}] of view.paths(() => new Pen())) {
+      svg("path", {d, fill: fill ? colour : "none", stroke: fill ? "none" : colour, "stroke-width": wide ?? 0, opacity: alpha}, inner);
+    }
+  } else svg("image", {href: figure.canvas.toDataURL(), width: figure.width, height: figure.height}, inner);
+  inner.append(...styled(figure.sheet).childNodes);
+  return {text: new XMLSerializer().serializeToString(whole), width, height};
 }
 
 export async function pngOf(picture, dots = 2) {
@@ -64,7 +69,7 @@ export async function pngOf(picture, dots = 2) {
 
 export async function savePicture(app, kind) {
   for (const [name, view] of [["sky", app.sky], ["spectrum", app.view]]) {
-    const picture = await pictureOf(view.figure);
+    const picture = pictureOf(view);
     saveBlob(`${name}.${kind}`, kind === "svg" ? new Blob([picture.text], {type: "image/svg+xml"}) : await pngOf(picture));
   }
 }

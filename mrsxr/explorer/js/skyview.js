@@ -63,19 +63,16 @@ const NAMES = {main: "Region", second: "Second region", ring: "Background"};
 export class SkyView {
   constructor(app) {
     this.app = app;
-    const {CustomJSTickFormatter} = window.Bokeh;
     this.points = null;
-    this.figure = new Figure(document.getElementById("sky"), {x_axis_label: "offset to the east [″]", y_axis_label: "to the north [″]"});
-    for (const axis of this.figure.model.below) axis.formatter = new CustomJSTickFormatter({code: "return String(-tick || 0).replace('-', '−')"});
+    this.figure = new Figure(document.getElementById("sky"), {xLabel: "offset to the east [″]", yLabel: "offset to the north [″]", xSign: -1});
     this.small = new Map();
     this.layer = svg("g", {}, this.figure.sheet);
     this.marks = svg("g", {class: "marks", "aria-hidden": "true"}, this.figure.sheet);
     this.shapes = {};
   }
 
-  async show() {
-    const {figure, app} = this;
-    const ground = svg("rect", {width: "100%", height: "100%", class: "ground"});
+  show() {
+    const {figure, app} = this, ground = svg("rect", {width: "100%", height: "100%", class: "ground"});
     figure.sheet.prepend(ground);
     drag(ground, figure, place => this.press(place));
     figure.box.addEventListener("wheel", event => {
@@ -89,13 +86,13 @@ export class SkyView {
     figure.onplace = () => this.ratio();
     figure.onchange = () => this.redraw();
     this.whole(false);
-    await figure.show();
+    figure.show();
   }
 
   whole(now = true) {
     const [u0, u1, v0, v1] = this.app.field, pad = 0.03 * Math.max(u1 - u0, v1 - v0);
-    this.figure.x.setv({start: u0 - pad, end: u1 + pad});
-    this.figure.y.setv({start: v0 - pad, end: v1 + pad});
+    this.figure.x.set(u0 - pad, u1 + pad);
+    this.figure.y.set(v0 - pad, v1 + pad);
     if (now) this.ratio();
   }
 
@@ -103,15 +100,15 @@ export class SkyView {
     const {x, y, width, height} = this.figure, sx = (x.end - x.start) / width, sy = (y.end - y.start) / height;
     if (Math.abs(sx / sy - 1) < 1e-6) return;
     const [range, size] = sx > sy ? [y, sx * height] : [x, sy * width], middle = 0.5 * (range.start + range.end);
-    range.setv({start: middle - size / 2, end: middle + size / 2});
+    range.set(middle - size / 2, middle + size / 2);
   }
 
   press(place) {
     const {app} = this;
     if (app.tool === "pan") {
       return (_, [du, dv]) => {
-        this.figure.x.setv({start: this.figure.x.start - du, end: this.figure.x.end - du});
-        this.figure.y.setv({start: this.figure.y.start - dv, end: this.figure.y.end - dv});
+        this.figure.x.set(this.figure.x.start - du, this.figure.x.end - du);
+        this.figure.y.set(this.figure.y.start - dv, this.figure.y.end - dv);
       };
     }
     if (app.tool === "polygon") {
@@ -136,18 +133,18 @@ export class SkyView {
   tell([u, v]) {
     const {app} = this, [ra, dec] = toSky(app.frame, u, v), [x, y] = app.cube.grid.toPixel(u, v).map(Math.round);
     const value = x >= 0 && y >= 0 && x < app.cube.nx && y < app.cube.ny ? app.cube.image[y * app.cube.nx + x] : NaN;
-    const inside = Number.isFinite(value) ? ` · ${app.cube.name} (${x}, ${y}): ${value.toPrecision(4)} MJy/sr` : "";
+    const inside = Number.isFinite(value) ? ` · ${app.cube.name} (${x}, ${y}): ${value.toPrecision(4)} ${app.cube.unit ?? "MJy/sr"}` : "";
     document.getElementById("under").textContent = `RA ${raText(ra)} Dec ${decText(dec)}${inside}`;
   }
 
   // All that lies in the frame: the image, the marks, the regions, the small images.
   redraw() {
     const {figure, app} = this;
-    if (!figure.view || !app.cube) return;
+    if (!figure.there || !app.cube) return;
     this.draw(figure.canvas, app.cube, [figure.x.start, figure.x.end, figure.y.start, figure.y.end]);
     this.mark();
     this.drawRegions();
-    for (const cube of app.cubes) this.drawSmall(cube);
+    for (const cube of [...app.cubes, ...app.maps]) this.drawSmall(cube);
   }
 
   inSmall() {  // middle and half width of the small images: what the large one shows
@@ -157,7 +154,6 @@ export class SkyView {
 
   draw(canvas, cube, [u0, u1, v0, v1]) {
     const context = canvas.getContext("2d"), {raster} = cube, [f0, , , f3] = this.app.field;
-    canvas.dataset.used = "yes";
     context.clearRect(0, 0, canvas.width, canvas.height);
     context.imageSmoothingEnabled = false;
     const sx = canvas.width / (u1 - u0), sy = canvas.height / (v1 - v0);

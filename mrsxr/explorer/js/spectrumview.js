@@ -24,50 +24,30 @@ export function thin(x, y, low, high, dots) {
   return [outX, outY];
 }
 
-function ribbons(x, low, high) {  // closed outlines of the runs between gaps
-  const xs = [], ys = [];
-  for (let k = 0; k < x.length;) {
-    while (k < x.length && !(low[k] === low[k] && high[k] === high[k])) k++;
+function* runsOf(a, b) {  // from gap to gap
+  const n = Math.min(a.length, b.length);
+  for (let k = 0; k < n;) {
+    while (k < n && !(a[k] === a[k] && b[k] === b[k])) k++;
     const first = k;
-    while (k < x.length && low[k] === low[k] && high[k] === high[k]) k++;
-    if (k - first > 1) {
-      const part = x.slice(first, k);
-      xs.push([...part, ...part.slice().reverse()]);
-      ys.push([...high.slice(first, k), ...low.slice(first, k).reverse()]);
-    }
+    while (k < n && a[k] === a[k] && b[k] === b[k]) k++;
+    if (k > first) yield [first, k];
   }
-  return [xs, ys];
 }
 
 export class SpectrumView {
   constructor(app) {
     this.app = app;
-    this.make();
-  }
-
-  make() {
-    const {ColumnDataSource} = window.Bokeh, source = data => new ColumnDataSource({data});
-    this.figure = new Figure(document.getElementById("spectrum"), {x_axis_label: "wavelength [µm]", y_axis_label: "flux density [Jy]"});
-    const {model} = this.figure;
-    this.band = source({xs: [], ys: [], colour: []});
-    this.curve = source({xs: [], ys: [], colour: []});
-    this.second = source({xs: [], ys: []});
-    this.given = source({xs: [], ys: []});
-    this.model = source({x: [], y: []});
-    model.patches({source: this.band, xs: {field: "xs"}, ys: {field: "ys"}, fill_color: {field: "colour"}, fill_alpha: 0.25, line_color: null});
-    model.multi_line({source: this.given, xs: {field: "xs"}, ys: {field: "ys"}, line_color: "#808080", line_width: 1});
-    model.multi_line({source: this.second, xs: {field: "xs"}, ys: {field: "ys"}, line_color: "#E69F00", line_width: 1.2});
-    model.multi_line({source: this.curve, xs: {field: "xs"}, ys: {field: "ys"}, line_color: {field: "colour"}, line_width: 1.3});
-    model.line({source: this.model, x: {field: "x"}, y: {field: "y"}, line_color: "#d62728", line_width: 2});
+    Object.assign(this, {curves: [], ribbons: []});
+    this.figure = new Figure(document.getElementById("spectrum"), {xLabel: "wavelength [µm]", yLabel: "flux density [Jy]"});
     for (const name of ["gaps", "sides", "hold", "names"]) this[name] = svg("g", {class: name}, this.figure.sheet);
   }
 
-  async show() {
+  show() {
     const {figure, app} = this, ground = svg("rect", {width: "100%", height: "100%", class: "ground"});
     figure.sheet.prepend(ground);
     drag(ground, figure, ([x], event) => {
       if (app.pull === "pan" || event.shiftKey) {
-        return (_, [dx]) => figure.x.setv({start: figure.x.start - dx, end: figure.x.end - dx});
+        return (_, [dx]) => figure.x.set(figure.x.start - dx, figure.x.end - dx);
       }
       return ([now]) => app.setWindow(Math.min(x, now), Math.max(x, now));
     });
@@ -78,17 +58,18 @@ export class SpectrumView {
     figure.sheet.addEventListener("dblclick", () => this.whole());
     this.makeWindow();
     this.whole();
+    figure.onplace = () => { this.paint(); this.mark(); };
     figure.onchange = () => app.ask("curve");
-    await figure.show();
+    figure.show();
   }
 
   whole() {
     const [low, high] = this.app.reach, pad = 0.01 * (high - low);
-    this.figure.x.setv({start: low - pad, end: high + pad});
+    this.figure.x.set(low - pad, high + pad);
   }
 
   zoom(middle, half) {
-    this.figure.x.setv({start: middle - half, end: middle + half});
+    this.figure.x.set(middle - half, middle + half);
   }
 
   makeWindow() {
@@ -102,6 +83,11 @@ export class SpectrumView {
       drag(rect, figure, () => ([x]) => { const next = [...app.window]; next[end] = x; app.setWindow(Math.min(...next), Math.max(...next)); });
       return rect;
     });
+    this.beside = [0, 1].map(k => {
+      const rect = svg("rect", {y: 0, height: "100%", class: "side"}, this.sides);
+      drag(rect, figure, () => (_, [dx]) => app.setSide(k, ...app.sideWindows[k].map(value => value + dx)));
+      return rect;
+    });
     this.window.addEventListener("keydown", event => {
       const [low, high] = app.window, step = event.shiftKey ? high - low : app.step();
       const next = {ArrowLeft: [low - step, high - step], ArrowRight: [low + step, high + step], "+": [low - step, high + step],
@@ -112,59 +98,72 @@ export class SpectrumView {
     });
   }
 
-  // Curves and errors of what is in view; the limits along y follow.
+  // Curves and errors of what is in view; the limits along y follow where they must.
   draw() {
     const {figure, app} = this;
-    if (!figure.view) return;
-    const {start, end} = figure.x, xs = [], ys = [], colour = [], bandX = [], bandY = [], bandC = [];
-    let low = Infinity, high = -Infinity;
-    const reach = (x, y) => {
-      const inside = y.filter((v, k) => v === v && x[k] >= start && x[k] <= end).sort((a, b) => a - b);
-      if (!inside.length) return;
-      low = Math.min(low, inside[Math.floor(0.005 * inside.length)]);
-      high = Math.max(high, inside[Math.ceil(0.998 * (inside.length - 1))]);
-    };
-    for (const {cube, main, second} of app.spectra) {
-      if (cube.wave[0] > end || cube.wave.at(-1) < start) continue;
-      const dots = figure.width * (Math.min(end, cube.wave.at(-1)) - Math.max(start, cube.wave[0])) / (end - start);
+    if (!figure.there) return;
+    const {start, end} = figure.x, both = app.compare === "both", seen = cube => cube.wave[0] <= end && cube.wave.at(-1) >= start;
+    const dots = wave => figure.width * (Math.min(end, wave.at(-1)) - Math.max(start, wave[0])) / (end - start);
+    const curve = (wave, value, colour, width = 1.3) => { const [x, y] = thin(wave, value, start, end, dots(wave)); return {x, y, colour, width}; };
+    const under = app.unit === "Jy" ? app.given.map(one => curve(one.wave, one.flux, "#808080", 1)) : [], bands = [], ribbons = [];
+    for (const {cube, main, second} of app.spectra.filter(one => seen(one.cube))) {
       const ink = inkOf(cube.colour), [value, error] = app.shown(cube, main, second);
-      const [x, y] = thin(cube.wave, value, start, end, dots);
-      xs.push(x);
-      ys.push(y);
-      colour.push(ink);
-      const [, least] = thin(cube.wave, value.map((v, k) => v - error[k]), start, end, dots);
-      const [, most] = thin(cube.wave, value.map((v, k) => v + error[k]), start, end, dots);
-      const n = Math.min(x.length, least.length, most.length), [rx, ry] = ribbons(x.slice(0, n), least.slice(0, n), most.slice(0, n));
-      bandX.push(...rx);
-      bandY.push(...ry);
-      bandC.push(...rx.map(() => ink));
-      reach(x, y);
+      bands.push(curve(cube.wave, value, ink));
+      const [low, high] = [-1, 1].map(sign => curve(cube.wave, value.map((v, k) => v + sign * error[k]), ink));
+      ribbons.push({low, high, colour: ink});
+      if (second && both) under.push(curve(cube.wave, app.shown(cube, second)[0], "#e69f00", 1.2));
     }
-    this.curve.data = {xs, ys, colour};
-    this.band.data = {xs: bandX, ys: bandY, colour: bandC};
-    this.drawOthers(start, end).forEach(([x, y]) => reach(x, y));
-    if (high >= low) {
-      const pad = 0.07 * (high - low || Math.abs(high) || 1), next = {start: low - pad, end: high + 2 * pad};
-      if (next.start !== figure.y.start || next.end !== figure.y.end) figure.y.setv(next);
-    }
+    this.reach([...under, ...bands]);
+    const fitted = app.fit?.wave && (both || !app.regions.second) ? [{x: app.fit.wave, y: app.fit.model.map(v => app.inUnit(v)), colour: "#d62728", width: 2}] : [];
+    Object.assign(this, {curves: [...under, ...bands, ...fitted], ribbons});
+    this.paint();
     this.mark();
   }
 
-  drawOthers(start, end) {
-    const {app, figure} = this, xs = [], ys = [];
-    for (const {cube, second} of app.spectra) {
-      if (!second || app.compare !== "both" || cube.wave[0] > end || cube.wave.at(-1) < start) continue;
-      const [x, y] = thin(cube.wave, app.shown(cube, second)[0], start, end, figure.width / 2);
-      xs.push(x);
-      ys.push(y);
+  reach(curves) {
+    const {x, y} = this.figure, all = [];
+    for (const one of curves) for (let k = 0; k < one.x.length; k++) if (one.y[k] === one.y[k] && one.x[k] >= x.start && one.x[k] <= x.end) all.push(one.y[k]);
+    if (!all.length) return;
+    const sorted = Float64Array.from(all).sort(), low = sorted[Math.floor(0.003 * sorted.length)], high = sorted[Math.ceil(0.999 * (sorted.length - 1))];
+    const room = high - low || Math.abs(high) || 1;  // they stay while they fit, so that axes do not tremble under the hand
+    if (low > y.start && high < y.end && room > 0.6 * (y.end - y.start)) return;
+    y.set(low - 0.1 * room, high + 0.3 * room);
+  }
+
+  paint() {
+    const {canvas} = this.figure, context = canvas.getContext("2d"), dots = canvas.width / this.figure.width;
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.clearRect(0, 0, canvas.width, canvas.height);
+    context.setTransform(dots, 0, 0, dots, 0, 0);
+    context.lineJoin = "round";
+    for (const [path, style] of this.paths(() => new Path2D())) {
+      context.globalAlpha = style.alpha;
+      if (style.fill) { context.fillStyle = style.colour; context.fill(path); }
+      else { context.strokeStyle = style.colour; context.lineWidth = style.width; context.stroke(path); }
     }
-    this.second.data = {xs, ys};
-    const given = app.unit === "Jy" ? app.given.map(one => thin(one.wave, one.flux, start, end, figure.width / 2)) : [];
-    this.given.data = {xs: given.map(one => one[0]), ys: given.map(one => one[1])};
-    const fit = app.fit?.wave ? app.fit : {wave: [], model: []};
-    const model = app.compare === "both" || !app.regions.second ? fit.model.map(value => app.inUnit(value)) : fit.model.map(() => NaN);
-    this.model.data = {x: fit.wave, y: model};
-    return [...xs.map((x, k) => [x, ys[k]]), ...given];
+  }
+
+  // What is drawn, by pens with moveTo and lineTo: those of the canvas, or what writes SVG.
+  *paths(pen) {
+    const {x, y, width, height} = this.figure, ax = width / (x.end - x.start), ay = height / (y.end - y.start);
+    const [px, py] = [a => (a - x.start) * ax, b => height - (b - y.start) * ay];
+    for (const {low, high, colour} of this.ribbons) {
+      const path = pen();
+      for (const [first, last] of runsOf(low.y, high.y)) {
+        path.moveTo(px(high.x[first]), py(high.y[first]));
+        for (let k = first + 1; k < last; k++) path.lineTo(px(high.x[k]), py(high.y[k]));
+        for (let k = last - 1; k >= first; k--) path.lineTo(px(low.x[k]), py(low.y[k]));
+      }
+      yield [path, {fill: true, colour, alpha: 0.25}];
+    }
+    for (const {x: xs, y: ys, colour, width: wide} of this.curves) {
+      const path = pen();
+      for (const [first, last] of runsOf(ys, ys)) {
+        path.moveTo(px(xs[first]), py(ys[first]));
+        for (let k = first + 1; k < last; k++) path.lineTo(px(xs[k]), py(ys[k]));
+      }
+      yield [path, {colour, width: wide, alpha: 1}];
+    }
   }
 
   mark() {
@@ -172,10 +171,12 @@ export class SpectrumView {
     const place = (rect, a, b) => { rect.setAttribute("x", Math.min(px(a), px(b))); rect.setAttribute("width", Math.max(px(b) - px(a), 1)); };
     place(this.body, low, high);
     this.ends.forEach((rect, k) => rect.setAttribute("x", px(app.window[k]) - 4));
-    this.sides.replaceChildren();
-    for (const [a, b] of app.sides) place(svg("rect", {y: 0, height: "100%", class: "side"}, this.sides), a, b);
+    this.beside.forEach((rect, k) => {
+      rect.setAttribute("visibility", app.sides.length ? "visible" : "hidden");
+      if (app.sides.length) place(rect, ...app.sides[k]);
+    });
     this.gaps.replaceChildren();
-    for (const [a, b] of app.gaps) {
+    for (const [a, b] of app.gaps()) {
       if (px(b) > 0 && px(a) < figure.width) place(svg("rect", {y: figure.height - 6, height: 6, class: "gap"}, this.gaps), a, b);
     }
     this.names.replaceChildren();

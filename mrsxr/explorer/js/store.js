@@ -1,10 +1,15 @@
-// The cubes of the page: from base64 and deflate to typed arrays (pack.py packs them).
+// The cubes of the page: from letters and deflate to typed arrays (pack.py packs them).
 export const NO_ERROR = 254, NO_DATA = 255;
 
-export function bytesOf(text) {
-  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text);
-  const raw = atob(text), out = new Uint8Array(raw.length);
-  for (let i = 0; i < raw.length; i++) out[i] = raw.charCodeAt(i);
+const FIRST = 0x3400;  // each letter from here on holds 15 bits
+
+export function bytesOf(text, size) {
+  const out = new Uint8Array(size);
+  for (let k = 0, i = 0, held = 0, bits = 0; i < size; k++) {
+    held = held << 15 | text.charCodeAt(k) - FIRST;
+    for (bits += 15; bits >= 8 && i < size; bits -= 8) out[i++] = held >> bits - 8;
+    held &= (1 << bits) - 1;
+  }
   return out;
 }
 
@@ -49,11 +54,10 @@ export function unpack(facts, raw) {
     }
   }
   const variance = table.map(value => value * value);
-  variance[NO_ERROR] = NaN;
   const wave = wavelengths(facts);
   return {...facts, ...edges(wave), wave, place, flux, code, variance, spaxels};
 }
 
 export async function readCube(facts, text) {
-  return unpack(facts, await inflate(bytesOf(text)));
+  return unpack(facts, await inflate(bytesOf(text, facts.bytes)));
 }

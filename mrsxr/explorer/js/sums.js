@@ -1,29 +1,48 @@
 // Sums over the spaxels of a region, and over the planes of a window.
-import {NO_DATA} from "./store.js";
+import {NO_DATA, NO_ERROR} from "./store.js";
 
 const LOST = 0.5;  // part of a region without data from which a sample is NaN, as in extract_spectrum
 
-// Spectrum of weighted spaxels in Jy: flux, its error, the mean [MJy/sr], the part of the region without data.
-export function spectrumOf(cube, weights) {
-  const n = cube.planes, sum = new Float64Array(n), square = new Float64Array(n), seen = new Float64Array(n);
-  for (let s = 0; s < weights.index.length; s++) {
-    const start = cube.place[weights.index[s]], w = weights.weight[s];
-    if (start < 0) continue;
-    for (let k = 0, i = start; k < n; k++, i++) {
-      if (cube.code[i] === NO_DATA) continue;
-      sum[k] += w * cube.flux[i];
-      square[k] += w * cube.variance[cube.code[i]];
-      seen[k] += w;
-    }
+function add(cube, sums, spaxel, w) {
+  const start = cube.place[spaxel], {sum, square, seen, blind} = sums;
+  if (start < 0) return;
+  for (let k = 0, i = start; k < cube.planes; k++, i++) {
+    const code = cube.code[i];
+    if (code === NO_DATA) continue;
+    sum[k] += w * cube.flux[i];
+    seen[k] += w;
+    if (code === NO_ERROR) blind[k] += w;
+    else square[k] += w * cube.variance[code];
   }
-  const flux = new Float64Array(n), error = new Float64Array(n), mean = new Float64Array(n), lost = new Float64Array(n);
-  const jy = 1e6 * cube.solid;
+}
+
+// Sums over weighted spaxels. While a region is dragged most weights stay what they were: the change alone is added.
+export function sumsOf(cube, weights, before) {
+  const dense = new Float64Array(cube.nx * cube.ny);
+  weights.index.forEach((spaxel, k) => { dense[spaxel] = weights.weight[k]; });
+  let changed = 0;
+  if (before) for (let s = 0; s < dense.length; s++) if (dense[s] !== before.dense[s]) changed++;
+  const afresh = !before || changed >= weights.index.length || before.age > 100;
+  const zero = () => new Float64Array(cube.planes);
+  const sums = afresh ? {sum: zero(), square: zero(), seen: zero(), blind: zero(), age: 0} : {...before, age: before.age + 1};
+  for (let s = 0; s < dense.length; s++) {
+    const w = dense[s] - (afresh ? 0 : before.dense[s]);
+    if (w) add(cube, sums, s, w);
+  }
+  return {...sums, dense};
+}
+
+// The spectrum of sums in Jy: flux, its error, the mean [MJy/sr], the part of the region without data.
+export function spectrumOf(cube, sums, area) {
+  const n = cube.planes, jy = 1e6 * cube.solid, flux = new Float64Array(n), error = new Float64Array(n);
+  const mean = new Float64Array(n), lost = new Float64Array(n), seen = sums.seen.slice();
   for (let k = 0; k < n; k++) {
-    lost[k] = Math.max(1 - seen[k] / weights.area, 0);
+    if (seen[k] < 1e-9) seen[k] = 0;
+    lost[k] = Math.max(1 - seen[k] / area, 0);
     const gone = seen[k] <= 0 || lost[k] > LOST;
-    flux[k] = gone ? NaN : sum[k] * jy;
-    error[k] = gone ? NaN : Math.sqrt(square[k]) * jy;
-    mean[k] = gone ? NaN : sum[k] / seen[k];
+    flux[k] = gone ? NaN : sums.sum[k] * jy;
+    error[k] = gone || sums.blind[k] > 1e-9 ? NaN : Math.sqrt(Math.max(sums.square[k], 0)) * jy;
+    mean[k] = gone ? NaN : sums.sum[k] / seen[k];
   }
   return {wave: cube.wave, flux, error, mean, lost, seen};
 }

@@ -3,8 +3,8 @@
     python benchmarks/explore.py [--planes N] [--keep FOLDER]
 
 Makes twelve cubes of a galaxy (tests/explorer/field.py) of the size that four dithers give, writes the page, opens it
-in the system's Chromium (selenium, chromedriver), drags the region by pointer events and prints what it measured. The time
-of the processor is that of the page's main thread, so that a busy machine counts less.
+in the system's Chromium (selenium, chromedriver), drags the region by pointer events and prints what it measured. The
+work is that of the page's main thread, so that a busy machine counts less.
 """
 
 from __future__ import annotations

@@ -380,12 +380,21 @@ def report(folder: Path, out: Path | None, redshift: float | None) -> None:
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--html", type=click.Path(path_type=Path), help="HTML file to write; by default explore.html in OUT.")
 @click.option("--redshift", callback=_redshift, help="Of the source, for its lines; by default what the products know.")
-def explore(out: Path, html: Path | None, redshift: float | None) -> None:
+@click.option("--serve", is_flag=True, help="Show the page from here, write none: cubes are read as they are needed.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Of --serve; by default a free one.")
+def explore(out: Path, html: Path | None, redshift: float | None, serve: bool, port: int | None) -> None:
     """Write a page to look into the cubes in OUT, a folder or a file: all bands at once, in any browser, no network."""
-    from .explorer import explore as write
+    from . import explorer
 
-    path = write(out, html=html, redshift=redshift)
-    say(f"explorer: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    if not serve:
+        path = explorer.explore(out, html=html, redshift=redshift)
+        return say(f"explorer: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    with explorer.make_server(out, redshift=redshift, port=port) as server:
+        say(f"explorer: http://127.0.0.1:{server.server_port}/ (Ctrl-C ends it)")
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            say("ended")
 
 
 def _no_windows() -> None:

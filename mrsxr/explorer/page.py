@@ -27,11 +27,13 @@ HERE = Path(__file__).parent
 #: The modules of the page, each after those that it imports.
 MODULES = (
     "store", "sky", "area", "region", "sums", "fit", "figure", "skyview", "spectrumview", "save", "code", "panels",
-    "main",
+    "explorer", "served", "main",
 )  # fmt: skip
 _PALETTES = {
     "viridis": "viridis", "inferno": "inferno", "gray": "grey", "gray_r": "grey, inverted", "RdBu_r": "blue to red",
 }  # fmt: skip
+_SERVED = "Cubes are read, summed and fitted by the mrsxr that serves this page."
+_WHOLE = "Values are rounded to 1/1024 of their errors. This file holds everything that it shows; nothing is fetched."
 _IMPORT = re.compile(r"^import [^;]*;\n|^export (?=async |class |const |function )", re.MULTILINE)
 
 
@@ -67,7 +69,7 @@ def explore(
 
     Notes
     -----
-    Values are stored in units of 1/1024 of their errors, errors to 2 %. Sums over regions follow
+    Values are stored in units of 1/1024 of their errors, errors to 4 %. Sums over regions follow
     :func:`mrsxr.spectrum.extract_spectrum` with ``region``: shares of spaxels are exact, samples of which half of the
     region has no data are NaN.
 
@@ -77,25 +79,29 @@ def explore(
     """
     found = find_cubes(cubes)
     folder = Path(cubes) if isinstance(cubes, str | os.PathLike) and os.path.isdir(cubes) else Path()
-    text = make_page(found, _spectra(spectra), maps, redshift)
+    text = make_page(found, as_spectra(spectra), maps, redshift)
     target = Path(html) if html is not None else folder / "explore.html"
     with replacing(target) as part:
         part.write_bytes(text.encode("utf-16"))  # letters of 15 bits take 2 bytes; its first bytes tell browsers
     return target
 
 
-def make_page(found: Found, spectra: list[xr.Dataset], maps: xr.Dataset | None, redshift: float | None) -> str:
-    """Return the page as text."""
+def make_page(
+    found: Found, spectra: list[xr.Dataset], maps: xr.Dataset | None, redshift: float | None, served: bool = False
+) -> str:
+    """Return the page as text; of one that is served the cubes stay where they are."""
     facts, streams = [], []
     for name, cube in found.cubes.items():
-        packed = pack(*arrays_of(cube))
-        own = {"table": packed.table.tolist(), "quantum": packed.quantum, "bytes": len(packed.stream)}
+        own: dict[str, Any] = {}
+        if not served:
+            packed = pack(*arrays_of(cube))
+            own = {"table": packed.table.tolist(), "quantum": packed.quantum, "bytes": len(packed.stream)}
+            streams.append(Markup(letters(packed.stream)))
         facts.append(facts_of_cube(name, cube, found.paths[name]) | own)
-        streams.append(Markup(letters(packed.stream)))
     known = [ds.attrs["redshift"] for ds in (*spectra, *found.cubes.values()) if ds.attrs.get("redshift") is not None]
     whole = {
         "cubes": facts, "law": law(), "lines": _lines(), "palettes": {name: _palette(name) for name in _PALETTES},
-        "redshift": float((known or [0.0])[0] if redshift is None else redshift),
+        "redshift": float((known or [0.0])[0] if redshift is None else redshift), "served": served,
         "spectra": [_curve(ds) for ds in spectra], "maps": [] if maps is None else facts_of_maps(maps),
     }  # fmt: skip
     titles = [str(cube.attrs["target"]) for cube in found.cubes.values() if cube.attrs.get("target")]
@@ -105,9 +111,8 @@ def make_page(found: Found, spectra: list[xr.Dataset], maps: xr.Dataset | None, 
     return pages.get_template("page.html.jinja").render(
         title=(titles or ["MIRI MRS cubes"])[0], lead=f"JWST MIRI MRS: {', '.join(found.cubes) or 'no cube'}",
         version=__version__, problems=found.problems, palettes=list(_PALETTES.items()), facts=_json(whole),
-        cubes=streams, style=Markup((HERE / "style.css").read_text(encoding="utf-8")),
-        code=Markup(script()),
-        rounding="Values are rounded to 1/1024 of their errors.",
+        cubes=streams, style=Markup((HERE / "style.css").read_text(encoding="utf-8")), code=Markup(script()),
+        footer=_SERVED if served else _WHOLE,
     )  # fmt: skip
 
 
@@ -139,7 +144,8 @@ def _palette(name: str) -> str:
     return np.ascontiguousarray(colours).tobytes().hex()
 
 
-def _spectra(given: Any) -> list[xr.Dataset]:
+def as_spectra(given: Any) -> list[xr.Dataset]:
+    """Return spectra that were given one by one, in a sequence or a mapping."""
     if given is None:
         return []
     many = [given] if isinstance(given, xr.Dataset) else list(given.values() if isinstance(given, Mapping) else given)

@@ -19,9 +19,12 @@ class Page:
 
     def open(self, path, wait: float = 60.0) -> str:
         """Open a file and wait until it is ready; return how that went."""
+        return self.open_address(path.as_uri(), wait)
+
+    def open_address(self, address: str, wait: float = 60.0) -> str:
         for log in ("browser", "performance"):
             self.driver.get_log(log)
-        self.driver.get(path.as_uri())
+        self.driver.get(address)
         end = time.monotonic() + wait
         while time.monotonic() < end:
             state = self.run("return document.body.dataset.ready")

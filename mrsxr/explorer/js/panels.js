@@ -42,6 +42,8 @@ export class Panels {
     at("line").addEventListener("change", event => this.toLine(event.target.value));
     for (const [k, id] of ["from", "to"].entries()) at(id).addEventListener("change", () => this.typed(k));
     at("fit").addEventListener("click", () => app.fitNow());
+    at("mapline").addEventListener("click", () => app.mapNow());
+    at("mapline").hidden = !app.facts.served;
     at("whole").addEventListener("click", () => { app.view.whole(); app.sky.whole(); });
     at("remove").addEventListener("click", () => app.active !== "main" && app.setRegion(null));
     at("csv").addEventListener("click", () => saveSpectrum(app, "csv"));

@@ -22,6 +22,7 @@ from .convert import convert_units
 from .errors import (
     InputFileError,
     LevelError,
+    MrsxrDeprecationWarning,
     MrsxrError,
     MrsxrWarning,
     ParameterError,
@@ -51,6 +52,7 @@ from .sums import variance_of_sum
 __all__ = [
     "InputFileError",
     "LevelError",
+    "MrsxrDeprecationWarning",
     "MrsxrError",
     "MrsxrWarning",
     "ParameterError",

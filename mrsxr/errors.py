@@ -45,5 +45,9 @@ class InputFileError(MrsxrError):
     """An exposure or product file is missing, truncated, of another instrument or lacks a keyword."""
 
 
+class MrsxrDeprecationWarning(FutureWarning):
+    """A name that goes away is used; the text says in which version, and what to use."""
+
+
 class MrsxrWarning(UserWarning):
     """An oddity of the data that a user should know of; the result is still valid."""

@@ -11,7 +11,7 @@ import mrsxr
 
 ROOT = Path(mrsxr.__file__).parent
 LAYERS = [
-    {"_version", "mrs", "dq", "units", "errors", "notes", "threads", "limits", "compiled"},
+    {"_version", "mrs", "dq", "units", "errors", "deprecation", "notes", "threads", "limits", "compiled"},
     {
         "arguments",
         "attributes",

@@ -379,8 +379,8 @@ def _crds(name: str) -> Any:
         importlib.import_module("crds.jwst.locate")  # what the rules of JWST need, stdatamodels among it
     except ModuleNotFoundError as error:
         raise ReferenceFileError(
-            f"CRDS cannot be used: the package '{error.name}' is missing; install crds and stdatamodels, "
-            "or give a folder of reference files"
+            f"CRDS cannot be used: the package '{error.name}' is missing; pip install 'mrsxr[crds]', or "
+            "give a folder of reference files"
         ) from error
     return getattr(crds, name) if hasattr(crds, name) else getattr(crds.core.heavy_client, name)
 

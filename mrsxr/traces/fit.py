@@ -8,10 +8,13 @@ import numpy as np
 from scipy.linalg import solveh_banded
 
 from mrsxr.mrs import psf_fwhm
+from mrsxr.scores import gains
 
 from .model import EDGE, ring
 
-_ROUNDS, _CLIP = 4, 6.0
+_ROUNDS, _HALF, _WHOLE, _CLIP = 4, 3, 3, 6.0
+#: Standard errors by which a window, and all slices and exposures of its wavelength, must gain.
+_SURE, _SURE_TOGETHER = 2.0, 3.0
 #: Systematic error of a pixel, of its flux: what the profile and the spectrum cannot follow.
 _FLOOR = 0.005
 #: Expected size of the corrections of the start profile.
@@ -163,17 +166,21 @@ def fit_band(pixels: Pixels, place: np.ndarray, labels: np.ndarray, nodes: np.nd
     Fit
     score : float (dither, slice, node)
         Misfit on the pixels left out over that of the mean of their neighbours along the slice, each in units of the
-        noise, with two standard errors added; NaN without pixels, and where other sources are near.
+        noise: the larger one of that of a window with two standard errors added, and that of all windows of its
+        wavelength with three. NaN without pixels, and where other sources are near. Where it is nowhere below 1 the fit
+        is that of every second pixel.
     """
     layout = (nodes.size, float(samples[0]), float(samples[1] - samples[0]), samples.size)
-    fit = Fit(pixels, place.copy(), *layout)
-    everything = np.ones(pixels.flux.size, bool)
-    fit.run(everything)
-    half = Fit(pixels, fit.place.copy(), *layout)
-    half.run(~pixels.odd, rounds=2, places=False)
-    around = ring(fit.profile)
-    crowded = np.ptp(around, axis=1) > _CROWDED
-    return fit, np.where(crowded, np.nan, _score(half, labels))
+    half = Fit(pixels, place.copy(), *layout)
+    half.run(~pixels.odd, rounds=_HALF)
+    crowded = np.ptp(ring(half.profile), axis=1) > _CROWDED
+    judged = np.where(crowded, np.nan, _score(half, labels))
+    if not gains(judged).any():
+        return half, judged
+    fit = Fit(pixels, half.place.copy(), *layout)
+    fit.profile = half.profile
+    fit.run(np.ones(pixels.flux.size, bool), rounds=_WHOLE)
+    return fit, judged
 
 
 def _score(fit: Fit, labels: np.ndarray) -> np.ndarray:
@@ -190,8 +197,10 @@ def _score(fit: Fit, labels: np.ndarray) -> np.ndarray:
     def sums(values):
         return np.bincount(index, values, int(np.prod(shape))).reshape(shape)
 
-    count, mine, theirs = sums(np.ones(index.size)), sums(ours), sums(other)
+    count, mine, theirs, count_of = sums(np.ones(index.size)), sums(ours), sums(other), (0, 1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = mine / theirs
+        ratio, together = mine / theirs, mine.sum(count_of) / theirs.sum(count_of)
         spread = np.sqrt(sums((ours - other * ratio.ravel()[index]) ** 2)) / theirs
-        return np.where(count >= 20, ratio + 2 * spread, np.nan)
+        rest = sums((ours - other * together[index % fit.n_node]) ** 2).sum(count_of)
+        all_of_it = together + _SURE_TOGETHER * np.sqrt(rest) / theirs.sum(count_of)
+        return np.where(count >= 20, np.maximum(ratio + _SURE * spread, all_of_it), np.nan)

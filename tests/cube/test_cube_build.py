@@ -51,9 +51,9 @@ def wcs_model():
     return xr.Dataset(data, {"slice_label": labels, "band": ["1A"]})
 
 
-def make_cal(n=4, chunks=None):
+def make_cal(n=4, chunks=None, model=None):
     """Return cal data of a constant sky of 5 MJy/sr, variance 0.04 + 0.03 + 0.02."""
-    model = wcs_model()
+    model = wcs_model() if model is None else model
     x = np.arange(N_X)
     row = np.where((x % 21 >= 2) & (x % 21 <= 20), 101 + x // 21, 0)
     label = np.broadcast_to(row, (N_Y, N_X)).astype("i2")

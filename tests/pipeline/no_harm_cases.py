@@ -15,6 +15,7 @@ from helpers import make_reference
 import mrsxr as mx
 from mrsxr.pipeline import Recipe
 from mrsxr.pipeline.combine_chain import combine
+from mrsxr.pipeline.cube_chain import make_target_cube
 
 #: Parameters without a fit to the data: what they do is exact, or known to be a mistake of the baseline.
 EXEMPT = {
@@ -172,6 +173,18 @@ def outliers(recipe, gains):
     if not gains:
         ds = ds.assign_coords(dec_ref=ds.dec_ref + xr.DataArray([0.0, 1 / 60], dims="dither"))
     return combine({"/science/12A": ds}, recipe.skipping("master_background"))["/science/12A"]
+
+
+@judged("cube.trace_model", "trace_model")
+def trace_model(recipe, gains):
+    """A star on the detector, or a smooth sky as noisy."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "cube"))
+    from test_cube_build import LIMITS
+    from test_trace_model import PLACE, lopsided_star
+
+    if recipe.runs("trace_model"):
+        recipe = recipe.set("trace_model", source=PLACE)
+    return make_target_cube(lopsided_star(1000.0 if gains else 0.0), "1A", None, recipe.set("cube_build", **LIMITS))
 
 
 # --- cube -> spectrum ------------------------------------------------------------------------------------------------

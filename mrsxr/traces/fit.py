@@ -13,7 +13,8 @@ from mrsxr.scores import gains
 from .model import EDGE, ring
 
 _ROUNDS, _HALF, _WHOLE, _CLIP = 4, 3, 3, 6.0
-#: Standard errors by which a window, and all slices and exposures of its wavelength, must gain.
+#: Standard errors by which a window, and all slices and exposures of its wavelength, must gain. Of all, a pixel counts
+#: with the difference of both misfits over their sum, so that a few pixels far off decide nothing.
 _SURE, _SURE_TOGETHER = 2.0, 3.0
 #: Systematic error of a pixel, of its flux: what the profile and the spectrum cannot follow.
 _FLOOR = 0.005
@@ -166,21 +167,21 @@ def fit_band(pixels: Pixels, place: np.ndarray, labels: np.ndarray, nodes: np.nd
     Fit
     score : float (dither, slice, node)
         Misfit on the pixels left out over that of the mean of their neighbours along the slice, each in units of the
-        noise: the larger one of that of a window with two standard errors added, and that of all windows of its
-        wavelength with three. NaN without pixels, and where other sources are near. Where it is nowhere below 1 the fit
-        is that of every second pixel.
+        noise, with two standard errors added; 1 at least where all windows of its wavelength together show no gain.
+        NaN without pixels, and where other sources are near. Where it is nowhere below 1 the fit is that of every
+        second pixel.
     """
     layout = (nodes.size, float(samples[0]), float(samples[1] - samples[0]), samples.size)
     half = Fit(pixels, place.copy(), *layout)
     half.run(~pixels.odd, rounds=_HALF)
-    crowded = np.ptp(ring(half.profile), axis=1) > _CROWDED
-    judged = np.where(crowded, np.nan, _score(half, labels))
+    judged = _score(half, labels)
     if not gains(judged).any():
         return half, judged
     fit = Fit(pixels, half.place.copy(), *layout)
     fit.profile = half.profile
     fit.run(np.ones(pixels.flux.size, bool), rounds=_WHOLE)
-    return fit, judged
+    crowded = np.ptp(ring(fit.profile), axis=1) > _CROWDED
+    return fit, np.where(crowded, np.nan, judged)
 
 
 def _score(fit: Fit, labels: np.ndarray) -> np.ndarray:
@@ -197,10 +198,12 @@ def _score(fit: Fit, labels: np.ndarray) -> np.ndarray:
     def sums(values):
         return np.bincount(index, values, int(np.prod(shape))).reshape(shape)
 
-    count, mine, theirs, count_of = sums(np.ones(index.size)), sums(ours), sums(other), (0, 1)
+    count, mine, theirs = sums(np.ones(index.size)), sums(ours), sums(other)
+    share = (other - ours) / (1.0 + other + ours)
+    each = [sums(values).sum((0, 1)) for values in (share, share**2)]
+    seen = each[0] > _SURE_TOGETHER * np.sqrt(each[1])
     with np.errstate(invalid="ignore", divide="ignore"):
-        ratio, together = mine / theirs, mine.sum(count_of) / theirs.sum(count_of)
+        ratio = mine / theirs
         spread = np.sqrt(sums((ours - other * ratio.ravel()[index]) ** 2)) / theirs
-        rest = sums((ours - other * together[index % fit.n_node]) ** 2).sum(count_of)
-        all_of_it = together + _SURE_TOGETHER * np.sqrt(rest) / theirs.sum(count_of)
-        return np.where(count >= 20, np.maximum(ratio + _SURE * spread, all_of_it), np.nan)
+        found = ratio + _SURE * spread
+        return np.where(count >= 20, np.where(seen, found, np.maximum(found, 1.0)), np.nan)

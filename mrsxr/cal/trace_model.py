@@ -61,7 +61,7 @@ def fit_trace_model(ds: xr.Dataset, *, band: Band, source: Place | None = None, 
     second pixel (a chess board), with places, profile and spectrum from the others: its misfit over that of the mean
     of the two neighbours along the slice, which is what a drizzled cube takes a pixel for. Both are in units of their
     noise, so that a model of noise gains nothing. A window of a slice and an exposure must gain by two standard errors,
-    and all windows of its wavelength together by three: of 4600 windows of smooth and of filamentary light none passes.
+    and all windows of its wavelength together by three: of 4500 windows of smooth and of filamentary light none passes.
 
     Examples
     --------

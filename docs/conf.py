@@ -36,10 +36,11 @@ html_theme = "pydata_sphinx_theme"
 html_title = f"mrsxr {release}"
 html_static_path = ["_static"]
 html_css_files = ["mrsxr.css"]
+html_sidebars = {page: [] for page in ("index", "start", "jwst", "howto", "trust", "contributing", "changes")}
 html_show_sourcelink = False
 html_context = {"default_mode": "auto"}
 html_theme_options = {
-    "navbar_align": "left", "header_links_before_dropdown": 7, "show_prev_next": True,
+    "navbar_align": "left", "header_links_before_dropdown": 5, "show_prev_next": True,
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"], "footer_end": [], "pygments_light_style": "tango", "navigation_with_keys": False,
 }  # fmt: skip

@@ -161,7 +161,8 @@ class Step(Made):
         """Return text, facts and parameters."""
         name = self.arguments[0]
         function = _function(name)
-        yield from (*self.content, "", *_facts(name, function), "")
+        says, where = _facts(name, function)
+        yield from (says, "", *self.content, "", where, "")
         rows = list(_parameters(function))
         if rows:
             yield from (":::{dropdown} Parameters", *table(("parameter", "default", "may be"), rows), ":::", "")
@@ -184,7 +185,7 @@ def _facts(name, function):
         says += [f"card `{facts.keyword}`"] if facts.keyword else []
     tests = _tests_of(name.rpartition(".")[2], name.partition(".")[0])
     where = [f"Source `{source}`", *([f"tests {', '.join(map(_code, tests))}"] if tests else [])]
-    return [f"{' · '.join(says)}. {', '.join(where)}."]
+    return f"**{says[0]}** {' · '.join(['', *says[1:]])}", f"{', '.join(where)}."
 
 
 @cache

@@ -7,6 +7,8 @@ import json
 import shutil
 from pathlib import Path
 
+import figures
+
 import mrsxr
 
 ROOMS = {
@@ -49,6 +51,7 @@ def write_all(docs):
     entries = "\n".join(_stem(room) for room in ROOMS)
     _write(docs / "api" / "index.md", f"{(docs / '_pages' / 'api.md').read_text()}\n```{{toctree}}\n{entries}\n```\n")
     _lessons(docs)
+    figures.draw_all(docs / "figures")
 
 
 def _stem(room):

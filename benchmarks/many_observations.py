@@ -26,7 +26,7 @@ from mrsxr.pipeline.arrivals import Arrivals
 from mrsxr.pipeline.cluster import executor_of
 from mrsxr.pipeline.pieces import Group, Way
 from mrsxr.pipeline.record import RunRecord, peak_memory
-from mrsxr.pipeline.reduction import Reduction, Told
+from mrsxr.pipeline.reduction import Reduction, StageReporter
 from mrsxr.pipeline.runner import carry_out
 from mrsxr.pipeline.shares import share
 from mrsxr.pipeline.store import Store, status, stores_below
@@ -52,7 +52,7 @@ STUBS = {"make_rate": "rate", "make_cal": "cal", "join": "joined", "combine_expo
          "decide_source_type": "decision", "make_spectra": "spectrum", "stitch": "stitched"}  # fmt: skip
 
 
-def observation(number: int, inputs: Path, out: Path, recipe: Recipe, dithers: int, told: Told) -> Reduction:
+def observation(number: int, inputs: Path, out: Path, recipe: Recipe, dithers: int, told: StageReporter) -> Reduction:
     """Return the plan of an observation of one setting."""
     name = f"{number:05d}-o001"
     infos = [
@@ -87,7 +87,7 @@ def measured(folder: Path, options: argparse.Namespace) -> dict[str, str]:
     """Return the table."""
     inputs, out, recipe = folder / "a_uncal.fits", folder / "out", Recipe.of("optimal")
     fits.PrimaryHDU().writeto(inputs)
-    start, told = time.perf_counter(), Told(Reporter())
+    start, told = time.perf_counter(), StageReporter(Reporter())
     reductions = [observation(k, inputs, out, recipe, options.dithers, told) for k in range(options.observations)]
     planned, total = time.perf_counter() - start, sum(len(one.tasks) for one in reductions)
     sizes = [len(pickle.dumps(share(task, one.way))) for one in reductions[:1] for task in one.tasks]

@@ -6,6 +6,7 @@ step, file and joined product carries on. A chain that decides something itself 
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -75,6 +76,43 @@ def listen(*, pass_on: bool = False) -> Iterator[list[str]]:
     finally:
         _passed_on.reset(quiet)
         _listeners.reset(token)
+
+
+_FILTERS = threading.Lock()
+
+
+@contextmanager
+def caught_warnings(category: type[Warning]) -> Iterator[list[str]]:
+    """Keep the warnings of a library from the user while the block runs, and give their texts.
+
+    Filters and display of warnings are those of the process: threads take turns, and what others warn of meanwhile is
+    shown as ever. It stands in place of :class:`warnings.catch_warnings`, which threads at once leave changed.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> with caught_warnings(DeprecationWarning) as texts:
+    ...     warnings.warn("use another", DeprecationWarning)
+    >>> texts
+    ['use another']
+    """
+    texts: list[str] = []
+    thread: int | None = threading.get_ident()
+    with _FILTERS, warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def keep(message: Any, kind: type[Warning], *where: Any) -> None:
+            if threading.get_ident() == thread and issubclass(kind, category):
+                texts.append(str(message))
+            else:
+                show(message, kind, *where)
+
+        warnings.simplefilter("always", category)
+        warnings.showwarning = keep  # type: ignore[assignment]
+        try:
+            yield texts
+        finally:
+            thread = None
 
 
 def notes_of(*datasets: Any) -> list[str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 from functools import lru_cache
 
 import astropy.units as u
 import numpy as np
 
 from .errors import SchemaError
+from .notes import caught_warnings
 
 #: Speed of light [km/s].
 C_KM_S = 299792.458
@@ -27,8 +27,7 @@ _PER = {"sr": u.sr, "pix": u.pix, "": u.dimensionless_unscaled}
 def parse(unit: str) -> u.UnitBase:
     """Return the astropy unit of a unit string, "spaxel" taken for "pix"; a wrong string raises SchemaError."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", u.UnitsWarning)  # of several slashes
+        with caught_warnings(u.UnitsWarning):  # of several slashes
             return u.Unit(unit.replace("spaxel", "pix") if isinstance(unit, str) else unit)
     except (ValueError, TypeError) as error:
         raise SchemaError(f"'{unit}' is no unit that astropy understands") from error

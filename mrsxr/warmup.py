@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from .io import load_dataset
 from .lines import fit_lines, moments
+from .notes import listen
 from .pipeline import Reporter, run
 from .pipeline.recipe import MODES
 from .simulate import Effects, simulate_observation
@@ -42,8 +42,7 @@ def warmup(*, workers: int | None = None, reporter: Reporter | None = None) -> W
 
     start, before = time.perf_counter(), len(compiled_here())
     reporter, workers = reporter or Reporter(), workers or cores_here()
-    with TemporaryDirectory(prefix="mrsxr-warmup-") as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of notes on data that are nobody's
+    with TemporaryDirectory(prefix="mrsxr-warmup-") as folder, listen(pass_on=True):  # of nobody's data
         made = simulate_observation(
             Path(folder) / "simulated", bands=("1A",), n_groups=10, n_integrations=2, n_dithers=2, n_background=1,
             save_slopes=False, effects=Effects(straylight=True, leak=True), workers=workers,

@@ -14,13 +14,13 @@ from mrsxr.pipeline import Recipe, Reporter
 from mrsxr.pipeline.pieces import Way
 from mrsxr.pipeline.plan import ALL, ANY, SOME, Task
 from mrsxr.pipeline.record import RunRecord
-from mrsxr.pipeline.reduction import Reduction, Told
+from mrsxr.pipeline.reduction import Reduction, StageReporter
 from mrsxr.pipeline.store import Store
 
 
 def reduction(tasks, out, **options) -> Reduction:
     record = RunRecord.begin(Recipe.of(), "none")
-    return Reduction(tasks, Way(None, Recipe.of()), Store(out), record, Told(Reporter()), {}, **options)
+    return Reduction(tasks, Way(None, Recipe.of()), Store(out), record, StageReporter(Reporter()), {}, **options)
 
 
 def number(_way, *, number=0, of=(), slow=0.0, fails=False):

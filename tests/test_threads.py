@@ -15,7 +15,7 @@ from mrsxr.pipeline import Recipe
 from mrsxr.pipeline.pieces import Way
 from mrsxr.pipeline.plan import Task
 from mrsxr.pipeline.record import RunRecord
-from mrsxr.pipeline.reduction import Reduction, Told
+from mrsxr.pipeline.reduction import Reduction, StageReporter
 from mrsxr.pipeline.reporter import Reporter
 from mrsxr.pipeline.runner import carry_out
 from mrsxr.pipeline.store import Store
@@ -70,7 +70,7 @@ def test_a_run_changes_nothing_for_other_threads(tmp_path):
 
     tasks = [Task("cube", str(number), work, {}, {"number": number}) for number in (1, 2)]
     record = RunRecord.begin(Recipe.of(), "none")
-    reduction = Reduction(tasks, Way(None, Recipe.of()), Store(tmp_path), record, Told(Reporter()), {})
+    reduction = Reduction(tasks, Way(None, Recipe.of()), Store(tmp_path), record, StageReporter(Reporter()), {})
     thread = threading.Thread(target=other)
     thread.start()
     carry_out([reduction], None, 2)

@@ -1,6 +1,5 @@
 """Stage 2, rate -> cal: the steps that turn slopes into surface brightness on the detector, in the order of use."""
 
-from .assign_mtwcs import follow_target, is_moving, target_position
 from .background import BACKGROUNDS, fit_background_scale, subtract_background
 from .background_combine import combine_backgrounds
 from .background_match import fit_background_match, match_backgrounds
@@ -10,6 +9,7 @@ from .flat_field import divide_flat
 from .fringe import divide_fringe_flat
 from .latents import latent_state, subtract_latents
 from .master_background import background_on_detector, subtract_master_background
+from .moving import assign_mtwcs, is_moving, target_position
 from .offsets import measure_offsets, tie_bands
 from .outlier_detection import detect_outliers, flag_outliers
 from .photom import calibrate_flux
@@ -46,7 +46,7 @@ __all__ = [
     "flag_outliers",
     "is_moving",
     "target_position",
-    "follow_target",
+    "assign_mtwcs",
     "fit_background_match",
     "fit_trace_model",
     "fit_point_source",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 
 from mrsxr.errors import MrsxrError
+from mrsxr.notes import caught_warnings
 
 Method = Literal["weighted", "voronoi"]
 _ROUNDNESS = 0.5  # how far a bin may be from a disc while it grows
@@ -132,8 +132,7 @@ def _numbered(labels: np.ndarray) -> np.ndarray:
 def _by_vorbin(x, y, signal, noise, target, factor) -> np.ndarray:
     """Return the bins of Cappellari's vorbin."""
     try:
-        with warnings.catch_warnings():  # that the author has a newer package
-            warnings.simplefilter("ignore", UserWarning)
+        with caught_warnings(UserWarning):  # that the author has a newer package
             from vorbin.voronoi_2d_binning import voronoi_2d_binning
     except ImportError as error:
         raise MrsxrError(
@@ -147,8 +146,7 @@ def _by_vorbin(x, y, signal, noise, target, factor) -> np.ndarray:
 
     options = {"pixelsize": 1.0, "plot": False, "quiet": True, "sn_func": ratio}
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
+        with caught_warnings(UserWarning):
             found = voronoi_2d_binning(x, y, signal, noise, target, **options)
     except (ValueError, AssertionError) as error:
         raise MrsxrError(f"vorbin made no bins: {error}; take another signal to noise or method 'weighted'") from error

@@ -46,7 +46,7 @@ def executor_of(where: str) -> Iterator[Executor]:
             count = int(rest) if rest.isdigit() else 0
             if not 1 <= count <= MOST_WORKERS:
                 raise ParameterError(f"cluster is '{where}'; expected local:N with 1 to {MOST_WORKERS} processes")
-            address = stack.enter_context(LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=None))
+            address = stack.enter_context(LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=":0"))
         elif where.endswith(".toml"):
             address = stack.enter_context(_batch(Path(where)))
         elif "://" not in where:

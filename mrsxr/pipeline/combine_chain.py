@@ -102,13 +102,13 @@ def one_background(recipe: Recipe) -> Recipe:
     return recipe
 
 
-@part("cube", "assign_mtwcs", cal.follow_target)
+@part("cube", "assign_mtwcs", cal.assign_mtwcs)
 def _follow(exposures: Exposures, beside: Beside, **options: Any) -> Exposures:
     moving = [ds for ds in exposures.values() if cal.is_moving(ds)]
     if not moving:
         return exposures
     place = options["center"] or beside.center or cal.target_position(moving)
-    return {n: cal.follow_target(ds, center=place) if cal.is_moving(ds) else ds for n, ds in exposures.items()}
+    return {n: cal.assign_mtwcs(ds, center=place) if cal.is_moving(ds) else ds for n, ds in exposures.items()}
 
 
 @part("cube", "tie_bands", cal.measure_offsets)

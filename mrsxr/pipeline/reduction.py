@@ -44,7 +44,7 @@ class RunResult:
 
 
 @dataclass
-class Told:
+class StageReporter:
     """A reporter that hears of each stage once, with the pieces of all observations."""
 
     reporter: Reporter
@@ -69,7 +69,7 @@ class Reduction:
     way: Way
     store: Store
     record: RunRecord
-    told: Told
+    told: StageReporter
     headers: Mapping[str, FileInfo]
     title: str = ""
     fresh: bool = False

@@ -32,7 +32,7 @@ from .pieces import Filed, Way
 from .plan import Planner, Unit
 from .recipe import Recipe
 from .record import RunRecord
-from .reduction import Reduction, RunResult, Told, together
+from .reduction import Reduction, RunResult, StageReporter, together
 from .reporter import Reporter
 from .signals import graceful
 from .spectrum_chain import check_spectra
@@ -127,7 +127,7 @@ def run(
         if recipe.runs("bkg_subtract"):
             recipe = one_background(recipe)
     job = _Asked(source, background, Path(out), references, recipe, wanted, to, redshift, allow_missing, fresh, workers)
-    shared = Told(reporter or Reporter())
+    shared = StageReporter(reporter or Reporter())
     observations = _observations(job, found)
     reductions = [_reduction(job, found, one, shared, told, bands is not None) for one in observations]
     for path, reason in found.skipped.items():
@@ -175,7 +175,7 @@ def _observations(asked: _Asked, found: Found) -> list[Observation]:
 
 
 def _reduction(
-    asked: _Asked, found: Found, one: Observation, told: Told, early: Sequence[str], some_bands: bool
+    asked: _Asked, found: Found, one: Observation, told: StageReporter, early: Sequence[str], some_bands: bool
 ) -> Reduction:
     """Return the plan of one observation, its record begun."""
     files, recipe = one.files, asked.recipe

@@ -110,10 +110,11 @@ def _source_type(contents: Contents) -> tuple[str, str]:
 def _levels(contents: Contents) -> Markup | None:
     """Return the background levels taken off single exposures, where the products tell them."""
     levels: dict[str, dict[str, float]] = {}
-    for file in contents.of("crf"):
-        ds = contents.open(file)
-        for band in ds["background_level"]["band"].values if "background_level" in ds else ():
-            levels.setdefault(file.exposure, {})[str(band)] = float(ds["background_level"].sel(band=band)[0])
+    files = [file.path for file in contents.of("crf")]
+    for ds in map(contents.open, [*files, *(path for path, level in contents.others.items() if level == "cal")]):
+        found = ds["background_level"].transpose("dither", "band").values if "background_level" in ds else ()
+        for exposure, values in zip(np.atleast_1d(ds["exposure"].values), found, strict=False):
+            levels.setdefault(str(exposure), {}).update(zip(map(str, ds["band"].values), values, strict=True))
     bands = sorted({band for by_band in levels.values() for band in by_band})
     if not bands:
         return None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +9,7 @@ import xarray as xr
 
 from mrsxr import dq as flags
 from mrsxr.errors import MrsxrError
-from mrsxr.notes import tell
+from mrsxr.notes import caught_warnings, tell
 from mrsxr.scores import gains, score
 from mrsxr.spaxels import spaxel_size
 
@@ -26,7 +24,6 @@ _DETECTION = 5.0
 _MOST = 12  # places that are looked at
 _FAINT = 0.05  # of the brightest, below which a peak is not taken for the target
 _DAO_BORDER = 2.0  # spaxels
-_FILTERS = threading.Lock()  # filters of warnings are those of the process: threads take turns, else some stay
 
 
 @dataclass(frozen=True)
@@ -283,8 +280,7 @@ def find_source_dao(cube: xr.Dataset) -> Place | None:
         return None
     image = np.ma.median(np.ma.masked_invalid(values), axis=0)
     _, middle, spread = sigma_clipped_stats(image)
-    with _FILTERS, warnings.catch_warnings():
-        warnings.simplefilter("ignore", NoDetectionsWarning)
+    with caught_warnings(NoDetectionsWarning):
         found = DAOStarFinder(fwhm=3.0, threshold=3 * spread)(image - middle)
     if found is None:
         return None

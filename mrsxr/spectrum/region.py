@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 import os
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from astropy.wcs import WCS
 
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.place import sky_of
-from mrsxr.notes import tell
+from mrsxr.notes import caught_warnings, tell
 from mrsxr.spaxels import spaxel_size
 
 _SUBPIXELS = 10
@@ -116,17 +115,16 @@ def _read_text(text: str, kind: str) -> list[Any]:
     from regions import Regions
 
     try:
-        with warnings.catch_warnings(record=True) as skipped:  # what it cannot read it skips with a warning
-            warnings.simplefilter("always")
+        with caught_warnings(UserWarning) as skipped:  # what it cannot read it skips with a warning
             found = list(Regions.parse(text, format=kind))
     except Exception as error:  # what the parser raises is of many kinds
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise MrsxrError(f"region '{_short(text)}' cannot be read as {kind.upper()} text ({reason})") from error
     if found:
-        for warning in skipped:
-            tell(f"region: {_short(warning.message)}")
+        for why in skipped:
+            tell(f"region: {_short(why)}")
     elif skipped:
-        raise MrsxrError(f"region '{_short(text)}' holds no region ({_short(skipped[0].message)}); expected {_EXAMPLE}")
+        raise MrsxrError(f"region '{_short(text)}' holds no region ({_short(skipped[0])}); expected {_EXAMPLE}")
     return found
 
 

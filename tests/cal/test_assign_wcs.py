@@ -12,7 +12,7 @@ from astropy.io import fits
 from helpers import assert_step, detector_attrs, dither_coords, no_compute
 
 from mrsxr import dq
-from mrsxr.cal.assign_mtwcs import follow_target, is_moving, target_position
+from mrsxr.cal.moving import assign_mtwcs, is_moving, target_position
 from mrsxr.cal.wcs import assign_wcs
 from mrsxr.errors import LevelError, MrsxrError, ReferenceFileError
 from mrsxr.geometry import sky
@@ -116,7 +116,7 @@ def place_of(ds, position, k):
 def test_the_target_stands_still_and_the_field_keeps_its_shape(references):
     ds = assign_wcs(moving(), **references)
     places = list(zip((339.015, 339.0201), (33.9763, 33.9741), strict=True))
-    out = assert_step(follow_target, ds)
+    out = assert_step(assign_mtwcs, ds)
     center = target_position([ds])
     np.testing.assert_allclose(center, (339.01755, 33.9752), rtol=0, atol=1e-12)
     for k, place in enumerate(places):
@@ -135,7 +135,7 @@ def test_the_target_stands_still_and_the_field_keeps_its_shape(references):
 
 
 def test_headers_tell_the_shift_and_a_second_one_moves_nothing(tmp_path):
-    out = follow_target(moving())
+    out = assign_mtwcs(moving())
     center = target_position([moving()])
     assert (out.attrs["mt_avra"], out.attrs["mt_avdec"]) == center
     xr.testing.assert_identical(out.fits_header.variable, moving().fits_header.variable)
@@ -143,18 +143,18 @@ def test_headers_tell_the_shift_and_a_second_one_moves_nothing(tmp_path):
     written = fits.getheader(path, "SCI")
     assert (written["MT_AVRA"], written["MT_AVDEC"]) == pytest.approx(center)
     assert (written["MT_RA"], written["MT_DEC"]) == (339.015, 33.9763)
-    again = follow_target(out)
+    again = assign_mtwcs(out)
     for name in ("ra_ref", "dec_ref", "roll_ref"):
         np.testing.assert_allclose(again[name], out[name], rtol=0, atol=1e-11)
     apart = join_dithers([out.isel(dither=[0]), moving().isel(dither=[1])])
-    np.testing.assert_allclose(follow_target(apart, center=center).ra_ref, out.ra_ref, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(assign_mtwcs(apart, center=center).ra_ref, out.ra_ref, rtol=0, atol=1e-11)
 
 
 def test_settings_share_a_centre_that_is_given():
     one, two = moving(), moving(ra=(339.03, 339.04))
     center = target_position([one, two])
     np.testing.assert_allclose(center, (339.026275, 33.9752), rtol=0, atol=1e-12)
-    out = follow_target(two, center=center)
+    out = assign_mtwcs(two, center=center)
     v2, v3 = place_of(two, (339.04, 33.9741), 1)
     np.testing.assert_allclose(sky.v2v3_to_sky(v2, v3, sky.Pointing.of(out, 1)), center, rtol=0, atol=1e-11)
 
@@ -163,7 +163,7 @@ def test_a_target_that_crosses_the_border_of_ra():
     ds = moving(ra=(359.9999, 0.0003))
     np.testing.assert_allclose(target_position([ds])[0], 0.0001, rtol=0, atol=1e-12)
     ds["ra_ref"] = ("dither", [359.9998, 0.0004])
-    out = follow_target(ds)
+    out = assign_mtwcs(ds)
     shift = (out.ra_ref.values - ds.ra_ref.values + 180) % 360 - 180
     np.testing.assert_allclose(shift, [0.0002, -0.0002], atol=2e-7)
 
@@ -172,18 +172,18 @@ def test_errors_of_moving_targets_name_exposure_and_keyword():
     assert is_moving(moving())
     assert not is_moving(rate_ds())
     with pytest.raises(MrsxrError, match="setting 12A: TARGTYPE is missing, expected MOVING"):
-        follow_target(rate_ds())
+        assign_mtwcs(rate_ds())
     fixed = rate_ds({"PRIMARY": {"TARGTYPE": ("FIXED", "FIXED")}})
     with pytest.raises(MrsxrError, match="TARGTYPE is FIXED"):
-        follow_target(fixed)
+        assign_mtwcs(fixed)
     with pytest.raises(MrsxrError, match="00002_mirifushort: the keyword MT_RA is missing from the header"):
-        follow_target(moving(ra=(339.0, None)))
+        assign_mtwcs(moving(ra=(339.0, None)))
     with pytest.raises(MrsxrError, match="at least one exposure"):
         target_position([])
     lost = moving()
     lost["v3_ref"] = ("dither", [np.nan, -319.0])
     with pytest.raises(MrsxrError, match="00001_mirifushort: V3_REF missing"):
-        follow_target(lost)
+        assign_mtwcs(lost)
 
 
 def test_coordinates_are_made_in_the_tasks_that_need_them(references):

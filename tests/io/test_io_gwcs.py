@@ -158,7 +158,7 @@ def test_facts_that_steps_leave_become_keywords(tmp_path):
         ("rate.flag_jumps", "S_JUMP"),
         ("rate.flag_first_frame", "S_FRSTFR"),
         ("cal.assign_wcs", "S_WCS"),
-        ("cal.follow_target", "S_MTWCS"),
+        ("cal.assign_mtwcs", "S_MTWCS"),
         ("cal.self_calibrate_bad_pixels", "S_BPXSLF"),
         ("cal.subtract_background", "S_BKDSUB"),
         ("cal.set_source_type", "S_SRCTYP"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import sys
 import types
 
@@ -67,8 +69,11 @@ def test_batch_systems(tmp_path, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # sockets of the worker that dies
 def test_pieces_go_to_processes_of_a_cluster(tmp_path):
-    """A worker that dies costs its piece, which another does; run.json says what that of threads says."""
-    with executor_of("local:2") as executor:
+    """A worker that dies costs its piece, which another does; run.json says what that of threads says.
+
+    Where the port of dask's dashboard is taken, nothing is said of it.
+    """
+    with taken_port(8787), executor_of("local:2") as executor:
         assert cluster.workers_of(executor) == 2
         tasks = [*ladder(), Task("spectrum", "dies", die_once, {}, {"marker": str(tmp_path / "marker")})]
         here, there = reduction(tasks, tmp_path / "out"), reduction(tasks, tmp_path / "threads")
@@ -77,6 +82,15 @@ def test_pieces_go_to_processes_of_a_cluster(tmp_path):
     assert here.result.failed == {"2": "it does"}
     assert [piece.name for piece in here.record.pieces] == ["1", "2", "some", "last", "dies"]
     assert said(tmp_path / "out") == said(tmp_path / "threads")
+
+
+@contextlib.contextmanager
+def taken_port(number):
+    with socket.socket() as one:
+        with contextlib.suppress(OSError):  # another process has it, which is as good
+            one.bind(("", number))
+            one.listen()
+        yield
 
 
 def said(out):

@@ -19,6 +19,7 @@ from mrsxr.errors import MrsxrError
 from mrsxr.io.files import BACKGROUND, SCIENCE
 from mrsxr.notes import listen
 from mrsxr.pipeline import Recipe, cal_chain, exposure_steps, pieces, rate_chain, spectrum_chain
+from mrsxr.pipeline.parts import LEVELS
 from mrsxr.pipeline.pieces import Group, Way
 from mrsxr.pipeline.plan import Planner, Unit
 from mrsxr.pipeline.resume import Keys
@@ -33,6 +34,7 @@ UNSURE = xr.Dataset(attrs={"source_type": "EXTENDED", "score": 0.5, "ambiguous":
 ANSWERS = {"is_moving": True, "target_position": (1.0, 2.0),
            "decide_source_type": UNSURE, "fit_ramps_and_integrations": (EMPTY, EMPTY),
            "build_exposure_cubes": {"1": EMPTY}}  # fmt: skip
+REFERENCE = xr.Dataset(attrs={"subtract_background": True})
 called: list[object] = []
 
 
@@ -41,7 +43,7 @@ class Refs:
 
     def get(self, kind, ds):
         called.append(kind)
-        return xr.Dataset(attrs={"subtract_background": True})
+        return REFERENCE
 
 
 def written_down(function):
@@ -115,18 +117,30 @@ def other(hint, value):
     return next((one for one in choices if one != value), "other")
 
 
+def changed(one, flip):
+    """Return a step that differs in all its parameters, and in whether it is left out where that is flipped."""
+    values = {name: other(hint, one.values().get(name)) for name, (hint, *_) in one.part.takes.items()}
+    return replace(one, given={**one.given, **values}, skip=one.skip != (flip and not one.part.needed))
+
+
+def of_level(recipe, level):
+    """Return recipes that differ in all steps of a level."""
+    return [replace(recipe, entries=tuple(changed(one, flip) if one.level == level else one for one in recipe.entries))
+            for flip in (False, True)]  # fmt: skip
+
+
 def changes(recipe):
-    """Yield for each step a recipe that differs in all its parameters, and those that differ in one, or in its skip."""
+    """Yield for each step recipes that differ in all its parameters, and those that differ in one, or in its skip."""
     for one in recipe.entries:
-        values = {name: other(hint, one.values().get(name)) for name, (hint, *_) in one.part.takes.items()}
-        single = {f"{one.where} {name}": {name: value} for name, value in values.items()}
-        alone = {what: recipe._with(one, replace(one, given={**one.given, **given})) for what, given in single.items()}
+        every = [recipe._with(one, changed(one, flip)) for flip in (False, True)]
+        values = changed(one, False).given
+        alone = {f"{one.where} {name}": recipe._with(one, replace(one, given={**one.given, name: values[name]}))
+                 for name in one.part.takes}  # fmt: skip
         if not one.part.needed:
             alone[f"{one.where} skip"] = recipe._with(one, replace(one, skip=not one.skip))
-        together = replace(one, given={**one.given, **values}, skip=one.skip if one.part.needed else not one.skip)
-        yield [recipe._with(one, replace(together, skip=one.skip)), recipe._with(one, together)], alone
+        yield one.level, every, alone
     option = recipe.with_option("rate", "save_rateints", not recipe.options["rate"]["save_rateints"])
-    yield [option], {"save_rateints": option}
+    yield "rate", [option], {"save_rateints": option}
 
 
 def all_on(name):
@@ -146,11 +160,12 @@ def test_keys_hold_what_pieces_hand_to_steps_and_no_more():
     for recipe in (Recipe.of("baseline"), all_on("optimal")):
         tasks = tasks_of(recipe)
         before = {sort: (outcome(task, recipe), of_itself(task, recipe)) for sort, task in tasks.items()}
-        for every, alone in changes(recipe):
-            for sort, task in tasks.items():
-                found, key = before[sort]
-                if all(outcome(task, one) == found and of_itself(task, one) == key for one in every):
-                    continue
+
+        as_before = functools.partial(unchanged, tasks, before)
+        reading = {level: [sort for sort in tasks if not as_before(sort, of_level(recipe, level))] for level in LEVELS}
+        for level, every, alone in changes(recipe):
+            for sort in [sort for sort in reading[level] if not as_before(sort, every)]:
+                task, (found, key) = tasks[sort], before[sort]
                 for what, one in alone.items():
                     if outcome(task, one) != found:
                         read.add((sort, what))
@@ -165,6 +180,11 @@ def test_keys_hold_what_pieces_hand_to_steps_and_no_more():
     ]  # fmt: skip
     more = [one for one in held - read if not any(one[0][0] == s and one[1].startswith(w) for s, w in elsewhere)]
     assert not more
+
+
+def unchanged(tasks, before, sort, recipes):
+    """Tell whether a piece does the same with other recipes, and has the same key."""
+    return all((outcome(tasks[sort], one), of_itself(tasks[sort], one)) == before[sort] for one in recipes)
 
 
 def of_itself(task, recipe):

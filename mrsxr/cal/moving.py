@@ -32,7 +32,7 @@ def target_position(datasets: Iterable[xr.Dataset]) -> tuple[float, float]:
     """Return the mean position of a moving target over all exposures of some Datasets.
 
     Settings that are to share one sky frame need one mean: give them all here, and the result to
-    :func:`follow_target` as ``center``.
+    :func:`assign_mtwcs` as ``center``.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def target_position(datasets: Iterable[xr.Dataset]) -> tuple[float, float]:
 
 
 @step(needs=("rate", "cal"), jwst="assign_mtwcs", keyword="S_MTWCS")
-def follow_target(ds: xr.Dataset, *, center: Place | None = None) -> xr.Dataset:
+def assign_mtwcs(ds: xr.Dataset, *, center: Place | None = None) -> xr.Dataset:
     """Shift the pointing of each exposure so that a moving target stands still.
 
     Parameters
@@ -109,7 +109,7 @@ def follow_target(ds: xr.Dataset, *, center: Place | None = None) -> xr.Dataset:
         found = keyword(ds, "TARGTYPE")[0]
         raise MrsxrError(
             f"setting {ds.attrs.get('setting')}: TARGTYPE is {found or 'missing'}, expected MOVING; leave "
-            "follow_target out for targets that stand still"
+            "assign_mtwcs out for targets that stand still"
         )
     places = _positions(ds)
     end = target_position([ds]) if center is None else (float(center[0]), float(center[1]))
@@ -133,7 +133,7 @@ def _positions(ds: xr.Dataset) -> list[tuple[float, float]]:
         if missing := [name for name, value in zip(wanted, place, strict=True) if value is None]:
             raise MrsxrError(
                 f"{exposure}: the keyword {' and '.join(missing)} is missing from the header, so that the place of the "
-                "moving target is not known; leave follow_target out or add it"
+                "moving target is not known; leave assign_mtwcs out or add it"
             )
         out.append((float(place[0]), float(place[1])))
     return out

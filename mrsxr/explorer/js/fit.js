@@ -46,9 +46,9 @@ function evaluate(data, p, wanted) {
     let model = p[0] * row[0] + p[1] * row[1];
     for (let c = 2; c < n; c += 3) {
       const [value, by_v, by_w] = profile(data.lo[k], data.hi[k], data.mu0, p[c + 1], p[c + 2]);
-      row[c] = value * data.unit;
-      row[c + 1] = p[c] * by_v * data.unit;
-      row[c + 2] = p[c] * by_w * data.unit;
+      row[c] = value;
+      row[c + 1] = p[c] * by_v;
+      row[c + 2] = p[c] * by_w;
       model += p[c] * row[c];
     }
     const off = (data.y[k] - model) / data.e[k];
@@ -63,18 +63,42 @@ function evaluate(data, p, wanted) {
   return {chi2, normal, right};
 }
 
+// Limits of a parameter: two components are both in emission, one may be negative so that faint lines are not biased.
+function limitsOfParameter(i, size, data) {
+  if (i < 2) return [-Infinity, Infinity];
+  if (i % 3 === 2) return [size > 5 ? 0 : -Infinity, Infinity];
+  return i % 3 === 0 ? [-data.reach, data.reach] : [data.narrow, data.wide];
+}
+
+function residuals(data, p) {
+  return data.y.map((y, k) => {
+    let model = data.shape[k] * (p[0] + p[1] * data.t[k]);
+    for (let c = 2; c < p.length; c += 3) model += p[c] * profile(data.lo[k], data.hi[k], data.mu0, p[c + 1], p[c + 2])[0];
+    return (y - model) / data.e[k];
+  });
+}
+
 function bounded(p, data) {
-  return p.map((value, i) => i < 2 || i % 3 === 2 ? value
-    : i % 3 === 0 ? Math.min(Math.max(value, -data.reach), data.reach) : Math.min(Math.max(value, data.narrow), 1000));
+  return p.map((value, i) => { const [low, high] = limitsOfParameter(i, p.length, data); return Math.min(Math.max(value, low), high); });
+}
+
+// Parameters that are free: not at a limit that the fit presses against.
+function freeOf(p, right, data) {
+  return p.map((_, i) => i).filter(i => {
+    const [low, high] = limitsOfParameter(i, p.length, data);
+    return !(p[i] <= low && right[i] < 0 || p[i] >= high && right[i] > 0);
+  });
 }
 
 function descend(data, start) {
   let p = bounded(start, data), damping = 1e-3, here = evaluate(data, p, true);
-  for (let round = 0; round < 200; round++) {
-    const damped = here.normal.map((row, i) => Array.from(row, (value, j) => i === j ? value * (1 + damping) || 1e-30 : value));
-    const step = solve(damped, Array.from(here.right));
+  for (let round = 0; round < 300; round++) {
+    const free = freeOf(p, here.right, data), damped = free.map(i => free.map(j => here.normal[i][j] * (i === j ? 1 + damping : 1) || (i === j ? 1e-30 : 0)));
+    const step = solve(damped, free.map(i => here.right[i]));
     if (!step) break;
-    const next = bounded(p.map((value, i) => value + step[0][i]), data), there = evaluate(data, next, true);
+    const moved = [...p];
+    free.forEach((i, k) => { moved[i] += step[0][k]; });
+    const next = bounded(moved, data), there = evaluate(data, next, true);
     if (there.chi2 <= here.chi2) {
       const done = here.chi2 - there.chi2 < 1e-9 * here.chi2;
       [p, here, damping] = [next, there, Math.max(damping / 10, 1e-12)];
@@ -82,6 +106,19 @@ function descend(data, start) {
     } else if ((damping *= 10) > 1e12) break;
   }
   return {p, ...here};
+}
+
+// By what the variance of means of the residuals exceeds that of independent ones.
+function lengthOf(rest) {
+  const square = rest.reduce((sum, value) => sum + value * value, 0);
+  let length = 1;
+  for (let lag = 1; lag <= 4; lag++) {
+    let total = 0;
+    for (let k = 0; k + lag < rest.length; k++) total += rest[k] * rest[k + lag];
+    if (!(total > 2 / Math.sqrt(rest.length) * square)) break;
+    length += 2 * total / square;
+  }
+  return length;
 }
 
 function prepare(spectrum, line) {
@@ -96,19 +133,22 @@ function prepare(spectrum, line) {
   return {
     mu0, y: y.map(value => value / unit), e: pick(k => (spectrum.error[k] > 0 ? spectrum.error[k] : usual) * density(k) / unit),
     lo: pick(k => spectrum.lo[k]), hi: pick(k => spectrum.hi[k]), t: pick(k => (spectrum.wave[k] - mu0) / half),
-    shape: pick(k => (mu0 / spectrum.wave[k]) ** 2), wave: pick(k => spectrum.wave[k]), unit: 1, scale: unit,
+    shape: pick(k => (mu0 / spectrum.wave[k]) ** 2), wave: pick(k => spectrum.wave[k]), scale: unit,
     reach: Math.min(1000, 0.8 * window), narrow: 0.7 * line.instrument,
+    wide: Math.min(1000, 2 * window / 3 / 2.3548),
   };
 }
 
-function bestStart(data, line) {
+// The best place of one more component beside others, which keep their velocities and widths.
+function bestStart(data, line, width, others = []) {
+  const linear = [0, 1, ...others.map((_, k) => 2 + 3 * k), 2 + 3 * others.length];
   let best = null;
-  const step = Math.max(line.instrument / 2, 20);
-  for (let v = -0.8 * data.reach; v <= 0.8 * data.reach; v += step) {
-    const found = evaluate(data, [0, 0, 0, v, 1.3 * line.instrument], true);
-    const linear = [0, 1, 2], part = solve(linear.map(i => linear.map(j => found.normal[i][j])), linear.map(i => found.right[i]));
-    if (!part || part[0][2] < 0 && best) continue;
-    const p = [...part[0], v, 1.3 * line.instrument], chi2 = evaluate(data, p, false).chi2;
+  for (let v = -data.reach; v <= data.reach; v += Math.max(line.instrument / 2, 20)) {
+    const p = [0, 0, ...others.flatMap(([ov, ow]) => [0, ov, ow]), 0, v, width], found = evaluate(data, p, true);
+    const part = solve(linear.map(i => linear.map(j => found.normal[i][j])), linear.map(i => found.right[i]));
+    if (!part || part[0].at(-1) < 0 && best) continue;
+    linear.forEach((i, k) => { p[i] = part[0][k]; });
+    const {chi2} = evaluate(data, p, false);
     if (!best || chi2 < best.chi2) best = {p, chi2};
   }
   return best && best.p;
@@ -118,19 +158,21 @@ function bestStart(data, line) {
 export function fitLine(spectrum, line, components = 1, length = 1) {
   const data = prepare(spectrum, line), n = data.y.length;
   if (n < 5 + 3 * components) return {problem: `the window holds ${n} samples with data, too few for a fit`};
-  const start = bestStart(data, line);
-  if (!start) return {problem: "no start was found for the fit"};
-  let found = descend(data, start);
+  const best = starts => starts.filter(Boolean).map(start => descend(data, start)).reduce((a, b) => (b.chi2 < a.chi2 ? b : a));
+  const widths = [1.3, 2.5, 5].map(by => by * line.instrument), starts = widths.map(width => bestStart(data, line, width));
+  if (!starts.some(Boolean)) return {problem: "no start was found for the fit"};
+  let found = best(starts);
   if (components === 2) {
     const [c0, c1, f, v, w] = found.p;
     const tries = [[v - w, 0.7 * w, v + w, 0.7 * w], [v, 0.6 * w, v, 2 * w], [v - w / 2, 0.6 * w, v + w, 1.5 * w],
-      [v + w / 2, 0.6 * w, v - w, 1.5 * w]];
-    found = tries.map(([v1, w1, v2, w2]) => descend(data, [c0, c1, f / 2, v1, w1, f / 2, v2, w2]))
-      .reduce((a, b) => b.chi2 < a.chi2 ? b : a);
+      [v + w / 2, 0.6 * w, v - w, 1.5 * w]].map(([v1, w1, v2, w2]) => [c0, c1, f / 2, v1, w1, f / 2, v2, w2]);
+    found = best([...tries, ...widths.map(width => bestStart(data, line, width, [[v, w]]))]);
   }
-  const inverse = solve(found.normal.map(row => Array.from(row)), Array.from(found.right));
-  const noise = Math.sqrt(found.chi2 / (n - found.p.length) * length);
-  const error = i => inverse && inverse[1][i][i] > 0 ? Math.sqrt(inverse[1][i][i]) * noise : NaN;
+  const free = freeOf(found.p, found.right, data).filter(i => { const [low, high] = limitsOfParameter(i, found.p.length, data); return found.p[i] > low && found.p[i] < high; });
+  const inverse = solve(free.map(i => free.map(j => found.normal[i][j])), free.map(i => found.right[i]));
+  const noise = Math.sqrt(found.chi2 / (n - found.p.length) * Math.max(length, lengthOf(residuals(data, found.p))));
+  const covariance = (i, j) => (inverse && free.includes(i) && free.includes(j) ? inverse[1][free.indexOf(i)][free.indexOf(j)] : 0);
+  const error = i => (covariance(i, i) > 0 ? Math.sqrt(covariance(i, i)) * noise : NaN);
   const parts = [];
   for (let c = 2; c < found.p.length; c += 3) {
     const width = found.p[c + 2], square = width ** 2 - line.instrument ** 2, sigma = Math.sqrt(Math.max(square, 0));
@@ -143,10 +185,9 @@ export function fitLine(spectrum, line, components = 1, length = 1) {
   parts.sort((a, b) => Math.abs(b.flux) - Math.abs(a.flux));
   const flux = parts.reduce((sum, part) => sum + part.flux, 0);
   let variance = 0;
-  for (let a = 2; a < found.p.length; a += 3) for (let b = 2; b < found.p.length; b += 3) variance += inverse ? inverse[1][a][b] : NaN;
+  for (let a = 2; a < found.p.length; a += 3) for (let b = 2; b < found.p.length; b += 3) variance += covariance(a, b);
   const back = k => data.scale * data.wave[k] ** 2 / TO_DENSITY;
-  const model = data.wave.map((_, k) => back(k) * (found.p[0] * data.shape[k] + found.p[1] * data.shape[k] * data.t[k]
-    + parts.reduce((sum, part) => sum + part.flux / data.scale * profile(data.lo[k], data.hi[k], data.mu0, part.velocity, part.width)[0], 0)));
+  const model = residuals(data, found.p).map((rest, k) => back(k) * (data.y[k] - rest * data.e[k]));
   return {flux, flux_err: Math.sqrt(variance) * noise * data.scale, parts, wave: data.wave, model,
     chi2: found.chi2, dof: n - found.p.length};
 }

@@ -55,6 +55,11 @@ def any_of(dq, *names: str):
     return (dq & _same_dtype(dq, value(*names))) != 0
 
 
+def good(values, dq):
+    """Return True where values are finite and not DO_NOT_USE; arrays, lazy or not."""
+    return np.isfinite(values) & ~any_of(dq, "DO_NOT_USE")
+
+
 def clear(dq, *names: str, why: str):
     """Return ``dq`` without the named bits; ``why`` tells the reason to the reader of the code."""
     if not why:

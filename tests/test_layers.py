@@ -11,7 +11,7 @@ import mrsxr
 
 ROOT = Path(mrsxr.__file__).parent
 LAYERS = [
-    {"_version", "mrs", "dq", "units", "errors", "deprecation", "notes", "threads", "limits", "compiled"},
+    {"_version", "mrs", "dq", "units", "errors", "deprecation", "notes", "threads", "limits", "compiled", "robust"},
     {
         "arguments",
         "attributes",
@@ -26,6 +26,8 @@ LAYERS = [
         "spaxels",
         "sums",
         "_median_kernels",
+        "_clip_kernels",
+        "_solve_kernels",
     },
     {"io", "references", "geometry", "fringes", "traces", "simulate"},
     {"rate", "cal", "cube", "spectrum", "lines"},

@@ -4,37 +4,9 @@ import math
 
 import numpy as np
 
+from mrsxr._clip_kernels import clip
 from mrsxr._median_kernels import median_of
 from mrsxr.compiled import njit
-
-
-@njit(cache=True, nogil=True)
-def _bounds(values, n, sigma, maxiters, work):
-    """Last limits of the repeated clipping of values[:n] about their median, as astropy's sigma_clip."""
-    low = high = np.nan
-    iteration = 0
-    if n > 0 and sigma > 1.000001 + math.sqrt(n - 1.0):  # no value can be that far off the median
-        return -np.inf, np.inf
-    while n > 0:
-        work[:n] = values[:n]
-        middle, mean, square = median_of(work, n), 0.0, 0.0
-        for k in range(n):
-            mean += values[k]
-        mean /= n
-        for k in range(n):
-            square += (values[k] - mean) * (values[k] - mean)
-        spread = math.sqrt(square / n)
-        low, high = middle - sigma * spread, middle + sigma * spread
-        kept = 0
-        for k in range(n):
-            if low <= values[k] <= high:
-                values[kept] = values[k]
-                kept += 1
-        iteration += 1
-        if kept == n or kept == 0 or 0 <= maxiters <= iteration:
-            break
-        n = kept
-    return low, high
 
 
 @njit(cache=True, nogil=True)
@@ -50,7 +22,9 @@ def _clipped_mean(rate, dq, sigma, maxiters, level, flags):
                     values[n] = rate[e, y, x]
                     n += 1
             flags[y, x] = bits
-            low, high = _bounds(values, n, sigma, maxiters, work)
+            low, high = -np.inf, np.inf
+            if sigma <= 1.000001 + math.sqrt(max(n - 1.0, 0.0)):  # else no value can be that far off the median
+                _, low, high = clip(values, n, sigma, maxiters, work)
             n = 0
             for e in range(n_exposure):
                 if low <= rate[e, y, x] <= high:
@@ -116,16 +90,6 @@ def _weighted_mean(rate, dq, poisson, read, time, sigma, maxiters, level, varian
             variance[y, x] = excess / weights
 
 
-@njit(cache=True, nogil=True)
-def _subtract(rate, dq, level, flags, factor, out, out_dq):
-    n_dither, n_y, n_x = rate.shape
-    for d in range(n_dither):
-        for y in range(n_y):
-            for x in range(n_x):
-                out[d, y, x] = rate[d, y, x] - level[y, x] * factor[0, x]
-                out_dq[d, y, x] = dq[d, y, x] | flags[y, x]
-
-
 def _rounds(maxiters):
     return -1 if maxiters is None else int(maxiters)
 
@@ -154,9 +118,7 @@ def weighted_mean(rate, dq, var_poisson, var_read, time, sigma=3.0, maxiters=Non
 
 def subtract(rate, dq, level, flags, factor):
     """Return (rate - factor * level, dq | flags); rate, dq (dither, y, x), level, flags (y, x), factor (1, x)."""
-    out, out_dq = np.empty(rate.shape, np.float32), np.empty(rate.shape, np.uint32)
-    _subtract(rate, dq, level, flags, factor, out, out_dq)
-    return out, out_dq
+    return (rate - level * factor).astype(np.float32, copy=False), dq | flags
 
 
 def subtract_both(rate, dq, level, flags, factor, variance):

@@ -2,17 +2,12 @@
 
 import numpy as np
 
+from mrsxr._clip_kernels import MAD_TO_SIGMA
+from mrsxr._median_kernels import median_of
+from mrsxr._solve_kernels import invert
 from mrsxr.compiled import njit
 
 _MOST_ROUNDS, _STILL = 200, 1e-3  # of a reweighted fit; of the error of a mean
-MAD_TO_SIGMA = 1.4826
-
-
-@njit(cache=True, nogil=True)
-def _middle(values, n):
-    """Median of values[:n], n > 0; sorts them."""
-    values[:n].sort()
-    return 0.5 * (values[(n - 1) // 2] + values[n // 2])
 
 
 @njit(cache=True, nogil=True)
@@ -32,10 +27,10 @@ def _cell_means(flux, var, order, start, along, wave, clip, least, out):
                 n += 1
         if n < least * (start[c + 1] - start[c]) or n == 0:
             continue
-        middle = _middle(work, n)
+        middle = median_of(work, n)
         for k in range(n):
             work[k] = abs(work[k] - middle)
-        limit = clip * MAD_TO_SIGMA * _middle(work, n)
+        limit = clip * MAD_TO_SIGMA * median_of(work, n)
         kept, total, variance, place, colour = 0, 0.0, 0.0, 0.0, 0.0
         for k in range(start[c], start[c + 1]):
             i = order[k]
@@ -154,44 +149,6 @@ def subtract_functions(flux, known, alpha, beta, wavelength, side, table, facts,
 
 
 @njit(cache=True, nogil=True)
-def _cholesky(matrix, low):
-    """Fill in the lower triangle of the root of a symmetric matrix; False where it is not positive."""
-    for i in range(matrix.shape[0]):
-        for j in range(i + 1):
-            total = matrix[i, j]
-            for k in range(j):
-                total -= low[i, k] * low[j, k]
-            if i > j:
-                low[i, j] = total / low[j, j]
-            elif total > 1e-12 * matrix[i, i]:
-                low[i, i] = np.sqrt(total)
-            else:
-                return False
-    return True
-
-
-@njit(cache=True, nogil=True)
-def _inverse(matrix, inverse):
-    """Fill in the inverse of a small symmetric matrix; False where it is not positive."""
-    n = matrix.shape[0]
-    low = np.zeros((n, n))
-    if not _cholesky(matrix, low):
-        return False
-    for column in range(n):
-        for i in range(n):
-            total = 1.0 if i == column else 0.0
-            for k in range(i):
-                total -= low[i, k] * inverse[k, column]
-            inverse[i, column] = total / low[i, i]
-        for i in range(n - 1, -1, -1):
-            total = inverse[i, column]
-            for k in range(i + 1, n):
-                total -= low[k, i] * inverse[k, column]
-            inverse[i, column] = total / low[i, i]
-    return True
-
-
-@njit(cache=True, nogil=True)
 def _fit_weighted(values, alpha, beta, weight, inverse, answer):
     """Weighted least squares of a polynomial over the field; False where the pixels do not determine it."""
     n_term = answer.size
@@ -204,7 +161,7 @@ def _fit_weighted(values, alpha, beta, weight, inverse, answer):
             vector[p] += weight[i] * values[i] * terms[p]
             for q in range(n_term):
                 matrix[p, q] += weight[i] * terms[p] * terms[q]
-    if not _inverse(matrix, inverse):
+    if not invert(matrix, inverse, 1e-12):
         return False
     for p in range(n_term):
         answer[p] = 0.0
@@ -221,7 +178,7 @@ def _residuals(values, alpha, beta, answer, residual, work):
         _fill_terms(alpha[i], beta[i], terms)
         residual[i] = values[i] - _level(answer, terms)
         work[i] = abs(residual[i])
-    return MAD_TO_SIGMA * _middle(work, values.size)
+    return MAD_TO_SIGMA * median_of(work, values.size)
 
 
 @njit(cache=True, nogil=True)
@@ -262,7 +219,7 @@ def _fit_one(values, alpha, beta, clip, median, rounds, answer, covariance, mean
     n, n_term = values.size, answer.size
     residual, work, weight, terms = np.empty(n), values.copy(), np.empty(n), np.empty(n_term)
     answer[:] = 0.0
-    answer[0] = _middle(work, n)
+    answer[0] = median_of(work, n)
     converged = _reweighted(values, alpha, beta, clip, False, rounds, answer, covariance, work)
     if median and n_term > 1 and converged >= 0:  # least absolute deviations begin where least squares end
         converged = _reweighted(values, alpha, beta, clip, True, rounds, answer, covariance, work)
@@ -284,7 +241,7 @@ def _fit_one(values, alpha, beta, clip, median, rounds, answer, covariance, mean
         return 0, False
     if median and n_term == 1:
         work[:] = values
-        answer[0] = _middle(work, n)
+        answer[0] = median_of(work, n)
     covariance *= square / (kept - n_term) * (0.5 * np.pi if median else 1.0)
     return kept, converged == 1 or (median and n_term == 1)
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-_MAD_TO_SIGMA = 1.4826
+from mrsxr.robust import MAD_TO_SIGMA
+
 #: Free samples from which the scatter of a band is measured, and the least that is believed.
 _MANY, _LEAST_SCATTER = 500, 1.0
 #: Limit of the residuals that count for the scatter, and the variance of a normal distribution within it.
@@ -130,7 +131,7 @@ def scatter(
         inside = square[smooth & (group == g)] if enough[g] else square[smooth]
         if inside.size < _MANY:
             inside = square[smooth] if smooth.sum() >= _MANY else np.ones(1)
-        limit = (_CLIP * _MAD_TO_SIGMA) ** 2 * float(np.median(inside))
+        limit = (_CLIP * MAD_TO_SIGMA) ** 2 * float(np.median(inside))
         found[g] = float(np.mean(inside[inside <= limit])) / _CLIPPED_VARIANCE
     return np.maximum(np.sqrt(found), _LEAST_SCATTER)
 

@@ -60,7 +60,9 @@ def tables_of(match: xr.Dataset, exposures: Sequence[str], setting: str) -> xr.D
 
 
 def _of_member(one: xr.Dataset) -> tuple[Any, ...]:
-    low, high = _reach(one.knots.values)
+    knots = one.knots.values
+    half = 0.5 if knots.size == 1 else 0.0
+    low, high = float(knots[0]) - half, float(knots[-1]) + half
     own = float(one.get("score", np.nan))
     if one.left_alone:  # a gain that is not significant is none
         own = max(own, 1.0)
@@ -135,10 +137,6 @@ def _members_of(
     coords = {name: (("y", "x"), values) for name, values in grids.items()}
     one = rest.isel(dither=[dither]).assign_coords(coords)
     return read_members(one.assign({name: (("dither", "y", "x"), values) for name, values in images.items()}))
-
-
-def _reach(knots: np.ndarray) -> tuple[float, float]:
-    return (float(knots[0]), float(knots[-1])) if knots.size > 1 else (float(knots[0]) - 0.5, float(knots[0]) + 0.5)
 
 
 def _node_table(one: xr.Dataset, low: float, high: float) -> np.ndarray:

@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 
+from mrsxr._clip_kernels import MAD_TO_SIGMA
 from mrsxr._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs
 from mrsxr.compiled import njit
 
@@ -55,54 +56,34 @@ def _median_filter(image, pairs, size, zero_edges, out):
                 out[y, first + t] = median_of_sorted(values, count, t)
 
 
-@njit(cache=True, nogil=True)
-def _take_minimum(plane, pedestal, least):
-    """Lower least (y, x) to plane - pedestal where that is smaller; NaN does not count."""
-    for y in range(plane.shape[0]):
-        for x in range(plane.shape[1]):
-            value = plane[y, x] - pedestal
-            if value < least[y, x] or least[y, x] != least[y, x]:
-                least[y, x] = value
+def _significance(rate, smooth, var, factor, relative):
+    """Return the excess over the smooth image and its inverse variance (0 where unknown), float32."""
+    with np.errstate(all="ignore"):
+        excess = rate - smooth
+        square = factor * factor * var.astype(float) + (relative * smooth.astype(float)) ** 2
+        known = np.isfinite(excess) & np.isfinite(square) & (square > 0)
+        return np.where(known, excess, np.float32(0)), np.where(known, 1.0 / square, 0.0).astype(np.float32)
 
 
-@njit(cache=True, nogil=True)
-def _significance(rate, smooth, var, factor, relative, excess, inverse):
-    """Fill the excess over the smooth image and its inverse variance (0 where unknown)."""
-    for y in range(rate.shape[0]):
-        for x in range(rate.shape[1]):
-            value = rate[y, x] - smooth[y, x]
-            square = factor * factor * var[y, x] + (relative * smooth[y, x]) ** 2
-            known = math.isfinite(value) and math.isfinite(square) and square > 0.0
-            excess[y, x] = value if known else 0.0
-            inverse[y, x] = 1.0 / square if known else 0.0
-
-
-@njit(cache=True, nogil=True)
 def _accumulate(excess, inverse, sign, total, weight, top_z, top_weight):
     """Add one exposure to the sums of w * excess and w, and remember the exposure that stands out most."""
-    for y in range(excess.shape[0]):
-        for x in range(excess.shape[1]):
-            w = inverse[y, x]
-            value = sign * excess[y, x]
-            total[y, x] += w * value
-            weight[y, x] += w
-            z = value * math.sqrt(w)
-            if w > 0.0 and (top_weight[y, x] == 0.0 or z > top_z[y, x]):
-                top_z[y, x] = z
-                top_weight[y, x] = w
+    w, value = inverse.astype(float), sign * excess.astype(float)
+    total += w * value
+    weight += w
+    z = value * np.sqrt(inverse)
+    higher = (w > 0) & ((top_weight == 0) | (z > top_z))
+    np.copyto(top_z, z, where=higher)
+    np.copyto(top_weight, w, where=higher)
 
 
-@njit(cache=True, nogil=True)
-def _combine(total, weight, top_z, top_weight, drop, mean, spread):
-    """Mean excess and its error without the exposure that stands out most (kept where it is the only one)."""
-    for y in range(total.shape[0]):
-        for x in range(total.shape[1]):
-            w, sum_ = weight[y, x], total[y, x]
-            if drop and w > top_weight[y, x] * 1.000001:
-                w -= top_weight[y, x]
-                sum_ -= top_z[y, x] * math.sqrt(top_weight[y, x])
-            mean[y, x] = sum_ / w if w > 0.0 else 0.0
-            spread[y, x] = 1.0 / math.sqrt(w) if w > 0.0 else np.inf
+def _combine(planes, drop):
+    """Return mean excess and its error without the exposure that stands out most (kept where it is the only one)."""
+    total, weight, top_z, top_weight = planes
+    out = (weight > top_weight * 1.000001) if drop else np.zeros(weight.shape, bool)
+    w = np.where(out, weight - top_weight, weight)
+    sums = np.where(out, total - top_z * np.sqrt(top_weight), total)
+    with np.errstate(all="ignore"):
+        return np.where(w > 0, sums / w, 0.0), np.where(w > 0, 1.0 / np.sqrt(w), np.inf)
 
 
 @njit(cache=True, nogil=True)
@@ -170,7 +151,7 @@ def flag_fraction(*stacks, lower, upper, size, rows, columns):
     least = np.full(stacks[0].shape[1:], np.nan, np.float32)
     for stack in stacks:
         for plane in stack:
-            _take_minimum(plane, np.float32(pedestal_of(plane, rows, columns)), least)
+            np.fmin(least, plane - np.float32(pedestal_of(plane, rows, columns)), out=least)
     left = least - median_filter(least, size)
     if np.isnan(left).all():
         return np.zeros(left.shape, bool)
@@ -184,22 +165,19 @@ def flag_significant(*stacks, threshold, relative_error, size):
     stacks : rate and variance (exposure, y, x) of each Dataset in turn.
     """
     shape = stacks[0].shape[1:]
-    excess, inverse = np.empty(shape, np.float32), np.empty(shape, np.float32)
     sums = {sign: tuple(np.zeros(shape, np.float64) for _ in range(4)) for sign in (1.0, -1.0)}
     n = 0
     for rates, variances in zip(stacks[::2], stacks[1::2], strict=True):
         for rate, var in zip(rates, variances, strict=True):
             smooth = median_filter(rate, size, zero_edges=False)
-            _significance(rate, smooth, var, 1.0, relative_error, excess, inverse)
-            _significance(rate, smooth, var, excess_noise(excess, inverse), relative_error, excess, inverse)
+            wider = excess_noise(*_significance(rate, smooth, var, 1.0, relative_error))
+            excess, inverse = _significance(rate, smooth, var, wider, relative_error)
             for sign, planes in sums.items():
                 _accumulate(excess, inverse, sign, *planes)
             n += 1
     bad = np.zeros(shape, bool)
-    mean, spread = np.empty(shape), np.empty(shape)
     for planes in sums.values():
-        _combine(*planes, n > 1, mean, spread)  # type: ignore[call-arg]
-        _flag(mean, spread, float(threshold), LIGHT, bad)
+        _flag(*_combine(planes, n > 1), float(threshold), LIGHT, bad)
     return bad
 
 
@@ -208,7 +186,7 @@ def excess_noise(excess, inverse):
     known = inverse > 0
     if not known.any():
         return 1.0
-    return max(1.0, 1.4826 * float(np.median(np.abs(excess[known]) * np.sqrt(inverse[known]))))
+    return max(1.0, MAD_TO_SIGMA * float(np.median(np.abs(excess[known]) * np.sqrt(inverse[known]))))
 
 
 def apply_flags(bad, dq, *planes, bits):

@@ -7,10 +7,11 @@ import math
 
 import numpy as np
 
+from mrsxr._clip_kernels import MAD_TO_SIGMA
 from mrsxr.compiled import njit
 
 UNFIT = np.uint32(1 | (1 << 31))  # DO_NOT_USE, REFERENCE_PIXEL
-_REACH_X, _REACH_Y = 4.0, 8.0  # sigma; jwst's square of taps ends at four of the wider sigma
+_REACH_Y = 8.0  # sigma; jwst's square of taps ends at four of the wider sigma
 _LEAST_WEIGHT, _LEAST_PIXELS = 1e-12, 1000
 NOISE_ROWS = 64
 LINE_ROWS, _LINE_FACTOR = 15.0, 20.0  # rows that tell a line; its doubt against that of steady light
@@ -171,7 +172,7 @@ def noise_of_rows(values, known, work, out):
                 if known[y, x] and known[y, x + 1]:
                     work[n] = abs(values[y, x + 1] - values[y, x])
                     n += 1
-        out[first:last] = 1.4826 * np.median(work[:n]) / math.sqrt(2.0) if n >= 20 else np.nan
+        out[first:last] = MAD_TO_SIGMA * np.median(work[:n]) / math.sqrt(2.0) if n >= 20 else np.nan
 
 
 def level_of(values, chosen, doubts, threshold):
@@ -181,7 +182,7 @@ def level_of(values, chosen, doubts, threshold):
     found = values[chosen]
     for _ in range(4):  # showers are the wing that clipping removes
         middle = np.median(found)
-        spread = 1.4826 * np.median(np.abs(found - middle))
+        spread = MAD_TO_SIGMA * np.median(np.abs(found - middle))
         found = found[np.abs(found - middle) <= 2.0 * spread]
     level = np.median(found)
     unsure = 0.5 * np.pi * spread**2 / len(found) + np.mean(doubts[chosen]) ** 2

@@ -11,61 +11,6 @@ DO_NOT_USE = np.uint32(1)
 NO_FLAT_FIELD = np.uint32(1 << 18)
 
 
-@njit(cache=True, nogil=True)
-def _times(values, factor, out, bad):
-    """Set out to values * factor and mark what is not finite."""
-    for k in range(values.size):
-        value = values[k] * factor[k]
-        out[k] = value
-        bad[k] |= not np.isfinite(value)
-
-
-@njit(cache=True, nogil=True)
-def _times_square(values, factor, out, bad):
-    """Set out to values * factor^2 and mark what is not finite."""
-    for k in range(values.size):
-        value = values[k] * (factor[k] * factor[k])
-        out[k] = value
-        bad[k] |= not np.isfinite(value)
-
-
-@njit(cache=True, nogil=True)
-def _square_of_product(values, factor, out, bad):
-    """Set out to (values * factor)^2 and mark what is not finite."""
-    for k in range(values.size):
-        value = values[k] * factor[k]
-        value *= value
-        out[k] = value
-        bad[k] |= not np.isfinite(value)
-
-
-@njit(cache=True, nogil=True)
-def _mark(values, bad):
-    """Mark what is not finite."""
-    for k in range(values.size):
-        bad[k] |= not np.isfinite(values[k])
-
-
-@njit(cache=True, nogil=True)
-def _or(flags, more, out):
-    for k in range(flags.size):
-        out[k] = flags[k] | more[k]
-
-
-@njit(cache=True, nogil=True)
-def _agree(flags, bad):
-    """Bring flags and marks of bad pixels to one mind."""
-    for k in range(flags.size):
-        bad[k] |= (flags[k] & DO_NOT_USE) != 0
-        flags[k] |= np.uint32(bad[k])
-
-
-@njit(cache=True, nogil=True)
-def _blank(out, bad):
-    for k in range(out.size):
-        out[k] = np.float32(np.nan) if bad[k] else out[k]
-
-
 def scale_frames(data, flags, *planes, factor, relative, more, match):
     """Multiply frames by a factor, their variances by its square, and add the variance of the factor.
 
@@ -88,92 +33,51 @@ def scale_frames(data, flags, *planes, factor, relative, more, match):
     """
     rest = list(planes)
     scales, errors, added = (rest.pop(0) if there else None for there in (factor, relative, more))
-    values = [_contiguous(a, np.float32) for a in (data, *rest)]
-    outs = [np.empty(data.shape, dtype=np.float32) for _ in range(len(values) + bool(relative))]
-    out_flags = np.empty(data.shape, dtype=np.uint32)
-    for d in range(data.shape[0]):
-        bad = np.zeros(data[d].size, dtype=np.bool_)
-        target = [o[d].reshape(-1) for o in outs]
-        _scale_one([v[d].reshape(-1) for v in values], _frame(scales, d), _frame(errors, d), target, bad)
-        old = _contiguous(flags[d], np.uint32).reshape(-1)
-        new = out_flags[d].reshape(-1)
-        if added is None:
-            new[:] = old
-        else:
-            _or(old, _frame(added, d, np.uint32), new)
-        if match:
-            _agree(new, bad)
-            for one in target:
-                _blank(one, bad)
-    return (outs[0], out_flags, *outs[1:])
-
-
-def _scale_one(values, scales, errors, target, bad):
-    for number, (one, out) in enumerate(zip(values, target, strict=False)):
-        if scales is None:
-            out[:] = one
-            _mark(out, bad)
-        elif number == 0:
-            _times(one, scales, out, bad)
-        else:
-            _times_square(one, scales, out, bad)
-    if errors is not None:
-        _square_of_product(target[0], errors, target[-1], bad)
-
-
-def _contiguous(array, dtype):
-    return np.ascontiguousarray(array, dtype=dtype)
-
-
-def _frame(array, d, dtype=np.float32):
-    """Return one frame of an array, flat; one without dithers, or with one, serves all of them."""
-    if array is None:
-        return None
-    if array.ndim == 3:
-        array = array[d if array.shape[0] > 1 else 0]
-    return _contiguous(array, dtype).reshape(-1)
-
-
-@njit(cache=True, nogil=True)
-def _flat_pixels(flat, error, dq, factor, relative, flags):
-    for k in range(flat.size):
-        value, bits = flat[k], dq[k]
-        if not np.isfinite(value) or value == 0.0:
-            bits |= NO_FLAT_FIELD
-        if bits & NO_FLAT_FIELD:
-            bits |= DO_NOT_USE
-        if bits & DO_NOT_USE:
-            value = np.float32(1.0)
-        factor[k] = np.float32(1.0) / value
-        relative[k] = error[k] / value
-        flags[k] = bits
+    outs = [np.empty(data.shape, dtype=np.float32) for _ in range(1 + len(rest) + relative)]
+    bits = flags.astype(np.uint32) if added is None else flags.astype(np.uint32) | added
+    with np.errstate(all="ignore"):
+        for number, (one, out) in enumerate(zip((data, *rest), outs, strict=False)):
+            if scales is None:
+                out[:] = one
+            else:
+                np.multiply(one, scales if number == 0 else scales * scales, out=out, dtype=np.float32)
+        if errors is not None:
+            np.multiply(outs[0], errors, out=outs[-1], dtype=np.float32)
+            np.square(outs[-1], out=outs[-1])
+    if match:
+        bad = (bits & DO_NOT_USE) != 0
+        for one in outs:
+            bad |= ~np.isfinite(one)
+        bits |= bad
+        for one in outs:
+            np.copyto(one, np.nan, where=bad)
+    return (outs[0], bits, *outs[1:])
 
 
 def flat_factor(flat, error, dq):
     """Return 1/flat, its relative error and the flags of a flat; 1 where the flat is of no use (y, x)."""
-    arrays = [_contiguous(a, t) for a, t in ((flat, np.float32), (error, np.float32), (dq, np.uint32))]
-    factor, relative, flags = (np.empty_like(a) for a in arrays)
-    _flat_pixels(*(a.reshape(-1) for a in (*arrays, factor, relative, flags)))
-    return factor, relative, flags
-
-
-@njit(cache=True, nogil=True)
-def _fringe_pixels(fringe, error, factor, relative):
-    for k in range(fringe.size):
-        value = fringe[k]
-        known = np.isfinite(value) and value != 0.0
-        factor[k] = np.float32(1.0) / value if known else np.float32(1.0)
-        share = error[k] / value if known else np.float32(0.0)
-        relative[k] = share if np.isfinite(share) else np.float32(0.0)
+    flat, error, bits = flat.astype(np.float32), error.astype(np.float32), dq.astype(np.uint32)
+    bits |= (~np.isfinite(flat) | (flat == 0)) * NO_FLAT_FIELD
+    bits |= ((bits & NO_FLAT_FIELD) != 0) * DO_NOT_USE
+    np.copyto(flat, 1.0, where=(bits & DO_NOT_USE) != 0)
+    with np.errstate(all="ignore"):
+        return np.float32(1.0) / flat, error / flat, bits
 
 
 def fringe_factor(fringe, error=None):
     """Return 1/fringe and, with an error, its relative error; 1 and 0 where there is no fringe value (y, x)."""
-    value = _contiguous(fringe, np.float32)
-    spread = np.zeros_like(value) if error is None else _contiguous(error, np.float32)
-    factor, relative = np.empty_like(value), np.empty_like(value)
-    _fringe_pixels(*(a.reshape(-1) for a in (value, spread, factor, relative)))
+    fringe = fringe.astype(np.float32)
+    factor, relative = _inverse(fringe, error)
     return factor if error is None else (factor, relative)
+
+
+def _inverse(values, error):
+    """Return 1 / values and the relative error of values, float32; 1 and 0 where there is no value."""
+    known = np.isfinite(values) & (values != 0)
+    with np.errstate(all="ignore"):
+        factor = np.float32(1.0) / np.where(known, values, np.float32(1.0))
+        relative = np.zeros_like(factor) if error is None else error.astype(np.float32) / values
+    return factor, np.where(known & np.isfinite(relative), relative, np.float32(0.0))
 
 
 @njit(cache=True, nogil=True)
@@ -216,18 +120,6 @@ def throughput_at(wavelength, side, bins, values, out):
                 out[y, x] = value
 
 
-@njit(cache=True, nogil=True)
-def _photom_pixels(conversion, error, throughput, loss_error, factor, relative):
-    for k in range(conversion.size):
-        value, left = conversion[k], throughput[k]
-        known = np.isfinite(value) and value != 0.0
-        factor[k] = value / left if known else np.nan
-        share = error[k] / value if known else 0.0
-        share = share if np.isfinite(share) else 0.0
-        lost = loss_error * (1.0 - left) / left
-        relative[k] = np.sqrt(share * share + lost * lost)
-
-
 def photom_factor(conversion, *planes, loss_error, error, law):
     """Return the factor of the flux calibration and its relative error; NaN where there is no conversion.
 
@@ -247,26 +139,26 @@ def photom_factor(conversion, *planes, loss_error, error, law):
     -------
     factor, relative error : float32 (y, x), with a time law (dither, y, x)
     """
-    value = _contiguous(conversion, np.float32)
+    value = conversion.astype(np.float32)
     rest = list(planes)
-    spread = _contiguous(rest.pop(0), np.float32) if error else np.zeros_like(value)
+    spread = rest.pop(0) if error else None
     if not law:
-        return _photom_frame(value, spread, np.ones(value.shape), loss_error)
+        return _photom_frame(value, spread, 1.0, loss_error)
     wavelength, side, bins, values, doppler = rest
-    wavelength = _contiguous(wavelength, np.float64)
-    side, bins = _contiguous(side[0], np.int64), _contiguous(bins[..., 0, 0], np.float64)
-    shape = (values.shape[0], *value.shape)
-    factor, relative = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.float32)
+    wavelength = np.ascontiguousarray(wavelength, dtype=np.float64)
+    side, bins = side[0].astype(np.int64), np.ascontiguousarray(bins[..., 0, 0], dtype=np.float64)
+    factor, relative = np.empty((2, values.shape[0], *value.shape), dtype=np.float32)
     left = np.empty(value.shape)
-    for d in range(shape[0]):
-        stretch = float(doppler[d, 0, 0])
-        throughput_at(wavelength, side, bins / stretch, _contiguous(values[d, ..., 0, 0], np.float64), left)
+    for d in range(values.shape[0]):
+        at_bins = np.ascontiguousarray(values[d, ..., 0, 0], dtype=np.float64)
+        throughput_at(wavelength, side, bins / float(doppler[d, 0, 0]), at_bins, left)
         factor[d], relative[d] = _photom_frame(value, spread, left, loss_error)
     return factor, relative
 
 
 def _photom_frame(value, spread, left, loss_error):
-    factor, relative = np.empty_like(value), np.empty_like(value)
-    flat = (a.reshape(-1) for a in (value, spread, left))
-    _photom_pixels(*flat, float(loss_error), factor.reshape(-1), relative.reshape(-1))  # type: ignore[call-arg]
-    return factor, relative
+    _, share = _inverse(value, spread)
+    lost = loss_error * (1.0 - left) / left
+    with np.errstate(all="ignore"):
+        factor = np.where(np.isfinite(value) & (value != 0), value / left, np.nan).astype(np.float32)
+        return factor, np.sqrt(share.astype(float) ** 2 + lost * lost).astype(np.float32)

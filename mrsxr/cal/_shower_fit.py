@@ -11,6 +11,8 @@ import numpy as np
 from scipy import ndimage
 from scipy.optimize import least_squares
 
+from mrsxr._solve_kernels import substitute
+
 from ._clean_showers_kernels import (
     LINE_ROWS,
     NOISE_ROWS,
@@ -22,7 +24,7 @@ from ._clean_showers_kernels import (
     noise_of_rows,
     smooth,
 )
-from ._shower_fit_kernels import CELL_X, CELL_Y, backward, doubt_field, expect, factor, fill_cells, forward, misfit
+from ._shower_fit_kernels import CELL_X, CELL_Y, doubt_field, expect, factor, fill_cells, misfit
 
 SCALES = (4.0, 7.0, 12.0, 20.0, 34.0, 58.0)  # pixels, Gaussians with which showers are looked for
 PASSES = 4  # after the bright showers the faint ones beside them are looked for
@@ -286,8 +288,9 @@ def left_out(cells, shape, form):
 
 
 def _weights(cells, shape, lower):
-    values = cells[0] if shape is None else cells[0] - blob(shape, cells[3], cells[4])
-    return backward(lower, forward(lower, values))
+    values = cells[0].copy() if shape is None else cells[0] - blob(shape, cells[3], cells[4])
+    substitute(lower, values.size, values)
+    return values
 
 
 def _add(cells, shape, form, here, model, variance):

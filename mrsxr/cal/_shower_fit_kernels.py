@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 
+from mrsxr._solve_kernels import forward, log_determinant
 from mrsxr.compiled import njit
 
 CELL_Y, CELL_X = 4, 6  # pixels
@@ -70,9 +71,8 @@ def alike(dx, dy, form):
 
 @njit(cache=True, nogil=True)
 def factor(cells, form, out):
-    """Fill ``out`` (n, n) with the Cholesky root of the covariance of cells (5, n). Return half its log determinant."""
+    """Fill ``out`` (n, n) with the Cholesky root of the covariance of cells (5, n); return its log determinant."""
     n = cells.shape[1]
-    total = 0.0
     for i in range(n):
         for j in range(i + 1):
             dx, dy = cells[3, i] - cells[3, j], cells[4, i] - cells[4, j]
@@ -80,47 +80,18 @@ def factor(cells, form, out):
             value = alike(dx, dy, form) + cells[2, i] * cells[2, j] * near
             if i == j:
                 value += cells[1, i] + 1e-6 * form[0] ** 2
-            for k in range(j):
-                value -= out[i, k] * out[j, k]
-            if i > j:
-                out[i, j] = value / out[j, j]
-            else:
-                if not value > 0.0:
-                    return _LOST
-                out[i, i] = math.sqrt(value)
-                total += math.log(out[i, i])
-    return total
-
-
-@njit(cache=True, nogil=True)
-def forward(lower, vector):
-    """Return L^-1 vector."""
-    out = vector.copy()
-    for i in range(out.size):
-        for k in range(i):
-            out[i] -= lower[i, k] * out[k]
-        out[i] /= lower[i, i]
-    return out
-
-
-@njit(cache=True, nogil=True)
-def backward(lower, vector):
-    """Return L^-T vector."""
-    out = vector.copy()
-    for i in range(out.size - 1, -1, -1):
-        for k in range(i + 1, out.size):
-            out[i] -= lower[k, i] * out[k]
-        out[i] /= lower[i, i]
-    return out
+            out[i, j] = value
+    return log_determinant(out, n)
 
 
 @njit(cache=True, nogil=True)
 def misfit(cells, form, lower):
     """Return -log likelihood of the cells, but for a constant."""
-    total = factor(cells, form, lower)
-    if total == _LOST:
+    total = 0.5 * factor(cells, form, lower)
+    if total != total:
         return _LOST
-    white = forward(lower, cells[0])
+    white = cells[0].copy()
+    forward(lower, white.size, white)
     for value in white:
         total += 0.5 * value * value
     return total
@@ -145,5 +116,5 @@ def doubt_field(cells, lower, form, xs, ys, out):
         for j in range(xs.size):
             for k in range(there.size):
                 there[k] = alike(xs[j] - cells[3, k], ys[i] - cells[4, k], form)
-            white = forward(lower, there)
-            out[i, j] = max(form[0] ** 2 - np.sum(white * white), 0.0)
+            forward(lower, there.size, there)
+            out[i, j] = max(form[0] ** 2 - np.sum(there * there), 0.0)

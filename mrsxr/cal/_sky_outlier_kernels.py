@@ -8,12 +8,13 @@ import math
 
 import numpy as np
 
+from mrsxr._clip_kernels import MAD_TO_SIGMA
 from mrsxr._median_kernels import median_of
 from mrsxr.compiled import njit
+from mrsxr.geometry._detector_kernels import horner, polynomial
 
 #: Expected range of the samples of a neighbourhood of 18 pixels, in units of their noise.
 NOISE_RANGE = 3.64
-MAD_TO_SIGMA = 1.4826
 #: Variance of a contrast in units of that of a pixel: the median of 8 others adds pi / 2 / 8.
 MEDIAN_NOISE = 1.2
 FEWEST = 12  # samples for a measure of the noise of a block
@@ -105,22 +106,6 @@ def contrast(flux, dq, variance, labels, half, rows):
 
 
 @njit(cache=True, nogil=True)
-def _power_series(coefficients, t):
-    total = 0.0
-    for power in range(coefficients.shape[0] - 1, -1, -1):
-        total = total * t + coefficients[power]
-    return total
-
-
-@njit(cache=True, nogil=True)
-def _surface(coefficients, s, t):
-    total = 0.0
-    for i in range(coefficients.shape[0] - 1, -1, -1):
-        total = total * s + _power_series(coefficients[i], t)
-    return total
-
-
-@njit(cache=True, nogil=True)
 def _sample(values, variance, shown, labels, label, px, py, own_x, own_y):
     """Return value, variance, weight at (px, py) in one slice; lowest, highest, sum of noise, number around it.
 
@@ -163,8 +148,8 @@ def _predict(contrasts, variance, shown, labels, slices, pixels, inverse, pair, 
         s = slice_of[p]
         own_y, own_x = index[p] // labels.shape[1], index[p] % labels.shape[1]
         t = (alpha[p] - middle[s]) / half[s]
-        a, w = _power_series(alpha_there[s], t), wavelength[p] * ratio
-        place = (_power_series(beta_there[s], t) - beta_first) / width
+        a, w = horner(alpha_there[s], t), wavelength[p] * ratio
+        place = (horner(beta_there[s], t) - beta_first) / width
         nearest = math.floor(place + 0.5)
         if nearest < 0 or nearest >= n_slices:
             continue
@@ -178,7 +163,7 @@ def _predict(contrasts, variance, shown, labels, slices, pixels, inverse, pair, 
             u, v = (a - origin[q, 0]) / extent[q, 0], (w - origin[q, 1]) / extent[q, 1]
             weight = 0.0
             if abs(u) < 1.2 and abs(v) < 1.05:
-                px, py = _surface(x_of[q], u, v), _surface(y_of[q], u, v)
+                px, py = polynomial(x_of[q], u, v), polynomial(y_of[q], u, v)
                 one, var, weight, low, high, all_noise, count = _sample(
                     contrasts, variance, shown, labels, label_of[q], px, py, own_x, own_y
                 )

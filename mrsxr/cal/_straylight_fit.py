@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from mrsxr._solve_kernels import solve
+from mrsxr.robust import middle_and_scatter
+
 from ._straylight_kernels import (
     CELL,
     EDGE,
@@ -28,7 +31,7 @@ from ._straylight_kernels import (
     strip_values,
     subtract_kernel,
 )
-from ._straylight_profile_kernels import bin_gaps, bin_light, design, knot_weights, normal_matrix, solve
+from ._straylight_profile_kernels import bin_gaps, bin_light, design, knot_weights, normal_matrix
 
 _STAGES = (0, 0, 0, 1, 2)  # what the first fits look for, see Fit.improve
 FIRST_FIT, MOST_SWEEPS = 2, 20  # the kernels are fitted from which of the sweeps on; with all light one more ends
@@ -389,10 +392,9 @@ def _showers(pulls):
     known = np.isfinite(pulls)
     if known.sum() < 20:
         return np.zeros(pulls.shape, dtype=bool)
-    middle = np.median(pulls[known])
-    spread = max(1.0, 1.4826 * np.median(np.abs(pulls[known] - middle)))
+    middle, spread = middle_and_scatter(pulls[known])
     far = np.zeros((pulls.shape[0] + 2, pulls.shape[1] + 2), dtype=bool)
-    far[1:-1, 1:-1] = known & (np.abs(pulls - middle) > SHOWER * spread)
+    far[1:-1, 1:-1] = known & (np.abs(pulls - middle) > SHOWER * max(1.0, spread))
     n_y, n_x = pulls.shape
     shifts = [far[i : i + n_y, j : j + n_x] for i in range(3) for j in range(3)]
     return np.any(shifts, axis=0)
@@ -405,7 +407,7 @@ def _inflation(value, weight, bins):
     if known.sum() < 10:
         return 1.0
     pulls = np.bincount(bins, weight * value)[known] / np.sqrt(total[known])
-    return max(1.0, (1.4826 * np.median(np.abs(pulls - np.median(pulls)))) ** 2)
+    return max(1.0, middle_and_scatter(pulls)[1] ** 2)
 
 
 def fitted_wrapper(rate, dq, variance, inside, parameters, first=503, last=516, rows=64, prior=0.3, step=0.05):

@@ -10,6 +10,8 @@ import math
 
 import numpy as np
 
+from mrsxr._clip_kernels import MAD_TO_SIGMA, clip, moments
+from mrsxr._median_kernels import median_of
 from mrsxr.compiled import njit
 
 UNFIT = np.uint32(1 | 512 | 1024 | 2048)
@@ -30,32 +32,12 @@ def clipped_statistics(values):
 
     ``values`` is spoiled.
     """
-    n = values.size
-    if n == 0:
+    if values.size == 0:
         return np.nan, np.nan, np.nan
-    median = mean = spread = 0.0
-    for clip in range(_CLIPS + 1):
-        median = np.median(values[:n])
-        mean = 0.0
-        for k in range(n):
-            mean += values[k]
-        mean /= n
-        spread = 0.0
-        for k in range(n):
-            spread += (values[k] - mean) ** 2
-        spread = math.sqrt(spread / n)
-        if clip == _CLIPS:
-            break
-        low, high = median - _CLIP_SIGMA * spread, median + _CLIP_SIGMA * spread
-        kept = 0
-        for k in range(n):
-            if low <= values[k] <= high:
-                values[kept] = values[k]
-                kept += 1
-        if kept == n:
-            break
-        n = kept
-    return mean, median, spread
+    work = np.empty(values.size)
+    n, _, _ = clip(values, values.size, _CLIP_SIGMA, _CLIPS, work)
+    mean, spread = moments(values, n)
+    return mean, median_of(values, n), spread
 
 
 @njit(cache=True, nogil=True)
@@ -318,7 +300,7 @@ def block_noise(residual, rows, work):
                     work[n] = value
                     n += 1
         if n >= 20:
-            out[k] = 1.4826 * np.median(work[:n])
+            out[k] = MAD_TO_SIGMA * np.median(work[:n])
     return out
 
 

@@ -120,28 +120,3 @@ def normal_matrix(rows, weight, chosen):
         for j in range(i):
             out[i, j] = out[j, i]
     return out
-
-
-@njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
-def solve(matrix, vector):
-    """Return the solution of a symmetric positive system by Cholesky; ``matrix`` is spoiled, NaN where it is none."""
-    n = vector.size
-    out = vector.copy()
-    for i in range(n):
-        for j in range(i + 1):
-            total = matrix[i, j]
-            for k in range(j):
-                total -= matrix[i, k] * matrix[j, k]
-            if i > j:
-                matrix[i, j] = total / matrix[j, j]
-            else:
-                matrix[i, i] = np.sqrt(total) if total > 0.0 else np.nan
-    for i in range(n):
-        for k in range(i):
-            out[i] -= matrix[i, k] * out[k]
-        out[i] /= matrix[i, i]
-    for i in range(n - 1, -1, -1):
-        for k in range(i + 1, n):
-            out[i] -= matrix[k, i] * out[k]
-        out[i] /= matrix[i, i]
-    return out

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import numpy as np
 import xarray as xr
 
 from mrsxr import dq
@@ -157,7 +156,9 @@ def find_bad_pixels(
     wrapper: Callable[..., Any]
     options: dict[str, Any]
     for number, ds in enumerate(exposures):
-        planes = [ds.rate] if method == "fraction" else [_known(ds), ds.var_poisson + ds.var_read]
+        planes = [ds.rate]
+        if method == "significance":
+            planes = [ds.rate.where(~dq.any_of(ds.dq, "DO_NOT_USE")), ds.var_poisson + ds.var_read]
         for plane in planes:
             whole = plane.chunk(y=-1, x=-1) if plane.chunks else plane
             arrays.append(xr.DataArray(whole.variable).rename(dither=f"exposure_{number}"))
@@ -177,10 +178,6 @@ def find_bad_pixels(
     (bad,) = map_ramps(wrapper, *arrays, core=core, out_core=[[]], dtypes=["bool"], size=int(kernel_size), **options)
     names = [str(name) for ds in exposures for name in ds["exposure"].values]
     return xr.Dataset({"bad": bad}, attrs={"kind": "bad_pixels", "ref_id": f"bad pixels of {', '.join(names)}"})
-
-
-def _known(ds: xr.Dataset) -> xr.DataArray:
-    return ds.rate.where((ds.dq & np.uint32(dq.DO_NOT_USE)) == 0)
 
 
 def _check(exposures: Sequence[xr.Dataset]) -> None:

@@ -15,6 +15,7 @@ from mrsxr.geometry.sky import SPEED_OF_LIGHT
 from mrsxr.limits import Count, checked
 from mrsxr.mrs import bands_of_setting
 from mrsxr.notes import tell
+from mrsxr.robust import middle_and_scatter
 from mrsxr.step import step
 
 from ._background_match_solve import spline_basis
@@ -164,7 +165,7 @@ def subtract_field_background(
         found = background.attrs.get("kind") or "one of no kind"
         raise MrsxrError(f"setting {setting}: expected a Dataset of kind field_background, got {found}; make it by "
                          "measure_field_background")  # fmt: skip
-    _check_first(ds)
+    require_undone(ds, BACKGROUNDS, "subtract one background only")
     missing = [band for band in bands if band not in background.band.values]
     if missing:
         raise MrsxrError(f"setting {setting}: the background has the bands {', '.join(background.band.values)}, not "
@@ -261,10 +262,6 @@ def _to_observed(ds: xr.Dataset) -> np.ndarray:
     """Return the factor from barycentric to observed wavelengths of each exposure."""
     speed = ds["velosys"].values if "velosys" in ds.coords else np.zeros(ds.sizes["dither"])
     return 1.0 + np.where(np.isfinite(speed), speed, 0.0) / SPEED_OF_LIGHT
-
-
-def _check_first(ds: xr.Dataset) -> None:
-    require_undone(ds, BACKGROUNDS, "subtract one background only")
 
 
 def _limits(ds: xr.Dataset, band: str) -> tuple[float, float]:
@@ -394,8 +391,8 @@ def _cell_ratios(samples: Samples, level: np.ndarray, place: np.ndarray) -> np.n
         while left != weight.sum():  # what is clipped stays out, so that it ends
             left = weight.sum()
             off = (f - np.sum((b * f / v)[weight]) / np.sum((b * b / v)[weight]) * b) / np.sqrt(v)
-            middle = np.median(off[weight])
-            weight &= np.abs(off - middle) <= _CLIP * max(1.4826 * float(np.median(np.abs(off[weight] - middle))), 1.0)
+            middle, sigma = middle_and_scatter(off[weight])
+            weight &= np.abs(off - middle) <= _CLIP * max(sigma, 1.0)
         odd = samples.spectral_bin[rows] % 2 == 1
         halves = [weight & odd, weight & ~odd]
         if min(h.sum() for h in halves) >= 4:

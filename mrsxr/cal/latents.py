@@ -258,8 +258,6 @@ def _plane(exposure: _Exposure, name: str) -> xr.DataArray:
 
 
 def _advanced(exposure: _Exposure, before: xr.DataArray, gap: float, table: dict[str, Any]) -> xr.DataArray:
-    from ._latent_kernels import advance
-
     group_time = float(exposure.ds.attrs.get("group_time") or 0.0)
     (after,) = map_ramps(
         advance, before, _plane(exposure, "rate"), _plane(exposure, "dq"),
@@ -272,8 +270,6 @@ def _advanced(exposure: _Exposure, before: xr.DataArray, gap: float, table: dict
 
 
 def _predicted(exposure: _Exposure, before: xr.DataArray, gap: float, table: dict[str, Any], weighting: str) -> Any:
-    from ._latent_kernels import predict
-
     tau = table["decay_time"]
     amplitude = np.where(table["amplitude"] > 0, table["amplitude"], table["saturated_amplitude"])
     n = _integrations(exposure)
@@ -283,11 +279,6 @@ def _predicted(exposure: _Exposure, before: xr.DataArray, gap: float, table: dic
         predict, before, core=[["component"]], out_core=[[], []], dtypes=["float32", "float32"],
         weight=weight, relative_error=error,
     )  # fmt: skip
-
-
-def _integrations(exposure: _Exposure) -> int:
-    """Return how many ramps an exposure has, by its own attribute where exposures that were joined differ."""
-    return max(1, int(of_each(exposure.ds, "n_integrations")[exposure.dither] or 1))
 
 
 def mean_decay(length: float, decay_time: np.ndarray, n_integrations: int, weighting: str) -> np.ndarray:
@@ -314,3 +305,42 @@ def mean_decay(length: float, decay_time: np.ndarray, n_integrations: int, weigh
     ramp = np.exp(-np.outer(x, u)) @ weights
     starts = np.exp(-np.outer(x, np.arange(n_integrations))).mean(axis=1)
     return ramp * starts
+
+
+def _integrations(exposure: _Exposure) -> int:
+    """Return how many ramps an exposure has, by its own attribute where exposures that were joined differ."""
+    return max(1, int(of_each(exposure.ds, "n_integrations")[exposure.dither] or 1))
+
+
+def advance(state, rate, bits, *, gap_decay, amplitude, saturated_amplitude, charge, saturated_rate):
+    """Return the latent slopes at the end of an exposure, float32 (dither, component, y, x) [DN/s].
+
+    A component traps a share of the charge and releases it with the time constant tau: ``dL/dt = (a S - L) / tau``, so
+    that the latent slope L [DN/s] grows towards a S under a slope S and decays as exp(-t / tau).
+
+    state : latent slopes at the time that the gap before the exposure starts
+    rate, bits : slope [DN/s] and flags (dither, y, x) of the exposure; NaN counts as saturated_rate [DN/s] where it is
+        SATURATED, else as none
+    gap_decay, amplitude, saturated_amplitude, charge : one for each component: exp(-gap / tau); shares that a pixel
+        traps; 1 - exp(-T / tau)
+    """
+    saturated = dq.any_of(bits, "SATURATED")
+    slope = np.where(np.isfinite(rate), rate.astype(float), np.where(saturated, saturated_rate, 0.0))
+    slope = np.maximum(slope, 0.0)[:, None]
+    decay, usual, of_saturated, new = (
+        np.asarray(v, float)[:, None, None] for v in (gap_decay, amplitude, saturated_amplitude, charge)
+    )
+    share = np.where(saturated[:, None], of_saturated, usual)
+    return (decay * state * (1.0 - new) + share * slope * new).astype(np.float32)
+
+
+def predict(state, *, weight, relative_error):
+    """Return the latent slope [DN/s] that a fit measures in the next exposure and its variance, float32 (dither, y, x).
+
+    state : latent slopes at the end of the exposure before (dither, component, y, x)
+    weight, relative_error : one for each component: share of the slope that is left, on the mean over the exposure;
+        relative error of the amplitude
+    """
+    parts = np.asarray(weight, float)[:, None, None] * state
+    square = (np.asarray(relative_error, float)[:, None, None] * parts) ** 2
+    return parts.sum(axis=1).astype(np.float32), square.sum(axis=1).astype(np.float32)

@@ -69,7 +69,7 @@ def detect_outliers(
     >>> clean = mx.cal.flag_outliers(cal, outliers=found)
     """
     found = _of_one_detector(datasets)
-    rows, columns = _kernel(kernel_size)
+    rows, columns = (int(part) | 1 for part in kernel_size.split())
     minimum = _smallest_difference(found)
     options = {
         "rows": rows, "columns": columns, "percent": float(threshold_percent), "second_check": bool(ifu_second_check),
@@ -158,11 +158,6 @@ def _of_one_detector(datasets: xr.Dataset | Sequence[xr.Dataset]) -> list[xr.Dat
                     f"({ds.attrs.get('setting')}); give those of one detector"
                 )
     return found
-
-
-def _kernel(text: str) -> tuple[int, int]:
-    rows, columns = (int(part) | 1 for part in text.split())
-    return rows, columns
 
 
 def _smallest_difference(datasets: Sequence[xr.Dataset]) -> Any:

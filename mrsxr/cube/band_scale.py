@@ -16,6 +16,7 @@ from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.geometry.place import sky_of
 from mrsxr.limits import Arcsec, Band, Place, Positive, Range, checked
 from mrsxr.notes import listen, noted, tell
+from mrsxr.robust import middle_and_scatter
 from mrsxr.spaxels import spaxel_area
 from mrsxr.step import recorded
 from mrsxr.threads import how
@@ -160,7 +161,7 @@ def _pair(cubes: tuple[xr.Dataset, xr.Dataset], circle, psf: Mapping[str, float]
         return str(error)
     seen = np.ones(images[0]["flux"].shape[1:], bool)
     for image in images:
-        seen &= np.isfinite(image["flux"].values[0]) & ~flags.any_of(image["dq"].values[0], "DO_NOT_USE")
+        seen &= flags.good(image["flux"].values[0], image["dq"].values[0])
     if circle[0] is not None:
         seen &= _inside(images[coarse], *circle)
     if seen.sum() < _LEAST:
@@ -183,7 +184,7 @@ def _smoothed(image: xr.Dataset, target: float, width: float) -> xr.Dataset:
 
 def _image(ds: xr.Dataset) -> xr.Dataset:
     """Return the mean of the planes of a cube as one plane; flagged where a quarter of the good ones is missing."""
-    good = np.isfinite(ds["flux"].values) & ~flags.any_of(ds["dq"].values, "DO_NOT_USE")
+    good = flags.good(ds["flux"].values, ds["dq"].values)
     count = good.sum(axis=(1, 2))
     good &= (count > 0.5 * count.max(initial=0))[:, None, None]  # planes of the border hold less
     number = good.sum(axis=0)
@@ -213,8 +214,7 @@ def _fit(pair, method: str, clip_sigma: float) -> Scaling:
     kept, first = np.ones(a.size, bool), True
     for round_ in range(_MOST):
         residual = a - found.factor * b - found.offset
-        middle = np.median(residual[kept])
-        spread = 1.4826 * np.median(np.abs(residual[kept] - middle))
+        middle, spread = middle_and_scatter(residual[kept])
         inside = np.abs(residual - middle) <= clip_sigma * spread + 1e-300
         inside &= kept if round_ > _FREE else True
         if inside.sum() < _LEAST or (not first and (inside == kept).all()):

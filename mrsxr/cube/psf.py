@@ -97,7 +97,7 @@ def match_psf(
     found = _smooth_lazily([cube[n].variable.data for n in (*names, "dq")], sigma, edges)
     dims = ("wavelength", "y", "x")
     out = {name: (dims, found[k], cube[name].attrs) for k, name in enumerate(names)}
-    blind = _is_nan(found[0]).astype(np.uint32) * np.uint32(flags.DO_NOT_USE)
+    blind = np.isnan(found[0]).astype(np.uint32) * np.uint32(flags.DO_NOT_USE)
     out["dq"] = (dims, cube["dq"].variable.data | blind, cube["dq"].attrs)
     return varied(cube.assign(out).assign_attrs(psf_fwhm=target), "psf-matched")
 
@@ -114,7 +114,7 @@ def smooth_planes(*arrays, edges: str) -> np.ndarray:
     """
     *data, dq, sigma = arrays
     flux = np.asarray(data[0], float)
-    good = np.isfinite(flux) & ~flags.any_of(np.asarray(dq), "DO_NOT_USE")
+    good = flags.good(flux, np.asarray(dq))
     out = np.full((len(data), *flux.shape), np.nan, np.float32)
     for k in range(flux.shape[0]):
         seen = good[k]
@@ -194,10 +194,6 @@ def _smooth_lazily(arrays: list, sigma: np.ndarray, edges: str):
         smooth_planes, *arrays, da.from_array(spread, chunks=(first.chunks[0], 2, 1)), edges=edges, dtype=np.float32,
         new_axis=0, chunks=((n,), *arrays[0].chunks), meta=np.empty((0, 0, 0, 0), np.float32),
     )  # fmt: skip
-
-
-def _is_nan(values):
-    return values != values
 
 
 def _widths(cube: xr.Dataset, psf: float | Callable | None) -> np.ndarray:

@@ -102,7 +102,7 @@ def correct_residual_fringe_cube(
 def correct_rows(flux, var, dq, *, wavelength, channel, method, dichroic_only, max_amplitude, ignore, min_signal):
     """Return flux, variance and score (3, wavelength, y, x) of some rows of spaxels without their fringes."""
     out = np.stack([flux, var, np.full(flux.shape, np.nan)]).astype(np.float32)
-    bad = flags.any_of(dq, "DO_NOT_USE") | ~np.isfinite(flux)
+    bad = ~flags.good(flux, dq)
     for j in range(flux.shape[1]):
         values = np.where(bad[:, j], np.nan, flux[:, j]).astype(float)
         with np.errstate(invalid="ignore", divide="ignore"):

@@ -93,7 +93,7 @@ def correct_spectral_leak_cube(
     here = cube.isel(wavelength=slice(first, last))
     light, noise = _leaked_light(here, leaking, shape, outside)
     share, error = (a[first:last, None, None].astype(np.float32) for a in (fraction, spread))
-    blind = _is_nan(light) & ~_is_nan(here["flux"].variable.data)
+    blind = np.isnan(light) & ~np.isnan(here["flux"].variable.data)
     added = blind.astype(np.uint32) * np.uint32(flags.DO_NOT_USE)
     parts = {name: here[name].variable.data for name in ("flux", "var", "dq", "var_systematic")}
     parts["flux"] = parts["flux"] - share * light
@@ -102,10 +102,6 @@ def correct_spectral_leak_cube(
     parts["dq"] = parts["dq"] | added
     return cube.assign({name: (cube[name].dims, _put(cube[name], values, first, last), cube[name].attrs)
                         for name, values in parts.items()}).assign_attrs(spectral_leak_cube=1)  # fmt: skip
-
-
-def _is_nan(values):
-    return values != values
 
 
 def _put(variable: xr.DataArray, values, first: int, last: int):
@@ -164,7 +160,7 @@ def reproject(flux, var, dq, *, low, share, means, n, blur, outside):
     outside : str
         See :func:`correct_spectral_leak_cube`.
     """
-    good = np.isfinite(flux) & np.isfinite(var) & ~flags.any_of(dq, "DO_NOT_USE")
+    good = flags.good(flux, dq) & np.isfinite(var)
     out = np.full((2, low.size, *n), np.nan, dtype=np.float32)
     planes: dict[int, np.ndarray] = {}
     for k, (plane, part) in enumerate(zip(low, share, strict=True)):

@@ -11,6 +11,7 @@ import math
 
 import numpy as np
 
+from mrsxr._clip_kernels import MAD_TO_SIGMA
 from mrsxr.compiled import njit
 
 from ._cell_kernels import fit_component
@@ -90,8 +91,8 @@ def _scale_noise(rest, fringe, keep, weights, e):
     values = np.abs(rest - fringe)[keep] * np.sqrt(weights[keep])
     if values.size <= 10:
         return
-    spread = CAUCHY * 1.4826 * np.median(np.abs(e[keep]))
-    weights /= max(1.0, (1.4826 * np.median(values)) ** 2)
+    spread = CAUCHY * MAD_TO_SIGMA * np.median(np.abs(e[keep]))
+    weights /= max(1.0, (MAD_TO_SIGMA * np.median(values)) ** 2)
     if spread > 0.0:
         weights /= 1.0 + (e / spread) ** 2
 

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from mrsxr._clip_kernels import MAD_TO_SIGMA
 from mrsxr.compiled import njit
 
 from ._level_kernels import local_level
@@ -36,7 +37,7 @@ def _find_lines(e, off):
         sums = np.empty(n - width + 1)
         for k in range(n - width + 1):
             sums[k] = (total[k + width] - total[k]) / math.sqrt(width)
-        spread = max(1.0, 1.4826 * np.median(np.abs(sums)))
+        spread = max(1.0, MAD_TO_SIGMA * np.median(np.abs(sums)))
         for sign in (-1.0, 1.0):
             start, peak = 0, 0.0
             for k in range(n - width + 2):
@@ -58,7 +59,7 @@ def robust_residual(x, y, sigma, keep, period, rounds, e):
     n = x.size
     weights, level = np.empty(n), np.empty(n)
     for _ in range(rounds):
-        scale = max(1.4826 * np.median(np.abs(e[keep])), 1.0) if keep.any() else 1.0
+        scale = max(MAD_TO_SIGMA * np.median(np.abs(e[keep])), 1.0) if keep.any() else 1.0
         for k in range(n):
             weights[k] = scale / (sigma[k] * (scale + abs(e[k]))) if keep[k] else 0.0
         if not local_level(x, y, weights, period, level):

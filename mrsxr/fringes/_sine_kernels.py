@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 
+from mrsxr._solve_kernels import cholesky, log_determinant, substitute
 from mrsxr.compiled import njit
 
 
@@ -69,38 +70,6 @@ def strongest(power, low, step):
         if bend < 0.0:
             shift = 0.5 * (power[j - 1] - power[j + 1]) / bend
     return low + step * (j + shift)
-
-
-@njit(cache=True, nogil=True)
-def cholesky(a, n):
-    """Factor a[:n, :n] in place into its lower triangle; return ln det, NaN where it is not positive definite."""
-    log_det = 0.0
-    for i in range(n):
-        for j in range(i + 1):
-            value = a[i, j]
-            for k in range(j):
-                value -= a[i, k] * a[j, k]
-            if i == j:
-                if not value > 0.0:
-                    return np.nan
-                a[i, i] = math.sqrt(value)
-                log_det += math.log(value)
-            else:
-                a[i, j] = value / a[j, j]
-    return log_det
-
-
-@njit(cache=True, nogil=True)
-def solve_factored(a, n, b):
-    """Solve a x = b in place with the factor of :func:`cholesky`."""
-    for i in range(n):
-        for k in range(i):
-            b[i] -= a[i, k] * b[k]
-        b[i] /= a[i, i]
-    for i in range(n - 1, -1, -1):
-        for k in range(i + 1, n):
-            b[i] -= a[k, i] * b[k]
-        b[i] /= a[i, i]
 
 
 @njit(cache=True, nogil=True, fastmath=True)
@@ -251,9 +220,9 @@ def _gauss_newton(x, y, weights, m, low, high, robust, frequency, amplitude, des
         _normal_equations(y, fit, robust_weights, m, design, a, b, work)
         for i in range(3 * m):
             a[i, i] *= 1.0 + 1e-9
-        if np.isnan(cholesky(a, 3 * m)):
+        if not cholesky(a, 3 * m, 0.0):
             return np.inf, 0.0, total
-        solve_factored(a, 3 * m, b)
+        substitute(a, 3 * m, b)
         for i in range(m):
             amplitude[2 * i] += b[3 * i]
             amplitude[2 * i + 1] += b[3 * i + 1]
@@ -261,7 +230,7 @@ def _gauss_newton(x, y, weights, m, low, high, robust, frequency, amplitude, des
             frequency[i] = min(max(frequency[i] + move, low), high)
         _model(x, m, frequency, amplitude, design, fit)
     _normal_equations(y, fit, robust_weights, m, design, a, b, work)
-    return chi, cholesky(a, 3 * m), total
+    return chi, log_determinant(a, 3 * m), total
 
 
 @njit(cache=True, nogil=True)

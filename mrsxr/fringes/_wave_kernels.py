@@ -11,6 +11,7 @@ import math
 
 import numpy as np
 
+from mrsxr._clip_kernels import MAD_TO_SIGMA
 from mrsxr.compiled import njit
 
 from ._sine_kernels import fill_waves
@@ -117,7 +118,7 @@ def _mask(basis, covariance, residual, weights, noise, keep):
                 spread[j, j] += noise[first + j]
             best = np.linalg.solve(spread, np.ones(last - first))
             height[i] = np.sum(best * e) / math.sqrt(max(best.sum(), 1e-300))
-        limit = STANDS_OUT * max(1.0, 1.4826 * np.median(np.abs(height)))
+        limit = STANDS_OUT * max(1.0, MAD_TO_SIGMA * np.median(np.abs(height)))
         for i in range(n):
             if abs(height[i]) > limit:
                 keep[max(i - half - 1, 0) : i + half + 2] = 0.0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
+from mrsxr.robust import MAD_TO_SIGMA
+
 OUTLIER = 4.0  # spreads, beyond which a sample is of a line, or bad
 SURE = 3.0  # standard errors that are added: many slices are judged, those that the fit itself finds worth it
 LEAST_BLOCKS = 5
@@ -42,7 +44,7 @@ def judge(wavenumber: np.ndarray, flux: np.ndarray, factor: np.ndarray, use: np.
             continue
         sigma = 0.5 * period / float(np.median(np.abs(np.diff(k[good]))))
         rough = np.stack([_rough(y, good, sigma), _rough(y / f, good, sigma)])
-        spread = 1.4826 * np.median(np.abs(rough[0, good]))
+        spread = MAD_TO_SIGMA * np.median(np.abs(rough[0, good]))
         seen = good & (np.abs(rough) < OUTLIER * spread).all(axis=0)
         if not seen.any():
             continue

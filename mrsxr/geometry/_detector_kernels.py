@@ -12,14 +12,20 @@ _TOGETHER = 64
 
 
 @njit(cache=True, nogil=True)
+def horner(coefficients, t):
+    """Return sum coefficients[i] t^i by Horner's rule."""
+    total = 0.0
+    for power in range(coefficients.shape[0] - 1, -1, -1):
+        total = total * t + coefficients[power]
+    return total
+
+
+@njit(cache=True, nogil=True)
 def polynomial(matrix, a, b):
     """Return sum matrix[i, j] a^i b^j by Horner's rule in both arguments."""
     total = 0.0
     for i in range(matrix.shape[0] - 1, -1, -1):
-        row = 0.0
-        for j in range(matrix.shape[1] - 1, -1, -1):
-            row = row * b + matrix[i, j]
-        total = total * a + row
+        total = total * a + horner(matrix[i], b)
     return total
 
 

@@ -12,6 +12,8 @@ import numpy as np
 
 from mrsxr.compiled import njit
 
+from ._detector_kernels import horner
+
 #: Overlaps below this fraction of a spaxel are rounding, not coverage.
 AREA_FLOOR = 1e-9
 
@@ -92,20 +94,12 @@ def cell_overlaps(x, y, cover):
 
 
 @njit(cache=True, nogil=True)
-def _horner(coefficients, t):
-    total = 0.0
-    for power in range(coefficients.shape[0] - 1, -1, -1):
-        total = total * t + coefficients[power]
-    return total
-
-
-@njit(cache=True, nogil=True)
 def _quad_of_pixel(edges, t_left, t_right, x, y):
     """Set the corners of a pixel: alpha left and right on both edges of its slice, in spaxels of the grid."""
-    x[0], y[0] = _horner(edges[0, 0], t_left), _horner(edges[0, 1], t_left)
-    x[1], y[1] = _horner(edges[1, 0], t_left), _horner(edges[1, 1], t_left)
-    x[2], y[2] = _horner(edges[1, 0], t_right), _horner(edges[1, 1], t_right)
-    x[3], y[3] = _horner(edges[0, 0], t_right), _horner(edges[0, 1], t_right)
+    x[0], y[0] = horner(edges[0, 0], t_left), horner(edges[0, 1], t_left)
+    x[1], y[1] = horner(edges[1, 0], t_left), horner(edges[1, 1], t_left)
+    x[2], y[2] = horner(edges[1, 0], t_right), horner(edges[1, 1], t_right)
+    x[3], y[3] = horner(edges[0, 0], t_right), horner(edges[0, 1], t_right)
 
 
 @njit(cache=True, nogil=True)

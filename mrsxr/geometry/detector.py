@@ -146,7 +146,8 @@ def slicer_grid(model, slice_map, origin: tuple[int, int] = (0, 0)) -> tuple[np.
     labels = np.ascontiguousarray(slice_map, dtype=np.int16)
     if labels.ndim != 2:
         raise MrsxrError(f"slice_map has {labels.ndim} dimensions; expected (y, x)")
-    return grid_to_slicer(labels, int(origin[0]), int(origin[1]), *_forward_arrays(model))
+    arrays = (coefficients(model, name) for name in FORWARD[:-1])
+    return grid_to_slicer(labels, int(origin[0]), int(origin[1]), _lookup(model)[0], *arrays)
 
 
 def slicer_to_detector(alpha, beta, wavelength, band: str, model) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -360,7 +361,3 @@ def _lookup(model) -> tuple[np.ndarray, np.ndarray]:
     table = np.full(int(labels.max()) + 1, -1, dtype=np.int64)
     table[labels] = np.arange(labels.size)
     return table, labels
-
-
-def _forward_arrays(model) -> tuple[np.ndarray, ...]:
-    return (_lookup(model)[0], *(coefficients(model, name) for name in FORWARD[:-1]))

@@ -187,9 +187,7 @@ def v2v3_to_sky(v2, v3, pointing: Pointing) -> tuple[np.ndarray, np.ndarray]:
     v2, v3 = np.broadcast_arrays(np.asarray(v2, float), np.asarray(v3, float))
     a = (pointing.v2_ref + pointing.va_scale * (v2 - pointing.v2_ref)) * ARCSEC
     d = (pointing.v3_ref + pointing.va_scale * (v3 - pointing.v3_ref)) * ARCSEC
-    vector = np.stack([np.cos(a) * np.cos(d), np.sin(a) * np.cos(d), np.sin(d)])
-    w = np.tensordot(pointing.matrix, vector, axes=1)
-    return _direction(w)
+    return _direction(np.tensordot(pointing.matrix, unit_vector(a, d), axes=1))
 
 
 def sky_to_v2v3(ra, dec, pointing: Pointing) -> tuple[np.ndarray, np.ndarray]:
@@ -207,8 +205,7 @@ def sky_to_v2v3(ra, dec, pointing: Pointing) -> tuple[np.ndarray, np.ndarray]:
         [arcsec].
     """
     ra, dec = np.broadcast_arrays(np.radians(np.asarray(ra, float)), np.radians(np.asarray(dec, float)))
-    w = np.stack([np.cos(ra) * np.cos(dec), np.sin(ra) * np.cos(dec), np.sin(dec)])
-    u = np.tensordot(pointing.matrix.T, w, axes=1)
+    u = np.tensordot(pointing.matrix.T, unit_vector(ra, dec), axes=1)
     a = np.arctan2(u[1], u[0]) / ARCSEC
     d = np.arctan2(u[2], np.hypot(u[0], u[1])) / ARCSEC
     return (
@@ -321,10 +318,9 @@ def tangent_frame(ra: float, dec: float, position_angle: float = 0.0) -> np.ndar
         [rad].
     """
     a, d, r = np.radians([ra, dec, position_angle])
-    centre = np.array([np.cos(a) * np.cos(d), np.sin(a) * np.cos(d), np.sin(d)])
     west = np.array([np.sin(a), -np.cos(a), 0.0])
     north = np.array([-np.sin(d) * np.cos(a), -np.sin(d) * np.sin(a), np.cos(d)])
-    return np.stack([centre, west * np.cos(r) + north * np.sin(r), -west * np.sin(r) + north * np.cos(r)])
+    return np.stack([unit_vector(a, d), west * np.cos(r) + north * np.sin(r), -west * np.sin(r) + north * np.cos(r)])
 
 
 def tangent_offsets(ra, dec, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -333,8 +329,7 @@ def tangent_offsets(ra, dec, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     ``frame`` is of :func:`tangent_frame`. With position angle 0, x grows to the west and y to the north.
     """
     ra, dec = np.broadcast_arrays(np.radians(np.asarray(ra, float)), np.radians(np.asarray(dec, float)))
-    w = np.stack([np.cos(ra) * np.cos(dec), np.sin(ra) * np.cos(dec), np.sin(dec)])
-    h, x, y = np.tensordot(frame, w, axes=1)
+    h, x, y = np.tensordot(frame, unit_vector(ra, dec), axes=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         h = np.where(h > 0, h, np.nan)
         return x / h / ARCSEC, y / h / ARCSEC
@@ -344,6 +339,12 @@ def tangent_to_sky(x, y, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Take offsets [arcsec] along the axes of :func:`tangent_frame` to right ascension and declination [deg]."""
     x, y = np.broadcast_arrays(np.asarray(x, float) * ARCSEC, np.asarray(y, float) * ARCSEC)
     return _direction(np.tensordot(frame.T, np.stack([np.ones(x.shape), x, y]), axes=1))
+
+
+def unit_vector(longitude, latitude) -> np.ndarray:
+    """Return unit vectors (3, ...) of angles [rad]."""
+    flat = np.cos(latitude)
+    return np.stack([np.cos(longitude) * flat, np.sin(longitude) * flat, np.sin(latitude)])
 
 
 def _direction(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -15,6 +15,7 @@ import math
 
 import numpy as np
 
+from mrsxr._solve_kernels import cholesky, substitute
 from mrsxr.compiled import njit
 
 C = 299792.458  # km/s
@@ -89,39 +90,6 @@ def gram(rows, n, m, matrix):
             for i in range(m):
                 total += rows[a, i] * rows[b, i]
             matrix[a, b] = matrix[b, a] = total
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def cholesky(matrix, n):
-    """Factorise in place (lower triangle); False where the matrix is not positive."""
-    for a in range(n):
-        size = matrix[a, a]
-        for b in range(a + 1):
-            total = matrix[a, b]
-            for c in range(b):
-                total -= matrix[a, c] * matrix[b, c]
-            if a != b:
-                matrix[a, b] = total / matrix[b, b]
-            elif total > 1e-14 * size:
-                matrix[a, a] = math.sqrt(total)
-            else:
-                return False
-    return True
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def substitute(matrix, n, vector):
-    """Solve in place with the factor of :func:`cholesky`."""
-    for a in range(n):
-        total = vector[a]
-        for b in range(a):
-            total -= matrix[a, b] * vector[b]
-        vector[a] = total / matrix[a, a]
-    for a in range(n - 1, -1, -1):
-        total = vector[a]
-        for b in range(a + 1, n):
-            total -= matrix[b, a] * vector[b]
-        vector[a] = total / matrix[a, a]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -7,21 +7,10 @@ import math
 
 import numpy as np
 
+from mrsxr._solve_kernels import cholesky, substitute
 from mrsxr.compiled import njit
 
-from ._descent_kernels import (
-    C,
-    cholesky,
-    descend,
-    evaluate,
-    freeze,
-    gram,
-    line_width,
-    normal,
-    profile,
-    project,
-    substitute,
-)
+from ._descent_kernels import C, descend, evaluate, freeze, gram, line_width, normal, profile, project
 from ._residual_kernels import correlation, fringe
 
 CONVERGED, AT_BOUND, TRIED = 1, 2, 4  # bits of the status of a fit

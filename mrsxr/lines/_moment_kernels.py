@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 
+from mrsxr._clip_kernels import MAD_TO_SIGMA
 from mrsxr._median_kernels import select
 from mrsxr.compiled import njit
 
@@ -96,7 +97,7 @@ def fit_continuum(values, good, side, t, n, clip, coefficients, inverse, used, w
             if used[i]:
                 work[m] = abs(values[i] - _polynomial(coefficients, n, t[i]))
                 m += 1
-        limit = clip * 1.4826 * select(work, m, m // 2) * math.sqrt(m / (m - n)) + ROUNDING * top
+        limit = clip * MAD_TO_SIGMA * select(work, m, m // 2) * math.sqrt(m / (m - n)) + ROUNDING * top
         changed = False
         for i in range(values.size):
             if good[i] and side[i]:

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-_ION = re.compile(r"\[?\s*([A-Z][a-z]?)\s*([IVX]+)\s*\]?")
-_H2 = re.compile(r"(?:H_?2\s*(?:v\s*=\s*)?(?:\(?0-0\)?)?\s*S\s*\(?\s*(\d)\s*\)?|S\((\d)\))", re.I)
-_HYDROGEN = re.compile(r"H\s*I?\s*\(?(\d+)\s*-\s*(\d+)\)?", re.I)
-_SERIES = re.compile(r"(Pf(?:und)?|Hu(?:mphreys)?)[\s-]*(α|β|γ|δ|alpha|beta|gamma|delta|[abgd])\b", re.I)
-_PAH = re.compile(r"PAHs?", re.I)
 _LOWER_LEVEL = {"p": 5, "h": 6}
 _STEPS = {"α": 1, "a": 1, "β": 2, "b": 2, "γ": 3, "g": 3, "δ": 4, "d": 4}
 _NUMBER = re.compile(r"[\s@]*(?:λ|lambda)?\s*(\d+(?:\.(\d*))?)?\s*(?:[uµμ]m|microns?)?", re.I)
+#: How lines are written, and what then names them.
+_PATTERNS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
+    (
+        re.compile(r"(?:H_?2\s*(?:v\s*=\s*)?(?:\(?0-0\)?)?\s*S\s*\(?\s*(\d)\s*\)?|S\((\d)\))", re.I),
+        lambda m: f"H2S{m[1] or m[2]}",
+    ),
+    (
+        re.compile(r"H\s*I?\s*\(?(\d+)\s*-\s*(\d+)\)?", re.I),
+        lambda m: "HI{1}-{0}".format(*sorted(map(int, m.groups()))),
+    ),
+    (
+        re.compile(r"(Pf(?:und)?|Hu(?:mphreys)?)[\s-]*(α|β|γ|δ|alpha|beta|gamma|delta|[abgd])\b", re.I),
+        lambda m: f"HI{(low := _LOWER_LEVEL[m[1][0].lower()]) + _STEPS[m[2][0].lower()]}-{low}",
+    ),
+    (re.compile(r"PAHs?", re.I), lambda m: "PAH"),
+    (re.compile(r"\[?\s*([A-Z][a-z]?)\s*([IVX]+)\s*\]?"), lambda m: "".join(m.groups())),
+)
 
 
 def matches(line: str, labels: Sequence[str]) -> list[int]:
@@ -46,7 +58,7 @@ def matches(line: str, labels: Sequence[str]) -> list[int]:
 
 def _parts(text: str) -> tuple[str, float | None, float]:
     """Return what names a line (in lower case where the capitals say nothing), its wavelength [um], one last digit."""
-    for pattern, name in ((_H2, _h2), (_HYDROGEN, _hydrogen), (_SERIES, _series), (_PAH, _pah), (_ION, _ion)):
+    for pattern, name in _PATTERNS:
         start = pattern.match(text)
         tail = _NUMBER.fullmatch(text[start.end() :]) if start else None
         if start and tail:
@@ -62,25 +74,3 @@ def _number(tail: re.Match) -> tuple[float | None, float]:
     if tail.group(1) is None:
         return None, 0.0
     return float(tail.group(1)), 10.0 ** -len(tail.group(2) or "")
-
-
-def _h2(found: re.Match) -> str:
-    return f"H2S{found.group(1) or found.group(2)}"
-
-
-def _hydrogen(found: re.Match) -> str:
-    low, high = sorted((int(found.group(1)), int(found.group(2))))
-    return f"HI{high}-{low}"
-
-
-def _series(found: re.Match) -> str:
-    low = _LOWER_LEVEL[found.group(1)[0].lower()]
-    return f"HI{low + _STEPS[found.group(2)[0].lower()]}-{low}"
-
-
-def _pah(_found: re.Match) -> str:
-    return "PAH"
-
-
-def _ion(found: re.Match) -> str:
-    return "".join(found.groups())

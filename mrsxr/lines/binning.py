@@ -289,7 +289,7 @@ def average_bins(*arrays, labels: np.ndarray, factor: np.ndarray, spread: bool) 
     lit = labels >= 0
     where = labels[lit]
     n, size = int(labels.max()) + 1, np.bincount(where)
-    good = (np.isfinite(data[0]) & ~flags.any_of(dq, "DO_NOT_USE"))[:, lit]
+    good = flags.good(data[0], dq)[:, lit]
     out = np.full((len(data), len(dq), n), np.nan)
     mean: np.ndarray
     for k in range(len(dq)):

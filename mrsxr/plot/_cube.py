@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from mrsxr.arguments import as_circle, as_um_place, reads
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.mrs import psf_fwhm
+from mrsxr.robust import median_image
 
 from ._sky import draw_on_sky, dress_sky, mark_aperture, mark_beam, mark_compass, mark_scale, sky_panel, sky_wcs
 from ._style import colour_bar, colour_map, image_norm, unit_text, with_unit
@@ -103,22 +104,15 @@ def collapse(cube: xr.Dataset, wavelength: Range = None) -> tuple[np.ndarray, np
                 f"{waves[0]:.3f} to {waves[-1]:.3f} um"
             )
         use = slice(int(inside[0]), int(inside[-1]) + 1)
-    return _median(np.asarray(flux.isel(wavelength=use).values, dtype=float)), waves[use]
+    values = np.asarray(flux.isel(wavelength=use).values, dtype=float)
+    seen = np.isfinite(values)
+    known = seen.sum(axis=0) >= max(1.0, _LEAST * len(values))
+    return median_image(np.where(seen, values, np.nan), known), waves[use]
 
 
 def span_text(waves: np.ndarray) -> str:
     """Return wavelengths [um] as text, one or from the first to the last."""
     return f"{waves[0]:.3f} µm" if waves.size == 1 else f"{waves[0]:.2f}–{waves[-1]:.2f} µm"
-
-
-def _median(values: np.ndarray) -> np.ndarray:
-    values = np.where(np.isfinite(values), values, np.nan)
-    seen = np.isfinite(values).sum(axis=0)
-    good = seen >= max(1.0, _LEAST * len(values))
-    image = np.full(seen.shape, np.nan)
-    if good.any():
-        image[good] = np.nanmedian(values[:, good], axis=0)
-    return image
 
 
 def tangent_point(cube: xr.Dataset) -> tuple[float, float] | None:

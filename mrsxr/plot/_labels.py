@@ -10,6 +10,7 @@ from matplotlib.transforms import blended_transform_factory
 
 from mrsxr.lines import in_range, line_list
 from mrsxr.mrs import resolving_power
+from mrsxr.robust import middle_and_scatter
 
 from ._style import FAINT, INK, root_figure
 
@@ -60,8 +61,7 @@ def line_strength(wavelength: np.ndarray, flux: np.ndarray, place: float) -> flo
     for _ in range(4):  # other lines and spikes beside it are clipped away
         fit = np.polynomial.Polynomial.fit(wavelength[side], flux[side], 1)
         rest = flux[side] - fit(wavelength[side])
-        middle = float(np.median(rest))
-        scatter = 1.4826 * float(np.median(np.abs(rest - middle)))
+        middle, scatter = middle_and_scatter(rest)
         keep = np.abs(rest - middle) <= 3.5 * scatter
         if keep.all() or keep.sum() < 8:
             break

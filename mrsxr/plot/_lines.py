@@ -123,7 +123,8 @@ def _data(ds: xr.Dataset, fit: xr.Dataset, one: xr.Dataset, label: str) -> dict[
     model = line_model(ds, fit)
     near = np.isfinite(model["components"].sel(line=label).transpose("component", "wavelength").values).any(axis=0)
     if not near.any():
-        near = _window(wave, one)
+        centre = float(one["wavelength_rest"].values) * (1.0 + _redshift(one))
+        near = np.abs(wave / centre - 1.0) * C_KM_S <= float(one.attrs.get("window", 2500.0))
     if near.sum() < 2:
         raise MrsxrError(f"the data have no samples in the window of {label}")
     inside = slice(int(np.flatnonzero(near)[0]), int(np.flatnonzero(near)[-1]) + 1)
@@ -146,11 +147,6 @@ def _noise_of_a_sample(one: xr.Dataset) -> float:
         return 1.0
     length = float(one["correlation"].values) if "correlation" in one else 1.0
     return float(one["noise_scale"].values) / np.sqrt(length if length > 1.0 else 1.0)
-
-
-def _window(wave: np.ndarray, one: xr.Dataset) -> np.ndarray:
-    centre = float(one["wavelength_rest"].values) * (1.0 + _redshift(one))
-    return np.abs(wave / centre - 1.0) * C_KM_S <= float(one.attrs.get("window", 2500.0))
 
 
 def _redshift(one: xr.Dataset) -> float:

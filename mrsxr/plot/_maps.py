@@ -254,7 +254,8 @@ def channel_maps(
         dress_sky(
             panel, left=outer[0] or i % columns == 0, bottom=outer[1] or i + columns >= len(cube), size=7.5, ticks=3
         )
-        _name_channel(panel, float(maps["velocity"].values[i]))
+        velocity = f"{float(maps['velocity'].values[i]):+.0f} km s⁻¹".replace("-", "−").replace("+0 ", "0 ")
+        panel.set_title(velocity, fontsize=8.5, pad=3.0)
     mark_scale(axes[0], 7.5)
     mark_compass(axes[0], 7.0)
     mark_beam(axes[0], beam_of(maps))
@@ -386,10 +387,6 @@ def _grid(ds: xr.Dataset, seen: np.ndarray, number: int, columns: int, north_up:
         box = left + column * (wide + gap), bottom + (rows - 1 - row) * (high + head), wide, high
         axes.append(make_panel(ds, figure, inch(box, size), north_up))
     return axes
-
-
-def _name_channel(ax: Axes, velocity: float) -> None:
-    ax.set_title(f"{velocity:+.0f} km s⁻¹".replace("-", "−").replace("+0 ", "0 "), fontsize=8.5, pad=3.0)
 
 
 def _common_bar(axes: list[Axes], drawn: Any, label: str, new: bool) -> None:

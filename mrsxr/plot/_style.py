@@ -19,6 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from mrsxr.errors import MrsxrError
 from mrsxr.io.atomic import replacing
+from mrsxr.robust import middle_and_scatter
 
 DPI = 120  # of saved pictures [dots per inch]
 NO_VALUE = "0.72"  # grey of pixels without a value
@@ -121,8 +122,8 @@ def image_norm(values: np.ndarray, stretch: str, percentiles: tuple[float, float
     finite = values[np.isfinite(values)]
     low, high = (float(v) for v in np.percentile(finite, percentiles or (1.0, 99.7))) if finite.size else (0.0, 1.0)
     if percentiles is None and finite.size:
-        middle = float(np.median(finite))
-        low = max(low, middle - 2 * 1.4826 * float(np.median(np.abs(finite - middle))))
+        middle, noise = middle_and_scatter(finite)
+        low = max(low, float(middle - 2 * noise))
     if not high > low:
         low, high = low - 0.5 * (abs(low) or 1.0), low + 0.5 * (abs(low) or 1.0)
     if stretch == "linear":

@@ -78,7 +78,8 @@ def summary(
         figure.suptitle(text, fontsize=13, y=1.0 - 0.12 / figure.get_figheight(), va="top")
     rest = iter(axes)
     if exposures:
-        _draw_exposure(exposures[0], dither, next(rest))
+        name = f"{exposures[0].attrs.get('setting', 'Detector')}   exposure {dither}"
+        _compact(detector_image(exposures[0], dither, next(rest), colorbar="top", pixels=350, slices=False, title=name))
     for cube in chosen:
         circle = _aperture_of(cube, spectrum, aperture) if tangent_point(cube) is not None else None
         _compact(cube_image(cube, ax=next(rest), aperture=circle, colorbar="top", font_size=7.5))
@@ -124,11 +125,6 @@ def _places(panels: int, with_spectrum: bool) -> tuple[tuple[float, float], list
         boxes = [(0.05 + i * pitch + 0.5 * (pitch - side + 0.6), bottom, side, side) for i in range(panels)]
         box = (0.75, 0.55, width - 0.95, bottom - _BELOW - 0.55 - _LABELS)
     return (width, height), boxes, box
-
-
-def _draw_exposure(ds: xr.Dataset, dither: int, ax: Axes) -> None:
-    name = f"{ds.attrs.get('setting', 'Detector')}   exposure {dither}"
-    _compact(detector_image(ds, dither, ax, colorbar="top", pixels=350, slices=False, title=name))
 
 
 def _compact(ax: Axes) -> None:

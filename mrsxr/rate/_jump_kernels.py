@@ -64,22 +64,24 @@ def _flag_iteratively(diffs, n_diffs, read_variance, thresholds, work, jump):
 
 
 @njit(cache=True, nogil=True)
-def _gather_differences(sci, group_dq, gain, d, y, x0, width, tile, diffs, work, count):
-    """Fill diffs (n_diffs, TILE) [electron], NaN where unusable, and work, +inf there; count the usable ones."""
+def gather(sci, group_dq, gain, d, y, x0, width, keep_jumps, tile, diffs, ordered, count):
+    """Fill diffs (n_diffs, TILE) [electron], NaN where unusable, and ordered, +inf there; count the usable ones."""
     n_integration, n_group = sci.shape[1], sci.shape[2]
     count[:] = 0
     k = 0
     for i in range(n_integration):
         for g in range(n_group):
             for t in range(width):
+                flags = group_dq[d, i, g, y, x0 + t]
                 value = sci[d, i, g, y, x0 + t] * gain[y, x0 + t]
-                tile[g, t] = np.float32(np.nan) if group_dq[d, i, g, y, x0 + t] & np.uint8(3) else value
+                lost = flags & np.uint8(3) != 0 or (flags == np.uint8(4) and not keep_jumps)
+                tile[g, t] = np.float32(np.nan) if lost else value
         for g in range(n_group - 1):
             for t in range(TILE):
                 difference = tile[g + 1, t] - tile[g, t]
                 usable = not np.isnan(difference)
                 diffs[k, t] = difference
-                work[k, t] = difference if usable else np.float32(np.inf)
+                ordered[k, t] = difference if usable else np.float32(np.inf)
                 count[t] += np.int32(usable)
             k += 1
 
@@ -187,7 +189,7 @@ def _find_jumps(sci, group_dq, read_noise, gain, thresholds, mode, neighbours, p
         for y in range(n_y):
             for x0 in range(0, n_x, TILE):
                 width = min(TILE, n_x - x0)
-                _gather_differences(sci, group_dq, gain, d, y, x0, width, tile, diffs, ordered, count)
+                gather(sci, group_dq, gain, d, y, x0, width, True, tile, diffs, ordered, count)
                 sort_columns(ordered, pairs)
                 for t in range(width):
                     r = read_noise[y, x0 + t] * gain[y, x0 + t]

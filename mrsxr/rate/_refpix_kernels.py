@@ -6,6 +6,7 @@ and 1028 + k. side 0 is left, 1 right. Samples are taken relative to the first g
 
 import numpy as np
 
+from mrsxr._clip_kernels import MAD_TO_SIGMA
 from mrsxr.compiled import njit
 
 OUTLIER = 4.5  # sigma of a difference beyond which it is a hit
@@ -214,7 +215,7 @@ def held_out(neighbours, good, constant, smooth):
     middle = steps - 0.5 * change  # hits are told half way between the two, which favours neither
     level = np.median(middle, axis=0)
     middle -= level
-    noise = 1.4826 * np.median(np.abs(middle), axis=0)
+    noise = MAD_TO_SIGMA * np.median(np.abs(middle), axis=0)
     used = good & (noise > 0) & (np.abs(middle) < OUTLIER * noise)
     steps = (steps - level) * used
     weight = used / np.where(noise > 0, noise, 1.0) ** 2

@@ -12,33 +12,10 @@ import numpy as np
 from mrsxr._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs
 from mrsxr.compiled import njit
 
-from ._jump_kernels import clip_sorted
+from ._jump_kernels import clip_sorted, gather
 
 _CLIP_LIMIT = 5.0  # sigma
 _REFERENCE_PIXEL = np.uint32(2**31)
-
-
-@njit(cache=True, nogil=True)
-def gather(sci, group_dq, gain, d, y, x0, width, keep_jumps, tile, diffs, ordered, count):
-    """Fill diffs (n_diffs, TILE) [electron], NaN where unusable, and ordered, +inf there; count the usable ones."""
-    n_integration, n_group = sci.shape[1], sci.shape[2]
-    count[:] = 0
-    k = 0
-    for i in range(n_integration):
-        for g in range(n_group):
-            for t in range(width):
-                flags = group_dq[d, i, g, y, x0 + t]
-                value = sci[d, i, g, y, x0 + t] * gain[y, x0 + t]
-                lost = flags & np.uint8(3) != 0 or (flags == np.uint8(4) and not keep_jumps)
-                tile[g, t] = np.float32(np.nan) if lost else value
-        for g in range(n_group - 1):
-            for t in range(TILE):
-                difference = tile[g + 1, t] - tile[g, t]
-                usable = not np.isnan(difference)
-                diffs[k, t] = difference
-                ordered[k, t] = difference if usable else np.float32(np.inf)
-                count[t] += np.int32(usable)
-            k += 1
 
 
 @njit(cache=True, nogil=True)
@@ -153,18 +130,6 @@ def _ring_mean(planes, outer, inner, out):
             for x in range(n_x):
                 known = number[x] > np.float32(0.5) and np.isfinite(planes[p, centre, x])
                 out[p, centre, x] = total[x] / number[x] if known else np.float32(0)
-
-
-@njit(cache=True, nogil=True)
-def _pack_above(planes, threshold, out):
-    n_row, n_x = planes.shape
-    for r in range(n_row):
-        for b in range(out.shape[1]):
-            bits = 0
-            for k in range(min(8, n_x - 8 * b)):
-                if planes[r, 8 * b + k] > threshold:
-                    bits |= 128 >> k
-            out[r, b] = bits
 
 
 @njit(cache=True, nogil=True)
@@ -338,10 +303,7 @@ def ring_mean(planes, inner_radius=1.0, outer_radius=3.6):
 
 def pack_above(planes, threshold):
     """Return one bit a pixel (..., byte): True where ``planes`` (..., x) exceeds the threshold."""
-    planes = np.ascontiguousarray(planes)
-    out = np.empty((*planes.shape[:-1], (planes.shape[-1] + 7) // 8), dtype=np.uint8)
-    _pack_above(planes.reshape(-1, planes.shape[-1]), np.float32(threshold), out.reshape(-1, out.shape[-1]))
-    return out
+    return np.packbits(planes > np.float32(threshold), axis=-1)
 
 
 def draw_showers(packed, lost, n_x, min_area, ratio, widest, n_after, min_diffs):

@@ -11,7 +11,7 @@ import numpy as np
 from mrsxr._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs
 from mrsxr.compiled import njit
 
-from ._shower_kernels import gather
+from ._jump_kernels import gather
 
 CELL = 8  # pixels
 CELLS = TILE // CELL

@@ -41,8 +41,6 @@ def flag_charge_migration(ds: xr.Dataset, *, signal_threshold: Positive = 25000.
     """
     if ds.sizes["group"] < MINIMUM_GROUPS:
         return ds
-    from ._charge_migration_kernels import first_above, flag_from, spread_first
-
     ramp = ["integration", "group"]
     (first,) = map_ramps(
         first_above, ds.sci, ds.group_dq, core=[ramp, ramp], out_core=[["integration"]], dtypes=["int16"],
@@ -53,3 +51,22 @@ def flag_charge_migration(ds: xr.Dataset, *, signal_threshold: Positive = 25000.
         flag_from, ds.group_dq, first, core=[ramp, ["integration"]], out_core=[ramp], dtypes=["uint8"]
     )
     return ds.assign(group_dq=group_dq.assign_attrs(dq.GROUP_DQ_ATTRS))
+
+
+def first_above(sci, group_dq, threshold):
+    """Return the first group [int16] above threshold [DN] whose flags are not DO_NOT_USE alone, else their number."""
+    above = (sci > np.float32(threshold)) & (group_dq != dq.DO_NOT_USE)
+    return np.where(above.any(axis=2), above.argmax(axis=2), sci.shape[2]).astype(np.int16)
+
+
+def spread_first(first):
+    """Return the smallest value of each pixel and its four neighbours."""
+    from ._saturation_kernels import lower
+
+    return lower(lower(first, first, -2), first, -1)
+
+
+def flag_from(group_dq, first):
+    """Return group flags with CHARGELOSS | DO_NOT_USE from group ``first`` on."""
+    late = np.arange(group_dq.shape[2])[:, None, None] >= first[:, :, None]
+    return group_dq | late * np.uint8(dq.value("CHARGELOSS", "DO_NOT_USE"))

@@ -84,8 +84,6 @@ def persistence_windows(
 
 
 def _run(ds: xr.Dataset, length: float, do_not_use: bool, threshold: float | None, windows: xr.Dataset | None) -> Any:
-    from ._persistence_kernels import flag_windows
-
     group_time = group_time_of(ds)
     given = next((float(value) for value in keyword(ds, "EFFINTTM") if value), 0.0)
     integration_time = given or group_time * ds.sizes["group"]
@@ -111,3 +109,26 @@ def _since_start(end: xr.DataArray, ds: xr.Dataset) -> xr.DataArray:
     end = end.drop_vars([name for name in end.coords if name not in end.dims])
     start = ds.start_time.drop_vars([name for name in ds.start_time.coords if name != "dither"])
     return ((end - start) * DAY).where(end > 0, 0.0).transpose("dither", "y", "x")
+
+
+def flag_windows(sci, group_dq, before, times, length, threshold, bits):
+    """Return (group flags with ``bits`` inside the windows, end of the window at the end of the exposure [s]).
+
+    A window is the time [s] from the start of the exposure until which a pixel is flagged, 0 for none. It opens with
+    the first saturated group of an integration, or, where none is open, with a sample above the threshold.
+
+    before : end of the window (dither, y, x) or (y, x) as the exposure starts; NaN counts as none.
+    times : time [s] of each group, (integration, group); length [s]; threshold [DN], inf for none.
+    """
+    out = np.broadcast_to(group_dq, sci.shape).copy()
+    window = np.zeros((sci.shape[0], *sci.shape[-2:]))
+    window += np.nan_to_num(before, nan=0.0)
+    for i in range(sci.shape[1]):
+        n_saturated = np.zeros(window.shape, dtype=np.int32)
+        for g, now in enumerate(times[i]):
+            window[window < now] = 0.0
+            n_saturated += (out[:, i, g] & dq.SATURATED) != 0
+            window[(n_saturated == 1) | ((sci[:, i, g] > np.float32(threshold)) & (window == 0))] = now + length
+            window[window > now + length] = 0.0
+            out[:, i, g] |= (window > 0) * np.uint8(bits)
+    return out, window

@@ -19,7 +19,7 @@ from mrsxr.io.netcdf import read_netcdf, write_netcdf
 
 from .exposure import Effects, Instrument, Truth, make_cosmic_rays, make_instrument, observe, ramp_blocks
 from .instrument import find_geometry_file, load_geometry, make_geometry
-from .pointing import Aim, aim_at, dither_offsets
+from .pointing import aim_at, dither_offsets
 from .references import write_common_references, write_detector_references, write_setting_references
 from .scene import Scene, line_table
 from .uncal import Visit, write_uncal
@@ -214,17 +214,13 @@ def _write_references(made, instrument: Instrument, effects, readpatt, n_integra
         made.references += write_common_references(folder, instrument.geometry, emi, effects.slice_shift)
 
 
-def _aim(visit: Visit) -> Aim:
-    # the observatory's velocity changes a little from exposure to exposure
-    velosys = _VELOSYS + 5.0 * visit.exposure + (40.0 if visit.background else 0.0)
-    return aim_at(visit.target_ra, visit.target_dec, _ROLL, visit.offset, _VA_SCALE, velosys)
-
-
 def _expose(
     made, scene: Scene, instrument, effects, seed, save_slopes, save_cosmic_rays, visit: Visit
 ) -> tuple[Path, Path | None]:
     """Write an exposure and, on request, its truth; return both paths."""
-    aim = _aim(visit)
+    # the observatory's velocity changes a little from exposure to exposure
+    velosys = _VELOSYS + 5.0 * visit.exposure + (40.0 if visit.background else 0.0)
+    aim = aim_at(visit.target_ra, visit.target_dec, _ROLL, visit.offset, _VA_SCALE, velosys)
     name = (seed, mrs.SETTINGS.index(visit.setting), int(visit.observation), visit.exposure)
     here = scene.empty() if visit.background else scene
     if effects.background_scatter:

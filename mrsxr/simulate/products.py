@@ -95,7 +95,8 @@ def simulate_cube(
         total += _disc(disc, grid, low, high)
     flux = to_mjysr(total)
     sky = scene.background(grid.wavelengths)[:, None, None]
-    sigma = _sigma(flux, sky, noise)
+    empty = 1.0 + 0.02 * sky if not noise else noise
+    sigma = empty * np.sqrt(1.0 + np.maximum(flux, 0.0) / (sky + 50.0))
     if noise is None or noise > 0:
         flux = flux + np.random.default_rng(seed).normal(size=flux.shape) * sigma
     values = {
@@ -200,12 +201,6 @@ def _grid(scene: Scene, band: str, size: float | None, wavelength: tuple[float, 
     return CubeGrid((scene.ra, scene.dec), spaxel, n, n, low, step, nz)
 
 
-def _sigma(flux, sky, noise: float | None):
-    """Return the standard deviation of every voxel [MJy/sr]."""
-    empty = 1.0 + 0.02 * sky if not noise else noise
-    return empty * np.sqrt(1.0 + np.maximum(flux, 0.0) / (sky + 50.0))
-
-
 def _point_image(point: PointSource, grid: CubeGrid) -> np.ndarray:
     """Return the PSF [1/arcsec2] of a source, mean over each spaxel, in all planes."""
     x0, y0 = (float(v) for v in grid.sky_to_offsets(point.ra, point.dec))
@@ -247,14 +242,10 @@ def _disc_image(disc: LineDisc, grid: CubeGrid):
     x0, y0 = (float(v) for v in grid.sky_to_offsets(disc.ra, disc.dec))
     step = grid.spaxel_size / _OVERSAMPLE
     margin = int(np.ceil(3.0 * mrs.psf_fwhm(grid.wavelengths[-1]) / grid.spaxel_size)) * _OVERSAMPLE
-    x, y = (_fine(axis, step, margin) for axis in (grid.x, grid.y))
+    first, size = (0.5 - 0.5 * _OVERSAMPLE - margin) * step, 2 * margin
+    x, y = (axis[0] + first + step * np.arange(axis.size * _OVERSAMPLE + size) for axis in (grid.x, grid.y))
     profile, velocity = disc.surface(-(x[None, :] - x0), y[:, None] - y0)  # x grows to the west
     return profile, velocity, step
-
-
-def _fine(axis, step: float, margin: int) -> np.ndarray:
-    first = axis[0] + (0.5 - 0.5 * _OVERSAMPLE - margin) * step
-    return first + step * np.arange(axis.size * _OVERSAMPLE + 2 * margin)
 
 
 def _speeds(disc: LineDisc) -> np.ndarray:

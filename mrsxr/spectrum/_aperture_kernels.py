@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from mrsxr._clip_kernels import clip, moments
 from mrsxr.compiled import njit
 
 NO_BACKGROUND, ANNULUS, ANNULUS_JWST, APERTURE = 0, 1, 2, 3
@@ -18,15 +19,10 @@ def clip_limits(values, sigma, iterations):
 
     jwst clips 5 times, converged or not; as many times as there are values always converge, as each takes one at least.
     """
-    kept = values
-    for _ in range(iterations):
-        middle, spread = np.median(kept), sigma * np.std(kept)
-        inside = kept[np.abs(kept - middle) <= spread]
-        if inside.size == kept.size or inside.size == 0:
-            break
-        kept = inside
-    mean, spread = np.mean(kept), sigma * np.std(kept)
-    return mean - spread, mean + spread
+    kept = values.copy()
+    n, _, _ = clip(kept, kept.size, sigma, iterations, np.empty(kept.size))
+    mean, spread = moments(kept, n)
+    return mean - sigma * spread, mean + sigma * spread
 
 
 @njit(cache=True, nogil=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import xarray as xr
 
@@ -11,8 +9,6 @@ from mrsxr import mrs
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.place import Place
 from mrsxr.notes import tell
-
-Outside = Literal["clamp", "extrapolate"]  # the table of an aperture correction
 
 
 def sky_to_pixel(cube: xr.Dataset, ra: float, dec: float) -> tuple[float, float]:

@@ -10,6 +10,7 @@ import xarray as xr
 from mrsxr import dq as flags
 from mrsxr.errors import MrsxrError
 from mrsxr.notes import caught_warnings, tell
+from mrsxr.robust import median_image, middle_and_scatter
 from mrsxr.scores import gains, score
 from mrsxr.spaxels import spaxel_size
 
@@ -171,12 +172,7 @@ def collapse(cube: xr.Dataset) -> np.ndarray:
     """Return the median image [MJy/sr] of the planes below 26 um; NaN where less than half are good."""
     planes = cube["wavelength"].values < CENTRE_LIMIT
     values = _good_flux(cube, planes if planes.any() else slice(None))
-    seen = np.isfinite(values).sum(axis=0)
-    image = np.full(seen.shape, np.nan)
-    good = seen > 0.5 * len(values)
-    if good.any():
-        image[good] = np.nanmedian(values[:, good], axis=0)
-    return image
+    return median_image(values, np.isfinite(values).sum(axis=0) > 0.5 * len(values))
 
 
 def _good_flux(cube: xr.Dataset, planes) -> np.ndarray:
@@ -222,8 +218,7 @@ def find_place(
     good = np.isfinite(image)
     if good.sum() < 9:
         return None
-    level = np.median(image[good])
-    noise = 1.4826 * np.median(np.abs(image[good] - level))
+    level, noise = middle_and_scatter(image[good])
     smooth = _smooth(np.where(good, image - level, 0.0), good, fwhm)
     peaks = _peaks(smooth, fwhm, _DETECTION * noise / fwhm)
     depth = _depth(good)

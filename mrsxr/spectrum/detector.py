@@ -19,7 +19,6 @@ from mrsxr.traces.source import KIND, check_model, encircled, fit_source, needed
 from mrsxr.units import MJYSR_TO_JY_PER_ARCSEC2
 
 from . import aperture
-from .aperture import Outside
 
 _COLUMNS = ("flux", "var", "surface_brightness", "surface_brightness_var", "background", "n_pixels")
 
@@ -33,7 +32,6 @@ def fit_spectrum(
     around: Literal["host", "level"] = "host",
     psf: OptionalRef = None,
     radius_factor: Annotated[float, Range(above=0, high=4)] = 2.0,
-    apcorr_outside: Outside = "clamp",
 ) -> xr.Dataset:
     """Fit the spectrum of a point source to the detector pixels of all exposures of a band, without a cube.
 
@@ -50,8 +48,6 @@ def fit_spectrum(
     radius_factor : float
         The flux is that within a circle of this many FWHM times ``apcorr``: what
         :func:`mrsxr.spectrum.extract_spectrum` measures with the same ``radius_factor``, of the PSF that was fitted.
-    apcorr_outside : {"clamp", "extrapolate"}
-        As of extract_spectrum.
 
     Returns
     -------
@@ -73,7 +69,7 @@ def fit_spectrum(
     band, wave = check_model(ds, trace_model), trace_model["sample"].values
     radius, correction = radius_factor * psf_fwhm(wave), np.ones(wave.size)
     if apcorr is not None:
-        correction = aperture.aperture_correction(wave, radius, apcorr, apcorr_outside)
+        correction = aperture.aperture_correction(wave, radius, apcorr)
     given: Any = needed(ds)
     measure: Any = _measured
     if given["flux"].chunks:

@@ -138,9 +138,8 @@ def extract_spectrum(
     ('Jy', 'MJy/sr')
     """
     kind = "EXTENDED" if region is not None else _source_type(cube, source_type)
-    _check(radius, region, center)
+    _check(radius, region, center, kind, method)
     region = None if region is None else read_region(region, sky_of(cube))
-    _check_point(kind, method)
     wavelength = np.asarray(cube["wavelength"].values, dtype=float)
     point = kind == "POINT"
     if point and ((center is None and autocen) or method == "optimal") and _is_lazy(cube):
@@ -171,7 +170,10 @@ def extract_spectrum(
         x, y = (float(np.sum(share * index) / share.sum()) for index in np.indices(share.shape)[::-1])
         radii = np.full((wavelength.size, 3), np.sqrt(share.sum() / np.pi) * scale)
         sums = _over_planes(cube, sum_region, _names(cube), share=share, clip_sigma=float(clip_sigma))
-        lost = _lost_region(cube, region, share)
+        lost = _over_planes(
+            cube, lost_light.lost_of_region, ("flux", "weight", "dq"), n_columns=3, share=share,
+            area=region_area(cube, region),
+        )  # fmt: skip
     correction = np.ones_like(wavelength)
     if point and apcorr is not None:
         correction = aperture.aperture_correction(
@@ -200,12 +202,9 @@ def extract_spectrum(
     )
 
 
-def _check(radius: float | None, region: Any, center: Any) -> None:
+def _check(radius: float | None, region: Any, center: Any, kind: str, method: str) -> None:
     if region is not None and (radius is not None or center is not None):
         raise MrsxrError("a region goes without center and radius; give one or the other")
-
-
-def _check_point(kind: str, method: str) -> None:
     if method == "optimal" and kind != "POINT":
         raise MrsxrError("method 'optimal' is for source type POINT; take 'aperture' for EXTENDED data and regions")
 
@@ -291,11 +290,6 @@ def _lost(cube, radii, place, kind: str, psf: Psf | None, profile: Profile | Non
         cube, lost_light.lost_of_circles, ("flux", "weight", "dq"), *tables, n_columns=3,
         place=place, share=share, subpixels=subpixels,
     )  # fmt: skip
-
-
-def _lost_region(cube, region, share):
-    area = region_area(cube, region)
-    return _over_planes(cube, lost_light.lost_of_region, ("flux", "weight", "dq"), n_columns=3, share=share, area=area)
 
 
 def _spectrum(sums, correction, subtract: bool, per_spaxel: float, covariance_scale: float) -> dict:

@@ -15,6 +15,7 @@ from mrsxr.errors import MrsxrError
 from mrsxr.limits import Ref
 from mrsxr.notes import tell
 from mrsxr.references.exposure import header_of
+from mrsxr.robust import MAD_TO_SIGMA, middle_and_scatter
 from mrsxr.scores import gains, score
 from mrsxr.step import step
 from mrsxr.tree import dither_of
@@ -102,7 +103,8 @@ def correct_fixed_pattern(ds: xr.Dataset, *, dithers: Sequence[xr.Dataset] | Non
     if unfit:
         tell(f"band {ds.attrs['band']}: {unfit}; its fixed pattern stays", aloud=False)
         return ds
-    flux = np.array([np.where(_good(part), part["flux"].values, np.nan) for part in parts], float)
+    both = [(part["flux"].values, part["dq"].values) for part in parts]
+    flux = np.array([np.where(flags.good(*one), one[0], np.nan) for one in both], float)
     vectors = _vectors(pfpc, numbers, ds["wavelength"].values)
     value = _misfit_ratio(flux, vectors)
     judged = score("pfpc", value, method="divided", instead="none", held_out="differences and mean of the exposures")
@@ -116,10 +118,6 @@ def correct_fixed_pattern(ds: xr.Dataset, *, dithers: Sequence[xr.Dataset] | Non
         for name, power in _DIVIDED.items() if name in ds
     }  # fmt: skip
     return ds.assign(out | judged | {"fixed_pattern": ("wavelength", pattern, attrs)}).assign_attrs(fixed_pattern=1)
-
-
-def _good(ds: xr.Dataset) -> np.ndarray:
-    return np.isfinite(ds["flux"].values) & ~flags.any_of(ds["dq"].values, "DO_NOT_USE")
 
 
 def _number(ds: xr.Dataset, pfpc: xr.Dataset) -> int | str:
@@ -159,9 +157,10 @@ def _misfit_ratio(flux: np.ndarray, vectors: np.ndarray) -> float:
         return float("nan")
     before, after = (_relative(one[:, good]) for one in (flux, flux / vectors))
     mean = before.mean(axis=0)
-    off = np.abs(mean - np.median(mean))
-    kept = off <= _CLIP * 1.4826 * np.median(off)
-    kept &= (np.abs(before - mean) <= _CLIP * np.median(np.abs(before - mean)) * 1.4826 + 1e-12).all(axis=0)
+    middle, sigma = middle_and_scatter(mean)
+    kept = np.abs(mean - middle) <= _CLIP * sigma
+    off = np.abs(before - mean)
+    kept &= (off <= _CLIP * MAD_TO_SIGMA * np.median(off) + 1e-12).all(axis=0)
     ratios = [_ratio(after.mean(axis=0)[None, kept], before.mean(axis=0)[None, kept])]
     if len(flux) > 1:
         ratios.append(_ratio(*((one - one.mean(axis=0))[:, kept] for one in (after, before))))

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr.notes import tell
+from mrsxr.robust import middle_and_scatter
 from mrsxr.spaxels import spaxel_size
 
 from .aperture import circle_shares
@@ -92,15 +93,19 @@ def plane_weights(
     """
     from ._optimal_kernels import optimal_weights
 
-    scale = spaxel_size(cube)
-    flux, var = (np.ascontiguousarray(cube[name].values) for name in ("flux", "var"))
-    weight = good_weight(cube["weight"].values, cube["dq"].values)
-    sigmas = (fwhm / scale)[:, None] * np.array([CORE, profile.wing]) / np.sqrt(8.0 * np.log(2.0))
-    table = np.ascontiguousarray(radii / scale, dtype=float)
-    circles = circle_shares(flux.shape[1:], (profile.x, profile.y), table, 0)
+    flux, var, weight, table, circles = _planes(cube, profile, radii)
+    sigmas = (fwhm / spaxel_size(cube))[:, None] * np.array([CORE, profile.wing]) / np.sqrt(8.0 * np.log(2.0))
     return optimal_weights(
         flux, var, weight, profile.x, profile.y, sigmas, profile.share, table, *circles, subtract, _HALF, _CLIP, _SLACK
     )
+
+
+def _planes(cube: xr.Dataset, profile: Profile, radii: np.ndarray):
+    """Return flux, variance, weight, the radii [pixel] and what lies within them, for kernels."""
+    flux, var = (np.ascontiguousarray(cube[name].values) for name in ("flux", "var"))
+    table = np.ascontiguousarray(radii / spaxel_size(cube), dtype=float)
+    circles = circle_shares(flux.shape[1:], (profile.x, profile.y), table, 0)
+    return flux, var, good_weight(cube["weight"].values, cube["dq"].values), table, circles
 
 
 def _calibrate(cube: xr.Dataset, profile: Profile, weights, facts, radii, subtract: bool) -> np.ndarray:
@@ -111,11 +116,7 @@ def _calibrate(cube: xr.Dataset, profile: Profile, weights, facts, radii, subtra
     """
     from ._aperture_kernels import net_weights
 
-    scale = spaxel_size(cube)
-    flux, var = (np.ascontiguousarray(cube[name].values) for name in ("flux", "var"))
-    weight = good_weight(cube["weight"].values, cube["dq"].values)
-    table = np.ascontiguousarray(radii / scale, dtype=float)
-    circles = circle_shares(flux.shape[1:], (profile.x, profile.y), table, 0)
+    flux, var, weight, table, circles = _planes(cube, profile, radii)
     circle = net_weights(flux, weight, *circles, int(subtract), 3.0)
     values, variance = (np.where(np.isfinite(a), a, 0.0) for a in (flux, var))
     of_circle, of_profile = (np.sum(w * values, axis=(1, 2), dtype=float) for w in (circle, weights))
@@ -124,8 +125,8 @@ def _calibrate(cube: xr.Dataset, profile: Profile, weights, facts, radii, subtra
     good = (noise > 0) & (facts[:, 3] > 0) & whole
     off = of_circle - of_profile
     if good.any():
-        off = off - np.median(off[good])
-        good &= np.abs(off) <= 5.0 * 1.4826 * np.median(np.abs(off[good])) + 1e-30
+        middle, sigma = middle_and_scatter(off[good])
+        good &= np.abs(off - middle) <= 5.0 * sigma + 1e-30
     light = float(np.sum(of_profile[good] / noise[good]))
     if not light > 0:
         return np.ones(len(flux))

@@ -13,6 +13,7 @@ from mrsxr import dq as flags
 from mrsxr import mrs
 from mrsxr.errors import MrsxrError
 from mrsxr.notes import tell
+from mrsxr.robust import MAD_TO_SIGMA, median_image
 from mrsxr.spaxels import spaxel_size
 
 Psf = Callable[[float], float]
@@ -109,9 +110,8 @@ def window_image(part: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
     values = np.where(flags.any_of(part.dq.values, "DO_NOT_USE"), np.nan, part.flux.values.astype(float))
     count = np.isfinite(values).sum(axis=0)
     good = count > 0.5 * len(values)
-    image, noise = np.full(good.shape, np.nan), np.full(good.shape, np.nan)
+    image, noise = median_image(values, good), np.full(good.shape, np.nan)
     if good.any():
-        image[good] = np.nanmedian(values[:, good], axis=0)
         variance = np.where(np.isfinite(values), with_variance(part)["var"].values, np.nan)[:, good]
         total = np.where(np.isfinite(variance), variance, 0.0).sum(axis=0)
         known = np.isfinite(variance).sum(axis=0)
@@ -124,10 +124,7 @@ def scatter_variance(values: np.ndarray) -> np.ndarray:
     """Return the variance of each spaxel (y, x) by the differences of neighbouring planes (plane, y, x), by medians."""
     differences = np.abs(np.diff(values, axis=0))
     known = np.isfinite(differences).sum(axis=0) >= 3
-    out = np.full(known.shape, np.nan)
-    if known.any():
-        out[known] = (1.4826 * np.nanmedian(differences[:, known], axis=0)) ** 2 / 2.0
-    return out
+    return (MAD_TO_SIGMA * median_image(differences, known)) ** 2 / 2.0
 
 
 def with_variance(cube: xr.Dataset) -> xr.Dataset:

@@ -97,7 +97,7 @@ def decide_source_type(
         "band": ("window", np.array([row["band"] for row in rows], dtype="U2")),
         "wavelength": ("window", np.array([row["wavelength"] for row in rows]), {"units": "um"}),
     }
-    score = _score(rows)
+    score = float(np.mean(_votes(rows) or [0.0]))
     of_image = "POINT" if score >= _POINT_SCORE else "EXTENDED"
     attrs = {
         **_held_out(rows), "source_type": source_type or of_image, "decided_by": "user" if source_type else "image",
@@ -221,12 +221,6 @@ def _verdict(row: dict) -> str:
     if row["width_ratio"] < POINT_WIDTH and row["point_fraction"] > POINT_FRACTION and row["halo"] < HALO:
         return "POINT"
     return "EXTENDED" if row["width_ratio"] > EXTENDED_WIDTH else "undecided"
-
-
-def _score(rows: list[dict]) -> float:
-    """Return the share of windows of good signal that say POINT; undecided ones count half."""
-    votes = _votes(rows)
-    return float(np.mean(votes)) if votes else 0.0
 
 
 def _votes(rows: list[dict]) -> list[float]:

@@ -131,7 +131,8 @@ def stitch_bands(
     ['1A', '2A']
     """
     _check(spectra)
-    bands = _sorted_by_wavelength([ds.compute(**how()) for ds in spectra])
+    bands = sorted((ds.compute(**how()) for ds in spectra), key=lambda ds: float(ds["wavelength"].min()))
+    bands = [ds.sortby("wavelength") for ds in bands]
     names = [str(ds.attrs["band"]) for ds in bands]
     reference = reference_band or names[0]
     if reference not in names:
@@ -188,13 +189,8 @@ def _check_units(spectra: Sequence[xr.Dataset]) -> None:
                 )
 
 
-def _sorted_by_wavelength(spectra: Sequence[xr.Dataset]) -> list[xr.Dataset]:
-    ordered = sorted(spectra, key=lambda ds: float(ds["wavelength"].min()))
-    return [ds.sortby("wavelength") for ds in ordered]
-
-
 def _good(ds: xr.Dataset, name: str = "flux") -> np.ndarray:
-    return np.isfinite(ds[name].values) & ~flags.any_of(ds["dq"].values, "DO_NOT_USE")
+    return flags.good(ds[name].values, ds["dq"].values)
 
 
 def _reach(ds: xr.Dataset) -> tuple[float, float]:

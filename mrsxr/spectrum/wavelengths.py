@@ -15,6 +15,7 @@ from mrsxr import units
 from mrsxr.arguments import reads
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import Accepts, Range, checked
+from mrsxr.robust import MAD_TO_SIGMA
 from mrsxr.step import step
 from mrsxr.sums import correlation_length
 
@@ -81,7 +82,7 @@ def measure_velocity(ds: xr.Dataset, *, reference: xr.Dataset) -> tuple[float, f
         gain = float(np.polynomial.polynomial.polyval(0.0, found[: _DEGREE + 1] / scale[: _DEGREE + 1, 0]))
         move = float(found[-1] / scale[-1, 0] / gain) if gain else np.nan
         residual = (flux - found @ (design / scale)) * np.sqrt(weight)
-        sigma = 1.4826 * np.median(np.abs(residual[kept]))
+        sigma = MAD_TO_SIGMA * np.median(np.abs(residual[kept]))
         contrast = maximum_filter1d(np.abs(flux - np.median(flux)), _LINE) * np.sqrt(weight)  # lines are no outliers
         kept = np.abs(residual) <= _CLIP * sigma + 0.2 * contrast + 1e-300 if round_ < 5 else kept
         velocity += move
@@ -99,7 +100,7 @@ def measure_velocity(ds: xr.Dataset, *, reference: xr.Dataset) -> tuple[float, f
 
 def _samples(ds: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return wavelength, flux and variance of the good samples, rising."""
-    good = np.isfinite(ds["flux"].values) & ~flags.any_of(ds["dq"].values, "DO_NOT_USE")
+    good = flags.good(ds["flux"].values, ds["dq"].values)
     order = np.argsort(ds["wavelength"].values[good])
     return tuple(ds[name].values[good][order].astype(float) for name in ("wavelength", "flux", "var"))  # type: ignore
 

@@ -66,17 +66,6 @@ def test_voxels_without_a_common_edge_are_computed_on_their_own():
     np.testing.assert_allclose(basis, gaussian(1.0, 0.0, 3 * STEP / MU0 * C)[gap], atol=1e-12 * basis.max())
 
 
-def test_cholesky_solves_and_refuses():
-    rng = np.random.default_rng(0)
-    rows = rng.normal(size=(4, 9))
-    matrix, right = rows @ rows.T, rng.normal(size=4)
-    factor, out = matrix.copy(), right.copy()
-    assert descent.cholesky(factor, 4)
-    descent.substitute(factor, 4, out)
-    np.testing.assert_allclose(out, np.linalg.solve(matrix, right))
-    assert not descent.cholesky(np.ones((3, 3)), 3)
-
-
 @pytest.mark.parametrize("snr", [3.0, 30.0])
 def test_one_component_agrees_with_scipy(snr):
     rng = np.random.default_rng(int(snr))

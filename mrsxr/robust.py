@@ -1,0 +1,24 @@
+"""Statistics of arrays that outliers do not move; those of compiled code stand in ``_clip_kernels``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+#: Standard deviation of a normal distribution over its median absolute deviation.
+MAD_TO_SIGMA = 1.4826
+
+
+def middle_and_scatter(values: np.ndarray) -> tuple[Any, Any]:
+    """Return the median of some finite values, and the standard deviation by absolute deviations from it."""
+    middle = np.median(values)
+    return middle, MAD_TO_SIGMA * np.median(np.abs(values - middle))
+
+
+def median_image(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Return the median along the first axis, NaN left out, of the places that are known; NaN elsewhere."""
+    out = np.full(known.shape, np.nan)
+    if known.any():
+        out[known] = np.nanmedian(values[:, known], axis=0)
+    return out

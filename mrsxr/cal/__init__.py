@@ -15,7 +15,7 @@ from .outlier_detection import detect_outliers, flag_outliers
 from .photom import calibrate_flux
 from .pixel_replace import replace_pixels
 from .point_source import fit_point_source, subtract_point_source
-from .psf import learn_psf, psf_of_images
+from .psf import learn_psf, psf_of_images, psf_of_stpsf
 from .residual_fringe import correct_residual_fringe
 from .showers import clean_showers
 from .sky_outliers import detect_sky_outliers
@@ -52,6 +52,7 @@ __all__ = [
     "fit_point_source",
     "learn_psf",
     "psf_of_images",
+    "psf_of_stpsf",
     "subtract_point_source",
     "match_backgrounds",
     "measure_offsets",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,17 @@ import xarray as xr
 from scipy.ndimage import uniform_filter1d
 
 from mrsxr.arguments import as_bands, reads
+from mrsxr.errors import MrsxrError
 from mrsxr.limits import Arcsec, Band, Place, checked
 from mrsxr.mrs import SLICE_WIDTH, bands_of_setting, psf_fwhm, setting_keywords, setting_of_band
+from mrsxr.references.stpsf import read_stpsf
 from mrsxr.traces.point import REACH, profile_at
 
 from .point_source import fit_point_source
 from .trace_model import fit_trace_model
 
 _FINE = 0.08  # FWHM, pixels of the images
+_PIXEL = {1: 0.196, 2: 0.196, 3: 0.245, 4: 0.273}  # arcsec along the slices
 
 
 @reads(bands=as_bands)
@@ -63,12 +67,12 @@ def learn_psf(ds: xr.Dataset, *, bands: Sequence[Band] | None = None, source: Pl
 
 @checked
 def psf_of_images(images: Any, wavelength: Any, *, step: Arcsec, band: Band, pixel: Arcsec = 0.196) -> xr.Dataset:
-    """Make a PSF of the detector of images of a point source, as an optical model (STPSF) writes them.
+    """Make a PSF of the detector of images of a point source by an optical model; :func:`psf_of_stpsf` reads a file.
 
     Parameters
     ----------
     images : array (wavelength, alpha, beta)
-        Brightness on square pixels of ``step``, the source in the middle; odd sides, alpha along the slices.
+        Brightness on square pixels of ``step``, the source in the middle, alpha along the slices.
     wavelength : array (wavelength)
         [um]
     step : float [arcsec]
@@ -97,6 +101,48 @@ def psf_of_images(images: Any, wavelength: Any, *, step: Arcsec, band: Band, pix
     found = found / found.max(axis=(1, 2), keepdims=True)
     planes = _planes(band, np.asarray(wavelength, float), step, found)
     return _reference([planes], setting_of_band(band), f"psf of images, {band}")
+
+
+@checked
+def psf_of_stpsf(path: str | Path, *, band: Band | None = None) -> xr.Dataset:
+    """Make a PSF of the detector of a FITS file that STPSF (WebbPSF) wrote in its MIRI IFU mode.
+
+    Parameters
+    ----------
+    path : path
+        Of ``calc_psf``, ``calc_datacube`` or ``calc_datacube_fast``, 5 times oversampled or more; the images with the
+        distortion (OVERDIST) are taken where there are some.
+    band : str, optional
+        By default the keyword BAND of the file.
+
+    Returns
+    -------
+    Dataset, kind "psf", see :func:`learn_psf`
+        Seen through the pixels and slices of the detector.
+
+    Raises
+    ------
+    MrsxrError
+        Where the file is none of STPSF, or tells no band.
+
+    Notes
+    -----
+    x of STPSF is taken against alpha and y against beta, by the SIAF and the distortion of flight; a PSF that is turned
+    the wrong way shows in ``residual`` of :func:`fit_point_source`.
+
+    Examples
+    --------
+    >>> psf = mx.cal.psf_of_stpsf("stpsf_1A.fits")  # doctest: +SKIP
+    >>> fitted = mx.cal.fit_point_source(cal, trace_model=model, psf=psf)  # doctest: +SKIP
+    """
+    images, wavelength, step, told = read_stpsf(path)
+    if not (band or told):
+        raise MrsxrError(f"{path} tells no band of the MRS (keyword BAND); give band")
+    band = band or told
+    finest = float(psf_fwhm(wavelength.min())) / 5
+    if step > finest:
+        raise MrsxrError(f"{path}: pixels of {step:g} arcsec; expected {finest:.3f} at most, by more oversampling")
+    return psf_of_images(images, wavelength, step=step, band=band, pixel=_PIXEL[int(band[0])])
 
 
 def _averaged(images: np.ndarray, width: float, axis: int) -> np.ndarray:

@@ -305,7 +305,10 @@ def info(paths: tuple[str, ...], background_from: Path | None) -> None:
 
 @main.command(name="simulate")
 @click.argument("out", type=click.Path(path_type=Path))
-@BANDS_OPTION
+@click.option(
+    "--bands", callback=_bands, default="1A,2A,3A,4A", show_default=True, metavar="LIST",
+    help="Bands, 1A,2A ... or ch1-short, or channels, 1.",
+)  # fmt: skip
 @click.option("--groups", type=AT_LEAST_ONE, default=10, show_default=True)
 @click.option("--integrations", type=AT_LEAST_ONE, default=2, show_default=True)
 @click.option("--dithers", type=AT_LEAST_ONE, default=4, show_default=True)
@@ -316,7 +319,7 @@ def simulate_command(out, bands, groups, integrations, dithers, background, seed
     """Write simulated uncal files, reference files, an offline CRDS cache and the truth to OUT."""
     from .simulate import simulate_observation
 
-    bands = as_bands(bands or ("1A", "2A", "3A", "4A"))
+    bands = as_bands(bands)
     settings = {b[1] + ("12" if b[0] in "12" else "34") for b in bands}
     with progress_bars() as progress:
         task = progress.add_task("simulate", total=len(settings) * (1 + dithers + background))

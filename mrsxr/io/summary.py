@@ -10,8 +10,12 @@ from typing import Any
 from mrsxr import mrs
 from mrsxr.errors import InputFileError
 
-from .files import BACKGROUND, SCIENCE, FileInfo, Source, find_files
+from ._spectral import HEADER_TABLE
+from .files import BACKGROUND, SCIENCE, FileInfo, Found, Source, find_files
 from .grouping import bands_missing, plan
+from .headers import read_layout
+
+_MOST_LEFT_OUT = 20
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Summary:
     targets: dict[str, str]
     program: str
     problems: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)  # files of the folder that are no MRS data, and why
 
     def to_dict(self) -> dict[str, Any]:
         """Return the table as plain Python (JSON can hold it)."""
@@ -56,10 +61,10 @@ class Summary:
     def __str__(self) -> str:
         header, body = self._table()
         widths = [max(len(row[i]) for row in [header, *body]) for i in range(len(header))]
-        lines = self._headline()
+        lines = [*self._headline(), *(f"! {problem}" for problem in self.problems)]
         lines.append("  ".join(cell.ljust(width) for cell, width in zip(header, widths, strict=True)).rstrip())
         lines += ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in body]
-        lines += [f"! {problem}" for problem in self.problems]
+        lines += [f"- {one}" for one in self._left_out()]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -69,7 +74,13 @@ class Summary:
         top = "".join(f"<p>{html.escape(line)}</p>" for line in self._headline())
         notes = "".join(f"<li>{html.escape(problem)}</li>" for problem in self.problems)
         notes = f"<p>Look at:</p><ul>{notes}</ul>" if notes else ""
-        return f"{top}<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{notes}"
+        rest = "".join(f"<p>{html.escape(one)}</p>" for one in self._left_out())
+        return f"{top}{notes}<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{rest}"
+
+    def _left_out(self) -> list[str]:
+        shown = [f"left out: {one}" for one in self.left_out[:_MOST_LEFT_OUT]]
+        more = len(self.left_out) - len(shown)
+        return [*shown, f"left out: {more} more"] if more else shown
 
     def _headline(self) -> list[str]:
         roles = [role for role in (SCIENCE, BACKGROUND) if self.n_files.get(role)]
@@ -112,12 +123,14 @@ def summarize(source: Source, background: Source | None = None, *, on_error: str
     -------
     Summary
         Rows per band and role with channel, readout, groups, integrations, dithers and exposure time;
-        problems name missing bands and dithers, bad files, and what does not belong together.
+        problems name missing bands and dithers, bad files, and what does not belong together; ``left_out`` the files
+        that are no MRS data. Where there are cubes and no exposures, the rows are those of the exposures that the cubes
+        were made of, by their tables HDRTAB.
 
     Raises
     ------
     InputFileError
-        Where no exposure is found.
+        Where neither exposures nor cubes are found.
 
     Notes
     -----
@@ -134,11 +147,11 @@ def summarize(source: Source, background: Source | None = None, *, on_error: str
     found = find_files(source, background, on_error=on_error)
     grouped = plan(found.files, prefer="raw", allow_missing=True, one_product=found.one_product)
     exposures = grouped.exposures
+    left_out = [f"{path}: {reason}" for path, reason in found.ignored.items()]
     if not exposures:
-        raise InputFileError(f"{source}: no exposures (uncal ... cal) to summarize; found {len(found)} other products")
+        return _of_cubes(source, found, left_out)
     rows = [row for one in grouped.fields for row in _rows([e.info for e in one.exposures], one.role)]
-    problems = [f"{path}: {reason}" if path not in reason else reason for path, reason in found.skipped.items()]
-    problems += [*grouped.problems, *([grouped.mixed] if grouped.mixed else []), *grouped.notes]
+    problems = [*_unread(found), *grouped.problems, *([grouped.mixed] if grouped.mixed else []), *grouped.notes]
     infos = {role: [e.info for e in exposures if e.role == role] for role in (SCIENCE, BACKGROUND)}
     for role, members in infos.items():
         problems += _problems(members, role)
@@ -153,7 +166,58 @@ def summarize(source: Source, background: Source | None = None, *, on_error: str
         targets={role: _target(members) for role, members in infos.items()},
         program=str(exposures[0].info.keywords.get("PROGRAM") or ""),
         problems=problems,
+        left_out=left_out,
     )
+
+
+def _unread(found: Found) -> list[str]:
+    return [f"{path}: {reason}" if path not in reason else reason for path, reason in found.skipped.items()]
+
+
+def _of_cubes(source: Source, found: Found, left_out: list[str]) -> Summary:
+    """Return the table of cubes: of the exposures that they were made of."""
+    cubes = [info for info in found.files if info.product == "s3d"]
+    if not cubes:
+        raise InputFileError(f"{source}: no exposures (uncal ... cal) or cubes to summarize; found {len(found)} files")
+    rows: list[BandRow] = []
+    problems = _unread(found)
+    for cube in cubes:
+        parts = _exposures_of_cube(cube)
+        channels = str(cube.keywords.get("CHANNEL") or "1234")
+        held = {cube.node} if cube.node else {band for band in mrs.BANDS if band[0] in channels}
+        rows += [row for row in _rows(parts, cube.role) if row.band in held]
+        problems += [text for text in _problems(parts, cube.role, parts[0].node) if text not in problems]
+    bands = {row.band for row in rows}
+    if lost := [band for band in mrs.BANDS if band not in bands]:
+        problems.append(f"no cubes of the bands {', '.join(lost)}")
+    roles = {role: [cube for cube in cubes if cube.role == role] for role in (SCIENCE, BACKGROUND)}
+    return Summary(
+        rows=rows, n_files={role: len(members) for role, members in roles.items()}, products={"s3d": len(cubes)},
+        targets={role: _target(members) for role, members in roles.items()},
+        program=str(cubes[0].keywords.get("PROGRAM") or ""), problems=problems, left_out=left_out,
+    )  # fmt: skip
+
+
+def _exposures_of_cube(cube: FileInfo) -> list[FileInfo]:
+    """Return the exposures that a cube was made of: the rows of HDRTAB, or its own header where it has none."""
+    file = read_layout(cube.path)
+    table = file.table(HEADER_TABLE) if HEADER_TABLE in file else {}
+    size = len(next(iter(table.values()), ()))
+    lines = [{name: _plain(values[k]) for name, values in table.items()} for k in range(size)]
+    found = {}
+    for number, line in enumerate(lines or [dict(cube.keywords)]):
+        name = str(line.get("FILENAME") or number)
+        setting = str(line.get("CHANNEL") or "")
+        letter = {grating: a for a, grating in mrs.GRATINGS.items()}.get(str(line.get("BAND") or ""), "")
+        node = f"{setting}{letter}" if f"{setting}{letter}" in mrs.SETTINGS else mrs.setting_of_band(cube.node or "1A")
+        found[name] = FileInfo(cube.path, "s3d", node, cube.role, name, line)
+    return list(found.values())
+
+
+def _plain(value: Any) -> Any:
+    value = value.item() if hasattr(value, "item") else value
+    value = value.decode("ascii", "replace") if isinstance(value, bytes) else value
+    return value.strip() if isinstance(value, str) else value
 
 
 def _rows(exposures: Sequence[FileInfo], role: str) -> list[BandRow]:
@@ -178,15 +242,15 @@ def _rows(exposures: Sequence[FileInfo], role: str) -> list[BandRow]:
     return sorted(rows, key=lambda row: mrs.BANDS.index(row.band))
 
 
-def _problems(exposures: Sequence[FileInfo], role: str) -> list[str]:
-    """Return what is missing: dithers of a pattern, detectors, bands, keywords."""
+def _problems(exposures: Sequence[FileInfo], role: str, only: str | None = None) -> list[str]:
+    """Return what is missing: dithers of a pattern, detectors, bands, keywords; of ``only`` one setting where given."""
     if not exposures:
         return []
     out = []
     by_setting: dict[str, list[FileInfo]] = {}
     for info in exposures:
         by_setting.setdefault(info.node, []).append(info)
-    missing = [s for s in mrs.SETTINGS if s not in by_setting]
+    missing = [s for s in mrs.SETTINGS if s not in by_setting and only is None]
     if missing:
         bands = [band for setting in missing for band in mrs.bands_of_setting(setting)]
         out.append(f"{role}: no files of the bands {', '.join(sorted(bands))} (settings {', '.join(missing)})")

@@ -33,7 +33,7 @@ from .plan import Planner, Unit
 from .recipe import Recipe
 from .record import RunRecord
 from .reduction import Reduction, RunResult, StageReporter, together
-from .reporter import Reporter
+from .reporter import Reporter, reporter_here
 from .signals import graceful
 from .spectrum_chain import check_spectra
 from .store import Store
@@ -81,7 +81,7 @@ def run(
     workers : int, optional
         Pieces worked on side by side, by a core each; by default as many as there are cores.
     reporter : Reporter, optional
-        Is told of every piece.
+        Is told of every piece; by default the log, in a notebook a text that is renewed.
     redshift : float, optional
         Redshift of the source; cubes and spectra carry it as ``attrs["redshift"]``.
     allow_missing : bool
@@ -127,7 +127,7 @@ def run(
         if recipe.runs("bkg_subtract"):
             recipe = one_background(recipe)
     job = _Asked(source, background, Path(out), references, recipe, wanted, to, redshift, allow_missing, fresh, workers)
-    shared = StageReporter(reporter or Reporter())
+    shared = StageReporter(reporter or reporter_here())
     observations = _observations(job, found)
     reductions = [_reduction(job, found, one, shared, told, bands is not None) for one in observations]
     for path, reason in found.skipped.items():

@@ -64,8 +64,8 @@ def test_bad_file_and_missing_keyword_are_named(tmp_path):
 
 
 def test_nothing_to_summarize(tmp_path):
-    io_files.write_cube(tmp_path / "a_ch1-short_s3d.fits")
-    with pytest.raises(InputFileError, match="no exposures"):
+    (tmp_path / "a.txt").write_text("no file of the MRS")
+    with pytest.raises(InputFileError, match="no MIRI MRS files"):
         summarize(tmp_path)
 
 
@@ -76,3 +76,35 @@ def test_several_products_of_an_exposure_count_once(tmp_path):
     assert table.n_files["science"] == 1
     assert table.products == {"cal": 1, "rate": 1, "uncal": 1}
     assert {row.band for row in table.rows} == {"3C", "4C"}
+
+
+def test_cubes_tell_the_exposures_that_they_were_made_of(tmp_path):
+    from astropy.io import fits
+    from test_io_products import make_cube
+
+    from mrsxr.io import save
+
+    (path,) = save(make_cube(), tmp_path)
+    with fits.open(path, mode="update") as file:
+        rows = {"FILENAME": [f"e{k}_crf.fits" for k in (1, 2, 4)], "READPATT": ["SLOWR1"] * 3, "BAND": ["SHORT"] * 3}
+        rows |= {
+            "CHANNEL": ["12"] * 3,
+            "NGROUPS": [12] * 3,
+            "NINTS": [3] * 3,
+            "NUMDTHPT": [4] * 3,
+            "PATT_NUM": [1, 2, 4],
+        }
+        forms = {name: "16A" if isinstance(values[0], str) else "K" for name, values in rows.items()}
+        columns = [fits.Column(name=name, array=values, format=forms[name]) for name, values in rows.items()]
+        columns.append(fits.Column(name="TGROUP", array=[23.889] * 3, format="D"))
+        file.append(fits.BinTableHDU.from_columns(columns, name="HDRTAB"))
+    (tmp_path / "other.fits").write_bytes(path.read_bytes().replace(b"INSTRUME= 'MIRI  ", b"INSTRUME= 'NIRCAM"))
+    table = summarize(tmp_path)
+    (row,) = table.rows
+    assert (row.band, row.readpatt, row.n_groups, row.n_integrations, row.n_dithers) == ("1A", "SLOWR1", 12, 3, 3)
+    assert row.time == pytest.approx(3 * 23.889 * (12 * 3 + 2))
+    assert "science 12A: 3 of 4 dithers, missing 3" in table.problems
+    lines = str(table).splitlines()
+    assert lines[1].startswith("! science 12A")  # problems above the table
+    assert lines[-1].startswith(f"- left out: {tmp_path / 'other.fits'}: ")
+    assert table._repr_html_().index("missing 3") < table._repr_html_().index("<table>")

@@ -160,3 +160,20 @@ def test_a_record_says_what_differs_from_the_recipe_it_began_with():
     assert record.base == "optimal"
     assert record.changed == {"rate.refpix.siglimit": 2.5}
     assert json.loads(json.dumps(record.settings)) == {"bands": ["1A"], "source": ["a"]}
+
+
+def test_progress_in_a_notebook_is_one_text():
+    from pathlib import Path
+
+    from mrsxr.pipeline.reporter import InNotebook, Reporter, reporter_here
+
+    shown: list[str] = []
+    told = InNotebook(shown.append)
+    told.begin("rate", 3)
+    told.done("rate", "a", 1.0)
+    told.failed("rate", "b", "no dark")
+    told.ended("02732", 1, 1, 1, 2.0, Path("out"))
+    last = shown[-1].splitlines()
+    assert last[:2] == ["rate         1 of 3", "failed (rate) b: no dark"]
+    assert last[2].startswith("02732: 1 pieces done, 1 failed")
+    assert type(reporter_here()) is Reporter  # no notebook here

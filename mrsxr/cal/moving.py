@@ -101,7 +101,7 @@ def assign_mtwcs(ds: xr.Dataset, *, center: Place | None = None) -> xr.Dataset:
     >>> import json
     >>> header = {"PRIMARY": {"TARGTYPE": "MOVING"}, "SCI": {"MT_RA": 339.015, "MT_DEC": 33.976}}
     >>> comet = cal.assign_coords(fits_header=("dither", [json.dumps(header)] * cal.sizes["dither"]))
-    >>> still = mx.cal.follow_target(comet, center=(339.015, 33.976))
+    >>> still = mx.cal.assign_mtwcs(comet, center=(339.015, 33.976))
     >>> still.attrs["mt_avra"]
     339.015
     """

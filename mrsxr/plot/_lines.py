@@ -16,6 +16,7 @@ from mrsxr.errors import MrsxrError
 from mrsxr.schema import is_measured
 from mrsxr.units import C_KM_S
 
+from ._labels import spread
 from ._maps import line_name, pick_line
 from ._spectrum import prefixed
 from ._style import (
@@ -221,11 +222,16 @@ def _mark_lines(ax: Axes, fit: xr.Dataset, data: dict[str, Any]) -> None:
     rest = np.atleast_1d(fit["wavelength_rest"].values) * (1.0 + _redshift(fit))
     labels = np.atleast_1d(fit["line"].values)
     inside = (rest > low) & (rest < high)
-    for place, label in zip(rest[inside], labels[inside], strict=True):
+    order = np.argsort(rest[inside])
+    rest, labels = rest[inside][order], labels[inside][order]
+    size = 8.5
+    letter = size / (ax.get_window_extent().width * 72.0 / root_figure(ax).dpi)  # of the width of the axes
+    beside = spread((rest - low) / (high - low) - 0.7 * letter, 1.35 * letter)  # lines of a blend are closer than names
+    for place, spot, label in zip(rest, beside, labels, strict=True):
         ax.axvline(place, color=FAINT, lw=0.8, ls=(0, (1, 2)), zorder=0)
-        if inside.sum() > 1:
-            text = ax.text(place, 0.02, str(label).replace("H2 ", "H₂ "), transform=ax.get_xaxis_transform(),
-                           rotation=90, ha="right", va="bottom", fontsize=8.5, gid="line label",
+        if len(rest) > 1:
+            text = ax.text(spot, 0.02, str(label).replace("H2 ", "H₂ "), transform=ax.transAxes,
+                           rotation=90, ha="center", va="bottom", fontsize=size, gid="line label",
                            color=INK if label == data["label"] else FAINT)  # fmt: skip
             text.set_path_effects([withStroke(linewidth=2.0, foreground="white")])
 

@@ -260,7 +260,7 @@ def channel_maps(
     mark_compass(axes[0], 7.0)
     mark_beam(axes[0], beam_of(maps))
     unit = f"{prefix}{unit_text(maps['flux'].attrs.get('units'))} per spaxel"
-    _common_bar(axes, drawn, f"Flux in a channel [{unit}]", new)
+    _common_bar(axes, drawn, f"Flux in a channel [{unit}]", new, cube)
     return array_of(axes)
 
 
@@ -389,14 +389,14 @@ def _grid(ds: xr.Dataset, seen: np.ndarray, number: int, columns: int, north_up:
     return axes
 
 
-def _common_bar(axes: list[Axes], drawn: Any, label: str, new: bool) -> None:
+def _common_bar(axes: list[Axes], drawn: Any, label: str, new: bool, values: np.ndarray) -> None:
     """Add one colour bar: in a new figure right of the rows and as high as they are, else beside the last panel."""
     if not new:
-        colour_bar(drawn, axes[-1], label)
+        colour_bar(drawn, axes[-1], label, of=values)
         return
     figure = figure_of(axes[0])
     boxes = [a.get_position(original=True) for a in axes]
     right, low, high = max(b.x1 for b in boxes), min(b.y0 for b in boxes), max(b.y1 for b in boxes)
     width = figure.get_figwidth()
     place = right + 0.12 / width, low, 0.14 / width, high - low
-    colour_bar(drawn, axes[-1], label, ticks=7, cax=figure.add_axes(place))
+    colour_bar(drawn, axes[-1], label, ticks=7, cax=figure.add_axes(place), of=values)

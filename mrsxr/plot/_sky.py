@@ -26,12 +26,14 @@ from mrsxr.errors import MrsxrError
 from mrsxr.geometry.index import CelestialIndex
 from mrsxr.geometry.place import sky_of
 
-from ._style import INK, Box, axes_height, inch, new_figure
+from ._style import INK, Box, axes_height, inch, new_figure, root_figure
 
 _MARGIN = 0.03  # around the field [of the field]
 _STRIP = 2.5  # below the field, for beam and scale bar [font sizes]
 _LENGTHS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)  # arcsec, of the scale bar
 _SMALL = 8.0  # points; below it letters are of a small panel
+_NARROW = 2.3  # inch; axes narrower than that have letters of a small panel
+_ROOM = (1.15, 0.95, 0.55, 0.4)  # left, right, below and above a panel [inch]
 _STRAIGHT = 1.0  # rotation from which a compass is drawn [deg]
 EDGE = (withStroke(linewidth=2.2, foreground="white"),)
 Limits = tuple[float, float, float, float]
@@ -90,8 +92,18 @@ def sky_axes(
     if isinstance(position, SubplotSpec):
         return figure.add_subplot(position, projection=wcs)
     if len(position) == 3:
-        return figure.add_subplot(*position, projection=wcs)
+        return figure.add_axes(_cell(figure, *position), projection=wcs)
     return figure.add_axes(tuple(position), projection=wcs)
+
+
+def _cell(figure: Figure, rows: int, columns: int, number: int) -> Box:
+    """Return the box of a panel of a grid, numbered from 1, with room for its labels and its colour bar."""
+    row, column = divmod(number - 1, columns)
+    wide, high = figure.get_figwidth() / columns, figure.get_figheight() / rows
+    left, right = (min(room, 0.3 * wide) for room in (_ROOM[0] if wide > _NARROW + 2.0 else _ROOM[0] / 2, _ROOM[1]))
+    bottom, top = (min(room, 0.25 * high) for room in _ROOM[2:])
+    place = column * wide + left, (rows - 1 - row) * high + bottom, wide - left - right, high - bottom - top
+    return inch(place, (figure.get_figwidth(), figure.get_figheight()))
 
 
 def _turned(wcs: WCS) -> WCS:
@@ -199,6 +211,8 @@ def dress_sky(ax: Axes, *, left: bool = True, bottom: bool = True, size: float =
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_locator(MaxNLocator(ticks + 1, steps=[1, 2, 5, 10]))
         return
+    if ax.get_position(original=True).width * root_figure(ax).get_figwidth() < _NARROW:
+        size = min(size, 7.5)
     across = abs(math.cos(math.radians(rotation(ax)))) < math.sqrt(0.5)  # right ascension runs up
     name = "ICRS" if ax.wcs.wcs.radesys in ("", "ICRS") else ax.wcs.wcs.radesys
     for i, text in enumerate((f"RA ({name})", f"Dec ({name})")):

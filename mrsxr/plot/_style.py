@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.axes._secondary_axes import SecondaryAxis
-from matplotlib.colors import Colormap, FuncNorm, Normalize
+from matplotlib.colors import BoundaryNorm, Colormap, FuncNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -148,19 +148,21 @@ def top_axis(ax: Axes, forward: Callable[[Any], Any], backward: Callable[[Any], 
 
 
 def colour_bar(
-    mappable, ax: Axes, label: str, *, where: str = "right", ticks: int = 6, cax: Axes | None = None
+    mappable, ax: Axes, label: str, *, where: str = "right", ticks: int = 6, cax: Axes | None = None, of: Any = None
 ) -> Axes:  # fmt: skip
     """Add a colour bar that keeps to the side of an image, whatever its aspect; ``where`` "right" or "top".
 
-    ``cax``: axes for the bar itself, in place of new ones.
+    Ends beyond which there are values are arrows. ``cax``: axes for the bar itself, in place of new ones; ``of``: the
+    values of all images that it stands for.
     """
     high = ax.get_position().height * root_figure(ax).get_figheight()  # of a given aspect
     thick, apart = 0.11 / high, 0.05 / high
     if cax is None:
         cax = ax.inset_axes((1.02, 0.0, 0.04, 1.0) if where == "right" else (0.0, 1.0 + apart, 1.0, thick))
     bar = root_figure(ax).colorbar(
-        mappable, cax=cax, orientation="vertical" if where == "right" else "horizontal", extend="neither"
-    )
+        mappable, cax=cax, orientation="vertical" if where == "right" else "horizontal",
+        extend=_beyond(mappable.norm, mappable.get_array() if of is None else of), extendfrac=0.03,
+    )  # fmt: skip
     norm = mappable.norm
     if isinstance(norm, FuncNorm):
         bar.set_ticks(_even_ticks(norm, ticks))
@@ -177,6 +179,16 @@ def colour_bar(
     bar.outline.set_linewidth(0.6)
     bar.set_label(label)
     return cax
+
+
+def _beyond(norm: Normalize, values: Any) -> str:
+    """Return at which ends of a scale values lie beyond it: "neither", "min", "max" or "both"."""
+    if norm.vmin is None or norm.vmax is None or isinstance(norm, BoundaryNorm):
+        return "neither"
+    known = np.ma.masked_invalid(values).compressed()
+    slack = 1e-6 * (norm.vmax - norm.vmin)
+    low, high = bool((known < norm.vmin - slack).any()), bool((known > norm.vmax + slack).any())
+    return "both" if low and high else "min" if low else "max" if high else "neither"
 
 
 def _even_ticks(norm: FuncNorm, number: int) -> list[float]:

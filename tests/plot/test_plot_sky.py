@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import dask
 import dask.array as da
 import numpy as np
@@ -280,3 +282,28 @@ def test_channel_maps_draw_into_given_axes_and_refuse_other_data():
     assert list(plot.channel_maps(channels, given)) == given
     with pytest.raises(MrsxrError, match=r"flux on \(velocity, y, x\), got lines"):
         plot.channel_maps(make_maps())
+
+
+def test_ends_of_a_bar_are_arrows_where_values_lie_beyond():
+    from matplotlib.colors import BoundaryNorm, Normalize
+
+    from mrsxr.plot._style import _beyond
+
+    values = np.array([0.0, 1.0, 2.0, np.nan])
+    ends = [_beyond(Normalize(*limits), values) for limits in ((0, 2), (0.5, 2), (0, 1.5), (0.5, 1.5))]
+    assert ends == ["neither", "min", "max", "both"]
+    assert _beyond(BoundaryNorm([0.5, 1.5], 1), values) == "neither"
+
+
+def test_neighbouring_panels_of_the_sky_keep_apart():
+    cube = make_cube()
+    figure = pyplot.figure(figsize=(9, 3))
+    axes = [plot.sky_axes(cube, figure, (1, 3, i)) for i in (1, 2, 3)]
+    for ax in axes:
+        plot.cube_image(cube, ax=ax)
+    figure.draw_without_rendering()
+    boxes = [ax.get_tightbbox(figure.canvas.get_renderer()) for ax in axes]
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+    assert boxes[0].x0 >= 0
+    assert boxes[-1].x1 <= figure.bbox.x1
+    pyplot.close(figure)

@@ -91,7 +91,8 @@ def _opened(path: Path, found: Found) -> Iterator[tuple[str, Any, str]]:
         try:
             yield file.name, load(file), str(file)
         except (MrsxrError, OSError) as error:
-            found.problems.append(f"{file.name}: {error}")
+            said = str(error).replace(f"{file}: ", "").replace(str(file), file.name)  # of a page that goes to others
+            found.problems.append(f"{file.name}: {said}")
 
 
 def _checked(ds: Any) -> xr.Dataset:

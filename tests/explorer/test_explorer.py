@@ -295,6 +295,9 @@ def test_folders_and_files(cubes, tmp_path):
         find_cubes(tmp_path / "empty")
     (tmp_path / "reduced" / "broken_s3d.fits").write_bytes(b"SIMPLE  =")
     assert list(find_cubes(tmp_path / "reduced").cubes) == ["2B", "4A"]
+    (problem,) = find_cubes(tmp_path / "reduced" / "broken_s3d.fits").problems
+    assert problem.startswith("broken_s3d.fits: ")
+    assert str(tmp_path) not in problem
 
 
 def test_facts_hold_no_markup(cubes):

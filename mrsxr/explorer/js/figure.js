@@ -81,7 +81,7 @@ export class Figure {
     const {left, top} = MARGIN, {width, height, axes} = this, text = (x, y, words, more) => { svg("text", {x, y, ...more}, axes).textContent = words; };
     const number = (value, digits) => value.toFixed(digits).replace(/^-(0(\.0*)?)$/, "$1").replace("-", "−");
     axes.replaceChildren();
-    const xs = ticksOf(this.x.start, this.x.end, width / 90), ys = ticksOf(this.y.start, this.y.end, height / 60);
+    const xs = ticksOf(this.x.start, this.x.end, Math.max(width / 90, 4)), ys = ticksOf(this.y.start, this.y.end, height / 60);
     for (const value of xs.ticks) {
       const x = left + this.toPx(value, 0)[0];
       svg("line", {class: "grid", x1: x, x2: x, y1: top, y2: top + height}, axes);

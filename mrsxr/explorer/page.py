@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 #: The modules of the page, each after those that it imports.
 MODULES = (
     "store", "sky", "area", "region", "sums", "fit", "figure", "skyview", "spectrumview", "save", "code", "panels",
-    "explorer", "served", "main",
+    "explorer", "served", "detector", "main",
 )  # fmt: skip
 _PALETTES = {
     "viridis": "viridis", "inferno": "inferno", "gray": "grey", "gray_r": "grey, inverted", "RdBu_r": "blue to red",
@@ -87,9 +87,14 @@ def explore(
 
 
 def make_page(
-    found: Found, spectra: list[xr.Dataset], maps: xr.Dataset | None, redshift: float | None, served: bool = False
+    found: Found,
+    spectra: list[xr.Dataset],
+    maps: xr.Dataset | None,
+    redshift: float | None,
+    exposures: list[dict[str, Any]] | None = None,
 ) -> str:
-    """Return the page as text; of one that is served the cubes stay where they are."""
+    """Return the page as text; with a list of exposures it is served, and the cubes stay where they are."""
+    served = exposures is not None
     facts, streams = [], []
     for name, cube in found.cubes.items():
         own: dict[str, Any] = {}
@@ -102,6 +107,7 @@ def make_page(
     whole = {
         "cubes": facts, "law": law(), "lines": _lines(), "palettes": {name: _palette(name) for name in _PALETTES},
         "redshift": float((known or [0.0])[0] if redshift is None else redshift), "served": served,
+        "exposures": exposures or [],
         "spectra": [_curve(ds) for ds in spectra], "maps": [] if maps is None else facts_of_maps(maps),
     }  # fmt: skip
     titles = [str(cube.attrs["target"]) for cube in found.cubes.values() if cube.attrs.get("target")]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from mrsxr.limits import Count, Redshift, checked
 from mrsxr.notes import listen
 
 from .cubes import Found, arrays_of, facts_of_maps, find_cubes
+from .detector import Exposures
 from .page import as_spectra, make_page
 
 _KEPT = 400e6  # bytes of cubes that stay in memory
@@ -32,13 +35,15 @@ class Desk:
     ----------
     found : Found
         The cubes, lazy; those that were asked for last stay in memory as long as they take less than 400 MB together.
+    exposures : Exposures
     """
 
-    def __init__(self, found: Found) -> None:
+    def __init__(self, found: Found, exposures: Exposures) -> None:
         self.found, self._lock = found, threading.Lock()
         self._kept: OrderedDict[str, xr.Dataset] = OrderedDict()
         self.answers: dict[str, Callable[..., Any]] = {
             "/image": self.image, "/spectrum": self.spectrum, "/fit": self.fit, "/map": self.map,
+            "/frame": exposures.frame, "/pixel": exposures.pixel,
         }  # fmt: skip
 
     def answer(self, what: str, question: dict[str, Any]) -> Any:
@@ -197,8 +202,10 @@ def make_server(
     >>> server.serve_forever()  # doctest: +SKIP
     """
     found = find_cubes(cubes)
-    page = make_page(found, as_spectra(spectra), maps, redshift, served=True)
+    is_folder = isinstance(cubes, str | os.PathLike) and os.path.isdir(cubes)
+    exposures = Exposures(Path(cubes) if is_folder else None)
+    page = make_page(found, as_spectra(spectra), maps, redshift, exposures.names())
     try:
-        return ThreadingHTTPServer((_HERE[0], port or 0), _handler(page.encode("utf-8"), Desk(found)))
+        return ThreadingHTTPServer((_HERE[0], port or 0), _handler(page.encode("utf-8"), Desk(found, exposures)))
     except OSError as error:
         raise MrsxrError(f"port {port} cannot be had ({error.strerror}); choose another one") from error

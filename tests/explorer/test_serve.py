@@ -99,3 +99,39 @@ def test_what_cannot_be_answered_is_said(server):
         assert error.value.code == status
         assert told in error.value.read().decode()
     assert ask(server, "spectrum", {"cube": "2B", "region": 'icrs; circle(150.12,-2.21,1")'}) is None
+
+
+def test_detector_behind_the_cubes(browser, reduced, simulated):
+    from mrsxr.explorer.detector import Exposures
+
+    exposures = Exposures(reduced.out)
+    name = exposures.names()[0]["name"]
+    cal = mx.load(exposures.files[name]["cal"])
+    y, x = (int(v[0]) for v in np.nonzero((cal["slice"].values == 105) & np.isfinite(cal.flux.values[0])))
+    found = exposures.pixel(name, x, y)
+    facts = dict(found["facts"])
+    assert facts["slice"] == "5 of channel 1"
+    assert facts["cal"].startswith(f"{float(cal.flux[0, y, x]):.5g}")
+    sky = mx.geometry.sky.with_sky(cal)
+    assert facts["RA, Dec"] == f"{float(sky.ra[0, y, x]):.6f}, {float(sky.dec[0, y, x]):.6f}"
+    raw = mx.load(exposures.files[name]["uncal"])
+    assert found["ramp"]["counts"] == raw.sci.values[0, :, :, y, x].tolist()
+    made = make_server(reduced.out)
+    thread = threading.Thread(target=made.serve_forever, daemon=True)
+    thread.start()
+    try:
+        assert browser.open_address(f"http://127.0.0.1:{made.server_port}/") == "yes"
+        told = browser.driver.execute_async_script(
+            "const done = arguments[2]; document.getElementById('detector').open = true;"
+            "const wait = () => mrsxr.detector.image ? mrsxr.detector.take(arguments[0], arguments[1]).then(() => done("
+            "  [document.getElementById('pixel').textContent, document.querySelectorAll('#ramp .sample').length]))"
+            "  : setTimeout(wait, 50); wait();",
+            x, y,
+        )  # fmt: skip
+        assert "5 of channel 1" in told[0]
+        assert told[1] == raw.sizes["group"] * raw.sizes["integration"]
+        assert browser.complaints() == []
+    finally:
+        made.shutdown()
+        made.server_close()
+        thread.join()

@@ -5,7 +5,7 @@ import {KM_S} from "./fit.js";
 import {KINDS, areaOf, makeRegion, middleOf} from "./region.js";
 import {decText, raText, toSky} from "./sky.js";
 
-const at = id => document.getElementById(id);
+export const at = id => document.getElementById(id);
 const number = (value, digits = 4) => Number.isFinite(value) ? Number(value.toPrecision(digits)).toString() : "–";
 const withError = (value, error, digits = 1) => Number.isFinite(error) ? `${value.toFixed(digits)} ± ${error.toFixed(digits)}` : `${value.toFixed(digits)}`;
 

@@ -4,7 +4,7 @@ import {rasterOf} from "./skyview.js";
 import {edges, wavelengths} from "./store.js";
 import {lessBackground, planesIn} from "./sums.js";
 
-async function post(what, question) {
+export async function post(what, question) {
   const answer = await fetch(what, {method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(question)});
   if (!answer.ok) throw new Error(await answer.text());
   return answer.json();

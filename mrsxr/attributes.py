@@ -123,7 +123,8 @@ def _same(one: Any, other: Any) -> bool:
 
 def apart(ds: xr.Dataset, dim: str = "dither") -> list[str]:
     """Return the names of the attributes in which the exposures of a Dataset differ."""
-    return [str(name) for name, one in ds.coords.items() if _KIND in one.attrs and one.dims == (dim,)]
+    found = ((name, ds.variables[name]) for name in ds.coords)
+    return [str(name) for name, one in found if one.dims == (dim,) and _KIND in one.attrs]
 
 
 def of_each(ds: xr.Dataset, name: str, dim: str = "dither") -> list[Any]:

@@ -69,9 +69,9 @@ def map_ramps(
         out = _map_lazy(wrapper, arranged, loop, out_dims, dtypes, kwargs)
     else:
         out = _call(*[a.values for a in arranged], wrapper=wrapper, options=kwargs)
-    coords: dict[Any, Any] = {}
-    for a in arranged:
-        coords |= {name: c for name, c in a.coords.items() if name not in coords}
+    coords: dict[Any, xr.Variable] = {}
+    for a in reversed(arranged):
+        coords |= a.coords.variables
     return tuple(
         xr.DataArray(data, dims=dims, coords={n: c for n, c in coords.items() if set(c.dims) <= set(dims)})
         for data, dims in zip(out, out_dims, strict=True)

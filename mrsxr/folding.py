@@ -13,7 +13,6 @@ import numpy as np
 import xarray as xr
 from dask._task_spec import Alias, DataNode, GraphNode, Task, TaskRef, _execute_subgraph, convert_legacy_graph
 from dask.array.chunk import getitem as chunk_getitem
-from dask.array.optimization import optimize
 from dask.base import tokenize
 from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph
@@ -55,8 +54,8 @@ def fold(*datasets: xr.Dataset) -> tuple[xr.Dataset, ...]:
     if not arrays:
         return datasets
     wanted = list(dict.fromkeys(flatten([a.__dask_keys__() for a in arrays])))
-    graph = HighLevelGraph.merge(*(a.dask for a in arrays))
-    tasks = dict(_single(convert_legacy_graph(ensure_dict(optimize(graph, wanted)))))
+    graph = HighLevelGraph.merge(*(a.dask for a in arrays)).cull(wanted)
+    tasks = dict(_single(convert_legacy_graph(ensure_dict(graph))))
     name = f"{_NAME}{tokenize(sorted(a.name for a in arrays))}"
     layer, place = _folded(name, tasks, wanted)
 
@@ -123,6 +122,14 @@ def _folded(name: str, tasks: Tasks, wanted: list[Any]) -> tuple[Tasks, dict[Any
         for number, (_, asked) in enumerate(groups) for key in asked
     }  # fmt: skip
     known: dict[bytes, Any] = {}
+    twins: dict[Any, GraphNode] = {}
+
+    def instruction(key: Any, own: dict[Any, int]) -> GraphNode:
+        twin = (own[key], _likeness(tasks[key], own))
+        if twin not in twins:
+            twins[twin] = _shared(_renamed(tasks[key], own, own[key]), known)
+        return twins[twin]
+
     for number, (keys, asked) in enumerate(groups):
         needed = dict.fromkeys(other for key in keys for other in _needs(tasks[key]))
         keys = [*(key for key in needed if key in light), *keys]
@@ -131,12 +138,27 @@ def _folded(name: str, tasks: Tasks, wanted: list[Any]) -> tuple[Tasks, dict[Any
         where = [place.get(other, (other, None)) for other in outer]
         sources = list(dict.fromkeys(source for source, _ in where))
         together = _Together(
-            tuple(_shared(_renamed(tasks[key], own, own[key]), known) for key in keys),
+            tuple(instruction(key, own) for key in keys),
             _shared(tuple(own[key] for key in asked), known),
             _shared(tuple((own[k], sources.index(s), n) for k, (s, n) in zip(outer, where, strict=True)), known),
         )
         layer[name, number] = Task((name, number), together, *(TaskRef(source) for source in sources))
     return layer, place
+
+
+def _likeness(value: Any, own: dict[Any, int]) -> Any:
+    """Return what is equal for instructions that do the same with the same objects, their inputs by number."""
+    if isinstance(value, Alias):
+        return Alias, own[value.target]
+    if isinstance(value, TaskRef):
+        return TaskRef, own[value.key]
+    if isinstance(value, DataNode):
+        return DataNode, id(value.value)
+    if isinstance(value, Task):
+        options = value.kwargs or {}
+        parts = [_likeness(one, own) for one in (*value.args, *options.values())]
+        return type(value), id(value.func), *options, *parts
+    return id(value)
 
 
 def _is_light(task: GraphNode) -> bool:

@@ -124,9 +124,10 @@ def step(
                 require_whole(ds, function.__name__)
             with listen() as heard:
                 out = function(in_order(bound.args[0]), *bound.args[1:], **bound.kwargs)
-            attrs = {k: v for k, v in ds.attrs.items() if k not in apart(out)} | out.attrs
+            differ = apart(out)
+            attrs = {k: v for k, v in ds.attrs.items() if k not in differ} | out.attrs
             skipped = {"skipped": True} if out is ds else {}
-            out = out.drop_vars([name for name in apart(out) if name in out.attrs])  # what it says of all
+            out = out.drop_vars([name for name in differ if name in out.attrs])  # what it says of all
             attrs["level"] = gives or found
             attrs["mrsxr_version"] = __version__
             entry = _entry(facts, bound.arguments) | skipped

@@ -51,8 +51,8 @@ def natural_dtype(bitpix: int, bscale: float = 1, bzero: float = 0) -> np.dtype:
     return np.dtype("f4" if bitpix in (8, 16, -32) else "f8")
 
 
-def to_physical(raw: np.ndarray, bitpix: int, bscale: float, bzero: float) -> np.ndarray:
-    """Return stored FITS numbers as physical values in native byte order, always as a new plain array.
+def to_physical(raw: np.ndarray, bitpix: int, bscale: float, bzero: float, *, own: bool = False) -> np.ndarray:
+    """Return stored FITS numbers as physical values in native byte order, as a new plain array.
 
     Parameters
     ----------
@@ -60,6 +60,8 @@ def to_physical(raw: np.ndarray, bitpix: int, bscale: float, bzero: float) -> np
         Big-endian numbers as stored.
     bitpix, bscale, bzero
         The header keywords.
+    own : bool
+        Nobody else needs ``raw``: its memory may be taken for the result.
 
     Returns
     -------
@@ -70,14 +72,18 @@ def to_physical(raw: np.ndarray, bitpix: int, bscale: float, bzero: float) -> np
     For the unsigned zero points, adding 2^(n-1) to a two's complement number flips its sign bit.
     """
     dtype = natural_dtype(bitpix, bscale, bzero)
+    native = np.dtype(STORED_DTYPES[bitpix]).newbyteorder("=")
+    if own and native.itemsize > 2 and not raw.dtype.isnative:  # smaller ones are copied faster than swapped
+        bits = raw.byteswap(inplace=True).view(native)
+    else:
+        bits = np.array(raw, dtype=native)
     if bscale == 1 and bzero == 0:
-        return np.array(raw, dtype=dtype)
+        return bits
     if dtype.kind in "iu":
-        bits = np.array(raw, dtype=np.dtype(STORED_DTYPES[bitpix]).newbyteorder("="))
         bits = bits.view(f"u{dtype.itemsize}")
         np.bitwise_xor(bits, bits.dtype.type(1 << (8 * dtype.itemsize - 1)), out=bits)
         return bits.view(dtype)
-    out = np.array(raw, dtype=dtype)
+    out = bits.astype(dtype, copy=False)
     out *= dtype.type(bscale)
     out += dtype.type(bzero)
     return out
@@ -140,11 +146,11 @@ class FitsArray(BackendArray):
             raise InputFileError(f"{self.path}: the file was changed since it was opened; open it again")
         if 0 in self.shape:
             return np.empty(self.shape, dtype=self.dtype)[key]
-        if len(self.shape) > 1:
+        if own := len(self.shape) > 1:
             part = self._read_rows((*key, *(slice(None),) * (len(self.shape) - len(key))))
         else:
             part = np.memmap(self.path, STORED_DTYPES[self.bitpix], "r", self.offset, self.shape)[key]
-        return finish(to_physical(part, self.bitpix, self.bscale, self.bzero), self.dtype, self.square)
+        return finish(to_physical(part, self.bitpix, self.bscale, self.bzero, own=own), self.dtype, self.square)
 
     def _read_rows(self, key: tuple[int | slice | np.ndarray, ...]) -> np.ndarray:
         """Return stored numbers, read plane by plane: a memory map would count whole files as memory."""

@@ -64,18 +64,29 @@ def _flag_iteratively(diffs, n_diffs, read_variance, thresholds, work, jump):
 
 
 @njit(cache=True, nogil=True)
-def gather(sci, group_dq, gain, d, y, x0, width, keep_jumps, tile, diffs, ordered, count):
-    """Fill diffs (n_diffs, TILE) [electron], NaN where unusable, and ordered, +inf there; count the usable ones."""
+def gather(sci, group_dq, gain, d, y, x0, width, keep_jumps, tile, tile_dq, diffs, ordered, count):
+    """Fill diffs (n_diffs, TILE) [electron], NaN where unusable, and ordered, +inf there; count the usable ones.
+
+    tile_dq (integration, group, TILE) gets the flags.
+    """
+    one_gain = np.ones(TILE, dtype=np.float32)
+    one_gain[:width] = gain[y, x0 : x0 + width]
+    alone = np.uint8(0 if keep_jumps else 4)
     n_integration, n_group = sci.shape[1], sci.shape[2]
     count[:] = 0
     k = 0
     for i in range(n_integration):
+        flags = tile_dq[i]
         for g in range(n_group):
+            values, bits = sci[d, i, g, y, x0 : x0 + width], group_dq[d, i, g, y, x0 : x0 + width]
             for t in range(width):
-                flags = group_dq[d, i, g, y, x0 + t]
-                value = sci[d, i, g, y, x0 + t] * gain[y, x0 + t]
-                lost = flags & np.uint8(3) != 0 or (flags == np.uint8(4) and not keep_jumps)
-                tile[g, t] = np.float32(np.nan) if lost else value
+                tile[g, t] = values[t]
+            for t in range(width):
+                flags[g, t] = bits[t]
+        for g in range(n_group):
+            for t in range(TILE):
+                lost = (flags[g, t] & np.uint8(3) != 0) | ((flags[g, t] == alone) & (alone != 0))
+                tile[g, t] = np.float32(np.nan) if lost else tile[g, t] * one_gain[t]
         for g in range(n_group - 1):
             for t in range(TILE):
                 difference = tile[g + 1, t] - tile[g, t]
@@ -86,25 +97,37 @@ def gather(sci, group_dq, gain, d, y, x0, width, keep_jumps, tile, diffs, ordere
             k += 1
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def _mark(diffs, m, sigma, threshold, neighbours, jump, near):
+    """Set 4 (else 0) in jump (n_diffs, TILE) above the threshold (NaN: nowhere), in near between ``neighbours``."""
+    low, high = neighbours[0], neighbours[1]
+    for k in range(diffs.shape[0]):
+        for t in range(TILE):
+            ratio = abs(diffs[k, t] - m[t]) / sigma[t]
+            jump[k, t] = np.uint8(np.float32(4) if ratio > threshold else np.float32(0))
+            near[k, t] = np.uint8(np.float32(4) if (ratio > low) & (ratio < high) else np.float32(0))
+
+
 @njit(cache=True, nogil=True)
-def _write_tile(diffs, m, sigma, jump, threshold, neighbours, group_dq, d, y, x0, width, out_dq, out_spread):
-    """Write flags and neighbour marks of a tile; jumps by ratio, or by ``jump`` where threshold is NaN."""
-    n_integration, n_group = group_dq.shape[1], group_dq.shape[2]
-    given = np.isnan(threshold)
+def _write_tile(jump, near, tile_dq, place, width, out_dq, out_spread):
+    """Write flags and neighbour marks of a tile; eight of them are put together at a time."""
+    d, y, x0 = place
+    n_integration, n_group = tile_dq.shape[:2]
+    added, marked, held = jump.view(np.uint64), near.view(np.uint64), tile_dq.view(np.uint64)
     for i in range(n_integration):
-        for t in range(width):
-            out_dq[d, i, 0, y, x0 + t] = group_dq[d, i, 0, y, x0 + t]
-            out_spread[d, i, 0, y, x0 + t] = False
-        for g in range(n_group - 1):
-            k = i * (n_group - 1) + g
+        for k in range(n_group - 1):
+            for t in range(TILE // 8):
+                held[i, k + 1, t] |= added[i * (n_group - 1) + k, t]
+                marked[i * (n_group - 1) + k, t] &= held[i, k + 1, t]
+        for g in range(n_group):
+            bits, marks = out_dq[d, i, g, y, x0 : x0 + width], out_spread[d, i, g, y, x0 : x0 + width]
             for t in range(width):
-                ratio = abs(diffs[k, t] - m[t]) / sigma[t]
-                hit = jump[k, t] if given else ratio > threshold
-                flags = group_dq[d, i, g + 1, y, x0 + t]
-                flags |= np.uint8(4) if hit else np.uint8(0)
-                out_dq[d, i, g + 1, y, x0 + t] = flags
-                strong = ratio > neighbours[0] and ratio < neighbours[1]
-                out_spread[d, i, g + 1, y, x0 + t] = strong and flags & np.uint8(4) != 0
+                bits[t] = tile_dq[i, g, t]
+            row = near[i * (n_group - 1) + max(g - 1, 0)]
+            for t in range(width):
+                marks[t] = row[t] != 0
+            if g == 0:
+                marks[:] = False
 
 
 @njit(cache=True, nogil=True)
@@ -117,7 +140,7 @@ def _find_iteratively(diffs, read_variance, thresholds, t, buffers, jump):
         flagged[k] = False
     _flag_iteratively(column, n_diffs, read_variance, thresholds, work, flagged)
     for k in range(n_diffs):
-        jump[k, t] = flagged[k]
+        jump[k, t] = np.uint8(4) if flagged[k] else np.uint8(0)
 
 
 @njit(cache=True, nogil=True)
@@ -164,7 +187,7 @@ def _find_by_clipping(diffs, n_integration, over_integrations, limit, t, work, j
         for k in range(g, n_diffs, n_sets):
             value = np.float64(diffs[k, t])
             inside = first < last and value >= work[first] and value <= work[last - 1]
-            jump[k, t] = np.isfinite(value) and not inside
+            jump[k, t] = np.uint8(4) if np.isfinite(value) and not inside else np.uint8(0)
 
 
 @njit(cache=True, nogil=True)
@@ -172,9 +195,10 @@ def _find_jumps(sci, group_dq, read_noise, gain, thresholds, mode, neighbours, p
     n_dither, n_integration, n_group, n_y, n_x = sci.shape
     n_diffs = n_integration * (n_group - 1)
     tile = np.full((n_group, TILE), np.nan, dtype=np.float32)
+    tile_dq = np.ones((n_integration, n_group, TILE), dtype=np.uint8)
     diffs = np.empty((n_diffs, TILE), dtype=np.float32)
     ordered = np.empty((n_diffs, TILE), dtype=np.float32)
-    jump = np.zeros((n_diffs, TILE), dtype=np.bool_)
+    jump, near = np.zeros((2, n_diffs, TILE), dtype=np.uint8)
     count = np.zeros(TILE, dtype=np.int32)
     m = np.empty(TILE, dtype=np.float32)
     sigma = np.empty(TILE, dtype=np.float32)
@@ -188,8 +212,8 @@ def _find_jumps(sci, group_dq, read_noise, gain, thresholds, mode, neighbours, p
     for d in range(n_dither):
         for y in range(n_y):
             for x0 in range(0, n_x, TILE):
-                width = min(TILE, n_x - x0)
-                gather(sci, group_dq, gain, d, y, x0, width, True, tile, diffs, ordered, count)
+                width, place = min(TILE, n_x - x0), (d, y, x0)
+                gather(sci, group_dq, gain, d, y, x0, width, True, tile, tile_dq, diffs, ordered, count)
                 sort_columns(ordered, pairs)
                 for t in range(width):
                     r = read_noise[y, x0 + t] * gain[y, x0 + t]
@@ -197,12 +221,15 @@ def _find_jumps(sci, group_dq, read_noise, gain, thresholds, mode, neighbours, p
                     sigma[t] = np.sqrt(abs(m[t]) + r * r)
                     if not sigma[t] > 0:
                         sigma[t] = np.nan
+                _mark(diffs, m, sigma, threshold, neighbours, jump, near)
+                for t in range(width if mode != SINGLE_PASS else 0):
                     if mode == ITERATIVE:
+                        r = read_noise[y, x0 + t] * gain[y, x0 + t]
                         _find_iteratively(diffs, r * r, thresholds, t, buffers, jump)
-                    elif mode != SINGLE_PASS:
+                    else:
                         over = mode == CLIP_INTEGRATIONS
                         _find_by_clipping(diffs, n_integration, over, thresholds[0], t, sorted_work, jump)
-                _write_tile(diffs, m, sigma, jump, threshold, neighbours, group_dq, d, y, x0, width, out_dq, out_spread)
+                _write_tile(jump, near, tile_dq, place, width, out_dq, out_spread)
 
 
 @njit(cache=True, nogil=True)

@@ -20,37 +20,53 @@ POWERS = np.array([0.0, 0.4, 1.0, 3.0, 6.0, 10.0])
 SNR_LIMITS = np.array([5.0, 10.0, 20.0, 50.0, 100.0])
 LARGE_VARIANCE = 1.0e6  # from here on jwst writes a variance as 0
 SUMS = 7
+ALL_LOST = np.uint64(0x0101010101010101)  # DO_NOT_USE eight times
 
 
 @njit(cache=True, nogil=True)
-def _gather_tile(sci, group_dq, d, y, x0, width, limits, tile, tile_dq, any_flag):
+def _gather_tile(sci, group_dq, place, width, limits, tile, tile_dq, any_flag, starts):
     """Copy the ramps of a tile and return (first, stop): the groups that most pixels of the tile can use.
 
-    NaN samples and groups outside ``limits`` become DO_NOT_USE; any_flag (integration, TILE) collects the flags from
-    ``first`` on but those of the last group.
+    ``place`` is (dither, y, first x). NaN samples and groups outside ``limits`` become DO_NOT_USE. ``starts`` gets the
+    first such group of each integration, and any_flag (integration, TILE) the flags from ``first`` on but those of the
+    last group; of the groups before an integration's start bit 1 tells that one of them can be used.
     """
+    d, y, x0 = place
     n_integration, n_group = sci.shape[1], sci.shape[2]
+    lost = np.empty(TILE, dtype=np.uint8)
+    lost_too, held, seen = lost.view(np.uint64), tile_dq.view(np.uint64), any_flag.view(np.uint64)  # eight at a time
     for i in range(n_integration):
         for k in range(n_group):
-            values = sci[d, i, k, y, x0 : x0 + width]
-            flags = group_dq[d, i, k, y, x0 : x0 + width]
-            outside = np.uint8(k < limits[0] or k > limits[1])
+            values, flags = sci[d, i, k, y, x0 : x0 + width], group_dq[d, i, k, y, x0 : x0 + width]
             for t in range(width):
                 tile[i, k, t] = values[t]
             for t in range(width):
-                tile_dq[i, k, t] = flags[t] | np.uint8(values[t] != values[t]) | outside
-    first = 0
-    while first < n_group - 1 and _is_lost(tile_dq, first, width):
-        first += 1
-    if first == n_group - 1:
-        first = 0
+                tile_dq[i, k, t] = flags[t]
+        for k in range(n_group):
+            outside = np.float32(k < limits[0] or k > limits[1])
+            for t in range(TILE):
+                lost[t] = np.uint8(np.float32(1) if tile[i, k, t] != tile[i, k, t] else outside)
+            for t in range(TILE // 8):
+                held[i, k, t] |= lost_too[t]
+        starts[i] = _start_of(tile_dq[i : i + 1], width)
+    first = _start_of(tile_dq, width)
     stop = n_group - 1 if first < n_group - 1 and _is_lost(tile_dq, n_group - 1, width) else n_group
     for i in range(n_integration):
         any_flag[i, :] = 0
         for k in range(first, n_group - 1):
-            for t in range(TILE):
-                any_flag[i, t] |= tile_dq[i, k, t]
+            known = ALL_LOST if k < starts[i] else np.uint64(0)
+            for t in range(TILE // 8):
+                seen[i, t] |= held[i, k, t] ^ known
     return first, stop
+
+
+@njit(cache=True, nogil=True)
+def _start_of(tile_dq, width):
+    """Return the first group that is not lost; 0 where none but the last is left."""
+    n_group, first = tile_dq.shape[1], 0
+    while first < n_group - 1 and _is_lost(tile_dq, first, width):
+        first += 1
+    return 0 if first == n_group - 1 else first
 
 
 @njit(cache=True, nogil=True)
@@ -159,15 +175,16 @@ def _variance(one, total):
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
-def _fit_whole_ramps(tile, n, tables, first, slopes):
-    """Slopes [DN/group] (power, TILE) of n groups of a tile (group, TILE), for every weight exponent."""
-    n_power = tables.shape[0]
-    slopes[:] = 0.0
-    for k in range(n):
-        for p in range(n_power):
-            c = tables[p, first + k]
-            for t in range(TILE):
-                slopes[p, t] += c * tile[k, t]
+def _fit_whole_ramps(tile, n, tables, first, taken, slopes):
+    """Slopes [DN/group] (power, TILE) of n groups of a tile (group, TILE), for the weight exponents that are taken."""
+    for p in range(tables.shape[0]):
+        if taken[p]:
+            slope = slopes[p]
+            slope[:] = 0.0
+            for k in range(n):
+                c = tables[p, first + k]
+                for t in range(TILE):
+                    slope[t] += c * tile[k, t]
 
 
 @njit(cache=True, nogil=True)
@@ -255,39 +272,45 @@ def _fit_cut_ramp(tile, tile_dq, t, extent, physics, suppress_one, tables, offse
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _fit_integration(
-    tile, tile_dq, any_flag, extent, width, tg, gain, noise, suppress_one, tables, offsets, buffers, slopes, sums, flags
+    tile, tile_dq, any_flag, extent, start, width, tg, gain, noise, suppress_one, tables, offsets, buffers, slopes,
+    sums, flags,
 ):  # fmt: skip
     """Fit one integration of a tile into sums (SUMS, TILE) and flags (TILE).
 
-    Ramps with nothing flagged from the first group of the tile to its last are fitted side by side; the others one by
-    one. ``extent`` is (first, stop) of the groups.
+    Ramps with nothing flagged from the first group of the integration to the last are fitted side by side; the others
+    one by one. ``extent`` is (first, stop) of the groups, ``start`` that of the integration.
     """
     first, stop = extent
-    n = stop - first
+    start = max(start, first)
+    n = stop - start
     last = tile_dq[stop - 1]
-    if n >= 3:
-        _fit_whole_ramps(tile[first:], n, tables, offsets[n], slopes)
-    for t in range(width):
+    power, taken = np.full(TILE, -1), np.zeros(tables.shape[0], dtype=np.bool_)
+    for t in range(width if n >= 3 else 0):
         seen = any_flag[t] | last[t]
-        if n >= 3 and (seen & 223) == 0 and (first == 0 or tile_dq[first - 1, t] & 1):
-            rise = np.float64(tile[stop - 1, t]) - np.float64(tile[first, t])
-            p = _power_of(rise, gain[t], noise[t])
+        if (seen & 223) == 0 and (first == 0 or tile_dq[first - 1, t] & 1):
+            rise = np.float64(tile[stop - 1, t]) - np.float64(tile[start, t])
+            power[t] = _power_of(rise, gain[t], noise[t])
+            taken[power[t]] = True
+    if n >= 3:
+        _fit_whole_ramps(tile[start:], n, tables, offsets[n], taken, slopes)
+    for t in range(width):
+        if power[t] >= 0:
             sums[:, t] = 0.0
-            sums[1, t] = _weight(n, sums, t) * slopes[p, t] / tg
+            sums[1, t] = _weight(n, sums, t) * slopes[power[t], t] / tg
             sums[4, t] = n
-            flags[t] = np.uint32(seen & 32)
+            flags[t] = np.uint32((any_flag[t] | last[t]) & 32)
         else:
             physics = (tg, gain[t], noise[t])
             flags[t] = _fit_cut_ramp(tile, tile_dq, t, extent, physics, suppress_one, tables, offsets, buffers, sums)
 
 
 @njit(cache=True, nogil=True)
-def _suppress_single_groups(tile_dq, any_flag, first):
+def _suppress_single_groups(tile_dq, any_flag, first, starts):
     """Flag every group of an integration that has a single good one."""
     n_integration, n_group = tile_dq.shape[:2]
     for i in range(n_integration):
         for t in range(TILE):
-            if (any_flag[i, t] & 223) == 0 and n_group - first > 2:
+            if (any_flag[i, t] & 223) == 0 and n_group - max(starts[i], first) > 2:
                 continue
             good = 0
             for k in range(n_group):
@@ -348,7 +371,7 @@ def _fit_ramps(
     n_dither, n_integration, n_group, n_y, n_x = sci.shape
     tile = np.zeros((n_integration, n_group, TILE), dtype=np.float32)
     tile_dq = np.zeros((n_integration, n_group, TILE), dtype=np.uint8)
-    any_flag = np.zeros((n_integration, TILE), dtype=np.uint8)
+    any_flag, starts = np.zeros((n_integration, TILE), dtype=np.uint8), np.zeros(n_integration, dtype=np.int64)
     ordered = np.empty((max(n_group - 1, 1), TILE), dtype=np.float32)
     count = np.zeros(TILE, dtype=np.int32)
     median, g, rn = np.zeros(TILE), np.ones(TILE), np.ones(TILE)
@@ -365,9 +388,9 @@ def _fit_ramps(
         for y in range(n_y):
             for x0 in range(0, n_x, TILE):
                 width = min(TILE, n_x - x0)
-                first, stop = _gather_tile(sci, group_dq, d, y, x0, width, limits, tile, tile_dq, any_flag)
+                first, stop = _gather_tile(sci, group_dq, (d, y, x0), width, limits, tile, tile_dq, any_flag, starts)
                 if suppress_one:
-                    _suppress_single_groups(tile_dq, any_flag, first)
+                    _suppress_single_groups(tile_dq, any_flag, first, starts)
                 _median_rates(tile, tile_dq, first, tg, pairs, ordered, count, median)
                 for t in range(width):
                     g[t] = gain[y, x0 + t]
@@ -377,8 +400,8 @@ def _fit_ramps(
                     one_r[t] = 12.0 * (rn[t] / tg) ** 2 / (g[t] * g[t])
                 for i in range(n_integration):
                     _fit_integration(
-                        tile[i], tile_dq[i], any_flag[i], (first, stop), width, tg, g, rn, suppress_one, tables,
-                        offsets, buffers, slopes, sums[i], flags[i],
+                        tile[i], tile_dq[i], any_flag[i], (first, stop), starts[i], width, tg, g, rn, suppress_one,
+                        tables, offsets, buffers, slopes, sums[i], flags[i],
                     )  # fmt: skip
                 _combine(base, width, one_p, one_r, sums, whole, flags, d, y, x0, images, ints)
 

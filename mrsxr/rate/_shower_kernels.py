@@ -42,6 +42,7 @@ def _ratio_map(sci, group_dq, pixel_dq, read_noise, gain, clip, pairs, out):
     n_dither, n_integration, n_group, n_y, n_x = sci.shape
     n_diffs = n_integration * (n_group - 1)
     tile = np.full((n_group, TILE), np.nan, dtype=np.float32)
+    tile_dq = np.ones((n_integration, n_group, TILE), dtype=np.uint8)
     diffs = np.empty((n_diffs, TILE), dtype=np.float32)
     ordered = np.empty((n_diffs, TILE), dtype=np.float32)
     count = np.zeros(TILE, dtype=np.int32)
@@ -53,7 +54,7 @@ def _ratio_map(sci, group_dq, pixel_dq, read_noise, gain, clip, pairs, out):
         for y in range(n_y):
             for x0 in range(0, n_x, TILE):
                 width = min(TILE, n_x - x0)
-                gather(sci, group_dq, gain, d, y, x0, width, False, tile, diffs, ordered, count)
+                gather(sci, group_dq, gain, d, y, x0, width, False, tile, tile_dq, diffs, ordered, count)
                 if clip:
                     for t in range(width):
                         _ratios_over_integrations(diffs, n_integration, t, work)

@@ -94,6 +94,7 @@ def _coarse_maps(sci, group_dq, pixel_dq, read_noise, gain, spread, pairs, cell_
     n_dither, n_integration, n_group, n_y, n_x = sci.shape
     n_diffs = n_integration * (n_group - 1)
     tile = np.full((n_group, TILE), np.nan, dtype=np.float32)
+    tile_dq = np.ones((n_integration, n_group, TILE), dtype=np.uint8)
     diffs = np.full((n_diffs, TILE), np.nan, dtype=np.float32)
     ordered = np.empty((n_diffs, TILE), dtype=np.float32)
     count = np.zeros(TILE, dtype=np.int32)
@@ -110,7 +111,7 @@ def _coarse_maps(sci, group_dq, pixel_dq, read_noise, gain, spread, pairs, cell_
                 width = min(TILE, n_x - x0)
                 for row in range(n_row):
                     y = y0 + row
-                    gather(sci, group_dq, gain, d, y, x0, width, True, tile, diffs, ordered, count)
+                    gather(sci, group_dq, gain, d, y, x0, width, True, tile, tile_dq, diffs, ordered, count)
                     sort_columns(ordered, pairs)
                     inverse[:] = 0
                     for t in range(width):

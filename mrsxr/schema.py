@@ -262,8 +262,8 @@ ATTRIBUTES = {one.name: one for one in (
     *_a("exposures_used=NEXPUSED exposures_planned=NEXPPLAN", "count", "PRIMARY"),
     *_a("aperture_x=EXTR_X aperture_y=EXTR_Y", "number", "SCI"),
     *_a("weighting product_name association key Conventions exposure_weights variant source_type_header", "text"),
-    *_a("bands notes", "texts"), *_a("pixel_scale", "positive"), *_a("wavelength_step redshift", "number"),
-    *_a("wcs", "wcs"), *_a("point_source", "pair"), *_a("exposures", "list"), *_a("history_json", "history"),
+    *_a("notes", "texts"), *_a("pixel_scale", "positive"), *_a("wavelength_step redshift", "number"),
+    *_a("wcs", "wcs"), *_a("point_source", "pair"), *_a("bands exposures", "list"), *_a("history_json", "history"),
     *_a("fits_header", "header"),
 )}  # fmt: skip
 

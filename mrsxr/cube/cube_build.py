@@ -368,7 +368,7 @@ def cube_attrs(parts: Sequence[BandData], grid: CubeGrid, weighting: str, kind: 
         "wavelength_step": float(grid.wavelength_step) if grid.centres is None else float("nan"),
         "weighting": weighting,
         "source_type": str(sci.get("SRCTYPE") or primary.get("SRCTYPE") or primary.get("SRCTYAPT") or "UNKNOWN"),
-        "exposures": json.dumps(names),
+        "exposures": names,
         "background": int(parts[0].ds.attrs.get("background", 0)),
         "fits_header": json.dumps(header),
     }

@@ -42,24 +42,22 @@ def _flag(value: Any) -> bool:
 
 
 def _texts(value: Any) -> bool:
-    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(one, str) for one in value))
+    return isinstance(value, str) or _list(value)
 
 
-def _json_list(value: Any) -> bool:
-    if not isinstance(value, str):
-        return False
-    try:
-        return not value or isinstance(json.loads(value), list)
-    except (ValueError, RecursionError):
-        return False
+def _list(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
 def _history(value: Any) -> bool:
-    if not _json_list(value):
+    if not isinstance(value, str):
         return False
     kinds = {"step": str, "version": str, "params": dict, "refs": dict}
-    entries = json.loads(value or "[]")
-    return all(
+    try:
+        entries = json.loads(value or "[]")
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(entries, list) and all(
         isinstance(e, dict) and all(isinstance(e.get(key), kind) for key, kind in kinds.items()) for e in entries
     )
 
@@ -90,7 +88,7 @@ _LEVELS = tuple(dict.fromkeys((*LEVELS, *MAPS)))
 _KINDS: dict[str, tuple[_Test, str]] = {
     "level": (lambda v: isinstance(v, str) and v in _LEVELS, "one of " + ", ".join(_LEVELS)),
     "setting": (lambda v: isinstance(v, str) and v in mrs.SETTINGS, "one of " + ", ".join(mrs.SETTINGS)),
-    "text": (_text, "a text"), "texts": (_texts, "a text or a list of texts"), "list": (_json_list, "a list in JSON"),
+    "text": (_text, "a text"), "texts": (_texts, "a text or a list of texts"), "list": (_list, "a list of texts"),
     "number": (_number, "a number"), "positive": (_positive, "a number above 0"), "count": (_count, "a whole number"),
     "flag": (_flag, "0 or 1"), "pair": (_two_numbers, "two numbers"), "wcs": (_wcs, "cards of a WCS"),
     "history": (_history, "a history in JSON"), "header": (is_header, "keywords in JSON"),

@@ -20,6 +20,7 @@ from mrsxr.attributes import alone
 
 from ._keywords import exposure_keywords
 from ._spectral import HEADER_TABLE as TABLE
+from .keys import KEYWORD
 
 _SUM = ("EFFEXPTM", "XPOSURE", "TMEASURE", "DURATION", "TELAPSE")
 _FIRST = ("EXPSTART", "MJD-BEG", "TDB-BEG", "BSTRTIME", "HSTRTIME", "DATE-BEG", "INTSTART")
@@ -56,7 +57,8 @@ def exposures_header(datasets: Iterable[xr.Dataset]) -> dict[str, dict[str, Any]
         for index in range(ds.sizes["dither"]):
             name = str(ds["exposure"].values[index])
             keywords = exposure_keywords(alone(ds.isel(dither=[index])), f"{name}_{ds.attrs['level']}.fits")
-            keywords.now["PRIMARY"].pop("DATE", None)  # of a file that was not written
+            for of_file in ("DATE", KEYWORD):  # of the file of an exposure, which may be none
+                keywords.now["PRIMARY"].pop(of_file, None)
             rows.setdefault(name, {**keywords.now["SCI"], **keywords.now["PRIMARY"]})
             for where in ("SCI", "PRIMARY"):
                 places |= dict.fromkeys(keywords.now[where], where)

@@ -7,7 +7,6 @@ extraction that the header does not ask for, a line, a cube brought to another g
 
 from __future__ import annotations
 
-import json
 import re
 
 import numpy as np
@@ -55,11 +54,7 @@ def root_name(ds: xr.Dataset) -> str:
 
 def bands_of(ds: xr.Dataset) -> list[str]:
     """Return the bands of a cube or spectrum in MRS order, from ``attrs`` or the coordinate ``band``."""
-    named = ds.attrs.get("bands") or ds.attrs.get("band") or ""
-    names = named if isinstance(named, list | tuple) else str(named).replace("[", " ").replace("]", " ")
-    if isinstance(names, str):
-        names = names.replace('"', " ").replace(",", " ").split()
-    found = {str(name) for name in names}
+    found = set(ds.attrs.get("bands") or str(ds.attrs.get("band") or "").replace(",", " ").split())
     if "band" in ds.variables and not found & set(mrs.BANDS):
         found = {str(name) for name in np.unique(ds["band"].values.astype(str))}
     return [band for band in mrs.BANDS if band in found]
@@ -69,11 +64,7 @@ def exposures_of(ds: xr.Dataset) -> list[str]:
     """Return the names of the exposures that a Dataset holds or was made of, as far as they are known."""
     if "exposure" in ds.coords:
         return [str(name) for name in np.atleast_1d(ds["exposure"].values)]
-    try:
-        found = json.loads(ds.attrs.get("exposures") or "[]")
-    except (TypeError, ValueError):
-        return []
-    return [str(name) for name in found] if isinstance(found, list) else []
+    return list(ds.attrs.get("exposures") or ())
 
 
 def kind_of(ds: xr.Dataset) -> str:

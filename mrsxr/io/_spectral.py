@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Container, Mapping
@@ -296,7 +295,7 @@ def _common_attrs(file: FitsFile, header: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "band": band_of(primary),
         "channels": str(primary.get("CHANNEL") or ""),
-        "exposures": json.dumps(_exposures(file)),
+        "exposures": _exposures(file),
         "target": str(primary.get("TARGNAME") or primary.get("TARGPROP") or ""),
         "program": str(primary.get("PROGRAM") or ""),
         "target_ra": float("nan") if target[0] is None else float(target[0]),

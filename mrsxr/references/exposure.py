@@ -69,7 +69,7 @@ class Exposure:
 def _of_bands(ds: xr.Dataset, channels: str) -> tuple[str, dict[str, str]]:
     """Return the channels of a cube or spectrum and the fields of its exposures, "" where these have several values."""
     bands = [band for band in str(ds.attrs.get("band") or "").split() if band in mrs.BANDS]
-    bands = bands or [band for band in mrs.BANDS if f'"{band}"' in str(ds.attrs.get("bands") or "")]
+    bands = bands or [band for band in mrs.BANDS if band in (ds.attrs.get("bands") or ())]
     if not bands:
         held = [name for name, those in mrs.DETECTORS.items() if set(channels) & set(those)]
         grating = str(ds.attrs.get("band") or "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -86,7 +85,7 @@ class Contents:
             ds = self.open(file)
             bands = list(bands_of_setting(file.node)) if file.node in SETTINGS else [file.node]
             if is_stitched(ds):
-                bands = [str(band) for band in json.loads(ds.attrs.get("bands") or "[]")]
+                bands = list(ds.attrs.get("bands") or ())
             for steps in branches(read_history(ds)):
                 entries = [{k: v for k, v in entry.items() if k != "inputs"} for entry in steps]
                 if entries:
@@ -112,9 +111,7 @@ class Contents:
 def is_stitched(ds: xr.Dataset) -> bool:
     """Tell whether a spectrum was stitched or has several bands."""
     return (
-        "stitch_method" in ds.attrs
-        or len(json.loads(ds.attrs.get("bands") or "[]")) > 1
-        or str(ds.attrs.get("band")) == "MULTIPLE"
+        "stitch_method" in ds.attrs or len(ds.attrs.get("bands") or ()) > 1 or str(ds.attrs.get("band")) == "MULTIPLE"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import xarray as xr
@@ -101,7 +100,7 @@ def _exposure_table(found: Summary) -> Markup:
 
 def _cube_row(ds: xr.Dataset) -> list[str]:
     waves = ds["wavelength"].values
-    exposures = json.loads(ds.attrs.get("exposures") or "[]")
+    exposures = ds.attrs.get("exposures") or ()
     header = headers_of(ds)[0].get("PRIMARY", {})
     groups = ds.attrs.get("n_groups") or header.get("NGROUPS")
     integrations = ds.attrs.get("n_integrations") or header.get("NINTS")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -103,7 +102,7 @@ def decide_source_type(
         **_held_out(rows), "source_type": source_type or of_image, "decided_by": "user" if source_type else "image",
         "score": score,
         "ambiguous": int(1.0 / 3.0 < score < 2.0 / 3.0 or not _is_clear(rows)),
-        "bands": json.dumps(sorted({row["band"] for row in rows})),
+        "bands": sorted({row["band"] for row in rows}),
     }  # fmt: skip
     return xr.Dataset(variables, coords, attrs)
 

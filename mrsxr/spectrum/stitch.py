@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -412,16 +412,15 @@ def _attrs(bands, names, params) -> dict:
         "refs": {},
         "inputs": {name: read_history(ds) for name, ds in zip(names, bands, strict=True)},
     }
-    common = {}
-    exposures = [json.loads(ds.attrs.get("exposures") or "[]") for ds in bands]
-    if any(exposures):
-        common["exposures"] = json.dumps(list(dict.fromkeys(name for names in exposures for name in names)))
+    common: dict[str, Any] = {}
+    if exposures := dict.fromkeys(name for ds in bands for name in ds.attrs.get("exposures") or ()):
+        common["exposures"] = list(exposures)
     if any(ds.attrs.get("fits_header") for ds in bands):
         common["fits_header"] = json.dumps(products_header([headers_of(ds)[0] for ds in bands]))
     return common | {
         "level": "spectrum",
         "band": names[0] if len(names) == 1 else "MULTIPLE",
-        "bands": json.dumps([name for name in mrs.BANDS if name in names] or names),
+        "bands": [name for name in mrs.BANDS if name in names] or names,
         "stitch_method": params["method"],
         "reference_band": params["reference_band"],
         "mrsxr_version": __version__,

@@ -151,7 +151,7 @@ def test_lazy_pure_recorded_in_the_schema():
     assert out.attrs["channels"] == "1"
     assert out.attrs["source_type"] == "POINT"
     assert (out.attrs["target_ra"], out.attrs["target_dec"]) == (339.015, 33.976)
-    assert len(json.loads(out.attrs["exposures"])) == 2
+    assert len(out.attrs["exposures"]) == 2
     assert CubeGrid.of(out).spaxel_size == pytest.approx(0.13)
 
 

@@ -305,7 +305,7 @@ def test_real_cubes_of_a_galaxy(shared_data, name):
     assert cube.attrs["band"] == {"short": "4A", "medium": "4B", "long": "4C"}[name]
     assert cube.attrs["target"] == "NGC 7469"
     assert cube.attrs["source_type"] == "EXTENDED"
-    assert len(json.loads(cube.attrs["exposures"])) == 4
+    assert len(cube.attrs["exposures"]) == 4
     with fits.open(path) as hdulist:
         np.testing.assert_array_equal(cube.flux.values, hdulist["SCI"].data)
         np.testing.assert_array_equal(cube.dq.values, hdulist["DQ"].data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -24,8 +23,8 @@ ROOT = "jw02732-o004_ngc-7319_miri"
 
 CUBES = {
     f"{ROOT}_ch1-short": {},
-    f"{EXPOSURES[0]}_ch1-short": {"exposures": json.dumps(EXPOSURES[:1])},
-    f"{EXPOSURES[1]}_ch1-short": {"exposures": json.dumps(EXPOSURES[1:])},
+    f"{EXPOSURES[0]}_ch1-short": {"exposures": EXPOSURES[:1]},
+    f"{EXPOSURES[1]}_ch1-short": {"exposures": EXPOSURES[1:]},
     f"{ROOT}_ch1-short_channel": {"cube_type": "channel"},
     f"{ROOT}_ch1-short_multi": {"cube_type": "multi"},
     f"{ROOT}_ch1-shortmediumlong": {"band": "1A 1B 1C", "cube_type": "channel"},
@@ -36,10 +35,10 @@ CUBES = {
     f"{ROOT}_ch1-short_psf-matched": {"variant": "psf-matched"},
     f"{ROOT}_ch1-short_psf-matched_regridded": {"variant": "psf-matched regridded"},
     "jw02732-o004-o006_ngc-7319_miri_ch1-short": {
-        "exposures": json.dumps([EXPOSURES[0], EXPOSURES[1].replace("02732004", "02732006")])
+        "exposures": [EXPOSURES[0], EXPOSURES[1].replace("02732004", "02732006")]
     },
     "jw01111-o002-jw02732-o004_ngc-7319_miri_ch1-short": {
-        "exposures": json.dumps([EXPOSURES[0], EXPOSURES[1].replace("02732004", "01111002")])
+        "exposures": [EXPOSURES[0], EXPOSURES[1].replace("02732004", "01111002")]
     },
     "asn-name_ch1-short": {"product_name": "asn-name"},
 }  # fmt: skip
@@ -77,7 +76,7 @@ def test_all_of_them_fit_into_one_folder(tmp_path, format):
 
 def test_single_exposures_stay_apart(tmp_path):
     """Four cubes of single exposures, saved one by one, are four files; so are their spectra and netCDF ramps."""
-    cubes = [make_cube(exposures=json.dumps([f"jw02732004001_02101_{i:05d}_mirifushort"])) for i in range(1, 5)]
+    cubes = [make_cube(exposures=[f"jw02732004001_02101_{i:05d}_mirifushort"]) for i in range(1, 5)]
     spectra = [make_spectrum(exposures=ds.attrs["exposures"], source_type="EXTENDED") for ds in cubes]
     ramp = make_ramp(xr.DataArray(0.0).expand_dims(a=4, b=1, c=3, d=2, e=4).values.astype("f4"))
     ramps = [ramp.isel(dither=[i]) for i in range(4)]
@@ -96,7 +95,7 @@ def test_lines(tmp_path):
     def fits_of(*labels, maps=False, **attrs):
         size = {"line": len(labels)} | ({"y": 2, "x": 2} if maps else {})
         zeros = xr.zeros_like(xr.DataArray(0.0).expand_dims(size))
-        attrs = {"level": "lines", "exposures": json.dumps(EXPOSURES), "target": "NGC 7319", "band": "3A"} | attrs
+        attrs = {"level": "lines", "exposures": EXPOSURES, "target": "NGC 7319", "band": "3A"} | attrs
         return xr.Dataset({"flux": zeros}, {"line": list(labels)}, attrs)
 
     one, two = "[Ne II] 12.81", "H2 S(2) 12.28"

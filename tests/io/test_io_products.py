@@ -102,7 +102,7 @@ def make_cube(band="1A", n=(6, 5, 4), **attrs):
             "level": "cube", "band": band, "channels": band[0], "wcs": header.tostring(sep="\n"), "pixel_scale": size,
             "wavelength_step": step, "weighting": "drizzle", "target": "NGC 7319", "program": "02732",
             "target_ra": 339.0149, "target_dec": float("nan"), "source_type": "EXTENDED", "background": 0,
-            "exposures": json.dumps(EXPOSURES), "history_json": HISTORY, **attrs,
+            "exposures": EXPOSURES, "history_json": HISTORY, **attrs,
         },
     )  # fmt: skip
 
@@ -123,7 +123,7 @@ def make_spectrum(bands=("1A",), n=5, dtype="f8", **attrs):
     }
     return xr.Dataset(variables, coords, {
         "level": "spectrum", "bands": list(bands), "source_type": "POINT", "target": "NGC 7319", "program": "02732",
-        "history_json": HISTORY, "exposures": json.dumps(EXPOSURES), **attrs,
+        "history_json": HISTORY, "exposures": EXPOSURES, **attrs,
     })  # fmt: skip
 
 

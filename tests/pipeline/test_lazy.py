@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from dask.callbacks import Callback
 from helpers import no_compute
 
 import mrsxr as mx
@@ -21,6 +22,26 @@ def test_nothing_is_computed_up_to_the_cubes_of_optimal(reduced, simulated):
         cube = mx.reduce(observation, simulated.reference_folder, "optimal", to="cube", bands="1A")["science/1A"]
     assert cube["flux"].chunks
     assert cube["score_match_backgrounds"].chunks
+
+
+@pytest.mark.slow
+def test_nothing_is_computed_twice_up_to_spectra_of_optimal(reduced, simulated):
+    """Spectra are computed when they are made, in several turns; no task is of two of them."""
+    ran = []
+
+    class Turns(Callback):
+        def _start(self, dsk):
+            ran.append(set())
+
+        def _pretask(self, key, dsk, state):
+            ran[-1].add(str(key))
+
+    cals = [[p for p in reduced.files["cal"] if ("background" in p.parts) is sky] for sky in (False, True)]
+    with Turns():
+        out = mx.reduce(mx.open_observation(*cals), simulated.reference_folder, "optimal", to="spectrum", bands="1A")
+    assert not any(variable.chunks for variable in out["science/1A"].variables.values())
+    assert len(ran) > 1
+    assert sum(map(len, ran)) == len(set().union(*ran)) > 500
 
 
 @pytest.mark.parametrize(("mixed", "traced"), [(True, False), (False, True)])

@@ -339,6 +339,6 @@ def test_facts_of_cubes_and_of_several_bands():
     assert one.wanted("apcorr")["channel"] == "3"
     both = Exposure.of(xr.Dataset(attrs={"level": "cube", "band": "1A 2A", "fits_header": header}))
     assert (both.fields["detector"], both.fields["band"]) == ("MIRIFUSHORT", "SHORT")
-    many = {"level": "spectrum", "band": "MULTIPLE", "bands": '["1A", "3C"]', "fits_header": header}
+    many = {"level": "spectrum", "band": "MULTIPLE", "bands": ["1A", "3C"], "fits_header": header}
     wide = Exposure.of(xr.Dataset(attrs=many))
     assert (wide.fields["detector"], wide.fields["band"], wide.cube_channel) == ("", "", "13")

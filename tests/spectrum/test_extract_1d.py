@@ -44,7 +44,7 @@ def make_cube(flux, var=None, weight=None, wave0=5.0, step=0.01, band="1A", scal
     base = {
         "level": "cube", "band": band, "channels": band[0], "wcs": wcs_header(nx, ny, wave0, step, scale),
         "pixel_scale": scale, "wavelength_step": step, "weighting": "drizzle", "target": "TEST", "program": "02732",
-        "target_ra": RA, "target_dec": DEC, "source_type": "POINT", "exposures": "[]", "background": 0,
+        "target_ra": RA, "target_dec": DEC, "source_type": "POINT", "exposures": [], "background": 0,
         "history_json": "[]",
     }  # fmt: skip
     return schema.validate(xr.Dataset(data, coords, {**base, **attrs}))

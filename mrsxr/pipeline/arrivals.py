@@ -11,9 +11,8 @@ import xarray as xr
 
 from mrsxr import mrs
 from mrsxr.errors import InputFileError, MrsxrError
-from mrsxr.io.exposures import open_planned
-from mrsxr.io.files import BACKGROUND, FileInfo, classify
-from mrsxr.io.grouping import Exposure, Plan, bands_missing
+from mrsxr.io.files import BACKGROUND, FileInfo
+from mrsxr.io.grouping import Plan, bands_missing
 from mrsxr.notes import listen, noted, tell
 
 if TYPE_CHECKING:
@@ -128,37 +127,3 @@ def one_of_each_band(cubes: Sequence[FileInfo]) -> Sequence[FileInfo]:
             )
         seen[cube.node] = cube
     return cubes
-
-
-@dataclass(frozen=True)
-class Underway:
-    """An exposure on its way: what it is, how many stages it has behind it, its file where that is ours."""
-
-    planned: Exposure
-    stage: int
-    path: Path | None = None
-
-    @property
-    def role(self) -> str:
-        """Science or background."""
-        return self.planned.role
-
-    @property
-    def setting(self) -> str:
-        """Of the detector ("12A")."""
-        return self.planned.node
-
-    @property
-    def name(self) -> str:
-        """File root."""
-        return self.planned.name
-
-    def here(self) -> Exposure:
-        """Return the exposure as it lies on disk now."""
-        return self.planned if self.path is None else Exposure((classify(self.path, self.role),), self.name)
-
-
-def open_underway(*exposures: Underway) -> xr.Dataset:
-    """Open exposures of one role and setting that the plan has brought together."""
-    ds = open_planned([one.here() for one in exposures])
-    return ds.assign_attrs(background=int(exposures[0].role == BACKGROUND))

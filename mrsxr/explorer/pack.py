@@ -14,7 +14,7 @@ import numpy as np
 
 NO_ERROR, NO_DATA = 254, 255  # codes of voxels with a value alone, and with none
 QUANTUM = 1.0 / 1024  # of the error of a voxel
-_FINEST = 1.08  # least step of the table of errors
+_FINEST = 1.12  # least step of the table of errors
 _MOST = 2**31 - 2
 _FIRST = 0x3400  # CJK, Yi, Hangul: 32768 letters that no parser changes
 

@@ -69,7 +69,7 @@ def explore(
 
     Notes
     -----
-    Values are stored in units of 1/1024 of their errors, errors to 4 %. Sums over regions follow
+    Values are stored in units of 1/1024 of their errors, errors to 6 %. Sums over regions follow
     :func:`mrsxr.spectrum.extract_spectrum` with ``region``: shares of spaxels are exact, samples of which half of the
     region has no data are NaN.
 

@@ -22,7 +22,7 @@ def given(simulated, reduced):
     return {
         "mx": mx, "np": np, "xr": xr, "u": u, "SkyCoord": SkyCoord, "plt": plt, "Path": Path,
         "refs": mx.References(simulated.reference_folder),
-        "ramp": mx.open_exposures(sorted(simulated.uncal_folder.glob("*mirifushort_uncal.fits"))),
+        "ramp": mx.open_exposures(min(simulated.uncal_folder.glob("*mirifushort_uncal.fits"))),
         "rate": mx.open_exposures(sorted(out.glob("stage1/*mirifushort_rate.fits"))),
         "background": mx.open_exposures(sorted(out.glob("background/stage1/*mirifushort_rate.fits"))),
         "cal": mx.open_exposures(sorted(out.glob("stage2/*mirifushort_cal.fits"))),

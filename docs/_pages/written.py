@@ -16,6 +16,7 @@ ROOMS = {
     "mrsxr.cube": "cube: exposures to cubes", "mrsxr.spectrum": "spectrum: cubes to spectra",
     "mrsxr.lines": "lines: fits and maps", "mrsxr.plot": "plot: pictures", "mrsxr.io": "io: files",
     "mrsxr.references": "references: reference files", "mrsxr.report": "report: what came of a run",
+    "mrsxr.explorer": "explorer: look into cubes",
     "mrsxr.simulate": "simulate: data with known truth", "mrsxr.schema": "schema: what a level holds",
     "mrsxr.scores": "scores: what steps decided", "mrsxr.units": "units", "mrsxr.dq": "dq: flags",
     "mrsxr.mrs": "mrs: the instrument",

@@ -75,7 +75,8 @@ def explore(
 
     Examples
     --------
-    >>> mx.explore("reduced/", html="ngc7469.html")  # doctest: +SKIP
+    >>> mx.explore(cube, html="look.html").name
+    'look.html'
     """
     found = find_cubes(cubes)
     folder = Path(cubes) if isinstance(cubes, str | os.PathLike) and os.path.isdir(cubes) else Path()

@@ -198,8 +198,8 @@ def make_server(
 
     Examples
     --------
-    >>> server = make_server("reduced/")  # doctest: +SKIP
-    >>> server.serve_forever()  # doctest: +SKIP
+    >>> with mx.explorer.make_server(cube) as server:
+    ...     address = f"http://127.0.0.1:{server.server_port}/"
     """
     found = find_cubes(cubes)
     is_folder = isinstance(cubes, str | os.PathLike) and os.path.isdir(cubes)

@@ -1,0 +1,180 @@
+"""CPU time and peak memory of kernels and chains of two git revisions, in turn: what lost 20 % is named.
+
+    python benchmarks/regressions.py [--base origin/main] [--now REVISION] [--rounds 3] [--only rate ...] [--folder DIR]
+
+Each case of :data:`CASES` runs in a process of its own with one thread, the revisions in turn, and the least of the
+rounds counts: on a machine with other work only this can be compared. ``--now`` is a revision, or by default the files
+as they lie. The exposures are simulated once, in FOLDER, by the files as they lie. Ends with status 1 where a case
+takes more than 1.2 times the time or memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+LOSS, AGAIN = 1.2, 4  # a case is done so often in a process, after once to load its kernels
+
+
+def ramps(n_rows: int = 24) -> dict[str, Any]:
+    """Return a block of ramps with hits, as the kernels get it: two integrations of 40 groups."""
+    rng = np.random.default_rng(1)
+    shape = (1, 2, 40, n_rows, 1032)
+    sci = np.cumsum(rng.normal(12.0, 5.0, shape), axis=2, dtype=np.float32)
+    hits = rng.random(shape) < 1e-3
+    sci += np.cumsum(hits * np.float32(400.0), axis=2, dtype=np.float32)
+    flags = np.zeros(shape, dtype=np.uint8)
+    flags[:, :, -1] = flags[:, 0, :1] = flags[:, 1, :3] = 1
+    frame = shape[-2:]
+    return {"sci": sci, "flags": flags, "hits": flags | np.where(hits & (flags == 0), np.uint8(4), np.uint8(0)),
+            "noise": np.full(frame, 6.0, np.float32), "gain": np.full(frame, 5.5, np.float32),
+            "zeros": np.zeros(frame, np.float32), "pixels": np.zeros((1, *frame), np.uint32)}  # fmt: skip
+
+
+def _kernel(module: str, name: str, *given: str, **options: Any) -> Callable[[Path], Callable[[], Any]]:
+    """Return what makes a call of a wrapper with parts of :func:`ramps`."""
+
+    def make(_: Path) -> Callable[[], Any]:
+        from importlib import import_module
+
+        block = ramps()
+        block["polynomial"] = np.stack([block["zeros"], block["zeros"] + 1, *[block["zeros"] + np.float32(1e-6)] * 2])
+        block["zero_flags"] = block["pixels"][0]
+        block["dark"] = block["sci"][0] * np.float32(0.01)
+        wrapper = getattr(import_module(module), name)
+        return lambda: wrapper(*[block[one] for one in given], **options)
+
+    return make
+
+
+def _chain(*levels: str, mode: str = "baseline", compute: bool = True) -> Callable[[Path], Callable[[], Any]]:
+    """Return what makes a reduction of an exposure on disk to the last of some levels."""
+
+    def make(folder: Path) -> Callable[[], Any]:
+        import dask
+
+        import mrsxr as mx
+
+        (uncal,), refs = sorted((folder / "uncal").glob("*.fits")), mx.References(folder / "refs")
+
+        def run() -> Any:
+            ds = mx.open_exposures(uncal)
+            for level in levels:
+                ds = getattr(mx, f"make_{level}")(ds, refs, mode)
+            with dask.config.set(scheduler="synchronous"):
+                return ds.compute() if compute else ds
+
+        return run
+
+    return make
+
+
+_RATE = "mrsxr.rate._"
+CASES = {
+    "kernel first_saturated": _kernel(f"{_RATE}saturation_kernels", "first_saturated", "sci", "noise"),
+    "kernel linearize": _kernel(f"{_RATE}linearity_kernels", "linearize", "sci", "flags", "polynomial", "zero_flags"),
+    "kernel subtract dark": _kernel(f"{_RATE}dark_kernels", "subtract", "sci", "dark", use=(0, 1), goes_on=True),
+    "kernel find_jumps": _kernel(f"{_RATE}jump_kernels", "find_jumps", "sci", "flags", "noise", "gain"),
+    "kernel fit_ols": _kernel(
+        f"{_RATE}ramp_fit_kernels", "fit_ols", "sci", "hits", "pixels", "noise", "gain", "zeros", group_time=2.775,
+        limits=(0, 39),
+    ),
+    "kernel fit_gls": _kernel(
+        f"{_RATE}likelihood_kernels", "fit_gls", "sci", "hits", "pixels", "noise", "gain", "zeros", group_time=2.775,
+        limits=(0, 39), find_jumps=False,
+    ),
+    "graph rate": _chain("rate", compute=False),
+    "graph rate and cal, optimal": _chain("rate", "cal", mode="optimal", compute=False),
+    "chain rate": _chain("rate"),
+    "chain rate, optimal": _chain("rate", mode="optimal"),
+    "chain rate and cal": _chain("rate", "cal"),
+    "chain rate and cal, optimal": _chain("rate", "cal", mode="optimal"),
+}  # fmt: skip
+
+
+def side(name: str, folder: str) -> None:
+    """Run a case in this process and print its least CPU time [s] and peak memory [GB]."""
+    import warnings
+
+    warnings.simplefilter("ignore")
+    run = CASES[name](Path(folder))
+    run()
+    found = []
+    for _ in range(AGAIN):
+        start = time.process_time()
+        run()
+        found.append(time.process_time() - start)
+    status = Path("/proc/self/status").read_text().splitlines()
+    peak = next(int(line.split()[1]) / 1e6 for line in status if line.startswith("VmHWM"))
+    print(json.dumps({"cpu": min(found), "gb": peak}))
+
+
+def measure(name: str, package: Path, folder: Path) -> dict[str, float]:
+    """Return the cost of a case with the package of a checkout."""
+    env = {**os.environ, "PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, __file__, "side", name, str(folder)]
+    done = subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE, text=True, cwd=folder)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def checkout(revision: str | None, into: Path) -> Path:
+    """Return the folder with the files of a revision, those that lie here where there is none."""
+    if revision is None:
+        return ROOT
+    into.mkdir()
+    archive = subprocess.run(["git", "archive", revision], cwd=ROOT, check=True, stdout=subprocess.PIPE)
+    subprocess.run(["tar", "x", "-C", str(into)], input=archive.stdout, check=True)
+    return into
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", default="origin/main")
+    parser.add_argument("--now")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="*", default=[""], help="Parts of the names of cases.")
+    parser.add_argument("--folder", type=Path)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = (given.folder or Path(temporary) / "exposure").resolve()
+        if not (folder / "uncal").is_dir():
+            from mrsxr.simulate import simulate_observation
+
+            simulate_observation(folder, bands=["12A"], n_groups=40, n_integrations=2, n_dithers=1, n_background=0,
+                                 save_slopes=False)  # fmt: skip
+        sides = {name: checkout(revision, Path(temporary) / name)
+                 for name, revision in (("base", given.base), ("now", given.now))}  # fmt: skip
+        lost = []
+        print(f"{'':32s} {'CPU [ms]':>19s} {'':>6s} {'peak [GB]':>13s}\n{'':32s} {'base':>9s} {'now':>9s} {'ratio':>6s}"
+              f" {'base':>6s} {'now':>6s}")  # fmt: skip
+        for name in (one for one in CASES if any(part in one for part in given.only)):
+            rows: dict[str, list[dict[str, float]]] = {"base": [], "now": []}
+            for _ in range(given.rounds):
+                for which, package in sides.items():
+                    rows[which].append(measure(name, package, folder))
+            base, now = ({key: min(row[key] for row in rows[which]) for key in ("cpu", "gb")} for which in rows)
+            ratio = now["cpu"] / base["cpu"]
+            print(f"{name:32s} {1e3 * base['cpu']:9.1f} {1e3 * now['cpu']:9.1f} {ratio:6.2f} {base['gb']:6.2f} "
+                  f"{now['gb']:6.2f}", flush=True)  # fmt: skip
+            if ratio > LOSS or now["gb"] > LOSS * base["gb"]:
+                lost.append(name)
+    if lost:
+        sys.exit(f"takes more than {LOSS} times what it took: {', '.join(lost)}")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["side"]:
+        side(*sys.argv[2:])
+    else:
+        main()

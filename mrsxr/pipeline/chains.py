@@ -439,7 +439,9 @@ def _nodes(data: Data) -> Iterable[tuple[str, xr.Dataset]]:
     if isinstance(data, xr.DataTree):
         yield from tree.leaves(data)
     else:
-        yield f"/science/{data.attrs.get('setting', data.attrs.get('band'))}", data
+        attrs = data.attrs  # `band` of exposures is SHORT, MEDIUM or LONG
+        of_band = "setting" not in attrs or attrs.get("level") in ("cube", "spectrum")
+        yield f"/science/{attrs.get('band') if of_band else attrs['setting']}", data
 
 
 def _joined(data: Data) -> dict[tuple[str, str], xr.Dataset]:

@@ -94,6 +94,7 @@ def test_extended_sources_need_none(reduced, without):
         cube, mx.References(without("apcorr")), Recipe.of().set("extract_1d", source_type="EXTENDED")
     )
     assert spectra["science/stitched"].to_dataset().attrs["source_type"] == "EXTENDED"
+    assert set(spectra["science"]) == {cube.attrs["band"], "stitched"}  # as in a tree of cubes, not by setting
 
 
 def test_overrides_at_the_command_line(simulated, tmp_path):

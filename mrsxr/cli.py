@@ -14,11 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from ._version import __version__
-from .arguments import as_bands, as_redshift, split_bands
 from .console import console, errors, print_history, progress_bars, reporter_of, say
 from .errors import MrsxrError
-from .limits import MOST_WORKERS
 from .notes import listen
+from .threads import MOST_WORKERS
 
 
 class _Group(click.Group):
@@ -48,6 +47,8 @@ def _leave(code: int) -> None:
 
 
 def _bands(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    from .arguments import split_bands
+
     return None if value is None else tuple(split_bands(value, "--bands"))
 
 
@@ -77,6 +78,8 @@ def _fringes(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...
 
 
 def _redshift(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
+    from .arguments import as_redshift
+
     return as_redshift(value, "--redshift")
 
 
@@ -317,6 +320,7 @@ def info(paths: tuple[str, ...], background_from: Path | None) -> None:
 @click.option("--distortion", type=click.Path(path_type=Path), help="Folder of real distortion files (ASDF).")
 def simulate_command(out, bands, groups, integrations, dithers, background, seed, distortion) -> None:
     """Write simulated uncal files, reference files, an offline CRDS cache and the truth to OUT."""
+    from .arguments import as_bands
     from .simulate import simulate_observation
 
     bands = as_bands(bands)

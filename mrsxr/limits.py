@@ -23,8 +23,8 @@ import xarray as xr
 
 from .errors import ParameterError
 from .mrs import BANDS
+from .threads import MOST_WORKERS
 
-MOST_WORKERS = 256
 Function = TypeVar("Function", bound=Callable[..., Any])
 _NOTHING = object()  # a value that no annotation takes
 NUMBERS: dict[Any, str] = {int: "a whole number", float: "a finite number"}

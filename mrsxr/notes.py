@@ -11,11 +11,12 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
-
-import xarray as xr
+from typing import TYPE_CHECKING, Any
 
 from .errors import MrsxrWarning, one_line
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 #: Who listens in this thread (and in what copies its context); the outermost first.
 _listeners: ContextVar[tuple[list[str], ...]] = ContextVar("listeners", default=())

@@ -15,6 +15,8 @@ from contextvars import ContextVar, copy_context
 from functools import cache
 from typing import Any
 
+MOST_WORKERS = 256
+
 _options: ContextVar[dict[str, Any] | None] = ContextVar("options", default=None)
 _cores: ContextVar[int] = ContextVar("cores", default=1)
 

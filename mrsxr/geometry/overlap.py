@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import xarray as xr
-from astropy.wcs import WCS
 
 from .index import CelestialIndex
 from .place import sky_of
+
+if TYPE_CHECKING:
+    from astropy.wcs import WCS
 
 
 def same_sky(a: xr.Dataset, b: xr.Dataset) -> bool:

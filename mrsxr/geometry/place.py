@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from astropy.coordinates import SkyCoord
-from astropy.wcs import WCS
 
 from mrsxr.errors import MrsxrError
 from mrsxr.spaxels import Plane, Row, Sky, plane_of, rows_of
 
 from .sky import tangent_frame, tangent_offsets, tangent_to_sky, wrap
+
+if TYPE_CHECKING:
+    from astropy.coordinates import SkyCoord
+    from astropy.wcs import WCS
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,8 @@ class Place:
     @property
     def wcs(self) -> WCS:
         """The celestial WCS of the spaxels that are left."""
+        from astropy.wcs import WCS
+
         out = WCS(naxis=2)
         out.wcs.ctype = ["RA---TAN", "DEC--TAN"]
         out.wcs.cunit = ["deg", "deg"]
@@ -131,15 +135,18 @@ class Place:
     def footprint(self) -> SkyCoord:
         """The four corners of the field, at the outer edges of its spaxels."""
         ny, nx = self.shape
-        x, y = np.array([0, nx, nx, 0]) - 0.5, np.array([0, 0, ny, ny]) - 0.5
-        return SkyCoord(*self.to_sky(x, y), unit="deg", frame=(self.plane.radesys or "ICRS").lower())
+        return self._on_sky(np.array([0, nx, nx, 0]) - 0.5, np.array([0, 0, ny, ny]) - 0.5)
 
     @property
     def centre(self) -> SkyCoord:
         """The middle of the field."""
         ny, nx = self.shape
-        place = self.to_sky((nx - 1) / 2, (ny - 1) / 2)
-        return SkyCoord(*place, unit="deg", frame=(self.plane.radesys or "ICRS").lower())
+        return self._on_sky((nx - 1) / 2, (ny - 1) / 2)
+
+    def _on_sky(self, x, y) -> SkyCoord:
+        from astropy.coordinates import SkyCoord
+
+        return SkyCoord(*self.to_sky(x, y), unit="deg", frame=(self.plane.radesys or "ICRS").lower())
 
     @property
     def s_region(self) -> str:

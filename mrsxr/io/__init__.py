@@ -1,33 +1,5 @@
 """Reading and writing MRS data: FITS of every level (also those of jwst), netCDF4 and zarr."""
 
-from ._blend import exposures_header, products_header
-from .doors import from_specutils, to_hdulist, to_specutils
-from .exposures import open_exposures
-from .files import FileInfo, Found, find_files
-from .fits_out import write_fits
-from .keys import key_of
-from .observation import open_observation
-from .products import load, load_dataset, planned, product_name, save
-from .summary import Summary, summarize
+import lazy_loader
 
-__all__ = [
-    "find_files",
-    "open_exposures",
-    "open_observation",
-    "summarize",
-    "key_of",
-    "load",
-    "load_dataset",
-    "save",
-    "write_fits",
-    "to_hdulist",
-    "to_specutils",
-    "from_specutils",
-    "exposures_header",
-    "products_header",
-    "planned",
-    "product_name",
-    "FileInfo",
-    "Found",
-    "Summary",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from mrsxr.errors import InputFileError
 
-from .netcdf import LOCK
-
 #: Card of the primary header.
 KEYWORD = "MRSXKEY"
 #: Attribute of a Dataset; its own, not that of what is made of it.
@@ -72,6 +70,8 @@ def head_of(path: str | os.PathLike) -> bytes:
 
 def _of_netcdf(path: Path) -> str | None:
     import netCDF4
+
+    from .netcdf import LOCK
 
     if not path.is_file():
         raise InputFileError(f"{path}: no such file")

@@ -1,29 +1,5 @@
 """From steps to whole reductions: recipes, chains of steps, and the run over an observation."""
 
-from .chains import combine_exposures, make_cal, make_cubes, make_rate, make_rate_and_ints, make_spectra, reduce
-from .recipe import Recipe
-from .record import RunRecord, read_runs
-from .reduction import RunResult
-from .reporter import Reporter
-from .runner import run
-from .store import Label, Status, Store, status
+import lazy_loader
 
-__all__ = [
-    "Label",
-    "Status",
-    "Store",
-    "status",
-    "Recipe",
-    "Reporter",
-    "RunRecord",
-    "RunResult",
-    "combine_exposures",
-    "make_cal",
-    "make_cubes",
-    "make_rate",
-    "make_rate_and_ints",
-    "make_spectra",
-    "read_runs",
-    "reduce",
-    "run",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mrsxr.errors import MrsxrError, ParameterError
-from mrsxr.limits import MOST_WORKERS
+from mrsxr.threads import MOST_WORKERS
 
 from .toml_files import read_toml
 

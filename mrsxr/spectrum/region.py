@@ -5,16 +5,18 @@ from __future__ import annotations
 import operator
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
-from astropy.wcs import WCS
 
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.place import sky_of
 from mrsxr.notes import caught_warnings, tell
 from mrsxr.spaxels import spaxel_size
+
+if TYPE_CHECKING:
+    from astropy.wcs import WCS
 
 _SUBPIXELS = 10
 _MOST_ROOM = 500  # spaxels around a cube in which the area of a region is measured

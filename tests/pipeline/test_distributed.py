@@ -32,16 +32,22 @@ def client():
         yield client
 
 
-def test_rate_and_cube_of_a_cluster_equal_those_of_threads(simulated, client, tmp_path):
+def test_rate_cal_and_cube_of_a_cluster_equal_those_of_threads(simulated, reduced, client):
+    """Blocks of rows beside and away from an edge; a cube of files (in memory they would travel in the graph)."""
     refs = mx.References(simulated.reference_folder)
-    observation = mx.open_observation(simulated.uncal_folder)
-    here = mx.make_rate(observation, refs).compute(scheduler="threads")
-    there = mx.make_rate(observation, refs).compute()
     assert client.run(lambda: __import__("mrsxr").__version__)  # the workers have the package
-    one, other = (tree["science/12A"].to_dataset() for tree in (here, there))
-    for name in ("rate", "var_poisson", "dq"):
-        np.testing.assert_array_equal(one[name].values, other[name].values)
-    mx.save(here, tmp_path)  # rates in memory would travel in the graph
-    cubes = mx.make_cubes(mx.make_cal(mx.open_observation(tmp_path), refs), refs)
-    lazy = cubes["science/1A"].to_dataset().isel(wavelength=slice(300, 320))
-    np.testing.assert_array_equal(lazy.flux.compute(scheduler="threads").values, lazy.flux.compute().values)
+    rates, cals = ([p for p in reduced.files[level] if "background" not in p.parts] for level in ("rate", "cal"))
+    rate = mx.make_rate(mx.open_observation(simulated.uncal_folder), refs)["science/12A"].to_dataset()
+    cal = mx.make_cal(mx.open_observation(rates), refs)["science/12A"].to_dataset()
+    cubes = mx.make_cubes(mx.open_observation(cals), refs, bands=["1A"])
+    parts = [
+        rate[["rate", "var_poisson", "dq"]].isel(dither=[1], y=[0, 500]),
+        cal[["flux", "var_read", "dq"]].isel(dither=[0], y=[7, 800]),
+        cubes["science/1A"].to_dataset()[["flux", "dq"]].isel(wavelength=slice(300, 320)),
+    ]
+    for part in parts:
+        assert all(v.chunks for v in part.data_vars.values())
+        here, there = part.compute(scheduler="threads"), part.compute()
+        for name in part.data_vars:
+            np.testing.assert_array_equal(here[name].values, there[name].values)
+            assert np.any(here[name].values != 0)

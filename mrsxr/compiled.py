@@ -27,8 +27,11 @@ from typing import Any
 import llvmlite
 import numba
 import numpy as np
-from numba.core import compiler, sigutils
+from numba.core import compiler, sigutils, types
 from numba.core.caching import NullCache
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.environment import lookup_environment
 from numba.core.registry import CPUDispatcher
 from numba.core.serialize import dumps
 from numba.misc.appdirs import AppDirs
@@ -53,9 +56,19 @@ def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         return lambda function: function
 
     def decorate(function: Callable[..., Any]) -> Any:
-        return _Kernel(function, targetoptions={"nopython": True, "boundscheck": None, **options})
+        return _Kernel(
+            function, targetoptions={"nopython": True, "boundscheck": None, "no_cfunc_wrapper": True, **options}
+        )
 
     return decorate
+
+
+def read_only(*arrays: np.ndarray) -> list[np.ndarray]:
+    """Return arrays as kernels take their inputs, contiguous and read-only, whatever they are: one code serves all."""
+    views = [np.ascontiguousarray(array).view() for array in arrays]
+    for view in views:
+        view.flags.writeable = False
+    return views
 
 
 def compiled_here() -> dict[str, float]:
@@ -110,18 +123,121 @@ def _module_folder(module: str) -> Path:
 
 
 class _Kernel(CPUDispatcher):
-    """A numba function with the shared cache."""
+    """A numba function with the shared cache; where kernels alone call it, it is a part of theirs and no more."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._cache = _SharedCache(self.py_func)
+        self._called_by_kernels = False
+        self._parts: list[Any] = []
 
     def compile(self, sig: Any) -> Any:
         """Compile for these types, or load; what others wait for is let go even where compilation fails."""
-        try:
-            return super().compile(sig)
-        finally:
-            self._cache.release(sig)
+        with global_compiler_lock, _parts_stay_parts(self.targetctx):
+            part, self._called_by_kernels = self._called_by_kernels, False
+            args = tuple(sigutils.normalize_signature(sig)[0])
+            if not part and args in self.overloads and _is_part(self.overloads[args]):
+                self._parts.append(self.overloads.pop(args))  # it lives on where it was taken in
+            self.targetoptions["no_cpython_wrapper"] = self._cache.part = part
+            try:
+                return super().compile(sig)
+            finally:
+                self._cache.release(sig)
+
+    def get_call_template(self, args: Any, kws: Any) -> Any:
+        """Compile for a kernel that calls this one; a number that stands in its text is a number like others."""
+        args, kws = [types.unliteral(a) for a in args], {name: types.unliteral(a) for name, a in kws.items()}
+        with global_compiler_lock:
+            self._called_by_kernels = True
+            try:
+                return super().get_call_template(args, kws)
+            finally:
+                self._called_by_kernels = False
+
+    def add_overload(self, cres: Any) -> None:
+        """Keep what was compiled; Python finds no part."""
+        if _is_part(cres):
+            self.overloads[tuple(cres.signature.args)] = cres
+        else:
+            super().add_overload(cres)
+
+
+class _Library(JITCodeLibrary):
+    """Code of LLVM that becomes machine code where Python calls it; a part is optimized with what takes it in."""
+
+    _part = False
+
+    def _is_part(self) -> bool:
+        if getattr(self, "_compiled_object", None) is not None:
+            return False
+        return not any(f.name.startswith("_ZN7cpython") for f in self._final_module.functions if not f.is_declaration)
+
+    @property
+    def codegen(self) -> Any:
+        return _NoEnvironment if self._part else self._codegen
+
+    def _optimize_functions(self, ll_module: Any) -> None:
+        """Leave functions as they come: the module is optimized as a whole."""
+        ll_module.data_layout = self._codegen._data_layout
+
+    def _optimize_final_module(self) -> None:
+        if not self._is_part():
+            super()._optimize_final_module()
+
+    def _finalize_final_module(self) -> None:
+        self._part = self._is_part()
+        if self._part:
+            self._finalize_dynamic_globals()
+            self._finalized = True
+        else:
+            self._emit()
+
+    def _emit(self) -> None:
+        """Make machine code, and tell it the environments of the parts in it."""
+        super()._finalize_final_module()
+        codegen: Any = self._codegen
+        self._environments = []  # they live as long as the code
+        for name in (v.name for v in self._final_module.global_variables if v.name.startswith("_ZN08NumbaEnv")):
+            environment = lookup_environment(name)
+            if environment is not None:
+                codegen.set_env(name, environment)
+                self._environments.append(environment)
+
+    def get_pointer_to_function(self, name: str) -> int:
+        self._ensure_finalized()
+        if self._part:
+            if name not in (f.name for f in self.get_defined_functions()):
+                return 0
+            self._part = False
+            super()._optimize_final_module()
+            self._emit()
+        return super().get_pointer_to_function(name)
+
+    def serialize_using_object_code(self) -> Any:
+        return self.serialize_using_bitcode() if self._part else super().serialize_using_object_code()
+
+
+class _NoEnvironment:
+    """Where the environment of a part is set: nowhere, see :meth:`_Library._emit`."""
+
+    @staticmethod
+    def set_env(name: str, environment: Any) -> None:
+        """Do nothing."""
+
+
+def _is_part(cres: Any) -> bool:
+    return getattr(cres.library, "_part", False)
+
+
+@contextlib.contextmanager
+def _parts_stay_parts(context: Any) -> Iterator[None]:
+    """Let numba make libraries of :class:`_Library` while a kernel is compiled or loaded."""
+    codegen = context.codegen()
+    before, codegen._library_class = codegen._library_class, _Library
+    try:
+        yield
+    finally:
+        codegen._library_class = before
 
 
 class _SharedCache(NullCache):
@@ -131,20 +247,27 @@ class _SharedCache(NullCache):
         self._name = function.__qualname__
         self._folder = _module_folder(function.__module__)
         self._waiting: dict[str, tuple[contextlib.ExitStack, float]] = {}
+        self.part = False
 
     @property
     def cache_path(self) -> str:
         return str(self._folder)
 
-    def _file(self, sig: Any, codegen: Any) -> tuple[str, Path]:
-        key = repr((*sigutils.normalize_signature(sig), codegen.magic_tuple(), config.OPT, config.BOUNDSCHECK))
+    def _file(self, sig: Any, codegen: Any, part: bool) -> tuple[str, Path]:
+        key = repr((*sigutils.normalize_signature(sig), codegen.magic_tuple(), config.OPT, config.BOUNDSCHECK, part))
         return key, self._folder / f"{self._name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.nbc"
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """Load; where there is nothing, the caller is the one who compiles, or this waits for who does."""
+        """Load; where there is nothing, the caller is the one who compiles, or this waits for who does.
+
+        What Python calls can be taken in as well as a part.
+        """
         target_context.refresh()
-        key, file = self._file(sig, target_context.codegen())
+        key, file = self._file(sig, target_context.codegen(), self.part)
         found = _read(file, key)
+        if found is None and self.part:
+            whole, there = self._file(sig, target_context.codegen(), False)
+            found = _read(there, whole)
         if found is None:
             held = contextlib.ExitStack()
             held.enter_context(_only_one(file.with_suffix(".lock")))
@@ -157,7 +280,7 @@ class _SharedCache(NullCache):
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Write the code whole or not at all; a folder or disk that takes nothing is no error."""
-        key, file = self._file(sig, data.codegen)
+        key, file = self._file(sig, data.codegen, self.part)
         if data.lifted or data.library.has_dynamic_globals:
             return
         temporary = file.with_suffix(f".{os.getpid()}.tmp")

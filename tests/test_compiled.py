@@ -10,6 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mrsxr import compiled
@@ -23,6 +24,16 @@ from ._base_kernels import twice
 @njit()
 def f(x):
     return twice(x) + 1
+
+@njit()
+def _checked(x):
+    if x < 0:
+        raise ValueError("below zero")
+    return twice(x)
+
+@njit()
+def careful(x):
+    return _checked(x)
 """
 
 
@@ -58,6 +69,30 @@ def test_a_second_process_compiles_nothing(toy, tmp_path):
     assert toy(x=3) == (7, 2)  # other types
     kept = sorted(p.name.rpartition("-")[0] for p in (tmp_path / "cache/mrsxr").rglob("*.nbc"))
     assert kept == ["f", "f", "twice", "twice"]
+
+
+def test_a_part_of_another_kernel_is_called_by_itself(toy, tmp_path):
+    """``twice`` is taken in by ``f``; Python's own call makes machine code of it, once, which others take in too."""
+    assert toy() == (21.0, 2)
+    twice = sys.modules["toy._base_kernels"].twice
+    assert twice(10.0) == 20.0
+    assert twice(np.arange(3.0)).tolist() == [0.0, 2.0, 4.0]
+    assert len(compiled.compiled_here()) == 3
+    for file in (tmp_path / "cache").rglob("*.nbc"):
+        if file.name.startswith("f-"):
+            file.unlink()
+    assert toy() == (21.0, 1)
+    assert sys.modules["toy._base_kernels"].twice(10.0) == 20.0
+    assert len(compiled.compiled_here()) == 1
+
+
+def test_an_error_in_a_part_reaches_python(toy):
+    for _ in range(2):  # compiled, loaded
+        toy()
+        careful = sys.modules["toy._user_kernels"].careful
+        assert careful(2.0) == 4.0
+        with pytest.raises(ValueError, match="below zero"):
+            careful(-2.0)
 
 
 def test_an_edit_of_an_imported_module_is_seen(toy):

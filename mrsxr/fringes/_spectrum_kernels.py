@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from mrsxr.compiled import njit
+from mrsxr.compiled import njit, read_only
 
 from ._bayes_kernels import fit_fringes
 from ._spline_kernels import bridge, envelopes, evaluate, spline_basis
@@ -250,10 +250,9 @@ def correct_each(wavelength, flux, use, ignore, families, limit, sigma, prior_ra
     """
     factor = np.ones(flux.shape)
     n_sines = np.zeros(len(flux), dtype=np.int64)
-    _correct_batch(
-        np.ascontiguousarray(wavelength, dtype=np.float64), np.ascontiguousarray(flux, dtype=np.float64),
-        np.ascontiguousarray(use, dtype=np.bool_), np.ascontiguousarray(ignore, dtype=np.bool_),
-        np.ascontiguousarray(families, dtype=np.float64), float(limit), float(sigma), float(prior_range),
-        float(tolerance), factor, n_sines,
-    )  # fmt: skip
+    numbers, places = (wavelength, flux, families), (use, ignore)
+    wavelength, flux, families = read_only(*(np.asarray(a, dtype=np.float64) for a in numbers))
+    use, ignore = read_only(*(np.asarray(a, dtype=np.bool_) for a in places))
+    options = float(limit), float(sigma), float(prior_range), float(tolerance)
+    _correct_batch(wavelength, flux, use, ignore, families, *options, factor, n_sines)
     return factor, n_sines

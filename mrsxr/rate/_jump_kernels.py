@@ -7,7 +7,7 @@ pixel, sigma^2 = |m| + r^2 with r the CDS read noise [electron], ratio = |d - m|
 import numpy as np
 
 from mrsxr._median_kernels import TILE, median_of, median_of_sorted, sort_columns, sorting_pairs
-from mrsxr.compiled import njit
+from mrsxr.compiled import njit, read_only
 
 SKIP, SINGLE_PASS, ITERATIVE, CLIP_INTEGRATIONS, CLIP_ALL = range(5)  # ways to find jumps
 CLIP_ITERATIONS = 5  # as jwst, converged or not
@@ -291,7 +291,7 @@ def find_jumps(
         usable = np.full((n_dither, n_integration, 1, 1), n_group)
     out_dq = np.empty(sci.shape, dtype=np.uint8)
     out_spread = np.empty(sci.shape, dtype=np.bool_)
-    group_dq = np.broadcast_to(group_dq, sci.shape)
+    sci, group_dq, read_noise, gain = read_only(sci, np.broadcast_to(group_dq, sci.shape), read_noise, gain)
     pairs = sorting_pairs(n_integration * (n_group - 1))
     thresholds, neighbours = (np.asarray(values, dtype=np.float32) for values in (thresholds, neighbours))
     for d in range(n_dither):

@@ -7,7 +7,7 @@ each integration. Bits: DO_NOT_USE 1, SATURATED 2, JUMP_DET 4, NO_GAIN_VALUE 524
 import numpy as np
 
 from mrsxr._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs
-from mrsxr.compiled import njit
+from mrsxr.compiled import njit, read_only
 
 from ._gls_kernels import (
     BEST,
@@ -441,7 +441,9 @@ def fit_likelihood(
     shape = sci.shape
     images, ints = _empty_outputs((shape[0], *shape[3:])), _empty_outputs((shape[0], shape[1], *shape[3:]))
     _fit_plain(
-        sci, np.broadcast_to(group_dq, shape), np.broadcast_to(pixel_dq, images[0].shape), read_noise, gain, dark,
+        *read_only(
+            sci, np.broadcast_to(group_dq, shape), np.broadcast_to(pixel_dq, images[0].shape), read_noise, gain, dark
+        ),
         float(group_time), (int(limits[0]), int(limits[1])),
         np.float32(threshold_one_omit), sorting_pairs(shape[2] - 1), images, ints,
     )  # fmt: skip
@@ -463,7 +465,9 @@ def fit_gls(
     images, ints = _empty_outputs((shape[0], *shape[3:])), _empty_outputs((shape[0], shape[1], *shape[3:]))
     limit = (threshold_one_omit, threshold_two_omit) if find_jumps else (UNTESTED, UNTESTED)
     _fit_better(
-        sci, np.broadcast_to(group_dq, shape), np.broadcast_to(pixel_dq, images[0].shape), read_noise, gain, dark,
+        *read_only(
+            sci, np.broadcast_to(group_dq, shape), np.broadcast_to(pixel_dq, images[0].shape), read_noise, gain, dark
+        ),
         _linear(linearity, shape, scale_photon_noise), float(group_time), (int(limits[0]), int(limits[1])),
         np.uint8(4 if use_jump_flags else 0), np.array(limit, dtype=np.float32), images, ints,
     )  # fmt: skip
@@ -477,7 +481,7 @@ def find_jumps_gls(
     """Return (group flags with JUMP_DET, bool: jumps that also flag their neighbours)."""
     out_dq, out_spread = np.empty(sci.shape, dtype=np.uint8), np.empty(sci.shape, dtype=np.bool_)
     _find(
-        sci, np.broadcast_to(group_dq, sci.shape), read_noise, gain, dark,
+        *read_only(sci, np.broadcast_to(group_dq, sci.shape), read_noise, gain, dark),
         _linear(linearity, sci.shape, scale_photon_noise), float(group_time),
         np.array((threshold_one_omit, threshold_two_omit), dtype=np.float32),
         np.asarray(neighbours, dtype=np.float32), out_dq, out_spread,
@@ -486,6 +490,5 @@ def find_jumps_gls(
 
 
 def _linear(linearity, shape, scale_photon_noise):
-    if linearity:
-        return np.ascontiguousarray(linearity[0]), np.ascontiguousarray(linearity[1]), bool(scale_photon_noise)
-    return np.zeros((0, *shape[3:]), dtype=np.float32), np.zeros(shape[3:], dtype=np.bool_), False
+    none = np.zeros((0, *shape[3:]), dtype=np.float32), np.zeros(shape[3:], dtype=np.bool_)
+    return *read_only(*(linearity or none)), bool(linearity) and bool(scale_photon_noise)

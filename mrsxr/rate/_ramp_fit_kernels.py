@@ -14,7 +14,7 @@ W = n^3 - n, and the dark current [electron/s] is added to the rate [DN/s].
 import numpy as np
 
 from mrsxr._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs
-from mrsxr.compiled import njit
+from mrsxr.compiled import njit, read_only
 
 POWERS = np.array([0.0, 0.4, 1.0, 3.0, 6.0, 10.0])
 SNR_LIMITS = np.array([5.0, 10.0, 20.0, 50.0, 100.0])
@@ -441,8 +441,10 @@ def fit_ols(
     images, ints = empty_outputs((n_dither, n_y, n_x)), empty_outputs((n_dither, n_integration, n_y, n_x))
     tables, offsets = weight_tables(n_group)
     _fit_ramps(
-        sci, np.broadcast_to(group_dq, sci.shape), np.broadcast_to(pixel_dq, (n_dither, n_y, n_x)), read_noise, gain,
-        dark, float(group_time), (int(limits[0]), int(limits[1])),
+        *read_only(
+            sci, np.broadcast_to(group_dq, sci.shape), np.broadcast_to(pixel_dq, (n_dither, n_y, n_x)), read_noise,
+            gain, dark,
+        ), float(group_time), (int(limits[0]), int(limits[1])),
         bool(suppress_one_group), tables, offsets, sorting_pairs(n_group - 1), images, ints,
     )  # fmt: skip
     return *images, *ints

@@ -31,8 +31,9 @@ def state_of(flux: np.ndarray, weight: np.ndarray, dq: np.ndarray) -> np.ndarray
 
 def good_weight(weight: np.ndarray, dq: np.ndarray) -> np.ndarray:
     """Return the weights of voxels, 0 where they are DO_NOT_USE and 1 where a cube has no weights."""
-    out = np.where(np.isnan(weight), np.float32(1), weight)
-    return np.where((dq & np.uint32(DO_NOT_USE)) != 0, np.float32(0), out).astype(np.float32)
+    out = np.where(np.isnan(weight), np.float32(1), np.ascontiguousarray(weight))
+    good = (np.ascontiguousarray(dq) & np.uint32(DO_NOT_USE)) == 0
+    return np.where(good, out, np.float32(0)).astype(np.float32)
 
 
 def sigmas_of(

@@ -163,7 +163,7 @@ class _Kernel(CPUDispatcher):
 
 
 class _Library(JITCodeLibrary):
-    """Code of LLVM that becomes machine code where Python calls it; a part is optimized with what takes it in."""
+    """Code of LLVM that becomes machine code where Python calls it; a part does not."""
 
     _part = False
 
@@ -175,14 +175,6 @@ class _Library(JITCodeLibrary):
     @property
     def codegen(self) -> Any:
         return _NoEnvironment if self._part else self._codegen
-
-    def _optimize_functions(self, ll_module: Any) -> None:
-        """Leave functions as they come: the module is optimized as a whole."""
-        ll_module.data_layout = self._codegen._data_layout
-
-    def _optimize_final_module(self) -> None:
-        if not self._is_part():
-            super()._optimize_final_module()
 
     def _finalize_final_module(self) -> None:
         self._part = self._is_part()
@@ -209,7 +201,6 @@ class _Library(JITCodeLibrary):
             if name not in (f.name for f in self.get_defined_functions()):
                 return 0
             self._part = False
-            super()._optimize_final_module()
             self._emit()
         return super().get_pointer_to_function(name)
 

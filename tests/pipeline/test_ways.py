@@ -26,7 +26,7 @@ def by_hand(source, background_files, refs, recipe: Recipe) -> dict:
     else:
         rates = obs.compute()
     cal = mx.make_cal(rates, refs, recipe).compute()
-    exposures = mx.combine_exposures(cal, refs, recipe).compute()
+    exposures = mx.combine_exposures(cal, refs, recipe)
     cubes = mx.make_cubes(exposures, refs, recipe).compute()
     return {
         "rate": rates, "cal": cal, "cube": cubes,

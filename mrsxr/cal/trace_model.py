@@ -62,8 +62,8 @@ def fit_trace_model(ds: xr.Dataset, *, band: Band, source: Place | None = None, 
     of the two neighbours along the slice, which is what a drizzled cube takes a pixel for. Both are in units of their
     noise, so that a model of noise gains nothing. A window of a slice and an exposure must gain by two standard errors,
     and all windows of its wavelength together by three: of 4500 windows of smooth and of filamentary light none passes.
-    What peaks at the source as the PSF does counts as its light, the line of a host too: within 1 FWHM the flux of
-    such a line, 5 to 10 % of the light there, is known to 1 to 5 % in single spaxels, beyond to 0.3 %.
+    A cube uses the continuum of the spectrum, a running median over 5000 km/s: a line may come from around the source
+    and stays as the pixels show it, with the waves that a line of the source itself has without a model.
 
     Examples
     --------

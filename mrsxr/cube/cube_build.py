@@ -117,9 +117,10 @@ def build_cube(
         Tables for ``point_source``.
     trace_model : Dataset, kind "trace_model", optional
         Of :func:`mrsxr.cal.fit_trace_model`, of these exposures. Each pixel near its source is cut in five along the
-        slice and these get the light of the model at their places, as the mean of pixels of all phases shows it, plus
-        the residual of the pixel. Spectra of single spaxels lose the waves that come from the places of the pixels;
-        apertures keep their light and the cube its PSF. Variances are those of the pixels. Only with "drizzle".
+        slice and these get the continuum of the source at their places, as the mean of pixels of all phases shows it,
+        plus the residual of the pixel, lines with it. Spectra of single spaxels lose the waves that come from the
+        places of the pixels; apertures keep their light and the cube its PSF. Variances are those of the pixels. Only
+        with "drizzle".
     incomplete_threshold : float or None
         Planes with fewer good spaxels than this times the 3rd percentile of all planes are blanked (the band
         edges where slices end at different wavelengths); None leaves them. With it every block needs the

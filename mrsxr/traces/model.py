@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
+from scipy.ndimage import median_filter, uniform_filter1d
 
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.pixels import HALF_PIXEL, BandPixels, Frame
@@ -14,6 +15,9 @@ from mrsxr.mrs import psf_fwhm
 #: The model is used whole within this radius [FWHM] and fades to nothing at ``EDGE``.
 
 WHOLE, EDGE = 1.25, 1.95
+#: Samples of the running median of the spectrum, 5000 km/s. A line is narrower: as its light may lie around the source,
+#: and would be moved as if it came from there, it stays as the pixels show it.
+SMOOTH = 101
 #: Parts of a pixel.
 PARTS = 5
 #: B-splines of the profile along an axis, see ``_trace_kernels``.
@@ -31,7 +35,7 @@ class TraceModel:
     profile : float64 (node, i, j)
         See ``_trace_kernels``.
     spectrum : float64 (dither, sample)
-        Peak of the source [MJy/sr].
+        Peak of the continuum of the source [MJy/sr].
     nodes, samples : (float, float)
         First value and step of the wavelengths [um, of the observatory] of both.
     used : bool (dither, slice, node)
@@ -51,10 +55,10 @@ class TraceModel:
         ds = chosen(ds, band, exposures, labels)
         axis = [(float(ds[w].values[0]), float(ds[w].values[1] - ds[w].values[0])) for w in ("node", "sample")]
         used = ds["used"].values.astype(bool)
-        return cls(ds["place"].values, ds["profile"].values, ds["spectrum"].values, axis[0], axis[1], used)
+        return cls(ds["place"].values, ds["profile"].values, continuum(ds["spectrum"].values), axis[0], axis[1], used)
 
     def light(self, dither: int, wavelength: np.ndarray) -> np.ndarray:
-        """Return the peak of the source at wavelengths [um]."""
+        """Return the peak of the continuum of the source at wavelengths [um]."""
         first, step = self.samples
         grid = first + step * np.arange(self.spectrum.shape[1])
         return np.interp(wavelength, grid, self.spectrum[dither])
@@ -62,6 +66,16 @@ class TraceModel:
     def node(self, wavelength: np.ndarray) -> np.ndarray:
         """Return the fractional place of wavelengths [um] among the nodes of the profile."""
         return (wavelength - self.nodes[0]) / self.nodes[1]
+
+
+def continuum(spectrum: np.ndarray) -> np.ndarray:
+    """Return spectra (dither, sample; 0 where there are no pixels) without what is narrower than half of ``SMOOTH``."""
+    out = spectrum.copy()
+    for one in out:
+        lit = one != 0
+        if lit.any():
+            one[lit] = uniform_filter1d(median_filter(one[lit], SMOOTH), SMOOTH // 4)
+    return out
 
 
 def ring(profile: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from mrsxr.geometry.sky import Pointing, sky_to_v2v3, v2v3_to_slicer
 from mrsxr.traces import Pixels
 from mrsxr.traces import _trace_kernels as kernels
 from mrsxr.traces.fit import Fit, _score
+from mrsxr.traces.model import continuum
 
 PLACE = (339.015, 33.976)
 
@@ -70,6 +71,42 @@ def test_slices_are_found_by_their_labels(star):
     np.testing.assert_array_equal(*(made.build(star, trace_model=one).flux.values for one in (more, model)))
     with pytest.raises(MrsxrError, match="other slices"):
         made.build(star, trace_model=other)
+
+
+def test_a_line_wider_on_the_sky_than_the_star_stays(star):
+    """What a cube has more with the line than without it is the line, near the star too (5 % off, were it moved)."""
+    light = np.zeros(star.flux.shape)
+    for d in range(4):
+        alpha, beta = v2v3_to_slicer(*sky_to_v2v3(*PLACE, Pointing.of(star, d)), "1A", star)
+        across = np.hypot(star.alpha.values - alpha - 0.05, star.beta.values - beta)
+        velocity = (star.wavelength.values - 5.013) / 0.0016
+        light[d] = 150 * np.exp(-4 * np.log(2) * (across / 0.6) ** 2 - 0.5 * velocity**2)
+    alone, both = (
+        star.assign(flux=(base + light).astype("f4").assign_attrs(star.flux.attrs))
+        for base in (0 * star.flux, star.flux)
+    )
+    true = made.build(alone)
+    with_line, without = (
+        made.build(ds, trace_model=fit_trace_model(ds, band="1A", source=PLACE)) for ds in (both, star)
+    )
+    assert not np.array_equal(with_line.flux, made.build(both).flux)
+    near = np.hypot(true.x.values[None], true.y.values[:, None]) < 0.35
+    on = np.abs(true.wavelength.values - 5.013) < 0.004
+    found, expected = (flux.values[on][:, near].sum(axis=0) for flux in (with_line.flux - without.flux, true.flux))
+    np.testing.assert_allclose(found, expected, rtol=0.01)
+
+
+def test_the_continuum_of_a_source_has_no_lines():
+    """Samples without pixels (0) count nowhere; of lines of 350 and of 900 km/s an eighth is left, a slope stays."""
+    sample = np.arange(300.0)
+    slope = np.where((sample > 20) & (sample < 260), 50.0 + 0.1 * sample, 0.0)
+    lines = [40 * np.exp(-0.5 * ((sample - at) / wide) ** 2) for at, wide in ((120, 3), (190, 8))]
+    found = continuum(np.stack([slope, np.where(slope > 0, slope + sum(lines), 0.0), 0 * slope]))
+    assert (found[:, slope == 0] == 0).all()
+    assert (found[2] == 0).all()
+    np.testing.assert_allclose(found[0, 80:200], slope[80:200], rtol=1e-9)
+    np.testing.assert_allclose(found[0, slope > 0], slope[slope > 0], rtol=0.05)
+    np.testing.assert_allclose(found[1], found[0], atol=5)
 
 
 def test_in_light_without_a_source_the_cube_stays():

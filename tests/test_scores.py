@@ -54,7 +54,7 @@ def test_the_report_shows_what_was_judged(tmp_path):
     judged = score("straylight", [0.7, 1.1], "dither", **KINDS)
     ds = xr.Dataset(judged, attrs={"level": "cal", "history_json": "[]"})
     file = SimpleNamespace(keywords={}, exposure="one", path=tmp_path / "one_cal.fits", node="12A")
-    contents = SimpleNamespace(
+    contents = SimpleNamespace(others={},
         of=lambda *products: [file] if "cal" in products else [], open=lambda _: ds, histories=list, spectra=list,
         stitched=list, cubes=dict, runs=[],
     )  # fmt: skip

@@ -79,7 +79,7 @@ def listen(*, pass_on: bool = False) -> Iterator[list[str]]:
         _listeners.reset(token)
 
 
-_FILTERS = threading.Lock()
+_FILTERS = threading.RLock()  # a block within a block of the same thread does not wait for itself
 
 
 @contextmanager

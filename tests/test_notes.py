@@ -126,3 +126,20 @@ def test_threads_that_catch_warnings_change_nothing_for_others():
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(again, range(8)))
     assert (warnings.filters[:], warnings.showwarning) == before
+
+
+def test_a_block_that_catches_warnings_within_another_waits_for_nobody():
+    caught = []
+
+    def nested():
+        with caught_warnings(UserWarning) as outer:
+            with caught_warnings(DeprecationWarning) as inner:
+                warnings.warn("inner", DeprecationWarning, stacklevel=1)
+                warnings.warn("outer", UserWarning, stacklevel=1)
+            warnings.warn("outer again", UserWarning, stacklevel=1)
+        caught.append((outer, inner))
+
+    thread = threading.Thread(target=nested, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert caught == [(["outer", "outer again"], ["inner"])]

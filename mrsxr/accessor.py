@@ -61,14 +61,17 @@ class Mrs:
 
         return self._by_path(Place.of)
 
-    def at(self, place: Any) -> Any:
-        """Return the spaxel that holds a place on the sky, ``cube.sel(ra=, dec=)``, see :func:`mrsxr.attach_index`."""
-        from .arguments import as_sky
+    def sel(self, **labels: Any) -> Any:
+        """Select as xarray does, by ``ra`` and ``dec`` also where their index was lost: :func:`mrsxr.attach_index`."""
         from .geometry.index import attach_index
 
-        return self._each(
-            lambda ds: attach_index(ds).sel(dict(zip(("ra", "dec"), as_sky(place, "place"), strict=True)))
-        )
+        return self._each(lambda ds: (attach_index(ds) if {"ra", "dec"} & set(labels) else ds).sel(labels))
+
+    def at(self, place: Any) -> Any:
+        """Return the spaxel that holds a place on the sky, :meth:`sel` of SkyCoord, (ra, dec) or text."""
+        from .arguments import as_sky
+
+        return self.sel(**dict(zip(("ra", "dec"), as_sky(place, "place"), strict=True)))
 
     def to(self, unit: str, **options: Any) -> Any:
         """Return the data in another unit of light, see :func:`mrsxr.convert_units`."""

@@ -12,14 +12,16 @@ from .celestial import CelestialIndex, CelestialTransform, cut_wcs, with_celesti
 from .place import sky_of
 
 __all__ = ["CelestialIndex", "CelestialTransform", "attach_index", "cut_wcs"]
-_HINT = "mrsxr.attach_index(ds) gives the index for ds.sel(ra=, dec=) again where a file or coarsen lost it"
+_HINT = "where a file or coarsen lost the index of ds.sel(ra=, dec=): ds.mrs.sel(ra=, dec=), or mrsxr.attach_index(ds)"
 
 
 def attach_index(ds: xr.Dataset, wcs: Any = None, dims: tuple[str, str] = ("y", "x")) -> xr.Dataset:
     """Attach ``ra`` and ``dec`` on (y, x) with their index, so that ``ds.sel(ra=..., dec=...)`` picks spaxels.
 
     Cubes that this package makes or opens have it. It is lost where xarray makes plain numbers of the coordinates
-    ("no index found for coordinate 'ra'"): in netCDF files that xarray opens by itself, and by ``coarsen``.
+    ("Could not automatically create PandasIndex for coord 'ra'"): in netCDF and zarr files that xarray opens alone, by
+    ``coarsen`` and by ``sortby``. ``ds.mrs.sel(ra=..., dec=...)`` attaches and selects. After ``reindex`` xarray leaves
+    the old index on the new spaxels: attach it again.
 
     Parameters
     ----------
@@ -51,6 +53,8 @@ def attach_index(ds: xr.Dataset, wcs: Any = None, dims: tuple[str, str] = ("y", 
     (True, True)
     """
     if wcs is None:
+        if "wcs" not in ds.attrs and isinstance(ds.xindexes.get("ra"), CelestialIndex):
+            return ds
         if "wcs" not in ds.attrs:
             raise MrsxrError("the data have no attribute 'wcs': ra and dec are not known; give wcs=")
         wcs = sky_of(ds)

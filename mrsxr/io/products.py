@@ -357,9 +357,10 @@ def _whole_name(data: xr.Dataset | xr.DataTree) -> str:
 
 
 def _portable(ds: xr.Dataset) -> xr.Dataset:
-    """Return a Dataset that netCDF and zarr can hold: no sky index, no encodings of the file it came from."""
-    if ds.attrs.get("wcs") and has_place(ds):  # loading gives them again
-        ds = ds.drop_vars(["ra", "dec"], errors="ignore")
+    """Return a Dataset that netCDF and zarr can hold: ra and dec as numbers, no encodings of the file it came from."""
+    if ds.attrs.get("wcs") and has_place(ds) and {"ra", "dec"} <= set(ds.coords):  # loading gives the index again
+        sky = {name: ds[name].variable.to_base_variable().load() for name in ("ra", "dec")}
+        ds = ds.drop_vars(["ra", "dec"]).assign_coords(sky)
     ds = ds.drop_encoding()
     for name in ds.variables:
         ds[name].attrs = encoded(ds[name].attrs)

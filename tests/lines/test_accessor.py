@@ -59,6 +59,37 @@ def test_is_what_the_functions_give(tree, tmp_path):
     same(mx.load(path).flux.drop_vars(["ra", "dec"]), fit.flux.drop_vars(["ra", "dec"]))
 
 
+@pytest.mark.parametrize("how", ["coarsen", "netcdf", "zarr", "transpose", "sortby", "reindex"])
+def test_selects_on_the_sky_where_the_index_was_lost(tree, tmp_path, how):
+    cube = tree["science/4A"].to_dataset()
+    if how in ("netcdf", "zarr"):
+        (path,) = mx.save(cube, tmp_path / {"netcdf": "cube.nc", "zarr": "cube.zarr"}[how])
+        lost = xr.open_dataset(path) if how == "netcdf" else xr.open_zarr(path, consolidated=False)
+        np.testing.assert_allclose(lost.ra, cube.ra, rtol=0, atol=1e-12)  # they are there for who has xarray alone
+    else:
+        lost = {
+            "coarsen": lambda: cube.coarsen(y=3, x=3, boundary="trim").mean(),
+            "transpose": lambda: cube.transpose("x", "wavelength", "y"), "sortby": lambda: cube.sortby("x", False),
+            "reindex": lambda: cube.reindex(x=cube.x[::-1]),
+        }[how]()  # fmt: skip
+    if how not in ("transpose", "reindex"):
+        with pytest.raises(ValueError, match="set_xindex"):
+            lost.sel(ra=0.0, dec=0.0)
+        assert "ds.mrs.sel(ra=, dec=), or mrsxr.attach_index(ds)" in lost.ra.attrs["comment"]
+    found = lost.mrs.sel(ra=float(cube.ra[4, 7]), dec=float(cube.dec[4, 7]), wavelength=slice(None, 19.0))
+    xr.testing.assert_equal(found.flux.drop_vars(["ra", "dec"]),
+                            lost.flux.sel(y=cube.y[4], x=cube.x[7]).sel(wavelength=slice(None, 19.0))
+                            .drop_vars(["ra", "dec"]))  # fmt: skip
+
+
+def test_image_of_others_is_selected_by_its_own_index(tree):
+    image = tree["science/4A"].to_dataset().flux[0].drop_attrs()
+    wcs = tree["science/4A"].to_dataset().mrs.sky.wcs
+    found = mx.attach_index(image.drop_vars(["ra", "dec"]).to_dataset(name="sky"), wcs)
+    ra, dec = (float(found[name][2, 3]) for name in ("ra", "dec"))
+    assert float(found.mrs.sel(ra=ra, dec=dec).sky) == float(image[2, 3])
+
+
 def test_sky(tree):
     sky = tree["science/4A"].to_dataset().mrs.sky
     x, y = sky.wcs.world_to_pixel(sky.footprint)

@@ -389,12 +389,21 @@ def report(folder: Path, out: Path | None, redshift: float | None) -> None:
 @click.option("--redshift", callback=_redshift, help="Of the source, for its lines; by default what the products know.")
 @click.option("--serve", is_flag=True, help="Show the page from here, write none: cubes are read as they are needed.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Of --serve; by default a free one.")
-def explore(out: Path, html: Path | None, redshift: float | None, serve: bool, port: int | None) -> None:
+@click.option(
+    "--megabytes",
+    type=click.FloatRange(0, min_open=True),
+    default=40.0,
+    show_default=True,
+    help="Size that the page should not pass: values of large fields are rounded more coarsely.",
+)
+def explore(
+    out: Path, html: Path | None, redshift: float | None, serve: bool, port: int | None, megabytes: float
+) -> None:  # fmt: skip
     """Write a page to look into the cubes in OUT, a folder or a file: all bands at once, in any browser, no network."""
     from . import explorer
 
     if not serve:
-        path = explorer.explore(out, html=html, redshift=redshift)
+        path = explorer.explore(out, html=html, redshift=redshift, megabytes=megabytes)
         return say(f"explorer: {path} ({path.stat().st_size / 1e6:.1f} MB)")
     with explorer.make_server(out, redshift=redshift, port=port) as server:
         say(f"explorer: http://127.0.0.1:{server.server_port}/ (Ctrl-C ends it)")

@@ -38,7 +38,8 @@ class Found:
         try:
             cube = _checked(ds)
         except (MrsxrError, ValueError, KeyError) as error:
-            self.problems.append(f"{name or path or type(ds).__name__}: {error}")
+            known = getattr(ds, "attrs", {}).get("band") or type(ds).__name__
+            self.problems.append(f"{name or path or known}: {error}")
             return
         band = str(cube.attrs.get("band") or name or "cube")
         key, number = band, 2

@@ -9,15 +9,18 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from mrsxr import dq
+from mrsxr import dq, mrs
 from mrsxr.errors import MrsxrError
+from mrsxr.geometry.grid import CubeGrid
 from mrsxr.geometry.sky import with_sky
 from mrsxr.io import find_files
 from mrsxr.io.files import classify
 from mrsxr.io.products import load_dataset
 from mrsxr.pipeline.record import read_runs
 
-_SHOWN = {"cal": "flux", "rate": "rate"}
+from .behind import Behind, pixels_behind
+
+_SHOWN = {"crf": "flux", "cal": "flux", "rate": "rate"}
 _RAMPS = ("ramp", "uncal")
 _TOP = 254  # codes of values are 1 .. 254; 0 no value, 255 the edge of a slice
 _SOFT = 0.03  # of the range, where asinh turns
@@ -34,6 +37,7 @@ class Exposures:
 
     def __init__(self, folder: Path | None) -> None:
         self.files: dict[str, dict[str, Path]] = {}
+        self._settings: dict[str, str] = {}
         if folder is None:
             return
         infos = [info for info in find_files(str(folder), on_error="skip") if info.product in (*_SHOWN, *_RAMPS)]
@@ -42,6 +46,10 @@ class Exposures:
         for info in infos:
             if info.product in (*_SHOWN, *_RAMPS):
                 self.files.setdefault(info.exposure, {})[info.product] = info.path
+                self._settings[info.exposure] = info.node
+        for files in self.files.values():
+            if "crf" in files:  # the same frame with the outliers flagged, which the cubes are made of
+                files.pop("cal", None)
 
     def names(self) -> list[dict[str, Any]]:
         """Return what can be shown: exposures and their products."""
@@ -65,8 +73,9 @@ class Exposures:
         low, high = np.percentile(values[seen], (1.0, 99.5)) if seen.any() else (0.0, 1.0)
         share = np.arcsinh((values - low) / max(high - low, 1e-30) / _SOFT) / np.arcsinh(1.0 / _SOFT)
         codes = np.where(seen, np.clip(np.nan_to_num(share) * _TOP, 1, _TOP), 0).astype(np.uint8)
-        if "cal" in self.files[exposure]:
-            labels = self._open(exposure, "cal")["slice"].values
+        seen = next((p for p in ("crf", "cal") if p in self.files[exposure]), None)
+        if seen and "slice" in (ds := self._open(exposure, seen)).variables:
+            labels = ds["slice"].values
             codes[:, 1:][labels[:, 1:] != labels[:, :-1]] = 255
         text = base64.b64encode(codes.tobytes()).decode("ascii")
         unit = str(ds[_SHOWN[product]].attrs.get("units", ""))
@@ -84,9 +93,41 @@ class Exposures:
             facts.append([product, f"{value:.5g} ± {error:.2g} {one[name].attrs.get('units', '')}"])
             facts.append([f"flags of {product}", " ".join(dq.describe(int(one["dq"].values.ravel()[0]))) or "none"])
             slope = value if product == "rate" else slope
-            if product == "cal":
+            if product != "rate":
                 facts += _place(one)
         return {"facts": facts, "ramp": self._ramp(exposure, x, y, slope)}
+
+    def behind(self, cube: xr.Dataset, x: int, y: int, plane: int) -> dict[str, Any]:
+        """Return the pixels that made a voxel of a cube, those with the largest share first, and their weighted mean.
+
+        ``mean`` is what the voxel holds where nothing moved its light (a trace model, the terms of a point source).
+        """
+        grid, kind = CubeGrid.of(cube), str(cube.attrs.get("exposure_weights", "none"))
+        if not (0 <= plane < grid.nz and 0 <= y < grid.ny and 0 <= x < grid.nx):
+            raise MrsxrError(f"there is no voxel of plane {plane}, y = {y}, x = {x} in a cube of {grid.shape}")
+        found = []
+        for band in str(cube.attrs["band"]).split():
+            for name, product in self._of(cube, mrs.setting_of_band(band)):
+                ds = self._open(name, product)
+                found.append((name, ds, pixels_behind(ds, band, grid, (plane, y, x), kind)))
+        if not found:
+            raise MrsxrError("the folder holds no cal or crf files of the exposures of this cube")
+        good = [one.status == 0 for _, _, one in found]
+        total = sum(float(one.weight[ok].sum()) for (_, _, one), ok in zip(found, good, strict=True))
+        light = sum(float((one.weight * one.value)[ok].sum()) for (_, _, one), ok in zip(found, good, strict=True))
+        rows = [row for name, ds, one in found for row in _rows(name, ds, one, total)]
+        value = float(cube["flux"].isel(wavelength=plane, y=y, x=x))
+        return {
+            "value": value if np.isfinite(value) else None, "mean": light / total if total > 0 else None,
+            "pixels": sorted(rows, key=lambda row: -row["share"]), "exposures": len(found),
+        }  # fmt: skip
+
+    def _of(self, cube: xr.Dataset, setting: str) -> list[tuple[str, str]]:
+        """Return the exposures of a cube and the product of each that it was made of."""
+        names = cube.attrs.get("exposures") or self.files
+        ours = [name for name in names if self._settings.get(name) == setting]
+        products = [(name, next((p for p in ("crf", "cal") if p in self.files[name]), "")) for name in ours]
+        return [(name, product) for name, product in products if product]
 
     def _ramp(self, exposure: str, x: int, y: int, slope: float | None) -> dict[str, Any] | None:
         product = next((p for p in _RAMPS if p in self.files.get(exposure, {})), None)
@@ -109,6 +150,24 @@ def _at(ds: xr.Dataset, x: int, y: int) -> xr.Dataset:
     return ds.isel(x=[x], y=[y]).compute()
 
 
+def _rows(name: str, ds: xr.Dataset, one: Behind, total: float) -> list[dict[str, Any]]:
+    """Return what the page tells of each pixel; shares are of the weight of all good pixels."""
+    if not one.x.size:
+        return []
+    first, last = int(one.y.min()), int(one.y.max()) + 1
+    bits, labels = (ds[key].isel(y=slice(first, last)).values.reshape(last - first, -1) for key in ("dq", "slice"))
+    return [
+        {
+            "exposure": name, "x": int(x), "y": int(y), "share": float(weight / total) if total > 0 else 0.0,
+            "used": bool(status == 0), "value": f"{value:.5g} ± {error:.2g}", "wavelength": f"{wave:.5f}",
+            "slice": int(labels[y - first, x]), "flags": " ".join(dq.describe(int(bits[y - first, x]))),
+        }
+        for x, y, weight, status, value, error, wave in zip(
+            one.x, one.y, one.weight, one.status, one.value, one.error, one.wavelength, strict=True
+        )
+    ]  # fmt: skip
+
+
 def _error(one: xr.Dataset) -> float:
     parts = [float(one[name].values.ravel()[0]) for name in ("var_poisson", "var_read", "var_flat") if name in one]
     return float(np.sqrt(np.nansum(parts)))
@@ -116,6 +175,8 @@ def _error(one: xr.Dataset) -> float:
 
 def _place(one: xr.Dataset) -> list[list[str]]:
     """Return slice, wavelength and place on the sky of a pixel of cal data."""
+    if "slice" not in one.variables:
+        return [["slice", "not known: the file has no coordinates of its pixels"]]
     label = int(one["slice"].values.ravel()[0])
     if not label:
         return [["slice", "between the slices"]]

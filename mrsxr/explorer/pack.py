@@ -1,8 +1,8 @@
 """Cubes made small enough for a page: whole numbers of a small part of the error of each voxel, deflated.
 
-A voxel is stored as the code of its error (a table of geometric steps) and a whole number of quanta of that error, less
-the number that the voxel of the plane before would have; its four bytes lie apart, as the low ones are noise.
-``store.js`` undoes it.
+A voxel is stored as the code of its error (a table of geometric steps) and a whole number of quanta of that error,
+less the number that the planes before it let expect; its four bytes lie apart, as the low ones are noise. ``store.js``
+undoes it. The spectrum of a region is off by 0.29 quanta (rms), whatever its size.
 """
 
 from __future__ import annotations
@@ -13,8 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 NO_ERROR, NO_DATA = 254, 255  # codes of voxels with a value alone, and with none
-QUANTUM = 1.0 / 1024  # of the error of a voxel
-_FINEST = 1.12  # least step of the table of errors
+FINEST, COARSEST = (
+    1.0 / 1600,
+    1.0 / 8,
+)  # quantum, of the error of a voxel: spectra off by 0.2e-3 and by 0.04 errors (rms)
+_FORGETS = 0.5  # part of what is expected that each plane replaces by itself; the low bits of noise cost most
+_STEP = 1.12  # least step of the table of errors
 _MOST = 2**31 - 2
 _FIRST = 0x3400  # CJK, Yi, Hangul: 32768 letters that no parser changes
 
@@ -46,34 +50,42 @@ def letters(stream: bytes) -> str:
     return numbers.astype("<u2").tobytes().decode("utf-16-le")
 
 
-def pack(flux: np.ndarray, var: np.ndarray, good: np.ndarray) -> Packed:
+def coarser(size: float, most: float, voxels: int) -> float:
+    """Return the quantum that brings streams of the finest quantum from a size to another one [byte]."""
+    bits = np.ceil(16.0 * max(size - most, 0.0) / max(voxels, 1)) / 2.0
+    return float(min(FINEST * 2.0**bits, COARSEST))
+
+
+def pack(flux: np.ndarray, var: np.ndarray, good: np.ndarray, quantum: float = FINEST) -> Packed:
     """Return a cube as bytes; voxels that are not good are NaN in the page.
 
     Parameters
     ----------
     flux, var : arrays (plane, y, x)
     good : bool array (plane, y, x)
+    quantum : float
+        Part of the error of a voxel to which it is rounded; more where the numbers would overflow.
     """
     mask = good.any(axis=0)
     values, good = (np.ascontiguousarray(a[:, mask].T) for a in (flux.astype(float), good))
     with np.errstate(invalid="ignore"):
         sigma = np.sqrt(np.ascontiguousarray(var[:, mask].T).astype(float))
     codes, table = _codes(values, sigma, good)
-    quantum = QUANTUM
     while True:
         numbers = _numbers(values, codes, table * quantum)
         if numbers is not None:
             break
         quantum *= 4.0
     parts = [mask.astype(np.uint8), codes, *((numbers >> shift).astype(np.uint8) for shift in (0, 8, 16, 24))]
-    return Packed(zlib.compress(b"".join(part.tobytes() for part in parts), 6), table, quantum)
+    deflate = zlib.compressobj(6, zlib.DEFLATED, 15, 9, zlib.Z_FILTERED)  # few matches: 0.3 bits less for noise
+    return Packed(b"".join(deflate.compress(part.tobytes()) for part in parts) + deflate.flush(), table, quantum)
 
 
 def _codes(values: np.ndarray, sigma: np.ndarray, good: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the code of the error of each voxel and the table of errors."""
     known = good & np.isfinite(sigma) & (sigma > 0)
     low, high = (float(f(sigma[known])) for f in (np.min, np.max)) if known.any() else (1.0, 1.0)
-    step = max(_FINEST, (high / low) ** (1.0 / (NO_ERROR - 1)))
+    step = max(_STEP, (high / low) ** (1.0 / (NO_ERROR - 1)))
     table = low * step ** np.arange(NO_ERROR + 1.0)
     table[NO_ERROR] = np.median(sigma[known]) if known.any() else _scatter(values, good)
     codes = np.full(values.shape, NO_DATA, np.uint8)
@@ -90,16 +102,16 @@ def _scatter(values: np.ndarray, good: np.ndarray) -> float:
 
 
 def _numbers(values: np.ndarray, codes: np.ndarray, quanta: np.ndarray) -> np.ndarray | None:
-    """Return uint32 numbers of quanta less those of the plane before, folded to positive; None where they overflow."""
+    """Return uint32 numbers of quanta less those expected, folded to positive; None where they overflow."""
     out = np.zeros(values.shape, np.uint32)
-    before = np.zeros(len(values))
+    expected = np.zeros(len(values))
     for k in range(values.shape[1]):
         use = codes[:, k] != NO_DATA
         quantum = quanta[codes[use, k]]
         number = np.floor(values[use, k] / quantum + 0.5)
-        less = number - np.floor(before[use] / quantum + 0.5)
+        less = number - np.floor(expected[use] / quantum + 0.5)
         if less.size and np.abs(less).max() >= _MOST / 2:
             return None
         out[use, k] = np.where(less < 0, -2 * less - 1, 2 * less).astype(np.uint32)
-        before[use] = number * quantum
+        expected[use] += _FORGETS * (number * quantum - expected[use])
     return out

@@ -17,31 +17,40 @@ from markupsafe import Markup
 from mrsxr._version import __version__
 from mrsxr.errors import MrsxrError
 from mrsxr.io.atomic import replacing
-from mrsxr.limits import Redshift, checked
+from mrsxr.limits import Positive, Redshift, checked
 from mrsxr.lines import line_list
 
 from .cubes import Found, arrays_of, facts_of_cube, facts_of_maps, find_cubes, law
-from .pack import letters, pack
+from .pack import FINEST, coarser, letters, pack
+from .shown import Page
 
 HERE = Path(__file__).parent
 #: The modules of the page, each after those that it imports.
 MODULES = (
     "store", "sky", "area", "region", "sums", "fit", "figure", "skyview", "spectrumview", "save", "code", "panels",
-    "explorer", "served", "detector", "main",
+    "explorer", "served", "behind", "detector", "main",
 )  # fmt: skip
 _PALETTES = {
     "viridis": "viridis", "inferno": "inferno", "gray": "grey", "gray_r": "grey, inverted", "RdBu_r": "blue to red",
 }  # fmt: skip
 _SERVED = "Cubes are read, summed and fitted by the mrsxr that serves this page."
-_WHOLE = "Values are rounded to 1/1024 of their errors. This file holds everything that it shows; nothing is fetched."
+_WHOLE = (
+    "Values are rounded to 1/{} of their errors: spectra are off by {:.2g} of theirs (rms). This file holds everything "
+    "that it shows; nothing is fetched."
+)
+_COARSE = (
+    "The field is large: values are rounded to 1/{} of their errors, so that the page has {:.0f} MB or as little as "
+    "can be. `mrsxr explore --serve` and a larger `megabytes` show them as they are."
+)
+_OWN = 3e5  # bytes of a page without cubes
 _IMPORT = re.compile(r"^import [^;]*;\n|^export (?=async |class |const |function )", re.MULTILINE)
 
 
 @checked
 def explore(
     cubes: Any, spectra: Any = None, maps: xr.Dataset | None = None, html: str | os.PathLike | None = None, *,
-    redshift: Redshift | None = None,
-) -> Path:  # fmt: skip
+    redshift: Redshift | None = None, megabytes: Positive = 40.0,
+) -> Page:  # fmt: skip
     """Write a page to look into the cubes of a field: all bands at once, in any browser, without a network.
 
     Parameters
@@ -56,11 +65,15 @@ def explore(
         File to write; by default ``explore.html`` in the folder that was given, else here.
     redshift : float, optional
         Redshift of the source, for the lines; by default what the cubes or spectra know, else 0.
+    megabytes : float, optional
+        Size that the page should not pass. Twelve bands of four dithers take 30 MB; of larger fields values are rounded
+        more coarsely, at most to 1/8 of their errors, and the page says so.
 
     Returns
     -------
-    Path
-        One HTML file. What was given and cannot be shown (no sky grid, one plane, damaged) is told in it.
+    Page
+        The path of one HTML file, which a notebook shows in its place. What was given and cannot be shown (no sky
+        grid, one plane, damaged) is told in it.
 
     Raises
     ------
@@ -69,7 +82,7 @@ def explore(
 
     Notes
     -----
-    Values are stored in units of 1/1024 of their errors, errors to 6 %. Sums over regions follow
+    Values are stored in units of 1/1600 of their errors, errors to 6 %. Sums over regions follow
     :func:`mrsxr.spectrum.extract_spectrum` with ``region``: shares of spaxels are exact, samples of which half of the
     region has no data are NaN.
 
@@ -80,11 +93,11 @@ def explore(
     """
     found = find_cubes(cubes)
     folder = Path(cubes) if isinstance(cubes, str | os.PathLike) and os.path.isdir(cubes) else Path()
-    text = make_page(found, as_spectra(spectra), maps, redshift)
+    text = make_page(found, as_spectra(spectra), maps, redshift, most=1e6 * megabytes)
     target = Path(html) if html is not None else folder / "explore.html"
     with replacing(target) as part:
         part.write_bytes(text.encode("utf-16"))  # letters of 15 bits take 2 bytes; its first bytes tell browsers
-    return target
+    return Page(target)
 
 
 def make_page(
@@ -93,21 +106,23 @@ def make_page(
     maps: xr.Dataset | None,
     redshift: float | None,
     exposures: list[dict[str, Any]] | None = None,
+    most: float = np.inf,
 ) -> str:
     """Return the page as text; with a list of exposures it is served, and the cubes stay where they are."""
     served = exposures is not None
-    facts, streams = [], []
-    for name, cube in found.cubes.items():
-        own: dict[str, Any] = {}
-        if not served:
-            packed = pack(*arrays_of(cube))
-            own = {"table": packed.table.tolist(), "quantum": packed.quantum, "bytes": len(packed.stream)}
-            streams.append(Markup(letters(packed.stream)))
-        facts.append(facts_of_cube(name, cube, found.paths[name]) | own)
-    known = [ds.attrs["redshift"] for ds in (*spectra, *found.cubes.values()) if ds.attrs.get("redshift") is not None]
+    known, texts, quantum = ([{}] * len(found.cubes), [], 0.0) if served else _packed(found, most)
+    facts = [
+        facts_of_cube(name, cube, found.paths[name]) | own
+        for (name, cube), own in zip(found.cubes.items(), known, strict=True)
+    ]
+    footer = _SERVED if served else _WHOLE.format(round(1 / quantum), 0.29 * quantum)
+    problems = [*found.problems, *([_COARSE.format(round(1 / quantum), most / 1e6)] if quantum > FINEST else [])]
+    redshifts = [
+        ds.attrs["redshift"] for ds in (*spectra, *found.cubes.values()) if ds.attrs.get("redshift") is not None
+    ]
     whole = {
         "cubes": facts, "law": law(), "lines": _lines(), "palettes": {name: _palette(name) for name in _PALETTES},
-        "redshift": float((known or [0.0])[0] if redshift is None else redshift), "served": served,
+        "redshift": float((redshifts or [0.0])[0] if redshift is None else redshift), "served": served,
         "exposures": exposures or [],
         "spectra": [_curve(ds) for ds in spectra], "maps": [] if maps is None else facts_of_maps(maps),
     }  # fmt: skip
@@ -117,10 +132,27 @@ def make_page(
     )
     return pages.get_template("page.html.jinja").render(
         title=(titles or ["MIRI MRS cubes"])[0], lead=f"JWST MIRI MRS: {', '.join(found.cubes) or 'no cube'}",
-        version=__version__, problems=found.problems, palettes=list(_PALETTES.items()), facts=_json(whole),
-        cubes=streams, style=Markup((HERE / "style.css").read_text(encoding="utf-8")), code=Markup(script()),
-        footer=_SERVED if served else _WHOLE,
+        version=__version__, problems=problems, palettes=list(_PALETTES.items()), facts=_json(whole),
+        cubes=texts, style=Markup((HERE / "style.css").read_text(encoding="utf-8")), code=Markup(script()),
+        footer=footer, exposures=exposures,
     )  # fmt: skip
+
+
+def _packed(found: Found, most: float) -> tuple[list[dict[str, Any]], list[Markup], float]:
+    """Return what the page must know of each stream, the streams as text, and the part of errors they keep."""
+    quantum = FINEST
+    for again in (False, True):
+        known, texts, voxels = [], [], 0
+        for cube in found.cubes.values():
+            flux, var, good = arrays_of(cube)
+            packed, voxels = pack(flux, var, good, quantum), voxels + int(good.sum())
+            known.append({"table": packed.table.tolist(), "quantum": packed.quantum, "bytes": len(packed.stream)})
+            texts.append(Markup(letters(packed.stream)))
+        size = _OWN + sum(2.0 * len(text) for text in texts)
+        if again or size <= most:
+            break
+        quantum = coarser(15 / 16 * size, 15 / 16 * most, voxels)
+    return known, texts, quantum
 
 
 def script() -> str:

@@ -39,11 +39,11 @@ class Desk:
     """
 
     def __init__(self, found: Found, exposures: Exposures) -> None:
-        self.found, self._lock = found, threading.Lock()
+        self.found, self.exposures, self._lock = found, exposures, threading.Lock()
         self._kept: OrderedDict[str, xr.Dataset] = OrderedDict()
         self.answers: dict[str, Callable[..., Any]] = {
             "/image": self.image, "/spectrum": self.spectrum, "/fit": self.fit, "/map": self.map,
-            "/frame": exposures.frame, "/pixel": exposures.pixel,
+            "/frame": exposures.frame, "/pixel": exposures.pixel, "/behind": self.behind,
         }  # fmt: skip
 
     def answer(self, what: str, question: dict[str, Any]) -> Any:
@@ -127,6 +127,10 @@ class Desk:
         maps = lines.fit_line(self.cube(cube), line, redshift=redshift, components=components)  # type: ignore[arg-type]
         return facts_of_maps(maps)
 
+    def behind(self, cube: str, x: int, y: int, plane: int) -> dict[str, Any]:
+        """Return the pixels of the exposures that made a voxel."""
+        return self.exposures.behind(self.cube(cube), x, y, plane)
+
 
 def _plain(values: np.ndarray) -> list[float | None]:
     return [float(f"{v:.9g}") if np.isfinite(v) else None for v in values]
@@ -168,7 +172,7 @@ def _handler(page: bytes, desk: Desk) -> type[BaseHTTPRequestHandler]:
                 return self._reply(413, "text/plain", b"the question is too long")
             try:
                 answer = desk.answer(self.path, json.loads(self.rfile.read(size)))
-            except (MrsxrError, TypeError, ValueError) as error:
+            except (MrsxrError, TypeError, ValueError, LookupError, OSError) as error:
                 return self._reply(400, "text/plain; charset=utf-8", str(error).encode())
             self._reply(200, "application/json", json.dumps(answer, allow_nan=False).encode())
 

@@ -66,7 +66,7 @@ def test_spectrum_of_a_region_is_that_of_the_package(page, cubes, name):
         sigma = np.sqrt(true["var"].values)
         np.testing.assert_array_equal(np.isfinite(flux), np.isfinite(true.flux.values), err_msg=band)
         off = np.abs(flux - true.flux.values) / sigma
-        assert np.nanpercentile(off, 99) < 1e-3, band
+        assert np.nanmax(off) < 1e-3, band
         np.testing.assert_allclose(flux, true.flux.values, rtol=1e-3)
         np.testing.assert_allclose(error, sigma, rtol=0.06)
 
@@ -270,7 +270,7 @@ def test_real_cubes_rotation_and_fits(browser, shared_data, tmp_path):
     found = measured(browser, {"kind": "box", "u": 0.2, "v": 1.5, "a": 1.5, "b": 0.6, "angle": 0.3})
     true = extracted(mx.load(file).compute(), found["text"])
     off = np.abs(np.array(found["bands"]["4A"]["flux"], float) - true.flux.values) / np.sqrt(true["var"].values)
-    assert np.nanpercentile(off, 99) < 1e-3
+    assert np.nanmax(off) < 1e-3
     for line, components in ((LINE, 1), (LINE, 2), ("[Fe II] 17.94", 1), ("[Fe II] 17.94", 2)):
         fit = browser.settled(
             "mrsxr.panels.toLine(arguments[0]); mrsxr.components = arguments[1];"
@@ -313,7 +313,7 @@ def test_command_writes_the_page(cubes, tmp_path):
     from mrsxr.cli import main
 
     mx.save(cubes["2B"], tmp_path)
-    done = CliRunner().invoke(main, ["explore", str(tmp_path), "--redshift", "0.02"])
+    done = CliRunner().invoke(main, ["explore", str(tmp_path), "--redshift", "0.02", "--megabytes", "50"])
     assert done.exit_code == 0, done.output
     assert '"redshift":0.02' in (tmp_path / "explore.html").read_text(encoding="utf-16")
 

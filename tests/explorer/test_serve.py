@@ -106,12 +106,12 @@ def test_detector_behind_the_cubes(browser, reduced, simulated):
 
     exposures = Exposures(reduced.out)
     name = exposures.names()[0]["name"]
-    cal = mx.load(exposures.files[name]["cal"])
+    cal = mx.load(exposures.files[name]["crf"])
     y, x = (int(v[0]) for v in np.nonzero((cal["slice"].values == 105) & np.isfinite(cal.flux.values[0])))
     found = exposures.pixel(name, x, y)
     facts = dict(found["facts"])
     assert facts["slice"] == "5 of channel 1"
-    assert facts["cal"].startswith(f"{float(cal.flux[0, y, x]):.5g}")
+    assert facts["crf"].startswith(f"{float(cal.flux[0, y, x]):.5g}")
     sky = mx.geometry.sky.with_sky(cal)
     assert facts["RA, Dec"] == f"{float(sky.ra[0, y, x]):.6f}, {float(sky.dec[0, y, x]):.6f}"
     raw = mx.load(exposures.files[name]["uncal"])

@@ -1,4 +1,5 @@
-// The detector behind the cubes: a frame with its slices, and what is known of a pixel.
+// The detector behind the cubes: a frame with its slices, the pixels of a spaxel, and what is known of a pixel.
+import {Behind} from "./behind.js";
 import {Figure, colourOf, svg, zoomRange} from "./figure.js";
 import {at} from "./panels.js";
 import {post} from "./served.js";
@@ -6,6 +7,7 @@ import {post} from "./served.js";
 export class DetectorView {
   constructor(app) {
     this.app = app;
+    this.behind = new Behind(app);
     const select = at("exposure");
     for (const {name, products} of app.facts.exposures) for (const product of products) select.append(new Option(`${name} ${product}`, JSON.stringify([name, product])));
     at("detector").hidden = !app.facts.exposures.length;
@@ -29,6 +31,7 @@ export class DetectorView {
       zoomRange(figure.x, x, factor, [-0.5, 1031.5]);
       zoomRange(figure.y, y, factor, [-0.5, 1023.5]);
     }, {passive: false});
+    figure.sheet.addEventListener("dblclick", () => { figure.x.set(-0.5, 1031.5); figure.y.set(-0.5, 1023.5); });
     figure.sheet.addEventListener("click", event => this.take(...figure.fromEvent(event).map(Math.round)));
     figure.sheet.addEventListener("keydown", event => {
       const step = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1]}[event.key];
@@ -39,6 +42,33 @@ export class DetectorView {
     figure.show();
     this.ramp.show();
     this.load();
+  }
+
+  async open(pixel) {  // the frame of a pixel, close to it
+    at("detector").open = true;
+    if (!this.figure) this.make();
+    await this.choose(pixel.exposure);
+    this.around(pixel);
+  }
+
+  async goTo(pixel) {
+    await this.open(pixel);
+    await this.take(pixel.x, pixel.y);
+    at("ramp").scrollIntoView({block: "nearest"});
+  }
+
+  async choose(name) {
+    const options = [...at("exposure").options], mine = options.find(option => JSON.parse(option.value)[0] === name);
+    if (!mine || this.exposure[0] === name) return;
+    at("exposure").value = mine.value;
+    this.place = null;
+    await this.load();
+  }
+
+  around({x, y}) {
+    const {figure} = this, half = Math.min(24, 0.5 * (figure.x.end - figure.x.start));
+    figure.x.set(x - half, x + half);
+    figure.y.set(y - half, y + half);
   }
 
   get exposure() { return JSON.parse(at("exposure").value); }
@@ -68,6 +98,11 @@ export class DetectorView {
     context.imageSmoothingEnabled = sx < 1;
     context.drawImage(image, (-0.5 - figure.x.start) * sx, (figure.y.end - image.height + 0.5) * sy, image.width * sx, image.height * sy);
     figure.sheet.replaceChildren();
+    const name = this.exposure[0], mine = this.behind.found?.pixels.filter(pixel => pixel.exposure === name) ?? [];
+    for (const pixel of mine) {
+      const [x0, y0] = figure.toPx(pixel.x - 0.5, pixel.y + 0.5), [x1, y1] = figure.toPx(pixel.x + 0.5, pixel.y - 0.5);
+      svg("rect", {class: "made", x: x0, y: y0, width: x1 - x0, height: y1 - y0, "fill-opacity": 0.15 + 0.7 * pixel.share / mine[0].share}, figure.sheet);
+    }
     if (!this.place) return;
     const [x, y] = figure.toPx(...this.place);
     svg("path", {class: "cross", d: `M${x - 14} ${y}H${x - 4}M${x + 4} ${y}H${x + 14}M${x} ${y - 14}V${y - 4}M${x} ${y + 4}V${y + 14}`}, figure.sheet);

@@ -117,7 +117,8 @@ export class Explorer {
     const cube = this.cube = this.cubes[0], middle = cube.planes >> 1;
     this.window = [cube.wave[Math.max(middle - 5, 0)], cube.wave[Math.min(middle + 5, cube.planes - 1)]];
     const [u, v] = this.brightest();
-    this.regions.main = makeRegion("circle", u, v, Math.max(1.5 * this.fwhm(this.middle()), 3 * cube.grid.scale));
+    const most = 0.45 * Math.min(cube.nx, cube.ny) * cube.grid.scale;  // in a small field it stays inside
+    this.regions.main = makeRegion("circle", u, v, Math.min(Math.max(1.5 * this.fwhm(this.middle()), 3 * cube.grid.scale), most));
     this.measure("main");
     this.sky = new SkyView(this);
     this.view = new SpectrumView(this);

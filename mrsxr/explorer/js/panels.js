@@ -26,7 +26,7 @@ export class Panels {
     const {app} = this;
     at("work").classList.add("there");
     for (const line of app.facts.lines) at("line").append(new Option(line.label, line.label));
-    this.choice("tool", [...KINDS, "pan"], app.tool, tool => app.tool = tool);
+    this.choice("tool", [...KINDS, "pan", ...(app.facts.exposures.length ? ["pixels"] : [])], app.tool, tool => this.take(tool));
     this.choice("active", ["main", "second", "ring"], app.active, name => this.pick(name));
     this.choice("mode", ["all", "window", "line"], app.mode, mode => app.setMode(mode));
     this.choice("pull", ["window", "pan"], app.pull, pull => app.pull = pull);
@@ -82,6 +82,12 @@ export class Panels {
       if (name === "ring") app.setRegion({kind: "annulus", u, v, a: 2 * size, b: 2 * size, inner: 1.4 * size, angle: 0});
       else app.setRegion(makeRegion("circle", u + 2.2 * size, v, size));
     }
+  }
+
+  take(tool) {
+    this.app.tool = tool;
+    at("sky").classList.toggle("picking", tool === "pixels");  // regions let the pointer through
+    if (tool === "pixels") this.app.detector.behind.start();
   }
 
   showActive() { at(`active-${this.app.active}`).checked = true; }
@@ -141,15 +147,23 @@ export class Panels {
     const {app} = this, region = app.regions.main, [u, v] = middleOf(region), [ra, dec] = toSky(app.frame, u, v);
     const shown = app.cube.fixed ? app.windowCube() ?? app.cubes[0] : app.cube, weights = shown.raw?.main?.weights;
     at("told-region").textContent = `${region.kind} at ${raText(ra)} ${decText(dec)}, ${areaOf(region).toFixed(3)} arcsec², `
-      + `${weights ? weights.weight.reduce((a, b) => a + b, 0).toFixed(2) : 0} spaxels in ${shown.name}`;
+      + `${weights ? weights.weight.reduce((a, b) => a + b, 0).toFixed(2) : 0} spaxels in ${shown.name}${this.lack(shown)}`;
     const holder = app.windowCube();
     at("told-image").textContent = app.cube.fixed ? `${app.cube.name} [${app.cube.unit}]` : app.mode === "all" || !app.cube.inWindow ? `${app.cube.name}: mean of all planes [MJy/sr]`
       : `${app.cube.name}: mean of ${app.window.map(w => w.toFixed(4)).join(" to ")} µm${app.mode === "line" ? ", continuum subtracted" : ""} [MJy/sr]`;
+    if (!app.cube.image.some(Number.isFinite)) at("told-image").textContent += ": there are no data";
     const line = app.line();
     at("told-window").textContent = holder ? `${holder.name}, ${line.label || "no line of the list"}` : "between the bands";
     for (const [k, id] of ["from", "to"].entries()) if (document.activeElement !== at(id)) at(id).value = app.window[k].toFixed(4);
     clearTimeout(this.later);
     this.later = setTimeout(() => this.rest(), 120);
+  }
+
+  lack(cube) {  // what the region misses; beyond half of it a sample is a gap
+    const {app} = this, seen = app.spectra.filter(({main}) => main.flux.some(Number.isFinite)), lost = cube.raw?.main?.lost;
+    if (!seen.length) return app.cubes.every(one => one.raw && "main" in one.raw) ? ": no spectrum, as more than half of it has no data" : "";
+    const most = lost ? lost.reduce((a, b) => Math.max(a, b), 0) : 0;
+    return most > 0.01 ? `, up to ${Math.round(100 * most)} % of it without data` : "";
   }
 
   rest() {

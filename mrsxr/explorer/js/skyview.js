@@ -3,7 +3,7 @@ import {Figure, drag, svg, zoomRange} from "./figure.js";
 import {cornersOf, grow, move} from "./region.js";
 import {decText, gridOf, raText, toSky} from "./sky.js";
 
-const FINE = 5;  // points of a picture along the side of a spaxel
+const FINE = 5, LEAST = 400;  // points of a picture along the side of a spaxel, and of a field
 const LENGTHS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50];
 export const STRETCHES = {
   linear: t => t, sqrt: t => Math.sqrt(Math.max(t, 0)), asinh: t => Math.asinh(t / 0.05) / Math.asinh(20),
@@ -12,7 +12,7 @@ export const STRETCHES = {
 
 // Which spaxel each point of the field's picture shows; north is up, east to the left.
 export function rasterOf(cube, field) {
-  const step = cube.grid.scale / FINE, w = Math.ceil((field[1] - field[0]) / step), h = Math.ceil((field[3] - field[2]) / step);
+  const fine = Math.max(FINE, Math.ceil(LEAST * cube.grid.scale / (field[1] - field[0]))), step = cube.grid.scale / fine, w = Math.ceil((field[1] - field[0]) / step), h = Math.ceil((field[3] - field[2]) / step);
   const spaxel = new Int32Array(w * h).fill(-1);
   for (let j = 0, n = 0; j < h; j++) {
     for (let i = 0; i < w; i++, n++) {
@@ -110,6 +110,10 @@ export class SkyView {
         this.figure.x.set(this.figure.x.start - du, this.figure.x.end - du);
         this.figure.y.set(this.figure.y.start - dv, this.figure.y.end - dv);
       };
+    }
+    if (app.tool === "pixels") {
+      app.detector.behind.pick(place);
+      return now => app.detector.behind.pick(now);
     }
     if (app.tool === "polygon") {
       this.points = [...(this.points ?? []), place];
@@ -225,6 +229,7 @@ export class SkyView {
     const d = this.points?.length ? "M" + this.points.map(p => toPx(...p).join(" ")).join("L") : "";
     (this.rubber ??= svg("path", {class: "outline rubber"}, this.layer)).setAttribute("d", d);
     for (const small of this.small.values()) this.outlineSmall(small);
+    this.app.detector?.behind.follow();
   }
 
   makeShape(name, region) {

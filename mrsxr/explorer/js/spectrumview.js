@@ -107,11 +107,14 @@ export class SpectrumView {
     const curve = (wave, value, colour, width = 1.3) => { const [x, y] = thin(wave, value, start, end, dots(wave)); return {x, y, colour, width}; };
     const under = app.unit === "Jy" ? app.given.map(one => curve(one.wave, one.flux, "#808080", 1)) : [], bands = [], ribbons = [];
     for (const {cube, main, second} of app.spectra.filter(one => seen(one.cube))) {
-      const ink = inkOf(cube.colour), [value, error] = app.shown(cube, main, second);
-      bands.push(curve(cube.wave, value, ink));
-      const [low, high] = [-1, 1].map(sign => curve(cube.wave, value.map((v, k) => v + sign * error[k]), ink));
-      ribbons.push({low, high, colour: ink});
-      if (second && both) under.push(curve(cube.wave, app.shown(cube, second)[0], "#e69f00", 1.2));
+      const ink = inkOf(cube.colour), [value, error] = app.shown(cube, main, second), other = second && both && app.shown(cube, second)[0];
+      const [low, high] = [-1, 1].map(sign => value.map((v, k) => v + sign * error[k]));
+      for (const part of cube.stretches) {
+        const of = (values, colour = ink, width = 1.3) => curve(cube.wave.subarray(...part), values.subarray(...part), colour, width);
+        bands.push(of(value));
+        ribbons.push({low: of(low), high: of(high), colour: ink});
+        if (other) under.push(of(other, "#e69f00", 1.2));
+      }
     }
     this.reach([...under, ...bands]);
     const fitted = app.fit?.wave && (both || !app.regions.second) ? [{x: app.fit.wave, y: app.fit.model.map(v => app.inUnit(v)), colour: "#d62728", width: 2}] : [];

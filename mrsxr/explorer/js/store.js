@@ -2,6 +2,8 @@
 export const NO_ERROR = 254, NO_DATA = 255;
 
 const FIRST = 0x3400;  // each letter from here on holds 15 bits
+const GAP = 4;  // planes as far apart as this many others have none between them
+const FORGETS = 0.5;  // as in pack.py
 
 export function bytesOf(text, size) {
   const out = new Uint8Array(size);
@@ -23,15 +25,17 @@ export function wavelengths(facts) {
   return Float64Array.from({length: facts.planes}, (_, k) => facts.wave.start + k * facts.wave.step);
 }
 
-// Middle and edges of the planes; neighbours share their edges.
+// Edges of the planes, which neighbours share but across a gap, and the stretches [first, last) between gaps.
 export function edges(wave) {
-  const n = wave.length, lo = new Float64Array(n), hi = new Float64Array(n);
+  const n = wave.length, lo = new Float64Array(n), hi = new Float64Array(n), starts = [0];
+  const step = k => k > 0 && k < n ? wave[k] - wave[k - 1] : Infinity;
   for (let k = 0; k < n; k++) {
-    const left = k ? wave[k] - wave[k - 1] : wave[1] - wave[0], right = k < n - 1 ? wave[k + 1] - wave[k] : left;
-    lo[k] = wave[k] - left / 2;
-    hi[k] = wave[k] + right / 2;
+    const left = step(k), right = step(k + 1), least = Math.min(left, right);
+    lo[k] = wave[k] - (left > GAP * least ? least : left) / 2;
+    hi[k] = wave[k] + (right > GAP * least ? least : right) / 2;
+    if (k && left > GAP * Math.min(step(k - 1), right)) starts.push(k);
   }
-  return {lo, hi};
+  return {lo, hi, stretches: starts.map((first, i) => [first, starts[i + 1] ?? n])};
 }
 
 // flux and code lie spaxel by spaxel, each with all its planes; place: number of a spaxel -> where it starts, or -1.
@@ -44,13 +48,14 @@ export function unpack(facts, raw) {
   const code = part(0).slice(), bytes = [part(1), part(2), part(3), part(4)];
   const flux = new Float32Array(size), quanta = table.map(value => value * quantum);
   for (let i = 0, s = 0; s < spaxels; s++) {
-    let before = 0;
+    let expected = 0;
     for (let k = 0; k < planes; k++, i++) {
       if (code[i] === NO_DATA) { flux[i] = NaN; continue; }
       const folded = ((bytes[0][i] | bytes[1][i] << 8 | bytes[2][i] << 16 | bytes[3][i] << 24) >>> 0);
       const less = folded % 2 ? -(folded + 1) / 2 : folded / 2, q = quanta[code[i]];
-      before = (Math.floor(before / q + 0.5) + less) * q;
-      flux[i] = before;
+      const value = (Math.floor(expected / q + 0.5) + less) * q;
+      flux[i] = value;
+      expected += FORGETS * (value - expected);
     }
   }
   const variance = table.map(value => value * value);

@@ -257,13 +257,22 @@ def _with_edges(
     return wrapper(np.concatenate([first, block, last], axis=-2))[..., depth:-depth, :]
 
 
+def delayed_blocks(array: da.Array) -> np.ndarray:
+    """Return the blocks of an array as Delayed, by their place.
+
+    Their graph stays as it is: one that is optimized for each array by itself fuses what arrays have in common into
+    each, and it is done (and files are read) once for every array and block.
+    """
+    return array.to_delayed(optimize_graph=False)
+
+
 def as_delayed(ds: xr.Dataset) -> Any:
     """Return a Dataset as one Delayed, for functions that need all its values at once.
 
     ``dask.delayed`` of a Dataset loses tasks where the graphs are optimized together (dask 2026.1).
     """
     lazy = {str(name): found for name, found in ds.variables.items() if found.chunks is not None}
-    blocks = {name: found.chunk(-1).data.to_delayed().item() for name, found in lazy.items()}
+    blocks = {name: delayed_blocks(found.chunk(-1).data).item() for name, found in lazy.items()}
     facts = {name: (found.dims, found.attrs) for name, found in lazy.items()}
     return dask.delayed(_filled)(ds.drop_vars(list(lazy)), blocks, facts)
 

@@ -10,6 +10,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
+from mrsxr.blocks import delayed_blocks
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.frame import GRIDS, frame_coordinate
 from mrsxr.mrs import bands_of_setting
@@ -128,7 +129,7 @@ def _members_later(ds: xr.Dataset) -> list[Any]:
 
 
 def _block(variable: xr.Variable) -> Any:
-    return variable.chunk(-1).data.to_delayed().item() if variable.chunks else variable.values
+    return delayed_blocks(variable.chunk(-1).data).item() if variable.chunks else variable.values
 
 
 def _members_of(

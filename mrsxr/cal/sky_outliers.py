@@ -13,6 +13,7 @@ import xarray as xr
 
 from mrsxr import dq
 from mrsxr.arguments import reads
+from mrsxr.blocks import delayed_blocks
 from mrsxr.errors import LevelError, ParameterError
 from mrsxr.geometry.sky import Pointing, barycentric, sky_to_v2v3, slicer_to_sky, v2v3_to_slicer
 from mrsxr.limits import Count, NotNegative, Positive, Range, checked
@@ -177,7 +178,7 @@ def _graph(ds: xr.Dataset, fallback: Any, half: int, n_compare: int, options: di
     n = ds.sizes["dither"]
     frames = _contrasts(ds, shared, half, options["rows"])
     if isinstance(fallback, da.Array):
-        fallback = fallback.to_delayed()[0, 0]
+        fallback = delayed_blocks(fallback)[0, 0]
     pointings = [Pointing.of(small, i) for i in range(n)]
     scales = [float(barycentric(1.0, float(v))) for v in small["velosys"].values]
     ways = {b: _ways(b, labels, inputs[0], model, pointings, scales, n_compare) for b in bands}
@@ -201,7 +202,7 @@ def _contrasts(ds: xr.Dataset, labels: Any, half: int, rows: int) -> list[Any]:
     for name in names:
         data = ds[name].transpose("dither", "y", "x").data
         data = data if isinstance(data, da.Array) else da.from_array(data, chunks=(1, -1, -1))
-        parts.append(data.rechunk((1, -1, -1)).to_delayed().reshape(-1))
+        parts.append(delayed_blocks(data.rechunk((1, -1, -1))).reshape(-1))
     make = dask.delayed(contrast_of, pure=True)
     return [make(labels, half, rows, *(p[i] for p in parts)) for i in range(ds.sizes["dither"])]
 

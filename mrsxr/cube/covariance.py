@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr.arguments import reads
+from mrsxr.blocks import delayed_blocks
 from mrsxr.chunks import CUBE_PLANES
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.grid import CubeGrid
@@ -94,12 +95,13 @@ def sum_variance(
     source = make_source(one, grid, spread, exposure_weights, systematic, terms)
     shared = dask.delayed(grid, traverse=False)
     wrapper = dask.delayed(variance_planes, pure=True)
-    table = weights.variable.data
-    pieces = []
-    for start in range(0, grid.nz, planes_per_block):
+    starts, pieces = range(0, grid.nz, planes_per_block), []
+    table, blocks = weights.variable.data, None
+    if isinstance(table, da.Array):  # its blocks, not parts of it: dask makes an array again for each that is given it
+        blocks = delayed_blocks(table.rechunk((planes_per_block, -1, -1))).reshape(-1)
+    for number, start in enumerate(starts):
         size = min(planes_per_block, grid.nz - start)
-        block = table[start : start + size]
-        block = dask.delayed(np.asarray)(block) if isinstance(block, da.Array) else dask.delayed(block, traverse=False)
+        block = dask.delayed(table[start : start + size], traverse=False) if blocks is None else blocks[number]
         found = wrapper(start, size, [source.part()], shared, systematic, block)
         pieces.append(da.from_delayed(found, (size, 1 + systematic), np.float64))
     columns = da.concatenate(pieces, axis=0)

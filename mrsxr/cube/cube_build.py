@@ -14,7 +14,7 @@ import xarray as xr
 from mrsxr import dq as flags
 from mrsxr.arguments import reads
 from mrsxr.attributes import MARKS, of_each, share_done
-from mrsxr.blocks import as_delayed
+from mrsxr.blocks import as_delayed, delayed_blocks
 from mrsxr.chunks import CUBE_PLANES
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.frame import FrameModel
@@ -322,7 +322,7 @@ def _frames(one: BandData, pixels, weights: Sequence[float | str], systematic: b
     for name in names:
         data = ds[name].variable.data
         data = data if isinstance(data, da.Array) else da.from_array(data, chunks=(1, -1, -1))
-        arrays.append(data.rechunk((1, -1, -1)).to_delayed().reshape(-1))
+        arrays.append(delayed_blocks(data.rechunk((1, -1, -1))).reshape(-1))
     gather = dask.delayed(gather_pixels, pure=True)
     zeros = [np.zeros((1, ds.sizes["y"], ds.sizes["x"]), np.float32)] if systematic and not present else []
     return [

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import functools
+from collections import Counter
+
 import numpy as np
 import pytest
 from dask.callbacks import Callback
 from helpers import no_compute
 
 import mrsxr as mx
+from mrsxr.cal import trace_model
 from mrsxr.errors import MrsxrError
 from mrsxr.pipeline import Recipe
+from mrsxr.spectrum import exact_errors
+
+
+def counted(function, calls):
+    """Return a function that counts its calls by its name."""
+
+    @functools.wraps(function)
+    def call(*given, **options):
+        calls[function.__name__] += 1
+        return function(*given, **options)
+
+    return call
+
 
 pytestmark = pytest.mark.filterwarnings("ignore::mrsxr.errors.MrsxrWarning")
 
@@ -45,7 +62,10 @@ def test_nothing_is_computed_twice_up_to_spectra_of_optimal(reduced, simulated):
 
 
 @pytest.mark.parametrize(("mixed", "traced"), [(True, False), (False, True)])
-def test_cubes_less_their_background_are_lazy_and_the_same(reduced, simulated, mixed, traced):
+def test_cubes_less_their_background_are_lazy_and_the_same(reduced, simulated, mixed, traced, monkeypatch):
+    made = Counter()
+    for module, name in ((trace_model, "_fitted"), (exact_errors, "_weights")):
+        monkeypatch.setattr(module, name, counted(getattr(module, name), made))
     source = [p for p in reduced.files["cal"] if "background" not in p.parts]
     background_files = [p for p in reduced.files["cal"] if "background" in p.parts]
     recipe = Recipe.of("baseline").set("master_background", like_jwst=mixed).set("trace_model", skip=not traced)
@@ -53,6 +73,7 @@ def test_cubes_less_their_background_are_lazy_and_the_same(reduced, simulated, m
     with no_compute():
         lazy = mx.make_cubes(observation, simulated.reference_folder, recipe, bands=["1A"])["science/1A"].to_dataset()
     planes = lazy.isel(wavelength=slice(300, 303)).compute()
+    assert made == ({} if mixed else {"_weights": 1}) | ({"_fitted": 1} if traced else {})
     whole = mx.make_cubes(observation.compute(), simulated.reference_folder, recipe, bands=["1A"])["science/1A"]
     whole = whole.to_dataset().compute()
     assert lazy.attrs["history_json"] == whole.attrs["history_json"]

@@ -263,3 +263,15 @@ def test_functions_and_dataclasses_read_alike():
     )  # fmt: skip
     assert look(ds=xr.Dataset(), window="2 km/s") == (None, "1A", 2.0, 3)
     assert list(inspect.signature(look).parameters) == ["ds", "center", "band", "window", "other"]
+
+
+def test_several_places_are_a_list_of_places():
+    from astropy.coordinates import SkyCoord
+
+    assert arguments.as_places(["12h29m06.7s 02d03m08.6s", (12.5, -3.0)]) == [pytest.approx((RA, DEC)), (12.5, -3.0)]
+    assert arguments.as_places(SkyCoord([12.5, 13.0], [-3.0, 4.0], unit="deg")) == [
+        pytest.approx((12.5, -3.0)), pytest.approx((13.0, 4.0)),
+    ]  # fmt: skip
+    assert arguments.as_places(SkyCoord(12.5, -3.0, unit="deg")) == [pytest.approx((12.5, -3.0))]
+    with pytest.raises(MrsxrError, match="expected a list of places"):
+        arguments.as_places("12.5 -3.0", "others")

@@ -227,6 +227,17 @@ def as_sky(value: Any, what: str = "center") -> Any:
     return ra % 360.0, dec
 
 
+def as_places(value: Any, what: str = "places") -> Any:
+    """Return right ascension and declination [deg, ICRS] of several places: a SkyCoord, or a sequence of places."""
+    if value is None:
+        return None
+    if isinstance(value, str) or (not hasattr(value, "transform_to") and not isinstance(value, Iterable)):
+        raise MrsxrError(f"{what} is {_shown(value)}; expected a list of places, each (RA, Dec) in deg")
+    if getattr(value, "isscalar", False):
+        return [as_sky(value, what)]
+    return [as_sky(one, what) for one in value]
+
+
 def _of_coordinates(value: Any, what: str) -> list[float]:
     from astropy.coordinates import SkyCoord
 

@@ -1,4 +1,4 @@
-"""What the exposures of a setting hold, with coordinates: usable pixels, those near a source, robust means of cells.
+"""What the exposures of a setting hold, with coordinates: usable pixels, robust means of cells.
 
 A cell is a small part of the detector by slice, place along it and wavelength.
 """
@@ -7,20 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from mrsxr import dq
 from mrsxr.errors import MrsxrError
-from mrsxr.geometry.pixels import band_columns
-from mrsxr.geometry.sky import Pointing, sky_to_v2v3, slicer_to_sky, v2v3_to_slicer
-from mrsxr.mrs import SLICE_WIDTH, bands_of_setting, psf_fwhm
-from mrsxr.schema import RANDOM, WCS_VARIABLES
+from mrsxr.mrs import SLICE_WIDTH, bands_of_setting
 from mrsxr.threads import how
-from mrsxr.traces import Pixels
-from mrsxr.traces.model import EDGE
 
 #: Steps of the wavelength bins, of the logarithm: about 50 to a band, 20 rows of the detector each.
 LOG_STEP = 0.0035
@@ -154,62 +148,3 @@ def cell_samples(ds: xr.Dataset, dither: int, cells: Cells) -> dict[str, Samples
         c = np.flatnonzero((cells.channel == int(band[0])) & (means[:, 4] > 0) & (means[:, 1] > 0))
         out[band] = Samples(c, means[c, 2], cells.beta[c], means[c, 3], cells.spectral_bin[c], means[c, 0], means[c, 1])
     return out
-
-
-def lit_pixels(ds: xr.Dataset, band: str) -> xr.Dataset:
-    """Return ``flux`` and ``variance`` on the columns of a band, NaN where unusable, and what tells where they lie."""
-    ds = ds.isel(x=band_columns(band, ds["x"].values))
-    small = [name for name in ("slice", *(v.name for v in WCS_VARIABLES)) if name in ds.variables]
-    out = ds[["flux", *small]].assign(ds[small].compute(scheduler="synchronous").variables)
-    flux = ds["flux"].variable
-    variance: Any = sum(ds[name].variable for name in RANDOM if name in ds)
-    good = (out["slice"].variable // 100 == int(band[0])) & ((ds["dq"].variable & dq.DO_NOT_USE) == 0)
-    good = (good & np.isfinite(flux) & (variance > 0)).transpose(*flux.dims)
-    return out.assign(flux=flux.where(good), variance=variance.where(good))
-
-
-def places_of(lit: xr.Dataset, band: str, source: tuple[float, float] | None) -> np.ndarray:
-    """Return alpha, beta [arcsec] of a source in every exposure, by the pointings."""
-    ra, dec = _brightest(lit, band) if source is None else source
-    turned = [sky_to_v2v3(ra, dec, Pointing.of(lit, d)) for d in range(lit.sizes["dither"])]
-    return np.array([[float(x) for x in v2v3_to_slicer(*place, band, lit)] for place in turned])
-
-
-def _brightest(lit: xr.Dataset, band: str) -> tuple[Any, Any]:
-    """Return the place on the sky of the cell, half an FWHM along a slice, of the highest median of all exposures."""
-    labels, flux = lit["slice"].values, lit["flux"].values
-    inside = labels // 100 == int(band[0])
-    half = 0.5 * psf_fwhm(np.nanmedian(lit["wavelength"].values[inside]))
-    most, found = -np.inf, (0, 0.0, 0.0)
-    for d in range(lit.sizes["dither"]):
-        good = inside & np.isfinite(flux[d])
-        alpha, beta = lit["alpha"].values[good], lit["beta"].values[good]
-        key = labels[good].astype(int) * 1000 + np.rint(alpha / half).astype(int) + 500
-        order = np.argsort(key, kind="stable")
-        groups = np.split(order, np.flatnonzero(np.diff(key[order])) + 1) if order.size else []
-        enough = 0.3 * max((len(group) for group in groups), default=0)
-        for here in (group for group in groups if len(group) > enough):
-            level = float(np.median(flux[d][good][here]))
-            if level > most:
-                most, found = level, (d, float(alpha[here].mean()), float(beta[here].mean()))
-    return slicer_to_sky(*found[1:], band, lit, Pointing.of(lit, found[0]))
-
-
-def pixels_near(lit: xr.Dataset, place: np.ndarray) -> Pixels:
-    """Return the usable pixels near the source of all exposures."""
-    labels = lit["slice"].values
-    alpha, beta, wave = (lit[name].values.astype(float) for name in ("alpha", "beta", "wavelength"))
-    chess = (lit["y"].values[:, None] + lit["x"].values[None, :]) % 2 == 1
-    same = (labels[:, :-2] == labels[:, 1:-1]) & (labels[:, 2:] == labels[:, 1:-1])
-    columns: list[tuple[np.ndarray, ...]] = []
-    for d in range(place.shape[0]):
-        flux, variance = (lit[name].values[d].astype(float) for name in ("flux", "variance"))
-        good = np.isfinite(flux)
-        away = np.hypot(alpha - place[d, 0], beta - place[d, 1]) / psf_fwhm(np.where(good, wave, 10.0))
-        beside, spread = np.full(flux.shape, np.nan), np.full(flux.shape, np.nan)
-        beside[:, 1:-1] = np.where(same, 0.5 * (flux[:, :-2] + flux[:, 2:]), np.nan)
-        spread[:, 1:-1] = 0.25 * (variance[:, :-2] + variance[:, 2:])
-        at = good & (away < EDGE)
-        near = (one[at] for one in (labels, alpha, beta, wave, flux, variance, beside, spread, chess))
-        columns.append((np.full(int(at.sum()), d), *near))
-    return Pixels(*(np.concatenate(parts) for parts in zip(*columns, strict=True)))

@@ -12,15 +12,7 @@ from mrsxr.arguments import reads
 from mrsxr.attributes import set_each
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.detector import band_index
-from mrsxr.geometry.sky import (
-    Pointing,
-    sky_to_v2v3,
-    slicer_to_sky,
-    slicer_to_v2v3,
-    tangent_frame,
-    tangent_offsets,
-    tangent_to_sky,
-)
+from mrsxr.geometry.sky import Pointing, sky_to_v2v3, slicer_to_v2v3, tangent_frame, tangent_offsets, tangent_to_sky
 from mrsxr.limits import Place, Range, checked
 from mrsxr.mrs import BANDS, PIXEL_LENGTH
 from mrsxr.notes import tell
@@ -28,8 +20,10 @@ from mrsxr.schema import WCS_VARIABLES
 from mrsxr.step import step
 from mrsxr.threads import how
 from mrsxr.traces.fit import Fit
+from mrsxr.traces.model import EDGE, profile_at
+from mrsxr.traces.pixels import gathered, in_circle, lit_pixels, on_sky, places_of
 
-from ._sampling import check_wcs, lit_pixels, pixels_near, places_of
+from ._sampling import check_wcs
 
 _FAR = 0.3  # arcsec, from the other places of a source: another one, or nothing
 _SOURCE = 0.5  # misfit with a source over that without, on pixels left out, of what is a source
@@ -94,14 +88,14 @@ def measure_offsets(
         for band in map(str, np.atleast_1d(ds["band"].values)):
             lit = lit_pixels(ds.isel(y=slice(None, None, _EACH)), band).compute(**how())
             if source is None:
-                source = _on_sky(places_of(lit, band, None)[0], band, ds, 0)
+                source = on_sky(places_of(lit, band, None)[0], band, ds, 0)
             try:
                 places, error = _measure(lit, band, source)
             except np.linalg.LinAlgError:  # too few pixels for a spectrum
                 places, error = np.zeros((0, 2)), np.inf
             errors[band] = max(error, errors.get(band, 0.0))
             for d, place in enumerate(places if error <= max_error else ()):
-                rows[str(ds["exposure"].values[d]), band] = place, _on_sky(place, band, ds, d)
+                rows[str(ds["exposure"].values[d]), band] = place, on_sky(place, band, ds, d)
             if error > max_error:
                 tell(f"band {band}: no point source is seen to {max_error:g} arcsec; its places stay", aloud=False)
     if not rows:
@@ -186,7 +180,7 @@ def tie_bands(ds: xr.Dataset, *, offsets: xr.Dataset) -> xr.Dataset:
 def _measure(lit: xr.Dataset, band: str, source: tuple[float, float]) -> tuple[np.ndarray, float]:
     """Return alpha, beta (dither, 2) of the source and their error [arcsec], infinite without one."""
     place = places_of(lit, band, source)
-    pixels = pixels_near(lit, place)
+    pixels = gathered(lit, in_circle(lit, place, EDGE))
     if pixels.flux.size < _FEWEST:
         return place, np.inf
     low, high = float(pixels.wavelength.min()), float(pixels.wavelength.max())
@@ -225,11 +219,8 @@ def _plane(fit: Fit, fitted: np.ndarray) -> np.ndarray:
 
 def _centre(fit: Fit) -> np.ndarray:
     """Return the centre [FWHM] of the profile, of which places do not know how much of a shift it took up."""
-    from mrsxr.traces._trace_kernels import profiles
-
     u, v = (axis.ravel() for axis in np.meshgrid(*[np.linspace(-1.6, 1.6, 65)] * 2, indexing="ij"))
-    light, centre = np.empty(u.size), np.zeros(2)
-    profiles(u, v, np.full(u.size, 0.5), fit.profile, light)
+    light, centre = profile_at(u, v, np.full(u.size, 0.5), fit.profile), np.zeros(2)
     for _ in range(20):
         weight = light * np.exp(-4 * np.log(2) * ((u - centre[0]) ** 2 + (v - centre[1]) ** 2))
         centre = centre + 2 * (
@@ -251,12 +242,6 @@ def _settle(work: Callable[[], None], fit: Fit, most: int) -> None:
         work()
         if np.abs(fit.place - before).max() < _SETTLED:
             break
-
-
-def _on_sky(place: np.ndarray, band: str, ds: xr.Dataset, dither: int) -> tuple[float, float]:
-    """Return where on the sky [deg] a place in the slices of an exposure is by its pointing."""
-    ra, dec = slicer_to_sky(place[0], place[1], band, ds, Pointing.of(ds, dither))
-    return float(ra), float(dec)
 
 
 def _sky_of(offset: np.ndarray, frame: np.ndarray) -> tuple[float, float]:

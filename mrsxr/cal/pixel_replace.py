@@ -113,7 +113,7 @@ def _filled_over_star(ds: xr.Dataset, trace_model: xr.Dataset | None, source: tu
 
     check_wcs(ds)
     models = models_of(ds, trace_model, None, source)
-    star = sum(stars_of(ds, model, star_where_used, "host", None, model) for model in models.values())
+    star = sum(stars_of(ds, model, star_where_used, model) for model in models.values())
     names = ["flux", *(name for name in VARIANCES if name in ds), "dq"]
     planes = [xr.DataArray(star), xr.DataArray(ds["slice"].variable), *(ds[name].chunk(x=-1) if ds[name].chunks
               else ds[name] for name in names)]  # fmt: skip

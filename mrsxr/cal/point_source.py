@@ -1,4 +1,4 @@
-"""A point source fitted with the light around it, and taken off the detector: what is left is the host."""
+"""Point sources fitted with the light around them, and taken off the detector: what is left is the host."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from mrsxr.arguments import as_bands, reads
+from mrsxr.arguments import as_bands, as_places, reads
 from mrsxr.blocks import as_delayed
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.frame import frame_coordinate
-from mrsxr.limits import Band, OptionalRef, Place, checked
+from mrsxr.limits import Band, OptionalRef, Place, Whole, checked
 from mrsxr.mrs import bands_of_setting
 from mrsxr.step import step
 from mrsxr.threads import how
-from mrsxr.traces.source import KIND, check_model, fit_source, needed, star_on_frame
+from mrsxr.traces.pixels import lit_pixels
+from mrsxr.traces.source import KIND, check_model, check_which, fit_source, star_on_frame
 
 from ._sampling import check_wcs
 from .trace_model import fit_trace_model
@@ -27,11 +28,13 @@ Around = Literal["host", "level"]
 _FRAME = ("slice", "alpha", "beta", "wavelength")
 
 
+@reads(others=as_places)
 @checked
 def fit_point_source(
-    ds: xr.Dataset, *, trace_model: xr.Dataset, around: Around = "host", psf: OptionalRef = None
-) -> xr.Dataset:
-    """Fit the spectrum and the PSF of a point source, and the light around it, to all exposures of a band at once.
+    ds: xr.Dataset, *, trace_model: xr.Dataset, around: Around = "host", psf: OptionalRef = None,
+    others: Sequence[Place] = (),
+) -> xr.Dataset:  # fmt: skip
+    """Fit spectra and the PSF of point sources, and the light around them, to all exposures of a band at once.
 
     Parameters
     ----------
@@ -45,14 +48,17 @@ def fit_point_source(
         the source is of its PSF.
     psf : Dataset, kind "psf", optional
         Of :func:`learn_psf` or of a file; by default the PSF is that of the data, from a Moffat function.
+    others : sequence of (float, float)
+        Right ascension and declination [deg] of further sources, a half to 4 FWHM from the one of the trace model: all
+        are fitted together, with one PSF. Their places move by what the data show.
 
     Returns
     -------
     Dataset, kind "point_source"
-        ``peak`` (sample) of the source [MJy/sr] and ``peak_var``, the same for all exposures but for ``gain`` (dither,
-        node); ``place`` (dither, axis) [arcsec]; ``profile``, corrections of the PSF; ``residual`` (node), what is
-        left within 1 FWHM, rms over the peak; ``background`` (sample) at the source [MJy/sr]; attrs ``ra``, ``dec``.
-        In memory.
+        ``peak`` (source, sample) [MJy/sr] and ``peak_var``, the same for all exposures but for ``gain`` (dither, node);
+        ``place`` (source, dither, axis) [arcsec], coordinates ``ra``, ``dec`` (source) [deg]; ``profile``, corrections
+        of the PSF; ``residual`` (node), what is left within 1 FWHM, rms over the light; ``background`` (source, sample)
+        [MJy/sr]. Source 0 is that of the trace model. In memory.
 
     Notes
     -----
@@ -71,11 +77,12 @@ def fit_point_source(
     """
     check_wcs(ds)
     check_model(ds, trace_model)
-    return fit_source(needed(ds).compute(**how()), trace_model, around, psf)
+    check_which(trace_model, others, ())
+    return fit_source(lit_pixels(ds, str(trace_model.attrs["band"])).compute(**how()), trace_model, around, psf, others)
 
 
 @step(needs="cal", without={"psf": None})
-@reads(bands=as_bands)
+@reads(bands=as_bands, others=as_places)
 def subtract_point_source(
     ds: xr.Dataset,
     *,
@@ -84,8 +91,10 @@ def subtract_point_source(
     source: Place | None = None,
     around: Around = "host",
     psf: OptionalRef = None,
+    others: Sequence[Place] = (),
+    which: Sequence[Whole] | None = None,
 ) -> xr.Dataset:
-    """Take a point source off the detector in all exposures; what lies around it stays.
+    """Take point sources off the detector in all exposures; what lies around them stays.
 
     Parameters
     ----------
@@ -97,8 +106,11 @@ def subtract_point_source(
     bands, source
         Without a model: in which bands, by default both of the setting, and where [deg], by default at the brightest
         place.
-    around, psf
+    around, psf, others
         As of :func:`fit_point_source`; not looked at where that was run.
+    which : sequence of int, optional
+        Numbers of the sources to take off, 0 the one of the trace model, then ``others``; by default all. A companion
+        is seen alone by ``which=[0]``.
 
     Returns
     -------
@@ -124,7 +136,8 @@ def subtract_point_source(
             raise MrsxrError(f"band {band}: the point source was taken off already")
     flux = ds["flux"].variable
     for model in models.values():
-        flux = flux - stars_of(ds, model, star_on_frame, around, psf)
+        check_which(model, others, which or ())
+        flux = flux - stars_of(ds, model, star_on_frame, which, around=around, psf=psf, others=others)
     flux.attrs = dict(ds["flux"].attrs)
     return ds.assign(flux=flux).assign_attrs(point_source_off=" ".join([*done, *models]))
 
@@ -137,14 +150,18 @@ def models_of(ds: xr.Dataset, trace_model: xr.Dataset | None, bands, source) -> 
     return {band: fit_trace_model(ds, band=band, source=source) for band in wanted}
 
 
-def stars_of(ds: xr.Dataset, model: xr.Dataset, image: Callable, around: str, psf, *more) -> xr.Variable:
-    """Return the light of a source on the detector, lazy where the data are; ``image`` makes it of one exposure."""
+def stars_of(
+    ds: xr.Dataset, model: xr.Dataset, image: Callable, *more: Any, around: str = "host", psf: xr.Dataset | None = None,
+    others: Sequence[tuple[float, float]] = (),
+) -> xr.Variable:  # fmt: skip
+    """Return the light of sources on the detector, lazy where the data are; ``image`` makes it of one exposure."""
     frame = xr.Dataset({name: frame_coordinate(ds, name).variable for name in _FRAME})
-    exposures, given, lazy = [str(name) for name in ds["exposure"].values], needed(ds), bool(ds["flux"].chunks)
+    exposures, lazy = [str(name) for name in ds["exposure"].values], bool(ds["flux"].chunks)
+    lit: Any = lit_pixels(ds, str(model.attrs["band"]))
     fit: Callable = _fitted
     if lazy:
-        fit, image, given, frame = dask.delayed(fit), dask.delayed(image), as_delayed(given), as_delayed(frame)
-    found = fit(given, model, around, psf)
+        fit, image, lit, frame = dask.delayed(fit), dask.delayed(image), as_delayed(lit), as_delayed(frame)
+    found = fit(lit, model, around, psf, others)
     each: Any = [image(found, frame, name, *more) for name in exposures]
     if lazy:
         shape = ds["flux"].shape[1:]
@@ -154,5 +171,5 @@ def stars_of(ds: xr.Dataset, model: xr.Dataset, image: Callable, around: str, ps
     return xr.Variable(("dither", "y", "x"), stars)
 
 
-def _fitted(ds: xr.Dataset, model: xr.Dataset, around: str, psf: xr.Dataset | None) -> xr.Dataset:
-    return model if model.attrs["kind"] == KIND else fit_source(ds, model, around, psf)
+def _fitted(lit: xr.Dataset, model: xr.Dataset, around: str, psf: xr.Dataset | None, others) -> xr.Dataset:
+    return model if model.attrs["kind"] == KIND else fit_source(lit, model, around, psf, others)

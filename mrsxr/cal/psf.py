@@ -15,7 +15,7 @@ from mrsxr.errors import MrsxrError
 from mrsxr.limits import Arcsec, Band, Place, checked
 from mrsxr.mrs import SLICE_WIDTH, bands_of_setting, psf_fwhm, setting_keywords, setting_of_band
 from mrsxr.references.stpsf import read_stpsf
-from mrsxr.traces.point import REACH, profile_at
+from mrsxr.traces.profile import REACH, profile_at
 
 from .point_source import fit_point_source
 from .trace_model import fit_trace_model

@@ -16,9 +16,10 @@ from mrsxr.limits import Band, Count, Place, checked
 from mrsxr.mrs import PIXEL_LENGTH
 from mrsxr.scores import gains, score
 from mrsxr.traces import fit_band
-from mrsxr.traces.model import N_SPLINE
+from mrsxr.traces.model import EDGE, N_SPLINE
+from mrsxr.traces.pixels import gathered, in_circle, lit_pixels, places_of
 
-from ._sampling import check_wcs, lit_pixels, pixels_near, places_of
+from ._sampling import check_wcs
 
 _FEWEST = 1000  # pixels near the source that a fit needs
 
@@ -110,7 +111,7 @@ def _grids(lit: xr.Dataset, band: str, labels: np.ndarray, window_rows: int) -> 
 def _fitted(lit: xr.Dataset, band: str, source, labels: np.ndarray, grids) -> tuple[np.ndarray, ...]:
     """Return place, profile, spectrum and score; without enough pixels no light, and no score."""
     place = places_of(lit, band, source)
-    pixels = pixels_near(lit, place)
+    pixels = gathered(lit, in_circle(lit, place, EDGE))
     if pixels.flux.size < _FEWEST:
         nodes, samples = (one.size for one in grids)
         nothing = np.zeros((nodes, N_SPLINE, N_SPLINE)), np.zeros((len(place), samples))

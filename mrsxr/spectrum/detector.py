@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import dask
@@ -10,12 +11,14 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import dq as flags
+from mrsxr.arguments import as_places, reads
 from mrsxr.blocks import as_delayed
-from mrsxr.limits import OptionalRef, Range
+from mrsxr.limits import OptionalRef, Place, Range, Whole
 from mrsxr.mrs import psf_fwhm
 from mrsxr.schema import meaning_of, units_of
 from mrsxr.step import step
-from mrsxr.traces.source import KIND, check_model, encircled, fit_source, needed, of_barycentre, place_of
+from mrsxr.traces.pixels import lit_pixels
+from mrsxr.traces.source import KIND, check_model, check_which, encircled, fit_source, of_barycentre, place_of
 from mrsxr.units import MJYSR_TO_JY_PER_ARCSEC2
 
 from . import aperture
@@ -24,6 +27,7 @@ _COLUMNS = ("flux", "var", "surface_brightness", "surface_brightness_var", "back
 
 
 @step(needs="cal", gives="spectrum")
+@reads(others=as_places)
 def fit_spectrum(
     ds: xr.Dataset,
     *,
@@ -31,6 +35,8 @@ def fit_spectrum(
     apcorr: OptionalRef = None,
     around: Literal["host", "level"] = "host",
     psf: OptionalRef = None,
+    others: Sequence[Place] = (),
+    which: Whole = 0,
     radius_factor: Annotated[float, Range(above=0, high=4)] = 2.0,
 ) -> xr.Dataset:
     """Fit the spectrum of a point source to the detector pixels of all exposures of a band, without a cube.
@@ -45,6 +51,10 @@ def fit_spectrum(
         Aperture correction.
     around, psf
         As of :func:`mrsxr.cal.fit_point_source`: "host" for a source in its host, "level" for a lone star.
+    others : sequence of (float, float)
+        Right ascension and declination [deg] of further sources, fitted with the one of the trace model.
+    which : int
+        Of which source the spectrum is: 0, the one of the trace model, then ``others``.
     radius_factor : float
         The flux is that within a circle of this many FWHM times ``apcorr``: what
         :func:`mrsxr.spectrum.extract_spectrum` measures with the same ``radius_factor``, of the PSF that was fitted.
@@ -65,16 +75,19 @@ def fit_spectrum(
     --------
     >>> model = mx.cal.fit_trace_model(cal, band="1A")
     >>> nucleus = mx.spectrum.fit_spectrum(cal, trace_model=model, apcorr=refs.get("apcorr", cal))
+    >>> pair = mx.cal.fit_point_source(cal, trace_model=model, others=[(339.0149, 33.9758)])  # doctest: +SKIP
+    >>> companion = mx.spectrum.fit_spectrum(cal, trace_model=pair, which=1)                  # doctest: +SKIP
     """
     band, wave = check_model(ds, trace_model), trace_model["sample"].values
+    check_which(trace_model, others, [which])
     radius, correction = radius_factor * psf_fwhm(wave), np.ones(wave.size)
     if apcorr is not None:
         correction = aperture.aperture_correction(wave, radius, apcorr)
-    given: Any = needed(ds)
+    given: Any = lit_pixels(ds, band)
     measure: Any = _measured
-    if given["flux"].chunks:
+    if ds["flux"].chunks:
         given, measure = as_delayed(given), dask.delayed(_measured, pure=True, nout=len(_COLUMNS))
-    columns = measure(given, trace_model, around, psf, radius_factor, correction)
+    columns = measure(given, trace_model, (around, psf, others), which, radius_factor, correction)
     if ds["flux"].chunks:
         columns = [da.from_delayed(one, wave.shape, float) for one in columns]
     data: dict[str, Any] = {
@@ -93,16 +106,15 @@ def fit_spectrum(
         "band": band, "aperture_correction_ref": str(apcorr.attrs.get("ref_id", "")) if apcorr is not None else "none",
     }  # fmt: skip
     if not trace_model["place"].chunks:
-        attrs["aperture_ra"], attrs["aperture_dec"] = place_of(ds, trace_model)
+        place = others[which - 1] if others and which else place_of(ds, trace_model, which)
+        attrs["aperture_ra"], attrs["aperture_dec"] = place
     return xr.Dataset(data, coords, attrs)
 
 
-def _measured(ds, trace_model, around, psf, radius_factor, correction) -> tuple[np.ndarray, ...]:
+def _measured(lit, trace_model, options, which, radius_factor, correction) -> tuple[np.ndarray, ...]:
     """Return the columns :data:`_COLUMNS` of the spectrum."""
-    source = trace_model
-    if trace_model.attrs["kind"] != KIND:
-        source = fit_source(ds, trace_model, around, psf)
-    light, radius = encircled(source, ds, source["sample"].values, radius_factor)
+    source = trace_model if trace_model.attrs["kind"] == KIND else fit_source(lit, trace_model, *options)
+    light, radius = encircled(source, lit, source["sample"].values, radius_factor)
     factor, level = MJYSR_TO_JY_PER_ARCSEC2 * light * correction, light * correction / (np.pi * radius**2)
-    peak, variance, *more = (source[name].values for name in ("peak", "peak_var", "background", "n_pixels"))
-    return factor * peak, factor**2 * variance, level * peak, level**2 * variance, *more
+    peak, variance, around = (source[name].values[which] for name in ("peak", "peak_var", "background"))
+    return factor * peak, factor**2 * variance, level * peak, level**2 * variance, around, source["n_pixels"].values

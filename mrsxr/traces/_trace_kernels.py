@@ -1,8 +1,9 @@
-"""Kernels of the trace model: the profile of a point on the detector, its spectrum, and the fits of both.
+"""Kernels of point sources in smooth light: cubic B-splines in wavelength, smooth light as splines over the field.
 
-Lengths are in units of the FWHM at the wavelength of the pixel: u along the slice, v across. The profile is
-start(u, v) (1 + sum c_ij B_i(u) B_j(v)) with cubic B-splines B of unit ``KNOT`` over -REACH ... REACH; c is linear in
-wavelength between nodes.
+The light of a pixel is sum_k star_k(s) profile_k + sum_m host_m(s) B_m(x, y): s counts samples of wavelength; x, y in
+-1 ... 1 over the box around the sources. The unknowns of a sample stand together: the stars, then ``(n + degree)^2`` of
+the host. All stars have one profile, corrected by B-splines of the place from each. Simpler, in
+:func:`spectrum_equations`: one star, linear between samples, and a plane of light around it.
 """
 
 import math
@@ -11,15 +12,8 @@ import numpy as np
 
 from mrsxr.compiled import njit
 
-REACH, KNOT = 2.0, 0.4
-N_SPLINE = 13  # 2 REACH / KNOT + 3
-WIDE = 4  # unknowns of a node of the spectrum: the source, and a level and two slopes of the light around it
-
-
-@njit(cache=True, nogil=True)
-def start_profile(u, v):
-    """Return the profile to start from: a Moffat function of FWHM 1 and exponent 2.5, 1 at its peak."""
-    return (1.0 + 4.0 * (2.0**0.4 - 1.0) * (u * u + v * v)) ** -2.5
+#: Unknowns of a node of the spectrum of one exposure: the source, and a level and two slopes of the light around it.
+WIDE = 4
 
 
 @njit(cache=True, nogil=True)
@@ -35,38 +29,203 @@ def cubic(t, weights):
 
 
 @njit(cache=True, nogil=True)
-def _spline(place, weights):
-    """Fill the four cubic B-splines that are not zero at ``place``; return the number of the first, -1 outside."""
-    t = (place + REACH) / KNOT
-    if not 0 <= math.floor(t) <= N_SPLINE - 4:
-        return -1
-    return cubic(t, weights)
+def _low(x, n, degree, weights):
+    """Fill the ``degree + 1`` B-splines (1, 2) not zero at x in -1 ... 1, of n intervals; return the first."""
+    t = min(max(0.5 * (x + 1.0) * n, 0.0), n - 1e-9)
+    first = math.floor(t)
+    s = t - first
+    if degree == 1:
+        weights[0], weights[1] = 1 - s, s
+    else:
+        weights[0], weights[1], weights[2] = 0.5 * (1 - s) ** 2, 0.5 + s - s * s, 0.5 * s * s
+    return first
 
 
 @njit(cache=True, nogil=True)
-def profile_at(u, v, node, c, a, b):
-    """Return the profile at a place; ``node`` is a fractional place among the nodes of ``c`` (node, i, j)."""
-    i, j = _spline(u, a), _spline(v, b)
-    if i < 0 or j < 0:
-        return 0.0
-    k = min(max(int(node), 0), max(c.shape[0] - 2, 0))
-    share = min(max(node - k, 0.0), 1.0) if c.shape[0] > 1 else 0.0
-    total = 1.0
-    for m in range(4):
-        for n in range(4):
-            value = (1 - share) * c[k, i + m, j + n]
-            if share > 0:
-                value += share * c[k + 1, i + m, j + n]
-            total += a[m] * b[n] * value
-    return start_profile(u, v) * total
+def _host(x, y, degree, n, a, b, values, where, count, first):
+    """Append the splines of the host that reach a pixel, numbered from ``first``; return how many there are then."""
+    if n == 0:
+        return count
+    i, j = _low(x, n, degree, a), _low(y, n, degree, b)
+    for k in range(degree + 1):
+        for m in range(degree + 1):
+            values[count] = a[k] * b[m]
+            where[count] = first + (i + k) * (n + degree) + j + m
+            count += 1
+    return count
 
 
 @njit(cache=True, nogil=True)
-def profiles(u, v, node, c, out):
-    """Fill the profile at many places."""
+def light_equations(sample, profile, x, y, degree, n, flux, weight, band, right):
+    """Add pixels to the banded equations of stars and host.
+
+    Parameters
+    ----------
+    sample, x, y, flux, weight : float64 (pixel)
+    profile : float64 (star, pixel)
+    degree, n : int
+    band : float64 (4 wide, size), changed
+        Lower form of ``scipy.linalg.solveh_banded``; ``wide`` unknowns a sample.
+    right : float64 (size), changed
+    """
+    stars = profile.shape[0]
+    a, b, c = np.empty(3), np.empty(3), np.empty(4)
+    values, where = np.empty(stars + 9), np.arange(stars + 9)
+    row, column = np.empty(4 * stars + 36), np.empty(4 * stars + 36, np.int64)
+    wide = stars + (n + degree) ** 2
+    for p in range(sample.size):
+        if not weight[p] > 0:
+            continue
+        k = cubic(sample[p], c)
+        for s in range(stars):
+            values[s] = profile[s, p]
+        count = _host(x[p], y[p], degree, n, a, b, values, where, stars, stars)
+        total = 0
+        for q in range(4):
+            for m in range(count):
+                row[total] = c[q] * values[m]
+                column[total] = (k + q) * wide + where[m]
+                total += 1
+        for m in range(total):
+            w = weight[p] * row[m]
+            right[column[m]] += w * flux[p]
+            for q in range(m + 1):
+                band[column[m] - column[q], column[q]] += w * row[q]
+
+
+@njit(cache=True, nogil=True)
+def light_at(sample, x, y, degree, n, found, stars, host):
+    """Fill stars (star, pixel) and host at pixels; ``found`` (sample, unknown)."""
+    a, b, c = np.empty(3), np.empty(3), np.empty(4)
+    values, where = np.empty(9), np.empty(9, np.int64)
+    for p in range(sample.size):
+        k = cubic(sample[p], c)
+        count = _host(x[p], y[p], degree, n, a, b, values, where, 0, stars.shape[0])
+        host[p] = 0.0
+        stars[:, p] = 0.0
+        for q in range(4):
+            for s in range(stars.shape[0]):
+                stars[s, p] += c[q] * found[k + q, s]
+            for m in range(count):
+                host[p] += c[q] * values[m] * found[k + q, where[m]]
+
+
+@njit(cache=True, nogil=True)
+def host_splines(x, y, degree, n, out):
+    """Fill the splines of the host at pixels, (pixel, spline)."""
+    a, b = np.empty(3), np.empty(3)
+    values, where = np.empty(9), np.empty(9, np.int64)
+    for p in range(x.size):
+        for m in range(_host(x[p], y[p], degree, n, a, b, values, where, 0, 0)):
+            out[p, where[m]] = values[m]
+
+
+@njit(cache=True, nogil=True)
+def host_sums(number, x, y, degree, n, rest, weight, top, bottom):
+    """Add what is left of pixels to sums over each spline of the host at the sample that each pixel is nearest to.
+
+    Parameters
+    ----------
+    number : int64 (pixel)
+    x, y, rest, weight : float64 (pixel)
+    top, bottom : float64 (sample, spline), changed
+        Weighted sums of rest times spline, and of the square of the spline.
+    """
+    a, b = np.empty(3), np.empty(3)
+    values, where = np.empty(9), np.empty(9, np.int64)
+    for p in range(number.size):
+        for m in range(_host(x[p], y[p], degree, n, a, b, values, where, 0, 0)):
+            top[number[p], where[m]] += weight[p] * rest[p] * values[m]
+            bottom[number[p], where[m]] += weight[p] * values[m] * values[m]
+
+
+@njit(cache=True, nogil=True)
+def _splines(u, v, reach, knot, a, b):
+    """Fill the splines over the profile at a place; return the numbers of the first, -1 outside."""
+    if not (abs(u) < reach and abs(v) < reach):
+        return -1, -1
+    return cubic((u + reach) / knot, a), cubic((v + reach) / knot, b)
+
+
+@njit(cache=True, nogil=True)
+def correction_at(u, v, node, c, reach, knot, out):
+    """Fill sum_ij c_ij B_i(u) B_j(v), linear in wavelength between nodes; 0 outside of ``reach``."""
     a, b = np.empty(4), np.empty(4)
     for p in range(u.size):
-        out[p] = profile_at(u[p], v[p], node[p], c, a, b)
+        out[p] = 0.0
+        i, j = _splines(u[p], v[p], reach, knot, a, b)
+        if i < 0:
+            continue
+        k = min(max(int(node[p]), 0), max(c.shape[0] - 2, 0))
+        share = min(max(node[p] - k, 0.0), 1.0) if c.shape[0] > 1 else 0.0
+        for m in range(4):
+            for n in range(4):
+                value = (1 - share) * c[k, i + m, j + n]
+                if share > 0:
+                    value += share * c[k + 1, i + m, j + n]
+                out[p] += a[m] * b[n] * value
+
+
+@njit(cache=True, nogil=True)
+def _add(value, where, count, rest, weight, normal, right):
+    """Add a pixel to normal equations, upper triangle; an unknown that stands twice counts as the sum of both."""
+    for m in range(count):
+        w = weight * value[m]
+        right[where[m]] += w * rest
+        normal[where[m], where[m]] += w * value[m]
+        for q in range(m + 1, count):
+            first, last = min(where[m], where[q]), max(where[m], where[q])
+            normal[first, last] += w * value[q] * (2.0 if first == last else 1.0)
+
+
+@njit(cache=True, nogil=True)
+def correction_equations(u, v, node, scale, x, y, degree, n, more, rest, weight, reach, knot, normal, right):
+    """Add pixels to the equations of profile and host at each node, weighted by how near they are.
+
+    Parameters
+    ----------
+    u, v, scale : float64 (star, pixel)
+        Places from the stars, and what a unit of the correction gives.
+    node : float64 (pixel)
+    x, y, degree, n
+        As of :func:`light_equations`; no host where n is 0.
+    more : float64 (unknown, pixel)
+        What further unknowns give.
+    rest : float64 (pixel)
+        Flux less all else.
+    weight : float64 (pixel)
+    reach, knot : float
+    normal, right : float64 (node, m, m), (node, m), changed
+        Upper triangle; first the splines of the profile, then those of the host, then what is more.
+    """
+    stars = u.shape[0]
+    a, b, low, high = np.empty(4), np.empty(4), np.empty(3), np.empty(3)
+    size = 16 * stars + 9 + more.shape[0]
+    value, where = np.empty(size), np.empty(size, np.int64)
+    n_spline = round(2 * reach / knot) + 3
+    for p in range(node.size):
+        if not weight[p] > 0:
+            continue
+        count = 0
+        for s in range(stars):
+            i, j = _splines(u[s, p], v[s, p], reach, knot, a, b)
+            if i < 0:
+                continue
+            for m in range(4):
+                for q in range(4):
+                    value[count] = scale[s, p] * a[m] * b[q]
+                    where[count] = (i + m) * n_spline + j + q
+                    count += 1
+        if count == 0:
+            continue
+        count = _host(x[p], y[p], degree, n, low, high, value, where, count, n_spline**2)
+        for m in range(more.shape[0]):
+            value[count], where[count] = more[m, p], right.shape[1] - more.shape[0] + m
+            count += 1
+        for k in range(right.shape[0]):
+            near = weight[p] * (1 - abs(node[p] - k))
+            if near > 0:
+                _add(value, where, count, rest[p], near, normal[k], right[k])
 
 
 @njit(cache=True, nogil=True)
@@ -102,75 +261,3 @@ def spectrum_equations(place, profile, along, across, flux, weight, band, right)
             right[k * WIDE + m] += w * flux[p]
             for n in range(m + 1):
                 band[m - n, k * WIDE + n] += w * row[n]
-
-
-@njit(cache=True, nogil=True)
-def profile_equations(u, v, node, light, rest, weight, normal, right):
-    """Add pixels to the equations of the profile at each node, weighted by how near they are to it.
-
-    Parameters
-    ----------
-    u, v, node : float64 (pixel)
-    light : float64 (pixel)
-        Spectrum of the source at the pixel.
-    rest : float64 (pixel)
-        Flux less the light around the source and less ``light`` times the start profile.
-    weight : float64 (pixel)
-    normal, right : float64 (node, n, n), (node, n), changed
-        n = N_SPLINE^2; upper triangle.
-    """
-    a, b = np.empty(4), np.empty(4)
-    value, where = np.empty(16), np.empty(16, np.int64)
-    for p in range(u.size):
-        i, j = _spline(u[p], a), _spline(v[p], b)
-        if i < 0 or j < 0 or not weight[p] > 0:
-            continue
-        e = light[p] * start_profile(u[p], v[p])
-        for m in range(4):
-            for n in range(4):
-                value[4 * m + n] = e * a[m] * b[n]
-                where[4 * m + n] = (i + m) * N_SPLINE + j + n
-        for k in range(right.shape[0]):
-            near = weight[p] * (1 - abs(node[p] - k))
-            if near > 0:
-                for m in range(16):
-                    w = near * value[m]
-                    right[k, where[m]] += w * rest[p]
-                    for n in range(m, 16):
-                        normal[k, where[m], where[n]] += w * value[n]
-
-
-@njit(cache=True, nogil=True)
-def faded(u, v, node, c, a, b, level, whole, edge):
-    """Return the profile above a level, whole within a radius and nothing at another."""
-    fade = min((edge - math.sqrt(u * u + v * v)) / (edge - whole), 1.0)
-    return (profile_at(u, v, node, c, a, b) - level) * fade * fade * (3 - 2 * fade) if fade > 0 else 0.0
-
-
-@njit(cache=True, nogil=True)
-def finer(u, v, width, node, light, level, c, n, whole, edge, out):
-    """Fill, for each of ``n`` parts of a pixel, by how much the model differs there from that of the whole pixel.
-
-    The model in a part is the mean of what pixels of all phases show of it there. The mean over a pixel centred on
-    the part is taken by ``n`` places, as the width of the part adds what these lack of the width of the pixel; the
-    profile fades before it is averaged: the light moved from the core arrives in the wings, and none is lost.
-
-    Parameters
-    ----------
-    u, v, node, light : float64 (pixel)
-    level : float64 (pixel)
-        Of the profile where it fades: what is smooth there needs no parts, and would end in an edge that is not of
-        the sky.
-    whole, edge : float
-        Radii between which the profile fades.
-    width : float64 (pixel)
-        Signed width of a pixel in u.
-    out : float32 (pixel, n), changed
-    """
-    a, b = np.empty(4), np.empty(4)
-    fine = np.empty(2 * n - 1)
-    for p in range(u.size):
-        for k in range(2 * n - 1):
-            fine[k] = faded(u[p] + width[p] * ((k + 1) / n - 1.0), v[p], node[p], c, a, b, level[p], whole, edge)
-        for k in range(n):
-            out[p, k] = light[p] * (fine[k : k + n].mean() - fine[n - 1])

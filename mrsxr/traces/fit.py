@@ -10,7 +10,9 @@ from scipy.linalg import solveh_banded
 from mrsxr.mrs import psf_fwhm
 from mrsxr.scores import gains
 
-from .model import EDGE, ring
+from .model import EDGE, KNOT, N_SPLINE, REACH, profile_at, ring
+from .pixels import Pixels
+from .profile import shifts, start_profile
 
 _ROUNDS, _HALF, _WHOLE, _CLIP = 4, 3, 3, 6.0
 #: Standard errors by which a window, and all slices and exposures of its wavelength, must gain. Of all, a pixel counts
@@ -23,22 +25,6 @@ _PRIOR = 0.3
 #: Change of the profile around the source, of its peak, that tells of other sources there: no model is used.
 _CROWDED = 0.1
 _STEP = 0.01  # FWHM, for the slopes of the profile
-
-
-@dataclass
-class Pixels:
-    """Pixels near the source, of all exposures: (pixel) arrays; slice coordinates [arcsec], um, MJy/sr."""
-
-    dither: np.ndarray
-    label: np.ndarray
-    alpha: np.ndarray
-    beta: np.ndarray
-    wavelength: np.ndarray
-    flux: np.ndarray
-    variance: np.ndarray
-    beside: np.ndarray  # mean of the left and right neighbours in the slice, NaN where there is none
-    beside_variance: np.ndarray
-    odd: np.ndarray  # squares of one colour of a chess board on the detector
 
 
 @dataclass
@@ -57,8 +43,6 @@ class Fit:
     spectrum: np.ndarray = field(init=False)
 
     def __post_init__(self):
-        from ._trace_kernels import N_SPLINE
-
         p = self.pixels
         self.fwhm = psf_fwhm(p.wavelength)
         self.sample = (p.wavelength - self.first) / self.step
@@ -74,12 +58,8 @@ class Fit:
 
     def shape(self, du: float = 0.0, dv: float = 0.0) -> np.ndarray:
         """Return the profile at the pixels, moved."""
-        from ._trace_kernels import profiles
-
         u, v = self.offsets()
-        out = np.empty(u.size)
-        profiles(u + du, v + dv, self.node, self.profile, out)
-        return out
+        return profile_at(u + du, v + dv, self.node, self.profile)
 
     def model(self) -> np.ndarray:
         """Return the model at the pixels."""
@@ -114,26 +94,24 @@ class Fit:
     def fit_places(self, weight: np.ndarray) -> None:
         """Move the source in every exposure to where it fits best."""
         shape = self.shape()
-        rest = self.pixels.flux - self.light * shape - self.around
-        slopes = []
-        for du, dv in ((_STEP, 0.0), (0.0, _STEP)):
-            slopes.append(self.light * (self.shape(-du, -dv) - self.shape(du, dv)) / (2 * _STEP * self.fwhm))
-        for d in range(self.place.shape[0]):
-            at = self.pixels.dither == d
-            design = np.stack([*(s[at] for s in slopes), self.light[at] * shape[at]])
-            normal = (design * weight[at]) @ design.T
-            move = np.linalg.lstsq(normal, design @ (weight[at] * rest[at]), rcond=1e-12)[0][:2]
-            self.place[d] += np.clip(move, -0.1, 0.1)
+        slopes = [
+            self.light * (self.shape(-du, -dv) - self.shape(du, dv)) / (2 * _STEP * self.fwhm)
+            for du, dv in ((_STEP, 0.0), (0.0, _STEP))
+        ]
+        rest, light = self.pixels.flux - self.light * shape - self.around, (self.light * shape)[None]
+        self.place += shifts(self.pixels.dither, np.stack(slopes)[None], light, rest, weight, len(self.place))[0]
 
     def fit_profile(self, weight: np.ndarray) -> None:
         """Fit the profile at each node to all exposures and slices."""
-        from ._trace_kernels import N_SPLINE, profile_equations, start_profile
+        from ._trace_kernels import correction_equations
 
-        u, v = self.offsets()
-        n = N_SPLINE**2
+        (u, v), n = self.offsets(), N_SPLINE**2
         normal, right = np.zeros((self.n_node, n, n)), np.zeros((self.n_node, n))
-        rest = self.pixels.flux - self.around - self.light * start_profile(u, v)
-        profile_equations(u, v, self.node, self.light, rest, weight, normal, right)
+        start = self.light * start_profile(u * u + v * v)
+        rest, no_host = self.pixels.flux - self.around - start, (u, v, 0, 0, np.zeros((0, u.size)))
+        correction_equations(
+            u[None], v[None], self.node, start[None], *no_host, rest, weight, REACH, KNOT, normal, right
+        )
         for k in range(self.n_node):
             full = np.triu(normal[k]) + np.triu(normal[k], 1).T + np.eye(n) / _PRIOR**2
             self.profile[k] = np.linalg.solve(full, right[k]).reshape(N_SPLINE, N_SPLINE)

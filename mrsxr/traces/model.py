@@ -12,6 +12,8 @@ from mrsxr.errors import MrsxrError
 from mrsxr.geometry.pixels import HALF_PIXEL, BandPixels, Frame
 from mrsxr.mrs import psf_fwhm
 
+from .profile import correction_at, start_profile
+
 #: The model is used whole within this radius [FWHM] and fades to nothing at ``EDGE``.
 
 WHOLE, EDGE = 1.25, 1.95
@@ -20,8 +22,8 @@ WHOLE, EDGE = 1.25, 1.95
 SMOOTH = 101
 #: Parts of a pixel.
 PARTS = 5
-#: B-splines of the profile along an axis, see ``_trace_kernels``.
-N_SPLINE = 13
+#: Half side of the profile and spacing of its B-splines [FWHM], and their number along an axis.
+REACH, KNOT, N_SPLINE = 2.0, 0.4, 13
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class TraceModel:
     place : float64 (dither, 2)
         alpha, beta of the source [arcsec].
     profile : float64 (node, i, j)
-        See ``_trace_kernels``.
+        See :func:`profile_at`.
     spectrum : float64 (dither, sample)
         Peak of the continuum of the source [MJy/sr].
     nodes, samples : (float, float)
@@ -78,15 +80,46 @@ def continuum(spectrum: np.ndarray) -> np.ndarray:
     return out
 
 
+def profile_at(u: np.ndarray, v: np.ndarray, node: np.ndarray, profile: np.ndarray) -> np.ndarray:
+    """Return the profile (node, i, j) at places [FWHM]: start (1 + corrections), 0 outside of ``REACH``."""
+    inside = np.maximum(np.abs(u), np.abs(v)) < REACH
+    return inside * start_profile(u * u + v * v) * (1.0 + correction_at(u, v, node, profile, REACH, KNOT))
+
+
 def ring(profile: np.ndarray) -> np.ndarray:
     """Return a profile (node, i, j) on the circle where it has faded by half: (node, angle)."""
-    from ._trace_kernels import profiles
-
     angle = np.linspace(0, 2 * np.pi, 32, endpoint=False)
     node = np.repeat(np.arange(len(profile)), angle.size).astype(float)
-    out = np.empty(node.size)
-    profiles(*(np.tile(0.5 * (WHOLE + EDGE) * f(angle), len(profile)) for f in (np.cos, np.sin)), node, profile, out)
-    return out.reshape(len(profile), -1)
+    u, v = (np.tile(0.5 * (WHOLE + EDGE) * f(angle), len(profile)) for f in (np.cos, np.sin))
+    return profile_at(u, v, node, profile).reshape(len(profile), -1)
+
+
+def faded(u: np.ndarray, v: np.ndarray, node: np.ndarray, level: np.ndarray, profile: np.ndarray) -> np.ndarray:
+    """Return the profile above a level, whole within ``WHOLE`` and nothing at ``EDGE``."""
+    fade = np.clip((EDGE - np.hypot(u, v)) / (EDGE - WHOLE), 0.0, 1.0)
+    return (profile_at(u, v, node, profile) - level) * fade * fade * (3 - 2 * fade)
+
+
+def finer(u: np.ndarray, v: np.ndarray, width: np.ndarray, node: np.ndarray, level: np.ndarray, profile: np.ndarray):
+    """Return by how much the profile in each part of a pixel differs from that of the whole pixel (pixel, part).
+
+    That of a part is the mean of what pixels of all phases show of it there: over a pixel centred on the part, taken by
+    ``PARTS`` places, as the width of the part adds what these lack of the width of the pixel. The profile fades before
+    it is averaged: the light moved from the core arrives in the wings, and none is lost.
+
+    Parameters
+    ----------
+    u, v, node : float64 (pixel)
+    width : float64 (pixel)
+        Signed width of a pixel in u.
+    level : float64 (pixel)
+        Of the profile where it fades: what is smooth there needs no parts, and would end in an edge that is not of
+        the sky.
+    profile : float64 (node, i, j)
+    """
+    steps = (np.arange(1, 2 * PARTS) - PARTS) / PARTS
+    fine = np.stack([faded(u + width * step, v, node, level, profile) for step in steps])
+    return np.stack([fine[k : k + PARTS].mean(axis=0) - fine[PARTS - 1] for k in range(PARTS)], axis=1)
 
 
 def chosen(ds: xr.Dataset, band: str, exposures, labels: np.ndarray) -> xr.Dataset:
@@ -123,8 +156,6 @@ def finer_pixels(
         ``PARTS`` of every good pixel for which the model is used; the one map is the model at each part less that of
         its pixel [MJy/sr], so that adding both to a cube leaves the light as bright as it was.
     """
-    from ._trace_kernels import finer
-
     middle = 0.5 * (pixels.low + pixels.high)
     fwhm = psf_fwhm(middle)
     u = (pixels.alpha - model.place[dither, 0]) / fwhm
@@ -134,12 +165,9 @@ def finer_pixels(
     width = (pixels.alpha_right - pixels.alpha_left) / (2 * HALF_PIXEL)
     near = np.hypot(np.maximum(np.abs(u) - np.abs(width) / fwhm, 0), v) < EDGE
     at = np.flatnonzero(near & (frame.status == 0) & model.used[dither, pixels.slice_index, window])
-    values = np.empty((at.size, PARTS), np.float32)
-    light, level = (
-        model.light(dither, middle[at]),
-        np.interp(node[at], np.arange(len(model.profile)), ring(model.profile).mean(1)),
-    )
-    finer(u[at], v[at], (width / fwhm)[at], node[at], light, level, model.profile, PARTS, WHOLE, EDGE, values)
+    level = np.interp(node[at], np.arange(len(model.profile)), ring(model.profile).mean(1))
+    parts = finer(u[at], v[at], (width / fwhm)[at], node[at], level, model.profile)
+    values = (model.light(dither, middle[at])[:, None] * parts).astype(np.float32)
     left, span = pixels.alpha_left[at], pixels.alpha_right[at] - pixels.alpha_left[at]
     step = np.arange(PARTS + 1) / PARTS
     edges = left[:, None] + span[:, None] * step
@@ -147,7 +175,7 @@ def finer_pixels(
     def each(values):
         return np.repeat(values[at], PARTS)
 
-    parts = BandPixels(
+    pieces = BandPixels(
         each(pixels.index), each(pixels.slice_index), edges[:, :-1].ravel(), edges[:, 1:].ravel(), each(pixels.low),
         each(pixels.high), 0.5 * (edges[:, :-1] + edges[:, 1:]).ravel(),
     )  # fmt: skip
@@ -155,4 +183,4 @@ def finer_pixels(
     size = at.size * PARTS
     made = Frame(values.reshape(1, -1), np.zeros((0, size), np.float32), np.zeros(size, np.uint8),
                  each(frame.weight), shift)  # fmt: skip
-    return parts, made
+    return pieces, made

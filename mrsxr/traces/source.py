@@ -1,45 +1,59 @@
-"""The model of a point source in smooth light: made of cal data and a trace model, and what it gives."""
+"""The model of point sources in smooth light: made of cal data and a trace model, and what it gives."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from mrsxr import dq
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.pixels import check_setting
-from mrsxr.geometry.sky import Pointing, barycentric, slicer_to_sky, slicer_to_v2v3
+from mrsxr.geometry.sky import barycentric, slicer_to_v2v3
 from mrsxr.mrs import SLICE_WIDTH, SPAXEL_SIZE, psf_fwhm
-from mrsxr.schema import RANDOM, VARIANCES, WCS_VARIABLES
+from mrsxr.schema import WCS_VARIABLES
 from mrsxr.threads import how
 
-from .point import REACH, BoxPixels, PointFit, PsfImages, _linear, profile_at
+from .pixels import gathered, in_box, on_sky, places_of
+from .point import PointFit, _linear
+from .profile import REACH, PsfImages, profile_at
 
+Places = Sequence[tuple[float, float]]
 KIND = "point_source"
 _LEAST = 0.05  # of the usual weight of a sample
+_FEWEST = 1000  # pixels near the sources
+_NEAR = 0.5  # FWHM, between two sources
 _HELD = 50.0  # samples that hold the smooth light of one
 
 
-def fit_source(ds: xr.Dataset, trace_model: xr.Dataset, around: str, psf: xr.Dataset | None = None) -> xr.Dataset:
-    """Fit a point source and the light around it to all exposures of a band.
+def fit_source(
+    lit: xr.Dataset, trace_model: xr.Dataset, around: str, psf: xr.Dataset | None, others: Places = ()
+) -> xr.Dataset:
+    """Fit point sources and the light around them to all exposures of a band.
 
     Parameters
     ----------
-    ds : Dataset, level "cal", in memory
+    lit : Dataset
+        Of :func:`mrsxr.traces.pixels.lit_pixels`, in memory.
     trace_model : Dataset, kind "trace_model"
-        Tells the band and where the source is.
+        Tells the band and where the first source is.
     around : {"host", "level"}
     psf : Dataset, kind "psf", optional
+    others : sequence of (float, float)
+        Right ascension and declination [deg] of further sources.
 
     Returns
     -------
     Dataset, kind "point_source"; see :func:`mrsxr.cal.fit_point_source`.
     """
     model = trace_model.compute(**how())
-    band, place = str(model.attrs["band"]), _places(ds, model)
-    pixels = _box(ds, band, place)
+    band, place = str(model.attrs["band"]), _places(lit, model, others)
+    pixels = gathered(lit, in_box(lit, place, REACH) & (lit["slice"].values // 100 == int(band[0])))
+    if pixels.flux.size < _FEWEST:
+        raise MrsxrError(
+            f"band {band}: {pixels.flux.size} usable pixels around the source; expected {_FEWEST} at least"
+        )
     samples = model["sample"].values
     step = samples[1] - samples[0]
     reached = (np.array([pixels.wavelength.min(), pixels.wavelength.max()]) - samples[0]) / step
@@ -47,51 +61,48 @@ def fit_source(ds: xr.Dataset, trace_model: xr.Dataset, around: str, psf: xr.Dat
     images = None if psf is None else images_of(psf, band)
     fit = PointFit(pixels, place, samples[first], step, last + 1 - first, around, images)
     fit.run()
-    ends = (first, samples.size - 1 - last)
-    peak, variance, background, count = (np.pad(x, ends, constant_values=np.nan) for x in _samples(fit))
+    ends = (0, 0), (first, samples.size - 1 - last)
+    peak, variance, background, count = (np.pad(np.atleast_2d(x), ends, constant_values=np.nan) for x in _samples(fit))
     node = np.rint(fit.node)
     residual = [fit.misfit(node == k) for k in range(fit.gain.shape[1])]
     wave = {"units": "um", "long_name": "wavelength, of the observatory"}
-    light = {"units": "MJy/sr"}
+    light, each = {"units": "MJy/sr"}, ("source", "sample")
     data: dict[str, Any] = {
-        "place": (("dither", "axis"), fit.place, {"units": "arcsec", "long_name": "alpha, beta of the source"}),
+        "place": (
+            ("source", "dither", "axis"), fit.place, {"units": "arcsec", "long_name": "alpha, beta of the sources"},
+        ),
         "gain": (("dither", "node"), fit.gain, {"units": "1", "long_name": "factor of an exposure"}),
         "profile": (("node", "i", "j"), fit.correction, {"units": "1", "long_name": "corrections of the profile"}),
         "spline": (
-            "knot",
-            np.pad(fit.found[:, 0], ends),
-            light | {"long_name": "peak of the source, cubic splines of a sample"},
+            ("source", "knot"),
+            np.pad(fit.found[:, : len(place)].T, ends),
+            light | {"long_name": "peak of a source, cubic splines of a sample"},
         ),
-        "peak": ("sample", peak, light | {"long_name": "peak of the source"}),
-        "peak_var": ("sample", variance, {"units": "MJy2/sr2"}),
-        "background": ("sample", background, light | {"long_name": "light around, at the source"}),
-        "n_pixels": ("sample", count, {"units": "1"}),
+        "peak": (each, peak, light | {"long_name": "peak of a source"}),
+        "peak_var": (each, variance, {"units": "MJy2/sr2"}),
+        "background": (each, background, light | {"long_name": "light around, at a source"}),
+        "n_pixels": ("sample", count[0], {"units": "1"}),
         "residual": ("node", residual, {"units": "1", "long_name": "rms left within 1 FWHM over the peak, no noise"}),
-    }
+    }  # fmt: skip
     if psf is not None:
         ours = psf.isel(plane=np.flatnonzero(psf["psf_band"].values == band)).reset_coords()
         data |= {str(name): one.variable for name, one in ours.data_vars.items()}
+    sky = np.array([on_sky(one[0], band, lit, 0) for one in fit.place]).T
     coords = {
-        "exposure": ds["exposure"], "sample": ("sample", samples, wave),
+        "exposure": lit["exposure"], "sample": ("sample", samples, wave),
         "node": ("node", np.linspace(samples[first], samples[last], fit.gain.shape[1]), wave),
+        "ra": ("source", sky[0], {"units": "deg"}), "dec": ("source", sky[1], {"units": "deg"}),
     }  # fmt: skip
-    attrs = {"kind": KIND, "band": band, "around": around, "ref_id": f"point source of {band}"}
-    out = xr.Dataset(data, coords, attrs)
-    return out.assign_attrs(dict(zip(("ra", "dec"), place_of(ds, out), strict=True)))
+    return xr.Dataset(data, coords, {"kind": KIND, "band": band, "around": around, "ref_id": f"point source of {band}"})
 
 
-def place_of(ds: xr.Dataset, model: xr.Dataset) -> tuple[float, float]:
-    """Return right ascension and declination [deg] of the source of a model, by the first exposure."""
-    alpha, beta = _places(ds, model)[0]
+def place_of(ds: xr.Dataset, model: xr.Dataset, which: int = 0) -> tuple[float, float]:
+    """Return right ascension and declination [deg] of a source of a model, by the first exposure."""
+    if model.attrs["kind"] == KIND:
+        return float(model["ra"][which]), float(model["dec"][which])
     small = [v.name for v in WCS_VARIABLES if v.name in ds]
     ds = ds.assign(ds[small].compute(scheduler="synchronous").variables)
-    ra, dec = slicer_to_sky(alpha, beta, str(model.attrs["band"]), ds, Pointing.of(ds, 0))
-    return float(ra), float(dec)
-
-
-def needed(ds: xr.Dataset) -> xr.Dataset:
-    """Return cal data without what the fit does not look at."""
-    return ds.drop_vars([name for name in (*VARIANCES, "pixel_area") if name in ds and name not in RANDOM])
+    return on_sky(_places(ds, model)[0, 0], str(model.attrs["band"]), ds, 0)
 
 
 def check_model(ds: xr.Dataset, model: xr.Dataset) -> str:
@@ -105,8 +116,21 @@ def check_model(ds: xr.Dataset, model: xr.Dataset) -> str:
     return band
 
 
-def star_on_frame(source: xr.Dataset, frame: xr.Dataset, exposure: str) -> np.ndarray:
-    """Return the light of the source on the detector (y, x) float32 [MJy/sr], 0 away from it.
+def check_which(model: xr.Dataset, others: Places, which: Sequence[int]) -> None:
+    """Raise where a source is asked for that a model does not have, or others are told to one that is fitted."""
+    fitted = model.attrs["kind"] == KIND
+    if fitted and others:
+        raise MrsxrError("others go with a trace model; the point_source given has its sources")
+    known = model.sizes["source"] if fitted else 1 + len(others)
+    for one in which:
+        if not 0 <= one < known:
+            raise MrsxrError(f"source {one} is asked for; the model has {known}, numbered from 0")
+
+
+def star_on_frame(
+    source: xr.Dataset, frame: xr.Dataset, exposure: str, which: Sequence[int] | None = None
+) -> np.ndarray:
+    """Return the light of sources on the detector (y, x) float32 [MJy/sr], 0 away from them.
 
     Parameters
     ----------
@@ -114,29 +138,28 @@ def star_on_frame(source: xr.Dataset, frame: xr.Dataset, exposure: str) -> np.nd
     frame : Dataset
         ``slice``, ``alpha``, ``beta``, ``wavelength`` (y, x).
     exposure : str
+    which : sequence of int, optional
+        Numbers of the sources, by default all.
     """
-    from ._point_kernels import light_at
+    from ._trace_kernels import light_at
 
-    band = str(source.attrs["band"])
-    number = dither_of(source, exposure)
-    alpha, beta = (float(x) for x in source["place"].values[number])
-    a, b, wave = frame["alpha"].values - alpha, frame["beta"].values - beta, frame["wavelength"].values
-    out = np.zeros(a.shape, np.float32)
-    near = _within(frame["slice"].values, band, a, b, wave)
-    a, b, wave = (np.ascontiguousarray(x[near], float) for x in (a, b, wave))
+    band, number = str(source.attrs["band"]), dither_of(source, exposure)
+    images, correction = images_of(source, band) if "psf" in source else None, source["profile"].values
     samples, nodes = source["sample"].values, source["node"].values
-    sample = (wave - samples[0]) / (samples[1] - samples[0])
-    at = (wave >= nodes[0]) & (wave <= nodes[-1])
-    node = (wave - nodes[0]) / (nodes[1] - nodes[0])
-    found = np.zeros((source.sizes["knot"], 5))
-    found[:, 0] = source["spline"].values
-    star, none = np.empty(a.size), np.empty(a.size)
-    light_at(np.clip(sample, 0, samples.size - 1), 0 * a, 0 * a, 1, 1, found, star, none)
-    shape, _ = profile_at(
-        a, b, wave, node, source["profile"].values, images_of(source, band) if "psf" in source else None
-    )
-    gain = _linear(source["gain"].values, np.full(a.size, number), node)
-    out[near] = np.where(at, star * shape * gain, 0.0)
+    out = np.zeros(frame["alpha"].shape, np.float32)
+    for one in range(source.sizes["source"]) if which is None else which:
+        place = source["place"].values[one, number]
+        near = in_box(frame, place[None, None], REACH)[0] & (frame["slice"].values // 100 == int(band[0]))
+        a, b, wave = (frame[name].values[near].astype(float) for name in ("alpha", "beta", "wavelength"))
+        a, b = a - place[0], b - place[1]
+        at = (wave >= nodes[0]) & (wave <= nodes[-1])
+        node = (wave - nodes[0]) / (nodes[1] - nodes[0])
+        sample = np.clip((wave - samples[0]) / (samples[1] - samples[0]), 0, samples.size - 1)
+        star, none = np.empty((1, a.size)), np.zeros(a.size)
+        light_at(sample, none, none, 0, 0, source["spline"].values[one][:, None], star, np.empty(a.size))
+        shape, _ = profile_at(a, b, wave, node, correction, images)
+        gain = _linear(source["gain"].values, np.full(a.size, number), node)
+        out[near] += np.where(at, star[0] * shape * gain, 0.0).astype(np.float32)
     return out
 
 
@@ -194,7 +217,7 @@ def encircled(source: xr.Dataset, ds: xr.Dataset, wavelength: np.ndarray, factor
     """
     nodes, band = source["node"].values, str(source.attrs["band"])
     images = images_of(source, band) if "psf" in source else None
-    alpha, beta = source["place"].values.mean(axis=0)
+    alpha, beta = source["place"].values.mean(axis=(0, 1))
     v2, v3 = slicer_to_v2v3(alpha + np.array([0, 1e-3, 0]), beta + np.array([0, 0, 1e-3]), band, ds)
     matrix = np.array([[v[1] - v[0], v[2] - v[0]] for v in (v2, v3)]) / 1e-3
     spaxel, width = SPAXEL_SIZE[int(band[0])], SLICE_WIDTH[int(band[0])]
@@ -221,70 +244,65 @@ def of_barycentre(wavelength: np.ndarray, ds: xr.Dataset) -> np.ndarray:
     return barycentric(wavelength, float(velosys[np.isfinite(velosys)].mean()) if np.isfinite(velosys).any() else None)
 
 
-def _places(ds: xr.Dataset, model: xr.Dataset) -> np.ndarray:
-    return np.array([model["place"].values[dither_of(model, str(name))] for name in ds["exposure"].values])
-
-
-def _within(labels: np.ndarray, band: str, a, b, wavelength) -> np.ndarray:
-    """Return which pixels lie in the box around the source."""
-    ours = labels // 100 == int(band[0])
-    reach = REACH * psf_fwhm(np.where(ours, wavelength, 1.0))
-    return ours & (np.abs(a) < reach) & (np.abs(b) < reach)
-
-
-def _box(ds: xr.Dataset, band: str, place: np.ndarray) -> BoxPixels:
-    """Return the usable pixels around the source of all exposures."""
-    alpha, beta, wave = (ds[name].values.astype(float) for name in ("alpha", "beta", "wavelength"))
-    columns: list[tuple[np.ndarray, ...]] = []
-    for d in range(place.shape[0]):
-        one = ds.isel(dither=d)
-        flux = one["flux"].values.astype(float)
-        variance = np.sum([one[n].values.astype(float) for n in RANDOM if n in one], axis=0)
-        good = np.isfinite(flux) & (variance > 0) & ((one["dq"].values & dq.DO_NOT_USE) == 0)
-        at = good & _within(ds["slice"].values, band, alpha - place[d, 0], beta - place[d, 1], wave)
-        columns.append((np.full(int(at.sum()), d), *(x[at] for x in (alpha, beta, wave, flux, variance))))
-    pixels = BoxPixels(*(np.concatenate(parts) for parts in zip(*columns, strict=True)))
-    if pixels.flux.size < 1000:
-        raise MrsxrError(f"band {band}: {pixels.flux.size} usable pixels around the source; expected 1000 at least")
-    return pixels
+def _places(ds: xr.Dataset, model: xr.Dataset, others: Places = ()) -> np.ndarray:
+    """Return alpha, beta of the sources (source, dither, axis): others where they stand from the first on the sky."""
+    band = str(model.attrs["band"])
+    first = np.array([model["place"].values[..., dither_of(model, str(name)), :] for name in ds["exposure"].values])
+    if first.ndim == 3:
+        return first.swapaxes(0, 1)
+    out = [first]
+    if others:
+        sky = np.array([on_sky(place, band, ds, d) for d, place in enumerate(first)])
+        turned = np.unwrap(sky[:, 0], period=360).mean() % 360, sky[:, 1].mean()
+        out += [first + places_of(ds, band, one) - places_of(ds, band, turned) for one in others]
+    apart = [np.hypot(*(one - other).T).mean() for k, one in enumerate(out) for other in out[:k]]
+    fwhm = float(psf_fwhm(model["sample"].values.mean()))
+    if apart and min(apart) < _NEAR * fwhm:
+        raise MrsxrError(f"two sources stand {min(apart):.2g} arcsec apart; they are told apart from {_NEAR} FWHM on")
+    if len(out) > 1 and max(np.hypot(*(one - first).T).mean() for one in out) > REACH * fwhm:
+        raise MrsxrError(
+            f"others are fitted up to {REACH * fwhm:.1f} arcsec from the source; fit those beyond by themselves"
+        )
+    return np.stack(out)
 
 
 def _samples(fit: PointFit) -> tuple[np.ndarray, ...]:
-    """Return peak of the source, its variance, light around it and number of pixels, of every sample by its own pixels.
+    """Return peaks of the sources, their variances, light around them (source, sample) and number of pixels (sample).
 
     A sample rests on the pixels nearest to it; that these lie at other wavelengths is made up for by the fitted
-    spectrum.
+    spectra.
     """
-    from ._point_kernels import host_splines, light_at
+    from ._trace_kernels import host_splines, light_at
     from .point import _FINE, _LINE, AROUND
 
-    p, n = fit.pixels, fit.n_sample
-    at_nodes = [np.empty(n), np.empty(n)]
-    light_at(np.arange(n) * 1.0, np.zeros(n), np.zeros(n), *AROUND[fit.around], fit.found, *at_nodes)
-    spectrum, host = at_nodes
-    shape, weight = fit.shape * fit.gains(), fit.weights()
-    number = fit.number
-    (x, y, *_), lines = fit.field(), np.append(fit.smooth[1:-2], fit.smooth[-1])[:n] <= _LINE
+    p, n, stars = fit.pixels, fit.n_sample, fit.n_source
+    spectrum, host, (x, y, *_) = np.empty((stars, n)), np.empty((stars, n)), fit.field()
+    for s, centre in enumerate((fit.place - fit.place.mean(axis=0)).mean(axis=1) / fit.half):
+        light_at(np.arange(n) * 1.0, *(np.full(n, c) for c in centre), *fit.splines, fit.found, spectrum, host[s])
+    shape, weight, number = fit.shape * fit.gains(), fit.weights(), fit.number
+    lines = np.append(fit.smooth[1:-2], fit.smooth[-1])[:n] <= _LINE
     if fit.around == "level":
         lines[:] = False
-    peak, variance = np.full(n, np.nan), np.full(n, np.nan)
-    totals = np.bincount(number, weight * shape**2, n)
-    usual = np.median(totals)
-    noise = np.bincount(number, weight**2 * p.variance * shape**2, n) / np.maximum(totals, 1e-30) ** 2
-    flux = p.flux - fit.host - _slope(spectrum, noise)[number] * (fit.star * fit.shape - spectrum[number] * shape)
+    peak, variance = np.full((2, stars, n), np.nan)
+    totals = np.stack([np.bincount(number, weight * one**2, n) for one in shape])
+    usual = np.median(totals, axis=1)
+    noise = [np.bincount(number, weight**2 * p.variance * one**2, n) for one in shape] / np.maximum(totals, 1e-30) ** 2
+    slope = np.stack([_slope(*one) for one in zip(spectrum, noise, strict=True)])[:, number]
+    flux = p.flux - fit.host - (slope * (fit.star * fit.shape - spectrum[:, number] * shape)).sum(axis=0)
     for k, at in enumerate(fit.parts):
-        total = float(totals[k])
-        if total < _LEAST * usual:
+        if (totals[:, k] < _LEAST * usual).any():
             continue
-        degree, m = _FINE if lines[k] else AROUND[fit.around]
+        degree, m = (_FINE[0], int(np.ceil(_FINE[1] * fit.splines[1] / AROUND["host"][1]))) if lines[k] else fit.splines
         splines = np.zeros((at.size, (m + degree) ** 2))
         host_splines(x[at], y[at], degree, m, splines)
-        cross = (weight[at] * shape[at]) @ splines
-        normal = splines.T @ (splines * weight[at, None]) * (1.0 if lines[k] else _HELD)
+        weighted = shape[:, at] * weight[at]
+        cross, normal = weighted @ splines, splines.T @ (splines * weight[at, None]) * (1.0 if lines[k] else _HELD)
         normal[np.diag_indices(len(normal))] += 1e-3 * np.median(np.diag(normal)) + 1e-30
-        share = float(cross @ np.linalg.solve(normal, cross)) / total
-        peak[k] = (weight[at] * shape[at] * flux[at]).sum() / total
-        variance[k] = noise[k] / max(1.0 - share, 1e-3)
+        share = np.einsum("sm,ms->s", cross, np.linalg.solve(normal, cross.T)) / totals[:, k]
+        inverse = np.linalg.inv(weighted @ shape[:, at].T)
+        peak[:, k] = inverse @ (weighted @ flux[at])
+        spread = inverse @ (weighted * p.variance[at]) @ weighted.T @ inverse
+        variance[:, k] = np.diag(spread) / np.maximum(1.0 - share, 1e-3)
     return peak, variance, host, np.bincount(number, minlength=n).astype(float)
 
 

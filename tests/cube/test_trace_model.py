@@ -11,9 +11,8 @@ from mrsxr.cube import build_cube
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.sky import Pointing, sky_to_v2v3, v2v3_to_slicer
 from mrsxr.traces import Pixels
-from mrsxr.traces import _trace_kernels as kernels
 from mrsxr.traces.fit import Fit, _score
-from mrsxr.traces.model import continuum
+from mrsxr.traces.model import KNOT, N_SPLINE, PARTS, REACH, continuum, faded, finer, profile_at
 
 PLACE = (339.015, 33.976)
 
@@ -153,33 +152,31 @@ def test_models_of_others_are_refused(star):
 
 def test_parts_of_pixels_show_what_pixels_of_all_phases_show():
     """By a slow way: the mean over pixels that hold a place is that of a finer sum; all light that is moved arrives."""
-    c, n, width = np.zeros((1, kernels.N_SPLINE, kernels.N_SPLINE)), 5, 0.7
+    c, width = np.zeros((1, N_SPLINE, N_SPLINE)), 0.7
     c[0, 4:8, 5:9] = 0.2
+
+    def shown(u):
+        return faded(u, np.full(u.size, 0.3), np.zeros(u.size), np.full(u.size, 0.02), c)
+
     phases = np.arange(400) / 400 * width
     u = (np.arange(-6, 7) * width + phases[:, None]).ravel()
-    v, out = np.full(u.size, 0.3), np.empty((u.size, n), np.float32)
-    kernels.finer(
-        u, v, np.full(u.size, width), np.zeros(u.size), np.ones(u.size), np.full(u.size, 0.02), c, n, 1.0, 1.95, out
-    )
+    v, one = np.full(u.size, 0.3), np.ones(u.size)
+    out = finer(u, v, width * one, 0 * one, 0.02 * one, c)
     np.testing.assert_allclose(out.sum(), 0.0, atol=1e-4 * np.abs(out).sum())
-    faded = [kernels.faded(x, 0.3, 0.0, c, np.empty(4), np.empty(4), 0.02, 1.0, 1.95) for x in u]
-    place = u[:, None] + width * ((np.arange(n) + 0.5) / n - 0.5)
-    parts = (out + np.array(faded)[:, None]).ravel()
-    fine = np.linspace(-0.5, 0.5, 201) * width
+    place = (u[:, None] + width * ((np.arange(PARTS) + 0.5) / PARTS - 0.5)).ravel()
+    parts, fine = (out + shown(u)[:, None]).ravel(), np.linspace(-0.5, 0.5, 201) * width
     for x in (-1.2, 0.0, 0.4, 1.7):
-        near = np.abs(place.ravel() - x) < width / (2 * n)
-        seen = np.mean([kernels.faded(x + d, 0.3, 0.0, c, np.empty(4), np.empty(4), 0.02, 1.0, 1.95) for d in fine])
-        np.testing.assert_allclose(parts[near].mean(), seen, atol=2e-3)
+        near = np.abs(place - x) < width / (2 * PARTS)
+        np.testing.assert_allclose(parts[near].mean(), shown(x + fine).mean(), atol=2e-3)
 
 
 def test_the_profile_is_a_product_of_splines():
     rng = np.random.default_rng(3)
-    c = rng.normal(size=(2, kernels.N_SPLINE, kernels.N_SPLINE))
+    c = rng.normal(size=(2, N_SPLINE, N_SPLINE))
     u, v, node = rng.uniform(-1.9, 1.9, 50), rng.uniform(-1.9, 1.9, 50), rng.uniform(0, 1, 50)
-    out = np.empty(50)
-    kernels.profiles(u, v, node, c, out)
-    knots = -kernels.REACH + kernels.KNOT * np.arange(-3, kernels.N_SPLINE + 1)
+    knots = -REACH + KNOT * np.arange(-3, N_SPLINE + 1)
     along, across = (BSpline.design_matrix(x, knots, 3).toarray() for x in (u, v))
     each = np.einsum("pi,kij,pj->kp", along, c, across)
     moffat = (1 + 4 * (2**0.4 - 1) * (u**2 + v**2)) ** -2.5
+    out = profile_at(u, v, node, c)
     np.testing.assert_allclose(out, moffat * (1 + (1 - node) * each[0] + node * each[1]), rtol=1e-10)

@@ -8,13 +8,13 @@ import pytest
 import xarray as xr
 from helpers import assert_step
 
-from mrsxr.cal import fit_point_source, fit_trace_model
+from mrsxr.cal import fit_point_source, fit_trace_model, subtract_point_source
 from mrsxr.errors import MrsxrError
 from mrsxr.spectrum import fit_spectrum
 from mrsxr.units import MJYSR_TO_JY_PER_ARCSEC2
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "cal"))
-from star_scene import REST, enclosed, line, made
+from star_scene import PLACES, REST, enclosed, line, made, pixel_psf
 
 SKY = 7.0
 #: Jy within 2 FWHM of a unit of flux.
@@ -96,3 +96,39 @@ def test_an_aperture_correction_and_a_model_that_is_fitted():
     np.testing.assert_allclose(corrected["var"], plain["var"] * by**2, rtol=1e-9)
     with pytest.raises(MrsxrError, match="use fit_trace_model"):
         fit_spectrum(ds, trace_model=apcorr)
+
+
+def test_two_stars_are_fitted_together():
+    apart = np.array([0.33, -0.27])  # arcsec, 1.6 FWHM
+
+    def fainter(wave):
+        return 8.0 - 40 * (wave - 5.02) + 3 * line(wave, REST)
+
+    ds = made(spectrum, lambda a, b, wave: SKY + fainter(wave) * pixel_psf(a - apart[0], b - apart[1], wave), noise=0.3)
+    model = fit_trace_model(ds, band="1A", source=(0.0, 0.0))
+    told = tuple((apart + np.array([0.03, 0.02])) / 3600)
+    pair = fit_point_source(ds, trace_model=model, around="level", others=[told])
+    moved = (pair.place[1] - pair.place[0]).values
+    np.testing.assert_allclose(moved, np.broadcast_to(apart, (4, 2)), atol=0.01)
+    np.testing.assert_allclose([(pair.ra[1] - pair.ra[0]) % 360, pair.dec[1] - pair.dec[0]], apart / 3600, atol=3e-6)
+    means = []
+    for which, true in enumerate((spectrum, fainter)):
+        found = inner(fit_spectrum(ds, trace_model=pair, which=which))
+        ratio = found.flux.values / (true(found.wavelength.values) * LEVEL)
+        means.append(ratio.mean())
+        assert np.std(ratio) < 0.02
+        assert found.attrs["aperture_dec"] * 3600 == pytest.approx(which * apart[1], abs=0.05)
+    np.testing.assert_allclose(means, 1.0, atol=0.04)  # both as far off as their PSF is
+    np.testing.assert_allclose(means[1], means[0], atol=0.015)
+    left = subtract_point_source(ds, trace_model=pair, which=[0]).flux.values - SKY
+    a, b = (ds[name].values - PLACES[:, k, None, None] - apart[k] for k, name in enumerate(("alpha", "beta")))
+    alone, wave = fainter(ds.wavelength.values) * pixel_psf(a, b, ds.wavelength.values), ds.wavelength.values
+    near = (np.hypot(a, b) < 1) & (wave > 5.005) & (wave < 5.04)
+    assert np.std((left - alone)[near]) < 0.02 * alone[near].max()
+    with pytest.raises(MrsxrError, match="the model has 2"):
+        fit_spectrum(ds, trace_model=pair, which=2)
+    with pytest.raises(MrsxrError, match="others go with a trace model"):
+        subtract_point_source(ds, trace_model=pair, others=[told])
+    for off, text in ((0.05, "told apart"), (2.0, "others lie within")):
+        with pytest.raises(MrsxrError, match=text):
+            fit_point_source(ds, trace_model=model, others=[(0.0, off / 3600)])

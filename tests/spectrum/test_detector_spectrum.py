@@ -129,6 +129,6 @@ def test_two_stars_are_fitted_together():
         fit_spectrum(ds, trace_model=pair, which=2)
     with pytest.raises(MrsxrError, match="others go with a trace model"):
         subtract_point_source(ds, trace_model=pair, others=[told])
-    for off, text in ((0.05, "told apart"), (2.0, "others lie within")):
+    for off, text in ((0.05, "told apart"), (2.0, "fit those beyond by themselves")):
         with pytest.raises(MrsxrError, match=text):
             fit_point_source(ds, trace_model=model, others=[(0.0, off / 3600)])

@@ -413,6 +413,41 @@ def explore(
             say("ended")
 
 
+@main.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), default=Path("matched"), show_default=True)
+@click.option(
+    "--method", type=click.Choice(["multiplicative", "additive", "both"]), default="multiplicative", show_default=True,
+    help="What brings neighbouring bands to one scale: a factor, an offset, or both.",
+)  # fmt: skip
+@click.option("--reference-band", help="The band left as it is; by default that of the shortest wavelength.")
+@click.option("--center", metavar="PLACE", help="Match on a circle around this place alone, with --radius.")
+@click.option("--radius", type=float, help="Of that circle [arcsec].")
+@click.option("--fwhm", type=float, help="Smooth all cubes to this FWHM of a point source [arcsec] first.")
+@click.option("--grid", metavar="BAND", help="Bring all cubes onto the spaxels of the cube of this band.")
+def match(source: Path, out: Path, fwhm: float | None, grid: str | None, **options) -> None:
+    """Bring the cubes of several bands in SOURCE, of mrsxr or jwst, to one scale; to one PSF, to one grid."""
+    from . import cube
+    from .arguments import as_band
+    from .explorer.cubes import find_cubes
+    from .io import save
+    from .mrs import BANDS
+
+    cubes = {band: ds for band, ds in find_cubes(source).cubes.items() if band in BANDS}
+    like = as_band(grid, "--grid") if grid else None
+    if like and like not in cubes:
+        raise MrsxrError(
+            f"--grid {grid}: {source} has cubes of {', '.join(cubes) or 'no single band'}; take one of them"
+        )
+    given = [ds if fwhm is None else cube.match_psf(ds, fwhm=fwhm) for ds in cubes.values()]
+    matched = cube.match_bands(given, psf=None if fwhm is None else dict.fromkeys(cubes, fwhm), **options)
+    for ds in matched:
+        ds = ds if like is None else cube.regrid(ds, like=cubes[like])
+        factor, error, offset = (ds.attrs[f"scale_{name}"] for name in ("factor", "factor_error", "offset"))
+        (path,) = save(ds, out)
+        say(f"{ds.attrs['band']}: factor {factor:.4f} +- {error:.4f}, offset {offset:.3g} MJy/sr: {path}")
+
+
 def _no_windows() -> None:
     """Let matplotlib draw to files alone: a command opens no windows."""
     import matplotlib

@@ -258,6 +258,8 @@ ATTRIBUTES = {one.name: one for one in (
     *_a("rscd_skip_int1=INT1SKIP rscd_skip_int2=INT2SKIP", "number", "PRIMARY"),
     *_a("photmjsr=PHOTMJSR pixar_sr=PIXAR_SR pixar_a2=PIXAR_A2 mt_avra=MT_AVRA mt_avdec=MT_AVDEC", "number", "SCI"),
     *_a("tie_ra=TIE_RA tie_dec=TIE_DEC", "number", "SCI"),
+    *_a("scale_factor=SCALEFAC scale_factor_error=SCALFERR", "number", "SCI"),
+    *_a("scale_offset=SCALEOFF scale_offset_error=SCALOERR", "number", "SCI"),
     *_a("crds_context=CRDS_CTX", "text", "PRIMARY"),
     *_a("exposures_used=NEXPUSED exposures_planned=NEXPPLAN", "count", "PRIMARY"),
     *_a("aperture_x=EXTR_X aperture_y=EXTR_Y", "number", "SCI"),

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 
+import numpy as np
 import pytest
+from astropy.io import fits
 from click.testing import CliRunner
 
+import mrsxr as mx
 from mrsxr.cli import main
 from mrsxr.errors import MrsxrError
 from mrsxr.threads import cores_here
@@ -18,7 +21,7 @@ def invoke(*arguments):
 
 def test_help_names_every_command():
     text = invoke("--help").output
-    for name in ("demo", "run", "status", "info", "simulate", "show", "report", "history", "check"):
+    for name in ("demo", "run", "status", "info", "simulate", "show", "report", "match", "history", "check"):
         assert name in text
 
 
@@ -259,3 +262,21 @@ def test_without_workers_a_warm_up_takes_all_cores(monkeypatch):
     monkeypatch.setattr("mrsxr.warmup.simulate_observation", simulated)
     assert f"asked for {cores_here()} workers" in invoke("warmup").output
     assert "asked for 3 workers" in invoke("warmup", "--workers", 3).output
+
+
+def test_match_brings_cubes_to_one_scale_and_grid(tmp_path):
+    for band, low, factor in (("1A", 5.6, 1.0), ("1B", 5.66, 1.07)):
+        cube = mx.simulate.simulate_cube(band=band, wavelength=(low, low + 0.14), noise=0.5, seed=int(factor * 100))
+        mx.save(cube.assign(flux=(factor * cube.flux).assign_attrs(cube.flux.attrs)), tmp_path / "in")
+    out = invoke("match", tmp_path / "in", "--out", tmp_path / "out", "--fwhm", "0.5", "--grid", "ch1-short")
+    assert out.exit_code == 0, out.output
+    medium, short = (mx.load(path) for path in sorted((tmp_path / "out").glob("*_s3d.fits")))
+    assert (short.attrs["band"], short.attrs["scale_factor"]) == ("1A", 1.0)
+    assert medium.attrs["scale_factor"] == pytest.approx(1 / 1.07, abs=5e-3)
+    (path,) = (tmp_path / "out").glob("*medium*_s3d.fits")
+    assert fits.getval(path, "SCALEFAC", 1) == medium.attrs["scale_factor"]
+    np.testing.assert_allclose(medium.ra, short.ra)
+    assert medium.attrs["variant"].split() == ["psf-matched", "scaled", "regridded"]
+    wrong = invoke("match", tmp_path / "in", "--grid", "4A")
+    assert wrong.exit_code == 1
+    assert "has cubes of 1A, 1B" in wrong.output

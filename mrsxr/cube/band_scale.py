@@ -12,6 +12,7 @@ import xarray as xr
 from mrsxr import dq as flags
 from mrsxr import mrs
 from mrsxr.arguments import reads
+from mrsxr.attributes import varied
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.geometry.place import sky_of
 from mrsxr.limits import Arcsec, Band, Place, Positive, Range, checked
@@ -83,7 +84,8 @@ def match_bands(
     -------
     list of Dataset, level "cube"
         In the order given: ``flux`` = factor flux + offset, variances by factor^2; attrs ``scale_factor``,
-        ``scale_factor_error``, ``scale_offset`` and ``scale_offset_error`` [MJy/sr], by which all voxels err alike.
+        ``scale_factor_error``, ``scale_offset`` and ``scale_offset_error`` [MJy/sr], by which all voxels err alike
+        (SCALEFAC, SCALFERR, SCALEOFF and SCALOERR of its file).
         Lazy where they were; the overlaps are computed. A cube that shares no good light with its neighbour is scaled
         with it, which is told.
 
@@ -282,5 +284,5 @@ def _apply(ds: xr.Dataset, one: Scaling, method: str, reference: str) -> xr.Data
             out[name] = values.astype(ds[name].dtype).assign_attrs(ds[name].attrs)
     facts = {"scale_factor": one.factor, "scale_factor_error": one.factor_error, "scale_offset": one.offset,
              "scale_offset_error": one.offset_error}  # fmt: skip
-    scaled = ds.assign(out).assign_attrs(facts)
+    scaled = varied(ds.assign(out).assign_attrs(facts), "scaled")
     return recorded(ds, scaled, "cube.match_bands", method=method, reference_band=reference, **facts)

@@ -55,7 +55,10 @@ MODELS = {
 #: Attributes whose keywords have rules of their own.
 _OWN_RULE = ("detector", "channels", "band", "n_integrations", "target", "program", "background")
 #: Attributes that a product sets, and those that it sets where the header of its exposures says nothing.
-_SET = ("target_ra", "target_dec", "source_type", "exposures_used", "exposures_planned")
+_SET = (
+    "target_ra", "target_dec", "source_type", "exposures_used", "exposures_planned",
+    "scale_factor", "scale_factor_error", "scale_offset", "scale_offset_error",
+)  # fmt: skip
 _DEFAULT = ("detector", "readpatt", "subarray", "group_time", "frame_time", "n_groups", "n_integrations")
 MJSR_TO_UJA2 = 1e12 / (180.0 / math.pi * 3600.0) ** 2  # MJy/sr in uJy/arcsec2
 _CRDS_NAME = re.compile(r"jwst_miri_[a-z0-9-]+_\d{4,}\.(fits|asdf)")

@@ -30,6 +30,9 @@ class _Group(click.Group):
                 return super().invoke(ctx)
             except MrsxrError as error:
                 wrong = error
+            except KeyboardInterrupt:
+                wrong = MrsxrError("by SIGINT")
+                wrong.exit_code = 130
             finally:
                 for text in heard:
                     say(text, where=errors, label="note:", color="yellow")
@@ -252,7 +255,7 @@ def _picture(source: Path, result, redshift: float | None) -> Path:
 
 def _tell_files(result) -> None:
     for level, paths in result.files.items():
-        where = paths[0] if len(paths) == 1 else paths[0].parent
+        where = paths[0] if len(paths) == 1 else os.path.commonpath([path.parent for path in paths])
         say(f"{len(paths):3d} {level:20s} {where}")
     if result.taken_over:
         say(f"{result.taken_over} of {result.pieces} pieces taken over from an earlier run")

@@ -160,29 +160,19 @@ def reproject(flux, var, dq, *, low, share, means, n, blur, outside):
     outside : str
         See :func:`correct_spectral_leak_cube`.
     """
-    good = flags.good(flux, dq) & np.isfinite(var)
-    out = np.full((2, low.size, *n), np.nan, dtype=np.float32)
-    planes: dict[int, np.ndarray] = {}
-    for k, (plane, part) in enumerate(zip(low, share, strict=True)):
-        for index in (plane, plane + 1):
-            if index not in planes:
-                planes[index] = _resample(flux[index], var[index], good[index], means, blur)
-        planes = {i: v for i, v in planes.items() if i >= plane}
-        seen, value, noise = ((1.0 - part) * planes[plane] + part * planes[plane + 1]).reshape(3, *n)
-        known = seen > 0.5
-        both = np.stack([value, noise]) / np.where(known, seen, 1.0)
-        out[:, k] = _fill(both, known, outside)
-    return out
-
-
-def _resample(flux, var, good, means, blur) -> np.ndarray:
-    """Return coverage, flux and variance (3, new spaxel) of a plane on other spaxels."""
     from scipy import ndimage
 
-    maps = [good.astype(float), *(np.where(good, a, 0.0).astype(float) for a in (flux, var))]
+    good = flags.good(flux, dq) & np.isfinite(var)
+    maps = np.stack([good, np.where(good, flux, 0.0), np.where(good, var, 0.0)], dtype=float)
     if blur > 0:
-        maps = [ndimage.gaussian_filter(m, blur, mode="constant") for m in maps]
-    return np.stack([means @ m.ravel() for m in maps])
+        maps = ndimage.gaussian_filter(maps, blur, mode="constant", axes=(2, 3))
+    out = np.empty((2, low.size, *n), dtype=np.float32)
+    for k, (plane, part) in enumerate(zip(low, share, strict=True)):
+        between = (1.0 - part) * maps[:, plane] + part * maps[:, plane + 1]
+        seen, *both = (means @ between.reshape(3, -1).T).T.reshape(3, *n)
+        known = seen > 0.5
+        out[:, k] = _fill(np.stack(both) / np.where(known, seen, 1.0), known, outside)
+    return out
 
 
 def _fill(both: np.ndarray, known: np.ndarray, outside: str) -> np.ndarray:

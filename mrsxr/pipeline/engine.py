@@ -108,6 +108,10 @@ class Job:
         """Folder of the names that the run gives; it is there as long as the run goes."""
         return self.out / CLAIMS / self.run
 
+    def __dask_tokenize__(self) -> str:
+        """Return another name each time: a cluster need not look through it, nor takes one try for another."""
+        return uuid4().hex
+
 
 @dataclass
 class Outcome:
@@ -149,7 +153,8 @@ def do(job: Job) -> Outcome:
             look()
             out.made = _saved(job, job.work(job.way, **job.arguments, **job.facts), out)
     except Exception as error:
-        out.failed = str(error) if isinstance(error, MrsxrError) else f"{type(error).__name__}: {error}"
+        text = str(error) if isinstance(error, MrsxrError) else f"{type(error).__name__}: {error}"
+        out.failed = " ".join(text.split())
         log.debug("%s: %s", job.stage, job.name, exc_info=True)
     out.seconds, out.peak_memory = round(time.perf_counter() - start, 3), peak_memory()
     give_back()

@@ -54,9 +54,7 @@ class Entry:
         """Return the entry with other parameters, checked; ``skip`` and ``step`` are among them."""
         changes = dict(changes)
         part, path = self.part, self.path
-        for key, hint in (("skip", bool), ("step", str)):
-            if key in changes:
-                check(self.where, key, changes[key], hint)
+        check(self.where, "skip", changes.get("skip", False), bool)
         if "step" in changes:
             path = changes.pop("step")
             try:

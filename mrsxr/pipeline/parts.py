@@ -179,6 +179,8 @@ def _of_function(name: str, function: Callable[..., Any]) -> Part:
 
 def _imported(path: str) -> Callable[..., Any]:
     """Return a step by its name in this package, or by "module:function"."""
+    if not isinstance(path, str):
+        raise ParameterError(f"step is {path!r}; expected the name of a step, or module:function")
     module, colon, name = path.partition(":")
     if not colon:
         found = [one for one in STEPS.values() if one.__name__ == path]
@@ -189,8 +191,9 @@ def _imported(path: str) -> Callable[..., Any]:
         return found[0]
     try:
         function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ParameterError(f"step is '{path}', which cannot be imported ({error}); expected module:function of a "
+    except (Exception, SystemExit) as error:  # whatever stands in the module
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ParameterError(f"step is '{path}', which cannot be imported ({text}); expected module:function of a "
                              "module that Python finds (PYTHONPATH)") from error  # fmt: skip
     if not hasattr(function, "facts"):
         raise ParameterError(f"step is '{path}', which is no step; mark the function with @mrsxr.step(needs=...)")

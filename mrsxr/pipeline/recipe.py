@@ -16,12 +16,14 @@ from mrsxr.limits import check, near_miss
 from . import cal_chain, combine_chain, cube_chain, rate_chain, spectrum_chain  # noqa: F401 - they fill PARTS
 from .entry import Entry
 from .parts import LEVELS, find_part, names_of, plain, source_of
+from .spectrum_chain import OF_ALL_BANDS
 from .toml_files import as_toml, read_toml
 
 MODES = ("baseline", "optimal")
 Mode = Literal["baseline", "optimal"]
 BackgroundWay = Literal["master", "pixel", "annulus", "binned", "none"]
 FringeMethod = Literal["none", "columns", "slices"]
+_OF_PARTS = {"cal": "rate", "cube": "cal", "spectrum": "spectrum"}  # level that parts without a step take
 _OPTIONS = {"rate": {"save_rateints": False}}  # of a level, not of a step
 
 
@@ -58,7 +60,7 @@ class Recipe:
             Where the file cannot be read, or has a table, a parameter or a value that is not known.
         """
         if isinstance(recipe, Recipe):
-            return recipe
+            return _check_whole(recipe)
         if recipe is None or (isinstance(recipe, str) and recipe in MODES):
             return _named(str(recipe or base or "baseline"))
         if not isinstance(recipe, str | os.PathLike):
@@ -97,10 +99,10 @@ class Recipe:
         exact = [one for one in places if one.name == bare]
         found = exact or [one for one in places if bare in names_of(one.level, one.name, one.part.function)]
         if not found:
-            known = dict.fromkeys(one.name for one in self.entries)
-            raise ParameterError(
-                f"there is no step '{name}'; expected one of {', '.join(known)}{near_miss(bare, known)}"
-            )
+            known = dict.fromkeys(one.name for one in places or self.entries)
+            homes = [one.level for one in self.entries if one.name == bare]
+            hint = f"; '{bare}' belongs to [{homes[0]}]" if homes else near_miss(bare, known)
+            raise ParameterError(f"there is no step '{name}'; expected one of {', '.join(known)}{hint}")
         return found
 
     def entry(self, name: str) -> Entry:
@@ -391,11 +393,34 @@ def _with_table(recipe: Recipe, level: str, name: str, table: Any, *, whole: boo
 
 
 def _check_whole(recipe: Recipe) -> Recipe:
-    """Return a recipe; raise where a step is missing that the next level rests on, or two backgrounds run."""
+    """Return a recipe; raise where its steps do not follow from each other, one is missing, or two backgrounds run."""
     there = {(one.level, one.name) for one in recipe.entries}
     for one in _named("baseline").entries if recipe.base == "none" else ():
         if one.part.needed and (one.level, one.name) not in there:
             raise ParameterError(f"{one.where} is missing, and the next level rests on it")
     if {"master_background", "field_background"} <= {one.name for one in recipe.steps("cube")}:
         raise ParameterError("master_background and field_background both run; leave one out (skip = true)")
+    names = [one.name for one in recipe.steps("spectrum")]
+    last = [name for name in OF_ALL_BANDS if name in names]
+    if names[-len(last) :] != last:
+        raise ParameterError(f"[spectrum]: {' and '.join(last)} take the spectra of all bands together; put them last, "
+                             f"in this order, got {', '.join(names)}")  # fmt: skip
+    now = "ramp"
+    for level in LEVELS:
+        for entry in recipe.steps(level):
+            now = _level_after(entry, now)
+        if now != level:
+            raise ParameterError(f"[{level}]: its steps end with data of level {now}; expected {level}")
     return recipe
+
+
+def _level_after(entry: Entry, level: str) -> str:
+    """Return the level of data after a step; raise where it takes none of the level that they have before it."""
+    facts = entry.part.facts
+    needs = facts.needs if facts is not None else (_OF_PARTS[entry.level],)
+    if level not in needs:
+        raise ParameterError(
+            f"{entry.where}: takes data of level {' or '.join(needs)}, and where it stands they are of level {level}; "
+            "give it another place (before, after)"
+        )
+    return level if facts is None or facts.gives is None else facts.gives

@@ -9,7 +9,7 @@ import platform
 import sys
 import time
 import uuid
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -126,7 +126,7 @@ class RunRecord:
                 others = [run for run in read_runs(folder) if run.get("id") != self.id]
             except InputFileError:
                 others = []
-            runs = ",\n".join(map(_text, [*others, asdict(self)][-_MOST_RUNS:]))
+            runs = ",\n".join(map(_text, [*others, vars(self)][-_MOST_RUNS:]))
             write_text(path, f'{{"format": "{FORMAT}", "runs": [\n{runs}\n]}}\n', sync=self.finished)
             _WRITTEN[self.id] = time.monotonic()
         return path
@@ -134,7 +134,7 @@ class RunRecord:
 
 def _text(run: dict[str, Any]) -> str:
     """Return a run as JSON, a line a fact and a line a piece."""
-    facts = [f" {json.dumps(name)}: {json.dumps(value)}" for name, value in run.items()]
+    facts = [f" {json.dumps(name)}: {json.dumps(value, default=vars)}" for name, value in run.items()]
     return "{\n" + ",\n".join(facts).replace('}, {"stage"', '},\n  {"stage"') + "\n}"
 
 

@@ -177,6 +177,8 @@ class Reduction:
         if self.closed:
             return
         self.closed = True
+        if finished:
+            self._tell_older()
         place = {id(self.entries[task]): k for k, task in enumerate(self.tasks) if task in self.entries}
         self.record.pieces.sort(key=lambda one: place.get(id(one), -1))
         for task in self.tasks:
@@ -186,6 +188,18 @@ class Reduction:
         self.record.finished, self.result.seconds = finished, seconds
         self._write()
         shutil.rmtree(self.out / CLAIMS, ignore_errors=True)
+
+    def _tell_older(self) -> None:
+        """Say which products of earlier runs stand beside those of this one, under other names."""
+        mine = {path for files in self.files.values() for _, path in files}
+        folders = {path.parent for path in mine}
+        older = [path for path in self.store.older(mine) if path.parent in folders]
+        if older:
+            names = ", ".join(relative(path, self.out) for path in older[:3]) + (" ..." if older[3:] else "")
+            text = (f"{self.out}: {len(older)} products of earlier runs stand beside those of this one, which does not "
+                    f"make them ({names}); take them away where they are not wanted")  # fmt: skip
+            tell(text)
+            self.record.note(text)
 
     def _write(self, every: float = 0.0) -> None:
         record, result = self.record, self.result
@@ -199,14 +213,14 @@ def _label(task: Task) -> Label:
     return Label(task.stage, task.name, task.role)
 
 
-def together(out: Path, results: Mapping[str, RunResult], seconds: float) -> RunResult:
+def together(
+    out: Path, results: Mapping[str, RunResult], seconds: float, unread: Mapping[str, str]
+) -> RunResult:  # fmt: skip
     """Return what a run of several observations wrote and could not do; names of pieces begin with the observation."""
-    whole = RunResult(out, seconds=seconds, observations=dict(results))
+    whole = RunResult(out, failed=dict(unread), seconds=seconds, observations=dict(results))
     for title, one in results.items():
         for level, paths in one.files.items():
             whole.files.setdefault(level, []).extend(paths)
-        whole.failed |= {
-            name if Path(name).is_absolute() else f"{title} {name}": why for name, why in one.failed.items()
-        }
+        whole.failed |= {name if name in unread else f"{title} {name}": why for name, why in one.failed.items()}
         whole.pieces, whole.taken_over = whole.pieces + one.pieces, whole.taken_over + one.taken_over
     return whole

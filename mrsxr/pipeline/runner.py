@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from mrsxr.arguments import as_band_words, as_bands, reads
 from mrsxr.errors import InputFileError
 from mrsxr.io import Found, find_files
 from mrsxr.io.files import BACKGROUND, FileInfo
-from mrsxr.io.grouping import Exposure, plan
+from mrsxr.io.grouping import Exposure, Plan, plan
 from mrsxr.limits import Redshift, Workers, checked
 from mrsxr.mrs import BANDS, setting_of_band
 from mrsxr.notes import listen, tell
@@ -27,7 +27,7 @@ from .combine_chain import one_background
 from .engine import CLAIMS, Course
 from .given import check_bands, references_of
 from .needs import READY, require_references
-from .observations import Observation, observations
+from .observations import Observation, apart, observations
 from .pieces import Filed, Way
 from .plan import Planner, Unit
 from .recipe import Recipe
@@ -128,14 +128,20 @@ def run(
             recipe = one_background(recipe)
     job = _Asked(source, background, Path(out), references, recipe, wanted, to, redshift, allow_missing, fresh, workers)
     shared = StageReporter(reporter or reporter_here())
-    observations = _observations(job, found)
-    reductions = [_reduction(job, found, one, shared, told, bands is not None) for one in observations]
-    for path, reason in found.skipped.items():
-        shared.reporter.failed("read", path, reason)
+    parts, refused = _observations(job, found)
+    unread = apart(found.skipped, parts) if parts[0].title else [found.skipped]
+    reductions = [
+        _reduction(job, found, one, lost, shared, told, bands is not None)
+        for one, lost in zip(parts, unread, strict=True)
+    ]
+    for stage, lost in (("read", found.skipped), ("plan", refused)):
+        for name, reason in lost.items():
+            shared.reporter.failed(stage, name, reason)
     carry_out(reductions, executor, workers, wait=wait)
-    if len(reductions) == 1:
+    if not parts[0].title:
         return reductions[0].result
-    return together(Path(out), {one.title: one.result for one in reductions}, time.perf_counter() - start)
+    results = {one.title: one.result for one in reductions}
+    return together(Path(out), results, time.perf_counter() - start, {**found.skipped, **refused})
 
 
 @dataclass(frozen=True)
@@ -155,28 +161,38 @@ class _Asked:
     workers: int
 
 
-def _observations(asked: _Asked, found: Found) -> list[Observation]:
-    """Return what is to be reduced: the exposures of each product, or cubes; raise where there is nothing to do."""
+def _observations(asked: _Asked, found: Found) -> tuple[list[Observation], dict[str, str]]:
+    """Return what is to be reduced: the exposures of each product, or cubes; and what stands against some, by name.
+
+    Raises
+    ------
+    MrsxrError
+        Where there is nothing to do.
+    """
     settings = {setting_of_band(band) for band in asked.bands}
     files = [f for f in found.files if f.product in READY and f.node in settings]
     if files:
-        apart = observations(files, asked.source, allow_missing=asked.allow_missing, one_product=found.one_product,
-                             all_backgrounds=asked.background is not None)  # fmt: skip
-        for one in apart:
-            check_background(one.plan, asked.recipe, asked.background, asked.to, allow_missing=asked.allow_missing)
-        require_references([info for one in apart for info in one.files], asked.refs, asked.recipe, asked.to)
-        return apart
+
+        def check(plan: Plan) -> None:
+            plan.check(asked.source, one_product=False)
+            check_background(plan, asked.recipe, asked.background, asked.to, allow_missing=asked.allow_missing)
+
+        parts, refused = observations(files, check, allow_missing=asked.allow_missing, one_product=found.one_product,
+                                      all_backgrounds=asked.background is not None)  # fmt: skip
+        require_references([info for one in parts for info in one.files], asked.refs, asked.recipe, asked.to)
+        return parts, refused
     cubes = [f for f in found.files if f.product == "s3d" and f.node in asked.bands and f.role != BACKGROUND]
     if not cubes:
         raise InputFileError(f"{asked.source}: no exposures or cubes of bands {', '.join(asked.bands)} to work on")
     if asked.to != "spectrum":
         raise InputFileError(f"{asked.source}: holds cubes only; there is nothing to do up to '{asked.to}'")
-    return [Observation("", plan([]), one_of_each_band(cubes))]
+    return [Observation("", plan([]), one_of_each_band(cubes))], {}
 
 
 def _reduction(
-    asked: _Asked, found: Found, one: Observation, told: StageReporter, early: Sequence[str], some_bands: bool
-) -> Reduction:
+    asked: _Asked, found: Found, one: Observation, unread: Mapping[str, str], told: StageReporter,
+    early: Sequence[str], some_bands: bool,
+) -> Reduction:  # fmt: skip
     """Return the plan of one observation, its record begun."""
     files, recipe = one.files, asked.recipe
     record = RunRecord.begin(
@@ -194,12 +210,12 @@ def _reduction(
         planner.spectra({cube.node: Filed(cube.path, cube.role, cube.exposure) for cube in one.cubes}, {})
     else:
         planner.whole([_unit(exposure) for exposure in one.plan.exposures], asked.to)
-    arrivals = Arrivals.of(one.plan, found.skipped, asked.allow_missing, found.files)
+    arrivals = Arrivals.of(one.plan, unread, asked.allow_missing, found.files)
     reduction = Reduction(
         planner.tasks, Way(asked.refs, recipe, None if asked.redshift is None else float(asked.redshift), arrivals),
         Store(asked.out / one.title), record, told, _headers(one), one.title, asked.fresh,
     )  # fmt: skip
-    reduction.unread(found.skipped)
+    reduction.unread(unread)
     return reduction
 
 
@@ -226,13 +242,13 @@ def carry_out(
             return executor()
         return executor or ThreadPoolExecutor(workers, "mrsxr")
 
-    with ExitStack() as stores, graceful() as stop:
+    with ExitStack() as stores, graceful(early=True) as stop:
         for one in reductions:
             one.store.begin(wait=wait, parts=_FOLDERS)
             stores.callback(one.store.finish)
             shutil.rmtree(one.out / CLAIMS, ignore_errors=True)
             one.plan()
-        finished = False
+        finished = stop.early = False
         course = Course({task: one for one in reductions for task in one.tasks}, make, None if executor else workers)
         try:
             if not course.run(stop):

@@ -26,10 +26,14 @@ class Stopped(MrsxrError):
 
 @dataclass
 class Stop:
-    """Whether a signal asked to stop: ``number`` of the signal (0: none) and ``when`` [s, monotonic clock]."""
+    """Whether a signal asked to stop: ``number`` of the signal (0: none) and ``when`` [s, monotonic clock].
+
+    ``early``: no piece has begun, so that a signal ends the run where it stands, by :class:`Stopped`.
+    """
 
     number: int = 0
     when: float = 0.0
+    early: bool = False
 
     def __bool__(self) -> bool:
         return self.number != 0
@@ -45,15 +49,20 @@ class Stop:
 
 
 @contextlib.contextmanager
-def graceful() -> Iterator[Stop]:
+def graceful(*, early: bool = False) -> Iterator[Stop]:
     """Turn SIGINT and SIGTERM into a flag that the run looks at; a second signal ends the process at once.
+
+    Parameters
+    ----------
+    early : bool
+        As in :class:`Stop`, until the run takes it back.
 
     Yields
     ------
     Stop
         False until a signal comes. Outside the main thread, where Python takes no signals, it stays so.
     """
-    stop = Stop()
+    stop = Stop(early=early)
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
@@ -62,6 +71,8 @@ def graceful() -> Iterator[Stop]:
         if stop:
             os._exit(128 + number)
         stop.when, stop.number = time.monotonic(), number
+        if stop.early:
+            raise stop.error("no piece was begun")
 
     before = {number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

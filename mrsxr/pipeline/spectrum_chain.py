@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 #: Steps of the level that look at the exposures behind a cube.
 OF_EXPOSURES = ("exact_errors", "pfpc")
 #: Steps of the level that look at all bands, after those of each.
-_OF_ALL_BANDS = ("spectral_leak", "stitch")
+OF_ALL_BANDS = ("spectral_leak", "stitch")
 
 
 def check_spectra(recipe: Recipe, bands: Sequence[str]) -> None:
@@ -96,7 +96,7 @@ def make_spectrum(
                 found = without_fixed_pattern(found, ds, exposures, refs, extraction)
         elif entry.name == "residual_fringe" and share_done(ds, "residual_fringe_cube"):
             tell("the fringes were taken off the cube; its spectrum is not corrected again", aloud=False)
-        elif entry.name not in _OF_ALL_BANDS:
+        elif entry.name not in OF_ALL_BANDS:
             found = done(entry, found, refs)
     return marked(found, decided)
 

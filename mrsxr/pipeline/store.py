@@ -21,8 +21,8 @@ import errno
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -103,6 +103,7 @@ class Store:
         self.books = self.out / BOOKS
         self._lock: FolderLock | None = None
         self._known: dict[Label, Entry] = {}
+        self._written: set[str] = set()
         self._read = self._lines = 0  # bytes and lines of the ledger that stand behind what is known
 
     def __enter__(self) -> Store:
@@ -188,8 +189,15 @@ class Store:
             entry = _entry(line)
             if entry is not None:
                 self._known[entry.label] = entry
+                self._written.update(one.path for one in entry.outputs)
         self._read, self._lines = self._read + len(whole), self._lines + whole.count(b"\n")
         return self._known
+
+    def older(self, but: Collection[Path]) -> list[Path]:
+        """Return products that the ledger knows and that are still there, but for some."""
+        self.pieces()
+        found = (self.out / path for path in sorted(self._written))
+        return [path for path in found if path not in but and path.exists()]
 
     def started(self, piece: Label, key: str, plan: str = "") -> None:
         """Note that a piece is being worked on."""
@@ -326,7 +334,7 @@ def stores_below(folder: str | os.PathLike) -> list[Path]:
 
 
 def _line(entry: Entry) -> str:
-    return json.dumps(asdict(entry)) + "\n"
+    return json.dumps(vars(entry)) + "\n"
 
 
 def _entry(line: bytes) -> Entry | None:

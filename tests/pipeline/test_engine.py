@@ -144,6 +144,55 @@ def test_datasets_are_computed_together():
     assert computed([]) == []
 
 
+def test_products_of_earlier_runs_that_stand_beside_are_told(tmp_path):
+    """Where an exposure is gone, or its product has another name now; what this run makes again is not among them."""
+
+    def piece(name, program="02732"):
+        made = spectrum(None)["spectrum"][0].assign_attrs(program=program)
+        return Task("spectrum", name, lambda _way: {"spectrum": [made]}, {})
+
+    carry_out([reduction([piece("1A", "00001"), piece("2A", "00002")], tmp_path)], None, 1)
+    (tmp_path / "stage3" / "mine_x1d.fits").touch()  # of nobody's ledger
+    words = r"1 products of earlier runs stand beside .*\(stage3/jw00002.*_x1d.fits\); take them away"
+    here = reduction([piece("1A", "00001")], tmp_path)
+    with pytest.warns(MrsxrWarning, match=words):
+        carry_out([here], None, 1)
+    assert re.search(words, here.record.notes[-1])
+    for path in (tmp_path / "stage3").glob("jw00002*"):
+        path.unlink()
+    carry_out([reduction([piece("1A", "00001")], tmp_path)], None, 1)
+
+
+def test_a_signal_before_the_first_piece_ends_the_run_at_once(tmp_path, monkeypatch):
+    """As while it waits for another run in the same folder."""
+    monkeypatch.setattr("mrsxr.pipeline.lock._POLL", 30.0)
+    here = reduction([Task("cube", "1A", number, {})], tmp_path)
+    with Store(tmp_path):
+        timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        start = time.perf_counter()
+        with pytest.raises(Stopped, match="by SIGINT; no piece was begun") as stopped:
+            carry_out([here], None, 1, wait=True)
+        assert time.perf_counter() - start < 5
+    assert stopped.value.exit_code == 130
+
+
+def test_a_cluster_does_not_look_through_a_job_nor_take_one_try_for_another(tmp_path):
+    from dask.base import tokenize
+
+    job = engine.Job(number, None, {"a": [object()] * 3}, {}, "1A", "cube", "science", "", tmp_path, "of a run")
+    assert tokenize(job) != tokenize(job)
+
+
+def test_a_failure_of_many_lines_is_one_line(tmp_path):
+    def fails(_way):
+        raise ValueError("a step\n of one's own")
+
+    here = reduction([Task("cube", "1A", fails, {})], tmp_path)
+    carry_out([here], None, 1)
+    assert here.result.failed == {"1A": "ValueError: a step of one's own"}
+
+
 class Endings(Reporter):
     """Writes down what ended."""
 

@@ -121,6 +121,19 @@ def test_residual_fringes_are_set_where_they_are_asked_for():
         ("[rate.jump]\nstep = 'flag_jump'\n", r"step is 'flag_jump'.*did you mean 'flag_jumps'\?"),
         ("[rate.jump]\nstep = 'os:getcwd'\n", "os:getcwd', which is no step"),
         ("[rate.jump]\nstep = 'no_such_module:x'\n", "cannot be imported"),
+        ("[rate.mine]\nstep = 3\nafter = 'jump'\n", "step is 3; expected the name of a step, or module:function"),
+        ("[cal.jump]\nstep = 'flag_jumps'\nafter = 'rscd'\n", r"no step 'cal.rscd'.*'rscd' belongs to \[rate\]"),
+        (
+            "[cal.mine]\nstep = 'mrsxr.rate:subtract_reset'\nafter = 'fringe'\n",
+            "takes data of level ramp, and where it",
+        ),
+        ("[rate.gain_scale]\nbefore = 'linearity'\n", r"\[rate.gain_scale\]: takes data of level rate or rateints"),
+        (
+            "[cube.tie_bands]\nafter = 'cube_build'\n",
+            r"\[cube.tie_bands\]: takes data of level cal, and where it stands",
+        ),
+        ("[spectrum.mine]\nstep = 'mrsxr.spectrum:extract_spectrum'\nbefore = 'extract_1d'\n", "of level spectrum"),
+        ("[spectrum.correct_wavelengths]\nvelocity = 3\nafter = 'stitch'\n", "put them last, in this order"),
         ("[rate.mine]\nx = 1\n", r"unknown 'mine' in \[rate\]; expected one of group_scale"),
         ("[rate.mine]\nstep = 'mrsxr.rate:subtract_reset'\n", "say before or after which step"),
         ("[cube.field_background]\n", "master_background and field_background both run"),
@@ -291,6 +304,24 @@ def test_a_step_of_ones_own_is_known_by_its_source(tmp_path, monkeypatch):
     for name in [name for name in STEPS if name.startswith("own_steps_")]:
         STEPS.pop(name)
     assert found[0] != found[1]
+
+
+@pytest.mark.parametrize("text", ["import sys\nsys.exit(3)\n", "def same(ds)\n", "x = {}['y']\n"])
+def test_a_module_that_cannot_be_imported_is_one_line(tmp_path, monkeypatch, text):
+    monkeypatch.syspath_prepend(tmp_path)
+    name = f"own_steps_{len(text)}"
+    (tmp_path / f"{name}.py").write_text(text)
+    with pytest.raises(ParameterError, match=f"step is '{name}:same', which cannot be imported") as error:
+        Recipe.of(write(tmp_path, f"[cal.same]\nstep = '{name}:same'\nafter = 'fringe'\n"))
+    assert "\n" not in str(error.value)
+
+
+def test_a_recipe_made_in_python_is_checked_where_it_is_used(simulated, tmp_path):
+    odd = Recipe.of("optimal").moving("cal.photom", before="straylight")  # may be on the way to a sound one
+    with pytest.raises(ParameterError, match=r"\[cal.straylight\]: takes data of level rate, and where it stands"):
+        mx.run(simulated.uncal_folder, refs=simulated.reference_folder, recipe=odd, out=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    assert Recipe.of(odd.skipping("straylight", "flat_field", "fringe")).runs("photom")
 
 
 def test_at_the_command_line(tmp_path):

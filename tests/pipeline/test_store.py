@@ -354,6 +354,16 @@ def test_status_on_the_command_line(tmp_path):
     assert "works" not in text
 
 
+def test_a_command_that_is_interrupted_early_tells_it(monkeypatch):
+    def interrupted(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mrsxr.io.summarize", interrupted)
+    monkeypatch.setattr("threading.active_count", lambda: 1)
+    found = CliRunner().invoke(main, ["info", "x"])
+    assert (found.exit_code, found.output.strip()) == (130, "stopped: by SIGINT")
+
+
 def test_a_stopped_command_tells_the_signal(monkeypatch):
     def stopped(*_args, **_kwargs):
         raise Stopped("by SIGTERM; 3 of 7 pieces are done", signal.SIGTERM)

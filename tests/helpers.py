@@ -12,6 +12,8 @@ import xarray as xr
 from xarray.testing import assert_identical
 
 from mrsxr import dq, mrs, schema
+from mrsxr.geometry.place import Place
+from mrsxr.geometry.sky import tangent_frame, tangent_offsets
 from mrsxr.step import read_history
 
 
@@ -127,3 +129,34 @@ def assert_step(step, ds: xr.Dataset, **kwargs) -> xr.Dataset:
     assert_identical(out.compute().drop_attrs(deep=False), eager.compute().drop_attrs(deep=False))
     assert set(ds.coords) - {"integration", "group"} <= set(out.coords) or out.attrs["level"] != ds.attrs["level"]
     return eager
+
+
+def nearest_pixel(ds: xr.Dataset, coord) -> tuple[int, int]:
+    """Return row and column of the spaxel that holds a sky position; the plain way without an index.
+
+    KeyError where it lies outside the field.
+    """
+    ra, dec = (coord.icrs.ra.deg, coord.icrs.dec.deg) if hasattr(coord, "icrs") else coord
+    if "ra" in ds.coords and "dec" in ds.coords:
+        grid_ra, grid_dec = np.asarray(ds["ra"].values), np.asarray(ds["dec"].values)
+    else:
+        place = Place.of(ds)
+        grid_ra, grid_dec = place.to_sky(*np.meshgrid(np.arange(place.x.size), np.arange(place.y.size)))
+    west, north = tangent_offsets(grid_ra, grid_dec, tangent_frame(float(ra), float(dec)))
+    distance = np.where(np.isfinite(west), np.hypot(west, north), np.inf)
+    y, x = np.unravel_index(int(np.argmin(distance)), distance.shape)
+    if not np.isfinite(distance[y, x]) or not _is_inside(west, north, int(y), int(x)):
+        raise KeyError(f"ra {float(ra):.6f}, dec {float(dec):.6f} lies outside the field of the cube")
+    return int(y), int(x)
+
+
+def _is_inside(west: np.ndarray, north: np.ndarray, y: int, x: int) -> bool:
+    """Return whether the origin lies within half a spaxel of pixel (y, x), in the frame of its neighbours."""
+    rows, columns = west.shape
+    if rows < 2 or columns < 2:
+        return True
+    j, i = (y + 1 if y + 1 < rows else y - 1), (x + 1 if x + 1 < columns else x - 1)
+    along_y = np.array([west[j, x] - west[y, x], north[j, x] - north[y, x]])
+    along_x = np.array([west[y, i] - west[y, x], north[y, i] - north[y, x]])
+    steps = np.linalg.solve(np.column_stack([along_x, along_y]), [-west[y, x], -north[y, x]])
+    return bool(np.all(np.abs(steps) <= 0.5 + 1e-6))

@@ -429,53 +429,6 @@ def slicer_angle(band: str, model, pointing: Pointing) -> float:
     return 90.0 + math.degrees(math.atan2(east, dec[1] - dec[0]))
 
 
-def nearest_pixel(ds: xr.Dataset, coord) -> tuple[int, int]:
-    """Return row and column of the spaxel that holds a sky position; the plain way without an index.
-
-    Parameters
-    ----------
-    ds : Dataset
-        A cube (or image) with coordinates ``ra``, ``dec`` on (y, x), or with ``attrs["wcs"]``, ``x`` and
-        ``y``.
-    coord : SkyCoord or (float, float)
-        ICRS position, or right ascension and declination [deg].
-
-    Returns
-    -------
-    y, x : int
-        From 0.
-
-    Raises
-    ------
-    KeyError
-        Where the position lies outside the field.
-    """
-    ra, dec = (coord.icrs.ra.deg, coord.icrs.dec.deg) if hasattr(coord, "icrs") else coord
-    if "ra" in ds.coords and "dec" in ds.coords:
-        grid_ra, grid_dec = np.asarray(ds["ra"].values), np.asarray(ds["dec"].values)
-    else:
-        place = Place.of(ds)
-        grid_ra, grid_dec = place.to_sky(*np.meshgrid(np.arange(place.x.size), np.arange(place.y.size)))
-    west, north = tangent_offsets(grid_ra, grid_dec, tangent_frame(float(ra), float(dec)))
-    distance = np.where(np.isfinite(west), np.hypot(west, north), np.inf)
-    y, x = np.unravel_index(int(np.argmin(distance)), distance.shape)
-    if not np.isfinite(distance[y, x]) or not _inside(west, north, int(y), int(x)):
-        raise KeyError(f"ra {float(ra):.6f}, dec {float(dec):.6f} lies outside the field of the cube")
-    return int(y), int(x)
-
-
-def _inside(west: np.ndarray, north: np.ndarray, y: int, x: int) -> bool:
-    """Return whether the origin lies within half a spaxel of pixel (y, x), in the frame of its neighbours."""
-    rows, columns = west.shape
-    if rows < 2 or columns < 2:
-        return True
-    j, i = (y + 1 if y + 1 < rows else y - 1), (x + 1 if x + 1 < columns else x - 1)
-    along_y = np.array([west[j, x] - west[y, x], north[j, x] - north[y, x]])
-    along_x = np.array([west[y, i] - west[y, x], north[y, i] - north[y, x]])
-    steps = np.linalg.solve(np.column_stack([along_x, along_y]), [-west[y, x], -north[y, x]])
-    return bool(np.all(np.abs(steps) <= 0.5 + 1e-6))
-
-
 def unwrap_ra(ra: Sequence[float] | np.ndarray) -> np.ndarray:
     """Return right ascensions [deg], flat, all on one side of the 0 / 360 border."""
     ra = np.asarray(ra, float).ravel()

@@ -228,8 +228,8 @@ def with_edits(
                 f"{path}: the keyword {key} is {found}, but the file was saved with {before}; data cannot be made "
                 "another setting's by an edit: put it back, or calibrate the exposure again"
             )
-        if now.get(key) is not None:
-            kind = type(ds.attrs.get(attr, ""))
+        if now.get(key) is not None and attr in ds.attrs:
+            kind = type(ds.attrs[attr])
             changed[attr] = kind(now[key]) if kind in (str, int, float) else now[key]
     return ds.assign_attrs(changed) if changed else ds
 

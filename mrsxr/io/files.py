@@ -17,6 +17,7 @@ from mrsxr.notes import tell
 from mrsxr.tree import dither_of, order_of
 
 from ._checks import check_keywords
+from .atomic import BOOKS
 from .fitsarray import file_stamp
 from .headers import (
     band_of,
@@ -84,7 +85,9 @@ class Found:
         return len(self.files)
 
 
-def find_files(source: Source, background: Source | None = None, *, on_error: str = "raise") -> Found:
+def find_files(
+    source: Source, background: Source | None = None, *, on_error: str = "raise", of_runs: bool = True
+) -> Found:  # fmt: skip
     """Find the MRS files of an observation and classify them by their headers.
 
     Parameters
@@ -97,6 +100,9 @@ def find_files(source: Source, background: Source | None = None, *, on_error: st
         Files whose role is background whatever their headers say.
     on_error : "raise" or "skip"
         What to do about a file that cannot be read; "skip" collects it in ``skipped``.
+    of_runs : bool
+        Whether folders below the one that is searched count into which a run of this package wrote; False leaves them
+        out where there are other files, so that a run takes no products of another for its input.
 
     Returns
     -------
@@ -113,9 +119,9 @@ def find_files(source: Source, background: Source | None = None, *, on_error: st
         raise MrsxrError(f"on_error is {on_error!r}; expected 'raise' or 'skip'")
     for one in (source,) if background is None else (source, background):
         need_paths("find_files", one)
-    found = _find(source, None, on_error)
+    found = _find(source, None, on_error, of_runs)
     if background is not None:
-        more = _find(background, BACKGROUND, on_error)
+        more = _find(background, BACKGROUND, on_error, of_runs)
         if not more.files:
             raise InputFileError(f"the background {_nothing(background, more)}")
         taken = {info.path for info in more}
@@ -159,11 +165,17 @@ def classify(path: str | os.PathLike, role: str | None = None) -> FileInfo:
     return FileInfo(path, product, node, role, exposure_name(path, primary), primary, pointing)
 
 
-def _find(source: Source, role: str | None, on_error: str) -> Found:
+def _find(source: Source, role: str | None, on_error: str, of_runs: bool) -> Found:
     if isinstance(source, str | os.PathLike):
         path = Path(source)
         if os.path.isdir(path):
-            return _classify_all(_scan(path), role, on_error, root=path)
+            runs = None if of_runs or os.path.isdir(path / BOOKS) else []
+            found = _classify_all(_scan(path, runs), role, on_error, root=path)
+            if runs and not found.files:
+                return _classify_all(_scan(path), role, on_error, root=path)
+            for folder in runs or ():
+                tell(f"{folder}: products of a run, left out; name this folder to begin from them", aloud=False)
+            return found
         if path.suffix.lower() == ".json":
             return _association(path, role, on_error)
         if not os.path.lexists(path) and glob.has_magic(str(source)):
@@ -173,7 +185,8 @@ def _find(source: Source, role: str | None, on_error: str) -> Found:
     return _classify_all([Path(item) for item in source], role, on_error)
 
 
-def _scan(folder: Path, depth: int = 1) -> Iterator[Path]:
+def _scan(folder: Path, runs: list[Path] | None = None, depth: int = 1) -> Iterator[Path]:
+    """Yield the FITS files below a folder; folders of runs go into the list of them where one is given."""
     try:
         inside = sorted(folder.iterdir())
     except OSError as error:
@@ -185,8 +198,10 @@ def _scan(folder: Path, depth: int = 1) -> Iterator[Path]:
         if name.startswith("."):
             continue
         if os.path.isdir(path):
-            if depth < MAX_DEPTH and name not in OTHER_FOLDERS and path.suffix != ".zarr":
-                yield from _scan(path, depth + 1)
+            if runs is not None and os.path.isdir(path / BOOKS):
+                runs.append(path)
+            elif depth < MAX_DEPTH and name not in OTHER_FOLDERS and path.suffix != ".zarr":
+                yield from _scan(path, runs, depth + 1)
         elif name.endswith(SUFFIXES):
             yield path
 

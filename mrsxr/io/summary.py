@@ -144,7 +144,7 @@ def summarize(source: Source, background: Source | None = None, *, on_error: str
     >>> [row.band for row in table.rows]
     ['1A', '2A']
     """
-    found = find_files(source, background, on_error=on_error)
+    found = find_files(source, background, on_error=on_error, of_runs=False)
     grouped = plan(found.files, prefer="raw", allow_missing=True, one_product=found.one_product)
     exposures = grouped.exposures
     left_out = [f"{path}: {reason}" for path, reason in found.ignored.items()]

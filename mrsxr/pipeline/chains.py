@@ -337,12 +337,7 @@ def _third(
 
 
 def make_spectra(
-    data: Data,
-    refs: References | None = None,
-    recipe: Given = None,
-    *,
-    exposures: Data | None = None,
-    cube_recipe: Given = None,
+    data: Data, refs: References | None = None, recipe: Given = None, *, exposures: Data | None = None
 ) -> xr.DataTree:
     """Extract a spectrum from every cube and stitch those of the science target.
 

@@ -18,7 +18,7 @@ from mrsxr.scores import of_band
 from .exposure_steps import done
 from .optional import keeps_notes, optional
 from .parts import own_options, part
-from .spectrum_chain import correct_leak_in_cubes, with_exact_errors
+from .spectrum_chain import correct_leak, with_exact_errors
 
 if TYPE_CHECKING:
     from .recipe import Recipe
@@ -53,7 +53,7 @@ def make_target_cube(
     for entry in recipe.after("cube.cube_build"):
         if entry.name == "spectral_leak":
             parts = {"1B": leaking, band: built} if leaking is not None else {}
-            built = correct_leak_in_cubes(parts, refs, recipe).get(band, built)
+            built = correct_leak(parts, refs, recipe, "cube").get(band, built)
         else:
             built = done(entry, built, refs)
     return built
@@ -139,7 +139,7 @@ def make_joint_cube(
     if name not in HOLD_3A:
         return built
     parts = {name: built} if leaking is None else {"1B": leaking, name: built}
-    return correct_leak_in_cubes(parts, refs, recipe)[name]
+    return correct_leak(parts, refs, recipe, "cube")[name]
 
 
 def _cube_options(ds: xr.Dataset, refs: References | None, recipe: Recipe) -> dict[str, Any]:

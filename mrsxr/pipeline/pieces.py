@@ -270,7 +270,7 @@ def make_spectra(
         found = way.with_redshift(found.compute(**how()))
         if leaking:
             parts = {"1B": opened(leaking[number]), band: found}
-            found = spectrum_chain.correct_leak(parts, way.refs, recipe)[band]
+            found = spectrum_chain.correct_leak(parts, way.refs, recipe, "spectrum")[band]
         made.append(found)
     return {"spectrum": made}
 

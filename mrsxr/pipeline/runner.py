@@ -120,7 +120,7 @@ def run(
     if to == "spectrum":
         check_spectra(recipe, wanted)
     references = references_of("run", refs, needed=False)
-    found = find_files(source, background, on_error="skip")
+    found = find_files(source, background, on_error="skip", of_runs=False)
     if bands is not None:
         check_bands(bands, found)
     with listen() as told:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -236,55 +235,28 @@ def _annulus_of(ds: xr.Dataset, background: str, extract1d: xr.Dataset | None) -
     return None if subtracted else "annulus"
 
 
-def correct_leak(spectra: Mapping[str, xr.Dataset], refs: References | None, recipe: Recipe) -> dict[str, xr.Dataset]:
-    """Take the second-order light of band 1B off band 3A, where both are there.
+def correct_leak(
+    parts: Mapping[str, xr.Dataset], refs: References | None, recipe: Recipe, level: Literal["cube", "spectrum"]
+) -> dict[str, xr.Dataset]:
+    """Take the second-order light of band 1B off band 3A, where both are there and the recipe says so.
 
     Parameters
     ----------
-    spectra : mapping of name to Dataset, level "spectrum"
-        Of one band or of several (of joint cubes).
+    parts : mapping of name to Dataset, level "cube" or "spectrum"
+        Of one band or of several; the light is taken from that of band 1B alone, or a joint one.
     refs : References or None
         For the mrsptcorr file; without it the leak stays, with a warning.
     recipe : Recipe
+    level : {"cube", "spectrum"}
 
     Returns
     -------
     dict of name to Dataset
+        Cubes are lazy where they were.
     """
-    if not recipe.runs("spectrum.spectral_leak"):
-        return dict(spectra)
-    options = recipe.entry("spectrum.spectral_leak").given
-    return _without_leak(spectra, refs, partial(spectrum.correct_spectral_leak, **options))
-
-
-def correct_leak_in_cubes(
-    cubes: Mapping[str, xr.Dataset], refs: References | None, recipe: Recipe
-) -> dict[str, xr.Dataset]:
-    """Take the second-order light of band 1B off the cube of 3A, where both are there and the recipe says so.
-
-    Parameters
-    ----------
-    cubes : mapping of name to Dataset, level "cube"
-        Of one band or of several.
-    refs : References or None
-        For the mrsptcorr file; without it the leak stays, with a warning.
-    recipe : Recipe
-
-    Returns
-    -------
-    dict of name to Dataset
-        Lazy where the cubes are.
-    """
-    if not recipe.runs("cube.spectral_leak"):
-        return dict(cubes)
-    options = recipe.entry("cube.spectral_leak").given
-    return _without_leak(cubes, refs, partial(cube.correct_spectral_leak_cube, **options))
-
-
-def _without_leak(
-    parts: Mapping[str, xr.Dataset], refs: References | None, correct: Callable[..., xr.Dataset]
-) -> dict[str, xr.Dataset]:
-    """Return cubes or spectra without the leak; its light is taken from the one of band 1B alone, or a joint one."""
+    entry = recipe.entry(f"{level}.spectral_leak")
+    if entry.skip:
+        return dict(parts)
     out = dict(parts)
     blue = sorted((ds for ds in parts.values() if holds_band(ds, "1B")), key=lambda ds: len(str(ds.attrs["band"])))
     for name, ds in parts.items():
@@ -293,7 +265,7 @@ def _without_leak(
                 mrsptcorr = leak_reference(ds, refs)
             out[name] = noted(ds, heard)
             if mrsptcorr is not None:
-                out[name] = correct(out[name], leaking=blue[0], mrsptcorr=mrsptcorr)
+                out[name] = entry.part.function(out[name], leaking=blue[0], mrsptcorr=mrsptcorr, **entry.given)
     return out
 
 

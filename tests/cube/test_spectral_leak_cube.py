@@ -15,7 +15,7 @@ from mrsxr.errors import MrsxrError, MrsxrWarning, ReferenceFileError, Reference
 from mrsxr.geometry.grid import CubeGrid
 from mrsxr.notes import notes_of
 from mrsxr.pipeline import Recipe
-from mrsxr.pipeline.spectrum_chain import correct_leak, correct_leak_in_cubes
+from mrsxr.pipeline.spectrum_chain import correct_leak
 from mrsxr.simulate import Effects, PointSource, PowerLaw, Scene
 from mrsxr.simulate.render import leak_fraction
 from mrsxr.spectrum import extract_spectrum
@@ -193,28 +193,28 @@ def test_the_chains_take_the_leak_off_once(reference):
     _, leaky, blue = pair(reference)
     refs = Files(mrsptcorr=reference)
     cubes = {"1B": blue, "3A": leaky.chunk(wavelength=40)}
-    kept = correct_leak_in_cubes(cubes, refs, Recipe.of("baseline"))
+    kept = correct_leak(cubes, refs, Recipe.of("baseline"), "cube")
     assert kept["3A"] is cubes["3A"]
     with no_compute():
-        off = correct_leak_in_cubes(cubes, refs, Recipe.of("optimal"))
+        off = correct_leak(cubes, refs, Recipe.of("optimal"), "cube")
     wanted = correct_spectral_leak_cube(leaky, leaking=blue, mrsptcorr=reference)
     np.testing.assert_array_equal(off["3A"].flux, wanted.flux)
     assert off["1B"] is blue
-    assert correct_leak_in_cubes({"3A": leaky}, refs, Recipe.of("optimal"))["3A"] is leaky
+    assert correct_leak({"3A": leaky}, refs, Recipe.of("optimal"), "cube")["3A"] is leaky
 
     options = {"source_type": "POINT", "center": (RA, DEC), "radius": 0.8, "background": None}
     recipe = Recipe.of("baseline")
     found = {}
     for name, one in (("cube", off), ("spectrum", kept)):
         spectra = {band: extract_spectrum(c.compute(), **options) for band, c in one.items()}
-        found[name] = spectra["3A"], correct_leak(spectra, refs, recipe)["3A"]
+        found[name] = spectra["3A"], correct_leak(spectra, refs, recipe, "spectrum")["3A"]
     np.testing.assert_array_equal(*(s.flux for s in found["cube"]))
     assert (found["cube"][1]["var"] > found["cube"][0]["var"]).any()
     with pytest.raises(MrsxrError, match="band 3A: the spectral leak was taken off the cube already"):
-        correct_leak_in_cubes(off, refs, Recipe.of("optimal"))
+        correct_leak(off, refs, Recipe.of("optimal"), "cube")
     assert float((found["spectrum"][0].flux - found["spectrum"][1].flux).max()) > 0
     with pytest.warns(MrsxrWarning, match="no mrsptcorr file; the spectral leak 1B to 3A stays"):
-        left = correct_leak_in_cubes(cubes, Files(), Recipe.of("optimal"))["3A"]
+        left = correct_leak(cubes, Files(), Recipe.of("optimal"), "cube")["3A"]
     assert left.flux.variable.data is cubes["3A"].flux.variable.data
     assert "the spectral leak 1B to 3A stays" in notes_of(left)[0]
 
@@ -258,16 +258,16 @@ def test_joint_cubes_lose_the_leak(reference):
     first = first.sel(y=leaky.y, x=leaky.x, method="nearest").assign_coords(y=leaky.y, x=leaky.x)
     first = first.assign_attrs(leaky.attrs | {"band": "1B"})
     refs = Files(mrsptcorr=reference)
-    wanted = correct_leak_in_cubes({"1B": blue, "3A": leaky}, refs, Recipe.of("optimal"))["3A"]
+    wanted = correct_leak({"1B": blue, "3A": leaky}, refs, Recipe.of("optimal"), "cube")["3A"]
     cubes = {"1B": blue, "ch3": joined(leaky, redder).chunk(wavelength=50)}
-    out = correct_leak_in_cubes(cubes, refs, Recipe.of("optimal"))["ch3"]
+    out = correct_leak(cubes, refs, Recipe.of("optimal"), "cube")["ch3"]
     n = leaky.sizes["wavelength"]
     for name in ("flux", "var", "dq"):
         np.testing.assert_array_equal(out[name][:n], wanted[name])
         np.testing.assert_array_equal(out[name][n:], redder[name])
-    assert correct_leak_in_cubes(cubes, refs, Recipe.of("baseline"))["ch3"] is cubes["ch3"]
+    assert correct_leak(cubes, refs, Recipe.of("baseline"), "cube")["ch3"] is cubes["ch3"]
     multi = joined(first, leaky)
-    by_itself = correct_leak_in_cubes({"multi": multi}, refs, Recipe.of("optimal"))["multi"]
+    by_itself = correct_leak({"multi": multi}, refs, Recipe.of("optimal"), "cube")["multi"]
     taken = [float((before.flux - after.flux)[-n:].sum()) for before, after in ((multi, by_itself), (leaky, wanted))]
     assert taken[0] == pytest.approx(taken[1], rel=0.1)  # the field of the other is smaller
     np.testing.assert_array_equal(by_itself.flux[:-n], multi.flux[:-n])

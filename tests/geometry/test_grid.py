@@ -9,6 +9,7 @@ import xarray as xr
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.wcs import WCS
+from helpers import nearest_pixel
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -173,11 +174,11 @@ def test_nearest_pixel(crval, angle, i, j):
     g = make(crval, angle)
     ds = cube_of(g)
     inside = g.offsets_to_sky(g.x[i] + 0.05, g.y[j] - 0.06)
-    assert grid.nearest_pixel(ds, inside) == (j, i)
-    assert grid.nearest_pixel(ds, SkyCoord(*inside, unit="deg")) == (j, i)
+    assert nearest_pixel(ds, inside) == (j, i)
+    assert nearest_pixel(ds, SkyCoord(*inside, unit="deg")) == (j, i)
     outside = g.offsets_to_sky(g.x[-1] + 0.07, g.y[j])
     with pytest.raises(KeyError, match="outside the field"):
-        grid.nearest_pixel(ds, outside)
+        nearest_pixel(ds, outside)
 
 
 @pytest.mark.shared

@@ -9,11 +9,12 @@ import xarray as xr
 from astropy import units as u
 from astropy.io import fits
 from astropy.wcs import WCS
+from helpers import nearest_pixel
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mrsxr.errors import MrsxrError
-from mrsxr.geometry.grid import CubeGrid, nearest_pixel
+from mrsxr.geometry.grid import CubeGrid
 from mrsxr.geometry.index import CelestialIndex, attach_index, cut_wcs
 
 CENTRES = st.tuples(

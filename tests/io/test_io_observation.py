@@ -10,6 +10,7 @@ from helpers import no_compute
 from mrsxr import schema
 from mrsxr.errors import InputFileError, MrsxrError
 from mrsxr.io import find_files, open_exposures, open_observation
+from mrsxr.notes import listen
 
 SHAPE = (4, 1032)
 
@@ -72,6 +73,21 @@ def test_folder_with_subfolders_backgrounds_and_strangers(tmp_path):
     assert tree.attrs["product"] == "uncal"
     found = find_files(tmp_path)
     assert [("mirimage" in name, "imager" in what) for name, what in found.ignored.items()] == [(True, True)]
+
+
+def test_a_run_takes_no_products_of_another_for_its_input(tmp_path):
+    """Its folder lies among the raw data, as by default; named, or where nothing else is, it is what is meant."""
+    observation(tmp_path, settings=("12A",))
+    out = tmp_path / "deeper" / "my out"
+    (out / ".mrsxr").mkdir(parents=True)
+    observation(out / "stage1", "rate", settings=("12A",))
+    with listen() as told:
+        assert {info.product for info in find_files(tmp_path, of_runs=False)} == {"uncal"}
+        assert open_observation(tmp_path).attrs["product"] == "uncal"
+    assert told == [f"{out}: products of a run, left out; name this folder to begin from them"]
+    assert {info.product for info in find_files(tmp_path)} == {"uncal", "rate"}
+    for source in (tmp_path / "deeper", out, out / "stage1"):
+        assert {info.product for info in find_files(source, of_runs=False)} == {"rate"}
 
 
 def test_background_by_keyword_by_argument_and_course_layout(tmp_path):

@@ -16,6 +16,7 @@ from astropy.io import fits
 from helpers import make_ramp, no_compute
 
 from mrsxr import dq, mrs, schema, tree
+from mrsxr.attributes import keyword
 from mrsxr.errors import InputFileError, MrsxrError, MrsxrWarning
 from mrsxr.io import load, open_exposures, open_observation, save, write_fits
 from mrsxr.io._out_spectral import write_cube
@@ -455,6 +456,7 @@ def test_edited_keywords_count(tmp_path):
     with fits.open(path, mode="update") as hdulist:
         hdulist["SCI"].header["RA_REF"] = 12.5
         hdulist[0].header["NEWKEY"] = "new"
+        hdulist[0].header["TARG_RA"] = 341.5
         del hdulist[0].header["TITLE"]
     back = load(path)
     assert back.ra_ref.item() == 12.5
@@ -463,6 +465,8 @@ def test_edited_keywords_count(tmp_path):
     assert header["PRIMARY"]["NEWKEY"] == "new"
     assert "TITLE" not in header["PRIMARY"]
     assert "DATAMODL" not in header["PRIMARY"]
+    (again,) = save(back, tmp_path / "again")
+    assert keyword(load(again), "TARG_RA") == [341.5]
 
 
 @pytest.mark.parametrize("format", ["fits", "netcdf", "zarr"])

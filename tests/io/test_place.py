@@ -11,12 +11,13 @@ import pytest
 import xarray as xr
 from astropy.io import fits
 from astropy.wcs import WCS
+from helpers import nearest_pixel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrsxr.cube import match_psf, regrid
 from mrsxr.errors import MrsxrError
-from mrsxr.geometry.grid import CubeGrid, nearest_pixel
+from mrsxr.geometry.grid import CubeGrid
 from mrsxr.geometry.index import attach_index
 from mrsxr.geometry.place import Place
 from mrsxr.io import load, save

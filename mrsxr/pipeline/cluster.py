@@ -14,6 +14,8 @@ from mrsxr.threads import MOST_WORKERS
 from .toml_files import read_toml
 
 _PATIENCE = 30  # seconds until a scheduler must have answered
+#: What workers here run first: a signal to all processes of a terminal or batch job is for the run, which ends them.
+_DEAF = "import signal; [signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)]"
 #: Classes of dask-jobqueue by the word for them.
 _SYSTEMS = {
     "slurm": "SLURMCluster", "pbs": "PBSCluster", "lsf": "LSFCluster", "sge": "SGECluster", "oar": "OARCluster",
@@ -46,7 +48,9 @@ def executor_of(where: str) -> Iterator[Executor]:
             count = int(rest) if rest.isdigit() else 0
             if not 1 <= count <= MOST_WORKERS:
                 raise ParameterError(f"cluster is '{where}'; expected local:N with 1 to {MOST_WORKERS} processes")
-            address = stack.enter_context(LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=":0"))
+            address = stack.enter_context(
+                LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=":0", preload=_DEAF)
+            )
         elif where.endswith(".toml"):
             address = stack.enter_context(_batch(Path(where)))
         elif "://" not in where:

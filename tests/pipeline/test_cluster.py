@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import socket
 import sys
 import types
@@ -75,9 +77,14 @@ def test_pieces_go_to_processes_of_a_cluster(tmp_path):
     """
     with taken_port(8787), executor_of("local:2") as executor:
         assert cluster.workers_of(executor) == 2
+        workers = set(executor._client.run(os.getpid).values())
+        for pid in workers:  # as a terminal or batch system signals all: for the run, not for them
+            os.kill(pid, signal.SIGINT)
+            os.kill(pid, signal.SIGTERM)
         tasks = [*ladder(), Task("spectrum", "dies", die_once, {}, {"marker": str(tmp_path / "marker")})]
         here, there = reduction(tasks, tmp_path / "out"), reduction(tasks, tmp_path / "threads")
         carry_out([here], executor, 2)
+        assert len(workers & set(executor._client.run(os.getpid).values())) == 1
     carry_out([there], None, 2)
     assert here.result.failed == {"2": "it does"}
     assert [piece.name for piece in here.record.pieces] == ["1", "2", "some", "last", "dies"]

@@ -35,7 +35,6 @@ class Beside:
 
     spectra: Sequence[xr.Dataset] = ()
     background: Mapping[str, xr.Dataset] | None = None
-    center: tuple[float, float] | None = None
     eager: bool = False
     bands: Sequence[str] | None = None
 
@@ -47,7 +46,6 @@ def combine(
     refs: References | None = None,
     spectra: Sequence[xr.Dataset] = (),
     background: Mapping[str, xr.Dataset] | None = None,
-    center: tuple[float, float] | None = None,
     eager: bool = False,
     bands: Sequence[str] | None = None,
 ) -> Exposures:
@@ -64,8 +62,6 @@ def combine(
         Of the background exposures, of each band one or one an exposure, for the step master_background.
     background : mapping of setting to Dataset, level "cal", optional
         The background exposures, for field_background.
-    center : (float, float), optional
-        Where a moving target is to stand [deg]; by default its mean position.
     eager : bool
         Find the outliers now, so that cubes computed one after the other do not find them again.
     bands : sequence of str, optional
@@ -76,7 +72,7 @@ def combine(
     dict of name to Dataset, level "cal"
         Lazy where the exposures are.
     """
-    found, beside = dict(exposures), Beside(spectra, background or {}, center, eager, bands)
+    found, beside = dict(exposures), Beside(spectra, background or {}, eager, bands)
     for entry in recipe.steps("cube"):
         if entry.name == "cube_build":
             break
@@ -107,7 +103,7 @@ def _follow(exposures: Exposures, beside: Beside, **options: Any) -> Exposures:
     moving = [ds for ds in exposures.values() if cal.is_moving(ds)]
     if not moving:
         return exposures
-    place = options["center"] or beside.center or cal.target_position(moving)
+    place = options["center"] or cal.target_position(moving)
     return {n: cal.assign_mtwcs(ds, center=place) if cal.is_moving(ds) else ds for n, ds in exposures.items()}
 
 

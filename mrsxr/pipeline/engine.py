@@ -73,9 +73,9 @@ def _product(made: Made, names: str) -> list[Any]:
     return next((made[name] for name in names.split("|") if name in made), [])
 
 
-def do_all(tasks: Iterable[Task], way: Way, given: Mapping[Task, Made] | None = None) -> dict[Task, Made]:
+def do_all(tasks: Iterable[Task], way: Way) -> dict[Task, Made]:
     """Do tasks one after the other on Datasets; return what each made. What steps do lazily is lazy."""
-    made: dict[Task, Made] = dict(given or {})
+    made: dict[Task, Made] = {}
     for task in tasks:
         arguments = served(task, made)
         if arguments is not None:

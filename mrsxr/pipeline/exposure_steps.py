@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,6 @@ from .optional import optional
 
 if TYPE_CHECKING:
     from .entry import Entry
-    from .recipe import Recipe
 
 Step = Callable[..., xr.Dataset]
 
@@ -60,13 +59,3 @@ def done(entry: Entry, ds: xr.Dataset, refs: References | None) -> xr.Dataset:
     """Return a Dataset after a step, as it came where the step lacks a reference; ``refs`` None is as no files."""
     step = bound(entry, ds, References({}) if refs is None else refs)
     return ds if step is None else step(ds)
-
-
-def bound_steps(
-    recipe: Recipe, level: str, ds: xr.Dataset, refs: References, given: Mapping[str, Any] | None = None
-) -> Iterator[tuple[str, Step]]:
-    """Yield (name in jwst, function of a Dataset) of the steps of a level, without those that lack a reference."""
-    for entry in recipe.steps(level):
-        step = bound(entry, ds, refs, given)
-        if step is not None:
-            yield entry.name, step

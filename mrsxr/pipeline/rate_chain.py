@@ -15,7 +15,7 @@ from mrsxr.errors import InputFileError
 from mrsxr.folding import fold
 from mrsxr.references import References
 
-from .exposure_steps import Step, bound, bound_steps
+from .exposure_steps import Step, bound
 from .optional import keeps_notes
 
 if TYPE_CHECKING:
@@ -120,15 +120,16 @@ def fit_slopes(ds: xr.Dataset, refs: References, recipe: Recipe, product: str = 
     tuple of Dataset
         Of level "rate", "rateints", or one of each from the same fit; lazy.
     """
-    steps = bound_steps(recipe, "rate", ds, refs)
-    fit = next(step for name, step in steps if name == "ramp_fit")
+    entries = list(recipe.steps("rate"))
+    entries = entries[[one.name for one in entries].index("ramp_fit") :]
+    fit, *steps = (bound(one, ds, refs) for one in entries)
     assert isinstance(fit, partial)
     fitted: tuple[Any, ...]
     if product == "both":
         fitted = rate.fit_ramps_and_integrations(ds, *fit.args, **fit.keywords)
     else:
         fitted = ((fit if product == "rate" else partial(rate.fit_integrations, **fit.keywords))(ds),)
-    for _, step in steps:
+    for step in filter(None, steps):
         fitted = tuple(step(one) for one in fitted)
     return fold(*(one if "integration" in one.dims else _in_whole_frames(one) for one in fitted))
 

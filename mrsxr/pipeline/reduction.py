@@ -198,7 +198,7 @@ class Reduction:
             names = ", ".join(relative(path, self.out) for path in older[:3]) + (" ..." if older[3:] else "")
             text = (f"{self.out}: {len(older)} products of earlier runs stand beside those of this one, which does not "
                     f"make them ({names}); take them away where they are not wanted")  # fmt: skip
-            tell(text)
+            tell(text, aloud=False)
             self.record.note(text)
 
     def _write(self, every: float = 0.0) -> None:

@@ -257,6 +257,7 @@ def correct_leak(
     entry = recipe.entry(f"{level}.spectral_leak")
     if entry.skip:
         return dict(parts)
+    correct = cube.correct_spectral_leak_cube if level == "cube" else spectrum.correct_spectral_leak
     out = dict(parts)
     blue = sorted((ds for ds in parts.values() if holds_band(ds, "1B")), key=lambda ds: len(str(ds.attrs["band"])))
     for name, ds in parts.items():
@@ -265,7 +266,7 @@ def correct_leak(
                 mrsptcorr = leak_reference(ds, refs)
             out[name] = noted(ds, heard)
             if mrsptcorr is not None:
-                out[name] = entry.part.function(out[name], leaking=blue[0], mrsptcorr=mrsptcorr, **entry.given)
+                out[name] = correct(out[name], leaking=blue[0], mrsptcorr=mrsptcorr, **entry.given)
     return out
 
 

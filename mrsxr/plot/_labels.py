@@ -71,10 +71,10 @@ def line_strength(wavelength: np.ndarray, flux: np.ndarray, place: float) -> flo
     return peak / scatter if scatter > 0 else (np.inf if peak > 0 else 0.0)
 
 
-def spread(places: np.ndarray, least: float, low: float = 0.0, high: float = 1.0) -> np.ndarray:
+def spread(places: np.ndarray, least: float) -> np.ndarray:
     """Return sorted places moved as little as possible (least squares) so that neighbours are ``least`` apart.
 
-    Pool adjacent violators on ``places - i least``; the result is then held within ``low`` and ``high``.
+    Pool adjacent violators on ``places - i least``; the result is then held within 0 and 1.
     """
     steps = np.arange(len(places)) * least
     blocks: list[list[float]] = []
@@ -85,8 +85,8 @@ def spread(places: np.ndarray, least: float, low: float = 0.0, high: float = 1.0
             value_a, n_a = blocks.pop()
             blocks.append([(value_a * n_a + value_b * n_b) / (n_a + n_b), n_a + n_b])
     level = np.repeat([b[0] for b in blocks], [int(b[1]) for b in blocks]) if blocks else np.empty(0)
-    top = high - (steps[-1] if len(steps) else 0.0)
-    return np.clip(level, low, max(low, top)) + steps
+    top = 1.0 - (steps[-1] if len(steps) else 0.0)
+    return np.clip(level, 0.0, max(0.0, top)) + steps
 
 
 def thin_out(marks: list[Mark], places: np.ndarray, least: float) -> tuple[list[Mark], np.ndarray, np.ndarray]:

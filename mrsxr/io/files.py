@@ -169,7 +169,7 @@ def _find(source: Source, role: str | None, on_error: str, of_runs: bool) -> Fou
     if isinstance(source, str | os.PathLike):
         path = Path(source)
         if os.path.isdir(path):
-            runs = None if of_runs or os.path.isdir(path / BOOKS) else []
+            runs: list[Path] | None = None if of_runs or os.path.isdir(path / BOOKS) else []
             found = _classify_all(_scan(path, runs), role, on_error, root=path)
             if runs and not found.files:
                 return _classify_all(_scan(path), role, on_error, root=path)

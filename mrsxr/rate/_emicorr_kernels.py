@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from mrsxr._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs
+from mrsxr._median_kernels import TILE, median_of, median_of_sorted, sort_columns, sorting_pairs
 from mrsxr.compiled import njit
 
 _DO_NOT_USE = np.uint32(1)
@@ -107,81 +107,84 @@ def phase_sums(sci, scatter, pixel_dq, limit, rows, quads, *, period, n_bins):
     return out[:, None, None]
 
 
+@njit(cache=True, nogil=True, forceinline=True)
+def _scatter_of_steps(ramps, squares, largest):
+    """Fill the sum and the largest (x) of the squares of differences of ramps (group, x) around their mean."""
+    n_group, n_x = ramps.shape
+    share = np.float32(1.0 / (n_group - 1))
+    squares[:] = np.float32(0)
+    largest[:] = np.float32(0)
+    for g in range(1, n_group):
+        for x in range(n_x):
+            away = ramps[g, x] - ramps[g - 1, x] - (ramps[n_group - 1, x] - ramps[0, x]) * share
+            square = away * away
+            squares[x] += square
+            largest[x] = square if square > largest[x] else largest[x]
+
+
 @njit(cache=True, nogil=True)
 def _judge(ramps, usable, squares, largest, work, good):
-    """Fill ``good`` for the ramps (group, x) of a row and return their weight, 1 / variance of a difference.
+    """Fill ``good`` (1 or 0) for the ramps (group, x) of a row and return their weight, 1 / variance of a difference.
 
     Reference is the median over the row of the squares of differences around their mean: a ramp with an outlying
     difference (cosmic ray, saturation), much noise (bright) or none at all (dead, saturated throughout) is bad.
     """
     n_group, n_x = ramps.shape
     n_free = n_group - 2
-    first, last = ramps[0], ramps[n_group - 1]
-    share = np.float32(1.0 / (n_group - 1))
-    squares[:] = np.float32(0)
-    largest[:] = np.float32(0)
-    for g in range(1, n_group):
-        row, before = ramps[g], ramps[g - 1]
-        for x in range(n_x):
-            away = row[x] - before[x] - (last[x] - first[x]) * share
-            square = away * away
-            squares[x] += square
-            largest[x] = square if square > largest[x] else largest[x]
+    _scatter_of_steps(ramps, squares, largest)
     n = 0
     for x in range(0, n_x, _EVERY):
         if usable[x] and squares[x] > 0 and squares[x] < np.inf:
             work[n] = squares[x]
             n += 1
     if n == 0:
-        good[:] = False
+        good[:] = np.float32(0)
         return 0.0
-    middle = np.median(work[:n])
+    middle = median_of(work, n)
     variance = middle / n_free
     limit = middle * np.float32(1.0 + 5.0 * math.sqrt(2.0 / n_free))
     for x in range(n_x):
-        good[x] = usable[x] and squares[x] > 0 and squares[x] < limit and largest[x] < _OUTLIER * variance
+        fine = usable[x] and squares[x] > 0 and squares[x] < limit and largest[x] < _OUTLIER * variance
+        good[x] = np.float32(1) if fine else np.float32(0)
     return 1.0 / variance
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "nsz"})
-def _add_cells(ramps, good, edges, kept, totals, counts):
+@njit(cache=True, nogil=True, forceinline=True, fastmath={"reassoc", "nsz"})
+def _add_cells(ramps, good, edges, totals, counts):
     """Fill the sums (group, amplifier, cell) of the good ramps (group, x) of a row and how many there are."""
     n_group, n_amplifier, n_cell = totals.shape
     for g in range(n_group):
-        row = ramps[g]
-        for x in range(row.size):  # nothing is left of the first group: its place serves to count the ramps
-            value = row[x] if g > 0 else np.float32(1)
-            kept[x] = value if good[x] else np.float32(0)
         for a in range(n_amplifier):
             for c in range(n_cell):
                 total = np.float32(0)
-                if n_amplifier == 1:  # unit steps that the compiler can put side by side
+                if g == 0:  # nothing is left of the first group: its place serves to count the ramps
+                    for x in range(4 * edges[c] + a, 4 * edges[c + 1], 1 if n_amplifier == 1 else 4):
+                        total += good[x]
+                elif n_amplifier == 1:  # unit steps that the compiler can put side by side
                     for x in range(4 * edges[c], 4 * edges[c + 1]):
-                        total += kept[x]
+                        total += ramps[g, x] if good[x] > 0 else np.float32(0)
                 else:
                     for x in range(4 * edges[c] + a, 4 * edges[c + 1], 4):
-                        total += kept[x]
+                        total += ramps[g, x] if good[x] > 0 else np.float32(0)
                 totals[g, a, c] = total
     counts[:] = totals[0]
     totals[0] = np.float32(0)
 
 
-@njit(cache=True, nogil=True)
-def _less_mean(ramps, edges, totals, counts, mean, out):
+@njit(cache=True, nogil=True, forceinline=True)
+def _less_mean(ramps, edges, totals, counts, out):
     """Subtract the mean of their cell from the ramps of a row."""
     n_group, n_amplifier, n_cell = totals.shape
     for g in range(n_group):
         for a in range(n_amplifier):
             for c in range(n_cell):
                 value = totals[g, a, c] / max(counts[a, c], np.float32(1))
-                for k in range(edges[c], edges[c + 1]):
-                    if n_amplifier == 1:
-                        mean[4 * k : 4 * k + 4] = value
-                    else:
-                        mean[4 * k + a] = value
-        row, target = ramps[g], out[g]
-        for x in range(mean.size):
-            target[x] = row[x] - mean[x]
+                if n_amplifier == 1:
+                    for x in range(4 * edges[c], 4 * edges[c + 1]):
+                        out[g, x] = ramps[g, x] - value
+                else:
+                    for x in range(4 * edges[c] + a, 4 * edges[c + 1], 4):
+                        out[g, x] = ramps[g, x] - value
 
 
 @njit(cache=True, nogil=True)
@@ -193,26 +196,24 @@ def _cell_sums(sci, pixel_dq, edges, low, high, sums):
     totals = np.empty((high - low, n_amplifier, n_cell), dtype=np.float32)
     counts = np.empty((n_amplifier, n_cell), dtype=np.float32)
     squares, largest, work = np.empty((3, n_x), dtype=np.float32)
-    usable, good = np.empty((2, n_x), dtype=np.bool_)
+    usable, good = np.empty(n_x, dtype=np.bool_), np.empty(n_x, dtype=np.float32)
     for d in range(n_dither):
         for y in range(n_y):
             for x in range(n_x):
                 usable[x] = (pixel_dq[d, y, x] & _DO_NOT_USE) == 0
             for i in range(n_integration):
-                first = sci[d, i, low, y]
                 for g in range(low, high):
-                    row = sci[d, i, g, y]
                     for x in range(n_x):
-                        ramps[g - low, x] = row[x] - first[x]
+                        ramps[g - low, x] = sci[d, i, g, y, x] - sci[d, i, low, y, x]
                 before = _judge(ramps, usable, squares, largest, work, good)
-                _add_cells(ramps, good, edges, work, totals, counts)
+                _add_cells(ramps, good, edges, totals, counts)
                 # once more without what all ramps of a cell have in common, which holds the wave: a test that sees
                 # the wave prefers ramps whose noise is opposed to it, and its amplitude comes out too low. A row
                 # that jumps as a whole keeps the low weight that it had before
-                _less_mean(ramps, edges, totals, counts, work, rest)
+                _less_mean(ramps, edges, totals, counts, rest)
                 after = _judge(rest, usable, squares, largest, work, good)
                 weight = np.float32(after if before > after / _JUMPED else before)
-                _add_cells(ramps, good, edges, work, totals, counts)
+                _add_cells(ramps, good, edges, totals, counts)
                 for a in range(n_amplifier):
                     for c in range(n_cell):
                         sums[d, a, i, high - low, y, c] = counts[a, c] * weight

@@ -21,6 +21,7 @@ from ._gls_kernels import (
     LIMIT_TWO,
     LINK,
     ONE,
+    ORDERS,
     PER_GAIN,
     PER_S2,
     PHOTON,
@@ -38,6 +39,7 @@ from ._gls_kernels import (
     W1,
     W2,
     ZERO,
+    fill_terms,
     find_worst,
     forward,
     gather_bridged,
@@ -50,7 +52,7 @@ UNTESTED = np.float32(3.0e38)  # a limit that no fall of chi2 exceeds
 HUGE = np.float32(1.0e30)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, forceinline=True, error_model="numpy")
 def _describe_pixels(pixel_dq, read_noise, gain, dark, tg, electrons, place, width, lanes, base):
     """Fill S2 = s^2 [DN2], PER_S2, PER_GAIN = 1/(gain s^2), DARK [DN/group]; base: flags of the pixel."""
     d, y, x0 = place
@@ -73,8 +75,11 @@ def _describe_pixels(pixel_dq, read_noise, gain, dark, tg, electrons, place, wid
 
 @njit(cache=True, nogil=True)
 def _new_tile(n_integration, n_group):
-    """Return what a tile needs: blocks of regular ramps, lanes, rates (rate, weight), flags, jumps, results, base."""
-    blocks = np.zeros((n_integration, n_group - 1, BLOCK), dtype=np.float32)
+    """Return what a tile needs: blocks of regular ramps, lanes, rates (rate, weight), flags, jumps, results, base.
+
+    Last what its ramps are copied to: samples and flags by group.
+    """
+    blocks = np.zeros((n_integration, max(n_group - 1, 1), BLOCK), dtype=np.float32)  # what is never used is absent
     blocks[:, :, TIME : TIME + TILE] = ONE
     blocks[:, :, PHOTON : PHOTON + TILE] = ONE
     blocks[:, :, LINK : LINK + TILE] = ONE
@@ -83,24 +88,31 @@ def _new_tile(n_integration, n_group):
         blocks, np.zeros(LANES, dtype=np.float32), np.zeros((2, n_integration, TILE), dtype=np.float32),
         np.zeros((n_integration, TILE), dtype=np.uint8), np.zeros((n_integration, TILE), dtype=np.int32),
         np.zeros((n_integration, 6, TILE), dtype=np.float32), np.zeros(TILE, dtype=np.uint32),
+        (np.zeros((n_group, TILE), dtype=np.float32), np.ones((n_group, TILE), dtype=np.uint8)),
     )  # fmt: skip
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True)
+def _new_terms(n_order):
+    """Return the place for the coefficients of a tile, see fill_terms."""
+    return np.zeros(((n_order + ORDERS - 1) // ORDERS, ORDERS * TILE), dtype=np.float32)
+
+
+@njit(cache=True, nogil=True, forceinline=True, error_model="numpy")
 def _solve(lanes, rate):
     """Fill rate (TILE) [DN/group]; the start where nothing is used."""
     for t in range(TILE):
         rate[t] = lanes[START + t] + (lanes[SUM_B + t] / lanes[SUM_C + t] if lanes[SUM_C + t] > ZERO else ZERO)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, forceinline=True, error_model="numpy")
 def _set_kappa(rate, dark, lanes):
     """Set KAPPA by the rate (TILE), never negative, and ``dark`` times the dark current."""
     for t in range(TILE):
         lanes[KAPPA + t] = max(rate[t] + dark * lanes[DARK + t], ZERO) * lanes[PER_GAIN + t]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, forceinline=True, error_model="numpy")
 def _finish(block, lanes, rate, result):
     """Fill result (6, TILE): rate [DN/group], var_poisson, var_read, chi2, differences used, groups used."""
     split_variance(block, lanes)
@@ -114,7 +126,7 @@ def _finish(block, lanes, rate, result):
         result[5, t] = lanes[W2 + t]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, forceinline=True, error_model="numpy")
 def _write(at, good, values, flags, n_jump, tg, images):
     """Write one result (6) of a pixel where ``at`` says; NaN, 0 and DO_NOT_USE where it is not good."""
     rate, var_p, var_r, dq, used, jumps, chi2 = images
@@ -160,7 +172,7 @@ def _average_apart(results, good, t, total):
     return True
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, forceinline=True, error_model="numpy")
 def _average_alike(results, good, t, total):
     """Fill total (6) with the mean over integrations weighted by variance; all rest on one rate already."""
     total[:] = 0.0
@@ -217,12 +229,13 @@ def _combine(place, width, tg, alike, base, flags, n_jump, results, images, ints
 def _search_plain(block, lanes, limit, n_jump):
     """Release one difference at a time until none is worth it (jwst's mask_jumps); the sums are those of the last."""
     lanes[LIMIT_ONE : LIMIT_ONE + TILE] = limit
+    lanes[LIMIT_TWO : LIMIT_TWO + TILE] = UNTESTED
     for _ in range(block.shape[0] + 1):
         forward(block, lanes)
         for t in range(TILE):
             if lanes[SUM_N + t] < np.float32(2.5):
                 lanes[LIMIT_ONE + t] = UNTESTED
-        find_worst(block, lanes, False)
+        find_worst(block, lanes)
         if release(block, lanes, n_jump) == 0:
             return
         for t in range(TILE):
@@ -245,7 +258,7 @@ def _median_difference(block, ordered, pairs, count, median):
 def _fit_plain(sci, group_dq, pixel_dq, read_noise, gain, dark, tg, extent, limit, pairs, images, ints):
     n_dither, n_integration, n_group, n_y, n_x = sci.shape
     tile = _new_tile(n_integration, n_group)
-    blocks, lanes, rates, flags, n_jump, results, base = tile
+    blocks, lanes, rates, flags, n_jump, results, base, ramps = tile
     ordered, count = np.zeros((n_group - 1, TILE), dtype=np.float32), np.zeros(TILE, dtype=np.int32)
     for d in range(n_dither):
         for y in range(n_y):
@@ -255,7 +268,7 @@ def _fit_plain(sci, group_dq, pixel_dq, read_noise, gain, dark, tg, extent, limi
                 n_jump[:] = 0
                 for i in range(n_integration):
                     rate = rates[0, i]
-                    gather_plain(sci, group_dq, (d, i, y, x0), width, extent, blocks[i], lanes, flags[i])
+                    gather_plain(sci, group_dq, (d, i, y, x0), width, extent, ramps, blocks[i], lanes, flags[i])
                     _median_difference(blocks[i], ordered, pairs, count, rate)
                     lanes[START : START + TILE] = rate
                     _set_kappa(rate, ZERO, lanes)
@@ -272,7 +285,7 @@ def _fit_plain(sci, group_dq, pixel_dq, read_noise, gain, dark, tg, extent, limi
 # --- the better fit ---
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, forceinline=True, error_model="numpy")
 def _start_by_means(blocks, lanes, rates, rate):
     """Fill the rate of each integration with its mean difference, rate (TILE) with the lowest of them."""
     rate[:] = HUGE
@@ -290,7 +303,7 @@ def _start_by_means(blocks, lanes, rates, rate):
         rate[t] = rate[t] if rate[t] < HUGE else ZERO
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, forceinline=True, error_model="numpy")
 def _common_rate(rates, lanes):
     """Fill W0 with the mean rate of the integrations by their weights."""
     lanes[W0 : W1 + TILE] = ZERO
@@ -317,7 +330,7 @@ def _search(blocks, lanes, thresholds, rates, n_jump):
                 n = lanes[SUM_N + t]
                 lanes[LIMIT_ONE + t] = thresholds[0] if n > np.float32(1.5) else UNTESTED
                 lanes[LIMIT_TWO + t] = thresholds[1] if n > np.float32(3.5) else UNTESTED
-            find_worst(blocks[i], lanes, True)
+            find_worst(blocks[i], lanes)
             n_found += release(blocks[i], lanes, n_jump[i])
             _solve(lanes, rates[0, i])
             rates[0, i] -= lanes[SHIFT : SHIFT + TILE]
@@ -351,14 +364,16 @@ def _refit(blocks, lanes, rates, searched, results):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _prepare(sci, group_dq, pixel_dq, read_noise, gain, dark, linear, tg, extent, by_jumps, place, width, tile):
+def _prepare(sci, group_dq, pixel_dq, read_noise, gain, dark, linear, tg, extent, by_jumps, place, width, tile, terms):
     """Gather a tile and set the start of its fit."""
-    blocks, lanes, rates, flags, n_jump, _, base = tile
+    blocks, lanes, rates, flags, n_jump, _, base, ramps = tile
     d, y, x0 = place
     _describe_pixels(pixel_dq, read_noise, gain, dark, tg, False, place, width, lanes, base)
+    fill_terms(linear[0], linear[1], y, x0, width, terms)
     for i in range(blocks.shape[0]):
         gather_bridged(
-            sci, group_dq, (d, i, y, x0), width, extent, linear, by_jumps, blocks[i], lanes, flags[i], n_jump[i]
+            sci, group_dq, (d, i, y, x0), width, extent, terms, linear[2], by_jumps, ramps, blocks[i], lanes, flags[i],
+            n_jump[i],
         )  # fmt: skip
     _start_by_means(blocks, lanes, rates, lanes[C0 : C0 + TILE])
     _set_kappa(lanes[C0 : C0 + TILE], ONE, lanes)
@@ -370,14 +385,16 @@ def _fit_better(
 ):
     n_dither, n_integration, n_group, n_y, n_x = sci.shape
     tile = _new_tile(n_integration, n_group)
-    blocks, lanes, rates, flags, n_jump, results, base = tile
+    blocks, lanes, rates, flags, n_jump, results, base, _ = tile
+    terms = _new_terms(linear[0].shape[0])
     search = thresholds[0] < UNTESTED
     for d in range(n_dither):
         for y in range(n_y):
             for x0 in range(0, n_x, TILE):
                 place, width = (d, y, x0), min(TILE, n_x - x0)
                 _prepare(
-                    sci, group_dq, pixel_dq, read_noise, gain, dark, linear, tg, extent, by_jumps, place, width, tile
+                    sci, group_dq, pixel_dq, read_noise, gain, dark, linear, tg, extent, by_jumps, place, width, tile,
+                    terms,
                 )  # fmt: skip
                 if search:
                     _search(blocks, lanes, thresholds, rates, n_jump)
@@ -386,17 +403,12 @@ def _fit_better(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _mark_jumps(group_dq, place, width, blocks, before, lanes, rates, n_jump, bounds, out_dq, out_spread):
-    """Copy the flags of a tile with JUMP_DET on the later group of each difference released since ``before``."""
+def _mark_jumps(place, width, blocks, before, lanes, rates, n_jump, bounds, out_dq, out_spread):
+    """Add JUMP_DET on the later group of each difference released since ``before``."""
     d, y, x0 = place
     for i in range(blocks.shape[0]):
-        for k in range(group_dq.shape[2]):
-            row, out = group_dq[d, i, k, y, x0 : x0 + width], out_dq[d, i, k, y, x0 : x0 + width]
-            for t in range(width):
-                out[t] = row[t]
-            out_spread[d, i, k, y, x0 : x0 + width] = False
         for t in range(width):
-            for k in range(1, group_dq.shape[2] if n_jump[i, t] > 0 else 1):
+            for k in range(1, out_dq.shape[2] if n_jump[i, t] > 0 else 1):
                 if blocks[i, k - 1, USED + t] == before[i, k - 1, t]:
                     continue
                 at, one = (d, i, k, y, x0 + t), blocks[i, k - 1]
@@ -410,7 +422,8 @@ def _mark_jumps(group_dq, place, width, blocks, before, lanes, rates, n_jump, bo
 def _find(sci, group_dq, read_noise, gain, dark, linear, tg, thresholds, bounds, out_dq, out_spread):
     n_dither, n_integration, n_group, n_y, n_x = sci.shape
     tile = _new_tile(n_integration, n_group)
-    blocks, lanes, rates, _, n_jump, _, base = tile
+    blocks, lanes, rates, _, n_jump, _, base, _ = tile
+    terms = _new_terms(linear[0].shape[0])
     before = np.zeros((n_integration, n_group - 1, TILE), dtype=np.float32)
     nothing = np.zeros((n_dither, n_y, n_x), dtype=np.uint32)
     for d in range(n_dither):
@@ -419,7 +432,7 @@ def _find(sci, group_dq, read_noise, gain, dark, linear, tg, thresholds, bounds,
                 place, width = (d, y, x0), min(TILE, n_x - x0)
                 _prepare(
                     sci, group_dq, nothing, read_noise, gain, dark, linear, tg, (0, n_group), np.uint8(4), place,
-                    width, tile,
+                    width, tile, terms,
                 )  # fmt: skip
                 for t in range(TILE):
                     if base[t] & 1:
@@ -428,7 +441,7 @@ def _find(sci, group_dq, read_noise, gain, dark, linear, tg, thresholds, bounds,
                     for k in range(n_group - 1):
                         before[i, k, :] = blocks[i, k, USED : USED + TILE]
                 _search(blocks, lanes, thresholds, rates, n_jump)
-                _mark_jumps(group_dq, place, width, blocks, before, lanes, rates, n_jump, bounds, out_dq, out_spread)
+                _mark_jumps(place, width, blocks, before, lanes, rates, n_jump, bounds, out_dq, out_spread)
 
 
 # --- wrappers ---
@@ -479,7 +492,7 @@ def find_jumps_gls(
     threshold_two_omit=23.8, neighbours=(10.0, 1000.0), scale_photon_noise=True,
 ):  # fmt: skip
     """Return (group flags with JUMP_DET, bool: jumps that also flag their neighbours)."""
-    out_dq, out_spread = np.empty(sci.shape, dtype=np.uint8), np.empty(sci.shape, dtype=np.bool_)
+    out_dq, out_spread = np.broadcast_to(group_dq, sci.shape).copy(), np.zeros(sci.shape, dtype=np.bool_)
     _find(
         *read_only(sci, np.broadcast_to(group_dq, sci.shape), read_noise, gain, dark),
         _linear(linearity, sci.shape, scale_photon_noise), float(group_time),

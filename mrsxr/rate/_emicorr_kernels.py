@@ -153,38 +153,43 @@ def _judge(ramps, usable, squares, largest, work, good):
 def _add_cells(ramps, good, edges, totals, counts):
     """Fill the sums (group, amplifier, cell) of the good ramps (group, x) of a row and how many there are."""
     n_group, n_amplifier, n_cell = totals.shape
-    for g in range(n_group):
+    for c in range(n_cell):  # parts of rows, whose places begin at 0, are put side by side by the compiler
+        low, high = 4 * edges[c], 4 * edges[c + 1]
+        fine = good[low:high]
         for a in range(n_amplifier):
-            for c in range(n_cell):
+            counts[a, c] = np.float32(0)
+            for x in range(a, fine.size, 1 if n_amplifier == 1 else 4):
+                counts[a, c] += fine[x]
+            totals[0, a, c] = np.float32(0)
+        for g in range(1, n_group):
+            row = ramps[g, low:high]
+            for a in range(n_amplifier):
                 total = np.float32(0)
-                if g == 0:  # nothing is left of the first group: its place serves to count the ramps
-                    for x in range(4 * edges[c] + a, 4 * edges[c + 1], 1 if n_amplifier == 1 else 4):
-                        total += good[x]
-                elif n_amplifier == 1:  # unit steps that the compiler can put side by side
-                    for x in range(4 * edges[c], 4 * edges[c + 1]):
-                        total += ramps[g, x] if good[x] > 0 else np.float32(0)
+                if n_amplifier == 1:
+                    for x in range(row.size):
+                        total += row[x] if fine[x] > 0 else np.float32(0)
                 else:
-                    for x in range(4 * edges[c] + a, 4 * edges[c + 1], 4):
-                        total += ramps[g, x] if good[x] > 0 else np.float32(0)
+                    for x in range(a, row.size, 4):
+                        total += row[x] if fine[x] > 0 else np.float32(0)
                 totals[g, a, c] = total
-    counts[:] = totals[0]
-    totals[0] = np.float32(0)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
 def _less_mean(ramps, edges, totals, counts, out):
     """Subtract the mean of their cell from the ramps of a row."""
     n_group, n_amplifier, n_cell = totals.shape
-    for g in range(n_group):
-        for a in range(n_amplifier):
-            for c in range(n_cell):
-                value = totals[g, a, c] / max(counts[a, c], np.float32(1))
+    for c in range(n_cell):
+        low, high = 4 * edges[c], 4 * edges[c + 1]
+        for g in range(n_group):
+            row, left = ramps[g, low:high], out[g, low:high]
+            for a in range(n_amplifier):
+                mean = totals[g, a, c] / max(counts[a, c], np.float32(1))
                 if n_amplifier == 1:
-                    for x in range(4 * edges[c], 4 * edges[c + 1]):
-                        out[g, x] = ramps[g, x] - value
+                    for x in range(row.size):
+                        left[x] = row[x] - mean
                 else:
-                    for x in range(4 * edges[c] + a, 4 * edges[c + 1], 4):
-                        out[g, x] = ramps[g, x] - value
+                    for x in range(a, row.size, 4):
+                        left[x] = row[x] - mean
 
 
 @njit(cache=True, nogil=True)
@@ -195,16 +200,19 @@ def _cell_sums(sci, pixel_dq, edges, low, high, sums):
     rest = np.empty((high - low, n_x), dtype=np.float32)
     totals = np.empty((high - low, n_amplifier, n_cell), dtype=np.float32)
     counts = np.empty((n_amplifier, n_cell), dtype=np.float32)
-    squares, largest, work = np.empty((3, n_x), dtype=np.float32)
-    usable, good = np.empty(n_x, dtype=np.bool_), np.empty(n_x, dtype=np.float32)
+    squares, largest = np.empty(n_x, dtype=np.float32), np.empty(n_x, dtype=np.float32)
+    work, good = np.empty(n_x, dtype=np.float32), np.empty(n_x, dtype=np.float32)
+    usable = np.empty(n_x, dtype=np.bool_)
     for d in range(n_dither):
         for y in range(n_y):
             for x in range(n_x):
                 usable[x] = (pixel_dq[d, y, x] & _DO_NOT_USE) == 0
             for i in range(n_integration):
-                for g in range(low, high):
+                first = sci[d, i, low, y]
+                for g in range(high - low):
+                    row, ramp = sci[d, i, low + g, y], ramps[g]
                     for x in range(n_x):
-                        ramps[g - low, x] = sci[d, i, g, y, x] - sci[d, i, low, y, x]
+                        ramp[x] = row[x] - first[x]
                 before = _judge(ramps, usable, squares, largest, work, good)
                 _add_cells(ramps, good, edges, totals, counts)
                 # once more without what all ramps of a cell have in common, which holds the wave: a test that sees

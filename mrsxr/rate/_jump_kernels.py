@@ -198,7 +198,7 @@ def _find_jumps(sci, group_dq, read_noise, gain, thresholds, mode, neighbours, p
     tile_dq = np.ones((n_integration, n_group, TILE), dtype=np.uint8)
     diffs = np.empty((n_diffs, TILE), dtype=np.float32)
     ordered = np.empty((n_diffs, TILE), dtype=np.float32)
-    jump, near = np.zeros((2, n_diffs, TILE), dtype=np.uint8)
+    jump, near = np.zeros((n_diffs, TILE), dtype=np.uint8), np.zeros((n_diffs, TILE), dtype=np.uint8)
     count = np.zeros(TILE, dtype=np.int32)
     m = np.empty(TILE, dtype=np.float32)
     sigma = np.empty(TILE, dtype=np.float32)

@@ -25,6 +25,7 @@ from ._straylight_kernels import (
     direct_light,
     drop_cells,
     fill_table,
+    fill_tables,
     gap_residuals,
     leaked_light,
     scatter_halves,
@@ -86,6 +87,8 @@ class Fit:
         self.parameters, self.broad = parameters, parameters.copy()
         self.broad[:, 2] *= _BROAD
         n_y, n_x = image.shape
+        (tables, scatters), (broad, _) = _tables(parameters, n_x), _tables(self.broad, n_x)
+        self.kernels = tables, broad, scatters
         self.n = n = max(2, -(-n_y // rows) + 1)
         place = np.arange(n_y) / (n_y - 1) * (n - 1)
         low = np.minimum(place.astype(int), n - 2)
@@ -182,17 +185,21 @@ class Fit:
         known = np.diag(matrix)
         return matrix + np.diag(np.where(known > 0, 1e-12 * known, 1.0)), vector
 
-    def jacobian(self, parts, bins):
-        """Return (d model / d parameter, model) of pixels by what the halves scatter over the knots: a and r only."""
+    def fill_jacobian(self, parts, bins, slopes):
+        """Fill ``slopes`` (pixel, a and r) with d model / d parameter by what the halves scatter over the knots.
+
+        Return the model.
+        """
         middle = np.minimum(bins * BIN + BIN // 2, len(self.hat) - 1)
         hat, amplitude = self.hat[middle].astype(np.float32), self.amplitude[:, middle].astype(np.float32)
-        columns, model = [], 0.0
+        p, model = self.places, 0.0
         for side in (0, 1):
             part = parts[:, side * (self.m + 1) : (side + 1) * (self.m + 1)]
             shape = part @ np.append(1.0, self.part(2 + side)).astype(np.float32)
-            columns += [hat * shape[:, None], amplitude[side][:, None] * part[:, 1:]]
+            np.multiply(hat, shape[:, None], out=slopes[:, p[side] : p[side + 1]])
+            np.multiply(amplitude[side][:, None], part[:, 1:], out=slopes[:, p[2 + side] : p[3 + side]])
             model = model + amplitude[side] * shape
-        return np.concatenate([columns[0], columns[2], columns[1], columns[3]], axis=1), model
+        return model
 
     def relative_variance(self, light):
         """Return the variance (y, x) of the stray light by that of a and r."""
@@ -202,9 +209,10 @@ class Fit:
         columns = np.arange(EDGE, n_x - EDGE, 4)
         bins, at = (a.ravel() for a in np.meshgrid(np.arange(n_bin), columns, indexing="ij"))
         parts = np.empty((bins.size, 2 * self.m + 2), dtype=np.float32)
-        design(mean, self.parameters, self.broad, BIN, self.index, self.share, bins, at, parts)
-        slopes, model = self.jacobian(parts, bins)
+        design(mean, *self.kernels, BIN, self.index, self.share, bins, at, parts)
         k = self.places[4]
+        slopes = np.empty((bins.size, k), dtype=np.float32)
+        model = self.fill_jacobian(parts, bins, slopes)
         variance = np.einsum("ij,ij->i", slopes @ np.linalg.inv(self.precision)[:k, :k].astype(np.float32), slopes)
         shape = n_bin, columns.size
         return variance.reshape(shape), np.asarray(model).reshape(shape), columns
@@ -222,15 +230,15 @@ class _Pixels:
         bins, columns = np.nonzero(weight)
         here = bins, columns
         parts = np.empty((bins.size, 2 * fit.m + 2), dtype=np.float32)
-        design(mean, fit.parameters, fit.broad, BIN, fit.index, fit.share, bins, columns, parts)
-        slopes, _ = fit.jacobian(parts, bins)
+        design(mean, *fit.kernels, BIN, fit.index, fit.share, bins, columns, parts)
+        self.rows = rows = np.empty((bins.size, fit.found.size + 1), dtype=np.float32)
+        fit.fill_jacobian(parts, bins, rows)
         left = columns < HALVES[0][1]
-        more = np.stack([np.ones(bins.size), np.where(left, leaks[here], 0), np.where(left, 0, leaks[here])], axis=1)
-        slopes = np.concatenate([slopes, more], axis=1)
+        rows[:, -4] = 1.0
+        rows[:, -3], rows[:, -2] = np.where(left, leaks[here], 0), np.where(left, 0, leaks[here])
         # model + residual, about the point where the fit stands: f + J (p - p0) = target
-        target = value[here] + slopes @ fit.found
-        self.rows = np.concatenate([slopes, target[:, None]], axis=1).astype(np.float32)
-        self.weight, self.left, self.second, self.leaks = weight[here], left, second[here], more[:, 1:]
+        rows[:, -1] = value[here] + rows[:, :-1] @ fit.found.astype(np.float32)
+        self.weight, self.left, self.second, self.leaks = weight[here], left, second[here], rows[:, -3:-1].astype(float)
         self.fold = fit.gap[here] % FOLDS
         self.cell = (fit.gap[here] * (shape[0] // _SCORE_BINS + 1) + bins // _SCORE_BINS).astype(int)
         self.inflation = _inflation(value[here], self.weight, bins)
@@ -272,6 +280,14 @@ def _balance(knots, parameters):
             share /= share.sum()
             out[side] = np.outer(share, share) / _BALANCE**2
     return out
+
+
+def _tables(parameters, n_x):
+    """Return the kernels (half, y, distance) and whether there is one (half, y)."""
+    tables = np.empty((2, parameters.shape[2], n_x), dtype=np.float32)
+    scatters = np.empty(tables.shape[:2], dtype=bool)
+    fill_tables(parameters, tables, scatters)
+    return tables, scatters
 
 
 def _gap_numbers(inside):
@@ -322,10 +338,10 @@ def _free(image, flags, plain, fit, first, last):
         last_one = converged or sweep == MOST_SWEEPS
         if sweep >= FIRST_FIT and not last_one:  # a pixel must not predict its own noise
             light[fit.between] = 0.0
-        scatter_halves(light, fit.parameters, fit.broad, fit.profile, False, models)
+        scatter_halves(light, *fit.kernels, fit.profile, False, models)
         if sweep >= FIRST_FIT and not last_one:
             fit.improve(light, models, plain, _STAGES[min(sweep - FIRST_FIT, len(_STAGES) - 1)])
-            scatter_halves(light, fit.parameters, fit.broad, fit.profile, False, models)
+            scatter_halves(light, *fit.kernels, fit.profile, False, models)
             amplitude = fit.amplitude
         total = _combined(models, amplitude)
         level, pedestal = _pedestal(_quiet_strip(image, total, first, last, fit), fit)
@@ -347,7 +363,7 @@ def _block_means(image):
 def _variance(fit, light, weight, total):
     """Return the variance (y, x) of the stray light: noise of the sources, and of the kernels as of their bins."""
     squares = np.empty((2, *light.shape), dtype=np.float32)
-    scatter_halves(weight, fit.parameters, fit.broad, fit.profile, True, squares)
+    scatter_halves(weight, *fit.kernels, fit.profile, True, squares)
     out = _combined(squares, fit.amplitude**2)
     found, model, columns = fit.relative_variance(light)
     x = np.arange(light.shape[1])

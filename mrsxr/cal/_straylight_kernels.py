@@ -233,22 +233,40 @@ def direct_light(sources, level, amplitude, models, out):
 
 
 @njit(cache=True, nogil=True)
-def scatter_halves(light, parameters, broad, profile, squared, models):
+def fill_tables(parameters, tables, scatters):
+    """Fill tables (half, y, n) with the kernels at the distances 0 ... n - 1, scatters (half, y): whether there is one.
+
+    They are alike on both sides, see :func:`fill_table`.
+    """
+    n = tables.shape[2]
+    half, table = np.empty(n, dtype=np.float32), np.empty(2 * n - 1, dtype=np.float32)
+    for side in range(2):
+        for y in range(parameters.shape[2]):
+            scatters[side, y] = fill_table(parameters[side, :, y], half, table)
+            tables[side, y] = half
+
+
+@njit(cache=True, nogil=True)
+def scatter_halves(light, tables, broad, scatters, profile, squared, models):
     """Fill ``models`` (half, y, x) with what each half scatters; ``squared`` with the squares of the kernels.
 
-    profile (half, 2 n - 1): share of the kernels of the parameters ``broad`` that is added to those of ``parameters``
-    at the distances 1 - n ... n - 1, right of a pixel positive; no kernel becomes negative.
+    tables, broad (half, y, n), scatters: of :func:`fill_tables`. profile (half, 2 n - 1): share of the broad kernels
+    that is added at the distances 1 - n ... n - 1, right of a pixel positive; no kernel becomes negative.
     """
     n_y, n_x = light.shape
-    half, table = np.empty(n_x, dtype=np.float32), np.empty(2 * n_x - 1, dtype=np.float32)
-    more = np.empty_like(table)
+    table = np.empty(2 * n_x - 1, dtype=np.float32)
     models[:] = 0.0
     for y in range(n_y):
         for side in range(2):
-            if fill_table(parameters[side, :, y], half, table):
-                fill_table(broad[side, :, y], half, more)
-                for k in range(table.size):
-                    table[k] = max(table[k] + profile[side, k] * more[k], np.float32(0.0))
+            if scatters[side, y]:
+                for k in range(n_x):
+                    table[n_x - 1 + k] = tables[side, y, k]
+                    table[n_x - 1 - k] = tables[side, y, k]
+                for k in range(n_x):
+                    right, left = n_x - 1 + k, n_x - 1 - k
+                    table[right] = max(table[right] + profile[side, right] * broad[side, y, k], np.float32(0.0))
+                    if k > 0:
+                        table[left] = max(table[left] + profile[side, left] * broad[side, y, k], np.float32(0.0))
                 if squared:
                     table *= table
                 spread_row(light[y], HALVES[side][0], HALVES[side][1], table, models[side, y])

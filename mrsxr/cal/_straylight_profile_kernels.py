@@ -8,7 +8,7 @@ import numpy as np
 
 from mrsxr.compiled import njit
 
-from ._straylight_kernels import EDGE, HALVES, OUTLIER, fill_table
+from ._straylight_kernels import EDGE, HALVES, OUTLIER
 
 
 @njit(cache=True, nogil=True)
@@ -62,61 +62,90 @@ def bin_gaps(residual, other, noise, noise_rows, doubt, rows, value, second, wei
             weight[b, x] = weights
 
 
-@njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
-def _spread_over_knots(light, first, last, table, broad, index, share, x, out):
-    """Add to ``out`` what the columns first ... last - 1 scatter to column x: by the table, by ``broad`` over knots."""
+@njit(cache=True, nogil=True, fastmath={"contract"})
+def _spread_over_knots(light, first, last, table, broad, index, share, out):
+    """Add to ``out`` (1 + knot, x) what the columns first ... last - 1 scatter: by the table, by ``broad`` over knots.
+
+    table, broad (n): at the distances 0 ... n - 1. All columns that lie so far away are worked on together.
+    """
     n = light.size
-    for u in range(first, last):
-        if light[u] != 0.0:
-            i = x - u + n - 1
-            out[0] += light[u] * table[i]
-            value = light[u] * broad[i]
-            part = value * share[i]
-            out[1 + index[i]] += value - part
-            out[2 + index[i]] += part
+    whole = out[0]
+    for i in range(2 * n - 1):
+        d = i - (n - 1)
+        x0, x1 = max(first + d, 0), min(last + d, n)
+        if x1 <= x0:
+            continue
+        kernel, wide, part, k = table[abs(d)], broad[abs(d)], share[i], index[i]
+        source = light[x0 - d : x1 - d]
+        total, low, high = whole[x0:x1], out[1 + k, x0:x1], out[2 + k, x0:x1]
+        for x in range(source.size):
+            total[x] += source[x] * kernel
+        for x in range(source.size):
+            value = source[x] * wide
+            low[x] += value - value * part
+        for x in range(source.size):
+            high[x] += source[x] * wide * part
 
 
 @njit(cache=True, nogil=True)
-def design(light, parameters, broad, rows, index, share, bins, columns, out):
+def design(light, tables, broad, scatters, rows, index, share, bins, columns, out):
     """Fill ``out`` (pixel, half x (1 + knot)) with what each half scatters: by its table, by ``broad`` over knots.
 
-    light (bin, x); parameters, broad (half, 6, y), of the middle row of a bin; bins, columns: of the pixels, by bins.
+    light (bin, x); tables, broad (half, y, n) and scatters of :func:`fill_tables`: those of the middle row of a bin;
+    bins, columns: of the pixels, by bins.
     """
-    n_x, n_y, n_out = light.shape[1], parameters.shape[2], out.shape[1] // 2
-    half, tables = np.empty(n_x, dtype=np.float32), np.empty((2, 2, 2 * n_x - 1), dtype=np.float32)
-    scatters = np.zeros(2, dtype=np.bool_)
+    n_x, n_y, n_out = light.shape[1], tables.shape[1], out.shape[1] // 2
+    found = np.empty((n_out, n_x), dtype=np.float32)
     out[:] = 0.0
-    now = -1
-    for k in range(bins.size):
-        b = bins[k]
-        if b != now:
-            now, y = b, min(n_y - 1, b * rows + rows // 2)
-            for side in range(2):
-                scatters[side] = fill_table(parameters[side, :, y], half, tables[side, 0])
-                fill_table(broad[side, :, y], half, tables[side, 1])
+    begin = 0
+    while begin < bins.size:
+        b, end = bins[begin], begin
+        while end < bins.size and bins[end] == b:
+            end += 1
+        y = min(n_y - 1, b * rows + rows // 2)
         for side in range(2):
-            if scatters[side]:
+            if scatters[side, y]:
                 first, last = max(HALVES[side][0], EDGE), min(HALVES[side][1], n_x - EDGE)
-                place = out[k, side * n_out : (side + 1) * n_out]
-                table, more = tables[side, 0], tables[side, 1]
-                _spread_over_knots(light[b], first, last, table, more, index, share, columns[k], place)
+                found[:] = 0.0
+                _spread_over_knots(light[b], first, last, tables[side, y], broad[side, y], index, share, found)
+                for k in range(begin, end):
+                    place = out[k, side * n_out : (side + 1) * n_out]
+                    for j in range(n_out):
+                        place[j] = found[j, columns[k]]
+        begin = end
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
 def normal_matrix(rows, weight, chosen):
-    """Return rows^T weight rows of the chosen rows, as rows (n, m); no BLAS, whose threads would fight with ours."""
+    """Return rows^T weight rows of the chosen rows, as rows (n, m); no BLAS, whose threads would fight with ours.
+
+    Four rows at a time, the last ones filled up with weight 0.
+    """
     n, m = rows.shape
     out = np.zeros((m, m))
+    four, share, count = np.zeros((4, m), dtype=np.float32), np.zeros(4, dtype=np.float32), 0
     for k in range(n):
         if chosen[k]:
-            row = rows[k]
-            for i in range(m):
-                factor = weight[k] * row[i]
-                if factor != 0.0:
-                    line = out[i]
-                    for j in range(i, m):
-                        line[j] += factor * row[j]
+            four[count], share[count] = rows[k], weight[k]
+            count += 1
+        if count == 4:
+            _add_four(four, share, out)
+            count = 0
+    share[count:] = 0.0
+    _add_four(four, share, out)
     for i in range(m):
         for j in range(i):
             out[i, j] = out[j, i]
     return out
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
+def _add_four(four, share, out):
+    """Add the products of four rows, those right of the diagonal."""
+    m = out.shape[0]
+    for i in range(m):
+        a, b, c, d = share[0] * four[0, i], share[1] * four[1, i], share[2] * four[2, i], share[3] * four[3, i]
+        if a != 0.0 or b != 0.0 or c != 0.0 or d != 0.0:
+            line, one, two, three, last = out[i, i:], four[0, i:], four[1, i:], four[2, i:], four[3, i:]
+            for j in range(m - i):
+                line[j] += (a * one[j] + b * two[j]) + (c * three[j] + d * last[j])

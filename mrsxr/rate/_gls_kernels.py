@@ -347,3 +347,16 @@ def _some_wait(lanes):
         if not lanes[C4 + t] > ZERO:
             return True
     return False
+
+
+@njit(cache=True, nogil=True)
+def new_terms(n_order):
+    """Return the place for the coefficients of a tile, see fill_terms."""
+    return np.zeros(((n_order + ORDERS - 1) // ORDERS, ORDERS * TILE), dtype=np.float32)
+
+
+@njit(cache=True, nogil=True, forceinline=True, error_model="numpy")
+def set_kappa(rate, dark, lanes):
+    """Set KAPPA by the rate (TILE), never negative, and ``dark`` times the dark current."""
+    for t in range(TILE):
+        lanes[KAPPA + t] = max(rate[t] + dark * lanes[DARK + t], ZERO) * lanes[PER_GAIN + t]

@@ -21,7 +21,6 @@ from ._gls_kernels import (
     LIMIT_TWO,
     LINK,
     ONE,
-    ORDERS,
     PER_GAIN,
     PER_S2,
     PHOTON,
@@ -44,7 +43,9 @@ from ._gls_kernels import (
     forward,
     gather_bridged,
     gather_plain,
+    new_terms,
     release,
+    set_kappa,
     split_variance,
 )  # fmt: skip
 
@@ -92,24 +93,11 @@ def _new_tile(n_integration, n_group):
     )  # fmt: skip
 
 
-@njit(cache=True, nogil=True)
-def _new_terms(n_order):
-    """Return the place for the coefficients of a tile, see fill_terms."""
-    return np.zeros(((n_order + ORDERS - 1) // ORDERS, ORDERS * TILE), dtype=np.float32)
-
-
 @njit(cache=True, nogil=True, forceinline=True, error_model="numpy")
 def _solve(lanes, rate):
     """Fill rate (TILE) [DN/group]; the start where nothing is used."""
     for t in range(TILE):
         rate[t] = lanes[START + t] + (lanes[SUM_B + t] / lanes[SUM_C + t] if lanes[SUM_C + t] > ZERO else ZERO)
-
-
-@njit(cache=True, nogil=True, forceinline=True, error_model="numpy")
-def _set_kappa(rate, dark, lanes):
-    """Set KAPPA by the rate (TILE), never negative, and ``dark`` times the dark current."""
-    for t in range(TILE):
-        lanes[KAPPA + t] = max(rate[t] + dark * lanes[DARK + t], ZERO) * lanes[PER_GAIN + t]
 
 
 @njit(cache=True, nogil=True, forceinline=True, error_model="numpy")
@@ -271,11 +259,11 @@ def _fit_plain(sci, group_dq, pixel_dq, read_noise, gain, dark, tg, extent, limi
                     gather_plain(sci, group_dq, (d, i, y, x0), width, extent, ramps, blocks[i], lanes, flags[i])
                     _median_difference(blocks[i], ordered, pairs, count, rate)
                     lanes[START : START + TILE] = rate
-                    _set_kappa(rate, ZERO, lanes)
+                    set_kappa(rate, ZERO, lanes)
                     _search_plain(blocks[i], lanes, limit, n_jump[i])
                     _solve(lanes, rate)
                     lanes[START : START + TILE] = rate
-                    _set_kappa(np.maximum(rate, ZERO), ONE, lanes)
+                    set_kappa(np.maximum(rate, ZERO), ONE, lanes)
                     forward(blocks[i], lanes)
                     _solve(lanes, rate)
                     _finish(blocks[i], lanes, rate, results[i])
@@ -336,7 +324,7 @@ def _search(blocks, lanes, thresholds, rates, n_jump):
             rates[0, i] -= lanes[SHIFT : SHIFT + TILE]
             rates[1, i] = lanes[SUM_C : SUM_C + TILE]
         _common_rate(rates, lanes)
-        _set_kappa(lanes[W0 : W0 + TILE], ONE, lanes)
+        set_kappa(lanes[W0 : W0 + TILE], ONE, lanes)
         if n_found == 0:
             return
 
@@ -360,7 +348,7 @@ def _refit(blocks, lanes, rates, searched, results):
                 _finish(blocks[i], lanes, rates[0, i], results[i])
         if not last:
             _common_rate(rates, lanes)
-            _set_kappa(lanes[W0 : W0 + TILE], ONE, lanes)
+            set_kappa(lanes[W0 : W0 + TILE], ONE, lanes)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -376,7 +364,7 @@ def _prepare(sci, group_dq, pixel_dq, read_noise, gain, dark, linear, tg, extent
             n_jump[i],
         )  # fmt: skip
     _start_by_means(blocks, lanes, rates, lanes[C0 : C0 + TILE])
-    _set_kappa(lanes[C0 : C0 + TILE], ONE, lanes)
+    set_kappa(lanes[C0 : C0 + TILE], ONE, lanes)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -386,7 +374,7 @@ def _fit_better(
     n_dither, n_integration, n_group, n_y, n_x = sci.shape
     tile = _new_tile(n_integration, n_group)
     blocks, lanes, rates, flags, n_jump, results, base, _ = tile
-    terms = _new_terms(linear[0].shape[0])
+    terms = new_terms(linear[0].shape[0])
     search = thresholds[0] < UNTESTED
     for d in range(n_dither):
         for y in range(n_y):
@@ -423,7 +411,7 @@ def _find(sci, group_dq, read_noise, gain, dark, linear, tg, thresholds, bounds,
     n_dither, n_integration, n_group, n_y, n_x = sci.shape
     tile = _new_tile(n_integration, n_group)
     blocks, lanes, rates, _, n_jump, _, base, _ = tile
-    terms = _new_terms(linear[0].shape[0])
+    terms = new_terms(linear[0].shape[0])
     before = np.zeros((n_integration, n_group - 1, TILE), dtype=np.float32)
     nothing = np.zeros((n_dither, n_y, n_x), dtype=np.uint32)
     for d in range(n_dither):

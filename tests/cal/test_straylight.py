@@ -246,11 +246,11 @@ def test_what_the_halves_scatter_over_the_knots_adds_up():
     light[:, :4] = light[:, -8:] = 0
     bins, columns = np.repeat([0, 1], 3), np.tile([60, 500, 700], 2)
     out = np.empty((6, 2 * fit.m + 2), "f4")
-    profile.design(light, fit.parameters, fit.broad, 8, fit.index, fit.share, bins, columns, out)
+    profile.design(light, *fit.kernels, 8, fit.index, fit.share, bins, columns, out)
     models = np.empty((2, 2, NX), "f4")
     r = rng.uniform(0, 1, (2, fit.m))
     along = np.stack([r[k][fit.index] * (1 - fit.share) + r[k][fit.index + 1] * fit.share for k in (0, 1)])
-    kernels.scatter_halves(light, fit.parameters, fit.broad, along.astype("f4"), False, models)
+    kernels.scatter_halves(light, *fit.kernels, along.astype("f4"), False, models)
     for side in (0, 1):
         part = out[:, side * (fit.m + 1) : (side + 1) * (fit.m + 1)]
         np.testing.assert_allclose(part @ np.append(1.0, r[side]), models[side, bins, columns], rtol=2e-4)

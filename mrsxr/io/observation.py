@@ -77,7 +77,7 @@ def open_observation(
     ['12A']
     """
     skip = on_error == "skip"
-    found = find_files(source, background, on_error=on_error, of_runs=False)
+    found = find_files(source, background, on_error=on_error)
     if bands is not None:
         found = replace(found, files=_of_bands(found.files, bands))
     chosen = _choose(found, level, source)

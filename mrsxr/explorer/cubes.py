@@ -16,10 +16,11 @@ from mrsxr.convert import convert_units
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.place import Place
 from mrsxr.io import find_files, load
+from mrsxr.io.files import FileInfo
 from mrsxr.schema import in_order
 from mrsxr.spaxels import solid_angle, spaxel_size
 from mrsxr.spectrum.lost_light import good_weight, state_of
-from mrsxr.sums import correlation_length
+from mrsxr.sums import wavelength_correlation
 
 _ROLE = "science"
 _MAPS = {"flux": "W m-2", "velocity": "km/s", "dispersion": "km/s"}
@@ -27,11 +28,12 @@ _MAPS = {"flux": "W m-2", "velocity": "km/s", "dispersion": "km/s"}
 
 @dataclass
 class Found:
-    """Cubes by name, in the order of their bands, where they came from, and what could not be taken."""
+    """Cubes by name, by wavelength, where they came from, what could not be taken, and the files beside them."""
 
     cubes: dict[str, xr.Dataset] = field(default_factory=dict)
     paths: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    beside: list[FileInfo] = field(default_factory=list)
 
     def add(self, name: str, ds: Any, path: str = "") -> None:
         """Take a cube, or note why it cannot be shown."""
@@ -50,7 +52,7 @@ class Found:
     def ordered(self) -> Found:
         """Return the same, by wavelength."""
         order = sorted(self.cubes, key=lambda key: float(self.cubes[key]["wavelength"].values[0]))
-        return Found({key: self.cubes[key] for key in order}, self.paths, self.problems)
+        return Found({key: self.cubes[key] for key in order}, self.paths, self.problems, self.beside)
 
 
 def find_cubes(given: Any) -> Found:
@@ -85,7 +87,9 @@ def _opened(path: Path, found: Found) -> Iterator[tuple[str, Any, str]]:
     if path.is_file():
         files = [path]
     else:
-        files = [f.path for f in find_files(str(path), on_error="skip") if f.product == "s3d" and f.role == _ROLE]
+        infos = find_files(str(path), on_error="skip").files
+        files = [info.path for info in infos if info.product == "s3d" and info.role == _ROLE]
+        found.beside += [info for info in infos if info.product not in ("s3d", "x1d")]
         if not files:
             raise MrsxrError(f"{path}: holds no cubes (s3d); expected the folder of `mrsxr run`, or one with cubes")
     for file in files:
@@ -126,7 +130,7 @@ def facts_of_cube(name: str, cube: xr.Dataset, path: str) -> dict[str, Any]:
         **_place_facts(cube), "name": name, "file": os.path.basename(path), "planes": wave.size,
         "solid": solid_angle(cube),
         "wave": {"start": wave[0], "step": (wave[-1] - wave[0]) / (wave.size - 1)} if even else wave.tolist(),
-        "length": _length(cube), "colour": _colour(name),
+        "alike": _alike(cube), "colour": _colour(name),
     }  # fmt: skip
 
 
@@ -163,11 +167,12 @@ def facts_of_maps(maps: xr.Dataset) -> list[dict[str, Any]]:
     return out
 
 
-def _length(cube: xr.Dataset) -> float:
+def _alike(cube: xr.Dataset) -> list[float]:
+    """Return the correlation of the error of a plane with those of the next ones, itself first."""
     try:
-        return correlation_length(cube)
+        return [float(value) for value in np.median(wavelength_correlation(cube), axis=1)]
     except (MrsxrError, KeyError):
-        return 1.0
+        return [1.0]
 
 
 def _colour(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from mrsxr.errors import MrsxrError
 from mrsxr.geometry.grid import CubeGrid
 from mrsxr.geometry.sky import with_sky
 from mrsxr.io import find_files
-from mrsxr.io.files import classify
+from mrsxr.io.files import FileInfo, classify
 from mrsxr.io.products import load_dataset
 from mrsxr.pipeline.record import read_runs
 
@@ -33,14 +34,16 @@ class Exposures:
     ----------
     folder : Path or None
         None where the cubes came from elsewhere: there are no exposures.
+    found : sequence of FileInfo, optional
+        What the folder holds, where that is known.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, found: Sequence[FileInfo] | None = None) -> None:
         self.files: dict[str, dict[str, Path]] = {}
         self._settings: dict[str, str] = {}
         if folder is None:
             return
-        infos = [info for info in find_files(str(folder), on_error="skip") if info.product in (*_SHOWN, *_RAMPS)]
+        infos = list(find_files(str(folder), on_error="skip") if found is None else found)
         raw = [Path(one["path"]) for run in read_runs(folder) for one in run.get("inputs", ())]
         infos += [classify(path) for path in raw if path.is_file()]
         for info in infos:
@@ -73,9 +76,10 @@ class Exposures:
         low, high = np.percentile(values[seen], (1.0, 99.5)) if seen.any() else (0.0, 1.0)
         share = np.arcsinh((values - low) / max(high - low, 1e-30) / _SOFT) / np.arcsinh(1.0 / _SOFT)
         codes = np.where(seen, np.clip(np.nan_to_num(share) * _TOP, 1, _TOP), 0).astype(np.uint8)
-        seen = next((p for p in ("crf", "cal") if p in self.files[exposure]), None)
-        if seen and "slice" in (ds := self._open(exposure, seen)).variables:
-            labels = ds["slice"].values
+        made_of = next((p for p in ("crf", "cal") if p in self.files[exposure]), None)
+        known = self._open(exposure, made_of).variables if made_of else {}
+        if "slice" in known:
+            labels = np.asarray(known["slice"].values)
             codes[:, 1:][labels[:, 1:] != labels[:, :-1]] = 255
         text = base64.b64encode(codes.tobytes()).decode("ascii")
         unit = str(ds[_SHOWN[product]].attrs.get("units", ""))

@@ -96,7 +96,7 @@ def explore(
     text = make_page(found, as_spectra(spectra), maps, redshift, most=1e6 * megabytes)
     target = Path(html) if html is not None else folder / "explore.html"
     with replacing(target) as part:
-        part.write_bytes(text.encode("utf-16"))  # letters of 15 bits take 2 bytes; its first bytes tell browsers
+        part.write_bytes(text.encode("utf-16"))  # each letter takes 2 bytes; its first bytes tell browsers
     return Page(target)
 
 
@@ -151,7 +151,7 @@ def _packed(found: Found, most: float) -> tuple[list[dict[str, Any]], list[Marku
         size = _OWN + sum(2.0 * len(text) for text in texts)
         if again or size <= most:
             break
-        quantum = coarser(15 / 16 * size, 15 / 16 * most, voxels)
+        quantum = coarser(31 / 32 * size, 31 / 32 * most, voxels)
     return known, texts, quantum
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -18,12 +19,14 @@ from mrsxr import lines, spectrum
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import Count, Redshift, checked
 from mrsxr.notes import listen
+from mrsxr.pipeline.memory import give_back
 
 from .cubes import Found, arrays_of, facts_of_maps, find_cubes
 from .detector import Exposures
 from .page import as_spectra, make_page
 
-_KEPT = 400e6  # bytes of cubes that stay in memory
+_KEPT = 250e6  # bytes of cubes that stay in memory
+_LARGE = ("/map", "/frame", "/pixel", "/behind")  # answers that read exposures, or fit many spectra
 _HERE = ("127.0.0.1", "localhost")
 _LONGEST = 1_000_000  # of a question [byte]
 
@@ -34,7 +37,8 @@ class Desk:
     Parameters
     ----------
     found : Found
-        The cubes, lazy; those that were asked for last stay in memory as long as they take less than 400 MB together.
+        The cubes, lazy; those that were asked for last stay in memory as long as they take less than 250 MB together,
+        half of what their files have: values and variances, NaN where a voxel is not good.
     exposures : Exposures
     """
 
@@ -49,7 +53,11 @@ class Desk:
     def answer(self, what: str, question: dict[str, Any]) -> Any:
         """Return what is asked for; raise MrsxrError where it cannot be given."""
         with self._lock, listen(pass_on=True):
-            return self.answers[what](**question)
+            try:
+                return self.answers[what](**question)
+            finally:
+                if what in _LARGE:
+                    give_back()
 
     def cube(self, name: str) -> xr.Dataset:
         """Return a cube in memory."""
@@ -59,18 +67,20 @@ class Desk:
             cube = self.found.cubes[name]
             flux, var, good = arrays_of(cube)
             dims = ("wavelength", "y", "x")
-            data = {"flux": flux, "var": var, "weight": good.astype(np.float32), "dq": (~good).astype(np.uint32)}
+            one, none = np.float32(1), np.uint32(0)  # the same for all voxels
+            data = {"flux": np.where(good, flux, np.float32(np.nan)), "var": var}
+            data |= {"weight": np.broadcast_to(one, flux.shape), "dq": np.broadcast_to(none, flux.shape)}
             arrays = {key: (dims, value, cube[key].attrs if key in cube else {}) for key, value in data.items()}
             self._kept[name] = cube.drop_vars(list(cube.data_vars)).assign(arrays)
         self._kept.move_to_end(name)
-        while len(self._kept) > 1 and sum(ds.nbytes for ds in self._kept.values()) > _KEPT:
+        while len(self._kept) > 1 and sum(8.0 * ds["flux"].size for ds in self._kept.values()) > _KEPT:
             self._kept.popitem(last=False)
         return self._kept[name]
 
     def image(self, cube: str, planes: list[int], sides: list[list[int]]) -> dict[str, Any]:
         """Return the mean over planes, less a straight line between side windows [MJy/sr]."""
         ds = self.cube(cube)
-        flux, wave = ds["flux"].where(ds["weight"] > 0).values, ds["wavelength"].values
+        flux, wave = ds["flux"].values, ds["wavelength"].values
 
         def mean(first: int, last: int) -> np.ndarray:
             part = flux[first:last]
@@ -149,7 +159,8 @@ def _handler(page: bytes, desk: Desk) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            with contextlib.suppress(ConnectionError):  # the page was left meanwhile
+                self.wfile.write(body)
 
         def _is_ours(self) -> bool:
             """Whether it was asked under the name of this machine, so that no other site speaks through a browser."""
@@ -207,7 +218,7 @@ def make_server(
     """
     found = find_cubes(cubes)
     is_folder = isinstance(cubes, str | os.PathLike) and os.path.isdir(cubes)
-    exposures = Exposures(Path(cubes) if is_folder else None)
+    exposures = Exposures(Path(cubes) if is_folder else None, found.beside)
     page = make_page(found, as_spectra(spectra), maps, redshift, exposures.names())
     try:
         return ThreadingHTTPServer((_HERE[0], port or 0), _handler(page.encode("utf-8"), Desk(found, exposures)))

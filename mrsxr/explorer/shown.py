@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 _IN_PLACE = 2_000_000  # letters: a server of notebooks cuts outputs of some megabytes
 _FRAME = (
-    '<iframe {} title="MIRI MRS explorer" style="width: 100%; height: {}px; border: 1px solid #8884" loading="lazy">'
-    "</iframe>"
+    '<iframe {} title="MIRI MRS explorer" loading="lazy" '
+    'style="box-sizing: border-box; width: 100%; height: {}px; border: 1px solid #8884"></iframe>'
 )
 
 

@@ -104,6 +104,31 @@ def test_fit_is_that_of_the_package(page, cubes, components):
     assert "km/s" in page.run("return document.getElementById('fitted').textContent")
 
 
+@pytest.mark.parametrize(("rest", "components"), [(18.60, 1), (18.78, 1), (18.86, 2), (18.69, 2)])
+def test_fit_of_noise_and_of_wings_is_that_of_the_package(page, cubes, rest, components):
+    """No line there, or not at its place: several minima, of which both take the same."""
+    text = measured(page, REGIONS["ellipse"])["text"]
+    fit = page.settled(
+        "mrsxr.setWindow(arguments[0] - 1e-3, arguments[0] + 1e-3); mrsxr.components = arguments[1];"
+        "const line = {label: '', mu0: arguments[0], wave: arguments[0] / (1 + mrsxr.z), window: 2500};"
+        "line.instrument = mrsxr.instrument(line.mu0);"
+        "mrsxr.line = () => line; const {flux, flux_err, parts} = mrsxr.fitNow(); delete mrsxr.line;"
+        "return {flux, flux_err, parts}",
+        rest * (1 + Z), components,
+    )  # fmt: skip
+    with listen(pass_on=True):
+        true = mx.lines.fit_line(extracted(cubes["4A"], text), rest, redshift=Z, components=components)
+    assert abs(fit["flux"] - float(true.flux[0])) < 0.2 * float(true.flux_err[0])
+    assert fit["flux_err"] == pytest.approx(float(true.flux_err[0]), rel=0.06)
+    for number, part in enumerate(fit["parts"]):
+        one = true.isel(line=0, component=number)
+        for name in ("velocity", "width"):
+            error = float(one[f"component_{name}_err"])
+            if np.isfinite(error):
+                assert abs(part[name] - float(one[f"component_{name}"])) < 0.2 * error
+                assert part[f"{name}_err"] == pytest.approx(error, rel=0.1) or error > 1e3
+
+
 def test_window_makes_the_image(page, cubes):
     cube = cubes["4A"]
     low, high = 18.92, 18.96

@@ -116,6 +116,11 @@ def test_detector_behind_the_cubes(browser, reduced, simulated):
     assert facts["RA, Dec"] == f"{float(sky.ra[0, y, x]):.6f}, {float(sky.dec[0, y, x]):.6f}"
     raw = mx.load(exposures.files[name]["uncal"])
     assert found["ramp"]["counts"] == raw.sci.values[0, :, :, y, x].tolist()
+    for product, values in (("crf", cal.flux), ("rate", mx.load(exposures.files[name]["rate"]).rate)):
+        frame = exposures.frame(name, product)
+        low, high = np.nanpercentile(values.values, (1.0, 99.5))
+        assert (frame["nx"], frame["low"], frame["high"]) == (1032, pytest.approx(low), pytest.approx(high))
+        assert frame["unit"] == values.attrs["units"]
     made = make_server(reduced.out)
     thread = threading.Thread(target=made.serve_forever, daemon=True)
     thread.start()

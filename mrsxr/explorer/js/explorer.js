@@ -205,7 +205,7 @@ export class Explorer {
     const cube = this.windowCube(), line = this.line();
     if (!cube?.spectrum) return this.fit = {problem: "the window holds no spectrum of the region"};
     const spectrum = {...cube.spectrum.main, lo: cube.lo, hi: cube.hi};
-    this.fit = {...fitLine(spectrum, line, this.components, cube.length), line, cube};
+    this.fit = {...fitLine(spectrum, line, this.components, cube.alike), line, cube};
     this.ask("curve");
     this.panels.showFit();
     return this.fit;

@@ -1,6 +1,9 @@
-// One or two Gaussians on a straight continuum by Levenberg-Marquardt, as lines.fit_line: means over voxels, by erf.
+// One or two Gaussians on a straight continuum, step by step as lines.fit_line (lines/_fit_kernels.py, of one line):
+// means over voxels by erf, fluxes and continuum solved linearly inside the descent, the same starts.
 export const KM_S = 299792.458;
 const TO_DENSITY = 2.99792458e-12;  // W m-2 um-1 of 1 Jy at 1 um
+const CONTINUUM = 2, ROUNDS = 80, FIRST_ROUNDS = 6, TOLERANCE = 1e-7;
+const REACH = 1000, NARROWEST = 0.7, WIDEST = 1000, LEAST_MARGIN = 500;
 
 function erf(x) {  // of Numerical Recipes, good to 1.2e-7
   const t = 1 / (1 + 0.5 * Math.abs(x));
@@ -11,106 +14,207 @@ function erf(x) {  // of Numerical Recipes, good to 1.2e-7
   return x >= 0 ? 1 - tail : tail - 1;
 }
 
-// Value and derivatives (flux, velocity, width) of a Gaussian of flux 1, mean over [lo, hi].
-function profile(lo, hi, mu0, v, w) {
-  const mu = mu0 * (1 + v / KM_S), s = mu0 * w / KM_S, a = (lo - mu) / s, b = (hi - mu) / s, d = hi - lo;
-  const pa = Math.exp(-a * a / 2) / Math.sqrt(2 * Math.PI), pb = Math.exp(-b * b / 2) / Math.sqrt(2 * Math.PI);
-  return [0.5 * (erf(b / Math.SQRT2) - erf(a / Math.SQRT2)) / d, (pa - pb) / s / d * mu0 / KM_S, (a * pa - b * pb) / w / d];
-}
+const clip = (value, low, high) => Math.min(Math.max(value, low), high);
 
-export function solve(matrix, right) {  // Gauss-Jordan; returns [solution, inverse]
-  const n = right.length, m = matrix.map((row, i) => [...row, ...row.map((_, j) => +(i === j)), right[i]]);
+function cholesky(a, n) {  // in place, false where it is not positive
   for (let i = 0; i < n; i++) {
-    let best = i;
-    for (let r = i + 1; r < n; r++) if (Math.abs(m[r][i]) > Math.abs(m[best][i])) best = r;
-    [m[i], m[best]] = [m[best], m[i]];
-    if (!(Math.abs(m[i][i]) > 0)) return null;
-    const pivot = m[i][i];
-    m[i] = m[i].map(value => value / pivot);
-    for (let r = 0; r < n; r++) {
-      if (r === i) continue;
-      const by = m[r][i];
-      for (let c = 0; c <= 2 * n; c++) m[r][c] -= by * m[i][c];
+    const size = a[i][i];
+    for (let j = 0; j <= i; j++) {
+      let total = a[i][j];
+      for (let k = 0; k < j; k++) total -= a[i][k] * a[j][k];
+      if (i !== j) a[i][j] = total / a[j][j];
+      else if (total > 1e-14 * size) a[i][i] = Math.sqrt(total);
+      else return false;
     }
   }
-  return [m.map(row => row[2 * n]), m.map(row => row.slice(n, 2 * n))];
+  return true;
 }
 
-function evaluate(data, p, wanted) {
-  const n = p.length, normal = Array.from({length: n}, () => new Float64Array(n)), right = new Float64Array(n);
-  let chi2 = 0;
-  const row = new Float64Array(n);
-  for (let k = 0; k < data.y.length; k++) {
-    row[0] = data.shape[k];
-    row[1] = data.shape[k] * data.t[k];
-    let model = p[0] * row[0] + p[1] * row[1];
-    for (let c = 2; c < n; c += 3) {
-      const [value, by_v, by_w] = profile(data.lo[k], data.hi[k], data.mu0, p[c + 1], p[c + 2]);
-      row[c] = value;
-      row[c + 1] = p[c] * by_v;
-      row[c + 2] = p[c] * by_w;
-      model += p[c] * row[c];
-    }
-    const off = (data.y[k] - model) / data.e[k];
-    chi2 += off * off;
-    if (!wanted) continue;
-    for (let i = 0; i < n; i++) {
-      right[i] += row[i] / data.e[k] * off;
-      for (let j = 0; j <= i; j++) normal[i][j] += row[i] * row[j] / data.e[k] ** 2;
+function substitute(a, n, v) {
+  for (let i = 0; i < n; i++) { for (let k = 0; k < i; k++) v[i] -= a[i][k] * v[k]; v[i] /= a[i][i]; }
+  for (let i = n - 1; i >= 0; i--) { for (let k = i + 1; k < n; k++) v[i] -= a[k][i] * v[k]; v[i] /= a[i][i]; }
+}
+
+function dot(a, b) {
+  let total = 0;
+  for (let i = 0; i < a.length; i++) total += a[i] * b[i];
+  return total;
+}
+
+function gram(rows, n) {
+  const out = Array.from({length: n}, () => new Float64Array(n));
+  for (let a = 0; a < n; a++) for (let b = 0; b <= a; b++) out[a][b] = out[b][a] = dot(rows[a], rows[b]);
+  return out;
+}
+
+function freeze(matrix, n, frozen) {
+  for (let a = 0; a < n; a++) {
+    if (!frozen[a]) continue;
+    for (let b = 0; b < n; b++) matrix[a][b] = matrix[b][a] = 0;
+    matrix[a][a] = 1;
+  }
+}
+
+// A model of k components on data in errors {y, inv, lo, hi, continuum}; x: velocity and width [km/s] of each.
+class Model {
+  constructor(data, k) {
+    const row = () => new Float64Array(data.y.length), most = Math.max(Math.min(WIDEST, 2 * data.window / 3 / Math.sqrt(8 * Math.log(2))), 2 * data.inst);
+    Object.assign(this, {data, k, lin: CONTINUUM + k, all: CONTINUUM + 3 * k, positive: k > 1, rest: row(), coef: [], frozen: []});
+    this.rows = [...data.continuum, ...Array.from({length: 3 * k}, row)];
+    this.slopes = Array.from({length: 2 * k}, row);
+    this.low = Array.from({length: 2 * k}, (_, q) => q % 2 ? NARROWEST * data.inst : -data.reach);
+    this.high = Array.from({length: 2 * k}, (_, q) => q % 2 ? most : data.reach);
+  }
+
+  bounded(x) { return x.map((value, q) => clip(value, this.low[q], this.high[q])); }
+  held(x) { return x.some((value, q) => value <= this.low[q] || value >= this.high[q]); }
+
+  evaluate(x) {  // profiles and their derivatives
+    const {lo, hi, inv, mu0} = this.data, scale = mu0 / KM_S;
+    for (let c = 0; c < this.k; c++) {
+      const mu = mu0 + x[2 * c] * scale, s = x[2 * c + 1] * scale, basis = this.rows[CONTINUUM + c], [byV, byW] = [this.slopes[2 * c], this.slopes[2 * c + 1]];
+      for (let i = 0; i < lo.length; i++) {
+        const a = (lo[i] - mu) / s, b = (hi[i] - mu) / s, f = inv[i] / (hi[i] - lo[i]);
+        const pa = Math.exp(-0.5 * a * a) / Math.sqrt(2 * Math.PI), pb = Math.exp(-0.5 * b * b) / Math.sqrt(2 * Math.PI);
+        basis[i] = 0.5 * (erf(b * Math.SQRT1_2) - erf(a * Math.SQRT1_2)) * f;
+        byV[i] = -(pb - pa) * f / s * scale;
+        byW[i] = -(b * pb - a * pa) * f / s * scale;
+      }
     }
   }
-  for (let i = 0; i < n; i++) for (let j = i + 1; j < n; j++) normal[i][j] = normal[j][i];
-  return {chi2, normal, right};
-}
 
-// Limits of a parameter: two components are both in emission, one may be negative so that faint lines are not biased.
-function limitsOfParameter(i, size, data) {
-  if (i < 2) return [-Infinity, Infinity];
-  if (i % 3 === 2) return [size > 5 ? 0 : -Infinity, Infinity];
-  return i % 3 === 0 ? [-data.reach, data.reach] : [data.narrow, data.wide];
-}
-
-function residuals(data, p) {
-  return data.y.map((y, k) => {
-    let model = data.shape[k] * (p[0] + p[1] * data.t[k]);
-    for (let c = 2; c < p.length; c += 3) model += p[c] * profile(data.lo[k], data.hi[k], data.mu0, p[c + 1], p[c + 2])[0];
-    return (y - model) / data.e[k];
-  });
-}
-
-function bounded(p, data) {
-  return p.map((value, i) => { const [low, high] = limitsOfParameter(i, p.length, data); return Math.min(Math.max(value, low), high); });
-}
-
-// Parameters that are free: not at a limit that the fit presses against.
-function freeOf(p, right, data) {
-  return p.map((_, i) => i).filter(i => {
-    const [low, high] = limitsOfParameter(i, p.length, data);
-    return !(p[i] <= low && right[i] < 0 || p[i] >= high && right[i] > 0);
-  });
-}
-
-function descend(data, start) {
-  let p = bounded(start, data), damping = 1e-3, here = evaluate(data, p, true);
-  for (let round = 0; round < 300; round++) {
-    const free = freeOf(p, here.right, data), damped = free.map(i => free.map(j => here.normal[i][j] * (i === j ? 1 + damping : 1) || (i === j ? 1e-30 : 0)));
-    const step = solve(damped, free.map(i => here.right[i]));
-    if (!step) break;
-    const moved = [...p];
-    free.forEach((i, k) => { moved[i] += step[0][k]; });
-    const next = bounded(moved, data), there = evaluate(data, next, true);
-    if (there.chi2 <= here.chi2) {
-      const done = here.chi2 - there.chi2 < 1e-9 * here.chi2;
-      [p, here, damping] = [next, there, Math.max(damping / 10, 1e-12)];
-      if (done) break;
-    } else if ((damping *= 10) > 1e12) break;
+  project() {  // continuum and fluxes; the most negative flux is held at 0 where none may be
+    const {y} = this.data, {rows, lin, rest} = this, whole = gram(rows, lin);
+    this.frozen = Array(this.all).fill(false);
+    for (let round = 0; round <= this.k; round++) {
+      const factor = whole.map(row => row.slice());
+      for (let a = 0; a < lin; a++) this.frozen[a] ||= !(factor[a][a] > 0);
+      this.coef = rows.slice(0, lin).map((row, a) => this.frozen[a] ? 0 : dot(row, y));
+      freeze(factor, lin, this.frozen);
+      if (!cholesky(factor, lin)) return Infinity;
+      substitute(factor, lin, this.coef);
+      const fluxes = this.coef.slice(CONTINUUM), worst = fluxes.indexOf(Math.min(...fluxes));
+      if (!this.positive || fluxes[worst] >= 0) break;
+      this.frozen[CONTINUUM + worst] = true;
+    }
+    for (let i = 0; i < y.length; i++) {
+      rest[i] = y[i];
+      for (let a = 0; a < lin; a++) rest[i] -= this.coef[a] * rows[a][i];
+    }
+    return dot(rest, rest);
   }
-  return {p, ...here};
+
+  at(x) { this.evaluate(x); return this.project(); }
+
+  normal(x) {
+    const {rows, lin, all, frozen} = this;
+    this.slope = new Float64Array(all);
+    for (let q = 0; q < x.length; q++) for (let i = 0, flux = this.coef[CONTINUUM + (q >> 1)]; i < this.rest.length; i++) rows[lin + q][i] = flux * this.slopes[q][i];
+    this.matrix = gram(rows, all);
+    for (let q = 0; q < x.length; q++) {
+      const a = lin + q, slope = dot(rows[a], this.rest);
+      frozen[a] = x[q] <= this.low[q] && slope < 0 || x[q] >= this.high[q] && slope > 0 || !(this.matrix[a][a] > 0);
+      this.slope[a] = frozen[a] ? 0 : slope;
+    }
+  }
+
+  propose(x, damping) {  // the damped step within the bounds, and the gain that is promised
+    const {lin, all} = this, factor = this.matrix.map((row, a) => { const out = row.slice(); if (a >= lin) out[a] *= 1 + damping; return out; });
+    freeze(factor, all, this.frozen);
+    if (!cholesky(factor, all)) return null;
+    const step = this.slope.slice();
+    substitute(factor, all, step);
+    const trial = this.bounded(x.map((value, q) => { const most = (q % 2 ? 0.5 : 2) * x[q - q % 2 + 1]; return value + clip(step[lin + q], -most, most); }));
+    return {trial, gain: Math.max(trial.reduce((sum, value, q) => sum + (value - x[q]) * this.slope[lin + q], 0), 0)};
+  }
+
+  descend(start, rounds) {
+    let x = this.bounded(start), chi2 = this.at(x), damping = 1e-3, converged = false, moved = true;
+    const {y} = this.data, least = 1e-14 * chi2 + 1e-15 * dot(y, y), dof = Math.max(y.length - this.all, 1);
+    for (let round = 0; round < rounds && moved && !converged; round++) {
+      this.normal(x);
+      moved = false;
+      for (let n = 0; n < 12 && !moved && !converged; n++) {
+        const found = this.propose(x, damping);
+        if (!found) { damping = Math.max(10 * damping, 1e-3); continue; }
+        const next = this.at(found.trial);
+        converged = found.gain <= Math.max(TOLERANCE * chi2 / dof, least);
+        if (next <= chi2) {
+          damping = chi2 - next > 0.6 * found.gain ? Math.max(0.1 * damping, 1e-9) : clip(4 * damping, 0.1, 1e3);
+          [moved, chi2, x] = [true, next, found.trial];
+        } else if (!converged) damping = Math.max(8 * damping, 1e-4);
+      }
+    }
+    return {x, chi2: moved ? chi2 : this.at(x), converged};
+  }
+
+  // Errors of continuum, then flux, velocity and width; what is held at a bound has none.
+  covariance(x) {
+    const {all, lin} = this;
+    this.at(x);
+    this.normal(x);
+    const frozen = this.frozen.map((value, a) => a >= lin && (value || x[a - lin] <= this.low[a - lin] || x[a - lin] >= this.high[a - lin]));
+    freeze(this.matrix, all, frozen);
+    const by = this.matrix.map((row, a) => 1 / Math.sqrt(row[a])), factor = this.matrix.map((row, a) => row.map((value, b) => value * by[a] * by[b]));
+    if (!cholesky(factor, all)) return null;
+    return Array.from({length: all}, (_, b) => {
+      const column = new Float64Array(all);
+      column[b] = 1;
+      substitute(factor, all, column);
+      return column.map((value, a) => frozen[a] || frozen[b] ? 0 : value * by[a] * by[b]);
+    });
+  }
+}
+
+// The best place of a box of half width 1.2 w: the largest squared S/N; of several components of a positive one.
+function peak(data, rest, w, bothSigns) {
+  const n = Math.max(Math.ceil(data.reach / (0.5 * w)), 1), scale = data.mu0 / KM_S;
+  let best = -Infinity, place = 0;
+  for (let step = 0; step <= 2 * n; step++) {
+    const v = data.reach * (step - n) / n, middle = data.mu0 + v * scale;
+    let total = 0, weight = 0;
+    for (let i = 0; i < rest.length; i++) {
+      const from = 0.5 * (data.lo[i] + data.hi[i]) - middle;
+      if (from > 1.2 * w * scale || from < -1.2 * w * scale) continue;
+      total += rest[i] * data.inv[i];
+      weight += data.inv[i] ** 2;
+    }
+    const score = weight > 0 ? total * (bothSigns ? total : Math.abs(total)) / weight : 0;
+    if (score > best) [best, place] = [score, v];
+  }
+  return [place, best];
+}
+
+function fitOne(data, rest) {
+  const model = new Model(data, 1), widths = [1.3 * data.inst, 3 * data.inst];
+  const boxes = widths.map(w => [...peak(data, rest, w, false), w]).sort((a, b) => b[1] - a[1] || b[2] - a[2]);
+  let best = null;
+  for (const [v, , w] of boxes) {
+    if (best?.converged && !model.held(best.x)) break;
+    const found = model.descend([v, w], ROUNDS);
+    if (!best || found.chi2 < best.chi2 || found.chi2 === best.chi2 && found.converged) best = found;
+  }
+  return {model, ...best};
+}
+
+function fitTwo(data, one) {  // from the fit of one component and what it leaves
+  const model = new Model(data, 2), [v, w] = one.x;
+  one.model.at(one.x);
+  const starts = [1.3 * data.inst, 2 * w].map(wide => [v, w, peak(data, one.model.rest, wide, false)[0], wide]);
+  for (const [by, wide] of [[0, 2.4], [-0.8, 1.8], [0.8, 1.8]]) starts.push([v, 0.8 * w, v + by * w, wide * w]);
+  starts.push([v - 0.6 * w, 0.75 * w, v + 0.6 * w, 0.75 * w]);
+  const short = starts.map(start => model.descend(start, FIRST_ROUNDS)), least = list => list.reduce((a, b) => (b.chi2 < a.chi2 ? b : a));
+  let best = least(short);
+  for (const from of [...short].sort((a, b) => a.chi2 - b.chi2).slice(0, 2)) {  // the best of them go on
+    const found = model.descend(from.x, ROUNDS);
+    if (found.chi2 < best.chi2 || found.chi2 === best.chi2 && found.converged) best = found;
+  }
+  return {model, ...best};
 }
 
 // By what the variance of means of the residuals exceeds that of independent ones.
 function lengthOf(rest) {
-  const square = rest.reduce((sum, value) => sum + value * value, 0);
+  const square = dot(rest, rest);
   let length = 1;
   for (let lag = 1; lag <= 4; lag++) {
     let total = 0;
@@ -121,73 +225,58 @@ function lengthOf(rest) {
   return length;
 }
 
-function prepare(spectrum, line) {
-  const use = [], {mu0, window} = line;
-  for (let k = 0; k < spectrum.wave.length; k++) {
-    if (Math.abs(spectrum.wave[k] / mu0 - 1) * KM_S <= window && Number.isFinite(spectrum.flux[k])) use.push(k);
+// Factors on errors of velocity and width, which follow from differences within the line, not from means.
+function sharesOf(width, plane, alike, length) {
+  let byV = 1, byW = 1;
+  for (let lag = 1; lag < alike.length; lag++) {
+    const square = (lag / Math.max(width / plane, 1e-3)) ** 2, own = 2 * alike[lag] * Math.exp(-0.25 * square);
+    byV += own * (1 - square / 2);
+    byW += own * (1 - square + square ** 2 / 12);
   }
-  const pick = f => use.map(f), half = mu0 * window / KM_S, density = k => TO_DENSITY / spectrum.wave[k] ** 2;
-  const known = use.filter(k => spectrum.error[k] > 0).map(k => spectrum.error[k]).sort((a, b) => a - b);
-  const usual = known.length ? known[known.length >> 1] : Math.max(...use.map(k => Math.abs(spectrum.flux[k]))) || 1;
-  const y = pick(k => spectrum.flux[k] * density(k)), unit = Math.max(...y.map(Math.abs)) || 1;
+  return [byV, byW].map(value => Math.sqrt(value / length));
+}
+
+function prepare(spectrum, line) {
+  const {mu0, window} = line, half = mu0 * window / KM_S, density = k => TO_DENSITY / spectrum.wave[k] ** 2;
+  const inside = Array.from(spectrum.wave.keys()).filter(k => Math.abs(spectrum.wave[k] - mu0) <= half);
+  const use = inside.filter(k => Number.isFinite(spectrum.flux[k])), pick = f => Float64Array.from(use, f);
+  const known = use.filter(k => spectrum.error[k] > 0).map(k => spectrum.error[k] * density(k)).sort((a, b) => a - b);
+  const middle = known.length % 2 ? known[known.length >> 1] : 0.5 * (known[known.length / 2 - 1] + known[known.length / 2]);
+  const usual = (known.length ? middle : use.reduce((sum, k) => sum + Math.abs(spectrum.flux[k] * density(k)), 0) / use.length) || 1;
+  const errors = pick(k => (spectrum.error[k] > 0 ? spectrum.error[k] * density(k) : usual)), unit = errors.reduce((a, b) => a + b, 0) / errors.length;
+  const inv = errors.map(value => unit / value), t = pick(k => (spectrum.wave[k] - mu0) / half), shape = pick(k => (mu0 / spectrum.wave[k]) ** 2);
   return {
-    mu0, y: y.map(value => value / unit), e: pick(k => (spectrum.error[k] > 0 ? spectrum.error[k] : usual) * density(k) / unit),
-    lo: pick(k => spectrum.lo[k]), hi: pick(k => spectrum.hi[k]), t: pick(k => (spectrum.wave[k] - mu0) / half),
-    shape: pick(k => (mu0 / spectrum.wave[k]) ** 2), wave: pick(k => spectrum.wave[k]), scale: unit,
-    reach: Math.min(1000, 0.8 * window), narrow: 0.7 * line.instrument,
-    wide: Math.min(1000, 2 * window / 3 / 2.3548),
+    mu0, window, inst: line.instrument, reach: Math.min(REACH, 0.8 * window), inv, unit, y: pick(k => spectrum.flux[k] * density(k)).map((value, i) => value / errors[i]),
+    lo: pick(k => spectrum.lo[k]), hi: pick(k => spectrum.hi[k]), wave: pick(k => spectrum.wave[k]),
+    continuum: [inv.map((value, i) => value * shape[i]), inv.map((value, i) => value * shape[i] * t[i])],
+    ends: inside.length ? [spectrum.lo[inside[0]], spectrum.hi[inside.at(-1)]] : [Infinity, -Infinity],
   };
 }
 
-// The best place of one more component beside others, which keep their velocities and widths.
-function bestStart(data, line, width, others = []) {
-  const linear = [0, 1, ...others.map((_, k) => 2 + 3 * k), 2 + 3 * others.length];
-  let best = null;
-  for (let v = -data.reach; v <= data.reach; v += Math.max(line.instrument / 2, 20)) {
-    const p = [0, 0, ...others.flatMap(([ov, ow]) => [0, ov, ow]), 0, v, width], found = evaluate(data, p, true);
-    const part = solve(linear.map(i => linear.map(j => found.normal[i][j])), linear.map(i => found.right[i]));
-    if (!part || part[0].at(-1) < 0 && best) continue;
-    linear.forEach((i, k) => { p[i] = part[0][k]; });
-    const {chi2} = evaluate(data, p, false);
-    if (!best || chi2 < best.chi2) best = {p, chi2};
-  }
-  return best && best.p;
+function partOf(model, x, c, covariance, noise, shares, data) {
+  const a = CONTINUUM + c, v = CONTINUUM + model.k + 2 * c, width = x[2 * c + 1], error = i => covariance?.[i][i] > 0 ? Math.sqrt(covariance[i][i]) * noise : NaN;
+  const width_err = error(v + 1) * shares[1], sigma = Math.sqrt(Math.max(width ** 2 - data.inst ** 2, 0));
+  const end = Math.sqrt(2 * Math.max(width, data.inst) * width_err + width_err ** 2), linear = width * width_err / sigma;
+  return {flux: model.coef[a] * data.unit, flux_err: error(a) * data.unit, velocity: x[2 * c], velocity_err: error(v) * shares[0],
+    width, width_err, dispersion: sigma, dispersion_err: linear < end ? linear : end};
 }
 
-// Fit a line {mu0 [um], instrument [km/s], window [km/s]} of a spectrum; length: by what errors of means grow.
-export function fitLine(spectrum, line, components = 1, length = 1) {
-  const data = prepare(spectrum, line), n = data.y.length;
-  if (n < 5 + 3 * components) return {problem: `the window holds ${n} samples with data, too few for a fit`};
-  const best = starts => starts.filter(Boolean).map(start => descend(data, start)).reduce((a, b) => (b.chi2 < a.chi2 ? b : a));
-  const widths = [1.3, 2.5, 5].map(by => by * line.instrument), starts = widths.map(width => bestStart(data, line, width));
-  if (!starts.some(Boolean)) return {problem: "no start was found for the fit"};
-  let found = best(starts);
-  if (components === 2) {
-    const [c0, c1, f, v, w] = found.p;
-    const tries = [[v - w, 0.7 * w, v + w, 0.7 * w], [v, 0.6 * w, v, 2 * w], [v - w / 2, 0.6 * w, v + w, 1.5 * w],
-      [v + w / 2, 0.6 * w, v - w, 1.5 * w]].map(([v1, w1, v2, w2]) => [c0, c1, f / 2, v1, w1, f / 2, v2, w2]);
-    found = best([...tries, ...widths.map(width => bestStart(data, line, width, [[v, w]]))]);
-  }
-  const free = freeOf(found.p, found.right, data).filter(i => { const [low, high] = limitsOfParameter(i, found.p.length, data); return found.p[i] > low && found.p[i] < high; });
-  const inverse = solve(free.map(i => free.map(j => found.normal[i][j])), free.map(i => found.right[i]));
-  const noise = Math.sqrt(found.chi2 / (n - found.p.length) * Math.max(length, lengthOf(residuals(data, found.p))));
-  const covariance = (i, j) => (inverse && free.includes(i) && free.includes(j) ? inverse[1][free.indexOf(i)][free.indexOf(j)] : 0);
-  const error = i => (covariance(i, i) > 0 ? Math.sqrt(covariance(i, i)) * noise : NaN);
-  const parts = [];
-  for (let c = 2; c < found.p.length; c += 3) {
-    const width = found.p[c + 2], square = width ** 2 - line.instrument ** 2, sigma = Math.sqrt(Math.max(square, 0));
-    const end = Math.sqrt(2 * Math.max(width, line.instrument) * error(c + 2) + error(c + 2) ** 2);
-    parts.push({
-      flux: found.p[c] * data.scale, flux_err: error(c) * data.scale, velocity: found.p[c + 1], velocity_err: error(c + 1),
-      width, width_err: error(c + 2), dispersion: sigma, dispersion_err: Math.min(end, width * error(c + 2) / (sigma || 1e-9)),
-    });
-  }
+// Fit a line {mu0 [um], instrument [km/s], window [km/s]} of a spectrum; alike: correlation of a sample's error with the next.
+export function fitLine(spectrum, line, components = 1, alike = [1]) {
+  const data = prepare(spectrum, line), n = data.y.length, margin = Math.max(LEAST_MARGIN, 4.71 * line.instrument) / KM_S * line.mu0;
+  if (n < CONTINUUM + 3 * components + 3) return {problem: `the window holds ${n} samples with data, too few for a fit`};
+  if (!(data.ends[0] + margin < line.mu0 && line.mu0 < data.ends[1] - margin)) return {problem: `the line is nearer than ${margin.toFixed(3)} µm to the end of the data`};
+  const plain = new Model(data, 0);
+  plain.project();
+  const one = fitOne(data, plain.rest), found = components === 2 ? fitTwo(data, one) : one, {model, x} = found;
+  const covariance = model.covariance(x), chi2 = dot(model.rest, model.rest), own = 2 * alike.reduce((a, b) => a + b, 0) - 1, seen = lengthOf(model.rest);
+  const noise = Math.sqrt(chi2 / (n - model.all) * Math.max(own, seen)), steps = Array.from(data.hi, (value, i) => value - data.lo[i]).sort((a, b) => a - b);
+  const plane = KM_S * steps[n >> 1] / line.mu0, parts = [];
+  for (let c = 0; c < model.k; c++) parts.push(partOf(model, x, c, covariance, noise, seen <= own ? sharesOf(x[2 * c + 1], plane, alike, own) : [1, 1], data));
   parts.sort((a, b) => Math.abs(b.flux) - Math.abs(a.flux));
-  const flux = parts.reduce((sum, part) => sum + part.flux, 0);
   let variance = 0;
-  for (let a = 2; a < found.p.length; a += 3) for (let b = 2; b < found.p.length; b += 3) variance += covariance(a, b);
-  const back = k => data.scale * data.wave[k] ** 2 / TO_DENSITY;
-  const model = residuals(data, found.p).map((rest, k) => back(k) * (data.y[k] - rest * data.e[k]));
-  return {flux, flux_err: Math.sqrt(variance) * noise * data.scale, parts, wave: data.wave, model,
-    chi2: found.chi2, dof: n - found.p.length};
+  for (let a = CONTINUUM; a < model.lin; a++) for (let b = CONTINUUM; b < model.lin; b++) variance += covariance?.[a][b] ?? NaN;
+  const curve = Array.from(data.y, (y, i) => (y - model.rest[i]) / data.inv[i] * data.unit * data.wave[i] ** 2 / TO_DENSITY);
+  return {flux: parts.reduce((sum, part) => sum + part.flux, 0), flux_err: Math.sqrt(variance) * noise * data.unit, parts, wave: Array.from(data.wave),
+    model: curve, chi2, dof: n - model.all};
 }

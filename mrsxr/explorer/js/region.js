@@ -85,8 +85,8 @@ export function weightsOf(region, cube, grid) {
 
 // DS9 text, which mrsxr.spectrum.region.read_region reads.
 export function regionText(region, frame) {
-  const place = (u, v) => { const [ra, dec] = toSky(frame, u, v); return `${ra.toFixed(10)},${dec.toFixed(10)}`; };
-  const size = value => `${value.toFixed(8)}"`, turn = (region.angle * 180 / Math.PI).toFixed(7);
+  const place = (u, v) => { const [ra, dec] = toSky(frame, u, v); return `${ra.toFixed(12)},${dec.toFixed(12)}`; };  // finer than 1e-5 of bright errors
+  const size = value => `${value.toFixed(9)}"`, turn = (region.angle * 180 / Math.PI).toFixed(7);
   if (region.kind === "polygon") return `icrs; polygon(${region.points.map(p => place(...p)).join(",")})`;
   const at = place(region.u, region.v);
   if (region.kind === "circle") return `icrs; circle(${at},${size(region.a)})`;

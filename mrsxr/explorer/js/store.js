@@ -1,16 +1,22 @@
 // The cubes of the page: from letters and deflate to typed arrays (pack.py packs them).
 export const NO_ERROR = 254, NO_DATA = 255;
 
-const FIRST = 0x3400;  // each letter from here on holds 15 bits
+const FIRST = 0xA0, LETTERS = 46341;  // two letters from here on hold 31 bits
 const GAP = 4;  // planes as far apart as this many others have none between them
 const FORGETS = 0.5;  // as in pack.py
 
 export function bytesOf(text, size) {
   const out = new Uint8Array(size);
-  for (let k = 0, i = 0, held = 0, bits = 0; i < size; k++) {
-    held = held << 15 | text.charCodeAt(k) - FIRST;
-    for (bits += 15; bits >= 8 && i < size; bits -= 8) out[i++] = held >> bits - 8;
+  let i = 0, held = 0, bits = 0;
+  const put = (value, more) => {
+    held = held << more | value;
+    for (bits += more; bits >= 8 && i < size; bits -= 8) out[i++] = held >> bits - 8;
     held &= (1 << bits) - 1;
+  };
+  for (let k = 0; i < size; k += 2) {
+    const value = (text.charCodeAt(k) - FIRST) * LETTERS + text.charCodeAt(k + 1) - FIRST;
+    put(value >>> 15, 16);
+    put(value & 0x7fff, 15);
   }
   return out;
 }

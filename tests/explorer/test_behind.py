@@ -22,6 +22,17 @@ def behind(reduced):
     return Exposures(reduced.out), find_cubes(reduced.out).cubes
 
 
+@pytest.fixture(scope="module")
+def served(reduced):
+    server = make_server(reduced.out)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
 def voxels(cube, count, seed):
     good = np.argwhere(np.isfinite(cube["flux"].values) & (cube["dq"].values == 0))
     return [tuple(int(v) for v in row) for row in np.random.default_rng(seed).choice(good, count)]
@@ -30,7 +41,7 @@ def voxels(cube, count, seed):
 @pytest.mark.parametrize("band", ["1A", "2A"])
 def test_mean_of_the_pixels_is_the_voxel(behind, band):
     exposures, cubes = behind
-    for plane, y, x in voxels(cubes[band], 6, 3):
+    for plane, y, x in voxels(cubes[band], 3, 3):
         found = exposures.behind(cubes[band], x, y, plane)
         assert found["value"] == pytest.approx(found["mean"], rel=2e-5)
         assert sum(one["share"] for one in found["pixels"] if one["used"]) == pytest.approx(1.0)
@@ -45,7 +56,7 @@ def test_pixels_lie_where_the_spaxel_lies(behind):
     step = float(np.diff(cube["wavelength"].values[:2])[0])
     names = [str(name) for name in cube.attrs["exposures"]]
     skies = {name: with_sky(mx.load(exposures.files[name]["crf"])) for name in names}
-    for plane, y, x in voxels(cube, 4, 8):
+    for plane, y, x in voxels(cube, 2, 8):
         found = exposures.behind(cube, x, y, plane)["pixels"]
         sky = [float(v) for v in place.to_sky(x, y)]
         for name in names:
@@ -93,41 +104,63 @@ wait();
 
 
 @pytest.mark.browser
-def test_click_on_a_spaxel_leads_to_ramps(browser, reduced):
-    server = make_server(reduced.out)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        assert browser.open_address(f"http://127.0.0.1:{server.server_port}/") == "yes"
-        driver, before = browser.driver, browser.run("return mrsxr.regions.main")
-        driver.find_element("id", "tool-pan").send_keys("\ue014")  # to the right: the tool after it, by keyboard alone
-        text = driver.execute_async_script(TOLD, "Spaxel")
-        assert browser.run("return mrsxr.tool") == "pixels"
-        x, y = (int(v) for v in text.split("(")[1].split(")")[0].split(","))
-        driver.find_element("css selector", ".spaxel").send_keys("\ue012")  # to the left
-        assert "weighted mean" in driver.execute_async_script(TOLD, f"({x - 1}, {y})")
-        browser.settled(CLICK, x + 1, y - 2)  # over the region, which lets it through
-        driver.execute_async_script(TOLD, f"({x + 1}, {y - 2})")
-        after = browser.run("return mrsxr.regions.main")
-        assert after == before
-        button = driver.find_element("css selector", "#behind button")
-        browser.run("arguments[0].focus()", button)
-        button.send_keys("\ue007")
-        column, row, name = re.match(
-            r"Ramp of pixel x (\d+), y (\d+) of (.+)", button.get_attribute("aria-label")
-        ).groups()
-        told = driver.execute_async_script(
-            "const done = arguments[0], wait = () => mrsxr.detector.place"
-            " ? done([mrsxr.detector.place, mrsxr.detector.exposure[0],"
-            "  document.querySelectorAll('#ramp .sample, #ramp .flagged').length,"
-            "  document.querySelectorAll('#frame .made').length]) : setTimeout(wait, 30); wait();"
-        )
-        assert [str(v) for v in told[0]] == [column, row]
-        assert told[1] == name
-        assert told[2] > 3
-        assert told[3] > 0
-        assert browser.complaints() == []
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+def test_click_on_a_spaxel_leads_to_ramps(browser, served):
+    assert browser.open_address(served) == "yes"
+    driver, before = browser.driver, browser.run("return mrsxr.regions.main")
+    driver.find_element("id", "tool-pan").send_keys("\ue014")  # to the right: the tool after it, by keyboard alone
+    text = driver.execute_async_script(TOLD, "Spaxel")
+    assert browser.run("return mrsxr.tool") == "pixels"
+    x, y = (int(v) for v in text.split("(")[1].split(")")[0].split(","))
+    driver.find_element("css selector", ".spaxel").send_keys("\ue012")  # to the left
+    assert "weighted mean" in driver.execute_async_script(TOLD, f"({x - 1}, {y})")
+    browser.settled(CLICK, x + 1, y - 2)  # over the region, which lets it through
+    driver.execute_async_script(TOLD, f"({x + 1}, {y - 2})")
+    after = browser.run("return mrsxr.regions.main")
+    assert after == before
+    button = driver.find_element("css selector", "#behind button")
+    browser.run("arguments[0].focus()", button)
+    button.send_keys("\ue007")
+    column, row, name = re.match(r"Ramp of pixel x (\d+), y (\d+) of (.+)", button.get_attribute("aria-label")).groups()
+    told = driver.execute_async_script(
+        "const done = arguments[0], wait = () => mrsxr.detector.place"
+        " ? done([mrsxr.detector.place, mrsxr.detector.exposure[0],"
+        "  document.querySelectorAll('#ramp .sample, #ramp .flagged').length,"
+        "  document.querySelectorAll('#frame .made').length]) : setTimeout(wait, 30); wait();"
+    )
+    assert [str(v) for v in told[0]] == [column, row]
+    assert told[1] == name
+    assert told[2] > 3
+    assert told[3] > 0
+    assert browser.complaints() == []
+
+
+@pytest.mark.browser
+def test_a_pixel_and_its_ramp(browser, behind, served):
+    exposures, _ = behind
+    name = exposures.names()[0]["name"]
+    cal = mx.load(exposures.files[name]["crf"])
+    y, x = (int(v[0]) for v in np.nonzero((cal["slice"].values == 105) & np.isfinite(cal.flux.values[0])))
+    found = exposures.pixel(name, x, y)
+    facts = dict(found["facts"])
+    assert facts["slice"] == "5 of channel 1"
+    assert facts["crf"].startswith(f"{float(cal.flux[0, y, x]):.5g}")
+    sky = mx.geometry.sky.with_sky(cal)
+    assert facts["RA, Dec"] == f"{float(sky.ra[0, y, x]):.6f}, {float(sky.dec[0, y, x]):.6f}"
+    raw = mx.load(exposures.files[name]["uncal"])
+    assert found["ramp"]["counts"] == raw.sci.values[0, :, :, y, x].tolist()
+    for product, values in (("crf", cal.flux), ("rate", mx.load(exposures.files[name]["rate"]).rate)):
+        frame = exposures.frame(name, product)
+        low, high = np.nanpercentile(values.values, (1.0, 99.5))
+        assert (frame["nx"], frame["low"], frame["high"]) == (1032, pytest.approx(low), pytest.approx(high))
+        assert frame["unit"] == values.attrs["units"]
+    assert browser.open_address(served) == "yes"
+    told = browser.driver.execute_async_script(
+        "const done = arguments[2]; document.getElementById('detector').open = true;"
+        "const wait = () => mrsxr.detector.image ? mrsxr.detector.take(arguments[0], arguments[1]).then(() => done("
+        "  [document.getElementById('pixel').textContent, document.querySelectorAll('#ramp .sample').length]))"
+        "  : setTimeout(wait, 50); wait();",
+        x, y,
+    )  # fmt: skip
+    assert "5 of channel 1" in told[0]
+    assert told[1] == raw.sizes["group"] * raw.sizes["integration"]
+    assert browser.complaints() == []

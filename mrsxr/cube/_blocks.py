@@ -39,22 +39,28 @@ class Source:
     span: tuple[float, float]
     finer: list = field(default_factory=list)
 
-    def part(self) -> tuple:
-        """Return what a block needs of it."""
-        return self.pixels, self.frames, self.places, self.weighting, self.finer
+    def part(self) -> Any:
+        """Return what a block needs of it: one Delayed, as dask walks the whole graph for each list of them."""
+        weighting = dask.delayed(self.weighting, traverse=False)
+        both = (*self.frames, *self.finer)
+        return dask.delayed(_part, pure=True)(self.pixels, self.places, weighting, len(self.frames), *both)
 
 
-def drizzle_planes(start: int, size: int, parts: Sequence[Part], grid: CubeGrid, systematic: bool = False):
+def _part(pixels: BandPixels, places: Sequence[Placement], weighting: Weighting, n: int, *frames: Any) -> Part:
+    return pixels, frames[:n], places, weighting, frames[n:]
+
+
+def drizzle_planes(start: int, size: int, grid: CubeGrid, systematic: bool, *parts: Part):
     """Bring all exposures of all bands onto the planes ``start .. start + size - 1`` of a grid.
 
     Parameters
     ----------
     start, size : int
         First plane and number of planes.
-    parts : sequence of (BandPixels, frames, placements, Weighting, finer), one per band
     grid : CubeGrid
     systematic : bool
         Whether the frames carry a systematic error.
+    *parts : (BandPixels, frames, placements, Weighting, finer), one per band
 
     Returns
     -------
@@ -82,7 +88,7 @@ def _add_finer(sums: Sums, finer: Finer, places, planes: np.ndarray, grid: CubeG
     sums.linear[0] += more.linear[0]
 
 
-def count_planes(start: int, size: int, parts: Sequence[Part], grid: CubeGrid) -> np.ndarray:
+def count_planes(start: int, size: int, grid: CubeGrid, *parts: Part) -> np.ndarray:
     """Return the number of good spaxels of each plane of a block without making the block."""
     planes = grid.planes[:, start : start + size]
     sums = Sums.zeros(0, 0, size, grid.ny * grid.nx)
@@ -148,12 +154,12 @@ def blank_planes(block: Sequence[np.ndarray], incomplete: np.ndarray, start: int
     return tuple(out)
 
 
-def drizzle_and_blank(start: int, size: int, parts, grid: CubeGrid, incomplete: np.ndarray, systematic: bool = False):
+def drizzle_and_blank(start: int, size: int, grid: CubeGrid, systematic: bool, incomplete: np.ndarray, *parts: Part):
     """Return a block of the cube with its incomplete planes blanked, in one task: none is made before these are known.
 
     As two tasks dask would make all blocks while it counts, and hold the whole cube.
     """
-    return blank_planes(drizzle_planes(start, size, parts, grid, systematic), incomplete, start)
+    return blank_planes(drizzle_planes(start, size, grid, systematic, *parts), incomplete, start)
 
 
 def lazy_planes(
@@ -181,21 +187,21 @@ def lazy_planes(
     starts = range(0, grid.nz, planes_per_block)
     sizes = [min(planes_per_block, grid.nz - start) for start in starts]
     limits, shared = grid.planes, dask.delayed(grid, traverse=False)
-    parts = []
+    whole, parts = [(s, s.part()) for s in sources], []
     for start, size in zip(starts, sizes, strict=True):
         low, high = limits[0, start], limits[1, start + size - 1]
-        parts.append([s.part() for s in sources if s.span[0] < high and s.span[1] > low])
+        parts.append([part for s, part in whole if s.span[0] < high and s.span[1] > low])
     each = list(zip(starts, sizes, parts, strict=True))
     find = dask.delayed(incomplete_planes, pure=True)
     if threshold is None:
-        blocks = [drizzle(i, n, part, shared, systematic) for i, n, part in each]
+        blocks = [drizzle(i, n, shared, systematic, *part) for i, n, part in each]
     elif grid.nz * grid.ny * grid.nx * 4 * len(names) > HOLD_BYTES:
         count = dask.delayed(count_planes, pure=True)
-        incomplete = find([count(i, n, part, shared) for i, n, part in each], threshold)
+        incomplete = find([count(i, n, shared, *part) for i, n, part in each], threshold)
         drizzle = dask.delayed(drizzle_and_blank, pure=True, nout=len(names))
-        blocks = [drizzle(i, n, part, shared, incomplete, systematic) for i, n, part in each]
+        blocks = [drizzle(i, n, shared, systematic, incomplete, *part) for i, n, part in each]
     else:
-        blocks = [drizzle(i, n, part, shared, systematic) for i, n, part in each]
+        blocks = [drizzle(i, n, shared, systematic, *part) for i, n, part in each]
         good = dask.delayed(good_spaxels, pure=True)
         incomplete = find([good(block[3]) for block in blocks], threshold)
         blank = dask.delayed(blank_planes, pure=True, nout=len(names))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import dask
 import dask.array as da
 import numpy as np
@@ -93,7 +91,7 @@ def sum_variance(
     systematic = has_systematic(ds)
     spread = weighting_of(kind, band, cubepar, grid.spaxel_size)
     source = make_source(one, grid, spread, exposure_weights, systematic, terms)
-    shared = dask.delayed(grid, traverse=False)
+    shared, part = dask.delayed(grid, traverse=False), source.part()
     wrapper = dask.delayed(variance_planes, pure=True)
     starts, pieces = range(0, grid.nz, planes_per_block), []
     table, blocks = weights.variable.data, None
@@ -102,7 +100,7 @@ def sum_variance(
     for number, start in enumerate(starts):
         size = min(planes_per_block, grid.nz - start)
         block = dask.delayed(table[start : start + size], traverse=False) if blocks is None else blocks[number]
-        found = wrapper(start, size, [source.part()], shared, systematic, block)
+        found = wrapper(start, size, shared, systematic, block, part)
         pieces.append(da.from_delayed(found, (size, 1 + systematic), np.float64))
     columns = da.concatenate(pieces, axis=0)
     names = ["var", "var_systematic"][: 1 + systematic]
@@ -112,7 +110,7 @@ def sum_variance(
 
 
 def variance_planes(
-    start: int, size: int, parts: Sequence[Part], grid: CubeGrid, systematic: bool, weights: np.ndarray
+    start: int, size: int, grid: CubeGrid, systematic: bool, weights: np.ndarray, *parts: Part
 ) -> np.ndarray:
     """Return variance and, where asked for, systematic variance of the sums over a block of planes.
 
@@ -120,10 +118,10 @@ def variance_planes(
     ----------
     start, size : int
         First plane and number of planes.
-    parts : sequence of (BandPixels, frames, placements, Weighting), one per band
     grid : CubeGrid
     systematic : bool
     weights : array (size, y, x)
+    *parts : (BandPixels, frames, placements, Weighting, finer), one per band
 
     Returns
     -------

@@ -12,36 +12,34 @@ import numpy as np
 
 from mrsxr.compiled import njit
 
-from ._detector_kernels import horner
-
 #: Overlaps below this fraction of a spaxel are rounding, not coverage.
 AREA_FLOOR = 1e-9
 
 GOOD, HOLE, OUTSIDE, SATURATED = 0, 1, 2, 3
 
 
-@njit(cache=True, nogil=True)
-def _row_cells(cover, row, x_low, x_high, height):
+@njit(cache=True, nogil=True, error_model="numpy")
+def _row_cells(cover, start, x_low, x_high, height):
     """Add one piece of an edge, inside one row of cells, to the cover of the cells to its right."""
     if x_low > x_high:
         x_low, x_high = x_high, x_low
     first, last = int(x_low), int(x_high)
     if first == last:
         right = height * (first + 1.0 - 0.5 * (x_low + x_high))
-        cover[row, first] += right
-        cover[row, first + 1] += height - right
+        cover[start + first] += right
+        cover[start + first + 1] += height - right
         return
     slope = height / (x_high - x_low)
     for column in range(first, last + 1):
         left, end = max(x_low, float(column)), min(x_high, column + 1.0)
         piece = slope * (end - left)
         right = piece * (column + 1.0 - 0.5 * (left + end))
-        cover[row, column] += right
-        cover[row, column + 1] += piece - right
+        cover[start + column] += right
+        cover[start + column + 1] += piece - right
 
 
-@njit(cache=True, nogil=True)
-def _edge_cells(cover, xa, ya, xb, yb):
+@njit(cache=True, nogil=True, error_model="numpy")
+def _edge_cells(cover, width, xa, ya, xb, yb):
     """Walk one edge of a polygon through the rows of cells."""
     if ya == yb:
         return
@@ -56,95 +54,98 @@ def _edge_cells(cover, xa, ya, xb, yb):
             continue
         x0 = min(max(xa + slope * (y0 - ya), low), high)
         x1 = min(max(xa + slope * (y1 - ya), low), high)
-        _row_cells(cover, row, x0, x1, sign * (y1 - y0))
+        _row_cells(cover, row * width, x0, x1, sign * (y1 - y0))
 
 
-@njit(cache=True, nogil=True)
-def cell_overlaps(x, y, cover):
-    """Fill ``cover`` with the area of overlap of a quadrilateral with each cell of a unit grid.
+@njit(cache=True, nogil=True, error_model="numpy")
+def _quad_of_pixel(edges, t_left, t_right):
+    """Return the corners of a pixel: alpha left and right on both edges of its slice, in spaxels of the grid.
 
-    Parameters
-    ----------
-    x, y : float64 array of 4
-        Corners in units of cells, in order around the quadrilateral, none of them negative.
-    cover : float64 array (rows, columns + 2)
-        Work space that reaches past the quadrilateral; the area of cell (j, i) is left in ``cover[j, i]``.
-
-    Notes
-    -----
-    Each edge adds the signed area between itself and the right side of the cells; the running sum along a row
-    then is the area inside the polygon (Green's theorem, as in exact-coverage rasterisers). The result equals
-    Sutherland-Hodgman clipping of every cell, at the cost of the edges only.
+    The eight polynomials side by side: none waits for the last power of another.
     """
-    n_rows, n_columns = int(max(y[0], y[1], y[2], y[3])) + 1, int(max(x[0], x[1], x[2], x[3])) + 2
-    for row in range(n_rows):
-        for column in range(n_columns):
-            cover[row, column] = 0.0
-    twice = 0.0
-    for corner in range(4):
-        following = (corner + 1) % 4
-        _edge_cells(cover, x[corner], y[corner], x[following], y[following])
-        twice += x[corner] * y[following] - x[following] * y[corner]
+    x0 = x1 = x2 = x3 = y0 = y1 = y2 = y3 = 0.0
+    for power in range(edges.shape[2] - 1, -1, -1):
+        x_low, y_low = edges[0, 0, power], edges[0, 1, power]
+        x_high, y_high = edges[1, 0, power], edges[1, 1, power]
+        x0, y0 = x0 * t_left + x_low, y0 * t_left + y_low
+        x1, y1 = x1 * t_left + x_high, y1 * t_left + y_high
+        x2, y2 = x2 * t_right + x_high, y2 * t_right + y_high
+        x3, y3 = x3 * t_right + x_low, y3 * t_right + y_low
+    return (x0, x1, x2, x3), (y0, y1, y2, y3)
+
+
+@njit(cache=True, nogil=True)
+def _box(values):
+    """Return the first cell that a quadrilateral meets along an axis and the number of those it may meet."""
+    low = math.floor(min(min(values[0], values[1]), min(values[2], values[3])))
+    return low, math.floor(max(max(values[0], values[1]), max(values[2], values[3]))) - low + 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _add_quad(x, y, i0, j0, columns, rows, n_y, n_x, cover, spaxel, area, n):
+    """Add the overlaps of a quadrilateral with the cells of a box, behind the first n; return their number.
+
+    Each edge adds the signed area between itself and the right side of the cells to ``cover``, work space of two
+    columns more than the box; the running sum along a row then is the area inside the polygon (Green's theorem, as in
+    exact-coverage rasterisers). That equals Sutherland-Hodgman clipping of every cell, at the cost of the edges only.
+    """
+    width = columns + 2
+    for cell in range(rows * width):
+        cover[cell] = 0.0
+    x0, x1, x2, x3 = x[0] - i0, x[1] - i0, x[2] - i0, x[3] - i0
+    y0, y1, y2, y3 = y[0] - j0, y[1] - j0, y[2] - j0, y[3] - j0
+    _edge_cells(cover, width, x0, y0, x1, y1)
+    _edge_cells(cover, width, x1, y1, x2, y2)
+    _edge_cells(cover, width, x2, y2, x3, y3)
+    _edge_cells(cover, width, x3, y3, x0, y0)
+    twice = (x0 * y1 - x1 * y0) + (x1 * y2 - x2 * y1) + (x2 * y3 - x3 * y2) + (x3 * y0 - x0 * y3)
     sign = -1.0 if twice > 0.0 else 1.0
-    for row in range(n_rows):
+    for j in range(max(-j0, 0), min(rows, n_y - j0)):
         total = 0.0
-        for column in range(n_columns):
-            total += cover[row, column]
-            cover[row, column] = sign * total
+        for i in range(min(columns, n_x - i0)):
+            total += cover[j * width + i]
+            if i0 + i >= 0 and sign * total > AREA_FLOOR:
+                spaxel[n] = (j0 + j) * n_x + i0 + i
+                area[n] = sign * total
+                n += 1
+    return n
 
 
-@njit(cache=True, nogil=True)
-def _quad_of_pixel(edges, t_left, t_right, x, y):
-    """Set the corners of a pixel: alpha left and right on both edges of its slice, in spaxels of the grid."""
-    x[0], y[0] = horner(edges[0, 0], t_left), horner(edges[0, 1], t_left)
-    x[1], y[1] = horner(edges[1, 0], t_left), horner(edges[1, 1], t_left)
-    x[2], y[2] = horner(edges[1, 0], t_right), horner(edges[1, 1], t_right)
-    x[3], y[3] = horner(edges[0, 0], t_right), horner(edges[0, 1], t_right)
-
-
-@njit(cache=True, nogil=True)
-def _quads(slice_index, alpha_left, alpha_right, edges, alpha_middle, alpha_half, x, y):
-    """Fill the corners (pixel, 4) of all pixels; return the number of cells of their bounding boxes."""
-    cells = 0
-    for pixel in range(slice_index.size):
-        s = slice_index[pixel]
-        t_left = (alpha_left[pixel] - alpha_middle[s]) / alpha_half[s]
-        t_right = (alpha_right[pixel] - alpha_middle[s]) / alpha_half[s]
-        _quad_of_pixel(edges[s], t_left, t_right, x[pixel], y[pixel])
-        columns = math.floor(x[pixel].max()) - math.floor(x[pixel].min()) + 1
-        rows = math.floor(y[pixel].max()) - math.floor(y[pixel].min()) + 1
-        cells += rows * columns
-    return cells
-
-
-@njit(cache=True, nogil=True)
-def _areas(x, y, status, n_y, n_x, start, spaxel, area):
-    """Fill the entries of the pixels from their corners; return their number."""
-    n = 0
-    cover = np.empty((16, 18))
+@njit(cache=True, nogil=True, error_model="numpy")
+def _overlaps(
+    slice_index, alpha_left, alpha_right, edges, alpha_middle, alpha_half, status, n_y, n_x, start, spaxel, area
+):
+    """Fill the entries of the pixels; return their number, -1 where there is no room for them."""
+    n, cover = 0, np.empty(256)
     for pixel in range(status.size):
         start[pixel] = n
         if status[pixel] == OUTSIDE:
             continue
-        qx, qy = x[pixel], y[pixel]
-        i0, j0 = math.floor(qx.min()), math.floor(qy.min())
-        columns, rows = math.floor(qx.max()) - i0 + 1, math.floor(qy.max()) - j0 + 1
-        if i0 >= n_x or j0 >= n_y or i0 + columns <= 0 or j0 + rows <= 0:
-            continue
-        if rows > cover.shape[0] or columns + 2 > cover.shape[1]:
-            cover = np.empty((rows + 8, columns + 10))
-        for corner in range(4):
-            qx[corner] -= i0
-            qy[corner] -= j0
-        cell_overlaps(qx, qy, cover)
-        for j in range(max(-j0, 0), min(rows, n_y - j0)):
-            for i in range(max(-i0, 0), min(columns, n_x - i0)):
-                if cover[j, i] > AREA_FLOOR:
-                    spaxel[n] = (j0 + j) * n_x + i0 + i
-                    area[n] = cover[j, i]
-                    n += 1
+        s = slice_index[pixel]
+        t_left = (alpha_left[pixel] - alpha_middle[s]) / alpha_half[s]
+        t_right = (alpha_right[pixel] - alpha_middle[s]) / alpha_half[s]
+        x, y = _quad_of_pixel(edges[s], t_left, t_right)
+        (i0, columns), (j0, rows) = _box(x), _box(y)
+        if i0 < n_x and j0 < n_y and i0 + columns > 0 and j0 + rows > 0:
+            if rows * (columns + 2) > cover.size:
+                cover = np.empty(2 * rows * (columns + 2))
+            if n + rows * columns > spaxel.size:
+                return -1
+            n = _add_quad(x, y, i0, j0, columns, rows, n_y, n_x, cover, spaxel, area, n)
     start[status.size] = n
     return n
+
+
+def _with_room(fill, given, n_y, n_x, kinds):
+    """Return start, spaxel and area as a kernel fills them, with as much room for entries as it needs."""
+    *_, status = given
+    start, room = np.zeros(status.size + 1, np.int64), 9 * status.size + 64
+    while True:
+        spaxel, area = (np.empty(room, kind) for kind in kinds)
+        n = fill(*given, n_y, n_x, start, spaxel, area)
+        if n >= 0:
+            return start, spaxel[:n], area[:n]
+        room *= 4
 
 
 def overlap_entries(slice_index, alpha_left, alpha_right, status, edges, alpha_middle, alpha_half, n_y, n_x):
@@ -167,12 +168,29 @@ def overlap_entries(slice_index, alpha_left, alpha_right, status, edges, alpha_m
     share : float32 array (entry)
         Area [spaxel].
     """
-    x, y = np.empty((slice_index.size, 4)), np.empty((slice_index.size, 4))
-    cells = _quads(slice_index, alpha_left, alpha_right, edges, alpha_middle, alpha_half, x, y)
-    start = np.zeros(slice_index.size + 1, dtype=np.int64)
-    spaxel, area = np.empty(cells, dtype=np.int32), np.empty(cells, dtype=np.float32)
-    n = _areas(x, y, status, n_y, n_x, start, spaxel, area)
-    return start, spaxel[:n].copy(), area[:n].copy()
+    given = (slice_index, alpha_left, alpha_right, edges, alpha_middle, alpha_half, status)
+    return _with_room(_overlaps, given, n_y, n_x, (np.int32, np.float32))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _quads(corners_x, corners_y, status, n_y, n_x, start, spaxel, area):
+    """Fill the entries of quadrilaterals; return their number, -1 where there is no room for them."""
+    n, cover = 0, np.empty(256)
+    for quad in range(status.size):
+        start[quad] = n
+        if status[quad] == OUTSIDE:
+            continue
+        cx, cy = corners_x[quad], corners_y[quad]
+        x, y = (cx[0], cx[1], cx[2], cx[3]), (cy[0], cy[1], cy[2], cy[3])
+        (i0, columns), (j0, rows) = _box(x), _box(y)
+        if i0 < n_x and j0 < n_y and i0 + columns > 0 and j0 + rows > 0:
+            if rows * (columns + 2) > cover.size:
+                cover = np.empty(2 * rows * (columns + 2))
+            if n + rows * columns > spaxel.size:
+                return -1
+            n = _add_quad(x, y, i0, j0, columns, rows, n_y, n_x, cover, spaxel, area, n)
+    start[status.size] = n
+    return n
 
 
 def quad_entries(x, y, status, n_y, n_x):
@@ -181,19 +199,12 @@ def quad_entries(x, y, status, n_y, n_x):
     Parameters
     ----------
     x, y : float64 (quad, 4)
-        Corners in spaxels, counted from the lower left corner of the grid; spoiled.
+        Corners in spaxels, counted from the lower left corner of the grid.
     status : uint8 array (quad)
         Those with status 2 get no entry.
     n_y, n_x : int
     """
-    boxes = np.ones(1)
-    for corners, n in ((x, n_x), (y, n_y)):
-        inside = corners[status != OUTSIDE]
-        boxes = boxes * np.diff(np.clip([np.floor(inside.min(1)), np.floor(inside.max(1)) + 1.0], 0, n), axis=0)
-    start = np.zeros(status.size + 1, np.int64)
-    spaxel, area = np.empty(int(boxes.sum()), np.int64), np.empty(int(boxes.sum()))
-    n = _areas(x, y, status, n_y, n_x, start, spaxel, area)
-    return start, spaxel[:n], area[:n]
+    return _with_room(_quads, (x, y, status), n_y, n_x, (np.int64, np.float64))
 
 
 @njit(cache=True, nogil=True)

@@ -112,7 +112,7 @@ def corners_on_sky(model, ranges: SliceRanges, pointing: Pointing, box: bool) ->
     return all_ra[points], all_dec[points]
 
 
-def s_region(ds: xr.Dataset, dither_index: int = 0) -> str:
+def s_region(ds: xr.Dataset, dither_index: int = 0, *, ranges: SliceRanges | None = None) -> str:
     """Return the footprint of one exposure as ``jwst`` writes it to the keyword S_REGION.
 
     Parameters
@@ -120,6 +120,8 @@ def s_region(ds: xr.Dataset, dither_index: int = 0) -> str:
     ds : Dataset, level "rate" or "cal", after assign_wcs
     dither_index : int, optional
         Position along ``dither``, from 0.
+    ranges : SliceRanges, optional
+        Of :func:`slice_ranges`, exact, where they are known: all exposures of a setting have the same.
 
     Returns
     -------
@@ -136,6 +138,6 @@ def s_region(ds: xr.Dataset, dither_index: int = 0) -> str:
     if missing:
         raise MrsxrError(f"the footprint needs {', '.join(missing)}; run assign_wcs first")
     pointing = Pointing.of(ds, dither_index)
-    ra, dec = corners_on_sky(ds, slice_ranges(ds, exact=True), pointing, box=True)
+    ra, dec = corners_on_sky(ds, ranges or slice_ranges(ds, exact=True), pointing, box=True)
     corners = np.stack([wrap(ra), dec], axis=1).ravel()
     return "POLYGON ICRS  " + " ".join(f"{value:.9f}" for value in corners)

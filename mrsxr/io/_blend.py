@@ -17,6 +17,8 @@ import xarray as xr
 from astropy.io import fits
 
 from mrsxr.attributes import alone
+from mrsxr.geometry.footprint import slice_ranges
+from mrsxr.geometry.sky import Pointing
 
 from ._keywords import exposure_keywords
 from ._spectral import HEADER_TABLE as TABLE
@@ -54,9 +56,11 @@ def exposures_header(datasets: Iterable[xr.Dataset]) -> dict[str, dict[str, Any]
     rows: dict[str, dict[str, Any]] = {}
     places: dict[str, str] = {}
     for ds in datasets:
+        located = {"alpha", "slice_beta", "alpha_coefficients", "v2_coefficients"} <= set(ds.variables)
+        ranges = slice_ranges(ds, exact=True) if located and Pointing.known(ds) and (ds["slice"] > 0).any() else None
         for index in range(ds.sizes["dither"]):
             name = str(ds["exposure"].values[index])
-            keywords = exposure_keywords(alone(ds.isel(dither=[index])), f"{name}_{ds.attrs['level']}.fits")
+            keywords = exposure_keywords(alone(ds.isel(dither=[index])), f"{name}_{ds.attrs['level']}.fits", ranges)
             for of_file in ("DATE", KEYWORD):  # of the file of an exposure, which may be none
                 keywords.now["PRIMARY"].pop(of_file, None)
             rows.setdefault(name, {**keywords.now["SCI"], **keywords.now["PRIMARY"]})

@@ -18,7 +18,7 @@ from mrsxr import mrs
 from mrsxr._version import __version__
 from mrsxr.attributes import plain
 from mrsxr.errors import MrsxrError
-from mrsxr.geometry.footprint import s_region
+from mrsxr.geometry.footprint import SliceRanges, s_region
 from mrsxr.geometry.sky import Pointing
 from mrsxr.notes import notes_of
 from mrsxr.schema import ATTRIBUTES, DITHER_COORDS
@@ -103,8 +103,8 @@ class Keywords:
         }
 
 
-def exposure_keywords(ds: xr.Dataset, filename: str) -> Keywords:
-    """Return the keywords of a Dataset of one dither: those it came with, brought up to date."""
+def exposure_keywords(ds: xr.Dataset, filename: str, ranges: SliceRanges | None = None) -> Keywords:
+    """Return the keywords of a Dataset of one dither: those it came with, brought up to date; see :func:`s_region`."""
     keywords = Keywords(json.loads(str(ds["fits_header"].values[0]) or "{}"))
     attrs, level = ds.attrs, ds.attrs["level"]
     _common(keywords, ds, filename, mrs.bands_of_setting(ds.attrs["setting"]))
@@ -121,7 +121,7 @@ def exposure_keywords(ds: xr.Dataset, filename: str) -> Keywords:
     if "photmjsr" in attrs:
         keywords.set("PHOTUJA2", float(attrs["photmjsr"]) * MJSR_TO_UJA2, "SCI")
     if level in ("rate", "cal"):
-        _sky(keywords, ds)
+        _sky(keywords, ds, ranges)
     return keywords
 
 
@@ -146,7 +146,7 @@ def _integrations(keywords: Keywords, ds: xr.Dataset) -> None:
         keywords.set("INTEND", last)
 
 
-def _sky(keywords: Keywords, ds: xr.Dataset) -> None:
+def _sky(keywords: Keywords, ds: xr.Dataset, ranges: SliceRanges | None) -> None:
     """Set what assign_wcs of jwst sets: axis of dispersion, frame of the wavelengths and, with a pointing, S_REGION."""
     if not {"slice", "alpha", "alpha_coefficients", "v2_coefficients"} <= set(ds.variables):
         return
@@ -154,7 +154,7 @@ def _sky(keywords: Keywords, ds: xr.Dataset) -> None:
     moves = "velosys" in ds.coords and bool(np.isfinite(ds["velosys"].values[0]))
     keywords.set("SPECSYS", "BARYCENT" if moves else "TOPOCENT", "SCI")  # without VELOSYS wavelengths stay as observed
     if Pointing.known(ds) and bool((ds["slice"].values > 0).any()):
-        keywords.set("S_REGION", s_region(ds), "SCI")
+        keywords.set("S_REGION", s_region(ds, ranges=ranges), "SCI")
 
 
 def product_keywords(ds: xr.Dataset, filename: str, bands: list[str]) -> Keywords:

@@ -536,11 +536,11 @@ def test_pixels_of_a_block_do_not_depend_on_the_shift_of_others():
     frame = gather_pixels(pixels, *(ds[n].values for n in names))
     shift = 0.004 * np.sin(np.arange(pixels.index.size))
     frame = Frame(frame.linear, frame.square, frame.status, frame.weight, shift)
-    part = [(pixels, [frame], [placement(ds, one.ranges, "1A", one.pointings[0], grid, np.nan)], Weighting(), [])]
-    whole = drizzle_planes(0, grid.nz, part, grid)
+    part = (pixels, [frame], [placement(ds, one.ranges, "1A", one.pointings[0], grid, np.nan)], Weighting(), [])
+    whole = drizzle_planes(0, grid.nz, grid, False, part)
     for first in range(0, grid.nz, 5):
         n = min(5, grid.nz - first)
-        for a, b in zip(whole, drizzle_planes(first, n, part, grid), strict=True):
+        for a, b in zip(whole, drizzle_planes(first, n, grid, False, part), strict=True):
             np.testing.assert_array_equal(a[first : first + n], b)
 
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from mrsxr.geometry._operator_kernels import GOOD, HOLE, OUTSIDE, cell_overlaps
+from mrsxr.geometry._operator_kernels import GOOD, HOLE, OUTSIDE, quad_entries
 from mrsxr.geometry.operator import Placement, Sums, Weighting, make_operator
 
 
@@ -42,9 +42,11 @@ def clipped_area(polygon, x0, y0, x1, y1):
 
 
 def overlaps(x, y, rows=12, columns=14):
-    cover = np.full((rows, columns), 7.0)
-    cell_overlaps(np.asarray(x, float), np.asarray(y, float), cover)
-    return cover
+    corners = (np.array([one], float) for one in (x, y))
+    _, spaxel, area = quad_entries(*corners, np.zeros(1, np.uint8), rows, columns)
+    cover = np.zeros(rows * columns)
+    cover[spaxel] = area
+    return cover.reshape(rows, columns)
 
 
 def random_quad(rng, size):

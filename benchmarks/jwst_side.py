@@ -6,6 +6,7 @@ python jwst_side.py speed  UNCAL OUT OPTIONS     Detector1Pipeline, uncal file t
 python jwst_side.py spec2  RATE OUT OPTIONS      all of stage 2, every step saved; OPTIONS name background files
 python jwst_side.py speed2 RATE OUT OPTIONS      Spec2Pipeline, rate file to cal file, timed, also with residual_fringe
 python jwst_side.py spec3  OUT CAL...    Spec3Pipeline, cal files to cubes and spectra, timed
+python jwst_side.py whole  OUT STAGE OPTIONS FILE...   a pipeline as users call it, each file by itself, stage 3 all
 python jwst_side.py cal    OUT UNCAL...  core steps to cal files
 python jwst_side.py cube   OUT CAL...    cube_build, one cube a band
 python jwst_side.py trace  OUT CAL...    adaptive_trace_model with oversample 2, then cube_build
@@ -221,6 +222,22 @@ def spec3(out, cals):
     wall, cpu = time.perf_counter(), time.process_time()
     Spec3Pipeline.call(str(path), output_dir=str(out), save_results=True)
     return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+
+
+def whole(out, arguments):
+    """Run the pipeline of a stage, files to files; OPTIONS is JSON of parameters of steps."""
+    stage, options, *files = arguments
+    steps = json.loads(options)
+    if stage == "stage3":
+        return spec3(out, files)
+    from jwst.pipeline import Detector1Pipeline, Spec2Pipeline
+
+    pipeline = {"stage1": Detector1Pipeline, "stage2": Spec2Pipeline}[stage]
+    if stage == "stage2":
+        steps = {"cube_build": {"skip": True}, "extract_1d": {"skip": True}, **steps}
+    for path in files:
+        pipeline.call(path, steps=steps, output_dir=str(out), save_results=True)
+    return {}
 
 
 def cal(out, uncals):

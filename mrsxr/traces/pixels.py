@@ -58,13 +58,13 @@ def _brightest(lit: xr.Dataset, band: str) -> tuple[Any, Any]:
     most, found = -np.inf, (0, 0.0, 0.0)
     for d in range(lit.sizes["dither"]):
         good = inside & np.isfinite(flux[d])
-        alpha, beta = lit["alpha"].values[good], lit["beta"].values[good]
+        values, alpha, beta = flux[d][good], lit["alpha"].values[good], lit["beta"].values[good]
         key = labels[good].astype(int) * 1000 + np.rint(alpha / half).astype(int) + 500
         order = np.argsort(key, kind="stable")
         groups = np.split(order, np.flatnonzero(np.diff(key[order])) + 1) if order.size else []
         enough = 0.3 * max((len(group) for group in groups), default=0)
         for here in (group for group in groups if len(group) > enough):
-            level = float(np.median(flux[d][good][here]))
+            level = float(np.median(values[here]))
             if level > most:
                 most, found = level, (d, float(alpha[here].mean()), float(beta[here].mean()))
     return slicer_to_sky(*found[1:], band, lit, Pointing.of(lit, found[0]))

@@ -1,0 +1,173 @@
+"""The table of costs of the README, from one run: every stage in both modes, as whole processes, jwst beside.
+
+    python benchmarks/cost.py [FOLDER] [--jwst-python ENV/bin/python] [--groups 40] [--dithers 4] [--only "stage 1" ...]
+
+A row is a process of its own with its imports that reduces all exposures of one setting (12A, two integrations) from
+the files of the stage before, by one worker; jwst takes the same files and reference files in the same turn, each
+exposure by itself and in stage 3 all at once. The exposures are simulated once, in FOLDER, and each case runs once
+before it is measured, so that its kernels are compiled. CPU is that of the whole process and can be compared on a
+machine with other work; wall is told where the load leaves a core free. Nothing is scaled: what a table tells was run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve()
+SETTING = "12A"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Wall and CPU [s] and peak memory [GB] of a process."""
+
+    wall: float
+    cpu: float
+    peak: float
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row: what is run, in which mode, with which parameters, and what of jwst does the same."""
+
+    name: str
+    source: str
+    to: str
+    mode: str
+    given: dict[str, dict[str, Any]] = field(default_factory=dict)
+    jwst: str = ""
+    options: str = "{}"
+
+
+CASES = (
+    Case("stage 1, uncal to rate", "uncal", "rate", "baseline", jwst="stage1"),
+    Case("stage 1 with find_showers", "uncal", "rate", "baseline", {"find_showers": {}}, "stage1",
+         '{"jump": {"find_showers": true}}'),
+    Case("stage 1, optimal", "uncal", "rate", "optimal"),
+    Case("stage 2, rate to cal", "rate", "cal", "baseline", jwst="stage2"),
+    Case("stage 2 with residual_fringe", "rate", "cal", "baseline", {"cal.residual_fringe": {}}, "stage2",
+         '{"residual_fringe": {"skip": false}}'),
+    Case("stage 2, optimal", "rate", "cal", "optimal"),
+    Case("stage 3, cal to cubes and spectra", "cal", "spectrum", "baseline", jwst="stage3"),
+    Case("stage 3, optimal", "cal", "spectrum", "optimal"),
+    Case("stage 3, optimal without trace_model", "cal", "spectrum", "optimal", {"trace_model": {"skip": True}}),
+)  # fmt: skip
+
+
+def prepare(folder: Path, groups: int, dithers: int) -> dict[str, Any]:
+    """Return the files of every stage; simulate and calibrate them, in another process, where they are not there."""
+    folder = folder / f"{dithers}x2x{groups}"
+    facts = folder / "made.json"
+    if not facts.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        subprocess.run([sys.executable, str(HERE), "make", str(folder), str(groups), str(dithers)], check=True)
+    return json.loads(facts.read_text()) | {"folder": str(folder)}
+
+
+def make(folder: str, groups: str, dithers: str) -> None:
+    """Simulate exposures and calibrate them."""
+    import mrsxr as mx
+
+    made = mx.simulate_observation(Path(folder) / "sim", bands=[SETTING], n_groups=int(groups), n_integrations=2,
+                                   n_dithers=int(dithers), n_background=0, seed=3, save_slopes=False)  # fmt: skip
+    result = mx.run(made.uncal_folder, out=Path(folder) / "made", refs=made.reference_folder, to="cal")
+    told = {
+        "uncal": made.uncal,
+        "rate": result.files["rate"],
+        "cal": result.files["cal"],
+        "refs": made.reference_folder,
+    }
+    (Path(folder) / "made.json").write_text(json.dumps(told | {"crds": made.crds}, default=str))
+
+
+def side(to: str, mode: str, given: str, refs: str, out: str, *files: str) -> None:
+    """Reduce files in this process."""
+    import warnings
+
+    import mrsxr as mx
+
+    warnings.simplefilter("ignore")
+    recipe = mx.Recipe.of(mode)
+    for name, values in json.loads(given).items():
+        recipe = recipe.set(name, **values)
+    if to == "spectrum":
+        recipe = recipe.set("extract_1d", source_type="POINT")
+    result = mx.run(list(files), out=out, refs=refs, to=to, recipe=recipe, workers=1, fresh=True)
+    if result.failed:
+        sys.exit(f"failed: {result.failed}")
+
+
+def cost_of(command: list[str], env: dict[str, str], cwd: Path) -> Cost:
+    """Return the cost of a process, its children too."""
+    start = time.perf_counter()
+    with subprocess.Popen(command, env=env, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        told = process.stderr.read().decode()
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"{' '.join(command[:4])} ...: {told[-2000:]}")
+    unit = 1e9 if sys.platform == "darwin" else 1e6
+    return Cost(time.perf_counter() - start, used.ru_utime + used.ru_stime, used.ru_maxrss / unit)
+
+
+def ours(case: Case, made: dict[str, Any]) -> Cost:
+    """Return the cost of a case here."""
+    folder = Path(made["folder"])
+    command = [sys.executable, str(HERE), "side", case.to, case.mode, json.dumps(case.given), made["refs"],
+               str(folder / "out"), *made[case.source]]  # fmt: skip
+    return cost_of(command, {**os.environ, "OMP_NUM_THREADS": "1"}, folder)
+
+
+def theirs(case: Case, made: dict[str, Any], python: str) -> Cost:
+    """Return the cost of a case in jwst."""
+    folder = Path(made["folder"])
+    env = {**os.environ, **{key: str(value) for key, value in made["crds"].items()}, "OMP_NUM_THREADS": "1"}
+    env.pop("PYTHONPATH", None)
+    (folder / "jwst").mkdir(exist_ok=True)
+    command = [python, str(HERE.parent / "jwst_side.py"), "whole", str(folder / "jwst"), case.jwst, case.options]
+    return cost_of([*command, *made[case.source]], env, folder)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("cost"))
+    parser.add_argument("--jwst-python")
+    parser.add_argument("--groups", type=int, default=40)
+    parser.add_argument("--dithers", type=int, default=4, choices=(1, 2, 4))
+    parser.add_argument("--only", nargs="*", default=[""], help="Parts of the names of rows.")
+    parser.add_argument("--cold", action="store_true", help="Do not run each case once before it is measured.")
+    given = parser.parse_args()
+    made = prepare(given.folder.resolve(), given.groups, given.dithers)
+    print(f"| {given.dithers} exposures of 2 x {given.groups} groups, {SETTING} | mrsxr | jwst | ratio |")
+    print("|---|---|---|---|")
+    for case in (one for one in CASES if any(part in one.name for part in given.only)):
+        if not given.cold:
+            ours(case, made)  # its kernels are compiled
+        quiet = os.getloadavg()[0] < (os.cpu_count() or 1)
+        mine = ours(case, made)
+        other = theirs(case, made, given.jwst_python) if case.jwst and given.jwst_python else None
+        for what, unit in (("wall", "s"), ("cpu", "s"), ("peak", "GB")):
+            if what == "wall" and not quiet:
+                continue
+            here, there = getattr(mine, what), None if other is None else getattr(other, what)
+            told = f"{there:.2f} {unit} | {there / here:.1f}" if there is not None else "- | -"
+            print(f"| {case.name}: {what} | {here:.2f} {unit} | {told} |", flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["side"]:
+        side(*sys.argv[2:])
+    elif sys.argv[1:2] == ["make"]:
+        make(*sys.argv[2:])
+    else:
+        main()

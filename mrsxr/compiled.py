@@ -34,7 +34,9 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.environment import lookup_environment
 from numba.core.registry import CPUDispatcher
 from numba.core.serialize import dumps
+from numba.extending import overload
 from numba.misc.appdirs import AppDirs
+from numba.np import arrayobj
 
 try:
     import fcntl
@@ -104,7 +106,7 @@ def _digest(module: str) -> str:
     """Return the digest of a module's source, of the kernel modules that it imports, and of what compiles them."""
     source = Path(str(importlib.import_module(module).__file__)).read_bytes()
     parts = [source, *(_digest(name).encode() for name in imported_kernels(module, source)), repr(_VERSIONS).encode()]
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+    return hashlib.sha256(b"\0".join((*parts, Path(__file__).read_bytes()))).hexdigest()[:16]
 
 
 @cache
@@ -176,6 +178,11 @@ class _Library(JITCodeLibrary):
     def codegen(self) -> Any:
         return _NoEnvironment if self._part else self._codegen
 
+    def _optimize_final_module(self) -> None:
+        """Optimise; a part is optimised where it is taken in, with what is around it."""
+        if not self._is_part():
+            super()._optimize_final_module()
+
     def _finalize_final_module(self) -> None:
         self._part = self._is_part()
         if self._part:
@@ -201,6 +208,7 @@ class _Library(JITCodeLibrary):
             if name not in (f.name for f in self.get_defined_functions()):
                 return 0
             self._part = False
+            super()._optimize_final_module()
             self._emit()
         return super().get_pointer_to_function(name)
 
@@ -224,11 +232,24 @@ def _is_part(cres: Any) -> bool:
 def _parts_stay_parts(context: Any) -> Iterator[None]:
     """Let numba make libraries of :class:`_Library` while a kernel is compiled or loaded."""
     codegen = context.codegen()
-    before, codegen._library_class = codegen._library_class, _Library
+    before = codegen._library_class, getattr(arrayobj, "raise_with_shape_context", None)  # numba before 0.62 has none
+    codegen._library_class, arrayobj.raise_with_shape_context = _Library, _refuse_shape
     try:
         yield
     finally:
-        codegen._library_class = before
+        codegen._library_class, arrayobj.raise_with_shape_context = before
+
+
+def _refuse_shape(source: Any, target: Any) -> None:
+    """Refuse what does not fit into a slice, as numba's own function does, whose text takes a second to compile."""
+
+
+@overload(_refuse_shape)
+def _refuse_shape_in_a_kernel(source: Any, target: Any) -> Callable[..., None]:
+    def refuse(source: Any, target: Any) -> None:
+        raise ValueError("cannot assign slice from input of different size")
+
+    return refuse
 
 
 class _SharedCache(NullCache):

@@ -34,6 +34,10 @@ def _checked(x):
 @njit()
 def careful(x):
     return _checked(x)
+
+@njit()
+def put(values, out):
+    out[1:3] = values
 """
 
 
@@ -148,6 +152,15 @@ def test_a_kernel_that_cannot_be_compiled_holds_up_nobody(toy, tmp_path):
     with pytest.raises(Exception, match="Tuple"):
         sys.modules["toy._user_kernels"].f((1,))
     assert not list((tmp_path / "cache").rglob("*.lock"))
+
+
+def test_a_slice_takes_no_array_of_another_shape(toy):
+    toy()
+    put, out = sys.modules["toy._user_kernels"].put, np.zeros(4)
+    put(np.array([3.0, 4.0]), out)
+    assert out.tolist() == [0, 3, 4, 0]
+    with pytest.raises(ValueError, match="cannot assign slice from input of different size"):
+        put(np.ones(3), out)
 
 
 def test_a_folder_that_takes_nothing(toy, tmp_path, monkeypatch):

@@ -335,7 +335,7 @@ def _fit(options: dict[str, Any]) -> tuple[Any, ...]:
         inside = math.erf(clip / math.sqrt(2.0))
         inflate = 1.0 / (1.0 - 2.0 * clip * math.exp(-0.5 * clip**2) / math.sqrt(2.0 * math.pi) / inside)
     return (options["t"], options["side"], int(options["degree"]) + 1, clip, inflate, options["noise"] == "residual",
-            float(options["coverage"]), options["alike"])  # fmt: skip
+            float(options["coverage"]), np.ascontiguousarray(options["alike"]))  # fmt: skip
 
 
 def _fit_options(around: Window, degree: int, clip: float, noise: str, coverage: float) -> dict[str, Any]:

@@ -31,7 +31,8 @@ def state_of(flux: np.ndarray, weight: np.ndarray, dq: np.ndarray) -> np.ndarray
 
 def good_weight(weight: np.ndarray, dq: np.ndarray) -> np.ndarray:
     """Return the weights of voxels, 0 where they are DO_NOT_USE and 1 where a cube has no weights."""
-    out = np.where(np.isnan(weight), np.float32(1), np.ascontiguousarray(weight))
+    weight = np.ascontiguousarray(weight)
+    out = np.where(np.isnan(weight), np.float32(1), weight)
     good = (np.ascontiguousarray(dq) & np.uint32(DO_NOT_USE)) == 0
     return np.where(good, out, np.float32(0)).astype(np.float32)
 

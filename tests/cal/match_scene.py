@@ -53,11 +53,16 @@ def sky(wavelength):
     return 10.0 + 4.0 * (wavelength - 7.0) + 2.0 * np.sin(40.0 * wavelength)
 
 
-def observe(setting="12A", n_dither=4, *, source=300.0, noise=5.0, seed=1, north=0.0, first=1, rows=1024, level=1.0):
-    """Return noisy exposures: background times ``level``, a source with PSF and a line, of peak ``source`` [MJy/sr]."""
+def observe(
+    setting="12A", n_dither=4, *, source=300.0, noise=5.0, seed=1, north=0.0, first=1, rows=1024, every=1, level=1.0
+):
+    """Return noisy exposures: background times ``level``, a source with PSF and a line, of peak ``source`` [MJy/sr].
+
+    Of the first ``rows`` of the detector, or of one in ``every``.
+    """
     from mrsxr.geometry.sky import Pointing
 
-    ds = empty(setting, n_dither, north, first, rows)
+    ds = empty(setting, n_dither, north, first, rows).isel(y=slice(None, None, every))
     rng = np.random.default_rng(seed)
     frame = tangent_frame(RA, DEC)
     flux = ds.flux.values.copy()

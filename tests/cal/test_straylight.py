@@ -158,7 +158,10 @@ def test_table_and_row():
 
 @pytest.mark.parametrize("method", ["kernel", "fitted"])
 def test_promises(method, scattering):
+    """The second exposure of the fitted method is lost, which costs no second fit."""
     rates = np.stack([noisy(scene(f), scattering, seed=k) for k, f in enumerate((30.0, 3.0))])
+    if method == "fitted":
+        rates[1] = np.nan
     out = assert_step(subtract_straylight, with_slices(frames(rates)), mrsxartcorr=one_kernel(), method=method)
     assert ("var_straylight" in out) == (method == "fitted")
     np.testing.assert_array_equal(out.rate.values[..., :4], rates.astype("f4")[..., :4])
@@ -180,7 +183,7 @@ def left_over(out, direct, where):
     return 100 * np.nansum(np.where(where, out - direct, 0)) / direct[where].sum()
 
 
-@pytest.mark.parametrize("amplitude", [0.8, 1.0, 1.25])
+@pytest.mark.parametrize("amplitude", [0.8, 1.25])
 def test_fitted_frees_a_bright_source(amplitude, scattering):
     direct = scene(60.0)
     rate = noisy(direct, scattering, amplitude)
@@ -276,16 +279,12 @@ def test_fitted_fills_dead_pixels_and_ignores_hot_ones(scattering):
 
 
 def test_fitted_does_no_harm_where_little_shines(scattering):
-    inside = slices()
-    direct = np.where(inside, 0.01, 0.0)
-    bias = []
-    for seed in range(3):
-        rate = noisy(direct, scattering, seed=seed)
-        out = subtract_straylight(with_slices(frames(rate[None])), mrsxartcorr=one_kernel(), method="fitted")
-        off = (out.rate.values[0] - direct)[:, 4:-4]
-        assert off.std() < 1.002 * 0.05
-        bias.append(off.mean())
-    assert np.abs(bias).max() < 1e-3
+    direct = np.where(slices(), 0.01, 0.0)
+    ds = with_slices(frames(noisy(direct, scattering, seed=2)[None]))
+    out = subtract_straylight(ds, mrsxartcorr=one_kernel(), method="fitted")
+    off = (out.rate.values[0] - direct)[:, 4:-4]
+    assert off.std() < 1.002 * 0.05
+    assert abs(off.mean()) < 1e-3
 
 
 @pytest.mark.slow
@@ -306,12 +305,11 @@ def test_variance_is_the_scatter(scattering):
 @pytest.mark.parametrize("method", ["kernel", "fitted"])
 def test_pathologies(method, scattering):
     rate = noisy(scene(20.0), scattering)
-    strip, lost, all_lost = (rate.copy() for _ in range(3))
-    strip[50:974, 503:516] = np.nan
+    lost, all_lost = (rate.copy() for _ in range(2))
+    lost[50:974, 503:516] = np.nan  # the strip
     lost[:, 232:246] = np.nan  # a slice
     all_lost[:] = np.nan
-    zero = np.zeros_like(rate)
-    rates = np.stack([strip, lost, all_lost, zero])
+    rates = np.stack([lost, all_lost, np.zeros_like(rate)])
     flags = np.where(np.isnan(rates), 1, 0).astype("u4")
     ds = with_slices(frames(rates, flags))
     out = subtract_straylight(ds, mrsxartcorr=one_kernel(), method=method)
@@ -321,7 +319,7 @@ def test_pathologies(method, scattering):
         none = one_kernel(LOR_SCALE=0, GAU_SCALE1=0, GAU_SCALE2=0)
         plain = subtract_straylight(ds, mrsxartcorr=none)
         np.testing.assert_array_equal(plain.rate[0], ds.rate[0])
-    np.testing.assert_array_equal(out.rate[3], 0.0)
+    np.testing.assert_array_equal(out.rate[2], 0.0)
     assert np.isfinite(out.get("var_straylight", xr.DataArray(0.0))).all()
 
 
@@ -352,11 +350,20 @@ def test_errors():
         subtract_straylight(ds, mrsxartcorr=ref, method="fitted", regions=ref)
 
 
-def test_regions_tell_the_slices_as_well(scattering):
-    rate = noisy(scene(20.0), scattering)[None]
+def test_regions_tell_the_slices_as_well(monkeypatch):
+    """What the fit is told of the slices is the same, and true in them."""
     planes = np.stack([np.where(slices(), 101, 0)] * 9).astype("i2")
     regions = make_reference("regions", regions=(("plane", "y", "x"), planes))
-    ds = frames(rate)
-    one = subtract_straylight(ds, mrsxartcorr=one_kernel(), method="fitted", regions=regions)
-    two = subtract_straylight(with_slices(ds), mrsxartcorr=one_kernel(), method="fitted")
-    np.testing.assert_array_equal(one.rate, two.rate)
+    told = []
+
+    def instead_of_a_fit(rate, dq, variance, inside, parameters, **_):
+        told.append(inside)
+        return rate, variance, np.zeros((len(rate), 2), "f4")
+
+    monkeypatch.setattr(straylight_fit, "fitted_wrapper", instead_of_a_fit)
+    ds = frames(np.zeros((1, NY, NX)))
+    subtract_straylight(ds, mrsxartcorr=one_kernel(), method="fitted", regions=regions)
+    subtract_straylight(with_slices(ds), mrsxartcorr=one_kernel(), method="fitted")
+    for inside in told:
+        np.testing.assert_array_equal(inside, slices())
+    assert len(told) == 2

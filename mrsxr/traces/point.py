@@ -19,6 +19,8 @@ AROUND = {"level": (1, 1), "host": (2, 2)}
 _FINE = (2, 8)
 _NODES = 3  # wavelengths of a band at which the profile is free
 _PRIOR = {False: 0.3, True: 0.03}  # size of the corrections of the profile, by whether it was given
+#: Edges of rings [FWHM], whose mean light around a lone star is free by this part of the profile.
+_RINGS, _RING_PRIOR = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5), 1.0
 _CLIP = 6.0
 #: Part of the model that the profile does not follow, at first and at least.
 _FLOOR = 0.1, 0.003
@@ -192,6 +194,25 @@ class PointFit:
             self.gain[d] = np.linalg.solve(normal + prior, design.T @ (weight[at] * rest[at]) + prior.sum(axis=1))
         self.gain /= self.gain.mean(axis=0)
 
+    def prior(self) -> np.ndarray:
+        """Return what corrections of the profile cost (spline, spline); the profile ends as it starts.
+
+        How much light a star has at a distance is known less well beforehand than that it is the same all around: the
+        mean over a ring is nearly free, so that faint stars have the light of bright ones.
+        """
+        number = np.arange(_N_SPLINE)
+        inner = np.flatnonzero(np.outer(*[(number > 2) & (number < _N_SPLINE - 3)] * 2))
+        spread = np.full(_N_SPLINE**2, 1e-12)
+        spread[inner] = 1.0
+        spread *= _PRIOR[self.images is not None] ** 2
+        cost = np.diag(1.0 / spread)
+        if self.around == "level" and self.images is None:
+            at = (number - 1) * KNOT - REACH
+            ring = np.digitize(np.hypot(*np.meshgrid(at, at)).ravel()[inner], _RINGS)
+            together = _RING_PRIOR**2 * (ring[:, None] == ring)
+            cost[np.ix_(inner, inner)] = np.linalg.inv(np.diag(spread[inner]) + together)
+        return cost
+
     def fit_profile(self, weight: np.ndarray) -> None:
         """Fit the corrections of the profile at each node to all exposures and slices."""
         from ._trace_kernels import correction_equations
@@ -207,13 +228,12 @@ class PointFit:
         correction_equations(
             u, v, self.node, scale, *self.field(), more, rest, weight, REACH, KNOT, normal, right
         )  # fmt: skip
-        edge = np.zeros((_N_SPLINE, _N_SPLINE), bool)
-        edge[:3], edge[-3:], edge[:, :3], edge[:, -3:] = True, True, True, True  # the profile ends as it starts
-        prior = np.where(edge.ravel(), 1e12, 1.0) / _PRIOR[self.images is not None] ** 2
+        prior = self.prior()
         brighter = np.ones((self.n_source, _NODES))
         for k in range(_NODES):
             full = np.triu(normal[k]) + np.triu(normal[k], 1).T
-            full[np.diag_indices(size)] += np.append(prior, np.full(size - n, 1e-9 * full[n, n]))
+            full[np.arange(n, size), np.arange(n, size)] += 1e-9 * full[n, n]
+            full[:n, :n] += prior
             found = np.linalg.solve(full, right[k])
             self.correction[k] = found[:n].reshape(_N_SPLINE, _N_SPLINE)
             brighter[1:, k] += found[size - len(more) :]

@@ -162,8 +162,9 @@ def pairs(band: str, star: xr.Dataset, disc: np.ndarray, rows: tuple) -> None:
                 )
                 east, north = (3600 * float(np.diff(pair[name].values)[0]) for name in ("ra", "dec"))
                 apart = np.hypot(east * np.cos(np.deg2rad(DEC)), north)
-                print(band, f"{flux:g} mJy, {text}, peak / noise {1 / noise:.0f}",
-                      *(f"{one / alone:.4f}" for one in both), f"{1e3 * (apart - 0.5):+.1f}", sep=" | ", flush=True)  # fmt: skip
+                name = f"{flux:g} mJy, {text}, peak / noise {1 / noise:.0f}"
+                shares = [f"{one / alone:.4f}" for one in both]
+                print(band, name, *shares, f"{1e3 * (apart - 0.5):+.1f}", sep=" | ", flush=True)
 
 
 def clusters(band: str, star: xr.Dataset, disc: np.ndarray) -> None:
@@ -209,9 +210,7 @@ def main() -> None:
         subtraction(band, star, disc, None, "of the data")
         other = noisy(observed(band, 11, (first,), rows=args.rows), 0.0, 1 / 300, 4)
         subtraction(band, star, disc, mx.cal.learn_psf(other, bands=band), "of another star")
-        print(
-            "band | star | bias of the fit [%] | of the aperture [%] | noise over that of the aperture | scatter / error"
-        )
+        print("band | star | bias of the fit [%] | of the aperture [%] | noise over the aperture's | scatter / error")
         spectra(band, star)
         print("band | companion 0.5 arcsec away | first, second star over truth | separation off by [mas]")
         pairs(band, star, disc, args.rows)

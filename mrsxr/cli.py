@@ -229,7 +229,7 @@ def run(
             executor=executor, fresh=fresh, wait=wait,
         )  # fmt: skip
     _tell_files(result)
-    if to == "spectrum" and result.files.get("stitched"):
+    if result.files.get("stitched") and not result.observations:
         say(f"picture: {_picture(source, result, redshift)}")
     if result.failed:
         raise MrsxrError(f"{len(result.failed)} of the pieces failed, the others are done; the reasons stand above")
@@ -244,12 +244,15 @@ def _references_of_crds(override: dict[str, list[Path]]):
 
 
 def _picture(source: Path, result, redshift: float | None) -> Path:
+    """Draw what a run made, unless it is there and all was taken over."""
+    path = result.out / "stage3" / f"{result.files['stitched'][1].stem}.png"
+    if result.taken_over == result.pieces and path.is_file():
+        return path
     from .demo import draw
     from .io import find_files
 
     _no_windows()
     cubes = [f.path for f in find_files(str(source)) if f.product == "s3d"] if not result.files.get("cube") else []
-    path = result.out / "stage3" / f"{result.files['stitched'][1].stem}.png"
     return draw(result, path, cubes=cubes, redshift=redshift, title=source.name)
 
 

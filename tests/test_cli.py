@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ from astropy.io import fits
 from click.testing import CliRunner
 
 import mrsxr as mx
+from mrsxr import cli
 from mrsxr.cli import main
 from mrsxr.errors import MrsxrError
+from mrsxr.pipeline.reduction import RunResult
 from mrsxr.threads import cores_here
 
 
@@ -280,3 +283,31 @@ def test_match_brings_cubes_to_one_scale_and_grid(tmp_path):
     wrong = invoke("match", tmp_path / "in", "--grid", "4A")
     assert wrong.exit_code == 1
     assert "has cubes of 1A, 1B" in wrong.output
+
+
+def test_the_picture_of_a_run_is_drawn_where_something_is_new(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("mrsxr.demo.draw", lambda _result, path, **_: drawn.append(path) or path)
+    there = tmp_path / "stage3" / "a_stitched_x1d.png"
+    there.parent.mkdir()
+    files = {"stitched": [tmp_path / "a.fits", tmp_path / "a_stitched_x1d.nc"], "cube": [tmp_path / "c.fits"]}
+    result = SimpleNamespace(out=tmp_path, files=files, taken_over=7, pieces=7)
+    assert cli._picture(tmp_path, result, None) == there
+    assert drawn == [there]
+    there.touch()
+    assert cli._picture(tmp_path, result, None) == there
+    assert drawn == [there]
+    result.taken_over = 6
+    cli._picture(tmp_path, result, None)
+    assert drawn == [there, there]
+
+
+def test_several_observations_have_no_picture_in_common(tmp_path, monkeypatch):
+    files = {"stitched": [tmp_path / "a" / "stage3" / "a.fits", tmp_path / "b" / "stage3" / "b.nc"]}
+    parts = {name: RunResult(tmp_path / name, files=files) for name in "ab"}
+    monkeypatch.setattr("mrsxr.pipeline.run", lambda *_, **__: RunResult(tmp_path, files=files, observations=parts))
+    monkeypatch.setattr("mrsxr.demo.draw", None)
+    found = invoke("run", tmp_path, "--refs", tmp_path)
+    assert found.exit_code == 0
+    assert f"2 stitched             {tmp_path}\n" in found.output
+    assert "picture" not in found.output

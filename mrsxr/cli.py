@@ -262,7 +262,8 @@ def _tell_files(result) -> None:
         say(f"{len(paths):3d} {level:20s} {where}")
     if result.taken_over:
         say(f"{result.taken_over} of {result.pieces} pieces taken over from an earlier run")
-    say(f"reduced in {result.seconds:.1f} s; one page on it: mrsxr report {result.out}")
+    folder = next((one.out for one in result.observations.values()), result.out)
+    say(f"reduced in {result.seconds:.1f} s; one page on it: mrsxr report {folder}")
 
 
 @main.command(name="recipe")

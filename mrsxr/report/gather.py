@@ -14,6 +14,7 @@ from mrsxr.errors import InputFileError
 from mrsxr.io import FileInfo, Summary, find_files, load, summarize
 from mrsxr.mrs import BANDS, SETTINGS, bands_of_setting
 from mrsxr.pipeline.record import NAME, read_runs
+from mrsxr.pipeline.store import stores_below
 from mrsxr.step import branches, read_history
 
 SCIENCE = "science"
@@ -121,10 +122,15 @@ def gather(folder: Path) -> Contents:
     Raises
     ------
     InputFileError
-        Where it is no folder, or holds no MRS products.
+        Where it is no folder, holds those of several observations, or no MRS products.
     """
     if not os.path.isdir(folder):
         raise InputFileError(f"{folder}: no such folder of products; give the one that `mrsxr run --out` wrote")
+    below = [one for one in stores_below(folder) if one != Path(folder)]
+    if len(below) > 1:
+        raise InputFileError(
+            f"{folder}: holds the products of {len(below)} observations; give the folder of one, {below[0]}"
+        )
     out = Contents(folder)
     problem = None
     try:

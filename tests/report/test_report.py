@@ -333,3 +333,12 @@ def test_numbers_as_people_write_them():
     assert 'aria-label="&#34;x&#34;"' in shown
     assert "&lt;a&gt;" in shown
     assert '<th scope="row">&lt;c&gt;</th><td><strong>&amp;</strong></td>' in shown
+
+
+def test_the_products_of_several_observations_are_no_page(tmp_path):
+    for name in ("01234-o004", "01234-o006"):
+        (tmp_path / name / ".mrsxr").mkdir(parents=True)
+    with pytest.raises(InputFileError, match="the products of 2 observations; give the folder of one, .*01234-o004"):
+        gather(tmp_path)
+    with pytest.raises(InputFileError, match="no MIRI MRS files"):
+        gather(tmp_path / "01234-o006")

@@ -37,16 +37,11 @@ class _Group(click.Group):
                 for text in heard:
                     say(text, where=errors, label="note:", color="yellow")
         say(wrong, where=errors, label="stopped:" if wrong.exit_code > 128 else "error:", color="red")
-        _leave(wrong.exit_code)
-
-
-def _leave(code: int) -> None:
-    """End the command; work that a signal stopped is not waited for."""
-    if code > 128 and threading.active_count() > 1:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
+        if wrong.exit_code > 128 and threading.active_count() > 1:  # work that a signal stopped is not waited for
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(wrong.exit_code)
+        sys.exit(wrong.exit_code)
 
 
 def _bands(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[str, ...] | None:

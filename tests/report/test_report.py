@@ -338,7 +338,7 @@ def test_numbers_as_people_write_them():
 def test_the_products_of_several_observations_are_no_page(tmp_path):
     for name in ("01234-o004", "01234-o006"):
         (tmp_path / name / ".mrsxr").mkdir(parents=True)
-    with pytest.raises(InputFileError, match="the products of 2 observations; give the folder of one, .*01234-o004"):
+    with pytest.raises(InputFileError, match=r"the products of 2 observations; give the folder of one, .*01234-o004"):
         gather(tmp_path)
     with pytest.raises(InputFileError, match="no MIRI MRS files"):
         gather(tmp_path / "01234-o006")

@@ -232,7 +232,7 @@ def _is_part(cres: Any) -> bool:
 def _parts_stay_parts(context: Any) -> Iterator[None]:
     """Let numba make libraries of :class:`_Library` while a kernel is compiled or loaded."""
     codegen = context.codegen()
-    before = codegen._library_class, getattr(arrayobj, "raise_with_shape_context", None)  # numba before 0.62 has none
+    before: Any = codegen._library_class, getattr(arrayobj, "raise_with_shape_context", None)  # none before numba 0.62
     codegen._library_class, arrayobj.raise_with_shape_context = _Library, _refuse_shape
     try:
         yield

@@ -103,7 +103,6 @@ class Store:
         self.books = self.out / BOOKS
         self._lock: FolderLock | None = None
         self._known: dict[Label, Entry] = {}
-        self._written: set[str] = set()
         self._read = self._lines = 0  # bytes and lines of the ledger that stand behind what is known
 
     def __enter__(self) -> Store:
@@ -189,14 +188,16 @@ class Store:
             entry = _entry(line)
             if entry is not None:
                 self._known[entry.label] = entry
-                self._written.update(one.path for one in entry.outputs)
         self._read, self._lines = self._read + len(whole), self._lines + whole.count(b"\n")
         return self._known
 
     def older(self, but: Collection[Path]) -> list[Path]:
         """Return products that the ledger knows and that are still there, but for some."""
-        self.pieces()
-        found = (self.out / path for path in sorted(self._written))
+        try:
+            entries = map(_entry, (self.books / _LEDGER).read_bytes().splitlines())
+        except OSError:
+            return []
+        found = sorted({self.out / one.path for entry in entries if entry is not None for one in entry.outputs})
         return [path for path in found if path not in but and path.exists()]
 
     def started(self, piece: Label, key: str, plan: str = "") -> None:

@@ -89,7 +89,10 @@ def _bitwise_or(flags: np.ndarray, more: np.ndarray) -> np.ndarray:
     return np.bitwise_or(flags, more.astype(flags.dtype, copy=False))
 
 
-def _map_lazy(wrapper, arranged, loop, out_dims, dtypes, kwargs) -> tuple[da.Array, ...]:
+def _map_lazy(
+    wrapper: Callable[..., Any], arranged: list[xr.DataArray], loop: tuple[str, ...], out_dims: list[Any],
+    dtypes: Sequence[str], kwargs: dict[str, Any],
+) -> tuple[da.Array, ...]:  # fmt: skip
     sizes = {d: n for a in arranged for d, n in a.sizes.items()}
     pieces: list[Any] = []
     for a in arranged:

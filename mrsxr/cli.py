@@ -114,7 +114,10 @@ def main() -> None:
 @click.option("--out", type=click.Path(path_type=Path), default=Path("mrsxr_demo"), show_default=True)
 @MODE
 @WORKERS
-def demo(size: str | None, bands, distortion: Path | None, out: Path, mode: str | None, workers: int | None) -> None:
+def demo(
+    size: str | None, bands: Any, distortion: Path | None, out: Path, mode: str | None,
+    workers: int | None,
+) -> None:  # fmt: skip
     """Simulate an observation, reduce it, compare with the truth and draw a picture."""
     from .demo import demo as run_demo
 
@@ -195,8 +198,10 @@ def warmup(workers: int) -> None:
 @WORKERS
 @CLUSTER
 def run(
-    source, background_from, out, refs, bands, to, mode, background, source_type, override, no_aperture_correction,
-    residual_fringe, recipe, changed, skip, redshift, allow_missing, fresh, wait, workers, cluster,
+    source: Path, background_from: Path | None, out: Path, refs: Path | None, bands: Any, to: Any,
+    mode: str | None, background: str | None, source_type: str | None, override: Any, no_aperture_correction: bool,
+    residual_fringe: Any, recipe: str | None, changed: Any, skip: str | None, redshift: Any, allow_missing: bool,
+    fresh: bool, wait: bool, workers: int | None, cluster: str | None,
 ) -> None:  # fmt: skip
     """Reduce the exposures (uncal, rate, cal) or cubes (s3d) of SOURCE, a folder, file, glob or association."""
     from .pipeline import Recipe
@@ -230,7 +235,7 @@ def run(
         raise MrsxrError(f"{len(result.failed)} of the pieces failed, the others are done; the reasons stand above")
 
 
-def _references_of_crds(override: dict[str, list[Path]]):
+def _references_of_crds(override: dict[str, list[Path]]) -> Any:
     from .references import References
 
     if os.environ.get("CRDS_PATH"):
@@ -251,7 +256,7 @@ def _picture(source: Path, result, redshift: float | None) -> Path:
     return draw(result, path, cubes=cubes, redshift=redshift, title=source.name)
 
 
-def _tell_files(result) -> None:
+def _tell_files(result: Any) -> None:
     for level, paths in result.files.items():
         where = paths[0] if len(paths) == 1 else os.path.commonpath([path.parent for path in paths])
         say(f"{len(paths):3d} {level:20s} {where}")
@@ -320,7 +325,10 @@ def info(paths: tuple[str, ...], background_from: Path | None) -> None:
 @click.option("--background", type=AT_LEAST_NONE, default=2, show_default=True, help="Background exposures a setting.")
 @click.option("--seed", type=AT_LEAST_NONE, default=1, show_default=True)
 @click.option("--distortion", type=click.Path(path_type=Path), help="Folder of real distortion files (ASDF).")
-def simulate_command(out, bands, groups, integrations, dithers, background, seed, distortion) -> None:
+def simulate_command(
+    out: Path, bands: Any, groups: int, integrations: int, dithers: int, background: int, seed: int,
+    distortion: Path | None,
+) -> None:  # fmt: skip
     """Write simulated uncal files, reference files, an offline CRDS cache and the truth to OUT."""
     from .arguments import as_bands
     from .simulate import simulate_observation
@@ -349,7 +357,7 @@ def simulate_command(out, bands, groups, integrations, dithers, background, seed
 @click.option("--wavelength", nargs=2, type=float, metavar="LOW HIGH", help="Range of a cube to collapse [um].")
 @click.option("--zoom", nargs=2, type=float, metavar="LOW HIGH", help="Range of a spectrum [um].")
 @click.option("--line", help="Line of fitted maps (else the brightest), or to zoom in on in a spectrum.")
-def show(file: Path, out: Path | None, redshift: float | None, **options) -> None:
+def show(file: Path, out: Path | None, redshift: float | None, **options: Any) -> None:
     """Draw FILE and describe what it holds.
 
     A ramp: its image and the ramps of two pixels; rate and cal files: the detector with its slices; a cube: collapsed

@@ -19,7 +19,7 @@ def say(text: Any, *, where: Console = console, label: str = "", color: str = ""
     where.print(Text.assemble(*parts, (plain, "")), highlight=False)
 
 
-def reporter_of(progress: Progress):
+def reporter_of(progress: Progress) -> Any:
     """Return what tells of the pieces of a run: bars, or lines where no terminal shows them."""
     from .pipeline import Reporter
     from .pipeline.reporter import last_line
@@ -72,7 +72,7 @@ def progress_bars() -> Progress:
     )
 
 
-def print_history(entries, before: str = "") -> None:
+def print_history(entries: list[dict[str, Any]], before: str = "") -> None:
     """Print the entries of a history, those of joined data under the name of each."""
     from .step import JOINED
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,7 +125,9 @@ def demo(
     return DemoResult(simulation, result, checks, picture)
 
 
-def _simulate(folder: Path, plan: dict[str, Any], distortion, seed: int, reporter: Reporter) -> Simulation:
+def _simulate(
+    folder: Path, plan: dict[str, Any], distortion: str | Path | None, seed: int, reporter: Reporter
+) -> Simulation:
     settings = {b[1] + ("12" if b[0] in "12" else "34") for b in plan["bands"]}
     reporter.begin("simulate", len(settings) * (1 + plan["n_dithers"] + plan["n_background"]))
     return simulate_observation(
@@ -167,7 +169,7 @@ def truth_of(simulation: Simulation) -> tuple[xr.Dataset, xr.Dataset]:
     return simulation.lines, simulation.sources
 
 
-def _continuum(spectrum, truth, lines, band) -> Check:
+def _continuum(spectrum: xr.Dataset, truth: Any, lines: Any, band: str) -> Check:
     wavelength = spectrum.wavelength.values
     clear = np.isfinite(spectrum.flux.values)
     for centre, sigma in zip(lines.wavelength.values, lines.sigma.values, strict=True):
@@ -178,7 +180,7 @@ def _continuum(spectrum, truth, lines, band) -> Check:
     return Check("continuum [mJy]", band, 1e3 * ratio * middle, 1e3 * middle, ratio - 1, "continuum")
 
 
-def _position(spectrum, sources, band) -> Check:
+def _position(spectrum: xr.Dataset, sources: Any, band: str) -> Check:
     ra, dec = float(sources.ra[0]), float(sources.dec[0])
     east = (float(spectrum.attrs["aperture_ra"]) - ra) * np.cos(np.deg2rad(dec)) * 3600
     north = (float(spectrum.attrs["aperture_dec"]) - dec) * 3600
@@ -186,7 +188,7 @@ def _position(spectrum, sources, band) -> Check:
     return Check("position [arcsec]", band, off, 0.0, off, "position")
 
 
-def _clean_lines(lines: xr.Dataset, spectrum: xr.Dataset, band: str):
+def _clean_lines(lines: xr.Dataset, spectrum: xr.Dataset, band: str) -> Iterator[tuple[str, Any]]:
     """Yield (name, its components) of the point source's lines of a band that no disc line touches."""
     low, high = float(spectrum.wavelength[0]), float(spectrum.wavelength[-1])
     point, disc = (lines.isel(line=lines.source.values == kind) for kind in ("point", "disc"))
@@ -202,7 +204,7 @@ def _clean_lines(lines: xr.Dataset, spectrum: xr.Dataset, band: str):
         yield str(name), components
 
 
-def _line(spectrum, name, components, band) -> list[Check]:
+def _line(spectrum: xr.Dataset, name: str, components: Any, band: str) -> list[Check]:
     strongest = int(np.argmax(components.flux.values))
     true, centre = float(components.flux.sum()), float(components.wavelength[strongest])
     reach = 8 * float(components.sigma.max()) + float(np.ptp(components.wavelength.values))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 FLAGS: dict[str, int] = {
@@ -44,23 +46,23 @@ def value(*names: str) -> int:
     return total
 
 
-def has(dq, *names: str):
+def has(dq: Any, *names: str) -> Any:
     """Return True where all named bits are set; ``dq`` may be an array, a DataArray or an integer."""
     bits = value(*names)
     return (dq & _same_dtype(dq, bits)) == bits
 
 
-def any_of(dq, *names: str):
+def any_of(dq: Any, *names: str) -> Any:
     """Return True where at least one of the named bits is set."""
     return (dq & _same_dtype(dq, value(*names))) != 0
 
 
-def good(values, dq):
+def good(values: Any, dq: Any) -> Any:
     """Return True where values are finite and not DO_NOT_USE; arrays, lazy or not."""
     return np.isfinite(values) & ~any_of(dq, "DO_NOT_USE")
 
 
-def clear(dq, *names: str, why: str):
+def clear(dq: Any, *names: str, why: str) -> Any:
     """Return ``dq`` without the named bits; ``why`` tells the reason to the reader of the code."""
     if not why:
         raise ValueError("clearing a flag needs a reason")
@@ -96,6 +98,6 @@ def remap(values: np.ndarray, definitions: dict[int, str]) -> np.ndarray:
     return out
 
 
-def _same_dtype(dq, bits: int):
+def _same_dtype(dq: Any, bits: int) -> Any:
     dtype = getattr(dq, "dtype", None)
     return bits if dtype is None else np.asarray(bits, dtype=np.uint32).astype(dtype)

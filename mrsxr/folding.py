@@ -245,7 +245,7 @@ class _Together:
 
     __slots__ = ("asked", "inputs", "tasks")
 
-    def __init__(self, tasks: tuple[GraphNode, ...], asked: tuple[int, ...], inputs: tuple[tuple, ...]):
+    def __init__(self, tasks: tuple[GraphNode, ...], asked: tuple[int, ...], inputs: tuple[tuple[Any, ...], ...]):
         self.tasks, self.asked, self.inputs = tasks, asked, inputs
 
     def __call__(self, *values: Any) -> Any:

@@ -247,7 +247,7 @@ def _of_container(value: Any, origin: type, hints: tuple[Any, ...]) -> str | Non
     if issubclass(origin, Mapping):
         fits = isinstance(value, Mapping) and all(expected(one, hints[-1]) is None for one in value.values())
         return None if fits else "a mapping"
-    if origin is Callable or issubclass(origin, typing.cast(type, Callable)):
+    if issubclass(origin, typing.cast(type, Callable)):
         return None if callable(value) else "a function"
     if issubclass(origin, Iterable):
         if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):

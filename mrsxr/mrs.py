@@ -11,6 +11,8 @@ Sources: JWST User Documentation (MIRI MRS), the FLT-9 distortion delivery, Law 
 
 from __future__ import annotations
 
+from typing import Any
+
 from .errors import MrsxrError
 
 DETECTOR_SHAPE = (1024, 1032)  # (y, x), reference columns included
@@ -77,17 +79,17 @@ def setting_keywords(setting: str) -> dict[str, str]:
     return {"DETECTOR": DETECTOR_OF_CHANNELS[setting[:2]], "CHANNEL": setting[:2], "BAND": GRATINGS[setting[2]]}
 
 
-def pixel_length(wavelength, band: str):
+def pixel_length(wavelength: Any, band: str) -> Any:
     """Return the length of a detector pixel [um] of a band at a wavelength [um], linear between both ends."""
     (low, high), (first, last) = WAVELENGTH_LIMITS[band], PIXEL_LENGTH[band]
     return first + (last - first) * (wavelength - low) / (high - low)
 
 
-def psf_fwhm(wavelength):
+def psf_fwhm(wavelength: Any) -> Any:
     """Return the FWHM of the cube PSF in arcsec at a wavelength in um (Law et al. 2023)."""
     return 0.033 * wavelength + 0.106
 
 
-def resolving_power(wavelength):
+def resolving_power(wavelength: Any) -> Any:
     """Return the in-flight resolving power at a wavelength in um (Argyriou et al. 2023): 4603 - 128 λ."""
     return 4603.0 - 128.0 * wavelength

@@ -6,7 +6,7 @@ coordinates along ``dither`` the attributes in which exposures differ (:mod:`mrs
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,7 +53,10 @@ class Attribute:
     edit: str = ""
 
 
-def _v(name, dims, dtypes, units, meaning, optional=False, fits=""):
+def _v(
+    name: str, dims: list[str] | tuple[str, ...], dtypes: str, units: str | None, meaning: str, optional: bool = False,
+    fits: str = "",
+) -> Variable:  # fmt: skip
     return Variable(name, tuple(dims), tuple(dtypes.split()), units, meaning, optional, fits)
 
 
@@ -110,7 +113,7 @@ RANDOM = tuple(name for name in VARIANCES if name not in SYSTEMATIC)
 SCATTER = tuple(name for name in VARIANCES if name != "var_photom")
 
 
-def _more_variances(units):
+def _more_variances(units: str) -> tuple[Variable, ...]:
     """Variances that jwst drops; each its own, as those of references are common to all dithers."""
     parts = {"latent": "the subtracted latent", "background": "the subtracted background",
              "straylight": "the stray light model", "fringe": "the fringe flat and residual fringes, systematic",
@@ -123,14 +126,14 @@ def _more_variances(units):
 _LINE_TYPES = "float32 float64"
 
 
-def _with_error(name, units, meaning):
+def _with_error(name: str, units: str | None, meaning: str) -> tuple[Variable, Variable]:
     return (
         _v(name, ("line", MAP), _LINE_TYPES, units, meaning),
         _v(f"{name}_err", ("line", MAP), _LINE_TYPES, units, f"1 sigma: {meaning}"),
     )
 
 
-def _columns_of_jwst():
+def _columns_of_jwst() -> tuple[Variable, ...]:
     """Columns of the spectra of jwst that hold numbers in some of them only: variables of their lower-case names."""
     units = {"FLUX": "Jy", "SB": "MJy/sr", "BKGD": "MJy/sr"}
     parts = {"POISSON": "photon noise", "RNOISE": "read noise", "FLAT": "the flat"}
@@ -238,7 +241,7 @@ LEVELS: dict[str, tuple[Variable, ...]] = {
 }  # fmt: skip
 
 
-def _a(names, kind, hdu="", edit=""):
+def _a(names: str, kind: str, hdu: str = "", edit: str = "") -> Iterator[Attribute]:
     """Return attributes of one kind: ``name`` or ``name=KEYWORD``."""
     for name, _, key in (one.partition("=") for one in names.split()):
         yield Attribute(name, kind, f"{hdu}/{key}" if key else "", edit)

@@ -60,7 +60,7 @@ def step(
     needed: bool = False,
     without: Mapping[str, str | None] | None = None,
     only: Mapping[str, Callable[[Mapping[str, Any]], bool]] | None = None,
-):
+) -> Callable[[Callable[..., xr.Dataset]], Callable[..., xr.Dataset]]:
     """Mark a pure function Dataset -> Dataset as a step of the calibration.
 
     Parameters

@@ -29,7 +29,7 @@ def shared_light(distance: np.ndarray, length: np.ndarray) -> np.ndarray:
         mean(a b) / mean(a^2). The autocorrelation of the convolution of two boxes is a spline of the third degree.
     """
 
-    def product(d):
+    def product(d: np.ndarray) -> np.ndarray:
         parts = [
             a * b * np.abs(d + i * length + j) ** 3 for i, a in ((-1, 1), (0, -2), (1, 1))
             for j, b in ((-1, 1), (0, -2), (1, 1))

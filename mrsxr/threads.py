@@ -24,7 +24,7 @@ _cores: ContextVar[int] = ContextVar("cores", default=1)
 class Threads(ThreadPoolExecutor):
     """A pool whose tasks run in a copy of the context of whoever submits them; dask takes it as ``pool``."""
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Submit a task with the context of the caller."""
         return super().submit(copy_context().run, fn, *args, **kwargs)
 

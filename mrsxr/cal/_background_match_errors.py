@@ -11,6 +11,7 @@ Methodology 28, 169).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -157,7 +158,7 @@ def held_out(
         judged = np.where(out, weight, 0.0)
         skies = [eliminate(table, batch, judged) for batch in batches]
 
-        def misfits(changed, judged=judged, skies=skies):
+        def misfits(changed: np.ndarray, judged: np.ndarray = judged, skies: list[Any] = skies) -> np.ndarray:
             return squares(mean_of, residuals(table, batches, skies, lift, changed), judged)
 
         full = misfits(values)

@@ -196,7 +196,7 @@ def solve_robustly(table: Table, batches: list[Batch], lift: Lift, band_of_membe
     return Solution(values, factor, weight, residual, scale, rounds, converged)
 
 
-def _typical_variance(factor, size: int) -> float:
+def _typical_variance(factor: Any, size: int) -> float:
     if size == 0:
         return 0.0
     probe = np.random.default_rng(0).choice([-1.0, 1.0], size)
@@ -238,7 +238,7 @@ class Lift:
         return self._columns[key]
 
 
-def solve_once(table: Table, batches: list[Batch], lift: Lift, weight: np.ndarray):
+def solve_once(table: Table, batches: list[Batch], lift: Lift, weight: np.ndarray) -> Any:
     """Solve the weighted least squares; return coefficients, factorised normal matrix and residuals."""
     size = lift.unknowns.size
     sums: dict[bytes, list[np.ndarray]] = {}
@@ -275,7 +275,7 @@ def residuals(table: Table, batches: list[Batch], skies: list[Sky], lift: Lift, 
     return residual
 
 
-def _factorise(sums: list[list[np.ndarray]], size: int):
+def _factorise(sums: list[list[np.ndarray]], size: int) -> Any:
     """Add the normal matrices of the sets of members up and factorise them."""
     from scipy.sparse.linalg import splu
 

@@ -7,6 +7,9 @@ follows from them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 from scipy import ndimage
 from scipy.optimize import least_squares
@@ -47,7 +50,9 @@ _COVERED = 0.02  # of the usual sum of weights, where something is known
 _LOW_QUANTILES, _BETWEEN = (0.1, 0.25), 0.6071
 
 
-def find_showers(values, known, noise, doubts, threshold):
+def find_showers(
+    values: np.ndarray, known: np.ndarray, noise: np.ndarray, doubts: np.ndarray, threshold: float,
+) -> tuple[np.ndarray, np.ndarray, float]:  # fmt: skip
     """Return (model, variance) (y, x) and the score.
 
     Parameters
@@ -88,7 +93,7 @@ def find_showers(values, known, noise, doubts, threshold):
     return model, variance, float(np.sqrt(squares[0] / squares[1])) if squares[1] > 0 else np.nan
 
 
-def find_patches(cells, threshold):
+def find_patches(cells: np.ndarray, threshold: float) -> list[np.ndarray]:
     """Return the patches (cell y, cell x) that hold a shower with their surroundings; they do not overlap."""
     used = cells[1] > 0
     weight = np.where(used, 1.0 / (np.where(used, cells[1], 1.0) + cells[2] ** 2), 0.0)
@@ -116,11 +121,11 @@ def find_patches(cells, threshold):
     return [owner == k for k in range(1, n + 1)]
 
 
-def significance(cells, weight, scale):
+def significance(cells: np.ndarray, weight: np.ndarray, scale: float) -> tuple[np.ndarray, float]:
     """Return by how many sigma the Gaussian mean of a scale [pix] is raised (cell y, cell x), and how these scatter."""
     sigma = (scale / CELL_Y, scale / CELL_X)
 
-    def mean(image, by=1.0):
+    def mean(image: np.ndarray, by: float = 1.0) -> np.ndarray:
         return ndimage.gaussian_filter(image, [by * s for s in sigma], mode="constant", truncate=3.0 / by)
 
     used = cells[1] > 0
@@ -134,7 +139,7 @@ def significance(cells, weight, scale):
     return score, max(1.0, (high - low) / _BETWEEN)
 
 
-def _gather(cells, here):
+def _gather(cells: np.ndarray, here: np.ndarray) -> np.ndarray:
     """Return the used cells (5, n) of a patch, neighbours joined where they are too many."""
     step = 1
     while True:
@@ -154,7 +159,7 @@ def _gather(cells, here):
     return out
 
 
-def describe(cells):
+def describe(cells: np.ndarray) -> list[tuple[Any, ...]]:
     """Return [(blob or None, form of the field about it), ...], the likelier first, of searches that ended."""
     shape, fitted = fit_blob(cells, _first_blob(cells))
     rest = cells.copy()
@@ -167,7 +172,7 @@ def describe(cells):
     return [one[1:] for one in sorted(found, key=lambda one: one[0])]
 
 
-def blob(shape, x, y):
+def blob(shape: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return height exp(-r^power / 2) of an elliptic blob: x, y, log widths along and across, tilt, height, power."""
     cosine, sine = np.cos(shape[4]), np.sin(shape[4])
     dx, dy = x - shape[0], y - shape[1]
@@ -175,14 +180,14 @@ def blob(shape, x, y):
     return shape[5] * np.exp(-0.5 * (u * u + v * v + 1e-6) ** (0.5 * shape[6]))
 
 
-def fit_blob(cells, start):
+def fit_blob(cells: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, bool]:
     """Return (the blob that fits cells best, whether the search ended)."""
     sigma = _sigma(cells, start[5])
     low = [-np.inf, -np.inf, np.log(_LEAST), np.log(_LEAST), -np.inf, 0.0, 0.8]
     high = [np.inf, np.inf, np.log(_MOST), np.log(_MOST), np.inf, 5.0 * start[5], 6.0]
     top = max(np.max(cells[0]), 1e-6)
 
-    def misfits(p):
+    def misfits(p: np.ndarray) -> np.ndarray:
         usual = (p[2] - p[3]) / _USUAL[0], np.log(max(p[5], 1e-9) / top) / _USUAL[1], (p[6] - 2.0) / _USUAL[2]
         return np.append((cells[0] - blob(p, cells[3], cells[4])) / sigma, usual)
 
@@ -193,17 +198,17 @@ def fit_blob(cells, start):
     return found.x, found.status > 0
 
 
-def _sigma(cells, height):
+def _sigma(cells: np.ndarray, height: float | np.ndarray) -> np.ndarray:
     return np.sqrt(cells[1] + cells[2] ** 2 + (_ROUGH * height) ** 2)
 
 
-def _slopes(shape, x, y):
+def _slopes(shape: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return the derivatives (..., number) of a blob by its numbers."""
     steps = 1e-4 * np.array([1.0, 1.0, 1.0, 1.0, 1.0, max(shape[5], 1e-6), 1.0])
     return np.stack([(blob(shape + h, x, y) - blob(shape - h, x, y)) / (2 * h.sum()) for h in np.diag(steps)], axis=-1)
 
 
-def blob_variance(cells, shape, x, y):
+def blob_variance(cells: np.ndarray, shape: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return the variance of a blob fitted to cells at other places."""
     weight = _sigma(cells, shape[5]) ** -2.0
     here = _slopes(shape, cells[3], cells[4])
@@ -213,7 +218,7 @@ def blob_variance(cells, shape, x, y):
     return np.einsum("...i,ij,...j->...", there, covariance, there)
 
 
-def _first_blob(cells):
+def _first_blob(cells: np.ndarray) -> np.ndarray:
     raised = np.maximum(cells[0], 0.0) ** 2 / cells[1] + 1e-30
     x, y = (np.average(cells[k], weights=raised) for k in (3, 4))
     size = np.sqrt(np.average((cells[3] - x) ** 2 + (cells[4] - y) ** 2, weights=raised))
@@ -221,7 +226,7 @@ def _first_blob(cells):
     return np.array([x, y, width, width, 0.1, max(np.max(cells[0]), 1e-6), 2.0])
 
 
-def best_form(cells):
+def best_form(cells: np.ndarray) -> tuple[Any, bool, float]:
     """Return (the most likely form, whether the search ended, cost): see :func:`._shower_fit_kernels.alike`."""
     lower = np.empty((cells.shape[1],) * 2)
     raised = np.maximum(cells[0], 0.0) ** 2 / cells[1]
@@ -244,7 +249,7 @@ def best_form(cells):
     return form, ended, best
 
 
-def _neighbours(form, step):
+def _neighbours(form: Any, step: Any) -> Iterator[Any]:
     """Yield forms that differ in one number."""
     for k in (0, 1, 2):
         for sign in (1.0, -1.0):
@@ -262,7 +267,7 @@ def _neighbours(form, step):
             yield np.array([*form[:4], fine])
 
 
-def left_out(cells, shape, form):
+def left_out(cells: np.ndarray, shape: Any, form: Any) -> np.ndarray:
     """Return the squared misfits over the variance of left-out cells, with the field of the others and without.
 
     Every second block of rows of each column of cells is left out, then the others.
@@ -287,13 +292,13 @@ def left_out(cells, shape, form):
     return out
 
 
-def _weights(cells, shape, lower):
+def _weights(cells: np.ndarray, shape: Any, lower: np.ndarray) -> np.ndarray:
     values = cells[0].copy() if shape is None else cells[0] - blob(shape, cells[3], cells[4])
     substitute(lower, values.size, values)
     return values
 
 
-def _add(cells, shape, form, here, model, variance):
+def _add(cells: np.ndarray, shape: Any, form: Any, here: np.ndarray, model: np.ndarray, variance: np.ndarray) -> None:
     """Add the field of a patch to the model and its variance to the variance, fading at the rim of the patch."""
     lower = np.empty((cells.shape[1],) * 2)
     factor(cells, form, lower)
@@ -319,7 +324,7 @@ def _add(cells, shape, form, here, model, variance):
     variance[box] += (fade**2 * parts[1]).astype(np.float32)
 
 
-def _between(coarse, ys, xs, rows, columns):
+def _between(coarse: np.ndarray, ys: np.ndarray, xs: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Return a coarse map on all rows and columns, by lines."""
     wide = np.stack([np.interp(columns, xs, row) for row in coarse])
     place = np.interp(rows, ys, np.arange(ys.size))
@@ -328,7 +333,9 @@ def _between(coarse, ys, xs, rows, columns):
     return wide[low] * (1 - share) + wide[low + 1] * share
 
 
-def gated_model(image, flags, inside, threshold, protection):
+def gated_model(
+    image: np.ndarray, flags: np.ndarray, inside: np.ndarray, threshold: float, protection: float,
+) -> tuple[np.ndarray, np.ndarray, float]:  # fmt: skip
     """Return (model, variance) (y, x) of the showers and of what all pixels between the slices share, and the score."""
     model, variance = (np.zeros(image.shape, dtype=np.float32) for _ in range(2))
     near = np.any([np.roll(inside, k, axis=1) for k in range(-_BESIDE, _BESIDE + 1)], axis=0)
@@ -350,7 +357,9 @@ def gated_model(image, flags, inside, threshold, protection):
     return model + share * level, variance + share**2 * level_variance, score
 
 
-def gated_wrapper(rate, dq, inside, threshold=6.0, protection=0.003):
+def gated_wrapper(
+    rate: np.ndarray, dq: np.ndarray, inside: np.ndarray, threshold: float = 6.0, protection: float = 0.003,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Return rates less the showers and their variance (dither, y, x), and scores (dither); inside (y, x)."""
     inside = np.asarray(inside, dtype=bool)
     out, added = (np.empty(rate.shape, dtype=np.float32) for _ in range(2))

@@ -8,6 +8,8 @@ decide.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from mrsxr._solve_kernels import solve
@@ -82,7 +84,10 @@ def profile_precision(knots: np.ndarray, freedom: tuple[float, ...]) -> np.ndarr
 class Fit:
     """The kernels of both halves, level and leaks of one image; improves with every sweep."""
 
-    def __init__(self, image, between, inside, parameters, rows, prior, step):
+    def __init__(
+        self, image: np.ndarray, between: np.ndarray, inside: np.ndarray, parameters: np.ndarray, rows: int,
+        prior: float, step: float,
+    ) -> None:  # fmt: skip
         self.image, self.between, self.inside, self.rows = image, between, inside, rows
         self.parameters, self.broad = parameters, parameters.copy()
         self.broad[:, 2] *= _BROAD
@@ -112,27 +117,27 @@ class Fit:
         self.gap = _gap_numbers(inside[BIN // 2 :: BIN])
         self.scores = np.full(2, np.nan)
 
-    def part(self, k):
+    def part(self, k: int) -> np.ndarray:
         """Return one of a left, a right, r left, r right, level, leak left, leak right."""
         return self.found[self.places[k] : self.places[k + 1]]
 
     @property
-    def amplitude(self):
+    def amplitude(self) -> np.ndarray:
         """Amount a (half, y)."""
         return np.clip(np.stack([self.hat @ self.part(0), self.hat @ self.part(1)]), 0.0, MAX_AMPLITUDE)
 
     @property
-    def profile(self):
+    def profile(self) -> np.ndarray:
         """Profile r (half, 2 n - 1) at all distances."""
         r = np.stack([self.part(2), self.part(3)])
         return (r[:, self.index] * (1.0 - self.share) + r[:, self.index + 1] * self.share).astype(np.float32)
 
     @property
-    def level(self):
+    def level(self) -> float:
         """Pedestal [DN/s] of all pixels between the slices."""
         return float(self.part(4)[0])
 
-    def improve(self, light, models, other, stage):
+    def improve(self, light: np.ndarray, models: Any, other: Any, stage: int) -> None:
         """Fit once to the residuals about ``models`` of the present kernels; ``other``: residuals of the baseline.
 
         stage : 0 chooses how free the profile is; 1 looks for showers; 2 leaves both as they are.
@@ -160,7 +165,7 @@ class Fit:
         held = [solve(*self._with_priors(scale * (whole - one), self.freedom)) for one in normal]
         self.scores = pixels.scores(held)
 
-    def _best_freedom(self, normal, whole):
+    def _best_freedom(self, normal: Any, whole: Any) -> Any:
         """Return the freedom of the profile that tells left-out gaps best."""
         misfit = []
         for freedom in FREEDOMS:
@@ -171,7 +176,7 @@ class Fit:
             misfit.append(each)
         return FREEDOMS[int(np.argmin(misfit))]
 
-    def _with_priors(self, normal, freedom):
+    def _with_priors(self, normal: Any, freedom: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return (matrix, vector) of the normal matrix, whose last row and column is the target, with the priors."""
         p = self.places
         matrix, vector = normal[:-1, :-1].copy(), normal[:-1, -1].copy()
@@ -201,7 +206,7 @@ class Fit:
             model = model + amplitude[side] * shape
         return model
 
-    def relative_variance(self, light):
+    def relative_variance(self, light: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the variance (y, x) of the stray light by that of a and r."""
         n_bin, n_x = -(-len(light) // BIN), light.shape[1]
         mean = np.empty((n_bin, n_x), dtype=np.float32)
@@ -221,7 +226,10 @@ class Fit:
 class _Pixels:
     """The usable bins of pixels between the slices: their derivatives, targets and weights."""
 
-    def __init__(self, fit, light, leaked, residual, other, noise, doubt):
+    def __init__(
+        self, fit: Any, light: np.ndarray, leaked: np.ndarray, residual: np.ndarray, other: np.ndarray,
+        noise: np.ndarray, doubt: np.ndarray,
+    ) -> None:  # fmt: skip
         shape = -(-len(light) // BIN), light.shape[1]
         mean, leaks, value, second, weight = (np.empty(shape, dtype=np.float32) for _ in range(5))
         bin_light(light, BIN, mean)
@@ -243,11 +251,11 @@ class _Pixels:
         self.cell = (fit.gap[here] * (shape[0] // _SCORE_BINS + 1) + bins // _SCORE_BINS).astype(int)
         self.inflation = _inflation(value[here], self.weight, bins)
 
-    def normal(self, fold):
+    def normal(self, fold: int) -> np.ndarray:
         """Return the normal matrix (parameters and target) of a fold."""
         return normal_matrix(self.rows, self.weight, self.fold == fold)
 
-    def scores(self, solutions):
+    def scores(self, solutions: Any) -> np.ndarray:
         """Return (half) the misfit of the left-out cells over that of the baseline, whose leaks are fitted as well."""
         ours, theirs = np.empty_like(self.second), np.empty_like(self.second)
         for fold, found in enumerate(solutions):
@@ -268,7 +276,7 @@ class _Pixels:
         return scores
 
 
-def _balance(knots, parameters):
+def _balance(knots: np.ndarray, parameters: np.ndarray) -> np.ndarray:
     """Return (half, knot, knot) the precision that leaves the mean of r over the kernel of the table to a."""
     out = np.zeros((2, knots.size, knots.size))
     n = 1 + int(knots[-1])
@@ -296,7 +304,10 @@ def _gap_numbers(inside):
     return np.concatenate([np.zeros((len(inside), 1), dtype=int), np.cumsum(begins, axis=1)], axis=1)
 
 
-def subtract_fitted(image, flags, variance, inside, parameters, first, last, rows, prior, step):
+def subtract_fitted(
+    image: np.ndarray, flags: np.ndarray, variance: np.ndarray, inside: np.ndarray, parameters: np.ndarray, first: int,
+    last: int, rows: int, prior: float, step: float,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Return corrected image, its added variance and scores (half) of one image (y, x); inside: slices.
 
     A half whose score is not below LIMIT gets the image of the baseline and no variance. Where the iteration has not
@@ -325,7 +336,9 @@ def subtract_fitted(image, flags, variance, inside, parameters, first, last, row
     return plain, added, scores
 
 
-def _free(image, flags, plain, fit, first, last):
+def _free(
+    image: np.ndarray, flags: np.ndarray, plain: np.ndarray, fit: Any, first: int, last: int,
+) -> tuple[np.ndarray, Any, np.ndarray, Any, bool]:  # fmt: skip
     """Iterate light and kernels. Return (stray light, level, light, variance of the level, whether it converged)."""
     models = np.zeros((2, *image.shape), dtype=np.float32)
     _, level, noise = clipped_statistics(strip_values(image, models[0], first, last, False))
@@ -355,12 +368,12 @@ def _free(image, flags, plain, fit, first, last):
     return total, level, light, pedestal, converged
 
 
-def _block_means(image):
+def _block_means(image: np.ndarray) -> np.ndarray:
     n_y, n_x = (k // 16 * 16 for k in image.shape)
     return image[:n_y, :n_x].reshape(n_y // 16, 16, n_x // 16, 16).mean(axis=(1, 3))
 
 
-def _variance(fit, light, weight, total):
+def _variance(fit: Any, light: np.ndarray, weight: np.ndarray, total: np.ndarray) -> np.ndarray:
     """Return the variance (y, x) of the stray light: noise of the sources, and of the kernels as of their bins."""
     squares = np.empty((2, *light.shape), dtype=np.float32)
     scatter_halves(weight, *fit.kernels, fit.profile, True, squares)
@@ -375,7 +388,7 @@ def _variance(fit, light, weight, total):
     return out
 
 
-def _quiet_strip(image, model, first, last, fit):
+def _quiet_strip(image: np.ndarray, model: np.ndarray, first: int, last: int, fit: Any) -> np.ndarray:
     """Return the values of the strip where no shower was seen, of all of it where that is too little."""
     if fit.showers.any():
         quiet = image.copy()
@@ -386,7 +399,7 @@ def _quiet_strip(image, model, first, last, fit):
     return strip_values(image, model, first, last, False)
 
 
-def _pedestal(strip, fit):
+def _pedestal(strip: np.ndarray, fit: Any) -> tuple[Any, Any]:
     """Return (pedestal, its variance): of all pixels between the slices where the strip agrees, else of the strip."""
     n = strip.size
     _, median, noise = clipped_statistics(strip)
@@ -398,12 +411,12 @@ def _pedestal(strip, fit):
     return np.float32(median), variance
 
 
-def _combined(models, amplitude):
+def _combined(models: Any, amplitude: np.ndarray) -> np.ndarray:
     weights = amplitude.astype(np.float32)[:, :, None]
     return weights[0] * models[0] + weights[1] * models[1]
 
 
-def _showers(pulls):
+def _showers(pulls: np.ndarray) -> np.ndarray:
     """Return True for the cells that stand out of the others, and their neighbours: what lies there is no model's."""
     known = np.isfinite(pulls)
     if known.sum() < 20:
@@ -416,7 +429,7 @@ def _showers(pulls):
     return np.any(shifts, axis=0)
 
 
-def _inflation(value, weight, bins):
+def _inflation(value: np.ndarray, weight: np.ndarray, bins: np.ndarray) -> float:
     """Return by how much the variance of the means of bins of rows exceeds that of independent pixels, at least 1."""
     total = np.bincount(bins, weight)
     known = total > 0
@@ -426,7 +439,10 @@ def _inflation(value, weight, bins):
     return max(1.0, middle_and_scatter(pulls)[1] ** 2)
 
 
-def fitted_wrapper(rate, dq, variance, inside, parameters, first=503, last=516, rows=64, prior=0.3, step=0.05):
+def fitted_wrapper(
+    rate: np.ndarray, dq: np.ndarray, variance: np.ndarray, inside: np.ndarray, parameters: np.ndarray,
+    first: int = 503, last: int = 516, rows: int = 64, prior: float = 0.3, step: float = 0.05,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Return rates and variance of the correction (dither, y, x) and scores (dither, half).
 
     inside (y, x), parameters (half, 6, y).

@@ -228,7 +228,9 @@ def fit_background_scale(ds: xr.Dataset, *, background: xr.Dataset) -> dict[str,
     return out
 
 
-def _block_ratios(rate, var, sky, sky_var, labels) -> tuple[list[float], list[float]]:
+def _block_ratios(
+    rate: np.ndarray, var: np.ndarray, sky: np.ndarray, sky_var: np.ndarray, labels: np.ndarray,
+) -> tuple[list[float], list[float]]:  # fmt: skip
     """Return ratio science to background and its error of every block of a slice that has enough background."""
     ratios, errors = [], []
     for top in range(0, labels.shape[0], ROWS):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -227,7 +228,7 @@ def _result(columns: dict[str, np.ndarray], mixed: bool, spectra: Sequence[xr.Da
         "surface_brightness_var": columns["var"], "background": columns["background"],
         "n_pixels": columns["n_pixels"],
     }  # fmt: skip
-    variables: dict[str, tuple] = {
+    variables: dict[str, tuple[Any, ...]] = {
         name: ("wavelength", v, {"units": units_of("spectrum", name), "long_name": meaning_of("spectrum", name)})
         for name, v in values.items()
     }

@@ -328,7 +328,9 @@ class _Fit:
             label[label == gone] = kept
 
 
-def _nearest(values, covariance, near, label, significance: float) -> tuple[int, int] | None:
+def _nearest(
+    values: np.ndarray, covariance: np.ndarray, near: np.ndarray, label: np.ndarray, significance: float,
+) -> tuple[int, int] | None:  # fmt: skip
     """Return the two touching constants of different label that differ by the fewest sigma, below a limit."""
     variance = np.diag(covariance)
     spread = np.sqrt(np.maximum(variance[:, None] + variance[None, :] - 2 * covariance, 1e-30))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -111,7 +111,7 @@ def measure_field_background(
     return _dataset(list(bands), wavelength, planes, parts[3]).assign_attrs(attrs)
 
 
-def _dataset(bands: list[str], wavelength: np.ndarray, planes: list[tuple], number: np.ndarray) -> xr.Dataset:
+def _dataset(bands: list[str], wavelength: np.ndarray, planes: list[tuple[Any, ...]], number: np.ndarray) -> xr.Dataset:
     coefficients, covariance = (np.stack(p) for p in zip(*planes, strict=True))
     return xr.Dataset(
         {
@@ -273,7 +273,9 @@ def _limits(ds: xr.Dataset, band: str) -> tuple[float, float]:
     return float(wavelength.min()), float(wavelength.max())
 
 
-def _fit_exposure(ds, dither, bands, limits, n_bins, n_term, statistic) -> list[np.ndarray]:
+def _fit_exposure(
+    ds: xr.Dataset, dither: int, bands: tuple[str, str], limits: np.ndarray, n_bins: int, n_term: int, statistic: str,
+) -> list[np.ndarray]:  # fmt: skip
     """Fit all bins of an exposure: coefficients, covariance, means of terms, numbers, converged: (band, bin, ...)."""
     from ._background_match_kernels import fit_bins
 
@@ -339,7 +341,9 @@ def _smoothed(
     return out, spread
 
 
-def _spline_terms(basis, terms, covariance, known) -> tuple[np.ndarray, np.ndarray]:
+def _spline_terms(
+    basis: np.ndarray, terms: np.ndarray, covariance: np.ndarray, known: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Fit splines to all terms together; return the terms (bin, term) and their covariance (bin, term, term)."""
     n_term, n_knot = terms.shape[1], basis.shape[1]
     size = n_term * n_knot

@@ -312,7 +312,10 @@ def _integrations(exposure: _Exposure) -> int:
     return max(1, int(of_each(exposure.ds, "n_integrations")[exposure.dither] or 1))
 
 
-def advance(state, rate, bits, *, gap_decay, amplitude, saturated_amplitude, charge, saturated_rate):
+def advance(
+    state: np.ndarray, rate: np.ndarray, bits: np.ndarray, *, gap_decay: np.ndarray, amplitude: np.ndarray,
+    saturated_amplitude: np.ndarray, charge: np.ndarray, saturated_rate: np.ndarray,
+) -> np.ndarray:  # fmt: skip
     """Return the latent slopes at the end of an exposure, float32 (dither, component, y, x) [DN/s].
 
     A component traps a share of the charge and releases it with the time constant tau: ``dL/dt = (a S - L) / tau``, so
@@ -334,7 +337,7 @@ def advance(state, rate, bits, *, gap_decay, amplitude, saturated_amplitude, cha
     return (decay * state * (1.0 - new) + share * slope * new).astype(np.float32)
 
 
-def predict(state, *, weight, relative_error):
+def predict(state: np.ndarray, *, weight: np.ndarray, relative_error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the latent slope [DN/s] that a fit measures in the next exposure and its variance, float32 (dither, y, x).
 
     state : latent slopes at the end of the exposure before (dither, component, y, x)

@@ -153,7 +153,10 @@ def _levels(
     return [one[0] for one in found]
 
 
-def subtract_spectrum(flux, wavelength, channel, velosys, *, samples, ends):
+def subtract_spectrum(
+    flux: np.ndarray, wavelength: np.ndarray, channel: np.ndarray, velosys: np.ndarray, *, samples: dict[int, Any],
+    ends: float | None,
+) -> tuple[np.ndarray, ...] | np.ndarray:  # fmt: skip
     """Return frames less a spectrum [MJy/sr] and, where there is one, its variance, float32 (dither, y, x).
 
     Parameters
@@ -171,7 +174,10 @@ def subtract_spectrum(flux, wavelength, channel, velosys, *, samples, ends):
     return (flux - levels[0], *levels[1:]) if len(levels) > 1 else flux - levels[0]
 
 
-def _interpolated(shape, wavelength, channel, velosys, samples, ends) -> np.ndarray:
+def _interpolated(
+    shape: tuple[int, int, int], wavelength: np.ndarray, channel: np.ndarray, velosys: Sequence[float] | np.ndarray,
+    samples: dict[int, Any], ends: float | None,
+) -> np.ndarray:  # fmt: skip
     """Return spectra at the pixels of frames (spectrum, dither, y, x), float32; as :func:`subtract_spectrum`."""
     n = max(len(values) for _, values in samples.values())
     levels = np.zeros((n, *shape), dtype=np.float32)

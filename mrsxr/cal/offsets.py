@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -250,7 +250,11 @@ def _sky_of(offset: np.ndarray, frame: np.ndarray) -> tuple[float, float]:
     return float(ra), float(dec)
 
 
-def _as_dataset(rows, errors: dict[str, float], position: tuple[float, float]) -> xr.Dataset:
+def _as_dataset(
+    rows: Mapping[tuple[str, str], tuple[np.ndarray, tuple[float, float]]],
+    errors: dict[str, float],
+    position: tuple[float, float],
+) -> xr.Dataset:
     names = sorted({name for name, _ in rows})
     bands = [band for band in BANDS if band in errors]
     values = np.full((4, len(names), len(bands)), np.nan)

@@ -94,7 +94,9 @@ def replace_pixels(
     return _mapped(ds, names, wrapper, planes, **options)
 
 
-def _mapped(ds: xr.Dataset, names: list[str], wrapper: Callable, planes: list, **options: int) -> xr.Dataset:
+def _mapped(
+    ds: xr.Dataset, names: list[str], wrapper: Callable[..., Any], planes: list[Any], **options: int
+) -> xr.Dataset:
     """Return a Dataset with variables as a wrapper makes them."""
     found = map_ramps(
         wrapper, *planes, core=[[]] * len(planes), out_core=[[]] * len(names),

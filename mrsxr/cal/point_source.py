@@ -142,7 +142,7 @@ def subtract_point_source(
     return ds.assign(flux=flux).assign_attrs(point_source_off=" ".join([*done, *models]))
 
 
-def models_of(ds: xr.Dataset, trace_model: xr.Dataset | None, bands, source) -> dict[str, xr.Dataset]:
+def models_of(ds: xr.Dataset, trace_model: xr.Dataset | None, bands: Any, source: Any) -> dict[str, xr.Dataset]:
     """Return the model given, by its band, or trace models of bands."""
     if trace_model is not None:
         return {check_model(ds, trace_model): trace_model}
@@ -151,14 +151,14 @@ def models_of(ds: xr.Dataset, trace_model: xr.Dataset | None, bands, source) -> 
 
 
 def stars_of(
-    ds: xr.Dataset, model: xr.Dataset, image: Callable, *more: Any, around: str = "host", psf: xr.Dataset | None = None,
-    others: Sequence[tuple[float, float]] = (),
+    ds: xr.Dataset, model: xr.Dataset, image: Callable[..., Any], *more: Any, around: str = "host",
+    psf: xr.Dataset | None = None, others: Sequence[tuple[float, float]] = (),
 ) -> xr.Variable:  # fmt: skip
     """Return the light of sources on the detector, lazy where the data are; ``image`` makes it of one exposure."""
     frame = xr.Dataset({name: frame_coordinate(ds, name).variable for name in _FRAME})
     exposures, lazy = [str(name) for name in ds["exposure"].values], bool(ds["flux"].chunks)
     lit: Any = lit_pixels(ds, str(model.attrs["band"]))
-    fit: Callable = _fitted
+    fit: Callable[..., Any] = _fitted
     if lazy:
         fit, image, lit, frame = dask.delayed(fit), dask.delayed(image), as_delayed(lit), as_delayed(frame)
     found = fit(lit, model, around, psf, others)
@@ -171,5 +171,5 @@ def stars_of(
     return xr.Variable(("dither", "y", "x"), stars)
 
 
-def _fitted(lit: xr.Dataset, model: xr.Dataset, around: str, psf: xr.Dataset | None, others) -> xr.Dataset:
+def _fitted(lit: xr.Dataset, model: xr.Dataset, around: str, psf: xr.Dataset | None, others: Any) -> xr.Dataset:
     return model if model.attrs["kind"] == KIND else fit_source(lit, model, around, psf, others)

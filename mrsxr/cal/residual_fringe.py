@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import dask.array as da
 import numpy as np
 import xarray as xr
 
@@ -106,7 +108,7 @@ def correct_residual_fringe(
     return ds.assign(changed).assign_attrs(residual_fringe=1)
 
 
-def _of_slices(judged: xr.DataArray, ds: xr.Dataset):
+def _of_slices(judged: xr.DataArray, ds: xr.Dataset) -> tuple[da.Array, tuple[str, str]]:
     """Return the scores (dither, slice_label) of an image that holds that of its slice in each pixel, and the dims."""
     labels = ds["slice"].values
     known = ds["slice_label"].values if "slice_label" in ds.coords else np.unique(labels[labels > 0])
@@ -115,7 +117,7 @@ def _of_slices(judged: xr.DataArray, ds: xr.Dataset):
     return judged.isel(y=y, x=x).transpose("dither", "slice_label").data, ("dither", "slice_label")
 
 
-def _check(ds: xr.Dataset, regions) -> tuple[tuple[float, float], ...]:
+def _check(ds: xr.Dataset, regions: Any) -> tuple[tuple[float, float], ...]:
     setting = ds.attrs.get("setting", "unknown setting")
     found = tuple((float(pair[0]), float(pair[1])) for pair in regions or ())
     if any(name not in ds.coords for name in ("slice", "wavelength", "alpha")):

@@ -152,7 +152,7 @@ def detect_sky_outliers(
     return xr.Dataset({"outliers": out, **scores}, {"band": ds["band"].values}, attrs)
 
 
-def _check(ds, snr, snr_neighbour) -> None:
+def _check(ds: xr.Dataset, snr: float, snr_neighbour: float) -> None:
     setting = ds.attrs.get("setting")
     if ds.attrs.get("level") != "cal":
         level = ds.attrs.get("level") or "a Dataset without level"
@@ -164,7 +164,9 @@ def _check(ds, snr, snr_neighbour) -> None:
         raise ParameterError(f"snr is {snr} and snr_neighbour {snr_neighbour}; expected the latter no larger")
 
 
-def _graph(ds: xr.Dataset, fallback: Any, half: int, n_compare: int, options: dict[str, Any]):
+def _graph(
+    ds: xr.Dataset, fallback: Any, half: int, n_compare: int, options: dict[str, Any],
+) -> tuple[da.Array, da.Array]:  # fmt: skip
     """Return flags and scores (dither, band) as one block for each exposure."""
     names = ["slice", "alpha", "wavelength", *(v.name for v in (*WCS_VARIABLES, *DITHER_COORDS))]
     small = ds[[name for name in names if name in ds.variables]].compute(scheduler="synchronous")
@@ -207,7 +209,9 @@ def _contrasts(ds: xr.Dataset, labels: Any, half: int, rows: int) -> list[Any]:
     return [make(labels, half, rows, *(p[i] for p in parts)) for i in range(ds.sizes["dither"])]
 
 
-def contrast_of(labels: Array, half: int, rows: int, flux: Array, flags: Array, *variances: Array):
+def contrast_of(
+    labels: Array, half: int, rows: int, flux: Array, flags: Array, *variances: Array,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Return contrast, variance and variance shown by the data of one exposure (1, y, x)."""
     from ._sky_outlier_kernels import contrast
 
@@ -217,7 +221,11 @@ def contrast_of(labels: Array, half: int, rows: int, flux: Array, flags: Array, 
     return contrast(flux[0], flags[0], total, labels, half, rows)
 
 
-def look_at(frames, others, pairs, geometry: Sequence[BandGeometry], labels: Array, fallback: Array, options):
+def look_at(
+    frames: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+    others: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]], pairs: list[dict[int, tuple[Any, ...]]],
+    geometry: Sequence[BandGeometry], labels: Array, fallback: Array, options: dict[str, float],
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Return the flags of one exposure, uint32 (y, x), and the score of each band.
 
     Parameters
@@ -311,7 +319,10 @@ def _slices(band: str, labels: Array, model: xr.Dataset) -> tuple[Array, float, 
     return full, float(beta[order[0]]), width
 
 
-def _ways(band, labels, alpha, model, pointings, scales, n_compare) -> list[dict[int, tuple[Array, Array, float]]]:
+def _ways(
+    band: str, labels: np.ndarray, alpha: np.ndarray, model: xr.Dataset, pointings: list[Pointing], scales: list[float],
+    n_compare: int,
+) -> list[dict[int, tuple[Array, Array, float]]]:  # fmt: skip
     """Return for each exposure {other exposure: its alpha and beta as power series of alpha, ratio of wavelengths}."""
     names, first, width = _slices(band, labels, model)
     inside = (labels // 100 == int(band[0])) & np.isfinite(alpha)

@@ -108,7 +108,7 @@ def _grids(lit: xr.Dataset, band: str, labels: np.ndarray, window_rows: int) -> 
     return nodes, samples
 
 
-def _fitted(lit: xr.Dataset, band: str, source, labels: np.ndarray, grids) -> tuple[np.ndarray, ...]:
+def _fitted(lit: xr.Dataset, band: str, source: Any, labels: np.ndarray, grids: Any) -> tuple[np.ndarray, ...]:
     """Return place, profile, spectrum and score; without enough pixels no light, and no score."""
     place = places_of(lit, band, source)
     pixels = gathered(lit, in_circle(lit, place, EDGE))

@@ -33,11 +33,11 @@ class Source:
     """
 
     pixels: Any
-    frames: list
+    frames: list[Any]
     places: Any
     weighting: Weighting
     span: tuple[float, float]
-    finer: list = field(default_factory=list)
+    finer: list[Any] = field(default_factory=list)
 
     def part(self) -> Any:
         """Return what a block needs of it: one Delayed, as dask walks the whole graph for each list of them."""
@@ -77,7 +77,9 @@ def drizzle_planes(start: int, size: int, grid: CubeGrid, systematic: bool, *par
     return _planes_of(sums, (size, grid.ny, grid.nx))
 
 
-def _add_finer(sums: Sums, finer: Finer, places, planes: np.ndarray, grid: CubeGrid, weighting: Weighting) -> None:
+def _add_finer(
+    sums: Sums, finer: Finer, places: Any, planes: np.ndarray, grid: CubeGrid, weighting: Weighting,
+) -> None:  # fmt: skip
     """Add to the light by how much it differs in parts of pixels; weights, variances and counts are of whole pixels."""
     if not finer:
         return
@@ -139,7 +141,9 @@ def incomplete_planes(counts: Sequence[np.ndarray], threshold: float) -> np.ndar
     return (good > 0) & (good < threshold * np.percentile(good[good > 0], 3)) if good.any() else good > 0
 
 
-def blank_planes(block: Sequence[np.ndarray], incomplete: np.ndarray, start: int):
+def blank_planes(
+    block: Sequence[np.ndarray], incomplete: np.ndarray, start: int,
+) -> tuple[np.ndarray, ...]:  # fmt: skip
     """Return a block of the cube with its incomplete planes set to NaN, weight 0 and DO_NOT_USE | NON_SCIENCE."""
     mine = incomplete[start : start + block[0].shape[0]]
     if not mine.any():

@@ -14,6 +14,7 @@ believed.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -122,7 +123,9 @@ def correct_frame(frame: Frame, pixels: BandPixels, terms: PointTerms) -> Frame:
     return frame
 
 
-def transmission_factor(wave, offset, ends, centre, edge) -> np.ndarray:
+def transmission_factor(
+    wave: np.ndarray, offset: np.ndarray, ends: np.ndarray, centre: np.ndarray, edge: np.ndarray,
+) -> np.ndarray:  # fmt: skip
     """Return mean transmission of a slice over that at an offset: T = centre + (edge - centre) |offset| / 0.5.
 
     Parameters
@@ -140,7 +143,10 @@ def transmission_factor(wave, offset, ends, centre, edge) -> np.ndarray:
     return 0.5 * (at_centre + at_edge) / here
 
 
-def wavelength_shift(wave, offset, ends, table, shifts, dispersion) -> np.ndarray:
+def wavelength_shift(
+    wave: np.ndarray, offset: np.ndarray, ends: np.ndarray, table: np.ndarray, shifts: np.ndarray,
+    dispersion: np.ndarray,
+) -> np.ndarray:  # fmt: skip
     """Return by how much the light of a source appears at too long a wavelength [um].
 
     Parameters
@@ -161,7 +167,7 @@ def wavelength_shift(wave, offset, ends, table, shifts, dispersion) -> np.ndarra
     return (low + (high - low) * share) * (dispersion[0] + (dispersion[1] - dispersion[0]) * share)
 
 
-def _transmission(mrsptcorr: xr.Dataset, band: str):
+def _transmission(mrsptcorr: xr.Dataset, band: str) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     if "tracor_wave_min" not in mrsptcorr:
         return None
     channel = int(band[0])
@@ -180,7 +186,7 @@ def _transmission(mrsptcorr: xr.Dataset, band: str):
     return ends, centre, edge
 
 
-def _shift(mrsptcorr: xr.Dataset, band: str):
+def _shift(mrsptcorr: xr.Dataset, band: str) -> Any:
     if any(name not in mrsptcorr for name in _SHIFT):
         return None
     bands = [_band_name(str(name)) for name in mrsptcorr["sub_band"].values]
@@ -208,7 +214,9 @@ def _shift(mrsptcorr: xr.Dataset, band: str):
     return found
 
 
-def _doubt(ends, offsets, shifts, dispersion, powers) -> str:
+def _doubt(
+    ends: np.ndarray, offsets: np.ndarray, shifts: np.ndarray, dispersion: np.ndarray, powers: np.ndarray,
+) -> str:  # fmt: skip
     """Return why the shift of wavelengths is not to be believed, or nothing."""
     if not all(np.isfinite(a).all() for a in (ends, offsets, shifts, dispersion)) or not ends[1] > ends[0] > 0:
         return "the WAVCORR tables hold no finite numbers, or no rising wavelengths"

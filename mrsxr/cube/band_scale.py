@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -142,7 +142,9 @@ def _checked(cubes: Sequence[xr.Dataset]) -> list[xr.Dataset]:
     return sorted(cubes, key=lambda ds: float(ds["wavelength"].min()))
 
 
-def _pair(cubes: tuple[xr.Dataset, xr.Dataset], circle, psf: Mapping[str, float]):
+def _pair(
+    cubes: tuple[xr.Dataset, xr.Dataset], circle: tuple[Any, Any], psf: Mapping[str, float],
+) -> tuple[Any, ...] | str:  # fmt: skip
     """Return images of the overlap (a, b), their variances and the spaxels a PSF; what is missing, where it is."""
     low, high = 0.0, np.inf
     for ds in cubes:
@@ -207,7 +209,7 @@ def _inside(ds: xr.Dataset, center: tuple[float, float], radius: float) -> np.nd
     return np.hypot(x - x0, y - y0) * np.sqrt(spaxel_area(ds)) <= radius
 
 
-def _fit(pair, method: str, clip_sigma: float) -> Scaling:
+def _fit(pair: tuple[np.ndarray, ...], method: str, clip_sigma: float) -> Scaling:
     """Return how the second of two images is brought to the first, without spaxels that stand off."""
     a, b, var_a, var_b, alike = pair
     total = var_a + var_b
@@ -239,7 +241,7 @@ def _start(a: np.ndarray, b: np.ndarray, method: str) -> Scaling:
     return Scaling(factor, offset=middle[0] - factor * middle[1])
 
 
-def _line(a, b, w, noise: float, method: str, alike: float) -> Scaling:
+def _line(a: np.ndarray, b: np.ndarray, w: np.ndarray, noise: Any, method: str, alike: Any) -> Scaling:
     """Return the scaling of some spaxels; ``noise``: variance of ``a`` over that of ``b``."""
     if method == "multiplicative":
         norm = np.sum(w * b)

@@ -165,7 +165,9 @@ def build_cube(
 
 
 @reads()
-def build_exposure_cubes(ds: xr.Dataset, *, band: Band, common_grid: bool = True, **options) -> dict[str, xr.Dataset]:
+def build_exposure_cubes(
+    ds: xr.Dataset, *, band: Band, common_grid: bool = True, **options: Any,
+) -> dict[str, xr.Dataset]:  # fmt: skip
     """Build a cube of each exposure.
 
     Parameters
@@ -295,7 +297,7 @@ def make_source(
     return Source(pixels, frames, dask.delayed(places, traverse=False), weighting, span, finer)
 
 
-def _finer(one: BandData, pixels, frames: list, trace_model: xr.Dataset) -> list:
+def _finer(one: BandData, pixels: Any, frames: list[Any], trace_model: xr.Dataset) -> list[Any]:
     """Return the delayed parts of pixels of each exposure."""
     of = (one.band, one.model["exposure"].values.tolist(), one.ranges.labels)
     model = dask.delayed(TraceModel.of, pure=True)(as_delayed(chosen(trace_model, *of)), *of)
@@ -314,7 +316,7 @@ def _weights(ds: xr.Dataset, kind: str) -> list[float | str]:
     return [float(t) for t in times]
 
 
-def _frames(one: BandData, pixels, weights: Sequence[float | str], systematic: bool) -> list:
+def _frames(one: BandData, pixels: Any, weights: Sequence[float | str], systematic: bool) -> list[Any]:
     """Return one delayed Frame per dither: the pixels of the band and nothing else."""
     ds, arrays = one.ds, []
     present = [name for name in SYSTEMATIC if name in ds]
@@ -341,7 +343,7 @@ def is_lazy(ds: xr.Dataset) -> bool:
     return any(ds[name].chunks is not None for name in _FRAMES)
 
 
-def as_dataset(planes: dict, grid: CubeGrid, *, lazy: bool) -> xr.Dataset:
+def as_dataset(planes: dict[str, Any], grid: CubeGrid, *, lazy: bool) -> xr.Dataset:
     """Return the Dataset of a cube from its planes; computed where it is not to be lazy."""
     if not lazy:
         planes = dict(zip(planes, dask.compute(*planes.values(), **how()), strict=True))
@@ -352,7 +354,7 @@ def as_dataset(planes: dict, grid: CubeGrid, *, lazy: bool) -> xr.Dataset:
     return xr.Dataset(variables, grid.coords())
 
 
-def cube_attrs(parts: Sequence[BandData], grid: CubeGrid, weighting: str, kind: str) -> dict:
+def cube_attrs(parts: Sequence[BandData], grid: CubeGrid, weighting: str, kind: str) -> dict[str, Any]:
     """Return the attributes of a cube of one or several bands; the header is that of all exposures."""
     models = list({id(one.model): one.model for one in parts}.values())
     header = exposures_header(models)

@@ -125,7 +125,7 @@ def _parts(datasets: Sequence[xr.Dataset], bands: str | Iterable[str] | None) ->
 
 def _attrs_of(
     datasets: Sequence[xr.Dataset], parameters: dict[str, Any], references: dict[str, xr.Dataset | None]
-) -> dict:
+) -> dict[str, Any]:
     """Return the attributes that all Datasets share with the histories of all and this step added."""
     refs = {name: str(value.attrs.get("ref_id", "by hand")) for name, value in references.items() if value is not None}
     entry = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import dask.array as da
 import numpy as np
@@ -34,7 +34,7 @@ def match_psf(
     fwhm: Arcsec | None = None,
     wavelength: Wavelength | None = None,
     others: Sequence[xr.Dataset] = (),
-    psf: float | Callable | None = None,
+    psf: float | Callable[..., Any] | None = None,
     edges: Edges = "normalise",
 ) -> xr.Dataset:
     """Smooth every plane by a round Gaussian so that a point source has one FWHM in all planes.
@@ -102,7 +102,7 @@ def match_psf(
     return varied(cube.assign(out).assign_attrs(psf_fwhm=target), "psf-matched")
 
 
-def smooth_planes(*arrays, edges: str) -> np.ndarray:
+def smooth_planes(*arrays: np.ndarray, edges: str) -> np.ndarray:
     """Return flux and variances (variable, plane, y, x) float32, smoothed.
 
     Parameters
@@ -181,7 +181,7 @@ def _convolve(plane: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     return convolve1d(rows, kernel, axis=1, mode="constant")
 
 
-def _smooth_lazily(arrays: list, sigma: np.ndarray, edges: str):
+def _smooth_lazily(arrays: list[Any], sigma: np.ndarray, edges: str) -> np.ndarray:
     """Return (variable, plane, y, x), lazy where one of the arrays is."""
     spread = sigma[:, :, None]
     if not any(isinstance(a, da.Array) for a in arrays):
@@ -196,12 +196,12 @@ def _smooth_lazily(arrays: list, sigma: np.ndarray, edges: str):
     )  # fmt: skip
 
 
-def _widths(cube: xr.Dataset, psf: float | Callable | None) -> np.ndarray:
+def _widths(cube: xr.Dataset, psf: float | Callable[..., Any] | None) -> np.ndarray:
     """Return the FWHM of every plane [arcsec]."""
     return _law(np.asarray(cube["wavelength"].values, float), psf)
 
 
-def _law(wave: np.ndarray, psf: float | Callable | None) -> np.ndarray:
+def _law(wave: np.ndarray, psf: float | Callable[..., Any] | None) -> np.ndarray:
     law = mrs.psf_fwhm if psf is None else psf
     width = np.broadcast_to(np.asarray(law(wave) if callable(law) else law, float), wave.shape)
     if not (np.isfinite(width).all() and (width > 0).all()):
@@ -209,7 +209,7 @@ def _law(wave: np.ndarray, psf: float | Callable | None) -> np.ndarray:
     return width
 
 
-def _target(width: np.ndarray, fwhm, wavelength, others: Sequence[xr.Dataset], psf) -> float:
+def _target(width: np.ndarray, fwhm: Any, wavelength: Any, others: Sequence[xr.Dataset], psf: Any) -> float:
     if fwhm is not None and wavelength is not None:
         raise MrsxrError("fwhm and wavelength are both given; expected one of them")
     if fwhm is not None:

@@ -15,7 +15,8 @@ from mrsxr.arguments import reads
 from mrsxr.attributes import varied
 from mrsxr.errors import MrsxrError, SchemaError
 from mrsxr.geometry.index import attach_index
-from mrsxr.geometry.overlap import overlaps, same_sky, sky_of
+from mrsxr.geometry.overlap import overlaps, same_sky
+from mrsxr.geometry.place import sky_of
 from mrsxr.limits import Share, checked
 from mrsxr.notes import listen, noted
 from mrsxr.schema import in_order
@@ -85,7 +86,7 @@ def _regridded(ds: xr.Dataset, like: xr.Dataset, min_coverage: float) -> xr.Data
         raise MrsxrError("the fields of both grids do not overlap; expected cubes of one place on the sky")
     plan = {"matrix": matrix, "area": area, "shape": shape, "least": float(min_coverage)}
     masked = ds["dq"] if "dq" in ds and ds["dq"].dims[-2:] == ("y", "x") else None
-    changed: dict[Hashable, tuple] = {}
+    changed: dict[Hashable, tuple[Any, ...]] = {}
     for name in ds.data_vars:
         if {"y", "x"} <= set(ds[name].dims):
             array = ds[name].transpose(..., "y", "x")
@@ -98,7 +99,10 @@ def _regridded(ds: xr.Dataset, like: xr.Dataset, min_coverage: float) -> xr.Data
     return _finished(out)
 
 
-def resample(values, bad=None, *, kind: str, counted: float, matrix, area, shape, least) -> np.ndarray:
+def resample(
+    values: np.ndarray, bad: np.ndarray | None = None, *, kind: str, counted: float, matrix: Any, area: np.ndarray,
+    shape: tuple[int, int], least: float,
+) -> np.ndarray:  # fmt: skip
     """Return maps on another grid.
 
     Parameters
@@ -177,7 +181,7 @@ def _per_spaxel(unit: str) -> bool:
     return False
 
 
-def _resampled(array: xr.DataArray, bad: xr.DataArray | None, options: dict[str, Any]):
+def _resampled(array: xr.DataArray, bad: xr.DataArray | None, options: dict[str, Any]) -> np.ndarray:
     """Return the data of a variable on the new grid, lazy where they are."""
     arrays = [a.variable.data for a in (array, bad) if a is not None]
     if not any(isinstance(a, da.Array) for a in arrays):
@@ -191,18 +195,18 @@ def _resampled(array: xr.DataArray, bad: xr.DataArray | None, options: dict[str,
     )  # fmt: skip
 
 
-def _resample_block(values, bad=None, *, options):
+def _resample_block(values: np.ndarray, bad: np.ndarray | None = None, *, options: dict[str, Any]) -> np.ndarray:
     old = values.shape[-2:]
     bad = None if bad is None else bad.reshape(-1, *old)
     return resample(values.reshape(-1, *old), bad, **options).reshape(*values.shape[:-2], *options["shape"])
 
 
-def _all_flags(values: np.ndarray, matrix, none: int = 0) -> np.ndarray:
+def _all_flags(values: np.ndarray, matrix: Any, none: int = 0) -> np.ndarray:
     """Return the OR of the flags of all spaxels that overlap; ``none`` without any."""
     return _reduced(np.bitwise_or, values, matrix, none)
 
 
-def _quality(values: np.ndarray, matrix) -> np.ndarray:
+def _quality(values: np.ndarray, matrix: Any) -> np.ndarray:
     """Return the OR of the flags of usable spaxels, and those of no sky where there is no spaxel of sky."""
     good = np.where(flags.any_of(values, "DO_NOT_USE"), values.dtype.type(0), values)
     everywhere = _reduced(np.bitwise_and, values, matrix, _OUTSIDE)
@@ -210,7 +214,7 @@ def _quality(values: np.ndarray, matrix) -> np.ndarray:
     return np.where(flags.any_of(everywhere, "NON_SCIENCE"), out | values.dtype.type(_OUTSIDE), out)
 
 
-def _reduced(function, values: np.ndarray, matrix, none: int) -> np.ndarray:
+def _reduced(function: np.ufunc, values: np.ndarray, matrix: Any, none: int) -> np.ndarray:
     start = matrix.indptr
     out = np.full((values.shape[0], matrix.shape[0]), none, values.dtype)
     lit = np.nonzero(np.diff(start) > 0)[0]
@@ -219,7 +223,7 @@ def _reduced(function, values: np.ndarray, matrix, none: int) -> np.ndarray:
     return out
 
 
-def _nearest(values: np.ndarray, matrix) -> np.ndarray:
+def _nearest(values: np.ndarray, matrix: Any) -> np.ndarray:
     """Return the value of the spaxel with the largest overlap; outside -1, "" or False."""
     start = matrix.indptr
     largest = np.zeros(matrix.shape[0], np.intp)
@@ -234,7 +238,9 @@ def _nearest(values: np.ndarray, matrix) -> np.ndarray:
 _WHOLE = {"dq": _quality, "flags": _all_flags, "label": _nearest}
 
 
-def _on_grid_of(ds: xr.Dataset, like: xr.Dataset, changed: dict, min_coverage: float) -> xr.Dataset:
+def _on_grid_of(
+    ds: xr.Dataset, like: xr.Dataset, changed: dict[Any, tuple[Any, ...]], min_coverage: float
+) -> xr.Dataset:
     """Return the new variables with the spaxels of ``like``, its WCS, and the history."""
     kept = ds if not changed else ds.drop_dims([d for d in ("y", "x") if d in ds.dims])
     if changed:

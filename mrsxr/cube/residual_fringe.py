@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -69,7 +70,7 @@ def correct_residual_fringe_cube(
     require_undone(cube, ["residual_fringe_cube"], "correct them once")
     if before := corrected_before(cube):
         tell(f"residual fringes were corrected {before} before; the cubes lose what that left of them", aloud=False)
-    options = {
+    options: dict[str, Any] = {
         "wavelength": np.asarray(cube["wavelength"].values, dtype=float), "channel": int(band[0]), "method": method,
         "dichroic_only": bool(dichroic_only), "max_amplitude": float(max_amplitude),
         "ignore": tuple(map(tuple, ignore_regions)), "min_signal": float(min_signal),
@@ -77,7 +78,7 @@ def correct_residual_fringe_cube(
     arrays = [cube[name].variable.data for name in ("flux", "var", "dq")]
     lazy = any(isinstance(a, da.Array) for a in arrays)
     if not lazy:
-        found = correct_rows(*arrays, **options)
+        found: Any = correct_rows(*arrays, **options)
     else:
         whole = (cube.sizes["wavelength"], ROWS_PER_BLOCK, cube.sizes["x"])
         arrays = [a.rechunk(whole) if isinstance(a, da.Array) else da.from_array(a, chunks=whole) for a in arrays]
@@ -99,7 +100,10 @@ def correct_residual_fringe_cube(
     return varied(cube.assign(changed).assign_attrs(residual_fringe_cube=1), "defringed")
 
 
-def correct_rows(flux, var, dq, *, wavelength, channel, method, dichroic_only, max_amplitude, ignore, min_signal):
+def correct_rows(
+    flux: np.ndarray, var: np.ndarray, dq: np.ndarray, *, wavelength: np.ndarray, channel: int, method: str,
+    dichroic_only: bool, max_amplitude: float, ignore: Any, min_signal: float,
+) -> np.ndarray:  # fmt: skip
     """Return flux, variance and score (3, wavelength, y, x) of some rows of spaxels without their fringes."""
     out = np.stack([flux, var, np.full(flux.shape, np.nan)]).astype(np.float32)
     bad = ~flags.good(flux, dq)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import dask.array as da
 import numpy as np
@@ -12,7 +12,8 @@ from mrsxr import dq as flags
 from mrsxr import mrs
 from mrsxr.attributes import require_undone
 from mrsxr.errors import MrsxrError
-from mrsxr.geometry.overlap import overlaps, sky_of
+from mrsxr.geometry.overlap import overlaps
+from mrsxr.geometry.place import sky_of
 from mrsxr.limits import Ref
 from mrsxr.references.leak import holds_band, leak_fraction, samples_of
 from mrsxr.schema import meaning_of, units_of
@@ -104,7 +105,7 @@ def correct_spectral_leak_cube(
                         for name, values in parts.items()}).assign_attrs(spectral_leak_cube=1)  # fmt: skip
 
 
-def _put(variable: xr.DataArray, values, first: int, last: int):
+def _put(variable: xr.DataArray, values: Any, first: int, last: int) -> Any:
     """Return the data of a variable with some planes replaced."""
     data = variable.variable.data
     module = da if isinstance(data, da.Array) or isinstance(values, da.Array) else np
@@ -113,7 +114,7 @@ def _put(variable: xr.DataArray, values, first: int, last: int):
     return out.rechunk((data.chunks[0], -1, -1)) if isinstance(data, da.Array) else out
 
 
-def _leaked_light(here: xr.Dataset, leaking: xr.Dataset, shape: str, outside: str):
+def _leaked_light(here: xr.Dataset, leaking: xr.Dataset, shape: str, outside: str) -> tuple[Any, Any]:
     """Return flux and variance of band 1B at half of the wavelengths, on the grid of ``here``."""
     n = (here.sizes["y"], here.sizes["x"])
     matrix, area = overlaps(sky_of(leaking), (leaking.sizes["y"], leaking.sizes["x"]), sky_of(here), n)
@@ -143,7 +144,10 @@ def _blur(here: xr.Dataset, leaking: xr.Dataset) -> float:
     return float(np.sqrt(square)) * _TO_SIGMA / spaxel_size(leaking)
 
 
-def reproject(flux, var, dq, *, low, share, means, n, blur, outside):
+def reproject(
+    flux: np.ndarray, var: np.ndarray, dq: np.ndarray, *, low: np.ndarray, share: np.ndarray, means: Any,
+    n: tuple[int, int], blur: float, outside: str,
+) -> np.ndarray:  # fmt: skip
     """Return flux and variance (2, plane, y, x) float32 of planes between those of a cube, on other spaxels.
 
     Parameters

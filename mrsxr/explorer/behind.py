@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import dask
 import numpy as np
@@ -68,7 +69,7 @@ def pixels_behind(
     return _held(source.frames[0], pixels, part.start + pixel[met], share, place.scale, ds.sizes["x"])
 
 
-def _held(frame, pixels: BandPixels, found: np.ndarray, share: np.ndarray, scale: float, nx: int) -> Behind:
+def _held(frame: Any, pixels: BandPixels, found: np.ndarray, share: np.ndarray, scale: float, nx: int) -> Behind:
     """Return what the pixels hold; a frame of which none is met is not read."""
     index = pixels.index[found]
     wave = 0.5 * (pixels.low[found] + pixels.high[found]) * scale

@@ -48,7 +48,7 @@ _IMPORT = re.compile(r"^import [^;]*;\n|^export (?=async |class |const |function
 
 @checked
 def explore(
-    cubes: Any, spectra: Any = None, maps: xr.Dataset | None = None, html: str | os.PathLike | None = None, *,
+    cubes: Any, spectra: Any = None, maps: xr.Dataset | None = None, html: str | os.PathLike[str] | None = None, *,
     redshift: Redshift | None = None, megabytes: Positive = 40.0,
 ) -> Page:  # fmt: skip
     """Write a page to look into the cubes of a field: all bands at once, in any browser, without a network.

@@ -6,7 +6,7 @@ Families of fringes are rows (period, half range of periods [1/cm], most compone
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -131,7 +131,10 @@ def correct_frames(
     return out, added, judged
 
 
-def _fit(method, wavenumber, tracks, flux, error, use, left_out, families, amplitude, dichroic, snr_share):
+def _fit(
+    method: str, wavenumber: np.ndarray, tracks: np.ndarray, flux: np.ndarray, error: np.ndarray, use: np.ndarray,
+    left_out: np.ndarray, families: Any, amplitude: float, dichroic: Any, snr_share: float,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Return (1 + fringes, their relative variance) of the columns (column, sample) of a slice."""
     if method == "columns":
         from ._column_kernels import correct_columns
@@ -253,7 +256,7 @@ def correct_spectra(
 
 
 def correct_where_gained(
-    wavelength: np.ndarray, flux: np.ndarray, error: np.ndarray | None = None, *, ignore: Regions = (), **options
+    wavelength: np.ndarray, flux: np.ndarray, error: np.ndarray | None = None, *, ignore: Regions = (), **options: Any
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Divide spectra of one band by their fringes where the method "slices" shows that it gains by that.
 

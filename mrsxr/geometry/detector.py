@@ -74,7 +74,9 @@ def coordinate_model(distortion: xr.Dataset, specwcs: xr.Dataset) -> xr.Dataset:
     return out.drop_attrs(deep=False).assign_attrs(attrs | {"distortion": names[0], "specwcs": names[1]})
 
 
-def detector_to_slicer(x, y, label, model) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def detector_to_slicer(
+    x: np.ndarray, y: np.ndarray, label: np.ndarray, model: Mapping[Any, Any],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Take detector positions to slice coordinates.
 
     Parameters
@@ -105,17 +107,17 @@ def detector_to_slicer(x, y, label, model) -> tuple[np.ndarray, np.ndarray, np.n
     return alpha, np.broadcast_to(beta[slices], alpha.shape).copy(), wavelength
 
 
-def detector_to_alpha(x, y, label, model) -> np.ndarray:
+def detector_to_alpha(x: np.ndarray, y: np.ndarray, label: np.ndarray, model: Mapping[Any, Any]) -> np.ndarray:
     """Return alpha [arcsec] alone; as :func:`detector_to_slicer`."""
     return _coordinate(x, y, label, model, "alpha")
 
 
-def detector_to_wavelength(x, y, label, model) -> np.ndarray:
+def detector_to_wavelength(x: np.ndarray, y: np.ndarray, label: np.ndarray, model: Mapping[Any, Any]) -> np.ndarray:
     """Return the wavelength [um] alone; as :func:`detector_to_slicer`."""
     return _coordinate(x, y, label, model, "wavelength")
 
 
-def _coordinate(x, y, label, model, name: str) -> np.ndarray:
+def _coordinate(x: np.ndarray, y: np.ndarray, label: np.ndarray, model: Mapping[Any, Any], name: str) -> np.ndarray:
     from ._detector_kernels import pixels_to_coordinate
 
     x, y, label = np.broadcast_arrays(np.asarray(x, float), np.asarray(y, float), np.asarray(label))
@@ -124,7 +126,9 @@ def _coordinate(x, y, label, model, name: str) -> np.ndarray:
     return found.reshape(x.shape)
 
 
-def slicer_grid(model, slice_map, origin: tuple[int, int] = (0, 0)) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def slicer_grid(
+    model: Mapping[Any, Any], slice_map: np.ndarray, origin: tuple[int, int] = (0, 0),
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Take every pixel of a detector to slice coordinates.
 
     Parameters
@@ -150,7 +154,9 @@ def slicer_grid(model, slice_map, origin: tuple[int, int] = (0, 0)) -> tuple[np.
     return grid_to_slicer(labels, int(origin[0]), int(origin[1]), _lookup(model)[0], *arrays)
 
 
-def slicer_to_detector(alpha, beta, wavelength, band: str, model) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def slicer_to_detector(
+    alpha: np.ndarray, beta: np.ndarray, wavelength: np.ndarray | float, band: str, model: xr.Dataset,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Take slice coordinates to detector positions.
 
     Parameters
@@ -216,8 +222,8 @@ def slice_map(regions: xr.Dataset, plane: int = SCIENCE_PLANE) -> np.ndarray:
 
 
 def derive_slice_map(
-    distortion,
-    specwcs,
+    distortion: xr.Dataset,
+    specwcs: xr.Dataset,
     wavelengthrange: xr.Dataset | None = None,
     *,
     alpha_limits: Mapping[int | str, tuple[float, float]] | None = None,
@@ -267,18 +273,18 @@ def derive_slice_map(
 # --- helpers ---------------------------------------------------------------------------------------------
 
 
-def _ref_id(ds) -> str:
+def _ref_id(ds: xr.Dataset) -> str:
     return str(getattr(ds, "attrs", {}).get("ref_id", "a file without name"))
 
 
-def _check_slices(distortion, specwcs) -> None:
+def _check_slices(distortion: xr.Dataset, specwcs: xr.Dataset) -> None:
     if not np.array_equal(_labels(distortion), _labels(specwcs)):
         raise ReferenceFileError(
             f"{_ref_id(distortion)} and {_ref_id(specwcs)} are of other slices; expected files of one setting"
         )
 
 
-def _trace_edge(distortion, s: int, alpha: float, n_rows: int) -> np.ndarray:
+def _trace_edge(distortion: xr.Dataset, s: int, alpha: float, n_rows: int) -> np.ndarray:
     """Return the column of the line of constant alpha in each row, by the inverse polynomials of slice s."""
     from ._detector_kernels import slicer_to_pixels
 
@@ -300,7 +306,7 @@ def _trace_edge(distortion, s: int, alpha: float, n_rows: int) -> np.ndarray:
     return np.interp(np.arange(n_rows), y[order], x[order], left=np.nan, right=np.nan)
 
 
-def _band_of_label(distortion, label: int) -> str:
+def _band_of_label(distortion: xr.Dataset, label: int) -> str:
     bands = [str(band) for band in np.asarray(distortion["band"])]
     for band in bands:
         if band[0] == str(label // 100):
@@ -318,7 +324,7 @@ def _wavelength_limits(wavelengthrange: xr.Dataset | None, band: str) -> tuple[f
     return float(lower), float(upper)
 
 
-def band_index(band: str, model) -> int:
+def band_index(band: str, model: Mapping[Any, Any]) -> int:
     """Return the position of a band along the ``band`` dimension of a model."""
     bands = [str(item) for item in np.asarray(model["band"])]
     if band not in bands:
@@ -326,7 +332,7 @@ def band_index(band: str, model) -> int:
     return bands.index(band)
 
 
-def _label_of_beta(beta: np.ndarray, band: str, model) -> np.ndarray:
+def _label_of_beta(beta: np.ndarray, band: str, model: xr.Dataset) -> np.ndarray:
     channel, k = int(band[0]), band_index(band, model)
     zero, width = coefficients(model, "beta_zero")[k], coefficients(model, "slice_width")[k]
     count = int(np.sum(_labels(model) // 100 == channel))
@@ -340,7 +346,7 @@ def _flat(array: np.ndarray, dtype: Any = np.float64) -> np.ndarray:
     return np.ascontiguousarray(array, dtype=dtype).ravel()
 
 
-def coefficients(model, name: str) -> np.ndarray:
+def coefficients(model: Mapping[Any, Any], name: str) -> np.ndarray:
     """Return a variable of a coordinate model as a contiguous float64 array; MrsxrError where it is missing."""
     try:
         values = model[name]
@@ -351,11 +357,11 @@ def coefficients(model, name: str) -> np.ndarray:
     return np.ascontiguousarray(values, dtype=np.float64)
 
 
-def _labels(model) -> np.ndarray:
+def _labels(model: Mapping[Any, Any]) -> np.ndarray:
     return np.asarray(model["slice_label"]).astype(np.int16)
 
 
-def _lookup(model) -> tuple[np.ndarray, np.ndarray]:
+def _lookup(model: Mapping[Any, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Return the table label -> position in the coefficient arrays (-1: none), and the labels."""
     labels = _labels(model)
     table = np.full(int(labels.max()) + 1, -1, dtype=np.int64)

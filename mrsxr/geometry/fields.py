@@ -10,7 +10,9 @@ import numpy as np
 REACH = 15.0
 
 
-def separation(ra, dec, ra_of, dec_of) -> np.ndarray:
+def separation(
+    ra: np.ndarray | float, dec: np.ndarray | float, ra_of: np.ndarray | float, dec_of: np.ndarray | float
+) -> np.ndarray:
     """Return the distance [arcsec] between places on the sky [deg]."""
     one, other = _vectors(ra, dec), _vectors(ra_of, dec_of)
     return np.degrees(2 * np.arcsin(np.clip(0.5 * np.linalg.norm(one - other, axis=-1), 0, 1))) * 3600
@@ -50,6 +52,6 @@ def fields(ra: Sequence[float] | np.ndarray, dec: Sequence[float] | np.ndarray, 
     return np.array([order[number] for number in label.tolist()], dtype=int)
 
 
-def _vectors(ra, dec) -> np.ndarray:
+def _vectors(ra: np.ndarray | float, dec: np.ndarray | float) -> np.ndarray:
     a, d = np.radians(np.asarray(ra, float)), np.radians(np.asarray(dec, float))
     return np.stack([np.cos(a) * np.cos(d), np.sin(a) * np.cos(d), np.sin(d)], axis=-1)

@@ -72,7 +72,9 @@ def slice_ranges(ds: xr.Dataset, columns: np.ndarray | None = None, *, exact: bo
     return SliceRanges(found, tuple(f"{label // 100}{letter}" for label in found), beta, low[found], high[found])
 
 
-def corners_on_sky(model, ranges: SliceRanges, pointing: Pointing, box: bool) -> tuple[np.ndarray, np.ndarray]:
+def corners_on_sky(
+    model: xr.Dataset, ranges: SliceRanges, pointing: Pointing, box: bool,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Return the corners of the footprint of one exposure, as jwst takes them.
 
     Parameters

@@ -60,7 +60,7 @@ def _first(frame: FrameModel) -> FrameModel:
     return frame
 
 
-def _unpacked(model: dict[str, np.ndarray], labels: tuple, origin: tuple[int, int]) -> FrameModel:
+def _unpacked(model: dict[str, np.ndarray], labels: tuple[Any, ...], origin: tuple[int, int]) -> FrameModel:
     return FrameModel(model, unpack(*labels), origin)
 
 

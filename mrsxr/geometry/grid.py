@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -125,7 +126,7 @@ class CubeGrid:
         half = 0.5 * np.array(self.widths)
         return np.stack([self.wavelengths - half, self.wavelengths + half])
 
-    def with_planes(self, centres, widths=None) -> CubeGrid:
+    def with_planes(self, centres: np.ndarray, widths: np.ndarray | None = None) -> CubeGrid:
         """Return the grid with other planes.
 
         Parameters
@@ -156,15 +157,15 @@ class CubeGrid:
         """Axes of the tangent plane, see :func:`mrsxr.geometry.sky.tangent_frame`."""
         return tangent_frame(*self.crval, self.position_angle)
 
-    def sky_to_offsets(self, ra, dec) -> tuple[np.ndarray, np.ndarray]:
+    def sky_to_offsets(self, ra: np.ndarray | float, dec: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
         """Take sky positions [deg] to offsets (x, y) [arcsec] along the axes; NaN where behind the plane."""
         return tangent_offsets(ra, dec, self.frame)
 
-    def offsets_to_sky(self, x, y) -> tuple[np.ndarray, np.ndarray]:
+    def offsets_to_sky(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Take offsets (x, y) [arcsec] along the axes to right ascension and declination [deg]."""
         return tangent_to_sky(x, y, self.frame)
 
-    def sky_to_pixels(self, ra, dec) -> tuple[np.ndarray, np.ndarray]:
+    def sky_to_pixels(self, ra: np.ndarray | float, dec: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
         """Take sky positions [deg] to positions (x, y) in spaxels, counted from 0 at the first centre."""
         x, y = self.sky_to_offsets(ra, dec)
         return x / self.spaxel_size + self._crpix[0] - 1.0, y / self.spaxel_size + self._crpix[1] - 1.0
@@ -288,8 +289,8 @@ class CubeGrid:
 
 
 def make_grid(
-    corner_ra,
-    corner_dec,
+    corner_ra: np.ndarray,
+    corner_dec: np.ndarray,
     band_limits: tuple[float, float],
     spaxel: float,
     step: float,
@@ -419,7 +420,7 @@ def _check_center(center: tuple[float, float], middle: tuple[float, float], ra: 
     )
 
 
-def slicer_angle(band: str, model, pointing: Pointing) -> float:
+def slicer_angle(band: str, model: xr.Dataset, pointing: Pointing) -> float:
     """Return the position angle [deg] of a grid whose x axis runs along alpha (``ifualign`` of ``jwst``).
 
     ``90 + atan2(dRA cos Dec, dDec)`` of the line from alpha = 0 to alpha = 2 arcsec at beta = 0.

@@ -167,7 +167,7 @@ def make_operator(
     return Operator(*sky, *wave, status, weight)  # type: ignore[call-arg]
 
 
-def _centres(slice_index: np.ndarray, alpha: tuple[np.ndarray, ...], place: Placement):
+def _centres(slice_index: np.ndarray, alpha: tuple[np.ndarray, ...], place: Placement) -> tuple[np.ndarray, ...]:
     """Return the centres of the pixels on the grid [spaxel]: midway between both edges of the slice."""
     middle = alpha[2] if len(alpha) > 2 else 0.5 * (alpha[0] + alpha[1])
     t = (middle - place.middle[slice_index]) / place.half[slice_index]

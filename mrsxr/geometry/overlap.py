@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -31,7 +31,9 @@ def same_sky(a: xr.Dataset, b: xr.Dataset) -> bool:
     return bool(np.isfinite(there).all() and np.abs(there - corners).max() < 1e-3)
 
 
-def overlaps(source: WCS, source_shape: tuple[int, int], target: WCS, target_shape: tuple[int, int]):
+def overlaps(
+    source: WCS, source_shape: tuple[int, int], target: WCS, target_shape: tuple[int, int],
+) -> tuple[Any, np.ndarray]:  # fmt: skip
     """Return the areas of overlap of the spaxels of two grids.
 
     Parameters

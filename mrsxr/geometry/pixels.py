@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -23,7 +24,7 @@ from .sky import Pointing, barycentric, slicer_to_sky
 HALF_PIXEL = 0.4999
 _EDGE_DEGREE = 7
 _MOST_KEPT = 2  # bands, some 20 MB each
-_kept: dict[tuple, BandPixels] = {}
+_kept: dict[tuple[Any, ...], BandPixels] = {}
 _keeping = threading.Lock()
 
 
@@ -71,7 +72,9 @@ def band_columns(band: str, x: np.ndarray) -> np.ndarray:
     return (x >= first) & (x < last)
 
 
-def slice_edges(ds: xr.Dataset, ranges: SliceRanges, band: str, pointing: Pointing, grid: CubeGrid):
+def slice_edges(
+    ds: xr.Dataset, ranges: SliceRanges, band: str, pointing: Pointing, grid: CubeGrid,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Return the edges of the slices on the grid of the cube as polynomials in alpha.
 
     Within a slice the place on the sky depends on alpha alone, so that each edge (beta - width / 2 and
@@ -166,7 +169,9 @@ def _selected(frame: FrameModel, x: np.ndarray, y: np.ndarray, band: str, ranges
     )
 
 
-def wavelength_span(slice_map: np.ndarray, y: np.ndarray, x: np.ndarray, model: xr.Dataset, labels) -> tuple:
+def wavelength_span(
+    slice_map: np.ndarray, y: np.ndarray, x: np.ndarray, model: xr.Dataset, labels: np.ndarray,
+) -> tuple[Any, ...]:  # fmt: skip
     """Return limits of wavelength [um] that no pixel of some slices passes, from every 16th row.
 
     Parameters
@@ -204,8 +209,9 @@ def placement(
 
 
 def gather_pixels(
-    pixels: BandPixels, flux, var_poisson, var_read, var_flat, dq, *systematic, exposure_weight: float | str = 1.0
-) -> Frame:
+    pixels: BandPixels, flux: np.ndarray, var_poisson: np.ndarray, var_read: np.ndarray, var_flat: np.ndarray,
+    dq: np.ndarray, *systematic: np.ndarray, exposure_weight: float | str = 1.0,
+) -> Frame:  # fmt: skip
     """Return value [MJy/sr], variance [MJy2/sr2] and status of the pixels of a band in one exposure.
 
     Parameters

@@ -117,14 +117,14 @@ class Place:
         out.wcs.set()
         return out
 
-    def to_pixels(self, ra, dec) -> tuple[np.ndarray, np.ndarray]:
+    def to_pixels(self, ra: np.ndarray | float, dec: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
         """Take sky positions [deg] to (x, y) in spaxels that are left, counted from 0; NaN behind the plane."""
         west, north = tangent_offsets(ra, dec, tangent_frame(*self.plane.crval))
         turn = np.linalg.inv(np.array(self.plane.turn))
         x, y = (row[0] * -west + row[1] * north for row in turn)
         return (x - self.start[0]) / self.step[0], (y - self.start[1]) / self.step[1]
 
-    def to_sky(self, x, y) -> tuple[np.ndarray, np.ndarray]:
+    def to_sky(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
         """Take (x, y) in spaxels that are left, counted from 0, to right ascension and declination [deg]."""
         across = self.start[0] + np.asarray(x, float) * self.step[0]
         up = self.start[1] + np.asarray(y, float) * self.step[1]
@@ -143,7 +143,7 @@ class Place:
         ny, nx = self.shape
         return self._on_sky((nx - 1) / 2, (ny - 1) / 2)
 
-    def _on_sky(self, x, y) -> SkyCoord:
+    def _on_sky(self, x: np.ndarray | float, y: np.ndarray | float) -> SkyCoord:
         from astropy.coordinates import SkyCoord
 
         return SkyCoord(*self.to_sky(x, y), unit="deg", frame=(self.plane.radesys or "ICRS").lower())

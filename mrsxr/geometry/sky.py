@@ -7,8 +7,10 @@ differential velocity aberration about (V2_REF, V3_REF) -> rotations by the poin
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -111,7 +113,9 @@ class Pointing:
         return np.array([self.v2_ref, self.v3_ref, self.va_scale])
 
 
-def slicer_to_v2v3(alpha, beta, band: str, model) -> tuple[np.ndarray, np.ndarray]:
+def slicer_to_v2v3(
+    alpha: np.ndarray | float, beta: np.ndarray | float, band: str, model: Mapping[Any, Any],
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Take slice coordinates of a band to the telescope frame.
 
     Parameters
@@ -135,7 +139,9 @@ def slicer_to_v2v3(alpha, beta, band: str, model) -> tuple[np.ndarray, np.ndarra
     return v2.reshape(alpha.shape), v3.reshape(alpha.shape)
 
 
-def v2v3_to_slicer(v2, v3, band: str, model, *, stored: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def v2v3_to_slicer(
+    v2: np.ndarray | float, v3: np.ndarray | float, band: str, model: xr.Dataset, *, stored: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Take positions in the telescope frame to slice coordinates of a band.
 
     Parameters
@@ -165,7 +171,7 @@ def v2v3_to_slicer(v2, v3, band: str, model, *, stored: bool = False) -> tuple[n
     return _invert(v2, v3, *v2v3_matrices(band, model))
 
 
-def v2v3_to_sky(v2, v3, pointing: Pointing) -> tuple[np.ndarray, np.ndarray]:
+def v2v3_to_sky(v2: np.ndarray | float, v3: np.ndarray | float, pointing: Pointing) -> tuple[np.ndarray, np.ndarray]:
     """Take positions in the telescope frame to the sky.
 
     Parameters
@@ -190,7 +196,7 @@ def v2v3_to_sky(v2, v3, pointing: Pointing) -> tuple[np.ndarray, np.ndarray]:
     return _direction(np.tensordot(pointing.matrix, unit_vector(a, d), axes=1))
 
 
-def sky_to_v2v3(ra, dec, pointing: Pointing) -> tuple[np.ndarray, np.ndarray]:
+def sky_to_v2v3(ra: np.ndarray | float, dec: np.ndarray | float, pointing: Pointing) -> tuple[Any, Any]:
     """Take positions on the sky to the telescope frame; the inverse of :func:`v2v3_to_sky`.
 
     Parameters
@@ -214,7 +220,9 @@ def sky_to_v2v3(ra, dec, pointing: Pointing) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def slicer_to_sky(alpha, beta, band: str, model, pointing: Pointing) -> tuple[np.ndarray, np.ndarray]:
+def slicer_to_sky(
+    alpha: Any, beta: Any, band: str, model: xr.Dataset, pointing: Pointing,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Take slice coordinates of a band to the sky in one compiled pass.
 
     Parameters
@@ -240,7 +248,7 @@ def slicer_to_sky(alpha, beta, band: str, model, pointing: Pointing) -> tuple[np
     return ra.reshape(alpha.shape), dec.reshape(alpha.shape)
 
 
-def barycentric(wavelength, velosys):
+def barycentric(wavelength: Any, velosys: Any) -> Any:
     """Take observed wavelengths to the barycentre of the solar system.
 
     Parameters
@@ -323,7 +331,9 @@ def tangent_frame(ra: float, dec: float, position_angle: float = 0.0) -> np.ndar
     return np.stack([unit_vector(a, d), west * np.cos(r) + north * np.sin(r), -west * np.sin(r) + north * np.cos(r)])
 
 
-def tangent_offsets(ra, dec, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def tangent_offsets(
+    ra: np.ndarray | float, dec: np.ndarray | float, frame: np.ndarray,
+) -> tuple[Any, Any]:  # fmt: skip
     """Take sky positions [deg] to offsets (x, y) [arcsec] in a tangent plane; NaN where behind the plane.
 
     ``frame`` is of :func:`tangent_frame`. With position angle 0, x grows to the west and y to the north.
@@ -335,13 +345,13 @@ def tangent_offsets(ra, dec, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]
         return x / h / ARCSEC, y / h / ARCSEC
 
 
-def tangent_to_sky(x, y, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def tangent_to_sky(x: np.ndarray | float, y: np.ndarray | float, frame: np.ndarray) -> tuple[Any, Any]:
     """Take offsets [arcsec] along the axes of :func:`tangent_frame` to right ascension and declination [deg]."""
     x, y = np.broadcast_arrays(np.asarray(x, float) * ARCSEC, np.asarray(y, float) * ARCSEC)
     return _direction(np.tensordot(frame.T, np.stack([np.ones(x.shape), x, y]), axes=1))
 
 
-def unit_vector(longitude, latitude) -> np.ndarray:
+def unit_vector(longitude: np.ndarray | float, latitude: np.ndarray | float) -> np.ndarray:
     """Return unit vectors (3, ...) of angles [rad]."""
     flat = np.cos(latitude)
     return np.stack([np.cos(longitude) * flat, np.sin(longitude) * flat, np.sin(latitude)])
@@ -351,13 +361,13 @@ def _direction(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return wrap(np.degrees(np.arctan2(w[1], w[0]))), np.degrees(np.arctan2(w[2], np.hypot(w[0], w[1])))
 
 
-def wrap(ra):
+def wrap(ra: np.ndarray | float) -> Any:
     """Return right ascensions [deg] in 0 <= ra < 360."""
     ra = np.mod(ra, 360.0)
     return np.where(ra >= 360.0, 0.0, ra)[()]
 
 
-def v2v3_matrices(band: str, model) -> tuple[np.ndarray, np.ndarray]:
+def v2v3_matrices(band: str, model: Mapping[Any, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Return the coefficient matrices of V2 and V3 [arcsec] of a band, for the compiled functions."""
     k = band_index(band, model)
     return coefficients(model, "v2_coefficients")[k], coefficients(model, "v3_coefficients")[k]
@@ -381,7 +391,9 @@ def _rz(angle: float) -> np.ndarray:
     return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
 
 
-def _invert(v2: np.ndarray, v3: np.ndarray, v2_matrix: np.ndarray, v3_matrix: np.ndarray):
+def _invert(
+    v2: np.ndarray, v3: np.ndarray, v2_matrix: np.ndarray, v3_matrix: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Invert the forward polynomials by Newton steps from the linear solution; NaN where they do not converge."""
     polynomial = np.polynomial.polynomial
     slopes = [[polynomial.polyder(m, axis=axis) for axis in (0, 1)] for m in (v2_matrix, v3_matrix)]

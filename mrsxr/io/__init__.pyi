@@ -1,11 +1,12 @@
 from ._blend import exposures_header, products_header
+from ._names import product_name
 from .doors import from_specutils, to_hdulist, to_specutils
 from .exposures import open_exposures
 from .files import FileInfo, Found, find_files
 from .fits_out import write_fits
 from .keys import key_of
 from .observation import open_observation
-from .products import load, load_dataset, planned, product_name, save
+from .products import load, load_dataset, planned, save
 from .summary import Summary, summarize
 
 __all__ = [

@@ -38,7 +38,7 @@ class JwstBackendEntrypoint(BackendEntrypoint):
 
     def open_dataset(  # type: ignore[override]
         self,
-        filename_or_obj: str | os.PathLike,
+        filename_or_obj: str | os.PathLike[str],
         *,
         drop_variables: str | Iterable[str] | None = None,
         source: int | None = None,
@@ -93,7 +93,9 @@ class JwstBackendEntrypoint(BackendEntrypoint):
         tree = open_observation(filename_or_obj, **options)
         return tree.map_over_datasets(lambda ds: ds.drop_vars(drop & set(ds.variables))) if drop else tree
 
-    def open_groups_as_dict(self, filename_or_obj: Any, **options: Any) -> dict[str, xr.Dataset]:  # type: ignore[override]
+    def open_groups_as_dict(
+        self, filename_or_obj: Any, **options: Any,
+    ) -> dict[str, xr.Dataset]:  # type: ignore[override]  # fmt: skip
         """Return the nodes of :meth:`open_datatree` by their paths."""
         return {node.path: node.to_dataset() for node in self.open_datatree(filename_or_obj, **options).subtree}
 
@@ -104,7 +106,9 @@ class JwstBackendEntrypoint(BackendEntrypoint):
         return str(filename_or_obj).lower().endswith((".fits", ".fits.gz"))
 
 
-def open_file(path: str | os.PathLike, *, drop: frozenset[str] = frozenset(), source: int | None = None) -> xr.Dataset:
+def open_file(
+    path: str | os.PathLike[str], *, drop: frozenset[str] = frozenset(), source: int | None = None
+) -> xr.Dataset:
     """Return the Dataset of one FITS file with lazily indexed (not dask) variables.
 
     Parameters

@@ -144,7 +144,7 @@ def _scale(factor: float) -> str:
     return f"!transform/scale-1.2.0 {{factor: {_float(factor)}, inputs: [x], outputs: [y]}}"
 
 
-def _array(values: list) -> str:
+def _array(values: list[Any]) -> str:
     shape = list(np.shape(values))
     rows = values if len(shape) == 2 else [values]
     texts = [f"[{', '.join(map(_float, row))}]" for row in rows]

@@ -349,7 +349,9 @@ def _field_of_band(model: _Model, band: str) -> tuple[tuple[float, float], list[
     return middle, _fit(v2 - middle[0], v3 - middle[1], (alpha, beta), _FIELD_POWERS)
 
 
-def _fit(a: np.ndarray, b: np.ndarray, targets: tuple[np.ndarray, ...], powers) -> list[np.ndarray]:
+def _fit(
+    a: np.ndarray, b: np.ndarray, targets: tuple[np.ndarray, ...], powers: tuple[tuple[int, int], ...],
+) -> list[np.ndarray]:  # fmt: skip
     """Return matrices c with target = sum c[i, j] a^i b^j, fitted by least squares."""
     scale_a, scale_b = np.abs(a).max(), np.abs(b).max()
     design = np.stack([(a / scale_a) ** i * (b / scale_b) ** j for i, j in powers], axis=1)

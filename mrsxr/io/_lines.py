@@ -19,7 +19,7 @@ from mrsxr.units import fits_text
 from . import _meta
 from ._detector import extras, require_kept
 from ._keywords import fill_header, fill_notes, product_keywords
-from ._spectral import bands_of
+from ._names import bands_of
 from .fits_out import extra_images
 from .headers import MAP_MODELS, MAPS, FitsFile
 

@@ -23,7 +23,8 @@ from mrsxr.units import density_per, fits_text, parse
 from . import _cube_gwcs, _gwcs, _meta
 from ._blend import table_hdu
 from ._keywords import fill_header, fill_notes, product_keywords
-from ._spectral import COLUMNS, bands_of
+from ._names import bands_of
+from ._spectral import COLUMNS
 from ._stream import STREAMED, hollow, write_streamed
 from .fits_out import extra_images, write_fits
 
@@ -65,7 +66,7 @@ def cube_file(ds: xr.Dataset, filename: str) -> fits.HDUList:
     return _cube_hdus(ds, filename, error_of(ds["var"].values))[0]
 
 
-def write_cube(ds: xr.Dataset, path: str | os.PathLike) -> Path:
+def write_cube(ds: xr.Dataset, path: str | os.PathLike[str]) -> Path:
     """Write the s3d file of a cube; a lazy cube is computed while it is written and never in memory as a whole.
 
     Parameters
@@ -103,7 +104,7 @@ def error_of(variance: np.ndarray) -> np.ndarray:
         return np.sqrt(variance).astype(_error_type(variance))
 
 
-def _error_type(variance) -> str:
+def _error_type(variance: np.ndarray) -> str:
     return "f8" if variance.dtype == np.float64 else "f4"
 
 

@@ -55,7 +55,7 @@ def hollow(shape: tuple[int, ...], dtype: str) -> np.ndarray:
     return np.broadcast_to(np.zeros((), dtype=dtype), shape)
 
 
-def write_streamed(hdulist: fits.HDUList, images: Mapping[str, da.Array], path: str | os.PathLike) -> Path:
+def write_streamed(hdulist: fits.HDUList, images: Mapping[str, da.Array], path: str | os.PathLike[str]) -> Path:
     """Write a FITS file whose images are computed while it is written, in one pass; as ``write_fits`` in all else.
 
     Parameters

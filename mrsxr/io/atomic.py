@@ -46,7 +46,7 @@ def is_temporary(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike, *, sync: bool = True) -> Iterator[Path]:
+def replacing(path: str | os.PathLike[str], *, sync: bool = True) -> Iterator[Path]:
     """Give a temporary name beside ``path``, in a folder made where needed; on success it takes its place.
 
     Parameters
@@ -79,7 +79,7 @@ def replacing(path: str | os.PathLike, *, sync: bool = True) -> Iterator[Path]:
                 _remove(temporary)
 
 
-def write_text(path: str | os.PathLike, text: str, *, sync: bool = True) -> Path:
+def write_text(path: str | os.PathLike[str], text: str, *, sync: bool = True) -> Path:
     """Write a text file (UTF-8) whole or not at all; as :func:`replacing`."""
     with replacing(path, sync=sync) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
         file.write(text)
@@ -87,7 +87,7 @@ def write_text(path: str | os.PathLike, text: str, *, sync: bool = True) -> Path
 
 
 @contextlib.contextmanager
-def writing(path: str | os.PathLike) -> Iterator[None]:
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn what the system says against writing a file or folder into MrsxrError."""
     try:
         yield
@@ -108,7 +108,7 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
         raise MrsxrError(f"{path}: is no name of a file (it holds a NUL)") from error
 
 
-def check_folder(folder: str | os.PathLike, parts: Iterable[str] = ()) -> Path:
+def check_folder(folder: str | os.PathLike[str], parts: Iterable[str] = ()) -> Path:
     """Make a folder for products and try that files can be written there; the same folder.
 
     Parameters
@@ -136,7 +136,7 @@ def check_folder(folder: str | os.PathLike, parts: Iterable[str] = ()) -> Path:
     return folder
 
 
-def remove_temporary(folder: str | os.PathLike) -> list[Path]:
+def remove_temporary(folder: str | os.PathLike[str]) -> list[Path]:
     """Remove what writers that did not end left below a folder, and return it.
 
     Folders inside that keep books of their own are left alone, as others may be writing there.

@@ -26,7 +26,7 @@ _STATIC = frozenset(_slicer.STATIC)
 
 
 def open_exposures(
-    paths: str | os.PathLike | Sequence[str | os.PathLike],
+    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     chunks: Mapping[str, int] | str | None = None,
     allow_missing: bool = False,
@@ -160,7 +160,7 @@ def _join_segments(parts: list[xr.Dataset], name: str, chunks: Mapping[str, int]
 
 
 def open_one(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
     chunks: Mapping[str, int] | str | None = None,
     drop: frozenset[str] = frozenset(),

@@ -32,7 +32,7 @@ from .headers import (
 
 log = logging.getLogger(__name__)
 
-Source = str | os.PathLike | Sequence[str | os.PathLike]
+Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 SUFFIXES = (".fits", ".fits.gz")
 MAX_DEPTH = 4
 #: Folders inside an observation folder that never hold its exposures.
@@ -136,7 +136,7 @@ def find_files(
     return replace(found, files=sorted(found.files, key=lambda info: (info.role != SCIENCE, info.order)))
 
 
-def classify(path: str | os.PathLike, role: str | None = None) -> FileInfo:
+def classify(path: str | os.PathLike[str], role: str | None = None) -> FileInfo:
     """Return what one file is, from its PRIMARY and SCI headers.
 
     Parameters

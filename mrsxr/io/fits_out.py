@@ -26,7 +26,7 @@ from .atomic import replacing
 _RESERVED = {"PRIMARY", "SCI", "ERR", "DQ", "ASDF", "WCS-TABLE", "HDRTAB", "WMAP", "EXTRACT1D", "REGIONS", "MRSXR"}
 
 
-def write_fits(hdulist: fits.HDUList, path: str | os.PathLike) -> Path:
+def write_fits(hdulist: fits.HDUList, path: str | os.PathLike[str]) -> Path:
     """Write a FITS file in one stroke: to a temporary name beside it, then renamed.
 
     A reader never sees half a file, and a failure leaves an older file of that name as it was.
@@ -109,7 +109,7 @@ def _alone(one: xr.Dataset) -> xr.Dataset:
     return one
 
 
-def extra_images(ds: xr.Dataset, held: Iterable[str]) -> tuple[list[fits.ImageHDU], dict, dict]:
+def extra_images(ds: xr.Dataset, held: Iterable[str]) -> tuple[list[fits.ImageHDU], dict[Any, Any], dict[Any, Any]]:
     """Return the variables that the JWST layout does not know as images of their own.
 
     Parameters

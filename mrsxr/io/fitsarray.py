@@ -119,7 +119,7 @@ class FitsArray(BackendArray):
 
     def __init__(
         self,
-        path: str | os.PathLike,
+        path: str | os.PathLike[str],
         offset: int,
         shape: tuple[int, ...],
         bitpix: int,
@@ -129,7 +129,7 @@ class FitsArray(BackendArray):
         dtype: Any = None,
         square: bool = False,
         stamp: tuple[int, int] | None = None,
-    ):
+    ) -> None:
         self.path = str(Path(path).absolute())
         self.offset = int(offset)
         self.shape = tuple(int(n) for n in shape)
@@ -203,7 +203,10 @@ class TiledFitsArray(BackendArray):
 
     __slots__ = ("dtype", "hdu", "path", "shape", "square", "stamp")
 
-    def __init__(self, path, hdu, shape, bitpix, bscale=1, bzero=0, *, dtype=None, square=False, stamp=None):
+    def __init__(
+        self, path: str | os.PathLike[str], hdu: Any, shape: tuple[int, ...], bitpix: int, bscale: float = 1,
+        bzero: float = 0, *, dtype: Any = None, square: bool = False, stamp: Any = None,
+    ) -> None:  # fmt: skip
         self.path = str(Path(path).absolute())
         self.hdu = int(hdu)
         self.shape = tuple(int(n) for n in shape)
@@ -247,7 +250,7 @@ class ConstantArray(BackendArray):
 
     __slots__ = ("dtype", "shape", "value")
 
-    def __init__(self, shape: tuple[int, ...], dtype: Any, value: float = 0):
+    def __init__(self, shape: tuple[int, ...], dtype: Any, value: float = 0) -> None:
         self.shape = tuple(int(n) for n in shape)
         self.dtype = np.dtype(dtype)
         self.value = value
@@ -268,7 +271,7 @@ def finish(values: np.ndarray, dtype: np.dtype, square: bool) -> np.ndarray:
     return out * out if square else out
 
 
-def file_stamp(path: str | os.PathLike) -> tuple[int, int]:
+def file_stamp(path: str | os.PathLike[str]) -> tuple[int, int]:
     """Return (size in bytes, modification time in ns) of a file.
 
     Raises

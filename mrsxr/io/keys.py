@@ -17,7 +17,7 @@ _BLOCK, _CARD = 2880, 80
 _MOST_BLOCKS = 2000  # of a primary header
 
 
-def key_of(path: str | os.PathLike) -> str | None:
+def key_of(path: str | os.PathLike[str]) -> str | None:
     """Return the key of a product in FITS, netCDF or zarr, from its header alone; None where it carries none.
 
     Raises
@@ -42,7 +42,7 @@ def key_of(path: str | os.PathLike) -> str | None:
     return None
 
 
-def head_of(path: str | os.PathLike) -> bytes:
+def head_of(path: str | os.PathLike[str]) -> bytes:
     """Return the primary header of a FITS file, plain or gzip, as it stands there; of another file, its first block.
 
     Raises

@@ -45,7 +45,7 @@ _SUFFIX = {"cube": "s3d", "spectrum": "x1d", **{level: suffix for level, (suffix
 
 def save(
     data: xr.Dataset | xr.DataTree,
-    path: str | os.PathLike | None = None,
+    path: str | os.PathLike[str] | None = None,
     format: str | None = None,
     *,
     suffix: str | None = None,
@@ -95,7 +95,7 @@ def save(
 
 
 def planned(
-    data: xr.Dataset | xr.DataTree, path: str | os.PathLike | None = None, format: str | None = None,
+    data: xr.Dataset | xr.DataTree, path: str | os.PathLike[str] | None = None, format: str | None = None,
     *, suffix: str | None = None,
 ) -> list[Path]:  # fmt: skip
     """Return the files that :func:`save` would write with the same arguments; nothing is written or computed."""
@@ -113,7 +113,7 @@ class _Job:
 
 
 def _jobs(
-    data: xr.Dataset | xr.DataTree, path: str | os.PathLike | None, format: str | None, suffix: str | None
+    data: xr.Dataset | xr.DataTree, path: str | os.PathLike[str] | None, format: str | None, suffix: str | None
 ) -> list[_Job]:
     need_data("save", data)
     target = Path(path) if path is not None else Path()
@@ -168,7 +168,7 @@ def _hdus(ds: xr.Dataset, index: int, name: str) -> fits.HDUList:
 
 
 def load(
-    path: str | os.PathLike | Sequence[str | os.PathLike], *, chunks: Any = None, **options: Any
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, chunks: Any = None, **options: Any
 ) -> xr.Dataset | xr.DataTree:
     """Open what :func:`save` or jwst wrote, lazily.
 
@@ -206,7 +206,7 @@ def load(
     return open_observation(path, chunks=chunks, **options)
 
 
-def load_dataset(path: str | os.PathLike, *, chunks: Any = None) -> xr.Dataset:
+def load_dataset(path: str | os.PathLike[str], *, chunks: Any = None) -> xr.Dataset:
     """Open one product that holds one Dataset; as :func:`load`.
 
     Raises
@@ -252,7 +252,7 @@ def _is_pattern(path: Path) -> bool:
     return any(character in str(path) for character in "*?[")
 
 
-def _load_list(paths: list[str | os.PathLike], chunks: Any, options: dict[str, Any]) -> xr.Dataset | xr.DataTree:
+def _load_list(paths: list[str | os.PathLike[str]], chunks: Any, options: dict[str, Any]) -> xr.Dataset | xr.DataTree:
     if not paths:
         raise InputFileError("no files to open")
     if options:

@@ -60,7 +60,9 @@ def columns(options: Options) -> dict[str, slice]:
     return {name: slice(int(end) - n, int(end)) for (name, n), end in zip(widths.items(), ends, strict=True)}
 
 
-def fit_block(flux, var, bad, seed, *, blend: Blend, options: Options) -> np.ndarray:
+def fit_block(
+    flux: np.ndarray, var: np.ndarray, bad: np.ndarray, seed: np.ndarray, *, blend: Blend, options: Options,
+) -> np.ndarray:  # fmt: skip
     """Fit a block of spectra, the wrapper that dask calls.
 
     Parameters
@@ -89,7 +91,9 @@ def fit_block(flux, var, bad, seed, *, blend: Blend, options: Options) -> np.nda
     return out.reshape(*shape, *out.shape[1:])
 
 
-def _fit_spectra(flux, var, bad, seed, blend, options) -> np.ndarray:
+def _fit_spectra(
+    flux: np.ndarray, var: np.ndarray, bad: np.ndarray, seed: np.ndarray, blend: Blend, options: Options,
+) -> np.ndarray:  # fmt: skip
     from ._fit_kernels import draw, fit
 
     with np.errstate(invalid="ignore"):
@@ -121,7 +125,7 @@ def _fit_spectra(flux, var, bad, seed, blend, options) -> np.ndarray:
     return out
 
 
-def _fill_errors(values, errors, known) -> np.ndarray:
+def _fill_errors(values: np.ndarray, errors: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Give samples without an error the middle one of their spectrum, all alike where it has none; return where.
 
     Samples of value 0 are taken for empty. The residuals scale the errors in the end.
@@ -136,13 +140,13 @@ def _fill_errors(values, errors, known) -> np.ndarray:
     return blind
 
 
-def _seeds(number, seed: int) -> np.ndarray:
+def _seeds(number: np.ndarray, seed: int) -> np.ndarray:
     """Return a number for the draws of each spectrum, whatever block it is in."""
     mixed = (np.asarray(number, dtype=np.uint64) + np.uint64(1)) * np.uint64(0xD1342543DE82EF95)
     return mixed ^ np.uint64((seed * 0x2545F4914F6CDD1D + 0x632BE59BD9B4E019) % 2**64)
 
 
-def _add_draws(out, draws, scale, blend: Blend, options: Options) -> None:
+def _add_draws(out: np.ndarray, draws: np.ndarray, scale: np.ndarray, blend: Blend, options: Options) -> None:
     """Fill the Monte Carlo errors: half the range of the middle 68.27 % of the draws."""
     at = columns(options)
     for line, inst in enumerate(blend.inst):
@@ -154,7 +158,10 @@ def _add_draws(out, draws, scale, blend: Blend, options: Options) -> None:
             out[:, line, at[name]] = np.where(lost, np.nan, 0.5 * (high - low)[:, None])
 
 
-def collect(fitted, chosen, noise, choice, scale, blend: Blend, options: Options) -> np.ndarray:
+def collect(
+    fitted: dict[str, np.ndarray], chosen: np.ndarray, noise: np.ndarray, choice: dict[str, np.ndarray],
+    scale: np.ndarray, blend: Blend, options: Options,
+) -> np.ndarray:  # fmt: skip
     """Return the numbers (spectrum, line, number) of fits of data that were divided by ``scale``."""
     at = columns(options)
     out = np.full((len(scale), len(blend.labels), at["continuum_poly"].stop), np.nan)
@@ -174,7 +181,9 @@ def collect(fitted, chosen, noise, choice, scale, blend: Blend, options: Options
     return out
 
 
-def choose(fitted, blend: Blend, options: Options):
+def choose(
+    fitted: dict[str, np.ndarray], blend: Blend, options: Options,
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:  # fmt: skip
     """Return the number of components of each spectrum, its noise scale and what the choice rests on."""
     count, chi2, most = fitted["count"], fitted["chi2"], options.most
     n_lines, n_groups, n_cont = len(blend.labels), len(blend.reach), options.degree + 1
@@ -206,7 +215,7 @@ def choose(fitted, blend: Blend, options: Options):
     return chosen, noise, facts
 
 
-def _f_test(chi2, dof, p, length):
+def _f_test(chi2: np.ndarray, dof: np.ndarray, p: np.ndarray, length: np.ndarray) -> np.ndarray:
     """Return the chance that the last components of each model are noise; NaN for the continuum.
 
     Correlated residuals count as fewer: chi2 and degrees of freedom are divided by the correlation length.
@@ -222,7 +231,9 @@ def _f_test(chi2, dof, p, length):
     return out
 
 
-def _two_are_real(fitted, some, square, blend, options) -> np.ndarray:
+def _two_are_real(
+    fitted: dict[str, np.ndarray], some: np.ndarray, square: np.ndarray, blend: Blend, options: Options,
+) -> np.ndarray:  # fmt: skip
     """Return whether both components of the brightest line are more than noise, a continuum or a fringe."""
     n_cont = options.degree + 1
     theta, cov = fitted["theta"][some, 1], fitted["cov"][some, 1]
@@ -243,12 +254,15 @@ def _two_are_real(fitted, some, square, blend, options) -> np.ndarray:
     return good & np.all(free, axis=0) & (peak > wave[:, None]).all(axis=1)
 
 
-def fringe_peak(fringe, mu0) -> np.ndarray:
+def fringe_peak(fringe: np.ndarray, mu0: np.ndarray | float) -> np.ndarray:
     """Return what |flux| / width [km/s] must exceed for a peak of twice the fringe beside the line; 0 without one."""
     return np.where(fringe[:, 0] < FRINGE_CHANCE, 2.0 * fringe[:, 1], 0.0) * np.sqrt(2.0 * np.pi) * mu0 / C
 
 
-def measure(fitted, some, k, line, noise, scale, blend: Blend, options: Options) -> dict[str, np.ndarray]:
+def measure(
+    fitted: dict[str, np.ndarray], some: np.ndarray, k: int, line: int, noise: np.ndarray, scale: np.ndarray,
+    blend: Blend, options: Options,
+) -> dict[str, np.ndarray]:  # fmt: skip
     """Return the numbers of a line in some spectra that are fitted by k components."""
     n_cont, n_lines = options.degree + 1, len(blend.labels)
     size = n_cont + 3 * n_lines * k
@@ -291,7 +305,7 @@ def measure(fitted, some, k, line, noise, scale, blend: Blend, options: Options)
     return values | {"fit_flags": flags}
 
 
-def _shares(theta, length, n_cont: int, blend: Blend) -> np.ndarray:
+def _shares(theta: np.ndarray, length: np.ndarray, n_cont: int, blend: Blend) -> np.ndarray:
     """Return factors (spectrum, parameter) on errors that were multiplied by the root of the correlation length.
 
     That length is for means over many voxels. Velocity and width follow from differences within the line: what its
@@ -309,7 +323,7 @@ def _shares(theta, length, n_cont: int, blend: Blend) -> np.ndarray:
     return np.where((length <= blend.length)[:, None], out, 1.0)
 
 
-def _order(theta, k, n_cont, blend) -> np.ndarray:
+def _order(theta: np.ndarray, k: int, n_cont: int, blend: Blend) -> np.ndarray:
     """Return the components of each group (spectrum, group, k), the brightest first (summed over its lines)."""
     flux = np.zeros((len(theta), len(blend.reach), k))
     for line, group in enumerate(blend.group):
@@ -318,7 +332,9 @@ def _order(theta, k, n_cont, blend) -> np.ndarray:
     return np.argsort(-flux, axis=-1, kind="stable")
 
 
-def line_values(theta, cov, line: int, k: int, n_cont: int, blend: Blend) -> dict[str, np.ndarray]:
+def line_values(
+    theta: np.ndarray, cov: np.ndarray, line: int, k: int, n_cont: int, blend: Blend,
+) -> dict[str, np.ndarray]:  # fmt: skip
     """Return the numbers of a whole line: sums and moments over its components, errors by linear propagation."""
     a = n_cont + 3 * k * line
     flux, v, w = (theta[:, a + i : a + 3 * k : 3] for i in range(3))
@@ -353,7 +369,9 @@ def line_values(theta, cov, line: int, k: int, n_cont: int, blend: Blend) -> dic
     }  # fmt: skip
 
 
-def component_values(theta, cov, line, k, n_cont, blend, order) -> dict[str, np.ndarray]:
+def component_values(
+    theta: np.ndarray, cov: np.ndarray, line: int, k: int, n_cont: int, blend: Blend, order: np.ndarray,
+) -> dict[str, np.ndarray]:  # fmt: skip
     """Return the numbers (spectrum, component) of the components of a line, in the given order."""
     index = n_cont + 3 * (k * line + order)
     rows = np.arange(len(theta))[:, None]
@@ -364,7 +382,7 @@ def component_values(theta, cov, line, k, n_cont, blend, order) -> dict[str, np.
     return dict(zip(COMPONENT_VALUES, values, strict=True))
 
 
-def without_instrument(width, width_err, inst: float):
+def without_instrument(width: np.ndarray, width_err: np.ndarray, inst: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the dispersion sqrt(width^2 - inst^2) and its error; 0 where the line is narrower than the instrument.
 
     The error is linear, w dw / sigma, where the dispersion is well measured; near 0, where that grows without limit,
@@ -378,10 +396,10 @@ def without_instrument(width, width_err, inst: float):
     return dispersion, _positive(np.where(linear < end, linear, end))
 
 
-def _error(by, cov) -> np.ndarray:
+def _error(by: np.ndarray, cov: np.ndarray) -> np.ndarray:
     return np.sqrt(np.einsum("ni,nij,nj->n", by, cov, by))
 
 
-def _positive(error):
+def _positive(error: np.ndarray) -> np.ndarray:
     """Return NaN in place of the error 0 of a parameter that is held at a bound."""
     return np.where(error > 0, error, np.nan)

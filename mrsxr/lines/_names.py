@@ -70,7 +70,7 @@ def _parts(text: str) -> tuple[str, float | None, float]:
     return "", None, 0.0
 
 
-def _number(tail: re.Match) -> tuple[float | None, float]:
+def _number(tail: re.Match[str]) -> tuple[float | None, float]:
     if tail.group(1) is None:
         return None, 0.0
     return float(tail.group(1)), 10.0 ** -len(tail.group(2) or "")

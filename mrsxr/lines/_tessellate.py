@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -47,7 +47,9 @@ def tessellate(
     return _numbered(_even_out(x, y, signal, noise, target, factor, labels))
 
 
-def _accrete(x, y, signal, noise, target, factor) -> np.ndarray:
+def _accrete(
+    x: np.ndarray, y: np.ndarray, signal: np.ndarray, noise: np.ndarray, target: float, factor: Callable[..., Any],
+) -> np.ndarray:  # fmt: skip
     """Grow bins from the brightest point outwards; points of bins that stay too faint join the nearest full one."""
     labels = np.full(x.size, -1)
     full: list[int] = []
@@ -96,7 +98,10 @@ def _elongation(x: np.ndarray, y: np.ndarray) -> float:
     return float(np.sqrt(((x - x.mean()) ** 2 + (y - y.mean()) ** 2).max()) / radius - 1.0)
 
 
-def _even_out(x, y, signal, noise, target, factor, labels) -> np.ndarray:
+def _even_out(
+    x: np.ndarray, y: np.ndarray, signal: np.ndarray, noise: np.ndarray, target: float, factor: Callable[..., Any],
+    labels: np.ndarray,
+) -> np.ndarray:  # fmt: skip
     """Return the bins after rounds of the weighted Voronoi tessellation, the best of them by their spread.
 
     It need not settle, as bins can take turns: the bins of any round are bins, and the best seen are returned.
@@ -129,7 +134,9 @@ def _numbered(labels: np.ndarray) -> np.ndarray:
     return np.unique(labels, return_inverse=True)[1].reshape(-1).astype(np.int32)
 
 
-def _by_vorbin(x, y, signal, noise, target, factor) -> np.ndarray:
+def _by_vorbin(
+    x: np.ndarray, y: np.ndarray, signal: np.ndarray, noise: np.ndarray, target: float, factor: Callable[..., Any],
+) -> np.ndarray:  # fmt: skip
     """Return the bins of Cappellari's vorbin."""
     try:
         with caught_warnings(UserWarning):  # that the author has a newer package
@@ -140,7 +147,7 @@ def _by_vorbin(x, y, signal, noise, target, factor) -> np.ndarray:
             "only); the default method 'weighted' needs nothing"
         ) from error
 
-    def ratio(index, s, e):
+    def ratio(index: np.ndarray, s: np.ndarray, e: np.ndarray) -> float:
         count = np.atleast_1d(np.asarray(index)).size
         return float(np.sum(s[index]) / (np.sqrt(np.sum(e[index] ** 2)) * factor(np.array([count]))[0]))
 

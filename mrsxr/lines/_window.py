@@ -80,15 +80,15 @@ class Blend:
         """By what the variance of a mean over many voxels exceeds that of independent ones."""
         return float(2.0 * self.alike.sum() - 1.0)
 
-    def factor(self, wavelength):
+    def factor(self, wavelength: np.ndarray | float) -> Any:
         """Return what takes the data to W m-2 um-1 at a wavelength [um]."""
         return self.to_density / wavelength**2
 
-    def shape(self, wavelength):
+    def shape(self, wavelength: np.ndarray) -> np.ndarray:
         """Return what makes a polynomial in the units of the data one in W m-2 um-1, 1 at the middle."""
         return (self.middle / wavelength) ** 2
 
-    def variable(self, wavelength):
+    def variable(self, wavelength: np.ndarray) -> np.ndarray:
         """Return the variable of the polynomial at a wavelength [um]."""
         return (wavelength - self.middle) / self.half
 
@@ -236,7 +236,9 @@ def make_blend(
     )  # fmt: skip
 
 
-def _check_margins(labels, mu0, inst, redshift, low, high) -> None:
+def _check_margins(
+    labels: tuple[str, ...], mu0: np.ndarray, inst: np.ndarray, redshift: float, low: float, high: float,
+) -> None:  # fmt: skip
     """Raise where a line lies outside the data or too near to their end to be fitted."""
     for label, place, sigma in zip(labels, mu0, inst, strict=True):
         margin = max(LEAST_MARGIN, 4.71 * sigma) / C * place
@@ -247,13 +249,13 @@ def _check_margins(labels, mu0, inst, redshift, low, high) -> None:
             )
 
 
-def _one_band(wave, band, inside, mu0) -> np.ndarray:
+def _one_band(wave: np.ndarray, band: np.ndarray, inside: np.ndarray, mu0: np.ndarray) -> np.ndarray:
     """Return the samples to take lines from: all, or where bands overlap those of the one that reaches farthest."""
     index = np.flatnonzero(inside)
     if index.size == 0 or ((np.diff(wave[index]) > 0).all() and index[-1] - index[0] == index.size - 1):
         return np.ones(wave.size, dtype=bool)
 
-    def margin(name):
+    def margin(name: str) -> float:
         waves = wave[band == name]
         return min(mu0[0] - waves.min(), waves.max() - mu0[-1])
 
@@ -270,7 +272,7 @@ def _reaches(mu0: np.ndarray, group: np.ndarray, window: float) -> tuple[float, 
     return tuple(out)
 
 
-def gather_blends(lines: Sequence[tuple[str, float]], window: float, tie: bool):
+def gather_blends(lines: Sequence[tuple[str, float]], window: float, tie: bool) -> list[tuple[list[Any], list[Any]]]:
     """Return (lines, groups) of each blend: lines within each other's window are fitted together.
 
     With ``tie``, neighbours nearer than ``TIED`` share their kinematics.

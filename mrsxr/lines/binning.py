@@ -273,7 +273,7 @@ def paint_bins(found: xr.Dataset, bins: xr.Dataset, *, like: xr.Dataset | None =
     return recorded(found, varied(result, "binned"), "lines.paint_bins")
 
 
-def average_bins(*arrays, labels: np.ndarray, factor: np.ndarray, spread: bool) -> np.ndarray:
+def average_bins(*arrays: np.ndarray, labels: np.ndarray, factor: np.ndarray, spread: bool) -> np.ndarray:
     """Return means over bins (variable, plane, y, x) or, not ``spread``, (variable, plane, bin, 1); float32.
 
     Parameters
@@ -316,7 +316,9 @@ def average_bins(*arrays, labels: np.ndarray, factor: np.ndarray, spread: bool) 
 # --- helpers ---------------------------------------------------------------------------------------------------------
 
 
-def _averaged(cube: xr.Dataset, options: dict[str, Any], dims: tuple[str, ...], shape: tuple[int, ...]) -> dict:
+def _averaged(
+    cube: xr.Dataset, options: dict[str, Any], dims: tuple[str, ...], shape: tuple[int, ...]
+) -> dict[str, Any]:
     """Return the variables of a binned cube, lazy where the cube is."""
     names = [name for name in ("flux", "var", "var_systematic", "weight") if name in cube]
     if "weight" not in names:

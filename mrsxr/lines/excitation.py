@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -38,7 +38,7 @@ _TEXT = {
 }  # fmt: skip
 
 
-def partition_function(temperature):
+def partition_function(temperature: np.ndarray | float) -> Any:
     """Return Q(T) of H2, ortho and para in equilibrium (Herbst et al. 1996): 0.0247 T / (1 - exp(-6000 / T))."""
     temperature = np.asarray(temperature, float)
     return 0.0247 * temperature / -np.expm1(-6000.0 / temperature)
@@ -171,7 +171,10 @@ def _of_gas(fit: dict[str, np.ndarray], share: float) -> dict[str, np.ndarray]:
     return out
 
 
-def _labelled(data, lines, flux, names, energy, weight, solid, temperatures, ortho_to_para) -> xr.Dataset:
+def _labelled(
+    data: dict[str, np.ndarray], lines: xr.Dataset, flux: xr.DataArray, names: list[str], energy: np.ndarray,
+    weight: np.ndarray, solid: float, temperatures: int, ortho_to_para: float,
+) -> xr.Dataset:  # fmt: skip
     sky = tuple(d for d in flux.dims if d != "line")
     dims = {"temperature": "temperature_component", "total_c": "temperature_component", "mass": "temperature_component"}
     out = {}

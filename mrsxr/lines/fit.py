@@ -217,7 +217,10 @@ def fit_lines(
     return _fit(ds, blends, options, redshift)
 
 
-def _blends(ds, lines, redshift, window, resolution, tie, exclude) -> list[Blend]:
+def _blends(
+    ds: xr.Dataset, lines: list[tuple[str, float]], redshift: float, window: float, resolution: Any, tie: bool,
+    exclude: Any,
+) -> list[Blend]:  # fmt: skip
     """Return the blends of the lines that lie in the data; raise where none does."""
     given = {"redshift": redshift, "window": window, "resolution": resolution, "exclude": exclude}
     wanted, first_error = [], None
@@ -244,7 +247,10 @@ def _blends(ds, lines, redshift, window, resolution, tie, exclude) -> list[Blend
     return blends
 
 
-def _options(components, window, degree, criterion, threshold, noise, absorption, monte_carlo, seed) -> Options:
+def _options(
+    components: int | str, window: float, degree: int, criterion: str, threshold: float, noise: str, absorption: bool,
+    monte_carlo: int, seed: int,
+) -> Options:  # fmt: skip
     """Return the checked options."""
     if monte_carlo == 1:
         raise MrsxrError(f"monte_carlo is {monte_carlo!r}; expected 0 or a number of draws of at least 2")

@@ -17,18 +17,8 @@ from mrsxr.errors import MrsxrError
 from mrsxr.limits import LineName, NotNegative, Positive, Range, Redshift, Share, checked
 from mrsxr.step import recorded
 
-from ._side_bands import (
-    C_KM_S,
-    Window,
-    find_line,
-    frame_of,
-    interval,
-    line_window,
-    map_spaxels,
-    need_cube,
-    redshift_of,
-    spaxel_area,
-)
+from ._side_bands import C_KM_S, Window, find_line, frame_of, interval, line_window, map_spaxels, need_cube, spaxel_area
+from ._window import redshift_of
 
 Noise = Literal["residual", "error"]
 Degree = Literal[0, 1, 2, 3, 4]
@@ -272,7 +262,7 @@ def instrument_dispersion(line: LineName, *, redshift: Redshift | None = 0.0, re
 # --- wrappers: plain arrays (plane, y, x) in, float64 arrays (..., y, x) out ---
 
 
-def continuum_of(flux, var, dq, **fit) -> np.ndarray:
+def continuum_of(flux: np.ndarray, var: np.ndarray, dq: np.ndarray, **fit: Any) -> np.ndarray:
     """Return continuum and its variance (2, plane, y, x)."""
     from ._moment_kernels import continua
 
@@ -281,7 +271,9 @@ def continuum_of(flux, var, dq, **fit) -> np.ndarray:
     return out
 
 
-def channels_of(flux, var, dq, *, shares, power, **fit) -> np.ndarray:
+def channels_of(
+    flux: np.ndarray, var: np.ndarray, dq: np.ndarray, *, shares: np.ndarray, power: np.ndarray, **fit: Any,
+) -> np.ndarray:  # fmt: skip
     """Return flux and error (2, channel, y, x)."""
     from ._moment_kernels import channel_sums
 
@@ -290,7 +282,10 @@ def channels_of(flux, var, dq, *, shares, power, **fit) -> np.ndarray:
     return out
 
 
-def moments_of(flux, var, dq, *, share, power, velocity, t_line, threshold, remove, **fit) -> np.ndarray:
+def moments_of(
+    flux: np.ndarray, var: np.ndarray, dq: np.ndarray, *, share: np.ndarray, power: np.ndarray, velocity: np.ndarray,
+    t_line: float, threshold: float, remove: float, **fit: Any,
+) -> np.ndarray:  # fmt: skip
     """Return (10, y, x): three moments and the continuum, each with its error, noise scale, coverage.
 
     ``remove`` is the variance of the instrument [km2/s2].
@@ -311,7 +306,7 @@ def moments_of(flux, var, dq, *, share, power, velocity, t_line, threshold, remo
 # --- helpers ---------------------------------------------------------------------------------------------------------
 
 
-def _plain(flux, var, dq):
+def _plain(flux: np.ndarray, var: np.ndarray, dq: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (plane, spaxel) arrays and the voxels that are unusable.
 
     Voxels without an error get the middle one of their spaxel, 0 where it has none at all: then the scatter counts.
@@ -375,7 +370,7 @@ def _instrument(around: Window, resolution: Any, remove: bool) -> float:
     return sigma**2 + width**2 / 12.0
 
 
-def _map(values, unit: str, text: str) -> xr.DataArray:
+def _map(values: Any, unit: str, text: str) -> xr.DataArray:
     return xr.DataArray(values, dims=("y", "x"), attrs={"units": unit, "long_name": text})
 
 
@@ -392,7 +387,10 @@ def _equivalent_width(out: dict[str, xr.DataArray], around: Window, area: float)
     }
 
 
-def _parameters(around: Window, extent, window, degree, clip, exclude, coverage) -> dict[str, Any]:
+def _parameters(
+    around: Window, extent: tuple[float, float] | float, window: float, degree: int, clip: float,
+    exclude: Any, coverage: float,
+) -> dict[str, Any]:  # fmt: skip
     return {
         "line": around.label, "redshift": around.redshift, "window": window,
         "extent": list(np.atleast_1d(np.asarray(extent, float))), "degree": degree, "clip": clip, "coverage": coverage,

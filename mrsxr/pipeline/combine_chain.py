@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -179,7 +179,7 @@ def _subtract_field(exposures: Exposures, beside: Beside, *, required: bool = Tr
     return _unless_subtracted(exposures, "field", subtract)
 
 
-def _unless_subtracted(exposures: Exposures, way: str, subtract) -> Exposures:
+def _unless_subtracted(exposures: Exposures, way: str, subtract: Callable[..., Any]) -> Exposures:
     """Return exposures without background; those that lost it before stay as they are."""
     out = {}
     for name, ds in exposures.items():

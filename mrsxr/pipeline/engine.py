@@ -261,8 +261,8 @@ class Course:
         self.watches, self.make_executor, self.workers = watches, executor, workers
         self.name, self.executor = uuid4().hex, executor()
         self.tasks, self.made = list(watches), {}  # type: ignore[var-annotated]
-        self.arrived: queue.SimpleQueue[Future] = queue.SimpleQueue()
-        self.running: dict[Future, _Running] = {}
+        self.arrived: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
+        self.running: dict[Future[Any], _Running] = {}
         self.place = {task: k for k, task in enumerate(self.tasks)}
         before = {task: {one[0] for _, what in task.needs.values() for one in what if isinstance(one, tuple)}
                   for task in self.tasks}  # fmt: skip
@@ -323,7 +323,7 @@ class Course:
         self.running[future] = replace(one, executor=self.executor)
         future.add_done_callback(self.arrived.put)
 
-    def _settle(self, future: Future) -> None:
+    def _settle(self, future: Future[Any]) -> None:
         one = self.running.pop(future)
         error = future.exception() if not future.cancelled() else RuntimeError("it was cancelled")
         if error is not None and _worker_died(error) and one.tries < _TRIES:

@@ -50,7 +50,7 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()[:16]
 
 
-def of_file(path: str | os.PathLike) -> str:
+def of_file(path: str | os.PathLike[str]) -> str:
     """Return the key of an input file.
 
     Parameters
@@ -76,7 +76,7 @@ def of_file(path: str | os.PathLike) -> str:
     return digest("raw", stat.st_size, stat.st_mtime_ns, _hash(head_of(path)))
 
 
-def of_reference(path: str | os.PathLike) -> str:
+def of_reference(path: str | os.PathLike[str]) -> str:
     """Return the key of a reference file: its name and content; above 64 MB, its name, size, time and primary header.
 
     Parameters
@@ -100,7 +100,7 @@ def _of_reference(path: str, size: int, time: int) -> str:
     return digest("large reference", name, size, time, _hash(head_of(path)))
 
 
-def checksum(path: str | os.PathLike) -> str:
+def checksum(path: str | os.PathLike[str]) -> str:
     """Return the CRC-32 of the content of a file, or of all files of a folder (a zarr store) with their names."""
     path, total = Path(path), 0
     if not path.is_dir():
@@ -145,7 +145,7 @@ def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _stat(path: str | os.PathLike) -> os.stat_result:
+def _stat(path: str | os.PathLike[str]) -> os.stat_result:
     try:
         return os.stat(path)
     except OSError as error:

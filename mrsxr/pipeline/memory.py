@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from functools import cache
+from typing import Any
 
 
 def give_back() -> bool:
@@ -16,7 +17,7 @@ def give_back() -> bool:
 
 
 @cache
-def _trim():
+def _trim() -> Any:
     try:
         found = ctypes.CDLL(None).malloc_trim
     except (AttributeError, OSError, TypeError):  # no glibc

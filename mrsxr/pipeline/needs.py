@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
@@ -70,7 +70,7 @@ def require_references(files: Sequence[FileInfo], refs: References | None, recip
         raise MrsxrError(NO_REFERENCES)
     if refs is None:
         return
-    found: dict[tuple, ReferenceFileError | None] = {}
+    found: dict[tuple[Any, ...], ReferenceFileError | None] = {}
     for one in todo:
         key = (one.node, READY[one.product], *(one.keywords.get(k) for k in ("READPATT", "SUBARRAY", "NGROUPS")))
         if key not in found:

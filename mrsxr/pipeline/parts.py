@@ -83,7 +83,7 @@ def part(
     hide: Sequence[str] = (),
     contradiction: Callable[[Mapping[str, Any]], str | None] | None = None,
     **readers: Callable[[Any, str], Any],
-):
+) -> Callable[..., Any]:
     """Mark a function of a chain as a part of a level of recipes.
 
     Parameters

@@ -98,7 +98,7 @@ class Store:
     The run alone writes the ledger. ``with Store(out) as store`` begins and finishes.
     """
 
-    def __init__(self, out: str | os.PathLike):
+    def __init__(self, out: str | os.PathLike[str]):
         self.out = Path(out)
         self.books = self.out / BOOKS
         self._lock: FolderLock | None = None
@@ -210,7 +210,7 @@ class Store:
             self._write(replace(entry, plan=plan))
 
     def done(
-        self, piece: Label, key: str, outputs: Sequence[str | os.PathLike], *, plan: str = "",
+        self, piece: Label, key: str, outputs: Sequence[str | os.PathLike[str]], *, plan: str = "",
         notes: Iterable[str] = (), scores: Iterable[Mapping[str, Any]] = (), values: Mapping[str, Any] | None = None,
         seconds: float = 0.0, peak_memory: float | None = None,
     ) -> Entry:  # fmt: skip
@@ -297,7 +297,7 @@ class Status:
         return out
 
 
-def status(out: str | os.PathLike) -> Status:
+def status(out: str | os.PathLike[str]) -> Status:
     """Return how far the work in a folder is, from its files alone.
 
     Raises
@@ -322,7 +322,7 @@ def status(out: str | os.PathLike) -> Status:
     return Status(store.out, holder, list(plan), states["done"], states["running"], states["failed"], left)
 
 
-def stores_below(folder: str | os.PathLike) -> list[Path]:
+def stores_below(folder: str | os.PathLike[str]) -> list[Path]:
     """Return the folders of runs: the folder itself, or those of the observations directly inside it."""
     folder = Path(folder)
     if (folder / BOOKS).is_dir():

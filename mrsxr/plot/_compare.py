@@ -104,7 +104,9 @@ def compare(
     return array_of(axes)
 
 
-def _cube_pair(before: xr.Dataset, after: xr.Dataset, wavelength: Any):
+def _cube_pair(
+    before: xr.Dataset, after: xr.Dataset, wavelength: Any
+) -> tuple[list[np.ndarray], str, str | None, np.ndarray, str]:
     """Return both images, what they show, its unit, the spaxels that count, band and wavelengths."""
     (first, waves), (second, _) = collapse(before, wavelength), collapse(after, wavelength)
     unit = before["flux"].attrs.get("units")
@@ -113,7 +115,9 @@ def _cube_pair(before: xr.Dataset, after: xr.Dataset, wavelength: Any):
     return [first, second], "Surface brightness", unit, np.ones(first.shape, dtype=bool), where
 
 
-def _detector_pair(before: xr.Dataset, after: xr.Dataset, integration: int | None):
+def _detector_pair(
+    before: xr.Dataset, after: xr.Dataset, integration: int | None,
+) -> tuple[list[np.ndarray], str, str | None, np.ndarray]:  # fmt: skip
     """Return both images, what they show, its unit, and the pixels that set the scale."""
     (first, label, unit), (second, _, other) = image_of(before, integration), image_of(after, integration)
     _require_same(first, second, unit, other)
@@ -194,7 +198,10 @@ def _panels(one: xr.Dataset, seen: np.ndarray, on_sky: bool, ax: Any) -> list[Ax
     return [make_panel(one, figure, box) if on_sky else figure.add_axes(box) for box in boxes]
 
 
-def _draw_detector(one, axes, images, norms, labels, titles, cmap) -> None:
+def _draw_detector(
+    one: xr.Dataset, axes: list[Axes], images: list[np.ndarray], norms: Any, labels: list[str],
+    titles: tuple[str, str, str], cmap: str,
+) -> None:  # fmt: skip
     for i, panel in enumerate(axes):
         drawn = panel.imshow(
             images[i], origin="lower", norm=norms[i], cmap=colour_map("RdBu_r" if i == 2 else cmap),
@@ -207,7 +214,10 @@ def _draw_detector(one, axes, images, norms, labels, titles, cmap) -> None:
         panel.tick_params(labelleft=i == 0)
 
 
-def _draw_cubes(one, axes, images, norms, labels, titles, cmap) -> None:
+def _draw_cubes(
+    one: xr.Dataset, axes: list[Any], images: list[np.ndarray], norms: Any, labels: list[str],
+    titles: tuple[str, str, str], cmap: str,
+) -> None:  # fmt: skip
     seen = np.isfinite(images[0]) | np.isfinite(images[1])
     for i, panel in enumerate(axes):
         colours = colour_map("RdBu_r" if i == 2 else cmap, "none")
@@ -219,7 +229,10 @@ def _draw_cubes(one, axes, images, norms, labels, titles, cmap) -> None:
         panel.set_title(titles[i])
 
 
-def _spectra(before, after, ax, zoom, redshift, relative, names, title) -> list[Axes]:
+def _spectra(
+    before: xr.Dataset, after: xr.Dataset, ax: Axes, zoom: Any, redshift: float | None,
+    relative: bool, names: tuple[str, str], title: str,
+) -> list[Axes]:  # fmt: skip
     """Draw two spectra in one panel and their difference below."""
     axes = given_axes(ax, 2, "a comparison of spectra")
     if axes is None:

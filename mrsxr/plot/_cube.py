@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -20,7 +22,7 @@ Range = float | tuple[float, float] | slice | None
 
 @reads(wavelength=as_um_place, aperture=as_circle)
 def cube_image(
-    cube: xr.Dataset, wavelength: Range = None, ax: Axes | None = None, *, aperture: tuple | None = None,
+    cube: xr.Dataset, wavelength: Range = None, ax: Axes | None = None, *, aperture: tuple[Any, ...] | None = None,
     stretch: str = "asinh", percentiles: tuple[float, float] | None = None, cmap: str = "inferno",
     colorbar: str | None = "right", north_up: bool = False, beam: bool = True, title: str | None = None,
     font_size: float = 9.0,

@@ -325,7 +325,9 @@ def _faint(one: xr.Dataset, values: np.ndarray, limit: float) -> tuple[np.ndarra
     return measured & (~good | faint), measured | good
 
 
-def _colours(shown: np.ndarray, kind: Kind, stretch: str | None, cmap: str | None, limits):
+def _colours(
+    shown: np.ndarray, kind: Kind, stretch: str | None, cmap: str | None, limits: tuple[float, float] | None,
+) -> tuple[Any, Any]:  # fmt: skip
     """Return norm and colour map of a map."""
     stretch = stretch or kind.stretch
     finite = shown[np.isfinite(shown)]

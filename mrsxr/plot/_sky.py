@@ -278,7 +278,7 @@ def mark_beam(ax: Axes, fwhm: float | None) -> None:
              linewidth=0.8, pad=0.25, borderpad=0.35)  # fmt: skip
 
 
-def mark_aperture(ax: Axes, ds: SkyData, aperture: tuple, size: float = 7.5) -> None:
+def mark_aperture(ax: Axes, ds: SkyData, aperture: tuple[Any, ...], size: float = 7.5) -> None:
     """Draw a circle (ra, dec [deg], radius [arcsec]) on the sky; the centre alone where there is no radius."""
     if sky_wcs(ds) is None or not isinstance(ax, WCSAxes):
         raise MrsxrError("an aperture on the sky needs a cube with the attribute 'wcs'")

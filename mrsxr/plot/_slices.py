@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -72,7 +74,7 @@ def pixel_numbers(one: xr.Dataset, dim: str) -> np.ndarray:
     return np.asarray(one[dim].values, float) if dim in one.coords else np.arange(one.sizes[dim], dtype=float)
 
 
-def _numbers(ax: Axes, edges, rows: np.ndarray, columns: np.ndarray) -> None:
+def _numbers(ax: Axes, edges: dict[int, Any], rows: np.ndarray, columns: np.ndarray) -> None:
     """Write the number of each slice in its middle, at two heights in turn so that neighbours stay apart."""
     low, high = sorted(ax.get_ylim())
     across = abs(np.diff(ax.get_xlim())[0])
@@ -88,7 +90,7 @@ def _numbers(ax: Axes, edges, rows: np.ndarray, columns: np.ndarray) -> None:
         text.set_path_effects([withStroke(linewidth=1.6, foreground="black")])
 
 
-def _channels(ax: Axes, edges, columns: np.ndarray) -> float:
+def _channels(ax: Axes, edges: dict[int, Any], columns: np.ndarray) -> float:
     """Write the names of the channels above the axes, over the columns that each takes."""
     upright = blended_transform_factory(ax.transData, ax.transAxes)
     for channel in sorted({label // 100 for label in edges}):

@@ -112,7 +112,9 @@ def spectra_of(given: Any) -> list[xr.Dataset]:
     return parts
 
 
-def joined(parts: Sequence[xr.Dataset], variable: str | None, zoom: Zoom, redshift: float | None = None):
+def joined(
+    parts: Sequence[xr.Dataset], variable: str | None, zoom: Zoom, redshift: float | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Any]:  # fmt: skip
     """Return wavelength, values, standard deviation, band and the name of the variable of spectra, by wavelength."""
     if isinstance(zoom, str):
         zoom = line_range(zoom, redshift=parts[0].attrs.get("redshift") if redshift is None else redshift)
@@ -133,7 +135,9 @@ def joined(parts: Sequence[xr.Dataset], variable: str | None, zoom: Zoom, redshi
     return wavelength[order], flux[order], sigma[order], band[order], name
 
 
-def _mark(ax, ds, wavelength, flux, redshift, font_size) -> float:
+def _mark(
+    ax: Axes, ds: xr.Dataset, wavelength: np.ndarray, flux: np.ndarray, redshift: float | None, font_size: float,
+) -> float:  # fmt: skip
     given = redshift if redshift is not None else ds.attrs.get("redshift")
     redshift = 0.0 if given is None else float(given)
     ax.set_xlabel(
@@ -160,7 +164,7 @@ def flux_limits(ax: Axes, wavelength: np.ndarray, values: np.ndarray, top: float
         ax.set_ylim(low - 0.1 * span, high + 0.15 * span)
 
 
-def _without_edge_spikes(ax: Axes, pieces, flux: np.ndarray) -> np.ndarray:
+def _without_edge_spikes(ax: Axes, pieces: list[Any], flux: np.ndarray) -> np.ndarray:
     """Return the values to draw: those at the ends of a band that lie outside the axes are left out."""
     low, high = ax.get_ylim()
     shown = flux.copy()
@@ -171,7 +175,7 @@ def _without_edge_spikes(ax: Axes, pieces, flux: np.ndarray) -> np.ndarray:
     return shown
 
 
-def _values(ds: xr.Dataset, variable: str | None):
+def _values(ds: xr.Dataset, variable: str | None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, str]:
     """Return wavelength, values, standard deviation and band of the samples, and the name of the variable."""
     found = [n for n in ([variable] if variable else _NAME) if n in ds and n in _NAME and ds[n].dims == ("wavelength",)]
     if not found:
@@ -195,7 +199,7 @@ def _values(ds: xr.Dataset, variable: str | None):
     return wavelength, cleaned[name], sigma, band, name
 
 
-def prefixed(flux: np.ndarray, sigma: np.ndarray, unit: str | None):
+def prefixed(flux: np.ndarray, sigma: np.ndarray, unit: str | None) -> tuple[np.ndarray, np.ndarray, str | None]:
     """Return values in Jy, mJy or µJy, whichever gives numbers that are easy to read."""
     typical = np.nanpercentile(np.abs(flux), 90) if np.isfinite(flux).any() else 1.0
     if unit != "Jy" or typical >= 0.5:
@@ -218,14 +222,16 @@ def pieces_of(wavelength: np.ndarray, flux: np.ndarray, band: np.ndarray) -> Ite
                 yield name, part
 
 
-def _colour(label: str, pieces) -> str:
+def _colour(label: str, pieces: list[tuple[str, np.ndarray]]) -> str:
     if label in BAND_COLOURS:
         return BAND_COLOURS[label]
     names = list(dict.fromkeys(name for name, _ in pieces))
     return OKABE_ITO[names.index(label) % 4]
 
 
-def _limits(ax: Axes, pieces, wavelength: np.ndarray, flux: np.ndarray, log: bool | None, all_values: bool) -> None:
+def _limits(
+    ax: Axes, pieces: list[Any], wavelength: np.ndarray, flux: np.ndarray, log: bool | None, all_values: bool,
+) -> None:  # fmt: skip
     """Set both axes: all wavelengths with values, and the range of values, without spikes and edges of bands or all."""
     if not pieces:
         ax.set_xlim(float(wavelength.min()), float(wavelength.max()) + 1e-6)
@@ -261,7 +267,7 @@ def _quiet(values: np.ndarray) -> np.ndarray:
     return np.median(np.stack([values[:-2], values[1:-1], values[2:]]), axis=0)
 
 
-def _wavelength_axis(ax: Axes, pieces, wavelength: np.ndarray) -> None:
+def _wavelength_axis(ax: Axes, pieces: list[tuple[str, np.ndarray]], wavelength: np.ndarray) -> None:
     """Set the horizontal axis: logarithmic if long, with the gaps between bands drawn together if they are wide."""
     reach = _merged([(float(wavelength[part][0]), float(wavelength[part][-1])) for _, part in pieces])
     first, last = reach[0][0], reach[-1][1]
@@ -334,7 +340,7 @@ def _fixed_ticks(ax: Axes, major: Sequence[float], minor: Sequence[float]) -> No
     ax.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _band_names(ax: Axes, pieces, wavelength: np.ndarray, font_size: float) -> None:
+def _band_names(ax: Axes, pieces: list[Any], wavelength: np.ndarray, font_size: float) -> None:
     """Write the name of each band in its colour at the foot of the axes."""
     foot = blended_transform_factory(ax.transData, ax.transAxes)
     for name in dict.fromkeys(label for label, _ in pieces if label):

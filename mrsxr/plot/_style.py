@@ -138,7 +138,7 @@ def image_norm(values: np.ndarray, stretch: str, percentiles: tuple[float, float
     )
 
 
-def _signed_root(t):
+def _signed_root(t: Any) -> Any:
     return np.sign(t) * np.sqrt(np.abs(t))
 
 
@@ -148,7 +148,8 @@ def top_axis(ax: Axes, forward: Callable[[Any], Any], backward: Callable[[Any], 
 
 
 def colour_bar(
-    mappable, ax: Axes, label: str, *, where: str = "right", ticks: int = 6, cax: Axes | None = None, of: Any = None
+    mappable: Any, ax: Axes, label: str, *, where: str = "right", ticks: int = 6, cax: Axes | None = None,
+    of: Any = None,
 ) -> Axes:  # fmt: skip
     """Add a colour bar that keeps to the side of an image, whatever its aspect; ``where`` "right" or "top".
 
@@ -254,7 +255,7 @@ def pick_dither(ds: xr.Dataset, dither: int) -> xr.Dataset:
     return ds.isel(dither=int(place[0]))
 
 
-def save_figure(picture: Any, path: str | os.PathLike, dpi: float | None = None) -> Path:
+def save_figure(picture: Any, path: str | os.PathLike[str], dpi: float | None = None) -> Path:
     """Write a picture to a file, whole or not at all, and close it.
 
     Parameters

@@ -173,7 +173,7 @@ def _choose(cubes: list[xr.Dataset]) -> list[xr.Dataset]:
     return [cube for cube in ordered if any(cube is c for c in chosen)]
 
 
-def _aperture_of(cube: xr.Dataset, spectrum: xr.Dataset | None, given: Any) -> tuple | None:
+def _aperture_of(cube: xr.Dataset, spectrum: xr.Dataset | None, given: Any) -> tuple[Any, ...] | None:
     """Return (ra, dec, radius) of the aperture of a cube, None where it is not known."""
     band = str(cube.attrs.get("band", ""))
     if isinstance(given, Mapping):

@@ -8,6 +8,9 @@ more. The score of a method over another is the exponential of the mean differen
 errors: a ratio of variances, below 1 where there is a gain.
 """
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 
 from ._emicorr_fit_kernels import early_and_late, odd_and_even
@@ -20,7 +23,10 @@ CLIP = 25.0  # square of the sigmas
 LEAST = 100  # pixels
 
 
-def loss(early, late):
+def loss(
+    early: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+    late: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+) -> np.ndarray:  # fmt: skip
     """Return the loss of each pixel from (rate, var_poisson, var_read, dq) of both halves; NaN: no slope in one."""
     (a, v_a, flags_a), (b, v_b, flags_b) = [
         (one[0].astype(float), one[1].astype(float) + one[2], one[3]) for one in (early, late)
@@ -31,7 +37,7 @@ def loss(early, late):
     return np.where(good, np.log(variance) + np.minimum(difference**2 / variance, CLIP), np.nan)
 
 
-def score(change, errors=2.0):
+def score(change: np.ndarray, errors: float = 2.0) -> float:
     """Return the score of the changes of loss (pixels) by a new method; NaN: the old one has no slope there."""
     change = change[~np.isnan(change)]
     if change.size < LEAST:
@@ -39,12 +45,16 @@ def score(change, errors=2.0):
     return float(np.exp(min(np.mean(change) + errors * np.std(change) / np.sqrt(change.size), 10.0)))
 
 
-def change_of(new, old):
+def change_of(new: np.ndarray, old: np.ndarray) -> np.ndarray:
     """Return by how much losses change; a pixel that the new method alone loses counts as an outlier."""
     return np.where(np.isnan(new) & ~np.isnan(old), CLIP, new - old)
 
 
-def score_jumps(sci, group_dq, pixel_dq, read_noise, gain, dark, *linearity, two_point=None, likelihood=None):
+def score_jumps(
+    sci: np.ndarray, group_dq: np.ndarray, pixel_dq: np.ndarray, read_noise: np.ndarray, gain: np.ndarray,
+    dark: np.ndarray, *linearity: np.ndarray, two_point: Any = None,
+    likelihood: Any = None,
+) -> np.ndarray:  # fmt: skip
     """Return the score (dither) of jumps by likelihood over those by the two-point test.
 
     Jumps are looked for in each half by itself: a search that sees the whole ramp draws the halves together by leaving
@@ -57,10 +67,10 @@ def score_jumps(sci, group_dq, pixel_dq, read_noise, gain, dark, *linearity, two
     out = np.full(len(sci), np.nan, dtype=np.float32)
     group_dq, pixel_dq = np.broadcast_to(group_dq, sci.shape), np.broadcast_to(pixel_dq, (len(sci), *sci.shape[3:]))
 
-    def by_likelihood(counts, flags):
+    def by_likelihood(counts: np.ndarray, flags: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return find_jumps_gls(counts, flags, *pixels, **likelihood)
 
-    def by_two_points(counts, flags):
+    def by_two_points(counts: np.ndarray, flags: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return find_jumps(counts, flags, read_noise, gain, usable_groups(flags), **two_point)
 
     n_integration, n_group = sci.shape[1:3]
@@ -76,7 +86,10 @@ def score_jumps(sci, group_dq, pixel_dq, read_noise, gain, dark, *linearity, two
     return out
 
 
-def _change_by_jumps(new, old, sci, group_dq, pixel_dq, pixels, parts, group_time):
+def _change_by_jumps(
+    new: Callable[..., Any], old: Callable[..., Any], sci: np.ndarray, group_dq: np.ndarray, pixel_dq: np.ndarray,
+    pixels: Sequence[np.ndarray], parts: list[tuple[slice, slice]], group_time: float,
+) -> np.ndarray:  # fmt: skip
     """Return the change of loss (y, x) of one dither by the jumps that are found: 0 where both find the same."""
     ramps, flags = [], []
     for i, g in parts:
@@ -96,20 +109,26 @@ def _change_by_jumps(new, old, sci, group_dq, pixel_dq, pixels, parts, group_tim
     return change
 
 
-def _chosen(array, where):
+def _chosen(array: np.ndarray, where: np.ndarray) -> np.ndarray:
     """Return some pixels of an array (..., y, x) as one row."""
     return np.ascontiguousarray(array[..., where][..., None, :])
 
 
 def judge_fits(
-    sci, group_dq, pixel_dq, read_noise, gain, dark, *linearity, group_time=1.0, limits=(0, 65535), gls=None, ols=None
-):  # fmt: skip
+    sci: np.ndarray, group_dq: np.ndarray, pixel_dq: np.ndarray, read_noise: np.ndarray, gain: np.ndarray,
+    dark: np.ndarray, *linearity: np.ndarray, group_time: float = 1.0, limits: tuple[int, int] = (0, 65535),
+    gls: Any = None, ols: Any = None,
+) -> np.ndarray:  # fmt: skip
     """Return the score (dither) of slopes by "gls" over those by "ols", both with the same flags."""
 
-    def by_gls(counts, flags, bad):
+    def by_gls(
+        counts: np.ndarray, flags: np.ndarray, bad: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
         return fit_gls(counts, flags, bad, read_noise, gain, dark, *linearity, group_time=group_time, **gls)[:4]
 
-    def by_ols(counts, flags, bad):
+    def by_ols(
+        counts: np.ndarray, flags: np.ndarray, bad: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
         return fit_ols(counts, flags, bad, read_noise, gain, dark, group_time=group_time, **ols)[:4]
 
     n_integration, n_group = sci.shape[1:3]
@@ -119,13 +138,16 @@ def judge_fits(
     return _scores(by_gls, by_ols, sci, group_dq, pixel_dq, parts)
 
 
-def usable_groups(group_dq):
+def usable_groups(group_dq: np.ndarray) -> np.ndarray:
     """Return how many groups (dither, integration, 1, 1) are not DO_NOT_USE in all pixels."""
     lost = ((group_dq & 1) != 0).all(axis=(-1, -2))
     return (~lost).sum(axis=2).astype(np.int32)[..., None, None]
 
 
-def _scores(new, old, sci, group_dq, pixel_dq, parts):
+def _scores(
+    new: Callable[..., Any], old: Callable[..., Any], sci: np.ndarray, group_dq: np.ndarray, pixel_dq: np.ndarray,
+    parts: list[Any],
+) -> np.ndarray:  # fmt: skip
     """Return the score (dither) of two functions of (counts, group flags, pixel flags) -> slopes."""
     out = np.full(len(sci), np.nan, dtype=np.float32)
     group_dq = np.broadcast_to(group_dq, sci.shape)
@@ -146,9 +168,11 @@ def _scores(new, old, sci, group_dq, pixel_dq, parts):
 
 
 def fit_judged(
-    judged, sci, group_dq, pixel_dq, read_noise, gain, dark, *linearity, group_time=1.0, limits=(0, 65535), gls=None,
-    ols=None,
-):  # fmt: skip
+    judged: np.ndarray, sci: np.ndarray, group_dq: np.ndarray, pixel_dq: np.ndarray, read_noise: np.ndarray,
+    gain: np.ndarray, dark: np.ndarray, *linearity: np.ndarray, group_time: float = 1.0,
+    limits: tuple[int, int] = (0, 65535), gls: Any = None,
+    ols: Any = None,
+) -> tuple[np.ndarray, ...]:  # fmt: skip
     """Return the outputs of ``fit_gls`` for dithers with a score ``judged`` (dither, y, x) below 1.
 
     Of the others those of ``fit_ols``, whose chi2 is NaN.
@@ -166,7 +190,11 @@ def fit_judged(
     return found[0] if len(found) == 1 else tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
 
 
-def find_judged(judged, usable, sci, group_dq, read_noise, gain, dark, *linearity, two_point=None, likelihood=None):
+def find_judged(
+    judged: np.ndarray, usable: np.ndarray, sci: np.ndarray, group_dq: np.ndarray, read_noise: np.ndarray,
+    gain: np.ndarray, dark: np.ndarray, *linearity: np.ndarray, two_point: Any = None,
+    likelihood: Any = None,
+) -> tuple[np.ndarray, ...]:  # fmt: skip
     """Return the outputs of ``find_jumps_gls`` for dithers with a score below 1, else those of ``find_jumps``."""
     found = []
     for d in range(len(sci)):

@@ -53,20 +53,20 @@ def flag_charge_migration(ds: xr.Dataset, *, signal_threshold: Positive = 25000.
     return ds.assign(group_dq=group_dq.assign_attrs(dq.GROUP_DQ_ATTRS))
 
 
-def first_above(sci, group_dq, threshold):
+def first_above(sci: np.ndarray, group_dq: np.ndarray, threshold: float) -> np.ndarray:
     """Return the first group [int16] above threshold [DN] whose flags are not DO_NOT_USE alone, else their number."""
     above = (sci > np.float32(threshold)) & (group_dq != dq.DO_NOT_USE)
     return np.where(above.any(axis=2), above.argmax(axis=2), sci.shape[2]).astype(np.int16)
 
 
-def spread_first(first):
+def spread_first(first: np.ndarray) -> np.ndarray:
     """Return the smallest value of each pixel and its four neighbours."""
     from ._saturation_kernels import lower
 
     return lower(lower(first, first, -2), first, -1)
 
 
-def flag_from(group_dq, first):
+def flag_from(group_dq: np.ndarray, first: np.ndarray) -> np.ndarray:
     """Return group flags with CHARGELOSS | DO_NOT_USE from group ``first`` on."""
     late = np.arange(group_dq.shape[2])[:, None, None] >= first[:, :, None]
     return group_dq | late * np.uint8(dq.value("CHARGELOSS", "DO_NOT_USE"))

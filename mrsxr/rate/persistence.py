@@ -111,7 +111,10 @@ def _since_start(end: xr.DataArray, ds: xr.Dataset) -> xr.DataArray:
     return ((end - start) * DAY).where(end > 0, 0.0).transpose("dither", "y", "x")
 
 
-def flag_windows(sci, group_dq, before, times, length, threshold, bits):
+def flag_windows(
+    sci: np.ndarray, group_dq: np.ndarray, before: np.ndarray, times: np.ndarray, length: float, threshold: float,
+    bits: int,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Return (group flags with ``bits`` inside the windows, end of the window at the end of the exposure [s]).
 
     A window is the time [s] from the start of the exposure until which a pixel is flagged, 0 for none. It opens with

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import dask.array as da
 import numpy as np
@@ -16,7 +16,8 @@ from mrsxr.errors import MrsxrError
 from mrsxr.limits import Count, NotNegative, Positive, Ref, Reference, checked
 from mrsxr.step import step
 
-from .jump import RAMP, lost_groups
+from ._exposure import RAMP
+from .jump import lost_groups
 
 _JWST_AMPLITUDE = 6.0  # what jwst 3.0.0 takes for max_shower_amplitude, whatever the user gives
 
@@ -124,7 +125,7 @@ def _in_tall_blocks(array: xr.DataArray, rows: int) -> xr.DataArray:
     return array.chunk(y=(*[rows] * (n - 1), array.sizes["y"] - rows * (n - 1)))
 
 
-def _draw(smooth: xr.DataArray, ds: xr.Dataset, *, threshold: float, **options) -> xr.DataArray:
+def _draw(smooth: xr.DataArray, ds: xr.Dataset, *, threshold: float, **options: Any) -> xr.DataArray:
     """Return the pixels inside ellipses, one bit a pixel (dither, integration, group, y, byte, x=1).
 
     This is the one place that sees whole frames: a bit for each sample, not the samples.
@@ -286,7 +287,10 @@ def shower_model(
     return model.assign_coords({**own, **middle}).assign_attrs(units="electron", long_name="charge of showers")
 
 
-def _model(ds, gain, readnoise, regions, threshold, relative_noise, min_diffs) -> tuple[xr.DataArray, xr.DataArray]:
+def _model(
+    ds: xr.Dataset, gain: xr.Dataset, readnoise: xr.Dataset, regions: Any, threshold: float,
+    relative_noise: float, min_diffs: int,
+) -> tuple[xr.DataArray, xr.DataArray]:  # fmt: skip
     from ._shower_model import find_model
 
     coarse = _coarse(ds, readnoise.read_noise, gain.gain, float(relative_noise))
@@ -313,7 +317,7 @@ def _coarse(ds: xr.Dataset, read_noise: xr.DataArray, gain: xr.DataArray, spread
     rows = ds.sci.chunksizes.get("y", (ds.sizes["y"],))[0]
     rows = -(-rows // CELL) * CELL  # whole cells in every block
     whole = dict.fromkeys((*RAMP, "x"), -1)
-    pieces: list = []
+    pieces: list[Any] = []
     for array, own in inputs:
         pieces += [array.chunk({d: n for d, n in {**whole, "y": rows}.items() if d in own}).data, own]
     data = da.blockwise(

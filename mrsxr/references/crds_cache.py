@@ -13,6 +13,7 @@ import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from mrsxr.errors import ReferenceFileError
 from mrsxr.io.atomic import replacing, write_text
@@ -238,7 +239,7 @@ def _mapping(name: str, mapping: str, parkey: str, selections: dict[str, str], *
     return _signed(header, "\n".join(lines))
 
 
-def _signed(header: dict, selector: str) -> str:
+def _signed(header: dict[str, Any], selector: str) -> str:
     """Return a mapping file with the checksum of its text (without the line of the checksum)."""
     lines = ["header = {", *(f"    {key!r} : {value!r}," for key, value in header.items()), "}", "", selector, ""]
     text = "\n".join(line for line in lines if "sha1sum" not in line)

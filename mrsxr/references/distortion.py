@@ -197,7 +197,9 @@ def _parts(model: Any) -> list[Any]:
     return [model] if getattr(model, "n_submodels", 1) == 1 else list(model)
 
 
-def _read_polynomials(tree, key, labels, name, *, shifted) -> tuple[np.ndarray, np.ndarray]:
+def _read_polynomials(
+    tree: Any, key: str, labels: np.ndarray, name: str, *, shifted: int,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Return coefficients (slice, power 0, power 1) and the zero point of the shifted argument."""
     models = _key(tree, key, name)
     if len(models) != labels.size:
@@ -306,6 +308,6 @@ def _plain(value: Any) -> str:
     return "" if value is None or str(value) == "N/A" else str(value)
 
 
-def _dataset(variables: dict, coords: dict, attrs: dict[str, str]) -> xr.Dataset:
+def _dataset(variables: dict[str, Any], coords: dict[str, Any], attrs: dict[str, str]) -> xr.Dataset:
     data = {name: (dims, values, {"units": units}) for name, (dims, values, units) in variables.items()}
     return xr.Dataset(data, coords=coords, attrs=attrs)

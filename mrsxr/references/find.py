@@ -68,7 +68,7 @@ class References:
         self._folder: Path | None = None
         self._context = context
         self._only: frozenset[str] | None = None
-        self._crds_paths: dict[tuple, Path] = {}
+        self._crds_paths: dict[tuple[Any, ...], Path] = {}
         if isinstance(source, Mapping):
             self._mapping = _known_kinds(source)
         elif isinstance(source, str | os.PathLike):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import xarray as xr
+from markupsafe import Markup
 
 from mrsxr.attributes import headers_of
 from mrsxr.errors import MrsxrError
@@ -12,7 +13,7 @@ from mrsxr.io import Summary
 from mrsxr.spaxels import facts_of
 
 from .gather import Contents
-from .markup import NONE, Markup, bullets, heading, join, macros, number, paragraph, seconds, strong, table
+from .markup import NONE, bullets, heading, join, macros, number, paragraph, seconds, strong, table
 
 
 def headline(contents: Contents) -> tuple[str, Markup]:

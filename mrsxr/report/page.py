@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from markupsafe import Markup
+
 from mrsxr._version import __version__
 from mrsxr.arguments import reads
 from mrsxr.errors import MrsxrError
@@ -14,7 +16,7 @@ from mrsxr.pipeline import Reporter
 
 from . import observation, pictures, results, work
 from .gather import Contents, gather
-from .markup import Markup, bullets, join, macros, paragraph, strong
+from .markup import bullets, join, macros, paragraph, strong
 
 log = logging.getLogger(__name__)
 _STAGE = "report"

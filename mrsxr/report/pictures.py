@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from mrsxr import dq, plot
@@ -15,7 +16,7 @@ from mrsxr.io import FileInfo
 from mrsxr.spectrum import stitch_bands
 
 from .gather import Contents
-from .markup import Markup, join, macros, paragraph, picture, strong
+from .markup import join, macros, paragraph, picture, strong
 
 Tell = Callable[[], None]
 _MOST_SETTINGS = 6
@@ -92,7 +93,7 @@ def cubes(contents: Contents, tell: Tell) -> Markup:
     return join(paragraph(text), macros.pictures(parts, "three"))
 
 
-def _cube_image(ds: xr.Dataset, circle: tuple | None) -> Any:
+def _cube_image(ds: xr.Dataset, circle: tuple[Any, ...] | None) -> Any:
     """Draw a cube into a figure that is small enough for its letters to be read beside others."""
     if "wcs" not in ds.attrs:
         return plot.cube_image(ds)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from markupsafe import Markup
 
 from mrsxr.errors import MrsxrError
 from mrsxr.lines.fit import fit_lines
@@ -15,7 +16,7 @@ from mrsxr.scores import decisions as judged
 from mrsxr.step import branches, read_history
 
 from .gather import Contents
-from .markup import NONE, Markup, bullets, code, details, join, number, paragraph, strong, table, with_error
+from .markup import NONE, bullets, code, details, join, number, paragraph, strong, table, with_error
 from .pictures import aperture_of, line_pictures, whole_spectra
 
 _MOST_ZOOMS = 12

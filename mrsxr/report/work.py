@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from markupsafe import Markup
 
 from mrsxr import cal, cube, dq, rate, spectrum  # noqa: F401 - they fill STEPS
 from mrsxr.errors import MrsxrError
@@ -18,7 +19,7 @@ from mrsxr.pipeline.record import versions
 from mrsxr.step import STEPS
 
 from .gather import Contents
-from .markup import NONE, Markup, bullets, code, details, join, paragraph, percent, seconds, table
+from .markup import NONE, bullets, code, details, join, paragraph, percent, seconds, table
 
 STAGES = {
     "rate": "Stage 1: from ramps to count rates", "cal": "Stage 2 and 3: from count rates to calibrated exposures",

@@ -83,10 +83,10 @@ def make_detector(detector: str, seed: int = 1) -> DetectorMaps:
     reference = np.zeros(shape, dtype=bool)
     reference[:, :4] = reference[:, -4:] = True
 
-    def normal(sigma):
+    def normal(sigma: float) -> np.ndarray:
         return sigma * rng.standard_normal(shape)
 
-    def smooth(sigma):
+    def smooth(sigma: float) -> np.ndarray:
         """Return a random map without structure below 40 pixels, of rms 1."""
         small = gaussian_filter(rng.standard_normal((66, 66)), 2.5, mode="reflect")
         small = np.repeat(np.repeat(small, 16, axis=0), 16, axis=1)

@@ -199,7 +199,9 @@ class CosmicRays:
     start: np.ndarray
 
 
-def make_cosmic_rays(rng, rate: float, n_integrations: int, n_groups: int, group_time: float) -> CosmicRays:
+def make_cosmic_rays(
+    rng: np.random.Generator, rate: float, n_integrations: int, n_groups: int, group_time: float,
+) -> CosmicRays:  # fmt: skip
     """Draw cosmic-ray hits: ``rate`` per second on the detector, lognormal charge (median 2500 electrons)."""
     from ._exposure_kernels import spread_hits
 
@@ -284,7 +286,7 @@ def ramp_blocks(
         yield low, block
 
 
-def _showers(rng, count: int, n_integrations: int, n_groups: int) -> np.ndarray:
+def _showers(rng: np.random.Generator, count: int, n_integrations: int, n_groups: int) -> np.ndarray:
     """Return cosmic-ray showers: integration, group, y, x, sigma y, sigma x, electrons a group, decay in groups."""
     return np.stack(
         [

@@ -53,7 +53,7 @@ def write_geometry(path: str | Path, dataset: xr.Dataset) -> Path:
     return write_asdf_file(Path(path), tree, all_array_compression="zlib" if kind == "regions" else None)
 
 
-def _distortion(ds: xr.Dataset) -> tuple[dict, dict]:
+def _distortion(ds: xr.Dataset) -> tuple[dict[str, Any], dict[str, Any]]:
     keys = _keys(ds)
     tree = {
         "alpha_model": _forward(ds["alpha_coefficients"], ds["alpha_x_shift"]),
@@ -68,7 +68,7 @@ def _distortion(ds: xr.Dataset) -> tuple[dict, dict]:
     return tree, {"input_units": units.pix, "output_units": units.arcsec}
 
 
-def _specwcs(ds: xr.Dataset) -> tuple[dict, dict]:
+def _specwcs(ds: xr.Dataset) -> tuple[dict[str, Any], dict[str, Any]]:
     tree = {
         "model": _forward(ds["wavelength_coefficients"], ds["wavelength_x_shift"]),
         "slices": [int(label) for label in ds["slice_label"].values],
@@ -76,12 +76,12 @@ def _specwcs(ds: xr.Dataset) -> tuple[dict, dict]:
     return tree, {"input_units": units.pix, "output_units": units.um, "subarray": {"name": "N/A"}}
 
 
-def _regions(ds: xr.Dataset) -> tuple[dict, dict]:
+def _regions(ds: xr.Dataset) -> tuple[dict[str, Any], dict[str, Any]]:
     regions = np.ascontiguousarray(ds["regions"].values.astype(np.int16))
     return {"regions": np.repeat(regions, N_REGION_PLANES, axis=0) if regions.shape[0] == 1 else regions}, {}
 
 
-def _wavelengthrange(ds: xr.Dataset) -> tuple[dict, dict]:
+def _wavelengthrange(ds: xr.Dataset) -> tuple[dict[str, Any], dict[str, Any]]:
     limits = [[float(v) for v in pair] for pair in ds["limits"].values]
     return {"waverange_selector": _keys(ds), "wavelengthrange": limits}, {"wavelength_units": units.um}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -124,7 +125,7 @@ def make_geometry(setting: str) -> Geometry:
     detector = ("slice_label", "power_y", "power_x")
     inverse = ("slice_label", "power_lambda", "power_alpha")
 
-    def stack(name):
+    def stack(name: str) -> np.ndarray:
         return np.stack([one[name] for one in slices])
 
     widths = [mrs.SLICE_WIDTH[int(band[0])] for band in bands]
@@ -230,11 +231,11 @@ def footprints(geometry: Geometry) -> dict[str, Footprints]:
         index = np.searchsorted(labels, regions[0][lit])
         fy, fx = y.astype(float), x.astype(float)
 
-        def alpha(dx, fy=fy, fx=fx, index=index):
+        def alpha(dx: float, fy: np.ndarray = fy, fx: np.ndarray = fx, index: np.ndarray = index) -> np.ndarray:
             model = geometry.distortion
             return polynomials(_trim(model["alpha_coefficients"]), model["alpha_x_shift"].values, index, fy, fx + dx)
 
-        def wavelength(dy, fy=fy, fx=fx, index=index):
+        def wavelength(dy: float, fy: np.ndarray = fy, fx: np.ndarray = fx, index: np.ndarray = index) -> np.ndarray:
             model = geometry.specwcs
             coefficients = _trim(model["wavelength_coefficients"])
             return polynomials(coefficients, model["wavelength_x_shift"].values, index, fy + dy, fx)
@@ -257,7 +258,7 @@ def _trim(coefficients: xr.DataArray) -> np.ndarray:
     return np.ascontiguousarray(values[:, : used[0].max() + 1, : used[1].max() + 1])
 
 
-def _attrs(kind: str, setting: str | None) -> dict:
+def _attrs(kind: str, setting: str | None) -> dict[str, Any]:
     keys = mrs.setting_keywords(setting) if setting else {"DETECTOR": "", "BAND": "", "CHANNEL": ""}
     name = f"mrs{setting}" if setting else "mrs"
     return {
@@ -288,7 +289,7 @@ def _pad(coefficients: np.ndarray, n: int = N_POWERS) -> np.ndarray:
 
 
 @lru_cache(maxsize=256)
-def _slice_model(band: str, number: int) -> dict:
+def _slice_model(band: str, number: int) -> dict[str, Any]:
     """Return the forward and inverse polynomials of one slice."""
     channel = _CHANNELS[int(band[0])]
     place, run = (number - 1, 0) if number <= channel.runs[0][0] else (number - 1 - channel.runs[0][0], 1)
@@ -316,7 +317,9 @@ def _slice_model(band: str, number: int) -> dict:
     }  # fmt: skip
 
 
-def _invert(alpha, wavelength, x_shift, middle, channel) -> dict:
+def _invert(
+    alpha: np.ndarray, wavelength: np.ndarray, x_shift: float, middle: float, channel: _Channel
+) -> dict[str, Any]:
     """Fit x and y as polynomials in (wavelength - middle, alpha) by least squares on a grid over the slice."""
     reach = 0.5 * channel.field / channel.pixel + 2.0
     y, along = np.meshgrid(np.linspace(-6, 1029, 32), np.linspace(-reach, reach, 9), indexing="ij")

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -179,7 +180,10 @@ def simulate_observation(
     return made
 
 
-def _visits(settings, scene, observation, count, pattern, source_type, n_groups, n_integrations, readpatt):
+def _visits(
+    settings: list[str], scene: Scene, observation: str, count: int, pattern: str, source_type: str, n_groups: int,
+    n_integrations: int, readpatt: str,
+) -> list[Any]:  # fmt: skip
     """Return the exposures of an observation; the two detectors of a grating expose at the same time."""
     background = observation == "005"
     if count == 0:
@@ -198,7 +202,10 @@ def _visits(settings, scene, observation, count, pattern, source_type, n_groups,
     ]  # fmt: skip
 
 
-def _write_references(made, instrument: Instrument, effects, readpatt, n_integrations, n_groups, distortion, settings):
+def _write_references(
+    made: Simulation, instrument: Instrument, effects: Effects, readpatt: str, n_integrations: int, n_groups: int,
+    distortion: Any, settings: list[str],
+) -> None:  # fmt: skip
     folder = made.reference_folder
     setting = instrument.setting
     source = None
@@ -215,8 +222,9 @@ def _write_references(made, instrument: Instrument, effects, readpatt, n_integra
 
 
 def _expose(
-    made, scene: Scene, instrument, effects, seed, save_slopes, save_cosmic_rays, visit: Visit
-) -> tuple[Path, Path | None]:
+    made: Simulation, scene: Scene, instrument: Instrument, effects: Effects, seed: int, save_slopes: bool,
+    save_cosmic_rays: bool, visit: Visit,
+) -> tuple[Path, Path | None]:  # fmt: skip
     """Write an exposure and, on request, its truth; return both paths."""
     # the observatory's velocity changes a little from exposure to exposure
     velosys = _VELOSYS + 5.0 * visit.exposure + (40.0 if visit.background else 0.0)

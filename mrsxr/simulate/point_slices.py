@@ -6,6 +6,8 @@ spectrum along the dispersion. The functions here are smooth; the mrsptcorr file
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy.special import erf
 
@@ -35,7 +37,7 @@ def dispersion(band: str) -> tuple[float, float]:
     return low, high
 
 
-def centroid(offset, fwhm: float) -> np.ndarray:
+def centroid(offset: np.ndarray, fwhm: float) -> np.ndarray:
     """Return the centroid of the light within a slice [slice] of a source ``offset`` slices off its middle.
 
     Parameters
@@ -55,7 +57,7 @@ def centroid(offset, fwhm: float) -> np.ndarray:
     return np.where(lit, first / np.where(lit, weight, 1.0), np.clip(b[..., 0], -0.5, 0.5))
 
 
-def slice_effects(offset, wavelength, band: str) -> tuple[np.ndarray, np.ndarray]:
+def slice_effects(offset: np.ndarray, wavelength: np.ndarray, band: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the shift in wavelength [um] and the transmission relative to its mean over the slice.
 
     Parameters
@@ -83,7 +85,7 @@ def slice_effects(offset, wavelength, band: str) -> tuple[np.ndarray, np.ndarray
     return shift * mrs.SLICE_WIDTH[int(band[0])], here / (0.5 * (centre + edge))
 
 
-def point_tables() -> dict[str, dict]:
+def point_tables() -> dict[str, dict[str, Any]]:
     """Return the tables TRACOR and WAVCORR of the mrsptcorr file."""
     offsets = np.linspace(-3.0, 3.0, 241)
     columns = np.array([TRANSMISSION[c] for c in (1, 2, 3, 4)]).T

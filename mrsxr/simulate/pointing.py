@@ -51,7 +51,9 @@ def dither_offsets(pattern: str, n_dithers: int) -> list[tuple[float, float]]:
     return list(DITHERS[pattern][:n_dithers])
 
 
-def sky_to_slicer(ra, dec, aim: Aim, band: str, distortion: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+def sky_to_slicer(
+    ra: np.ndarray | float, dec: np.ndarray | float, aim: Aim, band: str, distortion: xr.Dataset,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Return alpha, beta [arcsec] in a band of sky positions [deg]."""
     v2, v3 = sky_to_v2v3(ra, dec, aim.pointing)
     return v2v3_to_slicer(v2, v3, band, distortion)

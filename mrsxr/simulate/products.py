@@ -216,7 +216,7 @@ def _point_image(point: PointSource, grid: CubeGrid) -> np.ndarray:
     return out
 
 
-def _disc(disc: LineDisc, grid: CubeGrid, low, high) -> np.ndarray:
+def _disc(disc: LineDisc, grid: CubeGrid, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Return the light of a disc [Jy/arcsec2] in all voxels."""
     profile, velocity, step = _disc_image(disc, grid)
     speeds = _speeds(disc)
@@ -237,7 +237,7 @@ def _disc(disc: LineDisc, grid: CubeGrid, low, high) -> np.ndarray:
     return total
 
 
-def _disc_image(disc: LineDisc, grid: CubeGrid):
+def _disc_image(disc: LineDisc, grid: CubeGrid) -> tuple[np.ndarray, np.ndarray, float]:
     """Return profile [1/arcsec2] and velocity [km/s] on a fine grid with a margin, and its step [arcsec]."""
     x0, y0 = (float(v) for v in grid.sky_to_offsets(disc.ra, disc.dec))
     step = grid.spaxel_size / _OVERSAMPLE
@@ -252,13 +252,13 @@ def _speeds(disc: LineDisc) -> np.ndarray:
     return np.linspace(-1.0, 1.0, _N_VELOCITIES) * max(abs(disc.rotation), 1.0)
 
 
-def _by_velocity(profile, velocity, speeds) -> np.ndarray:
+def _by_velocity(profile: np.ndarray, velocity: np.ndarray, speeds: np.ndarray) -> np.ndarray:
     """Return the profile shared out to velocities, linearly between the two nearest."""
     place = np.clip((velocity - speeds[0]) / (speeds[1] - speeds[0]), 0, speeds.size - 1 - 1e-9)
     return profile * np.clip(1.0 - np.abs(place - np.arange(speeds.size)[:, None, None]), 0.0, None)
 
 
-def _blur(images, step: float, fwhm: float, grid: CubeGrid) -> np.ndarray:
+def _blur(images: np.ndarray, step: float, fwhm: float, grid: CubeGrid) -> np.ndarray:
     """Convolve fine images with the PSF, cut the margin, and average over the spaxels."""
     square = np.fft.fftfreq(images.shape[1], step)[:, None] ** 2 + np.fft.rfftfreq(images.shape[2], step) ** 2
     transfer = np.zeros(square.shape)
@@ -270,7 +270,7 @@ def _blur(images, step: float, fwhm: float, grid: CubeGrid) -> np.ndarray:
     return inner.reshape(len(images), grid.ny, _OVERSAMPLE, grid.nx, _OVERSAMPLE).mean(axis=(2, 4))
 
 
-def _disc_spectrum(disc: LineDisc, low, high) -> np.ndarray:
+def _disc_spectrum(disc: LineDisc, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Return the flux density [Jy] of a whole disc."""
     total = np.zeros(low.size)
     if disc.continuum is not None:
@@ -287,7 +287,7 @@ def _disc_spectrum(disc: LineDisc, low, high) -> np.ndarray:
     return total
 
 
-def _near(line: Line, disc: LineDisc, low, high) -> np.ndarray:
+def _near(line: Line, disc: LineDisc, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Return in which bins a line of a disc shines."""
     centre, sigma = line_width(line, disc.redshift)
     reach = 8 * sigma + centre * abs(disc.rotation) / C_KM_S

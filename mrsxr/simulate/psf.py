@@ -72,7 +72,9 @@ class Psf:
         """Light below each corner of the pixels."""
         return np.pad(self.images, ((0, 0), (1, 0), (1, 0))).cumsum(axis=1).cumsum(axis=2)
 
-    def mean(self, alpha, beta, wavelength) -> np.ndarray:
+    def mean(
+        self, alpha: tuple[np.ndarray, np.ndarray], beta: tuple[np.ndarray, np.ndarray], wavelength: np.ndarray,
+    ) -> np.ndarray:  # fmt: skip
         """Return the mean PSF [1/arcsec2] over rectangles of sides (low, high) [arcsec], from the source."""
         total = 0.0
         plane = np.interp(wavelength, self.wavelengths, np.arange(self.wavelengths.size))
@@ -96,7 +98,7 @@ class Psf:
         return np.fft.rfft2(light.reshape(shape))
 
 
-def _spiked(a, b, asymmetry: float) -> np.ndarray:
+def _spiked(a: np.ndarray, b: np.ndarray, asymmetry: float) -> np.ndarray:
     """Return the brightness at places in units of about the FWHM."""
     r = np.hypot(a, b) + 1e-9
     v = 3.2327 * r

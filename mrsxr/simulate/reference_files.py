@@ -73,7 +73,7 @@ _NO_TIME_LAW = {"binwave": (4.0, 30.0), "alpha": (0.0, 0.0), "year1value": (1.0,
                 "t0": (59700.0, 59700.0)}  # fmt: skip
 
 
-def write_reference(path, kind: str, header: Mapping[str, Any] | None = None, **values: Any) -> Path:
+def write_reference(path: Any, kind: str, header: Mapping[str, Any] | None = None, **values: Any) -> Path:
     """Write a reference file of any kind but the geometry (:func:`mrsxr.simulate.geometry_files.write_geometry`).
 
     Parameters
@@ -149,14 +149,14 @@ def _psf_columns(psf: xr.Dataset) -> dict[str, np.ndarray]:
             "STEP": psf["psf_step"].values, "IMAGE": images.reshape(len(images), -1)}  # fmt: skip
 
 
-def _called(function, kind: str, values: Mapping[str, Any]):
+def _called(function: Any, kind: str, values: Mapping[str, Any]) -> Any:
     try:
         return function(**values)
     except TypeError as error:
         raise ReferenceFileError(f"{kind}: {error}") from error
 
 
-def _images(header: Mapping[str, Any], kind: str, values: dict[str, Any]) -> tuple[fits.Header, list]:
+def _images(header: Mapping[str, Any], kind: str, values: dict[str, Any]) -> tuple[fits.Header, list[Any]]:
     """Return the primary header and the HDUs of a kind of images; flags stand before the pixel area."""
     values = dict(values)
     dq, area, time_law = values.pop("dq", None), values.pop("pixel_area", None), values.pop("time_law", None)
@@ -189,14 +189,14 @@ def _images(header: Mapping[str, Any], kind: str, values: dict[str, Any]) -> tup
     return primary, hdus
 
 
-def _photom(primary: fits.Header, conversion: np.ndarray, pixel_area, time_law) -> list:
+def _photom(primary: fits.Header, conversion: np.ndarray, pixel_area: np.ndarray, time_law: Any) -> list[Any]:
     """Write the medians into the header; return the HDUs of pixel area and time law."""
     area = np.broadcast_to(as_array(pixel_area, "float32", (0, 2), "pixel_area"), conversion.shape)
     median_area = float(np.nanmedian(area))
     primary["PHOTMJSR"] = (float(np.nanmedian(conversion)), "median conversion [MJy/sr / (DN/s)]")
     primary["PIXAR_A2"] = (median_area, "median pixel area [arcsec2]")
     primary["PIXAR_SR"] = (median_area * ARCSEC2_TO_SR, "median pixel area [sr]")
-    hdus: list = [fits.ImageHDU(area, name="PIXSIZ")]
+    hdus: list[Any] = [fits.ImageHDU(area, name="PIXSIZ")]
     if time_law is not None:
         for channel in (1, 2, 3, 4):
             columns = time_law.get(channel, _NO_TIME_LAW)
@@ -205,7 +205,7 @@ def _photom(primary: fits.Header, conversion: np.ndarray, pixel_area, time_law) 
     return hdus
 
 
-def _tables(kind: str, *, tables: Mapping[str, Mapping[str, Any]]) -> list:
+def _tables(kind: str, *, tables: Mapping[str, Mapping[str, Any]]) -> list[Any]:
     known = layouts.TABLES[kind]
     for name in tables:
         if name not in known:
@@ -213,7 +213,9 @@ def _tables(kind: str, *, tables: Mapping[str, Mapping[str, Any]]) -> list:
     return [table_hdu(name, columns, known[name], layouts.UNITS.get(kind)) for name, columns in tables.items()]
 
 
-def _extract1d(*, wavelength, radius, inner_background, outer_background) -> dict[str, Any]:
+def _extract1d(
+    *, wavelength: np.ndarray, radius: np.ndarray, inner_background: np.ndarray, outer_background: np.ndarray,
+) -> dict[str, Any]:  # fmt: skip
     waves = as_array(wavelength, "float32", 1, "wavelength")
     data: dict[str, Any] = {"wavelength": waves, "wavelength_units": "micron"}
     given = {"radius": radius, "inner_bkg": inner_background, "outer_bkg": outer_background}
@@ -224,7 +226,9 @@ def _extract1d(*, wavelength, radius, inner_background, outer_background) -> dic
     return {"data": data}
 
 
-def _apcorr(*, wavelength, radius, correction, correction_err=None) -> dict[str, Any]:
+def _apcorr(
+    *, wavelength: np.ndarray, radius: np.ndarray, correction: np.ndarray, correction_err: Any = None,
+) -> dict[str, Any]:  # fmt: skip
     waves = as_array(wavelength, "float32", 1, "wavelength")
     radii = as_array(radius, "float32", 2, "radius")
     values = as_array(correction, "float32", 2, "correction")
@@ -239,7 +243,7 @@ def _apcorr(*, wavelength, radius, correction, correction_err=None) -> dict[str,
     }}  # fmt: skip
 
 
-def _emicorr(*, frequencies, subarray_cases) -> dict[str, Any]:
+def _emicorr(*, frequencies: dict[str, Any], subarray_cases: dict[str, Any]) -> dict[str, Any]:
     waves = {
         name: {"frequency": float(frequency), "phase_amplitudes": np.asarray(waveform, "float32")}
         for name, (frequency, waveform) in frequencies.items()
@@ -306,7 +310,7 @@ def as_array(values: Any, dtype: str, ndim: int | tuple[int, ...], what: str) ->
     return array
 
 
-def _flags(dq: Any, shape: tuple[int, ...], *, leading: int | None = None) -> list:
+def _flags(dq: Any, shape: tuple[int, ...], *, leading: int | None = None) -> list[Any]:
     """Return the HDUs DQ (as few bits as are used) and DQ_DEF of a flag plane in standard bits.
 
     With ``leading`` it is stored in 4-D as (leading, 1, y, x), the layout of MIRI darks.
@@ -369,7 +373,7 @@ def write_asdf_file(path: Path, tree: dict[str, Any], **how: Any) -> Path:
 def cubepar_tables(
     bands: Mapping[str, tuple[float, float, float, float]],
     *,
-    multichannel=None,
+    multichannel: Any = None,
     emsm: Mapping[str, tuple[float, float, float]] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Return the tables of a cubepar file, the grids of the cubes.
@@ -400,13 +404,13 @@ MSM_DEFAULTS = {1: (0.1, 0.001, 2.0, 0.01), 2: (0.15, 0.002, 2.0, 0.01), 3: (0.2
                 4: (0.4, 0.006, 2.0, 0.01)}  # fmt: skip
 
 
-def _band_rows(values: Mapping[str, tuple[float, ...]]) -> list:
+def _band_rows(values: Mapping[str, tuple[float, ...]]) -> list[Any]:
     """Return the columns CHANNEL, BAND and the numbers of one table of the cubepar file."""
     names = [[band[0] for band in values], [mrs.GRATINGS[band[1]] for band in values]]
     return names + [list(column) for column in zip(*values.values(), strict=True)]
 
 
-def _wave_rows(waves: np.ndarray, values: Mapping[str, tuple[float, ...]]) -> list:
+def _wave_rows(waves: np.ndarray, values: Mapping[str, tuple[float, ...]]) -> list[Any]:
     """Return the columns WAVELENGTH and the numbers of the band nearest to each wavelength."""
     centres = np.array([sum(mrs.WAVELENGTH_LIMITS[band]) / 2 for band in values])
     nearest = np.abs(waves[:, None] - centres).argmin(axis=1)

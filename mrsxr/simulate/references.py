@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -49,9 +50,9 @@ def write_detector_references(
     reset_groups = min(n_groups, 8)
     reset = maps.reset_shape(n_integrations, reset_groups)[:, :, None, None] * maps.reset.astype(np.float32)
     average_dark = float(np.median(maps.dark_rate) * np.median(maps.gain))
-    rscd: dict[str, list] = {"subarray": ["FULL"] * 2, "readpatt": ["FASTR1", "SLOWR1"]}
+    rscd: dict[str, list[Any]] = {"subarray": ["FULL"] * 2, "readpatt": ["FASTR1", "SLOWR1"]}
     rscd |= {name: [skip] * 2 for name, skip in zip(("group_skip1", "group_skip"), RSCD_SKIP, strict=True)}
-    files: dict[str, tuple[dict, dict]] = {
+    files: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         "mask": (header, {"dq": maps.dq}),
         "saturation": (header, {"threshold": maps.saturation}),
         "linearity": (header, {"coefficients": order}),
@@ -136,7 +137,7 @@ def write_common_references(
     case = {"rowclocks": 271, "frameclocks": 277504, "freqs": {"FAST": ["Hz10"]}}
     leak_wave = np.arange(11.4, 13.6, 0.01)
     leak = {"WAVELENGTH": leak_wave, "FRAC_LEAK": leak_fraction(leak_wave), "ERR_LEAK": 0.03 * leak_fraction(leak_wave)}
-    files: dict[str, dict] = {
+    files: dict[str, dict[str, Any]] = {
         "mrs_cubepar.fits": {
             "tables": cubepar_tables(limits, emsm={band: EMSM_DEFAULTS[int(band[0])] for band in mrs.BANDS})
         },
@@ -156,7 +157,7 @@ def write_common_references(
     ]
 
 
-def apertures(wavelength) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def apertures(wavelength: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return aperture radius (2 FWHM) and the annulus radii [arcsec] at wavelengths [um].
 
     The annulus runs from 2.5 to 3 radii at 5 um to 1.02 to 1.5 radii at 28 um, so that it stays in the field.
@@ -166,7 +167,7 @@ def apertures(wavelength) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return radius, radius * (2.5 - 1.48 * share), radius * (3.0 - 1.5 * share)
 
 
-def sampling_blur(wavelength) -> np.ndarray:
+def sampling_blur(wavelength: np.ndarray) -> np.ndarray:
     """Return the sigma [arcsec] by which pixels, slices and spaxels widen the PSF in a cube, mean of the axes."""
     edges = [mrs.WAVELENGTH_LIMITS[band][0] for band in ("2A", "3A", "4A")]
     channel = 1 + np.searchsorted(edges, np.atleast_1d(wavelength), side="right")
@@ -177,7 +178,7 @@ def sampling_blur(wavelength) -> np.ndarray:
     return np.sqrt((pixel**2 + width**2 + spaxel**2) / 12.0)
 
 
-def aperture_correction(wavelength, radius, inner, outer) -> np.ndarray:
+def aperture_correction(wavelength: np.ndarray, radius: np.ndarray, inner: np.ndarray, outer: np.ndarray) -> np.ndarray:
     """Return total flux over (flux in the aperture minus the annulus mean times its area), from the closed form."""
     blur = sampling_blur(wavelength)
     inside = encircled_energy(radius, wavelength, blur=blur)
@@ -200,13 +201,13 @@ def artifact_tables() -> dict[str, dict[str, np.ndarray]]:
     return out
 
 
-def _fringe_frequencies(maps: DetectorMaps) -> dict:
+def _fringe_frequencies(maps: DetectorMaps) -> dict[str, Any]:
     channels = mrs.DETECTORS[maps.detector]
     slices = np.array([100 * int(c) + n for c in channels for n in range(1, mrs.N_SLICES[int(c)] + 1)], dtype=float)
     families = np.array([FRINGE_PERIOD] if channels == "12" else [FRINGE_PERIOD, 0.4])
     count = families.size
 
-    def each(first, second):
+    def each(first: float, second: float) -> np.ndarray:
         return np.tile(np.array([first, second])[:count], (slices.size, 1))
 
     table = {

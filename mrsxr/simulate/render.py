@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import xarray as xr
 from scipy.ndimage import map_coordinates
 
 from .instrument import Footprints, Geometry
@@ -66,7 +68,8 @@ def render(
     low, high = pixels.wavelength_low / stretch, pixels.wavelength_high / stretch
     point = np.zeros(pixels.y.size)
     for source in scene.points:
-        first, last, share = low, high, 1.0
+        first, last = low, high
+        share: Any = 1.0
         if slice_shift:
             moved, share = _in_slices(source, aim, geometry, pixels)
             first, last = low - moved / stretch, high - moved / stretch
@@ -85,7 +88,7 @@ def render(
     return Parts(to_mjysr(point), extended)
 
 
-def leak_fraction(wavelength):
+def leak_fraction(wavelength: np.ndarray | float) -> Any:
     """Return what part of the light at half the wavelength falls on band 3A in the second order.
 
     As a reference file has it, a ratio of surface brightnesses (peak 0.0275 at 12.217 um).
@@ -118,13 +121,13 @@ def point_shape(
     )  # fmt: skip
 
 
-def _in_slices(source: PointSource, aim: Aim, geometry: Geometry, pixels: Footprints):
+def _in_slices(source: PointSource, aim: Aim, geometry: Geometry, pixels: Footprints) -> tuple[np.ndarray, np.ndarray]:
     """Return shift [um] and transmission of a source in every pixel, from where it lies across the slice."""
     _, beta, _ = _slicer_near(source.ra, source.dec, aim, pixels.band, geometry.distortion)
     return slice_effects((beta - pixels.beta) / pixels.width, pixels.wavelength, pixels.band)
 
 
-def _slicer_near(ra: float, dec: float, aim: Aim, band: str, distortion) -> tuple[float, float, np.ndarray]:
+def _slicer_near(ra: float, dec: float, aim: Aim, band: str, distortion: xr.Dataset) -> tuple[float, float, np.ndarray]:
     """Return alpha, beta of a place on the sky and their change [2 x 2] with an arcsecond to the east, to the north."""
     east = ra + 1.0 / 3600 / np.cos(np.deg2rad(dec))
     alpha, beta = sky_to_slicer(
@@ -143,11 +146,14 @@ class _Plane:
     step: float
     shape: tuple[int, int]
 
-    def axes(self):
+    def axes(self) -> tuple[np.ndarray, np.ndarray]:
         return (self.alpha0 + self.step * np.arange(self.shape[0]), self.beta0 + self.step * np.arange(self.shape[1]))
 
 
-def _disc(disc: LineDisc, aim, geometry, pixels, low, high, order: int = 1, psf: Psf | None = None) -> np.ndarray:
+def _disc(
+    disc: LineDisc, aim: Aim, geometry: Geometry, pixels: Footprints, low: np.ndarray, high: np.ndarray, order: int = 1,
+    psf: Psf | None = None,
+) -> np.ndarray:  # fmt: skip
     total = np.zeros(pixels.y.size)
     lines = [line for line in disc.lines if bool(_near(line, disc, low, high, np.array([disc.rotation])).any())]
     if not lines and disc.continuum is None:
@@ -173,7 +179,7 @@ def _disc(disc: LineDisc, aim, geometry, pixels, low, high, order: int = 1, psf:
     return total
 
 
-def _near(line, disc, low, high, steps) -> np.ndarray:
+def _near(line: Any, disc: LineDisc, low: np.ndarray, high: np.ndarray, steps: np.ndarray) -> np.ndarray:
     centre, sigma = line_width(line, disc.redshift)
     reach = 8 * sigma + centre * np.abs(steps).max() / C_KM_S
     return (high > centre - reach) & (low < centre + reach)
@@ -189,7 +195,9 @@ def _field_plane(pixels: Footprints) -> _Plane:
     return _Plane(float(low[0]), float(low[1]), step, (int(count[0]), int(count[1])))
 
 
-def _disc_on_plane(disc, aim, geometry, band, plane):
+def _disc_on_plane(
+    disc: LineDisc, aim: Aim, geometry: Geometry, band: str, plane: _Plane,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Return profile [1/arcsec2] and velocity [km/s] on the plane, from the local slope of the sky at the centre."""
     alpha, beta, matrix = _slicer_near(disc.ra, disc.dec, aim, band, geometry.distortion)
     back = np.linalg.inv(matrix)
@@ -198,7 +206,7 @@ def _disc_on_plane(disc, aim, geometry, band, plane):
     return disc.surface(back[0, 0] * da + back[0, 1] * db, back[1, 0] * da + back[1, 1] * db)
 
 
-def _split_by_velocity(profile, velocity, steps):
+def _split_by_velocity(profile: np.ndarray, velocity: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """Return the profile shared out to velocity channels, linearly between the two nearest."""
     width = steps[1] - steps[0]
     place = np.clip((velocity - steps[0]) / width, 0, steps.size - 1 - 1e-9)
@@ -210,7 +218,9 @@ def _split_by_velocity(profile, velocity, steps):
     return channels
 
 
-def _blur(channels, plane, wavelength, pixels, psf: Psf | None = None):
+def _blur(
+    channels: np.ndarray, plane: _Plane, wavelength: float, pixels: Footprints, psf: Psf | None = None,
+) -> np.ndarray:  # fmt: skip
     """Convolve images with the PSF at a wavelength and with the mean pixel footprint, by Fourier transform."""
     shape = [int(2 ** np.ceil(np.log2(1.25 * n))) for n in plane.shape]
     along = np.fft.fftfreq(shape[0], plane.step)[:, None]
@@ -230,5 +240,5 @@ def _blur(channels, plane, wavelength, pixels, psf: Psf | None = None):
     return out[:, : plane.shape[0], : plane.shape[1]]
 
 
-def _interpolate(image, place, where) -> np.ndarray:
+def _interpolate(image: np.ndarray, place: tuple[np.ndarray, np.ndarray], where: np.ndarray) -> np.ndarray:
     return map_coordinates(image, [place[0][where], place[1][where]], order=1, mode="nearest")

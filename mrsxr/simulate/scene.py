@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -37,7 +38,7 @@ def _first_sigma() -> float:
 PSF_SIGMAS = _first_sigma() * _PSF_RATIOS
 
 
-def psf_fwhm(wavelength):
+def psf_fwhm(wavelength: np.ndarray | float) -> Any:
     """Return the FWHM [arcsec] of the light on the slicer at a wavelength [um].
 
     Narrower than that of a cube (:func:`mrsxr.mrs.psf_fwhm`), which pixels, slices and spaxels widen.
@@ -45,7 +46,7 @@ def psf_fwhm(wavelength):
     return 0.0265 * wavelength + 0.05
 
 
-def encircled_energy(radius, wavelength, *, blur=0.0):
+def encircled_energy(radius: Any, wavelength: np.ndarray | float, *, blur: np.ndarray | float = 0.0) -> Any:
     """Return the fraction of a point source's light within a radius, in closed form.
 
     Parameters
@@ -107,7 +108,7 @@ class PowerLaw:
     index: float = 1.5
     reference: float = 10.0
 
-    def __call__(self, wavelength):
+    def __call__(self, wavelength: np.ndarray | float) -> Any:
         """Return the flux density [mJy] at wavelengths [um]."""
         return self.flux * (np.asarray(wavelength, dtype=float) / self.reference) ** self.index
 
@@ -125,11 +126,11 @@ class PointSource:
 
     ra: float
     dec: float
-    continuum: Callable = PowerLaw(60.0)
+    continuum: Callable[..., Any] = PowerLaw(60.0)
     lines: tuple[Line, ...] = ()
     redshift: float = 0.0
 
-    def spectrum(self, low, high, *, with_lines: bool = True):
+    def spectrum(self, low: np.ndarray, high: np.ndarray, *, with_lines: bool = True) -> np.ndarray:
         """Return the mean flux density [Jy] in wavelength bins [um, barycentric], lines blurred by the instrument."""
         middle = 0.5 * (low + high)
         total = 1e-3 * np.asarray(self.continuum(middle), dtype=float)
@@ -161,10 +162,10 @@ class LineDisc:
     rotation: float = 180.0
     turn: float = 0.6
     lines: tuple[Line, ...] = ()
-    continuum: Callable | None = None
+    continuum: Callable[..., Any] | None = None
     redshift: float = 0.0
 
-    def surface(self, east, north):
+    def surface(self, east: np.ndarray, north: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the unblurred profile [1/arcsec2, sum 1] and the velocity [km/s] at sky offsets [arcsec]."""
         angle = np.deg2rad(self.position_angle)
         tilt = np.cos(np.deg2rad(self.inclination))
@@ -193,10 +194,10 @@ class Background:
     thermal: tuple[float, float] = (4e-5, 100.0)
     scale: float = 1.0
 
-    def __call__(self, wavelength):
+    def __call__(self, wavelength: np.ndarray | float) -> Any:
         """Return the surface brightness [MJy/sr] at wavelengths [um]."""
         wavelength = np.asarray(wavelength, dtype=float)
-        total = 0.0
+        total: Any = 0.0
         for emissivity, temperature in (self.zodi, self.thermal):
             # Planck's law: 2 h c / wavelength^3 = 3.973e-25 J m / wavelength^3, 1 W/m2/Hz/sr = 1e20 MJy/sr
             planck = 3.97289e-25 * 1e18 / wavelength**3 * 1e20 / np.expm1(14387.77 / (wavelength * temperature))
@@ -274,14 +275,16 @@ DISC_LINES = (
 )
 
 
-def line_width(line: Line, redshift: float, velocity=0.0):
+def line_width(line: Line, redshift: float, velocity: np.ndarray | float = 0.0) -> tuple[Any, Any]:
     """Return centre and sigma [um] of a line as the instrument sees it, barycentric."""
     centre = line.wavelength * (1.0 + redshift) * (1.0 + (line.velocity + velocity) / C_KM_S)
     instrument = centre / mrs.resolving_power(centre)
     return centre, np.hypot(instrument, centre * line.fwhm / C_KM_S) * _TO_SIGMA
 
 
-def line_in_bins(line: Line, redshift: float, low, high, velocity=0.0):
+def line_in_bins(
+    line: Line, redshift: float, low: np.ndarray, high: np.ndarray, velocity: np.ndarray | float = 0.0,
+) -> np.ndarray:  # fmt: skip
     """Return the mean flux density [Jy] of a line in wavelength bins [um]; their sum times width is the flux."""
     low, high = np.asarray(low, dtype=float), np.asarray(high, dtype=float)
     centre, sigma = line_width(line, redshift, velocity)
@@ -303,7 +306,7 @@ def line_table(scene: Scene) -> xr.Dataset:
     rows = [("point", line, one.redshift) for one in scene.points for line in one.lines]
     rows += [("disc", line, one.redshift) for one in scene.discs for line in one.lines]
 
-    def column(values, unit):
+    def column(values: list[float], unit: str) -> tuple[str, np.ndarray, dict[str, str]]:
         return ("line", np.array(values, dtype=float), {"units": unit})
 
     return xr.Dataset(
@@ -322,6 +325,6 @@ def line_table(scene: Scene) -> xr.Dataset:
     )
 
 
-def to_mjysr(jy_per_arcsec2):
+def to_mjysr(jy_per_arcsec2: np.ndarray) -> np.ndarray:
     """Return surface brightness [MJy/sr] of Jy/arcsec2."""
     return jy_per_arcsec2 / units.MJYSR_TO_JY_PER_ARCSEC2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -175,7 +176,7 @@ def collapse(cube: xr.Dataset) -> np.ndarray:
     return median_image(values, np.isfinite(values).sum(axis=0) > 0.5 * len(values))
 
 
-def _good_flux(cube: xr.Dataset, planes) -> np.ndarray:
+def _good_flux(cube: xr.Dataset, planes: Any) -> np.ndarray:
     values = np.asarray(cube["flux"].values[planes], dtype=float)
     bad = ~np.isfinite(values)
     if "dq" in cube:
@@ -311,19 +312,21 @@ def _smooth(values: np.ndarray, good: np.ndarray, fwhm: float) -> np.ndarray:
     return np.where(enough, convolve(values) / np.where(enough, cover, 1.0), np.nan)
 
 
-def _fit_gaussian(image, good, x0, y0, fwhm, level) -> tuple[float, float, float]:
+def _fit_gaussian(
+    image: np.ndarray, good: np.ndarray, x0: float, y0: float, fwhm: float, level: float,
+) -> tuple[float, float, float]:  # fmt: skip
     """Return centre (x, y) [pixel] and width [FWHM] of a round Gaussian fitted about a place."""
     from scipy import optimize
 
-    y, x = np.indices(image.shape)
-    near = good & (np.hypot(x - x0, y - y0) <= 2.0 * fwhm)
+    grid = np.indices(image.shape)
+    near = good & (np.hypot(grid[1] - x0, grid[0] - y0) <= 2.0 * fwhm)
     if near.sum() < 6:
         return x0, y0, 0.0
-    x, y, values = x[near], y[near], image[near]
+    x, y, values = grid[1][near], grid[0][near], image[near]
     height = max(float(values.max() - level), 1e-30)
     values = (values - level) / height
 
-    def residuals(p):
+    def residuals(p: np.ndarray) -> np.ndarray:
         amplitude, cx, cy, width, base = p
         return amplitude * np.exp(-4 * np.log(2) * ((x - cx) ** 2 + (y - cy) ** 2) / width**2) + base - values
 

@@ -111,7 +111,9 @@ def fit_spectrum(
     return xr.Dataset(data, coords, attrs)
 
 
-def _measured(lit, trace_model, options, which, radius_factor, correction) -> tuple[np.ndarray, ...]:
+def _measured(
+    lit: Any, trace_model: xr.Dataset, options: Any, which: Any, radius_factor: float, correction: Any,
+) -> tuple[np.ndarray, ...]:  # fmt: skip
     """Return the columns :data:`_COLUMNS` of the spectrum."""
     source = trace_model if trace_model.attrs["kind"] == KIND else fit_source(lit, trace_model, *options)
     light, radius = encircled(source, lit, source["sample"].values, radius_factor)

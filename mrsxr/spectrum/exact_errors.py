@@ -83,7 +83,7 @@ def _weights(cube: xr.Dataset, spectrum: xr.Dataset) -> np.ndarray:
     return shares * factor[:, None, None]
 
 
-def _circles(cube: xr.Dataset, flux, weight, spectrum: xr.Dataset, scale: float) -> np.ndarray:
+def _circles(cube: xr.Dataset, flux: np.ndarray, weight: np.ndarray, spectrum: xr.Dataset, scale: float) -> np.ndarray:
     from ._aperture_kernels import net_weights
 
     mode = _MODES[str(spectrum.attrs.get("background_method", "none"))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import dask.array as da
@@ -219,7 +220,10 @@ def _is_lazy(cube: xr.Dataset) -> bool:
     return any(cube[name].chunks is not None for name in _CUBE)
 
 
-def _radii(cube, wavelength, kind, extract1d, radius_factor, radius) -> np.ndarray:
+def _radii(
+    cube: xr.Dataset, wavelength: np.ndarray, kind: str, extract1d: xr.Dataset | None, radius_factor: float,
+    radius: float | None,
+) -> np.ndarray:  # fmt: skip
     """Return aperture radius, inner and outer annulus radius (wavelength, 3) [arcsec]."""
     grown, inner, outer = aperture.aperture_radii(wavelength, extract1d, radius_factor)
     if radius is not None:
@@ -229,7 +233,9 @@ def _radii(cube, wavelength, kind, extract1d, radius_factor, radius) -> np.ndarr
     return np.stack([grown, inner, outer], axis=1)
 
 
-def sum_planes(*planes, place, mode, clip_sigma, subpixels):
+def sum_planes(
+    *planes: np.ndarray, place: tuple[float, float], mode: int, clip_sigma: float, subpixels: int,
+) -> np.ndarray:  # fmt: skip
     """Return the sums of a block of planes (plane, 8); see ``_aperture_kernels.extract_planes``."""
     from ._aperture_kernels import extract_planes
 
@@ -238,7 +244,7 @@ def sum_planes(*planes, place, mode, clip_sigma, subpixels):
     return extract_planes(*arrays, *shares, mode, clip_sigma)  # type: ignore[call-arg]
 
 
-def sum_region(*planes, share, clip_sigma):
+def sum_region(*planes: np.ndarray, share: np.ndarray, clip_sigma: float) -> np.ndarray:
     """Return the sums of a block of planes over a region (plane, 8); see ``_aperture_kernels.extract_planes``."""
     from ._aperture_kernels import APERTURE, extract_planes
 
@@ -247,7 +253,7 @@ def sum_region(*planes, share, clip_sigma):
     return extract_planes(*arrays, shares, shares, APERTURE, clip_sigma)  # type: ignore[call-arg]
 
 
-def _arrays(planes):
+def _arrays(planes: tuple[np.ndarray, ...]) -> list[np.ndarray]:
     """Return flux, var, weight (0 where DO_NOT_USE) and the common variance, (plane, 0, 0) where there is none."""
     flux, var, weight, dq, *common = planes
     none = np.zeros((flux.shape[0], 0, 0), dtype=np.float32)
@@ -259,7 +265,10 @@ def _names(cube: xr.Dataset) -> list[str]:
     return [*_CUBE, "dq", *(["var_systematic"] if "var_systematic" in cube else [])]
 
 
-def _over_planes(cube, wrapper, names, *tables: np.ndarray, n_columns: int = 8, **options: Any):
+def _over_planes(
+    cube: xr.Dataset, wrapper: Callable[..., Any], names: list[str] | tuple[str, str, str], *tables: np.ndarray,
+    n_columns: int = 8, **options: Any,
+) -> Any:  # fmt: skip
     """Apply a wrapper to blocks of planes of variables, and of tables (plane, 1, n)."""
     arrays = [cube[name].variable.data for name in names]
     if not _is_lazy(cube):
@@ -281,7 +290,10 @@ def _over_planes(cube, wrapper, names, *tables: np.ndarray, n_columns: int = 8, 
     )
 
 
-def _lost(cube, radii, place, kind: str, psf: Psf | None, profile: Profile | None, subpixels: int):
+def _lost(
+    cube: xr.Dataset, radii: np.ndarray, place: tuple[float, float], kind: str, psf: Psf | None,
+    profile: Profile | None, subpixels: int,
+) -> Any:  # fmt: skip
     """Return what is lost in the circles of every plane (wavelength, 3)."""
     wavelength, scale = np.asarray(cube["wavelength"].values, dtype=float), float(np.sqrt(spaxel_area(cube)))
     sigmas, share = lost_light.sigmas_of(wavelength, scale, psf, profile)
@@ -292,7 +304,9 @@ def _lost(cube, radii, place, kind: str, psf: Psf | None, profile: Profile | Non
     )  # fmt: skip
 
 
-def _spectrum(sums, correction, subtract: bool, per_spaxel: float, covariance_scale: float) -> dict:
+def _spectrum(
+    sums: Any, correction: np.ndarray, subtract: bool, per_spaxel: float, covariance_scale: float
+) -> dict[str, Any]:
     total, variance, area = sums[:, 0], sums[:, 1], sums[:, 2]
     level, level_variance = sums[:, 3], sums[:, 4]
     empty = area <= 0
@@ -317,7 +331,7 @@ def _spectrum(sums, correction, subtract: bool, per_spaxel: float, covariance_sc
     }
 
 
-def _systematic(sums, correction, subtract: bool, per_spaxel: float) -> dict:
+def _systematic(sums: Any, correction: np.ndarray, subtract: bool, per_spaxel: float) -> dict[str, Any]:
     """Return the variances by errors common to all spaxels: they add up, and go off with the background."""
     error, area = sums[:, 6], sums[:, 2]
     if subtract:
@@ -329,12 +343,15 @@ def _systematic(sums, correction, subtract: bool, per_spaxel: float) -> dict:
     }
 
 
-def _blank(values, where, fill: float = np.nan):
+def _blank(values: Any, where: Any, fill: float = np.nan) -> Any:
     module = da if isinstance(values, da.Array) else np
     return module.where(where, fill, values)
 
 
-def _finish(out, cube, kind, place, radii, correction, background, apcorr, clip_sigma, subpixels) -> xr.Dataset:
+def _finish(
+    out: dict[str, Any], cube: xr.Dataset, kind: str, place: tuple[float, float], radii: np.ndarray,
+    correction: np.ndarray, background: str | None, apcorr: xr.Dataset | None, clip_sigma: float, subpixels: int,
+) -> xr.Dataset:  # fmt: skip
     variables = {}
     for name, values in out.items():
         units, meaning = _MORE.get(name) or (units_of("spectrum", name), meaning_of("spectrum", name))

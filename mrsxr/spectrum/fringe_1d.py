@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -110,8 +111,9 @@ def correct_residual_fringe_1d(
 
 
 def correct_values(
-    values, variance, factor, *, wavelength, channel, method, max_amplitude, dichroic_only, ignore, tolerance
-):
+    values: np.ndarray, variance: np.ndarray, factor: np.ndarray, *, wavelength: np.ndarray, channel: int, method: str,
+    max_amplitude: float, dichroic_only: bool, ignore: tuple[Any, ...], tolerance: float,
+) -> np.ndarray:  # fmt: skip
     """Return a spectrum without fringes, its variance and the score (3, wavelength); the fit is of values / factor."""
     values = np.asarray(values, dtype=float) / factor
     spread = np.asarray(variance, dtype=float) / factor**2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import dask.array as da
 import numpy as np
 import xarray as xr
@@ -47,7 +49,10 @@ def sigmas_of(
     return fwhm[:, None] * np.array([CORE, WING]), WING_SHARE
 
 
-def lost_of_circles(flux, weight, dq, radii, sigmas, *, place, share, subpixels):
+def lost_of_circles(
+    flux: np.ndarray, weight: np.ndarray, dq: np.ndarray, radii: np.ndarray, sigmas: np.ndarray, *,
+    place: tuple[float, float], share: float, subpixels: int,
+) -> np.ndarray:  # fmt: skip
     """Return what is lost of a block of planes (plane, 3): of light, of light by saturation, of the annulus.
 
     Parameters
@@ -71,7 +76,9 @@ def lost_of_circles(flux, weight, dq, radii, sigmas, *, place, share, subpixels)
     ]).reshape(-1, 3)  # fmt: skip
 
 
-def _lost_of_plane(state, radii, sigmas, place, share, subpixels) -> tuple[float, float, float]:
+def _lost_of_plane(
+    state: np.ndarray, radii: np.ndarray, sigmas: np.ndarray, place: tuple[float, float], share: float, subpixels: int,
+) -> tuple[float, float, float]:  # fmt: skip
     far = max(radii[0], radii[2])
     if not far < 1e4:
         return 0.0, 0.0, 0.0
@@ -90,14 +97,16 @@ def _lost_of_plane(state, radii, sigmas, place, share, subpixels) -> tuple[float
     return circle[seen == 0].sum() / of_circle, circle[seen == 2].sum() / of_circle, ring[seen == 0].sum() / of_ring
 
 
-def lost_of_region(flux, weight, dq, *, share, area):
+def lost_of_region(
+    flux: np.ndarray, weight: np.ndarray, dq: np.ndarray, *, share: np.ndarray, area: float,
+) -> np.ndarray:  # fmt: skip
     """Return what is lost of a block of planes over a region of so many spaxels (plane, 3)."""
     state = state_of(flux, weight, dq)
     good, saturated = (np.sum(share * here, axis=(1, 2)) / area for here in (state > 0, state == 2))
     return np.stack([np.maximum(1.0 - good, 0.0), saturated, np.zeros(len(good))], axis=1)
 
 
-def flag_lost(out: dict, lost, kind: str, subtracted: bool) -> dict:
+def flag_lost(out: dict[str, Any], lost: Any, kind: str, subtracted: bool) -> dict[str, Any]:
     """Return the variables of a spectrum with flags where light is lost, and NaN where too much of it is.
 
     Parameters

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 
@@ -100,7 +102,7 @@ def plane_weights(
     )
 
 
-def _planes(cube: xr.Dataset, profile: Profile, radii: np.ndarray):
+def _planes(cube: xr.Dataset, profile: Profile, radii: np.ndarray) -> tuple[Any, ...]:
     """Return flux, variance, weight, the radii [pixel] and what lies within them, for kernels."""
     flux, var = (np.ascontiguousarray(cube[name].values) for name in ("flux", "var"))
     table = np.ascontiguousarray(radii / spaxel_size(cube), dtype=float)
@@ -108,7 +110,9 @@ def _planes(cube: xr.Dataset, profile: Profile, radii: np.ndarray):
     return flux, var, good_weight(cube["weight"].values, cube["dq"].values), table, circles
 
 
-def _calibrate(cube: xr.Dataset, profile: Profile, weights, facts, radii, subtract: bool) -> np.ndarray:
+def _calibrate(
+    cube: xr.Dataset, profile: Profile, weights: np.ndarray, facts: np.ndarray, radii: np.ndarray, subtract: bool,
+) -> np.ndarray:  # fmt: skip
     """Return the factor (wavelength) by which the light in the circle exceeds that of the profile.
 
     Of the whole band, and of a running window on top of it. Near 1 where the source is too faint to tell: a measured

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -80,7 +81,7 @@ class Profile:
         return cls(**found | {"fitted": bool(found["fitted"])})
 
 
-def expected(wavelength, psf: Psf | None = None) -> np.ndarray:
+def expected(wavelength: Any, psf: Psf | None = None) -> Any:
     """Return the FWHM [arcsec] expected at wavelengths [um]; by default that of Law et al. (2023)."""
     wavelength = np.asarray(wavelength, dtype=float)
     if psf is None:
@@ -98,7 +99,7 @@ def shape_of(square: np.ndarray, fwhm: float, share: float = WING_SHARE, wing: f
     return (np.exp(-square / CORE**2) + level * np.exp(-square / wing**2)) / (1.0 + level)
 
 
-def amplitude_and_level(shape: np.ndarray, values: np.ndarray, noise=1.0) -> tuple[float, float]:
+def amplitude_and_level(shape: np.ndarray, values: np.ndarray, noise: np.ndarray | float = 1.0) -> tuple[float, float]:
     """Return amplitude and constant of the least-squares fit of a shape to values."""
     matrix = np.stack([shape, np.ones_like(shape)], axis=-1) / np.reshape(noise, (-1, 1))
     amplitude, level = np.linalg.lstsq(matrix, values / noise, rcond=None)[0]
@@ -178,7 +179,7 @@ def fit_profile(
     low = [place[0] - move, place[1] - move, 0.6, -bend, 0.02, 1.7]
     high = [place[0] + move, place[1] + move, 2.0, bend, 0.45, 4.5]
 
-    def residuals(p):
+    def residuals(p: np.ndarray) -> np.ndarray:
         return np.concatenate([*(_residual(p, one) for one in windows), (p[2:] - _PRIOR) / _SPREAD])
 
     found = optimize.least_squares(residuals, start, bounds=(low, high), x_scale=[1, 1, 0.2, 0.1, 0.1, 1], max_nfev=80)
@@ -190,7 +191,7 @@ def fit_profile(
     return Profile(x, y, width, slope, share, wing, fitted=True)
 
 
-def _windows(cube: xr.Dataset, place, scale: float, psf: Psf | None) -> list[dict]:
+def _windows(cube: xr.Dataset, place: tuple[float, float], scale: float, psf: Psf | None) -> list[dict[str, Any]]:
     """Return the image of each window near the source, its noise and what a point source has for signal there."""
     y, x = np.indices((cube.sizes["y"], cube.sizes["x"]), dtype=float)
     waves = cube["wavelength"].values
@@ -214,7 +215,7 @@ def _windows(cube: xr.Dataset, place, scale: float, psf: Psf | None) -> list[dic
     return out
 
 
-def _residual(p: np.ndarray, one: dict) -> np.ndarray:
+def _residual(p: np.ndarray, one: dict[str, Any]) -> np.ndarray:
     square = (one["x"] - p[0]) ** 2 + (one["y"] - p[1]) ** 2
     shape = shape_of(square, max(p[2] + p[3] * one["t"], 0.3) * one["fwhm"], p[4], p[5])
     amplitude, level = amplitude_and_level(shape, one["image"], one["noise"])

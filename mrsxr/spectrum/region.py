@@ -94,7 +94,7 @@ def _parts(region: Any) -> list[Any]:
     return [region]
 
 
-def _text_of(region: str | os.PathLike) -> tuple[str, str]:
+def _text_of(region: str | os.PathLike[str]) -> tuple[str, str]:
     """Return text and its format; of a path that of the file."""
     path = Path(region)
     is_text = isinstance(region, str) and ("(" in region or "\n" in region)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -88,7 +89,7 @@ def decide_source_type(
     """
     rows = [row for cube in _each(cubes) for row in _windows_of(cube, center, windows, psf)]
     names = ("width_ratio", "point_fraction", "halo", "signal_to_noise", "converged")
-    variables: dict[str, tuple] = {
+    variables: dict[str, tuple[Any, ...]] = {
         name: ("window", np.array([row[name] for row in rows]), {"units": "1"}) for name in names
     }
     variables["verdict"] = ("window", np.array([_verdict(row) for row in rows], dtype="U9"))
@@ -117,7 +118,9 @@ def _each(cubes: Sequence[xr.Dataset] | xr.Dataset) -> list[xr.Dataset]:
     return found
 
 
-def _windows_of(cube: xr.Dataset, center: tuple[float, float] | None, windows: int, psf: Psf | None) -> list[dict]:
+def _windows_of(
+    cube: xr.Dataset, center: tuple[float, float] | None, windows: int, psf: Psf | None
+) -> list[dict[str, Any]]:
     """Return what is found in each window of a cube."""
     rows = []
     if center is not None and not is_inside(cube, sky_to_pixel(cube, *center)):
@@ -142,7 +145,9 @@ def _near_target(cube: xr.Dataset, image: np.ndarray, fwhm: float) -> tuple[floa
     return None if found is None else (found.x, found.y)
 
 
-def measure(image: np.ndarray, noise: np.ndarray, fwhm: float, place: tuple[float, float] | None = None) -> dict:
+def measure(
+    image: np.ndarray, noise: np.ndarray, fwhm: float, place: tuple[float, float] | None = None
+) -> dict[str, Any]:
     """Compare an image with a point source on a constant.
 
     Parameters
@@ -194,13 +199,13 @@ def _halo(image: np.ndarray, noise: np.ndarray, radius: np.ndarray, level: float
     return excess * inside / light if excess > 3.0 * error else 0.0
 
 
-def _fit(values, x, y, place, fwhm) -> dict:
+def _fit(values: np.ndarray, x: np.ndarray, y: np.ndarray, place: tuple[float, float], fwhm: float) -> dict[str, Any]:
     """Fit centre and width (in units of the PSF) of a round source on a constant."""
     from scipy import optimize
 
     spread = float(np.std(values)) or 1.0
 
-    def residuals(p):
+    def residuals(p: np.ndarray) -> np.ndarray:
         shape = shape_of((x - p[0]) ** 2 + (y - p[1]) ** 2, p[2] * fwhm)
         amplitude, level = amplitude_and_level(shape, values)
         return (values - amplitude * shape - level) / spread
@@ -212,7 +217,7 @@ def _fit(values, x, y, place, fwhm) -> dict:
     return {"x": found.x[0], "y": found.x[1], "width": float(found.x[2]), "converged": float(found.success)}
 
 
-def _verdict(row: dict) -> str:
+def _verdict(row: dict[str, Any]) -> str:
     if row["signal_to_noise"] < _FAINT:
         return "faint"
     if not row["converged"]:
@@ -222,12 +227,12 @@ def _verdict(row: dict) -> str:
     return "EXTENDED" if row["width_ratio"] > EXTENDED_WIDTH else "undecided"
 
 
-def _votes(rows: list[dict]) -> list[float]:
+def _votes(rows: list[dict[str, Any]]) -> list[float]:
     votes = [_verdict(row) for row in rows if row["signal_to_noise"] > LEAST_SIGNAL]
     return [{"POINT": 1.0, "undecided": 0.5}.get(vote, 0.0) for vote in votes]
 
 
-def _held_out(rows: list[dict]) -> dict[str, float]:
+def _held_out(rows: list[dict[str, Any]]) -> dict[str, float]:
     """Return the misfits of :func:`decide_source_type`."""
     halves = [_votes(rows[k::2]) for k in (0, 1)]
     if not all(halves):
@@ -238,7 +243,7 @@ def _held_out(rows: list[dict]) -> dict[str, float]:
     return {"misfit": float(np.mean(against)), "misfit_point": 1.0 - mean, "misfit_extended": mean}
 
 
-def _is_clear(rows: list[dict]) -> bool:
+def _is_clear(rows: list[dict[str, Any]]) -> bool:
     votes = [_verdict(row) for row in rows if row["signal_to_noise"] > LEAST_SIGNAL]
     if not votes:  # too faint to decide, but something is there that is no extended source
         return not any(_verdict(row) in ("POINT", "undecided") for row in rows)

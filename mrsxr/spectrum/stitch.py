@@ -200,7 +200,7 @@ def _reach(ds: xr.Dataset) -> tuple[float, float]:
     return float(wavelength[0]), float(wavelength[-1])
 
 
-def _common(a: xr.Dataset, b: xr.Dataset, name: str):
+def _common(a: xr.Dataset, b: xr.Dataset, name: str) -> list[np.ndarray]:
     """Return values and variances of both bands at the samples of the coarser one within the overlap."""
     low, high = max(_reach(a)[0], _reach(b)[0]), min(_reach(a)[1], _reach(b)[1])
     steps = [float(np.median(np.diff(ds["wavelength"].values))) if ds.sizes["wavelength"] > 1 else 0.0 for ds in (a, b)]
@@ -404,7 +404,7 @@ def _averaged(left: xr.Dataset, right: xr.Dataset, low: float, high: float) -> x
     return out
 
 
-def _attrs(bands, names, params) -> dict:
+def _attrs(bands: list[xr.Dataset], names: list[str], params: Any) -> dict[str, Any]:
     entry = {
         "step": "spectrum.stitch_bands",
         "version": __version__,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from scipy.linalg import solveh_banded
@@ -45,7 +46,7 @@ class Fit:
     around: np.ndarray = field(init=False)
     spectrum: np.ndarray = field(init=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         p = self.pixels
         self.fwhm = psf_fwhm(p.wavelength)
         self.sample = (p.wavelength - self.first) / self.step
@@ -135,7 +136,7 @@ class Fit:
         self.fit_spectra(self.weights(fitted))
 
 
-def fit_band(pixels: Pixels, place: np.ndarray, labels: np.ndarray, nodes: np.ndarray, samples: np.ndarray):
+def fit_band(pixels: Pixels, place: np.ndarray, labels: np.ndarray, nodes: np.ndarray, samples: np.ndarray) -> Any:
     """Fit the trace model of a band and judge it.
 
     Parameters
@@ -180,7 +181,7 @@ def _score(fit: Fit, labels: np.ndarray) -> np.ndarray:
     window = np.clip(np.rint(fit.node).astype(int), 0, fit.n_node - 1)
     index = np.ravel_multi_index((p.dither, np.searchsorted(labels, p.label), window), shape)[judged]
 
-    def sums(values):
+    def sums(values: np.ndarray) -> np.ndarray:
         return np.bincount(index, values, int(np.prod(shape))).reshape(shape)
 
     count, mine, theirs = sums(np.ones(index.size)), sums(ours), sums(other)

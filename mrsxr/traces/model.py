@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -52,7 +53,7 @@ class TraceModel:
     used: np.ndarray
 
     @classmethod
-    def of(cls, ds: xr.Dataset, band: str, exposures, labels: np.ndarray) -> TraceModel:
+    def of(cls, ds: xr.Dataset, band: str, exposures: Any, labels: np.ndarray) -> TraceModel:
         """Return the model of a band from the Dataset of ``fit_trace_model``, of the exposures and slices named."""
         ds = chosen(ds, band, exposures, labels)
         axis = [(float(ds[w].values[0]), float(ds[w].values[1] - ds[w].values[0])) for w in ("node", "sample")]
@@ -100,7 +101,9 @@ def faded(u: np.ndarray, v: np.ndarray, node: np.ndarray, level: np.ndarray, pro
     return (profile_at(u, v, node, profile) - level) * fade * fade * (3 - 2 * fade)
 
 
-def finer(u: np.ndarray, v: np.ndarray, width: np.ndarray, node: np.ndarray, level: np.ndarray, profile: np.ndarray):
+def finer(
+    u: np.ndarray, v: np.ndarray, width: np.ndarray, node: np.ndarray, level: np.ndarray, profile: np.ndarray
+) -> Any:
     """Return by how much the profile in each part of a pixel differs from that of the whole pixel (pixel, part).
 
     That of a part is the mean of what pixels of all phases show of it there: over a pixel centred on the part, taken by
@@ -122,7 +125,7 @@ def finer(u: np.ndarray, v: np.ndarray, width: np.ndarray, node: np.ndarray, lev
     return np.stack([fine[k : k + PARTS].mean(axis=0) - fine[PARTS - 1] for k in range(PARTS)], axis=1)
 
 
-def chosen(ds: xr.Dataset, band: str, exposures, labels: np.ndarray) -> xr.Dataset:
+def chosen(ds: xr.Dataset, band: str, exposures: list[str] | np.ndarray, labels: np.ndarray) -> xr.Dataset:
     """Return the exposures and slices named of the Dataset of ``fit_trace_model``; raise where it lacks any."""
     if ds.attrs.get("kind") != "trace_model" or ds.attrs.get("band") != band:
         found = f"{ds.attrs.get('kind') or 'no kind'} of band {ds.attrs.get('band', '?')}"
@@ -172,7 +175,7 @@ def finer_pixels(
     step = np.arange(PARTS + 1) / PARTS
     edges = left[:, None] + span[:, None] * step
 
-    def each(values):
+    def each(values: np.ndarray) -> np.ndarray:
         return np.repeat(values[at], PARTS)
 
     pieces = BandPixels(

@@ -56,7 +56,7 @@ class PointFit:
     stiff: np.ndarray = field(init=False)
     floor: float = field(init=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         p, (degree, n) = self.pixels, AROUND[self.around]
         self.fwhm = psf_fwhm(p.wavelength)
         self.sample = (p.wavelength - self.first) / self.step

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -49,7 +50,14 @@ def start_profile(r2: np.ndarray) -> np.ndarray:
     return (1.0 + 4.0 * (2.0**0.4 - 1.0) * r2) ** -2.5
 
 
-def profile_at(a, b, wavelength, node, correction, images: PsfImages | None) -> tuple[np.ndarray, np.ndarray]:
+def profile_at(
+    a: np.ndarray,
+    b: np.ndarray,
+    wavelength: np.ndarray,
+    node: np.ndarray,
+    correction: np.ndarray,
+    images: PsfImages | None,
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the profile at places from a source [arcsec], and the envelope of its corrections."""
     fwhm = psf_fwhm(wavelength)
     u, v = a / fwhm, b / fwhm
@@ -61,7 +69,9 @@ def profile_at(a, b, wavelength, node, correction, images: PsfImages | None) -> 
     return start + envelope * change, envelope
 
 
-def correction_at(u, v, node, correction, reach: float, knot: float) -> np.ndarray:
+def correction_at(
+    u: np.ndarray, v: np.ndarray, node: np.ndarray, correction: np.ndarray, reach: float, knot: float
+) -> np.ndarray:
     """Return the corrections at places from a source [FWHM], 0 outside of ``reach``."""
     from . import _trace_kernels as kernels
 
@@ -70,7 +80,9 @@ def correction_at(u, v, node, correction, reach: float, knot: float) -> np.ndarr
     return out
 
 
-def shifts(dither: np.ndarray, slopes: np.ndarray, light: np.ndarray, rest: np.ndarray, weight: np.ndarray, n: int):
+def shifts(
+    dither: np.ndarray, slopes: np.ndarray, light: np.ndarray, rest: np.ndarray, weight: np.ndarray, n: int
+) -> Any:
     """Return by how much sources move: all alike in each exposure, and those after the first, in all exposures alike.
 
     Parameters

@@ -114,10 +114,7 @@ def main() -> None:
 @click.option("--out", type=click.Path(path_type=Path), default=Path("mrsxr_demo"), show_default=True)
 @MODE
 @WORKERS
-def demo(
-    size: str | None, bands: Any, distortion: Path | None, out: Path, mode: str | None,
-    workers: int | None,
-) -> None:  # fmt: skip
+def demo(size: str | None, bands: Any, distortion: Any, out: Path, mode: str | None, workers: int | None) -> None:
     """Simulate an observation, reduce it, compare with the truth and draw a picture."""
     from .demo import demo as run_demo
 
@@ -435,7 +432,7 @@ def explore(
 @click.option("--radius", type=float, help="Of that circle [arcsec].")
 @click.option("--fwhm", type=float, help="Smooth all cubes to this FWHM of a point source [arcsec] first.")
 @click.option("--grid", metavar="BAND", help="Bring all cubes onto the spaxels of the cube of this band.")
-def match(source: Path, out: Path, fwhm: float | None, grid: str | None, **options) -> None:
+def match(source: Path, out: Path, fwhm: float | None, grid: str | None, **options: Any) -> None:
     """Bring the cubes of several bands in SOURCE, of mrsxr or jwst, to one scale; to one PSF, to one grid."""
     from . import cube
     from .arguments import as_band
@@ -446,9 +443,7 @@ def match(source: Path, out: Path, fwhm: float | None, grid: str | None, **optio
     cubes = {band: ds for band, ds in find_cubes(source).cubes.items() if band in BANDS}
     like = as_band(grid, "--grid") if grid else None
     if like and like not in cubes:
-        raise MrsxrError(
-            f"--grid {grid}: {source} has cubes of {', '.join(cubes) or 'no single band'}; take one of them"
-        )
+        raise MrsxrError(f"--grid {grid}: {source} has cubes of {', '.join(cubes) or 'no band'}; take one of them")
     given = [ds if fwhm is None else cube.match_psf(ds, fwhm=fwhm) for ds in cubes.values()]
     matched = cube.match_bands(given, psf=None if fwhm is None else dict.fromkeys(cubes, fwhm), **options)
     for ds in matched:

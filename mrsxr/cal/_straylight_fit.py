@@ -190,7 +190,7 @@ class Fit:
         known = np.diag(matrix)
         return matrix + np.diag(np.where(known > 0, 1e-12 * known, 1.0)), vector
 
-    def fill_jacobian(self, parts, bins, slopes):
+    def fill_jacobian(self, parts: Any, bins: np.ndarray, slopes: np.ndarray) -> Any:
         """Fill ``slopes`` (pixel, a and r) with d model / d parameter by what the halves scatter over the knots.
 
         Return the model.
@@ -290,7 +290,7 @@ def _balance(knots: np.ndarray, parameters: np.ndarray) -> np.ndarray:
     return out
 
 
-def _tables(parameters, n_x):
+def _tables(parameters: np.ndarray, n_x: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the kernels (half, y, distance) and whether there is one (half, y)."""
     tables = np.empty((2, parameters.shape[2], n_x), dtype=np.float32)
     scatters = np.empty(tables.shape[:2], dtype=bool)
@@ -298,7 +298,7 @@ def _tables(parameters, n_x):
     return tables, scatters
 
 
-def _gap_numbers(inside):
+def _gap_numbers(inside: np.ndarray) -> np.ndarray:
     """Return how many slices begin left of each pixel of some rows."""
     begins = inside[:, 1:] & ~inside[:, :-1]
     return np.concatenate([np.zeros((len(inside), 1), dtype=int), np.cumsum(begins, axis=1)], axis=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -323,8 +323,7 @@ def info(paths: tuple[str, ...], background_from: Path | None) -> None:
 @click.option("--seed", type=AT_LEAST_NONE, default=1, show_default=True)
 @click.option("--distortion", type=click.Path(path_type=Path), help="Folder of real distortion files (ASDF).")
 def simulate_command(
-    out: Path, bands: Any, groups: int, integrations: int, dithers: int, background: int, seed: int,
-    distortion: Path | None,
+    out: Path, bands: Any, groups: int, integrations: int, dithers: int, background: int, seed: int, distortion: Any,
 ) -> None:  # fmt: skip
     """Write simulated uncal files, reference files, an offline CRDS cache and the truth to OUT."""
     from .arguments import as_bands
@@ -414,10 +413,8 @@ def explore(
         return say(f"explorer: {path} ({path.stat().st_size / 1e6:.1f} MB)")
     with explorer.make_server(out, redshift=redshift, port=port) as server:
         say(f"explorer: http://127.0.0.1:{server.server_port}/ (Ctrl-C ends it)")
-        try:
+        with suppress(KeyboardInterrupt):
             server.serve_forever()
-        except KeyboardInterrupt:
-            say("ended")
 
 
 @main.command()

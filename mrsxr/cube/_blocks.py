@@ -50,7 +50,7 @@ def _part(pixels: BandPixels, places: Sequence[Placement], weighting: Weighting,
     return pixels, frames[:n], places, weighting, frames[n:]
 
 
-def drizzle_planes(start: int, size: int, grid: CubeGrid, systematic: bool, *parts: Part):
+def drizzle_planes(start: int, size: int, grid: CubeGrid, systematic: bool, *parts: Part) -> tuple[np.ndarray, ...]:
     """Bring all exposures of all bands onto the planes ``start .. start + size - 1`` of a grid.
 
     Parameters
@@ -158,7 +158,9 @@ def blank_planes(
     return tuple(out)
 
 
-def drizzle_and_blank(start: int, size: int, grid: CubeGrid, systematic: bool, incomplete: np.ndarray, *parts: Part):
+def drizzle_and_blank(
+    start: int, size: int, grid: CubeGrid, systematic: bool, incomplete: np.ndarray, *parts: Part,
+) -> tuple[np.ndarray, ...]:  # fmt: skip
     """Return a block of the cube with its incomplete planes blanked, in one task: none is made before these are known.
 
     As two tasks dask would make all blocks while it counts, and hold the whole cube.

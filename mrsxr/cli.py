@@ -240,7 +240,7 @@ def _references_of_crds(override: dict[str, list[Path]]) -> Any:
     return References({}, override=override) if override else None
 
 
-def _picture(source: Path, result, redshift: float | None) -> Path:
+def _picture(source: Path, result: Any, redshift: float | None) -> Path:
     """Draw what a run made, unless it is there and all was taken over."""
     path = result.out / "stage3" / f"{result.files['stitched'][1].stem}.png"
     if result.taken_over == result.pieces and path.is_file():

@@ -74,7 +74,7 @@ def bounded(cores: int = 1, **options: Any) -> Iterator[None]:
     BLAS takes one thread in the whole process as long as any piece is at work in it, as what it gets is small here and
     its threads would come on top of those of dask. Kernels run in the thread that calls them (none is ``parallel``).
     """
-    with _one_blas_thread(), Threads(cores) as pool:
+    with one_blas_thread(), Threads(cores) as pool:
         scheduler = {"scheduler": "threads", "pool": pool} if cores > 1 else {"scheduler": "synchronous"}
         token = _cores.set(cores)
         try:
@@ -106,7 +106,8 @@ class _Blas:
 
 
 @contextmanager
-def _one_blas_thread() -> Iterator[None]:
+def one_blas_thread() -> Iterator[None]:
+    """Hold BLAS to one thread in the whole process, as long as anybody does."""
     with _Blas.lock:
         _Blas.holders += 1
         if _Blas.holders == 1:

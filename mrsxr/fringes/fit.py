@@ -12,6 +12,7 @@ import numpy as np
 
 from mrsxr.errors import MrsxrError
 from mrsxr.scores import gains
+from mrsxr.threads import one_blas_thread
 
 from .judge import judge
 
@@ -246,9 +247,10 @@ def correct_spectra(
             wavenumber = 1e4 / waves
         rows = np.broadcast_to(np.arange(len(values))[:, None], values.shape)
         limit = np.full(values.shape, float(max_amplitude))
-        factor, relative, _, _ = correct_group(
-            wavenumber, rows, values, noise, use, left_out, families, limit, channel in (3, 4), 1.0
-        )
+        with one_blas_thread():  # of matrices as small as these two threads take ten times as long
+            factor, relative, _, _ = correct_group(
+                wavenumber, rows, values, noise, use, left_out, families, limit, channel in (3, 4), 1.0
+            )
     out = np.where(use, values / factor, values)
     shape, dtype = np.shape(flux), np.asarray(flux).dtype
     added = relative * np.where(use, out, 0.0) ** 2

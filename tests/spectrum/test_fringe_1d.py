@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 from helpers import assert_step
 from test_stitch import make_spectrum
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from mrsxr import schema
 from mrsxr.errors import MrsxrError
-from mrsxr.fringes import correct_spectra
+from mrsxr.fringes import _group_kernels, correct_spectra
 from mrsxr.spectrum import stitch_bands
 from mrsxr.spectrum.fringe_1d import correct_residual_fringe_1d
+from mrsxr.threads import _aside
 
 
 def fringed(band="2B", amplitude=0.02):
@@ -21,6 +23,23 @@ def fringed(band="2B", amplitude=0.02):
         out[name] = (ds[name] * wave * noise).assign_attrs(ds[name].attrs)
     out["aperture_correction"] = ("wavelength", np.linspace(1.1, 1.3, wave.size), {"units": "1"})
     return out, ds
+
+
+def test_small_matrices_take_one_thread_of_blas(monkeypatch):
+    """With two, that wait for each other, a spectrum of channel 3 took 7 s of CPU for 0.5 s."""
+    limits, seen, fit = [], [], _group_kernels.correct_group
+
+    def look(*given):
+        seen.append({one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"})
+        return fit(*given)
+
+    monkeypatch.setattr(_group_kernels, "correct_group", look)
+    _aside(lambda: limits.append(threadpool_limits(3, user_api="blas")))  # also where the machine has one core
+    try:
+        correct_spectra(np.linspace(10.1, 11.6, 60), np.ones(60), channel=2, method="slices")
+    finally:
+        _aside(limits[0].restore_original_limits)
+    assert seen == [{1}]
 
 
 @pytest.mark.parametrize("method", ["columns", "slices"])

@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 
+from mrsxr._median_kernels import median_of
 from mrsxr.compiled import njit, read_only
 
 from ._bayes_kernels import fit_fringes
@@ -23,16 +24,22 @@ MOST_REPEATS = 1000
 
 
 @njit(cache=True, nogil=True)
+def _middle(rising, n):
+    """Median of the first n of sorted values."""
+    return 0.5 * (rising[(n - 1) // 2] + rising[n // 2])
+
+
+@njit(cache=True, nogil=True)
 def clip_features(signal, sigma, keep):
     """Set keep False where the signal is at or above median + sigma x spread, both after five clippings upwards."""
     values = np.sort(signal)
     n = values.size
     for _ in range(CLIPS):
-        kept = np.searchsorted(values[:n], np.median(values[:n]) + sigma * np.std(values[:n]), side="right")
+        kept = np.searchsorted(values[:n], _middle(values, n) + sigma * np.std(values[:n]), side="right")
         if kept == n:
             break
         n = kept
-    limit = np.median(values[:n]) + sigma * np.std(values[:n])
+    limit = _middle(values, n) + sigma * np.std(values[:n])
     for k in range(signal.size):
         if not signal[k] < limit:
             keep[k] = False
@@ -170,7 +177,7 @@ def _correct_one(wavenumber, flux, ignore, families, limit, sigma, prior_range, 
     """Fill the factor (1 + fringes) of one spectrum by rising wavelength; return the number of sines."""
     n = flux.size
     keep = ~ignore
-    level = np.median(flux)
+    level = median_of(flux.copy(), n)
     if not keep.any() or not level > 0.0:
         return 0
     _features(flux, sigma, keep)
@@ -227,20 +234,22 @@ def _correct_batch(wavelength, flux, use, ignore, families, limit, sigma, prior_
                 n += 1
         if n <= LEAST_SAMPLES:
             continue
-        at = order[:n]
-        waves = wavelength[c][at]
-        rising = np.diff(waves)
-        if (rising < 0.0).all():
-            at = at[::-1].copy()
-            waves = waves[::-1].copy()
-        elif not (rising > 0.0).all():
+        rising = falling = True
+        for k in range(1, n):
+            step = wavelength[c, order[k]] - wavelength[c, order[k - 1]]
+            rising, falling = rising and step > 0.0, falling and step < 0.0
+        if falling:
+            for k in range(n // 2):
+                order[k], order[n - 1 - k] = order[n - 1 - k], order[k]
+        elif not rising:
             continue
-        found = np.ones(n)
-        n_sines[c] = _correct_one(
-            1e4 / waves, flux[c][at], ignore[c][at], families, limit, sigma, prior_range, tolerance, found
-        )
+        waves, light, spoilt, found = np.empty(n), np.empty(n), np.empty(n, dtype=np.bool_), np.ones(n)
         for k in range(n):
-            factor[c, at[k]] = found[k]
+            at = order[k]
+            waves[k], light[k], spoilt[k] = 1e4 / wavelength[c, at], flux[c, at], ignore[c, at]
+        n_sines[c] = _correct_one(waves, light, spoilt, families, limit, sigma, prior_range, tolerance, found)
+        for k in range(n):
+            factor[c, order[k]] = found[k]
 
 
 def correct_each(wavelength, flux, use, ignore, families, limit, sigma, prior_range, tolerance):

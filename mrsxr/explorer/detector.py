@@ -88,7 +88,7 @@ class Exposures:
     def pixel(self, exposure: str, x: int, y: int) -> dict[str, Any]:
         """Return what is known of a pixel, counted from 0: values and flags, place on the sky, and its ramp."""
         facts: list[list[str]] = []
-        slope = None
+        slope = sky = None
         for product, name in _SHOWN.items():
             if product not in self.files.get(exposure, {}):
                 continue
@@ -98,8 +98,9 @@ class Exposures:
             facts.append([f"flags of {product}", " ".join(dq.describe(int(one["dq"].values.ravel()[0]))) or "none"])
             slope = value if product == "rate" else slope
             if product != "rate":
-                facts += _place(one)
-        return {"facts": facts, "ramp": self._ramp(exposure, x, y, slope)}
+                told, sky = _place(one)
+                facts += told
+        return {"facts": facts, "sky": sky, "ramp": self._ramp(exposure, x, y, slope)}
 
     def behind(self, cube: xr.Dataset, x: int, y: int, plane: int) -> dict[str, Any]:
         """Return the pixels that made a voxel of a cube, those with the largest share first, and their weighted mean.
@@ -177,14 +178,15 @@ def _error(one: xr.Dataset) -> float:
     return float(np.sqrt(np.nansum(parts)))
 
 
-def _place(one: xr.Dataset) -> list[list[str]]:
-    """Return slice, wavelength and place on the sky of a pixel of cal data."""
+def _place(one: xr.Dataset) -> tuple[list[list[str]], list[float] | None]:
+    """Return slice, wavelength and place on the sky of a pixel of cal data as texts, and RA and Dec [deg]."""
     if "slice" not in one.variables:
-        return [["slice", "not known: the file has no coordinates of its pixels"]]
+        return [["slice", "not known: the file has no coordinates of its pixels"]], None
     label = int(one["slice"].values.ravel()[0])
     if not label:
-        return [["slice", "between the slices"]]
+        return [["slice", "between the slices"]], None
     sky = with_sky(one)
     ra, dec, wave = (float(sky[name].values.ravel()[0]) for name in ("ra", "dec", "wavelength_barycentric"))
-    return [["slice", f"{label % 100} of channel {label // 100}"], ["wavelength", f"{wave:.5f} µm"],
-            ["RA, Dec", f"{ra:.6f}, {dec:.6f}"]]  # fmt: skip
+    facts = [["slice", f"{label % 100} of channel {label // 100}"], ["wavelength", f"{wave:.5f} µm"],
+             ["RA, Dec", f"{ra:.6f}, {dec:.6f}"]]  # fmt: skip
+    return facts, [ra, dec]

@@ -162,5 +162,18 @@ def test_a_pixel_and_its_ramp(browser, behind, served):
         x, y,
     )  # fmt: skip
     assert "5 of channel 1" in told[0]
+    assert_on_sky(browser, float(sky.ra[0, y, x]), float(sky.dec[0, y, x]))
     assert told[1] == raw.sizes["group"] * raw.sizes["integration"]
     assert browser.complaints() == []
+
+
+def assert_on_sky(browser, ra, dec):
+    """The cross of the pixel stands at its place on the sky."""
+    box, place = browser.run(
+        "const {x, y, width, height} = mrsxr.sky.layer.querySelector('.cross').getBBox(), {figure} = mrsxr.sky;"
+        "return [[x + width / 2, y + height / 2], [figure.x.start, figure.x.end, figure.width, figure.y.end,"
+        " figure.y.start, figure.height, ...mrsxr.facts.cubes[0].crval]]"
+    )
+    x0, x1, width, y1, y0, height, ra0, dec0 = place
+    west, north = tangent_offsets(ra, dec, tangent_frame(ra0, dec0))
+    np.testing.assert_allclose(box, [(west - x0) / (x1 - x0) * width, (y1 - north) / (y1 - y0) * height], atol=0.05)

@@ -81,7 +81,9 @@ def test_background_comes_off(page, cubes):
     source, ring = (extracted(cubes["2B"], text) for text in texts)
     expected = source.flux - ring.surface_brightness * source.n_pixels * 1e6 * source.attrs["pixel_area_sr"]
     np.testing.assert_allclose(flux, expected, rtol=2e-3, atol=2e-3 * float(np.sqrt(source["var"]).median()))
-    page.settled("mrsxr.setRegion(null, 'ring')")
+    page.settled("mrsxr.setRegion(arguments[0], 'second')", REGIONS["box"])
+    page.settled("mrsxr.setRegion(null, 'ring'); mrsxr.setRegion(null, 'second')")
+    assert page.run("return mrsxr.spectra.every(one => one.second === null)")
 
 
 @pytest.mark.parametrize("components", [1, 2])

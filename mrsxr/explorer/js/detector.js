@@ -3,11 +3,13 @@ import {Behind} from "./behind.js";
 import {Figure, colourOf, svg, zoomRange} from "./figure.js";
 import {at} from "./panels.js";
 import {post} from "./served.js";
+import {fromSky} from "./sky.js";
 
 export class DetectorView {
   constructor(app) {
     this.app = app;
     this.behind = new Behind(app);
+    this.mark = svg("path", {class: "cross", "aria-hidden": "true"}, app.sky?.layer);
     const select = at("exposure");
     for (const {name, products} of app.facts.exposures) for (const product of products) select.append(new Option(`${name} ${product}`, JSON.stringify([name, product])));
     at("detector").hidden = !app.facts.exposures.length;
@@ -90,6 +92,13 @@ export class DetectorView {
     if (this.place) this.take(...this.place);
   }
 
+  follow() {  // on the sky: the pixel that was taken, and the spaxel whose pixels are shown
+    const {sky} = this.found ?? {}, {figure} = this.app.sky;
+    const [x, y] = sky ? figure.toPx(...fromSky(this.app.frame, ...sky)) : [-99, -99];
+    this.mark.setAttribute("d", `M${x - 5} ${y - 5}L${x + 5} ${y + 5}M${x - 5} ${y + 5}L${x + 5} ${y - 5}`);
+    this.behind.follow();
+  }
+
   draw() {
     const {figure, image} = this;
     if (!image || !figure.there) return;
@@ -114,6 +123,7 @@ export class DetectorView {
     } catch (error) { return this.app.panels.say(error.message); }
     this.place = [x, y];
     this.draw();
+    this.follow();
     at("pixel").replaceChildren(...[["pixel", `x ${x}, y ${y}`], ...this.found.facts].flatMap(([name, value]) => [["dt", name], ["dd", value]].map(([tag, text]) => {
       const element = document.createElement(tag);
       element.textContent = text;

@@ -255,7 +255,7 @@ export class Explorer {
     const dirty = this.dirty, all = dirty.has("all");
     this.dirty = new Set();
     const changed = ["main", "second", "ring"].filter(name => dirty.has(`region:${name}`));
-    for (const name of changed.includes("ring") ? ["ring", "main"] : changed) this.measure(name);
+    for (const name of new Set(changed.includes("ring") ? ["ring", "main", ...changed] : changed)) this.measure(name);
     let sky = all || dirty.has("sky");
     if (all || dirty.has("window") || dirty.has("images")) {
       const holder = this.mode !== "all" && this.windowCube();

@@ -229,7 +229,7 @@ export class SkyView {
     const d = this.points?.length ? "M" + this.points.map(p => toPx(...p).join(" ")).join("L") : "";
     (this.rubber ??= svg("path", {class: "outline rubber"}, this.layer)).setAttribute("d", d);
     for (const small of this.small.values()) this.outlineSmall(small);
-    this.app.detector?.behind.follow();
+    this.app.detector?.follow();
   }
 
   makeShape(name, region) {

@@ -58,7 +58,7 @@ export class SpectrumView {
     figure.sheet.addEventListener("dblclick", () => this.whole());
     this.makeWindow();
     this.whole();
-    figure.onplace = () => { this.paint(); this.mark(); };
+    figure.onplace = () => this.draw();
     figure.onchange = () => app.ask("curve");
     figure.show();
   }

@@ -1,15 +1,19 @@
 """The page of `mrsxr explore` on twelve full bands: its size, the first picture, how fast a region is dragged.
 
     python benchmarks/explore.py [--planes N] [--keep FOLDER]
+    python benchmarks/explore.py --serve REDUCED
 
 Makes twelve cubes of a galaxy (tests/explorer/field.py) of the size that four dithers give, writes the page, opens it
 in the system's Chromium (selenium, chromedriver), drags the region by pointer events and prints what it measured. The
-work is that of the page's main thread, so that a busy machine counts less.
+work is that of the page's main thread, so that a busy machine counts less. The second form serves a folder of `mrsxr run`
+and looks at everything: spectra of all cubes, the pixels behind a spaxel of each, a map, all frames; it prints what the
+memory of the server came to.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import tempfile
 import time
@@ -45,7 +49,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--planes", type=int, help="Planes of a band, about its middle; by default all.")
     parser.add_argument("--keep", type=Path, help="Folder for the page.")
+    parser.add_argument("--serve", type=Path, help="Folder of products to serve, for the memory of the server.")
     given = parser.parse_args()
+    if given.serve:
+        return serve(given.serve)
     with tempfile.TemporaryDirectory() as folder:
         measure(twelve(planes=given.planes), (given.keep or Path(folder)) / "explore.html")
 
@@ -76,6 +83,50 @@ def measure(cubes, path: Path) -> None:
         print("requests:", page.requests(), "complaints:", page.complaints())
     finally:
         driver.quit()
+
+
+SETTLED = """
+const done = arguments[0], wait = () => mrsxr.cubes.every(cube => cube.spectrum) && !mrsxr.asker.busy
+  && !mrsxr.dirty.size ? done(null) : setTimeout(wait, 50);
+setTimeout(wait, 200);
+"""
+FRAMES = """
+const done = arguments[0], list = document.getElementById("exposure"), all = [...list.options];
+(async () => { for (const one of all) { list.value = one.value; await mrsxr.detector.load(); } done(all.length); })();
+"""
+
+
+def serve(folder: Path) -> None:
+    """Serve a folder, look at all that it holds, and print the largest memory of the server."""
+    start, port = time.perf_counter(), 8765
+    command = [sys.executable, "-c", "from mrsxr.cli import main; main()", "explore", str(folder), "--serve"]
+    server = subprocess.Popen([*command, "--port", str(port)], stdout=subprocess.PIPE, text=True)
+    driver = start_browser()
+    driver.set_script_timeout(600)
+
+    def told(what: str) -> None:
+        peak = next(line for line in Path(f"/proc/{server.pid}/status").read_text().splitlines() if "VmHWM" in line)
+        print(f"{what}: after {time.perf_counter() - start:.0f} s, at most {int(peak.split()[1]) / 1e6:.2f} GB")
+
+    try:
+        print(server.stdout.readline().strip() if server.stdout else "")
+        page = Page(driver)
+        page.open_address(f"http://127.0.0.1:{port}/", wait=300.0)
+        driver.execute_async_script(SETTLED)
+        numbers = page.run("return [mrsxr.cubes, mrsxr.facts.exposures].map(all => all.length)")
+        told("spectra of {} cubes, of {} exposures".format(*numbers))
+        page.settled("document.getElementById('tool-pixels').click()")
+        for number in range(page.run("return mrsxr.cubes.length")):
+            page.settled("mrsxr.choose(mrsxr.cubes[arguments[0]])", number)
+            driver.execute_async_script(SETTLED)
+        told("pixels behind a spaxel of each cube")
+        driver.execute_async_script("mrsxr.mapNow().then(arguments[0])")
+        told("a map")
+        told(f"{driver.execute_async_script(FRAMES)} frames")
+        print("complaints:", page.complaints())
+    finally:
+        driver.quit()
+        server.terminate()
 
 
 def distance(page, cube, text: str) -> np.ndarray:

@@ -66,7 +66,7 @@ def explore(
     redshift : float, optional
         Redshift of the source, for the lines; by default what the cubes or spectra know, else 0.
     megabytes : float, optional
-        Size that the page should not pass. Twelve bands of four dithers take 30 MB; of larger fields values are rounded
+        Size that the page should not pass. Twelve bands of four dithers take 29 MB; of larger fields values are rounded
         more coarsely, at most to 1/8 of their errors, and the page says so.
 
     Returns

@@ -6,7 +6,7 @@
 Makes twelve cubes of a galaxy (tests/explorer/field.py) of the size that four dithers give, writes the page, opens it
 in the system's Chromium (selenium, chromedriver), drags the region by pointer events and prints what it measured. The
 work is that of the page's main thread, so that a busy machine counts less. The second form serves a folder of `mrsxr
-run` and looks at everything: spectra of all cubes, the pixels behind a spaxel of each, a map, all frames; it prints what
+run` and looks at all: spectra of all cubes, the pixels behind a spaxel of each, a map, all frames; it prints what
 the memory of the server came to.
 """
 

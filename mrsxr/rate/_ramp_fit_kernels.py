@@ -33,8 +33,8 @@ def _gather_tile(sci, group_dq, place, width, limits, tile, tile_dq, any_flag, s
     """
     d, y, x0 = place
     n_integration, n_group = sci.shape[1], sci.shape[2]
-    lost = np.empty(TILE, dtype=np.uint8)
-    lost_too, held, seen = lost.view(np.uint64), tile_dq.view(np.uint64), any_flag.view(np.uint64)  # eight at a time
+    lost = np.empty(n_group * TILE, dtype=np.uint8)
+    held, seen = tile_dq.view(np.uint64), any_flag.view(np.uint64)  # eight at a time
     for i in range(n_integration):
         for k in range(n_group):
             values, flags = sci[d, i, k, y, x0 : x0 + width], group_dq[d, i, k, y, x0 : x0 + width]
@@ -42,12 +42,11 @@ def _gather_tile(sci, group_dq, place, width, limits, tile, tile_dq, any_flag, s
                 tile[i, k, t] = values[t]
             for t in range(width):
                 tile_dq[i, k, t] = flags[t]
+        _add_lost(tile[i].reshape(lost.size), lost, held[i].reshape(lost.size // 8))
         for k in range(n_group):
-            outside = np.float32(k < limits[0] or k > limits[1])
-            for t in range(TILE):
-                lost[t] = np.uint8(np.float32(1) if tile[i, k, t] != tile[i, k, t] else outside)
-            for t in range(TILE // 8):
-                held[i, k, t] |= lost_too[t]
+            if k < limits[0] or k > limits[1]:
+                for t in range(TILE // 8):
+                    held[i, k, t] |= ALL_LOST
         starts[i] = _start_of(tile_dq[i : i + 1], width)
     first = _start_of(tile_dq, width)
     stop = n_group - 1 if first < n_group - 1 and _is_lost(tile_dq, n_group - 1, width) else n_group
@@ -58,6 +57,15 @@ def _gather_tile(sci, group_dq, place, width, limits, tile, tile_dq, any_flag, s
             for t in range(TILE // 8):
                 seen[i, t] |= held[i, k, t] ^ known
     return first, stop
+
+
+@njit(cache=True, nogil=True)
+def _add_lost(samples, lost, held):
+    """Add DO_NOT_USE to flags, of which eight are one, where samples are NaN; ``lost``: work space."""
+    for k in range(samples.size):
+        lost[k] = np.uint8(np.float32(1) if samples[k] != samples[k] else np.float32(0))
+    for k, more in enumerate(lost.view(np.uint64)):
+        held[k] |= more
 
 
 @njit(cache=True, nogil=True)

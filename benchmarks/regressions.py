@@ -51,11 +51,25 @@ def _kernel(module: str, name: str, *given: str, **options: Any) -> Callable[[Pa
         block = ramps()
         block["polynomial"] = np.stack([block["zeros"], block["zeros"] + 1, *[block["zeros"] + np.float32(1e-6)] * 2])
         block["zero_flags"] = block["pixels"][0]
+        block["skip"] = block["zero_flags"] != 0
         block["dark"] = block["sci"][0] * np.float32(0.01)
         wrapper = getattr(import_module(module), name)
         return lambda: wrapper(*[block[one] for one in given], **options)
 
     return make
+
+
+def _stray_light(_: Path) -> Callable[[], Any]:
+    """Return what fits and subtracts the stray light of a frame of sixteen slices."""
+    from mrsxr.cal._straylight_fit import fitted_wrapper
+
+    rng, shape = np.random.default_rng(2), (1, 1024, 1032)
+    inside = np.arange(1032) % 32 > 10
+    parameters = np.array([[45.0, 8e-4, 3.4, 22.0, 1.5e-3, 4e-4]] * 2)[:, :, None] * np.ones(1024)
+    light = np.where(inside, 20.0, 1.0) * (1.0 + 0.5 * np.sin(np.arange(1024) / 90.0))[:, None]
+    rate = (light + rng.normal(0.0, 0.05, shape)).astype(np.float32)
+    flags, variance = np.zeros(shape, np.uint32), np.full(shape, 2.5e-3, np.float32)
+    return lambda: fitted_wrapper(rate, flags, variance, np.broadcast_to(inside, shape[1:]).copy(), parameters)
 
 
 def _chain(*levels: str, mode: str = "baseline", compute: bool = True) -> Callable[[Path], Callable[[], Any]]:
@@ -94,6 +108,22 @@ CASES = {
         f"{_RATE}likelihood_kernels", "fit_gls", "sci", "hits", "pixels", "noise", "gain", "zeros", group_time=2.775,
         limits=(0, 39), find_jumps=False,
     ),
+    "kernel find_jumps_gls": _kernel(
+        f"{_RATE}likelihood_kernels", "find_jumps_gls", "sci", "flags", "noise", "gain", "zeros", "polynomial", "skip",
+        group_time=2.775,
+    ),
+    "kernel fit_gls, linearity": _kernel(
+        f"{_RATE}likelihood_kernels", "fit_gls", "sci", "hits", "pixels", "noise", "gain", "zeros", "polynomial",
+        "skip", group_time=2.775, limits=(0, 39), find_jumps=False,
+    ),
+    "kernel cell_sums": _kernel(
+        f"{_RATE}emicorr_kernels", "cell_sums", "sci", "pixels", edges=range(0, 259, 43), low=1, high=39,
+        n_amplifiers=1,
+    ),
+    "kernel coarse_maps": _kernel(
+        f"{_RATE}shower_model_kernels", "coarse_maps", "sci", "flags", "pixels", "noise", "gain"
+    ),
+    "kernel fitted stray light": _stray_light,
     "graph rate": _chain("rate", compute=False),
     "graph rate and cal, optimal": _chain("rate", "cal", mode="optimal", compute=False),
     "chain rate": _chain("rate"),

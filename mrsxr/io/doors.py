@@ -70,9 +70,9 @@ def to_specutils(ds: xr.Dataset, variable: str = "flux") -> Any:
     Returns
     -------
     specutils.Spectrum
-        ``flux`` and ``spectral_axis`` with units, ``uncertainty`` (standard deviation), ``mask`` (DO_NOT_USE, or no
-        number). A cube is on (wavelength, y, x) and has its WCS, of the sky and the wavelengths. ``meta`` holds what
-        :func:`from_specutils` needs to give the same Dataset back.
+        ``flux`` and ``spectral_axis`` with units, ``uncertainty`` (standard deviation, None without a variance),
+        ``mask`` (DO_NOT_USE, or no number). A cube is on (wavelength, y, x) and has its WCS, of the sky and the
+        wavelengths. ``meta`` holds what :func:`from_specutils` needs to give the same Dataset back.
 
     Raises
     ------
@@ -92,21 +92,19 @@ def to_specutils(ds: xr.Dataset, variable: str = "flux") -> Any:
     if level not in ("spectrum", "cube"):
         raise LevelError(f"to_specutils needs data of level spectrum or cube, got {level or 'no level'}")
     variance = "var" if variable == "flux" else f"{variable}_var"
-    if variable not in ds or variance not in ds:
-        raise MrsxrError(
-            f"the data have no '{variable}' with '{variance}'; expected one of {', '.join(map(str, ds.data_vars))}"
-        )
+    if variable not in ds:
+        raise MrsxrError(f"the data have no '{variable}'; expected one of {', '.join(map(str, ds.data_vars))}")
     ds = in_order(ds).compute(**how())
     values, unit = ds[variable].values, u.Unit(ds[variable].attrs["units"])
     with np.errstate(invalid="ignore"):
-        error = np.sqrt(ds[variance].values.astype(float))
+        error = StdDevUncertainty(np.sqrt(ds[variance].values.astype(float))) if variance in ds else None
     mask = ~np.isfinite(values) | ((ds["dq"].values & np.uint32(flags.DO_NOT_USE)) != 0)
     axis: dict[str, Any] = {"spectral_axis": ds["wavelength"].values * u.um}
     if level == "cube":
         hdus = cube_file(ds, "")
         axis = {"wcs": WCS(hdus["SCI"].header, fobj=hdus)}
     meta = {_OURS: ds.drop_vars([variable, "ra", "dec"], errors="ignore"), "header": dict(ds.attrs)}
-    return spectrum_of(flux=values * unit, uncertainty=StdDevUncertainty(error), mask=mask, meta=meta, **axis)
+    return spectrum_of(flux=values * unit, uncertainty=error, mask=mask, meta=meta, **axis)
 
 
 def from_specutils(spectrum: Any) -> xr.Dataset:

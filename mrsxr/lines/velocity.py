@@ -36,7 +36,7 @@ def with_velocity(ds: xr.Dataset, line: LineName, *, redshift: Redshift | None =
     Raises
     ------
     MrsxrError
-        Where the line is unknown, or the data have no wavelengths.
+        Where the line is unknown or outside the data, or these have no wavelengths.
 
     Notes
     -----
@@ -53,6 +53,9 @@ def with_velocity(ds: xr.Dataset, line: LineName, *, redshift: Redshift | None =
         raise LevelError(f"data of level {ds.attrs.get('level')} have no wavelengths, which a velocity needs")
     centre = rest * (1.0 + redshift_of(ds, redshift))
     velocity = C_KM_S * (ds["wavelength"].variable.to_base_variable().astype(float) / centre - 1.0)
+    low, high = ((float(end) / C_KM_S + 1.0) * centre for end in (velocity.min(), velocity.max()))
+    if not low <= centre <= high:
+        raise MrsxrError(f"{label} lies at {centre:.4f} um; the data have {low:.3f} to {high:.3f} um")
     velocity.attrs = {"units": "km/s", "long_name": f"velocity of {label}"}
     out = ds.drop_vars("velocity", errors="ignore").assign_coords(velocity=velocity)
     return out.set_xindex("velocity") if velocity.dims == ("wavelength",) else out

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
 from pathlib import Path
 
 import mrsxr
 from mrsxr import cal, cube, lines, rate, spectrum
+from mrsxr.cli import main
 from mrsxr.step import STEPS
 
 DOCS = Path(mrsxr.__file__).parents[1] / "docs"
@@ -35,10 +38,31 @@ def test_every_stored_result_is_shown_and_says_its_command():
         assert (root / script[1]).is_file(), name
 
 
-def test_every_function_named_in_a_page_is_there():
-    names = set(re.findall(r"\bmx\.([a-z_]+(?:\.[a-z_0-9]+)*)\(", text_of() + text_of("cases") + text_of("understand")))
-    assert len(names) > 30
-    for name in names:
-        found = mrsxr
-        for part in name.split("."):
-            found = getattr(found, part)
+def test_every_call_in_a_page_fits_its_function():
+    pages = [DOCS.parent / "README.md", *DOCS.glob("*.md"), *(p for room in ("cases", "understand", "steps")
+             for p in (DOCS / room).glob("*.md"))]  # fmt: skip
+    calls = set()
+    for path in pages:
+        for block in re.findall(r"^```(?:python|pycon)\n(.*?)^```", path.read_text(), flags=re.M | re.S):
+            shown = re.findall(r"^(?:>>>|\.\.\.) ?(.*)$", block, flags=re.M)
+            for node in ast.walk(ast.parse("\n".join(shown) if shown else block)):
+                if isinstance(node, ast.Call) and re.fullmatch(r"mx(\.\w+)+", name := ast.unparse(node.func)):
+                    found = mrsxr
+                    for part in name.split(".")[1:]:
+                        found = getattr(found, part)
+                    names = {keyword.arg: None for keyword in node.keywords if keyword.arg}
+                    inspect.signature(found).bind_partial(*node.args, **names)
+                    calls.add(name)
+    assert len(calls) > 30
+
+
+def test_every_command_in_a_page_has_its_options():
+    text = text_of() + text_of("cases") + text_of("understand") + (DOCS.parent / "README.md").read_text()
+    found = re.findall(r"^ *(?:\$ )?mrsxr ([a-z]+ .*)$", text, flags=re.M)
+    commands = [line.split("#")[0].split() for line in found]
+    assert len(commands) > 25
+    for name, *words in commands:
+        known = {option for parameter in main.commands[name].params for option in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= known, (name, words)
+        for setting in (words[k + 1] for k, word in enumerate(words) if word == "--set"):
+            mrsxr.Recipe.of("optimal").with_text(setting)

@@ -55,6 +55,9 @@ def test_spectrum_there_and_back(specutils, variable):
     twice = from_specutils(found * 2.0)
     np.testing.assert_allclose(twice[variable], 2 * ours[variable], rtol=1e-6)
     np.testing.assert_allclose(twice[variance], 4 * ours[variance], rtol=1e-6)
+    bare = to_specutils(ours.drop_vars(variance), variable)
+    assert bare.uncertainty is None
+    assert np.isnan(from_specutils(bare)[variance]).all()
 
 
 @quiet

@@ -45,6 +45,8 @@ def test_velocity_is_a_coordinate_to_select_by(cube):
     np.testing.assert_array_equal(cube.sel(wavelength=slice(low, high)).wavelength, part.wavelength)
     with pytest.raises(MrsxrError, match="no wavelengths"):
         with_velocity(cube.isel(wavelength=0).drop_vars("wavelength"), "[Ne II]")
+    with pytest.raises(MrsxrError, match=r"\[Ne V\] 14.32 lies at \d+.\d+ um; the data have"):
+        with_velocity(cube, "[Ne V] 14.32", redshift=Z)
 
 
 def test_a_cut_along_a_row_is_the_row(cube):

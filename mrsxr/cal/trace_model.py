@@ -57,12 +57,13 @@ def fit_trace_model(ds: xr.Dataset, *, band: Band, source: Place | None = None, 
     flux = spectrum(dither, wavelength) x profile(alpha - alpha_0, beta - beta_0, wavelength) + a plane of light
     around the source at each wavelength. The profile holds the pixel and the width of the slice. It starts as a
     Moffat function of the FWHM of Law et al. (2023, AJ 166, 45) and is multiplied by B-splines along and across the
-    slices, in units of the FWHM, learnt from all slices and dithers and linear in wavelength between nodes; places
-    are free in each exposure. Pixels far off the model (hits, bad pixels) count less. The model is judged on every
-    second pixel (a chess board), with places, profile and spectrum from the others: its misfit over that of the mean
-    of the two neighbours along the slice, which is what a drizzled cube takes a pixel for. Both are in units of their
-    noise, so that a model of noise gains nothing. A window of a slice and an exposure must gain by two standard errors,
-    and all windows of its wavelength together by three: of 4500 windows of smooth and of filamentary light none passes.
+    slices, in units of the FWHM, learnt from all slices and dithers, linear in wavelength between nodes and of little
+    change from node to node; places are free in each exposure. Pixels far off the model (hits, bad pixels) count less.
+    The model is judged on every second pixel (a chess board), with places, profile and spectrum from the others: its
+    misfit over that of the mean of the two neighbours along the slice, which is what a drizzled cube takes a pixel for.
+    Both are in units of their noise, so that a model of noise gains nothing. A window of a slice and an exposure must
+    gain by two standard errors, and all windows of its wavelength together by three: of 4500 windows of smooth and of
+    filamentary light none passes.
     A cube uses the continuum of the spectrum, a running median over 5000 km/s: a line may come from around the source
     and stays as the pixels show it, with the waves that a line of the source itself has without a model.
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
-for folder in (TESTS, TESTS / "io", TESTS / "references"):
+for folder in (TESTS, TESTS / "io", TESTS / "references", TESTS / "cal"):
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
 
@@ -23,6 +23,7 @@ def make(folder: Path) -> Path:
     _exposures(folder)
     _products(folder)
     _references(folder)
+    _stpsf(folder)
     return folder
 
 
@@ -91,6 +92,13 @@ def _references(folder: Path) -> None:
         (folder / f"ref_{kind}").mkdir()
         path.rename(folder / f"ref_{kind}" / path.name)
     place.rmdir()
+
+
+def _stpsf(folder: Path) -> None:
+    import test_psf_of_stpsf
+
+    (folder / "stpsf_psf").mkdir()
+    test_psf_of_stpsf.written(folder / "stpsf_psf" / "stpsf_1A.fits", side=20, BAND="1A")
 
 
 def association(folder: Path) -> tuple[Path, dict]:

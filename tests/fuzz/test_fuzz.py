@@ -46,7 +46,7 @@ def test_a_sample(folder, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("group", ["jwst_", "own_", "nc_", "zarr_", "ref_", "toml", "asn", "place"])
+@pytest.mark.parametrize("group", ["jwst_", "own_", "nc_", "zarr_", "ref_", "stpsf_", "toml", "asn", "place"])
 def test_many(folder, capsys, group):
     names = [name for name in all_cases(folder) if name.startswith(group)]
     _assert_no_faults(folder, names[:: 1 if len(names) < 300 else 11], capsys)

@@ -199,8 +199,8 @@ class Runner:
             from mrsxr.references import read_reference
 
             path = bases.one_file(self.folder / base)
-            ds = read_reference(path) if base.startswith("ref") else mx.load(path)
-            self.pristine[base] = ds.compute()
+            read = {"ref": read_reference, "stpsf": mx.cal.psf_of_stpsf}.get(base.partition("_")[0], mx.load)
+            self.pristine[base] = read(path).compute()
         return self.pristine[base]
 
     def run(self, case: Case) -> tuple[str, str]:
@@ -282,6 +282,14 @@ class Runner:
         _ = (References(place).kinds, References({kind: path}))
         done = read_reference(path, kind).compute()
         compare(case, done, self.of(case.base), told)
+
+    def _stpsf(self, case: Case, place: Path, told: list[str]) -> None:
+        from mrsxr.cal import psf_of_stpsf
+
+        base = bases.one_file(self.folder / case.base)
+        path = place / base.name
+        path.write_bytes(case.change(base.read_bytes()))
+        compare(case, psf_of_stpsf(path), self.of(case.base), told)
 
     def _tree(self, case: Case, place: Path, told: list[str]) -> None:
         import asdf

@@ -173,13 +173,14 @@ class PointFit:
 
     def fit_places(self, weight: np.ndarray) -> None:
         """Move the sources to where they fit best."""
-        slopes = [
-            self.star * (self.profile(-du, -dv)[0] - self.profile(du, dv)[0]) / (2 * _STEP * self.fwhm)
-            for du, dv in ((_STEP, 0.0), (0.0, _STEP))
-        ]
         light, rest = self.star * self.shape, self.pixels.flux - self.model()
-        self.place += shifts(self.pixels.dither, np.stack(slopes, 1), light, rest, weight, self.place.shape[1])
+        self.place += shifts(self.pixels.dither, self.slopes(), light, rest, weight, self.place.shape[1])
         self.shape, self.envelope = self.profile()
+
+    def slopes(self) -> np.ndarray:
+        """Return what a move [arcsec] of each source gives (source, axis, pixel)."""
+        moved = [(self.profile(-du, -dv)[0] - self.profile(du, dv)[0]) for du, dv in ((_STEP, 0.0), (0.0, _STEP))]
+        return self.star[:, None] * np.stack(moved, 1) / (2 * _STEP * self.fwhm)
 
     def fit_gains(self, weight: np.ndarray) -> None:
         """Fit a factor of every exposure on the star, linear in wavelength between nodes, of mean 1."""
@@ -221,24 +222,31 @@ class PointFit:
         u, v = a / self.fwhm, b / self.fwhm
         now = [correction_at(*x, self.node, self.correction, REACH, KNOT) for x in zip(u, v, strict=True)]
         rest = self.pixels.flux - self.host - (self.star * (self.shape - self.envelope * np.stack(now))).sum(axis=0)
-        # how bright further sources are goes with the profile at their places
-        more, scale = (self.star * self.shape)[1:], self.star * self.envelope
-        size = n + self.wide - 1
+        # how bright further sources are, and where, goes with the profile at their places
+        light, scale = (self.star * self.shape)[1:, None], self.star * self.envelope
+        more = (
+            np.concatenate([light, self.slopes()[1:]], axis=1).reshape(3 * len(light), -1)
+            if len(light)
+            else light[:, 0]
+        )
+        size = n + self.wide - self.n_source + len(more)
         normal, right = np.zeros((_NODES, size, size)), np.zeros((_NODES, size))
         correction_equations(
             u, v, self.node, scale, *self.field(), more, rest, weight, REACH, KNOT, normal, right
         )  # fmt: skip
         prior = self.prior()
-        brighter = np.ones((self.n_source, _NODES))
+        changes = np.zeros((_NODES, self.n_source - 1, 3))
         for k in range(_NODES):
             full = np.triu(normal[k]) + np.triu(normal[k], 1).T
             full[np.arange(n, size), np.arange(n, size)] += 1e-9 * full[n, n]
             full[:n, :n] += prior
             found = np.linalg.solve(full, right[k])
             self.correction[k] = found[:n].reshape(_N_SPLINE, _N_SPLINE)
-            brighter[1:, k] += found[size - len(more) :]
+            changes[k] = found[size - len(more) :].reshape(-1, 3)
+        self.place[1:] += np.clip(changes.mean(axis=0)[:, None, 1:], -0.1, 0.1)
         self.shape, self.envelope = self.profile()
         if len(more):
+            brighter = np.concatenate([np.ones((1, _NODES)), 1 + changes[..., 0].T])
             at = np.linspace(0, _NODES - 1, self.n_sample + 3)
             self.found[:, : self.n_source] *= _linear(brighter, np.arange(self.n_source)[:, None], at).T
             self.evaluate()

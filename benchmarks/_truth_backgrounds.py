@@ -197,8 +197,9 @@ def match_real_sky(table, shared, quick):
     for number, aside in np.ndindex(1 if quick else 3, 1 if quick else 4):
         name = ("short", "medium", "long")[number]
         with fits.open(shared / "data" / "s3d_ngc7469" / f"NGC7469_ch4-{name}_s3d.fits.gz") as hdus:
-            cube, wcs = np.nan_to_num(hdus["SCI"].data.astype(float)), WCS(hdus["SCI"].header)
+            cube, wcs = hdus["SCI"].data.astype(float), WCS(hdus["SCI"].header)
             told = hdus["HDRTAB"].data
+        seen, cube = np.isfinite(cube).astype(float), np.nan_to_num(cube)
         pointings = {
             k: [float(v) for v in told[k.upper()]] for k in ("ra_ref", "dec_ref", "roll_ref", "v2_ref", "v3_ref")
         }
@@ -213,6 +214,8 @@ def match_real_sky(table, shared, quick):
             ra, dec = slicer_to_sky(alpha, beta, f"4{'ABC'[number]}", ds, Pointing.of(ds, d))
             x, y, z = wcs.wcs_world2pix(ra, dec, wave * 1e-6, 0)
             truth[d][lit] = map_coordinates(cube, (z, y, x), order=1, mode="nearest")
+            inside = map_coordinates(seen, (z, y, x), order=1, mode="constant") > 0.999
+            truth[d][lit] = np.where(inside, truth[d][lit], np.nan)
         ds = observed(ds, truth, rng, read=6.0, gain=0.3)
         ds = ds.assign(flux=ds.flux.where(ds.channel == 4))
         offsets = np.array((12.0, -7.0, 4.0, 0.0))

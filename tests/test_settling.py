@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from mrsxr.cal.offsets import _settle
 from mrsxr.geometry import sky
 from mrsxr.lines import _excitation_fit as excitation
 from mrsxr.lines._moment_kernels import ROUNDS, fit_continuum
 from mrsxr.rate._likelihood_kernels import fit_gls
+from mrsxr.simulate import simulate_spectrum
+from mrsxr.spectrum import correct_wavelengths, measure_velocity, wavelengths
 from mrsxr.spectrum._aperture_kernels import clip_limits
 from mrsxr.spectrum._optimal_kernels import _fit_plane
 
@@ -111,3 +116,22 @@ def test_two_rounds_settle_slopes(find, n_int, n_group, slope):
             weights = np.linalg.solve(band + max(rate, 0.0) / gain * np.eye(n_group - 1), np.ones(n_group - 1))
             rate = np.mean(steps[:, :, k] @ weights) / weights.sum()
         assert abs(found[0][0, 0, k] - rate) < 0.003 / np.sqrt(n_int * weights.sum())
+
+
+def test_places_that_move_on_are_not_settled():
+    fit = SimpleNamespace(place=np.zeros((2, 2)))
+
+    def move(by):
+        fit.place = by(fit.place)
+
+    assert not _settle(lambda: move(lambda place: place + 0.01), fit, 30)
+    assert fit.place[0, 0] == pytest.approx(0.3)
+    assert _settle(lambda: move(lambda place: 0.5 * place), fit, 30)
+    assert 0 < fit.place[0, 0] < 2e-4
+
+
+def test_a_velocity_that_does_not_settle_is_none(monkeypatch):
+    one, other = (simulate_spectrum(band="1C", snr=300, seed=k) for k in (1, 2))
+    assert abs(measure_velocity(correct_wavelengths(one, velocity=-12.0), reference=other)[0] - 12.0) < 4.0
+    monkeypatch.setattr(wavelengths, "_ROUNDS", 4)
+    assert np.isnan(measure_velocity(one, reference=other)).all()

@@ -117,7 +117,7 @@ def covariance(found: Solution, score: Scores, columns: np.ndarray) -> np.ndarra
     """Return the covariance of some unknowns: that of the scores, and in no direction less than that of the noise.
 
     The scores exceed the noise in a direction where they do so by more than the largest that chance makes of as many
-    patches and unknowns (Marchenko & Pastur 1967).
+    patches and unknowns (Marchenko & Pastur 1967). What the solutions by other grids of nodes differ by is added.
     """
     way = _solved(found, columns)
     noise, half = way.T @ (score.noise @ way), score.shown @ way
@@ -128,7 +128,8 @@ def covariance(found: Solution, score: Scores, columns: np.ndarray) -> np.ndarra
     full = root @ turn
     n_patch = max(1, int(np.count_nonzero(half.any(axis=1))))
     chance = (1.0 + np.sqrt(columns.size / n_patch)) ** 2
-    return (full * np.where(grown > chance, grown, 1.0)) @ full.T
+    of_grids = found.grids[:, columns]
+    return (full * np.where(grown > chance, grown, 1.0)) @ full.T + of_grids.T @ of_grids / max(len(of_grids) - 1, 1)
 
 
 def held_out(

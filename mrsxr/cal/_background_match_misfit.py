@@ -50,7 +50,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some sky bins, that are eliminated together: their bilinear matrix is block diagonal."""
+    """Some sky bins, that are eliminated together: their matrix is block diagonal."""
 
     rows: slice  # of the table
     sky: sparse.csr_array  # (sample, node)

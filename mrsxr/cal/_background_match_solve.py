@@ -1,13 +1,14 @@
 """The least squares behind background matching: sky and functions of all exposures at once, on plain arrays.
 
 A sample i of member m (one band of one exposure) measures ``d_i = S(x_i, y_i, bin_i) + F_m(alpha_i, beta_i, bin_i)``.
-The sky S is bilinear between the nodes of a square grid, another one in every wavelength bin; it is eliminated bin by
-bin, so that only the coefficients of the functions are unknown at once.
+The sky S is of quadratic splines on the nodes of a square grid, another one in every wavelength bin; it is eliminated
+bin by bin, so that only the coefficients of the functions are unknown at once.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -39,10 +40,23 @@ def corner_nodes(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the keys (sample, 4) and bilinear weights of the nodes around positions in units of their spacing."""
     ix, iy = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
     u, v = x - ix, y - iy
-    shift = np.int64(1) << 30
-    keys = np.stack([(iy + j + shift // 2) * shift + ix + i + shift // 2 for j in (0, 1) for i in (0, 1)], axis=1)
+    keys = np.stack([node_key(ix + i, iy + j) for j in (0, 1) for i in (0, 1)], axis=1)
     weights = np.stack([(1 - u) * (1 - v), u * (1 - v), (1 - u) * v, u * v], axis=1)
     return keys, weights
+
+
+def spline_nodes(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the keys (sample, 9) and weights of the quadratic splines around positions in units of their spacing."""
+    ix, iy = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
+    across, along = (np.stack([0.5 * (1 - t) ** 2, 0.5 + t * (1 - t), 0.5 * t**2], axis=1) for t in (x - ix, y - iy))
+    keys = np.stack([node_key(ix + i, iy + j) for j in (-1, 0, 1) for i in (-1, 0, 1)], axis=1)
+    return keys, (along[:, :, None] * across[:, None, :]).reshape(-1, 9)
+
+
+def node_key(ix: np.ndarray, iy: np.ndarray) -> np.ndarray:
+    """Return one number for each pair of numbers along x and y."""
+    shift = np.int64(1) << 30
+    return (iy + shift // 2) * shift + ix + shift // 2
 
 
 def shared_samples(table: Table) -> np.ndarray:
@@ -82,13 +96,13 @@ def make_batches(table: Table) -> list[Batch]:
 def _batch(table: Table, runs: list[slice]) -> Batch:
     rows = slice(runs[0].start, runs[-1].stop)
     n, n_term = rows.stop - rows.start, table.terms.shape[1]
-    keys, weights = corner_nodes(table.x[rows], table.y[rows])
+    keys, weights = spline_nodes(table.x[rows], table.y[rows])
     columns = np.empty(keys.shape, dtype=np.int64)
     blocks, parts, n_node = [], [], 0
     for run in runs:
         inside = slice(run.start - rows.start, run.stop - rows.start)
         node, number = np.unique(keys[inside], return_inverse=True)
-        columns[inside] = number.reshape(-1, 4) + n_node
+        columns[inside] = number.reshape(keys[inside].shape) + n_node
         members, first, local = np.unique(table.member[run], return_index=True, return_inverse=True)
         nodes = slice(n_node, n_node + node.size)
         blocks.append(Block(inside, nodes, members, table.spectral_bin[run][first]))
@@ -97,7 +111,7 @@ def _batch(table: Table, runs: list[slice]) -> Batch:
     widest = max(b.members.size for b in blocks)
     design = np.zeros((n, widest, n_term))
     design[np.arange(n), np.concatenate(parts)] = table.terms[rows]
-    starts = np.arange(0, 4 * n + 1, 4)
+    starts = np.arange(n + 1) * keys.shape[1]
     sky = sparse.csr_array((weights.ravel(), columns.ravel(), starts), shape=(n, n_node))
     return Batch(rows, sky, design.reshape(n, -1), blocks)
 
@@ -159,6 +173,7 @@ class Solution:
     scale: np.ndarray  # of each band, how much larger the scatter is than the errors
     rounds: int
     converged: bool
+    grids: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))  # values by other grids of nodes, less those
 
 
 def solve_robustly(table: Table, batches: list[Batch], lift: Lift, band_of_member: np.ndarray) -> Solution:
@@ -201,6 +216,12 @@ def _typical_variance(factor: Any, size: int) -> float:
         return 0.0
     probe = np.random.default_rng(0).choice([-1.0, 1.0], size)
     return max(float(probe @ factor.solve(probe)) / max(size, 1), 0.0)
+
+
+def other_grids(table: Table) -> Iterator[list[Batch]]:
+    """Yield the batches of grids of nodes that lie half a spacing beside the first, along x, y and both."""
+    for dx, dy in ((0.5, 0.0), (0.0, 0.5), (0.5, 0.5)):
+        yield make_batches(replace(table, x=table.x + dx, y=table.y + dy))
 
 
 class Lift:
@@ -303,7 +324,7 @@ def eliminate(table: Table, batch: Batch, weight: np.ndarray) -> Sky:
     from scipy.sparse.linalg import splu
 
     a, w = batch.sky, weight[batch.rows]
-    weighted = sparse.csr_array((a.data * np.repeat(w, 4), a.indices, a.indptr), a.shape)
+    weighted = sparse.csr_array((a.data * np.repeat(w, np.diff(a.indptr)), a.indices, a.indptr), a.shape)
     normal = a.T @ weighted
     # nodes that bright sources have left without weight hang on to this ridge alone
     least = 1e-8 * float(np.median(w[w > 0])) if (w > 0).any() else 1.0

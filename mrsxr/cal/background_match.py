@@ -40,6 +40,7 @@ from ._background_match_solve import (
     Unknowns,
     components,
     make_batches,
+    other_grids,
     shared_samples,
     solve_once,
     solve_robustly,
@@ -87,7 +88,7 @@ def fit_background_match(
     tie_bands : bool
         Also bring every band to the next one, by a constant, where they overlap in wavelength.
     spacing : float
-        Spacing of the nodes between which the sky is linear, in widths of a slice.
+        Spacing of the nodes of the sky, in widths of a slice.
     significance : float
         Functions, and steps between bands, that differ from zero by fewer sigma are zero: nothing is done where
         nothing differs. 0: whatever is found is subtracted.
@@ -114,14 +115,15 @@ def fit_background_match(
     Notes
     -----
     For every exposure cal = sky(ra, dec, wavelength) + F(alpha, beta, wavelength) + noise. The sky is free at the nodes
-    of a grid in every bin of 0.35 % of the wavelength, and bilinear between; all exposures are solved at once. Lines,
-    hits and the cores of sources do not count: each sample is a clipped mean of a cell of the detector, and residuals
-    are weighted by Tukey's function. Beside a source the sky is not bilinear, and what is left does not average out
-    along wavelength: places count less by as much as their means over wavelength exceed the noise. The covariance is
-    that of the scores of patches of the sky, raised by what a patch holds of the solution itself, no smaller than the
-    noise alone gives. A function is taken where it is significant and lowers the misfit of patches that it was not
-    fitted to (four-fold). An exposure that shares no sky with others keeps its background. Not in jwst (mrs_imatch,
-    since removed, matched sky polynomials of channels).
+    of a grid in every bin of 0.35 % of the wavelength, of quadratic splines between; all exposures are solved at once,
+    on four grids half a spacing apart, whose mean is taken: beside a sharp source each is off another way. Lines, hits
+    and the cores of sources do not count: each sample is a clipped mean of a cell of the detector, and residuals
+    are weighted by Tukey's function. What the sky of a source has left does not average out along wavelength: places
+    count less by as much as their means over wavelength exceed the noise. The covariance is that of the scores of
+    patches of the sky, raised by what a patch holds of the solution itself, no smaller than the noise alone gives, and
+    that of the solutions on the four grids. A function is taken where it is significant and lowers the misfit of
+    patches that it was not fitted to (four-fold). An exposure that shares no sky with others keeps its background. Not
+    in jwst (mrs_imatch, since removed, matched sky polynomials of channels).
 
     Examples
     --------
@@ -206,7 +208,7 @@ class _Fit:
         self.held = {g: [int(np.flatnonzero(self.group == g)[0])] for g in range(self.n_group)}
         self.common = self._constants(reference_band)
         self.unknowns = self._layout()
-        self.found: Solution = solve_robustly(table, self.batches, self._lift(), self.of_band)
+        self.found: Solution = self._over_grids(solve_robustly(table, self.batches, self._lift(), self.of_band))
         self.score = self._scores()
         self.score_of, self.score_of_tie = np.full(self.group.size, np.nan), np.full(self.n_group, np.nan)
 
@@ -243,8 +245,14 @@ class _Fit:
         self.held, self.common = held, common
         self.unknowns = self._layout()
         values, factor, residual = solve_once(self.table, self.batches, self._lift(), self.found.weight)
-        self.found = replace(self.found, values=values, factor=factor, residual=residual)
+        self.found = self._over_grids(replace(self.found, values=values, factor=factor, residual=residual))
         self.score = self._scores()
+
+    def _over_grids(self, found: Solution) -> Solution:
+        """Return the mean of a solution and those by other grids of nodes: what a grid cannot follow differs."""
+        every = [solve_once(self.table, batches, self._lift(), found.weight)[0] for batches in other_grids(self.table)]
+        values = np.stack([found.values, *every])
+        return replace(found, values=values.mean(axis=0), grids=values - values.mean(axis=0))
 
     def functions(self) -> np.ndarray:
         """Return the functions (member, term, knot) with the constants of their groups."""

@@ -188,7 +188,7 @@ def _measure(lit: xr.Dataset, band: str, source: tuple[float, float]) -> tuple[n
     grid = 2, low, (high - low) / (n_sample - 1), n_sample
     fit, every = Fit(pixels, place.copy(), *grid), np.ones(pixels.flux.size, bool)
     _settle(lambda: _move(fit, every), fit, 4 * _MOST)  # by a round profile: what is off by now no profile takes up
-    _settle(lambda: fit.run(every, rounds=_ROUNDS), fit, _MOST)
+    settled = _settle(lambda: fit.run(every, rounds=_ROUNDS), fit, _MOST)
     halves, misfit = [], np.zeros(2)
     for half in (pixels.odd, ~pixels.odd):
         one = Fit(pixels, fit.place.copy(), *grid)
@@ -200,6 +200,11 @@ def _measure(lit: xr.Dataset, band: str, source: tuple[float, float]) -> tuple[n
         halves.append(one.place)
     if not misfit[0] < _SOURCE * misfit[1]:
         return place, np.inf
+    if not settled:
+        tell(
+            f"band {band}: places of the source did not settle to {1e3 * _SETTLED:g} mas; they are less sure",
+            aloud=False,
+        )
     error = float(0.5 * np.sqrt(np.mean((halves[0] - halves[1]) ** 2)))
     return fit.place + _centre(fit) * float(np.median(fit.fwhm)), error
 
@@ -235,13 +240,14 @@ def _move(fit: Fit, fitted: np.ndarray) -> None:
     fit.fit_places(fit.weights(fitted))
 
 
-def _settle(work: Callable[[], None], fit: Fit, most: int) -> None:
-    """Do something until the places move no more, so often at most."""
+def _settle(work: Callable[[], None], fit: Fit, most: int) -> bool:
+    """Do something until the places move no more, so often at most; return whether they settled."""
     for _ in range(most):
         before = fit.place.copy()
         work()
         if np.abs(fit.place - before).max() < _SETTLED:
-            break
+            return True
+    return False
 
 
 def _sky_of(offset: np.ndarray, frame: np.ndarray) -> tuple[float, float]:

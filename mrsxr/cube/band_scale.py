@@ -28,7 +28,7 @@ from .resample import regrid
 Method = Literal["multiplicative", "additive", "both"]
 Ratio = Annotated[float, Range(above=1, high=10)]
 _LEAST = 12  # spaxels in common
-_FREE, _MOST = 5, 50  # rounds of clipping in which spaxels may come back, and all
+_FREE = 5  # rounds of clipping in which spaxels may come back
 _MIN_SNR = 5.0
 _SCALED = {"flux": 1, "var": 2, "var_systematic": 2}
 
@@ -216,7 +216,7 @@ def _fit(pair: tuple[np.ndarray, ...], method: str, clip_sigma: float) -> Scalin
     weight = 1.0 / total if (np.isfinite(total) & (total > 0)).all() else np.ones_like(a)
     found = _start(a, b, method)
     kept, first = np.ones(a.size, bool), True
-    for round_ in range(_MOST):
+    for round_ in range(_FREE + a.size + 1):  # from then on spaxels only go, so that it ends
         residual = a - found.factor * b - found.offset
         middle, spread = middle_and_scatter(residual[kept])
         inside = np.abs(residual - middle) <= clip_sigma * spread + 1e-300

@@ -3,8 +3,8 @@
 Continuum and fringes are sums of waves of a Fourier series over somewhat more than the band. The amplitudes of each
 wave have a Gaussian prior; that of the continuum is given, the power of the fringes at each frequency is learned:
 no frequency is chosen, no smoothness, so that nothing jumps. What lies within a window about a place, wider than any
-line, is left out of the prediction there, of continuum and fringes alike; lines that stand out of such predictions
-are left out of all, so that they change the learned power as little as a gap does.
+line, is left out of the prediction there, of continuum and fringes alike, and of the learning of the power: a line
+changes nothing at its own place. Lines that stand out of such predictions are left out of all.
 """
 
 import math
@@ -21,6 +21,7 @@ LONGER = 1.3  # period of the series over the length of the band
 SMOOTH = 0.35  # highest frequency of the continuum [1 / period of fringes]
 LEVEL, KNEE = 0.01, 0.087  # relative power of the continuum, and frequency [1 / period of fringes] where it falls off
 ROUNDS, MASKED = 12, 2  # of learning, and those between two searches for lines
+PARTS, AGAIN = 32, 3  # of the spectrum, whose waves the rest learns anew in some rounds
 FASTER = 0.7  # power of the changes of a round
 SPARSE = 3.0  # weight of a prior that has power at few frequencies: 1 / power
 LEAST_POWER = 0.02  # of the noise of an amplitude: below, there is no wave
@@ -67,16 +68,29 @@ def _fill_basis(x, origin, frequencies, out):
 
 
 @njit(cache=True, nogil=True)
-def _posterior(basis, weights, y, precision):
-    """Return covariance and mean of the amplitudes."""
+def _normal(basis, weights, y):
+    """Return the normal matrix of the amplitudes and its right side, without a prior."""
     weighted = basis.copy()
     for i in range(basis.shape[0]):
         weighted[i] *= weights[i]
-    normal = np.dot(weighted.T, basis)
+    return np.dot(weighted.T, basis), np.dot(weighted.T, y)
+
+
+@njit(cache=True, nogil=True)
+def _solved(normal, right, precision):
+    """Return covariance and mean of the amplitudes of a normal matrix."""
+    system = normal.copy()
     for j in range(precision.size):
-        normal[j, j] += precision[j]
-    covariance = np.linalg.inv(normal)
-    return covariance, np.dot(covariance, np.dot(weighted.T, y))
+        system[j, j] += precision[j]
+    covariance = np.linalg.inv(system)
+    return covariance, np.dot(covariance, right)
+
+
+@njit(cache=True, nogil=True)
+def _posterior(basis, weights, y, precision):
+    """Return covariance and mean of the amplitudes."""
+    normal, right = _normal(basis, weights, y)
+    return _solved(normal, right, precision)
 
 
 @njit(cache=True, nogil=True)
@@ -172,7 +186,7 @@ def _series(x, middle, period, half):
 
 @njit(cache=True, nogil=True)
 def _learn(smooth, waves, smooth_power, total, mean):
-    """Return active frequencies, their basis, covariance and mean of the amplitudes, and the weights of the bins.
+    """Return the power of the fringes, which frequencies are active, basis and precision, and weights of the bins.
 
     total, mean : (bin), weight and mean of the data.
     """
@@ -195,7 +209,19 @@ def _learn(smooth, waves, smooth_power, total, mean):
         scale = max(np.sum(total * clear * residual**2) / max(free, 10.0), LEAST_NOISE)
         used = total * clear / scale
         _relearn(power, active, amplitude, spread, n_smooth)
-    return active, basis, covariance, amplitude, used
+    return power, active, basis, precision, used
+
+
+@njit(cache=True, nogil=True)
+def _learn_without(normal, right, power, active, precision, n_smooth):
+    """Return the precision of the waves as data without some bins tell it, from that of all on."""
+    again, own, m = power.copy(), precision.copy(), active.size
+    for _ in range(AGAIN):
+        covariance, amplitude = _solved(normal, right, own)
+        _relearn(again, active, amplitude, np.diag(covariance).copy(), n_smooth)
+        for j in range(m):
+            own[n_smooth + j] = own[n_smooth + m + j] = 1.0 / max(again[active[j]], 1e-30)
+    return own
 
 
 @njit(cache=True, nogil=True)
@@ -218,32 +244,47 @@ def _leave_window(part, basis, used, residual, n_smooth, i, first, last):
 
 
 @njit(cache=True, nogil=True)
-def _predict(x, bins, middle, mean, used, basis, covariance, amplitude, waves, reach, fringe, variance):
+def _reached(middle, reach, i):
+    """Return the first bin within the reach of bin i, and that after the last."""
+    first = np.searchsorted(middle, middle[i] * (1.0 - reach))
+    return first, np.searchsorted(middle, middle[i] * (1.0 + reach), side="right")
+
+
+@njit(cache=True, nogil=True)
+def _predict(x, bins, middle, mean, used, power, active, basis, precision, waves, reach, fringe, variance):
     """Fill the fringes, each bin without the data of its window; return how much of them the data there bear out.
+
+    The power of the waves at the bins of a part is learned without these and their windows.
 
     waves : (sample, 2 x frequency), the basis of the fringes at the samples.
     """
     n, n_smooth = middle.size, basis.shape[1] - waves.shape[1]
-    part = np.dot(basis, covariance)
-    residual = mean - np.dot(basis, amplitude)
-    fringes_alone = covariance[n_smooth:, n_smooth:].copy()
+    normal, right = _normal(basis, used, mean)
     gain = square = 0.0
-    first = last = k = 0
-    for i in range(n):
-        while middle[first] < middle[i] * (1.0 - reach):
-            first += 1
-        while last < n and middle[last] <= middle[i] * (1.0 + reach):
-            last += 1
-        change, more = _leave_window(part, basis, used, residual, n_smooth, i, first, last)
-        change += amplitude
-        own = np.dot(fringes_alone, basis[i, n_smooth:])
-        while k < x.size and bins[k] == i:
-            fringe[k] = np.dot(waves[k], change[n_smooth:])
-            variance[k] = np.dot(own, basis[i, n_smooth:]) + more
-            k += 1
-        wave = np.dot(basis[i, n_smooth:], change[n_smooth:])
-        gain += used[i] * wave * (mean[i] - np.dot(basis[i, :n_smooth], change[:n_smooth]))
-        square += used[i] * wave * wave
+    k = 0
+    for p in range(PARTS):
+        start, end = p * n // PARTS, (p + 1) * n // PARTS
+        if start == end:
+            continue
+        first, last = _reached(middle, reach, start)[0], _reached(middle, reach, end - 1)[1]
+        lost, aside = _normal(basis[first:last], used[first:last], mean[first:last])
+        own = _learn_without(normal - lost, right - aside, power, active, precision, n_smooth)
+        covariance, amplitude = _solved(normal, right, own)
+        part = np.dot(basis, covariance)
+        residual = mean - np.dot(basis, amplitude)
+        fringes_alone = covariance[n_smooth:, n_smooth:].copy()
+        for i in range(start, end):
+            first, last = _reached(middle, reach, i)
+            change, more = _leave_window(part, basis, used, residual, n_smooth, i, first, last)
+            change += amplitude
+            felt = np.dot(fringes_alone, basis[i, n_smooth:])
+            while k < x.size and bins[k] == i:
+                fringe[k] = np.dot(waves[k], change[n_smooth:])
+                variance[k] = np.dot(felt, basis[i, n_smooth:]) + more
+                k += 1
+            wave = np.dot(basis[i, n_smooth:], change[n_smooth:])
+            gain += used[i] * wave * (mean[i] - np.dot(basis[i, :n_smooth], change[:n_smooth]))
+            square += used[i] * wave * wave
     if not gain > 0.0:
         return 0.0
     better = 2.0 * gain - square
@@ -274,12 +315,14 @@ def predict_fringes(x, y, sigma, keep, period, half, reach, fringe, variance):
     if not total.sum() > 0.0:
         return False
     smooth, waves, power, frequencies, origin = _series(x, middle, period, half)
-    active, basis, covariance, amplitude, used = _learn(smooth, waves, power, total, mean)
+    learned, active, basis, precision, used = _learn(smooth, waves, power, total, mean)
     if active.size == 0:
         return False
     drawn = np.empty((x.size, 2 * active.size))
     _fill_basis(x, origin, frequencies[active], drawn)
-    share = _predict(x, bins, middle, mean, used, basis, covariance, amplitude, drawn, reach, fringe, variance)
+    share = _predict(
+        x, bins, middle, mean, used, learned, active, basis, precision, drawn, reach, fringe, variance
+    )  # fmt: skip
     fringe *= share
     variance *= share * share
     return share > 0.0

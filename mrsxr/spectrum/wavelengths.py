@@ -42,7 +42,7 @@ def measure_velocity(ds: xr.Dataset, *, reference: xr.Dataset) -> tuple[float, f
     -------
     velocity, error : float
         [km/s], above 0 where ``ds`` is redshifted against ``reference``; NaN where they share fewer than 20 good
-        samples, or nothing settles within 100 km/s.
+        samples, or nothing settles within 100 km/s and 30 rounds.
 
     Notes
     -----
@@ -71,7 +71,7 @@ def measure_velocity(ds: xr.Dataset, *, reference: xr.Dataset) -> tuple[float, f
     weight = 1.0 / total if (np.isfinite(total) & (total > 0)).all() else np.ones(wave.size)
     t = 2.0 * (wave - wave.mean()) / np.ptp(wave)
     powers = np.stack([t**k for k in range(_DEGREE + 1)])
-    velocity, kept = 0.0, np.ones(wave.size, bool)
+    velocity, kept, before, step = 0.0, np.ones(wave.size, bool), 0.0, 0.0
     for round_ in range(_ROUNDS):
         at = np.clip(wave * (1 + velocity / units.C_KM_S), other[0], other[-1])
         model = curve(at)
@@ -85,11 +85,15 @@ def measure_velocity(ds: xr.Dataset, *, reference: xr.Dataset) -> tuple[float, f
         sigma = MAD_TO_SIGMA * np.median(np.abs(residual[kept]))
         contrast = maximum_filter1d(np.abs(flux - np.median(flux)), _LINE) * np.sqrt(weight)  # lines are no outliers
         kept = np.abs(residual) <= _CLIP * sigma + 0.2 * contrast + 1e-300 if round_ < 5 else kept
-        velocity += move
+        answer = (move - before) / step if step else -1.0  # a slope that is too small oversteps, for ever from -2 on
+        before, step = move, -move / answer if answer < -0.3 else move
+        velocity += step
         if not abs(velocity) < _MOST or kept.sum() < _LEAST:
             return float("nan"), float("nan")
         if round_ >= 5 and abs(move) < 1e-3:
             break
+    else:
+        return float("nan"), float("nan")
     design[-1] = curve.derivative()(at) * at / units.C_KM_S  # the smooth slope is too small
     scale = np.sqrt(np.mean(design**2, axis=1, keepdims=True)) + 1e-300
     normal = (design / scale * root) @ (design / scale * root).T

@@ -13,7 +13,7 @@ from xarray.testing import assert_identical
 from mrsxr import dq
 from mrsxr.cal._background_match_errors import _raised
 from mrsxr.cal._background_match_kernels import cell_means, subtract_functions
-from mrsxr.cal._background_match_solve import spline_basis
+from mrsxr.cal._background_match_solve import spline_basis, spline_nodes
 from mrsxr.cal._sampling import make_cells
 from mrsxr.cal.background_match import fit_background_match, match_backgrounds, match_later
 from mrsxr.errors import MrsxrError
@@ -302,3 +302,14 @@ def test_lazy_exposures_are_matched_when_they_are_computed(plain):
         assert_identical(out.compute(), match_backgrounds(ds, match=fit_background_match(ds, **options)))
     with pytest.raises(MrsxrError, match="nowhere"):
         match_later([lazy], reference="nowhere")[0].compute()
+
+
+def test_splines_of_the_sky_follow_planes():
+    x, y = np.random.default_rng(4).uniform(-40.0, 60.0, (2, 300))
+    keys, weights = spline_nodes(x, y)
+    half = 1 << 29
+    for place, node in ((x, keys % (2 * half) - half), (y, keys // (2 * half) - half)):
+        np.testing.assert_allclose((weights * (node + 0.5)).sum(axis=1), place, atol=1e-9)
+        np.testing.assert_allclose((weights * (node + 0.5) ** 2).sum(axis=1), place**2 + 0.25, atol=1e-8)
+    np.testing.assert_allclose(weights.sum(axis=1), 1)
+    assert (weights >= 0).all()

@@ -44,3 +44,15 @@ def test_lines_and_blind_samples_do_not_count():
     assert judge(K, blind, fringes(0.02), use, 2.9) < 0.5
     use[:, 10:] = False
     assert np.isnan(judge(K, flux, fringes(0.02), use, 2.9))
+
+
+@pytest.mark.parametrize(("sign", "width"), [(1, 0.25), (-1, 0.35)])
+def test_combs_of_lines_are_no_fringes(sign, width):
+    """Lines at even distances, in emission and absorption, predicted as they are; a fringe that grows is one."""
+    rng, use = np.random.default_rng(5), np.ones(K.shape, dtype=bool)
+    away = (K + 1.3) % 3.1 - 1.55
+    comb = 1 + sign * 0.06 * np.exp(-0.5 * (away / width) ** 2) * (1 + 0.4 * np.sin(K / 25))
+    flux = LEVEL * comb * (1 + 0.01 * rng.standard_normal(K.shape))
+    assert judge(K, flux, comb, use, 3.1) >= 1
+    grown = 1 + (fringes(0.03, period=3.1) - 1) * (1 + 0.4 * np.sin(K / 25))
+    assert judge(K, LEVEL * grown * comb[:, :1] * (1 + 0.01 * rng.standard_normal(K.shape)), grown, use, 3.1) < 0.5

@@ -36,6 +36,31 @@ def test_a_window_left_out_is_as_if_it_were_no_data():
     np.testing.assert_allclose(wave @ covariance @ wave + more, wave @ slow_covariance @ wave, rtol=1e-9)
 
 
+def test_the_power_of_a_part_is_learned_without_what_lies_there():
+    """As the power of all data is, by rows of the basis that are not there."""
+    rng = np.random.default_rng(3)
+    basis, used, n_smooth, active = rng.standard_normal((70, 9)), rng.uniform(1, 3, 70), 3, np.array([1, 2, 4])
+    mean, power, precision = rng.standard_normal(70), np.full(6, 0.4), np.full(9, 2.5)
+    away = np.ones(70, bool)
+    away[30:45] = False
+    (whole, right), (lost, aside) = kernels._normal(basis, used, mean), kernels._normal(*(
+        np.ascontiguousarray(a[~away]) for a in (basis, used, mean)))  # fmt: skip
+    found = kernels._learn_without(whole - lost, right - aside, power, active, precision, n_smooth)
+    again, own = power.copy(), precision.copy()
+    for _ in range(kernels.AGAIN):
+        covariance = np.linalg.inv((basis[away].T * used[away]) @ basis[away] + np.diag(own))
+        amplitude, spread = covariance @ (basis[away].T @ (used * mean)[away]), np.diag(covariance)
+        new = np.zeros(6)
+        for j, i in enumerate(active):
+            at = [n_smooth + j, n_smooth + 3 + j]
+            share = max(1 - 0.5 * spread[at].sum() / again[i], 0) + 0.5 * kernels.SPARSE
+            new[i] = (0.5 * np.sum(amplitude[at] ** 2) / share) ** kernels.FASTER * again[i] ** (1 - kernels.FASTER)
+        again = 0.5 * new + 0.25 * (np.append(new[1:], new[-1]) + np.insert(new[:-1], 0, new[0]))
+        own[n_smooth:] = np.tile(1 / again[active], 2)
+    np.testing.assert_allclose(found, own, rtol=1e-8)
+    assert np.ptp(found[n_smooth:]) > 0
+
+
 def test_bins_keep_weighted_means():
     rng = np.random.default_rng(2)
     x, y, weights = np.sort(rng.uniform(50, 60, 80)), rng.standard_normal(80), rng.uniform(0.5, 1, 80)

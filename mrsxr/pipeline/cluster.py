@@ -51,6 +51,7 @@ def executor_of(where: str) -> Iterator[Executor]:
             address = stack.enter_context(
                 LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=":0", preload=_DEAF)
             )
+            address.adapt(minimum=count, maximum=count)  # one that dies while it starts is not started again else
         elif where.endswith(".toml"):
             address = stack.enter_context(_batch(Path(where)))
         elif "://" not in where:

@@ -91,6 +91,15 @@ def test_pieces_go_to_processes_of_a_cluster(tmp_path):
     assert said(tmp_path / "out") == said(tmp_path / "threads")
 
 
+@pytest.mark.slow
+def test_a_local_cluster_without_workers_gets_new_ones():
+    """As where one dies while it starts, which dask does not start again: the run would wait for ever."""
+    with executor_of("local:1") as executor:
+        for one in list(executor._client.cluster.workers.values()):
+            executor._client.sync(one.close)
+        assert executor.submit(abs, -3).result(timeout=60) == 3
+
+
 @contextlib.contextmanager
 def taken_port(number):
     with socket.socket() as one:

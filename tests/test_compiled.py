@@ -159,7 +159,7 @@ def test_a_slice_takes_no_array_of_another_shape(toy):
     put, out = sys.modules["toy._user_kernels"].put, np.zeros(4)
     put(np.array([3.0, 4.0]), out)
     assert out.tolist() == [0, 3, 4, 0]
-    with pytest.raises(ValueError, match="cannot assign slice from input of different size"):
+    with pytest.raises(ValueError, match="cannot assign slice"):
         put(np.ones(3), out)
 
 

@@ -178,11 +178,6 @@ class _Library(JITCodeLibrary):
     def codegen(self) -> Any:
         return _NoEnvironment if self._part else self._codegen
 
-    def _optimize_final_module(self) -> None:
-        """Optimise; a part is optimised where it is taken in, with what is around it."""
-        if not self._is_part():
-            super()._optimize_final_module()
-
     def _finalize_final_module(self) -> None:
         self._part = self._is_part()
         if self._part:
@@ -208,7 +203,6 @@ class _Library(JITCodeLibrary):
             if name not in (f.name for f in self.get_defined_functions()):
                 return 0
             self._part = False
-            super()._optimize_final_module()
             self._emit()
         return super().get_pointer_to_function(name)
 

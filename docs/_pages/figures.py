@@ -40,7 +40,7 @@ def lines_kept(ax):
 
 def cost(ax):
     """Draw by what factor mrsxr is cheaper."""
-    names, ratio = columns("cost.csv", "cost on 2 cores", "_ratio")
+    names, ratio = columns("cost.csv", "cost of four exposures", "_ratio")
     y = np.arange(len(names))[::-1]
     ratio = np.array(ratio, float)
     ax.barh(y, ratio - 1, 0.6, 1.0, color=[GREY if "memory" in name else OURS for name in names])

@@ -20,7 +20,7 @@ from mrsxr.schema import WCS_VARIABLES
 from mrsxr.step import step
 from mrsxr.threads import how
 from mrsxr.traces.fit import Fit
-from mrsxr.traces.model import EDGE, profile_at
+from mrsxr.traces.model import EDGE, trace_profile
 from mrsxr.traces.pixels import gathered, in_circle, lit_pixels, on_sky, places_of
 
 from ._sampling import check_wcs
@@ -225,7 +225,7 @@ def _plane(fit: Fit, fitted: np.ndarray) -> np.ndarray:
 def _centre(fit: Fit) -> np.ndarray:
     """Return the centre [FWHM] of the profile, of which places do not know how much of a shift it took up."""
     u, v = (axis.ravel() for axis in np.meshgrid(*[np.linspace(-1.6, 1.6, 65)] * 2, indexing="ij"))
-    light, centre = profile_at(u, v, np.full(u.size, 0.5), fit.profile), np.zeros(2)
+    light, centre = trace_profile(u, v, np.full(u.size, 0.5), fit.profile), np.zeros(2)
     for _ in range(20):
         weight = light * np.exp(-4 * np.log(2) * ((u - centre[0]) ** 2 + (v - centre[1]) ** 2))
         centre = centre + 2 * (

@@ -76,7 +76,7 @@ class Exposures:
         low, high = np.percentile(values[seen], (1.0, 99.5)) if seen.any() else (0.0, 1.0)
         share = np.arcsinh((values - low) / max(high - low, 1e-30) / _SOFT) / np.arcsinh(1.0 / _SOFT)
         codes = np.where(seen, np.clip(np.nan_to_num(share) * _TOP, 1, _TOP), 0).astype(np.uint8)
-        made_of = next((p for p in ("crf", "cal") if p in self.files[exposure]), None)
+        made_of = self._made_of(exposure)
         known = self._open(exposure, made_of).variables if made_of else {}
         if "slice" in known:
             labels = np.asarray(known["slice"].values)
@@ -131,8 +131,11 @@ class Exposures:
         """Return the exposures of a cube and the product of each that it was made of."""
         names = cube.attrs.get("exposures") or self.files
         ours = [name for name in names if self._settings.get(name) == setting]
-        products = [(name, next((p for p in ("crf", "cal") if p in self.files[name]), "")) for name in ours]
-        return [(name, product) for name, product in products if product]
+        return [(name, product) for name in ours if (product := self._made_of(name))]
+
+    def _made_of(self, exposure: str) -> str:
+        """Return the product of an exposure that cubes are made of; empty where there is none."""
+        return next((product for product in ("crf", "cal") if product in self.files[exposure]), "")
 
     def _ramp(self, exposure: str, x: int, y: int, slope: float | None) -> dict[str, Any] | None:
         product = next((p for p in _RAMPS if p in self.files.get(exposure, {})), None)

@@ -13,10 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 NO_ERROR, NO_DATA = 254, 255  # codes of voxels with a value alone, and with none
-FINEST, COARSEST = (
-    1.0 / 1600,
-    1.0 / 8,
-)  # quantum, of the error of a voxel: spectra off by 0.2e-3 and by 0.04 errors (rms)
+FINEST, COARSEST = 1.0 / 1600, 1.0 / 8  # quantum, of the error of a voxel: spectra off by 0.2e-3 and 0.04 errors (rms)
 _FORGETS = 0.5  # part of what is expected that each plane replaces by itself; the low bits of noise cost most
 _STEP = 1.12  # least step of the table of errors
 _MOST = 2**31 - 2

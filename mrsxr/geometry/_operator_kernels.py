@@ -82,14 +82,22 @@ def _box(values):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _add_quad(x, y, i0, j0, columns, rows, n_y, n_x, cover, spaxel, area, n):
-    """Add the overlaps of a quadrilateral with the cells of a box, behind the first n; return their number.
+def _add_quad(x, y, n_y, n_x, cover, spaxel, area, n):
+    """Add the overlaps of a quadrilateral with cells behind the first n; return their number and the work space.
 
-    Each edge adds the signed area between itself and the right side of the cells to ``cover``, work space of two
-    columns more than the box; the running sum along a row then is the area inside the polygon (Green's theorem, as in
-    exact-coverage rasterisers). That equals Sutherland-Hodgman clipping of every cell, at the cost of the edges only.
+    The number is -1 where there is no room for them. Each edge adds the signed area between itself and the right side
+    of the cells to ``cover``, which grows to the box of the quadrilateral and two columns; the running sum along a row
+    then is the area inside the polygon (Green's theorem, as in exact-coverage rasterisers). That equals
+    Sutherland-Hodgman clipping of every cell, at the cost of the edges only.
     """
+    (i0, columns), (j0, rows) = _box(x), _box(y)
+    if i0 >= n_x or j0 >= n_y or i0 + columns <= 0 or j0 + rows <= 0:
+        return n, cover
+    if n + rows * columns > spaxel.size:
+        return -1, cover
     width = columns + 2
+    if rows * width > cover.size:
+        cover = np.empty(2 * rows * width)
     for cell in range(rows * width):
         cover[cell] = 0.0
     x0, x1, x2, x3 = x[0] - i0, x[1] - i0, x[2] - i0, x[3] - i0
@@ -108,7 +116,7 @@ def _add_quad(x, y, i0, j0, columns, rows, n_y, n_x, cover, spaxel, area, n):
                 spaxel[n] = (j0 + j) * n_x + i0 + i
                 area[n] = sign * total
                 n += 1
-    return n
+    return n, cover
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -125,13 +133,9 @@ def _overlaps(
         t_left = (alpha_left[pixel] - alpha_middle[s]) / alpha_half[s]
         t_right = (alpha_right[pixel] - alpha_middle[s]) / alpha_half[s]
         x, y = _quad_of_pixel(edges[s], t_left, t_right)
-        (i0, columns), (j0, rows) = _box(x), _box(y)
-        if i0 < n_x and j0 < n_y and i0 + columns > 0 and j0 + rows > 0:
-            if rows * (columns + 2) > cover.size:
-                cover = np.empty(2 * rows * (columns + 2))
-            if n + rows * columns > spaxel.size:
-                return -1
-            n = _add_quad(x, y, i0, j0, columns, rows, n_y, n_x, cover, spaxel, area, n)
+        n, cover = _add_quad(x, y, n_y, n_x, cover, spaxel, area, n)
+        if n < 0:
+            return n
     start[status.size] = n
     return n
 
@@ -182,13 +186,9 @@ def _quads(corners_x, corners_y, status, n_y, n_x, start, spaxel, area):
             continue
         cx, cy = corners_x[quad], corners_y[quad]
         x, y = (cx[0], cx[1], cx[2], cx[3]), (cy[0], cy[1], cy[2], cy[3])
-        (i0, columns), (j0, rows) = _box(x), _box(y)
-        if i0 < n_x and j0 < n_y and i0 + columns > 0 and j0 + rows > 0:
-            if rows * (columns + 2) > cover.size:
-                cover = np.empty(2 * rows * (columns + 2))
-            if n + rows * columns > spaxel.size:
-                return -1
-            n = _add_quad(x, y, i0, j0, columns, rows, n_y, n_x, cover, spaxel, area, n)
+        n, cover = _add_quad(x, y, n_y, n_x, cover, spaxel, area, n)
+        if n < 0:
+            return n
     start[status.size] = n
     return n
 

@@ -114,6 +114,15 @@ def corners_on_sky(
     return all_ra[points], all_dec[points]
 
 
+#: What :func:`s_region` needs.
+NEEDED = ("slice", "alpha", "alpha_coefficients", "slice_beta", "v2_coefficients", "v3_coefficients")
+
+
+def has_footprint(ds: xr.Dataset) -> bool:
+    """Return whether exposures have a pointing, and pixels of slices."""
+    return Pointing.known(ds) and bool((ds["slice"].values > 0).any())
+
+
 def s_region(ds: xr.Dataset, dither_index: int = 0, *, ranges: SliceRanges | None = None) -> str:
     """Return the footprint of one exposure as ``jwst`` writes it to the keyword S_REGION.
 
@@ -135,8 +144,7 @@ def s_region(ds: xr.Dataset, dither_index: int = 0, *, ranges: SliceRanges | Non
     MrsxrError
         Where the slice coordinates or a keyword of the pointing are missing.
     """
-    names = ("slice", "alpha", "alpha_coefficients", "slice_beta", "v2_coefficients", "v3_coefficients")
-    missing = [name for name in names if name not in ds.variables]
+    missing = [name for name in NEEDED if name not in ds.variables]
     if missing:
         raise MrsxrError(f"the footprint needs {', '.join(missing)}; run assign_wcs first")
     pointing = Pointing.of(ds, dither_index)

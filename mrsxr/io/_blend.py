@@ -17,8 +17,7 @@ import xarray as xr
 from astropy.io import fits
 
 from mrsxr.attributes import alone
-from mrsxr.geometry.footprint import slice_ranges
-from mrsxr.geometry.sky import Pointing
+from mrsxr.geometry.footprint import NEEDED, has_footprint, slice_ranges
 
 from ._keywords import exposure_keywords
 from ._spectral import HEADER_TABLE as TABLE
@@ -56,8 +55,7 @@ def exposures_header(datasets: Iterable[xr.Dataset]) -> dict[str, dict[str, Any]
     rows: dict[str, dict[str, Any]] = {}
     places: dict[str, str] = {}
     for ds in datasets:
-        located = {"alpha", "slice_beta", "alpha_coefficients", "v2_coefficients"} <= set(ds.variables)
-        ranges = slice_ranges(ds, exact=True) if located and Pointing.known(ds) and (ds["slice"] > 0).any() else None
+        ranges = slice_ranges(ds, exact=True) if set(NEEDED) <= set(ds.variables) and has_footprint(ds) else None
         for index in range(ds.sizes["dither"]):
             name = str(ds["exposure"].values[index])
             keywords = exposure_keywords(alone(ds.isel(dither=[index])), f"{name}_{ds.attrs['level']}.fits", ranges)

@@ -21,6 +21,7 @@ import xarray as xr
 from astropy.io import fits
 
 from mrsxr.geometry.detector import detector_to_slicer
+from mrsxr.geometry.footprint import has_footprint
 from mrsxr.geometry.sky import SPEED_OF_LIGHT, Pointing, slicer_to_v2v3
 from mrsxr.mrs import DETECTOR_SHAPE, bands_of_setting
 from mrsxr.schema import WCS_VARIABLES
@@ -75,7 +76,7 @@ def has_wcs(ds: xr.Dataset) -> bool:
     """Return whether a Dataset holds all that a gWCS needs: slice map, polynomials and pointing, a full detector."""
     known = "slice" in ds.variables and all(name in ds.variables for name in ("wavelength", *_SPECS))
     full = (ds.sizes.get("y"), ds.sizes.get("x")) == DETECTOR_SHAPE
-    return known and full and Pointing.known(ds) and bool((ds["slice"].values > 0).any())
+    return known and full and has_footprint(ds)
 
 
 def _document(ds: xr.Dataset) -> bytes:

@@ -18,8 +18,7 @@ from mrsxr import mrs
 from mrsxr._version import __version__
 from mrsxr.attributes import plain
 from mrsxr.errors import MrsxrError
-from mrsxr.geometry.footprint import SliceRanges, s_region
-from mrsxr.geometry.sky import Pointing
+from mrsxr.geometry.footprint import SliceRanges, has_footprint, s_region
 from mrsxr.notes import notes_of
 from mrsxr.schema import ATTRIBUTES, DITHER_COORDS
 from mrsxr.step import read_history
@@ -153,7 +152,7 @@ def _sky(keywords: Keywords, ds: xr.Dataset, ranges: SliceRanges | None) -> None
     keywords.set("DISPAXIS", 2, "SCI")
     moves = "velosys" in ds.coords and bool(np.isfinite(ds["velosys"].values[0]))
     keywords.set("SPECSYS", "BARYCENT" if moves else "TOPOCENT", "SCI")  # without VELOSYS wavelengths stay as observed
-    if Pointing.known(ds) and bool((ds["slice"].values > 0).any()):
+    if has_footprint(ds):
         keywords.set("S_REGION", s_region(ds, ranges=ranges), "SCI")
 
 

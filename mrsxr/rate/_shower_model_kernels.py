@@ -111,12 +111,8 @@ def _coarse_maps(sci, group_dq, pixel_dq, read_noise, gain, spread, pairs, cell_
     diffs = np.full((n_diffs, TILE), np.nan, dtype=np.float32)
     ordered = np.empty((n_diffs, TILE), dtype=np.float32)
     count = np.zeros(TILE, dtype=np.int32)
-    m, inverse, line = (
-        np.zeros(TILE, dtype=np.float32),
-        np.zeros(TILE, dtype=np.float32),
-        np.zeros(TILE, dtype=np.float32),
-    )
-    value, its_weight = np.zeros(TILE, dtype=np.float32), np.zeros(TILE, dtype=np.float32)
+    m, inverse = np.zeros(TILE, dtype=np.float32), np.zeros(TILE, dtype=np.float32)
+    line, value, its_weight = np.zeros_like(m), np.zeros_like(m), np.zeros_like(m)
     each, number = np.zeros(TILE, dtype=np.float32), np.zeros(TILE, dtype=np.float32)
     n_column = (n_diffs + CELL - 1) // CELL * TILE  # of differences x cells, in whole blocks
     middle, weight = np.zeros((CELL, n_column), dtype=np.float32), np.zeros((CELL, n_column), dtype=np.float32)

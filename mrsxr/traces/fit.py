@@ -11,7 +11,7 @@ from scipy.linalg import solveh_banded
 from mrsxr.mrs import psf_fwhm
 from mrsxr.scores import gains
 
-from .model import EDGE, KNOT, N_SPLINE, REACH, profile_at, ring
+from .model import EDGE, KNOT, N_SPLINE, REACH, ring, trace_profile
 from .pixels import Pixels
 from .profile import shifts, start_profile
 
@@ -63,7 +63,7 @@ class Fit:
     def shape(self, du: float = 0.0, dv: float = 0.0) -> np.ndarray:
         """Return the profile at the pixels, moved."""
         u, v = self.offsets()
-        return profile_at(u + du, v + dv, self.node, self.profile)
+        return trace_profile(u + du, v + dv, self.node, self.profile)
 
     def model(self) -> np.ndarray:
         """Return the model at the pixels."""

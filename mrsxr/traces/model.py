@@ -36,7 +36,7 @@ class TraceModel:
     place : float64 (dither, 2)
         alpha, beta of the source [arcsec].
     profile : float64 (node, i, j)
-        See :func:`profile_at`.
+        See :func:`trace_profile`.
     spectrum : float64 (dither, sample)
         Peak of the continuum of the source [MJy/sr].
     nodes, samples : (float, float)
@@ -81,7 +81,7 @@ def continuum(spectrum: np.ndarray) -> np.ndarray:
     return out
 
 
-def profile_at(u: np.ndarray, v: np.ndarray, node: np.ndarray, profile: np.ndarray) -> np.ndarray:
+def trace_profile(u: np.ndarray, v: np.ndarray, node: np.ndarray, profile: np.ndarray) -> np.ndarray:
     """Return the profile (node, i, j) at places [FWHM]: start (1 + corrections), 0 outside of ``REACH``."""
     inside = np.maximum(np.abs(u), np.abs(v)) < REACH
     return inside * start_profile(u * u + v * v) * (1.0 + correction_at(u, v, node, profile, REACH, KNOT))
@@ -92,13 +92,13 @@ def ring(profile: np.ndarray) -> np.ndarray:
     angle = np.linspace(0, 2 * np.pi, 32, endpoint=False)
     node = np.repeat(np.arange(len(profile)), angle.size).astype(float)
     u, v = (np.tile(0.5 * (WHOLE + EDGE) * f(angle), len(profile)) for f in (np.cos, np.sin))
-    return profile_at(u, v, node, profile).reshape(len(profile), -1)
+    return trace_profile(u, v, node, profile).reshape(len(profile), -1)
 
 
 def faded(u: np.ndarray, v: np.ndarray, node: np.ndarray, level: np.ndarray, profile: np.ndarray) -> np.ndarray:
     """Return the profile above a level, whole within ``WHOLE`` and nothing at ``EDGE``."""
     fade = np.clip((EDGE - np.hypot(u, v)) / (EDGE - WHOLE), 0.0, 1.0)
-    return (profile_at(u, v, node, profile) - level) * fade * fade * (3 - 2 * fade)
+    return (trace_profile(u, v, node, profile) - level) * fade * fade * (3 - 2 * fade)
 
 
 def finer(

@@ -69,6 +69,7 @@ class PointFit:
         reach = REACH * float(self.fwhm.max())
         self.half = reach + float(np.abs(apart).max())
         self.splines = degree, n if self.around == "level" else int(np.ceil(n * self.half / reach - 1e-9))
+        self.fine = _FINE[0], int(np.ceil(_FINE[1] * self.splines[1] / AROUND["host"][1]))
         self.wide = self.n_source + sum(self.splines) ** 2
         self.correction = np.zeros((_NODES, _N_SPLINE, _N_SPLINE))
         self.found = np.zeros((self.n_sample + 3, self.wide))
@@ -224,11 +225,7 @@ class PointFit:
         rest = self.pixels.flux - self.host - (self.star * (self.shape - self.envelope * np.stack(now))).sum(axis=0)
         # how bright further sources are, and where, goes with the profile at their places
         light, scale = (self.star * self.shape)[1:, None], self.star * self.envelope
-        more = (
-            np.concatenate([light, self.slopes()[1:]], axis=1).reshape(3 * len(light), -1)
-            if len(light)
-            else light[:, 0]
-        )
+        more = np.concatenate([light, self.slopes()[1:]], axis=1).reshape(3 * len(light), rest.size)
         size = n + self.wide - self.n_source + len(more)
         normal, right = np.zeros((_NODES, size, size)), np.zeros((_NODES, size))
         correction_equations(
@@ -275,8 +272,7 @@ class PointFit:
 
         low, high = max(first - _MARGIN, 0), min(last + _MARGIN, smooth.size)
         at = np.flatnonzero((self.sample >= low) & (self.sample < high - 3))
-        (x, y, *_), (degree, n), stars, gain = self.field(), _FINE, self.n_source, self.gains()[at]
-        n = int(np.ceil(n * self.splines[1] / AROUND["host"][1]))
+        (x, y, *_), (degree, n), stars, gain = self.field(), self.fine, self.n_source, self.gains()[at]
         wide = stars + (degree + n) ** 2
         band, right = np.zeros((4 * wide, (high - low) * wide)), np.zeros((high - low) * wide)
         place = (self.sample[at] - low, x[at], y[at], degree, n)

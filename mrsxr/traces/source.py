@@ -273,7 +273,7 @@ def _samples(fit: PointFit) -> tuple[np.ndarray, ...]:
     spectra.
     """
     from ._trace_kernels import host_splines, light_at
-    from .point import _FINE, _LINE, AROUND
+    from .point import _LINE
 
     p, n, stars = fit.pixels, fit.n_sample, fit.n_source
     spectrum, host, (x, y, *_) = np.empty((stars, n)), np.empty((stars, n)), fit.field()
@@ -292,7 +292,7 @@ def _samples(fit: PointFit) -> tuple[np.ndarray, ...]:
     for k, at in enumerate(fit.parts):
         if (totals[:, k] < _LEAST * usual).any():
             continue
-        degree, m = (_FINE[0], int(np.ceil(_FINE[1] * fit.splines[1] / AROUND["host"][1]))) if lines[k] else fit.splines
+        degree, m = fit.fine if lines[k] else fit.splines
         splines = np.zeros((at.size, (m + degree) ** 2))
         host_splines(x[at], y[at], degree, m, splines)
         weighted = shape[:, at] * weight[at]

@@ -12,7 +12,7 @@ from mrsxr.errors import MrsxrError
 from mrsxr.geometry.sky import Pointing, sky_to_v2v3, v2v3_to_slicer
 from mrsxr.traces import Pixels
 from mrsxr.traces.fit import Fit, _score
-from mrsxr.traces.model import KNOT, N_SPLINE, PARTS, REACH, continuum, faded, finer, profile_at
+from mrsxr.traces.model import KNOT, N_SPLINE, PARTS, REACH, continuum, faded, finer, trace_profile
 
 PLACE = (339.015, 33.976)
 
@@ -178,5 +178,5 @@ def test_the_profile_is_a_product_of_splines():
     along, across = (BSpline.design_matrix(x, knots, 3).toarray() for x in (u, v))
     each = np.einsum("pi,kij,pj->kp", along, c, across)
     moffat = (1 + 4 * (2**0.4 - 1) * (u**2 + v**2)) ** -2.5
-    out = profile_at(u, v, node, c)
+    out = trace_profile(u, v, node, c)
     np.testing.assert_allclose(out, moffat * (1 + (1 - node) * each[0] + node * each[1]), rtol=1e-10)

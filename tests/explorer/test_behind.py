@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 
 import numpy as np
 import pytest
@@ -23,14 +22,9 @@ def behind(reduced):
 
 
 @pytest.fixture(scope="module")
-def served(reduced):
-    server = make_server(reduced.out)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+def served(reduced, serving):
+    with serving(make_server(reduced.out)) as server:
+        yield f"http://127.0.0.1:{server.server_port}/"
 
 
 def voxels(cube, count, seed):

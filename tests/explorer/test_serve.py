@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import urllib.error
 import urllib.request
 
@@ -36,17 +35,12 @@ def cubes():
 
 
 @pytest.fixture(scope="module")
-def server(cubes, tmp_path_factory):
+def server(cubes, tmp_path_factory, serving):
     folder = tmp_path_factory.mktemp("served")
     for cube in cubes.values():
         mx.save(cube, folder)
-    made = make_server(folder, redshift=Z)
-    thread = threading.Thread(target=made.serve_forever, daemon=True)
-    thread.start()
-    yield made
-    made.shutdown()
-    made.server_close()
-    thread.join()
+    with serving(make_server(folder, redshift=Z)) as made:
+        yield made
 
 
 def ask(server, what, question, **headers):

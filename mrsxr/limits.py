@@ -301,12 +301,7 @@ def _name(hint: Any) -> str:
 def check(where: str, name: str, value: Any, hint: Any) -> None:
     """Raise ParameterError, in one line, where a value does not fit its annotation.
 
-    Parameters
-    ----------
-    where : str
-        What takes the parameter, for the message.
-    name : str
-    value : object
+    where : What takes the parameter, for the message.
     hint : annotation
     """
     text = expected(value, hint)
@@ -317,11 +312,7 @@ def check(where: str, name: str, value: Any, hint: Any) -> None:
 def check_call(function: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
     """Check the arguments of a call by the annotations of a function.
 
-    Parameters
-    ----------
-    function : callable
-    arguments : mapping of name to value
-        As ``inspect.BoundArguments.arguments`` holds them.
+    arguments : mapping of name to value, as ``inspect.BoundArguments.arguments`` holds them.
     """
     hints = hints_of(function)
     for name, value in arguments.items():

@@ -34,11 +34,8 @@ _LONGEST = 1_000_000  # of a question [byte]
 class Desk:
     """Answers what the page asks, one question after the other.
 
-    Parameters
-    ----------
-    found : Found
-        The cubes, lazy; those that were asked for last stay in memory as long as they take less than 250 MB together,
-        half of what their files have: values and variances, NaN where a voxel is not good.
+    found : Found. The cubes, lazy; those that were asked for last stay in memory as long as they take less than 250 MB
+        together, half of what their files have: values and variances, NaN where a voxel is not good.
     exposures : Exposures
     """
 

@@ -45,22 +45,11 @@ class JwstBackendEntrypoint(BackendEntrypoint):
     ) -> xr.Dataset:
         """Return the Dataset of one file.
 
-        Parameters
-        ----------
-        filename_or_obj : path
-        drop_variables : str or iterable of str, optional
-            Variables to leave out.
-        source : int, optional
-            Which spectrum of an x1d file with several, from 1.
-
-        Returns
-        -------
-        Dataset of the level that the file holds, not computed; cubes and maps with ``ra``, ``dec`` and their index
-
-        Raises
-        ------
-        InputFileError
-            Where the file is missing, truncated, of another instrument or lacks a keyword.
+        drop_variables : Variables to leave out.
+        source : Which spectrum of an x1d file with several, from 1.
+        Returns : Dataset of the level that the file holds, not computed; cubes and maps with ``ra``, ``dec`` and their
+            index
+        Raises InputFileError where the file is missing, truncated, of another instrument or lacks a keyword.
         """
         from .exposures import with_sky_index
 
@@ -74,18 +63,10 @@ class JwstBackendEntrypoint(BackendEntrypoint):
     ) -> xr.DataTree:
         """Return the tree of an observation, as :func:`mrsxr.open_observation` does.
 
-        Parameters
-        ----------
         filename_or_obj : folder, glob, list of paths or association
-        drop_variables : str or iterable of str, optional
-            Variables to leave out.
-        **options
-            Of :func:`mrsxr.open_observation`: ``level``, ``background``, ``on_error``.
-
-        Returns
-        -------
-        DataTree
-            ``/science/12A`` ..., of dask arrays.
+        drop_variables : Variables to leave out.
+        **options : Of :func:`mrsxr.open_observation`: ``level``, ``background``, ``on_error``.
+        Returns : DataTree. ``/science/12A`` ..., of dask arrays.
         """
         from .observation import open_observation
 
@@ -111,17 +92,8 @@ def open_file(
 ) -> xr.Dataset:
     """Return the Dataset of one FITS file with lazily indexed (not dask) variables.
 
-    Parameters
-    ----------
-    path : path
-    drop : frozenset of str
-        Variables not to read.
-    source : int, optional
-        Which spectrum of an x1d file with several.
-
-    Returns
-    -------
-    Dataset
+    drop : Variables not to read.
+    source : Which spectrum of an x1d file with several.
     """
     path = Path(path)
     with listen() as heard:

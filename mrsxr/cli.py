@@ -429,22 +429,20 @@ def explore(
 @click.option("--radius", type=float, help="Of that circle [arcsec].")
 @click.option("--fwhm", type=float, help="Smooth all cubes to this FWHM of a point source [arcsec] first.")
 @click.option("--grid", metavar="BAND", help="Bring all cubes onto the spaxels of the cube of this band.")
-def match(source: Path, out: Path, fwhm: float | None, grid: str | None, **options: Any) -> None:
+def match(source: Path, out: Path, **options: Any) -> None:
     """Bring the cubes of several bands in SOURCE, of mrsxr or jwst, to one scale; to one PSF, to one grid."""
-    from . import cube
     from .arguments import as_band
     from .explorer.cubes import find_cubes
     from .io import save
     from .mrs import BANDS
+    from .pipeline.cube_chain import match_cubes
 
-    cubes = {band: ds for band, ds in find_cubes(source).cubes.items() if band in BANDS}
-    like = as_band(grid, "--grid") if grid else None
-    if like and like not in cubes:
-        raise MrsxrError(f"--grid {grid}: {source} has cubes of {', '.join(cubes) or 'no band'}; take one of them")
-    given = [ds if fwhm is None else cube.match_psf(ds, fwhm=fwhm) for ds in cubes.values()]
-    matched = cube.match_bands(given, psf=None if fwhm is None else dict.fromkeys(cubes, fwhm), **options)
-    for ds in matched:
-        ds = ds if like is None else cube.regrid(ds, like=cubes[like])
+    found = find_cubes(source)
+    for text in found.problems:
+        say(f"left out: {text}")
+    cubes = [ds for ds in found.cubes.values() if ds.attrs.get("band") in BANDS]
+    options["grid"] = as_band(options["grid"], "--grid") if options["grid"] else None
+    for ds in match_cubes(cubes, **options):
         factor, error, offset = (ds.attrs[f"scale_{name}"] for name in ("factor", "factor_error", "offset"))
         (path,) = save(ds, out)
         say(f"{ds.attrs['band']}: factor {factor:.4f} +- {error:.4f}, offset {offset:.3g} MJy/sr: {path}")

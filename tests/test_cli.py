@@ -282,7 +282,7 @@ def test_match_brings_cubes_to_one_scale_and_grid(tmp_path):
     assert medium.attrs["variant"].split() == ["psf-matched", "scaled", "regridded"]
     wrong = invoke("match", tmp_path / "in", "--grid", "4A")
     assert wrong.exit_code == 1
-    assert "has cubes of 1A, 1B" in wrong.output
+    assert "grid is 4A; expected one of the cubes, 1A, 1B" in wrong.output
 
 
 def test_the_picture_of_a_run_is_drawn_where_something_is_new(tmp_path, monkeypatch):

@@ -98,6 +98,7 @@ JWST = set(
 _MORE = {
     "outlier_detection": ["cal.detect_outliers", "cal.detect_sky_outliers", "cal.flag_outliers"],
     "trace_model": ["cal.fit_trace_model"], "stitch": ["spectrum.stitch_bands"],
+    "match_bands": ["cube.match_bands"],
     "tie_bands": ["cal.measure_offsets", "cal.tie_bands"],
     "cube_build": ["cube.build_cube", "cube.build_multiband_cube"],
 }  # fmt: skip

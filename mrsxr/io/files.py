@@ -35,8 +35,8 @@ log = logging.getLogger(__name__)
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 SUFFIXES = (".fits", ".fits.gz")
 MAX_DEPTH = 4
-#: Folders inside an observation folder that never hold its exposures.
-OTHER_FOLDERS = {"refs", "references", "reference", "crds", "crds_cache", "truth", "plots", "figures"}
+#: Folders inside an observation folder that never hold its exposures, nor its cubes as they were built.
+OTHER_FOLDERS = {"matched", "refs", "references", "reference", "crds", "crds_cache", "truth", "plots", "figures"}
 BACKGROUND_FOLDERS = {"background", "bkg", "bg", "backgrounds"}
 _LONGEST_JSON = 50_000_000  # bytes of an association
 DETECTOR_PRODUCTS = ("cal", "crf", "rate", "rateints", "ramp", "uncal")

@@ -31,6 +31,7 @@ from .recipe import Recipe
 from .spectrum_chain import OF_EXPOSURES
 
 Data = xr.Dataset | xr.DataTree
+MATCHED = "matched"  # node of the cubes of match_bands
 LEVELS = ("ramp", "rate", "cal", "cube", "spectrum")
 Given = Recipe | str | PathLike[str] | None
 
@@ -246,7 +247,8 @@ def make_cubes(
     -------
     DataTree
         ``/science/1A``, ``/background/1A`` ... (a plain Dataset counts as science), and by ``output_type`` of
-        cube_build ``/science/ch1`` ... or ``/science/multi``. Of computed data, computed; of lazy data, lazy by
+        cube_build ``/science/ch1`` ... or ``/science/multi``; by ``match_bands`` ``/matched/1A`` ... besides, for
+        which the overlaps of the bands are computed. Of computed data, computed; of lazy data, lazy by
         wavelength block. What is lazy is computed again for each call of ``compute``: compute the exposures before, or
         the whole tree at once.
 
@@ -267,8 +269,11 @@ def make_cubes(
     wanted = BANDS if bands is None else bands_held(bands, held, "data")
     planner, combined, backgrounds, _ = _third(data, recipe, wanted)
     built = planner.cubes(combined, backgrounds)
+    matched = planner.matched(task["cube"] for name, task in built.items() if name in BANDS)
     made = do_all(planner.tasks, Way(refs, planner.recipe, lazy=True))
     found = {f"/{SCIENCE}/{name}": made[task][task.stage][0] for name, task in built.items()}
+    for one in made[matched]["matched cube"] if matched else ():
+        found[f"/{MATCHED}/{one.attrs['band']}"] = one
     for band, task in backgrounds.items():
         for number, one in enumerate(made[task]["background cube"], 1):
             found[f"/{BACKGROUND}/{band}" + (f"_{number}" if number > 1 else "")] = one
@@ -357,7 +362,7 @@ def make_spectra(
     DataTree
         ``/science/1A`` ... and ``/science/stitched``; with ``both_branches`` of extract_1d, where the images are
         ambiguous, those of the other type as ``/extended/1A`` ... or ``/point/1A`` ...; background cubes give
-        ``/background/1A`` ... of the whole field. Cubes of several bands are left out.
+        ``/background/1A`` ... of the whole field. Cubes of several bands and matched ones are left out.
 
     Examples
     --------
@@ -367,7 +372,7 @@ def make_spectra(
     """
     need_data("make_spectra", data)
     refs, recipe = references_of("make_spectra", refs, needed=False), Recipe.of(recipe)
-    nodes = dict(_nodes(data))
+    nodes = {path: ds for path, ds in _nodes(data) if not path.startswith(f"/{MATCHED}/")}
     sky = {path: ds for path, ds in nodes.items() if _role(path) == BACKGROUND}
     found = _sky_spectra(sky, refs, exposures, recipe)
     target = {path: ds for path, ds in nodes.items() if path not in sky}

@@ -9,8 +9,11 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import cal, cube, spectrum
+from mrsxr.arguments import as_band
+from mrsxr.errors import MrsxrError
 from mrsxr.geometry.fields import fields
 from mrsxr.io._names import root_name
+from mrsxr.limits import Arcsec, Band
 from mrsxr.notes import listen, noted, tell
 from mrsxr.references import References
 from mrsxr.scores import of_band
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 
 #: Cubes of several bands that may hold 3A.
 HOLD_3A = ("ch3", "multi")
+#: Steps of the level that look at the cubes of all bands, after those of each.
+OF_ALL_BANDS = ("match_bands",)
 
 
 def fields_of(ds: xr.Dataset) -> list[xr.Dataset]:
@@ -51,6 +56,8 @@ def make_target_cube(
     """Build the cube of one band of the target; take off its residual fringes and the light of the cube of 1B."""
     built = make_cube(ds, band, refs, recipe, _model_of(ds, band, recipe))
     for entry in recipe.after("cube.cube_build"):
+        if entry.name in OF_ALL_BANDS:
+            continue
         if entry.name == "spectral_leak":
             parts = {"1B": leaking, band: built} if leaking is not None else {}
             built = correct_leak(parts, refs, recipe, "cube").get(band, built)
@@ -140,6 +147,19 @@ def make_joint_cube(
         return built
     parts = {name: built} if leaking is None else {"1B": leaking, name: built}
     return correct_leak(parts, refs, recipe, "cube")[name]
+
+
+@part("cube", "match_bands", cube.match_bands, hide=("psf",), grid=as_band)
+def match_cubes(
+    cubes: Sequence[xr.Dataset], *, fwhm: Arcsec | None = None, grid: Band | None = None, **options: Any
+) -> list[xr.Dataset]:  # fmt: skip
+    """Bring the cubes of single bands to one scale; to one FWHM [arcsec], and onto the spaxels of one of the bands."""
+    bands = [str(ds.attrs["band"]) for ds in cubes]
+    if grid is not None and grid not in bands:
+        raise MrsxrError(f"grid is {grid}; expected one of the cubes, {', '.join(bands)}")
+    given = [ds if fwhm is None else cube.match_psf(ds, fwhm=fwhm) for ds in cubes]
+    matched = cube.match_bands(given, psf=None if fwhm is None else dict.fromkeys(bands, fwhm), **options)
+    return [ds if grid is None else cube.regrid(ds, like=cubes[bands.index(grid)]) for ds in matched]
 
 
 def _cube_options(ds: xr.Dataset, refs: References | None, recipe: Recipe) -> dict[str, Any]:

@@ -41,10 +41,11 @@ from .signals import GRACE, Stop
 
 log = logging.getLogger(__name__)
 
-#: Folder of each product, "stage1" ...
-STAGE_OF = {"rate": 1, "rateints": 1, "cal": 2, "mask": 2, "crf": 2}
+#: Folder of each product, "stage3" of others.
+FOLDER_OF = {"rate": "stage1", "rateints": "stage1", "cal": "stage2", "mask": "stage2", "crf": "stage2",
+             "matched cube": "matched"}  # fmt: skip
 #: Products that are written block by block, as they are too large to be held.
-WRITTEN_LAZILY = ("joint cube",)
+WRITTEN_LAZILY = ("joint cube", "matched cube")
 CLAIMS = f"{BOOKS}/names"
 _AHEAD = 3  # pieces that are handed to each worker of an executor
 _LOOKS = 1.0  # seconds between two looks of a piece whether its run still goes, of a run how many workers there are
@@ -177,7 +178,7 @@ def _filed(job: Job, product: str, thing: Any, out: Outcome) -> Any:
     if not isinstance(thing, xr.Dataset):
         return thing
     thing = thing.assign_attrs({ATTR: job.key}) if job.key else thing
-    folder = job.out / ("background" if job.role == BACKGROUND else "") / f"stage{STAGE_OF.get(product, 3)}"
+    folder = job.out / ("background" if job.role == BACKGROUND else "") / FOLDER_OF.get(product, "stage3")
     mine, suffix = f"{product} of {job.name} ({job.stage})", "crf" if product == "crf" else None
     names = [folder / f"{job.name.lower()}{MASKS}"] if product == "mask" else planned(thing, folder, suffix=suffix)
     more = [names[0].with_suffix(".nc")] if product == "stitched" else []

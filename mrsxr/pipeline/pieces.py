@@ -246,6 +246,14 @@ def make_joint_cube(way: Way, *, exposures: Things, joint: str, leaking: Things 
     return {"joint cube": [way.with_redshift(built)]}
 
 
+def match_cubes(way: Way, *, cubes: Things) -> Made:
+    """Bring the cubes of single bands to one scale."""
+    if len(cubes) < 2:
+        raise MrsxrError("match_bands: the cube of one band alone was made; it has no neighbour to be matched to")
+    given = [opened(one) for one in cubes]
+    return {"matched cube": cube_chain.match_cubes(given, **way.recipe.values("match_bands"))}
+
+
 def decide_source_type(way: Way, *, cubes: Things) -> Made:
     """Decide whether the target is a point: what is taken, and how that was found."""
     recipe, asked = way.recipe, way.recipe.values("extract_1d")

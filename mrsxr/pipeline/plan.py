@@ -173,6 +173,13 @@ class Planner:
             found[name] = self.add("joint cube", name, pieces.make_joint_cube, needs, joint=name)
         return found
 
+    def matched(self, cubes: Iterable[Any]) -> Task | None:
+        """Bring the cubes of single bands to one scale, where that is wanted and there are several."""
+        given = list(cubes)
+        if len(given) < 2 or not self.recipe.runs("match_bands"):
+            return None
+        return self.add("match", "bands", pieces.match_cubes, {"cubes": (ANY, given)})
+
     def spectra(self, cubes: Mapping[str, Any], exposures: Mapping[str, Any]) -> tuple[dict[str, Task], Task]:
         """Extract the spectra of cubes of single bands and stitch them."""
         leaks, found = self.recipe.runs("spectrum.spectral_leak"), {}
@@ -201,8 +208,9 @@ class Planner:
         backgrounds = self.backgrounds(groups, measured=True) if self.recipe.runs("master_background") else {}
         combined = self.combined(groups, backgrounds)
         built = self.cubes(combined, backgrounds)
+        single = {band: task["cube"] for band, task in built.items() if band in BANDS}
+        self.matched(single.values())
         if to == "spectrum" and built:
-            single = {band: task["cube"] for band, task in built.items() if band in BANDS}
             self.spectra(single, {band: combined[setting_of_band(band)] for band in single})
 
     def _bands_of(self, setting: str) -> list[str]:

@@ -16,14 +16,15 @@ from mrsxr.limits import check, near_miss
 from . import cal_chain, combine_chain, cube_chain, rate_chain, spectrum_chain  # noqa: F401 - they fill PARTS
 from .entry import Entry
 from .parts import LEVELS, find_part, names_of, plain, source_of
-from .spectrum_chain import OF_ALL_BANDS
 from .toml_files import as_toml, read_toml
 
 MODES = ("baseline", "optimal")
 Mode = Literal["baseline", "optimal"]
 BackgroundWay = Literal["master", "pixel", "annulus", "binned", "none"]
 FringeMethod = Literal["none", "columns", "slices"]
-_OF_PARTS = {"cal": "rate", "cube": "cal", "spectrum": "spectrum"}  # level that parts without a step take
+#: Level that parts without a step take.
+_OF_PARTS = {"cal": "rate", "cube": "cal", "spectrum": "spectrum", "cube.match_bands": "cube"}
+_LAST = {"cube": cube_chain.OF_ALL_BANDS, "spectrum": spectrum_chain.OF_ALL_BANDS}
 _OPTIONS = {"rate": {"save_rateints": False}}  # of a level, not of a step
 
 
@@ -400,11 +401,12 @@ def _check_whole(recipe: Recipe) -> Recipe:
             raise ParameterError(f"{one.where} is missing, and the next level rests on it")
     if {"master_background", "field_background"} <= {one.name for one in recipe.steps("cube")}:
         raise ParameterError("master_background and field_background both run; leave one out (skip = true)")
-    names = [one.name for one in recipe.steps("spectrum")]
-    last = [name for name in OF_ALL_BANDS if name in names]
-    if names[-len(last) :] != last:
-        raise ParameterError(f"[spectrum]: {' and '.join(last)} take the spectra of all bands together; put them last, "
-                             f"in this order, got {', '.join(names)}")  # fmt: skip
+    for level, of_all in _LAST.items():
+        names = [one.name for one in recipe.steps(level)]
+        last = [name for name in of_all if name in names]
+        if last and names[-len(last) :] != last:
+            raise ParameterError(f"[{level}]: {' and '.join(last)} take what all bands give together; put them last, "
+                                 f"in this order, got {', '.join(names)}")  # fmt: skip
     now = "ramp"
     for level in LEVELS:
         for entry in recipe.steps(level):
@@ -417,7 +419,8 @@ def _check_whole(recipe: Recipe) -> Recipe:
 def _level_after(entry: Entry, level: str) -> str:
     """Return the level of data after a step; raise where it takes none of the level that they have before it."""
     facts = entry.part.facts
-    needs = facts.needs if facts is not None else (_OF_PARTS[entry.level],)
+    of_part = _OF_PARTS.get(f"{entry.level}.{entry.name}", _OF_PARTS.get(entry.level, ""))
+    needs = facts.needs if facts is not None else (of_part,)
     if level not in needs:
         raise ParameterError(
             f"{entry.where}: takes data of level {' or '.join(needs)}, and where it stands they are of level {level}; "

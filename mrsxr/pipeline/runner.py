@@ -39,7 +39,7 @@ from .spectrum_chain import check_spectra
 from .store import Store
 
 Target = Literal["rate", "cal", "cube", "spectrum"]
-_FOLDERS = [part + stage for part in ("", "background/") for stage in ("stage1", "stage2", "stage3")]
+_FOLDERS = ["matched", *(part + stage for part in ("", "background/") for stage in ("stage1", "stage2", "stage3"))]
 
 
 @reads(bands=as_band_words)
@@ -207,7 +207,9 @@ def _reduction(
     record.note(*early, *heard)
     planner = Planner(recipe, asked.bands)
     if one.cubes:
-        planner.spectra({cube.node: Filed(cube.path, cube.role, cube.exposure) for cube in one.cubes}, {})
+        cubes = {cube.node: Filed(cube.path, cube.role, cube.exposure) for cube in one.cubes}
+        planner.matched(cubes.values())
+        planner.spectra(cubes, {})
     else:
         planner.whole([_unit(exposure) for exposure in one.plan.exposures], asked.to)
     arrivals = Arrivals.of(one.plan, unread, asked.allow_missing, found.files)

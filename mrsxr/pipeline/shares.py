@@ -13,7 +13,7 @@ from mrsxr.io.files import BACKGROUND
 from mrsxr.references import References
 
 from .arrivals import Arrivals
-from .cube_chain import HOLD_3A, mixes_bands
+from .cube_chain import HOLD_3A, OF_ALL_BANDS, mixes_bands
 from .pieces import Way
 from .plan import Task
 from .recipe import Recipe
@@ -62,11 +62,14 @@ def _steps(task: Task, recipe: Recipe) -> Steps:
         names = list(_of("cube", recipe, but={"trace_model"}))
         return _PLACES | dict.fromkeys(names[: names.index("cube.cube_build")])
     if stage == "cube":
-        after: Steps = {f"cube.{one.name}": None for one in recipe.after("cube.cube_build") if one.name not in leak}
+        others = {*leak, *OF_ALL_BANDS}
+        after: Steps = {f"cube.{one.name}": None for one in recipe.after("cube.cube_build") if one.name not in others}
         return _PLACES | {"cube.trace_model": None} | _build(recipe) | after
     if stage == "joint cube":
         more: Steps = {"cube.spectral_leak": None} if task.facts["joint"] in HOLD_3A else {}
         return _PLACES | _build(recipe) | {"cube.residual_fringe": (), "cube.trace_model": ()} | more
+    if stage == "match":
+        return {"cube.match_bands": None}
     if stage == "source type":
         return {"spectrum.extract_1d": _DECIDING}
     if stage == "spectrum":

@@ -32,7 +32,7 @@ EMPTY = xr.Dataset(
 )  # fmt: skip
 UNSURE = xr.Dataset(attrs={"source_type": "EXTENDED", "score": 0.5, "ambiguous": 1})
 ANSWERS = {"is_moving": True, "target_position": (1.0, 2.0),
-           "decide_source_type": UNSURE, "fit_ramps_and_integrations": (EMPTY, EMPTY),
+           "decide_source_type": UNSURE, "match_bands": [EMPTY, EMPTY], "fit_ramps_and_integrations": (EMPTY, EMPTY),
            "build_exposure_cubes": {"1": EMPTY}}  # fmt: skip
 REFERENCE = xr.Dataset(attrs={"subtract_background": True})
 called: list[object] = []
@@ -95,6 +95,8 @@ def outcome(task, recipe):
     ds = EMPTY.assign_attrs(background=int(task.role == BACKGROUND))
     plain = {"decision": {"taken": ["POINT"], "asked": "header"}, "science": Group((ds,))}
     given = {name: [plain.get(name, ds)] for name in task.needs}
+    if task.stage == "match":
+        given["cubes"] = [ds, ds]
     if task.stage == "calibrate":
         given |= {"history": [ds], "mask": [] if task.facts["sky"] else [ds]}
         recipe = recipe.skipping("bkg_subtract") if task.facts["sky"] and recipe.runs("bkg_subtract") else recipe
@@ -173,10 +175,12 @@ def test_keys_hold_what_pieces_hand_to_steps_and_no_more():
                     if of_itself(task, one) != key:
                         held.add((sort, what))
     assert {stage for (stage, *_), _ in read} == {
-        "rate", "mask", "calibrate", "background", "combine", "cube", "joint cube", "source type", "spectrum", "stitch",
+        "rate", "mask", "calibrate", "background", "combine", "cube", "joint cube", "match", "source type", "spectrum",
+        "stitch",
     }  # fmt: skip
     elsewhere = [  # the mask that is given is made by them, too; without the step there is no such task
         ("calibrate", "[cal.badpix_selfcal]"), ("background", "[cube.master_background] skip"),
+        ("match", "[cube.match_bands] skip"),
     ]  # fmt: skip
     more = [one for one in held - read if not any(one[0][0] == s and one[1].startswith(w) for s, w in elsewhere)]
     assert not more

@@ -35,16 +35,28 @@ def map_ramps(
 ) -> tuple[xr.DataArray, ...]:
     """Apply a wrapper to blocks of rows that hold their core dims (integration, group, ...) whole.
 
-    wrapper : Called with numpy arrays ``(dither, *core, y, x)``; those without ``dither`` come without it. Returns one
+    Parameters
+    ----------
+    wrapper : callable
+        Called with numpy arrays ``(dither, *core, y, x)``; those without ``dither`` come without it. Returns one
         array, or a tuple, laid out alike.
-    *inputs : Dims ``dither`` (if any), its core dims, ``y``, ``x``, in any order.
-    core : Core dims of each input.
-    out_core : Core dims of each output; each is a core dim of some input.
-    dtypes : dtype of each output.
-    **kwargs : Handed to the wrapper.
-    Returns : tuple of DataArray, dims ``(dither, *core, y, x)``, with the coordinates of the inputs; lazy where an
-        input is
+    *inputs : DataArray
+        Dims ``dither`` (if any), its core dims, ``y``, ``x``, in any order.
+    core : sequence of sequences of str
+        Core dims of each input.
+    out_core : sequence of sequences of str
+        Core dims of each output; each is a core dim of some input.
+    dtypes : sequence of str
+        dtype of each output.
+    **kwargs
+        Handed to the wrapper.
 
+    Returns
+    -------
+    tuple of DataArray, dims ``(dither, *core, y, x)``, with the coordinates of the inputs; lazy where an input is
+
+    Notes
+    -----
     ``xarray.apply_ufunc`` does the same but copies every block once for each core dim.
     """
     arranged = [
@@ -166,11 +178,20 @@ def pick(found: tuple[np.ndarray, ...], *, number: int) -> np.ndarray:
 def with_row_halo(wrapper: Callable[..., np.ndarray], array: xr.DataArray, *, depth: int, fill: Any) -> xr.DataArray:
     """Apply a wrapper that looks at neighbouring rows; blocks get ``depth`` rows of their neighbours.
 
-    wrapper : ndarray (..., y, x) -> ndarray of the same shape and dtype.
-    array : Dims end in (y, x).
-    depth : Rows to each side that the wrapper needs.
-    fill : scalar. Value of the rows beyond the detector.
-    Returns : DataArray like ``array``
+    Parameters
+    ----------
+    wrapper : callable
+        ndarray (..., y, x) -> ndarray of the same shape and dtype.
+    array : DataArray
+        Dims end in (y, x).
+    depth : int
+        Rows to each side that the wrapper needs.
+    fill : scalar
+        Value of the rows beyond the detector.
+
+    Returns
+    -------
+    DataArray like ``array``
     """
     if not array.chunks:
         return array.copy(data=_with_edges(None, array.values, None, wrapper=wrapper, depth=depth, fill=fill))
@@ -195,11 +216,17 @@ def with_row_halo(wrapper: Callable[..., np.ndarray], array: xr.DataArray, *, de
 def read_again(data: Lazy, label: str) -> Lazy:
     """Return the same data under other task names.
 
+    Parameters
+    ----------
     data : DataArray, Dataset or dask array
-    label : Tells the copies of the same data apart.
-    Returns : DataArray, Dataset or dask array. What is made from it shares no task with what is made from ``data``:
-        dask does twice what it would otherwise hold in memory from the first use to the last. Data in memory are
-        returned as they are.
+    label : str
+        Tells the copies of the same data apart.
+
+    Returns
+    -------
+    DataArray, Dataset or dask array
+        What is made from it shares no task with what is made from ``data``: dask does twice what it would otherwise
+        hold in memory from the first use to the last. Data in memory are returned as they are.
     """
     if isinstance(data, da.Array):
         return _renamed(data, label)
@@ -260,6 +287,8 @@ def _filled(ds: xr.Dataset, blocks: Mapping[str, Any], facts: Mapping[str, tuple
 def computed(datasets: Sequence[xr.Dataset]) -> list[xr.Dataset]:
     """Return Datasets with their values; tasks that they share run once.
 
+    Notes
+    -----
     The arrays are handed to dask, not the Datasets: of a Dataset of several fused layers dask 2026.8 loses a task.
     """
     lazy = [{name: v.data for name, v in ds.variables.items() if v.chunks} for ds in datasets]

@@ -82,13 +82,25 @@ def demo(
 ) -> DemoResult:
     """Simulate, reduce, compare and draw.
 
-    out : Gets ``simulated/`` and ``reduced/`` and the picture.
-    size : {"quick", "default", "full"}. One setting with two dithers; band SHORT of all channels with four; all twelve
-        bands with 40 groups.
-    bands : Other bands than those of the size.
-    distortion : Folder of real distortion files, in place of the parametric geometry.
-    recipe : Recipe, name or TOML file, of the reduction.
-    reporter : Reporter
+    Parameters
+    ----------
+    out : path
+        Gets ``simulated/`` and ``reduced/`` and the picture.
+    size : {"quick", "default", "full"}
+        One setting with two dithers; band SHORT of all channels with four; all twelve bands with 40 groups.
+    bands : tuple of str, optional
+        Other bands than those of the size.
+    distortion : path, optional
+        Folder of real distortion files, in place of the parametric geometry.
+    recipe : Recipe, name or TOML file
+        Of the reduction.
+    workers : int, optional
+    seed : int
+    reporter : Reporter, optional
+
+    Returns
+    -------
+    DemoResult
     """
     if size not in SIZES:
         raise MrsxrError(f"size is '{size}'; expected one of {', '.join(SIZES)}")
@@ -127,8 +139,16 @@ def _simulate(
 def compare(simulation: Simulation, result: RunResult) -> list[Check]:
     """Compare the spectra of a run with the truth of its simulation.
 
-    Returns : list of Check. For every band the continuum and the position; for every line of the point source that
-        stands clear of the disc's lines the flux and the wavelength.
+    Parameters
+    ----------
+    simulation : Simulation
+    result : RunResult
+
+    Returns
+    -------
+    list of Check
+        For every band the continuum and the position; for every line of the point source that stands clear of
+        the disc's lines the flux and the wavelength.
     """
     checks = []
     lines, sources = truth_of(simulation)
@@ -205,9 +225,20 @@ def draw(
 ) -> Path:
     """Draw the one picture of a run: a detector image, a cube a channel with the aperture, the whole spectrum.
 
-    path : PNG to write.
-    cubes : Cubes that the run began with, where it made none.
-    redshift : Redshift, marks the lines.
+    Parameters
+    ----------
+    result : RunResult
+    path : path
+        PNG to write.
+    cubes : sequence of path, optional
+        Cubes that the run began with, where it made none.
+    redshift : float, optional
+        Redshift, marks the lines.
+    title : str
+
+    Returns
+    -------
+    Path
     """
     images = [load_dataset(p) for p in sorted(result.files.get("cube", [])) or cubes]
     spectra = [load_dataset(p) for p in result.files.get("spectrum", [])]

@@ -32,11 +32,19 @@ Tasks = dict[Any, GraphNode]
 def fold(*datasets: xr.Dataset) -> tuple[xr.Dataset, ...]:
     """Return the same data in few tasks: the many small ones between two meetings of blocks become one.
 
-    *datasets : Lazy, such as the slopes of exposures after all steps; what several have in common stays so.
-    Returns : The same numbers by the same functions, block by block. Data in memory are returned as they are. What one
-        task makes is computed together, also where only a part of it is asked for. What was folded before stays as it
-        is.
+    Parameters
+    ----------
+    *datasets : Dataset
+        Lazy, such as the slopes of exposures after all steps; what several have in common stays so.
 
+    Returns
+    -------
+    tuple of Dataset
+        The same numbers by the same functions, block by block. Data in memory are returned as they are. What one task
+        makes is computed together, also where only a part of it is asked for. What was folded before stays as it is.
+
+    Notes
+    -----
     Blocks meet where a task takes several of one array: a halo, a sum over the frame. Tasks are put together that are
     of use to the same results and the same meetings and hang together. What a task is of use to is of use to all that
     comes before it, so that no folded task waits for itself, and blocks do not wait for each other longer than before.

@@ -301,7 +301,12 @@ def _name(hint: Any) -> str:
 def check(where: str, name: str, value: Any, hint: Any) -> None:
     """Raise ParameterError, in one line, where a value does not fit its annotation.
 
-    where : What takes the parameter, for the message.
+    Parameters
+    ----------
+    where : str
+        What takes the parameter, for the message.
+    name : str
+    value : object
     hint : annotation
     """
     text = expected(value, hint)
@@ -312,7 +317,11 @@ def check(where: str, name: str, value: Any, hint: Any) -> None:
 def check_call(function: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
     """Check the arguments of a call by the annotations of a function.
 
-    arguments : mapping of name to value, as ``inspect.BoundArguments.arguments`` holds them.
+    Parameters
+    ----------
+    function : callable
+    arguments : mapping of name to value
+        As ``inspect.BoundArguments.arguments`` holds them.
     """
     hints = hints_of(function)
     for name, value in arguments.items():

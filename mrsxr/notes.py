@@ -33,10 +33,15 @@ class Quiet(str):
 def tell(text: str, *, stacklevel: int = 2, aloud: bool = True) -> None:
     """Say something that the user must know of the result, as a MrsxrWarning and to all who :func:`listen`.
 
-    text : One line: what was found and what was done about it.
-    stacklevel : As of :func:`warnings.warn`, counted from the caller.
-    aloud : Whether to warn; False for what is no surprise but must stand in the product. What was heard quietly and is
-        told again is quiet.
+    Parameters
+    ----------
+    text : str
+        One line: what was found and what was done about it.
+    stacklevel : int
+        As of :func:`warnings.warn`, counted from the caller.
+    aloud : bool
+        Whether to warn; False for what is no surprise but must stand in the product. What was heard quietly and is told
+        again is quiet.
     """
     text = one_line(text) if aloud and not isinstance(text, Quiet) else Quiet(one_line(text))
     for heard in _listeners.get():

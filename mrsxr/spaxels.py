@@ -95,7 +95,10 @@ def plane_of(text: str) -> Plane:
 def rows_of(ds: Sky, plane: Plane) -> tuple[Row, Row]:
     """Return the spaxels that are left along x and y.
 
-    Raises MrsxrError where the coordinates ``y``, ``x`` are missing, no offsets, or not equally spaced.
+    Raises
+    ------
+    MrsxrError
+        Where the coordinates ``y``, ``x`` are missing, no offsets, or not equally spaced.
     """
     rows = [_row(ds, dim, plane, k) for k, dim in enumerate(AXES)]
     for k, dim in enumerate(AXES):
@@ -166,7 +169,12 @@ def pitch(ds: Sky) -> tuple[float, float]:
 
     Where the offsets do not tell them (no coordinates, a lone spaxel), ``attrs["pixel_scale"]``.
 
-    Raises SchemaError where neither tells; MrsxrError where the spaxels are not equally spaced.
+    Raises
+    ------
+    SchemaError
+        Where neither tells.
+    MrsxrError
+        Where the spaxels are not equally spaced.
     """
     if ds.attrs.get("wcs"):
         plane = plane_of(str(ds.attrs["wcs"]))
@@ -193,7 +201,10 @@ def _built(ds: Sky) -> float:
 def spaxel_size(ds: Sky) -> float:
     """Return the side of the square spaxels that are left [arcsec].
 
-    Raises MrsxrError where they are not square.
+    Raises
+    ------
+    MrsxrError
+        Where they are not square.
     """
     along_y, along_x = pitch(ds)
     built = float(ds.attrs.get("pixel_scale", along_x))
@@ -258,7 +269,10 @@ def plane_widths(ds: xr.Dataset) -> np.ndarray:
     ``attrs["wavelength_step"]``, or, where that is not known, half the way to both neighbours in the
     band (NaN of a band of one).
 
-    Raises SchemaError where they are not known.
+    Raises
+    ------
+    SchemaError
+        Where they are not known.
     """
     if "wavelength_width" in ds.variables:
         return np.asarray(ds["wavelength_width"].values, float)

@@ -63,16 +63,31 @@ def step(
 ) -> Callable[[Callable[..., xr.Dataset]], Callable[..., xr.Dataset]]:
     """Mark a pure function Dataset -> Dataset as a step of the calibration.
 
-    needs : Level(s) that the first argument may have.
-    gives : Level of the result; by default the level of the input.
-    jwst, keyword, needed, without, only : See :class:`Facts`; a step that gives another level is always needed.
-    Returns : The function with its arguments read (:mod:`mrsxr.arguments`), its parameters (by their annotations, see
+    Parameters
+    ----------
+    needs : str or tuple of str
+        Level(s) that the first argument may have.
+    gives : str, optional
+        Level of the result; by default the level of the input.
+    jwst, keyword, needed, without, only
+        See :class:`Facts`; a step that gives another level is always needed.
+
+    Returns
+    -------
+    callable
+        The function with its arguments read (:mod:`mrsxr.arguments`), its parameters (by their annotations, see
         :mod:`mrsxr.limits`) and the level checked before it and, after it, the input's attrs restored, one entry
         ``{"step", "version", "params", "refs"}`` appended to ``attrs["history_json"]`` and what the step told
         (:func:`mrsxr.notes.tell`) to ``attrs["notes"]``. Its ``facts`` are what it says of itself.
-    Raises LevelError by the decorated function, where the input has another level; ParameterError by the decorated
-        function, where a parameter does not fit its annotation; SchemaError by the decorated function, where light is
-        in other units than those of the level.
+
+    Raises
+    ------
+    LevelError
+        By the decorated function, where the input has another level.
+    ParameterError
+        By the decorated function, where a parameter does not fit its annotation.
+    SchemaError
+        By the decorated function, where light is in other units than those of the level.
     """
     levels = (needs,) if isinstance(needs, str) else tuple(needs)
 
@@ -128,8 +143,13 @@ def step(
 def recorded(before: xr.Dataset, out: xr.Dataset, name: str, **params: Any) -> xr.Dataset:
     """Return what a function that is no step made of a Dataset, with one more entry in its history.
 
-    name : ``lines.mask_maps``.
-    **params : As they were given.
+    Parameters
+    ----------
+    before, out : Dataset
+    name : str
+        ``lines.mask_maps``.
+    **params
+        As they were given.
     """
     entry = {"step": name, "version": __version__, "params": _plain(params), "refs": {}}
     return _appended(before, out, entry)

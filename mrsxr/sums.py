@@ -17,10 +17,16 @@ _MOST_LAGS = 64
 def shared_light(distance: np.ndarray, length: np.ndarray) -> np.ndarray:
     """Return the correlation of the errors of two planes whose middles lie apart by a distance.
 
-    distance, length : Distance of the planes and length of the detector pixels, in units of the planes.
-    Returns : float array. Two planes take the shares a and b of a pixel, the overlaps in wavelength; over all places of
-        pixels this is mean(a b) / mean(a^2). The autocorrelation of the convolution of two boxes is a spline of the
-        third degree.
+    Parameters
+    ----------
+    distance, length : float arrays
+        Distance of the planes and length of the detector pixels, in units of the planes.
+
+    Returns
+    -------
+    float array
+        Two planes take the shares a and b of a pixel, the overlaps in wavelength; over all places of pixels this is
+        mean(a b) / mean(a^2). The autocorrelation of the convolution of two boxes is a spline of the third degree.
     """
 
     def product(d: np.ndarray) -> np.ndarray:
@@ -37,12 +43,19 @@ def shared_light(distance: np.ndarray, length: np.ndarray) -> np.ndarray:
 def wavelength_correlation(ds: xr.Dataset) -> np.ndarray:
     """Return the correlations of the errors of planes or samples with the next ones.
 
-    ds : Dataset, level "cube" or "spectrum". Planes may have been cut out, or every n-th one; those of other bands
-        share nothing.
-    Returns : float64 array (lag, wavelength). Row l: with the l-th next; row 0 is 1. Only that row where the data were
-        not built by overlap of pixels and voxels (``attrs["weighting"]`` other than "drizzle"), as those of a
-        simulation.
+    Parameters
+    ----------
+    ds : Dataset, level "cube" or "spectrum"
+        Planes may have been cut out, or every n-th one; those of other bands share nothing.
 
+    Returns
+    -------
+    float64 array (lag, wavelength)
+        Row l: with the l-th next; row 0 is 1. Only that row where the data were not built by overlap of pixels and
+        voxels (``attrs["weighting"]`` other than "drizzle"), as those of a simulation.
+
+    Notes
+    -----
     Mean over the places of pixels, by :func:`shared_light` with :data:`mrsxr.mrs.PIXEL_LENGTH`: 0.1 (4A) to 0.5 (1C)
     for the next plane of the default grids. Single planes differ where few pixels make a voxel.
     """

@@ -62,9 +62,15 @@ def computing(**options: Any) -> Iterator[None]:
 def bounded(cores: int = 1, **options: Any) -> Iterator[None]:
     """Let a piece of work take so many cores, so that N workers side by side take N.
 
-    cores : Threads in which dask computes what is computed by :func:`how`; 1: in the caller's thread.
-    **options : More keywords for :func:`how`.
+    Parameters
+    ----------
+    cores : int
+        Threads in which dask computes what is computed by :func:`how`; 1: in the caller's thread.
+    **options
+        More keywords for :func:`how`.
 
+    Notes
+    -----
     BLAS takes one thread in the whole process as long as any piece is at work in it, as what it gets is small here and
     its threads would come on top of those of dask. Kernels run in the thread that calls them (none is ``parallel``).
     """

@@ -42,12 +42,22 @@ def attrs_of(data: xr.Dataset | xr.DataTree) -> dict[str, Any]:
 def join_dithers(datasets: list[xr.Dataset]) -> xr.Dataset:
     """Join single-dither Datasets of one setting along ``dither``; the only concat of the package.
 
-    datasets : Same level, setting, sizes and detector coordinates; eager coordinates.
-    Returns : Dataset with ``dither`` numbered from 1 in the order given. Histories that differ are kept as
-        :func:`mrsxr.step.join_histories` does. Attributes that differ become coordinates along ``dither``
-        (:mod:`mrsxr.attributes`).
-    Raises MrsxrError where level, setting, sizes or variables differ; where they are not calibrated yet also where the
-        readout does, and where a number does that the steps to come would use for all exposures.
+    Parameters
+    ----------
+    datasets : list of Dataset
+        Same level, setting, sizes and detector coordinates; eager coordinates.
+
+    Returns
+    -------
+    Dataset with ``dither`` numbered from 1 in the order given
+        Histories that differ are kept as :func:`mrsxr.step.join_histories` does. Attributes that differ become
+        coordinates along ``dither`` (:mod:`mrsxr.attributes`).
+
+    Raises
+    ------
+    MrsxrError
+        Where level, setting, sizes or variables differ; where they are not calibrated yet also where the readout does,
+        and where a number does that the steps to come would use for all exposures.
     """
     if not datasets:
         raise MrsxrError("no exposures to join")
@@ -80,9 +90,16 @@ def join_dithers(datasets: list[xr.Dataset]) -> xr.Dataset:
 def gather(nodes: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
     """Join the nodes of one role and setting whose exposures have one size, as slopes have whatever their ramps were.
 
-    nodes : mapping of path to Dataset. ``/science/12A``, ``/science/12A_2`` ..., all of one level.
-    Returns : dict of path to Dataset. One node for each role and setting of cal data, and for each readout of rate
-        data, its exposures in the order of program, observation, visit and dither; nodes of other levels as they are.
+    Parameters
+    ----------
+    nodes : mapping of path to Dataset
+        ``/science/12A``, ``/science/12A_2`` ..., all of one level.
+
+    Returns
+    -------
+    dict of path to Dataset
+        One node for each role and setting of cal data, and for each readout of rate data, its exposures in the order
+        of program, observation, visit and dither; nodes of other levels as they are.
     """
     groups: dict[tuple[Any, ...], dict[str, xr.Dataset]] = {}
     for path, ds in nodes.items():

@@ -28,8 +28,15 @@ class Warmth:
 def warmup(*, workers: int | None = None, reporter: Reporter | None = None) -> Warmth:
     """Reduce a small simulated observation in both modes and fit lines: what a reduction calls is compiled and kept.
 
-    workers : By default as many as there are cores.
-    reporter : Reporter
+    Parameters
+    ----------
+    workers : int, optional
+        By default as many as there are cores.
+    reporter : Reporter, optional
+
+    Returns
+    -------
+    Warmth
     """
     from .compiled import cache_folder, compiled_here
 

@@ -44,8 +44,10 @@ READERS: dict[str, Reader] = {
 def read_arguments(name: str, bound: inspect.BoundArguments, readers: Mapping[str, Reader] = READERS) -> None:
     """Read the arguments of a call in place: by their reader, and Datasets by what their parameter is for.
 
-    Raises MrsxrError where an argument is not what it should be: a tree or a path in place of a Dataset, a reference of
-        another kind.
+    Raises
+    ------
+    MrsxrError
+        Where an argument is not what it should be: a tree or a path in place of a Dataset, a reference of another kind.
     """
     parameters = bound.signature.parameters
     for key, value in bound.arguments.items():

@@ -185,11 +185,22 @@ def as_redshift(value: Any, what: str = "redshift") -> Any:
 def as_sky(value: Any, what: str = "center") -> Any:
     """Return right ascension and declination [deg, ICRS] of a place.
 
-    value : SkyCoord, str, pair, or None. A SkyCoord of any frame; text as "22h36m03.6s +33d58m33s", "22:36:03.6
-        +33:58:33" or "339.015 33.976" [deg]; two numbers [deg], Quantities, angles or texts, one each.
-    what : The argument, for messages.
-    Returns : (float, float) or None
-    Raises MrsxrError where it is no place on the sky; where the two seem to be swapped it says so.
+    Parameters
+    ----------
+    value : SkyCoord, str, pair, or None
+        A SkyCoord of any frame; text as "22h36m03.6s +33d58m33s", "22:36:03.6 +33:58:33" or "339.015 33.976" [deg]; two
+        numbers [deg], Quantities, angles or texts, one each.
+    what : str
+        The argument, for messages.
+
+    Returns
+    -------
+    (float, float) or None
+
+    Raises
+    ------
+    MrsxrError
+        Where it is no place on the sky; where the two seem to be swapped it says so.
     """
     if value is None:
         return None
@@ -310,9 +321,15 @@ def as_source_type(value: Any, what: str = "source_type", others: Iterable[str] 
 def split_bands(value: Any, what: str = "bands") -> dict[str, tuple[str, ...]]:
     """Return what each word of a choice of bands stands for.
 
-    value : str, int or iterable of them. Bands ("1A", "1a", "ch1-short"), channels (1, "1", "ch1", "12"), gratings
-        ("short", "A"), settings ("12A"), "all"; several in one text with commas or spaces.
-    Returns : dict of word to bands, in the order given
+    Parameters
+    ----------
+    value : str, int or iterable of them
+        Bands ("1A", "1a", "ch1-short"), channels (1, "1", "ch1", "12"), gratings ("short", "A"), settings ("12A"),
+        "all"; several in one text with commas or spaces.
+
+    Returns
+    -------
+    dict of word to bands, in the order given
     """
     items = [value] if isinstance(value, str | int | np.integer) or not np.iterable(value) else list(value)
     words: list[str] = []

@@ -14,14 +14,22 @@ from mrsxr.mrs import bands_of_setting
 def subtract_tables(ds: xr.Dataset, tables: Any, facts: Any, n_term: int, *, independent: int = 0) -> xr.Dataset:
     """Subtract functions of slice coordinates that are given as tables, and add their variances.
 
+    Parameters
+    ----------
     ds : Dataset, level "cal"
-    tables : array (dither, side, node, entry), lazy or not. Coefficients of 1, alpha, beta ... and the upper triangle
-        of their covariance at equal steps of the wavelength, for the two bands of the setting.
-    facts : array (dither, side, 4), lazy or not. Factor of the function, the variance of the factor, wavelength [um] of
-        the first and the last node.
-    independent : {0, 1, 2}. The errors at neighbouring nodes are the same (0), those of the first coefficient are
-        independent (1), or all are (2), so that they average between the nodes.
-    Returns : Dataset like ``ds``, with ``var_background``
+    tables : array (dither, side, node, entry), lazy or not
+        Coefficients of 1, alpha, beta ... and the upper triangle of their covariance at equal steps of the wavelength,
+        for the two bands of the setting.
+    facts : array (dither, side, 4), lazy or not
+        Factor of the function, the variance of the factor, wavelength [um] of the first and the last node.
+    n_term : int
+    independent : {0, 1, 2}
+        The errors at neighbouring nodes are the same (0), those of the first coefficient are independent (1), or all
+        are (2), so that they average between the nodes.
+
+    Returns
+    -------
+    Dataset like ``ds``, with ``var_background``
     """
     from ._background_match_kernels import subtract_functions
 

@@ -17,9 +17,16 @@ __all__ = ["SYSTEMATIC", "VARIANCES", "apply_factor", "match_invalid", "referenc
 def match_invalid(ds: xr.Dataset, name: str) -> xr.Dataset:
     """Set data and variances NaN and the flag DO_NOT_USE wherever one of them says so (as jwst does).
 
-    ds : ``name`` (dither, y, x), ``dq`` and any of :data:`~mrsxr.schema.VARIANCES`.
-    name : The data.
-    Returns : Dataset; a value that is infinite counts as NaN
+    Parameters
+    ----------
+    ds : Dataset
+        ``name`` (dither, y, x), ``dq`` and any of :data:`~mrsxr.schema.VARIANCES`.
+    name : str
+        The data.
+
+    Returns
+    -------
+    Dataset; a value that is infinite counts as NaN
     """
     return apply_factor(ds, name, match=True)
 
@@ -41,14 +48,26 @@ def apply_factor(
 ) -> xr.Dataset:
     """Multiply data by a factor and their variances by its square, in one pass; add flags and match invalid pixels.
 
-    ds : ``name``, ``dq`` and any of :data:`~mrsxr.schema.VARIANCES` (dither, y, x).
-    name : The data.
-    factor : DataArray (y, x) or (dither, y, x). float32.
-    relative : Relative error of the factor, of the same dims.
-    variance : Name of the variance (data relative)^2 that it makes; a former one of that name is replaced.
-    flags : DataArray of uint32. Flags to add.
-    match : Make everything NaN and DO_NOT_USE where anything is not finite or DO_NOT_USE.
-    Returns : Dataset, lazy where ``ds`` or a factor is lazy; the new variance has the units of var_poisson
+    Parameters
+    ----------
+    ds : Dataset
+        ``name``, ``dq`` and any of :data:`~mrsxr.schema.VARIANCES` (dither, y, x).
+    name : str
+        The data.
+    factor : DataArray (y, x) or (dither, y, x), optional
+        float32.
+    relative : DataArray, optional
+        Relative error of the factor, of the same dims.
+    variance : str, optional
+        Name of the variance (data relative)^2 that it makes; a former one of that name is replaced.
+    flags : DataArray of uint32, optional
+        Flags to add.
+    match : bool
+        Make everything NaN and DO_NOT_USE where anything is not finite or DO_NOT_USE.
+
+    Returns
+    -------
+    Dataset, lazy where ``ds`` or a factor is lazy; the new variance has the units of var_poisson
     """
     from ._scale_kernels import scale_frames
 
@@ -77,12 +96,24 @@ def apply_factor(
 def reference_images(ds: xr.Dataset, reference: xr.Dataset, kind: str, names: Sequence[str]) -> list[xr.DataArray]:
     """Return images of a reference, chunked like the data, after a check that it serves them.
 
+    Parameters
+    ----------
     ds : Dataset (dither, y, x)
-    kind : The kind that the step needs, for the error.
-    names : Images (y, x) that it must have.
-    Returns : list of DataArray (y, x), without coordinates
-    Raises ReferenceFileError where the reference is of another detector, band or shape, or lacks an image; that it is
-        one of the kind is seen to before the step (:mod:`mrsxr.arguments`).
+    reference : Dataset
+    kind : str
+        The kind that the step needs, for the error.
+    names : sequence of str
+        Images (y, x) that it must have.
+
+    Returns
+    -------
+    list of DataArray (y, x), without coordinates
+
+    Raises
+    ------
+    ReferenceFileError
+        Where the reference is of another detector, band or shape, or lacks an image; that it is one of the kind is
+        seen to before the step (:mod:`mrsxr.arguments`).
     """
     setting = ds.attrs.get("setting", "unknown setting")
     label = f"{kind} reference {reference.attrs.get('ref_id', '')}".rstrip()

@@ -265,10 +265,15 @@ def _over_star(data, variances, dq, labels, star, out, out_variances, out_dq, re
 def fill_over_star(star, labels, *planes, reach=4):
     """Return flux, variances and flags in which bad pixels hold a star and what lies beside it in the row.
 
-    star : float32 (dither, y, x). Light of the star, 0 where nothing is filled.
+    Parameters
+    ----------
+    star : float32 (dither, y, x)
+        Light of the star, 0 where nothing is filled.
     labels : int16 (y, x)
-    *planes : (dither, y, x). flux, variances, dq.
-    reach : Columns, within the slice, to the nearest good pixels on both sides, between which flux less star is linear.
+    *planes : (dither, y, x)
+        flux, variances, dq.
+    reach : int
+        Columns, within the slice, to the nearest good pixels on both sides, between which flux less star is linear.
     """
     data, *variances, dq = planes
     out = [np.array(plane) for plane in planes]

@@ -84,9 +84,15 @@ def check_wcs(ds: xr.Dataset) -> None:
 def make_cells(ds: xr.Dataset, step: float = 1.5) -> Cells:
     """Cut the lit pixels of a setting into cells.
 
+    Parameters
+    ----------
     ds : Dataset, level "cal"
-    step : Size of a cell along the slice, in widths of a slice.
-    Returns : Cells, without those that reach over less than about 70 % of their wavelength bin
+    step : float
+        Size of a cell along the slice, in widths of a slice.
+
+    Returns
+    -------
+    Cells, without those that reach over less than about 70 % of their wavelength bin
     """
     labels = ds["slice"].values.ravel()
     alpha, beta, wavelength = (ds[name].values.ravel().astype(np.float64) for name in ("alpha", "beta", "wavelength"))
@@ -119,11 +125,18 @@ def make_cells(ds: xr.Dataset, step: float = 1.5) -> Cells:
 def cell_samples(ds: xr.Dataset, dither: int, cells: Cells) -> dict[str, Samples]:
     """Take the robust mean of every cell of one exposure, the only one that is computed.
 
-    ds : Dataset, level "cal". ``flux`` [MJy/sr], ``var_poisson``, ``var_read``, ``dq``.
-    dither : Place along ``dither``, from 0.
+    Parameters
+    ----------
+    ds : Dataset, level "cal"
+        ``flux`` [MJy/sr], ``var_poisson``, ``var_read``, ``dq``.
+    dither : int
+        Place along ``dither``, from 0.
     cells : Cells of the setting
-    Returns : dict of band to Samples. Pixels DO_NOT_USE, NaN or off the others of their cell (lines, hits) are left
-        out.
+
+    Returns
+    -------
+    dict of band to Samples
+        Pixels DO_NOT_USE, NaN or off the others of their cell (lines, hits) are left out.
     """
     from ._background_match_kernels import cell_means
 

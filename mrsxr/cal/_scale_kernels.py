@@ -14,14 +14,22 @@ NO_FLAT_FIELD = np.uint32(1 << 18)
 def scale_frames(data, flags, *planes, factor, relative, more, match):
     """Multiply frames by a factor, their variances by its square, and add the variance of the factor.
 
+    Parameters
+    ----------
     data : float32 (dither, y, x)
     flags : uint32 (dither, y, x)
-    *planes : In this order, those that are told of below: the factor, its relative error, flags to add, each (y, x) or
+    *planes : arrays
+        In this order, those that are told of below: the factor, its relative error, flags to add, each (y, x) or
         (dither, y, x); then any number of variances (dither, y, x).
-    factor, relative, more : Which of the three are there.
-    match : Make everything NaN and DO_NOT_USE where anything is not finite or DO_NOT_USE.
-    Returns : tuple of arrays (dither, y, x). Data, flags, variances in the order given, and, with ``relative``, the
-        variance (data relative)^2.
+    factor, relative, more : bool
+        Which of the three are there.
+    match : bool
+        Make everything NaN and DO_NOT_USE where anything is not finite or DO_NOT_USE.
+
+    Returns
+    -------
+    tuple of arrays (dither, y, x)
+        Data, flags, variances in the order given, and, with ``relative``, the variance (data relative)^2.
     """
     rest = list(planes)
     scales, errors, added = (rest.pop(0) if there else None for there in (factor, relative, more))
@@ -76,10 +84,15 @@ def _inverse(values, error):
 def throughput_at(wavelength, side, bins, values, out):
     """Fill out (y, x) with the throughput of each pixel: linear in wavelength, continued beyond the bins.
 
-    wavelength : float64 (y, x). NaN between slices: the throughput is 1.
-    side : integer (x). Row of ``bins`` that a column follows; -1: the throughput is 1.
-    bins, values : float64 (side, bin). Rising wavelengths, NaN after the last, and the throughput there. Where the
-        result is NaN or not positive it is 1.
+    Parameters
+    ----------
+    wavelength : float64 (y, x)
+        NaN between slices: the throughput is 1.
+    side : integer (x)
+        Row of ``bins`` that a column follows; -1: the throughput is 1.
+    bins, values : float64 (side, bin)
+        Rising wavelengths, NaN after the last, and the throughput there. Where the result is NaN or not positive it
+        is 1.
     out : float64 (y, x), changed
     """
     count = np.zeros(bins.shape[0], dtype=np.int64)
@@ -110,13 +123,21 @@ def throughput_at(wavelength, side, bins, values, out):
 def photom_factor(conversion, *planes, loss_error, error, law):
     """Return the factor of the flux calibration and its relative error; NaN where there is no conversion.
 
+    Parameters
+    ----------
     conversion : (y, x)
-    *planes : In this order, those that are told of below: the error of the conversion (y, x); then those of the time
-        law: wavelength (y, x), side (1, x), bins (side, bin, 1, 1), values (dither, side, bin, 1, 1) and barycentric
+    *planes : arrays
+        In this order, those that are told of below: the error of the conversion (y, x); then those of the time law:
+        wavelength (y, x), side (1, x), bins (side, bin, 1, 1), values (dither, side, bin, 1, 1) and barycentric
         factor (dither, 1, 1) on the wavelength.
-    loss_error : Standard error of the lost share 1 - throughput, relative to it.
-    error, law : Which of the two are there.
-    Returns factor, relative error : float32 (y, x), with a time law (dither, y, x)
+    loss_error : float
+        Standard error of the lost share 1 - throughput, relative to it.
+    error, law : bool
+        Which of the two are there.
+
+    Returns
+    -------
+    factor, relative error : float32 (y, x), with a time law (dither, y, x)
     """
     value = conversion.astype(np.float32)
     rest = list(planes)

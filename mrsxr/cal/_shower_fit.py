@@ -55,11 +55,18 @@ def find_showers(
 ) -> tuple[np.ndarray, np.ndarray, float]:  # fmt: skip
     """Return (model, variance) (y, x) and the score.
 
-    values, known, noise, doubts : Light between the slices (y, x) less its level, which pixels are usable, noise (y),
-        by how much scattered light makes them uncertain (y, x).
-    threshold : Significance [sigma] of a shower.
-    Returns : tuple of ndarray (y, x), ndarray (y, x), float. Score: misfit of left-out cells over that without a model;
-        NaN where there is no shower.
+    Parameters
+    ----------
+    values, known, noise, doubts : ndarray
+        Light between the slices (y, x) less its level, which pixels are usable, noise (y), by how much scattered light
+        makes them uncertain (y, x).
+    threshold : float
+        Significance [sigma] of a shower.
+
+    Returns
+    -------
+    tuple of ndarray (y, x), ndarray (y, x), float
+        Score: misfit of left-out cells over that without a model; NaN where there is no shower.
     """
     model, variance = np.zeros(values.shape, dtype=np.float32), np.zeros(values.shape, dtype=np.float32)
     cells = np.empty((5, -(-values.shape[0] // CELL_Y), -(-values.shape[1] // CELL_X)))

@@ -284,11 +284,20 @@ def _predicted(exposure: _Exposure, before: xr.DataArray, gap: float, table: dic
 def mean_decay(length: float, decay_time: np.ndarray, n_integrations: int, weighting: str) -> np.ndarray:
     """Return the mean of exp(-t / tau) over an exposure as its slope measures it, one for each tau.
 
-    length : Length of the exposure [s].
-    decay_time : tau [s].
-    n_integrations : Ramps of equal length; their slopes are averaged.
-    weighting : "parabola": a slope weighs the current with ``6 u (1 - u)``, u from 0 to 1 along the ramp; "uniform".
-    Returns : float64 array
+    Parameters
+    ----------
+    length : float
+        Length of the exposure [s].
+    decay_time : array
+        tau [s].
+    n_integrations : int
+        Ramps of equal length; their slopes are averaged.
+    weighting : str
+        "parabola": a slope weighs the current with ``6 u (1 - u)``, u from 0 to 1 along the ramp; "uniform".
+
+    Returns
+    -------
+    float64 array
     """
     x = length / n_integrations / np.asarray(decay_time, dtype=float)
     u = 0.5 * (_NODES + 1)

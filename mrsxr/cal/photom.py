@@ -108,9 +108,14 @@ def calibrate_flux(
 def throughput(ds: xr.Dataset, photom: xr.Dataset, *, barycentric: bool = True) -> xr.DataArray:
     """Return the throughput of each pixel at the time of each exposure, (dither, y, x), 1 where unknown.
 
-    ds : Dataset, level "rate" or "cal". With ``wavelength`` and ``mid_time``.
-    photom : Dataset, kind "photom". With a time law.
-    barycentric : As ``barycentric_time_law`` of :func:`calibrate_flux`.
+    Parameters
+    ----------
+    ds : Dataset, level "rate" or "cal"
+        With ``wavelength`` and ``mid_time``.
+    photom : Dataset, kind "photom"
+        With a time law.
+    barycentric : bool
+        As ``barycentric_time_law`` of :func:`calibrate_flux`.
     """
     from ._scale_kernels import throughput_at
 

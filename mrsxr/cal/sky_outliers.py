@@ -228,11 +228,14 @@ def look_at(
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Return the flags of one exposure, uint32 (y, x), and the score of each band.
 
+    Parameters
+    ----------
     frames, others : what :func:`contrast_of` made of the exposure and of those it is compared with
     pairs : for each band {place in ``others``: way from the exposure to that one}
     geometry : BandGeometry of each band
     labels : int16 (y, x)
-    fallback : uint32 (y, x), or 0. Flags of the pixels that no other exposure sees.
+    fallback : uint32 (y, x), or 0
+        Flags of the pixels that no other exposure sees.
     options : mapping for the kernel
     """
     from ._sky_outlier_kernels import compare, judge, predict
@@ -256,10 +259,19 @@ def look_at(
 def band_geometry(band: str, labels: Array, alpha: Array, wavelength: Array, model: xr.Dataset) -> BandGeometry:
     """Return the pixels of a band and polynomials from (alpha, wavelength) to (x, y) for each of its slices.
 
+    Parameters
+    ----------
+    band : str
     labels : int16 (y, x)
-    alpha, wavelength : arrays (y, x) [arcsec, um].
-    model : WCS variables.
-    Returns : The inverse polynomials are least-squares fits to every eighth row, good to a few hundredths of a pixel.
+    alpha, wavelength : arrays (y, x)
+        [arcsec, um].
+    model : Dataset
+        WCS variables.
+
+    Returns
+    -------
+    BandGeometry
+        The inverse polynomials are least-squares fits to every eighth row, good to a few hundredths of a pixel.
     """
     names, first, width = _slices(band, labels, model)
     place = np.full(int(labels.max()) + 1, -1)

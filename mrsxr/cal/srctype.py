@@ -61,8 +61,12 @@ def set_source_type(ds: xr.Dataset, *, source_type: SourceType | None = None) ->
 def source_type_of(primary: Mapping[str, Any], sci: Mapping[str, Any], *, background: bool = False) -> str:
     """Return POINT or EXTENDED from the keywords of one exposure.
 
-    primary, sci : Keywords of the PRIMARY and SCI headers.
-    background : The exposure is used as background, whatever BKGDTARG says.
+    Parameters
+    ----------
+    primary, sci : mapping
+        Keywords of the PRIMARY and SCI headers.
+    background : bool
+        The exposure is used as background, whatever BKGDTARG says.
     """
     value = {**primary, **sci}.get
     asked = value("SRCTYAPT")

@@ -40,10 +40,17 @@ def pixels_behind(
 ) -> Behind:
     """Return the pixels of an exposure that reach a voxel.
 
-    ds : Dataset, level "cal". One dither, as it went into the cube.
-    grid : That of the cube.
-    voxel : (int, int, int). Plane, row and column, counted from 0.
-    exposure_weights : As of :func:`mrsxr.cube.build_cube`.
+    Parameters
+    ----------
+    ds : Dataset, level "cal"
+        One dither, as it went into the cube.
+    band : str
+    grid : CubeGrid
+        That of the cube.
+    voxel : (int, int, int)
+        Plane, row and column, counted from 0.
+    exposure_weights : str
+        As of :func:`mrsxr.cube.build_cube`.
     """
     plane, row, column = voxel
     source = make_source(BandData.of(ds, band), grid, Weighting(), exposure_weights)  # type: ignore[arg-type]

@@ -147,7 +147,10 @@ def _place_facts(ds: xr.Dataset) -> dict[str, Any]:
 def facts_of_maps(maps: xr.Dataset) -> list[dict[str, Any]]:
     """Return flux, velocity and dispersion of each line of fitted maps as images; the last two where S/N is 3 or more.
 
-    Raises MrsxrError where it is no maps of a cube.
+    Raises
+    ------
+    MrsxrError
+        Where it is no maps of a cube.
     """
     if maps.attrs.get("level") != "lines" or not {"line", "y", "x"} <= set(maps["flux"].dims):
         raise MrsxrError(

@@ -30,8 +30,12 @@ _SOFT = 0.03  # of the range, where asinh turns
 class Exposures:
     """The exposures of a folder of products, and the raw files that its run was made from.
 
-    folder : None where the cubes came from elsewhere: there are no exposures.
-    found : What the folder holds, where that is known.
+    Parameters
+    ----------
+    folder : Path or None
+        None where the cubes came from elsewhere: there are no exposures.
+    found : sequence of FileInfo, optional
+        What the folder holds, where that is known.
     """
 
     def __init__(self, folder: Path | None, found: Sequence[FileInfo] | None = None) -> None:

@@ -24,10 +24,14 @@ _FIRST, _LETTERS = 0xA0, 46341  # letters that no parser changes, before the sur
 class Packed:
     """A cube as bytes.
 
-    stream : bytes. Deflated: mask (y, x), codes (spaxel, plane) and the four bytes of the numbers, each (spaxel,
-        plane).
-    table : float64 array (255). Error of each code; of ``NO_ERROR`` the quantum is taken from it.
-    quantum : Part of the error that is one.
+    Parameters
+    ----------
+    stream : bytes
+        Deflated: mask (y, x), codes (spaxel, plane) and the four bytes of the numbers, each (spaxel, plane).
+    table : float64 array (255)
+        Error of each code; of ``NO_ERROR`` the quantum is taken from it.
+    quantum : float
+        Part of the error that is one.
     """
 
     stream: bytes
@@ -53,9 +57,12 @@ def coarser(size: float, most: float, voxels: int) -> float:
 def pack(flux: np.ndarray, var: np.ndarray, good: np.ndarray, quantum: float = FINEST) -> Packed:
     """Return a cube as bytes; voxels that are not good are NaN in the page.
 
+    Parameters
+    ----------
     flux, var : arrays (plane, y, x)
     good : bool array (plane, y, x)
-    quantum : Part of the error of a voxel to which it is rounded; more where the numbers would overflow.
+    quantum : float
+        Part of the error of a voxel to which it is rounded; more where the numbers would overflow.
     """
     mask = good.any(axis=0)
     values, good = (np.ascontiguousarray(a[:, mask].T) for a in (flux.astype(float), good))

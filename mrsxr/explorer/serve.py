@@ -34,8 +34,11 @@ _LONGEST = 1_000_000  # of a question [byte]
 class Desk:
     """Answers what the page asks, one question after the other.
 
-    found : Found. The cubes, lazy; those that were asked for last stay in memory as long as they take less than 250 MB
-        together, half of what their files have: values and variances, NaN where a voxel is not good.
+    Parameters
+    ----------
+    found : Found
+        The cubes, lazy; those that were asked for last stay in memory as long as they take less than 250 MB together,
+        half of what their files have: values and variances, NaN where a voxel is not good.
     exposures : Exposures
     """
 

@@ -155,11 +155,21 @@ def _with_room(fill, given, n_y, n_x, kinds):
 def overlap_entries(slice_index, alpha_left, alpha_right, status, edges, alpha_middle, alpha_half, n_y, n_x):
     """Return the shares on the sky by exact overlap: (start, spaxel, share), compressed by pixel.
 
-    slice_index, alpha_left, alpha_right, status : arrays (pixel). Row of the slice in ``edges``, alpha of both sides
-        [arcsec]; pixels with status 2 get no entry.
-    edges : float64 (slice, 2 edges, 2 axes, power). Position on the grid in spaxels, counted from its lower left
-        corner, of the lower and the upper edge of each slice: polynomials in t = (alpha - alpha_middle) / alpha_half.
-    Returns start : int64 array (pixel + 1); spaxel : int32 array (entry). j * n_x + i; share : float32 array (entry).
+    Parameters
+    ----------
+    slice_index, alpha_left, alpha_right, status : arrays (pixel)
+        Row of the slice in ``edges``, alpha of both sides [arcsec]; pixels with status 2 get no entry.
+    edges : float64 (slice, 2 edges, 2 axes, power)
+        Position on the grid in spaxels, counted from its lower left corner, of the lower and the upper edge
+        of each slice: polynomials in t = (alpha - alpha_middle) / alpha_half.
+    n_y, n_x : int
+
+    Returns
+    -------
+    start : int64 array (pixel + 1)
+    spaxel : int32 array (entry)
+        j * n_x + i
+    share : float32 array (entry)
         Area [spaxel].
     """
     given = (slice_index, alpha_left, alpha_right, edges, alpha_middle, alpha_half, status)
@@ -186,8 +196,13 @@ def _quads(corners_x, corners_y, status, n_y, n_x, start, spaxel, area):
 def quad_entries(x, y, status, n_y, n_x):
     """Return the areas of overlap of quadrilaterals and spaxels: (start, spaxel, area), compressed by quadrilateral.
 
-    x, y : float64 (quad, 4). Corners in spaxels, counted from the lower left corner of the grid.
-    status : uint8 array (quad). Those with status 2 get no entry.
+    Parameters
+    ----------
+    x, y : float64 (quad, 4)
+        Corners in spaxels, counted from the lower left corner of the grid.
+    status : uint8 array (quad)
+        Those with status 2 get no entry.
+    n_y, n_x : int
     """
     return _with_room(_quads, (x, y, status), n_y, n_x, (np.int64, np.float64))
 
@@ -215,10 +230,16 @@ def _gaussian_cells(x, y, status, reach, scale, n_y, n_x, start, spaxel, share):
 def gaussian_entries(x, y, status, reach, scale, n_y, n_x):
     """Return the shares on the sky by distance, exp(-d^2 / scale) within ``reach``: (start, spaxel, share).
 
-    x, y : float64 arrays (pixel). Centres of the pixels in spaxels from the lower left corner of the grid.
+    Parameters
+    ----------
+    x, y : float64 arrays (pixel)
+        Centres of the pixels in spaxels from the lower left corner of the grid.
     status : uint8 array (pixel)
-    reach : Radius of the region of interest [spaxel].
-    scale : [spaxel^2]
+    reach : float
+        Radius of the region of interest [spaxel].
+    scale : float
+        [spaxel^2]
+    n_y, n_x : int
     """
     start = np.zeros(status.size + 1, dtype=np.int64)
     none, nothing = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float32)
@@ -251,10 +272,19 @@ def _overlaps_in_wavelength(low, high, plane_low, plane_high, start, plane, shar
 def wavelength_entries(low, high, plane_low, plane_high):
     """Return the shares in wavelength by overlap: (start, plane, share), compressed by pixel.
 
-    low, high : float64 arrays (pixel). Ends of the pixels [um].
-    plane_low, plane_high : float64 arrays (plane). Lower and upper edges of the planes [um], both rising.
-    Returns start : int64 array (pixel + 1); plane : int32 array (entry); share : float32 array (entry). Length of
-        overlap in units of the plane.
+    Parameters
+    ----------
+    low, high : float64 arrays (pixel)
+        Ends of the pixels [um].
+    plane_low, plane_high : float64 arrays (plane)
+        Lower and upper edges of the planes [um], both rising.
+
+    Returns
+    -------
+    start : int64 array (pixel + 1)
+    plane : int32 array (entry)
+    share : float32 array (entry)
+        Length of overlap in units of the plane.
     """
     start = np.zeros(low.size + 1, dtype=np.int64)
     none, nothing = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float32)
@@ -285,11 +315,21 @@ def _distances_in_wavelength(middle, centres, steps, reach, scale, start, plane,
 def distance_entries(middle, plane_low, plane_high, reach, scale):
     """Return the shares in wavelength by distance, exp(-(d / step)^2 / scale) within ``reach``.
 
-    middle : float64 array (pixel) [um]
-    plane_low, plane_high : float64 arrays (plane). Lower and upper edges of the planes [um].
-    reach : [um]
-    scale : [plane^2]
-    Returns : start, plane, share, as of :func:`wavelength_entries`.
+    Parameters
+    ----------
+    middle : float64 array (pixel)
+        [um]
+    plane_low, plane_high : float64 arrays (plane)
+        Lower and upper edges of the planes [um].
+    reach : float
+        [um]
+    scale : float
+        [plane^2]
+
+    Returns
+    -------
+    start, plane, share
+        As of :func:`wavelength_entries`.
     """
     centres, steps = 0.5 * (plane_low + plane_high), plane_high - plane_low
     start = np.zeros(middle.size + 1, dtype=np.int64)
@@ -308,16 +348,24 @@ def deposit(
 ):  # fmt: skip
     """Add the pixels of one exposure to the sums over the voxels of a block of planes.
 
-    sky_start, spaxel, area, wave_start, plane, length : The operator, see :func:`overlap_entries` and
-        :func:`wavelength_entries`.
-    status : uint8 array (pixel). 0 good, 1 unusable (leaves a hole), 2 not of the sky, 3 unusable as it saturated.
-    weight : float32 array (pixel). Further weight of each pixel.
-    linear : float32 array (map, pixel). Maps that are averaged: surface brightness, noise draws, systematic errors.
-    square : float32 array (map, pixel). Variances of independent pixels.
-    linear_sum, square_sum : float64 (map, plane, spaxel), changed. sum(w f), sum(w^2 v)
-    weight_sum, count : float64 (plane, spaxel), changed. sum(w), number of pixels.
-    hole : uint8 (plane, spaxel), changed. Bit 0 where an unusable pixel reaches the voxel, bit 1 where one that
-        saturated does.
+    Parameters
+    ----------
+    sky_start, spaxel, area, wave_start, plane, length : arrays
+        The operator, see :func:`overlap_entries` and :func:`wavelength_entries`.
+    status : uint8 array (pixel)
+        0 good, 1 unusable (leaves a hole), 2 not of the sky, 3 unusable as it saturated.
+    weight : float32 array (pixel)
+        Further weight of each pixel.
+    linear : float32 array (map, pixel)
+        Maps that are averaged: surface brightness, noise draws, systematic errors.
+    square : float32 array (map, pixel)
+        Variances of independent pixels.
+    linear_sum, square_sum : float64 (map, plane, spaxel), changed
+        sum(w f), sum(w^2 v)
+    weight_sum, count : float64 (plane, spaxel), changed
+        sum(w), number of pixels.
+    hole : uint8 (plane, spaxel), changed
+        Bit 0 where an unusable pixel reaches the voxel, bit 1 where one that saturated does.
     """
     for pixel in range(status.size):
         if status[pixel] == HOLE or status[pixel] == SATURATED:
@@ -342,13 +390,17 @@ def deposit(
 def reach_back(sky_start, spaxel, area, wave_start, plane, length, status, weight, voxel_weight, square, linear, out):
     """Add what the pixels of one exposure give to a weighted sum over the voxels of each plane.
 
-    voxel_weight : float64 (plane, spaxel). Weight of each voxel in the sum of its plane, divided by the sum of the
-        weights of its pixels.
-    square, linear : float32 arrays (map, pixel). Variances of independent pixels, and systematic errors that are common
-        to all.
-    out : float64 (plane, n_square + n_linear), changed. sum over pixels of (sum_v a_v W_vp)^2 v_p, and sum over pixels
-        of sum_v a_v W_vp s_p.
+    Parameters
+    ----------
+    voxel_weight : float64 (plane, spaxel)
+        Weight of each voxel in the sum of its plane, divided by the sum of the weights of its pixels.
+    square, linear : float32 arrays (map, pixel)
+        Variances of independent pixels, and systematic errors that are common to all.
+    out : float64 (plane, n_square + n_linear), changed
+        sum over pixels of (sum_v a_v W_vp)^2 v_p, and sum over pixels of sum_v a_v W_vp s_p.
 
+    Notes
+    -----
     This is the transpose of :func:`deposit`: the variance of a sum over voxels without neglecting that neighbouring
     voxels share pixels.
     """

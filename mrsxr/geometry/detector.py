@@ -37,10 +37,21 @@ SCIENCE_PLANE = 7
 def coordinate_model(distortion: xr.Dataset, specwcs: xr.Dataset) -> xr.Dataset:
     """Join a distortion and a specwcs reference to the one model that the functions here take.
 
-    distortion, specwcs : Of one detector and band.
-    Returns : The variables of both; powers that one file does not have are filled with zeros. attrs ``distortion`` and
+    Parameters
+    ----------
+    distortion, specwcs : Dataset
+        Of one detector and band.
+
+    Returns
+    -------
+    Dataset
+        The variables of both; powers that one file does not have are filled with zeros. attrs ``distortion`` and
         ``specwcs`` hold the names of the files.
-    Raises ReferenceFileError where the files are of other detectors, bands or slices.
+
+    Raises
+    ------
+    ReferenceFileError
+        Where the files are of other detectors, bands or slices.
     """
     for key in ("detector", "band", "channels"):
         found = [ds.attrs.get(key, "") for ds in (distortion, specwcs)]
@@ -68,12 +79,23 @@ def detector_to_slicer(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Take detector positions to slice coordinates.
 
-    x, y : array_like of float. Column and row [pix], any shape, fractions allowed.
-    label : array_like of int. Slice label, channel * 100 + slice, of each position.
-    model : ``alpha_coefficients``, ``alpha_x_shift``, ``wavelength_coefficients``, ``wavelength_x_shift``,
+    Parameters
+    ----------
+    x, y : array_like of float
+        Column and row [pix], any shape, fractions allowed.
+    label : array_like of int
+        Slice label, channel * 100 + slice, of each position.
+    model : Dataset or mapping
+        ``alpha_coefficients``, ``alpha_x_shift``, ``wavelength_coefficients``, ``wavelength_x_shift``,
         ``slice_beta``, ``slice_label``.
-    Returns alpha, beta, wavelength : ndarray of float64 [arcsec, arcsec, um]; NaN where the label is 0 or unknown.
 
+    Returns
+    -------
+    alpha, beta, wavelength : ndarray of float64
+        [arcsec, arcsec, um]; NaN where the label is 0 or unknown.
+
+    Notes
+    -----
     ``alpha = sum A[i, j] y^i (x - xs)^j``, the same for the wavelength; beta is one number for each slice
     (MIRI MRS distortion files; Patapis et al. 2024).
     """
@@ -109,10 +131,19 @@ def slicer_grid(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Take every pixel of a detector to slice coordinates.
 
-    model : As in :func:`detector_to_slicer`.
-    slice_map : array_like of int, (y, x). Slice label of each pixel, 0 between slices.
-    origin : (int, int). Row and column [pix] of the first pixel of ``slice_map``; not (0, 0) for a cut-out.
-    Returns alpha, beta, wavelength : ndarray of float64, (y, x) [arcsec, arcsec, um]; NaN between slices.
+    Parameters
+    ----------
+    model : Dataset or mapping
+        As in :func:`detector_to_slicer`.
+    slice_map : array_like of int, (y, x)
+        Slice label of each pixel, 0 between slices.
+    origin : (int, int), optional
+        Row and column [pix] of the first pixel of ``slice_map``; not (0, 0) for a cut-out.
+
+    Returns
+    -------
+    alpha, beta, wavelength : ndarray of float64, (y, x)
+        [arcsec, arcsec, um]; NaN between slices.
     """
     from ._detector_kernels import grid_to_slicer
 
@@ -128,14 +159,27 @@ def slicer_to_detector(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Take slice coordinates to detector positions.
 
-    alpha, beta : array_like of float [arcsec], any shape.
-    wavelength : array_like of float. Observed wavelength [um].
-    band : "1A" ... "4C".
-    model : A whole distortion Dataset: ``x_coefficients``, ``y_coefficients``, their shifts, ``beta_zero``,
+    Parameters
+    ----------
+    alpha, beta : array_like of float
+        [arcsec], any shape.
+    wavelength : array_like of float
+        Observed wavelength [um].
+    band : str
+        "1A" ... "4C".
+    model : Dataset or mapping
+        A whole distortion Dataset: ``x_coefficients``, ``y_coefficients``, their shifts, ``beta_zero``,
         ``slice_width``, ``slice_label``, ``band``.
-    Returns x, y : ndarray of float64 [pix]; NaN where beta lies on no slice; label : ndarray of int16. Slice label, 0
-        where beta lies on no slice.
 
+    Returns
+    -------
+    x, y : ndarray of float64
+        [pix]; NaN where beta lies on no slice.
+    label : ndarray of int16
+        Slice label, 0 where beta lies on no slice.
+
+    Notes
+    -----
     The polynomials of this direction are fits of their own: with FLT-9, 99 % of the pixels come back within
     0.03 pixels in x and 0.09 in y, the worst (at the ends of slices) within 0.12 and 0.38. The slice is
     ``round((beta - beta_zero) / width) + 1``.
@@ -155,9 +199,16 @@ def slicer_to_detector(
 def slice_map(regions: xr.Dataset, plane: int = SCIENCE_PLANE) -> np.ndarray:
     """Return the slice label of each pixel from a regions reference.
 
-    regions : Dataset, kind "regions". ``regions`` (plane, y, x); a file of one plane is used as it is.
-    plane : Plane of the throughput limit, 0 for 10 % ... 8 for 90 %; 7 (80 %) is the plane of ``jwst``.
-    Returns : ndarray of int16, (y, x)
+    Parameters
+    ----------
+    regions : Dataset, kind "regions"
+        ``regions`` (plane, y, x); a file of one plane is used as it is.
+    plane : int, optional
+        Plane of the throughput limit, 0 for 10 % ... 8 for 90 %; 7 (80 %) is the plane of ``jwst``.
+
+    Returns
+    -------
+    ndarray of int16, (y, x)
     """
     planes = regions["regions"]
     count = planes.sizes["plane"]
@@ -183,15 +234,23 @@ def derive_slice_map(
     The edges of each slice on the detector are traced with the inverse polynomials at the limits of alpha;
     the pixels between them whose alpha (and wavelength) lie within the limits belong to the slice.
 
-    distortion, specwcs : Of the two reference files.
-    wavelengthrange : Dataset, kind "wavelengthrange". Pixels outside ``limits`` of their band are left out; by default
-        every row is kept.
-    alpha_limits : mapping {slice label or band: (lower, upper)}. Limits of alpha [arcsec]; what it does not name is
-        taken from :data:`ALPHA_LIMITS`. The corners of the slices in the SIAF, taken to alpha, are the best choice.
-    shape : (int, int). Rows and columns of the detector.
-    Returns : ndarray of int16, (y, x). channel * 100 + slice, 0 between slices. Of the lit pixels of the CDP-8b masks
-        1.3 to 2.0 % differ with the default limits and 0.6 to 0.7 % with limits from the SIAF corners, all at slice
-        edges.
+    Parameters
+    ----------
+    distortion, specwcs : Dataset or mapping
+        Of the two reference files.
+    wavelengthrange : Dataset, kind "wavelengthrange", optional
+        Pixels outside ``limits`` of their band are left out; by default every row is kept.
+    alpha_limits : mapping {slice label or band: (lower, upper)}, optional
+        Limits of alpha [arcsec]; what it does not name is taken from :data:`ALPHA_LIMITS`. The corners of the
+        slices in the SIAF, taken to alpha, are the best choice.
+    shape : (int, int), optional
+        Rows and columns of the detector.
+
+    Returns
+    -------
+    ndarray of int16, (y, x)
+        channel * 100 + slice, 0 between slices. Of the lit pixels of the CDP-8b masks 1.3 to 2.0 % differ
+        with the default limits and 0.6 to 0.7 % with limits from the SIAF corners, all at slice edges.
     """
     from ._detector_kernels import fill_slice
 

@@ -30,11 +30,23 @@ class SliceRanges:
 def slice_ranges(ds: xr.Dataset, columns: np.ndarray | None = None, *, exact: bool = False) -> SliceRanges:
     """Return the slices found on the given detector columns and the range of alpha of their pixel centres.
 
-    ds : Dataset, level "rate" or "cal". ``slice`` and ``alpha`` [arcsec] on (y, x) and the WCS variables.
-    columns : bool array (x). By default every column.
-    exact : Compute alpha anew from its polynomials in float64; by default the coordinate ``alpha`` as it is (float32).
-    Returns : SliceRanges, sorted by label
-    Raises MrsxrError where no pixel lies in a slice.
+    Parameters
+    ----------
+    ds : Dataset, level "rate" or "cal"
+        ``slice`` and ``alpha`` [arcsec] on (y, x) and the WCS variables.
+    columns : bool array (x), optional
+        By default every column.
+    exact : bool, optional
+        Compute alpha anew from its polynomials in float64; by default the coordinate ``alpha`` as it is (float32).
+
+    Returns
+    -------
+    SliceRanges, sorted by label
+
+    Raises
+    ------
+    MrsxrError
+        Where no pixel lies in a slice.
     """
     keep = slice(None) if columns is None else columns
     labels = np.asarray(ds["slice"].values)[:, keep]
@@ -65,13 +77,23 @@ def corners_on_sky(
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Return the corners of the footprint of one exposure, as jwst takes them.
 
-    model : ``v2_coefficients``, ``v3_coefficients``, ``band``.
-    ranges : Of the whole detector, or of the columns of one band.
+    Parameters
+    ----------
+    model : Dataset or mapping
+        ``v2_coefficients``, ``v3_coefficients``, ``band``.
+    ranges : SliceRanges
+        Of the whole detector, or of the columns of one band.
     pointing : Pointing of the exposure
-    box : True: corners of the box of extreme RA and Dec (S_REGION; cube_build reads it for channels 2 and 4); False:
-        the four points of extreme RA and extreme Dec (channels 1 and 3, rotated cubes).
-    Returns ra, dec : float64 arrays of 4 [deg], right ascension on one side of the 0/360 border
+    box : bool
+        True: corners of the box of extreme RA and Dec (S_REGION; cube_build reads it for channels 2 and 4);
+        False: the four points of extreme RA and extreme Dec (channels 1 and 3, rotated cubes).
 
+    Returns
+    -------
+    ra, dec : float64 arrays of 4 [deg], right ascension on one side of the 0/360 border
+
+    Notes
+    -----
     ``jwst.assign_wcs.util.update_s_region_mrs`` and ``cube_build.cube_build_wcs_util.find_corners_miri``. Pixel
     centres count, not their edges. Within a slice the place on the sky depends on alpha alone, so that few points
     between its ends find the extremes.
@@ -104,12 +126,23 @@ def has_footprint(ds: xr.Dataset) -> bool:
 def s_region(ds: xr.Dataset, dither_index: int = 0, *, ranges: SliceRanges | None = None) -> str:
     """Return the footprint of one exposure as ``jwst`` writes it to the keyword S_REGION.
 
+    Parameters
+    ----------
     ds : Dataset, level "rate" or "cal", after assign_wcs
-    dither_index : Position along ``dither``, from 0.
-    ranges : SliceRanges, of :func:`slice_ranges`, exact, where they are known: all exposures of a setting have the
-        same.
-    Returns : str. ``POLYGON ICRS ra dec ...`` with the four corners [deg, 9 decimals] of the box around both bands.
-    Raises MrsxrError where the slice coordinates or a keyword of the pointing are missing.
+    dither_index : int, optional
+        Position along ``dither``, from 0.
+    ranges : SliceRanges, optional
+        Of :func:`slice_ranges`, exact, where they are known: all exposures of a setting have the same.
+
+    Returns
+    -------
+    str
+        ``POLYGON ICRS  ra dec ...`` with the four corners [deg, 9 decimals] of the box around both bands.
+
+    Raises
+    ------
+    MrsxrError
+        Where the slice coordinates or a keyword of the pointing are missing.
     """
     missing = [name for name in NEEDED if name not in ds.variables]
     if missing:

@@ -87,9 +87,16 @@ def _grid(frame: FrameModel, name: str) -> np.ndarray:
 def frame_coordinate(ds: xr.Dataset, name: str) -> xr.DataArray:
     """Return a coordinate (y, x) of :data:`GRIDS` for the graph of a step, without coordinates of its own.
 
+    Parameters
+    ----------
     ds : Dataset with slice coordinates
-    Returns : DataArray, in memory where ``ds`` is. Else lazy, one block: what travels is the model, the grid is made in
-        the task. Values that are not those of the model (changed by hand) travel themselves.
+    name : str
+
+    Returns
+    -------
+    DataArray
+        In memory where ``ds`` is. Else lazy, one block: what travels is the model, the grid is made in the task. Values
+        that are not those of the model (changed by hand) travel themselves.
     """
     values = ds[name].values
     if not any(v.chunks for v in ds.data_vars.values()):

@@ -29,17 +29,27 @@ ARCSEC2_TO_SR = 2.3504e-11  # as jwst rounds it in PIXAR_SR
 class CubeGrid:
     """The grid of a cube: a tangent plane cut into square spaxels, and planes of wavelength.
 
-    crval : (float, float). Right ascension and declination of the tangent point [deg].
-    spaxel_size : Side of a spaxel [arcsec].
-    nx, ny : Spaxels along x and y.
-    wavelength_start : Lower edge of the first plane [um].
-    wavelength_step : Width of a plane [um]; of unequal planes the median.
-    nz : Number of planes.
-    position_angle : Rotation r of the axes [deg]: x' = xi cos r + eta sin r, y' = -xi sin r + eta cos r, where xi grows
-        to the west and eta to the north. 0: north up, east left.
-    crpix : (float, float). Spaxel of the tangent point along x and y, counted from 1 (FITS); by default the central
-        one.
-    centres, widths : Centres and widths of the planes [um] where these are not of equal width, see :meth:`with_planes`.
+    Parameters
+    ----------
+    crval : (float, float)
+        Right ascension and declination of the tangent point [deg].
+    spaxel_size : float
+        Side of a spaxel [arcsec].
+    nx, ny : int
+        Spaxels along x and y.
+    wavelength_start : float
+        Lower edge of the first plane [um].
+    wavelength_step : float
+        Width of a plane [um]; of unequal planes the median.
+    nz : int
+        Number of planes.
+    position_angle : float, optional
+        Rotation r of the axes [deg]: x' = xi cos r + eta sin r, y' = -xi sin r + eta cos r, where xi grows to
+        the west and eta to the north. 0: north up, east left.
+    crpix : (float, float), optional
+        Spaxel of the tangent point along x and y, counted from 1 (FITS); by default the central one.
+    centres, widths : tuple of float, optional
+        Centres and widths of the planes [um] where these are not of equal width, see :meth:`with_planes`.
     """
 
     crval: tuple[float, float]
@@ -118,8 +128,12 @@ class CubeGrid:
     def with_planes(self, centres: np.ndarray, widths: np.ndarray | None = None) -> CubeGrid:
         """Return the grid with other planes.
 
-        centres : array_like of float. Rising wavelengths [um].
-        widths : array_like of float [um]; by default a plane reaches halfway to its neighbours.
+        Parameters
+        ----------
+        centres : array_like of float
+            Rising wavelengths [um].
+        widths : array_like of float, optional
+            [um]; by default a plane reaches halfway to its neighbours.
         """
         centres = np.asarray(centres, float).ravel()
         if centres.size == 0 or not (np.diff(centres) > 0).all():
@@ -218,8 +232,11 @@ class CubeGrid:
     def from_header(cls, header: fits.Header | str, shape: tuple[int, int, int] | None = None) -> CubeGrid:
         """Return the grid of a FITS header (RA---TAN, DEC--TAN, linear WAVE) or of its text.
 
+        Parameters
+        ----------
         header : Header or str
-        shape : (int, int, int). Planes, rows, columns; by default NAXIS3, NAXIS2, NAXIS1.
+        shape : (int, int, int), optional
+            Planes, rows, columns; by default NAXIS3, NAXIS2, NAXIS1.
         """
         header = header_of_text(header) if isinstance(header, str) else header
         found = tuple(str(header.get(f"CTYPE{k}", "none")).strip() for k in (1, 2, 3))
@@ -283,17 +300,32 @@ def make_grid(
 ) -> CubeGrid:
     """Lay a grid over the footprints of the exposures, as ``jwst`` does.
 
-    corner_ra, corner_dec : array_like of float. Corners of all footprints [deg], of
-        :func:`mrsxr.geometry.footprint.corners_on_sky`; RA may wrap at 0 / 360.
-    band_limits : (float, float). Lower and upper wavelength [um] (cubepar WAVEMIN, WAVEMAX).
-    spaxel, step : Spaxel size [arcsec] and wavelength step [um].
-    position_angle : Rotation of the axes [deg], see :class:`CubeGrid`; for axes along the slices use
-        :func:`slicer_angle`.
-    center : (float, float). Right ascension and declination of the centre [deg]; by default the middle of the corners.
-    shape : (int, int). Rows and columns; even numbers grow by one, so that the centre is a spaxel.
-    Raises MrsxrError where the corners are not finite, or the exposures cover next to nothing of the grid
-        (:func:`check_cover`).
+    Parameters
+    ----------
+    corner_ra, corner_dec : array_like of float
+        Corners of all footprints [deg], of :func:`mrsxr.geometry.footprint.corners_on_sky`; RA may wrap at 0 / 360.
+    band_limits : (float, float)
+        Lower and upper wavelength [um] (cubepar WAVEMIN, WAVEMAX).
+    spaxel, step : float
+        Spaxel size [arcsec] and wavelength step [um].
+    position_angle : float, optional
+        Rotation of the axes [deg], see :class:`CubeGrid`; for axes along the slices use :func:`slicer_angle`.
+    center : (float, float), optional
+        Right ascension and declination of the centre [deg]; by default the middle of the corners.
+    shape : (int, int), optional
+        Rows and columns; even numbers grow by one, so that the centre is a spaxel.
 
+    Returns
+    -------
+    CubeGrid
+
+    Raises
+    ------
+    MrsxrError
+        Where the corners are not finite, or the exposures cover next to nothing of the grid (:func:`check_cover`).
+
+    Notes
+    -----
     ``jwst.cube_build.ifu_cube.set_geometry``: tangent point at the middle of the extreme RA and Dec;
     symmetric, ``n = ceil(largest offset / spaxel) + 1`` spaxels on either side of the central one. Planes:
     ``ceil((upper - lower) / step)`` counted with the numbers rounded to float32, which is what a cubepar file
@@ -328,9 +360,14 @@ def make_grid(
 def check_cover(x: np.ndarray, y: np.ndarray, shape: tuple[int, int, int], spaxel: float) -> None:
     """Raise where exposures cover next to nothing of a grid: they lie apart, or its centre is not where they are.
 
-    x, y : Corners of the footprints [arcsec], four of each exposure.
-    shape : (int, int, int). Planes, rows and columns.
-    spaxel : [arcsec].
+    Parameters
+    ----------
+    x, y : array of float
+        Corners of the footprints [arcsec], four of each exposure.
+    shape : (int, int, int)
+        Planes, rows and columns.
+    spaxel : float
+        [arcsec].
     """
     if x.size % 4:
         return

@@ -15,10 +15,14 @@ import numpy as np
 class Placement:
     """Where the slices of one exposure lie on a grid.
 
-    edges : float64 (slice, 2 edges, 2 axes, power). Spaxels from the lower left corner of the grid: polynomials in
-        (alpha - middle) / half.
-    middle, half : float64 (slice) [arcsec]
-    scale : Barycentric factor on the wavelengths.
+    Parameters
+    ----------
+    edges : float64 (slice, 2 edges, 2 axes, power)
+        Spaxels from the lower left corner of the grid: polynomials in (alpha - middle) / half.
+    middle, half : float64 (slice)
+        [arcsec]
+    scale : float
+        Barycentric factor on the wavelengths.
     """
 
     edges: np.ndarray
@@ -88,11 +92,14 @@ class Operator:
     def variance(self, voxel_weight: np.ndarray, square: np.ndarray, linear: np.ndarray, out: np.ndarray) -> None:
         """Add to ``out`` (plane, square + linear) the part of these pixels in weighted sums over voxels.
 
-        voxel_weight : float64 (plane, spaxel). Weight of a voxel in the sum over its plane, divided by the sum of the
-            weights of its pixels.
-        square : float32 (map, pixel). Variances: the result is the variance of the sum with all covariance between
-            voxels.
-        linear : float32 (map, pixel). Errors common to all pixels: the result is the error of the sum.
+        Parameters
+        ----------
+        voxel_weight : float64 (plane, spaxel)
+            Weight of a voxel in the sum over its plane, divided by the sum of the weights of its pixels.
+        square : float32 (map, pixel)
+            Variances: the result is the variance of the sum with all covariance between voxels.
+        linear : float32 (map, pixel)
+            Errors common to all pixels: the result is the error of the sum.
         out : float64 (plane, square + linear), changed
         """
         from ._operator_kernels import reach_back
@@ -113,16 +120,31 @@ def make_operator(
 ) -> Operator:
     """Make the operator of some pixels of one exposure onto some planes.
 
-    slice_index : int array (pixel). Row of the slice of each pixel in ``place``.
-    alpha : (array, array) or (array, array, array). Alpha of the left and right side and, for "emsm", of the centre
-        [arcsec]; by default the middle of both.
-    wavelength : (array, array). Lower and upper end [um], of the observatory.
-    status : uint8 array (pixel). 0 good, 1 unusable (leaves a hole), 2 not of the sky, 3 unusable as it saturated.
-    weight : float32 array (pixel). Further weight, 1 for jwst's.
-    plane_edges : float64 array (plane + 1) or (2, plane). Rising edges of the planes [um], barycentric; or lower and
-        upper edges of planes that may leave gaps.
-    shape : (int, int). Rows and columns of the grid.
+    Parameters
+    ----------
+    slice_index : int array (pixel)
+        Row of the slice of each pixel in ``place``.
+    alpha : (array, array) or (array, array, array)
+        Alpha of the left and right side and, for "emsm", of the centre [arcsec]; by default the middle of both.
+    wavelength : (array, array)
+        Lower and upper end [um], of the observatory.
+    status : uint8 array (pixel)
+        0 good, 1 unusable (leaves a hole), 2 not of the sky, 3 unusable as it saturated.
+    weight : float32 array (pixel)
+        Further weight, 1 for jwst's.
+    place : Placement
+    plane_edges : float64 array (plane + 1) or (2, plane)
+        Rising edges of the planes [um], barycentric; or lower and upper edges of planes that may leave gaps.
+    shape : (int, int)
+        Rows and columns of the grid.
+    weighting : Weighting
 
+    Returns
+    -------
+    Operator
+
+    Notes
+    -----
     Weight = area of overlap x length of overlap (Law et al. 2023, AJ 166, 45), or exp(-d^2 / scale) (jwst cube_build,
     weighting "emsm"). The dependency of the place on the sky on wavelength inside one pixel is neglected, as in jwst.
     """

@@ -36,11 +36,22 @@ def overlaps(
 ) -> tuple[Any, np.ndarray]:  # fmt: skip
     """Return the areas of overlap of the spaxels of two grids.
 
-    source, target : Celestial.
-    source_shape, target_shape : (int, int). Rows and columns.
-    Returns scipy.sparse.csr_array (target spaxel, source spaxel). Areas in units of a source spaxel; area : float64
-        array (target spaxel). Whole area of the target spaxels in units of a source spaxel.
+    Parameters
+    ----------
+    source, target : WCS
+        Celestial.
+    source_shape, target_shape : (int, int)
+        Rows and columns.
 
+    Returns
+    -------
+    scipy.sparse.csr_array (target spaxel, source spaxel)
+        Areas in units of a source spaxel.
+    area : float64 array (target spaxel)
+        Whole area of the target spaxels in units of a source spaxel.
+
+    Notes
+    -----
     The sides of target spaxels are straight lines on the source grid: the tangent planes of two cubes of one source
     differ by less than 1e-7 of a spaxel from that.
     """

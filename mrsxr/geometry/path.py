@@ -20,10 +20,16 @@ from .place import Place
 class Boxes:
     """Boxes along a path: where their middles lie and which spaxels they cover.
 
-    offset : array (box). Along the path [arcsec].
-    ra, dec : array (box) [deg]
-    start, spaxel, part : Areas of overlap [spaxel] of each box with each spaxel, compressed by box.
-    area : Of a box [spaxel].
+    Parameters
+    ----------
+    offset : array (box)
+        Along the path [arcsec].
+    ra, dec : array (box)
+        [deg]
+    start, spaxel, part : arrays
+        Areas of overlap [spaxel] of each box with each spaxel, compressed by box.
+    area : float
+        Of a box [spaxel].
     """
 
     offset: np.ndarray
@@ -38,9 +44,13 @@ class Boxes:
 def as_path(value: Any, what: str = "path") -> Any:
     """Return the corners (ra, dec) [deg] of a path.
 
-    value : SkyCoord, region, sequence of places, or None. A SkyCoord of two or more places, a line of the package
-        regions, or places as :func:`mrsxr.arguments.as_sky` reads them.
-    what : The argument, for messages.
+    Parameters
+    ----------
+    value : SkyCoord, region, sequence of places, or None
+        A SkyCoord of two or more places, a line of the package regions, or places as :func:`mrsxr.arguments.as_sky`
+        reads them.
+    what : str
+        The argument, for messages.
     """
     if value is None:
         return None
@@ -65,11 +75,20 @@ def boxes_along(
 ) -> Boxes:
     """Return boxes along a path.
 
-    place : The spaxels.
-    corners : sequence of (ra, dec) [deg]; straight lines between them on the tangent plane.
-    step, width : Size of the boxes along and across the path [arcsec].
-    middle : Count from the middle of the path, where a box then lies; else from its first corner, where the first box
-        does.
+    Parameters
+    ----------
+    place : Place
+        The spaxels.
+    corners : sequence of (ra, dec)
+        [deg]; straight lines between them on the tangent plane.
+    step, width : float
+        Size of the boxes along and across the path [arcsec].
+    middle : bool
+        Count from the middle of the path, where a box then lies; else from its first corner, where the first box does.
+
+    Returns
+    -------
+    Boxes
     """
     from ._operator_kernels import GOOD, quad_entries
 

@@ -81,10 +81,20 @@ def slice_edges(
     beta + width / 2) is a smooth curve; a polynomial of degree 7 through Chebyshev nodes follows it to less
     than 1e-8 arcsec and replaces the sky transform of every pixel corner.
 
+    Parameters
+    ----------
     ds : Dataset with the WCS variables
     ranges : SliceRanges of the band
-    Returns edges : float64 (slice, 2 edges, 2 axes, power). Spaxels counted from the lower left corner of the grid,
-        power series in (alpha - middle) / half; middle, half : float64 (slice) [arcsec].
+    band : str
+    pointing : Pointing
+    grid : CubeGrid
+
+    Returns
+    -------
+    edges : float64 (slice, 2 edges, 2 axes, power)
+        Spaxels counted from the lower left corner of the grid, power series in (alpha - middle) / half.
+    middle, half : float64 (slice)
+        [arcsec]
     """
     middle = 0.5 * (ranges.alpha_low + ranges.alpha_high)
     half = 0.55 * (ranges.alpha_high - ranges.alpha_low) + 0.5
@@ -108,9 +118,18 @@ def grid_edge(centres: np.ndarray, grid: CubeGrid) -> float:
 def select_pixels(frame: FrameModel, x: np.ndarray, y: np.ndarray, band: str, ranges: SliceRanges) -> BandPixels:
     """Return the pixels of a band with their corners in slice coordinates, sorted by wavelength.
 
-    x, y : Detector columns and rows, counted from 0.
+    Parameters
+    ----------
+    frame : FrameModel
+    x, y : int arrays
+        Detector columns and rows, counted from 0.
+    band : str
     ranges : SliceRanges of the band
-    Returns : Those of the last bands are kept, as all exposures of a setting have the same.
+
+    Returns
+    -------
+    BandPixels
+        Those of the last bands are kept, as all exposures of a setting have the same.
     """
     key = (frame.digest, x.tobytes(), y.tobytes(), band, ranges.labels.tobytes())
     found = _kept.get(key)
@@ -155,11 +174,20 @@ def wavelength_span(
 ) -> tuple[Any, ...]:  # fmt: skip
     """Return limits of wavelength [um] that no pixel of some slices passes, from every 16th row.
 
+    Parameters
+    ----------
     slice_map : int16 (y, x)
-    y, x : Detector rows and columns.
-    model : WCS variables.
-    labels : The slices.
-    Returns : (float, float). Before the barycentric correction; (inf, -inf) without pixels.
+    y, x : int arrays
+        Detector rows and columns.
+    model : Dataset
+        WCS variables.
+    labels : int array
+        The slices.
+
+    Returns
+    -------
+    (float, float)
+        Before the barycentric correction; (inf, -inf) without pixels.
     """
     rows = np.unique(np.append(np.arange(0, len(y), 16), len(y) - 1))
     here = slice_map[rows]
@@ -186,10 +214,19 @@ def gather_pixels(
 ) -> Frame:  # fmt: skip
     """Return value [MJy/sr], variance [MJy2/sr2] and status of the pixels of a band in one exposure.
 
+    Parameters
+    ----------
+    pixels : BandPixels
     flux, var_poisson, var_read, var_flat, dq : arrays (1, y, x)
-    *systematic : arrays (1, y, x). Variances that are common to all pixels.
-    exposure_weight : float or "ivar". Weight of all pixels; "ivar" is one over the median variance of the good ones.
-    Returns : Frame. Status 0 good; 1 DO_NOT_USE or not finite; 2 NON_SCIENCE; 3 as 1, and SATURATED.
+    *systematic : arrays (1, y, x)
+        Variances that are common to all pixels.
+    exposure_weight : float or "ivar"
+        Weight of all pixels; "ivar" is one over the median variance of the good ones.
+
+    Returns
+    -------
+    Frame
+        Status 0 good; 1 DO_NOT_USE or not finite; 2 NON_SCIENCE; 3 as 1, and SATURATED.
     """
     value = flux.reshape(-1)[pixels.index]
     variance = sum(v.reshape(-1)[pixels.index] for v in (var_poisson, var_read, var_flat))
@@ -214,9 +251,21 @@ def block_operator(
 ) -> tuple[slice, Operator]:  # fmt: skip
     """Return the operator of one exposure of a band onto a block of planes, and the pixels that it is made of.
 
-    planes : float64 (2, plane). Lower and upper edges [um].
-    shape : (int, int). Rows and columns of the grid.
-    Returns : slice, Operator. ``frame.linear[:, slice]`` belongs to the operator.
+    Parameters
+    ----------
+    pixels : BandPixels
+    frame : Frame
+    place : Placement
+    planes : float64 (2, plane)
+        Lower and upper edges [um].
+    shape : (int, int)
+        Rows and columns of the grid.
+    weighting : Weighting
+
+    Returns
+    -------
+    slice, Operator
+        ``frame.linear[:, slice]`` belongs to the operator.
     """
     reach = pixels.widest
     if weighting.name != "drizzle":

@@ -98,8 +98,12 @@ _KINDS: dict[str, tuple[_Test, str]] = {
 def check_attrs(where: str, attrs: Mapping[Any, Any]) -> None:
     """Raise InputFileError naming the first attribute that is of another type than the package reads.
 
-    where : The file, for the message.
-    attrs : Those that are missing pass, but for the level.
+    Parameters
+    ----------
+    where : str
+        The file, for the message.
+    attrs : mapping
+        Those that are missing pass, but for the level.
     """
     if "level" not in attrs:
         raise InputFileError(f"{where}: holds no attribute 'level', so it is no product of this package; it is damaged")

@@ -45,11 +45,22 @@ class JwstBackendEntrypoint(BackendEntrypoint):
     ) -> xr.Dataset:
         """Return the Dataset of one file.
 
-        drop_variables : Variables to leave out.
-        source : Which spectrum of an x1d file with several, from 1.
-        Returns : Dataset of the level that the file holds, not computed; cubes and maps with ``ra``, ``dec`` and their
-            index
-        Raises InputFileError where the file is missing, truncated, of another instrument or lacks a keyword.
+        Parameters
+        ----------
+        filename_or_obj : path
+        drop_variables : str or iterable of str, optional
+            Variables to leave out.
+        source : int, optional
+            Which spectrum of an x1d file with several, from 1.
+
+        Returns
+        -------
+        Dataset of the level that the file holds, not computed; cubes and maps with ``ra``, ``dec`` and their index
+
+        Raises
+        ------
+        InputFileError
+            Where the file is missing, truncated, of another instrument or lacks a keyword.
         """
         from .exposures import with_sky_index
 
@@ -63,10 +74,18 @@ class JwstBackendEntrypoint(BackendEntrypoint):
     ) -> xr.DataTree:
         """Return the tree of an observation, as :func:`mrsxr.open_observation` does.
 
+        Parameters
+        ----------
         filename_or_obj : folder, glob, list of paths or association
-        drop_variables : Variables to leave out.
-        **options : Of :func:`mrsxr.open_observation`: ``level``, ``background``, ``on_error``.
-        Returns : DataTree. ``/science/12A`` ..., of dask arrays.
+        drop_variables : str or iterable of str, optional
+            Variables to leave out.
+        **options
+            Of :func:`mrsxr.open_observation`: ``level``, ``background``, ``on_error``.
+
+        Returns
+        -------
+        DataTree
+            ``/science/12A`` ..., of dask arrays.
         """
         from .observation import open_observation
 
@@ -92,8 +111,17 @@ def open_file(
 ) -> xr.Dataset:
     """Return the Dataset of one FITS file with lazily indexed (not dask) variables.
 
-    drop : Variables not to read.
-    source : Which spectrum of an x1d file with several.
+    Parameters
+    ----------
+    path : path
+    drop : frozenset of str
+        Variables not to read.
+    source : int, optional
+        Which spectrum of an x1d file with several.
+
+    Returns
+    -------
+    Dataset
     """
     path = Path(path)
     with listen() as heard:

@@ -33,7 +33,11 @@ _FORMS = {
 def check_keywords(path: str | Path, *headers: Mapping[str, Any]) -> None:
     """Raise InputFileError naming the first keyword whose value cannot be.
 
-    *headers : PRIMARY and SCI keywords; a keyword that is missing or without value passes.
+    Parameters
+    ----------
+    path : path
+    *headers : mapping
+        PRIMARY and SCI keywords; a keyword that is missing or without value passes.
     """
     for header in headers:
         for key in (*_RANGES, *_TEXTS, *_FORMS):

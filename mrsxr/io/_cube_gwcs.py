@@ -68,11 +68,19 @@ meta:
 def extension(cards: Mapping[str, Any], wavelength: np.ndarray, shape: tuple[int, int]) -> fits.BinTableHDU:
     """Return the ASDF extension of a cube.
 
-    cards : WCS keywords of the SCI header: a tangential projection; CTYPE3 tells whether the planes are equally spaced.
-    wavelength : float array (wavelength) [um]
-    shape : (int, int). Rows and columns.
-    Returns : BinTableHDU. Named ASDF, with a gWCS from (x, y, plane), counted from 0, to RA, Dec [deg] and wavelength
-        [um].
+    Parameters
+    ----------
+    cards : mapping
+        WCS keywords of the SCI header: a tangential projection; CTYPE3 tells whether the planes are equally spaced.
+    wavelength : float array (wavelength)
+        [um]
+    shape : (int, int)
+        Rows and columns.
+
+    Returns
+    -------
+    BinTableHDU
+        Named ASDF, with a gWCS from (x, y, plane), counted from 0, to RA, Dec [deg] and wavelength [um].
     """
     text = _DOCUMENT.format(
         x_last=shape[1] - 1, y_last=shape[0] - 1, z_last=wavelength.size - 1, sky=_sky(cards),

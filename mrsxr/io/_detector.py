@@ -40,9 +40,17 @@ def _main(level: str) -> Variable:
 def read(file: FitsFile, product: str, *, drop: frozenset[str] = frozenset()) -> xr.Dataset:
     """Return the Dataset of a detector file.
 
-    product : uncal, ramp, rate, rateints, cal or crf.
-    drop : Variables to leave out (the slice coordinates are then not computed).
-    Returns : Dataset of level "ramp", "rate", "rateints" or "cal", one dither
+    Parameters
+    ----------
+    file : FitsFile
+    product : str
+        uncal, ramp, rate, rateints, cal or crf.
+    drop : frozenset of str
+        Variables to leave out (the slice coordinates are then not computed).
+
+    Returns
+    -------
+    Dataset of level "ramp", "rate", "rateints" or "cal", one dither
     """
     level = LEVEL_OF_PRODUCT[product]
     meta = _meta.read(file)
@@ -116,8 +124,16 @@ def _require_planes(file: FitsFile, product: str) -> None:
 def require_planes(file: FitsFile, planes: Mapping[str, str]) -> None:
     """Tell which image extensions a file lacks and what that means; refuse one of jwst without flags.
 
-    planes : EXTNAME and what its absence means.
-    Raises InputFileError where the file says that jwst calibrated it (CAL_VER) and has no flags: it was cut.
+    Parameters
+    ----------
+    file : FitsFile
+    planes : mapping
+        EXTNAME and what its absence means.
+
+    Raises
+    ------
+    InputFileError
+        Where the file says that jwst calibrated it (CAL_VER) and has no flags: it was cut.
     """
     missing = [name for name in planes if name not in file]
     by_jwst = bool(file.header["PRIMARY"].get("CAL_VER"))

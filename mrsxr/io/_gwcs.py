@@ -56,9 +56,15 @@ def available() -> bool:
 def extension(ds: xr.Dataset) -> fits.BinTableHDU:
     """Return the ASDF extension of one exposure, with the gWCS as far as it is known.
 
+    Parameters
+    ----------
     ds : Dataset of a detector level, one dither, computed
-    Returns : BinTableHDU. Named ASDF. Without slice coordinates, pointing or gwcs, and for parts of a detector, the
-        document is empty; ``jwst`` 3.0.0 opens no file by its name that lacks the extension.
+
+    Returns
+    -------
+    BinTableHDU
+        Named ASDF. Without slice coordinates, pointing or gwcs, and for parts of a detector, the document is empty;
+        ``jwst`` 3.0.0 opens no file by its name that lacks the extension.
     """
     document = _document(ds) if has_wcs(ds) and available() else _EMPTY
     data = np.frombuffer(document, dtype=np.uint8)[None, :]
@@ -169,8 +175,15 @@ def _in_order(text: bytes) -> bytes:
 def build(model: _Model, place: dict[str, float]) -> Any:
     """Return the gWCS of a setting with the given numbers of an exposure.
 
-    place : A number for each name of ``_PLACES``.
-    Returns : gwcs.WCS
+    Parameters
+    ----------
+    model : _Model
+    place : dict
+        A number for each name of ``_PLACES``.
+
+    Returns
+    -------
+    gwcs.WCS
     """
     import gwcs
     from astropy.modeling import bind_bounding_box

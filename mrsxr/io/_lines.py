@@ -29,15 +29,27 @@ TABLE = "LINES"
 def lines_file(ds: xr.Dataset, filename: str) -> fits.HDUList:
     """Return the FITS file of line fits (a table) or of maps (images); this computes them.
 
+    Parameters
+    ----------
     ds : Dataset of level "lines", "moments", "channel_maps", "line_ratio", "bins" or "excitation"
-    filename : For the keyword FILENAME.
-    Returns : HDUList. PRIMARY; LINES, a table with a row for each line, of a spectrum's fits, NaN where a number is no
-        measurement (:func:`mrsxr.schema.is_measured`; the images have all numbers, as they were fitted); of maps an
-        image for each variable, named as the variable, the flux first, with the sky WCS of the spaxels on the first two
-        axes and lines or channels along the third, lines named by the keywords LINE1, LINE2 ...; MRSXR, which gives the
-        Dataset back as it was.
-    Raises SchemaError where a map was cut to a row, or a unit is none of FITS; MrsxrError where the spaxels are not
-        equally spaced.
+    filename : str
+        For the keyword FILENAME.
+
+    Returns
+    -------
+    HDUList
+        PRIMARY; LINES, a table with a row for each line, of a spectrum's fits, NaN where a number is no measurement
+        (:func:`mrsxr.schema.is_measured`; the images have all numbers, as they were fitted); of maps an image for each
+        variable, named as the variable, the flux first, with the sky WCS of the spaxels on the first two axes and lines
+        or channels along the third, lines named by the keywords LINE1, LINE2 ...; MRSXR, which gives the Dataset back
+        as it was.
+
+    Raises
+    ------
+    SchemaError
+        Where a map was cut to a row, or a unit is none of FITS.
+    MrsxrError
+        Where the spaxels are not equally spaced.
     """
     ds, place = _whole_maps(ds)
     ds = ds.compute(**how())

@@ -56,7 +56,10 @@ def table(meta: Mapping[str, Any], vectors: Mapping[str, np.ndarray] | None = No
 def read(file: FitsFile) -> dict[str, Any] | None:
     """Return META of a file with the vectors under "vectors", None where the file is not of this package.
 
-    Raises InputFileError where the extension was written by a later layout or is damaged.
+    Raises
+    ------
+    InputFileError
+        Where the extension was written by a later layout or is damaged.
     """
     if EXTENSION not in file:
         return None
@@ -193,11 +196,21 @@ def with_edits(
 ) -> xr.Dataset:
     """Return a Dataset of META with what was edited in its header since it was saved.
 
-    path : For messages.
-    ds : With the attrs of META.
-    header : PRIMARY and SCI keywords as they are now.
-    saved : Keywords as saving would write them.
-    Raises InputFileError where a keyword was edited that says by which detector, band and readout the data were taken.
+    Parameters
+    ----------
+    path : path
+        For messages.
+    ds : Dataset
+        With the attrs of META.
+    header : mapping
+        PRIMARY and SCI keywords as they are now.
+    saved : mapping
+        Keywords as saving would write them.
+
+    Raises
+    ------
+    InputFileError
+        Where a keyword was edited that says by which detector, band and readout the data were taken.
     """
     now = {**header.get("SCI", {}), **header["PRIMARY"]}
     changed: dict[str, Any] = {}

@@ -50,10 +50,17 @@ _CUBE_HELD = {"flux", "dq", "weight", "wavelength", "y", "x", "ra", "dec"}
 def cube_file(ds: xr.Dataset, filename: str) -> fits.HDUList:
     """Return the s3d file of a cube; this computes the cube.
 
+    Parameters
+    ----------
     ds : Dataset of level "cube"
-    filename : For the keyword FILENAME.
-    Returns : HDUList. PRIMARY, SCI with the linear WCS (or WAVE-TAB with WCS-TABLE where the planes are not equally
-        spaced), ERR, DQ, WMAP, VAR (the exact variance), MRSXR, and ASDF with the gWCS.
+    filename : str
+        For the keyword FILENAME.
+
+    Returns
+    -------
+    HDUList
+        PRIMARY, SCI with the linear WCS (or WAVE-TAB with WCS-TABLE where the planes are not equally spaced),
+        ERR, DQ, WMAP, VAR (the exact variance), MRSXR, and ASDF with the gWCS.
     """
     ds = _in_order(ds).compute(**how())
     return _cube_hdus(ds, filename, error_of(ds["var"].values))[0]
@@ -62,9 +69,16 @@ def cube_file(ds: xr.Dataset, filename: str) -> fits.HDUList:
 def write_cube(ds: xr.Dataset, path: str | os.PathLike[str]) -> Path:
     """Write the s3d file of a cube; a lazy cube is computed while it is written and never in memory as a whole.
 
+    Parameters
+    ----------
     ds : Dataset of level "cube"
-    path : Ending in ``.fits``; of a name ending in ``.fits.gz`` the cube is computed first.
-    Returns : The same file, bit by bit, as that of :func:`cube_file`.
+    path : path
+        Ending in ``.fits``; of a name ending in ``.fits.gz`` the cube is computed first.
+
+    Returns
+    -------
+    Path
+        The same file, bit by bit, as that of :func:`cube_file`.
     """
     path, ds = Path(path), _in_order(ds)
     lazy = {
@@ -145,10 +159,17 @@ def _cube_hdus(ds: xr.Dataset, filename: str, error: np.ndarray) -> tuple[fits.H
 def spectrum_file(ds: xr.Dataset, filename: str) -> fits.HDUList:
     """Return the x1d file of a spectrum of one or several bands.
 
+    Parameters
+    ----------
     ds : Dataset of level "spectrum"
-    filename : For the keyword FILENAME.
-    Returns : HDUList. PRIMARY, EXTRACT1D with the columns of jwst and after them FLUX_VAR, SB_VAR (the exact variances)
-        and BAND, MRSXR, and an empty ASDF, without which specutils and jwst take no file for theirs. Columns without a
+    filename : str
+        For the keyword FILENAME.
+
+    Returns
+    -------
+    HDUList
+        PRIMARY, EXTRACT1D with the columns of jwst and after them FLUX_VAR, SB_VAR (the exact variances) and
+        BAND, MRSXR, and an empty ASDF, without which specutils and jwst take no file for theirs. Columns without a
         counterpart are NaN, as jwst writes them.
     """
     ds = ds.compute(**how())

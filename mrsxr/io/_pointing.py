@@ -21,10 +21,18 @@ _REFERENCE = ("RA_REF", "DEC_REF", "ROLL_REF", "V2_REF", "V3_REF")
 def pointing_notes(infos: Sequence[FileInfo]) -> dict[FileInfo, list[str]]:
     """Return what must be known of the pointing of exposures.
 
-    Returns : dict of FileInfo to list of str, of those only of which there is something to say: planned instead of
-        measured (ENGQLPTG), off by more than 0.3 arcsec from what the dither offsets (XOFFSET, YOFFSET) of its set say,
-        or a set off from the others.
+    Parameters
+    ----------
+    infos : sequence of FileInfo
 
+    Returns
+    -------
+    dict of FileInfo to list of str
+        Of those only of which there is something to say: planned instead of measured (ENGQLPTG), off by more than
+        0.3 arcsec from what the dither offsets (XOFFSET, YOFFSET) of its set say, or a set off from the others.
+
+    Notes
+    -----
     The pointing less the dither offset is the same for all exposures of an activity, and for all activities that look
     at one tile. The offsets are those of the target in the ideal frame, X = -(V2 - V2_REF), Y = V3 - V3_REF;
     headers whose offsets mean the opposite are told by the smaller scatter.

@@ -29,9 +29,15 @@ STATIC = ("slice", "channel", *_COORDINATES, *_SPECS, "slice_label", "band")
 def write(ds: xr.Dataset) -> tuple[list[Any], set[str], str]:
     """Return the HDUs of the slice coordinates, the variables they hold and their digest.
 
+    Parameters
+    ----------
     ds : Dataset of a detector level
-    Returns : (list of HDU, set of str, str). alpha, beta, wavelength and channel are in the set only where the file
-        gives them back exactly; the digest tells apart files made with different coordinates.
+
+    Returns
+    -------
+    (list of HDU, set of str, str)
+        alpha, beta, wavelength and channel are in the set only where the file gives them back exactly;
+        the digest tells apart files made with different coordinates.
     """
     hdus: list[Any] = []
     held: set[str] = set()
@@ -80,11 +86,19 @@ def coordinates(
 ) -> dict[str, np.ndarray]:
     """Return channel, alpha, beta and wavelength of the detector pixels, as far as the model gives them.
 
-    regions : ndarray (y, x) of int. Slice labels, channel * 100 + slice.
-    model : Variables of :data:`mrsxr.schema.WCS_VARIABLES` with slice_label and band.
+    Parameters
+    ----------
+    regions : ndarray (y, x) of int
+        Slice labels, channel * 100 + slice.
+    model : mapping
+        Variables of :data:`mrsxr.schema.WCS_VARIABLES` with slice_label and band.
     wanted : mapping of name to dtype
-    origin : (int, int). Row and column of the first pixel, not (0, 0) in a cut-out.
-    Returns : dict of ndarray (y, x)
+    origin : (int, int)
+        Row and column of the first pixel, not (0, 0) in a cut-out.
+
+    Returns
+    -------
+    dict of ndarray (y, x)
     """
     out: dict[str, np.ndarray] = {}
     if "channel" in wanted:

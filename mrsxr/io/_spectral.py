@@ -55,9 +55,19 @@ def _require_level(file: FitsFile, meta: Mapping[str, Any] | None, level: str) -
 def read_cube(file: FitsFile) -> xr.Dataset:
     """Return the Dataset of level "cube" of an s3d file.
 
-    Returns : Dataset. ``flux`` [MJy/sr], ``var`` (the square of ERR where the file is of jwst), ``weight``, ``dq``,
-        lazy.
-    Raises InputFileError where the WCS is incomplete or the unit is not MJy/sr.
+    Parameters
+    ----------
+    file : FitsFile
+
+    Returns
+    -------
+    Dataset
+        ``flux`` [MJy/sr], ``var`` (the square of ERR where the file is of jwst), ``weight``, ``dq``, lazy.
+
+    Raises
+    ------
+    InputFileError
+        Where the WCS is incomplete or the unit is not MJy/sr.
     """
     meta = _meta.read(file)
     _require_level(file, meta, "cube")
@@ -128,8 +138,12 @@ def _cube_units(file: FitsFile, header: fits.Header) -> dict[str, str | None]:
 def _as_edited(ds: xr.Dataset, found: dict[str, Any]) -> xr.Dataset:
     """Return a cube with the attributes as they were saved; where its header was edited since with those of the header.
 
-    ds : With the attributes that META remembers.
-    found : Attributes by the header.
+    Parameters
+    ----------
+    ds : Dataset
+        With the attributes that META remembers.
+    found : dict
+        Attributes by the header.
     """
     here = xr.Dataset(coords={name: ds[name] for name in ("y", "x")}, attrs=ds.attrs)
     try:
@@ -297,9 +311,20 @@ def _common_attrs(file: FitsFile, header: Mapping[str, Any]) -> dict[str, Any]:
 def read_spectrum(file: FitsFile, source: int | None = None) -> xr.Dataset:
     """Return the Dataset of level "spectrum" of an x1d file.
 
-    source : Which EXTRACT1D table to read (EXTVER, from 1); needed only where the file holds several.
-    Returns : Dataset, in memory
-    Raises InputFileError where several tables are found and none was chosen, or a column is missing.
+    Parameters
+    ----------
+    file : FitsFile
+    source : int, optional
+        Which EXTRACT1D table to read (EXTVER, from 1); needed only where the file holds several.
+
+    Returns
+    -------
+    Dataset, in memory
+
+    Raises
+    ------
+    InputFileError
+        Where several tables are found and none was chosen, or a column is missing.
     """
     tables = file.all("EXTRACT1D")
     if source is None and len(tables) > 1:

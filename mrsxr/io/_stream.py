@@ -58,11 +58,21 @@ def hollow(shape: tuple[int, ...], dtype: str) -> np.ndarray:
 def write_streamed(hdulist: fits.HDUList, images: Mapping[str, da.Array], path: str | os.PathLike[str]) -> Path:
     """Write a FITS file whose images are computed while it is written, in one pass; as ``write_fits`` in all else.
 
-    hdulist : With :func:`hollow` data in the images that are streamed.
-    images : mapping of EXTNAME to dask array, of the types in ``STREAMED``. All are stored together, so that tasks that
-        they share run once.
-    path : Ending in ``.fits``.
+    Parameters
+    ----------
+    hdulist : HDUList
+        With :func:`hollow` data in the images that are streamed.
+    images : mapping of EXTNAME to dask array
+        Of the types in ``STREAMED``. All are stored together, so that tasks that they share run once.
+    path : path
+        Ending in ``.fits``.
 
+    Returns
+    -------
+    Path
+
+    Notes
+    -----
     Unsigned integers are kept as signed ones with BZERO, which turns their highest bit (FITS 4.0, 5.2.5).
     """
     path = Path(path)

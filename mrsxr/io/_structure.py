@@ -42,10 +42,19 @@ def spans_of_file(path: Path, n_bytes: int) -> list[Span]:
 def spans(path: Path, read: Reader, n_bytes: int) -> list[Span]:
     """Return the HDUs of a file from a function that gives its bytes.
 
-    path : For messages.
-    read : Of place and number of bytes.
-    n_bytes : Size of the file.
-    Raises InputFileError where the file is no FITS file, a header claims what cannot be, or the file ends early.
+    Parameters
+    ----------
+    path : path
+        For messages.
+    read : callable
+        Of place and number of bytes.
+    n_bytes : int
+        Size of the file.
+
+    Raises
+    ------
+    InputFileError
+        Where the file is no FITS file, a header claims what cannot be, or the file ends early.
     """
     out: list[Span] = []
     place = 0

@@ -33,9 +33,16 @@ WHOLE = "mrsxr_whole"  # the store holds all its chunks, also the empty ones
 def load_whole(path: Path, engine: str, chunks: Any) -> xr.Dataset | xr.DataTree:
     """Return what a netCDF file or a zarr store of this package holds, lazily.
 
+    Parameters
+    ----------
+    path : path
     engine : "netcdf4" or "zarr"
-    chunks : mapping or "auto"
-    Raises InputFileError where it is missing, damaged, or was not written by this package.
+    chunks : mapping or "auto", optional
+
+    Raises
+    ------
+    InputFileError
+        Where it is missing, damaged, or was not written by this package.
     """
     if engine == "zarr" and importlib.util.find_spec("zarr") is None:
         raise MrsxrError(f"{path}: zarr is not installed; install it (pip install 'mrsxr[zarr]')")

@@ -35,7 +35,10 @@ def stamp_of(path: Path) -> Stamp:
 def read_asdf_meta(path: Path) -> Mapping[str, Any]:
     """Return ``meta`` of an ASDF file as plain Python, without its models and arrays; read once a file.
 
-    Raises InputFileError where the file is damaged or has no such branch.
+    Raises
+    ------
+    InputFileError
+        Where the file is damaged or has no such branch.
     """
     with LOCK:
         return _meta(path, stamp_of(path))
@@ -58,7 +61,10 @@ def _meta(path: Path, _stamp: Stamp) -> Mapping[str, Any]:
 def open_asdf(path: Path) -> Iterator[Any]:
     """Yield the tree of an ASDF file with its models made and its arrays in memory; no other thread reads meanwhile.
 
-    Raises InputFileError where the file is missing or damaged.
+    Raises
+    ------
+    InputFileError
+        Where the file is missing or damaged.
     """
     import asdf
 

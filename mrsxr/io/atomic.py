@@ -49,11 +49,19 @@ def is_temporary(name: str) -> bool:
 def replacing(path: str | os.PathLike[str], *, sync: bool = True) -> Iterator[Path]:
     """Give a temporary name beside ``path``, in a folder made where needed; on success it takes its place.
 
-    path : Of a file, or of a folder (a zarr store). Where a folder is there already, it is away for a moment: a kill
+    Parameters
+    ----------
+    path : path
+        Of a file, or of a folder (a zarr store). Where a folder is there already, it is away for a moment: a kill
         then leaves none.
-    sync : Wait until the content is on the disk. False where a file may be lost with the power (but not be broken by a
+    sync : bool
+        Wait until the content is on the disk. False where a file may be lost with the power (but not be broken by a
         kill).
-    Raises MrsxrError where the folder cannot be made, nothing can be written there, or the disk is full.
+
+    Raises
+    ------
+    MrsxrError
+        Where the folder cannot be made, nothing can be written there, or the disk is full.
     """
     path = Path(path)
     with writing(path):
@@ -103,8 +111,16 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
 def check_folder(folder: str | os.PathLike[str], parts: Iterable[str] = ()) -> Path:
     """Make a folder for products and try that files can be written there; the same folder.
 
-    parts : Folders inside it that will be used; where they are there, they are tried as well.
-    Raises MrsxrError where it is a file, or nothing can be written there.
+    Parameters
+    ----------
+    folder : path
+    parts : iterable of str
+        Folders inside it that will be used; where they are there, they are tried as well.
+
+    Raises
+    ------
+    MrsxrError
+        Where it is a file, or nothing can be written there.
     """
     folder = Path(folder)
     with writing(folder):

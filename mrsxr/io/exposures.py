@@ -93,9 +93,16 @@ def open_exposures(
 def open_planned(exposures: Sequence[Exposure], *, chunks: Mapping[str, int] | str | None = None) -> xr.Dataset:
     """Open exposures of one setting and product, in the order given.
 
-    exposures : list of Exposure, of a :func:`mrsxr.io.grouping.plan`; segments are joined along ``integration``.
-    chunks : mapping or "auto"
-    Returns : Its ``attrs["notes"]`` say what is odd about an exposure.
+    Parameters
+    ----------
+    exposures : list of Exposure
+        Of a :func:`mrsxr.io.grouping.plan`; segments are joined along ``integration``.
+    chunks : mapping or "auto", optional
+
+    Returns
+    -------
+    Dataset
+        Its ``attrs["notes"]`` say what is odd about an exposure.
     """
     first = _open_exposure(exposures[0], chunks)
     if len(exposures) == 1:
@@ -161,9 +168,19 @@ def open_one(
 ) -> xr.Dataset:
     """Open one file of any level with dask arrays and, for a cube, its sky coordinates.
 
-    chunks : mapping or "auto". By default the chunks that suit the level.
-    drop : Variables to leave out.
-    **options : For the engine ("source").
+    Parameters
+    ----------
+    path : path
+    chunks : mapping or "auto", optional
+        By default the chunks that suit the level.
+    drop : frozenset of str
+        Variables to leave out.
+    **options
+        For the engine ("source").
+
+    Returns
+    -------
+    Dataset
     """
     ds = chunked(open_file(path, drop=drop, **options), chunks)
     return with_sky_index(ds) if "wcs" in ds.attrs else ds
@@ -172,8 +189,16 @@ def open_one(
 def chunked(ds: xr.Dataset, chunks: Mapping[str, int] | str | None = None) -> xr.Dataset:
     """Return a Dataset with dask arrays as data variables; coordinates stay in memory.
 
-    ds : As the engine gives it; spectra and lines, which are small and in memory, stay as they are.
-    chunks : mapping or "auto". By default the preferred chunks of each variable.
+    Parameters
+    ----------
+    ds : Dataset
+        As the engine gives it; spectra and lines, which are small and in memory, stay as they are.
+    chunks : mapping or "auto", optional
+        By default the preferred chunks of each variable.
+
+    Returns
+    -------
+    Dataset
     """
     if ds.attrs.get("level") in ("spectrum", *MAPS):
         return ds

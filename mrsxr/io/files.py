@@ -139,8 +139,20 @@ def find_files(
 def classify(path: str | os.PathLike[str], role: str | None = None) -> FileInfo:
     """Return what one file is, from its PRIMARY and SCI headers.
 
-    role : "science" or "background"; by default from BKGDTARG.
-    Raises InputFileError where the file is missing, damaged or not of the MIRI MRS.
+    Parameters
+    ----------
+    path : path
+    role : str, optional
+        "science" or "background"; by default from BKGDTARG.
+
+    Returns
+    -------
+    FileInfo
+
+    Raises
+    ------
+    InputFileError
+        Where the file is missing, damaged or not of the MIRI MRS.
     """
     path = Path(path)
     primary, main = read_header(path)

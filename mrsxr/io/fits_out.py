@@ -54,11 +54,19 @@ def write_fits(hdulist: fits.HDUList, path: str | os.PathLike[str]) -> Path:
 def exposure_file(ds: xr.Dataset, index: int, filename: str) -> fits.HDUList:
     """Return the FITS file of one dither of a detector Dataset; computes that dither, all variables at once.
 
+    Parameters
+    ----------
     ds : Dataset of level "ramp", "rate", "rateints" or "cal"
-    index : Which dither, from 0.
-    filename : For the keyword FILENAME.
-    Returns : HDUList. PRIMARY, SCI, ERR (root of the sum of :data:`mrsxr.schema.SCATTER`), the other planes, MRSXR, and
-        ASDF with the gWCS where the coordinates are assigned (:mod:`mrsxr.io._gwcs`).
+    index : int
+        Which dither, from 0.
+    filename : str
+        For the keyword FILENAME.
+
+    Returns
+    -------
+    HDUList
+        PRIMARY, SCI, ERR (root of the sum of :data:`mrsxr.schema.SCATTER`), the other planes, MRSXR, and ASDF with the
+        gWCS where the coordinates are assigned (:mod:`mrsxr.io._gwcs`).
     """
     level = ds.attrs["level"]
     one = _alone(ds.isel(dither=[index]).compute(**how()))
@@ -104,10 +112,16 @@ def _alone(one: xr.Dataset) -> xr.Dataset:
 def extra_images(ds: xr.Dataset, held: Iterable[str]) -> tuple[list[fits.ImageHDU], dict[Any, Any], dict[Any, Any]]:
     """Return the variables that the JWST layout does not know as images of their own.
 
+    Parameters
+    ----------
     ds : Dataset, computed
-    held : Variables that the file holds already.
-    Returns : (list of ImageHDU, dict, dict). The images, where each variable lies, and the values of texts and scalars,
-        which go to META.
+    held : iterable of str
+        Variables that the file holds already.
+
+    Returns
+    -------
+    (list of ImageHDU, dict, dict)
+        The images, where each variable lies, and the values of texts and scalars, which go to META.
     """
     hdus, places, small = [], {}, {}
     held = set(held)

@@ -31,9 +31,17 @@ OFFSET_INTEGERS: dict[tuple[int, float], str] = {
 def natural_dtype(bitpix: int, bscale: float = 1, bzero: float = 0) -> np.dtype:
     """Return the native dtype of the physical values of a FITS image.
 
-    bitpix : BITPIX of the header.
-    bscale, bzero : BSCALE and BZERO of the header; physical = stored * BSCALE + BZERO.
-    Returns : dtype. Unsigned integers for their zero points, float32 (float64 from 32-bit integers on) where scaled.
+    Parameters
+    ----------
+    bitpix : int
+        BITPIX of the header.
+    bscale, bzero : float
+        BSCALE and BZERO of the header; physical = stored * BSCALE + BZERO.
+
+    Returns
+    -------
+    dtype
+        Unsigned integers for their zero points, float32 (float64 from 32-bit integers on) where scaled.
     """
     stored = np.dtype(STORED_DTYPES[bitpix])
     if bscale == 1 and bzero == 0:
@@ -46,11 +54,21 @@ def natural_dtype(bitpix: int, bscale: float = 1, bzero: float = 0) -> np.dtype:
 def to_physical(raw: np.ndarray, bitpix: int, bscale: float, bzero: float, *, own: bool = False) -> np.ndarray:
     """Return stored FITS numbers as physical values in native byte order, as a new plain array.
 
-    raw : Big-endian numbers as stored.
-    bitpix, bscale, bzero : The header keywords.
-    own : Nobody else needs ``raw``: its memory may be taken for the result.
-    Returns : ndarray of :func:`natural_dtype`
+    Parameters
+    ----------
+    raw : ndarray
+        Big-endian numbers as stored.
+    bitpix, bscale, bzero
+        The header keywords.
+    own : bool
+        Nobody else needs ``raw``: its memory may be taken for the result.
 
+    Returns
+    -------
+    ndarray of :func:`natural_dtype`
+
+    Notes
+    -----
     For the unsigned zero points, adding 2^(n-1) to a two's complement number flips its sign bit.
     """
     dtype = natural_dtype(bitpix, bscale, bzero)
@@ -74,14 +92,27 @@ def to_physical(raw: np.ndarray, bitpix: int, bscale: float, bzero: float, *, ow
 class FitsArray(BackendArray):
     """The image of one HDU of an uncompressed FITS file, read on demand.
 
-    path : The file.
-    offset : Byte of the first number.
-    shape : Shape to give the array; leading axes of length one may be added to that of the file.
-    bitpix, bscale, bzero : The header keywords.
-    dtype : dtype of the result; by default that of the physical values.
-    square : Return the squares: a variance from a stored error.
-    stamp : (size, modification time). State of the file when it was opened; by default its state now.
-    Raises InputFileError on reading, where the file is gone or was changed since it was opened.
+    Parameters
+    ----------
+    path : path
+        The file.
+    offset : int
+        Byte of the first number.
+    shape : tuple of int
+        Shape to give the array; leading axes of length one may be added to that of the file.
+    bitpix, bscale, bzero
+        The header keywords.
+    dtype : str, optional
+        dtype of the result; by default that of the physical values.
+    square : bool
+        Return the squares: a variance from a stored error.
+    stamp : (size, modification time), optional
+        State of the file when it was opened; by default its state now.
+
+    Raises
+    ------
+    InputFileError
+        On reading, where the file is gone or was changed since it was opened.
     """
 
     __slots__ = ("bitpix", "bscale", "bzero", "dtype", "offset", "path", "shape", "square", "stamp")
@@ -157,10 +188,17 @@ def _places(key: int | slice | np.ndarray, size: int) -> np.ndarray:
 class TiledFitsArray(BackendArray):
     """The image of a tile-compressed HDU; each read opens the file and decompresses the tiles it needs.
 
-    hdu : Number of the HDU.
-    shape : Shape to give the array: that of the image with leading axes of length one added.
-    bitpix, bscale, bzero : The header keywords of the image.
-    dtype, square, stamp : As for :class:`FitsArray`.
+    Parameters
+    ----------
+    path : path
+    hdu : int
+        Number of the HDU.
+    shape : tuple of int
+        Shape to give the array: that of the image with leading axes of length one added.
+    bitpix, bscale, bzero
+        The header keywords of the image.
+    dtype, square, stamp
+        As for :class:`FitsArray`.
     """
 
     __slots__ = ("dtype", "hdu", "path", "shape", "square", "stamp")
@@ -203,7 +241,11 @@ class TiledFitsArray(BackendArray):
 class ConstantArray(BackendArray):
     """An array of one value that takes no memory until a part of it is asked for.
 
+    Parameters
+    ----------
+    shape : tuple of int
     dtype : dtype
+    value : number
     """
 
     __slots__ = ("dtype", "shape", "value")
@@ -232,7 +274,10 @@ def finish(values: np.ndarray, dtype: np.dtype, square: bool) -> np.ndarray:
 def file_stamp(path: str | os.PathLike[str]) -> tuple[int, int]:
     """Return (size in bytes, modification time in ns) of a file.
 
-    Raises InputFileError where there is no such file, or what is there is no file: a folder, a FIFO, a device.
+    Raises
+    ------
+    InputFileError
+        Where there is no such file, or what is there is no file: a folder, a FIFO, a device.
     """
     try:
         status = os.stat(path)

@@ -113,12 +113,24 @@ def plan(
 ) -> Plan:
     """Decide which files are one exposure and which exposures make one product.
 
-    files : Exposures (uncal ... cal, crf); others are left out.
-    prefer : {"advanced", "raw"}, of several products of one exposure the one that is taken.
-    allow_missing : Whether an exposure with missing segments is taken all the same.
-    one_product : That somebody has said that the science exposures make one product (an association of level 3).
-    Returns : Plan. Exposures in the order of program, observation, visit and dither.
+    Parameters
+    ----------
+    files : iterable of FileInfo
+        Exposures (uncal ... cal, crf); others are left out.
+    prefer : {"advanced", "raw"}
+        Of several products of one exposure the one that is taken.
+    allow_missing : bool
+        Whether an exposure with missing segments is taken all the same.
+    one_product : bool
+        That somebody has said that the science exposures make one product (an association of level 3).
 
+    Returns
+    -------
+    Plan
+        Exposures in the order of program, observation, visit and dither.
+
+    Notes
+    -----
     Two files are one exposure where their headers agree in program, visit, activity, exposure number, detector, band,
     time and pointing, whatever they are called. Science exposures make one product where target (TARGNAME) and
     field agree: pointings that overlap or abut. Moving targets have no place.

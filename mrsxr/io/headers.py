@@ -110,10 +110,16 @@ class FitsFile:
     ) -> BackendArray | np.ndarray:
         """Return the image of an HDU: lazy, or numpy where the file is compressed as a whole.
 
-        name : EXTNAME.
-        shape : Shape to give the array; by default that of the file. Must hold the same number of values.
-        dtype : dtype of the result.
-        square : Return the squares.
+        Parameters
+        ----------
+        name : str
+            EXTNAME.
+        shape : tuple of int, optional
+            Shape to give the array; by default that of the file. Must hold the same number of values.
+        dtype : optional
+            dtype of the result.
+        square : bool
+            Return the squares.
         """
         hdu = self.get(name)
         shape = tuple(shape or hdu.shape)
@@ -154,8 +160,19 @@ class FitsFile:
 def read_layout(path: str | Path) -> FitsFile:
     """Read the headers of all HDUs of a FITS file and check that its data are complete.
 
-    path : A FITS file, plain or compressed by gzip (then it is read whole).
-    Raises InputFileError where the file is missing, no FITS file or truncated.
+    Parameters
+    ----------
+    path : path
+        A FITS file, plain or compressed by gzip (then it is read whole).
+
+    Returns
+    -------
+    FitsFile
+
+    Raises
+    ------
+    InputFileError
+        Where the file is missing, no FITS file or truncated.
     """
     path = Path(path)
     stamp = file_stamp(path)
@@ -182,9 +199,19 @@ def read_layout(path: str | Path) -> FitsFile:
 def read_header(path: str | Path) -> tuple[dict[str, Any], fits.Header]:
     """Read the PRIMARY keywords and the header of the SCI (or EXTRACT1D) extension, nothing more.
 
-    Returns : (dict, Header). The header is empty where the file has neither extension.
-    Raises InputFileError where the file is missing, no FITS file, damaged or truncated (of a gzip file: as far as it is
-        read).
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    (dict, Header)
+        The header is empty where the file has neither extension.
+
+    Raises
+    ------
+    InputFileError
+        Where the file is missing, no FITS file, damaged or truncated (of a gzip file: as far as it is read).
     """
     path = Path(path)
     stamp = file_stamp(path)
@@ -232,10 +259,19 @@ def cards(header: fits.Header, path: str | Path = "") -> dict[str, Any]:
 def product_of(path: str | Path, primary: Mapping[str, Any], main: Mapping[str, Any]) -> str:
     """Return which product a file holds: uncal, ramp, rate, rateints, cal, crf, s3d, x1d or lines.
 
-    path : For messages, and to tell crf from cal by its name.
-    primary : PRIMARY keywords.
-    main : Header of the SCI or EXTRACT1D extension.
-    Raises InputFileError where the layout is of none of them.
+    Parameters
+    ----------
+    path : path
+        For messages, and to tell crf from cal by its name.
+    primary : mapping
+        PRIMARY keywords.
+    main : mapping
+        Header of the SCI or EXTRACT1D extension.
+
+    Raises
+    ------
+    InputFileError
+        Where the layout is of none of them.
     """
     if main.get("EXTNAME") == "EXTRACT1D":
         return "x1d"

@@ -45,7 +45,10 @@ def key_of(path: str | os.PathLike[str]) -> str | None:
 def head_of(path: str | os.PathLike[str]) -> bytes:
     """Return the primary header of a FITS file, plain or gzip, as it stands there; of another file, its first block.
 
-    Raises InputFileError where there is no such file.
+    Raises
+    ------
+    InputFileError
+        Where there is no such file.
     """
     path, head = Path(path), b""
     if path.is_dir():

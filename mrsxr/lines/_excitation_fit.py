@@ -11,12 +11,20 @@ _LEAST_LEVER = 1.2  # ratio of both slopes below which two temperatures are not 
 def fit_temperatures(energy: np.ndarray, ln: np.ndarray, error: np.ndarray, temperatures: int) -> dict[str, np.ndarray]:
     """Fit ln = ln(sum exp(intercept - slope energy)) by weighted least squares.
 
-    energy : float64 (level) [K], rising.
-    ln, error : float64 (level, ...). Logarithms of the columns and their errors, NaN where a level is not seen.
+    Parameters
+    ----------
+    energy : float64 (level)
+        [K], rising.
+    ln, error : float64 (level, ...)
+        Logarithms of the columns and their errors, NaN where a level is not seen.
     temperatures : {1, 2}
-    Returns : dict. ``intercept``, ``slope`` [1/K], ``var_intercept``, ``var_slope``, ``covariance`` (temperature, ...),
-        the steepest (coldest) first; ``model`` (level, ...); ``chi2``, ``dof`` (...). NaN where the levels are too few
-        or the fit does not converge; ``not_converged`` (...), True for the latter.
+
+    Returns
+    -------
+    dict
+        ``intercept``, ``slope`` [1/K], ``var_intercept``, ``var_slope``, ``covariance`` (temperature, ...), the
+        steepest (coldest) first; ``model`` (level, ...); ``chi2``, ``dof`` (...). NaN where the levels are too few or
+        the fit does not converge; ``not_converged`` (...), True for the latter.
     """
     shape = ln.shape[1:]
     y = np.moveaxis(ln.reshape(len(energy), -1), 0, 1)

@@ -362,21 +362,34 @@ def _draw_batch(
 def fit(spectra, lines, *, n_cont, k_max, always, both_signs, narrowest, widest, limit_width):
     """Fit many spectra of one window; wavelengths in um, velocities in km/s.
 
-    spectra : Values and errors (spectrum, voxel): flux per um; voxels that are not finite or have no positive error are
-        left out. Then on (voxel), by wavelength: lower and upper edges; the variable of the polynomial, within -1 .. 1,
-        and what the polynomial is multiplied by.
-    lines : On (line): wavelength at velocity 0, instrument sigma, number of the group that shares kinematics; on
-        (group): largest absolute velocity.
-    n_cont, k_max : Terms of the polynomial; most components.
-    always : Fit several components also where one gains little on the continuum.
-    both_signs : Fluxes of several components may be negative; that of one always may.
-    narrowest, widest : Limits of the observed width, in instrument widths and in km/s.
-    limit_width : Intrinsic width of upper limits.
-    Returns : dict. ``theta`` (spectrum, model, parameter: continuum, then flux, velocity, observed width of each
-        component of each line), ``cov``, ``chi2`` (spectrum, 0 .. k_max components), ``status`` (bits CONVERGED,
-        AT_BOUND, TRIED), ``count`` of good voxels, ``core`` (those at each line), ``limits`` (error of the flux at
-        fixed shape) and ``fringe`` (chance that the residuals hold no wave, and its amplitude) and ``length`` (of the
-        correlation of the residuals, in voxels); NaN where there is no fit. Parameters at a bound have covariance 0.
+    Parameters
+    ----------
+    spectra : tuple
+        Values and errors (spectrum, voxel): flux per um; voxels that are not finite or have no positive error are left
+        out. Then on (voxel), by wavelength: lower and upper edges; the variable of the polynomial, within -1 .. 1, and
+        what the polynomial is multiplied by.
+    lines : tuple
+        On (line): wavelength at velocity 0, instrument sigma, number of the group that shares kinematics; on (group):
+        largest absolute velocity.
+    n_cont, k_max : int
+        Terms of the polynomial; most components.
+    always : bool
+        Fit several components also where one gains little on the continuum.
+    both_signs : bool
+        Fluxes of several components may be negative; that of one always may.
+    narrowest, widest : float
+        Limits of the observed width, in instrument widths and in km/s.
+    limit_width : float
+        Intrinsic width of upper limits.
+
+    Returns
+    -------
+    dict
+        ``theta`` (spectrum, model, parameter: continuum, then flux, velocity, observed width of each component of
+        each line), ``cov``, ``chi2`` (spectrum, 0 .. k_max components), ``status`` (bits CONVERGED, AT_BOUND, TRIED),
+        ``count`` of good voxels, ``core`` (those at each line), ``limits`` (error of the flux at fixed shape) and
+        ``fringe`` (chance that the residuals hold no wave, and its amplitude) and ``length`` (of the correlation of
+        the residuals, in voxels); NaN where there is no fit. Parameters at a bound have covariance 0.
     """
     n, n_lines = len(spectra[0]), len(lines[0])
     size = n_cont + 3 * n_lines * k_max
@@ -401,13 +414,23 @@ def draw(
 ):  # fmt: skip
     """Fit noisy copies of fitted models.
 
-    spectra, lines, n_cont, k_max, both_signs, narrowest, widest : As of :func:`fit`.
-    theta : (spectrum, model, parameter). From :func:`fit`.
-    components : (spectrum) int. The model of each spectrum, 0 for none.
-    noise : (spectrum). Factor to the errors.
+    Parameters
+    ----------
+    spectra, lines, n_cont, k_max, both_signs, narrowest, widest
+        As of :func:`fit`.
+    theta : (spectrum, model, parameter)
+        From :func:`fit`.
+    components : (spectrum) int
+        The model of each spectrum, 0 for none.
+    noise : (spectrum)
+        Factor to the errors.
     seeds : (spectrum) uint64
-    Returns : (spectrum, draw, line, 3) float64. Flux, mean velocity and second moment [km2/s2] of each line; NaN
-        without a model.
+    n_draws : int
+
+    Returns
+    -------
+    (spectrum, draw, line, 3) float64
+        Flux, mean velocity and second moment [km2/s2] of each line; NaN without a model.
     """
     n, groups, n_groups = len(spectra[0]), np.asarray(lines[2]), len(lines[3])
     start = np.zeros((n, 2 * n_groups * k_max))

@@ -65,10 +65,19 @@ def fit_block(
 ) -> np.ndarray:  # fmt: skip
     """Fit a block of spectra, the wrapper that dask calls.
 
-    flux, var : (..., voxel), in the units of the data.
+    Parameters
+    ----------
+    flux, var : (..., voxel)
+        In the units of the data.
     bad : (..., voxel) bool
-    seed : (...) int. Number of each spectrum, for the Monte Carlo draws.
-    Returns : (..., line, number) float64, in the order of :func:`columns`.
+    seed : (...) int
+        Number of each spectrum, for the Monte Carlo draws.
+    blend, options
+
+    Returns
+    -------
+    (..., line, number) float64
+        In the order of :func:`columns`.
     """
     shape = flux.shape[:-1]
     n = int(np.prod(shape, dtype=int))

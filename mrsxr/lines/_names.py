@@ -30,9 +30,17 @@ _PATTERNS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = 
 def matches(line: str, labels: Sequence[str]) -> list[int]:
     """Return the places in a list of labels ("[Ne II] 12.81", "H2 S(1) 17.03", "PAH 7.7") that a text stands for.
 
-    line : A label or a name as it stands there, else the same in another spelling: brackets, spaces, capitals, hydrogen
+    Parameters
+    ----------
+    line : str
+        A label or a name as it stands there, else the same in another spelling: brackets, spaces, capitals, hydrogen
         by its series, a wavelength in um with as many digits as one likes (1 in the last one off at most).
-    Returns : One where the text is clear; several where more lines have that name; none where it is not known.
+    labels : sequence of str
+
+    Returns
+    -------
+    list of int
+        One where the text is clear; several where more lines have that name; none where it is not known.
     """
     exact = [i for i, label in enumerate(labels) if label == line]
     exact = exact or [i for i, label in enumerate(labels) if label.rpartition(" ")[0] == line]

@@ -128,13 +128,25 @@ def line_window(
 ) -> Window:
     """Return the window of a line.
 
-    cube : With ``wavelength`` [um].
-    line, redshift : As of :func:`mrsxr.lines.moment_maps.moments`.
-    extent : (float, float). Velocities that hold the line [km/s].
-    window : Half width [km/s].
-    degree : Of the continuum.
-    exclude : pairs of float. Observed wavelengths [um] that are no continuum; None: around the other known lines.
-    Raises MrsxrError where the line is not in the cube, or too few planes are left for the continuum.
+    Parameters
+    ----------
+    cube : Dataset
+        With ``wavelength`` [um].
+    line, redshift
+        As of :func:`mrsxr.lines.moment_maps.moments`.
+    extent : (float, float)
+        Velocities that hold the line [km/s].
+    window : float
+        Half width [km/s].
+    degree : int
+        Of the continuum.
+    exclude : pairs of float, optional
+        Observed wavelengths [um] that are no continuum; None: around the other known lines.
+
+    Raises
+    ------
+    MrsxrError
+        Where the line is not in the cube, or too few planes are left for the continuum.
     """
     label, rest = find_line(line)
     redshift = redshift_of(cube, redshift)
@@ -185,10 +197,19 @@ def _excluded(
 def map_spaxels(wrapper: Callable[..., np.ndarray], cube: xr.Dataset, leading: Sequence[int], **options: Any) -> Any:
     """Apply a wrapper to the spectra of blocks of spaxels.
 
-    wrapper : Called with ``flux``, ``var`` and ``dq`` (plane, y, x) and the options; gives float64 (leading ..., y, x).
-    leading : Leading dimensions of the result, one or two.
-    **options : Handed to the wrapper.
-    Returns : array, dask array where one of the variables is
+    Parameters
+    ----------
+    wrapper : callable
+        Called with ``flux``, ``var`` and ``dq`` (plane, y, x) and the options; gives float64 (leading ..., y, x).
+    cube : Dataset
+    leading : sequence of int
+        Leading dimensions of the result, one or two.
+    **options
+        Handed to the wrapper.
+
+    Returns
+    -------
+    array, dask array where one of the variables is
     """
     arrays = [cube[name].transpose("wavelength", "y", "x").variable.data for name in ("flux", "var", "dq")]
     if not any(isinstance(a, da.Array) for a in arrays):

@@ -23,11 +23,17 @@ def tessellate(
 ) -> np.ndarray:
     """Return the bin of each point, int32 from 0 without gaps.
 
-    x, y : float64 array (point) [spaxel]
+    Parameters
+    ----------
+    x, y : float64 array (point)
+        [spaxel]
     signal, noise : float64 array (point)
-    target : Signal to noise.
-    factor : Factor on the noise of N spaxels.
-    method : {"weighted", "voronoi"}, see :func:`mrsxr.lines.binning.bin_labels`.
+    target : float
+        Signal to noise.
+    factor : callable
+        Factor on the noise of N spaxels.
+    method : {"weighted", "voronoi"}
+        See :func:`mrsxr.lines.binning.bin_labels`.
     """
     single = signal / noise
     whole = signal.sum() / (np.sqrt((noise**2).sum()) * factor(np.array([x.size]))[0])

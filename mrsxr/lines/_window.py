@@ -35,15 +35,25 @@ Resolution = float | Callable[[np.ndarray], np.ndarray] | None
 class Blend:
     """Lines that are fitted together and their voxels.
 
-    labels, rest, mu0, inst, group : tuple, one entry a line. Name, rest and redshifted wavelength [um], instrument
-        sigma [km/s], number of the group of one kinematics.
-    reach : tuple, one entry a group. Largest absolute velocity [km/s].
-    first, last : Planes ``first:last`` of the data.
-    use, wave, lo, hi : arrays (voxel). Whether a voxel is fitted; its centre and edges [um].
-    to_density : Takes the data times wavelength^-2 to W m-2 um-1 (per spaxel).
-    middle, half : t = (wavelength - middle) / half [um].
-    nominal : Voxels that a whole window would have.
-    alike : array (lag). Correlation of the errors with those of the next voxels, which share pixels; 1 first.
+    Parameters
+    ----------
+    labels, rest, mu0, inst, group : tuple, one entry a line
+        Name, rest and redshifted wavelength [um], instrument sigma [km/s], number of the group of one kinematics.
+    reach : tuple, one entry a group
+        Largest absolute velocity [km/s].
+    first, last : int
+        Planes ``first:last`` of the data.
+    use, wave, lo, hi : arrays (voxel)
+        Whether a voxel is fitted; its centre and edges [um].
+    to_density : float
+        Takes the data times wavelength^-2 to W m-2 um-1 (per spaxel).
+    middle, half : float
+        t = (wavelength - middle) / half [um].
+    nominal : float
+        Voxels that a whole window would have.
+    band : str
+    alike : array (lag)
+        Correlation of the errors with those of the next voxels, which share pixels; 1 first.
     """
 
     labels: tuple[str, ...]
@@ -179,7 +189,10 @@ def make_blend(
 ) -> Blend:
     """Return the set-up of one fit.
 
-    Raises MrsxrError where a line lies outside the data or the window holds too few wavelengths.
+    Raises
+    ------
+    MrsxrError
+        Where a line lies outside the data or the window holds too few wavelengths.
     """
     wave, lo, hi = observed_edges(ds)
     order = np.argsort([rest for _, rest in lines])

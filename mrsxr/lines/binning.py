@@ -97,12 +97,26 @@ def bin_labels(
 ) -> xr.Dataset:  # fmt: skip
     """Return which bin every spaxel is in.
 
-    signal, noise : DataArray (y, x), of each spaxel, in one unit; NaN, or noise not above 0: in no bin.
-    snr, method, covariance, min_snr : As of :func:`bin_spaxels`.
-    Returns : Dataset. ``bin`` int32 (y, x), from 0, -1 outside; ``bin_snr`` and ``bin_size`` (y, x), signal to noise
-        and number of spaxels of the bin of each spaxel. attrs ``n_bins``, ``target_snr``.
-    Raises MrsxrError where no spaxel has signal, the method is unknown, or vorbin is not installed.
+    Parameters
+    ----------
+    signal, noise : DataArray (y, x)
+        Of each spaxel, in one unit; NaN, or noise not above 0: in no bin.
+    snr, method, covariance, min_snr
+        As of :func:`bin_spaxels`.
 
+    Returns
+    -------
+    Dataset
+        ``bin`` int32 (y, x), from 0, -1 outside; ``bin_snr`` and ``bin_size`` (y, x), signal to noise and number of
+        spaxels of the bin of each spaxel. attrs ``n_bins``, ``target_snr``.
+
+    Raises
+    ------
+    MrsxrError
+        Where no spaxel has signal, the method is unknown, or vorbin is not installed.
+
+    Notes
+    -----
     "weighted": bins grow from the brightest spaxel by the nearest ones (Cappellari & Copin 2003, MNRAS 342, 345,
     section 5.1), then a multiplicatively weighted Voronoi tessellation (Diehl & Statler 2006, MNRAS 368, 497) evens out
     their signal to noise: bins scatter by 10 to 20 % around the target. "voronoi": ``vorbin`` by Cappellari, whose
@@ -262,9 +276,14 @@ def paint_bins(found: xr.Dataset, bins: xr.Dataset, *, like: xr.Dataset | None =
 def average_bins(*arrays: np.ndarray, labels: np.ndarray, factor: np.ndarray, spread: bool) -> np.ndarray:
     """Return means over bins (variable, plane, y, x) or, not ``spread``, (variable, plane, bin, 1); float32.
 
-    *arrays : flux, var, perhaps var_systematic, weight, dq (plane, y, x).
+    Parameters
+    ----------
+    *arrays
+        flux, var, perhaps var_systematic, weight, dq (plane, y, x).
     labels : int (y, x)
-    factor : On the error of a mean over 1, 2, ... spaxels.
+    factor : float array
+        On the error of a mean over 1, 2, ... spaxels.
+    spread : bool
     """
     *data, dq = (np.asarray(a) for a in arrays)
     lit = labels >= 0

@@ -21,9 +21,17 @@ _COLOUR = "#33d6ff"  # stands out of grey, dark and yellow
 def draw_slices(ax: Axes, one: xr.Dataset) -> float:
     """Draw outlines and numbers of the slices and the names of the channels where the slices are known.
 
-    ax : In detector pixels, with its limits set.
-    one : One exposure with ``slice`` (y, x), channel * 100 + slice, 0 between slices.
-    Returns : float. Height taken above the axes [points].
+    Parameters
+    ----------
+    ax : Axes
+        In detector pixels, with its limits set.
+    one : Dataset
+        One exposure with ``slice`` (y, x), channel * 100 + slice, 0 between slices.
+
+    Returns
+    -------
+    float
+        Height taken above the axes [points].
     """
     if "slice" not in one.variables or one["slice"].dims != ("y", "x") or not (one["slice"].values > 0).any():
         return 0.0

@@ -51,8 +51,13 @@ def new_figure(size: tuple[float, float]) -> Figure:
 def new_axes(ax: Axes | None, size: tuple[float, float], box: Box) -> Axes:
     """Return ``ax``, or new axes in a new figure.
 
-    size : (float, float). Width and height of a new figure [inch].
-    box : (left, bottom, width, height). Where new axes lie [inch].
+    Parameters
+    ----------
+    ax : Axes, optional
+    size : (float, float)
+        Width and height of a new figure [inch].
+    box : (left, bottom, width, height)
+        Where new axes lie [inch].
     """
     return ax if ax is not None else new_figure(size).add_axes(inch(box, size))
 
@@ -102,11 +107,15 @@ def colour_map(name: str, bad: str = NO_VALUE) -> Colormap:
 def image_norm(values: np.ndarray, stretch: str, percentiles: tuple[float, float] | None = None) -> Normalize:
     """Return the brightness scale of an image, between two percentiles of its finite values.
 
-    values : What sets the limits; NaN is left out.
-    stretch : {"linear", "sqrt", "asinh", "log"}. The scale is relative to the lower limit, so that the sky level does
-        not matter.
-    percentiles : (float, float). By default 1 and 99.7, but not more than two standard deviations of the noise (from
-        the median of the deviations) below the median, so that noise does not take half of the colours.
+    Parameters
+    ----------
+    values : array
+        What sets the limits; NaN is left out.
+    stretch : {"linear", "sqrt", "asinh", "log"}
+        The scale is relative to the lower limit, so that the sky level does not matter.
+    percentiles : (float, float), optional
+        By default 1 and 99.7, but not more than two standard deviations of the noise (from the median of the
+        deviations) below the median, so that noise does not take half of the colours.
     """
     if stretch not in STRETCHES:
         raise MrsxrError(f"stretch is '{stretch}'; expected one of {', '.join(STRETCHES)}")

@@ -76,11 +76,24 @@ _ORDERED = {"wavelengthrange": ("limits", "limits"), "cubepar": ("wavelength_min
 def impossible_pixels(kind: str, name: str, image: xr.Variable, where: str) -> int:
     """Return how many pixels of an image of a reference file have a value that cannot be.
 
-    kind, name : Kind of the file and its variable.
-    image : Variable (..., y, x). Not held in memory; some planes of it are read.
-    where : The file, for messages.
-    Returns : int. 0 where there is nothing to do; few enough to be taken as NaN.
-    Raises ReferenceFileError where a plane has too few usable values, or too many that cannot be.
+    Parameters
+    ----------
+    kind, name : str
+        Kind of the file and its variable.
+    image : Variable (..., y, x)
+        Not held in memory; some planes of it are read.
+    where : str
+        The file, for messages.
+
+    Returns
+    -------
+    int
+        0 where there is nothing to do; few enough to be taken as NaN.
+
+    Raises
+    ------
+    ReferenceFileError
+        Where a plane has too few usable values, or too many that cannot be.
     """
     limits = IMAGE_LIMITS.get(kind, {}).get(name)
     if limits is None:

@@ -27,13 +27,24 @@ _META_ATTRS = ("pedigree", "author", "description")
 def read_distortion(path: str | Path) -> xr.Dataset:
     """Read a distortion file: slice coordinates of each slice and the way from there to V2, V3.
 
-    path : ASDF file of reference type ``distortion`` .
-    Returns : Dataset, kind "distortion". On ``slice_label``: ``alpha_coefficients`` [arcsec] (power_y, power_x),
-        ``alpha_x_shift`` [pix], ``slice_beta`` [arcsec], ``x_coefficients``, ``y_coefficients`` [pix] (power_lambda,
-        power_alpha), ``x_lambda_shift``, ``y_lambda_shift`` [um]; on ``band``: ``slice_width``, ``beta_zero`` [arcsec],
+    Parameters
+    ----------
+    path : str or Path
+        ASDF file of reference type ``distortion`` .
+
+    Returns
+    -------
+    Dataset, kind "distortion"
+        On ``slice_label``: ``alpha_coefficients`` [arcsec] (power_y, power_x), ``alpha_x_shift`` [pix],
+        ``slice_beta`` [arcsec], ``x_coefficients``, ``y_coefficients`` [pix] (power_lambda, power_alpha),
+        ``x_lambda_shift``, ``y_lambda_shift`` [um]; on ``band``: ``slice_width``, ``beta_zero`` [arcsec],
         ``v2_coefficients``, ``v3_coefficients`` [arcsec] (power_alpha, power_beta), ``alpha_from_v2v3``,
         ``beta_from_v2v3`` [arcsec] (power_v2, power_v3).
-    Raises ReferenceFileError where the file is missing, no such file or holds models of another shape.
+
+    Raises
+    ------
+    ReferenceFileError
+        Where the file is missing, no such file or holds models of another shape.
     """
     with _open_tree(path, "distortion") as tree:
         name = Path(path).name
@@ -66,9 +77,16 @@ def read_distortion(path: str | Path) -> xr.Dataset:
 def read_specwcs(path: str | Path) -> xr.Dataset:
     """Read a specwcs file: the wavelength of each pixel of each slice.
 
-    path : ASDF file of reference type ``specwcs``.
-    Returns : Dataset, kind "specwcs". ``wavelength_coefficients`` [um] (slice_label, power_y, power_x),
-        ``wavelength_x_shift`` [pix] (slice_label); no velocity correction.
+    Parameters
+    ----------
+    path : str or Path
+        ASDF file of reference type ``specwcs``.
+
+    Returns
+    -------
+    Dataset, kind "specwcs"
+        ``wavelength_coefficients`` [um] (slice_label, power_y, power_x), ``wavelength_x_shift`` [pix]
+        (slice_label); no velocity correction.
     """
     with _open_tree(path, "specwcs") as tree:
         name = Path(path).name
@@ -84,8 +102,15 @@ def read_specwcs(path: str | Path) -> xr.Dataset:
 def read_regions(path: str | Path) -> xr.Dataset:
     """Read a regions file: which slice lights up which pixel.
 
-    path : ASDF file of reference type ``regions``; one plane per throughput limit, or a single (y, x) plane.
-    Returns : Dataset, kind "regions". ``regions`` (plane, y, x) int16, channel * 100 + slice, 0 between slices.
+    Parameters
+    ----------
+    path : str or Path
+        ASDF file of reference type ``regions``; one plane per throughput limit, or a single (y, x) plane.
+
+    Returns
+    -------
+    Dataset, kind "regions"
+        ``regions`` (plane, y, x) int16, channel * 100 + slice, 0 between slices.
     """
     with _open_tree(path, "regions") as tree:
         name = Path(path).name
@@ -104,9 +129,16 @@ def read_regions(path: str | Path) -> xr.Dataset:
 def read_wavelengthrange(path: str | Path) -> xr.Dataset:
     """Read a wavelengthrange file: generous wavelength limits of each band.
 
-    path : ASDF file of reference type ``wavelengthrange``.
-    Returns : Dataset, kind "wavelengthrange". ``limits`` [um] (band, limit); ``band`` is "1A" ... "4C", and the name in
-        the file for other combinations of gratings and dichroics ("1SHORT-MEDIUM").
+    Parameters
+    ----------
+    path : str or Path
+        ASDF file of reference type ``wavelengthrange``.
+
+    Returns
+    -------
+    Dataset, kind "wavelengthrange"
+        ``limits`` [um] (band, limit); ``band`` is "1A" ... "4C", and the name in the file for other
+        combinations of gratings and dichroics ("1SHORT-MEDIUM").
     """
     with _open_tree(path, "wavelengthrange") as tree:
         name = Path(path).name

@@ -179,9 +179,16 @@ def _other_instrument(header: Mapping[str, Any], fields: Mapping[str, tuple[str,
 def scan(folder: str | os.PathLike[str]) -> tuple[tuple[ReferenceFacts, ...], tuple[Suspect, ...]]:
     """Read the headers of all reference files below a folder.
 
-    Returns : tuple of ReferenceFacts, tuple of Suspect, by path. Files that are no MIRI reference file (other FITS and
-        ASDF files) are left out; the second are those that cannot be read and may be reference files.
-    Raises ReferenceFileError where the folder does not exist.
+    Returns
+    -------
+    tuple of ReferenceFacts, tuple of Suspect, by path
+        Files that are no MIRI reference file (other FITS and ASDF files) are left out; the second are those that cannot
+        be read and may be reference files.
+
+    Raises
+    ------
+    ReferenceFileError
+        Where the folder does not exist.
     """
     folder = Path(folder)
     if not os.path.isdir(folder):

@@ -22,11 +22,22 @@ from mrsxr.errors import ReferenceFileError
 def leak_fraction(wavelength: np.ndarray, mrsptcorr: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Return what part of the light at half the wavelength there is besides, and the error of that part.
 
-    wavelength : [um]
-    mrsptcorr : Dataset, kind "mrsptcorr". ``frac_leak`` and, optionally, ``err_leak`` on (wavelength [um]).
-    Returns : (float array, float array). Linear between the rows of the table; beyond its ends the value there, as in
-        jwst.
-    Raises ReferenceFileError where the reference file has no leak table.
+    Parameters
+    ----------
+    wavelength : float array
+        [um]
+    mrsptcorr : Dataset, kind "mrsptcorr"
+        ``frac_leak`` and, optionally, ``err_leak`` on (wavelength [um]).
+
+    Returns
+    -------
+    (float array, float array)
+        Linear between the rows of the table; beyond its ends the value there, as in jwst.
+
+    Raises
+    ------
+    ReferenceFileError
+        Where the reference file has no leak table.
     """
     if "frac_leak" not in mrsptcorr:
         raise ReferenceFileError(

@@ -341,10 +341,16 @@ def _flags(file: FitsFile, kind: str, rows: Rows, window: Window | None, like: x
 def standard_flags(raw: np.ndarray, definitions: Mapping[int, str] | None) -> np.ndarray:
     """Return the flags of one block in standard bits, as jwst takes them.
 
-    raw : ndarray (..., y, x) of integers, as stored. Of four axes the first group of each integration counts, OR-ed
-        over integrations.
-    definitions : {stored value: name}; None where the file has no DQ_DEF: then the numbers are standard bits already.
-    Returns : ndarray (y, x) of uint32
+    Parameters
+    ----------
+    raw : ndarray (..., y, x) of integers
+        As stored. Of four axes the first group of each integration counts, OR-ed over integrations.
+    definitions : dict or None
+        {stored value: name}; None where the file has no DQ_DEF: then the numbers are standard bits already.
+
+    Returns
+    -------
+    ndarray (y, x) of uint32
     """
     values = raw[:, 0] if raw.ndim == 4 else raw
     if values.ndim == 3:

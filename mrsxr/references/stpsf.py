@@ -18,11 +18,24 @@ _FINE = ("OVERDIST", "OVERSAMP")
 def read_stpsf(path: str | Path) -> tuple[np.ndarray, np.ndarray, float, str]:
     """Read the oversampled images of a file of STPSF.
 
-    Returns images : float64 (wavelength, alpha, beta). Turned from x, y of STPSF: these run against V2 and along V3
-        (VIdlParity -1 of the SIAF), turned so that x lies along the slices; alpha runs along V2 and beta against V3
-        (distortion of flight); wavelength : float64 (wavelength) [um]; step : float [arcsec]; band : str. Keyword BAND,
-        empty where the file has none.
-    Raises InputFileError where the file holds no oversampled images, or does not tell their wavelengths and pixels.
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    images : float64 (wavelength, alpha, beta)
+        Turned from x, y of STPSF: these run against V2 and along V3 (VIdlParity -1 of the SIAF), turned so that x lies
+        along the slices; alpha runs along V2 and beta against V3 (distortion of flight).
+    wavelength : float64 (wavelength) [um]
+    step : float [arcsec]
+    band : str
+        Keyword BAND, empty where the file has none.
+
+    Raises
+    ------
+    InputFileError
+        Where the file holds no oversampled images, or does not tell their wavelengths and pixels.
     """
     file = read_layout(path)
     name = next((one for one in _FINE if one in file), None)

@@ -246,6 +246,8 @@ def _band_table(file: FitsFile, name: str, prefix: str) -> xr.Dataset:
 def read_time_law(file: FitsFile) -> dict[str, xr.Variable]:
     """Return the time law of a photom file on (channel 1 ... 4, time_bin); empty where the file has none.
 
+    Notes
+    -----
     C(t) = min(1, year1value ((t - t0 + tsoft) / (365 + tsoft))^alpha), t and t0 in MJD, at each wavelength;
     NaN fills channels with fewer bins.
     """

@@ -119,7 +119,10 @@ def is_stitched(ds: xr.Dataset) -> bool:
 def gather(folder: Path) -> Contents:
     """Look through a folder of products.
 
-    Raises InputFileError where it is no folder, holds those of several observations, or no MRS products.
+    Raises
+    ------
+    InputFileError
+        Where it is no folder, holds those of several observations, or no MRS products.
     """
     if not os.path.isdir(folder):
         raise InputFileError(f"{folder}: no such folder of products; give the one that `mrsxr run --out` wrote")

@@ -35,10 +35,17 @@ def table(
 ) -> Markup:  # fmt: skip
     """Return a table that can be shifted sideways on small screens.
 
-    header : Headers of the columns.
-    rows : The first cell of a row is its header.
-    numbers : Columns to align right.
-    stack : For cells of text: on small screens the cells of a row stand one below the other.
+    Parameters
+    ----------
+    caption : str
+    header : sequence of str
+        Headers of the columns.
+    rows : iterable of sequences
+        The first cell of a row is its header.
+    numbers : iterable of int
+        Columns to align right.
+    stack : bool
+        For cells of text: on small screens the cells of a row stand one below the other.
     """
     return macros.table(caption, header, rows, set(numbers), stack, NONE)
 
@@ -48,11 +55,18 @@ def picture(
 ) -> Markup:
     """Return a figure element with the picture inside the page; the figure is closed.
 
-    alt : What is to be seen, for those who do not see it.
+    Parameters
+    ----------
+    drawn : Axes, array of Axes or Figure
+    alt : str
+        What is to be seen, for those who do not see it.
     caption : str or Markup
-    dpi : Resolution [dots per inch].
-    wide : Keep it wide enough to be read and let it be shifted sideways on small screens.
-    noisy : An image full of noise: kept as WebP, a quarter of the size of PNG.
+    dpi : float
+        Resolution [dots per inch].
+    wide : bool
+        Keep it wide enough to be read and let it be shifted sideways on small screens.
+    noisy : bool
+        An image full of noise: kept as WebP, a quarter of the size of PNG.
     """
     from matplotlib import pyplot
 

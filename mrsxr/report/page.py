@@ -108,7 +108,10 @@ def make_page(contents: Contents, redshift: float | None, reporter: Reporter, ex
 def _made(heading: str, make: Callable[[], Markup | None], reporter: Reporter) -> Markup | None:
     """Return a section; one that breaks says why, so that the others are not lost.
 
-    Raises MrsxrError where there is nothing to show.
+    Raises
+    ------
+    MrsxrError
+        Where there is nothing to show.
     """
     try:
         return make()

@@ -67,7 +67,15 @@ class DetectorMaps:
 def make_detector(detector: str, seed: int = 1) -> DetectorMaps:
     """Make the maps of a detector, the same for the same seed.
 
-    detector : MIRIFUSHORT or MIRIFULONG.
+    Parameters
+    ----------
+    detector : str
+        MIRIFUSHORT or MIRIFULONG.
+    seed : int
+
+    Returns
+    -------
+    DetectorMaps
     """
     rng = np.random.default_rng([seed, 17, sorted(mrs.DETECTORS).index(detector)])
     shape = mrs.DETECTOR_SHAPE
@@ -135,7 +143,15 @@ class SettingMaps:
 def make_setting(setting: str, pixels: dict[str, Footprints], seed: int = 1) -> SettingMaps:
     """Make the flat, fringe flat and flux conversion of a setting.
 
+    Parameters
+    ----------
+    setting : str
     pixels : dict of band to Footprints
+    seed : int
+
+    Returns
+    -------
+    SettingMaps
     """
     rng = np.random.default_rng([seed, 23, mrs.SETTINGS.index(setting)])
     shape = mrs.DETECTOR_SHAPE
@@ -151,10 +167,19 @@ def make_setting(setting: str, pixels: dict[str, Footprints], seed: int = 1) -> 
 def fringe_pattern(pixels: Footprints, *, phase: float = 0.0, depth: float = 1.0) -> np.ndarray:
     """Return the transmission of the detector layers as an etalon, mean 1 over a period.
 
-    phase : float [rad]. Added phase, for light that comes in at another angle than that of the fringe flat.
-    depth : Factor on the contrast.
-    Returns : ndarray. sqrt(1 + F) / (1 + F sin^2(delta / 2)), delta = 2 pi k / 2.9 per cm + smooth phase; the amplitude
-        falls from 17 % at 5 um to 5 % at 28 um.
+    Parameters
+    ----------
+    pixels : Footprints
+    phase : float [rad]
+        Added phase, for light that comes in at another angle than that of the fringe flat.
+    depth : float
+        Factor on the contrast.
+
+    Returns
+    -------
+    ndarray
+        sqrt(1 + F) / (1 + F sin^2(delta / 2)), delta = 2 pi k / 2.9 per cm + smooth phase; the amplitude falls from
+        17 % at 5 um to 5 % at 28 um.
     """
     amplitude = depth * (0.05 + 0.12 * np.exp(-(pixels.wavelength - 5.0) / 9.0))
     finesse = (1.0 + amplitude) ** 2 - 1.0

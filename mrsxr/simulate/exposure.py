@@ -124,7 +124,17 @@ class Truth:
 def observe(scene: Scene, aim: Aim, instrument: Instrument, effects: Effects) -> Truth:
     """Return the noiseless images of a scene in one exposure.
 
-    Returns : Truth. ``slope`` = surface brightness / conversion x flat x fringe (+ scattered light), 0 for dead pixels;
+    Parameters
+    ----------
+    scene : Scene
+    aim : Aim
+    instrument : Instrument
+    effects : Effects
+
+    Returns
+    -------
+    Truth
+        ``slope`` = surface brightness / conversion x flat x fringe (+ scattered light), 0 for dead pixels;
         ``surface_brightness`` is the mean over the pixel footprint, NaN between the slices.
     """
     brightness = np.full(mrs.DETECTOR_SHAPE, np.nan)
@@ -227,9 +237,19 @@ def ramp_blocks(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield the raw ramps of an exposure by blocks of rows.
 
+    Parameters
+    ----------
+    truth : Truth
+    instrument : Instrument
+    effects : Effects
+    n_integrations, n_groups : int
     group_time : float [s]
-    seed : Numbers that name the exposure; the same numbers give the same ramps.
-    Yields : first row, array (integration, group, row, x) of uint16 [DN]
+    seed : tuple of int
+        Numbers that name the exposure; the same numbers give the same ramps.
+
+    Yields
+    ------
+    first row, array (integration, group, row, x) of uint16 [DN]
     """
     from ._exposure_kernels import MAPS, fill_rows
 

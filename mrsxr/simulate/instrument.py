@@ -108,9 +108,16 @@ class Footprints:
 def make_geometry(setting: str) -> Geometry:
     """Make the parametric geometry of a setting.
 
-    setting : ``"12A"`` .. ``"34C"``.
-    Returns : Geometry. ``distortion``, ``specwcs``, ``regions`` (nine planes, 10 % .. 90 % throughput) and
-        ``wavelengthrange``. The inverse polynomials close to better than 0.01 pixel.
+    Parameters
+    ----------
+    setting : str
+        ``"12A"`` .. ``"34C"``.
+
+    Returns
+    -------
+    Geometry
+        ``distortion``, ``specwcs``, ``regions`` (nine planes, 10 % .. 90 % throughput) and ``wavelengthrange``.
+        The inverse polynomials close to better than 0.01 pixel.
     """
     bands = mrs.bands_of_setting(setting)
     slices = [_slice_model(band, number) for band in bands for number in range(1, mrs.N_SLICES[int(band[0])] + 1)]

@@ -40,8 +40,11 @@ def dispersion(band: str) -> tuple[float, float]:
 def centroid(offset: np.ndarray, fwhm: float) -> np.ndarray:
     """Return the centroid of the light within a slice [slice] of a source ``offset`` slices off its middle.
 
+    Parameters
+    ----------
     offset : array_like [slice]
-    fwhm : float [slice], of the PSF.
+    fwhm : float [slice]
+        Of the PSF.
     """
     b = np.asarray(offset, dtype=float)[..., None]
     s = PSF_SIGMAS * fwhm
@@ -57,9 +60,17 @@ def centroid(offset: np.ndarray, fwhm: float) -> np.ndarray:
 def slice_effects(offset: np.ndarray, wavelength: np.ndarray, band: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the shift in wavelength [um] and the transmission relative to its mean over the slice.
 
-    offset : array_like [slice], of the source from the middle of the slice.
+    Parameters
+    ----------
+    offset : array_like [slice]
+        Of the source from the middle of the slice.
     wavelength : array_like [um]
-    Returns shift, transmission : ndarray. Light of a wavelength w appears at w + shift.
+    band : str
+
+    Returns
+    -------
+    shift, transmission : ndarray
+        Light of a wavelength w appears at w + shift.
     """
     offset, wavelength = np.asarray(offset, dtype=float), np.asarray(wavelength, dtype=float)
     low, high = mrs.WAVELENGTH_LIMITS[band]

@@ -378,11 +378,14 @@ def cubepar_tables(
 ) -> dict[str, dict[str, Any]]:
     """Return the tables of a cubepar file, the grids of the cubes.
 
-    bands : mapping of band to (spaxel [arcsec], wavelength step [um], minimum [um], maximum [um]). "1A" ... "4C". The
-        MSM weighting has the values of the public miri3d tables for each channel.
-    multichannel : array (n) [um]. Wavelengths of a cube of many channels; by default :func:`multichannel_wavelengths`.
-    emsm : mapping of band to (spatial radius [arcsec], spectral radius [um], scale radius [arcsec]). Left out by
-        default.
+    Parameters
+    ----------
+    bands : mapping of band to (spaxel [arcsec], wavelength step [um], minimum [um], maximum [um])
+        "1A" ... "4C". The MSM weighting has the values of the public miri3d tables for each channel.
+    multichannel : array (n) [um], optional
+        Wavelengths of a cube of many channels; by default :func:`multichannel_wavelengths`.
+    emsm : mapping of band to (spatial radius [arcsec], spectral radius [um], scale radius [arcsec]), optional
+        Left out by default.
     """
     waves = np.asarray(multichannel_wavelengths() if multichannel is None else multichannel, "float32")
     msm = {band: MSM_DEFAULTS[int(band[0])] for band in bands}

@@ -28,8 +28,18 @@ def write_detector_references(
 ) -> list[Path]:
     """Write the files that depend on the detector alone: mask to rscd.
 
-    n_integrations, n_groups : Of the exposures; dark and reset hold as many groups and at most two integrations.
+    Parameters
+    ----------
+    folder : Path
+    maps : DetectorMaps
+    readpatt : str
+    n_integrations, n_groups : int
+        Of the exposures; dark and reset hold as many groups and at most two integrations.
     group_time : float [s]
+
+    Returns
+    -------
+    list of Path
     """
     name = maps.detector.lower()
     header = {"detector": maps.detector, "useafter": USEAFTER}
@@ -66,7 +76,18 @@ def write_setting_references(
 ) -> list[Path]:
     """Write the files of one setting: flat, fringe, photom, distortion, specwcs, regions.
 
-    source : dict of kind to Path. Real geometry files to copy byte for byte instead of writing.
+    Parameters
+    ----------
+    folder : Path
+    geometry : Geometry
+    maps : SettingMaps
+    readpatt : str
+    source : dict of kind to Path, optional
+        Real geometry files to copy byte for byte instead of writing.
+
+    Returns
+    -------
+    list of Path
     """
     keys = mrs.setting_keywords(geometry.setting)
     header = {

@@ -44,12 +44,24 @@ def render(
 ) -> Parts:
     """Return the surface brightness of a scene on the pixels of one band.
 
-    aim : Pointing of the exposure; its VELOSYS moves the spectrum.
-    pixels : Of one band.
-    leak : Add to band 3A the second-order light of half the wavelength, an image as sharp as that wavelength makes it.
-    slice_shift : Dim point sources and move them in wavelength as their place across each slice asks for.
-    Returns : Parts. Point sources are integrated exactly over the footprint (alpha ends x slice width); discs by
-        convolution with the PSF and the mean footprint. Lines are integrated over the pixel's wavelength bin.
+    Parameters
+    ----------
+    scene : Scene
+    aim : Aim
+        Pointing of the exposure; its VELOSYS moves the spectrum.
+    geometry : Geometry
+    pixels : Footprints
+        Of one band.
+    leak : bool
+        Add to band 3A the second-order light of half the wavelength, an image as sharp as that wavelength makes it.
+    slice_shift : bool
+        Dim point sources and move them in wavelength as their place across each slice asks for.
+
+    Returns
+    -------
+    Parts
+        Point sources are integrated exactly over the footprint (alpha ends x slice width); discs by convolution with
+        the PSF and the mean footprint. Lines are integrated over the pixel's wavelength bin.
     """
     leak = leak and pixels.band == "3A"
     stretch = 1.0 + aim.velosys / 299792458.0

@@ -124,8 +124,16 @@ def science_header(visit: Visit, aim: Aim, shape: tuple[int, ...]) -> fits.Heade
 def write_uncal(path: Path, visit: Visit, aim: Aim, blocks: Iterable[tuple[int, np.ndarray]]) -> Path:
     """Write an uncal file; only one block of rows is held in memory.
 
+    Parameters
+    ----------
+    path : Path
+    visit : Visit
+    aim : Aim
     blocks : iterable of (first row, array (integration, group, row, x) of uint16 [DN])
-    Returns : Path of the file
+
+    Returns
+    -------
+    Path of the file
     """
     shape = (visit.n_integrations, visit.n_groups, *mrs.DETECTOR_SHAPE)
     head = fits.PrimaryHDU(header=primary_header(visit)).header

@@ -1,24 +1,32 @@
 """Kill runs at random moments, go on, and compare the bytes with those of a run that nobody disturbed.
 
-    python benchmarks/chaos.py --kills 20 [--cluster local:2] [--signal KILL] [--seed 1] [--workers 2]
+    python benchmarks/chaos.py --kills 200 [--signal TERM] [--whole] [--seed 1] [--workers 2]
+    python benchmarks/chaos.py --kills 50 --cluster local:2 --signal WORKER
 
-One table is printed: kills, files broken, bytes that differ, and the time that all parts took over that of one run.
+On threads each run is a copy of this process with few steps, which begins at once; ``--whole`` makes it a process with
+all steps, as a user starts it. One table is printed: kills, files broken, bytes that differ, and the time that all
+parts took over that of one run.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 
 OUTCOMES = {"KILL": (-9,), "TERM": (143, 0), "INT": (130, 0)}
+#: Not done by a copy of this process: what is left has all products, from ramps to the stitched spectrum.
+LEFT_OUT = ("saturation lastframe reset linearity rscd dark_current refpix jump straylight flat_field fringe "
+            "spectrum.residual_fringe").split()  # fmt: skip
+_OF_A_RUN = 3  # workers that are killed: a piece is tried as often
 
 
 def main() -> int:
@@ -28,6 +36,7 @@ def main() -> int:
     parser.add_argument("--signal", choices=(*OUTCOMES, "WORKER"), default="KILL", help="WORKER: of a cluster, one")
     parser.add_argument("--cluster", help="local:2")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--whole", action="store_true", help="processes of their own, with all steps")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="simulated data of an earlier call, or where to put them")
     options = parser.parse_args()
@@ -43,31 +52,46 @@ def chaos(data: Path, scratch: Path, options: argparse.Namespace) -> dict[str, o
     from mrsxr.demo import EFFECTS, SIZES
     from mrsxr.simulate import simulate_observation
 
+    os.environ["SOURCE_DATE_EPOCH"] = "1700000000"
     if not data.exists():
         simulate_observation(data, **SIZES["quick"], seed=options.seed, save_slopes=False, effects=EFFECTS)
-    rng = random.Random(options.seed)
+    rng, chosen = random.Random(options.seed), options.signal
+    here = not (options.whole or options.cluster)
+    start = _copy if here else _process
     command = [
-        sys.executable, "-c", "from mrsxr.cli import main; main()", "run", str(data / "uncal"),
-        "--background-from", str(data / "background"),
-        "--refs", str(data / "refs"), "--source-type", "point",
+        str(data / "uncal"),
+        "--background-from",
+        str(data / "background"),
+        "--refs",
+        str(data / "refs"),
+        "--source-type",
+        "point",
+        *(["--skip", ",".join(LEFT_OUT), "--bands", "1A"] if here else []),
         *(["--cluster", options.cluster] if options.cluster else ["--workers", str(options.workers)]),
-    ]  # fmt: skip
-    whole = [run(command, scratch / f"whole{k}", options, None) for k in range(2)]
-    alone, wanted = min(seconds for seconds, _, _ in whole), digests(scratch / "whole0")
+    ]
+    if here:
+        with open(os.devnull, "w") as null, contextlib.redirect_stdout(null):
+            _reduce([*command, "--out", str(scratch / "first")])  # imports and kernels are there for its copies
+    whole = [run(start, [*command, "--out", str(scratch / f"whole{k}")], chosen, [], rng) for k in range(2)]
+    alone, wanted = min(seconds for seconds, *_ in whole), digests(scratch / "whole0")
+    assert digests(scratch / "whole1") == wanted, "two runs that nobody disturbed differ"
     kills = broken = differ = left = stopped_late = rounds = 0
-    spent = extra = 0.0
+    extra, known = 0.0, dict.fromkeys(wanted.items(), True)
     while kills < options.kills:
-        out, done = scratch / f"out{rounds}", False
-        rounds, spent = rounds + 1, 0.0
-        while not done:
-            moment = rng.uniform(0.5, alone) if kills < options.kills else None
-            seconds, late, code = run(command, out, options, moment)
-            spent, stopped_late = spent + seconds, stopped_late + (late > 5)
-            done = code == 0
-            kills += moment is not None and (not done or options.signal == "WORKER")
-            broken += sum(not is_whole(path) for path in products(out))
-        found = digests(out)
-        differ += sum(found.get(name) != value for name, value in wanted.items()) + len(set(found) - set(wanted))
+        out, code, spent = scratch / f"out{rounds}", 1, 0.0
+        rounds += 1
+        while code:
+            moments = sorted(rng.uniform(0.05, alone) for _ in range(_OF_A_RUN if chosen == "WORKER" else 1))
+            moments = moments if chosen == "WORKER" or not here else [0.5 * moments[0]]  # it begins at once
+            moments = moments if kills < options.kills else []
+            seconds, late, code, struck = run(start, [*command, "--out", str(out)], chosen, moments, rng)
+            spent, stopped_late, kills = spent + seconds, stopped_late + (late > 5), kills + struck
+            found = digests(out)
+            for one in found.items():
+                if one not in known:
+                    known[one] = is_whole(out / one[0])
+            broken += sum(not known[one] for one in found.items())
+        differ += len(set(wanted.items()) ^ set(found.items()))
         left += len(list(out.rglob(".mrsxr-*")))
         extra += spent - alone
     return {
@@ -79,31 +103,76 @@ def chaos(data: Path, scratch: Path, options: argparse.Namespace) -> dict[str, o
     }  # fmt: skip
 
 
-def run(command: list[str], out: Path, options: argparse.Namespace, moment: float | None) -> tuple[float, float, int]:
-    """Run a command; kill it after so many seconds. Return its time, how long the kill took, and its exit code."""
-    environment = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000"}
-    start = time.perf_counter()
-    with subprocess.Popen([*command, "--out", str(out)], env=environment, stdout=subprocess.DEVNULL,
-                          stderr=subprocess.DEVNULL, start_new_session=True) as process:  # fmt: skip
-        try:
-            process.wait(timeout=moment)
-            return time.perf_counter() - start, 0.0, process.returncode
-        except subprocess.TimeoutExpired:
-            struck = time.perf_counter()
-        if options.signal == "WORKER":
-            workers = children(process.pid)
+def run(
+    start: object, arguments: list[str], chosen: str, moments: list[float], rng: random.Random
+) -> tuple[float, float, int, int]:  # fmt: skip
+    """Run a command; kill it, or its workers, after so many seconds.
+
+    Return its time, how long it took to stop, its exit code, and how many were killed.
+    """
+    begun, late, kills, struck = time.perf_counter(), 0.0, 0, 0.0
+    pid = start(arguments)
+    for moment in moments:
+        while (code := _ended(pid)) is None and time.perf_counter() - begun < moment:
+            time.sleep(0.005)
+        if code is not None:
+            return time.perf_counter() - begun, 0.0, code, kills
+        workers = children(pid)
+        if chosen == "WORKER":
             if workers:
-                os.kill(random.choice(workers), signal.SIGKILL)
-            process.wait()
-            return time.perf_counter() - start, 0.0, process.returncode
-        os.kill(process.pid, getattr(signal, f"SIG{options.signal}"))
-        process.wait()
-        late = time.perf_counter() - struck
-        if options.signal == "KILL":
-            for child in children(process.pid):
-                os.kill(child, signal.SIGKILL)
-    assert process.returncode in OUTCOMES[options.signal], process.returncode
-    return time.perf_counter() - start, late, process.returncode
+                os.kill(rng.choice(workers), signal.SIGKILL)
+                kills += 1
+            continue
+        struck, kills = time.perf_counter(), 1
+        os.kill(pid, getattr(signal, f"SIG{chosen}"))
+        for child in workers if chosen == "KILL" else ():
+            os.kill(child, signal.SIGKILL)
+    while (code := _ended(pid)) is None:
+        time.sleep(0.005)
+    late = time.perf_counter() - struck if struck else 0.0
+    assert code in (OUTCOMES[chosen] if struck else (0, 1)), code
+    return time.perf_counter() - begun, late, code, int(kills if not struck else code != 0)
+
+
+def _process(arguments: list[str]) -> int:
+    """Begin a run as a process of its own; return its pid."""
+    words = [sys.executable, "-c", "from mrsxr.cli import main; main()", "run", *arguments]
+    silent = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_WRONLY, 0) for number in (1, 2)]
+    return os.posix_spawn(words[0], words, os.environ, file_actions=silent, setsid=True)
+
+
+def _copy(arguments: list[str]) -> int:
+    """Begin a run in a copy of this process; return its pid."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python warns of threads, which the copy does not use
+        pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1), os.dup2(null, 2)
+        code = _reduce(arguments)
+    finally:
+        os._exit(code)
+
+
+def _reduce(arguments: list[str]) -> int:
+    """Do what the command does, but for the picture, which is drawn by threads that a copy lacks; its exit code."""
+    import mrsxr.cli
+
+    mrsxr.cli._picture = lambda *_: Path("none")
+    try:
+        mrsxr.cli.main(["run", *arguments], prog_name="mrsxr", standalone_mode=False)
+    except SystemExit as error:
+        return int(error.code or 0)
+    return 0
+
+
+def _ended(pid: int) -> int | None:
+    """Return the exit code of a process, None as long as it runs."""
+    ended, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if ended else None
 
 
 def children(pid: int) -> list[int]:

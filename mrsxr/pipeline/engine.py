@@ -32,8 +32,9 @@ from mrsxr.scores import decisions
 from mrsxr.threads import bounded
 
 from .cluster import workers_of
+from .keys import Stamp, digest, stamp
 from .memory import give_back
-from .pieces import MASKS, Filed, Group, Made, Way
+from .pieces import MASKS, Filed, Group, Made, Way, raw_files
 from .plan import ALL, ANY, Task
 from .record import peak_memory
 from .shares import share
@@ -116,12 +117,13 @@ class Job:
 
 @dataclass
 class Outcome:
-    """What came of a task: products, what was told and decided, or why it failed."""
+    """What came of a task: products, what was told and decided, the stamps of its raw files, or why it failed."""
 
     made: Made = field(default_factory=dict)
     files: list[tuple[str, Path]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     scores: list[dict[str, Any]] = field(default_factory=list)
+    inputs: list[Stamp] = field(default_factory=list)
     seconds: float = 0.0
     peak_memory: float | None = None
     failed: str | None = None
@@ -152,6 +154,9 @@ def do(job: Job) -> Outcome:
     try:
         with listen(pass_on=True) as out.notes, bounded(job.threads, callbacks=[(None, None, look, None, None)]):
             look()
+            out.inputs = [stamp(path) for path in raw_files(job.arguments)]
+            if out.inputs:
+                job = replace(job, key=digest(job.key, [one.checksum for one in out.inputs]))
             out.made = _saved(job, job.work(job.way, **job.arguments, **job.facts), out)
     except Exception as error:
         text = str(error) if isinstance(error, MrsxrError) else f"{type(error).__name__}: {error}"

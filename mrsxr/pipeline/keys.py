@@ -12,13 +12,13 @@ import os
 import zlib
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mrsxr._version import __version__
 from mrsxr.errors import InputFileError
 from mrsxr.io.keys import head_of, key_of
 
-__all__ = ["RESULTS", "checksum", "digest", "key_of", "of_file", "of_reference"]
+__all__ = ["RESULTS", "Stamp", "checksum", "digest", "is_whole", "key_of", "of_file", "of_reference", "stamp"]
 
 #: Which algorithms made a product: other numbers than those of this version are another product.
 RESULTS = f"mrsxr {__version__}"
@@ -61,8 +61,8 @@ def of_file(path: str | os.PathLike[str]) -> str:
     -------
     str
         Of a product that carries a key: digest of that key and of its header, but for the card DATE, as an edit of the
-        header counts. Of any other file: of its size, its time (mtime, in ns) and its primary header. The data are not
-        read.
+        header counts. Of any other file: of its size and its primary header. The data are not read: whether they are
+        those of an earlier run its :class:`Stamp` tells.
 
     Raises
     ------
@@ -72,8 +72,7 @@ def of_file(path: str | os.PathLike[str]) -> str:
     key = key_of(path)
     if key is not None:
         return digest("product", key, _without_date(head_of(path)))
-    stat = _stat(path)
-    return digest("raw", stat.st_size, stat.st_mtime_ns, _hash(head_of(path)))
+    return digest("raw", _stat(path).st_size, _hash(head_of(path)))
 
 
 def of_reference(path: str | os.PathLike[str]) -> str:
@@ -98,6 +97,48 @@ def _of_reference(path: str, size: int, time: int) -> str:
     if size <= _WHOLE:
         return digest("reference", name, size, checksum(path))
     return digest("large reference", name, size, time, _hash(head_of(path)))
+
+
+class Stamp(NamedTuple):
+    """What tells whether a file (or zarr folder) is as it was: size [bytes], time of the last change (ns), CRC-32."""
+
+    size: int
+    time: int
+    checksum: str
+
+
+def stamp(path: str | os.PathLike[str]) -> Stamp:
+    """Return the stamp of a file; its content is read, 4 GB in a second.
+
+    Raises
+    ------
+    InputFileError
+        Where there is no such file.
+    """
+    try:
+        return Stamp(*_size_and_time(path), checksum(path))
+    except OSError as error:
+        raise InputFileError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def is_whole(path: str | os.PathLike[str], was: Stamp) -> bool:
+    """Return whether a file is as it was: of the same size and time, or of the same size and content."""
+    try:
+        size, time = _size_and_time(path)
+        return size == was.size and (time == was.time or checksum(path) == was.checksum)
+    except OSError:
+        return False
+
+
+def _size_and_time(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Return the size and the time of a file, sum and latest of a folder.
+
+    The time is that of its content or of its place on the disk, the later one: who changes a file can set the first
+    back, but not the second.
+    """
+    path = Path(path)
+    stats = [one.stat() for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path.stat()]
+    return sum(one.st_size for one in stats), max((max(one.st_mtime_ns, one.st_ctime_ns) for one in stats), default=0)
 
 
 def checksum(path: str | os.PathLike[str]) -> str:

@@ -81,6 +81,18 @@ class Group:
     attrs: Mapping[str, Any] = field(default_factory=dict)
 
 
+def raw_files(arguments: Mapping[str, Things]) -> list[Path]:
+    """Return the files among what a piece is given that no piece of this run made."""
+    found: list[Path] = []
+    for one in (one for things in arguments.values() for thing in things
+                for one in (thing.members if isinstance(thing, Group) else (thing,))):  # fmt: skip
+        if isinstance(one, Exposure):
+            found += [info.path for info in one.files]
+        elif isinstance(one, Filed) and not one.key:
+            found.append(one.path)
+    return found
+
+
 def together(things: Things) -> xr.Dataset:
     """Return things of one role and setting as one Dataset; raise where they cannot be joined."""
     if len(things) == 1 and isinstance(things[0], Group):

@@ -13,7 +13,7 @@ from mrsxr.io.files import FileInfo
 from mrsxr.notes import tell
 
 from .engine import CLAIMS, Job, Outcome
-from .pieces import Made, Way
+from .pieces import Made, Way, raw_files
 from .plan import Task
 from .record import Piece, RunRecord, peak_memory, relative
 from .reporter import Reporter
@@ -114,7 +114,7 @@ class Reduction:
         if not self.keys:  # the first
             self.begun_at = time.perf_counter()
         self.keys[task] = key = self._keys.key(task, arguments)
-        entry = None if self.fresh else self.store.taken_over(_label(task), key)
+        entry = None if self.fresh else self.store.taken_over(_label(task), key, raw_files(arguments))
         if entry is None:
             return None
         self.store.kept(entry, self._keys.mark(task))
@@ -142,7 +142,13 @@ class Reduction:
             values = {"made": packed(outcome.made, arguments, self.out),
                       "files": [[level, relative(path, self.out)] for level, path in outcome.files]}  # fmt: skip
             entry = self.store.done(
-                label, key, [path for _, path in outcome.files], scores=outcome.scores, values=values, **facts
+                label,
+                key,
+                [path for _, path in outcome.files],
+                inputs=outcome.inputs,
+                scores=outcome.scores,
+                values=values,
+                **facts,
             )
         else:
             entry = self.store.failed(label, key, outcome.failed, **facts)

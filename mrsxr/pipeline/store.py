@@ -29,7 +29,7 @@ from typing import Any, Literal, NamedTuple
 from mrsxr.errors import MrsxrError
 from mrsxr.io.atomic import BOOKS, check_folder, remove_temporary, write_text, writing
 
-from .keys import checksum
+from .keys import Stamp, is_whole, stamp
 from .lock import FolderLock, Holder, holder_of
 
 log = logging.getLogger(__name__)
@@ -48,21 +48,20 @@ class Label(NamedTuple):
 
 
 class Output(NamedTuple):
-    """A file (or zarr folder) of a piece: ``path`` inside the store, ``size`` [bytes], ``time`` (mtime, ns), CRC-32."""
+    """A file (or zarr folder) of a piece: ``path`` inside the store, and its stamp when it was written."""
 
     path: str
-    size: int
-    time: int
-    checksum: str
+    stamp: Stamp
 
 
 @dataclass(frozen=True)
 class Entry:
     """What the ledger says of a piece.
 
-    ``plan`` is its mark in the plan (:class:`mrsxr.pipeline.resume.Keys`); ``outputs`` its files; ``notes`` what was
-    told; ``scores`` what steps decided by judging themselves; ``values`` plain values that later pieces need;
-    ``seconds`` of wall clock; ``peak_memory`` [MB]; ``failed`` the reason.
+    ``plan`` is its mark in the plan (:class:`mrsxr.pipeline.resume.Keys`); ``outputs`` its files; ``inputs`` the stamps
+    of the files that no piece of the run made; ``notes`` what was told; ``scores`` what steps decided by judging
+    themselves; ``values`` plain values that later pieces need; ``seconds`` of wall clock; ``peak_memory`` [MB];
+    ``failed`` the reason.
     """
 
     stage: str
@@ -72,6 +71,7 @@ class Entry:
     key: str
     plan: str = ""
     outputs: tuple[Output, ...] = ()
+    inputs: tuple[Stamp, ...] = ()
     notes: tuple[str, ...] = ()
     scores: tuple[dict[str, Any], ...] = ()
     values: dict[str, Any] = field(default_factory=dict)
@@ -165,15 +165,17 @@ class Store:
         except (OSError, ValueError, KeyError, TypeError):
             return {}
 
-    def taken_over(self, piece: Label, key: str) -> Entry | None:
+    def taken_over(self, piece: Label, key: str, inputs: Sequence[Path] = ()) -> Entry | None:
         """Return the entry of a piece that is done with this key, its files whole; None where it must be made.
 
-        A file is whole where its size and time are those of the ledger, or its size and content.
+        Files are whole, and inputs those that it was made of, where size and time are those of the ledger, or size and
+        content.
         """
         entry = self.pieces().get(piece)
-        if entry is None or entry.state != "done" or entry.key != key:
+        if entry is None or entry.state != "done" or entry.key != key or len(entry.inputs) != len(inputs):
             return None
-        return entry if all(_is_whole(self.out / output.path, output) for output in entry.outputs) else None
+        files = [*((self.out / one.path, one.stamp) for one in entry.outputs), *zip(inputs, entry.inputs, strict=True)]
+        return entry if all(is_whole(*one) for one in files) else None
 
     def pieces(self) -> dict[Label, Entry]:
         """Return the ledger: of each piece its last line; one that a kill tore, or that is foreign, is none."""
@@ -211,8 +213,8 @@ class Store:
 
     def done(
         self, piece: Label, key: str, outputs: Sequence[str | os.PathLike[str]], *, plan: str = "",
-        notes: Iterable[str] = (), scores: Iterable[Mapping[str, Any]] = (), values: Mapping[str, Any] | None = None,
-        seconds: float = 0.0, peak_memory: float | None = None,
+        inputs: Iterable[Stamp] = (), notes: Iterable[str] = (), scores: Iterable[Mapping[str, Any]] = (),
+        values: Mapping[str, Any] | None = None, seconds: float = 0.0, peak_memory: float | None = None,
     ) -> Entry:  # fmt: skip
         """Note that a piece is done, when all its files are there under their names.
 
@@ -221,7 +223,7 @@ class Store:
         piece, key : Label, str
         outputs : sequence of path
             Its files; they lie inside the folder.
-        plan, notes, scores, values, seconds, peak_memory
+        inputs, plan, notes, scores, values, seconds, peak_memory
             As in :class:`Entry`; plain values.
 
         Raises
@@ -231,7 +233,9 @@ class Store:
         """
         found = tuple(self._output(Path(path)) for path in outputs)
         facts = (tuple(notes), tuple(map(dict, scores)), dict(values or {}))
-        return self._write(Entry(*piece, "done", key, plan, found, *facts, round(seconds, 3), peak_memory))
+        return self._write(
+            Entry(*piece, "done", key, plan, found, tuple(inputs), *facts, round(seconds, 3), peak_memory)
+        )
 
     def failed(
         self, piece: Label, key: str, reason: str, *, plan: str = "", notes: Iterable[str] = (),
@@ -239,7 +243,7 @@ class Store:
     ) -> Entry:  # fmt: skip
         """Note why a piece failed; it is tried again by the next run."""
         facts = (round(seconds, 3), peak_memory, reason)
-        return self._write(Entry(*piece, "failed", key, plan, (), tuple(notes), (), {}, *facts))
+        return self._write(Entry(*piece, "failed", key, plan, (), (), tuple(notes), (), {}, *facts))
 
     def _write(self, entry: Entry) -> Entry:
         """Append an entry; one that a power cut takes costs its piece, so the disk is not waited for."""
@@ -260,10 +264,9 @@ class Store:
             inside = path.relative_to(self.out).as_posix()
         except ValueError:
             raise MrsxrError(f"{path}: lies outside {self.out}; products of a store lie inside it") from None
-        size, time = _size_and_time(path)
-        if size is None:
+        if not path.exists():
             raise MrsxrError(f"{path}: is not there, though its piece is done")
-        return Output(inside, size, time, checksum(path))
+        return Output(inside, stamp(path))
 
 
 @dataclass(frozen=True)
@@ -342,26 +345,15 @@ def _entry(line: bytes) -> Entry | None:
     """Return an entry of the ledger, None where the line is none."""
     try:
         entry = Entry(**json.loads(line))
-        outputs = tuple(Output(str(p), int(size), int(time), str(crc)) for p, size, time, crc in entry.outputs)
+        outputs = tuple(Output(str(path), _stamp(one)) for path, one in entry.outputs)
         if entry.state not in ("running", "done", "failed"):
             return None
-        return replace(entry, outputs=outputs, notes=tuple(entry.notes), scores=tuple(entry.scores))
+        inputs = tuple(map(_stamp, entry.inputs))
+        return replace(entry, outputs=outputs, inputs=inputs, notes=tuple(entry.notes), scores=tuple(entry.scores))
     except (ValueError, TypeError):
         return None
 
 
-def _is_whole(path: Path, output: Output) -> bool:
-    size, time = _size_and_time(path)
-    if size != output.size:
-        return False
-    return time == output.time or checksum(path) == output.checksum
-
-
-def _size_and_time(path: Path) -> tuple[int | None, int]:
-    """Return size and mtime [ns] of a file, sum and latest of a folder; (None, 0) where there is none."""
-    try:
-        files = [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path]
-        stats = [file.stat() for file in files]
-    except OSError:
-        return None, 0
-    return sum(one.st_size for one in stats), max((one.st_mtime_ns for one in stats), default=0)
+def _stamp(one: Any) -> Stamp:
+    size, time, checksum = one
+    return Stamp(int(size), int(time), str(checksum))

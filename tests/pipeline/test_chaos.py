@@ -18,7 +18,7 @@ def test_killed_runs_go_on_to_the_same_bytes(tmp_path, signal, kills, cluster):
     spec = importlib.util.spec_from_file_location("chaos", place)
     chaos = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(chaos)
-    options = argparse.Namespace(kills=kills, signal=signal, cluster=cluster, workers=2, seed=3)
+    options = argparse.Namespace(kills=kills, signal=signal, cluster=cluster, workers=2, seed=3, whole=False)
     table = chaos.chaos(tmp_path / "data", tmp_path, options)
     assert table["kills"] >= kills
     assert (table["files broken"], table["files that differ"], table["stopped later than 5 s"]) == (0, 0, 0)

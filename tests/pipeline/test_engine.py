@@ -26,7 +26,8 @@ from mrsxr.errors import MrsxrError, MrsxrWarning
 from mrsxr.io import atomic
 from mrsxr.pipeline import Recipe, Reporter, engine
 from mrsxr.pipeline import store as store_module
-from mrsxr.pipeline.plan import Task
+from mrsxr.pipeline.pieces import Filed
+from mrsxr.pipeline.plan import ALL, Task
 from mrsxr.pipeline.record import read_runs
 from mrsxr.pipeline.runner import carry_out
 from mrsxr.pipeline.signals import Stopped
@@ -129,6 +130,31 @@ def test_a_run_takes_over_what_is_there_and_makes_the_rest(reduced, simulated, t
     assert {path.name for path in before} == {path.name for paths in mended.files.values() for path in paths}
     other = mx.run(source, recipe=recipe.set("cube_build", weighting="emsm"), **options)
     assert {piece.stage for piece in other.record.pieces if piece.taken_over} == {"read", "open", "combine"}
+
+
+def test_a_raw_file_of_which_a_byte_changed_is_reduced_anew(tmp_path):
+    """With all that follows, whatever its size and time say; a copy of the same bytes is the same file."""
+
+    def slopes(_way, *, exposure):
+        return {"spectrum": [spectrum(None)["spectrum"][0].assign_attrs(target=exposure[0].path.read_text())]}
+
+    def total(_way, *, of):
+        return {"sum": [mx.load(of[0].path).attrs["target"]]}
+
+    raw = tmp_path / "a_uncal.fits"
+
+    def taken_over(text, time):
+        raw.write_text(text)
+        os.utime(raw, ns=(time, time))
+        first = Task("spectrum", "1A", slopes, {"exposure": (ALL, (Filed(raw, "science", "a"),))})
+        here = reduction([first, Task("stitch", "all", total, {"of": (ALL, (first["spectrum"],))})], tmp_path / "out")
+        carry_out([here], None, 1)
+        assert not here.result.failed
+        return here.result.taken_over, Store(tmp_path / "out").pieces()[Label("stitch", "all")].values["made"]
+
+    assert taken_over("M 31", 10**18) == (0, {"sum": [["plain", "M 31"]]})
+    assert taken_over("M 31", 2 * 10**18)[0] == 2
+    assert taken_over("M 33", 2 * 10**18) == (0, {"sum": [["plain", "M 33"]]})
 
 
 def test_datasets_are_computed_together():

@@ -13,7 +13,7 @@ import xarray as xr
 from astropy.io import fits
 
 from mrsxr.errors import InputFileError
-from mrsxr.pipeline.keys import checksum, digest, key_of, of_file, of_reference
+from mrsxr.pipeline.keys import checksum, digest, is_whole, key_of, of_file, of_reference, stamp
 
 
 def test_digests_of_plain_values():
@@ -33,12 +33,12 @@ def raw(path, value=1.0, n_cards=0):
     return path
 
 
-def test_a_raw_file_is_known_by_size_time_and_header(tmp_path):
+def test_a_raw_file_is_known_by_size_and_header(tmp_path):
     path = raw(tmp_path / "a_uncal.fits", n_cards=100)
     first = of_file(path)
-    assert of_file(raw(tmp_path / "b_uncal.fits", n_cards=100)) == first  # a copy with its time
+    assert of_file(raw(tmp_path / "b_uncal.fits", n_cards=100)) == first
     os.utime(path, ns=(10**18, 10**18 + 1))
-    assert of_file(path) != first
+    assert of_file(path) == first  # the content tells, see below
     raw(path, n_cards=101)
     assert of_file(path) != first
     with open(raw(path, n_cards=100), "r+b") as file:
@@ -49,6 +49,30 @@ def test_a_raw_file_is_known_by_size_time_and_header(tmp_path):
     assert of_file(path) != first
     with pytest.raises(InputFileError, match="nothing_uncal"):
         of_file(tmp_path / "nothing_uncal.fits")
+
+
+def test_stamps_see_a_byte_under_the_same_size_and_time(tmp_path, monkeypatch):
+    path = raw(tmp_path / "a_uncal.fits")
+    was = stamp(path)
+    copy = raw(tmp_path / "copy_uncal.fits")
+    os.utime(copy, ns=(0, 0))
+    assert is_whole(copy, was)
+    with open(path, "r+b") as file:
+        file.seek(-3000, os.SEEK_END)
+        file.write(b"7")
+    os.utime(path, ns=(10**18, 10**18))
+    assert not is_whole(path, was)
+    path.unlink()
+    assert not is_whole(path, was)
+    with pytest.raises(InputFileError, match=r"a_uncal.fits: cannot be read"):
+        stamp(path)
+    monkeypatch.setattr("mrsxr.pipeline.keys.checksum", None)  # who is untouched is not read
+    assert is_whole(copy, stamp_of(copy, was))
+
+
+def stamp_of(path, was):
+    """Return the stamp of a file that has the content of another."""
+    return was._replace(time=max(path.stat().st_mtime_ns, path.stat().st_ctime_ns))
 
 
 def test_a_reference_is_known_by_name_and_content(tmp_path, monkeypatch):

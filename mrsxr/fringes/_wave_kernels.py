@@ -12,9 +12,10 @@ import math
 import numpy as np
 
 from mrsxr._clip_kernels import MAD_TO_SIGMA
+from mrsxr._solve_kernels import cholesky, substitute
 from mrsxr.compiled import njit
 
-from ._sine_kernels import fill_waves
+from ._sine_kernels import dot, fill_waves
 
 BIN = 0.115  # of the period: samples are averaged over it
 LONGER = 1.3  # period of the series over the length of the band
@@ -25,7 +26,7 @@ PARTS, AGAIN = 32, 3  # of the spectrum, whose waves the rest learns anew in som
 FASTER = 0.7  # power of the changes of a round
 SPARSE = 3.0  # weight of a prior that has power at few frequencies: 1 / power
 LEAST_POWER = 0.02  # of the noise of an amplitude: below, there is no wave
-STANDS_OUT = 4.0  # sigma
+STANDS_OUT, GONE = 4.0, 7.0  # sigma, from which on a box counts less, and not at all
 WIDEST = 4  # bins to each side of the middle of a box, as which lines are sought
 LEAST_GAIN, SOFT = 50.0, 10.0  # chi2 by which predictions must be better than none to count half, and e times less
 LEAST_NOISE = 0.25  # of its variance: residuals do not say that there is less
@@ -94,48 +95,72 @@ def _posterior(basis, weights, y, precision):
 
 
 @njit(cache=True, nogil=True)
-def _left_out(gram, weights, residual, first, last):
-    """Return residuals of bins predicted without them, and the covariance of these predictions.
+def _stands_out(gram, whole, share, residual, first, last):
+    """Return the mean of bins, predicted without any of them, in units of its error.
 
-    gram (bin, 2 x widest + 1): covariance of the model between a bin and its neighbours.
+    gram (bin, 2 x reach + 1): covariance of the model between a bin and its neighbours; whole, share: weights of the
+    bins, and the part with which each was fitted.
     """
-    n = last - first
-    half = gram.shape[1] // 2
-    system, right = np.empty((n, n)), np.empty((n, n + 1))
+    n, half = last - first, gram.shape[1] // 2
+    free, partly, m = np.ones(n), np.empty(n, dtype=np.int64), 0
+    height = total = 0.0
     for i in range(n):
+        k = first + i
         for j in range(n):
-            value = gram[first + i, half + j - i]
-            system[i, j] = (1.0 if i == j else 0.0) - value * weights[first + j]
-            right[i, j] = value
-        right[i, n] = residual[first + i]
-    found = np.linalg.solve(system, right)
-    return found[:, n].copy(), found[:, :n].copy()
+            free[i] -= gram[k, half + j - i] * whole[first + j] * share[first + j]
+        if share[k] < 1.0:
+            partly[m] = i
+            m += 1
+        else:
+            height += whole[k] * residual[k]
+            total += whole[k] * free[i]
+    if m > 0:
+        system, both = np.empty((m, m)), np.empty((2, m))
+        for a in range(m):
+            i = partly[a]
+            both[0, a], both[1, a] = residual[first + i], free[i]
+            for b in range(m):
+                system[a, b] = gram[first + i, half + partly[b] - i]
+            system[a, a] += 1.0 / (whole[first + i] * (1.0 - share[first + i]))
+        if not cholesky(system, m):
+            return 0.0
+        substitute(system, m, both[0])
+        substitute(system, m, both[1])
+        for a in range(m):
+            part = 1.0 / (1.0 - share[first + partly[a]])
+            for j in range(n):
+                if share[first + j] == 1.0:
+                    part -= whole[first + j] * gram[first + j, half + partly[a] - j]
+            height += part * both[0, a]
+            total += part * both[1, a]
+    return height / math.sqrt(total) if total > 0.0 else 0.0
 
 
 @njit(cache=True, nogil=True)
-def _mask(basis, covariance, residual, weights, noise, keep):
-    """Set keep 0 at boxes that stand out of what the rest predicts, else 1."""
+def _mask(part, basis, residual, whole, share, keep):
+    """Fill keep with 0 at boxes that stand out of what the rest predicts, each where it does so most, else 1.
+
+    Between the limits it falls from 1 to 0, so that a little more or less of something flips nothing.
+
+    part : basis x covariance of the amplitudes; share : of the weights ``whole``, with which bins were fitted.
+    """
     n = residual.size
     reach = 2 * WIDEST
     gram = np.zeros((n, 2 * reach + 1))
-    part = np.dot(basis, covariance)
     for i in range(n):
-        for j in range(max(i - reach, 0), min(i + reach + 1, n)):
-            gram[i, reach + j - i] = np.dot(part[i], basis[j])
+        for j in range(i, min(i + reach + 1, n)):
+            gram[i, reach + j - i] = gram[j, reach + i - j] = dot(part[i], basis[j])
     keep[:] = 1.0
     height = np.empty(n)
     for half in range(WIDEST + 1):
         for i in range(n):
-            first, last = max(i - half, 0), min(i + half + 1, n)
-            e, spread = _left_out(gram, weights, residual, first, last)
-            for j in range(last - first):
-                spread[j, j] += noise[first + j]
-            best = np.linalg.solve(spread, np.ones(last - first))
-            height[i] = np.sum(best * e) / math.sqrt(max(best.sum(), 1e-300))
-        limit = STANDS_OUT * max(1.0, MAD_TO_SIGMA * np.median(np.abs(height)))
+            height[i] = abs(_stands_out(gram, whole, share, residual, max(i - half, 0), min(i + half + 1, n)))
+        scale = max(1.0, MAD_TO_SIGMA * np.median(height))
         for i in range(n):
-            if abs(height[i]) > limit:
-                keep[max(i - half - 1, 0) : i + half + 2] = 0.0
+            left = (GONE - height[i] / scale) / (GONE - STANDS_OUT)
+            if left < 1.0 and height[i] >= height[max(i - half, 0) : i + half + 1].max():
+                for j in range(max(i - half - 1, 0), min(i + half + 2, n)):
+                    keep[j] = min(keep[j], max(left, 0.0))
 
 
 @njit(cache=True, nogil=True)
@@ -200,8 +225,9 @@ def _learn(smooth, waves, smooth_power, total, mean):
         if turn == ROUNDS or active.size == 0:
             break
         if turn > 0 and turn % MASKED == 0:
-            noise = scale / np.maximum(total, 1e-6 * total.max())
-            _mask(basis, covariance, mean - np.dot(basis, amplitude), used, noise, clear)
+            whole = np.maximum(total, 1e-6 * total.max()) / scale
+            share = clear.copy()
+            _mask(np.dot(basis, covariance), basis, mean - np.dot(basis, amplitude), whole, share, clear)
             covariance, amplitude = _posterior(basis, total * clear / scale, mean, precision)
         spread = np.diag(covariance).copy()
         residual = mean - np.dot(basis, amplitude)

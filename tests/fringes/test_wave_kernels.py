@@ -36,6 +36,26 @@ def test_a_window_left_out_is_as_if_it_were_no_data():
     np.testing.assert_allclose(wave @ covariance @ wave + more, wave @ slow_covariance @ wave, rtol=1e-9)
 
 
+def test_boxes_stand_out_of_what_is_fitted_without_them():
+    """Boxes of bins that were fitted whole, in part, or not at all."""
+    rng = np.random.default_rng(1)
+    basis, whole, share = rng.standard_normal((80, 12)), rng.uniform(1, 3, 80), np.ones(80)
+    share[[20, 24, 30, 31, 32, 50]] = 0, 0.3, 0.7, 0, 0.2, 0.9
+    mean, precision = rng.standard_normal(80), rng.uniform(0.5, 2, 12)
+    covariance, amplitude = kernels._posterior(basis, whole * share, mean, precision)
+    full, gram = basis @ covariance @ basis.T, np.zeros((80, 17))
+    for shift in range(-8, 9):
+        gram[max(-shift, 0) : 80 - max(shift, 0), 8 + shift] = np.diag(full, shift)
+    for first, last in ((18, 27), (0, 5), (28, 37), (30, 33), (60, 61), (20, 21), (46, 55)):
+        rest = whole * share
+        rest[first:last] = 0
+        spread, slow = kernels._posterior(basis, rest, mean, precision)
+        spread = (basis @ spread @ basis.T)[first:last, first:last] + np.diag(1 / whole[first:last])
+        best = np.linalg.solve(spread, np.ones(last - first))
+        found = kernels._stands_out(gram, whole, share, mean - basis @ amplitude, first, last)
+        np.testing.assert_allclose(found, best @ (mean - basis @ slow)[first:last] / np.sqrt(best.sum()), rtol=1e-8)
+
+
 def test_the_power_of_a_part_is_learned_without_what_lies_there():
     """As the power of all data is, by rows of the basis that are not there."""
     rng = np.random.default_rng(3)
@@ -85,6 +105,20 @@ def test_fringes_of_many_periods_fall_to_the_noise_and_lines_stay():
         more, _ = correct_spectra(wave, fringed + line, channel=1, method="slices")
         near = np.abs(speed) < 3 * sigma
         np.testing.assert_allclose((more - clean)[near].sum() / (line * clean / fringed)[near].sum(), 1, atol=0.025)
+
+
+def test_a_line_flips_no_choice_elsewhere():
+    """Where and how wide a line is stays, however the boxes around it and elsewhere stand out."""
+    wave, level, fringed = made()
+    plain = correct_spectra(wave, fringed, channel=1, method="slices")[0]
+    for at, height in ((5.735, 0.045), (6.06, 0.03), (6.555, 0.06)):
+        speed = (wave / at - 1) * 299792.458
+        line = height * level * np.exp(-0.5 * (speed / 130.0) ** 2)
+        found = correct_spectra(wave, fringed + line, channel=1, method="slices")[0] - plain
+        near, share = np.abs(speed) < 5 * 130.0, plain / fringed
+        places = [np.average(speed[near], weights=one[near]) for one in (found, line * share)]
+        assert abs(places[0] - places[1]) < 3.0
+        np.testing.assert_allclose(found[near].sum() / (line * share)[near].sum(), 1, atol=0.02)
 
 
 def test_noise_without_fringes_is_hardly_touched():

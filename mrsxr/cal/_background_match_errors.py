@@ -11,13 +11,12 @@ Methodology 28, 169).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-from ._background_match_misfit import Batch, Table, cluster, places, squares
-from ._background_match_solve import Lift, Solution, eliminate, residuals, solve_once
+from ._background_match_misfit import Bin, Table, cluster, places, squares
+from ._background_match_solve import Sky, Solution, Unknowns, eliminate, residuals, solve, whole
 
 #: Nodes of the sky to a side of a patch, and patches to a side of what is left out together with its like.
 _PATCH, _FOLD = 3, 2
@@ -39,46 +38,49 @@ def _patches(table: Table) -> tuple[np.ndarray, np.ndarray]:
     return np.floor(table.x / _PATCH).astype(np.int64), np.floor(table.y / _PATCH).astype(np.int64)
 
 
-def scores(table: Table, batches: list[Batch], lift: Lift, found: Solution, sigma: np.ndarray) -> Scores:
+def scores(table: Table, bins: list[Bin], unknowns: Unknowns, found: Solution, sigma: np.ndarray) -> Scores:
     """Return the scores of every patch at the solution, and their covariance by the errors ``sigma`` of the samples."""
+    from . import _background_match_sky_kernels as kernels
+
     label = cluster(table.grid, *_patches(table))
-    size, n_patch = lift.unknowns.size, int(label.max(initial=-1)) + 1
-    noise = sparse.csr_array((size, size))
-    patches: list[dict[bytes, list[np.ndarray]]] = [{} for _ in range(n_patch)]
-    for batch in batches:
-        free = batch.design - batch.sky @ eliminate(table, batch, found.weight).way
-        pull, loud, root = (
-            v[batch.rows, None] * free
-            for v in (found.weight * found.residual, found.weight * sigma, np.sqrt(found.weight))
-        )
-        noises: list[tuple[np.ndarray, ...]] = []
-        for block in batch.blocks:
-            up, columns = lift.of(block)
-            q = up.shape[0]
-            half, own = (v[block.rows, :q] @ up for v in (loud, root))
-            noises.append((np.repeat(columns, columns.size), np.tile(columns, columns.size), (half.T @ half).ravel()))
-            here, number = np.unique(label[batch.rows][block.rows], return_inverse=True)
-            sums = np.stack([np.bincount(number, v, here.size) for v in pull[block.rows, :q].T], axis=1) @ up
-            order = np.argsort(number, kind="stable")
-            parts = np.split(own[order], np.cumsum(np.bincount(number))[:-1])
-            for patch, total, part in zip(here, sums, parts, strict=True):
-                seen = patches[patch].setdefault(columns.tobytes(), [columns, np.zeros(1), np.zeros((1, 1))])
-                seen[1], seen[2] = seen[1] + total, seen[2] + part.T @ part
-        noise = noise + _added(noises, noise.shape)
+    size, n_patch = unknowns.size, int(label.max(initial=-1)) + 1
+    pull, loud = found.weight * found.residual, (found.weight * sigma) ** 2
+    patches: list[list[tuple[np.ndarray, ...]]] = [[] for _ in range(n_patch)]
+    noises: list[tuple[np.ndarray, ...]] = []
+    sets: dict[bytes, list[int]] = {}
+    for k, one in enumerate(bins):
+        sets.setdefault(one.members.tobytes(), []).append(k)
+    for ours in sets.values():
+        way, columns = unknowns.way(bins[ours[0]].members)
+        n, here = way.shape[0], np.unique(np.concatenate([label[bins[k].rows] for k in ours]))
+        total, held, noise = np.zeros((here.size, n)), np.zeros((here.size, n, n)), np.zeros((n, n))
+        for k in ours:
+            rows = bins[k].rows
+            inside, number = np.unique(label[rows], return_inverse=True)
+            kernels.add_scores(
+                bins[k], table.terms[rows], pull[rows], found.weight[rows], loud[rows], number, found.sky.factors[k],
+                np.searchsorted(here, inside), total, held, noise,
+            )  # fmt: skip
+        for patch, score, matrix in zip(here, total, whole(held), strict=True):
+            patches[patch].append((columns, way.T @ score, way.T @ (way.T @ matrix).T))
+        noise = way.T @ (way.T @ whole(noise)).T
+        noises.append((np.repeat(columns, columns.size), np.tile(columns, columns.size), noise.ravel()))
     shown: list[tuple[np.ndarray, ...]] = []
     inverses: dict[bytes, np.ndarray] = {}
     for patch, of_patch in enumerate(patches) if size else ():
-        columns, total, matrix = _together([*of_patch.values()])
+        columns, total, matrix = _together(of_patch)
         key = columns.tobytes()
         if not columns.size:
             continue
         if key not in inverses:
             inverses[key] = _solved(found, columns)[columns]
         shown.append((np.full(columns.size, patch), columns, _raised(total, matrix, inverses[key])))
-    return Scores(_added(shown, (n_patch, size)) if shown else sparse.csr_array((0, size)), noise)
+    return Scores(
+        _added(shown, (n_patch, size)) if shown else sparse.csr_array((0, size)), _added(noises, (size, size))
+    )
 
 
-def _together(seen: list[list[np.ndarray]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _together(seen: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return all unknowns of what a patch adds to the equations, and the sums of its scores and matrices."""
     columns = np.unique(np.concatenate([one for one, _, _ in seen]))
     total, matrix = np.zeros(columns.size), np.zeros((columns.size, columns.size))
@@ -105,11 +107,12 @@ def _solved(found: Solution, columns: np.ndarray) -> np.ndarray:
     """Return columns of the inverse of the normal matrix."""
     unit = np.zeros((found.values.size, columns.size))
     unit[columns, np.arange(columns.size)] = 1.0
-    return found.factor.solve(unit)  # type: ignore[attr-defined]
+    return found.factor.solve(unit)
 
 
 def _added(parts: list[tuple[np.ndarray, ...]], shape: tuple[int, ...]) -> sparse.csr_array:
-    rows, columns, values = (np.concatenate(p) for p in zip(*parts, strict=True))
+    nothing = (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0))
+    rows, columns, values = (np.concatenate(p) for p in zip(nothing, *parts, strict=True))
     return sparse.coo_array((values, (rows, columns)), shape=shape).tocsr()
 
 
@@ -133,7 +136,7 @@ def covariance(found: Solution, score: Scores, columns: np.ndarray) -> np.ndarra
 
 
 def held_out(
-    table: Table, batches: list[Batch], lift: Lift, weight: np.ndarray, group: np.ndarray, n_each: int
+    table: Table, bins: list[Bin], unknowns: Unknowns, weight: np.ndarray, group: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the scores of the functions of members, and of the constants of groups, on patches that were not fitted.
 
@@ -141,26 +144,25 @@ def held_out(
     wavelength) with what was found on the other patches, over that without the function, or without all constants.
     Functions are left out in turns, every eighth of a group at once. NaN: there is none.
     """
-    first, common = lift.unknowns.first, np.unique(lift.unknowns.common[lift.unknowns.common >= 0])
+    first, common = unknowns.first, np.unique(unknowns.common[unknowns.common >= 0])
     x, y = _patches(table)
     fold = (y % _FOLD) * _FOLD + x % _FOLD
     own, mean_of = group[table.member], places(table)
     turn = np.array([np.sum((group[:m] == group[m]) & (first[:m] >= 0)) for m in range(group.size)]) % _TURNS
     turns = np.unique(turn[first >= 0])
     several = np.zeros(own.size, dtype=bool)
-    for batch in batches:
-        for block in batch.blocks:
-            several[batch.rows][block.rows] = np.unique(group[block.members]).size > 1
+    for one in bins:
+        several[one.rows] = np.unique(group[one.members]).size > 1
     with_it, without = np.zeros(group.size), np.zeros(group.size)
     tied, untied = np.zeros(group.max() + 1), np.zeros(group.max() + 1)
     for number in range(_FOLD**2):
         out = fold == number
-        values, _, _ = solve_once(table, batches, lift, np.where(out, 0.0, weight))
+        values, _ = solve(eliminate(table, bins, np.where(out, 0.0, weight)).equations, unknowns)
         judged = np.where(out, weight, 0.0)
-        skies = [eliminate(table, batch, judged) for batch in batches]
+        sky = eliminate(table, bins, judged)
 
-        def misfits(changed: np.ndarray, judged: np.ndarray = judged, skies: list[Any] = skies) -> np.ndarray:
-            return squares(mean_of, residuals(table, batches, skies, lift, changed), judged)
+        def misfits(changed: np.ndarray, judged: np.ndarray = judged, sky: Sky = sky) -> np.ndarray:
+            return squares(mean_of, residuals(table, bins, sky, unknowns.coefficients(changed)), judged)
 
         full = misfits(values)
         with_it += np.bincount(table.member, full, group.size)
@@ -169,7 +171,7 @@ def held_out(
             ours = np.flatnonzero((turn == k) & (first >= 0))
             changed = values.copy()
             for m in ours:
-                changed[first[m] : first[m] + n_each] = 0.0
+                changed[first[m] : first[m] + unknowns.n_term * unknowns.n_knot] = 0.0
             without[ours] += np.bincount(table.member, misfits(changed), group.size)[ours]
         if common.size:
             changed = values.copy()

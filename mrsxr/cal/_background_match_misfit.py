@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import sparse
 
 from mrsxr.robust import MAD_TO_SIGMA
 
@@ -39,23 +38,18 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Block:
-    """One sky bin of a batch: its samples and nodes, counted within the batch, and the members that see it."""
-
-    rows: slice
-    nodes: slice
-    members: np.ndarray
-    spectral_bin: np.ndarray  # of each of the members
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Some sky bins, that are eliminated together: their matrix is block diagonal."""
+class Bin:
+    """One sky bin: its samples, where they lie among its nodes, and the members that see it."""
 
     rows: slice  # of the table
-    sky: sparse.csr_array  # (sample, node)
-    design: np.ndarray  # (sample, terms of the members of its block, then zeros)
-    blocks: list[Block]
+    n_node: int
+    width: int  # of the band of its normal matrix
+    members: np.ndarray
+    basis: np.ndarray  # (member, knot): the values of all splines along wavelength
+    place: np.ndarray  # of each sample: the place of its member among those
+    first: np.ndarray  # (sample, 3): the first of three nodes in each of three rows
+    u: np.ndarray  # from the node below each sample, along the rows and across
+    v: np.ndarray
 
 
 def misfit(table: Table, group: np.ndarray, residual: np.ndarray, weight: np.ndarray, share: np.ndarray) -> np.ndarray:
@@ -136,14 +130,12 @@ def scatter(
     return np.maximum(np.sqrt(found), _LEAST_SCATTER)
 
 
-def freedom(batches: list[Batch], group: np.ndarray, n_group: int) -> tuple[np.ndarray, np.ndarray]:
+def freedom(bins: list[Bin], group: np.ndarray, n_group: int) -> tuple[np.ndarray, np.ndarray]:
     """Return for each band the share of its samples that the sky does not use up, and if they are many."""
     nodes, samples = np.zeros(n_group), np.zeros(n_group)
-    for batch in batches:
-        inside = group[batch.rows]
-        for block in batch.blocks:
-            count = np.bincount(inside[block.rows], minlength=n_group)
-            samples += count
-            nodes += (block.nodes.stop - block.nodes.start) * count / count.sum()
+    for one in bins:
+        count = np.bincount(group[one.rows], minlength=n_group)
+        samples += count
+        nodes += one.n_node * count / count.sum()
     share = np.clip(1.0 - nodes / np.maximum(samples, 1), 0.05, 1.0)
     return share, samples - nodes > _MANY

@@ -7,7 +7,7 @@ bin by bin, so that only the coefficients of the functions are unknown at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -15,12 +15,10 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ._background_match_misfit import Batch, Block, Table, freedom, misfit, scatter
+from ._background_match_misfit import Bin, Table, freedom, misfit, scatter
 
 #: Tukey's constant and the most rounds of reweighting.
 _TUKEY, _HUBER, _ROUNDS, _HUBER_ROUNDS = 4.685, 1.345, 50, 6
-#: Samples times members that are eliminated together.
-_BATCH = 2_000_000
 #: Samples that two members must share to count as overlapping.
 _LEAST_SHARED = 30
 
@@ -34,6 +32,32 @@ class Unknowns:
     first: np.ndarray
     common: np.ndarray
     size: int
+    n_term: int
+    n_knot: int
+
+    def way(self, members: np.ndarray) -> tuple[sparse.csr_array, np.ndarray]:
+        """Return the matrix from unknowns to the coefficients (member, term, knot), and the numbers of the unknowns."""
+        n = self.n_term * self.n_knot
+        rows, columns = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
+        for place, member in enumerate(members):
+            for at, step, size in ((self.first[member], 1, n), (self.common[member], 0, self.n_knot)):
+                if at >= 0:
+                    rows.append(place * n + np.arange(size))
+                    columns.append(at + step * np.arange(size))
+        row, column = np.concatenate(rows), np.concatenate(columns)
+        unknown, number = np.unique(column, return_inverse=True)
+        shape = (n * members.size, unknown.size)
+        return sparse.csr_array((np.ones(row.size), (row, number)), shape=shape), unknown
+
+    def coefficients(self, values: np.ndarray) -> np.ndarray:
+        """Return the coefficients (member, term, knot) with the constants of their groups."""
+        out = np.zeros((self.first.size, self.n_term, self.n_knot))
+        for m, (first, common) in enumerate(zip(self.first, self.common, strict=True)):
+            if first >= 0:
+                out[m] = values[first : first + out[m].size].reshape(out[m].shape)
+            if common >= 0:
+                out[m, 0] += values[common]
+        return out
 
 
 def corner_nodes(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -43,14 +67,6 @@ def corner_nodes(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     keys = np.stack([node_key(ix + i, iy + j) for j in (0, 1) for i in (0, 1)], axis=1)
     weights = np.stack([(1 - u) * (1 - v), u * (1 - v), (1 - u) * v, u * v], axis=1)
     return keys, weights
-
-
-def spline_nodes(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the keys (sample, 9) and weights of the quadratic splines around positions in units of their spacing."""
-    ix, iy = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
-    across, along = (np.stack([0.5 * (1 - t) ** 2, 0.5 + t * (1 - t), 0.5 * t**2], axis=1) for t in (x - ix, y - iy))
-    keys = np.stack([node_key(ix + i, iy + j) for j in (-1, 0, 1) for i in (-1, 0, 1)], axis=1)
-    return keys, (along[:, :, None] * across[:, None, :]).reshape(-1, 9)
 
 
 def node_key(ix: np.ndarray, iy: np.ndarray) -> np.ndarray:
@@ -77,43 +93,29 @@ def shared_samples(table: Table) -> np.ndarray:
     return keep
 
 
-def make_batches(table: Table) -> list[Batch]:
-    """Cut the table into batches of sky bins."""
-    batches: list[Batch] = []
-    waiting: list[slice] = []
-    size = 0
+def make_bins(
+    table: Table, basis: Sequence[dict[int, np.ndarray]], shift: tuple[float, float] = (0.0, 0.0)
+) -> list[Bin]:
+    """Put the samples on the nodes of a grid, sky bin by sky bin; ``basis`` of each member in each spectral bin.
+
+    Nodes are numbered along the shorter side of the field, so that the bands of normal matrices are narrow.
+    """
+    x, y = table.x + shift[0], table.y + shift[1]
+    if x.size and np.ptp(x) > np.ptp(y):
+        x, y = y, x
+    ix, iy = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
+    u, v, key = x - ix, y - iy, node_key(ix, iy)
+    corners = (node_key(*np.meshgrid([-1, 0, 1], [-1, 0, 1])) - node_key(np.zeros(1, int), np.zeros(1, int))).ravel()
+    bins = []
     for rows in _runs(table.sky_bin):
-        members = np.unique(table.member[rows]).size
-        entries = (rows.stop - rows.start) * members
-        if waiting and size + entries > _BATCH:
-            batches.append(_batch(table, waiting))
-            waiting, size = [], 0
-        waiting.append(rows)
-        size += entries
-    return [*batches, _batch(table, waiting)] if waiting else batches
-
-
-def _batch(table: Table, runs: list[slice]) -> Batch:
-    rows = slice(runs[0].start, runs[-1].stop)
-    n, n_term = rows.stop - rows.start, table.terms.shape[1]
-    keys, weights = spline_nodes(table.x[rows], table.y[rows])
-    columns = np.empty(keys.shape, dtype=np.int64)
-    blocks, parts, n_node = [], [], 0
-    for run in runs:
-        inside = slice(run.start - rows.start, run.stop - rows.start)
-        node, number = np.unique(keys[inside], return_inverse=True)
-        columns[inside] = number.reshape(keys[inside].shape) + n_node
-        members, first, local = np.unique(table.member[run], return_index=True, return_inverse=True)
-        nodes = slice(n_node, n_node + node.size)
-        blocks.append(Block(inside, nodes, members, table.spectral_bin[run][first]))
-        parts.append(local)
-        n_node = nodes.stop
-    widest = max(b.members.size for b in blocks)
-    design = np.zeros((n, widest, n_term))
-    design[np.arange(n), np.concatenate(parts)] = table.terms[rows]
-    starts = np.arange(n + 1) * keys.shape[1]
-    sky = sparse.csr_array((weights.ravel(), columns.ravel(), starts), shape=(n, n_node))
-    return Batch(rows, sky, design.reshape(n, -1), blocks)
+        node = np.unique(np.unique(key[rows])[:, None] + corners)
+        first = np.searchsorted(node, key[rows][:, None] + corners[::3])
+        members, one, place = np.unique(table.member[rows], return_index=True, return_inverse=True)
+        spectral = table.spectral_bin[rows][one]
+        of_bin = np.stack([basis[m][int(k)] for m, k in zip(members, spectral, strict=True)])
+        width = int((first[:, 2] - first[:, 0]).max()) + 3
+        bins.append(Bin(rows, node.size, width, members, of_bin, place, first, u[rows], v[rows]))
+    return bins
 
 
 def components(table: Table, band_of_member: np.ndarray) -> np.ndarray:
@@ -167,7 +169,8 @@ class Solution:
     """Coefficients of all unknowns, the factorised normal matrix, and weights and residuals of the samples."""
 
     values: np.ndarray
-    factor: object
+    factor: Any
+    sky: Sky
     weight: np.ndarray
     residual: np.ndarray
     scale: np.ndarray  # of each band, how much larger the scatter is than the errors
@@ -176,7 +179,7 @@ class Solution:
     grids: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))  # values by other grids of nodes, less those
 
 
-def solve_robustly(table: Table, batches: list[Batch], lift: Lift, band_of_member: np.ndarray) -> Solution:
+def solve_robustly(table: Table, bins: list[Bin], unknowns: Unknowns, band_of_member: np.ndarray) -> Solution:
     """Solve by iteratively reweighted least squares: Huber's weights first, then Tukey's.
 
     The scatter about the fit, in units of the errors, is measured band by band and scales the errors.
@@ -184,15 +187,17 @@ def solve_robustly(table: Table, batches: list[Batch], lift: Lift, band_of_membe
     group = band_of_member[table.member]
     weight = table.sigma**-2.0
     base = weight.copy()
-    values = np.zeros(lift.unknowns.size)
+    values = np.zeros(unknowns.size)
     n_group = int(band_of_member.max()) + 1
     scale, rounds = np.ones(n_group), 0
-    share, enough = freedom(batches, group, n_group)
+    share, enough = freedom(bins, group, n_group)
     enough &= np.bincount(band_of_member, minlength=n_group)[:n_group] > 1
     excess, converged = np.ones(table.flux.size), False
     for rounds in range(1, _ROUNDS + 1):
         before = values
-        values, factor, residual = solve_once(table, batches, lift, weight)
+        sky = eliminate(table, bins, weight)
+        values, factor = solve(sky.equations, unknowns)
+        residual = residuals(table, bins, sky, unknowns.coefficients(values))
         off = np.abs(residual) / table.sigma
         scale = scatter(off, share, group, enough, excess < 1.5)
         off /= scale[group] * np.sqrt(excess)
@@ -207,8 +212,10 @@ def solve_robustly(table: Table, batches: list[Batch], lift: Lift, band_of_membe
         ):
             converged = True
             break
-    values, factor, residual = solve_once(table, batches, lift, weight)
-    return Solution(values, factor, weight, residual, scale, rounds, converged)
+    sky = eliminate(table, bins, weight)
+    values, factor = solve(sky.equations, unknowns)
+    residual = residuals(table, bins, sky, unknowns.coefficients(values))
+    return Solution(values, factor, sky, weight, residual, scale, rounds, converged)
 
 
 def _typical_variance(factor: Any, size: int) -> float:
@@ -218,85 +225,73 @@ def _typical_variance(factor: Any, size: int) -> float:
     return max(float(probe @ factor.solve(probe)) / max(size, 1), 0.0)
 
 
-def other_grids(table: Table) -> Iterator[list[Batch]]:
-    """Yield the batches of grids of nodes that lie half a spacing beside the first, along x, y and both."""
-    for dx, dy in ((0.5, 0.0), (0.0, 0.5), (0.5, 0.5)):
-        yield make_batches(replace(table, x=table.x + dx, y=table.y + dy))
+@dataclass(frozen=True)
+class Equations:
+    """The normal equations that are left for the coefficients (member, term, knot) of some members."""
+
+    members: np.ndarray
+    matrix: np.ndarray
+    vector: np.ndarray
 
 
-class Lift:
-    """From the coefficients of all functions to the terms of the members of a block."""
+@dataclass(frozen=True)
+class Sky:
+    """The sky, eliminated: factor and border of each bin, and the equations of each set of members that share bins."""
 
-    def __init__(self, unknowns: Unknowns, basis: list[dict[int, np.ndarray]], n_term: int):
-        self.unknowns = unknowns
-        self.basis = basis  # of each member: the values of all splines in every spectral bin
-        self.n_term = n_term
-        self._columns: dict[bytes, np.ndarray] = {}
-
-    def of(self, block: Block) -> tuple[np.ndarray, np.ndarray]:
-        """Return the matrix (terms of all members, unknown of the block) and the numbers of these unknowns."""
-        columns = self.columns(block.members)
-        out = np.zeros((self.n_term * block.members.size, columns.size))
-        at = 0
-        for place, (member, spectral) in enumerate(zip(block.members, block.spectral_bin, strict=True)):
-            values = self.basis[member][int(spectral)]
-            rows = self.n_term * place
-            for term in range(self.n_term) if self.unknowns.first[member] >= 0 else ():
-                out[rows + term, at : at + values.size] = values
-                at += values.size
-            if self.unknowns.common[member] >= 0:
-                out[rows, np.searchsorted(columns, self.unknowns.common[member])] = 1.0
-        return out, columns
-
-    def columns(self, members: np.ndarray) -> np.ndarray:
-        """Return the numbers of the unknowns of some members, rising: ``Unknowns`` puts the common ones last."""
-        key = members.tobytes()
-        if key not in self._columns:
-            first, common = self.unknowns.first[members], self.unknowns.common[members]
-            n = self.n_term * len(next(iter(self.basis[members[0]].values())))
-            own = [np.arange(f, f + n) for f in first if f >= 0]
-            self._columns[key] = np.concatenate([*own, np.unique(common[common >= 0])]).astype(np.int64)
-        return self._columns[key]
+    factors: list[tuple[np.ndarray, np.ndarray]]
+    equations: list[Equations]
 
 
-def solve_once(table: Table, batches: list[Batch], lift: Lift, weight: np.ndarray) -> Any:
-    """Solve the weighted least squares; return coefficients, factorised normal matrix and residuals."""
-    size = lift.unknowns.size
-    sums: dict[bytes, list[np.ndarray]] = {}
-    right = np.zeros(size)
-    skies = [eliminate(table, batch, weight) for batch in batches]
-    for batch, sky in zip(batches, skies, strict=True):
-        w, d = weight[batch.rows], table.flux[batch.rows]
-        weighted = w[:, None] * batch.design
-        for block in batch.blocks:
-            up, columns = lift.of(block)
-            q = up.shape[0]
-            own, near, far = batch.design[block.rows, :q], sky.left[block.nodes, :q], sky.way[block.nodes, :q]
-            matrix = own.T @ weighted[block.rows, :q] - near.T @ far
-            vector = weighted[block.rows, :q].T @ d[block.rows] - far.T @ sky.both[block.nodes]
-            total = sums.setdefault(block.members.tobytes(), [columns, np.zeros((columns.size, columns.size))])
-            total[1] += up.T @ matrix @ up
-            right[columns] += up.T @ vector
-    solver = _factorise(list(sums.values()), size) if size else None
-    values = solver.solve(right) if solver is not None else np.zeros(0)
-    return values, solver, residuals(table, batches, skies, lift, values)
+def eliminate(table: Table, bins: list[Bin], weight: np.ndarray) -> Sky:
+    """Eliminate the sky, bin by bin."""
+    from . import _background_match_sky_kernels as kernels
+
+    n_term = table.terms.shape[1]
+    # nodes that bright sources have left without weight hang on to this ridge alone
+    least = 1e-8 * float(np.median(weight[weight > 0])) if (weight > 0).any() else 1.0
+    factors, sets = [], {}  # type: ignore[var-annotated]
+    for one in bins:
+        band, border, left = kernels.eliminate(
+            one, table.terms[one.rows], table.flux[one.rows], weight[one.rows], least
+        )
+        factors.append((band, border))
+        n = one.basis.size * n_term
+        found = sets.setdefault(one.members.tobytes(), Equations(one.members, np.zeros((n, n)), np.zeros(n)))
+        kernels.add_equations(left, one.basis, n_term, found.matrix, found.vector)
+    return Sky(factors, [replace(one, matrix=whole(one.matrix)) for one in sets.values()])
 
 
-def residuals(table: Table, batches: list[Batch], skies: list[Sky], lift: Lift, values: np.ndarray) -> np.ndarray:
-    """Return the residuals of functions of given coefficients and the sky that goes with them."""
+def whole(lower: np.ndarray) -> np.ndarray:
+    """Return symmetric matrices of which the lower triangle is given."""
+    return np.tril(lower) + np.swapaxes(np.tril(lower, -1), -1, -2)
+
+
+def solve(equations: list[Equations], unknowns: Unknowns) -> tuple[np.ndarray, Any]:
+    """Return the values of the unknowns and their factorised normal matrix."""
+    right = np.zeros(unknowns.size)
+    if not unknowns.size:
+        return right, None
+    sums = []
+    for one in equations:
+        way, columns = unknowns.way(one.members)
+        sums.append((columns, way.T @ (way.T @ one.matrix).T))
+        right[columns] += way.T @ one.vector
+    factor = _factorise(sums, unknowns.size)
+    return factor.solve(right), factor
+
+
+def residuals(table: Table, bins: list[Bin], sky: Sky, coefficients: np.ndarray) -> np.ndarray:
+    """Return the residuals of functions of given coefficients (member, term, knot) and the sky that goes with them."""
+    from . import _background_match_sky_kernels as kernels
+
     residual = np.empty(table.flux.size)
-    for batch, sky in zip(batches, skies, strict=True):
-        model, pull = np.zeros(batch.design.shape[0]), sky.both.copy()
-        for block in batch.blocks:
-            up, columns = lift.of(block)
-            local = up @ values[columns]
-            model[block.rows] = batch.design[block.rows, : local.size] @ local
-            pull[block.nodes] -= sky.left[block.nodes, : local.size] @ local
-        residual[batch.rows] = table.flux[batch.rows] - model - batch.sky @ sky.factor.solve(pull)
+    for one, factor in zip(bins, sky.factors, strict=True):
+        local = np.einsum("mtk,mk->mt", coefficients[one.members], one.basis)
+        kernels.residuals(one, table.terms[one.rows], table.flux[one.rows], factor, local, residual[one.rows])
     return residual
 
 
-def _factorise(sums: list[list[np.ndarray]], size: int) -> Any:
+def _factorise(sums: list[tuple[np.ndarray, np.ndarray]], size: int) -> Any:
     """Add the normal matrices of the sets of members up and factorise them."""
     from scipy.sparse.linalg import splu
 
@@ -307,31 +302,6 @@ def _factorise(sums: list[list[np.ndarray]], size: int) -> Any:
     )
     ridge = 1e-9 * max(float(normal.diagonal().mean()), 1e-30)
     return splu(sparse.csc_array(normal + ridge * sparse.eye_array(size)))
-
-
-@dataclass(frozen=True)
-class Sky:
-    """The sky of a batch, eliminated: A^T W A factorised, A^T W d, A^T W F and (A^T W A)^-1 A^T W F."""
-
-    factor: Any
-    both: np.ndarray
-    left: np.ndarray
-    way: np.ndarray
-
-
-def eliminate(table: Table, batch: Batch, weight: np.ndarray) -> Sky:
-    """Factorise the normal matrix of the sky of a batch."""
-    from scipy.sparse.linalg import splu
-
-    a, w = batch.sky, weight[batch.rows]
-    weighted = sparse.csr_array((a.data * np.repeat(w, np.diff(a.indptr)), a.indices, a.indptr), a.shape)
-    normal = a.T @ weighted
-    # nodes that bright sources have left without weight hang on to this ridge alone
-    least = 1e-8 * float(np.median(w[w > 0])) if (w > 0).any() else 1.0
-    normal = sparse.csc_array(normal + sparse.diags_array(1e-8 * normal.diagonal() + least))
-    factor = splu(normal, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
-    left = a.T @ (w[:, None] * batch.design)
-    return Sky(factor, a.T @ (w * table.flux[batch.rows]), left, factor.solve(left))
 
 
 def _runs(key: np.ndarray) -> list[slice]:

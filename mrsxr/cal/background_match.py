@@ -35,14 +35,14 @@ from ._background_match_samples import (
     read_members,
 )
 from ._background_match_solve import (
-    Lift,
     Solution,
     Unknowns,
     components,
-    make_batches,
-    other_grids,
+    eliminate,
+    make_bins,
+    residuals,
     shared_samples,
-    solve_once,
+    solve,
     solve_robustly,
     tied_groups,
     touching_constants,
@@ -203,13 +203,17 @@ class _Fit:
         self.n_group = int(self.group.max()) + 1
         self.n_term, self.n_knots = table.terms.shape[1], n_knots
         self.n_each = self.n_term * n_knots
-        self.batches = make_batches(table)
-        self.basis = [basis_of(table, m, self.knots[band]) for m, band in enumerate(bands)]
+        basis = [basis_of(table, m, self.knots[band]) for m, band in enumerate(bands)]
+        self.bins = make_bins(table, basis)
         self.held = {g: [int(np.flatnonzero(self.group == g)[0])] for g in range(self.n_group)}
         self.common = self._constants(reference_band)
         self.unknowns = self._layout()
-        self.found: Solution = self._over_grids(solve_robustly(table, self.batches, self._lift(), self.of_band))
-        self.score = self._scores()
+        found = solve_robustly(table, self.bins, self.unknowns, self.of_band)
+        # the sky on grids of nodes that lie half a spacing beside the first, along x, y and both
+        self.others = [eliminate(table, make_bins(table, basis, shift), found.weight).equations
+                       for shift in ((0.5, 0.0), (0.0, 0.5), (0.5, 0.5))]  # fmt: skip
+        self.found: Solution = self._over_grids(found)
+        self.score: Scores
         self.score_of, self.score_of_tie = np.full(self.group.size, np.nan), np.full(self.n_group, np.nan)
 
     def _constants(self, reference_band: str | None) -> np.ndarray:
@@ -231,38 +235,30 @@ class _Fit:
         shared = np.full(self.group.size, -1)
         for number in np.unique(self.common[self.common >= 0]):
             shared[np.isin(self.group, np.flatnonzero(self.common == number))], size = size, size + 1
-        return Unknowns(first, shared, size)
-
-    def _lift(self) -> Lift:
-        return Lift(self.unknowns, self.basis, self.n_term)
+        return Unknowns(first, shared, size, self.n_term, self.n_knots)
 
     def _scores(self) -> Scores:
         sigma = self.table.sigma * self.found.scale[self.of_band[self.table.member]]
-        return scores(self.table, self.batches, self._lift(), self.found, sigma)
+        return scores(self.table, self.bins, self.unknowns, self.found, sigma)
 
     def solve(self, held: dict[int, list[int]], common: np.ndarray) -> None:
         """Solve again, with the weights found, with other members held at zero and other constants."""
         self.held, self.common = held, common
         self.unknowns = self._layout()
-        values, factor, residual = solve_once(self.table, self.batches, self._lift(), self.found.weight)
+        values, factor = solve(self.found.sky.equations, self.unknowns)
+        residual = residuals(self.table, self.bins, self.found.sky, self.unknowns.coefficients(values))
         self.found = self._over_grids(replace(self.found, values=values, factor=factor, residual=residual))
         self.score = self._scores()
 
     def _over_grids(self, found: Solution) -> Solution:
         """Return the mean of a solution and those by other grids of nodes: what a grid cannot follow differs."""
-        every = [solve_once(self.table, batches, self._lift(), found.weight)[0] for batches in other_grids(self.table)]
+        every = [solve(equations, self.unknowns)[0] for equations in self.others]
         values = np.stack([found.values, *every])
         return replace(found, values=values.mean(axis=0), grids=values - values.mean(axis=0))
 
     def functions(self) -> np.ndarray:
         """Return the functions (member, term, knot) with the constants of their groups."""
-        out = np.zeros((self.group.size, self.n_term, self.n_knots))
-        for m, (first, common) in enumerate(zip(self.unknowns.first, self.unknowns.common, strict=True)):
-            if first >= 0:
-                out[m] = self.found.values[first : first + self.n_each].reshape(self.n_term, self.n_knots)
-            if common >= 0:
-                out[m, 0] += self.found.values[common]
-        return out
+        return self.unknowns.coefficients(self.found.values)
 
     def covariance(self, member: int) -> np.ndarray:
         """Return the covariance of the coefficients of a member, those of its group's constant included."""
@@ -289,9 +285,7 @@ class _Fit:
 
     def judge(self) -> None:
         """Score functions and constants on patches of the sky that they were not fitted to."""
-        of_member, of_group = held_out(
-            self.table, self.batches, self._lift(), self.found.weight, self.group, self.n_each
-        )
+        of_member, of_group = held_out(self.table, self.bins, self.unknowns, self.found.weight, self.group)
         self.score_of = np.where(self.unknowns.first >= 0, of_member, np.nan)
         self.score_of_tie = np.where(self.common >= 0, of_group, np.nan)
 

@@ -11,9 +11,10 @@ from scipy.interpolate import CubicSpline
 from xarray.testing import assert_identical
 
 from mrsxr import dq
-from mrsxr.cal._background_match_errors import _raised
+from mrsxr.cal._background_match_errors import _raised, scores
 from mrsxr.cal._background_match_kernels import cell_means, subtract_functions
-from mrsxr.cal._background_match_solve import spline_basis, spline_nodes
+from mrsxr.cal._background_match_misfit import Table
+from mrsxr.cal._background_match_solve import Solution, Unknowns, eliminate, make_bins, residuals, solve, spline_basis
 from mrsxr.cal._sampling import make_cells
 from mrsxr.cal.background_match import fit_background_match, match_backgrounds, match_later
 from mrsxr.errors import MrsxrError
@@ -304,12 +305,54 @@ def test_lazy_exposures_are_matched_when_they_are_computed(plain):
         match_later([lazy], reference="nowhere")[0].compute()
 
 
-def test_splines_of_the_sky_follow_planes():
-    x, y = np.random.default_rng(4).uniform(-40.0, 60.0, (2, 300))
-    keys, weights = spline_nodes(x, y)
-    half = 1 << 29
-    for place, node in ((x, keys % (2 * half) - half), (y, keys // (2 * half) - half)):
-        np.testing.assert_allclose((weights * (node + 0.5)).sum(axis=1), place, atol=1e-9)
-        np.testing.assert_allclose((weights * (node + 0.5) ** 2).sum(axis=1), place**2 + 0.25, atol=1e-8)
-    np.testing.assert_allclose(weights.sum(axis=1), 1)
-    assert (weights >= 0).all()
+def dense_sky(x, y, sky_bin):
+    """Return the matrix from the nodes of the sky of all bins, quadratic splines, to the samples."""
+
+    def splines(place):
+        off = np.abs(place[:, None] - 0.5 - np.arange(-3, 12))
+        return np.where(off < 0.5, 0.75 - off**2, np.where(off < 1.5, 0.5 * (1.5 - off) ** 2, 0.0))
+
+    of_place = (splines(y)[:, :, None] * splines(x)[:, None, :]).reshape(x.size, -1)
+    columns = np.concatenate([of_place * (sky_bin == k)[:, None] for k in np.unique(sky_bin)], axis=1)
+    return columns[:, columns.any(axis=0)]
+
+
+@pytest.mark.parametrize(("wide", "n_term"), [((2.0, 4.0), 3), ((5.0, 2.0), 1)])
+def test_equations_without_the_sky_against_dense_least_squares(wide, n_term):
+    """Coefficients, residuals and scores of what the kernels make of a band are those of all unknowns at once."""
+    rng = np.random.default_rng(n_term)
+    n, n_knot = 360, 2
+    member, sky_bin = rng.integers(0, 3, n), np.repeat([4, 5, 9], n // 3)
+    member[sky_bin == 9] %= 2  # another set of members
+    x, y = rng.uniform(0, 1, (2, n)) * np.array(wide)[:, None]
+    terms = np.concatenate([np.ones((n, 1)), rng.normal(size=(n, 2))], axis=1)[:, :n_term]
+    flux, sigma = rng.normal(10, 2, n), rng.uniform(0.5, 2, n)
+    table = Table(member, sky_bin, sky_bin, x, y, terms, flux, sigma, np.zeros(n, dtype=int))
+    basis = [{k: rng.uniform(0.2, 1, n_knot) for k in (4, 5, 9)} for _ in range(3)]
+    weight = sigma**-2.0 * (rng.uniform(size=n) > 0.05)
+    unknowns = Unknowns(np.array([-1, 0, n_term * n_knot]), np.array([-1, -1, 2 * n_term * n_knot]),
+                        2 * n_term * n_knot + 1, n_term, n_knot)  # fmt: skip
+    bins = make_bins(table, basis)
+    sky = eliminate(table, bins, weight)
+    values, factor = solve(sky.equations, unknowns)
+    own = np.zeros((n, unknowns.size))
+    for i in range(n):
+        if (first := unknowns.first[member[i]]) >= 0:
+            spline = basis[member[i]][sky_bin[i]]
+            own[i, first : first + n_term * n_knot] = (terms[i][:, None] * spline).ravel()
+        if member[i] == 2:
+            own[i, -1] = basis[2][sky_bin[i]].sum()
+    nodes, root = dense_sky(x, y, sky_bin), np.sqrt(weight)[:, None]
+    wanted = np.linalg.lstsq(root * np.concatenate([nodes, own], axis=1), root[:, 0] * flux, rcond=1e-12)[0]
+    # a constant is told from the splines of its member by the ridge alone: what they make together is compared
+    model = np.concatenate([nodes, own], axis=1) @ wanted
+    residual = residuals(table, bins, sky, unknowns.coefficients(values))
+    np.testing.assert_allclose(residual[weight > 0], (flux - model)[weight > 0], atol=1e-4)
+    free = own - nodes @ np.linalg.lstsq(root * nodes, root * own, rcond=None)[0]
+    found = Solution(values, factor, sky, weight, residual, np.ones(1), 1, True)
+    score = scores(table, bins, unknowns, found, sigma)
+    noise = free * (weight * sigma)[:, None]
+    np.testing.assert_allclose(score.noise.toarray(), noise.T @ noise, rtol=1e-4, atol=1e-2)
+    changed = unknowns.coefficients(np.zeros(unknowns.size))
+    alone = flux - nodes @ np.linalg.lstsq(root * nodes, root[:, 0] * flux, rcond=None)[0]
+    np.testing.assert_allclose(residuals(table, bins, sky, changed)[weight > 0], alone[weight > 0], atol=1e-4)

@@ -19,6 +19,7 @@ from dask.highlevelgraph import HighLevelGraph
 from dask.utils import ensure_dict
 
 from .blocks import pick
+from .schedule import depth_first, place
 
 #: Arrays in a graph up to this size [byte] go with every task that needs them.
 _SMALL = 1000
@@ -176,13 +177,13 @@ def _shared(value: Any, known: dict[bytes, Any]) -> Any:
 
 def _needs(task: GraphNode) -> list[Any]:
     """Return the keys that a task needs, in an order that is that of its twins for other blocks."""
-    return sorted(task.dependencies, key=lambda key: (str(_array_of(key)), str(key)))
+    return sorted(task.dependencies, key=place)
 
 
 def _groups(tasks: Tasks, wanted: list[Any]) -> list[tuple[list[Any], list[Any]]]:
     """Return what may be done together: keys in an order in which it can be done, and those that are asked for."""
     needs = {key: [other for other in _needs(task) if other in tasks] for key, task in tasks.items()}
-    order = _sorted(needs, wanted)
+    order = depth_first(needs, wanted)
     used_by: dict[Any, list[Any]] = {key: [] for key in order}
     ends = dict.fromkeys(wanted)
     for key in order:
@@ -220,23 +221,6 @@ def _groups(tasks: Tasks, wanted: list[Any]) -> list[tuple[list[Any], list[Any]]
     return [(keys, [key for key in keys if is_asked(key)]) for keys in found.values()]
 
 
-def _sorted(needs: dict[Any, list[Any]], wanted: list[Any]) -> list[Any]:
-    """Return keys after those that they need, each as late as it can be."""
-    order: dict[Any, None] = {}
-    for end in wanted:
-        stack: list[tuple[Any, Iterator[Any]]] = [(end, iter(needs[end]))]
-        while stack:
-            key, rest = stack[-1]
-            for other in rest:
-                if other not in order:
-                    stack.append((other, iter(needs[other])))
-                    break
-            else:
-                stack.pop()
-                order[key] = None
-    return list(order)
-
-
 class _Together:
     """Tasks one after the other; what no later one needs is dropped at once.
 
@@ -247,6 +231,10 @@ class _Together:
 
     def __init__(self, tasks: tuple[GraphNode, ...], asked: tuple[int, ...], inputs: tuple[tuple[Any, ...], ...]):
         self.tasks, self.asked, self.inputs = tasks, asked, inputs
+
+    def parts(self, number: int) -> set[Any]:
+        """Return which parts are taken of a value, for :mod:`mrsxr.schedule`; {None}: the whole."""
+        return {part for _, n, part in self.inputs if n == number}
 
     def __call__(self, *values: Any) -> Any:
         known = {key: values[n] if part is None else values[n][part] for key, n, part in self.inputs}

@@ -15,6 +15,8 @@ from contextvars import ContextVar, copy_context
 from functools import cache
 from typing import Any
 
+from .schedule import get
+
 MOST_WORKERS = 256
 
 _options: ContextVar[dict[str, Any] | None] = ContextVar("options", default=None)
@@ -22,7 +24,7 @@ _cores: ContextVar[int] = ContextVar("cores", default=1)
 
 
 class Threads(ThreadPoolExecutor):
-    """A pool whose tasks run in a copy of the context of whoever submits them; dask takes it as ``pool``."""
+    """A pool whose tasks run in a copy of the context of whoever submits them."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Submit a task with the context of the caller."""
@@ -75,10 +77,9 @@ def bounded(cores: int = 1, **options: Any) -> Iterator[None]:
     its threads would come on top of those of dask. Kernels run in the thread that calls them (none is ``parallel``).
     """
     with one_blas_thread(), Threads(cores) as pool:
-        scheduler = {"scheduler": "threads", "pool": pool} if cores > 1 else {"scheduler": "synchronous"}
         token = _cores.set(cores)
         try:
-            with computing(**options, **scheduler):
+            with computing(**options, scheduler=get, executor=pool if cores > 1 else None):
                 yield
         finally:
             _cores.reset(token)
@@ -92,7 +93,7 @@ def each(function: Callable[[Any], Any], things: Sequence[Any]) -> list[Any]:
     cores = min(_cores.get(), len(things))
     if cores < 2:
         return [function(one) for one in things]
-    options = {key: value for key, value in how().items() if key not in ("scheduler", "pool")}
+    options = {key: value for key, value in how().items() if key not in ("scheduler", "executor")}
     with bounded(1, **options), Threads(cores) as pool:
         return list(pool.map(function, things))
 

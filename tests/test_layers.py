@@ -11,7 +11,20 @@ import mrsxr
 
 ROOT = Path(mrsxr.__file__).parent
 LAYERS = [
-    {"_version", "mrs", "dq", "units", "errors", "deprecation", "notes", "threads", "limits", "compiled", "robust"},
+    {
+        "_version",
+        "mrs",
+        "dq",
+        "units",
+        "errors",
+        "deprecation",
+        "notes",
+        "threads",
+        "schedule",
+        "limits",
+        "compiled",
+        "robust",
+    },
     {
         "arguments",
         "attributes",

@@ -19,6 +19,7 @@ from mrsxr.pipeline.reduction import Reduction, StageReporter
 from mrsxr.pipeline.reporter import Reporter
 from mrsxr.pipeline.runner import carry_out
 from mrsxr.pipeline.store import Store
+from mrsxr.schedule import get
 from mrsxr.threads import Threads, _aside, bounded, computing, each, how
 
 
@@ -76,7 +77,7 @@ def test_a_run_changes_nothing_for_other_threads(tmp_path):
     carry_out([reduction], None, 2)
     assert not reduction.result.failed
     thread.join()
-    assert [one["scheduler"] for one in found] == ["synchronous"] * 2
+    assert [one["executor"] for one in found] == [None] * 2
     assert seen == [before] * 3
     assert how() == {}
 
@@ -111,16 +112,15 @@ def test_pieces_side_by_side_have_one_blas_thread_each():
         entered, first_has_left, seen = threading.Barrier(2), threading.Event(), []
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(piece, range(2)))
-        assert seen == [({"scheduler": "synchronous"}, {1})] * 3
+        assert seen == [({"scheduler": get, "executor": None}, {1})] * 3
         assert blas_threads() == {3}
     finally:
         _aside(limits[0].restore_original_limits)
 
 
-def test_one_piece_has_all_threads_of_dask():
+def test_one_piece_has_all_threads():
     with bounded(3):
-        assert how()["scheduler"] == "threads"
-        assert how()["pool"]._max_workers == 3
+        assert how()["executor"]._max_workers == 3
         assert blas_threads() == {1}
     assert how() == {}
 
@@ -129,16 +129,16 @@ def test_things_side_by_side_share_the_cores_of_their_piece():
     """Two cores: two at once, each of which computes in its own thread; outside of a piece one after the other."""
     meet = threading.Barrier(2)
 
-    def place(wait: float) -> tuple[str, str, bool]:
+    def place(wait: float) -> tuple[str, None, bool]:
         meet.wait(wait)
         threads = da.map_blocks(lambda x: x + threading.get_ident(), da.zeros(2, chunks=1), dtype=float).compute(
             **how()
         )
-        return threading.current_thread().name, how()["scheduler"], set(threads) == {float(threading.get_ident())}
+        return threading.current_thread().name, how()["executor"], set(threads) == {float(threading.get_ident())}
 
     with bounded(2):
         found = each(place, [20.0, 20.0])
     assert len({name for name, *_ in found}) == 2
-    assert all(rest == ["synchronous", True] for _, *rest in found)
+    assert all(rest == [None, True] for _, *rest in found)
     here = threading.current_thread().name
     assert each(lambda k: (k, threading.current_thread().name), [1, 2]) == [(1, here), (2, here)]

@@ -142,7 +142,7 @@ def do(job: Job) -> Outcome:
     out, start = Outcome(), time.perf_counter()
     looked = start
 
-    def look(*_: Any) -> None:
+    def look() -> None:
         nonlocal looked
         if job.run in _stopped:
             raise Stopped
@@ -152,7 +152,7 @@ def do(job: Job) -> Outcome:
                 raise Stopped
 
     try:
-        with listen(pass_on=True) as out.notes, bounded(job.threads, callbacks=[(None, None, look, None, None)]):
+        with listen(pass_on=True) as out.notes, bounded(job.threads, before=look):
             look()
             out.inputs = [stamp(path) for path in raw_files(job.arguments)]
             if out.inputs:

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from mrsxr.compiled import njit
+from mrsxr.compiled import Array, njit
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -60,14 +60,14 @@ def backward(matrix, n, vector):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def substitute(matrix, n, vector):
+def substitute(matrix: Array, n: int, vector: Array) -> None:
     """Solve in place with the factor of :func:`cholesky`."""
     forward(matrix, n, vector)
     backward(matrix, n, vector)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def solve(matrix, vector):
+def solve(matrix: Array, vector: Array) -> Array:
     """Return the solution of a system; ``matrix`` is spoiled, NaN where it is not positive."""
     out = vector.copy()
     if cholesky(matrix, vector.size, 0.0):

@@ -78,7 +78,8 @@ def _fringes(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...
 def _redshift(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
     from .arguments import as_redshift
 
-    return as_redshift(value, "--redshift")
+    out: float = as_redshift(value, "--redshift")
+    return out
 
 
 BANDS_OPTION = click.option(
@@ -242,7 +243,7 @@ def _references_of_crds(override: dict[str, list[Path]]) -> Any:
 
 def _picture(source: Path, result: Any, redshift: float | None) -> Path:
     """Draw what a run made, unless it is there and all was taken over."""
-    path = result.out / "stage3" / f"{result.files['stitched'][1].stem}.png"
+    path: Path = result.out / "stage3" / f"{result.files['stitched'][1].stem}.png"
     if result.taken_over == result.pieces and path.is_file():
         return path
     from .demo import draw

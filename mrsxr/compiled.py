@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import llvmlite
 import numba
@@ -47,20 +47,29 @@ _PATIENCE_S = 300.0  # for another process that compiles; it may have been stopp
 _UNUSED_DAYS = 30.0
 _VERSIONS = (sys.implementation.cache_tag, numba.__version__, llvmlite.__version__, np.__version__)
 
+P = ParamSpec("P")
+R = TypeVar("R")
+Array: TypeAlias = np.ndarray  # of kernels: numba knows what it holds
+
 config: Any = numba.config
 _compiled: dict[str, float] = {}
 
 
-def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """``numba.njit`` for the kernels of this package; what it compiles is kept for all processes."""
+def njit(**options: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """``numba.njit`` for the kernels of this package; what it compiles is kept for all processes.
+
+    A kernel keeps the signature of its function; those that are called from outside kernels have types.
+    """
     options.pop("cache", None)
     if config.DISABLE_JIT:
         return lambda function: function
 
-    def decorate(function: Callable[..., Any]) -> Any:
-        return _Kernel(
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        kernel: Any = _Kernel(
             function, targetoptions={"nopython": True, "boundscheck": None, "no_cfunc_wrapper": True, **options}
         )
+        compiled: Callable[P, R] = kernel
+        return compiled
 
     return decorate
 
@@ -204,7 +213,8 @@ class _Library(JITCodeLibrary):
                 return 0
             self._part = False
             self._emit()
-        return super().get_pointer_to_function(name)
+        out: int = super().get_pointer_to_function(name)
+        return out
 
     def serialize_using_object_code(self) -> Any:
         return self.serialize_using_bitcode() if self._part else super().serialize_using_object_code()

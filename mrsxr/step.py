@@ -171,7 +171,8 @@ def read_history(ds: xr.Dataset) -> list[dict[str, Any]]:
     ['cal.divide_fringe_flat', 'cal.calibrate_flux']
     """
     need_data("read_history", ds)
-    return json.loads(ds.attrs.get("history_json", "[]"))
+    out: list[dict[str, Any]] = json.loads(ds.attrs.get("history_json", "[]"))
+    return out
 
 
 def join_histories(histories: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -208,7 +209,8 @@ def _one_entry(names: list[str], entries: Sequence[dict[str, Any]]) -> dict[str,
     }
     if len(texts) > 1:
         return None
-    return json.loads(texts.pop().replace("\0", json.dumps(", ".join(names))[1:-1]))
+    out: dict[str, Any] = json.loads(texts.pop().replace("\0", json.dumps(", ".join(names))[1:-1]))
+    return out
 
 
 def branches(history: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:

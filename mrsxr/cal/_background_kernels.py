@@ -6,7 +6,7 @@ import numpy as np
 
 from mrsxr._clip_kernels import clip
 from mrsxr._median_kernels import median_of
-from mrsxr.compiled import njit
+from mrsxr.compiled import Array, njit
 
 
 @njit(cache=True, nogil=True)
@@ -94,7 +94,7 @@ def _rounds(maxiters):
     return -1 if maxiters is None else int(maxiters)
 
 
-def clipped_mean(rate, dq, sigma=3.0, maxiters=None):
+def clipped_mean(rate: Array, dq: Array, sigma: float = 3.0, maxiters: int | None = None) -> tuple[Array, Array]:
     """Return (mean [DN/s], flags) (y, x) of exposures (exposure, y, x): clipped mean of what is finite, flags OR-ed.
 
     0 where no exposure is finite, as jwst has it.
@@ -104,7 +104,10 @@ def clipped_mean(rate, dq, sigma=3.0, maxiters=None):
     return level, flags
 
 
-def weighted_mean(rate, dq, var_poisson, var_read, time, sigma=3.0, maxiters=None):
+def weighted_mean(
+    rate: Array, dq: Array, var_poisson: Array, var_read: Array, time: Array, sigma: float = 3.0,
+    maxiters: int | None = None,
+) -> tuple[Array, Array, Array]:  # fmt: skip
     """Return (mean [DN/s], its variance [DN2/s2], flags) (y, x) of exposures (exposure, y, x) with times [s].
 
     NaN and the flags of all exposures with DO_NOT_USE where no exposure contributes, else no flags.
@@ -116,12 +119,14 @@ def weighted_mean(rate, dq, var_poisson, var_read, time, sigma=3.0, maxiters=Non
     return level, variance, flags
 
 
-def subtract(rate, dq, level, flags, factor):
+def subtract(rate: Array, dq: Array, level: Array, flags: Array, factor: Array) -> tuple[Array, Array]:
     """Return (rate - factor * level, dq | flags); rate, dq (dither, y, x), level, flags (y, x), factor (1, x)."""
     return (rate - level * factor).astype(np.float32, copy=False), dq | flags
 
 
-def subtract_both(rate, dq, level, flags, factor, variance):
+def subtract_both(
+    rate: Array, dq: Array, level: Array, flags: Array, factor: Array, variance: Array
+) -> tuple[Array, Array, Array]:
     """Return the same and the variance that comes with it, factor^2 * variance, for every dither."""
     out, out_dq = subtract(rate, dq, level, flags, factor)
     return out, out_dq, np.broadcast_to(variance * (factor * factor), rate.shape).copy()

@@ -100,7 +100,10 @@ def _raised(score: np.ndarray, matrix: np.ndarray, inverse: np.ndarray) -> np.nd
     root = np.sqrt(np.maximum(size, 1e-12 * size.max(initial=0.0)))
     half = axes * root
     held, turn = np.linalg.eigh(half.T @ matrix @ half)
-    return (axes / root) @ (turn @ (np.maximum(1.0 - held, _LEAST_OTHERS) ** -0.5 * (turn.T @ (half.T @ score))))
+    out: np.ndarray = (axes / root) @ (
+        turn @ (np.maximum(1.0 - held, _LEAST_OTHERS) ** -0.5 * (turn.T @ (half.T @ score)))
+    )
+    return out
 
 
 def _solved(found: Solution, columns: np.ndarray) -> np.ndarray:
@@ -132,7 +135,10 @@ def covariance(found: Solution, score: Scores, columns: np.ndarray) -> np.ndarra
     n_patch = max(1, int(np.count_nonzero(half.any(axis=1))))
     chance = (1.0 + np.sqrt(columns.size / n_patch)) ** 2
     of_grids = found.grids[:, columns]
-    return (full * np.where(grown > chance, grown, 1.0)) @ full.T + of_grids.T @ of_grids / max(len(of_grids) - 1, 1)
+    out: np.ndarray = (full * np.where(grown > chance, grown, 1.0)) @ full.T + of_grids.T @ of_grids / max(
+        len(of_grids) - 1, 1
+    )
+    return out
 
 
 def held_out(

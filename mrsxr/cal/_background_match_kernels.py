@@ -5,7 +5,7 @@ import numpy as np
 from mrsxr._clip_kernels import MAD_TO_SIGMA
 from mrsxr._median_kernels import median_of
 from mrsxr._solve_kernels import invert
-from mrsxr.compiled import njit
+from mrsxr.compiled import Array, njit
 
 _MOST_ROUNDS, _STILL = 200, 1e-3  # of a reweighted fit; of the error of a mean
 
@@ -47,7 +47,9 @@ def _cell_means(flux, var, order, start, along, wave, clip, least, out):
         out[c, 4] = kept
 
 
-def cell_means(flux, var, order, start, along, wave, clip, least):
+def cell_means(
+    flux: Array, var: Array, order: Array, start: Array, along: Array, wave: Array, clip: float, least: float
+) -> Array:
     """Return the robust mean of every cell of a frame.
 
     flux, var, along and wave are flattened frames, order[start[c] : start[c + 1]] the pixels of cell c. Pixels beyond
@@ -126,7 +128,10 @@ def _functions(alpha, beta, wavelength, side, table, facts, n_term, independent,
             variance[y, x] = facts[s, 0] * facts[s, 0] * max(spread, 0.0) + facts[s, 1] * level * level
 
 
-def subtract_functions(flux, known, alpha, beta, wavelength, side, table, facts, *, n_side, n_term, independent):
+def subtract_functions(
+    flux: Array, known: Array, alpha: Array, beta: Array, wavelength: Array, side: Array, table: Array, facts: Array,
+    *, n_side: int, n_term: int, independent: int,
+) -> tuple[Array, Array]:  # fmt: skip
     """Return flux less a function of (alpha, beta, wavelength), and its variance added to ``known``.
 
     flux and known (dither, y, x); side (y, x) int8 the row of ``table`` of each pixel, -1 for none. table
@@ -261,7 +266,9 @@ def _fit_bins(flux, order, start, along, across, clip, median, rounds, out, cova
             out[c], covariance[c], means[c] = np.nan, np.nan, np.nan
 
 
-def fit_bins(flux, order, start, along, across, n_term, clip, median):
+def fit_bins(
+    flux: Array, order: Array, start: Array, along: Array, across: Array, n_term: int, clip: float, median: bool
+) -> tuple[Array, Array, Array, Array, Array]:
     """Fit a polynomial over the field to the pixels of every bin of a frame, without outliers.
 
     flux, along (alpha) and across (beta) are flattened frames, order[start[c] : start[c + 1]] the pixels of bin c. The

@@ -10,7 +10,7 @@ import numpy as np
 
 from mrsxr._clip_kernels import MAD_TO_SIGMA
 from mrsxr._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs
-from mrsxr.compiled import njit
+from mrsxr.compiled import Array, njit
 
 #: Share of a pixel's own excess that light lets its neighbours have at least: the sum of both along y, where lines are
 #: 1.7 pixels wide or more; the sum of both along x, where the narrowest point source is 1.4 pixels wide; the fainter
@@ -143,7 +143,9 @@ def pedestal_of(plane, rows, columns):
     return np.median(known) if known.size else np.float32(0)
 
 
-def flag_fraction(*stacks, lower, upper, size, rows, columns):
+def flag_fraction(
+    *stacks: Array, lower: float, upper: float, size: int, rows: tuple[int, int], columns: tuple[int, int]
+) -> Array:
     """Return where (y, x) the least of all frames, less its median filter, is beyond the quantiles, as jwst.
 
     stacks : (exposure, y, x) [DN/s]; rows, columns : the strip of the pedestal.
@@ -159,7 +161,7 @@ def flag_fraction(*stacks, lower, upper, size, rows, columns):
     return (left > high) | (left < low)
 
 
-def flag_significant(*stacks, threshold, relative_error, size):
+def flag_significant(*stacks: Array, threshold: float, relative_error: float, size: int) -> Array:
     """Return where (y, x) pixels stand out of their column in all exposures, by their errors and too sharp for light.
 
     stacks : rate and variance (exposure, y, x) of each Dataset in turn.
@@ -189,7 +191,7 @@ def excess_noise(excess, inverse):
     return max(1.0, MAD_TO_SIGMA * float(np.median(np.abs(excess[known]) * np.sqrt(inverse[known]))))
 
 
-def apply_flags(bad, dq, *planes, bits):
+def apply_flags(bad: Array, dq: Array, *planes: Array, bits: int) -> tuple[Array, ...]:
     """Return dq with bits, and data and variances with NaN, where bad (y, x)."""
     nan = np.float32(np.nan)
     return dq | (bad * np.uint32(bits)).astype(np.uint32), *(np.where(bad, nan, plane) for plane in planes)

@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from mrsxr._clip_kernels import MAD_TO_SIGMA
-from mrsxr.compiled import njit
+from mrsxr.compiled import Array, njit
 
 UNFIT = np.uint32(1 | (1 << 31))  # DO_NOT_USE, REFERENCE_PIXEL
 _REACH_Y = 8.0  # sigma; jwst's square of taps ends at four of the wider sigma
@@ -18,7 +18,7 @@ LINE_ROWS, _LINE_FACTOR = 15.0, 20.0  # rows that tell a line; its doubt against
 _FADE = 40.0  # pixels over which the light of a row counts as what may be scattered at a place
 
 
-def gaussian_taps(stddev, other):
+def gaussian_taps(stddev: float, other: float) -> Array:
     """Return the taps 0 ... r of a Gaussian, sum over -r ... r 1, cut where jwst cuts its square of taps."""
     reach = (math.ceil(8.0 * max(stddev, other)) // 2 * 2 + 1) // 2
     size = min(reach, math.ceil(_REACH_Y * stddev))
@@ -61,7 +61,7 @@ def _add_rows(rows, y, taps, out):
 
 
 @njit(cache=True, nogil=True)
-def smooth(image, taps_x, taps_y, out):
+def smooth(image: Array, taps_x: Array, taps_y: Array, out: Array) -> None:
     """Fill ``out`` with an image (y, x) smoothed by taps along x and y; beyond its edges it is 0."""
     n_y, n_x = image.shape
     middle = taps_x.size - 1
@@ -77,7 +77,9 @@ def smooth(image, taps_x, taps_y, out):
 
 
 @njit(cache=True, nogil=True)
-def keep_between(image, flags, inside, low, high, values, weight):
+def keep_between(
+    image: Array, flags: Array, inside: Array, low: float, high: float, values: Array, weight: Array
+) -> None:
     """Fill values with the pixels between the slices within low ... high, else 0, and weight with 1 there, else 0."""
     for y in range(image.shape[0]):
         for x in range(image.shape[1]):
@@ -128,7 +130,7 @@ def smooth_model(image, flags, inside, x_stddev, y_stddev, low, high):
 
 
 @njit(cache=True, nogil=True)
-def light_nearby(image, flags, inside, out):
+def light_nearby(image: Array, flags: Array, inside: Array, out: Array) -> None:
     """Fill ``out`` with the mean light of the slices in the row, weights falling as exp(-distance / _FADE)."""
     fade = np.float32(math.exp(-1.0 / _FADE))
     share = (np.float32(1.0) - fade) / (np.float32(1.0) + fade)
@@ -150,7 +152,7 @@ def light_nearby(image, flags, inside, out):
 
 
 @njit(cache=True, nogil=True)
-def doubt_light(light, usual, protection):
+def doubt_light(light: Array, usual: Array, protection: np.float32) -> None:
     """Replace the light nearby by how far it makes the light between the slices uncertain.
 
     usual : its mean over the rows around; what a row has more than that is a line, whose row its neighbours replace.
@@ -162,7 +164,7 @@ def doubt_light(light, usual, protection):
 
 
 @njit(cache=True, nogil=True)
-def noise_of_rows(values, known, work, out):
+def noise_of_rows(values: Array, known: Array, work: Array, out: Array) -> None:
     """Fill ``out`` (y) with the noise of a pixel in blocks of rows, from differences of neighbours; NaN if unknown."""
     n_y, n_x = values.shape
     for first in range(0, n_y, NOISE_ROWS):
@@ -175,7 +177,7 @@ def noise_of_rows(values, known, work, out):
         out[first:last] = MAD_TO_SIGMA * np.median(work[:n]) / math.sqrt(2.0) if n >= 20 else np.nan
 
 
-def level_of(values, chosen, doubts, threshold):
+def level_of(values: Array, chosen: Array, doubts: Array, threshold: float) -> tuple[np.float32, ...]:
     """Return (level of the chosen pixels, its share that counts, its variance): what all of the image has in common."""
     if chosen.sum() < _LEAST_PIXELS:
         return np.float32(0.0), np.float32(0.0), np.float32(0.0)
@@ -191,7 +193,10 @@ def level_of(values, chosen, doubts, threshold):
     return np.float32(level), np.float32(share), np.float32(unsure)
 
 
-def smooth_wrapper(rate, dq, inside, x_stddev=18.0, y_stddev=5.0, low=0.1, high=99.9):
+def smooth_wrapper(
+    rate: Array, dq: Array, inside: Array, x_stddev: float = 18.0, y_stddev: float = 5.0, low: float = 0.1,
+    high: float = 99.9,
+) -> Array:  # fmt: skip
     """Return rates (dither, y, x) less the smooth light between the slices; inside (y, x)."""
     inside = np.asarray(inside, dtype=bool)
     out = np.empty(rate.shape, dtype=np.float32)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from mrsxr._median_kernels import median_of
-from mrsxr.compiled import njit
+from mrsxr.compiled import Array, njit
 
 
 @njit(cache=True, nogil=True)
@@ -24,7 +24,7 @@ def _side_difference(flux, dq, out):
                     out[y, x] = difference
 
 
-def side_difference(flux, dq):
+def side_difference(flux: Array, dq: Array) -> Array:
     """Return the smaller of the absolute differences with the left and the right neighbour, float64.
 
     flux (..., y, x), dq alike: DO_NOT_USE pixels count as NaN. Beyond the frame the neighbour is 0, as in jwst; NaN
@@ -79,7 +79,7 @@ def normalise(minimum, rows, columns, floor_fraction):
         return minimum / local
 
 
-def mark(minimum, rows, columns, percent, second_check, bits):
+def mark(minimum: Array, rows: int, columns: int, percent: float, second_check: bool, bits: int) -> Array:
     """Return flags uint32 (y, x) of the pixels above a percentile of the normalised differences.
 
     minimum : float64 (y, x); percent : threshold, over all but the outer four rows and columns;

@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from mrsxr._median_kernels import median_of
-from mrsxr.compiled import njit
+from mrsxr.compiled import Array, njit
 
 EDGE = 2  # first and last but one row and column that are filled, as in jwst
 LEAST_SNR, MOST = 5.0, 1e20
@@ -214,7 +214,7 @@ def _profile_frame(data, variances, dq, outs, labels, n_adjacent):
         _fit_profile(data, variances, total, dq, labels, label, n_adjacent, outs)
 
 
-def fill_mingrad(*planes):
+def fill_mingrad(*planes: Array) -> tuple[Array, ...]:
     """Return data, variances and dq (dither, y, x) with the mean of the pair of smaller difference where data are NaN.
 
     planes : data, variances ..., dq.
@@ -222,12 +222,12 @@ def fill_mingrad(*planes):
     return _over_dithers(_mingrad_frame, planes, np.empty((0, 0), np.int16))
 
 
-def fill_mingrad_in_slices(labels, *planes):
+def fill_mingrad_in_slices(labels: Array, *planes: Array) -> tuple[Array, ...]:
     """Return the same, but only within slices and from pixels of the same slice; labels (y, x)."""
     return _over_dithers(_mingrad_frame, planes, labels)
 
 
-def fill_profile(labels, *planes, n_adjacent=3):
+def fill_profile(labels: Array, *planes: Array, n_adjacent: int = 3) -> tuple[Array, ...]:
     """Return data, variances and dq (dither, y, x) with the scaled profile of neighbouring rows where DO_NOT_USE."""
     return _over_dithers(_profile_frame, planes, labels, int(n_adjacent))
 
@@ -262,7 +262,7 @@ def _over_star(data, variances, dq, labels, star, out, out_variances, out_dq, re
             out_dq[y, x] = (dq[y, x] & _KEEP) | _ESTIMATED
 
 
-def fill_over_star(star, labels, *planes, reach=4):
+def fill_over_star(star: Array, labels: Array, *planes: Array, reach: int = 4) -> tuple[Array, ...]:
     """Return flux, variances and flags in which bad pixels hold a star and what lies beside it in the row.
 
     Parameters

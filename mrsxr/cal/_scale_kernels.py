@@ -5,13 +5,15 @@ Bits: DO_NOT_USE 1, NO_FLAT_FIELD 1 << 18. Frames are (dither, y, x); a factor m
 
 import numpy as np
 
-from mrsxr.compiled import njit
+from mrsxr.compiled import Array, njit
 
 DO_NOT_USE = np.uint32(1)
 NO_FLAT_FIELD = np.uint32(1 << 18)
 
 
-def scale_frames(data, flags, *planes, factor, relative, more, match):
+def scale_frames(
+    data: Array, flags: Array, *planes: Array, factor: bool, relative: bool, more: bool, match: bool
+) -> tuple[Array, ...]:
     """Multiply frames by a factor, their variances by its square, and add the variance of the factor.
 
     Parameters
@@ -54,7 +56,7 @@ def scale_frames(data, flags, *planes, factor, relative, more, match):
     return (outs[0], bits, *outs[1:])
 
 
-def flat_factor(flat, error, dq):
+def flat_factor(flat: Array, error: Array, dq: Array) -> tuple[Array, Array, Array]:
     """Return 1/flat, its relative error and the flags of a flat; 1 where the flat is of no use (y, x)."""
     flat, error, bits = flat.astype(np.float32), error.astype(np.float32), dq.astype(np.uint32)
     bits |= (~np.isfinite(flat) | (flat == 0)) * NO_FLAT_FIELD
@@ -64,7 +66,7 @@ def flat_factor(flat, error, dq):
         return np.float32(1.0) / flat, error / flat, bits
 
 
-def fringe_factor(fringe, error=None):
+def fringe_factor(fringe: Array, error: Array | None = None) -> Array | tuple[Array, Array]:
     """Return 1/fringe and, with an error, its relative error; 1 and 0 where there is no fringe value (y, x)."""
     fringe = fringe.astype(np.float32)
     factor, relative = _inverse(fringe, error)
@@ -81,7 +83,7 @@ def _inverse(values, error):
 
 
 @njit(cache=True, nogil=True)
-def throughput_at(wavelength, side, bins, values, out):
+def throughput_at(wavelength: Array, side: Array, bins: Array, values: Array, out: Array) -> None:
     """Fill out (y, x) with the throughput of each pixel: linear in wavelength, continued beyond the bins.
 
     Parameters
@@ -120,7 +122,7 @@ def throughput_at(wavelength, side, bins, values, out):
                 out[y, x] = value
 
 
-def photom_factor(conversion, *planes, loss_error, error, law):
+def photom_factor(conversion: Array, *planes: Array, loss_error: float, error: bool, law: bool) -> tuple[Array, Array]:
     """Return the factor of the flux calibration and its relative error; NaN where there is no conversion.
 
     Parameters

@@ -126,7 +126,8 @@ def significance(cells: np.ndarray, weight: np.ndarray, scale: float) -> tuple[n
     sigma = (scale / CELL_Y, scale / CELL_X)
 
     def mean(image: np.ndarray, by: float = 1.0) -> np.ndarray:
-        return ndimage.gaussian_filter(image, [by * s for s in sigma], mode="constant", truncate=3.0 / by)
+        out: np.ndarray = ndimage.gaussian_filter(image, [by * s for s in sigma], mode="constant", truncate=3.0 / by)
+        return out
 
     used = cells[1] > 0
     if not used.any():
@@ -177,7 +178,8 @@ def blob(shape: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     cosine, sine = np.cos(shape[4]), np.sin(shape[4])
     dx, dy = x - shape[0], y - shape[1]
     u, v = (cosine * dx + sine * dy) * np.exp(-shape[2]), (cosine * dy - sine * dx) * np.exp(-shape[3])
-    return shape[5] * np.exp(-0.5 * (u * u + v * v + 1e-6) ** (0.5 * shape[6]))
+    out: np.ndarray = shape[5] * np.exp(-0.5 * (u * u + v * v + 1e-6) ** (0.5 * shape[6]))
+    return out
 
 
 def fit_blob(cells: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, bool]:
@@ -199,7 +201,8 @@ def fit_blob(cells: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, bool]:
 
 
 def _sigma(cells: np.ndarray, height: float | np.ndarray) -> np.ndarray:
-    return np.sqrt(cells[1] + cells[2] ** 2 + (_ROUGH * height) ** 2)
+    out: np.ndarray = np.sqrt(cells[1] + cells[2] ** 2 + (_ROUGH * height) ** 2)
+    return out
 
 
 def _slopes(shape: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -215,7 +218,8 @@ def blob_variance(cells: np.ndarray, shape: np.ndarray, x: np.ndarray, y: np.nda
     fit = np.linalg.pinv(here.T @ (here * weight[:, None]), rcond=1e-10) @ here.T * weight
     covariance = fit * (cells[1] + cells[2] ** 2) @ fit.T
     there = _slopes(shape, x, y)
-    return np.einsum("...i,ij,...j->...", there, covariance, there)
+    out: np.ndarray = np.einsum("...i,ij,...j->...", there, covariance, there)
+    return out
 
 
 def _first_blob(cells: np.ndarray) -> np.ndarray:
@@ -293,7 +297,7 @@ def left_out(cells: np.ndarray, shape: Any, form: Any) -> np.ndarray:
 
 
 def _weights(cells: np.ndarray, shape: Any, lower: np.ndarray) -> np.ndarray:
-    values = cells[0].copy() if shape is None else cells[0] - blob(shape, cells[3], cells[4])
+    values: np.ndarray = cells[0].copy() if shape is None else cells[0] - blob(shape, cells[3], cells[4])
     substitute(lower, values.size, values)
     return values
 
@@ -330,7 +334,8 @@ def _between(coarse: np.ndarray, ys: np.ndarray, xs: np.ndarray, rows: np.ndarra
     place = np.interp(rows, ys, np.arange(ys.size))
     low = np.minimum(place.astype(int), ys.size - 2)
     share = (place - low)[:, None]
-    return wide[low] * (1 - share) + wide[low + 1] * share
+    out: np.ndarray = wide[low] * (1 - share) + wide[low + 1] * share
+    return out
 
 
 def gated_model(

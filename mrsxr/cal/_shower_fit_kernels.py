@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from mrsxr._solve_kernels import forward, log_determinant
-from mrsxr.compiled import njit
+from mrsxr.compiled import Array, njit
 
 CELL_Y, CELL_X = 4, 6  # pixels
 _OUTLIER, _SLACK = 5.0, 0.6  # sigma, and share of the median of a cell, beyond which a pixel counts nothing
@@ -19,7 +19,7 @@ _LOST = 1e30
 
 
 @njit(cache=True, nogil=True)
-def fill_cells(values, known, noise, doubts, out):
+def fill_cells(values: Array, known: Array, noise: Array, doubts: Array, out: Array) -> None:
     """Fill ``out`` (5, cell y, cell x) with mean value, variance, doubt, x and y of the known pixels of each cell.
 
     Variance 0: no pixel. Pixels far off the median of the cell (single hits) count nothing.
@@ -70,7 +70,7 @@ def alike(dx, dy, form):
 
 
 @njit(cache=True, nogil=True)
-def factor(cells, form, out):
+def factor(cells: Array, form: Array, out: Array) -> float:
     """Fill ``out`` (n, n) with the Cholesky root of the covariance of cells (5, n); return its log determinant."""
     n = cells.shape[1]
     for i in range(n):
@@ -85,7 +85,7 @@ def factor(cells, form, out):
 
 
 @njit(cache=True, nogil=True)
-def misfit(cells, form, lower):
+def misfit(cells: Array, form: Array, lower: Array) -> float:
     """Return -log likelihood of the cells, but for a constant."""
     total = 0.5 * factor(cells, form, lower)
     if total != total:
@@ -98,7 +98,7 @@ def misfit(cells, form, lower):
 
 
 @njit(cache=True, nogil=True)
-def expect(cells, weights, form, xs, ys, out):
+def expect(cells: Array, weights: Array, form: Array, xs: Array, ys: Array, out: Array) -> None:
     """Fill ``out`` (y, x) with the field at rows ys and columns xs, from weights = covariance^-1 values."""
     for i in range(ys.size):
         for j in range(xs.size):
@@ -109,7 +109,7 @@ def expect(cells, weights, form, xs, ys, out):
 
 
 @njit(cache=True, nogil=True)
-def doubt_field(cells, lower, form, xs, ys, out):
+def doubt_field(cells: Array, lower: Array, form: Array, xs: Array, ys: Array, out: Array) -> None:
     """Fill ``out`` (y, x) with the variance of the field at rows ys and columns xs."""
     there = np.empty(cells.shape[1])
     for i in range(ys.size):

@@ -5,12 +5,14 @@ spectrum (continuum and the shape of a point source on the slices) drops out; li
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from mrsxr._clip_kernels import MAD_TO_SIGMA
 from mrsxr._median_kernels import median_of
-from mrsxr.compiled import njit
+from mrsxr.compiled import Array, njit
 from mrsxr.geometry._detector_kernels import horner, polynomial
 
 #: Expected range of the samples of a neighbourhood of 18 pixels, in units of their noise.
@@ -89,7 +91,9 @@ def _block_noise(score, rows, out):
             out[y, x] = max(1.0, width, ALONE * own if not math.isnan(own) else 0.0)
 
 
-def contrast(flux, dq, variance, labels, half, rows):
+def contrast(
+    flux: Array, dq: Array, variance: Array, labels: Array, half: int, rows: int
+) -> tuple[Array, Array, Array, Array]:
     """Return (contrast, variance, variance that the data show, level) of one frame, float32 (y, x).
 
     level : what was subtracted, the smooth part; it and the contrast are NaN where a pixel is not usable.
@@ -184,7 +188,10 @@ def _predict(contrasts, variance, shown, labels, slices, pixels, inverse, pair, 
             out[2, p] = max(0.0, highest - lowest - NOISE_RANGE * math.sqrt(total / n))
 
 
-def predict(frames, labels, slices, pixels, inverse, pair):
+def predict(
+    frames: Sequence[Array], labels: Array, slices: tuple[Any, ...], pixels: Sequence[Array],
+    inverse: tuple[Any, ...], pair: tuple[Any, ...],
+) -> Array:  # fmt: skip
     """Return what another exposure says about each pixel: contrast, variance, range around it (3, pixel), float32.
 
     frames : (contrast, variance, variance shown by the data, ...) of the other exposure
@@ -198,7 +205,7 @@ def predict(frames, labels, slices, pixels, inverse, pair):
     around the place in both slices, less what noise makes. NaN where the other exposure has nothing usable.
     """
     out = np.zeros((3, pixels[0].size), dtype=np.float32)
-    _predict(*frames[:3], labels, slices, pixels, inverse, pair, out)  # type: ignore[call-arg]
+    _predict(*frames[:3], labels, slices, pixels, inverse, pair, out)
     return out
 
 
@@ -281,7 +288,10 @@ def _cut(difference, sigma, width, structure, level, snr, snr_beside, scale, sys
                         out[j, i] |= weak[j, i]
 
 
-def compare(frames, index, predictions, rows, snr, snr_beside, scale, systematic):
+def compare(
+    frames: Sequence[Array], index: Sequence[Array], predictions: Sequence[Array], rows: int, snr: float,
+    snr_beside: float, scale: float, systematic: float,
+) -> tuple[Array, Array, Array]:  # fmt: skip
     """Return (outlier, without a witness), bool (y, x), and steepness [noise] of one exposure against the others.
 
     frames : (contrast, variance, variance shown by the data, level) of the exposure
@@ -298,13 +308,13 @@ def compare(frames, index, predictions, rows, snr, snr_beside, scale, systematic
     flat = [np.ascontiguousarray(a).reshape(-1) for a in frames[:2]]
     for places, found in zip(index, predictions, strict=True):
         rest = [a.reshape(-1) for a in (difference, score, sigma, structure, alone)]
-        _combine(places, *flat, found, *rest)  # type: ignore[call-arg]
+        _combine(places, *flat, found, *rest)
     _block_noise(score, rows, width)
     _cut(difference, sigma, width, structure, frames[3], snr, snr_beside, scale, systematic, out, steep)
     return out, alone, steep
 
 
-def judge(outlier, steep, index, rows):
+def judge(outlier: Array, steep: Array, index: Array, rows: int) -> tuple[float, Array]:
     """Return how many more outliers steep places have than the others, over what chance allows, and which are steep.
 
     Hits know nothing of the source, so that a tenth of the pixels, those of the blocks of a column in which the light

@@ -124,13 +124,15 @@ class Fit:
     @property
     def amplitude(self) -> np.ndarray:
         """Amount a (half, y)."""
-        return np.clip(np.stack([self.hat @ self.part(0), self.hat @ self.part(1)]), 0.0, MAX_AMPLITUDE)
+        out: np.ndarray = np.clip(np.stack([self.hat @ self.part(0), self.hat @ self.part(1)]), 0.0, MAX_AMPLITUDE)
+        return out
 
     @property
     def profile(self) -> np.ndarray:
         """Profile r (half, 2 n - 1) at all distances."""
         r = np.stack([self.part(2), self.part(3)])
-        return (r[:, self.index] * (1.0 - self.share) + r[:, self.index + 1] * self.share).astype(np.float32)
+        out: np.ndarray = (r[:, self.index] * (1.0 - self.share) + r[:, self.index + 1] * self.share).astype(np.float32)
+        return out
 
     @property
     def level(self) -> float:
@@ -214,7 +216,8 @@ class Fit:
         columns = np.arange(EDGE, n_x - EDGE, 4)
         bins, at = (a.ravel() for a in np.meshgrid(np.arange(n_bin), columns, indexing="ij"))
         parts = np.empty((bins.size, 2 * self.m + 2), dtype=np.float32)
-        design(mean, *self.kernels, BIN, self.index, self.share, bins, at, parts)
+        tables, broad, scatters = self.kernels
+        design(mean, tables, broad, scatters, BIN, self.index, self.share, bins, at, parts)
         k = self.places[4]
         slopes = np.empty((bins.size, k), dtype=np.float32)
         model = self.fill_jacobian(parts, bins, slopes)
@@ -238,7 +241,8 @@ class _Pixels:
         bins, columns = np.nonzero(weight)
         here = bins, columns
         parts = np.empty((bins.size, 2 * fit.m + 2), dtype=np.float32)
-        design(mean, *fit.kernels, BIN, fit.index, fit.share, bins, columns, parts)
+        tables, broad, scatters = fit.kernels
+        design(mean, tables, broad, scatters, BIN, fit.index, fit.share, bins, columns, parts)
         self.rows = rows = np.empty((bins.size, fit.found.size + 1), dtype=np.float32)
         fit.fill_jacobian(parts, bins, rows)
         left = columns < HALVES[0][1]
@@ -341,20 +345,21 @@ def _free(
 ) -> tuple[np.ndarray, Any, np.ndarray, Any, bool]:  # fmt: skip
     """Iterate light and kernels. Return (stray light, level, light, variance of the level, whether it converged)."""
     models = np.zeros((2, *image.shape), dtype=np.float32)
-    _, level, noise = clipped_statistics(strip_values(image, models[0], first, last, False))
-    level, noise = (np.float32(level), np.float32(noise)) if level == level else (np.float32(0), np.float32(0))
+    _, middle, spread = clipped_statistics(strip_values(image, models[0], first, last, False))
+    level, noise = (np.float32(middle), np.float32(spread)) if middle == middle else (np.float32(0), np.float32(0))
     sources, light = np.empty_like(models[0]), np.empty_like(models[0])
     clean_sources(image, flags, level, np.float32(10.0) * noise, sources)
-    amplitude, old, converged, pedestal = fit.amplitude, None, False, 0.0
+    (tables, broad, scatters), amplitude = fit.kernels, fit.amplitude  # arrays that the fit changes in place
+    old, converged, pedestal = None, False, 0.0
     for sweep in range(MOST_SWEEPS + 1):
         direct_light(sources, level, amplitude, models, light)
         last_one = converged or sweep == MOST_SWEEPS
         if sweep >= FIRST_FIT and not last_one:  # a pixel must not predict its own noise
             light[fit.between] = 0.0
-        scatter_halves(light, *fit.kernels, fit.profile, False, models)
+        scatter_halves(light, tables, broad, scatters, fit.profile, False, models)
         if sweep >= FIRST_FIT and not last_one:
             fit.improve(light, models, plain, _STAGES[min(sweep - FIRST_FIT, len(_STAGES) - 1)])
-            scatter_halves(light, *fit.kernels, fit.profile, False, models)
+            scatter_halves(light, tables, broad, scatters, fit.profile, False, models)
             amplitude = fit.amplitude
         total = _combined(models, amplitude)
         level, pedestal = _pedestal(_quiet_strip(image, total, first, last, fit), fit)
@@ -370,13 +375,15 @@ def _free(
 
 def _block_means(image: np.ndarray) -> np.ndarray:
     n_y, n_x = (k // 16 * 16 for k in image.shape)
-    return image[:n_y, :n_x].reshape(n_y // 16, 16, n_x // 16, 16).mean(axis=(1, 3))
+    out: np.ndarray = image[:n_y, :n_x].reshape(n_y // 16, 16, n_x // 16, 16).mean(axis=(1, 3))
+    return out
 
 
 def _variance(fit: Any, light: np.ndarray, weight: np.ndarray, total: np.ndarray) -> np.ndarray:
     """Return the variance (y, x) of the stray light: noise of the sources, and of the kernels as of their bins."""
     squares = np.empty((2, *light.shape), dtype=np.float32)
-    scatter_halves(weight, *fit.kernels, fit.profile, True, squares)
+    tables, broad, scatters = fit.kernels
+    scatter_halves(weight, tables, broad, scatters, fit.profile, True, squares)
     out = _combined(squares, fit.amplitude**2)
     found, model, columns = fit.relative_variance(light)
     x = np.arange(light.shape[1])
@@ -413,7 +420,8 @@ def _pedestal(strip: np.ndarray, fit: Any) -> tuple[Any, Any]:
 
 def _combined(models: Any, amplitude: np.ndarray) -> np.ndarray:
     weights = amplitude.astype(np.float32)[:, :, None]
-    return weights[0] * models[0] + weights[1] * models[1]
+    out: np.ndarray = weights[0] * models[0] + weights[1] * models[1]
+    return out
 
 
 def _showers(pulls: np.ndarray) -> np.ndarray:
@@ -426,7 +434,8 @@ def _showers(pulls: np.ndarray) -> np.ndarray:
     far[1:-1, 1:-1] = known & (np.abs(pulls - middle) > SHOWER * max(1.0, spread))
     n_y, n_x = pulls.shape
     shifts = [far[i : i + n_y, j : j + n_x] for i in range(3) for j in range(3)]
-    return np.any(shifts, axis=0)
+    out: np.ndarray = np.any(shifts, axis=0)
+    return out
 
 
 def _inflation(value: np.ndarray, weight: np.ndarray, bins: np.ndarray) -> float:
@@ -436,7 +445,7 @@ def _inflation(value: np.ndarray, weight: np.ndarray, bins: np.ndarray) -> float
     if known.sum() < 10:
         return 1.0
     pulls = np.bincount(bins, weight * value)[known] / np.sqrt(total[known])
-    return max(1.0, middle_and_scatter(pulls)[1] ** 2)
+    return max(1.0, float(middle_and_scatter(pulls)[1] ** 2))
 
 
 def fitted_wrapper(

@@ -12,7 +12,7 @@ import numpy as np
 
 from mrsxr._clip_kernels import MAD_TO_SIGMA, clip, moments
 from mrsxr._median_kernels import median_of
-from mrsxr.compiled import njit
+from mrsxr.compiled import Array, njit
 
 UNFIT = np.uint32(1 | 512 | 1024 | 2048)
 HALVES = ((0, 516), (516, 1024))  # columns that scatter with the kernel of the left and of the right half
@@ -27,7 +27,7 @@ _CLIPS, _CLIP_SIGMA = 5, 3.0
 
 
 @njit(cache=True, nogil=True)
-def clipped_statistics(values):
+def clipped_statistics(values: Array) -> tuple[float, float, float]:
     """Mean, median and standard deviation after clipping five times at 3 sigma about the median; NaN for nothing.
 
     ``values`` is spoiled.
@@ -41,7 +41,7 @@ def clipped_statistics(values):
 
 
 @njit(cache=True, nogil=True)
-def strip_values(image, model, first, last, nan_as_zero):
+def strip_values(image: Array, model: Array, first: int, last: int, nan_as_zero: bool) -> Array:
     """Values of image - model between the channels; NaN and infinite values of the image are 0 or left out."""
     out = np.empty((STRIP_ROWS[1] - STRIP_ROWS[0]) * (last - first))
     n, n_finite = 0, 0
@@ -70,7 +70,7 @@ def _add_gaussian(table, centre, sigma, scale):
 
 
 @njit(cache=True, nogil=True)
-def fill_table(parameters, half, table):
+def fill_table(parameters: Array, half: Array, table: Array) -> bool:
     """Fill ``table`` (2 n - 1) with the kernel at the distances 1 - n ... n - 1; False where it is 0 or not a number.
 
     half : work space of n.
@@ -145,7 +145,7 @@ def scatter(image, flags, pedestal, limit, parameters, out):
 
 
 @njit(cache=True, nogil=True)
-def subtract_kernel(image, flags, parameters, first, last, out):
+def subtract_kernel(image: Array, flags: Array, parameters: Array, first: int, last: int, out: Array) -> None:
     """Baseline on one image (y, x): scattered light of significant pixels, then the pedestal of the strip."""
     model = np.zeros(image.shape, dtype=np.float32)
     mean, _, spread = clipped_statistics(strip_values(image, model, first, last, True))
@@ -195,7 +195,7 @@ def _between(image, good, y, x, step_y, step_x, reach):
 
 
 @njit(cache=True, nogil=True)
-def clean_sources(image, flags, level, limit, out):
+def clean_sources(image: Array, flags: Array, level: np.float32, limit: np.float32, out: Array) -> None:
     """Fill ``out`` with the image as the light fell on it: bad pixels and spikes from their neighbours, else ``level``.
 
     A bad pixel takes the line between the nearest good ones of its column, at most FILL_ROWS away, or of its row: the
@@ -221,7 +221,7 @@ def clean_sources(image, flags, level, limit, out):
 
 
 @njit(cache=True, nogil=True)
-def direct_light(sources, level, amplitude, models, out):
+def direct_light(sources: Array, level: np.float32, amplitude: Array, models: Array, out: Array) -> None:
     """Fill ``out`` with sources - level - scattered light, 0 in the reference columns; amplitude (half, y)."""
     n_y, n_x = sources.shape
     for y in range(n_y):
@@ -233,7 +233,7 @@ def direct_light(sources, level, amplitude, models, out):
 
 
 @njit(cache=True, nogil=True)
-def fill_tables(parameters, tables, scatters):
+def fill_tables(parameters: Array, tables: Array, scatters: Array) -> None:
     """Fill tables (half, y, n) with the kernels at the distances 0 ... n - 1, scatters (half, y): whether there is one.
 
     They are alike on both sides, see :func:`fill_table`.
@@ -247,7 +247,9 @@ def fill_tables(parameters, tables, scatters):
 
 
 @njit(cache=True, nogil=True)
-def scatter_halves(light, tables, broad, scatters, profile, squared, models):
+def scatter_halves(
+    light: Array, tables: Array, broad: Array, scatters: Array, profile: Array, squared: bool, models: Array
+) -> None:
     """Fill ``models`` (half, y, x) with what each half scatters; ``squared`` with the squares of the kernels.
 
     tables, broad (half, y, n), scatters: of :func:`fill_tables`. profile (half, 2 n - 1): share of the broad kernels
@@ -275,7 +277,7 @@ def scatter_halves(light, tables, broad, scatters, profile, squared, models):
 
 
 @njit(cache=True, nogil=True)
-def leaked_light(light, inside, out):
+def leaked_light(light: Array, inside: Array, out: Array) -> None:
     """Fill ``out`` with the light of the slices that lies close: its sum with weights exp(-distance / LEAK)."""
     fade = np.float32(math.exp(-1.0 / LEAK))
     n_y, n_x = light.shape
@@ -291,7 +293,10 @@ def leaked_light(light, inside, out):
 
 
 @njit(cache=True, nogil=True)
-def gap_residuals(image, between, level, amplitude, leak, models, leaked, out):
+def gap_residuals(
+    image: Array, between: Array, level: float, amplitude: Array, leak: Array, models: Array, leaked: Array,
+    out: Array,
+) -> None:  # fmt: skip
     """Fill ``out`` with image - model between the slices, NaN elsewhere; leak (half)."""
     n_y, n_x = image.shape
     for y in range(n_y):
@@ -305,7 +310,7 @@ def gap_residuals(image, between, level, amplitude, leak, models, leaked, out):
 
 
 @njit(cache=True, nogil=True)
-def block_noise(residual, rows, work):
+def block_noise(residual: Array, rows: int, work: Array) -> Array:
     """Robust standard deviation about 0 of each block of rows; NaN where it has fewer than 20 values."""
     n_block = (residual.shape[0] + rows - 1) // rows
     out = np.full(n_block, np.nan)
@@ -323,7 +328,7 @@ def block_noise(residual, rows, work):
 
 
 @njit(cache=True, nogil=True)
-def cell_pulls(residual, noise, rows):
+def cell_pulls(residual: Array, noise: Array, rows: int) -> Array:
     """Sum of residual / noise, each at most 3, over the square root of their number in cells of CELL; NaN if empty."""
     n_y, n_x = -(-residual.shape[0] // CELL), -(-residual.shape[1] // CELL)
     total, count = np.zeros((n_y, n_x)), np.zeros((n_y, n_x))
@@ -343,7 +348,7 @@ def cell_pulls(residual, noise, rows):
 
 
 @njit(cache=True, nogil=True)
-def drop_cells(residual, drop):
+def drop_cells(residual: Array, drop: Array) -> None:
     """Set residuals NaN in the cells to drop."""
     for y in range(residual.shape[0]):
         for x in range(residual.shape[1]):
@@ -351,7 +356,7 @@ def drop_cells(residual, drop):
                 residual[y, x] = np.nan
 
 
-def kernel_wrapper(rate, dq, parameters, first=503, last=516):
+def kernel_wrapper(rate: Array, dq: Array, parameters: Array, first: int = 503, last: int = 516) -> Array:
     """Return rates (dither, y, x) less scattered light and pedestal; parameters (half, 6, y, 1)."""
     out = np.empty(rate.shape, dtype=np.float32)
     table = plain_parameters(parameters)

@@ -6,13 +6,13 @@ that of all its rows. ``knots``: distances [pix], negative to the left, between 
 
 import numpy as np
 
-from mrsxr.compiled import njit
+from mrsxr.compiled import Array, njit
 
 from ._straylight_kernels import EDGE, HALVES, OUTLIER
 
 
 @njit(cache=True, nogil=True)
-def knot_weights(knots, n, index, share):
+def knot_weights(knots: Array, n: int, index: Array, share: Array) -> None:
     """Fill, for the distances 1 - n ... n - 1, the knot below and the share of the one above it."""
     k = 0
     for i in range(2 * n - 1):
@@ -24,7 +24,7 @@ def knot_weights(knots, n, index, share):
 
 
 @njit(cache=True, nogil=True)
-def bin_light(light, rows, out):
+def bin_light(light: Array, rows: int, out: Array) -> None:
     """Fill ``out`` (bin, x) with the mean light of the rows of each bin."""
     n_y, n_x = light.shape
     for b in range(out.shape[0]):
@@ -37,7 +37,10 @@ def bin_light(light, rows, out):
 
 
 @njit(cache=True, nogil=True)
-def bin_gaps(residual, other, noise, noise_rows, doubt, rows, value, second, weight):
+def bin_gaps(
+    residual: Array, other: Array, noise: Array, noise_rows: int, doubt: Array, rows: int, value: Array,
+    second: Array, weight: Array,
+) -> None:  # fmt: skip
     """Fill value and second (bin, x) with the means of the residuals and of others, weight with the inverse variance.
 
     residual : NaN where a pixel is not usable; noise : by blocks of ``noise_rows``; doubt (y, x): how far the light
@@ -88,7 +91,10 @@ def _spread_over_knots(light, first, last, table, broad, index, share, out):
 
 
 @njit(cache=True, nogil=True)
-def design(light, tables, broad, scatters, rows, index, share, bins, columns, out):
+def design(
+    light: Array, tables: Array, broad: Array, scatters: Array, rows: int, index: Array, share: Array, bins: Array,
+    columns: Array, out: Array,
+) -> None:  # fmt: skip
     """Fill ``out`` (pixel, half x (1 + knot)) with what each half scatters: by its table, by ``broad`` over knots.
 
     light (bin, x); tables, broad (half, y, n) and scatters of :func:`fill_tables`: those of the middle row of a bin;
@@ -116,7 +122,7 @@ def design(light, tables, broad, scatters, rows, index, share, bins, columns, ou
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
-def normal_matrix(rows, weight, chosen):
+def normal_matrix(rows: Array, weight: Array, chosen: Array) -> Array:
     """Return rows^T weight rows of the chosen rows, as rows (n, m); no BLAS, whose threads would fight with ours.
 
     Four rows at a time, the last ones filled up with weight 0.

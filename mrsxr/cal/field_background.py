@@ -253,9 +253,10 @@ def background_at(background: xr.Dataset, band: str, samples: Samples, observed:
     a, b = samples.alpha, samples.beta
     terms = (np.ones(a.size), a, b, a * a, a * b, b * b)
     wave = one.wavelength.values * observed
-    return np.sum([
+    out: np.ndarray = np.sum([
         np.interp(samples.wavelength, wave, one.coefficients.values[:, p]) * terms[p] for p in range(one.sizes["term"])
     ], axis=0)  # fmt: skip
+    return out
 
 
 def _to_observed(ds: xr.Dataset) -> np.ndarray:

@@ -248,7 +248,8 @@ def _checked(state: xr.Dataset, first: _Exposure, n: int) -> xr.DataArray:
             f"the state is not of {n} components of {first.ds.attrs.get('detector')}; take it from latent_state "
             "with the same reference"
         )
-    return slope.drop_vars(list(slope.coords)).drop_attrs().expand_dims("dither")
+    out: xr.DataArray = slope.drop_vars(list(slope.coords)).drop_attrs().expand_dims("dither")
+    return out
 
 
 def _plane(exposure: _Exposure, name: str) -> xr.DataArray:
@@ -304,7 +305,8 @@ def mean_decay(length: float, decay_time: np.ndarray, n_integrations: int, weigh
     weights = 0.5 * _WEIGHTS * (6 * u * (1 - u) if weighting == "parabola" else 1.0)
     ramp = np.exp(-np.outer(x, u)) @ weights
     starts = np.exp(-np.outer(x, np.arange(n_integrations))).mean(axis=1)
-    return ramp * starts
+    out: np.ndarray = ramp * starts
+    return out
 
 
 def _integrations(exposure: _Exposure) -> int:
@@ -334,7 +336,8 @@ def advance(
         np.asarray(v, float)[:, None, None] for v in (gap_decay, amplitude, saturated_amplitude, charge)
     )
     share = np.where(saturated[:, None], of_saturated, usual)
-    return (decay * state * (1.0 - new) + share * slope * new).astype(np.float32)
+    out: np.ndarray = (decay * state * (1.0 - new) + share * slope * new).astype(np.float32)
+    return out
 
 
 def predict(state: np.ndarray, *, weight: np.ndarray, relative_error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

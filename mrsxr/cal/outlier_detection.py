@@ -71,7 +71,7 @@ def detect_outliers(
     found = _of_one_detector(datasets)
     rows, columns = (int(part) | 1 for part in kernel_size.split())
     minimum = _smallest_difference(found)
-    options = {
+    options: dict[str, Any] = {
         "rows": rows, "columns": columns, "percent": float(threshold_percent), "second_check": bool(ifu_second_check),
         "bits": OUTLIER_BITS,
     }  # fmt: skip

@@ -150,7 +150,8 @@ def _averaged(images: np.ndarray, width: float, axis: int) -> np.ndarray:
     low = 2 * int((width - 1) // 2) + 1
     share = (width - low) / 2  # the mean over low + 2 is that of width low + 2
     narrow, wide = (uniform_filter1d(images, n, axis=axis, mode="constant") for n in (low, low + 2))
-    return ((1 - share) * low * narrow + share * (low + 2) * wide) / width
+    out: np.ndarray = ((1 - share) * low * narrow + share * (low + 2) * wide) / width
+    return out
 
 
 def _image(found: xr.Dataset, k: int, wave: float, step: float, widest: float) -> np.ndarray:
@@ -159,7 +160,8 @@ def _image(found: xr.Dataset, k: int, wave: float, step: float, widest: float) -
     a, b = (x.ravel() for x in np.meshgrid(axis, axis, indexing="ij"))
     place = np.full(a.size, wave), np.full(a.size, float(k))
     values, _ = profile_at(a, b, *place, found["profile"].values, None)
-    return values.reshape(axis.size, axis.size) / values.max()
+    out: np.ndarray = values.reshape(axis.size, axis.size) / values.max()
+    return out
 
 
 def _planes(band: str, wavelength: np.ndarray, step: float, images: np.ndarray) -> xr.Dataset:

@@ -224,7 +224,7 @@ def contrast_of(
 def look_at(
     frames: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
     others: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]], pairs: list[dict[int, tuple[Any, ...]]],
-    geometry: Sequence[BandGeometry], labels: Array, fallback: Array, options: dict[str, float],
+    geometry: Sequence[BandGeometry], labels: Array, fallback: Array, options: dict[str, Any],
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Return the flags of one exposure, uint32 (y, x), and the score of each band.
 
@@ -245,10 +245,10 @@ def look_at(
         found = [predict(others[e], labels, band.slices, band.pixels, band.inverse, way) for e, way in ways.items()]
         predictions.append(np.stack(found) if found else np.zeros((0, 3, band.index.size), dtype=np.float32))
     outlier, alone, steep = compare(frames, [band.index for band in geometry], predictions, **options)
-    found = []
+    judged = []
     for band in geometry:
         score, places = judge(outlier, steep, band.index, options["rows"])
-        found.append(score)
+        judged.append(score)
         if not gains(score):
             alone |= outlier & places
             outlier &= ~places

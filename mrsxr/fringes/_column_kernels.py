@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from mrsxr.compiled import njit
+from mrsxr.compiled import Array, njit
 
 from ._sine_kernels import fit_sines
 from ._spline_kernels import bridge, choose_knots, envelopes, fit_background, mask_tall_features
@@ -195,7 +195,10 @@ def _correct_batch(
             rejected[c, order[k]] = bad[k]
 
 
-def correct_columns(wavenumber, flux, error, use, ignore, families, limit, smooth_too, prior_range):
+def correct_columns(
+    wavenumber: Array, flux: Array, error: Array, use: Array, ignore: Array, families: Array, limit: float | Array,
+    smooth_too: Array, prior_range: float,
+) -> tuple[Array, Array, Array]:  # fmt: skip
     """Return (1 + fringes, rejected) of (column, sample) and the number of sines (column); 1 where nothing was done."""
     shape = wavenumber.shape
     factor = np.ones(shape)

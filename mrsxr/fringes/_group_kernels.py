@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from mrsxr._clip_kernels import MAD_TO_SIGMA
-from mrsxr.compiled import njit
+from mrsxr.compiled import Array, njit
 
 from ._cell_kernels import fit_component
 from ._column_kernels import LEAST_SAMPLES, TINY, gather, keep_continuum, noise_of
@@ -270,7 +270,10 @@ def _multiply(fringe, variance, limit, order, counts, other, factor, relative_va
             relative_variance[c, i] += variance[c, k] / (1.0 + value) ** 2
 
 
-def correct_group(wavenumber, track, flux, error, use, ignore, families, limit, smooth_too, share):
+def correct_group(
+    wavenumber: Array, track: Array, flux: Array, error: Array, use: Array, ignore: Array, families: Array,
+    limit: float | Array, smooth_too: bool, share: float,
+) -> tuple[Array, Array, Array, int]:  # fmt: skip
     """Return (1 + fringes, its relative variance, rejected) of neighbouring columns (column, sample) and a count.
 
     track : (column, sample), from 0, place along the slice in columns.

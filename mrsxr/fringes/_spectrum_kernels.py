@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from mrsxr._median_kernels import median_of
-from mrsxr.compiled import njit, read_only
+from mrsxr.compiled import Array, njit, read_only
 
 from ._bayes_kernels import fit_fringes
 from ._spline_kernels import bridge, envelopes, evaluate, spline_basis
@@ -252,7 +252,10 @@ def _correct_batch(wavelength, flux, use, ignore, families, limit, sigma, prior_
             factor[c, order[k]] = found[k]
 
 
-def correct_each(wavelength, flux, use, ignore, families, limit, sigma, prior_range, tolerance):
+def correct_each(
+    wavelength: Array, flux: Array, use: Array, ignore: Array, families: Array, limit: float, sigma: float,
+    prior_range: float, tolerance: float,
+) -> tuple[Array, Array]:  # fmt: skip
     """Return (1 + fringes) of (spectrum, sample), 1 where nothing was done, and the number of sines (spectrum).
 
     families : (family, 5), of all spectra; limit : largest amplitude; sigma : of the clipping of features.

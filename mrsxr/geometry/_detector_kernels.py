@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from mrsxr.compiled import njit
+from mrsxr.compiled import Array, njit
 
 _TOGETHER = 64
 
@@ -30,7 +30,7 @@ def polynomial(matrix, a, b):
 
 
 @njit(cache=True, nogil=True)
-def pixels_to_coordinate(x, y, label, lookup, matrix, shift):
+def pixels_to_coordinate(x: Array, y: Array, label: Array, lookup: Array, matrix: Array, shift: Array) -> Array:
     """Return alpha [arcsec] or wavelength [um] of points (x, y) [pix] with their slice labels (1-D).
 
     Points that follow one another within a slice are taken together, coefficient by coefficient.
@@ -78,7 +78,10 @@ def _horner(row, b):
 
 
 @njit(cache=True, nogil=True)
-def grid_to_slicer(labels, y0, x0, lookup, alpha_matrix, alpha_shift, wave_matrix, wave_shift, slice_beta):
+def grid_to_slicer(
+    labels: Array, y0: int, x0: int, lookup: Array, alpha_matrix: Array, alpha_shift: Array, wave_matrix: Array,
+    wave_shift: Array, slice_beta: Array,
+) -> tuple[Array, Array, Array]:  # fmt: skip
     """Return alpha, beta [arcsec], wavelength [um] of every pixel of a label map whose corner is (y0, x0).
 
     The powers of y are summed once for each row and slice, so a pixel costs two polynomials in x.
@@ -105,7 +108,10 @@ def grid_to_slicer(labels, y0, x0, lookup, alpha_matrix, alpha_shift, wave_matri
 
 
 @njit(cache=True, nogil=True)
-def slicer_to_pixels(alpha, wavelength, label, lookup, x_matrix, x_shift, y_matrix, y_shift):
+def slicer_to_pixels(
+    alpha: Array, wavelength: Array, label: Array, lookup: Array, x_matrix: Array, x_shift: Array, y_matrix: Array,
+    y_shift: Array,
+) -> tuple[Array, Array]:  # fmt: skip
     """Return x, y [pix] of points (alpha [arcsec], wavelength [um]) in labelled slices (1-D)."""
     n = alpha.size
     x, y = np.empty(n), np.empty(n)
@@ -120,7 +126,10 @@ def slicer_to_pixels(alpha, wavelength, label, lookup, x_matrix, x_shift, y_matr
 
 
 @njit(cache=True, nogil=True)
-def fill_slice(labels, label, left, right, alpha_matrix, alpha_shift, wave_matrix, wave_shift, limits):
+def fill_slice(
+    labels: Array, label: int, left: Array, right: Array, alpha_matrix: Array, alpha_shift: float, wave_matrix: Array,
+    wave_shift: float, limits: Array,
+) -> None:  # fmt: skip
     """Write ``label`` into the pixels of one slice.
 
     In row r the pixels between columns left[r] and right[r] are tried (two more at either side); those whose

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from mrsxr.compiled import njit
+from mrsxr.compiled import Array, njit
 
 #: Overlaps below this fraction of a spaxel are rounding, not coverage.
 AREA_FLOOR = 1e-9
@@ -152,7 +152,10 @@ def _with_room(fill, given, n_y, n_x, kinds):
         room *= 4
 
 
-def overlap_entries(slice_index, alpha_left, alpha_right, status, edges, alpha_middle, alpha_half, n_y, n_x):
+def overlap_entries(
+    slice_index: Array, alpha_left: Array, alpha_right: Array, status: Array, edges: Array, alpha_middle: Array,
+    alpha_half: Array, n_y: int, n_x: int,
+) -> tuple[Array, Array, Array]:  # fmt: skip
     """Return the shares on the sky by exact overlap: (start, spaxel, share), compressed by pixel.
 
     Parameters
@@ -193,7 +196,7 @@ def _quads(corners_x, corners_y, status, n_y, n_x, start, spaxel, area):
     return n
 
 
-def quad_entries(x, y, status, n_y, n_x):
+def quad_entries(x: Array, y: Array, status: Array, n_y: int, n_x: int) -> tuple[Array, Array, Array]:
     """Return the areas of overlap of quadrilaterals and spaxels: (start, spaxel, area), compressed by quadrilateral.
 
     Parameters
@@ -227,7 +230,9 @@ def _gaussian_cells(x, y, status, reach, scale, n_y, n_x, start, spaxel, share):
     return n
 
 
-def gaussian_entries(x, y, status, reach, scale, n_y, n_x):
+def gaussian_entries(
+    x: Array, y: Array, status: Array, reach: float, scale: float, n_y: int, n_x: int
+) -> tuple[Array, Array, Array]:
     """Return the shares on the sky by distance, exp(-d^2 / scale) within ``reach``: (start, spaxel, share).
 
     Parameters
@@ -269,7 +274,7 @@ def _overlaps_in_wavelength(low, high, plane_low, plane_high, start, plane, shar
     return n
 
 
-def wavelength_entries(low, high, plane_low, plane_high):
+def wavelength_entries(low: Array, high: Array, plane_low: Array, plane_high: Array) -> tuple[Array, Array, Array]:
     """Return the shares in wavelength by overlap: (start, plane, share), compressed by pixel.
 
     Parameters
@@ -312,7 +317,9 @@ def _distances_in_wavelength(middle, centres, steps, reach, scale, start, plane,
     return n
 
 
-def distance_entries(middle, plane_low, plane_high, reach, scale):
+def distance_entries(
+    middle: Array, plane_low: Array, plane_high: Array, reach: float, scale: float
+) -> tuple[Array, Array, Array]:
     """Return the shares in wavelength by distance, exp(-(d / step)^2 / scale) within ``reach``.
 
     Parameters
@@ -343,9 +350,10 @@ def distance_entries(middle, plane_low, plane_high, reach, scale):
 
 @njit(cache=True, nogil=True)
 def deposit(
-    sky_start, spaxel, area, wave_start, plane, length, status, weight, linear, square,
-    linear_sum, square_sum, weight_sum, count, hole,
-):  # fmt: skip
+    sky_start: Array, spaxel: Array, area: Array, wave_start: Array, plane: Array, length: Array, status: Array,
+    weight: Array, linear: Array, square: Array, linear_sum: Array, square_sum: Array, weight_sum: Array,
+    count: Array, hole: Array,
+) -> None:  # fmt: skip
     """Add the pixels of one exposure to the sums over the voxels of a block of planes.
 
     Parameters
@@ -387,7 +395,10 @@ def deposit(
 
 
 @njit(cache=True, nogil=True)
-def reach_back(sky_start, spaxel, area, wave_start, plane, length, status, weight, voxel_weight, square, linear, out):
+def reach_back(
+    sky_start: Array, spaxel: Array, area: Array, wave_start: Array, plane: Array, length: Array, status: Array,
+    weight: Array, voxel_weight: Array, square: Array, linear: Array, out: Array,
+) -> None:  # fmt: skip
     """Add what the pixels of one exposure give to a weighted sum over the voxels of each plane.
 
     Parameters

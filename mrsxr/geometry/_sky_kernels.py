@@ -16,7 +16,7 @@ import math
 
 import numpy as np
 
-from mrsxr.compiled import njit
+from mrsxr.compiled import Array, njit
 
 ARCSEC = math.pi / 180.0 / 3600.0
 
@@ -63,7 +63,9 @@ def slicer_to_sky(alpha, beta, v2_matrix, v3_matrix, reference, matrix):
 
 
 @njit(cache=True, nogil=True)
-def slicer_to_sky_many(alpha, beta, v2_matrix, v3_matrix, reference, matrix):
+def slicer_to_sky_many(
+    alpha: Array, beta: Array, v2_matrix: Array, v3_matrix: Array, reference: Array, matrix: Array
+) -> tuple[Array, Array]:
     """Return :func:`slicer_to_sky` of two 1-D arrays; NaN stays NaN."""
     ra, dec = np.empty(alpha.size), np.empty(alpha.size)
     for k in range(alpha.size):
@@ -72,7 +74,7 @@ def slicer_to_sky_many(alpha, beta, v2_matrix, v3_matrix, reference, matrix):
 
 
 @njit(cache=True, nogil=True)
-def slicer_to_v2v3_many(alpha, beta, v2_matrix, v3_matrix):
+def slicer_to_v2v3_many(alpha: Array, beta: Array, v2_matrix: Array, v3_matrix: Array) -> tuple[Array, Array]:
     """Return :func:`slicer_to_v2v3` of two 1-D arrays; NaN stays NaN."""
     v2, v3 = np.empty(alpha.size), np.empty(alpha.size)
     for k in range(alpha.size):

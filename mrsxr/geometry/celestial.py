@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -18,6 +18,7 @@ from xarray import Variable
 from xarray.core.indexing import IndexSelResult
 from xarray.indexes import CoordinateTransform, CoordinateTransformIndex
 
+T = TypeVar("T", xr.Dataset, xr.DataArray)
 _NAMES = {"pos.eq.ra": ("ra", "dec"), "pos.galactic.lon": ("l", "b")}
 _LONG = {"ra": "right ascension", "dec": "declination", "l": "galactic longitude", "b": "galactic latitude"}
 _CLOSE = 1e-6  # pixels by which two grids may differ and are one
@@ -251,8 +252,8 @@ class CelestialIndex(CoordinateTransformIndex):
 
 
 def with_celestial_index(
-    ds: xr.Dataset | xr.DataArray, wcs: Any, dims: tuple[str, str] = ("y", "x"), names: tuple[str, str] | None = None
-) -> Any:
+    ds: T, wcs: Any, dims: tuple[str, str] = ("y", "x"), names: tuple[str, str] | None = None
+) -> T:
     """Attach longitude and latitude on the pixels of an image or cube, with their index.
 
     Parameters
@@ -339,7 +340,8 @@ def _apart(lon_a: Any, lat_a: Any, lon_b: Any, lat_b: Any) -> np.ndarray:
     """Return the distance of two places [deg], by the haversine."""
     a, b, c, d = (np.radians(value) for value in (lon_a, lat_a, lon_b, lat_b))
     half = np.sin((d - b) / 2) ** 2 + np.cos(b) * np.cos(d) * np.sin((c - a) / 2) ** 2
-    return np.degrees(2 * np.arcsin(np.sqrt(np.clip(half, 0, 1))))
+    out: np.ndarray = np.degrees(2 * np.arcsin(np.sqrt(np.clip(half, 0, 1))))
+    return out
 
 
 def _in_longitude(lon: np.ndarray, box: slice, name: str) -> np.ndarray:

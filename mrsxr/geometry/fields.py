@@ -15,7 +15,8 @@ def separation(
 ) -> np.ndarray:
     """Return the distance [arcsec] between places on the sky [deg]."""
     one, other = _vectors(ra, dec), _vectors(ra_of, dec_of)
-    return np.degrees(2 * np.arcsin(np.clip(0.5 * np.linalg.norm(one - other, axis=-1), 0, 1))) * 3600
+    out: np.ndarray = np.degrees(2 * np.arcsin(np.clip(0.5 * np.linalg.norm(one - other, axis=-1), 0, 1))) * 3600
+    return out
 
 
 def fields(ra: Sequence[float] | np.ndarray, dec: Sequence[float] | np.ndarray, reach: float = REACH) -> np.ndarray:

@@ -434,4 +434,5 @@ def unwrap_ra(ra: Sequence[float] | np.ndarray) -> np.ndarray:
     ra = np.asarray(ra, float).ravel()
     if ra.size == 0:
         return ra
-    return ra[0] + (ra - ra[0] + 180.0) % 360.0 - 180.0
+    out: np.ndarray = ra[0] + (ra - ra[0] + 180.0) % 360.0 - 180.0
+    return out

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import xarray as xr
-
 from mrsxr.errors import MrsxrError
 
-from .celestial import CelestialIndex, CelestialTransform, cut_wcs, with_celestial_index
+from .celestial import CelestialIndex, CelestialTransform, T, cut_wcs, with_celestial_index
 from .place import sky_of
 
 __all__ = ["CelestialIndex", "CelestialTransform", "attach_index", "cut_wcs"]
 _HINT = "where a file or coarsen lost the index of ds.sel(ra=, dec=): ds.mrs.sel(ra=, dec=), or mrsxr.attach_index(ds)"
 
 
-def attach_index(ds: xr.Dataset, wcs: Any = None, dims: tuple[str, str] = ("y", "x")) -> xr.Dataset:
+def attach_index(ds: T, wcs: Any = None, dims: tuple[str, str] = ("y", "x")) -> T:
     """Attach ``ra`` and ``dec`` on (y, x) with their index, so that ``ds.sel(ra=..., dec=...)`` picks spaxels.
 
     Cubes that this package makes or opens have it. It is lost where xarray makes plain numbers of the coordinates

@@ -65,7 +65,7 @@ def read(file: FitsFile) -> dict[str, Any] | None:
         return None
     columns = file.table(EXTENSION, file.get(EXTENSION).version)
     try:
-        meta = json.loads(str(columns["META"][0]))
+        meta: dict[str, Any] = json.loads(str(columns["META"][0]))
     except (KeyError, IndexError, ValueError, RecursionError) as error:
         raise InputFileError(
             f"{file.path}: the {EXTENSION} extension is damaged ({type(error).__name__}: {str(error)[:80]})"
@@ -150,7 +150,8 @@ def _is_dither(facts: Mapping[str, Any]) -> bool:
         kind = str if name == "exposure" else int if name == "dither" else int | float
         if not isinstance(value, kind) or isinstance(value, bool):
             return False
-    return safe_name(str(facts.get("exposure", "x"))) == facts.get("exposure", "x")
+    out: bool = safe_name(str(facts.get("exposure", "x"))) == facts.get("exposure", "x")
+    return out
 
 
 def _is_dtype(value: Any) -> bool:

@@ -173,7 +173,8 @@ def wcs_header(header: fits.Header) -> str:
         if tabular and third:
             continue
         cards[card.keyword] = 2 if tabular and stem == "WCSAXES" else card.value
-    return cards.tostring(sep="\n", endcard=False, padding=False)
+    out: str = cards.tostring(sep="\n", endcard=False, padding=False)
+    return out
 
 
 def same_wcs(one: str, other: str) -> bool:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from mrsxr import tree
@@ -22,7 +21,7 @@ from mrsxr.errors import InputFileError, MrsxrError
 from ._attrs import check_attrs, is_header
 from ._detector import preferred_chunks
 from .exposures import chunked, with_sky_index
-from .fitsarray import file_stamp
+from .fitsarray import LazyArray, file_stamp
 from .headers import MAPS
 from .netcdf import LOCK
 
@@ -120,7 +119,7 @@ def _restored(path: Path, ds: xr.Dataset, chunks: Any) -> xr.Dataset:
     return with_sky_index(ds) if "wcs" in ds.attrs else ds
 
 
-class _Guarded(BackendArray):
+class _Guarded(LazyArray):
     """A lazy array of a file whose errors on reading become InputFileError, naming the file."""
 
     __slots__ = ("array", "dtype", "name", "path", "shape")
@@ -128,9 +127,6 @@ class _Guarded(BackendArray):
     def __init__(self, array: Any, path: Path, name: str):
         self.array, self.path, self.name = array, str(path), name
         self.shape, self.dtype = array.shape, array.dtype
-
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
-        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._read)
 
     def _read(self, key: tuple[int | slice, ...]) -> np.ndarray:
         try:

@@ -184,7 +184,8 @@ def _specutils() -> Any:
 
 def _mask(spectrum: Any) -> np.ndarray:
     blind = ~np.isfinite(spectrum.flux.value)
-    return blind if spectrum.mask is None else blind | np.asarray(spectrum.mask, bool)
+    out: np.ndarray = blind if spectrum.mask is None else blind | np.asarray(spectrum.mask, bool)
+    return out
 
 
 def _variance(spectrum: Any) -> np.ndarray:

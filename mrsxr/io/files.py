@@ -294,7 +294,9 @@ def _products(path: Path) -> list[dict[str, Any]]:
     """Return the products of an association, whose members all have an expname and an exptype."""
     try:
         size, _ = file_stamp(path)
-        products = json.loads(path.read_text(encoding="utf-8"))["products"] if size <= _LONGEST_JSON else None
+        products: list[dict[str, Any]] | None = (
+            json.loads(path.read_text(encoding="utf-8"))["products"] if size <= _LONGEST_JSON else None
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputFileError(
             f"{path}: no JWST association ({type(error).__name__}: {str(error)[:100]}); expected products with members "

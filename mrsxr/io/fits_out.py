@@ -180,7 +180,8 @@ def _error(ds: xr.Dataset, level: str) -> np.ndarray | None:
         return None
     total = sum(ds[name].values[0] for name in names)
     with np.errstate(invalid="ignore"):
-        return np.sqrt(total).astype("f4")
+        out: np.ndarray = np.sqrt(total).astype("f4")
+        return out
 
 
 def _dither_facts(ds: xr.Dataset) -> dict[str, Any]:
@@ -188,7 +189,8 @@ def _dither_facts(ds: xr.Dataset) -> dict[str, Any]:
     for spec in DITHER_COORDS:
         if spec.name in ds.coords and spec.name != "fits_header":
             facts[spec.name] = ds[spec.name].values[0].item()
-    return json.loads(json.dumps(facts))
+    out: dict[str, Any] = json.loads(json.dumps(facts))
+    return out
 
 
 def _vectors(ds: xr.Dataset) -> dict[str, np.ndarray]:

@@ -89,7 +89,22 @@ def to_physical(raw: np.ndarray, bitpix: int, bscale: float, bzero: float, *, ow
     return out
 
 
-class FitsArray(BackendArray):
+class LazyArray(BackendArray):
+    """An array whose parts are read when they are asked for, by ``_read``."""
+
+    __slots__ = ()
+    shape: tuple[int, ...]
+    support = indexing.IndexingSupport.BASIC
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
+        found: np.ndarray = indexing.explicit_indexing_adapter(key, self.shape, self.support, self._read)
+        return found
+
+    def _read(self, key: tuple[Any, ...]) -> np.ndarray:
+        raise NotImplementedError
+
+
+class FitsArray(LazyArray):
     """The image of one HDU of an uncompressed FITS file, read on demand.
 
     Parameters
@@ -115,6 +130,7 @@ class FitsArray(BackendArray):
         On reading, where the file is gone or was changed since it was opened.
     """
 
+    support = indexing.IndexingSupport.OUTER_1VECTOR
     __slots__ = ("bitpix", "bscale", "bzero", "dtype", "offset", "path", "shape", "square", "stamp")
 
     def __init__(
@@ -137,9 +153,6 @@ class FitsArray(BackendArray):
         self.dtype = np.dtype(dtype) if dtype is not None else natural_dtype(bitpix, bscale, bzero)
         self.square = square
         self.stamp = stamp or file_stamp(self.path)
-
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
-        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER_1VECTOR, self._read)
 
     def _read(self, key: tuple[int | slice | np.ndarray, ...]) -> np.ndarray:
         if file_stamp(self.path) != self.stamp:
@@ -185,7 +198,7 @@ def _places(key: int | slice | np.ndarray, size: int) -> np.ndarray:
     return np.atleast_1d(np.asarray(key)) % size
 
 
-class TiledFitsArray(BackendArray):
+class TiledFitsArray(LazyArray):
     """The image of a tile-compressed HDU; each read opens the file and decompresses the tiles it needs.
 
     Parameters
@@ -214,9 +227,6 @@ class TiledFitsArray(BackendArray):
         self.square = square
         self.stamp = stamp or file_stamp(self.path)
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
-        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._read)
-
     def _read(self, key: tuple[int | slice, ...]) -> np.ndarray:
         from astropy.io import fits
 
@@ -238,7 +248,7 @@ class TiledFitsArray(BackendArray):
         return finish(np.array(block, dtype=block.dtype.newbyteorder("=")), self.dtype, self.square)
 
 
-class ConstantArray(BackendArray):
+class ConstantArray(LazyArray):
     """An array of one value that takes no memory until a part of it is asked for.
 
     Parameters
@@ -254,9 +264,6 @@ class ConstantArray(BackendArray):
         self.shape = tuple(int(n) for n in shape)
         self.dtype = np.dtype(dtype)
         self.value = value
-
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
-        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._read)
 
     def _read(self, key: tuple[int | slice, ...]) -> np.ndarray:
         shape = np.broadcast_to(self.dtype.type(0), self.shape)[key].shape

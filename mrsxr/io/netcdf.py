@@ -22,7 +22,8 @@ class Lock:
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take the lock."""
-        return self._held.acquire(blocking, timeout)
+        out: bool = self._held.acquire(blocking, timeout)
+        return out
 
     def release(self) -> None:
         """Give the lock back."""

@@ -61,7 +61,8 @@ def fit_temperatures(energy: np.ndarray, ln: np.ndarray, error: np.ndarray, temp
 def _model(x: np.ndarray, parameters: np.ndarray) -> np.ndarray:
     """Return ln of the sum of the exponentials (diagram, level)."""
     terms = [parameters[:, k, None] - parameters[:, k + 1, None] * x for k in range(0, parameters.shape[1], 2)]
-    return terms[0] if len(terms) == 1 else np.logaddexp(*terms)
+    out: np.ndarray = terms[0] if len(terms) == 1 else np.logaddexp(*terms)
+    return out
 
 
 def _straight(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -132,7 +133,8 @@ def _start(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 def _cost(x: np.ndarray, y: np.ndarray, weight: np.ndarray, p: np.ndarray) -> np.ndarray:
-    return np.sum(weight * (y - _model(x, p)) ** 2, axis=1)
+    out: np.ndarray = np.sum(weight * (y - _model(x, p)) ** 2, axis=1)
+    return out
 
 
 def _normal(x: np.ndarray, y: np.ndarray, weight: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

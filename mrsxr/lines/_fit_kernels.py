@@ -4,11 +4,13 @@ The words and tuples are those of ``_descent_kernels``.
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from mrsxr._solve_kernels import cholesky, substitute
-from mrsxr.compiled import njit
+from mrsxr.compiled import Array, njit
 
 from ._descent_kernels import C, descend, evaluate, freeze, gram, line_width, normal, profile, project
 from ._residual_kernels import correlation, fringe
@@ -359,7 +361,10 @@ def _draw_batch(
             _totals(x, k, setup, work[2], out[s, n])
 
 
-def fit(spectra, lines, *, n_cont, k_max, always, both_signs, narrowest, widest, limit_width):
+def fit(
+    spectra: Sequence[Any], lines: Sequence[Any], *, n_cont: int, k_max: int, always: bool, both_signs: bool,
+    narrowest: float, widest: float, limit_width: float,
+) -> dict[str, Array]:  # fmt: skip
     """Fit many spectra of one window; wavelengths in um, velocities in km/s.
 
     Parameters
@@ -410,8 +415,9 @@ def fit(spectra, lines, *, n_cont, k_max, always, both_signs, narrowest, widest,
 
 
 def draw(
-    spectra, lines, *, n_cont, k_max, both_signs, narrowest, widest, theta, components, noise, seeds, n_draws
-):  # fmt: skip
+    spectra: Sequence[Any], lines: Sequence[Any], *, n_cont: int, k_max: int, both_signs: bool,
+    narrowest: float, widest: float, theta: Array, components: Array, noise: Array, seeds: Array, n_draws: int,
+) -> Array:  # fmt: skip
     """Fit noisy copies of fitted models.
 
     Parameters

@@ -131,7 +131,7 @@ def _fill_errors(values: np.ndarray, errors: np.ndarray, known: np.ndarray) -> n
     Samples of value 0 are taken for empty. The residuals scale the errors in the end.
     """
     missing = np.isfinite(values) & ~known & (values != 0.0)
-    blind = missing.any(axis=-1)
+    blind: np.ndarray = missing.any(axis=-1)
     for k in np.flatnonzero(blind):
         own = errors[k, known[k]]
         size = float(np.median(own)) if own.size else float(np.mean(np.abs(values[k, missing[k]])))
@@ -251,12 +251,14 @@ def _two_are_real(
     free = [cov[rows, a + i, a + i] > 0 for i in (1, 2, 4, 5)]
     peak = np.abs(flux) / width
     wave = fringe_peak(fitted["fringe"][some, 1], np.asarray(blend.mu0)[line])
-    return good & np.all(free, axis=0) & (peak > wave[:, None]).all(axis=1)
+    out: np.ndarray = good & np.all(free, axis=0) & (peak > wave[:, None]).all(axis=1)
+    return out
 
 
 def fringe_peak(fringe: np.ndarray, mu0: np.ndarray | float) -> np.ndarray:
     """Return what |flux| / width [km/s] must exceed for a peak of twice the fringe beside the line; 0 without one."""
-    return np.where(fringe[:, 0] < FRINGE_CHANCE, 2.0 * fringe[:, 1], 0.0) * np.sqrt(2.0 * np.pi) * mu0 / C
+    out: np.ndarray = np.where(fringe[:, 0] < FRINGE_CHANCE, 2.0 * fringe[:, 1], 0.0) * np.sqrt(2.0 * np.pi) * mu0 / C
+    return out
 
 
 def measure(
@@ -397,7 +399,8 @@ def without_instrument(width: np.ndarray, width_err: np.ndarray, inst: float) ->
 
 
 def _error(by: np.ndarray, cov: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.einsum("ni,nij,nj->n", by, cov, by))
+    out: np.ndarray = np.sqrt(np.einsum("ni,nij,nj->n", by, cov, by))
+    return out
 
 
 def _positive(error: np.ndarray) -> np.ndarray:

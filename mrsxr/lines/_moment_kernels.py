@@ -9,7 +9,7 @@ import numpy as np
 
 from mrsxr._clip_kernels import MAD_TO_SIGMA
 from mrsxr._median_kernels import select
-from mrsxr.compiled import njit
+from mrsxr.compiled import Array, njit
 
 ROUNDS = 12
 ROUNDING = 1e-9  # residuals below this part of the data are not clipped
@@ -238,7 +238,10 @@ def _copy_spectrum(flux, var, bad, j, values, noise, good):
 
 
 @njit(cache=True, nogil=True)
-def continua(flux, var, bad, t, side, n, clip, inflate, residual, least, alike, out):
+def continua(
+    flux: Array, var: Array, bad: Array, t: Array, side: Array, n: int, clip: float, inflate: float, residual: bool,
+    least: float, alike: Array, out: Array,
+) -> None:  # fmt: skip
     """Fill the continuum and its variance (2, plane, spaxel); NaN where less than ``least`` of the planes have data."""
     size = t.size
     values, noise, sigma2, work = np.empty(size), np.empty(size), np.empty(size), np.empty(size)
@@ -262,7 +265,10 @@ def continua(flux, var, bad, t, side, n, clip, inflate, residual, least, alike, 
 
 
 @njit(cache=True, nogil=True)
-def channel_sums(flux, var, bad, t, side, n, clip, inflate, residual, least, alike, shares, power, out):
+def channel_sums(
+    flux: Array, var: Array, bad: Array, t: Array, side: Array, n: int, clip: float, inflate: float, residual: bool,
+    least: float, alike: Array, shares: Array, power: Array, out: Array,
+) -> None:  # fmt: skip
     """Fill sums over channels and their errors (2, channel, spaxel), the continuum taken off."""
     size = t.size
     values, noise, sigma2, work = np.empty(size), np.empty(size), np.empty(size), np.empty(size)
@@ -335,8 +341,10 @@ def _central(lines, sigma2, weight, doubt, velocity, t, n, inverse, level, thres
 
 @njit(cache=True, nogil=True)
 def line_moments(
-    flux, var, bad, t, side, n, clip, inflate, residual, least, alike, share, power, velocity, t_line, threshold, out
-):
+    flux: Array, var: Array, bad: Array, t: Array, side: Array, n: int, clip: float, inflate: float, residual: bool,
+    least: float, alike: Array, share: Array, power: Array, velocity: Array, t_line: float, threshold: float,
+    out: Array,
+) -> None:  # fmt: skip
     """Fill (10, spaxel): flux, error, velocity, error, variance, error, continuum, error, noise scale, coverage."""
     size = t.size
     values, noise, sigma2, work = np.empty(size), np.empty(size), np.empty(size), np.empty(size)

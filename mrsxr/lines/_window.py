@@ -95,7 +95,8 @@ class Blend:
 
 def redshift_of(ds: xr.Dataset, redshift: float | None) -> float:
     """Return the redshift, or where it is None that of the data (``attrs["redshift"]``, else 0)."""
-    return as_redshift(ds.attrs.get("redshift", 0.0) if redshift is None else redshift)
+    out: float = as_redshift(ds.attrs.get("redshift", 0.0) if redshift is None else redshift)
+    return out
 
 
 def find_lines(line: Line | Iterable[Line] | xr.Dataset) -> list[tuple[str, float]]:
@@ -257,9 +258,11 @@ def _one_band(wave: np.ndarray, band: np.ndarray, inside: np.ndarray, mu0: np.nd
 
     def margin(name: str) -> float:
         waves = wave[band == name]
-        return min(mu0[0] - waves.min(), waves.max() - mu0[-1])
+        out: float = min(mu0[0] - waves.min(), waves.max() - mu0[-1])
+        return out
 
-    return band == max(dict.fromkeys(band[index]), key=margin)
+    out: np.ndarray = band == max(dict.fromkeys(band[index]), key=margin)
+    return out
 
 
 def _reaches(mu0: np.ndarray, group: np.ndarray, window: float) -> tuple[float, ...]:

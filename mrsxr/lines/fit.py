@@ -319,7 +319,8 @@ def _fit_blend(ds: xr.Dataset, blend: Blend, options: Options) -> xr.Variable:
         input_core_dims=[["wavelength"]] * 3 + [[]], output_core_dims=[["line", "number"]], dask="parallelized",
         output_dtypes=["float64"], dask_gufunc_kwargs={"output_sizes": sizes_out},
     )  # fmt: skip
-    return found.variable.transpose("line", "number", *dims)
+    out: xr.Variable = found.variable.transpose("line", "number", *dims)
+    return out
 
 
 def _variables(numbers: xr.Variable, options: Options, unit: str) -> dict[str, xr.Variable]:

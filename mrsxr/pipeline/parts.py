@@ -20,6 +20,7 @@ import xarray as xr
 
 from mrsxr import cal, cube, rate, spectrum  # noqa: F401 - they fill STEPS
 from mrsxr.arguments import READERS
+from mrsxr.arguments.calls import F
 from mrsxr.errors import MrsxrError, ParameterError
 from mrsxr.limits import check, expected, hints_of, near_miss
 from mrsxr.step import STEPS, Facts
@@ -83,7 +84,7 @@ def part(
     hide: Sequence[str] = (),
     contradiction: Callable[[Mapping[str, Any]], str | None] | None = None,
     **readers: Callable[[Any, str], Any],
-) -> Callable[..., Any]:
+) -> Callable[[F], F]:
     """Mark a function of a chain as a part of a level of recipes.
 
     Parameters
@@ -108,7 +109,7 @@ def part(
         The function as it was.
     """
 
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+    def decorate(function: F) -> F:
         takes: dict[str, Any] = {}
         for one in (*takers, function):
             takes |= _parameters(one)
@@ -190,7 +191,7 @@ def _imported(path: str) -> Callable[..., Any]:
                                  f"module:function{hint}")  # fmt: skip
         return found[0]
     try:
-        function = getattr(importlib.import_module(module), name)
+        function: Callable[..., Any] = getattr(importlib.import_module(module), name)
     except (Exception, SystemExit) as error:  # whatever stands in the module
         text = " ".join(f"{type(error).__name__}: {error}".split())
         raise ParameterError(f"step is '{path}', which cannot be imported ({text}); expected module:function of a "

@@ -165,7 +165,8 @@ def _cut(one: xr.Dataset, region: Region) -> xr.Dataset:
 def _difference(first: np.ndarray, second: np.ndarray, relative: bool) -> np.ndarray:
     first, second = first.astype(float), second.astype(float)
     if not relative:
-        return first - second
+        out: np.ndarray = first - second
+        return out
     with np.errstate(divide="ignore", invalid="ignore"):
         return 100.0 * np.where(second != 0, (first - second) / np.abs(second), np.nan)
 

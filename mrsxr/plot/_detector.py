@@ -203,7 +203,8 @@ def _flags_of(one: xr.Dataset, variable: str | None, wavelength: float | None) -
         middle = float(np.median(one["wavelength"].values)) if wavelength is None else wavelength
         data = data.sel(wavelength=middle, method="nearest")
     bits = data.transpose(..., "y", "x").values.astype(np.uint32)
-    return np.bitwise_or.reduce(bits.reshape(-1, *bits.shape[-2:]), axis=0)
+    out: np.ndarray = np.bitwise_or.reduce(bits.reshape(-1, *bits.shape[-2:]), axis=0)
+    return out
 
 
 def shrink(image: np.ndarray, pixels: int | None) -> np.ndarray:

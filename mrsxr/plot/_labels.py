@@ -86,7 +86,8 @@ def spread(places: np.ndarray, least: float) -> np.ndarray:
             blocks.append([(value_a * n_a + value_b * n_b) / (n_a + n_b), n_a + n_b])
     level = np.repeat([b[0] for b in blocks], [int(b[1]) for b in blocks]) if blocks else np.empty(0)
     top = 1.0 - (steps[-1] if len(steps) else 0.0)
-    return np.clip(level, 0.0, max(0.0, top)) + steps
+    out: np.ndarray = np.clip(level, 0.0, max(0.0, top)) + steps
+    return out
 
 
 def thin_out(marks: list[Mark], places: np.ndarray, least: float) -> tuple[list[Mark], np.ndarray, np.ndarray]:

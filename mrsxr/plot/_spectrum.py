@@ -264,7 +264,8 @@ def _quiet(values: np.ndarray) -> np.ndarray:
         values = values[cut:-cut]
     if values.size < 3:
         return values
-    return np.median(np.stack([values[:-2], values[1:-1], values[2:]]), axis=0)
+    out: np.ndarray = np.median(np.stack([values[:-2], values[1:-1], values[2:]]), axis=0)
+    return out
 
 
 def _wavelength_axis(ax: Axes, pieces: list[tuple[str, np.ndarray]], wavelength: np.ndarray) -> None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mrsxr.compiled import njit
+from mrsxr.compiled import Array, njit
 
 
 @njit(cache=True, nogil=True)
@@ -28,7 +28,7 @@ def _subtract(sci, reference, use, goes_on, out):
                         out[d, i, g, y, x] = sci[d, i, g, y, x] - value
 
 
-def subtract(sci, reference, use, goes_on):
+def subtract(sci: Array, reference: Array, use: Array, goes_on: bool) -> Array:
     """Return sci - reference [DN]: integration i takes reference[use[i]]; NaN counts as 0.
 
     Beyond its last group it goes on with its last difference, or sci stays as it is.

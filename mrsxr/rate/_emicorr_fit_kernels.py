@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from mrsxr.compiled import njit
+from mrsxr.compiled import Array, njit
 
 from ._emicorr_kernels import pack_wave
 
@@ -89,7 +89,9 @@ def _lowest(chi2):
     return (best + away) / len(chi2)
 
 
-def fit_joint(sums, *, pieces, starts, times, period, fit_ints_separately):
+def fit_joint(
+    sums: Array, *, pieces: Array, starts: Array, times: Array, period: float, fit_ints_separately: bool
+) -> Array:
     """Fit amplitude and phase of a waveform to sums (dither, integration, bin, group + 1) of ``phase_sums``."""
     n_integration, n_bin = sums.shape[1:3]
     steps = ((starts[0] - starts[0, 0]) / period) % 1
@@ -169,7 +171,7 @@ def _finite_median(values):
     return np.median(finite) if finite.size else np.nan
 
 
-def nearest_lower(values, length):
+def nearest_lower(values: Array, length: float) -> Array:
     """Return ``values`` stretched to a length [samples, need not be whole] by the sample at or below."""
     step = len(values) / length
     return values[(np.arange(math.ceil(len(values) / step)) * step).astype(int)]
@@ -194,7 +196,10 @@ def _aligned(wave, reference, period, scale_reference):
     return table * (float(from_mean @ nearest_lower(wave, period)) / power if power > 0 else 0.0)
 
 
-def fit_sequential(residuals, rows, quads, *, starts, period, n_bins, reference, scale_reference):
+def fit_sequential(
+    residuals: Array, rows: Array, quads: Array, *, starts: Array, period: float, n_bins: int, reference: Array | None,
+    scale_reference: bool,
+) -> Array:  # fmt: skip
     """Fold residuals (dither, integration, group, y, quad) of ``quad_residuals`` and return a look-up table."""
     waves = []
     for one in residuals:
@@ -341,7 +346,7 @@ def _harmonic_pieces(coefficients):
     return np.stack([value[:-1], low, 3 * rise - 2 * low - high, low + high - 2 * rise], axis=1)
 
 
-def early_and_late(n_group, shortest, first=0):
+def early_and_late(n_group: int, shortest: int, first: int = 0) -> list[tuple[slice, slice]]:
     """Return two (slice of integrations, slice of groups), the early and the late half of all ramps; none: too short.
 
     What repeats from integration to integration at the same group, as the curvature of bright ramps does, cannot tell
@@ -351,7 +356,7 @@ def early_and_late(n_group, shortest, first=0):
     return [(slice(None), slice(first, middle)), (slice(None), slice(middle, end))] if n_group >= 2 * shortest else []
 
 
-def odd_and_even(n_integration, n_group, shortest, first=0):
+def odd_and_even(n_integration: int, n_group: int, shortest: int, first: int = 0) -> list[tuple[slice, slice]]:
     """Return two (slice of integrations, slice of groups), every second integration; none: too few or too short."""
     enough = n_integration > 1 and n_group >= shortest
     return [(slice(k, None, 2), slice(first, first + n_group)) for k in (0, 1)] if enough else []
@@ -379,7 +384,10 @@ def _held_out(sums, starts, cells, frequencies, harmonics):
     return out
 
 
-def fit_harmonics(sums, rows, *, cells, width, starts, frequencies, harmonics, fit_ints_separately, fit_frequency):
+def fit_harmonics(
+    sums: Array, rows: Array, *, cells: Array, width: float, starts: Array, frequencies: Array, harmonics: Array,
+    fit_ints_separately: bool, fit_frequency: bool,
+) -> Array:  # fmt: skip
     """Fit harmonics of all frequencies [cycles a clock] to ``cell_sums``; a wave for each frequency.
 
     ``sums`` is (dither, amplifier, integration, group + 1, y, cell); ``cells`` are the mean clocks of the cells of a

@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from mrsxr._median_kernels import TILE, median_of, median_of_sorted, sort_columns, sorting_pairs
-from mrsxr.compiled import njit
+from mrsxr.compiled import Array, njit
 
 _DO_NOT_USE = np.uint32(1)
 _OUTLIER = np.float32(25.0)  # square of the sigmas beyond which a difference of two groups spoils its ramp
@@ -42,14 +42,14 @@ def _scatter(sci, out):
                     out[d, i, y, x] = np.float32(0) if variance < 0 else np.sqrt(variance)
 
 
-def ramp_scatter(sci):
+def ramp_scatter(sci: Array) -> Array:
     """Return the standard deviation [DN] of each ramp over its groups (dither, integration, y, x)."""
     out = np.empty((*sci.shape[:2], *sci.shape[3:]), dtype=np.float32)
     _scatter(sci, out)
     return out
 
 
-def twice_median(scatter):
+def twice_median(scatter: Array) -> Array:
     """Return twice the median of (dither, integration, y, x) for each dither, NaN where nothing is finite."""
     out = np.full(len(scatter), np.nan)
     for d, values in enumerate(scatter):
@@ -96,7 +96,10 @@ def _phase_sums(sci, scatter, pixel_dq, limit, rows, quads, period, out):
                         out[d, i, bins[edges[r]], g if g > 0 else n_group] += total
 
 
-def phase_sums(sci, scatter, pixel_dq, limit, rows, quads, *, period, n_bins):
+def phase_sums(
+    sci: Array, scatter: Array, pixel_dq: Array, limit: Array, rows: Array, quads: Array, *, period: float,
+    n_bins: int,
+) -> Array:  # fmt: skip
     """Return sums of the samples of good pixels [DN], less their first sample, by phase of the pixel in that.
 
     The result is (dither, 1, 1, integration, bin, group + 1); its last column counts the pixels. Good are those
@@ -229,7 +232,7 @@ def _cell_sums(sci, pixel_dq, edges, low, high, sums):
                             sums[d, a, i, g, y, c] = totals[g, a, c] * weight
 
 
-def cell_sums(sci, pixel_dq, *, edges, low, high, n_amplifiers):
+def cell_sums(sci: Array, pixel_dq: Array, *, edges: Array, low: int, high: int, n_amplifiers: int) -> Array:
     """Return weighted sums of the good ramps of each row and cell (quads edges[c] to edges[c + 1]).
 
     The result is (dither, amplifier, integration, group + 1, y, cell): groups ``low`` to ``high - 1`` less the first
@@ -294,7 +297,7 @@ def _straighten(ramp, y, x0, width, t_mean, norm, tile):
             tile[g, t] = np.float32(ramp[g, y, x0 + t] - slope * g)
 
 
-def quad_residuals(sci):
+def quad_residuals(sci: Array) -> Array:
     """Return the ramps less slope and level, mean of the four amplifiers (dither, integration, group, y, quad) [DN]."""
     n_dither, n_integration, n_group, n_y, n_x = sci.shape
     out = np.empty((n_dither, n_integration, n_group, n_y, n_x // 4), dtype=np.float32)
@@ -326,7 +329,9 @@ def _subtract_wave(sci, numbers, phases, pieces, starts, rows, quads, out):
                     target[x] = row[x] - wave[x & 3 if n_amplifier > 1 else 0, x >> 2]
 
 
-def subtract_waves(sci, waves, rows, quads, *, starts, n_amplifiers, n_tables):
+def subtract_waves(
+    sci: Array, waves: Array, rows: Array, quads: Array, *, starts: Array, n_amplifiers: int, n_tables: int
+) -> Array:
     """Return the ramps less the fitted waves (dither, wave, number), packed by :func:`pack_wave`."""
     out = np.empty(sci.shape, dtype=np.float32)
     n_integration = sci.shape[1]

@@ -6,7 +6,7 @@ array and reference pixels count as 0, and the latter stay as they are. The midd
 
 import numpy as np
 
-from mrsxr.compiled import njit
+from mrsxr.compiled import Array, njit
 
 
 @njit(cache=True, nogil=True)
@@ -61,7 +61,7 @@ def _run(padded, kernel, inside, depth, out):
     _convolve(planes, weights, np.asarray(inside, dtype=np.bool_), depth, out)
 
 
-def convolve(padded, kernel, inside, depth):
+def convolve(padded: Array, kernel: Array, inside: tuple[bool, ...], depth: int) -> Array:
     """Return ``padded`` (..., y, x) convolved with (n_j, n_i); ``depth`` rows on both sides are neighbours only.
 
     Samples that come out NaN and the columns that are not ``inside`` stay as they are.
@@ -71,7 +71,7 @@ def convolve(padded, kernel, inside, depth):
     return out.reshape(padded.shape)
 
 
-def shift_rows(array, by):
+def shift_rows(array: Array, by: int) -> Array:
     """Return (..., y, x) with the row y + by in the place of y; rows that this leaves empty are 0."""
     out = np.zeros_like(array)
     n = array.shape[-2]
@@ -79,7 +79,9 @@ def shift_rows(array, by):
     return out
 
 
-def convolve_by_pixel(array, before, after, kernel, inside, depth):
+def convolve_by_pixel(
+    array: Array, before: Array, after: Array, kernel: Array, inside: tuple[bool, ...], depth: int
+) -> Array:
     """Return ``array`` convolved with a kernel (n_j, n_i, y, x); ``before``, ``after``: shifted by -, + depth rows."""
     n_y = array.shape[-2]
     above = before[..., :depth, :]

@@ -4,10 +4,13 @@ Symbols: d = difference of neighbouring groups [electron], m = its median over a
 pixel, sigma^2 = |m| + r^2 with r the CDS read noise [electron], ratio = |d - m| / sigma.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from mrsxr._median_kernels import TILE, median_of, median_of_sorted, sort_columns, sorting_pairs
-from mrsxr.compiled import njit, read_only
+from mrsxr.compiled import Array, njit, read_only
 
 SKIP, SINGLE_PASS, ITERATIVE, CLIP_INTEGRATIONS, CLIP_ALL = range(5)  # ways to find jumps
 CLIP_ITERATIONS = 5  # as jwst, converged or not
@@ -279,8 +282,10 @@ def choose_mode(usable, minimum_groups=3, min_diffs_single_pass=10, minimum_sigc
 
 
 def find_jumps(
-    sci, group_dq, read_noise, gain, usable=None, thresholds=(4.0, 5.0, 6.0), neighbours=(10.0, 1000.0), **rules
-):
+    sci: Array, group_dq: Array, read_noise: Array, gain: Array, usable: Array | None = None,
+    thresholds: Sequence[float] | Array = (4.0, 5.0, 6.0), neighbours: Sequence[float] | Array = (10.0, 1000.0),
+    **rules: Any,
+) -> tuple[Array, Array]:  # fmt: skip
     """Return (group flags with JUMP_DET, bool: jumps that also flag their neighbours).
 
     ``usable`` (dither, integration, y, x) is the number of groups that are not lost, the same in all pixels; ``rules``
@@ -306,7 +311,7 @@ def find_jumps(
     return out_dq, out_spread
 
 
-def dilate(spread):
+def dilate(spread: Array) -> Array:
     """Return ``spread`` (..., y, x) with every set pixel's four neighbours set."""
     flat = np.ascontiguousarray(spread).reshape(-1, *spread.shape[-2:])
     out = np.empty_like(flat)
@@ -314,7 +319,7 @@ def dilate(spread):
     return out.reshape(spread.shape)
 
 
-def merge(group_dq, spread):
+def merge(group_dq: Array, spread: Array) -> Array:
     """Return the group flags with JUMP_DET of the neighbours added and removed from unused samples."""
     out = np.empty(group_dq.shape, dtype=np.uint8)
     _merge(group_dq, spread, out)
@@ -369,7 +374,10 @@ def _flag_after(sci, group_dq, gain, limits, n_after, out):
                     _flag_after_one(diffs[i], group_dq[d, i, :, y, x], m, limits, n_after, out[d, i, :, y, x])
 
 
-def flag_after_jumps(sci, group_dq, gain, typical_gain, judged=None, dn=(0.0, 0.0), n_after=(0, 0)):
+def flag_after_jumps(
+    sci: Array, group_dq: Array, gain: Array, typical_gain: Array, judged: Array | None = None,
+    dn: Sequence[float] = (0.0, 0.0), n_after: Sequence[int] = (0, 0),
+) -> Array:  # fmt: skip
     """Return group flags with JUMP_DET on the ``n_after`` groups after jumps of at least ``dn`` [DN].
 
     ``typical_gain`` (y, x) holds one number, with which the limits become electrons. Dithers with a score ``judged``

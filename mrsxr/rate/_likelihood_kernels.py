@@ -4,10 +4,12 @@ Outputs of both: rate [DN/s], var_poisson, var_read [DN2/s2], dq, groups_used, n
 each integration. Bits: DO_NOT_USE 1, SATURATED 2, JUMP_DET 4, NO_GAIN_VALUE 524288. For the algebra see _gls_kernels.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mrsxr._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs
-from mrsxr.compiled import njit, read_only
+from mrsxr.compiled import Array, njit, read_only
 
 from ._gls_kernels import (
     BEST,
@@ -436,8 +438,9 @@ def _find(sci, group_dq, read_noise, gain, dark, linear, tg, thresholds, bounds,
 
 
 def fit_likelihood(
-    sci, group_dq, pixel_dq, read_noise, gain, dark, group_time=1.0, limits=(0, 65535), threshold_one_omit=20.25
-):  # fmt: skip
+    sci: Array, group_dq: Array, pixel_dq: Array, read_noise: Array, gain: Array, dark: Array,
+    group_time: float = 1.0, limits: Sequence[int] = (0, 65535), threshold_one_omit: float = 20.25,
+) -> tuple[Array, ...]:  # fmt: skip
     """Return the outputs of jwst's LIKELY; see the head of the module."""
     shape = sci.shape
     images, ints = _empty_outputs((shape[0], *shape[3:])), _empty_outputs((shape[0], shape[1], *shape[3:]))
@@ -458,9 +461,10 @@ def _empty_outputs(shape):
 
 
 def fit_gls(
-    sci, group_dq, pixel_dq, read_noise, gain, dark, *linearity, group_time=1.0, limits=(0, 65535), find_jumps=True,
-    use_jump_flags=True, threshold_one_omit=20.25, threshold_two_omit=23.8, scale_photon_noise=True,
-):  # fmt: skip
+    sci: Array, group_dq: Array, pixel_dq: Array, read_noise: Array, gain: Array, dark: Array, *linearity: Array,
+    group_time: float = 1.0, limits: Sequence[int] = (0, 65535), find_jumps: bool = True, use_jump_flags: bool = True,
+    threshold_one_omit: float = 20.25, threshold_two_omit: float = 23.8, scale_photon_noise: bool = True,
+) -> tuple[Array, ...]:  # fmt: skip
     """Return the outputs of the better fit; ``linearity``: coefficients (order, y, x) and skip (y, x), or nothing."""
     shape = sci.shape
     images, ints = _empty_outputs((shape[0], *shape[3:])), _empty_outputs((shape[0], shape[1], *shape[3:]))
@@ -476,9 +480,10 @@ def fit_gls(
 
 
 def find_jumps_gls(
-    sci, group_dq, read_noise, gain, dark, *linearity, group_time=1.0, threshold_one_omit=20.25,
-    threshold_two_omit=23.8, neighbours=(10.0, 1000.0), scale_photon_noise=True,
-):  # fmt: skip
+    sci: Array, group_dq: Array, read_noise: Array, gain: Array, dark: Array, *linearity: Array,
+    group_time: float = 1.0, threshold_one_omit: float = 20.25, threshold_two_omit: float = 23.8,
+    neighbours: Sequence[float] = (10.0, 1000.0), scale_photon_noise: bool = True,
+) -> tuple[Array, Array]:  # fmt: skip
     """Return (group flags with JUMP_DET, bool: jumps that also flag their neighbours)."""
     out_dq, out_spread = np.broadcast_to(group_dq, sci.shape).copy(), np.zeros(sci.shape, dtype=np.bool_)
     _find(

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mrsxr.compiled import njit
+from mrsxr.compiled import Array, njit
 
 NO_LIN_CORR = 1 << 20
 
@@ -35,13 +35,13 @@ def _linearize(sci, group_dq, coefficients, skip, any_skipped, out):
                             done[x] = row[x]
 
 
-def flag_unusable(coefficients, dq):
+def flag_unusable(coefficients: Array, dq: Array) -> Array:
     """Return dq with NO_LIN_CORR where a coefficient is NaN or the linear term 0. coefficients: (order, y, x)."""
     unusable = np.isnan(coefficients).any(axis=0) | (coefficients[1] == 0)
     return np.where(unusable, dq | np.uint32(NO_LIN_CORR), dq).astype(np.uint32)
 
 
-def linearize(sci, group_dq, coefficients, dq):
+def linearize(sci: Array, group_dq: Array, coefficients: Array, dq: Array) -> Array:
     """Return the polynomial of each sample [DN]; saturated samples and NO_LIN_CORR pixels stay as they are."""
     out = np.empty(sci.shape, dtype=np.float32)
     skip = (dq & np.uint32(NO_LIN_CORR)) != 0

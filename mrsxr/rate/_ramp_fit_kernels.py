@@ -11,10 +11,12 @@ sum (n^3 - n), 4 groups used, 5 jumps, 6 whether a group is saturated. As in jws
 W = n^3 - n, and the dark current [electron/s] is added to the rate [DN/s].
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mrsxr._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs
-from mrsxr.compiled import njit, read_only
+from mrsxr.compiled import Array, njit, read_only
 
 POWERS = np.array([0.0, 0.4, 1.0, 3.0, 6.0, 10.0])
 SNR_LIMITS = np.array([5.0, 10.0, 20.0, 50.0, 100.0])
@@ -442,8 +444,9 @@ def weight_tables(n_group):
 
 
 def fit_ols(
-    sci, group_dq, pixel_dq, read_noise, gain, dark, group_time=1.0, suppress_one_group=True, limits=(0, 65535)
-):  # fmt: skip
+    sci: Array, group_dq: Array, pixel_dq: Array, read_noise: Array, gain: Array, dark: Array,
+    group_time: float = 1.0, suppress_one_group: bool = True, limits: Sequence[int] = (0, 65535),
+) -> tuple[Array, ...]:  # fmt: skip
     """Return rate, var_poisson, var_read, dq, groups_used, n_jumps, and the same six of each integration."""
     n_dither, n_integration, n_group, n_y, n_x = sci.shape
     images, ints = empty_outputs((n_dither, n_y, n_x)), empty_outputs((n_dither, n_integration, n_y, n_x))

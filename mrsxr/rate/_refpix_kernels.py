@@ -4,10 +4,12 @@ The four amplifiers read the columns x with x mod 4 = 0 ... 3; the reference pix
 and 1028 + k. side 0 is left, 1 right. Samples are taken relative to the first group of their integration.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mrsxr._clip_kernels import MAD_TO_SIGMA
-from mrsxr.compiled import njit
+from mrsxr.compiled import Array, njit
 
 OUTLIER = 4.5  # sigma of a difference beyond which it is a hit
 
@@ -226,9 +228,10 @@ def held_out(neighbours, good, constant, smooth):
 
 
 def measure(
-    sci, pixel_dq, columns, beside=(), amplifiers=(), n_parity=2, limit=3.0, smooth=False, window=None,
-    noise_share=0.1,
-):  # fmt: skip
+    sci: Array, pixel_dq: Array, columns: Sequence[int], beside: Sequence[int] | Array = (),
+    amplifiers: Sequence[int] = (), n_parity: int = 2, limit: float = 3.0, smooth: bool = False,
+    window: int | None = None, noise_share: float = 0.1,
+) -> tuple[Array, Array]:  # fmt: skip
     """Return the correction [DN] (..., integration, group, amplifier, y) from reference columns, and its score (...).
 
     sci : (..., integration, group, y, x), pixel_dq : (..., y, x).
@@ -268,7 +271,7 @@ def measure(
     return out.reshape(*sci.shape[:-2], 4, n_y), score.reshape(sci.shape[:-4])
 
 
-def subtract(sci, correction, amplifier):
+def subtract(sci: Array, correction: Array, amplifier: Array) -> Array:
     """Return sci - correction [DN]; correction (dither, integration, group, amplifier, y, 1), amplifier (1, x)."""
     out = np.empty(sci.shape, dtype=np.float32)
     _subtract(sci, correction, np.asarray(amplifier[0], dtype=np.int64), out)

@@ -1,8 +1,10 @@
 """Kernels of the rscd step on plain arrays. Bits: DO_NOT_USE 1, SATURATED 2."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from mrsxr.compiled import njit
+from mrsxr.compiled import Array, njit
 
 
 @njit(cache=True, nogil=True)
@@ -77,21 +79,23 @@ def _remove_decay(sci, group_dq, amplitude, decay_time, usable, group_time, foll
                         out[d, i, g, y, x] = sci[d, i, g, y, x] - excess[g, x]
 
 
-def count_skipped(group_dq, skip):
+def count_skipped(group_dq: Array, skip: Array) -> Array:
     """Return how many first groups [uint8] of each pixel are to be dropped: ``skip`` or fewer (jwst's relaxation)."""
     out = np.empty(group_dq.shape[:2] + group_dq.shape[-2:], dtype=np.uint8)
     _count_skipped(group_dq, np.asarray(skip, dtype=np.int64), out)
     return out
 
 
-def flag_first(group_dq, n_first, n_most):
+def flag_first(group_dq: Array, n_first: Array, n_most: int) -> Array:
     """Return group flags with DO_NOT_USE in the first ``n_first`` groups of each pixel, ``n_most`` at most."""
     out = np.array(group_dq, dtype=np.uint8)
     _flag_first(group_dq, n_first, n_most, out)
     return out
 
 
-def remove_decay(sci, group_dq, amplitude, decay_time, group_time, follows):
+def remove_decay(
+    sci: Array, group_dq: Array, amplitude: Array, decay_time: Array, group_time: float, follows: Sequence[bool]
+) -> tuple[Array, Array]:
     """Return (sci without the decay [DN], bool (dither, y, x): a decay that could not be told).
 
     amplitude, decay_time [s] : (term, y or 1, x or 1); follows : for each integration, whether the one before it in

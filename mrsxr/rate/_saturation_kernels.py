@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mrsxr.compiled import njit
+from mrsxr.compiled import Array, njit
 
 NO_SAT_CHECK = 1 << 21
 NEVER = 65536.0  # DN, beyond the 16-bit converter
@@ -39,7 +39,7 @@ def _flag_groups(sci, group_dq, first, out):
                         out[d, i, g, y, x] = flags
 
 
-def checked_threshold(threshold, dq):
+def checked_threshold(threshold: Array, dq: Array) -> tuple[Array, Array]:
     """Return (threshold [DN], dq): never reached and NO_SAT_CHECK where there is no threshold."""
     missing = np.isnan(threshold)
     unchecked = missing | ((dq & np.uint32(NO_SAT_CHECK)) != 0)
@@ -47,21 +47,21 @@ def checked_threshold(threshold, dq):
     return np.where(unchecked, NEVER, threshold).astype(np.float32), flags.astype(np.uint32)
 
 
-def first_saturated(sci, threshold):
+def first_saturated(sci: Array, threshold: Array) -> Array:
     """Return the first group [int16] at or above threshold; the number of groups where there is none."""
     out = np.empty(sci.shape[:2] + sci.shape[-2:], dtype=np.int16)
     _first_saturated(sci, threshold, out)
     return out
 
 
-def grow_first(first, n_grow=1):
+def grow_first(first: Array, n_grow: int = 1) -> Array:
     """Return the smallest value of the (2 n + 1)^2 box around each pixel."""
     for axis in (-2, -1):
         first = lower(first, first, axis, n_grow)
     return first
 
 
-def lower(values, source, axis, reach=1):
+def lower(values: Array, source: Array, axis: int, reach: int = 1) -> Array:
     """Return values, lowered to those of a source up to ``reach`` pixels before and behind them on an axis."""
     out = values.copy()
     along, of = np.moveaxis(out, axis, 0), np.moveaxis(source, axis, 0)
@@ -71,7 +71,7 @@ def lower(values, source, axis, reach=1):
     return out
 
 
-def flag_groups(sci, group_dq, first):
+def flag_groups(sci: Array, group_dq: Array, first: Array) -> Array:
     """Return group flags with SATURATED from group ``first`` on and AD_FLOOR | DO_NOT_USE where sci <= 0."""
     out = np.empty(sci.shape, dtype=np.uint8)
     _flag_groups(sci, np.broadcast_to(group_dq, sci.shape), first, out)

@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from mrsxr._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs
-from mrsxr.compiled import njit
+from mrsxr.compiled import Array, njit
 
 from ._jump_kernels import clip_sorted, gather
 
@@ -271,7 +271,9 @@ def _flag_showers(sci, group_dq, pixel_dq, gain, packed, limit, out):
                                 out[d, i, g, y, x] = flags[g] | np.uint8(4)
 
 
-def ratio_map(sci, group_dq, pixel_dq, read_noise, gain, minimum_sigclip_groups=100):
+def ratio_map(
+    sci: Array, group_dq: Array, pixel_dq: Array, read_noise: Array, gain: Array, minimum_sigclip_groups: int = 100
+) -> Array:
     """Return |d - m| / sigma of each difference at its later group; NaN where a sample is flagged."""
     out = np.empty(sci.shape, dtype=np.float32)
     pairs = sorting_pairs(sci.shape[1] * (sci.shape[2] - 1))
@@ -291,23 +293,25 @@ def ring_rows(inner_radius, outer_radius):
     return outer, inner
 
 
-def ring_mean(planes, inner_radius=1.0, outer_radius=3.6):
+def ring_mean(planes: Array, inner_radius: float = 1.0, outer_radius: float = 3.6) -> Array:
     """Return the mean of the finite values in a ring around each finite pixel, else 0.
 
     The outer int(outer_radius) rows are not set; beyond the first and last column lie zeros.
     """
     flat = planes.reshape(-1, *planes.shape[-2:])
     out = np.zeros(flat.shape, dtype=np.float32)
-    _ring_mean(flat, *ring_rows(inner_radius, outer_radius), out)  # type: ignore[call-arg]
+    _ring_mean(flat, *ring_rows(inner_radius, outer_radius), out)
     return out.reshape(planes.shape)
 
 
-def pack_above(planes, threshold):
+def pack_above(planes: Array, threshold: float) -> Array:
     """Return one bit a pixel (..., byte): True where ``planes`` (..., x) exceeds the threshold."""
     return np.packbits(planes > np.float32(threshold), axis=-1)
 
 
-def draw_showers(packed, lost, n_x, min_area, ratio, widest, n_after, min_diffs):
+def draw_showers(
+    packed: Array, lost: Array, n_x: int, min_area: float, ratio: float, widest: float, n_after: int, min_diffs: int
+) -> Array:
     """Return the pixels (..., integration, group, y, byte) inside the ellipses of all large areas of set pixels.
 
     ``lost`` (..., integration, group) tells groups without data; with less than ``min_diffs`` differences left
@@ -322,7 +326,7 @@ def draw_showers(packed, lost, n_x, min_area, ratio, widest, n_after, min_diffs)
     return out.reshape(packed.shape)
 
 
-def flag_drawn(sci, group_dq, pixel_dq, gain, packed, limit):
+def flag_drawn(sci: Array, group_dq: Array, pixel_dq: Array, gain: Array, packed: Array, limit: float) -> Array:
     """Return group flags with JUMP_DET in the drawn pixels whose mean difference changes by no more than the limit.
 
     ``packed`` is (dither, integration, group, byte, y, 1); the limit [electron].

@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from mrsxr._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs
-from mrsxr.compiled import njit
+from mrsxr.compiled import Array, njit
 
 from ._jump_kernels import gather
 
@@ -234,7 +234,9 @@ def _flag(group_dq, pixel_dq, read_noise, gain, model, first_row, limit, out):
                             out[d, i, g, y, x] |= np.uint8(4)
 
 
-def coarse_maps(sci, group_dq, pixel_dq, read_noise, gain, *, spread=0.03):
+def coarse_maps(
+    sci: Array, group_dq: Array, pixel_dq: Array, read_noise: Array, gain: Array, *, spread: float = 0.03
+) -> Array:
     """Return (dither, part, integration, group, cell y, cell x): mean of d - m [electron] and its inverse variance.
 
     Pixels weigh by ``|m| + r^2 + (spread m)^2``, bright ones and reference pixels not at all. A row of a cell counts
@@ -249,7 +251,7 @@ def coarse_maps(sci, group_dq, pixel_dq, read_noise, gain, *, spread=0.03):
     return out
 
 
-def subtract_model(sci, pixel_dq, gain, model, row):
+def subtract_model(sci: Array, pixel_dq: Array, gain: Array, model: Array, row: Array) -> Array:
     """Return ``sci`` [DN] without the model [electron] (dither, integration, group, cell y, cell x, 1, 1).
 
     The model is the charge collected up to each group; ``row`` (y, 1) holds the row numbers of the block.
@@ -262,7 +264,9 @@ def subtract_model(sci, pixel_dq, gain, model, row):
     return out
 
 
-def flag_model(group_dq, pixel_dq, read_noise, gain, model, row, limit):
+def flag_model(
+    group_dq: Array, pixel_dq: Array, read_noise: Array, gain: Array, model: Array, row: Array, limit: float
+) -> Array:
     """Return group flags with JUMP_DET where the model grows by more than ``limit`` times the read noise."""
     model = np.ascontiguousarray(model[..., 0, 0])
     if not model.any():

@@ -23,10 +23,7 @@ CLIP = 25.0  # square of the sigmas
 LEAST = 100  # pixels
 
 
-def loss(
-    early: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
-    late: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
-) -> np.ndarray:  # fmt: skip
+def loss(early: tuple[np.ndarray, ...], late: tuple[np.ndarray, ...]) -> np.ndarray:
     """Return the loss of each pixel from (rate, var_poisson, var_read, dq) of both halves; NaN: no slope in one."""
     (a, v_a, flags_a), (b, v_b, flags_b) = [
         (one[0].astype(float), one[1].astype(float) + one[2], one[3]) for one in (early, late)
@@ -121,14 +118,10 @@ def judge_fits(
 ) -> np.ndarray:  # fmt: skip
     """Return the score (dither) of slopes by "gls" over those by "ols", both with the same flags."""
 
-    def by_gls(
-        counts: np.ndarray, flags: np.ndarray, bad: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    def by_gls(counts: np.ndarray, flags: np.ndarray, bad: np.ndarray) -> tuple[np.ndarray, ...]:
         return fit_gls(counts, flags, bad, read_noise, gain, dark, *linearity, group_time=group_time, **gls)[:4]
 
-    def by_ols(
-        counts: np.ndarray, flags: np.ndarray, bad: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    def by_ols(counts: np.ndarray, flags: np.ndarray, bad: np.ndarray) -> tuple[np.ndarray, ...]:
         return fit_ols(counts, flags, bad, read_noise, gain, dark, group_time=group_time, **ols)[:4]
 
     n_integration, n_group = sci.shape[1:3]
@@ -141,7 +134,8 @@ def judge_fits(
 def usable_groups(group_dq: np.ndarray) -> np.ndarray:
     """Return how many groups (dither, integration, 1, 1) are not DO_NOT_USE in all pixels."""
     lost = ((group_dq & 1) != 0).all(axis=(-1, -2))
-    return (~lost).sum(axis=2).astype(np.int32)[..., None, None]
+    out: np.ndarray = (~lost).sum(axis=2).astype(np.int32)[..., None, None]
+    return out
 
 
 def _scores(

@@ -225,7 +225,8 @@ def lost_groups(ds: xr.Dataset) -> xr.DataArray:
     n_y = ds.sizes["y"]
     if n_y > _ALL_ROWS and ds.sizes["integration"] * ds.sizes["group"] > _ALL_GROUPS:
         group_dq = read_again(group_dq.isel(y=[n_y // 4, n_y // 2, 3 * n_y // 4]), "lost groups")
-    return ((group_dq & np.uint8(dq.DO_NOT_USE)) != 0).all(["y", "x"])
+    out: xr.DataArray = ((group_dq & np.uint8(dq.DO_NOT_USE)) != 0).all(["y", "x"])
+    return out
 
 
 def _typical(gain: xr.DataArray) -> xr.DataArray:
@@ -233,7 +234,8 @@ def _typical(gain: xr.DataArray) -> xr.DataArray:
     whole = gain.drop_vars(list(gain.coords)).chunk(-1) if gain.chunks else gain.drop_vars(list(gain.coords))
     median = xr.apply_ufunc(_median_of_frame, whole, input_core_dims=[["y", "x"]], dask="parallelized",
                             output_dtypes=["float32"])  # fmt: skip
-    return median.broadcast_like(gain)
+    out: xr.DataArray = median.broadcast_like(gain)
+    return out
 
 
 def _median_of_frame(values: np.ndarray) -> np.ndarray:

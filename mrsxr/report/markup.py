@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,17 @@ _pages = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True,
     undefined=jinja2.StrictUndefined,
 )  # fmt: skip
-macros: Any = _pages.get_template("page.html.jinja").module
+
+
+class _Macros:
+    """The macros of a template, by name."""
+
+    def __getattr__(self, name: str) -> Callable[..., Markup]:
+        found: Callable[..., Markup] = getattr(_pages.get_template("page.html.jinja").module, name)
+        return found
+
+
+macros = _Macros()
 strong, code, heading, paragraph = macros.strong, macros.code, macros.heading, macros.paragraph
 bullets, details = macros.bullets, macros.details
 

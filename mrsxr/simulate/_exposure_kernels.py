@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from mrsxr.compiled import njit
+from mrsxr.compiled import Array, njit
 from mrsxr.geometry._detector_kernels import polynomial
 
 _SQRT_HALF = math.sqrt(0.5)
@@ -12,7 +12,7 @@ _TO_UNIT = 1.0 / 9007199254740992.0  # 2**-53
 
 
 @njit(cache=True, nogil=True)
-def polynomials(coefficients, shift, index, first, second):
+def polynomials(coefficients: Array, shift: Array, index: Array, first: Array, second: Array) -> Array:
     """Return sum c[k, i, j] first**i (second - shift[k])**j with k = ``index`` for flat float64 arrays."""
     out = np.empty(first.size)
     for n in range(first.size):
@@ -23,8 +23,9 @@ def polynomials(coefficients, shift, index, first, second):
 
 @njit(cache=True, nogil=True)
 def psf_in_pixels(
-    alpha_low, alpha_high, beta, width, wavelength, centre_alpha, centre_beta, scale, weights, slope, offset
-):
+    alpha_low: Array, alpha_high: Array, beta: Array, width: Array, wavelength: Array, centre_alpha: float,
+    centre_beta: float, scale: Array, weights: Array, slope: float, offset: float,
+) -> Array:  # fmt: skip
     """Return the mean of the PSF [1/arcsec2] over each pixel footprint; the sum of Gaussians is integrated exactly."""
     out = np.empty(alpha_low.size)
     for n in range(alpha_low.size):
@@ -118,7 +119,10 @@ MAPS = ("signal", "dark_rate", "settle", "reset", "bias", "gain", "c2", "c3", "f
 
 
 @njit(cache=True, nogil=True)
-def fill_rows(out, first_row, seed, maps, reset_noise, shapes, drift, hits, hit_start, showers, emi, timing):
+def fill_rows(
+    out: Array, first_row: int, seed: int, maps: Array, reset_noise: float, shapes: Array, drift: Array, hits: Array,
+    hit_start: Array, showers: Array, emi: Array, timing: Array,
+) -> None:  # fmt: skip
     """Fill ``out`` (integration, group, row, column) uint16 with the raw ramps of a block of rows.
 
     ``maps`` is (row, column, map) in the order of MAPS. ``shapes`` is (3, integration, group): factors of settle and
@@ -208,7 +212,10 @@ def _one_ramp(ramp, state, values, reset_noise, offsets, drift, jumps, extra, an
 
 
 @njit(cache=True, nogil=True)
-def spread_hits(y, x, charge, length, angle, decay, rows, columns, charges):
+def spread_hits(
+    y: Array, x: Array, charge: Array, length: Array, angle: Array, decay: float, rows: Array, columns: Array,
+    charges: Array,
+) -> int:  # fmt: skip
     """Spread cosmic-ray hits along their tracks and to neighbours; fill the output arrays and return their count.
 
     A track deposits its charge evenly over ``length`` pixels at ``angle``; each sample leaks ``decay`` of it to

@@ -91,7 +91,8 @@ def make_detector(detector: str, seed: int = 1) -> DetectorMaps:
         small = gaussian_filter(rng.standard_normal((66, 66)), 2.5, mode="reflect")
         small = np.repeat(np.repeat(small, 16, axis=0), 16, axis=1)
         wide = gaussian_filter(small, 10.0)[: shape[0], : shape[1]]
-        return sigma * wide / wide.std()
+        out: np.ndarray = sigma * wide / wide.std()
+        return out
 
     dq = np.zeros(shape, dtype=np.uint32)
     dq[reference] = dq_bits.REFERENCE_PIXEL
@@ -185,7 +186,8 @@ def fringe_pattern(pixels: Footprints, *, phase: float = 0.0, depth: float = 1.0
     finesse = (1.0 + amplitude) ** 2 - 1.0
     optical = 2.0 * np.pi * 1e4 / pixels.wavelength / FRINGE_PERIOD
     delta = optical + 0.8 * pixels.label + 0.25 * pixels.alpha + phase
-    return np.sqrt(1.0 + finesse) / (1.0 + finesse * np.sin(0.5 * delta) ** 2)
+    out: np.ndarray = np.sqrt(1.0 + finesse) / (1.0 + finesse * np.sin(0.5 * delta) ** 2)
+    return out
 
 
 def _conversion(band: str, pixels: Footprints) -> np.ndarray:
@@ -196,4 +198,5 @@ def _conversion(band: str, pixels: Footprints) -> np.ndarray:
     per_row = (high - low) / 1007.0 / pixels.wavelength
     electrons = 1e-20 * _COLLECTING_AREA * pixel * 2.35044e-11 * per_row * _EFFICIENCY[int(band[0])] / _PLANCK
     response = (1.0 - 0.30 * position**2 + 0.05 * position) * (1.0 + 0.02 * np.sin(1.7 * pixels.label))
-    return GAIN / (electrons * response * pixels.throughput)
+    out: np.ndarray = GAIN / (electrons * response * pixels.throughput)
+    return out

@@ -54,7 +54,8 @@ def centroid(offset: np.ndarray, fwhm: float) -> np.ndarray:
     weight = np.sum(PSF_WEIGHTS * inside, axis=-1)
     first = np.sum(PSF_WEIGHTS * (b * inside + slope), axis=-1)
     lit = weight > 1e-12
-    return np.where(lit, first / np.where(lit, weight, 1.0), np.clip(b[..., 0], -0.5, 0.5))
+    out: np.ndarray = np.where(lit, first / np.where(lit, weight, 1.0), np.clip(b[..., 0], -0.5, 0.5))
+    return out
 
 
 def slice_effects(offset: np.ndarray, wavelength: np.ndarray, band: str) -> tuple[np.ndarray, np.ndarray]:

@@ -255,7 +255,8 @@ def _speeds(disc: LineDisc) -> np.ndarray:
 def _by_velocity(profile: np.ndarray, velocity: np.ndarray, speeds: np.ndarray) -> np.ndarray:
     """Return the profile shared out to velocities, linearly between the two nearest."""
     place = np.clip((velocity - speeds[0]) / (speeds[1] - speeds[0]), 0, speeds.size - 1 - 1e-9)
-    return profile * np.clip(1.0 - np.abs(place - np.arange(speeds.size)[:, None, None]), 0.0, None)
+    out: np.ndarray = profile * np.clip(1.0 - np.abs(place - np.arange(speeds.size)[:, None, None]), 0.0, None)
+    return out
 
 
 def _blur(images: np.ndarray, step: float, fwhm: float, grid: CubeGrid) -> np.ndarray:
@@ -267,7 +268,8 @@ def _blur(images: np.ndarray, step: float, fwhm: float, grid: CubeGrid) -> np.nd
     smooth = np.fft.irfft2(np.fft.rfft2(images) * transfer, s=images.shape[1:])
     rows, columns = ((n - m * _OVERSAMPLE) // 2 for n, m in zip(images.shape[1:], (grid.ny, grid.nx), strict=True))
     inner = smooth[:, rows : rows + grid.ny * _OVERSAMPLE, columns : columns + grid.nx * _OVERSAMPLE]
-    return inner.reshape(len(images), grid.ny, _OVERSAMPLE, grid.nx, _OVERSAMPLE).mean(axis=(2, 4))
+    out: np.ndarray = inner.reshape(len(images), grid.ny, _OVERSAMPLE, grid.nx, _OVERSAMPLE).mean(axis=(2, 4))
+    return out
 
 
 def _disc_spectrum(disc: LineDisc, low: np.ndarray, high: np.ndarray) -> np.ndarray:
@@ -291,4 +293,5 @@ def _near(line: Line, disc: LineDisc, low: np.ndarray, high: np.ndarray) -> np.n
     """Return in which bins a line of a disc shines."""
     centre, sigma = line_width(line, disc.redshift)
     reach = 8 * sigma + centre * abs(disc.rotation) / C_KM_S
-    return (high > centre - reach) & (low < centre + reach)
+    out: np.ndarray = (high > centre - reach) & (low < centre + reach)
+    return out

@@ -140,7 +140,7 @@ def write_reference(path: Any, kind: str, header: Mapping[str, Any] | None = Non
     primary["FILENAME"] = path.name
     with replacing(path, sync=False) as part:
         fits.HDUList([fits.PrimaryHDU(header=primary), *hdus]).writeto(part, output_verify="exception")
-    return path
+    return Path(path)
 
 
 def _psf_columns(psf: xr.Dataset) -> dict[str, np.ndarray]:

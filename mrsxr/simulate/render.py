@@ -182,7 +182,8 @@ def _disc(
 def _near(line: Any, disc: LineDisc, low: np.ndarray, high: np.ndarray, steps: np.ndarray) -> np.ndarray:
     centre, sigma = line_width(line, disc.redshift)
     reach = 8 * sigma + centre * np.abs(steps).max() / C_KM_S
-    return (high > centre - reach) & (low < centre + reach)
+    out: np.ndarray = (high > centre - reach) & (low < centre + reach)
+    return out
 
 
 def _field_plane(pixels: Footprints) -> _Plane:
@@ -241,4 +242,5 @@ def _blur(
 
 
 def _interpolate(image: np.ndarray, place: tuple[np.ndarray, np.ndarray], where: np.ndarray) -> np.ndarray:
-    return map_coordinates(image, [place[0][where], place[1][where]], order=1, mode="nearest")
+    out: np.ndarray = map_coordinates(image, [place[0][where], place[1][where]], order=1, mode="nearest")
+    return out

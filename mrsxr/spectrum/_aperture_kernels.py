@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from mrsxr._clip_kernels import clip, moments
-from mrsxr.compiled import njit
+from mrsxr.compiled import Array, njit
 
 NO_BACKGROUND, ANNULUS, ANNULUS_JWST, APERTURE = 0, 1, 2, 3
 #: Columns of the result of ``extract_planes``.
@@ -57,7 +57,9 @@ def _background(flux, var, common, good, share, mode, sigma, out):
 
 
 @njit(cache=True, nogil=True)
-def extract_planes(flux, var, weight, common, share, ring, mode, sigma):
+def extract_planes(
+    flux: Array, var: Array, weight: Array, common: Array, share: Array, ring: Array, mode: int, sigma: float
+) -> Array:
     """Sum every plane of a cube over an aperture and measure its background.
 
     Parameters
@@ -102,7 +104,7 @@ def extract_planes(flux, var, weight, common, share, ring, mode, sigma):
 
 
 @njit(cache=True, nogil=True)
-def net_weights(flux, weight, share, ring, mode, sigma):
+def net_weights(flux: Array, weight: Array, share: Array, ring: Array, mode: int, sigma: float) -> Array:
     """Return the weight of every spaxel in the sum of each plane less its background, float64 (plane, y, x).
 
     The parameters are those of :func:`extract_planes`; ``sum(weights * flux)`` is its sum less area times background.

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from mrsxr.compiled import njit
+from mrsxr.compiled import Array, njit
 
 
 @njit(cache=True, nogil=True)
@@ -140,7 +140,10 @@ def _weigh(good, circle, ring, subtract, smooth, use):
 
 
 @njit(cache=True, nogil=True)
-def optimal_weights(flux, var, weight, x, y, sigmas, share, radii, circle, ring, subtract, half, clip, slack):
+def optimal_weights(
+    flux: Array, var: Array, weight: Array, x: float, y: float, sigmas: Array, share: float, radii: Array,
+    circle: Array, ring: Array, subtract: bool, half: int, clip: float, slack: float,
+) -> tuple[Array, Array]:  # fmt: skip
     """Return the weight of every spaxel in the flux of a profile on a constant.
 
     Parameters

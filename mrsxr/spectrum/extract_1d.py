@@ -239,18 +239,18 @@ def sum_planes(
     """Return the sums of a block of planes (plane, 8); see ``_aperture_kernels.extract_planes``."""
     from ._aperture_kernels import extract_planes
 
-    arrays = _arrays(planes[:-1])
-    shares = aperture.circle_shares(arrays[0].shape[1:], place, planes[-1][:, 0, :], subpixels)
-    return extract_planes(*arrays, *shares, mode, clip_sigma)  # type: ignore[call-arg]
+    flux, var, weight, common = _arrays(planes[:-1])
+    share, ring = aperture.circle_shares(flux.shape[1:], place, planes[-1][:, 0, :], subpixels)
+    return extract_planes(flux, var, weight, common, share, ring, mode, clip_sigma)
 
 
 def sum_region(*planes: np.ndarray, share: np.ndarray, clip_sigma: float) -> np.ndarray:
     """Return the sums of a block of planes over a region (plane, 8); see ``_aperture_kernels.extract_planes``."""
     from ._aperture_kernels import APERTURE, extract_planes
 
-    arrays = _arrays(planes)
-    shares = np.tile(share, (len(arrays[0]), 1, 1))
-    return extract_planes(*arrays, shares, shares, APERTURE, clip_sigma)  # type: ignore[call-arg]
+    flux, var, weight, common = _arrays(planes)
+    shares = np.tile(share, (len(flux), 1, 1))
+    return extract_planes(flux, var, weight, common, shares, shares, APERTURE, clip_sigma)
 
 
 def _arrays(planes: tuple[np.ndarray, ...]) -> list[np.ndarray]:

@@ -169,7 +169,8 @@ def _misfit_ratio(flux: np.ndarray, vectors: np.ndarray) -> float:
 
 def _relative(flux: np.ndarray) -> np.ndarray:
     """Return spectra over their running medians, less 1."""
-    return flux / median_filter(flux, (1, _SMOOTH), mode="nearest") - 1.0
+    out: np.ndarray = flux / median_filter(flux, (1, _SMOOTH), mode="nearest") - 1.0
+    return out
 
 
 def _ratio(after: np.ndarray, before: np.ndarray) -> float:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import xarray as xr
 
@@ -95,19 +93,32 @@ def plane_weights(
     """
     from ._optimal_kernels import optimal_weights
 
-    flux, var, weight, table, circles = _planes(cube, profile, radii)
+    flux, var, weight, table, circle, ring = _planes(cube, profile, radii)
     sigmas = (fwhm / spaxel_size(cube))[:, None] * np.array([CORE, profile.wing]) / np.sqrt(8.0 * np.log(2.0))
     return optimal_weights(
-        flux, var, weight, profile.x, profile.y, sigmas, profile.share, table, *circles, subtract, _HALF, _CLIP, _SLACK
+        flux,
+        var,
+        weight,
+        profile.x,
+        profile.y,
+        sigmas,
+        profile.share,
+        table,
+        circle,
+        ring,
+        subtract,
+        _HALF,
+        _CLIP,
+        _SLACK,
     )
 
 
-def _planes(cube: xr.Dataset, profile: Profile, radii: np.ndarray) -> tuple[Any, ...]:
-    """Return flux, variance, weight, the radii [pixel] and what lies within them, for kernels."""
+def _planes(cube: xr.Dataset, profile: Profile, radii: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return flux, variance, weight, the radii [pixel], what lies within the first and between the others."""
     flux, var = (np.ascontiguousarray(cube[name].values) for name in ("flux", "var"))
     table = np.ascontiguousarray(radii / spaxel_size(cube), dtype=float)
-    circles = circle_shares(flux.shape[1:], (profile.x, profile.y), table, 0)
-    return flux, var, good_weight(cube["weight"].values, cube["dq"].values), table, circles
+    circle, ring = circle_shares(flux.shape[1:], (profile.x, profile.y), table, 0)
+    return flux, var, good_weight(cube["weight"].values, cube["dq"].values), table, circle, ring
 
 
 def _calibrate(
@@ -120,8 +131,8 @@ def _calibrate(
     """
     from ._aperture_kernels import net_weights
 
-    flux, var, weight, table, circles = _planes(cube, profile, radii)
-    circle = net_weights(flux, weight, *circles, int(subtract), 3.0)
+    flux, var, weight, table, circle, ring = _planes(cube, profile, radii)
+    circle = net_weights(flux, weight, circle, ring, int(subtract), 3.0)
     values, variance = (np.where(np.isfinite(a), a, 0.0) for a in (flux, var))
     of_circle, of_profile = (np.sum(w * values, axis=(1, 2), dtype=float) for w in (circle, weights))
     noise = np.sum(circle**2 * variance, axis=(1, 2), dtype=float)
@@ -150,7 +161,8 @@ def _running(values: np.ndarray) -> np.ndarray:
     """Return the sums over a window of planes."""
     total = np.concatenate([[0.0], np.cumsum(values)])
     k = np.arange(len(values))
-    return total[np.minimum(k + _RIPPLE_HALF + 1, len(values))] - total[np.maximum(k - _RIPPLE_HALF, 0)]
+    out: np.ndarray = total[np.minimum(k + _RIPPLE_HALF + 1, len(values))] - total[np.maximum(k - _RIPPLE_HALF, 0)]
+    return out
 
 
 def _check_shape(of_circle: np.ndarray, of_profile: np.ndarray, noise: np.ndarray, band: str) -> None:

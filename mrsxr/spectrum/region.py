@@ -71,7 +71,8 @@ def region_text(region: Any, wcs: WCS | None = None) -> str:
     """Return regions as DS9 text of the sky, which :func:`read_region` reads back."""
     from regions import Regions
 
-    return Regions(read_region(region, wcs)).serialize(format="ds9", precision=12).strip()
+    out: str = Regions(read_region(region, wcs)).serialize(format="ds9", precision=12).strip()
+    return out
 
 
 def _parts(region: Any) -> list[Any]:
@@ -203,7 +204,8 @@ def _covered(region: Any, shape: tuple[int, int]) -> np.ndarray:
     rings = _rings(region)
     if rings:
         outer, inner = (_covered(ring, shape) for ring in rings)
-        return outer - inner
+        out: np.ndarray = outer - inner
+        return out
     try:
         mask = region.to_mask(mode="exact")
     except NotImplementedError:

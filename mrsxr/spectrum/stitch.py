@@ -190,7 +190,8 @@ def _check_units(spectra: Sequence[xr.Dataset]) -> None:
 
 
 def _good(ds: xr.Dataset, name: str = "flux") -> np.ndarray:
-    return flags.good(ds[name].values, ds["dq"].values)
+    out: np.ndarray = flags.good(ds[name].values, ds["dq"].values)
+    return out
 
 
 def _reach(ds: xr.Dataset) -> tuple[float, float]:

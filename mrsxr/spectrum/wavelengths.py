@@ -113,7 +113,8 @@ def _slope(wave: np.ndarray, flux: np.ndarray) -> np.ndarray:
     """Return the slope of a spectrum by parabolas through five samples, which noise bends less than a spline."""
     from scipy.signal import savgol_filter
 
-    return savgol_filter(flux, _SMOOTH, 2, deriv=1) / np.gradient(wave)
+    out: np.ndarray = savgol_filter(flux, _SMOOTH, 2, deriv=1) / np.gradient(wave)
+    return out
 
 
 @step(needs=("spectrum", "cube"), keyword="S_WAVCOR")
@@ -174,10 +175,12 @@ def _shift(own: np.ndarray, at: np.ndarray, wave: np.ndarray, shift: np.ndarray)
     """Return the shift [um] of a table at wavelengths, for a band of the wavelengths ``own``."""
     inside = (wave >= own.min()) & (wave <= own.max())
     if inside.sum() < _ROWS:
-        return np.interp(at, wave, shift)
+        out: np.ndarray = np.interp(at, wave, shift)
+        return out
     rows = wave[inside]
     cubic = np.polynomial.Polynomial.fit(rows, shift[inside], 3)
-    return cubic(np.clip(at, rows[0], rows[-1]))
+    out = cubic(np.clip(at, rows[0], rows[-1]))
+    return out
 
 
 def _read(path: str | Path) -> tuple[np.ndarray, np.ndarray]:

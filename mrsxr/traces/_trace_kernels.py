@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from mrsxr.compiled import njit
+from mrsxr.compiled import Array, njit
 
 #: Unknowns of a node of the spectrum of one exposure: the source, and a level and two slopes of the light around it.
 WIDE = 4
@@ -56,7 +56,10 @@ def _host(x, y, degree, n, a, b, values, where, count, first):
 
 
 @njit(cache=True, nogil=True)
-def light_equations(sample, profile, x, y, degree, n, flux, weight, band, right):
+def light_equations(
+    sample: Array, profile: Array, x: Array, y: Array, degree: int, n: int, flux: Array, weight: Array, band: Array,
+    right: Array,
+) -> None:  # fmt: skip
     """Add pixels to the banded equations of stars and host.
 
     Parameters
@@ -94,7 +97,7 @@ def light_equations(sample, profile, x, y, degree, n, flux, weight, band, right)
 
 
 @njit(cache=True, nogil=True)
-def light_at(sample, x, y, degree, n, found, stars, host):
+def light_at(sample: Array, x: Array, y: Array, degree: int, n: int, found: Array, stars: Array, host: Array) -> None:
     """Fill stars (star, pixel) and host at pixels; ``found`` (sample, unknown)."""
     a, b, c = np.empty(3), np.empty(3), np.empty(4)
     values, where = np.empty(9), np.empty(9, np.int64)
@@ -111,7 +114,7 @@ def light_at(sample, x, y, degree, n, found, stars, host):
 
 
 @njit(cache=True, nogil=True)
-def host_splines(x, y, degree, n, out):
+def host_splines(x: Array, y: Array, degree: int, n: int, out: Array) -> None:
     """Fill the splines of the host at pixels, (pixel, spline)."""
     a, b = np.empty(3), np.empty(3)
     values, where = np.empty(9), np.empty(9, np.int64)
@@ -121,7 +124,9 @@ def host_splines(x, y, degree, n, out):
 
 
 @njit(cache=True, nogil=True)
-def host_sums(number, x, y, degree, n, rest, weight, top, bottom):
+def host_sums(
+    number: Array, x: Array, y: Array, degree: int, n: int, rest: Array, weight: Array, top: Array, bottom: Array
+) -> None:
     """Add what is left of pixels to sums over each spline of the host at the sample that each pixel is nearest to.
 
     Parameters
@@ -148,7 +153,7 @@ def _splines(u, v, reach, knot, a, b):
 
 
 @njit(cache=True, nogil=True)
-def correction_at(u, v, node, c, reach, knot, out):
+def correction_at(u: Array, v: Array, node: Array, c: Array, reach: float, knot: float, out: Array) -> None:
     """Fill sum_ij c_ij B_i(u) B_j(v), linear in wavelength between nodes; 0 outside of ``reach``."""
     a, b = np.empty(4), np.empty(4)
     for p in range(u.size):
@@ -179,7 +184,10 @@ def _add(value, where, count, rest, weight, normal, right):
 
 
 @njit(cache=True, nogil=True)
-def correction_equations(u, v, node, scale, x, y, degree, n, more, rest, weight, reach, knot, normal, right):
+def correction_equations(
+    u: Array, v: Array, node: Array, scale: Array, x: Array, y: Array, degree: int, n: int, more: Array, rest: Array,
+    weight: Array, reach: float, knot: float, normal: Array, right: Array,
+) -> None:  # fmt: skip
     """Add pixels to the equations of profile and host at each node, weighted by how near they are.
 
     Parameters
@@ -229,7 +237,9 @@ def correction_equations(u, v, node, scale, x, y, degree, n, more, rest, weight,
 
 
 @njit(cache=True, nogil=True)
-def spectrum_equations(place, profile, along, across, flux, weight, band, right):
+def spectrum_equations(
+    place: Array, profile: Array, along: Array, across: Array, flux: Array, weight: Array, band: Array, right: Array
+) -> None:
     """Add the pixels of one exposure to the banded equations of its spectrum, linear between nodes a pixel apart.
 
     Parameters

@@ -67,7 +67,8 @@ class Fit:
 
     def model(self) -> np.ndarray:
         """Return the model at the pixels."""
-        return self.light * self.shape() + self.around
+        out: np.ndarray = self.light * self.shape() + self.around
+        return out
 
     def weights(self, fitted: np.ndarray) -> np.ndarray:
         """Return the weights of the pixels, none for those not to be fitted, less for those far off the model."""

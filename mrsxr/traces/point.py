@@ -86,7 +86,8 @@ class PointFit:
 
     def away(self) -> np.ndarray:
         """Return how far pixels are from the nearest source [FWHM]."""
-        return np.hypot(*self.offsets()).min(axis=0) / self.fwhm
+        out: np.ndarray = np.hypot(*self.offsets()).min(axis=0) / self.fwhm
+        return out
 
     def profile(self, du: float = 0.0, dv: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
         """Return the profile at the pixels, moved [FWHM], and the envelope of its corrections."""
@@ -101,12 +102,14 @@ class PointFit:
 
     def model(self) -> np.ndarray:
         """Return the model at the pixels."""
-        return (self.star * self.shape).sum(axis=0) + self.host
+        out: np.ndarray = (self.star * self.shape).sum(axis=0) + self.host
+        return out
 
     def noise(self, model: np.ndarray) -> np.ndarray:
         """Return the variance of the pixels, with what the profile cannot follow."""
         peak = _WINGS * self.star.sum(axis=0)
-        return self.pixels.variance + self.floor**2 * (np.maximum(model, 0) ** 2 + peak**2)
+        out: np.ndarray = self.pixels.variance + self.floor**2 * (np.maximum(model, 0) ** 2 + peak**2)
+        return out
 
     def weights(self) -> np.ndarray:
         """Return the weights of the pixels, less for those farther off the model than others of their wavelength."""
@@ -117,7 +120,8 @@ class PointFit:
         ratio = (p.flux - model) ** 2 / variance
         middle = np.array([np.median(ratio[at]) if at.size else 0.0 for at in self.parts])
         typical = np.maximum(middle / 0.455, 1.0)[self.number]
-        return 1.0 / variance / (1 + ratio / (typical * _CLIP**2)) ** 2
+        out: np.ndarray = 1.0 / variance / (1 + ratio / (typical * _CLIP**2)) ** 2
+        return out
 
     def misfit(self, where: np.ndarray) -> float:
         """Return what is left within 1 FWHM over the light of the star, rms without noise."""
@@ -181,7 +185,8 @@ class PointFit:
     def slopes(self) -> np.ndarray:
         """Return what a move [arcsec] of each source gives (source, axis, pixel)."""
         moved = [(self.profile(-du, -dv)[0] - self.profile(du, dv)[0]) for du, dv in ((_STEP, 0.0), (0.0, _STEP))]
-        return self.star[:, None] * np.stack(moved, 1) / (2 * _STEP * self.fwhm)
+        out: np.ndarray = self.star[:, None] * np.stack(moved, 1) / (2 * _STEP * self.fwhm)
+        return out
 
     def fit_gains(self, weight: np.ndarray) -> None:
         """Fit a factor of every exposure on the star, linear in wavelength between nodes, of mean 1."""
@@ -332,4 +337,5 @@ def _linear(table: np.ndarray, row: np.ndarray, node: np.ndarray) -> np.ndarray:
     """Return values of rows of a table, linear between its columns."""
     low = np.clip(node.astype(int), 0, table.shape[1] - 2)
     share = np.clip(node - low, 0, 1)
-    return (1 - share) * table[row, low] + share * table[row, low + 1]
+    out: np.ndarray = (1 - share) * table[row, low] + share * table[row, low + 1]
+    return out

@@ -241,7 +241,10 @@ def encircled(source: xr.Dataset, ds: xr.Dataset, wavelength: np.ndarray, factor
 def of_barycentre(wavelength: np.ndarray, ds: xr.Dataset) -> np.ndarray:
     """Return wavelengths of the observatory as the barycentre has them, by the mean velocity of the exposures."""
     velosys = ds["velosys"].values
-    return barycentric(wavelength, float(velosys[np.isfinite(velosys)].mean()) if np.isfinite(velosys).any() else None)
+    out: np.ndarray = barycentric(
+        wavelength, float(velosys[np.isfinite(velosys)].mean()) if np.isfinite(velosys).any() else None
+    )
+    return out
 
 
 def _places(ds: xr.Dataset, model: xr.Dataset, others: Places = ()) -> np.ndarray:
@@ -278,7 +281,8 @@ def _samples(fit: PointFit) -> tuple[np.ndarray, ...]:
     p, n, stars = fit.pixels, fit.n_sample, fit.n_source
     spectrum, host, (x, y, *_) = np.empty((stars, n)), np.empty((stars, n)), fit.field()
     for s, centre in enumerate((fit.place - fit.place.mean(axis=0)).mean(axis=1) / fit.half):
-        light_at(np.arange(n) * 1.0, *(np.full(n, c) for c in centre), *fit.splines, fit.found, spectrum, host[s])
+        there = np.full(n, centre[0]), np.full(n, centre[1])
+        light_at(np.arange(n) * 1.0, *there, *fit.splines, fit.found, spectrum, host[s])
     shape, weight, number = fit.shape * fit.gains(), fit.weights(), fit.number
     lines = np.append(fit.smooth[1:-2], fit.smooth[-1])[:n] <= _LINE
     if fit.around == "level":

@@ -47,7 +47,7 @@ LAYERS = [
     {"pipeline", "plot", "report", "explorer", "demo", "warmup", "accessor", "console", "cli"},
 ]
 STEP_ROOMS = LAYERS[3]
-KERNEL_IMPORTS = {"numpy", "math", "mrsxr.compiled", "__future__"}
+KERNEL_IMPORTS = {"numpy", "math", "mrsxr.compiled", "__future__", "collections.abc", "typing"}
 
 
 def modules():

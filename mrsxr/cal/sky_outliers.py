@@ -253,7 +253,7 @@ def look_at(
             alone |= outlier & places
             outlier &= ~places
     flags = np.where(outlier, np.uint32(OUTLIER_BITS), np.where(alone, fallback, np.uint32(0))).astype(np.uint32)
-    return flags, np.array(found)
+    return flags, np.array(judged)
 
 
 def band_geometry(band: str, labels: Array, alpha: Array, wavelength: Array, model: xr.Dataset) -> BandGeometry:

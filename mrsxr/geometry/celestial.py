@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -132,7 +132,8 @@ class CelestialIndex(CoordinateTransformIndex):
       centre lies in the box on the sky; the box spans the shorter way between the two right ascensions, in
       either order.
 
-    Labels are degrees or Quantities. Positions outside the field raise KeyError. ``isel`` with slices keeps the index.
+    Labels are degrees or Quantities. Positions outside the field raise KeyError. Cuts in even
+    steps keep the index; cuts of one grid align as other labels do, by whole pixels.
     """
 
     transform: CelestialTransform
@@ -154,15 +155,15 @@ class CelestialIndex(CoordinateTransformIndex):
         """Return the index of a cut along y and x; None where what is left is no image any more."""
         first, step, size = [], [], []
         for dim, n in self.transform.dim_size.items():
-            indexer = indexers.get(dim, slice(None))
-            if not isinstance(indexer, slice):
-                return None
-            kept = range(n)[indexer]
-            if len(kept) == 0:
+            kept = _as_range(indexers.get(dim, slice(None)), dim, n)
+            if not kept:
                 return None
             first.append(kept.start)
             step.append(kept.step)
             size.append(len(kept))
+        arrays = any(not isinstance(one, slice) for one in indexers.values())
+        if arrays and size == list(self.transform.dim_size.values()):
+            return None  # of sortby: interp sorts first, and would keep the index for the pixels that it makes
         return type(self)(self.transform.cut(first, step, size))
 
     def sel(self, labels: dict[Any, Any], method: str | None = None, tolerance: Any = None) -> IndexSelResult:
@@ -234,7 +235,69 @@ class CelestialIndex(CoordinateTransformIndex):
         return IndexSelResult(result)
 
     def join(self, other: Any, how: str = "inner") -> CelestialIndex:
-        """Refuse to align images on different grids: shifting pixels silently would be wrong."""
+        """Return the index of what two cuts of one grid have in common, or of both ("outer")."""
+        pick = (max, min) if how == "inner" else (min, max)
+        first, size = [], []
+        for (start, step), n, n_other in zip(
+            self._places_of(other), self.transform.dim_size.values(), other.transform.dim_size.values(), strict=True
+        ):
+            if step != 1:
+                self._refuse(other)
+            low, high = pick[0](0, start), pick[1](n, start + n_other)
+            if low >= high:
+                self._refuse(other)
+            first.append(low)
+            size.append(high - low)
+        return type(self)(self.transform.cut(first, (1, 1), size))
+
+    def equals(self, other: Any, *, exclude: frozenset[Hashable] | None = None) -> bool:
+        """Return whether both are on the same pixels, but for those along the dimensions ``exclude``."""
+        if not exclude:
+            return super().equals(other)
+        try:
+            places = dict(zip(self.transform.dims, self._places_of(other), strict=True))
+        except xr.AlignmentError:
+            return False
+        sizes = self.transform.dim_size, other.transform.dim_size
+        return all(places[dim] == (0, 1) and sizes[0][dim] == sizes[1][dim] for dim in set(places) - exclude)
+
+    @classmethod
+    def concat(cls, indexes: Sequence[Any], dim: Hashable, positions: Any = None) -> CelestialIndex:
+        """Return the index of pieces that follow on each other along a dimension."""
+        start, axis = indexes[0], indexes[0].transform.dims.index(dim)
+        size = list(start.transform.dim_size.values())
+        for one in indexes[1:]:
+            if start._places_of(one)[axis] != (size[axis], 1):
+                start._refuse(one)
+            size[axis] += one.transform.dim_size[dim]
+        return cls(start.transform.cut((0, 0), (1, 1), size))
+
+    def reindex_like(self, other: Any, method: Any = None, tolerance: Any = None) -> dict[Hashable, Any]:
+        """Return where the pixels of another cut of the same grid are here; -1 of those that are not."""
+        found: dict[Hashable, Any] = {}
+        sizes = other.transform.dim_size
+        for (start, step), (dim, n) in zip(self._places_of(other), self.transform.dim_size.items(), strict=True):
+            place = start + step * np.arange(sizes[dim])
+            found[dim] = np.where((place >= 0) & (place < n), place, -1)
+        return found
+
+    def _places_of(self, other: CelestialIndex) -> list[tuple[int, int]]:
+        """Return the first pixel of another index and the step to its next, in pixels of this one, rows first."""
+        mine, its = self.transform, other.transform
+        if mine.dims != its.dims or mine.coord_names != its.coord_names:
+            self._refuse(other)
+        steps = np.meshgrid(*(np.linspace(0, its.dim_size[dim], 3) for dim in its.dims), indexing="ij")
+        places = mine.reverse(its.forward(dict(zip(its.dims, steps, strict=True))))
+        found = []
+        for dim, at in zip(mine.dims, steps, strict=True):
+            place = places[dim]
+            start, step = np.round((place[0, 0], (place[-1, -1] - place[0, 0]) / (at[-1, -1] or 1)))
+            if not (step and np.abs(start + step * at - place).max() <= _BACK):
+                self._refuse(other)
+            found.append((int(start), int(step)))
+        return found
+
+    def _refuse(self, other: CelestialIndex) -> NoReturn:
         raise xr.AlignmentError(
             "data on different sky grids cannot be combined pixel by pixel; bring them onto one grid "
             f"({self._describe()}; the other: {other._describe()})"
@@ -328,6 +391,22 @@ def cut_wcs(wcs: WCS, first: Sequence[float], step: Sequence[float] = (1, 1)) ->
 
 
 # --- helpers ---------------------------------------------------------------------------------------------
+
+
+def _as_range(indexer: Any, dim: str, n: int) -> range | None:
+    """Return the pixels that an indexer takes, where they are one, two, ... steps apart."""
+    if isinstance(indexer, slice):
+        return range(n)[indexer]
+    if isinstance(indexer, Variable) and indexer.dims != (dim,):
+        return None
+    places = np.asarray(indexer)
+    if places.ndim != 1:
+        return None
+    places = np.flatnonzero(places) if places.dtype == bool else np.where(places < 0, places + n, places)
+    step = int(places[1] - places[0]) if len(places) > 1 else 1
+    if len(places) == 0 or step == 0 or (np.diff(places) != step).any():
+        return None
+    return range(int(places[0]), int(places[-1]) + (1 if step > 0 else -1), step)
 
 
 def _degrees(value: Any) -> np.ndarray:

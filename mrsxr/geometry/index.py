@@ -16,10 +16,12 @@ _HINT = "where a file or coarsen lost the index of ds.sel(ra=, dec=): ds.mrs.sel
 def attach_index(ds: T, wcs: Any = None, dims: tuple[str, str] = ("y", "x")) -> T:
     """Attach ``ra`` and ``dec`` on (y, x) with their index, so that ``ds.sel(ra=..., dec=...)`` picks spaxels.
 
-    Cubes that this package makes or opens have it. It is lost where xarray makes plain numbers of the coordinates
-    ("Could not automatically create PandasIndex for coord 'ra'"): in netCDF and zarr files that xarray opens alone, by
-    ``coarsen`` and by ``sortby``. ``ds.mrs.sel(ra=..., dec=...)`` attaches and selects. After ``reindex`` xarray leaves
-    the old index on the new spaxels: attach it again.
+    Cubes that this package makes or opens have it; cuts in even steps keep it, and cuts of one grid align, join and
+    follow on each other by it. It is lost where xarray makes plain numbers of the coordinates ("Could not automatically
+    create PandasIndex for coord 'ra'"): in netCDF and zarr files that xarray opens alone, by ``coarsen``, ``sortby``
+    and ``interp``. ``ds.mrs.sel(ra=..., dec=...)`` attaches and selects. ``reindex(y=..., x=...)`` must not be used
+    without attaching it again: xarray leaves the old one on the new spaxels (or complains of conflicting sizes);
+    ``reindex_like`` and ``align`` are right.
 
     Parameters
     ----------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import pickle
 
 import numpy as np
 import pytest
@@ -118,6 +119,41 @@ def test_index_of_coordinates_that_are_there():
         plain.set_xindex(("ra", "dec"), CelestialIndex)
     found = plain.set_xindex(("ra", "dec"), CelestialIndex, wcs=wcs)
     assert found.xindexes["ra"].equals(ds.xindexes["ra"])
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        lambda ds: ds.isel(y=[4, 7, 10]), lambda ds: ds.isel(x=np.arange(39)[:3:-2]), lambda ds: ds.isel(x=[-3]),
+        lambda ds: ds.isel(y=np.arange(30) % 2 == 1), lambda ds: ds.where(ds.row > 11, drop=True),
+        lambda ds: xr.concat([ds.isel(x=slice(0, 9)), ds.isel(x=slice(9, 31))], "x"),
+        lambda ds: xr.align(ds.isel(y=slice(5, 20)), ds.isel(y=slice(11, None)), join="inner")[0],
+        lambda ds: xr.align(ds.isel(x=slice(5, 20)), ds.isel(x=slice(11, 30)), join="outer")[1].isel(x=slice(6, None)),
+        lambda ds: ds.reindex_like(ds.isel(y=slice(25, 2, -3))), lambda ds: ds.isel(y=slice(1, 9)).combine_first(ds),
+        lambda ds: pickle.loads(pickle.dumps(ds.chunk(y=7).persist())).transpose("x", "y"),
+    ],
+)  # fmt: skip
+def test_index_goes_with_the_pixels(cut):
+    ds = image(image_wcs())
+    ds = ds.assign(
+        ra_then=ds.ra.drop_indexes(["ra", "dec"]).load(), row=ds.light * 0 + xr.DataArray(range(30), dims="y")
+    )
+    left = cut(ds.drop_vars("y", errors="ignore"))
+    assert isinstance(left.xindexes["ra"], CelestialIndex)
+    np.testing.assert_allclose(left.ra, left.ra_then.transpose(*left.ra.dims), rtol=0, atol=1e-11)
+    at = left.isel(y=-1, x=-1)
+    assert left.sel(ra=float(at.ra), dec=float(at.dec)).light == at.light
+
+
+def test_what_makes_other_pixels_loses_the_index():
+    ds = image(image_wcs()).assign_coords(y=np.arange(30.0), x=np.arange(40.0))
+    for other in (ds.interp(y=np.arange(29) + 0.5), ds.sortby("y"), ds.pad(x=2), ds.roll(y=3, roll_coords=True)):
+        assert "ra" not in other.xindexes
+    for apart in (ds.isel(y=slice(0, 9, 2)), image(image_wcs(centre=(83.9, -5.4)))):
+        with pytest.raises(xr.AlignmentError, match="different sky grids"):
+            ds + apart
+    with pytest.raises(xr.AlignmentError, match="different sky grids"):
+        xr.concat([ds.isel(x=slice(0, 9)), ds.isel(x=slice(10, 31))], "x")
 
 
 def test_coarsened_image():

@@ -110,7 +110,8 @@ def _solved(found: Solution, columns: np.ndarray) -> np.ndarray:
     """Return columns of the inverse of the normal matrix."""
     unit = np.zeros((found.values.size, columns.size))
     unit[columns, np.arange(columns.size)] = 1.0
-    return found.factor.solve(unit)
+    out: np.ndarray = found.factor.solve(unit)
+    return out
 
 
 def _added(parts: list[tuple[np.ndarray, ...]], shape: tuple[int, ...]) -> sparse.csr_array:

@@ -5,10 +5,11 @@ the terms of all members (member, term) of the bin hang on to it as columns of a
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
-from mrsxr.compiled import njit
+from mrsxr.compiled import Array, njit
 
 
 @njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
@@ -72,7 +73,7 @@ def _factorise(least, band, border, left):
             _take_off(hung[a], hung, left[a, : a + 1])
 
 
-def eliminate(bin_, terms, flux, weight, least):
+def eliminate(bin_: Any, terms: Array, flux: Array, weight: Array, least: float) -> tuple[Array, Array, Array]:
     """Return the factor (node, band) of the sky of a bin, its border (node, column), and the equations without it.
 
     terms (sample, term), flux and weight are those of the samples of the bin; ``least`` is added to the diagonal. The
@@ -109,7 +110,7 @@ def _residuals(first, u, v, place, terms, flux, band, border, local, out):
         out[i] = total
 
 
-def residuals(bin_, terms, flux, factor, local, out):
+def residuals(bin_: Any, terms: Array, flux: Array, factor: tuple[Array, Array], local: Array, out: Array) -> None:
     """Fill in the residuals of a bin for coefficients ``local`` (member, term) and the sky that goes with them."""
     _residuals(bin_.first, bin_.u, bin_.v, bin_.place, terms, flux, *factor, local.ravel(), out)
 
@@ -145,7 +146,7 @@ def _add_equations(left, basis, n_term, matrix, vector):
     _lift_row(left[1:, 0].copy(), basis, n_term, vector)
 
 
-def add_equations(left, basis, n_term, matrix, vector):
+def add_equations(left: Array, basis: Array, n_term: int, matrix: Array, vector: Array) -> None:
     """Add the equations of a bin to those of the coefficients (member, term, knot), the lower triangle alone.
 
     left : of :func:`eliminate`; basis (member, knot): the values of all splines in the bin.
@@ -197,7 +198,10 @@ def _add_scores(first, u, v, place, terms, pull, weight, loud, number, band, bor
     _lift(louds, basis, n_term, noise)
 
 
-def add_scores(bin_, terms, pull, weight, loud, number, factor, here, total, held, noise):
+def add_scores(
+    bin_: Any, terms: Array, pull: Array, weight: Array, loud: Array, number: Array, factor: tuple[Array, Array],
+    here: Array, total: Array, held: Array, noise: Array,
+) -> None:  # fmt: skip
     """Add what the samples of a bin tell of the coefficients (member, term, knot), without what the sky takes of it.
 
     pull, weight, loud (sample): what a sample pulls by, its weight, the variance of its pull. Sample i is of the patch

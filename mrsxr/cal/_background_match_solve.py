@@ -266,7 +266,8 @@ def eliminate(table: Table, bins: list[Bin], weight: np.ndarray) -> Sky:
 
 def whole(lower: np.ndarray) -> np.ndarray:
     """Return symmetric matrices of which the lower triangle is given."""
-    return np.tril(lower) + np.swapaxes(np.tril(lower, -1), -1, -2)
+    out: np.ndarray = np.tril(lower) + np.swapaxes(np.tril(lower, -1), -1, -2)
+    return out
 
 
 def solve(equations: list[Equations], unknowns: Unknowns) -> tuple[np.ndarray, Any]:

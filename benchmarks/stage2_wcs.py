@@ -34,15 +34,12 @@ def run(folder, jwst_python, table, settings=SETTINGS, spec3=("12A", "34A")) -> 
     table : Table of compare_jwst
     settings : list of str
     spec3 : list of str
-        Left out where gwcs is not installed beside mrsxr.
     """
-    from mrsxr.io._gwcs import available
-
     for setting in settings:
         home = Path(folder) / setting
         if (home / "made.json").exists():
             compare_setting(home, jwst_python, table, setting)
-            if setting in spec3 and available():
+            if setting in spec3:
                 try_spec3(home, jwst_python, table, setting)
 
 

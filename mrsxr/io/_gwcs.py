@@ -1,19 +1,16 @@
 """The coordinates of an exposure as a gWCS in the ASDF extension, as ``jwst`` leaves them in its files.
 
-The gWCS is built from what a Dataset carries after assign_wcs, with the frames and models of
+The document is written from what a Dataset carries after assign_wcs, with the frames and models of
 ``jwst.assign_wcs.miri.ifu``: detector, alpha_beta, v2v3, v2v3vacorr, world. Only numbers of the pointing differ between
-the exposures of a setting: the rest is made once and kept as text. The gWCS of jwst also goes back from the sky to the
-detector by polynomials of the distortion file, which cal data do not carry; here they are fitted to the forward ones.
+the exposures of a setting: the rest is made once and kept. The gWCS of jwst also goes back from the sky to the detector
+by polynomials of the distortion file, which cal data do not carry; here they are fitted to the forward ones.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-import io
 import re
-from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,7 +23,22 @@ from mrsxr.geometry.sky import SPEED_OF_LIGHT, Pointing, slicer_to_v2v3
 from mrsxr.mrs import DETECTOR_SHAPE, bands_of_setting
 from mrsxr.schema import WCS_VARIABLES
 
-from .asdffile import LOCK
+from . import _asdf_text
+from ._asdf_text import (
+    beside,
+    block,
+    constant,
+    identity,
+    ordered,
+    polynomial,
+    remap,
+    scale,
+    shift,
+    tagged,
+    text,
+    then,
+    transform,
+)
 
 #: Wavelengths [um] that jwst takes for a channel in each grating: the wavelengthrange file (CDP-8b and FLT-9).
 WAVELENGTH_RANGES = {
@@ -35,22 +47,11 @@ WAVELENGTH_RANGES = {
     "4B": (20.31, 24.68), "4C": (23.72, 28.75),
 }  # fmt: skip
 _SPECS = tuple(spec.name for spec in WCS_VARIABLES)
-_EMPTY = (
-    b"#ASDF 1.0.0\n#ASDF_STANDARD 1.5.0\n%YAML 1.1\n%TAG ! tag:stsci.edu:asdf/\n--- !core/asdf-1.1.0\nmeta: {}\n...\n"
-)
-#: Numbers of a template that stand for those of an exposure: each has an exponent of its own.
-_FIRST_EXPONENT = 201
-_PLACES = ("wave_low", "wave_high", "velocity", "scale", "v2_shift", "v3_shift", "v2", "v3", "roll", "dec", "ra")
-_PLACE = re.compile(rb"-?\d+(?:\.\d+)?[eE]\+?(2\d\d)\b")
+_EMPTY = f"{_asdf_text.HEAD}meta: {{}}\n{_asdf_text.END}".encode()
+_PLACE = re.compile(r"@(\w+)@")  # where a number of an exposure comes
 _FIT_ROWS = 15  # of these rows one is used
 _FIT_POWERS = tuple((i, j) for i in range(7) for j in range(5) if i + j <= 8)
 _FIELD_POWERS = tuple((i, j) for i in range(4) for j in range(4))
-
-
-@cache
-def available() -> bool:
-    """Return whether gwcs and the transforms of stdatamodels are installed (the extra ``jwst``)."""
-    return all(importlib.util.find_spec(name) is not None for name in ("gwcs", "stdatamodels", "asdf"))
 
 
 def extension(ds: xr.Dataset) -> fits.BinTableHDU:
@@ -63,13 +64,10 @@ def extension(ds: xr.Dataset) -> fits.BinTableHDU:
     Returns
     -------
     BinTableHDU
-        Named ASDF. Without slice coordinates, pointing or gwcs, and for parts of a detector, the document is empty;
+        Named ASDF. Without slice coordinates or pointing, and for parts of a detector, the document is empty;
         ``jwst`` 3.0.0 opens no file by its name that lacks the extension.
     """
-    document = _document(ds) if has_wcs(ds) and available() else _EMPTY
-    data = np.frombuffer(document, dtype=np.uint8)[None, :]
-    column = fits.Column(name="ASDF_METADATA", format=f"{data.shape[1]}B", array=data)
-    return fits.BinTableHDU.from_columns([column], name="ASDF")
+    return _asdf_text.extension(_document(ds) if has_wcs(ds) else _EMPTY)
 
 
 def has_wcs(ds: xr.Dataset) -> bool:
@@ -85,7 +83,7 @@ def _document(ds: xr.Dataset) -> bytes:
     velosys = float(ds["velosys"].values[0]) if "velosys" in ds.coords else np.nan
     moves = bool(np.isfinite(velosys))
     velocity = 1.0 / (1.0 + velosys / SPEED_OF_LIGHT) if moves else 1.0
-    template = _template(_Model(ds, moves, pointing.va_scale != 1.0))
+    template, blocks = _template(_Model(ds, moves, pointing.va_scale != 1.0))
     low, high = _spectral_region(ds, velocity)
     numbers = {
         "wave_low": low,
@@ -100,11 +98,7 @@ def _document(ds: xr.Dataset) -> bytes:
         "dec": pointing.dec_ref,
         "ra": -pointing.ra_ref,
     }
-
-    def fill(match: re.Match[bytes]) -> bytes:
-        return repr(float(numbers[_PLACES[int(match[1]) - _FIRST_EXPONENT]])).encode()
-
-    return _PLACE.sub(fill, template.text) + template.blocks
+    return _PLACE.sub(lambda place: text(float(numbers[place[1]])), template).encode() + blocks
 
 
 def _spectral_region(ds: xr.Dataset, velocity: float) -> tuple[float, float]:
@@ -140,193 +134,146 @@ class _Model:
         return isinstance(other, _Model) and other.digest == self.digest
 
 
-@dataclass(frozen=True)
-class _Template:
-    """An ASDF document in two parts: YAML with placeholders, and the binary blocks."""
-
-    text: bytes
-    blocks: bytes
-
-
 @lru_cache(maxsize=6)
-def _template(model: _Model) -> _Template:
-    import asdf
-
-    place = {name: float(f"3e{_FIRST_EXPONENT + k}") for k, name in enumerate(_PLACES)}
-    wcs = build(model, place)
-    buffer = io.BytesIO()
-    region = {"spectral_region": [place["wave_low"], place["wave_high"]]}
-    with LOCK, asdf.AsdfFile({"meta": {"wcs": wcs, "wcsinfo": region}}) as file:
-        mapper = wcs.pipeline[0].transform.label_mapper.mapper
-        file.set_array_compression(mapper, "zlib")
-        file.write_to(buffer, include_block_index=False)
-    text, end, blocks = buffer.getvalue().partition(b"\n...\n")
-    return _Template(_in_order(text) + end, blocks)
+def _template(model: _Model) -> tuple[str, bytes]:
+    """Return the document of a setting, with places for the numbers of an exposure, and its binary block."""
+    labels, blocks = block(0, model.labels)
+    steps = zip(_frames(), (_detector_to_slicer(model, labels), _slicer_to_v2v3(model), *_to_sky(model), "null"),
+                strict=True)  # fmt: skip
+    texts = [tagged("stsci.edu:gwcs/step-1.1.0", frame=frame, transform=way) for frame, way in steps]
+    wcs = tagged("stsci.edu:gwcs/wcs-1.2.0", name="''", steps=[f"\n    {one}" for one in texts])
+    region = text({"spectral_region": ["@wave_low@", "@wave_high@"]})
+    return f"{_asdf_text.HEAD}meta:\n  wcs: {wcs}\n  wcsinfo: {region}\n{_asdf_text.END}", blocks
 
 
-def _in_order(text: bytes) -> bytes:
-    """Return an ASDF header with its extensions in order, which asdf takes from a set."""
-    head, name, rest = text.partition(b"  extensions:\n")
-    found = re.match(rb"(?:  .*\n)*", rest)
-    entries = re.split(rb"(?m)^(?=  - )", found[0]) if found else []
-    return head + name + b"".join(sorted(entries)) + rest[len(b"".join(entries)) :]
-
-
-def build(model: _Model, place: dict[str, float]) -> Any:
-    """Return the gWCS of a setting with the given numbers of an exposure.
-
-    Parameters
-    ----------
-    model : _Model
-    place : dict
-        A number for each name of ``_PLACES``.
-
-    Returns
-    -------
-    gwcs.WCS
-    """
-    import gwcs
-    from astropy.modeling import bind_bounding_box
-    from astropy.modeling.models import Identity, RotationSequence3D, Scale, Shift
-    from gwcs.geometry import CartesianToSpherical, SphericalToCartesian
-
-    detector, alpha_beta, v2v3, v2v3vacorr, world = _frames()
-    to_slicer = _detector_to_slicer(model, place)
-    rows, columns = model.labels.shape
-    bind_bounding_box(to_slicer, ((-0.5, columns - 0.5), (-0.5, rows - 0.5)), order="F")
-    aberration: Any = Identity(2)
+def _to_sky(model: _Model) -> tuple[str, str]:
+    """Return the transforms of V2, V3 [arcsec] and wavelength through the aberration, and on to RA and Dec [deg]."""
+    aberration = identity(2)
     if model.scaled:
-        scales = (Scale(place["scale"], name=f"dva_scale_{axis}") for axis in ("v2", "v3"))
-        shifts = (Shift(place[f"{axis}_shift"], name=f"dva_{axis}_shift") for axis in ("v2", "v3"))
-        aberration = (next(scales) & next(scales)) | (next(shifts) & next(shifts))
-        aberration.name = "DVA_Correction"
-    turn = RotationSequence3D([place[name] for name in ("v2", "v3", "roll", "dec", "ra")], axes_order="zyxyz")
-    to_sky = (
-        (Scale(1 / 3600) & Scale(1 / 3600))
-        | SphericalToCartesian(wrap_lon_at=180)
-        | turn
-        | CartesianToSpherical(wrap_lon_at=360)
-    )
-    to_sky.name = "v23tosky"
-    return gwcs.WCS(
-        [
-            (detector, to_slicer),
-            (alpha_beta, _slicer_to_v2v3(model)),
-            (v2v3, aberration & Identity(1)),
-            (v2v3vacorr, to_sky & Identity(1)),
-            (world, None),
-        ]
-    )
+        scales = beside(*(scale("@scale@", name=f"dva_scale_{axis}") for axis in ("v2", "v3")))
+        shifts = beside(*(shift(f"@{axis}_shift@", name=f"dva_{axis}_shift") for axis in ("v2", "v3")))
+        aberration = then(scales, shifts, name="DVA_Correction")
+    angles = [f"@{name}@" for name in ("v2", "v3", "roll", "dec", "ra")]
+    turn = transform("rotate_sequence_3d", angles=angles, axes_order="zyxyz", rotation_type="cartesian")
+    round_ways = [
+        tagged("stsci.edu:gwcs/spherical_cartesian-1.1.0", transform_type=kind, wrap_lon_at=limit)
+        for kind, limit in (("spherical_to_cartesian", 180), ("cartesian_to_spherical", 360))
+    ]
+    degrees = beside(scale(1 / 3600), scale(1 / 3600))
+    to_sky = then(degrees, round_ways[0], turn, round_ways[1], name="v23tosky")
+    return beside(aberration, identity()), beside(to_sky, identity())
 
 
-def _frames() -> tuple[Any, ...]:
+def _frames() -> tuple[str, ...]:
     """Return the frames of ``jwst.assign_wcs.miri.ifu``."""
-    from astropy import coordinates, units
-    from gwcs import coordinate_frames as frames
 
-    def plane(name: str, *axes: str) -> Any:
-        return frames.Frame2D(name=name, axes_order=(0, 1), unit=(units.arcsec,) * 2, axes_names=axes)
+    def frame(kind: str, name: str, axes: tuple[str, ...], unit: str, physical: list[str], **more: Any) -> str:
+        order = [2] if kind == "spectral_frame" else [0, 1]
+        return tagged(
+            f"stsci.edu:gwcs/{kind}-1.0.0", name=name, axes_names=list(axes), axes_order=order,
+            axis_physical_types=physical, unit=[f"!unit/unit-1.0.0 {unit}"] * len(axes), **more,
+        )  # fmt: skip
 
-    def spectral(name: str) -> Any:
-        return frames.SpectralFrame(name=name, axes_order=(2,), unit=(units.micron,), axes_names=("lambda",))
+    def plane(name: str, unit: str, *axes: str) -> str:
+        return frame("frame2d", name, axes, unit, [f"'custom:{axis}'" for axis in axes])
 
-    sky = frames.CelestialFrame(
-        name="icrs", reference_frame=coordinates.ICRS(), axes_order=(0, 1), unit=(units.deg,) * 2,
-        axes_names=("RA", "DEC"),
-    )  # fmt: skip
-    wave = spectral("spectral")
+    def composite(name: str, *frames: str) -> str:
+        return tagged("stsci.edu:gwcs/composite_frame-1.0.0", name=name, frames=frames)
+
+    icrs = "!<tag:astropy.org:astropy/coordinates/frames/icrs-1.1.0> {frame_attributes: {}}"
+    sky = frame("celestial_frame", "icrs", ("RA", "DEC"), "deg", ["pos.eq.ra", "pos.eq.dec"], reference_frame=icrs)
+    slicer, wave = (
+        frame("spectral_frame", name, ("lambda",), "um", ["em.wl"]) for name in ("alpha_beta_spectral", "spectral")
+    )
     return (
-        frames.Frame2D(name="detector", axes_order=(0, 1), unit=(units.pix,) * 2),
-        frames.CompositeFrame(
-            [plane("alpha_beta_spatial", "alpha", "beta"), spectral("alpha_beta_spectral")], name="alpha_beta"
-        ),
-        frames.CompositeFrame([plane("v2v3_spatial", "v2", "v3"), wave], name="v2v3"),
-        frames.CompositeFrame([plane("v2v3vacorr_spatial", "v2", "v3"), wave], name="v2v3vacorr"),
-        frames.CompositeFrame([sky, wave], name="world"),
+        plane("detector", "pixel", "x", "y"),
+        composite("alpha_beta", plane("alpha_beta_spatial", "arcsec", "alpha", "beta"), slicer),
+        composite("v2v3", plane("v2v3_spatial", "arcsec", "v2", "v3"), wave),
+        composite("v2v3vacorr", plane("v2v3vacorr_spatial", "arcsec", "v2", "v3"), wave),
+        composite("world", sky, wave),
     )
 
 
-def _detector_to_slicer(model: _Model, place: dict[str, float]) -> Any:
-    """Return the transform of pixels to alpha, beta and barycentric wavelength, slice by slice, and back."""
-    from astropy.modeling.models import Const1D, Identity, Mapping
-    from gwcs import selector
+def _mapper(mapper: Any, inputs: list[str], **values: Any) -> str:
+    return tagged("stsci.edu:gwcs/label_mapper-1.1.0", inputs=inputs, mapper=mapper, **values)
 
-    observed: Any = Identity(1)
-    velocity: Any = None
+
+def _selector(name: str, inputs: list[str], outputs: list[str], mapper: str, transforms: dict[int, str],
+              **values: Any) -> str:  # fmt: skip
+    """Return transforms by label, each on a line."""
+    selector = ordered(labels=list(transforms), transforms=[f"\n      {one}" for one in transforms.values()])
+    return tagged("stsci.edu:gwcs/regions_selector-1.1.0", name=name, inputs=inputs, outputs=outputs,
+                  label_mapper=mapper, selector=selector, undefined_transform_value=".nan", **values)  # fmt: skip
+
+
+def _by_wavelength(model: _Model, models: list[str], inputs: list[str], **values: Any) -> str:
+    """Return the mapper that takes a model for the wavelengths of each band."""
+    ranges = [list(WAVELENGTH_RANGES[str(band)]) for band in model.variables["band"]]
+    return _mapper(ordered(labels=ranges, models=models), inputs, inputs_mapping=remap(2), no_label=0, **values)
+
+
+def _detector_to_slicer(model: _Model, labels: str) -> str:
+    """Return the transform of pixels to alpha, beta and barycentric wavelength, slice by slice, and back."""
+    observed, velocity = identity(), None
     if model.moves:
-        velocity = Identity(1) * Const1D(place["velocity"], name="velocity_correction")
-        observed = Identity(1) / Const1D(place["velocity"], name="inv_vel_correction")
-        velocity.inverse = observed
+        observed = transform("divide", forward=[identity(), constant("@velocity@", "inv_vel_correction")])
+        velocity = transform(
+            "multiply", forward=[identity(), constant("@velocity@", "velocity_correction")], inverse=observed
+        )
     transforms = {}
     v = model.variables
     for k, label in enumerate(v["slice_label"]):
         alpha = _shifted(v["alpha_coefficients"][k], v["alpha_x_shift"][k], "det2local")
         wave = _shifted(v["wavelength_coefficients"][k], v["wavelength_x_shift"][k], "det2local")
-        wave = wave if velocity is None else wave | velocity
-        beta = Const1D(float(v["slice_beta"][k]), name="det2local")
-        forward = Mapping([1, 0, 0, 1, 0]) | (alpha & beta & wave)
+        wave = wave if velocity is None else then(wave, velocity)
+        beta = constant(v["slice_beta"][k], "det2local")
         back = _pixels_of_slice(model, int(label))
+        inverse = {}
         if back is not None:
-            forward.inverse = Mapping([2, 0], n_inputs=3) | observed & Identity(1) | Mapping([0, 1, 0, 1]) | back
-        transforms[int(label)] = forward
-    mapper = selector.LabelMapperArray(model.labels)
-    mapper.inverse = _slice_of_beta(model)
-    return selector.RegionsSelector(
-        ("x", "y"), ("alpha", "beta", "lam"), label_mapper=mapper, selector=transforms, name="detector_to_abl"
-    )
+            inverse["inverse"] = then(remap(2, 0, count=3), beside(observed, identity()), remap(0, 1, 0, 1), back)
+        transforms[int(label)] = then(remap(1, 0, 0, 1, 0), beside(alpha, beta, wave), **inverse)
+    rows, columns = model.labels.shape
+    sides = {"x": [-0.5, columns - 0.5], "y": [-0.5, rows - 0.5]}
+    box = f"!transform/property/bounding_box-1.0.0 {text({'ignore': [], 'intervals': sides, 'order': 'F'})}"
+    mapper = _mapper(labels, ["x", "'y'"], inverse=_slice_of_beta(model), no_label=0)
+    return _selector("detector_to_abl", ["x", "'y'"], ["alpha", "beta", "lam"], mapper, transforms, bounding_box=box)
 
 
-def _slice_of_beta(model: _Model) -> Any:
+def _slice_of_beta(model: _Model) -> str:
     """Return the transform of alpha, beta and wavelength to the label of a slice."""
-    from astropy.modeling.models import Mapping
-    from gwcs import selector
-    from stdatamodels.jwst.transforms.models import MIRI_AB2Slice
-
-    channels = {}
+    models, inputs = [], ["alpha", "beta", "lam"]
     for k, band in enumerate(model.variables["band"]):
         labels = model.variables["slice_label"]
         first = np.flatnonzero(labels // 100 == int(band[0]))[0]
         width = float(model.variables["slice_width"][k])
         zero = float(model.variables["slice_beta"][first]) - (labels[first] % 100 - 1) * width
-        channels[WAVELENGTH_RANGES[str(band)]] = selector.LabelMapper(
-            inputs=("alpha", "beta", "lam"),
-            mapper=MIRI_AB2Slice(zero, width, int(band[0])),
-            inputs_mapping=Mapping((1,), n_inputs=3),
-        )
-    return selector.LabelMapperRange(("alpha", "beta", "lam"), channels, Mapping((2,)))
+        facts = {"beta_zero": zero, "beta_del": width, "channel": float(band[0])}
+        of_band = tagged("stsci.edu:jwst_pipeline/miri_ab2slice-1.0.0", **facts)
+        models.append(_mapper(of_band, inputs, inputs_mapping=remap(1, count=3), no_label=".nan"))
+    return _by_wavelength(model, models, inputs)
 
 
-def _slicer_to_v2v3(model: _Model) -> Any:
+def _slicer_to_v2v3(model: _Model) -> str:
     """Return the transform of alpha and beta to V2, V3, channel by channel (told by wavelength), and back."""
-    from astropy.modeling.models import Const1D, Identity, Mapping, Shift
-    from gwcs import selector
-
-    ranges, transforms = {}, {}
+    channels, transforms, inputs = [], {}, ["alpha", "beta", "lam"]
     for k, band in enumerate(str(band) for band in model.variables["band"]):
         channel = int(band[0])
-        ranges[WAVELENGTH_RANGES[band]] = Mapping((2,), name="mapping_lam") | Const1D(channel, name="channel #")
+        channels.append(then(remap(2, count=3), constant(float(channel), "'channel #'")))
         matrices = [model.variables[name][k] for name in ("v2_coefficients", "v3_coefficients")]
-        forward = Mapping((0, 1, 0, 1)) | (_polynomial(matrices[0], "ab_v23") & _polynomial(matrices[1], "ab_v23"))
         middle, back = _field_of_band(model, band)
-        forward.inverse = (
-            (Shift(-middle[0]) & Shift(-middle[1]))
-            | Mapping((0, 1, 0, 1))
-            | (_polynomial(back[0], "v23_ab") & _polynomial(back[1], "v23_ab"))
+        shifts = beside(shift(-middle[0]), shift(-middle[1]))
+        forward, inverse = (
+            (remap(0, 1, 0, 1), beside(*(polynomial(matrix, name) for matrix in pair)))
+            for pair, name in ((matrices, "ab_v23"), (back, "v23_ab"))
         )
-        wave = Identity(1, name="identity_lam")
-        wave.inputs = ("lam",)
-        transforms[channel] = forward & wave
-    mapper = selector.LabelMapperRange(("alpha", "beta", "lam"), ranges, inputs_mapping=Mapping([2]))
-    mapper.inverse = mapper.copy()
-    return selector.RegionsSelector(
-        ("alpha", "beta", "lam"), ("v2", "v3", "lam"), label_mapper=mapper, selector=transforms, name="abl_to_v2v3l"
-    )
+        transforms[channel] = beside(then(*forward, inverse=then(shifts, *inverse)), identity(name="identity_lam"))
+    mapper = _by_wavelength(model, channels, inputs)
+    mapper = _by_wavelength(model, channels, inputs, inverse=mapper)
+    return _selector("abl_to_v2v3l", inputs, ["v2", "v3", "lam"], mapper, transforms)
 
 
-def _pixels_of_slice(model: _Model, label: int) -> Any:
+def _pixels_of_slice(model: _Model, label: int) -> str | None:
     """Return polynomials of observed wavelength and alpha that give x and y of a slice; None without pixels."""
-    from astropy.modeling.models import Identity, Shift
-
     y, x = np.nonzero(model.labels[::_FIT_ROWS, ::2] == label)
     y, x = _FIT_ROWS * y, 2 * x
     if y.size < 4 * len(_FIT_POWERS):
@@ -334,11 +281,10 @@ def _pixels_of_slice(model: _Model, label: int) -> Any:
     alpha, _, wave = detector_to_slicer(x, y, np.full(x.shape, label), model.variables)
     middle = float(wave.mean())
     matrices = _fit(wave - middle, alpha, (x, y), _FIT_POWERS)
-    parts = [
-        (Shift(-middle, name=f"shift_{axis}") & Identity(1)) | _polynomial(matrix, f"polynomial_{axis}")
+    return beside(*(
+        then(beside(shift(-middle, name=f"shift_{axis}"), identity()), polynomial(matrix, f"polynomial_{axis}"))
         for axis, matrix in zip("xy", matrices, strict=True)
-    ]
-    return parts[0] & parts[1]
+    ))  # fmt: skip
 
 
 def _field_of_band(model: _Model, band: str) -> tuple[tuple[float, float], list[np.ndarray]]:
@@ -367,19 +313,6 @@ def _fit(
     return out
 
 
-def _shifted(matrix: np.ndarray, shift: float, name: str) -> Any:
-    """Return the model sum c[i, j] y^i (x - shift)^j of (y, x)."""
-    from astropy.modeling.models import Identity, Shift
-
-    return (Identity(1) & Shift(-float(shift))) | _polynomial(matrix, name)
-
-
-def _polynomial(matrix: np.ndarray, name: str) -> Any:
-    """Return sum c[i, j] a^i b^j as a Polynomial2D of the lowest degree that holds it."""
-    from astropy.modeling.models import Polynomial2D
-
-    rows, columns = np.nonzero(matrix)
-    degree = max(int((rows + columns).max()), 1) if rows.size else 1
-    return Polynomial2D(
-        degree, name=name, **{f"c{i}_{j}": float(matrix[i, j]) for i, j in zip(rows, columns, strict=True)}
-    )
+def _shifted(matrix: np.ndarray, offset: float, name: str) -> str:
+    """Return the model sum c[i, j] y^i (x - offset)^j of (y, x)."""
+    return then(beside(identity(), shift(-float(offset))), polynomial(matrix, name))

@@ -15,7 +15,6 @@ from test_io_products import exposures, make_cube, make_spectrum
 import mrsxr as mx
 from mrsxr.errors import MrsxrError
 from mrsxr.io import save
-from mrsxr.io._gwcs import _in_order
 from mrsxr.simulate import simulate_cube
 
 FORMS = ("fits", "netcdf", "zarr")
@@ -58,17 +57,6 @@ def test_writing_twice_gives_the_same_bytes(tmp_path, monkeypatch):
     require_the_same(save_all(tmp_path / "here"), save_all(tmp_path / "there"), tmp_path)
 
 
-def test_extensions_of_the_gwcs_stand_in_order():
-    entries = [f"  - !core/extension_metadata-1.0.0\n    uri: {name}\n    name: x\n" for name in "cab"]
-    text = "a: 1\nhistory:\n  extensions:\n{}meta:\n  wcs: [1]\n"
-    sorted_entries = [entries[1], entries[2], entries[0]]
-    for order in (entries, entries[::-1]):
-        found = _in_order(text.format("".join(order)).encode()).decode()
-        assert found == text.format("".join(sorted_entries))
-    for short in (b"", b"meta: 1\n", b"history:\n  extensions:\n"):
-        assert _in_order(short) == short
-
-
 OTHER = """
 import pathlib, sys, test_io_bytes
 test_io_bytes.save_all(pathlib.Path(sys.argv[1]), test_io_bytes.slow_products())
@@ -77,7 +65,6 @@ test_io_bytes.save_all(pathlib.Path(sys.argv[1]), test_io_bytes.slow_products())
 
 @pytest.mark.slow
 def test_two_processes_write_the_same_bytes(tmp_path):
-    pytest.importorskip("gwcs")
     found = []
     for seed in "12":
         paths = os.pathsep.join([str(Path(__file__).parent), *(one for one in sys.path if one)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 
@@ -23,7 +24,10 @@ from mrsxr.step import STEPS
 
 SHAPE = mrs.DETECTOR_SHAPE
 STEP = (slice(2, None, 5), slice(1, None, 3))
-needs_gwcs = pytest.mark.skipif(not _gwcs.available(), reason="gwcs is not installed (pip install 'mrsxr[jwst]')")
+needs_gwcs = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("gwcs", "stdatamodels")),
+    reason="gwcs is not installed (pip install 'mrsxr[jwst]')",
+)
 
 
 def make_cal(setting: str = "12A", shape=SHAPE, origin=(0, 0)) -> xr.Dataset:
@@ -66,7 +70,7 @@ def tree_of(path):
     with fits.open(path) as hdulist:
         document = hdulist["ASDF"].data["ASDF_METADATA"].tobytes()
         assert hdulist[-1].name == "ASDF"
-    with asdf.open(io.BytesIO(document)) as file:
+    with asdf.open(io.BytesIO(document), lazy_load=False, memmap=False, validate_checksums=True) as file:
         return document, file.tree
 
 
@@ -76,7 +80,7 @@ def test_the_gwcs_of_a_file_gives_our_coordinates(cal_ds, files, k):
     document, tree = tree_of(files[k])
     wcs = tree["meta"]["wcs"]
     assert wcs.available_frames == ["detector", "alpha_beta", "v2v3", "v2v3vacorr", "world"]
-    assert _gwcs._PLACE.search(document.split(b"\n...\n")[0]) is None
+    assert b"@" not in document.split(b"\n...\n")[0]
     y, x = (v[STEP] for v in np.mgrid[: SHAPE[0], : SHAPE[1]])
     alpha, beta, wave = wcs.transform("detector", "alpha_beta", x, y)
     ra, dec, world_wave = wcs(x, y)
@@ -170,15 +174,6 @@ def test_facts_that_steps_leave_become_keywords(tmp_path):
 def test_every_step_has_its_keyword(step, keyword):
     entry = {"step": step, "keyword": STEPS[step].facts.keyword}
     assert step_keywords([entry]) == {keyword: "COMPLETE"}
-
-
-def test_without_gwcs_the_document_is_empty(cal_ds, tmp_path, monkeypatch):
-    monkeypatch.setattr(_gwcs, "available", lambda: False)
-    (path,) = save(cal_ds.isel(dither=[0]), tmp_path)
-    document, tree = tree_of(path)
-    assert dict(tree["meta"]) == {}
-    assert len(document) < 200
-    assert fits.getheader(path, "SCI")["S_REGION"] == s_region(cal_ds, 0)
 
 
 @pytest.mark.parametrize("case", ["pointing", "cut", "slices", "polynomials"])

@@ -31,6 +31,7 @@ from numba.core import compiler, sigutils, types
 from numba.core.caching import NullCache
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.dispatcher import _FunctionCompiler  # type: ignore[attr-defined]
 from numba.core.environment import lookup_environment
 from numba.core.registry import CPUDispatcher
 from numba.core.serialize import dumps
@@ -50,6 +51,7 @@ _VERSIONS = (sys.implementation.cache_tag, numba.__version__, llvmlite.__version
 P = ParamSpec("P")
 R = TypeVar("R")
 Array: TypeAlias = np.ndarray  # of kernels: numba knows what it holds
+_PLAIN = (types.Number, types.Boolean, types.Literal, types.Array, types.BaseTuple, types.NoneType, types.SliceType)
 
 config: Any = numba.config
 _compiled: dict[str, float] = {}
@@ -234,14 +236,44 @@ def _is_part(cres: Any) -> bool:
 
 @contextlib.contextmanager
 def _parts_stay_parts(context: Any) -> Iterator[None]:
-    """Let numba make libraries of :class:`_Library` while a kernel is compiled or loaded."""
-    codegen = context.codegen()
-    before: Any = codegen._library_class, getattr(arrayobj, "raise_with_shape_context", None)  # none before numba 0.62
-    codegen._library_class, arrayobj.raise_with_shape_context = _Library, _refuse_shape
-    try:
+    """Let numba compile a kernel in our way: libraries are :class:`_Library`, and nothing is made that nobody calls."""
+    ours = (
+        (context.codegen(), "_library_class", _Library),
+        (arrayobj, "raise_with_shape_context", _refuse_shape),  # none before numba 0.62
+        (_FunctionCompiler, "_customize_flags", _without_wrapper),
+        (types.BaseFunction, "get_call_type", _call_type),
+    )
+    with contextlib.ExitStack() as stack:
+        for where, name, value in ours:
+            stack.callback(setattr, where, name, getattr(where, name, None))
+            setattr(where, name, value)
         yield
-    finally:
-        codegen._library_class, arrayobj.raise_with_shape_context = before
+
+
+def _without_wrapper(_: Any, flags: Any) -> Any:
+    """Let numba's own functions, as of ``np.empty``, have no wrapper for C."""
+    flags.no_cfunc_wrapper = True
+    return flags
+
+
+_find_call_type: Any = types.BaseFunction.get_call_type
+_call_types: dict[int, tuple[Any, dict[Any, Any]]] = {}
+
+
+def _call_type(function: Any, context: Any, args: Any, kws: Any) -> Any:
+    """Return what an operation gives for these types; numba tries dozens of ways, each time, this once a process.
+
+    What numba compiles from Python code depends on the options of who calls it, and is looked for each time.
+    """
+    _, known = _call_types.setdefault(id(function), (function, {}))  # held: an identity is not given again
+    args = tuple(args)
+    found = None if kws else known.get(args)
+    if found is None:
+        found = _find_call_type(function, context, args, kws)
+        way, made = function._impl_keys[found.args], [getattr(t, "_compiled_overloads", {}) for t in function.templates]
+        if not kws and all(isinstance(a, _PLAIN) for a in args) and not any(way is m.get(found.args) for m in made):
+            known[args] = found
+    return found
 
 
 def _refuse_shape(source: Any, target: Any) -> None:

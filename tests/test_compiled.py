@@ -99,6 +99,18 @@ def test_an_error_in_a_part_reaches_python(toy):
             careful(-2.0)
 
 
+def test_an_operation_is_looked_for_once(toy, monkeypatch):
+    """numba asks each way of adding at each place; what it found serves the same operation in another text."""
+    asked, find = [], compiled._find_call_type
+    monkeypatch.setattr(compiled, "_find_call_type", lambda *given: asked.append(given[2]) or find(*given))
+    monkeypatch.setattr(compiled, "_call_types", {})
+    assert toy(x=np.float32(3)) == (7, 2)
+    assert len(asked) >= 2
+    asked.clear()
+    assert toy(x=np.float32(3), factor="1 * 2") == (7, 2)
+    assert not asked
+
+
 def test_an_edit_of_an_imported_module_is_seen(toy):
     assert toy() == (21.0, 2)
     assert toy(factor=3) == (31.0, 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ._version import __version__
-from .console import console, errors, print_history, progress_bars, reporter_of, say
+from .cli_products import BACKGROUND, check, explore, history, info, match, no_windows, read_redshift, report, show
+from .console import console, errors, progress_bars, reporter_of, say
 from .errors import MrsxrError
 from .notes import listen
 from .threads import MOST_WORKERS
@@ -75,13 +76,6 @@ def _fringes(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...
     return found
 
 
-def _redshift(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
-    from .arguments import as_redshift
-
-    out: float = as_redshift(value, "--redshift")
-    return out
-
-
 BANDS_OPTION = click.option(
     "--bands", callback=_bands, help="Only these bands, 1A,2A ... or ch1-short, or channels, 1.", metavar="LIST"
 )
@@ -89,7 +83,6 @@ MODE = click.option(
     "--mode", type=click.Choice(["baseline", "optimal"]),
     help="Algorithms of jwst (baseline, the default) or the better ones.",
 )  # fmt: skip
-BACKGROUND = click.option("--background-from", type=click.Path(path_type=Path), help="Folder of background exposures.")
 WORKERS = click.option(
     "--workers", type=click.IntRange(1, MOST_WORKERS), show_default="the number of cores",
     help="Pieces worked on side by side, by a core each.",
@@ -119,7 +112,7 @@ def demo(size: str | None, bands: Any, distortion: Any, out: Path, mode: str | N
     """Simulate an observation, reduce it, compare with the truth and draw a picture."""
     from .demo import demo as run_demo
 
-    _no_windows()
+    no_windows()
     with progress_bars() as progress:
         result = run_demo(
             out, size=size or "default", bands=bands, distortion=distortion, workers=workers,
@@ -128,15 +121,15 @@ def demo(size: str | None, bands: Any, distortion: Any, out: Path, mode: str | N
     table = Table(title="Recovered against the truth", title_justify="left")
     for name, justify in zip(("", "where", "found", "true", "error", ""), "llrrrl", strict=True):
         table.add_column(name, justify="left" if justify == "l" else "right")
-    for check in result.checks:
+    for one in result.checks:
         shown = {
-            "position": f"{check.error:.3f} arcsec", "wavelength": f"{check.error:+.3f} elements",
-        }.get(check.kind, f"{100 * check.error:+.2f} %")  # fmt: skip
-        if check.sigma == check.sigma:  # not NaN
-            shown = f"{shown[:-2]} ± {100 * check.sigma:.2f} %"
-        digits = 5 if check.kind == "wavelength" else 3
-        cells = [check.what, check.where, f"{check.found:.{digits}f}", f"{check.true:.{digits}f}", shown]
-        mark = Text("ok", "green") if check.passed else Text("off", "red")
+            "position": f"{one.error:.3f} arcsec", "wavelength": f"{one.error:+.3f} elements",
+        }.get(one.kind, f"{100 * one.error:+.2f} %")  # fmt: skip
+        if one.sigma == one.sigma:  # not NaN
+            shown = f"{shown[:-2]} ± {100 * one.sigma:.2f} %"
+        digits = 5 if one.kind == "wavelength" else 3
+        cells = [one.what, one.where, f"{one.found:.{digits}f}", f"{one.true:.{digits}f}", shown]
+        mark = Text("ok", "green") if one.passed else Text("off", "red")
         table.add_row(*(Text(cell) for cell in cells), mark)
     console.print(table)
     _tell_files(result.run)
@@ -189,7 +182,7 @@ def warmup(workers: int) -> None:
     help="Another parameter of a step: jump.rejection_threshold=5; may be repeated.",
 )  # fmt: skip
 @click.option("--skip", metavar="LIST", help="Steps to leave out, by their names in jwst: reset,dark_current ...")
-@click.option("--redshift", callback=_redshift, help="Of the source: products carry it, lines are marked by it.")
+@click.option("--redshift", callback=read_redshift, help="Of the source: products carry it, lines are marked by it.")
 @click.option("--allow-missing", is_flag=True, help="Build bands also from the rest, where exposures failed.")
 @click.option("--fresh", is_flag=True, help="Make all anew; else pieces that an earlier run did are taken over.")
 @click.option("--wait", is_flag=True, help="Where another run works in OUT, wait for its end.")
@@ -249,7 +242,7 @@ def _picture(source: Path, result: Any, redshift: float | None) -> Path:
     from .demo import draw
     from .io import find_files
 
-    _no_windows()
+    no_windows()
     cubes = [f.path for f in find_files(str(source)) if f.product == "s3d"] if not result.files.get("cube") else []
     return draw(result, path, cubes=cubes, redshift=redshift, title=source.name)
 
@@ -301,16 +294,6 @@ def status(out: Path) -> None:
             say(f"({entry.stage}) {entry.name}{where}: {entry.failed}", label="failed", color="red")
 
 
-@main.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path())
-@BACKGROUND
-def info(paths: tuple[str, ...], background_from: Path | None) -> None:
-    """Print the observation table of PATHS from headers alone."""
-    from .io import summarize
-
-    say(summarize(paths[0] if len(paths) == 1 else list(paths), background_from))
-
-
 @main.command(name="simulate")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
@@ -343,156 +326,5 @@ def simulate_command(
         say(f"export {name}={value}")
 
 
-@main.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Picture to write (.png, .pdf, .svg); else FILE's name.png here."
-)
-@click.option("--redshift", callback=_redshift, help="Of the source: marks the lines of a spectrum.")
-@click.option("--dither", type=int, help="Exposure of a file that holds several, from 1.")
-@click.option("--dq", is_flag=True, help="The flags of a ramp, rate, cal file or cube.")
-@click.option("--wavelength", nargs=2, type=float, metavar="LOW HIGH", help="Range of a cube to collapse [um].")
-@click.option("--zoom", nargs=2, type=float, metavar="LOW HIGH", help="Range of a spectrum [um].")
-@click.option("--line", help="Line of fitted maps (else the brightest), or to zoom in on in a spectrum.")
-def show(file: Path, out: Path | None, redshift: float | None, **options: Any) -> None:
-    """Draw FILE and describe what it holds.
-
-    A ramp: its image and the ramps of two pixels; rate and cal files: the detector with its slices; a cube: collapsed
-    over wavelength; a spectrum: with its lines; fitted lines: maps, or a table.
-    """
-    from . import plot
-    from .report import draw_file, open_product
-
-    _no_windows()
-    ds = open_product(file)
-    drawn = draw_file(ds, redshift=redshift, **options)
-    say(ds.drop_attrs(deep=False))
-    if drawn is None:
-        from .lines.table import line_table
-
-        say("\n".join(line_table(ds).pformat(max_lines=-1, max_width=-1)))
-        return
-    path = plot.save_figure(drawn, out or Path(f"{file.name.split('.')[0]}.png"))
-    say(f"picture: {path}")
-
-
-@main.command()
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="HTML file to write; by default FOLDER/report.html.")
-@click.option("--redshift", callback=_redshift, help="Of the source, for its lines; by default what the products know.")
-def report(folder: Path, out: Path | None, redshift: float | None) -> None:
-    """Write one page on the products in FOLDER: what was observed, done and found. It needs no network to be read."""
-    from .report import write_report
-
-    _no_windows()
-    with progress_bars() as progress:
-        path = write_report(folder, out, redshift=redshift, reporter=reporter_of(progress))
-    say(f"report: {path} ({path.stat().st_size / 1e6:.1f} MB)")
-
-
-@main.command()
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--html", type=click.Path(path_type=Path), help="HTML file to write; by default explore.html in OUT.")
-@click.option("--redshift", callback=_redshift, help="Of the source, for its lines; by default what the products know.")
-@click.option("--serve", is_flag=True, help="Show the page from here, write none: cubes are read as they are needed.")
-@click.option("--port", type=click.IntRange(1, 65535), help="Of --serve; by default a free one.")
-@click.option(
-    "--megabytes",
-    type=click.FloatRange(0, min_open=True),
-    default=40.0,
-    show_default=True,
-    help="Size that the page should not pass: values of large fields are rounded more coarsely.",
-)
-def explore(
-    out: Path, html: Path | None, redshift: float | None, serve: bool, port: int | None, megabytes: float
-) -> None:  # fmt: skip
-    """Write a page to look into the cubes in OUT, a folder or a file: all bands at once, in any browser, no network."""
-    from . import explorer
-
-    if not serve:
-        path = explorer.explore(out, html=html, redshift=redshift, megabytes=megabytes)
-        return say(f"explorer: {path} ({path.stat().st_size / 1e6:.1f} MB)")
-    with explorer.make_server(out, redshift=redshift, port=port) as server:
-        say(f"explorer: http://127.0.0.1:{server.server_port}/ (Ctrl-C ends it)")
-        with suppress(KeyboardInterrupt):
-            server.serve_forever()
-
-
-@main.command()
-@click.argument("source", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), default=Path("matched"), show_default=True)
-@click.option(
-    "--method", type=click.Choice(["multiplicative", "additive", "both"]), default="multiplicative", show_default=True,
-    help="What brings neighbouring bands to one scale: a factor, an offset, or both.",
-)  # fmt: skip
-@click.option("--reference-band", help="The band left as it is; by default that of the shortest wavelength.")
-@click.option("--center", metavar="PLACE", help="Match on a circle around this place alone, with --radius.")
-@click.option("--radius", type=float, help="Of that circle [arcsec].")
-@click.option("--fwhm", type=float, help="Smooth all cubes to this FWHM of a point source [arcsec] first.")
-@click.option("--grid", metavar="BAND", help="Bring all cubes onto the spaxels of the cube of this band.")
-def match(source: Path, out: Path, **options: Any) -> None:
-    """Bring the cubes of several bands in SOURCE, of mrsxr or jwst, to one scale; to one PSF, to one grid."""
-    from .arguments import as_band
-    from .explorer.cubes import find_cubes
-    from .io import save
-    from .mrs import BANDS
-    from .pipeline.cube_chain import match_cubes
-
-    found = find_cubes(source)
-    for text in found.problems:
-        say(f"left out: {text}")
-    cubes = [ds for ds in found.cubes.values() if ds.attrs.get("band") in BANDS]
-    options["grid"] = as_band(options["grid"], "--grid") if options["grid"] else None
-    for ds in match_cubes(cubes, **options):
-        factor, error, offset = (ds.attrs[f"scale_{name}"] for name in ("factor", "factor_error", "offset"))
-        (path,) = save(ds, out)
-        say(f"{ds.attrs['band']}: factor {factor:.4f} +- {error:.4f}, offset {offset:.3g} MJy/sr: {path}")
-
-
-def _no_windows() -> None:
-    """Let matplotlib draw to files alone: a command opens no windows."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-
-
-@main.command()
-@click.argument("file", type=click.Path(path_type=Path))
-def history(file: Path) -> None:
-    """Print what was done to FILE, step by step, and what its steps decided by judging themselves."""
-    from .io import load_dataset
-    from .scores import decisions
-    from .step import read_history
-
-    ds = load_dataset(file)
-    entries = read_history(ds)
-    if not entries:
-        raise MrsxrError(f"{file}: holds no history of mrsxr; it was written by another program or is raw")
-    print_history(entries)
-    for one in decisions(ds):
-        say(one.text, label="judged")
-
-
-@main.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-def check(files: tuple[Path, ...]) -> None:
-    """Check FILES against the schema of their level."""
-    import xarray as xr
-
-    from .io import load
-    from .schema import validate
-    from .tree import leaves
-
-    bad = 0
-    for file in files:
-        try:
-            data = load(file)
-            datasets = [data] if isinstance(data, xr.Dataset) else [d for _, d in leaves(data)]
-            for ds in datasets:
-                validate(ds)
-            say(f"ok    {file} ({', '.join(sorted({d.attrs['level'] for d in datasets}))})")
-        except MrsxrError as error:
-            bad += 1
-            say(error, where=errors, label="wrong", color="red")
-    if bad:
-        sys.exit(1)
+for command in (info, show, report, explore, match, history, check):
+    main.add_command(command)

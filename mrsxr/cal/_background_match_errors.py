@@ -28,10 +28,14 @@ _TURNS = 8
 
 @dataclass(frozen=True)
 class Scores:
-    """What patches of the sky (patch, unknown) and the noise of samples (unknown, unknown) add to the equations."""
+    """What patches of the sky (patch, unknown) and the noise of samples (unknown, unknown) add to the equations.
+
+    ``part`` (patch, unknown): how much of an unknown a patch holds.
+    """
 
     shown: sparse.csr_array
     noise: sparse.csr_array
+    part: np.ndarray
 
 
 def _patches(table: Table) -> tuple[np.ndarray, np.ndarray]:
@@ -67,6 +71,7 @@ def scores(table: Table, bins: list[Bin], unknowns: Unknowns, found: Solution, s
         noises.append((np.repeat(columns, columns.size), np.tile(columns, columns.size), noise.ravel()))
     shown: list[tuple[np.ndarray, ...]] = []
     inverses: dict[bytes, np.ndarray] = {}
+    part = np.zeros((n_patch, size))
     for patch, of_patch in enumerate(patches) if size else ():
         columns, total, matrix = _together(of_patch)
         key = columns.tobytes()
@@ -75,8 +80,10 @@ def scores(table: Table, bins: list[Bin], unknowns: Unknowns, found: Solution, s
         if key not in inverses:
             inverses[key] = _solved(found, columns)[columns]
         shown.append((np.full(columns.size, patch), columns, _raised(total, matrix, inverses[key])))
+        part[patch, columns] = np.diag(matrix)
+    part /= np.maximum(part.sum(axis=0), 1e-300)
     return Scores(
-        _added(shown, (n_patch, size)) if shown else sparse.csr_array((0, size)), _added(noises, (size, size))
+        _added(shown, (n_patch, size)) if shown else sparse.csr_array((0, size)), _added(noises, (size, size)), part
     )
 
 
@@ -124,21 +131,26 @@ def covariance(found: Solution, score: Scores, columns: np.ndarray) -> np.ndarra
     """Return the covariance of some unknowns: that of the scores, and in no direction less than that of the noise.
 
     The scores exceed the noise in a direction where they do so by more than the largest that chance makes of as many
-    patches and unknowns (Marchenko & Pastur 1967). What the solutions by other grids of nodes differ by is added.
+    patches, each counted by what it holds, and unknowns (Marchenko & Pastur 1967). What the solutions by other
+    grids of nodes differ by is added. Few patches and grids tell of few directions: where misfit exceeds the noise, no
+    direction is surer than by what it does so on average.
     """
     way = _solved(found, columns)
     noise, half = way.T @ (score.noise @ way), score.shown @ way
     size, axes = np.linalg.eigh(0.5 * (noise + noise.T))
     good = size > 1e-12 * max(float(size.max(initial=0.0)), 1e-300)
     root, inverse = axes[:, good] * np.sqrt(size[good]), axes[:, good] / np.sqrt(size[good])
-    grown, turn = np.linalg.eigh((half @ inverse).T @ (half @ inverse))
+    of_patches = (half @ inverse).T @ (half @ inverse)
+    of_grids = found.grids[:, columns] @ inverse
+    of_grids = of_grids.T @ of_grids / max(len(of_grids) - 1, 1)
+    part = score.part[:, columns].sum(axis=1)
+    n_patch = max(1.0, float(part.sum() ** 2 / max(float(part @ part), 1e-300)))
+    grown, turn = np.linalg.eigh(of_patches)
+    grown = np.where(grown > (1.0 + np.sqrt(columns.size / n_patch)) ** 2, grown, 1.0)
+    grown, turn = np.linalg.eigh((turn * grown) @ turn.T + of_grids)
+    least = float(np.trace(of_patches + of_grids)) / max(len(grown), 1)
     full = root @ turn
-    n_patch = max(1, int(np.count_nonzero(half.any(axis=1))))
-    chance = (1.0 + np.sqrt(columns.size / n_patch)) ** 2
-    of_grids = found.grids[:, columns]
-    out: np.ndarray = (full * np.where(grown > chance, grown, 1.0)) @ full.T + of_grids.T @ of_grids / max(
-        len(of_grids) - 1, 1
-    )
+    out: np.ndarray = (full * np.maximum(grown, least)) @ full.T
     return out
 
 

@@ -121,7 +121,8 @@ def fit_background_match(
     are weighted by Tukey's function. What the sky of a source has left does not average out along wavelength: places
     count less by as much as their means over wavelength exceed the noise. The covariance is that of the scores of
     patches of the sky, raised by what a patch holds of the solution itself, no smaller than the noise alone gives, and
-    that of the solutions on the four grids. A function is taken where it is significant and lowers the misfit of
+    that of the solutions on the four grids; a source that few patches see shows its misfit in few directions, so that
+    none is surer than all are on average. A function is taken where it is significant and lowers the misfit of
     patches that it was not fitted to (four-fold). An exposure that shares no sky with others keeps its background. Not
     in jwst (mrs_imatch, since removed, matched sky polynomials of channels).
 

@@ -8,10 +8,11 @@ import xarray as xr
 from helpers import assert_step, no_compute
 from match_scene import observe, with_functions
 from scipy.interpolate import CubicSpline
+from scipy.sparse import csr_array
 from xarray.testing import assert_identical
 
 from mrsxr import dq
-from mrsxr.cal._background_match_errors import _raised, scores
+from mrsxr.cal._background_match_errors import Scores, _raised, covariance, scores
 from mrsxr.cal._background_match_kernels import cell_means, subtract_functions
 from mrsxr.cal._background_match_misfit import Table
 from mrsxr.cal._background_match_solve import Solution, Unknowns, eliminate, make_bins, residuals, solve, spline_basis
@@ -289,6 +290,35 @@ def test_scores_of_patches_are_raised_to_what_the_noise_of_their_samples_gives()
         way = np.stack([_raised(unit, own.T @ own, inverse) for unit in np.eye(3)], axis=1)
         np.testing.assert_allclose(way @ own.T @ residual @ own @ way.T, own.T @ own, rtol=1e-6, atol=1e-9)
     assert np.linalg.norm(_raised(np.ones(3), x[:6].T @ x[:6], inverse)) > 1.3 * np.sqrt(3)
+
+
+class _Found:
+    """A solution of independent unknowns, each of weight 1."""
+
+    def __init__(self, size, grids):
+        self.values, self.grids, self.factor = np.zeros(size), grids, self
+
+    def solve(self, right):
+        return right
+
+
+def test_few_patches_of_misfit_make_no_direction_sure():
+    """One bright patch shows one direction; chance of many patches adds nothing; grids add what they differ by."""
+    rng, one = np.random.default_rng(8), np.eye(9)
+    many = Scores(csr_array(rng.normal(0, 0.045, (400, 9))), csr_array(one), np.full((400, 9), 1 / 400))
+    still = _Found(9, np.zeros((4, 9)))
+    np.testing.assert_allclose(covariance(still, many, np.arange(9)), one, atol=1e-12)
+    bright = np.zeros((400, 9))
+    bright[3] = 30.0 * one[0] + 40.0 * one[1]
+    few = Scores(csr_array(bright), csr_array(one), np.where(np.arange(400) == 3, 1.0, 0.0)[:, None] * np.ones(9))
+    found = covariance(still, few, np.arange(9))
+    np.testing.assert_allclose(np.linalg.eigvalsh(found), [2500 / 9] * 8 + [2500], rtol=1e-9)
+    assert found[0, 1] > 0.4 * (2500 - 2500 / 9)
+    grids = 0.6 * rng.normal(size=(4, 9))
+    moved = covariance(_Found(9, grids), many, np.arange(9))
+    mean = (many.shown.power(2).sum() + (grids**2).sum() / 3) / 9
+    wanted = np.maximum(np.linalg.eigvalsh(one + grids.T @ grids / 3), mean)
+    np.testing.assert_allclose(np.linalg.eigvalsh(moved), wanted, rtol=1e-9)
 
 
 def test_lazy_exposures_are_matched_when_they_are_computed(plain):

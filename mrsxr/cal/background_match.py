@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from scipy.special import chdtrc, ndtri
 
 from mrsxr.arguments import reads
 from mrsxr.attributes import require_undone
@@ -277,6 +276,8 @@ class _Fit:
 
     def significances(self) -> np.ndarray:
         """Return by how many sigma the function of each member, without the constant of its group, is not zero."""
+        from scipy.special import chdtrc, ndtri
+
         out = np.zeros(self.group.size)
         for m in np.flatnonzero(self.unknowns.first >= 0):
             columns = self.unknowns.first[m] + np.arange(self.n_each)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from scipy.ndimage import uniform_filter1d
 
 from mrsxr.arguments import as_bands, reads
 from mrsxr.errors import MrsxrError
@@ -147,6 +146,8 @@ def psf_of_stpsf(path: str | Path, *, band: Band | None = None) -> xr.Dataset:
 
 def _averaged(images: np.ndarray, width: float, axis: int) -> np.ndarray:
     """Return a running mean over a width [pixel], which need not be whole, along an axis."""
+    from scipy.ndimage import uniform_filter1d
+
     low = 2 * int((width - 1) // 2) + 1
     share = (width - low) / 2  # the mean over low + 2 is that of width low + 2
     narrow, wide = (uniform_filter1d(images, n, axis=axis, mode="constant") for n in (low, low + 2))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
 
 from mrsxr.robust import MAD_TO_SIGMA
 
@@ -74,6 +73,8 @@ def _overtones(values: np.ndarray, factor: np.ndarray, good: np.ndarray, sigma: 
     """Return sums over samples: flux times the square of the fringes, that square squared, fringes squared, and the
     variance of the first.
     """
+    from scipy.ndimage import gaussian_filter1d
+
     wave = factor[good] - np.mean(factor[good])
     square = wave**2 - gaussian_filter1d(wave**2, 2 * sigma)
     rest = _rough(values, good, sigma)[good] - wave
@@ -86,6 +87,8 @@ def _overtones(values: np.ndarray, factor: np.ndarray, good: np.ndarray, sigma: 
 
 def _rough(values: np.ndarray, good: np.ndarray, sigma: float) -> np.ndarray:
     """Return values over their running level less 1."""
+    from scipy.ndimage import gaussian_filter1d
+
     weight = gaussian_filter1d(good.astype(float), sigma, mode="constant")
     with np.errstate(invalid="ignore", divide="ignore"):
         level = gaussian_filter1d(np.where(good, values, 0.0), sigma, mode="constant") / weight

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
 import xarray as xr
 from astropy import units as u
-from astropy.wcs import WCS
 from xarray import Variable
 from xarray.core.indexing import IndexSelResult
 from xarray.indexes import CoordinateTransform, CoordinateTransformIndex
+
+if TYPE_CHECKING:
+    from astropy.wcs import WCS
 
 T = TypeVar("T", xr.Dataset, xr.DataArray)
 _NAMES = {"pos.eq.ra": ("ra", "dec"), "pos.galactic.lon": ("l", "b")}
@@ -343,12 +345,15 @@ def with_celestial_index(
 
     Examples
     --------
+    >>> from astropy.wcs import WCS
     >>> wcs = WCS(naxis=2)
     >>> wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.cdelt = ["RA---SIN", "DEC--SIN"], [83.8, -5.4], [-1e-4, 1e-4]
     >>> image = with_celestial_index(xr.Dataset({"sky": (("y", "x"), np.eye(8))}), wcs)
     >>> float(image.sel(ra=83.7996, dec=-5.3996).sky)
     1.0
     """
+    from astropy.wcs import WCS
+
     if isinstance(wcs, WCS) and wcs.naxis > 2:
         wcs = wcs.celestial
     lost = [dim for dim in dims if dim not in ds.sizes]
@@ -376,6 +381,8 @@ def cut_wcs(wcs: WCS, first: Sequence[float], step: Sequence[float] = (1, 1)) ->
 
     Of a coarsened image ``first`` is (n - 1) / 2 and ``step`` n.
     """
+    from astropy.wcs import WCS
+
     if not isinstance(wcs, WCS) or wcs.has_distortion:
         raise ValueError("no FITS header tells what is left of a distorted image; the index has no need of it")
     out = wcs.deepcopy()

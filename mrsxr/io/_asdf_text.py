@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 
+from ._meta import one_row
+
 HEAD = "#ASDF 1.0.0\n#ASDF_STANDARD 1.5.0\n%YAML 1.1\n%TAG ! tag:stsci.edu:asdf/\n--- !core/asdf-1.1.0\n"
 END = "...\n"
 _VERSIONS = {"constant": "1.4.0", "remap_axes": "1.3.0", "affine": "1.3.0", "rotate3d": "1.3.0",
@@ -23,9 +25,7 @@ _VERSIONS = {"constant": "1.4.0", "remap_axes": "1.3.0", "affine": "1.3.0", "rot
 
 def extension(document: bytes) -> fits.BinTableHDU:
     """Return the extension ASDF of a FITS file that holds a document."""
-    data = np.frombuffer(document, dtype=np.uint8)[None, :]
-    column = fits.Column(name="ASDF_METADATA", format=f"{data.shape[1]}B", array=data)
-    return fits.BinTableHDU.from_columns([column], name="ASDF")
+    return one_row("ASDF", {"ASDF_METADATA": np.frombuffer(document, dtype=np.uint8)})
 
 
 def text(value: Any) -> str:

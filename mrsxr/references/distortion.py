@@ -1,6 +1,6 @@
 """The four ASDF files of the MRS geometry: distortion, specwcs, regions and wavelengthrange.
 
-The files hold trees of astropy models; reading takes the numbers out of them (Datasets of polynomial coefficients).
+The files hold trees of transforms; reading takes the numbers out of them (Datasets of polynomial coefficients).
 Sources: stdatamodels ``DistortionMRSModel``, ``SpecwcsModel``,
 ``RegionsModel`` and ``WavelengthrangeModel``; the FLT-9 and CDP-8b deliveries.
 """
@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr.errors import InputFileError, ReferenceFileError
-from mrsxr.io.asdffile import open_asdf
+from mrsxr.io.asdffile import Model, read_asdf
 from mrsxr.mrs import LETTERS
 
 #: Planes of a flight regions file: throughput limits 10 %, 20 % ... 90 %.
@@ -167,12 +167,12 @@ READERS: dict[str, Callable[[str | Path], xr.Dataset]] = {
 def _open_tree(path: str | Path, kind: str) -> Iterator[Any]:
     name = Path(path).name
     try:
-        with open_asdf(Path(path)) as tree:
-            meta = tree.get("meta", {})
-            found = str(meta.get("reftype", kind) if isinstance(meta, Mapping) else kind).lower()
-            if found != kind:
-                raise ReferenceFileError(f"{name}: is a {found} file; expected a {kind} file")
-            yield tree
+        tree = read_asdf(Path(path))
+        meta = tree.get("meta", {})
+        found = str(meta.get("reftype", kind) if isinstance(meta, Mapping) else kind).lower()
+        if found != kind:
+            raise ReferenceFileError(f"{name}: is a {found} file; expected a {kind} file")
+        yield tree
     except InputFileError as error:
         raise ReferenceFileError(f"{error}; expected an ASDF {kind} file") from error
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -193,8 +193,16 @@ def _labels(tree: Any, name: str) -> np.ndarray:
     return labels
 
 
-def _parts(model: Any) -> list[Any]:
-    return [model] if getattr(model, "n_submodels", 1) == 1 else list(model)
+def _named(model: Model) -> str:
+    """Return the name of a simple transform in astropy."""
+    if model.kind == "polynomial":
+        return f"Polynomial{np.ndim(model.facts['coefficients'])}D"
+    names = {"identity": "Identity", "shift": "Shift", "constant": "Const1D", "remap_axes": "Mapping"}
+    return names.get(model.kind, model.kind)
+
+
+def _parts(model: Any) -> list[Model]:
+    return model.parts if isinstance(model, Model) else []
 
 
 def _read_polynomials(
@@ -208,30 +216,29 @@ def _read_polynomials(
     coefficients, shifts = [], []
     for label, model in zip(labels, models, strict=True):
         parts = _parts(model)
-        found = [type(part).__name__ for part in parts]
-        if found != [*wanted, "Polynomial2D"] or getattr(model, "op", None) != "|":
+        found = [_named(part) for part in parts]
+        if found != [*wanted, "Polynomial2D"] or model.kind != "compose":
             raise ReferenceFileError(
                 f"{name}: '{key}' of slice {label} is {' '.join(found)}; expected "
                 f"({wanted[0]} & {wanted[1]}) | Polynomial2D"
             )
         coefficients.append(_coefficients(parts[2], f"{name}: '{key}' of slice {label}"))
-        shifts.append(-float(np.ravel(parts[shifted].offset.value)[0]))
+        shifts.append(-float(np.ravel(parts[shifted].facts["offset"])[0]))
     return _stack(coefficients), np.asarray(shifts)
 
 
-def _coefficients(polynomial: Any, where: str) -> np.ndarray:
-    """Return the matrix c[i, j] of an astropy Polynomial2D, sum c[i, j] a^i b^j."""
-    if type(polynomial).__name__ != "Polynomial2D":
-        raise ReferenceFileError(f"{where} is {type(polynomial).__name__}; expected Polynomial2D")
+def _coefficients(polynomial: Model, where: str) -> np.ndarray:
+    """Return the matrix c[i, j] of a polynomial, sum c[i, j] a^i b^j."""
+    if _named(polynomial) != "Polynomial2D":
+        raise ReferenceFileError(f"{where} is {_named(polynomial)}; expected Polynomial2D")
     for kind in ("domain", "window"):
-        for axis in "xy":
-            if tuple(getattr(polynomial, f"{axis}_{kind}") or (-1, 1)) != (-1, 1):
+        for axis, limits in zip("xy", polynomial.facts.get(kind) or (), strict=False):
+            if tuple(limits or (-1, 1)) != (-1, 1):
                 raise ReferenceFileError(f"{where} has a {axis} {kind}; expected a plain polynomial")
-    matrix = np.zeros((polynomial.degree + 1,) * 2)
-    for parameter, value in zip(polynomial.param_names, polynomial.parameters, strict=True):
-        i, j = parameter[1:].split("_")
-        matrix[int(i), int(j)] = value
-    return matrix
+    matrix = np.asarray(polynomial.facts["coefficients"], dtype=float)
+    if matrix.shape[0] != matrix.shape[1]:
+        raise ReferenceFileError(f"{where} has {matrix.shape} coefficients; expected a square")
+    return np.where(np.add.outer(*[np.arange(len(matrix))] * 2) < len(matrix), matrix, 0.0)
 
 
 def _stack(matrices: list[np.ndarray]) -> np.ndarray:
@@ -250,9 +257,10 @@ def _grow(array: np.ndarray, axis: int, size: int) -> np.ndarray:
 
 def _read_beta(tree: Any, labels: np.ndarray, name: str) -> np.ndarray:
     models = _key(tree, "beta_model", name)
-    if len(models) != labels.size or any(type(model).__name__ != "Const1D" for model in models):
+    found = [[_named(part) for part in _parts(model)] for model in models]
+    if found != [["Const1D"]] * labels.size:
         raise ReferenceFileError(f"{name}: 'beta_model' is not one Const1D for each of {labels.size} slices")
-    return np.asarray([float(np.ravel(model.amplitude.value)[0]) for model in models])
+    return np.asarray([float(np.ravel(model.facts["value"])[0]) for model in models])
 
 
 def _read_by_band(tree: Any, key: str, value: str, bands: list[str], name: str) -> np.ndarray:
@@ -269,18 +277,18 @@ def _read_v2v3(tree: Any, name: str) -> tuple[list[str], Any, Any]:
     forward, backward = [], []
     for band, model in zip(bands, _key(node, "model", name), strict=True):
         where = f"{name}: 'abv2v3_model' of {band}"
-        if not model.has_user_inverse:
+        if "inverse" not in model.facts:
             raise ReferenceFileError(f"{where} has no stored inverse; expected one")
         forward.append(_polynomial_pair(model, where))
-        backward.append(_polynomial_pair(model.inverse, f"{where} (inverse)"))
+        backward.append(_polynomial_pair(model.facts["inverse"], f"{where} (inverse)"))
     stacked = [tuple(_stack([pair[k] for pair in pairs]) for k in (0, 1)) for pairs in (forward, backward)]
     return bands, stacked[0], stacked[1]
 
 
 def _polynomial_pair(model: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
     parts = _parts(model)
-    found = [type(part).__name__ for part in parts]
-    if found != ["Mapping", "Polynomial2D", "Polynomial2D"] or tuple(parts[0].mapping) != (0, 1, 0, 1):
+    found = [_named(part) for part in parts]
+    if found != ["Mapping", "Polynomial2D", "Polynomial2D"] or tuple(parts[0].facts["mapping"]) != (0, 1, 0, 1):
         raise ReferenceFileError(
             f"{where} is {' '.join(found)}; expected Mapping((0, 1, 0, 1)) | Polynomial2D & Polynomial2D"
         )

@@ -17,7 +17,7 @@ from xarray.core import indexing
 from mrsxr import dq as dq_bits
 from mrsxr.chunks import RAMP_ROWS_MAX
 from mrsxr.errors import InputFileError, MrsxrError, ReferenceFileError
-from mrsxr.io.asdffile import LOCK, Stamp, open_asdf, stamp_of
+from mrsxr.io.asdffile import LOCK, Stamp, read_asdf, stamp_of
 from mrsxr.io.headers import FitsFile, read_layout
 
 from . import checks, distortion, table_readers
@@ -194,13 +194,13 @@ def _read_asdf(kind: str, path: Path) -> tuple[xr.Dataset, dict[str, Any]]:
 def _read_tree(kind: str, path: Path, _stamp: Stamp) -> tuple[xr.Dataset, dict[str, Any]]:
     if kind in distortion.READERS:
         return checks.check_table(distortion.READERS[kind](path), str(path)), {}
-    with open_asdf(path) as tree:
-        try:
-            ds, attrs = _TREE_READERS[kind](tree, str(path))
-            return checks.check_table(ds.assign_attrs(kind=kind), str(path)), attrs
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            said = " ".join(str(error).split())[:120]
-            raise ReferenceFileError(f"{path}: the tree of the {kind} file is damaged ({said}); get it anew") from error
+    tree = read_asdf(path)
+    try:
+        ds, attrs = _TREE_READERS[kind](tree, str(path))
+        return checks.check_table(ds.assign_attrs(kind=kind), str(path)), attrs
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        said = " ".join(str(error).split())[:120]
+        raise ReferenceFileError(f"{path}: the tree of the {kind} file is damaged ({said}); get it anew") from error
 
 
 _small, _big = lru_cache(maxsize=64)(_read_tree), lru_cache(maxsize=8)(_read_tree)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from scipy.ndimage import median_filter
 
 from mrsxr import dq as flags
 from mrsxr import mrs
@@ -169,6 +168,8 @@ def _misfit_ratio(flux: np.ndarray, vectors: np.ndarray) -> float:
 
 def _relative(flux: np.ndarray) -> np.ndarray:
     """Return spectra over their running medians, less 1."""
+    from scipy.ndimage import median_filter
+
     out: np.ndarray = flux / median_filter(flux, (1, _SMOOTH), mode="nearest") - 1.0
     return out
 

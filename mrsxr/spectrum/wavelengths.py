@@ -7,8 +7,6 @@ from typing import Annotated
 
 import numpy as np
 import xarray as xr
-from scipy.interpolate import CubicSpline
-from scipy.ndimage import maximum_filter1d
 
 from mrsxr import dq as flags
 from mrsxr import units
@@ -60,6 +58,9 @@ def measure_velocity(ds: xr.Dataset, *, reference: xr.Dataset) -> tuple[float, f
     >>> abs(velocity - 5.0) < 1.0
     True
     """
+    from scipy.interpolate import CubicSpline
+    from scipy.ndimage import maximum_filter1d
+
     (wave, flux, var), (other, moving, spread) = (_samples(one) for one in (reference, ds))
     inside = (wave > other[0]) & (wave < other[-1]) if other.size > _SMOOTH else np.zeros(wave.size, bool)
     if inside.sum() < _LEAST:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.linalg import solveh_banded
 
 from mrsxr.mrs import psf_fwhm
 from mrsxr.scores import gains
@@ -80,6 +79,8 @@ class Fit:
 
     def fit_spectra(self, weight: np.ndarray) -> None:
         """Fit the spectrum of the source, and a plane of light around it, of every exposure."""
+        from scipy.linalg import solveh_banded
+
         from ._trace_kernels import WIDE, spectrum_equations
 
         (u, v), shape = self.offsets(), self.shape()
@@ -108,6 +109,8 @@ class Fit:
 
     def fit_profile(self, weight: np.ndarray) -> None:
         """Fit the profile at each node to all exposures and slices."""
+        from scipy.linalg import solveh_banded
+
         from ._trace_kernels import correction_equations
 
         (u, v), n = self.offsets(), N_SPLINE**2

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from scipy.ndimage import median_filter, uniform_filter1d
 
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.pixels import HALF_PIXEL, BandPixels, Frame
@@ -74,6 +73,8 @@ class TraceModel:
 
 def continuum(spectrum: np.ndarray) -> np.ndarray:
     """Return spectra (dither, sample; 0 where there are no pixels) without what is narrower than half of ``SMOOTH``."""
+    from scipy.ndimage import median_filter, uniform_filter1d
+
     out = spectrum.copy()
     for one in out:
         lit = one != 0

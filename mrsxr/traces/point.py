@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.linalg import solveh_banded
-from scipy.ndimage import maximum_filter1d, median_filter
 
 from mrsxr.mrs import psf_fwhm
 
@@ -138,6 +136,8 @@ class PointFit:
 
     def fit_light(self, weight: np.ndarray, smooth: np.ndarray) -> None:
         """Fit star and host, the latter smooth in wavelength over some samples (n_sample + 3)."""
+        from scipy.linalg import solveh_banded
+
         from ._trace_kernels import light_equations
 
         size, gain, stars = self.found.size, self.gains(), self.n_source
@@ -165,6 +165,8 @@ class PointFit:
 
     def lines(self) -> np.ndarray:
         """Return over how many samples the host is smooth, by where it has lines (n_sample + 3)."""
+        from scipy.ndimage import maximum_filter1d, median_filter
+
         from ._trace_kernels import host_sums
 
         top, bottom = np.zeros((2, self.n_sample, self.wide - self.n_source))
@@ -273,6 +275,8 @@ class PointFit:
 
     def _fit_line(self, weight: np.ndarray, before: np.ndarray, smooth: np.ndarray, first: int, last: int) -> None:
         """Fit star and a finer host at the nodes of a line and some beside it."""
+        from scipy.linalg import solveh_banded
+
         from ._trace_kernels import light_at, light_equations
 
         low, high = max(first - _MARGIN, 0), min(last + _MARGIN, smooth.size)

@@ -59,14 +59,14 @@ def trees(tmp_path_factory):
 
 def test_each_file_is_read_once_by_all_threads(trees, monkeypatch):
     opened = []
-    real = readers._read_tree.__globals__["open_asdf"]
+    real = readers._read_tree.__globals__["read_asdf"]
 
     def counted(path):
         opened.append(path.name)
         return real(path)
 
-    monkeypatch.setattr(readers, "open_asdf", counted)
-    monkeypatch.setattr(distortion, "open_asdf", counted)
+    monkeypatch.setattr(readers, "read_asdf", counted)
+    monkeypatch.setattr(distortion, "read_asdf", counted)
     readers._small.cache_clear()
     together = Barrier(8)
 
@@ -100,8 +100,8 @@ def test_what_a_user_does_to_a_dataset_stays_with_that_dataset(trees):
     np.testing.assert_array_equal(again.slice_beta + 1.0, one.slice_beta)
 
 
-def test_writing_waits_for_reading(tmp_path):
-    """The lock is the same for those who write: the asdf package shares its tables between them too."""
+def test_writing_waits_for_who_holds_the_lock(tmp_path):
+    """One at a time uses the asdf package, which shares its tables between threads; what reads needs it not."""
     with asdffile.LOCK, ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(
             write_reference, tmp_path / "x.asdf", "extract1d", wavelength=[5, 6], radius=1,

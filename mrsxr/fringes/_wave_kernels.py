@@ -19,6 +19,7 @@ from ._sine_kernels import dot, fill_waves
 
 BIN = 0.115  # of the period: samples are averaged over it
 LONGER = 1.3  # period of the series over the length of the band
+SPAN, OVERTONE = 0.25, 0.13  # of the period, to each side: where waves are, and those about half the period
 SMOOTH = 0.35  # highest frequency of the continuum [1 / period of fringes]
 LEVEL, KNEE = 0.01, 0.087  # relative power of the continuum, and frequency [1 / period of fringes] where it falls off
 ROUNDS, MASKED = 12, 2  # of learning, and those between two searches for lines
@@ -195,10 +196,17 @@ def _select(smooth, waves, power, smooth_power, active):
 
 @njit(cache=True, nogil=True)
 def _series(x, middle, period, half):
-    """Return the basis of continuum and fringes at the bins, the power of the continuum, frequencies, and origin."""
+    """Return the basis of continuum and fringes at the bins, the power of the continuum, frequencies, and origin.
+
+    A family that reaches down to half its period is that of the detector: periods near its own and near half of it. No
+    star has others (HD 163466, all bands), but molecules have, as CO with 3.5 to 4.3 1/cm.
+    """
     length, origin = LONGER * (x[-1] - x[0]), 0.5 * (x[0] + x[-1])
     first = math.ceil(length / (period + half))
     frequencies = np.arange(first, max(int(length / (period - half)), first + 1)) / length
+    if half >= 0.5 * period:
+        off = 1.0 / (frequencies * period)
+        frequencies = frequencies[(np.abs(off - 1.0) < SPAN) | (np.abs(off - 0.5) < 0.5 * OVERTONE)]
     slow = np.arange(1, int(SMOOTH * length / period) + 1) / length
     smooth, waves = np.ones((middle.size, 2 * slow.size + 1)), np.empty((middle.size, 2 * frequencies.size))
     _fill_basis(middle, origin, slow, smooth[:, 1:])

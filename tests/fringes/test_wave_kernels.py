@@ -121,6 +121,19 @@ def test_a_line_flips_no_choice_elsewhere():
         np.testing.assert_allclose(found[near].sum() / (line * share)[near].sum(), 1, atol=0.02)
 
 
+def test_a_comb_of_other_spacing_than_fringes_stays():
+    """As of CO: lines at 3.75 to 4.05 1/cm, as wide as half of that."""
+    wave, level, fringed = made()
+    lines = 1e4 / 5.75 - 3.75 * np.arange(62) - 0.0024 * np.arange(62) ** 2
+    comb = 0.025 * level * np.exp(-0.5 * ((1e4 / wave[:, None] - lines) / 0.9) ** 2).sum(axis=1)
+    plain, more = (correct_spectra(wave, one, channel=1, method="slices")[0] for one in (fringed, fringed + comb))
+    inner, wanted = slice(60, -60), comb * plain / fringed
+    found, wanted = (((one / level) - np.convolve(one / level, np.ones(25) / 25, "same"))[inner] for one in
+                     (more - plain, wanted))  # fmt: skip
+    np.testing.assert_allclose(found @ wanted / (wanted @ wanted), 1, atol=0.15)
+    assert np.std(plain[inner] / level[inner]) < 0.5 * np.std((fringed / level)[inner])
+
+
 def test_noise_without_fringes_is_hardly_touched():
     wave, level, _ = made()
     flux = level * (1 + 0.004 * np.random.default_rng(4).standard_normal(wave.size))

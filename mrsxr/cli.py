@@ -150,7 +150,7 @@ def warmup(workers: int) -> None:
 
 
 @main.command()
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", nargs=-1, required=True, type=click.Path())
 @BACKGROUND
 @click.option("--out", type=click.Path(path_type=Path), default=Path("mrsxr_out"), show_default=True)
 @click.option("--refs", type=click.Path(path_type=Path), help="Folder of reference files; else CRDS.")
@@ -184,22 +184,23 @@ def warmup(workers: int) -> None:
 @click.option("--skip", metavar="LIST", help="Steps to leave out, by their names in jwst: reset,dark_current ...")
 @click.option("--redshift", callback=read_redshift, help="Of the source: products carry it, lines are marked by it.")
 @click.option("--allow-missing", is_flag=True, help="Build bands also from the rest, where exposures failed.")
-@click.option("--fresh", is_flag=True, help="Make all anew; else pieces that an earlier run did are taken over.")
+@click.option("--fresh", is_flag=True, help="Make all anew; else what an earlier run made of the same bytes stays.")
 @click.option("--wait", is_flag=True, help="Where another run works in OUT, wait for its end.")
 @WORKERS
 @CLUSTER
 def run(
-    source: Path, background_from: Path | None, out: Path, refs: Path | None, bands: Any, to: Any,
+    source: tuple[str, ...], background_from: Path | None, out: Path, refs: Path | None, bands: Any, to: Any,
     mode: str | None, background: str | None, source_type: str | None, override: Any, no_aperture_correction: bool,
     residual_fringe: Any, recipe: str | None, changed: Any, skip: str | None, redshift: Any, allow_missing: bool,
     fresh: bool, wait: bool, workers: int | None, cluster: str | None,
 ) -> None:  # fmt: skip
-    """Reduce the exposures (uncal, rate, cal) or cubes (s3d) of SOURCE, a folder, file, glob or association."""
+    """Reduce the exposures (uncal, rate, cal) or cubes (s3d) of SOURCE: folders, files, a glob or an association."""
     from .pipeline import Recipe
     from .pipeline import run as run_all
     from .pipeline.cluster import executor_of
     from .references import References
 
+    files: Any = source[0] if len(source) == 1 else list(source)
     parameters = Recipe.of(recipe, base=mode)
     if background is not None:
         parameters = parameters.with_background(background)
@@ -215,13 +216,13 @@ def run(
     references = References(refs, override=override) if refs is not None else _references_of_crds(override)
     with nullcontext() if cluster is None else executor_of(cluster) as executor, progress_bars() as progress:
         result = run_all(
-            str(source), background_from, out=out, refs=references, bands=bands, to=to, recipe=parameters,
+            files, background_from, out=out, refs=references, bands=bands, to=to, recipe=parameters,
             workers=workers, reporter=reporter_of(progress), redshift=redshift, allow_missing=allow_missing,
             executor=executor, fresh=fresh, wait=wait,
         )  # fmt: skip
     _tell_files(result)
     if result.files.get("stitched") and not result.observations:
-        say(f"picture: {_picture(source, result, redshift)}")
+        say(f"picture: {_picture(files, result, redshift)}")
     if result.failed:
         raise MrsxrError(f"{len(result.failed)} of the pieces failed, the others are done; the reasons stand above")
 
@@ -234,7 +235,7 @@ def _references_of_crds(override: dict[str, list[Path]]) -> Any:
     return References({}, override=override) if override else None
 
 
-def _picture(source: Path, result: Any, redshift: float | None) -> Path:
+def _picture(source: Any, result: Any, redshift: float | None) -> Path:
     """Draw what a run made, unless it is there and all was taken over."""
     path: Path = result.out / "stage3" / f"{result.files['stitched'][1].stem}.png"
     if result.taken_over == result.pieces and path.is_file():
@@ -243,8 +244,9 @@ def _picture(source: Path, result: Any, redshift: float | None) -> Path:
     from .io import find_files
 
     no_windows()
-    cubes = [f.path for f in find_files(str(source)) if f.product == "s3d"] if not result.files.get("cube") else []
-    return draw(result, path, cubes=cubes, redshift=redshift, title=source.name)
+    cubes = [f.path for f in find_files(source) if f.product == "s3d"] if not result.files.get("cube") else []
+    name = source if isinstance(source, str) else source[0]
+    return draw(result, path, cubes=cubes, redshift=redshift, title=Path(name).name)
 
 
 def _tell_files(result: Any) -> None:
@@ -291,7 +293,8 @@ def status(out: Path) -> None:
         if one.holder is not None:
             say(f"the run{where} of {one.holder}", label="works:", color="green")
         for entry in one.failed:
-            say(f"({entry.stage}) {entry.name}{where}: {entry.failed}", label="failed", color="red")
+            reason = str(entry.failed).removeprefix(f"{entry.name}: ")
+            say(f"({entry.stage}) {entry.name}{where}: {reason}", label="failed", color="red")
 
 
 @main.command(name="simulate")

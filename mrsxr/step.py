@@ -15,7 +15,7 @@ import xarray as xr
 from ._version import __version__
 from .arguments import READERS, need_data, read_arguments
 from .attributes import apart
-from .errors import LevelError, SchemaError
+from .errors import LevelError, MrsxrError, SchemaError
 from .limits import Reference, check_call, references_of
 from .notes import listen, noted, notes_of
 from .schema import in_order, other_units, require_whole
@@ -124,6 +124,8 @@ def step(
                 require_whole(ds, function.__name__)
             with listen() as heard:
                 out = function(in_order(bound.args[0]), *bound.args[1:], **bound.kwargs)
+            if not isinstance(out, xr.Dataset):
+                raise MrsxrError(f"{name} returned a {type(out).__name__}; expected a Dataset of a step")
             differ = apart(out)
             attrs = {k: v for k, v in ds.attrs.items() if k not in differ} | out.attrs
             skipped = {"skipped": True} if out is ds else {}

@@ -83,7 +83,7 @@ def test_every_level_describes_itself():
 def test_step_checks_records_and_restores():
     @step(needs="ramp", gives="rate")
     def shrink(ds, *, factor=2.0, mask=None):
-        return xr.Dataset({"a": ds.sci.sum()})
+        return xr.Dataset({"a": ds.sci.sum()}) if factor else None
 
     try:
         ds = make_ramp(np.zeros((1, 1, 3, 4, 8), "u2"))
@@ -97,6 +97,8 @@ def test_step_checks_records_and_restores():
             shrink(out)
         with pytest.raises(LevelError, match="without level"):
             shrink(xr.Dataset())
+        with pytest.raises(MrsxrError, match="shrink returned a NoneType; expected a Dataset"):
+            shrink(ds, factor=0)
     finally:
         STEPS.pop(next(name for name in STEPS if name.endswith(".shrink")))
 

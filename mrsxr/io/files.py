@@ -6,6 +6,7 @@ import glob
 import json
 import logging
 import os
+from collections import ChainMap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -92,7 +93,7 @@ def find_files(
 
     Parameters
     ----------
-    source : path, glob, list of paths or association
+    source : path, glob, association, or list of paths
         A folder is searched to a depth of four (folders of references and hidden ones are left out, and files
         that are not of the MRS are ignored); an association is a JWST level 2 or 3 JSON file with members
         beside it or in the folders of a MAST download (mastDownload/JWST/<exposure>/).
@@ -132,7 +133,8 @@ def find_files(
             ignored=found.ignored | more.ignored,
         )
     if not found.files:
-        raise InputFileError(_nothing(source, found))
+        alone = found.skipped.get(str(source)) if isinstance(source, str | os.PathLike) else None
+        raise InputFileError(alone or _nothing(source, found))
     return replace(found, files=sorted(found.files, key=lambda info: (info.role != SCIENCE, info.order)))
 
 
@@ -182,7 +184,11 @@ def _find(source: Source, role: str | None, on_error: str, of_runs: bool) -> Fou
             names = [Path(name) for name in sorted(glob.glob(str(source), recursive=True))]
             return _classify_all([p for p in names if os.path.isfile(p)], role, on_error)
         return _classify_all([path], role, on_error)
-    return _classify_all([Path(item) for item in source], role, on_error)
+    if not any(os.path.isdir(item) for item in source):
+        return _classify_all([Path(item) for item in source], role, on_error)
+    parts = [_find(item, role, on_error, of_runs) for item in source]
+    skipped, ignored = (dict(ChainMap(*(getattr(one, name) for one in parts))) for name in ("skipped", "ignored"))
+    return Found([info for one in parts for info in one], skipped, ignored)
 
 
 def _scan(folder: Path, runs: list[Path] | None = None, depth: int = 1) -> Iterator[Path]:

@@ -240,7 +240,12 @@ def _best_product(members: Sequence[FileInfo], rank: Sequence[str]) -> tuple[str
 
 def _one_copy(copies: Sequence[FileInfo], notes: list[str]) -> FileInfo:
     """Return one of the files that are one exposure; background by whoever says so."""
-    first = min(copies, key=lambda info: (info.role != BACKGROUND, len(info.path.parts), str(info.path)))
+
+    def worth(info: FileInfo) -> tuple[Any, ...]:
+        own_name = info.path.name == info.keywords.get("FILENAME")
+        return info.role != BACKGROUND, not own_name, len(info.path.parts), str(info.path)
+
+    first = min(copies, key=worth)
     if len(copies) > 1:
         others = ", ".join(str(info.path) for info in copies if info is not first)
         notes.append(f"{root_of(first)} is there {len(copies)} times and counted once: {first.path}, not {others}")

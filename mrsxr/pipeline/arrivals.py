@@ -70,7 +70,7 @@ class Arrivals:
         text = f"{role} {setting}: {len(lost)} of {total} exposures did not arrive ({', '.join(lost)})"
         if not self.allow_missing:
             raise MrsxrError(f"{text}; {ADVICE}")
-        return of_fewer(ds, len(came), total, f"{text}; {len(came)} are used")
+        return of_fewer(ds, len(came), total, f"{text}; {len(came)} used")
 
 
 def _activity(exposure: str) -> tuple[str, ...]:

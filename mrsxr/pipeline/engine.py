@@ -9,6 +9,7 @@ import os
 import queue
 import shutil
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, wait
@@ -159,12 +160,21 @@ def do(job: Job) -> Outcome:
                 job = replace(job, key=digest(job.key, [one.checksum for one in out.inputs]))
             out.made = _saved(job, job.work(job.way, **job.arguments, **job.facts), out)
     except Exception as error:
-        text = str(error) if isinstance(error, MrsxrError) else f"{type(error).__name__}: {error}"
-        out.failed = " ".join(text.split())
+        out.failed = _reason(error)
         log.debug("%s: %s", job.stage, job.name, exc_info=True)
     out.seconds, out.peak_memory = round(time.perf_counter() - start, 3), peak_memory()
     give_back()
     return out
+
+
+def _reason(error: BaseException) -> str:
+    """Return why a piece failed, in one line; where it did of what nobody foresaw."""
+    if isinstance(error, MrsxrError):
+        return " ".join(str(error).split())
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    return " ".join(
+        [f"{type(error).__name__}:", *str(error).split(), *(f"({Path(o.filename).name}:{o.lineno})" for o in last)]
+    )
 
 
 def _saved(job: Job, made: Made, out: Outcome) -> Made:
@@ -338,7 +348,7 @@ class Course:
                 self._new_executor(one.executor)
             self._submit(replace(one, tries=one.tries + 1))
             return
-        outcome = future.result() if error is None else Outcome(failed=f"{type(error).__name__}: {error}")
+        outcome = future.result() if error is None else Outcome(failed=_reason(error))
         if outcome.failed is None:
             self.made[one.task] = outcome.made
         self.watches[one.task].done(one.task, one.job.arguments, outcome)

@@ -176,7 +176,7 @@ class Reduction:
             return
         earlier = failed.get(task.name)
         failed[task.name] = entry.failed if earlier is None else f"{earlier}; {task.stage}: {entry.failed}"
-        self.told.reporter.failed(task.stage, name, entry.failed)
+        self.told.reporter.failed(task.stage, name, entry.failed.removeprefix(f"{task.name}: "))
 
     def close(self, *, finished: bool) -> None:
         """Put files and pieces in the order of the plan, however the workers came, and write the record, once."""

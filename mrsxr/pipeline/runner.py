@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -126,7 +126,10 @@ def run(
     with listen() as told:
         if recipe.runs("bkg_subtract"):
             recipe = one_background(recipe)
-    job = _Asked(source, background, Path(out), references, recipe, wanted, to, redshift, allow_missing, fresh, workers)
+    out = Path(out)
+    if executor is not None:  # whose workers may stand in another folder
+        found, out = replace(found, files=[replace(f, path=f.path.absolute()) for f in found.files]), out.absolute()
+    job = _Asked(source, background, out, references, recipe, wanted, to, redshift, allow_missing, fresh, workers)
     shared = StageReporter(reporter or reporter_here())
     parts, refused = _observations(job, found)
     unread = apart(found.skipped, parts) if parts[0].title else [found.skipped]
@@ -141,7 +144,7 @@ def run(
     if not parts[0].title:
         return reductions[0].result
     results = {one.title: one.result for one in reductions}
-    return together(Path(out), results, time.perf_counter() - start, {**found.skipped, **refused})
+    return together(out, results, time.perf_counter() - start, {**found.skipped, **refused})
 
 
 @dataclass(frozen=True)

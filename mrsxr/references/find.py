@@ -72,7 +72,7 @@ class References:
         if isinstance(source, Mapping):
             self._mapping = _known_kinds(source)
         elif isinstance(source, str | os.PathLike):
-            self._folder = Path(source)
+            self._folder = Path(source).absolute()  # workers may stand in another folder
             if not os.path.isdir(self._folder):
                 raise ReferenceFileError(f"{self._folder}: no such folder of reference files; give an existing one")
         elif source is not None:
@@ -314,7 +314,13 @@ def _known_kinds(entries: Mapping[str, Any]) -> dict[str, Any]:
     unknown = [kind for kind in entries if kind not in KINDS]
     if unknown:
         raise ReferenceFileError(f"'{unknown[0]}' is no reference kind; expected one of {', '.join(KINDS)}")
-    return dict(entries)
+    return {kind: _absolute(entry) for kind, entry in entries.items()}
+
+
+def _absolute(entry: Any) -> Any:
+    if isinstance(entry, list | tuple):
+        return [_absolute(one) for one in entry]
+    return Path(entry).absolute() if isinstance(entry, str | os.PathLike) else entry
 
 
 def _entries(entry: Any) -> list[Any]:

@@ -46,12 +46,14 @@ def planned(path, **options):
 
 def test_an_exposure_counts_once_however_its_files_are_called(tmp_path):
     first = write(tmp_path, dither=1)
+    fits.setval(first, "FILENAME", value=first.name)
     write(tmp_path, dither=2)
     (tmp_path / "copies").mkdir()
     shutil.copy(first, tmp_path / "copies" / first.name)
     shutil.copy(first, tmp_path / "backup_of_a_uncal.fits")
     found = planned(tmp_path)
     assert [e.info.dither for e in found.exposures] == [1, 2]
+    assert found.exposures[0].info.path == first
     (note,) = found.notes
     assert "is there 3 times and counted once" in note
     assert "backup_of_a_uncal.fits" in note

@@ -215,9 +215,11 @@ def test_a_failure_of_many_lines_is_one_line(tmp_path):
     def fails(_way):
         raise ValueError("a step\n of one's own")
 
+    place = fails.__code__.co_firstlineno + 1
+
     here = reduction([Task("cube", "1A", fails, {})], tmp_path)
     carry_out([here], None, 1)
-    assert here.result.failed == {"1A": "ValueError: a step of one's own"}
+    assert here.result.failed == {"1A": f"ValueError: a step of one's own (test_engine.py:{place})"}
 
 
 class Endings(Reporter):

@@ -12,7 +12,7 @@ from helpers import no_compute
 
 import mrsxr as mx
 from mrsxr.cal import trace_model
-from mrsxr.errors import MrsxrError
+from mrsxr.errors import InputFileError, MrsxrError
 from mrsxr.pipeline import Recipe
 from mrsxr.spectrum import exact_errors
 
@@ -31,14 +31,24 @@ def counted(function, calls):
 pytestmark = pytest.mark.filterwarnings("ignore::mrsxr.errors.MrsxrWarning")
 
 
-def test_nothing_is_computed_up_to_the_cubes_of_optimal(reduced, simulated):
-    """Backgrounds, the match of exposures, outliers, traces: all of it waits until a voxel is asked for."""
+def test_nothing_is_computed_up_to_the_cubes_of_optimal(reduced, simulated, tmp_path):
+    """Backgrounds, the match of exposures, outliers, traces: all of it waits until a voxel is asked for.
+
+    From ramps on no exposure is read; what is computed are coordinates, of reference files.
+    """
     source = [p for p in reduced.files["cal"] if "background" not in p.parts]
     observation = mx.open_observation(source, [p for p in reduced.files["cal"] if "background" in p.parts])
     with no_compute():
         cube = mx.reduce(observation, simulated.reference_folder, "optimal", to="cube", bands="1A")["science/1A"]
     assert cube["flux"].chunks
     assert cube["score_match_backgrounds"].chunks
+    name = tmp_path / simulated.uncal[0].name
+    name.symlink_to(simulated.uncal[0])
+    ramps = mx.open_observation([name])
+    name.unlink()  # who reads now fails
+    cube = mx.reduce(ramps, simulated.reference_folder, to="cube", bands="1A")["science/1A"]
+    with pytest.raises(InputFileError, match="cannot be read"):
+        cube["flux"][0].compute()
 
 
 @pytest.mark.slow

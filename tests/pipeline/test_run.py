@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
@@ -268,3 +269,16 @@ def test_arguments_are_checked_before_a_file_is_looked_for(tmp_path, options, me
     with pytest.raises(MrsxrError, match=message):
         mx.run(tmp_path / "nothing", out=tmp_path / "o", **options)
     assert not (tmp_path / "o").exists()
+
+
+def test_workers_in_another_folder_find_relative_names(reduced, simulated, tmp_path, monkeypatch):
+    """As those of a cluster that was started elsewhere; several files are named one by one."""
+    cube = min(reduced.files["cube"])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "refs").symlink_to(simulated.reference_folder)
+    shutil.copy(cube, tmp_path)
+    options = {"refs": "refs", "out": "out", "recipe": Recipe.of().skipping("spectrum.residual_fringe")}
+    with ProcessPoolExecutor(1, initializer=os.chdir, initargs=("/",)) as pool:
+        result = mx.run([cube.name], executor=pool, **options)
+    assert not result.failed
+    assert mx.run([cube.name], **options).taken_over == result.pieces == 3

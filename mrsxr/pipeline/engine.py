@@ -52,6 +52,7 @@ CLAIMS = f"{BOOKS}/names"
 _AHEAD = 3  # pieces that are handed to each worker of an executor
 _LOOKS = 1.0  # seconds between two looks of a piece whether its run still goes, of a run how many workers there are
 _TRIES = 3  # of a piece whose worker dies
+_UNREAD = "Error during deserialization"  # begins what distributed says where modules differ
 _LOST = ("KilledWorker", "CommClosedError", "FutureCancelledError")  # what distributed says of a dead worker
 
 
@@ -171,6 +172,9 @@ def _reason(error: BaseException) -> str:
     """Return why a piece failed, in one line; where it did of what nobody foresaw."""
     if isinstance(error, MrsxrError):
         return " ".join(str(error).split())
+    if str(error).startswith(_UNREAD):
+        return ("scheduler or workers lack a module of this run, perhaps that of a step of one's own, or have another "
+                "version; give them the same packages and PYTHONPATH")  # fmt: skip
     last = traceback.extract_tb(error.__traceback__)[-1:]
     return " ".join(
         [f"{type(error).__name__}:", *str(error).split(), *(f"({Path(o.filename).name}:{o.lineno})" for o in last)]

@@ -222,6 +222,12 @@ def test_a_failure_of_many_lines_is_one_line(tmp_path):
     assert here.result.failed == {"1A": f"ValueError: a step of one's own (test_engine.py:{place})"}
 
 
+def test_workers_that_lack_a_module_are_told_in_words_of_ours():
+    """What distributed says of it names neither module nor remedy."""
+    error = RuntimeError("Error during deserialization of the task graph. This frequently occurs if the Scheduler ...")
+    assert "same packages and PYTHONPATH" in engine._reason(error)
+
+
 class Endings(Reporter):
     """Writes down what ended."""
 

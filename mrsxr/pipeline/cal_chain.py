@@ -16,7 +16,7 @@ from mrsxr.references import References
 
 from .exposure_steps import Step, bound
 from .optional import keeps_notes
-from .parts import own_options, part
+from .parts import part
 
 if TYPE_CHECKING:
     from .recipe import Recipe
@@ -103,12 +103,10 @@ def find_mask(exposures: Sequence[xr.Dataset], recipe: Recipe) -> xr.Dataset | N
         text = f"detector {exposures[0].attrs.get('detector')}: badpix_selfcal needs two exposures or more; left out"
         tell(text, stacklevel=3)
         return None
-    return _found_bad_pixels(exposures, **recipe.values("badpix_selfcal"))
+    return cal.find_bad_pixels(exposures, **recipe.values("badpix_selfcal"))
 
 
-@part("cal", "badpix_selfcal", cal.find_bad_pixels)
-def _found_bad_pixels(exposures: Sequence[xr.Dataset], **values: Any) -> xr.Dataset:
-    return cal.find_bad_pixels(exposures, **own_options(cal.find_bad_pixels, values))
+part("cal", "badpix_selfcal")(cal.find_bad_pixels)
 
 
 @keeps_notes

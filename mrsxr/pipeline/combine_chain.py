@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import dask
@@ -31,23 +31,28 @@ Exposures = dict[str, xr.Dataset]
 
 @dataclass(frozen=True)
 class Beside:
-    """What the combination of exposures looks at besides them; see :func:`combine`."""
+    """What the combination of exposures looks at besides them.
+
+    Parameters
+    ----------
+    spectra : sequence of Dataset, level "spectrum"
+        Of the background exposures, of each band one or one an exposure, for the step master_background.
+    background : mapping of setting to Dataset, level "cal"
+        The background exposures, for field_background.
+    eager : bool
+        Find the outliers now, so that cubes computed one after the other do not find them again.
+    bands : sequence of str, optional
+        Of which something is made; by default all of the settings. Others need no background.
+    """
 
     spectra: Sequence[xr.Dataset] = ()
-    background: Mapping[str, xr.Dataset] | None = None
+    background: Mapping[str, xr.Dataset] = field(default_factory=dict)
     eager: bool = False
     bands: Sequence[str] | None = None
 
 
 def combine(
-    exposures: Mapping[str, xr.Dataset],
-    recipe: Recipe,
-    *,
-    refs: References | None = None,
-    spectra: Sequence[xr.Dataset] = (),
-    background: Mapping[str, xr.Dataset] | None = None,
-    eager: bool = False,
-    bands: Sequence[str] | None = None,
+    exposures: Mapping[str, xr.Dataset], recipe: Recipe, *, refs: References | None = None, **more: Any
 ) -> Exposures:
     """Bring calibrated exposures into one frame and level: targets, backgrounds, outliers.
 
@@ -58,21 +63,15 @@ def combine(
     recipe : Recipe
     refs : References, optional
         For steps of single exposures that take some.
-    spectra : sequence of Dataset, level "spectrum"
-        Of the background exposures, of each band one or one an exposure, for the step master_background.
-    background : mapping of setting to Dataset, level "cal", optional
-        The background exposures, for field_background.
-    eager : bool
-        Find the outliers now, so that cubes computed one after the other do not find them again.
-    bands : sequence of str, optional
-        Of which something is made; by default all of the settings. Others need no background.
+    **more
+        Of :class:`Beside`.
 
     Returns
     -------
     dict of name to Dataset, level "cal"
         Lazy where the exposures are.
     """
-    found, beside = dict(exposures), Beside(spectra, background or {}, eager, bands)
+    found, beside = dict(exposures), Beside(**more)
     for entry in recipe.steps("cube"):
         if entry.name == "cube_build":
             break
@@ -166,14 +165,13 @@ def _subtract_master(exposures: Exposures, beside: Beside, *, required: bool = F
 @part("cube", "field_background", cal.measure_field_background)
 def _subtract_field(exposures: Exposures, beside: Beside, *, required: bool = True, **options: Any) -> Exposures:
     """Subtract the background exposures in bins of wavelength, linear over the field."""
-    background = beside.background or {}
 
     def subtract(name: str, ds: xr.Dataset) -> xr.Dataset:
         setting = str(ds.attrs["setting"])
-        if setting not in background:
+        if setting not in beside.background:
             _tell_missing(name, list(bands_of_setting(setting)), beside, "field" if required else None)
             return ds
-        measured = cal.measure_field_background(background[setting], **options)
+        measured = cal.measure_field_background(beside.background[setting], **options)
         return cal.subtract_field_background(ds, background=measured)
 
     return _unless_subtracted(exposures, "field", subtract)

@@ -13,7 +13,7 @@ from typing import Any
 
 import xarray as xr
 
-from mrsxr import tree
+from mrsxr import spectrum, tree
 from mrsxr.blocks import computed
 from mrsxr.errors import MrsxrError
 from mrsxr.io import load_dataset
@@ -300,4 +300,4 @@ def stitch(way: Way, *, spectra: Sequence[Things]) -> Made:
     kinds: dict[str, list[xr.Dataset]] = {}
     for ds in map(opened, spectra):
         kinds.setdefault(str(ds.attrs["source_type"]), []).append(ds)
-    return {"stitched": [spectrum_chain.stitch(parts, way.recipe) for parts in kinds.values()]}
+    return {"stitched": [spectrum.stitch_bands(parts, **way.recipe.values("stitch")) for parts in kinds.values()]}

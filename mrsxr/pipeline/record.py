@@ -26,19 +26,7 @@ from .recipe import Recipe
 NAME = "run.json"
 FORMAT = "mrsxr-run-1"
 #: Packages whose versions decide the numbers.
-PACKAGES = (
-    "numpy",
-    "xarray",
-    "dask",
-    "scipy",
-    "astropy",
-    "numba",
-    "netCDF4",
-    "asdf",
-    "crds",
-    "photutils",
-    "matplotlib",
-)
+PACKAGES = tuple("numpy xarray dask scipy astropy numba netCDF4 asdf crds photutils matplotlib".split())
 _MOST_RUNS = 20  # entries kept in a file
 
 _WRITING = Lock()

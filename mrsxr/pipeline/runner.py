@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mrsxr.arguments import as_band_words, as_bands, reads
-from mrsxr.errors import InputFileError
+from mrsxr.errors import InputFileError, MrsxrError
 from mrsxr.io import Found, find_files
 from mrsxr.io.files import BACKGROUND, FileInfo
 from mrsxr.io.grouping import Exposure, Plan, plan
@@ -35,7 +35,6 @@ from .record import RunRecord
 from .reduction import Reduction, RunResult, StageReporter, together
 from .reporter import Reporter, reporter_here
 from .signals import graceful
-from .spectrum_chain import check_spectra
 from .store import Store
 
 Target = Literal["rate", "cal", "cube", "spectrum"]
@@ -117,8 +116,9 @@ def run(
     start = time.perf_counter()
     wanted = BANDS if bands is None else as_bands(bands)
     recipe, workers = Recipe.of(recipe), workers or cores_here()
-    if to == "spectrum":
-        check_spectra(recipe, wanted)
+    matched = recipe.values("stitch")["reference_band"] if to == "spectrum" else None
+    if matched is not None and matched not in wanted:
+        raise MrsxrError(f"reference_band is {matched}; expected one of the bands asked for, {', '.join(wanted)}")
     references = references_of("run", refs, needed=False)
     found = find_files(source, background, on_error="skip", of_runs=False)
     if bands is not None:

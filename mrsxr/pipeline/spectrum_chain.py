@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,7 +11,7 @@ import xarray as xr
 from mrsxr import cal, cube, spectrum
 from mrsxr.arguments import as_source_type
 from mrsxr.attributes import share_done
-from mrsxr.errors import MrsxrError, ReferenceMissingError
+from mrsxr.errors import ReferenceMissingError
 from mrsxr.geometry.grid import CubeGrid
 from mrsxr.limits import Region, SourceType
 from mrsxr.notes import listen, noted, tell
@@ -31,25 +31,6 @@ if TYPE_CHECKING:
 OF_EXPOSURES = ("exact_errors", "pfpc")
 #: Steps of the level that look at all bands, after those of each.
 OF_ALL_BANDS = ("spectral_leak", "stitch")
-
-
-def check_spectra(recipe: Recipe, bands: Sequence[str]) -> None:
-    """Raise where the spectra of some bands cannot be made as a recipe wants them; looks at no data.
-
-    Parameters
-    ----------
-    recipe : Recipe
-    bands : sequence of str
-        Those that may come.
-
-    Raises
-    ------
-    MrsxrError
-        Where the band to stitch to is not among the bands.
-    """
-    wanted = recipe.values("stitch")["reference_band"]
-    if wanted is not None and wanted not in bands:
-        raise MrsxrError(f"reference_band is {wanted}; expected one of the bands asked for, {', '.join(bands)}")
 
 
 @keeps_notes
@@ -278,11 +259,4 @@ def leak_reference(ds: xr.Dataset, refs: References | None) -> xr.Dataset | None
     return optional(refs, "mrsptcorr", ds, "the spectral leak 1B to 3A stays")
 
 
-@part("spectrum", "stitch", spectrum.stitch_bands, needed=True)
-def _stitch(spectra: Sequence[xr.Dataset], **options: Any) -> xr.Dataset:
-    return spectrum.stitch_bands(spectra, **options)
-
-
-def stitch(spectra: Sequence[xr.Dataset], recipe: Recipe) -> xr.Dataset:
-    """Stitch band spectra as the recipe says."""
-    return _stitch(spectra, **recipe.values("stitch"))
+part("spectrum", "stitch", needed=True)(spectrum.stitch_bands)

@@ -292,13 +292,13 @@ def test_the_picture_of_a_run_is_drawn_where_something_is_new(tmp_path, monkeypa
     there.parent.mkdir()
     files = {"stitched": [tmp_path / "a.fits", tmp_path / "a_stitched_x1d.nc"], "cube": [tmp_path / "c.fits"]}
     result = SimpleNamespace(out=tmp_path, files=files, taken_over=7, pieces=7)
-    assert cli._picture(tmp_path, result, None) == there
+    assert cli._picture(str(tmp_path), result, None) == there
     assert drawn == [there]
     there.touch()
-    assert cli._picture(tmp_path, result, None) == there
+    assert cli._picture(str(tmp_path), result, None) == there
     assert drawn == [there]
     result.taken_over = 6
-    cli._picture(tmp_path, result, None)
+    cli._picture(str(tmp_path), result, None)
     assert drawn == [there, there]
 
 

@@ -1,4 +1,4 @@
-"""The table of costs of the README, from one run: every stage in both modes, as whole processes, jwst beside.
+"""The table of costs of the documents, from one run: every stage in both modes, as whole processes, jwst beside.
 
     python benchmarks/cost.py [FOLDER] [--jwst-python ENV/bin/python] [--groups 40] [--dithers 4] [--only "stage 1" ...]
 

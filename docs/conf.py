@@ -40,7 +40,7 @@ html_sidebars = {page: [] for page in ("index", "start", "jwst", "howto", "trust
 html_show_sourcelink = False
 html_context = {"default_mode": "auto"}
 html_theme_options = {
-    "navbar_align": "left", "header_links_before_dropdown": 5, "show_prev_next": True,
+    "navbar_align": "left", "collapse_navigation": True, "header_links_before_dropdown": 5, "show_prev_next": True,
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"], "footer_end": [], "pygments_light_style": "tango", "navigation_with_keys": False,
 }  # fmt: skip

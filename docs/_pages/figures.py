@@ -40,9 +40,8 @@ def lines_kept(ax):
 
 def cost(ax):
     """Draw by what factor mrsxr is cheaper."""
-    names, ratio = columns("cost.csv", "cost of four exposures", "_ratio")
-    y = np.arange(len(names))[::-1]
-    ratio = np.array(ratio, float)
+    ratio, names = columns("cost.csv", "_ratio", "cost of four exposures")
+    y, ratio = np.arange(len(names))[::-1], np.array(ratio, float)
     ax.barh(y, ratio - 1, 0.6, 1.0, color=[GREY if "memory" in name else OURS for name in names])
     for at, one in zip(y, ratio, strict=True):
         ax.text(one * 1.05, at, f"{one:g}", va="center")

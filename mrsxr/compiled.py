@@ -10,6 +10,7 @@ process that needs what another is just compiling waits for it and loads it.
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import importlib.util
 import os
@@ -146,7 +147,7 @@ class _Kernel(CPUDispatcher):
 
     def compile(self, sig: Any) -> Any:
         """Compile for these types, or load; what others wait for is let go even where compilation fails."""
-        with global_compiler_lock, _parts_stay_parts(self.targetctx):
+        with global_compiler_lock, _parts_stay_parts(self.targetctx), _no_collection():
             part, self._called_by_kernels = self._called_by_kernels, False
             args = tuple(sigutils.normalize_signature(sig)[0])
             if not part and args in self.overloads and _is_part(self.overloads[args]):
@@ -232,6 +233,18 @@ class _NoEnvironment:
 
 def _is_part(cres: Any) -> bool:
     return getattr(cres.library, "_part", False)
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Let Python look for no cycles while a kernel is compiled: what numba makes mostly stays."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
 
 
 @contextlib.contextmanager

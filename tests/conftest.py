@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import pickle
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 matplotlib.use("Agg")
+gc.set_threshold(50_000, 20, 50)  # a fifth of the time went into looks for cycles among what was imported
 settings.register_profile(
     "quick", max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )

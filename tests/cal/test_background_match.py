@@ -23,7 +23,7 @@ from mrsxr.errors import MrsxrError
 OFFSETS, GRADIENTS = (20.0, -15.0, 25.0, 0.0), ((4.0, -3.0), (-5.0, 4.0), (3.0, 5.0), (0.0, 0.0))
 
 
-ROWS = 250  # of the detector, where the whole band is not needed
+ROWS = 400  # of the detector, where the whole band is not needed
 
 
 @pytest.fixture(scope="module")

@@ -30,8 +30,8 @@ _SOURCE = 0.5  # misfit with a source over that without, on pixels left out, of 
 _FEWEST = 500  # pixels near the source
 _TOGETHER = 8  # samples of the spectrum that share a plane of light
 _EACH = 2  # of the rows, and samples of the spectrum in pixels
-_ROUNDS, _MOST = 4, 8  # rounds of a fit, and how often
-_SETTLED = 0.0002  # arcsec that a place moves in so many rounds
+_MOST = 32  # rounds of a fit
+_SETTLED = 0.0002  # arcsec that a place moves in a round
 Error = Annotated[float, Range(above=0, high=1, unit="arcsec")]
 
 
@@ -187,8 +187,8 @@ def _measure(lit: xr.Dataset, band: str, source: tuple[float, float]) -> tuple[n
     n_sample = max(int(np.ceil((high - low) / (_EACH * np.mean(PIXEL_LENGTH[band])))) + 1, 2)
     grid = 2, low, (high - low) / (n_sample - 1), n_sample
     fit, every = Fit(pixels, place.copy(), *grid), np.ones(pixels.flux.size, bool)
-    _settle(lambda: _move(fit, every), fit, 4 * _MOST)  # by a round profile: what is off by now no profile takes up
-    settled = _settle(lambda: fit.run(every, rounds=_ROUNDS), fit, _MOST)
+    _settle(lambda: _move(fit, every), fit, _MOST)  # by a round profile: what is off by now no profile takes up
+    settled = fit.run(every, _MOST)
     halves, misfit = [], np.zeros(2)
     for half in (pixels.odd, ~pixels.odd):
         one = Fit(pixels, fit.place.copy(), *grid)

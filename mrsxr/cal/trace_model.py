@@ -45,7 +45,8 @@ def fit_trace_model(ds: xr.Dataset, *, band: Band, source: Place | None = None, 
         ``place`` (dither, axis): alpha, beta of the source [arcsec]; ``profile`` (node, i, j): coefficients of the
         profile; ``spectrum`` (dither, sample): its peak [MJy/sr]; ``score_trace_model`` and ``used`` (dither,
         slice_label, node): where the model is to be used; nowhere, and the score is NaN, where fewer than 1000 pixels
-        near the source are usable, or others shine 1.6 FWHM from it. Some 100 kB; lazy where ``ds`` is.
+        near the source are usable, or others shine 1.6 FWHM from it; ``settled``: 1 where places and profile came to
+        rest. Some 100 kB; lazy where ``ds`` is.
 
     Raises
     ------
@@ -78,20 +79,22 @@ def fit_trace_model(ds: xr.Dataset, *, band: Band, source: Place | None = None, 
     labels = np.unique(lit["slice"].values[lit["slice"].values // 100 == int(band[0])])
     nodes, samples = grids = _grids(lit, band, labels, window_rows)
     n = ds.sizes["dither"]
-    shapes = (n, 2), (nodes.size, N_SPLINE, N_SPLINE), (n, samples.size), (n, labels.size, nodes.size)
+    shapes: list[tuple[int, ...]] = [(n, 2), (nodes.size, N_SPLINE, N_SPLINE), (n, samples.size)]
+    shapes += [(n, labels.size, nodes.size), ()]
     found: Any
     if any(one.chunks for one in lit.data_vars.values()):
-        later = dask.delayed(_fitted, pure=True, nout=4)(as_delayed(lit), band, source, labels, grids)
+        later = dask.delayed(_fitted, pure=True, nout=5)(as_delayed(lit), band, source, labels, grids)
         found = [da.from_delayed(one, shape, float) for one, shape in zip(later, shapes, strict=True)]
     else:
         found = _fitted(lit, band, source, labels, grids)
-    place, profile, spectrum, judged = found
+    place, profile, spectrum, judged, settled = found
     dims = ("dither", "slice_label", "node")
     data = {
         "place": (("dither", "axis"), place, {"units": "arcsec", "long_name": "alpha, beta of the source"}),
         "profile": (("node", "i", "j"), profile, {"units": "1"}),
         "spectrum": (("dither", "sample"), spectrum, {"units": "MJy/sr", "long_name": "peak of the source"}),
         "used": (dims, gains(judged), {"units": "1"}),
+        "settled": ((), settled, {"units": "1", "long_name": "whether places and profile came to rest"}),
         **score("trace_model", judged, dims, method="model", instead="pixels", held_out="every second pixel"),
     }
     wave = {"units": "um", "long_name": "wavelength, of the observatory"}
@@ -116,6 +119,6 @@ def _fitted(lit: xr.Dataset, band: str, source: Any, labels: np.ndarray, grids: 
     if pixels.flux.size < _FEWEST:
         nodes, samples = (one.size for one in grids)
         nothing = np.zeros((nodes, N_SPLINE, N_SPLINE)), np.zeros((len(place), samples))
-        return place, *nothing, np.full((len(place), labels.size, nodes), np.nan)
-    fit, judged = fit_band(pixels, place, labels, *grids)
-    return fit.place, fit.profile, fit.spectrum, judged
+        return place, *nothing, np.full((len(place), labels.size, nodes), np.nan), np.zeros(())
+    fit, judged, settled = fit_band(pixels, place, labels, *grids)
+    return fit.place, fit.profile, fit.spectrum, judged, np.array(float(settled))

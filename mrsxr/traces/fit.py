@@ -9,12 +9,18 @@ import numpy as np
 
 from mrsxr.mrs import psf_fwhm
 from mrsxr.scores import gains
+from mrsxr.threads import one_blas_thread
 
 from .model import EDGE, KNOT, N_SPLINE, REACH, ring, trace_profile
 from .pixels import Pixels
 from .profile import shifts, start_profile
 
-_ROUNDS, _HALF, _WHOLE, _CLIP = 4, 3, 3, 6.0
+#: Rounds of a fit: before a first look whether there is a source, of every second pixel, and of all, at most.
+_LOOK, _HALF, _WHOLE = 3, 8, 12
+_CLIP = 6.0
+#: Change in a round, of places [FWHM] and of the profile [of its peak], below which a fit has settled.
+SETTLED = 0.0005, 0.003
+_MIXED = 4  # rounds of which the next start is made
 #: Standard errors by which a window, and all slices and exposures of its wavelength, must gain. Of all, a pixel counts
 #: with the difference of both misfits over their sum, so that a few pixels far off decide nothing.
 _SURE, _SURE_TOGETHER = 2.0, 3.0
@@ -27,7 +33,28 @@ _PRIOR = 0.3
 _CHANGE = 0.02
 #: Change of the profile around the source, of its peak, that tells of other sources there: no model is used.
 _CROWDED = 0.1
-_STEP = 0.01  # FWHM, for the slopes of the profile
+_STEP = 0.005  # FWHM, for the slopes of the profile
+
+
+#: Profile that the corrections are multiplied by, at their splines.
+_ENVELOPE = start_profile(np.add.outer(*[((np.arange(N_SPLINE) - 1) * KNOT - REACH) ** 2] * 2))
+
+
+@dataclass
+class Mixing:
+    """Where to start the next round of a fit that goes on slowly, from the last rounds (Anderson 1965)."""
+
+    known: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+
+    def next(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        """Return the state from which the changes of the last rounds, if they are linear, leave least to do."""
+        self.known = [*self.known[1 - _MIXED :], (before, after)]
+        change = np.stack([b - a for a, b in self.known])
+        steps = np.diff(change, axis=0)
+        normal = steps @ steps.T
+        normal.flat[:: len(normal) + 1] += 1e-8 * np.trace(normal) + 1e-30
+        share = np.linalg.solve(normal, steps @ change[-1])
+        return after - share @ np.diff(np.stack([b for _, b in self.known]), axis=0)
 
 
 @dataclass
@@ -44,6 +71,8 @@ class Fit:
     light: np.ndarray = field(init=False)
     around: np.ndarray = field(init=False)
     spectrum: np.ndarray = field(init=False)
+    shape_made: np.ndarray = field(init=False)
+    made_of: bytes = field(init=False, default=b"")
 
     def __post_init__(self) -> None:
         p = self.pixels
@@ -64,9 +93,16 @@ class Fit:
         u, v = self.offsets()
         return trace_profile(u + du, v + dv, self.node, self.profile)
 
+    def shape_here(self) -> np.ndarray:
+        """Return the profile at the pixels as the last call gave it, where neither places nor profile changed since."""
+        now = self.place.tobytes() + self.profile.tobytes()
+        if now != self.made_of:
+            self.shape_made, self.made_of = self.shape(), now
+        return self.shape_made
+
     def model(self) -> np.ndarray:
         """Return the model at the pixels."""
-        out: np.ndarray = self.light * self.shape() + self.around
+        out: np.ndarray = self.light * self.shape_here() + self.around
         return out
 
     def weights(self, fitted: np.ndarray) -> np.ndarray:
@@ -74,8 +110,13 @@ class Fit:
         p, model = self.pixels, self.model()
         variance = p.variance + (_FLOOR * np.maximum(model, 0)) ** 2
         ratio = (p.flux - model) ** 2 / variance
-        typical = max(float(np.median(ratio[fitted])) / 0.455, 1.0) if self.light.any() else np.inf
-        return np.where(fitted, 1.0 / variance / (1 + ratio / (typical * _CLIP**2)) ** 2, 0.0)
+        if not self.light.any():
+            return np.where(fitted, 1.0 / variance, 0.0)
+        typical = np.ones(len(self.place))  # of each exposure: one that is off as a whole is not left aside
+        for d in range(typical.size):
+            of_it = ratio[fitted & (p.dither == d)]
+            typical[d] = max(float(np.median(of_it)) / 0.455, 1.0) if of_it.size else 1.0
+        return np.where(fitted, 1.0 / variance / (1 + ratio / (typical[p.dither] * _CLIP**2)) ** 2, 0.0)
 
     def fit_spectra(self, weight: np.ndarray) -> None:
         """Fit the spectrum of the source, and a plane of light around it, of every exposure."""
@@ -83,7 +124,7 @@ class Fit:
 
         from ._trace_kernels import WIDE, spectrum_equations
 
-        (u, v), shape = self.offsets(), self.shape()
+        (u, v), shape = self.offsets(), self.shape_here()
         for d in range(self.place.shape[0]):
             at = np.flatnonzero(self.pixels.dither == d)
             band, right = np.zeros((2 * WIDE, WIDE * self.n_sample)), np.zeros(WIDE * self.n_sample)
@@ -99,9 +140,9 @@ class Fit:
 
     def fit_places(self, weight: np.ndarray) -> None:
         """Move the source in every exposure to where it fits best."""
-        shape = self.shape()
+        shape = self.shape_here()
         slopes = [
-            self.light * (self.shape(-du, -dv) - self.shape(du, dv)) / (2 * _STEP * self.fwhm)
+            self.light * (self.shape(-du, -dv) - shape) / (_STEP * self.fwhm)
             for du, dv in ((_STEP, 0.0), (0.0, _STEP))
         ]
         rest, light = self.pixels.flux - self.light * shape - self.around, (self.light * shape)[None]
@@ -120,26 +161,59 @@ class Fit:
         correction_equations(
             u[None], v[None], self.node, start[None], *no_host, rest, weight, REACH, KNOT, normal, right
         )
-        band = np.zeros((n + 1, self.n_node * n))  # lower form of solveh_banded
         for k in range(self.n_node):
-            full = normal[k].T + np.eye(n) * (1 / _PRIOR**2 + ((k > 0) + (k < self.n_node - 1)) / _CHANGE**2)
-            for m in range(n):
-                band[m, k * n : (k + 1) * n - m] = np.diagonal(full, -m)
-        band[n, :-n] = -1 / _CHANGE**2
-        self.profile = solveh_banded(band, right.ravel(), lower=True).reshape(self.profile.shape)
+            beside = (k > 0) + (k < self.n_node - 1)
+            normal[k].flat[:: n + 1] += 1 / _PRIOR**2 + beside / _CHANGE**2
+        self.profile = _solve_chain(normal, right, 1 / _CHANGE**2).reshape(self.profile.shape)
 
-    def run(self, fitted: np.ndarray, rounds: int = _ROUNDS, places: bool = True) -> None:
-        """Fit spectra, places and profile in turn."""
-        for number in range(rounds):
+    def run(self, fitted: np.ndarray, most: int = _WHOLE) -> bool:
+        """Fit spectra, places and profile in turn, so often at most; return whether they settled."""
+        mix, settled = Mixing(), False
+        for _ in range(most):
+            before = self._state()
             self.fit_spectra(self.weights(fitted))
-            if places:
-                for _ in range(3 if number == 0 else 1):
-                    self.fit_places(self.weights(fitted))
-                    self.fit_spectra(self.weights(fitted))
+            for _ in range(1 if mix.known else 3):
+                self.fit_places(self.weights(fitted))
+                self.fit_spectra(self.weights(fitted))
             self.fit_profile(self.weights(fitted))
+            after = self._state()
+            change = np.abs(after - before)
+            settled = bool((np.split(change, [self.place.size])[0] < SETTLED[0]).all() and change.max() < SETTLED[1])
+            if settled:
+                break
+            state = mix.next(before, after)
+            place, profile = np.split(state, [self.place.size])
+            self.place = place.reshape(self.place.shape) * np.median(self.fwhm)
+            self.profile = profile.reshape(self.profile.shape) / _ENVELOPE
         self.fit_spectra(self.weights(fitted))
+        return settled
+
+    def _state(self) -> np.ndarray:
+        """Return places [FWHM] and profile [of its peak]."""
+        return np.concatenate([(self.place / np.median(self.fwhm)).ravel(), (self.profile * _ENVELOPE).ravel()])
 
 
+def _solve_chain(normal: np.ndarray, right: np.ndarray, tie: float) -> np.ndarray:
+    """Return x (node, m) of equations (node, m, m), upper triangle, neighbours tied by -tie times the unit matrix."""
+    from scipy.linalg.lapack import dpotrf, dpotri
+
+    inverse, out = np.empty_like(normal), right.copy()
+    for k in range(len(normal)):
+        full = normal[k]
+        if k:
+            full = full - tie**2 * inverse[k - 1]
+            out[k] += tie * inverse[k - 1] @ out[k - 1]
+        factor, failed = dpotrf(full)
+        if failed:
+            raise np.linalg.LinAlgError("the equations of the profile are singular")
+        upper = np.triu(dpotri(factor)[0])
+        inverse[k] = upper + np.triu(upper, 1).T
+    for k in range(len(normal) - 1, -1, -1):
+        out[k] = inverse[k] @ (out[k] + (tie * out[k + 1] if k + 1 < len(normal) else 0.0))
+    return out
+
+
+@one_blas_thread()
 def fit_band(pixels: Pixels, place: np.ndarray, labels: np.ndarray, nodes: np.ndarray, samples: np.ndarray) -> Any:
     """Fit the trace model of a band and judge it.
 
@@ -160,18 +234,22 @@ def fit_band(pixels: Pixels, place: np.ndarray, labels: np.ndarray, nodes: np.nd
         noise, with two standard errors added; 1 at least where all windows of its wavelength together show no gain.
         NaN without pixels, and where other sources are near. Where it is nowhere below 1 the fit is that of every
         second pixel.
+    settled : bool
+        Whether places and profile of all pixels came to rest.
     """
     layout = (nodes.size, float(samples[0]), float(samples[1] - samples[0]), samples.size)
     half = Fit(pixels, place.copy(), *layout)
-    half.run(~pixels.odd, rounds=_HALF)
+    half.run(~pixels.odd, _LOOK)
     judged = _score(half, labels)
     if not gains(judged).any():
-        return half, judged
+        return half, judged, False
+    half.run(~pixels.odd, _HALF)
+    judged = _score(half, labels)
     fit = Fit(pixels, half.place.copy(), *layout)
     fit.profile = half.profile
-    fit.run(np.ones(pixels.flux.size, bool), rounds=_WHOLE)
+    settled = fit.run(np.ones(pixels.flux.size, bool))
     crowded = np.ptp(ring(fit.profile), axis=1) > _CROWDED
-    return fit, np.where(crowded, np.nan, judged)
+    return fit, np.where(crowded, np.nan, judged), settled
 
 
 def _score(fit: Fit, labels: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ WHOLE, EDGE = 1.25, 1.95
 #: and would be moved as if it came from there, it stays as the pixels show it.
 SMOOTH = 101
 #: Parts of a pixel.
-PARTS = 5
+PARTS = 9
 #: Half side of the profile and spacing of its B-splines [FWHM], and their number along an axis.
 REACH, KNOT, N_SPLINE = 2.0, 0.4, 13
 

@@ -142,8 +142,7 @@ class Fit:
         """Move the source in every exposure to where it fits best."""
         shape = self.shape_here()
         slopes = [
-            self.light * (self.shape(-du, -dv) - shape) / (_STEP * self.fwhm)
-            for du, dv in ((_STEP, 0.0), (0.0, _STEP))
+            self.light * (self.shape(-du, -dv) - shape) / (_STEP * self.fwhm) for du, dv in ((_STEP, 0.0), (0.0, _STEP))
         ]
         rest, light = self.pixels.flux - self.light * shape - self.around, (self.light * shape)[None]
         self.place += shifts(self.pixels.dither, np.stack(slopes)[None], light, rest, weight, len(self.place))[0]

@@ -11,8 +11,9 @@ from mrsxr.cube import build_cube
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.sky import Pointing, sky_to_v2v3, v2v3_to_slicer
 from mrsxr.traces import Pixels
-from mrsxr.traces.fit import Fit, _score
+from mrsxr.traces.fit import Fit, Mixing, _score, _solve_chain
 from mrsxr.traces.model import KNOT, N_SPLINE, PARTS, REACH, continuum, faded, finer, trace_profile
+from mrsxr.traces.pixels import gathered, in_circle, lit_pixels, places_of
 
 PLACE = (339.015, 33.976)
 
@@ -180,3 +181,36 @@ def test_the_profile_is_a_product_of_splines():
     moffat = (1 + 4 * (2**0.4 - 1) * (u**2 + v**2)) ** -2.5
     out = trace_profile(u, v, node, c)
     np.testing.assert_allclose(out, moffat * (1 + (1 - node) * each[0] + node * each[1]), rtol=1e-10)
+
+
+def test_tied_nodes_are_solved_as_one_system():
+    rng = np.random.default_rng(4)
+    n_node, m, tie = 3, 4, 0.7
+    normal = np.stack([a @ a.T + 3 * np.eye(m) for a in rng.normal(size=(n_node, m, m))])
+    right, whole = rng.normal(size=(n_node, m)), np.zeros((n_node * m, n_node * m))
+    for k in range(n_node):
+        whole[k * m : (k + 1) * m, k * m : (k + 1) * m] = normal[k]
+    whole += -tie * (np.eye(n_node * m, k=m) + np.eye(n_node * m, k=-m))
+    found = _solve_chain(np.triu(normal), right, tie)
+    np.testing.assert_allclose(found.ravel(), np.linalg.solve(whole, right.ravel()), rtol=1e-9)
+
+
+def test_mixed_rounds_end_where_slow_ones_would():
+    """Of a state that goes to its end by a tenth a round or less, 15 rounds are enough; alone they would be 300."""
+    slow, end = np.diag([0.3, 0.9, 0.95]), np.array([1.0, -2.0, 3.0])
+    mix, state = Mixing(), np.zeros(3)
+    for _ in range(15):
+        state = mix.next(state, end + slow @ (state - end))
+    np.testing.assert_allclose(state, end, atol=1e-3)
+
+
+def test_a_fit_says_whether_it_came_to_rest(star):
+    assert fit_trace_model(star, band="1A", source=PLACE).settled == 1
+    pixels = gathered(lit_pixels(star, "1A"), in_circle(lit_pixels(star, "1A"), places_of(star, "1A", PLACE), 1.95))
+    fit = Fit(pixels, places_of(star, "1A", PLACE), 2, 4.99, 1e-3, 45)
+    every = np.ones(pixels.flux.size, bool)
+    assert not fit.run(every, 1)
+    assert fit.run(every, 30)
+    place = fit.place.copy()
+    fit.run(every, 1)
+    assert np.abs(fit.place - place).max() < 2e-4

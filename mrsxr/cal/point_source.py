@@ -58,7 +58,8 @@ def fit_point_source(
         ``peak`` (source, sample) [MJy/sr] and ``peak_var``, the same for all exposures but for ``gain`` (dither, node);
         ``place`` (source, dither, axis) [arcsec], coordinates ``ra``, ``dec`` (source) [deg]; ``profile``, corrections
         of the PSF; ``residual`` (node), what is left within 1 FWHM, rms over the light; ``background`` (source, sample)
-        [MJy/sr]. Source 0 is that of the trace model. In memory.
+        [MJy/sr]; ``settled``, 1 where places and PSF came to rest, which is noted where they did not. Source 0 is that
+        of the trace model. In memory.
 
     Notes
     -----

@@ -29,7 +29,8 @@ _MARGIN = 20  # samples beside lines
 #: Second differences of the spectrum cost this over their square, in units of its weight: no waves of two samples in
 #: noise; between least and most.
 _STIFF = 0.2, 1e-5, 0.05
-_ROUNDS = {False: 3, True: 6}  # of the fit, by whether there are several sources
+_ROUNDS = {False: 3, True: 6}  # of the fit at least, by whether there are several sources; twice as many at most
+_SETTLED = 0.003  # FWHM, by which places move in a round, and of the peak, by which the profile changes
 _STEP = 0.01  # FWHM, for the slopes of the profile
 
 
@@ -305,10 +306,13 @@ class PointFit:
         self.star[:, inside] = scale[:, None] * (star * gain)[:, here]
         self.host[inside] = total - (self.star * self.shape)[:, inside].sum(axis=0)
 
-    def run(self) -> None:
-        """Fit light, places, gains and profile in turn."""
-        even = np.full(self.n_sample + 3, _SMOOTH)
-        for _ in range(_ROUNDS[self.n_source > 1]):
+    def run(self) -> bool:
+        """Fit light, places, gains and profile in turn; return whether places and profile settled."""
+        even, least, settled = np.full(self.n_sample + 3, _SMOOTH), _ROUNDS[self.n_source > 1], False
+        for number in range(2 * least):
+            if settled and number >= least:
+                break
+            place, shape = self.place.copy(), self.shape
             self.fit_light(self.weights(), even)
             smooth = self.lines()
             self.fit_places(self.weights())
@@ -317,11 +321,16 @@ class PointFit:
             clean |= bool(clean.mean() < 0.5)
             self.fit_profile(self.weights() * clean)
             self.floor = max(self.misfit(clean), _FLOOR[1])
+            near = self.shape > 0.5
+            change = float(np.median(np.abs(self.shape - shape)[near])) if near.any() else 0.0
+            moved = float(np.abs(self.place - place).max()) / float(np.median(self.fwhm))
+            settled = max(moved, change) < _SETTLED
         self.fit_light(self.weights(), even)
         self.smooth = self.lines()
         self.fit_light(self.weights(), self.smooth)
         if self.around == "host":
             self.fit_lines(self.smooth)
+        return settled
 
 
 def add_smoothness(band: np.ndarray, weight: np.ndarray, wide: int) -> None:

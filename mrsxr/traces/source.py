@@ -12,6 +12,7 @@ from mrsxr.errors import MrsxrError
 from mrsxr.geometry.pixels import check_setting
 from mrsxr.geometry.sky import barycentric, slicer_to_v2v3
 from mrsxr.mrs import SLICE_WIDTH, SPAXEL_SIZE, psf_fwhm
+from mrsxr.notes import tell
 from mrsxr.schema import WCS_VARIABLES
 from mrsxr.threads import how
 
@@ -60,7 +61,9 @@ def fit_source(
     first, last = max(int(np.floor(reached[0])), 0), min(int(np.ceil(reached[1])), samples.size - 1)
     images = None if psf is None else images_of(psf, band)
     fit = PointFit(pixels, place, samples[first], step, last + 1 - first, around, images)
-    fit.run()
+    settled = fit.run()
+    if not settled:
+        tell(f"band {band}: places or PSF of the sources did not settle; spectra and what is left are less sure")
     ends = (0, 0), (first, samples.size - 1 - last)
     peak, variance, background, count = (np.pad(np.atleast_2d(x), ends, constant_values=np.nan) for x in _samples(fit))
     node = np.rint(fit.node)
@@ -82,6 +85,7 @@ def fit_source(
         "peak_var": (each, variance, {"units": "MJy2/sr2"}),
         "background": (each, background, light | {"long_name": "light around, at a source"}),
         "n_pixels": ("sample", count[0], {"units": "1"}),
+        "settled": ((), float(settled), {"units": "1", "long_name": "whether places and profile came to rest"}),
         "residual": ("node", residual, {"units": "1", "long_name": "rms left within 1 FWHM over the peak, no noise"}),
     }  # fmt: skip
     if psf is not None:

@@ -45,11 +45,11 @@ RA, DEC, JITTER = 150.0, 20.0, 0.03  # deg, deg, arcsec rms an exposure
 
 def observed(band: str, n_dithers: int, seed: int, flux: float = 60.0) -> xr.Dataset:
     """Return noiseless cal data of nucleus [mJy] and disc; the headers tell the pointing without the jitter."""
-    low, high = mrs.WAVELENGTH_LIMITS[band]
+    low, high = mrs.WAVELENGTH_LIMITS[band]  # a coarser PSF makes waves of 0.05 % by its own pixels
     line = Line("one", 0.5 * (low + high), 2e-17)
     scene = Scene(
         RA, DEC, points=(PointSource(RA, DEC, PowerLaw(flux, 0.5)),), background=Background(scale=0.0),
-        discs=(LineDisc(RA, DEC, lines=(line,), continuum=PowerLaw(40.0, 0.5)),), psf=Psf.spiked(low, high, step=0.01),  # coarser, and its pixels make waves of 0.05 %
+        discs=(LineDisc(RA, DEC, lines=(line,), continuum=PowerLaw(40.0, 0.5)),), psf=Psf.spiked(low, high, step=0.01),
     )  # fmt: skip
     offsets = np.array(dither_offsets("EXTENDED", n_dithers))
     real = offsets + np.random.default_rng(seed).normal(0.0, JITTER, offsets.shape)

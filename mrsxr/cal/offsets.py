@@ -69,8 +69,8 @@ def measure_offsets(
     Notes
     -----
     Places and profile of the trace model (:func:`mrsxr.cal.fit_trace_model`), one profile over the band, fitted until
-    no place moves by 0.0005 FWHM. The error is half of the difference between the places from the two colours of a chess
-    board, rms over exposures. A band is left alone where it is too large, and where the source does not halve the
+    no place moves by 0.0005 FWHM. The error is half of the difference between the places from the two colours of a
+    chess board, rms over exposures. A band is left alone where it is too large, and where the source does not halve the
     misfit of a plane of light on the pixels of the colour that was not fitted. The place is the centroid of the light
     within about a FWHM: a lopsided PSF moves the places of a whole band (12 % more light on one side of the core: 0.03
     FWHM), not those of exposures against each other.

@@ -54,7 +54,8 @@ class Mixing:
         normal = steps @ steps.T
         normal.flat[:: len(normal) + 1] += 1e-8 * np.trace(normal) + 1e-30
         share = np.linalg.solve(normal, steps @ change[-1])
-        return after - share @ np.diff(np.stack([b for _, b in self.known]), axis=0)
+        out: np.ndarray = after - share @ np.diff(np.stack([b for _, b in self.known]), axis=0)
+        return out
 
 
 @dataclass

@@ -60,6 +60,7 @@ def test_models_that_are_fitted_give_the_same(alone):
     ds, model = alone
     out = assert_step(subtract_point_source, ds, trace_model=model, around="level")
     fitted = fit_point_source(ds, trace_model=model, around="level")
+    assert fitted.settled == 1
     lazy = ds.assign(flux=ds.flux.chunk(dither=1, y=25))
     for one in (ds, lazy):
         left = subtract_point_source(one, trace_model=fitted).flux

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import dask
 import numpy as np
+from _memory import memory_gb
 from astropy.io import fits
 
 LIMIT_STEP, LIMIT_SLOPE = 1e-5, 1e-4
@@ -270,19 +271,9 @@ def ours_speed(uncal: str, refs: str, out: str, what: str) -> None:
         wall, cpu = time.perf_counter(), time.process_time()
         with dask.config.set(scheduler="threads", num_workers=2):
             mx.save(mx.make_rate(mx.open_exposures(uncal), references, recipe).compute(), out)
-        found.append({"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "peak_gb": peak_gb()})
+        found.append({"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "peak_gb": memory_gb()})
     answer = {**found[1], "first": found[0], "import": imported, "peak_gb": found[0]["peak_gb"]}
     (Path(out) / "mrsxr_speed.json").write_text(json.dumps(answer))
-
-
-def peak_gb() -> float:
-    """Largest resident size of this process alone; ru_maxrss would count that of the parent before exec."""
-    return _status("VmHWM")
-
-
-def _status(key: str) -> float:
-    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(key))
-    return int(line.split()[1]) / 1e6
 
 
 def many_exposures(args, table, count: int = 36) -> None:
@@ -299,7 +290,7 @@ def many_exposures(args, table, count: int = 36) -> None:
         with dask.config.set(scheduler="threads", num_workers=2):
             mx.save(mx.make_rate(mx.open_exposures(made["uncal"]), refs).compute(), args.folder / "speed")
         seconds.append(time.perf_counter() - start)
-        size.append(_status("VmRSS"))
+        size.append(memory_gb(key="VmRSS"))
     worst, typical = max(seconds[1:]), float(np.median(seconds))
     table.add("36 exposures: wall of each", f"{typical:.2f} s, worst {worst:.2f}", "< 3 s", worst < 3)
     growth = size[-1] - size[4]

@@ -193,7 +193,7 @@ def compare_speed(args, table, jwst) -> None:
 def ours_speed(rate: str, refs: str, out: str) -> None:
     """Our half of the speed comparison, in a process of its own."""
     import dask
-    from compare_stage1 import peak_gb
+    from _memory import memory_gb
 
     import mrsxr as mx
     from mrsxr.pipeline import Recipe
@@ -211,7 +211,7 @@ def ours_speed(rate: str, refs: str, out: str) -> None:
         with dask.config.set(scheduler="threads", num_workers=2):
             mx.save(mx.make_cal(mx.io.open_exposures(rate), references, recipe).compute(), out)
         found[name] = {
-            "wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "peak_gb": peak_gb()
+            "wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "peak_gb": memory_gb()
         }  # fmt: skip
     (Path(out) / "mrsxr_speed2.json").write_text(json.dumps(found))
 

@@ -53,13 +53,13 @@ def compare_speed(args, table, jwst) -> None:
 
 def ours_speed(out: str, refs: str, *cals: str) -> None:
     """Our half of the speed comparison, in a process of its own; nothing has run in it before."""
-    from compare_stage1 import peak_gb
+    from _memory import memory_gb
 
     import mrsxr as mx
 
     wall, cpu = time.perf_counter(), time.process_time()
     result = mx.run(list(cals), out=Path(out) / "ours", refs=refs)
-    answer = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "peak_gb": peak_gb()}
+    answer = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "peak_gb": memory_gb()}
     answer["failed"] = result.failed
     (Path(out) / "mrsxr_spec3.json").write_text(json.dumps(answer))
 

@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from _memory import memory_gb
 
 import mrsxr as mx
 from mrsxr.notes import listen
@@ -105,8 +106,7 @@ def serve(folder: Path) -> None:
     driver.set_script_timeout(600)
 
     def told(what: str) -> None:
-        peak = next(line for line in Path(f"/proc/{server.pid}/status").read_text().splitlines() if "VmHWM" in line)
-        print(f"{what}: after {time.perf_counter() - start:.0f} s, at most {int(peak.split()[1]) / 1e6:.2f} GB")
+        print(f"{what}: after {time.perf_counter() - start:.0f} s, at most {memory_gb(server.pid):.2f} GB")
 
     try:
         print(server.stdout.readline().strip() if server.stdout else "")

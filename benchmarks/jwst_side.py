@@ -20,6 +20,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from _memory import memory_gb
 
 
 def core_of_stage1():
@@ -91,12 +92,6 @@ def stage2():
     return [("assign_wcs", AssignWcsStep), ("flat", FlatFieldStep), ("fringe", FringeStep), ("photom", PhotomStep)]
 
 
-def peak_gb():
-    """Largest resident size of this process alone; ru_maxrss would count that of the parent before exec."""
-    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
-    return int(line.split()[1]) / 1e6
-
-
 def steps(uncal, out):
     """Run the core steps; save what each changed."""
     from stdatamodels.jwst import datamodels as dm
@@ -158,7 +153,7 @@ def speed(uncal, out, options):
     for _ in range(2):
         wall, cpu = time.perf_counter(), time.process_time()
         Detector1Pipeline.call(uncal, steps={"jump": options.get("jump", {})}, output_dir=str(out), save_results=True)
-        found.append({"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "peak_gb": peak_gb()})
+        found.append({"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "peak_gb": memory_gb()})
     return {**found[1], "first": found[0]}
 
 
@@ -204,7 +199,7 @@ def speed2(rate, out, options):
         steps = {"cube_build": off, "extract_1d": off, "residual_fringe": {"skip": not residual}}
         wall, cpu = time.perf_counter(), time.process_time()
         Spec2Pipeline.call(rate, steps=steps, output_dir=str(out), save_results=True)
-        found.append({"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "peak_gb": peak_gb()})
+        found.append({"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "peak_gb": memory_gb()})
     return {**found[1], "first": found[0], "residual_fringe": found[2]}
 
 
@@ -301,5 +296,5 @@ if __name__ == "__main__":
     else:
         folder = Path(sys.argv[2])
         answer = globals()[what](folder, sys.argv[3:])
-    answer["peak_gb"] = answer["first"]["peak_gb"] if "first" in answer else peak_gb()
+    answer["peak_gb"] = answer["first"]["peak_gb"] if "first" in answer else memory_gb()
     (folder / f"jwst_{what}.json").write_text(json.dumps(answer))

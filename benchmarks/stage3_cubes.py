@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from _memory import memory_gb
 
 HERE = Path(__file__).resolve()
 SETTINGS = ("12A", "12B")
@@ -120,18 +121,12 @@ def jwst_side(folder: str, name: str, options: str) -> None:
 
     wall, cpu = time.perf_counter(), time.process_time()
     result = CubeBuildStep.call(f"{folder}/{name}_asn.json", output_dir=folder, **json.loads(options))
-    answer = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "peak_gb": peak_gb(), "cubes": []}
+    answer = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "peak_gb": memory_gb(), "cubes": []}
     for model in result:
         keys = model.meta.instrument
         answer["cubes"].append(f"{name}_ch{keys.channel}-{str(keys.band).lower()}_s3d.fits")
         model.save(f"{folder}/{answer['cubes'][-1]}")
     Path(folder, f"jwst_{name}.json").write_text(json.dumps(answer))
-
-
-def peak_gb() -> float:
-    """Return the largest resident size of this process [GB]."""
-    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
-    return int(line.split()[1]) / 1e6
 
 
 # --- parity ----------------------------------------------------------------------------------------------
@@ -333,7 +328,7 @@ def ours(what: str, report: str, *arguments: str) -> None:
     wall, cpu = time.perf_counter(), time.process_time()
     with dask.config.set(scheduler="threads", num_workers=2):
         answer = {"bands": ours_bands, "linear": ours_linear, "many": ours_many}[what](*arguments)
-    answer |= {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "peak_gb": peak_gb()}
+    answer |= {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "peak_gb": memory_gb()}
     Path(report).write_text(json.dumps(answer))
 
 

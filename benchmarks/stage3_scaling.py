@@ -90,7 +90,7 @@ def side(report: str, refs: str, mode: str, *cals: str) -> None:
     import tempfile
     import warnings
 
-    from stage3_cubes import peak_gb
+    from _memory import memory_gb
 
     import mrsxr as mx
     from mrsxr.pipeline import Recipe
@@ -101,7 +101,7 @@ def side(report: str, refs: str, mode: str, *cals: str) -> None:
         result = mx.run(
             list(cals), out=out, refs=refs, recipe=Recipe.of(mode).set("extract_1d", source_type="POINT"), workers=2
         )
-        answer = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "peak_gb": peak_gb()}
+        answer = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "peak_gb": memory_gb()}
     if result.failed:
         raise SystemExit(f"failed: {result.failed}")
     Path(report).write_text(json.dumps(answer))

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
+from _memory import memory_gb
 from astropy.io import fits
 
 import mrsxr as mx
@@ -118,9 +119,9 @@ def measured(whole: xr.Dataset, disc: xr.Dataset, band: str, n: int, with_model:
     model = fit_trace_model(ds, band=band) if with_model else None
     cube = build_cube(ds, band=band, trace_model=model)
     seconds = time.process_time() - start
-    peak = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
+    peak = memory_gb()
     line = off_line(cube, build_cube(disc.isel(dither=slice(n)), band=band), band)
-    return [*(f"{one:.2f}" for one in wiggles(cube)), *line, f"{seconds:.1f}", f"{int(peak.split()[1]) / 1e6:.2f}"]
+    return [*(f"{one:.2f}" for one in wiggles(cube)), *line, f"{seconds:.1f}", f"{peak:.2f}"]
 
 
 def of_jwst(ds: xr.Dataset, band: str, python: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
+from pathlib import Path
 
 import dask
 import numpy as np
@@ -15,6 +16,12 @@ from mrsxr import dq, mrs, schema
 from mrsxr.geometry.place import Place
 from mrsxr.geometry.sky import tangent_frame, tangent_offsets
 from mrsxr.step import read_history
+
+
+def of_jwst(name: str) -> dict[str, np.ndarray]:
+    """Return the arrays of a stored comparison with jwst, tests/parity/data."""
+    with np.load(Path(__file__).parent / "parity" / "data" / f"{name}.npz") as file:
+        return dict(file)
 
 
 def forked(function, *args) -> tuple[int, int]:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
 from astropy.stats import sigma_clip
-from helpers import assert_step, detector_attrs, dither_coords
+from helpers import assert_step, detector_attrs, dither_coords, of_jwst
 from numpy.testing import assert_allclose, assert_array_equal
 
 from mrsxr import dq
 from mrsxr.cal.background import _safe_mode, combine, fit_background_scale, subtract_background
 from mrsxr.errors import LevelError, MrsxrError
 
-DATA = Path(__file__).parents[1] / "parity" / "data"
 DIMS = ("dither", "y", "x")
 
 
@@ -224,13 +222,13 @@ def test_all_pixels_of_all_exposures_lost():
 
 
 def test_mean_equals_jwst():
-    with np.load(DATA / "stage2_background.npz") as stored:
-        for n in (2, 10):
-            background = make_rate(stored["background_rate"][:n], flags=stored["background_dq"][:n])
-            science = make_rate(stored["science_rate"][None], flags=stored["science_dq"][None])
-            out = subtract_background(science, background=background)
-            assert_allclose(out.rate[0], stored[f"rate_{n}"], rtol=1e-6, atol=1e-6)
-            assert_array_equal(out.dq[0], stored[f"dq_{n}"])
+    stored = of_jwst("stage2_background")
+    for n in (2, 10):
+        background = make_rate(stored["background_rate"][:n], flags=stored["background_dq"][:n])
+        science = make_rate(stored["science_rate"][None], flags=stored["science_dq"][None])
+        out = subtract_background(science, background=background)
+        assert_allclose(out.rate[0], stored[f"rate_{n}"], rtol=1e-6, atol=1e-6)
+        assert_array_equal(out.dq[0], stored[f"dq_{n}"])
 
 
 def test_a_scale_that_does_not_settle_is_refused(monkeypatch):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import assert_step
+from helpers import assert_step, of_jwst
 from numpy.testing import assert_allclose, assert_array_equal
 from test_background import make_rate
 
@@ -16,7 +15,6 @@ from mrsxr.cal._badpix_selfcal_kernels import flag_fraction, median_filter
 from mrsxr.cal.badpix_selfcal import BITS, find_bad_pixels, self_calibrate_bad_pixels
 from mrsxr.errors import LevelError, MrsxrError
 
-DATA = Path(__file__).parents[1] / "parity" / "data"
 SHAPE, NOISE = (160, 1032), 0.3
 
 
@@ -39,12 +37,12 @@ def test_median_filter_is_the_obvious_one(size, zeros):
 
 
 def test_fraction_equals_jwst():
-    with np.load(DATA / "stage2_selfcal.npz") as stored:
-        for name in ("default", "wide", "upper"):
-            lower, upper, size = stored[f"{name}_options"]
-            bad = flag_fraction(stored["least"][None], lower=lower, upper=upper, size=int(size), rows=(0, 0),
-                                columns=(0, 0))  # fmt: skip
-            assert_array_equal(bad, stored[f"{name}_bad"], err_msg=name)
+    stored = of_jwst("stage2_selfcal")
+    for name in ("default", "wide", "upper"):
+        lower, upper, size = stored[f"{name}_options"]
+        bad = flag_fraction(stored["least"][None], lower=lower, upper=upper, size=int(size), rows=(0, 0),
+                            columns=(0, 0))  # fmt: skip
+        assert_array_equal(bad, stored[f"{name}_bad"], err_msg=name)
 
 
 def scene(n, seed=1, lines=True):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from helpers import assert_step, detector_attrs, dither_coords, make_reference
+from helpers import assert_step, detector_attrs, dither_coords, make_reference, of_jwst
 from parity.make_straylight_parity import SHOWER_CASES, made_image, regions_of
 from scipy.ndimage import correlate
 from xarray import Dataset
@@ -17,7 +15,6 @@ from mrsxr.cal import _shower_fit_kernels as field
 from mrsxr.cal.showers import clean_showers
 from mrsxr.errors import MrsxrError, ReferenceFileError
 
-DATA = Path(__file__).parents[1] / "parity" / "data"
 SHAPE = (300, 420)
 NOISE = 0.05
 
@@ -65,8 +62,8 @@ def test_equal_to_jwst(number):
     shape, plane, x_stddev, y_stddev, low, high = SHOWER_CASES[number]
     rate, flags, inside = made_image(20 + number, shape)
     ds = frames(rate[None], flags[None])
-    with np.load(DATA / "straylight.npz") as stored:
-        wanted = stored[f"showers_{number}"]
+    stored = of_jwst("straylight")
+    wanted = stored[f"showers_{number}"]
     out = clean_showers(
         ds, regions=regions(regions_of(inside)), shower_plane=plane, shower_x_stddev=x_stddev,
         shower_y_stddev=y_stddev, shower_low_reject=low, shower_high_reject=high,

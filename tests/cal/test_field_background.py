@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import assert_step
+from helpers import assert_step, of_jwst
 from match_scene import observe, relative, sky
 from scipy.optimize import linprog
 
@@ -17,7 +15,6 @@ from mrsxr.cal.background_combine import combine_backgrounds
 from mrsxr.cal.field_background import fit_field_scale, measure_field_background, subtract_field_background
 from mrsxr.errors import LevelError, MrsxrError, MrsxrWarning
 
-DATA = Path(__file__).parents[1] / "parity" / "data"
 ROWS = 300
 
 
@@ -208,7 +205,7 @@ def spectrum_of(wavelength, band, columns):
 
 def spectra_of_jwst():
     """Return the made-up spectra of the stored comparison and what jwst makes of them."""
-    stored = np.load(DATA / "background.npz")
+    stored = of_jwst("background")
     spectra = []
     for k in range(stored["times"].size):
         wave, flux, level, error, bits = (

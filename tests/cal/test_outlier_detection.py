@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import assert_step, detector_attrs, dither_coords, no_compute
+from helpers import assert_step, detector_attrs, dither_coords, no_compute, of_jwst
 
 from mrsxr import dq
 from mrsxr.cal._outlier_kernels import mark, normalise, running_median, side_difference
 from mrsxr.cal.outlier_detection import detect_outliers, flag_outliers
 from mrsxr.errors import LevelError, MrsxrError
 
-STORED = np.load(Path(__file__).parents[1] / "parity" / "data" / "outliers.npz")
+STORED = of_jwst("outliers")
 BITS = dq.value("DO_NOT_USE", "OUTLIER")
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import assert_step, detector_attrs, dither_coords, make_reference
+from helpers import assert_step, detector_attrs, dither_coords, make_reference, of_jwst
 from parity import make_scale_parity as made
 
 from mrsxr import cal, dq
@@ -15,7 +13,6 @@ from mrsxr.cal._scale_kernels import fringe_factor, photom_factor, throughput_at
 from mrsxr.cal.photom import throughput
 from mrsxr.errors import MrsxrError, ReferenceFileError
 
-PARITY = Path(__file__).parents[1] / "parity"
 NY, NX = 6, 1032
 DAY = 59760.001  # mid_time of the first dither of helpers.dither_coords
 LIGHT = 299792458.0
@@ -222,8 +219,7 @@ def test_factor_wrappers_on_plain_arrays():
 @pytest.fixture(scope="module", params=["12A", "34A"])
 def stored(request):
     detector = detector_attrs("rate", request.param, 1, 1)["detector"]
-    with np.load(PARITY / "data" / f"scale_{detector.lower()}.npz") as file:
-        return {"setting": request.param, "detector": detector, **{k: file[k] for k in file.files}}
+    return {"setting": request.param, "detector": detector, **of_jwst(f"scale_{detector.lower()}")}
 
 
 def stored_ds(stored):

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import assert_step, detector_attrs, dither_coords
+from helpers import assert_step, detector_attrs, dither_coords, of_jwst
 from numpy.testing import assert_allclose, assert_array_equal
 
 from mrsxr import dq
 from mrsxr.cal.pixel_replace import replace_pixels
 from mrsxr.errors import MrsxrError
 
-DATA = Path(__file__).parents[1] / "parity" / "data"
 DIMS = ("dither", "y", "x")
 VARIANCES = ("var_poisson", "var_read", "var_flat")
 ESTIMATED = dq.FLAGS["FLUX_ESTIMATED"]
@@ -42,8 +39,7 @@ def make_cal(flux, variances=None, flags=None, labels=None):
 
 @pytest.fixture(scope="module")
 def stored():
-    with np.load(DATA / "stage2_pixel_replace.npz") as file:
-        return dict(file)
+    return of_jwst("stage2_pixel_replace")
 
 
 def of(stored):

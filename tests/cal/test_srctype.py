@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
 from astropy.io import fits
-from helpers import assert_step, detector_attrs, dither_coords
+from helpers import assert_step, detector_attrs, dither_coords, of_jwst
 
 from mrsxr import dq
 from mrsxr.cal.srctype import set_source_type, source_type_of
 from mrsxr.errors import MrsxrError
 from mrsxr.io import save
 
-TABLE = Path(__file__).parents[1] / "parity" / "data" / "stage2_srctype.npz"
 KEYWORDS = ("BKGDTARG", "TSOVISIT", "NINTS", "SRCTYAPT", "SRCTYPE", "DITHOPFR")
 VALUES = {"None": None, "True": True, "False": False, "1": 1, "3": 3}
 
@@ -38,8 +36,7 @@ def header(primary=None, sci=None):
 
 
 def test_decisions_equal_jwst():
-    with np.load(TABLE) as stored:
-        table = stored["table"]
+    table = of_jwst("stage2_srctype")["table"]
     assert len(table) == 3 * 3 * 2 * 3 * 4 * 2 * 3
     for user, *facts, expected in table:
         if user != "None":

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import xarray as xr
 from astropy.stats import sigma_clipped_stats
-from helpers import assert_step, detector_attrs, dither_coords, make_reference
+from helpers import assert_step, detector_attrs, dither_coords, make_reference, of_jwst
 from parity.make_straylight_parity import CASES, COLUMNS, ROWS, kernel_tables, made_image
 
 from mrsxr import dq
@@ -18,7 +16,6 @@ from mrsxr.cal import _straylight_profile_kernels as profile
 from mrsxr.cal.straylight import subtract_straylight
 from mrsxr.errors import MrsxrError, ReferenceFileError
 
-DATA = Path(__file__).parents[1] / "parity" / "data"
 NY, NX = 1024, 1032
 PEDESTAL = 0.11
 
@@ -109,8 +106,8 @@ def test_equal_to_jwst(name):
     known = {key[2:4].upper(): value for key, value in tables.items() if key not in missing}
     rate, flags, _ = made_image(list(CASES).index(name))
     ds = frames(rate[None], flags[None], name)
-    with np.load(DATA / "straylight.npz") as stored:
-        wanted = stored[name]
+    stored = of_jwst("straylight")
+    wanted = stored[name]
     out = subtract_straylight(ds, mrsxartcorr=reference(known))
     found = out.rate.values[0][ROWS]
     np.testing.assert_array_equal(np.isnan(found), np.isnan(wanted))

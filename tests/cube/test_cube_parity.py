@@ -1,10 +1,9 @@
 """Cubes of one exposure against stored cubes of jwst 3.0.0 (tests/parity/make_cube_parity.py)."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import xarray as xr
+from helpers import of_jwst
 from parity.make_cube_parity import LIMITS, POINTING, pixels
 from simulated import cal_of
 
@@ -13,8 +12,6 @@ from mrsxr.cube import build_cube
 from mrsxr.geometry.grid import CubeGrid
 from mrsxr.simulate import Scene
 from mrsxr.simulate.reference_files import EMSM_DEFAULTS
-
-DATA = Path(__file__).parents[1] / "parity" / "data"
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +35,7 @@ def cal():
 
 @pytest.mark.parametrize("weighting", ["drizzle", "emsm"])
 def test_cube_of_jwst(cal, cubepar, weighting):
-    with np.load(DATA / f"cube_{weighting}.npz") as file:
-        theirs = {name: file[name] for name in file.files}
+    theirs = of_jwst(f"cube_{weighting}")
     coords = dict(zip((*POINTING, "va_scale", "velosys"), (*theirs["pointing"], *theirs["more"]), strict=True))
     ds = cal.assign_coords({name: cal[name].copy(data=[value]) for name, value in coords.items()})
     cube = build_cube(

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import gzip
-from pathlib import Path
 
 import numpy as np
 import pytest
 from astropy.io import fits
+from helpers import of_jwst
 
 from mrsxr.errors import MrsxrError
 from mrsxr.fringes import correct_frames, correct_spectra
 
-STORED = np.load(Path(__file__).parents[1] / "parity" / "data" / "fringes.npz")
+STORED = of_jwst("fringes")
 LIMITS = np.array([[4.0, 29.0], [0.2, 0.2]])
 FAMILIES = np.array([[[2.9, 1.5, 10, 10.0, 5]]])
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 from astropy.stats import sigma_clipped_stats
 from astropy.timeseries import LombScargle
+from helpers import of_jwst
 from scipy.interpolate import LSQUnivariateSpline
 
 from mrsxr.fringes import _bayes_kernels as bayes
 from mrsxr.fringes import _spectrum_kernels as kernels
 from mrsxr.fringes import correct_spectra, spectrum_families
 
-STORED = np.load(Path(__file__).parents[1] / "parity" / "data" / "fringes_1d.npz")
+STORED = of_jwst("fringes_1d")
 NAMES = ("one", "many", "both", "long", "holes", "faint", "deep", "clean")
 
 

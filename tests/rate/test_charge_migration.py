@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
-from helpers import assert_step, make_ramp
+from helpers import assert_step, make_ramp, of_jwst
 
 from mrsxr import dq
 from mrsxr.rate.charge_migration import flag_charge_migration
 
-DATA = Path(__file__).parents[1] / "parity" / "data"
 BITS = dq.FLAGS["CHARGELOSS"] | dq.DO_NOT_USE
 
 
 def test_equals_jwst():
-    with np.load(DATA / "simple_steps.npz") as file:
-        stored = dict(file)
+    stored = of_jwst("simple_steps")
     ds = make_ramp(stored["sci"][None])
     ds.group_dq[0] = stored["group_dq"]
     out = assert_step(flag_charge_migration, ds)

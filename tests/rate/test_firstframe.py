@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from helpers import assert_step, make_ramp
+from helpers import assert_step, make_ramp, of_jwst
 
 from mrsxr import dq
 from mrsxr.rate.firstframe import flag_first_frame
 from mrsxr.rate.lastframe import flag_last_frame
 
-DATA = Path(__file__).parents[1] / "parity" / "data"
-
 
 @pytest.fixture(scope="module")
 def stored():
-    with np.load(DATA / "simple_steps.npz") as file:
-        return dict(file)
+    return of_jwst("simple_steps")
 
 
 @pytest.mark.parametrize("bright", [True, False])

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import assert_step, make_ramp, make_reference
+from helpers import assert_step, make_ramp, make_reference, of_jwst
 
 from mrsxr import dq
 from mrsxr.errors import ReferenceFileError
 from mrsxr.rate.ipc import correct_ipc
 
-DATA = Path(__file__).parents[1] / "parity" / "data"
 KERNEL = np.array([[0.0, -0.02, 0.0], [-0.03, 1.1, -0.03], [0.0, -0.02, 0.0]], "f4")
 
 
@@ -30,8 +28,7 @@ def spike(n_x=20, chunks=None, value=1000.0):
 
 @pytest.mark.parametrize("kind", ["plain", "wide", "pixel"])
 def test_equals_jwst(kind):
-    with np.load(DATA / "simple_steps.npz") as file:
-        stored = dict(file)
+    stored = of_jwst("simple_steps")
     ds = make_ramp(stored["sci"][None, :1, :2])
     out = assert_step(correct_ipc, ds, ipc=reference(stored[f"ipc_{kind}_kernel"]))
     np.testing.assert_allclose(out.sci[0], stored[f"ipc_{kind}_sci"], rtol=2e-6, atol=0.002)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ast
-from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import assert_step, make_ramp, make_reference
+from helpers import assert_step, make_ramp, make_reference, of_jwst
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,12 +15,9 @@ from mrsxr.errors import MrsxrError
 from mrsxr.rate._jump_kernels import CLIP_ALL, CLIP_INTEGRATIONS, ITERATIVE, SINGLE_PASS, SKIP, choose_mode, clip_sorted
 from mrsxr.rate.jump import flag_jumps, lost_groups
 
-DATA = Path(__file__).parents[1] / "parity" / "data"
-
 
 def cases():
-    with np.load(DATA / "jump_cases.npz") as file:
-        stored = dict(file)
+    stored = of_jwst("jump_cases")
     numbers = sorted({int(name.partition("_")[0]) for name in stored})
     return [{k.partition("_")[2]: v for k, v in stored.items() if k.startswith(f"{n}_")} for n in numbers]
 

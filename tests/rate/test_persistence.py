@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from helpers import assert_step, make_ramp
+from helpers import assert_step, make_ramp, of_jwst
 
 from mrsxr import dq
 from mrsxr.errors import MrsxrError
 from mrsxr.rate.persistence import flag_persistence, persistence_windows
 
-DATA = Path(__file__).parents[1] / "parity" / "data"
 GROUP_TIME = 2.77504
 CASES = {
     "plain": {"persistence_time": 20},
@@ -22,8 +19,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_equals_jwst(case):
-    with np.load(DATA / "simple_steps.npz") as file:
-        stored = dict(file)
+    stored = of_jwst("simple_steps")
     ds = make_ramp(stored["sci"][None])
     ds.group_dq[0] = stored["group_dq"]
     out = assert_step(flag_persistence, ds, **CASES[case])

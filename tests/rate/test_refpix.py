@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from helpers import assert_step, make_ramp
+from helpers import assert_step, make_ramp, of_jwst
 
 from mrsxr.errors import MrsxrError
 from mrsxr.rate._refpix_kernels import _clipped_mean, _running_mean, choose_window, measure
 from mrsxr.rate.refpix import subtract_reference_pixels
 
-DATA = Path(__file__).parents[1] / "parity" / "data"
 COLUMNS = np.r_[0:8, 500:508, 1024:1032]
 NOISE = 6.0
 
@@ -26,8 +23,7 @@ def ramp_of(sci, columns, pixel_dq=None, chunks=None):
 
 @pytest.fixture(scope="module")
 def stored():
-    with np.load(DATA / "simple_refpix.npz") as file:
-        return dict(file)
+    return of_jwst("simple_refpix")
 
 
 @pytest.mark.parametrize("name", ["parity", "all_rows"])

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from helpers import assert_step, make_ramp, make_reference
+from helpers import assert_step, make_ramp, make_reference, of_jwst
 
 from mrsxr.errors import ReferenceFileError
 from mrsxr.rate._dark_kernels import subtract
 from mrsxr.rate.reset import subtract_reset
 
-DATA = Path(__file__).parents[1] / "parity" / "data"
-
 
 @pytest.fixture(scope="module")
 def stored():
-    with np.load(DATA / "simple_steps.npz") as file:
-        return dict(file)
+    return of_jwst("simple_steps")
 
 
 def reference(values, bits=None, **attrs):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from helpers import assert_step, make_ramp, make_reference
+from helpers import assert_step, make_ramp, make_reference, of_jwst
 
 from mrsxr import dq
 from mrsxr.errors import MrsxrError, MrsxrWarning, ReferenceFileError
@@ -14,7 +12,6 @@ from mrsxr.rate.firstframe import flag_first_frame
 from mrsxr.rate.lastframe import flag_last_frame
 from mrsxr.rate.rscd import correct_rscd, count_relaxed, flag_rscd
 
-DATA = Path(__file__).parents[1] / "parity" / "data"
 CASES = ["long", "deep", "five", "four", "three", "two", "one_int", "nearly"]
 GROUP_TIME = 2.77504
 
@@ -27,8 +24,7 @@ def table(first=1, later=4, readpatt="FASTR1"):
 
 @pytest.fixture(scope="module")
 def stored():
-    with np.load(DATA / "simple_steps.npz") as file:
-        return dict(file)
+    return of_jwst("simple_steps")
 
 
 @pytest.mark.parametrize("case", CASES)

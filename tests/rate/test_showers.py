@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ast
-from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import assert_step, make_ramp, make_reference, no_compute
+from helpers import assert_step, make_ramp, make_reference, no_compute, of_jwst
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -20,7 +19,6 @@ from mrsxr.rate import _shower_model as modelling
 from mrsxr.rate._shower_model_kernels import CELL, coarse_maps, subtract_model
 from mrsxr.rate.showers import flag_showers, remove_showers, shower_model
 
-DATA = Path(__file__).parents[1] / "parity" / "data"
 GAIN, NOISE = 4.0, 8.0
 
 
@@ -28,8 +26,7 @@ GAIN, NOISE = 4.0, 8.0
 
 
 def cases():
-    with np.load(DATA / "shower_cases.npz") as file:
-        stored = dict(file)
+    stored = of_jwst("shower_cases")
     numbers = sorted({int(name.partition("_")[0]) for name in stored})
     return [{k.partition("_")[2]: v for k, v in stored.items() if k.startswith(f"{n}_")} for n in numbers]
 

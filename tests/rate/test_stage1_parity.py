@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from helpers import make_ramp, make_reference
+from helpers import make_ramp, make_reference, of_jwst
 
 from mrsxr import dq, rate
 from mrsxr.errors import MrsxrWarning
 
-DATA = Path(__file__).parents[1] / "parity" / "data"
 CASES = ["single_pass", "iterative", "three_groups"]
 
 
@@ -51,8 +48,7 @@ def run(stored, chunks=None):
 
 @pytest.fixture(params=CASES)
 def stored(request):
-    with np.load(DATA / f"stage1_{request.param}.npz") as file:
-        return dict(file)
+    return of_jwst(f"stage1_{request.param}")
 
 
 @pytest.mark.parametrize("chunks", [None, {"y": 7}])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.sparse.csgraph import connected_components
 
 #: Largest distance [arcsec] between neighbours of a field: tiles of a mosaic abut at 4 to 8, their diagonals at 11.
 REACH = 15.0
@@ -40,17 +41,12 @@ def fields(ra: Sequence[float] | np.ndarray, dec: Sequence[float] | np.ndarray, 
     """
     ra, dec = np.asarray(ra, float).ravel(), np.asarray(dec, float).ravel()
     known = np.isfinite(ra) & np.isfinite(dec)
-    label = np.arange(ra.size)
-    for i in np.flatnonzero(known):
-        near = known & (separation(ra, dec, ra[i], dec[i]) <= reach)
-        for other in set(label[near]) - {label[i]}:
-            label[label == other] = label[i]
-    if (~known).any() and known.any():
-        label[~known] = label[np.argmax(known)]
-    elif not known.any():
-        label[:] = 0
-    order = {number: k for k, number in enumerate(dict.fromkeys(label.tolist()))}
-    return np.array([order[number] for number in label.tolist()], dtype=int)
+    if not known.any():
+        return np.zeros(ra.size, dtype=int)
+    ra, dec = (np.where(known, v, v[np.argmax(known)]) for v in (ra, dec))
+    together = separation(ra[:, None], dec[:, None], ra, dec) <= reach
+    label: np.ndarray = connected_components(together, directed=False)[1].astype(int)
+    return label
 
 
 def _vectors(ra: np.ndarray | float, dec: np.ndarray | float) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.optimize import least_squares
 
 _ROUNDS = 400
 _LEAST_LEVER = 1.2  # ratio of both slopes below which two temperatures are not told apart
@@ -88,34 +89,20 @@ def _inverse(normal: np.ndarray) -> np.ndarray:
 
 
 def _two(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return (intercept, slope) of the cold and the hot gas (diagram, 4), their covariance, and which fits converged.
-
-    Levenberg-Marquardt; a fit has converged where a step gains nothing more, or none, however short, gains anything.
-    """
+    """Return (intercept, slope) of cold and hot gas (diagram, 4), their covariance, and which fits converged."""
     p = _start(x, y, weight)
-    damping = np.full(len(y), 1e-3)
-    best = _cost(x, y, weight, p)
-    converged = np.zeros(len(y), dtype=bool)
-    for _ in range(_ROUNDS):
-        normal, gradient = _normal(x, y, weight, p)
-        diagonal = np.einsum("naa->na", normal)
-        ridge = damping[:, None] * diagonal + 1e-12 * diagonal.max(axis=1, keepdims=True) + 1e-30
-        damped = normal + ridge[:, :, None] * np.eye(4)
-        step = np.linalg.solve(damped, gradient[..., None])[..., 0]
-        step = np.clip(np.nan_to_num(step), -2.0, 2.0)
-        new = p + step
-        new[:, 1::2] = np.maximum(new[:, 1::2], 1e-3)
-        cost = _cost(x, y, weight, new)
-        better = (cost <= best) & ~converged  # a diagram does not depend on those beside it
-        p = np.where(better[:, None], new, p)
-        done = better & (best - cost <= 1e-10 * (1.0 + best))
-        best, damping = np.where(better, cost, best), np.where(better, 0.3 * damping, 5.0 * damping)
-        converged |= done | (damping > 1e8)
-        if converged.all():
-            break
+    normal, converged = np.full((len(y), 4, 4), np.nan), np.ones(len(y), dtype=bool)
+    for k in np.flatnonzero((weight > 0).sum(axis=1) >= 4):
+        root = np.sqrt(weight[k])
+        fit = least_squares(
+            lambda q, k=k, root=root: root * (_model(x, q[None])[0] - y[k]), p[k], bounds=([-np.inf, 1e-3] * 2, np.inf),
+            x_scale="jac", ftol=1e-12, xtol=1e-12, gtol=None, max_nfev=_ROUNDS,
+        )  # fmt: skip
+        p[k], normal[k], converged[k] = fit.x, fit.jac.T @ fit.jac, fit.status > 0
     swap = p[:, 3] > p[:, 1]
-    p = np.where(swap[:, None], p[:, [2, 3, 0, 1]], p)
-    return p, _inverse(_normal(x, y, weight, p)[0]), converged
+    order = np.where(swap[:, None], [2, 3, 0, 1], [0, 1, 2, 3])
+    rows = np.arange(len(p))[:, None]
+    return p[rows, order], _inverse(normal[rows[:, :, None], order[:, :, None], order[:, None, :]]), converged
 
 
 def _start(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -130,16 +117,3 @@ def _start(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> np.ndarray:
     p[:, 1::2] = np.maximum(p[:, 1::2], 0.05)
     p[:, 1] = np.maximum(p[:, 1], 1.5 * p[:, 3])
     return p
-
-
-def _cost(x: np.ndarray, y: np.ndarray, weight: np.ndarray, p: np.ndarray) -> np.ndarray:
-    out: np.ndarray = np.sum(weight * (y - _model(x, p)) ** 2, axis=1)
-    return out
-
-
-def _normal(x: np.ndarray, y: np.ndarray, weight: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    model = _model(x, p)
-    cold, hot = (np.exp(p[:, k, None] - p[:, k + 1, None] * x - model) for k in (0, 2))
-    jacobian = np.stack([cold, -x * cold, hot, -x * hot], axis=1)
-    normal = np.einsum("ni,nai,nbi->nab", weight, jacobian, jacobian)
-    return normal, np.einsum("ni,nai,ni->na", weight, jacobian, y - model)

@@ -123,9 +123,11 @@ def dq_image(
     parts += [(OKABE_ITO[i], name, counts[name]) for i, name in enumerate(common)]
     if np.any(number == 1):
         parts.append((_OTHER, "other flags only", int(np.count_nonzero(number == 1))))
-    handles = [
-        Patch(facecolor=c, edgecolor="0.4", lw=0.5, label=f"{n}  {_percent(k / bits.size)}") for c, n, k in parts
-    ]
+    handles = []
+    for colour, name, count in parts:
+        percent = 100 * count / bits.size
+        text = f"{name}  {percent:.1f} %" if percent >= 0.995 else f"{name}  {percent:.2g} %"
+        handles.append(Patch(facecolor=colour, edgecolor="0.4", lw=0.5, label=text))
     ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False, borderaxespad=0.0)
     return ax
 
@@ -153,10 +155,6 @@ def detector_axes(ax: Axes | None, shape: tuple[int, int], right: float) -> Axes
     long = 6.25 / max(shape)
     wide, high = (max(long * n, 2.0) for n in shape[::-1])
     return new_axes(ax, (0.85 + wide + right, 0.6 + high + 0.65), (0.85, 0.6, wide, high))
-
-
-def _percent(part: float) -> str:
-    return f"{100 * part:.1f} %" if part >= 0.00995 else f"{100 * part:.2g} %"
 
 
 def image_of(one: xr.Dataset, integration: int | None) -> tuple[np.ndarray, str, str | None]:
@@ -210,16 +208,8 @@ def _flags_of(one: xr.Dataset, variable: str | None, wavelength: float | None) -
 def shrink(image: np.ndarray, pixels: int | None) -> np.ndarray:
     """Return the image averaged (without NaN) over blocks, so that no axis has more than ``pixels``."""
     factor = 1 if pixels is None else -(-max(image.shape) // pixels)
-    if factor == 1:
-        return image
-    ny, nx = (-(-n // factor) * factor for n in image.shape)
-    padded = np.full((ny, nx), np.nan)
-    padded[: image.shape[0], : image.shape[1]] = image
-    blocks = padded.reshape(ny // factor, factor, nx // factor, factor)
-    good = np.isfinite(blocks)
-    count = good.sum(axis=(1, 3))
-    total = np.where(good, blocks, 0.0).sum(axis=(1, 3))
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    known = xr.DataArray(np.where(np.isfinite(image), image, np.nan), dims=("y", "x"))
+    return image if factor == 1 else known.coarsen(y=factor, x=factor, boundary="pad").mean().values
 
 
 def extent(one: xr.Dataset) -> tuple[float, float, float, float]:

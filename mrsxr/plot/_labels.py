@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.transforms import blended_transform_factory
+from scipy.optimize import isotonic_regression
 
 from mrsxr.lines import in_range, line_list
 from mrsxr.mrs import resolving_power
@@ -74,19 +75,13 @@ def line_strength(wavelength: np.ndarray, flux: np.ndarray, place: float) -> flo
 def spread(places: np.ndarray, least: float) -> np.ndarray:
     """Return sorted places moved as little as possible (least squares) so that neighbours are ``least`` apart.
 
-    Pool adjacent violators on ``places - i least``; the result is then held within 0 and 1.
+    Less their number times ``least`` they must rise; the result is then held within 0 and 1.
     """
+    if not len(places):
+        return np.empty(0)
     steps = np.arange(len(places)) * least
-    blocks: list[list[float]] = []
-    for value in np.asarray(places, dtype=float) - steps:
-        blocks.append([value, 1.0])
-        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
-            value_b, n_b = blocks.pop()
-            value_a, n_a = blocks.pop()
-            blocks.append([(value_a * n_a + value_b * n_b) / (n_a + n_b), n_a + n_b])
-    level = np.repeat([b[0] for b in blocks], [int(b[1]) for b in blocks]) if blocks else np.empty(0)
-    top = 1.0 - (steps[-1] if len(steps) else 0.0)
-    out: np.ndarray = np.clip(level, 0.0, max(0.0, top)) + steps
+    level = isotonic_regression(np.asarray(places, dtype=float) - steps).x
+    out: np.ndarray = np.clip(level, 0.0, max(0.0, 1.0 - steps[-1])) + steps
     return out
 
 

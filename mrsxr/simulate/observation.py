@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -17,10 +17,11 @@ from mrsxr.arguments import as_bands, reads
 from mrsxr.errors import MrsxrError
 from mrsxr.io.atomic import check_folder
 from mrsxr.io.netcdf import read_netcdf, write_netcdf
+from mrsxr.limits import Count, Range, SourceType, Workers, checked
 
 from .exposure import Effects, Instrument, Truth, make_cosmic_rays, make_instrument, observe, ramp_blocks
 from .instrument import find_geometry_file, load_geometry, make_geometry
-from .pointing import aim_at, dither_offsets
+from .pointing import DITHERS, aim_at
 from .references import write_common_references, write_detector_references, write_setting_references
 from .scene import Scene, line_table
 from .uncal import Visit, write_uncal
@@ -84,24 +85,25 @@ class Simulation:
 
 
 @reads(bands=as_bands)
+@checked
 def simulate_observation(
     out_dir: str | Path,
     *,
     scene: Scene | None = None,
     bands: Iterable[str] = ("1A", "2A", "3A", "4A"),
-    n_groups: int = 10,
-    n_integrations: int = 2,
-    n_dithers: int = 4,
-    n_background: int = 2,
-    readpatt: str = "FASTR1",
+    n_groups: Count = 10,
+    n_integrations: Count = 2,
+    n_dithers: Annotated[int, Range(1, 4)] = 4,
+    n_background: Annotated[int, Range(0, 4)] = 2,
+    readpatt: Literal["FASTR1", "SLOWR1"] = "FASTR1",
     seed: int = 1,
     distortion: str | Path | None = None,
     effects: Effects | None = None,
-    pattern: str = "EXTENDED",
-    source_type: str = "POINT",
+    pattern: Literal["POINT", "EXTENDED"] = "EXTENDED",
+    source_type: SourceType = "POINT",
     save_slopes: bool = True,
     save_cosmic_rays: bool = False,
-    workers: int = 2,
+    workers: Workers = 2,
     progress: Callable[[str], None] | None = None,
 ) -> Simulation:
     """Write a simulated MRS observation with everything that a calibration needs, and the truth.
@@ -148,8 +150,6 @@ def simulate_observation(
     scene = scene or Scene.default()
     effects = effects or Effects()
     settings = sorted({mrs.setting_of_band(band) for band in bands}, key=mrs.SETTINGS.index)
-    if readpatt not in mrs.FRAME_TIME:
-        raise MrsxrError(f"readout pattern '{readpatt}' is unknown; expected {' or '.join(mrs.FRAME_TIME)}")
     tell = progress or (lambda text: None)
     made = Simulation(Path(out_dir))
     for name in ("uncal", "background", "refs", "truth"):
@@ -186,9 +186,6 @@ def _visits(
 ) -> list[Any]:  # fmt: skip
     """Return the exposures of an observation; the two detectors of a grating expose at the same time."""
     background = observation == "005"
-    if count == 0:
-        return []
-    offsets = dither_offsets(pattern, count)
     target = f"{scene.target}-BKG" if background else scene.target
     step = (mrs.FRAME_TIME[readpatt] * (n_groups * n_integrations + n_integrations - 1) + 90.0) / 86400
     return [
@@ -198,7 +195,7 @@ def _visits(
             _START + (0.5 if background else 0.0) + step * (4 * "ABC".index(setting[2]) + k), n_integrations,
             n_groups, readpatt,
         )
-        for setting in settings for k, offset in enumerate(offsets)
+        for setting in settings for k, offset in enumerate(DITHERS[pattern][:count])
     ]  # fmt: skip
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from mrsxr.errors import MrsxrError
 from mrsxr.geometry.sky import Pointing, sky_to_v2v3, v2v3_to_sky, v2v3_to_slicer
 
 V2_REF, V3_REF = -503.31815, -319.02771  # arcsec, reference point of the MRS (SIAF, aperture MIRIFU_CHANNEL1A)
@@ -40,15 +39,6 @@ def aim_at(ra: float, dec: float, roll: float, offset: tuple[float, float], va_s
         here_ra, here_dec = v2v3_to_sky(v2, v3, pointing)
         ra_ref, dec_ref = float((ra_ref + ra - here_ra) % 360), float(dec_ref + dec - here_dec)
     return Aim(Pointing(ra_ref, dec_ref, roll, V2_REF, V3_REF, va_scale), velosys)
-
-
-def dither_offsets(pattern: str, n_dithers: int) -> list[tuple[float, float]]:
-    """Return the first offsets of a pattern, ``"POINT"`` or ``"EXTENDED"``."""
-    if pattern not in DITHERS:
-        raise MrsxrError(f"dither pattern '{pattern}' is unknown; expected one of {', '.join(DITHERS)}")
-    if not 1 <= n_dithers <= 4:
-        raise MrsxrError(f"{n_dithers} dithers asked for; the patterns have 1 to 4 positions")
-    return list(DITHERS[pattern][:n_dithers])
 
 
 def sky_to_slicer(

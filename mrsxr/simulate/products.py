@@ -14,18 +14,20 @@ from mrsxr.arguments import as_arcsec, as_um_range, reads
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.grid import CubeGrid
 from mrsxr.geometry.index import attach_index
+from mrsxr.limits import Band, NotNegative, Positive, Whole, checked
 from mrsxr.schema import CUBE_DIMS, meaning_of, units_of
 
 from .scene import (
-    C_KM_S,
     PSF_SIGMAS,
     PSF_WEIGHTS,
-    Line,
     LineDisc,
     PointSource,
     Scene,
+    by_velocity,
     line_in_bins,
     line_width,
+    psf_transfer,
+    shines,
     to_mjysr,
 )
 
@@ -35,14 +37,15 @@ _SLICE_LENGTH = {1: 3.2, 2: 4.0, 3: 5.2, 4: 6.6}  # arcsec
 
 
 @reads(size=as_arcsec, wavelength=as_um_range)
+@checked
 def simulate_cube(
     scene: Scene | None = None,
-    band: str = "3A",
+    band: Band = "3A",
     *,
-    noise: float | None = None,
-    size: float | None = None,
+    noise: NotNegative | None = None,
+    size: Positive | None = None,
     wavelength: tuple[float, float] | None = None,
-    seed: int = 1,
+    seed: Whole = 1,
 ) -> xr.Dataset:
     """Return the cube of a scene in one band: background subtracted, white noise, every line known.
 
@@ -114,8 +117,9 @@ def simulate_cube(
 
 
 @reads()
+@checked
 def simulate_spectrum(
-    scene: Scene | None = None, band: str = "2C", *, snr: float = 100.0, seed: int = 1
+    scene: Scene | None = None, band: Band = "2C", *, snr: Positive = 100.0, seed: int = 1
 ) -> xr.Dataset:  # fmt: skip
     """Return the spectrum of everything in a scene but the background, in white noise.
 
@@ -147,8 +151,6 @@ def simulate_spectrum(
     'Jy'
     """
     scene = scene or Scene.default()
-    if not snr > 0:
-        raise MrsxrError(f"snr is {snr}; expected a number above 0")
     grid = _grid(scene, band, None, None)
     low, high = grid.planes
     flux = sum((one.spectrum(low, high) for one in scene.points), np.zeros(low.size))
@@ -171,9 +173,6 @@ def simulate_spectrum(
     return xr.Dataset(variables, coords, _attrs(scene, band) | {"level": "spectrum", "source_type": "POINT"})
 
 
-# --- helpers ---------------------------------------------------------------------------------------------------------
-
-
 def _attrs(scene: Scene, band: str) -> dict[str, Any]:
     sources: list[Any] = [*scene.points, *scene.discs]
     return {
@@ -184,8 +183,6 @@ def _attrs(scene: Scene, band: str) -> dict[str, Any]:
 
 
 def _grid(scene: Scene, band: str, size: float | None, wavelength: tuple[float, float] | None) -> CubeGrid:
-    if band not in mrs.BANDS:
-        raise MrsxrError(f"'{band}' is no MRS band; expected one of {', '.join(mrs.BANDS)}")
     channel = int(band[0])
     (low, high), step, spaxel = mrs.WAVELENGTH_LIMITS[band], mrs.WAVELENGTH_STEP[channel], mrs.SPAXEL_SIZE[channel]
     n = max(1, round((_SLICE_LENGTH[channel] if size is None else size) / spaxel))
@@ -220,10 +217,10 @@ def _disc(disc: LineDisc, grid: CubeGrid, low: np.ndarray, high: np.ndarray) -> 
     """Return the light of a disc [Jy/arcsec2] in all voxels."""
     profile, velocity, step = _disc_image(disc, grid)
     speeds = _speeds(disc)
-    channels = _by_velocity(profile, velocity, speeds)
+    channels = by_velocity(profile, velocity, speeds)
     total = np.zeros(grid.shape)
     for line in disc.lines:
-        near = _near(line, disc, low, high)
+        near = shines(line, disc.redshift, disc.rotation, low, high)
         if near.any():
             images = _blur(channels, step, mrs.psf_fwhm(line_width(line, disc.redshift)[0]), grid)
             shape = line_in_bins(line, disc.redshift, low[near][None], high[near][None], speeds[:, None])
@@ -252,20 +249,10 @@ def _speeds(disc: LineDisc) -> np.ndarray:
     return np.linspace(-1.0, 1.0, _N_VELOCITIES) * max(abs(disc.rotation), 1.0)
 
 
-def _by_velocity(profile: np.ndarray, velocity: np.ndarray, speeds: np.ndarray) -> np.ndarray:
-    """Return the profile shared out to velocities, linearly between the two nearest."""
-    place = np.clip((velocity - speeds[0]) / (speeds[1] - speeds[0]), 0, speeds.size - 1 - 1e-9)
-    out: np.ndarray = profile * np.clip(1.0 - np.abs(place - np.arange(speeds.size)[:, None, None]), 0.0, None)
-    return out
-
-
 def _blur(images: np.ndarray, step: float, fwhm: float, grid: CubeGrid) -> np.ndarray:
     """Convolve fine images with the PSF, cut the margin, and average over the spaxels."""
     square = np.fft.fftfreq(images.shape[1], step)[:, None] ** 2 + np.fft.rfftfreq(images.shape[2], step) ** 2
-    transfer = np.zeros(square.shape)
-    for weight, sigma in zip(PSF_WEIGHTS, PSF_SIGMAS, strict=True):
-        transfer += weight * np.exp(-2.0 * np.pi**2 * (sigma * fwhm) ** 2 * square)
-    smooth = np.fft.irfft2(np.fft.rfft2(images) * transfer, s=images.shape[1:])
+    smooth = np.fft.irfft2(np.fft.rfft2(images) * psf_transfer(square, fwhm), s=images.shape[1:])
     rows, columns = ((n - m * _OVERSAMPLE) // 2 for n, m in zip(images.shape[1:], (grid.ny, grid.nx), strict=True))
     inner = smooth[:, rows : rows + grid.ny * _OVERSAMPLE, columns : columns + grid.nx * _OVERSAMPLE]
     out: np.ndarray = inner.reshape(len(images), grid.ny, _OVERSAMPLE, grid.nx, _OVERSAMPLE).mean(axis=(2, 4))
@@ -277,21 +264,13 @@ def _disc_spectrum(disc: LineDisc, low: np.ndarray, high: np.ndarray) -> np.ndar
     total = np.zeros(low.size)
     if disc.continuum is not None:
         total += 1e-3 * np.asarray(disc.continuum(0.5 * (low + high)), float)
-    lines = [line for line in disc.lines if _near(line, disc, low, high).any()]
+    lines = [line for line in disc.lines if shines(line, disc.redshift, disc.rotation, low, high).any()]
     if not lines:
         return total
     axis = np.linspace(-1.0, 1.0, 401) * 12.0 * disc.scale_length
     profile, velocity = disc.surface(axis[None, :], axis[:, None])
     speeds = _speeds(disc)
-    share = _by_velocity(profile / profile.sum(), velocity, speeds).sum(axis=(1, 2))
+    share = by_velocity(profile / profile.sum(), velocity, speeds).sum(axis=(1, 2))
     for line in lines:
         total += share @ line_in_bins(line, disc.redshift, low[None], high[None], speeds[:, None])
     return total
-
-
-def _near(line: Line, disc: LineDisc, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Return in which bins a line of a disc shines."""
-    centre, sigma = line_width(line, disc.redshift)
-    reach = 8 * sigma + centre * abs(disc.rotation) / C_KM_S
-    out: np.ndarray = (high > centre - reach) & (low < centre + reach)
-    return out

@@ -14,15 +14,17 @@ from .point_slices import slice_effects
 from .pointing import Aim, sky_to_slicer
 from .psf import Psf
 from .scene import (
-    C_KM_S,
     PSF_SIGMAS,
     PSF_WEIGHTS,
     LineDisc,
     PointSource,
     Scene,
+    by_velocity,
     line_in_bins,
     line_width,
     psf_fwhm,
+    psf_transfer,
+    shines,
     to_mjysr,
 )
 
@@ -155,16 +157,16 @@ def _disc(
     psf: Psf | None = None,
 ) -> np.ndarray:  # fmt: skip
     total = np.zeros(pixels.y.size)
-    lines = [line for line in disc.lines if bool(_near(line, disc, low, high, np.array([disc.rotation])).any())]
+    lines = [line for line in disc.lines if bool(shines(line, disc.redshift, disc.rotation, low, high).any())]
     if not lines and disc.continuum is None:
         return total
     plane = _field_plane(pixels)
     profile, velocity = _disc_on_plane(disc, aim, geometry, pixels.band, plane)
     steps = np.linspace(-1.0, 1.0, _N_VELOCITIES) * max(np.abs(velocity).max(), 1.0)
-    channels = _split_by_velocity(profile, velocity, steps)
+    channels = by_velocity(profile, velocity, steps)
     place = (pixels.alpha - plane.alpha0) / plane.step, (pixels.beta - plane.beta0) / plane.step
     for line in lines:
-        near = _near(line, disc, low, high, steps)
+        near = shines(line, disc.redshift, steps[-1], low, high)
         blurred = _blur(channels, plane, line_width(line, disc.redshift)[0], pixels, psf)
         here = np.stack([_interpolate(one, place, near) for one in blurred])
         flux = line_in_bins(line, disc.redshift, low[near][None], high[near][None], steps[:, None])
@@ -177,13 +179,6 @@ def _disc(
         share = (pixels.wavelength - ends[0]) / (ends[1] - ends[0])
         total += to_mjysr(1e-3 * disc.continuum(0.5 * (low + high)) * (first * (1 - share) + last * share))
     return total
-
-
-def _near(line: Any, disc: LineDisc, low: np.ndarray, high: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    centre, sigma = line_width(line, disc.redshift)
-    reach = 8 * sigma + centre * np.abs(steps).max() / C_KM_S
-    out: np.ndarray = (high > centre - reach) & (low < centre + reach)
-    return out
 
 
 def _field_plane(pixels: Footprints) -> _Plane:
@@ -207,18 +202,6 @@ def _disc_on_plane(
     return disc.surface(back[0, 0] * da + back[0, 1] * db, back[1, 0] * da + back[1, 1] * db)
 
 
-def _split_by_velocity(profile: np.ndarray, velocity: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """Return the profile shared out to velocity channels, linearly between the two nearest."""
-    width = steps[1] - steps[0]
-    place = np.clip((velocity - steps[0]) / width, 0, steps.size - 1 - 1e-9)
-    lower = place.astype(int)
-    channels = np.zeros((steps.size, *profile.shape))
-    rows, columns = np.indices(profile.shape)
-    channels[lower, rows, columns] = profile * (1 - (place - lower))
-    channels[lower + 1, rows, columns] += profile * (place - lower)
-    return channels
-
-
 def _blur(
     channels: np.ndarray, plane: _Plane, wavelength: float, pixels: Footprints, psf: Psf | None = None,
 ) -> np.ndarray:  # fmt: skip
@@ -229,12 +212,7 @@ def _blur(
     if psf is not None:
         transfer = psf.transfer((shape[0], shape[1]), plane.step, wavelength)
     else:
-        fwhm = psf_fwhm(wavelength)
-        square = along**2 + across**2
-        transfer = sum(
-            weight * np.exp(-2 * np.pi**2 * (sigma * fwhm) ** 2 * square)
-            for weight, sigma in zip(PSF_WEIGHTS, PSF_SIGMAS, strict=True)
-        )
+        transfer = psf_transfer(along**2 + across**2, psf_fwhm(wavelength))
     pixel = float(np.median(pixels.alpha_high - pixels.alpha_low))
     transfer = transfer * np.sinc(along * pixel) * np.sinc(across * float(pixels.width[0]))
     out = np.fft.irfft2(np.fft.rfft2(channels, s=shape) * transfer, s=shape)

@@ -282,6 +282,33 @@ def line_width(line: Line, redshift: float, velocity: np.ndarray | float = 0.0) 
     return centre, np.hypot(instrument, centre * line.fwhm / C_KM_S) * _TO_SIGMA
 
 
+def shines(line: Line, redshift: float, speed: float, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Return in which wavelength bins [um] a line shines whose gas moves at up to a speed [km/s]."""
+    centre, sigma = line_width(line, redshift)
+    reach = 8 * sigma + centre * abs(speed) / C_KM_S
+    inside: np.ndarray = (high > centre - reach) & (low < centre + reach)
+    return inside
+
+
+def psf_transfer(square: np.ndarray, fwhm: float) -> np.ndarray:
+    """Return the Fourier transform of the PSF at squared frequencies [1/arcsec2]."""
+    total = np.zeros(square.shape)
+    for weight, sigma in zip(PSF_WEIGHTS, PSF_SIGMAS, strict=True):
+        total += weight * np.exp(-2.0 * np.pi**2 * (sigma * fwhm) ** 2 * square)
+    return total
+
+
+def by_velocity(profile: np.ndarray, velocity: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Return a profile shared out to velocity channels, linearly between the two nearest."""
+    place = np.clip((velocity - steps[0]) / (steps[1] - steps[0]), 0, steps.size - 1 - 1e-9)
+    lower = place.astype(int)
+    channels = np.zeros((steps.size, *profile.shape))
+    rows, columns = np.indices(profile.shape)
+    channels[lower, rows, columns] = profile * (1 - (place - lower))
+    channels[lower + 1, rows, columns] += profile * (place - lower)
+    return channels
+
+
 def line_in_bins(
     line: Line, redshift: float, low: np.ndarray, high: np.ndarray, velocity: np.ndarray | float = 0.0,
 ) -> np.ndarray:  # fmt: skip

@@ -13,7 +13,7 @@ from mrsxr.cal.wcs import assign_wcs
 from mrsxr.geometry.sky import slicer_to_sky, tangent_frame, tangent_offsets
 from mrsxr.mrs import bands_of_setting, psf_fwhm
 from mrsxr.simulate.instrument import make_geometry
-from mrsxr.simulate.pointing import aim_at, dither_offsets
+from mrsxr.simulate.pointing import DITHERS, aim_at
 
 RA, DEC, ROLL = 150.0, 2.0, 40.0
 DIMS = ("dither", "y", "x")
@@ -24,9 +24,7 @@ LINES = (5.1, 5.3, 6.1, 7.9, 8.3, 9.4)  # um
 def empty(setting: str, n_dither: int, north: float = 0.0, first: int = 1, rows: int = 1024) -> xr.Dataset:
     """Return located cal data without light; ``north`` [arcsec] moves the tile, ``first`` numbers the exposures."""
     geometry = make_geometry(setting)
-    aims = [
-        aim_at(RA, DEC + north / 3600, ROLL, offset, 1.0, 9000.0) for offset in dither_offsets("EXTENDED", n_dither)
-    ]
+    aims = [aim_at(RA, DEC + north / 3600, ROLL, offset, 1.0, 9000.0) for offset in DITHERS["EXTENDED"][:n_dither]]
     coords = dither_coords(n_dither, setting)
     for name in ("ra_ref", "dec_ref", "roll_ref", "v2_ref", "v3_ref"):
         coords[name] = ("dither", np.array([getattr(a.pointing, name) for a in aims]), coords[name][2])

@@ -111,11 +111,11 @@ def test_bands_of_one_detector_with_another_psf():
     import simulated
 
     from mrsxr.simulate import Background, PointSource, PowerLaw, Psf, Scene
-    from mrsxr.simulate.pointing import aim_at, dither_offsets
+    from mrsxr.simulate.pointing import DITHERS, aim_at
 
     scene = Scene(150.0, 20.0, points=(PointSource(150.0, 20.0, PowerLaw(60.0, 0.5)),), discs=(),
                   background=Background(scale=0.0), psf=Psf.spiked(4.9, 8.8, asymmetry=0.0))  # fmt: skip
-    told = np.array(dither_offsets("EXTENDED", 4))
+    told = np.array(DITHERS["EXTENDED"])
     real = told + np.random.default_rng(3).normal(0, 0.03, told.shape)
     ds = simulated.cal_of(scene, "12A", [tuple(one) for one in real])
     aims = [aim_at(150.0, 20.0, 247.0, tuple(one), 1.0, 12000.0).pointing for one in told]

@@ -145,6 +145,9 @@ def test_wrong_requests_are_refused(tmp_path):
         simulate_observation(tmp_path, bands=[])
     with pytest.raises(MrsxrError, match="FASTGRP"):
         simulate_observation(tmp_path, readpatt="FASTGRP")
+    for option, value, expected in (("pattern", "SPIRAL", "POINT, EXTENDED"), ("n_dithers", 5, "from 1 to 4")):
+        with pytest.raises(MrsxrError, match=f"{option} is .*{value}.*; expected .*{expected}"):
+            simulate_observation(tmp_path, **SMALL | {option: value})
 
 
 def test_effects_off_are_off_in_the_references_too(tmp_path):

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from mrsxr import mrs, units
-from mrsxr.errors import MrsxrError
 from mrsxr.geometry.detector import slicer_to_detector
 from mrsxr.simulate import instrument, pointing, render, scene
 from mrsxr.simulate._exposure_kernels import psf_in_pixels
@@ -139,15 +138,8 @@ def test_leak_adds_half_wavelength_light_to_3a_only(aim):
 
 
 def test_target_lands_at_its_dither_offset(geometry):
-    for offset in pointing.dither_offsets("POINT", 4):
+    for offset in pointing.DITHERS["POINT"]:
         aim = pointing.aim_at(10.0, -70.0, 120.0, offset, 1.00007, 0.0)
         v2, v3 = pointing.sky_to_v2v3(10.0, -70.0, aim.pointing)
         assert -(v2 - pointing.V2_REF) == pytest.approx(offset[0], abs=1e-7)
         assert v3 - pointing.V3_REF == pytest.approx(offset[1], abs=1e-7)
-
-
-def test_unknown_pattern_is_refused():
-    with pytest.raises(MrsxrError, match="SPIRAL"):
-        pointing.dither_offsets("SPIRAL", 4)
-    with pytest.raises(MrsxrError, match="5 dithers"):
-        pointing.dither_offsets("POINT", 5)

@@ -6,8 +6,7 @@ Pictures of the sky need axes with a celestial WCS: :func:`sky_axes` makes them.
 """
 
 from ._compare import compare
-from ._cube import cube_image
-from ._cut import position_velocity
+from ._cube import cube_image, position_velocity
 from ._detector import detector_image, dq_image
 from ._excitation import excitation
 from ._lines import line_fit
@@ -19,19 +18,6 @@ from ._style import save_figure
 from ._summary import summary
 
 __all__ = [
-    "detector_image",
-    "dq_image",
-    "ramps",
-    "cube_image",
-    "spectrum",
-    "line_fit",
-    "line_map",
-    "line_maps",
-    "channel_maps",
-    "position_velocity",
-    "excitation",
-    "compare",
-    "summary",
-    "sky_axes",
-    "save_figure",
-]
+    "detector_image", "dq_image", "ramps", "cube_image", "spectrum", "line_fit", "line_map", "line_maps",
+    "channel_maps", "position_velocity", "excitation", "compare", "summary", "sky_axes", "save_figure",
+]  # fmt: skip

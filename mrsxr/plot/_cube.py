@@ -1,4 +1,4 @@
-"""Pictures of cubes: collapsed over wavelength, on the sky."""
+"""Pictures of cubes: collapsed over wavelength, on the sky, and cut along a path."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from matplotlib.axes import Axes
 
 from mrsxr.arguments import as_circle, as_um_place, reads
 from mrsxr.errors import LevelError, MrsxrError
+from mrsxr.limits import checked
 from mrsxr.mrs import psf_fwhm
 from mrsxr.robust import median_image
 
+from ._maps import line_name
 from ._sky import draw_on_sky, dress_sky, mark_aperture, mark_beam, mark_compass, mark_scale, sky_panel, sky_wcs
-from ._style import colour_bar, colour_map, image_norm, unit_text, with_unit
+from ._style import colour_bar, colour_map, image_norm, new_axes, unit_text, with_unit
 
 _LEAST = 0.25  # part of the planes that a spaxel must have to be shown
 Range = float | tuple[float, float] | slice | None
@@ -121,3 +123,51 @@ def tangent_point(cube: xr.Dataset) -> tuple[float, float] | None:
     """Return right ascension and declination [deg] of the tangent point, None for a cube without ``wcs``."""
     wcs = sky_wcs(cube)
     return None if wcs is None else (float(wcs.wcs.crval[0]) % 360.0, float(wcs.wcs.crval[1]))
+
+
+@checked
+def position_velocity(
+    cut: xr.Dataset, ax: Axes | None = None, *, stretch: str = "asinh", percentiles: tuple[float, float] | None = None,
+    cmap: str = "inferno", colorbar: str | None = "right", title: str | None = None,
+) -> Axes:  # fmt: skip
+    """Draw a position-velocity cut: velocity across, offset up.
+
+    Parameters
+    ----------
+    cut : Dataset, level "position_velocity"
+        Of :func:`mrsxr.lines.position_velocity`.
+    ax : Axes, optional
+        By default in a new figure.
+    stretch, percentiles, cmap, colorbar : optional
+        As in :func:`cube_image`.
+    title : str, optional
+        By default line and z.
+
+    Returns
+    -------
+    Axes
+
+    Examples
+    --------
+    >>> nucleus = SkyCoord(cube.ra.mean(), cube.dec.mean(), unit="deg")
+    >>> ax = mx.plot.position_velocity(mx.lines.position_velocity(cube, "[Fe II] 5.34", center=nucleus))
+    """
+    if cut.attrs.get("level") != "position_velocity":
+        raise LevelError(
+            f"a position-velocity picture needs a cut of lines.position_velocity, got {cut.attrs.get('level')}"
+        )
+    image = cut["flux"].transpose("offset", "wavelength").values.astype(float)
+    ax = new_axes(ax, (7.2, 4.6), (0.85, 0.65, 5.0, 3.5))
+    norm = image_norm(image, stretch, percentiles)
+    drawn = ax.pcolormesh(
+        cut["velocity"].values, cut["offset"].values, image, norm=norm, cmap=colour_map(cmap), shading="nearest",
+        rasterized=True,
+    )  # fmt: skip
+    ax.set_xlabel("Velocity [km s⁻¹]")
+    ax.set_ylabel("Offset along the path [arcsec]")
+    for draw in (ax.axvline, ax.axhline):
+        draw(0.0, color="white", lw=0.7, ls=(0, (4, 4)))
+    if colorbar:
+        colour_bar(drawn, ax, with_unit("Surface brightness", cut["flux"].attrs.get("units")), where=colorbar)
+    ax.set_title(title if title is not None else f"{line_name(cut)}   z = {float(cut.attrs['redshift']):g}", loc="left")
+    return ax

@@ -12,7 +12,7 @@ from matplotlib.colors import BoundaryNorm, ListedColormap, Normalize
 
 from mrsxr.arguments import reads
 from mrsxr.errors import MrsxrError
-from mrsxr.lines._names import matches
+from mrsxr.lines.linelist import matches
 from mrsxr.mrs import psf_fwhm
 
 from ._sky import (

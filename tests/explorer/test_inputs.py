@@ -192,7 +192,7 @@ def test_notebook_shows_the_page(browser, tmp_path, monkeypatch):
     finally:
         driver.switch_to.default_content()
     assert browser.requests() == []
-    monkeypatch.setattr("mrsxr.explorer.shown._IN_PLACE", 1000)
+    monkeypatch.setattr("mrsxr.explorer.page._IN_PLACE", 1000)
     assert 'src="look%20at.html"' in page._repr_html_()
     monkeypatch.chdir(tmp_path.parent)
     assert f'src="{tmp_path.name}/look%20at.html"' in page._repr_html_()

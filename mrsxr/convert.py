@@ -154,7 +154,9 @@ def _factor(ds: xr.Dataset, level: str, source: _Quantity, target: _Quantity) ->
         area = _pixel_area(ds, level, source.per == "pix")
         factor = factor * area if target.per == "pix" else factor / area
     if source.per_sample != target.per_sample:
-        width = _sample_width(ds, level)
+        if level == "cal":
+            raise SchemaError("per_sample is for cubes and spectra: detector pixels have no common wavelength samples")
+        width = xr.Variable("wavelength", plane_widths(ds))
         factor = factor * width if target.per_sample else factor / width
     return factor
 
@@ -173,13 +175,6 @@ def _pixel_area(ds: xr.Dataset, level: str, counted: bool) -> xr.Variable:
     if "pixel_area" not in ds.variables:
         raise SchemaError(f"level {level}: 'pixel_area' is missing, which photom adds; units per pixel need it")
     return ds.variables["pixel_area"].to_base_variable().astype(np.float64) * units.ARCSEC2_TO_SR
-
-
-def _sample_width(ds: xr.Dataset, level: str) -> xr.Variable:
-    """Return the width of the wavelength samples [um]."""
-    if level == "cal":
-        raise SchemaError("per_sample is for cubes and spectra: detector pixels have no common wavelength samples")
-    return xr.Variable("wavelength", plane_widths(ds))
 
 
 def _converted(

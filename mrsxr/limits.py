@@ -27,6 +27,7 @@ from .threads import MOST_WORKERS
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _NOTHING = object()  # a value that no annotation takes
+_STARS = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 NUMBERS: dict[Any, str] = {int: "a whole number", float: "a finite number"}
 
 
@@ -335,24 +336,16 @@ def checked(function: Function) -> Function:
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        check_call(function, _without_stars(signature, signature.bind(*args, **kwargs).arguments))
+        given = signature.bind(*args, **kwargs).arguments.items()
+        check_call(function, {name: one for name, one in given if signature.parameters[name].kind not in _STARS})
         return function(*args, **kwargs)
 
     return typing.cast(Function, wrapped)
 
 
-def _without_stars(signature: inspect.Signature, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    stars = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return {name: value for name, value in arguments.items() if signature.parameters[name].kind not in stars}
-
-
+@functools.cache
 def hints_of(function: Any) -> dict[str, Any]:
     """Return the annotations of a function or class, resolved, with their marks."""
-    return _hints_of(function)
-
-
-@functools.cache
-def _hints_of(function: Any) -> dict[str, Any]:
     return typing.get_type_hints(inspect.unwrap(function), include_extras=True)
 
 

@@ -33,6 +33,12 @@ CUBE_COLUMNS = {1: (0, 512), 2: (513, 1031), 3: (513, 1031), 4: (0, 512)}
 #: Cube spaxel [arcsec] and wavelength step [um] of each channel (jwst cubepar).
 SPAXEL_SIZE = {1: 0.13, 2: 0.17, 3: 0.20, 4: 0.35}
 WAVELENGTH_STEP = {1: 0.0008, 2: 0.0013, 3: 0.0025, 4: 0.006}
+#: Bounds [um] of the wavelengthrange file (CDP-8b and FLT-9), which jwst takes for a channel in each grating.
+WAVELENGTH_RANGES = {
+    "1A": (4.68, 5.97), "1B": (5.24, 6.87), "1C": (6.20, 7.90), "2A": (7.27, 9.03), "2B": (8.43, 10.39),
+    "2C": (9.76, 11.97), "3A": (11.29, 13.75), "3B": (13.08, 15.86), "3C": (15.14, 18.29), "4A": (17.40, 21.20),
+    "4B": (20.31, 24.68), "4C": (23.72, 28.75),
+}  # fmt: skip
 #: Wavelength limits of the band cubes [um] (flight cubepar values).
 WAVELENGTH_LIMITS = {
     "1A": (4.90, 5.74), "1B": (5.66, 6.63), "1C": (6.53, 7.65),
@@ -40,7 +46,6 @@ WAVELENGTH_LIMITS = {
     "3A": (11.55, 13.47), "3B": (13.34, 15.57), "3C": (15.41, 17.98),
     "4A": (17.70, 20.95), "4B": (20.69, 24.48), "4C": (24.40, 28.70),
 }  # fmt: skip
-
 #: Length of a detector pixel [um] at both of these limits: lines through all slices of FLT-9, which scatter by 1.5 %.
 PIXEL_LENGTH = {
     "1A": (0.000975, 0.000779), "1B": (0.001127, 0.000902), "1C": (0.001301, 0.001041),

@@ -317,7 +317,8 @@ def _validate_variable(ds: xr.Dataset, spec: Variable, where: str) -> None:
             return
         raise SchemaError(f"{where}: variable '{spec.name}' ({spec.meaning}) is missing")
     variable = ds.variables[spec.name]
-    if variable.dims not in _dims_allowed(spec):
+    tails = MAP_DIMS if spec.dims[-1:] == (MAP,) else (spec.dims[-1:],)
+    if variable.dims not in {(*spec.dims[:-1], *tail) for tail in tails}:
         raise SchemaError(f"{where}: '{spec.name}' has dims {variable.dims}, expected {spec.dims}")
     if spec.dtypes == ("str",):
         if np.dtype(variable.dtype).kind not in "UOT":
@@ -326,12 +327,6 @@ def _validate_variable(ds: xr.Dataset, spec: Variable, where: str) -> None:
         raise SchemaError(f"{where}: '{spec.name}' is {variable.dtype}, expected {' or '.join(spec.dtypes)}")
     if spec.units is not None and variable.attrs.get("units") != spec.units:
         raise SchemaError(f"{where}: '{spec.name}' has units {variable.attrs.get('units')!r}, expected '{spec.units}'")
-
-
-def _dims_allowed(spec: Variable) -> tuple[tuple[str, ...], ...]:
-    if spec.dims[-1:] != (MAP,):
-        return (spec.dims,)
-    return tuple((*spec.dims[:-1], *tail) for tail in MAP_DIMS)
 
 
 def units_of(level: str, name: str) -> str:

@@ -62,34 +62,20 @@ def _is_one(value: Any) -> bool:
     return isinstance(value, str) or not np.iterable(value)
 
 
-def as_arcsec(value: Any, what: str = "angle") -> Any:
-    """Return an angle [arcsec] of a number, a Quantity or a text ("0.01 deg", '1.5"')."""
-    return None if value is None else as_number(value, u.arcsec, what)
+def _reader(unit: Any, noun: str, equivalencies: Any = ()) -> Reader:
+    """Return the reader of numbers in a unit, of Quantities and of texts such as "0.01 deg"; None stays None."""
+
+    def read(value: Any, what: str = noun) -> Any:
+        return None if value is None else as_number(value, unit, what, equivalencies)
+
+    return read
 
 
-def as_arcsec2(value: Any, what: str = "area") -> Any:
-    """Return a solid angle [arcsec2] of a number or a Quantity."""
-    return None if value is None else as_number(value, u.arcsec**2, what)
-
-
-def as_deg(value: Any, what: str = "angle") -> Any:
-    """Return an angle [deg] of a number, a Quantity or a text."""
-    return None if value is None else as_number(value, u.deg, what)
-
-
-def as_um(value: Any, what: str = "wavelength") -> Any:
-    """Return a wavelength [um] of a number or of a Quantity of length, frequency, wavenumber or energy."""
-    return None if value is None else as_number(value, u.um, what, u.spectral())
-
-
-def as_um_width(value: Any, what: str = "wavelength step") -> Any:
-    """Return a difference of wavelengths [um] of a number or a Quantity of length."""
-    return None if value is None else as_number(value, u.um, what)
-
-
-def as_kms(value: Any, what: str = "velocity") -> Any:
-    """Return a velocity [km/s] of a number or a Quantity."""
-    return None if value is None else as_number(value, u.km / u.s, what)
+as_arcsec, as_deg = _reader(u.arcsec, "angle"), _reader(u.deg, "angle")
+as_arcsec2 = _reader(u.arcsec**2, "area")
+as_um = _reader(u.um, "wavelength", u.spectral())  # also of a frequency, a wavenumber or an energy
+as_um_width = _reader(u.um, "wavelength step")
+as_kms = _reader(u.km / u.s, "velocity")
 
 
 def _pair(value: Any, what: str, one: Callable[[Any, str], float], expected: str) -> tuple[float, float]:

@@ -11,29 +11,7 @@ from mrsxr.blocks import map_ramps
 from mrsxr.errors import ReferenceFileError
 from mrsxr.schema import SYSTEMATIC, VARIANCES
 
-__all__ = ["SYSTEMATIC", "VARIANCES", "apply_factor", "match_invalid", "reference_images", "scale"]
-
-
-def match_invalid(ds: xr.Dataset, name: str) -> xr.Dataset:
-    """Set data and variances NaN and the flag DO_NOT_USE wherever one of them says so (as jwst does).
-
-    Parameters
-    ----------
-    ds : Dataset
-        ``name`` (dither, y, x), ``dq`` and any of :data:`~mrsxr.schema.VARIANCES`.
-    name : str
-        The data.
-
-    Returns
-    -------
-    Dataset; a value that is infinite counts as NaN
-    """
-    return apply_factor(ds, name, match=True)
-
-
-def scale(ds: xr.Dataset, name: str, factor: xr.DataArray) -> xr.Dataset:
-    """Multiply data by ``factor`` (float32) and its variances by the square; units stay the caller's business."""
-    return apply_factor(ds, name, factor)
+__all__ = ["SYSTEMATIC", "VARIANCES", "apply_factor", "reference_images"]
 
 
 def apply_factor(
@@ -63,7 +41,7 @@ def apply_factor(
     flags : DataArray of uint32, optional
         Flags to add.
     match : bool
-        Make everything NaN and DO_NOT_USE where anything is not finite or DO_NOT_USE.
+        Make everything NaN and DO_NOT_USE where anything is not finite or DO_NOT_USE, as jwst does.
 
     Returns
     -------

@@ -16,7 +16,7 @@ from mrsxr.limits import KernelSize, Percent, checked
 from mrsxr.scores import PREFIX
 from mrsxr.step import step
 
-from ._invalid import match_invalid
+from ._invalid import apply_factor
 
 OUTLIER_BITS = dq.value("DO_NOT_USE", "OUTLIER")
 
@@ -137,7 +137,7 @@ def flag_outliers(ds: xr.Dataset, *, outliers: xr.Dataset) -> xr.Dataset:
         ds = ds.assign({name: outliers[name].variable.isel(dither=chosen) for name in names})
     mask = mask.drop_vars(list(mask.coords)).drop_attrs()
     flags = add_flags(ds.dq, mask).transpose(*ds.dq.dims).assign_attrs(dq.PIXEL_DQ_ATTRS)
-    return match_invalid(ds.assign(dq=flags), "flux")
+    return apply_factor(ds.assign(dq=flags), "flux", match=True)
 
 
 def _of_one_detector(datasets: xr.Dataset | Sequence[xr.Dataset]) -> list[xr.Dataset]:

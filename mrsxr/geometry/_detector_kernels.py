@@ -70,14 +70,6 @@ def _collapse(matrix, a, out):
 
 
 @njit(cache=True, nogil=True)
-def _horner(row, b):
-    total = 0.0
-    for j in range(row.size - 1, -1, -1):
-        total = total * b + row[j]
-    return total
-
-
-@njit(cache=True, nogil=True)
 def grid_to_slicer(
     labels: Array, y0: int, x0: int, lookup: Array, alpha_matrix: Array, alpha_shift: Array, wave_matrix: Array,
     wave_shift: Array, slice_beta: Array,
@@ -101,8 +93,8 @@ def grid_to_slicer(
             if s < 0:
                 alpha[r, c] = beta[r, c] = wavelength[r, c] = math.nan
                 continue
-            alpha[r, c] = _horner(alpha_rows[s], c + x0 - alpha_shift[s])
-            wavelength[r, c] = _horner(wave_rows[s], c + x0 - wave_shift[s])
+            alpha[r, c] = horner(alpha_rows[s], c + x0 - alpha_shift[s])
+            wavelength[r, c] = horner(wave_rows[s], c + x0 - wave_shift[s])
             beta[r, c] = slice_beta[s]
     return alpha, beta, wavelength
 
@@ -146,7 +138,7 @@ def fill_slice(
         first = max(math.floor(min(left[r], right[r])) - 2, 0)
         last = min(math.ceil(max(left[r], right[r])) + 2, nx - 1)
         for c in range(first, last + 1):
-            alpha = _horner(alpha_row, c - alpha_shift)
-            wave = _horner(wave_row, c - wave_shift)
+            alpha = horner(alpha_row, c - alpha_shift)
+            wave = horner(wave_row, c - wave_shift)
             if limits[0] <= alpha <= limits[1] and limits[2] <= wave <= limits[3]:
                 labels[r, c] = label

@@ -7,6 +7,8 @@ contiguous range of them and the order of the sums does not depend on the blocks
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -152,6 +154,16 @@ def _with_room(fill, given, n_y, n_x, kinds):
         room *= 4
 
 
+def _counted(fill: Callable[..., int], given: tuple[Any, ...], size: int) -> tuple[Array, Array, Array]:
+    """Return start, places and shares as a kernel fills them; a first call without room counts the entries."""
+    start = np.zeros(size + 1, np.int64)
+    n = fill(*given, start, np.empty(0, np.int32), np.empty(0, np.float32))
+    place, share = np.empty(n, np.int32), np.empty(n, np.float32)
+    if n:
+        fill(*given, start, place, share)
+    return start, place, share
+
+
 def overlap_entries(
     slice_index: Array, alpha_left: Array, alpha_right: Array, status: Array, edges: Array, alpha_middle: Array,
     alpha_half: Array, n_y: int, n_x: int,
@@ -246,13 +258,7 @@ def gaussian_entries(
         [spaxel^2]
     n_y, n_x : int
     """
-    start = np.zeros(status.size + 1, dtype=np.int64)
-    none, nothing = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float32)
-    n = _gaussian_cells(x, y, status, reach, scale, n_y, n_x, start, none, nothing)
-    spaxel, share = np.empty(n, dtype=np.int32), np.empty(n, dtype=np.float32)
-    if n:
-        _gaussian_cells(x, y, status, reach, scale, n_y, n_x, start, spaxel, share)
-    return start, spaxel, share
+    return _counted(_gaussian_cells, (x, y, status, reach, scale, n_y, n_x), status.size)
 
 
 @njit(cache=True, nogil=True)
@@ -291,13 +297,7 @@ def wavelength_entries(low: Array, high: Array, plane_low: Array, plane_high: Ar
     share : float32 array (entry)
         Length of overlap in units of the plane.
     """
-    start = np.zeros(low.size + 1, dtype=np.int64)
-    none, nothing = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float32)
-    n = _overlaps_in_wavelength(low, high, plane_low, plane_high, start, none, nothing)
-    plane, share = np.empty(n, dtype=np.int32), np.empty(n, dtype=np.float32)
-    if n:
-        _overlaps_in_wavelength(low, high, plane_low, plane_high, start, plane, share)
-    return start, plane, share
+    return _counted(_overlaps_in_wavelength, (low, high, plane_low, plane_high), low.size)
 
 
 @njit(cache=True, nogil=True)
@@ -339,13 +339,7 @@ def distance_entries(
         As of :func:`wavelength_entries`.
     """
     centres, steps = 0.5 * (plane_low + plane_high), plane_high - plane_low
-    start = np.zeros(middle.size + 1, dtype=np.int64)
-    none, nothing = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float32)
-    n = _distances_in_wavelength(middle, centres, steps, reach, scale, start, none, nothing)
-    plane, share = np.empty(n, dtype=np.int32), np.empty(n, dtype=np.float32)
-    if n:
-        _distances_in_wavelength(middle, centres, steps, reach, scale, start, plane, share)
-    return start, plane, share
+    return _counted(_distances_in_wavelength, (middle, centres, steps, reach, scale), middle.size)
 
 
 @njit(cache=True, nogil=True)

@@ -397,9 +397,6 @@ def cut_wcs(wcs: WCS, first: Sequence[float], step: Sequence[float] = (1, 1)) ->
     return out
 
 
-# --- helpers ---------------------------------------------------------------------------------------------
-
-
 def _as_range(indexer: Any, dim: str, n: int) -> range | None:
     """Return the pixels that an indexer takes, where they are one, two, ... steps apart."""
     if isinstance(indexer, slice):

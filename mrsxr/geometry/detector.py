@@ -103,21 +103,14 @@ def detector_to_slicer(
     label = np.asarray(label, np.int64)
     known = (label >= 0) & (label < lookup.size)
     slices = np.where(known, lookup[np.where(known, label, 0)], -1)
-    alpha, wavelength = detector_to_alpha(x, y, label, model), detector_to_wavelength(x, y, label, model)
+    alpha, wavelength = (detector_coordinate(name, x, y, label, model) for name in ("alpha", "wavelength"))
     return alpha, np.broadcast_to(beta[slices], alpha.shape).copy(), wavelength
 
 
-def detector_to_alpha(x: np.ndarray, y: np.ndarray, label: np.ndarray, model: Mapping[Any, Any]) -> np.ndarray:
-    """Return alpha [arcsec] alone; as :func:`detector_to_slicer`."""
-    return _coordinate(x, y, label, model, "alpha")
-
-
-def detector_to_wavelength(x: np.ndarray, y: np.ndarray, label: np.ndarray, model: Mapping[Any, Any]) -> np.ndarray:
-    """Return the wavelength [um] alone; as :func:`detector_to_slicer`."""
-    return _coordinate(x, y, label, model, "wavelength")
-
-
-def _coordinate(x: np.ndarray, y: np.ndarray, label: np.ndarray, model: Mapping[Any, Any], name: str) -> np.ndarray:
+def detector_coordinate(
+    name: str, x: np.ndarray, y: np.ndarray, label: np.ndarray, model: Mapping[Any, Any]
+) -> np.ndarray:
+    """Return "alpha" [arcsec] or "wavelength" [um] alone; as :func:`detector_to_slicer`."""
     from ._detector_kernels import pixels_to_coordinate
 
     x, y, label = np.broadcast_arrays(np.asarray(x, float), np.asarray(y, float), np.asarray(label))
@@ -268,9 +261,6 @@ def derive_slice_map(
         bounds = np.asarray([lower, upper, *waves])
         fill_slice(out, label, left, right, alpha_c[s], alpha_s[s], wave_c[s], wave_s[s], bounds)
     return out
-
-
-# --- helpers ---------------------------------------------------------------------------------------------
 
 
 def _ref_id(ds: xr.Dataset) -> str:

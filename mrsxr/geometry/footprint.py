@@ -9,7 +9,7 @@ import xarray as xr
 
 from mrsxr.errors import MrsxrError
 
-from .detector import detector_to_alpha
+from .detector import detector_coordinate
 from .grid import unwrap_ra
 from .sky import Pointing, slicer_to_sky, wrap
 
@@ -62,7 +62,7 @@ def slice_ranges(ds: xr.Dataset, columns: np.ndarray | None = None, *, exact: bo
         )
     y, x, labels, alpha = y[good], x[good], labels[good], alpha[good]
     if exact:
-        alpha = detector_to_alpha(ds["x"].values[keep][x], ds["y"].values[y], labels, ds)
+        alpha = detector_coordinate("alpha", ds["x"].values[keep][x], ds["y"].values[y], labels, ds)
     low, high = np.full(labels.max() + 1, np.inf), np.full(labels.max() + 1, -np.inf)
     np.minimum.at(low, labels, alpha)
     np.maximum.at(high, labels, alpha)

@@ -13,7 +13,7 @@ from mrsxr import dq as flags
 from mrsxr import mrs
 from mrsxr.errors import MrsxrError
 
-from .detector import detector_to_alpha, detector_to_wavelength
+from .detector import detector_coordinate
 from .footprint import SliceRanges
 from .frame import FrameModel
 from .grid import CubeGrid
@@ -151,9 +151,9 @@ def _selected(frame: FrameModel, x: np.ndarray, y: np.ndarray, band: str, ranges
     slice_index, label = rows.ravel()[index], slice_map.ravel()[index]
     px, py = x[index % len(x)].astype(float), y[index // len(x)].astype(float)
     sides = (px - HALF_PIXEL, px + HALF_PIXEL, px)
-    alpha_left, alpha_right, alpha = (detector_to_alpha(x, py, label, model) for x in sides)
+    alpha_left, alpha_right, alpha = (detector_coordinate("alpha", x, py, label, model) for x in sides)
     ends = (py - HALF_PIXEL, py + HALF_PIXEL, py)
-    below, above, middle = (detector_to_wavelength(px, y, label, model) for y in ends)
+    below, above, middle = (detector_coordinate("wavelength", px, y, label, model) for y in ends)
     half = 0.5 * np.abs(above - below)
     good = np.isfinite(alpha_left) & np.isfinite(alpha_right) & np.isfinite(middle) & (half > 0)
     order = np.flatnonzero(good)
@@ -194,7 +194,7 @@ def wavelength_span(
     j, i = np.nonzero(np.isin(here, labels))
     if j.size == 0:
         return np.inf, -np.inf
-    wave = detector_to_wavelength(x[i].astype(float), y[rows[j]].astype(float), here[j, i], model)
+    wave = detector_coordinate("wavelength", x[i].astype(float), y[rows[j]].astype(float), here[j, i], model)
     low, high = float(np.nanmin(wave)), float(np.nanmax(wave))
     margin = (high - low) * 20.0 / max(len(y), 1)
     return low - margin, high + margin

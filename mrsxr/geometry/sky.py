@@ -374,9 +374,6 @@ def v2v3_matrices(band: str, model: Mapping[Any, Any]) -> tuple[np.ndarray, np.n
     return coefficients(model, "v2_coefficients")[k], coefficients(model, "v3_coefficients")[k]
 
 
-# --- helpers ---------------------------------------------------------------------------------------------
-
-
 def _rx(angle: float) -> np.ndarray:
     c, s = np.cos(angle), np.sin(angle)
     return np.array([[1.0, 0.0, 0.0], [0.0, c, -s], [0.0, s, c]])

@@ -10,23 +10,7 @@ from .products import load, load_dataset, planned, save
 from .summary import Summary, summarize
 
 __all__ = [
-    "find_files",
-    "open_exposures",
-    "open_observation",
-    "summarize",
-    "key_of",
-    "load",
-    "load_dataset",
-    "save",
-    "write_fits",
-    "to_hdulist",
-    "to_specutils",
-    "from_specutils",
-    "exposures_header",
-    "products_header",
-    "planned",
-    "product_name",
-    "FileInfo",
-    "Found",
-    "Summary",
-]
+    "find_files", "open_exposures", "open_observation", "summarize", "key_of", "load", "load_dataset", "save",
+    "write_fits", "to_hdulist", "to_specutils", "from_specutils", "exposures_header", "products_header", "planned",
+    "product_name", "FileInfo", "Found", "Summary",
+]  # fmt: skip

@@ -17,32 +17,8 @@ from .headers import MAPS
 _Test = Callable[[Any], bool]
 
 
-def _text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
 def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _positive(value: Any) -> bool:
-    return _number(value) and 0 < value < 1e9
-
-
-def _two_numbers(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(map(_number, value))
-
-
-def _count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 1_000_000
-
-
-def _flag(value: Any) -> bool:
-    return isinstance(value, int) and value in (0, 1)
-
-
-def _texts(value: Any) -> bool:
-    return isinstance(value, str) or _list(value)
 
 
 def _list(value: Any) -> bool:
@@ -88,9 +64,13 @@ _LEVELS = tuple(dict.fromkeys((*LEVELS, *MAPS)))
 _KINDS: dict[str, tuple[_Test, str]] = {
     "level": (lambda v: isinstance(v, str) and v in _LEVELS, "one of " + ", ".join(_LEVELS)),
     "setting": (lambda v: isinstance(v, str) and v in mrs.SETTINGS, "one of " + ", ".join(mrs.SETTINGS)),
-    "text": (_text, "a text"), "texts": (_texts, "a text or a list of texts"), "list": (_list, "a list of texts"),
-    "number": (_number, "a number"), "positive": (_positive, "a number above 0"), "count": (_count, "a whole number"),
-    "flag": (_flag, "0 or 1"), "pair": (_two_numbers, "two numbers"), "wcs": (_wcs, "cards of a WCS"),
+    "text": (lambda v: isinstance(v, str), "a text"), "list": (_list, "a list of texts"),
+    "texts": (lambda v: isinstance(v, str) or _list(v), "a text or a list of texts"),
+    "number": (_number, "a number"), "positive": (lambda v: _number(v) and 0 < v < 1e9, "a number above 0"),
+    "count": (lambda v: _number(v) and isinstance(v, int) and 0 <= v <= 1_000_000, "a whole number"),
+    "flag": (lambda v: isinstance(v, int) and v in (0, 1), "0 or 1"),
+    "pair": (lambda v: isinstance(v, list) and len(v) == 2 and all(map(_number, v)), "two numbers"),
+    "wcs": (_wcs, "cards of a WCS"),
     "history": (_history, "a history in JSON"), "header": (is_header, "keywords in JSON"),
 }  # fmt: skip
 

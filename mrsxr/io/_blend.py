@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 from astropy.io import fits
 
-from mrsxr.attributes import alone
+from mrsxr.attributes import alone, plain
 from mrsxr.geometry.footprint import NEEDED, has_footprint, slice_ranges
 
 from ._keywords import exposure_keywords
@@ -111,15 +111,11 @@ def _blended(key: str, values: list[Any], n_rows: int) -> Any:
     if key in _SUM or key in _SPAN:
         if len(values) < n_rows and key not in (*_FIRST, *_LAST):
             return None  # unknown of some: no sum, no mean
-        return _number(sum(values) if key in _SUM else _SPAN[key](values))
+        return plain(sum(values) if key in _SUM else _SPAN[key](values))
     if all(value == values[0] for value in values):
         return values[0] if key != "S_REGION" or n_rows == 1 else None
     state = {"S_": "PARTIAL", "R_": "MULTIPLE"}.get(key[:2], values[0])
     return _SEVERAL.get(key, state) or None
-
-
-def _number(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _rows_of(table: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from astropy.io import fits
 from mrsxr.geometry.detector import detector_to_slicer
 from mrsxr.geometry.footprint import has_footprint
 from mrsxr.geometry.sky import SPEED_OF_LIGHT, Pointing, slicer_to_v2v3
-from mrsxr.mrs import DETECTOR_SHAPE, bands_of_setting
+from mrsxr.mrs import DETECTOR_SHAPE, WAVELENGTH_RANGES, bands_of_setting
 from mrsxr.schema import WCS_VARIABLES
 
 from . import _asdf_text
@@ -40,12 +40,6 @@ from ._asdf_text import (
     transform,
 )
 
-#: Wavelengths [um] that jwst takes for a channel in each grating: the wavelengthrange file (CDP-8b and FLT-9).
-WAVELENGTH_RANGES = {
-    "1A": (4.68, 5.97), "1B": (5.24, 6.87), "1C": (6.20, 7.90), "2A": (7.27, 9.03), "2B": (8.43, 10.39),
-    "2C": (9.76, 11.97), "3A": (11.29, 13.75), "3B": (13.08, 15.86), "3C": (15.14, 18.29), "4A": (17.40, 21.20),
-    "4B": (20.31, 24.68), "4C": (23.72, 28.75),
-}  # fmt: skip
 _SPECS = tuple(spec.name for spec in WCS_VARIABLES)
 _EMPTY = f"{_asdf_text.HEAD}meta: {{}}\n{_asdf_text.END}".encode()
 _PLACE = re.compile(r"@(\w+)@")  # where a number of an exposure comes

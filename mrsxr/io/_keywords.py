@@ -24,7 +24,7 @@ from mrsxr.schema import ATTRIBUTES, DITHER_COORDS
 from mrsxr.step import read_history
 
 from ._meta import card_value, same
-from ._names import kind_of
+from ._names import bands_of, kind_of
 from .headers import MAPS
 from .keys import ATTR, KEYWORD
 
@@ -156,9 +156,10 @@ def _sky(keywords: Keywords, ds: xr.Dataset, ranges: SliceRanges | None) -> None
         keywords.set("S_REGION", s_region(ds, ranges=ranges), "SCI")
 
 
-def product_keywords(ds: xr.Dataset, filename: str, bands: list[str]) -> Keywords:
+def product_keywords(ds: xr.Dataset, filename: str) -> Keywords:
     """Return the keywords of a cube or spectrum, from the attribute ``fits_header`` where it has one."""
     keywords = Keywords(json.loads(str(ds.attrs.get("fits_header") or "{}")))
+    bands = bands_of(ds)
     _common(keywords, ds, filename, bands)
     channels = "".join(sorted({band[0] for band in bands}))
     letters = {band[1] for band in bands}
@@ -242,10 +243,13 @@ def reference_keywords(history: list[dict[str, Any]]) -> dict[str, str]:
     return out
 
 
-def fill_notes(header: fits.Header, ds: xr.Dataset) -> None:
-    """Put the notes of a Dataset into a header, as COMMENT cards."""
+def primary_hdu(keywords: Mapping[str, Any], ds: xr.Dataset) -> fits.PrimaryHDU:
+    """Return a PRIMARY of keywords, with the notes of a Dataset as COMMENT cards."""
+    primary = fits.PrimaryHDU()
+    fill_header(primary.header, keywords)
     for text in notes_of(ds):
-        header["COMMENT"] = f"NOTE: {card_value(text)}"
+        primary.header["COMMENT"] = f"NOTE: {card_value(text)}"
+    return primary
 
 
 def fill_header(header: fits.Header, keywords: Mapping[str, Any]) -> None:

@@ -18,8 +18,7 @@ from mrsxr.units import fits_text
 
 from . import _meta
 from ._detector import extras, require_kept
-from ._keywords import fill_header, fill_notes, product_keywords
-from ._names import bands_of
+from ._keywords import primary_hdu, product_keywords
 from .fits_out import extra_images
 from .headers import MAP_MODELS, MAPS, FitsFile
 
@@ -53,9 +52,7 @@ def lines_file(ds: xr.Dataset, filename: str) -> fits.HDUList:
     """
     ds, place = _whole_maps(ds)
     ds = ds.compute(**how())
-    primary = fits.PrimaryHDU()
-    fill_header(primary.header, product_keywords(ds, filename, bands_of(ds)).now["PRIMARY"])
-    fill_notes(primary.header, ds)
+    primary = primary_hdu(product_keywords(ds, filename).now["PRIMARY"], ds)
     labels = [str(name) for name in np.atleast_1d(ds["line"].values)] if "line" in ds.variables else []
     for number, label in enumerate(labels, 1):
         primary.header[f"LINE{number}"] = (label, "along the third axis")
@@ -162,5 +159,5 @@ def read_lines(file: FitsFile) -> xr.Dataset:
     found: dict[str, Any] = extras(file, meta)
     ds = _meta.apply(xr.Dataset(found).load(), meta)
     require_kept(file, meta, set(ds.variables))
-    saved = product_keywords(ds, file.path.name, bands_of(ds)).now
+    saved = product_keywords(ds, file.path.name).now
     return _meta.with_edits(file.path, ds, file.header, {**saved["SCI"], **saved["PRIMARY"]})

@@ -20,7 +20,7 @@ from mrsxr.errors import InputFileError, one_line
 from mrsxr.schema import ATTRIBUTES
 
 from ._attrs import check_attrs, is_header
-from ._paths import safe_name
+from ._names import safe_name
 from ._structure import BLOCK
 from .headers import FitsFile
 

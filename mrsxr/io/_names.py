@@ -8,18 +8,20 @@ extraction that the header does not ask for, a line, a cube brought to another g
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
 from mrsxr import mrs
+from mrsxr.errors import MrsxrError
 from mrsxr.schema import other_units
-
-from ._paths import safe_name
 
 #: Levels whose products are named by bands; others hold exposures of a setting.
 _OF_EXPOSURES = ("ramp", "rate", "rateints", "cal")
 _EXPOSURE = re.compile(r"jw(\d{5})(\d{3})\d{3}_")
+_ODD = re.compile(r"[^A-Za-z0-9._+-]+")
+_LONGEST = 200  # most file systems take 255 bytes; temporary names are longer
 _MOST_LINES = 3  # named one by one
 
 
@@ -138,3 +140,26 @@ def _lines(ds: xr.Dataset) -> list[str]:
 
 def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def safe_name(text: str) -> str:
+    """Return a text as a part of a file name: letters, digits and ``._+-``, no leading dot; "unnamed" of nothing.
+
+    Examples
+    --------
+    >>> safe_name("jw02732004001_02101_00001_mirifushort")
+    'jw02732004001_02101_00001_mirifushort'
+    >>> safe_name("/../../etc/NGC 7319")
+    'etc-NGC-7319'
+    """
+    return _ODD.sub("-", text).lstrip(".-") or "unnamed"
+
+
+def inside(folder: Path, name: str) -> Path:
+    """Return the path of a file of a product in a folder; raise MrsxrError where its name is no name of a file."""
+    if name != safe_name(name) or len(name) > _LONGEST:
+        raise MrsxrError(
+            f"'{name[:80]}' ({len(name)} characters) cannot be the name of a product; expected up to {_LONGEST} of "
+            "letters, digits and ._+-; give save() a file name"
+        )
+    return folder / name

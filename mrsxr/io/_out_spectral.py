@@ -22,8 +22,7 @@ from mrsxr.units import density_per, fits_text, parse
 
 from . import _cube_gwcs, _gwcs, _meta
 from ._blend import table_hdu
-from ._keywords import fill_header, fill_notes, product_keywords
-from ._names import bands_of
+from ._keywords import fill_header, primary_hdu, product_keywords
 from ._spectral import COLUMNS
 from ._stream import STREAMED, hollow, write_streamed
 from .fits_out import extra_images, write_fits
@@ -125,10 +124,8 @@ def _in_order(ds: xr.Dataset) -> xr.Dataset:
 
 def _cube_hdus(ds: xr.Dataset, filename: str, error: np.ndarray) -> tuple[fits.HDUList, dict[str, str]]:
     """Return the file of a cube that holds no lazy values, and the EXTNAME of each of its images."""
-    keywords = product_keywords(ds, filename, bands_of(ds))
-    primary = fits.PrimaryHDU()
-    fill_header(primary.header, keywords.now["PRIMARY"])
-    fill_notes(primary.header, ds)
+    keywords = product_keywords(ds, filename)
+    primary = primary_hdu(keywords.now["PRIMARY"], ds)
     sci = fits.ImageHDU(ds["flux"].values, name="SCI")
     unit = sci.header["BUNIT"] = fits_text(ds["flux"].attrs.get("units", "MJy/sr"))
     wcs, linear = _wcs_cards(ds)
@@ -174,10 +171,8 @@ def spectrum_file(ds: xr.Dataset, filename: str) -> fits.HDUList:
         counterpart are NaN, as jwst writes them.
     """
     ds = ds.compute(**how())
-    keywords = product_keywords(ds, filename, bands_of(ds))
-    primary = fits.PrimaryHDU()
-    fill_header(primary.header, keywords.now["PRIMARY"])
-    fill_notes(primary.header, ds)
+    keywords = product_keywords(ds, filename)
+    primary = primary_hdu(keywords.now["PRIMARY"], ds)
     columns, n_samples = [], ds.sizes["wavelength"]
     for column in _COLUMNS:
         values = _column(ds, column, n_samples)

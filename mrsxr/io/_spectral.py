@@ -24,7 +24,6 @@ from . import _meta
 from ._checks import check_wavelengths
 from ._detector import constant, extras, flags, preferred_chunks, require_kept, require_planes, variable
 from ._keywords import product_keywords
-from ._names import bands_of
 from .headers import FitsFile, band_of, exposure_name, header_json, require
 
 #: Variables of a spectrum by their columns in EXTRACT1D. Variances come from the errors where they are absent.
@@ -118,7 +117,7 @@ def _with_meta(
         return ds
     ds = _meta.apply(ds, meta)
     require_kept(file, meta, set(ds.variables), planes)
-    saved = product_keywords(ds, file.path.name, bands_of(ds)).now
+    saved = product_keywords(ds, file.path.name).now
     return _meta.with_edits(file.path, ds, file.header, {**saved["SCI"], **saved["PRIMARY"]})
 
 

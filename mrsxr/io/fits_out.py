@@ -20,7 +20,7 @@ from mrsxr.threads import how
 
 from . import _gwcs, _meta, _slicer
 from ._detector import DETECTOR_LEVELS
-from ._keywords import exposure_keywords, fill_header, fill_notes
+from ._keywords import exposure_keywords, fill_header, primary_hdu
 from .atomic import replacing
 
 _RESERVED = {"PRIMARY", "SCI", "ERR", "DQ", "ASDF", "WCS-TABLE", "HDRTAB", "WMAP", "EXTRACT1D", "REGIONS", "MRSXR"}
@@ -71,9 +71,7 @@ def exposure_file(ds: xr.Dataset, index: int, filename: str) -> fits.HDUList:
     level = ds.attrs["level"]
     one = _alone(ds.isel(dither=[index]).compute(**how()))
     keywords = exposure_keywords(one, filename)
-    primary = fits.PrimaryHDU()
-    fill_header(primary.header, keywords.now["PRIMARY"])
-    fill_notes(primary.header, ds)
+    primary = primary_hdu(keywords.now["PRIMARY"], ds)
     hdus: list[Any] = [primary]
     held = {spec.name for spec in DITHER_COORDS} | {"dither"}
     for name, extension in fits_names(level).items():

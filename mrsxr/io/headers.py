@@ -23,7 +23,7 @@ from mrsxr.errors import InputFileError, MrsxrError
 from mrsxr.notes import tell
 
 from ._checks import check_channel, scale_of
-from ._paths import safe_name
+from ._names import safe_name
 from ._structure import Span, spans, spans_of_file
 from .fitsarray import STORED_DTYPES, FitsArray, TiledFitsArray, file_stamp, finish, to_physical
 from .keys import KEYWORD

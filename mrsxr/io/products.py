@@ -26,9 +26,8 @@ from mrsxr.threads import each
 
 from ._detector import DETECTOR_LEVELS
 from ._lines import lines_file
-from ._names import exposures_of, product_name, root_name
+from ._names import exposures_of, inside, product_name, root_name, safe_name
 from ._out_spectral import cube_file, spectrum_file, write_cube
-from ._paths import inside, safe_name
 from ._whole import ORDER, WHOLE, load_whole
 from .atomic import replacing
 from .exposures import open_exposures, open_one
@@ -201,7 +200,7 @@ def load(
         return load_whole(found, "zarr", chunks)
     if found.suffix in (".nc", ".nc4"):
         return load_whole(found, "netcdf4", chunks)
-    if found.name.lower().endswith(SUFFIXES) and (os.path.isfile(found) or not _is_pattern(found)):
+    if found.name.lower().endswith(SUFFIXES) and (os.path.isfile(found) or not set("*?[") & set(str(found))):
         return open_one(found, chunks=chunks, **options)
     return open_observation(path, chunks=chunks, **options)
 
@@ -246,10 +245,6 @@ def _format_of(path: Path) -> str | None:
     if name.endswith(SUFFIXES):
         return "fits"
     return {".nc": "netcdf", ".nc4": "netcdf", ".zarr": "zarr"}.get(path.suffix.lower())
-
-
-def _is_pattern(path: Path) -> bool:
-    return any(character in str(path) for character in "*?[")
 
 
 def _load_list(paths: list[str | os.PathLike[str]], chunks: Any, options: dict[str, Any]) -> xr.Dataset | xr.DataTree:

@@ -12,24 +12,7 @@ from .table import line_table
 from .velocity import band_of_line, line_range, with_velocity
 
 __all__ = [
-    "line_list",
-    "in_range",
-    "fit_line",
-    "fit_lines",
-    "line_model",
-    "line_table",
-    "mask_maps",
-    "line_ratio",
-    "subtract_continuum",
-    "moments",
-    "channel_maps",
-    "bin_spaxels",
-    "bin_cube",
-    "bin_spectra",
-    "paint_bins",
-    "h2_excitation",
-    "with_velocity",
-    "line_range",
-    "band_of_line",
-    "position_velocity",
-]
+    "line_list", "in_range", "fit_line", "fit_lines", "line_model", "line_table", "mask_maps", "line_ratio",
+    "subtract_continuum", "moments", "channel_maps", "bin_spaxels", "bin_cube", "bin_spectra", "paint_bins",
+    "h2_excitation", "with_velocity", "line_range", "band_of_line", "position_velocity",
+]  # fmt: skip

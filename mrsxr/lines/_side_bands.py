@@ -12,16 +12,15 @@ import xarray as xr
 
 from mrsxr import units
 from mrsxr._version import __version__
-from mrsxr.arguments import as_kms_extent, as_um
+from mrsxr.arguments import as_kms_extent
 from mrsxr.errors import LevelError, MrsxrError, SchemaError
 from mrsxr.limits import LineName
 from mrsxr.schema import in_order, other_units, require_whole
 from mrsxr.spaxels import facts_of, plane_widths, solid_angle
 from mrsxr.sums import wavelength_correlation
 
-from ._names import matches
 from ._window import redshift_of
-from .linelist import line_list
+from .linelist import find_line, line_list
 
 C_KM_S = units.C_KM_S
 OTHER_LINE = 500.0  # km/s to either side of another known line that are no continuum
@@ -71,24 +70,6 @@ class Window:
         """Return the power [W m-2] that 1 MJy/sr gives in each plane of spaxels of an area [arcsec2]."""
         out: np.ndarray = 2.99792458e-6 * units.ARCSEC2_TO_SR * area * self.width / self.wavelength**2
         return out
-
-
-def find_line(line: LineName) -> tuple[str, float]:
-    """Return label and rest wavelength [um] of a line: a label of ``line_list``, its unique name, or a wavelength."""
-    if not isinstance(line, str):
-        rest = as_um(line, "rest wavelength")
-        if not rest > 0:
-            raise MrsxrError(f"the rest wavelength is {line}; expected um above 0")
-        return f"{rest:.4f} um", rest
-    table = line_list()
-    labels = [str(label) for label in table["line"].values]
-    hits = matches(line, labels)
-    if len(hits) != 1:
-        near = [labels[i] for i in hits] or [label for label in labels if label.startswith(line[:4])]
-        found = "stands for several lines" if hits else "is no line of line_list()"
-        advice = f"expected one of {', '.join(near)}" if near else "expected a label, or a rest wavelength in um"
-        raise MrsxrError(f"'{line}' {found}; {advice}")
-    return labels[hits[0]], float(table["wavelength"].values[hits[0]])
 
 
 def need_cube(cube: xr.Dataset, what: str) -> xr.Dataset:
@@ -152,8 +133,6 @@ def line_window(
     """
     label, rest = find_line(line)
     redshift = redshift_of(cube, redshift)
-    if int(degree) != degree or not 0 <= degree <= 4:
-        raise MrsxrError(f"degree of the continuum is {degree}; expected 0 to 4")
     wave, widths = np.asarray(cube["wavelength"].values, float), plane_widths(cube)
     centre = rest * (1.0 + redshift)
     speed, low, high = (C_KM_S * (w / centre - 1.0) for w in (wave, wave - widths / 2, wave + widths / 2))

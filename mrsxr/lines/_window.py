@@ -18,8 +18,7 @@ from mrsxr.limits import LineName
 from mrsxr.spaxels import solid_angle
 from mrsxr.sums import wavelength_correlation
 
-from ._names import matches
-from .linelist import line_list
+from .linelist import find_line
 
 C = units.C_KM_S
 JY_TO_FLAMBDA = 2.99792458e-12  # W m-2 um-1 of 1 Jy at 1 um: c / lambda^2
@@ -28,7 +27,7 @@ TIED = 1000.0  # lines nearer than this share their kinematics in fit_lines [km/
 LEAST_VOXELS = 8
 LEAST_MARGIN = 500.0  # from a line to the end of the data [km/s], and two FWHM of the instrument at least
 Line = LineName
-Resolution = float | Callable[[np.ndarray], np.ndarray] | None
+Resolution = float | Callable[[Any], Any] | None
 
 
 @dataclass(frozen=True)
@@ -110,22 +109,12 @@ def find_lines(line: Line | Iterable[Line] | xr.Dataset) -> list[tuple[str, floa
 
 
 def _find_line(line: Line) -> tuple[str, float]:
-    if not isinstance(line, str):
-        wave = as_um(line, "rest wavelength of a line")
-        if not wave > 0:
-            raise MrsxrError(f"rest wavelength of a line is {wave}; expected a positive number of um")
-        return f"{wave:.5f}".rstrip("0").rstrip("."), wave
-    table = line_list()
-    labels = [str(label) for label in table["line"].values]
-    found = matches(line, labels)
-    if len(found) == 1:
-        return labels[found[0]], float(table["wavelength"].values[found[0]])
-    if found:
-        several = ", ".join(labels[i] for i in found)
-        raise MrsxrError(f"'{line}' are {len(found)} lines: {several}; give one of these labels")
-    raise MrsxrError(
-        f"'{line}' is no line of line_list(), like '[Ne II] 12.81'; give its rest wavelength in um instead"
-    )
+    if isinstance(line, str):
+        return find_line(line)
+    wave = as_um(line, "rest wavelength of a line")
+    if not wave > 0:
+        raise MrsxrError(f"rest wavelength of a line is {wave}; expected a positive number of um")
+    return f"{wave:.5f}".rstrip("0").rstrip("."), wave
 
 
 def observed_edges(ds: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -155,7 +144,7 @@ def bands_of(ds: xr.Dataset) -> np.ndarray:
     return np.full(n, str(ds.attrs.get("band", "")))
 
 
-def resolution_at(wavelength: np.ndarray, resolution: Resolution) -> np.ndarray:
+def resolution_at(wavelength: np.ndarray | float, resolution: Resolution) -> np.ndarray:
     """Return the resolving power at wavelengths [um]: the in-flight law, a number or a function."""
     if resolution is None:
         value = mrs.resolving_power(wavelength)

@@ -313,9 +313,6 @@ def average_bins(*arrays: np.ndarray, labels: np.ndarray, factor: np.ndarray, sp
     return np.where(lit, out[..., np.maximum(labels, 0)], np.float32(np.nan))
 
 
-# --- helpers ---------------------------------------------------------------------------------------------------------
-
-
 def _averaged(
     cube: xr.Dataset, options: dict[str, Any], dims: tuple[str, ...], shape: tuple[int, ...]
 ) -> dict[str, Any]:

@@ -19,8 +19,9 @@ from mrsxr.limits import Place as SkyPlace
 from mrsxr.spaxels import pitch
 from mrsxr.step import recorded
 
-from ._side_bands import find_line, frame_of, need_cube
+from ._side_bands import frame_of, need_cube
 from ._window import redshift_of
+from .linelist import find_line
 from .moment_maps import Degree, HalfWidth, subtract_continuum
 from .velocity import with_velocity
 

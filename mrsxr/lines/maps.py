@@ -14,8 +14,7 @@ from mrsxr.limits import LineName, NotNegative, checked
 from mrsxr.schema import LINE_LIMITS, is_measured
 from mrsxr.step import join_histories, read_history, recorded
 
-from ._names import matches
-from ._side_bands import find_line
+from .linelist import find_line, matches
 
 
 @reads()

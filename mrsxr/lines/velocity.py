@@ -10,8 +10,9 @@ from mrsxr.arguments import as_kms_extent, reads
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.limits import LineName, Redshift, checked
 
-from ._side_bands import C_KM_S, find_line, interval
+from ._side_bands import C_KM_S, interval
 from ._window import redshift_of
+from .linelist import find_line
 
 
 @reads()

@@ -213,7 +213,7 @@ def _rmap(name: str, kind: str, facts: list[ReferenceFacts], names: dict[Path, s
         for one in ranges or ("N/A",):
             stated = {**item.fields, "ngroups": (one,)}
             key = tuple("|".join(stated.get(field, ())) or "N/A" for field in fields)
-            rules.setdefault(key, {})[_date(item.useafter)] = names[item.path]
+            rules.setdefault(key, {})[iso_date(item.useafter or "1900-01-01").replace("T", " ")] = names[item.path]
     lines = ["selector = Match({"]
     for key, dates in sorted(rules.items()):
         lines.append(f"    {key!r} : UseAfter({{")
@@ -247,7 +247,7 @@ def _signed(header: dict[str, Any], selector: str) -> str:
     return "\n".join(f"    'sha1sum' : {checksum!r}," if "sha1sum" in line else line for line in lines)
 
 
-def _date(useafter: str) -> str:
-    """Return USEAFTER as CRDS writes it: "2022-05-01 00:00:00"."""
+def iso_date(useafter: str) -> str:
+    """Return a USEAFTER as "YYYY-MM-DDTHH:MM:SS", which sorts by time."""
     day, _, clock = useafter.strip().replace("T", " ").partition(" ")
-    return f"{day or '1900-01-01'} {clock.split('.')[0] or '00:00:00'}"
+    return f"{day[:10]}T{clock.split('.')[0] or '00:00:00'}"

@@ -19,9 +19,9 @@ from mrsxr.errors import ReferenceFileError, ReferenceMissingError
 from mrsxr.notes import tell
 
 from .checks import check_dataset
-from .crds_cache import KEY_OF_FIELD, SELECTED_BY
+from .crds_cache import KEY_OF_FIELD, SELECTED_BY, iso_date
 from .exposure import Exposure
-from .fit import check_shape, cut_to, dataset_facts, iso_date, mismatches, require_fit, score, window_of
+from .fit import check_shape, cut_to, dataset_facts, mismatches, require_fit, score, window_of
 from .headers import CRDS_KINDS, KINDS, ReferenceFacts, Suspect, read_facts, scan
 from .readers import Rows, read_known
 

@@ -122,9 +122,3 @@ def check_shape(reference: xr.Dataset, kind: str, exposure: Exposure) -> None:
             f"{reference.attrs.get('ref_id', 'the Dataset')}: {kind} has {shape[0]} rows and {shape[1]} "
             f"columns, the exposure ({exposure.name}) has {wanted[0]} and {wanted[1]}"
         )
-
-
-def iso_date(useafter: str) -> str:
-    """Return a USEAFTER as "YYYY-MM-DDTHH:MM:SS", which sorts by time."""
-    day, _, clock = useafter.strip().replace("T", " ").partition(" ")
-    return f"{day[:10]}T{clock.split('.')[0] or '00:00:00'}"

@@ -29,12 +29,6 @@ COMMON_RANGE = {
     "3A": (11.528, 13.494), "3B": (13.321, 15.594), "3C": (15.390, 18.010),
     "4A": (17.682, 20.974), "4B": (20.664, 24.506), "4C": (24.168, 28.648),
 }  # fmt: skip
-#: Bounds [um] of the wavelengthrange file.
-TABLE_RANGE = {
-    "1A": (4.68, 5.97), "1B": (5.24, 6.87), "1C": (6.20, 7.90), "2A": (7.27, 9.03), "2B": (8.43, 10.39),
-    "2C": (9.76, 11.97), "3A": (11.29, 13.75), "3B": (13.08, 15.86), "3C": (15.14, 18.29), "4A": (17.40, 21.20),
-    "4B": (20.31, 24.68), "4C": (23.72, 28.75),
-}  # fmt: skip
 #: (V2, V3) [arcsec] of alpha = beta = 0.
 FIELD_ZERO = {
     "1A": (-503.3406, -318.8640), "1B": (-503.3114, -318.9738), "1C": (-503.2726, -318.7018),
@@ -177,7 +171,7 @@ _FIELD_NAMES = (
 
 def make_wavelengthrange() -> xr.Dataset:
     """Return the wavelengthrange reference Dataset, limits [um] of all twelve bands."""
-    limits = np.array([TABLE_RANGE[band] for band in mrs.BANDS])
+    limits = np.array([mrs.WAVELENGTH_RANGES[band] for band in mrs.BANDS])
     return xr.Dataset(
         {"limits": (("band", "limit"), limits, {"units": "um"})},
         {"band": list(mrs.BANDS)},

@@ -98,10 +98,7 @@ def primary_header(visit: Visit) -> fits.Header:
         "MRSPRCHN": "ALL", "XOFFSET": visit.offset[0], "YOFFSET": visit.offset[1],
         "APERNAME": "MIRIFU_CHANNEL1A", "PPS_APER": "MIRIFU_CHANNEL1A",
     }  # fmt: skip
-    header = fits.Header()
-    for key, value in cards.items():
-        header[key] = value
-    return header
+    return fits.Header(list(cards.items()))
 
 
 def science_header(visit: Visit, aim: Aim, shape: tuple[int, ...]) -> fits.Header:
@@ -115,10 +112,7 @@ def science_header(visit: Visit, aim: Aim, shape: tuple[int, ...]) -> fits.Heade
         "V2_REF": pointing.v2_ref, "V3_REF": pointing.v3_ref, "VPARITY": VPARITY, "V3I_YANG": V3I_YANG,
         "VA_SCALE": pointing.va_scale, "VELOSYS": aim.velosys,
     }  # fmt: skip
-    header = fits.Header()
-    for key, value in cards.items():
-        header[key] = value
-    return header
+    return fits.Header(list(cards.items()))
 
 
 def write_uncal(path: Path, visit: Visit, aim: Aim, blocks: Iterable[tuple[int, np.ndarray]]) -> Path:

@@ -226,6 +226,6 @@ def test_runs_of_a_slice_equal_its_points_one_by_one(length):
     model, rng = made_model(), np.random.default_rng(length)
     label = np.concatenate([np.full(length, one) for one in (LABELS[1], 0, LABELS[0], LABELS[0], 9999, LABELS[2])])
     x, y = rng.uniform(40, 120, label.size), rng.uniform(0, 60, label.size)
-    for found in (detector.detector_to_alpha, detector.detector_to_wavelength):
-        alone = [found(a, b, one, model) for a, b, one in zip(x, y, label, strict=True)]
-        np.testing.assert_array_equal(found(x, y, label, model), alone)
+    for name in ("alpha", "wavelength"):
+        alone = [detector.detector_coordinate(name, a, b, one, model) for a, b, one in zip(x, y, label, strict=True)]
+        np.testing.assert_array_equal(detector.detector_coordinate(name, x, y, label, model), alone)

@@ -407,7 +407,7 @@ def test_table_of_a_spectrum_has_units_and_is_written(tmp_path):
     ("options", "message"),
     [
         ({"line": "[Xx I] 9.99"}, "is no line of line_list"),
-        ({"line": "[Fe II]"}, "are 5 lines"),
+        ({"line": "[Fe II]"}, "stands for several lines"),
         ({"line": -1.0}, "positive number of um"),
         ({"line": []}, "no line was given"),
         ({"line": "[Ar II] 6.99"}, "outside the data"),

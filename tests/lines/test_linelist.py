@@ -6,8 +6,7 @@ import pytest
 from mrsxr import mrs
 from mrsxr.errors import MrsxrError
 from mrsxr.lines import in_range, line_list
-from mrsxr.lines._names import matches
-from mrsxr.lines.linelist import KINDS
+from mrsxr.lines.linelist import KINDS, matches
 
 
 def test_table_is_sorted_complete_and_has_units():

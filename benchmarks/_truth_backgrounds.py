@@ -42,13 +42,13 @@ def blank(setting, n_dither, rng, rows=1024, first=1, pattern="EXTENDED", pointi
     from mrsxr import dq, mrs, schema
     from mrsxr.cal.wcs import assign_wcs
     from mrsxr.simulate.instrument import make_geometry
-    from mrsxr.simulate.pointing import aim_at, dither_offsets
+    from mrsxr.simulate.pointing import DITHERS, aim_at
 
     geometry, n = make_geometry(setting), np.arange(n_dither)
     keys = mrs.setting_keywords(setting)
     aims = [
         aim_at(RA, DEC, 70.0, tuple(np.array(offset) + rng.uniform(-0.05, 0.05, 2)), 1.0, -12000.0)
-        for offset in dither_offsets(pattern, n_dither)
+        for offset in DITHERS[pattern][:n_dither]
     ]
     units = {v.name: v.units for v in schema.DITHER_COORDS}
     names = ("ra_ref", "dec_ref", "roll_ref", "v2_ref", "v3_ref")

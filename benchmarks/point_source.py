@@ -25,7 +25,7 @@ from mrsxr import mrs
 from mrsxr.simulate import Background, Effects, Line, LineDisc, PointSource, PowerLaw, Psf, Scene
 from mrsxr.simulate.exposure import make_instrument
 from mrsxr.simulate.instrument import load_geometry
-from mrsxr.simulate.pointing import aim_at, dither_offsets
+from mrsxr.simulate.pointing import DITHERS, aim_at
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "tests" / name) for name in (".", "cube")]
 import simulated  # noqa: E402
@@ -52,7 +52,7 @@ def observed(band: str, seed: int, points: tuple = (), disc: bool = False, rows:
     around = LineDisc(RA, DEC, lines=(Line("disc", lines_of(band)[1], 2e-17),), continuum=DISC)
     scene = Scene(RA, DEC, points=points, discs=(around,) if disc else (), background=Background(scale=0.0),
                   psf=Psf.spiked(low, high))  # fmt: skip
-    offsets = np.array(dither_offsets("EXTENDED", 4))
+    offsets = np.array(DITHERS["EXTENDED"])
     real = offsets + np.random.default_rng(seed).normal(0.0, JITTER, offsets.shape)
     ds = simulated.cal_of(scene, mrs.setting_of_band(band), [tuple(one) for one in real])
     told = [aim_at(RA, DEC, 247.0, tuple(one), 1.0, 12000.0).pointing for one in offsets]

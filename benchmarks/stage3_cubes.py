@@ -262,11 +262,11 @@ def make_twelve(folder: Path) -> None:
     import mrsxr as mx
     from mrsxr import mrs
     from mrsxr.simulate import Scene
-    from mrsxr.simulate.pointing import dither_offsets
+    from mrsxr.simulate.pointing import DITHERS
 
     folder.mkdir(parents=True)
     for setting in mrs.SETTINGS:
-        ds = cal_of(Scene.default(), setting, dither_offsets("EXTENDED", 4))
+        ds = cal_of(Scene.default(), setting, DITHERS["EXTENDED"])
         visit, detector = "ABC".index(setting[2]) + 1, ds.attrs["detector"].lower()
         names = [f"jw02732004001_0210{visit}_{i + 1:05d}_{detector}" for i in range(4)]
         mx.save(ds.assign_coords(exposure=("dither", names)), folder)

@@ -35,7 +35,7 @@ from mrsxr.references.crds_cache import build_crds_cache
 from mrsxr.simulate import Background, Effects, Line, LineDisc, PointSource, PowerLaw, Psf, Scene
 from mrsxr.simulate.exposure import make_instrument
 from mrsxr.simulate.instrument import load_geometry
-from mrsxr.simulate.pointing import aim_at, dither_offsets
+from mrsxr.simulate.pointing import DITHERS, aim_at
 from mrsxr.simulate.reference_files import EMSM_DEFAULTS, cubepar_tables, write_reference
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "tests" / name) for name in (".", "cube")]
@@ -52,7 +52,7 @@ def observed(band: str, n_dithers: int, seed: int, flux: float = 60.0) -> xr.Dat
         RA, DEC, points=(PointSource(RA, DEC, PowerLaw(flux, 0.5)),), background=Background(scale=0.0),
         discs=(LineDisc(RA, DEC, lines=(line,), continuum=PowerLaw(40.0, 0.5)),), psf=Psf.spiked(low, high, step=0.01),
     )  # fmt: skip
-    offsets = np.array(dither_offsets("EXTENDED", n_dithers))
+    offsets = np.array(DITHERS["EXTENDED"][:n_dithers])
     real = offsets + np.random.default_rng(seed).normal(0.0, JITTER, offsets.shape)
     ds = simulated.cal_of(scene, mrs.setting_of_band(band), [tuple(one) for one in real])
     told = [aim_at(RA, DEC, 247.0, tuple(one), 1.0, 12000.0).pointing for one in offsets]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.sparse.csgraph import connected_components
 
 #: Largest distance [arcsec] between neighbours of a field: tiles of a mosaic abut at 4 to 8, their diagonals at 11.
 REACH = 15.0
@@ -39,6 +38,8 @@ def fields(ra: Sequence[float] | np.ndarray, dec: Sequence[float] | np.ndarray, 
     >>> fields([10.0, 10.0, 10.0], [5.0, 5.1, 5.001]).tolist()
     [0, 1, 0]
     """
+    from scipy.sparse.csgraph import connected_components
+
     ra, dec = np.asarray(ra, float).ravel(), np.asarray(dec, float).ravel()
     known = np.isfinite(ra) & np.isfinite(dec)
     if not known.any():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import least_squares
 
 _ROUNDS = 400
 _LEAST_LEVER = 1.2  # ratio of both slopes below which two temperatures are not told apart
@@ -90,6 +89,8 @@ def _inverse(normal: np.ndarray) -> np.ndarray:
 
 def _two(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (intercept, slope) of cold and hot gas (diagram, 4), their covariance, and which fits converged."""
+    from scipy.optimize import least_squares
+
     p = _start(x, y, weight)
     normal, converged = np.full((len(y), 4, 4), np.nan), np.ones(len(y), dtype=bool)
     for k in np.flatnonzero((weight > 0).sum(axis=1) >= 4):

@@ -16,7 +16,7 @@ from mrsxr.geometry.fields import fields, separation
 from mrsxr.io import find_files, open_exposures, open_observation, summarize
 from mrsxr.io.grouping import plan
 from mrsxr.notes import notes_of
-from mrsxr.simulate.pointing import aim_at, dither_offsets
+from mrsxr.simulate.pointing import DITHERS, aim_at
 
 SHAPE = (4, 1032)
 RA, DEC, ROLL = 12.5, -60.0, 77.0
@@ -25,7 +25,7 @@ RA, DEC, ROLL = 12.5, -60.0, 77.0
 def write(folder, product="uncal", setting="12A", dither=1, observation="004", offset=(0.0, 0.0), sci=None, **more):
     """Write an exposure of the four-point pattern at RA, Dec + offset [arcsec], with the keywords of real headers."""
     folder.mkdir(parents=True, exist_ok=True)
-    x, y = dither_offsets("EXTENDED", 4)[dither - 1]
+    x, y = DITHERS["EXTENDED"][dither - 1]
     east, north = offset
     aim = aim_at(RA + east / 3600 / np.cos(np.radians(DEC)), DEC + north / 3600, ROLL, (x, y), 1.0, 0.0)
     place = {key.upper(): getattr(aim.pointing, key) for key in ("ra_ref", "dec_ref", "roll_ref", "v2_ref", "v3_ref")}
@@ -243,7 +243,7 @@ def test_a_pointing_that_contradicts_its_dither_offset_is_told(tmp_path, error, 
 
 def test_offsets_of_the_other_sign_and_missing_ones(tmp_path):
     for dither in (1, 2, 3, 4):
-        x, y = dither_offsets("EXTENDED", 4)[dither - 1]
+        x, y = DITHERS["EXTENDED"][dither - 1]
         write(tmp_path / "a", dither=dither, XOFFSET=-x, YOFFSET=-y)
         write(tmp_path / "b", dither=dither, XOFFSET=..., YOFFSET=...)
     assert planned(tmp_path / "a").notes == []

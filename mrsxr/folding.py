@@ -116,8 +116,10 @@ def _itself(value: Any) -> Any:
 def _folded(name: str, tasks: Tasks, wanted: list[Any]) -> tuple[Tasks, dict[Any, tuple[Any, int | None]]]:
     """Return the folded tasks, and where the result of a task is found: folded task, number in its result."""
     layer = {key: task for key, task in tasks.items() if _was_folded(key)}
-    light = {key: task for key, task in tasks.items() if _is_light(task) and key not in wanted}
-    groups = _groups({key: task for key, task in tasks.items() if key not in light and key not in layer}, wanted)
+    last = set(wanted)
+    light = {key: task for key, task in tasks.items() if _is_light(task) and key not in last}
+    needs = {key: _needs(task) for key, task in tasks.items()}
+    groups = _groups({key: task for key, task in tasks.items() if key not in light and key not in layer}, needs, wanted)
     place = {
         key: ((name, number), asked.index(key) if len(asked) > 1 else None)
         for number, (_, asked) in enumerate(groups) for key in asked
@@ -132,7 +134,7 @@ def _folded(name: str, tasks: Tasks, wanted: list[Any]) -> tuple[Tasks, dict[Any
         return twins[twin]
 
     for number, (keys, asked) in enumerate(groups):
-        needed = dict.fromkeys(other for key in keys for other in _needs(tasks[key]))
+        needed = dict.fromkeys(other for key in keys for other in needs[key])
         keys = [*(key for key in needed if key in light), *keys]
         outer = [other for other in needed if other not in dict.fromkeys(keys)]
         own = {key: n for n, key in enumerate([*keys, *outer], 1)}  # dask takes 0 for no key
@@ -177,12 +179,13 @@ def _shared(value: Any, known: dict[bytes, Any]) -> Any:
 
 def _needs(task: GraphNode) -> list[Any]:
     """Return the keys that a task needs, in an order that is that of its twins for other blocks."""
-    return sorted(task.dependencies, key=place)
+    needed = list(task.dependencies)
+    return needed if len(needed) < 2 else sorted(needed, key=place)
 
 
-def _groups(tasks: Tasks, wanted: list[Any]) -> list[tuple[list[Any], list[Any]]]:
+def _groups(tasks: Tasks, needs: dict[Any, list[Any]], wanted: list[Any]) -> list[tuple[list[Any], list[Any]]]:
     """Return what may be done together: keys in an order in which it can be done, and those that are asked for."""
-    needs = {key: [other for other in _needs(task) if other in tasks] for key, task in tasks.items()}
+    needs = {key: [other for other in needs[key] if other in tasks] for key in tasks}
     order = depth_first(needs, wanted)
     used_by: dict[Any, list[Any]] = {key: [] for key in order}
     ends = dict.fromkeys(wanted)

@@ -75,8 +75,9 @@ def bounded(cores: int = 1, **options: Any) -> Iterator[None]:
     -----
     BLAS takes one thread in the whole process as long as any piece is at work in it, as what it gets is small here and
     its threads would come on top of those of dask. Kernels run in the thread that calls them (none is ``parallel``).
+    As long, dask changes blocks by tasks in the whole process: to choose another way it imports distributed, 0.2 s.
     """
-    with one_blas_thread(), Threads(cores) as pool:
+    with one_blas_thread(), _rechunked_by_tasks(), Threads(cores) as pool:
         token = _cores.set(cores)
         try:
             with computing(**options, scheduler=get, executor=pool if cores > 1 else None):
@@ -98,32 +99,44 @@ def each(function: Callable[[Any], Any], things: Sequence[Any]) -> list[Any]:
         return list(pool.map(function, things))
 
 
-class _Blas:
-    """Who holds BLAS to one thread: the first sets the limit, the last lifts it."""
+class _Held:
+    """What is set for the whole process as long as anybody holds it: the first sets it, the last lifts it."""
 
-    lock = threading.Lock()
-    holders = 0
-    limits: Any = None
+    def __init__(self, put: Callable[[], Callable[[], Any]]) -> None:
+        self.put, self.lock, self.holders = put, threading.Lock(), 0
+        self.lift: Callable[[], Any] = put
 
-
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Hold BLAS to one thread in the whole process, as long as anybody does."""
-    with _Blas.lock:
-        _Blas.holders += 1
-        if _Blas.holders == 1:
-            _aside(_set_limit)
-    try:
-        yield
-    finally:
-        with _Blas.lock:
-            _Blas.holders -= 1
-            if _Blas.holders == 0:
-                _aside(_Blas.limits.restore_original_limits)
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self.lock:
+            self.holders += 1
+            if self.holders == 1:
+                self.lift = self.put()
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.holders -= 1
+                if self.holders == 0:
+                    self.lift()
 
 
-def _set_limit() -> None:
-    _Blas.limits = _blas().limit(limits=1, user_api="blas")
+def _limit_blas() -> Callable[[], None]:
+    limits: list[Any] = []
+    _aside(lambda: limits.append(_blas().limit(limits=1, user_api="blas")))
+    return lambda: _aside(limits[0].restore_original_limits)
+
+
+def _choose_tasks() -> Callable[[], None]:
+    import dask
+
+    chosen = dask.config.set({"array.rechunk.method": "tasks"})
+    return lambda: chosen.__exit__(None, None, None)
+
+
+#: Holds BLAS to one thread in the whole process.
+one_blas_thread = _Held(_limit_blas)
+_rechunked_by_tasks = _Held(_choose_tasks)
 
 
 @cache

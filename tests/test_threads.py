@@ -125,6 +125,15 @@ def test_one_piece_has_all_threads():
     assert how() == {}
 
 
+def test_pieces_rechunk_by_tasks_and_import_no_cluster_for_it():
+    before = dask.config.get("array.rechunk.method", None)
+    with bounded():
+        with bounded(2):
+            assert dask.config.get("array.rechunk.method") == "tasks"
+        assert dask.config.get("array.rechunk.method") == "tasks"
+    assert dask.config.get("array.rechunk.method", None) == before
+
+
 def test_things_side_by_side_share_the_cores_of_their_piece():
     """Two cores: two at once, each of which computes in its own thread; outside of a piece one after the other."""
     meet = threading.Barrier(2)

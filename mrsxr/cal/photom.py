@@ -12,6 +12,7 @@ from mrsxr.geometry.sky import SPEED_OF_LIGHT
 from mrsxr.limits import NotNegative, Ref
 from mrsxr.schema import units_of
 from mrsxr.step import step
+from mrsxr.threads import how
 
 from ._invalid import VARIANCES, apply_factor, reference_images
 
@@ -102,7 +103,8 @@ def calibrate_flux(
     for variance in (v for v in VARIANCES if v in out):
         out[variance].attrs["units"] = units_of("cal", "var_poisson")
     kept = {key: photom.attrs[key] for key in _KEYWORDS if key in photom.attrs}
-    return out.assign_coords(pixel_area=area.astype("float32").load().assign_attrs(units="arcsec2")).assign_attrs(kept)
+    area = area.astype("float32").compute(**how()).assign_attrs(units="arcsec2")
+    return out.assign_coords(pixel_area=area).assign_attrs(kept)
 
 
 def throughput(ds: xr.Dataset, photom: xr.Dataset, *, barycentric: bool = True) -> xr.DataArray:
@@ -143,7 +145,7 @@ def _time_law(ds: xr.Dataset, photom: xr.Dataset, barycentric: bool) -> list[xr.
         first, last = COLUMNS[channel]
         side[(x >= first) & (x < last)] = number
         law = photom[[f"time_{n}" for n in ("wavelength", "alpha", "year1value", "tsoft", "t0")]]
-        law = law.sel(channel=channel).load()
+        law = law.sel(channel=channel).compute(**how())
         order = np.argsort(law.time_wavelength.values)[: int(np.isfinite(law.time_wavelength.values).sum())]
         law = law.isel(time_bin=order)
         bins[number, : order.size] = law.time_wavelength.values

@@ -11,6 +11,7 @@ from mrsxr.geometry.frame import FrameModel, grids
 from mrsxr.limits import OptionalRef, Ref
 from mrsxr.schema import SLICE_COORDS, WCS_VARIABLES
 from mrsxr.step import step
+from mrsxr.threads import how
 
 _WAVELENGTH = ("wavelength_coefficients", "wavelength_x_shift")
 #: Variables that each kind of reference must hold.
@@ -68,7 +69,7 @@ def assign_wcs(ds: xr.Dataset, *, distortion: Ref, specwcs: Ref, regions: Option
     for kind, reference in (("distortion", distortion), ("specwcs", specwcs), ("regions", regions)):
         if reference is not None:
             _check(ds, kind, reference)
-    model = detector.coordinate_model(distortion, specwcs).load()
+    model = detector.coordinate_model(distortion, specwcs).compute(**how())
     if regions is None:
         labels, name = detector.derive_slice_map(distortion, specwcs), "the slice map of the distortion"
     else:

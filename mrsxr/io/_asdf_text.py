@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 
-from ._meta import one_row
+from ._meta import plain_table
 
 HEAD = "#ASDF 1.0.0\n#ASDF_STANDARD 1.5.0\n%YAML 1.1\n%TAG ! tag:stsci.edu:asdf/\n--- !core/asdf-1.1.0\n"
 END = "...\n"
@@ -25,7 +25,7 @@ _VERSIONS = {"constant": "1.4.0", "remap_axes": "1.3.0", "affine": "1.3.0", "rot
 
 def extension(document: bytes) -> fits.BinTableHDU:
     """Return the extension ASDF of a FITS file that holds a document."""
-    return one_row("ASDF", {"ASDF_METADATA": np.frombuffer(document, dtype=np.uint8)})
+    return plain_table("ASDF", {"ASDF_METADATA": np.frombuffer(document, dtype=np.uint8)[None, :]})
 
 
 def text(value: Any) -> str:

@@ -16,6 +16,7 @@ from astropy.io import fits
 
 from mrsxr.schema import LEVELS, WCS_VARIABLES
 
+from ._meta import plain_table
 from .headers import FitsFile
 
 SLICE_TABLE, BAND_TABLE, REGIONS = "MRS-SLICES", "MRS-BANDS", "REGIONS"
@@ -40,14 +41,17 @@ def write(ds: xr.Dataset) -> tuple[list[Any], set[str], str]:
         the digest tells apart files made with different coordinates.
     """
     hdus: list[Any] = []
+    written: list[np.ndarray] = []
     held: set[str] = set()
     for extension, rows in _TABLES.items():
         names = [spec.name for spec in WCS_VARIABLES if spec.dims[0] == rows and spec.name in ds.variables]
         if names and rows in ds.coords:
-            hdus.append(_table(ds, extension, rows, names))
+            columns = _columns(ds, rows, names)
+            hdus.append(plain_table(extension, columns, {name: _SPECS[name].units for name in names}))
+            written += columns.values()
             held |= {rows, *names}
     if "slice" not in ds.variables:
-        return hdus, held, _digest(hdus)
+        return hdus, held, _digest(written)
     regions = np.asarray(ds["slice"].values, dtype="i2")
     hdus.insert(0, fits.ImageHDU(regions, name=REGIONS))
     held.add("slice")
@@ -55,7 +59,7 @@ def write(ds: xr.Dataset) -> tuple[list[Any], set[str], str]:
     wanted = {n: str(ds[n].dtype) for n in ("channel", *_COORDINATES) if n in ds.variables}
     restored = coordinates(regions, model, wanted, _origin(ds["y"].values, ds["x"].values))
     held |= {n for n, values in restored.items() if np.array_equal(values, ds[n].values, equal_nan=True)}
-    return hdus, held, _digest(hdus)
+    return hdus, held, _digest([regions, *written])
 
 
 def read(file: FitsFile, meta: Mapping[str, Any]) -> dict[str, xr.Variable]:
@@ -117,19 +121,13 @@ def coordinates(
     return out | {name: kept[name].astype(wanted[name]) for name in names}
 
 
-def _table(ds: xr.Dataset, extension: str, rows: str, names: list[str]) -> fits.BinTableHDU:
+def _columns(ds: xr.Dataset, rows: str, names: list[str]) -> dict[str, np.ndarray]:
     labels = ds[rows].values
-    if labels.dtype.kind in "UOT":
-        columns = [fits.Column(name=rows, format="2A", array=labels.astype("U2"))]
-    else:
-        columns = [fits.Column(name=rows, format="I", array=labels.astype("i2"))]
+    is_text = labels.dtype.kind in "UOT"
+    columns = {rows: np.char.encode(labels.astype("U2"), "ascii") if is_text else labels.astype("i2")}
     for name in names:
-        values = np.asarray(ds[name].transpose(*_SPECS[name].dims).values, dtype="f8")
-        size = int(np.prod(values.shape[1:])) if values.ndim > 1 else 1
-        dim = str(values.shape[:0:-1]) if values.ndim > 2 else None
-        unit = _SPECS[name].units
-        columns.append(fits.Column(name=name, format=f"{size}D", dim=dim, array=values, unit=unit))
-    return fits.BinTableHDU.from_columns(columns, name=extension)
+        columns[name] = np.asarray(ds[name].transpose(*_SPECS[name].dims).values, dtype="f8")
+    return columns
 
 
 def _origin(y: np.ndarray, x: np.ndarray) -> tuple[int, int]:
@@ -147,13 +145,11 @@ def _load(file: FitsFile, name: str) -> Any:
     return data if isinstance(data, np.ndarray) else LazilyIndexedArray(data)
 
 
-def _digest(hdus: list[Any]) -> str:
-    if not hdus:
+def _digest(written: list[np.ndarray]) -> str:
+    if not written:
         return ""
     state = hashlib.blake2b(digest_size=16)
-    for hdu in hdus:
-        names = hdu.columns.names if isinstance(hdu, fits.BinTableHDU) else [None]
-        for name in names:
-            values = hdu.data if name is None else hdu.data[name]
-            state.update(np.ascontiguousarray(values).tobytes())
+    for values in written:
+        kind = "U2" if values.dtype.kind == "S" else values.dtype.newbyteorder("=")
+        state.update(np.ascontiguousarray(values.astype(kind)).tobytes())
     return state.hexdigest()

@@ -150,8 +150,6 @@ class Fit:
 
     def fit_profile(self, weight: np.ndarray) -> None:
         """Fit the profile at each node to all exposures and slices."""
-        from scipy.linalg import solveh_banded
-
         from ._trace_kernels import correction_equations
 
         (u, v), n = self.offsets(), N_SPLINE**2

@@ -67,6 +67,9 @@ def fit_trace_model(ds: xr.Dataset, *, band: Band, source: Place | None = None, 
     filamentary light none passes.
     A cube uses the continuum of the spectrum, a running median over 5000 km/s: a line may come from around the source
     and stays as the pixels show it, with the waves that a line of the source itself has without a model.
+    The variances of a cube do not hold the noise of the model. Over draws of noise (1A, four dithers, peak of 100 and
+    of 300 times the noise of a pixel, within 1 FWHM) it is 3 and 4 % of the error of a voxel, 6 % at most, and 13 and
+    18 % of that of means over 25 planes: errors are too small by 0.1 and by 2 % at most.
 
     Examples
     --------

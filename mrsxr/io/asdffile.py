@@ -8,7 +8,6 @@ texts, arrays in memory, and :class:`Model` where a tree holds a transform.
 from __future__ import annotations
 
 import bz2
-import math
 import re
 import struct
 import threading
@@ -207,9 +206,9 @@ def _array(loader: Any, node: Any) -> np.ndarray:
     if not isinstance(facts["source"], int) or "mask" in facts:
         raise InputFileError("an array lies in another file or has a mask; expected it whole in this one")
     block, shape = loader.blocks[facts["source"]], tuple(facts["shape"])
-    if "*" in shape or "strides" in facts:
-        raise InputFileError("an array is a stream or a part of another; expected it whole")
-    found = np.frombuffer(block, kind, math.prod(shape), facts.get("offset", 0)).reshape(shape)
+    if "*" in shape:
+        raise InputFileError("an array is a stream; expected it whole")
+    found: np.ndarray = np.ndarray(shape, kind, block, facts.get("offset", 0), facts.get("strides"))
     return found.astype(kind.newbyteorder("="))
 
 

@@ -23,7 +23,8 @@ def tree():
     compound.inverse = models.Mapping((1, 0)) | models.Const1D(4.5) & models.Shift(2 * u.um)
     return {
         "meta": {"reftype": "made", "instrument": {"band": "LONG"}},
-        "image": rng.integers(-9, 9, (5, 7)).astype(">i2"), "cube": rng.normal(size=(2, 3, 4)), "table": TABLE,
+        "image": rng.integers(-9, 9, (5, 7)).astype(">i2"), "cube": (cube := rng.normal(size=(2, 3, 4))), "table": TABLE,
+        "part": cube[:, ::2, 1:],
         "names": np.array([b"1A", b"4C"]), "switch": np.array([True, False]), "length": 2.5 * u.um,
         "model": compound, "list": [1, 2.5, "three", None],
     }  # fmt: skip
@@ -37,7 +38,7 @@ def test_trees_are_those_of_the_asdf_package(tmp_path, options):
         del given["table"], given["names"]  # the package itself does not write them so
     asdf.AsdfFile(given).write_to(path, **options)
     found = read_asdf(path)
-    for name in set(given) & {"image", "cube", "names", "switch"}:
+    for name in set(given) & {"image", "cube", "part", "names", "switch"}:
         np.testing.assert_array_equal(found[name], given[name])
         assert found[name].dtype.kind == given[name].dtype.kind
         assert found[name].dtype.isnative

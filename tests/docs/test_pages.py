@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import csv
 import inspect
 import re
 from pathlib import Path
@@ -36,6 +37,21 @@ def test_every_stored_result_is_shown_and_says_its_command():
         script = re.match(r"# (?:CRDS_\S+ )?python (benchmarks/\w+\.py)", text)
         assert script, name
         assert (root / script[1]).is_file(), name
+
+
+def test_tables_of_the_readme_are_stored_results():
+    stored = {
+        tuple(cell for k, cell in enumerate(row) if not head[k].startswith("_"))
+        for path in (DOCS / "_data").glob("*.csv")
+        for head, *rows in [list(csv.reader(line for line in path.read_text().splitlines() if line[0] != "#"))]
+        for row in [head, *rows]
+    }
+    section = re.search(r"## Side by side.*?\n(.*?)\n## ", (DOCS.parent / "README.md").read_text(), flags=re.S)[1]
+    rows = [
+        tuple(cell.strip() for cell in line.strip("|").split("|")) for line in re.findall(r"^\|.*\|$", section, re.M)
+    ]
+    assert len(rows) > 20
+    assert {row for row in rows if not row[0].startswith("---")} <= stored
 
 
 def test_every_call_in_a_page_fits_its_function():

@@ -59,16 +59,11 @@ def chaos(data: Path, scratch: Path, options: argparse.Namespace) -> dict[str, o
     here = not (options.whole or options.cluster)
     start = _copy if here else _process
     command = [
-        str(data / "uncal"),
-        "--background-from",
-        str(data / "background"),
-        "--refs",
-        str(data / "refs"),
-        "--source-type",
-        "point",
+        str(data / "uncal"), "--background-from", str(data / "background"), "--refs", str(data / "refs"),
+        "--source-type", "point",
         *(["--skip", ",".join(LEFT_OUT), "--bands", "1A"] if here else []),
         *(["--cluster", options.cluster] if options.cluster else ["--workers", str(options.workers)]),
-    ]
+    ]  # fmt: skip
     if here:
         with open(os.devnull, "w") as null, contextlib.redirect_stdout(null):
             _reduce([*command, "--out", str(scratch / "first")])  # imports and kernels are there for its copies

@@ -62,13 +62,15 @@ CASES = (
 )  # fmt: skip
 
 
-def prepare(folder: Path, groups: int, dithers: int) -> dict[str, Any]:
-    """Return the files of every stage; simulate and calibrate them, in another process, where they are not there."""
-    folder = folder / f"{dithers}x2x{groups}"
+def prepare(folder: Path, script: str | Path, *words: str) -> dict[str, Any]:
+    """Return the files of every stage; a script makes them, in another process, where they are not there.
+
+    The peak memory of a process counts what the process that began it held.
+    """
     facts = folder / "made.json"
     if not facts.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        subprocess.run([sys.executable, str(HERE), "make", str(folder), str(groups), str(dithers)], check=True)
+        subprocess.run([sys.executable, str(script), "make", str(folder), *words], check=True)
     return json.loads(facts.read_text()) | {"folder": str(folder)}
 
 
@@ -147,7 +149,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[""], help="Parts of the names of rows.")
     parser.add_argument("--cold", action="store_true", help="Do not run each case once before it is measured.")
     given = parser.parse_args()
-    made = prepare(given.folder.resolve(), given.groups, given.dithers)
+    size = given.groups, given.dithers
+    made = prepare(given.folder.resolve() / "{1}x2x{0}".format(*size), HERE, *map(str, size))
     print(f"| {given.dithers} exposures of 2 x {given.groups} groups, {SETTING} | mrsxr | jwst | ratio |")
     print("|---|---|---|---|")
     for case in (one for one in CASES if any(part in one.name for part in given.only)):

@@ -12,32 +12,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from cost import HERE as COST
-from cost import Cost, cost_of
+from cost import Cost, cost_of, prepare
 
 SETTINGS = ("12A", "34A", "12B", "34B", "12C", "34C")
 #: What a stage begins with and makes.
 STAGES = {1: ("uncal", "rate"), 2: ("rate", "cal"), 3: ("cal", "spectrum")}
 MODES = ("baseline", "optimal")
-
-
-def prepare(folder: Path, count: int) -> dict[str, Any]:
-    """Return the files of every stage of so many exposures; make them, in another process, where they are not there.
-
-    The peak memory of a process counts what the process that began it held.
-    """
-    folder = folder / f"{count}"
-    facts = folder / "made.json"
-    if not facts.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        subprocess.run([sys.executable, __file__, "make", str(folder), str(count)], check=True)
-    return json.loads(facts.read_text()) | {"folder": str(folder)}
 
 
 def make(folder: str, count: str) -> None:
@@ -83,7 +69,7 @@ def run(folder: Path, table, counts, modes=MODES, stages=tuple(STAGES), picture:
     stages : sequence of int
     picture : Path, optional
     """
-    made, found = prepare(Path(folder).resolve(), max(counts)), {}
+    made, found = prepare(Path(folder).resolve() / f"{max(counts)}", __file__, str(max(counts))), {}
     for stage in stages:
         for mode in modes:
             cost(made, stage, mode, 1)  # its kernels are compiled

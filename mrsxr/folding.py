@@ -19,7 +19,7 @@ from dask.highlevelgraph import HighLevelGraph
 from dask.utils import ensure_dict
 
 from .blocks import pick
-from .schedule import depth_first, place
+from .schedule import depth_first, key_order
 
 #: Arrays in a graph up to this size [byte] go with every task that needs them.
 _SMALL = 1000
@@ -180,7 +180,7 @@ def _shared(value: Any, known: dict[bytes, Any]) -> Any:
 def _needs(task: GraphNode) -> list[Any]:
     """Return the keys that a task needs, in an order that is that of its twins for other blocks."""
     needed = list(task.dependencies)
-    return needed if len(needed) < 2 else sorted(needed, key=place)
+    return needed if len(needed) < 2 else sorted(needed, key=key_order)
 
 
 def _groups(tasks: Tasks, needs: dict[Any, list[Any]], wanted: list[Any]) -> list[tuple[list[Any], list[Any]]]:

@@ -73,7 +73,7 @@ def _needs(tasks: Mapping[Any, Any], wanted: Iterable[Any]) -> dict[Any, list[An
 
     What is made before waits in memory while the rest is made: after a long way little is left.
     """
-    needs = {key: sorted(task.dependencies, key=place) for key, task in tasks.items()}
+    needs = {key: sorted(task.dependencies, key=key_order) for key, task in tasks.items()}
     height: dict[Any, int] = {}
     for key in depth_first(needs, wanted):
         needs[key].sort(key=height.__getitem__, reverse=True)
@@ -81,7 +81,7 @@ def _needs(tasks: Mapping[Any, Any], wanted: Iterable[Any]) -> dict[Any, list[An
     return needs
 
 
-def place(key: Any) -> tuple[str, list[tuple[bool, Any]]]:
+def key_order(key: Any) -> tuple[str, list[tuple[bool, Any]]]:
     """Return what sorts keys by their array, then by their block, 2 before 10."""
     name, *block = key if isinstance(key, tuple) else (key,)
     return str(name), [(True, k) if isinstance(k, int) else (False, str(k)) for k in block]

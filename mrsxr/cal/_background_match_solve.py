@@ -198,9 +198,7 @@ def solve_robustly(table: Table, bins: list[Bin], unknowns: Unknowns, band_of_me
     excess, converged = np.ones(table.flux.size), False
     for rounds in range(1, _ROUNDS + 1):
         before = values
-        sky = eliminate(table, bins, weight)
-        values, factor = solve(sky.equations, unknowns)
-        residual = residuals(table, bins, sky, unknowns.coefficients(values))
+        values, factor, _, residual = _solve_once(table, bins, unknowns, weight)
         off = np.abs(residual) / table.sigma
         scale = scatter(off, share, group, enough, excess < 1.5)
         off /= scale[group] * np.sqrt(excess)
@@ -215,10 +213,17 @@ def solve_robustly(table: Table, bins: list[Bin], unknowns: Unknowns, band_of_me
         ):
             converged = True
             break
+    values, factor, sky, residual = _solve_once(table, bins, unknowns, weight)
+    return Solution(values, factor, sky, weight, residual, scale, rounds, converged)
+
+
+def _solve_once(
+    table: Table, bins: list[Bin], unknowns: Unknowns, weight: np.ndarray
+) -> tuple[np.ndarray, Any, Sky, np.ndarray]:
+    """Return the unknowns, the factor of their equations, the sky that goes with them, and the residuals."""
     sky = eliminate(table, bins, weight)
     values, factor = solve(sky.equations, unknowns)
-    residual = residuals(table, bins, sky, unknowns.coefficients(values))
-    return Solution(values, factor, sky, weight, residual, scale, rounds, converged)
+    return values, factor, sky, residuals(table, bins, sky, unknowns.coefficients(values))
 
 
 def _typical_variance(factor: Any, size: int) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import stat
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def to_physical(raw: np.ndarray, bitpix: int, bscale: float, bzero: float, *, ow
     return out
 
 
-class LazyArray(BackendArray):
+class LazyArray(BackendArray, ABC):
     """An array whose parts are read when they are asked for, by ``_read``."""
 
     __slots__ = ()
@@ -100,8 +101,9 @@ class LazyArray(BackendArray):
         found: np.ndarray = indexing.explicit_indexing_adapter(key, self.shape, self.support, self._read)
         return found
 
+    @abstractmethod
     def _read(self, key: tuple[Any, ...]) -> np.ndarray:
-        raise NotImplementedError
+        """Return a part; the key holds what ``support`` names."""
 
 
 class FitsArray(LazyArray):

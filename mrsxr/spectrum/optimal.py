@@ -96,21 +96,9 @@ def plane_weights(
     flux, var, weight, table, circle, ring = _planes(cube, profile, radii)
     sigmas = (fwhm / spaxel_size(cube))[:, None] * np.array([CORE, profile.wing]) / np.sqrt(8.0 * np.log(2.0))
     return optimal_weights(
-        flux,
-        var,
-        weight,
-        profile.x,
-        profile.y,
-        sigmas,
-        profile.share,
-        table,
-        circle,
-        ring,
-        subtract,
-        _HALF,
-        _CLIP,
-        _SLACK,
-    )
+        flux, var, weight, profile.x, profile.y, sigmas, profile.share, table, circle, ring, subtract,
+        _HALF, _CLIP, _SLACK,
+    )  # fmt: skip
 
 
 def _planes(cube: xr.Dataset, profile: Profile, radii: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -108,7 +108,8 @@ def side(to: str, mode: str, given: str, refs: str, out: str, *files: str) -> No
 
 
 def cost_of(command: list[str], env: dict[str, str], cwd: Path) -> Cost:
-    """Return the cost of a process, its children too."""
+    """Return the cost of a process, its children too; modules are compiled once, as pip does for what it installs."""
+    env = {name: value for name, value in env.items() if name != "PYTHONDONTWRITEBYTECODE"}
     start = time.perf_counter()
     with subprocess.Popen(command, env=env, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None

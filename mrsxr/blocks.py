@@ -86,8 +86,7 @@ def add_flags(flags: xr.DataArray, more: xr.DataArray) -> xr.DataArray:
 
 
 def _bitwise_or(flags: np.ndarray, more: np.ndarray) -> np.ndarray:
-    out: np.ndarray = np.bitwise_or(flags, more.astype(flags.dtype, copy=False))
-    return out
+    return np.bitwise_or(flags, more.astype(flags.dtype, copy=False))
 
 
 def _map_lazy(
@@ -122,8 +121,7 @@ def _map_lazy(
 def packed(values: np.ndarray) -> da.Array:
     """Return an array in memory as a lazy one of one block that travels compressed, for slice maps and the like."""
     if values.nbytes < _WORTH_PACKING:
-        out: da.Array = da.from_array(values, chunks=-1)
-        return out
+        return da.from_array(values, chunks=-1)
     task = dask.delayed(unpack, pure=True, traverse=False)(*pack(values))
     out = da.from_delayed(task, values.shape, values.dtype)
     return out
@@ -170,8 +168,7 @@ def _call(*blocks: Any, wrapper: Callable[..., Any], options: dict[str, Any]) ->
 
 
 def _call_for_one(*blocks: Any, wrapper: Callable[..., Any], options: dict[str, Any]) -> np.ndarray:
-    out: np.ndarray = _call(*blocks, wrapper=wrapper, options=options)[0]
-    return out
+    return _call(*blocks, wrapper=wrapper, options=options)[0]
 
 
 def pick(found: tuple[np.ndarray, ...], *, number: int) -> np.ndarray:
@@ -261,8 +258,7 @@ def _with_edges(
     beyond = np.full((*block.shape[:-2], depth, block.shape[-1]), fill, dtype=block.dtype)
     first = beyond if above is None else above[..., -depth:, :]
     last = beyond if below is None else below[..., :depth, :]
-    out: np.ndarray = wrapper(np.concatenate([first, block, last], axis=-2))[..., depth:-depth, :]
-    return out
+    return wrapper(np.concatenate([first, block, last], axis=-2))[..., depth:-depth, :]
 
 
 def delayed_blocks(array: da.Array) -> np.ndarray:
@@ -271,8 +267,7 @@ def delayed_blocks(array: da.Array) -> np.ndarray:
     Their graph stays as it is: one that is optimized for each array by itself fuses what arrays have in common into
     each, and it is done (and files are read) once for every array and block.
     """
-    out: np.ndarray = array.to_delayed(optimize_graph=False)
-    return out
+    return array.to_delayed(optimize_graph=False)
 
 
 def as_delayed(ds: xr.Dataset) -> Any:

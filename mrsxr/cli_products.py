@@ -17,8 +17,7 @@ def read_redshift(_ctx: click.Context, _param: click.Parameter, value: str | Non
     """Return the redshift of an option, where it is one."""
     from .arguments import as_redshift
 
-    out: float = as_redshift(value, "--redshift")
-    return out
+    return as_redshift(value, "--redshift")
 
 
 REDSHIFT = click.option(

@@ -71,8 +71,7 @@ def njit(**options: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
         kernel: Any = _Kernel(
             function, targetoptions={"nopython": True, "boundscheck": None, "no_cfunc_wrapper": True, **options}
         )
-        compiled: Callable[P, R] = kernel
-        return compiled
+        return kernel
 
     return decorate
 
@@ -216,8 +215,7 @@ class _Library(JITCodeLibrary):
                 return 0
             self._part = False
             self._emit()
-        out: int = super().get_pointer_to_function(name)
-        return out
+        return super().get_pointer_to_function(name)
 
     def serialize_using_object_code(self) -> Any:
         return self.serialize_using_bitcode() if self._part else super().serialize_using_object_code()

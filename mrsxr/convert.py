@@ -208,5 +208,4 @@ def _text(target: _Quantity, unit: str, power: int) -> str:
     for text in (str(unit), f"{unit}/pix"):
         if power == 1 and units.parse(text) == target.unit:
             return text
-    out: str = (target.unit**power).to_string()
-    return out
+    return (target.unit**power).to_string()

@@ -173,8 +173,7 @@ def read_history(ds: xr.Dataset) -> list[dict[str, Any]]:
     ['cal.divide_fringe_flat', 'cal.calibrate_flux']
     """
     need_data("read_history", ds)
-    out: list[dict[str, Any]] = json.loads(ds.attrs.get("history_json", "[]"))
-    return out
+    return json.loads(ds.attrs.get("history_json", "[]"))
 
 
 def join_histories(histories: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -211,8 +210,7 @@ def _one_entry(names: list[str], entries: Sequence[dict[str, Any]]) -> dict[str,
     }
     if len(texts) > 1:
         return None
-    out: dict[str, Any] = json.loads(texts.pop().replace("\0", json.dumps(", ".join(names))[1:-1]))
-    return out
+    return json.loads(texts.pop().replace("\0", json.dumps(", ".join(names))[1:-1]))
 
 
 def branches(history: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:

@@ -34,8 +34,7 @@ def shared_light(distance: np.ndarray, length: np.ndarray) -> np.ndarray:
             a * b * np.abs(d + i * length + j) ** 3 for i, a in ((-1, 1), (0, -2), (1, 1))
             for j, b in ((-1, 1), (0, -2), (1, 1))
         ]  # fmt: skip
-        out: np.ndarray = np.sum(parts, axis=0)
-        return out
+        return np.sum(parts, axis=0)
 
     distance, length = np.broadcast_arrays(np.asarray(distance, float), np.asarray(length, float))
     return np.where(distance < 1.0 + length, product(distance) / product(0.0 * distance), 0.0)

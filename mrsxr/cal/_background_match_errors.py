@@ -107,18 +107,14 @@ def _raised(score: np.ndarray, matrix: np.ndarray, inverse: np.ndarray) -> np.nd
     root = np.sqrt(np.maximum(size, 1e-12 * size.max(initial=0.0)))
     half = axes * root
     held, turn = np.linalg.eigh(half.T @ matrix @ half)
-    out: np.ndarray = (axes / root) @ (
-        turn @ (np.maximum(1.0 - held, _LEAST_OTHERS) ** -0.5 * (turn.T @ (half.T @ score)))
-    )
-    return out
+    return (axes / root) @ (turn @ (np.maximum(1.0 - held, _LEAST_OTHERS) ** -0.5 * (turn.T @ (half.T @ score))))
 
 
 def _solved(found: Solution, columns: np.ndarray) -> np.ndarray:
     """Return columns of the inverse of the normal matrix."""
     unit = np.zeros((found.values.size, columns.size))
     unit[columns, np.arange(columns.size)] = 1.0
-    out: np.ndarray = found.factor.solve(unit)
-    return out
+    return found.factor.solve(unit)
 
 
 def _added(parts: list[tuple[np.ndarray, ...]], shape: tuple[int, ...]) -> sparse.csr_array:
@@ -150,8 +146,7 @@ def covariance(found: Solution, score: Scores, columns: np.ndarray) -> np.ndarra
     grown, turn = np.linalg.eigh((turn * grown) @ turn.T + of_grids)
     least = float(np.trace(of_patches + of_grids)) / max(len(grown), 1)
     full = root @ turn
-    out: np.ndarray = (full * np.maximum(grown, least)) @ full.T
-    return out
+    return (full * np.maximum(grown, least)) @ full.T
 
 
 def held_out(

@@ -98,8 +98,7 @@ def places(table: Table) -> np.ndarray:
 def squares(number: np.ndarray, residual: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Return for each sample its part of the squares of the means of those of the same number."""
     pull, norm = np.bincount(number, weight * residual), np.bincount(number, weight)
-    out: np.ndarray = weight * (pull / np.where(norm > 0, norm, 1.0))[number] ** 2
-    return out
+    return weight * (pull / np.where(norm > 0, norm, 1.0))[number] ** 2
 
 
 def _around(a: np.ndarray) -> np.ndarray:

@@ -72,8 +72,7 @@ def corner_nodes(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def node_key(ix: np.ndarray, iy: np.ndarray) -> np.ndarray:
     """Return one number for each pair of numbers along x and y."""
     shift = np.int64(1) << 30
-    out: np.ndarray = (iy + shift // 2) * shift + ix + shift // 2
-    return out
+    return (iy + shift // 2) * shift + ix + shift // 2
 
 
 def shared_samples(table: Table) -> np.ndarray:
@@ -145,8 +144,7 @@ def _connected(graph: sparse.sparray) -> np.ndarray:
     """Return the number of the connected component of each node."""
     from scipy.sparse.csgraph import connected_components
 
-    out: np.ndarray = connected_components(graph, directed=False)[1]
-    return out
+    return connected_components(graph, directed=False)[1]
 
 
 def touching_constants(table: Table, label: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -163,8 +161,7 @@ def touching_constants(table: Table, label: np.ndarray, labels: np.ndarray) -> n
         node, number = np.unique(keys[:, 0], return_inverse=True)
         incidence = sparse.csr_array((np.ones(inside.size), (inside, number)), shape=(labels.size, node.size))
         ties = ties + incidence @ incidence.T
-    out: np.ndarray = ties.toarray() >= _LEAST_SHARED
-    return out
+    return ties.toarray() >= _LEAST_SHARED
 
 
 @dataclass
@@ -271,8 +268,7 @@ def eliminate(table: Table, bins: list[Bin], weight: np.ndarray) -> Sky:
 
 def whole(lower: np.ndarray) -> np.ndarray:
     """Return symmetric matrices of which the lower triangle is given."""
-    out: np.ndarray = np.tril(lower) + np.swapaxes(np.tril(lower, -1), -1, -2)
-    return out
+    return np.tril(lower) + np.swapaxes(np.tril(lower, -1), -1, -2)
 
 
 def solve(equations: list[Equations], unknowns: Unknowns) -> tuple[np.ndarray, Any]:
@@ -331,5 +327,4 @@ def spline_basis(knots: np.ndarray, wavelength: np.ndarray) -> np.ndarray:
     if knots.size == 1:
         return np.ones((np.size(wavelength), 1))
     spline = make_interp_spline(knots, np.eye(knots.size), k=min(3, knots.size - 1))
-    out: np.ndarray = spline(np.clip(wavelength, knots[0], knots[-1]))
-    return out
+    return spline(np.clip(wavelength, knots[0], knots[-1]))

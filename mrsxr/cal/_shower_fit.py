@@ -126,8 +126,7 @@ def significance(cells: np.ndarray, weight: np.ndarray, scale: float) -> tuple[n
     sigma = (scale / CELL_Y, scale / CELL_X)
 
     def mean(image: np.ndarray, by: float = 1.0) -> np.ndarray:
-        out: np.ndarray = ndimage.gaussian_filter(image, [by * s for s in sigma], mode="constant", truncate=3.0 / by)
-        return out
+        return ndimage.gaussian_filter(image, [by * s for s in sigma], mode="constant", truncate=3.0 / by)
 
     used = cells[1] > 0
     if not used.any():
@@ -178,8 +177,7 @@ def blob(shape: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     cosine, sine = np.cos(shape[4]), np.sin(shape[4])
     dx, dy = x - shape[0], y - shape[1]
     u, v = (cosine * dx + sine * dy) * np.exp(-shape[2]), (cosine * dy - sine * dx) * np.exp(-shape[3])
-    out: np.ndarray = shape[5] * np.exp(-0.5 * (u * u + v * v + 1e-6) ** (0.5 * shape[6]))
-    return out
+    return shape[5] * np.exp(-0.5 * (u * u + v * v + 1e-6) ** (0.5 * shape[6]))
 
 
 def fit_blob(cells: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, bool]:
@@ -201,8 +199,7 @@ def fit_blob(cells: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, bool]:
 
 
 def _sigma(cells: np.ndarray, height: float | np.ndarray) -> np.ndarray:
-    out: np.ndarray = np.sqrt(cells[1] + cells[2] ** 2 + (_ROUGH * height) ** 2)
-    return out
+    return np.sqrt(cells[1] + cells[2] ** 2 + (_ROUGH * height) ** 2)
 
 
 def _slopes(shape: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -218,8 +215,7 @@ def blob_variance(cells: np.ndarray, shape: np.ndarray, x: np.ndarray, y: np.nda
     fit = np.linalg.pinv(here.T @ (here * weight[:, None]), rcond=1e-10) @ here.T * weight
     covariance = fit * (cells[1] + cells[2] ** 2) @ fit.T
     there = _slopes(shape, x, y)
-    out: np.ndarray = np.einsum("...i,ij,...j->...", there, covariance, there)
-    return out
+    return np.einsum("...i,ij,...j->...", there, covariance, there)
 
 
 def _first_blob(cells: np.ndarray) -> np.ndarray:
@@ -334,8 +330,7 @@ def _between(coarse: np.ndarray, ys: np.ndarray, xs: np.ndarray, rows: np.ndarra
     place = np.interp(rows, ys, np.arange(ys.size))
     low = np.minimum(place.astype(int), ys.size - 2)
     share = (place - low)[:, None]
-    out: np.ndarray = wide[low] * (1 - share) + wide[low + 1] * share
-    return out
+    return wide[low] * (1 - share) + wide[low + 1] * share
 
 
 def gated_model(

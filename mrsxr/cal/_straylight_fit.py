@@ -124,15 +124,13 @@ class Fit:
     @property
     def amplitude(self) -> np.ndarray:
         """Amount a (half, y)."""
-        out: np.ndarray = np.clip(np.stack([self.hat @ self.part(0), self.hat @ self.part(1)]), 0.0, MAX_AMPLITUDE)
-        return out
+        return np.clip(np.stack([self.hat @ self.part(0), self.hat @ self.part(1)]), 0.0, MAX_AMPLITUDE)
 
     @property
     def profile(self) -> np.ndarray:
         """Profile r (half, 2 n - 1) at all distances."""
         r = np.stack([self.part(2), self.part(3)])
-        out: np.ndarray = (r[:, self.index] * (1.0 - self.share) + r[:, self.index + 1] * self.share).astype(np.float32)
-        return out
+        return (r[:, self.index] * (1.0 - self.share) + r[:, self.index + 1] * self.share).astype(np.float32)
 
     @property
     def level(self) -> float:
@@ -375,8 +373,7 @@ def _free(
 
 def _block_means(image: np.ndarray) -> np.ndarray:
     n_y, n_x = (k // 16 * 16 for k in image.shape)
-    out: np.ndarray = image[:n_y, :n_x].reshape(n_y // 16, 16, n_x // 16, 16).mean(axis=(1, 3))
-    return out
+    return image[:n_y, :n_x].reshape(n_y // 16, 16, n_x // 16, 16).mean(axis=(1, 3))
 
 
 def _variance(fit: Any, light: np.ndarray, weight: np.ndarray, total: np.ndarray) -> np.ndarray:
@@ -420,8 +417,7 @@ def _pedestal(strip: np.ndarray, fit: Any) -> tuple[Any, Any]:
 
 def _combined(models: Any, amplitude: np.ndarray) -> np.ndarray:
     weights = amplitude.astype(np.float32)[:, :, None]
-    out: np.ndarray = weights[0] * models[0] + weights[1] * models[1]
-    return out
+    return weights[0] * models[0] + weights[1] * models[1]
 
 
 def _showers(pulls: np.ndarray) -> np.ndarray:
@@ -434,8 +430,7 @@ def _showers(pulls: np.ndarray) -> np.ndarray:
     far[1:-1, 1:-1] = known & (np.abs(pulls - middle) > SHOWER * max(1.0, spread))
     n_y, n_x = pulls.shape
     shifts = [far[i : i + n_y, j : j + n_x] for i in range(3) for j in range(3)]
-    out: np.ndarray = np.any(shifts, axis=0)
-    return out
+    return np.any(shifts, axis=0)
 
 
 def _inflation(value: np.ndarray, weight: np.ndarray, bins: np.ndarray) -> float:

@@ -271,8 +271,7 @@ class _Fit:
             way[: self.n_knots, -1] = 1.0
         if not columns:
             return np.zeros((self.n_each, self.n_each))
-        out: np.ndarray = way @ covariance(self.found, self.score, np.array(columns)) @ way.T
-        return out
+        return way @ covariance(self.found, self.score, np.array(columns)) @ way.T
 
     def significances(self) -> np.ndarray:
         """Return by how many sigma the function of each member, without the constant of its group, is not zero."""

@@ -253,10 +253,9 @@ def background_at(background: xr.Dataset, band: str, samples: Samples, observed:
     a, b = samples.alpha, samples.beta
     terms = (np.ones(a.size), a, b, a * a, a * b, b * b)
     wave = one.wavelength.values * observed
-    out: np.ndarray = np.sum([
+    return np.sum([
         np.interp(samples.wavelength, wave, one.coefficients.values[:, p]) * terms[p] for p in range(one.sizes["term"])
     ], axis=0)  # fmt: skip
-    return out
 
 
 def _to_observed(ds: xr.Dataset) -> np.ndarray:

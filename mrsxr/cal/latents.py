@@ -248,8 +248,7 @@ def _checked(state: xr.Dataset, first: _Exposure, n: int) -> xr.DataArray:
             f"the state is not of {n} components of {first.ds.attrs.get('detector')}; take it from latent_state "
             "with the same reference"
         )
-    out: xr.DataArray = slope.drop_vars(list(slope.coords)).drop_attrs().expand_dims("dither")
-    return out
+    return slope.drop_vars(list(slope.coords)).drop_attrs().expand_dims("dither")
 
 
 def _plane(exposure: _Exposure, name: str) -> xr.DataArray:
@@ -305,8 +304,7 @@ def mean_decay(length: float, decay_time: np.ndarray, n_integrations: int, weigh
     weights = 0.5 * _WEIGHTS * (6 * u * (1 - u) if weighting == "parabola" else 1.0)
     ramp = np.exp(-np.outer(x, u)) @ weights
     starts = np.exp(-np.outer(x, np.arange(n_integrations))).mean(axis=1)
-    out: np.ndarray = ramp * starts
-    return out
+    return ramp * starts
 
 
 def _integrations(exposure: _Exposure) -> int:
@@ -336,8 +334,7 @@ def advance(
         np.asarray(v, float)[:, None, None] for v in (gap_decay, amplitude, saturated_amplitude, charge)
     )
     share = np.where(saturated[:, None], of_saturated, usual)
-    out: np.ndarray = (decay * state * (1.0 - new) + share * slope * new).astype(np.float32)
-    return out
+    return (decay * state * (1.0 - new) + share * slope * new).astype(np.float32)
 
 
 def predict(state: np.ndarray, *, weight: np.ndarray, relative_error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

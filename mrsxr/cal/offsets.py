@@ -281,8 +281,7 @@ def _mean_over_bands(values: np.ndarray) -> np.ndarray:
     used = seen.any(axis=0)
     level = np.nanmean(values[:, used], axis=0)
     rest = np.where(seen[:, used], values[:, used] - level, np.nan)
-    out: np.ndarray = level.mean() + np.array([np.nanmean(row) if np.isfinite(row).any() else 0.0 for row in rest])
-    return out
+    return level.mean() + np.array([np.nanmean(row) if np.isfinite(row).any() else 0.0 for row in rest])
 
 
 def _left(

@@ -151,8 +151,7 @@ def _averaged(images: np.ndarray, width: float, axis: int) -> np.ndarray:
     low = 2 * int((width - 1) // 2) + 1
     share = (width - low) / 2  # the mean over low + 2 is that of width low + 2
     narrow, wide = (uniform_filter1d(images, n, axis=axis, mode="constant") for n in (low, low + 2))
-    out: np.ndarray = ((1 - share) * low * narrow + share * (low + 2) * wide) / width
-    return out
+    return ((1 - share) * low * narrow + share * (low + 2) * wide) / width
 
 
 def _image(found: xr.Dataset, k: int, wave: float, step: float, widest: float) -> np.ndarray:
@@ -161,8 +160,7 @@ def _image(found: xr.Dataset, k: int, wave: float, step: float, widest: float) -
     a, b = (x.ravel() for x in np.meshgrid(axis, axis, indexing="ij"))
     place = np.full(a.size, wave), np.full(a.size, float(k))
     values, _ = profile_at(a, b, *place, found["profile"].values, None)
-    out: np.ndarray = values.reshape(axis.size, axis.size) / values.max()
-    return out
+    return values.reshape(axis.size, axis.size) / values.max()
 
 
 def _planes(band: str, wavelength: np.ndarray, step: float, images: np.ndarray) -> xr.Dataset:

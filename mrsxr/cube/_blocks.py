@@ -98,8 +98,7 @@ def count_planes(start: int, size: int, grid: CubeGrid, *parts: Part) -> np.ndar
         for frame, place in zip(frames, places, strict=True):
             part, operator = block_operator(pixels, frame, place, planes, (grid.ny, grid.nx), weighting)
             operator.add(frame.linear[:0, part], frame.square[:0, part], sums)
-    out: np.ndarray = np.count_nonzero(sums.weight > 0, axis=1)
-    return out
+    return np.count_nonzero(sums.weight > 0, axis=1)
 
 
 def _planes_of(sums: Sums, shape: tuple[int, int, int]) -> tuple[np.ndarray, ...]:
@@ -121,8 +120,7 @@ def _planes_of(sums: Sums, shape: tuple[int, int, int]) -> tuple[np.ndarray, ...
 
 def good_spaxels(dq: np.ndarray) -> np.ndarray:
     """Return the number of good spaxels of each plane."""
-    out: np.ndarray = np.count_nonzero((dq & np.uint32(flags.DO_NOT_USE)) == 0, axis=(1, 2))
-    return out
+    return np.count_nonzero((dq & np.uint32(flags.DO_NOT_USE)) == 0, axis=(1, 2))
 
 
 def incomplete_planes(counts: Sequence[np.ndarray], threshold: float) -> np.ndarray:

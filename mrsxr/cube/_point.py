@@ -140,8 +140,7 @@ def transmission_factor(
     at_centre = centre[0] + (centre[1] - centre[0]) * share
     at_edge = edge[0] + (edge[1] - edge[0]) * share
     here = at_centre + (at_edge - at_centre) * np.minimum(np.abs(offset), 0.5) / 0.5
-    out: np.ndarray = 0.5 * (at_centre + at_edge) / here
-    return out
+    return 0.5 * (at_centre + at_edge) / here
 
 
 def wavelength_shift(
@@ -165,8 +164,7 @@ def wavelength_shift(
     """
     share = np.clip((wave - ends[0]) / (ends[1] - ends[0]), 0.0, 1.0)
     low, high = (np.interp(offset, table, shifts[:, k]) for k in (0, 1))
-    out: np.ndarray = (low + (high - low) * share) * (dispersion[0] + (dispersion[1] - dispersion[0]) * share)
-    return out
+    return (low + (high - low) * share) * (dispersion[0] + (dispersion[1] - dispersion[0]) * share)
 
 
 def _transmission(mrsptcorr: xr.Dataset, band: str) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:

@@ -206,8 +206,7 @@ def _image(ds: xr.Dataset) -> xr.Dataset:
 def _inside(ds: xr.Dataset, center: tuple[float, float], radius: float) -> np.ndarray:
     x0, y0 = sky_of(ds).wcs_world2pix([center], 0)[0]
     y, x = np.indices((ds.sizes["y"], ds.sizes["x"]))
-    out: np.ndarray = np.hypot(x - x0, y - y0) * np.sqrt(spaxel_area(ds)) <= radius
-    return out
+    return np.hypot(x - x0, y - y0) * np.sqrt(spaxel_area(ds)) <= radius
 
 
 def _fit(pair: tuple[np.ndarray, ...], method: str, clip_sigma: float) -> Scaling:

@@ -168,8 +168,7 @@ def gaussian_kernel(sigma: float, psf: float) -> np.ndarray:
         basis = np.cos(theta[:, None] * place) * np.where(place > 0, 2.0, 1.0)
         half = np.linalg.lstsq(basis * root[:, None], np.exp(-0.5 * (sigma * theta) ** 2) * root, rcond=None)[0]
     weights = np.concatenate([half[:0:-1], half])
-    out: np.ndarray = weights / weights.sum()
-    return out
+    return weights / weights.sum()
 
 
 # --- helpers ---------------------------------------------------------------------------------------------------------
@@ -179,8 +178,7 @@ def _convolve(plane: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     from scipy.ndimage import convolve1d
 
     rows = convolve1d(plane, kernel, axis=0, mode="constant")
-    out: np.ndarray = convolve1d(rows, kernel, axis=1, mode="constant")
-    return out
+    return convolve1d(rows, kernel, axis=1, mode="constant")
 
 
 def _smooth_lazily(arrays: list[Any], sigma: np.ndarray, edges: str) -> np.ndarray:
@@ -192,11 +190,10 @@ def _smooth_lazily(arrays: list[Any], sigma: np.ndarray, edges: str) -> np.ndarr
     chunks = (first.chunks[0], -1, -1)
     arrays = [a.rechunk(chunks) if isinstance(a, da.Array) else da.from_array(a, chunks=chunks) for a in arrays]
     n = len(arrays) - 1
-    out: np.ndarray = da.map_blocks(
+    return da.map_blocks(
         smooth_planes, *arrays, da.from_array(spread, chunks=(first.chunks[0], 2, 1)), edges=edges, dtype=np.float32,
         new_axis=0, chunks=((n,), *arrays[0].chunks), meta=np.empty((0, 0, 0, 0), np.float32),
     )  # fmt: skip
-    return out
 
 
 def _widths(cube: xr.Dataset, psf: float | Callable[..., Any] | None) -> np.ndarray:

@@ -189,11 +189,10 @@ def _resampled(array: xr.DataArray, bad: xr.DataArray | None, options: dict[str,
     chunks = next(a for a in arrays if isinstance(a, da.Array)).chunks
     arrays = [da.asarray(a).rechunk((*chunks[:-2], -1, -1)) for a in arrays]
     rows, columns = options["shape"]
-    out: np.ndarray = da.map_blocks(
+    return da.map_blocks(
         _resample_block, *arrays, options=options, dtype=array.dtype, meta=np.empty((0,) * array.ndim, array.dtype),
         chunks=(*chunks[:-2], (rows,), (columns,)),
     )  # fmt: skip
-    return out
 
 
 def _resample_block(values: np.ndarray, bad: np.ndarray | None = None, *, options: dict[str, Any]) -> np.ndarray:

@@ -141,8 +141,7 @@ def _blur(here: xr.Dataset, leaking: xr.Dataset) -> float:
     """Return the sigma [spaxel of 1B] that widens the image of band 1B to that of 3A."""
     wavelength = float(here["wavelength"].mean())
     square = mrs.psf_fwhm(wavelength) ** 2 - mrs.psf_fwhm(0.5 * wavelength) ** 2
-    out: float = float(np.sqrt(square)) * _TO_SIGMA / spaxel_size(leaking)
-    return out
+    return float(np.sqrt(square)) * _TO_SIGMA / spaxel_size(leaking)
 
 
 def reproject(

@@ -423,8 +423,7 @@ def _apart(lon_a: Any, lat_a: Any, lon_b: Any, lat_b: Any) -> np.ndarray:
     """Return the distance of two places [deg], by the haversine."""
     a, b, c, d = (np.radians(value) for value in (lon_a, lat_a, lon_b, lat_b))
     half = np.sin((d - b) / 2) ** 2 + np.cos(b) * np.cos(d) * np.sin((c - a) / 2) ** 2
-    out: np.ndarray = np.degrees(2 * np.arcsin(np.sqrt(np.clip(half, 0, 1))))
-    return out
+    return np.degrees(2 * np.arcsin(np.sqrt(np.clip(half, 0, 1))))
 
 
 def _in_longitude(lon: np.ndarray, box: slice, name: str) -> np.ndarray:

@@ -293,8 +293,7 @@ def _trace_edge(distortion: xr.Dataset, s: int, alpha: float, n_rows: int) -> np
     lookup = np.zeros(1, dtype=np.int64)
     x, y = slicer_to_pixels(np.full(waves.size, float(alpha)), waves, zeros, lookup, x_c, x_s, y_c, y_s)
     order = np.argsort(y)
-    out: np.ndarray = np.interp(np.arange(n_rows), y[order], x[order], left=np.nan, right=np.nan)
-    return out
+    return np.interp(np.arange(n_rows), y[order], x[order], left=np.nan, right=np.nan)
 
 
 def _band_of_label(distortion: xr.Dataset, label: int) -> str:

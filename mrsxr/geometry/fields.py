@@ -15,8 +15,7 @@ def separation(
 ) -> np.ndarray:
     """Return the distance [arcsec] between places on the sky [deg]."""
     one, other = _vectors(ra, dec), _vectors(ra_of, dec_of)
-    out: np.ndarray = np.degrees(2 * np.arcsin(np.clip(0.5 * np.linalg.norm(one - other, axis=-1), 0, 1))) * 3600
-    return out
+    return np.degrees(2 * np.arcsin(np.clip(0.5 * np.linalg.norm(one - other, axis=-1), 0, 1))) * 3600
 
 
 def fields(ra: Sequence[float] | np.ndarray, dec: Sequence[float] | np.ndarray, reach: float = REACH) -> np.ndarray:
@@ -46,8 +45,7 @@ def fields(ra: Sequence[float] | np.ndarray, dec: Sequence[float] | np.ndarray, 
         return np.zeros(ra.size, dtype=int)
     ra, dec = (np.where(known, v, v[np.argmax(known)]) for v in (ra, dec))
     together = separation(ra[:, None], dec[:, None], ra, dec) <= reach
-    label: np.ndarray = connected_components(together, directed=False)[1].astype(int)
-    return label
+    return connected_components(together, directed=False)[1].astype(int)
 
 
 def _vectors(ra: np.ndarray | float, dec: np.ndarray | float) -> np.ndarray:

@@ -434,5 +434,4 @@ def unwrap_ra(ra: Sequence[float] | np.ndarray) -> np.ndarray:
     ra = np.asarray(ra, float).ravel()
     if ra.size == 0:
         return ra
-    out: np.ndarray = ra[0] + (ra - ra[0] + 180.0) % 360.0 - 180.0
-    return out
+    return ra[0] + (ra - ra[0] + 180.0) % 360.0 - 180.0

@@ -85,8 +85,7 @@ class Pointing:
         """Rotation of unit vectors, telescope -> equatorial: Rz(RA) Ry(-Dec) Rx(-roll) Ry(V3) Rz(-V2)."""
         v2, v3 = self.v2_ref * ARCSEC, self.v3_ref * ARCSEC
         ra, dec, roll = np.radians([self.ra_ref, self.dec_ref, self.roll_ref])
-        out: np.ndarray = _rz(ra) @ _ry(-dec) @ _rx(-roll) @ _ry(v3) @ _rz(-v2)
-        return out
+        return _rz(ra) @ _ry(-dec) @ _rx(-roll) @ _ry(v3) @ _rz(-v2)
 
     def moved(self, start: tuple[float, float], end: tuple[float, float]) -> Pointing:
         """Return the pointing after the sky is turned so that ``start`` falls on ``end``, north staying north.

@@ -319,8 +319,7 @@ def _nan(value: Any) -> float:
 def _mid_time(keywords: Mapping[str, Any]) -> float | None:
     start, middle, end = (keywords.get(key) for key in ("EXPSTART", "EXPMID", "EXPEND"))
     if middle is None and start is not None and end is not None:
-        out: float = (start + end) / 2
-        return out
+        return (start + end) / 2
     return start if middle is None else middle
 
 

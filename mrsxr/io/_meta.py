@@ -174,8 +174,7 @@ def _is_dither(facts: Mapping[str, Any]) -> bool:
         kind = str if name == "exposure" else int if name == "dither" else int | float
         if not isinstance(value, kind) or isinstance(value, bool):
             return False
-    out: bool = safe_name(str(facts.get("exposure", "x"))) == facts.get("exposure", "x")
-    return out
+    return safe_name(str(facts.get("exposure", "x"))) == facts.get("exposure", "x")
 
 
 def _is_dtype(value: Any) -> bool:

@@ -100,8 +100,7 @@ def write_cube(ds: xr.Dataset, path: str | os.PathLike[str]) -> Path:
 def error_of(variance: np.ndarray) -> np.ndarray:
     """Return the square root, NaN of what is negative; as float32 unless the variance is float64 for its unit."""
     with np.errstate(invalid="ignore"):
-        out: np.ndarray = np.sqrt(variance).astype(_error_type(variance))
-        return out
+        return np.sqrt(variance).astype(_error_type(variance))
 
 
 def _error_type(variance: np.ndarray) -> str:
@@ -231,8 +230,7 @@ def _unit(ds: xr.Dataset, column: str) -> str | None:
 def _column(ds: xr.Dataset, column: str, n_samples: int) -> np.ndarray:
     if column in _ERRORS and _ERRORS[column][1] in ds.variables:
         with np.errstate(invalid="ignore"):
-            out: np.ndarray = np.sqrt(ds[_ERRORS[column][1]].values.astype("f8"))
-            return out
+            return np.sqrt(ds[_ERRORS[column][1]].values.astype("f8"))
     name = COLUMNS[column].name
     return ds[name].values if name in ds.variables else np.full(n_samples, np.nan)
 

@@ -172,8 +172,7 @@ def wcs_header(header: fits.Header) -> str:
         if tabular and third:
             continue
         cards[card.keyword] = 2 if tabular and stem == "WCSAXES" else card.value
-    out: str = cards.tostring(sep="\n", endcard=False, padding=False)
-    return out
+    return cards.tostring(sep="\n", endcard=False, padding=False)
 
 
 def same_wcs(one: str, other: str) -> bool:

@@ -98,8 +98,7 @@ def write_streamed(hdulist: fits.HDUList, images: Mapping[str, da.Array], path: 
 def _bytes_of(hdu: fits.PrimaryHDU | fits.ImageHDU | fits.BinTableHDU) -> bytes:
     """Return an HDU as it stands in a file."""
     if isinstance(hdu, fits.PrimaryHDU):
-        out: bytes = hdu.header.tostring().encode("ascii")  # a primary HDU of a product holds no data
-        return out
+        return hdu.header.tostring().encode("ascii")  # a primary HDU of a product holds no data
     buffer = io.BytesIO()
     fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(buffer, output_verify="fix+ignore")
     return buffer.getvalue()[_BLOCK:]

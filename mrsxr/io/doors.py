@@ -184,8 +184,7 @@ def _specutils() -> Any:
 
 def _mask(spectrum: Any) -> np.ndarray:
     blind = ~np.isfinite(spectrum.flux.value)
-    out: np.ndarray = blind if spectrum.mask is None else blind | np.asarray(spectrum.mask, bool)
-    return out
+    return blind if spectrum.mask is None else blind | np.asarray(spectrum.mask, bool)
 
 
 def _variance(spectrum: Any) -> np.ndarray:

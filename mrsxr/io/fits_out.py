@@ -178,8 +178,7 @@ def _error(ds: xr.Dataset, level: str) -> np.ndarray | None:
         return None
     total = sum(ds[name].values[0] for name in names)
     with np.errstate(invalid="ignore"):
-        out: np.ndarray = np.sqrt(total).astype("f4")
-        return out
+        return np.sqrt(total).astype("f4")
 
 
 def _dither_facts(ds: xr.Dataset) -> dict[str, Any]:
@@ -187,8 +186,7 @@ def _dither_facts(ds: xr.Dataset) -> dict[str, Any]:
     for spec in DITHER_COORDS:
         if spec.name in ds.coords and spec.name != "fits_header":
             facts[spec.name] = ds[spec.name].values[0].item()
-    out: dict[str, Any] = json.loads(json.dumps(facts))
-    return out
+    return json.loads(json.dumps(facts))
 
 
 def _vectors(ds: xr.Dataset) -> dict[str, np.ndarray]:

@@ -98,8 +98,7 @@ class LazyArray(BackendArray, ABC):
     support = indexing.IndexingSupport.BASIC
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
-        found: np.ndarray = indexing.explicit_indexing_adapter(key, self.shape, self.support, self._read)
-        return found
+        return indexing.explicit_indexing_adapter(key, self.shape, self.support, self._read)
 
     @abstractmethod
     def _read(self, key: tuple[Any, ...]) -> np.ndarray:

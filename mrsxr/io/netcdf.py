@@ -22,8 +22,7 @@ class Lock:
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take the lock."""
-        out: bool = self._held.acquire(blocking, timeout)
-        return out
+        return self._held.acquire(blocking, timeout)
 
     def release(self) -> None:
         """Give the lock back."""

@@ -61,8 +61,7 @@ def fit_temperatures(energy: np.ndarray, ln: np.ndarray, error: np.ndarray, temp
 def _model(x: np.ndarray, parameters: np.ndarray) -> np.ndarray:
     """Return ln of the sum of the exponentials (diagram, level)."""
     terms = [parameters[:, k, None] - parameters[:, k + 1, None] * x for k in range(0, parameters.shape[1], 2)]
-    out: np.ndarray = terms[0] if len(terms) == 1 else np.logaddexp(*terms)
-    return out
+    return terms[0] if len(terms) == 1 else np.logaddexp(*terms)
 
 
 def _straight(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

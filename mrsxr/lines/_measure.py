@@ -251,14 +251,12 @@ def _two_are_real(
     free = [cov[rows, a + i, a + i] > 0 for i in (1, 2, 4, 5)]
     peak = np.abs(flux) / width
     wave = fringe_peak(fitted["fringe"][some, 1], np.asarray(blend.mu0)[line])
-    out: np.ndarray = good & np.all(free, axis=0) & (peak > wave[:, None]).all(axis=1)
-    return out
+    return good & np.all(free, axis=0) & (peak > wave[:, None]).all(axis=1)
 
 
 def fringe_peak(fringe: np.ndarray, mu0: np.ndarray | float) -> np.ndarray:
     """Return what |flux| / width [km/s] must exceed for a peak of twice the fringe beside the line; 0 without one."""
-    out: np.ndarray = np.where(fringe[:, 0] < FRINGE_CHANCE, 2.0 * fringe[:, 1], 0.0) * np.sqrt(2.0 * np.pi) * mu0 / C
-    return out
+    return np.where(fringe[:, 0] < FRINGE_CHANCE, 2.0 * fringe[:, 1], 0.0) * np.sqrt(2.0 * np.pi) * mu0 / C
 
 
 def measure(
@@ -399,8 +397,7 @@ def without_instrument(width: np.ndarray, width_err: np.ndarray, inst: float) ->
 
 
 def _error(by: np.ndarray, cov: np.ndarray) -> np.ndarray:
-    out: np.ndarray = np.sqrt(np.einsum("ni,nij,nj->n", by, cov, by))
-    return out
+    return np.sqrt(np.einsum("ni,nij,nj->n", by, cov, by))
 
 
 def _positive(error: np.ndarray) -> np.ndarray:

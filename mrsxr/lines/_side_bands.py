@@ -63,13 +63,11 @@ class Window:
         """Return the part of every plane that lies between velocities: (channel, plane) of edges (channel, 2)."""
         low, high = np.asarray(edges, float)[:, :1], np.asarray(edges, float)[:, 1:]
         part = np.minimum(high, self.high[None, :]) - np.maximum(low, self.low[None, :])
-        out: np.ndarray = np.clip(part / (self.high - self.low)[None, :], 0.0, 1.0)
-        return out
+        return np.clip(part / (self.high - self.low)[None, :], 0.0, 1.0)
 
     def power(self, area: float) -> np.ndarray:
         """Return the power [W m-2] that 1 MJy/sr gives in each plane of spaxels of an area [arcsec2]."""
-        out: np.ndarray = 2.99792458e-6 * units.ARCSEC2_TO_SR * area * self.width / self.wavelength**2
-        return out
+        return 2.99792458e-6 * units.ARCSEC2_TO_SR * area * self.width / self.wavelength**2
 
 
 def need_cube(cube: xr.Dataset, what: str) -> xr.Dataset:

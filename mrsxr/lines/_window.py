@@ -94,8 +94,7 @@ class Blend:
 
 def redshift_of(ds: xr.Dataset, redshift: float | None) -> float:
     """Return the redshift, or where it is None that of the data (``attrs["redshift"]``, else 0)."""
-    out: float = as_redshift(ds.attrs.get("redshift", 0.0) if redshift is None else redshift)
-    return out
+    return as_redshift(ds.attrs.get("redshift", 0.0) if redshift is None else redshift)
 
 
 def find_lines(line: Line | Iterable[Line] | xr.Dataset) -> list[tuple[str, float]]:
@@ -247,11 +246,9 @@ def _one_band(wave: np.ndarray, band: np.ndarray, inside: np.ndarray, mu0: np.nd
 
     def margin(name: str) -> float:
         waves = wave[band == name]
-        out: float = min(mu0[0] - waves.min(), waves.max() - mu0[-1])
-        return out
+        return min(mu0[0] - waves.min(), waves.max() - mu0[-1])
 
-    out: np.ndarray = band == max(dict.fromkeys(band[index]), key=margin)
-    return out
+    return band == max(dict.fromkeys(band[index]), key=margin)
 
 
 def _reaches(mu0: np.ndarray, group: np.ndarray, window: float) -> tuple[float, ...]:

@@ -319,8 +319,7 @@ def _fit_blend(ds: xr.Dataset, blend: Blend, options: Options) -> xr.Variable:
         input_core_dims=[["wavelength"]] * 3 + [[]], output_core_dims=[["line", "number"]], dask="parallelized",
         output_dtypes=["float64"], dask_gufunc_kwargs={"output_sizes": sizes_out},
     )  # fmt: skip
-    out: xr.Variable = found.variable.transpose("line", "number", *dims)
-    return out
+    return found.variable.transpose("line", "number", *dims)
 
 
 def _variables(numbers: xr.Variable, options: Options, unit: str) -> dict[str, xr.Variable]:

@@ -84,5 +84,4 @@ def _profiles(fit: xr.Dataset, lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
     mu, s = place * (1.0 + v / C), w * place / C
     shape = (-1, *[1] * flux.ndim)
     low, high = lo.reshape(shape), hi.reshape(shape)
-    out: np.ndarray = flux * (ndtr((high - mu) / s) - ndtr((low - mu) / s)) / (high - low)
-    return out
+    return flux * (ndtr((high - mu) / s) - ndtr((low - mu) / s)) / (high - low)

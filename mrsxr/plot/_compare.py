@@ -165,8 +165,7 @@ def _cut(one: xr.Dataset, region: Region) -> xr.Dataset:
 def _difference(first: np.ndarray, second: np.ndarray, relative: bool) -> np.ndarray:
     first, second = first.astype(float), second.astype(float)
     if not relative:
-        out: np.ndarray = first - second
-        return out
+        return first - second
     with np.errstate(divide="ignore", invalid="ignore"):
         return 100.0 * np.where(second != 0, (first - second) / np.abs(second), np.nan)
 

@@ -201,8 +201,7 @@ def _flags_of(one: xr.Dataset, variable: str | None, wavelength: float | None) -
         middle = float(np.median(one["wavelength"].values)) if wavelength is None else wavelength
         data = data.sel(wavelength=middle, method="nearest")
     bits = data.transpose(..., "y", "x").values.astype(np.uint32)
-    out: np.ndarray = np.bitwise_or.reduce(bits.reshape(-1, *bits.shape[-2:]), axis=0)
-    return out
+    return np.bitwise_or.reduce(bits.reshape(-1, *bits.shape[-2:]), axis=0)
 
 
 def shrink(image: np.ndarray, pixels: int | None) -> np.ndarray:

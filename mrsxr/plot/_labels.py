@@ -81,8 +81,7 @@ def spread(places: np.ndarray, least: float) -> np.ndarray:
         return np.empty(0)
     steps = np.arange(len(places)) * least
     level = isotonic_regression(np.asarray(places, dtype=float) - steps).x
-    out: np.ndarray = np.clip(level, 0.0, max(0.0, 1.0 - steps[-1])) + steps
-    return out
+    return np.clip(level, 0.0, max(0.0, 1.0 - steps[-1])) + steps
 
 
 def thin_out(marks: list[Mark], places: np.ndarray, least: float) -> tuple[list[Mark], np.ndarray, np.ndarray]:

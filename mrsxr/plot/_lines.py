@@ -147,8 +147,7 @@ def _noise_of_a_sample(one: xr.Dataset) -> float:
     if "noise_scale" not in one:
         return 1.0
     length = float(one["correlation"].values) if "correlation" in one else 1.0
-    out: float = float(one["noise_scale"].values) / np.sqrt(length if length > 1.0 else 1.0)
-    return out
+    return float(one["noise_scale"].values) / np.sqrt(length if length > 1.0 else 1.0)
 
 
 def _redshift(one: xr.Dataset) -> float:

@@ -141,8 +141,7 @@ def make_panel(ds: SkyData, figure: Figure, box: Box, north_up: bool = False) ->
     """Return new axes in a figure, on the sky where the data are."""
     if sky_wcs(ds) is None:
         return figure.add_axes(box)
-    out: Axes = sky_axes(ds, figure, box, north_up=north_up)
-    return out
+    return sky_axes(ds, figure, box, north_up=north_up)
 
 
 def field_aspect(ds: SkyData, seen: np.ndarray, height: float, north_up: bool = False, size: float = 9.0) -> float:
@@ -161,15 +160,13 @@ def _corners(ds: SkyData, frame: WCS | None) -> tuple[np.ndarray, np.ndarray]:
         x, y = np.meshgrid(_edges(ds, "x"), _edges(ds, "y"))
         return x, y
     x, y = np.meshgrid(np.arange(nx + 1) - 0.5, np.arange(ny + 1) - 0.5)
-    out: tuple[np.ndarray, np.ndarray] = pixel_to_pixel(wcs, frame, x, y)
-    return out
+    return pixel_to_pixel(wcs, frame, x, y)
 
 
 def _edges(ds: SkyData, dim: str) -> np.ndarray:
     centres = np.asarray(ds[dim].values, dtype=float)
     if centres.size == 1:
-        out: np.ndarray = centres[0] + np.array([-0.5, 0.5])
-        return out
+        return centres[0] + np.array([-0.5, 0.5])
     middle = 0.5 * (centres[1:] + centres[:-1])
     return np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])
 

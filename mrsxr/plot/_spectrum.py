@@ -264,8 +264,7 @@ def _quiet(values: np.ndarray) -> np.ndarray:
         values = values[cut:-cut]
     if values.size < 3:
         return values
-    out: np.ndarray = np.median(np.stack([values[:-2], values[1:-1], values[2:]]), axis=0)
-    return out
+    return np.median(np.stack([values[:-2], values[1:-1], values[2:]]), axis=0)
 
 
 def _wavelength_axis(ax: Axes, pieces: list[tuple[str, np.ndarray]], wavelength: np.ndarray) -> None:

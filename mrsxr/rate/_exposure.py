@@ -56,8 +56,7 @@ def dark_current_of(ds: xr.Dataset, gain: xr.Dataset) -> xr.DataArray:
     """Return the average dark current [electron/s] (y, x) of a ramp Dataset, 0 where it has none."""
     if "average_dark_current" in ds.variables:
         return ds["average_dark_current"].astype("float32")
-    out: xr.DataArray = xr.full_like(gain.gain, float(ds.attrs.get("average_dark_current", 0.0)), dtype="float32")
-    return out
+    return xr.full_like(gain.gain, float(ds.attrs.get("average_dark_current", 0.0)), dtype="float32")
 
 
 def linearity_inputs(linearity: xr.Dataset) -> list[xr.DataArray]:

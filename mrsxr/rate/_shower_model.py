@@ -168,8 +168,7 @@ def significance(exposure: Exposure, i: int) -> np.ndarray:
 def _scatter_of_total(weight: np.ndarray, scale: float) -> np.ndarray:
     """Return the scatter of the Gaussian sum of w v, from that of the squared Gaussian over w."""
     variance = ndimage.gaussian_filter(weight, scale / np.sqrt(2.0), truncate=3.0, mode="constant")
-    out: np.ndarray = np.sqrt(np.maximum(variance, np.float32(1e-6) * weight.max()) / np.float32(4 * np.pi * scale**2))
-    return out
+    return np.sqrt(np.maximum(variance, np.float32(1e-6) * weight.max()) / np.float32(4 * np.pi * scale**2))
 
 
 def _onset(score: np.ndarray, used: np.ndarray, g: int) -> int:
@@ -195,8 +194,7 @@ def _outline(exposure: Exposure, i: int, onset: int, place: tuple[int, int]) -> 
 def _around(raised: np.ndarray, place: tuple[int, int]) -> np.ndarray:
     """Return the raised cells that hang together with a place."""
     labels, _ = ndimage.label(raised, np.ones((3, 3)))
-    out: np.ndarray = (labels == labels[place]) & raised
-    return out
+    return (labels == labels[place]) & raised
 
 
 def _fit(

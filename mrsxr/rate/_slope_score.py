@@ -134,8 +134,7 @@ def judge_fits(
 def usable_groups(group_dq: np.ndarray) -> np.ndarray:
     """Return how many groups (dither, integration, 1, 1) are not DO_NOT_USE in all pixels."""
     lost = ((group_dq & 1) != 0).all(axis=(-1, -2))
-    out: np.ndarray = (~lost).sum(axis=2).astype(np.int32)[..., None, None]
-    return out
+    return (~lost).sum(axis=2).astype(np.int32)[..., None, None]
 
 
 def _scores(

@@ -56,8 +56,7 @@ def flag_charge_migration(ds: xr.Dataset, *, signal_threshold: Positive = 25000.
 def first_above(sci: np.ndarray, group_dq: np.ndarray, threshold: float) -> np.ndarray:
     """Return the first group [int16] above threshold [DN] whose flags are not DO_NOT_USE alone, else their number."""
     above = (sci > np.float32(threshold)) & (group_dq != dq.DO_NOT_USE)
-    out: np.ndarray = np.where(above.any(axis=2), above.argmax(axis=2), sci.shape[2]).astype(np.int16)
-    return out
+    return np.where(above.any(axis=2), above.argmax(axis=2), sci.shape[2]).astype(np.int16)
 
 
 def spread_first(first: np.ndarray) -> np.ndarray:

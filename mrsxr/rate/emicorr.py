@@ -300,24 +300,21 @@ def _flags(ds: xr.Dataset, ramps: da.Array) -> da.Array:
     """Return the pixel flags in the blocks of the ramps."""
     flags = ds.pixel_dq.transpose("dither", "y", "x").data
     flags = flags if isinstance(flags, da.Array) else da.from_array(flags, chunks=-1, name=False)
-    out: da.Array = flags.rechunk((ramps.chunks[0], ramps.chunks[3], ramps.chunks[4]))
-    return out
+    return flags.rechunk((ramps.chunks[0], ramps.chunks[3], ramps.chunks[4]))
 
 
 def _by_row(values: np.ndarray, ramps: da.Array) -> da.Array:
-    out: da.Array = da.from_array(values, chunks=(ramps.chunks[3],))
-    return out
+    return da.from_array(values, chunks=(ramps.chunks[3],))
 
 
 def _subtract(ramps: da.Array, fit: _Fit, clocks: _Clocks) -> da.Array:
     from ._emicorr_kernels import subtract_waves
 
-    out: da.Array = da.blockwise(
+    return da.blockwise(
         subtract_waves, "digyx", ramps, "digyx", fit.waves, "dwp", _by_row(clocks.rows, ramps), "y",
         clocks.quads, None, starts=clocks.starts, n_amplifiers=fit.n_amplifiers, n_tables=fit.n_tables,
         concatenate=True, dtype="float32", meta=np.empty((0,) * 5, "float32"),
     )  # fmt: skip
-    return out
 
 
 def _measure(ds: xr.Dataset, case: _Case, method: str, **options: Any) -> list[_Fit]:
@@ -350,11 +347,10 @@ def _read_again(ramps: da.Array, label: str, fits: list[_Fit], clocks: _Clocks) 
 
 def _fit(function: Any, sums: da.Array, index: str, n_waves: int, size: int, *more: Any, **options: Any) -> da.Array:
     """Return the waves (dither, wave, number) that a function finds in the sums of a whole exposure."""
-    out: da.Array = da.blockwise(
+    return da.blockwise(
         function, "dwp", sums, index, *more, new_axes={"w": n_waves, "p": size}, concatenate=True, dtype="float64",
         meta=np.empty((0, 0, 0)), **options,
     )  # fmt: skip
-    return out
 
 
 def _measure_jointly(

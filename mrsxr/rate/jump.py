@@ -225,8 +225,7 @@ def lost_groups(ds: xr.Dataset) -> xr.DataArray:
     n_y = ds.sizes["y"]
     if n_y > _ALL_ROWS and ds.sizes["integration"] * ds.sizes["group"] > _ALL_GROUPS:
         group_dq = read_again(group_dq.isel(y=[n_y // 4, n_y // 2, 3 * n_y // 4]), "lost groups")
-    out: xr.DataArray = ((group_dq & np.uint8(dq.DO_NOT_USE)) != 0).all(["y", "x"])
-    return out
+    return ((group_dq & np.uint8(dq.DO_NOT_USE)) != 0).all(["y", "x"])
 
 
 def _typical(gain: xr.DataArray) -> xr.DataArray:
@@ -234,8 +233,7 @@ def _typical(gain: xr.DataArray) -> xr.DataArray:
     whole = gain.drop_vars(list(gain.coords)).chunk(-1) if gain.chunks else gain.drop_vars(list(gain.coords))
     median = xr.apply_ufunc(_median_of_frame, whole, input_core_dims=[["y", "x"]], dask="parallelized",
                             output_dtypes=["float32"])  # fmt: skip
-    out: xr.DataArray = median.broadcast_like(gain)
-    return out
+    return median.broadcast_like(gain)
 
 
 def _median_of_frame(values: np.ndarray) -> np.ndarray:

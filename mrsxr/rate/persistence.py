@@ -108,8 +108,7 @@ def _since_start(end: xr.DataArray, ds: xr.Dataset) -> xr.DataArray:
         end = end.isel(dither=-1, drop=True)
     end = end.drop_vars([name for name in end.coords if name not in end.dims])
     start = ds.start_time.drop_vars([name for name in ds.start_time.coords if name != "dither"])
-    out: xr.DataArray = ((end - start) * DAY).where(end > 0, 0.0).transpose("dither", "y", "x")
-    return out
+    return ((end - start) * DAY).where(end > 0, 0.0).transpose("dither", "y", "x")
 
 
 def flag_windows(

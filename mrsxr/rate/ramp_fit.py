@@ -210,10 +210,9 @@ def _judge(
     from ._slope_score import judge_fits
 
     rows, core = judged_rows(ds, gain, readnoise, linearity, ROWS)
-    out: xr.DataArray = xr.apply_ufunc(
+    return xr.apply_ufunc(
         judge_fits, *rows, input_core_dims=core, kwargs=options, dask="parallelized", output_dtypes=["float32"]
     )
-    return out
 
 
 def _tell_few(ds: xr.Dataset, suppress_one_group: bool) -> None:

@@ -144,8 +144,7 @@ def _draw(smooth: xr.DataArray, ds: xr.Dataset, *, threshold: float, **options: 
         input_core_dims=[whole, RAMP], output_core_dims=[whole], dask="parallelized", output_dtypes=["uint8"],
     )  # fmt: skip
     drawn = drawn.chunk(y=smooth.chunksizes["y"]) if drawn.chunks else drawn
-    out: xr.DataArray = drawn.expand_dims("x", axis=-1)
-    return out
+    return drawn.expand_dims("x", axis=-1)
 
 
 def _group_time(ds: xr.Dataset) -> float:
@@ -296,13 +295,12 @@ def _model(
 
     coarse = _coarse(ds, readnoise.read_noise, gain.gain, float(relative_noise))
     core = [*RAMP, "cell_y", "cell_x"]
-    out: tuple[xr.DataArray, xr.DataArray] = xr.apply_ufunc(
+    return xr.apply_ufunc(
         find_model, coarse.chunk(cell_y=-1) if coarse.chunks else coarse, as_lazy_as(_gaps(ds, regions), coarse),
         kwargs={"threshold": float(threshold), "min_diffs": min_diffs},
         input_core_dims=[["part", *core], ["cell_y", "cell_x"]], output_core_dims=[core, []],
         dask="parallelized", output_dtypes=["float32"] * 2,
     )  # fmt: skip
-    return out
 
 
 def _coarse(ds: xr.Dataset, read_noise: xr.DataArray, gain: xr.DataArray, spread: float) -> xr.DataArray:

@@ -123,8 +123,7 @@ def without_impossible(kind: str, name: str, image: xr.Variable, number: int, wh
     limits = IMAGE_LIMITS[kind][name]
     tell(f"{where}: {number} values of {name} cannot be (infinite, beyond {limits.high:g}); taken as NaN")
     low = limits.never if np.isfinite(limits.never) else -np.finfo(np.float32).max
-    out: xr.Variable = image.where((image >= low) & (image <= limits.high))
-    return out
+    return image.where((image >= low) & (image <= limits.high))
 
 
 def _planes(kind: str, image: xr.Variable) -> Iterator[tuple[str, np.ndarray]]:

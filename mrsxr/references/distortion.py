@@ -298,8 +298,7 @@ def _polynomial_pair(model: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
 def _band_name(key: Any) -> str:
     """Return "1A" of "1SHORT"; other combinations stay as they are."""
     key = str(key)
-    out: str = key[0] + LETTERS[key[1:]] if key[1:] in LETTERS else key
-    return out
+    return key[0] + LETTERS[key[1:]] if key[1:] in LETTERS else key
 
 
 def _attrs(tree: Any, kind: str, name: str) -> dict[str, str]:

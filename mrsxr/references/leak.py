@@ -54,8 +54,7 @@ def leak_fraction(wavelength: np.ndarray, mrsptcorr: xr.Dataset) -> tuple[np.nda
 def samples_of(ds: xr.Dataset, band: str) -> np.ndarray:
     """Return which planes or samples are of a band, bool (wavelength): of joint cubes the coordinate ``band`` tells."""
     held = ds["band"].values if "band" in ds.variables else str(ds.attrs.get("band", ""))
-    out: np.ndarray = np.broadcast_to(np.asarray(held).astype(str), (ds.sizes["wavelength"],)) == band
-    return out
+    return np.broadcast_to(np.asarray(held).astype(str), (ds.sizes["wavelength"],)) == band
 
 
 def holds_band(ds: xr.Dataset, band: str) -> bool:

@@ -25,8 +25,7 @@ class _Macros:
     """The macros of a template, by name."""
 
     def __getattr__(self, name: str) -> Callable[..., Markup]:
-        found: Callable[..., Markup] = getattr(_pages.get_template("page.html.jinja").module, name)
-        return found
+        return getattr(_pages.get_template("page.html.jinja").module, name)
 
 
 macros = _Macros()

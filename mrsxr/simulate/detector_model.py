@@ -91,8 +91,7 @@ def make_detector(detector: str, seed: int = 1) -> DetectorMaps:
         small = gaussian_filter(rng.standard_normal((66, 66)), 2.5, mode="reflect")
         small = np.repeat(np.repeat(small, 16, axis=0), 16, axis=1)
         wide = gaussian_filter(small, 10.0)[: shape[0], : shape[1]]
-        out: np.ndarray = sigma * wide / wide.std()
-        return out
+        return sigma * wide / wide.std()
 
     dq = np.zeros(shape, dtype=np.uint32)
     dq[reference] = dq_bits.REFERENCE_PIXEL
@@ -186,8 +185,7 @@ def fringe_pattern(pixels: Footprints, *, phase: float = 0.0, depth: float = 1.0
     finesse = (1.0 + amplitude) ** 2 - 1.0
     optical = 2.0 * np.pi * 1e4 / pixels.wavelength / FRINGE_PERIOD
     delta = optical + 0.8 * pixels.label + 0.25 * pixels.alpha + phase
-    out: np.ndarray = np.sqrt(1.0 + finesse) / (1.0 + finesse * np.sin(0.5 * delta) ** 2)
-    return out
+    return np.sqrt(1.0 + finesse) / (1.0 + finesse * np.sin(0.5 * delta) ** 2)
 
 
 def _conversion(band: str, pixels: Footprints) -> np.ndarray:
@@ -198,5 +196,4 @@ def _conversion(band: str, pixels: Footprints) -> np.ndarray:
     per_row = (high - low) / 1007.0 / pixels.wavelength
     electrons = 1e-20 * _COLLECTING_AREA * pixel * 2.35044e-11 * per_row * _EFFICIENCY[int(band[0])] / _PLANCK
     response = (1.0 - 0.30 * position**2 + 0.05 * position) * (1.0 + 0.02 * np.sin(1.7 * pixels.label))
-    out: np.ndarray = GAIN / (electrons * response * pixels.throughput)
-    return out
+    return GAIN / (electrons * response * pixels.throughput)

@@ -54,8 +54,7 @@ def centroid(offset: np.ndarray, fwhm: float) -> np.ndarray:
     weight = np.sum(PSF_WEIGHTS * inside, axis=-1)
     first = np.sum(PSF_WEIGHTS * (b * inside + slope), axis=-1)
     lit = weight > 1e-12
-    out: np.ndarray = np.where(lit, first / np.where(lit, weight, 1.0), np.clip(b[..., 0], -0.5, 0.5))
-    return out
+    return np.where(lit, first / np.where(lit, weight, 1.0), np.clip(b[..., 0], -0.5, 0.5))
 
 
 def slice_effects(offset: np.ndarray, wavelength: np.ndarray, band: str) -> tuple[np.ndarray, np.ndarray]:

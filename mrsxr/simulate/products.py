@@ -255,8 +255,7 @@ def _blur(images: np.ndarray, step: float, fwhm: float, grid: CubeGrid) -> np.nd
     smooth = np.fft.irfft2(np.fft.rfft2(images) * psf_transfer(square, fwhm), s=images.shape[1:])
     rows, columns = ((n - m * _OVERSAMPLE) // 2 for n, m in zip(images.shape[1:], (grid.ny, grid.nx), strict=True))
     inner = smooth[:, rows : rows + grid.ny * _OVERSAMPLE, columns : columns + grid.nx * _OVERSAMPLE]
-    out: np.ndarray = inner.reshape(len(images), grid.ny, _OVERSAMPLE, grid.nx, _OVERSAMPLE).mean(axis=(2, 4))
-    return out
+    return inner.reshape(len(images), grid.ny, _OVERSAMPLE, grid.nx, _OVERSAMPLE).mean(axis=(2, 4))
 
 
 def _disc_spectrum(disc: LineDisc, low: np.ndarray, high: np.ndarray) -> np.ndarray:

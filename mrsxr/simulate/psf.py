@@ -87,8 +87,7 @@ class Psf:
                 total = total + sign * other * map_coordinates(
                     self._sums, [plane, *place], order=1, mode="nearest", prefilter=False
                 )
-        out: np.ndarray = total / ((alpha[1] - alpha[0]) * (beta[1] - beta[0]))
-        return out
+        return total / ((alpha[1] - alpha[0]) * (beta[1] - beta[0]))
 
     def transfer(self, shape: tuple[int, int], step: float, wavelength: float) -> np.ndarray:
         """Return the Fourier transform (rfft2) of the PSF at a wavelength on a grid of a step [arcsec]."""
@@ -109,5 +108,4 @@ def _spiked(a: np.ndarray, b: np.ndarray, asymmetry: float) -> np.ndarray:
         across, along = b * np.cos(angle) - a * np.sin(angle), a * np.cos(angle) + b * np.sin(angle)
         out = out + 0.03 * np.exp(-0.5 * (across / 0.25) ** 2) / (1.0 + along**2)
     out = out + 0.006 * np.exp(-0.5 * (b / 0.4) ** 2) / (1.0 + (a / 4.0) ** 2)
-    found: np.ndarray = out * (1.0 + asymmetry * np.tanh(2.0 * a + b) * np.exp(-0.5 * r**2))
-    return found
+    return out * (1.0 + asymmetry * np.tanh(2.0 * a + b) * np.exp(-0.5 * r**2))

@@ -175,8 +175,7 @@ def sampling_blur(wavelength: np.ndarray) -> np.ndarray:
     width = np.array([mrs.SLICE_WIDTH[c] for c in (1, 2, 3, 4)])[channel - 1]
     spaxel = np.array([mrs.SPAXEL_SIZE[c] for c in (1, 2, 3, 4)])[channel - 1]
     # a pixel averages over its footprint and drizzling spreads it over the footprint again, then over the spaxel
-    out: np.ndarray = np.sqrt((pixel**2 + width**2 + spaxel**2) / 12.0)
-    return out
+    return np.sqrt((pixel**2 + width**2 + spaxel**2) / 12.0)
 
 
 def aperture_correction(wavelength: np.ndarray, radius: np.ndarray, inner: np.ndarray, outer: np.ndarray) -> np.ndarray:
@@ -184,8 +183,7 @@ def aperture_correction(wavelength: np.ndarray, radius: np.ndarray, inner: np.nd
     blur = sampling_blur(wavelength)
     inside = encircled_energy(radius, wavelength, blur=blur)
     ring = encircled_energy(outer, wavelength, blur=blur) - encircled_energy(inner, wavelength, blur=blur)
-    out: np.ndarray = 1.0 / (inside - ring * radius**2 / (outer**2 - inner**2))
-    return out
+    return 1.0 / (inside - ring * radius**2 / (outer**2 - inner**2))
 
 
 def artifact_tables() -> dict[str, dict[str, np.ndarray]]:

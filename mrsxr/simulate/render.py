@@ -220,5 +220,4 @@ def _blur(
 
 
 def _interpolate(image: np.ndarray, place: tuple[np.ndarray, np.ndarray], where: np.ndarray) -> np.ndarray:
-    out: np.ndarray = map_coordinates(image, [place[0][where], place[1][where]], order=1, mode="nearest")
-    return out
+    return map_coordinates(image, [place[0][where], place[1][where]], order=1, mode="nearest")

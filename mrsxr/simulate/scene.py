@@ -286,8 +286,7 @@ def shines(line: Line, redshift: float, speed: float, low: np.ndarray, high: np.
     """Return in which wavelength bins [um] a line shines whose gas moves at up to a speed [km/s]."""
     centre, sigma = line_width(line, redshift)
     reach = 8 * sigma + centre * abs(speed) / C_KM_S
-    inside: np.ndarray = (high > centre - reach) & (low < centre + reach)
-    return inside
+    return (high > centre - reach) & (low < centre + reach)
 
 
 def psf_transfer(square: np.ndarray, fwhm: float) -> np.ndarray:

@@ -99,8 +99,7 @@ def circle_shares(
     def circle(radius: float) -> np.ndarray:
         if not 0.0 < radius < np.inf:
             return np.full(shape, float(radius > 0.0))
-        out: np.ndarray = circular_overlap_grid(*box, radius, int(subpixels == 0), max(subpixels, 1))
-        return out
+        return circular_overlap_grid(*box, radius, int(subpixels == 0), max(subpixels, 1))
 
     share, inner, outer = (np.array([circle(radius) for radius in column]) for column in radii.T)
     return share, outer - inner
@@ -112,8 +111,7 @@ def interpolate(x: np.ndarray, grid: np.ndarray, values: np.ndarray) -> np.ndarr
         return np.full(np.shape(x), float(values[0]))
     left = np.clip(np.searchsorted(grid, x, side="right") - 1, 0, len(grid) - 2)
     share = (x - grid[left]) / (grid[left + 1] - grid[left])
-    out: np.ndarray = values[left] * (1.0 - share) + values[left + 1] * share
-    return out
+    return values[left] * (1.0 - share) + values[left + 1] * share
 
 
 def aperture_correction(

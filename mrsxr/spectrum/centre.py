@@ -253,8 +253,7 @@ def _depth(good: np.ndarray) -> np.ndarray:
     from scipy import ndimage
 
     whole = np.pad(ndimage.binary_fill_holes(good), 1)
-    out: np.ndarray = ndimage.distance_transform_edt(whole)[1:-1, 1:-1] - 0.5
-    return out
+    return ndimage.distance_transform_edt(whole)[1:-1, 1:-1] - 0.5
 
 
 def find_source_dao(cube: xr.Dataset) -> Place | None:
@@ -329,10 +328,7 @@ def _fit_gaussian(
 
     def residuals(p: np.ndarray) -> np.ndarray:
         amplitude, cx, cy, width, base = p
-        out: np.ndarray = (
-            amplitude * np.exp(-4 * np.log(2) * ((x - cx) ** 2 + (y - cy) ** 2) / width**2) + base - values
-        )
-        return out
+        return amplitude * np.exp(-4 * np.log(2) * ((x - cx) ** 2 + (y - cy) ** 2) / width**2) + base - values
 
     bounds = (
         [0, x0 - 1.5 * fwhm, y0 - 1.5 * fwhm, 0.4 * fwhm, -2],

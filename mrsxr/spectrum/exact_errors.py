@@ -80,8 +80,7 @@ def _weights(cube: xr.Dataset, spectrum: xr.Dataset) -> np.ndarray:
     else:
         shares = _circles(cube, flux, weight, spectrum, scale)
     factor = 1e6 * solid_angle(cube) * spectrum["aperture_correction"].values
-    out: np.ndarray = shares * factor[:, None, None]
-    return out
+    return shares * factor[:, None, None]
 
 
 def _circles(cube: xr.Dataset, flux: np.ndarray, weight: np.ndarray, spectrum: xr.Dataset, scale: float) -> np.ndarray:
@@ -94,8 +93,7 @@ def _circles(cube: xr.Dataset, flux: np.ndarray, weight: np.ndarray, spectrum: x
     if (profile := Profile.of(spectrum)) is not None:
         profile = replace(profile, x=profile.x + shift[0], y=profile.y + shift[1])
         found, _ = plane_weights(with_variance(cube), profile, spectrum["psf_fwhm"].values, radii * scale, mode > 0)
-        out: np.ndarray = found * spectrum["psf_factor"].values[:, None, None]
-        return out
+        return found * spectrum["psf_factor"].values[:, None, None]
     x, y = (float(spectrum.attrs[f"aperture_{axis}"]) + shift[k] for k, axis in enumerate("xy"))
     clip, parts = float(spectrum.attrs.get("clip_sigma", 3.0)), int(spectrum.attrs.get("subpixels", 0))
     return net_weights(flux, weight, *circle_shares(flux.shape[1:], (x, y), radii, parts), mode, clip)

@@ -170,8 +170,7 @@ def _relative(flux: np.ndarray) -> np.ndarray:
     """Return spectra over their running medians, less 1."""
     from scipy.ndimage import median_filter
 
-    out: np.ndarray = flux / median_filter(flux, (1, _SMOOTH), mode="nearest") - 1.0
-    return out
+    return flux / median_filter(flux, (1, _SMOOTH), mode="nearest") - 1.0
 
 
 def _ratio(after: np.ndarray, before: np.ndarray) -> float:

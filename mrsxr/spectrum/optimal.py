@@ -149,8 +149,7 @@ def _running(values: np.ndarray) -> np.ndarray:
     """Return the sums over a window of planes."""
     total = np.concatenate([[0.0], np.cumsum(values)])
     k = np.arange(len(values))
-    out: np.ndarray = total[np.minimum(k + _RIPPLE_HALF + 1, len(values))] - total[np.maximum(k - _RIPPLE_HALF, 0)]
-    return out
+    return total[np.minimum(k + _RIPPLE_HALF + 1, len(values))] - total[np.maximum(k - _RIPPLE_HALF, 0)]
 
 
 def _check_shape(of_circle: np.ndarray, of_profile: np.ndarray, noise: np.ndarray, band: str) -> None:

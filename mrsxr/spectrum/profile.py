@@ -60,8 +60,7 @@ class Profile:
     def sigmas(self, wavelength: np.ndarray, pixel_scale: float, psf: Psf | None = None) -> np.ndarray:
         """Return sigma [pixel] of core and wing (wavelength, 2) at wavelengths [um]."""
         fwhm = expected(wavelength, psf) / pixel_scale * self.width_at(wavelength)
-        out: np.ndarray = fwhm[:, None] * np.array([CORE, self.wing]) / np.sqrt(8.0 * _LN2)
-        return out
+        return fwhm[:, None] * np.array([CORE, self.wing]) / np.sqrt(8.0 * _LN2)
 
     def width_at(self, wavelength: np.ndarray) -> np.ndarray:
         """Return the width in units of the expected PSF at the wavelengths [um] of the band."""
@@ -220,5 +219,4 @@ def _residual(p: np.ndarray, one: dict[str, Any]) -> np.ndarray:
     square = (one["x"] - p[0]) ** 2 + (one["y"] - p[1]) ** 2
     shape = shape_of(square, max(p[2] + p[3] * one["t"], 0.3) * one["fwhm"], p[4], p[5])
     amplitude, level = amplitude_and_level(shape, one["image"], one["noise"])
-    out: np.ndarray = (one["image"] - amplitude * shape - level) / one["noise"]
-    return out
+    return (one["image"] - amplitude * shape - level) / one["noise"]

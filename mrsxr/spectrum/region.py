@@ -71,8 +71,7 @@ def region_text(region: Any, wcs: WCS | None = None) -> str:
     """Return regions as DS9 text of the sky, which :func:`read_region` reads back."""
     from regions import Regions
 
-    out: str = Regions(read_region(region, wcs)).serialize(format="ds9", precision=12).strip()
-    return out
+    return Regions(read_region(region, wcs)).serialize(format="ds9", precision=12).strip()
 
 
 def _parts(region: Any) -> list[Any]:
@@ -204,8 +203,7 @@ def _covered(region: Any, shape: tuple[int, int]) -> np.ndarray:
     rings = _rings(region)
     if rings:
         outer, inner = (_covered(ring, shape) for ring in rings)
-        out: np.ndarray = outer - inner
-        return out
+        return outer - inner
     try:
         mask = region.to_mask(mode="exact")
     except NotImplementedError:

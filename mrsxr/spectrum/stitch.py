@@ -190,8 +190,7 @@ def _check_units(spectra: Sequence[xr.Dataset]) -> None:
 
 
 def _good(ds: xr.Dataset, name: str = "flux") -> np.ndarray:
-    out: np.ndarray = flags.good(ds[name].values, ds["dq"].values)
-    return out
+    return flags.good(ds[name].values, ds["dq"].values)
 
 
 def _reach(ds: xr.Dataset) -> tuple[float, float]:

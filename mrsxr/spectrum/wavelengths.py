@@ -114,8 +114,7 @@ def _slope(wave: np.ndarray, flux: np.ndarray) -> np.ndarray:
     """Return the slope of a spectrum by parabolas through five samples, which noise bends less than a spline."""
     from scipy.signal import savgol_filter
 
-    out: np.ndarray = savgol_filter(flux, _SMOOTH, 2, deriv=1) / np.gradient(wave)
-    return out
+    return savgol_filter(flux, _SMOOTH, 2, deriv=1) / np.gradient(wave)
 
 
 @step(needs=("spectrum", "cube"), keyword="S_WAVCOR")
@@ -176,8 +175,7 @@ def _shift(own: np.ndarray, at: np.ndarray, wave: np.ndarray, shift: np.ndarray)
     """Return the shift [um] of a table at wavelengths, for a band of the wavelengths ``own``."""
     inside = (wave >= own.min()) & (wave <= own.max())
     if inside.sum() < _ROWS:
-        out: np.ndarray = np.interp(at, wave, shift)
-        return out
+        return np.interp(at, wave, shift)
     rows = wave[inside]
     cubic = np.polynomial.Polynomial.fit(rows, shift[inside], 3)
     out = cubic(np.clip(at, rows[0], rows[-1]))

@@ -54,8 +54,7 @@ class Mixing:
         normal = steps @ steps.T
         normal.flat[:: len(normal) + 1] += 1e-8 * np.trace(normal) + 1e-30
         share = np.linalg.solve(normal, steps @ change[-1])
-        out: np.ndarray = after - share @ np.diff(np.stack([b for _, b in self.known]), axis=0)
-        return out
+        return after - share @ np.diff(np.stack([b for _, b in self.known]), axis=0)
 
 
 @dataclass
@@ -103,8 +102,7 @@ class Fit:
 
     def model(self) -> np.ndarray:
         """Return the model at the pixels."""
-        out: np.ndarray = self.light * self.shape_here() + self.around
-        return out
+        return self.light * self.shape_here() + self.around
 
     def weights(self, fitted: np.ndarray) -> np.ndarray:
         """Return the weights of the pixels, none for those not to be fitted, less for those far off the model."""

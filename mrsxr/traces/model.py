@@ -63,8 +63,7 @@ class TraceModel:
         """Return the peak of the continuum of the source at wavelengths [um]."""
         first, step = self.samples
         grid = first + step * np.arange(self.spectrum.shape[1])
-        out: np.ndarray = np.interp(wavelength, grid, self.spectrum[dither])
-        return out
+        return np.interp(wavelength, grid, self.spectrum[dither])
 
     def node(self, wavelength: np.ndarray) -> np.ndarray:
         """Return the fractional place of wavelengths [um] among the nodes of the profile."""
@@ -86,8 +85,7 @@ def continuum(spectrum: np.ndarray) -> np.ndarray:
 def trace_profile(u: np.ndarray, v: np.ndarray, node: np.ndarray, profile: np.ndarray) -> np.ndarray:
     """Return the profile (node, i, j) at places [FWHM]: start (1 + corrections), 0 outside of ``REACH``."""
     inside = np.maximum(np.abs(u), np.abs(v)) < REACH
-    out: np.ndarray = inside * start_profile(u * u + v * v) * (1.0 + correction_at(u, v, node, profile, REACH, KNOT))
-    return out
+    return inside * start_profile(u * u + v * v) * (1.0 + correction_at(u, v, node, profile, REACH, KNOT))
 
 
 def ring(profile: np.ndarray) -> np.ndarray:
@@ -101,8 +99,7 @@ def ring(profile: np.ndarray) -> np.ndarray:
 def faded(u: np.ndarray, v: np.ndarray, node: np.ndarray, level: np.ndarray, profile: np.ndarray) -> np.ndarray:
     """Return the profile above a level, whole within ``WHOLE`` and nothing at ``EDGE``."""
     fade = np.clip((EDGE - np.hypot(u, v)) / (EDGE - WHOLE), 0.0, 1.0)
-    out: np.ndarray = (trace_profile(u, v, node, profile) - level) * fade * fade * (3 - 2 * fade)
-    return out
+    return (trace_profile(u, v, node, profile) - level) * fade * fade * (3 - 2 * fade)
 
 
 def finer(

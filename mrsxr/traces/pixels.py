@@ -79,8 +79,7 @@ def on_sky(place: np.ndarray, band: str, ds: xr.Dataset, dither: int) -> tuple[f
 def in_circle(lit: xr.Dataset, place: np.ndarray, radius: float) -> np.ndarray:
     """Return which pixels (dither, y, x) lie within a radius [FWHM] of a place (dither, axis)."""
     away = [np.hypot(lit["alpha"].values - a, lit["beta"].values - b) for a, b in place]
-    out: np.ndarray = np.stack(away) / psf_fwhm(lit["wavelength"].values) < radius
-    return out
+    return np.stack(away) / psf_fwhm(lit["wavelength"].values) < radius
 
 
 def in_box(lit: xr.Dataset, place: np.ndarray, reach: float) -> np.ndarray:
@@ -88,8 +87,7 @@ def in_box(lit: xr.Dataset, place: np.ndarray, reach: float) -> np.ndarray:
     away = [
         [np.maximum(np.abs(lit["alpha"].values - a), np.abs(lit["beta"].values - b)) for a, b in one] for one in place
     ]
-    out: np.ndarray = np.min(away, axis=0) / psf_fwhm(lit["wavelength"].values) < reach
-    return out
+    return np.min(away, axis=0) / psf_fwhm(lit["wavelength"].values) < reach
 
 
 def gathered(lit: xr.Dataset, near: np.ndarray) -> Pixels:

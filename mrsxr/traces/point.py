@@ -85,8 +85,7 @@ class PointFit:
 
     def away(self) -> np.ndarray:
         """Return how far pixels are from the nearest source [FWHM]."""
-        out: np.ndarray = np.hypot(*self.offsets()).min(axis=0) / self.fwhm
-        return out
+        return np.hypot(*self.offsets()).min(axis=0) / self.fwhm
 
     def profile(self, du: float = 0.0, dv: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
         """Return the profile at the pixels, moved [FWHM], and the envelope of its corrections."""
@@ -101,14 +100,12 @@ class PointFit:
 
     def model(self) -> np.ndarray:
         """Return the model at the pixels."""
-        out: np.ndarray = (self.star * self.shape).sum(axis=0) + self.host
-        return out
+        return (self.star * self.shape).sum(axis=0) + self.host
 
     def noise(self, model: np.ndarray) -> np.ndarray:
         """Return the variance of the pixels, with what the profile cannot follow."""
         peak = _WINGS * self.star.sum(axis=0)
-        out: np.ndarray = self.pixels.variance + self.floor**2 * (np.maximum(model, 0) ** 2 + peak**2)
-        return out
+        return self.pixels.variance + self.floor**2 * (np.maximum(model, 0) ** 2 + peak**2)
 
     def weights(self) -> np.ndarray:
         """Return the weights of the pixels, less for those farther off the model than others of their wavelength."""
@@ -119,8 +116,7 @@ class PointFit:
         ratio = (p.flux - model) ** 2 / variance
         middle = np.array([np.median(ratio[at]) if at.size else 0.0 for at in self.parts])
         typical = np.maximum(middle / 0.455, 1.0)[self.number]
-        out: np.ndarray = 1.0 / variance / (1 + ratio / (typical * _CLIP**2)) ** 2
-        return out
+        return 1.0 / variance / (1 + ratio / (typical * _CLIP**2)) ** 2
 
     def misfit(self, where: np.ndarray) -> float:
         """Return what is left within 1 FWHM over the light of the star, rms without noise."""
@@ -188,8 +184,7 @@ class PointFit:
     def slopes(self) -> np.ndarray:
         """Return what a move [arcsec] of each source gives (source, axis, pixel)."""
         moved = [(self.profile(-du, -dv)[0] - self.profile(du, dv)[0]) for du, dv in ((_STEP, 0.0), (0.0, _STEP))]
-        out: np.ndarray = self.star[:, None] * np.stack(moved, 1) / (2 * _STEP * self.fwhm)
-        return out
+        return self.star[:, None] * np.stack(moved, 1) / (2 * _STEP * self.fwhm)
 
     def fit_gains(self, weight: np.ndarray) -> None:
         """Fit a factor of every exposure on the star, linear in wavelength between nodes, of mean 1."""
@@ -350,5 +345,4 @@ def _linear(table: np.ndarray, row: np.ndarray, node: np.ndarray) -> np.ndarray:
     """Return values of rows of a table, linear between its columns."""
     low = np.clip(node.astype(int), 0, table.shape[1] - 2)
     share = np.clip(node - low, 0, 1)
-    out: np.ndarray = (1 - share) * table[row, low] + share * table[row, low + 1]
-    return out
+    return (1 - share) * table[row, low] + share * table[row, low + 1]

@@ -47,8 +47,7 @@ class PsfImages:
 
 def start_profile(r2: np.ndarray) -> np.ndarray:
     """Return the profile to start from at squared radii [FWHM2]: Moffat, FWHM 1, exponent 2.5, 1 at its peak."""
-    out: np.ndarray = (1.0 + 4.0 * (2.0**0.4 - 1.0) * r2) ** -2.5
-    return out
+    return (1.0 + 4.0 * (2.0**0.4 - 1.0) * r2) ** -2.5
 
 
 def profile_at(

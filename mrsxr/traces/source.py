@@ -245,10 +245,7 @@ def encircled(source: xr.Dataset, ds: xr.Dataset, wavelength: np.ndarray, factor
 def of_barycentre(wavelength: np.ndarray, ds: xr.Dataset) -> np.ndarray:
     """Return wavelengths of the observatory as the barycentre has them, by the mean velocity of the exposures."""
     velosys = ds["velosys"].values
-    out: np.ndarray = barycentric(
-        wavelength, float(velosys[np.isfinite(velosys)].mean()) if np.isfinite(velosys).any() else None
-    )
-    return out
+    return barycentric(wavelength, float(velosys[np.isfinite(velosys)].mean()) if np.isfinite(velosys).any() else None)
 
 
 def _places(ds: xr.Dataset, model: xr.Dataset, others: Places = ()) -> np.ndarray:

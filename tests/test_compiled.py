@@ -38,6 +38,12 @@ def careful(x):
 @njit()
 def put(values, out):
     out[1:3] = values
+
+@njit()
+def lower(values, limits):
+    for k in range(values.shape[0]):
+        for t in range(64):
+            values[k, t] = limits[t] if limits[t] < values[k, t] else values[k, t]
 """
 
 
@@ -97,6 +103,19 @@ def test_an_error_in_a_part_reaches_python(toy):
         assert careful(2.0) == 4.0
         with pytest.raises(ValueError, match="below zero"):
             careful(-2.0)
+
+
+def test_a_choice_in_place_is_no_masked_store(toy):
+    """Such a store (LLVM 20, AVX) takes AMD's processors twenty cycles; what is chosen stays the same."""
+    toy()
+    lower = sys.modules["toy._user_kernels"].lower
+    values, limits = np.random.default_rng(1).normal(size=(2, 3, 64)).astype(np.float32)
+    values[1, :5] = np.nan, np.inf, -np.inf, 0.0, -0.0
+    expected = np.where(limits[0] < values, limits[0], values)
+    lower(values, limits[0].copy())
+    np.testing.assert_array_equal(values.view(np.int32), expected.view(np.int32))
+    (assembly,) = lower.inspect_asm().values()
+    assert "maskmov" not in assembly
 
 
 def test_an_operation_is_looked_for_once(toy, monkeypatch):

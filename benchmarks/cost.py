@@ -74,20 +74,21 @@ def prepare(folder: Path, script: str | Path, *words: str) -> dict[str, Any]:
     return json.loads(facts.read_text()) | {"folder": str(folder)}
 
 
-def make(folder: str, groups: str, dithers: str) -> None:
-    """Simulate exposures and calibrate them."""
+def calibrated(folder: str, **options: Any) -> None:
+    """Simulate exposures, calibrate them, and tell where the files of every stage are."""
     import mrsxr as mx
 
-    made = mx.simulate_observation(Path(folder) / "sim", bands=[SETTING], n_groups=int(groups), n_integrations=2,
-                                   n_dithers=int(dithers), n_background=0, seed=3, save_slopes=False)  # fmt: skip
+    made = mx.simulate_observation(Path(folder) / "sim", n_background=0, save_slopes=False, **options)
     result = mx.run(made.uncal_folder, out=Path(folder) / "made", refs=made.reference_folder, to="cal")
-    told = {
-        "uncal": made.uncal,
-        "rate": result.files["rate"],
-        "cal": result.files["cal"],
-        "refs": made.reference_folder,
-    }
-    (Path(folder) / "made.json").write_text(json.dumps(told | {"crds": made.crds}, default=str))
+    if result.failed:
+        sys.exit(f"not calibrated: {result.failed}")
+    told = {"uncal": made.uncal, "refs": made.reference_folder, "crds": made.crds, **result.files}
+    (Path(folder) / "made.json").write_text(json.dumps(told, default=str))
+
+
+def make(folder: str, groups: str, dithers: str) -> None:
+    """Make the files of one setting."""
+    calibrated(folder, bands=[SETTING], n_groups=int(groups), n_integrations=2, n_dithers=int(dithers), seed=3)
 
 
 def side(to: str, mode: str, given: str, refs: str, out: str, *files: str) -> None:

@@ -10,7 +10,6 @@ Four dithers of each of two settings, of 5 groups, are simulated and calibrated 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from cost import HERE as COST
-from cost import Cost, cost_of, prepare
+from cost import Cost, calibrated, cost_of, prepare
 
 SETTINGS = ("12A", "34A", "12B", "34B", "12C", "34C")
 #: What a stage begins with and makes.
@@ -27,18 +26,8 @@ MODES = ("baseline", "optimal")
 
 
 def make(folder: str, count: str) -> None:
-    """Simulate exposures and calibrate them."""
-    import mrsxr as mx
-
-    made = mx.simulate_observation(
-        Path(folder) / "sim", bands=SETTINGS[: -(-int(count) // 4)], n_groups=5, n_integrations=1, n_background=0,
-        seed=5, save_slopes=False,
-    )  # fmt: skip
-    result = mx.run(made.uncal_folder, out=Path(folder) / "made", refs=made.reference_folder, to="cal")
-    if result.failed:
-        sys.exit(f"not calibrated: {result.failed}")
-    told = {"uncal": made.uncal, "refs": made.reference_folder, **result.files}
-    (Path(folder) / "made.json").write_text(json.dumps(told, default=str))
+    """Make the files of as many settings as that takes."""
+    calibrated(folder, bands=SETTINGS[: -(-int(count) // 4)], n_groups=5, n_integrations=1, seed=5)
 
 
 def cost(made: dict[str, Any], stage: int, mode: str, count: int) -> Cost:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import sys
-import threading
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ class _Group(click.Group):
                 for text in heard:
                     say(text, where=errors, label="note:", color="yellow")
         say(wrong, where=errors, label="stopped:" if wrong.exit_code > 128 else "error:", color="red")
-        if wrong.exit_code > 128 and threading.active_count() > 1:  # work that a signal stopped is not waited for
+        if wrong.exit_code > 128:  # neither work that a signal stopped nor the end of the interpreter is waited for
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(wrong.exit_code)
@@ -100,6 +100,7 @@ AT_LEAST_ONE, AT_LEAST_NONE = click.IntRange(1), click.IntRange(0)
 def main() -> None:
     """JWST MIRI MRS: raw ramps to cubes, spectra and line maps."""
     gc.set_threshold(50_000, 20, 50)  # looks for cycles among the objects of graphs took 8 % of a run
+    atexit.register(gc.freeze)  # and a last one, through all modules, 0.9 s at the end of every command
 
 
 @main.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -26,6 +27,12 @@ def test_help_names_every_command():
     text = invoke("--help").output
     for name in ("demo", "run", "status", "info", "simulate", "show", "report", "match", "history", "check"):
         assert name in text
+
+
+def test_a_command_ends_without_a_last_look_for_cycles():
+    code = "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count() > 0)); from mrsxr.cli import main"
+    found = subprocess.run([sys.executable, "-c", f"{code}; main(['recipe'])"], capture_output=True, text=True)
+    assert found.stdout.endswith("True\n")
 
 
 def test_info(simulated):

@@ -25,14 +25,16 @@ def _list(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
-def _history(value: Any) -> bool:
-    if not isinstance(value, str):
-        return False
-    kinds = {"step": str, "version": str, "params": dict, "refs": dict}
+def _json(value: Any, empty: str) -> Any:
+    """Return what a text holds in JSON, None where it is none."""
     try:
-        entries = json.loads(value or "[]")
+        return json.loads(value or empty) if isinstance(value, str) else None
     except (ValueError, RecursionError):
-        return False
+        return None
+
+
+def _history(value: Any) -> bool:
+    kinds, entries = {"step": str, "version": str, "params": dict, "refs": dict}, _json(value, "[]")
     return isinstance(entries, list) and all(
         isinstance(e, dict) and all(isinstance(e.get(key), kind) for key, kind in kinds.items()) for e in entries
     )
@@ -50,12 +52,7 @@ def _wcs(value: Any) -> bool:
 
 def is_header(value: Any) -> bool:
     """Return whether a text holds the keywords of an exposure, as the coordinate ``fits_header`` does."""
-    if not isinstance(value, str):
-        return False
-    try:
-        found = json.loads(value or "{}")
-    except (ValueError, RecursionError):
-        return False
+    found = _json(value, "{}")
     return isinstance(found, dict) and all(isinstance(part, dict) for part in found.values())
 
 

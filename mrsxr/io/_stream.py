@@ -15,12 +15,12 @@ from astropy.io import fits
 
 from mrsxr.threads import how
 
+from ._structure import BLOCK
 from .atomic import replacing
 
 #: Types of images that can be streamed: what FITS holds in their place, and the bit that turns in unsigned numbers.
 STREAMED = {"float32": (">f4", 0), "float64": (">f8", 0), "int16": (">i2", 0), "int32": (">i4", 0),
             "uint16": (">u2", 1 << 15), "uint32": (">u4", 1 << 31)}  # fmt: skip
-_BLOCK = 2880
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def write_streamed(hdulist: fits.HDUList, images: Mapping[str, da.Array], path: 
                 file.write(hdu.header.tostring().encode("ascii"))
                 holes.append(Hole(str(temporary), file.tell(), image.shape, str(image.dtype)))
                 sources.append(image.rechunk((image.chunks[0], *(-1 for _ in image.shape[1:]))))
-                file.seek(-(-holes[-1].nbytes // _BLOCK) * _BLOCK, os.SEEK_CUR)
+                file.seek(-(-holes[-1].nbytes // BLOCK) * BLOCK, os.SEEK_CUR)
             file.truncate()
         da.store(sources, holes, lock=False, **how())  # type: ignore[arg-type]
     return path
@@ -101,4 +101,4 @@ def _bytes_of(hdu: fits.PrimaryHDU | fits.ImageHDU | fits.BinTableHDU) -> bytes:
         return hdu.header.tostring().encode("ascii")  # a primary HDU of a product holds no data
     buffer = io.BytesIO()
     fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(buffer, output_verify="fix+ignore")
-    return buffer.getvalue()[_BLOCK:]
+    return buffer.getvalue()[BLOCK:]

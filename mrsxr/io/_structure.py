@@ -15,7 +15,7 @@ from pathlib import Path
 from mrsxr.errors import InputFileError
 
 BLOCK, CARD = 2880, 80
-_MAX_BLOCKS = 2000  # of one header: 72 000 cards
+MAX_BLOCKS = 2000  # of one header: 72 000 cards
 _PADDING = b"\0 "
 _PRINTABLE = bytes(range(32, 127))
 _CARD = re.compile(rb"([A-Z0-9_-]{1,8}) *= *('(?:[^']|'')*'|[^/]*)")
@@ -81,7 +81,7 @@ def spans(path: Path, read: Reader, n_bytes: int) -> list[Span]:
 def _header(path: Path, read: Reader, place: int, number: int) -> tuple[dict[bytes, bytes], int]:
     """Return the raw cards of the header at a place (the first of each keyword) and where its data begin."""
     cards: dict[bytes, bytes] = {}
-    for n in range(_MAX_BLOCKS):
+    for n in range(MAX_BLOCKS):
         block = read(place + n * BLOCK, BLOCK)
         if n == 0 and not block.startswith(b"XTENSION" if number else b"SIMPLE  ="):
             raise InputFileError(f"{path}: no readable FITS file: it does not begin with SIMPLE")
@@ -103,7 +103,7 @@ def _header(path: Path, read: Reader, place: int, number: int) -> tuple[dict[byt
                 f"{path}: the file is truncated within the header of {name}: it ends after "
                 f"{place + n * BLOCK + len(block)} bytes; download or write it again"
             )
-    raise InputFileError(f"{path}: the header of HDU {number} has no END within {_MAX_BLOCKS} blocks; it is damaged")
+    raise InputFileError(f"{path}: the header of HDU {number} has no END within {MAX_BLOCKS} blocks; it is damaged")
 
 
 def _size(path: Path, name: str, cards: dict[bytes, bytes], *, first: bool) -> int:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from astropy.io import fits
+
 from mrsxr.arguments import need_paths
 from mrsxr.errors import InputFileError, MrsxrError
 from mrsxr.notes import tell
@@ -157,7 +159,10 @@ def classify(path: str | os.PathLike[str], role: str | None = None) -> FileInfo:
         Where the file is missing, damaged or not of the MIRI MRS.
     """
     path = Path(path)
-    primary, main = read_header(path)
+    return _classified(path, *read_header(path), role)
+
+
+def _classified(path: Path, primary: dict[str, Any], main: fits.Header, role: str | None) -> FileInfo:
     require_mrs(path, primary)
     product = product_of(path, primary, main)
     check_keywords(path, primary, cards(main, path))
@@ -216,12 +221,13 @@ def _classify_all(paths: Iterable[Path], role: str | None, on_error: str, root: 
     out = Found([])
     for path in paths:
         try:
-            if root is not None:
-                what = _foreign(path)
-                if what is not None:
-                    out.ignored[str(path)] = what
-                    continue
-            out.files.append(classify(path, role or _role_of_folder(path, root)))
+            headers = read_header(path)
+            what = None if root is None else _foreign(*headers)
+            if what is not None:
+                log.info("ignored: %s %s", path, what)
+                out.ignored[str(path)] = what
+                continue
+            out.files.append(_classified(path, *headers, role or _role_of_folder(path, root)))
         except InputFileError as error:
             if on_error == "raise":
                 raise
@@ -230,14 +236,11 @@ def _classify_all(paths: Iterable[Path], role: str | None, on_error: str, root: 
     return out
 
 
-def _foreign(path: Path) -> str | None:
+def _foreign(primary: dict[str, Any], main: fits.Header) -> str | None:
     """Return what a file in a folder is where it is no MRS exposure or product, None where it is one."""
-    primary, main = read_header(path)
     what = describe_instrument(primary)
     if what is None and main.get("EXTNAME") not in ("SCI", "EXTRACT1D"):
-        what = "has neither a SCI image nor an EXTRACT1D table"
-    if what is not None:
-        log.info("ignored: %s %s", path, what)
+        return "has neither a SCI image nor an EXTRACT1D table"
     return what
 
 

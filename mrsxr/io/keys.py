@@ -9,12 +9,12 @@ from pathlib import Path
 
 from mrsxr.errors import InputFileError
 
+from ._structure import BLOCK, CARD, MAX_BLOCKS
+
 #: Card of the primary header.
 KEYWORD = "MRSXKEY"
 #: Attribute of a Dataset; its own, not that of what is made of it.
 ATTR = "key"
-_BLOCK, _CARD = 2880, 80
-_MOST_BLOCKS = 2000  # of a primary header
 
 
 def key_of(path: str | os.PathLike[str]) -> str | None:
@@ -35,8 +35,8 @@ def key_of(path: str | os.PathLike[str]) -> str | None:
             return None
         return found if isinstance(found, str) else None
     head = head_of(path)
-    for at in range(0, len(head), _CARD):
-        card = head[at : at + _CARD]
+    for at in range(0, len(head), CARD):
+        card = head[at : at + CARD]
         if card.startswith(KEYWORD.encode("ascii").ljust(8) + b"= '"):
             return card[11:].split(b"'")[0].decode("ascii", "replace").strip() or None
     return None
@@ -55,11 +55,11 @@ def head_of(path: str | os.PathLike[str]) -> bytes:
         path = path / "zarr.json"
     try:
         with gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb") as file:
-            for _ in range(_MOST_BLOCKS):
-                block = file.read(_BLOCK)
+            for _ in range(MAX_BLOCKS):
+                block = file.read(BLOCK)
                 head += block
-                ends = any(block[at : at + 8] == b"END     " for at in range(0, len(block), _CARD))
-                if len(block) < _BLOCK or ends or not head.startswith(b"SIMPLE"):
+                ends = any(block[at : at + 8] == b"END     " for at in range(0, len(block), CARD))
+                if len(block) < BLOCK or ends or not head.startswith(b"SIMPLE"):
                     break
     except EOFError:
         return head

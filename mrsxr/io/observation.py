@@ -92,14 +92,17 @@ def open_observation(
         for path, exposures in _groups(planned).items():
             leaves[path] = _with_role(open_planned(exposures, chunks=chunks), exposures[0].role)
     else:
-        for path, info in _single(_readable(chosen, skipped) if skip else chosen).items():
+        single = _readable(chosen, skipped) if skip else chosen
+        for path, info in _numbered([(info.role, info.node, info) for info in single]).items():
             leaves[path] = _with_role(open_one(info.path, chunks=chunks), info.role)
     if not leaves:
         raise InputFileError(
             f"{source}: none of the {product} files can be read; first: {next(iter(skipped.values()))}"
         )
     if skipped:
-        leaves = _with_missing(leaves, skipped)
+        names = ", ".join(Path(path).name for path in skipped)  # which may be of any node
+        text = f"{len(skipped)} files could not be read and are left out: {names}"
+        leaves = {path: noted(ds, [text]) for path, ds in leaves.items()}
     return tree.build(leaves, **_root_attrs(found, chosen, skipped))
 
 
@@ -156,11 +159,6 @@ def _groups(planned: Plan) -> dict[str, list[Exposure]]:
     return _numbered([(role, node, members) for (role, node, _), members in kinds.items()])
 
 
-def _single(infos: Sequence[FileInfo]) -> dict[str, FileInfo]:
-    """Return the file of each node of cubes or spectra."""
-    return _numbered([(info.role, info.node, info) for info in infos])
-
-
 def _numbered(items: Sequence[tuple[str, str, Any]]) -> dict[str, Any]:
     """Return items by path, science first; a second one of a name is ``/science/12A_2``."""
     out: dict[str, Any] = {}
@@ -172,13 +170,6 @@ def _numbered(items: Sequence[tuple[str, str, Any]]) -> dict[str, Any]:
             path = f"{base}_{number}"
         out[path] = item
     return dict(sorted(out.items(), key=lambda pair: (not pair[0].startswith(f"/{SCIENCE}"), pair[0])))
-
-
-def _with_missing(leaves: dict[str, xr.Dataset], skipped: Mapping[str, str]) -> dict[str, xr.Dataset]:
-    """Note in every node that files were left out, which may be of it."""
-    names = ", ".join(Path(path).name for path in skipped)
-    text = f"{len(skipped)} files could not be read and are left out: {names}"
-    return {path: noted(ds, [text]) for path, ds in leaves.items()}
 
 
 def _readable(infos: Sequence[FileInfo], skipped: dict[str, str]) -> list[FileInfo]:

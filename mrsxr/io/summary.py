@@ -10,7 +10,7 @@ from typing import Any
 from mrsxr import mrs
 from mrsxr.errors import InputFileError
 
-from ._spectral import HEADER_TABLE
+from ._spectral import read_table
 from .files import BACKGROUND, SCIENCE, FileInfo, Found, Source, find_files
 from .grouping import bands_missing, plan
 from .headers import read_layout
@@ -201,9 +201,8 @@ def _of_cubes(source: Source, found: Found, left_out: list[str]) -> Summary:
 def _exposures_of_cube(cube: FileInfo) -> list[FileInfo]:
     """Return the exposures that a cube was made of: the rows of HDRTAB, or its own header where it has none."""
     file = read_layout(cube.path)
-    table = file.table(HEADER_TABLE) if HEADER_TABLE in file else {}
-    size = len(next(iter(table.values()), ()))
-    lines = [{name: _plain(values[k]) for name, values in table.items()} for k in range(size)]
+    table = read_table(file)
+    lines = [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
     found = {}
     for number, line in enumerate(lines or [dict(cube.keywords)]):
         name = str(line.get("FILENAME") or number)
@@ -212,12 +211,6 @@ def _exposures_of_cube(cube: FileInfo) -> list[FileInfo]:
         node = f"{setting}{letter}" if f"{setting}{letter}" in mrs.SETTINGS else mrs.setting_of_band(cube.node or "1A")
         found[name] = FileInfo(cube.path, "s3d", node, cube.role, name, line)
     return list(found.values())
-
-
-def _plain(value: Any) -> Any:
-    value = value.item() if hasattr(value, "item") else value
-    value = value.decode("ascii", "replace") if isinstance(value, bytes) else value
-    return value.strip() if isinstance(value, str) else value
 
 
 def _rows(exposures: Sequence[FileInfo], role: str) -> list[BandRow]:

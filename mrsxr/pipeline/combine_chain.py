@@ -131,13 +131,8 @@ def _match(exposures: Exposures, beside: Beside, **options: Any) -> Exposures:
             for name, one in zip(exposures, matches, strict=True)}  # fmt: skip
 
 
-@part(
-    "cube",
-    "master_background",
-    cal.combine_backgrounds,
-    cal.subtract_master_background,
-    hide=("bands", "exposure_times"),
-)
+@part("cube", "master_background", cal.combine_backgrounds, cal.subtract_master_background,
+      hide=("bands", "exposure_times"))  # fmt: skip
 def _subtract_master(exposures: Exposures, beside: Beside, *, required: bool = False, **options: Any) -> Exposures:
     """Subtract the spectrum of the background exposures in the bands of which there is one."""
     master, later = None, any(ds.chunks for ds in beside.spectra)

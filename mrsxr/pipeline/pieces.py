@@ -146,7 +146,7 @@ def make_rate(way: Way, *, exposure: Things) -> Made:
     """Turn ramps into slopes, and those of the integrations where they are wanted."""
     ds, refs, recipe = together(exposure), way.references(), way.recipe
     kinds = ("rate", "rateints") if recipe.option("rate", "save_rateints") else ("rate",)
-    fitted = fit_slopes(correct_ramps(ds, refs, recipe), refs, recipe, "both" if len(kinds) > 1 else "rate")
+    fitted = fit_slopes(correct_ramps(ds, refs, recipe), refs, recipe, len(kinds) > 1)
     return {kind: [one] for kind, one in zip(kinds, fitted, strict=True)}
 
 

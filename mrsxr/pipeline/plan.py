@@ -79,10 +79,8 @@ class Planner:
         slopes: dict[Unit, Any] = {one: one.thing for one in units if one.stage == 1}
         done: dict[Unit, Any] = {}
         for one in units:
-            given, here = (
-                {"exposure": (ALL, [one.thing])},
-                {"role": one.role, "setting": one.setting, "exposure": one.exposure},
-            )
+            given = {"exposure": (ALL, [one.thing])}
+            here = {"role": one.role, "setting": one.setting, "exposure": one.exposure}
             if one.stage >= goal:
                 done[one] = self.add("read", one.name, pieces.take, given, **here)["taken"]
             elif one.stage == 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import xarray as xr
 
@@ -105,7 +105,7 @@ def ramp_steps(ds: xr.Dataset, refs: References, recipe: Recipe) -> Iterator[tup
             yield entry.name, step
 
 
-def fit_slopes(ds: xr.Dataset, refs: References, recipe: Recipe, product: str = "rate") -> tuple[xr.Dataset, ...]:
+def fit_slopes(ds: xr.Dataset, refs: References, recipe: Recipe, integrations: bool) -> tuple[xr.Dataset, ...]:
     """Run the slope fit and every step of stage 1 after it.
 
     Parameters
@@ -113,22 +113,20 @@ def fit_slopes(ds: xr.Dataset, refs: References, recipe: Recipe, product: str = 
     ds : Dataset, level "ramp"
     refs : References
     recipe : Recipe
-    product : {"rate", "rateints", "both"}
+    integrations : bool
+        Whether the slopes of each integration are wanted besides.
 
     Returns
     -------
     tuple of Dataset
-        Of level "rate", "rateints", or one of each from the same fit; lazy.
+        Of level "rate", and of "rateints" from the same fit; lazy.
     """
     entries = list(recipe.steps("rate"))
     entries = entries[[one.name for one in entries].index("ramp_fit") :]
     fit, *steps = (bound(one, ds, refs) for one in entries)
     assert isinstance(fit, partial)
-    fitted: tuple[Any, ...]
-    if product == "both":
-        fitted = rate.fit_ramps_and_integrations(ds, *fit.args, **fit.keywords)
-    else:
-        fitted = ((fit if product == "rate" else partial(rate.fit_integrations, **fit.keywords))(ds),)
+    fitted: tuple[xr.Dataset, ...]
+    fitted = rate.fit_ramps_and_integrations(ds, *fit.args, **fit.keywords) if integrations else (fit(ds),)
     for step in filter(None, steps):
         fitted = tuple(step(one) for one in fitted)
     return fold(*(one if "integration" in one.dims else _in_whole_frames(one) for one in fitted))

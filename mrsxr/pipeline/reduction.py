@@ -141,15 +141,9 @@ class Reduction:
         if outcome.failed is None:
             values = {"made": packed(outcome.made, arguments, self.out),
                       "files": [[level, relative(path, self.out)] for level, path in outcome.files]}  # fmt: skip
-            entry = self.store.done(
-                label,
-                key,
-                [path for _, path in outcome.files],
-                inputs=outcome.inputs,
-                scores=outcome.scores,
-                values=values,
-                **facts,
-            )
+            paths = [path for _, path in outcome.files]
+            facts |= {"inputs": outcome.inputs, "scores": outcome.scores, "values": values}
+            entry = self.store.done(label, key, paths, **facts)
         else:
             entry = self.store.failed(label, key, outcome.failed, **facts)
         self._note(task, entry, outcome.made, outcome.files)

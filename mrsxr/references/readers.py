@@ -328,7 +328,7 @@ def _flags(file: FitsFile, kind: str, rows: Rows, window: Window | None, like: x
         raise ReferenceFileError(f"{file.path}: DQ has {n_axes} axes, expected (y, x) with up to two before them")
     leading = ("integration", "group")[: max(n_axes - 2, 0)]
     raw = _lazy(file, "DQ", (*leading, "y", "x"), rows, window)
-    definitions = _definitions(file)
+    definitions = _definitions(file.path, file.stamp)
     if kind == "mask":
         _check_mask(file.path, file.stamp)
     flags = da.map_blocks(
@@ -363,18 +363,14 @@ def standard_flags(raw: np.ndarray, definitions: Mapping[int, str] | None) -> np
 def _check_mask(path: Path, _stamp: tuple[int, int]) -> None:
     file = _layout(path)
     dims = ("integration", "group", "y", "x")[-len(file.get("DQ").shape) :]
-    plane = standard_flags(_on_disk(file, "DQ", dims).values, _definitions(file))
+    plane = standard_flags(_on_disk(file, "DQ", dims).values, _definitions(file.path, file.stamp))
     bad = np.mean((plane & np.uint32(dq_bits.DO_NOT_USE)) != 0)
     if bad > 0.9:
         raise ReferenceFileError(f"{path}: the mask flags {bad:.0%} of the pixels as DO_NOT_USE; get the file anew")
 
 
-def _definitions(file: FitsFile) -> dict[int, str] | None:
-    return _read_definitions(file.path, file.stamp)
-
-
 @lru_cache(maxsize=64)
-def _read_definitions(path: Path, _stamp: tuple[int, int]) -> dict[int, str] | None:
+def _definitions(path: Path, _stamp: tuple[int, int]) -> dict[int, str] | None:
     file = _layout(path)
     if "DQ_DEF" not in file:
         return None

@@ -191,14 +191,10 @@ def read_fringefreq(file: FitsFile) -> Result:
         for name in FRINGEFREQ_COLUMNS:
             if name == "SLICE":
                 continue
-            values = columns[name].astype(np.float64)
+            values, dims = columns[name].astype(np.float64).reshape(len(slices), -1), ["slice_label", "family"]
             if name == "MIN_NFRINGES":
-                one = values.reshape(len(slices), -1)[:, 0]
-                variables[name.lower()] = xr.Variable("slice_label", one, {"units": FRINGEFREQ_UNITS[name]})
-                continue
-            families = values.reshape(len(slices), -1)
-            dims = ("slice_label", "family")
-            variables[name.lower()] = xr.Variable(dims, families, {"units": FRINGEFREQ_UNITS[name]})
+                values, dims = values[:, 0], dims[:1]
+            variables[name.lower()] = xr.Variable(dims, values, {"units": FRINGEFREQ_UNITS[name]})
         parts.append(xr.Dataset(variables, {"slice_label": slices}))
     ds = xr.concat(
         parts, xr.Variable("band", ["SHORT", "MEDIUM", "LONG"]), join="outer", combine_attrs="override",
@@ -352,11 +348,3 @@ def _branch(tree: Mapping[str, Any], key: str, where: str, wanted: tuple[str, ..
     if missing:
         raise ReferenceFileError(f"{where}: '{key}' lacks '{missing[0]}'; found {', '.join(map(str, branch))}")
     return branch
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(item) for item in value]
-    return value.item() if isinstance(value, np.generic) else value

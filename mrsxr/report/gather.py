@@ -11,7 +11,8 @@ from typing import Any
 import xarray as xr
 
 from mrsxr.errors import InputFileError
-from mrsxr.io import FileInfo, Summary, find_files, load, summarize
+from mrsxr.io import FileInfo, Summary, find_files, summarize
+from mrsxr.io.products import load_dataset
 from mrsxr.mrs import BANDS, SETTINGS, bands_of_setting
 from mrsxr.pipeline.record import NAME, read_runs
 from mrsxr.pipeline.store import stores_below
@@ -42,10 +43,7 @@ class Contents:
         """Open a product lazily, once."""
         path = file.path if isinstance(file, FileInfo) else file
         if path not in self._open:
-            found = load(path)
-            if not isinstance(found, xr.Dataset):
-                raise InputFileError(f"{path}: holds several Datasets, expected one product")
-            self._open[path] = found
+            self._open[path] = load_dataset(path)
         return self._open[path]
 
     def relative(self, path: Path | str) -> str:

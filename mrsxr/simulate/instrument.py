@@ -214,8 +214,6 @@ def find_geometry_file(setting: str, folder: str | Path, kind: str) -> Path:
 
 def footprints(geometry: Geometry) -> dict[str, Footprints]:
     """Return the footprints of all lit pixels of a setting (throughput >= 10 %), one entry per band."""
-    from ._exposure_kernels import polynomials
-
     regions = np.asarray(geometry.regions["regions"].values)
     labels = np.asarray(geometry.distortion["slice_label"].values)
     out = {}
@@ -223,16 +221,12 @@ def footprints(geometry: Geometry) -> dict[str, Footprints]:
         lit = regions[0] // 100 == int(band[0])
         y, x = np.nonzero(lit)
         index = np.searchsorted(labels, regions[0][lit])
-        fy, fx = y.astype(float), x.astype(float)
 
-        def alpha(dx: float, fy: np.ndarray = fy, fx: np.ndarray = fx, index: np.ndarray = index) -> np.ndarray:
-            model = geometry.distortion
-            return polynomials(_trim(model["alpha_coefficients"]), model["alpha_x_shift"].values, index, fy, fx + dx)
+        def alpha(dx: float, y: np.ndarray = y, x: np.ndarray = x, index: np.ndarray = index) -> np.ndarray:
+            return _polynomials(geometry.distortion, "alpha", index, y.astype(float), x + dx)
 
-        def wavelength(dy: float, fy: np.ndarray = fy, fx: np.ndarray = fx, index: np.ndarray = index) -> np.ndarray:
-            model = geometry.specwcs
-            coefficients = _trim(model["wavelength_coefficients"])
-            return polynomials(coefficients, model["wavelength_x_shift"].values, index, fy + dy, fx)
+        def wavelength(dy: float, y: np.ndarray = y, x: np.ndarray = x, index: np.ndarray = index) -> np.ndarray:
+            return _polynomials(geometry.specwcs, "wavelength", index, y + dy, x.astype(float))
 
         ends = np.sort([wavelength(-0.5), wavelength(0.5)], axis=0)
         sides = np.sort([alpha(-0.5), alpha(0.5)], axis=0)
@@ -245,11 +239,14 @@ def footprints(geometry: Geometry) -> dict[str, Footprints]:
     return out
 
 
-def _trim(coefficients: xr.DataArray) -> np.ndarray:
-    """Return the coefficients without the powers that no slice uses; this only saves time."""
-    values = np.ascontiguousarray(coefficients.values, dtype=float)
+def _polynomials(model: xr.Dataset, name: str, index: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Return alpha or wavelength at places; powers that no slice uses are left out, which only saves time."""
+    from ._exposure_kernels import polynomials
+
+    values = np.ascontiguousarray(model[f"{name}_coefficients"].values, dtype=float)
     used = np.nonzero(np.any(values != 0, axis=0))
-    return np.ascontiguousarray(values[:, : used[0].max() + 1, : used[1].max() + 1])
+    trimmed = np.ascontiguousarray(values[:, : used[0].max() + 1, : used[1].max() + 1])
+    return polynomials(trimmed, model[f"{name}_x_shift"].values, index, y, x)
 
 
 def _attrs(kind: str, setting: str | None) -> dict[str, Any]:

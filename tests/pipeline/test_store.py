@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 import time
 from pathlib import Path
 
@@ -359,7 +360,7 @@ def test_a_command_that_is_interrupted_early_tells_it(monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("mrsxr.io.summarize", interrupted)
-    monkeypatch.setattr("threading.active_count", lambda: 1)
+    monkeypatch.setattr("os._exit", sys.exit)
     found = CliRunner().invoke(main, ["info", "x"])
     assert (found.exit_code, found.output.strip()) == (130, "stopped: by SIGINT")
 
@@ -369,7 +370,7 @@ def test_a_stopped_command_tells_the_signal(monkeypatch):
         raise Stopped("by SIGTERM; 3 of 7 pieces are done", signal.SIGTERM)
 
     monkeypatch.setattr("mrsxr.io.summarize", stopped)
-    monkeypatch.setattr("threading.active_count", lambda: 1)
+    monkeypatch.setattr("os._exit", sys.exit)
     found = CliRunner().invoke(main, ["info", "x"])
     assert found.exit_code == 143
     assert "stopped: by SIGTERM; 3 of 7 pieces are done" in found.output

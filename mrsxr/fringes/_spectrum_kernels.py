@@ -221,37 +221,6 @@ def _correct_one(wavenumber, flux, ignore, families, limit, sigma, prior_range, 
     return done
 
 
-@njit(cache=True, nogil=True)
-def _correct_batch(wavelength, flux, use, ignore, families, limit, sigma, prior_range, tolerance, factor, n_sines):
-    samples = flux.shape[1]
-    order = np.empty(samples, dtype=np.int64)
-    for c in range(flux.shape[0]):
-        n = 0
-        for k in range(samples):
-            w = wavelength[c, k]
-            if use[c, k] and flux[c, k] > 0.0 and np.isfinite(flux[c, k]) and w > 0.0 and np.isfinite(w):
-                order[n] = k
-                n += 1
-        if n <= LEAST_SAMPLES:
-            continue
-        rising = falling = True
-        for k in range(1, n):
-            step = wavelength[c, order[k]] - wavelength[c, order[k - 1]]
-            rising, falling = rising and step > 0.0, falling and step < 0.0
-        if falling:
-            for k in range(n // 2):
-                order[k], order[n - 1 - k] = order[n - 1 - k], order[k]
-        elif not rising:
-            continue
-        waves, light, spoilt, found = np.empty(n), np.empty(n), np.empty(n, dtype=np.bool_), np.ones(n)
-        for k in range(n):
-            at = order[k]
-            waves[k], light[k], spoilt[k] = 1e4 / wavelength[c, at], flux[c, at], ignore[c, at]
-        n_sines[c] = _correct_one(waves, light, spoilt, families, limit, sigma, prior_range, tolerance, found)
-        for k in range(n):
-            factor[c, order[k]] = found[k]
-
-
 def correct_each(
     wavelength: Array, flux: Array, use: Array, ignore: Array, families: Array, limit: float, sigma: float,
     prior_range: float, tolerance: float,
@@ -260,11 +229,20 @@ def correct_each(
 
     families : (family, 5), of all spectra; limit : largest amplitude; sigma : of the clipping of features.
     """
-    factor = np.ones(flux.shape)
-    n_sines = np.zeros(len(flux), dtype=np.int64)
-    numbers, places = (wavelength, flux, families), (use, ignore)
-    wavelength, flux, families = read_only(*(np.asarray(a, dtype=np.float64) for a in numbers))
-    use, ignore = read_only(*(np.asarray(a, dtype=np.bool_) for a in places))
+    factor, n_sines = np.ones(flux.shape), np.zeros(len(flux), dtype=np.int64)
+    wavelength, flux = np.asarray(wavelength, dtype=np.float64), np.asarray(flux, dtype=np.float64)
+    used = np.asarray(use, dtype=bool) & (flux > 0) & (wavelength > 0) & np.isfinite(flux) & np.isfinite(wavelength)
+    (families,) = read_only(np.asarray(families, dtype=np.float64))
     options = float(limit), float(sigma), float(prior_range), float(tolerance)
-    _correct_batch(wavelength, flux, use, ignore, families, *options, factor, n_sines)
+    for c in np.flatnonzero(used.sum(axis=1) > LEAST_SAMPLES):
+        order = np.flatnonzero(used[c])
+        steps = np.diff(wavelength[c, order])
+        if (steps < 0).all():
+            order = order[::-1]
+        elif not (steps > 0).all():
+            continue
+        one = 1e4 / wavelength[c, order], flux[c, order], np.asarray(ignore, dtype=bool)[c, order]
+        found = np.ones(order.size)
+        n_sines[c] = _correct_one(*one, families, *options, found)
+        factor[c, order] = found
     return factor, n_sines

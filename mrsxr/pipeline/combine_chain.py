@@ -106,7 +106,7 @@ def _follow(exposures: Exposures, beside: Beside, **options: Any) -> Exposures:
     return {n: cal.assign_mtwcs(ds, center=place) if cal.is_moving(ds) else ds for n, ds in exposures.items()}
 
 
-@part("cube", "tie_bands", cal.measure_offsets)
+@part("cube", "tie_bands", cal.measure_offsets, hide=("psf",))
 def _tie(exposures: Exposures, beside: Beside, **options: Any) -> Exposures:
     """Move all exposures, which stay as they are where none shows a point source."""
     try:

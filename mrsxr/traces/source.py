@@ -63,7 +63,7 @@ def fit_source(
     fit = PointFit(pixels, place, samples[first], step, last + 1 - first, around, images)
     settled = fit.run()
     if not settled:
-        tell(f"band {band}: places or PSF of the sources did not settle; spectra and what is left are less sure")
+        tell(_unsettled(band))
     ends = (0, 0), (first, samples.size - 1 - last)
     peak, variance, background, count = (np.pad(np.atleast_2d(x), ends, constant_values=np.nan) for x in _samples(fit))
     node = np.rint(fit.node)
@@ -121,8 +121,13 @@ def check_model(ds: xr.Dataset, model: xr.Dataset) -> str:
 
 
 def check_which(model: xr.Dataset, others: Places, which: Sequence[int]) -> None:
-    """Raise where a source is asked for that a model does not have, or others are told to one that is fitted."""
+    """Raise where a source is asked for that a model does not have, or others are told to one that is fitted.
+
+    What is made with a fit that did not settle notes so.
+    """
     fitted = model.attrs["kind"] == KIND
+    if fitted and not float(model["settled"]):
+        tell(_unsettled(str(model.attrs["band"])), aloud=False)  # the fit warned
     if fitted and others:
         raise MrsxrError("others go with a trace model; the point_source given has its sources")
     known = model.sizes["source"] if fitted else 1 + len(others)
@@ -268,6 +273,10 @@ def _places(ds: xr.Dataset, model: xr.Dataset, others: Places = ()) -> np.ndarra
             f"others are fitted up to {REACH * fwhm:.1f} arcsec from the source; fit those beyond by themselves"
         )
     return np.stack(out)
+
+
+def _unsettled(band: str) -> str:
+    return f"band {band}: places or PSF of the sources did not settle; spectra and what is left are less sure"
 
 
 def _samples(fit: PointFit) -> tuple[np.ndarray, ...]:

@@ -17,6 +17,7 @@ from mrsxr.geometry.sky import Pointing, sky_to_v2v3, slicer_to_sky, v2v3_to_sli
 from mrsxr.notes import notes_of
 
 sys.path.append(str(Path(__file__).parents[1] / "cube"))
+import star_scene
 import test_cube_build as made
 
 PLACE = (339.015, 33.976)
@@ -84,6 +85,29 @@ def test_without_a_position_the_mean_place_stays(exposures):
     mean = JITTER.mean(axis=(0, 1))
     assert (ra - PLACE[0]) * COS * 3600 == pytest.approx(mean[0], abs=0.003)
     assert (dec - PLACE[1]) * 3600 == pytest.approx(mean[1], abs=0.003)
+
+
+def test_places_are_those_of_the_middle_of_a_psf_that_is_given():
+    """A lopsided star, off what the pointing says: its centroid is not where it stands; images of its light tell."""
+    jitter = np.array([[0.02, -0.03], [-0.01, 0.02], [0.03, 0.01], [-0.02, -0.015]])  # arcsec, alpha and beta
+    ds = star_scene.made(lambda wave: 140.0 + 0 * wave, lambda a, b, wave: 7.0 + 0 * wave)
+    for k, name in enumerate(("ra_ref", "dec_ref")):
+        ds[name] = ds[name] + jitter[:, k] / 3600
+    step, waves = 0.02, np.array([4.99, 5.06])
+    axis = step * np.arange(-70, 71)
+    images = []
+    for fwhm in mrs.psf_fwhm(waves):
+        blobs = [(w / s**2, *((axis - u * fwhm) / (s * fwhm) for u in middle)) for w, s, *middle in star_scene.BLOBS]
+        images.append(sum(w * np.exp(-0.5 * (a[:, None] ** 2 + b**2)) for w, a, b in blobs))
+    psf = mx.cal.psf_of_images(images, waves, step=step, band="1A", pixel=star_scene.PIXEL)
+    off = []
+    for given in ((), psf, [psf.assign_coords(psf_band=("plane", ["3C", "3C"]))]):
+        found = measure_offsets(ds, source=(0.0, 0.0), position=(0.0, 0.0), psf=given)
+        off.append(np.stack([found.east.values[:, 0], found.north.values[:, 0]], axis=1) - jitter)
+    assert 0.004 < np.abs(off[0].mean(axis=0)).max() < 0.03
+    np.testing.assert_array_equal(off[2], off[0])
+    np.testing.assert_allclose(off[1], 0.0, atol=0.001)
+    assert np.std(off[1] - off[1].mean(axis=0)) < np.std(off[0] - off[0].mean(axis=0))
 
 
 def test_step(exposures):

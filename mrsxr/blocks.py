@@ -17,6 +17,7 @@ import numpy as np
 import xarray as xr
 from dask._task_spec import Task, TaskRef, convert_legacy_graph
 from dask.base import tokenize
+from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph
 
 from mrsxr.threads import how
@@ -238,7 +239,8 @@ def read_again(data: Lazy, label: str) -> Lazy:
 
 
 def _renamed(array: da.Array, label: str) -> da.Array:
-    tasks = convert_legacy_graph(dict(array.__dask_graph__()))
+    needed = array.dask.cull(list(flatten(array.__dask_keys__())))  # a few rows need a few tasks of many
+    tasks = convert_legacy_graph(dict(needed))
     stems: dict[str, str] = {}
 
     def new(key: Any) -> Any:

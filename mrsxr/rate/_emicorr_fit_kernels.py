@@ -248,24 +248,25 @@ def _project(values, lines):
 
 @njit(cache=True, nogil=True)
 def _add_products(z, n, products):
-    """Add n times the products of the columns of z (group, column), the lower triangle."""
+    """Add n times the products of the columns of z (group, column) by group, the lower triangle."""
     for g in range(z.shape[0]):
         for p in range(z.shape[1]):
             scaled = n * z[g, p]
             for q in range(p + 1):
-                products[p, q] += scaled * z[g, q]
+                products[g, p, q] += scaled * z[g, q]
 
 
 @njit(cache=True, nogil=True)
 def _normal_equations(sums, starts, cells, centre, frequencies, harmonics, drift, lines, products):
-    """Add the products of model and data of one integration, sums (group + 1, cell) at clocks ``starts`` + ``cells``.
+    """Add the products (group, ...) of model and data of one integration, sums (group + 1, cell) at clocks ``starts`` +
+    ``cells``.
 
     The last row and column of ``products`` are the data. Level and slope of the ramps (orthonormal ``lines``) are
     projected out, as is a level of each group that all cells have in common (drifts of the detector). ``centre`` is
     (middle, span) of the exposure in clocks. Returns the number of free samples.
     """
     n_group, n_cell = sums.shape[0] - 1, sums.shape[1]
-    m = products.shape[0]
+    m = products.shape[1]
     z = np.empty((n_group, m))
     mean = np.zeros((n_group, m))
     weight, used = 0.0, 0
@@ -286,20 +287,24 @@ def _normal_equations(sums, starts, cells, centre, frequencies, harmonics, drift
     return max(0, used - 1) * (n_group - 2)
 
 
-def _equations(sums, starts, cells, frequencies, harmonics, drift=()):
-    """Return (normal matrix, right side, chi^2, free samples) over integrations; frequencies in cycles a clock."""
+def _equations(sums, starts, cells, frequencies, harmonics, drift=(), by_frame=False):
+    """Return (normal matrix, right side, chi^2, free samples) over integrations; frequencies in cycles a clock.
+
+    ``by_frame``: the first three (frame, ...) of each group of each integration, whose sums they else are.
+    """
     n_group = starts.shape[1]
     lines = np.linalg.qr(np.stack([np.ones(n_group), starts[0] - starts[0].mean()], axis=1))[0].T
     centre = np.array([0.5 * (starts[0, 0] + starts[-1, -1] + cells[-1]), starts[-1, -1] + cells[-1] - starts[0, 0]])
     n = 2 * int(harmonics.sum()) + (len(frequencies) if len(drift) else 0)
-    products, free = np.zeros((n + 1, n + 1)), 0
+    products, free = np.zeros((len(sums), n_group, n + 1, n + 1)), 0
     for i, one in enumerate(sums):
         free += _normal_equations(
             one, starts[i], cells, centre, frequencies, harmonics, np.asarray(drift, dtype=float),
-            np.ascontiguousarray(lines), products,
+            np.ascontiguousarray(lines), products[i],
         )  # fmt: skip
-    products += np.tril(products, -1).T
-    return products[:n, :n], products[:n, n], products[n, n], free
+    products = products.reshape(-1, n + 1, n + 1) if by_frame else products.sum(axis=(0, 1))
+    products += np.swapaxes(np.tril(products, -1), -1, -2)
+    return products[..., :n, :n], products[..., :n, n], products[..., n, n], free
 
 
 def _solve(normal, right, power):
@@ -366,7 +371,8 @@ def _held_out(sums, starts, cells, frequencies, harmonics):
     """Return (squares of what is left of each half without, with the wave of the other half, variance of the gain).
 
     ``sums`` (integration, group + 1, cell) as in :func:`_equations`: level and slope are those of the half. All zero
-    where there are too few ramps.
+    where there are too few ramps. The variance is that of white noise, or that by which the gain differs from frame to
+    frame where this is larger: pixels share what light that jitters, or electronics, do to a frame.
     """
     halves = []
     n_integration, n_group = starts.shape
@@ -375,12 +381,14 @@ def _held_out(sums, starts, cells, frequencies, harmonics):
     ):
         part = np.concatenate([sums[integrations, groups], sums[integrations, -1:]], axis=1)
         times = np.ascontiguousarray(starts[integrations, groups])
-        halves.append((*_equations(part, times, cells, frequencies, harmonics), _power(part)))
+        halves.append((*_equations(part, times, cells, frequencies, harmonics, by_frame=True), _power(part)))
     out = np.zeros(3)
     for (normal, right, chi2, free, _), (other, other_right, _, _, power) in zip(halves, halves[::-1], strict=True):
-        wave = _solve(other, other_right, power)
-        energy = float(wave @ normal @ wave)
-        out += chi2, chi2 - 2.0 * float(wave @ right) + energy, 4.0 * energy * chi2 / max(1, free)
+        wave = _solve(other.sum(axis=0), other_right.sum(axis=0), power)
+        energy, before = normal @ wave @ wave, float(chi2.sum())
+        gain = 2.0 * right @ wave - energy  # of each frame
+        variance = max(4.0 * float(energy.sum()) * before / max(1, free), gain.size * float(np.var(gain, ddof=1)))
+        out += before, before - float(gain.sum()), variance
     return out
 
 

@@ -131,19 +131,26 @@ def _find_showers(exposure: Exposure, threshold: float) -> tuple[np.ndarray, np.
 
 
 def left_out(exposure: Exposure, i: int, outline: np.ndarray, shape: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """Return the squared misfits of every second cell with a map of the others, then of the rest; and without a map."""
+    """Return the squared misfits of every second cell with a map of the others, then of the rest; and without a map.
+
+    To the first two standard errors of the gain are added, from how it differs from cell to cell: what bends all bright
+    ramps is no shower, though a map of it gains in some cells what it loses in others.
+    """
     planes = share > _NEGLIGIBLE
     value, weight = exposure.value[i, planes], exposure.weight[i, planes]
     square = np.einsum("g,gyx->yx", share[planes] ** 2, weight)
     raw = np.einsum("g,gyx->yx", share[planes], weight * value) / np.maximum(square, np.float32(1e-12))
     even = np.indices(outline.shape).sum(axis=0) % 2 == 0
-    out = np.zeros(2)
+    gains, plain = [], 0.0
     for kept in (even, ~even):
         expected = smooth(np.where(kept, raw, 0), np.where(kept, square, 0), _width(outline))
         here = ~kept & (shape != 0)
         misfit = value[:, here] - share[planes][:, None] * expected[here]
-        out += [np.sum(weight[:, here] * off**2) for off in (misfit, value[:, here])]
-    return out
+        with_map, without = (np.sum(weight[:, here] * off**2, axis=0) for off in (misfit, value[:, here]))
+        gains.append(without - with_map)
+        plain += float(np.sum(without))
+    gain = np.concatenate(gains)
+    return np.array([plain - np.sum(gain) + 2.0 * np.std(gain) * np.sqrt(gain.size), plain])
 
 
 def significance(exposure: Exposure, i: int) -> np.ndarray:
@@ -220,7 +227,7 @@ def _fit(
             return None
         scale = found.max()
         share, shape = found / scale, shape * scale
-    if not _is_shower(exposure, shares, error, (i, onset), threshold):
+    if not _is_shower(exposure, shares, error, (i, onset), threshold) or _bends(shares[i], error[i], share * scale):
         return None
     if not _seen_between_slices(exposure, i, shape, share, threshold):
         return None
@@ -319,6 +326,19 @@ def _is_shower(
         return False
     others = [k for k in range(len(shares)) if k != i and exposure.used[k, onset]]
     return not (others and np.median(shares[others, onset]) > 0.5 * first)
+
+
+def _bends(shares: np.ndarray, error: np.ndarray, found: np.ndarray) -> bool:
+    """Return whether a straight line tells the shares of a map better than the decay on a constant: ramps that bend."""
+    known = np.isfinite(error)
+    weight = 1.0 / error[known]
+    group = np.flatnonzero(known)
+    left = []
+    for values, terms in ((shares, [np.ones(group.size), group]), (shares - found, [np.ones(group.size)])):
+        matrix = np.stack(terms, axis=1) * weight[:, None]
+        values = values[known] * weight
+        left.append(np.sum((values - matrix @ np.linalg.lstsq(matrix, values, rcond=None)[0]) ** 2))
+    return bool(left[0] < left[1])
 
 
 def _seen_between_slices(exposure: Exposure, i: int, shape: np.ndarray, share: np.ndarray, threshold: float) -> bool:

@@ -6,6 +6,10 @@ the one half and b, w from the other: its loss is that of a Gaussian, log(v + w)
 slopes scatter by more than their errors and when errors are larger than they need be; beyond CLIP sigma it grows no
 more. The score of a method over another is the exponential of the mean difference of their losses plus two standard
 errors: a ratio of variances, below 1 where there is a gain.
+
+What all pixels share (drifts of the detector, light that jitters) is a single draw, however many pixels there are: it
+may count against a method, never for it. So the score is the larger of two, with a - b as it is and less a constant and
+a share of the slope that are common to all pixels.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,22 +28,40 @@ LEAST = 100  # pixels
 
 
 def loss(early: tuple[np.ndarray, ...], late: tuple[np.ndarray, ...]) -> np.ndarray:
-    """Return the loss of each pixel from (rate, var_poisson, var_read, dq) of both halves; NaN: no slope in one."""
+    """Return the loss of each pixel from (rate, var_poisson, var_read, dq) of both halves; NaN: no slope in one.
+
+    The second plane (2, ...) is that without what all pixels share.
+    """
     (a, v_a, flags_a), (b, v_b, flags_b) = [
         (one[0].astype(float), one[1].astype(float) + one[2], one[3]) for one in (early, late)
     ]
     variance = v_a + v_b
     good = (((flags_a | flags_b) & 1) == 0) & (variance > 0) & np.isfinite(a) & np.isfinite(b)
     variance, difference = np.where(good, variance, 1.0), np.where(good, a - b, 0.0)
-    return np.where(good, np.log(variance) + np.minimum(difference**2 / variance, CLIP), np.nan)
+    pull = difference / np.sqrt(variance)
+    both = np.stack([pull, pull - _shared(pull, np.where(good, a + b, 0.0) / np.sqrt(variance), variance, good)])
+    return np.where(good, np.log(variance) + np.minimum(both**2, CLIP), np.nan)
+
+
+def _shared(pull: np.ndarray, slope: np.ndarray, variance: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """Return the part of the pulls that a constant and a share of the slope explain, without what is far off."""
+    terms = np.stack([1.0 / np.sqrt(variance), slope], axis=-1)
+    out, near = np.zeros_like(pull), good
+    for _ in range(3):
+        near = good & ((pull - out) ** 2 < CLIP)
+        if near.sum() < LEAST:
+            return np.zeros_like(pull)
+        out = terms @ np.linalg.lstsq(terms[near], pull[near], rcond=None)[0]
+    return out
 
 
 def score(change: np.ndarray, errors: float = 2.0) -> float:
-    """Return the score of the changes of loss (pixels) by a new method; NaN: the old one has no slope there."""
-    change = change[~np.isnan(change)]
-    if change.size < LEAST:
+    """Return the score of the changes of loss (2, pixels) by a new method; NaN: the old one has no slope there."""
+    change = change[:, ~np.isnan(change[0])]
+    if change.shape[1] < LEAST:
         return np.nan
-    return float(np.exp(min(np.mean(change) + errors * np.std(change) / np.sqrt(change.size), 10.0)))
+    each = np.mean(change, axis=1) + errors * np.std(change, axis=1) / np.sqrt(change.shape[1])
+    return float(np.exp(min(each.max(), 10.0)))
 
 
 def change_of(new: np.ndarray, old: np.ndarray) -> np.ndarray:
@@ -87,14 +109,14 @@ def _change_by_jumps(
     new: Callable[..., Any], old: Callable[..., Any], sci: np.ndarray, group_dq: np.ndarray, pixel_dq: np.ndarray,
     pixels: Sequence[np.ndarray], parts: list[tuple[slice, slice]], group_time: float,
 ) -> np.ndarray:  # fmt: skip
-    """Return the change of loss (y, x) of one dither by the jumps that are found: 0 where both find the same."""
+    """Return the change of loss (2, y, x) of one dither by the jumps that are found: 0 where both find the same."""
     ramps, flags = [], []
     for i, g in parts:
         counts, known = (np.ascontiguousarray(a[:, i, g]) for a in (sci, group_dq))
         ramps.append(counts)
         flags.append([merge(found[0], dilate(found[1])) for found in (find(counts, known) for find in (new, old))])
     differ = np.any([(a != b).any(axis=(0, 1, 2)) for a, b in flags], axis=0)
-    change = np.where(pixel_dq[0] & 1, np.nan, 0.0)
+    change = np.where(pixel_dq & 1, np.nan, np.zeros((2, 1, 1)))
     if differ.any():
         bad, *pixels = (_chosen(a, differ) for a in (pixel_dq, *pixels))
         losses = [
@@ -102,8 +124,8 @@ def _change_by_jumps(
                            find_jumps=False)[:4] for counts, found in zip(ramps, flags, strict=True)))
             for k in (0, 1)
         ]  # fmt: skip
-        change[differ] = change_of(*losses).ravel()
-    return change
+        change[:, differ] = change_of(*losses).reshape(2, -1)
+    return change.reshape(2, -1)
 
 
 def _chosen(array: np.ndarray, where: np.ndarray) -> np.ndarray:
@@ -152,7 +174,7 @@ def _scores(
                 method(*(np.ascontiguousarray(a[d : d + 1, i, g]) for a in (sci, group_dq)), pixel_dq[d : d + 1])
                 for i, g in parts
             ]
-            losses.append(loss(*fits).ravel())
+            losses.append(loss(*fits).reshape(2, -1))
         out[d] = score(change_of(*losses))
     return out
 

@@ -16,7 +16,7 @@ from mrsxr.scores import gains, score
 from mrsxr.spaxels import spaxel_size
 
 from .aperture import is_inside, outside, sky_to_pixel
-from .profile import Psf, amplitude_and_level, expected, shape_of
+from .profile import Psf, expected, shape_of
 
 #: Planes beyond this wavelength [um] are too noisy to find the source (jwst extract_1d).
 CENTRE_LIMIT = 26.0
@@ -133,7 +133,7 @@ def judge_fit(
     float, str
         Places of one source: what the image of a point source there leaves of the structure in every second plane, the
         places being found in the others. Of different sources: their distances from the target coordinates, or where
-        these are not known what is left at either. NaN without a second plane.
+        these are not known, or "fit" finds none, what is left at either. NaN without a second plane.
     """
     on = "left-out planes"
     if cube.sizes["wavelength"] < 2:
@@ -141,7 +141,7 @@ def judge_fit(
     fwhm, reach = size
     here, there = fitted or Place(*(target or middle)), plain or Place(*(target or middle))
     apart = float(np.hypot(here.x - there.x, here.y - there.y))
-    if apart > fwhm and target is not None and plain is not None:
+    if apart > fwhm and target is not None and plain is not None and fitted is not None:
         one, two = (float(np.hypot(p.x - target[0], p.y - target[1])) for p in (here, there))
         return one / max(two, 1e-6), "the target coordinates"
     total = np.zeros(2)
@@ -158,15 +158,19 @@ def judge_fit(
 
 
 def _left(image: np.ndarray, place: Place, fwhm: float, about: tuple[float, float]) -> float:
-    """Return what a point source at a place leaves of the structure of an image within 1.5 FWHM about a centre."""
+    """Return what a point source on a sloping field leaves of the structure of an image within 1.5 FWHM about a centre.
+
+    Light of a neighbour, or of a field that is not flat, draws a place aside and must not speak for it.
+    """
     y, x = np.mgrid[: image.shape[0], : image.shape[1]]
     near = np.isfinite(image) & (np.hypot(x - about[0], y - about[1]) <= 1.5 * fwhm)
     values = image[near]
-    if values.size < 6 or not np.ptp(values) > 0:
+    if values.size < 8 or not np.ptp(values) > 0:
         return np.nan
     shape = shape_of((x[near] - place.x) ** 2 + (y[near] - place.y) ** 2, fwhm)
-    amplitude, level = amplitude_and_level(shape, values)
-    return float(np.sum((values - amplitude * shape - level) ** 2) / np.sum((values - values.mean()) ** 2))
+    terms = np.stack([shape, np.ones_like(shape), x[near] - about[0], y[near] - about[1]], axis=1)
+    left = values - terms @ np.linalg.lstsq(terms, values, rcond=None)[0]
+    return float(np.sum(left**2) / np.sum((values - values.mean()) ** 2))
 
 
 def collapse(cube: xr.Dataset) -> np.ndarray:

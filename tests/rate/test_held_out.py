@@ -22,6 +22,13 @@ truths = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(truths)
 
 
+@pytest.fixture
+def others(monkeypatch):
+    """The module of ramps of another electronics."""
+    monkeypatch.syspath_prepend(str(PLACE.parent))
+    return importlib.import_module("_truth_ramps")
+
+
 def joined(*each):
     """Return exposures as the dithers of one Dataset."""
     return xr.concat([one.assign_coords(dither=[n]) for n, one in enumerate(each, start=1)], "dither")
@@ -69,6 +76,26 @@ def test_a_frequency_that_does_not_settle_stays_as_it_is(monkeypatch):
 
     monkeypatch.setattr(fits, "CONVERGED", 0.0)  # no change is small enough
     np.testing.assert_array_equal(_refine(sums, starts, cells, given, np.array([1])), given)
+
+
+@pytest.mark.parametrize("seed", [46, 48, 54, 82])
+def test_light_that_jitters_is_no_interference(others, seed):
+    """All pixels share the noise of a frame: as if it were white, the first three would pass for interference."""
+    counts, flags, _ = others.ramps(seed, n_group=16, n_y=48, n_x=64, level=300.0, jitter=0.08)
+    ds = truths.dataset(counts, flags=flags)
+    out = rate.correct_emi(ds, emicorr=truths.emi_reference(), method="harmonics")
+    assert out.score_emicorr.values[0] > 1
+    np.testing.assert_array_equal(out.sci, ds.sci)
+
+
+def test_ramps_that_bend_are_no_shower(others, monkeypatch):
+    counts, flags, truth = others.ramps(61, n_y=256, n_x=256, level=2.0, tilt=5.0, bend=0.3)
+    ds, refs = truths.dataset(counts, flags=flags), truths.noise_references(*truth.shape)
+    np.testing.assert_array_equal(rate.remove_showers(ds, **refs).sci, ds.sci)
+    from mrsxr.rate import _shower_model
+
+    monkeypatch.setattr(_shower_model, "_bends", lambda *found: False)
+    assert np.abs(rate.remove_showers(ds, **refs).sci - ds.sci).max() > 100
 
 
 # --- refpix ----------------------------------------------------------------------------------------------------------
@@ -187,7 +214,8 @@ def test_losses_are_those_of_a_gaussian():
     a, b = rng.normal(5, 2, (2, 4000))
     halves = [(x, np.full(4000, 3.0), np.full(4000, 1.0), np.zeros(4000, int)) for x in (a, b)]
     plain = [np.log(8.0) + min((p - q) ** 2 / 8.0, 25.0) for p, q in zip(a, b, strict=True)]
-    np.testing.assert_allclose(judges.loss(*halves), plain)
+    np.testing.assert_allclose(judges.loss(*halves)[0], plain)
+    np.testing.assert_allclose(judges.loss(*halves)[1], plain, atol=0.7)  # what 4000 pixels share by chance
     wrong = [(x, np.full(4000, 1.0), np.full(4000, 1.0), np.zeros(4000, int)) for x in (a, b)]
     wide = [(x, np.full(4000, 9.0), np.full(4000, 7.0), np.zeros(4000, int)) for x in (a, b)]
     right = judges.loss(*halves)
@@ -197,22 +225,40 @@ def test_losses_are_those_of_a_gaussian():
     lost = np.where(np.arange(4000) % 50 == 0, np.nan, right)
     assert judges.score(judges.change_of(lost, right)) > 1.2  # a method does not gain by giving up pixels
     assert judges.score(judges.change_of(right, lost)) == 1.0
-    assert np.isnan(judges.score(judges.change_of(right[:90], right[:90])))
+    assert np.isnan(judges.score(judges.change_of(right[:, :90], right[:, :90])))
+
+
+def test_what_all_pixels_share_is_no_gain():
+    """By chance the halves agree with the one method, and differ by the same of every slope with the other."""
+    rng = np.random.default_rng(2)
+    truth, noise = 30.0 * rng.lognormal(0, 1, 3000), rng.normal(0, 2, (2, 3000))
+    right, shaken = ([(truth * (1 + size * k) + noise[k], np.full(3000, 4.0), np.zeros(3000), np.zeros(3000, int))
+                      for k in (0, 1)] for size in (0.0, 0.05))  # fmt: skip
+    losses = judges.loss(*right), judges.loss(*shaken)
+    np.testing.assert_allclose(losses[0][1], losses[1][1], atol=0.8)
+    change = judges.change_of(*losses)
+    assert judges.score(change[:1]) < 0.8  # what is taken for a gain of the one ...
+    assert 0.99 < judges.score(change) < 1.05
+    assert judges.score(-change) > 1.25  # ... counts as harm of the other
 
 
 def changes_of_all(ds, refs, parts):
-    """Return the changes of loss (y, x), every pixel fitted in whole frames by the wrappers of the steps."""
+    """Return the changes of loss (2, pixel), every pixel fitted in whole frames by the wrappers of the steps."""
     pixels = (refs["readnoise"].read_noise.values, refs["gain"].gain.values, np.zeros(ds.sci.shape[-2:], "f4"))
-    losses = []
+    fits, flags = [], []
     for find in (partial(rate.flag_jumps, method="likelihood"), rate.flag_jumps):
-        fits = []
-        for i, g in parts:
-            half = find(ds.isel(integration=i, group=g), **refs)
-            fits.append(judges.fit_gls(np.ascontiguousarray(half.sci.values), half.group_dq.values,
-                                       half.pixel_dq.values, *pixels, group_time=ds.group_time,
-                                       find_jumps=False)[:4])  # fmt: skip
-        losses.append(judges.loss(*fits)[0])
-    return judges.change_of(*losses)
+        halves = [find(ds.isel(integration=i, group=g), **refs) for i, g in parts]
+        flags.append(np.concatenate([half.group_dq.values.reshape(-1, *ds.sci.shape[-2:]) for half in halves]))
+        ramps = [(np.ascontiguousarray(one.sci.values), one.group_dq.values, one.pixel_dq.values) for one in halves]
+        fits.append(
+            [judges.fit_gls(*one, *pixels, group_time=ds.group_time, find_jumps=False)[:4] for one in ramps]
+        )  # fmt: skip
+    differ = (flags[0] != flags[1]).any(axis=0)
+    change = np.zeros((2, *differ.shape))
+    change[:, differ] = judges.change_of(
+        *(judges.loss(*[[a[0][differ] for a in half] for half in one]) for one in fits)
+    )
+    return change.reshape(2, -1)
 
 
 def test_whole_ramps_of_other_integrations_tell_a_small_gain():

@@ -202,13 +202,24 @@ def test_left_out_cells_against_numpy():
     here = value[0, 2:5].astype("f8")
     assert found[1] == pytest.approx((4 * here**2).sum(), rel=1e-5)
     map_ = np.einsum("g,gyx->yx", share[2:5], here) / (share[2:5] ** 2).sum()
-    told = np.zeros((12, 12))
-    even = np.indices((12, 12)).sum(axis=0) % 2 == 0
+    told, even = np.zeros((12, 12)), np.indices((12, 12)).sum(axis=0) % 2 == 0
     for kept in (even, ~even):
         mean = modelling.smooth(np.where(kept, map_, 0).astype("f4"), np.where(kept, 1, 0).astype("f4"), 0.8125)
         told = np.where(kept, told, mean)
     misfit = 4 * (here - share[2:5, None, None] * told) ** 2
-    assert found[0] == pytest.approx(misfit.sum(), rel=0.02)
+    error = np.std((4 * here**2 - misfit).sum(axis=0)) * 12
+    assert found[0] == pytest.approx(misfit.sum() + 2 * error, rel=0.02)
+
+
+def test_shares_on_a_line_are_ramps_that_bend():
+    group, rng = np.arange(24), np.random.default_rng(8)
+    error = np.where((group == 0) | (group == 23), np.inf, 0.02)
+    noise = rng.normal(0, 0.02, 24)
+    for first, time in ((2, 8.0), (5, 3.0), (15, 1.0)):
+        decay = np.where(group >= first, np.exp(-(group - first) / time), 0.0)
+        line = np.maximum(0.0, 1.0 - (group - first) / 10.0) * (group >= first)
+        assert not modelling._bends(decay - decay.mean() + noise, error, decay)
+        assert modelling._bends(1.0 - (group - first) / 10.0 + noise, error, line)
 
 
 def test_a_bright_wide_shower_is_removed():

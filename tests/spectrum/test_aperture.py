@@ -165,6 +165,36 @@ def test_the_fitted_centre_is_judged_on_left_out_planes(monkeypatch):
     assert x == plain
 
 
+def test_a_slope_does_not_speak_for_the_place_that_it_draws_aside():
+    y, x = np.mgrid[:25, :25]
+    true, aside = centre.Place(12.2, 11.9), centre.Place(12.45, 12.15)
+    image = centre.shape_of((x - true.x) ** 2 + (y - true.y) ** 2, 3.4) + 0.06 * (x + y)
+
+    def on_a_flat_field(place):
+        near = np.hypot(x - 12.3, y - 12.0) <= 1.5 * 3.4
+        shape = centre.shape_of((x - place.x) ** 2 + (y - place.y) ** 2, 3.4)[near]
+        terms = np.stack([shape, np.ones_like(shape)], axis=1)
+        return np.linalg.lstsq(terms, image[near], rcond=None)[1][0]
+
+    assert on_a_flat_field(aside) < on_a_flat_field(true)
+    assert centre._left(image, true, 3.4, (12.3, 12.0)) < 0.1 * centre._left(image, aside, 3.4, (12.3, 12.0))
+
+
+def test_a_source_is_not_given_up_for_target_coordinates_with_nothing_there(monkeypatch):
+    """The distance of the target from itself is 0: that "fit" finds nothing is judged on what is seen."""
+    cube = star(24.3, 13.2)
+    ra, dec = aperture.pixel_to_sky(cube, 12.0, 13.0)
+    cube = cube.assign_attrs(target_ra=ra, target_dec=dec)
+    with pytest.warns(MrsxrWarning, match=r"1\.6 arcsec from the target"):
+        (plain, _), _ = place_of(cube, "daofind")
+    monkeypatch.setattr(centre, "find_place", lambda *a, **k: None)
+    with pytest.warns(MrsxrWarning, match=r"1\.6 arcsec from the target"):
+        (x, _), judged = place_of(cube)
+    assert judged["score_centering"].attrs["held_out"] == "left-out planes"
+    assert float(judged["score_centering"]) > 1
+    assert x == plain
+
+
 def test_of_two_sources_the_target_tells(monkeypatch):
     cube = star(8.2, 9.1)
     brighter = star(22.4, 18.3, signal=900.0)

@@ -39,6 +39,7 @@ from ._straylight_profile_kernels import bin_gaps, bin_light, design, knot_weigh
 _STAGES = (0, 0, 0, 1, 2)  # what the first fits look for, see Fit.improve
 FIRST_FIT, MOST_SWEEPS = 2, 20  # the kernels are fitted from which of the sweeps on; with all light one more ends
 CONVERGED = 0.02  # of the noise of a pixel, by which the stray light of a block changes from sweep to sweep
+PATIENCE = 2  # sweeps over which the change must fall fast enough to get there
 MAX_AMPLITUDE, LEAST_STRIP = 4.0, 1000  # and pixels of the strip
 SHOWER = 4.0  # by which the light of a cell exceeds the scatter of the others where it is a shower
 BIN = 8  # rows
@@ -115,7 +116,7 @@ class Fit:
         self.freedom, self.inflation = FREEDOMS[0], 1.0
         self.showers = np.zeros([-(-k // CELL) for k in image.shape], dtype=bool)
         self.gap = _gap_numbers(inside[BIN // 2 :: BIN])
-        self.scores = np.full(2, np.nan)
+        self.judged: Any = None
 
     def part(self, k: int) -> np.ndarray:
         """Return one of a left, a right, r left, r right, level, leak left, leak right."""
@@ -142,6 +143,7 @@ class Fit:
 
         stage : 0 chooses how free the profile is; 1 looks for showers; 2 leaves both as they are.
         """
+        self.judged = None  # whose arrays are large
         leaked, residual = np.empty_like(light), np.empty_like(light)
         leaked_light(light, self.inside, leaked)
         leak = np.concatenate([self.part(5), self.part(6)])
@@ -162,8 +164,13 @@ class Fit:
         self.precision = matrix.copy()
         self.found = solve(matrix, vector)
         self.level_variance = float(solve(self.precision.copy(), np.eye(len(vector))[-3])[-3])
-        held = [solve(*self._with_priors(scale * (whole - one), self.freedom)) for one in normal]
-        self.scores = pixels.scores(held)
+        self.judged = pixels, [scale * (whole - one) for one in normal]
+
+    @property
+    def scores(self) -> np.ndarray:
+        """Scores (half) of the last fit, see :meth:`_Pixels.scores`."""
+        pixels, normal = self.judged
+        return pixels.scores([solve(*self._with_priors(one, self.freedom)) for one in normal])
 
     def _best_freedom(self, normal: Any, whole: Any) -> Any:
         """Return the freedom of the profile that tells left-out gaps best."""
@@ -349,6 +356,7 @@ def _free(
     clean_sources(image, flags, level, np.float32(10.0) * noise, sources)
     (tables, broad, scatters), amplitude = fit.kernels, fit.amplitude  # arrays that the fit changes in place
     old, converged, pedestal = None, False, 0.0
+    changes: list[Any] = []
     for sweep in range(MOST_SWEEPS + 1):
         direct_light(sources, level, amplitude, models, light)
         last_one = converged or sweep == MOST_SWEEPS
@@ -365,10 +373,21 @@ def _free(
             break
         means = _block_means(total)
         if sweep >= FIRST_FIT + len(_STAGES):
-            change = np.abs(means - old).max()
-            converged = change <= CONVERGED * noise + 1e-4 * np.abs(means).max()
+            changes.append(np.abs(means - old).max())
+            limit = CONVERGED * noise + 1e-4 * np.abs(means).max()
+            converged = changes[-1] <= limit
+            if not converged and _is_lost(changes, limit, MOST_SWEEPS - sweep):
+                break
         old = means
     return total, level, light, pedestal, converged
+
+
+def _is_lost(changes: list[Any], limit: Any, sweeps: int) -> bool:
+    """Return True where changes that go on as they did are above a limit after so many more sweeps."""
+    if len(changes) <= PATIENCE:
+        return False
+    now, before = changes[-1], changes[-1 - PATIENCE]
+    return bool(now >= before or now * (now / before) ** (sweeps / PATIENCE) > limit)
 
 
 def _block_means(image: np.ndarray) -> np.ndarray:

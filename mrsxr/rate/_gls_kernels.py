@@ -28,7 +28,7 @@ BLOCK = 10 * TILE
 S2, PER_S2, PER_GAIN, DARK = range(0, 4 * TILE, TILE)
 START, KAPPA, SUM_A, SUM_B, SUM_C, SUM_N = range(4 * TILE, 10 * TILE, TILE)
 LIMIT_ONE, LIMIT_TWO, BEST, PLACE, SHIFT, BEST_PAIR, SHIFT_PAIR, PLACE_PAIR = range(10 * TILE, 18 * TILE, TILE)
-C0, C1, C2, C3, C4, C5, C6, C7, W0, W1, W2, W3, W4, VALUE = range(18 * TILE, 32 * TILE, TILE)
+C0, C1, C2, C3, C4, C5, C6, C7, W0, W1, W2, W3, W4, ACTIVE = range(18 * TILE, 32 * TILE, TILE)
 LANES = 32 * TILE
 ORDERS = 5  # of a polynomial that are worked on at a time
 
@@ -127,12 +127,13 @@ def _try(one, lanes, k):
 
 @njit(cache=True, nogil=True, forceinline=True)
 def release(block, lanes, n_jump):
-    """Cut the differences that find_worst found; return how many pixels have one."""
+    """Cut the differences that find_worst found; return how many pixels have one, W2 is 1 for them."""
     n = 0
     for t in range(TILE):
         if not lanes[BEST + t] > ZERO:
             continue
         n += 1
+        lanes[W2 + t] = ONE
         k = int(lanes[PLACE + t])
         pair = k < 0
         k = -k - 1 if pair else k

@@ -12,6 +12,7 @@ from mrsxr._median_kernels import TILE, median_of_sorted, sort_columns, sorting_
 from mrsxr.compiled import Array, njit, read_only
 
 from ._gls_kernels import (
+    ACTIVE,
     BEST,
     BLOCK,
     C0,
@@ -28,7 +29,6 @@ from ._gls_kernels import (
     PHOTON,
     READ,
     S2,
-    SHIFT,
     START,
     SUM_A,
     SUM_B,
@@ -50,8 +50,8 @@ from ._gls_kernels import (
     set_kappa,
     split_variance,
 )  # fmt: skip
+from ._gls_search_kernels import UNTESTED, common_rate, finish, move, search
 
-UNTESTED = np.float32(3.0e38)  # a limit that no fall of chi2 exceeds
 HUGE = np.float32(1.0e30)
 
 
@@ -293,44 +293,6 @@ def _start_by_means(blocks, lanes, rates, rate):
         rate[t] = rate[t] if rate[t] < HUGE else ZERO
 
 
-@njit(cache=True, nogil=True, forceinline=True, error_model="numpy")
-def _common_rate(rates, lanes):
-    """Fill W0 with the mean rate of the integrations by their weights."""
-    lanes[W0 : W1 + TILE] = ZERO
-    for i in range(rates.shape[1]):
-        for t in range(TILE):
-            lanes[W0 + t] += rates[0, i, t] * rates[1, i, t]
-            lanes[W1 + t] += rates[1, i, t]
-    for t in range(TILE):
-        lanes[W0 + t] = lanes[W0 + t] / lanes[W1 + t] if lanes[W1 + t] > ZERO else ZERO
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _search(blocks, lanes, thresholds, rates, n_jump):
-    """Release jumps, the worst of each ramp at a time, with the covariance of the rate found so far.
-
-    Leaves in rates the rate of each integration and its inverse variance.
-    """
-    for _ in range(blocks.shape[1]):
-        n_found = 0
-        for i in range(blocks.shape[0]):
-            lanes[START : START + TILE] = rates[0, i]
-            forward(blocks[i], lanes)
-            for t in range(TILE):
-                n = lanes[SUM_N + t]
-                lanes[LIMIT_ONE + t] = thresholds[0] if n > np.float32(1.5) else UNTESTED
-                lanes[LIMIT_TWO + t] = thresholds[1] if n > np.float32(3.5) else UNTESTED
-            find_worst(blocks[i], lanes)
-            n_found += release(blocks[i], lanes, n_jump[i])
-            _solve(lanes, rates[0, i])
-            rates[0, i] -= lanes[SHIFT : SHIFT + TILE]
-            rates[1, i] = lanes[SUM_C : SUM_C + TILE]
-        _common_rate(rates, lanes)
-        set_kappa(lanes[W0 : W0 + TILE], ONE, lanes)
-        if n_found == 0:
-            return
-
-
 @njit(cache=True, nogil=True, error_model="numpy")
 def _refit(blocks, lanes, rates, searched, results):
     """Fit with the covariance of the common rate; where nothing was searched, fit for that rate first.
@@ -349,7 +311,7 @@ def _refit(blocks, lanes, rates, searched, results):
             if last:
                 _finish(blocks[i], lanes, rates[0, i], results[i])
         if not last:
-            _common_rate(rates, lanes)
+            common_rate(rates, lanes)
             set_kappa(lanes[W0 : W0 + TILE], ONE, lanes)
 
 
@@ -377,7 +339,7 @@ def _fit_better(
     tile = _new_tile(n_integration, n_group)
     blocks, lanes, rates, flags, n_jump, results, base, _ = tile
     terms = new_terms(linear[0].shape[0])
-    search = thresholds[0] < UNTESTED
+    searched = thresholds[0] < UNTESTED
     for d in range(n_dither):
         for y in range(n_y):
             for x0 in range(0, n_x, TILE):
@@ -386,35 +348,22 @@ def _fit_better(
                     sci, group_dq, pixel_dq, read_noise, gain, dark, linear, tg, extent, by_jumps, place, width, tile,
                     terms,
                 )  # fmt: skip
-                if search:
-                    _search(blocks, lanes, thresholds, rates, n_jump)
-                _refit(blocks, lanes, rates, search, results)
+                if searched:
+                    lanes[ACTIVE : ACTIVE + TILE] = ONE
+                    search(blocks, lanes, thresholds, rates, n_jump, n_group - 1)
+                _refit(blocks, lanes, rates, searched, results)
                 _combine(place, width, tg, True, base, flags, n_jump, results, images, ints)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _mark_jumps(place, width, blocks, before, lanes, rates, n_jump, bounds, out_dq, out_spread):
-    """Add JUMP_DET on the later group of each difference released since ``before``."""
-    d, y, x0 = place
-    for i in range(blocks.shape[0]):
-        for t in range(width):
-            for k in range(1, out_dq.shape[2] if n_jump[i, t] > 0 else 1):
-                if blocks[i, k - 1, USED + t] == before[i, k - 1, t]:
-                    continue
-                at, one = (d, i, k, y, x0 + t), blocks[i, k - 1]
-                excess = one[DIFF + t] - rates[0, i, t] * one[TIME + t]
-                sigma = np.sqrt((one[READ + t] + lanes[KAPPA + t] * one[PHOTON + t]) * lanes[S2 + t])
-                out_dq[at] |= np.uint8(4)
-                out_spread[at] = excess > bounds[0] * sigma and excess < bounds[1] * sigma
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
 def _find(sci, group_dq, read_noise, gain, dark, linear, tg, thresholds, bounds, out_dq, out_spread):
+    """Look for jumps: once in all pixels, then, a tile of them at a time, on in those that had one."""
     n_dither, n_integration, n_group, n_y, n_x = sci.shape
     tile = _new_tile(n_integration, n_group)
     blocks, lanes, rates, _, n_jump, _, base, _ = tile
     terms = new_terms(linear[0].shape[0])
     before = np.zeros((n_integration, n_group - 1, TILE), dtype=np.float32)
+    queue, places, n = (_new_tile(n_integration, n_group), np.zeros_like(before)), np.zeros((3, TILE), np.int64), 0
     nothing = np.zeros((n_dither, n_y, n_x), dtype=np.uint32)
     for d in range(n_dither):
         for y in range(n_y):
@@ -427,11 +376,20 @@ def _find(sci, group_dq, read_noise, gain, dark, linear, tg, thresholds, bounds,
                 for t in range(TILE):
                     if base[t] & 1:
                         blocks[:, :, USED + t] = ZERO
+                    lanes[ACTIVE + t] = ONE if t < width else ZERO
                 for i in range(n_integration):
                     for k in range(n_group - 1):
                         before[i, k, :] = blocks[i, k, USED : USED + TILE]
-                _search(blocks, lanes, thresholds, rates, n_jump)
-                _mark_jumps(place, width, blocks, before, lanes, rates, n_jump, bounds, out_dq, out_spread)
+                if search(blocks, lanes, thresholds, rates, n_jump, 1) == 0:
+                    continue
+                for t in range(width):
+                    if lanes[ACTIVE + t] > ZERO:
+                        move(tile, before, t, place, queue, places, n)
+                        n += 1
+                    if n == TILE:
+                        finish(queue, places, n, thresholds, bounds, out_dq, out_spread)
+                        n = 0
+    finish(queue, places, n, thresholds, bounds, out_dq, out_spread)
 
 
 # --- wrappers ---

@@ -30,6 +30,7 @@ from ._straylight_kernels import (
     fill_tables,
     gap_residuals,
     leaked_light,
+    scatter_between,
     scatter_halves,
     strip_values,
     subtract_kernel,
@@ -362,11 +363,10 @@ def _free(
         last_one = converged or sweep == MOST_SWEEPS
         if sweep >= FIRST_FIT and not last_one:  # a pixel must not predict its own noise
             light[fit.between] = 0.0
-        scatter_halves(light, tables, broad, scatters, fit.profile, False, models)
-        if sweep >= FIRST_FIT and not last_one:
+            scatter_between(light, tables, broad, scatters, fit.profile, fit.between, models)
             fit.improve(light, models, plain, _STAGES[min(sweep - FIRST_FIT, len(_STAGES) - 1)])
-            scatter_halves(light, tables, broad, scatters, fit.profile, False, models)
             amplitude = fit.amplitude
+        scatter_halves(light, tables, broad, scatters, fit.profile, False, models)
         total = _combined(models, amplitude)
         level, pedestal = _pedestal(_quiet_strip(image, total, first, last, fit), fit)
         if last_one:

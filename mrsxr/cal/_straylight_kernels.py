@@ -247,6 +247,18 @@ def fill_tables(parameters: Array, tables: Array, scatters: Array) -> None:
 
 
 @njit(cache=True, nogil=True)
+def _whole_table(one, wide, share, squared, table):
+    """Fill ``table`` (2 n - 1) with the kernel of a row and half; arguments as in :func:`scatter_halves`."""
+    n = one.size
+    for k in range(n):
+        right, left = n - 1 + k, n - 1 - k
+        table[right] = max(one[k] + share[right] * wide[k], np.float32(0.0))
+        table[left] = max(one[k] + share[left] * wide[k], np.float32(0.0))
+    if squared:
+        table *= table
+
+
+@njit(cache=True, nogil=True)
 def scatter_halves(
     light: Array, tables: Array, broad: Array, scatters: Array, profile: Array, squared: bool, models: Array
 ) -> None:
@@ -261,19 +273,40 @@ def scatter_halves(
     for y in range(n_y):
         for side in range(2):
             if scatters[side, y]:
-                for k in range(n_x):
-                    table[n_x - 1 + k] = tables[side, y, k]
-                    table[n_x - 1 - k] = tables[side, y, k]
-                for k in range(n_x):
-                    right, left = n_x - 1 + k, n_x - 1 - k
-                    table[right] = max(table[right] + profile[side, right] * broad[side, y, k], np.float32(0.0))
-                    if k > 0:
-                        table[left] = max(table[left] + profile[side, left] * broad[side, y, k], np.float32(0.0))
-                if squared:
-                    table *= table
+                _whole_table(tables[side, y], broad[side, y], profile[side], squared, table)
                 spread_row(light[y], HALVES[side][0], HALVES[side][1], table, models[side, y])
             models[side, y, :EDGE] = 0.0
             models[side, y, n_x - EDGE :] = 0.0
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
+def product(one: Array, other: Array) -> np.float32:
+    """Return the sum of the products of two arrays."""
+    total = np.float32(0.0)
+    for j in range(one.size):
+        total += one[j] * other[j]
+    return total
+
+
+@njit(cache=True, nogil=True)
+def scatter_between(
+    light: Array, tables: Array, broad: Array, scatters: Array, profile: Array, between: Array, models: Array
+) -> None:
+    """Fill what :func:`scatter_halves` does in the pixels ``between`` (y, x), a few of a row, alone."""
+    n_y, n_x = light.shape
+    table, back = np.empty(2 * n_x - 1, dtype=np.float32), np.empty(n_x, dtype=np.float32)
+    for y in range(n_y):
+        for x in range(n_x):
+            back[x] = light[y, n_x - 1 - x]
+        for side in range(2):
+            model = models[side, y]
+            model[:] = 0.0
+            if scatters[side, y]:
+                _whole_table(tables[side, y], broad[side, y], profile[side], False, table)
+                low, high = n_x - HALVES[side][1], n_x - HALVES[side][0]
+                for x in range(n_x):
+                    if between[y, x]:
+                        model[x] = product(back[low:high], table[low + x : high + x])
 
 
 @njit(cache=True, nogil=True)

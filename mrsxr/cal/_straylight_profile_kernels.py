@@ -8,7 +8,7 @@ import numpy as np
 
 from mrsxr.compiled import Array, njit
 
-from ._straylight_kernels import EDGE, HALVES, OUTLIER
+from ._straylight_kernels import EDGE, HALVES, OUTLIER, product
 
 
 @njit(cache=True, nogil=True)
@@ -66,28 +66,22 @@ def bin_gaps(
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
-def _spread_over_knots(light, first, last, table, broad, index, share, out):
-    """Add to ``out`` (1 + knot, x) what the columns first ... last - 1 scatter: by the table, by ``broad`` over knots.
+def _over_knots(back, x, first, last, table, low, high, index, out):
+    """Fill ``out`` (1 + knot) with what the columns first ... last - 1 scatter to x: by the table, over the knots.
 
-    table, broad (n): at the distances 0 ... n - 1. All columns that lie so far away are worked on together.
+    back: the light from the last column to the first, so that the distances follow each other. table, low, high
+    (2 n - 1): the kernels, the last two those that the knot below and above of a distance take part of.
     """
-    n = light.size
-    whole = out[0]
-    for i in range(2 * n - 1):
-        d = i - (n - 1)
-        x0, x1 = max(first + d, 0), min(last + d, n)
-        if x1 <= x0:
-            continue
-        kernel, wide, part, k = table[abs(d)], broad[abs(d)], share[i], index[i]
-        source = light[x0 - d : x1 - d]
-        total, low, high = whole[x0:x1], out[1 + k, x0:x1], out[2 + k, x0:x1]
-        for x in range(source.size):
-            total[x] += source[x] * kernel
-        for x in range(source.size):
-            value = source[x] * wide
-            low[x] += value - value * part
-        for x in range(source.size):
-            high[x] += source[x] * wide * part
+    n = back.size
+    i, end = max(x - last + n, 0), x - first + n
+    out[0] = product(back[i - x : end - x], table[i:end])
+    while i < end:
+        k, j = index[i], i + 1
+        while j < end and index[j] == k:
+            j += 1
+        out[1 + k] += product(back[i - x : j - x], low[i:j])
+        out[2 + k] += product(back[i - x : j - x], high[i:j])
+        i = j
 
 
 @njit(cache=True, nogil=True)
@@ -101,7 +95,8 @@ def design(
     bins, columns: of the pixels, by bins.
     """
     n_x, n_y, n_out = light.shape[1], tables.shape[1], out.shape[1] // 2
-    found = np.empty((n_out, n_x), dtype=np.float32)
+    table, low = np.empty(2 * n_x - 1, dtype=np.float32), np.empty(2 * n_x - 1, dtype=np.float32)
+    high, back = np.empty_like(table), np.empty(n_x, dtype=np.float32)
     out[:] = 0.0
     begin = 0
     while begin < bins.size:
@@ -109,15 +104,18 @@ def design(
         while end < bins.size and bins[end] == b:
             end += 1
         y = min(n_y - 1, b * rows + rows // 2)
+        for x in range(n_x):
+            back[x] = light[b, n_x - 1 - x]
         for side in range(2):
             if scatters[side, y]:
+                for i in range(2 * n_x - 1):
+                    d = abs(i - (n_x - 1))
+                    table[i], high[i] = tables[side, y, d], broad[side, y, d] * share[i]
+                    low[i] = broad[side, y, d] - high[i]
                 first, last = max(HALVES[side][0], EDGE), min(HALVES[side][1], n_x - EDGE)
-                found[:] = 0.0
-                _spread_over_knots(light[b], first, last, tables[side, y], broad[side, y], index, share, found)
                 for k in range(begin, end):
                     place = out[k, side * n_out : (side + 1) * n_out]
-                    for j in range(n_out):
-                        place[j] = found[j, columns[k]]
+                    _over_knots(back, columns[k], first, last, table, low, high, index, place)
         begin = end
 
 

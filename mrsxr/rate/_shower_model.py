@@ -82,20 +82,32 @@ def prepare(value: np.ndarray, weight: np.ndarray, used: np.ndarray, gap: np.nda
 
 def _level(values: np.ndarray) -> float:
     """Return the median of what is not raised."""
+    kept = np.sort(values)
     for _ in range(3):
-        level = np.median(values)
-        kept = values[values < level + 2.5 * _scatter(values)]
-        if kept.size in (0, values.size):
+        n = int(np.searchsorted(kept, _middle(kept) + 2.5 * _spread(kept)))
+        if n in (0, kept.size):
             break
-        values = kept
-    return float(np.median(values))
+        kept = kept[:n]
+    return float(_middle(kept))
+
+
+def _middle(ordered: np.ndarray) -> np.float32:
+    n = ordered.size
+    return ordered.dtype.type(0.5) * (ordered[(n - 1) // 2] + ordered[n // 2])
 
 
 def _scatter(values: np.ndarray) -> float:
     """Return the standard deviation of the normal distribution with the same low quantiles."""
-    low, high = (int(q * (values.size - 1)) for q in _LOW_QUANTILES)
-    ordered = np.partition(values, (low, high))
+    return _spread(np.partition(values, _low_places(values.size)))
+
+
+def _spread(ordered: np.ndarray) -> float:
+    low, high = _low_places(ordered.size)
     return float(ordered[high] - ordered[low]) / _SIGMA_BETWEEN
+
+
+def _low_places(n: int) -> list[int]:
+    return [int(q * (n - 1)) for q in _LOW_QUANTILES]
 
 
 def _find_showers(exposure: Exposure, threshold: float) -> tuple[np.ndarray, np.ndarray]:

@@ -254,6 +254,25 @@ def test_what_the_halves_scatter_over_the_knots_adds_up():
     for side in (0, 1):
         part = out[:, side * (fit.m + 1) : (side + 1) * (fit.m + 1)]
         np.testing.assert_allclose(part @ np.append(1.0, r[side]), models[side, bins, columns], rtol=2e-4)
+    between, some = rng.random((2, NX)) < 0.1, np.empty_like(models)
+    between[:, :4] = between[:, -4:] = False
+    kernels.scatter_between(light, *fit.kernels, along.astype("f4"), between, some)
+    np.testing.assert_allclose(some, np.where(between, models, 0), rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "lost"),
+    [
+        ((9.0, 4.0), False),  # too few to tell
+        ((9.0, 4.0, 2.0), False),
+        ((2.0, 90.0, 1.9), True),  # 0.97 a sweep is not enough
+        ((2.0, 3.0, 4.0), True),
+        ((20.0, 12.0, 14.0), False),
+        ((np.inf, np.inf, np.nan), False),
+    ],
+)
+def test_changes_that_do_not_fall_fast_enough_are_lost(changes, lost):
+    assert straylight_fit._is_lost(list(changes), 1.0, 16) is lost
 
 
 def test_fitted_fills_dead_pixels_and_ignores_hot_ones(scattering):

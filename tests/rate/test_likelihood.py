@@ -236,6 +236,23 @@ def test_cosmic_rays_are_found(rate):
     assert abs(1.4826 * np.median(np.abs(pull - np.median(pull))) - 1) < 0.05
 
 
+def test_what_is_found_in_a_pixel_rests_on_it_alone():
+    """The search goes on in pixels with jumps, put together as they come: which others there are changes nothing."""
+    sci, _ = ramps(50, 2, 20, (3, 200), 6, hits=0.01, rise=20.0)
+    order = np.random.default_rng(1).permutation(200)
+    one = np.ones((3, 200), "f4")
+    args = (NOISE * np.sqrt(2) * one, GAIN * one, 0 * one)
+    whole, shuffled, alone = (
+        find_jumps_gls(np.ascontiguousarray(part), np.zeros(part.shape, "u1"),
+                       *(np.ascontiguousarray(a[:, : part.shape[-1]]) for a in args), group_time=GROUP_TIME)
+        for part in (sci, sci[..., order], sci[..., :33])
+    )  # fmt: skip
+    for first, second, third in zip(whole, shuffled, alone, strict=True):
+        assert first.any()
+        np.testing.assert_array_equal(first[..., order], second)
+        np.testing.assert_array_equal(first[..., :33], third)
+
+
 def test_a_lost_group_costs_little():
     sci, _ = ramps(2, 1, 20, (16, 64), 1)
     ds = as_ramp(sci)

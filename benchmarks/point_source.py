@@ -75,7 +75,7 @@ def noisy(star: xr.Dataset, host: np.ndarray | float, noise: float, seed: int) -
 def radii(ds: xr.Dataset, model: xr.Dataset, band: str) -> np.ndarray:
     """Return how far pixels lie from the source [FWHM], NaN in the other band."""
     ours = np.where(ds["slice"].values // 100 == int(band[0]), ds["wavelength"].values, np.nan)
-    a, b = (ds[n].values - model["place"].values[:, k, None, None] for k, n in enumerate(("alpha", "beta")))
+    a, b = (ds[n].values - model["place"].values[0, :, k, None, None] for k, n in enumerate(("alpha", "beta")))
     return np.hypot(a, b) / mrs.psf_fwhm(ours)
 
 

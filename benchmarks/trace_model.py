@@ -5,7 +5,8 @@
 A figure is the rms [%] over spaxels of the ratio of a spaxel to the 1.5 FWHM aperture, a cubic in wavelength taken
 off, 9-channel mean; noiseless, so that only resampling is seen. FOLDER holds real distortion files (ASDF); two dithers
 are the first two: in 1A they sample alike (first and third: 1.0 and 3.3 %). The line is that of the disc in spaxels
-within 1 FWHM, less a parabola beside it: rms of its flux [%] and velocity [km/s] against a cube of the disc alone.
+within 1 FWHM, less a parabola beside it: rms of its flux [%] and velocity [km/s] against a cube of the disc alone. The
+aperture is that of 1.5 FWHM, against the cube without a model: mean and worst plane [%].
 With N, instead, the pulls over so many draws of noise (of equal noise in all pixels, a part of the peak; 260 rows):
 scatter over the draws over the error, without and with the model, of voxels within 1 FWHM and of the light within
 1.5 FWHM, errors with covariance; and the scatter with over that without of means over 25 planes of the voxels.
@@ -24,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -117,20 +119,35 @@ def off_line(cube: xr.Dataset, disc: xr.Dataset, band: str) -> list[str]:
     return [f"{100 * np.sqrt(np.mean((flux / true - 1) ** 2)):.2f}", f"{np.sqrt(np.mean((velocity - there) ** 2)):.2f}"]
 
 
-def measured(whole: xr.Dataset, disc: xr.Dataset, band: str, n: int, with_model: bool) -> list[str]:
-    """Return wiggles, line of the disc, CPU and peak memory (with that of the exposures) of the first n exposures."""
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    start, ds = time.process_time(), whole.isel(dither=slice(n))
-    model = fit_trace_model(ds, band=band) if with_model else None
-    cube = build_cube(ds, band=band, trace_model=model)
-    seconds = time.process_time() - start
-    peak = memory_gb()
-    line = off_line(cube, build_cube(disc.isel(dither=slice(n)), band=band), band)
-    return [*(f"{one:.2f}" for one in wiggles(cube)), *line, f"{seconds:.1f}", f"{peak:.2f}"]
+def off_aperture(cube: xr.Dataset, plain: xr.Dataset) -> str:
+    """Return by how much the light within 1.5 FWHM of the peak is off that without a model [%], and its worst plane."""
+    near = near_peak(plain, 1.5)
+    light, other = (one.flux.values[20:-20, near].sum(axis=1, dtype=float) for one in (cube, plain))
+    ratio = light[np.isfinite(light + other)] / other[np.isfinite(light + other)] - 1
+    return f"{100 * ratio.mean():+.3f} (worst {100 * np.abs(ratio).max():.2f})"
 
 
-def of_jwst(ds: xr.Dataset, band: str, python: str) -> list[str]:
-    """Return the same of jwst on the same cal files."""
+def figures(cube: xr.Dataset, plain: xr.Dataset, disc: xr.Dataset, band: str) -> list[str]:
+    """Return wiggles, line of the disc and light of the aperture of a cube, against that without a model."""
+    return [*(f"{one:.2f}" for one in wiggles(cube)), *off_line(cube, disc, band), off_aperture(cube, plain)]
+
+
+def measured(whole: xr.Dataset, disc: xr.Dataset, band: str) -> Iterator[list[str]]:
+    """Yield the figures, CPU and peak memory (with that of the exposures), without and with the model."""
+    plain = None
+    for with_model in (False, True):
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        start = time.process_time()
+        model = fit_trace_model(whole, band=band) if with_model else None
+        cube = build_cube(whole, band=band, trace_model=model)
+        cost = f"{time.process_time() - start:.1f}", f"{memory_gb():.2f}"
+        plain = cube if plain is None else plain
+        name = "with" if with_model else "without"
+        yield [name, *figures(cube, plain, build_cube(disc, band=band), band), *cost]
+
+
+def of_jwst(whole: xr.Dataset, disc: xr.Dataset, band: str, python: str) -> Iterator[list[str]]:
+    """Yield the same of jwst on the same cal files."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "refs").mkdir()
@@ -138,20 +155,23 @@ def of_jwst(ds: xr.Dataset, band: str, python: str) -> list[str]:
                   for b in mrs.BANDS}  # fmt: skip
         tables = cubepar_tables(limits, emsm={b: EMSM_DEFAULTS[int(b[0])] for b in mrs.BANDS})
         write_reference(folder / "refs" / "cubepar.fits", "cubepar", {"useafter": "2022-01-01T00:00:00"}, tables=tables)
-        cals = sorted(map(str, mx.save(ds, folder / "cal")))
-        for path in cals:
-            with fits.open(path, mode="update") as file:
-                file[0].header.update({"DATE-OBS": "2023-01-01", "TIME-OBS": "00:00:00.000", "S_WCS": "COMPLETE"})
         env = os.environ | build_crds_cache(folder / "refs", folder / "crds") | {"OMP_NUM_THREADS": "1"}
         env.pop("PYTHONPATH", None)
-        side = Path(__file__).with_name("jwst_side.py").resolve()
-        subprocess.run([python, str(side), "trace", str(folder), *cals], env=env, cwd=folder, check=True,
-                       stdout=subprocess.DEVNULL)  # fmt: skip
-        answer = json.loads((folder / "jwst_trace.json").read_text())
+        side, cubes = Path(__file__).with_name("jwst_side.py").resolve(), {}
         word = {"A": "short", "B": "medium", "C": "long"}[band[1]]
-        cube = mx.load(folder / f"theirs_ch{band[0]}-{word}_s3d.fits").compute()
-    seconds = answer["cpu"] + answer["cpu_of_model"]
-    return [*(f"{one:.2f}" for one in wiggles(cube)), "-", "-", f"{seconds:.1f}", f"{answer['peak_gb']:.2f}"]
+        for kind, what, ds in (("disc", "cube", disc), ("without", "cube", whole), ("with", "trace", whole)):
+            there = folder / kind
+            cals = sorted(map(str, mx.save(ds, there / "cal")))
+            for path in cals:
+                with fits.open(path, mode="update") as file:
+                    file[0].header.update({"DATE-OBS": "2023-01-01", "TIME-OBS": "00:00:00.000", "S_WCS": "COMPLETE"})
+            subprocess.run([python, str(side), what, str(there), *cals], env=env, cwd=there, check=True,
+                           stdout=subprocess.DEVNULL)  # fmt: skip
+            cubes[kind] = mx.load(there / f"theirs_ch{band[0]}-{word}_s3d.fits").compute()
+            if kind != "disc":
+                answer = json.loads((there / f"jwst_{what}.json").read_text())
+                cost = f"{answer['cpu'] + answer.get('cpu_of_model', 0.0):.1f}", f"{answer['peak_gb']:.2f}"
+                yield [f"jwst {kind}", *figures(cubes[kind], cubes["without"], cubes["disc"], band), *cost]
 
 
 def pulls(ds: xr.Dataset, band: str, noise: float, draws: int) -> list[str]:
@@ -198,15 +218,16 @@ def main() -> None:
                 ds = whole.isel(dither=slice(n))
                 print(band, n, f"{1 / noise:.0f}", *pulls(ds, band, noise, args.errors), sep=" | ", flush=True)
         return
-    print("band | dithers | model | core | 0.6-1 FWHM | line: flux | velocity | CPU of fit and cube [s] | peak [GB]")
+    print(
+        "band | dithers | model | core | 0.6-1 FWHM | line: flux | velocity | aperture | CPU, cube too [s] | peak [GB]"
+    )
     for band in args.bands:
         whole, disc = (observed(band, max(args.dithers), 7, flux) for flux in (60.0, 1e-9))
         for n in args.dithers:
-            for with_model in (False, True):
-                print(band, n, "with" if with_model else "without", *measured(whole, disc, band, n, with_model),
-                      sep=" | ", flush=True)  # fmt: skip
-            if args.jwst:
-                print(band, n, "jwst", *of_jwst(whole.isel(dither=slice(n)), band, args.jwst), sep=" | ", flush=True)
+            both = whole.isel(dither=slice(n)), disc.isel(dither=slice(n))
+            sides = [measured(*both, band)] + ([of_jwst(*both, band, args.jwst)] if args.jwst else [])
+            for row in itertools.chain(*sides):
+                print(band, n, *row, sep=" | ", flush=True)
 
 
 if __name__ == "__main__":

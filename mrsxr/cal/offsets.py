@@ -200,7 +200,7 @@ def _measure(
     low, high = float(pixels.wavelength.min()), float(pixels.wavelength.max())
     n_sample = max(int(np.ceil((high - low) / (_EACH * np.mean(PIXEL_LENGTH[band])))) + 1, 2)
     grid = 2, low, (high - low) / (n_sample - 1), n_sample
-    fit, every = _Fit(pixels, place.copy(), *grid, images), np.ones(pixels.flux.size, bool)
+    fit, every = _Fit(pixels, place[None].copy(), *grid, images), np.ones(pixels.flux.size, bool)
     settled = _settle(lambda: _move(fit, every), fit, _MOST)  # what is off by a round profile none takes up later
     if images is None:
         settled = fit.run(every, _MOST)
@@ -221,7 +221,7 @@ def _measure(
             aloud=False,
         )
     error = float(0.5 * np.sqrt(np.mean((halves[0] - halves[1]) ** 2)))
-    return fit.place + (_centre(fit) * float(np.median(fit.fwhm)) if images is None else 0.0), error
+    return fit.place[0] + (_centre(fit) * float(np.median(fit.fwhm)) if images is None else 0.0), error
 
 
 @dataclass
@@ -231,16 +231,16 @@ class _Fit(Fit):
     images: PsfImages | None
 
     def shape(self, du: float = 0.0, dv: float = 0.0) -> np.ndarray:
-        """Return the profile at the pixels, moved."""
+        """Return the profile at the pixels, moved (source, pixel)."""
         if self.images is None:
             return super().shape(du, dv)
-        u, v = self.offsets()
-        return self.images.at((u + du) * self.fwhm, (v + dv) * self.fwhm, self.pixels.wavelength)
+        (u,), (v,) = self.offsets()
+        return self.images.at((u + du) * self.fwhm, (v + dv) * self.fwhm, self.pixels.wavelength)[None]
 
 
 def _plane(fit: Fit, fitted: np.ndarray) -> np.ndarray:
     """Return a plane of light along and across the slices, of every exposure and few samples of wavelength together."""
-    u, v = fit.offsets()
+    (u,), (v,) = fit.offsets()
     group = fit.pixels.dither * fit.n_sample + fit.sample.astype(int) // _TOGETHER
     order = np.argsort(group, kind="stable")
     out = np.zeros(u.size)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import xarray as xr
 
 from mrsxr import dq
+from mrsxr.arguments import as_places, reads
 from mrsxr.blocks import map_ramps
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import Count, Place
@@ -20,6 +21,7 @@ Method = Literal["mingrad", "fit_profile", "trace_model"]
 
 
 @step(needs="cal", jwst="pixel_replace", keyword="S_PXREPL")
+@reads(others=as_places)
 def replace_pixels(
     ds: xr.Dataset,
     *,
@@ -28,6 +30,7 @@ def replace_pixels(
     across_slices: bool = True,
     trace_model: xr.Dataset | None = None,
     source: Place | None = None,
+    others: Sequence[Place] = (),
 ) -> xr.Dataset:
     """Fill bad pixels with an estimate from their neighbours, and mark them so.
 
@@ -52,6 +55,8 @@ def replace_pixels(
         "trace_model" only: of :func:`fit_trace_model` or :func:`fit_point_source`; by default fitted here.
     source : (float, float), optional
         "trace_model" only: where the source is [deg], by default at the brightest place.
+    others : sequence of (float, float)
+        "trace_model" only, without a model: where further sources are [deg].
 
     Returns
     -------
@@ -77,7 +82,7 @@ def replace_pixels(
     from ._pixel_replace_kernels import fill_mingrad, fill_mingrad_in_slices, fill_profile
 
     if method == "trace_model":
-        return _filled_over_star(ds, trace_model, source)
+        return _filled_over_star(ds, trace_model, source, others)
     names = ["flux", *(name for name in VARIANCES if name in ds), "dq"]
     planes = [ds[name].chunk(y=-1, x=-1) if ds[name].chunks else ds[name] for name in names]
     wrapper: Callable[..., Any] = fill_mingrad
@@ -106,15 +111,15 @@ def _mapped(
     return ds.assign(out | {"dq": out["dq"].assign_attrs(dq.PIXEL_DQ_ATTRS)})
 
 
-def _filled_over_star(ds: xr.Dataset, trace_model: xr.Dataset | None, source: tuple[float, float] | None) -> xr.Dataset:
-    """Return data whose bad pixels near a point source hold its model and what lies around it."""
+def _filled_over_star(ds: xr.Dataset, trace_model: xr.Dataset | None, source: Any, others: Any) -> xr.Dataset:
+    """Return data whose bad pixels near point sources hold their model and what lies around them."""
     from mrsxr.traces.source import star_where_used
 
     from ._pixel_replace_kernels import fill_over_star
     from .point_source import models_of, stars_of
 
     check_wcs(ds)
-    models = models_of(ds, trace_model, None, source)
+    models = models_of(ds, trace_model, None, source, others)
     star = sum(stars_of(ds, model, star_where_used, model) for model in models.values())
     names = ["flux", *(name for name in VARIANCES if name in ds), "dq"]
     planes = [xr.DataArray(star), xr.DataArray(ds["slice"].variable), *(ds[name].chunk(x=-1) if ds[name].chunks

@@ -49,8 +49,8 @@ def fit_point_source(
     psf : Dataset, kind "psf", optional
         Of :func:`learn_psf` or of a file; by default the PSF is that of the data, from a Moffat function.
     others : sequence of (float, float)
-        Right ascension and declination [deg] of further sources, a half to 4 FWHM from the one of the trace model: all
-        are fitted together, with one PSF. Their places move by what the data show.
+        Right ascension and declination [deg] of further sources, a half to 4 FWHM from the first of the trace model:
+        all are fitted together, with one PSF. Their places move by what the data show.
 
     Returns
     -------
@@ -58,8 +58,8 @@ def fit_point_source(
         ``peak`` (source, sample) [MJy/sr] and ``peak_var``, the same for all exposures but for ``gain`` (dither, node);
         ``place`` (source, dither, axis) [arcsec], coordinates ``ra``, ``dec`` (source) [deg]; ``profile``, corrections
         of the PSF; ``residual`` (node), what is left within 1 FWHM, rms over the light; ``background`` (source, sample)
-        [MJy/sr]; ``settled``, 1 where places and PSF came to rest, which is noted where they did not. Source 0 is that
-        of the trace model. In memory.
+        [MJy/sr]; ``settled``, 1 where places and PSF came to rest, which is noted where they did not. The sources are
+        those of the trace model, then ``others``. In memory.
 
     Notes
     -----
@@ -113,8 +113,8 @@ def subtract_point_source(
     around, psf, others
         As of :func:`fit_point_source`; not looked at where that was run.
     which : sequence of int, optional
-        Numbers of the sources to take off, 0 the one of the trace model, then ``others``; by default all. A companion
-        is seen alone by ``which=[0]``.
+        Numbers of the sources to take off, those of the trace model from 0 on, then ``others``; by default all. A
+        companion is seen alone by ``which=[0]``.
 
     Returns
     -------
@@ -133,7 +133,8 @@ def subtract_point_source(
     ... )
     """
     check_wcs(ds)
-    models = models_of(ds, trace_model, bands, source)
+    models = models_of(ds, trace_model, bands, source, others)
+    others = () if trace_model is None else others
     done = str(ds.attrs.get("point_source_off", "")).split()
     for band in models:
         if band in done:
@@ -146,12 +147,14 @@ def subtract_point_source(
     return ds.assign(flux=flux).assign_attrs(point_source_off=" ".join([*done, *models]))
 
 
-def models_of(ds: xr.Dataset, trace_model: xr.Dataset | None, bands: Any, source: Any) -> dict[str, xr.Dataset]:
+def models_of(
+    ds: xr.Dataset, trace_model: xr.Dataset | None, bands: Any, source: Any, others: Any
+) -> dict[str, xr.Dataset]:
     """Return the model given, by its band, or trace models of bands."""
     if trace_model is not None:
         return {check_model(ds, trace_model): trace_model}
     wanted = bands or bands_of_setting(str(ds.attrs["setting"]))
-    return {band: fit_trace_model(ds, band=band, source=source) for band in wanted}
+    return {band: fit_trace_model(ds, band=band, source=source, others=others) for band in wanted}
 
 
 def stars_of(

@@ -1,7 +1,8 @@
-"""The trace model: the light of a point source on the detector, one model of all slices and dithers of a band."""
+"""The trace model: the light of point sources on the detector, one model of all slices and dithers of a band."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import dask
@@ -9,25 +10,28 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from mrsxr.arguments import reads
+from mrsxr.arguments import as_places, reads
 from mrsxr.blocks import as_delayed
 from mrsxr.geometry.pixels import check_setting, wavelength_span
 from mrsxr.limits import Band, Count, Place, checked
-from mrsxr.mrs import PIXEL_LENGTH
+from mrsxr.mrs import PIXEL_LENGTH, psf_fwhm
 from mrsxr.scores import gains, score
 from mrsxr.traces import fit_band
 from mrsxr.traces.model import EDGE, N_SPLINE
 from mrsxr.traces.pixels import gathered, in_circle, lit_pixels, places_of
+from mrsxr.traces.source import check_apart
 
 from ._sampling import check_wcs
 
 _FEWEST = 1000  # pixels near the source that a fit needs
 
 
-@reads()
+@reads(others=as_places)
 @checked
-def fit_trace_model(ds: xr.Dataset, *, band: Band, source: Place | None = None, window_rows: Count = 100) -> xr.Dataset:
-    """Fit a model of a bright point source to all exposures and slices of a band at once.
+def fit_trace_model(
+    ds: xr.Dataset, *, band: Band, source: Place | None = None, others: Sequence[Place] = (), window_rows: Count = 100,
+) -> xr.Dataset:  # fmt: skip
+    """Fit a model of bright point sources to all exposures and slices of a band at once.
 
     Parameters
     ----------
@@ -36,35 +40,40 @@ def fit_trace_model(ds: xr.Dataset, *, band: Band, source: Place | None = None, 
     band : str
     source : (float, float), optional
         Right ascension and declination [deg]; by default the brightest place of all exposures.
+    others : sequence of (float, float)
+        Those of further sources, half an FWHM or more from each other: all have one profile, each its spectrum. Their
+        places move by what the data show.
     window_rows : int
         Detector rows between the wavelengths at which the profile is free.
 
     Returns
     -------
     Dataset, kind "trace_model"
-        ``place`` (dither, axis): alpha, beta of the source [arcsec]; ``profile`` (node, i, j): coefficients of the
-        profile; ``spectrum`` (dither, sample): its peak [MJy/sr]; ``score_trace_model`` and ``used`` (dither,
-        slice_label, node): where the model is to be used; nowhere, and the score is NaN, where fewer than 1000 pixels
-        near the source are usable, or others shine 1.6 FWHM from it; ``settled``: 1 where places and profile came to
-        rest. Some 100 kB; lazy where ``ds`` is.
+        ``place`` (source, dither, axis): alpha, beta of the sources [arcsec]; ``profile`` (node, i, j): coefficients of
+        the profile; ``spectrum`` (source, dither, sample): peaks [MJy/sr]; ``score_trace_model`` and ``used`` (source,
+        dither, slice_label, node): where the model is to be used; nowhere, and the score is NaN, where fewer than 1000
+        pixels near the sources are usable, or yet others shine 1.6 FWHM from them; ``settled``: 1 where places and
+        profile came to rest. Some 100 kB; lazy where ``ds`` is.
 
     Raises
     ------
     MrsxrError
-        Where the band is not of the setting, or the data have no coordinates.
+        Where the band is not of the setting, the data have no coordinates, or two sources stand too close.
 
     Notes
     -----
-    flux = spectrum(dither, wavelength) x profile(alpha - alpha_0, beta - beta_0, wavelength) + a plane of light
-    around the source at each wavelength. The profile holds the pixel and the width of the slice. It starts as a
-    Moffat function of the FWHM of Law et al. (2023, AJ 166, 45) and is multiplied by B-splines along and across the
-    slices, in units of the FWHM, learnt from all slices and dithers, linear in wavelength between nodes and of little
-    change from node to node; places are free in each exposure. Pixels far off the model (hits, bad pixels) count less.
-    The model is judged on every second pixel (a chess board), with places, profile and spectrum from the others: its
-    misfit over that of the mean of the two neighbours along the slice, which is what a drizzled cube takes a pixel for.
-    Both are in units of their noise, so that a model of noise gains nothing. A window of a slice and an exposure must
-    gain by two standard errors, and all windows of its wavelength together by three: of 4500 windows of smooth and of
-    filamentary light none passes.
+    flux = sum of spectrum(dither, wavelength) x profile(alpha - alpha_0, beta - beta_0, wavelength) over sources + a
+    plane of light at each wavelength, around each source or those whose light overlaps. The profile holds the pixel and
+    the width of the slice. It starts as a Moffat function of the FWHM of Law et al. (2023, AJ 166, 45) and is
+    multiplied by B-splines along and across the slices, in units of the FWHM, learnt from all slices and dithers,
+    linear in wavelength between nodes and of little change from node to node. Places are free in each exposure, where
+    all sources move as one; how far others stand from the first is fitted to all exposures. Pixels far off the model
+    (hits, bad pixels) count less.
+    The model is judged on every second pixel (a chess board), with places, profile and spectra from the others: its
+    misfit, of the pixels nearest to a source, over that of the mean of the two neighbours along the slice, which is
+    what a drizzled cube takes a pixel for. Both are in units of their noise, so that a model of noise gains nothing. A
+    window of a slice and an exposure must gain by two standard errors, and all windows of its wavelength together by
+    three: of 4500 windows of smooth and of filamentary light none passes.
     A cube uses the continuum of the spectrum, a running median over 5000 km/s: a line may come from around the source
     and stays as the pixels show it, with the waves that a line of the source itself has without a model.
     The variances of a cube do not hold the noise of the model. With four dithers voxels within 1 FWHM scatter by 1.00
@@ -82,24 +91,25 @@ def fit_trace_model(ds: xr.Dataset, *, band: Band, source: Place | None = None, 
     """
     check_wcs(ds)
     check_setting(ds, band)
-    lit = lit_pixels(ds, band)
+    lit, sources = lit_pixels(ds, band), (source, *others)
     labels = np.unique(lit["slice"].values[lit["slice"].values // 100 == int(band[0])])
     nodes, samples = grids = _grids(lit, band, labels, window_rows)
-    n = ds.sizes["dither"]
-    shapes: list[tuple[int, ...]] = [(n, 2), (nodes.size, N_SPLINE, N_SPLINE), (n, samples.size)]
-    shapes += [(n, labels.size, nodes.size), ()]
+    each = len(sources), ds.sizes["dither"]
+    shapes: list[tuple[int, ...]] = [(*each, 2), (nodes.size, N_SPLINE, N_SPLINE), (*each, samples.size)]
+    shapes += [(*each, labels.size, nodes.size), ()]
     found: Any
     if any(one.chunks for one in lit.data_vars.values()):
-        later = dask.delayed(_fitted, pure=True, nout=5)(as_delayed(lit), band, source, labels, grids)
+        later = dask.delayed(_fitted, pure=True, nout=5)(as_delayed(lit), band, sources, labels, grids)
         found = [da.from_delayed(one, shape, float) for one, shape in zip(later, shapes, strict=True)]
     else:
-        found = _fitted(lit, band, source, labels, grids)
+        found = _fitted(lit, band, sources, labels, grids)
     place, profile, spectrum, judged, settled = found
-    dims = ("dither", "slice_label", "node")
+    dims = ("source", "dither", "slice_label", "node")
+    wanted = {"units": "arcsec", "long_name": "alpha, beta of the sources"}
     data = {
-        "place": (("dither", "axis"), place, {"units": "arcsec", "long_name": "alpha, beta of the source"}),
+        "place": (("source", "dither", "axis"), place, wanted),
         "profile": (("node", "i", "j"), profile, {"units": "1"}),
-        "spectrum": (("dither", "sample"), spectrum, {"units": "MJy/sr", "long_name": "peak of the source"}),
+        "spectrum": (("source", "dither", "sample"), spectrum, {"units": "MJy/sr", "long_name": "peak of a source"}),
         "used": (dims, gains(judged), {"units": "1"}),
         "settled": ((), settled, {"units": "1", "long_name": "whether places and profile came to rest"}),
         **score("trace_model", judged, dims, method="model", instead="pixels", held_out="every second pixel"),
@@ -119,13 +129,14 @@ def _grids(lit: xr.Dataset, band: str, labels: np.ndarray, window_rows: int) -> 
     return nodes, samples
 
 
-def _fitted(lit: xr.Dataset, band: str, source: Any, labels: np.ndarray, grids: Any) -> tuple[np.ndarray, ...]:
+def _fitted(lit: xr.Dataset, band: str, sources: Any, labels: np.ndarray, grids: Any) -> tuple[np.ndarray, ...]:
     """Return place, profile, spectrum and score; without enough pixels no light, and no score."""
-    place = places_of(lit, band, source)
-    pixels = gathered(lit, in_circle(lit, place, EDGE))
+    place = np.stack([places_of(lit, band, one) for one in sources])
+    check_apart(place, float(psf_fwhm(grids[1].mean())))
+    pixels = gathered(lit, np.any([in_circle(lit, one, EDGE) for one in place], axis=0))
     if pixels.flux.size < _FEWEST:
         nodes, samples = (one.size for one in grids)
-        nothing = np.zeros((nodes, N_SPLINE, N_SPLINE)), np.zeros((len(place), samples))
-        return place, *nothing, np.full((len(place), labels.size, nodes), np.nan), np.zeros(())
+        nothing = np.zeros((nodes, N_SPLINE, N_SPLINE)), np.zeros((*place.shape[:2], samples))
+        return place, *nothing, np.full((*place.shape[:2], labels.size, nodes), np.nan), np.zeros(())
     fit, judged, settled = fit_band(pixels, place, labels, *grids)
     return fit.place, fit.profile, fit.spectrum, judged, np.array(float(settled))

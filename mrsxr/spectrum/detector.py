@@ -52,9 +52,9 @@ def fit_spectrum(
     around, psf
         As of :func:`mrsxr.cal.fit_point_source`: "host" for a source in its host, "level" for a lone star.
     others : sequence of (float, float)
-        Right ascension and declination [deg] of further sources, fitted with the one of the trace model.
+        Right ascension and declination [deg] of further sources, fitted with those of the trace model.
     which : int
-        Of which source the spectrum is: 0, the one of the trace model, then ``others``.
+        Of which source the spectrum is: those of the trace model from 0 on, then ``others``.
     radius_factor : float
         The flux is that within a circle of this many FWHM times ``apcorr``: what
         :func:`mrsxr.spectrum.extract_spectrum` measures with the same ``radius_factor``, of the PSF that was fitted.
@@ -108,7 +108,8 @@ def fit_spectrum(
         "band": band, "aperture_correction_ref": str(apcorr.attrs.get("ref_id", "")) if apcorr is not None else "none",
     }  # fmt: skip
     if not trace_model["place"].chunks:
-        place = others[which - 1] if others and which else place_of(ds, trace_model, which)
+        more = which - trace_model.sizes["source"]
+        place = others[more] if more >= 0 else place_of(ds, trace_model, which)
         attrs["aperture_ra"], attrs["aperture_dec"] = place
     return xr.Dataset(data, coords, attrs)
 

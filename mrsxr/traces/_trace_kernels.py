@@ -3,7 +3,7 @@
 The light of a pixel is sum_k star_k(s) profile_k + sum_m host_m(s) B_m(x, y): s counts samples of wavelength; x, y in
 -1 ... 1 over the box around the sources. The unknowns of a sample stand together: the stars, then ``(n + degree)^2`` of
 the host. All stars have one profile, corrected by B-splines of the place from each. Simpler, in
-:func:`spectrum_equations`: one star, linear between samples, and a plane of light around it.
+:func:`spectrum_equations`: stars, linear between samples, and a plane of light around them.
 """
 
 import math
@@ -11,9 +11,6 @@ import math
 import numpy as np
 
 from mrsxr.compiled import Array, njit
-
-#: Unknowns of a node of the spectrum of one exposure: the source, and a level and two slopes of the light around it.
-WIDE = 4
 
 
 @njit(cache=True, nogil=True)
@@ -240,21 +237,27 @@ def correction_equations(
 def spectrum_equations(
     place: Array, profile: Array, along: Array, across: Array, flux: Array, weight: Array, band: Array, right: Array
 ) -> None:
-    """Add the pixels of one exposure to the banded equations of its spectrum, linear between nodes a pixel apart.
+    """Add the pixels of one exposure to the banded equations of its spectra, linear between nodes a pixel apart.
+
+    The ``wide`` unknowns of a node are the stars, and a level and two slopes of the light around them.
 
     Parameters
     ----------
     place : float64 (pixel)
         Fractional number of the node of the wavelength of each pixel.
-    profile, along, across : float64 (pixel)
-        What a unit of the source and of the slopes of the light around it gives.
+    profile : float64 (star, pixel)
+        What a unit of each star gives.
+    along, across : float64 (pixel)
+        The same of the slopes.
     flux, weight : float64 (pixel)
-    band : float64 (2 WIDE, WIDE nodes), changed
+    band : float64 (2 wide, wide nodes), changed
         Lower form of ``scipy.linalg.solveh_banded``.
-    right : float64 (WIDE nodes), changed
+    right : float64 (wide nodes), changed
     """
-    row = np.empty(2 * WIDE)
-    n_nodes = right.size // WIDE
+    stars = profile.shape[0]
+    wide = stars + 3
+    row = np.empty(2 * wide)
+    n_nodes = right.size // wide
     for p in range(place.size):
         if not weight[p] > 0:
             continue
@@ -262,12 +265,13 @@ def spectrum_equations(
         share = min(max(place[p] - k, 0.0), 1.0)
         for side in range(2):
             part = share if side else 1 - share
-            row[side * WIDE] = part * profile[p]
-            row[side * WIDE + 1] = part
-            row[side * WIDE + 2] = part * along[p]
-            row[side * WIDE + 3] = part * across[p]
-        for m in range(2 * WIDE):
+            for s in range(stars):
+                row[side * wide + s] = part * profile[s, p]
+            row[side * wide + stars] = part
+            row[side * wide + stars + 1] = part * along[p]
+            row[side * wide + stars + 2] = part * across[p]
+        for m in range(2 * wide):
             w = weight[p] * row[m]
-            right[k * WIDE + m] += w * flux[p]
+            right[k * wide + m] += w * flux[p]
             for n in range(m + 1):
-                band[m - n, k * WIDE + n] += w * row[n]
+                band[m - n, k * wide + n] += w * row[n]

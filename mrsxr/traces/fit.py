@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,7 @@ from mrsxr.threads import one_blas_thread
 
 from .model import EDGE, KNOT, N_SPLINE, REACH, ring, trace_profile
 from .pixels import Pixels
-from .profile import shifts, start_profile
+from .profile import apart, shifts, start_profile
 
 #: Rounds of a fit: before a first look whether there is a source, of every second pixel, and of all, at most.
 _LOOK, _HALF, _WHOLE = 3, 8, 12
@@ -59,7 +60,11 @@ class Mixing:
 
 @dataclass
 class Fit:
-    """The state of a fit, over the pixels given."""
+    """The state of a fit, over the pixels given.
+
+    ``place`` (source, dither, axis) [arcsec]; light of the sources is (source, pixel). Sources whose pixels overlap
+    make a ``group`` and share a plane of light; a pixel belongs to its ``nearest`` source.
+    """
 
     pixels: Pixels
     place: np.ndarray
@@ -68,6 +73,8 @@ class Fit:
     step: float
     n_sample: int
     profile: np.ndarray = field(init=False)
+    group: np.ndarray = field(init=False)
+    nearest: np.ndarray = field(init=False)
     light: np.ndarray = field(init=False)
     around: np.ndarray = field(init=False)
     spectrum: np.ndarray = field(init=False)
@@ -80,18 +87,22 @@ class Fit:
         self.sample = (p.wavelength - self.first) / self.step
         self.node = self.sample / (self.n_sample - 1) * (self.n_node - 1)
         self.profile = np.zeros((self.n_node, N_SPLINE, N_SPLINE))
-        self.light, self.around = np.zeros(p.flux.size), np.zeros(p.flux.size)
-        self.spectrum = np.zeros((self.place.shape[0], self.n_sample))
+        self.light, self.around = np.zeros((len(self.place), p.flux.size)), np.zeros(p.flux.size)
+        self.spectrum = np.zeros((*self.place.shape[:2], self.n_sample))
+        near = apart(self.place) < 2 * EDGE * float(np.median(self.fwhm))
+        for _ in self.place:  # whatever is near one that is near
+            near = near @ near
+        self.group, self.nearest = near.argmax(axis=1), np.hypot(*self.offsets()).argmin(axis=0)
 
     def offsets(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return u, v of the pixels."""
-        place = self.place[self.pixels.dither]
-        return (self.pixels.alpha - place[:, 0]) / self.fwhm, (self.pixels.beta - place[:, 1]) / self.fwhm
+        """Return u, v of the pixels from each source (source, pixel)."""
+        a, b = np.moveaxis(self.place, 2, 0)[:, :, self.pixels.dither]
+        return (self.pixels.alpha - a) / self.fwhm, (self.pixels.beta - b) / self.fwhm
 
     def shape(self, du: float = 0.0, dv: float = 0.0) -> np.ndarray:
-        """Return the profile at the pixels, moved."""
-        u, v = self.offsets()
-        return trace_profile(u + du, v + dv, self.node, self.profile)
+        """Return the profile at the pixels, moved (source, pixel)."""
+        places = zip(*self.offsets(), strict=True)
+        return np.stack([trace_profile(u + du, v + dv, self.node, self.profile) for u, v in places])
 
     def shape_here(self) -> np.ndarray:
         """Return the profile at the pixels as the last call gave it, where neither places nor profile changed since."""
@@ -102,7 +113,7 @@ class Fit:
 
     def model(self) -> np.ndarray:
         """Return the model at the pixels."""
-        return self.light * self.shape_here() + self.around
+        return (self.light * self.shape_here()).sum(axis=0) + self.around
 
     def weights(self, fitted: np.ndarray) -> np.ndarray:
         """Return the weights of the pixels, none for those not to be fitted, less for those far off the model."""
@@ -111,56 +122,68 @@ class Fit:
         ratio = (p.flux - model) ** 2 / variance
         if not self.light.any():
             return np.where(fitted, 1.0 / variance, 0.0)
-        typical = np.ones(len(self.place))  # of each exposure: one that is off as a whole is not left aside
+        typical = np.ones(self.place.shape[1])  # of each exposure: one that is off as a whole is not left aside
         for d in range(typical.size):
             of_it = ratio[fitted & (p.dither == d)]
             typical[d] = max(float(np.median(of_it)) / 0.455, 1.0) if of_it.size else 1.0
         return np.where(fitted, 1.0 / variance / (1 + ratio / (typical[p.dither] * _CLIP**2)) ** 2, 0.0)
 
     def fit_spectra(self, weight: np.ndarray) -> None:
-        """Fit the spectrum of the source, and a plane of light around it, of every exposure."""
+        """Fit the spectra of the sources, and a plane of light around those of a group, of every exposure."""
         from scipy.linalg import solveh_banded
 
-        from ._trace_kernels import WIDE, spectrum_equations
+        from ._trace_kernels import spectrum_equations
 
-        (u, v), shape = self.offsets(), self.shape_here()
-        for d in range(self.place.shape[0]):
-            at = np.flatnonzero(self.pixels.dither == d)
-            band, right = np.zeros((2 * WIDE, WIDE * self.n_sample)), np.zeros(WIDE * self.n_sample)
-            columns = (self.sample[at], shape[at], u[at], v[at])
+        offsets, shape, grid = self.offsets(), self.shape_here(), np.arange(self.n_sample)
+        for d, group in itertools.product(range(self.place.shape[1]), np.unique(self.group)):
+            stars = np.flatnonzero(self.group == group)
+            at = np.flatnonzero((self.pixels.dither == d) & (self.group[self.nearest] == group))
+            (u, v), wide = (one[np.ix_(stars, at)].mean(axis=0) for one in offsets), stars.size + 3
+            band, right = np.zeros((2 * wide, wide * self.n_sample)), np.zeros(wide * self.n_sample)
+            columns = (self.sample[at], shape[np.ix_(stars, at)], u, v)
             spectrum_equations(*columns, self.pixels.flux[at], weight[at], band, right)
-            scale = np.median(band[0, ::WIDE][band[0, ::WIDE] > 0]) if (band[0] > 0).any() else 1.0
-            band[0] += 1e-9 * scale + 1e-4 * scale * np.tile([0.0, 0.0, 1.0, 1.0], self.n_sample)
-            found = solveh_banded(band, right, lower=True).reshape(self.n_sample, WIDE)
-            grid = np.arange(self.n_sample)
-            source, level, along, across = (np.interp(self.sample[at], grid, column) for column in found.T)
-            self.spectrum[d], self.light[at] = found[:, 0], source
-            self.around[at] = level + along * u[at] + across * v[at]
+            lit = band[0, ::wide][band[0, ::wide] > 0]
+            scale = np.median(lit) if lit.size else 1.0
+            band[0] += 1e-9 * scale + 1e-4 * scale * np.tile(np.arange(wide) > stars.size, self.n_sample)
+            found = solveh_banded(band, right, lower=True).reshape(self.n_sample, wide)
+            *light, level, along, across = (np.interp(self.sample[at], grid, column) for column in found.T)
+            self.spectrum[stars, d], self.light[np.ix_(stars, at)] = found[:, : stars.size].T, light
+            self.around[at] = level + along * u + across * v
+
+    def slopes(self) -> np.ndarray:
+        """Return what a move [arcsec] of each source gives (source, axis, pixel)."""
+        shape = self.shape_here()
+        moved = [self.shape(-du, -dv) - shape for du, dv in ((_STEP, 0.0), (0.0, _STEP))]
+        return self.light[:, None] * np.stack(moved, axis=1) / (_STEP * self.fwhm)
 
     def fit_places(self, weight: np.ndarray) -> None:
-        """Move the source in every exposure to where it fits best."""
-        shape = self.shape_here()
-        slopes = [
-            self.light * (self.shape(-du, -dv) - shape) / (_STEP * self.fwhm) for du, dv in ((_STEP, 0.0), (0.0, _STEP))
-        ]
-        rest, light = self.pixels.flux - self.light * shape - self.around, (self.light * shape)[None]
-        self.place += shifts(self.pixels.dither, np.stack(slopes)[None], light, rest, weight, len(self.place))[0]
+        """Move the sources in every exposure to where they fit best."""
+        light, rest, n = self.light * self.shape_here(), self.pixels.flux - self.model(), self.place.shape[1]
+        self.place += shifts(self.pixels.dither, self.slopes(), light, rest, weight, n)
 
     def fit_profile(self, weight: np.ndarray) -> None:
         """Fit the profile at each node to all exposures and slices."""
         from ._trace_kernels import correction_equations
 
-        (u, v), n = self.offsets(), N_SPLINE**2
-        normal, right = np.zeros((self.n_node, n, n)), np.zeros((self.n_node, n))
+        (u, v), m = self.offsets(), N_SPLINE**2
         start = self.light * start_profile(u * u + v * v)
-        rest, no_host = self.pixels.flux - self.around - start, (u, v, 0, 0, np.zeros((0, u.size)))
-        correction_equations(
-            u[None], v[None], self.node, start[None], *no_host, rest, weight, REACH, KNOT, normal, right
-        )
+        rest = self.pixels.flux - self.around - start.sum(axis=0)
+        # how bright further sources are, and where, goes with the profile at their places
+        more: np.ndarray = np.zeros((0, rest.size))
+        if len(start) > 1:
+            light = (self.light * self.shape_here())[1:, None]
+            more = np.concatenate([light, self.slopes()[1:]], axis=1).reshape(-1, rest.size)
+        n = m + len(more)
+        normal, right = np.zeros((self.n_node, n, n)), np.zeros((self.n_node, n))
+        no_host = (u[0], v[0], 0, 0, more)
+        correction_equations(u, v, self.node, start, *no_host, rest, weight, REACH, KNOT, normal, right)
         for k in range(self.n_node):
             beside = (k > 0) + (k < self.n_node - 1)
             normal[k].flat[:: n + 1] += 1 / _PRIOR**2 + beside / _CHANGE**2
-        self.profile = _solve_chain(normal, right, 1 / _CHANGE**2).reshape(self.profile.shape)
+        found = _solve_chain(normal, right, 1 / _CHANGE**2)
+        self.profile = found[:, :m].reshape(self.profile.shape)
+        moved = found[:, m:].reshape(self.n_node, -1, 3)[..., 1:].mean(axis=0)
+        self.place[1:] += np.clip(moved, -0.1, 0.1)[:, None]
 
     def run(self, fitted: np.ndarray, most: int = _WHOLE) -> bool:
         """Fit spectra, places and profile in turn, so often at most; return whether they settled."""
@@ -216,8 +239,8 @@ def fit_band(pixels: Pixels, place: np.ndarray, labels: np.ndarray, nodes: np.nd
     Parameters
     ----------
     pixels : Pixels
-    place : float64 (dither, 2)
-        First guess of the place of the source [arcsec].
+    place : float64 (source, dither, 2)
+        First guess of the places of the sources [arcsec].
     labels : int array (slice)
     nodes, samples : float64 array
         Wavelengths, evenly spaced over those of all pixels, of the profile and of the spectrum [um].
@@ -225,11 +248,11 @@ def fit_band(pixels: Pixels, place: np.ndarray, labels: np.ndarray, nodes: np.nd
     Returns
     -------
     Fit
-    score : float (dither, slice, node)
-        Misfit on the pixels left out over that of the mean of their neighbours along the slice, each in units of the
-        noise, with two standard errors added; 1 at least where all windows of its wavelength together show no gain.
-        NaN without pixels, and where other sources are near. Where it is nowhere below 1 the fit is that of every
-        second pixel.
+    score : float (source, dither, slice, node)
+        Of the pixels nearest to each source: misfit on those left out over that of the mean of their neighbours along
+        the slice, each in units of the noise, with two standard errors added; 1 at least where all windows of its
+        wavelength together show no gain. NaN without pixels, and where yet other sources are near. Where it is nowhere
+        below 1 the fit is that of every second pixel.
     settled : bool
         Whether places and profile of all pixels came to rest.
     """
@@ -252,19 +275,20 @@ def _score(fit: Fit, labels: np.ndarray) -> np.ndarray:
     """Return the score of a fit on the pixels that it left out."""
     p = fit.pixels
     u, v = fit.offsets()
-    judged = p.odd & np.isfinite(p.beside) & (np.hypot(u, v) < EDGE)
+    judged = p.odd & np.isfinite(p.beside) & (np.hypot(u, v).min(axis=0) < EDGE)
     ours = ((p.flux - fit.model()) ** 2 / p.variance)[judged]
     other = ((p.flux - p.beside) ** 2 / (p.variance + p.beside_variance))[judged]
-    shape = (fit.place.shape[0], labels.size, fit.n_node)
+    shape = (*fit.place.shape[:2], labels.size, fit.n_node)
     window = np.clip(np.rint(fit.node).astype(int), 0, fit.n_node - 1)
-    index = np.ravel_multi_index((p.dither, np.searchsorted(labels, p.label), window), shape)[judged]
+    place = (fit.nearest, p.dither, np.searchsorted(labels, p.label), window)
+    index = np.ravel_multi_index(place, shape)[judged]
 
     def sums(values: np.ndarray) -> np.ndarray:
         return np.bincount(index, values, int(np.prod(shape))).reshape(shape)
 
     count, mine, theirs = sums(np.ones(index.size)), sums(ours), sums(other)
     share = (other - ours) / (1.0 + other + ours)
-    each = [sums(values).sum((0, 1)) for values in (share, share**2)]
+    each = [sums(values).sum((1, 2), keepdims=True) for values in (share, share**2)]
     seen = each[0] > _SURE_TOGETHER * np.sqrt(each[1])
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = mine / theirs

@@ -1,4 +1,4 @@
-"""The trace model of one band: place, profile and spectrum of a source in every exposure, and where it is used."""
+"""The trace model of one band: profile, places and spectra of sources in every exposure, and where it is used."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ REACH, KNOT, N_SPLINE = 2.0, 0.4, 13
 
 @dataclass(frozen=True)
 class TraceModel:
-    """Model of a source in the exposures of a band.
+    """Model of sources in the exposures of a band.
 
     Parameters
     ----------
-    place : float64 (dither, 2)
-        alpha, beta of the source [arcsec].
+    place : float64 (source, dither, 2)
+        alpha, beta of the sources [arcsec].
     profile : float64 (node, i, j)
         See :func:`trace_profile`.
-    spectrum : float64 (dither, sample)
-        Peak of the continuum of the source [MJy/sr].
+    spectrum : float64 (source, dither, sample)
+        Peak of the continuum of the sources [MJy/sr].
     nodes, samples : (float, float)
         First value and step of the wavelengths [um, of the observatory] of both.
-    used : bool (dither, slice, node)
+    used : bool (source, dither, slice, node)
         Where it is used.
     """
 
@@ -59,11 +59,11 @@ class TraceModel:
         used = ds["used"].values.astype(bool)
         return cls(ds["place"].values, ds["profile"].values, continuum(ds["spectrum"].values), axis[0], axis[1], used)
 
-    def light(self, dither: int, wavelength: np.ndarray) -> np.ndarray:
-        """Return the peak of the continuum of the source at wavelengths [um]."""
+    def light(self, source: int, dither: int, wavelength: np.ndarray) -> np.ndarray:
+        """Return the peak of the continuum of a source at wavelengths [um]."""
         first, step = self.samples
-        grid = first + step * np.arange(self.spectrum.shape[1])
-        return np.interp(wavelength, grid, self.spectrum[dither])
+        grid = first + step * np.arange(self.spectrum.shape[2])
+        return np.interp(wavelength, grid, self.spectrum[source, dither])
 
     def node(self, wavelength: np.ndarray) -> np.ndarray:
         """Return the fractional place of wavelengths [um] among the nodes of the profile."""
@@ -71,11 +71,11 @@ class TraceModel:
 
 
 def continuum(spectrum: np.ndarray) -> np.ndarray:
-    """Return spectra (dither, sample; 0 where there are no pixels) without what is narrower than half of ``SMOOTH``."""
+    """Return spectra (..., sample; 0 where there are no pixels) without what is narrower than half of ``SMOOTH``."""
     from scipy.ndimage import median_filter, uniform_filter1d
 
     out = spectrum.copy()
-    for one in out:
+    for one in out.reshape(-1, out.shape[-1]):
         lit = one != 0
         if lit.any():
             one[lit] = uniform_filter1d(median_filter(one[lit], SMOOTH), SMOOTH // 4)
@@ -83,9 +83,8 @@ def continuum(spectrum: np.ndarray) -> np.ndarray:
 
 
 def trace_profile(u: np.ndarray, v: np.ndarray, node: np.ndarray, profile: np.ndarray) -> np.ndarray:
-    """Return the profile (node, i, j) at places [FWHM]: start (1 + corrections), 0 outside of ``REACH``."""
-    inside = np.maximum(np.abs(u), np.abs(v)) < REACH
-    return inside * start_profile(u * u + v * v) * (1.0 + correction_at(u, v, node, profile, REACH, KNOT))
+    """Return the profile (node, i, j) at places [FWHM]: start (1 + corrections), those 0 outside of ``REACH``."""
+    return start_profile(u * u + v * v) * (1.0 + correction_at(u, v, node, profile, REACH, KNOT))
 
 
 def ring(profile: np.ndarray) -> np.ndarray:
@@ -143,7 +142,7 @@ def chosen(ds: xr.Dataset, band: str, exposures: list[str] | np.ndarray, labels:
 def finer_pixels(
     pixels: BandPixels, frame: Frame, model: TraceModel, dither: int, beta: np.ndarray
 ) -> tuple[BandPixels, Frame]:
-    """Return parts of the pixels near the source and by how much the light of the source differs there.
+    """Return parts of the pixels near the sources and by how much the light of the sources differs there.
 
     Parameters
     ----------
@@ -162,16 +161,22 @@ def finer_pixels(
     """
     middle = 0.5 * (pixels.low + pixels.high)
     fwhm = psf_fwhm(middle)
-    u = (pixels.alpha - model.place[dither, 0]) / fwhm
-    v = (beta[pixels.slice_index] - model.place[dither, 1]) / fwhm
     node = model.node(middle)
-    window = np.clip(np.rint(node).astype(int), 0, model.used.shape[2] - 1)
+    window = np.clip(np.rint(node).astype(int), 0, len(model.profile) - 1)
+    level = np.interp(node, np.arange(len(model.profile)), ring(model.profile).mean(1))
     width = (pixels.alpha_right - pixels.alpha_left) / (2 * HALF_PIXEL)
-    near = np.hypot(np.maximum(np.abs(u) - np.abs(width) / fwhm, 0), v) < EDGE
-    at = np.flatnonzero(near & (frame.status == 0) & model.used[dither, pixels.slice_index, window])
-    level = np.interp(node[at], np.arange(len(model.profile)), ring(model.profile).mean(1))
-    parts = finer(u[at], v[at], (width / fwhm)[at], node[at], level, model.profile)
-    values = (model.light(dither, middle[at])[:, None] * parts).astype(np.float32)
+    moved = np.zeros((fwhm.size, PARTS))
+    cut = np.zeros(fwhm.size, bool)
+    for source, (alpha, along) in enumerate(model.place[:, dither]):
+        u, v = (pixels.alpha - alpha) / fwhm, (beta[pixels.slice_index] - along) / fwhm
+        near = np.hypot(np.maximum(np.abs(u) - np.abs(width) / fwhm, 0), v) < EDGE
+        near &= (frame.status == 0) & model.used[source, dither, pixels.slice_index, window]
+        of = np.flatnonzero(near)
+        parts = finer(u[of], v[of], (width / fwhm)[of], node[of], level[of], model.profile)
+        moved[of] += model.light(source, dither, middle[of])[:, None] * parts
+        cut |= near
+    at = np.flatnonzero(cut)
+    values = moved[at].astype(np.float32)
     left, span = pixels.alpha_left[at], pixels.alpha_right[at] - pixels.alpha_left[at]
     step = np.arange(PARTS + 1) / PARTS
     edges = left[:, None] + span[:, None] * step

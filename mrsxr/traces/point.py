@@ -66,9 +66,10 @@ class PointFit:
         self.n_source = len(self.place)
         apart = (self.place - self.place.mean(axis=0)).mean(axis=1)
         reach = REACH * float(self.fwhm.max())
-        self.half = reach + float(np.abs(apart).max())
-        self.splines = degree, n if self.around == "level" else int(np.ceil(n * self.half / reach - 1e-9))
-        self.fine = _FINE[0], int(np.ceil(_FINE[1] * self.splines[1] / AROUND["host"][1]))
+        wide = int(np.ceil(AROUND["host"][1] * (1 + float(np.abs(apart).max()) / reach) - 1e-9))
+        self.half = reach * wide / AROUND["host"][1]  # of several sources no finer than of one
+        self.splines = degree, n if self.around == "level" else wide
+        self.fine = _FINE[0], _FINE[1] * wide // AROUND["host"][1]
         self.wide = self.n_source + sum(self.splines) ** 2
         self.correction = np.zeros((_NODES, _N_SPLINE, _N_SPLINE))
         self.found = np.zeros((self.n_sample + 3, self.wide))

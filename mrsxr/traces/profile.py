@@ -80,6 +80,11 @@ def correction_at(
     return out
 
 
+def apart(place: np.ndarray) -> np.ndarray:
+    """Return how far sources (source, dither, axis) stand from each other, mean over exposures (source, source)."""
+    return np.hypot(*np.moveaxis(place[:, None] - place, 3, 0)).mean(axis=2)
+
+
 def shifts(
     dither: np.ndarray, slopes: np.ndarray, light: np.ndarray, rest: np.ndarray, weight: np.ndarray, n: int
 ) -> Any:

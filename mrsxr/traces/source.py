@@ -18,7 +18,7 @@ from mrsxr.threads import how
 
 from .pixels import gathered, in_box, on_sky, places_of
 from .point import PointFit, _linear
-from .profile import REACH, PsfImages, profile_at
+from .profile import REACH, PsfImages, apart, profile_at
 
 Places = Sequence[tuple[float, float]]
 KIND = "point_source"
@@ -38,7 +38,7 @@ def fit_source(
     lit : Dataset
         Of :func:`mrsxr.traces.pixels.lit_pixels`, in memory.
     trace_model : Dataset, kind "trace_model"
-        Tells the band and where the first source is.
+        Tells the band and where its sources are.
     around : {"host", "level"}
     psf : Dataset, kind "psf", optional
     others : sequence of (float, float)
@@ -106,7 +106,7 @@ def place_of(ds: xr.Dataset, model: xr.Dataset, which: int = 0) -> tuple[float, 
         return float(model["ra"][which]), float(model["dec"][which])
     small = [v.name for v in WCS_VARIABLES if v.name in ds]
     ds = ds.assign(ds[small].compute(scheduler="synchronous").variables)
-    return on_sky(_places(ds, model)[0, 0], str(model.attrs["band"]), ds, 0)
+    return on_sky(_places(ds, model)[which, 0], str(model.attrs["band"]), ds, 0)
 
 
 def check_model(ds: xr.Dataset, model: xr.Dataset) -> str:
@@ -130,7 +130,7 @@ def check_which(model: xr.Dataset, others: Places, which: Sequence[int]) -> None
         tell(_unsettled(str(model.attrs["band"])), aloud=False)  # the fit warned
     if fitted and others:
         raise MrsxrError("others go with a trace model; the point_source given has its sources")
-    known = model.sizes["source"] if fitted else 1 + len(others)
+    known = model.sizes["source"] + len(others)
     for one in which:
         if not 0 <= one < known:
             raise MrsxrError(f"source {one} is asked for; the model has {known}, numbered from 0")
@@ -173,15 +173,16 @@ def star_on_frame(
 
 
 def star_where_used(source: xr.Dataset, frame: xr.Dataset, exposure: str, model: xr.Dataset) -> np.ndarray:
-    """Return :func:`star_on_frame` where the trace model is to be used, 0 elsewhere."""
+    """Return :func:`star_on_frame` where the trace model of the sources is to be used, 0 elsewhere."""
     if "used" not in model:
         return star_on_frame(source, frame, exposure)
     labels, nodes = model["slice_label"].values, model["node"].values
-    used = model["used"].values[dither_of(model, exposure)].astype(bool)
+    used = model["used"].values[:, dither_of(model, exposure)].astype(bool)
     row = np.clip(np.searchsorted(labels, frame["slice"].values), 0, labels.size - 1)
     node = np.nan_to_num((frame["wavelength"].values - nodes[0]) / (nodes[1] - nodes[0]))
-    here = used[row, np.clip(np.rint(node).astype(int), 0, nodes.size - 1)] & (labels[row] == frame["slice"].values)
-    return np.where(here, star_on_frame(source, frame, exposure), np.float32(0))
+    here = used[:, row, np.clip(np.rint(node).astype(int), 0, nodes.size - 1)] & (labels[row] == frame["slice"].values)
+    stars = [np.where(one, star_on_frame(source, frame, exposure, [k]), np.float32(0)) for k, one in enumerate(here)]
+    return sum(stars[1:], stars[0])
 
 
 def dither_of(source: xr.Dataset, exposure: str) -> int:
@@ -256,19 +257,16 @@ def of_barycentre(wavelength: np.ndarray, ds: xr.Dataset) -> np.ndarray:
 def _places(ds: xr.Dataset, model: xr.Dataset, others: Places = ()) -> np.ndarray:
     """Return alpha, beta of the sources (source, dither, axis): others where they stand from the first on the sky."""
     band = str(model.attrs["band"])
-    first = np.array([model["place"].values[..., dither_of(model, str(name)), :] for name in ds["exposure"].values])
-    if first.ndim == 3:
-        return first.swapaxes(0, 1)
-    out = [first]
+    known = model["place"].values[:, [dither_of(model, str(name)) for name in ds["exposure"].values]]
+    if model.attrs["kind"] == KIND:
+        return known
+    out = list(known)
     if others:
-        sky = np.array([on_sky(place, band, ds, d) for d, place in enumerate(first)])
+        sky = np.array([on_sky(place, band, ds, d) for d, place in enumerate(known[0])])
         turned = np.unwrap(sky[:, 0], period=360).mean() % 360, sky[:, 1].mean()
-        out += [first + places_of(ds, band, one) - places_of(ds, band, turned) for one in others]
-    apart = [np.hypot(*(one - other).T).mean() for k, one in enumerate(out) for other in out[:k]]
+        out += [known[0] + places_of(ds, band, one) - places_of(ds, band, turned) for one in others]
     fwhm = float(psf_fwhm(model["sample"].values.mean()))
-    if apart and min(apart) < _NEAR * fwhm:
-        raise MrsxrError(f"two sources stand {min(apart):.2g} arcsec apart; they are told apart from {_NEAR} FWHM on")
-    if len(out) > 1 and max(np.hypot(*(one - first).T).mean() for one in out) > REACH * fwhm:
+    if check_apart(np.stack(out), fwhm) > REACH * fwhm:
         raise MrsxrError(
             f"others are fitted up to {REACH * fwhm:.1f} arcsec from the source; fit those beyond by themselves"
         )
@@ -277,6 +275,15 @@ def _places(ds: xr.Dataset, model: xr.Dataset, others: Places = ()) -> np.ndarra
 
 def _unsettled(band: str) -> str:
     return f"band {band}: places or PSF of the sources did not settle; spectra and what is left are less sure"
+
+
+def check_apart(place: np.ndarray, fwhm: float) -> float:
+    """Return how far sources (source, dither, axis) stand from the first [arcsec]; raise where two are one."""
+    between = apart(place)
+    least = float(between[np.triu_indices(len(place), 1)].min(initial=np.inf))
+    if least < _NEAR * fwhm:
+        raise MrsxrError(f"two sources stand {least:.2g} arcsec apart; they are told apart from {_NEAR} FWHM on")
+    return float(between[0].max())
 
 
 def _samples(fit: PointFit) -> tuple[np.ndarray, ...]:

@@ -130,7 +130,7 @@ def test_a_window_passes_only_where_the_others_of_its_wavelength_gain(elsewhere)
     flux, zero = rng.normal(size=label.size), np.zeros(label.size)
     beside = flux + np.where(label == 3, 3.0, elsewhere)  # the model is off by the noise
     pixels = Pixels(zero.astype(int), label, zero, zero, zero + 5.0, flux, zero + 1, beside, zero + 0.5, zero == 0)
-    found = _score(Fit(pixels, np.zeros((1, 2)), 1, 5.0, 1.0, 2), np.arange(20))
+    found = _score(Fit(pixels, np.zeros((1, 1, 2)), 1, 5.0, 1.0, 2), np.arange(20))
     assert (found < 1).all() if elsewhere > 1 else (found >= 1).all()
 
 
@@ -207,7 +207,7 @@ def test_mixed_rounds_end_where_slow_ones_would():
 def test_a_fit_says_whether_it_came_to_rest(star):
     assert fit_trace_model(star, band="1A", source=PLACE).settled == 1
     pixels = gathered(lit_pixels(star, "1A"), in_circle(lit_pixels(star, "1A"), places_of(star, "1A", PLACE), 1.95))
-    fit = Fit(pixels, places_of(star, "1A", PLACE), 2, 4.99, 1e-3, 45)
+    fit = Fit(pixels, places_of(star, "1A", PLACE)[None], 2, 4.99, 1e-3, 45)
     every = np.ones(pixels.flux.size, bool)
     assert not fit.run(every, 1)
     assert fit.run(every, 30)

@@ -239,8 +239,9 @@ def _learn(smooth, waves, smooth_power, total, mean):
             covariance, amplitude = _posterior(basis, total * clear / scale, mean, precision)
         spread = np.diag(covariance).copy()
         residual = mean - np.dot(basis, amplitude)
-        free = np.sum(clear[total > 0.0]) - np.sum(1.0 - spread * precision)
-        scale = max(np.sum(total * clear * residual**2) / max(free, 10.0), LEAST_NOISE)
+        off = (np.abs(residual) * np.sqrt(total))[total > 0.0]  # their median: a line changes no noise
+        free = max(off.size - np.sum(1.0 - spread * precision), 10.0)
+        scale = max((MAD_TO_SIGMA * np.median(off)) ** 2 * off.size / free, LEAST_NOISE)
         used = total * clear / scale
         _relearn(power, active, amplitude, spread, n_smooth)
     return power, active, basis, precision, used
@@ -248,11 +249,17 @@ def _learn(smooth, waves, smooth_power, total, mean):
 
 @njit(cache=True, nogil=True)
 def _learn_without(normal, right, power, active, precision, n_smooth):
-    """Return the precision of the waves as data without some bins tell it, from that of all on."""
+    """Return the precision of the waves as data without some bins tell it.
+
+    It begins half way between the power that all data tell and the same for all waves, and so forgets what these bins
+    put there.
+    """
     again, own, m = power.copy(), precision.copy(), active.size
-    for _ in range(AGAIN):
-        covariance, amplitude = _solved(normal, right, own)
-        _relearn(again, active, amplitude, np.diag(covariance).copy(), n_smooth)
+    again[active] = np.sqrt(power[active] * math.exp(np.mean(np.log(power[active]))))
+    for turn in range(AGAIN + 1):
+        if turn > 0:
+            covariance, amplitude = _solved(normal, right, own)
+            _relearn(again, active, amplitude, np.diag(covariance).copy(), n_smooth)
         for j in range(m):
             own[n_smooth + j] = own[n_smooth + m + j] = 1.0 / max(again[active[j]], 1e-30)
     return own

@@ -60,13 +60,16 @@ def test_the_power_of_a_part_is_learned_without_what_lies_there():
     """As the power of all data is, by rows of the basis that are not there."""
     rng = np.random.default_rng(3)
     basis, used, n_smooth, active = rng.standard_normal((70, 9)), rng.uniform(1, 3, 70), 3, np.array([1, 2, 4])
-    mean, power, precision = rng.standard_normal(70), np.full(6, 0.4), np.full(9, 2.5)
+    mean, power = rng.standard_normal(70), np.array([0.1, 0.4, 0.9, 0.4, 0.05, 0.2])
+    precision = np.append(np.full(3, 2.5), np.tile(1 / power[active], 2))
     away = np.ones(70, bool)
     away[30:45] = False
     (whole, right), (lost, aside) = kernels._normal(basis, used, mean), kernels._normal(*(
         np.ascontiguousarray(a[~away]) for a in (basis, used, mean)))  # fmt: skip
     found = kernels._learn_without(whole - lost, right - aside, power, active, precision, n_smooth)
     again, own = power.copy(), precision.copy()
+    again[active] = np.sqrt(power[active] * np.prod(power[active]) ** (1 / 3))
+    own[n_smooth:] = np.tile(1 / again[active], 2)
     for _ in range(kernels.AGAIN):
         covariance = np.linalg.inv((basis[away].T * used[away]) @ basis[away] + np.diag(own))
         amplitude, spread = covariance @ (basis[away].T @ (used * mean)[away]), np.diag(covariance)

@@ -7,6 +7,7 @@ travel by name to dask workers; compiled dispatchers do not and are never handed
 from __future__ import annotations
 
 import itertools
+import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -133,20 +134,27 @@ def as_lazy_as(array: xr.DataArray, other: xr.DataArray) -> xr.DataArray:
     return array.copy(data=packed(array.values)) if other.chunks and not array.chunks else array
 
 
-def pack(values: np.ndarray) -> tuple[bytes, tuple[int, ...], str]:
-    """Return what :func:`unpack` takes: the compressed differences of the rows of integers and flags."""
-    raw = np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}") if values.dtype.kind in "biu" else values
-    steps = np.diff(raw, axis=0, prepend=raw.dtype.type(0)) if raw.dtype.kind == "u" and raw.ndim else raw
-    return zlib.compress(steps.tobytes(), 6), values.shape, values.dtype.str
+def pack(values: np.ndarray) -> tuple[Any, ...]:
+    """Return what :func:`unpack` takes: of integers and flags where the rows of a column change, and by how much."""
+    raw = np.ascontiguousarray(values)
+    if raw.dtype.kind not in "biu" or not raw.ndim:
+        return zlib.compress(raw.tobytes(), 1), None, values.shape, values.dtype.str
+    raw = raw.view(f"u{raw.dtype.itemsize}")
+    steps = np.diff(raw, axis=0, prepend=raw.dtype.type(0)).reshape(-1)
+    places = np.flatnonzero(steps)
+    gaps = np.diff(places, prepend=0).astype(np.uint32 if raw.size < 2**32 else np.uint64)
+    return zlib.compress(steps[places].tobytes(), 1), zlib.compress(gaps.tobytes(), 1), values.shape, values.dtype.str
 
 
-def unpack(data: bytes, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+def unpack(data: bytes, gaps: bytes | None, shape: tuple[int, ...], dtype: str) -> np.ndarray:
     """Return the array that :func:`pack` got."""
-    found = np.dtype(dtype)
-    if found.kind not in "biu" or not shape:
+    found, size = np.dtype(dtype), math.prod(shape)
+    if gaps is None:
         return np.frombuffer(zlib.decompress(data), found).reshape(shape).copy()
-    steps = np.frombuffer(zlib.decompress(data), f"u{found.itemsize}").reshape(shape)
-    return np.cumsum(steps, axis=0, dtype=steps.dtype).view(found)
+    steps = np.zeros(shape, f"u{found.itemsize}")
+    places = np.frombuffer(zlib.decompress(gaps), np.uint32 if size < 2**32 else np.uint64)
+    steps.reshape(-1)[np.cumsum(places, dtype=np.int64)] = np.frombuffer(zlib.decompress(data), steps.dtype)
+    return np.cumsum(steps, axis=0, dtype=steps.dtype, out=steps).view(found)
 
 
 def _call(*blocks: Any, wrapper: Callable[..., Any], options: dict[str, Any]) -> tuple[Any, ...]:

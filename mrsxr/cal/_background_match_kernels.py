@@ -5,7 +5,7 @@ import numpy as np
 from mrsxr._clip_kernels import MAD_TO_SIGMA
 from mrsxr._median_kernels import median_of
 from mrsxr._solve_kernels import invert
-from mrsxr.compiled import Array, njit
+from mrsxr.compiled import Array, njit, read_only
 
 _MOST_ROUNDS, _STILL = 200, 1e-3  # of a reweighted fit; of the error of a mean
 
@@ -145,6 +145,7 @@ def subtract_functions(
     facts = np.ascontiguousarray(facts).reshape(facts.shape[0], n_side, 4)
     out, spread = np.empty(flux.shape, dtype=np.float32), np.empty(flux.shape, dtype=np.float32)
     value, variance = np.empty(flux.shape[1:]), np.empty(flux.shape[1:])
+    alpha, beta, wavelength = read_only(*(one.astype(np.float64) for one in (alpha, beta, wavelength)))
     for d in range(flux.shape[0]):
         value[:], variance[:] = 0.0, 0.0
         _functions(alpha, beta, wavelength, side, table[d], facts[d], n_term, independent, value, variance)

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr.blocks import map_ramps
+from mrsxr.geometry.frame import frame_coordinate
 from mrsxr.mrs import bands_of_setting
 
 
@@ -36,10 +37,8 @@ def subtract_tables(ds: xr.Dataset, tables: Any, facts: Any, n_term: int, *, ind
     side = np.full(ds.slice.shape, -1, dtype=np.int8)
     for number, band in enumerate(bands_of_setting(ds.attrs["setting"])):
         side[(ds.channel.values == int(band[0])) & np.isfinite(ds.alpha.values)] = number
-    images = [
-        xr.DataArray(v, dims=("y", "x"))
-        for v in (*(np.asarray(ds[n].values, np.float64) for n in ("alpha", "beta", "wavelength")), side)
-    ]
+    images = [frame_coordinate(ds, name) for name in ("alpha", "beta", "wavelength")]
+    images.append(xr.DataArray(side, dims=("y", "x")))
     small = [
         xr.DataArray(a.astype(np.float64).reshape(len(a), -1, 1, 1), dims=("dither", entry, "y", "x"))
         for a, entry in ((tables, "entry"), (facts, "number"))

@@ -141,10 +141,8 @@ def open_file(
 def _read(file: FitsFile, drop: frozenset[str], source: int | None) -> xr.Dataset:
     path, primary = file.path, file.header["PRIMARY"]
     require_mrs(path, primary)
-    main = next((hdu.header for hdu in file.hdus if hdu.name in ("SCI", "EXTRACT1D")), None)
-    if main is None and primary.get("DATAMODL") in MAP_MODELS:
-        main = primary
-    if main is None:
+    main = file.main or (primary if primary.get("DATAMODL") in MAP_MODELS else {})
+    if not main:
         raise InputFileError(f"{path}: the file has neither a SCI image nor an EXTRACT1D table")
     product = product_of(path, primary, main)
     check_keywords(path, primary, file.header["SCI"])

@@ -20,6 +20,7 @@ from mrsxr.attributes import alone, plain
 from mrsxr.geometry.footprint import NEEDED, has_footprint, slice_ranges
 
 from ._keywords import exposure_keywords
+from ._meta import plain_table
 from ._spectral import HEADER_TABLE as TABLE
 from .keys import KEYWORD
 
@@ -126,19 +127,16 @@ def _rows_of(table: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 def table_hdu(header_text: str) -> fits.BinTableHDU | None:
     """Return the HDU HDRTAB of a product whose attribute ``fits_header`` holds the table, None where it does not."""
     table = json.loads(header_text or "{}").get(TABLE) or {}
-    columns = [_column(str(name), values) for name, values in table.items() if values]
-    return fits.BinTableHDU.from_columns(columns, name=TABLE) if columns else None
+    columns = {str(name): _column(values) for name, values in table.items() if values}
+    return plain_table(TABLE, columns) if columns else None
 
 
-def _column(name: str, values: Sequence[Any]) -> fits.Column:
+def _column(values: Sequence[Any]) -> np.ndarray:
     known = [value for value in values if value is not None]
     kinds = {type(value) for value in known}
-    if kinds == {bool} and len(known) == len(values):
-        return fits.Column(name=name, format="L", array=np.array(values))
-    if kinds == {int} and len(known) == len(values):
-        return fits.Column(name=name, format="K", array=np.array(values, dtype="i8"))
+    if kinds in ({bool}, {int}) and len(known) == len(values):
+        return np.array(values, dtype="?" if kinds == {bool} else "i8")
     if kinds <= {int, float, bool}:
-        array = np.array([math.nan if value is None else float(value) for value in values])
-        return fits.Column(name=name, format="D", array=array)
-    texts = ["" if value is None else str(value).encode("ascii", "replace").decode() for value in values]
-    return fits.Column(name=name, format=f"{max(1, *map(len, texts))}A", array=np.array(texts))
+        return np.array([math.nan if value is None else float(value) for value in values])
+    texts = ["" if value is None else str(value).encode("ascii", "replace") for value in values]
+    return np.array(texts, dtype=f"S{max(1, *map(len, texts))}")

@@ -44,11 +44,11 @@ def table(meta: Mapping[str, Any], vectors: Mapping[str, np.ndarray] | None = No
     return plain_table(EXTENSION, {"META": text, **more})
 
 
-_FORMS = {"u1": "B", "i2": "I", "f8": "D"}
+_FORMS = {"b1": "L", "u1": "B", "i2": "I", "i8": "K", "f8": "D"}
 
 
 def plain_table(name: str, columns: Mapping[str, np.ndarray], units: Mapping[str, str | None] | None = None) -> Any:
-    """Return a BinTableHDU of columns (row, ...): uint8, int16, float64 and bytes.
+    """Return a BinTableHDU of columns (row, ...): bool, uint8, int16, int64, float64 and bytes.
 
     astropy's own columns take 2 us for each character, and import its tables, a quarter of a second.
     """
@@ -63,6 +63,8 @@ def plain_table(name: str, columns: Mapping[str, np.ndarray], units: Mapping[str
             cards[f"TUNIT{number}"] = unit
         if values.ndim > 2:
             cards[f"TDIM{number}"] = str(values.shape[:0:-1])
+        if values.dtype == bool:
+            values = np.where(values, np.uint8(ord("T")), np.uint8(ord("F")))
         big = values if is_text else values.astype(values.dtype.newbyteorder(">"))
         rows.append(np.frombuffer(big.tobytes(), dtype=np.uint8).reshape(len(values), -1))
     data = np.concatenate(rows, axis=1)

@@ -7,10 +7,12 @@ import gzip
 import io
 import json
 import math
+import os
 import re
+import threading
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from xarray.backends import BackendArray
 
 from mrsxr import mrs
 from mrsxr.errors import InputFileError, MrsxrError
-from mrsxr.notes import tell
+from mrsxr.notes import listen, tell
 
 from ._checks import check_channel, scale_of
 from ._names import safe_name
@@ -55,6 +57,10 @@ _STRUCTURE_STEMS = (
 
 
 _MOST_DECOMPRESSED = 8 << 30  # bytes of a file compressed as a whole
+_MOST_KEPT = 64  # layouts of files that were opened, some 0.3 MB each
+_SMALL = 1 << 18  # bytes of a table that is kept
+_kept: dict[tuple[str, tuple[int, int]], FitsFile] = {}
+_keeping = threading.Lock()
 _MOST_EXPANDED = 2000  # values a byte of a tile: deflate makes 1032 bytes of one
 
 
@@ -87,6 +93,11 @@ class FitsFile:
     buffer: bytes | None = None
     header: dict[str, dict[str, Any]] = field(default_factory=dict)  # cards of PRIMARY and SCI (or EXTRACT1D)
     _tables: dict[tuple[str, int], dict[str, np.ndarray]] = field(default_factory=dict)  # that were read
+
+    @property
+    def main(self) -> fits.Header:
+        """Header of SCI or EXTRACT1D, empty without."""
+        return next((hdu.header for hdu in self.hdus if hdu.name in ("SCI", "EXTRACT1D")), fits.Header())
 
     def __contains__(self, name: str) -> bool:
         return any(hdu.name == name for hdu in self.hdus)
@@ -139,15 +150,18 @@ class FitsFile:
         return FitsArray(self.path, hdu.offset, shape, *scale, dtype=dtype, square=square, stamp=self.stamp)
 
     def table(self, name: str, version: int = 1) -> dict[str, np.ndarray]:
-        """Return the columns of a table extension by name, in native byte order; read once, not to be changed."""
-        if (name, version) not in self._tables:
+        """Return the columns of a table extension by name, in native byte order; a small one is read once."""
+        known = self._tables.get((name, version))
+        if known is None:
             named = [hdu for hdu in self.all(name) if hdu.version == version]
             found = named[0] if len(named) == 1 else self.get(name)
             if found.kind != "table":
                 raise InputFileError(f"{self.path}: {name} is an image, expected a table")
             with _readable(self.path):
-                self._tables[name, version] = _columns_of(found, self._bytes(found.start, found.offset + found.size))
-        return dict(self._tables[name, version])
+                known = _columns_of(found, self._bytes(found.start, found.offset + found.size))
+            if found.size < _SMALL:
+                self._tables[name, version] = known
+        return {column: values.copy() for column, values in known.items()}
 
     def _bytes(self, start: int, end: int) -> bytes:
         if self.buffer is not None:
@@ -176,6 +190,21 @@ def read_layout(path: str | Path) -> FitsFile:
     """
     path = Path(path)
     stamp = file_stamp(path)
+    key = os.path.abspath(path), stamp
+    found = _kept.get(key)
+    if found is None:
+        with listen() as heard:
+            found = _read_layout(path, stamp)
+        if heard or found.buffer is not None:
+            return found
+    with _keeping:
+        _kept[key] = _kept.pop(key, found)  # used last, it stays longest
+        while len(_kept) > _MOST_KEPT:
+            del _kept[next(iter(_kept))]
+    return replace(found, path=path, header={name: dict(values) for name, values in found.header.items()})
+
+
+def _read_layout(path: Path, stamp: tuple[int, int]) -> FitsFile:
     with _readable(path):
         buffer = _decompress(path)
         places = _spans(path, stamp, buffer)
@@ -191,8 +220,8 @@ def read_layout(path: str | Path) -> FitsFile:
             )
         file = FitsFile(path, stamp, hdus, buffer)
         file.header = {"PRIMARY": cards(hdus[0].header, path)}
-        main = next((hdu for hdu in hdus if hdu.name in ("SCI", "EXTRACT1D")), None)
-        file.header["SCI"] = cards(main.header, path) if main is not None else {}
+        main = file.main
+        file.header["SCI"] = cards(main, path) if main else {}
     return file
 
 
@@ -215,6 +244,9 @@ def read_header(path: str | Path) -> tuple[dict[str, Any], fits.Header]:
     """
     path = Path(path)
     stamp = file_stamp(path)
+    found = _kept.get((os.path.abspath(path), stamp))
+    if found is not None:
+        return dict(found.header["PRIMARY"]), found.main
     with _readable(path):
         if not _is_gzip(path):
             _spans(path, stamp, None)

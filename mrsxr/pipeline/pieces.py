@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from mrsxr.errors import MrsxrError
 from mrsxr.io import load_dataset
 from mrsxr.io.exposures import open_planned
 from mrsxr.io.files import BACKGROUND, classify
+from mrsxr.io.fitsarray import file_stamp
 from mrsxr.io.grouping import Exposure
 from mrsxr.io.netcdf import read_netcdf
-from mrsxr.notes import noted
+from mrsxr.notes import listen, noted, tell
 from mrsxr.references import References
 from mrsxr.threads import how
 
@@ -102,10 +104,22 @@ def together(things: Things) -> xr.Dataset:
     if isinstance(things[0], xr.Dataset):
         (joined,) = one_a_setting(tree.gather({f"/{ds.attrs['setting']}/{k}": ds for k, ds in enumerate(things)}))
         return joined
-    exposures = [
-        one if isinstance(one, Exposure) else Exposure((classify(one.path, one.role),), one.name) for one in things
-    ]
-    return open_planned(exposures).assign_attrs(background=int(things[0].role == BACKGROUND))
+    files = [info.path for one in things if isinstance(one, Exposure) for info in one.files]
+    files += [one.path for one in things if isinstance(one, Filed)]
+    ds, heard = _opened_once(tuple(things), *(file_stamp(path) for path in files))
+    for text in heard:
+        tell(text)
+    return ds
+
+
+@lru_cache(maxsize=2)  # cubes and spectra of both bands of a setting
+def _opened_once(things: tuple[Any, ...], *_: tuple[int, int]) -> tuple[xr.Dataset, list[str]]:
+    """Return exposures as one lazy Dataset, and what was told; the same again where nobody changed their files."""
+    with listen(pass_on=True) as heard:
+        exposures = [
+            one if isinstance(one, Exposure) else Exposure((classify(one.path, one.role),), one.name) for one in things
+        ]
+        return open_planned(exposures).assign_attrs(background=int(things[0].role == BACKGROUND)), heard
 
 
 def one_a_setting(nodes: Mapping[str, xr.Dataset]) -> list[xr.Dataset]:

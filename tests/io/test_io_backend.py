@@ -125,6 +125,35 @@ def test_every_number_type_of_fits(tmp_path, dtype, scale):
         assert found.dtype == dtype
 
 
+def test_what_is_kept_of_a_file_is_that_of_its_last_state(tmp_path, monkeypatch):
+    from mrsxr.io import headers
+
+    path = io_files.write(tmp_path, "cal")
+    first = headers.read_layout(path)
+    monkeypatch.setattr(headers.fits, "open", lambda *_, **__: pytest.fail("the file is read again"))
+    again = headers.read_layout(path)
+    assert again.header == first.header == headers.read_layout(path).header
+    again.header["PRIMARY"]["TARGNAME"] = "of one reader"
+    assert headers.read_header(path)[0] == first.header["PRIMARY"]
+    monkeypatch.undo()
+    fits.setval(path, "TARGNAME", value="EDITED")
+    assert headers.read_layout(path).header["PRIMARY"]["TARGNAME"] == "EDITED"
+    assert headers.read_header(path)[0]["TARGNAME"] == "EDITED"
+    path.unlink()
+    with pytest.raises(InputFileError):
+        headers.read_layout(path)
+
+
+def test_tables_that_are_kept_stay_as_they_are(tmp_path):
+    from mrsxr.io.headers import read_layout
+
+    table = fits.BinTableHDU.from_columns([fits.Column("A", "D", array=np.arange(3.0))], name="TABLE")
+    path = tmp_path / "table.fits"
+    fits.HDUList([fits.PrimaryHDU(), table]).writeto(path)
+    read_layout(path).table("TABLE")["A"][:] = -1
+    np.testing.assert_array_equal(read_layout(path).table("TABLE")["A"], np.arange(3.0))
+
+
 def test_a_changed_file_is_refused(tmp_path):
     path = io_files.write(tmp_path, "rate")
     ds = open_exposures(path)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from functools import cache
-from typing import Any
-
 import numpy as np
 import xarray as xr
 
@@ -13,8 +9,6 @@ from mrsxr import mrs
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.place import Place
 from mrsxr.notes import tell
-
-_IMPORTING = threading.Lock()
 
 
 def sky_to_pixel(cube: xr.Dataset, ra: float, dec: float) -> tuple[float, float]:
@@ -97,7 +91,7 @@ def circle_shares(
     float64 (plane, y, x), float64 (plane, y, x)
         Of photutils, as jwst.
     """
-    circular_overlap_grid = of_photutils("geometry").circular_overlap_grid
+    from photutils.geometry import circular_overlap_grid
 
     (n_y, n_x), (x, y) = shape, place
     box = (-0.5 - x, n_x - 0.5 - x, -0.5 - y, n_y - 0.5 - y, n_x, n_y)
@@ -109,23 +103,6 @@ def circle_shares(
 
     share, inner, outer = (np.array([circle(radius) for radius in column]) for column in radii.T)
     return share, outer - inner
-
-
-@cache
-def of_photutils(name: str) -> Any:
-    """Return a module of photutils, imported in a third of the time.
-
-    When it is imported, photutils looks through the files of all packages for its own name, which it takes where it
-    finds none.
-    """
-    from importlib import import_module, metadata
-
-    with _IMPORTING:
-        look, metadata.packages_distributions = metadata.packages_distributions, dict
-        try:
-            return import_module(f"photutils.{name}")
-        finally:
-            metadata.packages_distributions = look
 
 
 def interpolate(x: np.ndarray, grid: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from mrsxr.robust import median_image, middle_and_scatter
 from mrsxr.scores import gains, score
 from mrsxr.spaxels import spaxel_size
 
-from .aperture import is_inside, of_photutils, outside, sky_to_pixel
+from .aperture import is_inside, outside, sky_to_pixel
 from .profile import Psf, expected, shape_of
 
 #: Planes beyond this wavelength [um] are too noisy to find the source (jwst extract_1d).
@@ -269,8 +269,8 @@ def find_source_dao(cube: xr.Dataset) -> Place | None:
     26 um, however few of them are good in a spaxel. Unlike jwst, sources within two spaxels of the border are none.
     """
     from astropy.stats import sigma_clipped_stats
-
-    detection, exceptions = of_photutils("detection"), of_photutils("utils.exceptions")
+    from photutils.detection import DAOStarFinder
+    from photutils.utils.exceptions import NoDetectionsWarning
 
     planes = np.nonzero(cube["wavelength"].values < CENTRE_LIMIT)[0]
     if planes.size == 0:
@@ -281,8 +281,8 @@ def find_source_dao(cube: xr.Dataset) -> Place | None:
     image = median_image(values, np.isfinite(values).any(axis=0))
     image = np.ma.masked_array(np.nan_to_num(image), np.isnan(image))
     _, middle, spread = sigma_clipped_stats(image)
-    with caught_warnings(exceptions.NoDetectionsWarning):
-        found = detection.DAOStarFinder(fwhm=3.0, threshold=3 * spread)(image - middle)
+    with caught_warnings(NoDetectionsWarning):
+        found = DAOStarFinder(fwhm=3.0, threshold=3 * spread)(image - middle)
     if found is None:
         return None
     x, y = (np.asarray(found[f"{axis}_centroid"], dtype=float) for axis in ("x", "y"))

@@ -200,13 +200,13 @@ def _measure(
     low, high = float(pixels.wavelength.min()), float(pixels.wavelength.max())
     n_sample = max(int(np.ceil((high - low) / (_EACH * np.mean(PIXEL_LENGTH[band])))) + 1, 2)
     grid = 2, low, (high - low) / (n_sample - 1), n_sample
-    fit, every = _Fit(pixels, place[None].copy(), *grid, images), np.ones(pixels.flux.size, bool)
-    settled = _settle(lambda: _move(fit, every), fit, _MOST)  # what is off by a round profile none takes up later
+    fit = _Fit(pixels, place[None].copy(), *grid, images=images)
+    settled = _settle(lambda: _move(fit), fit, _MOST)  # what is off by a round profile none takes up later
     if images is None:
-        settled = fit.run(every, _MOST)
+        settled = fit.run(_MOST)
     halves, misfit = [], np.zeros(2)
     for half in (pixels.odd, ~pixels.odd):
-        one = _Fit(pixels, fit.place.copy(), *grid, images)
+        one = _Fit(pixels, fit.place.copy(), *grid, images=images)
         one.profile = fit.profile
         _settle(lambda: _move(one, half), one, 3)  # noqa: B023
         misfit += [
@@ -228,7 +228,7 @@ def _measure(
 class _Fit(Fit):
     """A fit whose profile is that of images, where some are given."""
 
-    images: PsfImages | None
+    images: PsfImages | None = None
 
     def shape(self, du: float = 0.0, dv: float = 0.0) -> np.ndarray:
         """Return the profile at the pixels, moved (source, pixel)."""
@@ -263,7 +263,7 @@ def _centre(fit: Fit) -> np.ndarray:
     return centre
 
 
-def _move(fit: Fit, fitted: np.ndarray) -> None:
+def _move(fit: Fit, fitted: np.ndarray | None = None) -> None:
     """Fit the spectra, then the places, by the profile as it is."""
     fit.fit_spectra(fit.weights(fitted))
     fit.fit_places(fit.weights(fitted))

@@ -160,12 +160,12 @@ def correction_at(u: Array, v: Array, node: Array, c: Array, reach: float, knot:
             continue
         k = min(max(int(node[p]), 0), max(c.shape[0] - 2, 0))
         share = min(max(node[p] - k, 0.0), 1.0) if c.shape[0] > 1 else 0.0
+        low, high, total = c[k], c[k + 1] if share > 0 else c[k], 0.0
         for m in range(4):
             for n in range(4):
-                value = (1 - share) * c[k, i + m, j + n]
-                if share > 0:
-                    value += share * c[k + 1, i + m, j + n]
-                out[p] += a[m] * b[n] * value
+                value = (1 - share) * low[i + m, j + n] + share * high[i + m, j + n]
+                total += a[m] * b[n] * value
+        out[p] = total
 
 
 @njit(cache=True, nogil=True)
@@ -178,6 +178,21 @@ def _add(value, where, count, rest, weight, normal, right):
         for q in range(m + 1, count):
             first, last = min(where[m], where[q]), max(where[m], where[q])
             normal[first, last] += w * value[q] * (2.0 if first == last else 1.0)
+
+
+@njit(cache=True, nogil=True)
+def _add_star(value, first, n_spline, rest, weight, normal, right):
+    """Add the splines of one star, four by four from number ``first``, to normal equations, upper triangle."""
+    for m in range(4):
+        for n in range(4):
+            at, w = first + m * n_spline + n, weight * value[4 * m + n]
+            right[at] += w * rest
+            row = normal[at]
+            for q in range(n, 4):
+                row[at - n + q] += w * value[4 * m + q]
+            for k in range(m + 1, 4):
+                for q in range(4):
+                    row[first + k * n_spline + q] += w * value[4 * k + q]
 
 
 @njit(cache=True, nogil=True)
@@ -229,7 +244,9 @@ def correction_equations(
             count += 1
         for k in range(right.shape[0]):
             near = weight[p] * (1 - abs(node[p] - k))
-            if near > 0:
+            if near > 0 and count == 16:
+                _add_star(value, where[0], n_spline, rest[p], near, normal[k], right[k])
+            elif near > 0:
                 _add(value, where, count, rest[p], near, normal[k], right[k])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -63,7 +63,8 @@ class Fit:
     """The state of a fit, over the pixels given.
 
     ``place`` (source, dither, axis) [arcsec]; light of the sources is (source, pixel). Sources whose pixels overlap
-    make a ``group`` and share a plane of light; a pixel belongs to its ``nearest`` source.
+    make a ``group`` and share a plane of light; a pixel belongs to its ``nearest`` source. ``unit``: what places are
+    measured in, the FWHM [arcsec].
     """
 
     pixels: Pixels
@@ -72,32 +73,59 @@ class Fit:
     first: float
     step: float
     n_sample: int
+    unit: float = 0.0
     profile: np.ndarray = field(init=False)
     group: np.ndarray = field(init=False)
     nearest: np.ndarray = field(init=False)
     light: np.ndarray = field(init=False)
     around: np.ndarray = field(init=False)
     spectrum: np.ndarray = field(init=False)
+    plane: np.ndarray = field(init=False)
     shape_made: np.ndarray = field(init=False)
     made_of: bytes = field(init=False, default=b"")
+    lies: tuple[np.ndarray, np.ndarray] = field(init=False)
+    lies_by: bytes = field(init=False, default=b"")
 
     def __post_init__(self) -> None:
         p = self.pixels
         self.fwhm = psf_fwhm(p.wavelength)
+        self.unit = self.unit or float(np.median(self.fwhm))
         self.sample = (p.wavelength - self.first) / self.step
         self.node = self.sample / (self.n_sample - 1) * (self.n_node - 1)
         self.profile = np.zeros((self.n_node, N_SPLINE, N_SPLINE))
         self.light, self.around = np.zeros((len(self.place), p.flux.size)), np.zeros(p.flux.size)
         self.spectrum = np.zeros((*self.place.shape[:2], self.n_sample))
-        near = apart(self.place) < 2 * EDGE * float(np.median(self.fwhm))
+        self.plane = np.zeros((*self.spectrum.shape, 3))  # level and slopes of the light around the first of a group
+        near = apart(self.place) < 2 * EDGE * self.unit
         for _ in self.place:  # whatever is near one that is near
             near = near @ near
-        self.group, self.nearest = near.argmax(axis=1), np.hypot(*self.offsets()).argmin(axis=0)
+        self._divide(near.argmax(axis=1))
+
+    def _divide(self, group: np.ndarray) -> None:
+        """Find the pixels of each exposure and group of sources."""
+        self.group, self.nearest = group, np.hypot(*self.offsets()).argmin(axis=0)
+        of = self.group[self.nearest]
+        self.parts = [
+            (d, np.flatnonzero(group == g), np.flatnonzero((self.pixels.dither == d) & (of == g)))
+            for d, g in itertools.product(range(self.place.shape[1]), np.unique(group))
+        ]
+
+    def on(self, pixels: Pixels) -> Fit:
+        """Return what was fitted, on other pixels."""
+        out = replace(self, pixels=pixels)
+        out.profile, out.spectrum, out.plane = self.profile, self.spectrum, self.plane
+        out._divide(self.group)
+        out.spread()
+        return out
 
     def offsets(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return u, v of the pixels from each source (source, pixel)."""
-        a, b = np.moveaxis(self.place, 2, 0)[:, :, self.pixels.dither]
-        return (self.pixels.alpha - a) / self.fwhm, (self.pixels.beta - b) / self.fwhm
+        """Return u, v of the pixels from each source (source, pixel), made once for the same places."""
+        now = self.place.tobytes()
+        if now != self.lies_by:
+            a, b = np.moveaxis(self.place, 2, 0)[:, :, self.pixels.dither]
+            self.lies = (self.pixels.alpha - a) / self.fwhm, (self.pixels.beta - b) / self.fwhm
+            self.lies_by = now
+        return self.lies
 
     def shape(self, du: float = 0.0, dv: float = 0.0) -> np.ndarray:
         """Return the profile at the pixels, moved (source, pixel)."""
@@ -115,9 +143,10 @@ class Fit:
         """Return the model at the pixels."""
         return (self.light * self.shape_here()).sum(axis=0) + self.around
 
-    def weights(self, fitted: np.ndarray) -> np.ndarray:
+    def weights(self, fitted: np.ndarray | None = None) -> np.ndarray:
         """Return the weights of the pixels, none for those not to be fitted, less for those far off the model."""
         p, model = self.pixels, self.model()
+        fitted = np.ones(model.size, bool) if fitted is None else fitted
         variance = p.variance + (_FLOOR * np.maximum(model, 0)) ** 2
         ratio = (p.flux - model) ** 2 / variance
         if not self.light.any():
@@ -134,11 +163,9 @@ class Fit:
 
         from ._trace_kernels import spectrum_equations
 
-        offsets, shape, grid = self.offsets(), self.shape_here(), np.arange(self.n_sample)
-        for d, group in itertools.product(range(self.place.shape[1]), np.unique(self.group)):
-            stars = np.flatnonzero(self.group == group)
-            at = np.flatnonzero((self.pixels.dither == d) & (self.group[self.nearest] == group))
-            (u, v), wide = (one[np.ix_(stars, at)].mean(axis=0) for one in offsets), stars.size + 3
+        shape = self.shape_here()
+        for d, stars, at in self.parts:
+            (u, v), wide = self._from_middle(stars, at), stars.size + 3
             band, right = np.zeros((2 * wide, wide * self.n_sample)), np.zeros(wide * self.n_sample)
             columns = (self.sample[at], shape[np.ix_(stars, at)], u, v)
             spectrum_equations(*columns, self.pixels.flux[at], weight[at], band, right)
@@ -146,9 +173,21 @@ class Fit:
             scale = np.median(lit) if lit.size else 1.0
             band[0] += 1e-9 * scale + 1e-4 * scale * np.tile(np.arange(wide) > stars.size, self.n_sample)
             found = solveh_banded(band, right, lower=True).reshape(self.n_sample, wide)
-            *light, level, along, across = (np.interp(self.sample[at], grid, column) for column in found.T)
-            self.spectrum[stars, d], self.light[np.ix_(stars, at)] = found[:, : stars.size].T, light
+            self.spectrum[stars, d], self.plane[stars[0], d] = found[:, : stars.size].T, found[:, stars.size :]
+        self.spread()
+
+    def spread(self) -> None:
+        """Take the spectra and the light around the sources to the pixels."""
+        grid = np.arange(self.n_sample)
+        for d, stars, at in self.parts:
+            (u, v), sample = self._from_middle(stars, at), self.sample[at]
+            self.light[np.ix_(stars, at)] = [np.interp(sample, grid, one) for one in self.spectrum[stars, d]]
+            level, along, across = (np.interp(sample, grid, column) for column in self.plane[stars[0], d].T)
             self.around[at] = level + along * u + across * v
+
+    def _from_middle(self, stars: np.ndarray, at: np.ndarray) -> Any:
+        """Return u, v of pixels from the middle of sources."""
+        return [one[np.ix_(stars, at)].mean(axis=0) for one in self.offsets()]
 
     def slopes(self) -> np.ndarray:
         """Return what a move [arcsec] of each source gives (source, axis, pixel)."""
@@ -185,16 +224,16 @@ class Fit:
         moved = found[:, m:].reshape(self.n_node, -1, 3)[..., 1:].mean(axis=0)
         self.place[1:] += np.clip(moved, -0.1, 0.1)[:, None]
 
-    def run(self, fitted: np.ndarray, most: int = _WHOLE) -> bool:
+    def run(self, most: int = _WHOLE) -> bool:
         """Fit spectra, places and profile in turn, so often at most; return whether they settled."""
         mix, settled = Mixing(), False
         for _ in range(most):
             before = self._state()
-            self.fit_spectra(self.weights(fitted))
+            self.fit_spectra(self.weights())
             for _ in range(1 if mix.known else 3):
-                self.fit_places(self.weights(fitted))
-                self.fit_spectra(self.weights(fitted))
-            self.fit_profile(self.weights(fitted))
+                self.fit_places(self.weights())
+                self.fit_spectra(self.weights())
+            self.fit_profile(self.weights())
             after = self._state()
             change = np.abs(after - before)
             settled = bool((np.split(change, [self.place.size])[0] < SETTLED[0]).all() and change.max() < SETTLED[1])
@@ -202,14 +241,14 @@ class Fit:
                 break
             state = mix.next(before, after)
             place, profile = np.split(state, [self.place.size])
-            self.place = place.reshape(self.place.shape) * np.median(self.fwhm)
+            self.place = place.reshape(self.place.shape) * self.unit
             self.profile = profile.reshape(self.profile.shape) / _ENVELOPE
-        self.fit_spectra(self.weights(fitted))
+        self.fit_spectra(self.weights())
         return settled
 
     def _state(self) -> np.ndarray:
         """Return places [FWHM] and profile [of its peak]."""
-        return np.concatenate([(self.place / np.median(self.fwhm)).ravel(), (self.profile * _ENVELOPE).ravel()])
+        return np.concatenate([(self.place / self.unit).ravel(), (self.profile * _ENVELOPE).ravel()])
 
 
 def _solve_chain(normal: np.ndarray, right: np.ndarray, tie: float) -> np.ndarray:
@@ -257,16 +296,16 @@ def fit_band(pixels: Pixels, place: np.ndarray, labels: np.ndarray, nodes: np.nd
         Whether places and profile of all pixels came to rest.
     """
     layout = (nodes.size, float(samples[0]), float(samples[1] - samples[0]), samples.size)
-    half = Fit(pixels, place.copy(), *layout)
-    half.run(~pixels.odd, _LOOK)
-    judged = _score(half, labels)
+    half = Fit(pixels.of(~pixels.odd), place.copy(), *layout, float(np.median(psf_fwhm(pixels.wavelength))))
+    half.run(_LOOK)
+    judged = _score(half.on(pixels), labels)
     if not gains(judged).any():
         return half, judged, False
-    half.run(~pixels.odd, _HALF)
-    judged = _score(half, labels)
+    half.run(_HALF)
+    judged = _score(half.on(pixels), labels)
     fit = Fit(pixels, half.place.copy(), *layout)
     fit.profile = half.profile
-    settled = fit.run(np.ones(pixels.flux.size, bool))
+    settled = fit.run()
     crowded = np.ptp(ring(fit.profile), axis=1) > _CROWDED
     return fit, np.where(crowded, np.nan, judged), settled
 

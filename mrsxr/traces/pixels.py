@@ -30,6 +30,10 @@ class Pixels:
     beside_variance: np.ndarray
     odd: np.ndarray  # squares of one colour of a chess board on the detector
 
+    def of(self, chosen: np.ndarray) -> Pixels:
+        """Return some of the pixels."""
+        return Pixels(*(values[chosen] for values in vars(self).values()))
+
 
 def lit_pixels(ds: xr.Dataset, band: str) -> xr.Dataset:
     """Return ``flux`` and ``variance`` on the columns of a band, NaN where unusable, and what tells where they lie."""
@@ -64,7 +68,8 @@ def _brightest(lit: xr.Dataset, band: str) -> tuple[Any, Any]:
         groups = np.split(order, np.flatnonzero(np.diff(key[order])) + 1) if order.size else []
         enough = 0.3 * max((len(group) for group in groups), default=0)
         for here in (group for group in groups if len(group) > enough):
-            level = float(np.median(values[here]))
+            middle = (len(here) - 1) // 2, len(here) // 2
+            level = float(np.partition(values[here], middle)[list(middle)].mean())
             if level > most:
                 most, found = level, (d, float(alpha[here].mean()), float(beta[here].mean()))
     return slicer_to_sky(*found[1:], band, lit, Pointing.of(lit, found[0]))

@@ -387,7 +387,7 @@ def match_backgrounds(ds: xr.Dataset, *, match: xr.Dataset) -> xr.Dataset:
         judge = partial(score, instead="none", held_out="patches of the sky")
         own, tied = match["score"].data, match["score_tie"].data[0]
         out = out.assign(judge("match_backgrounds", own, ("dither", "band"), method="own function"))
-        out = out.assign(judge("match_bands", tied, "band", method="tied to the next band"))
+        out = out.assign(judge("band_ties", tied, "band", method="tied to the next band"))
     about = {"units": "MJy/sr", "long_name": meaning_of("cal", "background_level")}
     out = out.assign(background_level=(("dither", "band"), match["background_level"].data, about))
     return out.assign_coords(band=list(bands_of_setting(str(setting)))).assign_attrs(background_match=1)

@@ -50,7 +50,7 @@ def test_beside_a_bright_source_nothing_is_found_where_nothing_was_put_in(star):
     out = match_backgrounds(star, match=match)
     np.testing.assert_array_equal(out.flux.values, star.flux.values)
     one, other = scores.decisions(out)
-    assert (one.step, one.scores.size, other.step) == ("match_backgrounds", 6, "match_bands")
+    assert (one.step, one.scores.size, other.step) == ("match_backgrounds", 6, "band_ties")
     free = fit_background_match(star, significance=0, reference="00002")
     pull = (free.level / free.level_err).values[free.held.values == 0]
     assert 0.2 < np.sqrt(np.mean(pull**2)) < 1.7

@@ -21,9 +21,11 @@ from dask.base import tokenize
 from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph
 
+from mrsxr.schedule import depth_first
 from mrsxr.threads import how
 
 _WORTH_PACKING = 4096  # byte
+_FEW_ROWS = 8  # blocks, across which halos reach
 Lazy = TypeVar("Lazy", xr.DataArray, xr.Dataset, da.Array)
 
 
@@ -223,7 +225,7 @@ def with_row_halo(wrapper: Callable[..., np.ndarray], array: xr.DataArray, *, de
     return array.copy(data=da.Array(graph, name, data.chunks, meta=data._meta))
 
 
-def read_again(data: Lazy, label: str) -> Lazy:
+def read_again(data: Lazy, label: str, *, by_rows: bool = False) -> Lazy:
     """Return the same data under other task names.
 
     Parameters
@@ -231,6 +233,9 @@ def read_again(data: Lazy, label: str) -> Lazy:
     data : DataArray, Dataset or dask array
     label : str
         Tells the copies of the same data apart.
+    by_rows : bool
+        Of a DataArray or Dataset (..., y, ...): do only what blocks of rows need by themselves twice. What all of them
+        need (a sum over the frame and all that is behind it, references in memory) stays the one task.
 
     Returns
     -------
@@ -239,16 +244,23 @@ def read_again(data: Lazy, label: str) -> Lazy:
         hold in memory from the first use to the last. Data in memory are returned as they are.
     """
     if isinstance(data, da.Array):
-        return _renamed(data, label)
-    if isinstance(data, xr.Dataset):
-        again = {name: v.copy(data=_renamed(v.data, label)) for name, v in data.data_vars.items() if v.chunks}
-        return data.assign(again)
-    return data.copy(data=_renamed(data.data, label)) if data.chunks else data
+        return _renamed([data], label)[0]
+    if isinstance(data, xr.DataArray):
+        rows = [data.get_axis_num("y")] if by_rows else None
+        return data.copy(data=_renamed([data.data], label, rows)[0]) if data.chunks else data
+    lazy = {name: v for name, v in data.data_vars.items() if v.chunks}
+    axes = [v.get_axis_num("y") for v in lazy.values()] if by_rows else None
+    copies = _renamed([v.data for v in lazy.values()], label, axes)
+    return data.assign({name: v.copy(data=one) for (name, v), one in zip(lazy.items(), copies, strict=True)})
 
 
-def _renamed(array: da.Array, label: str) -> da.Array:
-    needed = array.dask.cull(list(flatten(array.__dask_keys__())))  # a few rows need a few tasks of many
-    tasks = convert_legacy_graph(dict(needed))
+def _renamed(arrays: list[da.Array], label: str, rows: list[int] | None = None) -> list[da.Array]:
+    """Return arrays with other names of tasks; with the axis of the rows of each, but of those that all rows need."""
+    wanted = [list(flatten(array.__dask_keys__())) for array in arrays]
+    needed = HighLevelGraph.merge(*(a.dask for a in arrays)).cull([k for keys in wanted for k in keys])
+    tasks = convert_legacy_graph(dict(needed))  # a few rows need a few tasks of many
+    of_rows = {key: key[1 + row] for keys, row in zip(wanted, rows or (), strict=False) for key in keys}
+    shared = _of_all_rows(tasks, of_rows)
     stems: dict[str, str] = {}
 
     def new(key: Any) -> Any:
@@ -257,9 +269,22 @@ def _renamed(array: da.Array, label: str) -> da.Array:
             stems[stem] = f"again-{tokenize(stem, label)}"
         return (stems[stem], *key[1:]) if isinstance(key, tuple) else stems[stem]
 
-    names = {key: new(key) for key in tasks}
-    graph = {names[key]: task.substitute(names, key=names[key]) for key, task in tasks.items()}
-    return da.Array(graph, new((array.name,))[0], array.chunks, meta=array._meta)
+    names = {key: new(key) for key in tasks if key not in shared}
+    graph = {names[key]: task.substitute(names, key=names[key]) for key, task in tasks.items() if key in names}
+    graph |= {key: tasks[key] for key in shared}
+    return [da.Array(graph, new((array.name,))[0], array.chunks, meta=array._meta) for array in arrays]
+
+
+def _of_all_rows(tasks: Mapping[Any, Any], row_of: Mapping[Any, int]) -> set[Any]:
+    """Return the keys on which the blocks of all rows rest, of a few rows none."""
+    n_row = len(set(row_of.values()))
+    if n_row < _FEW_ROWS:
+        return set()
+    serves = dict.fromkeys(tasks, 0) | {key: 1 << row for key, row in row_of.items()}
+    for key in reversed(depth_first({key: task.dependencies for key, task in tasks.items()}, row_of)):
+        for other in tasks[key].dependencies:
+            serves[other] |= serves[key]
+    return {key for key, rows in serves.items() if rows.bit_count() == n_row}
 
 
 def _with_edges(

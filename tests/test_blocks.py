@@ -50,6 +50,35 @@ def test_reading_again_shares_no_task():
     assert read_again(part.sci, "a").data.name != read_again(part.sci, "b").data.name
 
 
+@pytest.mark.parametrize("n_block", [12, 3])
+def test_what_all_rows_need_is_done_once_where_blocks_are_done_again(n_block):
+    """A level of the whole frame, measured on rows read apart, is one task; few blocks are done again whole."""
+    counted = []
+
+    def made(block, name, more=0.0):
+        counted.append(name)
+        return block + more
+
+    def level(block):
+        counted.append("level")
+        return np.full((1, 1), block.mean())
+
+    sizes = {"dtype": float, "meta": np.empty((0, 0))}
+    raw = da.from_array(np.random.default_rng(3).normal(size=(2 * n_block, 5)), chunks=(2, 5))
+    rows = da.map_blocks(made, raw, "read", **sizes)
+    apart = read_again(xr.DataArray(rows, dims=("y", "x")), "apart").data
+    whole = da.map_blocks(level, apart.rechunk(-1), chunks=((1,), (1,)), **sizes)
+    ds = xr.Dataset({"sci": (("y", "x"), rows - whole), "dq": (("y", "x"), rows > 0), "number": 1})
+    again = read_again(ds, "again", by_rows=True)
+    assert again.sci.data.name != ds.sci.data.name
+    counted.clear()
+    first, second = dask.compute(ds, again, scheduler="synchronous", optimize_graph=False)
+    assert first.identical(second)
+    once = n_block >= 8
+    assert counted.count("level") == (1 if once else 2)
+    assert counted.count("read") == n_block * (3 if once else 4)
+
+
 def test_read_again_of_a_cut_array_computes_and_fuses():
     """Indices of dask keep a task under a key of its own, which its optimisation must not mix with that of the copy."""
     whole = da.concatenate([da.ones((1, 4, 6), chunks=(1, 4, 3)), da.zeros((1, 4, 6), chunks=(1, 4, 3))])

@@ -11,7 +11,7 @@ import xarray as xr
 
 from mrsxr import dq, scores
 from mrsxr.arguments import reads
-from mrsxr.blocks import as_lazy_as, map_ramps, with_row_halo
+from mrsxr.blocks import as_lazy_as, map_ramps, read_again, with_row_halo
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import Count, NotNegative, Positive, Ref, Reference, checked
 from mrsxr.step import step
@@ -108,12 +108,13 @@ def flag_showers(
         widest=2 * max_extended_radius, n_after=int(time_masked_after_shower // group_time),
         min_diffs=min_diffs_for_shower,
     )  # fmt: skip
+    sci = read_again(ds.sci, "showers", by_rows=True)
     (group_dq,) = map_ramps(
-        flag_drawn, ds.sci, ds.group_dq, ds.pixel_dq, gain.gain, drawn,
+        flag_drawn, sci, ds.group_dq, ds.pixel_dq, gain.gain, drawn,
         core=[RAMP, RAMP, [], [], [*RAMP, "byte"]], out_core=[RAMP], dtypes=["uint8"],
         limit=_JWST_AMPLITUDE * group_time,
     )  # fmt: skip
-    return ds.assign(group_dq=group_dq.assign_attrs(dq.GROUP_DQ_ATTRS))
+    return ds.assign(sci=sci, group_dq=group_dq.assign_attrs(dq.GROUP_DQ_ATTRS))
 
 
 def _in_tall_blocks(array: xr.DataArray, rows: int) -> xr.DataArray:
@@ -220,6 +221,7 @@ def remove_showers(
     judged = scores.score(
         "showers", found.data, "dither", method="remove", instead="nothing", held_out="cells of 8 x 8 pixels",
     )  # fmt: skip
+    ds = ds.assign(read_again(ds[["sci", "group_dq"]], "showers", by_rows=True))
     model = model.expand_dims(("y", "x"), axis=(-2, -1))
     row = xr.DataArray(np.arange(ds.sizes["y"])[:, None], dims=("y", "x"))
     row = row.chunk(y=ds.sci.chunksizes["y"]) if ds.sci.chunks else row

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
+from mrsxr.threads import each
+
 from ._background_match_misfit import Bin, Table, cluster, places, squares
-from ._background_match_solve import Sky, Solution, Unknowns, eliminate, residuals, solve, whole
+from ._background_match_solve import Solution, Unknowns, eliminate, residuals, solve, whole
 
 #: Nodes of the sky to a side of a patch, and patches to a side of what is left out together with its like.
 _PATCH, _FOLD = 3, 2
@@ -167,30 +169,32 @@ def held_out(
     several = np.zeros(own.size, dtype=bool)
     for one in bins:
         several[one.rows] = np.unique(group[one.members]).size > 1
-    with_it, without = np.zeros(group.size), np.zeros(group.size)
-    tied, untied = np.zeros(group.max() + 1), np.zeros(group.max() + 1)
-    for number in range(_FOLD**2):
+
+    def judged(number: int) -> tuple[np.ndarray, ...]:
+        """Return the misfits of one fold: of members with and without, of groups with and without the constants."""
         out = fold == number
         values, _ = solve(eliminate(table, bins, np.where(out, 0.0, weight)).equations, unknowns)
-        judged = np.where(out, weight, 0.0)
-        sky = eliminate(table, bins, judged)
+        seen = np.where(out, weight, 0.0)
+        sky = eliminate(table, bins, seen)
 
-        def misfits(changed: np.ndarray, judged: np.ndarray = judged, sky: Sky = sky) -> np.ndarray:
-            return squares(mean_of, residuals(table, bins, sky, unknowns.coefficients(changed)), judged)
+        def misfits(changed: np.ndarray) -> np.ndarray:
+            return squares(mean_of, residuals(table, bins, sky, unknowns.coefficients(changed)), seen)
 
-        full = misfits(values)
-        with_it += np.bincount(table.member, full, group.size)
-        tied += np.bincount(own[several], full[several], tied.size)
+        def of_groups(found: np.ndarray) -> np.ndarray:
+            return np.bincount(own[several], found[several], group.max() + 1)
+
+        full, without = misfits(values), np.zeros(group.size)
         for k in turns:
             ours = np.flatnonzero((turn == k) & (first >= 0))
             changed = values.copy()
             for m in ours:
                 changed[first[m] : first[m] + unknowns.n_term * unknowns.n_knot] = 0.0
-            without[ours] += np.bincount(table.member, misfits(changed), group.size)[ours]
-        if common.size:
-            changed = values.copy()
-            changed[common] = 0.0
-            none = misfits(changed)
-            untied += np.bincount(own[several], none[several], tied.size)
+            without[ours] = np.bincount(table.member, misfits(changed), group.size)[ours]
+        changed = values.copy()
+        changed[common] = 0.0
+        none = misfits(changed) if common.size else np.zeros(own.size)
+        return np.bincount(table.member, full, group.size), without, of_groups(full), of_groups(none)
+
+    with_it, without, tied, untied = (sum(parts) for parts in zip(*each(judged, range(_FOLD**2)), strict=True))
     with np.errstate(invalid="ignore", divide="ignore"):
         return with_it / without, tied / untied

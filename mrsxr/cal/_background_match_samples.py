@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from functools import partial
 
 import numpy as np
 import xarray as xr
@@ -13,10 +14,11 @@ from mrsxr.errors import MrsxrError
 from mrsxr.geometry.sky import Pointing, slicer_to_sky, tangent_frame, tangent_offsets
 from mrsxr.mrs import BANDS, SLICE_WIDTH
 from mrsxr.notes import tell
+from mrsxr.threads import each
 
 from ._background_match_misfit import Table
 from ._background_match_solve import spline_basis
-from ._sampling import Samples, bin_centre, cell_samples, check_wcs, make_cells
+from ._sampling import Cells, Samples, bin_centre, cell_samples, check_wcs, make_cells
 
 CHOICES = ("typical", "lowest")
 #: Size of the cells along a slice, in widths of a slice.
@@ -36,23 +38,27 @@ class Member:
 
 
 def read_members(exposures: xr.Dataset | Iterable[xr.Dataset]) -> list[Member]:
-    """Take the samples of all exposures, one exposure at a time."""
+    """Take the samples of all exposures, one exposure a core at a time."""
     members: list[Member] = []
     for ds in [exposures] if isinstance(exposures, xr.Dataset) else exposures:
         check_wcs(ds)
-        cells = make_cells(ds, _STEP)
-        for d, name in enumerate(ds["exposure"].values):
-            pointing = Pointing.of(ds, d)
-            for band, samples in cell_samples(ds, d, cells).items():
-                samples = _at_bin_centre(samples)
-                ra, dec = slicer_to_sky(samples.alpha, samples.beta, band, ds, pointing)
-                members.append(Member(str(name), str(ds.attrs["setting"]), band, samples, ra, dec))
+        found = each(partial(_of_exposure, ds, make_cells(ds, _STEP)), range(ds.sizes["dither"]))
+        members += itertools.chain.from_iterable(found)
     if not members:
         raise MrsxrError("background matching got no exposures; expected Datasets of level cal")
     names = [(m.exposure, m.band) for m in members]
     double = {n for n in names if names.count(n) > 1}
     if double:
         raise MrsxrError(f"exposure {min(double)[0]} was given twice to background matching; give each once")
+    return members
+
+
+def _of_exposure(ds: xr.Dataset, cells: Cells, dither: int) -> list[Member]:
+    pointing, members = Pointing.of(ds, dither), []
+    for band, samples in cell_samples(ds, dither, cells).items():
+        samples = _at_bin_centre(samples)
+        ra, dec = slicer_to_sky(samples.alpha, samples.beta, band, ds, pointing)
+        members.append(Member(str(ds["exposure"].values[dither]), str(ds.attrs["setting"]), band, samples, ra, dec))
     return members
 
 
@@ -63,7 +69,7 @@ def _at_bin_centre(samples: Samples) -> Samples:
         return samples
     order = np.argsort(number, kind="stable")
     edges = np.searchsorted(number[order], np.arange(bins.size + 1))
-    level = np.array([np.median(samples.flux[order[a:b]]) for a, b in pairwise(edges)])
+    level = np.array([np.median(samples.flux[order[a:b]]) for a, b in itertools.pairwise(edges)])
     slope = np.gradient(level, bin_centre(bins))[number]
     return replace(samples, flux=samples.flux - slope * (samples.wavelength - bin_centre(samples.spectral_bin)))
 

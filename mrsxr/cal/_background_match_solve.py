@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from mrsxr.threads import each
+
 from ._background_match_misfit import Bin, Table, freedom, misfit, scatter
 
 #: Tukey's constant and the most rounds of reweighting.
@@ -255,10 +257,11 @@ def eliminate(table: Table, bins: list[Bin], weight: np.ndarray) -> Sky:
     # nodes that bright sources have left without weight hang on to this ridge alone
     least = 1e-8 * float(np.median(weight[weight > 0])) if (weight > 0).any() else 1.0
     factors, sets = [], {}  # type: ignore[var-annotated]
-    for one in bins:
-        band, border, left = kernels.eliminate(
-            one, table.terms[one.rows], table.flux[one.rows], weight[one.rows], least
-        )
+
+    def reduced(one: Bin) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return kernels.eliminate(one, table.terms[one.rows], table.flux[one.rows], weight[one.rows], least)
+
+    for one, (band, border, left) in zip(bins, each(reduced, bins), strict=True):
         factors.append((band, border))
         n = one.basis.size * n_term
         found = sets.setdefault(one.members.tobytes(), Equations(one.members, np.zeros((n, n)), np.zeros(n)))
@@ -290,9 +293,13 @@ def residuals(table: Table, bins: list[Bin], sky: Sky, coefficients: np.ndarray)
     from . import _background_match_sky_kernels as kernels
 
     residual = np.empty(table.flux.size)
-    for one, factor in zip(bins, sky.factors, strict=True):
+
+    def fill(number: int) -> None:
+        one, factor = bins[number], sky.factors[number]
         local = np.einsum("mtk,mk->mt", coefficients[one.members], one.basis)
         kernels.residuals(one, table.terms[one.rows], table.flux[one.rows], factor, local, residual[one.rows])
+
+    each(fill, range(len(bins)))
     return residual
 
 

@@ -20,6 +20,7 @@ from mrsxr.notes import tell
 from mrsxr.schema import meaning_of
 from mrsxr.scores import gains, score
 from mrsxr.step import step
+from mrsxr.threads import each
 
 from ._background_match_errors import Scores, covariance, held_out, scores
 from ._background_match_misfit import Table
@@ -72,8 +73,8 @@ def fit_background_match(
     ----------
     exposures : Dataset of level "cal", or several
         Dithers of a setting along ``dither``; other settings, tiles and visits as further Datasets. Needs ``flux``
-        [MJy/sr], ``var_poisson``, ``var_read``, ``dq`` and the coordinates of assign_wcs. One exposure is in memory
-        at a time; its robust means, some 1 MB, are kept.
+        [MJy/sr], ``var_poisson``, ``var_read``, ``dq`` and the coordinates of assign_wcs. One exposure a core is in
+        memory at a time; its robust means, some 1 MB, are kept.
     reference : str or sequence of str
         The exposure that stays as it is: (part of) its name, or several names where groups of exposures do not
         overlap. "typical": the one that is nearest to the median of all functions, so free of what few exposures
@@ -210,8 +211,10 @@ class _Fit:
         self.unknowns = self._layout()
         found = solve_robustly(table, self.bins, self.unknowns, self.of_band)
         # the sky on grids of nodes that lie half a spacing beside the first, along x, y and both
-        self.others = [eliminate(table, make_bins(table, basis, shift), found.weight).equations
-                       for shift in ((0.5, 0.0), (0.0, 0.5), (0.5, 0.5))]  # fmt: skip
+        self.others = each(
+            lambda shift: eliminate(table, make_bins(table, basis, shift), found.weight).equations,
+            ((0.5, 0.0), (0.0, 0.5), (0.5, 0.5)),
+        )
         self.found: Solution = self._over_grids(found)
         self.score: Scores
         self.score_of, self.score_of_tie = np.full(self.group.size, np.nan), np.full(self.n_group, np.nan)

@@ -19,6 +19,7 @@ from mrsxr.cal._background_match_solve import Solution, Unknowns, eliminate, mak
 from mrsxr.cal._sampling import make_cells
 from mrsxr.cal.background_match import fit_background_match, match_backgrounds, match_later
 from mrsxr.errors import MrsxrError
+from mrsxr.threads import bounded
 
 OFFSETS, GRADIENTS = (20.0, -15.0, 25.0, 0.0), ((4.0, -3.0), (-5.0, 4.0), (3.0, 5.0), (0.0, 0.0))
 
@@ -64,6 +65,11 @@ def test_functions_are_recovered_to_two_percent(injected, match):
             slopes, true = (np.linalg.lstsq(terms, v, rcond=None)[0] for v in (found[d][lit], wanted))
             np.testing.assert_allclose(slopes, true, rtol=0.02)
             assert 0.4 < np.sqrt(np.mean(error**2 / variance[d][lit])) < 1.8
+
+
+def test_cores_change_no_number(injected, match):
+    with bounded(2):
+        assert_identical(fit_background_match(injected[0], reference="00004"), match)
 
 
 def test_errors_over_noise():

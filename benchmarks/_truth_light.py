@@ -422,14 +422,16 @@ def showers(table, quick: bool) -> None:
     regions = regions_of(light)
     for size in (15.0, 25.0, 40.0, 60.0, 90.0)[:: 2 if quick else 1]:
         for peak in (0.1, 0.3, 1.0, 4.0)[:: 2 if quick else 1]:
-            ds, made, clean = frame_with_showers(light, size, peak, 11)
+            seeds = (11, 31, 32, 33) if peak < 0.3 and not quick else (11,)  # of faint ones one draw tells little
+            frames = [frame_with_showers(light, size, peak, seed) for seed in seeds]
             texts, worst = {}, 0.0
             for method in ("smooth", "gated"):
-                rate = clean_showers(ds, regions=regions, method=method).rate.values[0]
-                left = shower_left(light, made, clean, rate)
-                easy = [abs(v) for k, v in left.items() if k not in HARD]
-                hard = ", ".join(f"{k} {left[k]:+.0f}" for k in HARD)
+                lefts = [shower_left(light, made, clean, clean_showers(
+                    ds, regions=regions, method=method).rate.values[0]) for ds, made, clean in frames]  # fmt: skip
+                easy = [abs(v) for left in lefts for k, v in left.items() if k not in HARD]
+                hard = ", ".join(f"{k} {max((left[k] for left in lefts), key=abs):+.0f}" for k in HARD)
                 texts[method], worst = f"{np.median(easy):.1f}, worst {max(easy):.1f}, {hard}", np.median(easy)
+            ds, made, _ = frames[0]
             known = "(noise alone: {:.1f} rms of a known form, worst {:.1f})".format(*oracle(light, ds, made))
             goal = (f"<= 5 {known}", worst <= 5.0) if size >= 25 else (known, None)
             table.add(
@@ -438,7 +440,7 @@ def showers(table, quick: bool) -> None:
             )  # fmt: skip
     for flux, stray in ((30.0, 0.05), (300.0, 0.03))[: 1 if quick else 2]:
         light = make_light("12A", flux)
-        ds, _, clean = frame_with_showers(light, 40.0, 0.0, 12, stray)
+        ds = frame_with_showers(light, 40.0, 0.0, 12, stray)[0]
         taken = {}
         for method in ("smooth", "gated"):
             off = np.nan_to_num((ds.rate - clean_showers(ds, regions=regions, method=method).rate).values[0])

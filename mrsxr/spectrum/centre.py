@@ -95,7 +95,9 @@ def _search(
         judged = score("centering", value, method="fit", instead="daofind", held_out=on)
         found = fitted if gains(value) else found
     if found is None:
-        tell(f"cube {band}: no source found that is a point off the border; the target coordinates are used")
+        top = find_place(collapse(cube), fwhm, widest=np.inf)
+        where = "" if top is None else f" (the brightest place is at spaxel ({top.x:.0f}, {top.y:.0f}))"
+        tell(f"cube {band}: no source found that is a point off the border{where}; the target coordinates are used")
         return None, judged
     if found.passed_over is not None:
         x, y = found.passed_over

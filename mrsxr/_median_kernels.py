@@ -30,6 +30,43 @@ def sorting_pairs(n):
 
 
 @njit(cache=True, nogil=True)
+def take_row(ramps, d, y, tiles):
+    """Fill tiles (tile, integration, group, TILE) with row y of ramps (dither, integration, group, y, x).
+
+    Row by row: a tile at a time each sample would be on another page of memory. What is beyond the row stays.
+    """
+    n_integration, n_group, n_x = ramps.shape[1], ramps.shape[2], ramps.shape[4]
+    whole = n_x // TILE
+    for i in range(n_integration):
+        for g in range(n_group):
+            row = ramps[d, i, g, y]
+            for n in range(whole):
+                part = row[n * TILE : (n + 1) * TILE]
+                for t in range(TILE):
+                    tiles[n, i, g, t] = part[t]
+            rest = row[whole * TILE :]
+            for t in range(n_x - whole * TILE):
+                tiles[whole, i, g, t] = rest[t]
+
+
+@njit(cache=True, nogil=True)
+def put_row(tiles, d, y, ramps):
+    """Write tiles into row y of ramps, the way back of :func:`take_row`."""
+    n_integration, n_group, n_x = ramps.shape[1], ramps.shape[2], ramps.shape[4]
+    whole = n_x // TILE
+    for i in range(n_integration):
+        for g in range(n_group):
+            row = ramps[d, i, g, y]
+            for n in range(whole):
+                part = row[n * TILE : (n + 1) * TILE]
+                for t in range(TILE):
+                    part[t] = tiles[n, i, g, t]
+            rest = row[whole * TILE :]
+            for t in range(n_x - whole * TILE):
+                rest[t] = tiles[whole, i, g, t]
+
+
+@njit(cache=True, nogil=True)
 def sort_columns(values, pairs):
     """Sort each column of values (n, TILE) in place, ascending."""
     for k in range(pairs.shape[0]):

@@ -7,7 +7,9 @@ are joined, and each has its own where they are taken apart again.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,7 @@ MARKS = {
 }
 _KIND = "attribute"  # of a coordinate that is an attribute by exposure: how its values are held
 _JSON = "json:"
+_said: ContextVar[dict[str, list[Any]] | None] = ContextVar("said", default=None)
 
 
 def encode(value: Any) -> Any:
@@ -222,6 +225,17 @@ def headers_of(ds: xr.Dataset) -> list[dict[str, Any]]:
     return [json.loads(str(text) or "{}") for text in found]
 
 
+@contextmanager
+def keywords_read() -> Iterator[dict[str, list[Any]]]:
+    """Collect the keywords that :func:`keyword` is asked for, and what it says."""
+    said: dict[str, list[Any]] = {}
+    token = _said.set(said)
+    try:
+        yield said
+    finally:
+        _said.reset(token)
+
+
 def keyword(ds: xr.Dataset, name: str) -> list[Any]:
     """Return a FITS keyword of each exposure, or of the product; None where its header has none.
 
@@ -230,4 +244,7 @@ def keyword(ds: xr.Dataset, name: str) -> list[Any]:
     >>> keyword(xr.Dataset(attrs={"fits_header": '{"PRIMARY": {"NINTS": 3}}'}), "NINTS")
     [3]
     """
-    return [{**header.get("SCI", {}), **header.get("PRIMARY", {})}.get(name) for header in headers_of(ds)]
+    found = [{**header.get("SCI", {}), **header.get("PRIMARY", {})}.get(name) for header in headers_of(ds)]
+    if (said := _said.get()) is not None:
+        said[name] = found
+    return found

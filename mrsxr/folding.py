@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from operator import getitem
 from typing import Any
 
@@ -71,6 +71,60 @@ def fold(*datasets: xr.Dataset) -> tuple[xr.Dataset, ...]:
         ds.assign({name: (v.dims, again(v.data), v.attrs) for name, v in found.items()})
         for ds, found in zip(datasets, lazy, strict=True)
     )
+
+
+def reading(datasets: Sequence[xr.Dataset], instead: Mapping[int, Any], token: str) -> tuple[xr.Dataset, ...]:
+    """Return Datasets of one :func:`fold` that read from other sources.
+
+    Parameters
+    ----------
+    datasets : sequence of Dataset
+        What was folded; data in memory stay as they are.
+    instead : mapping
+        Sources of the graph, by identity, and what stands in their place.
+    token : str
+        Tells the graphs of different sources apart.
+
+    Returns
+    -------
+    tuple of Dataset
+    """
+    fresh: dict[str, tuple[str, Tasks, dict[Any, Any]]] = {}
+
+    def renamed(name: str, layer: Mapping[Any, Any]) -> tuple[str, Tasks, dict[Any, Any]]:
+        new = f"{_NAME}{tokenize(name, token)}"
+        keys = {key: (new, *key[1:]) for key in layer}
+        tasks: Tasks = {
+            new_key: _with_sources(layer[key].substitute(keys, key=new_key), instead) for key, new_key in keys.items()
+        }
+        return new, tasks, keys
+
+    def again(array: da.Array) -> da.Array:
+        layers = array.dask.layers
+        name = next(name for name in layers if name.startswith(_NAME))
+        if name not in fresh:
+            fresh[name] = renamed(name, layers[name])
+        new, tasks, keys = fresh[name]
+        own = f"folded-{new}-{array.name}"
+        taken: Any = {(own, *key[1:]): one.substitute(keys, key=(own, *key[1:]))
+                      for key, one in layers[array.name].items()}  # fmt: skip
+        both = HighLevelGraph({new: tasks, own: taken}, {new: set(), own: {new}})  # type: ignore[dict-item]
+        return da.Array(both, own, array.chunks, meta=array._meta)
+
+    return tuple(
+        ds.assign({n: (v.dims, again(v.data), v.attrs) for n, v in ds.data_vars.items() if v.chunks is not None})
+        for ds in datasets
+    )
+
+
+def _with_sources(task: Any, instead: Mapping[int, Any]) -> Task:
+    """Return a folded task that reads from other sources."""
+    old = task.func
+    nodes = tuple(
+        DataNode(one.key, instead[id(one.value)]) if isinstance(one, DataNode) and id(one.value) in instead else one
+        for one in old.tasks
+    )
+    return Task(task.key, _Together(nodes, old.asked, old.inputs), *task.args)
 
 
 def _array_of(key: Any) -> Any:

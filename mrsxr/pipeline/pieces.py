@@ -27,7 +27,7 @@ from mrsxr.notes import listen, noted, tell
 from mrsxr.references import References
 from mrsxr.threads import how
 
-from . import cube_chain, spectrum_chain
+from . import alike, cube_chain, spectrum_chain
 from .arrivals import ADVICE, Arrivals
 from .cal_chain import add_wcs, calibrate, find_mask
 from .combine_chain import combine
@@ -160,7 +160,9 @@ def make_rate(way: Way, *, exposure: Things) -> Made:
     """Turn ramps into slopes, and those of the integrations where they are wanted."""
     ds, refs, recipe = together(exposure), way.references(), way.recipe
     kinds = ("rate", "rateints") if recipe.option("rate", "save_rateints") else ("rate",)
-    fitted = fit_slopes(correct_ramps(ds, refs, recipe), refs, recipe, len(kinds) > 1)
+    fitted = alike.built(
+        ds, refs, recipe, lambda: fit_slopes(correct_ramps(ds, refs, recipe), refs, recipe, len(kinds) > 1)
+    )
     return {kind: [one] for kind, one in zip(kinds, fitted, strict=True)}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mrsxr._median_kernels import TILE, median_of, median_of_sorted, sort_columns, sorting_pairs
+from mrsxr._median_kernels import TILE, median_of, median_of_sorted, put_row, sort_columns, sorting_pairs, take_row
 from mrsxr.compiled import Array, njit, read_only
 
 SKIP, SINGLE_PASS, ITERATIVE, CLIP_INTEGRATIONS, CLIP_ALL = range(5)  # ways to find jumps
@@ -67,37 +67,38 @@ def _flag_iteratively(diffs, n_diffs, read_variance, thresholds, work, jump):
 
 
 @njit(cache=True, nogil=True)
-def gather(sci, group_dq, gain, d, y, x0, width, keep_jumps, tile, tile_dq, diffs, ordered, count):
+def gather(tile, tile_dq, gain, keep_jumps, diffs, ordered, count):
     """Fill diffs (n_diffs, TILE) [electron], NaN where unusable, and ordered, +inf there; count the usable ones.
 
-    tile_dq (integration, group, TILE) gets the flags.
+    tile, tile_dq (integration, group, TILE) are samples, which are lost, and flags; gain (at most TILE).
     """
     one_gain = np.ones(TILE, dtype=np.float32)
-    one_gain[:width] = gain[y, x0 : x0 + width]
+    one_gain[: gain.size] = gain
     alone = np.uint8(0 if keep_jumps else 4)
-    n_integration, n_group = sci.shape[1], sci.shape[2]
+    n_integration, n_group = tile_dq.shape[:2]
     count[:] = 0
     k = 0
     for i in range(n_integration):
-        flags = tile_dq[i]
-        for g in range(n_group):
-            values, bits = sci[d, i, g, y, x0 : x0 + width], group_dq[d, i, g, y, x0 : x0 + width]
-            for t in range(width):
-                tile[g, t] = values[t]
-            for t in range(width):
-                flags[g, t] = bits[t]
+        values, flags = tile[i], tile_dq[i]
         for g in range(n_group):
             for t in range(TILE):
                 lost = (flags[g, t] & np.uint8(3) != 0) | ((flags[g, t] == alone) & (alone != 0))
-                tile[g, t] = np.float32(np.nan) if lost else tile[g, t] * one_gain[t]
+                values[g, t] = np.float32(np.nan) if lost else values[g, t] * one_gain[t]
         for g in range(n_group - 1):
             for t in range(TILE):
-                difference = tile[g + 1, t] - tile[g, t]
+                difference = values[g + 1, t] - values[g, t]
                 usable = not np.isnan(difference)
                 diffs[k, t] = difference
                 ordered[k, t] = difference if usable else np.float32(np.inf)
                 count[t] += np.int32(usable)
             k += 1
+
+
+@njit(cache=True, nogil=True)
+def empty_tiles(n_x, n_integration, n_group):
+    """Return tiles of a row of samples, NaN, and of their flags, DO_NOT_USE, as beyond the row."""
+    shape = ((n_x + TILE - 1) // TILE, n_integration, n_group, TILE)
+    return np.full(shape, np.nan, dtype=np.float32), np.ones(shape, dtype=np.uint8)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -112,25 +113,18 @@ def _mark(diffs, m, sigma, threshold, neighbours, jump, near):
 
 
 @njit(cache=True, nogil=True)
-def _write_tile(jump, near, tile_dq, place, width, out_dq, out_spread):
-    """Write flags and neighbour marks of a tile; eight of them are put together at a time."""
-    d, y, x0 = place
+def _add_jumps(jump, near, tile_dq, spread):
+    """Add the flags of jumps to those of a tile and mark what flags its neighbours; eight at a time."""
     n_integration, n_group = tile_dq.shape[:2]
-    added, marked, held = jump.view(np.uint64), near.view(np.uint64), tile_dq.view(np.uint64)
+    added, marked, held, marks = (
+        jump.view(np.uint64), near.view(np.uint64), tile_dq.view(np.uint64), spread.view(np.uint64)
+    )  # fmt: skip
     for i in range(n_integration):
-        for k in range(n_group - 1):
+        for g in range(1, n_group):
+            k = i * (n_group - 1) + g - 1
             for t in range(TILE // 8):
-                held[i, k + 1, t] |= added[i * (n_group - 1) + k, t]
-                marked[i * (n_group - 1) + k, t] &= held[i, k + 1, t]
-        for g in range(n_group):
-            bits, marks = out_dq[d, i, g, y, x0 : x0 + width], out_spread[d, i, g, y, x0 : x0 + width]
-            for t in range(width):
-                bits[t] = tile_dq[i, g, t]
-            row = near[i * (n_group - 1) + max(g - 1, 0)]
-            for t in range(width):
-                marks[t] = row[t] != 0
-            if g == 0:
-                marks[:] = False
+                held[i, g, t] |= added[k, t]
+                marks[i, g, t] = (marked[k, t] & held[i, g, t]) >> np.uint64(2)
 
 
 @njit(cache=True, nogil=True)
@@ -197,8 +191,8 @@ def _find_by_clipping(diffs, n_integration, over_integrations, limit, t, work, j
 def _find_jumps(sci, group_dq, read_noise, gain, thresholds, mode, neighbours, pairs, out_dq, out_spread):
     n_dither, n_integration, n_group, n_y, n_x = sci.shape
     n_diffs = n_integration * (n_group - 1)
-    tile = np.full((n_group, TILE), np.nan, dtype=np.float32)
-    tile_dq = np.ones((n_integration, n_group, TILE), dtype=np.uint8)
+    tiles, tiles_dq = empty_tiles(n_x, n_integration, n_group)
+    spread = np.zeros(tiles.shape, dtype=np.uint8)
     diffs = np.empty((n_diffs, TILE), dtype=np.float32)
     ordered = np.empty((n_diffs, TILE), dtype=np.float32)
     jump, near = np.zeros((n_diffs, TILE), dtype=np.uint8), np.zeros((n_diffs, TILE), dtype=np.uint8)
@@ -214,9 +208,11 @@ def _find_jumps(sci, group_dq, read_noise, gain, thresholds, mode, neighbours, p
     threshold = thresholds[0] if mode == SINGLE_PASS else np.float32(np.nan)
     for d in range(n_dither):
         for y in range(n_y):
-            for x0 in range(0, n_x, TILE):
-                width, place = min(TILE, n_x - x0), (d, y, x0)
-                gather(sci, group_dq, gain, d, y, x0, width, True, tile, tile_dq, diffs, ordered, count)
+            take_row(sci, d, y, tiles)
+            take_row(group_dq, d, y, tiles_dq)
+            for n, x0 in enumerate(range(0, n_x, TILE)):
+                width = min(TILE, n_x - x0)
+                gather(tiles[n], tiles_dq[n], gain[y, x0 : x0 + width], True, diffs, ordered, count)
                 sort_columns(ordered, pairs)
                 for t in range(width):
                     r = read_noise[y, x0 + t] * gain[y, x0 + t]
@@ -232,7 +228,9 @@ def _find_jumps(sci, group_dq, read_noise, gain, thresholds, mode, neighbours, p
                     else:
                         over = mode == CLIP_INTEGRATIONS
                         _find_by_clipping(diffs, n_integration, over, thresholds[0], t, sorted_work, jump)
-                _write_tile(jump, near, tile_dq, place, width, out_dq, out_spread)
+                _add_jumps(jump, near, tiles_dq[n], spread[n])
+            put_row(tiles_dq, d, y, out_dq)
+            put_row(spread, d, y, out_spread)
 
 
 @njit(cache=True, nogil=True)
@@ -296,6 +294,7 @@ def find_jumps(
         usable = np.full((n_dither, n_integration, 1, 1), n_group)
     out_dq = np.empty(sci.shape, dtype=np.uint8)
     out_spread = np.empty(sci.shape, dtype=np.bool_)
+    marks = out_spread.view(np.uint8)
     sci, group_dq, read_noise, gain = read_only(sci, np.broadcast_to(group_dq, sci.shape), read_noise, gain)
     pairs = sorting_pairs(n_integration * (n_group - 1))
     thresholds, neighbours = (np.asarray(values, dtype=np.float32) for values in (thresholds, neighbours))
@@ -306,7 +305,7 @@ def find_jumps(
             out_dq[one], out_spread[one] = group_dq[one], False
             continue
         _find_jumps(
-            sci[one], group_dq[one], read_noise, gain, thresholds, mode, neighbours, pairs, out_dq[one], out_spread[one]
+            sci[one], group_dq[one], read_noise, gain, thresholds, mode, neighbours, pairs, out_dq[one], marks[one]
         )
     return out_dq, out_spread
 

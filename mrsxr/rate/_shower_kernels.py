@@ -9,10 +9,10 @@ import math
 
 import numpy as np
 
-from mrsxr._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs
+from mrsxr._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs, take_row
 from mrsxr.compiled import Array, njit
 
-from ._jump_kernels import clip_sorted, gather
+from ._jump_kernels import clip_sorted, empty_tiles, gather
 
 _CLIP_LIMIT = 5.0  # sigma
 _REFERENCE_PIXEL = np.uint32(2**31)
@@ -41,8 +41,7 @@ def _ratios_over_integrations(diffs, n_integration, t, work):
 def _ratio_map(sci, group_dq, pixel_dq, read_noise, gain, clip, pairs, out):
     n_dither, n_integration, n_group, n_y, n_x = sci.shape
     n_diffs = n_integration * (n_group - 1)
-    tile = np.full((n_group, TILE), np.nan, dtype=np.float32)
-    tile_dq = np.ones((n_integration, n_group, TILE), dtype=np.uint8)
+    tiles, tiles_dq = empty_tiles(n_x, n_integration, n_group)
     diffs = np.empty((n_diffs, TILE), dtype=np.float32)
     ordered = np.empty((n_diffs, TILE), dtype=np.float32)
     count = np.zeros(TILE, dtype=np.int32)
@@ -52,9 +51,11 @@ def _ratio_map(sci, group_dq, pixel_dq, read_noise, gain, clip, pairs, out):
     nan = np.float32(np.nan)
     for d in range(n_dither):
         for y in range(n_y):
-            for x0 in range(0, n_x, TILE):
+            take_row(sci, d, y, tiles)
+            take_row(group_dq, d, y, tiles_dq)
+            for n, x0 in enumerate(range(0, n_x, TILE)):
                 width = min(TILE, n_x - x0)
-                gather(sci, group_dq, gain, d, y, x0, width, False, tile, tile_dq, diffs, ordered, count)
+                gather(tiles[n], tiles_dq[n], gain[y, x0 : x0 + width], False, diffs, ordered, count)
                 if clip:
                     for t in range(width):
                         _ratios_over_integrations(diffs, n_integration, t, work)

@@ -8,10 +8,10 @@ import math
 
 import numpy as np
 
-from mrsxr._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs
+from mrsxr._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs, take_row
 from mrsxr.compiled import Array, njit
 
-from ._jump_kernels import gather
+from ._jump_kernels import empty_tiles, gather
 
 CELL = 8  # pixels
 CELLS = TILE // CELL
@@ -106,8 +106,7 @@ def _combine(middle, weight, pairs, block, count, line, total, weights):
 def _coarse_maps(sci, group_dq, pixel_dq, read_noise, gain, spread, pairs, cell_pairs, out):
     n_dither, n_integration, n_group, n_y, n_x = sci.shape
     n_diffs = n_integration * (n_group - 1)
-    tile = np.full((n_group, TILE), np.nan, dtype=np.float32)
-    tile_dq = np.ones((n_integration, n_group, TILE), dtype=np.uint8)
+    tile, tile_dq = empty_tiles(TILE, n_integration, n_group)
     diffs = np.full((n_diffs, TILE), np.nan, dtype=np.float32)
     ordered = np.empty((n_diffs, TILE), dtype=np.float32)
     count = np.zeros(TILE, dtype=np.int32)
@@ -125,7 +124,9 @@ def _coarse_maps(sci, group_dq, pixel_dq, read_noise, gain, spread, pairs, cell_
                 width = min(TILE, n_x - x0)
                 for row in range(n_row):
                     y = y0 + row
-                    gather(sci, group_dq, gain, d, y, x0, width, True, tile, tile_dq, diffs, ordered, count)
+                    take_row(sci[:, :, :, :, x0 : x0 + width], d, y, tile)
+                    take_row(group_dq[:, :, :, :, x0 : x0 + width], d, y, tile_dq)
+                    gather(tile[0], tile_dq[0], gain[y, x0 : x0 + width], True, diffs, ordered, count)
                     sort_columns(ordered, pairs)
                     inverse[:] = 0
                     for t in range(width):

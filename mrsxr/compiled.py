@@ -13,6 +13,7 @@ import contextlib
 import gc
 import hashlib
 import importlib.util
+import itertools
 import os
 import pickle
 import re
@@ -47,6 +48,7 @@ except ImportError:  # a platform without it compiles twice now and then
 
 _PATIENCE_S = 300.0  # for another process that compiles; it may have been stopped
 _UNUSED_DAYS = 30.0
+_MOST_TAKEN_IN = 300  # instructions; LLVM takes in what costs less than 275, an instruction costs 5
 _VERSIONS = (sys.implementation.cache_tag, numba.__version__, llvmlite.__version__, np.__version__)
 
 P = ParamSpec("P")
@@ -176,9 +178,44 @@ class _Kernel(CPUDispatcher):
 
 
 class _Library(JITCodeLibrary):
-    """Code of LLVM that becomes machine code where Python calls it; a part does not."""
+    """Code of LLVM that becomes machine code where Python calls it; a part does not.
+
+    What is too large to be taken into its callers, by the name of its function, is optimized by itself alone.
+    """
 
     _part = False
+
+    def __init__(self, codegen: Any, name: str) -> None:
+        super().__init__(codegen, name)
+        self._beside: dict[str, Any] = {}
+
+    def add_linking_library(self, library: Any) -> None:
+        """Link a part that may be taken in, and keep a large one for later."""
+        library._ensure_finalized()
+        if _is_library_of_part(library):
+            self._beside |= library._beside
+            large = library._large()
+            self._beside |= dict.fromkeys(large, library)
+            if large:
+                return
+        super().add_linking_library(library)
+
+    def _large(self) -> list[str]:
+        """Return the names of the functions that LLVM takes in nowhere."""
+        whole = [f for f in self._final_module.functions if not f.is_declaration and f.linkage.name == "external"]
+        small = [b"alwaysinline" in b" ".join(f.attributes) or _is_small(f) for f in whole]
+        return [] if any(small) else [f.name for f in whole]
+
+    def _optimize_final_module(self) -> None:
+        super()._optimize_final_module()
+        if not self._is_part():
+            self._take_beside()
+
+    def _take_beside(self) -> None:
+        """Link the large parts that are called."""
+        while names := [f.name for f in self._final_module.functions if f.is_declaration and f.name in self._beside]:
+            for name in names:
+                self._final_module.link_in(self._beside[name]._get_module_for_linking(), preserve=True)
 
     def _is_part(self) -> bool:
         if getattr(self, "_compiled_object", None) is not None:
@@ -215,11 +252,24 @@ class _Library(JITCodeLibrary):
             if name not in (f.name for f in self.get_defined_functions()):
                 return 0
             self._part = False
+            self._take_beside()
             self._emit()
         return super().get_pointer_to_function(name)
 
     def serialize_using_object_code(self) -> Any:
-        return self.serialize_using_bitcode() if self._part else super().serialize_using_object_code()
+        if not self._part:
+            return super().serialize_using_object_code()
+        beside = {name: library.serialize_using_bitcode() for name, library in self._beside.items()}
+        return self.name, "part", (self.serialize_using_bitcode(), beside)
+
+    @classmethod
+    def _unserialize(cls, codegen: Any, state: Any) -> Any:
+        if state[1] != "part":
+            return super()._unserialize(codegen, state)
+        own, beside = state[2]
+        part = super()._unserialize(codegen, own)
+        part._beside = {name: super(_Library, cls)._unserialize(codegen, one) for name, one in beside.items()}
+        return part
 
 
 def _without_masked_stores(module: Any) -> Any:
@@ -251,7 +301,17 @@ class _NoEnvironment:
 
 
 def _is_part(cres: Any) -> bool:
-    return getattr(cres.library, "_part", False)
+    return _is_library_of_part(cres.library)
+
+
+def _is_library_of_part(library: Any) -> bool:
+    return getattr(library, "_part", False)
+
+
+def _is_small(function: Any) -> bool:
+    """Return True where LLVM may take a function into its callers."""
+    instructions = (one for block in function.blocks for one in block.instructions)
+    return sum(1 for _ in itertools.islice(instructions, _MOST_TAKEN_IN + 1)) <= _MOST_TAKEN_IN
 
 
 @contextlib.contextmanager

@@ -46,6 +46,14 @@ def lower(values, limits):
             values[k, t] = limits[t] if limits[t] < values[k, t] else values[k, t]
 """
 
+#: A part that LLVM takes in nowhere, one that it may take in and that calls it, and a kernel that calls both.
+LARGE = (
+    "from mrsxr.compiled import njit\n\n@njit()\ndef large(x):\n"
+    + "".join(f"    if x > {k}:\n        x = x * 0.5 + {k} / (x + 1.0)\n" for k in range(60))
+    + "    return x\n\n@njit()\ndef middle(x):\n    return large(x) + 1.0\n"
+    + "\n@njit()\ndef outer(x):\n    return middle(x) - large(2.0 * x)\n"
+)
+
 
 @pytest.fixture
 def toy(tmp_path, monkeypatch):
@@ -94,6 +102,27 @@ def test_a_part_of_another_kernel_is_called_by_itself(toy, tmp_path):
     assert toy() == (21.0, 1)
     assert sys.modules["toy._base_kernels"].twice(10.0) == 20.0
     assert len(compiled.compiled_here()) == 1
+
+
+def test_a_large_part_is_optimized_by_itself_alone(toy, tmp_path):
+    """No other part holds it; whoever becomes machine code does, whether its parts were compiled here or loaded."""
+    plain: dict = {}
+    exec(LARGE.partition("\n")[2].replace("@njit()", ""), plain)
+    for n_compiled in (3, 1):
+        toy()
+        (tmp_path / "toy/_big_kernels.py").write_text(LARGE)
+        made, before = importlib.import_module("toy._big_kernels"), set(compiled.compiled_here())
+        assert made.outer(70.0) == plain["outer"](70.0)
+        assert len(set(compiled.compiled_here()) - before) == n_compiled
+        functions = {}
+        for kernel in (made.large, made.middle):
+            (part,) = kernel.overloads.values()
+            found = [f for f in part.library._final_module.functions if not f.is_declaration]
+            functions[kernel] = [name for name in ("large", "middle") if any(name in f.name for f in found)]
+        assert list(functions.values()) == [["large"], ["middle"]]
+        for file in (tmp_path / "cache").rglob("outer-*.nbc"):
+            file.unlink()
+    assert made.middle(70.0) == plain["middle"](70.0)
 
 
 def test_an_error_in_a_part_reaches_python(toy):

@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from mrsxr._median_kernels import median_of
-from mrsxr.compiled import Array, njit
+from mrsxr.compiled import Array, njit, read_only
 
 EDGE = 2  # first and last but one row and column that are filled, as in jwst
 LEAST_SNR, MOST = 5.0, 1e20
@@ -219,12 +219,12 @@ def fill_mingrad(*planes: Array) -> tuple[Array, ...]:
 
     planes : data, variances ..., dq.
     """
-    return _over_dithers(_mingrad_frame, planes, np.empty((0, 0), np.int16))
+    return fill_mingrad_in_slices(np.empty((0, 0), np.int16), *planes)
 
 
 def fill_mingrad_in_slices(labels: Array, *planes: Array) -> tuple[Array, ...]:
     """Return the same, but only within slices and from pixels of the same slice; labels (y, x)."""
-    return _over_dithers(_mingrad_frame, planes, labels)
+    return _over_dithers(_mingrad_frame, planes, *read_only(labels))
 
 
 def fill_profile(labels: Array, *planes: Array, n_adjacent: int = 3) -> tuple[Array, ...]:
@@ -277,8 +277,8 @@ def fill_over_star(star: Array, labels: Array, *planes: Array, reach: int = 4) -
     """
     data, *variances, dq = planes
     out = [np.array(plane) for plane in planes]
-    spread = np.stack(variances) if variances else np.empty((0, *data.shape), np.float32)
+    spread = np.stack(variances, axis=1) if variances else np.empty((len(data), 0, *data.shape[1:]), np.float32)
     filled = spread.copy()
     for d in range(data.shape[0]):
-        _over_star(data[d], spread[:, d], dq[d], labels, star[d], out[0][d], filled[:, d], out[-1][d], reach)
-    return (out[0], *filled, out[-1])
+        _over_star(data[d], spread[d], dq[d], labels, star[d], out[0][d], filled[d], out[-1][d], reach)
+    return (out[0], *np.moveaxis(filled, 1, 0), out[-1])

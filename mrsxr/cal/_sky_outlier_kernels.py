@@ -12,7 +12,7 @@ import numpy as np
 
 from mrsxr._clip_kernels import MAD_TO_SIGMA
 from mrsxr._median_kernels import median_of
-from mrsxr.compiled import Array, njit
+from mrsxr.compiled import Array, njit, read_only
 from mrsxr.geometry._detector_kernels import horner, polynomial
 
 #: Expected range of the samples of a neighbourhood of 18 pixels, in units of their noise.
@@ -103,7 +103,7 @@ def contrast(
     value = np.where(dq & np.uint32(1), np.float32(np.nan), flux)
     out = np.empty(flux.shape, dtype=np.float32)
     level, width = np.empty_like(out), np.empty_like(out)
-    _contrast(value, variance, labels, half, out, level)
+    _contrast(value, variance, *read_only(labels), half, out, level)
     with np.errstate(invalid="ignore", divide="ignore"):
         _block_noise(out / np.sqrt(variance), rows, width)
     return out, variance, width * width * variance, level
@@ -205,7 +205,7 @@ def predict(
     around the place in both slices, less what noise makes. NaN where the other exposure has nothing usable.
     """
     out = np.zeros((3, pixels[0].size), dtype=np.float32)
-    _predict(*frames[:3], labels, slices, pixels, inverse, pair, out)
+    _predict(*frames[:3], *read_only(labels), slices, pixels, inverse, pair, out)
     return out
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mrsxr._solve_kernels import solve
+from mrsxr.compiled import read_only
 from mrsxr.robust import middle_and_scatter
 
 from ._straylight_kernels import (
@@ -132,7 +133,8 @@ class Fit:
     def profile(self) -> np.ndarray:
         """Profile r (half, 2 n - 1) at all distances."""
         r = np.stack([self.part(2), self.part(3)])
-        return (r[:, self.index] * (1.0 - self.share) + r[:, self.index + 1] * self.share).astype(np.float32)
+        found = r[:, self.index] * (1.0 - self.share) + r[:, self.index + 1] * self.share
+        return found.astype(np.float32, order="C")
 
     @property
     def level(self) -> float:
@@ -244,7 +246,7 @@ class _Pixels:
         bin_light(light, BIN, mean)
         bin_light(leaked, BIN, leaks)
         bin_gaps(residual, other, noise, fit.rows, doubt, BIN, value, second, weight)
-        bins, columns = np.nonzero(weight)
+        bins, columns = (np.ascontiguousarray(places) for places in np.nonzero(weight))
         here = bins, columns
         parts = np.empty((bins.size, 2 * fit.m + 2), dtype=np.float32)
         tables, broad, scatters = fit.kernels
@@ -324,6 +326,7 @@ def subtract_fitted(
     converged, the scores are NaN.
     """
     plain = np.empty(image.shape, dtype=np.float32)
+    image, flags, inside, parameters = read_only(image, flags, inside, parameters)
     subtract_kernel(image, flags, parameters, first, last, plain)
     good = np.isfinite(image) & ((flags & UNFIT) == 0)
     between = good & ~np.any([np.roll(inside, k, axis=1) for k in range(-MARGIN, MARGIN + 1)], axis=0)
@@ -416,6 +419,7 @@ def _quiet_strip(image: np.ndarray, model: np.ndarray, first: int, last: int, fi
     if fit.showers.any():
         quiet = image.copy()
         drop_cells(quiet, fit.showers)
+        (quiet,) = read_only(quiet)
         strip = strip_values(quiet, model, first, last, False)
         if strip.size >= LEAST_STRIP:
             return strip

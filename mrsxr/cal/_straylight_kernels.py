@@ -12,7 +12,7 @@ import numpy as np
 
 from mrsxr._clip_kernels import MAD_TO_SIGMA, clip, moments
 from mrsxr._median_kernels import median_of
-from mrsxr.compiled import Array, njit
+from mrsxr.compiled import Array, njit, read_only
 
 UNFIT = np.uint32(1 | 512 | 1024 | 2048)
 HALVES = ((0, 516), (516, 1024))  # columns that scatter with the kernel of the left and of the right half
@@ -392,7 +392,7 @@ def drop_cells(residual: Array, drop: Array) -> None:
 def kernel_wrapper(rate: Array, dq: Array, parameters: Array, first: int = 503, last: int = 516) -> Array:
     """Return rates (dither, y, x) less scattered light and pedestal; parameters (half, 6, y, 1)."""
     out = np.empty(rate.shape, dtype=np.float32)
-    table = plain_parameters(parameters)
+    rate, dq, table = read_only(rate, dq, plain_parameters(parameters))
     for image, flags, result in zip(rate, dq, out, strict=True):
         subtract_kernel(image, flags, table, first, last, result)
     return out

@@ -138,9 +138,11 @@ def slicer_grid(
     alpha, beta, wavelength : ndarray of float64, (y, x)
         [arcsec, arcsec, um]; NaN between slices.
     """
+    from mrsxr.compiled import read_only
+
     from ._detector_kernels import grid_to_slicer
 
-    labels = np.ascontiguousarray(slice_map, dtype=np.int16)
+    (labels,) = read_only(np.asarray(slice_map, dtype=np.int16))
     if labels.ndim != 2:
         raise MrsxrError(f"slice_map has {labels.ndim} dimensions; expected (y, x)")
     arrays = (coefficients(model, name) for name in FORWARD[:-1])

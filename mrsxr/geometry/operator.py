@@ -87,7 +87,7 @@ class Operator:
         from ._operator_kernels import deposit
 
         targets = (sums.linear, sums.square, sums.weight, sums.count, sums.hole)
-        deposit(*self._arrays(), linear, square, *targets)  # type: ignore[call-arg]
+        deposit(*self._arrays(), np.ascontiguousarray(linear), square, *targets)  # type: ignore[call-arg]
 
     def variance(self, voxel_weight: np.ndarray, square: np.ndarray, linear: np.ndarray, out: np.ndarray) -> None:
         """Add to ``out`` (plane, square + linear) the part of these pixels in weighted sums over voxels.

@@ -312,8 +312,8 @@ def find_jumps(
 
 def dilate(spread: Array) -> Array:
     """Return ``spread`` (..., y, x) with every set pixel's four neighbours set."""
-    flat = np.ascontiguousarray(spread).reshape(-1, *spread.shape[-2:])
-    out = np.empty_like(flat)
+    (flat,) = read_only(spread.reshape(-1, *spread.shape[-2:]))
+    out = np.empty(flat.shape, dtype=np.bool_)
     _dilate(flat, out)
     return out.reshape(spread.shape)
 
@@ -321,7 +321,7 @@ def dilate(spread: Array) -> Array:
 def merge(group_dq: Array, spread: Array) -> Array:
     """Return the group flags with JUMP_DET of the neighbours added and removed from unused samples."""
     out = np.empty(group_dq.shape, dtype=np.uint8)
-    _merge(group_dq, spread, out)
+    _merge(*read_only(group_dq, spread), out)
     return out
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mrsxr._clip_kernels import MAD_TO_SIGMA
-from mrsxr.compiled import Array, njit
+from mrsxr.compiled import Array, njit, read_only
 
 OUTLIER = 4.5  # sigma of a difference beyond which it is a hit
 
@@ -244,7 +244,7 @@ def measure(
     sci, pixel_dq = sci[..., list(columns)], pixel_dq[..., list(columns)]
     samples = np.moveaxis(sci.astype(np.float32), -1, -2).reshape(-1, *sci.shape[-4:-2], 2, 4, n_y)
     good = (np.moveaxis(pixel_dq, -1, -2).reshape(-1, 2, 4, n_y) & 1) == 0
-    good = np.ascontiguousarray(np.broadcast_to(good, (samples.shape[0], *good.shape[1:])))
+    (good,) = read_only(np.broadcast_to(good, (samples.shape[0], *good.shape[1:])))
     samples = samples - samples[:, :, :1]
     beside = neighbours.astype(np.float32).reshape(len(samples), *neighbours.shape[-4:])
     fine = np.broadcast_to((neighbour_dq & 1) == 0, (*neighbours.shape[:-4], *neighbours.shape[-2:]))

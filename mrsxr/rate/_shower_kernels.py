@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from mrsxr._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs, take_row
-from mrsxr.compiled import Array, njit
+from mrsxr.compiled import Array, njit, read_only
 
 from ._jump_kernels import clip_sorted, empty_tiles, gather
 
@@ -279,7 +279,8 @@ def ratio_map(
     out = np.empty(sci.shape, dtype=np.float32)
     pairs = sorting_pairs(sci.shape[1] * (sci.shape[2] - 1))
     clip = sci.shape[1] >= minimum_sigclip_groups
-    _ratio_map(sci, np.broadcast_to(group_dq, sci.shape), pixel_dq, read_noise, gain, clip, pairs, out)
+    group_dq = np.broadcast_to(group_dq, sci.shape)
+    _ratio_map(*read_only(sci, group_dq, pixel_dq, read_noise, gain), clip, pairs, out)
     return out
 
 
@@ -299,7 +300,7 @@ def ring_mean(planes: Array, inner_radius: float = 1.0, outer_radius: float = 3.
 
     The outer int(outer_radius) rows are not set; beyond the first and last column lie zeros.
     """
-    flat = planes.reshape(-1, *planes.shape[-2:])
+    (flat,) = read_only(planes.reshape(-1, *planes.shape[-2:]))
     out = np.zeros(flat.shape, dtype=np.float32)
     _ring_mean(flat, *ring_rows(inner_radius, outer_radius), out)
     return out.reshape(planes.shape)

@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from mrsxr._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs, take_row
-from mrsxr.compiled import Array, njit
+from mrsxr.compiled import Array, njit, read_only
 
 from ._jump_kernels import empty_tiles, gather
 
@@ -247,8 +247,8 @@ def coarse_maps(
     n_cells = (n_y + CELL - 1) // CELL, (n_x + CELL - 1) // CELL
     out = np.zeros((n_dither, 2, n_integration, n_group, *n_cells), dtype=np.float32)
     pairs, cell_pairs = sorting_pairs(n_integration * (n_group - 1)), sorting_pairs(CELL)
-    group_dq = np.broadcast_to(group_dq, sci.shape)
-    _coarse_maps(sci, group_dq, pixel_dq, read_noise, gain, np.float32(spread), pairs, cell_pairs, out)
+    inputs = read_only(sci, np.broadcast_to(group_dq, sci.shape), pixel_dq, read_noise, gain)
+    _coarse_maps(*inputs, np.float32(spread), pairs, cell_pairs, out)
     return out
 
 
@@ -261,7 +261,7 @@ def subtract_model(sci: Array, pixel_dq: Array, gain: Array, model: Array, row: 
     if not model.any():
         return sci
     out = np.empty(sci.shape, dtype=np.float32)
-    _subtract(sci, pixel_dq, gain, model, int(row[0, 0]), out)
+    _subtract(*read_only(sci, pixel_dq, gain, model), int(row[0, 0]), out)
     return out
 
 
@@ -273,5 +273,5 @@ def flag_model(
     if not model.any():
         return group_dq
     out = np.empty(group_dq.shape, dtype=np.uint8)
-    _flag(group_dq, pixel_dq, read_noise, gain, model, int(row[0, 0]), np.float32(limit), out)
+    _flag(*read_only(group_dq, pixel_dq, read_noise, gain, model), int(row[0, 0]), np.float32(limit), out)
     return out

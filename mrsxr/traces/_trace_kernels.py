@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from mrsxr.compiled import Array, njit
+from mrsxr.compiled import Array, njit, read_only
 
 
 @njit(cache=True, nogil=True)
@@ -196,28 +196,7 @@ def _add_star(value, first, n_spline, rest, weight, normal, right):
 
 
 @njit(cache=True, nogil=True)
-def correction_equations(
-    u: Array, v: Array, node: Array, scale: Array, x: Array, y: Array, degree: int, n: int, more: Array, rest: Array,
-    weight: Array, reach: float, knot: float, normal: Array, right: Array,
-) -> None:  # fmt: skip
-    """Add pixels to the equations of profile and host at each node, weighted by how near they are.
-
-    Parameters
-    ----------
-    u, v, scale : float64 (star, pixel)
-        Places from the stars, and what a unit of the correction gives.
-    node : float64 (pixel)
-    x, y, degree, n
-        As of :func:`light_equations`; no host where n is 0.
-    more : float64 (unknown, pixel)
-        What further unknowns give.
-    rest : float64 (pixel)
-        Flux less all else.
-    weight : float64 (pixel)
-    reach, knot : float
-    normal, right : float64 (node, m, m), (node, m), changed
-        Upper triangle; first the splines of the profile, then those of the host, then what is more.
-    """
+def _correction_equations(u, v, node, scale, x, y, more, rest, weight, degree, n, reach, knot, normal, right):
     stars = u.shape[0]
     a, b, low, high = np.empty(4), np.empty(4), np.empty(3), np.empty(3)
     size = 16 * stars + 9 + more.shape[0]
@@ -248,6 +227,33 @@ def correction_equations(
                 _add_star(value, where[0], n_spline, rest[p], near, normal[k], right[k])
             elif near > 0:
                 _add(value, where, count, rest[p], near, normal[k], right[k])
+
+
+def correction_equations(
+    u: Array, v: Array, node: Array, scale: Array, x: Array, y: Array, degree: int, n: int, more: Array, rest: Array,
+    weight: Array, reach: float, knot: float, normal: Array, right: Array,
+) -> None:  # fmt: skip
+    """Add pixels to the equations of profile and host at each node, weighted by how near they are.
+
+    Parameters
+    ----------
+    u, v, scale : float64 (star, pixel)
+        Places from the stars, and what a unit of the correction gives.
+    node : float64 (pixel)
+    x, y, degree, n
+        As of :func:`light_equations`; no host where n is 0.
+    more : float64 (unknown, pixel)
+        What further unknowns give.
+    rest : float64 (pixel)
+        Flux less all else.
+    weight : float64 (pixel)
+    reach, knot : float
+    normal, right : float64 (node, m, m), (node, m), changed
+        Upper triangle; first the splines of the profile, then those of the host, then what is more.
+    """
+    _correction_equations(
+        *read_only(u, v, node, scale, x, y, more, rest, weight), degree, n, reach, knot, normal, right
+    )  # fmt: skip
 
 
 @njit(cache=True, nogil=True)

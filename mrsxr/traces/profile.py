@@ -73,10 +73,12 @@ def correction_at(
     u: np.ndarray, v: np.ndarray, node: np.ndarray, correction: np.ndarray, reach: float, knot: float
 ) -> np.ndarray:
     """Return the corrections at places from a source [FWHM], 0 outside of ``reach``."""
+    from mrsxr.compiled import read_only
+
     from . import _trace_kernels as kernels
 
     out = np.empty(u.size)
-    kernels.correction_at(u, v, node, correction, reach, knot, out)
+    kernels.correction_at(*read_only(u, v, node, correction), reach, knot, out)
     return out
 
 

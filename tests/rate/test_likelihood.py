@@ -20,6 +20,7 @@ from mrsxr.rate.ramp_fit import fit_integrations, fit_ramps
 
 STORED = Path(__file__).parents[1] / "parity" / "data" / "ramp_fit.npz"
 GROUP_TIME, GAIN, NOISE = 2.775, 4.0, 6.0  # s, electron/DN, DN of one read
+READ = np.float32(NOISE * np.sqrt(2))  # of a difference, as reference files have it, float32
 
 
 def image(shape, value, dtype="f4"):
@@ -142,7 +143,7 @@ def test_gls_equals_dense_algebra(seed, level):
     sci, _ = ramps(10**level, 1, 9, (1, 33), seed)
     flags = np.where(rng.random(sci.shape) < 0.15, rng.choice([1, 4, 4, 64 | 1], sci.shape), 0).astype("u1")
     one = np.ones((1, 33), "f4")
-    args = (NOISE * np.sqrt(2) * one, GAIN * one, 0 * one)
+    args = (READ * one, GAIN * one, 0 * one)
     for orders in ((), (0, 1, 2e-6, 1e-11), (0, 1, 2e-6, 1e-11, 0, 0, 1e-27)):
         linearity = (np.stack([c * one for c in orders]).astype("f4"), np.zeros((1, 33), bool)) if orders else ()
         out = fit_gls(
@@ -174,7 +175,7 @@ def test_fall_of_chi2_equals_dense_algebra():
     sci, _ = ramps(30, 1, 8, (1, 32), 3)
     sci[0, 0, 4:] += np.linspace(0, 120, 32)
     one = np.ones((1, 32), "f4")
-    args = (NOISE * np.sqrt(2) * one, GAIN * one, 0 * one)
+    args = (READ * one, GAIN * one, 0 * one)
     none = np.zeros(sci.shape, "u1")
     out, _ = find_jumps_gls(sci, none, *args, group_time=GROUP_TIME, threshold_two_omit=1e9)
     plain = fit_gls(sci, none, np.zeros((1, 1, 32), "u4"), *args, group_time=GROUP_TIME, find_jumps=False)
@@ -204,7 +205,7 @@ def test_slopes_are_true(rate, n):
     for seed in range(n):
         sci, _ = ramps(rate, 2, 40, (64, 256), seed)
         one = np.ones((64, 256), "f4")
-        out = fit_gls(sci, np.zeros(sci.shape, "u1"), np.zeros((1, 64, 256), "u4"), NOISE * np.sqrt(2) * one,
+        out = fit_gls(sci, np.zeros(sci.shape, "u1"), np.zeros((1, 64, 256), "u4"), READ * one,
                       GAIN * one, 0 * one, group_time=GROUP_TIME)  # fmt: skip
         found.append(out[0].ravel().astype("f8"))
         errors.append(np.sqrt(out[1].astype("f8") + out[2]).ravel())
@@ -222,7 +223,7 @@ def test_slopes_are_true(rate, n):
 def test_cosmic_rays_are_found(rate):
     sci, hit = ramps(rate, 2, 40, (48, 256), 5, hits=0.005)
     one = np.ones((48, 256), "f4")
-    args = (NOISE * np.sqrt(2) * one, GAIN * one, 0 * one)
+    args = (READ * one, GAIN * one, 0 * one)
     flags, _ = find_jumps_gls(sci, np.zeros(sci.shape, "u1"), *args, group_time=GROUP_TIME)
     found = (flags & 4) > 0
     assert found[hit].mean() > 0.98
@@ -241,7 +242,7 @@ def test_what_is_found_in_a_pixel_rests_on_it_alone():
     sci, _ = ramps(50, 2, 20, (3, 200), 6, hits=0.01, rise=20.0)
     order = np.random.default_rng(1).permutation(200)
     one = np.ones((3, 200), "f4")
-    args = (NOISE * np.sqrt(2) * one, GAIN * one, 0 * one)
+    args = (READ * one, GAIN * one, 0 * one)
     whole, shuffled, alone = (
         find_jumps_gls(np.ascontiguousarray(part), np.zeros(part.shape, "u1"),
                        *(np.ascontiguousarray(a[:, : part.shape[-1]]) for a in args), group_time=GROUP_TIME)

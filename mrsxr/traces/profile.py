@@ -78,7 +78,8 @@ def correction_at(
     from . import _trace_kernels as kernels
 
     out = np.empty(u.size)
-    kernels.correction_at(*read_only(u, v, node, correction), reach, knot, out)
+    u, v, node, correction = read_only(u, v, node, correction)
+    kernels.correction_at(u, v, node, correction, reach, knot, out)
     return out
 
 

@@ -175,7 +175,8 @@ class FitsArray(LazyArray):
         out = np.empty([p.size for p in places], dtype=STORED_DTYPES[self.bitpix])
         n_plane = out.size // max(1, rows.size * columns.size)
         strip = np.empty((last - first, n_x), dtype=out.dtype)
-        whole = np.array_equal(rows, np.arange(first, last)) and np.array_equal(columns, np.arange(n_x))
+        in_turn = np.array_equal(rows, np.arange(first, last))
+        whole = in_turn and np.array_equal(columns, np.arange(n_x))
         with open(self.path, "rb", buffering=0) as file:
             for target, plane in zip(
                 out.reshape(n_plane, rows.size, columns.size), itertools.product(*planes), strict=False
@@ -188,7 +189,7 @@ class FitsArray(LazyArray):
                 if os.preadv(file.fileno(), [into.view(np.uint8).data], place) != into.nbytes:
                     raise InputFileError(f"{self.path}: the file ends before its image does; it is truncated")
                 if not whole:
-                    target[:] = strip[rows - first][:, columns]
+                    target[:] = (strip if in_turn else strip[rows - first])[:, columns]
         return out[tuple(0 if np.isscalar(k) else slice(None) for k in key)]
 
 

@@ -79,10 +79,9 @@ def fit_trace_model(
     The variances of a cube do not hold the noise of the model. With four dithers voxels within 1 FWHM scatter by 1.00
     of their errors (peak of 100 and 300 times the noise; 1A; of 5 times it is not used), means over 25 planes by 1.02
     and 1.12 of what they do without the model. Two dithers, or one, show the source at few places of the pixels and
-    leave the model free by some 0.05 % of the peak whatever the noise: of two, voxels scatter by 1.02 and 1.06 of their
-    errors (100 and 300) and means over 25 planes by 1.3 and 1.7 of what they do without; of one, at 300, by about 1.5
-    and 5. The light within 1.5 FWHM scatters by 1.00 of what it does without (four), and by 1.03 and 1.07 (two, at 100
-    and 300).
+    leave the model freer: of two, voxels scatter by 1.03 and 1.04 of their errors (300 and 1000), as the noise of the
+    model is 0.04 and 0.02 % of the peak; of one by about 1.08. The light within 1.5 FWHM scatters by 1.00 of what it
+    does without (four), and by 1.03 and 1.07 (two, at 100 and 300).
 
     Examples
     --------

@@ -257,6 +257,47 @@ def correction_equations(
 
 
 @njit(cache=True, nogil=True)
+def correction_sums(
+    u: Array, v: Array, scale: Array, other: Array, number: Array, weight: Array, reach: float, knot: float,
+    cross: Array, small: Array,
+) -> None:  # fmt: skip
+    """Add pixels to sums over samples of the products of other unknowns with the profile's and with each other.
+
+    Parameters
+    ----------
+    u, v, scale : float64 (star, pixel)
+        As of :func:`correction_equations`.
+    other : float64 (unknown, pixel)
+        What a unit of each other unknown gives.
+    number : int64 (pixel)
+        The sample of each pixel.
+    weight : float64 (pixel)
+    reach, knot : float
+    cross, small : float64 (sample, unknown, spline), (sample, unknown, unknown), changed
+    """
+    a, b = np.empty(4), np.empty(4)
+    n_spline = round(2 * reach / knot) + 3
+    for p in range(number.size):
+        if not weight[p] > 0:
+            continue
+        k = number[p]
+        for m in range(other.shape[0]):
+            w = weight[p] * other[m, p]
+            for q in range(other.shape[0]):
+                small[k, m, q] += w * other[q, p]
+        for s in range(u.shape[0]):
+            i, j = _splines(u[s, p], v[s, p], reach, knot, a, b)
+            if i < 0:
+                continue
+            for m in range(other.shape[0]):
+                w, row = weight[p] * scale[s, p] * other[m, p], cross[k, m]
+                for q in range(4):
+                    first = (i + q) * n_spline + j
+                    for r in range(4):
+                        row[first + r] += w * a[q] * b[r]
+
+
+@njit(cache=True, nogil=True)
 def spectrum_equations(
     place: Array, profile: Array, along: Array, across: Array, flux: Array, weight: Array, band: Array, right: Array
 ) -> None:

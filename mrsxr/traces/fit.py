@@ -17,11 +17,10 @@ from .pixels import Pixels
 from .profile import apart, shifts, start_profile
 
 #: Rounds of a fit: before a first look whether there is a source, of every second pixel, and of all, at most.
-_LOOK, _HALF, _WHOLE = 3, 8, 12
+_LOOK, _HALF, _WHOLE = 3, 10, 12
 _CLIP = 6.0
-#: Change in a round, of places [FWHM] and of the profile [of its peak], below which a fit has settled.
-SETTLED = 0.0005, 0.003
-_MIXED = 4  # rounds of which the next start is made
+#: Change in a round, of places [FWHM] and of the model [of its light, in all but 0.1 % of pixels], of a fit at rest.
+SETTLED = 0.0005, 0.0005
 #: Standard errors by which a window, and all slices and exposures of its wavelength, must gain. Of all, a pixel counts
 #: with the difference of both misfits over their sum, so that a few pixels far off decide nothing.
 _SURE, _SURE_TOGETHER = 2.0, 3.0
@@ -34,28 +33,11 @@ _PRIOR = 0.3
 _CHANGE = 0.02
 #: Change of the profile around the source, of its peak, that tells of other sources there: no model is used.
 _CROWDED = 0.1
+#: Splines of the profile at its peak, which stays 1 (by so much): how bright the source is, is told by the spectrum.
+_PEAK = np.interp(np.abs(np.arange(N_SPLINE) - 1 - REACH / KNOT), [0, 1, 2], [2 / 3, 1 / 6, 0])
+_PEAK = np.outer(_PEAK, _PEAK).ravel()
+_HELD = 1e6
 _STEP = 0.005  # FWHM, for the slopes of the profile
-
-
-#: Profile that the corrections are multiplied by, at their splines.
-_ENVELOPE = start_profile(np.add.outer(*[((np.arange(N_SPLINE) - 1) * KNOT - REACH) ** 2] * 2))
-
-
-@dataclass
-class Mixing:
-    """Where to start the next round of a fit that goes on slowly, from the last rounds (Anderson 1965)."""
-
-    known: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
-
-    def next(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
-        """Return the state from which the changes of the last rounds, if they are linear, leave least to do."""
-        self.known = [*self.known[1 - _MIXED :], (before, after)]
-        change = np.stack([b - a for a, b in self.known])
-        steps = np.diff(change, axis=0)
-        normal = steps @ steps.T
-        normal.flat[:: len(normal) + 1] += 1e-8 * np.trace(normal) + 1e-30
-        share = np.linalg.solve(normal, steps @ change[-1])
-        return after - share @ np.diff(np.stack([b for _, b in self.known]), axis=0)
 
 
 @dataclass
@@ -92,6 +74,7 @@ class Fit:
         self.unit = self.unit or float(np.median(self.fwhm))
         self.sample = (p.wavelength - self.first) / self.step
         self.node = self.sample / (self.n_sample - 1) * (self.n_node - 1)
+        self.number = np.clip(np.rint(self.sample).astype(int), 0, self.n_sample - 1)
         self.profile = np.zeros((self.n_node, N_SPLINE, N_SPLINE))
         self.light, self.around = np.zeros((len(self.place), p.flux.size)), np.zeros(p.flux.size)
         self.spectrum = np.zeros((*self.place.shape[:2], self.n_sample))
@@ -201,58 +184,92 @@ class Fit:
         self.place += shifts(self.pixels.dither, self.slopes(), light, rest, weight, n)
 
     def fit_profile(self, weight: np.ndarray) -> None:
-        """Fit the profile at each node to all exposures and slices."""
+        """Fit the profile at each node and the places to all exposures and slices, spectra and light around with them.
+
+        What spectra and light around can take up is known from each sample by itself. That all exposures move as one
+        is left to the profile.
+        """
         from ._trace_kernels import correction_equations
 
         (u, v), m = self.offsets(), N_SPLINE**2
-        start = self.light * start_profile(u * u + v * v)
-        rest = self.pixels.flux - self.around - start.sum(axis=0)
-        # how bright further sources are, and where, goes with the profile at their places
-        more: np.ndarray = np.zeros((0, rest.size))
-        if len(start) > 1:
-            light = (self.light * self.shape_here())[1:, None]
-            more = np.concatenate([light, self.slopes()[1:]], axis=1).reshape(-1, rest.size)
-        n = m + len(more)
-        normal, right = np.zeros((self.n_node, n, n)), np.zeros((self.n_node, n))
-        no_host = (u[0], v[0], 0, 0, more)
-        correction_equations(u, v, self.node, start, *no_host, rest, weight, REACH, KNOT, normal, right)
+        scale, none = self.light * start_profile(u * u + v * v), np.zeros((0, self.pixels.flux.size))
+        normal, unused = np.zeros((self.n_node, m, m)), np.zeros((self.n_node, m))
+        near = self.number * (self.n_node - 1) / (self.n_sample - 1)
+        correction_equations(u, v, near, scale, u[0], v[0], 0, 0, none, near, weight, REACH, KNOT, normal, unused)
+        border, corner = self._beside(normal, scale, weight)
         for k in range(self.n_node):
             beside = (k > 0) + (k < self.n_node - 1)
-            normal[k].flat[:: n + 1] += 1 / _PRIOR**2 + beside / _CHANGE**2
-        found = _solve_chain(normal, right, 1 / _CHANGE**2)
-        self.profile = found[:, :m].reshape(self.profile.shape)
-        moved = found[:, m:].reshape(self.n_node, -1, 3)[..., 1:].mean(axis=0)
-        self.place[1:] += np.clip(moved, -0.1, 0.1)[:, None]
+            normal[k].flat[:: m + 1] += 1 / _PRIOR**2 + beside / _CHANGE**2
+            normal[k] += _HELD * np.outer(_PEAK, _PEAK)
+        found = _solve_chain(normal, border, 1 / _CHANGE**2)
+        corner -= np.einsum("kmp,kmq->pq", border, found)
+        n, held = 2 * self.place.shape[1], np.eye(len(corner) - 1)
+        for axis in (0, 1):  # the profile moves in place of all exposures
+            held[axis:n:2, axis:n:2] -= 2 / n
+        moved = held @ np.linalg.lstsq(held @ corner[:-1, :-1] @ held, held @ corner[:-1, -1], rcond=1e-9)[0]
+        self.profile = (found[..., -1] - found[..., :-1] @ moved).reshape(self.profile.shape)
+        self.place += moved[:n].reshape(-1, 2)
+        self.place[1:] += moved[n:].reshape(-1, 1, 2)
+
+    def _beside(self, normal: np.ndarray, scale: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Take from the equations of the profile what spectra and light around take up; return those of the places.
+
+        The places are those of all sources in each exposure, and of each after the first in all exposures; the last
+        column is what is left of the flux.
+        """
+        from ._trace_kernels import correction_sums
+
+        (u, v), m, n = self.offsets(), N_SPLINE**2, self.place.shape[1]
+        size, slopes, shape = 2 * (n + len(self.place) - 1) + 1, self.slopes(), self.shape_here()
+        border, corner = np.zeros((self.n_node, m, size)), np.zeros((size, size))
+        rest = self.pixels.flux - self.around - scale.sum(axis=0)
+        node = np.arange(self.n_sample) * (self.n_node - 1) / (self.n_sample - 1)
+        for d, stars, at in self.parts:
+            later = [s for s in stars if s]
+            where = [2 * d, 2 * d + 1, *(2 * (n + s - 1) + axis for s in later for axis in (0, 1)), -1]
+            moves = np.concatenate([slopes[stars].sum(axis=0, keepdims=True), slopes[later]])[..., at]
+            other = np.concatenate([shape[np.ix_(stars, at)], [np.ones(at.size), *self._from_middle(stars, at)],
+                                    moves.reshape(-1, at.size), rest[None, at]])  # fmt: skip
+            cross, small = (np.zeros((self.n_sample, len(other), k)) for k in (m, len(other)))
+            columns = (*(one[np.ix_(stars, at)] for one in (u, v, scale)), other, self.number[at], weight[at])
+            correction_sums(*columns, REACH, KNOT, cross, small)
+            free, lit = len(stars) + 3, np.flatnonzero(small[:, 0, 0] > 0)
+            cross, small = cross[lit], small[lit]
+            ridge = small[:, :free, :free] + np.median(small[:, 0, 0]) * np.diag([1e-9] * len(stars) + [1e-4] * 3)
+            both = np.concatenate([cross, small[:, :, free:]], axis=2)
+            taken = np.linalg.solve(np.linalg.cholesky(ridge), both[:, :free])
+            corner[np.ix_(where, where)] += both[:, free:, m:].sum(axis=0)
+            corner[np.ix_(where, where)] -= np.einsum("gfp,gfq->pq", taken[..., m:], taken[..., m:])
+            for k in range(self.n_node):
+                near = 1 - np.abs(node[lit] - k)
+                of = near > 0
+                some = (taken[of] * np.sqrt(near[of])[:, None, None]).reshape(-1, taken.shape[2])
+                found = (some.T @ some)[:m]
+                normal[k] -= found[:, :m]
+                border[k][:, where] += np.tensordot(near[of], cross[of, free:], 1).T - found[:, m:]
+        return border, corner
 
     def run(self, most: int = _WHOLE) -> bool:
-        """Fit spectra, places and profile in turn, so often at most; return whether they settled."""
-        mix, settled = Mixing(), False
-        for _ in range(most):
-            before = self._state()
+        """Fit spectra, then places and profile, so often at most; return whether they settled."""
+        settled = False
+        self.fit_spectra(self.weights())
+        for _ in range(0 if self.profile.any() else 3):
+            self.fit_places(self.weights())
             self.fit_spectra(self.weights())
-            for _ in range(1 if mix.known else 3):
-                self.fit_places(self.weights())
-                self.fit_spectra(self.weights())
+        for _ in range(most):
+            place, model = self.place.copy(), self.model()
             self.fit_profile(self.weights())
-            after = self._state()
-            change = np.abs(after - before)
-            settled = bool((np.split(change, [self.place.size])[0] < SETTLED[0]).all() and change.max() < SETTLED[1])
+            self.fit_spectra(self.weights())
+            light = np.maximum(self.light.sum(axis=0), 1e-30)
+            change = np.quantile(np.abs(self.model() - model) / light, 0.999)
+            settled = bool(np.abs(self.place - place).max() < SETTLED[0] * self.unit and change < SETTLED[1])
             if settled:
                 break
-            state = mix.next(before, after)
-            place, profile = np.split(state, [self.place.size])
-            self.place = place.reshape(self.place.shape) * self.unit
-            self.profile = profile.reshape(self.profile.shape) / _ENVELOPE
-        self.fit_spectra(self.weights())
         return settled
-
-    def _state(self) -> np.ndarray:
-        """Return places [FWHM] and profile [of its peak]."""
-        return np.concatenate([(self.place / self.unit).ravel(), (self.profile * _ENVELOPE).ravel()])
 
 
 def _solve_chain(normal: np.ndarray, right: np.ndarray, tie: float) -> np.ndarray:
-    """Return x (node, m) of equations (node, m, m), upper triangle, neighbours tied by -tie times the unit matrix."""
+    """Return x (node, m, n) of equations (node, m, m), upper triangle, neighbours tied by -tie times a unit matrix."""
     from scipy.linalg.lapack import dpotrf, dpotri
 
     inverse, out = np.empty_like(normal), right.copy()

@@ -231,7 +231,8 @@ class Fit:
             other = np.concatenate([shape[np.ix_(stars, at)], [np.ones(at.size), *self._from_middle(stars, at)],
                                     moves.reshape(-1, at.size), rest[None, at]])  # fmt: skip
             cross, small = (np.zeros((self.n_sample, len(other), k)) for k in (m, len(other)))
-            columns = (*(one[np.ix_(stars, at)] for one in (u, v, scale)), other, self.number[at], weight[at])
+            here = np.ix_(stars, at)
+            columns = (u[here], v[here], scale[here], other, self.number[at], weight[at])
             correction_sums(*columns, REACH, KNOT, cross, small)
             free, lit = len(stars) + 3, np.flatnonzero(small[:, 0, 0] > 0)
             cross, small = cross[lit], small[lit]

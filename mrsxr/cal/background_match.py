@@ -20,7 +20,7 @@ from mrsxr.notes import tell
 from mrsxr.schema import meaning_of
 from mrsxr.scores import gains, score
 from mrsxr.step import step
-from mrsxr.threads import each
+from mrsxr.threads import each, one_blas_thread
 
 from ._background_match_errors import Scores, covariance, held_out, scores
 from ._background_match_misfit import Table
@@ -167,6 +167,7 @@ def _facts(n_exposures: int, significance: float) -> dict[str, Any]:
             "judged": int(significance > 0)}  # fmt: skip
 
 
+@one_blas_thread()
 def _fitted(
     parts: Sequence[Sequence[Member]], *, reference: str | Sequence[str], reference_band: str | None, n_knots: int,
     gradients: bool, tie_bands: bool, spacing: float, significance: float,

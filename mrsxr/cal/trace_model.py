@@ -13,13 +13,13 @@ import xarray as xr
 from mrsxr.arguments import as_places, reads
 from mrsxr.blocks import as_delayed
 from mrsxr.geometry.pixels import check_setting, wavelength_span
-from mrsxr.limits import Band, Count, Place, checked
+from mrsxr.limits import Band, Count, OptionalRef, Place, checked
 from mrsxr.mrs import PIXEL_LENGTH, psf_fwhm
 from mrsxr.scores import gains, score
 from mrsxr.traces import fit_band
-from mrsxr.traces.model import EDGE, N_SPLINE
+from mrsxr.traces.model import EDGE, N_SPLINE, profile_of
 from mrsxr.traces.pixels import gathered, in_circle, lit_pixels, places_of
-from mrsxr.traces.source import check_apart
+from mrsxr.traces.source import check_apart, images_of
 
 from ._sampling import check_wcs
 
@@ -30,6 +30,7 @@ _FEWEST = 1000  # pixels near the source that a fit needs
 @checked
 def fit_trace_model(
     ds: xr.Dataset, *, band: Band, source: Place | None = None, others: Sequence[Place] = (), window_rows: Count = 100,
+    psf: OptionalRef = None,
 ) -> xr.Dataset:  # fmt: skip
     """Fit a model of bright point sources to all exposures and slices of a band at once.
 
@@ -45,6 +46,8 @@ def fit_trace_model(
         places move by what the data show.
     window_rows : int
         Detector rows between the wavelengths at which the profile is free.
+    psf : Dataset, kind "psf", optional
+        Of :func:`learn_psf`, or of an optical model, from which the profile starts in place of a Moffat function.
 
     Returns
     -------
@@ -93,15 +96,16 @@ def fit_trace_model(
     lit, sources = lit_pixels(ds, band), (source, *others)
     labels = np.unique(lit["slice"].values[lit["slice"].values // 100 == int(band[0])])
     nodes, samples = grids = _grids(lit, band, labels, window_rows)
+    prior = np.zeros(()) if psf is None else profile_of(images_of(psf, band), nodes)
     each = len(sources), ds.sizes["dither"]
     shapes: list[tuple[int, ...]] = [(*each, 2), (nodes.size, N_SPLINE, N_SPLINE), (*each, samples.size)]
     shapes += [(*each, labels.size, nodes.size), ()]
     found: Any
     if any(one.chunks for one in lit.data_vars.values()):
-        later = dask.delayed(_fitted, pure=True, nout=5)(as_delayed(lit), band, sources, labels, grids)
+        later = dask.delayed(_fitted, pure=True, nout=5)(as_delayed(lit), band, sources, labels, grids, prior)
         found = [da.from_delayed(one, shape, float) for one, shape in zip(later, shapes, strict=True)]
     else:
-        found = _fitted(lit, band, sources, labels, grids)
+        found = _fitted(lit, band, sources, labels, grids, prior)
     place, profile, spectrum, judged, settled = found
     dims = ("source", "dither", "slice_label", "node")
     wanted = {"units": "arcsec", "long_name": "alpha, beta of the sources"}
@@ -128,14 +132,16 @@ def _grids(lit: xr.Dataset, band: str, labels: np.ndarray, window_rows: int) -> 
     return nodes, samples
 
 
-def _fitted(lit: xr.Dataset, band: str, sources: Any, labels: np.ndarray, grids: Any) -> tuple[np.ndarray, ...]:
+def _fitted(
+    lit: xr.Dataset, band: str, sources: Any, labels: np.ndarray, grids: Any, prior: np.ndarray
+) -> tuple[np.ndarray, ...]:
     """Return place, profile, spectrum and score; without enough pixels no light, and no score."""
     place = np.stack([places_of(lit, band, one) for one in sources])
-    check_apart(place, float(psf_fwhm(grids[1].mean())))
+    nodes, samples = grids
+    check_apart(place, float(psf_fwhm(samples.mean())))
     pixels = gathered(lit, np.any([in_circle(lit, one, EDGE) for one in place], axis=0))
     if pixels.flux.size < _FEWEST:
-        nodes, samples = (one.size for one in grids)
-        nothing = np.zeros((nodes, N_SPLINE, N_SPLINE)), np.zeros((*place.shape[:2], samples))
-        return place, *nothing, np.full((*place.shape[:2], labels.size, nodes), np.nan), np.zeros(())
-    fit, judged, settled = fit_band(pixels, place, labels, *grids)
+        nothing = np.zeros((nodes.size, N_SPLINE, N_SPLINE)), np.zeros((*place.shape[:2], samples.size))
+        return place, *nothing, np.full((*place.shape[:2], labels.size, nodes.size), np.nan), np.zeros(())
+    fit, judged, settled = fit_band(pixels, place, labels, nodes, samples, prior)
     return fit.place, fit.profile, fit.spectrum, judged, np.array(float(settled))

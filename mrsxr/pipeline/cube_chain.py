@@ -185,7 +185,7 @@ def _model_of(ds: xr.Dataset, band: str, recipe: Recipe) -> xr.Dataset | None:
     return _fit_model(ds, band=band, **options)
 
 
-@part("cube", "trace_model", cal.fit_trace_model, hide=("band",))
+@part("cube", "trace_model", cal.fit_trace_model, hide=("band", "psf"))
 def _fit_model(ds: xr.Dataset, *, band: str, **options: Any) -> xr.Dataset:
     """``source`` is by default the ``point_source`` of cube_build, else the brightest place."""
     return cal.fit_trace_model(ds, band=band, **options)

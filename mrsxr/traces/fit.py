@@ -14,7 +14,7 @@ from mrsxr.threads import one_blas_thread
 
 from .model import EDGE, KNOT, N_SPLINE, REACH, ring, trace_profile
 from .pixels import Pixels
-from .profile import apart, shifts, start_profile
+from .profile import apart, correction_at, shifts, start_profile
 
 #: Rounds of a fit: before a first look whether there is a source, of every second pixel, and of all, at most.
 _LOOK, _HALF, _WHOLE = 3, 10, 12
@@ -46,7 +46,7 @@ class Fit:
 
     ``place`` (source, dither, axis) [arcsec]; light of the sources is (source, pixel). Sources whose pixels overlap
     make a ``group`` and share a plane of light; a pixel belongs to its ``nearest`` source. ``unit``: what places are
-    measured in, the FWHM [arcsec].
+    measured in, the FWHM [arcsec]. ``prior`` (node, i, j): the profile as known beforehand, from which it starts.
     """
 
     pixels: Pixels
@@ -56,6 +56,7 @@ class Fit:
     step: float
     n_sample: int
     unit: float = 0.0
+    prior: Any = 0.0
     profile: np.ndarray = field(init=False)
     group: np.ndarray = field(init=False)
     nearest: np.ndarray = field(init=False)
@@ -75,7 +76,8 @@ class Fit:
         self.sample = (p.wavelength - self.first) / self.step
         self.node = self.sample / (self.n_sample - 1) * (self.n_node - 1)
         self.number = np.clip(np.rint(self.sample).astype(int), 0, self.n_sample - 1)
-        self.profile = np.zeros((self.n_node, N_SPLINE, N_SPLINE))
+        self.prior = np.zeros((self.n_node, N_SPLINE, N_SPLINE)) + self.prior
+        self.profile = self.prior.copy()
         self.light, self.around = np.zeros((len(self.place), p.flux.size)), np.zeros(p.flux.size)
         self.spectrum = np.zeros((*self.place.shape[:2], self.n_sample))
         self.plane = np.zeros((*self.spectrum.shape, 3))  # level and slopes of the light around the first of a group
@@ -207,7 +209,7 @@ class Fit:
         for axis in (0, 1):  # the profile moves in place of all exposures
             held[axis:n:2, axis:n:2] -= 2 / n
         moved = held @ np.linalg.lstsq(held @ corner[:-1, :-1] @ held, held @ corner[:-1, -1], rcond=1e-9)[0]
-        self.profile = (found[..., -1] - found[..., :-1] @ moved).reshape(self.profile.shape)
+        self.profile = self.prior + (found[..., -1] - found[..., :-1] @ moved).reshape(self.prior.shape)
         self.place += moved[:n].reshape(-1, 2)
         self.place[1:] += moved[n:].reshape(-1, 1, 2)
 
@@ -222,7 +224,11 @@ class Fit:
         (u, v), m, n = self.offsets(), N_SPLINE**2, self.place.shape[1]
         size, slopes, shape = 2 * (n + len(self.place) - 1) + 1, self.slopes(), self.shape_here()
         border, corner = np.zeros((self.n_node, m, size)), np.zeros((size, size))
-        rest = self.pixels.flux - self.around - scale.sum(axis=0)
+        known = scale
+        if self.prior.any():
+            changes = [correction_at(*one, self.node, self.prior, REACH, KNOT) for one in zip(u, v, strict=True)]
+            known = scale * (1 + np.stack(changes))
+        rest = self.pixels.flux - self.around - known.sum(axis=0)
         node = np.arange(self.n_sample) * (self.n_node - 1) / (self.n_sample - 1)
         for d, stars, at in self.parts:
             later = [s for s in stars if s]
@@ -254,7 +260,7 @@ class Fit:
         """Fit spectra, then places and profile, so often at most; return whether they settled."""
         settled = False
         self.fit_spectra(self.weights())
-        for _ in range(0 if self.profile.any() else 3):
+        for _ in range(0 if (self.profile != self.prior).any() else 3):
             self.fit_places(self.weights())
             self.fit_spectra(self.weights())
         for _ in range(most):
@@ -290,7 +296,9 @@ def _solve_chain(normal: np.ndarray, right: np.ndarray, tie: float) -> np.ndarra
 
 
 @one_blas_thread()
-def fit_band(pixels: Pixels, place: np.ndarray, labels: np.ndarray, nodes: np.ndarray, samples: np.ndarray) -> Any:
+def fit_band(
+    pixels: Pixels, place: np.ndarray, labels: np.ndarray, nodes: np.ndarray, samples: np.ndarray, prior: Any = 0.0
+) -> Any:
     """Fit the trace model of a band and judge it.
 
     Parameters
@@ -301,6 +309,8 @@ def fit_band(pixels: Pixels, place: np.ndarray, labels: np.ndarray, nodes: np.nd
     labels : int array (slice)
     nodes, samples : float64 array
         Wavelengths, evenly spaced over those of all pixels, of the profile and of the spectrum [um].
+    prior : float64 (node, i, j), optional
+        The profile to start from, see :func:`mrsxr.traces.model.profile_of`.
 
     Returns
     -------
@@ -314,14 +324,15 @@ def fit_band(pixels: Pixels, place: np.ndarray, labels: np.ndarray, nodes: np.nd
         Whether places and profile of all pixels came to rest.
     """
     layout = (nodes.size, float(samples[0]), float(samples[1] - samples[0]), samples.size)
-    half = Fit(pixels.of(~pixels.odd), place.copy(), *layout, float(np.median(psf_fwhm(pixels.wavelength))))
+    unit = float(np.median(psf_fwhm(pixels.wavelength)))
+    half = Fit(pixels.of(~pixels.odd), place.copy(), *layout, unit, prior)
     half.run(_LOOK)
     judged = _score(half.on(pixels), labels)
     if not gains(judged).any():
         return half, judged, False
     half.run(_HALF)
     judged = _score(half.on(pixels), labels)
-    fit = Fit(pixels, half.place.copy(), *layout)
+    fit = Fit(pixels, half.place.copy(), *layout, unit, prior)
     fit.profile = half.profile
     settled = fit.run()
     crowded = np.ptp(ring(fit.profile), axis=1) > _CROWDED

@@ -12,7 +12,7 @@ from mrsxr.errors import MrsxrError
 from mrsxr.geometry.pixels import HALF_PIXEL, BandPixels, Frame
 from mrsxr.mrs import psf_fwhm
 
-from .profile import correction_at, start_profile
+from .profile import PsfImages, correction_at, start_profile
 
 #: The model is used whole within this radius [FWHM] and fades to nothing at ``EDGE``.
 
@@ -85,6 +85,25 @@ def continuum(spectrum: np.ndarray) -> np.ndarray:
 def trace_profile(u: np.ndarray, v: np.ndarray, node: np.ndarray, profile: np.ndarray) -> np.ndarray:
     """Return the profile (node, i, j) at places [FWHM]: start (1 + corrections), those 0 outside of ``REACH``."""
     return start_profile(u * u + v * v) * (1.0 + correction_at(u, v, node, profile, REACH, KNOT))
+
+
+def profile_of(images: PsfImages, wavelength: np.ndarray) -> np.ndarray:
+    """Return the profile (node, i, j) that is nearest to images of a PSF, by nodes of wavelength [um]."""
+    from ._trace_kernels import correction_equations
+
+    side = np.linspace(-REACH, REACH, 101)
+    u, v = (one.ravel()[None] for one in np.meshgrid(side, side, indexing="ij"))
+    start, ones, none = start_profile(u * u + v * v), np.ones(u.size), np.zeros((0, u.size))
+    out = np.zeros((wavelength.size, N_SPLINE, N_SPLINE))
+    for one, wave in zip(out, wavelength, strict=True):
+        fwhm = float(psf_fwhm(wave))
+        rest = images.at(u[0] * fwhm, v[0] * fwhm, np.full(u.size, wave)) - start[0]
+        normal, right = np.zeros((1, N_SPLINE**2, N_SPLINE**2)), np.zeros((1, N_SPLINE**2))
+        grid = u, v, np.zeros(u.size), start, u[0], v[0]
+        correction_equations(*grid, 0, 0, none, rest, ones, REACH, KNOT, normal, right)
+        whole = np.triu(normal[0]) + np.triu(normal[0], 1).T + 1e-6 * np.eye(N_SPLINE**2)
+        one[...] = np.linalg.solve(whole, right[0]).reshape(one.shape)
+    return out
 
 
 def ring(profile: np.ndarray) -> np.ndarray:

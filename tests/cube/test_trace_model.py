@@ -6,7 +6,7 @@ import test_cube_build as made
 import xarray as xr
 from scipy.interpolate import BSpline
 
-from mrsxr.cal import fit_trace_model
+from mrsxr.cal import fit_trace_model, learn_psf
 from mrsxr.cube import build_cube
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.sky import Pointing, sky_to_v2v3, v2v3_to_slicer
@@ -94,6 +94,23 @@ def test_a_line_wider_on_the_sky_than_the_star_stays(star):
     on = np.abs(true.wavelength.values - 5.013) < 0.004
     found, expected = (flux.values[on][:, near].sum(axis=0) for flux in (with_line.flux - without.flux, true.flux))
     np.testing.assert_allclose(found, expected, rtol=0.015)
+
+
+@pytest.mark.parametrize("dithers", [1, 4])
+def test_a_psf_learnt_from_a_brighter_star_serves_a_fainter_one(star, dithers):
+    """It tells the pixels left out better than what a faint star tells of itself."""
+    psf = learn_psf(star, bands="1A", source=PLACE)
+    faint = lopsided_star(peak=20.0, seed=8).isel(dither=slice(dithers))
+    models = [fit_trace_model(faint, band="1A", source=PLACE, psf=known) for known in (None, psf)]
+    own, better = (one.score_trace_model for one in models)
+    assert float((better / own).mean()) < 0.95
+    assert models[1].used.sum() >= models[0].used.sum()
+    lazy = fit_trace_model(faint.assign(flux=faint.flux.chunk(dither=1)), band="1A", source=PLACE, psf=psf).compute()
+    xr.testing.assert_identical(lazy, models[1])
+    with pytest.raises(MrsxrError, match="band 1A: the PSF is of 2A"):
+        fit_trace_model(
+            faint, band="1A", source=PLACE, psf=psf.assign_coords(psf_band=psf.psf_band.str.replace("1A", "2A"))
+        )
 
 
 def test_the_continuum_of_a_source_has_no_lines():

@@ -33,7 +33,8 @@ class Effects:
     group to group, ``emi`` amplitude [DN] of the 10 Hz interference, ``showers`` per exposure, ``new_hot_pixels`` that
     the mask does not know, ``point_fringe`` [rad] by which the fringes of point sources are shifted against the
     fringe flat (their contrast rises by half of it), ``background_scatter`` relative rms of the background level
-    between exposures. ``straylight`` adds the cross artifact, ``leak`` the second-order light in band 3A,
+    between exposures, ``centroid_jitter`` [arcsec] rms along V2 and V3 by which the light of a band lies elsewhere than
+    the header of the exposure says. ``straylight`` adds the cross artifact, ``leak`` the second-order light in band 3A,
     ``slice_shift`` the dimming and the shift in wavelength of point sources off the middle of a slice.
 
     Examples
@@ -62,6 +63,7 @@ class Effects:
     leak: bool = False
     point_fringe: float = 0.0
     background_scatter: float = 0.0
+    centroid_jitter: float = 0.0
     slice_shift: bool = False
 
     @classmethod

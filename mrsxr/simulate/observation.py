@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,7 +21,7 @@ from mrsxr.limits import Count, Range, SourceType, Workers, checked
 
 from .exposure import Effects, Instrument, Truth, make_cosmic_rays, make_instrument, observe, ramp_blocks
 from .instrument import find_geometry_file, load_geometry, make_geometry
-from .pointing import DITHERS, aim_at
+from .pointing import DITHERS, Aim, aim_at
 from .references import write_common_references, write_detector_references, write_setting_references
 from .scene import Scene, line_table
 from .uncal import Visit, write_uncal
@@ -78,7 +78,7 @@ class Simulation:
         return self.folder / "truth"
 
     def slope(self, root: str) -> xr.Dataset:
-        """Return the truth images of an exposure: slope [DN/s] and surface brightness [MJy/sr]."""
+        """Return the truth of an exposure: slope [DN/s] and surface brightness [MJy/sr]; where its light is ``moved``."""
         if root not in self.slopes:
             raise MrsxrError(f"no truth of exposure '{root}'; known: {', '.join(self.slopes) or 'none was saved'}")
         return read_netcdf(self.slopes[root])
@@ -227,6 +227,9 @@ def _expose(
     velosys = _VELOSYS + 5.0 * visit.exposure + (40.0 if visit.background else 0.0)
     aim = aim_at(visit.target_ra, visit.target_dec, _ROLL, visit.offset, _VA_SCALE, velosys)
     name = (seed, mrs.SETTINGS.index(visit.setting), int(visit.observation), visit.exposure)
+    if effects.centroid_jitter:
+        draw = partial(np.random.default_rng([*name, 7]).normal, 0.0, effects.centroid_jitter)
+        aim = replace(aim, moved={band: (draw(), draw()) for band in mrs.bands_of_setting(visit.setting)})
     here = scene.empty() if visit.background else scene
     if effects.background_scatter:
         scatter = np.random.default_rng([*name, 3]).normal(0.0, effects.background_scatter)
@@ -235,7 +238,7 @@ def _expose(
     blocks = ramp_blocks(truth, instrument, effects, visit.n_integrations, visit.n_groups, visit.group_time, name)
     path = (made.background_folder if visit.background else made.uncal_folder) / f"{visit.root}_uncal.fits"
     write_uncal(path, visit, aim, blocks)
-    slope = _save_slopes(made.truth_folder / f"{visit.root}_slope.nc", truth, visit) if save_slopes else None
+    slope = _save_slopes(made.truth_folder / f"{visit.root}_slope.nc", truth, visit, aim) if save_slopes else None
     if save_cosmic_rays:
         rng = np.random.default_rng([*name, 5])
         rays = make_cosmic_rays(rng, effects.cosmic_rays, visit.n_integrations, visit.n_groups, visit.group_time)
@@ -245,7 +248,7 @@ def _expose(
     return path, slope
 
 
-def _save_slopes(path: Path, truth: Truth, visit: Visit) -> Path:
+def _save_slopes(path: Path, truth: Truth, visit: Visit, aim: Aim) -> Path:
     images = xr.Dataset(
         {
             "slope": (("y", "x"), truth.slope.astype(np.float32), {"units": "DN/s"}),
@@ -253,6 +256,10 @@ def _save_slopes(path: Path, truth: Truth, visit: Visit) -> Path:
         },
         attrs={"exposure": visit.root, "setting": visit.setting},
     )
+    if aim.moved:
+        where = {"units": "arcsec", "long_name": "V2, V3 by which the light lies elsewhere than the header says"}
+        images["moved"] = ("band", "axis"), [*aim.moved.values()], where
+        images = images.assign_coords(band=[*aim.moved])
     return write_netcdf(images, path, encoding={name: {"zlib": True, "complevel": 1} for name in images}, sync=False)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import xarray as xr
@@ -21,10 +22,14 @@ DITHERS = {
 
 @dataclass(frozen=True)
 class Aim:
-    """Pointing of one exposure and the line-of-sight velocity [m/s] of the observatory."""
+    """Pointing of one exposure, as its header tells it, and the line-of-sight velocity [m/s] of the observatory.
+
+    ``moved``: by how much the light of a band lies elsewhere, in V2 and V3 [arcsec].
+    """
 
     pointing: Pointing
     velosys: float = 0.0
+    moved: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def aim_at(ra: float, dec: float, roll: float, offset: tuple[float, float], va_scale: float, velosys: float) -> Aim:
@@ -46,4 +51,5 @@ def sky_to_slicer(
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Return alpha, beta [arcsec] in a band of sky positions [deg]."""
     v2, v3 = sky_to_v2v3(ra, dec, aim.pointing)
-    return v2v3_to_slicer(v2, v3, band, distortion)
+    more = aim.moved.get(band, (0.0, 0.0))
+    return v2v3_to_slicer(v2 + more[0], v3 + more[1], band, distortion)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 
 import numpy as np
@@ -8,10 +9,10 @@ from astropy.io import fits
 
 from mrsxr import dq, mrs
 from mrsxr.errors import MrsxrError
-from mrsxr.geometry.sky import Pointing, sky_to_v2v3
+from mrsxr.geometry.sky import Pointing, sky_to_v2v3, v2v3_to_slicer
 from mrsxr.references.readers import read_reference
-from mrsxr.simulate import Effects, Scene, references, simulate_observation, true_spectrum
-from mrsxr.simulate.scene import encircled_energy
+from mrsxr.simulate import Effects, PointSource, Scene, instrument, references, simulate_observation, true_spectrum
+from mrsxr.simulate.scene import Background, encircled_energy
 
 SMALL = {"bands": ["1A"], "n_groups": 4, "n_integrations": 1, "n_dithers": 1, "n_background": 1}
 
@@ -161,3 +162,32 @@ def test_effects_off_are_off_in_the_references_too(tmp_path):
     slope = np.diff(raw, axis=0)[1] / 2.77504
     truth = quiet.slope(quiet.uncal[0].name.removesuffix("_uncal.fits")).slope.values
     assert np.abs(slope - truth).max() < 1.01 / 2.77504
+
+
+def test_light_lies_where_the_jitter_puts_it_and_the_header_does_not_know(tmp_path):
+    star = Scene(150.0, 20.0, points=(PointSource(150.0, 20.0),), background=Background(scale=0.0))
+    some = {**SMALL, "scene": star, "n_dithers": 2, "n_background": 0}
+    jitter = dataclasses.replace(Effects.none(), centroid_jitter=0.08)
+    moved, still = (
+        simulate_observation(tmp_path / name, effects=one, **some)
+        for name, one in (("moved", jitter), ("still", Effects.none()))
+    )
+    geometry = instrument.make_geometry("12A")
+    draws = []
+    for path, plain in zip(moved.uncal, still.uncal, strict=True):
+        with fits.open(path) as one, fits.open(plain) as other:
+            keys = ("RA_REF", "DEC_REF", "ROLL_REF", "V2_REF", "V3_REF", "VA_SCALE")
+            assert all(one["SCI"].header[key] == other["SCI"].header[key] for key in keys)
+            v2, v3 = sky_to_v2v3(150.0, 20.0, Pointing(*(one["SCI"].header[key] for key in keys)))
+        truth = moved.slope(path.name.removesuffix("_uncal.fits"))
+        for band, pixels in instrument.footprints(geometry).items():
+            more = truth.moved.sel(band=band).values
+            a, b = v2v3_to_slicer(v2 + more[0], v3 + more[1], band, geometry.distortion)
+            near = np.hypot(pixels.alpha - a, pixels.beta - b) < 0.7
+            light = truth.surface_brightness.values[pixels.y, pixels.x] * near
+            draws += list(more)
+            for place, where in ((a, pixels.alpha), (b, pixels.beta)):
+                assert np.sum(light * where) / light.sum() == pytest.approx(place, abs=0.012), band
+    assert np.unique(draws).size == 8
+    assert 0.04 < np.std(draws) < 0.16
+    assert "moved" not in still.slope(still.uncal[0].name.removesuffix("_uncal.fits"))

@@ -78,7 +78,7 @@ class Simulation:
         return self.folder / "truth"
 
     def slope(self, root: str) -> xr.Dataset:
-        """Return the truth of an exposure: slope [DN/s] and surface brightness [MJy/sr]; where its light is ``moved``."""
+        """Return what is true of an exposure: slope [DN/s], surface brightness [MJy/sr], ``moved`` [arcsec] if so."""
         if root not in self.slopes:
             raise MrsxrError(f"no truth of exposure '{root}'; known: {', '.join(self.slopes) or 'none was saved'}")
         return read_netcdf(self.slopes[root])

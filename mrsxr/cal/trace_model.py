@@ -79,12 +79,11 @@ def fit_trace_model(
     three: of 4500 windows of smooth and of filamentary light none passes.
     A cube uses the continuum of the spectrum, a running median over 5000 km/s: a line may come from around the source
     and stays as the pixels show it, with the waves that a line of the source itself has without a model.
-    The variances of a cube do not hold the noise of the model. With four dithers voxels within 1 FWHM scatter by 1.00
-    of their errors (peak of 100 and 300 times the noise; 1A; of 5 times it is not used), means over 25 planes by 1.02
-    and 1.12 of what they do without the model. Two dithers, or one, show the source at few places of the pixels and
-    leave the model freer: of two, voxels scatter by 1.03 and 1.04 of their errors (300 and 1000), as the noise of the
-    model is 0.04 and 0.02 % of the peak; of one by about 1.08. The light within 1.5 FWHM scatters by 1.00 of what it
-    does without (four), and by 1.03 and 1.07 (two, at 100 and 300).
+    The variances of a cube do not hold the noise of the model. In 1A (peak of 100 and 300 times the noise; of 5 times
+    it is not used) voxels within 1 FWHM scatter by 1.01 of their errors with four dithers, by 1.02 and 1.03 with two,
+    which show the source at fewer places of the pixels, by 1.03 and 1.07 with one; means over 25 planes by 1.02 and
+    1.03, 1.12 and 1.15, 1.4 and 1.9 of what they do without the model. The light within 1.5 FWHM scatters by 0.99,
+    1.04 and 1.04 of its error (four, two, one; without 0.99, 1.03, 0.99). In 2A and 3A nothing of it is seen.
 
     Examples
     --------

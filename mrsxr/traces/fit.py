@@ -14,7 +14,7 @@ from mrsxr.threads import one_blas_thread
 
 from .model import EDGE, KNOT, N_SPLINE, REACH, ring, trace_profile
 from .pixels import Pixels
-from .profile import apart, correction_at, shifts, start_profile
+from .profile import apart, shifts, start_profile
 
 #: Rounds of a fit: before a first look whether there is a source, of every second pixel, and of all, at most.
 _LOOK, _HALF, _WHOLE = 3, 10, 12
@@ -75,6 +75,7 @@ class Fit:
         self.unit = self.unit or float(np.median(self.fwhm))
         self.sample = (p.wavelength - self.first) / self.step
         self.node = self.sample / (self.n_sample - 1) * (self.n_node - 1)
+        self.node_of_sample = np.arange(self.n_sample) * (self.n_node - 1) / (self.n_sample - 1)
         self.number = np.clip(np.rint(self.sample).astype(int), 0, self.n_sample - 1)
         self.prior = np.zeros((self.n_node, N_SPLINE, N_SPLINE)) + self.prior
         self.profile = self.prior.copy()
@@ -196,7 +197,7 @@ class Fit:
         (u, v), m = self.offsets(), N_SPLINE**2
         scale, none = self.light * start_profile(u * u + v * v), np.zeros((0, self.pixels.flux.size))
         normal, unused = np.zeros((self.n_node, m, m)), np.zeros((self.n_node, m))
-        near = self.number * (self.n_node - 1) / (self.n_sample - 1)
+        near = self.node_of_sample[self.number]
         correction_equations(u, v, near, scale, u[0], v[0], 0, 0, none, near, weight, REACH, KNOT, normal, unused)
         border, corner = self._beside(normal, scale, weight)
         for k in range(self.n_node):
@@ -226,10 +227,8 @@ class Fit:
         border, corner = np.zeros((self.n_node, m, size)), np.zeros((size, size))
         known = scale
         if self.prior.any():
-            changes = [correction_at(*one, self.node, self.prior, REACH, KNOT) for one in zip(u, v, strict=True)]
-            known = scale * (1 + np.stack(changes))
+            known = self.light * [trace_profile(*one, self.node, self.prior) for one in zip(u, v, strict=True)]
         rest = self.pixels.flux - self.around - known.sum(axis=0)
-        node = np.arange(self.n_sample) * (self.n_node - 1) / (self.n_sample - 1)
         for d, stars, at in self.parts:
             later = [s for s in stars if s]
             where = [2 * d, 2 * d + 1, *(2 * (n + s - 1) + axis for s in later for axis in (0, 1)), -1]
@@ -248,7 +247,7 @@ class Fit:
             corner[np.ix_(where, where)] += both[:, free:, m:].sum(axis=0)
             corner[np.ix_(where, where)] -= np.einsum("gfp,gfq->pq", taken[..., m:], taken[..., m:])
             for k in range(self.n_node):
-                near = 1 - np.abs(node[lit] - k)
+                near = 1 - np.abs(self.node_of_sample[lit] - k)
                 of = near > 0
                 some = (taken[of] * np.sqrt(near[of])[:, None, None]).reshape(-1, taken.shape[2])
                 found = (some.T @ some)[:m]

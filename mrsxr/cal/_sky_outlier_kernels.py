@@ -13,13 +13,13 @@ import numpy as np
 from mrsxr._clip_kernels import MAD_TO_SIGMA
 from mrsxr._median_kernels import median_of
 from mrsxr.compiled import Array, njit, read_only
-from mrsxr.geometry._detector_kernels import horner, polynomial
 
 #: Expected range of the samples of a neighbourhood of 18 pixels, in units of their noise.
 NOISE_RANGE = 3.64
 #: Variance of a contrast in units of that of a pixel: the median of 8 others adds pi / 2 / 8.
 MEDIAN_NOISE = 1.2
 FEWEST = 12  # samples for a measure of the noise of a block
+_TOGETHER = 64  # pixels of a slice whose places are found side by side
 ALONE = 0.85  # of the noise of a single column of a block, which is uncertain by as much
 
 
@@ -109,11 +109,11 @@ def contrast(
     return out, variance, width * width * variance, level
 
 
-@njit(cache=True, nogil=True)
-def _sample(values, variance, shown, labels, label, px, py, own_x, own_y):
+@njit(cache=True, nogil=True, error_model="numpy")
+def _sample(values, variance, shown, labels, label, px, py, own):
     """Return value, variance, weight at (px, py) in one slice; lowest, highest, sum of noise, number around it.
 
-    The detector pixel (own_x, own_y) is left out unless it lies at the very place: it is no witness of itself.
+    The pixel ``own`` of the flattened frame is left out unless it lies at the very place: it is no witness of itself.
     """
     n_y, n_x = values.shape
     value, noise, weights, lowest, highest, total, n = 0.0, 0.0, 0.0, np.inf, -np.inf, 0.0, 0.0
@@ -121,19 +121,17 @@ def _sample(values, variance, shown, labels, label, px, py, own_x, own_y):
         near_x, near_y = int(px + 0.5), int(py + 0.5)
         for j in range(max(near_y - 1, 0), min(near_y + 2, n_y)):
             weight_y = max(0.0, 1.0 - abs(j - py))
-            for i in range(max(near_x - 1, 0), min(near_x + 2, n_x)):
-                one = np.float64(values[j, i])
-                if labels[j, i] != label or math.isnan(one):
-                    continue
-                weight = weight_y * max(0.0, 1.0 - abs(i - px))
-                if i == own_x and j == own_y and weight < 0.5:
-                    continue
-                lowest, highest = min(lowest, one), max(highest, one)
-                total += shown[j, i]
-                n += 1.0
-                value += weight * one
-                noise += weight * weight * variance[j, i]
-                weights += weight
+            for i in range(max(near_x - 1, 0), min(near_x + 2, n_x)):  # no branches: a choice costs less than a guess
+                one, weight = np.float64(values[j, i]), weight_y * max(0.0, 1.0 - abs(i - px))
+                seen = (labels[j, i] == label) & ~((j * n_x + i == own) & (weight < 0.5))
+                one = one if seen else np.nan
+                known = 0.0 if math.isnan(one) else 1.0
+                lowest, highest = one if one < lowest else lowest, one if one > highest else highest
+                total += shown[j, i] if known > 0.0 else 0.0
+                value += weight * one if known > 0.0 else 0.0
+                noise += weight * weight * variance[j, i] if known > 0.0 else 0.0
+                weights += weight * known
+                n += known
         if weights > 0.0:
             value /= weights
             noise /= weights * weights
@@ -141,51 +139,90 @@ def _sample(values, variance, shown, labels, label, px, py, own_x, own_y):
 
 
 @njit(cache=True, nogil=True)
+def _row():
+    return np.empty(_TOGETHER)
+
+
+@njit(cache=True, nogil=True)
+def _series(matrix, s, t):
+    """Return sum matrix[s, i] t^i by Horner's rule."""
+    total = 0.0
+    for i in range(matrix.shape[1] - 1, -1, -1):
+        total = total * t + matrix[s, i]
+    return total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _add_powers(matrix, q, n, u, v, row, out):
+    """Turn n zeros of out into sum matrix[q, i, j] u^i v^j, coefficient by coefficient."""
+    for i in range(matrix.shape[1] - 1, -1, -1):
+        for k in range(n):
+            row[k] = 0.0
+        for j in range(matrix.shape[2] - 1, -1, -1):
+            c = matrix[q, i, j]
+            for k in range(n):
+                row[k] = row[k] * v[k] + c
+        for k in range(n):
+            out[k] = out[k] * u[k] + row[k]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _places_in(q, n, a, w, x_of, y_of, origin, extent, u, v, row, px, py):
+    """Fill px, py with the detector pixels of n places in slice q, NaN off it."""
+    first, step, last, width = origin[q, 0], extent[q, 0], origin[q, 1], extent[q, 1]
+    for k in range(n):
+        u[k], v[k], px[k], py[k] = (a[k] - first) / step, (w[k] - last) / width, 0.0, 0.0
+    _add_powers(x_of, q, n, u, v, row, px)
+    _add_powers(y_of, q, n, u, v, row, py)
+    for k in range(n):
+        px[k] = px[k] if (abs(u[k]) < 1.2) & (abs(v[k]) < 1.05) else np.nan
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _predict(contrasts, variance, shown, labels, slices, pixels, inverse, pair, out):
     label_of, beta_first, width, middle, half = slices
     slice_of, alpha, wavelength, index = pixels
     x_of, y_of, origin, extent = inverse
     alpha_there, beta_there, ratio = pair
-    n_slices = label_of.shape[0]
-    for p in range(slice_of.shape[0]):
-        out[0, p] = np.nan
-        s = slice_of[p]
-        own_y, own_x = index[p] // labels.shape[1], index[p] % labels.shape[1]
-        t = (alpha[p] - middle[s]) / half[s]
-        a, w = horner(alpha_there[s], t), wavelength[p] * ratio
-        place = (horner(beta_there[s], t) - beta_first) / width
-        nearest = math.floor(place + 0.5)
-        if nearest < 0 or nearest >= n_slices:
-            continue
-        second = nearest + 1 if place > nearest else nearest - 1
-        value, noise, lowest, highest, total, n = 0.0, 0.0, np.inf, -np.inf, 0.0, 0.0
-        known = True
-        for side in range(2):
-            q = nearest if side == 0 else second
-            if q < 0 or q >= n_slices:
+    n_slices, n_pixels = label_of.shape[0], slice_of.size
+    a, w, place, u, v, row = _row(), _row(), _row(), _row(), _row(), _row()
+    px, py, px_beside, py_beside = _row(), _row(), _row(), _row()
+    first, out[0] = 0, np.nan
+    while first < n_pixels:
+        s, n, nearest, second = slice_of[first], 0, 0, 0
+        while n < _TOGETHER and first + n < n_pixels and slice_of[first + n] == s:
+            t = (alpha[first + n] - middle[s]) / half[s]
+            a[n], w[n] = _series(alpha_there, s, t), wavelength[first + n] * ratio
+            place[n] = (_series(beta_there, s, t) - beta_first) / width
+            q = math.floor(place[n] + 0.5)
+            r = q + 1 if place[n] > q else q - 1
+            if n and (q != nearest or r != second):
                 break
-            u, v = (a - origin[q, 0]) / extent[q, 0], (w - origin[q, 1]) / extent[q, 1]
-            weight = 0.0
-            if abs(u) < 1.2 and abs(v) < 1.05:
-                px, py = polynomial(x_of[q], u, v), polynomial(y_of[q], u, v)
-                one, var, weight, low, high, all_noise, count = _sample(
-                    contrasts, variance, shown, labels, label_of[q], px, py, own_x, own_y
+            nearest, second, n = q, r, n + 1
+        if 0 <= nearest < n_slices:
+            _places_in(nearest, n, a, w, x_of, y_of, origin, extent, u, v, row, px, py)
+            both = 0 <= second < n_slices
+            if both:
+                _places_in(second, n, a, w, x_of, y_of, origin, extent, u, v, row, px_beside, py_beside)
+            for k in range(n):
+                p = first + k
+                value, noise, known, lowest, highest, total, count = _sample(
+                    contrasts, variance, shown, labels, label_of[nearest], px[k], py[k], index[p]
                 )
-                lowest, highest = min(lowest, low), max(highest, high)
-                total += all_noise
-                n += count
-            if side == 0:
-                known = weight >= 0.5
-                if not known:
-                    break
-                value, noise = one, var
-            elif weight >= 0.5:
-                share = abs(place - nearest)
-                value = (1.0 - share) * value + share * one
-                noise = (1.0 - share) ** 2 * noise + share**2 * var
-        if known:
-            out[0, p], out[1, p] = value, noise
-            out[2, p] = max(0.0, highest - lowest - NOISE_RANGE * math.sqrt(total / n))
+                if not known >= 0.5:
+                    continue
+                if both:
+                    one, var, known, low, high, more, others = _sample(
+                        contrasts, variance, shown, labels, label_of[second], px_beside[k], py_beside[k], index[p]
+                    )
+                    lowest, highest, total, count = min(lowest, low), max(highest, high), total + more, count + others
+                    if known >= 0.5:
+                        share = abs(place[k] - nearest)
+                        value = (1.0 - share) * value + share * one
+                        noise = (1.0 - share) ** 2 * noise + share**2 * var
+                out[0, p], out[1, p] = value, noise
+                out[2, p] = max(0.0, highest - lowest - NOISE_RANGE * math.sqrt(total / count))
+        first += n
 
 
 def predict(

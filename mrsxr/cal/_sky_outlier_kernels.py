@@ -122,9 +122,9 @@ def _sample(values, variance, shown, labels, label, px, py, own):
         for j in range(max(near_y - 1, 0), min(near_y + 2, n_y)):
             weight_y = max(0.0, 1.0 - abs(j - py))
             for i in range(max(near_x - 1, 0), min(near_x + 2, n_x)):  # no branches: a choice costs less than a guess
-                one, weight = np.float64(values[j, i]), weight_y * max(0.0, 1.0 - abs(i - px))
+                weight = weight_y * max(0.0, 1.0 - abs(i - px))
                 seen = (labels[j, i] == label) & ~((j * n_x + i == own) & (weight < 0.5))
-                one = one if seen else np.nan
+                one = np.float64(values[j, i]) if seen else np.float64(np.nan)
                 known = 0.0 if math.isnan(one) else 1.0
                 lowest, highest = one if one < lowest else lowest, one if one > highest else highest
                 total += shown[j, i] if known > 0.0 else 0.0

@@ -93,6 +93,8 @@ def _try(one, lanes, k):
     for t in range(TILE):
         i, per_c, b, on, over = one[PIVOT + t], lanes[W4 + t], lanes[C0 + t], one[USED + t], one[ABSENT + t]
         z2, u2, own2, q2, p2 = lanes[C1 + t], lanes[C2 + t], lanes[C3 + t], lanes[C4 + t], lanes[C5 + t]
+        place, shift = lanes[PLACE + t], lanes[SHIFT + t]
+        pair, pair_shift = lanes[PLACE_PAIR + t], lanes[SHIFT_PAIR + t]
         h = b * i
         z = one[F + t] * i + h * z2
         u = one[G + t] * i + h * u2
@@ -104,8 +106,8 @@ def _try(one, lanes, k):
         gain = q * ratio * lanes[PER_S2 + t] - lanes[LIMIT_ONE + t] if possible else ZERO
         better = gain > lanes[BEST + t]
         lanes[BEST + t] = gain if better else lanes[BEST + t]
-        lanes[PLACE + t] = k if better else lanes[PLACE + t]
-        lanes[SHIFT + t] = u * ratio * per_c if better else lanes[SHIFT + t]
+        lanes[PLACE + t] = k if better else place
+        lanes[SHIFT + t] = u * ratio * per_c if better else shift
         cross = h * own2 - u * u2 * per_c
         det = p * p2 - cross * cross
         per = ONE / det
@@ -114,8 +116,8 @@ def _try(one, lanes, k):
         gain = (q * x + q2 * y) * lanes[PER_S2 + t] - lanes[LIMIT_TWO + t] if possible else ZERO
         better = gain > lanes[BEST_PAIR + t]
         lanes[BEST_PAIR + t] = gain if better else lanes[BEST_PAIR + t]
-        lanes[PLACE_PAIR + t] = -k - ONE if better else lanes[PLACE_PAIR + t]
-        lanes[SHIFT_PAIR + t] = (u * x + u2 * y) * per_c if better else lanes[SHIFT_PAIR + t]
+        lanes[PLACE_PAIR + t] = -k - ONE if better else pair
+        lanes[SHIFT_PAIR + t] = (u * x + u2 * y) * per_c if better else pair_shift
         lanes[C0 + t] = one[LINK + t] * on + over * b
         lanes[C1 + t] = z * on + over * z2
         lanes[C2 + t] = u * on + over * u2
@@ -318,14 +320,16 @@ def _bridge(row, one, lanes, now, half):
     for t in range(TILE):
         good = abs(row[t]) < LARGE
         value, usable = row[t] if good else ZERO, lanes[W0 + t] if good else ZERO
-        known = (lanes[W4 + t] > LEAST) & (lanes[W4 + t] < ONE / LEAST)
-        lanes[C6 + t] = lanes[C6 + t] if known else value
-        lanes[W3 + t] = lanes[W3 + t] if known else value
-        response, before = lanes[W4 + t] if known else ONE, lanes[C1 + t]
+        level, linear, slope, last = lanes[C6 + t], lanes[W3 + t], lanes[W4 + t], lanes[C0 + t]
+        before, then = lanes[C1 + t], lanes[C2 + t]  # taken before a choice, else the compiler stores where it is made
+        known = (slope > LEAST) & (slope < ONE / LEAST)
+        lanes[C6 + t] = level if known else value
+        lanes[W3 + t] = linear if known else value
+        response = slope if known else ONE
         lanes[W4 + t] = response
-        follows, time = usable * lanes[C4 + t], now - lanes[C2 + t]
+        follows, time = usable * lanes[C4 + t], now - then
         on = follows * (ONE - max(lanes[C3 + t], lanes[W1 + t]))
-        one[DIFF + t] = follows * (value - lanes[C0 + t])
+        one[DIFF + t] = follows * (value - last)
         one[USED + t] = on
         one[ABSENT + t] = ONE - follows
         one[TIME + t] = time
@@ -333,9 +337,9 @@ def _bridge(row, one, lanes, now, half):
         one[LINK + t] = before * before
         one[READ + t] = before * before + response * response
         lanes[W2 + t] += follows - on
-        lanes[C0 + t] = value if usable > ZERO else lanes[C0 + t]
+        lanes[C0 + t] = value if usable > ZERO else last
         lanes[C1 + t] = response if usable > ZERO else before
-        lanes[C2 + t] = now if usable > ZERO else lanes[C2 + t]
+        lanes[C2 + t] = now if usable > ZERO else then
         lanes[C3 + t] = ZERO if usable > ZERO else max(lanes[C3 + t], lanes[W1 + t])
         lanes[C4 + t] = ONE if usable > ZERO else lanes[C4 + t]
         lanes[C7 + t] = lanes[C7 + t] if good else ONE

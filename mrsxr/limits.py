@@ -15,7 +15,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -124,6 +124,7 @@ def _is_line(value: Any) -> bool:
 
 Ref = Annotated[xr.Dataset, Reference()]
 OptionalRef = Annotated[xr.Dataset | None, Reference(optional=True)]
+OptionalRefs = Annotated[xr.Dataset | Sequence[xr.Dataset], Reference(optional=True)]  # of several settings
 Positive = Annotated[float, Range(above=0)]
 NotNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]

@@ -240,11 +240,24 @@ def _entry(facts: Facts, arguments: dict[str, Any]) -> dict[str, Any]:
     refs: dict[str, str] = {}
     for key, argument in list(arguments.items())[1:]:
         if isinstance(argument, xr.Dataset):
-            refs[key] = _named(argument)
+            refs |= {key: _named(argument), **json.loads(argument.attrs.get("refs_json", "{}"))}
         else:
             params[key] = _plain(argument)
     card = {"keyword": facts.keyword} if facts.keyword else {}
     return {"step": facts.name, **card, "version": __version__, "params": params, "refs": refs}
+
+
+def made_with(**references: xr.Dataset | Sequence[xr.Dataset] | None) -> dict[str, str]:
+    """Return the attribute by which steps that take what was found in data name the reference files behind it.
+
+    Examples
+    --------
+    >>> made_with(psf=xr.Dataset(attrs={"ref_id": "psf_12A.fits"}), pfpc=None)
+    {'refs_json': '{"psf": "psf_12A.fits"}'}
+    """
+    given = {kind: [one] if isinstance(one, xr.Dataset) else one or () for kind, one in references.items()}
+    names = {kind: ", ".join(dict.fromkeys(map(_named, those))) for kind, those in given.items() if those}
+    return {"refs_json": json.dumps(names)} if names else {}
 
 
 def _named(ds: xr.Dataset) -> str:

@@ -14,11 +14,11 @@ from mrsxr.attributes import set_each
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.detector import band_index
 from mrsxr.geometry.sky import Pointing, sky_to_v2v3, slicer_to_v2v3, tangent_frame, tangent_offsets, tangent_to_sky
-from mrsxr.limits import Place, Range, checked
+from mrsxr.limits import OptionalRefs, Place, Range, checked
 from mrsxr.mrs import BANDS, PIXEL_LENGTH
 from mrsxr.notes import tell
 from mrsxr.schema import WCS_VARIABLES
-from mrsxr.step import step
+from mrsxr.step import made_with, step
 from mrsxr.threads import how
 from mrsxr.traces.fit import Fit
 from mrsxr.traces.model import EDGE, trace_profile
@@ -42,7 +42,7 @@ Error = Annotated[float, Range(above=0, high=1, unit="arcsec")]
 @checked
 def measure_offsets(
     exposures: xr.Dataset | Sequence[xr.Dataset], *, source: Place | None = None, position: Place | None = None,
-    max_error: Error = 0.01, psf: xr.Dataset | Sequence[xr.Dataset] = (),
+    max_error: Error = 0.01, psf: OptionalRefs = (),
 ) -> xr.Dataset:  # fmt: skip
     """Measure where every exposure and band has a point source, from what its pointing says.
 
@@ -120,7 +120,8 @@ def measure_offsets(
         del rows[key], offsets[key]
     if position is None:
         position = _sky_of(np.mean(list(offsets.values()), axis=0), frame)
-    return _as_dataset(rows, errors, position)
+    used = [one for one in given if any(band in errors for band in one["psf_band"].values)]
+    return _as_dataset(rows, errors, position).assign_attrs(made_with(psf=used))
 
 
 @step(needs="cal", keyword="S_TIEBND")

@@ -11,7 +11,7 @@ from mrsxr import dq
 from mrsxr.arguments import as_places, reads
 from mrsxr.blocks import map_ramps
 from mrsxr.errors import MrsxrError
-from mrsxr.limits import Count, Place
+from mrsxr.limits import Count, OptionalRef, Place
 from mrsxr.step import step
 
 from ._invalid import VARIANCES
@@ -20,7 +20,10 @@ from ._sampling import check_wcs
 Method = Literal["mingrad", "fit_profile", "trace_model"]
 
 
-@step(needs="cal", jwst="pixel_replace", keyword="S_PXREPL")
+@step(
+    needs="cal", jwst="pixel_replace", keyword="S_PXREPL", without={"psf": None},
+    only={"psf": lambda given: given["method"] == "trace_model"},
+)  # fmt: skip
 @reads(others=as_places)
 def replace_pixels(
     ds: xr.Dataset,
@@ -31,6 +34,7 @@ def replace_pixels(
     trace_model: xr.Dataset | None = None,
     source: Place | None = None,
     others: Sequence[Place] = (),
+    psf: OptionalRef = None,
 ) -> xr.Dataset:
     """Fill bad pixels with an estimate from their neighbours, and mark them so.
 
@@ -57,6 +61,8 @@ def replace_pixels(
         "trace_model" only: where the source is [deg], by default at the brightest place.
     others : sequence of (float, float)
         "trace_model" only, without a model: where further sources are [deg].
+    psf : Dataset, kind "psf", optional
+        "trace_model" only, without a model: as of :func:`fit_trace_model`, in the bands that it is of.
 
     Returns
     -------
@@ -82,7 +88,7 @@ def replace_pixels(
     from ._pixel_replace_kernels import fill_mingrad, fill_mingrad_in_slices, fill_profile
 
     if method == "trace_model":
-        return _filled_over_star(ds, trace_model, source, others)
+        return _filled_over_star(ds, trace_model, source, others, psf)
     names = ["flux", *(name for name in VARIANCES if name in ds), "dq"]
     planes = [ds[name].chunk(y=-1, x=-1) if ds[name].chunks else ds[name] for name in names]
     wrapper: Callable[..., Any] = fill_mingrad
@@ -111,7 +117,9 @@ def _mapped(
     return ds.assign(out | {"dq": out["dq"].assign_attrs(dq.PIXEL_DQ_ATTRS)})
 
 
-def _filled_over_star(ds: xr.Dataset, trace_model: xr.Dataset | None, source: Any, others: Any) -> xr.Dataset:
+def _filled_over_star(
+    ds: xr.Dataset, trace_model: xr.Dataset | None, source: Any, others: Any, psf: xr.Dataset | None
+) -> xr.Dataset:
     """Return data whose bad pixels near point sources hold their model and what lies around them."""
     from mrsxr.traces.source import star_where_used
 
@@ -119,7 +127,7 @@ def _filled_over_star(ds: xr.Dataset, trace_model: xr.Dataset | None, source: An
     from .point_source import models_of, stars_of
 
     check_wcs(ds)
-    models = models_of(ds, trace_model, None, source, others)
+    models = models_of(ds, trace_model, None, source, others, psf)
     star = sum(stars_of(ds, model, star_where_used, model) for model in models.values())
     names = ["flux", *(name for name in VARIANCES if name in ds), "dq"]
     planes = [xr.DataArray(star), xr.DataArray(ds["slice"].variable), *(ds[name].chunk(x=-1) if ds[name].chunks

@@ -19,7 +19,7 @@ from mrsxr.mrs import bands_of_setting
 from mrsxr.step import step
 from mrsxr.threads import how
 from mrsxr.traces.pixels import lit_pixels
-from mrsxr.traces.source import KIND, check_model, check_which, fit_source, star_on_frame
+from mrsxr.traces.source import KIND, check_model, check_which, fit_source, holds, star_on_frame
 
 from ._sampling import check_wcs
 from .trace_model import fit_trace_model
@@ -133,28 +133,30 @@ def subtract_point_source(
     ... )
     """
     check_wcs(ds)
-    models = models_of(ds, trace_model, bands, source, others)
+    models = models_of(ds, trace_model, bands, source, others, psf)
     others = () if trace_model is None else others
     done = str(ds.attrs.get("point_source_off", "")).split()
     for band in models:
         if band in done:
             raise MrsxrError(f"band {band}: the point source was taken off already")
     flux = ds["flux"].variable
-    for model in models.values():
+    for band, model in models.items():
         check_which(model, others, which or ())
-        flux = flux - stars_of(ds, model, star_on_frame, which, around=around, psf=psf, others=others)
+        own = psf if trace_model is not None or holds(psf, band) else None
+        flux = flux - stars_of(ds, model, star_on_frame, which, around=around, psf=own, others=others)
     flux.attrs = dict(ds["flux"].attrs)
     return ds.assign(flux=flux).assign_attrs(point_source_off=" ".join([*done, *models]))
 
 
 def models_of(
-    ds: xr.Dataset, trace_model: xr.Dataset | None, bands: Any, source: Any, others: Any
+    ds: xr.Dataset, trace_model: xr.Dataset | None, bands: Any, source: Any, others: Any, psf: xr.Dataset | None
 ) -> dict[str, xr.Dataset]:
     """Return the model given, by its band, or trace models of bands."""
     if trace_model is not None:
         return {check_model(ds, trace_model): trace_model}
     wanted = bands or bands_of_setting(str(ds.attrs["setting"]))
-    return {band: fit_trace_model(ds, band=band, source=source, others=others) for band in wanted}
+    given = {"source": source, "others": others}
+    return {band: fit_trace_model(ds, band=band, psf=psf if holds(psf, band) else None, **given) for band in wanted}
 
 
 def stars_of(
@@ -168,6 +170,7 @@ def stars_of(
     fit: Callable[..., Any] = _fitted
     if lazy:
         fit, image, lit, frame = dask.delayed(fit), dask.delayed(image), as_delayed(lit), as_delayed(frame)
+        psf = as_delayed(psf) if psf is not None and psf["psf"].chunks else psf
     found = fit(lit, model, around, psf, others)
     each: Any = [image(found, frame, name, *more) for name in exposures]
     if lazy:

@@ -13,6 +13,7 @@ from mrsxr.arguments import as_bands, reads
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import Arcsec, Band, Place, checked
 from mrsxr.mrs import SLICE_WIDTH, bands_of_setting, psf_fwhm, setting_keywords, setting_of_band
+from mrsxr.references.fit import join_planes
 from mrsxr.references.stpsf import read_stpsf
 from mrsxr.traces.profile import REACH, profile_at
 
@@ -48,8 +49,7 @@ def learn_psf(ds: xr.Dataset, *, bands: Sequence[Band] | None = None, source: Pl
     >>> import mrsxr as mx
     >>> psf = mx.cal.learn_psf(star)  # doctest: +SKIP
     >>> fitted = mx.cal.fit_point_source(cal, trace_model=model, psf=psf)  # doctest: +SKIP
-    >>> header = {"detector": psf.attrs["detector"], "band": psf.attrs["band"]}  # doctest: +SKIP
-    >>> mx.simulate.write_reference("my_refs/psf_12A.fits", "psf", header, psf=psf)  # doctest: +SKIP
+    >>> mx.simulate.write_reference("my_refs/psf_12A.fits", "psf", psf=psf)  # doctest: +SKIP
     >>> psf = mx.References("my_refs").get("psf", cal)  # doctest: +SKIP
     """
     setting = str(ds.attrs["setting"])
@@ -173,12 +173,7 @@ def _planes(band: str, wavelength: np.ndarray, step: float, images: np.ndarray) 
 
 
 def _reference(parts: Sequence[xr.Dataset], setting: str, ref_id: str) -> xr.Dataset:
-    """Join bands; smaller images get a border of zeros."""
-    side = max(one.sizes["psf_alpha"] for one in parts)
-    wide = []
-    for one in parts:
-        n = (side - one.sizes["psf_alpha"]) // 2
-        wide.append(one.pad(psf_alpha=n, psf_beta=n, constant_values=0.0))
     keys = setting_keywords(setting)
-    names = {"detector": keys["DETECTOR"], "band": keys["BAND"]}
-    return xr.concat(wide, "plane").assign_attrs(level="reference", kind="psf", ref_id=ref_id, **names)
+    channels = "".join(sorted({str(band)[0] for one in parts for band in one["psf_band"].values}))
+    names = {"detector": keys["DETECTOR"], "band": keys["BAND"], "channels": channels}
+    return join_planes(parts).assign_attrs(level="reference", kind="psf", ref_id=ref_id, **names)

@@ -15,7 +15,10 @@ from mrsxr.blocks import as_delayed
 from mrsxr.geometry.pixels import check_setting, wavelength_span
 from mrsxr.limits import Band, Count, OptionalRef, Place, checked
 from mrsxr.mrs import PIXEL_LENGTH, psf_fwhm
+from mrsxr.references.fit import planes_of
 from mrsxr.scores import gains, score
+from mrsxr.step import made_with
+from mrsxr.threads import how
 from mrsxr.traces import fit_band
 from mrsxr.traces.model import EDGE, N_SPLINE, profile_of
 from mrsxr.traces.pixels import gathered, in_circle, lit_pixels, places_of
@@ -95,12 +98,15 @@ def fit_trace_model(
     lit, sources = lit_pixels(ds, band), (source, *others)
     labels = np.unique(lit["slice"].values[lit["slice"].values // 100 == int(band[0])])
     nodes, samples = grids = _grids(lit, band, labels, window_rows)
-    prior = np.zeros(()) if psf is None else profile_of(images_of(psf, band), nodes)
+    lazy = any(one.chunks for one in lit.data_vars.values())
+    if psf is not None and not lazy:
+        psf = psf.compute(**how())
+    prior: Any = np.zeros(()) if psf is None else _start(psf, band, nodes)
     each = len(sources), ds.sizes["dither"]
     shapes: list[tuple[int, ...]] = [(*each, 2), (nodes.size, N_SPLINE, N_SPLINE), (*each, samples.size)]
     shapes += [(*each, labels.size, nodes.size), ()]
     found: Any
-    if any(one.chunks for one in lit.data_vars.values()):
+    if lazy:
         later = dask.delayed(_fitted, pure=True, nout=5)(as_delayed(lit), band, sources, labels, grids, prior)
         found = [da.from_delayed(one, shape, float) for one, shape in zip(later, shapes, strict=True)]
     else:
@@ -119,7 +125,15 @@ def fit_trace_model(
     wave = {"units": "um", "long_name": "wavelength, of the observatory"}
     coords = {"exposure": ds["exposure"], "slice_label": labels, "node": ("node", nodes, wave),
               "sample": ("sample", samples, wave)}  # fmt: skip
-    return xr.Dataset(data, coords, {"kind": "trace_model", "band": band, "ref_id": f"trace model of {band}"})
+    attrs = {"kind": "trace_model", "band": band, "ref_id": f"trace model of {band}", **made_with(psf=psf)}
+    return xr.Dataset(data, coords, attrs)
+
+
+def _start(psf: xr.Dataset, band: str, nodes: np.ndarray) -> Any:
+    """Return the profile (node, i, j) of a PSF: an array, or, where the PSF is of a file, what makes it in a task."""
+    if psf["psf"].chunks:
+        return dask.delayed(_start, pure=True)(as_delayed(planes_of(psf, band)), band, nodes)
+    return profile_of(images_of(psf, band), nodes)
 
 
 def _grids(lit: xr.Dataset, band: str, labels: np.ndarray, window_rows: int) -> tuple[np.ndarray, np.ndarray]:

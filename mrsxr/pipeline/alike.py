@@ -120,7 +120,6 @@ def _likeness(ds: xr.Dataset, refs: References, recipe: Recipe) -> Any:
     facts = Exposure.of(ds)
     files: list[Any] = []
     for one in entries:
-        assert one.part.facts is not None
         for kind in one.part.facts.kinds(one.values()):
             try:
                 path = refs.path(kind, ds)

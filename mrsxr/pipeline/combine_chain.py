@@ -21,9 +21,11 @@ from mrsxr.references import References
 from mrsxr.threads import how
 
 from .exposure_steps import done
+from .optional import optional
 from .parts import PARTS, own_options, part
 
 if TYPE_CHECKING:
+    from .entry import Entry
     from .recipe import Recipe
 
 Exposures = dict[str, xr.Dataset]
@@ -78,10 +80,18 @@ def combine(
         if entry.name == "trace_model":  # of each band, for its cube
             continue
         if entry.path is None and PARTS.get(("cube", entry.name)) is entry.part:
-            found = entry.part.function(found, beside, **entry.values())
+            found = entry.part.function(found, beside, **entry.values(), **_files(entry, found, refs))
         else:
             found = {name: done(entry, ds, refs) for name, ds in found.items()}
     return found
+
+
+def _files(entry: Entry, exposures: Exposures, refs: References | None) -> dict[str, list[xr.Dataset]]:
+    """Return the reference files that a part takes, by kind: those of all settings that have one."""
+    facts, refs = entry.part.facts, References({}) if refs is None else refs
+    found = {kind: [optional(refs, kind, ds, facts.without[kind]) for ds in exposures.values()]
+             for kind in facts.kinds(entry.values())}  # fmt: skip
+    return {kind: [one for one in files if one is not None] for kind, files in found.items()}
 
 
 def one_background(recipe: Recipe) -> Recipe:
@@ -106,7 +116,7 @@ def _follow(exposures: Exposures, beside: Beside, **options: Any) -> Exposures:
     return {n: cal.assign_mtwcs(ds, center=place) if cal.is_moving(ds) else ds for n, ds in exposures.items()}
 
 
-@part("cube", "tie_bands", cal.measure_offsets, hide=("psf",))
+@part("cube", "tie_bands", cal.measure_offsets)
 def _tie(exposures: Exposures, beside: Beside, **options: Any) -> Exposures:
     """Move all exposures, which stay as they are where none shows a point source."""
     try:

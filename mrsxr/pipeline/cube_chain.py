@@ -54,7 +54,7 @@ def make_target_cube(
     ds: xr.Dataset, band: str, refs: References | None, recipe: Recipe, leaking: xr.Dataset | None = None
 ) -> xr.Dataset:
     """Build the cube of one band of the target; take off its residual fringes and the light of the cube of 1B."""
-    built = make_cube(ds, band, refs, recipe, _model_of(ds, band, recipe))
+    built = make_cube(ds, band, refs, recipe, _model_of(ds, band, refs, recipe))
     for entry in recipe.after("cube.cube_build"):
         if entry.name in OF_ALL_BANDS:
             continue
@@ -173,7 +173,7 @@ def _cube_options(ds: xr.Dataset, refs: References | None, recipe: Recipe) -> di
     }
 
 
-def _model_of(ds: xr.Dataset, band: str, recipe: Recipe) -> xr.Dataset | None:
+def _model_of(ds: xr.Dataset, band: str, refs: References | None, recipe: Recipe) -> xr.Dataset | None:
     """Return the trace model of a band of the target where the recipe wants one."""
     if not recipe.runs("trace_model"):
         return None
@@ -182,10 +182,11 @@ def _model_of(ds: xr.Dataset, band: str, recipe: Recipe) -> xr.Dataset | None:
         return None
     options = recipe.values("trace_model")
     options["source"] = options["source"] or recipe.values("cube_build")["point_source"]
-    return _fit_model(ds, band=band, **options)
+    psf = None if refs is None else optional(refs, "psf", ds.assign_attrs(channels=band[0]), None)
+    return _fit_model(ds, band=band, psf=psf, **options)
 
 
-@part("cube", "trace_model", cal.fit_trace_model, hide=("band", "psf"))
+@part("cube", "trace_model", cal.fit_trace_model, hide=("band",))
 def _fit_model(ds: xr.Dataset, *, band: str, **options: Any) -> xr.Dataset:
     """``source`` is by default the ``point_source`` of cube_build, else the brightest place."""
     return cal.fit_trace_model(ds, band=band, **options)

@@ -42,9 +42,7 @@ def bound(entry: Entry, ds: xr.Dataset, refs: References, given: Mapping[str, An
     ReferenceFileError
         Where the step needs a reference that is missing or damaged.
     """
-    function, facts = entry.part.function, entry.part.facts
-    assert facts is not None
-    files = {}
+    function, facts, files = entry.part.function, entry.part.facts, {}
     for kind in facts.kinds(entry.values()):
         found = optional(refs, kind, ds, facts.without[kind]) if kind in facts.without else refs.get(kind, ds)
         if found is None and not facts.references[kind].optional:

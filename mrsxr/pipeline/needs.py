@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from mrsxr.errors import MrsxrError, ReferenceFileError
+from mrsxr.errors import MrsxrError, ReferenceFileError, ReferenceMissingError
 from mrsxr.io import FileInfo
 from mrsxr.references import References
+from mrsxr.references.exposure import BAND_KINDS
 
 from .parts import LEVELS
 
@@ -41,8 +42,8 @@ def required_kinds(recipe: Recipe, stage: int, to: str) -> tuple[str, ...]:
     levels = [level for level in LEVELS[stage : LEVELS.index(to) + 1] if level != "spectrum"]
     kinds = [
         kind
-        for level in levels for entry in recipe.steps(level) if (facts := entry.part.facts) is not None
-        for kind in facts.kinds(entry.values()) if kind not in facts.without
+        for level in levels for entry in recipe.steps(level)
+        for kind in entry.part.facts.kinds(entry.values()) if kind not in entry.part.facts.without
     ]  # fmt: skip
     return tuple(dict.fromkeys(kinds))
 
@@ -62,8 +63,11 @@ def require_references(files: Sequence[FileInfo], refs: References | None, recip
     ------
     MrsxrError
         Where files are needed and none are given, where every setting lacks one or has one that does not fit, and where
-        the headers say POINT and there is no aperture correction.
+        the headers say POINT and there is no aperture correction; where a PSF that would be used is damaged, or one
+        that was asked for by name is of none of the bands.
     """
+    if isinstance(refs, References):
+        _check_own(files, refs, recipe, to)
     goal = {"rate": 1}.get(to, 2)
     todo = [one for one in files if READY[one.product] < goal]
     if todo and refs is None:
@@ -85,6 +89,20 @@ def require_references(files: Sequence[FileInfo], refs: References | None, recip
             from .spectrum_chain import aperture_correction_lacks
 
             raise aperture_correction_lacks(error)
+
+
+def _check_own(files: Sequence[FileInfo], refs: References, recipe: Recipe, to: str) -> None:
+    """Open what users make themselves for some bands, whose numbers nobody looked at before."""
+    entries = [one for level in LEVELS[: LEVELS.index(to) + 1] for one in recipe.steps(level)]
+    for kind in dict.fromkeys(kind for one in entries for kind in one.part.facts.kinds(one.values())):
+        missing, served = [], False
+        for one in {one.node: one for one in files}.values() if kind in BAND_KINDS else ():
+            try:
+                served = bool(refs.get(kind, stub(one))) or served
+            except ReferenceMissingError as error:
+                missing.append(error)
+        if missing and not served and refs.given(kind) is not None:
+            raise missing[0]
 
 
 def _lack(one: FileInfo, kinds: Sequence[str], refs: References) -> ReferenceFileError | None:

@@ -22,10 +22,12 @@ from mrsxr import cal, cube, rate, spectrum  # noqa: F401 - they fill STEPS
 from mrsxr.arguments import READERS
 from mrsxr.arguments.calls import F
 from mrsxr.errors import MrsxrError, ParameterError
-from mrsxr.limits import check, expected, hints_of, near_miss
+from mrsxr.limits import check, expected, hints_of, near_miss, references_of
 from mrsxr.step import STEPS, Facts
 
 LEVELS = ("rate", "cal", "cube", "spectrum")
+#: Level of the data that parts without a step take.
+_OF_PARTS = {"cal": "rate", "cube": "cal", "spectrum": "spectrum", "cube.match_bands": "cube"}
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Part:
 
     name: str
     function: Callable[..., Any]
-    facts: Facts | None
+    facts: Facts
     takes: Mapping[str, tuple[Any, Any, Callable[[Any, str], Any] | None]] = field(repr=False)
     needed: bool = False
     contradiction: Callable[[Mapping[str, Any]], str | None] | None = None
@@ -93,7 +95,8 @@ def part(
     name : str
         By which the recipe knows it, that of jwst where it has the step.
     *takers : callable
-        Functions whose parameters the part takes besides its own keyword parameters; own ones win.
+        Functions whose parameters the part takes besides its own keyword parameters; own ones win. What the first
+        step among them says of itself holds of the part; without one, it takes the reference files of all.
     needed : bool
         Whether the next level rests on it.
     hide : sequence of str
@@ -115,11 +118,20 @@ def part(
             takes |= _parameters(one)
         takes |= {key: (*takes[key][:2], reader) for key, reader in readers.items()}
         takes = {key: value for key, value in takes.items() if key not in hide}
-        facts = next((one.facts for one in takers if hasattr(one, "facts")), None)
+        found = [one.facts for one in takers if hasattr(one, "facts")]
+        facts = found[0] if found else _facts_of(level, name, takers)
         PARTS[level, name] = Part(name, function, facts, takes, needed, contradiction)
         return function
 
     return decorate
+
+
+def _facts_of(level: str, name: str, takers: Sequence[Callable[..., Any]]) -> Facts:
+    """Return what a part without a step says of itself; references that its functions may do without are not missed."""
+    references = {kind: mark for one in takers for kind, mark in references_of(one).items()}
+    without = {kind: None for kind, mark in references.items() if mark.optional}
+    needs = (_OF_PARTS.get(f"{level}.{name}", _OF_PARTS[level]),)
+    return Facts(f"{level}.{name}", needs, references=references, without=without)
 
 
 def own_options(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:

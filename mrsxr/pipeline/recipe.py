@@ -22,8 +22,6 @@ MODES = ("baseline", "optimal")
 Mode = Literal["baseline", "optimal"]
 BackgroundWay = Literal["master", "pixel", "annulus", "binned", "none"]
 FringeMethod = Literal["none", "columns", "slices"]
-#: Level that parts without a step take.
-_OF_PARTS = {"cal": "rate", "cube": "cal", "spectrum": "spectrum", "cube.match_bands": "cube"}
 _LAST = {"cube": cube_chain.OF_ALL_BANDS, "spectrum": spectrum_chain.OF_ALL_BANDS}
 _OPTIONS = {"rate": {"save_rateints": False}}  # of a level, not of a step
 
@@ -419,11 +417,9 @@ def _check_whole(recipe: Recipe) -> Recipe:
 def _level_after(entry: Entry, level: str) -> str:
     """Return the level of data after a step; raise where it takes none of the level that they have before it."""
     facts = entry.part.facts
-    of_part = _OF_PARTS.get(f"{entry.level}.{entry.name}", _OF_PARTS.get(entry.level, ""))
-    needs = facts.needs if facts is not None else (of_part,)
-    if level not in needs:
+    if level not in facts.needs:
         raise ParameterError(
-            f"{entry.where}: takes data of level {' or '.join(needs)}, and where it stands they are of level {level}; "
-            "give it another place (before, after)"
+            f"{entry.where}: takes data of level {' or '.join(facts.needs)}, and where it stands they are of level "
+            f"{level}; give it another place (before, after)"
         )
-    return level if facts is None or facts.gives is None else facts.gives
+    return level if facts.gives is None else facts.gives

@@ -12,6 +12,7 @@ from dask.base import tokenize
 from mrsxr.errors import ReferenceFileError
 from mrsxr.io.files import FileInfo
 from mrsxr.io.grouping import Exposure
+from mrsxr.references.exposure import BAND_KINDS
 
 from . import keys
 from .needs import stub
@@ -42,7 +43,7 @@ class Keys:
         self._marks: dict[Task, str] = {}
         self._inputs: dict[Path, str] = {}
         self._stubs: dict[int, xr.Dataset] = {}
-        self._references: dict[tuple[str, int], str] = {}
+        self._references: dict[tuple[str, int, str], str] = {}
 
     def mark(self, task: Task) -> str:
         """Return the mark of a task: that of an earlier plan where it would be done alike."""
@@ -92,18 +93,23 @@ class Keys:
         wanted, found = kinds(task, way.recipe), []
         for header in self._headers(task) if wanted else ():
             for kind in wanted:
-                place = kind, id(header)
+                channel = str(task.facts.get("band", ""))[:1] if kind in BAND_KINDS else ""
+                place = kind, id(header), channel
                 if place not in self._references:
-                    self._references[place] = self._of_reference(kind, header)
-                found.append([kind, self._references[place]])
+                    self._references[place] = self._of_reference(*place[::2], header)
+                if self._references[place] != "none" or kind not in BAND_KINDS:
+                    found.append([kind, self._references[place]])
         return found
 
-    def _of_reference(self, kind: str, header: FileInfo) -> str:
+    def _of_reference(self, kind: str, channel: str, header: FileInfo) -> str:
+        """Return the key of a reference file for an exposure, or one of its channels."""
         refs: Any = self.way.refs
         if id(header) not in self._stubs:
             self._stubs[id(header)] = stub(header)
+        ds = self._stubs[id(header)]
         try:
-            return keys.of_reference(refs.path(kind, self._stubs[id(header)]))
+            files = refs.paths(kind, ds.assign_attrs(channels=channel) if channel else ds)
+            return keys.of_reference(files[0]) if len(files) == 1 else keys.digest(*map(keys.of_reference, files))
         except ReferenceFileError:
             given = refs.given(kind)
             return "none" if given is None else tokenize(given)

@@ -39,8 +39,8 @@ def kinds(task: Task, recipe: Recipe) -> list[str]:
     """Return the kinds of reference files that a piece may take, by its part of the recipe."""
     if task.stage == "source type":
         return ["apcorr"] if recipe.values("extract_1d")["aperture_correction"] else []
-    entries = [one for one in recipe.entries if not one.skip and one.part.facts is not None]
-    found = [kind for one in entries for kind in one.part.facts.kinds(one.values())]  # type: ignore[union-attr]
+    entries = [one for one in recipe.entries if not one.skip and one.reads != ()]  # () of those that are not done
+    found = [kind for one in entries for kind in one.part.facts.kinds(one.values())]
     measured = task.stage == "background" and task.facts["measured"]
     covariance = any(map(recipe.runs, OF_EXPOSURES)) or (measured and not mixes_bands(recipe))
     return list(dict.fromkeys([*found, *(_OF_OPERATOR if covariance else ())]))

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from mrsxr.errors import ReferenceFileError
+from mrsxr.mrs import BANDS, WAVELENGTH_LIMITS
 from mrsxr.notes import tell
 
 #: Share of impossible pixels up to which they are taken as NaN.
@@ -165,12 +167,31 @@ def check_table(ds: xr.Dataset, where: str) -> xr.Dataset:
             )
     if kind == "regions" and not (ds["regions"].values > 0).any():
         raise ReferenceFileError(f"{where}: the regions file holds no slice; get the file anew")
+    if kind == "psf":
+        _check_psf(ds, where)
     if kind in _ORDERED and _ORDERED[kind][0] in ds:
         low, high = (ds[one].values for one in _ORDERED[kind])
         low, high = (low[:, 0], high[:, 1]) if low.ndim == 2 else (low, high)
         if not (low < high).all():
             raise ReferenceFileError(f"{where}: a lower wavelength of the {kind} file is not below the upper one")
     return ds
+
+
+def _check_psf(ds: xr.Dataset, where: str) -> None:
+    """Raise where images of a PSF are of no band, of no light, or of a source that is not in their middle."""
+    bands: Any = ds["psf_band"].values if "psf_band" in ds else []
+    for band, wave, image in zip(bands, ds["psf_wavelength"].values, ds["psf"].values, strict=True):
+        middle = image[tuple(n // 2 for n in image.shape)]
+        if str(band) not in BANDS:
+            raise ReferenceFileError(f"{where}: an image of the psf file is of band '{band}'; expected one of the MRS")
+        low, high = WAVELENGTH_LIMITS[str(band)]
+        if not 0.8 * low < wave < 1.25 * high:
+            raise ReferenceFileError(f"{where}: the psf of {band} is of {wave:g} um; expected {low:g} to {high:g}")
+        if not middle > 0.5 * image.max():
+            raise ReferenceFileError(
+                f"{where}: the psf of {band} at {wave:g} um has {middle:.3g} in its middle and {image.max():.3g} at "
+                "its peak; expected the source in the middle"
+            )
 
 
 def check_dataset(ds: xr.Dataset) -> xr.Dataset:
@@ -180,8 +201,8 @@ def check_dataset(ds: xr.Dataset) -> xr.Dataset:
     """
     kind, where = str(ds.attrs.get("kind")), str(ds.attrs.get("ref_id", "the Dataset"))
     wanted = IMAGE_LIMITS.get(kind) or TABLE_LIMITS.get(kind, {})
-    needed = next(iter(wanted), None)
-    if needed is not None and needed not in ds.variables:
+    needed = next((name for name in (wanted if kind == "psf" else list(wanted)[:1]) if name not in ds.variables), None)
+    if needed is not None:
         raise ReferenceFileError(
             f"{where}: the {kind} reference has no variable '{needed}'; found {', '.join(map(str, ds))}"
         )

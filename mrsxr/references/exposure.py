@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from mrsxr.attributes import headers_of
 
 #: Kinds made for cubes and spectra: they are chosen by the channel of the cube, not by those of the detector.
 CUBE_KINDS = ("cubepar", "extract1d", "apcorr", "mrsptcorr", "pfpc")
+#: Made for one band or for both of a setting: looked for by band, and a band without one has none.
+BAND_KINDS = ("psf",)
 _DETECTOR_LEVELS = ("ramp", "rate", "rateints", "cal")
 
 
@@ -57,6 +59,13 @@ class Exposure:
         if shape is not None and columns:
             shape = (shape[0], int(header.get("SUBSIZE1") or mrs.DETECTOR_SHAPE[1]))
         return cls(setting, fields, _date(ds, header), start, shape, columns, _rows(ds, shape), channel)
+
+    def by_band(self) -> dict[str, Exposure]:
+        """Return what the choice depends on for each band ("1A"); for all together, by "", where none is told."""
+        letter = mrs.LETTERS.get(self.fields["band"].upper(), "")
+        channels = self.cube_channel or self.fields["channel"]
+        return {f"{one}{letter}": replace(self, fields={**self.fields, "channel": one}, cube_channel="")
+                for one in channels if letter} or {"": self}  # fmt: skip
 
     def wanted(self, kind: str) -> dict[str, str]:
         """Return the fields that a file of a kind must agree with."""

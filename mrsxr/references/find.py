@@ -20,10 +20,12 @@ from mrsxr.notes import tell
 
 from .checks import check_dataset
 from .crds_cache import KEY_OF_FIELD, SELECTED_BY, iso_date
-from .exposure import Exposure
-from .fit import check_shape, cut_to, dataset_facts, mismatches, require_fit, score, window_of
+from .exposure import BAND_KINDS, Exposure
+from .fit import check_shape, cut_to, dataset_facts, join_planes, mismatches, planes_of, require_fit, score, window_of
 from .headers import CRDS_KINDS, KINDS, ReferenceFacts, Suspect, read_facts, scan
 from .readers import Rows, read_known
+
+_LEAVE = "give a folder of reference files that has one, or leave the step out"
 
 
 class References:
@@ -145,10 +147,14 @@ class References:
         ReferenceFileError
             Where those that it has are damaged or for another detector, band, readout pattern, subarray or date.
         """
-        found = self._find(kind, Exposure.of(ds))
-        if isinstance(found, xr.Dataset):
+        return self.paths(kind, ds)[0]
+
+    def paths(self, kind: str, ds: xr.Dataset) -> list[Path]:
+        """Return the files that serve an exposure, as :meth:`path`: one, of a PSF perhaps one for each band."""
+        found = list(self._find_each(kind, Exposure.of(ds)).values())
+        if any(isinstance(one, xr.Dataset) for one in found):
             raise ReferenceFileError(f"the {kind} reference is a Dataset in memory and has no file")
-        return found.path
+        return list(dict.fromkeys(one.path for one in found))  # type: ignore[union-attr]
 
     def get(self, kind: str, ds: xr.Dataset) -> xr.Dataset:
         """Return the reference Dataset that serves an exposure, cut to its subarray and chunked like it.
@@ -163,7 +169,8 @@ class References:
         Returns
         -------
         Dataset
-            As :func:`mrsxr.references.read_reference`; ``attrs["crds_context"]`` where CRDS was the source.
+            As :func:`mrsxr.references.read_reference`; ``attrs["crds_context"]`` where CRDS was the source. A PSF is
+            of the bands of the exposure that have one, which may come from a file each.
 
         Raises
         ------
@@ -171,7 +178,17 @@ class References:
             As :meth:`path`, and where the file is damaged or does not cover the exposure's subarray.
         """
         exposure = Exposure.of(ds)
-        found = self._find(kind, exposure)
+        found = {band: self._read(one, kind, exposure) for band, one in self._find_each(kind, exposure).items()}
+        if kind not in BAND_KINDS:
+            return found[""]
+        planes = [part for band, one in found.items() if (part := planes_of(one, band)).sizes["plane"]]
+        if not planes:
+            have = ", ".join(sorted(set(next(iter(found.values()))["psf_band"].values.tolist())))
+            advice = "give one of that band"
+            raise self._missing(kind, exposure, f"it is of {have}", advice)
+        return join_planes(planes)
+
+    def _read(self, found: ReferenceFacts | xr.Dataset, kind: str, exposure: Exposure) -> xr.Dataset:
         if isinstance(found, xr.Dataset):
             return check_dataset(cut_to(found, kind, exposure))
         window = window_of(found, kind, exposure)
@@ -203,7 +220,7 @@ class References:
         """Raise ReferenceFileError where :meth:`path` would for one of several kinds; no data are read."""
         exposure = Exposure.of(ds)
         for kind in kinds:
-            self._find(kind, exposure)
+            self._find_each(kind, exposure)
 
     def available(self, ds: xr.Dataset) -> tuple[str, ...]:
         """Return the kinds that the source has a fitting file of, without reading their data."""
@@ -215,11 +232,25 @@ class References:
         found = []
         for kind in self.kinds:
             try:
-                self._find(kind, exposure)
+                self._find_each(kind, exposure)
             except ReferenceFileError:
                 continue
             found.append(kind)
         return tuple(found)
+
+    def _find_each(self, kind: str, exposure: Exposure) -> dict[str, ReferenceFacts | xr.Dataset]:
+        """Return what serves an exposure, by "", or each of its bands; raise where none of them has one."""
+        if kind not in BAND_KINDS:
+            return {"": self._find(kind, exposure)}
+        found, missing = {}, []
+        for band, one in exposure.by_band().items():
+            try:
+                found[band] = self._find(kind, one)
+            except ReferenceMissingError as error:
+                missing.append(error)
+        if not found:
+            raise missing[0]
+        return found
 
     def _find(self, kind: str, exposure: Exposure) -> ReferenceFacts | xr.Dataset:
         if kind not in KINDS:
@@ -255,7 +286,7 @@ class References:
         in_time = [f for f in fitting if not exposure.date or iso_date(f.useafter) <= exposure.date]
         doubtful = [
             one for one in self._scanned[1]
-            if one.kind in ("", kind)
+            if one.kind in ((kind,) if kind in BAND_KINDS else ("", kind))
             and not mismatches(ReferenceFacts(one.path, kind, fields=one.fields), exposure, but=("ngroups",))
         ]  # fmt: skip
         if in_time:
@@ -274,9 +305,12 @@ class References:
             found += f" and {len(candidates) - 1} more" if len(candidates) > 1 else ""
         else:
             found = "found no file of this type"
-        raise self._missing(kind, exposure, found, "add one or choose another source", absent=not candidates)
+        absent = not (fitting if kind in BAND_KINDS else candidates)
+        raise self._missing(kind, exposure, found, "add one or choose another source", absent=absent)
 
     def _find_in_crds(self, kind: str, exposure: Exposure) -> ReferenceFacts:
+        if kind not in CRDS_KINDS:
+            raise self._missing(kind, exposure, "CRDS has no such type", _LEAVE)
         parameters = crds_parameters(exposure, kind)
         key = (kind, os.environ.get("CRDS_PATH"), *sorted(parameters.items()))
         with _CRDS_LOCK:
@@ -285,9 +319,6 @@ class References:
         return require_fit(read_facts(self._crds_paths[key]), kind, exposure, "CRDS gave")
 
     def _ask_crds(self, kind: str, exposure: Exposure, parameters: dict[str, Any]) -> Path:
-        leave = "give a folder of reference files that has one, or leave the step out"
-        if kind not in CRDS_KINDS:
-            raise self._missing(kind, exposure, "CRDS has no such type", leave)
         _require_crds_path(exposure)
         getreferences = _crds("getreferences")
         try:
@@ -295,7 +326,7 @@ class References:
         except (Exception, SystemExit) as error:
             text = " ".join(str(error).split()) or type(error).__name__
             if "unknown reference type" in text.lower():  # of a context before there was this type
-                raise self._missing(kind, exposure, f"CRDS says: {text}", leave) from error
+                raise self._missing(kind, exposure, f"CRDS says: {text}", _LEAVE) from error
             advice = "check CRDS_SERVER_URL, CRDS_CONTEXT and the network, or give a folder of reference files"
             raise self._missing(kind, exposure, f"CRDS says: {text}", advice, absent=False) from error
         if answer.upper().startswith("NOT FOUND"):
@@ -352,7 +383,10 @@ def _find_given(entry: Any, kind: str, exposure: Exposure) -> ReferenceFacts | x
         raise ReferenceFileError(f"the list of {kind} references is empty; expected a path or a Dataset in it")
     fitting = [one for one in entries if not mismatches(_given_facts(one, kind), exposure, but=("ngroups",))]
     if not fitting:
-        require_fit(_given_facts(entries[0], kind), kind, exposure)
+        try:
+            require_fit(_given_facts(entries[0], kind), kind, exposure)
+        except ReferenceFileError as error:
+            raise ReferenceMissingError(str(error)) if kind in BAND_KINDS else error from None
     return fitting[0] if isinstance(fitting[0], xr.Dataset) else _given_facts(fitting[0], kind)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import xarray as xr
 
 from mrsxr import mrs
@@ -122,3 +124,22 @@ def check_shape(reference: xr.Dataset, kind: str, exposure: Exposure) -> None:
             f"{reference.attrs.get('ref_id', 'the Dataset')}: {kind} has {shape[0]} rows and {shape[1]} "
             f"columns, the exposure ({exposure.name}) has {wanted[0]} and {wanted[1]}"
         )
+
+
+def planes_of(psf: xr.Dataset, band: str) -> xr.Dataset:
+    """Return the images of a PSF that are of a band; all where none is told."""
+    return psf.isel(plane=np.flatnonzero(psf["psf_band"].values == band)) if band else psf
+
+
+def join_planes(parts: Sequence[xr.Dataset]) -> xr.Dataset:
+    """Return the images of all; smaller ones get a border of zeros."""
+    if len(parts) == 1:
+        return parts[0]
+    side, wide = max(one.sizes["psf_alpha"] for one in parts), []
+    for one in parts:
+        n = (side - one.sizes["psf_alpha"]) // 2
+        wide.append(one.pad(psf_alpha=n, psf_beta=n, constant_values=0.0) if n else one)
+    names = dict.fromkeys(str(one.attrs["ref_id"]) for one in parts if "ref_id" in one.attrs)
+    channels = "".join(dict.fromkeys(str(band)[0] for one in parts for band in one["psf_band"].values))
+    more = {"channels": channels} | ({"ref_id": ", ".join(names)} if names else {})
+    return xr.concat(wide, "plane", combine_attrs="drop_conflicts").assign_attrs(more)

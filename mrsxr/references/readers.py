@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
@@ -158,6 +159,7 @@ def read_known(facts: ReferenceFacts, *, rows: Rows = RAMP_ROWS_MAX, window: Win
             if kind in _TABLE_READERS:
                 ds, attrs = _TABLE_READERS[kind](file)
                 ds = _cut(checks.check_table(ds.assign_attrs(kind=kind), str(path)), window)
+                ds = ds.assign(psf=_read_again(file, ds["psf"].variable)) if kind == "psf" else ds
             else:
                 ds, attrs = _read_images(file, kind, rows, window)
     except InputFileError as error:
@@ -171,6 +173,16 @@ def read_known(facts: ReferenceFacts, *, rows: Rows = RAMP_ROWS_MAX, window: Win
             f"({type(error).__name__}: {reason[:200]}); get it anew"
         ) from error
     return _with_attrs(ds, facts, attrs)
+
+
+def _read_again(file: FitsFile, images: xr.Variable) -> xr.Variable:
+    """Return images of a PSF that a task reads from the file, so that they are in no graph."""
+    later = dask.delayed(_psf_images, name=f"reference-psf-{da.core.tokenize(str(file.path), file.stamp)}")(file.path)
+    return images.copy(data=da.from_delayed(later, images.shape, images.dtype))
+
+
+def _psf_images(path: Path) -> np.ndarray:
+    return np.asarray(table_readers.read_psf(_layout(path))[0]["psf"].values)
 
 
 def _layout(path: Path) -> FitsFile:

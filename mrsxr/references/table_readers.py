@@ -124,6 +124,8 @@ def read_psf(file: FitsFile) -> Result:
     columns = _columns(file, "PSF", PSF_COLUMNS)
     images = columns["IMAGE"].astype(np.float32)
     side = round(np.sqrt(images.shape[-1]))
+    if images.shape[1:] != (side * side,):
+        raise ReferenceFileError(f"{file.path}: images of {images.shape[1:]} values; expected square ones in rows")
     variables = {
         "psf": (("plane", "psf_alpha", "psf_beta"), images.reshape(-1, side, side), {"units": "1"}),
         "psf_wavelength": ("plane", columns["WAVELENGTH"].astype(float), {"units": "um"}),

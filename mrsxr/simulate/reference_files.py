@@ -95,7 +95,7 @@ def write_reference(path: Any, kind: str, header: Mapping[str, Any] | None = Non
           (365 + tsoft))^alpha), and 1 in channels left out, as jwst wants all four tables or none;
         * ``tables`` of rscd, latent, mrsxartcorr, mrsptcorr, pfpc, fringefreq, cubepar: ``{extension: {column:
           values}}`` as in :data:`mrsxr.references.tables.TABLES`;
-        * ``psf`` of psf: the Dataset of :func:`mrsxr.cal.learn_psf`;
+        * ``psf`` of psf: the Dataset of :func:`mrsxr.cal.learn_psf`, which tells detector, channel and band;
         * extract1d: ``wavelength`` [um], ``radius``, ``inner_background``, ``outer_background`` [arcsec];
         * apcorr: ``wavelength`` [um], ``radius`` [arcsec], ``correction`` (aperture, wavelength), ``correction_err``;
           jwst wants two apertures or more;
@@ -130,7 +130,9 @@ def write_reference(path: Any, kind: str, header: Mapping[str, Any] | None = Non
         if number is not None:
             numbers[keyword] = (float(number), comment) if comment else float(number)
     if kind == "psf" and "psf" in values:
-        values["tables"] = {"PSF": _psf_columns(values.pop("psf"))}
+        psf = values.pop("psf")
+        header = {to: psf.attrs[name] for to, name in _PSF_KEYS.items() if psf.attrs.get(name)} | dict(header)
+        values["tables"] = {"PSF": _psf_columns(psf)}
     if kind in layouts.TABLES:
         primary = primary_header(header, kind)
         hdus = _called(_tables, kind, {"kind": kind, **values})
@@ -141,6 +143,9 @@ def write_reference(path: Any, kind: str, header: Mapping[str, Any] | None = Non
     with replacing(path, sync=False) as part:
         fits.HDUList([fits.PrimaryHDU(header=primary), *hdus]).writeto(part, output_verify="exception")
     return Path(path)
+
+
+_PSF_KEYS = {"detector": "detector", "channel": "channels", "band": "band"}
 
 
 def _psf_columns(psf: xr.Dataset) -> dict[str, np.ndarray]:

@@ -89,6 +89,7 @@ def fit_spectrum(
     measure: Any = _measured
     if ds["flux"].chunks:
         given, measure = as_delayed(given), dask.delayed(_measured, pure=True, nout=len(_COLUMNS))
+        psf = as_delayed(psf) if psf is not None and psf["psf"].chunks else psf
     columns = measure(given, trace_model, (around, psf, others), which, radius_factor, correction)
     if ds["flux"].chunks:
         columns = [da.from_delayed(one, wave.shape, float) for one in columns]

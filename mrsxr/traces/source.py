@@ -14,6 +14,7 @@ from mrsxr.geometry.sky import barycentric, slicer_to_v2v3
 from mrsxr.mrs import SLICE_WIDTH, SPAXEL_SIZE, psf_fwhm
 from mrsxr.notes import tell
 from mrsxr.schema import WCS_VARIABLES
+from mrsxr.step import made_with
 from mrsxr.threads import how
 
 from .pixels import gathered, in_box, on_sky, places_of
@@ -97,7 +98,8 @@ def fit_source(
         "node": ("node", np.linspace(samples[first], samples[last], fit.gain.shape[1]), wave),
         "ra": ("source", sky[0], {"units": "deg"}), "dec": ("source", sky[1], {"units": "deg"}),
     }  # fmt: skip
-    return xr.Dataset(data, coords, {"kind": KIND, "band": band, "around": around, "ref_id": f"point source of {band}"})
+    attrs = {"kind": KIND, "band": band, "around": around, "ref_id": f"point source of {band}", **made_with(psf=psf)}
+    return xr.Dataset(data, coords, attrs)
 
 
 def place_of(ds: xr.Dataset, model: xr.Dataset, which: int = 0) -> tuple[float, float]:
@@ -195,16 +197,20 @@ def dither_of(source: xr.Dataset, exposure: str) -> int:
 
 def images_of(psf: xr.Dataset, band: str) -> PsfImages:
     """Return the images of a PSF of a band, 1 at the brightest place."""
-    at = np.flatnonzero(psf["psf_band"].values == band)
-    if not at.size:
+    if not holds(psf, band):
         known = ", ".join(sorted(set(psf["psf_band"].values.tolist())))
         raise MrsxrError(f"band {band}: the PSF is of {known or 'no band'}; take one of that band")
-    images = psf["psf"].values[at].astype(float)
-    order = np.argsort(psf["psf_wavelength"].values[at])
-    images = (images / images.max(axis=(1, 2), keepdims=True))[order]
+    ours = psf.isel(plane=np.flatnonzero(psf["psf_band"].values == band)).sortby("psf_wavelength").compute(**how())
+    images = ours["psf"].values.astype(float)
     return PsfImages(
-        psf["psf_wavelength"].values[at][order].astype(float), float(psf["psf_step"].values[at[0]]), images
-    )
+        ours["psf_wavelength"].values.astype(float), float(ours["psf_step"].values[0]),
+        images / images.max(axis=(1, 2), keepdims=True),
+    )  # fmt: skip
+
+
+def holds(psf: xr.Dataset | None, band: str) -> bool:
+    """Return whether there is a PSF, and it is of a band."""
+    return psf is not None and bool((psf["psf_band"].values == band).any())
 
 
 def encircled(source: xr.Dataset, ds: xr.Dataset, wavelength: np.ndarray, factor: float) -> tuple[np.ndarray, ...]:

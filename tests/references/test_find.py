@@ -10,6 +10,7 @@ import pytest
 import reference_set as rs
 import xarray as xr
 
+from mrsxr import mrs
 from mrsxr.errors import ReferenceFileError, ReferenceMissingError
 from mrsxr.references import KINDS, References, find, read_reference
 from mrsxr.simulate import write_reference
@@ -293,3 +294,49 @@ def test_some_columns_of_an_exposure(simulated):
         np.testing.assert_array_equal(by_hand.get(kind, part)[name], expected)
     narrow = ramp.isel(x=slice(100, 108))
     np.testing.assert_array_equal(refs.get("gain", narrow).gain, refs.get("gain", ramp).gain.isel(x=slice(100, 108)))
+
+
+def psf_planes(*bands, value=1.0, side=5):
+    """Return a PSF of bands, its peak in the middle."""
+    image = np.zeros((len(bands), side, side), "f4")
+    image[:, side // 2, side // 2] = value
+    wave = [np.mean(mrs.WAVELENGTH_LIMITS[band]) for band in bands]
+    variables = {"psf": (("plane", "psf_alpha", "psf_beta"), image), "psf_wavelength": ("plane", wave),
+                 "psf_step": ("plane", [0.03] * len(bands))}  # fmt: skip
+    keys = mrs.setting_keywords(mrs.setting_of_band(bands[0]))
+    attrs = {"detector": keys["DETECTOR"], "band": keys["BAND"], "channels": "".join(b[0] for b in bands)}
+    return xr.Dataset(variables, {"psf_band": ("plane", list(bands))}, {"kind": "psf", **attrs})
+
+
+def test_a_psf_is_looked_for_by_band(tmp_path):
+    """Of a file of one band or of both; what a band lacks it lacks, and what fits no band is missing."""
+    for name, bands, value in (("both", ("3B", "4B"), 1.0), ("of_4B", ("4B",), 2.0), ("other", ("1A",), 3.0)):
+        write_reference(tmp_path / f"{name}.fits", "psf", psf=psf_planes(*bands, value=value, side=5 + 2 * int(value)))
+    refs = References(tmp_path)
+    ours = rs.exposure(detector="MIRIFULONG", band="MEDIUM")
+    assert [path.name for path in refs.paths("psf", ours)] == ["both.fits", "of_4B.fits"]
+    found = refs.get("psf", ours)
+    assert found.psf_band.values.tolist() == ["3B", "4B"]
+    assert found.psf.max(("psf_alpha", "psf_beta")).values.tolist() == [1.0, 2.0]
+    assert found.psf.shape == (2, 9, 9)
+    assert found.psf.values[0, 4, 4] == 1.0
+    assert (found.attrs["ref_id"], found.attrs["channels"]) == ("both.fits, of_4B.fits", "34")
+    assert refs.get("psf", ours.assign_attrs(channels="3")).attrs["ref_id"] == "both.fits"
+    assert refs.get("psf", ours.assign_attrs(channels="4")).attrs["ref_id"] == "of_4B.fits"
+    assert refs.get("psf", rs.exposure(detector="MIRIFUSHORT", band="SHORT")).psf_band.values.tolist() == ["1A"]
+    (tmp_path / "both.fits").unlink()
+    (tmp_path / "unknown.fits").write_bytes(b"SIMPLE  = what is this")  # no word says that it is one
+    refs = References(tmp_path)
+    assert refs.get("psf", ours).psf_band.values.tolist() == ["4B"]
+    for other in (ours.assign_attrs(channels="3"), rs.exposure(detector="MIRIFULONG", band="LONG")):
+        for source in (refs, References(tmp_path, override={"psf": tmp_path / "of_4B.fits"})):
+            with pytest.raises(ReferenceMissingError, match=r"(other|of_4B)\.fits"):
+                source.get("psf", other)
+    twice = References({"psf": [psf_planes("3B"), psf_planes("4B", value=2.0)]}).get("psf", ours)
+    assert twice.psf_band.values.tolist() == ["3B", "4B"]
+    with pytest.raises(ReferenceFileError, match="in memory"):
+        References({"psf": psf_planes("3B")}).path("psf", ours)
+    write_reference(tmp_path / "late.fits", "psf", {"useafter": "2030-01-01"}, psf=psf_planes("3C"))
+    with pytest.raises(ReferenceFileError, match=r"late\.fits, is valid from") as caught:
+        References(tmp_path).get("psf", rs.exposure(detector="MIRIFULONG", band="LONG"))
+    assert not isinstance(caught.value, ReferenceMissingError)

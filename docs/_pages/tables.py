@@ -12,7 +12,7 @@ from sphinx.util.docutils import SphinxDirective
 
 import mrsxr.pipeline  # noqa: F401 - all steps are known then
 from mrsxr import schema
-from mrsxr.limits import allowed, hints_of
+from mrsxr.limits import allowed, hints_of, references_of
 from mrsxr.pipeline import Recipe
 from mrsxr.step import STEPS
 
@@ -82,7 +82,7 @@ def _rows_of(level):
             functions = _functions_of(level, entry)
             facts = [STEPS[name].facts for name in functions if name in STEPS]
             cards = dict.fromkeys(one.keyword for one in facts if one.keyword)
-            kinds = dict.fromkeys(kind for one in facts for kind in one.references)
+            kinds = dict.fromkeys(kind for one in (entry.part.facts, *facts) for kind in one.references)
             name = f"`{entry.name}`" if entry.name in JWST else f"{entry.name} (none in jwst)"
             yield name, ", ".join(map(ref, functions)), ", ".join(f"`{c}`" for c in cards), ", ".join(kinds)
 
@@ -182,7 +182,9 @@ def _facts(name, function):
         known = facts.jwst in JWST
         says += [f"in jwst `{facts.jwst}`" if known else "none in jwst"]
         says += [f"{' or '.join(facts.needs)} → {facts.gives or 'the same level'}"]
-        says += [f"reference files: {', '.join(facts.references)}"] if facts.references else []
+    references = references_of(inspect.unwrap(function))
+    says += [f"reference files: {', '.join(references)}"] if references else []
+    if facts:
         says += [f"card `{facts.keyword}`"] if facts.keyword else []
     tests = _tests_of(name.rpartition(".")[2], name.partition(".")[0])
     where = [f"Source `{source}`", *([f"tests {', '.join(map(_code, tests))}"] if tests else [])]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import getitem
 from typing import Any
 
@@ -73,15 +73,15 @@ def fold(*datasets: xr.Dataset) -> tuple[xr.Dataset, ...]:
     )
 
 
-def reading(datasets: Sequence[xr.Dataset], instead: Mapping[int, Any], token: str) -> tuple[xr.Dataset, ...]:
+def reading(datasets: Sequence[xr.Dataset], instead: Callable[[Any], Any], token: str) -> tuple[xr.Dataset, ...]:
     """Return Datasets of one :func:`fold` that read from other sources.
 
     Parameters
     ----------
     datasets : sequence of Dataset
         What was folded; data in memory stay as they are.
-    instead : mapping
-        Sources of the graph, by identity, and what stands in their place.
+    instead : callable
+        Returns what stands in the place of a constant of the graph, as of what is read from.
     token : str
         Tells the graphs of different sources apart.
 
@@ -117,13 +117,10 @@ def reading(datasets: Sequence[xr.Dataset], instead: Mapping[int, Any], token: s
     )
 
 
-def _with_sources(task: Any, instead: Mapping[int, Any]) -> Task:
+def _with_sources(task: Any, instead: Callable[[Any], Any]) -> Task:
     """Return a folded task that reads from other sources."""
     old = task.func
-    nodes = tuple(
-        DataNode(one.key, instead[id(one.value)]) if isinstance(one, DataNode) and id(one.value) in instead else one
-        for one in old.tasks
-    )
+    nodes = tuple(DataNode(one.key, instead(one.value)) if isinstance(one, DataNode) else one for one in old.tasks)
     return Task(task.key, _Together(nodes, old.asked, old.inputs), *task.args)
 
 

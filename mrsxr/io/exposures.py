@@ -21,6 +21,7 @@ from ._detector import preferred_chunks
 from .files import DETECTOR_PRODUCTS, FileInfo, classify
 from .grouping import Exposure, plan
 from .headers import MAPS
+from .sources import in_blocks
 
 _STATIC = frozenset(_slicer.STATIC)
 
@@ -213,7 +214,7 @@ def chunked(ds: xr.Dataset, chunks: Mapping[str, int] | str | None = None) -> xr
         elif chunks is not None:
             raise MrsxrError(f"chunks is {chunks!r}; expected a mapping of dim to size, 'auto' or None")
         if found.ndim and name not in _STATIC:
-            lazy[name] = found.variable.chunk(wanted)
+            lazy[name] = in_blocks(found.variable, wanted)
     out = ds.assign(lazy)
     out.encoding = encoding
     return out

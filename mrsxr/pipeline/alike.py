@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 from dask.base import tokenize
-from xarray.core.indexing import ImplicitToExplicitIndexingAdapter
 
 from mrsxr import folding
 from mrsxr.attributes import keyword, keywords_read
 from mrsxr.errors import ReferenceFileError, ReferenceMissingError
 from mrsxr.io.fitsarray import file_stamp
+from mrsxr.io.sources import Source, source_of
 from mrsxr.notes import listen
 from mrsxr.references import References
 from mrsxr.references.exposure import Exposure
@@ -37,7 +37,7 @@ class _Known:
     """What was built of an exposure, the sources of its arrays, its names, and what its header said when asked."""
 
     built: Built
-    sources: dict[str, Any]
+    sources: dict[str, Source]
     names: str
     said: dict[str, list[Any]]
 
@@ -80,8 +80,9 @@ def built(ds: xr.Dataset, refs: References, recipe: Recipe, build: Callable[[], 
             while len(_known) > _MOST:
                 _known.popitem(last=False)
         return made
-    instead = {id(old): sources[name] for name, old in found.sources.items()}
-    again = folding.reading(found.built, instead, tokenize(*(v.data.name for v in ds.data_vars.values())))
+    files = {id(old.file): sources[name].file for name, old in found.sources.items()}
+    token = tokenize(*(v.data.name for v in ds.data_vars.values()))
+    again = folding.reading(found.built, lambda one: _read_from(one, files), token)
     return tuple(_of(one, ds, found.names) for one in again)
 
 
@@ -98,16 +99,16 @@ def _names(ds: xr.Dataset) -> str:
     return json.dumps(", ".join(str(name) for name in ds["exposure"].values))[1:-1]
 
 
-def _sources(ds: xr.Dataset) -> dict[str, Any] | None:
+def _read_from(value: Any, files: Mapping[int, Any]) -> Any:
+    """Return a constant of a graph, a source as that of another file."""
+    return value.instead(files) if isinstance(value, Source) else value
+
+
+def _sources(ds: xr.Dataset) -> dict[str, Source] | None:
     """Return what each array is read from, None where one is more than the array of a file in blocks."""
-    found: dict[str, Any] = {}
-    for name, v in ds.data_vars.items():
-        layers = v.data.dask.layers if v.chunks is not None else {}
-        first = next(iter(next(iter(layers.values()), {}).values()), None) if len(layers) == 2 else None
-        if not isinstance(first, ImplicitToExplicitIndexingAdapter):
-            return None
-        found[str(name)] = first
-    return found
+    found = {str(name): source_of(v.data) for name, v in ds.data_vars.items()}
+    whole = {name: source for name, source in found.items() if source is not None}
+    return whole if len(whole) == len(found) else None
 
 
 def _likeness(ds: xr.Dataset, refs: References, recipe: Recipe) -> Any:

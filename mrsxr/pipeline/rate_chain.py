@@ -13,6 +13,7 @@ from mrsxr.blocks import read_again
 from mrsxr.chunks import DETECTOR_CHUNKS
 from mrsxr.errors import InputFileError
 from mrsxr.folding import fold
+from mrsxr.io.sources import columns_of
 from mrsxr.references import References
 
 from .exposure_steps import Step, bound
@@ -57,9 +58,7 @@ def correct_ramps(ds: xr.Dataset, refs: References, recipe: Recipe) -> xr.Datase
         for _, step in ramp_steps(ds, refs, recipe):
             ds = step(ds)
         return ds
-    outer = read_again(ds.isel(x=OUTER_COLUMNS), "outer columns")
-    rows = max(ds.sci.chunksizes["y"])
-    outer = outer.assign({n: v.chunk(y=-(-OUTER_ROWS // rows) * rows) for n, v in outer.items() if "y" in v.dims})
+    outer = _outer_columns(ds)
     steps, outer_steps = ramp_steps(ds, refs, recipe), ramp_steps(outer, refs, recipe)
     for name, step in steps:
         if name == "refpix":
@@ -71,6 +70,16 @@ def correct_ramps(ds: xr.Dataset, refs: References, recipe: Recipe) -> xr.Datase
     for _, step in steps:
         ds = step(ds)
     return ds
+
+
+def _outer_columns(ds: xr.Dataset) -> xr.Dataset:
+    rows = max(ds.sci.chunksizes["y"])
+    rows *= -(-OUTER_ROWS // rows)
+    outer = columns_of(ds, OUTER_COLUMNS, rows)
+    if outer is None:
+        outer = read_again(ds.isel(x=OUTER_COLUMNS), "outer columns")
+        outer = outer.assign({n: v.chunk(y=rows) for n, v in outer.items() if "y" in v.dims})
+    return outer
 
 
 def check_groups(ds: xr.Dataset, recipe: Recipe) -> None:

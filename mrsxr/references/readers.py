@@ -20,6 +20,7 @@ from mrsxr.chunks import RAMP_ROWS_MAX
 from mrsxr.errors import InputFileError, MrsxrError, ReferenceFileError
 from mrsxr.io.asdffile import LOCK, Stamp, read_asdf, stamp_of
 from mrsxr.io.headers import FitsFile, read_layout
+from mrsxr.io.sources import in_blocks
 
 from . import checks, distortion, table_readers
 from .headers import FIELDS, KINDS, ReferenceFacts, is_asdf, read_facts
@@ -326,7 +327,7 @@ def _lazy(
     fits_rows = isinstance(rows, int) or sum(rows) == variable.sizes["y"]
     chunks["y"] = rows if isinstance(rows, int) else tuple(rows) if fits_rows else RAMP_ROWS_MAX
     token = f"{file.path.name}-{hdu}-{da.core.tokenize(str(file.path), file.stamp, hdu, window, chunks, dtype)}"
-    return variable.chunk(chunks, name=f"reference-{token}")
+    return in_blocks(variable, chunks, name=f"reference-{token}")
 
 
 def _flags(file: FitsFile, kind: str, rows: Rows, window: Window | None, like: xr.Variable | None) -> xr.Variable:

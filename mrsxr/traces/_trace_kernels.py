@@ -181,18 +181,17 @@ def _add(value, where, count, rest, weight, normal, right):
 
 
 @njit(cache=True, nogil=True)
-def _add_star(value, first, n_spline, rest, weight, normal, right):
-    """Add the splines of one star, four by four from number ``first``, to normal equations, upper triangle."""
+def _add_star(value, first, n_spline, rest, weight, node, normal, right):
+    """Add the splines of one star, four by four from number ``first``, to those of a node, upper triangle."""
     for m in range(4):
         for n in range(4):
             at, w = first + m * n_spline + n, weight * value[4 * m + n]
-            right[at] += w * rest
-            row = normal[at]
+            right[node, at] += w * rest
             for q in range(n, 4):
-                row[at - n + q] += w * value[4 * m + q]
+                normal[node, at, at - n + q] += w * value[4 * m + q]
             for k in range(m + 1, 4):
                 for q in range(4):
-                    row[first + k * n_spline + q] += w * value[4 * k + q]
+                    normal[node, at, first + k * n_spline + q] += w * value[4 * k + q]
 
 
 @njit(cache=True, nogil=True)
@@ -224,7 +223,7 @@ def _correction_equations(u, v, node, scale, x, y, more, rest, weight, degree, n
         for k in range(right.shape[0]):
             near = weight[p] * (1 - abs(node[p] - k))
             if near > 0 and count == 16:
-                _add_star(value, where[0], n_spline, rest[p], near, normal[k], right[k])
+                _add_star(value, where[0], n_spline, rest[p], near, k, normal, right)
             elif near > 0:
                 _add(value, where, count, rest[p], near, normal[k], right[k])
 
@@ -290,11 +289,11 @@ def correction_sums(
             if i < 0:
                 continue
             for m in range(other.shape[0]):
-                w, row = weight[p] * scale[s, p] * other[m, p], cross[k, m]
+                w = weight[p] * scale[s, p] * other[m, p]
                 for q in range(4):
                     first = (i + q) * n_spline + j
                     for r in range(4):
-                        row[first + r] += w * a[q] * b[r]
+                        cross[k, m, first + r] += w * a[q] * b[r]
 
 
 @njit(cache=True, nogil=True)

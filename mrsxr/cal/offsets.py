@@ -19,7 +19,7 @@ from mrsxr.mrs import BANDS, PIXEL_LENGTH
 from mrsxr.notes import tell
 from mrsxr.schema import WCS_VARIABLES
 from mrsxr.step import made_with, step
-from mrsxr.threads import how
+from mrsxr.threads import how, one_blas_thread
 from mrsxr.traces.fit import Fit
 from mrsxr.traces.model import EDGE, trace_profile
 from mrsxr.traces.pixels import gathered, in_circle, lit_pixels, on_sky, places_of
@@ -190,6 +190,7 @@ def tie_bands(ds: xr.Dataset, *, offsets: xr.Dataset) -> xr.Dataset:
     return out
 
 
+@one_blas_thread()
 def _measure(
     lit: xr.Dataset, band: str, source: tuple[float, float], images: PsfImages | None
 ) -> tuple[np.ndarray, float]:

@@ -15,7 +15,7 @@ from mrsxr.mrs import SLICE_WIDTH, SPAXEL_SIZE, psf_fwhm
 from mrsxr.notes import tell
 from mrsxr.schema import WCS_VARIABLES
 from mrsxr.step import made_with
-from mrsxr.threads import how
+from mrsxr.threads import how, one_blas_thread
 
 from .pixels import gathered, in_box, on_sky, places_of
 from .point import PointFit, _linear
@@ -29,6 +29,7 @@ _NEAR = 0.5  # FWHM, between two sources
 _HELD = 50.0  # samples that hold the smooth light of one
 
 
+@one_blas_thread()
 def fit_source(
     lit: xr.Dataset, trace_model: xr.Dataset, around: str, psf: xr.Dataset | None, others: Places = ()
 ) -> xr.Dataset:

@@ -82,8 +82,9 @@ def gather(tile, tile_dq, gain, keep_jumps, diffs, ordered, count):
         values, flags = tile[i], tile_dq[i]
         for g in range(n_group):
             for t in range(TILE):
+                charge = values[g, t] * one_gain[t]
                 lost = (flags[g, t] & np.uint8(3) != 0) | ((flags[g, t] == alone) & (alone != 0))
-                values[g, t] = np.float32(np.nan) if lost else values[g, t] * one_gain[t]
+                values[g, t] = np.float32(np.nan) if lost else charge
         for g in range(n_group - 1):
             for t in range(TILE):
                 difference = values[g + 1, t] - values[g, t]
@@ -233,41 +234,6 @@ def _find_jumps(sci, group_dq, read_noise, gain, thresholds, mode, neighbours, p
             put_row(spread, d, y, out_spread)
 
 
-@njit(cache=True, nogil=True)
-def _dilate(spread, out):
-    """Spread each set pixel to its four neighbours; leading dims are flattened to one."""
-    n_plane, n_y, n_x = spread.shape
-    for p in range(n_plane):
-        for y in range(n_y):
-            for x in range(n_x):
-                hit = spread[p, y, x]
-                if y > 0:
-                    hit |= spread[p, y - 1, x]
-                if y + 1 < n_y:
-                    hit |= spread[p, y + 1, x]
-                if x > 0:
-                    hit |= spread[p, y, x - 1]
-                if x + 1 < n_x:
-                    hit |= spread[p, y, x + 1]
-                out[p, y, x] = hit
-
-
-@njit(cache=True, nogil=True)
-def _merge(group_dq, spread, out):
-    n_dither, n_integration, n_group, n_y, n_x = group_dq.shape
-    for d in range(n_dither):
-        for i in range(n_integration):
-            for g in range(n_group):
-                for y in range(n_y):
-                    for x in range(n_x):
-                        flags = group_dq[d, i, g, y, x]
-                        if flags & np.uint8(3):
-                            flags &= np.uint8(251)  # JUMP_DET says nothing where the sample is not used
-                        elif spread[d, i, g, y, x]:
-                            flags |= np.uint8(4)
-                        out[d, i, g, y, x] = flags
-
-
 def choose_mode(usable, minimum_groups=3, min_diffs_single_pass=10, minimum_sigclip_groups=100, only_use_ints=True):
     """Return how jumps are looked for, from the usable groups of each integration (jwst's rules)."""
     total = len(usable) if only_use_ints else int(np.sum(usable))
@@ -312,17 +278,34 @@ def find_jumps(
 
 def dilate(spread: Array) -> Array:
     """Return ``spread`` (..., y, x) with every set pixel's four neighbours set."""
-    (flat,) = read_only(spread.reshape(-1, *spread.shape[-2:]))
-    out = np.empty(flat.shape, dtype=np.bool_)
-    _dilate(flat, out)
-    return out.reshape(spread.shape)
+    out = spread.copy()
+    out[..., 1:, :] |= spread[..., :-1, :]
+    out[..., :-1, :] |= spread[..., 1:, :]
+    out[..., 1:] |= spread[..., :-1]
+    out[..., :-1] |= spread[..., 1:]
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _merge(flags, spread, out):
+    """Eight samples at a time."""
+    each = np.uint64(0x0101010101010101)
+    for k in range(flags.size):
+        unused = (flags[k] | (flags[k] >> np.uint64(1))) & each
+        out[k] = (flags[k] | (spread[k] << np.uint64(2))) & ~(unused << np.uint64(2))
 
 
 def merge(group_dq: Array, spread: Array) -> Array:
     """Return the group flags with JUMP_DET of the neighbours added and removed from unused samples."""
-    out = np.empty(group_dq.shape, dtype=np.uint8)
-    _merge(*read_only(group_dq, spread), out)
-    return out
+    out = np.empty(-(-group_dq.size // 8), dtype=np.uint64)
+    _merge(*read_only(_eight(group_dq), _eight(spread)), out)
+    return out.view(np.uint8)[: group_dq.size].reshape(group_dq.shape)
+
+
+def _eight(values: Array) -> Array:
+    """Return bytes as numbers of eight, filled up with zeros."""
+    flat = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+    return (np.pad(flat, (0, -flat.size % 8)) if flat.size % 8 else flat).view(np.uint64)
 
 
 @njit(cache=True, nogil=True)

@@ -11,16 +11,18 @@ NEVER = 65536.0  # DN, beyond the 16-bit converter
 @njit(cache=True, nogil=True)
 def _first_saturated(sci, threshold, out):
     n_dither, n_integration, n_group, n_y, n_x = sci.shape
+    first = np.empty(n_x, dtype=np.float32)
     for d in range(n_dither):
         for i in range(n_integration):
             for y in range(n_y):
-                for x in range(n_x):
-                    out[d, i, y, x] = n_group
-            for g in range(n_group - 1, -1, -1):
-                for y in range(n_y):
+                first[:] = n_group
+                for g in range(n_group - 1, -1, -1):
+                    group, row, limit = np.float32(g), sci[d, i, g, y], threshold[y]
                     for x in range(n_x):
-                        if sci[d, i, g, y, x] >= threshold[y, x]:
-                            out[d, i, y, x] = g
+                        later = first[x]
+                        first[x] = group if row[x] >= limit[x] else later
+                for x in range(n_x):
+                    out[d, i, y, x] = np.int16(first[x])
 
 
 @njit(cache=True, nogil=True)

@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 
 from mrsxr import dq
 from mrsxr.errors import MrsxrError
-from mrsxr.rate._jump_kernels import CLIP_ALL, CLIP_INTEGRATIONS, ITERATIVE, SINGLE_PASS, SKIP, choose_mode, clip_sorted
+from mrsxr.rate._jump_kernels import (
+    CLIP_ALL,
+    CLIP_INTEGRATIONS,
+    ITERATIVE,
+    SINGLE_PASS,
+    SKIP,
+    choose_mode,
+    clip_sorted,
+    dilate,
+    merge,
+)
 from mrsxr.rate.jump import flag_jumps, lost_groups
 
 
@@ -154,3 +164,18 @@ def test_group_time_is_asked_for():
     flag_jumps(ds, **noise((4, 4)))
     with pytest.raises(MrsxrError, match="group_time"):
         flag_jumps(ds, **noise((4, 4)), after_jump_flag_time1=10)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3, 4, 5), (2, 1, 2, 7, 11), (1, 1, 1, 1, 1), (1, 2, 3, 8, 8)])
+def test_neighbours_and_their_flags(shape):
+    rng = np.random.default_rng(7)
+    flags, hit = rng.integers(0, 256, shape).astype(np.uint8), rng.random(shape) < 0.2
+    wanted = hit.copy()
+    for *plane, y, x in np.argwhere(hit):
+        for b, a in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)):
+            if 0 <= b < shape[-2] and 0 <= a < shape[-1]:
+                wanted[(*plane, b, a)] = True
+    np.testing.assert_array_equal(dilate(hit), wanted)
+    for one in (flags, flags[..., ::-1]):
+        used = one & 3 == 0
+        np.testing.assert_array_equal(merge(one, wanted), np.where(used, one | 4 * wanted, one & 251))

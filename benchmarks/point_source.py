@@ -3,7 +3,8 @@
     python benchmarks/point_source.py [--bands 1A 3A] [--geometry FOLDER] [--rows 380 640]
 
 Star of 60 mJy at 10 um with a line, alone and in a disc of 40 mJy with another line, and with companions 0.5" away;
-noise equal in all pixels, a given part of the peak. Truth: the noiseless star and disc; of spectra that of the aperture
+noise equal in all pixels, a given part of the peak; the star once more with the pixels above a part of the peak, and
+those beside them, lost in all exposures. Truth: the noiseless star and disc; of spectra that of the aperture
 at a peak of 1000 times the noise. FOLDER holds real distortion files (ASDF); ROWS are those of the detector, by default
 all.
 """
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
+from scipy.ndimage import grey_dilation
 
 import mrsxr as mx
 from mrsxr import mrs
@@ -188,8 +190,35 @@ def clusters(band: str, star: xr.Dataset, disc: np.ndarray) -> None:
               f"worst {np.nanmax(np.abs(off)):.2f} %", sep=" | ", flush=True)  # fmt: skip
 
 
+def saturated(band: str, star: xr.Dataset, disc: np.ndarray, psf: xr.Dataset) -> None:
+    """Print what is told of a star whose pixels above a part of the peak, and those beside them, saturated."""
+    for text, host, around in (("alone", 0.0, "level"), ("in a disc", disc, "host")):
+        ds, ours = noisy(star, host, 1 / 300, 9), star["slice"].values // 100 == int(band[0])
+        flux = np.nan_to_num(np.where(ours, ds.flux.values, 0.0))
+        middle, true = inside(ds["wavelength"].values, ds, band), star.flux.values + host
+        for name, known in (("of the data", None), ("of another star", psf)):
+            fluxes = []
+            for part in (2.0, 0.6, 0.3, 0.1):
+                bad = grey_dilation(flux, (1, 3, 3)) > part * np.max(flux)
+                bits = ds.dq.values | np.where(bad, mx.dq.SATURATED | mx.dq.DO_NOT_USE, 0).astype("u4")
+                holes = ds.assign(flux=ds.flux.where(~bad), dq=(ds.dq.dims, bits, ds.dq.attrs))
+                model = mx.cal.fit_trace_model(holes, band=band, source=(RA, DEC), psf=known)
+                fit = mx.cal.fit_point_source(holes, trace_model=model, around=around, psf=known)
+                one = mx.spectrum.fit_spectrum(holes, trace_model=fit)
+                one = one.isel(wavelength=np.flatnonzero(np.isfinite(one.flux.values)))
+                fluxes.append(np.mean(over_law(one, ds, band, STAR)[0]) if one.flux.size else np.nan)
+                filled = mx.cal.replace_pixels(holes, method="trace_model", trace_model=fit).flux.values
+                off = 100 * (filled - true)[bad & ours & middle] / np.max(flux)
+                rest = [f"{np.mean(np.isnan(off)):.0%} NaN"] if off.size else []
+                if np.isfinite(off).any():
+                    rest.append(f"{np.sqrt(np.nanmean(off**2)):.1f} %")
+                told = 100 * fit.psf_error.values.max()
+                change = f"{100 * (fluxes[-1] / fluxes[0] - 1):+.1f} +- {told:.1f} %" if one.flux.size else "NaN"
+                print(band, text, name, f"above {part:g}", change, *rest, sep=" | ", flush=True)
+
+
 def main() -> None:
-    """Print four tables."""
+    """Print five tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bands", nargs="+", default=["1A", "3A"])
     parser.add_argument("--geometry", type=Path)
@@ -209,13 +238,16 @@ def main() -> None:
         )
         subtraction(band, star, disc, None, "of the data")
         other = noisy(observed(band, 11, (first,), rows=args.rows), 0.0, 1 / 300, 4)
-        subtraction(band, star, disc, mx.cal.learn_psf(other, bands=band), "of another star")
+        psf = mx.cal.learn_psf(other, bands=band)
+        subtraction(band, star, disc, psf, "of another star")
         print("band | star | bias of the fit [%] | of the aperture [%] | noise over the aperture's | scatter / error")
         spectra(band, star)
         print("band | companion 0.5 arcsec away | first, second star over truth | separation off by [mas]")
         pairs(band, star, disc, args.rows)
         print("band | 3 x 3 bad pixels at the peak | ")
         clusters(band, star, disc)
+        print("band | saturated star | PSF | pixels lost | light against unsaturated | filled | rms of the peak")
+        saturated(band, star, disc, psf)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,8 @@ def learn_psf(ds: xr.Dataset, *, bands: Sequence[Band] | None = None, source: Pl
     for band in bands or bands_of_setting(setting):
         model = fit_trace_model(ds, band=band, source=source)
         found = fit_point_source(ds, trace_model=model, around="level")
+        if (found["lost_light"] > 0.1).any():
+            raise MrsxrError(f"band {band}: no exposure sees the core of the star; take one that does not saturate")
         nodes = found["node"].values
         step = _FINE * float(psf_fwhm(nodes[0]))
         images = [_image(found, k, wave, step, float(psf_fwhm(nodes[-1]))) for k, wave in enumerate(nodes)]

@@ -76,6 +76,7 @@ class PointFit:
         self.floor = _FLOOR[0]
         self.stiff = np.full((self.n_sample + 3, self.n_source), 1e-3)
         self.gain = np.ones((self.place.shape[1], _NODES))
+        self.sees = np.ones(len(self.gain), dtype=bool)
         self.star, self.host = np.zeros((self.n_source, p.flux.size)), np.zeros(p.flux.size)
         self.shape, self.envelope = self.profile()
 
@@ -188,7 +189,10 @@ class PointFit:
         return self.star[:, None] * np.stack(moved, 1) / (2 * _STEP * self.fwhm)
 
     def fit_gains(self, weight: np.ndarray) -> None:
-        """Fit a factor of every exposure on the star, linear in wavelength between nodes, of mean 1."""
+        """Fit a factor of every exposure on the star, linear in wavelength between nodes.
+
+        The mean of those that see the core is 1: of the wings alone a factor is off where the profile is.
+        """
         one = (self.star * self.shape).sum(axis=0) / self.gains()
         rest = self.pixels.flux - self.host
         for d in range(self.place.shape[1]):
@@ -198,13 +202,13 @@ class PointFit:
             normal = design.T @ (design * weight[at, None])
             prior = 1e-6 * np.trace(normal) * np.eye(_NODES)
             self.gain[d] = np.linalg.solve(normal + prior, design.T @ (weight[at] * rest[at]) + prior.sum(axis=1))
-        self.gain /= self.gain.mean(axis=0)
+        self.gain /= self.gain[self.sees].mean(axis=0)
 
-    def prior(self) -> np.ndarray:
+    def prior(self, rings: bool) -> np.ndarray:
         """Return what corrections of the profile cost (spline, spline); the profile ends as it starts.
 
-        How much light a star has at a distance is known less well beforehand than that it is the same all around: the
-        mean over a ring is nearly free, so that faint stars have the light of bright ones.
+        How much light a star has at a distance is known less well beforehand than that it is the same all around: with
+        ``rings`` the mean over each is nearly free, so that faint stars have the light of bright ones.
         """
         number = np.arange(_N_SPLINE)
         inner = np.flatnonzero(np.outer(*[(number > 2) & (number < _N_SPLINE - 3)] * 2))
@@ -212,10 +216,10 @@ class PointFit:
         spread[inner] = 1.0
         spread *= _PRIOR[self.images is not None] ** 2
         cost = np.diag(1.0 / spread)
-        if self.around == "level" and self.images is None:
+        if rings:
             at = (number - 1) * KNOT - REACH
             ring = np.digitize(np.hypot(*np.meshgrid(at, at)).ravel()[inner], _RINGS)
-            together = _RING_PRIOR**2 * (ring[:, None] == ring)
+            together = (_RING_PRIOR if self.images is None else _PRIOR[True]) ** 2 * (ring[:, None] == ring)
             cost[np.ix_(inner, inner)] = np.linalg.inv(np.diag(spread[inner]) + together)
         return cost
 
@@ -235,7 +239,7 @@ class PointFit:
         correction_equations(
             u, v, self.node, scale, *self.field(), more, rest, weight, REACH, KNOT, normal, right
         )  # fmt: skip
-        prior = self.prior()
+        prior = self.prior(self.around == "level" and self.images is None)
         changes = np.zeros((_NODES, self.n_source - 1, 3))
         for k in range(_NODES):
             full = np.triu(normal[k]) + np.triu(normal[k], 1).T
@@ -251,6 +255,37 @@ class PointFit:
             at = np.linspace(0, _NODES - 1, self.n_sample + 3)
             self.found[:, : self.n_source] *= _linear(brighter, np.arange(self.n_source)[:, None], at).T
             self.evaluate()
+
+    def scale_errors(self) -> np.ndarray:
+        """Return the error of the light of each source within 2 FWHM, of that light, by its profile (source, node).
+
+        Spectra times profile are known, not each: where no exposure sees the core, it is what is known beforehand.
+        """
+        from ._trace_kernels import correction_equations
+
+        (a, b), n, stars = self.offsets(), _N_SPLINE**2, self.n_source
+        size, light, weight = n + self.wide, self.star * self.shape, self.weights()
+        normal, unused = np.zeros((_NODES, size, size)), np.zeros((_NODES, size))
+        correction_equations(
+            a / self.fwhm, b / self.fwhm, self.node, self.star * self.envelope, *self.field(), light, light[0], weight,
+            REACH, KNOT, normal, unused,
+        )  # fmt: skip
+        u, v = (one.ravel() for one in np.meshgrid(*[np.linspace(-2, 2, 81)] * 2))
+        u, v = u[np.hypot(u, v) < 2], v[np.hypot(u, v) < 2]
+        one, none, out = np.ones(u.size), np.zeros((0, u.size)), np.zeros((stars, _NODES))
+        for k, wave in enumerate(self.first + self.step * np.linspace(0, self.n_sample - 1, _NODES)):
+            fwhm, share = float(psf_fwhm(wave)), np.zeros((1, n))
+            shape, envelope = profile_at(u * fwhm, v * fwhm, wave * one, k * one, self.correction, self.images)
+            grid = u[None], v[None], 0 * one, envelope[None]
+            correction_equations(*grid, u, v, 0, 0, none, one, one, REACH, KNOT, np.zeros((1, n, n)), share)
+            full = np.triu(normal[k]) + np.triu(normal[k], 1).T
+            full[np.arange(n, size), np.arange(n, size)] += 1e-9 * np.median(np.diag(full)[n:])
+            full[:n, :n] += self.prior(True) / max(float(shape.max()), 1.0) ** 2
+            asked = np.zeros((size, stars))
+            asked[:n] = share.T / shape.sum()
+            asked[size - stars :] = np.eye(stars)
+            out[:, k] = np.sqrt(np.einsum("ms,ms->s", asked, np.linalg.solve(full, asked)))
+        return out
 
     def fit_lines(self, smooth: np.ndarray) -> None:
         """Fit star and host once more where the host has lines, which change from place to place within the PSF.

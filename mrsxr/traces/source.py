@@ -27,6 +27,11 @@ _LEAST = 0.05  # of the usual weight of a sample
 _FEWEST = 1000  # pixels near the sources
 _NEAR = 0.5  # FWHM, between two sources
 _HELD = 50.0  # samples that hold the smooth light of one
+#: Error of light that no exposure sees, of that light: of a lone star, by whether the PSF was given, and in a host,
+#: whose light below the core nothing tells from it.
+_UNSEEN, _UNSEEN_IN_HOST = {False: 0.05, True: 0.03}, 0.15
+#: Part of the light of a source that no exposure sees, and error by its profile, from which on both it is not known.
+_LOST, _UNSURE = 0.1, 0.05
 
 
 @one_blas_thread()
@@ -52,7 +57,8 @@ def fit_source(
     """
     model = trace_model.compute(**how())
     band, place = str(model.attrs["band"]), _places(lit, model, others)
-    pixels = gathered(lit, in_box(lit, place, REACH) & (lit["slice"].values // 100 == int(band[0])))
+    near = in_box(lit, place, REACH) & (lit["slice"].values // 100 == int(band[0]))
+    pixels = gathered(lit, near)
     if pixels.flux.size < _FEWEST:
         raise MrsxrError(
             f"band {band}: {pixels.flux.size} usable pixels around the source; expected {_FEWEST} at least"
@@ -63,9 +69,15 @@ def fit_source(
     first, last = max(int(np.floor(reached[0])), 0), min(int(np.ceil(reached[1])), samples.size - 1)
     images = None if psf is None else images_of(psf, band)
     fit = PointFit(pixels, place, samples[first], step, last + 1 - first, around, images)
+    sees = (_unseen(fit, lit, near) < _LOST).all(axis=(0, 2))
+    fit.sees = sees if sees.any() else ~sees
     settled = fit.run()
     if not settled:
         tell(_unsettled(band))
+    unseen = _unseen(fit, lit, near).min(axis=1)
+    unsure = _error_by_profile(fit, unseen)
+    if (unseen > _LOST).any():
+        tell(_not_seen(band, unseen, unsure, psf is not None))
     ends = (0, 0), (first, samples.size - 1 - last)
     peak, variance, background, count = (np.pad(np.atleast_2d(x), ends, constant_values=np.nan) for x in _samples(fit))
     node = np.rint(fit.node)
@@ -88,6 +100,8 @@ def fit_source(
         "background": (each, background, light | {"long_name": "light around, at a source"}),
         "n_pixels": ("sample", count[0], {"units": "1"}),
         "settled": ((), float(settled), {"units": "1", "long_name": "whether places and profile came to rest"}),
+        "psf_error": (("source", "node"), unsure, {"units": "1", "long_name": "error of the light by the profile"}),
+        "lost_light": (("source", "node"), unseen, {"units": "1", "long_name": "part of the light no exposure sees"}),
         "residual": ("node", residual, {"units": "1", "long_name": "rms left within 1 FWHM over the peak, no noise"}),
     }  # fmt: skip
     if psf is not None:
@@ -101,6 +115,32 @@ def fit_source(
     }  # fmt: skip
     attrs = {"kind": KIND, "band": band, "around": around, "ref_id": f"point source of {band}", **made_with(psf=psf)}
     return xr.Dataset(data, coords, attrs)
+
+
+def _unseen(fit: PointFit, lit: xr.Dataset, near: np.ndarray) -> np.ndarray:
+    """Return which part of the light of each source lies in lost pixels of an exposure (source, dither, node)."""
+    n = fit.gain.shape[1]
+    out = np.ones((fit.n_source, len(near), n))
+    for d, blind in enumerate(near & ~np.isfinite(lit["flux"].values)):
+        a, b, wave = (lit[name].values[blind].astype(float) for name in ("alpha", "beta", "wavelength"))
+        there = np.clip((wave - fit.first) / (fit.step * (fit.n_sample - 1)) * (n - 1), 0, n - 1)
+        here = fit.pixels.dither == d
+        for s, (alpha, beta) in enumerate(fit.place[:, d]):
+            shape, _ = profile_at(a - alpha, b - beta, wave, there, fit.correction, fit.images)
+            both = (there, shape), (fit.node[here], fit.shape[s, here])
+            lost, seen = (np.bincount(np.rint(k).astype(int), one, n) for k, one in both)
+            np.divide(lost, lost + seen, out=out[s, d], where=lost + seen > 0)
+    return out
+
+
+def _error_by_profile(fit: PointFit, unseen: np.ndarray) -> np.ndarray:
+    """Return the error of the light by its profile, infinite where much is not seen and the profile does not tell it.
+
+    unseen : (source, node), in no exposure.
+    """
+    share = _UNSEEN_IN_HOST if fit.around == "host" else _UNSEEN[fit.images is not None]
+    unsure = np.hypot(fit.scale_errors(), share * np.clip(unseen, 0.0, 1.0))
+    return np.where((unseen > _LOST) & (unsure > _UNSURE), np.inf, unsure)
 
 
 def place_of(ds: xr.Dataset, model: xr.Dataset, which: int = 0) -> tuple[float, float]:
@@ -176,16 +216,19 @@ def star_on_frame(
 
 
 def star_where_used(source: xr.Dataset, frame: xr.Dataset, exposure: str, model: xr.Dataset) -> np.ndarray:
-    """Return :func:`star_on_frame` where the trace model of the sources is to be used, 0 elsewhere."""
-    if "used" not in model:
-        return star_on_frame(source, frame, exposure)
-    labels, nodes = model["slice_label"].values, model["node"].values
-    used = model["used"].values[:, dither_of(model, exposure)].astype(bool)
-    row = np.clip(np.searchsorted(labels, frame["slice"].values), 0, labels.size - 1)
-    node = np.nan_to_num((frame["wavelength"].values - nodes[0]) / (nodes[1] - nodes[0]))
-    here = used[:, row, np.clip(np.rint(node).astype(int), 0, nodes.size - 1)] & (labels[row] == frame["slice"].values)
-    stars = [np.where(one, star_on_frame(source, frame, exposure, [k]), np.float32(0)) for k, one in enumerate(here)]
-    return sum(stars[1:], stars[0])
+    """Return :func:`star_on_frame` where the trace model of the sources is to be used and their light is known."""
+    wave, out = frame["wavelength"].values, np.zeros(frame["alpha"].shape, np.float32)
+    here = np.ones((source.sizes["source"], *out.shape), bool)
+    if "used" in model:
+        labels, nodes = model["slice_label"].values, model["node"].values
+        used = model["used"].values[:, dither_of(model, exposure)].astype(bool)
+        row = np.clip(np.searchsorted(labels, frame["slice"].values), 0, labels.size - 1)
+        node = np.clip(np.rint(np.nan_to_num((wave - nodes[0]) / (nodes[1] - nodes[0]))).astype(int), 0, nodes.size - 1)
+        here = used[:, row, node] & (labels[row] == frame["slice"].values)
+    for k, unsure in enumerate(source["psf_error"].values):
+        known = here[k] & (np.isfinite(np.interp(wave, source["node"].values, unsure)))
+        out += np.where(known, star_on_frame(source, frame, exposure, [k]), np.float32(0))
+    return out
 
 
 def dither_of(source: xr.Dataset, exposure: str) -> int:
@@ -282,6 +325,18 @@ def _places(ds: xr.Dataset, model: xr.Dataset, others: Places = ()) -> np.ndarra
 
 def _unsettled(band: str) -> str:
     return f"band {band}: places or PSF of the sources did not settle; spectra and what is left are less sure"
+
+
+def _not_seen(band: str, unseen: np.ndarray, unsure: np.ndarray, given: bool) -> str:
+    """Return what is said of sources of whose core no exposure sees enough."""
+    what = (
+        f"band {band}: up to {100 * unseen.max():.0f} % of the light of a source lies in pixels lost in all exposures"
+    )
+    known = np.isfinite(unsure)
+    if known.all():
+        return f"{what}; it is known to {100 * unsure[unseen > _LOST].max():.1f} %"
+    advice = "" if given else "; give psf= of another star"
+    return f"{what}, more than its wings tell: its spectrum is NaN there, and nothing is filled{advice}"
 
 
 def check_apart(place: np.ndarray, fwhm: float) -> float:

@@ -8,7 +8,8 @@ import pytest
 import xarray as xr
 from helpers import assert_step
 
-from mrsxr.cal import fit_point_source, fit_trace_model, subtract_point_source
+from mrsxr import dq
+from mrsxr.cal import fit_point_source, fit_trace_model, learn_psf, replace_pixels, subtract_point_source
 from mrsxr.errors import MrsxrError, MrsxrWarning
 from mrsxr.notes import notes_of
 from mrsxr.spectrum import fit_spectrum
@@ -155,3 +156,48 @@ def test_two_stars_are_fitted_together():
     for off, text in ((0.05, "told apart"), (2.0, "fit those beyond by themselves")):
         with pytest.raises(MrsxrError, match=text):
             fit_point_source(ds, trace_model=model, others=[(0.0, off / 3600)])
+
+
+def saturated(ds, above):
+    """Return data in which pixels above a level [MJy/sr] are lost."""
+    bad = ds.flux.values > above
+    bits = (ds.dq.values | np.where(bad, dq.SATURATED | dq.DO_NOT_USE, 0)).astype("u4")
+    return ds.assign(flux=ds.flux.where(~bad), dq=(ds.dq.dims, bits, ds.dq.attrs))
+
+
+def test_a_core_that_no_exposure_sees_is_told_by_a_psf_alone():
+    """Of the wings of the data alone the peak would be off by half: it is NaN."""
+    psf = learn_psf(made(lambda wave: 12.0 + 0 * wave, sky, noise=0.1, seed=9), bands="1A", source=(0.0, 0.0))
+    ds = made(lambda wave: 20.0 + 0 * wave, sky, noise=0.1)
+    holes = saturated(ds, 0.1 * np.nanmax(ds.flux.values))
+    model = fit_trace_model(holes, band="1A", source=(0.0, 0.0))
+    with pytest.warns(MrsxrWarning, match="its spectrum is NaN there, and nothing is filled; give psf="):
+        fitted = fit_point_source(holes, trace_model=model, around="level")
+    none, filled = (
+        fit_spectrum(holes, trace_model=fitted),
+        replace_pixels(holes, method="trace_model", trace_model=fitted),
+    )
+    assert np.isnan(none.flux).all()
+    assert (none.dq.values & dq.DO_NOT_USE).all()
+    np.testing.assert_array_equal(filled.flux, holes.flux)
+    with pytest.warns(MrsxrWarning, match=r"pixels lost in all exposures; it is known to"):
+        fitted = fit_point_source(holes, trace_model=model, around="level", psf=psf)
+    found = inner(fit_spectrum(holes, trace_model=fitted))
+    told = float((np.sqrt(found.var_systematic) / found.flux).mean())
+    assert abs(found.flux.values.mean() / (20 * LEVEL) - 1) < 2 * told < 0.1
+    assert (found.dq.values & dq.FLAGS["FLUX_ESTIMATED"]).all()
+    made_up = replace_pixels(holes, method="trace_model", trace_model=fitted).flux.values
+    bad = np.isnan(holes.flux.values) & np.isfinite(ds.flux.values)
+    assert np.nanstd((made_up - ds.flux.values)[bad]) < 0.03 * np.nanmax(ds.flux.values)
+    with pytest.raises(MrsxrError, match="no exposure sees the core of the star"), pytest.warns(MrsxrWarning):
+        learn_psf(holes, bands="1A", source=(0.0, 0.0))
+
+
+def test_a_core_that_one_exposure_sees_is_known():
+    ds = made(lambda wave: 20.0 + 0 * wave, sky, noise=0.1)
+    holes = saturated(ds, 0.1 * np.nanmax(ds.flux.values))
+    holes.flux[0], holes.dq[0] = ds.flux[0], ds.dq[0]
+    found = measured(holes, around="level")
+    np.testing.assert_allclose(found.flux.values.mean(), 20 * LEVEL, rtol=0.02)
+    assert float(found.lost_light.max()) < 0.01
+    assert not found.dq.values.any()

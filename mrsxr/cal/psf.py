@@ -16,6 +16,7 @@ from mrsxr.mrs import SLICE_WIDTH, bands_of_setting, psf_fwhm, setting_keywords,
 from mrsxr.references.fit import join_planes
 from mrsxr.references.stpsf import read_stpsf
 from mrsxr.traces.profile import REACH, profile_at
+from mrsxr.traces.source import LOST
 
 from .point_source import fit_point_source
 from .trace_model import fit_trace_model
@@ -57,7 +58,7 @@ def learn_psf(ds: xr.Dataset, *, bands: Sequence[Band] | None = None, source: Pl
     for band in bands or bands_of_setting(setting):
         model = fit_trace_model(ds, band=band, source=source)
         found = fit_point_source(ds, trace_model=model, around="level")
-        if (found["lost_light"] > 0.1).any():
+        if (found["lost_light"] > LOST).any():
             raise MrsxrError(f"band {band}: no exposure sees the core of the star; take one that does not saturate")
         nodes = found["node"].values
         step = _FINE * float(psf_fwhm(nodes[0]))

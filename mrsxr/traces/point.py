@@ -352,8 +352,9 @@ class PointFit:
             clean |= bool(clean.mean() < 0.5)
             self.fit_profile(self.weights() * clean)
             self.floor = max(self.misfit(clean), _FLOOR[1])
-            ratio = (self.shape / np.maximum(shape, 1e-3))[shape > 0.3]  # what is common goes into the spectrum
-            change = float(np.median(np.abs(ratio / np.median(ratio) - 1))) if ratio.size else 0.0
+            bright = shape > (0.3 if (shape > 0.3).any() else 0.3 * shape.max())  # or what is seen
+            ratio = (self.shape / np.maximum(shape, 1e-3))[bright]  # what is common goes into the spectrum
+            change = float(np.median(np.abs(ratio / np.median(ratio) - 1)))
             moved = float(np.abs(self.place - place).max()) / float(np.median(self.fwhm))
             settled = max(moved, change) < _SETTLED
         self.fit_light(self.weights(), even)

@@ -31,7 +31,7 @@ _HELD = 50.0  # samples that hold the smooth light of one
 #: whose light below the core nothing tells from it.
 _UNSEEN, _UNSEEN_IN_HOST = {False: 0.05, True: 0.03}, 0.15
 #: Part of the light of a source that no exposure sees, and error by its profile, from which on both it is not known.
-_LOST, _UNSURE = 0.1, 0.05
+LOST, _UNSURE = 0.1, 0.05
 
 
 @one_blas_thread()
@@ -69,14 +69,14 @@ def fit_source(
     first, last = max(int(np.floor(reached[0])), 0), min(int(np.ceil(reached[1])), samples.size - 1)
     images = None if psf is None else images_of(psf, band)
     fit = PointFit(pixels, place, samples[first], step, last + 1 - first, around, images)
-    sees = (_unseen(fit, lit, near) < _LOST).all(axis=(0, 2))
+    sees = (_unseen(fit, lit, near) < LOST).all(axis=(0, 2))
     fit.sees = sees if sees.any() else ~sees
     settled = fit.run()
     if not settled:
         tell(_unsettled(band))
     unseen = _unseen(fit, lit, near).min(axis=1)
     unsure = _error_by_profile(fit, unseen)
-    if (unseen > _LOST).any():
+    if (unseen > LOST).any():
         tell(_not_seen(band, unseen, unsure, psf is not None))
     ends = (0, 0), (first, samples.size - 1 - last)
     peak, variance, background, count = (np.pad(np.atleast_2d(x), ends, constant_values=np.nan) for x in _samples(fit))
@@ -140,7 +140,8 @@ def _error_by_profile(fit: PointFit, unseen: np.ndarray) -> np.ndarray:
     """
     share = _UNSEEN_IN_HOST if fit.around == "host" else _UNSEEN[fit.images is not None]
     unsure = np.hypot(fit.scale_errors(), share * np.clip(unseen, 0.0, 1.0))
-    return np.where((unseen > _LOST) & (unsure > _UNSURE), np.inf, unsure)
+    unknown = ((unseen > LOST) & (unsure > _UNSURE)).any(axis=1, keepdims=True)  # of all, as nodes lean on each other
+    return np.where(unknown, np.inf, unsure)
 
 
 def place_of(ds: xr.Dataset, model: xr.Dataset, which: int = 0) -> tuple[float, float]:
@@ -334,7 +335,7 @@ def _not_seen(band: str, unseen: np.ndarray, unsure: np.ndarray, given: bool) ->
     )
     known = np.isfinite(unsure)
     if known.all():
-        return f"{what}; it is known to {100 * unsure[unseen > _LOST].max():.1f} %"
+        return f"{what}; it is known to {100 * unsure[unseen > LOST].max():.1f} %"
     advice = "" if given else "; give psf= of another star"
     return f"{what}, more than its wings tell: its spectrum is NaN there, and nothing is filled{advice}"
 

@@ -69,8 +69,8 @@ def fit_source(
     first, last = max(int(np.floor(reached[0])), 0), min(int(np.ceil(reached[1])), samples.size - 1)
     images = None if psf is None else images_of(psf, band)
     fit = PointFit(pixels, place, samples[first], step, last + 1 - first, around, images)
-    sees = (_unseen(fit, lit, near) < LOST).all(axis=(0, 2))
-    fit.sees = sees if sees.any() else ~sees
+    sees: Any = (_unseen(fit, lit, near) < LOST).all(axis=(0, 2))
+    fit.sees = sees | ~sees.any()
     settled = fit.run()
     if not settled:
         tell(_unsettled(band))

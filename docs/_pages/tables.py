@@ -182,7 +182,8 @@ def _facts(name, function):
         known = facts.jwst in JWST
         says += [f"in jwst `{facts.jwst}`" if known else "none in jwst"]
         says += [f"{' or '.join(facts.needs)} → {facts.gives or 'the same level'}"]
-    references = references_of(inspect.unwrap(function))
+    plain = inspect.unwrap(function)  # of others a hint may name what is imported for types alone
+    references = references_of(plain) if any("Ref" in str(hint) for hint in plain.__annotations__.values()) else ()
     says += [f"reference files: {', '.join(references)}"] if references else []
     if facts:
         says += [f"card `{facts.keyword}`"] if facts.keyword else []

@@ -13,13 +13,13 @@ import numpy as np
 from mrsxr._clip_kernels import MAD_TO_SIGMA
 from mrsxr._median_kernels import median_of
 from mrsxr.compiled import Array, njit, read_only
+from mrsxr.geometry._detector_kernels import TOGETHER, add_powers
 
 #: Expected range of the samples of a neighbourhood of 18 pixels, in units of their noise.
 NOISE_RANGE = 3.64
 #: Variance of a contrast in units of that of a pixel: the median of 8 others adds pi / 2 / 8.
 MEDIAN_NOISE = 1.2
 FEWEST = 12  # samples for a measure of the noise of a block
-_TOGETHER = 64  # pixels of a slice whose places are found side by side
 ALONE = 0.85  # of the noise of a single column of a block, which is uncertain by as much
 
 
@@ -140,7 +140,7 @@ def _sample(values, variance, shown, labels, label, px, py, own):
 
 @njit(cache=True, nogil=True)
 def _row():
-    return np.empty(_TOGETHER)
+    return np.empty(TOGETHER)
 
 
 @njit(cache=True, nogil=True)
@@ -153,27 +153,13 @@ def _series(matrix, s, t):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _add_powers(matrix, q, n, u, v, row, out):
-    """Turn n zeros of out into sum matrix[q, i, j] u^i v^j, coefficient by coefficient."""
-    for i in range(matrix.shape[1] - 1, -1, -1):
-        for k in range(n):
-            row[k] = 0.0
-        for j in range(matrix.shape[2] - 1, -1, -1):
-            c = matrix[q, i, j]
-            for k in range(n):
-                row[k] = row[k] * v[k] + c
-        for k in range(n):
-            out[k] = out[k] * u[k] + row[k]
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
 def _places_in(q, n, a, w, x_of, y_of, origin, extent, u, v, row, px, py):
     """Fill px, py with the detector pixels of n places in slice q, NaN off it."""
     first, step, last, width = origin[q, 0], extent[q, 0], origin[q, 1], extent[q, 1]
     for k in range(n):
         u[k], v[k], px[k], py[k] = (a[k] - first) / step, (w[k] - last) / width, 0.0, 0.0
-    _add_powers(x_of, q, n, u, v, row, px)
-    _add_powers(y_of, q, n, u, v, row, py)
+    add_powers(x_of, q, n, u, v, row, px)
+    add_powers(y_of, q, n, u, v, row, py)
     for k in range(n):
         px[k] = px[k] if (abs(u[k]) < 1.2) & (abs(v[k]) < 1.05) else np.nan
 
@@ -190,7 +176,7 @@ def _predict(contrasts, variance, shown, labels, slices, pixels, inverse, pair, 
     first, out[0] = 0, np.nan
     while first < n_pixels:
         s, n, nearest, second = slice_of[first], 0, 0, 0
-        while n < _TOGETHER and first + n < n_pixels and slice_of[first + n] == s:
+        while n < TOGETHER and first + n < n_pixels and slice_of[first + n] == s:
             t = (alpha[first + n] - middle[s]) / half[s]
             a[n], w[n] = _series(alpha_there, s, t), wavelength[first + n] * ratio
             place[n] = (_series(beta_there, s, t) - beta_first) / width

@@ -8,7 +8,7 @@ import numpy as np
 
 from mrsxr.compiled import Array, njit
 
-_TOGETHER = 64
+TOGETHER = 64  # points of a slice that are taken together
 
 
 @njit(cache=True, nogil=True)
@@ -29,6 +29,20 @@ def polynomial(matrix, a, b):
     return total
 
 
+@njit(cache=True, nogil=True, forceinline=True)
+def add_powers(matrix, s, n, a, b, row, out):
+    """Turn n zeros of out into sum matrix[s, i, j] a^i b^j, coefficient by coefficient."""
+    for i in range(matrix.shape[1] - 1, -1, -1):
+        for k in range(n):
+            row[k] = 0.0
+        for j in range(matrix.shape[2] - 1, -1, -1):
+            c = matrix[s, i, j]
+            for k in range(n):
+                row[k] = row[k] * b[k] + c
+        for k in range(n):
+            out[k] = out[k] * a[k] + row[k]
+
+
 @njit(cache=True, nogil=True)
 def pixels_to_coordinate(x: Array, y: Array, label: Array, lookup: Array, matrix: Array, shift: Array) -> Array:
     """Return alpha [arcsec] or wavelength [um] of points (x, y) [pix] with their slice labels (1-D).
@@ -36,25 +50,19 @@ def pixels_to_coordinate(x: Array, y: Array, label: Array, lookup: Array, matrix
     Points that follow one another within a slice are taken together, coefficient by coefficient.
     """
     out = np.empty(x.size)
-    b, row = np.empty(_TOGETHER), np.empty(_TOGETHER)
+    b, row = np.empty(TOGETHER), np.empty(TOGETHER)
     start = 0
     while start < x.size:
         n = 1
-        while n < _TOGETHER and start + n < x.size and label[start + n] == label[start]:
+        while n < TOGETHER and start + n < x.size and label[start + n] == label[start]:
             n += 1
         s = lookup[label[start]] if 0 <= label[start] < lookup.size else -1
         here, a = out[start : start + n], y[start : start + n]
         here[:] = 0.0 if s >= 0 else math.nan
         for k in range(n if s >= 0 else 0):
             b[k] = x[start + k] - shift[s]
-        for i in range(matrix.shape[1] - 1 if s >= 0 else -1, -1, -1):
-            row[:n] = 0.0
-            for j in range(matrix.shape[2] - 1, -1, -1):
-                c = matrix[s, i, j]
-                for k in range(n):
-                    row[k] = row[k] * b[k] + c
-            for k in range(n):
-                here[k] = here[k] * a[k] + row[k]
+        if s >= 0:
+            add_powers(matrix, s, n, a, b, row, here)
         start += n
     return out
 

@@ -98,12 +98,12 @@ def measure_offsets(
     for ds in datasets:
         check_wcs(ds)
         for band in map(str, np.atleast_1d(ds["band"].values)):
-            lit = lit_pixels(ds.isel(y=slice(None, None, _EACH)), band).compute(**how())
-            if source is None:
-                source = on_sky(places_of(lit, band, None)[0], band, ds, 0)
             try:
+                lit = lit_pixels(ds.isel(y=slice(None, None, _EACH)), band).compute(**how())
+                if source is None:
+                    source = on_sky(places_of(lit, band, None)[0], band, ds, 0)
                 places, error = _measure(lit, band, source, images.get(band))
-            except np.linalg.LinAlgError:  # too few pixels for a spectrum
+            except (MrsxrError, np.linalg.LinAlgError):  # no slice of the band, too few pixels for a spectrum
                 places, error = np.zeros((0, 2)), np.inf
             errors[band] = max(error, errors.get(band, 0.0))
             for d, place in enumerate(places if error <= max_error else ()):

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import dq
+from mrsxr.errors import MrsxrError
 from mrsxr.geometry.pixels import band_columns
 from mrsxr.geometry.sky import Pointing, sky_to_v2v3, slicer_to_sky, v2v3_to_slicer
 from mrsxr.mrs import psf_fwhm
@@ -36,14 +37,21 @@ class Pixels:
 
 
 def lit_pixels(ds: xr.Dataset, band: str) -> xr.Dataset:
-    """Return ``flux`` and ``variance`` on the columns of a band, NaN where unusable, and what tells where they lie."""
+    """Return ``flux`` and ``variance`` on the columns of a band, NaN where unusable, and what tells where they lie.
+
+    Raises where no exposure has a slice of the band.
+    """
     ds = ds.isel(x=band_columns(band, ds["x"].values))
     small = [name for name in ("slice", *(v.name for v in WCS_VARIABLES)) if name in ds.variables]
     out = ds[["flux", *small]].assign(ds[small].compute(scheduler="synchronous").variables)
     flux = ds["flux"].variable
     variance: Any = sum(ds[name].variable for name in RANDOM if name in ds)
-    good = (out["slice"].variable // 100 == int(band[0])) & ((ds["dq"].variable & dq.DO_NOT_USE) == 0)
-    good = (good & np.isfinite(flux) & (variance > 0)).transpose(*flux.dims)
+    ours = out["slice"].variable // 100 == int(band[0])
+    if not (ds.sizes["dither"] and ours.values.any()):
+        raise MrsxrError(f"band {band}: no exposure has a pixel in a slice of it; take exposures of that band")
+    good = (ours & ((ds["dq"].variable & dq.DO_NOT_USE) == 0) & np.isfinite(flux) & (variance > 0)).transpose(
+        *flux.dims
+    )
     return out.assign(flux=flux.where(good), variance=variance.where(good))
 
 

@@ -8,12 +8,21 @@ from scipy.special import erf
 from star_scene import PLACES, REST, line, made
 
 from mrsxr import Recipe, dq, schema
-from mrsxr.cal import fit_point_source, fit_trace_model, learn_psf, psf_of_images, replace_pixels, subtract_point_source
+from mrsxr.cal import (
+    fit_point_source,
+    fit_trace_model,
+    learn_psf,
+    measure_offsets,
+    psf_of_images,
+    replace_pixels,
+    subtract_point_source,
+)
 from mrsxr.errors import MrsxrError
 from mrsxr.mrs import psf_fwhm
 from mrsxr.pipeline.combine_chain import combine
 from mrsxr.references import References
 from mrsxr.simulate import write_reference
+from mrsxr.spectrum import fit_spectrum
 from mrsxr.step import read_history
 from mrsxr.traces.source import images_of
 
@@ -93,6 +102,27 @@ def test_what_does_not_fit_is_refused(alone):
     once = ds.assign_attrs(point_source_off="1A")
     with pytest.raises(MrsxrError, match="taken off already"):
         subtract_point_source(once, trace_model=model)
+
+
+@pytest.mark.parametrize("cut", [{"dither": slice(0)}, {"y": slice(0)}, {"x": slice(20, 21)}, {}])
+def test_exposures_without_the_band_are_refused_by_all_that_take_several(alone, cut):
+    """There are none, or none has a pixel in a slice of the band: all lie between slices, or in the other channel."""
+    ds, model = alone
+    band = "1A" if cut else "2A"
+    model = model.assign_attrs(band=band)
+    fitted = model.assign_attrs(kind="point_source")
+    calls = [(fit_trace_model, {"band": band}), (fit_point_source, {"trace_model": model})]
+    calls += [(work, {"bands": [band]}) for work in (learn_psf, subtract_point_source)]
+    for one in (model, fitted):
+        calls += [(work, {"trace_model": one}) for work in (subtract_point_source, fit_spectrum)]
+        calls.append((replace_pixels, {"trace_model": one, "method": "trace_model"}))
+    for given in (ds.isel(cut), ds.isel(cut).chunk(dither=1)):
+        for work, options in calls:
+            with pytest.raises(MrsxrError, match=f"band {band}: no exposure has a pixel in a slice of it"):
+                work(given, **options)
+    if cut:
+        with pytest.raises(MrsxrError, match="no band shows a point source"):
+            measure_offsets(ds.isel(cut))
 
 
 def test_splines_are_those_of_scipy():

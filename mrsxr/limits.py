@@ -331,13 +331,30 @@ def check_call(function: Callable[..., Any], arguments: Mapping[str, Any]) -> No
             check(function.__name__, name, value, hints[name])
 
 
+def bind(
+    function: Callable[..., Any], signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> inspect.BoundArguments:
+    """Return the arguments of a call by their names; what does not fit is refused as Python does, with a near miss.
+
+    Raises
+    ------
+    TypeError
+        Where an argument is missing, is too much or has an unknown name.
+    """
+    try:
+        return signature.bind(*args, **kwargs)
+    except TypeError as error:
+        unknown = next((name for name in kwargs if name not in signature.parameters), None)
+        raise TypeError(f"{function.__name__}() {error}{near_miss(unknown, signature.parameters)}") from None
+
+
 def checked(function: Function) -> Function:
     """Let a function that is no step check its arguments by its annotations before it works."""
     signature = inspect.signature(function)
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        given = signature.bind(*args, **kwargs).arguments.items()
+        given = bind(function, signature, args, kwargs).arguments.items()
         check_call(function, {name: one for name, one in given if signature.parameters[name].kind not in _STARS})
         return function(*args, **kwargs)
 

@@ -16,7 +16,7 @@ from ._version import __version__
 from .arguments import READERS, need_data, read_arguments
 from .attributes import apart
 from .errors import LevelError, MrsxrError, SchemaError
-from .limits import Reference, check_call, references_of
+from .limits import Reference, bind, check_call, references_of
 from .notes import listen, noted, notes_of
 from .schema import in_order, other_units, require_whole
 
@@ -104,7 +104,7 @@ def step(
 
         @functools.wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> xr.Dataset:
-            bound = signature.bind(*args, **kwargs)
+            bound = bind(function, signature, args, kwargs)
             read_arguments(function.__name__, bound, readers)
             bound.apply_defaults()
             ds = next(iter(bound.arguments.values()))

@@ -30,8 +30,10 @@ def test_help_names_every_command():
 
 
 def test_a_command_ends_without_a_last_look_for_cycles():
-    code = "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count() > 0)); from mrsxr.cli import main"
-    found = subprocess.run([sys.executable, "-c", f"{code}; main(['recipe'])"], capture_output=True, text=True)
+    code = "import atexit, gc, runpy; atexit.register(lambda: print(gc.get_freeze_count() > 0)); "
+    code += "runpy.run_module('mrsxr', run_name='__main__')"  # as python -m mrsxr
+    found = subprocess.run([sys.executable, "-c", code, "recipe"], capture_output=True, text=True)
+    assert "outlier_detection" in found.stdout
     assert found.stdout.endswith("True\n")
 
 

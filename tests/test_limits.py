@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import mrsxr
 import mrsxr.cal
 import mrsxr.cube
 import mrsxr.lines
 import mrsxr.rate
-import mrsxr.spectrum  # noqa: F401
+import mrsxr.spectrum
 from mrsxr import limits
 from mrsxr.errors import MrsxrError, ParameterError
 from mrsxr.limits import BANDS, Accepts, OneOf, Range, checked, expected, hints_of
@@ -150,6 +151,19 @@ def test_a_function_that_is_no_step():
         cut(xr.Dataset(), 1, how="sofd")
     with pytest.raises(ValueError, match="ds is 5; expected a Dataset"):
         cut(5, 1)
+
+
+def test_an_unknown_argument_is_named_with_its_function():
+    """Of every step and of functions that are none; a near miss gets its right name."""
+    for function in (*STEPS.values(), mrsxr.run, mrsxr.lines.fit_line):
+        parameters = inspect.signature(function).parameters
+        given = dict.fromkeys(one.name for one in parameters.values() if one.kind is not one.VAR_KEYWORD)
+        for wanted in (name for name in given if "_" in name):
+            wrong = {name.replace("_", "") if name == wanted else name: None for name in given}
+            with pytest.raises(TypeError, match=rf"^{function.__name__}\(\) .* did you mean '{wanted}'\?$"):
+                function(**wrong)
+        with pytest.raises(TypeError, match=rf"^{function.__name__}\(\) got an unexpected .* 'of_nobody'$"):
+            function(**given, of_nobody=1)
 
 
 def test_marks_with_a_test_of_their_own():

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import xarray as xr
 
 from mrsxr.errors import InputFileError, LevelError, ReferenceFileError
+from mrsxr.limits import bind
 
 from .values import (
     Reader,
@@ -73,7 +74,7 @@ def reads(**readers: Reader) -> Callable[[F], F]:
 
         @functools.wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            bound = signature.bind(*args, **kwargs)
+            bound = bind(function, signature, args, kwargs)
             read_arguments(function.__name__, bound, all_readers)
             return function(*bound.args, **bound.kwargs)
 

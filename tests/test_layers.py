@@ -44,10 +44,8 @@ LAYERS = [
     },
     {"io", "references", "geometry", "fringes", "traces", "simulate"},
     {"rate", "cal", "cube", "spectrum", "lines"},
-    {
-        "pipeline", "plot", "report", "explorer", "demo", "warmup", "accessor", "console", "cli", "cli_products",
-        "__main__",
-    },  # fmt: skip
+    {"pipeline", "plot", "report", "explorer", "demo", "warmup", "accessor", "console", "cli_products"}
+    | {"cli", "__main__"},
 ]
 STEP_ROOMS = LAYERS[3]
 KERNEL_IMPORTS = {"numpy", "math", "mrsxr.compiled", "__future__", "collections.abc", "typing"}

@@ -105,7 +105,7 @@ def _map_lazy(
         pieces += [data.rechunk(inner) if inner else data, a.dims]
     if len(out_dims) == 1:  # one layer, which dask fuses with its neighbours
         one = da.blockwise(
-            _call_for_one, out_dims[0], *pieces, wrapper=wrapper, options=kwargs,
+            call_for_one, out_dims[0], *pieces, wrapper=wrapper, options=kwargs,
             dtype=dtypes[0], meta=np.empty((0,) * len(out_dims[0]), dtype=dtypes[0]),
         )  # fmt: skip
         return (one,)
@@ -178,7 +178,8 @@ def _call(*blocks: Any, wrapper: Callable[..., Any], options: dict[str, Any]) ->
     return tuple(came.get(id(one), one) for one in (found if isinstance(found, tuple) else (found,)))
 
 
-def _call_for_one(*blocks: Any, wrapper: Callable[..., Any], options: dict[str, Any]) -> np.ndarray:
+def call_for_one(*blocks: Any, wrapper: Callable[..., Any], options: dict[str, Any]) -> np.ndarray:
+    """Run a wrapper that gives one array; ``da.blockwise(..., concatenate=True)`` copies blocks that are whole already."""
     return _call(*blocks, wrapper=wrapper, options=options)[0]
 
 

@@ -15,7 +15,7 @@ import xarray as xr
 
 from mrsxr import scores
 from mrsxr.attributes import keyword
-from mrsxr.blocks import read_again
+from mrsxr.blocks import call_for_one, read_again
 from mrsxr.errors import MrsxrError, ReferenceFileError
 from mrsxr.limits import Count, Positive, Range, Reference
 from mrsxr.notes import tell
@@ -431,9 +431,10 @@ def _measure_harmonics(ramps: da.Array, flags: da.Array, case: _Case, clocks: _C
     n_amplifiers = options["n_amplifiers"]
     again = _read_again(ramps, "cells", [], clocks)
     sums = da.blockwise(
-        cell_sums, "daisyc", again, "digyx", flags, "dyx", edges=edges, low=low, high=high,
-        n_amplifiers=n_amplifiers, new_axes={"a": n_amplifiers, "s": high - low + 1, "c": n_cells}, concatenate=True,
-        dtype="float32", meta=np.empty((0,) * 6, "float32"),
+        call_for_one, "daisyc", again, "digyx", flags, "dyx", wrapper=cell_sums,
+        options={"edges": edges, "low": low, "high": high, "n_amplifiers": n_amplifiers},
+        new_axes={"a": n_amplifiers, "s": high - low + 1, "c": n_cells}, dtype="float32",
+        meta=np.empty((0,) * 6, "float32"),
     )  # fmt: skip
     n_tables = n_integration if options["separately"] else 1
     waves = _fit(

@@ -11,7 +11,7 @@ import xarray as xr
 
 from mrsxr import dq, scores
 from mrsxr.arguments import reads
-from mrsxr.blocks import as_lazy_as, map_ramps, read_again, with_row_halo
+from mrsxr.blocks import as_lazy_as, call_for_one, map_ramps, read_again, with_row_halo
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import Count, NotNegative, Positive, Ref, Reference, checked
 from mrsxr.step import step
@@ -323,17 +323,11 @@ def _coarse(ds: xr.Dataset, read_noise: xr.DataArray, gain: xr.DataArray, spread
     for array, own in inputs:
         pieces += [array.chunk({d: n for d, n in {**whole, "y": rows}.items() if d in own}).data, own]
     data = da.blockwise(
-        _coarse_block, ("dither", "part", *RAMP, "y", "cell_x"), *pieces, spread=spread, concatenate=True,
+        call_for_one, ("dither", "part", *RAMP, "y", "cell_x"), *pieces, wrapper=coarse_maps, options={"spread": spread},
         new_axes={"part": 2, "cell_x": -(-ds.sizes["x"] // CELL)}, adjust_chunks={"y": lambda n: -(-n // CELL)},
         dtype="float32", meta=np.empty((0,) * 6, dtype="float32"),
     )  # fmt: skip
     return xr.DataArray(data, dims=dims)
-
-
-def _coarse_block(*arrays: np.ndarray, spread: float) -> np.ndarray:
-    from ._shower_model_kernels import coarse_maps
-
-    return coarse_maps(*arrays, spread=spread)
 
 
 def _gaps(ds: xr.Dataset, regions: xr.Dataset | xr.DataArray | None) -> xr.DataArray:

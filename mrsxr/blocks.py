@@ -179,7 +179,7 @@ def _call(*blocks: Any, wrapper: Callable[..., Any], options: dict[str, Any]) ->
 
 
 def call_for_one(*blocks: Any, wrapper: Callable[..., Any], options: dict[str, Any]) -> np.ndarray:
-    """Run a wrapper that gives one array; ``da.blockwise(..., concatenate=True)`` copies blocks that are whole already."""
+    """Run a wrapper that gives one array; ``concatenate=True`` of ``da.blockwise`` copies blocks that are whole."""
     return _call(*blocks, wrapper=wrapper, options=options)[0]
 
 

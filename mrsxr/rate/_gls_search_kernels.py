@@ -6,12 +6,20 @@ from mrsxr._median_kernels import TILE
 from mrsxr.compiled import njit
 
 from ._gls_kernels import (
+    ABSENT,
     ACTIVE,
+    C0,
+    C1,
+    C2,
+    C3,
+    C4,
+    C5,
     DARK,
     DIFF,
     KAPPA,
     LIMIT_ONE,
     LIMIT_TWO,
+    LINK,
     ONE,
     PER_GAIN,
     PER_S2,
@@ -25,11 +33,16 @@ from ._gls_kernels import (
     SUM_C,
     SUM_N,
     TIME,
+    TWO,
     USED,
     W0,
     W1,
     W2,
+    W3,
+    W4,
     ZERO,
+    F,
+    G,
     find_worst,
     forward,
     release,
@@ -37,6 +50,7 @@ from ._gls_kernels import (
 )
 
 UNTESTED = np.float32(3.0e38)  # a limit that no fall of chi2 exceeds
+NEARLY = np.float32(0.98)  # of a limit, more than rounding can hide
 
 
 @njit(cache=True, nogil=True, forceinline=True, error_model="numpy")
@@ -96,19 +110,73 @@ def search(blocks, lanes, thresholds, rates, n_jump, n_round):
     return n_found
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def suspects(blocks, lanes, thresholds, rates):
+    """Fill W2 with 1 for pixels in which the first round of :func:`search` may release a difference; return how many.
+
+    No pixel that it would is missed, so that the others need no search, which costs three times as much.
+    """
+    lanes[W2 : W2 + TILE] = ZERO
+    for i in range(blocks.shape[0]):
+        lanes[START : START + TILE] = rates[0, i]
+        forward(blocks[i], lanes)
+        _set_limits(lanes, NEARLY * thresholds[0], NEARLY * thresholds[1])
+        for t in range(TILE):
+            lanes[LIMIT_ONE + t] *= lanes[S2 + t]
+            lanes[LIMIT_TWO + t] *= lanes[S2 + t]
+            lanes[W4 + t] = ONE / lanes[SUM_C + t] if lanes[SUM_C + t] > ZERO else ZERO
+            lanes[W3 + t] = lanes[SUM_B + t] * lanes[W4 + t]
+        lanes[C0 : C5 + TILE] = ZERO  # of the next in the chain, as in find_worst
+        for k in range(blocks.shape[1] - 1, -1, -1):
+            _suspect(blocks[i, k], lanes)
+    n = 0
+    for t in range(TILE):
+        n += 1 if lanes[W2 + t] > ZERO else 0
+    return n
+
+
+@njit(cache=True, nogil=True, forceinline=True, error_model="numpy", fastmath={"contract"})
+def _suspect(one, lanes):
+    """Raise W2 above 0 where the release of a difference, or of it and the next of its chain, may exceed its limit.
+
+    The falls of chi2 of :func:`find_worst` times their denominators: no division, no place, no exceptions.
+    """
+    for t in range(TILE):
+        i, per_c, b, on, over = one[PIVOT + t], lanes[W4 + t], lanes[C0 + t], one[USED + t], one[ABSENT + t]
+        z2, u2, own2, q2, p2 = lanes[C1 + t], lanes[C2 + t], lanes[C3 + t], lanes[C4 + t], lanes[C5 + t]
+        worst = lanes[W2 + t]
+        h = b * i
+        z = one[F + t] * i + h * z2
+        u = one[G + t] * i + h * u2
+        own = i + h * h * own2
+        q = z - lanes[W3 + t] * u
+        p = own - u * u * per_c
+        cross = h * own2 - u * u2 * per_c
+        alone = q * q - lanes[LIMIT_ONE + t] * p
+        pair = q * q * p2 + q2 * (q2 * p - TWO * q * cross) - lanes[LIMIT_TWO + t] * (p * p2 - cross * cross)
+        worst = alone if alone > worst else worst
+        lanes[W2 + t] = pair if pair > worst else worst
+        lanes[C0 + t] = one[LINK + t] * on + over * b
+        lanes[C1 + t] = z * on + over * z2
+        lanes[C2 + t] = u * on + over * u2
+        lanes[C3 + t] = own * on + over * own2
+        lanes[C4 + t] = q * on + over * q2
+        lanes[C5 + t] = p * on + over * p2
+
+
 @njit(cache=True, nogil=True)
-def move(tile, before, t, place, queue, places, q):
+def move(tile, t, place, queue, places, q):
     """Copy what the search needs of pixel t of a tile to place q of the queue, and where the pixel is."""
     (blocks, lanes, rates, _, n_jump, _, _, _), ((others, their_lanes, their_rates, _, their_jumps, _, _, _), kept) = (
         tile, queue,
     )  # fmt: skip
     places[0, q], places[1, q], places[2, q] = place[0], place[1], place[2] + t
-    for i in range(before.shape[0]):
-        for k in range(before.shape[1]):
+    for i in range(blocks.shape[0]):
+        for k in range(blocks.shape[1]):
             here, there = blocks[i, k], others[i, k]
             for row in range(DIFF, PIVOT, TILE):
                 there[row + q] = here[row + t]
-            kept[i, k, q] = before[i, k, t]
+            kept[i, k, q] = here[USED + t]
         their_rates[0, i, q], their_rates[1, i, q] = rates[0, i, t], rates[1, i, t]
         their_jumps[i, q] = n_jump[i, t]
     for row in (S2, PER_S2, PER_GAIN, DARK, KAPPA):
@@ -117,11 +185,11 @@ def move(tile, before, t, place, queue, places, q):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def finish(queue, places, n, thresholds, bounds, out_dq, out_spread):
-    """Search on in the first n pixels of a queue; add JUMP_DET on the later group of each difference released."""
+    """Search in the first n pixels of a queue; add JUMP_DET on the later group of each difference released."""
     (blocks, lanes, rates, _, n_jump, _, _, _), before = queue
     for t in range(TILE):
         lanes[ACTIVE + t] = ONE if t < n else ZERO
-    search(blocks, lanes, thresholds, rates, n_jump, blocks.shape[1] - 1)
+    search(blocks, lanes, thresholds, rates, n_jump, blocks.shape[1])
     for t in range(n):
         d, y, x = places[0, t], places[1, t], places[2, t]
         for i in range(blocks.shape[0]):

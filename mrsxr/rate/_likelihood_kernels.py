@@ -50,7 +50,7 @@ from ._gls_kernels import (
     set_kappa,
     split_variance,
 )  # fmt: skip
-from ._gls_search_kernels import UNTESTED, common_rate, finish, move, search
+from ._gls_search_kernels import UNTESTED, common_rate, finish, move, search, suspects
 
 HUGE = np.float32(1.0e30)
 
@@ -357,13 +357,13 @@ def _fit_better(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _find(sci, group_dq, read_noise, gain, dark, linear, tg, thresholds, bounds, out_dq, out_spread):
-    """Look for jumps: once in all pixels, then, a tile of them at a time, on in those that had one."""
+    """Look for jumps, a tile at a time, in the pixels that may have one."""
     n_dither, n_integration, n_group, n_y, n_x = sci.shape
     tile = _new_tile(n_integration, n_group)
-    blocks, lanes, rates, _, n_jump, _, base, _ = tile
+    blocks, lanes, rates, _, _, _, base, _ = tile
     terms = new_terms(linear[0].shape[0])
     before = np.zeros((n_integration, n_group - 1, TILE), dtype=np.float32)
-    queue, places, n = (_new_tile(n_integration, n_group), np.zeros_like(before)), np.zeros((3, TILE), np.int64), 0
+    queue, places, n = (_new_tile(n_integration, n_group), before), np.zeros((3, TILE), np.int64), 0
     nothing = np.zeros((n_dither, n_y, n_x), dtype=np.uint32)
     for d in range(n_dither):
         for y in range(n_y):
@@ -377,14 +377,11 @@ def _find(sci, group_dq, read_noise, gain, dark, linear, tg, thresholds, bounds,
                     if base[t] & 1:
                         blocks[:, :, USED + t] = ZERO
                     lanes[ACTIVE + t] = ONE if t < width else ZERO
-                for i in range(n_integration):
-                    for k in range(n_group - 1):
-                        before[i, k, :] = blocks[i, k, USED : USED + TILE]
-                if search(blocks, lanes, thresholds, rates, n_jump, 1) == 0:
+                if suspects(blocks, lanes, thresholds, rates) == 0:
                     continue
                 for t in range(width):
-                    if lanes[ACTIVE + t] > ZERO:
-                        move(tile, before, t, place, queue, places, n)
+                    if lanes[W2 + t] > ZERO:
+                        move(tile, t, place, queue, places, n)
                         n += 1
                     if n == TILE:
                         finish(queue, places, n, thresholds, bounds, out_dq, out_spread)

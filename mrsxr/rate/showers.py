@@ -323,7 +323,8 @@ def _coarse(ds: xr.Dataset, read_noise: xr.DataArray, gain: xr.DataArray, spread
     for array, own in inputs:
         pieces += [array.chunk({d: n for d, n in {**whole, "y": rows}.items() if d in own}).data, own]
     data = da.blockwise(
-        call_for_one, ("dither", "part", *RAMP, "y", "cell_x"), *pieces, wrapper=coarse_maps, options={"spread": spread},
+        call_for_one, ("dither", "part", *RAMP, "y", "cell_x"), *pieces, wrapper=coarse_maps,
+        options={"spread": spread},
         new_axes={"part": 2, "cell_x": -(-ds.sizes["x"] // CELL)}, adjust_chunks={"y": lambda n: -(-n // CELL)},
         dtype="float32", meta=np.empty((0,) * 6, dtype="float32"),
     )  # fmt: skip

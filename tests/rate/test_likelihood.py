@@ -254,6 +254,20 @@ def test_what_is_found_in_a_pixel_rests_on_it_alone():
         np.testing.assert_array_equal(first[..., :33], third)
 
 
+@pytest.mark.parametrize("rate", [0.5, 40, 900])
+def test_no_ramp_with_a_jump_is_passed_over(rate):
+    """The search looks closer at suspicious ramps alone; that of the fit looks at all of them, and finds no more."""
+    sci, _ = ramps(rate, 2, 24, (40, 256), 8, hits=0.01, rise=1.5)  # many at the limit
+    flags = np.random.default_rng(9).choice([0, 1, 2, 4], size=sci.shape, p=[0.9, 0.06, 0.02, 0.02]).astype("u1")
+    one = np.ones((40, 256), "f4")
+    args = (READ * one, GAIN * one, 0 * one)
+    found, _ = find_jumps_gls(sci, flags, *args, group_time=GROUP_TIME)
+    cut = fit_gls(sci, found, np.zeros((1, 40, 256), "u4"), *args, group_time=GROUP_TIME, find_jumps=False)[12]
+    whole = fit_gls(sci, flags, np.zeros((1, 40, 256), "u4"), *args, group_time=GROUP_TIME)[12]
+    assert (found != flags).mean() > 0.002
+    assert (cut != whole).sum() <= 2  # a fall that equals the limit
+
+
 def test_a_lost_group_costs_little():
     sci, _ = ramps(2, 1, 20, (16, 64), 1)
     ds = as_ramp(sci)

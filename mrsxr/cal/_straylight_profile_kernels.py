@@ -52,6 +52,8 @@ def bin_gaps(
         for x in range(n_x):
             total = others = weights = 0.0
             for y in range(b * rows, min(n_y, (b + 1) * rows)):
+                if residual[y, x] != residual[y, x]:
+                    continue
                 sigma = np.sqrt(noise[y // noise_rows] ** 2 + doubt[y, x] ** 2)
                 if not (sigma > 0.0 and abs(residual[y, x]) < OUTLIER * sigma):
                     continue

@@ -6,7 +6,6 @@ processes) may read through one object at the same time.
 
 from __future__ import annotations
 
-import itertools
 import os
 import stat
 from abc import ABC, abstractmethod
@@ -170,26 +169,25 @@ class FitsArray(LazyArray):
         """Return stored numbers, read plane by plane: a memory map would count whole files as memory."""
         places = [_places(k, n) for k, n in zip(key, self.shape, strict=True)]
         *planes, rows, columns = places
+        numbers = np.zeros(1, dtype=np.int64)  # of the planes in the file
+        for plane, n in zip(planes, self.shape[:-2], strict=True):
+            numbers = (numbers[:, None] * n + plane).ravel()
         n_y, n_x = self.shape[-2:]
         first, last = (int(rows.min()), int(rows.max()) + 1) if rows.size else (0, 0)
         out = np.empty([p.size for p in places], dtype=STORED_DTYPES[self.bitpix])
-        n_plane = out.size // max(1, rows.size * columns.size)
         strip = np.empty((last - first, n_x), dtype=out.dtype)
         in_turn = np.array_equal(rows, np.arange(first, last))
         whole = in_turn and np.array_equal(columns, np.arange(n_x))
+        targets = out.reshape(numbers.size, rows.size, columns.size)
         with open(self.path, "rb", buffering=0) as file:
-            for target, plane in zip(
-                out.reshape(n_plane, rows.size, columns.size), itertools.product(*planes), strict=False
-            ):
-                number = 0
-                for k, n in zip(plane, self.shape[:-2], strict=True):
-                    number = number * n + int(k)
-                into = target if whole else strip
+            into, n_bytes = (targets if whole else strip[None]).view(np.uint8).reshape(-1).data, strip.nbytes
+            for k, number in enumerate(numbers.tolist()):
+                part = into[k * n_bytes : (k + 1) * n_bytes] if whole else into
                 place = self.offset + (number * n_y + first) * n_x * out.itemsize
-                if os.preadv(file.fileno(), [into.view(np.uint8).data], place) != into.nbytes:
+                if os.preadv(file.fileno(), [part], place) != n_bytes:
                     raise InputFileError(f"{self.path}: the file ends before its image does; it is truncated")
                 if not whole:
-                    target[:] = (strip if in_turn else strip[rows - first])[:, columns]
+                    targets[k] = (strip if in_turn else strip[rows - first])[:, columns]
         return out[tuple(0 if np.isscalar(k) else slice(None) for k in key)]
 
 

@@ -106,7 +106,8 @@ def _combine(middle, weight, pairs, block, count, line, total, weights):
 def _coarse_maps(sci, group_dq, pixel_dq, read_noise, gain, spread, pairs, cell_pairs, out):
     n_dither, n_integration, n_group, n_y, n_x = sci.shape
     n_diffs = n_integration * (n_group - 1)
-    tile, tile_dq = empty_tiles(TILE, n_integration, n_group)
+    tiles, tiles_dq = empty_tiles(n_x, n_integration, n_group)
+    n_tile = tiles.shape[0]
     diffs = np.full((n_diffs, TILE), np.nan, dtype=np.float32)
     ordered = np.empty((n_diffs, TILE), dtype=np.float32)
     count = np.zeros(TILE, dtype=np.int32)
@@ -114,19 +115,18 @@ def _coarse_maps(sci, group_dq, pixel_dq, read_noise, gain, spread, pairs, cell_
     line, value, its_weight = np.zeros_like(m), np.zeros_like(m), np.zeros_like(m)
     each, number = np.zeros(TILE, dtype=np.float32), np.zeros(TILE, dtype=np.float32)
     n_column = (n_diffs + CELL - 1) // CELL * TILE  # of differences x cells, in whole blocks
-    middle, weight = np.zeros((CELL, n_column), dtype=np.float32), np.zeros((CELL, n_column), dtype=np.float32)
+    middle = np.zeros((n_tile, CELL, n_column), dtype=np.float32)
+    weight = np.zeros_like(middle)
     block = np.full((CELL, TILE), np.inf, dtype=np.float32)
     for d in range(n_dither):
         for y0 in range(0, n_y, CELL):
-            n_row = min(CELL, n_y - y0)
             weight[:] = 0
-            for x0 in range(0, n_x, TILE):
-                width = min(TILE, n_x - x0)
-                for row in range(n_row):
-                    y = y0 + row
-                    take_row(sci[:, :, :, :, x0 : x0 + width], d, y, tile)
-                    take_row(group_dq[:, :, :, :, x0 : x0 + width], d, y, tile_dq)
-                    gather(tile[0], tile_dq[0], gain[y, x0 : x0 + width], True, diffs, ordered, count)
+            for y in range(y0, min(y0 + CELL, n_y)):
+                take_row(sci, d, y, tiles)
+                take_row(group_dq, d, y, tiles_dq)
+                for n in range(n_tile):
+                    x0, width = n * TILE, min(TILE, n_x - n * TILE)
+                    gather(tiles[n], tiles_dq[n], gain[y, x0 : x0 + width], True, diffs, ordered, count)
                     sort_columns(ordered, pairs)
                     inverse[:] = 0
                     for t in range(width):
@@ -137,17 +137,22 @@ def _coarse_maps(sci, group_dq, pixel_dq, read_noise, gain, spread, pairs, cell_
                         if known and variance <= _BRIGHT * r * r:
                             inverse[t] = np.float32(1) / np.sqrt(variance)
                     _row_weights(inverse, each)
-                    _row_medians(diffs, m, inverse, each, cell_pairs, block, number, line, middle[row], weight[row])
-                n_cell = (width + CELL - 1) // CELL
+                    _row_medians(
+                        diffs, m, inverse, each, cell_pairs, block, number, line, middle[n, y - y0], weight[n, y - y0]
+                    )  # fmt: skip
+            for n in range(n_tile):
+                n_cell = (min(TILE, n_x - n * TILE) + CELL - 1) // CELL
                 for q0 in range(0, n_column, TILE):
-                    rows = slice(q0, q0 + TILE)
-                    _combine(middle[:, rows], weight[:, rows], cell_pairs, block, number, line, value, its_weight)
+                    columns = slice(q0, q0 + TILE)
+                    _combine(
+                        middle[n, :, columns], weight[n, :, columns], cell_pairs, block, number, line, value, its_weight
+                    )  # fmt: skip
                     for q in range(min(TILE, CELLS * n_diffs - q0)):
                         k, c = (q0 + q) // CELLS, q % CELLS
                         if c < n_cell:
                             i, g = k // (n_group - 1), k % (n_group - 1) + 1
-                            out[d, 0, i, g, y0 // CELL, x0 // CELL + c] = value[q]
-                            out[d, 1, i, g, y0 // CELL, x0 // CELL + c] = its_weight[q]
+                            out[d, 0, i, g, y0 // CELL, n * CELLS + c] = value[q]
+                            out[d, 1, i, g, y0 // CELL, n * CELLS + c] = its_weight[q]
 
 
 @njit(cache=True, nogil=True)

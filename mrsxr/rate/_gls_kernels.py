@@ -173,21 +173,11 @@ def _split_one(one, lanes):
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _copy(sci, group_dq, place, width, limits, ramps, flags):
-    """Copy the ramps of a tile: samples and flags by group, the latter with DO_NOT_USE outside the limits.
-
-    Rows are copied first and all else is done in whole tiles, side by side. flags (TILE) gets the OR of them.
-    """
-    samples, bits = ramps
-    d, i, y, x0 = place
+def _see(bits, limits, flags):
+    """Add DO_NOT_USE to the flags of the ramps of a tile outside the limits; flags (TILE) gets the OR of all."""
     held, seen = bits.view(np.uint64), flags.view(np.uint64)  # eight at a time
     seen[:] = 0
-    for k in range(sci.shape[2]):
-        row, row_dq = sci[d, i, k, y, x0 : x0 + width], group_dq[d, i, k, y, x0 : x0 + width]
-        for t in range(width):
-            samples[k, t] = row[t]
-        for t in range(width):
-            bits[k, t] = row_dq[t]
+    for k in range(held.shape[0]):
         lost = LOST if k < limits[0] or k > limits[1] else np.uint64(0)
         for t in range(TILE // 8):
             held[k, t] |= lost
@@ -210,13 +200,12 @@ def _flag_numberless(lanes, flags):
 
 
 @njit(cache=True, nogil=True)
-def gather_plain(sci, group_dq, place, width, limits, ramps, block, lanes, flags):
+def gather_plain(samples, bits, limits, block, lanes, flags):
     """Differences of neighbouring groups, used where both have no flag at all; the rule of jwst's LIKELY.
 
-    ``ramps``: place for samples and flags. flags (TILE) gets the OR of the flags of the ramp.
+    samples, bits (group, TILE): of a tile, whose flags it spoils. flags (TILE) gets the OR of the flags of the ramp.
     """
-    samples, bits = ramps
-    _copy(sci, group_dq, place, width, limits, ramps, flags)
+    _see(bits, limits, flags)
     lanes[C0 : C7 + TILE] = ZERO  # value and whether it is usable of the group before
     for k in range(samples.shape[0]):
         _mask(bits, k, np.uint8(255), np.uint8(0), lanes)
@@ -256,15 +245,14 @@ def fill_terms(coefficients, skip, y, x0, width, terms):
 
 
 @njit(cache=True, nogil=True)
-def gather_bridged(sci, group_dq, place, width, limits, terms, photons, by_jumps, ramps, block, lanes, flags, n_jump):
+def gather_bridged(samples, bits, limits, terms, photons, by_jumps, block, lanes, flags, n_jump):
     """Differences of neighbouring usable groups, over unusable ones between; cut where JUMP_DET lies between.
 
     ``terms``: those of :func:`fill_terms`, of no part without a correction; ``photons``: whether the photon noise
-    follows it. flags (TILE) gets the OR of the flags of the ramp; n_jump (TILE) counts the cuts.
+    follows it. n_jump (TILE) counts the cuts. The others as in :func:`gather_plain`.
     """
-    samples, bits = ramps
     scaled, waiting = terms.shape[0] > 0, True
-    _copy(sci, group_dq, place, width, limits, ramps, flags)
+    _see(bits, limits, flags)
     lanes[C0 : C4 + TILE] = ZERO  # value, response, group number, pending jump, whether there is a group before
     lanes[C6 : C7 + TILE] = ZERO  # C6: raw level of the group before, W3 and W4 the polynomial and its derivative there
     lanes[W2 : W3 + TILE] = ZERO  # W2: number of cuts

@@ -167,7 +167,7 @@ def _suspect(one, lanes):
 @njit(cache=True, nogil=True)
 def move(tile, t, place, queue, places, q):
     """Copy what the search needs of pixel t of a tile to place q of the queue, and where the pixel is."""
-    (blocks, lanes, rates, _, n_jump, _, _, _), ((others, their_lanes, their_rates, _, their_jumps, _, _, _), kept) = (
+    (blocks, lanes, rates, _, n_jump, _, _), ((others, their_lanes, their_rates, _, their_jumps, _, _), kept) = (
         tile, queue,
     )  # fmt: skip
     places[0, q], places[1, q], places[2, q] = place[0], place[1], place[2] + t
@@ -186,7 +186,7 @@ def move(tile, t, place, queue, places, q):
 @njit(cache=True, nogil=True, error_model="numpy")
 def finish(queue, places, n, thresholds, bounds, out_dq, out_spread):
     """Search in the first n pixels of a queue; add JUMP_DET on the later group of each difference released."""
-    (blocks, lanes, rates, _, n_jump, _, _, _), before = queue
+    (blocks, lanes, rates, _, n_jump, _, _), before = queue
     for t in range(TILE):
         lanes[ACTIVE + t] = ONE if t < n else ZERO
     search(blocks, lanes, thresholds, rates, n_jump, blocks.shape[1])

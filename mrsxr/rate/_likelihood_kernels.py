@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mrsxr._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs
+from mrsxr._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs, take_row
 from mrsxr.compiled import Array, njit, read_only
 
 from ._gls_kernels import (
@@ -51,6 +51,7 @@ from ._gls_kernels import (
     split_variance,
 )  # fmt: skip
 from ._gls_search_kernels import UNTESTED, common_rate, finish, move, search, suspects
+from ._jump_kernels import empty_tiles
 
 HUGE = np.float32(1.0e30)
 
@@ -78,10 +79,7 @@ def _describe_pixels(pixel_dq, read_noise, gain, dark, tg, electrons, place, wid
 
 @njit(cache=True, nogil=True)
 def _new_tile(n_integration, n_group):
-    """Return what a tile needs: blocks of regular ramps, lanes, rates (rate, weight), flags, jumps, results, base.
-
-    Last what its ramps are copied to: samples and flags by group.
-    """
+    """Return what a tile needs: blocks of regular ramps, lanes, rates (rate, weight), flags, jumps, results, base."""
     blocks = np.zeros((n_integration, max(n_group - 1, 1), BLOCK), dtype=np.float32)  # what is never used is absent
     blocks[:, :, TIME : TIME + TILE] = ONE
     blocks[:, :, PHOTON : PHOTON + TILE] = ONE
@@ -91,7 +89,6 @@ def _new_tile(n_integration, n_group):
         blocks, np.zeros(LANES, dtype=np.float32), np.zeros((2, n_integration, TILE), dtype=np.float32),
         np.zeros((n_integration, TILE), dtype=np.uint8), np.zeros((n_integration, TILE), dtype=np.int32),
         np.zeros((n_integration, 6, TILE), dtype=np.float32), np.zeros(TILE, dtype=np.uint32),
-        (np.zeros((n_group, TILE), dtype=np.float32), np.ones((n_group, TILE), dtype=np.uint8)),
     )  # fmt: skip
 
 
@@ -248,17 +245,20 @@ def _median_difference(block, ordered, pairs, count, median):
 def _fit_plain(sci, group_dq, pixel_dq, read_noise, gain, dark, tg, extent, limit, pairs, images, ints):
     n_dither, n_integration, n_group, n_y, n_x = sci.shape
     tile = _new_tile(n_integration, n_group)
-    blocks, lanes, rates, flags, n_jump, results, base, ramps = tile
+    blocks, lanes, rates, flags, n_jump, results, base = tile
+    tiles, tiles_dq = empty_tiles(n_x, n_integration, n_group)
     ordered, count = np.zeros((n_group - 1, TILE), dtype=np.float32), np.zeros(TILE, dtype=np.int32)
     for d in range(n_dither):
         for y in range(n_y):
-            for x0 in range(0, n_x, TILE):
-                place, width = (d, y, x0), min(TILE, n_x - x0)
+            take_row(sci, d, y, tiles)
+            take_row(group_dq, d, y, tiles_dq)
+            for n in range(tiles.shape[0]):
+                place, width = (d, y, n * TILE), min(TILE, n_x - n * TILE)
                 _describe_pixels(pixel_dq, read_noise, gain, dark, tg, True, place, width, lanes, base)
                 n_jump[:] = 0
                 for i in range(n_integration):
                     rate = rates[0, i]
-                    gather_plain(sci, group_dq, (d, i, y, x0), width, extent, ramps, blocks[i], lanes, flags[i])
+                    gather_plain(tiles[n, i], tiles_dq[n, i], extent, blocks[i], lanes, flags[i])
                     _median_difference(blocks[i], ordered, pairs, count, rate)
                     lanes[START : START + TILE] = rate
                     set_kappa(rate, ZERO, lanes)
@@ -316,16 +316,15 @@ def _refit(blocks, lanes, rates, searched, results):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _prepare(sci, group_dq, pixel_dq, read_noise, gain, dark, linear, tg, extent, by_jumps, place, width, tile, terms):
-    """Gather a tile and set the start of its fit."""
-    blocks, lanes, rates, flags, n_jump, _, base, ramps = tile
-    d, y, x0 = place
+def _prepare(ramps, pixel_dq, read_noise, gain, dark, linear, tg, extent, by_jumps, place, width, tile, terms):
+    """Gather the ramps (samples and flags) of a tile and set the start of its fit."""
+    blocks, lanes, rates, flags, n_jump, _, base = tile
+    _, y, x0 = place
     _describe_pixels(pixel_dq, read_noise, gain, dark, tg, False, place, width, lanes, base)
     fill_terms(linear[0], linear[1], y, x0, width, terms)
     for i in range(blocks.shape[0]):
         gather_bridged(
-            sci, group_dq, (d, i, y, x0), width, extent, terms, linear[2], by_jumps, ramps, blocks[i], lanes, flags[i],
-            n_jump[i],
+            ramps[0][i], ramps[1][i], extent, terms, linear[2], by_jumps, blocks[i], lanes, flags[i], n_jump[i]
         )  # fmt: skip
     _start_by_means(blocks, lanes, rates, lanes[C0 : C0 + TILE])
     set_kappa(lanes[C0 : C0 + TILE], ONE, lanes)
@@ -337,16 +336,19 @@ def _fit_better(
 ):
     n_dither, n_integration, n_group, n_y, n_x = sci.shape
     tile = _new_tile(n_integration, n_group)
-    blocks, lanes, rates, flags, n_jump, results, base, _ = tile
+    blocks, lanes, rates, flags, n_jump, results, base = tile
+    tiles, tiles_dq = empty_tiles(n_x, n_integration, n_group)
     terms = new_terms(linear[0].shape[0])
     searched = thresholds[0] < UNTESTED
     for d in range(n_dither):
         for y in range(n_y):
-            for x0 in range(0, n_x, TILE):
-                place, width = (d, y, x0), min(TILE, n_x - x0)
+            take_row(sci, d, y, tiles)
+            take_row(group_dq, d, y, tiles_dq)
+            for n in range(tiles.shape[0]):
+                place, width = (d, y, n * TILE), min(TILE, n_x - n * TILE)
                 _prepare(
-                    sci, group_dq, pixel_dq, read_noise, gain, dark, linear, tg, extent, by_jumps, place, width, tile,
-                    terms,
+                    (tiles[n], tiles_dq[n]), pixel_dq, read_noise, gain, dark, linear, tg, extent, by_jumps, place,
+                    width, tile, terms,
                 )  # fmt: skip
                 if searched:
                     lanes[ACTIVE : ACTIVE + TILE] = ONE
@@ -360,18 +362,21 @@ def _find(sci, group_dq, read_noise, gain, dark, linear, tg, thresholds, bounds,
     """Look for jumps, a tile at a time, in the pixels that may have one."""
     n_dither, n_integration, n_group, n_y, n_x = sci.shape
     tile = _new_tile(n_integration, n_group)
-    blocks, lanes, rates, _, _, _, base, _ = tile
+    blocks, lanes, rates, _, _, _, base = tile
+    tiles, tiles_dq = empty_tiles(n_x, n_integration, n_group)
     terms = new_terms(linear[0].shape[0])
     before = np.zeros((n_integration, n_group - 1, TILE), dtype=np.float32)
-    queue, places, n = (_new_tile(n_integration, n_group), before), np.zeros((3, TILE), np.int64), 0
+    queue, places, q = (_new_tile(n_integration, n_group), before), np.zeros((3, TILE), np.int64), 0
     nothing = np.zeros((n_dither, n_y, n_x), dtype=np.uint32)
     for d in range(n_dither):
         for y in range(n_y):
-            for x0 in range(0, n_x, TILE):
-                place, width = (d, y, x0), min(TILE, n_x - x0)
+            take_row(sci, d, y, tiles)
+            take_row(group_dq, d, y, tiles_dq)
+            for n in range(tiles.shape[0]):
+                place, width = (d, y, n * TILE), min(TILE, n_x - n * TILE)
                 _prepare(
-                    sci, group_dq, nothing, read_noise, gain, dark, linear, tg, (0, n_group), np.uint8(4), place,
-                    width, tile, terms,
+                    (tiles[n], tiles_dq[n]), nothing, read_noise, gain, dark, linear, tg, (0, n_group), np.uint8(4),
+                    place, width, tile, terms,
                 )  # fmt: skip
                 for t in range(TILE):
                     if base[t] & 1:
@@ -381,12 +386,12 @@ def _find(sci, group_dq, read_noise, gain, dark, linear, tg, thresholds, bounds,
                     continue
                 for t in range(width):
                     if lanes[W2 + t] > ZERO:
-                        move(tile, t, place, queue, places, n)
-                        n += 1
-                    if n == TILE:
-                        finish(queue, places, n, thresholds, bounds, out_dq, out_spread)
-                        n = 0
-    finish(queue, places, n, thresholds, bounds, out_dq, out_spread)
+                        move(tile, t, place, queue, places, q)
+                        q += 1
+                    if q == TILE:
+                        finish(queue, places, q, thresholds, bounds, out_dq, out_spread)
+                        q = 0
+    finish(queue, places, q, thresholds, bounds, out_dq, out_spread)
 
 
 # --- wrappers ---

@@ -40,7 +40,6 @@ from ._straylight_profile_kernels import bin_gaps, bin_light, design, knot_weigh
 
 _STAGES = (0, 0, 0, 1, 2)  # what the first fits look for, see Fit.improve
 FIRST_FIT, MOST_SWEEPS = 2, 20  # the kernels are fitted from which of the sweeps on; with all light one more ends
-BY_ROWS = FIRST_FIT + len(_STAGES) - 1  # before, rows scatter as the mean of their bin, an eighth of the work
 CONVERGED = 0.02  # of the noise of a pixel, by which the stray light of a block changes from sweep to sweep
 PATIENCE = 2  # sweeps over which the change must fall fast enough to get there
 MAX_AMPLITUDE, LEAST_STRIP = 4.0, 1000  # and pixels of the strip
@@ -217,15 +216,6 @@ class Fit:
             model = model + amplitude[side] * shape
         return model
 
-    def scatter_bins(self, light: np.ndarray) -> np.ndarray:
-        """Return (half, y, x) what the halves scatter where each row is the mean of its bin."""
-        mean = np.empty((-(-len(light) // BIN), light.shape[1]), dtype=np.float32)
-        bin_light(light, BIN, mean)
-        middle = np.minimum(np.arange(len(mean)) * BIN + BIN // 2, len(light) - 1)
-        models = np.empty((2, *mean.shape), dtype=np.float32)
-        scatter_halves(mean, *(table[:, middle] for table in self.kernels), self.profile, False, models)
-        return np.repeat(models, BIN, axis=1)[:, : len(light)]
-
     def relative_variance(self, light: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the variance (y, x) of the stray light by that of a and r."""
         n_bin, n_x = -(-len(light) // BIN), light.shape[1]
@@ -379,10 +369,7 @@ def _free(
             scatter_between(light, tables, broad, scatters, fit.profile, fit.between, models)
             fit.improve(light, models, plain, _STAGES[min(sweep - FIRST_FIT, len(_STAGES) - 1)])
             amplitude = fit.amplitude
-        if sweep < BY_ROWS:
-            models = fit.scatter_bins(light)
-        else:
-            scatter_halves(light, tables, broad, scatters, fit.profile, False, models)
+        scatter_halves(light, tables, broad, scatters, fit.profile, False, models)
         total = _combined(models, amplitude)
         level, pedestal = _pedestal(_quiet_strip(image, total, first, last, fit), fit)
         if last_one:

@@ -109,6 +109,36 @@ def contrast(
     return out, variance, width * width * variance, level
 
 
+@njit(cache=True, nogil=True)
+def _around(values, shown, labels, out):
+    n_y, n_x = values.shape
+    lowest, highest = np.empty(n_x, dtype=np.float32), np.empty(n_x, dtype=np.float32)
+    total, n = np.empty(n_x, dtype=np.float32), np.empty(n_x, dtype=np.float32)
+    for y in range(n_y):
+        lowest[:], highest[:], total[:], n[:] = np.inf, -np.inf, 0.0, 0.0
+        for j in range(max(y - 1, 0), min(y + 2, n_y)):
+            for i in range(-1, 2):
+                for x in range(max(0, -i), min(n_x, n_x - i)):
+                    one = values[j, x + i]
+                    known = (labels[j, x + i] == labels[y, x]) & (one == one)
+                    lowest[x] = one if known & (one < lowest[x]) else lowest[x]
+                    highest[x] = one if known & (one > highest[x]) else highest[x]
+                    total[x] += shown[j, x + i] if known else np.float32(0)
+                    n[x] += np.float32(1) if known else np.float32(0)
+        for x in range(n_x):
+            out[y, x, 0], out[y, x, 1], out[y, x, 2], out[y, x, 3] = lowest[x], highest[x], total[x], n[x]
+
+
+def around(values: Array, shown: Array, labels: Array) -> Array:
+    """Return lowest, highest, sum of noise and number of the usable pixels of a slice around each, (y, x, 4) float32.
+
+    values, shown : float32 (y, x), contrast and its variance as the data show it; labels : int16 (y, x)
+    """
+    out = np.empty((*values.shape, 4), dtype=np.float32)
+    _around(values, shown, *read_only(labels), out)
+    return out
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def _sample(values, variance, shown, labels, label, px, py, own):
     """Return value, variance, weight at (px, py) in one slice; lowest, highest, sum of noise, number around it.
@@ -117,25 +147,59 @@ def _sample(values, variance, shown, labels, label, px, py, own):
     """
     n_y, n_x = values.shape
     value, noise, weights, lowest, highest, total, n = 0.0, 0.0, 0.0, np.inf, -np.inf, 0.0, 0.0
-    if -0.5 < px < n_x - 0.5 and -0.5 < py < n_y - 0.5:
-        near_x, near_y = int(px + 0.5), int(py + 0.5)
-        for j in range(max(near_y - 1, 0), min(near_y + 2, n_y)):
-            weight_y = max(0.0, 1.0 - abs(j - py))
-            for i in range(max(near_x - 1, 0), min(near_x + 2, n_x)):  # no branches: a choice costs less than a guess
-                weight = weight_y * max(0.0, 1.0 - abs(i - px))
-                seen = (labels[j, i] == label) & ~((j * n_x + i == own) & (weight < 0.5))
-                one = np.float64(values[j, i]) if seen else np.float64(np.nan)
-                known = 0.0 if math.isnan(one) else 1.0
-                lowest, highest = one if one < lowest else lowest, one if one > highest else highest
-                total += shown[j, i] if known > 0.0 else 0.0
-                value += weight * one if known > 0.0 else 0.0
-                noise += weight * weight * variance[j, i] if known > 0.0 else 0.0
-                weights += weight * known
-                n += known
+    near_x, near_y = int(px + 0.5), int(py + 0.5)
+    for j in range(max(near_y - 1, 0), min(near_y + 2, n_y)):
+        weight_y = max(0.0, 1.0 - abs(j - py))
+        for i in range(max(near_x - 1, 0), min(near_x + 2, n_x)):  # no branches: a choice costs less than a guess
+            weight = weight_y * max(0.0, 1.0 - abs(i - px))
+            seen = (labels[j, i] == label) & ~((j * n_x + i == own) & (weight < 0.5))
+            one = np.float64(values[j, i]) if seen else np.float64(np.nan)
+            known = 0.0 if math.isnan(one) else 1.0
+            lowest, highest = one if one < lowest else lowest, one if one > highest else highest
+            total += shown[j, i] if known > 0.0 else 0.0
+            value += weight * one if known > 0.0 else 0.0
+            noise += weight * weight * variance[j, i] if known > 0.0 else 0.0
+            weights += weight * known
+            n += known
+    return value, noise, weights, lowest, highest, total, n
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _samples(values, variance, shown, near, labels, label, n, px, py, own, out):
+    """Fill out (7, n) with what :func:`_sample` finds at n places; what lies around is known but at borders and own."""
+    n_y, n_x = values.shape
+    for k in range(n):
+        x, y = px[k], py[k]
+        if not (-0.5 < x < n_x - 0.5 and -0.5 < y < n_y - 0.5):
+            for m in range(7):
+                out[m, k] = 0.0
+            out[3, k], out[4, k] = np.inf, -np.inf
+            continue
+        near_x, near_y, i, j = int(x + 0.5), int(y + 0.5), math.floor(x), math.floor(y)
+        away = abs(near_y * n_x + near_x - own[k])
+        inside = (i >= 0) & (j >= 0) & (i + 1 < n_x) & (j + 1 < n_y)
+        if inside & (labels[near_y, near_x] == label) & (away > 1) & (abs(away - n_x) > 1):
+            right, low = x - i, y - j
+            left, high = 1.0 - right, 1.0 - low
+            value, noise, weights = 0.0, 0.0, 0.0
+            for q in range(4):  # no other has a weight
+                jj, ii = j + (q >> 1), i + (q & 1)
+                weight = (low if q > 1 else high) * (right if q & 1 else left)
+                one = np.float64(values[jj, ii])
+                known = (labels[jj, ii] == label) & (one == one)
+                value += weight * one if known else 0.0
+                noise += weight * weight * variance[jj, ii] if known else 0.0
+                weights += weight if known else 0.0
+            out[3, k], out[4, k] = near[near_y, near_x, 0], near[near_y, near_x, 1]
+            out[5, k], out[6, k] = near[near_y, near_x, 2], near[near_y, near_x, 3]
+        else:
+            value, noise, weights, out[3, k], out[4, k], out[5, k], out[6, k] = _sample(
+                values, variance, shown, labels, label, x, y, own[k]
+            )
         if weights > 0.0:
             value /= weights
             noise /= weights * weights
-    return value, noise, weights, lowest, highest, total, n
+        out[0, k], out[1, k], out[2, k] = value, noise, weights
 
 
 @njit(cache=True, nogil=True)
@@ -165,7 +229,7 @@ def _places_in(q, n, a, w, x_of, y_of, origin, extent, u, v, row, px, py):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _predict(contrasts, variance, shown, labels, slices, pixels, inverse, pair, out):
+def _predict(contrasts, variance, shown, near, labels, slices, pixels, inverse, pair, out):
     label_of, beta_first, width, middle, half = slices
     slice_of, alpha, wavelength, index = pixels
     x_of, y_of, origin, extent = inverse
@@ -173,6 +237,7 @@ def _predict(contrasts, variance, shown, labels, slices, pixels, inverse, pair, 
     n_slices, n_pixels = label_of.shape[0], slice_of.size
     a, w, place, u, v, row = _row(), _row(), _row(), _row(), _row(), _row()
     px, py, px_beside, py_beside = _row(), _row(), _row(), _row()
+    one, two = np.empty((7, TOGETHER)), np.empty((7, TOGETHER))
     first, out[0] = 0, np.nan
     while first < n_pixels:
         s, n, nearest, second = slice_of[first], 0, 0, 0
@@ -190,22 +255,23 @@ def _predict(contrasts, variance, shown, labels, slices, pixels, inverse, pair, 
             both = 0 <= second < n_slices
             if both:
                 _places_in(second, n, a, w, x_of, y_of, origin, extent, u, v, row, px_beside, py_beside)
+            own = index[first : first + n]
+            _samples(contrasts, variance, shown, near, labels, label_of[nearest], n, px, py, own, one)
+            if both:
+                _samples(contrasts, variance, shown, near, labels, label_of[second], n, px_beside, py_beside, own, two)
             for k in range(n):
                 p = first + k
-                value, noise, known, lowest, highest, total, count = _sample(
-                    contrasts, variance, shown, labels, label_of[nearest], px[k], py[k], index[p]
-                )
-                if not known >= 0.5:
+                if not one[2, k] >= 0.5:
                     continue
+                value, noise, lowest, highest = one[0, k], one[1, k], one[3, k], one[4, k]
+                total, count = one[5, k], one[6, k]
                 if both:
-                    one, var, known, low, high, more, others = _sample(
-                        contrasts, variance, shown, labels, label_of[second], px_beside[k], py_beside[k], index[p]
-                    )
-                    lowest, highest, total, count = min(lowest, low), max(highest, high), total + more, count + others
-                    if known >= 0.5:
+                    lowest, highest = min(lowest, two[3, k]), max(highest, two[4, k])
+                    total, count = total + two[5, k], count + two[6, k]
+                    if two[2, k] >= 0.5:
                         share = abs(place[k] - nearest)
-                        value = (1.0 - share) * value + share * one
-                        noise = (1.0 - share) ** 2 * noise + share**2 * var
+                        value = (1.0 - share) * value + share * two[0, k]
+                        noise = (1.0 - share) ** 2 * noise + share**2 * two[1, k]
                 out[0, p], out[1, p] = value, noise
                 out[2, p] = max(0.0, highest - lowest - NOISE_RANGE * math.sqrt(total / count))
         first += n
@@ -217,7 +283,7 @@ def predict(
 ) -> Array:  # fmt: skip
     """Return what another exposure says about each pixel: contrast, variance, range around it (3, pixel), float32.
 
-    frames : (contrast, variance, variance shown by the data, ...) of the other exposure
+    frames : (contrast, variance, variance shown by the data, level, what is around) of the other exposure
     slices : (label, beta of the first [arcsec], width [arcsec], middle and half width of alpha of each slice)
     pixels : (place of the slice, alpha [arcsec], wavelength [um], place in the flattened frame) of each pixel
     inverse : (x, y) as power series (slice, power of alpha, power of wavelength) of scaled arguments, their middles
@@ -228,7 +294,7 @@ def predict(
     around the place in both slices, less what noise makes. NaN where the other exposure has nothing usable.
     """
     out = np.zeros((3, pixels[0].size), dtype=np.float32)
-    _predict(*frames[:3], *read_only(labels), slices, pixels, inverse, pair, out)
+    _predict(*frames[:3], frames[4], *read_only(labels), slices, pixels, inverse, pair, out)
     return out
 
 

@@ -27,6 +27,7 @@ from .outlier_detection import OUTLIER_BITS, detect_outliers
 
 _DEGREE_ALPHA, _DEGREE_WAVE, _DEGREE_PAIR = 4, 5, 4
 _ROW_STEP = 8  # every eighth row fixes the inverse polynomials
+_TOGETHER = 16  # rows of which the pixels of a slice follow one another, to be taken together
 
 Array = np.ndarray
 
@@ -198,7 +199,7 @@ def _graph(
 
 
 def _contrasts(ds: xr.Dataset, labels: Any, half: int, rows: int) -> list[Any]:
-    """Return delayed (contrast, variance, variance shown) of each exposure."""
+    """Return what :func:`contrast_of` makes of each exposure, delayed."""
     names = ["flux", "dq", *(v for v in VARIANCES if v in ds)]
     parts = []
     for name in names:
@@ -211,19 +212,19 @@ def _contrasts(ds: xr.Dataset, labels: Any, half: int, rows: int) -> list[Any]:
 
 def contrast_of(
     labels: Array, half: int, rows: int, flux: Array, flags: Array, *variances: Array,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
-    """Return contrast, variance and variance shown by the data of one exposure (1, y, x)."""
-    from ._sky_outlier_kernels import contrast
+) -> tuple[np.ndarray, ...]:  # fmt: skip
+    """Return contrast, variance, variance shown by the data, level, and what is around, of one exposure (1, y, x)."""
+    from ._sky_outlier_kernels import around, contrast
 
     total = np.zeros(labels.shape, dtype=np.float32)
     for variance in variances:
         total += variance[0]
-    return contrast(flux[0], flags[0], total, labels, half, rows)
+    found = contrast(flux[0], flags[0], total, labels, half, rows)
+    return *found, around(found[0], found[2], labels)
 
 
 def look_at(
-    frames: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
-    others: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]], pairs: list[dict[int, tuple[Any, ...]]],
+    frames: tuple[np.ndarray, ...], others: list[tuple[np.ndarray, ...]], pairs: list[dict[int, tuple[Any, ...]]],
     geometry: Sequence[BandGeometry], labels: Array, fallback: Array, options: dict[str, Any],
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Return the flags of one exposure, uint32 (y, x), and the score of each band.
@@ -297,7 +298,8 @@ def band_geometry(band: str, labels: Array, alpha: Array, wavelength: Array, mod
         found = _least_squares(matrix, np.stack([x[chosen], y[chosen]], axis=1).astype(float))
         x_of[s], y_of[s] = found[:, 0].reshape(terms[1:]), found[:, 1].reshape(terms[1:])
     slices = (names.astype(np.int16), first, width, middle[:, 0].copy(), half[:, 0].copy())
-    return BandGeometry((slice_of, a, w, index), slices, (x_of, y_of, middle, half))
+    order = np.argsort(y // _TOGETHER * names.size + slice_of, kind="stable")
+    return BandGeometry((slice_of[order], a[order], w[order], index[order]), slices, (x_of, y_of, middle, half))
 
 
 def _least_squares(matrix: Array, values: Array) -> Array:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import xarray as xr
 from helpers import assert_step, detector_attrs, dither_coords, no_compute
 
 from mrsxr import dq
+from mrsxr.cal import _sky_outlier_kernels as kernels
 from mrsxr.cal import sky_outliers
 from mrsxr.cal._sky_outlier_kernels import _block_noise, contrast
 from mrsxr.cal.outlier_detection import flag_outliers
@@ -308,3 +311,60 @@ def test_errors_name_what_is_wrong(scene):
         detect_sky_outliers(ds, snr=2.0)
     with pytest.raises(MrsxrError, match="half_window is 1"):
         detect_sky_outliers(ds, half_window=1)
+
+
+def test_predictions_against_those_taken_pixel_by_pixel():
+    rng = np.random.default_rng(11)
+    n_y, n_x, n = 23, 31, 700
+    label_of = np.array([101, 102, 103], dtype=np.int16)
+    labels = np.where(np.arange(n_x) % 10 > 7, 0, label_of[np.minimum(np.arange(n_x) // 10, 2)]) + np.zeros((n_y, 1))
+    values, noise, shown = rng.normal(size=(3, n_y, n_x)).astype(np.float32) ** 2
+    labels = labels.astype(np.int16)
+    values[(rng.random((n_y, n_x)) < 0.2) | (labels == 0)] = np.nan
+    slice_of, x, y = rng.integers(0, 3, n), rng.uniform(-0.7, 9, n), rng.uniform(-1, 23, n)
+    x[:90], y[:90] = np.rint(x[:90]), np.rint(y[:90])  # at the very pixel
+    own = np.clip(np.rint(y) + rng.integers(-2, 3, n), 0, n_y - 1).astype(int) * n_x
+    own += np.clip(10 * slice_of + np.rint(x) + rng.integers(-2, 3, n), 0, n_x - 1).astype(int)
+    beta = np.array([[0.2, 0.0], [0.6, 0.0], [2.0, 0.0]])  # between the first two, nearer to the second, on the third
+    same, one = np.array([[0.0, 1.0]] * 3), np.zeros((3, 2, 2))
+    x_of, y_of = one.copy(), one.copy()
+    x_of[:, 0, 0], x_of[:, 1, 0], y_of[:, 0, 0], y_of[:, 0, 1] = 10.0 * np.arange(3) + 4.0, 5.0, 11.0, 13.0
+    middles, halves = np.array([[4.0, 11.0]] * 3), np.array([[5.0, 13.0]] * 3)
+    slices = (label_of, 0.0, 1.0, np.zeros(3), np.ones(3))
+    frames = (values, noise, shown, values, kernels.around(values, shown, labels))
+    pixels, inverse = (slice_of, x, y, own), (x_of, y_of, middles, halves)
+    got = kernels.predict(frames, labels, slices, pixels, inverse, (same, beta, 1.0))
+
+    for k in range(n):
+        place = beta[slice_of[k], 0]
+        both = [int(np.floor(place + 0.5)), int(np.floor(place + 0.5)) + (1 if place > np.floor(place + 0.5) else -1)]
+        seen = [sample(values, noise, shown, labels, label_of[q], 10 * q + x[k], y[k], own[k]) for q in both if q < 3]
+        if not seen[0][2] >= 0.5:
+            assert np.isnan(got[0, k])
+            continue
+        value, variance = seen[0][0] / seen[0][2], seen[0][1] / seen[0][2] ** 2
+        if len(seen) == 2 and seen[1][2] >= 0.5:
+            share = abs(place - both[0])
+            value = (1 - share) * value + share * seen[1][0] / seen[1][2]
+            variance = (1 - share) ** 2 * variance + share**2 * seen[1][1] / seen[1][2] ** 2
+        low, high = min(one[3] for one in seen), max(one[4] for one in seen)
+        usual = kernels.NOISE_RANGE * np.sqrt(sum(one[5] for one in seen) / sum(one[6] for one in seen))
+        np.testing.assert_allclose(got[:, k], [value, variance, max(0.0, high - low - usual)], rtol=2e-5, atol=1e-6)
+    assert 300 < np.isfinite(got[0]).sum() < n
+
+
+def sample(values, noise, shown, labels, label, px, py, own):
+    """Return what pixels show at a place in a slice: sums of weighted values, noise and weights; what lies around."""
+    if not (-0.5 < px < values.shape[1] - 0.5 and -0.5 < py < values.shape[0] - 0.5):
+        return 0.0, 0.0, 0.0, np.inf, -np.inf, 0.0, 0
+    known, (y, x) = [], (int(np.floor(py + 0.5)), int(np.floor(px + 0.5)))
+    for j, i in itertools.product(range(max(y - 1, 0), y + 2), range(max(x - 1, 0), x + 2)):
+        if j >= values.shape[0] or i >= values.shape[1] or labels[j, i] != label:
+            continue
+        weight = max(0.0, 1 - abs(i - px)) * max(0.0, 1 - abs(j - py))
+        if np.isfinite(values[j, i]) and (j * values.shape[1] + i != own or weight >= 0.5):
+            known.append((weight, values[j, i], noise[j, i], shown[j, i]))
+    if not known:
+        return 0.0, 0.0, 0.0, np.inf, -np.inf, 0.0, 0
+    w, v, n, s = np.array(known, dtype=float).T
+    return (w * v).sum(), (w * w * n).sum(), w.sum(), v.min(), v.max(), s.sum(), len(known)

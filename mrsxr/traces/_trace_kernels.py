@@ -296,6 +296,46 @@ def correction_sums(
                         cross[k, m, first + r] += w * a[q] * b[r]
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def take_up(lit: Array, cross: Array, small: Array, ridge: Array, out: Array) -> None:
+    """Fill out (sample, free, spline + others) with what the first unknowns of samples, the free ones, take up.
+
+    Its products are what is to be taken from the equations of splines and others: of each sample L^-1 (cross, small),
+    L the Cholesky factor of the equations of the free unknowns.
+
+    Parameters
+    ----------
+    lit : int64 (sample)
+        The samples that are taken.
+    cross, small : float64
+        As of :func:`correction_sums`.
+    ridge : float64 (free)
+        Added to the equations of each free unknown.
+    out : float64, changed
+    """
+    free, splines = ridge.size, cross.shape[2]
+    factor = np.empty((free, free))
+    for g in range(lit.size):
+        k = lit[g]
+        for i in range(free):
+            for j in range(i + 1):
+                total = small[k, i, j] + (ridge[i] if i == j else 0.0)
+                for q in range(j):
+                    total -= factor[i, q] * factor[j, q]
+                factor[i, j] = math.sqrt(total) if i == j else total / factor[j, j]
+            for c in range(splines):
+                out[g, i, c] = cross[k, i, c]
+            for c in range(free, small.shape[1]):
+                out[g, i, splines + c - free] = small[k, i, c]
+            for j in range(i):
+                f = factor[i, j]
+                for c in range(out.shape[2]):
+                    out[g, i, c] -= f * out[g, j, c]
+            f = 1.0 / factor[i, i]
+            for c in range(out.shape[2]):
+                out[g, i, c] *= f
+
+
 @njit(cache=True, nogil=True)
 def spectrum_equations(
     place: Array, profile: Array, along: Array, across: Array, flux: Array, weight: Array, band: Array, right: Array

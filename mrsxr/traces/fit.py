@@ -220,7 +220,7 @@ class Fit:
         The places are those of all sources in each exposure, and of each after the first in all exposures; the last
         column is what is left of the flux.
         """
-        from ._trace_kernels import correction_sums
+        from ._trace_kernels import correction_sums, take_up
 
         (u, v), m, n = self.offsets(), N_SPLINE**2, self.place.shape[1]
         size, slopes, shape = 2 * (n + len(self.place) - 1) + 1, self.slopes(), self.shape_here()
@@ -240,19 +240,24 @@ class Fit:
             columns = (u[here], v[here], scale[here], other, self.number[at], weight[at])
             correction_sums(*columns, REACH, KNOT, cross, small)
             free, lit = len(stars) + 3, np.flatnonzero(small[:, 0, 0] > 0)
-            cross, small = cross[lit], small[lit]
-            ridge = small[:, :free, :free] + np.median(small[:, 0, 0]) * np.diag([1e-9] * len(stars) + [1e-4] * 3)
-            both = np.concatenate([cross, small[:, :, free:]], axis=2)
-            taken = np.linalg.solve(np.linalg.cholesky(ridge), both[:, :free])
-            corner[np.ix_(where, where)] += both[:, free:, m:].sum(axis=0)
-            corner[np.ix_(where, where)] -= np.einsum("gfp,gfq->pq", taken[..., m:], taken[..., m:])
-            for k in range(self.n_node):
-                near = 1 - np.abs(self.node_of_sample[lit] - k)
-                of = near > 0
-                some = (taken[of] * np.sqrt(near[of])[:, None, None]).reshape(-1, taken.shape[2])
-                found = (some.T @ some)[:m]
-                normal[k] -= found[:, :m]
-                border[k][:, where] += np.tensordot(near[of], cross[of, free:], 1).T - found[:, m:]
+            ridge = np.median(small[lit, 0, 0]) * np.array([1e-9] * len(stars) + [1e-4] * 3)
+            taken = np.empty((lit.size, free, m + len(other) - free))
+            take_up(lit, cross, small, ridge, taken)
+            corner[np.ix_(where, where)] += small[lit, free:, free:].sum(axis=0)
+            of_corner = taken[..., m:].reshape(-1, len(other) - free)
+            corner[np.ix_(where, where)] -= of_corner.T @ of_corner
+            at_node = self.node_of_sample[lit]
+            near = np.maximum(1 - np.abs(at_node - np.arange(self.n_node)[:, None]), 0)
+            border[:, :, where] += np.tensordot(near, cross[lit, free:], 1).transpose(0, 2, 1)
+            before = np.clip(at_node.astype(int), 0, max(self.n_node - 2, 0))  # rises
+            for k in np.unique(before):
+                of = slice(*np.searchsorted(before, [k, k + 1]))
+                some = taken[of].reshape(-1, taken.shape[2])
+                high = some * np.repeat(np.sqrt(at_node[of] - k), free)[:, None]
+                whole, later = some.T @ some, high.T @ high
+                for node, found in ((k, whole - later), (k + 1, later))[: self.n_node]:
+                    normal[node] -= found[:m, :m]
+                    border[node][:, where] -= found[:m, m:]
         return border, corner
 
     def run(self, most: int = _WHOLE) -> bool:

@@ -184,10 +184,12 @@ def clusters(band: str, star: xr.Dataset, disc: np.ndarray) -> None:
     model = mx.cal.fit_trace_model(holes, band=band)
     for method in ("mingrad", "trace_model"):
         more = {"trace_model": model} if method == "trace_model" else {}
-        made = mx.cal.replace_pixels(holes, method=method, **more).flux.values[bad]
-        off = 100 * (made - true[bad]) / np.nanmax(true[bad])
-        print(band, method, f"{np.mean(np.isnan(made)):.0%} NaN", f"rms {np.sqrt(np.nanmean(off**2)):.2f} %",
-              f"worst {np.nanmax(np.abs(off)):.2f} %", sep=" | ", flush=True)  # fmt: skip
+        out = mx.cal.replace_pixels(holes, method=method, **more)
+        off, peak = out.flux.values[bad] - true[bad], np.nanmax(true[bad]) / 100
+        pull = off / np.sqrt(sum(out[name].values[bad] for name in ("var_poisson", "var_read", "var_flat")))
+        print(band, method, f"{np.mean(np.isnan(off)):.0%} NaN", f"rms {np.sqrt(np.nanmean(off**2)) / peak:.2f} %",
+              f"worst {np.nanmax(np.abs(off)) / peak:.2f} %", f"off / error {np.sqrt(np.nanmean(pull**2)):.2f}",
+              sep=" | ", flush=True)  # fmt: skip
 
 
 def saturated(band: str, star: xr.Dataset, disc: np.ndarray, psf: xr.Dataset) -> None:

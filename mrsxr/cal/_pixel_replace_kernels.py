@@ -233,7 +233,7 @@ def fill_profile(labels: Array, *planes: Array, n_adjacent: int = 3) -> tuple[Ar
 
 
 @njit(cache=True, nogil=True)
-def _over_star(data, variances, dq, labels, star, out, out_variances, out_dq, reach):
+def _over_star(data, variances, dq, labels, star, error, out, out_variances, out_dq, reach):
     n_y, n_x = data.shape
     place = np.empty(2, np.int64)
     for y in range(n_y):
@@ -256,19 +256,22 @@ def _over_star(data, variances, dq, labels, star, out, out_variances, out_dq, re
             share = np.float32((x - first) / (last - first)) if last > first else np.float32(0)
             before, after = data[y, first] - star[y, first], data[y, last] - star[y, last]
             out[y, x] = star[y, x] + before + share * (after - before)
+            rest = 1 - share
             for v in range(variances.shape[0]):
-                sigma = (np.sqrt(variances[v, y, first]) + np.sqrt(variances[v, y, last])) / np.float32(2)
-                out_variances[v, y, x] = sigma * sigma
+                out_variances[v, y, x] = rest * rest * variances[v, y, first] + share * share * variances[v, y, last]
+            if variances.shape[0]:  # of the model, which counts by what the line between both lacks of it
+                part = error[y, x] * (1 - (rest * star[y, first] + share * star[y, last]) / star[y, x])
+                out_variances[-1, y, x] += part * part
             out_dq[y, x] = (dq[y, x] & _KEEP) | _ESTIMATED
 
 
-def fill_over_star(star: Array, labels: Array, *planes: Array, reach: int = 4) -> tuple[Array, ...]:
+def fill_over_star(star: Array, error: Array, labels: Array, *planes: Array, reach: int = 4) -> tuple[Array, ...]:
     """Return flux, variances and flags in which bad pixels hold a star and what lies beside it in the row.
 
     Parameters
     ----------
-    star : float32 (dither, y, x)
-        Light of the star, 0 where nothing is filled.
+    star, error : float32 (dither, y, x)
+        Light of the star, 0 where nothing is filled, and its error, which goes into the last variance.
     labels : int16 (y, x)
     *planes : (dither, y, x)
         flux, variances, dq.
@@ -280,5 +283,5 @@ def fill_over_star(star: Array, labels: Array, *planes: Array, reach: int = 4) -
     spread = np.stack(variances, axis=1) if variances else np.empty((len(data), 0, *data.shape[1:]), np.float32)
     filled = spread.copy()
     for d in range(data.shape[0]):
-        _over_star(data[d], spread[d], dq[d], labels, star[d], out[0][d], filled[d], out[-1][d], reach)
+        _over_star(data[d], spread[d], dq[d], labels, star[d], error[d], out[0][d], filled[d], out[-1][d], reach)
     return (out[0], *np.moveaxis(filled, 1, 0), out[-1])

@@ -47,8 +47,9 @@ def replace_pixels(
         "mingrad": NaN pixels get the mean of their neighbours left and right or of those above and below, of the
         pair with the smaller difference (neither member NaN). "fit_profile": pixels with DO_NOT_USE get the profile
         along the slice, the median of the neighbouring rows, scaled to the good pixels of their own row.
-        "trace_model": bad pixels near a point source get its model and, between the nearest good pixels of the row in
-        the slice, what the data have besides it; only where the score of the trace model allows.
+        "trace_model": bad pixels near a point source get its model with the light around it (lines of a host too) and,
+        between the nearest good pixels of the row in the slice, what the data have besides; only where the score of the
+        trace model allows.
     n_adjacent_cols : int
         Rows to each side that make the profile (jwst counts them as columns); "fit_profile" only.
     across_slices : bool
@@ -68,8 +69,10 @@ def replace_pixels(
     -------
     Dataset, level "cal"
         Of the filled pixels ``flux``; each variance as the square of the estimate of its root, made like that of the
-        flux; and ``dq`` without DO_NOT_USE (which NON_SCIENCE pixels keep), with FLUX_ESTIMATED. All else stays as
-        it is; what cannot be filled stays NaN. The two outermost rows and columns are not filled by "mingrad".
+        flux ("trace_model": that of the line between good pixels, and in the last variance that of the model by its
+        profile and the noise of its spectrum); and ``dq`` without DO_NOT_USE (which NON_SCIENCE pixels keep),
+        with FLUX_ESTIMATED. All else stays as it is; what cannot be filled stays NaN. The two outermost rows and
+        columns are not filled by "mingrad".
 
     Raises
     ------
@@ -79,7 +82,9 @@ def replace_pixels(
     Notes
     -----
     Baseline: jwst's pixel_replace. Its search for the scale of "fit_profile" stops within 1e-4; here it is the exact
-    least-squares solution. An estimate is no measurement: in the cube it weighs as much as one.
+    least-squares solution. An estimate is no measurement: in the cube it weighs as much as one. Clusters of 3 x 3 at
+    the peak of a star in a disc with a line ("trace_model"; 1A and 3A, PSFs that no fit knows, S/N 300 and more) are off
+    by 0.3 to 0.4 % of the peak rms, 1 to 2 % at most: 0.9 to 1.3 of their errors.
 
     Examples
     --------
@@ -128,8 +133,9 @@ def _filled_over_star(
 
     check_wcs(ds)
     models = models_of(ds, trace_model, None, source, others, psf)
-    star = sum(stars_of(ds, model, star_where_used, model) for model in models.values())
+    both: Any = sum(stars_of(ds, model, star_where_used, model, planes=(2,)) for model in models.values())
     names = ["flux", *(name for name in VARIANCES if name in ds), "dq"]
-    planes = [xr.DataArray(star), xr.DataArray(ds["slice"].variable), *(ds[name].chunk(x=-1) if ds[name].chunks
+    star, error = (xr.DataArray(both.isel(plane=k)) for k in (0, 1))
+    planes = [star, error, xr.DataArray(ds["slice"].variable), *(ds[name].chunk(x=-1) if ds[name].chunks
               else ds[name] for name in names)]  # fmt: skip
     return _mapped(ds, names, fill_over_star, planes)

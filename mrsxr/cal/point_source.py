@@ -161,9 +161,12 @@ def models_of(
 
 def stars_of(
     ds: xr.Dataset, model: xr.Dataset, image: Callable[..., Any], *more: Any, around: str = "host",
-    psf: xr.Dataset | None = None, others: Sequence[tuple[float, float]] = (),
+    psf: xr.Dataset | None = None, others: Sequence[tuple[float, float]] = (), planes: tuple[int, ...] = (),
 ) -> xr.Variable:  # fmt: skip
-    """Return the light of sources on the detector, lazy where the data are; ``image`` makes it of one exposure."""
+    """Return the light of sources on the detector, lazy where the data are; ``image`` makes it of one exposure.
+
+    ``planes``: how many it makes, by default one, without a dimension.
+    """
     frame = xr.Dataset({name: frame_coordinate(ds, name).variable for name in _FRAME})
     exposures, lazy = [str(name) for name in ds["exposure"].values], bool(ds["flux"].chunks)
     lit: Any = lit_pixels(ds, str(model.attrs["band"]))
@@ -174,11 +177,12 @@ def stars_of(
     found = fit(lit, model, around, psf, others)
     each: Any = [image(found, frame, name, *more) for name in exposures]
     if lazy:
-        shape = ds["flux"].shape[1:]
-        stars: Any = da.stack([da.from_delayed(one, shape, np.float32) for one in each]).rechunk(ds["flux"].chunks)
+        shape, chunks = (*planes, *ds["flux"].shape[1:]), ds["flux"].variable.chunksizes
+        stars: Any = da.stack([da.from_delayed(one, shape, np.float32) for one in each])
+        stars = stars.rechunk((chunks["dither"], *planes, chunks["y"], chunks["x"]))
     else:
         stars = np.stack(each)
-    return xr.Variable(("dither", "y", "x"), stars)
+    return xr.Variable(("dither", *["plane"] * len(planes), "y", "x"), stars)
 
 
 def _fitted(lit: xr.Dataset, model: xr.Dataset, around: str, psf: xr.Dataset | None, others: Any) -> xr.Dataset:

@@ -22,6 +22,7 @@ _RINGS, _RING_PRIOR = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5), 1.0
 _CLIP = 6.0
 #: Part of the model that the profile does not follow, at first and at least.
 _FLOOR = 0.1, 0.003
+_BRIGHT = 0.3  # of the peak, where what it does not follow is looked for
 _WINGS = 0.1  # the same of the peak, in the wings
 #: Samples over which the light around the source is smooth, in the continuum and in lines.
 _SMOOTH, _LINE = 20.0, 0.7
@@ -78,6 +79,8 @@ class PointFit:
         self.gain = np.ones((self.place.shape[1], _NODES))
         self.sees = np.ones(len(self.gain), dtype=bool)
         self.star, self.host = np.zeros((self.n_source, p.flux.size)), np.zeros(p.flux.size)
+        self.line_host = np.full((self.n_sample + 3, sum(self.fine) ** 2), np.nan)  # finer, at nodes of lines
+        self.line_scale = np.ones((self.n_sample + 3, self.n_source))  # of the stars there, to be divided by
         self.shape, self.envelope = self.profile()
 
     def offsets(self) -> tuple[np.ndarray, np.ndarray]:
@@ -121,12 +124,16 @@ class PointFit:
         return 1.0 / variance / (1 + ratio / (typical * _CLIP**2)) ** 2
 
     def misfit(self, where: np.ndarray) -> float:
-        """Return what is left within 1 FWHM over the light of the star, rms without noise."""
-        star = (self.star * self.shape).sum(axis=0)
-        at = where & (self.away() < 1) & (star > 0)
-        star = star[at]
-        rest = ((self.pixels.flux - self.model())[at] ** 2 - self.pixels.variance[at]) / np.maximum(star, 1e-30) ** 2
-        return float(np.sqrt(max(float(np.median(rest)) / 0.455, 0.0))) if at.any() else _FLOOR[0]
+        """Return what is left where the star is bright over its light, rms without noise."""
+        star, peak = (self.star * self.shape).sum(axis=0), self.star.sum(axis=0)
+        at = where & (self.away() < 1) & (star > _BRIGHT * peak) & (star > 0)
+        if not at.any():
+            return _FLOOR[0]
+        share = star**2 / self.pixels.variance  # of a sample, which its star follows
+        free = 1 - share / np.maximum(np.bincount(self.number, share, self.n_sample), 1e-30)[self.number]
+        rest = (self.pixels.flux - self.model()) ** 2 / np.maximum(free, 0.1)
+        off, noise = (float(np.median(one[at] / star[at] ** 2)) for one in (rest, self.pixels.variance))
+        return float(np.sqrt(max(off / 0.455 - noise, 0.0)))
 
     def field(self) -> tuple[np.ndarray, np.ndarray, int, int]:
         """Return x, y of the pixels in the box, and degree and number of intervals of its splines."""
@@ -321,7 +328,7 @@ class PointFit:
         light_equations(*columns, band, right)
         diagonal = band[0].reshape(-1, wide)
         middle = np.median(diagonal[:, :stars], axis=0)
-        diagonal += np.append(1e-6 * middle, np.full(wide - stars, 1e-3 * np.median(diagonal[:, stars:])))
+        diagonal += np.append(1e-6 * middle, np.full(wide - stars, 1e-3 * typical_of(diagonal[:, stars:])))
         stiff = np.zeros((high - low, wide))
         stiff[:, :stars] = self.stiff[low:high] * np.median(diagonal[:, :stars], axis=0)
         add_smoothness(band, stiff, wide)
@@ -330,6 +337,9 @@ class PointFit:
         if beside.any():
             scale = before[low:high][beside].sum(axis=0) / found[beside, :stars].sum(axis=0)
         self.found[first:last, :stars] = scale * found[first - low : last - low, :stars]
+        near = slice(max(first - 2, low), min(last + 2, high))
+        self.line_host[near] = found[near.start - low : near.stop - low, stars:]
+        self.line_scale[first:last] = scale
         star, host = np.empty((stars, at.size)), np.empty(at.size)
         light_at(*place, found, star, host)
         here = (self.number[at] + 1 >= first) & (self.number[at] + 1 < last)
@@ -376,6 +386,11 @@ def add_smoothness(band: np.ndarray, weight: np.ndarray, wide: int) -> None:
     one[:-2] -= 2 * inner
     one[1:-1] -= 2 * inner
     two[:-2] += inner
+
+
+def typical_of(diagonal: np.ndarray) -> float:
+    """Return the median of a diagonal, or its mean where most splines hold no pixels."""
+    return float(np.median(diagonal)) or float(np.mean(diagonal))
 
 
 def _linear(table: np.ndarray, row: np.ndarray, node: np.ndarray) -> np.ndarray:

@@ -95,6 +95,7 @@ def fit_source(
             np.pad(fit.found[:, : len(place)].T, ends),
             light | {"long_name": "peak of a source, cubic splines of a sample"},
         ),
+        **_splines_around(fit, ends[1]),
         "peak": (each, peak, light | {"long_name": "peak of a source"}),
         "peak_var": (each, variance, {"units": "MJy2/sr2"}),
         "background": (each, background, light | {"long_name": "light around, at a source"}),
@@ -114,7 +115,21 @@ def fit_source(
         "ra": ("source", sky[0], {"units": "deg"}), "dec": ("source", sky[1], {"units": "deg"}),
     }  # fmt: skip
     attrs = {"kind": KIND, "band": band, "around": around, "ref_id": f"point source of {band}", **made_with(psf=psf)}
-    return xr.Dataset(data, coords, attrs)
+    return xr.Dataset(data, coords, attrs | {"host_field": [float(x) for x in (fit.half, *fit.splines, *fit.fine)]})
+
+
+def _splines_around(fit: PointFit, ends: tuple[int, int]) -> dict[str, Any]:
+    """Return the splines of the light around; in lines finer ones (else NaN), beside which stars are less."""
+    light = {"units": "MJy/sr"}
+    tables = {
+        "host": ("term", fit.found[:, fit.n_source :], light | {"long_name": "light around, splines"}),
+        "line_host": ("line_term", fit.line_host, light | {"long_name": "light around in its lines, splines"}),
+        "line_scale": ("source", fit.line_scale, {"units": "1", "long_name": "stars over those beside line_host"}),
+    }
+    return {
+        name: (("knot", dim), np.pad(one, (ends, (0, 0)), constant_values=np.nan), attrs)
+        for name, (dim, one, attrs) in tables.items()
+    }
 
 
 def _unseen(fit: PointFit, lit: xr.Dataset, near: np.ndarray) -> np.ndarray:
@@ -216,19 +231,50 @@ def star_on_frame(
     return out
 
 
+def _host_on_frame(source: xr.Dataset, frame: xr.Dataset, exposure: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the light around the sources, and by what to divide stars beside it (source), on (y, x)."""
+    from ._trace_kernels import light_at
+
+    places, samples = source["place"].values[:, dither_of(source, exposure)], source["sample"].values
+    half, *splines = source.attrs["host_field"]
+    near = in_box(frame, places[:, None], REACH)[0] & (frame["slice"].values // 100 == int(source.attrs["band"][0]))
+    a, b, wave = (frame[name].values[near].astype(float) for name in ("alpha", "beta", "wavelength"))
+    x, y = ((one - middle) / half for one, middle in zip((a, b), places.mean(axis=0), strict=True))
+    sample = np.clip((wave - samples[0]) / (samples[1] - samples[0]), 0, samples.size - 1)
+    knot = np.rint(sample).astype(int) + 1
+    out, scale = np.zeros(frame["alpha"].shape), np.ones((len(places), *frame["alpha"].shape))
+    light, fine, none = np.empty(a.size), np.empty(a.size), np.empty((0, a.size))
+    for values, name, degree, n in ((light, "host", *splines[:2]), (fine, "line_host", *splines[2:])):
+        light_at(sample, x, y, int(degree), int(n), source[name].values, none, values)
+    out[near] = np.where(np.isfinite(fine), fine, light)
+    scale[:, near] = np.where(np.isfinite(fine), source["line_scale"].values[knot].T, 1.0)
+    return np.nan_to_num(out), scale
+
+
 def star_where_used(source: xr.Dataset, frame: xr.Dataset, exposure: str, model: xr.Dataset) -> np.ndarray:
-    """Return :func:`star_on_frame` where the trace model of the sources is to be used and their light is known."""
-    wave, out = frame["wavelength"].values, np.zeros(frame["alpha"].shape, np.float32)
-    here = np.ones((source.sizes["source"], *out.shape), bool)
+    """Return the model of sources with the light around and its error (2, y, x) where the trace model is to be used.
+
+    Nothing where the light of the sources is not known. The error is that of profile and spectrum.
+    """
+    wave, out = frame["wavelength"].values, np.zeros((2, *frame["alpha"].shape), np.float32)
+    host, scale = _host_on_frame(source, frame, exposure)
+    here = np.ones((source.sizes["source"], *wave.shape), bool)
     if "used" in model:
         labels, nodes = model["slice_label"].values, model["node"].values
         used = model["used"].values[:, dither_of(model, exposure)].astype(bool)
         row = np.clip(np.searchsorted(labels, frame["slice"].values), 0, labels.size - 1)
         node = np.clip(np.rint(np.nan_to_num((wave - nodes[0]) / (nodes[1] - nodes[0]))).astype(int), 0, nodes.size - 1)
         here = used[:, row, node] & (labels[row] == frame["slice"].values)
+    left = np.interp(wave, source["node"].values, source["residual"].values)
     for k, unsure in enumerate(source["psf_error"].values):
         known = here[k] & (np.isfinite(np.interp(wave, source["node"].values, unsure)))
-        out += np.where(known, star_on_frame(source, frame, exposure, [k]), np.float32(0))
+        light = np.where(known, star_on_frame(source, frame, exposure, [k]) / scale[k], 0.0)
+        noise = source["peak_var"].values[k] / source["peak"].values[k] ** 2
+        seen = np.isfinite(noise)
+        noise = np.interp(wave, source["sample"].values[seen], noise[seen])
+        out += np.stack([light, light**2 * (left**2 + noise)]).astype(np.float32)
+    out[0] += np.where(out[0] != 0, host, 0.0)
+    out[1] = np.sqrt(out[1])
     return out
 
 
@@ -356,7 +402,7 @@ def _samples(fit: PointFit) -> tuple[np.ndarray, ...]:
     spectra.
     """
     from ._trace_kernels import host_splines, light_at
-    from .point import _LINE
+    from .point import _LINE, typical_of
 
     p, n, stars = fit.pixels, fit.n_sample, fit.n_source
     spectrum, host, (x, y, *_) = np.empty((stars, n)), np.empty((stars, n)), fit.field()
@@ -381,7 +427,7 @@ def _samples(fit: PointFit) -> tuple[np.ndarray, ...]:
         host_splines(x[at], y[at], degree, m, splines)
         weighted = shape[:, at] * weight[at]
         cross, normal = weighted @ splines, splines.T @ (splines * weight[at, None]) * (1.0 if lines[k] else _HELD)
-        normal[np.diag_indices(len(normal))] += 1e-3 * np.median(np.diag(normal)) + 1e-30
+        normal[np.diag_indices(len(normal))] += 1e-3 * typical_of(np.diag(normal)) + 1e-30
         share = np.einsum("sm,ms->s", cross, np.linalg.solve(normal, cross.T)) / totals[:, k]
         inverse = np.linalg.inv(weighted @ shape[:, at].T)
         peak[:, k] = inverse @ (weighted @ flux[at])

@@ -24,6 +24,7 @@ from mrsxr.references import References
 from mrsxr.simulate import write_reference
 from mrsxr.spectrum import fit_spectrum
 from mrsxr.step import read_history
+from mrsxr.traces.point import typical_of
 from mrsxr.traces.source import images_of
 
 PEAK = 1300.0  # MJy/sr
@@ -152,6 +153,11 @@ def test_splines_are_those_of_scipy():
         np.testing.assert_allclose(band[k, : found.size - k], np.diagonal(normal, -k), atol=1e-10)
 
 
+def test_splines_without_pixels_do_not_decide_what_is_typical():
+    assert typical_of(np.array([0.0, 2.0, 8.0])) == 2.0
+    assert typical_of(np.array([0.0, 0.0, 0.0, 8.0])) == 2.0
+
+
 def test_the_profile_of_two_stars_is_one():
     """The equations of the corrections at one node, of two stars that share splines, by dense matrices."""
     from scipy.interpolate import BSpline
@@ -227,6 +233,23 @@ def test_clusters_of_bad_pixels_at_the_peak_are_filled(alone):
     np.testing.assert_array_equal(out.flux.values[~bad], true[~bad])
     unused = model.assign(used=model.used.astype(bool) & False)
     assert np.isnan(replace_pixels(holes, method="trace_model", trace_model=unused).flux.values[bad]).all()
+
+
+@pytest.mark.parametrize(("noise", "worst"), [(0.5, 0.012), (12.0, 0.06)])
+def test_clusters_in_a_line_of_the_host_are_filled_within_their_errors(noise, worst):
+    """The line is brighter than the star's continuum is uncertain, and not linear over the columns of a cluster."""
+    ds, true = (made(spectrum, lambda a, b, wave: 2 * host(a, b, wave), noise=one) for one in (noise, 1e-9))
+    true, bad = true.flux.values, np.zeros(ds.flux.shape, bool)
+    for d, row in enumerate((27, 30, 33, 45)):
+        y, x = np.unravel_index(np.nanargmax(np.where(ds.y.values[:, None] == row, true[d], np.nan)), ds.slice.shape)
+        bad[d, y - 1 : y + 2, x - 1 : x + 2] = True
+    flags = (ds.dq.dims, ds.dq.values | bad.astype("u4"), ds.dq.attrs)
+    holes = ds.assign(flux=ds.flux.where(~bad), dq=flags)
+    model = fit_trace_model(holes, band="1A", source=(0.0, 0.0))
+    out = replace_pixels(holes, method="trace_model", trace_model=model)
+    off, variance = out.flux.values[bad] - true[bad], sum(out[name].values[bad] for name in schema.RANDOM)
+    assert np.abs(off).max() < worst * np.nanmax(true)
+    assert 0.6 < np.sqrt(np.mean(off**2 / variance)) < 1.6
 
 
 def test_a_recipe_may_take_the_source_off(alone):

@@ -83,8 +83,8 @@ def replace_pixels(
     -----
     Baseline: jwst's pixel_replace. Its search for the scale of "fit_profile" stops within 1e-4; here it is the exact
     least-squares solution. An estimate is no measurement: in the cube it weighs as much as one. Clusters of 3 x 3 at
-    the peak of a star in a disc with a line ("trace_model"; 1A and 3A, PSFs that no fit knows, S/N 300 and more) are off
-    by 0.3 to 0.4 % of the peak rms, 1 to 2 % at most: 0.9 to 1.3 of their errors.
+    the peak of a star in a disc with a line ("trace_model"; 1A and 3A, PSFs that no fit knows, S/N 300 and more) are
+    off by 0.3 to 0.4 % of the peak rms, 1 to 2 % at most: 0.9 to 1.3 of their errors.
 
     Examples
     --------

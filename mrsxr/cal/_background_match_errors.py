@@ -5,12 +5,15 @@ therefore that of the scores (what each patch of the sky adds to the normal equa
 what happens inside a patch (White 1980, Econometrica 48, 817; Cameron & Miller 2015, J. Human Resources 50, 317), and
 nowhere smaller than the errors of the samples alone give. The solution follows patches of much weight, whose residuals
 are therefore too small: their scores are raised by what they hold of the solution (CR2 of Bell & McCaffrey 2002, Survey
-Methodology 28, 169).
+Methodology 28, 169). A covariance that few patches or grids show is itself unsure, by a freedom of Satterthwaite (1946,
+Biometrics 2, 110), as there.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -32,45 +35,39 @@ _TURNS = 8
 class Scores:
     """What patches of the sky (patch, unknown) and the noise of samples (unknown, unknown) add to the equations.
 
-    ``part`` (patch, unknown): how much of an unknown a patch holds.
+    ``part`` (patch, unknown): how much of an unknown a patch holds; ``grids`` (grid, unknown): by how much the scores
+    of each grid of nodes differ from their mean; ``noise_of_one`` (unknown, unknown): of the scores of a single grid.
     """
 
     shown: sparse.csr_array
     noise: sparse.csr_array
     part: np.ndarray
+    grids: np.ndarray
+    noise_of_one: sparse.csr_array
 
 
 def _patches(table: Table) -> tuple[np.ndarray, np.ndarray]:
     return np.floor(table.x / _PATCH).astype(np.int64), np.floor(table.y / _PATCH).astype(np.int64)
 
 
-def scores(table: Table, bins: list[Bin], unknowns: Unknowns, found: Solution, sigma: np.ndarray) -> Scores:
+def scores(table: Table, grids: list[list[Bin]], unknowns: Unknowns, found: Solution, sigma: np.ndarray) -> Scores:
     """Return the scores of every patch at the solution, and their covariance by the errors ``sigma`` of the samples."""
-    from . import _background_match_sky_kernels as kernels
-
     label = cluster(table.grid, *_patches(table))
     size, n_patch = unknowns.size, int(label.max(initial=-1)) + 1
-    pull, loud = found.weight * found.residual, (found.weight * sigma) ** 2
-    patches: list[list[tuple[np.ndarray, ...]]] = [[] for _ in range(n_patch)]
-    noises: list[tuple[np.ndarray, ...]] = []
     sets: dict[bytes, list[int]] = {}
-    for k, one in enumerate(bins):
+    for k, one in enumerate(grids[0]):
         sets.setdefault(one.members.tobytes(), []).append(k)
-    for ours in sets.values():
-        way, columns = unknowns.way(bins[ours[0]].members)
-        n, here = way.shape[0], np.unique(np.concatenate([label[bins[k].rows] for k in ours]))
-        total, held, noise = np.zeros((here.size, n)), np.zeros((here.size, n, n)), np.zeros((n, n))
-        for k in ours:
-            rows = bins[k].rows
-            inside, number = np.unique(label[rows], return_inverse=True)
-            kernels.add_scores(
-                bins[k], table.terms[rows], pull[rows], found.weight[rows], loud[rows], number, found.sky.factors[k],
-                np.searchsorted(here, inside), total, held, noise,
-            )  # fmt: skip
-        for patch, score, matrix in zip(here, total, whole(held), strict=True):
-            patches[patch].append((columns, way.T @ score, way.T @ (way.T @ matrix).T))
-        noise = way.T @ (way.T @ whole(noise)).T
-        noises.append((np.repeat(columns, columns.size), np.tile(columns, columns.size), noise.ravel()))
+    coefficients = unknowns.coefficients(found.values)
+    of_set = partial(_of_set, table, grids, unknowns, found, sigma, label, coefficients)
+    patches: list[list[tuple[np.ndarray, ...]]] = [[] for _ in range(n_patch)]
+    noises: list[list[tuple[np.ndarray, ...]]] = [[], []]
+    apart = np.zeros((len(grids), size))
+    for columns, here, of_patches, of_noise, of_grids in each(of_set, list(sets.values())):
+        for patch, score, matrix in zip(here, *of_patches, strict=True):
+            patches[patch].append((columns, score, matrix))
+        for kept, matrix in zip(noises, of_noise, strict=True):
+            kept.append((np.repeat(columns, columns.size), np.tile(columns, columns.size), matrix.ravel()))
+        apart[:, columns] += of_grids
     shown: list[tuple[np.ndarray, ...]] = []
     inverses: dict[bytes, np.ndarray] = {}
     part = np.zeros((n_patch, size))
@@ -84,9 +81,48 @@ def scores(table: Table, bins: list[Bin], unknowns: Unknowns, found: Solution, s
         shown.append((np.full(columns.size, patch), columns, _raised(total, matrix, inverses[key])))
         part[patch, columns] = np.diag(matrix)
     part /= np.maximum(part.sum(axis=0), 1e-300)
+    of_all, of_one = (_added(one, (size, size)) for one in noises)
     return Scores(
-        _added(shown, (n_patch, size)) if shown else sparse.csr_array((0, size)), _added(noises, (size, size)), part
-    )
+        _added(shown, (n_patch, size)) if shown else sparse.csr_array((0, size)), of_all, part,
+        apart - apart.mean(axis=0), of_one,
+    )  # fmt: skip
+
+
+def _of_set(
+    table: Table, grids: list[list[Bin]], unknowns: Unknowns, found: Solution, sigma: np.ndarray, label: np.ndarray,
+    coefficients: np.ndarray, ours: list[int],
+) -> tuple[Any, ...]:  # fmt: skip
+    """Return of bins that the same members see: the unknowns, the patches, their scores and what they hold of the
+    equations, the noise of the mean over grids and of one, the scores of each grid.
+    """
+    from . import _background_match_sky_kernels as kernels
+
+    way, columns = unknowns.way(grids[0][ours[0]].members)
+    n, here = way.shape[0], np.unique(np.concatenate([label[grids[0][k].rows] for k in ours]))
+    total, held = np.zeros((len(grids), here.size, n)), np.zeros((here.size, n, n))
+    noise, of_one = np.zeros((2, n, n))
+    for k in ours:
+        rows = grids[0][k].rows
+        terms, weight = table.terms[rows], found.weight[rows]
+        inside, number = np.unique(label[rows], return_inverse=True)
+        at, loud = np.searchsorted(here, inside), (weight * sigma[rows]) ** 2
+        free, residual = np.zeros((weight.size, grids[0][k].members.size * terms.shape[1])), np.empty(weight.size)
+        for bins, sky, score in zip(grids, found.skies, total, strict=True):
+            one, factor = bins[k], sky.factors[k]
+            local = np.einsum("mtk,mk->mt", coefficients[one.members], one.basis)
+            kernels.residuals(one, terms, table.flux[rows], factor, local, residual)
+            pull = found.steep[rows] * weight * residual
+            kernels.add_pulls(one, terms, pull, weight, loud, number, factor, at, score, of_one, free)
+        free /= len(grids)
+        kernels.add_shares(free, weight, loud, number, grids[0][k].basis, at, held, noise)
+
+    def lowered(matrix: np.ndarray) -> np.ndarray:
+        return way.T @ (way.T @ matrix).T
+
+    return (
+        columns, here, (total.mean(axis=0) @ way, [lowered(one) for one in whole(held)]),
+        (lowered(whole(noise)), lowered(whole(of_one)) / len(grids)), total.sum(axis=1) @ way,
+    )  # fmt: skip
 
 
 def _together(seen: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -125,13 +161,14 @@ def _added(parts: list[tuple[np.ndarray, ...]], shape: tuple[int, ...]) -> spars
     return sparse.coo_array((values, (rows, columns)), shape=shape).tocsr()
 
 
-def covariance(found: Solution, score: Scores, columns: np.ndarray) -> np.ndarray:
-    """Return the covariance of some unknowns: that of the scores, and in no direction less than that of the noise.
+def covariance(found: Solution, score: Scores, columns: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the covariance of some unknowns, that of the scores, and in no direction less than that of the noise; and
+    its degrees of freedom, those of patches and grids where they make most of it.
 
     The scores exceed the noise in a direction where they do so by more than the largest that chance makes of as many
-    patches, each counted by what it holds, and unknowns (Marchenko & Pastur 1967). What the solutions by other
-    grids of nodes differ by is added. Few patches and grids tell of few directions: where misfit exceeds the noise, no
-    direction is surer than by what it does so on average.
+    patches, each counted by what it holds, and unknowns (Marchenko & Pastur 1967). What grids of nodes differ by beyond
+    what noise makes them differ is added. Few patches and grids tell of few directions: where misfit exceeds the noise,
+    no direction is surer than by what it does so on average.
     """
     way = _solved(found, columns)
     noise, half = way.T @ (score.noise @ way), score.shown @ way
@@ -139,16 +176,30 @@ def covariance(found: Solution, score: Scores, columns: np.ndarray) -> np.ndarra
     good = size > 1e-12 * max(float(size.max(initial=0.0)), 1e-300)
     root, inverse = axes[:, good] * np.sqrt(size[good]), axes[:, good] / np.sqrt(size[good])
     of_patches = (half @ inverse).T @ (half @ inverse)
-    of_grids = found.grids[:, columns] @ inverse
-    of_grids = of_grids.T @ of_grids / max(len(of_grids) - 1, 1)
     part = score.part[:, columns].sum(axis=1)
     n_patch = max(1.0, float(part.sum() ** 2 / max(float(part @ part), 1e-300)))
     grown, turn = np.linalg.eigh(of_patches)
     grown = np.where(grown > (1.0 + np.sqrt(columns.size / n_patch)) ** 2, grown, 1.0)
+    of_grids = _between_grids(score, way @ inverse)
+    square = np.sum((half @ inverse) ** 2, axis=1)
+    unsure = np.sum(grown - 1.0) ** 2 * np.sum(square**2) / max(float(square.sum() ** 2), 1e-300)
+    unsure += np.trace(of_grids) ** 2 / max(len(score.grids) - 1, 1)
     grown, turn = np.linalg.eigh((turn * grown) @ turn.T + of_grids)
     least = float(np.trace(of_patches + of_grids)) / max(len(grown), 1)
-    full = root @ turn
-    return (full * np.maximum(grown, least)) @ full.T
+    grown, full = np.maximum(grown, least), root @ turn
+    return (full * grown) @ full.T, float(grown.sum() ** 2 / max(unsure, 1e-9))
+
+
+def _between_grids(score: Scores, way: np.ndarray) -> np.ndarray:
+    """Return the covariance of what grids differ by, less what noise alone makes of it, in some directions."""
+    off = score.grids @ way
+    free = max(len(off) - 1, 1)
+    found, chance = off.T @ off / free, way.T @ (score.noise_of_one - score.noise) @ way * len(off) / free
+    by_noise = max(float(np.trace(chance)), 0.0)
+    # of as many independent squares as there are directions and grids
+    many = free * by_noise**2 / max(float(np.sum(chance**2)), 1e-300)
+    excess = float(np.trace(found)) / max(by_noise, 1e-300)
+    return found * (1.0 - 1.0 / excess if excess > 1.0 + 2.0 * np.sqrt(2.0 / max(many, 1e-300)) else 0.0)
 
 
 def held_out(

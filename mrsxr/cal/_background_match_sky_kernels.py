@@ -175,39 +175,60 @@ def _add_squares(factor, row, out):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _add_scores(first, u, v, place, terms, pull, weight, loud, number, band, border, basis, here, total, held, noise):
-    """Add the scores of the samples of a bin, patch by patch, and what they hold of the equations."""
+def _add_pulls(first, u, v, place, terms, pull, weight, loud, number, band, border, basis, here, total, noise, free):
+    """Add the scores of the samples of a bin, patch by patch, their noise, and what the sky of a grid leaves free."""
     n_term, size, way = terms.shape[1], border.shape[1] - 1, _back(band, border)
-    free, column, share = np.empty(size), np.empty(9, dtype=np.int64), np.empty(9)
-    pulls, matrices, louds = np.zeros((here.size, size)), np.zeros((here.size, size, size)), np.zeros((size, size))
+    own, column, share = np.empty(size), np.empty(9, dtype=np.int64), np.empty(9)
+    pulls, louds = np.zeros((here.size, size)), np.zeros((size, size))
     for i in range(pull.size):
         if weight[i] == 0.0:
             continue
         _splines(first[i], u[i], v[i], column, share)
-        free[:] = 0.0
+        own[:] = 0.0
         for p in range(9):
-            _take_off(share[p], way[column[p]], free)
+            _take_off(share[p], way[column[p]], own)
         for t in range(n_term):
-            free[n_term * place[i] + t] += terms[i, t]
-        _take_off(-pull[i], free, pulls[number[i]])
-        _add_squares(weight[i], free, matrices[number[i]])
-        _add_squares(loud[i], free, louds)
+            own[n_term * place[i] + t] += terms[i, t]
+        _take_off(-pull[i], own, pulls[number[i]])
+        _add_squares(loud[i], own, louds)
+        _take_off(-1.0, own, free[i])
     for patch in range(here.size):
-        _lift(matrices[patch], basis, n_term, held[here[patch]])
         _lift_row(pulls[patch], basis, n_term, total[here[patch]])
     _lift(louds, basis, n_term, noise)
 
 
-def add_scores(
+def add_pulls(
     bin_: Any, terms: Array, pull: Array, weight: Array, loud: Array, number: Array, factor: tuple[Array, Array],
-    here: Array, total: Array, held: Array, noise: Array,
+    here: Array, total: Array, noise: Array, free: Array,
 ) -> None:  # fmt: skip
     """Add what the samples of a bin tell of the coefficients (member, term, knot), without what the sky takes of it.
 
     pull, weight, loud (sample): what a sample pulls by, its weight, the variance of its pull. Sample i is of the patch
-    ``here[number[i]]`` of total (patch, coefficient), the scores, and held (patch, coefficient, coefficient), what the
-    patch adds to the normal matrix; noise (coefficient, coefficient) is the covariance of the scores of all. Of
-    matrices the lower triangle is filled in.
+    ``here[number[i]]`` of total (patch, coefficient), the scores; noise (coefficient, coefficient) is the covariance of
+    the scores of all, its lower triangle; free (sample, member term): by how much a sample tells of each.
     """
-    _add_scores(bin_.first, bin_.u, bin_.v, bin_.place, terms, pull, weight, loud, number, *factor, bin_.basis, here,
-                total, held, noise)  # fmt: skip
+    _add_pulls(bin_.first, bin_.u, bin_.v, bin_.place, terms, pull, weight, loud, number, *factor, bin_.basis, here,
+               total, noise, free)  # fmt: skip
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _add_shares(free, weight, loud, number, n_term, basis, here, held, noise):
+    """Add what the samples of a bin hold of the equations, patch by patch, and the noise of their scores."""
+    matrices, louds = np.zeros((here.size, free.shape[1], free.shape[1])), np.zeros((free.shape[1], free.shape[1]))
+    for i in range(weight.size):
+        _add_squares(weight[i], free[i], matrices[number[i]])
+        _add_squares(loud[i], free[i], louds)
+    for patch in range(here.size):
+        _lift(matrices[patch], basis, n_term, held[here[patch]])
+    _lift(louds, basis, n_term, noise)
+
+
+def add_shares(
+    free: Array, weight: Array, loud: Array, number: Array, basis: Array, here: Array, held: Array, noise: Array
+) -> None:
+    """Add what patches hold of the equations, held (patch, coefficient, coefficient), and the noise of all scores.
+
+    free (sample, member term): that of :func:`add_pulls`, the mean over grids. Of matrices the lower triangle is
+    filled in.
+    """
+    _add_shares(free, weight, loud, number, free.shape[1] // len(basis), basis, here, held, noise)

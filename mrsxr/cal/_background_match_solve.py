@@ -8,7 +8,7 @@ bin by bin, so that only the coefficients of the functions are unknown at once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -168,17 +168,16 @@ def touching_constants(table: Table, label: np.ndarray, labels: np.ndarray) -> n
 
 @dataclass
 class Solution:
-    """Coefficients of all unknowns, the factorised normal matrix, and weights and residuals of the samples."""
+    """Coefficients of all unknowns, the factorised normal matrix, the sky on every grid, and weights of the samples."""
 
     values: np.ndarray
     factor: Any
-    sky: Sky
+    skies: list[Sky]
     weight: np.ndarray
-    residual: np.ndarray
+    steep: np.ndarray  # (sample), by how much a fit with new weights would move further than one with these
     scale: np.ndarray  # of each band, how much larger the scatter is than the errors
     rounds: int
     converged: bool
-    grids: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))  # values by other grids of nodes, less those
 
 
 def solve_robustly(table: Table, bins: list[Bin], unknowns: Unknowns, band_of_member: np.ndarray) -> Solution:
@@ -212,8 +211,19 @@ def solve_robustly(table: Table, bins: list[Bin], unknowns: Unknowns, band_of_me
         ):
             converged = True
             break
-    values, factor, sky, residual = _solve_once(table, bins, unknowns, weight)
-    return Solution(values, factor, sky, weight, residual, scale, rounds, converged)
+    values, factor, sky, _ = _solve_once(table, bins, unknowns, weight)
+    return Solution(values, factor, [sky], weight, _steep(off, weight, group), scale, rounds, converged)
+
+
+def _steep(off: np.ndarray, weight: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Return the mean of Tukey's weights over that of the derivative of his function, for each sample that of its band.
+
+    The equations of a fit whose weights follow the residuals are less steep by that (Huber 1981, Robust Statistics).
+    """
+    square = np.minimum((off / _TUKEY) ** 2, 1.0)
+    derivative = weight * (1.0 - 5.0 * square) / np.where(square < 1.0, 1.0 - square, 1.0)
+    whole, slope = np.bincount(group, weight), np.bincount(group, derivative)
+    return (whole / np.maximum(slope, np.maximum(0.5 * whole, 1e-300)))[group]
 
 
 def _solve_once(
@@ -267,6 +277,14 @@ def eliminate(table: Table, bins: list[Bin], weight: np.ndarray) -> Sky:
         found = sets.setdefault(one.members.tobytes(), Equations(one.members, np.zeros((n, n)), np.zeros(n)))
         kernels.add_equations(left, one.basis, n_term, found.matrix, found.vector)
     return Sky(factors, [replace(one, matrix=whole(one.matrix)) for one in sets.values()])
+
+
+def mean_of(skies: list[Sky]) -> list[Equations]:
+    """Return the mean of the equations that the grids of some skies leave."""
+    return [
+        Equations(same[0].members, *(sum(getattr(one, k) for one in same) / len(same) for k in ("matrix", "vector")))
+        for same in zip(*(sky.equations for sky in skies), strict=True)
+    ]
 
 
 def whole(lower: np.ndarray) -> np.ndarray:

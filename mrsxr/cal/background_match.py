@@ -35,12 +35,11 @@ from ._background_match_samples import (
     read_members,
 )
 from ._background_match_solve import (
-    Solution,
     Unknowns,
     components,
     eliminate,
     make_bins,
-    residuals,
+    mean_of,
     shared_samples,
     solve,
     solve_robustly,
@@ -116,15 +115,17 @@ def fit_background_match(
     -----
     For every exposure cal = sky(ra, dec, wavelength) + F(alpha, beta, wavelength) + noise. The sky is free at the nodes
     of a grid in every bin of 0.35 % of the wavelength, of quadratic splines between; all exposures are solved at once,
-    on four grids half a spacing apart, whose mean is taken: beside a sharp source each is off another way. Lines, hits
-    and the cores of sources do not count: each sample is a clipped mean of a cell of the detector, and residuals
-    are weighted by Tukey's function. What the sky of a source has left does not average out along wavelength: places
-    count less by as much as their means over wavelength exceed the noise. The covariance is that of the scores of
-    patches of the sky, raised by what a patch holds of the solution itself, no smaller than the noise alone gives, and
-    that of the solutions on the four grids; a source that few patches see shows its misfit in few directions, so that
-    none is surer than all are on average. A function is taken where it is significant and lowers the misfit of
-    patches that it was not fitted to (four-fold). An exposure that shares no sky with others keeps its background. Not
-    in jwst (mrs_imatch, since removed, matched sky polynomials of channels).
+    on four grids half a spacing apart, whose equations are added: beside a sharp source each is off another way.
+    Lines, hits and the cores of sources do not count: each sample is a clipped mean of a cell of the detector, and
+    residuals are weighted by Tukey's function. What the sky of a source has left does not average out along wavelength:
+    places count less by as much as their means over wavelength exceed the noise. The covariance is that of the scores
+    of patches of the sky, raised by what a patch holds of the solution itself, no smaller than the noise of the mean
+    over the grids, and what these differ by beyond what noise makes of it; a source that few patches see shows its
+    misfit in few directions, so that none is surer than all are on average; such errors are unsure themselves, so that
+    significance is that of F with the degrees of freedom of patches and grids (Satterthwaite 1946). A function is taken
+    where it is significant and lowers the misfit of patches that it was not fitted to (four-fold). An exposure that
+    shares no sky with others keeps its background. Not in jwst (mrs_imatch, since removed, matched sky polynomials of
+    channels).
 
     Examples
     --------
@@ -206,17 +207,17 @@ class _Fit:
         self.n_term, self.n_knots = table.terms.shape[1], n_knots
         self.n_each = self.n_term * n_knots
         basis = [basis_of(table, m, self.knots[band]) for m, band in enumerate(bands)]
-        self.bins = make_bins(table, basis)
+        # nodes of the sky on four grids: the others lie half a spacing beside the first, along x, y and both
+        shifts = ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (0.5, 0.5))
+        self.grids = each(lambda shift: make_bins(table, basis, shift), shifts)
         self.held = {g: [int(np.flatnonzero(self.group == g)[0])] for g in range(self.n_group)}
         self.common = self._constants(reference_band)
         self.unknowns = self._layout()
-        found = solve_robustly(table, self.bins, self.unknowns, self.of_band)
-        # the sky on grids of nodes that lie half a spacing beside the first, along x, y and both
-        self.others = each(
-            lambda shift: eliminate(table, make_bins(table, basis, shift), found.weight).equations,
-            ((0.5, 0.0), (0.0, 0.5), (0.5, 0.5)),
-        )
-        self.found: Solution = self._over_grids(found)
+        found = solve_robustly(table, self.grids[0], self.unknowns, self.of_band)
+        others = each(lambda bins: eliminate(table, bins, found.weight), self.grids[1:])
+        self.found = replace(found, skies=[*found.skies, *others])
+        self.equations = mean_of(self.found.skies)
+        self._solve()
         self.score: Scores
         self.score_of, self.score_of_tie = np.full(self.group.size, np.nan), np.full(self.n_group, np.nan)
 
@@ -241,24 +242,17 @@ class _Fit:
             shared[np.isin(self.group, np.flatnonzero(self.common == number))], size = size, size + 1
         return Unknowns(first, shared, size, self.n_term, self.n_knots)
 
-    def _scores(self) -> Scores:
-        sigma = self.table.sigma * self.found.scale[self.of_band[self.table.member]]
-        return scores(self.table, self.bins, self.unknowns, self.found, sigma)
+    def _solve(self) -> None:
+        values, factor = solve(self.equations, self.unknowns)
+        self.found = replace(self.found, values=values, factor=factor)
 
     def solve(self, held: dict[int, list[int]], common: np.ndarray) -> None:
         """Solve again, with the weights found, with other members held at zero and other constants."""
         self.held, self.common = held, common
         self.unknowns = self._layout()
-        values, factor = solve(self.found.sky.equations, self.unknowns)
-        residual = residuals(self.table, self.bins, self.found.sky, self.unknowns.coefficients(values))
-        self.found = self._over_grids(replace(self.found, values=values, factor=factor, residual=residual))
-        self.score = self._scores()
-
-    def _over_grids(self, found: Solution) -> Solution:
-        """Return the mean of a solution and those by other grids of nodes: what a grid cannot follow differs."""
-        every = [solve(equations, self.unknowns)[0] for equations in self.others]
-        values = np.stack([found.values, *every])
-        return replace(found, values=values.mean(axis=0), grids=values - values.mean(axis=0))
+        self._solve()
+        sigma = self.table.sigma * self.found.scale[self.of_band[self.table.member]]
+        self.score = scores(self.table, self.grids, self.unknowns, self.found, sigma)
 
     def functions(self) -> np.ndarray:
         """Return the functions (member, term, knot) with the constants of their groups."""
@@ -275,23 +269,24 @@ class _Fit:
             way[: self.n_knots, -1] = 1.0
         if not columns:
             return np.zeros((self.n_each, self.n_each))
-        return way @ covariance(self.found, self.score, np.array(columns)) @ way.T
+        return way @ covariance(self.found, self.score, np.array(columns))[0] @ way.T
 
     def significances(self) -> np.ndarray:
         """Return by how many sigma the function of each member, without the constant of its group, is not zero."""
-        from scipy.special import chdtrc, ndtri
+        from scipy.special import fdtrc, ndtri
 
         out = np.zeros(self.group.size)
         for m in np.flatnonzero(self.unknowns.first >= 0):
             columns = self.unknowns.first[m] + np.arange(self.n_each)
             c = self.found.values[columns]
-            chi2 = float(c @ np.linalg.pinv(covariance(self.found, self.score, columns), hermitian=True) @ c)
-            out[m] = float(-ndtri(0.5 * max(float(chdtrc(self.n_each, chi2)), 1e-300)))
+            spread, freedom = covariance(self.found, self.score, columns)
+            square = float(c @ np.linalg.pinv(spread, hermitian=True) @ c) / self.n_each
+            out[m] = float(-ndtri(0.5 * max(float(fdtrc(self.n_each, freedom, square)), 1e-300)))
         return out
 
     def judge(self) -> None:
         """Score functions and constants on patches of the sky that they were not fitted to."""
-        of_member, of_group = held_out(self.table, self.bins, self.unknowns, self.found.weight, self.group)
+        of_member, of_group = held_out(self.table, self.grids[0], self.unknowns, self.found.weight, self.group)
         self.score_of = np.where(self.unknowns.first >= 0, of_member, np.nan)
         self.score_of_tie = np.where(self.common >= 0, of_group, np.nan)
 
@@ -318,7 +313,7 @@ class _Fit:
         columns = np.array([self.unknowns.common[np.isin(self.group, np.flatnonzero(common == k))][0] for k in numbers])
         values = np.append(self.found.values[columns], 0.0)  # the last is that of the reference
         spread = np.zeros((values.size, values.size))
-        spread[:-1, :-1] = covariance(self.found, self.score, columns)
+        spread[:-1, :-1] = covariance(self.found, self.score, columns)[0]
         label = np.append(numbers, -1)
         near = touching_constants(self.table, common[self.group][self.table.member], label)
         while True:

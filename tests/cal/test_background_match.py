@@ -12,10 +12,21 @@ from scipy.sparse import csr_array
 from xarray.testing import assert_identical
 
 from mrsxr import dq
-from mrsxr.cal._background_match_errors import Scores, _raised, covariance, scores
+from mrsxr.cal._background_match_errors import Scores, _between_grids, _raised, covariance, scores
 from mrsxr.cal._background_match_kernels import cell_means, subtract_functions
 from mrsxr.cal._background_match_misfit import Table
-from mrsxr.cal._background_match_solve import Solution, Unknowns, eliminate, make_bins, residuals, solve, spline_basis
+from mrsxr.cal._background_match_solve import (
+    _TUKEY,
+    Solution,
+    Unknowns,
+    _steep,
+    eliminate,
+    make_bins,
+    mean_of,
+    residuals,
+    solve,
+    spline_basis,
+)
 from mrsxr.cal._sampling import make_cells
 from mrsxr.cal.background_match import fit_background_match, match_backgrounds, match_later
 from mrsxr.errors import MrsxrError
@@ -158,8 +169,8 @@ def test_fewer_freedoms(plain):
     assert abs(np.mean((out.flux.values - plain.flux.values)[1][lit])) < 0.1
 
 
-def test_pathologies(plain):
-    ds = plain.isel(dither=slice(0, 3)).copy(deep=True)
+def test_pathologies():
+    ds = observe(rows=ROWS, seed=2).isel(dither=slice(0, 3)).copy(deep=True)
     ds.flux.values[1] = np.nan
     ds.flux.values[2, :, :300] = np.inf
     ds.dq.values[2, 120:250] |= dq.DO_NOT_USE
@@ -301,8 +312,8 @@ def test_scores_of_patches_are_raised_to_what_the_noise_of_their_samples_gives()
 class _Found:
     """A solution of independent unknowns, each of weight 1."""
 
-    def __init__(self, size, grids):
-        self.values, self.grids, self.factor = np.zeros(size), grids, self
+    def __init__(self, size):
+        self.values, self.factor = np.zeros(size), self
 
     def solve(self, right):
         return right
@@ -311,20 +322,51 @@ class _Found:
 def test_few_patches_of_misfit_make_no_direction_sure():
     """One bright patch shows one direction; chance of many patches adds nothing; grids add what they differ by."""
     rng, one = np.random.default_rng(8), np.eye(9)
-    many = Scores(csr_array(rng.normal(0, 0.045, (400, 9))), csr_array(one), np.full((400, 9), 1 / 400))
-    still = _Found(9, np.zeros((4, 9)))
-    np.testing.assert_allclose(covariance(still, many, np.arange(9)), one, atol=1e-12)
+    still, noise, found = np.zeros((4, 9)), csr_array(one), _Found(9)
+    shown, part = csr_array(rng.normal(0, 0.045, (400, 9))), np.full((400, 9), 1 / 400)
+    many = Scores(shown, noise, part, still, noise)
+    np.testing.assert_allclose(covariance(found, many, np.arange(9))[0], one, atol=1e-12)
     bright = np.zeros((400, 9))
     bright[3] = 30.0 * one[0] + 40.0 * one[1]
-    few = Scores(csr_array(bright), csr_array(one), np.where(np.arange(400) == 3, 1.0, 0.0)[:, None] * np.ones(9))
-    found = covariance(still, few, np.arange(9))
-    np.testing.assert_allclose(np.linalg.eigvalsh(found), [2500 / 9] * 8 + [2500], rtol=1e-9)
-    assert found[0, 1] > 0.4 * (2500 - 2500 / 9)
-    grids = 0.6 * rng.normal(size=(4, 9))
-    moved = covariance(_Found(9, grids), many, np.arange(9))
-    mean = (many.shown.power(2).sum() + (grids**2).sum() / 3) / 9
-    wanted = np.maximum(np.linalg.eigvalsh(one + grids.T @ grids / 3), mean)
-    np.testing.assert_allclose(np.linalg.eigvalsh(moved), wanted, rtol=1e-9)
+    part_of_one = np.where(np.arange(400) == 3, 1.0, 0.0)[:, None] * np.ones(9)
+    few, freedom = covariance(found, Scores(csr_array(bright), noise, part_of_one, still, noise), np.arange(9))
+    np.testing.assert_allclose(np.linalg.eigvalsh(few), [2500 / 9] * 8 + [2500], rtol=1e-9)
+    assert few[0, 1] > 0.4 * (2500 - 2500 / 9)
+    assert 1.0 < freedom < 5.0  # one patch has one
+
+
+def test_fits_with_weights_that_follow_move_as_far_as_steep_says():
+    """Means by Tukey's weights that follow the data are moved by more than those by the same weights kept."""
+    rng = np.random.default_rng(3)
+    group = np.repeat([0, 1], 200_000)
+    noise = rng.normal(size=group.size) * np.where(group == 0, 1.0, 0.4)
+    inside = np.abs(noise) < _TUKEY
+    weight = np.where(inside, (1 - (noise / _TUKEY) ** 2) ** 2, 0.0)
+    steep = _steep(np.abs(noise), weight, group)
+    for g in (0, 1):
+        own = group == g
+        moved = 1e-3 * np.sum(weight[own]) / steep[own][0]  # score of data moved by 1e-3
+        ahead, behind = (np.clip(1 - ((noise[own] + d) / _TUKEY) ** 2, 0, None) ** 2 * (noise[own] + d)
+                         for d in (5e-4, -5e-4))  # fmt: skip
+        assert np.sum(ahead - behind) == pytest.approx(moved, rel=1e-3)
+    assert steep[0] == pytest.approx(1.21, abs=0.01)
+    assert steep[-1] == pytest.approx(1.03, abs=0.01)
+
+
+def test_what_grids_differ_by_counts_beyond_what_noise_makes_of_it():
+    """Grids of one noise differ by chance, which the noise of their mean holds; misfit makes them differ more."""
+    rng, one = np.random.default_rng(8), np.eye(30)
+    of_each = rng.normal(size=(400, 4, 30))  # scores of four grids whose noise has nothing in common
+    off = of_each - of_each.mean(axis=1, keepdims=True)
+    noise = csr_array(one / 4), csr_array(one)
+
+    def added(factor):
+        scores_of = (Scores(csr_array((1, 30)), noise[0], np.ones((1, 30)), factor * grids, noise[1]) for grids in off)
+        return np.array([np.trace(_between_grids(score, one)) / 30 for score in scores_of])
+
+    assert np.mean(added(1.0) == 0.0) > 0.95
+    assert np.mean(added(1.0)) < 0.02
+    np.testing.assert_allclose(np.mean(added(5.0)), 24.0, rtol=0.02)
 
 
 def test_lazy_exposures_are_matched_when_they_are_computed(plain):
@@ -351,6 +393,14 @@ def dense_sky(x, y, sky_bin):
     of_place = (splines(y)[:, :, None] * splines(x)[:, None, :]).reshape(x.size, -1)
     columns = np.concatenate([of_place * (sky_bin == k)[:, None] for k in np.unique(sky_bin)], axis=1)
     return columns[:, columns.any(axis=0)]
+
+
+def without_sky(nodes, weight, columns):
+    """Return columns without what the nodes take of them; those at corners hang on to a ridge."""
+    weighted = weight[:, None] * nodes
+    normal = nodes.T @ weighted
+    normal += np.diag(1e-8 * np.diag(normal) + 1e-8 * np.median(weight[weight > 0]))
+    return columns - nodes @ np.linalg.solve(normal, weighted.T @ columns)
 
 
 @pytest.mark.parametrize(("wide", "n_term"), [((2.0, 4.0), 3), ((5.0, 2.0), 1)])
@@ -385,10 +435,24 @@ def test_equations_without_the_sky_against_dense_least_squares(wide, n_term):
     residual = residuals(table, bins, sky, unknowns.coefficients(values))
     np.testing.assert_allclose(residual[weight > 0], (flux - model)[weight > 0], atol=1e-4)
     free = own - nodes @ np.linalg.lstsq(root * nodes, root * own, rcond=None)[0]
-    found = Solution(values, factor, sky, weight, residual, np.ones(1), 1, True)
-    score = scores(table, bins, unknowns, found, sigma)
+    found = Solution(values, factor, [sky], weight, np.ones(weight.size), np.ones(1), 1, True)
+    score = scores(table, [bins], unknowns, found, sigma)
     noise = free * (weight * sigma)[:, None]
     np.testing.assert_allclose(score.noise.toarray(), noise.T @ noise, rtol=1e-4, atol=1e-2)
+    shifted = make_bins(table, basis, (0.5, 0.5))
+    skies = [sky, eliminate(table, shifted, weight)]
+    values, factor = solve(mean_of(skies), unknowns)
+    found = Solution(values, factor, skies, weight, np.ones(weight.size), np.ones(1), 1, True)
+    score = scores(table, [bins, shifted], unknowns, found, sigma)
+    every = (nodes, dense_sky(x + 0.5, y + 0.5, sky_bin))
+    free = [without_sky(one, weight, own) * weight[:, None] for one in every]
+    both = 0.5 * (free[0] + free[1]) * sigma[:, None]
+    np.testing.assert_allclose(score.noise.toarray(), both.T @ both, rtol=1e-4, atol=1e-2)
+    each = [one * sigma[:, None] for one in free]
+    wanted = 0.5 * sum(one.T @ one for one in each)
+    np.testing.assert_allclose(score.noise_of_one.toarray(), wanted, rtol=1e-4, atol=1e-2)
+    pulls = [a.T @ without_sky(b, weight, flux - own @ values) for a, b in zip(free, every, strict=True)]
+    np.testing.assert_allclose(score.grids, pulls - np.mean(pulls, axis=0), atol=1e-2 * np.abs(pulls).max())
     changed = unknowns.coefficients(np.zeros(unknowns.size))
     alone = flux - nodes @ np.linalg.lstsq(root * nodes, root[:, 0] * flux, rcond=None)[0]
     np.testing.assert_allclose(residuals(table, bins, sky, changed)[weight > 0], alone[weight > 0], atol=1e-4)

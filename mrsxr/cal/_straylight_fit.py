@@ -89,7 +89,7 @@ class Fit:
 
     def __init__(
         self, image: np.ndarray, between: np.ndarray, inside: np.ndarray, parameters: np.ndarray, rows: int,
-        prior: float, step: float,
+        prior: float, step: float, freedoms: Any = FREEDOMS,
     ) -> None:  # fmt: skip
         self.image, self.between, self.inside, self.rows = image, between, inside, rows
         self.parameters, self.broad = parameters, parameters.copy()
@@ -109,13 +109,13 @@ class Fit:
         knot_weights(self.knots, n_x, self.index, self.share)
         difference = np.diff(np.eye(n), axis=0)
         self.rigid = difference.T @ difference / step**2 + np.full((n, n), (1.0 / (n * prior)) ** 2)
-        self.free = {freedom: profile_precision(self.knots, freedom) for freedom in FREEDOMS}
+        self.free = {freedom: profile_precision(self.knots, freedom) for freedom in freedoms}
         self.balance = _balance(self.knots, self.broad)
         self.places = np.cumsum([0, n, n, m, m, 1, 1, 1])  # a left, a right, r left, r right, level, leaks
         self.found = np.concatenate([np.ones(2 * n), np.zeros(2 * m + 3)])
         self.found[2 * n + 2 * m] = float(np.median(image[between]))
         self.precision, self.level_variance = np.eye(len(self.found)), np.inf
-        self.freedom, self.inflation = FREEDOMS[0], 1.0
+        self.freedom, self.inflation = freedoms[0], 1.0
         self.showers = np.zeros([-(-k // CELL) for k in image.shape], dtype=bool)
         self.gap = _gap_numbers(inside[BIN // 2 :: BIN])
         self.judged: Any = None
@@ -178,13 +178,13 @@ class Fit:
     def _best_freedom(self, normal: Any, whole: Any) -> Any:
         """Return the freedom of the profile that tells left-out gaps best."""
         misfit = []
-        for freedom in FREEDOMS:
+        for freedom in self.free:
             each = 0.0
             for one in normal:
                 p = np.append(solve(*self._with_priors((whole - one) / self.inflation, freedom)), -1.0)
                 each += p @ one @ p
             misfit.append(each)
-        return FREEDOMS[int(np.argmin(misfit))]
+        return list(self.free)[int(np.argmin(misfit))]
 
     def _with_priors(self, normal: Any, freedom: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return (matrix, vector) of the normal matrix, whose last row and column is the target, with the priors."""
@@ -333,8 +333,11 @@ def subtract_fitted(
     between[:, :EDGE] = between[:, -EDGE:] = False
     if not between.any():
         return plain, np.zeros_like(plain), np.full(2, np.nan)
-    fit = Fit(image, between, inside, parameters, rows, prior, step)
-    total, level, light, pedestal, converged = _free(image, flags, plain, fit, first, last)
+    for freedoms in (FREEDOMS, FREEDOMS[:1]):  # of next to no stray light the profile is any: then that of the table
+        fit = Fit(image, between, inside, parameters, rows, prior, step, freedoms)
+        total, level, light, pedestal, converged = _free(image, flags, plain, fit, first, last)
+        if converged:
+            break
     scores = fit.scores if converged else np.full(2, np.nan)
     added = np.zeros_like(plain)
     if (scores < LIMIT).any():

@@ -221,6 +221,17 @@ def test_fitted_without_gain_is_the_baseline():
     assert ((fitted.score_straylight > 0.95) & (fitted.score_straylight < 1.1)).all()
 
 
+def test_fitted_finds_that_there_is_none(scattering):
+    """Bright sources without stray light: any profile fits none of it, so that a fit of a free one does not settle."""
+    direct = scene(30.0)
+    ds = with_slices(frames(noisy(direct, scattering, amplitude=0.0)[None]))
+    out = {name: subtract_straylight(ds, mrsxartcorr=one_kernel(), method=name) for name in ("kernel", "fitted")}
+    assert np.isfinite(out["fitted"].score_straylight).all()
+    off = {name: (one.rate.values[0] - direct)[:, 8:1024] for name, one in out.items()}
+    off = {name: one.reshape(64, 16, 127, 8).mean((1, 3)) for name, one in off.items()}
+    assert np.std(off["fitted"]) < 0.01 < 0.05 < np.std(off["kernel"])
+
+
 def test_kernels_of_the_fit_against_numpy():
     rng = np.random.default_rng(5)
     rows = rng.normal(size=(60, 7)).astype("f4")

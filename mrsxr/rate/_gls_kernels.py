@@ -88,19 +88,24 @@ def find_worst(block, lanes):
 
 
 @njit(cache=True, nogil=True, forceinline=True, error_model="numpy", fastmath={"contract"})
+def carry(one, lanes, t):
+    """Return of a difference b i, z, u, C^-1 kk, q and P, which follow from those of the next in the chain."""
+    i, h = one[PIVOT + t], lanes[C0 + t] * one[PIVOT + t]
+    z = one[F + t] * i + h * lanes[C1 + t]
+    u = one[G + t] * i + h * lanes[C2 + t]
+    own = i + h * h * lanes[C3 + t]
+    return h, z, u, own, z - lanes[W3 + t] * u, own - u * u * lanes[W4 + t]
+
+
+@njit(cache=True, nogil=True, forceinline=True, error_model="numpy", fastmath={"contract"})
 def _try(one, lanes, k):
     """Try to release the difference k alone and with the next of its chain, and hand on what the one before needs."""
     for t in range(TILE):
-        i, per_c, b, on, over = one[PIVOT + t], lanes[W4 + t], lanes[C0 + t], one[USED + t], one[ABSENT + t]
+        per_c, b, on, over = lanes[W4 + t], lanes[C0 + t], one[USED + t], one[ABSENT + t]
         z2, u2, own2, q2, p2 = lanes[C1 + t], lanes[C2 + t], lanes[C3 + t], lanes[C4 + t], lanes[C5 + t]
         place, shift = lanes[PLACE + t], lanes[SHIFT + t]
         pair, pair_shift = lanes[PLACE_PAIR + t], lanes[SHIFT_PAIR + t]
-        h = b * i
-        z = one[F + t] * i + h * z2
-        u = one[G + t] * i + h * u2
-        own = i + h * h * own2
-        q = z - lanes[W3 + t] * u
-        p = own - u * u * per_c
+        h, z, u, own, q, p = carry(one, lanes, t)
         ratio = q / p
         possible = (p > LEAST * own) & ((q > ZERO) | (lanes[SUM_N + t] > TWO))
         gain = q * ratio * lanes[PER_S2 + t] - lanes[LIMIT_ONE + t] if possible else ZERO

@@ -41,8 +41,7 @@ from ._gls_kernels import (
     W3,
     W4,
     ZERO,
-    F,
-    G,
+    carry,
     find_worst,
     forward,
     release,
@@ -142,15 +141,10 @@ def _suspect(one, lanes):
     The falls of chi2 of :func:`find_worst` times their denominators: no division, no place, no exceptions.
     """
     for t in range(TILE):
-        i, per_c, b, on, over = one[PIVOT + t], lanes[W4 + t], lanes[C0 + t], one[USED + t], one[ABSENT + t]
+        per_c, b, on, over = lanes[W4 + t], lanes[C0 + t], one[USED + t], one[ABSENT + t]
         z2, u2, own2, q2, p2 = lanes[C1 + t], lanes[C2 + t], lanes[C3 + t], lanes[C4 + t], lanes[C5 + t]
         worst = lanes[W2 + t]
-        h = b * i
-        z = one[F + t] * i + h * z2
-        u = one[G + t] * i + h * u2
-        own = i + h * h * own2
-        q = z - lanes[W3 + t] * u
-        p = own - u * u * per_c
+        h, z, u, own, q, p = carry(one, lanes, t)
         cross = h * own2 - u * u2 * per_c
         alone = q * q - lanes[LIMIT_ONE + t] * p
         pair = q * q * p2 + q2 * (q2 * p - TWO * q * cross) - lanes[LIMIT_TWO + t] * (p * p2 - cross * cross)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -45,6 +44,12 @@ def setup_of(notebook, name: str) -> str | None:
     text = "\n".join(cell.source for cell in code_cells(notebook))
     found = re.search(rf"^{name} = lessons / .*?^refs = ", text, flags=re.MULTILINE | re.DOTALL)
     return found.group() if found else None
+
+
+def group_of(path: Path) -> str:
+    """Return the observation that a lesson simulates, or its own name: one process does the lessons of a group."""
+    found = re.search(r'lessons / \\"(\w+)\\"', path.read_text())
+    return found[1] if found else path.stem
 
 
 def test_there_are_notebooks():
@@ -116,8 +121,10 @@ def test_lessons_share_one_observation(name):
 
 
 @pytest.mark.lesson
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_it_runs(path, lessons, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "path", [pytest.param(one, id=one.stem, marks=pytest.mark.xdist_group(group_of(one))) for one in NOTEBOOKS]
+)
+def test_it_runs(path, lessons, tmp_path, monkeypatch):
     monkeypatch.setenv("MRSXR_LESSONS", str(lessons))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     monkeypatch.setenv("PYDEVD_DISABLE_FILE_VALIDATION", "1")
@@ -126,7 +133,6 @@ def test_it_runs(path, lessons, tmp_path, monkeypatch, capsys):
     stored = [sum("image/png" in o.get("data", {}) for o in cell.outputs) for cell in code_cells(notebook)]
     shared = Path(os.environ.get("MRSXR_SHARED", FOLDER.parents[1] / "shared"))
     monkeypatch.setenv("MRSXR_SHARED", str(shared.resolve()))
-    start = time.perf_counter()
     client = nbclient.NotebookClient(
         notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     )
@@ -136,8 +142,6 @@ def test_it_runs(path, lessons, tmp_path, monkeypatch, capsys):
         if error.ename != "Stop":
             raise
         pytest.skip(error.evalue)  # its data are not here, as it says itself
-    with capsys.disabled():
-        print(f"\n{path.name}: {time.perf_counter() - start:.1f} s")
     assert [o.text for o in outputs_of(notebook) if o.get("name") == "stderr"] == []
     made = [sum("image/png" in o.get("data", {}) for o in cell.outputs) for cell in code_cells(notebook)]
     assert made == stored, "the stored pictures are not those that it makes"

@@ -98,11 +98,23 @@ def carry(one, lanes, t):
 
 
 @njit(cache=True, nogil=True, forceinline=True, error_model="numpy", fastmath={"contract"})
+def hand_on(one, lanes, t, found):
+    """Give the difference before in the chain what it needs: z, u, C^-1 kk, q and P of this one where it is used."""
+    on, over, (z, u, own, q, p) = one[USED + t], one[ABSENT + t], found
+    lanes[C0 + t] = one[LINK + t] * on + over * lanes[C0 + t]
+    lanes[C1 + t] = z * on + over * lanes[C1 + t]
+    lanes[C2 + t] = u * on + over * lanes[C2 + t]
+    lanes[C3 + t] = own * on + over * lanes[C3 + t]
+    lanes[C4 + t] = q * on + over * lanes[C4 + t]
+    lanes[C5 + t] = p * on + over * lanes[C5 + t]
+
+
+@njit(cache=True, nogil=True, forceinline=True, error_model="numpy", fastmath={"contract"})
 def _try(one, lanes, k):
     """Try to release the difference k alone and with the next of its chain, and hand on what the one before needs."""
     for t in range(TILE):
-        per_c, b, on, over = lanes[W4 + t], lanes[C0 + t], one[USED + t], one[ABSENT + t]
-        z2, u2, own2, q2, p2 = lanes[C1 + t], lanes[C2 + t], lanes[C3 + t], lanes[C4 + t], lanes[C5 + t]
+        per_c, on, over = lanes[W4 + t], one[USED + t], one[ABSENT + t]
+        u2, own2, q2, p2 = lanes[C2 + t], lanes[C3 + t], lanes[C4 + t], lanes[C5 + t]
         place, shift = lanes[PLACE + t], lanes[SHIFT + t]
         pair, pair_shift = lanes[PLACE_PAIR + t], lanes[SHIFT_PAIR + t]
         h, z, u, own, q, p = carry(one, lanes, t)
@@ -123,12 +135,7 @@ def _try(one, lanes, k):
         lanes[BEST_PAIR + t] = gain if better else lanes[BEST_PAIR + t]
         lanes[PLACE_PAIR + t] = -k - ONE if better else pair
         lanes[SHIFT_PAIR + t] = (u * x + u2 * y) * per_c if better else pair_shift
-        lanes[C0 + t] = one[LINK + t] * on + over * b
-        lanes[C1 + t] = z * on + over * z2
-        lanes[C2 + t] = u * on + over * u2
-        lanes[C3 + t] = own * on + over * own2
-        lanes[C4 + t] = q * on + over * q2
-        lanes[C5 + t] = p * on + over * p2
+        hand_on(one, lanes, t, (z, u, own, q, p))
         lanes[C6 + t] = on + over * lanes[C6 + t]
 
 

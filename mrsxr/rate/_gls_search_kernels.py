@@ -6,10 +6,8 @@ from mrsxr._median_kernels import TILE
 from mrsxr.compiled import njit
 
 from ._gls_kernels import (
-    ABSENT,
     ACTIVE,
     C0,
-    C1,
     C2,
     C3,
     C4,
@@ -19,7 +17,6 @@ from ._gls_kernels import (
     KAPPA,
     LIMIT_ONE,
     LIMIT_TWO,
-    LINK,
     ONE,
     PER_GAIN,
     PER_S2,
@@ -44,6 +41,7 @@ from ._gls_kernels import (
     carry,
     find_worst,
     forward,
+    hand_on,
     release,
     set_kappa,
 )
@@ -141,8 +139,7 @@ def _suspect(one, lanes):
     The falls of chi2 of :func:`find_worst` times their denominators: no division, no place, no exceptions.
     """
     for t in range(TILE):
-        per_c, b, on, over = lanes[W4 + t], lanes[C0 + t], one[USED + t], one[ABSENT + t]
-        z2, u2, own2, q2, p2 = lanes[C1 + t], lanes[C2 + t], lanes[C3 + t], lanes[C4 + t], lanes[C5 + t]
+        per_c, u2, own2, q2, p2 = lanes[W4 + t], lanes[C2 + t], lanes[C3 + t], lanes[C4 + t], lanes[C5 + t]
         worst = lanes[W2 + t]
         h, z, u, own, q, p = carry(one, lanes, t)
         cross = h * own2 - u * u2 * per_c
@@ -150,12 +147,7 @@ def _suspect(one, lanes):
         pair = q * q * p2 + q2 * (q2 * p - TWO * q * cross) - lanes[LIMIT_TWO + t] * (p * p2 - cross * cross)
         worst = alone if alone > worst else worst
         lanes[W2 + t] = pair if pair > worst else worst
-        lanes[C0 + t] = one[LINK + t] * on + over * b
-        lanes[C1 + t] = z * on + over * z2
-        lanes[C2 + t] = u * on + over * u2
-        lanes[C3 + t] = own * on + over * own2
-        lanes[C4 + t] = q * on + over * q2
-        lanes[C5 + t] = p * on + over * p2
+        hand_on(one, lanes, t, (z, u, own, q, p))
 
 
 @njit(cache=True, nogil=True)

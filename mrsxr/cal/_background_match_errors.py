@@ -58,7 +58,8 @@ def scores(table: Table, grids: list[list[Bin]], unknowns: Unknowns, found: Solu
     for k, one in enumerate(grids[0]):
         sets.setdefault(one.members.tobytes(), []).append(k)
     coefficients = unknowns.coefficients(found.values)
-    of_set = partial(_of_set, table, grids, unknowns, found, sigma, label, coefficients)
+    left = [residuals(table, bins, sky, coefficients) for bins, sky in zip(grids, found.skies, strict=True)]
+    of_set = partial(_of_set, table, grids, unknowns, found, sigma, label, left)
     patches: list[list[tuple[np.ndarray, ...]]] = [[] for _ in range(n_patch)]
     noises: list[list[tuple[np.ndarray, ...]]] = [[], []]
     apart = np.zeros((len(grids), size))
@@ -90,7 +91,7 @@ def scores(table: Table, grids: list[list[Bin]], unknowns: Unknowns, found: Solu
 
 def _of_set(
     table: Table, grids: list[list[Bin]], unknowns: Unknowns, found: Solution, sigma: np.ndarray, label: np.ndarray,
-    coefficients: np.ndarray, ours: list[int],
+    left: list[np.ndarray], ours: list[int],
 ) -> tuple[Any, ...]:  # fmt: skip
     """Return of bins that the same members see: the unknowns, the patches, their scores and what they hold of the
     equations, the noise of the mean over grids and of one, the scores of each grid.
@@ -106,13 +107,10 @@ def _of_set(
         terms, weight = table.terms[rows], found.weight[rows]
         inside, number = np.unique(label[rows], return_inverse=True)
         at, loud = np.searchsorted(here, inside), (weight * sigma[rows]) ** 2
-        free, residual = np.zeros((weight.size, grids[0][k].members.size * terms.shape[1])), np.empty(weight.size)
-        for bins, sky, score in zip(grids, found.skies, total, strict=True):
-            one, factor = bins[k], sky.factors[k]
-            local = np.einsum("mtk,mk->mt", coefficients[one.members], one.basis)
-            kernels.residuals(one, terms, table.flux[rows], factor, local, residual)
-            pull = found.steep[rows] * weight * residual
-            kernels.add_pulls(one, terms, pull, weight, loud, number, factor, at, score, of_one, free)
+        free = np.zeros((weight.size, grids[0][k].members.size * terms.shape[1]))
+        for bins, sky, residual, score in zip(grids, found.skies, left, total, strict=True):
+            pull = found.steep[rows] * weight * residual[rows]
+            kernels.add_pulls(bins[k], terms, pull, weight, loud, number, sky.factors[k], at, score, of_one, free)
         free /= len(grids)
         kernels.add_shares(free, weight, loud, number, grids[0][k].basis, at, held, noise)
 

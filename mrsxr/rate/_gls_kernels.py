@@ -67,6 +67,15 @@ def forward(block, lanes):
 
 
 @njit(cache=True, nogil=True, forceinline=True, error_model="numpy")
+def begin_chain(lanes):
+    """Set what :func:`carry` needs before the last difference: nothing of a next one, SUM_B / SUM_C, 1 / SUM_C."""
+    lanes[C0 : C6 + TILE] = ZERO  # of the next in the chain: b, z, u, C^-1 kk, q, P, used
+    for t in range(TILE):
+        lanes[W4 + t] = ONE / lanes[SUM_C + t] if lanes[SUM_C + t] > ZERO else ZERO
+        lanes[W3 + t] = lanes[SUM_B + t] * lanes[W4 + t]
+
+
+@njit(cache=True, nogil=True, forceinline=True, error_model="numpy")
 def find_worst(block, lanes):
     """Find the difference of each pixel whose release lowers chi2 most beyond its limit, or where none does the pair.
 
@@ -74,10 +83,7 @@ def find_worst(block, lanes):
     and SHIFT (what the rate [DN/group] loses).
     """
     lanes[BEST : PLACE_PAIR + TILE] = ZERO
-    lanes[C0 : C6 + TILE] = ZERO  # of the next in the chain: b, z, u, C^-1 kk, q, P, used
-    for t in range(TILE):
-        lanes[W4 + t] = ONE / lanes[SUM_C + t] if lanes[SUM_C + t] > ZERO else ZERO
-        lanes[W3 + t] = lanes[SUM_B + t] * lanes[W4 + t]
+    begin_chain(lanes)
     for k in range(block.shape[0] - 1, -1, -1):
         _try(block[k], lanes, np.float32(k))
     for t in range(TILE):

@@ -7,7 +7,6 @@ from mrsxr.compiled import njit
 
 from ._gls_kernels import (
     ACTIVE,
-    C0,
     C2,
     C3,
     C4,
@@ -35,9 +34,9 @@ from ._gls_kernels import (
     W0,
     W1,
     W2,
-    W3,
     W4,
     ZERO,
+    begin_chain,
     carry,
     find_worst,
     forward,
@@ -121,9 +120,7 @@ def suspects(blocks, lanes, thresholds, rates):
         for t in range(TILE):
             lanes[LIMIT_ONE + t] *= lanes[S2 + t]
             lanes[LIMIT_TWO + t] *= lanes[S2 + t]
-            lanes[W4 + t] = ONE / lanes[SUM_C + t] if lanes[SUM_C + t] > ZERO else ZERO
-            lanes[W3 + t] = lanes[SUM_B + t] * lanes[W4 + t]
-        lanes[C0 : C5 + TILE] = ZERO  # of the next in the chain, as in find_worst
+        begin_chain(lanes)
         for k in range(blocks.shape[1] - 1, -1, -1):
             _suspect(blocks[i, k], lanes)
     n = 0

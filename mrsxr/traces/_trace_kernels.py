@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 
+from mrsxr._solve_kernels import cholesky
 from mrsxr.compiled import Array, njit, read_only
 
 
@@ -317,12 +318,13 @@ def take_up(lit: Array, cross: Array, small: Array, ridge: Array, out: Array) ->
     factor = np.empty((free, free))
     for g in range(lit.size):
         k = lit[g]
+        factor[:] = small[k, :free, :free]
         for i in range(free):
-            for j in range(i + 1):
-                total = small[k, i, j] + (ridge[i] if i == j else 0.0)
-                for q in range(j):
-                    total -= factor[i, q] * factor[j, q]
-                factor[i, j] = math.sqrt(total) if i == j else total / factor[j, j]
+            factor[i, i] += ridge[i]
+        if not cholesky(factor, free, 0.0):
+            out[g] = np.nan
+            continue
+        for i in range(free):
             for c in range(splines):
                 out[g, i, c] = cross[k, i, c]
             for c in range(free, small.shape[1]):

@@ -173,14 +173,13 @@ def _kernel_parameters(ds: xr.Dataset, mrsxartcorr: xr.Dataset) -> xr.DataArray:
     for channel in SIDES[ds.attrs["channels"]]:
         band = f"{channel}{letter}"
         if band in mrsxartcorr.band.values:
-            one = mrsxartcorr[list(COLUMNS)].sel(band=band, drop=True).astype("float64")
-            values = [0.5 * one.lor_fwhm, one.lor_scale, one.gau_fwhm / _FWHM]
-            values += [one[c] for c in COLUMNS[3:]]
+            one = mrsxartcorr.sel(band=band)
+            of = {c: one.variables[c].astype("float64", keep_attrs=False) for c in COLUMNS}
+            values = [0.5 * of["lor_fwhm"], of["lor_scale"], of["gau_fwhm"] / _FWHM, *(of[c] for c in COLUMNS[3:])]
         else:
-            values = [xr.DataArray(np.zeros(mrs.DETECTOR_SHAPE[0]), dims="y")] * len(COLUMNS)
-        plain = [v.drop_vars(list(v.coords)).drop_attrs() for v in values]
-        halves.append(xr.concat(plain, "parameter"))
-    table = xr.concat(halves, "half").expand_dims("x")
+            values = [xr.Variable("y", np.zeros(mrs.DETECTOR_SHAPE[0]))] * len(COLUMNS)
+        halves.append(xr.Variable.concat(values, "parameter"))
+    table = xr.DataArray(xr.Variable.concat(halves, "half")).expand_dims("x")
     return as_lazy_as(table.chunk(-1) if table.chunks else table, ds.rate)
 
 

@@ -102,6 +102,5 @@ def attach(ds: xr.Dataset, model: xr.Dataset, labels: np.ndarray) -> xr.Dataset:
     coords = {name: (("y", "x"), values) for name, values in grids(frame).items()}
     units = {v.name: v.units for v in SLICE_COORDS}
     out = ds.assign_coords({n: (*c, {"units": units[n]}) for n, c in coords.items()})
-    for spec in WCS_VARIABLES:
-        out[spec.name] = model[spec.name].assign_attrs(units=spec.units)
+    out = out.assign({v.name: model[v.name].assign_attrs(units=v.units) for v in WCS_VARIABLES})
     return out.drop_attrs(deep=False).assign_attrs(ds.attrs)

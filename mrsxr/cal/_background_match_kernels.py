@@ -83,49 +83,56 @@ def _level(node, terms):
     return total
 
 
-@njit(cache=True, nogil=True)
-def _spread(node, terms):
-    """Variance of that sum; the upper triangle of the covariance follows the coefficients, row by row."""
+@njit(cache=True, nogil=True, forceinline=True)
+def _level_at(table, row, terms):
+    """Sum of the coefficients of a node times terms."""
     total = 0.0
-    k = terms.size
     for p in range(terms.size):
-        total += node[k] * terms[p] * terms[p]
+        total += table[row, p] * terms[p]
+    return total
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _spread_at(table, row, terms):
+    """Variance of that sum; the upper triangle of the covariance follows the coefficients, row by row."""
+    total, k = 0.0, terms.size
+    for p in range(terms.size):
+        total += table[row, k] * terms[p] * terms[p]
         k += 1
         for q in range(p + 1, terms.size):
-            total += 2.0 * node[k] * terms[p] * terms[q]
+            total += 2.0 * table[row, k] * terms[p] * terms[q]
             k += 1
     return total
 
 
-@njit(cache=True, nogil=True)
-def _functions(alpha, beta, wavelength, side, table, facts, n_term, independent, value, variance):
-    """Evaluate the tables (side, node, entry) of one exposure on a frame; nothing where side is negative."""
-    last = table.shape[1] - 1
-    terms = np.empty(n_term)
-    for y in range(alpha.shape[0]):
-        for x in range(alpha.shape[1]):
-            s = side[y, x]
-            if s < 0:
-                continue
-            place = 0.0
-            if last > 0:
-                place = (wavelength[y, x] - facts[s, 2]) / (facts[s, 3] - facts[s, 2]) * last
-            if not np.isfinite(place):
-                continue
-            place = min(max(place, 0.0), float(last))
-            k = min(int(place), max(last - 1, 0))
-            t = place - k
-            above = min(k + 1, last)
-            _fill_terms(alpha[y, x], beta[y, x], terms)
-            level = (1 - t) * _level(table[s, k], terms) + t * _level(table[s, above], terms)
-            low, high = _spread(table[s, k], terms), _spread(table[s, above], terms)
-            spread = (1 - t) * low + t * high
-            if independent == 1:
-                spread -= t * (1 - t) * (table[s, k, n_term] + table[s, above, n_term])
-            elif independent == 2:
-                spread -= t * (1 - t) * (low + high)
-            value[y, x] = facts[s, 0] * level
-            variance[y, x] = facts[s, 0] * facts[s, 0] * max(spread, 0.0) + facts[s, 1] * level * level
+@njit(cache=True, nogil=True, error_model="numpy")
+def _functions(flux, known, alpha, beta, wavelength, side, table, facts, n_term, independent, out, spread):
+    """Take the tables (side node, entry) of one exposure off a frame; nothing where side is negative."""
+    n_node = table.shape[0] // facts.shape[0]
+    last, terms = n_node - 1, np.empty(n_term)
+    for y in range(flux.shape[0]):
+        for x in range(flux.shape[1]):
+            s, level, variance, place = side[y, x], 0.0, 0.0, np.nan
+            if s >= 0:
+                place = 0.0
+                if last > 0:
+                    place = (wavelength[y, x] - facts[s, 2]) / (facts[s, 3] - facts[s, 2]) * last
+            if np.isfinite(place):
+                place = min(max(place, 0.0), float(last))
+                k = min(int(place), max(last - 1, 0))
+                t, low, high = place - k, s * n_node + k, s * n_node + min(k + 1, last)
+                _fill_terms(np.float64(alpha[y, x]), np.float64(beta[y, x]), terms)
+                level = (1 - t) * _level_at(table, low, terms) + t * _level_at(table, high, terms)
+                below, above = _spread_at(table, low, terms), _spread_at(table, high, terms)
+                variance = (1 - t) * below + t * above
+                if independent == 1:
+                    variance -= t * (1 - t) * (table[low, n_term] + table[high, n_term])
+                elif independent == 2:
+                    variance -= t * (1 - t) * (below + above)
+                variance = facts[s, 0] * facts[s, 0] * max(variance, 0.0) + facts[s, 1] * level * level
+                level *= facts[s, 0]
+            out[y, x] = flux[y, x] - level
+            spread[y, x] = known[y, x] + variance if np.isfinite(flux[y, x]) else np.nan
 
 
 def subtract_functions(
@@ -141,16 +148,15 @@ def subtract_functions(
     of the function, variance of the factor, wavelength of the first and of the last node [um].
     """
     n_entry = n_term + n_term * (n_term + 1) // 2
-    table = np.ascontiguousarray(table).reshape(table.shape[0], n_side, -1, n_entry)
+    table = np.ascontiguousarray(table).reshape(table.shape[0], -1, n_entry)
     facts = np.ascontiguousarray(facts).reshape(facts.shape[0], n_side, 4)
     out, spread = np.empty(flux.shape, dtype=np.float32), np.empty(flux.shape, dtype=np.float32)
-    value, variance = np.empty(flux.shape[1:]), np.empty(flux.shape[1:])
-    alpha, beta, wavelength = read_only(*(one.astype(np.float64) for one in (alpha, beta, wavelength)))
+    alpha, beta, wavelength = read_only(
+        *(one.astype(kind, copy=False) for one, kind in ((alpha, "f4"), (beta, "f4"), (wavelength, "f8")))
+    )
     for d in range(flux.shape[0]):
-        value[:], variance[:] = 0.0, 0.0
-        _functions(alpha, beta, wavelength, side, table[d], facts[d], n_term, independent, value, variance)
-        out[d] = flux[d] - value
-        spread[d] = np.where(np.isfinite(flux[d]), known[d] + variance, np.nan)
+        _functions(flux[d], known[d], alpha, beta, wavelength, side, table[d], facts[d], n_term, independent, out[d],
+                   spread[d])  # fmt: skip
     return out, spread
 
 

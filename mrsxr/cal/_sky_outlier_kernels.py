@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mrsxr._clip_kernels import MAD_TO_SIGMA
-from mrsxr._median_kernels import median_of
+from mrsxr._median_kernels import TILE, median_of, sort_columns, sorting_pairs
 from mrsxr.compiled import Array, njit, read_only
 from mrsxr.geometry._detector_kernels import TOGETHER, add_powers
 
@@ -23,39 +23,76 @@ FEWEST = 12  # samples for a measure of the noise of a block
 ALONE = 0.85  # of the noise of a single column of a block, which is uncertain by as much
 
 
+@njit(cache=True, nogil=True)
+def _medians(flux, labels, half, y, x, values, means):
+    """Return the median of the pixels above and below one in its slice, and that of the means of pairs; NaN for few."""
+    n_y, label, nan = flux.shape[0], labels[y, x], np.float32(np.nan)
+    up, down = 0, 0  # rows of the slice on either side
+    while up < half and y + up + 1 < n_y and labels[y + up + 1, x] == label:
+        up += 1
+    while down < half and y - down - 1 >= 0 and labels[y - down - 1, x] == label:
+        down += 1
+    both, n = min(up, down), 0
+    if both < 2:
+        return nan, nan
+    for step in range(1, both + 1):  # in pairs: a slope along the column drops out
+        if math.isfinite(flux[y - step, x]) and math.isfinite(flux[y + step, x]):
+            values[n], values[n + 1] = flux[y - step, x], flux[y + step, x]
+            means[n // 2] = np.float32(0.5) * (values[n] + values[n + 1])
+            n += 2
+    if n < 2:
+        return nan, nan
+    return median_of(values, n), median_of(means, n // 2)
+
+
+@njit(cache=True, nogil=True)
+def _take_beside(flux, labels, half, y, x, values, means, total, other):
+    """Fill in what :func:`_medians` takes for the pixels of a tile, and 0 where all of it counts."""
+    for t in range(TILE):
+        total[t], other[t] = 0.0, 0
+    own = labels[y, x : x + TILE]
+    for step in range(1, half + 1):
+        low, high = flux[y - step, x : x + TILE], flux[y + step, x : x + TILE]
+        first, last, mean = values[2 * step - 2], values[2 * step - 1], means[step - 1]
+        below, above = labels[y - step, x : x + TILE], labels[y + step, x : x + TILE]
+        for t in range(TILE):
+            a, b = low[t], high[t]
+            first[t], last[t], mean[t] = a, b, np.float32(0.5) * (a + b)
+            total[t] += a * np.float32(0) + b * np.float32(0)
+        for t in range(TILE):
+            other[t] |= (below[t] ^ own[t]) | (above[t] ^ own[t])
+
+
 # A hit beside a pixel spoils its median where the column slopes, but only one of the means of pairs; a hit on three
 # pixels spoils most pairs, but not the median of the singles. The one that is closer to the pixel counts.
 @njit(cache=True, nogil=True)
-def _contrast(flux, variance, labels, half, out, level):
+def _contrast(flux, variance, labels, half, order, order_of_means, out, level):
     n_y, n_x = flux.shape
-    values, means = np.empty(2 * half, dtype=np.float32), np.empty(half, dtype=np.float32)
-    for x in range(n_x):
-        for y in range(n_y):
-            out[y, x] = np.nan
-            level[y, x] = np.nan
-            label = labels[y, x]
-            if label <= 0 or not math.isfinite(flux[y, x]) or not variance[y, x] >= 0:
-                continue
-            up, down = 0, 0  # rows of the slice on either side
-            while up < half and y + up + 1 < n_y and labels[y + up + 1, x] == label:
-                up += 1
-            while down < half and y - down - 1 >= 0 and labels[y - down - 1, x] == label:
-                down += 1
-            both = min(up, down)
-            if both < 2:
-                continue
-            n = 0
-            for step in range(1, both + 1):  # in pairs: a slope along the column drops out
-                if math.isfinite(flux[y - step, x]) and math.isfinite(flux[y + step, x]):
-                    values[n], values[n + 1] = flux[y - step, x], flux[y + step, x]
-                    means[n // 2] = np.float32(0.5) * (values[n] + values[n + 1])
-                    n += 2
-            if n < 2:
-                continue
-            single, paired = median_of(values, n), median_of(means, n // 2)
-            closer = single if abs(flux[y, x] - single) < abs(flux[y, x] - paired) else paired
-            level[y, x] = closer
-            out[y, x] = flux[y, x] - closer
+    values, means = np.empty((2 * half, TILE), dtype=np.float32), np.empty((half, TILE), dtype=np.float32)
+    few, few_means = np.empty(2 * half, dtype=np.float32), np.empty(half, dtype=np.float32)
+    total, other, middle = np.empty(TILE, dtype=np.float32), np.empty(TILE, dtype=np.int16), (half - 1) >> 1
+    for y in range(n_y):
+        inside = half <= y < n_y - half and n_x >= TILE
+        for begin in range(0, n_x, TILE):
+            x0 = max(min(begin, n_x - TILE), 0)
+            if inside:
+                _take_beside(flux, labels, half, y, x0, values, means, total, other)
+                sort_columns(values, order)
+                sort_columns(means, order_of_means)
+            for t in range(min(TILE, n_x)):
+                x = x0 + t
+                out[y, x] = np.nan
+                level[y, x] = np.nan
+                if labels[y, x] <= 0 or not math.isfinite(flux[y, x]) or not variance[y, x] >= 0:
+                    continue
+                if inside and total[t] == 0 and other[t] == 0:
+                    single = np.float32(0.5) * (values[half - 1, t] + values[half, t])
+                    paired = np.float32(0.5) * (means[middle, t] + means[half >> 1, t])
+                else:
+                    single, paired = _medians(flux, labels, half, y, x, few, few_means)
+                closer = single if abs(flux[y, x] - single) < abs(flux[y, x] - paired) else paired
+                level[y, x] = closer
+                out[y, x] = flux[y, x] - closer
 
 
 @njit(cache=True, nogil=True)
@@ -80,15 +117,17 @@ def _block_noise(score, rows, out):
     typical = np.nanmedian(known)
     if not typical >= 1:
         typical = np.float32(1)
-    for y in range(n_y):
+    for b in range(n_blocks):
         for x in range(n_x):
-            own, total, n = known[y // rows, x], 0.0, 0
+            own, total, n = known[b, x], 0.0, 0
             for i in range(max(x - 1, 0), min(x + 2, n_x)):
-                if not math.isnan(known[y // rows, i]):
-                    total += known[y // rows, i]
+                if not math.isnan(known[b, i]):
+                    total += known[b, i]
                     n += 1
             width = total / n if n > 0 else typical
-            out[y, x] = max(1.0, width, ALONE * own if not math.isnan(own) else 0.0)
+            width = max(1.0, width, ALONE * own if not math.isnan(own) else 0.0)
+            for y in range(b * rows, min((b + 1) * rows, n_y)):
+                out[y, x] = width
 
 
 def contrast(
@@ -103,7 +142,7 @@ def contrast(
     value = np.where(dq & np.uint32(1), np.float32(np.nan), flux)
     out = np.empty(flux.shape, dtype=np.float32)
     level, width = np.empty_like(out), np.empty_like(out)
-    _contrast(value, variance, *read_only(labels), half, out, level)
+    _contrast(value, variance, *read_only(labels), half, *map(sorting_pairs, (2 * half, half)), out, level)
     with np.errstate(invalid="ignore", divide="ignore"):
         _block_noise(out / np.sqrt(variance), rows, width)
     return out, variance, width * width * variance, level

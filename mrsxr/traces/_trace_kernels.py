@@ -13,6 +13,8 @@ import numpy as np
 from mrsxr._solve_kernels import cholesky
 from mrsxr.compiled import Array, njit, read_only
 
+_ONE, _TWO, _THREE = np.uint64(1), np.uint64(2), np.uint64(3)
+
 
 @njit(cache=True, nogil=True)
 def cubic(t, weights):
@@ -181,18 +183,29 @@ def _add(value, where, count, rest, weight, normal, right):
             normal[first, last] += w * value[q] * (2.0 if first == last else 1.0)
 
 
-@njit(cache=True, nogil=True)
-def _add_star(value, first, n_spline, rest, weight, node, normal, right):
-    """Add the splines of one star, four by four from number ``first``, to those of a node, upper triangle."""
+@njit(cache=True, nogil=True, forceinline=True)
+def _add_four(flat, at, w, v0, v1, v2, v3):
+    """Add a multiple of four values to four places: all are read before one is written, so that they go as one."""
+    to = np.uint64(at)  # never counted from the end
+    a, b, c, d = flat[to], flat[to + _ONE], flat[to + _TWO], flat[to + _THREE]
+    flat[to], flat[to + _ONE], flat[to + _TWO], flat[to + _THREE] = a + w * v0, b + w * v1, c + w * v2, d + w * v3
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _add_star(value, first, n_spline, rest, weight, node, flat, right):
+    """Add the splines of one star, four by four from number ``first``, to those of a node, of the lower triangle too.
+
+    ``flat`` are the normal equations of all nodes.
+    """
+    size = right.shape[1]
     for m in range(4):
         for n in range(4):
             at, w = first + m * n_spline + n, weight * value[4 * m + n]
             right[node, at] += w * rest
-            for q in range(n, 4):
-                normal[node, at, at - n + q] += w * value[4 * m + q]
-            for k in range(m + 1, 4):
-                for q in range(4):
-                    normal[node, at, first + k * n_spline + q] += w * value[4 * k + q]
+            row = (node * size + at) * size + first
+            for k in range(m, 4):
+                v0, v1, v2, v3 = value[4 * k], value[4 * k + 1], value[4 * k + 2], value[4 * k + 3]
+                _add_four(flat, row + k * n_spline, w, v0, v1, v2, v3)
 
 
 @njit(cache=True, nogil=True)
@@ -201,7 +214,7 @@ def _correction_equations(u, v, node, scale, x, y, more, rest, weight, degree, n
     a, b, low, high = np.empty(4), np.empty(4), np.empty(3), np.empty(3)
     size = 16 * stars + 9 + more.shape[0]
     value, where = np.empty(size), np.empty(size, np.int64)
-    n_spline = round(2 * reach / knot) + 3
+    n_spline, flat = round(2 * reach / knot) + 3, normal.reshape(-1)
     for p in range(node.size):
         if not weight[p] > 0:
             continue
@@ -224,7 +237,7 @@ def _correction_equations(u, v, node, scale, x, y, more, rest, weight, degree, n
         for k in range(right.shape[0]):
             near = weight[p] * (1 - abs(node[p] - k))
             if near > 0 and count == 16:
-                _add_star(value, where[0], n_spline, rest[p], near, k, normal, right)
+                _add_star(value, where[0], n_spline, rest[p], near, k, flat, right)
             elif near > 0:
                 _add(value, where, count, rest[p], near, normal[k], right[k])
 
@@ -249,7 +262,7 @@ def correction_equations(
     weight : float64 (pixel)
     reach, knot : float
     normal, right : float64 (node, m, m), (node, m), changed
-        Upper triangle; first the splines of the profile, then those of the host, then what is more.
+        The upper triangle counts; first the splines of the profile, then those of the host, then what is more.
     """
     _correction_equations(
         *read_only(u, v, node, scale, x, y, more, rest, weight), degree, n, reach, knot, normal, right
@@ -275,26 +288,27 @@ def correction_sums(
     reach, knot : float
     cross, small : float64 (sample, unknown, spline), (sample, unknown, unknown), changed
     """
-    a, b = np.empty(4), np.empty(4)
-    n_spline = round(2 * reach / knot) + 3
+    a, b, n_other, size = np.empty(4), np.empty(4), other.shape[0], cross.shape[2]
+    n_spline, mine, flat = round(2 * reach / knot) + 3, np.empty(n_other), cross.reshape(-1)
     for p in range(number.size):
         if not weight[p] > 0:
             continue
         k = number[p]
-        for m in range(other.shape[0]):
-            w = weight[p] * other[m, p]
-            for q in range(other.shape[0]):
-                small[k, m, q] += w * other[q, p]
+        for m in range(n_other):
+            mine[m] = other[m, p]
+        for m in range(n_other):
+            w = weight[p] * mine[m]
+            for q in range(n_other):
+                small[k, m, q] += w * mine[q]
         for s in range(u.shape[0]):
             i, j = _splines(u[s, p], v[s, p], reach, knot, a, b)
             if i < 0:
                 continue
-            for m in range(other.shape[0]):
-                w = weight[p] * scale[s, p] * other[m, p]
+            b0, b1, b2, b3 = b[0], b[1], b[2], b[3]
+            for m in range(n_other):
+                w, at = weight[p] * scale[s, p] * mine[m], (k * n_other + m) * size + i * n_spline + j
                 for q in range(4):
-                    first = (i + q) * n_spline + j
-                    for r in range(4):
-                        cross[k, m, first + r] += w * a[q] * b[r]
+                    _add_four(flat, at + q * n_spline, w * a[q], b0, b1, b2, b3)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

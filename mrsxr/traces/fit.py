@@ -232,7 +232,8 @@ class Fit:
         for d, stars, at in self.parts:
             later = [s for s in stars if s]
             where = [2 * d, 2 * d + 1, *(2 * (n + s - 1) + axis for s in later for axis in (0, 1)), -1]
-            moves = np.concatenate([slopes[stars].sum(axis=0, keepdims=True), slopes[later]])[..., at]
+            ours = slopes[..., at]
+            moves = np.concatenate([ours[stars].sum(axis=0, keepdims=True), ours[later]])
             other = np.concatenate([shape[np.ix_(stars, at)], [np.ones(at.size), *self._from_middle(stars, at)],
                                     moves.reshape(-1, at.size), rest[None, at]])  # fmt: skip
             cross, small = (np.zeros((self.n_sample, len(other), k)) for k in (m, len(other)))
@@ -247,17 +248,16 @@ class Fit:
             of_corner = taken[..., m:].reshape(-1, len(other) - free)
             corner[np.ix_(where, where)] -= of_corner.T @ of_corner
             at_node = self.node_of_sample[lit]
-            near = np.maximum(1 - np.abs(at_node - np.arange(self.n_node)[:, None]), 0)
-            border[:, :, where] += np.tensordot(near, cross[lit, free:], 1).transpose(0, 2, 1)
             before = np.clip(at_node.astype(int), 0, max(self.n_node - 2, 0))  # rises
             for k in np.unique(before):
                 of = slice(*np.searchsorted(before, [k, k + 1]))
-                some = taken[of].reshape(-1, taken.shape[2])
-                high = some * np.repeat(np.sqrt(at_node[of] - k), free)[:, None]
+                share, some = at_node[of] - k, taken[of].reshape(-1, taken.shape[2])
+                high = some * np.repeat(np.sqrt(share), free)[:, None]
                 whole, later = some.T @ some, high.T @ high
-                for node, found in ((k, whole - later), (k + 1, later))[: self.n_node]:
+                near = np.tensordot([1 - share, share], cross[lit[of], free:], 1).transpose(0, 2, 1)
+                for node, given, found in zip((k, k + 1)[: self.n_node], near, (whole - later, later), strict=False):
                     normal[node] -= found[:m, :m]
-                    border[node][:, where] -= found[:m, m:]
+                    border[node][:, where] += given - found[:m, m:]
         return border, corner
 
     def run(self, most: int = _WHOLE) -> bool:

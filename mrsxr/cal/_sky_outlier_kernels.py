@@ -442,6 +442,20 @@ def compare(
     return out, alone, steep
 
 
+@njit(cache=True, nogil=True)
+def _block_medians(values, rows, out):
+    """Fill out (block, x) with the medians of blocks of rows of a column, NaN left out; -1 where there is nothing."""
+    work = np.empty(rows, dtype=np.float32)
+    for b in range(out.shape[0]):
+        for x in range(out.shape[1]):
+            n = 0
+            for y in range(b * rows, min((b + 1) * rows, values.shape[0])):
+                if not math.isnan(values[y, x]):
+                    work[n] = values[y, x]
+                    n += 1
+            out[b, x] = median_of(work, n) if n > 0 else np.float32(-1)
+
+
 def judge(outlier: Array, steep: Array, index: Array, rows: int) -> tuple[float, Array]:
     """Return how many more outliers steep places have than the others, over what chance allows, and which are steep.
 
@@ -459,11 +473,8 @@ def judge(outlier: Array, steep: Array, index: Array, rows: int) -> tuple[float,
     if n < 1000:
         return np.nan, inside
     n_y, n_x = steep.shape
-    high = np.full((-(-n_y // rows) * rows, n_x), np.nan, dtype=np.float32)
-    high[:n_y] = np.where(inside, steep, np.float32(np.nan))
-    blocks = high.reshape(-1, rows, n_x)
-    empty = np.isnan(blocks).all(axis=1, keepdims=True)
-    middle = np.nanmedian(np.where(empty, np.float32(-1), blocks), axis=1)
+    middle = np.empty((-(-n_y // rows), n_x), dtype=np.float32)
+    _block_medians(np.where(inside, steep, np.float32(np.nan)), rows, middle)
     of_pixel = np.repeat(middle, rows, axis=0)[:n_y]
     out = inside & (of_pixel > np.quantile(of_pixel[inside], 0.9))
     on, off = int((outlier & out).sum()), int((outlier & inside & ~out).sum())

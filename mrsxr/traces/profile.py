@@ -47,7 +47,8 @@ class PsfImages:
 
 def start_profile(r2: np.ndarray) -> np.ndarray:
     """Return the profile to start from at squared radii [FWHM2]: Moffat, FWHM 1, exponent 2.5, 1 at its peak."""
-    return (1.0 + 4.0 * (2.0**0.4 - 1.0) * r2) ** -2.5
+    spread = 1.0 + 4.0 * (2.0**0.4 - 1.0) * r2
+    return 1.0 / (spread * spread * np.sqrt(spread))  # a power takes four times as long
 
 
 def profile_at(

@@ -20,7 +20,7 @@ AREA_FLOOR = 1e-9
 GOOD, HOLE, OUTSIDE, SATURATED = 0, 1, 2, 3
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _row_cells(cover, start, x_low, x_high, height):
     """Add one piece of an edge, inside one row of cells, to the cover of the cells to its right."""
     if x_low > x_high:
@@ -369,23 +369,30 @@ def deposit(
     hole : uint8 (plane, spaxel), changed
         Bit 0 where an unusable pixel reaches the voxel, bit 1 where one that saturated does.
     """
-    for pixel in range(status.size):
+    for pixel in range(status.size):  # one sum after the other: no value is read again as a target may have changed it
+        first, last = sky_start[pixel], sky_start[pixel + 1]
         if status[pixel] == HOLE or status[pixel] == SATURATED:
             kind = 1 if status[pixel] == HOLE else 3
             for e in range(wave_start[pixel], wave_start[pixel + 1]):
-                for s in range(sky_start[pixel], sky_start[pixel + 1]):
+                for s in range(first, last):
                     hole[plane[e], spaxel[s]] |= kind
         elif status[pixel] == GOOD:
+            here, shares = spaxel[first:last], area[first:last]
             for e in range(wave_start[pixel], wave_start[pixel + 1]):
                 k, along = plane[e], weight[pixel] * float(length[e])
-                for s in range(sky_start[pixel], sky_start[pixel + 1]):
-                    v, w = spaxel[s], along * area[s]
-                    weight_sum[k, v] += w
-                    count[k, v] += 1.0
-                    for m in range(linear.shape[0]):
-                        linear_sum[m, k, v] += w * linear[m, pixel]
-                    for m in range(square.shape[0]):
-                        square_sum[m, k, v] += w * w * square[m, pixel]
+                weights, counts = weight_sum[k], count[k]
+                for s in range(here.size):
+                    weights[here[s]] += along * shares[s]
+                    counts[here[s]] += 1.0
+                for m in range(linear.shape[0]):
+                    sums, value = linear_sum[m, k], linear[m, pixel]
+                    for s in range(here.size):
+                        sums[here[s]] += along * shares[s] * value
+                for m in range(square.shape[0]):
+                    sums, value = square_sum[m, k], square[m, pixel]
+                    for s in range(here.size):
+                        w = along * shares[s]
+                        sums[here[s]] += w * w * value
 
 
 @njit(cache=True, nogil=True)
@@ -412,11 +419,13 @@ def reach_back(
     for pixel in range(status.size):
         if status[pixel] != GOOD:
             continue
+        first, last = sky_start[pixel], sky_start[pixel + 1]
+        here, shares = spaxel[first:last], area[first:last]
         for e in range(wave_start[pixel], wave_start[pixel + 1]):
             k, along = plane[e], weight[pixel] * float(length[e])
-            total = 0.0
-            for s in range(sky_start[pixel], sky_start[pixel + 1]):
-                total += voxel_weight[k, spaxel[s]] * area[s]
+            total, weights = 0.0, voxel_weight[k]
+            for s in range(here.size):
+                total += weights[here[s]] * shares[s]
             if total == 0.0:
                 continue
             total *= along

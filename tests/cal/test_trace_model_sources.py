@@ -1,5 +1,7 @@
 """A trace model of several sources: the waves of each go, and the light of each stays where it is."""
 
+import functools
+
 import numpy as np
 import pytest
 from star_scene import made, pixel_psf
@@ -31,10 +33,16 @@ def pair(there, noise=0.3, stars=1):
     return made(lambda wave: stars * 160 * (1 + 5 * (wave - 5.02)), rest, noise=noise)
 
 
-@pytest.fixture(scope="module", params=[NEAR, FAR], ids=["near", "far"])
+@functools.cache
+def fitted(there):
+    """Return the place of the other star, a pair and the model of both."""
+    ds = pair(there)
+    return there, ds, fit_trace_model(ds, band="1A", source=FIRST, others=[sky(there)])
+
+
+@pytest.fixture(params=[NEAR, FAR], ids=["near", "far"])
 def both(request):
-    ds = pair(request.param)
-    return request.param, ds, fit_trace_model(ds, band="1A", source=FIRST, others=[sky(request.param)])
+    return fitted(request.param)
 
 
 def near(cube, place, radius):
@@ -62,9 +70,6 @@ def test_the_waves_of_each_source_go_and_apertures_keep_their_light(both):
         np.testing.assert_allclose(light[1].mean(), light[0].mean(), rtol=1e-3)
     for name in ("var", "weight", "dq"):
         np.testing.assert_array_equal(better[name], plain[name])
-    lazy = ds.assign(flux=ds.flux.chunk(dither=1))
-    later = fit_trace_model(lazy, band="1A", source=FIRST, others=[sky(there)])
-    np.testing.assert_array_equal(build_cube(lazy, trace_model=later, **LIMITS).flux.values, better.flux.values)
 
 
 def test_places_and_spectra_are_those_of_the_sources(both):
@@ -78,10 +83,11 @@ def test_places_and_spectra_are_those_of_the_sources(both):
 
 
 def test_a_recipe_gives_the_same_and_all_sources_are_taken_off():
-    ds, others = pair(NEAR), [sky(NEAR)]
+    _, ds, model = fitted(NEAR)
+    others = [sky(NEAR)]
     recipe = Recipe.of("optimal").set("trace_model", source=FIRST, others=others)
-    built = make_target_cube(ds, "1A", None, recipe.set("cube_build", wavelength_min=5.0, wavelength_max=5.045))
-    model = fit_trace_model(ds, band="1A", source=FIRST, others=others)
+    lazy = ds.assign(flux=ds.flux.chunk(dither=1))
+    built = make_target_cube(lazy, "1A", None, recipe.set("cube_build", wavelength_min=5.0, wavelength_max=5.045))
     np.testing.assert_array_equal(built.flux.values, build_cube(ds, trace_model=model, **LIMITS).flux.values)
     assert built.score_trace_model.dims == ("source", "dither", "slice_label", "node")
     left = subtract_point_source(ds, trace_model=model, around="level").flux.values
@@ -94,9 +100,9 @@ def test_a_recipe_gives_the_same_and_all_sources_are_taken_off():
 def test_bad_pixels_at_the_peak_of_another_source_are_filled(monkeypatch):
     """They are not where the model is used at the first source alone."""
     monkeypatch.setattr(point_source, "bands_of_setting", lambda _: ["1A"])  # these data have one band
-    ds, true = pair(NEAR), pair(NEAR, noise=1e-9).flux.values
-    bad = np.zeros(ds.flux.shape, bool)
-    for d, place in enumerate(fit_trace_model(ds, band="1A", source=FIRST, others=[sky(NEAR)]).place.values[1]):
+    _, ds, model = fitted(NEAR)
+    true, bad = pair(NEAR, noise=1e-9).flux.values, np.zeros(ds.flux.shape, bool)
+    for d, place in enumerate(model.place.values[1]):
         away = np.hypot(ds.alpha - place[0], ds.beta - place[1]).where(ds.y == 20 + 5 * d).values
         y, x = np.unravel_index(np.nanargmin(away), away.shape)
         bad[d, y - 1 : y + 2, x - 1 : x + 2] = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import fields, replace
 
 import numpy as np
 import xarray as xr
@@ -22,23 +23,38 @@ def instrument_of(setting):
     return make_instrument(make_geometry(setting), Effects.none(), 1)
 
 
-def cal_of(scene, setting, offsets, effects=None, velosys=12000.0):
-    """Return cal data of a scene seen with some dither offsets (X, Y) [arcsec]; every variance is 1e-4 of flux."""
-    instrument = instrument_of(setting)
+def near(instrument, band, low, high):
+    """Return an instrument that sees light of a band from ``low`` to ``high`` [um] alone."""
+    pixels = instrument.pixels[band]
+    lit = (pixels.wavelength > low) & (pixels.wavelength < high)
+    pixels = replace(pixels, **{f.name: getattr(pixels, f.name)[lit] for f in fields(pixels) if f.name != "band"})
+    return replace(instrument, pixels={band: pixels})
+
+
+def cal_of(scene, setting, offsets, effects=None, velosys=12000.0, within=None):
+    """Return cal data of a scene seen with some dither offsets (X, Y) [arcsec]; every variance is 1e-4 of flux.
+
+    ``within`` (band, from, to [um]): of the rows of this light alone, which takes a fifth of the time.
+    """
+    instrument, rows = instrument_of(setting), slice(0, 1024)
+    if within:
+        instrument = near(instrument, *within)
+        y = instrument.pixels[within[0]].y
+        rows = slice(y.min(), y.max() + 1)
     geometry = instrument.geometry
     aims = [aim_at(scene.ra, scene.dec, 247.0, offset, 1.0, velosys) for offset in offsets]
     flux = np.stack(
-        [observe(scene, aim, instrument, effects or Effects.none()).surface_brightness for aim in aims]
+        [observe(scene, aim, instrument, effects or Effects.none()).surface_brightness[rows] for aim in aims]
     ).astype("f4")
-    labels = slice_map(geometry.regions)
+    labels = slice_map(geometry.regions)[rows]
     flux[:, labels == 0] = np.nan
     model = coordinate_model(geometry.distortion, geometry.specwcs).drop_attrs()
-    alpha, beta, wave = slicer_grid(model, labels)
+    alpha, beta, wave = slicer_grid(model, labels, origin=(rows.start, 0))
     dims = ("dither", "y", "x")
     data = {"flux": flux} | {k: 1e-4 * np.abs(flux) for k in ("var_poisson", "var_read", "var_flat")}
     data = {k: (dims, v, {"units": schema.units_of("cal", k)}) for k, v in data.items()}
     data["dq"] = (dims, np.where(np.isfinite(flux), 0, 513).astype("u4"), {"units": "1"})
-    coords = {"y": np.arange(1024), "x": np.arange(1032), **dither_coords(len(aims), setting)}
+    coords = {"y": np.arange(1024)[rows], "x": np.arange(1032), **dither_coords(len(aims), setting)}
     for name in ("ra_ref", "dec_ref", "roll_ref", "v2_ref", "v3_ref"):
         values = [getattr(aim.pointing, name) for aim in aims]
         coords[name] = ("dither", np.array(values), dict(coords[name][2]))

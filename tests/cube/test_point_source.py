@@ -19,6 +19,7 @@ from mrsxr.simulate.scene import PSF_SIGMAS, PSF_WEIGHTS
 
 RA, DEC, C = 339.015, 33.976, 299792.458
 WINDOW = {"wavelength_min": 5.25, "wavelength_max": 5.35}
+WITHIN = ("1A", 5.24, 5.36)
 CENTRE = 5.3
 
 
@@ -72,7 +73,9 @@ def measure(lit, plain):
 def test_shift_and_transmission_are_taken_back(place):
     offset = offset_for(scene_of(), "12A", "1A", place)
     effects = replace(Effects.none(), slice_shift=True)
-    ideal, real = ([cal_of(scene_of(line), "12A", [offset], e) for line in (True, False)] for e in (None, effects))
+    ideal, real = (
+        [cal_of(scene_of(line), "12A", [offset], e, within=WITHIN) for line in (True, False)] for e in (None, effects)
+    )
     options = {"band": "1A", "center": (RA, DEC), **WINDOW}
     mend = {"point_source": (RA, DEC), "mrsptcorr": mrsptcorr()}
     true, untouched = (measure(*(build_cube(ds, **options) for ds in pair)) for pair in (ideal, real))
@@ -104,7 +107,8 @@ def test_effects_at_centre_and_edge():
 
 def small(**options):
     offset = offset_for(scene_of(), "12A", "1A", 0.3)
-    return cal_of(scene_of(False), "12A", [offset]), {"band": "1A", **WINDOW, "center": (RA, DEC), **options}
+    ds = cal_of(scene_of(False), "12A", [offset], within=WITHIN)
+    return ds, {"band": "1A", **WINDOW, "center": (RA, DEC), **options}
 
 
 def test_tables_may_be_missing_but_not_both():
@@ -168,7 +172,7 @@ def test_it_is_said_what_becomes_of_extended_light():
 def test_errors_of_sums_know_the_terms():
     """Scatter of draws of noise over the error of a sum over spaxels, plane by plane, with the terms in both."""
     offset = offset_for(scene_of(), "12A", "1A", -0.3)
-    ds = cal_of(scene_of(False), "12A", [offset])
+    ds = cal_of(scene_of(False), "12A", [offset], within=WITHIN)
     options = {"point_source": (RA, DEC), "mrsptcorr": mrsptcorr()}
     cube = build_cube(ds, band="1A", center=(RA, DEC), wavelength_min=5.25, wavelength_max=5.28, **options)
     near = np.hypot(cube.x - 0.2, cube.y + 0.1) < 0.22

@@ -228,7 +228,7 @@ def residual_fringe_1d(recipe, gains):
     rng, wave = np.random.default_rng(11), np.linspace(5.66, 6.63, 1213)
     even = made_scene("point", 0.0).isel(wavelength=slice(0, 2))
     light = np.cos(2 * np.pi * 1e4 / wave / 2.8) * (0.02 if gains else 0.0) + rng.normal(1.0, 0.003, wave.size)
-    cube = xr.concat([even.isel(wavelength=[0])] * wave.size, "wavelength", data_vars="minimal")
+    cube = even.isel(wavelength=np.zeros(wave.size, int))
     cube = cube.assign_coords(wavelength=("wavelength", wave, even.wavelength.attrs)).assign_attrs(even.attrs)
     flux = (cube.flux * xr.DataArray(light, dims="wavelength")).astype("f4").assign_attrs(even.flux.attrs)
     out = spectrum_of(cube.assign(flux=flux), recipe, source_type="POINT")

@@ -21,7 +21,8 @@ from mrsxr.pipeline.combine_chain import combine
 from mrsxr.pipeline.cube_chain import background_spectra, fields_of, make_cube
 from mrsxr.pipeline.record import read_runs
 
-PLAIN = Recipe.of().skipping("outlier_detection").with_background("none")
+COARSE = Recipe.of().set("cube_build", wavelength_step=0.01, spaxel_size=0.35)  # um, arcsec; a hundredth of the voxels
+PLAIN = COARSE.skipping("outlier_detection").with_background("none")
 
 
 def science(result, level):
@@ -224,9 +225,9 @@ def test_a_lacking_background_is_told_or_refused(simulated, reduced, tmp_path):
         mx.run(source, science(reduced, "cube"), out=tmp_path / "out", **options)
     for way in ("master", "binned", "pixel"):
         with pytest.raises(MrsxrError, match=r"is asked for and there are no background exposures of the bands 1A, 2A"):
-            mx.run(source, out=tmp_path / "out", recipe=Recipe.of().with_background(way), **options)
+            mx.run(source, out=tmp_path / "out", recipe=COARSE.with_background(way), **options)
     assert not (tmp_path / "out").exists()
-    result = mx.run(source, out=tmp_path / "out", **options)
+    result = mx.run(source, out=tmp_path / "out", recipe=COARSE, **options)
     (path,) = result.files["cube"]
     text = "no background exposures of 1A: no background is subtracted there"
     assert any(text in note for note in notes_of(mx.load(path)))
@@ -264,10 +265,10 @@ def test_background_fields_apart_give_a_spectrum_each(reduced):
     far = sky.assign_coords(dec_ref=sky.dec_ref + 300 / 3600, exposure=name)
     both = tree.gather({"/background/12A": sky, "/background/12A_2": far})["/background/12A"]
     assert [part.sizes["dither"] for part in fields_of(both)] == [1, 1]
-    recipe = Recipe.of().set("master_background", **Recipe.of("optimal").entry("master_background").given)
+    recipe = COARSE.set("master_background", **Recipe.of("optimal").entry("master_background").given)
     one, other = background_spectra(both, "1A", None, recipe)
     np.testing.assert_allclose(one.background.values, other.background.values, rtol=1e-3)
-    cubes = mx.make_cubes(tree.build({"/background/12A": both}), bands=["1A"])
+    cubes = mx.make_cubes(tree.build({"/background/12A": both}), recipe=COARSE, bands=["1A"])
     assert [path for path, _ in tree.leaves(cubes)] == ["/background/1A", "/background/1A_2"]
 
 

@@ -114,7 +114,7 @@ def test_products_and_decisions_stand_with_their_piece(reduced, tmp_path):
 def test_a_run_takes_over_what_is_there_and_makes_the_rest(reduced, simulated, tmp_path):
     """Nothing changed: all is taken over. A parameter of stage 3: the cubes anew. A lost file: that and no more."""
     source = [p for p in reduced.files["cal"] if "background" not in p.parts]
-    recipe = Recipe.of().skipping("outlier_detection", "master_background")
+    recipe = Recipe.of().set("cube_build", wavelength_step=0.01).skipping("outlier_detection", "master_background")
     options = {"refs": simulated.reference_folder, "out": tmp_path, "bands": ["1A"]}
     first = mx.run(source, recipe=recipe, **options)
     assert not first.failed

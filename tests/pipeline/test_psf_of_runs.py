@@ -28,6 +28,7 @@ sys.path.append(str(Path(__file__).parents[1] / "cal"))
 import star_scene
 
 RECIPE = Recipe.of().skipping("outlier_detection", "master_background", "match_backgrounds").set("trace_model")
+RECIPE = RECIPE.set("cube_build", wavelength_min=5.2, wavelength_max=5.25)  # a part of the band
 OPTIONS: dict = {"bands": ["1A"], "to": "cube", "recipe": RECIPE}
 
 
@@ -59,7 +60,7 @@ def folder(simulated, tmp_path):
 
 @pytest.fixture(scope="module")
 def cals(reduced):
-    return [path for path in reduced.files["cal"] if "background" not in path.parts]
+    return [path for path in reduced.files["cal"] if "background" not in path.parts][:1]
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +93,8 @@ def test_runs_and_trees_use_it_alike(cals, folder, plain, tmp_path):
         with no_compute():
             lazy = mx.make_cubes(tree, refs, RECIPE, bands="1A")["science/1A"].to_dataset()
         sizes.append(len(cloudpickle.dumps(dict(lazy.flux.data.dask))))
-        for name in ("flux", "var", "dq"):
-            np.testing.assert_array_equal((by_threads if with_psf else plain)[name], lazy[name].compute())
+        for name, values in lazy[["flux", "var", "dq"]].compute().items():
+            np.testing.assert_array_equal((by_threads if with_psf else plain)[name], values)
     assert abs(sizes[0] - sizes[1]) < 5000  # images: 200 kB
     for name in ("flux", "var", "dq"):
         np.testing.assert_array_equal(by_threads[name], elsewhere[name])
@@ -165,6 +166,7 @@ def test_one_that_is_asked_for_by_name(cals, simulated, folder, plain, tmp_path)
     mine = write_reference(tmp_path / "mine.fits", "psf", psf=psf_of("1A"))
     other = write_reference(tmp_path / "other.fits", "psf", psf=psf_of("3A"))
     arguments = ["run", *cals, "--refs", refs, "--to", "cube", "--bands", "1A", "--set", "trace_model.skip=false",
+                 "--set", "cube_build.wavelength_min=5.2", "--set", "cube_build.wavelength_max=5.25",
                  "--skip", "outlier_detection,master_background,match_backgrounds", "--out"]  # fmt: skip
     out = CliRunner().invoke(main, [str(one) for one in (*arguments, tmp_path / "cli", "--override", f"psf={mine}")])
     assert out.exit_code == 0, out.output
@@ -187,7 +189,7 @@ def test_a_star_is_tied_and_filled_with_it(tmp_path, monkeypatch):
     write_reference(tmp_path / "mine.fits", "psf", psf=psf_of("1A"))
     refs, bare = mx.References(tmp_path), Recipe.of()
     bare = bare.skipping(*(one.name for one in bare.steps("cube") if not one.part.needed))
-    star = star_scene.made(lambda wave: 140.0 + 0 * wave, lambda a, b, wave: 7.0 + 0 * wave)
+    star = star_scene.made(lambda wave: 140.0 + 0 * wave, lambda a, b, wave: 7.0 + 0 * wave).isel(dither=[0, 1])
     monkeypatch.setattr(point_source, "bands_of_setting", lambda _: ["1A"])  # there are no slices of 2A
     hit = star.assign(dq=star.dq.copy(data=star.dq.values.copy()))
     hit.dq.values[0, 20:23, 160:163] |= 1

@@ -16,6 +16,8 @@ from mrsxr.errors import InputFileError, MrsxrError, ReferenceFileError
 from mrsxr.pipeline import Recipe
 from mrsxr.schema import validate
 
+COARSE = Recipe.of().set("cube_build", wavelength_step=0.01, spaxel_size=0.35)  # um, arcsec; a hundredth of the voxels
+
 
 def test_products_and_names(reduced):
     assert not reduced.failed
@@ -139,7 +141,8 @@ def test_pixel_background_takes_the_place_of_the_master_background(simulated, re
     rates = [p for p in reduced.files["rate"] if "background" not in p.parts]
     background_files = [p for p in reduced.files["rate"] if "background" in p.parts]
     recipe = Recipe.of().set("bkg_subtract", method="mean").set("badpix_selfcal", method="fraction")
-    result = mx.run(rates, background_files, out=tmp_path, refs=simulated.reference_folder, to="cube", recipe=recipe)
+    options = {"refs": simulated.reference_folder, "to": "cube", "bands": ["2A"]}
+    result = mx.run(rates, background_files, out=tmp_path, recipe=recipe, **options)
     assert not result.failed
     assert set(result.files) == {"mask", "cal", "crf", "cube"}
     stored = mx.load(next(p for p in result.files["cal"] if "background" not in p.parts))
@@ -195,7 +198,7 @@ def test_both_branches_where_the_images_are_ambiguous(reduced, simulated, tmp_pa
 
 def test_joint_cubes_of_a_run(reduced, simulated, tmp_path):
     cals = [p for p in reduced.files["cal"] if "background" not in p.parts]
-    recipe = Recipe.of().set("cube_build", output_type="multi").skipping("outlier_detection")
+    recipe = COARSE.set("cube_build", output_type="multi").skipping("outlier_detection")
     result = mx.run(cals, out=tmp_path, refs=simulated.reference_folder, recipe=recipe, to="cube")
     assert not result.failed
     (path,) = result.files["joint cube"]
@@ -214,7 +217,7 @@ def test_joint_cubes_of_a_run(reduced, simulated, tmp_path):
 
 def test_channel_cubes_of_one_band_have_files_of_their_own(reduced, simulated, tmp_path):
     cals = [p for p in reduced.files["cal"] if "background" not in p.parts]
-    recipe = Recipe.of().set("cube_build", output_type="channel").skipping("outlier_detection")
+    recipe = COARSE.set("cube_build", output_type="channel").skipping("outlier_detection")
     result = mx.run(cals, out=tmp_path, refs=simulated.reference_folder, recipe=recipe)
     assert not result.failed
     told = [path for paths in result.files.values() for path in paths]
@@ -238,7 +241,8 @@ def test_a_run_never_writes_one_name_twice(reduced, simulated, tmp_path, monkeyp
 
     monkeypatch.setattr(names, "_content", lambda ds: "")
     cals = [p for p in reduced.files["cal"] if "background" not in p.parts]
-    result = mx.run(cals, out=tmp_path, refs=simulated.reference_folder, to="cube", workers=1)
+    options = {"refs": simulated.reference_folder, "recipe": COARSE, "to": "cube"}
+    result = mx.run(cals, out=tmp_path, workers=1, **options)
     assert len(result.files["cube"]) == 1
     assert result.failed["2A"].endswith(
         "_miri_s3d.fits: the cube of 2A (cube) would have the name of the cube of 1A (cube) of this run; "

@@ -15,6 +15,7 @@ import mrsxr as mx
 from mrsxr.pipeline import Recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore::mrsxr.errors.MrsxrWarning")
+COARSE = {"wavelength_step": 0.01}  # um; a tenth of the planes
 
 
 def by_hand(source, background_files, refs, recipe: Recipe) -> dict:
@@ -80,7 +81,7 @@ def test_rates_to_spectra(reduced, simulated, tmp_path):
     rates = [p for p in reduced.files["rate"] if "background" not in p.parts]
     background_files = [p for p in reduced.files["rate"] if "background" in p.parts]
     recipe = (
-        Recipe.of().set("badpix_selfcal", method="fraction").set("cube_build", output_type="multi")
+        Recipe.of().set("badpix_selfcal", method="fraction").set("cube_build", output_type="multi", **COARSE)
         .set("master_background", **Recipe.of("optimal").entry("master_background").given).set("exact_errors")
         .set("extract_1d", source_type="auto", both_branches=True)
     )  # fmt: skip
@@ -169,19 +170,19 @@ def test_the_ten_lines_compute_nothing_twice(reduced, simulated, tmp_path):
     """Exposures are calibrated once and cubes built once; for spectra and files no task of these runs again."""
     rates = [p for p in reduced.files["rate"] if "background" not in p.parts]
     background_files = [p for p in reduced.files["rate"] if "background" in p.parts]
-    refs = mx.References(simulated.reference_folder)
+    refs, recipe = mx.References(simulated.reference_folder), Recipe.of().set("cube_build", **COARSE)
     rate = mx.open_observation(rates, background_files).compute()
     with Count() as calibrated:
-        cal = mx.make_cal(rate, refs).compute()
+        cal = mx.make_cal(rate, refs, recipe).compute()
     with Count() as built:
-        cubes = mx.make_cubes(cal, refs)
+        cubes = mx.make_cubes(cal, refs, recipe)
     assert calibrated.tasks["together"] > 0  # the steps, folded
     assert built.tasks["drizzle_planes"] > 0
     assert not {"call", "together"} & set(built.tasks)
     assert built.tasks["select_pixels"] == 4  # two bands of target and background
     with Count() as after:
         cube = cubes["science/1A"].to_dataset().compute()
-        mx.make_spectra(cubes, refs)
+        mx.make_spectra(cubes, refs, recipe)
         mx.save(cubes, tmp_path)
     assert not cube.chunks
     assert not after.tasks

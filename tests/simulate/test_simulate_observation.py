@@ -10,11 +10,28 @@ from astropy.io import fits
 from mrsxr import dq, mrs
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.sky import Pointing, sky_to_v2v3, v2v3_to_slicer
+from mrsxr.references import crds_cache
 from mrsxr.references.readers import read_reference
-from mrsxr.simulate import Effects, PointSource, Scene, instrument, references, simulate_observation, true_spectrum
+from mrsxr.simulate import (
+    Effects,
+    PointSource,
+    Scene,
+    instrument,
+    observation,
+    references,
+    simulate_observation,
+    true_spectrum,
+)
 from mrsxr.simulate.scene import Background, encircled_energy
 
 SMALL = {"bands": ["1A"], "n_groups": 4, "n_integrations": 1, "n_dithers": 1, "n_background": 1}
+
+
+@pytest.fixture
+def _exposures_alone(monkeypatch):
+    """Write no reference files."""
+    monkeypatch.setattr(observation, "_write_references", lambda *_: None)
+    monkeypatch.setattr(crds_cache, "build_crds_cache", lambda *_: {})
 
 
 @pytest.fixture(scope="session")
@@ -53,6 +70,7 @@ def test_pointing_keywords_put_the_target_at_the_offset(made):
         assert v3 - sci["V3_REF"] == pytest.approx(head["YOFFSET"], abs=1e-6)
 
 
+@pytest.mark.usefixtures("_exposures_alone")
 def test_same_seed_same_files(made, tmp_path):
     again = simulate_observation(tmp_path, save_slopes=False, **SMALL)
     for old, new in zip([*made.uncal, *made.background], [*again.uncal, *again.background], strict=True):
@@ -164,9 +182,10 @@ def test_effects_off_are_off_in_the_references_too(tmp_path):
     assert np.abs(slope - truth).max() < 1.01 / 2.77504
 
 
+@pytest.mark.usefixtures("_exposures_alone")
 def test_light_lies_where_the_jitter_puts_it_and_the_header_does_not_know(tmp_path):
     star = Scene(150.0, 20.0, points=(PointSource(150.0, 20.0),), background=Background(scale=0.0))
-    some = {**SMALL, "scene": star, "n_dithers": 2, "n_background": 0}
+    some = {**SMALL, "scene": star, "n_dithers": 2, "n_background": 0, "n_groups": 2}
     jitter = dataclasses.replace(Effects.none(), centroid_jitter=0.08)
     moved, still = (
         simulate_observation(tmp_path / name, effects=one, **some)

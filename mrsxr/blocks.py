@@ -76,10 +76,11 @@ def map_ramps(
     coords: dict[Any, xr.Variable] = {}
     for a in reversed(arranged):
         coords |= a.coords.variables
-    return tuple(
-        xr.DataArray(data, dims=dims, coords={n: c for n, c in coords.items() if set(c.dims) <= set(dims)})
-        for data, dims in zip(out, out_dims, strict=True)
-    )
+    known = set().union(*out_dims)
+    whole = xr.Dataset(dict(enumerate(zip(out_dims, out, strict=True))), {
+        name: one for name, one in coords.items() if set(one.dims) <= known
+    })  # fmt: skip
+    return tuple(whole[number].rename(None) for number in range(len(out)))  # a DataArray would copy its coordinates
 
 
 def add_flags(flags: xr.DataArray, more: xr.DataArray) -> xr.DataArray:
@@ -133,7 +134,7 @@ def packed(values: np.ndarray) -> da.Array:
 
 def as_lazy_as(array: xr.DataArray, other: xr.DataArray) -> xr.DataArray:
     """Return an array in memory as a :func:`packed` one where another is lazy."""
-    return array.copy(data=packed(array.values)) if other.chunks and not array.chunks else array
+    return array.copy(deep=False, data=packed(array.values)) if other.chunks and not array.chunks else array
 
 
 def pack(values: np.ndarray) -> tuple[Any, ...]:
@@ -207,7 +208,9 @@ def with_row_halo(wrapper: Callable[..., np.ndarray], array: xr.DataArray, *, de
     DataArray like ``array``
     """
     if not array.chunks:
-        return array.copy(data=_with_edges(None, array.values, None, wrapper=wrapper, depth=depth, fill=fill))
+        return array.copy(
+            deep=False, data=_with_edges(None, array.values, None, wrapper=wrapper, depth=depth, fill=fill)
+        )
     if min(array.chunksizes["y"]) < depth:  # a block gives its neighbours whole edges
         rows = max(depth, 8)
         n = max(1, array.sizes["y"] // rows)
@@ -223,7 +226,7 @@ def with_row_halo(wrapper: Callable[..., np.ndarray], array: xr.DataArray, *, de
         key = (name, *index)
         tasks[key] = Task(key, _with_edges, *blocks, wrapper=wrapper, depth=depth, fill=fill)
     graph = HighLevelGraph.from_collections(name, tasks, dependencies=[data])
-    return array.copy(data=da.Array(graph, name, data.chunks, meta=data._meta))
+    return array.copy(deep=False, data=da.Array(graph, name, data.chunks, meta=data._meta))
 
 
 def read_again(data: Lazy, label: str, *, by_rows: bool = False) -> Lazy:
@@ -248,11 +251,13 @@ def read_again(data: Lazy, label: str, *, by_rows: bool = False) -> Lazy:
         return _renamed([data], label)[0]
     if isinstance(data, xr.DataArray):
         rows = [data.get_axis_num("y")] if by_rows else None
-        return data.copy(data=_renamed([data.data], label, rows)[0]) if data.chunks else data
+        return data.copy(deep=False, data=_renamed([data.data], label, rows)[0]) if data.chunks else data
     lazy = {name: v for name, v in data.data_vars.items() if v.chunks}
     axes = [v.get_axis_num("y") for v in lazy.values()] if by_rows else None
     copies = _renamed([v.data for v in lazy.values()], label, axes)
-    return data.assign({name: v.copy(data=one) for (name, v), one in zip(lazy.items(), copies, strict=True)})
+    return data.assign(
+        {name: v.copy(deep=False, data=one) for (name, v), one in zip(lazy.items(), copies, strict=True)}
+    )
 
 
 def _renamed(arrays: list[da.Array], label: str, rows: list[int] | None = None) -> list[da.Array]:

@@ -150,9 +150,9 @@ def as_redshift(value: Any, what: str = "redshift") -> Any:
     if isinstance(value, u.Quantity) and value.unit.is_equivalent(u.km / u.s):
         z = value.to_value(u.km / u.s) / 299792.458
         raise MrsxrError(f"{what} is {value}, a velocity; expected a number, cz = {value} is z = {z:.6g}")
-    unit = "redshift" if isinstance(value, u.Quantity) and str(value.unit) == "redshift" else u.dimensionless_unscaled
+    of_redshift = isinstance(value, u.Quantity) and str(value.unit) == "redshift"
     try:
-        number = float(value.value) if unit == "redshift" else as_number(value, unit, what)
+        number = float(value.value) if of_redshift else as_number(value, u.dimensionless_unscaled, what)
     except MrsxrError as error:
         raise MrsxrError(f"{what} is {_shown(value)}; expected a number above -1, such as 0.0225") from error
     if not number > -1.0:

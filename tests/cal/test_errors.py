@@ -264,7 +264,7 @@ def test_pixels_scatter_by_the_error_in_their_file(level, tmp_path):
     ones = np.ones((NY, NX), "f4")
     rates = fit_ramps(
         ds, method="gls", gain=make_reference("gain", gain=5.1 * ones),
-        readnoise=make_reference("readnoise", read_noise=np.sqrt(2) * read * ones),
+        readnoise=make_reference("readnoise", read_noise=np.float32(np.sqrt(2) * read) * ones),
     )  # fmt: skip
     photom = references(error=0.015)["photom"]
     out = cal.calibrate_flux(rates, photom=photom, propagate_errors=True)

@@ -88,7 +88,7 @@ def test_two_temperatures():
     assert float(one.chi2) > 100 * (1 + float(two.chi2))
     assert two.temperature.dims == ("temperature_component",)
     rng = np.random.default_rng(3)
-    draws = flux[:, None, None] * (1 + 0.03 * rng.normal(size=(8, 25, 40)))
+    draws = flux[:, None, None] * (1 + 0.03 * rng.normal(size=(8, 20, 20)))
     out = h2_excitation(table(draws, 0.03 * flux[:, None, None] + 0 * draws), area=2.0, temperatures=2)
     assert np.isfinite(out.temperature).mean() > 0.99
     for k, value in enumerate((250.0, 1100.0)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -22,7 +23,7 @@ from mrsxr.step import made_with, step
 from mrsxr.threads import how, one_blas_thread
 from mrsxr.traces.fit import Fit
 from mrsxr.traces.model import EDGE, trace_profile
-from mrsxr.traces.pixels import gathered, in_circle, lit_pixels, on_sky, places_of
+from mrsxr.traces.pixels import gathered, in_circle, lit_pixels, on_sky, places_of, shows
 from mrsxr.traces.profile import PsfImages
 from mrsxr.traces.source import images_of
 
@@ -98,13 +99,13 @@ def measure_offsets(
     for ds in datasets:
         check_wcs(ds)
         for band in map(str, np.atleast_1d(ds["band"].values)):
-            try:
-                lit = lit_pixels(ds.isel(y=slice(None, None, _EACH)), band).compute(**how())
+            places, error, part = np.zeros((0, 2)), np.inf, ds.isel(y=slice(None, None, _EACH))
+            if shows(part, band):
+                lit = lit_pixels(part, band).compute(**how())
                 if source is None:
                     source = on_sky(places_of(lit, band, None)[0], band, ds, 0)
-                places, error = _measure(lit, band, source, images.get(band))
-            except (MrsxrError, np.linalg.LinAlgError):  # no slice of the band, too few pixels for a spectrum
-                places, error = np.zeros((0, 2)), np.inf
+                with suppress(np.linalg.LinAlgError):  # too few pixels for a spectrum
+                    places, error = _measure(lit, band, source, images.get(band))
             errors[band] = max(error, errors.get(band, 0.0))
             for d, place in enumerate(places if error <= max_error else ()):
                 rows[str(ds["exposure"].values[d]), band] = place, on_sky(place, band, ds, d)

@@ -56,6 +56,7 @@ def fit_point_source(
     -------
     Dataset, kind "point_source"
         ``peak`` (source, sample) [MJy/sr] and ``peak_var``, the same for all exposures but for ``gain`` (dither, node);
+        ``line_error`` [MJy/sr], of the peak in lines of the host, common to a line;
         ``place`` (source, dither, axis) [arcsec], coordinates ``ra``, ``dec`` (source) [deg]; ``profile``, corrections
         of the PSF; ``residual`` (node), what is left within 1 FWHM, rms over the light; ``background`` (source, sample)
         [MJy/sr]; ``settled``, 1 where places and PSF came to rest, which is noted where they did not. The sources are

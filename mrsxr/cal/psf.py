@@ -15,8 +15,8 @@ from mrsxr.limits import Arcsec, Band, Place, checked
 from mrsxr.mrs import SLICE_WIDTH, bands_of_setting, psf_fwhm, setting_keywords, setting_of_band
 from mrsxr.references.fit import join_planes
 from mrsxr.references.stpsf import read_stpsf
+from mrsxr.traces.point import LOST
 from mrsxr.traces.profile import REACH, profile_at
-from mrsxr.traces.source import LOST
 
 from .point_source import fit_point_source
 from .trace_model import fit_trace_model

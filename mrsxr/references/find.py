@@ -377,7 +377,7 @@ def _given_facts(entry: Any, kind: str) -> ReferenceFacts:
 
 
 def _find_given(entry: Any, kind: str, exposure: Exposure) -> ReferenceFacts | xr.Dataset:
-    """Return the first of the files or Datasets given for a kind that fits an exposure."""
+    """Return of the files or Datasets given for a kind that which fits an exposure best, the first of equals."""
     entries = _entries(entry)
     if not entries:
         raise ReferenceFileError(f"the list of {kind} references is empty; expected a path or a Dataset in it")
@@ -387,7 +387,11 @@ def _find_given(entry: Any, kind: str, exposure: Exposure) -> ReferenceFacts | x
             require_fit(_given_facts(entries[0], kind), kind, exposure)
         except ReferenceFileError as error:
             raise ReferenceMissingError(str(error)) if kind in BAND_KINDS else error from None
-    return fitting[0] if isinstance(fitting[0], xr.Dataset) else _given_facts(fitting[0], kind)
+    best = max(fitting, key=lambda one: score(_given_facts(one, kind), exposure))
+    if len(fitting) > 1:
+        others = ", ".join(_name(one) for one in fitting if one is not best)
+        tell(f"several {kind} references are given that fit {exposure.name}: {_name(best)} is taken, not {others}")
+    return best if isinstance(best, xr.Dataset) else _given_facts(best, kind)
 
 
 #: The crds package keeps what it has read in tables that all threads share.

@@ -89,13 +89,14 @@ def _search(
     fwhm = float(expected(float(np.median(cube["wavelength"].values)), psf)) / scale
     reach = max(REACH / scale, 2.0 * fwhm)
     found, judged = find_source_dao(cube), {}
+    image: Any = collapse(cube) if search == "fit" or found is None else None
     if search == "fit":
-        fitted = find_place(collapse(cube), fwhm, target, reach)
+        fitted = find_place(image, fwhm, target, reach)
         value, on = judge_fit(cube, fitted, found, target, middle, (fwhm, reach))
         judged = score("centering", value, method="fit", instead="daofind", held_out=on)
         found = fitted if gains(value) else found
     if found is None:
-        top = find_place(collapse(cube), fwhm, widest=np.inf)
+        top = find_place(image, fwhm, widest=np.inf)
         where = "" if top is None else f" (the brightest place is at spaxel ({top.x:.0f}, {top.y:.0f}))"
         tell(f"cube {band}: no source found that is a point off the border{where}; the target coordinates are used")
         return None, judged

@@ -47,12 +47,17 @@ def lit_pixels(ds: xr.Dataset, band: str) -> xr.Dataset:
     flux = ds["flux"].variable
     variance: Any = sum(ds[name].variable for name in RANDOM if name in ds)
     ours = out["slice"].variable // 100 == int(band[0])
-    if not (ds.sizes["dither"] and ours.values.any()):
+    if not shows(out, band):
         raise MrsxrError(f"band {band}: no exposure has a pixel in a slice of it; take exposures of that band")
     good = (ours & ((ds["dq"].variable & dq.DO_NOT_USE) == 0) & np.isfinite(flux) & (variance > 0)).transpose(
         *flux.dims
     )
     return out.assign(flux=flux.where(good), variance=variance.where(good))
+
+
+def shows(ds: xr.Dataset, band: str) -> bool:
+    """Return whether an exposure has a pixel in a slice of a band."""
+    return bool(ds.sizes["dither"] and (ds["slice"] // 100 == int(band[0])).any())
 
 
 def places_of(lit: xr.Dataset, band: str, source: tuple[float, float] | None) -> np.ndarray:

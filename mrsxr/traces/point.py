@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,10 @@ from .profile import KNOT, REACH, PsfImages, correction_at, profile_at, shifts
 _N_SPLINE = round(2 * REACH / KNOT) + 3
 #: Light around the source: degree and number of intervals of its splines over the box.
 AROUND = {"level": (1, 1), "host": (2, 2)}
-_FINE = (2, 8)
+_FINE, _COARSER = (2, 8), (2, 6)  # in lines, and to see how much of them the fineness decides
+#: Error of a line of a source in that of its host, over what changes with the coarser splines: of the light of cusps
+#: and discs within the PSF 0.6 to 3 times that goes to the source (1A, 2A, 3A, noiseless).
+_CUSP = 2.0
 _NODES = 3  # wavelengths of a band at which the profile is free
 _PRIOR = {False: 0.3, True: 0.03}  # size of the corrections of the profile, by whether it was given
 #: Edges of rings [FWHM], whose mean light around a lone star is free by this part of the profile.
@@ -24,6 +28,7 @@ _CLIP = 6.0
 _FLOOR = 0.1, 0.003
 _BRIGHT = 0.3  # of the peak, where what it does not follow is looked for
 _WINGS = 0.1  # the same of the peak, in the wings
+LOST = 0.1  #: Part of the light of a source from which on an exposure does not see its core
 #: Samples over which the light around the source is smooth, in the continuum and in lines.
 _SMOOTH, _LINE = 20.0, 0.7
 _MARGIN = 20  # samples beside lines
@@ -39,8 +44,9 @@ _STEP = 0.01  # FWHM, for the slopes of the profile
 class PointFit:
     """The state of a fit over the pixels given.
 
-    ``place`` (source, dither, axis) [arcsec]; sources keep their places from each other. ``images`` are the profile to
-    start from, by default a Moffat function of the FWHM of Law et al. (2023). Light of the sources is (source, pixel).
+    ``place`` (source, dither, axis) [arcsec]; sources keep their places from each other. ``lost``: alpha, beta and
+    wavelength of the pixels near the sources that each exposure lacks. ``images`` are the profile to start from, by
+    default a Moffat function of the FWHM of Law et al. (2023). Light of the sources is (source, pixel).
     """
 
     pixels: Pixels
@@ -49,6 +55,7 @@ class PointFit:
     step: float
     n_sample: int
     around: str
+    lost: list[tuple[np.ndarray, ...]]
     images: PsfImages | None = None
     correction: np.ndarray = field(init=False)
     found: np.ndarray = field(init=False)
@@ -70,18 +77,33 @@ class PointFit:
         wide = int(np.ceil(AROUND["host"][1] * (1 + float(np.abs(apart).max()) / reach) - 1e-9))
         self.half = reach * wide / AROUND["host"][1]  # of several sources no finer than of one
         self.splines = degree, n if self.around == "level" else wide
-        self.fine = _FINE[0], _FINE[1] * wide // AROUND["host"][1]
+        self.fine, self.coarser = ((degree, n * wide // AROUND["host"][1]) for degree, n in (_FINE, _COARSER))
         self.wide = self.n_source + sum(self.splines) ** 2
         self.correction = np.zeros((_NODES, _N_SPLINE, _N_SPLINE))
         self.found = np.zeros((self.n_sample + 3, self.wide))
         self.floor = _FLOOR[0]
         self.stiff = np.full((self.n_sample + 3, self.n_source), 1e-3)
         self.gain = np.ones((self.place.shape[1], _NODES))
-        self.sees = np.ones(len(self.gain), dtype=bool)
         self.star, self.host = np.zeros((self.n_source, p.flux.size)), np.zeros(p.flux.size)
         self.line_host = np.full((self.n_sample + 3, sum(self.fine) ** 2), np.nan)  # finer, at nodes of lines
         self.line_scale = np.ones((self.n_sample + 3, self.n_source))  # of the stars there, to be divided by
+        self.line_error = np.zeros((self.n_source, self.n_sample))  # of the stars there, common to a line
         self.shape, self.envelope = self.profile()
+        sees: Any = (self.unseen() < LOST).all(axis=(0, 2))  # exposures, the core of all sources
+        self.sees = sees | ~sees.any()
+
+    def unseen(self) -> np.ndarray:
+        """Return which part of the light of each source lies in lost pixels of an exposure (source, dither, node)."""
+        out = np.ones((self.n_source, len(self.lost), _NODES))
+        for d, (alpha, beta, wave) in enumerate(self.lost):
+            there = np.clip((wave - self.first) / (self.step * (self.n_sample - 1)) * (_NODES - 1), 0, _NODES - 1)
+            here = self.pixels.dither == d
+            for s, (a, b) in enumerate(self.place[:, d]):
+                shape, _ = profile_at(alpha - a, beta - b, wave, there, self.correction, self.images)
+                both = (there, shape), (self.node[here], self.shape[s, here])
+                lost, seen = (np.bincount(np.rint(k).astype(int), one, _NODES) for k, one in both)
+                np.divide(lost, lost + seen, out=out[s, d], where=lost + seen > 0)
+        return out
 
     def offsets(self) -> tuple[np.ndarray, np.ndarray]:
         """Return places from the sources [arcsec], (source, pixel)."""
@@ -294,58 +316,87 @@ class PointFit:
             out[:, k] = np.sqrt(np.einsum("ms,ms->s", asked, np.linalg.solve(full, asked)))
         return out
 
-    def fit_lines(self, smooth: np.ndarray) -> None:
+    def fit_lines(self) -> None:
         """Fit star and host once more where the host has lines, which change from place to place within the PSF.
 
         There the finer host takes some of the light that the profile does not follow; the spectrum is scaled to what
         it was in the continuum beside the lines.
         """
-        nodes = np.arange(smooth.size)
+        nodes, beside = np.arange(self.smooth.size), self.smooth > _LINE
         for column in self.found.T[self.n_source :]:
-            column[:] = np.interp(nodes, nodes[smooth > _LINE], column[smooth > _LINE])
+            column[:] = np.interp(nodes, nodes[beside], column[beside])
         self.evaluate()
-        edges = np.flatnonzero(np.diff(np.concatenate([[0], smooth <= _LINE, [0]]).astype(int))).reshape(-1, 2)
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], ~beside, [0]]).astype(int))).reshape(-1, 2)
         before = self.found[:, : self.n_source].copy()
         weight = 1.0 / self.noise((self.star * self.shape).sum(axis=0))
-        for _ in range(2):  # what is off the model is known after the first
+        for judged in (False, True):  # what is off the model is known after the first
             for first, last in edges:
-                self._fit_line(weight, before, smooth, first, last)
+                self._fit_line(weight, before, first, last, judged)
             weight = self.weights()
 
-    def _fit_line(self, weight: np.ndarray, before: np.ndarray, smooth: np.ndarray, first: int, last: int) -> None:
-        """Fit star and a finer host at the nodes of a line and some beside it."""
-        from scipy.linalg import solveh_banded
+    def _fit_line(self, weight: np.ndarray, before: np.ndarray, first: int, last: int, judged: bool) -> None:
+        """Fit star and a finer host at the nodes of a line and some beside it, and tell the error where asked."""
+        from ._trace_kernels import light_at
 
-        from ._trace_kernels import light_at, light_equations
-
-        low, high = max(first - _MARGIN, 0), min(last + _MARGIN, smooth.size)
+        low, high = max(first - _MARGIN, 0), min(last + _MARGIN, self.smooth.size)
         at = np.flatnonzero((self.sample >= low) & (self.sample < high - 3))
-        (x, y, *_), (degree, n), stars, gain = self.field(), self.fine, self.n_source, self.gains()[at]
-        wide = stars + (degree + n) ** 2
-        band, right = np.zeros((4 * wide, (high - low) * wide)), np.zeros((high - low) * wide)
-        place = (self.sample[at] - low, x[at], y[at], degree, n)
-        columns = (place[0], self.shape[:, at] * gain, *place[1:], self.pixels.flux[at], weight[at])
-        light_equations(*columns, band, right)
-        diagonal = band[0].reshape(-1, wide)
-        middle = np.median(diagonal[:, :stars], axis=0)
-        diagonal += np.append(1e-6 * middle, np.full(wide - stars, 1e-3 * typical_of(diagonal[:, stars:])))
-        stiff = np.zeros((high - low, wide))
-        stiff[:, :stars] = self.stiff[low:high] * np.median(diagonal[:, :stars], axis=0)
-        add_smoothness(band, stiff, wide)
-        found = solveh_banded(band, right, lower=True, overwrite_ab=True).reshape(-1, wide)
-        beside, scale = smooth[low:high] > _LINE, np.ones(stars)
-        if beside.any():
-            scale = before[low:high][beside].sum(axis=0) / found[beside, :stars].sum(axis=0)
+        (x, y, *_), stars, gain = self.field(), self.n_source, self.gains()[at]
+        found, scale = self._line_light(at, low, before[low:high], self.fine, weight)
+        if judged:
+            coarse, other = self._line_light(at, low, before[low:high], self.coarser, weight)
+            self._judge_line(scale * found[:, :stars] - other * coarse[:, :stars], found, low, first, last)
         self.found[first:last, :stars] = scale * found[first - low : last - low, :stars]
         near = slice(max(first - 2, low), min(last + 2, high))
         self.line_host[near] = found[near.start - low : near.stop - low, stars:]
         self.line_scale[first:last] = scale
         star, host = np.empty((stars, at.size)), np.empty(at.size)
-        light_at(*place, found, star, host)
+        light_at(self.sample[at] - low, x[at], y[at], *self.fine, found, star, host)
         here = (self.number[at] + 1 >= first) & (self.number[at] + 1 < last)
         inside, total = at[here], (star * gain * self.shape[:, at]).sum(axis=0)[here] + host[here]
         self.star[:, inside] = scale[:, None] * (star * gain)[:, here]
         self.host[inside] = total - (self.star * self.shape)[:, inside].sum(axis=0)
+
+    def _line_light(
+        self, at: np.ndarray, low: int, before: np.ndarray, fine: tuple[int, int], weight: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return star and host (node, unknown) of pixels at a line, and by what stars are less beside it."""
+        from scipy.linalg import solveh_banded
+
+        from ._trace_kernels import light_equations
+
+        (x, y, *_), (n, stars) = self.field(), before.shape
+        wide, nodes = stars + sum(fine) ** 2, slice(low, low + n)
+        band, right = np.zeros((4 * wide, n * wide)), np.zeros(n * wide)
+        place, shape = (self.sample[at] - low, x[at], y[at], *fine), self.shape[:, at] * self.gains()[at]
+        light_equations(place[0], shape, *place[1:], self.pixels.flux[at], weight[at], band, right)
+        diagonal = band[0].reshape(-1, wide)
+        middle = np.median(diagonal[:, :stars], axis=0)
+        diagonal += np.append(1e-6 * middle, np.full(wide - stars, 1e-3 * typical_of(diagonal[:, stars:])))
+        stiff = np.zeros((n, wide))
+        stiff[:, :stars] = self.stiff[nodes] * np.median(diagonal[:, :stars], axis=0)
+        add_smoothness(band, stiff, wide)
+        found = solveh_banded(band, right, lower=True, overwrite_ab=True).reshape(-1, wide)
+        beside, scale = self.smooth[nodes] > _LINE, np.ones(stars)
+        if beside.any():
+            scale = before[beside].sum(axis=0) / found[beside, :stars].sum(axis=0)
+        return found, scale
+
+    def _judge_line(self, change: np.ndarray, found: np.ndarray, low: int, first: int, last: int) -> None:
+        """Tell the error of sources in a line by what changes (node, source) where the host is coarser.
+
+        It goes with the line of the host at the source, as noise does not: one number for all samples of a line.
+        """
+        from ._trace_kernels import light_at
+
+        sample = np.arange(max(first - 1, low), min(last - 1, low + len(found) - 3)).astype(float)
+        own, line, unused = np.empty((self.n_source, sample.size)), np.empty(sample.size), np.empty(sample.size)
+        for s, (x, y) in enumerate((self.place - self.place.mean(axis=0)).mean(axis=1) / self.half):
+            where = np.full(sample.size, x), np.full(sample.size, y)
+            light_at(sample - low, *where, *self.fine, found, own, line)
+            light_at(sample, *where, *self.splines, self.found, own, unused)
+            line -= unused
+            light_at(sample - low, *where, 0, 0, np.ascontiguousarray(change), own, unused)
+            self.line_error[s, sample.astype(int)] = _CUSP * abs(line @ own[s]) / max(line @ line, 1e-30) * np.abs(line)
 
     def run(self) -> bool:
         """Fit light, places, gains and profile in turn; return whether places and profile settled."""
@@ -371,7 +422,7 @@ class PointFit:
         self.smooth = self.lines()
         self.fit_light(self.weights(), self.smooth)
         if self.around == "host":
-            self.fit_lines(self.smooth)
+            self.fit_lines()
         return settled
 
 

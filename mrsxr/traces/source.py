@@ -18,7 +18,7 @@ from mrsxr.step import made_with
 from mrsxr.threads import how, one_blas_thread
 
 from .pixels import gathered, in_box, on_sky, places_of
-from .point import PointFit, _linear
+from .point import LOST, PointFit, _linear
 from .profile import REACH, PsfImages, apart, profile_at
 
 Places = Sequence[tuple[float, float]]
@@ -30,8 +30,7 @@ _HELD = 50.0  # samples that hold the smooth light of one
 #: Error of light that no exposure sees, of that light: of a lone star, by whether the PSF was given, and in a host,
 #: whose light below the core nothing tells from it.
 _UNSEEN, _UNSEEN_IN_HOST = {False: 0.05, True: 0.03}, 0.15
-#: Part of the light of a source that no exposure sees, and error by its profile, from which on both it is not known.
-LOST, _UNSURE = 0.1, 0.05
+_UNSURE = 0.05  # error by its profile from which on light that no exposure sees, LOST of a source, is not known
 
 
 @one_blas_thread()
@@ -68,13 +67,13 @@ def fit_source(
     reached = (np.array([pixels.wavelength.min(), pixels.wavelength.max()]) - samples[0]) / step
     first, last = max(int(np.floor(reached[0])), 0), min(int(np.ceil(reached[1])), samples.size - 1)
     images = None if psf is None else images_of(psf, band)
-    fit = PointFit(pixels, place, samples[first], step, last + 1 - first, around, images)
-    sees: Any = (_unseen(fit, lit, near) < LOST).all(axis=(0, 2))
-    fit.sees = sees | ~sees.any()
+    blind = near & ~np.isfinite(lit["flux"].values)
+    lost = [tuple(lit[name].values[one].astype(float) for name in ("alpha", "beta", "wavelength")) for one in blind]
+    fit = PointFit(pixels, place, samples[first], step, last + 1 - first, around, lost, images)
     settled = fit.run()
     if not settled:
         tell(_unsettled(band))
-    unseen = _unseen(fit, lit, near).min(axis=1)
+    unseen = fit.unseen().min(axis=1)
     unsure = _error_by_profile(fit, unseen)
     if (unseen > LOST).any():
         tell(_not_seen(band, unseen, unsure, psf is not None))
@@ -98,6 +97,7 @@ def fit_source(
         **_splines_around(fit, ends[1]),
         "peak": (each, peak, light | {"long_name": "peak of a source"}),
         "peak_var": (each, variance, {"units": "MJy2/sr2"}),
+        "line_error": (each, np.pad(fit.line_error, ends), light | {"long_name": "error of peak by lines of the host"}),
         "background": (each, background, light | {"long_name": "light around, at a source"}),
         "n_pixels": ("sample", count[0], {"units": "1"}),
         "settled": ((), float(settled), {"units": "1", "long_name": "whether places and profile came to rest"}),
@@ -130,22 +130,6 @@ def _splines_around(fit: PointFit, ends: tuple[int, int]) -> dict[str, Any]:
         name: (("knot", dim), np.pad(one, (ends, (0, 0)), constant_values=np.nan), attrs)
         for name, (dim, one, attrs) in tables.items()
     }
-
-
-def _unseen(fit: PointFit, lit: xr.Dataset, near: np.ndarray) -> np.ndarray:
-    """Return which part of the light of each source lies in lost pixels of an exposure (source, dither, node)."""
-    n = fit.gain.shape[1]
-    out = np.ones((fit.n_source, len(near), n))
-    for d, blind in enumerate(near & ~np.isfinite(lit["flux"].values)):
-        a, b, wave = (lit[name].values[blind].astype(float) for name in ("alpha", "beta", "wavelength"))
-        there = np.clip((wave - fit.first) / (fit.step * (fit.n_sample - 1)) * (n - 1), 0, n - 1)
-        here = fit.pixels.dither == d
-        for s, (alpha, beta) in enumerate(fit.place[:, d]):
-            shape, _ = profile_at(a - alpha, b - beta, wave, there, fit.correction, fit.images)
-            both = (there, shape), (fit.node[here], fit.shape[s, here])
-            lost, seen = (np.bincount(np.rint(k).astype(int), one, n) for k, one in both)
-            np.divide(lost, lost + seen, out=out[s, d], where=lost + seen > 0)
-    return out
 
 
 def _error_by_profile(fit: PointFit, unseen: np.ndarray) -> np.ndarray:

@@ -129,6 +129,16 @@ def test_no_source_moves_nothing(star):
         measure_offsets(observed(0, star=star, noise=1.0), source=PLACE)
 
 
+def test_what_cannot_be_read_is_no_band_without_a_source():
+    def damaged(block):
+        raise MrsxrError("a.fits is cut off")
+
+    ds = observed(0)
+    flux = ds.flux.chunk(dither=1).data.map_blocks(damaged, dtype="f4", meta=np.empty((0, 0, 0), "f4"))
+    with pytest.raises(MrsxrError, match="is cut off"):
+        measure_offsets(ds.assign(flux=(ds.flux.dims, flux, ds.flux.attrs)), source=PLACE)
+
+
 @pytest.mark.slow
 def test_bands_of_one_detector_with_another_psf():
     """Spikes, rings and jitter on the whole detector; the fields of both bands are off what the distortion says."""

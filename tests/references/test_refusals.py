@@ -9,7 +9,7 @@ import pytest
 import reference_set as rs
 from astropy.io import fits
 
-from mrsxr.errors import ReferenceFileError, ReferenceMissingError
+from mrsxr.errors import MrsxrWarning, ReferenceFileError, ReferenceMissingError
 from mrsxr.io._keywords import reference_keywords
 from mrsxr.notes import listen
 from mrsxr.pipeline.optional import optional
@@ -313,6 +313,24 @@ def test_an_override_may_hold_one_file_for_each_detector(tmp_path, reference_fol
     references = References(reference_folder, override={"gain": files})
     for n, detector in enumerate(("MIRIFUSHORT", "MIRIFULONG")):
         np.testing.assert_array_equal(references.get("gain", rs.exposure(detector=detector)).gain, n + 2.0)
+
+
+def test_of_several_that_fit_the_one_that_says_more_is_taken_and_told(tmp_path, reference_folder):
+    """As from a folder; what says the same of itself is taken in the order given."""
+    files = [
+        write_reference(tmp_path / f"{name}.fits", "gain", keys, gain=np.full(rs.SHAPE, n + 2.0))
+        for n, (name, keys) in enumerate(
+            {
+                "any": {"detector": "N/A"},
+                "ours": {"detector": "MIRIFUSHORT"},
+                "late": {"detector": "MIRIFUSHORT"},
+            }.items()
+        )
+    ]
+    for source in (References(reference_folder, override={"gain": files}), References({"gain": files})):
+        with pytest.warns(MrsxrWarning, match=r"ours\.fits is taken, not .*any\.fits, .*late\.fits"):
+            found = source.get("gain", rs.exposure(detector="MIRIFUSHORT"))
+        np.testing.assert_array_equal(found.gain, 3.0)
 
 
 def test_history_and_keywords_name_the_override(simulated, tmp_path):

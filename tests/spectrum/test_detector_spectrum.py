@@ -86,6 +86,33 @@ def test_lines_of_nucleus_and_host_are_told_apart():
             assert rest[line_here].sum() == pytest.approx((spectrum(wave) - continuum)[line_here].sum(), rel=0.04)
 
 
+@pytest.mark.parametrize(("cusp", "limit"), [(True, 1.2), (False, 0.3)])
+def test_a_line_of_the_nucleus_in_that_of_its_host_has_its_error(cusp, limit):
+    """Host light that is sharp within the PSF goes to the nucleus: no fit tells them apart, the error says so."""
+
+    def host(a, b, wave):
+        r = np.hypot(a, 1.3 * b)
+        return (2 + 40 * line(wave)) * (np.exp(-r / 0.45) if cusp else np.exp(-0.5 * (r / 0.8) ** 2))
+
+    def nucleus(wave):
+        return 25.0 + 3 * line(wave)
+
+    ds = made(nucleus, host, noise=0.05, seed=11)
+    fitted = fit_point_source(ds, trace_model=fit_trace_model(ds, band="1A", source=(0.0, 0.0)))
+    found = fit_spectrum(ds, trace_model=fitted)
+    peak, error, off = fitted.peak.values[0], fitted.line_error.values[0], fitted["sample"].values - REST
+    here, beside = np.abs(off) < 0.0035, (np.abs(off) > 0.0045) & (np.abs(off) < 0.012)
+    level = np.polyval(np.polyfit(off[beside], peak[beside], 1), off)
+    strength, known = (
+        one[here].sum() / line(REST + off[here]).sum() for one in (25 * (peak / level - 1), 25 * error / level)
+    )
+    assert abs(strength - 3) < 1.5 * known + 0.05
+    assert known < limit
+    assert (error[beside] < 0.05 * error[here].max()).all()
+    part = np.sqrt(found.var_systematic.values[here]) / found.flux.values[here]
+    assert (part > 0.999 * error[here] / peak[here]).all()
+
+
 def test_a_fit_that_does_not_settle_says_so():
     """Light without a source has no place; two stars of which one is told have not the shape of a PSF."""
 

@@ -155,13 +155,13 @@ def _with_room(fill, given, n_y, n_x, kinds):
 
 
 def _counted(fill: Callable[..., int], given: tuple[Any, ...], size: int) -> tuple[Array, Array, Array]:
-    """Return start, places and shares as a kernel fills them; a first call without room counts the entries."""
-    start = np.zeros(size + 1, np.int64)
-    n = fill(*given, start, np.empty(0, np.int32), np.empty(0, np.float32))
-    place, share = np.empty(n, np.int32), np.empty(n, np.float32)
-    if n:
-        fill(*given, start, place, share)
-    return start, place, share
+    """Return start, places and shares as a kernel fills them, and counts those for which there is no room."""
+    start, n, room = np.zeros(size + 1, np.int64), 3 * size + 64, 0
+    while n > room:
+        room = n
+        place, share = np.empty(room, np.int32), np.empty(room, np.float32)
+        n = fill(*given, start, place, share)
+    return start, place[:n], share[:n]
 
 
 def overlap_entries(
@@ -224,7 +224,7 @@ def quad_entries(x: Array, y: Array, status: Array, n_y: int, n_x: int) -> tuple
 
 @njit(cache=True, nogil=True)
 def _gaussian_cells(x, y, status, reach, scale, n_y, n_x, start, spaxel, share):
-    """Fill (or, without room, count) the spaxels within ``reach`` of each pixel."""
+    """Fill, and count on without room, the spaxels within ``reach`` of each pixel."""
     n = 0
     for pixel in range(status.size):
         start[pixel] = n
@@ -234,7 +234,7 @@ def _gaussian_cells(x, y, status, reach, scale, n_y, n_x, start, spaxel, share):
             for i in range(max(math.ceil(x[pixel] - reach - 0.5), 0), min(math.floor(x[pixel] + reach - 0.5) + 1, n_x)):
                 square = (i + 0.5 - x[pixel]) ** 2 + (j + 0.5 - y[pixel]) ** 2
                 if square <= reach * reach:
-                    if spaxel.size:
+                    if n < spaxel.size:
                         spaxel[n] = j * n_x + i
                         share[n] = math.exp(-square / scale)
                     n += 1
@@ -263,15 +263,19 @@ def gaussian_entries(
 
 @njit(cache=True, nogil=True)
 def _overlaps_in_wavelength(low, high, plane_low, plane_high, start, plane, share):
-    """Fill (or, without room, count) the overlap of each interval with each plane, in units of the plane."""
-    n = 0
+    """Fill, and count on without room, the overlap of each interval with each plane, in units of the plane."""
+    n = first = 0
     for pixel in range(low.size):
         start[pixel] = n
-        k = np.searchsorted(plane_high, low[pixel], side="right")
+        while first > 0 and plane_high[first - 1] > low[pixel]:
+            first -= 1
+        while first < plane_low.size and not plane_high[first] > low[pixel]:  # pixels are sorted: the next is near
+            first += 1
+        k = first
         while k < plane_low.size and plane_low[k] < high[pixel]:
             length = min(high[pixel], plane_high[k]) - max(low[pixel], plane_low[k])
             if length > 0.0:
-                if plane.size:
+                if n < plane.size:
                     plane[n] = k
                     share[n] = length / (plane_high[k] - plane_low[k])
                 n += 1
@@ -302,13 +306,13 @@ def wavelength_entries(low: Array, high: Array, plane_low: Array, plane_high: Ar
 
 @njit(cache=True, nogil=True)
 def _distances_in_wavelength(middle, centres, steps, reach, scale, start, plane, share):
-    """Fill (or, without room, count) the planes within ``reach`` of each pixel."""
+    """Fill, and count on without room, the planes within ``reach`` of each pixel."""
     n = 0
     for pixel in range(middle.size):
         start[pixel] = n
         k = np.searchsorted(centres, middle[pixel] - reach)
         while k < centres.size and centres[k] - middle[pixel] <= reach:
-            if plane.size:
+            if n < plane.size:
                 plane[n] = k
                 share[n] = math.exp(-(((centres[k] - middle[pixel]) / steps[k]) ** 2) / scale)
             n += 1

@@ -46,11 +46,12 @@ MAX_AMPLITUDE, LEAST_STRIP = 4.0, 1000  # and pixels of the strip
 SHOWER = 4.0  # by which the light of a cell exceeds the scatter of the others where it is a shower
 BIN = 8  # rows
 FOLDS = 4  # parts of the gaps, each left out once
-#: Standard deviations of r: of what is correlated over the short, the middle and the long of _LENGTHS.
+#: Standard deviations of r, stiff ones first: of what is correlated over the short, middle and long of _LENGTHS.
 FREEDOMS = (
-    (0.03, 0.03, 0.03), (0.03, 0.03, 0.3), (0.03, 0.3, 0.3), (0.03, 0.3, 1.0), (0.2, 0.2, 0.2), (0.3, 1.0, 2.0),
-    (1.0, 1.0, 1.0), (0.05, 1.0, 1.0),
+    (0.03, 0.03, 0.03), (0.03, 0.03, 0.3), (0.2, 0.2, 0.2), (0.03, 0.3, 0.3), (0.03, 0.3, 1.0), (0.05, 1.0, 1.0),
+    (1.0, 1.0, 1.0), (0.3, 1.0, 2.0),
 )  # fmt: skip
+NO_WORSE = 10.0  # by which chi2 of left-out gaps may exceed the least
 _REACH, _STEP, _CURVE = 600.0, 3.0, 20.0  # pixels: last knot, distance of the first ones, where it grows
 _LENGTHS = (4.0, 12.0, 40.0)  # over which r is correlated, in units of asinh
 _NEAR, _NEAR_SHARE = 4.0, 0.3  # pixels, standard deviation of r there
@@ -176,15 +177,16 @@ class Fit:
         return pixels.scores([solve(*self._with_priors(one, self.freedom)) for one in normal])
 
     def _best_freedom(self, normal: Any, whole: Any) -> Any:
-        """Return the freedom of the profile that tells left-out gaps best."""
-        misfit = []
-        for freedom in self.free:
-            each = 0.0
-            for one in normal:
+        """Return the stiffest freedom of the profile that tells left-out gaps as well as any: not worse beyond noise."""
+        misfit = np.empty((len(self.free), len(normal)))
+        for i, freedom in enumerate(self.free):
+            for j, one in enumerate(normal):
                 p = np.append(solve(*self._with_priors((whole - one) / self.inflation, freedom)), -1.0)
-                each += p @ one @ p
-            misfit.append(each)
-        return list(self.free)[int(np.argmin(misfit))]
+                misfit[i, j] = p @ one @ p / self.inflation
+        more = misfit - misfit[np.argmin(misfit.sum(axis=1))]
+        noise = np.sqrt(len(normal)) * np.std(more, axis=1, ddof=1)  # of the sum over the folds
+        as_good = more.sum(axis=1) <= np.maximum(NO_WORSE, noise)
+        return list(self.free)[int(np.argmax(as_good))]
 
     def _with_priors(self, normal: Any, freedom: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return (matrix, vector) of the normal matrix, whose last row and column is the target, with the priors."""
@@ -336,7 +338,7 @@ def subtract_fitted(
     for freedoms in (FREEDOMS, FREEDOMS[:1]):  # of next to no stray light the profile is any: then that of the table
         fit = Fit(image, between, inside, parameters, rows, prior, step, freedoms)
         total, level, light, pedestal, converged = _free(image, flags, plain, fit, first, last)
-        if converged:
+        if converged or fit.freedom == FREEDOMS[0]:
             break
     scores = fit.scores if converged else np.full(2, np.nan)
     added = np.zeros_like(plain)

@@ -232,6 +232,22 @@ def test_fitted_finds_that_there_is_none(scattering):
     assert np.std(off["fitted"]) < 0.01 < 0.05 < np.std(off["kernel"])
 
 
+@pytest.mark.parametrize(("amplitude", "flux", "seed"), [(0.0, 10.0, 3), (0.0, 60.0, 1), (1.0, 60.0, 3)])
+def test_profile_is_not_freed_by_noise(amplitude, flux, seed, scattering, monkeypatch):
+    """One of noise alone leaves more behind, and where there is no stray light it does not settle."""
+    fits, iterate = [], straylight_fit._free
+
+    def noted(*args):
+        found = iterate(*args)
+        fits.append((args[3].freedom, bool(found[-1])))
+        return found
+
+    monkeypatch.setattr(straylight_fit, "_free", noted)
+    ds = with_slices(frames(noisy(scene(flux), scattering, amplitude, seed)[None]))
+    subtract_straylight(ds, mrsxartcorr=one_kernel(), method="fitted")
+    assert fits == [(straylight_fit.FREEDOMS[0], True)]
+
+
 def test_kernels_of_the_fit_against_numpy():
     rng = np.random.default_rng(5)
     rows = rng.normal(size=(60, 7)).astype("f4")

@@ -177,7 +177,7 @@ class Fit:
         return pixels.scores([solve(*self._with_priors(one, self.freedom)) for one in normal])
 
     def _best_freedom(self, normal: Any, whole: Any) -> Any:
-        """Return the stiffest freedom of the profile that tells left-out gaps as well as any: not worse beyond noise."""
+        """Return the stiffest freedom of the profile that tells left-out gaps as well as any, within noise."""
         misfit = np.empty((len(self.free), len(normal)))
         for i, freedom in enumerate(self.free):
             for j, one in enumerate(normal):

@@ -90,8 +90,8 @@ def subtract_straylight(
     before: it subtracts too much by the square of the kernel. "fitted" solves ``S + a (K + r B) S + pedestal = rate``
     for S, with a(y) and r(d) by least squares between the slices and priors of 1 and 0, B as K with Gaussians 2.5
     times as wide; r goes as far as left-out gaps confirm: not where it gains less than 10 in chi2 or than the scatter
-    of the gain. Where the fit does not converge, r stays near 0. What is scattered less than some 8 pixels far no gap sees: it stays as the table
-    has it.
+    of the gain. Where the fit does not converge, r stays near 0. What is scattered less than some 8 pixels far no gap
+    sees: it stays as the table has it.
     Light scattered along columns is not separated: the flux calibration, made from continuum sources, holds it.
 
     Examples

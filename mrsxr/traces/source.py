@@ -27,9 +27,9 @@ _LEAST = 0.05  # of the usual weight of a sample
 _FEWEST = 1000  # pixels near the sources
 _NEAR = 0.5  # FWHM, between two sources
 _HELD = 50.0  # samples that hold the smooth light of one
-#: Error of light that no exposure sees, of that light: of a lone star, by whether the PSF was given, and in a host,
-#: whose light below the core nothing tells from it.
-_UNSEEN, _UNSEEN_IN_HOST = {False: 0.05, True: 0.03}, 0.15
+#: Error of light that no exposure sees, of that light, by whether the PSF was given; and in a host, of all, as nothing
+#: tells it from the light below: this times host over peak, times the square of the unseen part over the seen one.
+_UNSEEN, _UNSEEN_IN_HOST = {False: 0.05, True: 0.03}, 10.0
 _UNSURE = 0.05  # error by its profile from which on light that no exposure sees, LOST of a source, is not known
 
 
@@ -74,11 +74,13 @@ def fit_source(
     if not settled:
         tell(_unsettled(band))
     unseen = fit.unseen().min(axis=1)
-    unsure = _error_by_profile(fit, unseen)
+    measured = _samples(fit)
+    star, host = (np.nansum(np.where(np.isfinite(measured[0]), one, 0.0), axis=1) for one in (measured[0], measured[2]))
+    unsure = _error_by_profile(fit, unseen, np.clip(host / np.maximum(star, 1e-30), 0.0, 100.0))
     if (unseen > LOST).any():
         tell(_not_seen(band, unseen, unsure, psf is not None))
     ends = (0, 0), (first, samples.size - 1 - last)
-    peak, variance, background, count = (np.pad(np.atleast_2d(x), ends, constant_values=np.nan) for x in _samples(fit))
+    peak, variance, background, count = (np.pad(np.atleast_2d(x), ends, constant_values=np.nan) for x in measured)
     node = np.rint(fit.node)
     residual = [fit.misfit(node == k) for k in range(fit.gain.shape[1])]
     wave = {"units": "um", "long_name": "wavelength, of the observatory"}
@@ -132,13 +134,14 @@ def _splines_around(fit: PointFit, ends: tuple[int, int]) -> dict[str, Any]:
     }
 
 
-def _error_by_profile(fit: PointFit, unseen: np.ndarray) -> np.ndarray:
+def _error_by_profile(fit: PointFit, unseen: np.ndarray, host: np.ndarray) -> np.ndarray:
     """Return the error of the light by its profile, infinite where much is not seen and the profile does not tell it.
 
-    unseen : (source, node), in no exposure.
+    unseen : (source, node), in no exposure; host : (source), light around over the peak.
     """
-    share = _UNSEEN_IN_HOST if fit.around == "host" else _UNSEEN[fit.images is not None]
-    unsure = np.hypot(fit.scale_errors(), share * np.clip(unseen, 0.0, 1.0))
+    part = np.clip(unseen, 0.0, 1.0)
+    around = _UNSEEN_IN_HOST * host[:, None] * part**2 / np.maximum(1.0 - part, 1e-3) * (fit.around == "host")
+    unsure = np.hypot(np.hypot(fit.scale_errors(), _UNSEEN[fit.images is not None] * part), around)
     unknown = ((unseen > LOST) & (unsure > _UNSURE)).any(axis=1, keepdims=True)  # of all, as nodes lean on each other
     return np.where(unknown, np.inf, unsure)
 

@@ -347,25 +347,9 @@ def spline_basis(knots: np.ndarray, wavelength: np.ndarray) -> np.ndarray:
     Not-a-knot at the ends, which imposes nothing there. One, two and three knots give a constant, a straight line and a
     parabola. Beyond the outer knots the end values stay.
     """
+    from scipy.interpolate import make_interp_spline
+
     if knots.size == 1:
         return np.ones((np.size(wavelength), 1))
-    degree = min(3, knots.size - 1)
-    t = np.concatenate([knots[[0] * (degree + 1)], knots[2:-2], knots[[-1] * (degree + 1)]])
-    inside = np.clip(wavelength, knots[0], knots[-1])
-    return np.linalg.solve(_b_splines(t, degree, knots).T, _b_splines(t, degree, inside).T).T
-
-
-def _b_splines(t: np.ndarray, degree: int, x: np.ndarray) -> np.ndarray:
-    """Return the B-splines on knots t at places between them (place, spline), by the recursion of Cox and de Boor.
-
-    Not by scipy.interpolate: to import it takes as long as to fit two exposures.
-    """
-    first = np.clip(np.searchsorted(t, x, "right") - 1, degree, t.size - degree - 2)[:, None]
-    part = np.ones((x.size, 1))
-    for k in range(1, degree + 1):
-        at = first + np.arange(1 - k, 1)
-        share = (x[:, None] - t[at]) / (t[at + k] - t[at])
-        part = np.pad(part * (1 - share), ((0, 0), (0, 1))) + np.pad(part * share, ((0, 0), (1, 0)))
-    out = np.zeros((x.size, t.size - degree - 1))
-    np.put_along_axis(out, first + np.arange(-degree, 1), part, axis=1)
-    return out
+    spline = make_interp_spline(knots, np.eye(knots.size), k=min(3, knots.size - 1))
+    return spline(np.clip(wavelength, knots[0], knots[-1]))

@@ -38,7 +38,7 @@ from ._straylight_kernels import (
 )
 from ._straylight_profile_kernels import bin_gaps, bin_light, design, knot_weights, normal_matrix
 
-_STAGES = (0, 0, 0, 1, 2)  # what the first fits look for, see Fit.improve
+_STAGES = (0, 1, 2)  # what the first fits look for, see Fit.improve
 FIRST_FIT, MOST_SWEEPS = 2, 20  # the kernels are fitted from which of the sweeps on; with all light one more ends
 CONVERGED = 0.02  # of the noise of a pixel, by which the stray light of a block changes from sweep to sweep
 PATIENCE = 2  # sweeps over which the change must fall fast enough to get there

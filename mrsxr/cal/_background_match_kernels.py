@@ -74,18 +74,9 @@ def _fill_terms(a, b, terms):
         terms[5] = b * b
 
 
-@njit(cache=True, nogil=True)
-def _level(node, terms):
-    """Sum of coefficients times terms."""
-    total = 0.0
-    for p in range(terms.size):
-        total += node[p] * terms[p]
-    return total
-
-
 @njit(cache=True, nogil=True, forceinline=True)
-def _level_at(table, row, terms):
-    """Sum of the coefficients of a node times terms."""
+def _level(table, row, terms):
+    """Sum of the coefficients in a row of a table times terms."""
     total = 0.0
     for p in range(terms.size):
         total += table[row, p] * terms[p]
@@ -93,7 +84,7 @@ def _level_at(table, row, terms):
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _spread_at(table, row, terms):
+def _spread(table, row, terms):
     """Variance of that sum; the upper triangle of the covariance follows the coefficients, row by row."""
     total, k = 0.0, terms.size
     for p in range(terms.size):
@@ -122,8 +113,8 @@ def _functions(flux, known, alpha, beta, wavelength, side, table, facts, n_term,
                 k = min(int(place), max(last - 1, 0))
                 t, low, high = place - k, s * n_node + k, s * n_node + min(k + 1, last)
                 _fill_terms(np.float64(alpha[y, x]), np.float64(beta[y, x]), terms)
-                level = (1 - t) * _level_at(table, low, terms) + t * _level_at(table, high, terms)
-                below, above = _spread_at(table, low, terms), _spread_at(table, high, terms)
+                level = (1 - t) * _level(table, low, terms) + t * _level(table, high, terms)
+                below, above = _spread(table, low, terms), _spread(table, high, terms)
                 variance = (1 - t) * below + t * above
                 if independent == 1:
                     variance -= t * (1 - t) * (table[low, n_term] + table[high, n_term])
@@ -185,10 +176,10 @@ def _fit_weighted(values, alpha, beta, weight, inverse, answer):
 @njit(cache=True, nogil=True)
 def _residuals(values, alpha, beta, answer, residual, work):
     """Fill in the residuals; return their sigma by the median absolute deviation."""
-    terms = np.empty(answer.size)
+    table, terms = np.expand_dims(answer, 0), np.empty(answer.size)
     for i in range(values.size):
         _fill_terms(alpha[i], beta[i], terms)
-        residual[i] = values[i] - _level(answer, terms)
+        residual[i] = values[i] - _level(table, 0, terms)
         work[i] = abs(residual[i])
     return MAD_TO_SIGMA * median_of(work, values.size)
 
@@ -203,7 +194,7 @@ def _reweighted(values, alpha, beta, clip, median, rounds, answer, covariance, w
     """
     n, n_term = values.size, answer.size
     residual, weight, terms = np.empty(n), np.empty(n), np.empty(n_term)
-    before, earlier = np.full(n_term, 1e150), np.empty(n_term)
+    before, earlier, moved = np.full(n_term, 1e150), np.empty(n_term), np.empty((2, n_term))
     for _ in range(rounds):
         sigma = _residuals(values, alpha, beta, answer, residual, work)
         for i in range(n):
@@ -215,11 +206,12 @@ def _reweighted(values, alpha, beta, clip, median, rounds, answer, covariance, w
         before[:] = answer
         if not _fit_weighted(values, alpha, beta, weight, covariance, answer):
             return -1
+        moved[0], moved[1] = before - answer, earlier - answer
         once, twice = 0.0, 0.0
         for i in range(n):
             _fill_terms(alpha[i], beta[i], terms)
-            once += _level(before - answer, terms) ** 2
-            twice += _level(earlier - answer, terms) ** 2
+            once += _level(moved, 0, terms) ** 2
+            twice += _level(moved, 1, terms) ** 2
         if min(once, twice) <= (_STILL * sigma) ** 2:
             return 1
     return 0

@@ -96,24 +96,30 @@ def _contrast(flux, variance, labels, half, order, order_of_means, out, level):
 
 
 @njit(cache=True, nogil=True)
+def _block_medians(values, rows, least, out):
+    """Fill out (block, x) with the medians of |values| in blocks of rows of a column; NaN of fewer finite ones."""
+    work = np.empty(rows, dtype=np.float32)
+    for b in range(out.shape[0]):
+        for x in range(out.shape[1]):
+            n = 0
+            for y in range(b * rows, min((b + 1) * rows, values.shape[0])):
+                if math.isfinite(values[y, x]):
+                    work[n] = abs(values[y, x])
+                    n += 1
+            out[b, x] = median_of(work, n) if n >= least else np.float32(np.nan)
+
+
+@njit(cache=True, nogil=True)
 def _block_noise(score, rows, out):
     """Fill out with the robust width of score in blocks of rows of a column, no smaller than 1.
 
     The mean with the columns beside it has less noise; a column that is much noisier than they are counts by itself.
     """
     n_y, n_x = score.shape
-    values = np.empty(rows, dtype=np.float32)
     n_blocks = (n_y + rows - 1) // rows
-    known = np.full((n_blocks, n_x), np.float32(np.nan))
-    for b in range(n_blocks):
-        for x in range(n_x):
-            n = 0
-            for y in range(b * rows, min((b + 1) * rows, n_y)):
-                if math.isfinite(score[y, x]):
-                    values[n] = abs(score[y, x])
-                    n += 1
-            if n >= FEWEST:
-                known[b, x] = MAD_TO_SIGMA * median_of(values, n)
+    known = np.empty((n_blocks, n_x), dtype=np.float32)
+    _block_medians(score, rows, FEWEST, known)
+    known *= MAD_TO_SIGMA
     typical = np.nanmedian(known)
     if not typical >= 1:
         typical = np.float32(1)
@@ -442,20 +448,6 @@ def compare(
     return out, alone, steep
 
 
-@njit(cache=True, nogil=True)
-def _block_medians(values, rows, out):
-    """Fill out (block, x) with the medians of blocks of rows of a column, NaN left out; -1 where there is nothing."""
-    work = np.empty(rows, dtype=np.float32)
-    for b in range(out.shape[0]):
-        for x in range(out.shape[1]):
-            n = 0
-            for y in range(b * rows, min((b + 1) * rows, values.shape[0])):
-                if not math.isnan(values[y, x]):
-                    work[n] = values[y, x]
-                    n += 1
-            out[b, x] = median_of(work, n) if n > 0 else np.float32(-1)
-
-
 def judge(outlier: Array, steep: Array, index: Array, rows: int) -> tuple[float, Array]:
     """Return how many more outliers steep places have than the others, over what chance allows, and which are steep.
 
@@ -474,7 +466,7 @@ def judge(outlier: Array, steep: Array, index: Array, rows: int) -> tuple[float,
         return np.nan, inside
     n_y, n_x = steep.shape
     middle = np.empty((-(-n_y // rows), n_x), dtype=np.float32)
-    _block_medians(np.where(inside, steep, np.float32(np.nan)), rows, middle)
+    _block_medians(np.where(inside, steep, np.float32(np.nan)), rows, 1, middle)
     of_pixel = np.repeat(middle, rows, axis=0)[:n_y]
     out = inside & (of_pixel > np.quantile(of_pixel[inside], 0.9))
     on, off = int((outlier & out).sum()), int((outlier & inside & ~out).sum())

@@ -137,6 +137,11 @@ def as_lazy_as(array: xr.DataArray, other: xr.DataArray) -> xr.DataArray:
     return array.copy(deep=False, data=packed(array.values)) if other.chunks and not array.chunks else array
 
 
+def in_chunks(array: xr.DataArray, **sizes: Any) -> xr.DataArray:
+    """Return a lazy array in other chunks; xarray would make its coordinates lazy too, and hash all their values."""
+    return array.copy(deep=False, data=array.variable.chunk(sizes).data) if array.chunks else array
+
+
 def pack(values: np.ndarray) -> tuple[Any, ...]:
     """Return what :func:`unpack` takes: of integers and flags where the rows of a column change, and by how much."""
     raw = np.ascontiguousarray(values)

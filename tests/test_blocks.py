@@ -9,7 +9,18 @@ import pytest
 import xarray as xr
 from scipy.ndimage import maximum_filter1d
 
-from mrsxr.blocks import read_again, with_row_halo
+from mrsxr.blocks import in_chunks, read_again, with_row_halo
+
+
+def test_other_chunks_leave_coordinates_in_memory():
+    place = ("y", "x"), np.arange(12.0).reshape(4, 3)
+    array = xr.DataArray(place[1], {"alpha": place}, ("y", "x"))
+    rows = xr.DataArray(da.from_array(array.values, chunks=(1, -1)), {"alpha": place}, ("y", "x"))
+    whole = in_chunks(rows, y=-1)
+    assert whole.chunks == ((4,), (3,))
+    assert whole["alpha"].variable._data is rows["alpha"].variable._data
+    np.testing.assert_array_equal(whole, array)
+    assert in_chunks(array, y=-1) is array
 
 
 @pytest.mark.parametrize(

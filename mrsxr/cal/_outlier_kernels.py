@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mrsxr._median_kernels import median_of
+from mrsxr._median_kernels import TILE, sort_columns, sorting_pairs
 from mrsxr.compiled import Array, njit
 
 
@@ -37,22 +37,21 @@ def side_difference(flux: Array, dq: Array) -> Array:
 
 
 @njit(cache=True, nogil=True)
-def _running_median(image, half_y, half_x, out):
-    n_y, n_x = image.shape
-    values = np.empty((2 * half_y + 1) * (2 * half_x + 1))
-    for y in range(n_y):
-        for x in range(n_x):
-            out[y, x] = np.nan
-            if np.isnan(image[y, x]):
-                continue
-            n = 0
-            for j in range(y - half_y, y + half_y + 1):
-                for i in range(x - half_x, x + half_x + 1):
-                    value = image[j, i] if 0 <= j < n_y and 0 <= i < n_x else 0.0
-                    if not np.isnan(value):
-                        values[n] = value
-                        n += 1
-            out[y, x] = median_of(values, n)
+def _running_median(wide, rows, columns, pairs, out):
+    values, count = np.empty((rows * columns, TILE)), np.empty(TILE, dtype=np.int64)
+    for y in range(out.shape[0]):
+        for x in range(0, out.shape[1], TILE):
+            count[:] = 0
+            for k in range(rows * columns):
+                some, line = wide[y + k // columns, x + k % columns : x + k % columns + TILE], values[k]
+                for t in range(TILE):
+                    known = some[t] == some[t]
+                    line[t] = some[t] if known else np.inf
+                    count[t] += np.int64(known)
+            sort_columns(values, pairs)
+            for t in range(min(TILE, out.shape[1] - x)):
+                if not np.isnan(out[y, x + t]):
+                    out[y, x + t] = 0.5 * (values[(count[t] - 1) >> 1, t] + values[count[t] >> 1, t])
 
 
 def running_median(image, rows, columns):
@@ -60,8 +59,9 @@ def running_median(image, rows, columns):
 
     image : float64 (y, x); beyond the frame it is 0, as in jwst.
     """
-    out = np.empty(image.shape, dtype=np.float64)
-    _running_median(image, rows // 2, columns // 2, out)
+    out, (half_y, half_x) = image.copy(), (rows // 2, columns // 2)
+    wide = np.pad(image, ((half_y, half_y), (half_x, half_x + TILE)))
+    _running_median(wide, rows, columns, sorting_pairs(rows * columns), out)
     return out
 
 

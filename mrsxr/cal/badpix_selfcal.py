@@ -8,7 +8,7 @@ from typing import Any, Literal
 import xarray as xr
 
 from mrsxr import dq
-from mrsxr.blocks import map_ramps
+from mrsxr.blocks import in_chunks, map_ramps
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.limits import HalfShare, NotNegative, Odd, Positive, checked
 from mrsxr.step import step
@@ -160,8 +160,7 @@ def find_bad_pixels(
         if method == "significance":
             planes = [ds.rate.where(~dq.any_of(ds.dq, "DO_NOT_USE")), ds.var_poisson + ds.var_read]
         for plane in planes:
-            whole = plane.chunk(y=-1, x=-1) if plane.chunks else plane
-            arrays.append(xr.DataArray(whole.variable).rename(dither=f"exposure_{number}"))
+            arrays.append(xr.DataArray(in_chunks(plane, y=-1, x=-1).variable).rename(dither=f"exposure_{number}"))
             core.append([f"exposure_{number}"])
     if method == "fraction":
         rows, columns = PEDESTAL[exposures[0].attrs["detector"]]

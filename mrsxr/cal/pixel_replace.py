@@ -9,7 +9,7 @@ import xarray as xr
 
 from mrsxr import dq
 from mrsxr.arguments import as_places, reads
-from mrsxr.blocks import map_ramps
+from mrsxr.blocks import in_chunks, map_ramps
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import Count, OptionalRef, Place
 from mrsxr.step import step
@@ -95,7 +95,7 @@ def replace_pixels(
     if method == "trace_model":
         return _filled_over_star(ds, trace_model, source, others, psf)
     names = ["flux", *(name for name in VARIANCES if name in ds), "dq"]
-    planes = [ds[name].chunk(y=-1, x=-1) if ds[name].chunks else ds[name] for name in names]
+    planes = [in_chunks(ds[name], y=-1, x=-1) for name in names]
     wrapper: Callable[..., Any] = fill_mingrad
     options: dict[str, int] = {}
     if method == "fit_profile" or not across_slices:
@@ -136,6 +136,5 @@ def _filled_over_star(
     both: Any = sum(stars_of(ds, model, star_where_used, model, planes=(2,)) for model in models.values())
     names = ["flux", *(name for name in VARIANCES if name in ds), "dq"]
     star, error = (xr.DataArray(both.isel(plane=k)) for k in (0, 1))
-    planes = [star, error, xr.DataArray(ds["slice"].variable), *(ds[name].chunk(x=-1) if ds[name].chunks
-              else ds[name] for name in names)]  # fmt: skip
+    planes = [star, error, xr.DataArray(ds["slice"].variable), *(in_chunks(ds[name], x=-1) for name in names)]
     return _mapped(ds, names, fill_over_star, planes)

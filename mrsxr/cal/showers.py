@@ -7,12 +7,12 @@ from typing import Literal
 import xarray as xr
 
 from mrsxr import scores
-from mrsxr.blocks import map_ramps
+from mrsxr.blocks import in_chunks, map_ramps
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import NotNegative, Percent, Positive, Ref, Whole
 from mrsxr.step import step
 
-from .straylight import region_labels, restore, whole_frames
+from .straylight import WHOLE, region_labels, restore
 
 Method = Literal["smooth", "gated"]
 
@@ -89,7 +89,7 @@ def clean_showers(
             "percentiles in rising order"
         )
     inside = region_labels(ds, regions, shower_plane) != 0
-    inputs = (whole_frames(ds.rate), whole_frames(ds.dq), inside)
+    inputs = (in_chunks(ds.rate, **WHOLE), in_chunks(ds.dq, **WHOLE), inside)
     options = {
         "x_stddev": float(shower_x_stddev), "y_stddev": float(shower_y_stddev),
         "low": float(shower_low_reject), "high": float(shower_high_reject),

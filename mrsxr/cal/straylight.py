@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import mrs, scores
-from mrsxr.blocks import as_lazy_as, map_ramps
+from mrsxr.blocks import as_lazy_as, in_chunks, map_ramps
 from mrsxr.errors import MrsxrError, ReferenceFileError
 from mrsxr.geometry.frame import frame_coordinate
 from mrsxr.limits import OptionalRef, Positive, Range, Ref, Whole
@@ -17,6 +17,7 @@ from mrsxr.step import step
 Method = Literal["kernel", "fitted"]
 #: Columns between the two channels of a detector that see no light, first and last + 1.
 STRIPS = {"12": (503, 516), "34": (474, 507)}
+WHOLE = {"y": -1, "x": -1}  # chunks that hold whole frames
 #: Channel of the left and of the right half of a detector.
 SIDES = {"12": ("1", "2"), "34": ("4", "3")}
 COLUMNS = ("lor_fwhm", "lor_scale", "gau_fwhm", "gau_xoff", "gau_scale1", "gau_scale2")
@@ -104,7 +105,7 @@ def subtract_straylight(
     _check(ds)
     first, last = STRIPS[ds.attrs["channels"]]
     parameters = _kernel_parameters(ds, mrsxartcorr)
-    rate, flags = whole_frames(ds.rate), whole_frames(ds.dq)
+    rate, flags = in_chunks(ds.rate, **WHOLE), in_chunks(ds.dq, **WHOLE)
     if method == "kernel":
         from ._straylight_kernels import kernel_wrapper
 
@@ -117,7 +118,7 @@ def subtract_straylight(
 
     inside = _inside(ds, regions, region_plane)
     known = [v for v in ("var_poisson", "var_read", "var_background") if v in ds]
-    variance = sum((whole_frames(ds[v]) for v in known[1:]), whole_frames(ds[known[0]]))
+    variance = sum((in_chunks(ds[v], **WHOLE) for v in known[1:]), in_chunks(ds[known[0]], **WHOLE))
     frame = ["y", "x"]
     out, added, found = xr.apply_ufunc(
         fitted_wrapper, rate, flags, variance, inside, parameters.isel(x=0),
@@ -134,15 +135,9 @@ def subtract_straylight(
     return ds.assign({"rate": restore(out, ds.rate), "var_straylight": added, **judged})
 
 
-def whole_frames(array: xr.DataArray) -> xr.DataArray:
-    """Return lazy data in chunks that hold whole frames (y, x)."""
-    return array.chunk({"y": -1, "x": -1}) if array.chunks else array
-
-
 def restore(found: xr.DataArray, old: xr.DataArray) -> xr.DataArray:
     """Return the new values with the attrs and chunks of the old."""
-    out = found.assign_attrs(old.attrs)
-    return out.chunk(dict(zip(old.dims, old.chunks, strict=True))) if old.chunks else out
+    return in_chunks(found.assign_attrs(old.attrs), **old.chunksizes)
 
 
 def _check(ds: xr.Dataset) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 import xarray as xr
 
 from mrsxr import scores
-from mrsxr.blocks import map_ramps
+from mrsxr.blocks import in_chunks, map_ramps
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import Positive, Whole
 from mrsxr.step import step
@@ -130,7 +130,7 @@ def _columns(source: xr.Dataset, ds: xr.Dataset) -> tuple[list[xr.DataArray], di
         source = source[["sci", "pixel_dq"]].isel(x=[place[column] for column in (*wanted, *beside)])
         place = {column: number for number, column in enumerate((*wanted, *beside))}
     arrays = [xr.DataArray(source.variables[name]) for name in ("sci", "pixel_dq")]
-    whole = [a.chunk({dim: -1 for dim in a.dims if dim != "dither"}) if a.chunks else a for a in arrays]
+    whole = [in_chunks(a, **{str(dim): -1 for dim in a.dims if dim != "dither"}) for a in arrays]
     return whole, {
         "columns": tuple(place[column] for column in wanted), "beside": tuple(place[column] for column in beside),
         "amplifiers": tuple(column % AMPLIFIERS for column in beside),

@@ -11,7 +11,7 @@ import xarray as xr
 
 from mrsxr import dq, scores
 from mrsxr.arguments import reads
-from mrsxr.blocks import as_lazy_as, call_for_one, map_ramps, read_again, with_row_halo
+from mrsxr.blocks import as_lazy_as, call_for_one, in_chunks, map_ramps, read_again, with_row_halo
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import Count, NotNegative, Positive, Ref, Reference, checked
 from mrsxr.step import step
@@ -141,11 +141,10 @@ def _draw(smooth: xr.DataArray, ds: xr.Dataset, *, threshold: float, **options: 
     )  # fmt: skip
     whole = [*RAMP, "y", "byte"]
     drawn = xr.apply_ufunc(
-        draw_showers, packed.chunk(y=-1) if packed.chunks else packed, lost_groups(ds), kwargs={"n_x": n_x, **options},
+        draw_showers, in_chunks(packed, y=-1), lost_groups(ds), kwargs={"n_x": n_x, **options},
         input_core_dims=[whole, RAMP], output_core_dims=[whole], dask="parallelized", output_dtypes=["uint8"],
     )  # fmt: skip
-    drawn = drawn.chunk(y=smooth.chunksizes["y"]) if drawn.chunks else drawn
-    return drawn.expand_dims("x", axis=-1)
+    return in_chunks(drawn, y=smooth.chunksizes.get("y")).expand_dims("x", axis=-1)
 
 
 def _group_time(ds: xr.Dataset) -> float:
@@ -298,7 +297,7 @@ def _model(
     coarse = _coarse(ds, readnoise.read_noise, gain.gain, float(relative_noise))
     core = [*RAMP, "cell_y", "cell_x"]
     return xr.apply_ufunc(
-        find_model, coarse.chunk(cell_y=-1) if coarse.chunks else coarse, as_lazy_as(_gaps(ds, regions), coarse),
+        find_model, in_chunks(coarse, cell_y=-1), as_lazy_as(_gaps(ds, regions), coarse),
         kwargs={"threshold": float(threshold), "min_diffs": min_diffs},
         input_core_dims=[["part", *core], ["cell_y", "cell_x"]], output_core_dims=[core, []],
         dask="parallelized", output_dtypes=["float32"] * 2,
@@ -346,4 +345,4 @@ def _gaps(ds: xr.Dataset, regions: xr.Dataset | xr.DataArray | None) -> xr.DataA
     between = (labels.reset_coords(drop=True) == 0).astype("float32").drop_vars(["y", "x"], errors="ignore")
     cells = between.coarsen(y=CELL, x=CELL, boundary="pad").mean()
     cells = cells.rename(y="cell_y", x="cell_x")
-    return cells.chunk(-1) if cells.chunks else cells
+    return in_chunks(cells, cell_y=-1, cell_x=-1)

@@ -32,6 +32,7 @@ MARKS = {
     "fixed_pattern": ("the fixed pattern was", "divided", None),
     "spectral_leak_cube": ("the spectral leak was", "taken off the cube", None),
 }
+_MIXED = ("psf-matched", "binned", "regridded")
 _KIND = "attribute"  # of a coordinate that is an attribute by exposure: how its values are held
 _JSON = "json:"
 _said: ContextVar[dict[str, list[Any]] | None] = ContextVar("said", default=None)
@@ -160,6 +161,17 @@ def varied(ds: xr.Dataset, word: str) -> xr.Dataset:
     """Return a product that says what else it is than the one it was made of, "binned", "psf-matched" ..."""
     words = dict.fromkeys([*str(ds.attrs.get("variant", "")).split(), word])
     return ds.assign_attrs(variant=" ".join(words))
+
+
+def mixed(ds: xr.Dataset) -> str:
+    """Return by what the voxels of a cube became sums of those that were built, "psf-matched and binned"; "" of none.
+
+    Examples
+    --------
+    >>> mixed(xr.Dataset(attrs={"variant": "scaled binned"}))
+    'binned'
+    """
+    return " and ".join(word for word in str(ds.attrs.get("variant", "")).split() if word in _MIXED)
 
 
 def alone(ds: xr.Dataset, dim: str = "dither") -> xr.Dataset:

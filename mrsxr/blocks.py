@@ -168,14 +168,15 @@ def unpack(data: bytes, gaps: bytes | None, shape: tuple[int, ...], dtype: str) 
 def _call(*blocks: Any, wrapper: Callable[..., Any], options: dict[str, Any]) -> tuple[Any, ...]:
     """Run a wrapper on blocks; a contracted dim of one block comes as a list of one.
 
-    All inputs are contiguous and read-only, so that a kernel is compiled once, not once for each mix of slices, copies
-    and arrays from another process; a wrapper that gives an input back gives the array that came.
+    All inputs are contiguous, in the byte order of the machine (numba misreads another) and read-only, so that a kernel
+    is compiled once, not once for each mix of slices, copies and arrays from another process; a wrapper that gives an
+    input back gives the array that came.
     """
     whole = []
     for block in blocks:
         while isinstance(block, list):
             block = block[0]
-        whole.append(np.ascontiguousarray(block))
+        whole.append(np.ascontiguousarray(block, block.dtype.newbyteorder("=")))
     views = [block.view() for block in whole]
     for view in views:
         view.flags.writeable = False

@@ -79,8 +79,11 @@ def njit(**options: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 def read_only(*arrays: np.ndarray) -> list[np.ndarray]:
-    """Return arrays as kernels take their inputs, contiguous and read-only, whatever they are: one code serves all."""
-    views = [np.ascontiguousarray(array).view() for array in arrays]
+    """Return arrays as kernels take their inputs, contiguous and read-only, whatever they are: one code serves all.
+
+    In the byte order of the machine: numba takes a read-only array in that of FITS files for one in its own.
+    """
+    views = [np.ascontiguousarray(array, array.dtype.newbyteorder("=")).view() for array in arrays]
     for view in views:
         view.flags.writeable = False
     return views

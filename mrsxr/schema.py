@@ -345,11 +345,14 @@ def other_units(ds: xr.Dataset) -> tuple[str, str, str] | None:
 
 
 def in_order(ds: xr.Dataset) -> xr.Dataset:
-    """Return a cube in the order of its dimensions and with whole flags; other levels as they are.
+    """Return data in the byte order of the machine, a cube in the order of its dimensions and with whole flags.
 
     Flags that became floats (means over voxels, ``where``) are kept where they are whole numbers; of others the voxel
     is usable where its flux is a number, and this is told.
     """
+    swapped = {name: v for name, v in ds.variables.items() if not v.dtype.isnative}
+    if swapped:  # arrays that astropy read; kernels refuse or misread them
+        ds = ds.assign({name: v.astype(v.dtype.newbyteorder("=")) for name, v in swapped.items()})
     if ds.attrs.get("level") != "cube" or not set(CUBE_DIMS) <= set(ds.dims):
         return ds
     if any(ds.variables[n].dims != CUBE_DIMS for n in ds.data_vars if set(ds.variables[n].dims) == set(CUBE_DIMS)):

@@ -284,7 +284,9 @@ def _apply(ds: xr.Dataset, one: Scaling, method: str, reference: str) -> xr.Data
         if name in ds:
             values = ds[name] * np.float32(one.factor**power) + np.float32(one.offset if name == "flux" else 0.0)
             out[name] = values.astype(ds[name].dtype).assign_attrs(ds[name].attrs)
-    facts = {"scale_factor": one.factor, "scale_factor_error": one.factor_error, "scale_offset": one.offset,
-             "scale_offset_error": one.offset_error}  # fmt: skip
+    names = ("scale_factor", "scale_factor_error", "scale_offset", "scale_offset_error")
+    matched = [float(ds.attrs[name]) for name in names if name in ds.attrs]
+    whole = Scaling(*matched).after(one) if len(matched) == len(names) else one  # of all matches so far
+    facts = dict(zip(names, (whole.factor, whole.factor_error, whole.offset, whole.offset_error), strict=True))
     scaled = varied(ds.assign(out).assign_attrs(facts), "scaled")
     return recorded(ds, scaled, "cube.match_bands", method=method, reference_band=reference, **facts)

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr.arguments import reads
+from mrsxr.attributes import mixed
 from mrsxr.blocks import delayed_blocks
 from mrsxr.chunks import CUBE_PLANES
 from mrsxr.errors import MrsxrError
@@ -42,7 +43,7 @@ def sum_variance(
     ds : Dataset, level "cal"
         What the cube was built from.
     cube : Dataset, level "cube"
-        Of one band; its grid and weighting are used.
+        Of one band; its grid and weighting are used, and the factor by which it was scaled since.
     weights : DataArray (wavelength, y, x)
         The sum is sum(weights * flux) over a plane; a flux per surface brightness for a spectrum in Jy.
     cubepar, mrsptcorr
@@ -61,7 +62,8 @@ def sum_variance(
     Raises
     ------
     MrsxrError
-        Where the weights do not fit the cube, or it was built for a point source and ``mrsptcorr`` is missing.
+        Where the weights do not fit the cube, it was built from other exposures, smoothed, binned or regridded since,
+        or built for a point source and ``mrsptcorr`` is missing.
 
     Notes
     -----
@@ -81,8 +83,8 @@ def sum_variance(
             f"the spaxels of {grid.spaxel_size:.4g} arcsec are no more those that the cube was built with "
             f"({float(cube.attrs['pixel_scale']):.4g}); build it on such a grid"
         )
-    if weights.shape != grid.shape:
-        raise MrsxrError(f"weights have the shape {weights.shape}; the cube has {grid.shape}")
+    weights = weights.transpose("wavelength", "y", "x")
+    _check(ds, cube, weights, grid)
     band, kind = str(cube.attrs["band"]), str(cube.attrs.get("weighting") or "drizzle")
     one = BandData.of(ds, band)
     exposure_weights = exposure_weights or cube.attrs.get("exposure_weights", "none")
@@ -102,11 +104,31 @@ def sum_variance(
         block = dask.delayed(table[start : start + size], traverse=False) if blocks is None else blocks[number]
         found = wrapper(start, size, shared, systematic, block, part)
         pieces.append(da.from_delayed(found, (size, 1 + systematic), np.float64))
-    columns = da.concatenate(pieces, axis=0)
+    columns = da.concatenate(pieces, axis=0) * float(cube.attrs.get("scale_factor", 1.0)) ** 2
     names = ["var", "var_systematic"][: 1 + systematic]
     out = xr.Dataset({name: ("wavelength", columns[:, i]) for i, name in enumerate(names)})
     out = out.assign_coords(wavelength=cube["wavelength"])
     return out if any(v.chunks for v in ds.data_vars.values()) else out.compute()
+
+
+def _check(ds: xr.Dataset, cube: xr.Dataset, weights: xr.DataArray, grid: CubeGrid) -> None:
+    """Refuse weights, exposures or a cube that do not belong together."""
+    if weights.shape != grid.shape:
+        raise MrsxrError(f"weights have the shape {weights.shape}; the cube has {grid.shape}")
+    if "wavelength" in weights.coords and not np.allclose(weights["wavelength"], cube["wavelength"], rtol=1e-6):
+        raise MrsxrError("the weights are for other wavelengths than those of the cube; cut both alike")
+    if how := mixed(cube):
+        raise MrsxrError(
+            f"the cube is {how}: its voxels are no more those that the exposures make, and their "
+            "covariance is not known; take the cube as it was built"
+        )
+    made = {str(name) for name in cube.attrs.get("exposures", ())}
+    given = {str(name) for name in np.atleast_1d(ds["exposure"].values)} if "exposure" in ds.coords else made
+    if made and made != given:
+        raise MrsxrError(
+            f"the cube was built from {len(made)} exposures ({', '.join(sorted(made)[:3])} ...), got {len(given)} "
+            f"({', '.join(sorted(given)[:3])} ...); expected the same"
+        )
 
 
 def variance_planes(

@@ -51,8 +51,8 @@ def match_psf(
         Further cubes whose widest PSF counts, so that all of them can be brought to one.
     psf : float or callable, optional
         FWHM of a point source in the cubes [arcsec], a number or a function of the wavelength [um]; by default
-        :func:`mrsxr.mrs.psf_fwhm`. Measure it where it matters: it depends on the dithers and on the way the cube was
-        built.
+        :func:`mrsxr.mrs.psf_fwhm`, of cubes that were matched before what they were matched to. Measure it where it
+        matters: it depends on the dithers and on the way the cube was built.
     edges : {"normalise", "zero"}
         What is taken to lie beyond the field and in holes. "normalise": the weighted mean of what there is, which
         keeps a surface brightness at the edge but spreads no flux over it. "zero": nothing, which conserves the sum of
@@ -198,7 +198,7 @@ def _smooth_lazily(arrays: list[Any], sigma: np.ndarray, edges: str) -> np.ndarr
 
 def _widths(cube: xr.Dataset, psf: float | Callable[..., Any] | None) -> np.ndarray:
     """Return the FWHM of every plane [arcsec]."""
-    return _law(np.asarray(cube["wavelength"].values, float), psf)
+    return _law(np.asarray(cube["wavelength"].values, float), cube.attrs.get("psf_fwhm") if psf is None else psf)
 
 
 def _law(wave: np.ndarray, psf: float | Callable[..., Any] | None) -> np.ndarray:

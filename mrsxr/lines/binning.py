@@ -13,6 +13,7 @@ from mrsxr import dq as flags
 from mrsxr.arguments import as_um_range, reads
 from mrsxr.attributes import varied
 from mrsxr.errors import MrsxrError
+from mrsxr.geometry.overlap import same_sky
 from mrsxr.limits import LineName, NotNegative, Positive, checked
 from mrsxr.spaxels import facts_of
 from mrsxr.step import recorded
@@ -66,7 +67,8 @@ def bin_spaxels(
     Raises
     ------
     MrsxrError
-        Where not exactly one of line, wavelength and maps is given, no spaxel has signal, or vorbin is not installed.
+        Where not exactly one of line, wavelength and maps is given, the maps lie on other spaxels, no spaxel has
+        signal, or vorbin is not installed.
 
     Notes
     -----
@@ -84,6 +86,8 @@ def bin_spaxels(
     if line is not None:
         maps = moments(cube, line, **options)
     signal, noise = _of_planes(cube, wavelength) if maps is None else _of_maps(maps)
+    if maps is not None:
+        _need_place(maps, cube, "maps")
     bins = bin_labels(signal, noise, snr=snr, method=method, covariance=covariance, min_snr=min_snr)
     frame = cube.drop_vars(list(cube.data_vars)).drop_dims("wavelength")
     bins = frame.assign(bins.data_vars).assign_attrs(level="bins", **bins.attrs)
@@ -339,6 +343,18 @@ def _averaged(
     return out | {"dq": (dims, blind, cube["dq"].attrs)}
 
 
+def _need_place(found: xr.Dataset | xr.DataArray, cube: xr.Dataset, what: str) -> None:
+    """Refuse what was found on other spaxels than those of the cube; labels without a place are taken as they lie."""
+    own = found if isinstance(found, xr.Dataset) else found.to_dataset(name="bin")
+    placed = "wcs" in own.attrs or hasattr(own.xindexes.get("ra"), "wcs")
+    frame = cube if placed else cube.drop_vars(["ra", "dec"], errors="ignore").drop_attrs(deep=False)
+    if not same_sky(own, frame):
+        raise MrsxrError(
+            f"the {what} lie on other spaxels than the cube (of another cube, or one of both was cut or flipped); find "
+            "them in this cube, or cut both alike"
+        )
+
+
 def _labels(bins: xr.Dataset | xr.DataArray, cube: xr.Dataset) -> np.ndarray:
     labels = bins["bin"] if isinstance(bins, xr.Dataset) else bins
     values = np.asarray(labels.transpose("y", "x").values)
@@ -347,6 +363,7 @@ def _labels(bins: xr.Dataset | xr.DataArray, cube: xr.Dataset) -> np.ndarray:
             f"the bins are {values.dtype} on {values.shape} spaxels; expected integers on "
             f"{(cube.sizes['y'], cube.sizes['x'])}, those of the cube"
         )
+    _need_place(bins, cube, "bins")
     return values.astype(np.int32)
 
 

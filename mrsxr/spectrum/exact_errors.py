@@ -24,6 +24,7 @@ from .optimal import plane_weights
 from .profile import Profile, with_variance
 from .region import region_weights
 
+_ALIKE = 1e-3  # part by which zero points of wavelengths may have been set right since
 _MODES = {"none": 0, "annulus": 1, "annulus_jwst": 2}
 
 
@@ -57,10 +58,11 @@ def extraction_weights(cube: xr.Dataset, spectrum: xr.Dataset) -> xr.DataArray:
     ('wavelength', 'y', 'x')
     """
     same = cube.sizes["wavelength"] == spectrum.sizes["wavelength"]
+    same = same and np.allclose(cube["wavelength"], spectrum["wavelength"], rtol=_ALIKE)
     if not same or str(cube.attrs.get("band")) != str(spectrum.attrs.get("band", cube.attrs.get("band"))):
         raise MrsxrError(
-            f"the spectrum ({spectrum.attrs.get('band')}, {spectrum.sizes['wavelength']} samples) was not extracted "
-            f"from the cube ({cube.attrs.get('band')}, {cube.sizes['wavelength']} planes)"
+            f"the spectrum ({spectrum.attrs.get('band')}, {_samples(spectrum)}) was not extracted from the cube "
+            f"({cube.attrs.get('band')}, {_samples(cube)}); take the very cube of the spectrum, or cut both alike"
         )
     dims, coords = ("wavelength", "y", "x"), {"wavelength": cube["wavelength"]}
     if not cube.chunks and not spectrum.chunks:
@@ -68,6 +70,12 @@ def extraction_weights(cube: xr.Dataset, spectrum: xr.Dataset) -> xr.DataArray:
     shape = tuple(cube.sizes[dim] for dim in dims)
     weights = dask.delayed(_weights)(as_delayed(cube), as_delayed(spectrum))
     return xr.DataArray(da.from_delayed(weights, shape, np.float64), dims=dims, coords=coords)
+
+
+def _samples(ds: xr.Dataset) -> str:
+    """Return how many samples there are and from where to where, for messages."""
+    wave = np.asarray(ds["wavelength"].values, float)
+    return f"{wave.size} samples, {wave[0]:.4f} to {wave[-1]:.4f} um" if wave.size else "no samples"
 
 
 def _weights(cube: xr.Dataset, spectrum: xr.Dataset) -> np.ndarray:
@@ -130,6 +138,11 @@ def set_exact_errors(ds: xr.Dataset, *, variance: xr.Dataset) -> xr.Dataset:
         ``var_systematic`` [Jy2] where given; ``error_correlation``, that of the error of a sample with the next one's
         (:func:`mrsxr.sums.wavelength_correlation`; :func:`mrsxr.sums.variance_of_sum` takes it into account).
 
+    Raises
+    ------
+    MrsxrError
+        Where the variance is of other wavelengths.
+
     Notes
     -----
     Neighbouring voxels share detector pixels, so that the simple variance, which takes them for independent, is too
@@ -143,6 +156,12 @@ def set_exact_errors(ds: xr.Dataset, *, variance: xr.Dataset) -> xr.Dataset:
     >>> "var_simple" in out
     True
     """
+    given = variance.sizes.get("wavelength"), variance.get("wavelength", ds["wavelength"])
+    if given[0] != ds.sizes["wavelength"] or not np.allclose(given[1], ds["wavelength"], rtol=_ALIKE):
+        raise MrsxrError(
+            f"the variance ({_samples(variance)}) is not that of the spectrum ({_samples(ds)}); expected that of "
+            "sum_variance with the weights of this spectrum"
+        )
     known = ds["var"].variable
     ratio = (variance["var"].variable / known.where(known > 0, np.nan)).fillna(1.0)
     out: dict[str, Any] = {}

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import dq as flags
+from mrsxr.attributes import mixed
 from mrsxr.chunks import CUBE_PLANES
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.place import sky_of
@@ -123,6 +124,12 @@ def extract_spectrum(
         for it: 50 %) NaN and DO_NOT_USE. ``annulus_lost`` is the part of the annulus without data: from 50 % on
         FLUX_ESTIMATED, from 90 % on NaN. Where a voxel of the sum has no error, the sample has none.
 
+    Raises
+    ------
+    MrsxrError
+        Where options contradict each other, or a point source of a cube that was matched to another PSF or binned is to
+        get an aperture correction.
+
     Notes
     -----
     flux = (sum of parts times values - area times background) * solid angle of a spaxel * 1e6. Spaxels
@@ -143,6 +150,11 @@ def extract_spectrum(
     region = None if region is None else read_region(region, sky_of(cube))
     wavelength = np.asarray(cube["wavelength"].values, dtype=float)
     point = kind == "POINT"
+    if point and apcorr is not None and mixed(cube) not in ("", "regridded"):
+        raise MrsxrError(
+            f"the cube is {mixed(cube)}: its PSF is wider than the one that the aperture correction is for; extract "
+            "from the cube as it was built, or give no apcorr (and a radius that holds the source)"
+        )
     if point and ((center is None and autocen) or method == "optimal") and _is_lazy(cube):
         cube = cube[_names(cube)].compute(**how()).assign_attrs(cube.attrs)
     whole = kind == "EXTENDED" and radius is None and region is None

@@ -152,3 +152,15 @@ def test_real_cubes_with_factors_put_in(shared_data):
         assert changed["scale_offset"] == pytest.approx(wanted, abs=0.1)
         assert plain["scale_factor_error"] < 0.05
         assert plain["scale_factor"] == pytest.approx(1.0, abs=0.1)
+
+
+def test_attributes_tell_the_scale_of_all_matches(pair):
+    first = match_bands(pair, method="both")[1]
+    brighter = pair[0].assign(flux=(1.2 * pair[0].flux).assign_attrs(pair[0].flux.attrs))
+    again = match_bands([brighter, first], method="both")[1]
+    told = [again.attrs[f"scale_{name}"] for name in ("factor", "offset", "factor_error", "offset_error")]
+    assert told[0] == pytest.approx(1.2 * first.attrs["scale_factor"], rel=1e-3)
+    np.testing.assert_allclose(again.flux, told[0] * pair[1].flux + told[1], rtol=1e-4)
+    np.testing.assert_allclose(again["var"], told[0] ** 2 * pair[1]["var"], rtol=1e-4)
+    assert told[2] > 1.2 * first.attrs["scale_factor_error"]
+    assert told[3] > 1.2 * first.attrs["scale_offset_error"]

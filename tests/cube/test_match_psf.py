@@ -154,3 +154,18 @@ def test_targets():
         del bare.attrs[key]
     with pytest.raises(MrsxrError, match="pixel_scale"):
         match_psf(bare)
+
+
+def test_a_matched_cube_has_the_width_that_it_was_matched_to():
+    grid = grid_of((33, 31), start=9.1, step=0.3, nz=4)
+    planes = [star_in_spaxels(mrs.psf_fwhm(w), grid, (-0.07, 0.03)) for w in grid.wavelengths]
+    cube = from_flux(np.array(planes, "f4"), grid)
+    once = match_psf(cube, fwhm=0.8)
+    np.testing.assert_array_equal(match_psf(once, fwhm=0.8).flux, once.flux)
+    steps, straight = match_psf(once, fwhm=1.3), match_psf(cube, fwhm=1.3)
+    for one in (steps, straight):
+        widths = [width_of(plane, grid.spaxel_size) for plane in one.flux.values.astype(float)]
+        np.testing.assert_allclose(widths, 1.3, rtol=0.02)
+    assert match_psf(cube, others=[once]).attrs["psf_fwhm"] == 0.8
+    with pytest.raises(MrsxrError, match=r"sharper than the cube, 0\.800 arcsec"):
+        match_psf(once, fwhm=0.6)

@@ -10,7 +10,7 @@ from helpers import assert_step
 from noise_draws import draws_of
 from simulated import cal_of, offset_for
 
-from mrsxr.cube import build_cube, sum_variance
+from mrsxr.cube import build_cube, match_psf, sum_variance
 from mrsxr.errors import MrsxrError, MrsxrWarning, ReferenceFileError
 from mrsxr.notes import notes_of
 from mrsxr.simulate import Effects, Line, PointSource, PowerLaw, Scene
@@ -187,3 +187,24 @@ def test_errors_of_sums_know_the_terms():
     assert wanders(cube.assign_attrs(point_source=None)) > 0.075
     with pytest.raises(MrsxrError, match="needs the reference file mrsptcorr"):
         sum_variance(ds, cube=cube, weights=weights)
+
+
+def test_errors_of_sums_are_those_of_the_cube_at_hand():
+    ds, options = small()
+    cube = build_cube(ds, **options)
+    weights = xr.ones_like(cube.flux, dtype=float)
+    known = sum_variance(ds, cube=cube, weights=weights)["var"].values
+    turned = sum_variance(ds, cube=cube, weights=weights.transpose("x", "wavelength", "y"))["var"].values
+    np.testing.assert_array_equal(turned, known)
+    scaled = sum_variance(ds, cube=cube.assign_attrs(scale_factor=1.3), weights=weights)["var"].values
+    np.testing.assert_allclose(scaled, 1.69 * known)
+    part = cube.isel(wavelength=slice(1, 3))
+    names = [f"other_{name}" for name in ds.exposure.values]
+    for call, text in (
+        (lambda: sum_variance(ds, cube=part, weights=weights[:2]), "for other wavelengths"),
+        (lambda: sum_variance(ds, cube=match_psf(part, fwhm=0.7), weights=weights[1:3]), "the cube is psf-matched"),
+        (lambda: sum_variance(ds.assign_coords(exposure=("dither", names)), cube=part, weights=weights[1:3]),
+         "the cube was built from"),
+    ):  # fmt: skip
+        with pytest.raises(MrsxrError, match=text):
+            call()

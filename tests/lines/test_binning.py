@@ -195,3 +195,23 @@ def test_wrong_requests_are_told(cube):
             function()
     with pytest.raises(LevelError, match="bin_cube needs data of level cube"):
         bin_cube(cube.assign_attrs(level="lines"), signal)
+
+
+def test_bins_of_other_spaxels_are_refused(cube):
+    """A cut or a flip of one of both leaves the shape, not the place."""
+    maps = moments(cube, LINE, redshift=Z)
+    bins, _ = bin_spaxels(cube, maps=maps, snr=15.0)
+    cut = cube.isel(y=slice(4, None))
+    spectra = bin_spectra(cut, bins.isel(y=slice(4, None)))
+    np.testing.assert_array_equal(bin_spectra(cut, bins["bin"].isel(y=slice(4, None))).flux, spectra.flux)
+    bare = xr.DataArray(bins["bin"].values[4:], dims=("y", "x"))  # without a place, taken as they lie
+    np.testing.assert_array_equal(bin_spectra(cut, bare).flux, spectra.flux)
+    flipped = cube.isel(y=slice(None, None, -1))
+    for function in (
+        lambda: bin_cube(cut, bins.isel(y=slice(None, -4))), lambda: bin_cube(flipped, bins["bin"]),
+        lambda: bin_spectra(cut, bins["bin"].isel(y=slice(None, -4))),
+        lambda: bin_spaxels(cut, maps=maps.isel(y=slice(None, -4)), snr=15.0),
+        lambda: paint_bins(moments(spectra, LINE, redshift=Z), bins, like=flipped),
+    ):  # fmt: skip
+        with pytest.raises(MrsxrError, match="lie on other spaxels than the cube"):
+            function()

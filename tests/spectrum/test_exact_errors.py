@@ -65,3 +65,8 @@ def test_a_spectrum_of_another_cube_is_refused(cube):
     spectrum = extract_spectrum(cube)
     with pytest.raises(MrsxrError, match="was not extracted from the cube"):
         extraction_weights(cube.isel(wavelength=slice(0, 3)), spectrum)
+    rest = spectrum.isel(wavelength=slice(3, 6))
+    with pytest.raises(MrsxrError, match="take the very cube of the spectrum"):  # as many planes, others
+        extraction_weights(cube.isel(wavelength=slice(0, 3)), rest)
+    with pytest.raises(MrsxrError, match=r"the variance \(3 samples, .* is not that of the spectrum"):
+        set_exact_errors(rest, variance=spectrum[["var"]].isel(wavelength=slice(0, 3)))

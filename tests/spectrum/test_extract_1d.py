@@ -214,6 +214,11 @@ def test_aperture_correction_multiplies_point_sources_only():
     np.testing.assert_allclose(out["var"], 1.25**2 * plain["var"])
     np.testing.assert_allclose(out.surface_brightness, 1.25 * plain.surface_brightness)
     np.testing.assert_allclose(out.background, plain.background)
+    for word in ("psf-matched", "scaled binned"):
+        blurred = cube.assign_attrs(variant=word)
+        with pytest.raises(MrsxrError, match="its PSF is wider than the one that the aperture correction is for"):
+            extract_spectrum(blurred, center=(RA, DEC), apcorr=table)
+        assert np.isfinite(extract_spectrum(blurred, center=(RA, DEC)).flux).all()
     wide = extract_spectrum(cube, source_type="EXTENDED", apcorr=table)
     np.testing.assert_allclose(wide.aperture_correction, 1.0)
 

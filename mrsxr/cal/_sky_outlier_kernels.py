@@ -324,9 +324,11 @@ def _predict(contrasts, variance, shown, near, labels, slices, pixels, inverse, 
 
 def predict(
     frames: Sequence[Array], labels: Array, slices: tuple[Any, ...], pixels: Sequence[Array],
-    inverse: tuple[Any, ...], pair: tuple[Any, ...],
-) -> Array:  # fmt: skip
-    """Return what another exposure says about each pixel: contrast, variance, range around it (3, pixel), float32.
+    inverse: tuple[Any, ...], pair: tuple[Any, ...], out: Array,
+) -> None:  # fmt: skip
+    """Fill out, float32 zeros (3, pixel), with what another exposure says about each pixel.
+
+    Its rows are contrast, variance and the range around the pixel.
 
     frames : (contrast, variance, variance shown by the data, level, what is around) of the other exposure
     slices : (label, beta of the first [arcsec], width [arcsec], middle and half width of alpha of each slice)
@@ -338,9 +340,7 @@ def predict(
     Within a slice bilinear, linear between the two slices next to the place. The range is that of the 3 x 3 pixels
     around the place in both slices, less what noise makes. NaN where the other exposure has nothing usable.
     """
-    out = np.zeros((3, pixels[0].size), dtype=np.float32)
     _predict(*frames[:3], frames[4], *read_only(labels), slices, pixels, inverse, pair, out)
-    return out
 
 
 @njit(cache=True, nogil=True)

@@ -241,10 +241,11 @@ def look_at(
     """
     from ._sky_outlier_kernels import compare, judge, predict
 
-    predictions = []
-    for band, ways in zip(geometry, pairs, strict=True):
-        found = [predict(others[e], labels, band.slices, band.pixels, band.inverse, way) for e, way in ways.items()]
-        predictions.append(np.stack(found) if found else np.zeros((0, 3, band.index.size), dtype=np.float32))
+    sizes = zip(pairs, geometry, strict=True)
+    predictions = [np.zeros((len(ways), 3, band.index.size), dtype=np.float32) for ways, band in sizes]
+    for band, ways, found in zip(geometry, pairs, predictions, strict=True):
+        for (e, way), out in zip(ways.items(), found, strict=True):
+            predict(others[e], labels, band.slices, band.pixels, band.inverse, way, out)
     outlier, alone, steep = compare(frames, [band.index for band in geometry], predictions, **options)
     judged = []
     for band in geometry:

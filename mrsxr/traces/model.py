@@ -182,20 +182,21 @@ def finer_pixels(
     fwhm = psf_fwhm(middle)
     node = model.node(middle)
     window = np.clip(np.rint(node).astype(int), 0, len(model.profile) - 1)
-    level = np.interp(node, np.arange(len(model.profile)), ring(model.profile).mean(1))
+    levels = ring(model.profile).mean(1)
     width = (pixels.alpha_right - pixels.alpha_left) / (2 * HALF_PIXEL)
-    moved = np.zeros((fwhm.size, PARTS))
-    cut = np.zeros(fwhm.size, bool)
+    found = []
     for source, (alpha, along) in enumerate(model.place[:, dither]):
         u, v = (pixels.alpha - alpha) / fwhm, (beta[pixels.slice_index] - along) / fwhm
-        near = np.hypot(np.maximum(np.abs(u) - np.abs(width) / fwhm, 0), v) < EDGE
+        near = np.maximum(np.abs(u) - np.abs(width) / fwhm, 0) ** 2 + v * v < EDGE**2
         near &= (frame.status == 0) & model.used[source, dither, pixels.slice_index, window]
         of = np.flatnonzero(near)
-        parts = finer(u[of], v[of], (width / fwhm)[of], node[of], level[of], model.profile)
-        moved[of] += model.light(source, dither, middle[of])[:, None] * parts
-        cut |= near
-    at = np.flatnonzero(cut)
-    values = moved[at].astype(np.float32)
+        level = np.interp(node[of], np.arange(len(levels)), levels)
+        parts = finer(u[of], v[of], width[of] / fwhm[of], node[of], level, model.profile)
+        found.append((of, model.light(source, dither, middle[of])[:, None] * parts))
+    at = np.unique(np.concatenate([of for of, _ in found]))
+    values = np.zeros((at.size, PARTS))
+    for of, parts in found:
+        values[np.searchsorted(at, of)] += parts
     left, span = pixels.alpha_left[at], pixels.alpha_right[at] - pixels.alpha_left[at]
     step = np.arange(PARTS + 1) / PARTS
     edges = left[:, None] + span[:, None] * step
@@ -209,6 +210,6 @@ def finer_pixels(
     )  # fmt: skip
     shift = None if frame.shift is None else each(frame.shift)
     size = at.size * PARTS
-    made = Frame(values.reshape(1, -1), np.zeros((0, size), np.float32), np.zeros(size, np.uint8),
+    made = Frame(values.reshape(1, -1).astype(np.float32), np.zeros((0, size), np.float32), np.zeros(size, np.uint8),
                  each(frame.weight), shift)  # fmt: skip
     return pieces, made

@@ -96,8 +96,8 @@ def on_sky(place: np.ndarray, band: str, ds: xr.Dataset, dither: int) -> tuple[f
 
 def in_circle(lit: xr.Dataset, place: np.ndarray, radius: float) -> np.ndarray:
     """Return which pixels (dither, y, x) lie within a radius [FWHM] of a place (dither, axis)."""
-    away = [np.hypot(lit["alpha"].values - a, lit["beta"].values - b) for a, b in place]
-    return np.stack(away) / psf_fwhm(lit["wavelength"].values) < radius
+    most = (radius * psf_fwhm(lit["wavelength"].values)) ** 2
+    return np.stack([(lit["alpha"].values - a) ** 2 + (lit["beta"].values - b) ** 2 < most for a, b in place])
 
 
 def in_box(lit: xr.Dataset, place: np.ndarray, reach: float) -> np.ndarray:

@@ -333,7 +333,8 @@ def test_predictions_against_those_taken_pixel_by_pixel():
     slices = (label_of, 0.0, 1.0, np.zeros(3), np.ones(3))
     frames = (values, noise, shown, values, kernels.around(values, shown, labels))
     pixels, inverse = (slice_of, x, y, own), (x_of, y_of, middles, halves)
-    got = kernels.predict(frames, labels, slices, pixels, inverse, (same, beta, 1.0))
+    got = np.zeros((3, pixels[0].size), dtype=np.float32)
+    kernels.predict(frames, labels, slices, pixels, inverse, (same, beta, 1.0), got)
 
     for k in range(n):
         place = beta[slice_of[k], 0]

@@ -146,26 +146,28 @@ def spectra(band: str, star: xr.Dataset) -> None:
 
 
 def pairs(band: str, star: xr.Dataset, disc: np.ndarray, rows: tuple) -> None:
-    """Print spectra and separation of two stars fitted together, the first against its fit without the other."""
+    """Print spectra, over that of the first without host, of the first fitted alone and of both, and separation."""
     for flux, angle in ((30.0, 60.0), (6.0, 200.0)):
         other = companion(flux, angle)
         beside = observed(band, 7, (other,), rows=rows).flux.values
         for text, host, around in (("alone", 0.0, "level"), ("in a disc", disc, "host")):
             for noise in (1 / 300, 1 / 30):
-                ds, lone = (noisy(star, host + one, noise, 3) for one in (beside, 0.0))
-                model, single = (mx.cal.fit_trace_model(one, band=band, source=(RA, DEC)) for one in (ds, lone))
+                many = [noisy(star, one, noise, 3) for one in (host + beside, 0.0, host)]
+                model, *single = (mx.cal.fit_trace_model(one, band=band, source=(RA, DEC)) for one in many)
+                ds = many[0]
                 told = [(other.ra + 2e-5, other.dec - 2e-5)]
                 pair = mx.cal.fit_point_source(ds, trace_model=model, around=around, others=told)
-                spectra = [mx.spectrum.fit_spectrum(lone, trace_model=single, around=around)]
+                spectra = [mx.spectrum.fit_spectrum(one, trace_model=by, around=way)
+                           for one, by, way in zip(many[1:], single, ("level", around), strict=True)]  # fmt: skip
                 spectra += [mx.spectrum.fit_spectrum(ds, trace_model=pair, which=which) for which in (0, 1)]
-                laws = (STAR, STAR, other.continuum)
-                alone, *both = (
+                laws = (STAR, STAR, STAR, other.continuum)
+                alone, *rest = (
                     np.mean(over_law(one, ds, band, law)[0]) for one, law in zip(spectra, laws, strict=True)
                 )
                 east, north = (3600 * float(np.diff(pair[name].values)[0]) for name in ("ra", "dec"))
                 apart = np.hypot(east * np.cos(np.deg2rad(DEC)), north)
                 name = f"{flux:g} mJy, {text}, peak / noise {1 / noise:.0f}"
-                shares = [f"{one / alone:.4f}" for one in both]
+                shares = [f"{one / alone:.4f}" for one in rest]
                 print(band, name, *shares, f"{1e3 * (apart - 0.5):+.1f}", sep=" | ", flush=True)
 
 
@@ -244,7 +246,7 @@ def main() -> None:
         subtraction(band, star, disc, psf, "of another star")
         print("band | star | bias of the fit [%] | of the aperture [%] | noise over the aperture's | scatter / error")
         spectra(band, star)
-        print("band | companion 0.5 arcsec away | first, second star over truth | separation off by [mas]")
+        print("band | companion 0.5 arcsec away | first alone; first, second over truth | separation off by [mas]")
         pairs(band, star, disc, args.rows)
         print("band | 3 x 3 bad pixels at the peak | ")
         clusters(band, star, disc)

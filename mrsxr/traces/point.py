@@ -16,9 +16,10 @@ _N_SPLINE = round(2 * REACH / KNOT) + 3
 #: Light around the source: degree and number of intervals of its splines over the box.
 AROUND = {"level": (1, 1), "host": (2, 2)}
 _FINE, _COARSER = (2, 8), (2, 6)  # in lines, and to see how much of them the fineness decides
-#: Error of a line of a source in that of its host, over what changes with the coarser splines: of the light of cusps
-#: and discs within the PSF 0.6 to 3 times that goes to the source (1A, 2A, 3A, noiseless).
-_CUSP = 2.0
+#: Error of a line of a source in that of its host, over what changes with the coarser splines: of discs and cusps 0.6
+#: to 3 times that goes to the source (1A, 2A, 3A, noiseless); and this part of the line there, as the change may be
+#: nothing by chance (0.01 to 0.3 goes to the source, rms 0.1).
+_CUSP, _SHARP = 1.5, 0.13
 _NODES = 3  # wavelengths of a band at which the profile is free
 _PRIOR = {False: 0.3, True: 0.03}  # size of the corrections of the profile, by whether it was given
 #: Edges of rings [FWHM], whose mean light around a lone star is free by this part of the profile.
@@ -396,7 +397,8 @@ class PointFit:
             light_at(sample, *where, *self.splines, self.found, own, unused)
             line -= unused
             light_at(sample - low, *where, 0, 0, np.ascontiguousarray(change), own, unused)
-            self.line_error[s, sample.astype(int)] = _CUSP * abs(line @ own[s]) / max(line @ line, 1e-30) * np.abs(line)
+            part = np.hypot(_CUSP * (line @ own[s]) / max(line @ line, 1e-30), _SHARP)
+            self.line_error[s, sample.astype(int)] = part * np.abs(line)
 
     def run(self) -> bool:
         """Fit light, places, gains and profile in turn; return whether places and profile settled."""

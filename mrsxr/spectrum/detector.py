@@ -80,8 +80,8 @@ def fit_spectrum(
     a PSF given that is wrong by a part p moves the whole spectrum by about p. Lines of the host stay out of the
     spectrum, but for what is as sharp as the PSF: of the line of an exponential disc, at the wavelength of one of the
     nucleus, 0.2 to 5 % of the whole (an aperture less an annulus keeps 15 to 50 %; 1A to 4A). ``var_systematic`` holds
-    it, by what changes with the fineness of the light around and an eighth of the line there: the excess over both errors
-    was 0.7 rms for one source, 0.3 for pairs (1A to 3A, S/N 300; cusps within the PSF up to 1.8). Of a lone star
+    it, by what changes with the fineness of the light around and an eighth of the line there: the excess over both
+    errors was 0.7 rms for one source, 0.3 for pairs (1A to 3A, S/N 300; cusps within the PSF up to 1.8). Of a lone star
     whose peak is 20 and 7 times the noise (1A, ten draws) the flux is that of an aperture within the errors (bias 0.0
     +- 0.1 and 0.0 +- 0.3 %) and its noise 0.43 of the aperture's, in means over ten samples.
 

@@ -14,7 +14,7 @@ from .profile import KNOT, REACH, PsfImages, correction_at, profile_at, shifts
 
 _N_SPLINE = round(2 * REACH / KNOT) + 3
 #: Light around the source: degree and number of intervals of its splines over the box.
-AROUND = {"level": (1, 1), "host": (2, 2)}
+AROUND = {"level": (1, 1), "host": (2, 2), "finer": (2, 3)}
 _FINE, _COARSER = (2, 8), (2, 6)  # in lines, and to see how much of them the fineness decides
 #: Error of a line of a source in that of its host, over what changes with the coarser splines: of discs and cusps 0.6
 #: to 3 times that goes to the source (1A, 2A, 3A, noiseless); and this part of the line there, as the change may be
@@ -75,10 +75,11 @@ class PointFit:
         self.n_source = len(self.place)
         apart = (self.place - self.place.mean(axis=0)).mean(axis=1)
         reach = REACH * float(self.fwhm.max())
-        wide = int(np.ceil(AROUND["host"][1] * (1 + float(np.abs(apart).max()) / reach) - 1e-9))
-        self.half = reach * wide / AROUND["host"][1]  # of several sources no finer than of one
+        many = AROUND["host"][1] if self.around == "level" else n
+        wide = int(np.ceil(many * (1 + float(np.abs(apart).max()) / reach) - 1e-9))
+        self.half = reach * wide / many  # of several sources no finer than of one
         self.splines = degree, n if self.around == "level" else wide
-        self.fine, self.coarser = ((degree, n * wide // AROUND["host"][1]) for degree, n in (_FINE, _COARSER))
+        self.fine, self.coarser = ((degree, n * wide // many) for degree, n in (_FINE, _COARSER))
         self.wide = self.n_source + sum(self.splines) ** 2
         self.correction = np.zeros((_NODES, _N_SPLINE, _N_SPLINE))
         self.found = np.zeros((self.n_sample + 3, self.wide))
@@ -206,6 +207,11 @@ class PointFit:
         spread = np.median(np.abs(off - 1.0))
         near = np.pad(maximum_filter1d(off > 1.0 + 8 * spread, 11), (1, 2), mode="edge")
         return np.where(near, _LINE, _SMOOTH)
+
+    def light(self) -> np.ndarray:
+        """Return the sums of the spectra near each node (source, node)."""
+        at = np.linspace(0, _NODES - 1, self.n_sample + 3)
+        return self.found[:, : self.n_source].T @ np.maximum(1 - np.abs(at[:, None] - np.arange(_NODES)), 0)
 
     def fit_places(self, weight: np.ndarray) -> None:
         """Move the sources to where they fit best."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,9 +28,8 @@ _LEAST = 0.05  # of the usual weight of a sample
 _FEWEST = 1000  # pixels near the sources
 _NEAR = 0.5  # FWHM, between two sources
 _HELD = 50.0  # samples that hold the smooth light of one
-#: Error of light that no exposure sees, of that light, by whether the PSF was given; and in a host, of all, as nothing
-#: tells it from the light below: this times host over peak, times the square of the unseen part over the seen one.
-_UNSEEN, _UNSEEN_IN_HOST = {False: 0.05, True: 0.03}, 10.0
+#: Error of light that no exposure sees, of that light, by whether the PSF was given.
+_UNSEEN = {False: 0.05, True: 0.03}
 _UNSURE = 0.05  # error by its profile from which on light that no exposure sees, LOST of a source, is not known
 
 
@@ -74,9 +74,7 @@ def fit_source(
     if not settled:
         tell(_unsettled(band))
     unseen = fit.unseen().min(axis=1)
-    measured = _samples(fit)
-    star, host = (np.nansum(np.where(np.isfinite(measured[0]), one, 0.0), axis=1) for one in (measured[0], measured[2]))
-    unsure = _error_by_profile(fit, unseen, np.clip(host / np.maximum(star, 1e-30), 0.0, 100.0))
+    measured, unsure = _samples(fit), _error_by_profile(fit, unseen)
     if (unseen > LOST).any():
         tell(_not_seen(band, unseen, unsure, psf is not None))
     ends = (0, 0), (first, samples.size - 1 - last)
@@ -134,14 +132,18 @@ def _splines_around(fit: PointFit, ends: tuple[int, int]) -> dict[str, Any]:
     }
 
 
-def _error_by_profile(fit: PointFit, unseen: np.ndarray, host: np.ndarray) -> np.ndarray:
+def _error_by_profile(fit: PointFit, unseen: np.ndarray) -> np.ndarray:
     """Return the error of the light by its profile, infinite where much is not seen and the profile does not tell it.
 
-    unseen : (source, node), in no exposure; host : (source), light around over the peak.
+    In a host nothing tells light of a core that is not seen from that below it: then by what a finer host changes, too.
+    unseen : (source, node), in no exposure.
     """
-    part = np.clip(unseen, 0.0, 1.0)
-    around = _UNSEEN_IN_HOST * host[:, None] * part**2 / np.maximum(1.0 - part, 1e-3) * (fit.around == "host")
-    unsure = np.hypot(np.hypot(fit.scale_errors(), _UNSEEN[fit.images is not None] * part), around)
+    unsure = np.hypot(fit.scale_errors(), _UNSEEN[fit.images is not None] * np.clip(unseen, 0.0, 1.0))
+    if fit.around == "host" and (unseen > LOST).any():
+        other = replace(fit, around="finer", place=fit.place.copy())
+        other.run()
+        change = other.light() / np.maximum(fit.light(), 1e-30) - 1.0
+        unsure = np.hypot(unsure, np.where(unseen.max(axis=1, keepdims=True) > LOST, change, 0.0))
     unknown = ((unseen > LOST) & (unsure > _UNSURE)).any(axis=1, keepdims=True)  # of all, as nodes lean on each other
     return np.where(unknown, np.inf, unsure)
 

@@ -1,5 +1,6 @@
 """The spectrum of a point source from the detector pixels, against fluxes that numpy made."""
 
+import functools
 import sys
 from pathlib import Path
 
@@ -246,3 +247,21 @@ def test_a_core_that_one_exposure_sees_is_known():
     np.testing.assert_allclose(found.flux.values.mean(), 20 * LEVEL, rtol=0.02)
     assert float(found.lost_light.max()) < 0.01
     assert not found.dq.values.any()
+
+
+def test_a_core_that_no_exposure_sees_in_a_host_is_as_sure_as_the_host():
+    """What a finer host changes is its error: in a bright disc, of whose light the core takes 6 %, it is not known."""
+    psf = learn_psf(made(lambda wave: 12.0 + 0 * wave, None, noise=0.1, seed=9), bands="1A", source=(0.0, 0.0))
+    for level in (0.6, 8.0):
+        disc = functools.partial(lambda level, a, b, _: level * np.exp(-np.hypot(a, 1.4 * b)), level)
+        ds = made(lambda wave: 20.0 + 0 * wave, disc, noise=0.05)
+        holes = saturated(ds, 0.2 * np.nanmax(ds.flux.values))
+        model = fit_trace_model(holes, band="1A", source=(0.0, 0.0), psf=psf)
+        with pytest.warns(MrsxrWarning, match="lost in all exposures"):
+            found = fit_spectrum(holes, trace_model=model, psf=psf)
+        if level > 1:
+            assert np.isnan(found.flux).all()
+        else:
+            found = inner(found)
+            off = found.flux.values.mean() / (20 * LEVEL) - 1
+            assert abs(off) < 2 * float((np.sqrt(found.var_systematic) / found.flux).mean()) < 0.1

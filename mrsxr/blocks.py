@@ -25,6 +25,7 @@ from mrsxr.schedule import depth_first
 from mrsxr.threads import how
 
 _WORTH_PACKING = 4096  # byte
+_MOST_PACKED = {"f": 2**20, "u": 2**23, "i": 2**23, "b": 2**23}  # byte; noise packs badly, and slowly
 _FEW_ROWS = 8  # blocks, across which halos reach
 Lazy = TypeVar("Lazy", xr.DataArray, xr.Dataset, da.Array)
 
@@ -99,9 +100,10 @@ def _map_lazy(
     dtypes: Sequence[str], kwargs: dict[str, Any],
 ) -> tuple[da.Array, ...]:  # fmt: skip
     sizes = {d: n for a in arranged for d, n in a.sizes.items()}
+    chunks = {(d, sum(n)): n for a in arranged if a.chunks for d, n in a.chunksizes.items() if d in loop}
     pieces: list[Any] = []
     for a in arranged:
-        data = a.data if a.chunks else packed(a.values)
+        data = a.data if a.chunks else _lazy(a.values, [chunks.get(one, -1) for one in a.sizes.items()])
         inner = {i: -1 for i, d in enumerate(a.dims) if d not in loop and data.numblocks[i] > 1}
         pieces += [data.rechunk(inner) if inner else data, a.dims]
     if len(out_dims) == 1:  # one layer, which dask fuses with its neighbours
@@ -121,6 +123,13 @@ def _map_lazy(
         )
         for number, (dims, dtype) in enumerate(zip(out_dims, dtypes, strict=True))
     )  # fmt: skip
+
+
+def _lazy(values: np.ndarray, chunks: Sequence[Any]) -> da.Array:
+    """Return an array in memory as a lazy one: small ones and maps packed, ramps and images in blocks as others are."""
+    if values.nbytes <= _MOST_PACKED.get(values.dtype.kind, 0):
+        return packed(values)
+    return da.from_array(values, chunks=tuple(chunks))
 
 
 def packed(values: np.ndarray) -> da.Array:
@@ -325,11 +334,14 @@ def as_delayed(ds: xr.Dataset) -> Any:
     lazy = {str(name): found for name, found in ds.variables.items() if found.chunks is not None}
     blocks = {name: delayed_blocks(found.chunk(-1).data).item() for name, found in lazy.items()}
     facts = {name: (found.dims, found.attrs) for name, found in lazy.items()}
-    return dask.delayed(_filled)(ds.drop_vars(list(lazy)), blocks, facts)
+    return dask.delayed(_filled)(ds.drop_vars(list(lazy)), blocks, facts, [name for name in lazy if name in ds.coords])
 
 
-def _filled(ds: xr.Dataset, blocks: Mapping[str, Any], facts: Mapping[str, tuple[Any, Any]]) -> xr.Dataset:
-    return ds.assign({name: (facts[name][0], block, facts[name][1]) for name, block in blocks.items()})
+def _filled(
+    ds: xr.Dataset, blocks: Mapping[str, Any], facts: Mapping[str, tuple[Any, Any]], coords: list[str]
+) -> xr.Dataset:
+    filled = {name: (facts[name][0], block, facts[name][1]) for name, block in blocks.items()}
+    return ds.assign(filled).set_coords(coords)
 
 
 def computed(datasets: Sequence[xr.Dataset]) -> list[xr.Dataset]:

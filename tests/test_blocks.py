@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 from scipy.ndimage import maximum_filter1d
 
-from mrsxr.blocks import in_chunks, read_again, with_row_halo
+from mrsxr.blocks import as_delayed, in_chunks, read_again, with_row_halo
 
 
 def test_other_chunks_leave_coordinates_in_memory():
@@ -100,3 +100,15 @@ def test_read_again_of_a_cut_array_computes_and_fuses():
     np.testing.assert_array_equal(
         (cut.astype("f4") - again.sum(axis=2, keepdims=True)).compute(), np.full((1, 4, 6), -5)
     )
+
+
+def test_a_dataset_that_comes_later_is_the_same():
+    """``chunk`` makes the coordinates of exposures lazy too, and so does what is opened with chunks."""
+    ds = xr.Dataset(
+        {"flux": (("dither", "y"), np.arange(6.0).reshape(2, 3), {"units": "MJy/sr"}), "rows": ("y", np.arange(3))},
+        {"ra_ref": ("dither", [1.5, 2.5], {"units": "deg"}), "y": [4, 5, 6]}, {"band": "1A"},
+    )  # fmt: skip
+    for data in (ds, ds.chunk(dither=1), ds.chunk(y=2), ds.assign(flux=ds.flux.chunk())):
+        later = as_delayed(data).compute()
+        assert later.identical(ds)
+        assert not later.chunks

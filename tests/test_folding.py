@@ -128,6 +128,10 @@ def test_arrays_are_packed_without_loss(dtype):
     np.testing.assert_array_equal(packed(values).compute(), values)
 
 
+def times(ramps, image):
+    return (ramps * image).astype("float32")
+
+
 def test_slice_maps_travel_packed():
     labels = np.repeat(np.arange(100, 140, dtype="i2"), 25)[None].repeat(900, axis=0)
     frames = xr.DataArray(da.ones((1, 900, 1000), chunks=(1, 100, -1)), dims=("dither", "y", "x"))
@@ -137,3 +141,23 @@ def test_slice_maps_travel_packed():
     )  # fmt: skip
     assert bytes_of(out.to_dataset(name="out")) < 0.02 * labels.nbytes
     np.testing.assert_array_equal(out.compute(), 1.0 + labels[None])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint16"])
+def test_ramps_in_memory_are_neither_packed_nor_copied_whole(dtype, monkeypatch):
+    """Noise packs badly: with lazy references a loaded exposure cost ten times its arithmetic."""
+
+    def refused(*args):
+        raise AssertionError("ramps are packed")
+
+    ramps = np.random.default_rng(3).integers(0, 9000, (1, 2, 30, 96, 1000)).astype(dtype)
+    sci = xr.DataArray(ramps, dims=("dither", "integration", "group", "y", "x"))
+    gain = xr.DataArray(np.linspace(4.0, 6.0, 96 * 1000, dtype="float32").reshape(96, 1000), dims=("y", "x"))
+    shares = {"core": [["integration", "group"], []], "out_core": [["integration", "group"]], "dtypes": ["float32"]}
+    monkeypatch.setattr("mrsxr.blocks.zlib.compress", refused)
+    (out,) = map_ramps(times, sci, gain.chunk(y=32), **shares)
+    assert out.chunksizes["y"] == (32, 32, 32)
+    (there,) = map_ramps(times, sci, gain, **shares)
+    np.testing.assert_array_equal(out.compute(), there)
+    (wide,) = map_ramps(times, sci, gain.isel(y=slice(1)).chunk(), **shares)  # an image of one row, for all rows
+    np.testing.assert_array_equal(wide.compute(), ramps * gain.values[0])

@@ -84,6 +84,11 @@ def map_ramps(
     return tuple(whole[number].rename(None) for number in range(len(out)))  # a DataArray would copy its coordinates
 
 
+def is_lazy(ds: xr.Dataset) -> bool:
+    """Tell whether a variable of a Dataset is lazy; ``ds.chunks`` raises where a coordinate has other chunks."""
+    return any(variable.chunks for variable in ds.variables.values())
+
+
 def add_flags(flags: xr.DataArray, more: xr.DataArray) -> xr.DataArray:
     """Return flags with others OR-ed in, in one task a block; ``more`` may lack the leading dims of ``flags``."""
     core = [[str(d) for d in a.dims if d not in ("dither", "y", "x")] for a in (flags, more)]
@@ -100,10 +105,11 @@ def _map_lazy(
     dtypes: Sequence[str], kwargs: dict[str, Any],
 ) -> tuple[da.Array, ...]:  # fmt: skip
     sizes = {d: n for a in arranged for d, n in a.sizes.items()}
-    chunks = {(d, sum(n)): n for a in arranged if a.chunks for d, n in a.chunksizes.items() if d in loop}
+    known = [(str(d), n) for a in arranged if a.chunks for d, n in a.variable.chunksizes.items() if d in loop]
+    chunks = {(d, sum(n)): n for d, n in sorted(known, key=lambda one: len(one[1]))}  # the finest of each
     pieces: list[Any] = []
     for a in arranged:
-        data = a.data if a.chunks else _lazy(a.values, [chunks.get(one, -1) for one in a.sizes.items()])
+        data = a.data if a.chunks else _lazy(a.values, [chunks.get((str(d), n), -1) for d, n in a.sizes.items()])
         inner = {i: -1 for i, d in enumerate(a.dims) if d not in loop and data.numblocks[i] > 1}
         pieces += [data.rechunk(inner) if inner else data, a.dims]
     if len(out_dims) == 1:  # one layer, which dask fuses with its neighbours
@@ -226,7 +232,7 @@ def with_row_halo(wrapper: Callable[..., np.ndarray], array: xr.DataArray, *, de
         return array.copy(
             deep=False, data=_with_edges(None, array.values, None, wrapper=wrapper, depth=depth, fill=fill)
         )
-    if min(array.chunksizes["y"]) < depth:  # a block gives its neighbours whole edges
+    if min(array.variable.chunksizes["y"]) < depth:  # a block gives its neighbours whole edges
         rows = max(depth, 8)
         n = max(1, array.sizes["y"] // rows)
         array = array.chunk(y=(*[rows] * (n - 1), array.sizes["y"] - rows * (n - 1)))

@@ -35,7 +35,8 @@ def test_halo_equals_the_whole(rows, size, depth):
 
     expected = wrapper(values)
     np.testing.assert_array_equal(with_row_halo(wrapper, array, depth=depth, fill=-9.0), expected)
-    lazy = with_row_halo(wrapper, array.chunk(y=rows), depth=depth, fill=-9.0)
+    lazy = array.chunk(y=rows).assign_coords(header=xr.Variable("y", np.arange(size)).chunk(y=3))
+    lazy = with_row_halo(wrapper, lazy, depth=depth, fill=-9.0)
     np.testing.assert_array_equal(lazy.compute(), expected)
 
 

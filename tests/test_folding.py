@@ -157,6 +157,8 @@ def test_ramps_in_memory_are_neither_packed_nor_copied_whole(dtype, monkeypatch)
     monkeypatch.setattr("mrsxr.blocks.zlib.compress", refused)
     (out,) = map_ramps(times, sci, gain.chunk(y=32), **shares)
     assert out.chunksizes["y"] == (32, 32, 32)
+    header = xr.Variable(("dither", "y"), np.zeros((1, 96))).chunk(y=48)  # coordinates have chunks of their own
+    (out,) = map_ramps(times, sci.assign_coords(header=header), gain.chunk(y=32), **shares)
     (there,) = map_ramps(times, sci, gain, **shares)
     np.testing.assert_array_equal(out.compute(), there)
     (wide,) = map_ramps(times, sci, gain.isel(y=slice(1)).chunk(), **shares)  # an image of one row, for all rows

@@ -110,5 +110,6 @@ def reference_images(ds: xr.Dataset, reference: xr.Dataset, kind: str, names: Se
                 f"{label}: '{name}' has {found}; expected y: {ds.sizes['y']}, x: {ds.sizes['x']} as the data of "
                 f"setting {setting}; cut it to the subarray"
             )
-        images.append(image.chunk({d: ds.chunksizes[d] for d in ("y", "x")}) if image.chunks and ds.chunks else image)
-    return images
+        images.append(image)
+    rows = next((v.chunksizes for v in ds.variables.values() if v.chunks and {"y", "x"} <= {*v.dims}), None)
+    return [image.chunk(y=rows["y"], x=rows["x"]) if image.chunks and rows else image for image in images]

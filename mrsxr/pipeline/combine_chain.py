@@ -12,7 +12,7 @@ import xarray as xr
 
 from mrsxr import cal
 from mrsxr.attributes import MARKS, share_done
-from mrsxr.blocks import as_delayed
+from mrsxr.blocks import as_delayed, is_lazy
 from mrsxr.cal.background_match import match_later
 from mrsxr.errors import MrsxrError
 from mrsxr.mrs import bands_of_setting
@@ -145,7 +145,7 @@ def _match(exposures: Exposures, beside: Beside, **options: Any) -> Exposures:
       hide=("bands", "exposure_times"))  # fmt: skip
 def _subtract_master(exposures: Exposures, beside: Beside, *, required: bool = False, **options: Any) -> Exposures:
     """Subtract the spectrum of the background exposures in the bands of which there is one."""
-    master, later = None, any(ds.chunks for ds in beside.spectra)
+    master, later = None, any(map(is_lazy, beside.spectra))
     if beside.spectra:
         join = dask.delayed(cal.combine_backgrounds) if later else cal.combine_backgrounds
         spectra = list(map(as_delayed, beside.spectra)) if later else beside.spectra

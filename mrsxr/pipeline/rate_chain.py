@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import xarray as xr
 
 from mrsxr import rate
-from mrsxr.blocks import read_again
+from mrsxr.blocks import is_lazy, read_again
 from mrsxr.chunks import DETECTOR_CHUNKS
 from mrsxr.errors import InputFileError
 from mrsxr.folding import fold
@@ -53,7 +53,7 @@ def correct_ramps(ds: xr.Dataset, refs: References, recipe: Recipe) -> xr.Datase
     the exposure waits in memory for the last.
     """
     check_groups(ds, recipe)
-    measured_apart = recipe.runs("refpix") and ds.attrs.get("subarray") == "FULL" and bool(ds.chunks)
+    measured_apart = recipe.runs("refpix") and ds.attrs.get("subarray") == "FULL" and is_lazy(ds)
     if not measured_apart:
         for _, step in ramp_steps(ds, refs, recipe):
             ds = step(ds)
@@ -73,7 +73,7 @@ def correct_ramps(ds: xr.Dataset, refs: References, recipe: Recipe) -> xr.Datase
 
 
 def _outer_columns(ds: xr.Dataset) -> xr.Dataset:
-    rows = max(ds.sci.chunksizes["y"])
+    rows = max(ds.variables["sci"].chunksizes["y"])
     rows *= -(-OUTER_ROWS // rows)
     outer = columns_of(ds, OUTER_COLUMNS, rows)
     if outer is None:

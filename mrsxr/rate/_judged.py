@@ -18,8 +18,8 @@ def over_frame(values: xr.DataArray, ds: xr.Dataset) -> xr.DataArray:
     """Return ``values`` with the dims y and x of ``ds`` appended, constant along them, without a copy."""
     shape = (*values.shape, ds.sizes["y"], ds.sizes["x"])
     if values.chunks:
-        frame = ds.group_dq.chunksizes or {d: (ds.sizes[d],) for d in ("y", "x")}  # loaded ramps, lazy references
-        chunks = (*values.chunks, frame["y"], frame["x"])
+        frame = ds.variables["group_dq"].chunksizes
+        chunks = (*values.chunks, *(frame.get(d, (ds.sizes[d],)) for d in ("y", "x")))  # loaded ramps, lazy references
         data = da.broadcast_to(values.data[..., None, None], shape, chunks=chunks)
     else:
         data = np.broadcast_to(values.values[..., None, None], shape)

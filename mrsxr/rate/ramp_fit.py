@@ -10,7 +10,7 @@ import xarray as xr
 
 from mrsxr import dq, scores
 from mrsxr.arguments import parameters_of
-from mrsxr.blocks import map_ramps
+from mrsxr.blocks import is_lazy, map_ramps
 from mrsxr.limits import OptionalRef, Positive, Ref, Whole
 from mrsxr.notes import tell
 from mrsxr.schema import units_of
@@ -167,9 +167,10 @@ def fit_ramps_and_integrations(ds: xr.Dataset, **parameters: Any) -> tuple[xr.Da
     >>> files = {kind: refs.get(kind, ramp) for kind in ("gain", "readnoise")}
     >>> rate, rateints = mx.rate.fit_ramps_and_integrations(ramp, **files)
     """
-    lazy = ds if ds.chunks else ds.chunk()
+    later = is_lazy(ds)
+    lazy = ds if later else ds.chunk()
     both = fit_ramps(lazy, **parameters), fit_integrations(lazy, **parameters)
-    return both if ds.chunks else dask.compute(*both)
+    return both if later else dask.compute(*both)
 
 
 def _fit(

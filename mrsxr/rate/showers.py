@@ -119,7 +119,7 @@ def flag_showers(
 
 def _in_tall_blocks(array: xr.DataArray, rows: int) -> xr.DataArray:
     """Return ``array`` in blocks of at least so many rows, the last one too."""
-    if not array.chunks or min(array.chunksizes["y"]) >= rows:
+    if not array.chunks or min(array.variable.chunksizes["y"]) >= rows:
         return array
     rows = max(rows, 8)
     n = max(1, array.sizes["y"] // rows)
@@ -144,7 +144,7 @@ def _draw(smooth: xr.DataArray, ds: xr.Dataset, *, threshold: float, **options: 
         draw_showers, in_chunks(packed, y=-1), lost_groups(ds), kwargs={"n_x": n_x, **options},
         input_core_dims=[whole, RAMP], output_core_dims=[whole], dask="parallelized", output_dtypes=["uint8"],
     )  # fmt: skip
-    return in_chunks(drawn, y=smooth.chunksizes.get("y")).expand_dims("x", axis=-1)
+    return in_chunks(drawn, y=smooth.variable.chunksizes.get("y")).expand_dims("x", axis=-1)
 
 
 def _group_time(ds: xr.Dataset) -> float:
@@ -223,7 +223,7 @@ def remove_showers(
     ds = ds.assign(read_again(ds[["sci", "group_dq"]], "showers", by_rows=True))
     model = model.expand_dims(("y", "x"), axis=(-2, -1))
     row = xr.DataArray(np.arange(ds.sizes["y"])[:, None], dims=("y", "x"))
-    row = row.chunk(y=ds.sci.chunksizes["y"]) if ds.sci.chunks else row
+    row = row.chunk(y=ds.variables["sci"].chunksizes["y"]) if ds.sci.chunks else row
     cells = [*RAMP, "cell_y", "cell_x"]
     if method == "subtract":
         (sci,) = map_ramps(subtract_model, ds.sci, ds.pixel_dq, gain.gain, model, row,
@@ -315,7 +315,7 @@ def _coarse(ds: xr.Dataset, read_noise: xr.DataArray, gain: xr.DataArray, spread
     inputs += [(image.transpose("y", "x"), ("y", "x")) for image in (read_noise, gain)]
     if not any(array.chunks for array, _ in inputs):
         return xr.DataArray(coarse_maps(*[array.values for array, _ in inputs], spread=spread), dims=dims)
-    rows = ds.sci.chunksizes.get("y", (ds.sizes["y"],))[0]
+    rows = ds.variables["sci"].chunksizes.get("y", (ds.sizes["y"],))[0]
     rows = -(-rows // CELL) * CELL  # whole cells in every block
     whole = dict.fromkeys((*RAMP, "x"), -1)
     pieces: list[Any] = []

@@ -134,5 +134,5 @@ def _rows(ds: xr.Dataset, shape: tuple[int, int] | None) -> tuple[int, ...] | No
         return None
     for name in ("sci", "rate", "rates", "flux"):
         if name in ds.data_vars and ds[name].chunks is not None:
-            return tuple(ds[name].chunksizes["y"])
+            return tuple(ds.variables[name].chunksizes["y"])
     return None

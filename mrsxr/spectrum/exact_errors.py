@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr.arguments import reads
-from mrsxr.blocks import as_delayed
+from mrsxr.blocks import as_delayed, is_lazy
 from mrsxr.errors import MrsxrError
 from mrsxr.schema import in_order, units_of
 from mrsxr.spaxels import solid_angle, spaxel_size
@@ -65,7 +65,7 @@ def extraction_weights(cube: xr.Dataset, spectrum: xr.Dataset) -> xr.DataArray:
             f"({cube.attrs.get('band')}, {_samples(cube)}); take the very cube of the spectrum, or cut both alike"
         )
     dims, coords = ("wavelength", "y", "x"), {"wavelength": cube["wavelength"]}
-    if not cube.chunks and not spectrum.chunks:
+    if not is_lazy(cube) and not is_lazy(spectrum):
         return xr.DataArray(_weights(cube, spectrum), dims=dims, coords=coords)
     shape = tuple(cube.sizes[dim] for dim in dims)
     weights = dask.delayed(_weights)(as_delayed(cube), as_delayed(spectrum))

@@ -137,7 +137,7 @@ def subtract_straylight(
 
 def restore(found: xr.DataArray, old: xr.DataArray) -> xr.DataArray:
     """Return the new values with the attrs and chunks of the old."""
-    return in_chunks(found.assign_attrs(old.attrs), **old.chunksizes)
+    return in_chunks(found.assign_attrs(old.attrs), **old.variable.chunksizes)
 
 
 def _check(ds: xr.Dataset) -> None:

@@ -2,7 +2,7 @@
 
 A shower is a patch of cells that is raised significantly at one of several scales. Its light is the most likely smooth
 field (Gaussian process) through the cells, about a blob where one fits; how long, wide, tilted and cusped it is,
-follows from them.
+follows from them. Slices that do not hold it keep their light (:mod:`._shower_slices`).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from ._clean_showers_kernels import (
     smooth,
 )
 from ._shower_fit_kernels import CELL_X, CELL_Y, doubt_field, expect, factor, fill_cells, misfit
+from ._shower_slices import Gap, Slices, gaps_of, spilled_light
 
 SCALES = (4.0, 7.0, 12.0, 20.0, 34.0, 58.0)  # pixels, Gaussians with which showers are looked for
 PASSES = 4  # after the bright showers the faint ones beside them are looked for
@@ -51,7 +52,7 @@ _LOW_QUANTILES, _BETWEEN = (0.1, 0.25), 0.6071
 
 
 def find_showers(
-    values: np.ndarray, known: np.ndarray, noise: np.ndarray, doubts: np.ndarray, threshold: float,
+    values: np.ndarray, known: np.ndarray, noise: np.ndarray, doubts: np.ndarray, threshold: float, slices: Slices,
 ) -> tuple[np.ndarray, np.ndarray, float]:  # fmt: skip
     """Return (model, variance) (y, x) and the score.
 
@@ -62,32 +63,38 @@ def find_showers(
         makes them uncertain (y, x).
     threshold : float
         Significance [sigma] of a shower.
+    slices : Slices
+        Light of the slices, off which the showers are taken.
 
     Returns
     -------
     tuple of ndarray (y, x), ndarray (y, x), float
-        Score: misfit of left-out cells over that without a model; NaN where there is no shower.
+        Score: misfit of the light of slices over that without a model; NaN where there is no shower.
     """
     model, variance = np.zeros(values.shape, dtype=np.float32), np.zeros(values.shape, dtype=np.float32)
     cells = np.empty((5, -(-values.shape[0] // CELL_Y), -(-values.shape[1] // CELL_X)))
-    squares = np.zeros(2)
+    squares, tried = np.zeros(2), set[bytes]()
     for _ in range(PASSES):
         fill_cells(values - model, known, noise, doubts, cells)
         patches = find_patches(cells, threshold)
         gained = False
         for here in patches:
             found = _gather(cells, here)
-            if found.shape[1] < _FEWEST_CELLS:
+            if found.shape[1] < _FEWEST_CELLS or (key := found.tobytes()) in tried:
                 continue
+            tried.add(key)
             for shape, form in describe(found):
                 held = left_out(found, shape, form)
-                if held[0] < LIMIT**2 * held[1]:
+                if not held[0] < LIMIT**2 * held[1]:
+                    continue
+                box, light, unsure = _field(found, shape, form, here, model.shape)
+                told = slices.take(light, box)
+                if told is not None:
+                    squares += told[0]
+                    model[box] += np.where(told[1], light, 0.0)
+                    variance[box] += np.where(told[1], unsure, 0.0)
+                    gained = True
                     break
-            else:
-                continue
-            gained = True
-            squares += held
-            _add(found, shape, form, here, model, variance)
         if not gained:
             break
     return model, variance, float(np.sqrt(squares[0] / squares[1])) if squares[1] > 0 else np.nan
@@ -298,14 +305,16 @@ def _weights(cells: np.ndarray, shape: Any, lower: np.ndarray) -> np.ndarray:
     return values
 
 
-def _add(cells: np.ndarray, shape: Any, form: Any, here: np.ndarray, model: np.ndarray, variance: np.ndarray) -> None:
-    """Add the field of a patch to the model and its variance to the variance, fading at the rim of the patch."""
+def _field(
+    cells: np.ndarray, shape: Any, form: Any, here: np.ndarray, size: tuple[int, ...]
+) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray]:
+    """Return (box, field of a patch there, its variance), which fade at the rim of the patch."""
     lower = np.empty((cells.shape[1],) * 2)
     factor(cells, form, lower)
     weights = _weights(cells, shape, lower)
     rows, columns = (np.flatnonzero(here.any(axis=k)) for k in (1, 0))
     (y0, y1), (x0, x1) = (rows[0] * CELL_Y, (rows[-1] + 1) * CELL_Y), (columns[0] * CELL_X, (columns[-1] + 1) * CELL_X)
-    y1, x1 = min(y1, model.shape[0]), min(x1, model.shape[1])
+    y1, x1 = min(y1, size[0]), min(x1, size[1])
     box = (slice(y0, y1), slice(x0, x1))
     parts = []
     for grid, fill, given in ((_GRID, expect, weights), (_VARIANCE_GRID, doubt_field, lower)):
@@ -320,8 +329,7 @@ def _add(cells: np.ndarray, shape: Any, form: Any, here: np.ndarray, model: np.n
     inner = np.pad(here, 1, mode="edge")
     fade = np.clip(ndimage.distance_transform_edt(inner, sampling=(CELL_Y, CELL_X))[1:-1, 1:-1] / _MARGIN, 0.0, 1.0)
     fade = np.repeat(np.repeat(fade, CELL_Y, axis=0), CELL_X, axis=1)[box]
-    model[box] += (fade * parts[0]).astype(np.float32)
-    variance[box] += (fade**2 * parts[1]).astype(np.float32)
+    return box, (fade * parts[0]).astype(np.float32), (fade**2 * parts[1]).astype(np.float32)
 
 
 def _between(coarse: np.ndarray, ys: np.ndarray, xs: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -334,11 +342,11 @@ def _between(coarse: np.ndarray, ys: np.ndarray, xs: np.ndarray, rows: np.ndarra
 
 
 def gated_model(
-    image: np.ndarray, flags: np.ndarray, inside: np.ndarray, threshold: float, protection: float,
+    image: np.ndarray, flags: np.ndarray, labels: np.ndarray, near: np.ndarray, gaps: list[Gap], threshold: float,
+    protection: float,
 ) -> tuple[np.ndarray, np.ndarray, float]:  # fmt: skip
     """Return (model, variance) (y, x) of the showers and of what all pixels between the slices share, and the score."""
     model, variance = (np.zeros(image.shape, dtype=np.float32) for _ in range(2))
-    near = np.any([np.roll(inside, k, axis=1) for k in range(-_BESIDE, _BESIDE + 1)], axis=0)
     values, light, usual, weight = (np.empty_like(model) for _ in range(4))
     keep_between(image, flags, near, -np.inf, np.inf, values, weight)
     known = (weight > 0) & np.isfinite(values)
@@ -346,25 +354,34 @@ def gated_model(
         return model, variance, np.nan
     noise = np.empty(len(image))
     noise_of_rows(values, known, np.empty(NOISE_ROWS * image.shape[1], dtype=np.float32), noise)
-    light_nearby(image, flags, inside, light)
+    light_nearby(image, flags, labels != 0, light)
     smooth(light, np.ones(1, dtype=np.float32), gaussian_taps(LINE_ROWS, LINE_ROWS), usual)
     doubt_light(light, usual, np.float32(protection))
-    level, share, level_variance = level_of(values, known & (light < noise[:, None]), light, threshold)
-    values -= level
-    model, variance, score = find_showers(values, known, noise, light, threshold)
+    quiet, slices = known & (light < noise[:, None]), Slices(image, flags, labels)
+
+    def look(values: np.ndarray) -> tuple[Any, ...]:
+        level = level_of(values, quiet, light, threshold)
+        return level, find_showers(values - level[0], known, noise, light, threshold, slices.copy())
+
+    (level, share, level_variance), (model, variance, score) = look(values)
+    clean = model + level
+    spilled = spilled_light(values - clean, known, noise, image - clean, flags, gaps)
+    if spilled.any():
+        (level, share, level_variance), (model, variance, score) = look(values - spilled)
     if not score < LIMIT:
         return np.zeros_like(model), np.zeros_like(model), score
     return model + share * level, variance + share**2 * level_variance, score
 
 
 def gated_wrapper(
-    rate: np.ndarray, dq: np.ndarray, inside: np.ndarray, threshold: float = 6.0, protection: float = 0.003,
+    rate: np.ndarray, dq: np.ndarray, labels: np.ndarray, threshold: float = 6.0, protection: float = 0.003,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
-    """Return rates less the showers and their variance (dither, y, x), and scores (dither); inside (y, x)."""
-    inside = np.asarray(inside, dtype=bool)
+    """Return rates less the showers and their variance (dither, y, x), and scores (dither); labels of slices (y, x)."""
+    near = np.any([np.roll(labels != 0, k, axis=1) for k in range(-_BESIDE, _BESIDE + 1)], axis=0)
+    gaps = gaps_of(labels, ~near)
     out, added = (np.empty(rate.shape, dtype=np.float32) for _ in range(2))
     scores = np.empty(len(rate), dtype=np.float32)
     for d in range(len(rate)):
-        model, added[d], scores[d] = gated_model(rate[d], dq[d], inside, threshold, protection)
+        model, added[d], scores[d] = gated_model(rate[d], dq[d], labels, near, gaps, threshold, protection)
         np.subtract(rate[d], model, out=out[d])
     return out, added, scores

@@ -47,8 +47,8 @@ def clean_showers(
         With "smooth": percentiles of the pixels between the slices below and above which they are left out.
     method : str
         "smooth": the Gaussian mean, as jwst, of 0 DN/s beyond the detector. "gated": patches that
-        are raised significantly, each followed across the slices as the likeliest blob and smooth field about it;
-        nothing is subtracted elsewhere.
+        are raised significantly above what slices spill over their edges, each followed across the slices as the
+        likeliest blob and smooth field about it, where the light of the slices agrees; nothing is subtracted elsewhere.
     threshold : float
         With "gated": significance [sigma] of a shower.
     protection : float
@@ -60,8 +60,10 @@ def clean_showers(
     Dataset, level "rate"
         ``rate`` less the model. Errors and flags are unchanged, as in jwst; "gated" adds the variance of the model to
         ``var_straylight`` [DN2/s2], which neighbouring pixels share, and ``score_clean_showers`` (dither), NaN where
-        there is no shower. A patch whose model does not tell left-out rows, or whose fit does not end, stays as it
-        is. Without a usable pixel between the slices nothing is subtracted.
+        there is no shower: the misfit of the light of slices along their rows, which no fit has seen. A patch whose
+        model does not tell left-out rows, or whose fit does not end, stays as it is; so do slices that do not hold
+        most of it, and all of it where the others hold as much of such a patch at other rows by chance. Without a
+        usable pixel between the slices nothing is subtracted.
 
     Raises
     ------
@@ -72,9 +74,10 @@ def clean_showers(
 
     Notes
     -----
-    jwst's ``clean_showers``, there a part of the step straylight. It takes all smooth light between the slices for
-    showers, also what a bright source scatters. Slices are 20-30 pixels apart: of a shower of less than 25 pixels
-    (FWHM) "gated" sees little where it lies on a slice, and of one of less than 15 perhaps nothing.
+    "smooth" is jwst's ``clean_showers``, there a part of the step straylight. It takes all smooth light between the
+    slices for showers, also what a bright source scatters and what slices spill over their edges: a seventh of an even
+    background where that falls to a ninth within a pixel. Slices are 20-30 pixels apart: of a shower of less than 25
+    pixels (FWHM) "gated" sees little where it lies on a slice, and of one of less than 15 perhaps nothing.
 
     Examples
     --------
@@ -88,8 +91,8 @@ def clean_showers(
             f"shower_low_reject is {shower_low_reject} and shower_high_reject {shower_high_reject}; expected "
             "percentiles in rising order"
         )
-    inside = region_labels(ds, regions, shower_plane) != 0
-    inputs = (in_chunks(ds.rate, **WHOLE), in_chunks(ds.dq, **WHOLE), inside)
+    labels = region_labels(ds, regions, shower_plane)
+    inputs = (in_chunks(ds.rate, **WHOLE), in_chunks(ds.dq, **WHOLE))
     options = {
         "x_stddev": float(shower_x_stddev), "y_stddev": float(shower_y_stddev),
         "low": float(shower_low_reject), "high": float(shower_high_reject),
@@ -97,13 +100,13 @@ def clean_showers(
     none: list[str] = []
     if method == "smooth":
         (out,) = map_ramps(
-            smooth_wrapper, *inputs, core=[none] * 3, out_core=[none], dtypes=["float32"],
+            smooth_wrapper, *inputs, labels != 0, core=[none] * 3, out_core=[none], dtypes=["float32"],
             **options,
         )  # fmt: skip
         return ds.assign(rate=restore(out, ds.rate))
     frame = ["y", "x"]
     out, added, found = xr.apply_ufunc(
-        gated_wrapper, *inputs, input_core_dims=[frame] * 3, output_core_dims=[frame, frame, none],
+        gated_wrapper, *inputs, labels, input_core_dims=[frame] * 3, output_core_dims=[frame, frame, none],
         kwargs={"threshold": float(threshold), "protection": float(protection)}, dask="parallelized",
         output_dtypes=["float32"] * 3,
     )  # fmt: skip
@@ -112,6 +115,6 @@ def clean_showers(
         added = (ds.var_straylight + added).assign_attrs(ds.var_straylight.attrs)
     judged = scores.score(
         "clean_showers", found.data, "dither", method="gated", instead="nothing",
-        held_out="rows between the slices", limit=LIMIT,
+        held_out="the light of slices", limit=LIMIT,
     )  # fmt: skip
     return ds.assign({"rate": restore(out, ds.rate), "var_straylight": added, **judged})

@@ -32,7 +32,7 @@ from ._shower_slices import Gap, Slices, gaps_of, spilled_light
 
 SCALES = (4.0, 7.0, 12.0, 20.0, 34.0, 58.0)  # pixels, Gaussians with which showers are looked for
 PASSES = 4  # after the bright showers the faint ones beside them are looked for
-LIMIT = 0.9  # of the score
+LIMIT = 0.9  # of the misfit of left-out cells of a patch
 _GROWN, _RIM, _MOST_PATCHES = 2.5, 0.12, 200  # sigma and share of the top, to which a patch reaches
 _MARGIN, _MARGIN_SHARE = 10.0, 1.2  # pixels around a patch, and share of its scale
 _MOST_CELLS = 320
@@ -368,7 +368,7 @@ def gated_model(
     spilled = spilled_light(values - clean, known, noise, image - clean, flags, gaps)
     if spilled.any():
         (level, share, level_variance), (model, variance, score) = look(values - spilled)
-    if not score < LIMIT:
+    if not np.isfinite(score):
         return np.zeros_like(model), np.zeros_like(model), score
     return model + share * level, variance + share**2 * level_variance, score
 

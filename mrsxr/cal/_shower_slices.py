@@ -228,13 +228,14 @@ def _shares_of(light: np.ndarray, shape: np.ndarray, lit: np.ndarray, away: int)
     moved = np.where((place >= 0) & (place < shape.shape[1]), shape[:, np.clip(place, 0, shape.shape[1] - 1)], 0.0)
     out = np.full((3, len(light)), np.nan)
     for k, (one, form) in enumerate(zip(light[:, rows], moved, strict=True)):
-        good = np.isfinite(one)
-        if good.sum() >= _LEAST_ROWS:
-            out[:, k] = _share_of(one[good], np.column_stack([usual, form])[good])
+        good, top = np.isfinite(one), np.abs(form).max(initial=0.0)
+        if good.sum() >= _LEAST_ROWS and top > _LIT[0] * np.abs(shape[k]).max():
+            scale = np.array([top, top * top, 1.0])
+            out[:, k] = _share_of(one[good], np.column_stack([usual, form / top])[good]) / scale
     return tuple(out)
 
 
-def _share_of(values: np.ndarray, matrix: np.ndarray) -> tuple[float, float, float]:
+def _share_of(values: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Return (factor of the last column, its variance, squared misfits), outliers clipped; NaN: not told."""
     weight = np.ones(values.size)
     for _ in range(_ROUNDS):
@@ -244,9 +245,9 @@ def _share_of(values: np.ndarray, matrix: np.ndarray) -> tuple[float, float, flo
         off = np.abs(values - matrix @ found)
         spread = MAD_TO_SIGMA * np.median(off)
         if not spread > 0:
-            return np.nan, np.nan, np.nan
+            return np.full(3, np.nan)
         before, weight = weight, np.minimum(1.0, 1.5 * spread / np.maximum(off, 1e-30))
         if np.allclose(weight, before, atol=1e-2):
             break
     variance = np.linalg.inv(normal)[-1, -1] * np.mean(weight * off**2)
-    return float(found[-1]), float(variance), float(values.size)
+    return np.array([found[-1], variance, values.size])

@@ -84,7 +84,7 @@ def clean_showers(
     >>> out = mx.cal.clean_showers(rate, regions=refs.get("regions", rate), method="gated")
     """
     from ._clean_showers_kernels import smooth_wrapper
-    from ._shower_fit import LIMIT, gated_wrapper
+    from ._shower_fit import gated_wrapper
 
     if not shower_low_reject < shower_high_reject:
         raise MrsxrError(
@@ -115,6 +115,6 @@ def clean_showers(
         added = (ds.var_straylight + added).assign_attrs(ds.var_straylight.attrs)
     judged = scores.score(
         "clean_showers", found.data, "dither", method="gated", instead="nothing",
-        held_out="the light of slices", limit=LIMIT,
+        held_out="the light of slices",
     )  # fmt: skip
     return ds.assign({"rate": restore(out, ds.rate), "var_straylight": added, **judged})

@@ -293,6 +293,21 @@ def test_slices_judge_what_is_found_between_them(there):
         assert took[1].all()
 
 
+def test_share_of_a_shape_at_other_rows_is_told_or_nan():
+    rng = np.random.default_rng(6)
+    y = np.arange(300)
+    shape = np.exp(-0.5 * ((y - [[40.0], [260.0]]) / 6) ** 2).astype("f4")
+    light = rng.normal(0, 0.01, (2, 300)) + 3.0 + 0.01 * y + 0.7 * np.roll(shape, 100, axis=1)
+    lit = np.flatnonzero((shape > 0.02).any(axis=0))
+    share, variance, least = slices._shares_of(light, shape, lit, 100)
+    assert share[0] == pytest.approx(0.7, abs=4 * variance[0] ** 0.5)
+    assert variance[0] ** 0.5 < 0.02
+    assert least[0] > 100
+    assert np.isnan(share[1])  # beyond the detector
+    for away in (-250, 250, 600):
+        assert not np.isfinite(slices._shares_of(light, shape, lit, away)[0]).all()
+
+
 def test_cells_leave_out_hits():
     rng = np.random.default_rng(2)
     values = rng.normal(0, 0.1, (12, 15)).astype("f4")

@@ -344,34 +344,44 @@ def other_units(ds: xr.Dataset) -> tuple[str, str, str] | None:
     return None
 
 
+_IMAGES = ("ramp", "rate", "rateints", "cal", "cube")
+
+
 def in_order(ds: xr.Dataset) -> xr.Dataset:
     """Return data in the byte order of the machine, a cube in the order of its dimensions and with whole flags.
 
-    Flags that became floats (means over voxels, ``where``) are kept where they are whole numbers; of others the voxel
-    is usable where its flux is a number, and this is told.
+    Flags that became floats (means over voxels, ``where``) are kept where they are whole numbers; of others the voxel,
+    sample or pixel is usable where its flux is a number, and this is told.
     """
     swapped = {name: v for name, v in ds.variables.items() if not v.dtype.isnative}
     if swapped:  # arrays that astropy read; kernels refuse or misread them
         ds = ds.assign({name: v.astype(v.dtype.newbyteorder("=")) for name, v in swapped.items()})
-    if ds.attrs.get("level") != "cube" or not set(CUBE_DIMS) <= set(ds.dims):
-        return ds
-    if any(ds.variables[n].dims != CUBE_DIMS for n in ds.data_vars if set(ds.variables[n].dims) == set(CUBE_DIMS)):
+    level, dims = str(ds.attrs.get("level")), set(CUBE_DIMS)
+    main = LEVELS[level][0].name if level in LEVELS else ""
+    if level == "cube" and any(v.dims != CUBE_DIMS for v in ds.data_vars.values() if set(v.dims) == dims):
         ds = ds.transpose(*CUBE_DIMS, ...)
-    if "dq" in ds and "flux" in ds and ds["dq"].dtype.kind == "f":
-        tell(f"dq is {ds['dq'].dtype}, no flags any more: voxels of mixed flags are usable where flux is a number")
-        blind = ds["flux"].isnull() * float(flags.DO_NOT_USE)
+    if "dq" in ds and main in ds and ds["dq"].dtype.kind == "f":
+        tell(f"dq is {ds['dq'].dtype}, no flags any more: what has mixed flags is usable where {main} is a number")
+        blind = ds[main].isnull() * float(flags.DO_NOT_USE)
         whole = ds["dq"].where(ds["dq"] % 1 == 0, blind).astype(np.uint32)
         ds = ds.assign(dq=whole.transpose(*ds["dq"].dims).assign_attrs(ds["dq"].attrs))
     return ds
 
 
 def require_whole(ds: xr.Dataset, what: str) -> None:
-    """Raise SchemaError where a cube lost a dimension."""
-    if not set(CUBE_DIMS) <= set(ds.dims):
+    """Raise SchemaError where a cube or data of a detector lost a dimension, or these were flipped."""
+    level = str(ds.attrs.get("level"))
+    wanted = LEVELS[level][0].dims if level in _IMAGES else ()
+    lost = [dim for dim in wanted if dim not in ds.dims]
+    if lost:
         raise SchemaError(
-            f"{what} needs a cube on {', '.join(CUBE_DIMS)}, got one on {', '.join(map(str, ds.dims)) or 'none'}; keep "
-            "single planes and rows with lists, isel(wavelength=[k])"
+            f"{what} needs a {level} on {', '.join(wanted)}, got one on {', '.join(map(str, ds.dims)) or 'none'}; keep "
+            f"single ones with lists, isel({lost[0]}=[k])"
         )
+    for dim in ("y", "x") if wanted and level != "cube" else ():
+        if dim in ds.coords and not (np.diff(ds[dim].values) > 0).all():
+            raise SchemaError(f"{what}: the coordinate '{dim}' does not rise, the pixels are not in the order of the "
+                              f"detector; sort the data, sortby('{dim}')")  # fmt: skip
 
 
 def fits_names(level: str) -> dict[str, str]:

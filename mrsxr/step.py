@@ -14,8 +14,8 @@ import xarray as xr
 
 from ._version import __version__
 from .arguments import READERS, need_data, read_arguments
-from .attributes import apart
-from .errors import LevelError, MrsxrError, SchemaError
+from .attributes import apart, keyword
+from .errors import LevelError, MrsxrError, ReferenceFileError, SchemaError
 from .limits import Reference, bind, check_call, references_of
 from .notes import listen, noted, notes_of
 from .schema import in_order, other_units, require_whole
@@ -31,7 +31,8 @@ class Facts:
     """What a step says of itself: levels, names, and the reference files it takes.
 
     ``jwst`` is its name in ``jwst`` (or ours, where jwst has none) and in recipes, ``keyword`` its status card;
-    ``needed`` steps cannot be left out, as the next level rests on them. ``references`` are parameters that take a
+    ``needed`` steps cannot be left out, as the next level rests on them; those done ``once`` would count twice if they
+    were done again. ``references`` are parameters that take a
     reference file of the kind they are named after; ``without`` says of kinds that may be missing what happens then
     (None: nothing to tell), and ``only`` when a kind is looked for, by the values of the parameters.
     """
@@ -42,6 +43,7 @@ class Facts:
     jwst: str = ""
     keyword: str | None = None
     needed: bool = False
+    once: bool = False
     references: Mapping[str, Reference] = field(default_factory=dict)
     without: Mapping[str, str | None] = field(default_factory=dict)
     only: Mapping[str, Callable[[Mapping[str, Any]], bool]] = field(default_factory=dict)
@@ -58,6 +60,7 @@ def step(
     jwst: str = "",
     keyword: str | None = None,
     needed: bool = False,
+    once: bool = False,
     without: Mapping[str, str | None] | None = None,
     only: Mapping[str, Callable[[Mapping[str, Any]], bool]] | None = None,
 ) -> Callable[[Callable[..., xr.Dataset]], Callable[..., xr.Dataset]]:
@@ -69,7 +72,7 @@ def step(
         Level(s) that the first argument may have.
     gives : str, optional
         Level of the result; by default the level of the input.
-    jwst, keyword, needed, without, only
+    jwst, keyword, needed, once, without, only
         See :class:`Facts`; a step that gives another level is always needed.
 
     Returns
@@ -87,7 +90,9 @@ def step(
     ParameterError
         By the decorated function, where a parameter does not fit its annotation.
     SchemaError
-        By the decorated function, where light is in other units than those of the level.
+        By the decorated function, where light is in other units than those of the level, or dimensions are missing.
+    MrsxrError
+        By the decorated function, where what is done once was done already.
     """
     levels = (needs,) if isinstance(needs, str) else tuple(needs)
 
@@ -98,7 +103,7 @@ def step(
         name = f"{place}.{function.__name__}"
         readers = {**READERS, **getattr(function, "readers", {})}
         facts = Facts(
-            name, levels, gives, jwst or function.__name__, keyword, needed or gives is not None,
+            name, levels, gives, jwst or function.__name__, keyword, needed or gives is not None, once,
             references_of(function), without or {}, only or {},
         )  # fmt: skip
 
@@ -120,15 +125,18 @@ def step(
                     f"{function.__name__} needs {other[0]} in {other[2]}, got {other[1]}; "
                     f"use convert_units(ds, '{other[2]}') before"
                 )
-            if found == "cube":
-                require_whole(ds, function.__name__)
+            require_whole(ds, function.__name__)
+            _check_shapes(facts, ds, bound.arguments)
+            if once:
+                _require_first(facts, ds)
             with listen() as heard:
-                out = function(in_order(bound.args[0]), *bound.args[1:], **bound.kwargs)
+                given = in_order(bound.args[0])
+                out = function(given, *bound.args[1:], **bound.kwargs)
             if not isinstance(out, xr.Dataset):
                 raise MrsxrError(f"{name} returned a {type(out).__name__}; expected a Dataset of a step")
             differ = apart(out)
             attrs = {k: v for k, v in ds.attrs.items() if k not in differ} | out.attrs
-            skipped = {"skipped": True} if out is ds else {}
+            skipped = {"skipped": True} if out is given else {}
             out = out.drop_vars([name for name in differ if name in out.attrs])  # what it says of all
             attrs["level"] = gives or found
             attrs["mrsxr_version"] = __version__
@@ -140,6 +148,31 @@ def step(
         return wrapped
 
     return decorate
+
+
+def _require_first(facts: Facts, ds: xr.Dataset) -> None:
+    """Refuse data that had a step already, by their history or the header that they came with."""
+    before = [entry for row in branches(read_history(ds)) for entry in row if not entry.get("skipped")]
+    done = any(entry.get("step") == facts.name for entry in before)
+    if done or (facts.keyword and "COMPLETE" in keyword(ds, facts.keyword)):
+        raise MrsxrError(
+            f"setting {ds.attrs.get('setting', 'unknown')}: {facts.name} was done already ({facts.keyword}), again it "
+            "would count twice; start from the data before it"
+        )
+
+
+def _check_shapes(facts: Facts, ds: xr.Dataset, arguments: Mapping[str, Any]) -> None:
+    """Refuse reference images of other rows and columns than those of the data, as of a cut or a subarray."""
+    for kind in facts.references:
+        one = arguments.get(kind)
+        if not isinstance(one, xr.Dataset) or not {"y", "x"} <= set(one.dims) & set(ds.dims):
+            continue
+        found, wanted = ((d.sizes["y"], d.sizes["x"]) for d in (one, ds))
+        if found != wanted:
+            raise ReferenceFileError(
+                f"{facts.name.partition('.')[2]}: {kind} reference {one.attrs.get('ref_id', 'by hand')} has {found[0]} "
+                f"rows and {found[1]} columns, the data {wanted[0]} and {wanted[1]}; cut both alike, isel(y=..., x=...)"
+            )
 
 
 def recorded(before: xr.Dataset, out: xr.Dataset, name: str, **params: Any) -> xr.Dataset:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mrsxr import chunks, dq, mrs, schema, tree, units
-from mrsxr.errors import LevelError, MrsxrError, SchemaError
+from mrsxr.errors import LevelError, MrsxrError, ReferenceFileError, SchemaError
+from mrsxr.limits import Ref
 from mrsxr.step import STEPS, read_history, step
 
 
@@ -141,3 +142,65 @@ def test_ramp_blocks_stay_in_their_budget(n_integrations, n_groups):
     rows = chunks.ramp_rows(n_integrations, n_groups)
     assert 1 <= rows <= 128
     assert rows == chunks.RAMP_ROWS_MIN or rows * 4 * n_integrations * n_groups * 1032 <= chunks.RAMP_BLOCK_BYTES
+
+
+def test_steps_refuse_what_they_would_count_twice():
+    """By the history, also of one of the exposures that were joined, and by the header of files of jwst."""
+    rows = []
+
+    @step(needs="ramp", keyword="S_HALVE", once=True)
+    def halve(ds, *, by=2.0):
+        rows.append(1)
+        return ds if by == 1.0 else ds.assign(sci=(ds.sci / np.float32(by)).assign_attrs(ds.sci.attrs))
+
+    STEPS.pop("test_model.halve")
+    ramp = make_ramp(np.ones((2, 2, 4, 5, 6), "f4"))
+    done = halve(halve(ramp, by=1.0))  # skipped the first time
+    other = ramp.assign_coords(exposure=("dither", [f"{name}_b" for name in ramp.exposure.values]))
+    joined = tree.join_dithers([done, other.assign_coords(dither=[3, 4])])
+    of_jwst = ramp.assign_coords(
+        fits_header=("dither", ['{"PRIMARY": {"S_HALVE": "COMPLETE"}}'] * ramp.sizes["dither"])
+    )
+    for ds in (done, joined, of_jwst):
+        with pytest.raises(MrsxrError, match=r"halve was done already \(S_HALVE\), again it would count twice"):
+            halve(ds)
+    assert len(rows) == 2
+    from mrsxr import cal, rate
+
+    for one in (
+        rate.correct_linearity,
+        rate.subtract_dark,
+        rate.subtract_reset,
+        cal.divide_flat,
+        cal.subtract_straylight,
+    ):
+        assert one.facts.once
+
+
+def test_steps_refuse_pixels_that_are_not_where_they_were():
+    @step(needs="ramp")
+    def same(ds, *, gain: Ref):
+        return ds.assign(sci=ds.sci)
+
+    STEPS.pop("test_model.same")
+    ramp = make_ramp(np.ones((2, 2, 4, 5, 6), "f4"))
+    gain = xr.Dataset({"gain": (("y", "x"), np.ones((ramp.sizes["y"], ramp.sizes["x"]), "f4"))})
+    gain = gain.assign_attrs(kind="gain", level="reference")
+    assert same(ramp.isel(dither=[0]), gain=gain).sci.shape[0] == 1
+    numbered = ramp.assign_coords(y=np.arange(ramp.sizes["y"]), x=np.arange(ramp.sizes["x"]))
+    for ds, error, text in (
+        (
+            ramp.isel(dither=0),
+            SchemaError,
+            r"needs a ramp on dither, .* keep single ones with lists, isel\(dither=\[k\]",
+        ),
+        (ramp.isel(integration=0), SchemaError, r"isel\(integration=\[k\]"),
+        (numbered.isel(x=slice(None, None, -1)), SchemaError, "'x' does not rise"),
+        (
+            ramp.isel(y=slice(1, None)),
+            ReferenceFileError,
+            "gain reference by hand has .* rows and .* columns, the data .*cut both alike",
+        ),
+    ):
+        with pytest.raises(error, match=text):
+            same(ds, gain=gain)

@@ -11,7 +11,7 @@ from mrsxr.step import step
 from ._invalid import apply_factor, reference_images
 
 
-@step(needs="rate", jwst="flat_field", keyword="S_FLAT")
+@step(needs="rate", jwst="flat_field", keyword="S_FLAT", once=True)
 def divide_flat(ds: xr.Dataset, *, flat: Ref) -> xr.Dataset:
     """Divide slopes and errors by the pixel flat and start the variance of the flat.
 

@@ -41,7 +41,7 @@ class _Exposure:
         return self.start + self.length / DAY
 
 
-@step(needs="rate", jwst="latents")
+@step(needs="rate", jwst="latents", once=True)
 def subtract_latents(
     ds: xr.Dataset,
     *,

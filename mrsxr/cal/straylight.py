@@ -28,6 +28,7 @@ _FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))
     needs="rate",
     jwst="straylight",
     keyword="S_STRAY",
+    once=True,
     without={"mrsxartcorr": "the stray light stays", "regions": None},
     only={"regions": lambda given: given["method"] == "fitted"},
 )

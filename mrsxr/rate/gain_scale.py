@@ -11,7 +11,7 @@ from mrsxr.limits import Ref
 from mrsxr.step import step
 
 
-@step(needs=("rate", "rateints"), jwst="gain_scale", keyword="S_GANSCL")
+@step(needs=("rate", "rateints"), jwst="gain_scale", keyword="S_GANSCL", once=True)
 def scale_gain(ds: xr.Dataset, *, gain: Ref) -> xr.Dataset:
     """Multiply slopes by the gain factor and their variances by its square.
 

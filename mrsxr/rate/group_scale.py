@@ -10,7 +10,7 @@ from mrsxr.errors import InputFileError
 from mrsxr.step import step
 
 
-@step(needs="ramp", jwst="group_scale", keyword="S_GRPSCL")
+@step(needs="ramp", jwst="group_scale", keyword="S_GRPSCL", once=True)
 def scale_groups(ds: xr.Dataset) -> xr.Dataset:
     """Multiply the samples by FRMDIVSR / NFRAMES where the two differ.
 

@@ -16,7 +16,7 @@ from mrsxr.step import step
 from ._exposure import reference_columns
 
 
-@step(needs="ramp", jwst="ipc", keyword="S_IPC", without={"ipc": None})
+@step(needs="ramp", jwst="ipc", keyword="S_IPC", once=True, without={"ipc": None})
 def correct_ipc(ds: xr.Dataset, *, ipc: Ref) -> xr.Dataset:
     """Convolve every group with the kernel that undoes interpixel capacitance.
 
@@ -65,11 +65,6 @@ def correct_ipc(ds: xr.Dataset, *, ipc: Ref) -> xr.Dataset:
             )
         wrapper = partial(convolve, kernel=values, inside=inside, depth=depth)
         return ds.assign(sci=with_row_halo(wrapper, sci, depth=depth, fill=np.float32(0)).assign_attrs(ds.sci.attrs))
-    if any(kernel.sizes[dim] != ds.sizes[dim] for dim in ("y", "x")):
-        raise ReferenceFileError(
-            f"ipc {ipc.attrs.get('ref_id', '')} holds kernels of {kernel.sizes['y']} x {kernel.sizes['x']} pixels, "
-            f"the exposure has {ds.sizes['y']} x {ds.sizes['x']}; cut the same part of the detector out of it"
-        )
     before, after = (
         with_row_halo(partial(shift_rows, by=by), sci, depth=depth, fill=np.float32(0)) for by in (-depth, depth)
     )

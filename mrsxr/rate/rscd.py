@@ -92,7 +92,7 @@ def count_relaxed(ds: xr.Dataset, *, rscd: xr.Dataset) -> xr.Dataset:
     return xr.Dataset(counts).assign_coords(integrations=["first", "later"])
 
 
-@step(needs="ramp", jwst="rscd", keyword="S_RSCD", without={"rscd": "the first groups are used"})
+@step(needs="ramp", jwst="rscd", keyword="S_RSCD", once=True, without={"rscd": "the first groups are used"})
 def correct_rscd(ds: xr.Dataset, *, rscd: Ref) -> xr.Dataset:
     """Subtract the decay from the integrations after the first, in place of dropping their first groups.
 

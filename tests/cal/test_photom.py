@@ -195,7 +195,7 @@ def test_photom_of_another_band_or_shape_or_kind_is_refused():
         cal.calibrate_flux(ds, photom=other)
     with pytest.raises(ReferenceFileError, match="is for detector MIRIFULONG, expected MIRIFUSHORT"):
         cal.calibrate_flux(ds, photom=photom().assign_attrs(detector="MIRIFULONG"))
-    with pytest.raises(ReferenceFileError, match=r"'conversion' has y: 6, x: 1031; expected y: 6, x: 1032"):
+    with pytest.raises(ReferenceFileError, match="has 6 rows and 1031 columns, the data 6 and 1032"):
         cal.calibrate_flux(ds, photom=photom().isel(x=slice(0, 1031)))
     with pytest.raises(ReferenceFileError, match="expected a reference of kind photom, got one of kind flat"):
         cal.calibrate_flux(ds, photom=photom().assign_attrs(kind="flat"))

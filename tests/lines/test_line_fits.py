@@ -17,6 +17,7 @@ from mrsxr.lines._measure import FLAGS, without_instrument
 from mrsxr.lines.fit import fit_line, fit_lines
 from mrsxr.lines.model import line_model
 from mrsxr.lines.table import line_table
+from mrsxr.simulate import simulate_spectrum
 from mrsxr.step import read_history
 
 C = 299792.458
@@ -539,3 +540,20 @@ def test_one_gaussian_is_that_of_astropy():
     assert abs(float(fit["component_width"]) - width) < 0.05 * float(found.stddev_0.std / NE2 * C)
     flux = np.sqrt(2 * np.pi) * found.amplitude_0.value * found.stddev_0.value * scale
     assert abs(float(fit["flux"]) - flux) < 0.1 * float(fit["flux_err"])
+
+
+def test_spectra_whose_flags_became_floats():
+    """``where`` and means over samples leave no flags; what they flagged stays unused."""
+    spectrum = simulate_spectrum(band="3A", seed=4)
+    at = int(np.abs(spectrum.wavelength.values - 12.83).argmin())
+    spectrum["flux"][at] = 5.0
+    spectrum["dq"][at] = 1
+    known = fit_line(spectrum, "[Ne II] 12.81")
+    with pytest.warns(MrsxrWarning, match="dq is float64, no flags any more"):
+        found = fit_line(spectrum.where(spectrum.wavelength > 12.0), "[Ne II] 12.81")
+    np.testing.assert_array_equal(found.flux, known.flux)
+    spectrum["flux"][at] = np.nan  # as in products
+    bare = spectrum.drop_vars("band")
+    with pytest.warns(MrsxrWarning, match="what has mixed flags is usable where flux is a number"):
+        coarse = fit_line(bare.coarsen(wavelength=2, boundary="trim").mean().assign_attrs(bare.attrs), "[Ne II] 12.81")
+    np.testing.assert_allclose(coarse.flux, known.flux, rtol=0.05)

@@ -80,5 +80,5 @@ def test_nan_does_not_spread_and_is_flagged():
     assert np.count_nonzero(bad.pixel_dq) == 1
     with pytest.raises(ReferenceFileError, match="not finite"):
         correct_ipc(spike(), ipc=reference(KERNEL * np.nan))
-    with pytest.raises(ReferenceFileError, match="kernels of 12 x 20 pixels, the exposure has 12 x 18"):
+    with pytest.raises(ReferenceFileError, match="has 12 rows and 20 columns, the data 12 and 18"):
         correct_ipc(spike(18), ipc=reference(pixel))

@@ -162,8 +162,11 @@ def _require_first(facts: Facts, ds: xr.Dataset) -> None:
 
 
 def _check_shapes(facts: Facts, ds: xr.Dataset, arguments: Mapping[str, Any]) -> None:
-    """Refuse reference images of other rows and columns than those of the data, as of a cut or a subarray."""
-    for kind in facts.references:
+    """Refuse reference images of other rows and columns than those of the data, as of a cut or a subarray.
+
+    Of the slices (kind "regions") those of the data are looked up by their coordinates.
+    """
+    for kind in set(facts.references) - {"regions"}:
         one = arguments.get(kind)
         if not isinstance(one, xr.Dataset) or not {"y", "x"} <= set(one.dims) & set(ds.dims):
             continue

@@ -138,7 +138,7 @@ def subtract_straylight(
 
 def restore(found: xr.DataArray, old: xr.DataArray) -> xr.DataArray:
     """Return the new values with the attrs and chunks of the old."""
-    return in_chunks(found.assign_attrs(old.attrs), **old.variable.chunksizes)
+    return in_chunks(found.assign_attrs(old.attrs), **{str(d): n for d, n in old.variable.chunksizes.items()})
 
 
 def _check(ds: xr.Dataset) -> None:

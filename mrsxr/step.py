@@ -151,10 +151,11 @@ def step(
 
 
 def _require_first(facts: Facts, ds: xr.Dataset) -> None:
-    """Refuse data that had a step already, by their history or the header that they came with."""
+    """Refuse data that had a step already, by their history or the header that they came with, unless that is lazy."""
     before = [entry for row in branches(read_history(ds)) for entry in row if not entry.get("skipped")]
     done = any(entry.get("step") == facts.name for entry in before)
-    if done or (facts.keyword and "COMPLETE" in keyword(ds, facts.keyword)):
+    later = "fits_header" in ds.coords and ds.variables["fits_header"].chunks
+    if done or (facts.keyword and not later and "COMPLETE" in keyword(ds, facts.keyword)):
         raise MrsxrError(
             f"setting {ds.attrs.get('setting', 'unknown')}: {facts.name} was done already ({facts.keyword}), again it "
             "would count twice; start from the data before it"

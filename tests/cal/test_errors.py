@@ -231,7 +231,7 @@ def test_references_that_do_not_fit_are_refused():
         ref = refs[kind]
         with pytest.raises(ReferenceFileError, match=f"the {kind} reference is missing"):
             step(ds, **{kind: None})
-        with pytest.raises(ReferenceFileError, match=f"{kind} reference {kind}_made.fits: '{image}' has .*y: 23"):
+        with pytest.raises(ReferenceFileError, match=f"{kind} reference {kind}_made.fits has 23 rows"):
             step(ds, **{kind: ref.isel(y=slice(1, None))})
         with pytest.raises(ReferenceFileError, match=f"'{image}' has .*group: 2"):
             step(ds, **{kind: ref.expand_dims(group=2)})

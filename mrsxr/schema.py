@@ -20,6 +20,7 @@ from .notes import tell
 DETECTOR_DIMS = ("dither", "y", "x")
 RAMP_DIMS = ("dither", "integration", "group", "y", "x")
 CUBE_DIMS = ("wavelength", "y", "x")
+_IMAGES = ("ramp", "rate", "rateints", "cal", "cube")  # levels with pixels or voxels
 MAP = "y x or none"  # last of the dims of what is a number of a spectrum and a map of a cube
 MAP_DIMS = (("y", "x"), ())
 
@@ -342,9 +343,6 @@ def other_units(ds: xr.Dataset) -> tuple[str, str, str] | None:
         if found and units.parse(found) != units.parse(units_of(str(level), name)):
             return name, found, units_of(str(level), name)
     return None
-
-
-_IMAGES = ("ramp", "rate", "rateints", "cal", "cube")
 
 
 def in_order(ds: xr.Dataset) -> xr.Dataset:

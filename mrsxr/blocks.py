@@ -109,7 +109,7 @@ def _map_lazy(
     chunks = {(d, sum(n)): n for d, n in sorted(known, key=lambda one: len(one[1]))}  # the finest of each
     pieces: list[Any] = []
     for a in arranged:
-        data = a.data if a.chunks else _lazy(a.values, [chunks.get((str(d), n), -1) for d, n in a.sizes.items()])
+        data = a.data if a.chunks else packed(a.values, tuple(chunks.get((str(d), n), -1) for d, n in a.sizes.items()))
         inner = {i: -1 for i, d in enumerate(a.dims) if d not in loop and data.numblocks[i] > 1}
         pieces += [data.rechunk(inner) if inner else data, a.dims]
     if len(out_dims) == 1:  # one layer, which dask fuses with its neighbours
@@ -131,17 +131,10 @@ def _map_lazy(
     )  # fmt: skip
 
 
-def _lazy(values: np.ndarray, chunks: Sequence[Any]) -> da.Array:
-    """Return an array in memory as a lazy one: small ones and maps packed, ramps and images in blocks as others are."""
-    if values.nbytes <= _MOST_PACKED.get(values.dtype.kind, 0):
-        return packed(values)
-    return da.from_array(values, chunks=tuple(chunks))
-
-
-def packed(values: np.ndarray) -> da.Array:
-    """Return an array in memory as a lazy one of one block that travels compressed, for slice maps and the like."""
-    if values.nbytes < _WORTH_PACKING:
-        return da.from_array(values, chunks=-1)
+def packed(values: np.ndarray, chunks: Any = -1) -> da.Array:
+    """Return an array in memory as a lazy one: maps and tables travel compressed, ramps and images in blocks."""
+    if not _WORTH_PACKING <= values.nbytes <= _MOST_PACKED.get(values.dtype.kind, 0):
+        return da.from_array(values, chunks=chunks)
     task = dask.delayed(unpack, pure=True, traverse=False)(*pack(values))
     out = da.from_delayed(task, values.shape, values.dtype)
     return out

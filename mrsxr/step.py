@@ -167,9 +167,9 @@ def _check_shapes(facts: Facts, ds: xr.Dataset, arguments: Mapping[str, Any]) ->
 
     Of the slices (kind "regions") those of the data are looked up by their coordinates.
     """
-    for kind in set(facts.references) - {"regions"}:
+    for kind in facts.references:
         one = arguments.get(kind)
-        if not isinstance(one, xr.Dataset) or not {"y", "x"} <= set(one.dims) & set(ds.dims):
+        if kind == "regions" or not isinstance(one, xr.Dataset) or not {"y", "x"} <= set(one.dims) & set(ds.dims):
             continue
         found, wanted = ((d.sizes["y"], d.sizes["x"]) for d in (one, ds))
         if found != wanted:

@@ -15,6 +15,7 @@ from .arguments import as_bands, reads
 from .errors import MrsxrError
 from .io import load_dataset
 from .io.atomic import check_folder
+from .io.files import BACKGROUND
 from .lines import fit_line
 from .mrs import BANDS, resolving_power
 from .pipeline import Recipe, Reporter, RunResult, run
@@ -223,7 +224,7 @@ def _line(spectrum: xr.Dataset, name: str, components: Any, band: str) -> list[C
 def draw(
     result: RunResult, path: Path, *, cubes: Sequence[Path] = (), redshift: float | None = None, title: str
 ) -> Path:
-    """Draw the one picture of a run: a detector image, a cube a channel with the aperture, the whole spectrum.
+    """Draw the one picture of a run: a science exposure, a cube a channel with the aperture, the whole spectrum.
 
     Parameters
     ----------
@@ -244,6 +245,7 @@ def draw(
     spectra = [load_dataset(p) for p in result.files.get("spectrum", [])]
     aperture = {str(s.attrs["band"]): (s.attrs["aperture_ra"], s.attrs["aperture_dec"]) for s in spectra}
     whole = load_dataset(result.files["stitched"][1]) if result.files.get("stitched") else None
-    cal = load_dataset(sorted(result.files["cal"])[0]) if result.files.get("cal") else None
+    science = [p for p in result.files.get("cal", []) if BACKGROUND not in p.relative_to(result.out).parts]
+    cal = load_dataset(science[0]) if science else None
     axes = plot.summary(cal, images, whole, redshift=redshift, title=title, aperture=aperture or None)
     return plot.save_figure(axes, path)

@@ -61,8 +61,8 @@ def sky_axes(
         Cube, maps or one map: with coordinates ``ra``, ``dec`` and their index, or with ``attrs["wcs"]``.
     figure : Figure or SubFigure, optional
         Where to make them; by default a new figure.
-    position : (left, bottom, width, height) or SubplotSpec or (rows, columns, number), optional
-        Place in the figure [parts of it]; by default the whole with room for labels.
+    position : (left, bottom, width, height) or SubplotSpec or (rows, columns, number) or int, optional
+        Place in the figure [parts of it]; by default the whole with room for labels. 132 is (1, 3, 2).
     north_up : bool
         Turn the axes to the north; by default they run along the spaxels.
 
@@ -73,7 +73,7 @@ def sky_axes(
     Raises
     ------
     MrsxrError
-        Where the sky coordinates of the spaxels are not known.
+        Where the sky coordinates of the spaxels are not known, or the position is no place.
 
     Examples
     --------
@@ -91,9 +91,13 @@ def sky_axes(
         position = (0.19, 0.12, 0.62, 0.78)
     if isinstance(position, SubplotSpec):
         return figure.add_subplot(position, projection=wcs)
-    if len(position) == 3:
-        return figure.add_axes(_cell(figure, *position), projection=wcs)
-    return figure.add_axes(tuple(position), projection=wcs)
+    place = tuple(int(digit) for digit in str(position)) if isinstance(position, int) else tuple(position)
+    if len(place) == 4:
+        return figure.add_axes(place, projection=wcs)
+    if len(place) != 3 or not 1 <= place[2] <= place[0] * place[1]:
+        raise MrsxrError(f"position is {position}; expected (left, bottom, width, height), a SubplotSpec, "
+                         "(rows, columns, number) or three digits, numbers from 1")  # fmt: skip
+    return figure.add_axes(_cell(figure, *place), projection=wcs)
 
 
 def _cell(figure: Figure, rows: int, columns: int, number: int) -> Box:

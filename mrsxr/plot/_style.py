@@ -112,7 +112,8 @@ def image_norm(values: np.ndarray, stretch: str, percentiles: tuple[float, float
     values : array
         What sets the limits; NaN is left out.
     stretch : {"linear", "sqrt", "asinh", "log"}
-        The scale is relative to the lower limit, so that the sky level does not matter.
+        The scale is relative to the lower limit, so that the sky level does not matter; "asinh" and "log" are linear
+        over the noise where the percentiles are not given.
     percentiles : (float, float), optional
         By default 1 and 99.7, but not more than two standard deviations of the noise (from the median of the
         deviations) below the median, so that noise does not take half of the colours.
@@ -121,6 +122,7 @@ def image_norm(values: np.ndarray, stretch: str, percentiles: tuple[float, float
         raise MrsxrError(f"stretch is '{stretch}'; expected one of {', '.join(STRETCHES)}")
     finite = values[np.isfinite(values)]
     low, high = (float(v) for v in np.percentile(finite, percentiles or (1.0, 99.7))) if finite.size else (0.0, 1.0)
+    noise = 0.0
     if percentiles is None and finite.size:
         middle, noise = middle_and_scatter(finite)
         low = max(low, float(middle - 2 * noise))
@@ -131,7 +133,7 @@ def image_norm(values: np.ndarray, stretch: str, percentiles: tuple[float, float
     span = high - low
     if stretch == "sqrt":
         return FuncNorm((lambda v: _signed_root((v - low) / span), lambda t: low + span * t * np.abs(t)), low, high)
-    a = _SOFTENING[stretch]
+    a = max(_SOFTENING[stretch], noise / span)
     top = float(np.arcsinh(1.0 / a))
     return FuncNorm(
         (lambda v: np.arcsinh((v - low) / span / a) / top, lambda t: low + span * a * np.sinh(t * top)), low, high

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from astropy.io import fits
 
 import mrsxr as mx
-from mrsxr.demo import compare
+from mrsxr.demo import compare, draw
 from mrsxr.errors import InputFileError, MrsxrError, ReferenceFileError
 from mrsxr.pipeline import Recipe
 from mrsxr.schema import validate
@@ -36,6 +38,15 @@ def test_products_and_names(reduced):
     inside = {p: p.relative_to(reduced.out) for p in reduced.out.rglob("*") if p.is_file()}
     leftovers = [p for p, name in inside.items() if str(name) not in names and name.parts[0] != ".mrsxr"]
     assert leftovers == [reduced.out / "run.json"]
+
+
+def test_the_picture_shows_a_science_exposure(reduced, tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr("mrsxr.plot.summary", lambda cal, *a, **k: shown.append(cal) or plt.figure().add_subplot())
+    assert any("background" in path.parts for path in reduced.files["cal"])
+    for files in (reduced.files["cal"], reduced.files["cal"][::-1]):
+        draw(replace(reduced, files={**reduced.files, "cal": files}), tmp_path / "p.png", title="")
+    assert [str(cal.exposure.values[0]).startswith("jw02732004001") for cal in shown] == [True, True]
 
 
 def test_truth_is_recovered(simulated, reduced):

@@ -148,6 +148,8 @@ def test_noise_does_not_take_half_of_the_colours():
     values = np.r_[rng.normal(0, 1, 10000), np.full(200, 100.0)]
     assert image_norm(values, "asinh").vmin == pytest.approx(-2.0, abs=0.1)
     assert image_norm(values, "asinh", (1.0, 99.7)).vmin < -2.2
+    for stretch in STRETCHES:  # nor the upper half, where there is little else
+        assert 0.2 < image_norm(rng.normal(50.0, 3.0, 10000), stretch)(50.0) < 0.65, stretch
 
 
 def test_units_and_powers_of_ten_in_words():

@@ -97,6 +97,11 @@ def test_pictures_of_the_sky_refuse_plain_axes_and_take_those_of_sky_axes():
     assert isinstance(plot.sky_axes(cube, figure, grid[0, 0]), WCSAxes)
     place = plot.sky_axes(cube, figure, (0.1, 0.2, 0.3, 0.4)).get_position(original=True).bounds
     np.testing.assert_allclose(place, (0.1, 0.2, 0.3, 0.4))
+    same = [plot.sky_axes(cube, figure, position).get_position(original=True).bounds for position in (132, (1, 3, 2))]
+    np.testing.assert_array_equal(*same)
+    for position in (13, 129, (1, 2), (1, 2, 0)):
+        with pytest.raises(MrsxrError, match=r"position is .*expected \(left, bottom, width, height\)"):
+            plot.sky_axes(cube, figure, position)
     with pytest.raises(MrsxrError, match="need a cube or maps with the attribute 'wcs'"):
         plot.sky_axes(make_exposure())
 

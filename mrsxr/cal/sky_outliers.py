@@ -149,7 +149,7 @@ def detect_sky_outliers(
     if n == 1:
         return xr.Dataset({"outliers": out}, attrs=attrs)
     scores = score("outlier_detection", judged, ("dither", "band"), method="sky", instead="detector",
-                   held_out="steep places, against the others,")  # fmt: skip
+                   held_out="steep places against the others")  # fmt: skip
     return xr.Dataset({"outliers": out, **scores}, {"band": ds["band"].values}, attrs)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from mrsxr._clip_kernels import MAD_TO_SIGMA
 from mrsxr._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs
-from mrsxr.compiled import Array, njit
+from mrsxr.compiled import Array, njit, read_only
 
 #: Share of a pixel's own excess that light lets its neighbours have at least: the sum of both along y, where lines are
 #: 1.7 pixels wide or more; the sum of both along x, where the narrowest point source is 1.4 pixels wide; the fainter
@@ -132,7 +132,7 @@ def median_filter(image, size, *, zero_edges=True):
     zero_edges : count zeros beyond the frame, as jwst; else the window is cut off there.
     """
     out = np.empty(image.shape, np.float32)
-    _median_filter(np.ascontiguousarray(image, np.float32), sorting_pairs(size), int(size), zero_edges, out)
+    _median_filter(*read_only(image.astype(np.float32, copy=False)), sorting_pairs(size), int(size), zero_edges, out)
     return out
 
 

@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from mrsxr._clip_kernels import MAD_TO_SIGMA
-from mrsxr.compiled import Array, njit
+from mrsxr.compiled import Array, njit, read_only
 
 UNFIT = np.uint32(1 | (1 << 31))  # DO_NOT_USE, REFERENCE_PIXEL
 _REACH_Y = 8.0  # sigma; jwst's square of taps ends at four of the wider sigma
@@ -121,7 +121,8 @@ def smooth_model(image, flags, inside, x_stddev, y_stddev, low, high):
         return model
     taps_x, taps_y = gaussian_taps(x_stddev, y_stddev), gaussian_taps(y_stddev, x_stddev)
     values, weight = np.empty_like(model), np.empty_like(model)
-    keep_between(image, flags, inside, limits[0], limits[1], values, weight)
+    image, flags, inside = read_only(image, flags, inside)
+    keep_between(image, flags, inside, float(limits[0]), float(limits[1]), values, weight)
     smooth(values, taps_x, taps_y, values)
     smooth(weight, taps_x, taps_y, weight)
     beyond_y, beyond_x = (_beyond(t, n) for t, n in zip((taps_y, taps_x), image.shape, strict=True))

@@ -3,7 +3,7 @@
 import numpy as np
 
 from mrsxr._median_kernels import TILE, sort_columns, sorting_pairs
-from mrsxr.compiled import Array, njit
+from mrsxr.compiled import Array, njit, read_only
 
 
 @njit(cache=True, nogil=True)
@@ -31,6 +31,7 @@ def side_difference(flux: Array, dq: Array) -> Array:
     where the pixel or both neighbours are NaN.
     """
     out = np.empty(flux.shape, dtype=np.float64)
+    flux, dq = read_only(flux, dq)
     for plane in np.ndindex(*flux.shape[:-2]):
         _side_difference(flux[plane], dq[plane], out[plane])
     return out

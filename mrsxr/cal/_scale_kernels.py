@@ -5,7 +5,7 @@ Bits: DO_NOT_USE 1, NO_FLAT_FIELD 1 << 18. Frames are (dither, y, x); a factor m
 
 import numpy as np
 
-from mrsxr.compiled import Array, njit
+from mrsxr.compiled import Array, njit, read_only
 
 DO_NOT_USE = np.uint32(1)
 NO_FLAT_FIELD = np.uint32(1 << 18)
@@ -147,13 +147,12 @@ def photom_factor(conversion: Array, *planes: Array, loss_error: float, error: b
     if not law:
         return _photom_frame(value, spread, 1.0, loss_error)
     wavelength, side, bins, values, doppler = rest
-    wavelength = np.ascontiguousarray(wavelength, dtype=np.float64)
-    side, bins = side[0].astype(np.int64), np.ascontiguousarray(bins[..., 0, 0], dtype=np.float64)
+    wavelength, bins, values = read_only(*(one.astype(np.float64, copy=False) for one in (wavelength, bins, values)))
+    side, bins, values = side[0].astype(np.int64), bins[..., 0, 0], values[..., 0, 0]
     factor, relative = np.empty((2, values.shape[0], *value.shape), dtype=np.float32)
     left = np.empty(value.shape)
     for d in range(values.shape[0]):
-        at_bins = np.ascontiguousarray(values[d, ..., 0, 0], dtype=np.float64)
-        throughput_at(wavelength, side, bins / float(doppler[d, 0, 0]), at_bins, left)
+        throughput_at(wavelength, side, bins / float(doppler[d, 0, 0]), values[d], left)
         factor[d], relative[d] = _photom_frame(value, spread, left, loss_error)
     return factor, relative
 

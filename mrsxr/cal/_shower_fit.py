@@ -15,6 +15,7 @@ from scipy import ndimage
 from scipy.optimize import least_squares
 
 from mrsxr._solve_kernels import substitute
+from mrsxr.compiled import read_only
 
 from ._clean_showers_kernels import (
     LINE_ROWS,
@@ -282,7 +283,7 @@ def left_out(cells: np.ndarray, shape: Any, form: Any) -> np.ndarray:
     fold = (cells[4] // (2 * CELL_Y) + cells[3] // (4 * CELL_X)).astype(int) % 2
     out = np.zeros(2)
     for k in (0, 1):
-        kept, away = cells[:, fold != k], cells[:, fold == k]
+        kept, away = np.ascontiguousarray(cells[:, fold != k]), cells[:, fold == k]
         if kept.shape[1] < 2 or not away.shape[1]:
             return np.array([1.0, 1.0])
         lower = np.empty((kept.shape[1],) * 2)
@@ -348,6 +349,7 @@ def gated_model(
     """Return (model, variance) (y, x) of the showers and of what all pixels between the slices share, and the score."""
     model, variance = (np.zeros(image.shape, dtype=np.float32) for _ in range(2))
     values, light, usual, weight = (np.empty_like(model) for _ in range(4))
+    image, flags, near = read_only(image, flags, near)
     keep_between(image, flags, near, -np.inf, np.inf, values, weight)
     known = (weight > 0) & np.isfinite(values)
     if not known.any():

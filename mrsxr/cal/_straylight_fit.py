@@ -308,7 +308,7 @@ def _tables(parameters: np.ndarray, n_x: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the kernels (half, y, distance) and whether there is one (half, y)."""
     tables = np.empty((2, parameters.shape[2], n_x), dtype=np.float32)
     scatters = np.empty(tables.shape[:2], dtype=bool)
-    fill_tables(parameters, tables, scatters)
+    fill_tables(read_only(parameters)[0], tables, scatters)
     return tables, scatters
 
 

@@ -119,13 +119,15 @@ def throughput(ds: xr.Dataset, photom: xr.Dataset, *, barycentric: bool = True) 
     barycentric : bool
         As ``barycentric_time_law`` of :func:`calibrate_flux`.
     """
+    from mrsxr.compiled import read_only
+
     from ._scale_kernels import throughput_at
 
     wavelength, side, bins, values, doppler = (a.values for a in _time_law(ds, photom, barycentric))
     out = np.empty((ds.sizes["dither"], *wavelength.shape))
+    wavelength, values = read_only(wavelength, values[..., 0, 0])
     for d in range(ds.sizes["dither"]):
-        at_bins = np.ascontiguousarray(values[d, ..., 0, 0])
-        throughput_at(wavelength, side[0], bins[..., 0, 0] / doppler[d, 0, 0], at_bins, out[d])
+        throughput_at(wavelength, side[0], bins[..., 0, 0] / doppler[d, 0, 0], values[d], out[d])
     return xr.DataArray(out, dims=("dither", "y", "x"))
 
 

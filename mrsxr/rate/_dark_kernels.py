@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mrsxr.compiled import Array, njit
+from mrsxr.compiled import Array, njit, read_only
 
 
 @njit(cache=True, nogil=True)
@@ -34,5 +34,5 @@ def subtract(sci: Array, reference: Array, use: Array, goes_on: bool) -> Array:
     Beyond its last group it goes on with its last difference, or sci stays as it is.
     """
     out = np.empty(sci.shape, dtype=np.float32)
-    _subtract(sci, reference, np.asarray(use, dtype=np.int64), bool(goes_on), out)
+    _subtract(*read_only(sci, reference), np.asarray(use, dtype=np.int64), bool(goes_on), out)
     return out

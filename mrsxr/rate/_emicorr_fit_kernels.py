@@ -158,6 +158,7 @@ def folded_wave(residuals, starts, rows, quads, period, n_bins):
     with np.errstate(invalid="ignore"):
         levels = np.array([[_finite_median(frame) for frame in frames] for frames in residuals], dtype=np.float32)
     count = np.zeros(n_bins, dtype=np.int64)
+    starts, rows, quads = (np.asarray(clocks, dtype=np.float64) for clocks in (starts, rows, quads))
     _fold(residuals, levels, starts, rows, quads, period, n_bins, count, count, np.empty(0, np.float32))
     begin = np.concatenate([[0], np.cumsum(count)])
     ordered = np.empty(begin[-1], dtype=np.float32)
@@ -292,7 +293,7 @@ def _equations(sums, starts, cells, frequencies, harmonics, drift=(), by_frame=F
 
     ``by_frame``: the first three (frame, ...) of each group of each integration, whose sums they else are.
     """
-    n_group = starts.shape[1]
+    n_group, starts = starts.shape[1], np.asarray(starts, dtype=np.float64)
     lines = np.linalg.qr(np.stack([np.ones(n_group), starts[0] - starts[0].mean()], axis=1))[0].T
     centre = np.array([0.5 * (starts[0, 0] + starts[-1, -1] + cells[-1]), starts[-1, -1] + cells[-1] - starts[0, 0]])
     n = 2 * int(harmonics.sum()) + (len(frequencies) if len(drift) else 0)

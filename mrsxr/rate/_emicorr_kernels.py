@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from mrsxr._median_kernels import TILE, median_of, median_of_sorted, sort_columns, sorting_pairs
-from mrsxr.compiled import Array, njit
+from mrsxr.compiled import Array, njit, read_only
 
 _DO_NOT_USE = np.uint32(1)
 _OUTLIER = np.float32(25.0)  # square of the sigmas beyond which a difference of two groups spoils its ramp
@@ -242,7 +242,7 @@ def cell_sums(sci: Array, pixel_dq: Array, *, edges: Array, low: int, high: int,
     edges = np.asarray(edges, dtype=np.int64)
     shape = (n_dither, n_amplifiers, n_integration, high - low + 1, n_y, len(edges) - 1)
     out = np.zeros(shape, dtype=np.float32)
-    _cell_sums(sci, pixel_dq, edges, low, high, out)
+    _cell_sums(*read_only(sci, pixel_dq), edges, low, high, out)
     return out
 
 
@@ -335,8 +335,9 @@ def subtract_waves(
     """Return the ramps less the fitted waves (dither, wave, number), packed by :func:`pack_wave`."""
     out = np.empty(sci.shape, dtype=np.float32)
     n_integration = sci.shape[1]
+    starts, rows, quads = (np.asarray(clocks, dtype=np.float64) for clocks in (starts, rows, quads))
     for d in range(len(sci)):
-        source = sci[d]
+        source = np.ascontiguousarray(sci[d])
         for wave in waves[d]:
             numbers, phases = wave[:3], wave[3 : 3 + n_integration]
             pieces = np.ascontiguousarray(wave[3 + n_integration :]).reshape(n_amplifiers, n_tables, -1, 4)

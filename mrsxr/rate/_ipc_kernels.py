@@ -6,7 +6,7 @@ array and reference pixels count as 0, and the latter stay as they are. The midd
 
 import numpy as np
 
-from mrsxr.compiled import Array, njit
+from mrsxr.compiled import Array, njit, read_only
 
 
 @njit(cache=True, nogil=True)
@@ -58,7 +58,7 @@ def _run(padded, kernel, inside, depth, out):
     planes = np.ascontiguousarray(padded, dtype=np.float32).reshape(-1, *padded.shape[-2:])
     weights = np.ascontiguousarray(kernel, dtype=np.float32)
     weights = weights[:, :, None, None] if weights.ndim == 2 else weights
-    _convolve(planes, weights, np.asarray(inside, dtype=np.bool_), depth, out)
+    _convolve(planes, *read_only(weights), np.asarray(inside, dtype=np.bool_), depth, out)
 
 
 def convolve(padded: Array, kernel: Array, inside: tuple[bool, ...], depth: int) -> Array:

@@ -11,6 +11,7 @@ from parity import make_scale_parity as made
 from mrsxr import cal, dq
 from mrsxr.cal._scale_kernels import fringe_factor, photom_factor, throughput_at
 from mrsxr.cal.photom import throughput
+from mrsxr.compiled import read_only
 from mrsxr.errors import MrsxrError, ReferenceFileError
 
 NY, NX = 6, 1032
@@ -149,6 +150,7 @@ def test_throughput_kernel_against_the_slow_version():
     bins[1, 6:] = np.nan
     values = rng.uniform(0.05, 1, (2, 9))
     out = np.empty(wavelength.shape)
+    wavelength, values = read_only(wavelength, values)
     throughput_at(wavelength, side, bins, values, out)
     expected = slow_throughput(wavelength, side, bins, values)
     np.testing.assert_allclose(out, expected, rtol=1e-12)

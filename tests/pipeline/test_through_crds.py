@@ -57,7 +57,8 @@ def test_the_same_references_at_every_level(reduced, simulated, crds, tmp_path):
         mx.save(cube, tmp_path / f"cube.{ending}")
         cases[ending] = mx.load(tmp_path / f"cube.{ending}")
     pair = next(mx.load(path) for path in reduced.files["cal"] if "background" not in path.parts)
-    cases["multi"] = mx.cube.build_multiband_cube([pair], bands=["1A", "2A"])
+    coarse = {"wavelength_step": 0.01, "spaxel_size": 0.35}  # um, arcsec; a hundredth of the voxels
+    cases["multi"] = mx.cube.build_multiband_cube([pair], bands=["1A", "2A"], **coarse)
     mx.save(cases["multi"], tmp_path / "multi_s3d.fits")
     cases["multi from FITS"] = mx.load(tmp_path / "multi_s3d.fits")
     for name, ds in cases.items():

@@ -15,7 +15,7 @@ import mrsxr as mx
 from mrsxr.pipeline import Recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore::mrsxr.errors.MrsxrWarning")
-COARSE = {"wavelength_step": 0.01}  # um; a tenth of the planes
+COARSE = {"wavelength_step": 0.01, "spaxel_size": 0.35}  # um, arcsec; a hundredth of the voxels
 
 
 def by_hand(source, background_files, refs, recipe: Recipe) -> dict:
@@ -125,7 +125,10 @@ def test_fringes_of_cubes(reduced, simulated, tmp_path):
     cals = [p for p in reduced.files["cal"] if "background" not in p.parts]
     refs, recipe = (
         simulated.reference_folder,
-        Recipe.of().set("cube.residual_fringe", method="slices").skipping("outlier_detection"),
+        Recipe.of()
+        .set("cube.residual_fringe", method="slices")
+        .set("cube_build", spaxel_size=0.35)
+        .skipping("outlier_detection"),
     )
     result = mx.run(cals, out=tmp_path, refs=refs, recipe=recipe, bands=["2A"])
     exposures = mx.open_observation(cals)

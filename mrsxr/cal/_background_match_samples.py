@@ -23,6 +23,8 @@ from ._sampling import Cells, Samples, bin_centre, cell_samples, check_wcs, make
 CHOICES = ("typical", "lowest")
 #: Size of the cells along a slice, in widths of a slice.
 _STEP = 1.0
+#: Wavelength bins of a knot, at least.
+_BINS_OF_KNOT = 3
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,13 @@ def knots_of(members: list[Member], band: str, n_knots: int) -> np.ndarray:
     found = join([m.samples.wavelength for m in members if m.band == band])
     low, high = (float(found.min()), float(found.max())) if found.size else (0.0, 1.0)
     return np.linspace(low, high, n_knots) if n_knots > 1 else np.array([0.5 * (low + high)])
+
+
+def supported_knots(table: Table, of_band: np.ndarray, n_knots: int) -> int:
+    """Return how many knots the wavelengths of every band determine, ``n_knots`` at most; ``of_band``: by member."""
+    pairs = np.unique(np.stack([of_band[table.member], table.spectral_bin]), axis=1)
+    counts = np.unique(pairs[0], return_counts=True)[1]
+    return max(1, min(n_knots, int(counts.min(initial=_BINS_OF_KNOT * n_knots)) // _BINS_OF_KNOT))
 
 
 def basis_of(table: Table, member: int, knots: np.ndarray) -> dict[int, np.ndarray]:

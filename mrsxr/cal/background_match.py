@@ -33,6 +33,7 @@ from ._background_match_samples import (
     knots_of,
     make_table,
     read_members,
+    supported_knots,
 )
 from ._background_match_solve import (
     Unknowns,
@@ -63,7 +64,7 @@ def fit_background_match(
     n_knots: Count = 6,
     gradients: bool = True,
     tie_bands: bool = True,
-    spacing: Positive = 1.2,
+    spacing: Positive = 1.0,
     significance: NotNegative = 3.0,
 ) -> xr.Dataset:
     """Fit the additive functions that make the backgrounds of exposures differ.
@@ -81,7 +82,8 @@ def fit_background_match(
     reference_band : str, optional
         The band that stays as it is where bands are tied; by default that of the shortest wavelength.
     n_knots : int
-        Knots of the cubic splines in each band, 1 (constant), 2 (straight line) or more.
+        Knots of the cubic splines in each band, 1 (constant), 2 (straight line) or more; fewer where rows are cut, one
+        for three wavelength bins of the band that has the fewest.
     gradients : bool
         Let the functions be linear in alpha and beta, else constant over the field.
     tie_bands : bool
@@ -200,8 +202,9 @@ class _Fit:
 
     def __init__(self, members: list[Member], bands: list[str], table: Table, n_knots: int, reference_band: str | None):
         self.members, self.table = members, table
-        self.knots = {band: knots_of(members, band, n_knots) for band in np.unique(bands)}
         self.of_band = np.array([BANDS.index(band) for band in bands])
+        n_knots = supported_knots(table, self.of_band, n_knots)
+        self.knots = {band: knots_of(members, band, n_knots) for band in np.unique(bands)}
         self.group = components(table, self.of_band)
         self.n_group = int(self.group.max()) + 1
         self.n_term, self.n_knots = table.terms.shape[1], n_knots

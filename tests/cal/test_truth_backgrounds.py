@@ -57,6 +57,16 @@ def test_beside_a_bright_source_nothing_is_found_where_nothing_was_put_in(star):
     assert free.significance.max() < 3
 
 
+@pytest.mark.parametrize("seed", [901, 904, 907])
+def test_an_even_sky_on_few_rows_keeps_its_light(truth, seed):
+    rng = np.random.default_rng(seed)
+    ds = truth.blank("12A", 2, rng, rows=80)
+    match = fit_background_match(truth.observed(ds, np.full(ds.flux.shape, 25.0), rng, read=1.2))
+    assert (match.left_alone.values == 1).all()
+    assert match.significance.max() < 4
+    assert match.sizes["knot"] == 1
+
+
 def test_an_offset_beside_a_bright_source_is_found_within_its_error_and_shows_gain(star):
     ds = moved(star, (0.0, 1.3, 0.0))
     match = fit_background_match(ds, reference="00001")

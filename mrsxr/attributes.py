@@ -174,6 +174,11 @@ def mixed(ds: xr.Dataset) -> str:
     return " and ".join(word for word in str(ds.attrs.get("variant", "")).split() if word in _MIXED)
 
 
+def widened(ds: xr.Dataset) -> str:
+    """Return by what the PSF of a cube became wider than it was built with, "psf-matched and binned"; "" of none."""
+    return " and ".join(word for word in mixed(ds).split(" and ") if word != "regridded")
+
+
 def alone(ds: xr.Dataset, dim: str = "dither") -> xr.Dataset:
     """Return one exposure of joined data with all its attributes as such."""
     return ds.drop_vars(apart(ds, dim)).assign_attrs(rows_of(ds, dim)[0])

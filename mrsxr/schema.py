@@ -6,21 +6,17 @@ coordinates along ``dither`` the attributes in which exposures differ (:mod:`mrs
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 
-from . import dq as flags
-from . import units
 from .errors import SchemaError
-from .notes import tell
 
 DETECTOR_DIMS = ("dither", "y", "x")
 RAMP_DIMS = ("dither", "integration", "group", "y", "x")
 CUBE_DIMS = ("wavelength", "y", "x")
-_IMAGES = ("ramp", "rate", "rateints", "cal", "cube")  # levels with pixels or voxels
 MAP = "y x or none"  # last of the dims of what is a number of a spectrum and a map of a cube
 MAP_DIMS = (("y", "x"), ())
 
@@ -330,56 +326,18 @@ def _validate_variable(ds: xr.Dataset, spec: Variable, where: str) -> None:
         raise SchemaError(f"{where}: '{spec.name}' has units {variable.attrs.get('units')!r}, expected '{spec.units}'")
 
 
+def variances_of(ds: xr.Dataset, among: Sequence[str] = VARIANCES) -> list[str]:
+    """Return the names of the variances that data hold; SchemaError where one is lost that every file of them has."""
+    level = str(ds.attrs.get("level"))
+    for spec in LEVELS.get(level, ()):
+        if spec.name in among and spec.name not in ds.variables and not spec.optional:
+            raise SchemaError(f"the {level} has no '{spec.name}' ({spec.meaning}), without which errors are too small")
+    return [name for name in among if name in ds.variables]
+
+
 def units_of(level: str, name: str) -> str:
     """Return the unit string of a variable of a level."""
     return _find(level, name).units or ""
-
-
-def other_units(ds: xr.Dataset) -> tuple[str, str, str] | None:
-    """Return (variable, its units, those of the level) where light is in other units, as after convert_units."""
-    level = ds.attrs.get("level")
-    for name in ("flux", "surface_brightness") if level in ("cal", "cube", "spectrum") else ():
-        found = ds.variables[name].attrs.get("units") if name in ds.variables else None
-        if found and units.parse(found) != units.parse(units_of(str(level), name)):
-            return name, found, units_of(str(level), name)
-    return None
-
-
-def in_order(ds: xr.Dataset) -> xr.Dataset:
-    """Return data in the byte order of the machine, a cube in the order of its dimensions and with whole flags.
-
-    Flags that became floats (means over voxels, ``where``) are kept where they are whole numbers; of others the voxel,
-    sample or pixel is usable where its flux is a number, and this is told.
-    """
-    swapped = {name: v for name, v in ds.variables.items() if not v.dtype.isnative}
-    if swapped:  # arrays that astropy read; kernels refuse or misread them
-        ds = ds.assign({name: v.astype(v.dtype.newbyteorder("=")) for name, v in swapped.items()})
-    level, dims = str(ds.attrs.get("level")), set(CUBE_DIMS)
-    main = LEVELS[level][0].name if level in LEVELS else ""
-    if level == "cube" and any(v.dims != CUBE_DIMS for v in ds.data_vars.values() if set(v.dims) == dims):
-        ds = ds.transpose(*CUBE_DIMS, ...)
-    if "dq" in ds and main in ds and ds["dq"].dtype.kind == "f":
-        tell(f"dq is {ds['dq'].dtype}, no flags any more: what has mixed flags is usable where {main} is a number")
-        blind = ds[main].isnull() * float(flags.DO_NOT_USE)
-        whole = ds["dq"].where(ds["dq"] % 1 == 0, blind).astype(np.uint32)
-        ds = ds.assign(dq=whole.transpose(*ds["dq"].dims).assign_attrs(ds["dq"].attrs))
-    return ds
-
-
-def require_whole(ds: xr.Dataset, what: str) -> None:
-    """Raise SchemaError where a cube or data of a detector lost a dimension, or these were flipped."""
-    level = str(ds.attrs.get("level"))
-    wanted = LEVELS[level][0].dims if level in _IMAGES else ()
-    lost = [dim for dim in wanted if dim not in ds.dims]
-    if lost:
-        raise SchemaError(
-            f"{what} needs a {level} on {', '.join(wanted)}, got one on {', '.join(map(str, ds.dims)) or 'none'}; keep "
-            f"single ones with lists, isel({lost[0]}=[k])"
-        )
-    for dim in ("y", "x") if wanted and level != "cube" else ():
-        if dim in ds.coords and not (np.diff(ds[dim].values) > 0).all():
-            raise SchemaError(f"{what}: the coordinate '{dim}' does not rise, the pixels are not in the order of the "
-                              f"detector; sort the data, sortby('{dim}')")  # fmt: skip
 
 
 def fits_names(level: str) -> dict[str, str]:

@@ -15,10 +15,10 @@ import xarray as xr
 from ._version import __version__
 from .arguments import READERS, need_data, read_arguments
 from .attributes import apart, keyword
-from .errors import LevelError, MrsxrError, ReferenceFileError, SchemaError
+from .errors import LevelError, MrsxrError, ReferenceFileError
+from .inputs import missing_named, require_units, require_whole
 from .limits import Reference, bind, check_call, references_of
 from .notes import listen, noted, notes_of
-from .schema import in_order, other_units, require_whole
 
 #: Entry of a history where data of different histories were joined.
 JOINED = "tree.join_dithers"
@@ -110,33 +110,28 @@ def step(
         @functools.wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> xr.Dataset:
             bound = bind(function, signature, args, kwargs)
-            read_arguments(function.__name__, bound, readers)
-            bound.apply_defaults()
-            ds = next(iter(bound.arguments.values()))
-            found = ds.attrs.get("level")
-            if found not in levels:
-                raise LevelError(
-                    f"{function.__name__} needs data of level {' or '.join(levels)}, got "
-                    f"{found or 'a Dataset without level'} ({ds.attrs.get('setting', 'unknown setting')})"
-                )
-            check_call(function, bound.arguments)
-            if other := other_units(ds):
-                raise SchemaError(
-                    f"{function.__name__} needs {other[0]} in {other[2]}, got {other[1]}; "
-                    f"use convert_units(ds, '{other[2]}') before"
-                )
-            require_whole(ds, function.__name__)
-            _check_shapes(facts, ds, bound.arguments)
-            if once:
-                _require_first(facts, ds)
-            with listen() as heard:
-                given = in_order(bound.args[0])
-                out = function(given, *bound.args[1:], **bound.kwargs)
+            with listen() as heard, missing_named(function.__name__, bound.arguments.values()):
+                read_arguments(function.__name__, bound, readers)
+                bound.apply_defaults()
+                ds = next(iter(bound.arguments.values()))
+                found = ds.attrs.get("level")
+                if found not in levels:
+                    raise LevelError(
+                        f"{function.__name__} needs data of level {' or '.join(levels)}, got "
+                        f"{found or 'a Dataset without level'} ({ds.attrs.get('setting', 'unknown setting')})"
+                    )
+                check_call(function, bound.arguments)
+                require_units(ds, function.__name__)
+                require_whole(ds, function.__name__)
+                _check_shapes(facts, ds, bound.arguments)
+                if once:
+                    _require_first(facts, ds)
+                out = function(*bound.args, **bound.kwargs)
             if not isinstance(out, xr.Dataset):
                 raise MrsxrError(f"{name} returned a {type(out).__name__}; expected a Dataset of a step")
             differ = apart(out)
             attrs = {k: v for k, v in ds.attrs.items() if k not in differ} | out.attrs
-            skipped = {"skipped": True} if out is given else {}
+            skipped = {"skipped": True} if out is ds else {}
             out = out.drop_vars([name for name in differ if name in out.attrs])  # what it says of all
             attrs["level"] = gives or found
             attrs["mrsxr_version"] = __version__

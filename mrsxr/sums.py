@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from . import mrs
+from .arguments import reads
 from .errors import MrsxrError
 from .limits import checked
 from .spaxels import plane_widths
@@ -85,6 +86,7 @@ def correlation_length(ds: xr.Dataset) -> float:
     return float(2.0 * np.median(wavelength_correlation(ds), axis=1).sum() - 1.0)
 
 
+@reads()
 @checked
 def variance_of_sum(ds: xr.Dataset, weights: xr.DataArray | None = None) -> xr.DataArray:
     """Return the variance of a weighted sum over the wavelengths of a cube or spectrum, with their covariance.

@@ -29,6 +29,7 @@ LAYERS = [
         "arguments",
         "attributes",
         "schema",
+        "inputs",
         "scores",
         "step",
         "tree",

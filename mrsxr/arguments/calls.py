@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 import xarray as xr
 
 from mrsxr.errors import InputFileError, LevelError, ReferenceFileError
+from mrsxr.inputs import missing_named, ready
 from mrsxr.limits import bind
+from mrsxr.notes import listen, noted
 
 from .values import (
     Reader,
@@ -61,6 +63,8 @@ def read_arguments(name: str, bound: inspect.BoundArguments, readers: Mapping[st
             _check_dataset(name, key, value, optional=optional, first=first, reference=reference)
         elif key in readers and value is not None:
             bound.arguments[key] = readers[key](value, key)
+        if "xr.Dataset" in annotation:
+            bound.arguments[key] = ready(bound.arguments[key])
 
 
 def reads(**readers: Reader) -> Callable[[F], F]:
@@ -75,8 +79,11 @@ def reads(**readers: Reader) -> Callable[[F], F]:
         @functools.wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             bound = bind(function, signature, args, kwargs)
-            read_arguments(function.__name__, bound, all_readers)
-            return function(*bound.args, **bound.kwargs)
+            with listen() as heard:
+                read_arguments(function.__name__, bound, all_readers)
+            with missing_named(function.__name__, bound.arguments.values()):
+                out = function(*bound.args, **bound.kwargs)
+            return noted(out, heard) if isinstance(out, xr.Dataset) else out
 
         wrapped.readers = all_readers  # type: ignore[attr-defined]
         return wrapped  # type: ignore[return-value]

@@ -10,6 +10,7 @@ import xarray as xr
 from numpy.lib.stride_tricks import sliding_window_view
 
 from mrsxr import dq as flags
+from mrsxr.arguments import reads
 from mrsxr.attributes import keyword
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import Count, checked
@@ -20,6 +21,7 @@ _CLUMP = 0.8  # of the mean scatter of its neighbours, below which wavelengths c
 _SUMMED = ("flux", "background", "n_pixels")
 
 
+@reads()
 @checked
 def combine_backgrounds(
     spectra: Sequence[xr.Dataset],

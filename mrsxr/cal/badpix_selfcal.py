@@ -8,13 +8,13 @@ from typing import Any, Literal
 import xarray as xr
 
 from mrsxr import dq
+from mrsxr.arguments import reads
 from mrsxr.blocks import in_chunks, map_ramps
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.limits import HalfShare, NotNegative, Odd, Positive, checked
+from mrsxr.schema import variances_of
 from mrsxr.step import step
 from mrsxr.tree import name_of
-
-from ._invalid import VARIANCES
 
 Method = Literal["fraction", "significance"]
 #: The strip between the channels where the pedestal is measured: rows, columns.
@@ -87,7 +87,7 @@ def self_calibrate_bad_pixels(
     elif bad_pixels.attrs.get("kind") != "bad_pixels" or bad_pixels.bad.shape != ds.rate.shape[1:]:
         raise MrsxrError(f"bad_pixels is of kind {bad_pixels.attrs.get('kind')} with sizes {dict(bad_pixels.sizes)}; "
                          "expected what find_bad_pixels returns, of the size of the data")  # fmt: skip
-    names = ["dq", "rate", *(name for name in VARIANCES if name in ds)]
+    names = ["dq", "rate", *variances_of(ds)]
     found = map_ramps(
         apply_flags, bad_pixels.bad, *[ds[name] for name in names], core=[[]] * (len(names) + 1),
         out_core=[[]] * len(names), dtypes=["uint32", *["float32"] * (len(names) - 1)], bits=BITS,
@@ -95,6 +95,7 @@ def self_calibrate_bad_pixels(
     return ds.assign({name: one.assign_attrs(ds[name].attrs) for name, one in zip(names, found, strict=True)})
 
 
+@reads()
 @checked
 def find_bad_pixels(
     exposures: Sequence[xr.Dataset],

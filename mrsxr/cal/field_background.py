@@ -31,6 +31,7 @@ _CLIP = 3.0
 _LOWEST_SHARE, _LEAST_CELLS, _MOST_CHI2 = 0.1, 15, 3.0
 
 
+@reads()
 @checked
 def measure_field_background(
     exposures: xr.Dataset | Iterable[xr.Dataset],

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import dq
+from mrsxr.arguments import reads
 from mrsxr.blocks import add_flags, map_ramps
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.limits import KernelSize, Percent, checked
@@ -21,6 +22,7 @@ from ._invalid import apply_factor
 OUTLIER_BITS = dq.value("DO_NOT_USE", "OUTLIER")
 
 
+@reads()
 @checked
 def detect_outliers(
     datasets: xr.Dataset | Sequence[xr.Dataset],

@@ -12,9 +12,9 @@ from mrsxr.arguments import as_places, reads
 from mrsxr.blocks import in_chunks, map_ramps
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import Count, OptionalRef, Place
+from mrsxr.schema import variances_of
 from mrsxr.step import step
 
-from ._invalid import VARIANCES
 from ._sampling import check_wcs
 
 Method = Literal["mingrad", "fit_profile", "trace_model"]
@@ -94,7 +94,7 @@ def replace_pixels(
 
     if method == "trace_model":
         return _filled_over_star(ds, trace_model, source, others, psf)
-    names = ["flux", *(name for name in VARIANCES if name in ds), "dq"]
+    names = ["flux", *variances_of(ds), "dq"]
     planes = [in_chunks(ds[name], y=-1, x=-1) for name in names]
     wrapper: Callable[..., Any] = fill_mingrad
     options: dict[str, int] = {}
@@ -134,7 +134,7 @@ def _filled_over_star(
     check_wcs(ds)
     models = models_of(ds, trace_model, None, source, others, psf)
     both: Any = sum(stars_of(ds, model, star_where_used, model, planes=(2,)) for model in models.values())
-    names = ["flux", *(name for name in VARIANCES if name in ds), "dq"]
+    names = ["flux", *variances_of(ds), "dq"]
     star, error = (xr.DataArray(both.isel(plane=k)) for k in (0, 1))
     planes = [star, error, xr.DataArray(ds["slice"].variable), *(in_chunks(ds[name], x=-1) for name in names)]
     return _mapped(ds, names, fill_over_star, planes)

@@ -15,7 +15,7 @@ from mrsxr.errors import MrsxrError, ReferenceFileError
 from mrsxr.fringes import Method, correct_frames
 from mrsxr.geometry.frame import frame_coordinate
 from mrsxr.limits import Interval, NotNegative, Ref
-from mrsxr.schema import RANDOM
+from mrsxr.schema import RANDOM, variances_of
 from mrsxr.scores import score
 from mrsxr.step import step
 
@@ -85,7 +85,7 @@ def correct_residual_fringe(
     families, labels, limits = _families(ds, fringefreq)
     name = "flux" if "flux" in ds else "rate"
     bands = _channel_chunks(ds)
-    planes = [ds[v].variable for v in RANDOM if v in ds]
+    planes = [ds[v].variable for v in variances_of(ds, RANDOM)]
     variance = xr.DataArray(sum(planes[1:], planes[0]))
     inputs = [xr.DataArray(ds[n].variable) for n in (name, "dq")] + [variance]
     inputs = [a.chunk({"y": -1, "x": bands}) if a.chunks else a for a in inputs]

@@ -18,11 +18,10 @@ from mrsxr.errors import LevelError, ParameterError
 from mrsxr.geometry.sky import Pointing, barycentric, sky_to_v2v3, slicer_to_sky, v2v3_to_slicer
 from mrsxr.limits import Count, NotNegative, Positive, Range, checked
 from mrsxr.mrs import bands_of_setting
-from mrsxr.schema import DITHER_COORDS, WCS_VARIABLES
+from mrsxr.schema import DITHER_COORDS, WCS_VARIABLES, variances_of
 from mrsxr.scores import gains, score
 from mrsxr.threads import how
 
-from ._invalid import VARIANCES
 from .outlier_detection import OUTLIER_BITS, detect_outliers
 
 _DEGREE_ALPHA, _DEGREE_WAVE, _DEGREE_PAIR = 4, 5, 4
@@ -200,7 +199,7 @@ def _graph(
 
 def _contrasts(ds: xr.Dataset, labels: Any, half: int, rows: int) -> list[Any]:
     """Return what :func:`contrast_of` makes of each exposure, delayed."""
-    names = ["flux", "dq", *(v for v in VARIANCES if v in ds)]
+    names = ["flux", "dq", *variances_of(ds)]
     parts = []
     for name in names:
         data = ds[name].transpose("dither", "y", "x").data

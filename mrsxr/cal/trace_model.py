@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr.arguments import as_places, reads
-from mrsxr.blocks import as_delayed
+from mrsxr.blocks import as_delayed, is_lazy
 from mrsxr.geometry.pixels import check_setting, wavelength_span
 from mrsxr.limits import Band, Count, OptionalRef, Place, checked
 from mrsxr.mrs import PIXEL_LENGTH, psf_fwhm
@@ -98,7 +98,7 @@ def fit_trace_model(
     lit, sources = lit_pixels(ds, band), (source, *others)
     labels = np.unique(lit["slice"].values[lit["slice"].values // 100 == int(band[0])])
     nodes, samples = grids = _grids(lit, band, labels, window_rows)
-    lazy = any(one.chunks for one in lit.data_vars.values())
+    lazy = is_lazy(lit)
     if psf is not None and not lazy:
         psf = psf.compute(**how())
     prior: Any = np.zeros(()) if psf is None else _start(psf, band, nodes)

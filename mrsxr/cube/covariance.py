@@ -9,7 +9,7 @@ import xarray as xr
 
 from mrsxr.arguments import reads
 from mrsxr.attributes import mixed
-from mrsxr.blocks import delayed_blocks
+from mrsxr.blocks import delayed_blocks, is_lazy
 from mrsxr.chunks import CUBE_PLANES
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.grid import CubeGrid
@@ -108,7 +108,7 @@ def sum_variance(
     names = ["var", "var_systematic"][: 1 + systematic]
     out = xr.Dataset({name: ("wavelength", columns[:, i]) for i, name in enumerate(names)})
     out = out.assign_coords(wavelength=cube["wavelength"])
-    return out if any(v.chunks for v in ds.data_vars.values()) else out.compute()
+    return out if is_lazy(ds) else out.compute()
 
 
 def _check(ds: xr.Dataset, cube: xr.Dataset, weights: xr.DataArray, grid: CubeGrid) -> None:

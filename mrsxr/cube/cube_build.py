@@ -14,7 +14,7 @@ import xarray as xr
 from mrsxr import dq as flags
 from mrsxr.arguments import reads
 from mrsxr.attributes import MARKS, of_each, share_done
-from mrsxr.blocks import as_delayed, delayed_blocks
+from mrsxr.blocks import as_delayed, delayed_blocks, is_lazy
 from mrsxr.chunks import CUBE_PLANES
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.frame import FrameModel
@@ -336,11 +336,6 @@ def _frames(one: BandData, pixels: Any, weights: Sequence[float | str], systemat
 def has_systematic(ds: xr.Dataset) -> bool:
     """Return whether the data carry variances that are common to all dithers."""
     return any(name in ds for name in SYSTEMATIC)
-
-
-def is_lazy(ds: xr.Dataset) -> bool:
-    """Return whether the data are dask arrays."""
-    return any(ds[name].chunks is not None for name in _FRAMES)
 
 
 def as_dataset(planes: dict[str, Any], grid: CubeGrid, *, lazy: bool) -> xr.Dataset:

@@ -19,7 +19,6 @@ from mrsxr.geometry.overlap import overlaps, same_sky
 from mrsxr.geometry.place import sky_of
 from mrsxr.limits import Share, checked
 from mrsxr.notes import listen, noted
-from mrsxr.schema import in_order
 from mrsxr.spaxels import facts_of, tell_growth
 from mrsxr.step import recorded
 
@@ -71,7 +70,6 @@ def regrid(ds: xr.Dataset, like: xr.Dataset, *, min_coverage: Share = 0.5) -> xr
     if not 0.0 <= min_coverage <= 1.0:
         raise MrsxrError(f"min_coverage is {min_coverage}; expected a part of a spaxel, 0 to 1")
     with listen() as heard:
-        ds = in_order(ds)
         out = _regridded(ds, like, min_coverage)
     return noted(varied(out, "regridded"), heard)
 

@@ -15,9 +15,9 @@ from mrsxr import mrs, tree
 from mrsxr.convert import convert_units
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.place import Place
+from mrsxr.inputs import in_order
 from mrsxr.io import find_files, load
 from mrsxr.io.files import FileInfo
-from mrsxr.schema import in_order
 from mrsxr.spaxels import solid_angle, spaxel_size
 from mrsxr.spectrum.lost_light import good_weight, state_of
 from mrsxr.sums import wavelength_correlation

@@ -12,7 +12,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from mrsxr.blocks import pack, unpack
+from mrsxr.blocks import is_lazy, pack, unpack
 
 from .detector import FORWARD, slicer_grid
 
@@ -99,7 +99,7 @@ def frame_coordinate(ds: xr.Dataset, name: str) -> xr.DataArray:
         that are not those of the model (changed by hand) travel themselves.
     """
     values = ds[name].values
-    if not any(v.chunks for v in ds.data_vars.values()):
+    if not is_lazy(ds):
         return xr.DataArray(values, dims=("y", "x"))
     if not all(other in ds.variables and ds.variables[other].chunks is None for other in FORWARD):
         return xr.DataArray(da.from_array(values, chunks=-1), dims=("y", "x"))

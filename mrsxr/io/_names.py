@@ -15,7 +15,7 @@ import xarray as xr
 
 from mrsxr import mrs
 from mrsxr.errors import MrsxrError
-from mrsxr.schema import other_units
+from mrsxr.inputs import other_units
 
 #: Levels whose products are named by bands; others hold exposures of a setting.
 _OF_EXPOSURES = ("ramp", "rate", "rateints", "cal")

@@ -14,8 +14,9 @@ from astropy.io import fits
 
 from mrsxr.errors import SchemaError
 from mrsxr.geometry.place import Place
+from mrsxr.inputs import in_order
 from mrsxr.notes import listen, noted
-from mrsxr.schema import ATTRIBUTES, CUBE_DIMS, fits_names, in_order, units_of
+from mrsxr.schema import ATTRIBUTES, CUBE_DIMS, fits_names, units_of
 from mrsxr.spaxels import counted_solid_angle, even_step, plane_widths, solid_angle, spaxel_area
 from mrsxr.threads import how
 from mrsxr.units import density_per, fits_text, parse

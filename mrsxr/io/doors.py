@@ -13,10 +13,10 @@ from astropy.nddata import StdDevUncertainty
 from astropy.wcs import WCS
 
 from mrsxr import dq as flags
-from mrsxr.arguments import need_data
+from mrsxr.arguments import need_data, reads
 from mrsxr.convert import convert_units
 from mrsxr.errors import LevelError, MrsxrError
-from mrsxr.schema import CUBE_DIMS, LEVELS, in_order, units_of
+from mrsxr.schema import CUBE_DIMS, LEVELS, units_of
 from mrsxr.spaxels import plane_of
 from mrsxr.threads import how
 from mrsxr.units import density_per, parse
@@ -57,6 +57,7 @@ def to_hdulist(ds: xr.Dataset, dither: int | None = None) -> fits.HDUList:
     return hdulist_of(ds, dither)
 
 
+@reads()
 def to_specutils(ds: xr.Dataset, variable: str = "flux") -> Any:
     """Return a spectrum or cube as a ``specutils.Spectrum``.
 
@@ -94,7 +95,7 @@ def to_specutils(ds: xr.Dataset, variable: str = "flux") -> Any:
     variance = "var" if variable == "flux" else f"{variable}_var"
     if variable not in ds:
         raise MrsxrError(f"the data have no '{variable}'; expected one of {', '.join(map(str, ds.data_vars))}")
-    ds = in_order(ds).compute(**how())
+    ds = ds.compute(**how())
     values, unit = ds[variable].values, u.Unit(ds[variable].attrs["units"])
     with np.errstate(invalid="ignore"):
         error = StdDevUncertainty(np.sqrt(ds[variance].values.astype(float))) if variance in ds else None

@@ -14,7 +14,7 @@ from astropy.io import fits
 
 from mrsxr.attributes import alone
 from mrsxr.errors import MrsxrError, SchemaError
-from mrsxr.schema import DITHER_COORDS, REQUIRED_ATTRS, SCATTER, fits_names, units_of
+from mrsxr.schema import DITHER_COORDS, REQUIRED_ATTRS, SCATTER, fits_names, units_of, variances_of
 from mrsxr.step import JOINED, history_of, read_history
 from mrsxr.threads import how
 
@@ -173,7 +173,7 @@ def _standard() -> set[str]:
 def _error(ds: xr.Dataset, level: str) -> np.ndarray | None:
     if level == "ramp":
         return None
-    names = [name for name in SCATTER if name in ds and ds[name].dims == ds["dq"].dims]
+    names = [name for name in variances_of(ds, SCATTER) if ds[name].dims == ds["dq"].dims]
     if not names:
         return None
     total = sum(ds[name].values[0] for name in names)

@@ -21,7 +21,7 @@ from mrsxr.arguments import need_data, need_paths
 from mrsxr.attributes import encoded
 from mrsxr.errors import InputFileError, MrsxrError
 from mrsxr.geometry.place import has_place
-from mrsxr.schema import other_units
+from mrsxr.inputs import other_units
 from mrsxr.threads import each
 
 from ._detector import DETECTOR_LEVELS

@@ -13,9 +13,9 @@ import xarray as xr
 from mrsxr import units
 from mrsxr._version import __version__
 from mrsxr.arguments import as_kms_extent
-from mrsxr.errors import LevelError, MrsxrError, SchemaError
+from mrsxr.errors import LevelError, MrsxrError
+from mrsxr.inputs import require_units, require_whole
 from mrsxr.limits import LineName
-from mrsxr.schema import in_order, other_units, require_whole
 from mrsxr.spaxels import facts_of, plane_widths, solid_angle
 from mrsxr.sums import wavelength_correlation
 
@@ -74,12 +74,8 @@ def need_cube(cube: xr.Dataset, what: str) -> xr.Dataset:
     """Return a cube in the order of its dimensions and of its wavelengths; refuse what is none in MJy/sr."""
     if cube.attrs.get("level") != "cube":
         raise LevelError(f"{what} needs data of level cube, got {cube.attrs.get('level') or 'a Dataset without level'}")
-    if other := other_units(cube):
-        raise SchemaError(
-            f"{what} needs {other[0]} in {other[2]}, got {other[1]}; use convert_units(ds, '{other[2]}') before"
-        )
+    require_units(cube, what)
     require_whole(cube, what)
-    cube = in_order(cube)
     falls = cube.sizes["wavelength"] > 1 and float(cube["wavelength"][0]) > float(cube["wavelength"][-1])
     return cube.isel(wavelength=slice(None, None, -1)) if falls else cube
 

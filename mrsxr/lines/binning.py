@@ -321,7 +321,7 @@ def _averaged(
     cube: xr.Dataset, options: dict[str, Any], dims: tuple[str, ...], shape: tuple[int, ...]
 ) -> dict[str, Any]:
     """Return the variables of a binned cube, lazy where the cube is."""
-    names = [name for name in ("flux", "var", "var_systematic", "weight") if name in cube]
+    kept = names = [name for name in ("flux", "var", "var_systematic", "weight") if name in cube]
     if "weight" not in names:
         cube, names = cube.assign(weight=xr.ones_like(cube["flux"])), [*names, "weight"]
     arrays = [cube[name].transpose("wavelength", "y", "x").variable.data for name in (*names, "dq")]
@@ -335,7 +335,7 @@ def _averaged(
             average_bins, *arrays, dtype=np.float32, new_axis=0, meta=np.empty((0, 0, 0, 0), np.float32),
             chunks=((len(names),), planes, (shape[0],), (shape[1],)), **options,
         )  # fmt: skip
-    out = {name: (dims, found[i], cube[name].attrs) for i, name in enumerate(names)}
+    out = {name: (dims, found[i], cube[name].attrs) for i, name in enumerate(kept)}
     blind = (found[0] != found[0]).astype(np.uint32) * np.uint32(flags.DO_NOT_USE)
     if cube["flux"].shape == found[0].shape:
         outside = cube["dq"].transpose(*dims).variable.data & np.uint32(flags.NON_SCIENCE)

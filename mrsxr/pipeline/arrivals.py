@@ -7,13 +7,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import xarray as xr
 
 from mrsxr import mrs
+from mrsxr.dq import DO_NOT_USE
 from mrsxr.errors import InputFileError, MrsxrError
 from mrsxr.io.files import BACKGROUND, FileInfo
 from mrsxr.io.grouping import Plan, bands_missing
 from mrsxr.notes import listen, noted, tell
+from mrsxr.threads import how
 
 if TYPE_CHECKING:
     from .recipe import Recipe
@@ -71,6 +74,19 @@ class Arrivals:
         if not self.allow_missing:
             raise MrsxrError(f"{text}; {ADVICE}")
         return of_fewer(ds, len(came), total, f"{text}; {len(came)} used")
+
+
+def check_usable(ds: xr.Dataset, where: str) -> xr.Dataset:
+    """Return joined exposures, with a note where some have no usable pixel; raise where none has one."""
+    usable = ((ds["dq"] & np.uint32(DO_NOT_USE)) == 0).any(("y", "x")).compute(**how()).values
+    if usable.all():
+        return ds
+    blind = ", ".join(map(str, ds["exposure"].values[~usable]))
+    if not usable.any():
+        raise MrsxrError(f"{where}: no exposure has a usable pixel ({blind}); look at their DQ and at the raw files")
+    planned = int(ds.attrs.get("exposures_planned", usable.size))
+    text = f"{where}: {(~usable).sum()} of {usable.size} exposures have no usable pixel ({blind})"
+    return of_fewer(ds, int(usable.sum()), planned, f"{text}; {usable.sum()} used")
 
 
 def _activity(exposure: str) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from mrsxr.references import References
 from mrsxr.threads import how
 
 from . import alike, cube_chain, spectrum_chain
-from .arrivals import ADVICE, Arrivals
+from .arrivals import ADVICE, Arrivals, check_usable
 from .cal_chain import add_wcs, calibrate, find_mask
 from .combine_chain import combine
 from .needs import NO_REFERENCES
@@ -194,7 +194,10 @@ def make_cal(
 
 
 def join(way: Way, *, exposures: Things = (), of: tuple[str, str]) -> Made:
-    """Bring the exposures of a role and setting together; raise where some are missing and that is not allowed."""
+    """Bring the exposures of a role and setting together; raise where some are missing and that is not allowed.
+
+    Those without a usable pixel are told, but of lazy data.
+    """
     role, setting = of
     names = [getattr(one, "name", "") for one in exposures]
     if not names or not way.arrivals.allow_missing:
@@ -203,6 +206,7 @@ def join(way: Way, *, exposures: Things = (), of: tuple[str, str]) -> Made:
         raise MrsxrError(f"{role} {setting}: none of its exposures arrived")
     ds = together(exposures)
     checked = way.arrivals.check(role, setting, names, ds)
+    checked = checked if way.lazy else check_usable(checked, f"{role} {setting}")
     return {"joined": [Group(tuple(exposures), _more_attrs(ds, checked))]}
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from mrsxr import spectrum
+from mrsxr.attributes import widened
 from mrsxr.errors import MrsxrError
 from mrsxr.notes import listen, noted, tell
 from mrsxr.scores import gains, score
@@ -50,7 +51,7 @@ def source_types_of(
     With "auto" a clear score of the images overrules the headers (jwst takes EXTENDED where these say nothing), if
     windows of wavelength that were left out speak less against it (``score_source_type`` of the spectra). Where it is
     ambiguous the headers count, and where they say nothing the type that the images are nearer to. Both are told.
-    "header" without a word in the headers is EXTENDED, as in jwst.
+    "header" without a word in the headers is EXTENDED, as in jwst. Cubes whose PSF was made wider go by the headers.
     """
     facts: dict[str, Any] = {"header": None}
     with listen() as notes:
@@ -69,7 +70,10 @@ def _decide(cubes: Sequence[xr.Dataset], asked: Mapping[str, Any], facts: dict[s
     if asked["source_type"] in _KNOWN:
         facts["decided_by"] = "user"
         return (asked["source_type"],)
-    if asked["source_type"] == "header":
+    wider = sorted({word for ds in cubes if (word := widened(ds))})
+    if wider and asked["source_type"] != "header":
+        tell(f"the cubes are {wider[0]}, by which no point is told: the headers say what the source is", stacklevel=3)
+    if wider or asked["source_type"] == "header":
         return (_of_headers(said, facts),)
     images = spectrum.decide_source_type(cubes, center=asked["center"])
     kind, score = str(images.attrs["source_type"]), float(images.attrs["score"])

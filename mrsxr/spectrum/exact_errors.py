@@ -13,7 +13,7 @@ import xarray as xr
 from mrsxr.arguments import reads
 from mrsxr.blocks import as_delayed, is_lazy
 from mrsxr.errors import MrsxrError
-from mrsxr.schema import in_order, units_of
+from mrsxr.schema import units_of
 from mrsxr.spaxels import solid_angle, spaxel_size
 from mrsxr.step import step
 from mrsxr.sums import wavelength_correlation
@@ -80,7 +80,7 @@ def _samples(ds: xr.Dataset) -> str:
 
 def _weights(cube: xr.Dataset, spectrum: xr.Dataset) -> np.ndarray:
     """Return the weights of :func:`extraction_weights` of computed data."""
-    scale, cube = spaxel_size(cube), in_order(cube)
+    scale = spaxel_size(cube)
     flux, weight = np.ascontiguousarray(cube["flux"].values), good_weight(cube["weight"].values, cube["dq"].values)
     if spectrum.attrs.get("aperture") == "region":
         good = (weight > 0) & np.isfinite(flux)

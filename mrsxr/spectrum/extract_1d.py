@@ -10,7 +10,8 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import dq as flags
-from mrsxr.attributes import mixed
+from mrsxr.attributes import widened
+from mrsxr.blocks import is_lazy
 from mrsxr.chunks import CUBE_PLANES
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.place import sky_of
@@ -150,12 +151,12 @@ def extract_spectrum(
     region = None if region is None else read_region(region, sky_of(cube))
     wavelength = np.asarray(cube["wavelength"].values, dtype=float)
     point = kind == "POINT"
-    if point and apcorr is not None and mixed(cube) not in ("", "regridded"):
+    if point and apcorr is not None and widened(cube):
         raise MrsxrError(
-            f"the cube is {mixed(cube)}: its PSF is wider than the one that the aperture correction is for; extract "
+            f"the cube is {widened(cube)}: its PSF is wider than the one that the aperture correction is for; extract "
             "from the cube as it was built, or give no apcorr (and a radius that holds the source)"
         )
-    if point and ((center is None and autocen) or method == "optimal") and _is_lazy(cube):
+    if point and ((center is None and autocen) or method == "optimal") and is_lazy(cube):
         cube = cube[_names(cube)].compute(**how()).assign_attrs(cube.attrs)
     whole = kind == "EXTENDED" and radius is None and region is None
     scale = float(np.sqrt(spaxel_area(cube))) if whole else spaxel_size(cube)  # circles need square spaxels
@@ -208,11 +209,8 @@ def extract_spectrum(
     found = found.assign(judged)
     if region is not None:
         found = found.assign_attrs(aperture="region", region=region_text(region))
-    return (
-        found
-        if _is_lazy(cube)
-        else lost_light.say_what_is_lost(found.assign_attrs(band=str(cube.attrs.get("band", ""))))
-    )
+    named = found.assign_attrs(band=str(cube.attrs.get("band", "")))
+    return found if is_lazy(found) else lost_light.say_what_is_lost(named)
 
 
 def _check(radius: float | None, region: Any, center: Any, kind: str, method: str) -> None:
@@ -226,10 +224,6 @@ def _source_type(cube: xr.Dataset, given: str | None) -> str:
     if given is None:
         return "POINT" if cube.attrs.get("source_type") == "POINT" else "EXTENDED"
     return given.upper()
-
-
-def _is_lazy(cube: xr.Dataset) -> bool:
-    return any(cube[name].chunks is not None for name in _CUBE)
 
 
 def _radii(
@@ -283,7 +277,7 @@ def _over_planes(
 ) -> Any:  # fmt: skip
     """Apply a wrapper to blocks of planes of variables, and of tables (plane, 1, n)."""
     arrays = [cube[name].variable.data for name in names]
-    if not _is_lazy(cube):
+    if not any(isinstance(a, da.Array) for a in arrays):
         parts = [[a[k : k + CUBE_PLANES] for a in (*arrays, *tables)] for k in range(0, len(arrays[0]), CUBE_PLANES)]
         return np.concatenate([wrapper(*part, **options) for part in parts])
     planes = next(a.chunks[0] for a in arrays if isinstance(a, da.Array))

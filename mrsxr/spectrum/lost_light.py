@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import dq as flags
+from mrsxr.arguments import reads
 from mrsxr.notes import listen, noted, tell
 
 from .aperture import circle_shares
@@ -133,6 +134,7 @@ def flag_lost(out: dict[str, Any], lost: Any, kind: str, subtracted: bool) -> di
 _KEPT = ("background", "background_var", "n_pixels")
 
 
+@reads()
 def say_what_is_lost(spectrum: xr.Dataset) -> xr.Dataset:
     """Tell what a computed spectrum lacks, and return it with these notes; the step does so for data in memory.
 

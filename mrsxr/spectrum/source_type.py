@@ -9,7 +9,9 @@ import numpy as np
 import xarray as xr
 
 from mrsxr.arguments import reads
+from mrsxr.attributes import widened
 from mrsxr.errors import LevelError, MrsxrError
+from mrsxr.inputs import require_whole
 from mrsxr.limits import Count, Place, SourceType, checked
 from mrsxr.spaxels import spaxel_size
 from mrsxr.threads import how
@@ -72,7 +74,7 @@ def decide_source_type(
     LevelError
         Where the data are no cubes.
     MrsxrError
-        Where ``source_type`` is not known.
+        Where ``source_type`` is not known, or the PSF of a cube is not the one it was built with.
 
     Notes
     -----
@@ -115,6 +117,12 @@ def _each(cubes: Sequence[xr.Dataset] | xr.Dataset) -> list[xr.Dataset]:
     for cube in found:
         if cube.attrs.get("level") != "cube":
             raise LevelError(f"decide_source_type needs data of level cube, got {cube.attrs.get('level')}")
+        require_whole(cube, "decide_source_type")
+        if widened(cube):
+            raise MrsxrError(
+                f"the cube of {cube.attrs.get('band', 'unknown band')} is {widened(cube)}: its PSF is wider than the "
+                "one that a point is told by; decide on the cube as it was built"
+            )
     return found
 
 

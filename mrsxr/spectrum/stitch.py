@@ -19,7 +19,6 @@ from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.io import products_header
 from mrsxr.limits import Band, Positive, checked
 from mrsxr.notes import listen, noted, notes_of, tell
-from mrsxr.schema import in_order
 from mrsxr.step import read_history
 from mrsxr.sums import correlation_length
 from mrsxr.threads import how
@@ -132,7 +131,7 @@ def stitch_bands(
     ['1A', '2A']
     """
     _check(spectra)
-    bands = sorted((in_order(ds.compute(**how())) for ds in spectra), key=lambda ds: float(ds["wavelength"].min()))
+    bands = sorted((ds.compute(**how()) for ds in spectra), key=lambda ds: float(ds["wavelength"].min()))
     bands = [ds.sortby("wavelength") for ds in bands]
     names = [str(ds.attrs["band"]) for ds in bands]
     reference = reference_band or names[0]

@@ -13,7 +13,7 @@ from mrsxr.errors import MrsxrError
 from mrsxr.geometry.pixels import band_columns
 from mrsxr.geometry.sky import Pointing, sky_to_v2v3, slicer_to_sky, v2v3_to_slicer
 from mrsxr.mrs import psf_fwhm
-from mrsxr.schema import RANDOM, WCS_VARIABLES
+from mrsxr.schema import RANDOM, WCS_VARIABLES, variances_of
 
 
 @dataclass
@@ -45,7 +45,7 @@ def lit_pixels(ds: xr.Dataset, band: str) -> xr.Dataset:
     small = [name for name in ("slice", *(v.name for v in WCS_VARIABLES)) if name in ds.variables]
     out = ds[["flux", *small]].assign(ds[small].compute(scheduler="synchronous").variables)
     flux = ds["flux"].variable
-    variance: Any = sum(ds[name].variable for name in RANDOM if name in ds)
+    variance: Any = sum(ds[name].variable for name in variances_of(ds, RANDOM))
     ours = out["slice"].variable // 100 == int(band[0])
     if not shows(out, band):
         raise MrsxrError(f"band {band}: no exposure has a pixel in a slice of it; take exposures of that band")

@@ -200,6 +200,7 @@ def test_bins_against_numpy(n_term):
 
 def spectrum_of(wavelength, band, columns):
     variables = {name: ("wavelength", values) for name, values in columns.items()}
+    variables["flux"] = ("wavelength", columns["flux"], {"units": "Jy"})
     return xr.Dataset(variables, {"wavelength": wavelength, "band": ("wavelength", band)}, {"level": "spectrum"})
 
 

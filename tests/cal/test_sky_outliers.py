@@ -15,7 +15,7 @@ from mrsxr.cal import sky_outliers
 from mrsxr.cal._sky_outlier_kernels import _block_noise, contrast
 from mrsxr.cal.outlier_detection import flag_outliers
 from mrsxr.cal.sky_outliers import detect_sky_outliers
-from mrsxr.errors import LevelError, MrsxrError
+from mrsxr.errors import LevelError, MrsxrError, SchemaError
 from mrsxr.geometry.sky import with_sky
 from mrsxr.schema import SLICE_COORDS
 
@@ -369,3 +369,10 @@ def sample(values, noise, shown, labels, label, px, py, own):
         return 0.0, 0.0, 0.0, np.inf, -np.inf, 0.0, 0
     w, v, n, s = np.array(known, dtype=float).T
     return (w * v).sum(), (w * w * n).sum(), w.sum(), v.min(), v.max(), s.sum(), len(known)
+
+
+@pytest.mark.parametrize("lost", ["var_poisson", "var_read"])
+def test_a_lost_variance_is_refused_not_taken_for_none(lost):
+    ds, _ = make_scene()
+    with pytest.raises(SchemaError, match=f"no '{lost}' "):
+        detect_sky_outliers(ds.drop_vars(lost))

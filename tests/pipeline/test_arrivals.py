@@ -73,6 +73,23 @@ def test_a_band_without_all_its_exposures_fails_unless_allowed(simulated, reduce
     assert result.failed  # the reason stands there all the same
 
 
+def test_exposures_without_a_usable_pixel_are_told(simulated, reduced, tmp_path):
+    good, bad = science(reduced, "cal")
+    source = linked(tmp_path / "in", good)
+    with fits.open(bad) as file:
+        file["SCI"].data[:] = np.nan
+        file["DQ"].data |= 1
+        file.writeto(source / bad.name)
+    options = {"refs": simulated.reference_folder, "bands": ["1A"], "to": "cube", "recipe": PLAIN}
+    with pytest.warns(MrsxrWarning, match="1 of 2 exposures have no usable pixel .*00002_mirifushort"):
+        result = mx.run(source, out=tmp_path / "out", **options)
+    cube = mx.load(result.files["cube"][0])
+    assert (cube.attrs["exposures_used"], cube.attrs["exposures_planned"]) == (1, 2)
+    (source / good.name).unlink()
+    result = mx.run(source, out=tmp_path / "none", **options)
+    assert "no exposure has a usable pixel" in result.failed["science 12A"]
+
+
 def test_complete_bands_say_nothing_and_other_detectors_go_on(simulated, reduced, tmp_path):
     files = science(reduced, "cal")
     source = linked(tmp_path / "in", *files)

@@ -1,0 +1,146 @@
+"""What data must be before a function works on them: whole, in the units and the order of their level, or refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from . import dq as flags
+from . import units
+from .errors import SchemaError
+from .notes import tell
+from .schema import ATTRIBUTES, LEVELS, Variable, units_of
+
+_IMAGES = ("ramp", "rate", "rateints", "cal", "cube")  # levels with pixels or voxels
+_OF_LIGHT = ("cal", "cube", "spectrum")  # levels that come in other units as well
+
+_LIGHT = ("flux", "surface_brightness")
+
+
+def ready(value: Any) -> Any:
+    """Return data as :func:`in_order` does, those in a list, a tuple or a dict as well; all else as it is."""
+    if isinstance(value, xr.Dataset):
+        return in_order(value) if value.attrs.get("level") in LEVELS else value
+    if isinstance(value, dict):
+        return {key: ready(one) for key, one in value.items()}
+    return type(value)(map(ready, value)) if type(value) in (list, tuple) else value
+
+
+def in_order(ds: xr.Dataset) -> xr.Dataset:
+    """Return data in the byte order of the machine, in the order of the dimensions of their level, with whole flags.
+
+    Flags that became floats (means over voxels, ``where``) are kept where they are whole numbers; of others the voxel,
+    sample or pixel is usable where its flux is a number, and this is told. Whole numbers where the level has floats
+    become floats. What lost its units (a variable that was assigned anew) is taken for those of the level, and told.
+    """
+    level = str(ds.attrs.get("level"))
+    specs = [spec for spec in LEVELS.get(level, ()) if spec.name in ds.variables]
+    changed = {name: v.astype(v.dtype.newbyteorder("=")) for name, v in ds.variables.items() if not v.dtype.isnative}
+    for spec in (one for one in specs if {np.dtype(kind).kind for kind in one.dtypes} == {"f"}):
+        if ds.variables[spec.name].dtype.kind in "iub":
+            changed[spec.name] = ds.variables[spec.name].astype(spec.dtypes[0])
+    if changed:  # arrays that astropy read; kernels refuse or misread them
+        ds = ds.assign(changed)
+    ds = _with_units(ds, level, specs)
+    main = LEVELS[level][0].name if level in LEVELS else ""
+    order = [dim for dim in dict.fromkeys(dim for spec in specs for dim in spec.dims) if dim in ds.dims]
+    if any(v.dims != tuple(d for d in order if d in v.dims) for v in ds.variables.values() if {*v.dims} <= {*order}):
+        ds = ds.transpose(*order, ...)
+    if "dq" in ds and main in ds and ds["dq"].dtype.kind == "f":
+        tell(f"dq is {ds['dq'].dtype}, no flags any more: what has mixed flags is usable where {main} is a number")
+        blind = ds[main].isnull() * float(flags.DO_NOT_USE)
+        whole = ds["dq"].where(ds["dq"] % 1 == 0, blind).astype(np.uint32)
+        ds = ds.assign(dq=whole.transpose(*ds["dq"].dims).assign_attrs(ds["dq"].attrs))
+    return ds
+
+
+def _with_units(ds: xr.Dataset, level: str, specs: Iterable[Variable]) -> xr.Dataset:
+    """Return light in which all that the level gives units to has them."""
+    of_light = specs if level in _OF_LIGHT else ()
+    lost = {spec.name: spec.units for spec in of_light if spec.units and not ds.variables[spec.name].attrs.get("units")}
+    if not lost:
+        return ds
+    if told := [f"{name} has no units, taken for {lost[name]}" for name in _LIGHT if name in lost]:
+        tell(f"{level}: {', '.join(told)}; set attrs['units'] to what they are")
+    ds = ds.copy()
+    for name, unit in lost.items():
+        ds.variables[name].attrs = {**ds.variables[name].attrs, "units": unit}
+    return ds
+
+
+def other_units(ds: xr.Dataset) -> tuple[str, str, str] | None:
+    """Return (variable, its units, those of the level) where light is in other units, as after convert_units."""
+    level = str(ds.attrs.get("level"))
+    names = _LIGHT if level in _OF_LIGHT else ()
+    return next((found for name in names if (found := _other(ds, level, name))), None)
+
+
+def _other(ds: xr.Dataset, level: str, name: str) -> tuple[str, str, str] | None:
+    found = ds.variables[name].attrs.get("units") if name in ds.variables else None
+    wanted = units_of(level, name) if found else ""
+    return (name, found, wanted) if found and units.parse(found) != units.parse(wanted) else None
+
+
+def require_units(ds: xr.Dataset, what: str) -> None:
+    """Raise SchemaError where light or wavelengths are in other units than those of the level."""
+    level = str(ds.attrs.get("level"))
+    if other := other_units(ds):
+        advice = f"use convert_units(ds, '{other[2]}') before"
+    elif level in ("cube", "spectrum") and (other := _other(ds, level, "wavelength")):
+        advice = f"bring it to {other[2]} and set its attrs['units']"
+    else:
+        return
+    raise SchemaError(f"{what} needs {other[0]} in {other[2]}, got {other[1]}; {advice}")
+
+
+def require_whole(ds: xr.Dataset, what: str) -> None:
+    """Raise SchemaError where data lost a dimension or their wavelengths, or pixels of a detector were flipped."""
+    level = str(ds.attrs.get("level"))
+    wanted = LEVELS[level][0].dims if level in _IMAGES else ()
+    lost = [dim for dim in wanted if dim not in ds.dims]
+    if lost:
+        raise SchemaError(
+            f"{what} needs a {level} on {', '.join(wanted)}, got one on {', '.join(map(str, ds.dims)) or 'none'}; keep "
+            f"single ones with lists, isel({lost[0]}=[k])"
+        )
+    needed = [LEVELS[level][0].name] if wanted else []
+    needed += ["wavelength"] if level in ("cube", "spectrum") and "wavelength" in ds.dims else []
+    for name in (one for one in needed if one not in ds.variables):
+        raise SchemaError(f"{what}: the {level} has no '{name}' ({_of(level, name)}); {_KEEP}")
+    for dim in ("y", "x") if wanted and level != "cube" else ():
+        if dim in ds.coords and not (np.diff(ds[dim].values) > 0).all():
+            raise SchemaError(f"{what}: the coordinate '{dim}' does not rise, the pixels are not in the order of the "
+                              f"detector; sort the data, sortby('{dim}')")  # fmt: skip
+
+
+_KEEP = "keep it where data are cut or computed with, or assign it"
+
+
+@contextmanager
+def missing_named(what: str, values: Iterable[Any]) -> Iterator[None]:
+    """Raise SchemaError, in place of KeyError, where a variable or an attribute of the level is not in the data."""
+    try:
+        yield
+    except (KeyError, AttributeError) as error:
+        asked = str(error.name if isinstance(error, AttributeError) else (*error.args, "")[0])
+        if found := re.match(r"No variable named '(\w+)'", asked):
+            asked = found[1]
+        every = [one for value in values for one in (value if isinstance(value, list | tuple) else [value])]
+        for ds in (one for one in every if isinstance(one, xr.Dataset)):
+            level = str(ds.attrs.get("level"))
+            if asked not in ds.variables and any(spec.name == asked for spec in LEVELS.get(level, ())):
+                raise SchemaError(f"{what}: the {level} has no '{asked}' ({_of(level, asked)}); {_KEEP}") from error
+            if level in LEVELS and asked in ATTRIBUTES and asked not in ds.attrs and asked not in ds.variables:
+                raise SchemaError(f"{what}: the {level} has no attribute '{asked}'; {_KEEP}") from error
+        raise
+
+
+def _of(level: str, name: str) -> str:
+    """Return what a variable of a level is, with its units."""
+    spec = next(one for one in LEVELS[level] if one.name == name)
+    return f"{spec.meaning} [{spec.units}]" if spec.units not in (None, "1") else spec.meaning

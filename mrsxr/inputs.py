@@ -47,10 +47,10 @@ def in_order(ds: xr.Dataset) -> xr.Dataset:
     if changed:  # arrays that astropy read; kernels refuse or misread them
         ds = ds.assign(changed)
     ds = _with_units(ds, level, specs)
-    main = LEVELS[level][0].name if level in LEVELS else ""
     order = [dim for dim in dict.fromkeys(dim for spec in specs for dim in spec.dims) if dim in ds.dims]
     if any(v.dims != tuple(d for d in order if d in v.dims) for v in ds.variables.values() if {*v.dims} <= {*order}):
         ds = ds.transpose(*order, ...)
+    main = specs[0].name if specs and {*specs[0].dims} <= {*ds.dims} else ""  # what lost a dimension is refused later
     if "dq" in ds and main in ds and ds["dq"].dtype.kind == "f":
         tell(f"dq is {ds['dq'].dtype}, no flags any more: what has mixed flags is usable where {main} is a number")
         blind = ds[main].isnull() * float(flags.DO_NOT_USE)

@@ -69,7 +69,9 @@ def correct_residual_fringe_cube(
         raise MrsxrError(f"the cube is of band {band}; fringes are corrected band by band")
     require_undone(cube, ["residual_fringe_cube"], "correct them once")
     if before := corrected_before(cube):
-        tell(f"residual fringes found {before} were corrected before; the cubes lose what that left of them", aloud=False)
+        tell(
+            f"residual fringes found {before} were corrected before; the cubes lose what that left of them", aloud=False
+        )
     options: dict[str, Any] = {
         "wavelength": np.asarray(cube["wavelength"].values, dtype=float), "channel": int(band[0]), "method": method,
         "dichroic_only": bool(dichroic_only), "max_amplitude": float(max_amplitude),

@@ -82,7 +82,10 @@ def correct_residual_fringe_1d(
     if band not in mrs.BANDS:
         raise MrsxrError(f"the spectrum is of band {band}; fringes are corrected band by band, before stitching")
     if before := corrected_before(ds):
-        tell(f"residual fringes found {before} were corrected before; columns RF_ lack what that left of them", aloud=False)
+        tell(
+            f"residual fringes found {before} were corrected before; columns RF_ lack what that left of them",
+            aloud=False,
+        )
     wave = np.asarray(ds["wavelength"].values, dtype=float)
     options = {"wavelength": wave, "channel": int(band[0]), "method": method, "max_amplitude": float(max_amplitude),
                "dichroic_only": bool(dichroic_only), "ignore": tuple(map(tuple, ignore_regions)),

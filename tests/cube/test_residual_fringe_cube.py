@@ -63,7 +63,10 @@ def test_what_was_corrected_before_is_told_or_refused(pair):
         correct_residual_fringe_cube(once)
     for attrs in ({"residual_fringe": 1}, {"residual_fringe": 0.25}):
         again = correct_residual_fringe_cube(pair[0].assign_attrs(attrs))
-        assert "found on the detector were corrected before; the cubes lose what that left of them" in again.attrs["notes"][0]
+        assert (
+            "found on the detector were corrected before; the cubes lose what that left of them"
+            in again.attrs["notes"][0]
+        )
         np.testing.assert_array_equal(again.flux, once.flux)
 
 

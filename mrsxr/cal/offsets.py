@@ -32,6 +32,7 @@ from ._sampling import check_wcs
 _FAR = 0.3  # arcsec, from the other places of a source: another one, or nothing
 _SOURCE = 0.5  # misfit with a source over that without, on pixels left out, of what is a source
 _FEWEST = 500  # pixels near the source
+_CORE, _SHOWN = 0.5, 0.2  # FWHM, of whose pixels an exposure shows this part of what the fullest does, or no place
 _TOGETHER = 8  # samples of the spectrum that share a plane of light
 _EACH = 2  # of the rows, and samples of the spectrum in pixels
 _MOST = 32  # rounds of a fit
@@ -108,7 +109,11 @@ def measure_offsets(
                     places, error = _measure(lit, band, source, images.get(band))
             errors[band] = max(error, errors.get(band, 0.0))
             for d, place in enumerate(places if error <= max_error else ()):
-                rows[str(ds["exposure"].values[d]), band] = place, on_sky(place, band, ds, d)
+                name = str(ds["exposure"].values[d])
+                if np.isfinite(place).all():
+                    rows[name, band] = place, on_sky(place, band, ds, d)
+                else:
+                    tell(f"{name} {band}: hardly shows the source; it moves as the others do")
             if error > max_error:
                 tell(f"band {band}: no point source is seen to {max_error:g} arcsec; its places stay", aloud=False)
     if not rows:
@@ -195,7 +200,10 @@ def tie_bands(ds: xr.Dataset, *, offsets: xr.Dataset) -> xr.Dataset:
 def _measure(
     lit: xr.Dataset, band: str, source: tuple[float, float], images: PsfImages | None
 ) -> tuple[np.ndarray, float]:
-    """Return alpha, beta (dither, 2) of the source and their error [arcsec], infinite without one."""
+    """Return alpha, beta (dither, 2) of the source and their error [arcsec], infinite without one.
+
+    NaN of exposures that hardly show its core.
+    """
     place = places_of(lit, band, source)
     pixels = gathered(lit, in_circle(lit, place, EDGE))
     if pixels.flux.size < _FEWEST:
@@ -223,8 +231,11 @@ def _measure(
             f"band {band}: places of the source did not settle to {1e3 * _SETTLED:g} mas; they are less sure",
             aloud=False,
         )
-    error = float(0.5 * np.sqrt(np.mean((halves[0] - halves[1]) ** 2)))
-    return fit.place[0] + (_centre(fit) * float(np.median(fit.fwhm)) if images is None else 0.0), error
+    core = np.bincount(pixels.dither[np.hypot(*fit.offsets())[0] < _CORE], minlength=len(place))
+    shown = core > _SHOWN * core.max()
+    error = float(0.5 * np.sqrt(np.mean((halves[0] - halves[1])[:, shown] ** 2)))
+    places = fit.place[0] + (_centre(fit) * float(np.median(fit.fwhm)) if images is None else 0.0)
+    return np.where(shown[:, None], places, np.nan), error
 
 
 @dataclass

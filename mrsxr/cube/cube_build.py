@@ -116,7 +116,7 @@ def build_cube(
     mrsptcorr : Dataset, kind "mrsptcorr", optional
         Tables for ``point_source``.
     trace_model : Dataset, kind "trace_model", optional
-        Of :func:`mrsxr.cal.fit_trace_model`, of these exposures. Each pixel near its source is cut in nine along the
+        Of :func:`mrsxr.cal.fit_trace_model`, of these exposures. Each pixel near its source is cut in twelve along the
         slice and these get the continuum of the source at their places, as the mean of pixels of all phases shows it,
         plus the residual of the pixel, lines with it. Spectra of single spaxels lose the waves that come from the
         places of the pixels; apertures keep their light and the cube its PSF. Variances are those of the pixels. Only

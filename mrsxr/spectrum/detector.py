@@ -69,7 +69,7 @@ def fit_spectrum(
     Dataset, level "spectrum"
         ``flux`` [Jy] at a sample a detector pixel, barycentric; ``var`` [Jy2] of samples that share no pixel, so that
         errors of sums need no covariance; ``var_systematic`` [Jy2] beside it, by the PSF and common to all samples;
-        ``lost_light``, the part of the light in pixels that no exposure has (a saturated core): of 1 % and more samples
+        ``lost_light``, the part of the light that no exposure has (saturated, off the field): of 1 % and more samples
         are FLUX_ESTIMATED, of 10 % NaN where the PSF tells the light to 5 % only, as without ``psf``;
         ``background``: the light around, at the source. attrs ``extraction``
         "detector", ``aperture_ra``, ``aperture_dec``. Lazy where ``ds`` is.

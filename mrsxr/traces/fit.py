@@ -24,8 +24,9 @@ SETTLED = 0.0005, 0.0005
 #: Standard errors by which a window, and all slices and exposures of its wavelength, must gain. Of all, a pixel counts
 #: with the difference of both misfits over their sum, so that a few pixels far off decide nothing.
 _SURE, _SURE_TOGETHER = 2.0, 3.0
-#: Systematic error of a pixel, of its flux: what the profile and the spectrum cannot follow.
-_FLOOR = 0.005
+#: Systematic error of a pixel, of its flux and of a part of the peak of the sources: what the profile and the spectrum
+#: cannot follow. Without the latter the wings decide how the core looks.
+_FLOOR, _WINGS = 0.005, 0.2
 #: Expected size of the corrections of the start profile.
 _PRIOR = 0.3
 #: Expected size of their change from node to node (a well sampled star in 3A: 0.02): nodes where all pixels sample the
@@ -91,10 +92,11 @@ class Fit:
         """Find the pixels of each exposure and group of sources."""
         self.group, self.nearest = group, np.hypot(*self.offsets()).argmin(axis=0)
         of = self.group[self.nearest]
-        self.parts = [
+        parts = [
             (d, np.flatnonzero(group == g), np.flatnonzero((self.pixels.dither == d) & (of == g)))
             for d, g in itertools.product(range(self.place.shape[1]), np.unique(group))
         ]
+        self.parts = [part for part in parts if part[2].size]  # an exposure may show nothing of a source
 
     def on(self, pixels: Pixels) -> Fit:
         """Return what was fitted, on other pixels."""
@@ -133,7 +135,8 @@ class Fit:
         """Return the weights of the pixels, none for those not to be fitted, less for those far off the model."""
         p, model = self.pixels, self.model()
         fitted = np.ones(model.size, bool) if fitted is None else fitted
-        variance = p.variance + (_FLOOR * np.maximum(model, 0)) ** 2
+        peak = _WINGS * self.light.sum(axis=0)
+        variance = p.variance + _FLOOR**2 * (np.maximum(model, 0) ** 2 + peak**2)
         ratio = (p.flux - model) ** 2 / variance
         if not self.light.any():
             return np.where(fitted, 1.0 / variance, 0.0)
@@ -207,8 +210,9 @@ class Fit:
         found = _solve_chain(normal, border, 1 / _CHANGE**2)
         corner -= np.einsum("kmp,kmq->pq", border, found)
         n, held = 2 * self.place.shape[1], np.eye(len(corner) - 1)
+        shown = 2 * np.unique([d for d, *_ in self.parts])
         for axis in (0, 1):  # the profile moves in place of all exposures
-            held[axis:n:2, axis:n:2] -= 2 / n
+            held[np.ix_(shown + axis, shown + axis)] -= 1 / shown.size
         moved = held @ np.linalg.lstsq(held @ corner[:-1, :-1] @ held, held @ corner[:-1, -1], rcond=1e-9)[0]
         self.profile = self.prior + (found[..., -1] - found[..., :-1] @ moved).reshape(self.prior.shape)
         self.place += moved[:n].reshape(-1, 2)

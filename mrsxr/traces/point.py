@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mrsxr.mrs import psf_fwhm
+from mrsxr.mrs import SLICE_WIDTH, psf_fwhm
 
 from .pixels import Pixels
 from .profile import KNOT, REACH, PsfImages, correction_at, profile_at, shifts
@@ -95,16 +95,36 @@ class PointFit:
         self.sees = sees | ~sees.any()
 
     def unseen(self) -> np.ndarray:
-        """Return which part of the light of each source lies in lost pixels of an exposure (source, dither, node)."""
+        """Return which part of the light of each source an exposure lacks (source, dither, node).
+
+        In lost pixels, or beside the slices.
+        """
         out = np.ones((self.n_source, len(self.lost), _NODES))
         for d, (alpha, beta, wave) in enumerate(self.lost):
             there = np.clip((wave - self.first) / (self.step * (self.n_sample - 1)) * (_NODES - 1), 0, _NODES - 1)
             here = self.pixels.dither == d
+            field = np.append(self.pixels.alpha[here], alpha), np.append(self.pixels.beta[here], beta)
             for s, (a, b) in enumerate(self.place[:, d]):
                 shape, _ = profile_at(alpha - a, beta - b, wave, there, self.correction, self.images)
                 both = (there, shape), (self.node[here], self.shape[s, here])
                 lost, seen = (np.bincount(np.rint(k).astype(int), one, _NODES) for k, one in both)
-                np.divide(lost, lost + seen, out=out[s, d], where=lost + seen > 0)
+                part = self._on_slices(field[0] - a, field[1] - b)
+                out[s, d] -= part * np.divide(seen, lost + seen, out=np.zeros(_NODES), where=lost + seen > 0)
+        return out
+
+    def _on_slices(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Return which part of the light of a source falls on slices, of which pixels lie at a, b from it (node)."""
+        side = np.linspace(-REACH, REACH, 81) * float(np.median(self.fwhm))
+        alpha, beta = (one.ravel() for one in np.meshgrid(side, side))
+        on, half = np.zeros(alpha.size, bool), 0.5 * SLICE_WIDTH[int(self.pixels.label[0]) // 100]
+        for middle in np.unique(b.round(4)):
+            row = a[b.round(4) == middle]
+            on |= (np.abs(beta - middle) <= half) & (alpha > row.min() - half) & (alpha < row.max() + half)
+        out = np.empty(_NODES)
+        for k, wave in enumerate(self.first + self.step * np.linspace(0, self.n_sample - 1, _NODES)):
+            one = np.ones(alpha.size)
+            shape, _ = profile_at(alpha, beta, wave * one, k * one, self.correction, self.images)
+            out[k] = shape[on].sum() / shape.sum()
         return out
 
     def offsets(self) -> tuple[np.ndarray, np.ndarray]:
@@ -236,7 +256,7 @@ class PointFit:
             near = np.maximum(1 - np.abs(self.node[at, None] - np.arange(_NODES)), 0)
             design = near * one[at, None]
             normal = design.T @ (design * weight[at, None])
-            prior = 1e-6 * np.trace(normal) * np.eye(_NODES)
+            prior = (1e-6 * np.trace(normal) or 1.0) * np.eye(_NODES)  # 1 where an exposure shows nothing
             self.gain[d] = np.linalg.solve(normal + prior, design.T @ (weight[at] * rest[at]) + prior.sum(axis=1))
         self.gain /= self.gain[self.sees].mean(axis=0)
 

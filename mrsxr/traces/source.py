@@ -74,7 +74,7 @@ def fit_source(
     if not settled:
         tell(_unsettled(band))
     unseen = fit.unseen().min(axis=1)
-    measured, unsure = _samples(fit), _error_by_profile(fit, unseen)
+    measured, unsure = _samples(fit), _error_by_profile(fit, unseen, settled)
     if (unseen > LOST).any():
         tell(_not_seen(band, unseen, unsure, psf is not None))
     ends = (0, 0), (first, samples.size - 1 - last)
@@ -132,8 +132,8 @@ def _splines_around(fit: PointFit, ends: tuple[int, int]) -> dict[str, Any]:
     }
 
 
-def _error_by_profile(fit: PointFit, unseen: np.ndarray) -> np.ndarray:
-    """Return the error of the light by its profile, infinite where much is not seen and the profile does not tell it.
+def _error_by_profile(fit: PointFit, unseen: np.ndarray, settled: bool) -> np.ndarray:
+    """Return the error of the light by its profile, infinite where much is not seen and not told.
 
     In a host nothing tells light of a core that is not seen from that below it: then by what a finer host changes, too.
     unseen : (source, node), in no exposure.
@@ -144,7 +144,8 @@ def _error_by_profile(fit: PointFit, unseen: np.ndarray) -> np.ndarray:
         other.run()
         change = other.light() / np.maximum(fit.light(), 1e-30) - 1.0
         unsure = np.hypot(unsure, np.where(unseen.max(axis=1, keepdims=True) > LOST, change, 0.0))
-    unknown = ((unseen > LOST) & (unsure > _UNSURE)).any(axis=1, keepdims=True)  # of all, as nodes lean on each other
+    unsure_of = unsure > (_UNSURE if settled else 0.0)  # whose place moves yet
+    unknown = ((unseen > LOST) & unsure_of).any(axis=1, keepdims=True)  # of all, as nodes lean on each other
     return np.where(unknown, np.inf, unsure)
 
 
@@ -365,9 +366,8 @@ def _unsettled(band: str) -> str:
 
 def _not_seen(band: str, unseen: np.ndarray, unsure: np.ndarray, given: bool) -> str:
     """Return what is said of sources of whose core no exposure sees enough."""
-    what = (
-        f"band {band}: up to {100 * unseen.max():.0f} % of the light of a source lies in pixels lost in all exposures"
-    )
+    most = f"{100 * unseen.max():.0f} % of the light of a source"
+    what = f"band {band}: no exposure sees up to {most} (lost, or off the field)"
     known = np.isfinite(unsure)
     if known.all():
         return f"{what}; it is known to {100 * unsure[unseen > LOST].max():.1f} %"

@@ -191,3 +191,18 @@ def test_a_recipe_ties_all_settings(exposures):
     blank = exposures[0].assign(flux=exposures[0].flux * 0 + 1.0)
     with pytest.warns(mx.MrsxrWarning, match="no band shows a point source"):
         assert combine({"a": blank}, recipe)["a"].dec_ref.equals(blank.dec_ref)
+
+
+def test_an_exposure_without_a_pixel_has_no_place_and_moves_none(exposures):
+    ds = exposures[0]
+    flux = ds.flux.values.copy()
+    flux[1] = np.nan
+    blank, rest = ds.assign(flux=ds.flux.copy(data=flux)), ds.isel(dither=[0, 2, 3])
+    three = measure_offsets(rest, source=PLACE, position=PLACE)
+    with pytest.warns(mx.MrsxrWarning, match=f"{ds.exposure.values[1]} 1A: hardly shows the source"):
+        found = measure_offsets(blank, source=PLACE, position=PLACE)
+    assert list(found.exposure.values) == list(rest.exposure.values)
+    for name in ("east", "north"):
+        np.testing.assert_allclose(found[name], three[name], atol=1e-6)
+    out = tie_bands(blank, offsets=found)
+    assert of_each(out, "tie_dec")[1] == pytest.approx(-float(found.north.mean()), abs=1e-5)

@@ -17,6 +17,7 @@ from mrsxr.spectrum import fit_spectrum
 from mrsxr.units import MJYSR_TO_JY_PER_ARCSEC2
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "cal"))
+import star_scene
 from star_scene import PLACES, REST, enclosed, line, made, pixel_psf
 
 SKY = 7.0
@@ -226,7 +227,7 @@ def test_a_core_that_no_exposure_sees_is_told_by_a_psf_alone():
     assert np.isnan(none.flux).all()
     assert (none.dq.values & dq.DO_NOT_USE).all()
     np.testing.assert_array_equal(filled.flux, holes.flux)
-    with pytest.warns(MrsxrWarning, match=r"pixels lost in all exposures; it is known to"):
+    with pytest.warns(MrsxrWarning, match=r"off the field\); it is known to"):
         fitted = fit_point_source(holes, trace_model=model, around="level", psf=psf)
     found = inner(fit_spectrum(holes, trace_model=fitted))
     told = float((np.sqrt(found.var_systematic) / found.flux).mean())
@@ -257,7 +258,7 @@ def test_a_core_that_no_exposure_sees_in_a_host_is_as_sure_as_the_host():
         ds = made(lambda wave: 20.0 + 0 * wave, disc, noise=0.05)
         holes = saturated(ds, 0.2 * np.nanmax(ds.flux.values))
         model = fit_trace_model(holes, band="1A", source=(0.0, 0.0), psf=psf)
-        with pytest.warns(MrsxrWarning, match="lost in all exposures"):
+        with pytest.warns(MrsxrWarning, match="no exposure sees"):
             found = fit_spectrum(holes, trace_model=model, psf=psf)
         if level > 1:
             assert np.isnan(found.flux).all()
@@ -265,3 +266,37 @@ def test_a_core_that_no_exposure_sees_in_a_host_is_as_sure_as_the_host():
             found = inner(found)
             off = found.flux.values.mean() / (20 * LEVEL) - 1
             assert abs(off) < 2 * float((np.sqrt(found.var_systematic) / found.flux).mean()) < 0.1
+
+
+@pytest.mark.parametrize("empty", [0, 3])
+def test_an_exposure_without_a_usable_pixel_changes_nothing(empty):
+    ds = made(spectrum, sky, noise=0.3)
+    flux = ds.flux.values.copy()
+    flux[empty] = np.nan
+    rest = [d for d in range(4) if d != empty]
+    found = []
+    for one in (ds.assign(flux=(ds.flux.dims, flux, ds.flux.attrs)), ds.isel(dither=rest)):
+        model = fit_trace_model(one, band="1A", source=(0.0, 0.0))
+        found.append(fit_spectrum(one, trace_model=model, around="level"))
+    for name in ("flux", "var"):
+        np.testing.assert_allclose(found[0][name], found[1][name], rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:band 1A")
+@pytest.mark.parametrize(
+    ("shift", "least", "most"), [((0.0, 1.0), 0.0, 0.02), ((2.1, 0.3), 0.02, 0.3), ((0, 1.6), 0.3, 1)]
+)
+def test_light_beside_the_field_is_lost(monkeypatch, shift, least, most):
+    """The slices end 1.44 and 1.9 arcsec from the middle; places of the star are within 0.41."""
+    monkeypatch.setattr(star_scene, "PLACES", PLACES + np.array(shift))
+    ds = made(spectrum, sky, noise=0.3)
+    found = fit_spectrum(ds, trace_model=fit_trace_model(ds, band="1A", source=(0.0, 0.0)), around="level")
+    seen = np.isfinite(found.flux.values)
+    assert least <= found.lost_light.values.max() <= most
+    if most == 1:
+        assert not seen.any()
+    else:
+        true = spectrum(found.wavelength.values[seen]) * LEVEL
+        np.testing.assert_allclose(found.flux.values[seen][4:-4].mean(), true[4:-4].mean(), rtol=0.03)
+        flagged = found.dq.values[seen] & dq.FLAGS["FLUX_ESTIMATED"] > 0
+        assert flagged.all() if least else not flagged.any()

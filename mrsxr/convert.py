@@ -46,7 +46,17 @@ def _power(per: str) -> u.UnitBase:
     return u.W / u.m**2 / (u.Unit(per) if per else u.dimensionless_unscaled)
 
 
-@reads()
+def _in_known_units(ds: xr.Dataset, _: str) -> xr.Dataset:
+    """Return data as they are; light without units is not taken for any here, where units are all that is asked for."""
+    for name in ("flux", "surface_brightness"):
+        if name in ds.variables and not ds.variables[name].attrs.get("units"):
+            raise SchemaError(
+                f"level {ds.attrs.get('level')}: '{name}' has no units; set attrs['units'] to what they are"
+            )
+    return ds
+
+
+@reads(ds=_in_known_units)
 def convert_units(ds: xr.Dataset, unit: str, *, per_sample: bool = False) -> xr.Dataset:
     """Return the data in another unit of light, with their variances.
 
@@ -105,8 +115,6 @@ def convert_units(ds: xr.Dataset, unit: str, *, per_sample: bool = False) -> xr.
     if name not in ds:
         raise SchemaError(f"level {level}: variable '{name}' is missing, so there is nothing to convert to '{unit}'")
     old = ds.variables[name].attrs
-    if not old.get("units"):
-        raise SchemaError(f"level {level}: '{name}' has no units; set attrs['units'] to what they are")
     source = _Quantity.of(old["units"], bool(old.get(_PER_SAMPLE)))
     factor = _factor(ds, level, source, target)
     changed = {

@@ -61,7 +61,7 @@ def read_arguments(name: str, bound: inspect.BoundArguments, readers: Mapping[st
         if reference or annotation in _DATASETS:
             optional = "None" in annotation or annotation == "OptionalRef"
             _check_dataset(name, key, value, optional=optional, first=first, reference=reference)
-        elif key in readers and value is not None:
+        if key in readers and value is not None:
             bound.arguments[key] = readers[key](value, key)
         if "xr.Dataset" in annotation:
             bound.arguments[key] = ready(bound.arguments[key])

@@ -94,7 +94,7 @@ def test_an_earlier_correction_is_noted():
     assert "notes" not in plain.attrs
     for mark, where in (("residual_fringe", "on the detector"), ("residual_fringe_cube", "in the cube")):
         out = correct_residual_fringe_1d(ds.assign_attrs({mark: 1}))
-        assert f"corrected {where} before" in out.attrs["notes"][0]
+        assert f"found {where} were corrected before" in out.attrs["notes"][0]
         np.testing.assert_array_equal(out.rf_flux, plain.rf_flux)
 
 

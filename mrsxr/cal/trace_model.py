@@ -83,10 +83,10 @@ def fit_trace_model(
     A cube uses the continuum of the spectrum, a running median over 5000 km/s: a line may come from around the source
     and stays as the pixels show it, with the waves that a line of the source itself has without a model.
     The variances of a cube do not hold the noise of the model. In 1A (peak of 100 and 300 times the noise; of 5 times
-    it is not used) voxels within 1 FWHM scatter by 1.01 of their errors with four dithers, by 1.02 and 1.03 with two,
-    which show the source at fewer places of the pixels, by 1.03 and 1.07 with one; means over 25 planes by 1.02 and
-    1.03, 1.12 and 1.15, 1.4 and 1.9 of what they do without the model. The light within 1.5 FWHM scatters by 0.99,
-    1.04 and 1.04 of its error (four, two, one; without 0.99, 1.03, 0.99). In 2A and 3A nothing of it is seen.
+    it is not used) voxels within 1 FWHM scatter by 0.99 and 1.00 of their errors with four dithers, by 1.02 and 1.05
+    with two, which show the source at fewer places of the pixels, by 1.01 and 1.03 with one; means over 25 planes by
+    1.04 and 1.10, 1.29 and 1.40, 1.18 and 1.36 of what they do without the model. The light within 1.5 FWHM scatters
+    by 1.03, 1.07 and 1.07 of its error (four, two, one; without 1.03, 1.03, 1.02). In 2A and 3A nothing of it is seen.
 
     Examples
     --------

@@ -32,7 +32,8 @@ MARKS = {
     "fixed_pattern": ("the fixed pattern was", "divided", None),
     "spectral_leak_cube": ("the spectral leak was", "taken off the cube", None),
 }
-_MIXED = ("psf-matched", "binned", "regridded")
+_WIDENED = ("psf-matched", "binned")
+_MIXED = (*_WIDENED, "regridded")
 _KIND = "attribute"  # of a coordinate that is an attribute by exposure: how its values are held
 _JSON = "json:"
 _said: ContextVar[dict[str, list[Any]] | None] = ContextVar("said", default=None)
@@ -171,12 +172,16 @@ def mixed(ds: xr.Dataset) -> str:
     >>> mixed(xr.Dataset(attrs={"variant": "scaled binned"}))
     'binned'
     """
-    return " and ".join(word for word in str(ds.attrs.get("variant", "")).split() if word in _MIXED)
+    return _variant(ds, _MIXED)
 
 
 def widened(ds: xr.Dataset) -> str:
     """Return by what the PSF of a cube became wider than it was built with, "psf-matched and binned"; "" of none."""
-    return " and ".join(word for word in mixed(ds).split(" and ") if word != "regridded")
+    return _variant(ds, _WIDENED)
+
+
+def _variant(ds: xr.Dataset, words: tuple[str, ...]) -> str:
+    return " and ".join(word for word in str(ds.attrs.get("variant", "")).split() if word in words)
 
 
 def alone(ds: xr.Dataset, dim: str = "dither") -> xr.Dataset:

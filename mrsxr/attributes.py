@@ -32,6 +32,8 @@ MARKS = {
     "fixed_pattern": ("the fixed pattern was", "divided", None),
     "spectral_leak_cube": ("the spectral leak was", "taken off the cube", None),
 }
+#: Marks of backgrounds that were subtracted; one only is.
+BACKGROUNDS = ("pixel_background", "master_background", "field_background")
 _WIDENED = ("psf-matched", "binned")
 _MIXED = (*_WIDENED, "regridded")
 _KIND = "attribute"  # of a coordinate that is an attribute by exposure: how its values are held
@@ -210,12 +212,13 @@ def require_done(ds: xr.Dataset, mark: str, advice: str) -> None:
         raise MrsxrError(f"{_where(ds)}: {subject} not {done}{_of_which(ds, mark, False)}; {advice}")
 
 
-def require_undone(ds: xr.Dataset, marks: Sequence[str], advice: str) -> None:
-    """Raise MrsxrError, naming the exposures, where something was done to any of them."""
-    for mark in marks:
-        if share_done(ds, mark) > 0.0:
-            subject, done, _ = MARKS[mark]
-            raise MrsxrError(f"{_where(ds)}: {subject} {done} already{_of_which(ds, mark, True)}; {advice}")
+def require_undone(ds: xr.Dataset, mark: str) -> None:
+    """Raise MrsxrError, naming the exposures, where something was done to any of them, or another background is off."""
+    for one in BACKGROUNDS if mark in BACKGROUNDS else (mark,):
+        if share_done(ds, one) > 0.0:
+            subject, done, _ = MARKS[one]
+            raise MrsxrError(f"{_where(ds)}: {subject} {done} already{_of_which(ds, one, True)}, again it would count "
+                             "twice; start from the data before it")  # fmt: skip
 
 
 def _where(ds: xr.Dataset) -> str:

@@ -334,3 +334,7 @@ def simulate_command(
 
 for command in (info, show, report, explore, match, history, check):
     main.add_command(command)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m mrsxr.cli")

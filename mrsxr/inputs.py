@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +13,7 @@ import xarray as xr
 
 from . import dq as flags
 from . import units
-from .errors import SchemaError
+from .errors import MrsxrError, SchemaError
 from .notes import tell
 from .schema import ATTRIBUTES, LEVELS, Variable, units_of
 
@@ -23,7 +24,7 @@ _LIGHT = ("flux", "surface_brightness")
 
 
 def ready(value: Any) -> Any:
-    """Return data as :func:`in_order` does, those in a list, a tuple or a dict as well; all else as it is."""
+    """Return data as :func:`in_order` does, those of several as well; all else as it is."""
     if isinstance(value, xr.Dataset):
         return in_order(value) if value.attrs.get("level") in LEVELS else value
     if isinstance(value, dict):
@@ -73,6 +74,18 @@ def _with_units(ds: xr.Dataset, level: str, specs: Iterable[Variable]) -> xr.Dat
     return ds
 
 
+def require_once(value: Any, what: str) -> None:
+    """Raise MrsxrError where an exposure stands twice in data, or in one of several: it would count twice."""
+    several = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+    found: Counter[tuple[Any, ...]] = Counter()
+    for ds in several:
+        if isinstance(ds, xr.Dataset) and "exposure" in ds.variables and ds.variables["exposure"].dims == ("dither",):
+            names = ds.variables["exposure"].compute(scheduler="synchronous").values.tolist()
+            found.update((name, ds.attrs.get("setting"), ds.attrs.get("level")) for name in names)
+    if double := [name for (name, *_), number in found.items() if number > 1]:
+        raise MrsxrError(f"{what}: exposure {double[0]} is there twice and would count twice; give each once")
+
+
 def other_units(ds: xr.Dataset) -> tuple[str, str, str] | None:
     """Return (variable, its units, those of the level) where light is in other units, as after convert_units."""
     level = str(ds.attrs.get("level"))
@@ -119,6 +132,7 @@ def require_whole(ds: xr.Dataset, what: str) -> None:
 
 
 _KEEP = "keep it where data are cut or computed with, or assign it"
+_NAMES = {*ATTRIBUTES, *(name for specs in LEVELS.values() for one in specs for name in (one.name, *one.dims))}
 
 
 @contextmanager
@@ -137,6 +151,8 @@ def missing_named(what: str, values: Iterable[Any]) -> Iterator[None]:
                 raise SchemaError(f"{what}: the {level} has no '{asked}' ({_of(level, asked)}); {_KEEP}") from error
             if level in LEVELS and asked in ATTRIBUTES and asked not in ds.attrs and asked not in ds.variables:
                 raise SchemaError(f"{what}: the {level} has no attribute '{asked}'; {_KEEP}") from error
+            if "level" not in ds.attrs and asked in _NAMES and asked not in {*ds.variables, *ds.dims, *ds.attrs}:
+                raise SchemaError(f"{what}: expected data of a level, got a Dataset that has no '{asked}'") from error
         raise
 
 

@@ -16,6 +16,12 @@ def middle_and_scatter(values: np.ndarray) -> tuple[Any, Any]:
     return middle, MAD_TO_SIGMA * np.median(np.abs(values - middle))
 
 
+def real_variances(values: np.ndarray) -> np.ndarray:
+    """Return variances with NaN in place of negative ones, which are no errors; the very array where there are none."""
+    wrong = values < 0
+    return np.where(wrong, values.dtype.type(np.nan), values) if wrong.any() else values
+
+
 def median_image(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Return the median along the first axis, NaN left out, of the places that are known; NaN elsewhere."""
     out = np.full(known.shape, np.nan)

@@ -14,7 +14,7 @@ import xarray as xr
 
 from ._version import __version__
 from .arguments import READERS, need_data, read_arguments
-from .attributes import apart, keyword
+from .attributes import apart, keyword, require_undone
 from .errors import LevelError, MrsxrError, ReferenceFileError
 from .inputs import missing_named, require_units, require_whole
 from .limits import Reference, bind, check_call, references_of
@@ -32,7 +32,8 @@ class Facts:
 
     ``jwst`` is its name in ``jwst`` (or ours, where jwst has none) and in recipes, ``keyword`` its status card;
     ``needed`` steps cannot be left out, as the next level rests on them; those done ``once`` would count twice if they
-    were done again. ``references`` are parameters that take a
+    were done again, which their mark (:data:`mrsxr.attributes.MARKS`) says where later steps must know of them, else
+    history and header. ``references`` are parameters that take a
     reference file of the kind they are named after; ``without`` says of kinds that may be missing what happens then
     (None: nothing to tell), and ``only`` when a kind is looked for, by the values of the parameters.
     """
@@ -43,7 +44,7 @@ class Facts:
     jwst: str = ""
     keyword: str | None = None
     needed: bool = False
-    once: bool = False
+    once: bool | str = False
     references: Mapping[str, Reference] = field(default_factory=dict)
     without: Mapping[str, str | None] = field(default_factory=dict)
     only: Mapping[str, Callable[[Mapping[str, Any]], bool]] = field(default_factory=dict)
@@ -60,7 +61,7 @@ def step(
     jwst: str = "",
     keyword: str | None = None,
     needed: bool = False,
-    once: bool = False,
+    once: bool | str = False,
     without: Mapping[str, str | None] | None = None,
     only: Mapping[str, Callable[[Mapping[str, Any]], bool]] | None = None,
 ) -> Callable[[Callable[..., xr.Dataset]], Callable[..., xr.Dataset]]:
@@ -124,11 +125,15 @@ def step(
                 require_units(ds, function.__name__)
                 require_whole(ds, function.__name__)
                 _check_shapes(facts, ds, bound.arguments)
-                if once:
+                if isinstance(once, str):
+                    require_undone(ds, once)
+                elif once:
                     _require_first(facts, ds)
                 out = function(*bound.args, **bound.kwargs)
             if not isinstance(out, xr.Dataset):
                 raise MrsxrError(f"{name} returned a {type(out).__name__}; expected a Dataset of a step")
+            if isinstance(once, str) and out is not ds:
+                out = out.assign_attrs({once: 1})
             differ = apart(out)
             attrs = {k: v for k, v in ds.attrs.items() if k not in differ} | out.attrs
             skipped = {"skipped": True} if out is ds else {}

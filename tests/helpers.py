@@ -75,6 +75,12 @@ def dither_coords(n: int, setting: str = "12A") -> dict:
     return coords
 
 
+def named(ds: xr.Dataset, observation: int) -> xr.Dataset:
+    """Return exposures under the names of another observation, as each exposure counts once."""
+    names = [f"jw02732{observation:03d}001_02101_{i + 1:05d}_mirifushort" for i in range(ds.sizes["dither"])]
+    return ds.assign_coords(exposure=("dither", names))
+
+
 def detector_attrs(level: str, setting: str, n_groups: int, n_integrations: int) -> dict:
     keys = mrs.setting_keywords(setting)
     return {

@@ -320,3 +320,10 @@ def test_several_observations_have_no_picture_in_common(tmp_path, monkeypatch):
     assert found.exit_code == 0
     assert f"2 stitched             {tmp_path}\n" in found.output
     assert "picture" not in found.output
+
+
+@pytest.mark.parametrize("module", ["mrsxr", "mrsxr.cli"])
+def test_modules_are_the_command(module):
+    found = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True)
+    assert found.stdout.startswith(f"Usage: python -m {module} ")
+    assert "simulate" in found.stdout

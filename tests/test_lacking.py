@@ -9,6 +9,7 @@ import mrsxr as mx
 from mrsxr.attributes import varied
 from mrsxr.errors import MrsxrError, MrsxrWarning, SchemaError
 from mrsxr.inputs import in_order
+from mrsxr.notes import listen
 from mrsxr.simulate import simulate_cube, simulate_spectrum
 
 
@@ -118,3 +119,26 @@ def test_binned_cubes_hold_the_weight_that_they_had(disc):
     assert "weight" not in bare
     assert whole.weight.attrs["units"] == "1"
     np.testing.assert_array_equal(whole.flux.values == whole.flux.values, bare.flux.values == bare.flux.values)
+
+
+@pytest.mark.parametrize("odd", [-2.0, np.nan, np.inf])
+@pytest.mark.parametrize("lazy", [True, False])
+def test_a_variance_that_is_none_is_told_or_stays_none(odd, lazy, disc):
+    """Negative, NaN and infinite: no product claims a negative one, and errors made up from others are told."""
+    spoiled = np.random.default_rng(5).random(disc["var"].shape) < 0.03
+    spoiled[::3] = False
+    wrong = np.where(spoiled, disc["var"] * odd, disc["var"]).astype("f4")
+    ds = disc.assign(var=(disc["var"].dims, wrong, disc["var"].attrs))
+    ds = ds.chunk(wavelength=16) if lazy else ds
+    with listen(pass_on=True) as heard:
+        spectrum = mx.spectrum.extract_spectrum(ds, center=(float(ds.ra.mean()), float(ds.dec.mean()))).compute()
+        mx.spectrum.say_what_is_lost(spectrum)
+        maps = mx.lines.moments(ds, "[Ne II] 12.81", extent=500).compute()
+        less = mx.lines.subtract_continuum(ds, "[Ne II] 12.81").compute()
+    _, binned = mx.lines.bin_spaxels(ds, wavelength=(13.0, 13.1), snr=30)
+    assert not np.isfinite(spectrum["var"]).all()
+    assert sum("samples have no error" in text for text in heard) == 1
+    assert sum("voxels without an error" in text for text in heard) == 1
+    for one in (spectrum["var"], maps.moment0_err, binned["var"], less["var"]):
+        assert not (one < 0).any()
+        assert np.isfinite(one).any()

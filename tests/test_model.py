@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mrsxr import chunks, dq, mrs, schema, tree, units
+from mrsxr.attributes import MARKS, set_each, share_done
 from mrsxr.errors import LevelError, MrsxrError, ReferenceFileError, SchemaError
 from mrsxr.limits import Ref
 from mrsxr.step import STEPS, read_history, step
@@ -165,16 +166,29 @@ def test_steps_refuse_what_they_would_count_twice():
         with pytest.raises(MrsxrError, match=r"halve was done already \(S_HALVE\), again it would count twice"):
             halve(ds)
     assert len(rows) == 2
-    from mrsxr import cal, rate
+    marks = [one.facts.once for one in STEPS.values() if isinstance(one.facts.once, str)]
+    assert sorted(marks) == sorted(MARKS)  # each by one step, which its decorator refuses to do twice
+    by_history = {name for name, one in STEPS.items() if one.facts.once is True}
+    assert {"rate.correct_linearity", "rate.subtract_dark", "rate.subtract_reset", "cal.divide_flat"} < by_history
 
-    for one in (
-        rate.correct_linearity,
-        rate.subtract_dark,
-        rate.subtract_reset,
-        cal.divide_flat,
-        cal.subtract_straylight,
-    ):
-        assert one.facts.once
+
+def test_a_mark_is_set_where_a_step_did_something_and_refuses_the_next():
+    @step(needs="ramp", once="master_background")
+    def lower(ds, *, by=1.0):
+        return ds if by == 0.0 else ds.assign(sci=(ds.sci - np.float32(by)).assign_attrs(ds.sci.attrs))
+
+    STEPS.pop("test_model.lower")
+    ramp = make_ramp(np.ones((2, 2, 4, 5, 6), "f4"))
+    assert "master_background" not in lower(ramp, by=0.0).attrs
+    one = lower(ramp.isel(dither=[0]))
+    joined = tree.join_dithers([one, ramp.isel(dither=[1])])
+    again = lower(joined.isel(dither=[1]), by=2.0)
+    assert (again.attrs["master_background"], share_done(again, "master_background")) == (1, 1.0)
+    for mark in ("master_background", "pixel_background"):
+        done = set_each(ramp, mark, [0, 1])
+        with pytest.raises(MrsxrError, match=r"00002_mirifushort \(1 of 2 exposures\), again it would count twice"):
+            lower(done)
+    assert lower(ramp.assign_attrs(fringe_flat=1)).attrs["fringe_flat"] == 1
 
 
 def test_steps_refuse_pixels_that_are_not_where_they_were():

@@ -6,13 +6,14 @@ import functools
 import inspect
 import os
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
+import numpy as np
 import xarray as xr
 
 from mrsxr.errors import InputFileError, LevelError, ReferenceFileError
-from mrsxr.inputs import missing_named, ready
+from mrsxr.inputs import missing_named, ready, require_once
 from mrsxr.limits import bind
 from mrsxr.notes import listen, noted
 
@@ -34,6 +35,9 @@ from .values import (
 F = TypeVar("F", bound=Callable[..., Any])
 #: Annotations of Datasets, and of reference files of the kind that the parameter is named after (:mod:`mrsxr.limits`).
 _DATASETS, _REFERENCES = ("xr.Dataset", "xr.Dataset | None"), ("Ref", "OptionalRef")
+_TREES = ("Data", "Data | None")  # of the chains: a Dataset or a DataTree
+#: What can be gone through and is not several Datasets.
+_NOT_SEVERAL = (str, bytes, os.PathLike, Mapping, np.ndarray, xr.Dataset, xr.DataArray, xr.DataTree)
 
 #: What an argument of this name is read by, in all steps.
 READERS: dict[str, Reader] = {
@@ -56,15 +60,23 @@ def read_arguments(name: str, bound: inspect.BoundArguments, readers: Mapping[st
     for key, value in bound.arguments.items():
         annotation = str(parameters[key].annotation)
         first, reference = key == next(iter(bound.arguments)), annotation in _REFERENCES or "Reference(" in annotation
+        tree, several = "xr.DataTree" in annotation or annotation in _TREES, "[xr.Dataset]" in annotation
+        optional = "None" in annotation or annotation == "OptionalRef"
         if "DataArray" in annotation:
             continue
+        if tree and not several:  # what works on the nodes reads them
+            if value is not None or not optional:
+                need_data(name, value)
+            continue
         if reference or annotation in _DATASETS:
-            optional = "None" in annotation or annotation == "OptionalRef"
             _check_dataset(name, key, value, optional=optional, first=first, reference=reference)
+        elif several and not (tree and isinstance(value, xr.DataTree)) and (value is not None or not optional):
+            value = _of_several(name, key, value, annotation, first)
+            bound.arguments[key] = value
         if key in readers and value is not None:
             bound.arguments[key] = readers[key](value, key)
-        if "xr.Dataset" in annotation:
-            bound.arguments[key] = ready(bound.arguments[key])
+        bound.arguments[key] = ready(bound.arguments[key])
+        require_once(bound.arguments[key], name)
 
 
 def reads(**readers: Reader) -> Callable[[F], F]:
@@ -130,6 +142,17 @@ def need_paths(name: str, value: Any) -> None:
             raise InputFileError(f"{name} needs a path or a list of paths, got a {type(one).__name__}{opened}")
         if not os.fspath(one):
             raise InputFileError(f"{name} needs a path or a list of paths, got an empty one")
+
+
+def _of_several(name: str, key: str, value: Any, annotation: str, first: bool) -> Any:
+    """Return the Datasets that a parameter of several is given as a list; one alone where the function takes it so."""
+    if isinstance(value, Iterable) and not isinstance(value, _NOT_SEVERAL):
+        value = list(value)
+    elif isinstance(value, xr.Dataset) and "xr.Dataset" not in annotation.split(" | "):
+        value = [value]
+    for one in value if isinstance(value, list) else [value]:
+        _check_dataset(name, key, one, optional=False, first=first, reference=False)
+    return value
 
 
 def _check_dataset(name: str, key: str, value: Any, *, optional: bool, first: bool, reference: bool) -> None:

@@ -1,6 +1,8 @@
 """Stage 2, rate -> cal: the steps that turn slopes into surface brightness on the detector, in the order of use."""
 
-from .background import BACKGROUNDS, fit_background_scale, subtract_background
+from mrsxr.attributes import BACKGROUNDS
+
+from .background import fit_background_scale, subtract_background
 from .background_combine import combine_backgrounds
 from .background_match import fit_background_match, match_backgrounds
 from .badpix_selfcal import find_bad_pixels, self_calibrate_bad_pixels

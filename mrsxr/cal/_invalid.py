@@ -9,9 +9,7 @@ import xarray as xr
 from mrsxr import dq, mrs
 from mrsxr.blocks import map_ramps
 from mrsxr.errors import ReferenceFileError
-from mrsxr.schema import SYSTEMATIC, VARIANCES
-
-__all__ = ["SYSTEMATIC", "VARIANCES", "apply_factor", "reference_images"]
+from mrsxr.schema import VARIANCES
 
 
 def apply_factor(

@@ -10,7 +10,6 @@ import xarray as xr
 
 from mrsxr import dq
 from mrsxr.arguments import reads
-from mrsxr.attributes import require_undone
 from mrsxr.blocks import map_ramps
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.limits import Count, Positive
@@ -22,14 +21,12 @@ from ._sampling import usable_frame
 Method = Literal["mean", "weighted"]
 #: First column of the right-hand channel: the middle of the gap between the channels.
 SECOND_CHANNEL = {"12": 510, "34": 491}
-#: Marks of backgrounds that were subtracted; one only is.
-BACKGROUNDS = ("pixel_background", "master_background", "field_background")
 #: Limits within which a fitted factor counts as safe.
 ROWS, LEAST_BLOCKS, LEAST_SHARE, MOST_CHI2, LEAST_SNR = 32, 30, 0.25, 1.5, 10.0
 MODE_ROUNDS = 20
 
 
-@step(needs="rate", jwst="bkg_subtract", keyword="S_BKDSUB")
+@step(needs="rate", jwst="bkg_subtract", keyword="S_BKDSUB", once="pixel_background")
 def subtract_background(
     ds: xr.Dataset,
     *,
@@ -85,7 +82,6 @@ def subtract_background(
     """
     from ._background_kernels import subtract, subtract_both
 
-    require_undone(ds, BACKGROUNDS, "subtract one background only")
     _check_same(ds, background)
     factor = _factors(ds, scale)
     level, variance, flags = combine(background, method=method, sigma=sigma, maxiters=maxiters)
@@ -97,7 +93,7 @@ def subtract_background(
     out = {"rate": found[0].assign_attrs(ds.rate.attrs), "dq": found[1].assign_attrs(dq.PIXEL_DQ_ATTRS)}
     if variance is not None:
         out["var_background"] = found[2].assign_attrs(units="DN2/s2")
-    return ds.assign(out).assign_attrs(pixel_background=1)
+    return ds.assign(out)
 
 
 def combine(

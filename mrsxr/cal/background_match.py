@@ -12,7 +12,6 @@ import numpy as np
 import xarray as xr
 
 from mrsxr.arguments import reads
-from mrsxr.attributes import require_undone
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import Band, Count, NotNegative, Positive, checked
 from mrsxr.mrs import BANDS, bands_of_setting
@@ -347,7 +346,7 @@ def _nearest(
     return (int(i), int(j)) if off[i, j] < significance else None
 
 
-@step(needs="cal", jwst="match_backgrounds")
+@step(needs="cal", jwst="match_backgrounds", once="background_match")
 def match_backgrounds(ds: xr.Dataset, *, match: xr.Dataset) -> xr.Dataset:
     """Subtract from every exposure its function of ``fit_background_match``.
 
@@ -381,7 +380,6 @@ def match_backgrounds(ds: xr.Dataset, *, match: xr.Dataset) -> xr.Dataset:
     if match.attrs.get("kind") != "background_match":
         raise MrsxrError(f"setting {setting}: expected a Dataset of kind background_match, got "
                          f"{match.attrs.get('kind') or 'one of no kind'}; make it by fit_background_match")  # fmt: skip
-    require_undone(ds, ["background_match"], "match them once")
     if "table" not in match:
         match = tables_of(match, [str(name) for name in ds["exposure"].values], str(setting))
     out = subtract_tables(ds, match["table"].data, match["facts"].data, match.attrs["n_term"])
@@ -392,7 +390,7 @@ def match_backgrounds(ds: xr.Dataset, *, match: xr.Dataset) -> xr.Dataset:
         out = out.assign(judge("band_ties", tied, "band", method="tied to the next band"))
     about = {"units": "MJy/sr", "long_name": meaning_of("cal", "background_level")}
     out = out.assign(background_level=(("dither", "band"), match["background_level"].data, about))
-    return out.assign_coords(band=list(bands_of_setting(str(setting)))).assign_attrs(background_match=1)
+    return out.assign_coords(band=list(bands_of_setting(str(setting))))
 
 
 def _distance(functions: np.ndarray, group: np.ndarray, members: list[Member]) -> np.ndarray:

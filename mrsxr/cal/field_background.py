@@ -9,7 +9,6 @@ import numpy as np
 import xarray as xr
 
 from mrsxr.arguments import reads
-from mrsxr.attributes import require_undone
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.sky import SPEED_OF_LIGHT
 from mrsxr.limits import Count, checked
@@ -21,7 +20,6 @@ from mrsxr.step import step
 from ._background_match_solve import spline_basis
 from ._field_functions import subtract_tables
 from ._sampling import Samples, cell_samples, check_wcs, make_cells, usable_frame
-from .background import BACKGROUNDS
 
 Statistic = Literal["mean", "median"]
 TERMS = ("1", "alpha", "beta", "alpha2", "alpha_beta", "beta2")
@@ -126,7 +124,7 @@ def _dataset(bands: list[str], wavelength: np.ndarray, planes: list[tuple[Any, .
     )  # fmt: skip
 
 
-@step(needs="cal", jwst="field_background")
+@step(needs="cal", jwst="field_background", once="field_background")
 def subtract_field_background(
     ds: xr.Dataset, *, background: xr.Dataset, scale: float | Mapping[str, float] | xr.Dataset = 1.0
 ) -> xr.Dataset:
@@ -166,7 +164,6 @@ def subtract_field_background(
         found = background.attrs.get("kind") or "one of no kind"
         raise MrsxrError(f"setting {setting}: expected a Dataset of kind field_background, got {found}; make it by "
                          "measure_field_background")  # fmt: skip
-    require_undone(ds, BACKGROUNDS, "subtract one background only")
     missing = [band for band in bands if band not in background.band.values]
     if missing:
         raise MrsxrError(f"setting {setting}: the background has the bands {', '.join(background.band.values)}, not "
@@ -182,9 +179,7 @@ def subtract_field_background(
     half = 0.5 if wave.shape[1] == 1 else 0.0
     facts[:, :, 2], facts[:, :, 3] = (wave[:, 0] - half) * observed, (wave[:, -1] + half) * observed
     tables = np.broadcast_to(table, (n_dither, *table.shape))
-    return subtract_tables(
-        ds, tables, facts, n_term, independent=1 if background.attrs.get("smooth") else 2
-    ).assign_attrs(field_background=1)
+    return subtract_tables(ds, tables, facts, n_term, independent=1 if background.attrs.get("smooth") else 2)
 
 
 @reads()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import xarray as xr
 
-from mrsxr.attributes import require_undone
 from mrsxr.blocks import map_ramps
 from mrsxr.limits import Ref
 from mrsxr.step import step
@@ -12,7 +11,7 @@ from mrsxr.step import step
 from ._invalid import apply_factor, reference_images
 
 
-@step(needs="rate", jwst="fringe", keyword="S_FRINGE")
+@step(needs="rate", jwst="fringe", keyword="S_FRINGE", once="fringe_flat")
 def divide_fringe_flat(ds: xr.Dataset, *, fringe: Ref, propagate_errors: bool = False) -> xr.Dataset:
     """Divide slopes and errors by the fringe flat.
 
@@ -49,13 +48,11 @@ def divide_fringe_flat(ds: xr.Dataset, *, fringe: Ref, propagate_errors: bool = 
     """
     from ._scale_kernels import fringe_factor
 
-    require_undone(ds, ["fringe_flat"], "divide once")
     names = ("fringe", "fringe_err")[: 1 + propagate_errors]
     images = reference_images(ds, fringe, "fringe", names)
     found = map_ramps(
         fringe_factor, *images, core=[[]] * len(names), out_core=[[]] * len(names), dtypes=["float32"] * len(names)
     )
     if not propagate_errors:
-        return apply_factor(ds, "rate", found[0]).assign_attrs(fringe_flat=1)
-    out = apply_factor(ds, "rate", found[0], relative=found[1], variance="var_fringe")
-    return out.assign_attrs(fringe_flat=1)
+        return apply_factor(ds, "rate", found[0])
+    return apply_factor(ds, "rate", found[0], relative=found[1], variance="var_fringe")

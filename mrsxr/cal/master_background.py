@@ -11,7 +11,6 @@ import numpy as np
 import xarray as xr
 
 from mrsxr.arguments import as_bands, reads
-from mrsxr.attributes import require_undone
 from mrsxr.blocks import as_delayed, map_ramps
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.frame import frame_coordinate
@@ -21,10 +20,8 @@ from mrsxr.mrs import bands_of_setting
 from mrsxr.notes import tell
 from mrsxr.step import step
 
-from .background import BACKGROUNDS
 
-
-@step(needs="cal", jwst="master_background", keyword="S_MSBSUB")
+@step(needs="cal", jwst="master_background", keyword="S_MSBSUB", once="master_background")
 @reads(bands=as_bands)
 def subtract_master_background(
     ds: xr.Dataset, *, background: xr.Dataset, bands: Sequence[Band] | None = None, like_jwst: bool = True
@@ -68,7 +65,6 @@ def subtract_master_background(
     setting = ds.attrs.get("setting", "")
     if "wavelength" not in ds.coords:
         raise MrsxrError(f"setting {setting}: assign_wcs must run before the background is subtracted")
-    require_undone(ds, BACKGROUNDS, "subtract one background only")
     names = ["background"] if like_jwst else ["background", "background_var"]
     if names[-1] not in background:
         raise MrsxrError(f"setting {setting}: the background spectrum has no '{names[-1]}'; take like_jwst")
@@ -88,7 +84,7 @@ def subtract_master_background(
         known = ds.var_background if "var_background" in ds else xr.zeros_like(ds.flux)
         spread = (known + variance[0]).where(ds.flux.notnull())
         out["var_background"] = spread.assign_attrs(units="MJy2/sr2")
-    return ds.assign(out).assign_attrs(master_background=1)
+    return ds.assign(out)
 
 
 def _subtracted(
@@ -104,6 +100,7 @@ def _subtracted(
     )  # fmt: skip
 
 
+@reads()
 def background_on_detector(
     ds: xr.Dataset, background: Any, *, bands: Sequence[Band], like_jwst: bool = True
 ) -> xr.Dataset:  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from mrsxr.arguments import need_data
+from mrsxr.arguments import reads
 from mrsxr.attributes import keyword, of_each
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.grid import unwrap_ra
@@ -17,6 +17,7 @@ from mrsxr.limits import Place
 from mrsxr.step import step
 
 
+@reads()
 def is_moving(ds: xr.Dataset) -> bool:
     """Return whether the exposures are of a moving target (keyword TARGTYPE of the first).
 
@@ -28,6 +29,7 @@ def is_moving(ds: xr.Dataset) -> bool:
     return str(keyword(ds, "TARGTYPE")[0]).upper() == "MOVING"
 
 
+@reads()
 def target_position(datasets: Iterable[xr.Dataset]) -> tuple[float, float]:
     """Return the mean position of a moving target over all exposures of some Datasets.
 
@@ -56,9 +58,6 @@ def target_position(datasets: Iterable[xr.Dataset]) -> tuple[float, float]:
     >>> mx.cal.target_position([comet])
     (339.015, 33.976)
     """
-    datasets = list(datasets)
-    for ds in datasets:
-        need_data("target_position", ds)
     places = [place for ds in datasets for place in _positions(ds)]
     if not places:
         raise MrsxrError("the mean position of a moving target needs at least one exposure, got none")

@@ -10,11 +10,11 @@ from mrsxr.errors import MrsxrError
 from mrsxr.geometry.frame import frame_coordinate
 from mrsxr.geometry.sky import SPEED_OF_LIGHT
 from mrsxr.limits import NotNegative, Ref
-from mrsxr.schema import units_of
+from mrsxr.schema import VARIANCES, units_of
 from mrsxr.step import step
 from mrsxr.threads import how
 
-from ._invalid import VARIANCES, apply_factor, reference_images
+from ._invalid import apply_factor, reference_images
 
 DAYS_OF_YEAR = 365.0
 COLUMNS = {1: (0, 512), 2: (512, 1031), 3: (512, 1031), 4: (0, 512)}  # of the time law in jwst

@@ -9,7 +9,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from mrsxr.attributes import require_done, require_undone
+from mrsxr.attributes import require_done
 from mrsxr.blocks import map_ramps
 from mrsxr.errors import MrsxrError, ReferenceFileError
 from mrsxr.fringes import Method, correct_frames
@@ -23,7 +23,7 @@ NEEDED = ("ffreq", "dffreq", "max_nfringes", "min_snr", "min_nfringes", "max_amp
 LEAST_PERIODS = 5.0
 
 
-@step(needs=("rate", "cal"), jwst="residual_fringe", keyword="S_RESFRI")
+@step(needs=("rate", "cal"), jwst="residual_fringe", keyword="S_RESFRI", once="residual_fringe")
 def correct_residual_fringe(
     ds: xr.Dataset,
     *,
@@ -105,7 +105,7 @@ def correct_residual_fringe(
         changed |= score(
             "residual_fringe", *_of_slices(judged, ds), method=method, instead="none", held_out="places left out"
         )
-    return ds.assign(changed).assign_attrs(residual_fringe=1)
+    return ds.assign(changed)
 
 
 def _of_slices(judged: xr.DataArray, ds: xr.Dataset) -> tuple[da.Array, tuple[str, str]]:
@@ -122,7 +122,6 @@ def _check(ds: xr.Dataset, regions: Any) -> tuple[tuple[float, float], ...]:
     found = tuple((float(pair[0]), float(pair[1])) for pair in regions or ())
     if any(name not in ds.coords for name in ("slice", "wavelength", "alpha")):
         raise MrsxrError(f"setting {setting}: residual_fringe needs slices and wavelengths; run assign_wcs before")
-    require_undone(ds, ["residual_fringe"], "correct them once")
     require_done(ds, "fringe_flat", "run divide_fringe_flat before residual_fringe")
     return found
 

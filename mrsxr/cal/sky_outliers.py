@@ -13,7 +13,7 @@ import xarray as xr
 
 from mrsxr import dq
 from mrsxr.arguments import reads
-from mrsxr.blocks import delayed_blocks
+from mrsxr.blocks import delayed_blocks, is_lazy
 from mrsxr.errors import LevelError, ParameterError
 from mrsxr.geometry.sky import Pointing, barycentric, sky_to_v2v3, slicer_to_sky, v2v3_to_slicer
 from mrsxr.limits import Count, NotNegative, Positive, Range, checked
@@ -130,17 +130,16 @@ def detect_sky_outliers(
     if n == 1 and outliers is None:
         outliers = detect_outliers(ds)
     fallback: Any = np.uint32(0) if outliers is None else outliers.outliers.data
+    judged: Any = None
     if n == 1:
         flags = fallback[np.newaxis]
-        lazy = isinstance(flags, da.Array)
     else:
-        lazy = any(ds[name].chunks is not None for name in ("flux", "dq"))
         options = {
             "snr": float(snr), "snr_beside": float(snr_neighbour), "scale": float(scale),
             "systematic": float(systematic), "rows": int(block_rows),
         }  # fmt: skip
         flags, judged = _graph(ds, fallback, int(half_window), int(n_compare), options)
-    if not lazy and isinstance(flags, da.Array):
+    if not is_lazy(ds) and isinstance(flags, da.Array):
         flags, judged = dask.compute(flags, judged, **how())
     coords = {k: c for k, c in ds.coords.items() if k in ("dither", "exposure", "y", "x")}
     out = xr.DataArray(flags, dims=("dither", "y", "x"), coords=coords, attrs=dq.PIXEL_DQ_ATTRS)

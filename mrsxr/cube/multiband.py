@@ -19,14 +19,12 @@ from mrsxr.tree import common_attrs, leaves
 from ._layout import BandData, WavelengthAxis, small_parts
 from .cube_build import build_cube, cube_of
 
-Sources = xr.Dataset | xr.DataTree | Iterable[xr.Dataset]
-
 
 @reads(bands=as_band_words)
 @checked
 @parameters_of(build_cube, "band", "trace_model")
 def build_multiband_cube(
-    sources: Sources,
+    sources: xr.Dataset | xr.DataTree | Iterable[xr.Dataset],
     *,
     bands: str | Iterable[str] | None = None,
     wavelength_axis: WavelengthAxis = "native",
@@ -91,7 +89,7 @@ def build_multiband_cube(
     return noted(cube.assign_attrs(attrs | cube.attrs), [*notes_of(*datasets), *said])
 
 
-def _datasets(sources: Sources) -> list[xr.Dataset]:
+def _datasets(sources: xr.Dataset | xr.DataTree | Iterable[xr.Dataset]) -> list[xr.Dataset]:
     if isinstance(sources, xr.Dataset):
         found = [sources]
     elif isinstance(sources, xr.DataTree):

@@ -11,7 +11,7 @@ import xarray as xr
 
 from mrsxr import dq as flags
 from mrsxr import mrs
-from mrsxr.attributes import require_undone, varied
+from mrsxr.attributes import varied
 from mrsxr.errors import MrsxrError
 from mrsxr.fringes import Method, correct_where_gained, corrected_before
 from mrsxr.limits import Interval, NotNegative, Positive
@@ -22,7 +22,7 @@ from mrsxr.step import step
 ROWS_PER_BLOCK = 4
 
 
-@step(needs="cube", jwst="residual_fringe", keyword="S_RESFRI")
+@step(needs="cube", jwst="residual_fringe", keyword="S_RESFRI", once="residual_fringe_cube")
 def correct_residual_fringe_cube(
     cube: xr.Dataset,
     *,
@@ -67,7 +67,6 @@ def correct_residual_fringe_cube(
     band = str(cube.attrs.get("band"))
     if band not in mrs.BANDS:
         raise MrsxrError(f"the cube is of band {band}; fringes are corrected band by band")
-    require_undone(cube, ["residual_fringe_cube"], "correct them once")
     if before := corrected_before(cube):
         tell(
             f"residual fringes found {before} were corrected before; the cubes lose what that left of them", aloud=False
@@ -99,7 +98,7 @@ def correct_residual_fringe_cube(
         changed |= score(
             "residual_fringe", judged, ("y", "x"), method=method, instead="none", held_out="places left out"
         )
-    return varied(cube.assign(changed).assign_attrs(residual_fringe_cube=1), "defringed")
+    return varied(cube.assign(changed), "defringed")
 
 
 def correct_rows(

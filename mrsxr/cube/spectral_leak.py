@@ -10,7 +10,6 @@ import xarray as xr
 
 from mrsxr import dq as flags
 from mrsxr import mrs
-from mrsxr.attributes import require_undone
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.overlap import overlaps
 from mrsxr.geometry.place import sky_of
@@ -27,7 +26,10 @@ _LEAST = 1e-5  # fractions below are no leak
 _TO_SIGMA = 1.0 / np.sqrt(8.0 * np.log(2.0))
 
 
-@step(needs="cube", jwst="spectral_leak", keyword="S_SPLEAK", without={"mrsptcorr": "the spectral leak 1B to 3A stays"})
+@step(
+    needs="cube", jwst="spectral_leak", keyword="S_SPLEAK", once="spectral_leak_cube",
+    without={"mrsptcorr": "the spectral leak 1B to 3A stays"},
+)  # fmt: skip
 def correct_spectral_leak_cube(
     cube: xr.Dataset, *, leaking: xr.Dataset, mrsptcorr: Ref, shape: Shape = "leaking", outside: Outside = "nearest"
 ) -> xr.Dataset:
@@ -80,7 +82,6 @@ def correct_spectral_leak_cube(
         return cube
     if not holds_band(leaking, LEAKING):
         raise MrsxrError(f"the leaking cube is of band {leaking.attrs.get('band')}; expected {LEAKING}")
-    require_undone(cube, ["spectral_leak_cube"], "correct it once")
     wave = np.asarray(cube["wavelength"].values, dtype=float)
     fraction, spread = (part * samples_of(cube, LEAKED) for part in leak_fraction(wave, mrsptcorr))
     touched, of_blue = np.nonzero(fraction > _LEAST)[0], np.nonzero(samples_of(leaking, LEAKING))[0]
@@ -102,7 +103,7 @@ def correct_spectral_leak_cube(
     parts["var_systematic"] = parts["var_systematic"] + (error * light) ** 2
     parts["dq"] = parts["dq"] | added
     return cube.assign({name: (cube[name].dims, _put(cube[name], values, first, last), cube[name].attrs)
-                        for name, values in parts.items()}).assign_attrs(spectral_leak_cube=1)  # fmt: skip
+                        for name, values in parts.items()})  # fmt: skip
 
 
 def _put(variable: xr.DataArray, values: Any, first: int, last: int) -> Any:

@@ -16,6 +16,7 @@ import numpy as np
 import xarray as xr
 from astropy.io import fits
 
+from mrsxr.arguments import reads
 from mrsxr.attributes import alone, plain
 from mrsxr.geometry.footprint import NEEDED, has_footprint, slice_ranges
 
@@ -40,6 +41,7 @@ _SEVERAL = {"DETECTOR": "MULTIPLE", "BAND": "MULTIPLE", "CHANNEL": "MULTIPLE"} |
 _Rows = Sequence[Mapping[str, Any]]
 
 
+@reads()
 def exposures_header(datasets: Iterable[xr.Dataset]) -> dict[str, dict[str, Any]]:
     """Return the keywords of a product of several exposures.
 

@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import mrs
+from mrsxr.arguments import reads
 from mrsxr.errors import MrsxrError
 from mrsxr.inputs import other_units
 
@@ -25,6 +26,7 @@ _LONGEST = 200  # most file systems take 255 bytes; temporary names are longer
 _MOST_LINES = 3  # named one by one
 
 
+@reads()
 def product_name(ds: xr.Dataset) -> str:
     """Return the name of a product without suffix, ``jw02732-o004_ngc-7319_miri_ch1-short``.
 

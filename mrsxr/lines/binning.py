@@ -15,6 +15,7 @@ from mrsxr.attributes import varied
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.overlap import same_sky
 from mrsxr.limits import LineName, NotNegative, Positive, checked
+from mrsxr.robust import real_variances
 from mrsxr.spaxels import facts_of
 from mrsxr.step import recorded
 
@@ -290,6 +291,7 @@ def average_bins(*arrays: np.ndarray, labels: np.ndarray, factor: np.ndarray, sp
     spread : bool
     """
     *data, dq = (np.asarray(a) for a in arrays)
+    data[1] = real_variances(data[1])
     lit = labels >= 0
     where = labels[lit]
     n, size = int(labels.max()) + 1, np.bincount(where)
@@ -400,4 +402,5 @@ def _of_planes(cube: xr.Dataset, wavelength: Sequence[float] | slice | None) -> 
         raise MrsxrError(f"no plane lies between {pair.start} and {pair.stop} um")
     good = ~flags.has(part["dq"], "DO_NOT_USE") & np.isfinite(part["flux"])
     signal = part["flux"].where(good).mean("wavelength")
-    return signal, part["var"].where(good).mean("wavelength") ** 0.5
+    known = good & np.isfinite(part["var"]) & (part["var"] >= 0)
+    return signal, part["var"].where(known).mean("wavelength") ** 0.5

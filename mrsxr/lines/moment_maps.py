@@ -14,6 +14,8 @@ from mrsxr.arguments import as_kms, as_kms_extent, as_kms_list, reads
 from mrsxr.attributes import varied
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import LineName, NotNegative, Positive, Range, Redshift, Share, checked
+from mrsxr.notes import tell
+from mrsxr.robust import real_variances
 from mrsxr.step import recorded
 
 from ._side_bands import C_KM_S, Window, frame_of, interval, line_window, map_spaxels, need_cube, spaxel_area
@@ -70,7 +72,8 @@ def subtract_continuum(
     unusable = blind.astype(np.uint32) * np.uint32(flags.DO_NOT_USE)
     text = {"units": "MJy/sr", "long_name": "continuum from the side bands"}
     changed = {
-        "flux": (here["flux"] - level).astype(np.float32), "var": (here["var"] + square).astype(np.float32),
+        "flux": (here["flux"] - level).astype(np.float32),
+        "var": (here["var"].where(~(here["var"] < 0)) + square).astype(np.float32),
         "dq": here["dq"] | unusable,
         "continuum": level.assign_attrs(text),
         "continuum_err": (square**0.5).assign_attrs(text | {"long_name": "error of the continuum"}),
@@ -307,12 +310,15 @@ def _plain(flux: np.ndarray, var: np.ndarray, dq: np.ndarray) -> tuple[np.ndarra
     """Return (plane, spaxel) arrays and the voxels that are unusable.
 
     Voxels without an error get the middle one of their spaxel, 0 where it has none at all: then the scatter counts.
+    This is told.
     """
     n = flux.shape[0]
     bad = flags.any_of(np.asarray(dq), "DO_NOT_USE").reshape(n, -1)
     flux, var = (np.ascontiguousarray(a).reshape(n, -1) for a in (flux, var))
-    missing = np.isfinite(flux) & ~np.isfinite(var)
+    var = real_variances(var)
+    missing = np.isfinite(flux) & ~np.isfinite(var) & ~bad
     if missing.any():
+        tell("voxels without an error (var not finite or negative) get the middle one of their spaxel, or the scatter")
         known = np.isfinite(var).any(axis=0)
         middle = np.zeros(var.shape[1], dtype=var.dtype)
         middle[known] = np.nanmedian(np.where(np.isfinite(var), var, np.nan)[:, known], axis=0)

@@ -93,12 +93,13 @@ def line_range(
 
 
 @reads()
-def band_of_line(data: xr.DataTree, line: LineName, *, redshift: Redshift | None = None) -> xr.Dataset:
+@checked
+def band_of_line(data: xr.Dataset | xr.DataTree, line: LineName, *, redshift: Redshift | None = None) -> xr.Dataset:
     """Return the cube or spectrum of a tree that holds a line best: with the most room on both sides of it.
 
     Parameters
     ----------
-    data : DataTree of cubes or spectra
+    data : DataTree of cubes or spectra, or one of them
         Background and stitched spectra are left out.
     line : str or float
         As of :func:`with_velocity`.
@@ -121,7 +122,7 @@ def band_of_line(data: xr.DataTree, line: LineName, *, redshift: Redshift | None
     """
     label, rest = find_line(line)
     best, found = 0.0, None
-    for path, ds in tree.leaves(data):
+    for path, ds in [("", data)] if isinstance(data, xr.Dataset) else tree.leaves(data):
         if "wavelength" not in ds.coords or {"background", "stitched"} & set(path.split("/")):
             continue
         waves = np.asarray(ds["wavelength"].values, float)

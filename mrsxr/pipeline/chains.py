@@ -9,7 +9,7 @@ from typing import Any, Literal
 import xarray as xr
 
 from mrsxr import spectrum, tree
-from mrsxr.arguments import bands_held, need_data
+from mrsxr.arguments import bands_held, reads
 from mrsxr.attributes import share_done
 from mrsxr.blocks import computed
 from mrsxr.errors import MrsxrError
@@ -36,6 +36,7 @@ LEVELS = ("ramp", "rate", "cal", "cube", "spectrum")
 Given = Recipe | str | PathLike[str] | None
 
 
+@reads()
 @checked
 def reduce(
     data: Data,
@@ -71,7 +72,6 @@ def reduce(
     >>> cal.attrs["level"]
     'cal'
     """
-    need_data("reduce", data)
     given: Any = references_of("reduce", refs, needed=False)
     recipe = Recipe.of(recipe)
     exposures: Data | None = None
@@ -105,6 +105,7 @@ def _computed(data: Data) -> Data:
     return tree.build(dict(zip(nodes, computed(list(nodes.values())), strict=True)), **tree.attrs_of(data))
 
 
+@reads()
 def make_rate(data: Data, refs: References, recipe: Given = None) -> Any:
     """Turn ramps into slopes: all steps of stage 1, from group_scale to gain_scale.
 
@@ -130,6 +131,7 @@ def make_rate(data: Data, refs: References, recipe: Given = None) -> Any:
     return _rates("make_rate", data, refs, recipe, "rate")[0]
 
 
+@reads()
 def make_rate_and_ints(data: Data, refs: References, recipe: Given = None) -> tuple[Any, Any]:
     """Turn ramps into the average slopes and those of every integration, by one fit.
 
@@ -155,7 +157,6 @@ def make_rate_and_ints(data: Data, refs: References, recipe: Given = None) -> tu
 
 
 def _rates(name: str, data: Data, refs: Any, recipe: Recipe, *kinds: str) -> list[Any]:
-    need_data(name, data)
     refs = references_of(name, refs, needed=True)
     planner = Planner(recipe.with_option("rate", "save_rateints", len(kinds) > 1), BANDS)
     units = _units(data, 0)
@@ -167,6 +168,7 @@ def _rates(name: str, data: Data, refs: Any, recipe: Recipe, *kinds: str) -> lis
     return [tree.build(tree.gather(one), **tree.attrs_of(data)) for one in found]
 
 
+@reads()
 def make_cal(
     data: Data,
     refs: References,
@@ -202,7 +204,6 @@ def make_cal(
     >>> cal.flux.attrs["units"]
     'MJy/sr'
     """
-    need_data("make_cal", data)
     refs, recipe = references_of("make_cal", refs, needed=True), Recipe.of(recipe)
     if isinstance(data, xr.Dataset):
         return calibrate(data, refs, recipe, background, bad_pixels, history)
@@ -225,6 +226,7 @@ def _role(path: str) -> str:
     return BACKGROUND if path.startswith("/background") else SCIENCE
 
 
+@reads()
 def make_cubes(
     data: Data,
     refs: References | None = None,
@@ -263,7 +265,6 @@ def make_cubes(
     >>> cubes["science/1A"].flux.dims
     ('wavelength', 'y', 'x')
     """
-    need_data("make_cubes", data)
     refs, recipe = references_of("make_cubes", refs, needed=False), Recipe.of(recipe)
     held = {band for _, ds in _nodes(data) for band in bands_of_setting(ds.attrs["setting"])}
     wanted = BANDS if bands is None else bands_held(bands, held, "data")
@@ -282,6 +283,7 @@ def make_cubes(
     return tree.build(found, **tree.attrs_of(data))
 
 
+@reads()
 def combine_exposures(
     data: Data, refs: References | None = None, recipe: Given = None, *, bands: Iterable[str] | None = None
 ) -> xr.DataTree:
@@ -308,7 +310,6 @@ def combine_exposures(
     >>> list(together["science"].children)
     ['12A']
     """
-    need_data("combine_exposures", data)
     refs = references_of("combine_exposures", refs, needed=False)
     recipe = Recipe.of(recipe)
     planner, combined, _, nodes = _third(data, recipe, BANDS if bands is None else tuple(bands))
@@ -341,6 +342,7 @@ def _third(
     return planner, combined, backgrounds, nodes
 
 
+@reads()
 def make_spectra(
     data: Data, refs: References | None = None, recipe: Given = None, *, exposures: Data | None = None
 ) -> xr.DataTree:
@@ -370,7 +372,6 @@ def make_spectra(
     >>> spectra["science/stitched"].attrs["level"]
     'spectrum'
     """
-    need_data("make_spectra", data)
     refs, recipe = references_of("make_spectra", refs, needed=False), Recipe.of(recipe)
     nodes = {path: ds for path, ds in _nodes(data) if not path.startswith(f"/{MATCHED}/")}
     sky = {path: ds for path, ds in nodes.items() if _role(path) == BACKGROUND}

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import dq, scores
-from mrsxr.arguments import parameters_of
+from mrsxr.arguments import parameters_of, reads
 from mrsxr.blocks import is_lazy, map_ramps
 from mrsxr.limits import OptionalRef, Positive, Ref, Whole
 from mrsxr.notes import tell
@@ -147,6 +147,7 @@ def fit_integrations(ds: xr.Dataset, *, diagnostics: bool = True, **parameters: 
     return _dataset(ds, each, ["integration"], diagnostics, score)
 
 
+@reads()
 def fit_ramps_and_integrations(ds: xr.Dataset, **parameters: Any) -> tuple[xr.Dataset, xr.Dataset]:
     """Fit once for the average and for every integration.
 

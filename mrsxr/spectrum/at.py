@@ -7,10 +7,11 @@ from typing import Any, Literal
 import xarray as xr
 
 from mrsxr import tree
-from mrsxr.arguments import as_arcsec, as_sky, need_data
+from mrsxr.arguments import as_sky, reads
 from mrsxr.blocks import computed
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.place import Place
+from mrsxr.limits import checked
 from mrsxr.mrs import BANDS
 from mrsxr.notes import tell
 
@@ -19,6 +20,8 @@ from .region import region_text, region_weights
 from .stitch import stitch_bands
 
 
+@reads()
+@checked
 def extract_at(
     data: xr.Dataset | xr.DataTree, where: Any, radius: Any = None, *,
     method: Literal["none", "multiplicative", "additive"] = "none",
@@ -54,7 +57,6 @@ def extract_at(
     >>> mx.spectrum.extract_at(cube, place, 0.5 * u.arcsec).flux.attrs["units"]
     'Jy'
     """
-    need_data("extract_at", data)
     given = _circle_or_region(where, radius)
     if isinstance(data, xr.Dataset):
         return extract_spectrum(data, source_type="EXTENDED", **given)
@@ -77,7 +79,7 @@ def extract_at(
 
 def _circle_or_region(where: Any, radius: Any) -> dict[str, Any]:
     if radius is not None:
-        return {"center": as_sky(where, "place"), "radius": as_arcsec(radius, "radius")}
+        return {"center": as_sky(where, "place"), "radius": radius}
     try:
         as_sky(where, "place")
     except MrsxrError:

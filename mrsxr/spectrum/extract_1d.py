@@ -16,6 +16,7 @@ from mrsxr.chunks import CUBE_PLANES
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.place import sky_of
 from mrsxr.limits import Arcsec, OptionalRef, Place, Positive, Range, Region, SourceType
+from mrsxr.robust import real_variances
 from mrsxr.schema import meaning_of, units_of
 from mrsxr.spaxels import solid_angle, spaxel_area, spaxel_size
 from mrsxr.step import step
@@ -260,10 +261,10 @@ def sum_region(*planes: np.ndarray, share: np.ndarray, clip_sigma: float) -> np.
 
 
 def _arrays(planes: tuple[np.ndarray, ...]) -> list[np.ndarray]:
-    """Return flux, var, weight (0 where DO_NOT_USE) and the common variance, (plane, 0, 0) where there is none."""
+    """Return flux, var (NaN where negative), weight (0 where DO_NOT_USE), common variance, (plane, 0, 0) if none."""
     flux, var, weight, dq, *common = planes
     none = np.zeros((flux.shape[0], 0, 0), dtype=np.float32)
-    arrays = (flux, var, lost_light.good_weight(weight, dq), common[0] if common else none)
+    arrays = (flux, real_variances(var), lost_light.good_weight(weight, dq), common[0] if common else none)
     return [np.ascontiguousarray(a) for a in arrays]
 
 

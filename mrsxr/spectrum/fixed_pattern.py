@@ -33,7 +33,7 @@ _CLIP = 5.0  # sigma, beyond which a sample is a line, or a hole of the data
 
 
 @step(
-    needs="spectrum", jwst="pfpc", keyword="S_PFPC",
+    needs="spectrum", jwst="pfpc", keyword="S_PFPC", once="fixed_pattern",
     without={"pfpc": "the fixed pattern of point sources stays"},
 )  # fmt: skip
 def correct_fixed_pattern(ds: xr.Dataset, *, dithers: Sequence[xr.Dataset] | None = None, pfpc: Ref) -> xr.Dataset:
@@ -90,8 +90,6 @@ def correct_fixed_pattern(ds: xr.Dataset, *, dithers: Sequence[xr.Dataset] | Non
     """
     if ds.attrs.get("band") not in mrs.BANDS:
         raise MrsxrError(f"the spectrum is of band {ds.attrs.get('band')}; fixed patterns are those of one band")
-    if ds.attrs.get("fixed_pattern"):
-        raise MrsxrError("the fixed pattern is off this spectrum already; correct it once")
     parts = [ds] if dithers is None else list(dithers)
     for part in parts:
         if not np.array_equal(part["wavelength"].values, ds["wavelength"].values):
@@ -116,7 +114,7 @@ def correct_fixed_pattern(ds: xr.Dataset, *, dithers: Sequence[xr.Dataset] | Non
         name: (ds[name] / factor**power).astype(ds[name].dtype).assign_attrs(ds[name].attrs)
         for name, power in _DIVIDED.items() if name in ds
     }  # fmt: skip
-    return ds.assign(out | judged | {"fixed_pattern": ("wavelength", pattern, attrs)}).assign_attrs(fixed_pattern=1)
+    return ds.assign(out | judged | {"fixed_pattern": ("wavelength", pattern, attrs)})
 
 
 def _number(ds: xr.Dataset, pfpc: xr.Dataset) -> int | str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from mrsxr.attributes import require_undone, share_done
+from mrsxr.attributes import share_done
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import Ref
 from mrsxr.notes import tell
@@ -26,6 +26,7 @@ _PAIRS = [("surface_brightness", "flux"), ("rf_surf_bright", "rf_flux")]
     needs="spectrum",
     jwst="spectral_leak",
     keyword="S_SPLEAK",
+    once="spectral_leak",
     without={"mrsptcorr": "the spectral leak 1B to 3A stays"},
 )
 def correct_spectral_leak(
@@ -83,7 +84,6 @@ def correct_spectral_leak(
     kinds = [str(one.attrs.get("source_type")) for one in (ds, leaking)]
     if kinds[0] != kinds[1]:
         raise MrsxrError(f"spectra of bands {LEAKED} and {LEAKING} are {kinds[0]} and {kinds[1]}; extract them alike")
-    require_undone(ds, ["spectral_leak"], "correct it once")
     leaking = leaking.isel(wavelength=samples_of(leaking, LEAKING))
     if not np.isfinite(leaking["flux"].values).any():
         tell(f"band {LEAKING} has no good sample: its light of the second order stays in {LEAKED}", stacklevel=3)
@@ -107,7 +107,7 @@ def correct_spectral_leak(
         if variance is not None:
             more = doubled(leaking[dict(_VALUES)[source]], ds.wavelength) * (fraction * area) ** 2
             out[variance] = (ds[variance] + more + (light * spread) ** 2).assign_attrs(ds[variance].attrs)
-    return ds.assign(out).assign_attrs(spectral_leak=1)
+    return ds.assign(out)
 
 
 def _source_of(name: str, ds: xr.Dataset, leaking: xr.Dataset) -> tuple[str, xr.DataArray | float]:

@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
-from helpers import assert_step, of_jwst
+from helpers import assert_step, named, of_jwst
 from numpy.testing import assert_allclose, assert_array_equal
 from test_background import make_rate
 
@@ -60,7 +60,8 @@ def scene(n, seed=1, lines=True):
         frames.append(sky + trace)
     truth = np.array(frames)
     var = NOISE**2 + 0.002 * truth
-    return make_rate(truth + rng.normal(0, 1, truth.shape) * np.sqrt(var), NOISE**2, 0.002 * truth), truth
+    frames = truth + rng.normal(0, 1, truth.shape) * np.sqrt(var)
+    return named(make_rate(frames, NOISE**2, 0.002 * truth), seed), truth
 
 
 def hot(seed=2, n=60):
@@ -128,7 +129,7 @@ def test_mask_may_be_given():
 
 def test_lost_frames_give_no_flags():
     science, _ = scene(2)
-    lost = science.assign(rate=science.rate * np.float32(np.nan), dq=science.dq | np.uint32(dq.DO_NOT_USE))
+    lost = named(science, 7).assign(rate=science.rate * np.float32(np.nan), dq=science.dq | np.uint32(dq.DO_NOT_USE))
     for method in ("fraction", "significance"):
         assert not find_bad_pixels([lost], method=method).bad.values.any()
         assert_array_equal(find_bad_pixels([science, lost], method="fraction").bad, find_bad_pixels([science]).bad)
@@ -137,13 +138,13 @@ def test_lost_frames_give_no_flags():
 def test_wrong_input_is_refused():
     science, _ = scene(2)
     one = science.isel(dither=[0])
-    with pytest.raises(MrsxrError, match="has only the exposure jw02732004001_02101_00001_mirifushort"):
+    with pytest.raises(MrsxrError, match="has only the exposure jw02732001001_02101_00001_mirifushort"):
         self_calibrate_bad_pixels(one)
     assert self_calibrate_bad_pixels(one, force_single=True).attrs["level"] == "rate"
     long = make_rate(np.ones((1, *SHAPE)), setting="34A")
     cases = (
         ({"others": [long]}, "differ in detector: MIRIFUSHORT and MIRIFULONG"),
-        ({"others": [science.isel(y=slice(0, 5))]}, "differ in size"),
+        ({"others": [named(science.isel(y=slice(0, 5)), 7)]}, "differ in size"),
         ({"kernel_size": 4}, "expected an odd number"),
         ({"flagfrac_upper": 0.6}, "expected a number from 0 to 0.5"),
         ({"method": "sigma"}, "expected one of fraction, significance"),

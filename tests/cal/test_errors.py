@@ -9,12 +9,12 @@ from astropy.io import fits
 from helpers import assert_step, detector_attrs, dither_coords, make_reference, no_compute
 
 from mrsxr import cal, dq
-from mrsxr.cal._invalid import SYSTEMATIC, VARIANCES, apply_factor, reference_images
+from mrsxr.cal._invalid import apply_factor, reference_images
 from mrsxr.cal._scale_kernels import flat_factor, scale_frames
 from mrsxr.errors import ReferenceFileError
 from mrsxr.io import save
 from mrsxr.rate import fit_ramps
-from mrsxr.schema import SCATTER
+from mrsxr.schema import SCATTER, SYSTEMATIC, VARIANCES
 
 NY, NX = 24, 40
 

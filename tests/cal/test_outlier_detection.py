@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import assert_step, detector_attrs, dither_coords, no_compute, of_jwst
+from helpers import assert_step, detector_attrs, dither_coords, named, no_compute, of_jwst
 
 from mrsxr import dq
 from mrsxr.cal._outlier_kernels import mark, normalise, running_median, side_difference
@@ -57,7 +57,7 @@ def test_exposures_of_several_settings_count_together(cal_ds):
 def test_lazy_data_give_a_lazy_mask_of_the_same_flags(cal_ds):
     lazy = cal_ds.chunk({"dither": 1, "y": 20})
     with no_compute():
-        found = detect_outliers([lazy, lazy])
+        found = detect_outliers([lazy, named(lazy, 7)])
     assert found.outliers.chunks is not None
     xr.testing.assert_equal(found.outliers.compute(), detect_outliers(cal_ds).outliers)
     assert found.outliers.dtype == np.uint32

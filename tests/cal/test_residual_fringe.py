@@ -197,7 +197,7 @@ def test_errors():
     bare = ds.assign_attrs(fringe_flat=0)
     with pytest.raises(MrsxrError, match="run divide_fringe_flat before"):
         correct_residual_fringe(bare, **good)
-    with pytest.raises(MrsxrError, match="corrected already; correct them once"):
+    with pytest.raises(MrsxrError, match="corrected already, again it would count twice"):
         correct_residual_fringe(correct_residual_fringe(ds, **good), **good)
     mixed = join_dithers([ds.isel(dither=[1]), bare.isel(dither=[0])])
     with pytest.raises(MrsxrError, match=f"not divided in {bare.exposure.values[0]} .1 of 2 exposures.; run divide"):

@@ -117,7 +117,7 @@ def test_what_is_mixed_up_is_said_in_one_line(simulated):
         (mx.read_history, (simulated.uncal[0],), "read_history needs a Dataset or DataTree, got the path"),
         (mx.lines.line_table, ("lines.fits",), "line_table needs a Dataset, got the path lines.fits"),
         (mx.plot.summary, (ramp, ["cube.fits"]), "summary needs a Dataset or DataTree, got the path cube.fits"),
-        (mx.cal.target_position, (["rate.fits"],), "target_position needs a Dataset or DataTree"),
+        (mx.cal.target_position, (["rate.fits"],), "target_position needs a Dataset, got the path"),
         (Recipe.of, (ramp,), "a recipe is 'baseline', .*, got a Dataset"),
         (mx.rate.subtract_dark, (ramp,), "subtract_dark: the dark reference is missing"),
     ):

@@ -1,0 +1,91 @@
+"""What every public function does with data that are none, and with an exposure that is given twice."""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import pytest
+import xarray as xr
+from helpers import make_ramp, named
+
+import mrsxr
+from mrsxr.errors import MrsxrError
+
+ROOMS = [mrsxr, *(one for name in mrsxr.__all__ if inspect.ismodule(one := getattr(mrsxr, name)))]
+#: Rooms whose functions compute; the others show, write or look at data as they are.
+READING = {"mrsxr.cal", "mrsxr.cube", "mrsxr.lines", "mrsxr.rate", "mrsxr.spectrum", "mrsxr.pipeline"}
+#: Say of any Dataset what there is to say.
+OF_TREES = "xr.Dataset | xr.DataTree"  # their nodes go into functions that read them
+OF_ANY = {"read_history", "is_moving", "product_name", "fit_ramps_and_integrations"}
+WRONG = {
+    "a path": "cal.fits", "nothing": None, "a DataArray": xr.DataArray(np.zeros(3), name="flux"), "a number": 3.5,
+    "an array": np.zeros((2, 2)), "an empty tree": xr.DataTree(), "paths": ["cal.fits"], "no data": xr.Dataset(),
+}  # fmt: skip
+
+
+def of_data():
+    """Yield the public functions whose first argument is data."""
+    found = {}
+    for room in ROOMS:
+        for name in getattr(room, "__all__", ()):
+            function = getattr(room, name)
+            parameters = [*inspect.signature(function).parameters.values()] if inspect.isfunction(function) else []
+            kind = str(parameters[0].annotation) if parameters else ""
+            if kind == "Data" or ("DataArray" not in kind and ("xr.Dataset" in kind or "xr.DataTree" in kind)):
+                found[f"{function.__module__}.{name}"] = function
+    return found
+
+
+def test_every_public_function_that_computes_reads_its_data():
+    """By ``@step`` or ``@reads``, so that order, kinds of numbers, lost units and exposures given twice are seen to."""
+    functions = {k: f for k, f in of_data().items() if ".".join(k.split(".")[:2]) in READING}
+    assert len(functions) > 90
+    assert [k for k, f in functions.items() if not (hasattr(f, "facts") or hasattr(f, "readers"))] == []
+
+
+def call(function, data):
+    """Call a function with data, and with None for all else that it needs."""
+    own = list(inspect.signature(function).parameters.values())[1:]
+    return function(data, **{p.name: None for p in own if p.default is p.empty and p.kind is not p.VAR_KEYWORD})
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_every_public_function_refuses_what_is_no_data_in_one_line(what):
+    odd = []
+    for name, function in of_data().items():
+        if what == "no data" and name.rpartition(".")[2] in OF_ANY:
+            continue
+        try:
+            call(function, WRONG[what])
+            odd.append(f"{name} took {what}")
+        except MrsxrError as error:
+            odd += [f"{name}: {error}"] if "\n" in str(error) else []
+        except Exception as error:
+            odd.append(f"{name}: {type(error).__name__} {error}")
+    assert odd == []
+
+
+@pytest.mark.parametrize("lazy", [True, False])
+def test_an_exposure_counts_once_wherever_data_go_in(lazy):
+    ds = make_ramp(np.ones((3, 1, 2, 4, 5), "f4"))
+    twice = ds.isel(dither=[1, 0, 1])
+    twice = twice.chunk() if lazy else twice
+    odd = []
+    for name, function in of_data().items():
+        kind = str(next(iter(inspect.signature(function).parameters.values())).annotation)
+        if not (hasattr(function, "facts") or hasattr(function, "readers")) or kind in ("Data", OF_TREES):
+            continue
+        for data in (twice, [ds, twice.isel(dither=[0])]) if "[" in kind else (twice,):
+            try:
+                call(function, data)
+                odd.append(f"{name} took it")
+            except MrsxrError as error:
+                odd += [] if "_00002_mirifushort is there twice" in str(error) else [f"{name}: {error}"]
+    assert odd == []
+
+
+def test_other_levels_settings_and_names_are_other_exposures():
+    ds = make_ramp(np.ones((2, 1, 2, 4, 5), "f4")).assign_attrs(level="rate")
+    with pytest.raises(MrsxrError, match="MT_RA"):
+        mrsxr.cal.target_position([ds, named(ds, 7), ds.assign_attrs(level="cal"), ds.assign_attrs(setting="12B")])

@@ -10,7 +10,7 @@ import numpy as np
 from mrsxr.mrs import SLICE_WIDTH, psf_fwhm
 
 from .pixels import Pixels
-from .profile import KNOT, REACH, PsfImages, correction_at, profile_at, shifts
+from .profile import KNOT, REACH, PsfImages, correction_at, profile_at, shifts, uneven
 
 _N_SPLINE = round(2 * REACH / KNOT) + 3
 #: Light around the source: degree and number of intervals of its splines over the box.
@@ -24,6 +24,7 @@ _NODES = 3  # wavelengths of a band at which the profile is free
 _PRIOR = {False: 0.3, True: 0.03}  # size of the corrections of the profile, by whether it was given
 #: Edges of rings [FWHM], whose mean light around a lone star is free by this part of the profile.
 _RINGS, _RING_PRIOR = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5), 1.0
+_EVEN = 0.003  # by which sums over pixels may change with where the source lies between them
 _CLIP = 6.0
 #: Part of the model that the profile does not follow, at first and at least.
 _FLOOR = 0.1, 0.003
@@ -62,6 +63,7 @@ class PointFit:
     found: np.ndarray = field(init=False)
     gain: np.ndarray = field(init=False)
     stiff: np.ndarray = field(init=False)
+    uneven: list[tuple[np.ndarray, np.ndarray]] = field(init=False)
     floor: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -90,9 +92,15 @@ class PointFit:
         self.line_host = np.full((self.n_sample + 3, sum(self.fine) ** 2), np.nan)  # finer, at nodes of lines
         self.line_scale = np.ones((self.n_sample + 3, self.n_source))  # of the stars there, to be divided by
         self.line_error = np.zeros((self.n_source, self.n_sample))  # of the stars there, common to a line
+        steps = float(np.median(np.abs(np.diff(p.alpha)))), SLICE_WIDTH[int(p.label[0]) // 100]
+        self.uneven = [uneven(wave, steps, self.images) for wave in self.waves()]
         self.shape, self.envelope = self.profile()
         sees: Any = (self.unseen() < LOST).all(axis=(0, 2))  # exposures, the core of all sources
         self.sees = sees | ~sees.any()
+
+    def waves(self) -> np.ndarray:
+        """Return the wavelengths of the nodes."""
+        return self.first + self.step * np.linspace(0, self.n_sample - 1, _NODES)
 
     def unseen(self) -> np.ndarray:
         """Return which part of the light of each source an exposure lacks (source, dither, node).
@@ -121,7 +129,7 @@ class PointFit:
             row = a[b.round(4) == middle]
             on |= (np.abs(beta - middle) <= half) & (alpha > row.min() - half) & (alpha < row.max() + half)
         out = np.empty(_NODES)
-        for k, wave in enumerate(self.first + self.step * np.linspace(0, self.n_sample - 1, _NODES)):
+        for k, wave in enumerate(self.waves()):
             one = np.ones(alpha.size)
             shape, _ = profile_at(alpha, beta, wave * one, k * one, self.correction, self.images)
             out[k] = shape[on].sum() / shape.sum()
@@ -151,15 +159,15 @@ class PointFit:
         """Return the model at the pixels."""
         return (self.star * self.shape).sum(axis=0) + self.host
 
-    def noise(self, model: np.ndarray) -> np.ndarray:
-        """Return the variance of the pixels, with what the profile cannot follow."""
-        peak = _WINGS * self.star.sum(axis=0)
-        return self.pixels.variance + self.floor**2 * (np.maximum(model, 0) ** 2 + peak**2)
+    def noise(self, model: np.ndarray, alike: float = 1.0) -> np.ndarray:
+        """Return the variance of the pixels, with what the profile cannot follow, alike in so many rows."""
+        peak, floor = _WINGS * self.star.sum(axis=0), min(self.floor * np.sqrt(alike), _FLOOR[0])
+        return self.pixels.variance + max(floor, self.floor) ** 2 * (np.maximum(model, 0) ** 2 + peak**2)
 
-    def weights(self) -> np.ndarray:
+    def weights(self, alike: float = 1.0) -> np.ndarray:
         """Return the weights of the pixels, less for those farther off the model than others of their wavelength."""
         p, model = self.pixels, self.model()
-        variance = self.noise(model)
+        variance = self.noise(model, alike)
         if not self.star.any():
             return 1.0 / variance
         ratio = (p.flux - model) ** 2 / variance
@@ -260,7 +268,7 @@ class PointFit:
             self.gain[d] = np.linalg.solve(normal + prior, design.T @ (weight[at] * rest[at]) + prior.sum(axis=1))
         self.gain /= self.gain[self.sees].mean(axis=0)
 
-    def prior(self, rings: bool) -> np.ndarray:
+    def prior(self, rings: bool, node: int) -> np.ndarray:
         """Return what corrections of the profile cost (spline, spline); the profile ends as it starts.
 
         How much light a star has at a distance is known less well beforehand than that it is the same all around: with
@@ -277,7 +285,8 @@ class PointFit:
             ring = np.digitize(np.hypot(*np.meshgrid(at, at)).ravel()[inner], _RINGS)
             together = (_RING_PRIOR if self.images is None else _PRIOR[True]) ** 2 * (ring[:, None] == ring)
             cost[np.ix_(inner, inner)] = np.linalg.inv(np.diag(spread[inner]) + together)
-        return cost
+        sums = self.uneven[node][0]
+        return cost + sums.T @ sums / _EVEN**2
 
     def fit_profile(self, weight: np.ndarray) -> None:
         """Fit the corrections of the profile at each node to all exposures and slices."""
@@ -295,12 +304,14 @@ class PointFit:
         correction_equations(
             u, v, self.node, scale, *self.field(), more, rest, weight, REACH, KNOT, normal, right
         )  # fmt: skip
-        prior = self.prior(self.around == "level" and self.images is None)
+        rings = self.around == "level" and self.images is None
         changes = np.zeros((_NODES, self.n_source - 1, 3))
         for k in range(_NODES):
             full = np.triu(normal[k]) + np.triu(normal[k], 1).T
             full[np.arange(n, size), np.arange(n, size)] += 1e-9 * full[n, n]
-            full[:n, :n] += prior
+            full[:n, :n] += self.prior(rings, k)
+            sums, start = self.uneven[k]
+            right[k, :n] -= sums.T @ start / _EVEN**2
             found = np.linalg.solve(full, right[k])
             self.correction[k] = found[:n].reshape(_N_SPLINE, _N_SPLINE)
             changes[k] = found[size - len(more) :].reshape(-1, 3)
@@ -320,7 +331,7 @@ class PointFit:
         from ._trace_kernels import correction_equations
 
         (a, b), n, stars = self.offsets(), _N_SPLINE**2, self.n_source
-        size, light, weight = n + self.wide, self.star * self.shape, self.weights()
+        size, light, weight = n + self.wide, self.star * self.shape, self.weights(self.n_sample / (_NODES - 1))
         normal, unused = np.zeros((_NODES, size, size)), np.zeros((_NODES, size))
         correction_equations(
             a / self.fwhm, b / self.fwhm, self.node, self.star * self.envelope, *self.field(), light, light[0], weight,
@@ -329,14 +340,14 @@ class PointFit:
         u, v = (one.ravel() for one in np.meshgrid(*[np.linspace(-2, 2, 81)] * 2))
         u, v = u[np.hypot(u, v) < 2], v[np.hypot(u, v) < 2]
         one, none, out = np.ones(u.size), np.zeros((0, u.size)), np.zeros((stars, _NODES))
-        for k, wave in enumerate(self.first + self.step * np.linspace(0, self.n_sample - 1, _NODES)):
+        for k, wave in enumerate(self.waves()):
             fwhm, share = float(psf_fwhm(wave)), np.zeros((1, n))
             shape, envelope = profile_at(u * fwhm, v * fwhm, wave * one, k * one, self.correction, self.images)
             grid = u[None], v[None], 0 * one, envelope[None]
             correction_equations(*grid, u, v, 0, 0, none, one, one, REACH, KNOT, np.zeros((1, n, n)), share)
             full = np.triu(normal[k]) + np.triu(normal[k], 1).T
             full[np.arange(n, size), np.arange(n, size)] += 1e-9 * np.median(np.diag(full)[n:])
-            full[:n, :n] += self.prior(True) / max(float(shape.max()), 1.0) ** 2
+            full[:n, :n] += self.prior(True, k) / max(float(shape.max()), 1.0) ** 2
             asked = np.zeros((size, stars))
             asked[:n] = share.T / shape.sum()
             asked[size - stars :] = np.eye(stars)

@@ -11,6 +11,7 @@ from mrsxr.mrs import psf_fwhm
 
 #: Half side of the box around a source and spacing of the splines of the profile [FWHM].
 REACH, KNOT = 4.0, 0.4
+_PHASES = 4  # of a pixel along each axis
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,40 @@ def correction_at(
     u, v, node, correction = read_only(u, v, node, correction)
     kernels.correction_at(u, v, node, correction, reach, knot, out)
     return out
+
+
+def uneven(wavelength: float, steps: tuple[float, float], images: PsfImages | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return by how much sums of the profile over all pixels change with where between them the source lies, relative.
+
+    Pixels and slices lie side by side, so that the sums are the same light wherever the source lies: what a few
+    exposures show of the profile leaves its light between them open, this does not.
+
+    Parameters
+    ----------
+    wavelength : float [um]
+    steps : (float, float)
+        Width of a pixel and of a slice [arcsec].
+    images : PsfImages, optional
+        The profile to start from.
+
+    Returns
+    -------
+    float64 (phase, spline), (phase)
+        Of a unit of each correction, and of the start.
+    """
+    from ._trace_kernels import correction_equations
+
+    fwhm, n = float(psf_fwhm(wavelength)), round(2 * REACH / KNOT) + 3
+    axes = [step * np.arange(-np.ceil(1.5 * REACH * fwhm / step), 1.5 * REACH * fwhm / step + 1) for step in steps]
+    a, b = (one.ravel() for one in np.meshgrid(*axes))
+    one, none, unused = np.ones(a.size), np.zeros((0, a.size)), np.zeros((1, n * n, n * n))
+    start, parts = np.empty(_PHASES**2), np.zeros((_PHASES**2, 1, n * n))
+    for k, (i, j) in enumerate(np.ndindex(_PHASES, _PHASES)):
+        x, y = a + steps[0] * i / _PHASES, b + steps[1] * j / _PHASES
+        shape, envelope = profile_at(x, y, wavelength * one, 0 * one, np.zeros((2, n, n)), images)
+        start[k], grid = shape.sum(), ((x / fwhm)[None], (y / fwhm)[None], 0 * one, envelope[None])
+        correction_equations(*grid, x, y, 0, 0, none, one, one, REACH, KNOT, unused, parts[k])
+    return (parts[:, 0] - parts[:, 0].mean(axis=0)) / start.mean(), start / start.mean() - 1
 
 
 def apart(place: np.ndarray) -> np.ndarray:

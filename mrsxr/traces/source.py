@@ -29,7 +29,7 @@ _FEWEST = 1000  # pixels near the sources
 _NEAR = 0.5  # FWHM, between two sources
 _HELD = 50.0  # samples that hold the smooth light of one
 #: Error of light that no exposure sees, of that light, by whether the PSF was given.
-_UNSEEN = {False: 0.05, True: 0.03}
+_UNSEEN = {False: 0.1, True: 0.03}
 _UNSURE = 0.05  # error by its profile from which on light that no exposure sees, LOST of a source, is not known
 
 

@@ -282,6 +282,18 @@ def test_an_exposure_without_a_usable_pixel_changes_nothing(empty):
         np.testing.assert_allclose(found[0][name], found[1][name], rtol=1e-6)
 
 
+@pytest.mark.parametrize("seen", [[0], [1], [2], [3], [0, 1]])
+def test_few_exposures_know_the_light_that_all_do(seen):
+    """Pixels lie side by side: what they show between them is known, also where few exposures show the profile."""
+    ds = made(lambda wave: 20.0 + 0 * wave, sky, noise=0.1)
+    whole, part = (measured(one, around="level") for one in (ds, ds.isel(dither=seen)))
+    whole, part = xr.align(whole, part)
+    off = float((part.flux / whole.flux).mean()) - 1
+    told = np.hypot(*(float((np.sqrt(one.var_systematic) / one.flux).mean()) for one in (whole, part)))
+    assert abs(off) < 0.01
+    assert abs(off) < 3 * told < 0.03
+
+
 @pytest.mark.filterwarnings("ignore:band 1A")
 @pytest.mark.parametrize(
     ("shift", "least", "most"), [((0.0, 1.0), 0.0, 0.02), ((2.1, 0.3), 0.02, 0.3), ((0, 1.6), 0.3, 1)]

@@ -39,8 +39,8 @@ _PEAK = np.interp(np.abs(np.arange(N_SPLINE) - 1 - REACH / KNOT), [0, 1, 2], [2 
 _PEAK = np.outer(_PEAK, _PEAK).ravel()
 _HELD = 1e6
 _STEP = 0.005  # FWHM, for the slopes of the profile
-#: FWHM by which a source moves that count as a change of 1 of the profile; the largest share of two steps to go on by.
-_AS_PROFILE, _LARGEST_SHARE = 0.1, 1.0
+#: FWHM by which a source moves that count as a change of 1 of the profile; shares of two rounds to go back by.
+_AS_PROFILE, _SHARES = 0.1, (-5.0, 1.0)
 
 
 @dataclass
@@ -302,7 +302,7 @@ class Fit:
         if last is not None:
             change = step - last[1]
             share = change @ step / max(change @ change, 1e-30)
-            if abs(share) < _LARGEST_SHARE:
+            if _SHARES[0] < share < _SHARES[1]:
                 place, profile = np.split(now - share * (now - last[0]), [self.place.size])
                 self.place = place.reshape(self.place.shape) * _AS_PROFILE * self.unit
                 self.profile = profile.reshape(self.profile.shape)

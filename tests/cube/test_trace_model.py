@@ -221,3 +221,34 @@ def test_a_fit_says_whether_it_came_to_rest(star):
     place = fit.place.copy()
     fit.run(1)
     assert np.abs(fit.place - place).max() < 2e-4
+
+
+class Creeping(Fit):
+    """A fit each of whose rounds goes a fifth of the way to where it would come to rest."""
+
+    def __init__(self):
+        self.place, self.profile, self.prior = np.zeros((1, 2, 2)), np.zeros((2, 3, 3)), np.zeros((2, 3, 3))
+        self.unit, self.light = 0.3, np.ones((1, 4))
+
+    def weights(self, fitted=None):
+        return None
+
+    def fit_spectra(self, weight):
+        pass
+
+    def fit_places(self, weight):
+        pass
+
+    def model(self):
+        return np.full(4, 1 + self.profile.sum())
+
+    def fit_profile(self, weight):
+        self.place = self.place + 0.2 * (0.01 - self.place)
+        self.profile = self.profile + 0.2 * (0.5 - self.profile)
+
+
+def test_rounds_that_creep_are_led_on():
+    fit = Creeping()
+    assert fit.run(12)  # by themselves they would need 30
+    np.testing.assert_allclose(fit.place, 0.01, rtol=1e-3)
+    np.testing.assert_allclose(fit.profile, 0.5, rtol=1e-3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -67,10 +68,23 @@ def layer_of(room: str) -> int:
     raise AssertionError(f"{room} stands in no layer: add it to LAYERS or move it")
 
 
-def imports_of(path: Path):
-    """Yield (dotted name of a module of the package or of another package, line)."""
+def statements_of(node):
+    """Yield the statements in a module, a function, a branch ..., without a look into expressions."""
+    for name in ("body", "orelse", "finalbody", "handlers", "cases"):
+        for one in getattr(node, name, ()):
+            yield one
+            yield from statements_of(one)
+
+
+@cache
+def imports_of(path: Path) -> list[tuple[str, int]]:
+    """Return (dotted name of a module of the package or of another package, line) of all imports."""
+    return list(find_imports(path))
+
+
+def find_imports(path: Path):
     package = ("mrsxr", *path.relative_to(ROOT).parts[:-1])
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in statements_of(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name, node.lineno

@@ -139,8 +139,8 @@ def subtract_functions(
     of the function, variance of the factor, wavelength of the first and of the last node [um].
     """
     n_entry = n_term + n_term * (n_term + 1) // 2
-    table = np.ascontiguousarray(table).reshape(table.shape[0], -1, n_entry)
-    facts = np.ascontiguousarray(facts).reshape(facts.shape[0], n_side, 4)
+    flux, known, side, table, facts = read_only(flux, known, side, table, facts)
+    table, facts = table.reshape(table.shape[0], -1, n_entry), facts.reshape(facts.shape[0], n_side, 4)
     out, spread = np.empty(flux.shape, dtype=np.float32), np.empty(flux.shape, dtype=np.float32)
     alpha, beta, wavelength = read_only(
         *(one.astype(kind, copy=False) for one, kind in ((alpha, "f4"), (beta, "f4"), (wavelength, "f8")))

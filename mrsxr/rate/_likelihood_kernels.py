@@ -358,7 +358,7 @@ def _fit_better(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _find(sci, group_dq, read_noise, gain, dark, linear, tg, thresholds, bounds, out_dq, out_spread):
+def _find(sci, group_dq, pixel_dq, read_noise, gain, dark, linear, tg, thresholds, bounds, out_dq, out_spread):
     """Look for jumps, a tile at a time, in the pixels that may have one."""
     n_dither, n_integration, n_group, n_y, n_x = sci.shape
     tile = _new_tile(n_integration, n_group)
@@ -367,7 +367,6 @@ def _find(sci, group_dq, read_noise, gain, dark, linear, tg, thresholds, bounds,
     terms = new_terms(linear[0].shape[0])
     before = np.zeros((n_integration, n_group - 1, TILE), dtype=np.float32)
     queue, places, q = (_new_tile(n_integration, n_group), before), np.zeros((3, TILE), np.int64), 0
-    nothing = np.zeros((n_dither, n_y, n_x), dtype=np.uint32)
     for d in range(n_dither):
         for y in range(n_y):
             take_row(sci, d, y, tiles)
@@ -375,7 +374,7 @@ def _find(sci, group_dq, read_noise, gain, dark, linear, tg, thresholds, bounds,
             for n in range(tiles.shape[0]):
                 place, width = (d, y, n * TILE), min(TILE, n_x - n * TILE)
                 _prepare(
-                    (tiles[n], tiles_dq[n]), nothing, read_noise, gain, dark, linear, tg, (0, n_group), np.uint8(4),
+                    (tiles[n], tiles_dq[n]), pixel_dq, read_noise, gain, dark, linear, tg, (0, n_group), np.uint8(4),
                     place, width, tile, terms,
                 )  # fmt: skip
                 for t in range(TILE):
@@ -446,8 +445,9 @@ def find_jumps_gls(
 ) -> tuple[Array, Array]:  # fmt: skip
     """Return (group flags with JUMP_DET, bool: jumps that also flag their neighbours)."""
     out_dq, out_spread = np.broadcast_to(group_dq, sci.shape).copy(), np.zeros(sci.shape, dtype=np.bool_)
+    no_flags = np.zeros((sci.shape[0], *sci.shape[3:]), dtype=np.uint32)
     _find(
-        *read_only(sci, np.broadcast_to(group_dq, sci.shape), read_noise, gain, dark),
+        *read_only(sci, np.broadcast_to(group_dq, sci.shape), no_flags, read_noise, gain, dark),
         _linear(linearity, sci.shape, scale_photon_noise), float(group_time),
         np.array((threshold_one_omit, threshold_two_omit), dtype=np.float32),
         np.asarray(neighbours, dtype=np.float32), out_dq, out_spread,

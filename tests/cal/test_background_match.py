@@ -411,7 +411,7 @@ def test_equations_without_the_sky_against_dense_least_squares(wide, n_term):
     member, sky_bin = rng.integers(0, 3, n), np.repeat([4, 5, 9], n // 3)
     member[sky_bin == 9] %= 2  # another set of members
     x, y = rng.uniform(0, 1, (2, n)) * np.array(wide)[:, None]
-    terms = np.concatenate([np.ones((n, 1)), rng.normal(size=(n, 2))], axis=1)[:, :n_term]
+    terms = np.concatenate([np.ones((n, 1)), rng.normal(size=(n, 2))[:, : n_term - 1]], axis=1)
     flux, sigma = rng.normal(10, 2, n), rng.uniform(0.5, 2, n)
     table = Table(member, sky_bin, sky_bin, x, y, terms, flux, sigma, np.zeros(n, dtype=int))
     basis = [{k: rng.uniform(0.2, 1, n_knot) for k in (4, 5, 9)} for _ in range(3)]

@@ -360,7 +360,9 @@ def test_harmonics_are_those_of_plain_least_squares():
     weights = rng.uniform(1, 4, n_cell)
     y = rng.normal(0, 1, (n_group, n_cell)) + rng.normal(0, 3, (n_group, 1))
     frequencies, harmonics = np.array([1 / 997.0, 1 / 641.0]), np.array([2, 1])
-    sums = np.concatenate([y * weights, weights[None]])[None]
+    sums = np.concatenate([y * weights, weights[None]])[None].astype("f4")
+    weights = sums[0, -1].astype(float)
+    y = sums[0, :-1] / weights
     normal, right, chi2, free = fits._equations(sums, starts[None], cells, frequencies, harmonics)
     found = np.linalg.solve(normal, right)
     g, c = (m.ravel() for m in np.mgrid[:n_group, :n_cell])

@@ -1,8 +1,9 @@
 """Method "gated" of clean_showers: showers are found between the slices and followed across them as smooth fields.
 
 A shower is a patch of cells that is raised significantly at one of several scales. Its light is the most likely smooth
-field (Gaussian process) through the cells, about a blob where one fits; how long, wide, tilted and cusped it is,
-follows from them. Slices that do not hold it keep their light (:mod:`._shower_slices`).
+field (Gaussian process) through the cells, about one or two blobs where they fit; how long, wide, tilted and cusped,
+follows from them, and which of it, from the light of the slices. Those that do not hold it keep their light
+(:mod:`._shower_slices`).
 """
 
 from __future__ import annotations
@@ -43,8 +44,9 @@ _GRID, _VARIANCE_GRID = 2, 8  # pixels between which the field is interpolated
 _STEPS, _ROUNDS, _ENOUGH = (0.5, 0.25, 0.12), 40, 0.05  # of logarithms of the form; -log likelihood
 #: What is usual of blobs: round by the log of their axes, not much higher than seen by its log, a power about 2.
 _USUAL = (0.7, 0.5, 1.5)
-_BLOB_COST, _ROUGH = 10.0, 0.02  # -log likelihood of seven more numbers; share of the height that is no blob's
+_NUMBERS, _BLOB_COST, _ROUGH = 7, 10.0, 0.02  # of a blob, their -log likelihood; share of the height that is no blob's
 _FINE = (0.0, 0.05, 0.3)
+_CLEARLY = 0.5  # of what stays on slices by a likelier description, below which another is taken
 _LEAST, _MOST = 4.0, 150.0  # pixels, lengths
 
 _HALO, _JOINED = 2.5, 12.0  # scales and pixels
@@ -84,18 +86,21 @@ def find_showers(
             if found.shape[1] < _FEWEST_CELLS or (key := found.tobytes()) in tried:
                 continue
             tried.add(key)
+            least, best = np.inf, list[Any]()
             for shape, form in describe(found):
                 held = left_out(found, shape, form)
-                if not held[0] < LIMIT**2 * held[1]:
-                    continue
-                box, light, unsure = _field(found, shape, form, here, model.shape)
-                told = slices.take(light, box)
-                if told is not None:
-                    squares += told[0]
-                    model[box] += np.where(told[1], light, 0.0)
-                    variance[box] += np.where(told[1], unsure, 0.0)
-                    gained = True
-                    break
+                if held[0] < LIMIT**2 * held[1]:
+                    box, light, unsure = _field(found, shape, form, here, model.shape)
+                    told = slices.judge(light, box)
+                    if told is not None and told[1] < least:
+                        least, best = _CLEARLY * told[1], [box, light, unsure, *told]
+            if best:
+                box, light, unsure, misfits, _, holds, told_light = best
+                slices.take(told_light)
+                squares += misfits
+                model[box] += np.where(holds, light, 0.0)
+                variance[box] += np.where(holds, unsure, 0.0)
+                gained = True
         if not gained:
             break
     return model, variance, float(np.sqrt(squares[0] / squares[1])) if squares[1] > 0 else np.nan
@@ -168,42 +173,70 @@ def _gather(cells: np.ndarray, here: np.ndarray) -> np.ndarray:
 
 
 def describe(cells: np.ndarray) -> list[tuple[Any, ...]]:
-    """Return [(blob or None, form of the field about it), ...], the likelier first, of searches that ended."""
-    shape, fitted = fit_blob(cells, _first_blob(cells))
-    rest = cells.copy()
-    rest[0] -= blob(shape, cells[3], cells[4])
+    """Return [(blobs or None, form of the field about them), ...], the likelier first, of searches that ended.
+
+    Two blobs are tried where they tell the cells better than one by what their numbers cost.
+    """
+    one, fitted, chi = fit_blobs(cells, _first_blob(cells))
+    tried: list[tuple[Any, bool]] = [(None, True), (one, fitted)]
+    if chi > 2.0 * _BLOB_COST:
+        two, fitted, less = fit_blobs(cells, _halves(one))
+        if chi - less > 2.0 * _BLOB_COST:
+            tried.append((two, fitted))
     found = []
-    for about, values, extra, ended in ((None, cells, 0.0, True), (shape, rest, _BLOB_COST, fitted)):
-        form, searched, cost = best_form(values)
+    for k, (about, ended) in enumerate(tried):
+        rest = cells.copy()
+        if about is not None:
+            rest[0] -= blobs(about, cells[3], cells[4])
+        form, searched, cost = best_form(rest)
         if ended and searched:
-            found.append((cost + extra, about, form))
-    return [one[1:] for one in sorted(found, key=lambda one: one[0])]
+            found.append((cost + k * _BLOB_COST, about, form))
+    return [each[1:] for each in sorted(found, key=lambda each: each[0])]
 
 
-def blob(shape: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return height exp(-r^power / 2) of an elliptic blob: x, y, log widths along and across, tilt, height, power."""
-    cosine, sine = np.cos(shape[4]), np.sin(shape[4])
-    dx, dy = x - shape[0], y - shape[1]
-    u, v = (cosine * dx + sine * dy) * np.exp(-shape[2]), (cosine * dy - sine * dx) * np.exp(-shape[3])
-    return shape[5] * np.exp(-0.5 * (u * u + v * v + 1e-6) ** (0.5 * shape[6]))
+def blobs(shape: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the sum of elliptic blobs height exp(-r^power / 2).
+
+    Numbers of each: x, y, log widths along and across, tilt, height, power.
+    """
+    out: np.ndarray = np.zeros(np.broadcast_shapes(x.shape, y.shape))
+    for x0, y0, along, across, tilt, height, power in shape.reshape(-1, _NUMBERS):
+        cosine, sine, dx, dy = np.cos(tilt), np.sin(tilt), x - x0, y - y0
+        u, v = (cosine * dx + sine * dy) * np.exp(-along), (cosine * dy - sine * dx) * np.exp(-across)
+        out += height * np.exp(-0.5 * (u * u + v * v + 1e-6) ** (0.5 * power))
+    return out
 
 
-def fit_blob(cells: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, bool]:
-    """Return (the blob that fits cells best, whether the search ended)."""
-    sigma = _sigma(cells, start[5])
-    low = [-np.inf, -np.inf, np.log(_LEAST), np.log(_LEAST), -np.inf, 0.0, 0.8]
-    high = [np.inf, np.inf, np.log(_MOST), np.log(_MOST), np.inf, 5.0 * start[5], 6.0]
-    top = max(np.max(cells[0]), 1e-6)
+def fit_blobs(cells: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, bool, float]:
+    """Return (the blobs that fit cells best, whether the search ended, their squared misfits)."""
+    n = start.size // _NUMBERS
+    height = start[5::_NUMBERS].max()
+    sigma, top = _sigma(cells, height), max(np.max(cells[0]), 1e-6)
+    least, most = np.log(_LEAST), np.log(_MOST)
+    low = n * [-np.inf, -np.inf, least, least, -np.inf, 0.0, 0.8]
+    high = n * [np.inf, np.inf, most, most, np.inf, 5.0 * height, 6.0]
 
     def misfits(p: np.ndarray) -> np.ndarray:
-        usual = (p[2] - p[3]) / _USUAL[0], np.log(max(p[5], 1e-9) / top) / _USUAL[1], (p[6] - 2.0) / _USUAL[2]
-        return np.append((cells[0] - blob(p, cells[3], cells[4])) / sigma, usual)
+        each = p.reshape(n, _NUMBERS)
+        usual = [each[:, 2] - each[:, 3], np.log(np.maximum(each[:, 5], 1e-9) / top), each[:, 6] - 2.0]
+        about = [values / width for values, width in zip(usual, _USUAL, strict=True)]
+        return np.concatenate([(cells[0] - blobs(p, cells[3], cells[4])) / sigma, *about])
 
-    found = least_squares(
-        misfits, np.clip(start, low, high), bounds=(low, high),
-        x_scale=[5.0, 5.0, 0.3, 0.3, 0.5, start[5], 0.5], max_nfev=200,
-    )  # fmt: skip
-    return found.x, found.status > 0
+    scale = n * [5.0, 5.0, 0.3, 0.3, 0.5, height, 0.5]
+    found = least_squares(misfits, np.clip(start, low, high), bounds=(low, high), x_scale=scale, max_nfev=200)
+    return found.x, found.status > 0, 2.0 * float(found.cost)
+
+
+def _halves(one: np.ndarray) -> np.ndarray:
+    """Return two blobs in place of one, side by side along it."""
+    two = np.tile(one, (2, 1))
+    angle = one[4] + (0.0 if one[2] > one[3] else 0.5 * np.pi)
+    long, short = max(one[2], one[3]), min(one[2], one[3])
+    away = 0.8 * np.exp(long) * np.array([np.cos(angle), np.sin(angle)])
+    two[:, :2] += [-away, away]
+    two[:, 2:4] = min(short, long - np.log(1.5))
+    two[:, 6] = 2.0
+    return two.ravel()
 
 
 def _sigma(cells: np.ndarray, height: float | np.ndarray) -> np.ndarray:
@@ -211,14 +244,17 @@ def _sigma(cells: np.ndarray, height: float | np.ndarray) -> np.ndarray:
 
 
 def _slopes(shape: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return the derivatives (..., number) of a blob by its numbers."""
-    steps = 1e-4 * np.array([1.0, 1.0, 1.0, 1.0, 1.0, max(shape[5], 1e-6), 1.0])
-    return np.stack([(blob(shape + h, x, y) - blob(shape - h, x, y)) / (2 * h.sum()) for h in np.diag(steps)], axis=-1)
+    """Return the derivatives (..., number) of blobs by their numbers."""
+    steps = np.full(shape.shape, 1e-4)
+    steps[5::_NUMBERS] *= np.maximum(shape[5::_NUMBERS], 1e-6)
+    return np.stack(
+        [(blobs(shape + h, x, y) - blobs(shape - h, x, y)) / (2 * h.sum()) for h in np.diag(steps)], axis=-1
+    )
 
 
-def blob_variance(cells: np.ndarray, shape: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return the variance of a blob fitted to cells at other places."""
-    weight = _sigma(cells, shape[5]) ** -2.0
+def _blob_variance(cells: np.ndarray, shape: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the variance of blobs fitted to cells at other places."""
+    weight = _sigma(cells, shape[5::_NUMBERS].max()) ** -2.0
     here = _slopes(shape, cells[3], cells[4])
     fit = np.linalg.pinv(here.T @ (here * weight[:, None]), rcond=1e-10) @ here.T * weight
     covariance = fit * (cells[1] + cells[2] ** 2) @ fit.T
@@ -288,10 +324,10 @@ def left_out(cells: np.ndarray, shape: Any, form: Any) -> np.ndarray:
             return np.array([1.0, 1.0])
         lower = np.empty((kept.shape[1],) * 2)
         factor(kept, form, lower)
-        here = None if shape is None else fit_blob(kept, shape)[0]
+        here = None if shape is None else fit_blobs(kept, shape)[0]
         weights = _weights(kept, here, lower)
         field = np.empty((1, 1))
-        mean = 0.0 if here is None else blob(here, away[3], away[4])
+        mean = 0.0 if here is None else blobs(here, away[3], away[4])
         off = away[0] - mean
         for n in range(away.shape[1]):
             expect(kept, weights, form, away[3, n : n + 1], away[4, n : n + 1], field)
@@ -301,7 +337,7 @@ def left_out(cells: np.ndarray, shape: Any, form: Any) -> np.ndarray:
 
 
 def _weights(cells: np.ndarray, shape: Any, lower: np.ndarray) -> np.ndarray:
-    values: np.ndarray = cells[0].copy() if shape is None else cells[0] - blob(shape, cells[3], cells[4])
+    values: np.ndarray = cells[0].copy() if shape is None else cells[0] - blobs(shape, cells[3], cells[4])
     substitute(lower, values.size, values)
     return values
 
@@ -323,10 +359,10 @@ def _field(
         coarse = np.empty((ys.size, xs.size))
         fill(cells, given, form, xs, ys, coarse)
         if shape is not None and fill is doubt_field:
-            coarse += blob_variance(cells, shape, *np.meshgrid(xs, ys))
+            coarse += _blob_variance(cells, shape, *np.meshgrid(xs, ys))
         parts.append(_between(coarse, ys, xs, np.arange(y0, y1), np.arange(x0, x1)))
     if shape is not None:
-        parts[0] += blob(shape, np.arange(x0, x1)[None, :], np.arange(y0, y1)[:, None])
+        parts[0] += blobs(shape, np.arange(x0, x1)[None, :], np.arange(y0, y1)[:, None])
     inner = np.pad(here, 1, mode="edge")
     fade = np.clip(ndimage.distance_transform_edt(inner, sampling=(CELL_Y, CELL_X))[1:-1, 1:-1] / _MARGIN, 0.0, 1.0)
     fade = np.repeat(np.repeat(fade, CELL_Y, axis=0), CELL_X, axis=1)[box]

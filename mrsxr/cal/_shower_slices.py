@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.optimize import nnls
@@ -184,11 +185,18 @@ class Slices:
         place = self.place[box][known]
         return np.bincount(place, image[known], self.shape[0] * self.shape[1]).reshape(self.shape)
 
-    def take(self, shower: np.ndarray, box: tuple[slice, slice]) -> tuple[np.ndarray, np.ndarray] | None:
-        """Take a shower (y, x) of a box off the light; return its squared misfits, with it and without, and where.
+    def take(self, shape: np.ndarray) -> None:
+        """Take light (slice, y) off that of the slices."""
+        self.light -= shape
 
-        Slices that contradict it are left out: where is False (y, x) there. None, and nothing is taken, where the
-        others do not show that most of it lies on them, by three times what they hold of the same light at other rows.
+    def judge(self, shower: np.ndarray, box: tuple[slice, slice]) -> tuple[Any, ...] | None:
+        """Return what slices tell of a shower (y, x) of a box.
+
+        The squared misfits with it and without, what stays of its squared light, where it lies (y, x), and its light
+        (slice, y).
+
+        Slices that contradict it are left out: it does not lie there. None where the others do not show that most
+        of it lies on them, by three times what they hold of the same light at other rows.
         """
         with np.errstate(invalid="ignore"):
             shape = np.nan_to_num(self._sum(shower, box) / self.count)
@@ -199,8 +207,10 @@ class Slices:
             return None
         share, variance, least = _shares_of(self.light[told], shape[told], lit, 0)
         agree = share + _SURE * np.sqrt(variance) >= _GAIN
-        out, told = told[~agree], told[agree]
-        share, variance, least = share[agree], variance[agree], least[agree]
+        left = np.nansum([least + (share - agree) ** 2 / variance, least + share**2 / variance], axis=1)
+        power = np.sum(shape[told] ** 2, axis=1)
+        stays = [np.nansum(power * (values**2 + variance)) for values in (share - agree, share)]
+        out, told, share, variance = told[~agree], told[agree], share[agree], variance[agree]
         if not told.size or not _GAIN < _mean(share, variance) < _TOO_MUCH:
             return None
         rest = self.light[told] - share[:, None] * shape[told]
@@ -210,9 +220,7 @@ class Slices:
         if len(others) < _FEWEST_PLACES or not _mean(share, variance) > _SURE * MAD_TO_SIGMA * np.median(others):
             return None
         shape[out] = 0.0
-        self.light -= shape
-        squares = np.array([np.sum(least + (share - 1.0) ** 2 / variance), np.sum(least + share**2 / variance)])
-        return squares, ~np.isin(self.labels[box], self.names[out])
+        return left, stays[0] / stays[1], ~np.isin(self.labels[box], self.names[out]), shape
 
 
 def _mean(values: np.ndarray, variance: np.ndarray) -> float:

@@ -47,8 +47,9 @@ def clean_showers(
         With "smooth": percentiles of the pixels between the slices below and above which they are left out.
     method : str
         "smooth": the Gaussian mean, as jwst, of 0 DN/s beyond the detector. "gated": patches that
-        are raised significantly above what slices spill over their edges, each followed across the slices as the
-        likeliest blob and smooth field about it, where the light of the slices agrees; nothing is subtracted elsewhere.
+        are raised significantly above what slices spill over their edges, each followed across the slices as a smooth
+        field about none, one or two blobs, where the light of the slices agrees: the likeliest, unless half as much of
+        the squared light of another stays on the slices. Nothing is subtracted elsewhere.
     threshold : float
         With "gated": significance [sigma] of a shower.
     protection : float

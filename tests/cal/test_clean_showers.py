@@ -157,6 +157,27 @@ def test_gated_takes_several_showers_of_one_image():
         assert abs((out - light)[inside].sum()) < 0.07 * shower[inside].sum()
 
 
+@pytest.mark.parametrize(
+    ("size", "peaks", "apart"),
+    [
+        (25, (1.0, 0.7), (0.0, 32.0)),
+        (25, (0.8, 0.8), (33.0, 8.0)),
+        (30, (4.0, 1.6), (38.0, 12.0)),
+        (45, (0.4, 0.3), (20.0, 60.0)),
+    ],
+)
+def test_gated_takes_two_showers_beside_each_other(size, peaks, apart):
+    rate, light, _ = sky(17)
+    first, second = (
+        made_shower(gaussian, size, p, (145 + k * apart[0], 190 + k * apart[1])) for k, p in enumerate(peaks)
+    )
+    out = run(rate + first + second, method="gated").rate.values[0]
+    inside = lit() & (first + second > 0.05 * max(peaks))
+    assert abs((out - light)[inside].sum()) < 0.06 * (first + second)[inside].sum()
+    near_one = lit() & (second > 0.5 * peaks[1])
+    assert abs((out - light)[near_one].sum()) < 0.1 * (first + second)[near_one].sum()
+
+
 def test_gated_without_a_shower_is_the_input_and_says_so():
     for seed in range(4):
         ds_rate = sky(seed, glow=0.05 * (seed % 2))[0]
@@ -284,13 +305,18 @@ def test_slices_judge_what_is_found_between_them(there):
     shower = made_shower(gaussian, 40, 0.4).astype("f4")
     on = slices.Slices(rate + (shower if there else 0), np.zeros(SHAPE, "u4"), labels)
     box = (slice(90, 220), slice(140, 280))
-    took = on.take(shower[box], box)
+    took = on.judge(shower[box], box)
     assert (took is not None) == there
+    narrow = on.judge(made_shower(gaussian, 20, 0.4)[box], box)
+    assert narrow is None or (there and narrow[1] > 2.0 * took[1])
+    if there:
+        on.take(took[3])
     plain = slices.Slices(rate, np.zeros(SHAPE, "u4"), labels)
     np.testing.assert_allclose(on.light, plain.light, atol=0.02)
     if there:
         assert took[0][0] < 0.5 * took[0][1]
-        assert took[1].all()
+        assert took[1] < 0.1
+        assert took[2].all()
 
 
 def test_share_of_a_shape_at_other_rows_is_told_or_nan():

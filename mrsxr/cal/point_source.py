@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr.arguments import as_bands, as_places, reads
+from mrsxr.attributes import set_each
 from mrsxr.blocks import as_delayed
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.frame import frame_coordinate
@@ -19,7 +20,7 @@ from mrsxr.mrs import bands_of_setting
 from mrsxr.step import step
 from mrsxr.threads import how
 from mrsxr.traces.pixels import lit_pixels
-from mrsxr.traces.source import KIND, check_model, check_which, fit_source, holds, star_on_frame
+from mrsxr.traces.source import KIND, check_model, check_which, fit_source, holds, star_on_frame, taken_off
 
 from ._sampling import check_wcs
 from .trace_model import fit_trace_model
@@ -136,17 +137,17 @@ def subtract_point_source(
     check_wcs(ds)
     models = models_of(ds, trace_model, bands, source, others, psf)
     others = () if trace_model is None else others
-    done = str(ds.attrs.get("point_source_off", "")).split()
+    done = taken_off(ds)
     for band in models:
-        if band in done:
-            raise MrsxrError(f"band {band}: the point source was taken off already")
+        if any(band in one for one in done):
+            raise MrsxrError(f"band {band}: the point source was taken off already; start from the data before it")
     flux = ds["flux"].variable
     for band, model in models.items():
         check_which(model, others, which or ())
         own = psf if trace_model is not None or holds(psf, band) else None
         flux = flux - stars_of(ds, model, star_on_frame, which, around=around, psf=own, others=others)
     flux.attrs = dict(ds["flux"].attrs)
-    return ds.assign(flux=flux).assign_attrs(point_source_off=" ".join([*done, *models]))
+    return set_each(ds.assign(flux=flux), "point_source_off", [" ".join([*one, *models]) for one in done])
 
 
 def models_of(

@@ -22,7 +22,7 @@ from mrsxr.threads import how
 from mrsxr.traces import fit_band
 from mrsxr.traces.model import EDGE, N_SPLINE, profile_of
 from mrsxr.traces.pixels import gathered, in_circle, lit_pixels, places_of
-from mrsxr.traces.source import check_apart, images_of
+from mrsxr.traces.source import check_apart, images_of, marked_off
 
 from ._sampling import check_wcs
 
@@ -126,7 +126,7 @@ def fit_trace_model(
     coords = {"exposure": ds["exposure"], "slice_label": labels, "node": ("node", nodes, wave),
               "sample": ("sample", samples, wave)}  # fmt: skip
     attrs = {"kind": "trace_model", "band": band, "ref_id": f"trace model of {band}", **made_with(psf=psf)}
-    return xr.Dataset(data, coords, attrs)
+    return xr.Dataset(data, coords, marked_off(attrs, ds))
 
 
 def _start(psf: xr.Dataset, band: str, nodes: np.ndarray) -> Any:

@@ -29,6 +29,7 @@ from mrsxr.schema import CUBE_DIMS, RANDOM, SYSTEMATIC, meaning_of, units_of
 from mrsxr.step import step
 from mrsxr.threads import how
 from mrsxr.traces import TraceModel, chosen, finer_pixels
+from mrsxr.traces.source import require_source
 
 from ._blocks import Source, lazy_planes
 from ._layout import (
@@ -230,8 +231,10 @@ def cube_of(
         turn = turn_of(parts[0], coord_system, position_angle)
         grid = sky_grid(parts, whole, box=box, turn=turn, center=center, shape=shape)
         grid = with_axis(grid, axis, facts, whole, cubepar)
-    if trace_model is not None and weighting != "drizzle":
-        raise MrsxrError(f"a trace model goes with weighting 'drizzle', not '{weighting}'; leave one of both out")
+    if trace_model is not None:
+        if weighting != "drizzle":
+            raise MrsxrError(f"a trace model goes with weighting 'drizzle', not '{weighting}'; leave one of both out")
+        require_source(parts[0].ds, trace_model)
     systematic = any(has_systematic(one.ds) for one in parts)
     sources = []
     for one in parts:

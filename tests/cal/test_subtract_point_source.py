@@ -17,6 +17,7 @@ from mrsxr.cal import (
     replace_pixels,
     subtract_point_source,
 )
+from mrsxr.cube import build_cube
 from mrsxr.errors import MrsxrError
 from mrsxr.mrs import psf_fwhm
 from mrsxr.pipeline.combine_chain import combine
@@ -26,6 +27,7 @@ from mrsxr.spectrum import fit_spectrum
 from mrsxr.step import read_history
 from mrsxr.traces.point import typical_of
 from mrsxr.traces.source import images_of
+from mrsxr.tree import join_dithers
 
 PEAK = 1300.0  # MJy/sr
 
@@ -103,6 +105,30 @@ def test_what_does_not_fit_is_refused(alone):
     once = ds.assign_attrs(point_source_off="1A")
     with pytest.raises(MrsxrError, match="taken off already"):
         subtract_point_source(once, trace_model=model)
+
+
+def test_a_source_that_is_off_is_put_back_by_nothing(alone):
+    """Nor taken off twice where exposures that lost it are joined with others; what is left may be fitted anew."""
+    ds, model = alone
+    off = subtract_point_source(ds, trace_model=model, around="level")
+    joined = join_dithers([off.isel(dither=[0]), ds.isel(dither=[1])])
+    assert joined["point_source_off"].values.tolist() == ["1A", "json:null"]
+    for call in (
+        lambda one: subtract_point_source(one, trace_model=model),
+        lambda one: build_cube(one, band="1A", trace_model=model),
+        lambda one: replace_pixels(one, method="trace_model", trace_model=model),
+        lambda one: fit_point_source(one, trace_model=model),
+        lambda one: fit_spectrum(one, trace_model=model),
+    ):
+        for one in (off, joined, off.chunk(dither=1)):
+            with pytest.raises(MrsxrError, match=r"the point source (of the model )?was taken off already"):
+                call(one)
+    left = fit_trace_model(off, band="1A", source=(0.0, 0.0))
+    assert left.attrs["point_source_off"] == "1A"
+    cubes = [build_cube(off, band="1A", trace_model=one, spaxel_size=0.2) for one in (left, None)]
+    assert float(abs(cubes[0].flux - cubes[1].flux).max()) < 0.01 * PEAK
+    two = subtract_point_source(ds.assign_attrs(point_source_off="2A"), trace_model=model, around="level")
+    assert two.attrs["point_source_off"] == "2A 1A"
 
 
 @pytest.mark.parametrize("cut", [{"dither": slice(0)}, {"y": slice(0)}, {"x": slice(20, 21)}, {}])

@@ -10,6 +10,7 @@ import xarray as xr
 from helpers import make_ramp, named
 
 import mrsxr
+from mrsxr import arguments
 from mrsxr.errors import MrsxrError
 
 ROOMS = [mrsxr, *(one for name in mrsxr.__all__ if inspect.ismodule(one := getattr(mrsxr, name)))]
@@ -89,3 +90,21 @@ def test_other_levels_settings_and_names_are_other_exposures():
     ds = make_ramp(np.ones((2, 1, 2, 4, 5), "f4")).assign_attrs(level="rate")
     with pytest.raises(MrsxrError, match="MT_RA"):
         mrsxr.cal.target_position([ds, named(ds, 7), ds.assign_attrs(level="cal"), ds.assign_attrs(setting="12B")])
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: mrsxr.save(xr.Dataset(attrs={"level": "cal"}), 5), "save needs a path"),
+        (lambda: mrsxr.references.read_reference(None), "read_reference needs a path"),
+        (lambda: mrsxr.report.write_report(7.5), "write_report needs a path"),
+        (lambda: mrsxr.attach_index("s3d.fits"), "attach_index needs a Dataset or DataArray, got a str"),
+        (lambda: mrsxr.io.from_specutils([1.0]), "needs a specutils.Spectrum, got a list"),
+        (lambda: mrsxr.plot.spectrum(None), "expected Datasets of level spectrum"),
+        (lambda: arguments.as_kms_list(400.0, "edges"), "edges is 400.0; expected several numbers of km/s"),
+    ],
+)
+def test_what_is_no_path_and_no_sequence_is_refused_in_one_line(call, text):
+    with pytest.raises(MrsxrError, match=text) as error:
+        call()
+    assert "\n" not in str(error.value)

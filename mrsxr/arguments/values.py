@@ -139,6 +139,8 @@ def as_kms_list(value: Any, what: str = "velocities") -> Any:
     """Return velocities [km/s] of a sequence of numbers or Quantities; falling ones are turned round."""
     if value is None:
         return None
+    if np.ndim(value) != 1:
+        raise MrsxrError(f"{what} is {value!r}; expected several numbers of km/s, or a Quantity of them")
     found = [as_kms(item, what) for item in value]
     return found[::-1] if len(found) > 1 and all(b < a for a, b in pairwise(found)) else found
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import xarray as xr
+
 from mrsxr.errors import MrsxrError
 
 from .celestial import CelestialIndex, CelestialTransform, T, cut_wcs, with_celestial_index
@@ -52,6 +54,8 @@ def attach_index(ds: T, wcs: Any = None, dims: tuple[str, str] = ("y", "x")) -> 
     >>> bool(spaxel.y == wide.y[2]), bool(spaxel.x == wide.x[2])
     (True, True)
     """
+    if not isinstance(ds, xr.Dataset | xr.DataArray):
+        raise MrsxrError(f"attach_index needs a Dataset or DataArray, got a {type(ds).__name__}")
     if wcs is None:
         if "wcs" not in ds.attrs and isinstance(ds.xindexes.get("ra"), CelestialIndex):
             return ds

@@ -56,7 +56,7 @@ def is_header(value: Any) -> bool:
     return isinstance(found, dict) and all(isinstance(part, dict) for part in found.values())
 
 
-_LEVELS = tuple(dict.fromkeys((*LEVELS, *MAPS)))
+_LEVELS = tuple(dict.fromkeys((*LEVELS, *MAPS, "position_velocity")))
 #: What the attributes of each kind must be.
 _KINDS: dict[str, tuple[_Test, str]] = {
     "level": (lambda v: isinstance(v, str) and v in _LEVELS, "one of " + ", ".join(_LEVELS)),

@@ -239,7 +239,7 @@ def _column(ds: xr.Dataset, column: str, n_samples: int) -> np.ndarray:
 def _wcs_cards(ds: xr.Dataset) -> tuple[dict[str, Any], bool]:
     """Return the WCS of the spaxels and planes that are left with area and footprint, and whether it is linear."""
     if not ds.attrs.get("wcs"):
-        raise SchemaError("the cube has no attribute 'wcs', so its position on the sky cannot be saved")
+        raise SchemaError("the cube has no attribute 'wcs' that says where it lies; save it as netcdf or zarr")
     place, wavelength = Place.of(ds), np.asarray(ds["wavelength"].values, float)
     try:
         step = even_step(wavelength, float(plane_widths(ds)[0]) if wavelength.size == 1 else np.nan)

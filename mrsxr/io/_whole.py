@@ -116,6 +116,8 @@ def _restored(path: Path, ds: xr.Dataset, chunks: Any) -> xr.Dataset:
     if level in ("spectrum", *MAPS):
         ds = ds.load()
     ds = chunked(ds, chunks)
+    if "velocity" in ds.coords and ds["velocity"].dims == ("wavelength",):
+        ds = ds.set_xindex("velocity")  # of with_velocity: sel(velocity=...)
     return with_sky_index(ds) if "wcs" in ds.attrs else ds
 
 

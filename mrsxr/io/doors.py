@@ -135,6 +135,8 @@ def from_specutils(spectrum: Any) -> xr.Dataset:
     >>> bool(np.allclose(back.flux, spectrum.flux, equal_nan=True)), back.attrs["level"]
     (True, 'spectrum')
     """
+    if not hasattr(spectrum, "spectral_axis"):
+        raise MrsxrError(f"from_specutils needs a specutils.Spectrum, got a {type(spectrum).__name__}")
     values = np.moveaxis(np.asarray(spectrum.flux.value), spectrum.spectral_axis_index or 0, 0)
     if values.ndim not in (1, 3):
         raise MrsxrError(f"the Spectrum holds an array of {values.shape}; expected one spectrum, or a cube")

@@ -115,6 +115,7 @@ def _jobs(
     data: xr.Dataset | xr.DataTree, path: str | os.PathLike[str] | None, format: str | None, suffix: str | None
 ) -> list[_Job]:
     need_data("save", data)
+    need_paths("save", "." if path is None else path)
     target = Path(path) if path is not None else Path()
     chosen = format or _format_of(target) or "fits"
     if chosen not in FORMATS:

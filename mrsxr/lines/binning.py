@@ -358,6 +358,10 @@ def _need_place(found: xr.Dataset | xr.DataArray, cube: xr.Dataset, what: str) -
 
 
 def _labels(bins: xr.Dataset | xr.DataArray, cube: xr.Dataset) -> np.ndarray:
+    if isinstance(bins, xr.Dataset) and "bin" not in bins:
+        raise MrsxrError(
+            f"the bins are data of level {bins.attrs.get('level')} without 'bin'; find them by bin_spaxels"
+        )
     labels = bins["bin"] if isinstance(bins, xr.Dataset) else bins
     values = np.asarray(labels.transpose("y", "x").values)
     if values.shape != (cube.sizes["y"], cube.sizes["x"]) or values.dtype.kind not in "iu":

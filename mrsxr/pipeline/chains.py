@@ -86,15 +86,20 @@ def reduce(
     if "cal" in way:
         data = make_cal(data, given, recipe)
     if "cube" in way:
-        held = {band for _, ds in _nodes(data) for band in bands_of_setting(ds.attrs["setting"])}
-        wanted = None if bands is None else bands_held(bands, held, "data")
-        exposures = combine_exposures(data, given, recipe, bands=wanted)
+        wanted = _wanted(data, bands)
+        exposures = combine_exposures(data, given, recipe, bands=None if bands is None else wanted)
         if "spectrum" in way and any(map(recipe.runs, OF_EXPOSURES)):
             exposures = _computed(exposures)
-        data = make_cubes(exposures, given, recipe, bands=wanted)
+        data = make_cubes(exposures, given, recipe, bands=None if bands is None else wanted)
     if "spectrum" in way:
         data = make_spectra(_computed(data), given, recipe, exposures=exposures)
     return data
+
+
+def _wanted(data: Data, bands: Any) -> Sequence[str]:
+    """Return the bands that are wanted, all where none is named; one that the data do not hold is refused."""
+    held = {band for _, ds in _nodes(data) for band in bands_of_setting(ds.attrs["setting"])}
+    return BANDS if bands is None else bands_held(bands, held, "data")
 
 
 def _computed(data: Data) -> Data:
@@ -266,8 +271,7 @@ def make_cubes(
     ('wavelength', 'y', 'x')
     """
     refs, recipe = references_of("make_cubes", refs, needed=False), Recipe.of(recipe)
-    held = {band for _, ds in _nodes(data) for band in bands_of_setting(ds.attrs["setting"])}
-    wanted = BANDS if bands is None else bands_held(bands, held, "data")
+    wanted = _wanted(data, bands)
     planner, combined, backgrounds, _ = _third(data, recipe, wanted)
     built = planner.cubes(combined, backgrounds)
     matched = planner.matched(task["cube"] for name, task in built.items() if name in BANDS)
@@ -285,8 +289,9 @@ def make_cubes(
 
 @reads()
 def combine_exposures(
-    data: Data, refs: References | None = None, recipe: Given = None, *, bands: Iterable[str] | None = None
-) -> xr.DataTree:
+    data: Data, refs: References | None = None, recipe: Given = None, *,
+    bands: str | int | Iterable[str | int] | None = None,
+) -> xr.DataTree:  # fmt: skip
     """Bring calibrated exposures to what cubes are built from: targets, backgrounds, outliers.
 
     :func:`make_cubes` and :func:`make_spectra` do this first, unless it was done.
@@ -312,7 +317,7 @@ def combine_exposures(
     """
     refs = references_of("combine_exposures", refs, needed=False)
     recipe = Recipe.of(recipe)
-    planner, combined, _, nodes = _third(data, recipe, BANDS if bands is None else tuple(bands))
+    planner, combined, _, nodes = _third(data, recipe, _wanted(data, bands))
     made = do_all(planner.tasks, Way(refs, planner.recipe, lazy=True))
     for setting, ref in combined.items():
         (group,) = made[ref[0]][setting] if isinstance(ref, tuple) else (ref,)

@@ -266,14 +266,13 @@ def channel_maps(
 
 def pick_line(maps: xr.Dataset, line: str | None) -> xr.Dataset:
     """Return the maps, or the fit of a spectrum, of one line; by its label, or its name where only one line has it."""
-    if "line" not in maps.dims:
-        return maps
-    labels = [str(label) for label in maps["line"].values]
+    held = maps["line"].values if "line" in maps.coords else maps.attrs.get("line", "")
+    labels = [str(label) for label in np.atleast_1d(held)]
     found = list(range(len(labels))) if line is None else matches(line, labels)
     if len(found) != 1:
         what = f"'{line}' is {'several of' if found else 'not among'} the lines" if line else "one line is drawn"
         raise MrsxrError(f"{what}; expected one of {', '.join(labels)}")
-    return maps.isel(line=found[0])
+    return maps.isel(line=found[0]) if "line" in maps.dims else maps
 
 
 def line_name(one: xr.Dataset) -> str:

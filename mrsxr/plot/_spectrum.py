@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -106,7 +106,7 @@ def spectra_of(given: Any) -> list[xr.Dataset]:
         stitched = [ds for path, ds in found if path.endswith("stitched")]
         parts = stitched[:1] or [ds for _, ds in found]
     else:
-        parts = list(given.values() if isinstance(given, Mapping) else given)
+        parts = list(given.values() if isinstance(given, Mapping) else given if isinstance(given, Iterable) else ())
     if not parts or not all(isinstance(part, xr.Dataset) for part in parts):
         raise MrsxrError(f"a {type(given).__name__} without spectra was given; expected Datasets of level spectrum")
     return parts

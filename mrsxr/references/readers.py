@@ -16,6 +16,7 @@ import xarray as xr
 from xarray.core import indexing
 
 from mrsxr import dq as dq_bits
+from mrsxr.arguments import need_paths
 from mrsxr.chunks import RAMP_ROWS_MAX
 from mrsxr.errors import InputFileError, MrsxrError, ReferenceFileError
 from mrsxr.io.asdffile import LOCK, Stamp, read_asdf, stamp_of
@@ -135,6 +136,7 @@ def read_reference(
     >>> dark.attrs["kind"], dark.dark.dims
     ('dark', ('integration', 'group', 'y', 'x'))
     """
+    need_paths("read_reference", path)
     if kind is not None and kind not in KINDS:
         raise ReferenceFileError(f"'{kind}' is no reference kind; expected one of {', '.join(KINDS)}")
     path = Path(path)

@@ -9,7 +9,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from mrsxr._version import __version__
-from mrsxr.arguments import reads
+from mrsxr.arguments import need_paths, reads
 from mrsxr.errors import MrsxrError
 from mrsxr.io.atomic import write_text
 from mrsxr.pipeline import Reporter
@@ -60,6 +60,7 @@ def write_report(
     >>> write_report(out, "report.html").name  # doctest: +SKIP
     'report.html'
     """
+    need_paths("write_report", folder)
     contents = gather(Path(folder))
     target = Path(path) if path is not None else contents.folder / "report.html"
     explorer = "explore.html" if (target.parent / "explore.html").is_file() else ""

@@ -13,6 +13,7 @@ from regions import LineSkyRegion
 
 from mrsxr.dq import DO_NOT_USE
 from mrsxr.errors import MrsxrError
+from mrsxr.io import load, save
 from mrsxr.lines import band_of_line, line_range, position_velocity, subtract_continuum, with_velocity
 
 
@@ -135,3 +136,12 @@ def test_the_band_that_holds_a_line():
     assert band_of_line(tree, "[Ne II]", redshift=-0.08).wavelength.values.tolist() == [10.0, 13.0]
     with pytest.raises(MrsxrError, match=r"no band.*\[S III\]"):
         band_of_line(tree, "[S III]")
+
+
+@pytest.mark.parametrize("form", ["netcdf", "zarr"])
+def test_a_cut_comes_back_from_its_file(form, cube, tmp_path):
+    cut = position_velocity(cube, S_III, at(cube, [4, 4], [0, 14]), redshift=Z)
+    with pytest.raises(MrsxrError, match="save it as netcdf or zarr"):
+        save(cut, tmp_path, format="fits")
+    (path,) = save(cut, tmp_path, format=form)
+    xr.testing.assert_identical(load(path).compute().drop_encoding(), cut.drop_encoding())

@@ -171,8 +171,11 @@ def test_cubes_of_bands_and_places_in_words(reduced, simulated):
     assert cube.attrs["pixel_scale"] == 0.2
     one = mx.cube.build_cube(cal, band="CH1_SHORT", center=place.to_string("hmsdms", precision=9), spaxel_size="0.2")
     np.testing.assert_allclose(one["ra"], cube["ra"], atol=1e-9)
-    with pytest.raises(MrsxrError, match="no data of band or channel 3a; there are those of 1A, 2A"):
-        mx.make_cubes(cal, refs, bands="3a")
+    for chain in (mx.make_cubes, mx.combine_exposures):
+        with pytest.raises(MrsxrError, match="no data of band or channel 3a; there are those of 1A, 2A"):
+            chain(cal, refs, bands="3a")
+    together = mx.combine_exposures(cal, refs, Recipe.of().skipping("outlier_detection"), bands="ch2-short")
+    assert together["science/12A"].attrs["combined"] == ["2A"]  # letter by letter it was none
     with pytest.raises(MrsxrError, match=r"lies off the field, .* give a place in it"):
         mx.cube.build_cube(cal, band="1a", center=(place.ra.deg, place.dec.deg + 0.1))
     with pytest.raises(MrsxrError, match="which are 1A, 1B, 1C; expected one"):

@@ -223,6 +223,9 @@ def test_lines_and_variables_are_found_by_name_or_refused_with_what_there_is():
     maps = make_maps()
     assert plot.line_map(maps, "flux", "[Ne V]").get_title() == "[Ne V] 24.32"
     assert plot.line_map(maps.sel(line=LINES[0])).get_title() == "[Ne V] 24.32"
+    assert plot.line_map(maps.sel(line=LINES[0]), "flux", LINES[0]).get_title() == "[Ne V] 24.32"
+    with pytest.raises(MrsxrError, match=r"'\[S IV\]' is not among the lines"):  # it was not looked at
+        plot.line_map(maps.sel(line=LINES[0]), "flux", "[S IV]")
     with pytest.raises(MrsxrError, match=r"'\[Ne II\]' is not among the lines; expected one of \[Ne V\] 24.32, "):
         plot.line_map(maps, "flux", "[Ne II]")
     with pytest.raises(MrsxrError, match="one line is drawn; expected one of"):

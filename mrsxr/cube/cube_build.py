@@ -314,7 +314,7 @@ def _weights(ds: xr.Dataset, kind: str) -> list[float | str]:
     if kind != "time":
         return [1.0 if kind == "none" else "ivar"] * n
     times = ds["exposure_time"].values.astype(float)
-    if not (times > 0).all():
+    if not (np.isfinite(times) & (times > 0)).all():
         raise MrsxrError(f"exposure_weights 'time': exposure times are {times.tolist()} s; expected positive numbers")
     return [float(t) for t in times]
 

@@ -487,8 +487,9 @@ def test_exposure_weights():
         good = cube.dq.values == 0
         np.testing.assert_allclose(cube.flux.values[good], mean, rtol=1e-5)
         np.testing.assert_allclose(cube["var"].values[good], ((first + 4 * second) * alone).values[good], rtol=1e-5)
-    with pytest.raises(MrsxrError, match="exposure times are"):
-        build(ds.assign_coords(exposure_time=ds.exposure_time * np.nan), exposure_weights="time")
+    for odd in (np.nan, np.inf, 0.0):
+        with pytest.raises(MrsxrError, match="exposure times are"):
+            build(ds.assign_coords(exposure_time=ds.exposure_time * np.array([1.0, odd])), exposure_weights="time")
     with pytest.raises(MrsxrError, match="exposure_weights is 'snr'"):
         build(ds, exposure_weights="snr")
 

@@ -330,11 +330,14 @@ class PointFit:
         """
         from ._trace_kernels import correction_equations
 
-        (a, b), n, stars = self.offsets(), _N_SPLINE**2, self.n_source
-        size, light, weight = n + self.wide, self.star * self.shape, self.weights(self.n_sample / (_NODES - 1))
+        (a, b), n, stars, field = self.offsets(), _N_SPLINE**2, self.n_source, self.field()
+        if self.around == "host":  # which may be finer than it was taken for
+            field = *field[:2], *self.fine
+        size, light = n + sum(field[2:]) ** 2 + stars, self.star * self.shape
+        weight = self.weights(self.n_sample / (_NODES - 1))
         normal, unused = np.zeros((_NODES, size, size)), np.zeros((_NODES, size))
         correction_equations(
-            a / self.fwhm, b / self.fwhm, self.node, self.star * self.envelope, *self.field(), light, light[0], weight,
+            a / self.fwhm, b / self.fwhm, self.node, self.star * self.envelope, *field, light, light[0], weight,
             REACH, KNOT, normal, unused,
         )  # fmt: skip
         u, v = (one.ravel() for one in np.meshgrid(*[np.linspace(-2, 2, 81)] * 2))

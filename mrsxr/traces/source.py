@@ -20,7 +20,7 @@ from mrsxr.step import made_with
 from mrsxr.threads import how, one_blas_thread
 
 from .pixels import gathered, in_box, on_sky, places_of
-from .point import LOST, PointFit, _linear
+from .point import _NODES, LOST, PointFit, _linear
 from .profile import REACH, PsfImages, apart, profile_at
 
 Places = Sequence[tuple[float, float]]
@@ -29,6 +29,7 @@ _OFF = "point_source_off"  # attribute of data, by exposure: the bands whose sou
 _LEAST = 0.05  # of the usual weight of a sample
 _FEWEST = 1000  # pixels near the sources
 _NEAR = 0.5  # FWHM, between two sources
+_MIXED, _BESIDE = 0.3, 0.4  # error of sources that are not told apart; around one [FWHM]
 _HELD = 50.0  # samples that hold the smooth light of one
 #: Error of light that no exposure sees, of that light, by whether the PSF was given.
 _UNSEEN = {False: 0.1, True: 0.03}
@@ -148,8 +149,36 @@ def _error_by_profile(fit: PointFit, unseen: np.ndarray, settled: bool) -> np.nd
         change = other.light() / np.maximum(fit.light(), 1e-30) - 1.0
         unsure = np.hypot(unsure, np.where(unseen.max(axis=1, keepdims=True) > LOST, change, 0.0))
     unsure_of = unsure > (_UNSURE if settled else 0.0)  # whose place moves yet
-    unknown = ((unseen > LOST) & unsure_of).any(axis=1, keepdims=True)  # of all, as nodes lean on each other
-    return np.where(unknown, np.inf, unsure)
+    unknown = ((unseen > LOST) & unsure_of).any(axis=1)  # of all, as nodes lean on each other
+    mixed = _mixed(fit)
+    lost = mixed > _MIXED
+    if lost.any():
+        numbers = " and ".join(map(str, np.flatnonzero(lost)))
+        tell(f"source {numbers}: its light and the PSF of a brighter one are not told apart; its spectrum is NaN")
+    return np.where((unknown | lost)[:, None], np.inf, np.hypot(unsure, mixed[:, None]))
+
+
+def _mixed(fit: PointFit) -> np.ndarray:
+    """Return which part of each source may be of the PSF of a brighter one beside it, or the reverse (source).
+
+    One source whose PSF has a bump and two without are alike on the detector: what the PSF is more or less there than
+    all around is in doubt.
+    """
+    light, fwhm, place = fit.light().mean(axis=1), float(np.median(fit.fwhm)), fit.place.mean(axis=1)
+    out, turn, node = np.zeros(fit.n_source), np.linspace(0, 2 * np.pi, 72, endpoint=False), (_NODES - 1) // 2
+    for s, t in zip(*np.nonzero(light[:, None] < light), strict=True):
+        away = (place[s] - place[t]) / fwhm
+        radius = np.hypot(*away) + np.linspace(-0.25, 0.25, 5)[:, None]
+        u, v = radius * np.cos(turn), radius * np.sin(turn)
+        at = np.full(u.size, fit.waves()[node]), np.full(u.size, float(node)), fit.correction, fit.images
+        shape = profile_at(u.ravel() * fwhm, v.ravel() * fwhm, *at)[0].reshape(u.shape)
+        excess, beside = shape - np.median(shape, axis=1, keepdims=True), np.hypot(u - away[0], v - away[1])
+        bump = abs(float(excess[beside < _BESIDE].mean()))
+        out[s] = np.hypot(out[s], bump * light[t] / max(light[s], 1e-3 * light[t]))
+        if out[s] > _MIXED:  # whose place is not known
+            bump = float(np.abs(excess[beside < 2 * _BESIDE]).max())
+        out[t] = np.hypot(out[t], bump)
+    return out
 
 
 def place_of(ds: xr.Dataset, model: xr.Dataset, which: int = 0) -> tuple[float, float]:

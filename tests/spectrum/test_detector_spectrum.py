@@ -2,6 +2,7 @@
 
 import functools
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -203,6 +204,31 @@ def test_two_stars_are_fitted_together():
     for off, text in ((0.05, "told apart"), (2.0, "fit those beyond by themselves")):
         with pytest.raises(MrsxrError, match=text):
             fit_point_source(ds, trace_model=model, others=[(0.0, off / 3600)])
+
+
+@pytest.mark.parametrize("angle", [0.6, 2.4])
+@pytest.mark.parametrize("part", [0.5, 0.04])
+def test_stars_an_fwhm_apart_are_right_within_their_errors_or_not_told_apart(part, angle):
+    away = 0.29 * np.array([np.cos(angle), np.sin(angle)])  # arcsec, 1.05 FWHM
+
+    def other(a, b, wave):
+        return SKY + part * 20 * (1 - 5 * (wave - 5.02)) * pixel_psf(a - away[0], b - away[1], wave)
+
+    ds = made(lambda wave: 20.0 + 0 * wave, other, noise=0.3)
+    model = fit_trace_model(ds, band="1A", source=(0.0, 0.0))
+    told = tuple((away + np.array([0.06, -0.05])) / 3600)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        pair = fit_point_source(ds, trace_model=model, around="level", others=[told])
+    for which, true in enumerate((20.0, part * 20)):
+        found = fit_spectrum(ds, trace_model=pair, which=which)
+        seen = np.isfinite(found.flux.values)
+        if not seen.any():
+            assert which == 1
+            assert "are not told apart" in str([one.message for one in heard])
+            continue
+        off = found.flux.values[seen].mean() / (true * LEVEL) / 0.987 - 1
+        assert abs(off) < 2.5 * float((np.sqrt(found.var_systematic) / found.flux).mean()) + 0.01
 
 
 def saturated(ds, above):

@@ -32,23 +32,34 @@ def leak_fraction(wavelength: np.ndarray, mrsptcorr: xr.Dataset) -> tuple[np.nda
     Returns
     -------
     (float array, float array)
-        Linear between the rows of the table; beyond its ends the value there, as in jwst.
+        Linear between the rows of the table, in whatever order; beyond its ends the value there, as in jwst, and 0
+        where rows without a number stand there.
 
     Raises
     ------
     ReferenceFileError
-        Where the reference file has no leak table.
+        Where the reference file has no leak table, or one whose fractions are none.
     """
     if "frac_leak" not in mrsptcorr:
         raise ReferenceFileError(
             f"mrsptcorr {mrsptcorr.attrs.get('ref_id', '')}: no table LEAKCOR; the spectral leak cannot be corrected"
         )
-    grid = np.asarray(mrsptcorr["frac_leak"]["wavelength"].values, dtype=float)
-    found = [
-        np.interp(wavelength, grid, np.nan_to_num(mrsptcorr[name].values)) if name in mrsptcorr else 0.0 * wavelength
-        for name in ("frac_leak", "err_leak")
-    ]
+    table = mrsptcorr.isel(wavelength=np.argsort(mrsptcorr["frac_leak"]["wavelength"].values))
+    grid, found = np.asarray(table["wavelength"].values, dtype=float), []
+    for name in ("frac_leak", "err_leak"):
+        rows = np.asarray(table[name].values, dtype=float) if name in table else 0.0 * grid
+        known = np.isfinite(rows)
+        if not known.any() or rows[known].min() < 0.0 or rows[known].max() > 1.0:
+            raise ReferenceFileError(
+                f"mrsptcorr {mrsptcorr.attrs.get('ref_id', '')}: {name} is {_range_of(rows[known])}; expected 0 to 1"
+            )
+        rows = np.interp(grid, grid[known], rows[known], left=0.0, right=0.0)
+        found.append(np.interp(wavelength, grid, rows))
     return found[0], found[1]
+
+
+def _range_of(values: np.ndarray) -> str:
+    return f"{values.min():g} to {values.max():g}" if values.size else "without a number"
 
 
 def samples_of(ds: xr.Dataset, band: str) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from mrsxr import dq as flags
 from mrsxr.attributes import share_done
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import Ref
@@ -18,6 +19,7 @@ _VALUES = (
     ("flux", "var"), ("surface_brightness", "surface_brightness_var"),
     ("rf_flux", None), ("rf_surf_bright", None),
 )  # fmt: skip
+_MUCH = 0.05  # of the most that leaks, where it is told that the light of band 1B is not known
 #: Surface brightness and the flux over the same area.
 _PAIRS = [("surface_brightness", "flux"), ("rf_surf_bright", "rf_flux")]
 
@@ -40,7 +42,8 @@ def correct_spectral_leak(
         Of band 3A, alone or among others (of a joint cube); spectra of other bands are returned as they are.
         ``flux`` [Jy], ``surface_brightness`` [MJy/sr] and their variances on (wavelength [um]).
     leaking : Dataset, level "spectrum"
-        Of band 1B, alone or among others, of the same source and extracted alike (both POINT or both EXTENDED).
+        Of band 1B, alone or among others, of the same source and extracted alike (both POINT or both EXTENDED). Samples
+        flagged DO_NOT_USE do not count; a note says where its light ends before the leak does.
     mrsptcorr : Dataset, kind "mrsptcorr"
         ``frac_leak``, ``err_leak`` (wavelength [um]).
     in_cube : bool, optional
@@ -60,7 +63,7 @@ def correct_spectral_leak(
     MrsxrError
         Where ``leaking`` is of another band or another source type, or the leak is off this spectrum already.
     ReferenceFileError
-        Where the reference file has no leak table.
+        Where the reference file has no leak table, or one whose fractions are none.
 
     Notes
     -----
@@ -84,8 +87,9 @@ def correct_spectral_leak(
     kinds = [str(one.attrs.get("source_type")) for one in (ds, leaking)]
     if kinds[0] != kinds[1]:
         raise MrsxrError(f"spectra of bands {LEAKED} and {LEAKING} are {kinds[0]} and {kinds[1]}; extract them alike")
-    leaking = leaking.isel(wavelength=samples_of(leaking, LEAKING))
-    if not np.isfinite(leaking["flux"].values).any():
+    good = samples_of(leaking, LEAKING) & flags.good(leaking["flux"].values, leaking["dq"].values)
+    leaking = leaking.isel(wavelength=good).sortby("wavelength")
+    if not good.any():
         tell(f"band {LEAKING} has no good sample: its light of the second order stays in {LEAKED}", stacklevel=3)
         return ds
     in_cube = bool(share_done(ds, "spectral_leak_cube")) if in_cube is None else in_cube
@@ -93,6 +97,7 @@ def correct_spectral_leak(
     fraction, spread = (
         xr.DataArray(part * here, dims="wavelength") for part in leak_fraction(ds.wavelength.values, mrsptcorr)
     )
+    _tell_of_ends(ds.wavelength.values[fraction > _MUCH * fraction.max()], leaking.wavelength.values)
     out = {}
     for name, variance in _VALUES:
         if name not in ds or name not in leaking:
@@ -122,6 +127,18 @@ def _source_of(name: str, ds: xr.Dataset, leaking: xr.Dataset) -> tuple[str, xr.
         return name, 1.0
     area = xr.DataArray(ds["n_pixels"].values, dims="wavelength") * float(ds.attrs["pixel_area_sr"]) * 1e6
     return str(source), 1.0 / area if point else area
+
+
+def _tell_of_ends(leaks: np.ndarray, given: np.ndarray) -> None:
+    """Tell of the wavelengths [um] where light leaks that band 1B, whose good samples are given, does not reach."""
+    step = np.max(np.diff(given), initial=0.0)
+    beyond = leaks[(leaks < 2.0 * (given[0] - step)) | (leaks > 2.0 * (given[-1] + step))]
+    if beyond.size:
+        tell(
+            f"the good samples of band {LEAKING} end at {given[0]:.3f} and {given[-1]:.3f} um: what leaks into "
+            f"{LEAKED} at {beyond.min():.2f} to {beyond.max():.2f} um is that of their ends",
+            aloud=False,
+        )
 
 
 def doubled(values: xr.DataArray, wavelength: xr.DataArray) -> xr.DataArray:

@@ -1,5 +1,7 @@
 """The second-order light of band 1B in band 3A."""
 
+import re
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -112,6 +114,45 @@ def test_samples_without_data_in_1b_are_bridged(reference):
     blind["flux"][150:160] = np.nan
     out = correct_spectral_leak(leaky(reference), leaking=blind, mrsptcorr=reference)
     np.testing.assert_allclose(out.flux, red(out.wavelength), rtol=1e-5)
+
+
+def steep(wave):
+    return 0.5 + 4.0 * (wave - 5.66) ** 2
+
+
+def test_order_flags_and_gaps_of_either_do_not_count(reference):
+    partner = make_spectrum("1B", 5.66, 6.63, steep)
+    ds = leaky(reference)
+    wanted = correct_spectral_leak(ds, leaking=partner, mrsptcorr=reference)
+    flagged = partner.copy(deep=True)
+    flagged["flux"][182:190] *= 30.0
+    flagged["dq"][182:190] = dq.DO_NOT_USE
+    holes = reference.copy(deep=True)
+    holes["frac_leak"][79:82] = np.nan
+    for blues, table, close in (
+        (partner.isel(wavelength=slice(None, None, -1)), reference.isel(wavelength=slice(None, None, -1)), 1e-12),
+        (flagged, reference, 3e-5),
+        (partner, holes, 2e-3),
+    ):
+        out = correct_spectral_leak(ds, leaking=blues, mrsptcorr=table)
+        np.testing.assert_allclose(out.flux, wanted.flux, atol=close)
+        assert not notes_of(out)
+
+
+def test_leaks_of_light_that_is_not_known_are_told(reference):
+    for low, high, text in ((5.66, 6.05, "end at 5.660 and 6.050 um"), (6.15, 6.63, "at 12.05 to 12.30 um")):
+        out = correct_spectral_leak(
+            leaky(reference), leaking=make_spectrum("1B", low, high, steep), mrsptcorr=reference
+        )
+        (note,) = notes_of(out)
+        assert re.search(text, note)
+
+
+@pytest.mark.parametrize(("factor", "text"), [(-1.0, "frac_leak is -0.02"), (60.0, "to 1.64852; expected 0 to 1")])
+def test_fractions_that_are_none_are_refused(reference, factor, text):
+    table = reference.assign(frac_leak=factor * reference.frac_leak)
+    with pytest.raises(ReferenceFileError, match=text):
+        correct_spectral_leak(leaky(reference), leaking=make_spectrum("1B", 5.66, 6.63, blue), mrsptcorr=table)
 
 
 def test_other_bands_are_left_alone(reference):

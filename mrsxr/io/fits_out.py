@@ -146,6 +146,9 @@ def check_level(ds: xr.Dataset) -> str:
     """Return the level of a Dataset; raise MrsxrError where it has none."""
     for name in REQUIRED_ATTRS:
         if name not in ds.attrs:
+            if "kind" in ds.attrs:
+                how = "keep it by to_netcdf(path), read it by xarray.load_dataset(path)"
+                raise MrsxrError(f"a {ds.attrs['kind']} is no product: {how}")
             raise MrsxrError(f"the Dataset has no attribute '{name}', so it is unknown how to save it")
     return str(ds.attrs["level"])
 

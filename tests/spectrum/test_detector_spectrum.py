@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 from helpers import assert_step
 
-from mrsxr import dq
+from mrsxr import dq, save
 from mrsxr.cal import fit_point_source, fit_trace_model, learn_psf, replace_pixels, subtract_point_source
 from mrsxr.errors import MrsxrError, MrsxrWarning
 from mrsxr.notes import notes_of
@@ -168,6 +168,20 @@ def test_an_aperture_correction_and_a_model_that_is_fitted():
     np.testing.assert_allclose(corrected["var"], plain["var"] * by**2, rtol=1e-9)
     with pytest.raises(MrsxrError, match="use fit_trace_model"):
         fit_spectrum(ds, trace_model=apcorr)
+
+
+def test_models_are_kept_by_netcdf_and_say_so(tmp_path):
+    ds = made(spectrum, noise=0.5)
+    model = fit_trace_model(ds, band="1A", source=(0.0, 0.0))
+    fitted = fit_point_source(ds, trace_model=model, around="level")
+    for one in (model, fitted):
+        for name in ("one.fits", "one.nc"):
+            with pytest.raises(MrsxrError, match=rf"a {one.kind} is no product: keep it by to_netcdf"):
+                save(one, tmp_path / name)
+        one.to_netcdf(tmp_path / "kept.nc")
+        back = xr.load_dataset(tmp_path / "kept.nc")
+        both = [subtract_point_source(ds, trace_model=it, around="level").flux for it in (one, back)]
+        np.testing.assert_array_equal(*both)
 
 
 def test_two_stars_are_fitted_together():

@@ -158,7 +158,7 @@ def compare(simulation: Simulation, result: RunResult) -> list[Check]:
         band = str(spectrum.attrs["band"])
         truth = simulation.spectra[band]
         checks += [_continuum(spectrum, truth, lines, band), _position(spectrum, sources, band)]
-        for name, components in _clean_lines(lines, spectrum, band):
+        for name, components in _clean_lines(lines, spectrum):
             checks += _line(spectrum, name, components, band)
     return sorted(checks, key=lambda c: (c.kind, BANDS.index(c.where.split()[0])))
 
@@ -189,7 +189,7 @@ def _position(spectrum: xr.Dataset, sources: Any, band: str) -> Check:
     return Check("position [arcsec]", band, off, 0.0, off, "position")
 
 
-def _clean_lines(lines: xr.Dataset, spectrum: xr.Dataset, band: str) -> Iterator[tuple[str, Any]]:
+def _clean_lines(lines: xr.Dataset, spectrum: xr.Dataset) -> Iterator[tuple[str, Any]]:
     """Yield (name, its components) of the point source's lines of a band that no disc line touches."""
     low, high = float(spectrum.wavelength[0]), float(spectrum.wavelength[-1])
     point, disc = (lines.isel(line=lines.source.values == kind) for kind in ("point", "disc"))

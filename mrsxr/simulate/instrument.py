@@ -155,7 +155,7 @@ def make_geometry(setting: str) -> Geometry:
         {"slice_label": labels},
         _attrs("specwcs", setting),
     )
-    throughput, label_map = _slice_ends(setting, distortion)
+    throughput, label_map = _slice_ends(distortion)
     planes = np.stack([np.where(throughput >= 0.1 * (k + 1), label_map, 0) for k in range(9)]).astype(np.int16)
     regions = xr.Dataset({"regions": (("plane", "y", "x"), planes, {"units": "1"})}, None, _attrs("regions", setting))
     return Geometry(setting, distortion, specwcs, regions, make_wavelengthrange(), throughput)
@@ -346,7 +346,7 @@ def _field_polynomials(band: str) -> list[np.ndarray]:
     return out
 
 
-def _slice_ends(setting: str, distortion: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+def _slice_ends(distortion: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Return the throughput (y, x) of the slice ends and the label map of the largest footprint."""
     throughput = np.zeros(mrs.DETECTOR_SHAPE)
     label_map = np.zeros(mrs.DETECTOR_SHAPE, dtype=np.int16)

@@ -101,7 +101,7 @@ def primary_header(visit: Visit) -> fits.Header:
     return fits.Header(list(cards.items()))
 
 
-def science_header(visit: Visit, aim: Aim, shape: tuple[int, ...]) -> fits.Header:
+def science_header(aim: Aim, shape: tuple[int, ...]) -> fits.Header:
     """Return the SCI header: unsigned 16-bit data and the pointing keywords."""
     pointing = aim.pointing
     cards = {
@@ -132,7 +132,7 @@ def write_uncal(path: Path, visit: Visit, aim: Aim, blocks: Iterable[tuple[int, 
     shape = (visit.n_integrations, visit.n_groups, *mrs.DETECTOR_SHAPE)
     head = fits.PrimaryHDU(header=primary_header(visit)).header
     head["EXTEND"] = True
-    start = head.tostring().encode("ascii") + science_header(visit, aim, shape).tostring().encode("ascii")
+    start = head.tostring().encode("ascii") + science_header(aim, shape).tostring().encode("ascii")
     size = 2 * int(np.prod(shape))
     with replacing(path, sync=False) as part:
         with open(part, "wb") as file:

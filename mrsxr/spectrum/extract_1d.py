@@ -167,7 +167,7 @@ def extract_spectrum(
     judged: dict[str, xr.Variable] = {}
     if region is None:
         (x, y), judged = centre_of(cube, center, centering if autocen and point else None, psf)
-        radii = _radii(cube, wavelength, kind, extract1d, radius_factor, radius)
+        radii = _radii(wavelength, kind, extract1d, radius_factor, radius)
     if region is None and method == "optimal":
         given = center is not None
         sums, profile, of_psf = optimal.fit_sums(cube, (x, y), radii, background is not None, fixed=given, psf=psf)
@@ -228,7 +228,7 @@ def _source_type(cube: xr.Dataset, given: str | None) -> str:
 
 
 def _radii(
-    cube: xr.Dataset, wavelength: np.ndarray, kind: str, extract1d: xr.Dataset | None, radius_factor: float,
+    wavelength: np.ndarray, kind: str, extract1d: xr.Dataset | None, radius_factor: float,
     radius: float | None,
 ) -> np.ndarray:  # fmt: skip
     """Return aperture radius, inner and outer annulus radius (wavelength, 3) [arcsec]."""

@@ -24,7 +24,7 @@ _VALUES = (
 )
 
 
-@step(needs="spectrum", jwst="residual_fringe", keyword="S_RESFRI", once="residual_fringe_1d")
+@step(needs="spectrum", jwst="residual_fringe", keyword="S_RESFRI")
 def correct_residual_fringe_1d(
     ds: xr.Dataset,
     *,
@@ -110,7 +110,7 @@ def correct_residual_fringe_1d(
             out[f"{new}_var"] = ("wavelength", found[1].data, meaning)
         if name == "flux" and method == "slices":
             out |= score("residual_fringe", found[2, 0].data, method=method, instead="none", held_out="places left out")
-    return ds.assign(out)
+    return ds.assign(out).assign_attrs(residual_fringe_1d=1)
 
 
 def correct_values(

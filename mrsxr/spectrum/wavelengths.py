@@ -13,6 +13,7 @@ from mrsxr import units
 from mrsxr.arguments import reads
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import Accepts, Range, checked
+from mrsxr.notes import tell
 from mrsxr.robust import MAD_TO_SIGMA
 from mrsxr.step import step
 from mrsxr.sums import correlation_length
@@ -129,7 +130,7 @@ def correct_wavelengths(ds: xr.Dataset, *, velocity: Velocity = 0.0, table: Tabl
     table : path, optional
         CSV file with the columns WL and SHIFT [um], a row a wavelength: SHIFT is added, by a cubic through the rows
         within a band as ``mirideep`` does, from which such a table of water lines comes; linear where a band has fewer
-        than 8 rows, and no farther than the rows reach.
+        than 8 rows; beyond the rows the shift of the last one, with a note.
 
     Returns
     -------
@@ -140,7 +141,7 @@ def correct_wavelengths(ds: xr.Dataset, *, velocity: Velocity = 0.0, table: Tabl
     Raises
     ------
     MrsxrError
-        Where the table cannot be read or bends the wavelengths back.
+        Where the table cannot be read, shifts by 100 km/s or more, or bends the wavelengths back.
 
     Examples
     --------
@@ -155,6 +156,13 @@ def correct_wavelengths(ds: xr.Dataset, *, velocity: Velocity = 0.0, table: Tabl
     if table is not None:
         rows = _read(table)
         labels = np.broadcast_to(ds["band"].values if "band" in ds.variables else "", wave.shape)
+        first, last = rows[0][0], rows[0][-1]
+        if beyond := np.mean((wave < first) | (wave > last)):
+            tell(
+                f"{Path(table).name} has rows from {first:g} to {last:g} um: beyond, at {100 * beyond:.0f} % of the "
+                "wavelengths, the shift is that of the last row",
+                aloud=False,
+            )
         new = new + sum(np.where(labels == one, _shift(new[labels == one], new, *rows), 0.0) for one in set(labels))
     if np.array_equal(new, wave):
         return ds
@@ -193,4 +201,12 @@ def _read(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     if not known.any():
         raise MrsxrError(f"{path}: the table of wavelength corrections holds no row; expected WL, SHIFT in um")
     places, number = np.unique(wave[known], return_inverse=True)
-    return places, np.bincount(number, shift[known]) / np.bincount(number)
+    mean = np.bincount(number, shift[known]) / np.bincount(number)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        speed = np.where(places > 0.0, units.C_KM_S * np.abs(mean / places), np.inf)
+    if not speed.max() < _MOST:
+        raise MrsxrError(
+            f"{path}: SHIFT {mean[speed.argmax()]:g} at WL {places[speed.argmax()]:g} is {speed.max():.0f} km/s; "
+            f"expected less than {_MOST:.0f} km/s, both in um"
+        )
+    return places, mean

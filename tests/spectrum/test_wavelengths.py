@@ -1,5 +1,7 @@
 """Zero points of wavelength between bands, from forests of lines that both see, and from a table."""
 
+import re
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -8,6 +10,7 @@ from scipy.special import erf
 from test_stitch import make_spectrum
 
 from mrsxr.errors import MrsxrError, MrsxrWarning
+from mrsxr.notes import notes_of
 from mrsxr.spectrum import correct_wavelengths, measure_velocity, stitch_bands
 
 C = 2.99792458e5
@@ -86,12 +89,28 @@ def test_a_table_is_added(tmp_path):
     )
     np.testing.assert_array_equal(out.flux, ds.flux)
     assert correct_wavelengths(ds).wavelength.equals(ds.wavelength)
-    path.write_text("WL,SHIFT\n5.0,0.0\n5.001,-0.01\n")
+    path.write_text("WL,SHIFT\n5.0,0.0\n5.001,-0.0015\n")
     with pytest.raises(MrsxrError, match="smoother than a sample"):
         correct_wavelengths(ds, table=str(path))
     path.write_text("a,b\n1,2\n")
     with pytest.raises(MrsxrError, match="no table of wavelengths"):
         correct_wavelengths(ds, table=str(path))
+
+
+@pytest.mark.parametrize("rows", ["5.0,0.002\n5.3,-0.0004\n", "5.0,-0.4\n5.5,-0.4\n", "0.0,0.0\n5.5,0.0001\n"])
+def test_shifts_that_are_none_are_refused(tmp_path, rows):
+    path = tmp_path / "shift.csv"
+    path.write_text("WL,SHIFT\n" + rows)
+    with pytest.raises(MrsxrError, match="expected less than 100 km/s, both in um"):
+        correct_wavelengths(forest("1A"), table=str(path))
+
+
+@pytest.mark.parametrize(("factor", "share"), [(1.0, "48 %"), (1e3, "100 %")])
+def test_wavelengths_that_a_table_does_not_reach_are_told(tmp_path, factor, share):
+    path = tmp_path / "shift.csv"
+    path.write_text(f"WL,SHIFT\n{5.3 * factor},0.0001\n{6.0 * factor},0.0001\n")
+    (note,) = notes_of(correct_wavelengths(forest("1A"), table=str(path)))
+    assert re.search(f"at {share} of the wavelengths", note)
 
 
 def test_a_recipe_sets_them_right():

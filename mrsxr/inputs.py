@@ -13,7 +13,7 @@ import xarray as xr
 
 from . import dq as flags
 from . import units
-from .errors import MrsxrError, SchemaError
+from .errors import SchemaError
 from .notes import tell
 from .schema import ATTRIBUTES, LEVELS, Variable, units_of
 
@@ -74,16 +74,16 @@ def _with_units(ds: xr.Dataset, level: str, specs: Iterable[Variable]) -> xr.Dat
     return ds
 
 
-def require_once(value: Any, what: str) -> None:
-    """Raise MrsxrError where an exposure stands twice in data, or in one of several: it would count twice."""
+def tell_of_twice(value: Any) -> None:
+    """Tell of an exposure that stands twice in calibrated data: in what combines exposures it counts twice."""
     several = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
     found: Counter[tuple[Any, ...]] = Counter()
     for ds in several:
-        if isinstance(ds, xr.Dataset) and "exposure" in ds.variables and ds.variables["exposure"].dims == ("dither",):
-            names = ds.variables["exposure"].compute(scheduler="synchronous").values.tolist()
-            found.update((name, ds.attrs.get("setting"), ds.attrs.get("level")) for name in names)
-    if double := [name for (name, *_), number in found.items() if number > 1]:
-        raise MrsxrError(f"{what}: exposure {double[0]} is there twice and would count twice; give each once")
+        if isinstance(ds, xr.Dataset) and ds.attrs.get("level") == "cal" and "exposure" in ds.variables:
+            names = ds.variables["exposure"].compute(scheduler="synchronous").values
+            found.update((name, ds.attrs.get("setting")) for name in np.atleast_1d(names).tolist())
+    if double := [name for (name, _), number in found.items() if number > 1]:
+        tell(f"exposure {double[0]} is there twice: where exposures are combined it counts twice", aloud=False)
 
 
 def other_units(ds: xr.Dataset) -> tuple[str, str, str] | None:

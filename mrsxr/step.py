@@ -18,7 +18,7 @@ from .attributes import apart, keyword, require_undone
 from .errors import LevelError, MrsxrError, ReferenceFileError
 from .inputs import missing_named, require_units, require_whole
 from .limits import Reference, bind, check_call, references_of
-from .notes import listen, noted, notes_of
+from .notes import listen, noted, notes_of, tell
 
 #: Entry of a history where data of different histories were joined.
 JOINED = "tree.join_dithers"
@@ -33,7 +33,8 @@ class Facts:
     ``jwst`` is its name in ``jwst`` (or ours, where jwst has none) and in recipes, ``keyword`` its status card;
     ``needed`` steps cannot be left out, as the next level rests on them; those done ``once`` would count twice if they
     were done again, which their mark (:data:`mrsxr.attributes.MARKS`) says where later steps must know of them, else
-    history and header. ``references`` are parameters that take a
+    history and header. It ``precedes`` steps, by their names in jwst, that rest on it: done after them it is told of.
+    ``references`` are parameters that take a
     reference file of the kind they are named after; ``without`` says of kinds that may be missing what happens then
     (None: nothing to tell), and ``only`` when a kind is looked for, by the values of the parameters.
     """
@@ -45,6 +46,7 @@ class Facts:
     keyword: str | None = None
     needed: bool = False
     once: bool | str = False
+    precedes: tuple[str, ...] = ()
     references: Mapping[str, Reference] = field(default_factory=dict)
     without: Mapping[str, str | None] = field(default_factory=dict)
     only: Mapping[str, Callable[[Mapping[str, Any]], bool]] = field(default_factory=dict)
@@ -62,6 +64,7 @@ def step(
     keyword: str | None = None,
     needed: bool = False,
     once: bool | str = False,
+    precedes: tuple[str, ...] = (),
     without: Mapping[str, str | None] | None = None,
     only: Mapping[str, Callable[[Mapping[str, Any]], bool]] | None = None,
 ) -> Callable[[Callable[..., xr.Dataset]], Callable[..., xr.Dataset]]:
@@ -73,7 +76,7 @@ def step(
         Level(s) that the first argument may have.
     gives : str, optional
         Level of the result; by default the level of the input.
-    jwst, keyword, needed, once, without, only
+    jwst, keyword, needed, once, precedes, without, only
         See :class:`Facts`; a step that gives another level is always needed.
 
     Returns
@@ -104,7 +107,7 @@ def step(
         name = f"{place}.{function.__name__}"
         readers = {**READERS, **getattr(function, "readers", {})}
         facts = Facts(
-            name, levels, gives, jwst or function.__name__, keyword, needed or gives is not None, once,
+            name, levels, gives, jwst or function.__name__, keyword, needed or gives is not None, once, precedes,
             references_of(function), without or {}, only or {},
         )  # fmt: skip
 
@@ -129,6 +132,7 @@ def step(
                     require_undone(ds, once)
                 elif once:
                     _require_first(facts, ds)
+                _tell_of_order(facts, ds)
                 out = function(*bound.args, **bound.kwargs)
             if not isinstance(out, xr.Dataset):
                 raise MrsxrError(f"{name} returned a {type(out).__name__}; expected a Dataset of a step")
@@ -150,12 +154,24 @@ def step(
     return decorate
 
 
+def _done(ds: xr.Dataset) -> set[str]:
+    """Return the names of the steps that any of the exposures had, by their history."""
+    entries = [entry for row in branches(read_history(ds)) for entry in row]
+    return {str(entry.get("step")) for entry in entries if not entry.get("skipped")}
+
+
+def _tell_of_order(facts: Facts, ds: xr.Dataset) -> None:
+    """Tell of a step that comes after one which rests on it."""
+    done = _done(ds) if facts.precedes else set()
+    late = sorted(name for name in done if name in STEPS and STEPS[name].facts.jwst in facts.precedes)  # type: ignore[attr-defined]
+    if late:
+        tell(f"{facts.name} came after {' and '.join(late)}, which rest on it; do it before", stacklevel=3)
+
+
 def _require_first(facts: Facts, ds: xr.Dataset) -> None:
     """Refuse data that had a step already, by their history or the header that they came with, unless that is lazy."""
-    before = [entry for row in branches(read_history(ds)) for entry in row if not entry.get("skipped")]
-    done = any(entry.get("step") == facts.name for entry in before)
     later = "fits_header" in ds.coords and ds.variables["fits_header"].chunks
-    if done or (facts.keyword and not later and "COMPLETE" in keyword(ds, facts.keyword)):
+    if facts.name in _done(ds) or (facts.keyword and not later and "COMPLETE" in keyword(ds, facts.keyword)):
         raise MrsxrError(
             f"setting {ds.attrs.get('setting', 'unknown')}: {facts.name} was done already ({facts.keyword}), again it "
             "would count twice; start from the data before it"

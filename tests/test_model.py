@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from mrsxr import chunks, dq, mrs, schema, tree, units
 from mrsxr.attributes import MARKS, set_each, share_done
-from mrsxr.errors import LevelError, MrsxrError, ReferenceFileError, SchemaError
+from mrsxr.errors import LevelError, MrsxrError, MrsxrWarning, ReferenceFileError, SchemaError
 from mrsxr.limits import Ref
+from mrsxr.pipeline import Recipe
 from mrsxr.step import STEPS, read_history, step
 
 
@@ -170,6 +171,43 @@ def test_steps_refuse_what_they_would_count_twice():
     assert sorted(marks) == sorted({*MARKS} - {"residual_fringe_1d"})  # which stands beside the flux: anew each time
     by_history = {name for name, one in STEPS.items() if one.facts.once is True}
     assert {"rate.correct_linearity", "rate.subtract_dark", "rate.subtract_reset", "cal.divide_flat"} < by_history
+
+
+def test_a_step_that_comes_after_one_that_rests_on_it_is_told_of():
+    """Also where it was done to one of the exposures that were joined; skipped ones do not count."""
+
+    @step(needs="ramp", jwst="early", precedes=("late",))
+    def early(ds):
+        return ds.assign(sci=ds.sci)
+
+    @step(needs="ramp", jwst="late")
+    def late(ds, *, skip=False):
+        return ds if skip else ds.assign(sci=ds.sci)
+
+    ramp = make_ramp(np.ones((2, 2, 4, 5, 6), "f4"))
+    try:
+        assert "notes" not in late(early(ramp)).attrs
+        assert "notes" not in early(late(ramp, skip=True)).attrs
+        for ds in (late(ramp), tree.join_dithers([late(ramp.isel(dither=[0])), ramp.isel(dither=[1])])):
+            with pytest.warns(MrsxrWarning, match="early came after test_model.late, which rest on it; do it before"):
+                out = early(ds)
+            assert "came after" in str(out.attrs["notes"])
+    finally:
+        for name in ("early", "late"):
+            STEPS.pop(f"test_model.{name}")
+
+
+def test_recipes_keep_the_order_that_steps_tell():
+    of_jwst = {one.facts.jwst: one.facts for one in STEPS.values()}
+    told = [facts for facts in of_jwst.values() if facts.precedes]
+    assert {"linearity", "saturation", "refpix"} <= {facts.jwst for facts in told}
+    for mode in ("baseline", "optimal"):
+        names = [entry.name for level in ("rate", "cal") for entry in Recipe.of(mode).steps(level)]
+        for facts in told:
+            for later in facts.precedes:
+                assert later in of_jwst
+                if facts.jwst in names and later in names:
+                    assert names.index(facts.jwst) < names.index(later)
 
 
 def test_a_mark_is_set_where_a_step_did_something_and_refuses_the_next():

@@ -1,4 +1,4 @@
-"""What every public function does with data that are none, and with an exposure that is given twice."""
+"""What every public function does with data that are none."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import inspect
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import make_ramp, named
 
 import mrsxr
 from mrsxr import arguments
@@ -39,7 +38,7 @@ def of_data():
 
 
 def test_every_public_function_that_computes_reads_its_data():
-    """By ``@step`` or ``@reads``, so that order, kinds of numbers, lost units and exposures given twice are seen to."""
+    """By ``@step`` or ``@reads``, so that order, kinds of numbers, and lost units are seen to."""
     functions = {k: f for k, f in of_data().items() if ".".join(k.split(".")[:2]) in READING}
     assert len(functions) > 90
     assert [k for k, f in functions.items() if not (hasattr(f, "facts") or hasattr(f, "readers"))] == []
@@ -65,31 +64,6 @@ def test_every_public_function_refuses_what_is_no_data_in_one_line(what):
         except Exception as error:
             odd.append(f"{name}: {type(error).__name__} {error}")
     assert odd == []
-
-
-@pytest.mark.parametrize("lazy", [True, False])
-def test_an_exposure_counts_once_wherever_data_go_in(lazy):
-    ds = make_ramp(np.ones((3, 1, 2, 4, 5), "f4"))
-    twice = ds.isel(dither=[1, 0, 1])
-    twice = twice.chunk() if lazy else twice
-    odd = []
-    for name, function in of_data().items():
-        kind = str(next(iter(inspect.signature(function).parameters.values())).annotation)
-        if not (hasattr(function, "facts") or hasattr(function, "readers")) or kind in ("Data", OF_TREES):
-            continue
-        for data in (twice, [ds, twice.isel(dither=[0])]) if "[" in kind else (twice,):
-            try:
-                call(function, data)
-                odd.append(f"{name} took it")
-            except MrsxrError as error:
-                odd += [] if "_00002_mirifushort is there twice" in str(error) else [f"{name}: {error}"]
-    assert odd == []
-
-
-def test_other_levels_settings_and_names_are_other_exposures():
-    ds = make_ramp(np.ones((2, 1, 2, 4, 5), "f4")).assign_attrs(level="rate")
-    with pytest.raises(MrsxrError, match="MT_RA"):
-        mrsxr.cal.target_position([ds, named(ds, 7), ds.assign_attrs(level="cal"), ds.assign_attrs(setting="12B")])
 
 
 @pytest.mark.parametrize(

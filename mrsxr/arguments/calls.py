@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr.errors import InputFileError, LevelError, ReferenceFileError
-from mrsxr.inputs import missing_named, ready, require_once
+from mrsxr.inputs import missing_named, ready, tell_of_twice
 from mrsxr.limits import bind
 from mrsxr.notes import listen, noted
 
@@ -76,7 +76,7 @@ def read_arguments(name: str, bound: inspect.BoundArguments, readers: Mapping[st
         if key in readers and value is not None:
             bound.arguments[key] = readers[key](value, key)
         bound.arguments[key] = ready(bound.arguments[key])
-        require_once(bound.arguments[key], name)
+        tell_of_twice(bound.arguments[key])
 
 
 def reads(**readers: Reader) -> Callable[[F], F]:

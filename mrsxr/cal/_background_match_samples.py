@@ -48,6 +48,10 @@ def read_members(exposures: xr.Dataset | Iterable[xr.Dataset]) -> list[Member]:
         members += itertools.chain.from_iterable(found)
     if not members:
         raise MrsxrError("background matching got no exposures; expected Datasets of level cal")
+    names = [(m.exposure, m.band) for m in members]
+    double = {n for n in names if names.count(n) > 1}
+    if double:
+        raise MrsxrError(f"exposure {min(double)[0]} was given twice to background matching; give each once")
     return members
 
 

@@ -27,6 +27,7 @@ _FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))
 @step(
     needs="rate",
     jwst="straylight",
+    precedes=("fringe",),
     keyword="S_STRAY",
     once=True,
     without={"mrsxartcorr": "the stray light stays", "regions": None},

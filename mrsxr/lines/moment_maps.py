@@ -14,7 +14,6 @@ from mrsxr.arguments import as_kms, as_kms_extent, as_kms_list, reads
 from mrsxr.attributes import varied
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import LineName, NotNegative, Positive, Range, Redshift, Share, checked
-from mrsxr.notes import tell
 from mrsxr.robust import real_variances
 from mrsxr.step import recorded
 
@@ -96,7 +95,8 @@ def moments(
     Parameters
     ----------
     cube : Dataset, level "cube"
-        ``flux`` [MJy/sr], ``var``, ``dq``; ``attrs["pixel_scale"]`` [arcsec].
+        ``flux`` [MJy/sr], ``var``, ``dq``; ``attrs["pixel_scale"]`` [arcsec]. Voxels without an error (``var`` negative
+        or not finite) get the middle one of their spaxel.
     line : str or float
         Label of :func:`mrsxr.lines.line_list` ("[O IV] 25.89"), name that is unique there ("[O IV]", "OIV"), or rest
         wavelength [um].
@@ -310,7 +310,6 @@ def _plain(flux: np.ndarray, var: np.ndarray, dq: np.ndarray) -> tuple[np.ndarra
     """Return (plane, spaxel) arrays and the voxels that are unusable.
 
     Voxels without an error get the middle one of their spaxel, 0 where it has none at all: then the scatter counts.
-    This is told.
     """
     n = flux.shape[0]
     bad = flags.any_of(np.asarray(dq), "DO_NOT_USE").reshape(n, -1)
@@ -318,7 +317,6 @@ def _plain(flux: np.ndarray, var: np.ndarray, dq: np.ndarray) -> tuple[np.ndarra
     var = real_variances(var)
     missing = np.isfinite(flux) & ~np.isfinite(var) & ~bad
     if missing.any():
-        tell("voxels without an error (var not finite or negative) get the middle one of their spaxel, or the scatter")
         known = np.isfinite(var).any(axis=0)
         middle = np.zeros(var.shape[1], dtype=var.dtype)
         middle[known] = np.nanmedian(np.where(np.isfinite(var), var, np.nan)[:, known], axis=0)

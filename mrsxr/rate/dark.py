@@ -13,7 +13,7 @@ from mrsxr.step import step
 from ._exposure import less_reference
 
 
-@step(needs="ramp", jwst="dark_current", keyword="S_DARK", once=True)
+@step(needs="ramp", jwst="dark_current", keyword="S_DARK", once=True, precedes=("jump",))
 def subtract_dark(ds: xr.Dataset, *, dark: Ref, average_dark_current: NotNegative | None = None) -> xr.Dataset:
     """Subtract the dark, integration by integration and group by group.
 

@@ -73,7 +73,9 @@ class _Fit:
     score: da.Array | None = None  # (dither)
 
 
-@step(needs="ramp", jwst="emicorr", keyword="S_MIREMI", without={"emicorr": "the interference stays"})
+@step(
+    needs="ramp", jwst="emicorr", keyword="S_MIREMI", precedes=("jump",), without={"emicorr": "the interference stays"}
+)
 def correct_emi(
     ds: xr.Dataset,
     *,

@@ -16,7 +16,7 @@ from mrsxr.step import step
 from ._exposure import reference_columns
 
 
-@step(needs="ramp", jwst="ipc", keyword="S_IPC", once=True, without={"ipc": None})
+@step(needs="ramp", jwst="ipc", keyword="S_IPC", once=True, precedes=("linearity",), without={"ipc": None})
 def correct_ipc(ds: xr.Dataset, *, ipc: Ref) -> xr.Dataset:
     """Convolve every group with the kernel that undoes interpixel capacitance.
 

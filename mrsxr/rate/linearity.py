@@ -9,7 +9,7 @@ from mrsxr.limits import Ref
 from mrsxr.step import step
 
 
-@step(needs="ramp", jwst="linearity", keyword="S_LINEAR", once=True)
+@step(needs="ramp", jwst="linearity", keyword="S_LINEAR", once=True, precedes=("dark_current", "jump"))
 def correct_linearity(ds: xr.Dataset, *, linearity: Ref) -> xr.Dataset:
     """Replace every sample by a polynomial of itself.
 

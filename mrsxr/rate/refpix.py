@@ -18,7 +18,7 @@ Method = Literal["constant", "smooth"]
 AMPLIFIERS = 4
 
 
-@step(needs="ramp", jwst="refpix", keyword="S_REFPIX")
+@step(needs="ramp", jwst="refpix", keyword="S_REFPIX", precedes=("jump",))
 def subtract_reference_pixels(
     ds: xr.Dataset,
     *,

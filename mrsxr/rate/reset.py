@@ -12,7 +12,14 @@ from mrsxr.step import step
 from ._exposure import less_reference
 
 
-@step(needs="ramp", jwst="reset", keyword="S_RESET", once=True, without={"reset": "the reset anomaly stays"})
+@step(
+    needs="ramp",
+    jwst="reset",
+    keyword="S_RESET",
+    once=True,
+    precedes=("linearity",),
+    without={"reset": "the reset anomaly stays"},
+)
 def subtract_reset(ds: xr.Dataset, *, reset: Ref) -> xr.Dataset:
     """Subtract the reset anomaly from the first groups of every integration.
 

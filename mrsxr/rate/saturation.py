@@ -16,7 +16,7 @@ from mrsxr.step import step
 Growth = Annotated[int, Range(0, 100)]  # pixels
 
 
-@step(needs="ramp", jwst="saturation", keyword="S_SATURA")
+@step(needs="ramp", jwst="saturation", keyword="S_SATURA", precedes=("reset", "linearity", "dark_current"))
 def flag_saturation(ds: xr.Dataset, *, saturation: Ref, n_pix_grow_sat: Growth = 1) -> xr.Dataset:
     """Flag saturated samples, their neighbours, and samples at the A/D floor.
 

@@ -204,7 +204,7 @@ def test_errors_are_clear(plain, match):
         match_backgrounds(plain.assign_coords(exposure=("dither", list("abcd"))), match=match)
     with pytest.raises(MrsxrError, match="kind background_match"):
         match_backgrounds(plain, match=xr.Dataset())
-    with pytest.raises(MrsxrError, match="would count twice"):
+    with pytest.raises(MrsxrError, match="given twice"):
         fit_background_match([plain, plain])
     with pytest.raises(MrsxrError, match="run assign_wcs first"):
         fit_background_match(plain.drop_vars("alpha"))

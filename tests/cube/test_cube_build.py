@@ -12,6 +12,7 @@ from helpers import assert_step, detector_attrs, dither_coords, named, no_comput
 
 from mrsxr import dq, schema
 from mrsxr.attributes import require_undone, set_each
+from mrsxr.cal import detect_outliers
 from mrsxr.cube import build_cube
 from mrsxr.cube._blocks import drizzle_planes, incomplete_planes
 from mrsxr.cube._layout import BandData
@@ -554,3 +555,15 @@ def test_pixels_of_a_band_are_selected_once_for_exposures_of_one_detector():
     )
     assert again is first
     assert 0 < cut.index.size < first.index.size
+
+
+@pytest.mark.parametrize("lazy", [True, False])
+def test_an_exposure_that_is_there_twice_is_told_of(lazy):
+    ds = make_cal(2)
+    twice = ds.isel(dither=[1, 0, 1])
+    twice = twice.chunk() if lazy else twice
+    told = "exposure jw02732004001_02101_00002_mirifushort is there twice"
+    for data in (twice, [ds, twice.isel(dither=[0])]):
+        assert told in str(detect_outliers(data).attrs["notes"])
+    assert told in str(build_cube(twice, band="1A").attrs["notes"])
+    assert "notes" not in build_cube(ds, band="1A").attrs

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import xarray as xr
 
+from mrsxr import dq as flags
 from mrsxr import mrs
-from mrsxr.dq import DO_NOT_USE
 from mrsxr.errors import InputFileError, MrsxrError
 from mrsxr.io.files import BACKGROUND, FileInfo
 from mrsxr.io.grouping import Plan, bands_missing
@@ -78,7 +77,7 @@ class Arrivals:
 
 def check_usable(ds: xr.Dataset, where: str) -> xr.Dataset:
     """Return joined exposures, with a note where some have no usable pixel; raise where none has one."""
-    usable = ((ds["dq"] & np.uint32(DO_NOT_USE)) == 0).any(("y", "x")).compute(**how()).values
+    usable = flags.good(ds["flux"], ds["dq"]).any(("y", "x")).compute(**how()).values
     if usable.all():
         return ds
     blind = ", ".join(map(str, ds["exposure"].values[~usable]))

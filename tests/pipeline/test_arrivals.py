@@ -73,12 +73,13 @@ def test_a_band_without_all_its_exposures_fails_unless_allowed(simulated, reduce
     assert result.failed  # the reason stands there all the same
 
 
-def test_exposures_without_a_usable_pixel_are_told(simulated, reduced, tmp_path):
+@pytest.mark.parametrize("flagged", [True, False])
+def test_exposures_without_a_usable_pixel_are_told(flagged, simulated, reduced, tmp_path):
     good, bad = science(reduced, "cal")
     source = linked(tmp_path / "in", good)
     with fits.open(bad) as file:
         file["SCI"].data[:] = np.nan
-        file["DQ"].data |= 1
+        file["DQ"].data |= np.uint32(flagged)
         file.writeto(source / bad.name)
     options = {"refs": simulated.reference_folder, "bands": ["1A"], "to": "cube", "recipe": PLAIN}
     with pytest.warns(MrsxrWarning, match="1 of 2 exposures have no usable pixel .*00002_mirifushort"):

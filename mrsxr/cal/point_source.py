@@ -20,7 +20,7 @@ from mrsxr.mrs import bands_of_setting
 from mrsxr.step import step
 from mrsxr.threads import how
 from mrsxr.traces.pixels import lit_pixels
-from mrsxr.traces.source import KIND, check_model, check_which, fit_source, holds, star_on_frame, taken_off
+from mrsxr.traces.source import KIND, OFF, check_model, check_which, fit_source, holds, star_on_frame, taken_off
 
 from ._sampling import check_wcs
 from .trace_model import fit_trace_model
@@ -147,7 +147,7 @@ def subtract_point_source(
         own = psf if trace_model is not None or holds(psf, band) else None
         flux = flux - stars_of(ds, model, star_on_frame, which, around=around, psf=own, others=others)
     flux.attrs = dict(ds["flux"].attrs)
-    return set_each(ds.assign(flux=flux), "point_source_off", [" ".join([*one, *models]) for one in done])
+    return set_each(ds.assign(flux=flux), OFF, [" ".join([*one, *models]) for one in done])
 
 
 def models_of(

@@ -86,11 +86,11 @@ def reduce(
     if "cal" in way:
         data = make_cal(data, given, recipe)
     if "cube" in way:
-        wanted = _wanted(data, bands)
-        exposures = combine_exposures(data, given, recipe, bands=None if bands is None else wanted)
+        wanted = None if bands is None else _wanted(data, bands)
+        exposures = combine_exposures(data, given, recipe, bands=wanted)
         if "spectrum" in way and any(map(recipe.runs, OF_EXPOSURES)):
             exposures = _computed(exposures)
-        data = make_cubes(exposures, given, recipe, bands=None if bands is None else wanted)
+        data = make_cubes(exposures, given, recipe, bands=wanted)
     if "spectrum" in way:
         data = make_spectra(_computed(data), given, recipe, exposures=exposures)
     return data

@@ -63,7 +63,7 @@ class PointFit:
     found: np.ndarray = field(init=False)
     gain: np.ndarray = field(init=False)
     stiff: np.ndarray = field(init=False)
-    uneven: list[tuple[np.ndarray, np.ndarray]] = field(init=False)
+    even: list[tuple[np.ndarray, np.ndarray]] = field(init=False)  # of each node, its equations of even sums
     floor: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -93,7 +93,8 @@ class PointFit:
         self.line_scale = np.ones((self.n_sample + 3, self.n_source))  # of the stars there, to be divided by
         self.line_error = np.zeros((self.n_source, self.n_sample))  # of the stars there, common to a line
         steps = float(np.median(np.abs(np.diff(p.alpha)))), SLICE_WIDTH[int(p.label[0]) // 100]
-        self.uneven = [uneven(wave, steps, self.images) for wave in self.waves()]
+        sums = [uneven(wave, steps, self.images) for wave in self.waves()]
+        self.even = [(parts.T @ parts / _EVEN**2, parts.T @ start / _EVEN**2) for parts, start in sums]
         self.shape, self.envelope = self.profile()
         sees: Any = (self.unseen() < LOST).all(axis=(0, 2))  # exposures, the core of all sources
         self.sees = sees | ~sees.any()
@@ -268,7 +269,7 @@ class PointFit:
             self.gain[d] = np.linalg.solve(normal + prior, design.T @ (weight[at] * rest[at]) + prior.sum(axis=1))
         self.gain /= self.gain[self.sees].mean(axis=0)
 
-    def prior(self, rings: bool, node: int) -> np.ndarray:
+    def prior(self, rings: bool) -> np.ndarray:
         """Return what corrections of the profile cost (spline, spline); the profile ends as it starts.
 
         How much light a star has at a distance is known less well beforehand than that it is the same all around: with
@@ -285,8 +286,7 @@ class PointFit:
             ring = np.digitize(np.hypot(*np.meshgrid(at, at)).ravel()[inner], _RINGS)
             together = (_RING_PRIOR if self.images is None else _PRIOR[True]) ** 2 * (ring[:, None] == ring)
             cost[np.ix_(inner, inner)] = np.linalg.inv(np.diag(spread[inner]) + together)
-        sums = self.uneven[node][0]
-        return cost + sums.T @ sums / _EVEN**2
+        return cost
 
     def fit_profile(self, weight: np.ndarray) -> None:
         """Fit the corrections of the profile at each node to all exposures and slices."""
@@ -304,14 +304,13 @@ class PointFit:
         correction_equations(
             u, v, self.node, scale, *self.field(), more, rest, weight, REACH, KNOT, normal, right
         )  # fmt: skip
-        rings = self.around == "level" and self.images is None
+        prior = self.prior(self.around == "level" and self.images is None)
         changes = np.zeros((_NODES, self.n_source - 1, 3))
         for k in range(_NODES):
             full = np.triu(normal[k]) + np.triu(normal[k], 1).T
             full[np.arange(n, size), np.arange(n, size)] += 1e-9 * full[n, n]
-            full[:n, :n] += self.prior(rings, k)
-            sums, start = self.uneven[k]
-            right[k, :n] -= sums.T @ start / _EVEN**2
+            full[:n, :n] += prior + self.even[k][0]
+            right[k, :n] -= self.even[k][1]
             found = np.linalg.solve(full, right[k])
             self.correction[k] = found[:n].reshape(_N_SPLINE, _N_SPLINE)
             changes[k] = found[size - len(more) :].reshape(-1, 3)
@@ -342,7 +341,7 @@ class PointFit:
         )  # fmt: skip
         u, v = (one.ravel() for one in np.meshgrid(*[np.linspace(-2, 2, 81)] * 2))
         u, v = u[np.hypot(u, v) < 2], v[np.hypot(u, v) < 2]
-        one, none, out = np.ones(u.size), np.zeros((0, u.size)), np.zeros((stars, _NODES))
+        prior, one, none, out = self.prior(True), np.ones(u.size), np.zeros((0, u.size)), np.zeros((stars, _NODES))
         for k, wave in enumerate(self.waves()):
             fwhm, share = float(psf_fwhm(wave)), np.zeros((1, n))
             shape, envelope = profile_at(u * fwhm, v * fwhm, wave * one, k * one, self.correction, self.images)
@@ -350,7 +349,7 @@ class PointFit:
             correction_equations(*grid, u, v, 0, 0, none, one, one, REACH, KNOT, np.zeros((1, n, n)), share)
             full = np.triu(normal[k]) + np.triu(normal[k], 1).T
             full[np.arange(n, size), np.arange(n, size)] += 1e-9 * np.median(np.diag(full)[n:])
-            full[:n, :n] += self.prior(True, k) / max(float(shape.max()), 1.0) ** 2
+            full[:n, :n] += (prior + self.even[k][0]) / max(float(shape.max()), 1.0) ** 2
             asked = np.zeros((size, stars))
             asked[:n] = share.T / shape.sum()
             asked[size - stars :] = np.eye(stars)

@@ -25,7 +25,7 @@ from .profile import REACH, PsfImages, apart, profile_at
 
 Places = Sequence[tuple[float, float]]
 KIND = "point_source"
-_OFF = "point_source_off"  # attribute of data, by exposure: the bands whose source was taken off
+OFF = "point_source_off"  # attribute of data, by exposure: the bands whose source was taken off
 _LEAST = 0.05  # of the usual weight of a sample
 _FEWEST = 1000  # pixels near the sources
 _NEAR = 0.5  # FWHM, between two sources
@@ -118,7 +118,7 @@ def fit_source(
         "ra": ("source", sky[0], {"units": "deg"}), "dec": ("source", sky[1], {"units": "deg"}),
     }  # fmt: skip
     attrs = {"kind": KIND, "band": band, "around": around, "ref_id": f"point source of {band}", **made_with(psf=psf)}
-    attrs |= {_OFF: model.attrs[_OFF]} if _OFF in model.attrs else {}
+    attrs |= {OFF: model.attrs[OFF]} if OFF in model.attrs else {}
     return xr.Dataset(data, coords, attrs | {"host_field": [float(x) for x in (fit.half, *fit.splines, *fit.fine)]})
 
 
@@ -192,19 +192,19 @@ def place_of(ds: xr.Dataset, model: xr.Dataset, which: int = 0) -> tuple[float, 
 
 def taken_off(ds: xr.Dataset) -> list[list[str]]:
     """Return the bands of which the source was taken off, of each exposure."""
-    return [str(one or "").split() for one in of_each(ds, _OFF)]
+    return [str(one or "").split() for one in of_each(ds, OFF)]
 
 
 def marked_off(attrs: Mapping[str, Any], ds: xr.Dataset) -> dict[str, Any]:
     """Return attributes of a model that say what was taken off the data it was fitted to."""
     bands = sorted({band for one in taken_off(ds) for band in one})
-    return dict(attrs) | ({_OFF: " ".join(bands)} if bands else {})
+    return dict(attrs) | ({OFF: " ".join(bands)} if bands else {})
 
 
 def require_source(ds: xr.Dataset, model: xr.Dataset) -> None:
     """Raise where the source of a model was taken off an exposure after the model was fitted."""
     band = str(model.attrs.get("band", ""))
-    if any(band in one for one in taken_off(ds)) and band not in str(model.attrs.get(_OFF, "")).split():
+    if any(band in one for one in taken_off(ds)) and band not in str(model.attrs.get(OFF, "")).split():
         raise MrsxrError(f"band {band}: the point source of the model was taken off already; fit one to what is left")
 
 

@@ -111,6 +111,20 @@ def require_units(ds: xr.Dataset, what: str) -> None:
     raise SchemaError(f"{what} needs {other[0]} in {other[2]}, got {other[1]}; {advice}")
 
 
+def with_axes(ds: xr.Dataset) -> xr.Dataset:
+    """Return a cube of which one spaxel or one row was picked with the axes that it lost, where it tells them."""
+    lost = [dim for dim in ("y", "x") if dim not in ds.dims and dim in ds.coords]
+    if ds.attrs.get("level") != "cube" or not lost or "wavelength" not in ds.dims:
+        return ds
+    image = [
+        spec.name for spec in LEVELS["cube"] if {"y", "x"} & {*spec.dims} and spec.name in {*ds.variables} - {"y", "x"}
+    ]
+    whole = {name: ds.variables[name].set_dims({**dict.fromkeys(lost, 1), **ds[name].sizes}) for name in image}
+    places = {dim: ds.variables[dim].set_dims({dim: 1}) for dim in lost}
+    out = ds.assign_coords(places | {name: v for name, v in whole.items() if name in ds.coords})
+    return in_order(out.assign({name: v for name, v in whole.items() if name in ds.data_vars}))
+
+
 def require_whole(ds: xr.Dataset, what: str) -> None:
     """Raise SchemaError where data lost a dimension or their wavelengths, or pixels of a detector were flipped."""
     level = str(ds.attrs.get("level"))

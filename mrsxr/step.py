@@ -16,7 +16,7 @@ from ._version import __version__
 from .arguments import READERS, need_data, read_arguments
 from .attributes import apart, keyword, require_undone
 from .errors import LevelError, MrsxrError, ReferenceFileError
-from .inputs import missing_named, require_units, require_whole
+from .inputs import missing_named, require_units, require_whole, with_axes
 from .limits import Reference, bind, check_call, references_of
 from .notes import listen, noted, notes_of, tell
 
@@ -126,6 +126,7 @@ def step(
                     )
                 check_call(function, bound.arguments)
                 require_units(ds, function.__name__)
+                ds = bound.arguments[next(iter(bound.arguments))] = with_axes(ds)
                 require_whole(ds, function.__name__)
                 _check_shapes(facts, ds, bound.arguments)
                 if isinstance(once, str):

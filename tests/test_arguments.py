@@ -275,3 +275,12 @@ def test_several_places_are_a_list_of_places():
     assert arguments.as_places(SkyCoord(12.5, -3.0, unit="deg")) == [pytest.approx((12.5, -3.0))]
     with pytest.raises(MrsxrError, match="expected a list of places"):
         arguments.as_places("12.5 -3.0", "others")
+
+
+@pytest.mark.parametrize("text", ["4796.7 km/s", "cz = 4796.7km/s", "v=4796.7 km s-1", "4796700 m/s"])
+def test_a_velocity_in_words_is_refused_with_its_redshift(text):
+    with pytest.raises(MrsxrError, match=r"a velocity; expected a number, cz = .* is z = 0.0160001"):
+        arguments.as_redshift(text)
+    assert arguments.as_redshift("z = 0.016") == arguments.as_redshift("z=1.6e-2") == 0.016
+    with pytest.raises(MrsxrError, match=r"redshift is '0\.1 pc'; expected a number above -1"):
+        arguments.as_redshift("0.1 pc")

@@ -145,10 +145,21 @@ def as_kms_list(value: Any, what: str = "velocities") -> Any:
     return found[::-1] if len(found) > 1 and all(b < a for a, b in pairwise(found)) else found
 
 
+def _velocity_of(text: str) -> Any:
+    """Return the Quantity that a text with the unit of a velocity says, other texts as they are."""
+    try:
+        found = u.Quantity(text)
+    except (TypeError, ValueError):
+        return text
+    return found if found.unit.is_equivalent(u.km / u.s) else text
+
+
 def as_redshift(value: Any, what: str = "redshift") -> Any:
-    """Return a redshift; a velocity, or a number that must be one, is refused with its redshift."""
+    """Return a redshift, also of "z = 0.02"; a velocity, or a number that must be one, is refused with its redshift."""
     if value is None:
         return None
+    if isinstance(value, str):
+        value = _velocity_of(re.sub(r"^\s*(c?z|v)\s*=\s*", "", value))
     if isinstance(value, u.Quantity) and value.unit.is_equivalent(u.km / u.s):
         z = value.to_value(u.km / u.s) / 299792.458
         raise MrsxrError(f"{what} is {value}, a velocity; expected a number, cz = {value} is z = {z:.6g}")

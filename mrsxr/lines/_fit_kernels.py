@@ -18,6 +18,7 @@ from ._residual_kernels import correlation, fringe
 CONVERGED, AT_BOUND, TRIED = 1, 2, 4  # bits of the status of a fit
 _N_ITER, _N_FIRST, _N_BEST = 80, 6, 2
 _USUAL = 500.0  # km/s
+_SHIFT = 9.0  # gain in chi2 for which lines of a blend stand where others of it are expected
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -60,14 +61,19 @@ def _peak(voxels, m, mu0, group, g, w, reach, both_signs):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _first_start(other, voxels, m, setup, reach, both_signs, x):
-    """Fill the start of one component: the better (or the other) of the best narrow and the best wide box."""
+def _first_start(number, voxels, m, setup, reach, both_signs, x):
+    """Fill the start of one component: 0, 1: the better, the other of the best narrow and the best wide box; 2: where
+    lines are expected.
+    """
     mu0, _, group, reference, _ = setup
     for g in range(reference.size):
         narrow, wide = 1.3 * reference[g], 3.0 * reference[g]
+        if number == 2:
+            x[2 * g], x[2 * g + 1] = 0.0, narrow
+            continue
         v_a, score_a = _peak(voxels, m, mu0, group, g, narrow, reach[g], both_signs)
         v_b, score_b = _peak(voxels, m, mu0, group, g, wide, reach[g], both_signs)
-        if (score_a > score_b) != other:
+        if (score_a > score_b) != (number == 1):
             x[2 * g], x[2 * g + 1] = v_a, narrow
         else:
             x[2 * g], x[2 * g + 1] = v_b, wide
@@ -105,7 +111,7 @@ def _next_start(number, k, before, voxels, m, setup, reach, both_signs, x):
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _fit_model(k, before, found, low, high, reach, both_signs, setup, voxels, m, work):
     """Fill the best of several fits with k components; return (chi2, converged)."""
-    n_tries = 2 if k == 1 else 6
+    n_tries = 6 if k > 1 else (2 if setup[0].size == 1 else 3)
     tries, score = np.empty((n_tries, found.size)), np.full(n_tries, np.inf)
     rest = voxels[4].copy()  # of k - 1 components
     positive = k > 1 and not both_signs
@@ -113,11 +119,11 @@ def _fit_model(k, before, found, low, high, reach, both_signs, setup, voxels, m,
     for number in range(n_tries + _N_BEST):
         if number < n_tries:  # short fits from all starts; those of one component go to the end
             index, n_iter = number, _N_ITER if k == 1 else _N_FIRST
-            if k == 1 and number == 1 and ended and not _held(found, low, high):
+            if k == 1 and number == 1 and ended and setup[0].size == 1 and not _held(found, low, high):
                 break
             voxels[4][:m] = rest[:m]
             if k == 1:
-                _first_start(number == 1, voxels, m, setup, reach, both_signs, tries[number])
+                _first_start(number, voxels, m, setup, reach, both_signs, tries[number])
             else:
                 _next_start(number, k, before, voxels, m, setup, reach, both_signs, tries[number])
             for q in range(found.size):
@@ -127,13 +133,24 @@ def _fit_model(k, before, found, low, high, reach, both_signs, setup, voxels, m,
             if k == 1 or not score[index] < np.inf:
                 break
         score[index], done = descend(tries[index], low, high, k, positive, n_iter, setup, voxels, m, work)
-        if score[index] < best or (score[index] == best and done):
+        gain = 0.0 if k > 1 or number == 0 else _farther(tries[index], found, setup) * _SHIFT * best / m
+        if score[index] < best - gain or (score[index] == best and done):
             best, ended = score[index], done
             found[:] = tries[index]
         if number >= n_tries:
             score[index] = np.inf
     evaluate(found, k, setup, voxels, m, work)
     return project(voxels, m, setup[4], setup[4] + setup[0].size * k, positive, work), ended
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _farther(x, y, setup):
+    """Return 1 where x stands farther from velocity 0 than y, -1 where nearer, 0 within a width or for one line."""
+    mu0, _, _, reference, _ = setup
+    more = 0.0
+    for g in range(reference.size if mu0.size > 1 else 0):
+        more += (abs(x[2 * g]) - abs(y[2 * g])) / reference[g]
+    return 1.0 if more > 1.0 else (-1.0 if more < -1.0 else 0.0)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

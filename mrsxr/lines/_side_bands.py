@@ -14,7 +14,7 @@ from mrsxr import units
 from mrsxr._version import __version__
 from mrsxr.arguments import as_kms_extent
 from mrsxr.errors import LevelError, MrsxrError
-from mrsxr.inputs import require_units, require_whole
+from mrsxr.inputs import require_units, require_whole, with_axes
 from mrsxr.limits import LineName
 from mrsxr.spaxels import facts_of, plane_widths, solid_angle
 from mrsxr.sums import wavelength_correlation
@@ -75,6 +75,7 @@ def need_cube(cube: xr.Dataset, what: str) -> xr.Dataset:
     if cube.attrs.get("level") != "cube":
         raise LevelError(f"{what} needs data of level cube, got {cube.attrs.get('level') or 'a Dataset without level'}")
     require_units(cube, what)
+    cube = with_axes(cube)
     require_whole(cube, what)
     falls = cube.sizes["wavelength"] > 1 and float(cube["wavelength"][0]) > float(cube["wavelength"][-1])
     return cube.isel(wavelength=slice(None, None, -1)) if falls else cube

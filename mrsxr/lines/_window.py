@@ -18,12 +18,13 @@ from mrsxr.limits import LineName
 from mrsxr.spaxels import solid_angle
 from mrsxr.sums import wavelength_correlation
 
-from .linelist import find_line
+from .linelist import find_line, is_wavelength
 
 C = units.C_KM_S
 JY_TO_FLAMBDA = 2.99792458e-12  # W m-2 um-1 of 1 Jy at 1 um: c / lambda^2
 REACH = 1000.0  # largest velocity of a line [km/s]
 TIED = 1000.0  # lines nearer than this share their kinematics in fit_lines [km/s]
+SAME = 1e-6  # wavelengths of one line differ by less than this share
 LEAST_VOXELS = 8
 LEAST_MARGIN = 500.0  # from a line to the end of the data [km/s], and two FWHM of the instrument at least
 Line = LineName
@@ -104,11 +105,15 @@ def find_lines(line: Line | Iterable[Line] | xr.Dataset) -> list[tuple[str, floa
     many: list[Any] = [line] if isinstance(line, str) or not np.iterable(line) else list(line)
     if not many:
         raise MrsxrError("no line was given; expected a label of line_list() or a rest wavelength in um")
-    return [_find_line(item) for item in many]
+    found = [_find_line(item) for item in many]
+    for (label, rest), (again, other) in itertools.combinations(sorted(found, key=lambda one: one[1]), 2):
+        if abs(rest - other) < SAME * rest:
+            raise MrsxrError(f"the line at {rest:g} um is given twice ({label}, {again}); give it once")
+    return found
 
 
 def _find_line(line: Line) -> tuple[str, float]:
-    if isinstance(line, str):
+    if not is_wavelength(line):
         return find_line(line)
     wave = as_um(line, "rest wavelength of a line")
     if not wave > 0:

@@ -74,7 +74,7 @@ def fit_line(
         where the cube is.
     line : str, float or list of them
         Label of :func:`mrsxr.lines.line_list` ("[Ne II] 12.81", also as "[NeII]" or "Ne II 12.8" where that is one line
-        only) or rest wavelength [um]. Several are fitted together in one window.
+        only) or rest wavelength [um], a number, a Quantity or "18.71 um". Several are fitted together in one window.
     redshift : float, optional
         Redshift; by default ``ds.attrs["redshift"]``, else 0. Velocities are relative to it.
     components : 1, 2, 3 or "auto"
@@ -117,6 +117,8 @@ def fit_line(
         ``flux``, ``upper_limit`` [W m-2, of a cube per spaxel], ``velocity``, ``dispersion`` [km/s, without the
         instrument], ``continuum`` [units of the data, at the line], ``ew`` [um, positive in emission], their ``_err``,
         and ``snr`` (flux over its error): of the whole line, the sum, mean and second moment of its components.
+        Where no line is, ``snr`` exceeds 3 in 1 of 20 spectra and 4 in 1 of 400, as the velocity is free.
+
         ``component_flux``, ``component_velocity``, ``component_dispersion``, ``component_width`` [km/s, observed
         sigma] and ``_err`` on (line, component, ...): the brightest component first (of tied lines: in their sum).
         ``n_components``, ``dof``, ``noise_scale`` (factor to the errors), ``correlation`` (length [voxels]), ``chi2``
@@ -139,6 +141,11 @@ def fit_line(
     Errors are those of the covariance (J^T J)^-1. Fluxes and continuum are solved linearly at each step (variable
     projection; Golub & Pereyra 1973, SIAM J. Numer. Anal. 10, 413); two components start from six different places.
     The upper limit is 3 sigma at velocity 0 and an intrinsic dispersion of 100 km/s.
+
+    Measured on simulated lines: flux, velocity and dispersion scatter as their errors say, within 10 % from S/N 5 on, of
+    one Gaussian, of two, and of doublets whose lines lie two observed dispersions apart or more; at S/N 3 velocities
+    scatter 1.4 times as much. Of lines that lie nearer the sum is good, the share of each is not, unless the velocity is
+    near 0: give the redshift well, or one line of the two.
 
     Examples
     --------
@@ -180,7 +187,7 @@ def fit_lines(
     ds : Dataset, level "spectrum" or "cube"
     lines : list of labels or rest wavelengths, or Dataset like :func:`mrsxr.lines.line_list`, optional
         By default all lines of the list that lie in the data, without dust bands. Lines outside the data, or nearer to
-        their end than 500 km/s or two FWHM of the instrument, are left out.
+        their end than 500 km/s or two FWHM of the instrument, are left out; a note tells of those that were given.
     tie : bool
         Lines of a blend that are nearer than 1000 km/s to the next one share velocities and dispersions.
     redshift, components, window, degree, resolution, criterion, threshold, noise, absorption, exclude, monte_carlo, \
@@ -210,10 +217,13 @@ def fit_lines(
     redshift = redshift_of(ds, redshift)
     wave = ds["wavelength"].values
     low, high = float(wave.min()), float(wave.max())
-    if lines is None:
-        table = in_range(line_list(), low, high, redshift)
-        lines = table.isel(line=table["kind"].values != "PAH")
-    blends = _blends(ds, find_lines(lines), redshift, options.window, resolution, tie, exclude)
+    table = in_range(line_list(), low, high, redshift)
+    wanted = find_lines(table.isel(line=table["kind"].values != "PAH") if lines is None else lines)
+    blends = _blends(ds, wanted, redshift, options.window, resolution, tie, exclude)
+    held = {label for blend in blends for label in blend.labels}
+    if lost := [label for label, _ in wanted if label not in held and not isinstance(lines, xr.Dataset | None)]:
+        tell(f"{', '.join(lost)}: outside the data ({low:.3f} to {high:.3f} um, z = {redshift:g}) or too near to their "
+             "end; not fitted", aloud=False)  # fmt: skip
     return _fit(ds, blends, options, redshift)
 
 

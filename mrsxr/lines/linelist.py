@@ -158,14 +158,19 @@ def in_range(
     return lines.assign(observed_wavelength=("line", observed, attrs)).isel(line=inside)
 
 
+def is_wavelength(line: LineName) -> bool:
+    """Tell whether a line is given by its wavelength: a number, a Quantity, a text that begins as one, "18.71 um"."""
+    return not isinstance(line, str) or re.match(r"\s*\.?\d", line) is not None
+
+
 def find_line(line: LineName) -> tuple[str, float]:
     """Return label and rest wavelength [um] of a line: a label of ``line_list``, its unique name, or a wavelength."""
-    if not isinstance(line, str):
+    if is_wavelength(line):
         rest = as_um(line, "rest wavelength")
         if not rest > 0:
             raise MrsxrError(f"the rest wavelength is {line}; expected um above 0")
         return f"{rest:.4f} um", rest
-    table = line_list()
+    line, table = str(line), line_list()
     labels = [str(label) for label in table["line"].values]
     hits = matches(line, labels)
     if len(hits) != 1:

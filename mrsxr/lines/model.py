@@ -7,6 +7,7 @@ import xarray as xr
 
 from mrsxr.arguments import reads
 from mrsxr.errors import LevelError
+from mrsxr.inputs import with_axes
 
 from ._window import C, observed_edges, to_flux_density
 
@@ -43,6 +44,7 @@ def line_model(ds: xr.Dataset, fit: xr.Dataset) -> xr.Dataset:
     if fit.attrs.get("level") != "lines" or "continuum_poly" not in fit:
         raise LevelError(f"line_model needs a result of fit_line (level lines), got {fit.attrs.get('level')}")
     fit = fit.compute()
+    ds = with_axes(ds)
     wave, lo, hi = observed_edges(ds)
     middle, half, blend = (fit[n].values for n in ("window_middle", "window_half", "blend"))
     sky = fit["flux"].dims[1:]

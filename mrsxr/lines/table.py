@@ -62,6 +62,7 @@ def line_table(fit: xr.Dataset, *, blank: bool = True) -> QTable:
 
     if fit.attrs.get("level") != "lines":
         raise LevelError(f"line_table needs a result of fit_line (level lines), got {fit.attrs.get('level')}")
+    fit = fit.isel({dim: 0 for dim in ("y", "x") if fit.sizes.get(dim) == 1})
     if fit["flux"].dims != ("line",):
         sizes = ", ".join(f"{d} {n}" for d, n in fit["flux"].sizes.items() if d != "line")
         raise MrsxrError(

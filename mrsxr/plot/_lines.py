@@ -78,10 +78,12 @@ def line_fit(
     >>> fit = mx.lines.fit_line(spectrum, "[Ne II] 12.81")
     >>> axes = mx.plot.line_fit(spectrum, fit)
     """
-    ds, fit = spaxel_of(ds, y, x), with_line_dim(spaxel_of(fit, y, x))
+    cut = spaxel_of(ds, y, x), with_line_dim(spaxel_of(fit, y, x))
+    model = _model(ds, fit, y, x)
+    ds, fit = cut
     one = pick_line(fit, line)
     label = str(one["line"].values)
-    data = _data(ds, fit, one, label)
+    data = _data(ds, model, one, label)
     axes = _axes(ax)
     _draw(axes[0], data)
     _draw_residuals(axes[1], data)
@@ -100,6 +102,7 @@ def spaxel_of(ds: xr.Dataset, y: int | None, x: int | None) -> xr.Dataset:
     for dim, number in (("y", y), ("x", x)):
         if dim not in dims:
             continue
+        number = 0 if number is None and ds.sizes[dim] == 1 else number
         if number is None:
             raise MrsxrError("the fit of one spaxel is drawn: give its row y and column x, or cut ds and fit before")
         if not 0 <= number < ds.sizes[dim]:
@@ -116,12 +119,21 @@ def with_line_dim(fit: xr.Dataset) -> xr.Dataset:
     return fit.reset_coords(single).expand_dims("line").set_coords(single)
 
 
-def _data(ds: xr.Dataset, fit: xr.Dataset, one: xr.Dataset, label: str) -> dict[str, Any]:
-    """Return wavelength, flux, sigma, continuum, model and components of all lines in the window of a line."""
+def _model(ds: xr.Dataset, fit: xr.Dataset, y: int | None, x: int | None) -> xr.Dataset:
+    """Return the model of one spaxel; that of its neighbours with it, as a lone one does not tell how wide it is."""
     from mrsxr.lines.model import line_model
 
+    picked = {}
+    for dim, number in (("y", y), ("x", x)):
+        if number is not None and dim in ds.dims and dim in fit.dims:
+            near = slice(max(number - 1, 0), number + 2)
+            ds, fit, picked[dim] = ds.isel({dim: near}), fit.isel({dim: near}), number - near.start
+    return spaxel_of(line_model(ds, with_line_dim(fit)), picked.get("y"), picked.get("x"))
+
+
+def _data(ds: xr.Dataset, model: xr.Dataset, one: xr.Dataset, label: str) -> dict[str, Any]:
+    """Return wavelength, flux, sigma, continuum, model and components of all lines in the window of a line."""
     wave = ds["wavelength"].values.astype(float)
-    model = line_model(ds, fit)
     near = np.isfinite(model["components"].sel(line=label).transpose("component", "wavelength").values).any(axis=0)
     if not near.any():
         centre = float(one["wavelength_rest"].values) * (1.0 + _redshift(one))

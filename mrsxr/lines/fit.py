@@ -142,10 +142,10 @@ def fit_line(
     projection; Golub & Pereyra 1973, SIAM J. Numer. Anal. 10, 413); two components start from six different places.
     The upper limit is 3 sigma at velocity 0 and an intrinsic dispersion of 100 km/s.
 
-    Measured on simulated lines: flux, velocity and dispersion scatter as their errors say, within 10 % from S/N 5 on, of
-    one Gaussian, of two, and of doublets whose lines lie two observed dispersions apart or more; at S/N 3 velocities
-    scatter 1.4 times as much. Of lines that lie nearer the sum is good, the share of each is not, unless the velocity is
-    near 0: give the redshift well, or one line of the two.
+    Measured on simulated lines: flux, velocity and dispersion scatter as their errors say, within 10 % from S/N 5 on,
+    of one Gaussian, of two, and of doublets whose lines lie two observed dispersions apart or more; at S/N 3 velocities
+    scatter 1.4 times as much. Of lines that lie nearer the sum is good, the share of each is not, unless the velocity
+    is near 0: give the redshift well, or one line of the two.
 
     Examples
     --------

@@ -23,6 +23,7 @@ from .values import (
     as_arcsec2,
     as_band,
     as_deg,
+    as_places,
     as_redshift,
     as_sky,
     as_source_type,
@@ -46,6 +47,12 @@ READERS: dict[str, Reader] = {
     "band": as_band, "reference_band": as_band, "source_type": as_source_type, "redshift": as_redshift,
     "ignore_regions": as_um_ranges, "exclude": as_um_ranges, "zoom": as_um_zoom, "area": as_arcsec2,
 }  # fmt: skip
+_BY_KIND: dict[str, Reader] = {"Place": as_sky, "Place | None": as_sky, "Sequence[Place]": as_places}
+
+
+def reader_of(name: str, annotation: Any, readers: Mapping[str, Reader] = READERS) -> Reader | None:
+    """Return what reads a parameter: by its name, else by what its annotation says it is."""
+    return readers.get(name) or _BY_KIND.get(str(annotation))
 
 
 def read_arguments(name: str, bound: inspect.BoundArguments, readers: Mapping[str, Reader] = READERS) -> None:
@@ -73,8 +80,9 @@ def read_arguments(name: str, bound: inspect.BoundArguments, readers: Mapping[st
         elif several and not (tree and isinstance(value, xr.DataTree)) and (value is not None or not optional):
             value = _of_several(name, key, value, annotation, first)
             bound.arguments[key] = value
-        if key in readers and value is not None:
-            bound.arguments[key] = readers[key](value, key)
+        reader = reader_of(key, annotation, readers)
+        if reader is not None and value is not None:
+            bound.arguments[key] = reader(value, key)
         bound.arguments[key] = ready(bound.arguments[key])
         tell_of_twice(bound.arguments[key])
 
@@ -146,7 +154,9 @@ def need_paths(name: str, value: Any) -> None:
 
 def _of_several(name: str, key: str, value: Any, annotation: str, first: bool) -> Any:
     """Return the Datasets that a parameter of several is given as a list; one alone where the function takes it so."""
-    if isinstance(value, Iterable) and not isinstance(value, _NOT_SEVERAL):
+    if type(value) is dict and value:
+        value = list(value.values())
+    elif isinstance(value, Iterable) and not isinstance(value, _NOT_SEVERAL):
         value = list(value)
     elif isinstance(value, xr.Dataset) and "xr.Dataset" not in annotation.split(" | "):
         value = [value]
@@ -191,6 +201,6 @@ def _what_it_is(value: Any, key: str, reference: bool = False) -> str:
         return f"the path {os.fspath(value)}; open it by {how}"
     if isinstance(value, list | tuple) and key == "data":
         return f"a {type(value).__name__} of {len(value)}; give each by itself, or a tree (open_observation)"
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | dict):
         return f"a {type(value).__name__} of {len(value)}; call it for each of them"
     return f"a {type(value).__name__}"

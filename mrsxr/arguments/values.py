@@ -234,7 +234,10 @@ def as_places(value: Any, what: str = "places") -> Any:
         raise MrsxrError(f"{what} is {_shown(value)}; expected a list of places, each (RA, Dec) in deg")
     if getattr(value, "isscalar", False):
         return [as_sky(value, what)]
-    return [as_sky(one, what) for one in value]
+    places = list(value)
+    if any(isinstance(one, int | float) for one in places):
+        raise MrsxrError(f"{what} is {_shown(value)}, one place; expected a list of places, [(RA, Dec), ...] in deg")
+    return [as_sky(one, what) for one in places]
 
 
 def _of_coordinates(value: Any, what: str) -> list[float]:

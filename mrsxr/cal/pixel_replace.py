@@ -8,7 +8,7 @@ from typing import Any, Literal
 import xarray as xr
 
 from mrsxr import dq
-from mrsxr.arguments import as_places, reads
+from mrsxr.arguments import reads
 from mrsxr.blocks import in_chunks, map_ramps
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import Count, OptionalRef, Place
@@ -24,7 +24,7 @@ Method = Literal["mingrad", "fit_profile", "trace_model"]
     needs="cal", jwst="pixel_replace", keyword="S_PXREPL", without={"psf": None},
     only={"psf": lambda given: given["method"] == "trace_model"},
 )  # fmt: skip
-@reads(others=as_places)
+@reads()
 def replace_pixels(
     ds: xr.Dataset,
     *,

@@ -10,7 +10,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from mrsxr.arguments import as_bands, as_places, reads
+from mrsxr.arguments import as_bands, reads
 from mrsxr.attributes import set_each
 from mrsxr.blocks import as_delayed
 from mrsxr.errors import MrsxrError
@@ -29,7 +29,7 @@ Around = Literal["host", "level"]
 _FRAME = ("slice", "alpha", "beta", "wavelength")
 
 
-@reads(others=as_places)
+@reads()
 @checked
 def fit_point_source(
     ds: xr.Dataset, *, trace_model: xr.Dataset, around: Around = "host", psf: OptionalRef = None,
@@ -88,7 +88,7 @@ def fit_point_source(
 
 
 @step(needs="cal", without={"psf": None})
-@reads(bands=as_bands, others=as_places)
+@reads(bands=as_bands)
 def subtract_point_source(
     ds: xr.Dataset,
     *,

@@ -10,7 +10,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from mrsxr.arguments import as_places, reads
+from mrsxr.arguments import reads
 from mrsxr.blocks import as_delayed, is_lazy
 from mrsxr.geometry.pixels import check_setting, wavelength_span
 from mrsxr.limits import Band, Count, OptionalRef, Place, checked
@@ -29,7 +29,7 @@ from ._sampling import check_wcs
 _FEWEST = 1000  # pixels near the source that a fit needs
 
 
-@reads(others=as_places)
+@reads()
 @checked
 def fit_trace_model(
     ds: xr.Dataset, *, band: Band, source: Place | None = None, others: Sequence[Place] = (), window_rows: Count = 100,

@@ -64,7 +64,8 @@ def reduce(
         As :func:`make_rate`, :func:`make_cal`, :func:`make_cubes` or :func:`make_spectra` give it. Up to cubes it is
         lazy, and nothing is computed. Spectra are computed: where the source is, of which type it is ("auto") and how
         long the stitched spectrum is, values alone tell. The cubes are computed before, together, and first of all the
-        exposures where the errors (exact_errors) or the pattern (pfpc) of the spectra need them: all of it once.
+        exposures where the spectra (fit_spectrum), their errors (exact_errors) or the pattern (pfpc) need them: all of
+        it once.
 
     Examples
     --------
@@ -361,7 +362,7 @@ def make_spectra(
         the second unless ``aperture_correction`` of extract_1d is False.
     recipe : Recipe, name or TOML file, optional
     exposures : Dataset or DataTree of level "cal", optional
-        What the cubes were made of, for exact_errors and pfpc: what :func:`make_cubes` got, or better
+        What the cubes were made of, for fit_spectrum, exact_errors and pfpc: what :func:`make_cubes` got, or better
         :func:`combine_exposures` gave, so that they are not combined again.
 
     Returns
@@ -419,7 +420,8 @@ def _sources_of(
     """Return the combined exposures behind the cube of each band, where the recipe wants errors that need them."""
     asked = [name for name in OF_EXPOSURES if recipe.runs(name)]
     if asked and exposures is None:
-        without = {"exact_errors": "the errors of the spectra ignore the covariance of voxels",
+        without = {"fit_spectrum": "the spectra are those of apertures in the cubes",
+                   "exact_errors": "the errors of the spectra ignore the covariance of voxels",
                    "pfpc": "the fixed pattern of point sources stays"}  # fmt: skip
         for name in asked:
             tell(f"{name} needs the exposures, make_spectra(..., exposures=cal); {without[name]}", stacklevel=3)

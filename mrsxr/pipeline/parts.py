@@ -19,7 +19,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import cal, cube, rate, spectrum  # noqa: F401 - they fill STEPS
-from mrsxr.arguments import READERS
+from mrsxr.arguments import READERS, reader_of
 from mrsxr.arguments.calls import F
 from mrsxr.errors import MrsxrError, ParameterError
 from mrsxr.limits import check, expected, hints_of, near_miss, references_of
@@ -145,7 +145,7 @@ def _parameters(function: Callable[..., Any]) -> dict[str, tuple[Any, Any, Any]]
     """Return what a recipe can give to a function: keyword parameters that are no Datasets, by name."""
     hints, readers = hints_of(function), {**READERS, **getattr(inspect.unwrap(function), "readers", {})}
     return {
-        name: (hints[name], one.default, readers.get(name))
+        name: (hints[name], one.default, reader_of(name, one.annotation, readers))
         for name, one in inspect.signature(function).parameters.items()
         if one.kind is inspect.Parameter.KEYWORD_ONLY and not _takes_data(hints[name])
     }

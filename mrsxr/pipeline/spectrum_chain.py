@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import xarray as xr
 
 from mrsxr import cal, cube, spectrum
 from mrsxr.arguments import as_source_type
 from mrsxr.attributes import share_done
-from mrsxr.errors import ReferenceMissingError
+from mrsxr.errors import MrsxrError, ReferenceMissingError
 from mrsxr.geometry.grid import CubeGrid
-from mrsxr.limits import Region, SourceType
+from mrsxr.limits import OptionalRef, Place, Range, Region, SourceType
 from mrsxr.notes import listen, noted, tell
 from mrsxr.references import References
 from mrsxr.references.leak import holds_band
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .recipe import Recipe
 
 #: Steps of the level that look at the exposures behind a cube.
-OF_EXPOSURES = ("exact_errors", "pfpc")
+OF_EXPOSURES = ("fit_spectrum", "exact_errors", "pfpc")
 #: Steps of the level that look at all bands, after those of each.
 OF_ALL_BANDS = ("spectral_leak", "stitch")
 
@@ -56,7 +56,7 @@ def make_spectrum(
     decision : mapping, optional
         How it was decided, which the spectrum then says.
     exposures : Dataset, level "cal", optional
-        What the cube was built from, for the steps exact_errors and pfpc.
+        What the cube was built from, for the steps fit_spectrum, exact_errors and pfpc.
 
     Returns
     -------
@@ -68,17 +68,29 @@ def make_spectrum(
     for entry in recipe.steps("spectrum"):
         if entry.name == "extract_1d":
             found = _extract(ds, refs, kind, **entry.values())
-        elif entry.name == "exact_errors":
-            found = found if exposures is None else with_exact_errors(found, ds, exposures, refs)
-        elif entry.name == "pfpc":
-            if exposures is not None and kind == "POINT":
-                extraction = recipe.entry("spectrum.extract_1d").values()
-                found = without_fixed_pattern(found, ds, exposures, refs, extraction)
+        elif entry.name in OF_EXPOSURES:
+            if exposures is not None and found.attrs.get("extraction") != "detector":
+                found = _by_exposures(entry.name, found, ds, exposures, refs, recipe)
         elif entry.name == "residual_fringe" and share_done(ds, "residual_fringe_cube"):
             tell("the fringes were taken off the cube; its spectrum is not corrected again", aloud=False)
         elif entry.name not in OF_ALL_BANDS:
             found = done(entry, found, refs)
     return marked(found, decided)
+
+
+def _by_exposures(
+    name: str, found: xr.Dataset, built: xr.Dataset, exposures: xr.Dataset, refs: References | None, recipe: Recipe
+) -> xr.Dataset:
+    """Do one of :data:`OF_EXPOSURES` to the spectrum of a cube; two of them are of point sources alone."""
+    if name == "exact_errors":
+        return with_exact_errors(found, built, exposures, refs)
+    if found.attrs["source_type"] != "POINT":
+        return found
+    extraction = recipe.entry("spectrum.extract_1d").values()
+    if name == "pfpc":
+        return without_fixed_pattern(found, built, exposures, refs, extraction)
+    options = recipe.entry("spectrum.fit_spectrum").values()
+    return from_detector(found, exposures, refs, extraction["aperture_correction"], **options)
 
 
 def _region_text(value: Any, _what: str) -> str:
@@ -130,6 +142,45 @@ def _extract(
     return spectrum.extract_spectrum(
         ds, extract1d=extract1d, apcorr=apcorr, source_type=kind, background=within, **options
     )
+
+
+def _fitted(
+    exposures: xr.Dataset,
+    *,
+    band: str,
+    apcorr: OptionalRef = None,
+    source: Place | None = None,
+    around: Literal["host", "level"] = "host",
+    psf: OptionalRef = None,
+    others: Sequence[Place] = (),
+    radius_factor: Annotated[float, Range(above=0, high=4)] = 2.0,
+) -> xr.Dataset:
+    """Fit the spectrum of a point source to the pixels of all exposures of a band, by a trace model made here."""
+    model = cal.fit_trace_model(exposures, band=band, source=source, others=others, psf=psf).compute(**how())
+    found = cal.fit_point_source(exposures, trace_model=model, around=around, psf=psf)
+    return spectrum.fit_spectrum(exposures, trace_model=found, apcorr=apcorr, radius_factor=radius_factor)
+
+
+@part("spectrum", "fit_spectrum", _fitted, hide=("band",))
+def from_detector(
+    found: xr.Dataset, exposures: xr.Dataset, refs: References | None, corrected: bool, **options: Any
+) -> xr.Dataset:
+    """Return the spectrum of a point source fitted to the detector pixels in place of that of the cube.
+
+    ``source`` is by default where the spectrum of the cube was extracted.
+    """
+    refs, band = References({}) if refs is None else refs, str(found.attrs["band"])
+    apcorr = require_aperture_correction(found, refs) if corrected else None
+    psf = optional(refs, "psf", exposures.assign_attrs(channels=band[0]), None)
+    place = options.pop("source") or (float(found.attrs["aperture_ra"]), float(found.attrs["aperture_dec"]))
+    try:
+        fitted = _fitted(exposures, band=band, source=place, apcorr=apcorr, psf=psf, **options).compute(**how())
+        if not fitted["flux"].notnull().any():
+            raise MrsxrError("no exposure sees enough of the source")
+        return fitted
+    except MrsxrError as error:
+        tell(f"band {band}: no spectrum from the detector ({error}); it is that of the aperture")
+        return found
 
 
 @part("spectrum", "exact_errors")

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import dq as flags
-from mrsxr.arguments import as_places, reads
+from mrsxr.arguments import reads
 from mrsxr.blocks import as_delayed
 from mrsxr.limits import OptionalRef, Place, Range, Whole
 from mrsxr.mrs import psf_fwhm
@@ -32,7 +32,7 @@ _MORE = {
 
 
 @step(needs="cal", gives="spectrum")
-@reads(others=as_places)
+@reads()
 def fit_spectrum(
     ds: xr.Dataset,
     *,

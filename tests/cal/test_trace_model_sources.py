@@ -4,10 +4,11 @@ import functools
 
 import numpy as np
 import pytest
+from astropy.coordinates import SkyCoord
 from star_scene import made, pixel_psf
 
 from mrsxr import Recipe
-from mrsxr.cal import fit_trace_model, point_source, replace_pixels, subtract_point_source
+from mrsxr.cal import fit_trace_model, measure_offsets, point_source, replace_pixels, subtract_point_source
 from mrsxr.cube import build_cube
 from mrsxr.errors import MrsxrError
 from mrsxr.pipeline.cube_chain import make_target_cube
@@ -130,3 +131,14 @@ def test_sources_apart_have_a_plane_of_their_own_and_those_too_close_are_refused
         np.testing.assert_array_equal(fit.nearest, np.abs(pixels.alpha - place[:, 0, :1]).argmin(axis=0))
     with pytest.raises(MrsxrError, match="are told apart from"):
         fit_trace_model(pair(NEAR), band="1A", source=FIRST, others=[sky((0.05, 0.0))])
+
+
+def test_places_are_read_as_people_write_them_and_exposures_may_come_as_a_dict():
+    star, place = pair(FAR).isel(y=slice(0, 40)), SkyCoord(0.0, 0.0, unit="deg")
+    models = [fit_trace_model(star, band="1A", source=one) for one in (FIRST, place, "00h00m00s +00d00m00s")]
+    for model in models[1:]:
+        np.testing.assert_array_equal(model.spectrum, models[0].spectrum)
+    offsets = [measure_offsets(one, position=at) for one, at in ((star, FIRST), ({"12A": star}, place))]
+    np.testing.assert_array_equal(offsets[0].east, offsets[1].east)
+    with pytest.raises(MrsxrError, match="one place; expected a list of places"):
+        fit_trace_model(star, band="1A", source=place, others=(0.0, 0.0001))

@@ -13,7 +13,7 @@ from mrsxr import dq as flags
 from mrsxr import mrs
 from mrsxr.attributes import varied
 from mrsxr.errors import MrsxrError
-from mrsxr.fringes import Method, correct_where_gained, corrected_before
+from mrsxr.fringes import Method, correct_where_gained, corrected_before, without_dichroics
 from mrsxr.limits import Interval, NotNegative, Positive
 from mrsxr.notes import tell
 from mrsxr.scores import score
@@ -67,6 +67,8 @@ def correct_residual_fringe_cube(
     band = str(cube.attrs.get("band"))
     if band not in mrs.BANDS:
         raise MrsxrError(f"the cube is of band {band}; fringes are corrected band by band")
+    if without_dichroics(band, dichroic_only):
+        return cube
     if before := corrected_before(cube):
         tell(
             f"residual fringes found {before} were corrected before; the cubes lose what that left of them", aloud=False

@@ -10,7 +10,7 @@ import xarray as xr
 
 from mrsxr import mrs
 from mrsxr.errors import MrsxrError
-from mrsxr.fringes import TOLERANCE, Method, correct_where_gained, corrected_before
+from mrsxr.fringes import TOLERANCE, Method, correct_where_gained, corrected_before, without_dichroics
 from mrsxr.limits import Interval, NotNegative, Positive
 from mrsxr.notes import tell
 from mrsxr.scores import score
@@ -46,7 +46,8 @@ def correct_residual_fringe_1d(
     max_amplitude : float
         Largest amplitude of fringes.
     dichroic_only : bool
-        Only the fringes of the dichroics, channels 3 and 4.
+        Only the fringes of the dichroics, channels 3 and 4; RF_ of the other bands is
+        the spectrum as it is.
     ignore_regions : sequence of (minimum, maximum) [um]
         Wavelengths to leave out of the fit.
     tolerance : float
@@ -81,7 +82,8 @@ def correct_residual_fringe_1d(
     band = str(ds.attrs.get("band"))
     if band not in mrs.BANDS:
         raise MrsxrError(f"the spectrum is of band {band}; fringes are corrected band by band, before stitching")
-    if before := corrected_before(ds):
+    stays = without_dichroics(band, dichroic_only)
+    if not stays and (before := corrected_before(ds)):
         tell(
             f"residual fringes found {before} were corrected before; columns RF_ lack what that left of them",
             aloud=False,
@@ -90,6 +92,7 @@ def correct_residual_fringe_1d(
     options = {"wavelength": wave, "channel": int(band[0]), "method": method, "max_amplitude": float(max_amplitude),
                "dichroic_only": bool(dichroic_only), "ignore": tuple(map(tuple, ignore_regions)),
                "tolerance": float(tolerance)}  # fmt: skip
+    work = as_they_are if stays else correct_values
     out: dict[str, object] = {}
     for name, variance, new, corrected in _VALUES:
         if name not in ds:
@@ -99,7 +102,7 @@ def correct_residual_fringe_1d(
         factor = ds["aperture_correction"] if with_factor else xr.ones_like(ds[name], dtype=float)
         given.append(factor * 1e6 * ds.attrs.get("pixel_area_sr", 1e-6) if name == "flux" else factor)
         found = xr.apply_ufunc(
-            correct_values, *(g.variable for g in given), kwargs=options, input_core_dims=[["wavelength"]] * 3,
+            work, *(g.variable for g in given), kwargs=options, input_core_dims=[["wavelength"]] * 3,
             output_core_dims=[["part", "wavelength"]], dask="parallelized", output_dtypes=[float],
             dask_gufunc_kwargs={"output_sizes": {"part": 3}, "allow_rechunk": True},
         )  # fmt: skip
@@ -111,6 +114,11 @@ def correct_residual_fringe_1d(
         if name == "flux" and method == "slices":
             out |= score("residual_fringe", found[2, 0].data, method=method, instead="none", held_out="places left out")
     return ds.assign(out).assign_attrs(residual_fringe_1d=1)
+
+
+def as_they_are(values: np.ndarray, variance: np.ndarray, factor: np.ndarray, **options: Any) -> np.ndarray:
+    """Return what :func:`correct_values` does of a spectrum without fringes."""
+    return np.stack([values, variance, np.full(np.shape(values), np.nan)]).astype(float)
 
 
 def correct_values(

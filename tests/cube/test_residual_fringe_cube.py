@@ -8,6 +8,7 @@ from test_spectral_leak_cube import cube_of
 
 from mrsxr.cube.residual_fringe import correct_residual_fringe_cube
 from mrsxr.errors import MrsxrError
+from mrsxr.notes import notes_of
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +76,11 @@ def test_wrong_input_is_named(pair):
         correct_residual_fringe_cube(pair[0].assign_attrs(band="MULTIPLE"))
     with pytest.raises(MrsxrError, match="expected one of columns, slices"):
         correct_residual_fringe_cube(pair[0], method="sine")
+
+
+def test_a_band_without_dichroics_stays_where_theirs_alone_are_wanted(pair):
+    """A recipe says dichroic_only of all bands."""
+    out = correct_residual_fringe_cube(pair[0], dichroic_only=True)
+    assert "no fringes of the dichroics" in notes_of(out)[-1]
+    assert "residual_fringe_cube" not in out.attrs
+    xr.testing.assert_equal(out, pair[0])

@@ -9,6 +9,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from mrsxr import schema
 from mrsxr.errors import MrsxrError
 from mrsxr.fringes import _group_kernels, correct_spectra
+from mrsxr.notes import notes_of
 from mrsxr.spectrum import stitch_bands
 from mrsxr.spectrum.fringe_1d import correct_residual_fringe_1d
 from mrsxr.threads import _aside
@@ -118,3 +119,13 @@ def test_stitched_spectra_are_refused_before_and_carried_after():
         correct_residual_fringe_1d(out)
     twice = correct_residual_fringe_1d(bands[0])  # of flux, which stays as it is
     np.testing.assert_array_equal(twice.rf_flux, bands[0].rf_flux)
+
+
+def test_bands_without_dichroics_stay_where_theirs_alone_are_wanted():
+    spectra = [fringed(band)[0] for band in ("2C", "3A")]
+    done = [correct_residual_fringe_1d(ds, dichroic_only=True) for ds in spectra]
+    np.testing.assert_array_equal(done[0].rf_flux, spectra[0].flux)
+    np.testing.assert_array_equal(done[0].rf_flux_var, spectra[0]["var"])
+    assert "no fringes of the dichroics" in notes_of(done[0])[-1]
+    assert not notes_of(done[1])
+    assert stitch_bands(done).rf_flux.notnull().all()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from mrsxr import dq as dq_bits
 from mrsxr import mrs
@@ -89,8 +89,8 @@ def make_detector(detector: str, seed: int = 1) -> DetectorMaps:
     def smooth(sigma: float) -> np.ndarray:
         """Return a random map without structure below 40 pixels, of rms 1."""
         small = gaussian_filter(rng.standard_normal((66, 66)), 2.5, mode="reflect")
-        small = np.repeat(np.repeat(small, 16, axis=0), 16, axis=1)
-        wide = gaussian_filter(small, 10.0)[: shape[0], : shape[1]]
+        columns = gaussian_filter1d(np.repeat(small, 16, axis=0), 10.0, axis=0)  # those of a cell are alike
+        wide = gaussian_filter1d(np.repeat(columns, 16, axis=1), 10.0, axis=1)[: shape[0], : shape[1]]
         return sigma * wide / wide.std()
 
     dq = np.zeros(shape, dtype=np.uint32)

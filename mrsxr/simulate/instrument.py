@@ -358,7 +358,7 @@ def _slice_ends(distortion: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
         middle = shift - channel.bend * t**2 + channel.lean * t
         reach = int(0.5 * channel.field / channel.pixel) + 4
         x = np.round(middle).astype(int) + np.arange(-reach, reach + 1)[None, :]
-        alpha = P.polyval2d(np.broadcast_to(y, x.shape), x - shift, distortion["alpha_coefficients"].values[i])
+        alpha = P.polyval(x - shift, P.polyval(y, distortion["alpha_coefficients"].values[i]), tensor=False)
         width = _EDGE_WIDTH * channel.pixel
         half = 0.5 * channel.field + width * np.log(4.0)  # the 80 % throughput ends lie at half the field
         pass_through = 1.0 / (1.0 + np.exp((np.abs(alpha) - half) / width))

@@ -377,7 +377,8 @@ def encircled(source: xr.Dataset, ds: xr.Dataset, wavelength: np.ndarray, factor
         fwhm = float(psf_fwhm(wave))
         unit = (np.arange(-120, 120) + 0.5) / 120 * (factor * fwhm + 0.5 * max(pixel, width) + spaxel)
         a, b = (x.ravel() for x in np.meshgrid(unit, unit, indexing="ij"))
-        inside = [np.hypot(*(matrix @ np.stack([a + i, b + j]))) < factor * fwhm for i in blur[0] for j in blur[1]]
+        places = (matrix @ np.stack([a + i, b + j]) for i in blur[0] for j in blur[1])
+        inside = [x * x + y * y < (factor * fwhm) ** 2 for x, y in places]
         node = np.full(a.size, (wave - nodes[0]) / (nodes[1] - nodes[0]))
         shape, _ = profile_at(a, b, np.full(a.size, wave), node, source["profile"].values, images)
         area = abs(np.linalg.det(matrix)) * (unit[1] - unit[0]) ** 2

@@ -39,6 +39,29 @@ def measured(ds, **options):
     return inner(fit_spectrum(ds, trace_model=model, **options))
 
 
+@functools.cache
+def bright():
+    """Return exposures of the star on an even sky, their trace model and their spectrum."""
+    ds = made(spectrum, sky, noise=0.3)
+    model = fit_trace_model(ds, band="1A", source=(0.0, 0.0))
+    return ds, model, fit_spectrum(ds, trace_model=model, around="level")
+
+
+@functools.cache
+def flat():
+    """Return exposures of a star of one brightness on an even sky, and their spectrum."""
+    ds = made(lambda wave: 20.0 + 0 * wave, sky, noise=0.1)
+    return ds, measured(ds, around="level")
+
+
+@functools.cache
+def alone():
+    """Return exposures of the star by itself, their trace model and the point source that was fitted by it."""
+    ds = made(spectrum, noise=0.5)
+    model = fit_trace_model(ds, band="1A", source=(0.0, 0.0))
+    return ds, model, fit_point_source(ds, trace_model=model, around="level")
+
+
 def inner(found):
     """Return a spectrum without its ends."""
     return found.isel(wavelength=np.flatnonzero(np.isfinite(found.flux))[4:-4])
@@ -59,8 +82,7 @@ def test_flux_and_errors_of_a_lone_star():
 
 
 def test_flux_of_a_bright_star():
-    ds = made(spectrum, sky, noise=0.3)
-    model = fit_trace_model(ds, band="1A", source=(0.0, 0.0))
+    ds, model, _ = bright()
     found = assert_step(fit_spectrum, ds, trace_model=model, around="level")
     assert abs(found.attrs["aperture_dec"]) * 3600 < 0.05
     found = inner(found)
@@ -153,12 +175,11 @@ def test_a_fit_that_does_not_settle_says_so():
     with pytest.warns(MrsxrWarning, match="did not settle"):
         found = fit_spectrum(ds, trace_model=model, around="level")
     assert "did not settle" in str(notes_of(found))
-    assert "settle" not in str(notes_of(measured(made(spectrum, sky, noise=0.3), around="level")))
+    assert "settle" not in str(notes_of(bright()[2]))
 
 
 def test_an_aperture_correction_and_a_model_that_is_fitted():
-    ds = made(spectrum, noise=0.5)
-    fitted = fit_point_source(ds, trace_model=fit_trace_model(ds, band="1A", source=(0.0, 0.0)), around="level")
+    ds, _, fitted = alone()
     table = {"radius": (("aperture", "wavelength"), [[0.3, 0.3], [0.8, 0.8]], {"units": "arcsec"})}
     table["correction"] = (("aperture", "wavelength"), [[1.5, 1.5], [1.1, 1.1]], {"units": "1"})
     apcorr = xr.Dataset(table, {"wavelength": [4.0, 6.0]}, {"level": "reference", "kind": "apcorr", "ref_id": "x"})
@@ -171,9 +192,7 @@ def test_an_aperture_correction_and_a_model_that_is_fitted():
 
 
 def test_models_are_kept_by_netcdf_and_say_so(tmp_path):
-    ds = made(spectrum, noise=0.5)
-    model = fit_trace_model(ds, band="1A", source=(0.0, 0.0))
-    fitted = fit_point_source(ds, trace_model=model, around="level")
+    ds, model, fitted = alone()
     for one in (model, fitted):
         for name in ("one.fits", "one.nc"):
             with pytest.raises(MrsxrError, match=rf"a {one.kind} is no product: keep it by to_netcdf"):
@@ -255,7 +274,7 @@ def saturated(ds, above):
 def test_a_core_that_no_exposure_sees_is_told_by_a_psf_alone():
     """Of the wings of the data alone the peak would be off by half: it is NaN."""
     psf = learn_psf(made(lambda wave: 12.0 + 0 * wave, sky, noise=0.1, seed=9), bands="1A", source=(0.0, 0.0))
-    ds = made(lambda wave: 20.0 + 0 * wave, sky, noise=0.1)
+    ds, _ = flat()
     holes = saturated(ds, 0.1 * np.nanmax(ds.flux.values))
     model = fit_trace_model(holes, band="1A", source=(0.0, 0.0))
     with pytest.warns(MrsxrWarning, match="its spectrum is NaN there, and nothing is filled; give psf="):
@@ -281,8 +300,8 @@ def test_a_core_that_no_exposure_sees_is_told_by_a_psf_alone():
 
 
 def test_a_core_that_one_exposure_sees_is_known():
-    ds = made(lambda wave: 20.0 + 0 * wave, sky, noise=0.1)
-    holes = saturated(ds, 0.1 * np.nanmax(ds.flux.values))
+    ds, _ = flat()
+    holes = saturated(ds, 0.1 * np.nanmax(ds.flux.values)).copy(deep=True)
     holes.flux[0], holes.dq[0] = ds.flux[0], ds.dq[0]
     found = measured(holes, around="level")
     np.testing.assert_allclose(found.flux.values.mean(), 20 * LEVEL, rtol=0.02)
@@ -325,9 +344,8 @@ def test_an_exposure_without_a_usable_pixel_changes_nothing(empty):
 @pytest.mark.parametrize("seen", [[0], [1], [2], [3], [0, 1]])
 def test_few_exposures_know_the_light_that_all_do(seen):
     """Pixels lie side by side: what they show between them is known, also where few exposures show the profile."""
-    ds = made(lambda wave: 20.0 + 0 * wave, sky, noise=0.1)
-    whole, part = (measured(one, around="level") for one in (ds, ds.isel(dither=seen)))
-    whole, part = xr.align(whole, part)
+    ds, whole = flat()
+    whole, part = xr.align(whole, measured(ds.isel(dither=seen), around="level"))
     off = float((part.flux / whole.flux).mean()) - 1
     told = np.hypot(*(float((np.sqrt(one.var_systematic) / one.flux).mean()) for one in (whole, part)))
     assert abs(off) < 0.01

@@ -6,6 +6,7 @@ threads inherit and other threads, and a cluster that is connected, do not see.
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ from typing import Any
 from .schedule import get
 
 MOST_WORKERS = 256
+_SELDOM = 50_000, 20, 50  # thresholds of Python's search for cycles
 
 _options: ContextVar[dict[str, Any] | None] = ContextVar("options", default=None)
 _cores: ContextVar[int] = ContextVar("cores", default=1)
@@ -75,9 +77,10 @@ def bounded(cores: int = 1, **options: Any) -> Iterator[None]:
     -----
     BLAS takes one thread in the whole process as long as any piece is at work in it, as what it gets is small here and
     its threads would come on top of those of dask. Kernels run in the thread that calls them (none is ``parallel``).
-    As long, dask changes blocks by tasks in the whole process: to choose another way it imports distributed, 0.2 s.
+    As long, dask changes blocks by tasks in the whole process: to choose another way it imports distributed, 0.2 s; and
+    Python looks for cycles seldom: graphs are many objects, and each look goes through those of all modules.
     """
-    with one_blas_thread(), _rechunked_by_tasks(), Threads(cores) as pool:
+    with one_blas_thread(), _rechunked_by_tasks(), seldom_collected(), Threads(cores) as pool:
         token = _cores.set(cores)
         try:
             with computing(**options, scheduler=get, executor=pool if cores > 1 else None):
@@ -134,8 +137,17 @@ def _choose_tasks() -> Callable[[], None]:
     return lambda: chosen.__exit__(None, None, None)
 
 
+def _collect_seldom() -> Callable[[], None]:
+    before = gc.get_threshold()
+    if 0 < before[0] < _SELDOM[0]:
+        gc.set_threshold(*_SELDOM)
+    return lambda: gc.set_threshold(*before)
+
+
 #: Holds BLAS to one thread in the whole process.
 one_blas_thread = _Held(_limit_blas)
+#: Lets Python look for cycles seldom.
+seldom_collected = _Held(_collect_seldom)
 _rechunked_by_tasks = _Held(_choose_tasks)
 
 

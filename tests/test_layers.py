@@ -138,12 +138,16 @@ def test_kernels_import_numpy_and_kernels_only(path):
     assert set(imported_kernels(module, path.read_bytes())) == kernels
 
 
-def test_importing_the_package_compiles_nothing():
+def test_importing_the_package_compiles_nothing_and_looks_for_no_cycles():
     import subprocess
     import sys
 
-    code = "from mrsxr import *; import sys; sys.exit('numba' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    code = (
+        "import gc, sys; looks = []; gc.callbacks.append(lambda _, told: looks.append(told['generation']))\n"
+        "from mrsxr import *; print('numba' in sys.modules, 2 in looks, gc.isenabled())"
+    )
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert found.stdout.split() == ["False", "False", "True"]  # and no look for cycles through all objects
 
 
 def test_importing_the_package_imports_no_room():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -132,6 +133,20 @@ def test_pieces_rechunk_by_tasks_and_import_no_cluster_for_it():
             assert dask.config.get("array.rechunk.method") == "tasks"
         assert dask.config.get("array.rechunk.method") == "tasks"
     assert dask.config.get("array.rechunk.method", None) == before
+
+
+@pytest.mark.parametrize(("own", "inside"), [((700, 10, 10), 50_000), ((90_000, 5, 5), 90_000), ((0, 10, 10), 0)])
+def test_pieces_look_for_cycles_seldom_and_leave_a_rarer_look_as_it_is(own, inside):
+    before = gc.get_threshold()
+    try:
+        gc.set_threshold(*own)
+        with bounded():
+            with bounded():
+                assert gc.get_threshold()[0] == inside
+            assert gc.get_threshold()[0] == inside
+        assert gc.get_threshold() == own
+    finally:
+        gc.set_threshold(*before)
 
 
 def test_things_side_by_side_share_the_cores_of_their_piece():

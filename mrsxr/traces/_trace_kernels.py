@@ -75,7 +75,7 @@ def light_equations(
     a, b, c = np.empty(3), np.empty(3), np.empty(4)
     values, where = np.empty(stars + 9), np.arange(stars + 9)
     row, column = np.empty(4 * stars + 36), np.empty(4 * stars + 36, np.int64)
-    wide = stars + (n + degree) ** 2
+    wide, size, flat = stars + (n + degree) ** 2, right.size, band.reshape(-1)
     for p in range(sample.size):
         if not weight[p] > 0:
             continue
@@ -90,10 +90,10 @@ def light_equations(
                 column[total] = (k + q) * wide + where[m]
                 total += 1
         for m in range(total):
-            w = weight[p] * row[m]
-            right[column[m]] += w * flux[p]
+            w, at = weight[p] * row[m], column[m]
+            right[np.uint64(at)] += w * flux[p]
             for q in range(m + 1):
-                band[column[m] - column[q], column[q]] += w * row[q]
+                flat[np.uint64((at - column[q]) * size + column[q])] += w * row[q]
 
 
 @njit(cache=True, nogil=True)
@@ -171,18 +171,6 @@ def correction_at(u: Array, v: Array, node: Array, c: Array, reach: float, knot:
         out[p] = total
 
 
-@njit(cache=True, nogil=True)
-def _add(value, where, count, rest, weight, normal, right):
-    """Add a pixel to normal equations, upper triangle; an unknown that stands twice counts as the sum of both."""
-    for m in range(count):
-        w = weight * value[m]
-        right[where[m]] += w * rest
-        normal[where[m], where[m]] += w * value[m]
-        for q in range(m + 1, count):
-            first, last = min(where[m], where[q]), max(where[m], where[q])
-            normal[first, last] += w * value[q] * (2.0 if first == last else 1.0)
-
-
 @njit(cache=True, nogil=True, forceinline=True)
 def _add_four(flat, at, w, v0, v1, v2, v3):
     """Add a multiple of four values to four places: all are read before one is written, so that they go as one."""
@@ -192,20 +180,53 @@ def _add_four(flat, at, w, v0, v1, v2, v3):
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _add_star(value, first, n_spline, rest, weight, node, flat, right):
+def _add_star(value, star, first, n_spline, rest, weight, node, flat, right):
     """Add the splines of one star, four by four from number ``first``, to those of a node, of the lower triangle too.
 
-    ``flat`` are the normal equations of all nodes.
+    ``value`` from place ``star`` on. ``flat`` are the normal equations of all nodes.
     """
     size = right.shape[1]
     for m in range(4):
         for n in range(4):
-            at, w = first + m * n_spline + n, weight * value[4 * m + n]
+            at, w = first + m * n_spline + n, weight * value[np.uint64(star + 4 * m + n)]
             right[node, at] += w * rest
             row = (node * size + at) * size + first
             for k in range(m, 4):
-                v0, v1, v2, v3 = value[4 * k], value[4 * k + 1], value[4 * k + 2], value[4 * k + 3]
+                q = np.uint64(star + 4 * k)
+                v0, v1, v2, v3 = value[q], value[q + _ONE], value[q + _TWO], value[q + _THREE]
                 _add_four(flat, row + k * n_spline, w, v0, v1, v2, v3)
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _add_crossed(value, where, star, seen, weight, normal):
+    """Add the products of one star with those after it, upper triangle; one that stands twice counts as both."""
+    for m in range(star, star + 16):
+        w = weight * value[m]
+        for q in range(star + 16, seen):
+            first, last = min(where[m], where[q]), max(where[m], where[q])
+            normal[np.uint64(first), np.uint64(last)] += w * value[q] * (2.0 if first == last else 1.0)
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _add_further(value, where, seen, count, rest, weight, normal, right):
+    """Add what follows the splines of the stars, upper triangle: their numbers are larger and rise."""
+    for m in range(count):
+        w, row = weight * value[m], normal[np.uint64(where[m])]
+        for q in range(max(m, seen), count):
+            row[np.uint64(where[q])] += w * value[q]
+        if m >= seen:
+            right[np.uint64(where[m])] += w * rest
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _add_pixel(value, where, seen, count, n_spline, rest, weight, node, normal, flat, right):
+    """Add a pixel to the equations of a node, ``normal``; the first ``seen`` unknowns are splines of stars."""
+    for star in range(0, seen, 16):
+        _add_star(value, star, where[star], n_spline, rest, weight, node, flat, right)
+        if star + 16 < seen:
+            _add_crossed(value, where, star, seen, weight, normal)
+    if count > seen:
+        _add_further(value, where, seen, count, rest, weight, normal, right[node])
 
 
 @njit(cache=True, nogil=True)
@@ -228,7 +249,8 @@ def _correction_equations(u, v, node, scale, x, y, more, rest, weight, degree, n
                     value[count] = scale[s, p] * a[m] * b[q]
                     where[count] = (i + m) * n_spline + j + q
                     count += 1
-        if count == 0:
+        seen = count
+        if seen == 0:
             continue
         count = _host(x[p], y[p], degree, n, low, high, value, where, count, n_spline**2)
         for m in range(more.shape[0]):
@@ -236,10 +258,8 @@ def _correction_equations(u, v, node, scale, x, y, more, rest, weight, degree, n
             count += 1
         for k in range(right.shape[0]):
             near = weight[p] * (1 - abs(node[p] - k))
-            if near > 0 and count == 16:
-                _add_star(value, where[0], n_spline, rest[p], near, k, flat, right)
-            elif near > 0:
-                _add(value, where, count, rest[p], near, normal[k], right[k])
+            if near > 0:
+                _add_pixel(value, where, seen, count, n_spline, rest[p], near, k, normal[k], flat, right)
 
 
 def correction_equations(

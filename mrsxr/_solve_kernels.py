@@ -30,12 +30,23 @@ def cholesky(matrix, n, least=1e-14):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def log_determinant(matrix, n):
-    """Return ln det of a matrix, which becomes its factor; NaN where it is not positive."""
-    if not cholesky(matrix, n, 0.0):
-        return np.nan
-    total = 0.0
-    for a in range(n):
-        total += math.log(matrix[a, a])
+    """Return ln det of a matrix, which becomes its factor; NaN where it is not positive.
+
+    The numbers of :func:`cholesky`, column by column, which goes side by side where a matrix is large.
+    """
+    total, column = 0.0, np.empty(n)
+    for c in range(n):
+        if not matrix[c, c] > 0.0:
+            return np.nan
+        root = math.sqrt(matrix[c, c])
+        matrix[c, c] = root
+        total += math.log(root)
+        for a in range(c + 1, n):
+            column[a] = matrix[a, c] = matrix[a, c] / root
+        for a in range(c + 1, n):
+            row, known, f = matrix[a, c + 1 : a + 1], column[c + 1 : a + 1], column[a]
+            for b in range(a - c):
+                row[b] -= f * known[b]
     return 2.0 * total
 
 

@@ -6,7 +6,7 @@ from astropy.stats import mad_std, sigma_clip
 
 from mrsxr import _clip_kernels, robust
 from mrsxr._clip_kernels import clip, moments
-from mrsxr._solve_kernels import cholesky, invert, solve, substitute
+from mrsxr._solve_kernels import cholesky, invert, log_determinant, solve, substitute
 
 
 @pytest.mark.parametrize(("n", "rounds"), [(1, -1), (2, -1), (9, 3), (150, 1), (151, 5), (400, -1)])
@@ -34,6 +34,9 @@ def test_cholesky_solves_inverts_and_refuses(n):
     wanted, factor, out, inverse = np.linalg.solve(matrix, right), matrix.copy(), right.copy(), np.empty((n, n))
     assert cholesky(factor, n)
     np.testing.assert_allclose(np.tril(factor), np.linalg.cholesky(matrix))
+    by_columns = matrix.copy()
+    np.testing.assert_allclose(log_determinant(by_columns, n), np.linalg.slogdet(matrix)[1], rtol=1e-9)
+    np.testing.assert_array_equal(np.tril(by_columns), np.tril(factor))
     substitute(factor, n, out)
     for found in (out, solve(matrix.copy(), right)):
         np.testing.assert_allclose(found, wanted, rtol=1e-9)
@@ -41,6 +44,7 @@ def test_cholesky_solves_inverts_and_refuses(n):
     np.testing.assert_allclose(inverse, np.linalg.inv(matrix), rtol=1e-9, atol=1e-12)
     singular = np.ones((3, 3))
     assert not cholesky(singular.copy(), 3)
+    assert np.isnan(log_determinant(singular.copy(), 3))
     assert not invert(singular.copy(), np.empty((3, 3)), 1e-12)
     assert np.isnan(solve(-np.eye(2), np.ones(2))).all()
 

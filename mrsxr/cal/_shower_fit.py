@@ -271,7 +271,7 @@ def _first_blob(cells: np.ndarray) -> np.ndarray:
 
 
 def best_form(cells: np.ndarray) -> tuple[Any, bool, float]:
-    """Return (the most likely form, whether the search ended, cost): see :func:`._shower_fit_kernels.alike`."""
+    """Return (the most likely form, whether the search ended, cost): see :func:`._shower_fit_kernels._alike`."""
     lower = np.empty((cells.shape[1],) * 2)
     raised = np.maximum(cells[0], 0.0) ** 2 / cells[1]
     centre = [np.average(cells[k], weights=raised + 1e-30) for k in (3, 4)]

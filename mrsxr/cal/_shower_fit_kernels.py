@@ -58,9 +58,15 @@ def fill_cells(values: Array, known: Array, noise: Array, doubts: Array, out: Ar
 
 
 @njit(cache=True, nogil=True)
-def alike(dx, dy, form):
+def _turn(form):
+    """Cosine and sine of the tilt of a form."""
+    return math.cos(form[3]), math.sin(form[3])
+
+
+@njit(cache=True, nogil=True)
+def _alike(dx, dy, form, turn):
     """Covariance of the field at a distance; form: height, length, width [pix], tilt [rad], fine."""
-    cosine, sine = math.cos(form[3]), math.sin(form[3])
+    cosine, sine = turn
     u, v = (cosine * dx + sine * dy) / form[1], (cosine * dy - sine * dx) / form[2]
     q = u * u + v * v
     if q > 80.0:
@@ -72,12 +78,12 @@ def alike(dx, dy, form):
 @njit(cache=True, nogil=True)
 def factor(cells: Array, form: Array, out: Array) -> float:
     """Fill ``out`` (n, n) with the Cholesky root of the covariance of cells (5, n); return its log determinant."""
-    n = cells.shape[1]
+    n, turn = cells.shape[1], _turn(form)
     for i in range(n):
         for j in range(i + 1):
             dx, dy = cells[3, i] - cells[3, j], cells[4, i] - cells[4, j]
             near = math.exp(-0.5 * ((dx / _DOUBT_X) ** 2 + (dy / _DOUBT_Y) ** 2))
-            value = alike(dx, dy, form) + cells[2, i] * cells[2, j] * near
+            value = _alike(dx, dy, form, turn) + cells[2, i] * cells[2, j] * near
             if i == j:
                 value += cells[1, i] + 1e-6 * form[0] ** 2
             out[i, j] = value
@@ -100,21 +106,22 @@ def misfit(cells: Array, form: Array, lower: Array) -> float:
 @njit(cache=True, nogil=True)
 def expect(cells: Array, weights: Array, form: Array, xs: Array, ys: Array, out: Array) -> None:
     """Fill ``out`` (y, x) with the field at rows ys and columns xs, from weights = covariance^-1 values."""
+    turn = _turn(form)
     for i in range(ys.size):
         for j in range(xs.size):
             total = 0.0
             for k in range(weights.size):
-                total += weights[k] * alike(xs[j] - cells[3, k], ys[i] - cells[4, k], form)
+                total += weights[k] * _alike(xs[j] - cells[3, k], ys[i] - cells[4, k], form, turn)
             out[i, j] = total
 
 
 @njit(cache=True, nogil=True)
 def doubt_field(cells: Array, lower: Array, form: Array, xs: Array, ys: Array, out: Array) -> None:
     """Fill ``out`` (y, x) with the variance of the field at rows ys and columns xs."""
-    there = np.empty(cells.shape[1])
+    there, turn = np.empty(cells.shape[1]), _turn(form)
     for i in range(ys.size):
         for j in range(xs.size):
             for k in range(there.size):
-                there[k] = alike(xs[j] - cells[3, k], ys[i] - cells[4, k], form)
+                there[k] = _alike(xs[j] - cells[3, k], ys[i] - cells[4, k], form, turn)
             forward(lower, there.size, there)
             out[i, j] = max(form[0] ** 2 - np.sum(there * there), 0.0)

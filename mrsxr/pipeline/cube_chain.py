@@ -165,7 +165,7 @@ def match_cubes(
 def _cube_options(ds: xr.Dataset, refs: References | None, recipe: Recipe) -> dict[str, Any]:
     options = own_options(cube.build_cube, recipe.entry("cube.cube_build").given)
     if ds.attrs.get("background"):
-        options["point_source"] = None  # the sky has no place in a slice
+        options |= dict.fromkeys(("point_source", "center"))  # places on the sky of the target
     place = options.get("point_source")
     return options | {
         "cubepar": None if refs is None else optional(refs, "cubepar", ds, "the flight values are used"),

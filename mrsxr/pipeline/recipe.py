@@ -143,15 +143,20 @@ class Recipe:
         return self._with(entry, entry.changed(**parameters))
 
     def with_text(self, text: str) -> Recipe:
-        """Return the recipe with a parameter as a text says it, "jump.rejection_threshold=5"."""
+        """Return the recipe with a parameter or an option as a text says it, "jump.rejection_threshold=5"."""
         key, sign, value = text.partition("=")
         name, dot, parameter = key.strip().rpartition(".")
+        homes = [f"{level}.{one}" for level, options in self.options.items() for one in options if one == parameter]
+        hint = f"; '{parameter}' is {homes[0]}" if homes else ""
         if not sign or not dot:
-            raise ParameterError(f"'{text}' sets nothing; expected STEP.PARAMETER=VALUE, jump.rejection_threshold=5")
+            expected = "STEP.PARAMETER=VALUE, jump.rejection_threshold=5"
+            raise ParameterError(f"'{text}' sets nothing; expected {expected}{hint}")
         try:
             read = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
             read = value.strip()
+        if name in self.options:
+            return self.with_option(name, parameter, read)
         return self.set(name, **{parameter: read})
 
     def skipping(self, *names: str) -> Recipe:

@@ -6,12 +6,13 @@ import astropy.units as u
 import dask.array as da
 import numpy as np
 import pytest
+import xarray as xr
 from astropy.coordinates import SkyCoord
 from regions import CircleAnnulusSkyRegion, CirclePixelRegion, PixCoord
 
 import mrsxr as mx
 from mrsxr.errors import InputFileError, LevelError, MrsxrError
-from mrsxr.pipeline import Recipe, make_rate_and_ints
+from mrsxr.pipeline import Recipe, cube_chain, make_rate_and_ints
 from mrsxr.spectrum.region import read_region
 
 PLACE = SkyCoord("12h29m06.7s", "+02d03m08.6s")
@@ -180,3 +181,11 @@ def test_cubes_of_bands_and_places_in_words(reduced, simulated):
         mx.cube.build_cube(cal, band="1a", center=(place.ra.deg, place.dec.deg + 0.1))
     with pytest.raises(MrsxrError, match="which are 1A, 1B, 1C; expected one"):
         mx.cube.build_cube(cal, band=1)
+
+
+def test_places_of_the_target_are_none_of_the_background():
+    """A centre of cube_build made the grid of the background's cube reach from there to the target: it was refused."""
+    recipe = mx.Recipe.of().set("cube_build", center=(10.0, 20.0), point_source=(10.0, 20.0), spaxel_size=0.3)
+    for background, place in ((1, None), (0, (10.0, 20.0))):
+        options = cube_chain._cube_options(xr.Dataset(attrs={"background": background}), None, recipe)
+        assert (options["center"], options["point_source"], options["spaxel_size"]) == (place, place, 0.3)

@@ -349,3 +349,6 @@ def test_texts_set_parameters():
     ):
         assert recipe.with_text(text).values(name)[key] == value
     assert not recipe.with_text("rate.reset.skip=true").runs("reset")
+    assert recipe.with_text("rate.save_rateints=true").option("rate", "save_rateints")
+    with pytest.raises(ParameterError, match=r"sets nothing; .*'save_rateints' is rate.save_rateints"):
+        recipe.with_text("save_rateints=true")

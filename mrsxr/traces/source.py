@@ -28,6 +28,7 @@ KIND = "point_source"
 OFF = "point_source_off"  # attribute of data, by exposure: the bands whose source was taken off
 _LEAST = 0.05  # of the usual weight of a sample
 _FEWEST = 1000  # pixels near the sources
+_SHOWN = 0.5  # of the pixels around the sources, which an exposure shows of a wavelength that it has
 _NEAR = 0.5  # FWHM, between two sources
 _MIXED, _BESIDE = 0.3, 0.4  # error of sources that are not told apart; around one [FWHM]
 _HELD = 50.0  # samples that hold the smooth light of one
@@ -70,8 +71,7 @@ def fit_source(
     reached = (np.array([pixels.wavelength.min(), pixels.wavelength.max()]) - samples[0]) / step
     first, last = max(int(np.floor(reached[0])), 0), min(int(np.ceil(reached[1])), samples.size - 1)
     images = None if psf is None else images_of(psf, band)
-    blind = near & ~np.isfinite(lit["flux"].values)
-    lost = [tuple(lit[name].values[one].astype(float) for name in ("alpha", "beta", "wavelength")) for one in blind]
+    lost = _blind(lit, near, (samples[0], step, samples.size))
     fit = PointFit(pixels, place, samples[first], step, last + 1 - first, around, lost, images)
     settled = fit.run()
     if not settled:
@@ -120,6 +120,21 @@ def fit_source(
     attrs = {"kind": KIND, "band": band, "around": around, "ref_id": f"point source of {band}", **made_with(psf=psf)}
     attrs |= {OFF: model.attrs[OFF]} if OFF in model.attrs else {}
     return xr.Dataset(data, coords, attrs | {"host_field": [float(x) for x in (fit.half, *fit.splines, *fit.fine)]})
+
+
+def _blind(lit: xr.Dataset, near: np.ndarray, grid: tuple[float, float, int]) -> list[tuple[np.ndarray, ...]]:
+    """Return alpha, beta and wavelength of the pixels near sources that each exposure lacks.
+
+    Of a wavelength that an exposure hardly sees at all (lost rows) nothing is known, and nothing of a PSF is lost.
+    """
+    first, step, size = grid
+    out, wave = [], lit["wavelength"].values
+    number = np.clip(np.rint(np.nan_to_num((wave - first) / step)).astype(int), 0, size - 1)
+    for here, seen in zip(near, np.isfinite(lit["flux"].values), strict=True):
+        whole, shown = (np.bincount(number[at], minlength=size) for at in (here, here & seen))
+        blind = here & ~seen & (shown > _SHOWN * whole)[number]
+        out.append(tuple(lit[name].values[blind].astype(float) for name in ("alpha", "beta", "wavelength")))
+    return out
 
 
 def _splines_around(fit: PointFit, ends: tuple[int, int]) -> dict[str, Any]:

@@ -370,3 +370,16 @@ def test_light_beside_the_field_is_lost(monkeypatch, shift, least, most):
         np.testing.assert_allclose(found.flux.values[seen][4:-4].mean(), true[4:-4].mean(), rtol=0.03)
         flagged = found.dq.values[seen] & dq.FLAGS["FLUX_ESTIMATED"] > 0
         assert flagged.all() if least else not flagged.any()
+
+
+@pytest.mark.parametrize("where", [slice(24, 34), slice(50, 60)])
+def test_rows_that_all_exposures_lost_are_no_light_of_the_source(where):
+    """They took the whole spectrum: a quarter of the light of a source was said to be lost."""
+    ds = made(spectrum, sky)
+    flux = ds.flux.values.copy()
+    flux[:, where] = np.nan
+    found, whole = (measured(one, around="level") for one in (ds.assign(flux=(ds.flux.dims, flux, ds.flux.attrs)), ds))
+    assert found.wavelength.size > 0.6 * whole.wavelength.size
+    assert found.lost_light.max() < 0.1
+    ratio = found.flux / whole.flux.sel(wavelength=found.wavelength)
+    assert float(np.abs(ratio.median() - 1)) < 0.002

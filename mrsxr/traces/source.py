@@ -71,7 +71,7 @@ def fit_source(
     reached = (np.array([pixels.wavelength.min(), pixels.wavelength.max()]) - samples[0]) / step
     first, last = max(int(np.floor(reached[0])), 0), min(int(np.ceil(reached[1])), samples.size - 1)
     images = None if psf is None else images_of(psf, band)
-    lost = _blind(lit, near, (samples[0], step, samples.size))
+    lost = _blind(lit, near, samples)
     fit = PointFit(pixels, place, samples[first], step, last + 1 - first, around, lost, images)
     settled = fit.run()
     if not settled:
@@ -122,14 +122,10 @@ def fit_source(
     return xr.Dataset(data, coords, attrs | {"host_field": [float(x) for x in (fit.half, *fit.splines, *fit.fine)]})
 
 
-def _blind(lit: xr.Dataset, near: np.ndarray, grid: tuple[float, float, int]) -> list[tuple[np.ndarray, ...]]:
-    """Return alpha, beta and wavelength of the pixels near sources that each exposure lacks.
-
-    Of a wavelength that an exposure hardly sees at all (lost rows) nothing is known, and nothing of a PSF is lost.
-    """
-    first, step, size = grid
-    out, wave = [], lit["wavelength"].values
-    number = np.clip(np.rint(np.nan_to_num((wave - first) / step)).astype(int), 0, size - 1)
+def _blind(lit: xr.Dataset, near: np.ndarray, samples: np.ndarray) -> list[tuple[np.ndarray, ...]]:
+    """Return alpha, beta, wavelength of pixels near sources that each exposure lacks at wavelengths that it shows."""
+    out, size, from_first = [], samples.size, np.nan_to_num(lit["wavelength"].values - samples[0])
+    number = np.clip(np.rint(from_first / (samples[1] - samples[0])).astype(int), 0, size - 1)
     for here, seen in zip(near, np.isfinite(lit["flux"].values), strict=True):
         whole, shown = (np.bincount(number[at], minlength=size) for at in (here, here & seen))
         blind = here & ~seen & (shown > _SHOWN * whole)[number]
@@ -158,6 +154,9 @@ def _error_by_profile(fit: PointFit, unseen: np.ndarray, settled: bool) -> np.nd
     unseen : (source, node), in no exposure.
     """
     unsure = np.hypot(fit.scale_errors(), _UNSEEN[fit.images is not None] * np.clip(unseen, 0.0, 1.0))
+    if not settled:  # exposures that do not agree
+        left = [fit.misfit(np.rint(fit.node) == k) for k in range(_NODES)]
+        unsure = np.hypot(unsure, np.hypot(left, fit.gain[fit.sees].std(axis=0)))
     if fit.around == "host" and (unseen > LOST).any():
         other = replace(fit, around="finer", place=fit.place.copy())
         other.run()
@@ -428,7 +427,8 @@ def _places(ds: xr.Dataset, model: xr.Dataset, others: Places = ()) -> np.ndarra
 
 
 def _unsettled(band: str) -> str:
-    return f"band {band}: places or PSF of the sources did not settle; spectra and what is left are less sure"
+    why = "other light near them, or pointings of exposures that differ by 0.4 arcsec and more"
+    return f"band {band}: places or PSF of the sources did not settle ({why}); spectra and what is left are less sure"
 
 
 def _not_seen(band: str, unseen: np.ndarray, unsure: np.ndarray, given: bool) -> str:

@@ -383,3 +383,15 @@ def test_rows_that_all_exposures_lost_are_no_light_of_the_source(where):
     assert found.lost_light.max() < 0.1
     ratio = found.flux / whole.flux.sel(wavelength=found.wavelength)
     assert float(np.abs(ratio.median() - 1)) < 0.002
+
+
+@pytest.mark.parametrize("off", [0.6, 1.2])
+@pytest.mark.filterwarnings("ignore::mrsxr.errors.MrsxrWarning")
+def test_an_exposure_whose_pointing_is_off_makes_an_error_that_is_told(off):
+    """A target that moved or another guide star: the flux was off by a fifth and more, 2 % was told."""
+    ds = made(spectrum, sky)
+    there = ds.ra_ref.values + np.array([0, off, 0, 0]) / 3600
+    wrong = measured(ds.assign_coords(ra_ref=("dither", there, ds.ra_ref.attrs)), around="level")
+    true = spectrum(wrong.wavelength.values) * LEVEL
+    error = np.sqrt(wrong.var_systematic.values + wrong["var"].values)
+    assert np.median(np.abs(wrong.flux.values - true) / error) < 2.0

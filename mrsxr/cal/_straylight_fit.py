@@ -1,9 +1,9 @@
 """Method "fitted" of the straylight step: the light freed of what is scattered, kernels from between the slices.
 
-Symbols: a = amount of stray light over that of the reference table, on knots along the rows of each half; r = what the
-profile has more than the table at a distance, over a table of wider Gaussians, on knots of distance; both follow from
-the pixels between the slices by least squares with priors, level and leaks with them. How free r is, pixels left out
-decide.
+Symbols: a = amount of stray light over that of the reference table, on knots along the rows of each half; s = logs
+of factors on its width, offset and scales; r = what the profile has more than that at a distance, over a table of wider
+Gaussians, on knots of distance; all follow from the pixels between the slices by least squares with priors, level and
+leaks with them. How free s and r are, pixels left out decide; what no pixel between slices sees stays near the table.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from mrsxr._solve_kernels import solve
 from mrsxr.compiled import read_only
 from mrsxr.robust import middle_and_scatter
 
+from . import _straylight_shape as shapes
 from ._straylight_kernels import (
     CELL,
     EDGE,
@@ -27,8 +28,6 @@ from ._straylight_kernels import (
     clipped_statistics,
     direct_light,
     drop_cells,
-    fill_table,
-    fill_tables,
     gap_residuals,
     leaked_light,
     scatter_between,
@@ -36,9 +35,10 @@ from ._straylight_kernels import (
     strip_values,
     subtract_kernel,
 )
-from ._straylight_profile_kernels import bin_gaps, bin_light, design, knot_weights, normal_matrix
+from ._straylight_profile_kernels import bin_gaps, bin_light, design, knot_weights, normal_matrix, scatter_to
+from ._straylight_shape import DEVIATIONS, FREEDOMS, STIFF_SHAPE, best_freedom
 
-_STAGES = (0, 1, 2)  # what the first fits look for, see Fit.improve
+_STAGES = (2, 0, 1, 2)  # what the first fits look for, see Fit.improve: amounts first
 FIRST_FIT, MOST_SWEEPS = 2, 20  # the kernels are fitted from which of the sweeps on; with all light one more ends
 CONVERGED = 0.02  # of the noise of a pixel, by which the stray light of a block changes from sweep to sweep
 PATIENCE = 2  # sweeps over which the change must fall fast enough to get there
@@ -46,43 +46,13 @@ MAX_AMPLITUDE, LEAST_STRIP = 4.0, 1000  # and pixels of the strip
 SHOWER = 4.0  # by which the light of a cell exceeds the scatter of the others where it is a shower
 BIN = 8  # rows
 FOLDS = 4  # parts of the gaps, each left out once
-#: Standard deviations of r, stiff ones first: of what is correlated over the short, middle and long of _LENGTHS.
-FREEDOMS = (
-    (0.03, 0.03, 0.03), (0.03, 0.03, 0.3), (0.2, 0.2, 0.2), (0.03, 0.3, 0.3), (0.03, 0.3, 1.0), (0.05, 1.0, 1.0),
-    (1.0, 1.0, 1.0), (0.3, 1.0, 2.0),
-)  # fmt: skip
-NO_WORSE = 10.0  # by which chi2 of left-out gaps may exceed the least
-_REACH, _STEP, _CURVE = 600.0, 3.0, 20.0  # pixels: last knot, distance of the first ones, where it grows
-_LENGTHS = (4.0, 12.0, 40.0)  # over which r is correlated, in units of asinh
-_NEAR, _NEAR_SHARE = 4.0, 0.3  # pixels, standard deviation of r there
+SHAPE_ROUNDS = 6  # in which s is found
+ATTEMPTS = 3
 _BROAD = 2.5  # by which the Gaussians are wider that r counts in
 _DOUBT = 0.5  # of the light that leaks out of the slices
 _SCORE_BINS = 4
-_BALANCE = 0.01
 MARGIN = 2  # pixels beside the slices that are not asked
 LIMIT = 0.95  # of the score
-
-
-def profile_knots() -> np.ndarray:
-    """Return the distances [pix] of the knots, negative ones first; near ones lie close."""
-    far = _CURVE * np.arcsinh(_REACH / _CURVE)
-    u = np.linspace(0.0, far, 1 + round(far / _STEP))
-    d = _CURVE * np.sinh(u / _CURVE)
-    return np.concatenate([-d[:0:-1], d]).astype(np.float32)
-
-
-def profile_precision(knots: np.ndarray, freedom: tuple[float, ...]) -> np.ndarray:
-    """Return the inverse covariance of r of standard deviations: smooth over the distance, alike on both sides.
-
-    Near 0, where no pixel between the slices sees it and the flux calibration holds it, r is small.
-    """
-    u = _CURVE * np.arcsinh(knots.astype(float) / _CURVE)
-    known = 1.0 - (1.0 - _NEAR_SHARE) * np.exp(-0.5 * (knots.astype(float) / _NEAR) ** 2)
-    covariance = 1e-6 * np.eye(len(u))
-    for x in (np.abs(u)[:, None] - np.abs(u)[None, :], u[:, None] - u[None, :]):
-        for deviation, length in zip(freedom, _LENGTHS, strict=True):
-            covariance += 0.5 * deviation**2 * np.exp(-0.5 * (x / length) ** 2)
-    return np.linalg.inv(covariance * known[:, None] * known[None, :] + 1e-3 * max(freedom) ** 2 * np.eye(len(u)))
 
 
 class Fit:
@@ -96,7 +66,7 @@ class Fit:
         self.parameters, self.broad = parameters, parameters.copy()
         self.broad[:, 2] *= _BROAD
         n_y, n_x = image.shape
-        (tables, scatters), (broad, _) = _tables(parameters, n_x), _tables(self.broad, n_x)
+        (tables, scatters), (broad, _) = shapes.tables_of(parameters, n_x), shapes.tables_of(self.broad, n_x)
         self.kernels = tables, broad, scatters
         self.n = n = max(2, -(-n_y // rows) + 1)
         place = np.arange(n_y) / (n_y - 1) * (n - 1)
@@ -104,17 +74,18 @@ class Fit:
         self.hat = np.zeros((n_y, n))
         self.hat[np.arange(n_y), low] = 1.0 - (place - low)
         self.hat[np.arange(n_y), low + 1] = place - low
-        self.knots = profile_knots()
+        self.knots = shapes.profile_knots()
         self.m = m = len(self.knots)
         self.index, self.share = np.empty(2 * n_x - 1, dtype=np.int64), np.empty(2 * n_x - 1, dtype=np.float32)
         knot_weights(self.knots, n_x, self.index, self.share)
         difference = np.diff(np.eye(n), axis=0)
         self.rigid = difference.T @ difference / step**2 + np.full((n, n), (1.0 / (n * prior)) ** 2)
-        self.free = {freedom: profile_precision(self.knots, freedom) for freedom in freedoms}
-        self.balance = _balance(self.knots, self.broad)
-        self.places = np.cumsum([0, n, n, m, m, 1, 1, 1])  # a left, a right, r left, r right, level, leaks
-        self.found = np.concatenate([np.ones(2 * n), np.zeros(2 * m + 3)])
-        self.found[2 * n + 2 * m] = float(np.median(image[between]))
+        self.free = {freedom: shapes.profile_precision(self.knots, freedom[1:]) for freedom in freedoms}
+        self.balance = shapes.balance_of(self.knots, self.broad)
+        k = DEVIATIONS.size
+        self.places = np.cumsum([0, n, n, m, m, k, k, 1, 1, 1])  # a, r, s of left and right, level, leaks
+        self.found = np.concatenate([np.ones(2 * n), np.zeros(2 * (m + k) + 3)])
+        self.found[-3] = float(np.median(image[between]))
         self.precision, self.level_variance = np.eye(len(self.found)), np.inf
         self.freedom, self.inflation = freedoms[0], 1.0
         self.showers = np.zeros([-(-k // CELL) for k in image.shape], dtype=bool)
@@ -122,7 +93,7 @@ class Fit:
         self.judged: Any = None
 
     def part(self, k: int) -> np.ndarray:
-        """Return one of a left, a right, r left, r right, level, leak left, leak right."""
+        """Return one of a left and right, r, s, level, leak left and right."""
         return self.found[self.places[k] : self.places[k + 1]]
 
     @property
@@ -138,9 +109,20 @@ class Fit:
         return found.astype(np.float32, order="C")
 
     @property
+    def shape(self) -> np.ndarray:
+        """Shape s (half, factor)."""
+        return np.stack([self.part(4), self.part(5)])
+
+    def _moved(self, found: np.ndarray) -> np.ndarray:
+        """Return what was found, s within its bounds."""
+        here = slice(self.places[4], self.places[6])
+        found[here] = shapes.bounded(found[here].reshape(2, -1)).ravel()
+        return found
+
+    @property
     def level(self) -> float:
         """Pedestal [DN/s] of all pixels between the slices."""
-        return float(self.part(4)[0])
+        return float(self.part(6)[0])
 
     def improve(self, light: np.ndarray, models: Any, other: Any, stage: int) -> None:
         """Fit once to the residuals about ``models`` of the present kernels; ``other``: residuals of the baseline.
@@ -150,7 +132,7 @@ class Fit:
         self.judged = None  # whose arrays are large
         leaked, residual = np.empty_like(light), np.empty_like(light)
         leaked_light(light, self.inside, leaked)
-        leak = np.concatenate([self.part(5), self.part(6)])
+        leak = np.concatenate([self.part(7), self.part(8)])
         gap_residuals(self.image, self.between, self.level, self.amplitude, leak, models, leaked, residual)
         noise = block_noise(residual, self.rows, np.empty(self.rows * light.shape[1], dtype=np.float32))
         if stage == 1:
@@ -158,17 +140,36 @@ class Fit:
         drop_cells(residual, self.showers)
         doubt = np.float32(_DOUBT) * np.maximum(np.abs(leaked) * np.float32(np.abs(leak).max()), 0)
         pixels = _Pixels(self, light, leaked, residual, other, noise, doubt)
-        normal = [pixels.normal(fold) for fold in range(FOLDS)]
-        whole = sum(normal)
-        if stage == 0:
-            self.freedom = self._best_freedom(normal, whole)
         self.inflation = pixels.inflation
         scale = 1.0 / self.inflation
+        normal = [pixels.normal(fold) for fold in range(FOLDS)]
+        if stage == 0 and len(self.free) > 1:
+            normal = self._choose(pixels, normal)
+        whole = sum(normal)
         matrix, vector = self._with_priors(scale * whole, self.freedom)
         self.precision = matrix.copy()
-        self.found = solve(matrix, vector)
+        self.found = self._moved(solve(matrix, vector))
+        self.kernels[0][:] = shapes.tables_of(shapes.reshaped(self.parameters, self.shape), light.shape[1])[0]
         self.level_variance = float(solve(self.precision.copy(), np.eye(len(vector))[-3])[-3])
         self.judged = pixels, [scale * (whole - one) for one in normal]
+
+    def _choose(self, pixels: Any, fixed: Any) -> Any:
+        """Find s and choose how free the kernels are; return the normal matrices of the folds that go with it."""
+        start, p = self.found.copy(), self.places
+        if STIFF_SHAPE in self.free:  # amounts that make up for another shape lie far from it: from those of the table
+            self.found[: p[2]], self.found[p[2] : p[6]] = 1.0, 0.0
+            pixels.linearise(self)
+        for _ in range(SHAPE_ROUNDS if STIFF_SHAPE in self.free else 0):
+            shaped = [pixels.normal(fold) for fold in range(FOLDS)]
+            self.found = self._moved(solve(*self._with_priors(sum(shaped) / self.inflation, STIFF_SHAPE)))
+            pixels.linearise(self)
+        shaped = [pixels.normal(fold) for fold in range(FOLDS)]
+        self.freedom = self._best_freedom(fixed, shaped)
+        if self.freedom[0]:
+            return shaped
+        self.found = start
+        pixels.linearise(self)
+        return fixed
 
     @property
     def scores(self) -> np.ndarray:
@@ -176,17 +177,24 @@ class Fit:
         pixels, normal = self.judged
         return pixels.scores([solve(*self._with_priors(one, self.freedom)) for one in normal])
 
-    def _best_freedom(self, normal: Any, whole: Any) -> Any:
-        """Return the stiffest freedom of the profile that tells left-out gaps as well as any, within noise."""
-        misfit = np.empty((len(self.free), len(normal)))
+    def _best_freedom(self, fixed: Any, shaped: Any) -> Any:
+        """Return how free the kernels are, by the gaps of each fold left out; fixed, shaped: s is 0, s is found."""
+        p, row, n = self.places, self.parameters.shape[2] // 2, len(self.free)
+        here = slice(row, row + 1)
+        table, wide = self.parameters[:, :, here], self.broad[:, :, here]
+        known = shapes.unseen_share(table, wide, (1.0, 1.0), self.knots, np.zeros((2, self.m)))
+        misfit, change = np.empty((n, FOLDS)), np.empty(n)
         for i, freedom in enumerate(self.free):
+            normal = shaped if freedom[0] else fixed
+            whole = sum(normal)
             for j, one in enumerate(normal):
-                p = np.append(solve(*self._with_priors((whole - one) / self.inflation, freedom)), -1.0)
-                misfit[i, j] = p @ one @ p / self.inflation
-        more = misfit - misfit[np.argmin(misfit.sum(axis=1))]
-        noise = np.sqrt(len(normal)) * np.std(more, axis=1, ddof=1)  # of the sum over the folds
-        as_good = more.sum(axis=1) <= np.maximum(NO_WORSE, noise)
-        return list(self.free)[int(np.argmax(as_good))]
+                p_one = np.append(solve(*self._with_priors((whole - one) / self.inflation, freedom)), -1.0)
+                misfit[i, j] = p_one @ one @ p_one / self.inflation
+            found = self._moved(solve(*self._with_priors(whole / self.inflation, freedom)))
+            a, r, s = (found[p[k] : p[k + 2]].reshape(2, -1) for k in (0, 2, 4))
+            share = shapes.unseen_share(shapes.reshaped(table, s), wide, a.mean(axis=1), self.knots, r)
+            change[i] = np.abs(share - known).sum()
+        return list(self.free)[best_freedom(misfit, change, np.array([not one[0] for one in self.free]))]
 
     def _with_priors(self, normal: Any, freedom: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return (matrix, vector) of the normal matrix, whose last row and column is the target, with the priors."""
@@ -199,14 +207,23 @@ class Fit:
         for k in (2, 3):
             here = slice(p[k], p[k + 1])
             matrix[here, here] += self.free[freedom] + self.balance[k - 2]
+        of_s = np.arange(p[4], p[6])
+        matrix[of_s, of_s] += np.tile(1.0 / (max(freedom[0], 1e-4) * DEVIATIONS) ** 2, 2)
         known = np.diag(matrix)
         return matrix + np.diag(np.where(known > 0, 1e-12 * known, 1.0)), vector
 
-    def fill_jacobian(self, parts: Any, bins: np.ndarray, slopes: np.ndarray) -> Any:
-        """Fill ``slopes`` (pixel, a and r) with d model / d parameter by what the halves scatter over the knots.
+    def fill_jacobian(self, mean: Any, parts: Any, bins: np.ndarray, columns: np.ndarray, slopes: np.ndarray) -> Any:
+        """Fill ``slopes`` (pixel, a, r and s) with d model / d parameter by what the halves scatter over the knots.
 
         Return the model.
         """
+        rows = np.minimum(np.arange(len(mean)) * BIN + BIN // 2, len(self.hat) - 1)
+        n_x = mean.shape[1]
+        parameters = self.parameters[:, :, rows]
+        scattered = np.empty((bins.size, 2), dtype=np.float32)
+        tables = shapes.tables_of(shapes.reshaped(parameters, self.shape), n_x)[0]
+        scatter_to(mean, tables, bins, columns, scattered)
+        parts[:, 0], parts[:, self.m + 1] = scattered.T
         middle = np.minimum(bins * BIN + BIN // 2, len(self.hat) - 1)
         hat, amplitude = self.hat[middle].astype(np.float32), self.amplitude[:, middle].astype(np.float32)
         p, model = self.places, 0.0
@@ -216,6 +233,10 @@ class Fit:
             np.multiply(hat, shape[:, None], out=slopes[:, p[side] : p[side + 1]])
             np.multiply(amplitude[side][:, None], part[:, 1:], out=slopes[:, p[2 + side] : p[3 + side]])
             model = model + amplitude[side] * shape
+        for k, change in enumerate(shapes.changes_of(parameters, self.shape, n_x)):
+            scatter_to(mean, change, bins, columns, scattered)
+            for side in (0, 1):
+                slopes[:, p[4 + side] + k] = amplitude[side] * scattered[:, side]
         return model
 
     def relative_variance(self, light: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -228,9 +249,9 @@ class Fit:
         parts = np.empty((bins.size, 2 * self.m + 2), dtype=np.float32)
         tables, broad, scatters = self.kernels
         design(mean, tables, broad, scatters, BIN, self.index, self.share, bins, at, parts)
-        k = self.places[4]
+        k = self.places[6]
         slopes = np.empty((bins.size, k), dtype=np.float32)
-        model = self.fill_jacobian(parts, bins, slopes)
+        model = self.fill_jacobian(mean, parts, bins, at, slopes)
         variance = np.einsum("ij,ij->i", slopes @ np.linalg.inv(self.precision)[:k, :k].astype(np.float32), slopes)
         shape = n_bin, columns.size
         return variance.reshape(shape), np.asarray(model).reshape(shape), columns
@@ -254,16 +275,25 @@ class _Pixels:
         tables, broad, scatters = fit.kernels
         design(mean, tables, broad, scatters, BIN, fit.index, fit.share, bins, columns, parts)
         self.rows = rows = np.empty((bins.size, fit.found.size + 1), dtype=np.float32)
-        fit.fill_jacobian(parts, bins, rows)
+        model = fit.fill_jacobian(mean, parts, bins, columns, rows)
         left = columns < HALVES[0][1]
         rows[:, -4] = 1.0
         rows[:, -3], rows[:, -2] = np.where(left, leaks[here], 0), np.where(left, 0, leaks[here])
+        self.mean, self.parts, self.bins, self.columns = mean, parts, bins, columns
         # model + residual, about the point where the fit stands: f + J (p - p0) = target
         rows[:, -1] = value[here] + rows[:, :-1] @ fit.found.astype(np.float32)
+        self.seen = value[here] + model + rows[:, -4:-1] @ fit.found[-3:].astype(np.float32)
         self.weight, self.left, self.second, self.leaks = weight[here], left, second[here], rows[:, -3:-1].astype(float)
         self.fold = fit.gap[here] % FOLDS
         self.cell = (fit.gap[here] * (shape[0] // _SCORE_BINS + 1) + bins // _SCORE_BINS).astype(int)
         self.inflation = _inflation(value[here], self.weight, bins)
+
+    def linearise(self, fit: Any) -> None:
+        """Fill the derivatives and targets about where the fit stands now."""
+        rows = self.rows
+        model = fit.fill_jacobian(self.mean, self.parts, self.bins, self.columns, rows)
+        model = model + rows[:, -4:-1] @ fit.found[-3:].astype(np.float32)
+        rows[:, -1] = self.seen - model + rows[:, :-1] @ fit.found.astype(np.float32)
 
     def normal(self, fold: int) -> np.ndarray:
         """Return the normal matrix (parameters and target) of a fold."""
@@ -290,28 +320,6 @@ class _Pixels:
         return scores
 
 
-def _balance(knots: np.ndarray, parameters: np.ndarray) -> np.ndarray:
-    """Return (half, knot, knot) the precision that leaves the mean of r over the kernel of the table to a."""
-    out = np.zeros((2, knots.size, knots.size))
-    n = 1 + int(knots[-1])
-    half, table = np.empty(n, dtype=np.float32), np.empty(2 * n - 1, dtype=np.float32)
-    near = np.abs(knots) < n - 1
-    for side in (0, 1):
-        if fill_table(parameters[side, :, parameters.shape[2] // 2], half, table):
-            share = np.where(near, table[np.rint(knots).astype(int).clip(1 - n, n - 1) + n - 1], 0) * np.gradient(knots)
-            share /= share.sum()
-            out[side] = np.outer(share, share) / _BALANCE**2
-    return out
-
-
-def _tables(parameters: np.ndarray, n_x: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the kernels (half, y, distance) and whether there is one (half, y)."""
-    tables = np.empty((2, parameters.shape[2], n_x), dtype=np.float32)
-    scatters = np.empty(tables.shape[:2], dtype=bool)
-    fill_tables(read_only(parameters)[0], tables, scatters)
-    return tables, scatters
-
-
 def _gap_numbers(inside: np.ndarray) -> np.ndarray:
     """Return how many slices begin left of each pixel of some rows."""
     begins = inside[:, 1:] & ~inside[:, :-1]
@@ -335,11 +343,14 @@ def subtract_fitted(
     between[:, :EDGE] = between[:, -EDGE:] = False
     if not between.any():
         return plain, np.zeros_like(plain), np.full(2, np.nan)
-    for freedoms in (FREEDOMS, FREEDOMS[:1]):  # of next to no stray light the profile is any: then that of the table
+    freedoms: Any = FREEDOMS
+    for attempt in range(ATTEMPTS):
         fit = Fit(image, between, inside, parameters, rows, prior, step, freedoms)
         total, level, light, pedestal, converged = _free(image, flags, plain, fit, first, last)
         if converged or fit.freedom == FREEDOMS[0]:
             break
+        # of next to no stray light the profile is any: then a stiffer one, at last that of the table
+        freedoms = FREEDOMS[: 1 if attempt == ATTEMPTS - 2 else FREEDOMS.index(fit.freedom)]
     scores = fit.scores if converged else np.full(2, np.nan)
     added = np.zeros_like(plain)
     if (scores < LIMIT).any():

@@ -121,6 +121,26 @@ def design(
         begin = end
 
 
+@njit(cache=True, nogil=True)
+def scatter_to(light: Array, tables: Array, bins: Array, columns: Array, out: Array) -> None:
+    """Fill ``out`` (pixel, half) with what each half scatters by tables (half, bin, n), alike on both sides."""
+    n_x = light.shape[1]
+    back, table = np.empty(n_x, dtype=np.float32), np.empty(2 * n_x - 1, dtype=np.float32)
+    out[:] = 0.0
+    for side in range(2):
+        first, last = max(HALVES[side][0], EDGE), min(HALVES[side][1], n_x - EDGE)
+        low, high = n_x - last, n_x - first
+        now = -1
+        for k in range(bins.size):
+            b, x = bins[k], columns[k]
+            if b != now:
+                now = b
+                for i in range(n_x):
+                    back[i] = light[b, n_x - 1 - i]
+                    table[n_x - 1 + i] = table[n_x - 1 - i] = tables[side, b, i]
+            out[k, side] = product(back[low:high], table[low + x : high + x])
+
+
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
 def normal_matrix(rows: Array, weight: Array, chosen: Array) -> Array:
     """Return rows^T weight rows of the chosen rows, as rows (n, m); no BLAS, whose threads would fight with ours.

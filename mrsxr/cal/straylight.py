@@ -91,10 +91,12 @@ def subtract_straylight(
     ``s_L g^2 / (g^2 + d^2) + s_1 [G(d - o) + G(d + o)] + s_2 [G2(d - 2 o) + G2(d + 2 o)]`` with g half of LOR_FWHM,
     G of peak 1 and GAU_FWHM, G2 twice as wide. jwst lets the observed light scatter, of which a part was scattered
     before: it subtracts too much by the square of the kernel. "fitted" solves ``S + a (K + r B) S + pedestal = rate``
-    for S, with a(y) and r(d) by least squares between the slices and priors of 1 and 0, B as K with Gaussians 2.5
-    times as wide; r goes as far as left-out gaps confirm: not where it gains less than 10 in chi2 or than the scatter
-    of the gain. Where the fit does not converge, r stays near 0. What is scattered less than some 8 pixels far no gap
-    sees: it stays as the table has it.
+    for S, with a(y), r(d) and the width, offset and scales of K by least squares between the slices and priors of 1, 0
+    and the table, B as K with Gaussians 2.5 times as wide; K and r change as far as left-out gaps confirm: not where it
+    gains less than 10 in chi2 or than the scatter of the gain. Where the fit does not converge, it is made with less
+    freedom. What is scattered less than some 8 pixels far no gap sees: r is small there, and where gaps hardly tell two
+    kernels apart, the one that leaves this light more as the table has it is taken. A kernel that differs from the
+    table within 8 pixels alone is not found.
     Light scattered along columns is not separated: the flux calibration, made from continuum sources, holds it.
 
     Examples

@@ -347,7 +347,7 @@ def subtract_fitted(
     for attempt in range(ATTEMPTS):
         fit = Fit(image, between, inside, parameters, rows, prior, step, freedoms)
         total, level, light, pedestal, converged = _free(image, flags, plain, fit, first, last)
-        if converged or fit.freedom == FREEDOMS[0]:
+        if (converged := converged and shapes.is_likely(fit.shape)) or fit.freedom == FREEDOMS[0]:
             break
         # of next to no stray light the profile is any: then a stiffer one, at last that of the table
         freedoms = FREEDOMS[: 1 if attempt == ATTEMPTS - 2 else FREEDOMS.index(fit.freedom)]

@@ -19,6 +19,7 @@ _ROWS = ([0], [3], [2], [4, 5])
 #: Standard deviations expected of s.
 DEVIATIONS = np.array([0.2, 0.15, 0.3, 0.5])
 _FARTHEST = 3.0  # standard deviations
+_LIKELY = 20.0  # sum of squares of s in these units: a chance of 1 in 2000, beyond which it makes up for another shape
 _STEP = 0.02  # of s, for the change of the kernels with it
 #: How free the kernels may be, stiff ones first: s, in units of what is expected, and the standard deviations of what
 #: in r is correlated over the short, middle and long of _LENGTHS.
@@ -49,6 +50,11 @@ def reshaped(parameters: np.ndarray, s: np.ndarray) -> np.ndarray:
 def bounded(s: np.ndarray) -> np.ndarray:
     """Return s (half, factor) within what is plausible."""
     return np.clip(s, -_FARTHEST * DEVIATIONS, _FARTHEST * DEVIATIONS)
+
+
+def is_likely(s: np.ndarray) -> bool:
+    """Return whether s (half, factor) of each half is one that may be expected."""
+    return bool((np.sum((s / DEVIATIONS) ** 2, axis=1) <= _LIKELY).all())
 
 
 def tables_of(parameters: np.ndarray, n_x: int) -> tuple[np.ndarray, np.ndarray]:

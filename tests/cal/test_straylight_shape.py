@@ -164,3 +164,27 @@ def test_a_fit_that_does_not_settle_is_made_again_with_what_is_stiffer(monkeypat
     assert out.score_straylight.isnull().all()
     plain = subtract_straylight(ds, mrsxartcorr=made.one_kernel())
     np.testing.assert_array_equal(out.rate, plain.rate)
+
+
+@pytest.mark.parametrize(
+    ("deviations", "likely"),
+    [((2.9, 0, -2.0, 0), True), ((-1.0, -3.0, 3.0, 1.5), False), ((2.3, 2.3, -2.3, 2.3), False)],
+)
+def test_numbers_far_from_the_table_together_are_not_believed(monkeypatch, deviations, likely):
+    """Each may be far, all of them together make up for a shape that the numbers do not have."""
+    found, given, old = np.array(deviations) * shapes.DEVIATIONS, [], straylight_fit._free
+
+    def odd(image, flags, plain, fit, first, last):
+        given.append(tuple(fit.free))
+        out = old(image, flags, plain, fit, first, last)
+        if any(freedom[0] for freedom in fit.free):
+            fit.freedom = shapes.STIFF_SHAPE
+            fit.found[fit.places[5] : fit.places[6]] = found
+        return (*out[:-1], True)
+
+    monkeypatch.setattr(straylight_fit, "_free", odd)
+    direct = field(60.0)
+    ds = made.with_slices(made.frames(made.noisy(direct, share_of(lambda d: made.kernel_at(d, *TABLE)), seed=5)[None]))
+    subtract_straylight(ds, mrsxartcorr=made.one_kernel(), method="fitted").rate.values  # noqa: B018
+    stiffer = shapes.FREEDOMS[: shapes.FREEDOMS.index(shapes.STIFF_SHAPE)]
+    assert given == ([shapes.FREEDOMS] if likely else [shapes.FREEDOMS, stiffer])

@@ -126,7 +126,8 @@ def step(
                     )
                 check_call(function, bound.arguments)
                 require_units(ds, function.__name__)
-                ds = bound.arguments[next(iter(bound.arguments))] = with_axes(ds)
+                if gives == "lines":  # of one spaxel too, where what looks at its neighbours needs them
+                    ds = bound.arguments[next(iter(bound.arguments))] = with_axes(ds)
                 require_whole(ds, function.__name__)
                 _check_shapes(facts, ds, bound.arguments)
                 if isinstance(once, str):

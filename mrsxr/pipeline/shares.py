@@ -57,7 +57,7 @@ def _steps(task: Task, recipe: Recipe) -> Steps:
         return _of("cal", recipe, but={"bkg_subtract"} if task.facts["sky"] else ())
     if stage == "background":
         mixing: Steps = {"cube.master_background": ("like_jwst",)} if task.facts["measured"] else {}
-        return _PLACES | _build(recipe, "point_source") | mixing
+        return _PLACES | _build(recipe, "point_source", "center") | mixing
     if stage == "combine":
         names = list(_of("cube", recipe, but={"trace_model"}))
         return _PLACES | dict.fromkeys(names[: names.index("cube.cube_build")])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import xarray as xr
@@ -14,6 +14,7 @@ from mrsxr.limits import LineName
 from mrsxr.mrs import WAVELENGTH_LIMITS
 
 KINDS = ("fine-structure", "H2", "hydrogen", "PAH")
+_SAME_LINE = 5e-4  # share by which a wavelength that people write may be off
 
 # name, rest wavelength [um], ionisation potential [eV], rank (1 bright in most sources .. 3 faint)
 _FINE_STRUCTURE = (
@@ -179,6 +180,17 @@ def find_line(line: LineName) -> tuple[str, float]:
         advice = f"expected one of {', '.join(near)}" if near else "expected a label, or a rest wavelength in um"
         raise MrsxrError(f"'{line}' {found}; {advice}")
     return labels[hits[0]], float(table["wavelength"].values[hits[0]])
+
+
+def held(line: LineName, labels: Sequence[str], rest: Iterable[float]) -> list[int]:
+    """Return the places of a line among those that a result holds: see :func:`matches`; by wavelength the nearest.
+
+    rest : rest wavelengths [um] of the labels, none where they are not known.
+    """
+    if not is_wavelength(line):
+        return matches(str(line), labels)
+    off = [abs(one / as_um(line, "rest wavelength") - 1.0) for one in rest]
+    return [off.index(min(off))] if off and min(off) < _SAME_LINE else []
 
 
 def matches(line: str, labels: Sequence[str]) -> list[int]:

@@ -7,14 +7,14 @@ import json
 import numpy as np
 import xarray as xr
 
-from mrsxr.arguments import as_um, reads
+from mrsxr.arguments import reads
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.overlap import same_sky
 from mrsxr.limits import LineName, NotNegative, checked
 from mrsxr.schema import LINE_LIMITS, is_measured
 from mrsxr.step import join_histories, read_history, recorded
 
-from .linelist import find_line, matches
+from .linelist import find_line, held
 
 
 @reads()
@@ -74,7 +74,7 @@ def mask_maps(
 @reads()
 @checked
 def line_ratio(
-    maps: xr.Dataset, numerator: str | float, denominator: str | float, *, snr: NotNegative = 3.0,
+    maps: xr.Dataset, numerator: LineName, denominator: LineName, *, snr: NotNegative = 3.0,
     denominator_maps: xr.Dataset | None = None,
 ) -> xr.Dataset:  # fmt: skip
     """Return the ratio of the fluxes of two lines and its error.
@@ -83,7 +83,7 @@ def line_ratio(
     ----------
     maps : Dataset
         Fits of lines on (line, ...), of maps or of a spectrum; or moments of one line.
-    numerator, denominator : str or float
+    numerator, denominator : str, float or Quantity
         Label of the line, a name that is unique in ``maps`` ("[O IV]"), or rest wavelength [um].
     snr : float
         Both lines must reach it, else the ratio is NaN.
@@ -156,21 +156,12 @@ def _flux_of(maps: xr.Dataset, line: LineName) -> tuple[xr.DataArray, xr.DataArr
     if "flux" not in maps or "flux_err" not in maps or "line" not in maps["flux"].dims:
         raise MrsxrError("the maps have no 'flux' and 'flux_err' on 'line'; expected the result of fit_lines, moments")
     labels = [str(label) for label in maps["line"].values]
-    hits = _hits(maps, labels, line)
+    hits = held(line, labels, maps["wavelength_rest"].values if "wavelength_rest" in maps.coords else ())
     if len(hits) != 1:
         found = "is not in the maps" if not hits else "stands for several lines"
         raise MrsxrError(f"{line!r} {found}; expected one of {', '.join(labels)}")
     k = hits[0]
     return maps["flux"].isel(line=k), maps["flux_err"].isel(line=k), labels[k]
-
-
-def _hits(maps: xr.Dataset, labels: list[str], line: LineName) -> list[int]:
-    if isinstance(line, str):
-        return matches(line, labels)
-    if "wavelength_rest" not in maps.coords:
-        return []
-    rest = np.asarray(maps["wavelength_rest"].values, float)
-    return [int(i) for i in np.nonzero(np.abs(rest / as_um(line, "rest wavelength") - 1.0) < 1e-4)[0]]
 
 
 def _size(flux: xr.DataArray) -> str:

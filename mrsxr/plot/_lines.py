@@ -13,6 +13,7 @@ from mpl_toolkits.axes_grid1 import make_axes_locatable
 from mrsxr.arguments import reads
 from mrsxr.dq import DO_NOT_USE
 from mrsxr.errors import MrsxrError
+from mrsxr.limits import LineName
 from mrsxr.schema import is_measured
 from mrsxr.units import C_KM_S
 
@@ -42,7 +43,7 @@ _HATCHES = ((0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 
 @reads()
 def line_fit(
-    ds: xr.Dataset, fit: xr.Dataset, line: str | None = None, ax: Any = None, *, y: int | None = None,
+    ds: xr.Dataset, fit: xr.Dataset, line: LineName | None = None, ax: Any = None, *, y: int | None = None,
     x: int | None = None, title: str | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Draw the fit of a line: data with errors, continuum, components and their sum; residuals below.
@@ -53,8 +54,9 @@ def line_fit(
         What was fitted; of a cube nothing but the spaxel is computed.
     fit : Dataset, level "lines"
         Of :func:`mrsxr.lines.fit_line` or :func:`mrsxr.lines.fit_lines`.
-    line : str, optional
-        Label of the line ("[Ne V] 24.32"), or its name if only one line has it; needed where there are several.
+    line : str or float, optional
+        Label of the line ("[Ne V] 24.32"), its name if only one line has it, or its rest wavelength
+        [um]; needed where there are several.
         Lines fitted together with it are drawn too.
     ax : Axes or array of two Axes, optional
         Where to draw: one is divided into two; by default a new figure.

@@ -12,7 +12,8 @@ from matplotlib.colors import BoundaryNorm, ListedColormap, Normalize
 
 from mrsxr.arguments import reads
 from mrsxr.errors import MrsxrError
-from mrsxr.lines.linelist import matches
+from mrsxr.limits import LineName
+from mrsxr.lines.linelist import held
 from mrsxr.mrs import psf_fwhm
 
 from ._sky import (
@@ -81,7 +82,7 @@ def kind_of(variable: str) -> Kind:
 
 @reads()
 def line_map(
-    maps: xr.Dataset, variable: str = "flux", line: str | None = None, ax: Axes | None = None, *,
+    maps: xr.Dataset, variable: str = "flux", line: LineName | None = None, ax: Axes | None = None, *,
     component: int | None = None, snr: float | None = None, limits: tuple[float, float] | None = None,
     stretch: str | None = None, cmap: str | None = None, colorbar: str | None = "right", north_up: bool = False,
     beam: bool = True, title: str | None = None, font_size: float = 9.0,
@@ -94,8 +95,9 @@ def line_map(
         Fits of the lines of a cube, their moments, a ratio of lines: any variable on (y, x) and on ``line``.
     variable : str
         ``flux``, ``velocity``, ``dispersion``, ``snr``, ``ew``, ``continuum``, ``n_components``, ``ratio`` ...
-    line : str, optional
-        Label of the line ("[Ne V] 24.32"), or its name if only one line has it; needed where there are several.
+    line : str or float, optional
+        Label of the line ("[Ne V] 24.32"), its name if only one line has it, or its rest wavelength
+        [um]; needed where there are several.
     ax : WCSAxes, optional
         Where to draw, see :func:`sky_axes`; by default a new figure.
     component : int, optional
@@ -147,7 +149,7 @@ def line_map(
 
 @reads()
 def line_maps(
-    maps: xr.Dataset, line: str | None = None, ax: Any = None, *, variables: tuple[str, ...] | None = None,
+    maps: xr.Dataset, line: LineName | None = None, ax: Any = None, *, variables: tuple[str, ...] | None = None,
     snr: tuple[float, ...] | None = None, north_up: bool = False, title: str | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Draw maps of a line side by side: flux, velocity and dispersion.
@@ -156,8 +158,9 @@ def line_maps(
     ----------
     maps : Dataset
         Fits of the lines of a cube, or moments.
-    line : str, optional
-        Label of the line, or its name if only one line has it; needed where there are several.
+    line : str or float, optional
+        Label of the line, its name if only one line has it, or its rest wavelength
+        [um]; needed where there are several.
     ax : array of WCSAxes, optional
         Where to draw, one for each variable; by default a new figure.
     variables : tuple of str, optional
@@ -264,11 +267,12 @@ def channel_maps(
     return array_of(axes)
 
 
-def pick_line(maps: xr.Dataset, line: str | None) -> xr.Dataset:
-    """Return the maps, or the fit of a spectrum, of one line; by its label, or its name where only one line has it."""
-    held = maps["line"].values if "line" in maps.coords else maps.attrs.get("line", "")
-    labels = [str(label) for label in np.atleast_1d(held)]
-    found = list(range(len(labels))) if line is None else matches(line, labels)
+def pick_line(maps: xr.Dataset, line: LineName | None) -> xr.Dataset:
+    """Return the maps, or the fit of a spectrum, of one line: by label, wavelength, or a name that it alone has."""
+    names = maps["line"] if "line" in maps.coords else maps.attrs.get("line", "")
+    labels = [str(label) for label in np.atleast_1d(names)]
+    rest = np.atleast_1d(maps["wavelength_rest"]) if "wavelength_rest" in maps.coords else ()
+    found = list(range(len(labels))) if line is None else held(line, labels, rest)
     if len(found) != 1:
         what = f"'{line}' is {'several of' if found else 'not among'} the lines" if line else "one line is drawn"
         raise MrsxrError(f"{what}; expected one of {', '.join(labels)}")

@@ -226,8 +226,8 @@ def _match(
     neutral = 1.0 if method == "multiplicative" else 0.0
     if len(a) < _MIN_SAMPLES:
         tell(
-            f"bands {fixed.attrs['band']} and {moving.attrs['band']} share {len(a)} good samples; expected "
-            f"at least {_MIN_SAMPLES}; they are joined unscaled",
+            f"bands {fixed.attrs['band']} and {moving.attrs['band']} share {len(a)} good samples of "
+            f"{name}; expected at least {_MIN_SAMPLES}; it is joined unscaled",
             stacklevel=5,
         )
         return neutral, float("nan")

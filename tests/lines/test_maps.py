@@ -1,5 +1,6 @@
 """Masks and ratios of line maps."""
 
+import astropy.units as u
 import numpy as np
 import pytest
 import xarray as xr
@@ -84,6 +85,8 @@ def test_ratio_and_its_error():
     assert "line" not in out.coords
     assert out.sel(ra=float(maps.ra[1, 2]), dec=float(maps.dec[1, 2])).ratio == 0.5
     by_wavelength = line_ratio(maps, 15.5551, 12.81355)
+    for pair in (("15.555 um", "12.814"), ("15555.1 nm", "1.281355e-5 m"), (15.5551 * u.um, 128135.5 * u.AA)):
+        xr.testing.assert_identical(line_ratio(maps, *pair).ratio, by_wavelength.ratio)
     np.testing.assert_array_equal(by_wavelength.ratio, out.ratio)
     spectrum = maps.isel(y=0, x=4).drop_vars(["y", "x", "ra", "dec"], errors="ignore")
     assert float(line_ratio(spectrum, "[Ne III]", "[Ne II]").ratio) == 0.5

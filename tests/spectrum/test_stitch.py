@@ -273,6 +273,17 @@ def test_errors_that_are_too_small_make_no_factor_either():
     assert by_band(out, "scale_factor")["1B"] == 1.0
 
 
+@pytest.mark.parametrize("name", ["flux", "surface_brightness"])
+def test_what_is_not_matched_is_named(name):
+    """Of light that one band does not hold in the overlap; the other quantity is matched."""
+    bands = [make_spectrum("2A"), make_spectrum("2B", 1.1)]
+    bands[1] = bands[1].assign({name: bands[1][name] * np.nan})
+    with pytest.warns(MrsxrWarning, match=rf"2A and 2B share 0 good samples of {name}; .* it is joined unscaled"):
+        out = stitch_bands(bands, method="additive")
+    offsets = [out[key].values[1] for key in ("flux_offset", "brightness_offset")]
+    assert [offset != 0 for offset in offsets] == [name != "flux", name == "flux"]
+
+
 def test_faint_light_is_still_matched():
     """Each sample at S/N 2, the overlap far above 5: the factor of 0.8 comes out within its error."""
     bands = [make_spectrum("1A", noise=0.5, seed=1, every=1), make_spectrum("1B", 1.25, noise=0.5, seed=2, every=1)]

@@ -226,7 +226,7 @@ def test_lines_and_variables_are_found_by_name_or_refused_with_what_there_is():
     assert plot.line_map(maps.sel(line=LINES[0]), "flux", LINES[0]).get_title() == "[Ne V] 24.32"
     for wavelength in (24.3175, "24.32 um", "24317.5 nm"):
         assert plot.line_map(maps, "flux", wavelength).get_title() == "[Ne V] 24.32"
-    with pytest.raises(MrsxrError, match="'24.6' is not among the lines"):
+    with pytest.raises(MrsxrError, match=r"'24\.6' is not among the lines"):
         plot.line_map(maps, "flux", 24.6)
     with pytest.raises(MrsxrError, match=r"'\[S IV\]' is not among the lines"):  # it was not looked at
         plot.line_map(maps.sel(line=LINES[0]), "flux", "[S IV]")

@@ -46,7 +46,7 @@ def correct_residual_fringe_1d(
     max_amplitude : float
         Largest amplitude of fringes.
     dichroic_only : bool
-        Only the fringes of the dichroics, channels 3 and 4; RF_ of the other bands is
+        Only the fringes of the dichroics, channels 3 and 4; columns ``RF_*`` of the other bands are
         the spectrum as it is.
     ignore_regions : sequence of (minimum, maximum) [um]
         Wavelengths to leave out of the fit.

@@ -217,13 +217,7 @@ class Fit:
 
         Return the model.
         """
-        rows = np.minimum(np.arange(len(mean)) * BIN + BIN // 2, len(self.hat) - 1)
-        n_x = mean.shape[1]
-        parameters = self.parameters[:, :, rows]
-        scattered = np.empty((bins.size, 2), dtype=np.float32)
-        tables = shapes.tables_of(shapes.reshaped(parameters, self.shape), n_x)[0]
-        scatter_to(mean, tables, bins, columns, scattered)
-        parts[:, 0], parts[:, self.m + 1] = scattered.T
+        parameters, scattered = shapes.of_bins(self.parameters, BIN), np.empty((bins.size, 2), dtype=np.float32)
         middle = np.minimum(bins * BIN + BIN // 2, len(self.hat) - 1)
         hat, amplitude = self.hat[middle].astype(np.float32), self.amplitude[:, middle].astype(np.float32)
         p, model = self.places, 0.0
@@ -233,7 +227,7 @@ class Fit:
             np.multiply(hat, shape[:, None], out=slopes[:, p[side] : p[side + 1]])
             np.multiply(amplitude[side][:, None], part[:, 1:], out=slopes[:, p[2 + side] : p[3 + side]])
             model = model + amplitude[side] * shape
-        for k, change in enumerate(shapes.changes_of(parameters, self.shape, n_x)):
+        for k, change in enumerate(shapes.changes_of(parameters, self.shape, mean.shape[1])):
             scatter_to(mean, change, bins, columns, scattered)
             for side in (0, 1):
                 slopes[:, p[4 + side] + k] = amplitude[side] * scattered[:, side]
@@ -290,7 +284,10 @@ class _Pixels:
 
     def linearise(self, fit: Any) -> None:
         """Fill the derivatives and targets about where the fit stands now."""
-        rows = self.rows
+        rows, parameters = self.rows, shapes.reshaped(shapes.of_bins(fit.parameters, BIN), fit.shape)
+        scattered = np.empty((self.bins.size, 2), dtype=np.float32)
+        scatter_to(self.mean, shapes.tables_of(parameters, self.mean.shape[1])[0], self.bins, self.columns, scattered)
+        self.parts[:, 0], self.parts[:, fit.m + 1] = scattered.T
         model = fit.fill_jacobian(self.mean, self.parts, self.bins, self.columns, rows)
         model = model + rows[:, -4:-1] @ fit.found[-3:].astype(np.float32)
         rows[:, -1] = self.seen - model + rows[:, :-1] @ fit.found.astype(np.float32)

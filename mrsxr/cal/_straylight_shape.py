@@ -39,6 +39,12 @@ _NEAR, _NEAR_SHARE = 4.0, 0.3  # pixels, standard deviation of r there
 _BALANCE = 0.01
 
 
+def of_bins(parameters: np.ndarray, rows: int) -> np.ndarray:
+    """Return the parameters (half, parameter, bin) of the middle rows of bins of so many rows."""
+    n = parameters.shape[2]
+    return parameters[:, :, np.minimum(np.arange(-(-n // rows)) * rows + rows // 2, n - 1)]
+
+
 def reshaped(parameters: np.ndarray, s: np.ndarray) -> np.ndarray:
     """Return the parameters (half, parameter, y) of s (half, factor)."""
     out = parameters.copy()

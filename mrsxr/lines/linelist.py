@@ -14,7 +14,7 @@ from mrsxr.limits import LineName
 from mrsxr.mrs import WAVELENGTH_LIMITS
 
 KINDS = ("fine-structure", "H2", "hydrogen", "PAH")
-_SAME_LINE = 5e-4  # share by which a wavelength that people write may be off
+_SAME_LINE = 1e-4, 5e-4  # shares by which a wavelength that people write may be off, where none is nearer
 
 # name, rest wavelength [um], ionisation potential [eV], rank (1 bright in most sources .. 3 faint)
 _FINE_STRUCTURE = (
@@ -183,14 +183,15 @@ def find_line(line: LineName) -> tuple[str, float]:
 
 
 def held(line: LineName, labels: Sequence[str], rest: Iterable[float]) -> list[int]:
-    """Return the places of a line among those that a result holds: see :func:`matches`; by wavelength the nearest.
+    """Return the places of a line among those that a result holds, several where it may be any of them.
 
-    rest : rest wavelengths [um] of the labels, none where they are not known.
+    line : as of :func:`matches`, or a wavelength. rest : wavelengths [um] of the labels, none where they are unknown.
     """
     if not is_wavelength(line):
         return matches(str(line), labels)
     off = [abs(one / as_um(line, "rest wavelength") - 1.0) for one in rest]
-    return [off.index(min(off))] if off and min(off) < _SAME_LINE else []
+    near = ([i for i, share in enumerate(off) if share < most] for most in _SAME_LINE)
+    return next(filter(None, near), [])
 
 
 def matches(line: str, labels: Sequence[str]) -> list[int]:

@@ -88,6 +88,10 @@ def test_ratio_and_its_error():
     for pair in (("15.555 um", "12.814"), ("15555.1 nm", "1.281355e-5 m"), (15.5551 * u.um, 128135.5 * u.AA)):
         xr.testing.assert_identical(line_ratio(maps, *pair).ratio, by_wavelength.ratio)
     np.testing.assert_array_equal(by_wavelength.ratio, out.ratio)
+    close = maps.assign_coords(wavelength_rest=("line", [12.8100, 15.5551, 12.8155, 25.98829], {"units": "um"}))
+    with pytest.raises(MrsxrError, match="stands for several lines"):
+        line_ratio(close, 15.5551, "12.813")
+    assert line_ratio(close, 15.5551, "12.8154 um").ratio.attrs["long_name"] == "[Ne III] 15.56 / [Fe II] 5.34"
     spectrum = maps.isel(y=0, x=4).drop_vars(["y", "x", "ra", "dec"], errors="ignore")
     assert float(line_ratio(spectrum, "[Ne III]", "[Ne II]").ratio) == 0.5
 

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -21,15 +21,51 @@ _IMAGES = ("ramp", "rate", "rateints", "cal", "cube")  # levels with pixels or v
 _OF_LIGHT = ("cal", "cube", "spectrum")  # levels that come in other units as well
 
 _LIGHT = ("flux", "surface_brightness")
+_BACKWARDS = slice(None, None, -1)
+Aligned = TypeVar("Aligned", xr.Dataset, xr.DataArray)
 
 
 def ready(value: Any) -> Any:
-    """Return data as :func:`in_order` does, those of several as well; all else as it is."""
+    """Return data as :func:`in_order` does, their wavelengths rising, those of several as well; all else as it is."""
     if isinstance(value, xr.Dataset):
-        return in_order(value) if value.attrs.get("level") in LEVELS else value
+        return rising(in_order(value)) if value.attrs.get("level") in LEVELS else value
     if isinstance(value, dict):
         return {key: ready(one) for key, one in value.items()}
     return type(value)(map(ready, value)) if type(value) in (list, tuple) else value
+
+
+def falls(data: xr.Dataset | xr.DataArray) -> bool:
+    """Whether the wavelengths of planes or samples fall: in most of their steps, as one band may follow the other."""
+    wave = data.coords.get("wavelength")
+    if wave is None or wave.dims != ("wavelength",):
+        return False
+    steps = np.diff(wave.values)
+    return int((steps < 0).sum()) > int((steps > 0).sum())
+
+
+def rising(data: Aligned) -> Aligned:
+    """Return data whose wavelengths fall turned round, all else as it is; :func:`as_given` takes results back."""
+    return data.isel(wavelength=_BACKWARDS) if falls(data) else data
+
+
+def like_data(array: xr.DataArray, data: Iterable[Any]) -> xr.DataArray:
+    """Return weights, which come with data, as :func:`ready` turns these; without wavelengths they lie as the data."""
+    if "wavelength" not in array.dims or "wavelength" in array.coords:
+        return rising(array)
+    turned = any(isinstance(ds, xr.Dataset) and ds.attrs.get("level") in LEVELS and falls(ds) for ds in data)
+    return array.isel(wavelength=_BACKWARDS) if turned else array
+
+
+def as_given(out: Any, given: Any) -> Any:
+    """Return what was made of data that were made :func:`ready` in the order of the wavelengths that these came in."""
+    if isinstance(given, list | tuple) and isinstance(out, list) and len(given) == len(out):
+        return list(map(as_given, out, given))
+    if not isinstance(given, xr.Dataset) or given.attrs.get("level") not in LEVELS or not falls(given):
+        return out
+    if isinstance(out, tuple):
+        return tuple(as_given(one, given) for one in out)
+    of_planes = isinstance(out, xr.Dataset | xr.DataArray) and "wavelength" in out.dims and not falls(out)
+    return out.isel(wavelength=_BACKWARDS) if of_planes else out
 
 
 def in_order(ds: xr.Dataset) -> xr.Dataset:

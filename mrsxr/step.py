@@ -16,7 +16,7 @@ from ._version import __version__
 from .arguments import READERS, need_data, read_arguments
 from .attributes import apart, keyword, require_undone
 from .errors import LevelError, MrsxrError, ReferenceFileError
-from .inputs import missing_named, require_units, require_whole, with_axes
+from .inputs import as_given, missing_named, require_units, require_whole, with_axes
 from .limits import Reference, bind, check_call, references_of
 from .notes import listen, noted, notes_of, tell
 
@@ -114,6 +114,7 @@ def step(
         @functools.wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> xr.Dataset:
             bound = bind(function, signature, args, kwargs)
+            given = next(iter(bound.arguments.values()), None)
             with listen() as heard, missing_named(function.__name__, bound.arguments.values()):
                 read_arguments(function.__name__, bound, readers)
                 bound.apply_defaults()
@@ -147,7 +148,8 @@ def step(
             attrs["level"] = gives or found
             attrs["mrsxr_version"] = __version__
             entry = _entry(facts, bound.arguments) | skipped
-            return noted(_appended(ds, out.assign_attrs(attrs), entry), [*notes_of(ds), *heard])
+            out = as_given(_appended(ds, out.assign_attrs(attrs), entry), given)
+            return noted(out, [*notes_of(ds), *heard])
 
         wrapped.facts = facts  # type: ignore[attr-defined]
         STEPS[name] = wrapped

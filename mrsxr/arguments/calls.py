@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr.errors import InputFileError, LevelError, ReferenceFileError
-from mrsxr.inputs import missing_named, ready, tell_of_twice
+from mrsxr.inputs import as_given, like_data, missing_named, ready, tell_of_twice
 from mrsxr.limits import bind
 from mrsxr.notes import listen, noted
 
@@ -63,12 +63,14 @@ def read_arguments(name: str, bound: inspect.BoundArguments, readers: Mapping[st
     MrsxrError
         Where an argument is not what it should be: a tree or a path in place of a Dataset, a reference of another kind.
     """
-    parameters = bound.signature.parameters
+    parameters, given = bound.signature.parameters, list(bound.arguments.values())
     for key, value in bound.arguments.items():
         annotation = str(parameters[key].annotation)
         first, reference = key == next(iter(bound.arguments)), annotation in _REFERENCES or "Reference(" in annotation
         tree, several = "xr.DataTree" in annotation or annotation in _TREES, "[xr.Dataset]" in annotation
         optional = "None" in annotation or annotation == "OptionalRef"
+        if isinstance(value, xr.DataArray):
+            bound.arguments[key] = like_data(value, given)
         if "DataArray" in annotation:
             continue
         if tree and not several:  # what works on the nodes reads them
@@ -99,10 +101,11 @@ def reads(**readers: Reader) -> Callable[[F], F]:
         @functools.wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             bound = bind(function, signature, args, kwargs)
+            given = next(iter(bound.arguments.values()), None)
             with listen() as heard:
                 read_arguments(function.__name__, bound, all_readers)
             with missing_named(function.__name__, bound.arguments.values()):
-                out = function(*bound.args, **bound.kwargs)
+                out = as_given(function(*bound.args, **bound.kwargs), given)
             return noted(out, heard) if isinstance(out, xr.Dataset) else out
 
         wrapped.readers = all_readers  # type: ignore[attr-defined]

@@ -64,7 +64,7 @@ def to_specutils(ds: xr.Dataset, variable: str = "flux") -> Any:
     Parameters
     ----------
     ds : Dataset, level "spectrum" or "cube"
-        It is computed.
+        It is computed; falling wavelengths are turned round.
     variable : {"flux", "surface_brightness"}
         Of a spectrum.
 

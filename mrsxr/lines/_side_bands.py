@@ -71,14 +71,13 @@ class Window:
 
 
 def need_cube(cube: xr.Dataset, what: str) -> xr.Dataset:
-    """Return a cube in the order of its dimensions and of its wavelengths; refuse what is none in MJy/sr."""
+    """Return a cube with both axes on the sky; refuse what is none in MJy/sr."""
     if cube.attrs.get("level") != "cube":
         raise LevelError(f"{what} needs data of level cube, got {cube.attrs.get('level') or 'a Dataset without level'}")
     require_units(cube, what)
     cube = with_axes(cube)
     require_whole(cube, what)
-    falls = cube.sizes["wavelength"] > 1 and float(cube["wavelength"][0]) > float(cube["wavelength"][-1])
-    return cube.isel(wavelength=slice(None, None, -1)) if falls else cube
+    return cube
 
 
 def spaxel_area(ds: xr.Dataset) -> float:

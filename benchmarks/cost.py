@@ -2,11 +2,12 @@
 
     python benchmarks/cost.py [FOLDER] [--jwst-python ENV/bin/python] [--groups 40] [--dithers 4] [--only "stage 1" ...]
 
-A row is a process of its own with its imports that reduces all exposures of one setting (12A, two integrations) from
-the files of the stage before, by one worker; jwst takes the same files and reference files in the same turn, each
-exposure by itself and in stage 3 all at once. The exposures are simulated once, in FOLDER, and each case runs once
-before it is measured, so that its kernels are compiled. CPU is that of the whole process and can be compared on a
-machine with other work; wall is told where the load leaves a core free. Nothing is scaled: what a table tells was run.
+A row is a process of its own with its imports, the command ``mrsxr run``, that reduces all exposures of one setting
+(12A, two integrations) from the files of the stage before, by one worker; jwst takes the same files and reference files
+in the same turn, each exposure by itself and in stage 3 all at once. The exposures are simulated once, in FOLDER, and
+each case runs once before it is measured, so that its kernels are compiled. CPU is that of the whole process and can be
+compared on a machine with other work. Wall is told where the load leaves the cores free, of one worker and of one for
+each core, as the command runs by default. Nothing is scaled: what a table tells was run.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,29 +38,29 @@ class Cost:
 
 @dataclass(frozen=True)
 class Case:
-    """A row: what is run, in which mode, with which parameters, and what of jwst does the same."""
+    """A row: what is run, in which mode, with which parameters ("step.parameter=value"), what of jwst does the same."""
 
     name: str
     source: str
     to: str
     mode: str
-    given: dict[str, dict[str, Any]] = field(default_factory=dict)
+    given: tuple[str, ...] = ()
     jwst: str = ""
     options: str = "{}"
 
 
 CASES = (
     Case("stage 1, uncal to rate", "uncal", "rate", "baseline", jwst="stage1"),
-    Case("stage 1 with find_showers", "uncal", "rate", "baseline", {"find_showers": {}}, "stage1",
+    Case("stage 1 with find_showers", "uncal", "rate", "baseline", ("find_showers.skip=false",), "stage1",
          '{"jump": {"find_showers": true}}'),
     Case("stage 1, optimal", "uncal", "rate", "optimal"),
     Case("stage 2, rate to cal", "rate", "cal", "baseline", jwst="stage2"),
-    Case("stage 2 with residual_fringe", "rate", "cal", "baseline", {"cal.residual_fringe": {}}, "stage2",
+    Case("stage 2 with residual_fringe", "rate", "cal", "baseline", ("cal.residual_fringe.skip=false",), "stage2",
          '{"residual_fringe": {"skip": false}}'),
     Case("stage 2, optimal", "rate", "cal", "optimal"),
     Case("stage 3, cal to cubes and spectra", "cal", "spectrum", "baseline", jwst="stage3"),
     Case("stage 3, optimal", "cal", "spectrum", "optimal"),
-    Case("stage 3, optimal without trace_model", "cal", "spectrum", "optimal", {"trace_model": {"skip": True}}),
+    Case("stage 3, optimal without trace_model", "cal", "spectrum", "optimal", ("trace_model.skip=true",)),
 )  # fmt: skip
 
 
@@ -91,23 +93,6 @@ def make(folder: str, groups: str, dithers: str) -> None:
     calibrated(folder, bands=[SETTING], n_groups=int(groups), n_integrations=2, n_dithers=int(dithers), seed=3)
 
 
-def side(to: str, mode: str, given: str, refs: str, out: str, *files: str) -> None:
-    """Reduce files in this process."""
-    import warnings
-
-    import mrsxr as mx
-
-    warnings.simplefilter("ignore")
-    recipe = mx.Recipe.of(mode)
-    for name, values in json.loads(given).items():
-        recipe = recipe.set(name, **values)
-    if to == "spectrum":
-        recipe = recipe.set("extract_1d", source_type="POINT")
-    result = mx.run(list(files), out=out, refs=refs, to=to, recipe=recipe, workers=1, fresh=True)
-    if result.failed:
-        sys.exit(f"failed: {result.failed}")
-
-
 def cost_of(command: list[str], env: dict[str, str], cwd: Path) -> Cost:
     """Return the cost of a process, its children too; modules are compiled once, as pip does for what it installs."""
     env = {name: value for name, value in env.items() if name != "PYTHONDONTWRITEBYTECODE"}
@@ -123,12 +108,18 @@ def cost_of(command: list[str], env: dict[str, str], cwd: Path) -> Cost:
     return Cost(time.perf_counter() - start, used.ru_utime + used.ru_stime, used.ru_maxrss / unit)
 
 
-def ours(case: Case, made: dict[str, Any]) -> Cost:
+def reduced(made: dict[str, Any], files: Sequence[str], to: str, mode: str, *changed: str, workers: int = 1) -> Cost:
+    """Return the cost of the command that reduces files, with parameters ("step.parameter=value")."""
+    command = [sys.executable, "-m", "mrsxr", "run", *files, "--out", f"{made['folder']}/out", "--refs", made["refs"],
+               "--to", to, "--mode", mode, "--fresh", "--workers", str(workers)]  # fmt: skip
+    for one in (*changed, *(["extract_1d.source_type=POINT"] if to == "spectrum" else [])):
+        command += ["--set", one]
+    return cost_of(command, {**os.environ, "OMP_NUM_THREADS": "1"}, Path(made["folder"]))
+
+
+def ours(case: Case, made: dict[str, Any], workers: int = 1) -> Cost:
     """Return the cost of a case here."""
-    folder = Path(made["folder"])
-    command = [sys.executable, str(HERE), "side", case.to, case.mode, json.dumps(case.given), made["refs"],
-               str(folder / "out"), *made[case.source]]  # fmt: skip
-    return cost_of(command, {**os.environ, "OMP_NUM_THREADS": "1"}, folder)
+    return reduced(made, made[case.source], case.to, case.mode, *case.given, workers=workers)
 
 
 def theirs(case: Case, made: dict[str, Any], python: str) -> Cost:
@@ -158,21 +149,22 @@ def main() -> None:
     for case in (one for one in CASES if any(part in one.name for part in given.only)):
         if not given.cold:
             ours(case, made)  # its kernels are compiled
-        quiet = os.getloadavg()[0] < (os.cpu_count() or 1)
-        mine = ours(case, made)
+        cores = os.cpu_count() or 1
+        quiet = os.getloadavg()[0] < cores
+        mine, wide = ours(case, made), ours(case, made, cores) if quiet else None
         other = theirs(case, made, given.jwst_python) if case.jwst and given.jwst_python else None
-        for what, unit in (("wall", "s"), ("cpu", "s"), ("peak", "GB")):
-            if what == "wall" and not quiet:
-                continue
-            here, there = getattr(mine, what), None if other is None else getattr(other, what)
+        rows = [("cpu", mine, "cpu", "s"), ("peak", mine, "peak", "GB")]
+        if wide is not None:
+            rows = [("wall", mine, "wall", "s"), (f"wall, {cores} workers", wide, "wall", "s"), *rows,
+                    (f"peak, {cores} workers", wide, "peak", "GB")]  # fmt: skip
+        for name, cost, what, unit in rows:
+            here, there = getattr(cost, what), None if other is None else getattr(other, what)
             told = f"{there:.2f} {unit} | {there / here:.1f}" if there is not None else "- | -"
-            print(f"| {case.name}: {what} | {here:.2f} {unit} | {told} |", flush=True)
+            print(f"| {case.name}: {name} | {here:.2f} {unit} | {told} |", flush=True)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["side"]:
-        side(*sys.argv[2:])
-    elif sys.argv[1:2] == ["make"]:
+    if sys.argv[1:2] == ["make"]:
         make(*sys.argv[2:])
     else:
         main()

@@ -10,14 +10,12 @@ Four dithers of each of two settings, of 5 groups, are simulated and calibrated 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cost import HERE as COST
-from cost import Cost, calibrated, cost_of, prepare
+from cost import Cost, calibrated, prepare, reduced
 
 SETTINGS = ("12A", "34A", "12B", "34B", "12C", "34C")
 #: What a stage begins with and makes.
@@ -34,8 +32,7 @@ def cost(made: dict[str, Any], stage: int, mode: str, count: int) -> Cost:
     """Return the cost of a stage of the first exposures, setting by setting."""
     source, to = STAGES[stage]
     files = sorted(made[source], key=lambda path: ("mirifulong" in path, path))[:count]
-    command = [sys.executable, str(COST), "side", to, mode, "{}", made["refs"], f"{made['folder']}/out", *files]
-    return cost_of(command, {**os.environ, "OMP_NUM_THREADS": "1"}, Path(made["folder"]))
+    return reduced(made, files, to, mode)
 
 
 def line(counts, values) -> tuple[float, float, float]:

@@ -30,6 +30,13 @@ def sorting_pairs(n):
 
 
 @njit(cache=True, nogil=True)
+def empty_tiles(n_x, n_integration, n_group):
+    """Return tiles of a row of samples, NaN, and of their flags, DO_NOT_USE, as beyond the row."""
+    shape = ((n_x + TILE - 1) // TILE, n_integration, n_group, TILE)
+    return np.full(shape, np.nan, dtype=np.float32), np.ones(shape, dtype=np.uint8)
+
+
+@njit(cache=True, nogil=True)
 def take_row(ramps, d, y, tiles):
     """Fill tiles (tile, integration, group, TILE) with row y of ramps (dither, integration, group, y, x).
 

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
@@ -197,14 +197,14 @@ class _Library(JITCodeLibrary):
         library._ensure_finalized()
         if _is_library_of_part(library):
             self._beside |= library._beside
-            large = library._large()
-            self._beside |= dict.fromkeys(large, library)
-            if large:
+            self._beside |= dict.fromkeys(library._large, library)
+            if library._large:
                 return
         super().add_linking_library(library)
 
+    @cached_property
     def _large(self) -> list[str]:
-        """Return the names of the functions that LLVM takes in nowhere."""
+        """The names of the functions of a part that LLVM takes in nowhere."""
         whole = [f for f in self._final_module.functions if not f.is_declaration and f.linkage.name == "external"]
         small = [b"alwaysinline" in b" ".join(f.attributes) or _is_small(f) for f in whole]
         return [] if any(small) else [f.name for f in whole]

@@ -37,14 +37,16 @@ def fields(ra: Sequence[float] | np.ndarray, dec: Sequence[float] | np.ndarray, 
     >>> fields([10.0, 10.0, 10.0], [5.0, 5.1, 5.001]).tolist()
     [0, 1, 0]
     """
-    from scipy.sparse.csgraph import connected_components
-
     ra, dec = np.asarray(ra, float).ravel(), np.asarray(dec, float).ravel()
     known = np.isfinite(ra) & np.isfinite(dec)
     if not known.any():
         return np.zeros(ra.size, dtype=int)
     ra, dec = (np.where(known, v, v[np.argmax(known)]) for v in (ra, dec))
     together = separation(ra[:, None], dec[:, None], ra, dec) <= reach
+    if together.all():
+        return np.zeros(ra.size, dtype=int)
+    from scipy.sparse.csgraph import connected_components  # 0.1 s
+
     return connected_components(together, directed=False)[1].astype(int)
 
 

@@ -6,10 +6,13 @@ To build the graph of an exposure takes a fifth of the time of its reduction.
 from __future__ import annotations
 
 import json
+import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import xarray as xr
 from dask.base import tokenize
@@ -32,6 +35,13 @@ _BY_TIME = ("persistence",)  # steps that look at when an exposure was taken
 _MOST = 4
 
 
+class _Lock:
+    """A lock that is forgotten when nobody holds it or waits for it."""
+
+    def __init__(self) -> None:
+        self.held = threading.Lock()
+
+
 @dataclass(frozen=True)
 class _Known:
     """What was built of an exposure, the sources of its arrays, its names, and what its header said when asked."""
@@ -43,6 +53,15 @@ class _Known:
 
 
 _known: OrderedDict[Any, _Known] = OrderedDict()
+_locks: WeakValueDictionary[Any, _Lock] = WeakValueDictionary()
+
+
+@contextmanager
+def _building(key: Any) -> Iterator[None]:
+    """Let one thread at a time build what is alike: the others find it then."""
+    lock = _locks.setdefault(key, _Lock())
+    with lock.held:
+        yield
 
 
 def built(ds: xr.Dataset, refs: References, recipe: Recipe, build: Callable[[], Built]) -> Built:
@@ -71,15 +90,16 @@ def built(ds: xr.Dataset, refs: References, recipe: Recipe, build: Callable[[], 
     key = _likeness(ds, refs, recipe) if sources is not None else None
     if key is None or sources is None:
         return build()
-    found = _known.get(key)
-    if found is None or any(keyword(ds, name) != values for name, values in found.said.items()):
-        with listen(pass_on=True) as heard, keywords_read() as said:
-            made = build()
-        if not heard:
-            _known[key] = _Known(made, sources, _names(ds), dict(said))
-            while len(_known) > _MOST:
-                _known.popitem(last=False)
-        return made
+    with _building(key):
+        found = _known.get(key)
+        if found is None or any(keyword(ds, name) != values for name, values in found.said.items()):
+            with listen(pass_on=True) as heard, keywords_read() as said:
+                made = build()
+            if not heard:
+                _known[key] = _Known(made, sources, _names(ds), dict(said))
+                while len(_known) > _MOST:
+                    _known.popitem(last=False)
+            return made
     files = {id(old.file): sources[name].file for name, old in found.sources.items()}
     token = tokenize(*(v.data.name for v in ds.data_vars.values()))
     again = folding.reading(found.built, lambda one: _read_from(one, files), token)

@@ -9,7 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from mrsxr._median_kernels import TILE, median_of, median_of_sorted, put_row, sort_columns, sorting_pairs, take_row
+from mrsxr._median_kernels import (
+    TILE,
+    empty_tiles,
+    median_of,
+    median_of_sorted,
+    put_row,
+    sort_columns,
+    sorting_pairs,
+    take_row,
+)
 from mrsxr.compiled import Array, njit, read_only
 
 SKIP, SINGLE_PASS, ITERATIVE, CLIP_INTEGRATIONS, CLIP_ALL = range(5)  # ways to find jumps
@@ -93,13 +102,6 @@ def gather(tile, tile_dq, gain, keep_jumps, diffs, ordered, count):
                 ordered[k, t] = difference if usable else np.float32(np.inf)
                 count[t] += np.int32(usable)
             k += 1
-
-
-@njit(cache=True, nogil=True)
-def empty_tiles(n_x, n_integration, n_group):
-    """Return tiles of a row of samples, NaN, and of their flags, DO_NOT_USE, as beyond the row."""
-    shape = ((n_x + TILE - 1) // TILE, n_integration, n_group, TILE)
-    return np.full(shape, np.nan, dtype=np.float32), np.ones(shape, dtype=np.uint8)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mrsxr._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs, take_row
+from mrsxr._median_kernels import TILE, empty_tiles, median_of_sorted, sort_columns, sorting_pairs, take_row
 from mrsxr.compiled import Array, njit, read_only
 
 from ._gls_kernels import (
@@ -51,7 +51,6 @@ from ._gls_kernels import (
     split_variance,
 )  # fmt: skip
 from ._gls_search_kernels import UNTESTED, common_rate, finish, move, search, suspects
-from ._jump_kernels import empty_tiles
 
 HUGE = np.float32(1.0e30)
 

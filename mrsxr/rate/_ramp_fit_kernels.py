@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mrsxr._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs
+from mrsxr._median_kernels import TILE, empty_tiles, median_of_sorted, sort_columns, sorting_pairs, take_row
 from mrsxr.compiled import Array, njit, read_only
 
 POWERS = np.array([0.0, 0.4, 1.0, 3.0, 6.0, 10.0])
@@ -26,24 +26,16 @@ ALL_LOST = np.uint64(0x0101010101010101)  # DO_NOT_USE eight times
 
 
 @njit(cache=True, nogil=True)
-def _gather_tile(sci, group_dq, place, width, limits, tile, tile_dq, any_flag, starts):
-    """Copy the ramps of a tile and return (first, stop): the groups that most pixels of the tile can use.
+def _look_at_tile(width, limits, tile, tile_dq, lost, any_flag, starts):
+    """Return (first, stop): the groups that most pixels of a tile can use.
 
-    ``place`` is (dither, y, first x). NaN samples and groups outside ``limits`` become DO_NOT_USE. ``starts`` gets the
-    first such group of each integration, and any_flag (integration, TILE) the flags from ``first`` on but those of the
-    last group; of the groups before an integration's start bit 1 tells that one of them can be used.
+    NaN samples and groups outside ``limits`` become DO_NOT_USE. ``starts`` gets the first such group of each
+    integration, and any_flag (integration, TILE) the flags from ``first`` on but those of the last group; of the groups
+    before an integration's start bit 1 tells that one of them can be used. ``lost``: work space.
     """
-    d, y, x0 = place
-    n_integration, n_group = sci.shape[1], sci.shape[2]
-    lost = np.empty(n_group * TILE, dtype=np.uint8)
+    n_integration, n_group = tile.shape[:2]
     held, seen = tile_dq.view(np.uint64), any_flag.view(np.uint64)  # eight at a time
     for i in range(n_integration):
-        for k in range(n_group):
-            values, flags = sci[d, i, k, y, x0 : x0 + width], group_dq[d, i, k, y, x0 : x0 + width]
-            for t in range(width):
-                tile[i, k, t] = values[t]
-            for t in range(width):
-                tile_dq[i, k, t] = flags[t]
         _add_lost(tile[i].reshape(lost.size), lost, held[i].reshape(lost.size // 8))
         for k in range(n_group):
             if k < limits[0] or k > limits[1]:
@@ -379,8 +371,8 @@ def _fit_ramps(
     sci, group_dq, pixel_dq, read_noise, gain, dark, tg, limits, suppress_one, tables, offsets, pairs, images, ints
 ):  # fmt: skip
     n_dither, n_integration, n_group, n_y, n_x = sci.shape
-    tile = np.zeros((n_integration, n_group, TILE), dtype=np.float32)
-    tile_dq = np.zeros((n_integration, n_group, TILE), dtype=np.uint8)
+    tiles, tiles_dq = empty_tiles(n_x, n_integration, n_group)
+    lost = np.empty(n_group * TILE, dtype=np.uint8)
     any_flag, starts = np.zeros((n_integration, TILE), dtype=np.uint8), np.zeros(n_integration, dtype=np.int64)
     ordered = np.empty((max(n_group - 1, 1), TILE), dtype=np.float32)
     count = np.zeros(TILE, dtype=np.int32)
@@ -396,9 +388,11 @@ def _fit_ramps(
     )  # fmt: skip
     for d in range(n_dither):
         for y in range(n_y):
-            for x0 in range(0, n_x, TILE):
-                width = min(TILE, n_x - x0)
-                first, stop = _gather_tile(sci, group_dq, (d, y, x0), width, limits, tile, tile_dq, any_flag, starts)
+            take_row(sci, d, y, tiles)
+            take_row(group_dq, d, y, tiles_dq)
+            for m, x0 in enumerate(range(0, n_x, TILE)):
+                width, tile, tile_dq = min(TILE, n_x - x0), tiles[m], tiles_dq[m]
+                first, stop = _look_at_tile(width, limits, tile, tile_dq, lost, any_flag, starts)
                 if suppress_one:
                     _suppress_single_groups(tile_dq, any_flag, first, starts)
                 _median_rates(tile, tile_dq, first, tg, pairs, ordered, count, median)

@@ -8,10 +8,10 @@ import math
 
 import numpy as np
 
-from mrsxr._median_kernels import TILE, median_of_sorted, sort_columns, sorting_pairs, take_row
+from mrsxr._median_kernels import TILE, empty_tiles, median_of_sorted, sort_columns, sorting_pairs, take_row
 from mrsxr.compiled import Array, njit, read_only
 
-from ._jump_kernels import empty_tiles, gather
+from ._jump_kernels import gather
 
 CELL = 8  # pixels
 CELLS = TILE // CELL

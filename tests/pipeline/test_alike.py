@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -53,6 +55,33 @@ def test_an_exposure_like_another_is_as_built_by_itself(simulated, mode):
         one, other = computed([one.isel(y=ROWS, missing_dims="ignore"), other.isel(y=ROWS, missing_dims="ignore")])
         assert one.identical(other)
         assert np.isfinite(one.rate).any()
+
+
+def test_workers_that_begin_together_build_once(simulated):
+    """The second waits and finds; where the first fails, it builds itself."""
+    chain = Counted(mx.References(simulated.reference_folder), RECIPES["baseline"])
+    inside, go, build = threading.Event(), threading.Event(), chain.build
+
+    def slow(ds):
+        if not go.is_set():
+            inside.set()
+            assert go.wait(60)
+            raise OSError("the first fails")
+        return build(ds)
+
+    chain.build = slow
+    one, *others = [mx.open_exposures(path) for path in (simulated.uncal * 2)[:3]]
+    with ThreadPoolExecutor(3) as pool:
+        failing = pool.submit(chain, one)
+        assert inside.wait(60)
+        waiting = [pool.submit(chain, ds) for ds in others]
+        go.set()
+        with pytest.raises(OSError, match="the first fails"):
+            failing.result()
+        found = [each.result() for each in waiting]
+    assert chain.times == 1
+    assert [list(ds[0]["exposure"].values) for ds in found] == [list(ds["exposure"].values) for ds in others]
+    assert not alike._locks
 
 
 def header_with(ds, **keywords):

@@ -137,14 +137,25 @@ def _other(ds: xr.Dataset, level: str, name: str) -> tuple[str, str, str] | None
 
 def require_units(ds: xr.Dataset, what: str) -> None:
     """Raise SchemaError where light or wavelengths are in other units than those of the level."""
-    level = str(ds.attrs.get("level"))
     if other := other_units(ds):
-        advice = f"use convert_units(ds, '{other[2]}') before"
-    elif level in ("cube", "spectrum") and (other := _other(ds, level, "wavelength")):
-        advice = f"bring it to {other[2]} and set its attrs['units']"
-    else:
-        return
-    raise SchemaError(f"{what} needs {other[0]} in {other[2]}, got {other[1]}; {advice}")
+        raise SchemaError(
+            f"{what} needs {other[0]} in {other[2]}, got {other[1]}; use convert_units(ds, '{other[2]}') before"
+        )
+    require_um(ds, what)
+
+
+def require_um(ds: Any, what: str) -> None:
+    """Raise SchemaError where the wavelengths of a cube or spectrum, or of one of several, are in other units than um.
+
+    They are that in all functions, whatever the units of light.
+    """
+    for one in ds if isinstance(ds, list | tuple) else [ds]:
+        level = str(one.attrs.get("level")) if isinstance(one, xr.Dataset) else ""
+        if level in ("cube", "spectrum") and (other := _other(one, level, "wavelength")):
+            raise SchemaError(
+                f"{what} needs wavelength in {other[2]}, got {other[1]}; bring it to {other[2]} and set its "
+                "attrs['units']"
+            )
 
 
 def with_axes(ds: xr.Dataset) -> xr.Dataset:

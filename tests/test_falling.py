@@ -12,6 +12,7 @@ from test_public import of_data
 
 import mrsxr as mx
 from mrsxr import cal, cube, lines, plot, spectrum, tree
+from mrsxr.errors import SchemaError
 from mrsxr.inputs import falls
 from mrsxr.simulate import simulate_cube, simulate_spectrum
 
@@ -298,6 +299,21 @@ def test_exposures_meet_spectra_and_cubes(simulated, reduced):
     same(*(found[k][2]["science/1A"].to_dataset() for k in (0, 1)))
     xr.testing.assert_allclose(*(found[k][2]["science/stitched"].to_dataset().drop_attrs() for k in (0, 1)))
     assert found[0][3] == pytest.approx(found[1][3], rel=1e-6)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_wavelengths_in_other_units_are_refused_by_name(name):
+    """They were taken for um by some, and the answer of others was that the line lies outside the data."""
+
+    def in_nm(data):
+        if isinstance(data, xr.DataTree):
+            return tree.build({path: in_nm(ds) for path, ds in tree.leaves(data)}, **tree.attrs_of(data))
+        if isinstance(data, xr.DataArray):
+            return data
+        return data.assign_coords(wavelength=("wavelength", data.wavelength.values * 1e3, {"units": "nm"}))
+
+    with pytest.raises(SchemaError, match="needs wavelength in um, got nm; bring it to um"):
+        CALLS[name](Made(in_nm))
 
 
 def test_bands_that_follow_each_other_are_turned_as_a_whole():

@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from mrsxr.errors import InputFileError, LevelError, ReferenceFileError
-from mrsxr.inputs import as_given, like_data, missing_named, ready, tell_of_twice
+from mrsxr.inputs import as_given, like_data, missing_named, ready, require_um, tell_of_twice
 from mrsxr.limits import bind
 from mrsxr.notes import listen, noted
 
@@ -86,6 +86,7 @@ def read_arguments(name: str, bound: inspect.BoundArguments, readers: Mapping[st
         if reader is not None and value is not None:
             bound.arguments[key] = reader(value, key)
         bound.arguments[key] = ready(bound.arguments[key])
+        require_um(bound.arguments[key], name)
         tell_of_twice(bound.arguments[key])
 
 

@@ -15,7 +15,7 @@ from mrsxr import mrs, tree
 from mrsxr.convert import convert_units
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.place import Place
-from mrsxr.inputs import in_order, rising
+from mrsxr.inputs import in_order, require_um, rising
 from mrsxr.io import find_files, load
 from mrsxr.io.files import FileInfo
 from mrsxr.spaxels import solid_angle, spaxel_size
@@ -103,6 +103,7 @@ def _opened(path: Path, found: Found) -> Iterator[tuple[str, Any, str]]:
 def _checked(ds: Any) -> xr.Dataset:
     if not isinstance(ds, xr.Dataset) or "flux" not in ds or not {"wavelength", "y", "x"} <= set(ds["flux"].dims):
         raise MrsxrError("is no cube; expected a Dataset with flux on (wavelength, y, x)")
+    require_um(ds, "the page")
     cube = rising(in_order(ds)).transpose("wavelength", "y", "x", ...)
     if "wavelength" not in cube.coords or cube.sizes["wavelength"] < 2:
         raise MrsxrError(f"has {cube.sizes['wavelength']} plane(s) or no wavelengths; expected a cube of 2 or more")

@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from mrsxr._version import __version__
 from mrsxr.errors import MrsxrError
-from mrsxr.inputs import rising
+from mrsxr.inputs import require_um, rising
 from mrsxr.io.atomic import replacing
 from mrsxr.limits import Positive, Redshift, checked
 from mrsxr.lines import line_list
@@ -224,6 +224,7 @@ def as_spectra(given: Any) -> list[xr.Dataset]:
     for ds in many:
         if not isinstance(ds, xr.Dataset) or ds.attrs.get("level") != "spectrum":
             raise MrsxrError("spectra holds something else; expected Datasets of level 'spectrum'")
+        require_um(ds, "the page")
     return [rising(ds) for ds in many]
 
 

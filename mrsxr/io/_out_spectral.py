@@ -14,7 +14,7 @@ from astropy.io import fits
 
 from mrsxr.errors import SchemaError
 from mrsxr.geometry.place import Place
-from mrsxr.inputs import in_order
+from mrsxr.inputs import in_order, require_um
 from mrsxr.notes import listen, noted
 from mrsxr.schema import ATTRIBUTES, CUBE_DIMS, fits_names, units_of
 from mrsxr.spaxels import counted_solid_angle, even_step, plane_widths, solid_angle, spaxel_area
@@ -117,6 +117,7 @@ def _in_order(ds: xr.Dataset) -> xr.Dataset:
         )
     if missing := [name for name in ("flux", "var", "dq") if name not in ds]:
         raise SchemaError(f"the cube has no '{missing[0]}', which its file must hold")
+    require_um(ds, "a FITS file")
     with listen() as heard:
         ds = in_order(ds)
     return noted(ds.drop_vars(["ra", "dec"], errors="ignore").transpose(*CUBE_DIMS, ...), heard)
@@ -170,6 +171,7 @@ def spectrum_file(ds: xr.Dataset, filename: str) -> fits.HDUList:
         BAND, MRSXR, and an empty ASDF, without which specutils and jwst take no file for theirs. Columns without a
         counterpart are NaN, as jwst writes them.
     """
+    require_um(ds, "a FITS file")
     ds = ds.compute(**how())
     keywords = product_keywords(ds, filename)
     primary = primary_hdu(keywords.now["PRIMARY"], ds)

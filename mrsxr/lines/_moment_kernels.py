@@ -11,6 +11,8 @@ from mrsxr._clip_kernels import MAD_TO_SIGMA
 from mrsxr._median_kernels import select
 from mrsxr.compiled import Array, njit
 
+from ._range_kernels import SURE, cut_to, find_line
+
 ROUNDS = 12
 ROUNDING = 1e-9  # residuals below this part of the data are not clipped
 
@@ -302,12 +304,13 @@ def channel_sums(
 
 
 @njit(cache=True, nogil=True)
-def _central(lines, sigma2, weight, doubt, velocity, t, n, inverse, level, threshold, alike, out):
+def _central(lines, sigma2, weight, doubt, velocity, t, n, inverse, level, alike, out):
     """Fill mean velocity, its error, second central moment and its error from ``lines``, the light of the line."""
+    out[:] = np.nan
     flux, first, count = 0.0, 0.0, 0
     size = lines.size
     for i in range(size):
-        if weight[i] > 0.0 and (threshold <= 0.0 or lines[i] > threshold * math.sqrt(sigma2[i])):
+        if weight[i] > 0.0:
             flux += weight[i] * lines[i]
             first += weight[i] * lines[i] * velocity[i]
             count += 1
@@ -316,8 +319,7 @@ def _central(lines, sigma2, weight, doubt, velocity, t, n, inverse, level, thres
     mean = first / flux
     second = 0.0
     for i in range(size):
-        if weight[i] > 0.0 and (threshold <= 0.0 or lines[i] > threshold * math.sqrt(sigma2[i])):
-            second += weight[i] * lines[i] * (velocity[i] - mean) ** 2
+        second += weight[i] * lines[i] * (velocity[i] - mean) ** 2
     second /= flux
     var1, var2 = 0.0, 0.0
     grad1, grad2 = np.zeros(n), np.zeros(n)
@@ -325,7 +327,7 @@ def _central(lines, sigma2, weight, doubt, velocity, t, n, inverse, level, thres
     for i in range(size):
         var1 += doubt[i] * ((velocity[i] - mean) / flux) ** 2
         var2 += doubt[i] * (((velocity[i] - mean) ** 2 - second) / flux) ** 2
-        if weight[i] > 0.0 and (threshold <= 0.0 or lines[i] > threshold * math.sqrt(sigma2[i])):
+        if weight[i] > 0.0:
             a = weight[i] * (velocity[i] - mean) / flux
             b = weight[i] * ((velocity[i] - mean) ** 2 - second) / flux
             first_part[i], second_part[i] = a, b
@@ -340,12 +342,48 @@ def _central(lines, sigma2, weight, doubt, velocity, t, n, inverse, level, thres
 
 
 @njit(cache=True, nogil=True)
+def _of_range(
+    lines, sigma2, weight, doubt, speed, t, n, inverse, level, alike, shapes, gauss, threshold, out
+):  # fmt: skip
+    """Fill what :func:`_central` does of the planes that hold the line, NaN where it is fainter than ``threshold``.
+
+    They reach as far as the Gaussian that fits best is seen; on either side farther by its sigma while the light there
+    is sure.
+    """
+    out[:] = np.nan
+    best, found, reach = find_line(lines, sigma2, weight, shapes, 2.0 * alike.sum() - 1.0)
+    if best < 0 or not found >= threshold:
+        return
+    part, unsure, sigma = np.empty(lines.size), np.empty(lines.size), gauss[1, best]
+    ends = np.empty(2)
+    for side in range(2):
+        sign = 2.0 * side - 1.0
+        ends[side] = gauss[0, best] + sign * reach * sigma
+        while True:  # each step leaves planes behind: it ends with the weights
+            farther = ends[side] + sign * sigma
+            cut_to(weight, speed[1], speed[2], min(ends[side], farther), max(ends[side], farther), part)
+            light = 0.0
+            for i in range(lines.size):
+                light += part[i] * lines[i]
+            if not light > SURE * math.sqrt(_sum_variance(part, sigma2, alike)):
+                break
+            ends[side] = farther
+    cut_to(weight, speed[1], speed[2], ends[0], ends[1], part)
+    cut_to(doubt, speed[1], speed[2], ends[0], ends[1], unsure)
+    _central(lines, sigma2, part, unsure, speed[0], t, n, inverse, level, alike, out)
+
+
+@njit(cache=True, nogil=True)
 def line_moments(
     flux: Array, var: Array, bad: Array, t: Array, side: Array, n: int, clip: float, inflate: float, residual: bool,
-    least: float, alike: Array, share: Array, power: Array, velocity: Array, t_line: float, threshold: float,
-    out: Array,
+    least: float, alike: Array, share: Array, power: Array, speed: Array, t_line: float, threshold: float,
+    shapes: Array, gauss: Array, out: Array,
 ) -> None:  # fmt: skip
-    """Fill (10, spaxel): flux, error, velocity, error, variance, error, continuum, error, noise scale, coverage."""
+    """Fill (10, spaxel): flux, error, velocity, error, variance, error, continuum, error, noise scale, coverage.
+
+    ``speed`` (3, plane): middle, low and high end. ``shapes`` (shape, plane): Gaussians of which ``gauss`` (2, shape)
+    has centre and sigma, by which the planes of velocity and variance are found; none: all of the extent count.
+    """
     size = t.size
     values, noise, sigma2, work = np.empty(size), np.empty(size), np.empty(size), np.empty(size)
     good, used, weight = np.empty(size, np.bool_), np.empty(size, np.bool_), np.empty(size)
@@ -372,8 +410,12 @@ def line_moments(
                     gradient[k] += weight[i] * t[i] ** k
         square = _sum_variance(weight, sigma2, alike) + _doubt(share, power, values, good, work)
         out[0, j], out[1, j] = total, math.sqrt(square + _quadratic(gradient, inverse, n, level))
-        central[:] = np.nan
-        _central(values, sigma2, weight, work, velocity, t, n, inverse, level, threshold, alike, central)
+        if shapes.shape[0]:
+            _of_range(
+                values, sigma2, weight, work, speed, t, n, inverse, level, alike, shapes, gauss, threshold, central
+            )
+        else:
+            _central(values, sigma2, weight, work, speed[0], t, n, inverse, level, alike, central)
         out[2:6, j] = central
         for k in range(n):
             gradient[k] = t_line**k

@@ -25,6 +25,7 @@ Noise = Literal["residual", "error"]
 Degree = Literal[0, 1, 2, 3, 4]
 HalfWidth = Annotated[float, Range(above=0, unit="km/s")]
 _FWHM = math.sqrt(8.0 * math.log(2.0))
+_WIDER = 1.25  # step of the widths by which a line is looked for
 Exclude = Sequence[tuple[float, float]] | None
 
 
@@ -109,8 +110,9 @@ def moments(
     degree : int
         Of the polynomial in wavelength through the side bands, 0 to 4.
     threshold : float, optional
-        Voxels below so many sigma do not count for velocity and dispersion; None: all count. With a threshold faint
-        wings are cut and dispersions come out low, without one noise far from the line makes both uncertain.
+        Velocity and dispersion are those of the planes that hold the line, looked for in each spaxel, and NaN where the
+        line is fainter than so many sigma (without a line 1 spaxel in 20 passes 3, 1 in 200 passes 4). None: all planes
+        of the extent count, whose noise makes both uncertain, but no wing is cut.
     instrument : bool
         Whether the widths of instrument and planes are removed from the dispersion.
     resolution : float or callable, optional
@@ -150,6 +152,13 @@ def moments(
     Single missing voxels in the line are bridged by their neighbours, with the
     light that is put there as a further error.
 
+    With a threshold M1 and M2 are sums from the place of the Gaussian that fits best to as far as it stands above a
+    tenth of the error of a voxel (2.2 sigma or more), and on by its sigma while the light there is three times its
+    error. Measured on simulated Gaussians in independent and in correlated planes: M0 scatters as its errors say, M1
+    and M2 within 10 % from S/N 15 on, 15 % at S/N 10, 35 % at S/N 5. Wings that are too faint to be seen are cut: where
+    a third of the light (S/N 100) is four times as wide as the rest, dispersions come out 14 % low, and true without a
+    threshold.
+
     Examples
     --------
     >>> disc = mx.simulate.simulate_cube(band="3A", wavelength=(12.9, 13.3))
@@ -163,8 +172,10 @@ def moments(
     ends = np.array([interval(extent)])
     found = map_spaxels(
         moments_of, here, (10,), **_fit_options(around, degree, clip, noise, coverage),
-        share=around.shares(ends)[0], power=around.power(spaxel_area(cube)), velocity=around.velocity,
-        t_line=around.t_centre, threshold=float(threshold or 0.0), remove=_instrument(around, resolution, instrument),
+        share=around.shares(ends)[0], power=around.power(spaxel_area(cube)),
+        speed=np.stack([around.velocity, around.low, around.high]), t_line=around.t_centre,
+        threshold=float(threshold or 0.0), gauss=_gaussians(around, interval(extent), resolution, threshold),
+        remove=_instrument(around, resolution) if instrument else 0.0,
     )  # fmt: skip
     names = ("moment0", "moment1", "moment2", "continuum")
     units = ("W m-2", "km/s", "km/s", "MJy/sr")
@@ -286,17 +297,18 @@ def channels_of(
 
 
 def moments_of(
-    flux: np.ndarray, var: np.ndarray, dq: np.ndarray, *, share: np.ndarray, power: np.ndarray, velocity: np.ndarray,
-    t_line: float, threshold: float, remove: float, **fit: Any,
+    flux: np.ndarray, var: np.ndarray, dq: np.ndarray, *, share: np.ndarray, power: np.ndarray, speed: np.ndarray,
+    t_line: float, threshold: float, gauss: np.ndarray, remove: float, **fit: Any,
 ) -> np.ndarray:  # fmt: skip
     """Return (10, y, x): three moments and the continuum, each with its error, noise scale, coverage.
 
-    ``remove`` is the variance of the instrument [km2/s2].
+    ``remove`` is the variance of the instrument [km2/s2]; ``gauss`` as of :func:`_gaussians`.
     """
     from ._moment_kernels import line_moments
 
     out = np.empty((10, *flux.shape[1:]))
-    options = (share, power, velocity, float(t_line), float(threshold))
+    shapes = np.exp(-0.5 * ((speed[0] - gauss[0][:, None]) / gauss[1][:, None]) ** 2)
+    options = (share, power, speed, float(t_line), float(threshold), shapes, gauss)
     line_moments(*_plain(flux, var, dq), *_fit(fit), *options, out.reshape(10, -1))  # type: ignore[call-arg]
     square = out[4] - remove
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -350,10 +362,22 @@ def _borders(edges: Sequence[float] | None, width: float, extent: tuple[float, f
     return borders
 
 
-def _instrument(around: Window, resolution: Any, remove: bool) -> float:
+def _gaussians(
+    around: Window, extent: tuple[float, float], resolution: Any, threshold: float | None
+) -> np.ndarray:  # fmt: skip
+    """Return centre and sigma [km/s] (2, number) of Gaussians that a line may be, none without a threshold."""
+    if not threshold:
+        return np.empty((2, 0))
+    inside = around.velocity[(around.high > extent[0]) & (around.low < extent[1])]
+    centres = np.sort(np.concatenate([inside, 0.5 * (inside[1:] + inside[:-1])]))
+    least = math.sqrt(_instrument(around, resolution))
+    ratio = max(0.25 * (extent[1] - extent[0]) / least, 1.0)
+    widths = least * np.geomspace(1.0, ratio, 1 + math.ceil(math.log(ratio) / math.log(_WIDER)))
+    return np.stack([grid.ravel() for grid in np.meshgrid(centres, widths)])
+
+
+def _instrument(around: Window, resolution: Any) -> float:
     """Return the variance [km2/s2] that instrument and planes add to a line."""
-    if not remove:
-        return 0.0
     sigma = C_KM_S / (_FWHM * float(resolution_at(around.centre, resolution)))
     width = float(np.interp(around.centre, around.wavelength, around.high - around.low))
     return sigma**2 + width**2 / 12.0

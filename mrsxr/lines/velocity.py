@@ -8,6 +8,7 @@ import xarray as xr
 from mrsxr import tree
 from mrsxr.arguments import as_kms_extent, reads
 from mrsxr.errors import LevelError, MrsxrError
+from mrsxr.inputs import require_um
 from mrsxr.limits import LineName, Redshift, checked
 
 from ._side_bands import C_KM_S, interval
@@ -125,6 +126,7 @@ def band_of_line(data: xr.Dataset | xr.DataTree, line: LineName, *, redshift: Re
     for path, ds in [("", data)] if isinstance(data, xr.Dataset) else tree.leaves(data):
         if "wavelength" not in ds.coords or {"background", "stitched"} & set(path.split("/")):
             continue
+        require_um(ds, "band_of_line")
         waves = np.asarray(ds["wavelength"].values, float)
         centre = rest * (1.0 + redshift_of(ds, redshift))
         room = min(centre / waves.min(), waves.max() / centre) - 1.0

@@ -78,6 +78,83 @@ def test_threshold_keeps_velocities_of_faint_lines():
     assert spread[3.0] < 0.5 * spread[None]
 
 
+@pytest.mark.parametrize(("band", "share"), [("4A", 0.0), ("1C", 0.44)])
+@pytest.mark.parametrize("snr", [15, 50])
+def test_velocity_and_width_of_the_found_planes_scatter_as_their_errors_say(band, share, snr):
+    """The light of voxels above 3 sigma alone had widths of a half and pulls of 2 to 5."""
+    truth = {"moment0": 1e-19, "moment1": 120.0, "moment2": 80.0}
+    rest, step, scale = (18.713, 0.006, 0.35) if band == "4A" else (6.985, 0.0008, 0.13)
+    clean = line_cube(np.full((25, 30), 1e-19), 120.0, 80.0, rest=rest, step=step, scale=scale, slope=6.0)
+    raw = np.random.default_rng(snr).normal(0, 1, (clean.sizes["wavelength"] + 1, 25, 30))
+    part = np.sqrt(0.5 - np.sqrt(0.25 - share**2))  # of the plane before, so that neighbours share so much
+    noise = np.sqrt(1 - part**2) * raw[1:] + part * raw[:-1]
+    planes = np.sqrt(4 * np.pi) * np.hypot(80.0, instrument_sigma(rest * (1 + Z))) / (3e5 * step / (rest * (1 + Z)))
+    peak = float(clean.flux.max("wavelength").mean()) - 50.0
+    sigma = peak / snr * np.sqrt(planes / 2 / (1 + 2 * share))
+    cube = clean.assign(flux=(clean.flux + sigma * noise).astype("f4").assign_attrs(clean.flux.attrs))
+    cube = cube.assign(var=xr.full_like(cube["var"], sigma**2)).assign_attrs(band=band)
+    if share:
+        cube.attrs["weighting"] = "drizzle"
+    out = moments(cube, rest, redshift=Z)
+    for name, value in truth.items():
+        pulls = ((out[name] - value) / out[f"{name}_err"]).values
+        pulls = pulls[np.isfinite(pulls)]
+        assert pulls.size > 700, name
+        assert abs(pulls.mean()) < 0.3, name
+        assert pulls.std() == pytest.approx(1.0, abs=0.12), name
+    cut = moments(cube, rest, redshift=Z, threshold=None)
+    assert float(out.moment1_err.median()) < 0.6 * float(cut.moment1_err.median())
+
+
+def test_spaxels_without_a_line_have_a_velocity_by_chance_alone():
+    cube = line_cube(np.zeros((50, 50)), noise=3.0, seed=9)
+    shares = [float(np.isfinite(moments(cube, LINE, redshift=Z, threshold=t).moment1).mean()) for t in (3.0, 4.0)]
+    assert 0.02 < shares[0] < 0.08
+    assert shares[1] < 0.012
+
+
+def test_planes_of_the_line_against_numpy():
+    """The kernels that look for it, against sums written out."""
+    from mrsxr.lines._range_kernels import FAINT, cut_to, find_line
+
+    rng = np.random.default_rng(2)
+    speed = np.linspace(-600, 600, 25)
+    centre, width = (grid.ravel() for grid in np.meshgrid(np.linspace(-500, 500, 21), [40.0, 90.0, 200.0]))
+    shapes = np.exp(-0.5 * ((speed - centre[:, None]) / width[:, None]) ** 2)
+    sigma2 = rng.uniform(0.5, 2.0, 25)
+    weight = (np.abs(speed) < 560) * 1.0
+    weight[9] = 0.0
+    for place, wide in ((-150.0, 90.0), (300.0, 200.0)):
+        lines = 20 * np.exp(-0.5 * ((speed - place) / wide) ** 2) + rng.normal(0, np.sqrt(sigma2))
+        best, found, reach = find_line(lines, sigma2, weight, shapes, 1.5)
+        part = weight > 0
+        over = (shapes * lines / sigma2)[:, part].sum(1), (shapes**2 / sigma2)[:, part].sum(1)
+        ratio = over[0] / np.sqrt(over[1])
+        assert best == np.argmax(ratio)
+        assert (centre[best], width[best]) == (place, wide)
+        assert found == pytest.approx(ratio.max() / np.sqrt(1.5))
+        error = np.sqrt((shapes[best] ** 2)[part].sum() / over[1][best])
+        assert reach == pytest.approx(np.sqrt(2 * np.log(over[0][best] / over[1][best] / error / FAINT)))
+    out = np.empty(25)
+    cut_to(weight, speed - 25, speed + 25, -110.0, 80.0, out)
+    share = np.clip((np.minimum(speed + 25, 80) - np.maximum(speed - 25, -110)) / 50, 0, 1)
+    np.testing.assert_allclose(out, weight * share)
+
+
+def test_wings_that_are_seen_count():
+    core = line_cube(np.full((6, 6), 1e-17), 0.0, 40.0, half=5000.0)
+    wing = line_cube(np.full((6, 6), 5e-18), 250.0, 250.0, continuum=0.0, half=5000.0)
+    cube = core.assign(flux=(core.flux + wing.flux).assign_attrs(core.flux.attrs))
+    noisy = np.random.default_rng(1).normal(0, 2.0, cube.flux.shape).astype("f4")
+    cube = cube.assign(flux=(cube.flux + noisy).assign_attrs(core.flux.attrs), var=xr.full_like(core["var"], 4.0))
+    out = moments(cube, LINE, redshift=Z, extent=1300, window=4500)
+    assert float(out.snr.median()) > 300
+    mean = 250.0 / 3
+    square = (40.0**2 + 0.5 * 250.0**2) / 1.5 + (mean**2 + 0.5 * (250.0 - mean) ** 2) / 1.5
+    assert float(out.moment1.mean()) == pytest.approx(mean, abs=6.0)
+    assert float(out.moment2.mean()) == pytest.approx(np.sqrt(square), rel=0.06)
+
+
 def slow(cube, side, share, degree, clip):
     """Return flux of the line by numpy, spectrum by spectrum: np.polyfit, voxels beyond clip robust sigma left out."""
     wave = cube.wavelength.values

@@ -6,6 +6,8 @@ the compiler can work on all of them.
 Columns are padded with +inf for values that do not count.
 """
 
+from functools import cache
+
 import numpy as np
 
 from mrsxr.compiled import njit
@@ -13,8 +15,9 @@ from mrsxr.compiled import njit
 TILE = 32  # pixels of a row whose ramps are worked on together
 
 
+@cache
 def sorting_pairs(n):
-    """Return the compare-exchange pairs (n_pairs, 2) that sort n values."""
+    """Return the compare-exchange pairs (n_pairs, 2) that sort n values: the same array each time, to read only."""
     pairs = []
     top = 1
     while top < n:

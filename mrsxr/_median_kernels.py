@@ -6,8 +6,6 @@ the compiler can work on all of them.
 Columns are padded with +inf for values that do not count.
 """
 
-from functools import cache
-
 import numpy as np
 
 from mrsxr.compiled import njit
@@ -15,9 +13,17 @@ from mrsxr.compiled import njit
 TILE = 32  # pixels of a row whose ramps are worked on together
 
 
-@cache
+_PAIRS: dict[int, np.ndarray] = {}
+
+
 def sorting_pairs(n):
     """Return the compare-exchange pairs (n_pairs, 2) that sort n values: the same array each time, to read only."""
+    if n not in _PAIRS:
+        _PAIRS[n] = _make_pairs(n)
+    return _PAIRS[n]
+
+
+def _make_pairs(n):
     pairs = []
     top = 1
     while top < n:

@@ -83,6 +83,11 @@ def plane_of(text: str) -> Plane:
         if abs(length[k] - 1.0) > 1e-7:
             turn[:, k] /= length[k]
             cdelt[k] *= float(length[k])
+    if abs(lean := float(turn[:, 0] @ turn[:, 1])) > _EVEN:
+        raise MrsxrError(
+            f"the axes of the grid stand at {math.degrees(math.acos(lean)):.1f} degrees to each other; expected 90: "
+            "bring the cube onto a grid of rectangles"
+        )
     pole = math.radians(float(header.get("LONPOLE", 180.0)) - 180.0)
     if pole:
         turn = np.array([[math.cos(pole), math.sin(pole)], [-math.sin(pole), math.cos(pole)]]) @ turn

@@ -186,9 +186,20 @@ def held(line: LineName, labels: Sequence[str], rest: Iterable[float]) -> list[i
     """Return the places of a line among those that a result holds, several where it may be any of them.
 
     line : as of :func:`matches`, or a wavelength. rest : wavelengths [um] of the labels, none where they are unknown.
+
+    Raises
+    ------
+    MrsxrError
+        Where a line is asked for by a wavelength and those of the labels are unknown.
     """
     if not is_wavelength(line):
         return matches(str(line), labels)
+    rest = list(rest)
+    if not rest:
+        raise MrsxrError(
+            f"{line!r} is a wavelength, and the coordinate 'wavelength_rest', which tells those of the lines, is no "
+            f"more in the data; keep it, or name the line: {', '.join(labels)}"
+        )
     off = [abs(one / as_um(line, "rest wavelength") - 1.0) for one in rest]
     near = ([i for i, share in enumerate(off) if share < most] for most in _SAME_LINE)
     return next(filter(None, near), [])

@@ -194,7 +194,7 @@ def choose(
     length = np.maximum(np.concatenate([np.ones((len(count), 1)), fitted["length"]], axis=1), blend.length)
     reduced = np.where(dof > 0, chi2 / dof, np.nan) * length
     rows = np.arange(len(count))
-    square = reduced[rows, top] if options.noise == "residual" else np.full(len(count), blend.length)
+    square = reduced[rows, top] if options.noise == "residual" else length[rows, top]
     bic = chi2 / square[:, None] + p * np.log(count / length[rows, top])[:, None]
     chance = _f_test(chi2, dof, p, length[rows, top])
     chosen = top.copy()

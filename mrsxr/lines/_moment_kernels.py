@@ -14,6 +14,7 @@ from mrsxr.compiled import Array, njit
 from ._range_kernels import SURE, cut_to, find_line
 
 ROUNDS = 12
+_LAGS = 4
 ROUNDING = 1e-9  # residuals below this part of the data are not clipped
 
 
@@ -113,10 +114,30 @@ def fit_continuum(values, good, side, t, n, clip, coefficients, inverse, used, w
 
 
 @njit(cache=True, nogil=True)
-def _noise(values, var, used, count, t, n, coefficients, inflate, residual, alike, sigma2):
+def _correlation(rest, used, count):
+    """Return 1 + 2 sum of the correlations of residuals with the next ones, up to the first that noise explains."""
+    length, square = 1.0, 0.0
+    for i in range(rest.size):
+        if used[i]:
+            square += rest[i] ** 2
+    for lag in range(1, _LAGS + 1):
+        total, pairs = 0.0, 0
+        for i in range(rest.size - lag):
+            if used[i] and used[i + lag]:
+                total += rest[i] * rest[i + lag]
+                pairs += 1
+        if not (pairs > 0 and total > 2.0 * math.sqrt(pairs) / count * square):
+            break
+        length += 2.0 * total / pairs * count / square
+    return length
+
+
+@njit(cache=True, nogil=True)
+def _noise(values, var, used, count, t, n, coefficients, inflate, residual, alike, rest, sigma2):
     """Fill the variance of every voxel; return (scale on the given errors, variance of side bands for smooth sums).
 
     Sums over many voxels err by 1 + 2 sum(alike) times the mean variance, ``alike``: correlations with the next ones.
+    Where residuals are correlated over more, all variances are larger by that.
 
     ``residual``: the given variances are scaled so that their mean is the scatter around the continuum; where they
     are all zero the scatter itself is taken. As the scatter of few voxels is uncertain itself, variances are those of
@@ -124,21 +145,24 @@ def _noise(values, var, used, count, t, n, coefficients, inflate, residual, alik
     """
     scatter, mean = 0.0, 0.0
     for i in range(values.size):
+        rest[i] = values[i] - _polynomial(coefficients, n, t[i])
         if used[i]:
-            scatter += (values[i] - _polynomial(coefficients, n, t[i])) ** 2
+            scatter += rest[i] ** 2
             mean += var[i]
     scatter, mean = inflate * scatter / (count - n), mean / count
     scale = scatter / mean if mean > 0.0 else np.nan
     wider = (count - n) / max(count - n - 2.0, 1.0)
+    length = 2.0 * alike.sum() - 1.0
+    more = max(_correlation(rest, used, count) / length, 1.0)
+    wider *= more
     for i in range(values.size):
         if not residual:
-            sigma2[i] = var[i] if var[i] > 0.0 else np.nan
+            sigma2[i] = more * var[i] if var[i] > 0.0 else np.nan
         elif mean > 0.0:
             sigma2[i] = wider * scale * var[i]
         else:
             sigma2[i] = wider * scatter
-    length = 2.0 * alike.sum() - 1.0
-    return math.sqrt(scale), length * (wider * scatter if residual else (mean if mean > 0.0 else np.nan))
+    return math.sqrt(scale), length * (wider * scatter if residual else (more * mean if mean > 0.0 else np.nan))
 
 
 @njit(cache=True, nogil=True)
@@ -257,7 +281,7 @@ def continua(
         count = fit_continuum(values, good, side, t, n, clip, coefficients, inverse, used, work)
         if count == 0:
             continue
-        _, level = _noise(values, noise, used, count, t, n, coefficients, inflate, residual, alike, sigma2)
+        _, level = _noise(values, noise, used, count, t, n, coefficients, inflate, residual, alike, work, sigma2)
         for i in range(size):
             gradient[0] = 1.0
             for k in range(1, n):
@@ -284,7 +308,7 @@ def channel_sums(
         count = fit_continuum(values, good, side, t, n, clip, coefficients, inverse, used, work)
         if count == 0:
             continue
-        _, level = _noise(values, noise, used, count, t, n, coefficients, inflate, residual, alike, sigma2)
+        _, level = _noise(values, noise, used, count, t, n, coefficients, inflate, residual, alike, work, sigma2)
         for i in range(size):
             values[i] -= _polynomial(coefficients, n, t[i])
         for c in range(shares.shape[0]):
@@ -398,7 +422,7 @@ def line_moments(
         count = fit_continuum(values, good, side, t, n, clip, coefficients, inverse, used, work)
         if count == 0:
             continue
-        scale, level = _noise(values, noise, used, count, t, n, coefficients, inflate, residual, alike, sigma2)
+        scale, level = _noise(values, noise, used, count, t, n, coefficients, inflate, residual, alike, work, sigma2)
         total = 0.0
         gradient[:] = 0.0
         for i in range(size):

@@ -148,7 +148,8 @@ def moments(
     extent counted by their part inside. M1 = sum a v (I - c) / M0, M2^2 = sum a (v - M1)^2 (I - c) / M0, of which
     (c / 2.3548 R)^2 and, as planes are means over their width, width^2 / 12 are taken off. A dispersion that is smaller
     than the instrument's is 0, with the error sqrt(error of its square). Errors are those of voxels
-    that share detector pixels with the next ones (:func:`mrsxr.sums.wavelength_correlation`), and of the continuum.
+    that share detector pixels with the next ones (:func:`mrsxr.sums.wavelength_correlation`), or are correlated over
+    more in the residuals beside the line, and of the continuum.
     Single missing voxels in the line are bridged by their neighbours, with the
     light that is put there as a further error.
 

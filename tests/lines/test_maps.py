@@ -139,6 +139,16 @@ def test_lines_of_two_cubes_need_one_grid():
         line_ratio(m, "[O IV]", "[S III]")
 
 
+def test_lines_by_wavelength_where_wavelengths_are_lost():
+    """The answer was that the line is not in the maps."""
+    bare = fitted().drop_vars("wavelength_rest")
+    text = r"is a wavelength, and the coordinate 'wavelength_rest'.*name the line: \[Ne II\] 12.81, "
+    for asked in (12.81355, "12.81 um", 12.81355 * u.um):
+        with pytest.raises(MrsxrError, match=text):
+            line_ratio(bare, asked, "[Ne III]")
+    assert line_ratio(bare, "[Ne II]", "[Ne III]").ratio.notnull().any()
+
+
 def test_lines_that_are_not_there():
     with pytest.raises(MrsxrError, match=r"'\[O IV\]' is not in the maps; expected one of \[Ne II\] 12.81"):
         line_ratio(fitted(), "[O IV]", "[Ne II]")

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -83,11 +82,6 @@ def plane_of(text: str) -> Plane:
         if abs(length[k] - 1.0) > 1e-7:
             turn[:, k] /= length[k]
             cdelt[k] *= float(length[k])
-    if abs(lean := float(turn[:, 0] @ turn[:, 1])) > _EVEN:
-        raise MrsxrError(
-            f"the axes of the grid stand at {math.degrees(math.acos(lean)):.1f} degrees to each other; expected 90: "
-            "bring the cube onto a grid of rectangles"
-        )
     pole = math.radians(float(header.get("LONPOLE", 180.0)) - 180.0)
     if pole:
         turn = np.array([[math.cos(pole), math.sin(pole)], [-math.sin(pole), math.cos(pole)]]) @ turn
@@ -271,8 +265,8 @@ def plane_widths(ds: xr.Dataset) -> np.ndarray:
     """Return the widths of the planes of a cube, or of the samples of a spectrum [um].
 
     ``wavelength_width`` where there is one; else of equally spaced planes their step; of others
-    ``attrs["wavelength_step"]``, or, where that is not known, half the way to both neighbours in the
-    band (NaN of a band of one).
+    ``attrs["wavelength_step"]``, or, where that is not known or of one of several bands, half the way to both
+    neighbours in the band (NaN of a band of one).
 
     Raises
     ------
@@ -286,14 +280,15 @@ def plane_widths(ds: xr.Dataset) -> np.ndarray:
     step = even_step(wave, built)
     if step is not None and math.isfinite(step):
         return np.full(wave.size, abs(built if abs(abs(step) / built - 1.0) < _EVEN else step))
-    if math.isfinite(built):
+    band: Any = ds["band"].values if "band" in ds.variables else np.zeros(wave.size)
+    band = np.broadcast_to(band, wave.shape)
+    names = np.unique(band)
+    if math.isfinite(built) and names.size == 1:
         return np.full(wave.size, abs(built))
     if wave.size < 2:
         raise SchemaError("the widths of the planes are unknown; set attrs['wavelength_step'] [um]")
-    band: Any = ds["band"].values if "band" in ds.variables else np.zeros(wave.size)
-    band = np.broadcast_to(band, wave.shape)
     out = np.full(wave.size, np.nan)
-    for first, last in pairwise([0, *(np.flatnonzero(band[1:] != band[:-1]) + 1), wave.size]):
-        if last - first > 1:
-            out[first:last] = np.abs(np.gradient(wave[first:last]))
+    for own in (np.flatnonzero(band == name) for name in names):
+        if own.size > 1:
+            out[own] = np.abs(np.gradient(wave[own]))
     return out

@@ -19,7 +19,7 @@ from mrsxr.limits import LineName
 from mrsxr.spaxels import facts_of, plane_widths, solid_angle
 from mrsxr.sums import wavelength_correlation
 
-from ._window import redshift_of
+from ._window import bands_of, one_band, redshift_of
 from .linelist import find_line, line_list
 
 C_KM_S = units.C_KM_S
@@ -39,7 +39,7 @@ class Window:
     label: str
     rest: float
     redshift: float
-    planes: slice
+    planes: slice | np.ndarray
     wavelength: np.ndarray
     width: np.ndarray
     velocity: np.ndarray
@@ -131,14 +131,19 @@ def line_window(
     centre = rest * (1.0 + redshift)
     speed, low, high = (C_KM_S * (w / centre - 1.0) for w in (wave, wave - widths / 2, wave + widths / 2))
     slack = 1e-6 * float(np.median(high - low)) if wave.size else 0.0
-    if wave.size == 0 or low[0] > extent[0] + slack or high[-1] < extent[1] - slack:
-        ends = f"{wave[0]:.3f} to {wave[-1]:.3f} um" if wave.size else "no plane"
+    inside = (np.abs(speed) <= window) | ((high > extent[0]) & (low < extent[1]))
+    own = one_band(wave, bands_of(cube), inside, np.array([centre]))
+    if not own.any() or low[own].min() > extent[0] + slack or high[own].max() < extent[1] - slack:
+        ends = f"{wave[own].min():.3f} to {wave[own].max():.3f} um" if own.any() else "no plane"
         raise MrsxrError(
             f"{label} at z = {redshift:g} lies at {centre:.4f} um with {extent[0]:g} to {extent[1]:g} km/s; "
             f"the cube has {ends}"
         )
-    inside = np.nonzero((np.abs(speed) <= window) | ((high > extent[0]) & (low < extent[1])))[0]
-    planes = slice(int(inside[0]), int(inside[-1]) + 1)
+    index = np.flatnonzero(inside & own)
+    if not (np.diff(wave[index]) > 0).all():
+        raise MrsxrError(f"wavelengths around {label} do not increase; sort the cube by wavelength (and band)")
+    alone = index[-1] - index[0] == index.size - 1
+    planes = slice(int(index[0]), int(index[-1]) + 1) if alone else index
     wave, widths, speed, low, high = (a[planes] for a in (wave, widths, speed, low, high))
     side = (high <= extent[0]) | (low >= extent[1])
     side &= ~_excluded(wave, exclude, label, redshift)

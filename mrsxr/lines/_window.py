@@ -128,15 +128,17 @@ def observed_edges(ds: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         raise MrsxrError(f"the data have {wave.size} wavelengths; expected at least {LEAST_VOXELS} around a line")
     band = bands_of(ds)
     lo, hi = np.empty_like(wave), np.empty_like(wave)
-    starts = [0, *(np.flatnonzero((band[1:] != band[:-1]) | (np.diff(wave) <= 0)) + 1), wave.size]
-    for a, b in itertools.pairwise(starts):
-        if b - a < 2:
-            step = np.array([np.median(np.abs(np.diff(wave)))])
-            lo[a:b], hi[a:b] = wave[a:b] - step / 2, wave[a:b] + step / 2
-            continue
-        inner = 0.5 * (wave[a : b - 1] + wave[a + 1 : b])
-        lo[a:b] = np.concatenate([[2 * wave[a] - inner[0]], inner])
-        hi[a:b] = np.concatenate([inner, [2 * wave[b - 1] - inner[-1]]])
+    for name in np.unique(band):
+        own = np.flatnonzero(band == name)
+        for part in np.split(own, np.flatnonzero(np.diff(wave[own]) <= 0) + 1):
+            here = wave[part]
+            if part.size < 2:
+                step = np.median(np.abs(np.diff(wave)))
+                lo[part], hi[part] = here - step / 2, here + step / 2
+                continue
+            inner = 0.5 * (here[:-1] + here[1:])
+            lo[part] = np.concatenate([[2 * here[0] - inner[0]], inner])
+            hi[part] = np.concatenate([inner, [2 * here[-1] - inner[-1]]])
     return wave, lo, hi
 
 
@@ -197,7 +199,7 @@ def make_blend(
     low, high = mu0[0] * (1.0 - window / C), mu0[-1] * (1.0 + window / C)
     inside = (wave >= low) & (wave <= high)
     band = bands_of(ds)
-    part_of = _one_band(wave, band, inside, mu0)
+    part_of = one_band(wave, band, inside, mu0)
     _check_margins(labels, mu0, inst, redshift, lo[part_of].min(), hi[part_of].max())
     inside &= part_of
     if inside.sum() < LEAST_VOXELS:
@@ -243,10 +245,15 @@ def _check_margins(
             )
 
 
-def _one_band(wave: np.ndarray, band: np.ndarray, inside: np.ndarray, mu0: np.ndarray) -> np.ndarray:
-    """Return the samples to take lines from: all, or where bands overlap those of the one that reaches farthest."""
+def one_band(wave: np.ndarray, band: np.ndarray, inside: np.ndarray, mu0: np.ndarray) -> np.ndarray:
+    """Return the samples to take lines from: all, or where bands overlap those of the one that reaches farthest.
+
+    They overlap where wavelengths do not rise, or take turns where data of several bands were sorted.
+    """
     index = np.flatnonzero(inside)
-    if index.size == 0 or ((np.diff(wave[index]) > 0).all() and index[-1] - index[0] == index.size - 1):
+    held = band[index]
+    in_turn = 1 + (held[1:] != held[:-1]).sum() > np.unique(held).size
+    if index.size == 0 or ((np.diff(wave[index]) > 0).all() and np.ptp(index) == index.size - 1 and not in_turn):
         return np.ones(wave.size, dtype=bool)
 
     def margin(name: str) -> float:

@@ -97,7 +97,8 @@ def moments(
     ----------
     cube : Dataset, level "cube"
         ``flux`` [MJy/sr], ``var``, ``dq``; ``attrs["pixel_scale"]`` [arcsec]. Voxels without an error (``var`` negative
-        or not finite) get the middle one of their spaxel.
+        or not finite) get the middle one of their spaxel. Of bands that overlap at the line the planes of the one that
+        reaches farther on both sides count.
     line : str or float
         Label of :func:`mrsxr.lines.line_list` ("[O IV] 25.89"), name that is unique there ("[O IV]", "OIV"), or rest
         wavelength [um].

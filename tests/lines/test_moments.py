@@ -127,6 +127,31 @@ def test_noise_that_is_smooth_over_more_planes_than_pixels_reach_widens_errors(n
         assert 0.8 < pulls.std() < 1.25, found.attrs["long_name"]
 
 
+@pytest.mark.parametrize("order", ["one after the other", "sorted", "falling"])
+def test_where_bands_overlap_a_line_counts_once(order):
+    """Planes of both bands were added (twice the flux), or none had a width once they were sorted."""
+    flux = np.full((3, 4), 2e-18)
+    parts = []
+    for band, step, half, seed in (("3C", 0.0025, 2600.0, 1), ("4A", 0.006, 3600.0, 2)):
+        one = line_cube(flux, 30.0, 60.0, rest=17.85, redshift=0.0, step=step, half=half, noise=4.0, seed=seed)
+        parts.append(one.assign_coords(band=("wavelength", np.full(one.sizes["wavelength"], band))))
+    joined = xr.concat([parts[0], parts[1].assign_coords(ra=parts[0].ra, dec=parts[0].dec)], "wavelength",
+                       coords="minimal", compat="override", combine_attrs="override")  # fmt: skip
+    assert joined.attrs["wavelength_step"] == 0.0025
+    if order != "one after the other":
+        joined = joined.sortby("wavelength") if order == "sorted" else joined.isel(wavelength=slice(None, None, -1))
+    for function in (moments, channel_maps, fit_line):
+        found, alone = (function(ds, 17.85, redshift=0.0) for ds in (joined, parts[1]))
+        name = "moment0" if "moment0" in found else "flux"
+        np.testing.assert_allclose(found[name], alone[name], rtol=1e-6)
+        np.testing.assert_allclose(found[f"{name}_err"], alone[f"{name}_err"], rtol=1e-6)
+    cut = subtract_continuum(joined, 17.85, redshift=0.0)
+    assert set(cut.band.values) == {"4A"}
+    shuffled = parts[1].isel(wavelength=np.random.default_rng(1).permutation(parts[1].sizes["wavelength"]))
+    with pytest.raises(MrsxrError, match="do not increase; sort the cube by wavelength"):
+        moments(shuffled, 17.85, redshift=0.0)
+
+
 def test_spaxels_without_a_line_have_a_velocity_by_chance_alone():
     cube = line_cube(np.zeros((50, 50)), noise=3.0, seed=9)
     shares = [float(np.isfinite(moments(cube, LINE, redshift=Z, threshold=t).moment1).mean()) for t in (3.0, 4.0)]

@@ -17,13 +17,16 @@ TINY = 1e-7  # least error of a voxel, in parts of the brightest
 def find_line(lines, sigma2, weight, shapes, length):
     """Return (number, signal to noise, reach in sigma) of the Gaussian of ``shapes`` (shape, plane) that fits best.
 
-    ``length``: by what the variance of a mean exceeds that of independent voxels. Number -1 where no error is known.
+    ``length``: by what the variance of a mean exceeds that of independent voxels. Number -1 where no error is known, or
+    no light is there.
     """
     top = 0.0
     for i in range(lines.size):
         if weight[i] > 0.0:
             top = max(top, abs(lines[i]))
     best, found, reach = -1, 0.0, 0.0
+    if not top > 0.0:
+        return best, found, reach
     for k in range(shapes.shape[0]):
         signal, square, total = 0.0, 0.0, 0.0
         for i in range(lines.size):

@@ -105,7 +105,8 @@ def moments(
     redshift : float, optional
         Redshift; by default ``attrs["redshift"]``, or 0.
     extent : float or (float, float)
-        Velocities that hold the line [km/s], half width or (low, high).
+        Velocities that hold the line [km/s], half width or (low, high), with three observed dispersions to either side:
+        light beyond is lost, and taken for continuum (with 1.5, velocities of S/N 40 err by 2.4 times their error).
     window : float
         Half width of the window that holds the continuum [km/s].
     degree : int

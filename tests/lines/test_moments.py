@@ -283,6 +283,9 @@ def test_nothing_to_see_is_no_crash():
     assert np.isnan(moments(cube.assign(flux=cube.flux * np.nan), LINE, redshift=Z).moment0).all()
     blind = moments(cube.assign(var=cube["var"] * np.nan), LINE, redshift=Z)
     np.testing.assert_allclose(blind.moment0, 1e-18, rtol=1e-3)
+    dark = moments(cube.assign(flux=(cube.flux * 0).assign_attrs(cube.flux.attrs)), LINE, redshift=Z)
+    assert (dark.moment0 == 0).all()
+    assert np.isnan(dark.moment1).all()
     zero = cube.assign(var=(cube["var"] * 0).assign_attrs(cube["var"].attrs))
     out = moments(zero, LINE, redshift=Z)
     np.testing.assert_allclose(out.moment0, 1e-18, rtol=2e-3)  # errors of the scatter alone

@@ -87,7 +87,7 @@ class Fit:
         self.found = np.concatenate([np.ones(2 * n), np.zeros(2 * (m + k) + 3)])
         self.found[-3] = float(np.median(image[between]))
         self.precision, self.level_variance = np.eye(len(self.found)), np.inf
-        self.freedom, self.inflation = freedoms[0], 1.0
+        self.freedom, self.inflation, self.shaped = freedoms[0], 1.0, False  # whether s is looked for
         self.showers = np.zeros([-(-k // CELL) for k in image.shape], dtype=bool)
         self.gap = _gap_numbers(inside[BIN // 2 :: BIN])
         self.judged: Any = None
@@ -149,17 +149,19 @@ class Fit:
         matrix, vector = self._with_priors(scale * whole, self.freedom)
         self.precision = matrix.copy()
         self.found = self._moved(solve(matrix, vector))
-        self.kernels[0][:] = shapes.tables_of(shapes.reshaped(self.parameters, self.shape), light.shape[1])[0]
+        if self.shaped:
+            self.kernels[0][:] = shapes.tables_of(shapes.reshaped(self.parameters, self.shape), light.shape[1])[0]
         self.level_variance = float(solve(self.precision.copy(), np.eye(len(vector))[-3])[-3])
         self.judged = pixels, [scale * (whole - one) for one in normal]
 
     def _choose(self, pixels: Any, fixed: Any) -> Any:
         """Find s and choose how free the kernels are; return the normal matrices of the folds that go with it."""
         start, p = self.found.copy(), self.places
-        if STIFF_SHAPE in self.free:  # amounts that make up for another shape lie far from it: from those of the table
+        self.shaped = STIFF_SHAPE in self.free
+        if self.shaped:  # amounts that make up for another shape lie far from it: from those of the table
             self.found[: p[2]], self.found[p[2] : p[6]] = 1.0, 0.0
             pixels.linearise(self)
-        for _ in range(SHAPE_ROUNDS if STIFF_SHAPE in self.free else 0):
+        for _ in range(SHAPE_ROUNDS if self.shaped else 0):
             shaped = [pixels.normal(fold) for fold in range(FOLDS)]
             self.found = self._moved(solve(*self._with_priors(sum(shaped) / self.inflation, STIFF_SHAPE)))
             pixels.linearise(self)
@@ -167,7 +169,7 @@ class Fit:
         self.freedom = self._best_freedom(fixed, shaped)
         if self.freedom[0]:
             return shaped
-        self.found = start
+        self.found, self.shaped = start, False
         pixels.linearise(self)
         return fixed
 
@@ -227,7 +229,8 @@ class Fit:
             np.multiply(hat, shape[:, None], out=slopes[:, p[side] : p[side + 1]])
             np.multiply(amplitude[side][:, None], part[:, 1:], out=slopes[:, p[2 + side] : p[3 + side]])
             model = model + amplitude[side] * shape
-        for k, change in enumerate(shapes.changes_of(parameters, self.shape, mean.shape[1])):
+        slopes[:, p[4] : p[6]] = 0.0
+        for k, change in enumerate(shapes.changes_of(parameters, self.shape, mean.shape[1]) if self.shaped else ()):
             scatter_to(mean, change, bins, columns, scattered)
             for side in (0, 1):
                 slopes[:, p[4 + side] + k] = amplitude[side] * scattered[:, side]

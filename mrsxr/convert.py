@@ -12,6 +12,7 @@ import xarray as xr
 from . import units
 from .arguments import reads
 from .errors import LevelError, SchemaError
+from .limits import checked
 from .schema import LEVELS
 from .spaxels import counted_solid_angle, facts_of, plane_widths, solid_angle
 from .step import recorded
@@ -57,6 +58,7 @@ def _in_known_units(ds: xr.Dataset, _: str) -> xr.Dataset:
 
 
 @reads(ds=_in_known_units)
+@checked
 def convert_units(ds: xr.Dataset, unit: str, *, per_sample: bool = False) -> xr.Dataset:
     """Return the data in another unit of light, with their variances.
 

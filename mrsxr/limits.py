@@ -26,6 +26,7 @@ from .mrs import BANDS
 from .threads import MOST_WORKERS
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Class = TypeVar("Class")
 _NOTHING = object()  # a value that no annotation takes
 _STARS = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 NUMBERS: dict[Any, str] = {int: "a whole number", float: "a finite number"}
@@ -111,6 +112,11 @@ def _is_interval(value: Any) -> bool:
     return math.isfinite(low) and math.isfinite(high) and low < high
 
 
+def _is_percentiles(value: Any) -> bool:
+    """Tell whether a value is a pair of percentiles, the smaller one first."""
+    return _is_interval(value) and 0 <= float(value[0]) and float(value[1]) <= 100
+
+
 def _is_kernel_size(value: Any) -> bool:
     """Tell whether a text holds two numbers of pixels; even ones count one up, as in jwst."""
     found = re.fullmatch(r"\s*(\d{1,3})\s+(\d{1,3})\s*", value) if isinstance(value, str) else None
@@ -146,6 +152,9 @@ Place = Annotated[tuple[float, float], Accepts(_is_place, "a place on the sky, (
 Region = Annotated[Any, Accepts(_is_region, "a region of the sky in DS9 format")]
 Interval = Annotated[tuple[float, float], Accepts(_is_interval, "(minimum, maximum), the smaller one first")]
 LineName = Annotated[str | float, Accepts(_is_line, "the name of a line, or its wavelength in um")]
+Percentiles = Annotated[
+    tuple[float, float], Accepts(_is_percentiles, "(minimum, maximum) in percent, from 0 to 100, the smaller one first")
+]
 KernelSize = Annotated[str, Accepts(_is_kernel_size, "two odd numbers such as '7 7'")]
 
 
@@ -252,7 +261,7 @@ def _of_container(value: Any, origin: type, hints: tuple[Any, ...]) -> str | Non
     if issubclass(origin, typing.cast(type, Callable)):
         return None if callable(value) else "a function"
     if issubclass(origin, Iterable):
-        if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable) or _scalar(value):
             return f"several: each {_name(hints[0])}"
         bad = [text for one in value if (text := expected(one, hints[0]))] if isinstance(value, list | tuple) else []
         return f"several: each {bad[0]}" if bad else None
@@ -262,7 +271,8 @@ def _of_container(value: Any, origin: type, hints: tuple[Any, ...]) -> str | Non
 def _of_tuple(value: Any, hints: tuple[Any, ...]) -> str | None:
     many = len(hints) == 2 and hints[1] is Ellipsis
     text = f"several: each {_name(hints[0])}" if many else f"{len(hints)} values"
-    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable) or not hasattr(value, "__len__"):
+    no_items = not isinstance(value, Iterable) or not hasattr(value, "__len__") or _scalar(value)
+    if no_items or isinstance(value, str | bytes | Mapping):
         return text
     items = list(value)
     if not many and len(items) != len(hints):
@@ -285,6 +295,11 @@ def _plain(value: Any) -> Any:
     if getattr(value, "ndim", None) == 0 and not getattr(value, "chunks", None) and hasattr(value, "item"):
         return value.item()
     return value
+
+
+def _scalar(value: Any) -> bool:
+    """Tell whether a value of an array's kind has no axes: a Quantity that is one number cannot be gone through."""
+    return getattr(value, "ndim", None) == 0
 
 
 def _finite(value: Any) -> bool:
@@ -350,21 +365,48 @@ def bind(
 
 def checked(function: Function) -> Function:
     """Let a function that is no step check its arguments by its annotations before it works."""
-    signature = inspect.signature(function)
+    return checked_but()(function)
 
-    @functools.wraps(function)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        given = bind(function, signature, args, kwargs).arguments.items()
-        check_call(function, {name: one for name, one in given if signature.parameters[name].kind not in _STARS})
-        return function(*args, **kwargs)
 
-    return typing.cast(Function, wrapped)
+def checked_but(*names: str) -> Callable[[Function], Function]:
+    """Return a :func:`checked` that leaves to the function what it reads by itself: paths, trees, choices of bands."""
+
+    def decorate(function: Function) -> Function:
+        signature = inspect.signature(function)
+        own = {*names, *(name for name, one in signature.parameters.items() if one.kind in _STARS)}
+
+        @functools.wraps(function)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            given = bind(function, signature, args, kwargs).arguments.items()
+            check_call(function, {name: one for name, one in given if name not in own})
+            return function(*args, **kwargs)
+
+        wrapped.checks = frozenset(signature.parameters) - own  # type: ignore[attr-defined]
+        return typing.cast(Function, wrapped)
+
+    return decorate
+
+
+def checked_fields(cls: type[Class]) -> type[Class]:
+    """Let a dataclass check its fields by their annotations when it is made; goes below ``@dataclass``."""
+
+    def __post_init__(self: Any) -> None:
+        made: Any = type(self)
+        for name, hint in hints_of(made).items():
+            check(made.__name__, name, getattr(self, name), hint)
+
+    cls.__post_init__ = __post_init__  # type: ignore[attr-defined]
+    return cls
 
 
 @functools.cache
 def hints_of(function: Any) -> dict[str, Any]:
-    """Return the annotations of a function or class, resolved, with their marks."""
-    return typing.get_type_hints(inspect.unwrap(function), include_extras=True)
+    """Return the annotations of a function or class, resolved, with their marks; not that of what it returns."""
+    bare = inspect.unwrap(function)
+    if not inspect.isfunction(bare):
+        return typing.get_type_hints(bare, include_extras=True)
+    asked = types.SimpleNamespace(__annotations__={k: v for k, v in bare.__annotations__.items() if k != "return"})
+    return typing.get_type_hints(asked, bare.__globals__, include_extras=True)
 
 
 def references_of(function: Any) -> dict[str, Reference]:

@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 import mrsxr
-from mrsxr import arguments
+from mrsxr import arguments, limits
 from mrsxr.errors import MrsxrError
 
 ROOMS = [mrsxr, *(one for name in mrsxr.__all__ if inspect.ismodule(one := getattr(mrsxr, name)))]
@@ -82,3 +82,96 @@ def test_what_is_no_path_and_no_sequence_is_refused_in_one_line(call, text):
     with pytest.raises(MrsxrError, match=text) as error:
         call()
     assert "\n" not in str(error.value)
+
+
+#: Functions that take nothing but data, paths or what they hand on to others that check it.
+NOTHING_TO_CHECK = {
+    "line_list", "read_history", "is_moving", "target_position", "exposures_header", "products_header", "write_fits",
+    "from_specutils", "key_of", "product_name", "extraction_weights", "say_what_is_lost", "fit_ramps_and_integrations",
+    "build_crds_cache", "read_facts", "open_product", "write_reference", "write_geometry", "fit_background_scale",
+    "line_model", "latent_state", "encircled_energy",
+}  # fmt: skip
+
+
+def public_functions():
+    """Return the public functions of all rooms by name."""
+    found = (getattr(room, name) for room in ROOMS for name in getattr(room, "__all__", ()))
+    return {f"{one.__module__}.{one.__name__}": one for one in found if inspect.isfunction(one)}
+
+
+def test_every_public_function_checks_what_it_is_given():
+    functions = public_functions()
+    unchecked = {name for name, one in functions.items() if not (hasattr(one, "facts") or hasattr(one, "checks"))}
+    assert {name.rpartition(".")[2] for name in unchecked} == NOTHING_TO_CHECK
+    assert len(functions) > 150
+
+
+def wrong_for(hint):
+    """Return what an annotation must refuse."""
+    texts = limits.allowed(hint)
+    yield object()
+    if "true or false" in texts:
+        yield from (1, "yes", np.nan)
+    if "number" in texts and not any(word in texts for word in ("several", "text", "place", "rows")):
+        yield from (np.float32("nan"), float("inf"), "many", [], 10**400, np.full(3, 2.0))
+    if "above 0" in texts and "several" not in texts:
+        yield from (0, np.int64(-3))
+
+
+def test_every_checked_parameter_is_refused_by_name_in_one_line():
+    """Of functions that are no steps (``tests/test_limits.py`` has the steps)."""
+    n = 0
+    for name, function in public_functions().items():
+        hints = limits.hints_of(function)
+        for key in getattr(function, "checks", ()):
+            if limits.expected(object(), hints[key]) is None:
+                continue  # any object, as one of the several forms that the function tells apart
+            for wrong in wrong_for(hints[key]):
+                with pytest.raises(MrsxrError) as error:
+                    limits.check_call(function, {key: wrong})
+                assert f": {key} is " in str(error.value), (name, key, wrong)
+                assert "\n" not in str(error.value)
+                n += 1
+    assert n > 400
+
+
+def test_defaults_of_every_checked_function_are_allowed():
+    for name, function in public_functions().items():
+        for key in getattr(function, "checks", ()):
+            default = inspect.signature(function).parameters[key].default
+            if default is not inspect.Parameter.empty:
+                assert limits.expected(default, limits.hints_of(function)[key]) is None, (name, key)
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: mrsxr.simulate.Scene("10h", 2.0), "Scene: ra is '10h'; expected a finite number"),
+        (lambda: mrsxr.simulate.Line("[Ne II]", np.nan, 1.0), "Line: wavelength is nan; expected a finite number"),
+        (lambda: mrsxr.simulate.Effects(showers=2.5), "Effects: showers is 2.5; expected a whole number"),
+        (lambda: mrsxr.References({}, override=["dark.fits"]), "References: override is .*; expected a mapping"),
+        (lambda: mrsxr.save(xr.Dataset(attrs={"level": "cube"}), []), "save needs a path"),
+        (lambda: mrsxr.plot.summary(spectrum="x1d.fits"), "spectrum is a str; expected a Dataset"),
+        (lambda: arguments.as_bands(-1), "'-1' is no band or channel"),
+        (lambda: arguments.as_bands(np.int64(-3)), "'-3' is no band or channel"),
+    ],
+)
+def test_values_of_the_wrong_kind_are_refused_in_one_line(call, text):
+    with pytest.raises(MrsxrError, match=text) as error:
+        call()
+    assert "\n" not in str(error.value)
+
+
+def test_bands_are_chosen_of_what_has_them():
+    """Of cubes that are there already, as of those that are made; up to cal there is nothing to choose."""
+    cubes = {
+        f"/science/{band}": xr.Dataset({"flux": 1.0}, attrs={"level": "cube", "band": band})
+        for band in ("1A", "1B", "2A")
+    }
+    tree = xr.DataTree.from_dict(cubes)
+    kept = mrsxr.pipeline.chains._of_bands(tree, "1")
+    assert [node.path for node in kept.leaves] == ["/science/1A", "/science/1B"]
+    with pytest.raises(MrsxrError, match="no cubes of band or channel 4C; there are those of 1A, 1B, 2A"):
+        mrsxr.reduce(tree, to="spectrum", bands="4C")
+    with pytest.raises(MrsxrError, match="bands are chosen of cubes and spectra"):
+        mrsxr.reduce(xr.Dataset(attrs={"level": "ramp", "setting": "12A"}), to="cal", bands="1A")

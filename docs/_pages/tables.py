@@ -83,7 +83,8 @@ def _rows_of(level):
             facts = [STEPS[name].facts for name in functions if name in STEPS]
             cards = dict.fromkeys(one.keyword for one in facts if one.keyword)
             kinds = dict.fromkeys(kind for one in (entry.part.facts, *facts) for kind in one.references)
-            name = f"`{entry.name}`" if entry.name in JWST else f"{entry.name} (none in jwst)"
+            other = {"trace_model": "`adaptive_trace_model`"}.get(entry.name, f"{entry.name} (none in jwst)")
+            name = f"`{entry.name}`" if entry.name in JWST else other
             yield name, ", ".join(map(ref, functions)), ", ".join(f"`{c}`" for c in cards), ", ".join(kinds)
 
 

@@ -350,7 +350,7 @@ _LETTERS = {"": "ABC"} | {letter: letter for letter in GRATINGS} | {name: a for 
 
 
 def _bands_of_word(word: str, what: str) -> tuple[str, ...]:
-    plain = re.sub(r"[\s_-]+", "", word.upper())
+    plain = re.sub(r"(?<=\w)[\s_-]+", "", word.upper())
     found = re.fullmatch(r"(?:CHANNEL|CHAN|CH|BAND)?([1-4]*)(SHORT|MEDIUM|LONG|[ABC])?", plain)
     if plain == "ALL":
         return BANDS

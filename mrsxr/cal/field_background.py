@@ -183,6 +183,7 @@ def subtract_field_background(
 
 
 @reads()
+@checked
 def fit_field_scale(ds: xr.Dataset, background: xr.Dataset, *, per_exposure: bool = False) -> xr.Dataset:
     """Measure the factor of the background on those parts of science exposures that have no source.
 

@@ -15,7 +15,7 @@ from mrsxr.blocks import as_delayed, map_ramps
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.frame import frame_coordinate
 from mrsxr.geometry.sky import barycentric
-from mrsxr.limits import Band
+from mrsxr.limits import Band, checked
 from mrsxr.mrs import bands_of_setting
 from mrsxr.notes import tell
 from mrsxr.step import step
@@ -101,6 +101,7 @@ def _subtracted(
 
 
 @reads()
+@checked
 def background_on_detector(
     ds: xr.Dataset, background: Any, *, bands: Sequence[Band], like_jwst: bool = True
 ) -> xr.Dataset:  # fmt: skip

@@ -23,7 +23,18 @@ from mrsxr.geometry.index import attach_index
 from mrsxr.geometry.operator import Weighting
 from mrsxr.geometry.pixels import gather_pixels, placement, select_pixels, wavelength_span
 from mrsxr.io import exposures_header
-from mrsxr.limits import Angle, Band, Count, NotNegative, OptionalRef, Place, SpaxelSize, Wavelength, WavelengthStep
+from mrsxr.limits import (
+    Angle,
+    Band,
+    Count,
+    NotNegative,
+    OptionalRef,
+    Place,
+    SpaxelSize,
+    Wavelength,
+    WavelengthStep,
+    checked,
+)
 from mrsxr.notes import tell
 from mrsxr.schema import CUBE_DIMS, RANDOM, SYSTEMATIC, meaning_of, units_of
 from mrsxr.step import step
@@ -166,6 +177,7 @@ def build_cube(
 
 
 @reads()
+@checked
 def build_exposure_cubes(
     ds: xr.Dataset, *, band: Band, common_grid: bool = True, **options: Any,
 ) -> dict[str, xr.Dataset]:  # fmt: skip

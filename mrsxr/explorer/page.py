@@ -220,6 +220,8 @@ def as_spectra(given: Any) -> list[xr.Dataset]:
     """Return spectra that were given one by one, in a sequence or a mapping."""
     if given is None:
         return []
+    if not isinstance(given, xr.Dataset | list | tuple | Mapping):
+        raise MrsxrError(f"spectra is a {type(given).__name__}; expected Datasets of level 'spectrum'")
     many = [given] if isinstance(given, xr.Dataset) else list(given.values() if isinstance(given, Mapping) else given)
     for ds in many:
         if not isinstance(ds, xr.Dataset) or ds.attrs.get("level") != "spectrum":

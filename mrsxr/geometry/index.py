@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import xarray as xr
 
 from mrsxr.errors import MrsxrError
+from mrsxr.limits import Accepts, checked_but
 
 from .celestial import CelestialIndex, CelestialTransform, T, cut_wcs, with_celestial_index
 from .place import sky_of
 
 __all__ = ["CelestialIndex", "CelestialTransform", "attach_index", "cut_wcs"]
+Wcs = Annotated[Any, Accepts(lambda one: hasattr(one, "celestial"), "a WCS of astropy")]
 _HINT = "where a file or coarsen lost the index of ds.sel(ra=, dec=): ds.mrs.sel(ra=, dec=), or mrsxr.attach_index(ds)"
 
 
-def attach_index(ds: T, wcs: Any = None, dims: tuple[str, str] = ("y", "x")) -> T:
+@checked_but("ds")
+def attach_index(ds: T, wcs: Wcs | None = None, dims: tuple[str, str] = ("y", "x")) -> T:
     """Attach ``ra`` and ``dec`` on (y, x) with their index, so that ``ds.sel(ra=..., dec=...)`` picks spaxels.
 
     Cubes that this package makes or opens have it; cuts in even steps keep it, and cuts of one grid align, join and

@@ -16,6 +16,7 @@ from mrsxr import dq as flags
 from mrsxr.arguments import need_data, reads
 from mrsxr.convert import convert_units
 from mrsxr.errors import LevelError, MrsxrError
+from mrsxr.limits import checked, checked_but
 from mrsxr.schema import CUBE_DIMS, LEVELS, units_of
 from mrsxr.spaxels import plane_of
 from mrsxr.threads import how
@@ -28,6 +29,7 @@ from .products import hdulist_of
 _OURS = "mrsxr"  # in the meta of a Spectrum: what it does not hold itself
 
 
+@checked_but("ds")
 def to_hdulist(ds: xr.Dataset, dither: int | None = None) -> fits.HDUList:
     """Return the FITS file of a Dataset as an HDUList in memory, in the layout of JWST.
 
@@ -58,6 +60,7 @@ def to_hdulist(ds: xr.Dataset, dither: int | None = None) -> fits.HDUList:
 
 
 @reads()
+@checked
 def to_specutils(ds: xr.Dataset, variable: str = "flux") -> Any:
     """Return a spectrum or cube as a ``specutils.Spectrum``.
 

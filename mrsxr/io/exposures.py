@@ -13,6 +13,7 @@ import xarray as xr
 from mrsxr import tree
 from mrsxr.arguments import need_paths
 from mrsxr.errors import InputFileError, MrsxrError
+from mrsxr.limits import checked_but
 from mrsxr.notes import noted, tell
 
 from . import _slicer
@@ -26,10 +27,11 @@ from .sources import in_blocks
 _STATIC = frozenset(_slicer.STATIC)
 
 
+@checked_but("paths")
 def open_exposures(
     paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
-    chunks: Mapping[str, int] | str | None = None,
+    chunks: Mapping[str, Any] | str | None = None,
     allow_missing: bool = False,
     one_product: bool = False,
 ) -> xr.Dataset:
@@ -91,7 +93,7 @@ def open_exposures(
     return open_planned(found.exposures, chunks=chunks)
 
 
-def open_planned(exposures: Sequence[Exposure], *, chunks: Mapping[str, int] | str | None = None) -> xr.Dataset:
+def open_planned(exposures: Sequence[Exposure], *, chunks: Mapping[str, Any] | str | None = None) -> xr.Dataset:
     """Open exposures of one setting and product, in the order given.
 
     Parameters
@@ -128,14 +130,14 @@ def open_planned(exposures: Sequence[Exposure], *, chunks: Mapping[str, int] | s
 
 
 def _open_exposure(
-    exposure: Exposure, chunks: Mapping[str, int] | str | None, drop: frozenset[str] = frozenset()
+    exposure: Exposure, chunks: Mapping[str, Any] | str | None, drop: frozenset[str] = frozenset()
 ) -> xr.Dataset:
     parts = [open_one(info.path, chunks=chunks, drop=drop) for info in exposure.files]
     ds = parts[0] if len(parts) == 1 else _join_segments(parts, exposure.name, chunks)
     return noted(ds, exposure.notes)
 
 
-def _join_segments(parts: list[xr.Dataset], name: str, chunks: Mapping[str, int] | str | None) -> xr.Dataset:
+def _join_segments(parts: list[xr.Dataset], name: str, chunks: Mapping[str, Any] | str | None) -> xr.Dataset:
     """Join the segments of an exposure along its integrations; the header is that of the whole."""
     sizes = [{d: n for d, n in ds.sizes.items() if d != "integration"} for ds in parts]
     if any(other != sizes[0] for other in sizes):
@@ -163,7 +165,7 @@ def _join_segments(parts: list[xr.Dataset], name: str, chunks: Mapping[str, int]
 def open_one(
     path: str | os.PathLike[str],
     *,
-    chunks: Mapping[str, int] | str | None = None,
+    chunks: Mapping[str, Any] | str | None = None,
     drop: frozenset[str] = frozenset(),
     **options: Any,
 ) -> xr.Dataset:
@@ -187,7 +189,7 @@ def open_one(
     return with_sky_index(ds) if "wcs" in ds.attrs else ds
 
 
-def chunked(ds: xr.Dataset, chunks: Mapping[str, int] | str | None = None) -> xr.Dataset:
+def chunked(ds: xr.Dataset, chunks: Mapping[str, Any] | str | None = None) -> xr.Dataset:
     """Return a Dataset with dask arrays as data variables; coordinates stay in memory.
 
     Parameters

@@ -10,12 +10,13 @@ from collections import ChainMap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from astropy.io import fits
 
 from mrsxr.arguments import need_paths
 from mrsxr.errors import InputFileError, MrsxrError
+from mrsxr.limits import checked_but
 from mrsxr.notes import tell
 from mrsxr.tree import dither_of, order_of
 
@@ -36,6 +37,7 @@ from .headers import (
 log = logging.getLogger(__name__)
 
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+OnError = Literal["raise", "skip"]  # what becomes of a damaged file
 SUFFIXES = (".fits", ".fits.gz")
 MAX_DEPTH = 4
 #: Folders inside an observation folder that never hold its exposures, nor its cubes as they were built.
@@ -88,8 +90,9 @@ class Found:
         return len(self.files)
 
 
+@checked_but("source", "background")
 def find_files(
-    source: Source, background: Source | None = None, *, on_error: str = "raise", of_runs: bool = True
+    source: Source, background: Source | None = None, *, on_error: OnError = "raise", of_runs: bool = True
 ) -> Found:  # fmt: skip
     """Find the MRS files of an observation and classify them by their headers.
 

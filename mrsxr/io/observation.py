@@ -13,11 +13,12 @@ import xarray as xr
 from mrsxr import tree
 from mrsxr.arguments import bands_held
 from mrsxr.errors import InputFileError
+from mrsxr.limits import checked_but
 from mrsxr.mrs import BANDS, SETTINGS, bands_of_setting
 from mrsxr.notes import noted, tell
 
 from .exposures import open_one, open_planned
-from .files import DETECTOR_PRODUCTS, SCIENCE, FileInfo, Found, Source, find_files
+from .files import DETECTOR_PRODUCTS, SCIENCE, FileInfo, Found, OnError, Source, find_files
 from .grouping import Exposure, Plan, key_of, plan
 from .headers import read_layout
 
@@ -25,14 +26,15 @@ from .headers import read_layout
 ADVANCED_FIRST = ("cal", "crf", "rate", "ramp", "uncal", "rateints")
 
 
+@checked_but("source", "background")
 def open_observation(
     source: Source,
     background: Source | None = None,
     *,
     level: str | None = None,
     bands: str | int | Iterable[str | int] | None = None,
-    chunks: Mapping[str, int] | str | None = None,
-    on_error: str = "raise",
+    chunks: Mapping[str, Any] | str | None = None,
+    on_error: OnError = "raise",
     allow_missing: bool = False,
 ) -> xr.DataTree:
     """Open an observation as a lazy DataTree with a node per detector setting (or band) and role.

@@ -6,7 +6,7 @@ import importlib.util
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from mrsxr.attributes import encoded
 from mrsxr.errors import InputFileError, MrsxrError
 from mrsxr.geometry.place import has_place
 from mrsxr.inputs import other_units
+from mrsxr.limits import checked_but
 from mrsxr.threads import each
 
 from ._detector import DETECTOR_LEVELS
@@ -42,6 +43,7 @@ FORMATS = {"fits": ".fits", "netcdf": ".nc", "zarr": ".zarr"}
 _SUFFIX = {"cube": "s3d", "spectrum": "x1d", **{level: suffix for level, (suffix, *_) in MAPS.items()}}
 
 
+@checked_but("data", "path")
 def save(
     data: xr.Dataset | xr.DataTree,
     path: str | os.PathLike[str] | None = None,
@@ -93,6 +95,7 @@ def save(
     return each(_done, jobs)
 
 
+@checked_but("data", "path")
 def planned(
     data: xr.Dataset | xr.DataTree, path: str | os.PathLike[str] | None = None, format: str | None = None,
     *, suffix: str | None = None,
@@ -115,9 +118,9 @@ def _jobs(
     data: xr.Dataset | xr.DataTree, path: str | os.PathLike[str] | None, format: str | None, suffix: str | None
 ) -> list[_Job]:
     need_data("save", data)
-    need_paths("save", "." if path is None else path)
+    need_paths("save", ["." if path is None else path])
     target = Path(path) if path is not None else Path()
-    chosen = format or _format_of(target) or "fits"
+    chosen = (_format_of(target) or "fits") if format is None else format
     if chosen not in FORMATS:
         raise MrsxrError(f"format '{chosen}' is unknown; expected one of {', '.join(FORMATS)}")
     is_file = _format_of(target) is not None
@@ -167,8 +170,12 @@ def _hdus(ds: xr.Dataset, index: int, name: str) -> fits.HDUList:
     return lines_file(ds, name) if level in MAPS else exposure_file(ds, index, name)
 
 
+@checked_but("path")
 def load(
-    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, chunks: Any = None, **options: Any
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    chunks: Mapping[str, Any] | str | None = None,
+    **options: Any,
 ) -> xr.Dataset | xr.DataTree:
     """Open what :func:`save` or jwst wrote, lazily.
 
@@ -206,7 +213,8 @@ def load(
     return open_observation(path, chunks=chunks, **options)
 
 
-def load_dataset(path: str | os.PathLike[str], *, chunks: Any = None) -> xr.Dataset:
+@checked_but("path")
+def load_dataset(path: str | os.PathLike[str], *, chunks: Mapping[str, Any] | str | None = None) -> xr.Dataset:
     """Open one product that holds one Dataset; as :func:`load`.
 
     Raises

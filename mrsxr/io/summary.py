@@ -9,9 +9,10 @@ from typing import Any
 
 from mrsxr import mrs
 from mrsxr.errors import InputFileError
+from mrsxr.limits import checked_but
 
 from ._spectral import read_table
-from .files import BACKGROUND, SCIENCE, FileInfo, Found, Source, find_files
+from .files import BACKGROUND, SCIENCE, FileInfo, Found, OnError, Source, find_files
 from .grouping import bands_missing, plan
 from .headers import read_layout
 
@@ -108,7 +109,8 @@ class Summary:
         return header, body
 
 
-def summarize(source: Source, background: Source | None = None, *, on_error: str = "skip") -> Summary:
+@checked_but("source", "background")
+def summarize(source: Source, background: Source | None = None, *, on_error: OnError = "skip") -> Summary:
     """Make the table of an observation from the headers of its files.
 
     Parameters

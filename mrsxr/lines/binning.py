@@ -24,7 +24,7 @@ from ._side_bands import need_cube
 from ._tessellate import Method, tessellate
 from .moment_maps import moments
 
-Covariance = float | Callable[[np.ndarray], np.ndarray]
+Covariance = NotNegative | Callable[[np.ndarray], np.ndarray]
 _LEAST = 0.5  # part of the spaxels of a bin that must have data in a plane
 
 
@@ -52,8 +52,8 @@ def bin_spaxels(
     method : {"weighted", "voronoi"}
         Weighted Voronoi bins made here, or the bins of the package ``vorbin``; see :func:`bin_labels`.
     covariance : float or callable
-        Noise of a bin of N spaxels is (1 + a log10 N) times that of independent ones, a this number; or a function of N
-        that gives the factor.
+        Noise of a bin of N spaxels is (1 + a log10 N) times that of independent ones, a this number,
+        at least 0; or a function of N that gives the factor.
     min_snr : float
         Spaxels with less are left out of all bins; 0: none is, also where noise makes the signal negative. A limit
         keeps the spaxels that noise made brighter: the flux of a disc down to its faintest parts comes out 1.3 times
@@ -162,6 +162,7 @@ def bin_labels(
 
 
 @reads()
+@checked
 def bin_cube(cube: xr.Dataset, bins: xr.Dataset | xr.DataArray, *, covariance: Covariance = 0.0) -> xr.Dataset:
     """Give every spaxel the mean spectrum of its bin.
 
@@ -197,6 +198,7 @@ def bin_cube(cube: xr.Dataset, bins: xr.Dataset | xr.DataArray, *, covariance: C
 
 
 @reads()
+@checked
 def bin_spectra(cube: xr.Dataset, bins: xr.Dataset | xr.DataArray, *, covariance: Covariance = 0.0) -> xr.Dataset:
     """Return the mean spectrum of each bin, once: the quick way to fit a binned cube.
 
@@ -232,6 +234,7 @@ def bin_spectra(cube: xr.Dataset, bins: xr.Dataset | xr.DataArray, *, covariance
 
 
 @reads()
+@checked
 def paint_bins(found: xr.Dataset, bins: xr.Dataset, *, like: xr.Dataset | None = None) -> xr.Dataset:
     """Bring what was found for each bin back onto the spaxels.
 

@@ -10,7 +10,7 @@ import xarray as xr
 
 from mrsxr.arguments import as_um, reads
 from mrsxr.errors import MrsxrError
-from mrsxr.limits import LineName
+from mrsxr.limits import LineName, checked
 from mrsxr.mrs import WAVELENGTH_LIMITS
 
 KINDS = ("fine-structure", "H2", "hydrogen", "PAH")
@@ -118,6 +118,7 @@ def line_list() -> xr.Dataset:
 
 
 @reads()
+@checked
 def in_range(
     lines: xr.Dataset, wavelength_min: float | None = None, wavelength_max: float | None = None, redshift: float = 0.0
 ) -> xr.Dataset:

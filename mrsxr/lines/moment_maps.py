@@ -18,7 +18,7 @@ from mrsxr.robust import real_variances
 from mrsxr.step import recorded
 
 from ._side_bands import C_KM_S, Window, frame_of, interval, line_window, map_spaxels, need_cube, spaxel_area
-from ._window import redshift_of, resolution_at
+from ._window import Resolution, redshift_of, resolution_at
 from .linelist import find_line
 
 Noise = Literal["residual", "error"]
@@ -88,7 +88,7 @@ def subtract_continuum(
 def moments(
     cube: xr.Dataset, line: LineName, *, redshift: Redshift | None = None, extent: float | tuple[float, float] = 600.0,
     window: HalfWidth = 2500.0, degree: Degree = 1, threshold: NotNegative | None = 3.0,
-    instrument: bool = True, resolution: Any = None, noise: Noise = "residual", clip: NotNegative = 4.0,
+    instrument: bool = True, resolution: Resolution = None, noise: Noise = "residual", clip: NotNegative = 4.0,
     exclude: Exclude = None, coverage: Share = 0.75,
 ) -> xr.Dataset:  # fmt: skip
     """Return the moments 0, 1 and 2 of a line in every spaxel: flux, mean velocity, dispersion.
@@ -270,7 +270,7 @@ def channel_maps(
 
 
 @reads()
-def instrument_dispersion(line: LineName, *, redshift: Redshift | None = 0.0, resolution: Any = None) -> float:
+def instrument_dispersion(line: LineName, *, redshift: Redshift | None = 0.0, resolution: Resolution = None) -> float:
     """Return the sigma of the instrument [km/s] at a line: c / (2.3548 R)."""
     _, rest = find_line(line)
     return C_KM_S / (_FWHM * float(resolution_at(rest * (1.0 + redshift_of(xr.Dataset(), redshift)), resolution)))

@@ -9,6 +9,7 @@ import xarray as xr
 
 from mrsxr.arguments import reads
 from mrsxr.errors import LevelError, MrsxrError
+from mrsxr.limits import checked
 from mrsxr.schema import is_measured
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ _FORMATS = {"flux": ".3e", "upper_limit": ".2e", "ew": ".5f", "continuum": ".4g"
 
 
 @reads()
+@checked
 def line_table(fit: xr.Dataset, *, blank: bool = True) -> QTable:
     """Return the lines of the fit of one spectrum as a table with units.
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal
 
+import numpy as np
 import xarray as xr
 
 from mrsxr import spectrum, tree
@@ -14,7 +15,7 @@ from mrsxr.attributes import share_done
 from mrsxr.blocks import computed
 from mrsxr.errors import MrsxrError
 from mrsxr.io.files import BACKGROUND, SCIENCE
-from mrsxr.limits import checked
+from mrsxr.limits import checked, checked_but
 from mrsxr.mrs import BANDS, bands_of_setting, setting_of_band
 from mrsxr.notes import tell
 from mrsxr.references import References
@@ -56,7 +57,7 @@ def reduce(
         By default "baseline".
     to : {"rate", "cal", "cube", "spectrum"}
     bands : str, int or iterable of them, optional
-        Of cubes and spectra only these.
+        Of cubes and spectra only these; refused up to "cal", where exposures hold two bands each.
 
     Returns
     -------
@@ -82,6 +83,10 @@ def reduce(
             f"reduce: the data are of level {level}; expected one of {', '.join(LEVELS[:-1])} up to '{to}'"
         )
     way = LEVELS[LEVELS.index(level) + 1 : LEVELS.index(to) + 1]
+    if bands is not None and to not in ("cube", "spectrum"):
+        raise MrsxrError(f"bands are chosen of cubes and spectra; leave them out, or take to='cube', not to='{to}'")
+    if bands is not None and level == "cube":
+        data = _of_bands(data, bands)
     if "rate" in way:
         data = make_rate(data, given, recipe)
     if "cal" in way:
@@ -103,6 +108,18 @@ def _wanted(data: Data, bands: Any) -> Sequence[str]:
     return BANDS if bands is None else bands_held(bands, held, "data")
 
 
+def _of_bands(data: Data, bands: Any) -> Data:
+    """Return the cubes of some bands; those of several bands are kept where all of theirs are wanted."""
+    nodes = dict(_nodes(data))
+    held = {
+        path: {str(one) for one in np.ravel(ds.coords.get("band", ds.attrs.get("band")))} for path, ds in nodes.items()
+    }
+    wanted = set(bands_held(bands, set().union(*held.values()), "cubes"))
+    if isinstance(data, xr.Dataset):
+        return data
+    return tree.build({path: ds for path, ds in nodes.items() if held[path] <= wanted}, **tree.attrs_of(data))
+
+
 def _computed(data: Data) -> Data:
     """Return data with their values; tasks that nodes of a tree share run once."""
     if isinstance(data, xr.Dataset):
@@ -112,6 +129,7 @@ def _computed(data: Data) -> Data:
 
 
 @reads()
+@checked_but("data", "refs")
 def make_rate(data: Data, refs: References, recipe: Given = None) -> Any:
     """Turn ramps into slopes: all steps of stage 1, from group_scale to gain_scale.
 
@@ -138,6 +156,7 @@ def make_rate(data: Data, refs: References, recipe: Given = None) -> Any:
 
 
 @reads()
+@checked_but("data", "refs")
 def make_rate_and_ints(data: Data, refs: References, recipe: Given = None) -> tuple[Any, Any]:
     """Turn ramps into the average slopes and those of every integration, by one fit.
 
@@ -175,6 +194,7 @@ def _rates(name: str, data: Data, refs: Any, recipe: Recipe, *kinds: str) -> lis
 
 
 @reads()
+@checked_but("data", "refs")
 def make_cal(
     data: Data,
     refs: References,
@@ -233,6 +253,7 @@ def _role(path: str) -> str:
 
 
 @reads()
+@checked_but("data", "refs", "bands")
 def make_cubes(
     data: Data,
     refs: References | None = None,
@@ -289,6 +310,7 @@ def make_cubes(
 
 
 @reads()
+@checked_but("data", "refs", "bands")
 def combine_exposures(
     data: Data, refs: References | None = None, recipe: Given = None, *,
     bands: str | int | Iterable[str | int] | None = None,
@@ -349,6 +371,7 @@ def _third(
 
 
 @reads()
+@checked_but("data", "refs", "exposures")
 def make_spectra(
     data: Data, refs: References | None = None, recipe: Given = None, *, exposures: Data | None = None
 ) -> xr.DataTree:

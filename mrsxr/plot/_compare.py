@@ -11,6 +11,7 @@ from matplotlib.colors import Normalize
 
 from mrsxr.arguments import as_um_place, reads
 from mrsxr.errors import LevelError, MrsxrError
+from mrsxr.limits import Percentiles, checked
 from mrsxr.step import read_history
 
 from ._cube import collapse, span_text
@@ -20,6 +21,8 @@ from ._spectrum import Zoom, flux_limits, joined, mark_lines, pieces_of, prefixe
 from ._style import (
     INK,
     OKABE_ITO,
+    ColourMap,
+    Stretch,
     array_of,
     colour_bar,
     colour_map,
@@ -36,12 +39,13 @@ Region = tuple[slice, slice] | None
 
 
 @reads(wavelength=as_um_place)
+@checked
 def compare(
     before: xr.Dataset, after: xr.Dataset, ax: Any = None, *, dither: int = 1, integration: int | None = None,
     region: Region = None, wavelength: Any = None, zoom: Zoom = None,
     redshift: float | None = None, relative: bool = False,
-    names: tuple[str, str] = ("before", "after"), stretch: str = "asinh",
-    percentiles: tuple[float, float] | None = None, cmap: str = "inferno", title: str | None = None,
+    names: tuple[str, str] = ("before", "after"), stretch: Stretch = "asinh",
+    percentiles: Percentiles | None = None, cmap: ColourMap = "inferno", title: str | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Draw data before and after a correction, and what the correction took away.
 
@@ -200,7 +204,7 @@ def _panels(one: xr.Dataset, seen: np.ndarray, on_sky: bool, ax: Any) -> list[Ax
 
 def _draw_detector(
     one: xr.Dataset, axes: list[Axes], images: list[np.ndarray], norms: Any, labels: list[str],
-    titles: tuple[str, str, str], cmap: str,
+    titles: tuple[str, str, str], cmap: ColourMap,
 ) -> None:  # fmt: skip
     for i, panel in enumerate(axes):
         drawn = panel.imshow(
@@ -216,7 +220,7 @@ def _draw_detector(
 
 def _draw_cubes(
     one: xr.Dataset, axes: list[Any], images: list[np.ndarray], norms: Any, labels: list[str],
-    titles: tuple[str, str, str], cmap: str,
+    titles: tuple[str, str, str], cmap: ColourMap,
 ) -> None:  # fmt: skip
     seen = np.isfinite(images[0]) | np.isfinite(images[1])
     for i, panel in enumerate(axes):

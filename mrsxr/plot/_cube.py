@@ -10,24 +10,25 @@ from matplotlib.axes import Axes
 
 from mrsxr.arguments import as_circle, as_um_place, reads
 from mrsxr.errors import LevelError, MrsxrError
-from mrsxr.limits import checked
+from mrsxr.limits import Percentiles, Positive, checked
 from mrsxr.mrs import psf_fwhm
 from mrsxr.robust import median_image
 
 from ._maps import line_name
 from ._sky import draw_on_sky, dress_sky, mark_aperture, mark_beam, mark_compass, mark_scale, sky_panel, sky_wcs
-from ._style import colour_bar, colour_map, image_norm, new_axes, unit_text, with_unit
+from ._style import ColourMap, Side, Stretch, colour_bar, colour_map, image_norm, new_axes, unit_text, with_unit
 
 _LEAST = 0.25  # part of the planes that a spaxel must have to be shown
 Range = float | tuple[float, float] | slice | None
 
 
 @reads(wavelength=as_um_place, aperture=as_circle)
+@checked
 def cube_image(
     cube: xr.Dataset, wavelength: Range = None, ax: Axes | None = None, *, aperture: tuple[Any, ...] | None = None,
-    stretch: str = "asinh", percentiles: tuple[float, float] | None = None, cmap: str = "inferno",
-    colorbar: str | None = "right", north_up: bool = False, beam: bool = True, title: str | None = None,
-    font_size: float = 9.0,
+    stretch: Stretch = "asinh", percentiles: Percentiles | None = None, cmap: ColourMap = "inferno",
+    colorbar: Side | None = "right", north_up: bool = False, beam: bool = True, title: str | None = None,
+    font_size: Positive = 9.0,
 ) -> Axes:  # fmt: skip
     """Draw a cube collapsed over wavelength, on the sky.
 
@@ -97,7 +98,7 @@ def collapse(cube: xr.Dataset, wavelength: Range = None) -> tuple[np.ndarray, np
     if wavelength is None:
         use = slice(None)
     elif isinstance(wavelength, (int, float)):
-        nearest = int(np.argmin(np.abs(waves - wavelength)))
+        nearest = plane_at(cube, wavelength)
         use = slice(nearest, nearest + 1)
     else:
         low, high = (wavelength.start, wavelength.stop) if isinstance(wavelength, slice) else wavelength
@@ -114,6 +115,20 @@ def collapse(cube: xr.Dataset, wavelength: Range = None) -> tuple[np.ndarray, np
     return median_image(np.where(seen, values, np.nan), known), waves[use]
 
 
+def plane_at(cube: xr.Dataset, wavelength: float) -> int:
+    """Return the plane of a cube that holds a wavelength [um]; one outside of all planes is refused."""
+    waves = np.asarray(cube["wavelength"].values, dtype=float)
+    apart = np.abs(waves - wavelength)
+    nearest = int(np.argmin(apart))
+    widths = np.abs(np.gradient(waves)) if waves.size > 1 else np.full(1, np.inf)
+    if not apart[nearest] <= widths[nearest]:
+        raise MrsxrError(
+            f"cube {cube.attrs.get('band')} has no plane at wavelength {wavelength:g} um; it reaches from "
+            f"{waves.min():.3f} to {waves.max():.3f} um"
+        )
+    return nearest
+
+
 def span_text(waves: np.ndarray) -> str:
     """Return wavelengths [um] as text, one or from the first to the last."""
     return f"{waves[0]:.3f} µm" if waves.size == 1 else f"{waves[0]:.2f}–{waves[-1]:.2f} µm"
@@ -127,8 +142,8 @@ def tangent_point(cube: xr.Dataset) -> tuple[float, float] | None:
 
 @checked
 def position_velocity(
-    cut: xr.Dataset, ax: Axes | None = None, *, stretch: str = "asinh", percentiles: tuple[float, float] | None = None,
-    cmap: str = "inferno", colorbar: str | None = "right", title: str | None = None,
+    cut: xr.Dataset, ax: Axes | None = None, *, stretch: Stretch = "asinh", percentiles: Percentiles | None = None,
+    cmap: ColourMap = "inferno", colorbar: Side | None = "right", title: str | None = None,
 ) -> Axes:  # fmt: skip
     """Draw a position-velocity cut: velocity across, offset up.
 

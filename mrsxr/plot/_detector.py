@@ -11,21 +11,35 @@ from matplotlib.patches import Patch
 from mrsxr import dq as flags
 from mrsxr.arguments import as_um, reads
 from mrsxr.errors import LevelError, MrsxrError
+from mrsxr.limits import Count, Percentiles, checked
 from mrsxr.mrs import N_REFERENCE_COLUMNS
 
+from ._cube import plane_at
 from ._sky import draw_on_sky, dress_sky, mark_compass, mark_scale, sky_panel, sky_wcs
 from ._slices import draw_slices, pixel_numbers
-from ._style import OKABE_ITO, colour_bar, colour_map, image_norm, new_axes, pick_dither, with_unit
+from ._style import (
+    OKABE_ITO,
+    ColourMap,
+    Side,
+    Stretch,
+    colour_bar,
+    colour_map,
+    image_norm,
+    new_axes,
+    pick_dither,
+    with_unit,
+)
 
 _QUANTITY = {"rate": ("rate", "Count rate"), "flux": ("flux", "Surface brightness")}
 _GOOD, _OTHER = "0.96", "0.62"
 
 
 @reads()
+@checked
 def detector_image(
-    ds: xr.Dataset, dither: int = 1, ax: Axes | None = None, *, integration: int | None = None, stretch: str = "asinh",
-    percentiles: tuple[float, float] | None = None, cmap: str = "inferno", colorbar: str | None = "right",
-    slices: bool = True, pixels: int | None = None, title: str | None = None,
+    ds: xr.Dataset, dither: int = 1, ax: Axes | None = None, *, integration: int | None = None,
+    stretch: Stretch = "asinh", percentiles: Percentiles | None = None, cmap: ColourMap = "inferno",
+    colorbar: Side | None = "right", slices: bool = True, pixels: Count | None = None, title: str | None = None,
 ) -> Axes:  # fmt: skip
     """Draw one exposure as it lies on the detector.
 
@@ -77,8 +91,9 @@ def detector_image(
 
 
 @reads(wavelength=as_um)
+@checked
 def dq_image(
-    ds: xr.Dataset, dither: int = 1, ax: Axes | None = None, *, variable: str | None = None, most: int = 6,
+    ds: xr.Dataset, dither: int = 1, ax: Axes | None = None, *, variable: str | None = None, most: Count = 6,
     wavelength: float | None = None, title: str | None = None,
 ) -> Axes:  # fmt: skip
     """Draw the flags of one exposure, or of one plane of a cube, by colour.
@@ -172,6 +187,8 @@ def image_of(one: xr.Dataset, integration: int | None) -> tuple[np.ndarray, str,
 
 def _pick(data: xr.DataArray, integration: int | None) -> xr.DataArray:
     if "integration" not in data.dims:
+        if integration not in (None, 1):
+            raise MrsxrError(f"there is no integration {integration}; the data have one image")
         return data
     numbers = data["integration"].values if "integration" in data.coords else np.arange(data.sizes["integration"]) + 1
     if integration is None:
@@ -198,8 +215,9 @@ def _flags_of(one: xr.Dataset, variable: str | None, wavelength: float | None) -
         raise MrsxrError(f"there is no image of flags {' or '.join(names)} in data of level {one.attrs.get('level')}")
     data = one[found]
     if "wavelength" in data.dims:
-        middle = float(np.median(one["wavelength"].values)) if wavelength is None else wavelength
-        data = data.sel(wavelength=middle, method="nearest")
+        middle = float(np.median(one["wavelength"].values))
+        data = (data.sel(wavelength=middle, method="nearest") if wavelength is None
+                else data.isel(wavelength=plane_at(one, wavelength)))  # fmt: skip
     bits = data.transpose(..., "y", "x").values.astype(np.uint32)
     return np.bitwise_or.reduce(bits.reshape(-1, *bits.shape[-2:]), axis=0)
 

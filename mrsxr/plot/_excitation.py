@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 
 from mrsxr.arguments import reads
 from mrsxr.errors import MrsxrError
+from mrsxr.limits import checked
 
 from ._lines import spaxel_of, with_error
 from ._style import INK, OKABE_ITO, new_axes
@@ -17,6 +18,7 @@ _LOOKS = {True: (OKABE_ITO[0], "o", "ortho"), False: (OKABE_ITO[1], "s", "para")
 
 
 @reads()
+@checked
 def excitation(
     ds: xr.Dataset, ax: Axes | None = None, *, y: int | None = None, x: int | None = None, title: str | None = None
 ) -> Axes:

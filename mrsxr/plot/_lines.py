@@ -13,7 +13,7 @@ from mpl_toolkits.axes_grid1 import make_axes_locatable
 from mrsxr.arguments import reads
 from mrsxr.dq import DO_NOT_USE
 from mrsxr.errors import MrsxrError
-from mrsxr.limits import LineName
+from mrsxr.limits import LineName, checked
 from mrsxr.schema import is_measured
 from mrsxr.units import C_KM_S
 
@@ -42,6 +42,7 @@ _HATCHES = ((0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 
 
 @reads()
+@checked
 def line_fit(
     ds: xr.Dataset, fit: xr.Dataset, line: LineName | None = None, ax: Any = None, *, y: int | None = None,
     x: int | None = None, title: str | None = None,

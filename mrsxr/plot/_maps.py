@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from matplotlib.colors import BoundaryNorm, ListedColormap, Normalize
 
 from mrsxr.arguments import reads
 from mrsxr.errors import MrsxrError
-from mrsxr.limits import LineName
+from mrsxr.limits import Count, Interval, LineName, NotNegative, Positive, checked
 from mrsxr.lines.linelist import held
 from mrsxr.mrs import psf_fwhm
 
@@ -30,6 +31,9 @@ from ._sky import (
 from ._style import (
     NO_VALUE,
     OKABE_ITO,
+    ColourMap,
+    Side,
+    Stretch,
     array_of,
     colour_bar,
     colour_map,
@@ -81,11 +85,12 @@ def kind_of(variable: str) -> Kind:
 
 
 @reads()
+@checked
 def line_map(
     maps: xr.Dataset, variable: str = "flux", line: LineName | None = None, ax: Axes | None = None, *,
-    component: int | None = None, snr: float | None = None, limits: tuple[float, float] | None = None,
-    stretch: str | None = None, cmap: str | None = None, colorbar: str | None = "right", north_up: bool = False,
-    beam: bool = True, title: str | None = None, font_size: float = 9.0,
+    component: Count | None = None, snr: NotNegative | None = None, limits: Interval | None = None,
+    stretch: Stretch | None = None, cmap: ColourMap | None = None, colorbar: Side | None = "right",
+    north_up: bool = False, beam: bool = True, title: str | None = None, font_size: Positive = 9.0,
 ) -> Axes:  # fmt: skip
     """Draw one map of a line on the sky.
 
@@ -148,9 +153,10 @@ def line_map(
 
 
 @reads()
+@checked
 def line_maps(
     maps: xr.Dataset, line: LineName | None = None, ax: Any = None, *, variables: tuple[str, ...] | None = None,
-    snr: tuple[float, ...] | None = None, north_up: bool = False, title: str | None = None,
+    snr: Sequence[NotNegative | None] | None = None, north_up: bool = False, title: str | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Draw maps of a line side by side: flux, velocity and dispersion.
 
@@ -202,9 +208,10 @@ def line_maps(
 
 
 @reads()
+@checked
 def channel_maps(
-    maps: xr.Dataset, ax: Any = None, *, columns: int | None = None, stretch: str = "asinh",
-    limits: tuple[float, float] | None = None, cmap: str = "inferno", north_up: bool = False, title: str | None = None,
+    maps: xr.Dataset, ax: Any = None, *, columns: Count | None = None, stretch: Stretch = "asinh",
+    limits: Interval | None = None, cmap: ColourMap = "inferno", north_up: bool = False, title: str | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Draw the flux of a line in channels of velocity, all in one scale.
 
@@ -309,6 +316,10 @@ def _values(one: xr.Dataset, variable: str, component: int | None) -> np.ndarray
         if not 1 <= number <= data.sizes["component"]:
             raise MrsxrError(f"there is no component {number}; expected 1 to {data.sizes['component']}")
         data = data.isel(component=number - 1)
+    elif component is not None:
+        raise MrsxrError(
+            f"component is {component}, and '{variable}' has none; leave it out, or draw component_{variable}"
+        )
     if set(data.dims) != {"y", "x"}:
         raise MrsxrError(f"'{variable}' is on {data.dims}; expected a map on y and x")
     values = data.transpose("y", "x").values.astype(float)
@@ -329,7 +340,7 @@ def _faint(one: xr.Dataset, values: np.ndarray, limit: float) -> tuple[np.ndarra
 
 
 def _colours(
-    shown: np.ndarray, kind: Kind, stretch: str | None, cmap: str | None, limits: tuple[float, float] | None,
+    shown: np.ndarray, kind: Kind, stretch: str | None, cmap: ColourMap | None, limits: tuple[float, float] | None,
 ) -> tuple[Any, Any]:  # fmt: skip
     """Return norm and colour map of a map."""
     stretch = stretch or kind.stretch

@@ -11,6 +11,7 @@ from matplotlib.transforms import blended_transform_factory
 from mrsxr import dq as flags
 from mrsxr.arguments import reads
 from mrsxr.errors import LevelError, MrsxrError
+from mrsxr.limits import checked
 
 from ._slices import pixel_numbers
 from ._style import FAINT, INK, axes_height, new_axes, pick_dither, top_axis, with_unit
@@ -30,6 +31,7 @@ _GOOD = "0.35"
 
 
 @reads()
+@checked
 def ramps(
     ds: xr.Dataset, y: int, x: int, dither: int = 1, ax: Axes | None = None, *, integration: int | None = None,
     differences: bool = False, title: str | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import xarray as xr
@@ -13,7 +13,7 @@ from astropy.wcs import WCS
 from astropy.wcs.utils import pixel_to_pixel, proj_plane_pixel_scales
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.offsetbox import AnchoredOffsetbox, DrawingArea
 from matplotlib.patches import Circle, FancyArrowPatch
@@ -25,6 +25,7 @@ from mrsxr.arguments import as_circle
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.index import CelestialIndex
 from mrsxr.geometry.place import sky_of
+from mrsxr.limits import Accepts, checked, expected
 
 from ._style import INK, Box, axes_height, inch, new_figure, root_figure
 
@@ -40,6 +41,17 @@ Limits = tuple[float, float, float, float]
 SkyData = xr.Dataset | xr.DataArray
 
 
+def _is_position(value: Any) -> bool:
+    """Tell whether a value can be a place in a figure."""
+    if isinstance(value, SubplotSpec | int | np.integer):
+        return isinstance(value, SubplotSpec) or (not isinstance(value, bool) and 111 <= int(value) <= 999)
+    return expected(value, tuple[float, ...]) is None and len(value) in (3, 4)
+
+
+Position = Annotated[Any, Accepts(_is_position, "(left, bottom, width, height), a SubplotSpec, (rows, columns, number) "
+                                                "or three digits, numbers from 1")]  # fmt: skip
+
+
 def sky_wcs(ds: SkyData) -> WCS | None:
     """Return the celestial WCS of the spaxels of a cube or of maps, None where none is known.
 
@@ -50,8 +62,9 @@ def sky_wcs(ds: SkyData) -> WCS | None:
     return sky_of(ds) if known and {"y", "x"} <= set(ds.dims) else None
 
 
+@checked
 def sky_axes(
-    ds: SkyData, figure: Figure | None = None, position: Any = None, *, north_up: bool = False
+    ds: SkyData, figure: FigureBase | None = None, position: Position | None = None, *, north_up: bool = False
 ) -> WCSAxes:  # fmt: skip
     """Return axes with right ascension and declination for a cube or for maps.
 
@@ -91,7 +104,7 @@ def sky_axes(
         position = (0.19, 0.12, 0.62, 0.78)
     if isinstance(position, SubplotSpec):
         return figure.add_subplot(position, projection=wcs)
-    place = tuple(int(digit) for digit in str(position)) if isinstance(position, int) else tuple(position)
+    place = tuple(int(digit) for digit in str(position)) if isinstance(position, int | np.integer) else tuple(position)
     if len(place) == 4:
         return figure.add_axes(place, projection=wcs)
     if len(place) != 3 or not 1 <= place[2] <= place[0] * place[1]:
@@ -100,7 +113,7 @@ def sky_axes(
     return figure.add_axes(_cell(figure, *place), projection=wcs)
 
 
-def _cell(figure: Figure, rows: int, columns: int, number: int) -> Box:
+def _cell(figure: Any, rows: int, columns: int, number: int) -> Box:
     """Return the box of a panel of a grid, numbered from 1, with room for its labels and its colour bar."""
     row, column = divmod(number - 1, columns)
     wide, high = figure.get_figwidth() / columns, figure.get_figheight() / rows

@@ -15,6 +15,7 @@ from matplotlib.transforms import blended_transform_factory
 from mrsxr import dq as flags
 from mrsxr.arguments import reads
 from mrsxr.errors import LevelError, MrsxrError
+from mrsxr.limits import Positive, checked
 from mrsxr.lines import line_range
 from mrsxr.tree import leaves
 
@@ -32,10 +33,11 @@ _COVERED, _GAP_WIDTH = 0.75, 0.03  # covered part below which gaps are drawn tog
 
 
 @reads()
+@checked
 def spectrum(
     ds: Any, ax: Axes | None = None, *, redshift: float | None = None, zoom: Zoom = None,
     lines: bool = True, errors: bool = True, variable: str | None = None, log: bool | None = None,
-    title: str | None = None, font_size: float = 9.0,
+    title: str | None = None, font_size: Positive = 9.0,
 ) -> Axes:  # fmt: skip
     """Draw a spectrum of one band, of several or a stitched one, with its lines marked.
 

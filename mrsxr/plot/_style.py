@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
 import matplotlib
 import numpy as np
@@ -19,6 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from mrsxr.errors import MrsxrError
 from mrsxr.io.atomic import replacing
+from mrsxr.limits import Accepts, Positive, checked_but
 from mrsxr.robust import middle_and_scatter
 
 DPI = 120  # of saved pictures [dots per inch]
@@ -34,7 +35,14 @@ BAND_COLOURS = {
     "3A": "#00441b", "3B": "#009E73", "3C": "#4fb58f",
     "4A": "#4a1a55", "4B": "#9a4d9e", "4C": "#c879b0",
 }  # fmt: skip
-STRETCHES = ("linear", "sqrt", "asinh", "log")
+Stretch = Literal["linear", "sqrt", "asinh", "log"]
+STRETCHES = get_args(Stretch)
+Side = Literal["right", "top"]
+ColourMap = Annotated[
+    str | Colormap,
+    Accepts(lambda one: isinstance(one, Colormap) or (isinstance(one, str) and one in matplotlib.colormaps),
+            "the name of a colour map of matplotlib, or one"),
+]  # fmt: skip
 _SOFTENING = {"asinh": 0.02, "log": 0.002}
 _WORD = re.compile(r"([^\d\s-]+)(-?\d+)?")
 _SUPERSCRIPT = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
@@ -99,9 +107,9 @@ def axes_height(ax: Axes) -> float:
     return float(ax.get_position(original=True).height * root_figure(ax).get_figheight())
 
 
-def colour_map(name: str, bad: str = NO_VALUE) -> Colormap:
+def colour_map(name: str | Colormap, bad: str = NO_VALUE) -> Colormap:
     """Return a colour map with grey for NaN, or another colour; ``"none"`` leaves such pixels open."""
-    return matplotlib.colormaps[name].with_extremes(bad=bad)
+    return (name if isinstance(name, Colormap) else matplotlib.colormaps[name]).with_extremes(bad=bad)
 
 
 def image_norm(values: np.ndarray, stretch: str, percentiles: tuple[float, float] | None = None) -> Normalize:
@@ -121,7 +129,8 @@ def image_norm(values: np.ndarray, stretch: str, percentiles: tuple[float, float
     if stretch not in STRETCHES:
         raise MrsxrError(f"stretch is '{stretch}'; expected one of {', '.join(STRETCHES)}")
     finite = values[np.isfinite(values)]
-    low, high = (float(v) for v in np.percentile(finite, percentiles or (1.0, 99.7))) if finite.size else (0.0, 1.0)
+    ends = (1.0, 99.7) if percentiles is None else percentiles
+    low, high = (float(v) for v in np.percentile(finite, ends)) if finite.size else (0.0, 1.0)
     noise = 0.0
     if percentiles is None and finite.size:
         middle, noise = middle_and_scatter(finite)
@@ -257,7 +266,8 @@ def pick_dither(ds: xr.Dataset, dither: int) -> xr.Dataset:
     return ds.isel(dither=int(place[0]))
 
 
-def save_figure(picture: Any, path: str | os.PathLike[str], dpi: float | None = None) -> Path:
+@checked_but("picture")
+def save_figure(picture: Any, path: str | os.PathLike[str], dpi: Positive | None = None) -> Path:
     """Write a picture to a file, whole or not at all, and close it.
 
     Parameters

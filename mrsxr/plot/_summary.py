@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 
 from mrsxr.arguments import as_circle, need_data, reads
 from mrsxr.errors import MrsxrError
+from mrsxr.limits import checked
 from mrsxr.mrs import BANDS
 from mrsxr.tree import leaves
 
@@ -27,6 +28,7 @@ _HEAD, _ABOVE, _BELOW, _BESIDE, _LABELS = 0.42, 0.74, 0.55, 0.68, 0.86
 
 
 @reads()
+@checked
 def summary(
     cal_or_rate: Any = None, cubes: Any = None, spectrum: Any = None, *, ax: Any = None, redshift: float | None = None,
     title: str | None = None, dither: int = 1, aperture: Any = None,
@@ -65,6 +67,8 @@ def summary(
     --------
     >>> axes = mx.plot.summary(cal, cube, spectrum, redshift=0.0225)
     """
+    if spectrum is not None and not isinstance(spectrum, xr.Dataset):
+        raise MrsxrError(f"spectrum is a {type(spectrum).__name__}; expected a Dataset of level 'spectrum'")
     exposures, all_cubes = _datasets(cal_or_rate), _datasets(cubes)
     chosen = _choose(all_cubes)
     panels = bool(exposures) + len(chosen)
@@ -148,10 +152,11 @@ def _datasets(given: Any) -> list[xr.Dataset]:
     if isinstance(given, xr.Dataset):
         return [given]
     if isinstance(given, xr.DataTree):
-        found: Iterable[xr.Dataset] = [ds for path, ds in leaves(given) if "background" not in path.split("/")]
+        found: list[Any] = [ds for path, ds in leaves(given) if "background" not in path.split("/")]
+    elif isinstance(given, list | tuple | Mapping):
+        found = list(given.values() if isinstance(given, Mapping) else given)
     else:
-        found = given.values() if isinstance(given, Mapping) else given
-    found = list(found)
+        found = [given]
     for ds in found:
         need_data("summary", ds)
     return [ds for ds in found if not int(ds.attrs.get("background", 0) or 0)] or found

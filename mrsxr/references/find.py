@@ -16,6 +16,7 @@ import xarray as xr
 
 from mrsxr import chunks as chunk_sizes
 from mrsxr.errors import ReferenceFileError, ReferenceMissingError
+from mrsxr.limits import check
 from mrsxr.notes import tell
 
 from .checks import check_dataset
@@ -64,6 +65,7 @@ class References:
         context: str | None = None,
         override: Mapping[str, Any] | None = None,
     ):
+        check("References", "override", override, Mapping[str, Any] | None)
         if context is not None and source is not None:
             raise ReferenceFileError("a CRDS context was given with a folder or mapping; give one of them")
         self._mapping: dict[str, Any] | None = None

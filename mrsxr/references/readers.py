@@ -22,11 +22,12 @@ from mrsxr.errors import InputFileError, MrsxrError, ReferenceFileError
 from mrsxr.io.asdffile import LOCK, Stamp, read_asdf, stamp_of
 from mrsxr.io.headers import FitsFile, read_layout
 from mrsxr.io.sources import in_blocks
+from mrsxr.limits import Count, checked_but
 
 from . import checks, distortion, table_readers
 from .headers import FIELDS, KINDS, ReferenceFacts, is_asdf, read_facts
 
-Rows = int | Sequence[int]
+Rows = Count | Sequence[Count]
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ _TREE_READERS: dict[str, Callable[[Mapping[str, Any], str], tuple[xr.Dataset, di
 }
 
 
+@checked_but("path")
 def read_reference(
     path: str | os.PathLike[str], kind: str | None = None, *, rows: Rows = RAMP_ROWS_MAX, window: Window | None = None
 ) -> xr.Dataset:

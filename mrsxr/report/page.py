@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from mrsxr._version import __version__
 from mrsxr.arguments import need_paths, reads
 from mrsxr.errors import MrsxrError
 from mrsxr.io.atomic import write_text
+from mrsxr.limits import checked_but
 from mrsxr.pipeline import Reporter
 
 from . import observation, pictures, results, work
@@ -23,9 +25,10 @@ _STAGE = "report"
 
 
 @reads()
+@checked_but("folder")
 def write_report(
     folder: str | Path,
-    path: str | Path | None = None,
+    path: str | os.PathLike[str] | None = None,
     *,
     redshift: float | None = None,
     reporter: Reporter | None = None,

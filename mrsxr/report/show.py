@@ -14,6 +14,7 @@ from mrsxr import plot
 from mrsxr.arguments import as_um_place, reads
 from mrsxr.errors import InputFileError, MrsxrError
 from mrsxr.io import load_dataset
+from mrsxr.limits import checked
 from mrsxr.mrs import N_REFERENCE_COLUMNS
 from mrsxr.references.headers import read_facts
 
@@ -57,6 +58,7 @@ def _reference_kind(path: Path) -> str:
 
 
 @reads(wavelength=as_um_place)
+@checked
 def draw_file(
     ds: xr.Dataset, *, redshift: float | None = None, dither: int | None = None, dq: bool = False,
     wavelength: tuple[float, float] | None = None, zoom: tuple[float, float] | str | None = None,

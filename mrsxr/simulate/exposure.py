@@ -9,6 +9,7 @@ import numpy as np
 
 from mrsxr import dq as dq_bits
 from mrsxr import mrs
+from mrsxr.limits import checked_fields
 
 from .detector_model import DetectorMaps, SettingMaps, fringe_pattern, make_detector, make_setting
 from .instrument import Footprints, Geometry, footprints
@@ -26,6 +27,7 @@ _RESET_NOISE = 25.0  # DN
 
 
 @dataclass(frozen=True)
+@checked_fields
 class Effects:
     """Switches and sizes of what the detector and the sky do to the data.
 

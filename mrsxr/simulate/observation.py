@@ -288,6 +288,7 @@ def _source_table(scene: Scene) -> xr.Dataset:
 
 
 @reads()
+@checked
 def true_spectrum(scene: Scene, band: str) -> xr.Dataset:
     """Return the true spectrum of a band on the wavelengths of its cube.
 

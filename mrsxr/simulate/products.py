@@ -119,7 +119,7 @@ def simulate_cube(
 @reads()
 @checked
 def simulate_spectrum(
-    scene: Scene | None = None, band: Band = "2C", *, snr: Positive = 100.0, seed: int = 1
+    scene: Scene | None = None, band: Band = "2C", *, snr: Positive = 100.0, seed: Whole = 1
 ) -> xr.Dataset:  # fmt: skip
     """Return the spectrum of everything in a scene but the background, in white noise.
 

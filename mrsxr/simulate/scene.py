@@ -11,6 +11,7 @@ import xarray as xr
 from scipy.special import erf
 
 from mrsxr import mrs, units
+from mrsxr.limits import checked_fields
 
 from .psf import Psf
 
@@ -75,6 +76,7 @@ def encircled_energy(radius: Any, wavelength: np.ndarray | float, *, blur: np.nd
 
 
 @dataclass(frozen=True)
+@checked_fields
 class Line:
     """An emission line; several entries with one name are its components.
 
@@ -95,6 +97,7 @@ class Line:
 
 
 @dataclass(frozen=True)
+@checked_fields
 class PowerLaw:
     """Continuum F = flux (wavelength / reference)^index in mJy; wavelengths in um.
 
@@ -114,6 +117,7 @@ class PowerLaw:
 
 
 @dataclass(frozen=True)
+@checked_fields
 class PointSource:
     """An unresolved source at ``ra``, ``dec`` [deg]; ``continuum`` maps um to mJy.
 
@@ -140,6 +144,7 @@ class PointSource:
 
 
 @dataclass(frozen=True)
+@checked_fields
 class LineDisc:
     """A rotating exponential disc that shines in lines and, if given, in a continuum.
 
@@ -179,6 +184,7 @@ class LineDisc:
 
 
 @dataclass(frozen=True)
+@checked_fields
 class Background:
     """Zodiacal light and the telescope's own heat as grey bodies, uniform over the field.
 
@@ -206,6 +212,7 @@ class Background:
 
 
 @dataclass(frozen=True)
+@checked_fields
 class Scene:
     """All that shines: sources, discs and background around a target position [deg].
 

@@ -122,6 +122,8 @@ def test_wrong_dither_level_stretch_and_integration_are_refused():
         plot.detector_image(make_exposure(), stretch="cubic")
     with pytest.raises(MrsxrError, match="no integration 3; expected 1 to 1"):
         plot.detector_image(make_exposure("ramp"), integration=3)
+    with pytest.raises(MrsxrError, match="no integration 2; the data have one image"):
+        plot.detector_image(make_exposure(), integration=2)
 
 
 @pytest.mark.parametrize("stretch", STRETCHES)

@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import dask
 import dask.array as da
+import matplotlib
 import numpy as np
 import pytest
 from astropy import units as u
@@ -165,6 +166,9 @@ def test_cube_without_wcs_has_plain_axes_and_no_aperture():
 def test_wrong_range_and_level_of_a_cube_are_refused():
     with pytest.raises(MrsxrError, match=r"no plane between 20 and 21 um; it reaches from 4.9"):
         plot.cube_image(make_cube(), (20, 21))
+    for draw in (plot.cube_image, plot.dq_image):
+        with pytest.raises(MrsxrError, match=r"no plane at wavelength 12.8 um; it reaches from 4.9"):
+            draw(make_cube(), wavelength=12.8)
     with pytest.raises(LevelError, match="level cube, got rate"):
         plot.cube_image(make_exposure())
 
@@ -255,6 +259,13 @@ def test_components_errors_and_other_maps_are_named():
     assert counts.child_axes[0].get_ylabel() == "Components"
     assert set(np.unique(mesh_of(counts, "map").get_array().compressed())) <= {1.0, 2.0}
     assert np.isnan(mesh_of(counts, "map").get_array().filled(np.nan)[0]).all()  # not observed
+    with pytest.raises(MrsxrError, match="component is 2, and 'flux' has none; leave it out, or draw component_flux"):
+        plot.line_map(maps, "flux", LINES[0], component=2)
+    for wrong in ("no such map of colours", 3.5):
+        with pytest.raises(MrsxrError, match="cmap is .*; expected the name of a colour map of matplotlib, or one"):
+            plot.line_map(maps, "flux", LINES[0], cmap=wrong)
+    taken = plot.line_map(maps, "flux", LINES[0], cmap=matplotlib.colormaps["magma"])
+    assert mesh_of(taken, "map").get_cmap().name == "magma"
 
 
 def test_moments_are_drawn_under_their_names():

@@ -262,7 +262,7 @@ def test_components_errors_and_other_maps_are_named():
     with pytest.raises(MrsxrError, match="component is 2, and 'flux' has none; leave it out, or draw component_flux"):
         plot.line_map(maps, "flux", LINES[0], component=2)
     for wrong in ("no such map of colours", 3.5):
-        with pytest.raises(MrsxrError, match="cmap is .*; expected the name of a colour map of matplotlib, or one"):
+        with pytest.raises(MrsxrError, match=r"cmap is .*; expected the name of a colour map of matplotlib, or one"):
             plot.line_map(maps, "flux", LINES[0], cmap=wrong)
     taken = plot.line_map(maps, "flux", LINES[0], cmap=matplotlib.colormaps["magma"])
     assert mesh_of(taken, "map").get_cmap().name == "magma"

@@ -25,6 +25,7 @@ from mrsxr.traces.fit import Fit
 from mrsxr.traces.model import EDGE, trace_profile
 from mrsxr.traces.pixels import gathered, in_circle, lit_pixels, on_sky, places_of, shows
 from mrsxr.traces.profile import PsfImages
+from mrsxr.traces.search import first_right, said, searched
 from mrsxr.traces.source import images_of
 
 from ._sampling import check_wcs
@@ -76,6 +77,7 @@ def measure_offsets(
 
     Notes
     -----
+    Pointings that are off by 0.25 to 1.7 arcsec against most exposures are found first, by their images, and told.
     Places and profile of the trace model (:func:`mrsxr.cal.fit_trace_model`), one profile over the band, fitted until
     no place moves by 0.0005 FWHM. The error is half of the difference between the places from the two colours of a
     chess board, rms over exposures. A band is left alone where it is too large, and where the source does not halve the
@@ -94,38 +96,47 @@ def measure_offsets(
     """
     datasets = [exposures] if isinstance(exposures, xr.Dataset) else list(exposures)
     rows: dict[tuple[str, str], tuple[np.ndarray, tuple[float, float]]] = {}
+    off: dict[tuple[str, str], np.ndarray] = {}  # of pointings that a search found
     errors: dict[str, float] = {}
     given = [psf] if isinstance(psf, xr.Dataset) else psf
     images = {band: images_of(one, band) for one in given for band in map(str, one["psf_band"].values)}
     for ds in datasets:
         check_wcs(ds)
         for band in map(str, np.atleast_1d(ds["band"].values)):
-            places, error, part = np.zeros((0, 2)), np.inf, ds.isel(y=slice(None, None, _EACH))
+            places, error, moved, part = np.zeros((0, 2)), np.inf, np.zeros(()), ds.isel(y=slice(None, None, _EACH))
             if shows(part, band):
                 lit = lit_pixels(part, band).compute(**how())
                 if source is None:
-                    source = on_sky(places_of(lit, band, None)[0], band, ds, 0)
+                    start = searched(lit, band, places_of(lit, band, None), None)
+                    first = first_right(start.off)
+                    source = on_sky(start.place[first], band, ds, first)
                 with suppress(np.linalg.LinAlgError):  # too few pixels for a spectrum
-                    places, error = _measure(lit, band, source, images.get(band))
+                    places, error, moved = _measure(lit, band, source, images.get(band))
             errors[band] = max(error, errors.get(band, 0.0))
             for d, place in enumerate(places if error <= max_error else ()):
                 name = str(ds["exposure"].values[d])
                 if np.isfinite(place).all():
                     rows[name, band] = place, on_sky(place, band, ds, d)
+                    off[name, band] = moved[d]
                 else:
                     tell(f"{name} {band}: hardly shows the source; it moves as the others do")
+            if error <= max_error and moved.any():
+                tell(said(band, ds["exposure"].values, moved))
             if error > max_error:
                 tell(f"band {band}: no point source is seen to {max_error:g} arcsec; its places stay", aloud=False)
     if not rows:
         raise MrsxrError(f"no band shows a point source whose place is known to {max_error:g} arcsec; leave it out")
     frame = tangent_frame(*next(iter(rows.values()))[1])
     offsets = {key: np.array(tangent_offsets(*sky, frame)) for key, (_, sky) in rows.items()}
-    middle = np.median(list(offsets.values()), axis=0)
-    for key in [key for key, one in offsets.items() if np.hypot(*(one - middle)) > _FAR]:
+    west_north = [-1.0, 1.0]
+    expected = {key: off[key] * west_north for key in rows}
+    middle = np.median([offsets[key] - expected[key] for key in rows], axis=0)
+    for key in [key for key, one in offsets.items() if np.hypot(*(one - expected[key] - middle)) > _FAR]:
         tell(f"{key[0]} {key[1]}: the source is found {_FAR} arcsec or more from where the others have it; left out")
         del rows[key], offsets[key]
     if position is None:
-        position = _sky_of(np.mean(list(offsets.values()), axis=0), frame)
+        right = [one for key, one in offsets.items() if not off[key].any()] or list(offsets.values())
+        position = _sky_of(np.mean(right, axis=0), frame)
     used = [one for one in given if any(band in errors for band in one["psf_band"].values)]
     return _as_dataset(rows, errors, position).assign_attrs(made_with(psf=used))
 
@@ -199,15 +210,16 @@ def tie_bands(ds: xr.Dataset, *, offsets: xr.Dataset) -> xr.Dataset:
 @one_blas_thread()
 def _measure(
     lit: xr.Dataset, band: str, source: tuple[float, float], images: PsfImages | None
-) -> tuple[np.ndarray, float]:
-    """Return alpha, beta (dither, 2) of the source and their error [arcsec], infinite without one.
+) -> tuple[np.ndarray, float, np.ndarray]:
+    """Return alpha, beta (dither, 2) of the source, error [arcsec], infinite without one, and errors of pointings.
 
     NaN of exposures that hardly show its core.
     """
-    place = places_of(lit, band, source)
-    pixels = gathered(lit, in_circle(lit, place, EDGE))
+    start = searched(lit, band, places_of(lit, band, source), source)
+    place = start.place
+    pixels = gathered(lit, in_circle(lit, place, EDGE) & start.shows[:, None, None])
     if pixels.flux.size < _FEWEST:
-        return place, np.inf
+        return place, np.inf, start.off
     low, high = float(pixels.wavelength.min()), float(pixels.wavelength.max())
     n_sample = max(int(np.ceil((high - low) / (_EACH * np.mean(PIXEL_LENGTH[band])))) + 1, 2)
     grid = 2, low, (high - low) / (n_sample - 1), n_sample
@@ -225,7 +237,7 @@ def _measure(
         ]
         halves.append(one.place)
     if not misfit[0] < _SOURCE * misfit[1]:
-        return place, np.inf
+        return place, np.inf, start.off
     if not settled:
         tell(
             f"band {band}: places of the source did not settle to {1e3 * _SETTLED:g} mas; they are less sure",
@@ -235,7 +247,7 @@ def _measure(
     shown = core > _SHOWN * core.max()
     error = float(0.5 * np.sqrt(np.mean((halves[0] - halves[1])[:, shown] ** 2)))
     places = fit.place[0] + (_centre(fit) * float(np.median(fit.fwhm)) if images is None else 0.0)
-    return np.where(shown[:, None], places, np.nan), error
+    return np.where(shown[:, None], places, np.nan), error, start.off
 
 
 @dataclass

@@ -15,6 +15,7 @@ from mrsxr.blocks import as_delayed, is_lazy
 from mrsxr.geometry.pixels import check_setting, wavelength_span
 from mrsxr.limits import Band, Count, OptionalRef, Place, checked
 from mrsxr.mrs import PIXEL_LENGTH, psf_fwhm
+from mrsxr.notes import tell
 from mrsxr.references.fit import planes_of
 from mrsxr.scores import gains, score
 from mrsxr.step import made_with
@@ -22,6 +23,7 @@ from mrsxr.threads import how
 from mrsxr.traces import fit_band
 from mrsxr.traces.model import EDGE, N_SPLINE, profile_of
 from mrsxr.traces.pixels import gathered, in_circle, lit_pixels, places_of
+from mrsxr.traces.search import said, searched
 from mrsxr.traces.source import check_apart, images_of, marked_off
 
 from ._sampling import check_wcs
@@ -55,11 +57,13 @@ def fit_trace_model(
     Returns
     -------
     Dataset, kind "trace_model"
-        ``place`` (source, dither, axis): alpha, beta of the sources [arcsec]; ``profile`` (node, i, j): coefficients of
-        the profile; ``spectrum`` (source, dither, sample): peaks [MJy/sr]; ``score_trace_model`` and ``used`` (source,
-        dither, slice_label, node): where the model is to be used; nowhere, and the score is NaN, where fewer than 1000
-        pixels near the sources are usable, or yet others shine 1.6 FWHM from them; ``settled``: 1 where places and
-        profile came to rest. Some 100 kB; lazy where ``ds`` is.
+        ``place`` (source, dither, axis): alpha, beta of the sources [arcsec]; ``pointing_off`` (dither, sky): by how
+        much pointings were found to be off, to the east and north [arcsec], 0 where they are right or nothing tells,
+        NaN of exposures that miss the source; ``profile`` (node, i, j): coefficients of the profile; ``spectrum``
+        (source, dither, sample): peaks [MJy/sr]; ``score_trace_model`` and ``used`` (source, dither, slice_label,
+        node): where the model is to be used; nowhere, and the score is NaN, where fewer than 1000 pixels near the
+        sources are usable, or yet others shine 1.6 FWHM from them; ``settled``: 1 where places and profile came to
+        rest. Some 100 kB; lazy where ``ds`` is.
 
     Raises
     ------
@@ -104,14 +108,14 @@ def fit_trace_model(
     prior: Any = np.zeros(()) if psf is None else _start(psf, band, nodes)
     each = len(sources), ds.sizes["dither"]
     shapes: list[tuple[int, ...]] = [(*each, 2), (nodes.size, N_SPLINE, N_SPLINE), (*each, samples.size)]
-    shapes += [(*each, labels.size, nodes.size), ()]
+    shapes += [(*each, labels.size, nodes.size), (), (each[1], 2)]
     found: Any
     if lazy:
-        later = dask.delayed(_fitted, pure=True, nout=5)(as_delayed(lit), band, sources, labels, grids, prior)
+        later = dask.delayed(_fitted, pure=True, nout=6)(as_delayed(lit), band, sources, labels, grids, prior)
         found = [da.from_delayed(one, shape, float) for one, shape in zip(later, shapes, strict=True)]
     else:
         found = _fitted(lit, band, sources, labels, grids, prior)
-    place, profile, spectrum, judged, settled = found
+    place, profile, spectrum, judged, settled, off = found
     dims = ("source", "dither", "slice_label", "node")
     wanted = {"units": "arcsec", "long_name": "alpha, beta of the sources"}
     data = {
@@ -120,6 +124,7 @@ def fit_trace_model(
         "spectrum": (("source", "dither", "sample"), spectrum, {"units": "MJy/sr", "long_name": "peak of a source"}),
         "used": (dims, gains(judged), {"units": "1"}),
         "settled": ((), settled, {"units": "1", "long_name": "whether places and profile came to rest"}),
+        "pointing_off": (("dither", "sky"), off, {"units": "arcsec", "long_name": "error of pointings"}),
         **score("trace_model", judged, dims, method="model", instead="pixels", held_out="every second pixel"),
     }
     wave = {"units": "um", "long_name": "wavelength, of the observatory"}
@@ -148,13 +153,21 @@ def _grids(lit: xr.Dataset, band: str, labels: np.ndarray, window_rows: int) -> 
 def _fitted(
     lit: xr.Dataset, band: str, sources: Any, labels: np.ndarray, grids: Any, prior: np.ndarray
 ) -> tuple[np.ndarray, ...]:
-    """Return place, profile, spectrum and score; without enough pixels no light, and no score."""
+    """Return place, profile, spectrum, score, whether settled and errors of pointings.
+
+    Without enough pixels no light, and no score.
+    """
     place = np.stack([places_of(lit, band, one) for one in sources])
     nodes, samples = grids
     check_apart(place, float(psf_fwhm(samples.mean())))
-    pixels = gathered(lit, np.any([in_circle(lit, one, EDGE) for one in place], axis=0))
+    start = searched(lit, band, place[0], sources[0])
+    if start.off.any():
+        place = place + (start.place - place[0])
+        tell(said(band, lit["exposure"].values, start.off))
+    near = np.any([in_circle(lit, one, EDGE) for one in place], axis=0)
+    pixels = gathered(lit, near & start.shows[:, None, None])
     if pixels.flux.size < _FEWEST:
         nothing = np.zeros((nodes.size, N_SPLINE, N_SPLINE)), np.zeros((*place.shape[:2], samples.size))
-        return place, *nothing, np.full((*place.shape[:2], labels.size, nodes.size), np.nan), np.zeros(())
+        return place, *nothing, np.full((*place.shape[:2], labels.size, nodes.size), np.nan), np.zeros(()), start.off
     fit, judged, settled = fit_band(pixels, place, labels, nodes, samples, prior)
-    return fit.place, fit.profile, fit.spectrum, judged, np.array(float(settled))
+    return fit.place, fit.profile, fit.spectrum, judged, np.array(float(settled)), start.off

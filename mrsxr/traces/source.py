@@ -22,16 +22,16 @@ from mrsxr.threads import how, one_blas_thread
 from .pixels import gathered, in_box, on_sky, places_of
 from .point import _NODES, LOST, PointFit, _linear
 from .profile import REACH, PsfImages, apart, profile_at
+from .samples import samples_of
+from .search import first_right
 
 Places = Sequence[tuple[float, float]]
 KIND = "point_source"
 OFF = "point_source_off"  # attribute of data, by exposure: the bands whose source was taken off
-_LEAST = 0.05  # of the usual weight of a sample
 _FEWEST = 1000  # pixels near the sources
 _SHOWN = 0.5  # of the pixels around the sources, which an exposure shows of a wavelength that it has
 _NEAR = 0.5  # FWHM, between two sources
 _MIXED, _BESIDE = 0.3, 0.4  # error of sources that are not told apart; around one [FWHM]
-_HELD = 50.0  # samples that hold the smooth light of one
 #: Error of light that no exposure sees, of that light, by whether the PSF was given.
 _UNSEEN = {False: 0.1, True: 0.03}
 _UNSURE = 0.05  # error by its profile from which on light that no exposure sees, LOST of a source, is not known
@@ -61,6 +61,8 @@ def fit_source(
     model = trace_model.compute(**how())
     band, place = str(model.attrs["band"]), _places(lit, model, others)
     near = in_box(lit, place, REACH) & (lit["slice"].values // 100 == int(band[0]))
+    off = _off(model, lit)
+    near &= np.isfinite(off).all(axis=1)[:, None, None]
     pixels = gathered(lit, near)
     if pixels.flux.size < _FEWEST:
         raise MrsxrError(
@@ -77,7 +79,7 @@ def fit_source(
     if not settled:
         tell(_unsettled(band))
     unseen = fit.unseen().min(axis=1)
-    measured, unsure = _samples(fit), _error_by_profile(fit, unseen, settled)
+    measured, unsure = samples_of(fit), _error_by_profile(fit, unseen, settled)
     if (unseen > LOST).any():
         tell(_not_seen(band, unseen, unsure, psf is not None))
     ends = (0, 0), (first, samples.size - 1 - last)
@@ -90,7 +92,9 @@ def fit_source(
         "place": (
             ("source", "dither", "axis"), fit.place, {"units": "arcsec", "long_name": "alpha, beta of the sources"},
         ),
-        "gain": (("dither", "node"), fit.gain, {"units": "1", "long_name": "factor of an exposure"}),
+        "gain": (("dither", "node"), np.where(np.isfinite(off).all(axis=1, keepdims=True), fit.gain, 0.0),
+                 {"units": "1", "long_name": "factor of an exposure"}),
+        "pointing_off": (("dither", "sky"), off, {"units": "arcsec", "long_name": "error of pointings"}),
         "profile": (("node", "i", "j"), fit.correction, {"units": "1", "long_name": "corrections of the profile"}),
         "spline": (
             ("source", "knot"),
@@ -111,7 +115,8 @@ def fit_source(
     if psf is not None:
         ours = psf.isel(plane=np.flatnonzero(psf["psf_band"].values == band)).reset_coords()
         data |= {str(name): one.variable for name, one in ours.data_vars.items()}
-    sky = np.array([on_sky(one[0], band, lit, 0) for one in fit.place]).T
+    right = first_right(off)
+    sky = np.array([on_sky(one[right], band, lit, right) for one in fit.place]).T
     coords = {
         "exposure": lit["exposure"], "sample": ("sample", samples, wave),
         "node": ("node", np.linspace(samples[first], samples[last], fit.gain.shape[1]), wave),
@@ -120,6 +125,14 @@ def fit_source(
     attrs = {"kind": KIND, "band": band, "around": around, "ref_id": f"point source of {band}", **made_with(psf=psf)}
     attrs |= {OFF: model.attrs[OFF]} if OFF in model.attrs else {}
     return xr.Dataset(data, coords, attrs | {"host_field": [float(x) for x in (fit.half, *fit.splines, *fit.fine)]})
+
+
+def _off(model: xr.Dataset, ds: xr.Dataset) -> np.ndarray:
+    """Return by how much the pointings of exposures are off, by a model (dither, 2); models of old tell none."""
+    if "pointing_off" not in model:
+        return np.zeros((ds.sizes["dither"], 2))
+    off: np.ndarray = model["pointing_off"].values[[dither_of(model, str(name)) for name in ds["exposure"].values]]
+    return off
 
 
 def _blind(lit: xr.Dataset, near: np.ndarray, samples: np.ndarray) -> list[tuple[np.ndarray, ...]]:
@@ -201,7 +214,8 @@ def place_of(ds: xr.Dataset, model: xr.Dataset, which: int = 0) -> tuple[float, 
         return float(model["ra"][which]), float(model["dec"][which])
     small = [v.name for v in WCS_VARIABLES if v.name in ds]
     ds = ds.assign(ds[small].compute(scheduler="synchronous").variables)
-    return on_sky(_places(ds, model)[which, 0], str(model.attrs["band"]), ds, 0)
+    right = first_right(_off(model, ds))
+    return on_sky(_places(ds, model)[which, right], str(model.attrs["band"]), ds, right)
 
 
 def taken_off(ds: xr.Dataset) -> list[list[str]]:
@@ -415,7 +429,8 @@ def _places(ds: xr.Dataset, model: xr.Dataset, others: Places = ()) -> np.ndarra
         return known
     out = list(known)
     if others:
-        sky = np.array([on_sky(place, band, ds, d) for d, place in enumerate(known[0])])
+        right = np.flatnonzero(np.abs(_off(model, ds)).sum(axis=1) == 0).tolist() or range(len(known[0]))
+        sky = np.array([on_sky(known[0, d], band, ds, d) for d in right])
         turned = np.unwrap(sky[:, 0], period=360).mean() % 360, sky[:, 1].mean()
         out += [known[0] + places_of(ds, band, one) - places_of(ds, band, turned) for one in others]
     fwhm = float(psf_fwhm(model["sample"].values.mean()))
@@ -449,50 +464,3 @@ def check_apart(place: np.ndarray, fwhm: float) -> float:
     if least < _NEAR * fwhm:
         raise MrsxrError(f"two sources stand {least:.2g} arcsec apart; they are told apart from {_NEAR} FWHM on")
     return float(between[0].max())
-
-
-def _samples(fit: PointFit) -> tuple[np.ndarray, ...]:
-    """Return peaks of the sources, their variances, light around them (source, sample) and number of pixels (sample).
-
-    A sample rests on the pixels nearest to it; that these lie at other wavelengths is made up for by the fitted
-    spectra.
-    """
-    from ._trace_kernels import host_splines, light_at
-    from .point import _LINE, typical_of
-
-    p, n, stars = fit.pixels, fit.n_sample, fit.n_source
-    spectrum, host, (x, y, *_) = np.empty((stars, n)), np.empty((stars, n)), fit.field()
-    for s, centre in enumerate((fit.place - fit.place.mean(axis=0)).mean(axis=1) / fit.half):
-        there = np.full(n, centre[0]), np.full(n, centre[1])
-        light_at(np.arange(n) * 1.0, *there, *fit.splines, fit.found, spectrum, host[s])
-    shape, weight, number = fit.shape * fit.gains(), fit.weights(), fit.number
-    lines = np.append(fit.smooth[1:-2], fit.smooth[-1])[:n] <= _LINE
-    if fit.around == "level":
-        lines[:] = False
-    peak, variance = np.full((2, stars, n), np.nan)
-    totals = np.stack([np.bincount(number, weight * one**2, n) for one in shape])
-    usual = np.median(totals, axis=1)
-    noise = [np.bincount(number, weight**2 * p.variance * one**2, n) for one in shape] / np.maximum(totals, 1e-30) ** 2
-    slope = np.stack([_slope(*one) for one in zip(spectrum, noise, strict=True)])[:, number]
-    flux = p.flux - fit.host - (slope * (fit.star * fit.shape - spectrum[:, number] * shape)).sum(axis=0)
-    for k, at in enumerate(fit.parts):
-        if (totals[:, k] < _LEAST * usual).any():
-            continue
-        degree, m = fit.fine if lines[k] else fit.splines
-        splines = np.zeros((at.size, (m + degree) ** 2))
-        host_splines(x[at], y[at], degree, m, splines)
-        weighted = shape[:, at] * weight[at]
-        cross, normal = weighted @ splines, splines.T @ (splines * weight[at, None]) * (1.0 if lines[k] else _HELD)
-        normal[np.diag_indices(len(normal))] += 1e-3 * typical_of(np.diag(normal)) + 1e-30
-        share = np.einsum("sm,ms->s", cross, np.linalg.solve(normal, cross.T)) / totals[:, k]
-        inverse = np.linalg.inv(weighted @ shape[:, at].T)
-        peak[:, k] = inverse @ (weighted @ flux[at])
-        spread = inverse @ (weighted * p.variance[at]) @ weighted.T @ inverse
-        variance[:, k] = np.diag(spread) / np.maximum(1.0 - share, 1e-3)
-    return peak, variance, host, np.bincount(number, minlength=n).astype(float)
-
-
-def _slope(spectrum: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """Return which part of the change of a spectrum from sample to sample is no noise."""
-    change = np.convolve(np.pad(np.diff(spectrum) ** 2, 1, mode="edge"), np.ones(4) / 4, "same")[:-1]
-    return np.clip(1.0 - 2.0 * noise / np.maximum(change, 1e-30), 0.0, 1.0)

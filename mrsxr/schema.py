@@ -231,7 +231,7 @@ LEVELS: dict[str, tuple[Variable, ...]] = {
         _v("snr", ("line", MAP), _LINE_TYPES, "1", "flux over its error"),
         _v("upper_limit", ("line", MAP), _LINE_TYPES, "W m-2", "3 sigma, at fixed width"),
         _v("n_components", ("line", MAP), "int8", "1", "Gaussians of the chosen model"),
-        _v("fit_flags", ("line", MAP), "uint8", "1", "low S/N, at a bound, failed, few voxels, fringe-like"),
+        _v("fit_flags", ("line", MAP), "uint8", "1", "low S/N, at a bound, failed, few voxels, fringe-like, ambiguous"),
         _v("wavelength_rest", ("line",), "float64", "um", "in vacuum"),
         _v("instrument_dispersion", ("line",), "float64", "km/s", "sigma of the instrument at the line"),
     ),

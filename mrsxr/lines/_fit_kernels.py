@@ -14,151 +14,93 @@ from mrsxr.compiled import Array, njit
 
 from ._descent_kernels import C, descend, evaluate, freeze, gram, line_width, normal, profile, project
 from ._residual_kernels import correlation, fringe
+from ._start_kernels import (
+    N_FIRST,
+    N_ITER,
+    N_SHIFTS,
+    SHIFT,
+    farther,
+    first_start,
+    held,
+    known,
+    next_start,
+    overlap,
+    settle,
+)  # fmt: skip
 
 CONVERGED, AT_BOUND, TRIED = 1, 2, 4  # bits of the status of a fit
-_N_ITER, _N_FIRST, _N_BEST = 80, 6, 2
-_USUAL = 500.0  # km/s
-_SHIFT = 9.0  # gain in chi2 for which lines of a blend stand where others of it are expected
+_N_TRIES, _N_BEST = 6, 2
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _peak(voxels, m, mu0, group, g, w, reach, both_signs):
-    """Return (velocity, score) of the best place of a box of half width 1.2 w for the lines of group g.
+def _fit_one(found, low, high, reach, both_signs, setup, voxels, m, work, second):
+    """Fill the best of several fits with one component and the next best elsewhere; return (converged, excess of that).
 
-    The score is the squared S/N of the box, summed over the lines. Voxels are in order of wavelength.
+    Each start goes to the end; of lines that overlap, those that come to what another one found are left there.
     """
-    _, inv, lo, hi, rest = voxels
-    n = max(math.ceil(reach / (0.5 * w)), 1)
-    score = np.zeros(2 * n + 1)
-    members = 0
-    for line in range(mu0.size):
-        if group[line] != g:
-            continue
-        members += 1
-        scale = mu0[line] / C
-        first = last = 0  # the box holds voxels first .. last - 1
-        total = weight = 0.0
-        for step in range(2 * n + 1):
-            middle = mu0[line] + reach * (step - n) / n * scale
-            while last < m and 0.5 * (lo[last] + hi[last]) <= middle + 1.2 * w * scale:
-                total += rest[last] * inv[last]
-                weight += inv[last] ** 2
-                last += 1
-            while first < last and 0.5 * (lo[first] + hi[first]) < middle - 1.2 * w * scale:
-                total -= rest[first] * inv[first]
-                weight -= inv[first] ** 2
-                first += 1
-            if first < last:
-                score[step] += total * (total if both_signs else abs(total)) / weight
-    best, place = -np.inf, 0.0
-    for step in range(2 * n + 1):
-        v = reach * (step - n) / n
-        if members > 1:  # one line may stand where another is expected: the smaller velocity wins
-            score[step] /= 1.0 + (v / _USUAL) ** 2
-        if score[step] > best:
-            best, place = score[step], v
-    return place, best
+    several = setup[0].size > 1
+    n_first = 3 if several else 2
+    n_tries = n_first + (N_SHIFTS if setup[0].size > setup[3].size else 0)
+    tries, score, done = np.empty((n_tries, found.size)), np.full(n_tries, np.inf), np.zeros(n_tries, dtype=np.bool_)
+    rest, plain, best, at = voxels[4].copy(), 0.0, np.inf, 0
+    for i in range(m):
+        plain += rest[i] ** 2
+    for number in range(n_first):
+        if number == 1 and done[0] and not several and not held(found, low, high):
+            break
+        voxels[4][:m] = rest[:m]
+        x = tries[number]
+        first_start(number, voxels, m, setup, reach, both_signs, x)
+        for q in range(found.size):
+            x[q] = min(max(x[q], low[q]), high[q])
+        if n_tries > n_first and number > 0 and overlap(found, setup):
+            descend(x, low, high, 1, False, N_FIRST, setup, voxels, m, work)
+            if known(number, tries, score, setup):
+                continue
+        score[number], done[number] = descend(x, low, high, 1, False, N_ITER, setup, voxels, m, work)
+        gain = 0.0 if number == 0 else farther(x, found, setup) * SHIFT * best / m
+        if score[number] < best - gain or (score[number] == best and done[number]):
+            best, at = score[number], number
+            found[:] = x
+    if n_tries == n_first or not best < np.inf:
+        return done[at], np.inf
+    at, other, excess = settle(at, tries, score, done, low, high, both_signs, plain, setup, voxels, m, work)
+    found[:] = tries[at]
+    if other >= 0:
+        second[:] = tries[other]
+    return done[at], excess
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _first_start(number, voxels, m, setup, reach, both_signs, x):
-    """Fill the start of one component: 0, 1: the better, the other of the best narrow and the best wide box; 2: where
-    lines are expected.
+def _fit_more(k, before, found, low, high, reach, both_signs, setup, voxels, m, work, second):
+    """Fill the best of several fits with k > 1 components and the next best; return (converged, excess of that).
+
+    Short fits go out from all starts; the best of them go on.
     """
-    mu0, _, group, reference, _ = setup
-    for g in range(reference.size):
-        narrow, wide = 1.3 * reference[g], 3.0 * reference[g]
-        if number == 2:
-            x[2 * g], x[2 * g + 1] = 0.0, narrow
-            continue
-        v_a, score_a = _peak(voxels, m, mu0, group, g, narrow, reach[g], both_signs)
-        v_b, score_b = _peak(voxels, m, mu0, group, g, wide, reach[g], both_signs)
-        if (score_a > score_b) != (number == 1):
-            x[2 * g], x[2 * g + 1] = v_a, narrow
-        else:
-            x[2 * g], x[2 * g + 1] = v_b, wide
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _next_start(number, k, before, voxels, m, setup, reach, both_signs, x):
-    """Fill start ``number`` of k components from the fit with k - 1 components and its residuals.
-
-    0, 1: one more where most is left, narrow or wide; 2, 3, 4: a wide one below, centred, to the blue, to the red;
-    5: two side by side in place of the last one.
-    """
-    mu0, _, group, reference, _ = setup
-    for g in range(reference.size):
-        first, j = 2 * g * (k - 1), 2 * g * k
-        v, w = before[first], before[first + 1]
-        for c in range(k - 1):
-            x[j + 2 * c], x[j + 2 * c + 1] = before[first + 2 * c], before[first + 2 * c + 1]
-            if x[j + 2 * c + 1] > w:
-                v, w = x[j + 2 * c], x[j + 2 * c + 1]
-        last = j + 2 * (k - 1)
-        if number < 2:
-            x[last + 1] = 1.3 * reference[g] if number == 0 else 2.0 * w
-            x[last] = _peak(voxels, m, mu0, group, g, x[last + 1], reach[g], both_signs)[0]
-        elif number < 5:
-            for c in range(k - 1):
-                x[j + 2 * c + 1] *= 0.8
-            x[last] = v + (0.0 if number == 2 else (-0.8 if number == 3 else 0.8)) * w
-            x[last + 1] = (2.4 if number == 2 else 1.8) * w
-        else:
-            v, w = x[last - 2], x[last - 1]
-            x[last - 2], x[last - 1], x[last], x[last + 1] = v - 0.6 * w, 0.75 * w, v + 0.6 * w, 0.75 * w
-
-
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
-def _fit_model(k, before, found, low, high, reach, both_signs, setup, voxels, m, work):
-    """Fill the best of several fits with k components; return (chi2, converged)."""
-    n_tries = 6 if k > 1 else (2 if setup[0].size == 1 else 3)
-    tries, score = np.empty((n_tries, found.size)), np.full(n_tries, np.inf)
-    rest = voxels[4].copy()  # of k - 1 components
-    positive = k > 1 and not both_signs
-    best, ended = np.inf, False
-    for number in range(n_tries + _N_BEST):
-        if number < n_tries:  # short fits from all starts; those of one component go to the end
-            index, n_iter = number, _N_ITER if k == 1 else _N_FIRST
-            if k == 1 and number == 1 and ended and setup[0].size == 1 and not _held(found, low, high):
-                break
+    tries, score = np.empty((_N_TRIES, found.size)), np.full(_N_TRIES, np.inf)
+    rest, final = voxels[4].copy(), score.copy()  # of k - 1 components
+    best, at, ended = np.inf, 0, False
+    for number in range(_N_TRIES + _N_BEST):
+        index, n_iter = number, N_FIRST
+        if number < _N_TRIES:
             voxels[4][:m] = rest[:m]
-            if k == 1:
-                _first_start(number, voxels, m, setup, reach, both_signs, tries[number])
-            else:
-                _next_start(number, k, before, voxels, m, setup, reach, both_signs, tries[number])
+            next_start(number, k, before, voxels, m, setup, reach, both_signs, tries[number])
             for q in range(found.size):
                 tries[number, q] = min(max(tries[number, q], low[q]), high[q])
-        else:  # the best of them go on
-            index, n_iter = int(np.argmin(score)), _N_ITER
-            if k == 1 or not score[index] < np.inf:
+        else:
+            index, n_iter = int(np.argmin(score)), N_ITER
+            if not score[index] < np.inf:
                 break
-        score[index], done = descend(tries[index], low, high, k, positive, n_iter, setup, voxels, m, work)
-        gain = 0.0 if k > 1 or number == 0 else _farther(tries[index], found, setup) * _SHIFT * best / m
-        if score[index] < best - gain or (score[index] == best and done):
-            best, ended = score[index], done
+        chi2, done = descend(tries[index], low, high, k, not both_signs, n_iter, setup, voxels, m, work)
+        if chi2 < best or (chi2 == best and done):
+            best, at, ended = chi2, index, done
             found[:] = tries[index]
-        if number >= n_tries:
-            score[index] = np.inf
-    evaluate(found, k, setup, voxels, m, work)
-    return project(voxels, m, setup[4], setup[4] + setup[0].size * k, positive, work), ended
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _farther(x, y, setup):
-    """Return 1 where x stands farther from velocity 0 than y, -1 where nearer, 0 within a width or for one line."""
-    mu0, _, _, reference, _ = setup
-    more = 0.0
-    for g in range(reference.size if mu0.size > 1 else 0):
-        more += (abs(x[2 * g]) - abs(y[2 * g])) / reference[g]
-    return 1.0 if more > 1.0 else (-1.0 if more < -1.0 else 0.0)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _held(x, low, high):
-    for q in range(x.size):
-        if x[q] <= low[q] or x[q] >= high[q]:
-            return True
-    return False
+        score[index] = chi2
+        if number >= _N_TRIES:
+            score[index], final[index] = np.inf, chi2
+    final[at] = np.inf
+    second[:] = tries[int(np.argmin(final))]
+    return ended, np.min(final) - best
 
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")
@@ -183,9 +125,21 @@ def _invert(matrix, n, frozen, slope, factor):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _parameters(x, k, setup, coef, theta):
+    """Fill continuum, then flux, velocity, width of each feature."""
+    mu0, inst, group, reference, n_cont = setup
+    theta[:n_cont] = coef[:n_cont]
+    for f in range(mu0.size * k):
+        line = f // k
+        a, j = n_cont + 3 * f, 2 * (group[line] * k + f % k)
+        theta[a], theta[a + 1] = coef[n_cont + f], x[j]
+        theta[a + 2] = line_width(x[j + 1], inst[line], reference[group[line]])
+
+
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _covariance(x, low, high, k, setup, voxels, m, work, theta, cov):
     """Fill parameters (continuum, then flux, velocity, width of each feature) and covariance; return the status."""
-    mu0, inst, group, reference, n_cont = setup
+    mu0, _, group, _, n_cont = setup
     coef, slope, frozen, matrix, factor = work[2:]
     n_lin = n_cont + mu0.size * k
     n, size = n_lin + x.size, n_cont + 3 * mu0.size * k
@@ -195,17 +149,14 @@ def _covariance(x, low, high, k, setup, voxels, m, work, theta, cov):
     frozen[:n_lin] = False
     good = _invert(matrix, n, frozen, slope, factor)
     index, by = np.arange(size), np.ones(size)
-    theta[:n_cont] = coef[:n_cont]
+    _parameters(x, k, setup, coef, theta)
     for f in range(mu0.size * k):
-        line = f // k
-        a, j = n_cont + 3 * f, 2 * (group[line] * k + f % k)
-        w = line_width(x[j + 1], inst[line], reference[group[line]])
-        index[a], index[a + 1], index[a + 2] = n_cont + f, n_lin + j, n_lin + j + 1
-        theta[a], theta[a + 1], theta[a + 2], by[a + 2] = coef[n_cont + f], x[j], w, x[j + 1] / w
+        a, j = n_cont + 3 * f, 2 * (group[f // k] * k + f % k)
+        index[a], index[a + 1], index[a + 2], by[a + 2] = n_cont + f, n_lin + j, n_lin + j + 1, x[j + 1] / theta[a + 2]
     for a in range(size):
         for b in range(size):
             cov[a, b] = by[a] * by[b] * matrix[index[a], index[b]] if good else np.nan
-    return AT_BOUND if _held(x, low, high) else 0
+    return AT_BOUND if held(x, low, high) else 0
 
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")
@@ -285,7 +236,7 @@ def _room(n_vox, n_cont, n_lines, n_groups, k):
 @njit(cache=True, nogil=True, error_model="numpy")
 def _fit_batch(
     spectra, lines, n_cont, k_max, always, both_signs, narrowest, widest, limit_width, theta, cov, chi2, status, count,
-    core, limits, waves, length,
+    core, limits, waves, length, other, excess,
 ):  # fmt: skip
     """Fit the continuum alone and 1 .. k_max components to each spectrum; see the wrapper :func:`fit`."""
     mu0, inst, group, reference, reach = lines
@@ -308,10 +259,19 @@ def _fit_batch(
             if k > 1 and not always and (chi2[s, 0] - chi2[s, k - 1]) * (m - n_cont) < 9.0 * chi2[s, k - 1]:
                 break
             _bounds(k, setup, reach, widest, narrowest, low, high)
-            found = np.empty(n_x)
-            chi2[s, k], ended = _fit_model(
-                k, before, found, low[:n_x], high[:n_x], reach, both_signs, setup, voxels, m, work
-            )
+            found, second = np.empty(n_x), np.empty(n_x)
+            limits_of = (low[:n_x], high[:n_x], reach, both_signs)
+            if k == 1:
+                ended, excess[s, 0] = _fit_one(found, *limits_of, setup, voxels, m, work, second)
+            else:
+                ended, excess[s, k - 1] = _fit_more(k, before, found, *limits_of, setup, voxels, m, work, second)
+            n_lin, positive = n_cont + n_lines * k, k > 1 and not both_signs
+            if excess[s, k - 1] < np.inf:
+                evaluate(second, k, setup, voxels, m, work)
+                project(voxels, m, n_cont, n_lin, positive, work)
+                _parameters(second, k, setup, work[2], other[s, k - 1])
+            evaluate(found, k, setup, voxels, m, work)
+            chi2[s, k] = project(voxels, m, n_cont, n_lin, positive, work)
             bound = _covariance(found, low[:n_x], high[:n_x], k, setup, voxels, m, work, theta[s, k - 1], cov[s, k - 1])
             status[s, k - 1] = TRIED | bound | (CONVERGED if ended else 0)
             _core(theta[s, k - 1], n_cont, k, mu0, voxels, m, core[s, k - 1])
@@ -374,7 +334,7 @@ def _draw_batch(
                 radius = math.sqrt(-2.0 * math.log(_random(state)))
                 voxels[0][i] = model[i] + noise[s] * radius * math.cos(2.0 * math.pi * _random(state))
             x = start[s, :n_x].copy()
-            descend(x, low[:n_x], high[:n_x], k, positive, _N_ITER, setup, voxels, m, work)
+            descend(x, low[:n_x], high[:n_x], k, positive, N_ITER, setup, voxels, m, work)
             _totals(x, k, setup, work[2], out[s, n])
 
 
@@ -410,8 +370,10 @@ def fit(
         ``theta`` (spectrum, model, parameter: continuum, then flux, velocity, observed width of each component of
         each line), ``cov``, ``chi2`` (spectrum, 0 .. k_max components), ``status`` (bits CONVERGED, AT_BOUND, TRIED),
         ``count`` of good voxels, ``core`` (those at each line), ``limits`` (error of the flux at fixed shape) and
-        ``fringe`` (chance that the residuals hold no wave, and its amplitude) and ``length`` (of the correlation of
-        the residuals, in voxels); NaN where there is no fit. Parameters at a bound have covariance 0.
+        ``fringe`` (chance that the residuals hold no wave, and its amplitude), ``length`` (of the correlation of the
+        residuals, in voxels), ``other`` (``theta`` of the next likely solution elsewhere) and ``excess`` (chi2 by which
+        that is less likely, inf where there is none); NaN where there is no fit. Parameters at a bound have
+        covariance 0.
     """
     n, n_lines = len(spectra[0]), len(lines[0])
     size = n_cont + 3 * n_lines * k_max
@@ -420,13 +382,14 @@ def fit(
         "chi2": np.full((n, k_max + 1), np.nan), "status": np.zeros((n, k_max), dtype=np.int64),
         "count": np.zeros(n, dtype=np.int64), "core": np.zeros((n, k_max, n_lines), dtype=np.int64),
         "limits": np.full((n, n_lines), np.nan), "fringe": np.ones((n, k_max, 2)),
-        "length": np.ones((n, k_max)),
+        "length": np.ones((n, k_max)), "other": np.full((n, k_max, size), np.nan),
+        "excess": np.full((n, k_max), np.inf),
     }  # fmt: skip
     arrays, facts = _arrays(spectra, lines)
     _fit_batch(
         arrays, facts, int(n_cont), int(k_max), bool(always), bool(both_signs), float(narrowest), float(widest),
         float(limit_width), out["theta"], out["cov"], out["chi2"], out["status"], out["count"], out["core"],
-        out["limits"], out["fringe"], out["length"],
+        out["limits"], out["fringe"], out["length"], out["other"], out["excess"],
     )  # fmt: skip
     return out
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from ._window import Blend, C
 
 #: Bits of ``fit_flags``.
 FLAGS = {"low_snr": 1, "at_bound": 2, "failed": 4, "few_voxels": 8, "fringe_like": 16, "unresolved": 32,
-         "no_errors": 64}  # fmt: skip
+         "no_errors": 64, "ambiguous": 128}  # fmt: skip
 LINE_VALUES = (
     "flux", "flux_err", "velocity", "velocity_err", "dispersion", "dispersion_err", "snr", "continuum",
     "continuum_err", "ew", "ew_err", "upper_limit", "fit_flags",
@@ -28,6 +29,7 @@ FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))
 F_TEST = 0.003
 FRINGE_CHANCE = 0.01
 UNRESOLVED = 1.1
+AMBIGUOUS = 9.0  # of chi2, scaled as the errors are: a solution elsewhere that is less worse than this is told
 
 
 @dataclass(frozen=True)
@@ -270,6 +272,7 @@ def measure(
     for f in range(n_lines * k):
         by[:, n_cont + 3 * f + 1 : n_cont + 3 * f + 3] = 1.0
     theta = fitted["theta"][some, k - 1, :size] * by
+    excess = fitted["excess"][some, k - 1] / noise**2
     noise = noise[:, None] * _shares(theta, fitted["length"][some, k - 1], n_cont, blend)
     cov = (
         fitted["cov"][some, k - 1, :size, :size]
@@ -278,16 +281,16 @@ def measure(
         * noise[:, :, None]
         * noise[:, None, :]
     )
-    noise = noise[:, 0]
+    noise, a = noise[:, 0], n_cont + 3 * k * line
+    held = [cov[:, a + 3 * c + i, a + 3 * c + i] <= 0 for c in range(k) for i in (1, 2)]
+    cov, unsure = _cover(theta, cov, fitted["other"][some, k - 1, :size] * by, excess, k, n_cont, blend)
     values = line_values(theta, cov, line, k, n_cont, blend)
     values["snr"] = values["flux"] / values["flux_err"]
     width = values.pop("width")
     core = fitted["core"][some, k - 1, line]
     lost = (core < 2) | ~np.isfinite(values["flux_err"]) | ~(noise > 0)
-    a = n_cont + 3 * k * line
     peak = (np.abs(theta[:, a : a + 3 * k : 3]) / theta[:, a + 2 : a + 3 * k : 3]).min(axis=1) / scale
     fringe = peak < fringe_peak(fitted["fringe"][some, k - 1], blend.mu0[line])
-    held = [cov[:, a + 3 * c + i, a + 3 * c + i] <= 0 for c in range(k) for i in (1, 2)]
     ended = (fitted["status"][some, k - 1] & 1) > 0
     flags = (
         FLAGS["low_snr"] * ~((np.abs(values["snr"]) if options.absorption else values["snr"]) >= 3.0)
@@ -296,6 +299,7 @@ def measure(
         | FLAGS["few_voxels"] * (core < 2)
         | FLAGS["fringe_like"] * fringe
         | FLAGS["unresolved"] * (width < UNRESOLVED * blend.inst[line])
+        | FLAGS["ambiguous"] * unsure
     )
     order = _order(theta, k, n_cont, blend)[:, blend.group[line]]
     values |= component_values(theta, cov, line, k, n_cont, blend, order)
@@ -321,6 +325,44 @@ def _shares(theta: np.ndarray, length: np.ndarray, n_cont: int, blend: Blend) ->
     for first, shape in ((1, 1.0 - square / 2.0), (2, 1.0 - square + square**2 / 12.0)):
         out[:, n_cont + first :: 3] = np.sqrt((1.0 + (own * shape).sum(axis=0)) / blend.length)
     return np.where((length <= blend.length)[:, None], out, 1.0)
+
+
+def _cover(
+    theta: np.ndarray, cov: np.ndarray, other: np.ndarray, excess: np.ndarray, k: int, n_cont: int, blend: Blend,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Return covariances that reach to the next likely solution, and where that is elsewhere and hardly worse.
+
+    ``excess`` is what it is worse in chi2, scaled as the errors. It counts by twice its share of the likelihood: whole
+    where both are alike.
+    """
+    near = np.flatnonzero(excess < AMBIGUOUS)
+    unsure = np.zeros(len(theta), dtype=bool)
+    if not near.size:
+        return cov, unsure
+    apart = _like(theta[near], other[near], k, n_cont, blend) - theta[near]
+    beyond = np.abs(apart) > np.sqrt(np.diagonal(cov[near], axis1=1, axis2=2))
+    near, apart = near[beyond[:, n_cont:].any(axis=1)], apart[beyond[:, n_cont:].any(axis=1)]
+    share = np.minimum(2.0 / (1.0 + np.exp(0.5 * excess[near])), 1.0)
+    cov = cov.copy()
+    cov[near] += share[:, None, None] * apart[:, :, None] * apart[:, None, :]
+    unsure[near] = True
+    return cov, unsure
+
+
+def _like(theta: np.ndarray, other: np.ndarray, k: int, n_cont: int, blend: Blend) -> np.ndarray:
+    """Return other parameters with the components of each group in the order of those they are most like."""
+    out = other.copy()
+    for group in range(len(blend.reach) if k > 1 else 0):
+        first = n_cont + 3 * k * np.flatnonzero(np.array(blend.group) == group)
+        a = first[0] + 3 * np.arange(k)
+        orders = np.array(list(itertools.permutations(range(k))))
+        off = [((other[:, a[order] + i] - theta[:, a + i]) / theta[:, a + 2]) ** 2 for order in orders for i in (1, 2)]
+        best = orders[np.argmin(np.sum(off, axis=2).reshape(len(orders), 2, -1).sum(axis=1), axis=0)]
+        for start in first:
+            for i in range(3):
+                at = start + 3 * np.arange(k) + i
+                out[:, at] = np.take_along_axis(other[:, at], best, axis=1)
+    return out
 
 
 def _order(theta: np.ndarray, k: int, n_cont: int, blend: Blend) -> np.ndarray:

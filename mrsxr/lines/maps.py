@@ -43,8 +43,8 @@ def mask_maps(
     Dataset
         The same with NaN there, in the errors too. Components must reach the limits with their own flux as well. Values
         of failed fits (``fit_flags`` bit 4) are NaN, and velocities and widths where one of them is at the limit of
-        what was allowed (bit 2). Upper limits, continuum and statistics stay. Fits with ``absorption`` count by the
-        absolute signal to noise.
+        what was allowed (bit 2). Ambiguous ones (bit 128) stay, as their errors reach to the other solution. Upper
+        limits, continuum and statistics stay. Fits with ``absorption`` count by the absolute signal to noise.
 
     Raises
     ------

@@ -223,3 +223,51 @@ def test_correlation_length_is_that_of_the_noise():
     smooth = (white[:, :-2] + 2 * white[:, 1:-1] + white[:, 2:]) / 4  # correlations 2/3 and 1/6
     lengths = np.array([correlation(np.ascontiguousarray(row), row.size) for row in smooth])
     assert np.median(lengths) == pytest.approx(1 + 2 * (2 / 3 + 1 / 6), rel=0.15)
+
+
+def doublet(gap, fluxes, v, width, noise, seed, n=3):
+    """Return spectra of two lines, and the places and chi2 of the least of a fine grid of velocities and widths."""
+    mu0 = (MU0, MU0 * (1 + gap / C))
+    truth = 4 + 0.2 * T + sum(gaussian(f, v, width, mu) for f, mu in zip(fluxes, mu0, strict=True))
+    values = truth + noise * np.random.default_rng(seed).normal(size=(n, T.size))
+    least = np.full(n, np.inf)
+    for u in np.arange(-500, 501, 4.0):
+        for w in np.arange(36.0, 200.0, 4.0):
+            design = np.stack([np.ones_like(T), T, *(gaussian(1.0, u, w, mu) for mu in mu0)], axis=1)
+            rest = values.T - design @ np.linalg.lstsq(design, values.T, rcond=None)[0]
+            least = np.minimum(least, (rest**2).sum(axis=0) / noise**2)
+    return mu0, values, least
+
+
+@pytest.mark.parametrize(
+    ("gap", "fluxes", "v"), [(210.0, (1.0, 0.3), 240.0), (230.0, (0.35, 1.0), -190.0), (110.0, (1.0, 1.0), 100.0)]
+)
+def test_of_the_places_of_a_doublet_the_likely_one_is_found(gap, fluxes, v):
+    """Chi2 has up to three minima over the velocity, half and whole gaps of the lines from each other."""
+    noise = 0.02 * gaussian(1.0, 0.0, 55.0).max()
+    mu0, values, least = doublet(gap, fluxes, v, 55.0, noise, seed=int(gap))
+    out = run(values, noise, mu0=mu0, inst=(INST, INST), group=(0, 0))
+    assert (out["chi2"][:, 1] < least + 1.0).all()
+    np.testing.assert_allclose(out["theta"][:, 0, 3], v, atol=15.0)
+    np.testing.assert_allclose(out["theta"][:, 0, [2, 5]], np.tile(fluxes, (3, 1)), atol=0.15)
+
+
+def test_the_next_likely_place_is_told():
+    noise = 0.1 * gaussian(1.0, 0.0, 70.0).max()
+    mu0, values, _ = doublet(120.0, (1.0, 0.7), 0.0, 70.0, noise, seed=8, n=20)
+    out = run(values, noise, mu0=mu0, inst=(INST, INST), group=(0, 0))
+    told = np.isfinite(out["excess"][:, 0])
+    assert told.sum() > 10
+    for theta, other in zip(out["theta"][told, 0], out["other"][told, 0], strict=True):
+        assert abs(other[3] - theta[3]) > 10.0
+        assert other[3] == other[6]
+        assert other[2] + other[5] == pytest.approx(theta[2] + theta[5], rel=0.25)
+    assert np.isnan(out["other"][~told, 0]).all()
+
+
+def test_no_other_place_is_told_of_lines_that_stand_apart_or_alone():
+    noise = 0.05 * gaussian(1.0, 0.0, 60.0).max()
+    mu0, values, _ = doublet(600.0, (1.0, 0.6), 50.0, 60.0, noise, seed=9)
+    apart = run(values, noise, mu0=mu0, inst=(INST, INST), group=(0, 0))
+    assert np.isinf(apart["excess"]).all()
+    assert np.isinf(run(values, noise)["excess"]).all()

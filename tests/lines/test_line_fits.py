@@ -13,7 +13,7 @@ from mrsxr import mrs, units
 from mrsxr.errors import LevelError, MrsxrError, MrsxrWarning, SchemaError
 from mrsxr.geometry.grid import CubeGrid
 from mrsxr.geometry.index import attach_index
-from mrsxr.lines._measure import FLAGS, without_instrument
+from mrsxr.lines._measure import FLAGS, _cover, _like, without_instrument
 from mrsxr.lines.fit import fit_line, fit_lines
 from mrsxr.lines.model import line_model
 from mrsxr.lines.table import line_table
@@ -555,3 +555,56 @@ def test_spectra_whose_flags_became_floats():
     with pytest.warns(MrsxrWarning, match="what has mixed flags is usable where flux is a number"):
         coarse = fit_line(bare.coarsen(wavelength=2, boundary="trim").mean().assign_attrs(bare.attrs), "[Ne II] 12.81")
     np.testing.assert_allclose(coarse.flux, known.flux, rtol=0.05)
+
+
+def test_errors_of_close_doublets_hold_and_those_that_may_be_otherwise_say_so():
+    """Lines nearer than two observed dispersions: one wide line at one place is hardly worse than two at another."""
+    gap, ratio = 130.0, 0.6
+    own = [(ratio * FLUX, 210.0, 70.0)]
+    second = NE2 * (1 + gap / C)
+    noise = noise_for(25.0, [(FLUX, 210.0, 70.0)])
+    cube = make_cube([(FLUX, 210.0, 70.0)], (20, 20), noise, seed=3, lines=((NE2, None), (second, own)))
+    fit = fit_line(cube, [NE2, second])
+    unsure = (fit["fit_flags"].values[0] & FLAGS["ambiguous"]) > 0
+    assert 0.05 < unsure.mean() < 0.95
+    assert (unsure == ((fit["fit_flags"].values[1] & FLAGS["ambiguous"]) > 0)).all()
+    error = fit["velocity_err"].values[0]
+    assert np.median(error[unsure]) > 2.0 * np.median(error[~unsure])
+    for name, truth in (("velocity", [210.0, 210.0]), ("flux", [FLUX, ratio * FLUX])):
+        pull = (fit[name].values - np.reshape(truth, (2, 1, 1))) / fit[f"{name}_err"].values
+        assert (np.abs(pull) > 3.0).mean() < 0.05
+    apart = make_cube([(FLUX, 210.0, 70.0)], (5, 5), noise, seed=4, lines=((NE2, None), (NE2 * (1 + 700 / C), own)))
+    assert not (fit_line(apart, [NE2, NE2 * (1 + 700 / C)])["fit_flags"].values & FLAGS["ambiguous"]).any()
+
+
+def test_components_that_may_be_otherwise_say_so_whatever_their_order():
+    parts = [(FLUX, 0.0, 50.0), (0.8 * FLUX, -130.0, 60.0)]
+    cube = make_cube(parts, (12, 12), noise_for(30.0, parts[:1]), seed=5)
+    fit = fit_line(cube, NE2, components=2).squeeze("line")
+    unsure = (fit["fit_flags"].values & FLAGS["ambiguous"]) > 0
+    assert 0.05 < unsure.mean() < 0.95
+    error = fit["component_velocity_err"].values[0]
+    assert np.nanmedian(error[unsure]) > 1.5 * np.nanmedian(error[~unsure])
+    pull = (fit["flux"].values - 1.8 * FLUX) / fit["flux_err"].values  # the sum stays well known
+    assert np.abs(pull).max() < 6.0
+    assert np.median(fit["flux_err"].values[unsure]) < 2.0 * np.median(fit["flux_err"].values[~unsure])
+
+
+def test_another_solution_is_compared_component_by_component():
+    from types import SimpleNamespace
+
+    blend = SimpleNamespace(reach=(1.0,), group=(0, 0))
+    theta = np.array([[5.0, 1, 10, 50, 2, 200, 80, 3, -100, 60, 4, 10, 50, 5, 200, 80, 6, -100, 60]])
+    blocks = theta[:, 1:].reshape(2, 3, 3)
+    other = np.concatenate([[[7.0]], blocks[:, [2, 0, 1]].reshape(1, -1) + 0.5], axis=1)
+    expected = np.concatenate([[[7.0]], theta[:, 1:] + 0.5], axis=1)
+    np.testing.assert_array_equal(_like(theta, other, 3, 1, blend), expected)
+    cov = np.eye(19)[None] * 0.01
+    wide, unsure = _cover(theta, cov, other, np.array([0.0]), 3, 1, blend)
+    d = expected[0] - theta[0]
+    assert unsure.tolist() == [True]
+    np.testing.assert_allclose(wide[0], cov[0] + np.outer(d, d))
+    for excess, same in ((9.5, other), (0.0, expected * 0 + theta)):
+        kept, unsure = _cover(theta, cov, same, np.array([excess]), 3, 1, blend)
+        np.testing.assert_array_equal(kept, cov)
+        assert not unsure.any()

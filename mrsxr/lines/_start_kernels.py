@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 
+from mrsxr._solve_kernels import substitute
 from mrsxr.compiled import njit
 
 from ._descent_kernels import C, descend, evaluate, project
@@ -157,11 +158,24 @@ def elsewhere(x, y, setup):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _cost(x, unit, both_signs, setup, voxels, m, work):
-    """Return chi2 without negative fluxes (but where both signs may be) and with what is known of velocities."""
+def _cost(x, nearest, unit, both_signs, setup, voxels, m, work):
+    """Return chi2 without negative fluxes (but where both signs may be) and with what is known of velocities.
+
+    What stands alone stands where it is expected: of fits that show one line only (above 3 sigma) those farther from
+    velocity 0 than the nearest cost ``SHIFT`` more.
+    """
     mu0, _, _, reference, n_cont = setup
+    n_lin, seen = n_cont + mu0.size, 0
     evaluate(x, 1, setup, voxels, m, work)
-    chi2 = project(voxels, m, n_cont, n_cont + mu0.size, not both_signs, work)
+    chi2 = project(voxels, m, n_cont, n_lin, not both_signs, work)
+    column = np.empty(n_lin)
+    for a in range(n_cont, n_lin):
+        column[:] = 0.0
+        column[a] = 1.0
+        substitute(work[6], n_lin, column)
+        seen += 1 if work[2][a] ** 2 > 9.0 * unit * column[a] and not work[4][a] else 0
+    if seen < 2 and farther(x, nearest, setup) > 0.0:
+        chi2 += unit * SHIFT
     for g in range(reference.size):
         chi2 += unit * (x[2 * g] / SPREAD) ** 2
     return chi2
@@ -211,13 +225,8 @@ def known(number, tries, score, setup):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def settle(at, tries, score, done, low, high, both_signs, plain, setup, voxels, m, work):
-    """Return (the most likely try of one component of a blend, the next likely elsewhere, its excess of cost).
-
-    ``at`` is the best so far; the last ``N_SHIFTS`` of ``tries`` are filled here, by fits whose lines begin where
-    others of the group were found. Lines that overlap stand where the cost is least; others where they are expected,
-    unless chi2 gains ``SHIFT``. The next is looked for where lines overlap; -1: there is none.
-    """
+def _try_shifts(at, tries, score, done, low, high, plain, setup, voxels, m, work):
+    """Fill the last ``N_SHIFTS`` of the tries by fits whose lines begin where others of their group were found."""
     n = len(tries)
     for number in range(n - N_SHIFTS, n):
         share = 0.5 if number == n - N_SHIFTS else (1.0 if number == n - 1 else -1.0)
@@ -227,18 +236,33 @@ def settle(at, tries, score, done, low, high, both_signs, plain, setup, voxels, 
         chi2, _ = descend(tries[number], low, high, 1, False, N_FIRST, setup, voxels, m, work)
         if chi2 < score[at] * (1.0 + NEAR / m) and not known(number, tries, score, setup):
             score[number], done[number] = descend(tries[number], low, high, 1, False, N_ITER, setup, voxels, m, work)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def settle(at, tries, score, done, low, high, both_signs, plain, setup, voxels, m, work):
+    """Return (the most likely try of one component of a blend, the next likely elsewhere, its excess of cost).
+
+    ``at`` is the best so far; more are tried here. Lines that overlap stand where the cost is least; others where they
+    are expected, unless chi2 gains ``SHIFT``. The next is looked for where lines overlap; -1: there is none.
+    """
+    n = len(tries)
+    _try_shifts(at, tries, score, done, low, high, plain, setup, voxels, m, work)
     unit = np.min(score) / m
     for number in range(n - N_SHIFTS, n):
-        if score[number] < np.inf and elsewhere(tries[number], tries[at], setup) == 2:
-            if score[number] < score[at] - farther(tries[number], tries[at], setup) * SHIFT * unit:
-                at = number
-    cost = np.full(n, np.inf)
+        gain = farther(tries[number], tries[at], setup) * SHIFT * unit if score[number] < np.inf else np.inf
+        if score[number] < score[at] - gain and elsewhere(tries[number], tries[at], setup) == 2:
+            at = number
+    cost, nearest = np.full(n, np.inf), at
     for number in range(n):
         if score[number] < score[at] + NEAR * unit and elsewhere(tries[number], tries[at], setup) == 1:
-            cost[number] = _cost(tries[number], unit, both_signs, setup, voxels, m, work)
+            cost[number] = 0.0
+            nearest = number if farther(tries[number], tries[nearest], setup) < 0.0 else nearest
     if not np.min(cost) < np.inf:
         return at, -1, np.inf
-    cost[at] = _cost(tries[at], unit, both_signs, setup, voxels, m, work)
+    cost[at] = 0.0
+    for number in range(n):
+        if cost[number] < np.inf:
+            cost[number] = _cost(tries[number], tries[nearest], unit, both_signs, setup, voxels, m, work)
     at, other = int(np.argmin(cost)), -1
     for number in range(n):
         if cost[number] < np.inf and elsewhere(tries[number], tries[at], setup) == 1:

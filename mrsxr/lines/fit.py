@@ -147,9 +147,10 @@ def fit_line(
     of one Gaussian, and of doublets whose lines lie two observed dispersions apart or more; at S/N 3 velocities
     scatter 1.4 times as much. Chi2 of nearer ones has up to three minima: both lines, or one wide line at the place of
     either. The least is taken, negative fluxes (but with ``absorption``) and velocities beyond 250 km/s being less
-    likely; where another is near to it, flag 128. So 1 in 60 velocities of lines 100 - 600 km/s apart is off by more
-    than 3 errors. What is left: a lone bright line more than four observed dispersions from the faint one (S/N below 4)
-    is taken for the line that is nearer to the redshift, and no flag says so: give the redshift well.
+    likely, and what stands alone (one line above 3 sigma) being taken for the line nearest to the redshift unless chi2
+    gains 9; where another is near to it, flag 128. So 1 in 40 velocities of lines 100 - 600 km/s apart is off by more
+    than 3 errors, most of them where the fainter line has S/N below 4 and the brighter one stands more than 4 observed
+    dispersions from its place, which no flag says: give the redshift well.
 
     Two components of an S/N at which "auto" would not take them scatter up to six times as much as their errors say;
     their sum is good. "auto" takes two of one Gaussian in 1 of 1000 spectra by "bic" and 1 of 200 by "ftest", in 1 of

@@ -31,7 +31,7 @@ def replace_pixels(
     method: Method = "mingrad",
     n_adjacent_cols: Count = 3,
     across_slices: bool = True,
-    trace_model: xr.Dataset | None = None,
+    trace_model: xr.Dataset | Sequence[xr.Dataset] | None = None,
     source: Place | None = None,
     others: Sequence[Place] = (),
     psf: OptionalRef = None,
@@ -57,7 +57,8 @@ def replace_pixels(
         pixels between slices are filled. False: only pixels of a slice, from pixels of the same slice.
 
     trace_model : Dataset, kind "trace_model" or "point_source", optional
-        "trace_model" only: of :func:`fit_trace_model` or :func:`fit_point_source`; by default fitted here.
+        "trace_model" only: of :func:`fit_trace_model` or :func:`fit_point_source`, of one band or several (a list or a
+        dict, of which those of the setting are taken); by default fitted here.
     source : (float, float), optional
         "trace_model" only: where the source is [deg], by default at the brightest place.
     others : sequence of (float, float)
@@ -123,7 +124,11 @@ def _mapped(
 
 
 def _filled_over_star(
-    ds: xr.Dataset, trace_model: xr.Dataset | None, source: Any, others: Any, psf: xr.Dataset | None
+    ds: xr.Dataset,
+    trace_model: xr.Dataset | Sequence[xr.Dataset] | None,
+    source: Any,
+    others: Any,
+    psf: xr.Dataset | None,
 ) -> xr.Dataset:
     """Return data whose bad pixels near point sources hold their model and what lies around them."""
     from mrsxr.traces.source import star_where_used

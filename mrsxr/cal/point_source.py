@@ -92,7 +92,7 @@ def fit_point_source(
 def subtract_point_source(
     ds: xr.Dataset,
     *,
-    trace_model: xr.Dataset | None = None,
+    trace_model: xr.Dataset | Sequence[xr.Dataset] | None = None,
     bands: Sequence[Band] | None = None,
     source: Place | None = None,
     around: Around = "host",
@@ -105,10 +105,10 @@ def subtract_point_source(
     Parameters
     ----------
     ds : Dataset, level "cal"
-    trace_model : Dataset, kind "trace_model" or "point_source", optional
+    trace_model : Dataset or several, kind "trace_model" or "point_source", optional
         Of :func:`fit_trace_model`: spectrum and PSF are then fitted here; or of :func:`fit_point_source`, which tells
-        them. By default all is fitted here, so that a recipe can have the step (``[cube.subtract_point_source]`` with
-        ``before = "cube_build"``).
+        them. Of several bands, a list or a dict, those of the setting are taken off. By default all is fitted here, so
+        that a recipe can have the step (``[cube.subtract_point_source]`` with ``before = "cube_build"``).
     bands, source
         Without a model: in which bands, by default both of the setting, and where [deg], by default at the brightest
         place.
@@ -151,12 +151,26 @@ def subtract_point_source(
 
 
 def models_of(
-    ds: xr.Dataset, trace_model: xr.Dataset | None, bands: Any, source: Any, others: Any, psf: xr.Dataset | None
+    ds: xr.Dataset,
+    trace_model: xr.Dataset | Sequence[xr.Dataset] | None,
+    bands: Any,
+    source: Any,
+    others: Any,
+    psf: xr.Dataset | None,
 ) -> dict[str, xr.Dataset]:
-    """Return the model given, by its band, or trace models of bands."""
-    if trace_model is not None:
+    """Return the models given that are of the setting, by band, or trace models of bands."""
+    ours = bands_of_setting(str(ds.attrs["setting"]))
+    if isinstance(trace_model, xr.Dataset):
         return {check_model(ds, trace_model): trace_model}
-    wanted = bands or bands_of_setting(str(ds.attrs["setting"]))
+    if trace_model is not None:
+        known = [str(one.attrs.get("band", "none")) for one in trace_model]
+        models = {check_model(ds, one): one for one, band in zip(trace_model, known, strict=True) if band in ours}
+        if not models or len(models) < sum(band in ours for band in known):
+            raise MrsxrError(
+                f"trace_model has bands {', '.join(known) or 'none'}; expected one each of {' or '.join(ours)}"
+            )
+        return models
+    wanted = bands or ours
     given = {"source": source, "others": others}
     return {band: fit_trace_model(ds, band=band, psf=psf if holds(psf, band) else None, **given) for band in wanted}
 

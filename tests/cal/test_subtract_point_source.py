@@ -287,3 +287,20 @@ def test_a_recipe_may_take_the_source_off(alone):
     ds, model = alone
     (out,) = combine({"12A": ds}, recipe.skipping("outlier_detection", "master_background")).values()
     np.testing.assert_array_equal(out.flux, subtract_point_source(ds, trace_model=model, around="level").flux)
+
+
+def test_models_of_several_bands_go_through_as_they_are(alone):
+    ds, model = alone
+    one = subtract_point_source(ds, trace_model=model, around="level")
+    other = model.assign_attrs(band="1B")
+    for several in ([model], [other, model], {"1B": other, "1A": model}):
+        np.testing.assert_array_equal(subtract_point_source(ds, trace_model=several, around="level").flux, one.flux)
+    for wrong, known in (([], "none"), ([other], "1B"), ([model, model], "1A, 1A")):
+        with pytest.raises(MrsxrError, match=f"has bands {known}; expected one each of 1A or 2A"):
+            subtract_point_source(ds, trace_model=wrong)
+    flux = ds.flux.values.copy()
+    flux[1, 30, np.nanargmax(flux[1, 30])] = np.nan
+    holes = ds.assign(flux=ds.flux.copy(data=flux), dq=ds.dq | np.isnan(flux).astype("u4"))
+    filled = [replace_pixels(holes, method="trace_model", trace_model=given).flux for given in (model, [other, model])]
+    np.testing.assert_array_equal(*filled)
+    assert np.isfinite(filled[0].values[1, 30][ds["slice"].values[30] > 0]).all()

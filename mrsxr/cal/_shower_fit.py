@@ -96,10 +96,11 @@ def find_showers(
                         least, best = _CLEARLY * told[1], [box, light, unsure, *told]
             if best:
                 box, light, unsure, misfits, _, holds, told_light = best
-                slices.take(told_light)
+                amount, rest = slices.amounts(told_light, unsure, box)
+                slices.take(amount[:, None] * told_light)
                 squares += misfits
-                model[box] += np.where(holds, light, 0.0)
-                variance[box] += np.where(holds, unsure, 0.0)
+                model[box] += np.where(holds, slices.spread(amount, box) * light, 0.0)
+                variance[box] += np.where(holds, slices.spread(rest, box) * unsure, 0.0)
                 gained = True
         if not gained:
             break

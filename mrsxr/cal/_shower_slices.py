@@ -25,6 +25,8 @@ _DEGREE, _LEAST_ROWS, _BESIDE_ROWS = 3, 16, 20  # of the light of a slice along 
 _LIT = 0.1, 0.02  # shares of the highest light of a shower in a slice: slices, and rows, that tell of it
 _GAIN, _SURE, _TOO_MUCH = 0.5, 3.0, 2.0  # share of a shower that is found on slices, sigma
 _FEWEST_PLACES = 4  # where what it holds by chance is looked at
+_LEAST_UNSURE, _OTHER_FORM = 0.03, 0.04  # shares of a model, and of what slices tell, uncertain whatever they say
+_MOST_ALIKE = 0.95  # correlation of the misfits of rows beside each other
 
 
 @dataclass(frozen=True)
@@ -222,13 +224,71 @@ class Slices:
         shape[out] = 0.0
         return left, stays[0] / stays[1], ~np.isin(self.labels[box], self.names[out]), shape
 
+    def amounts(self, shape: np.ndarray, unsure: np.ndarray, box: tuple[slice, slice]) -> tuple[np.ndarray, np.ndarray]:
+        """Return by slice how much of the light of a shower lies on it, and by what its variance is multiplied.
+
+        The mean of 1, what the gaps say, and of the share that is found on the slice, where the shower may be longer,
+        shorter or moved along rows, weighted by their variances. The variance of the share is what such shares at other
+        rows hold of the rest, at least that of the fit, and what other forms may add; that of 1 what the model says, or
+        what shares scatter about 1 beyond their noise, the larger.
+
+        Parameters
+        ----------
+        shape, unsure : ndarray
+            Light of the shower (slice, y), see :meth:`judge`, and variance of the model (y, x) in the box.
+        """
+        amount, rest = (np.ones(len(self.names)) for _ in range(2))
+        top = np.abs(shape).max(axis=1, initial=0.0)
+        told = np.flatnonzero(top > _LIT[0] * top.max(initial=0.0))
+        lit = np.flatnonzero((np.abs(shape[told]) > _LIT[1] * top[told, None]).any(axis=0))
+        if not lit.size:
+            return amount, rest
+        with np.errstate(invalid="ignore"):
+            doubt = np.nan_to_num(self._sum(unsure, box) / self.count)[told].sum(axis=1)
+        share, variance, _ = _shares_of(self.light[told], shape[told], lit, 0, True)
+        left = self.light[told] - np.nan_to_num(share, nan=1.0)[:, None] * shape[told]
+        step, middle = max(1, (lit[-1] - lit[0] + 1) // 2), (lit[0] + lit[-1]) // 2
+        away = [k for k in range(-step * (middle // step), left.shape[1] - middle, step) if k]
+        if not away:
+            return amount, rest
+        squares = np.square([_shares_of(left, shape[told], lit, k, True)[0] for k in away])
+        seen = np.isfinite(squares).sum(axis=0)
+        chance = np.where(seen >= _FEWEST_PLACES, np.nansum(squares, axis=0) / np.maximum(seen, 1), np.inf)
+        noise = np.fmax(variance, chance) + _OTHER_FORM**2
+        amount[told], rest[told] = _weighed(share, noise, doubt / np.sum(shape[told] ** 2, axis=1))
+        return amount, rest
+
+    def spread(self, values: np.ndarray, box: tuple[slice, slice]) -> np.ndarray:
+        """Return values of slices at the pixels (y, x) of a box, 1 between slices."""
+        of_label = np.ones(int(self.labels.max()) + 1)
+        of_label[self.names] = values
+        return of_label[np.maximum(self.labels[box], 0)]
+
+
+def _weighed(share: np.ndarray, noise: np.ndarray, doubt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean of 1 and shares, of variances doubt, if not larger, and noise, and its variance over doubt."""
+    doubt = np.maximum(doubt, _LEAST_UNSURE**2)
+    told = np.isfinite(share) & np.isfinite(noise)
+    off, noise = np.where(told, share - 1.0, 0.0), np.where(told, noise, np.inf)
+    trust = 1.0 / (noise + doubt) ** 2
+    beyond = np.sum(trust * (off**2 - np.where(told, noise, 0.0))) / max(np.sum(trust), 1e-300)
+    model = np.maximum(doubt, beyond)
+    weight = model / (model + noise)
+    return np.clip(1.0 + weight * off, _GAIN, _TOO_MUCH), (1.0 - weight) * model / doubt
+
 
 def _mean(values: np.ndarray, variance: np.ndarray) -> float:
     return float(np.nansum(values / variance) / np.nansum(1.0 / variance))
 
 
-def _shares_of(light: np.ndarray, shape: np.ndarray, lit: np.ndarray, away: int) -> tuple[np.ndarray, ...]:
-    """Return by slice the share of a shape (slice, y), moved by rows, in its light, variance, squared misfits."""
+def _shares_of(
+    light: np.ndarray, shape: np.ndarray, lit: np.ndarray, away: int, moves: bool = False
+) -> tuple[np.ndarray, ...]:
+    """Return by slice the share of a shape (slice, y), moved by rows, in its light, variance, squared misfits.
+
+    moves : whether the shape may be elsewhere along rows, and longer or shorter with the same light; what the border of
+    the detector cuts tells nothing then.
+    """
     more = max(_BESIDE_ROWS, (lit[-1] - lit[0]) // 2)
     rows = np.arange(max(lit[0] + away - more, 0), min(lit[-1] + away + more + 1, light.shape[1]))
     usual = np.polynomial.legendre.legvander(np.linspace(-1, 1, rows.size), _DEGREE)
@@ -237,14 +297,26 @@ def _shares_of(light: np.ndarray, shape: np.ndarray, lit: np.ndarray, away: int)
     out = np.full((3, len(light)), np.nan)
     for k, (one, form) in enumerate(zip(light[:, rows], moved, strict=True)):
         good, top = np.isfinite(one), np.abs(form).max(initial=0.0)
-        if good.sum() >= _LEAST_ROWS and top > _LIT[0] * np.abs(shape[k]).max():
+        cut = moves and max(abs(form[0]), abs(form[-1])) > _LIT[0] * top
+        if good.sum() >= _LEAST_ROWS and top > _LIT[0] * np.abs(shape[k]).max() and not cut:
             scale = np.array([top, top * top, 1.0])
-            out[:, k] = _share_of(one[good], np.column_stack([usual, form / top])[good]) / scale
+            matrix = [usual, form / top] if not moves else [usual, *_other_forms(form / top), form / top]
+            out[:, k] = _share_of(one[good], np.column_stack(matrix)[good], moves) / scale
     return tuple(out)
 
 
-def _share_of(values: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Return (factor of the last column, its variance, squared misfits), outliers clipped; NaN: not told."""
+def _other_forms(form: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return by what a form along rows changes where it is moved, and where it is longer with the same light."""
+    rows = np.arange(form.size) - np.sum(np.arange(form.size) * np.abs(form)) / np.sum(np.abs(form))
+    slope = np.gradient(form)
+    return slope, form + rows * slope
+
+
+def _share_of(values: np.ndarray, matrix: np.ndarray, alike: bool = False) -> np.ndarray:
+    """Return (factor of the last column, its variance, squared misfits), outliers clipped; NaN: not told.
+
+    alike : whether misfits that are like those of the rows beside, as of another form, make the variance larger.
+    """
     weight = np.ones(values.size)
     for _ in range(_ROUNDS):
         normal = (matrix * weight[:, None]).T @ matrix
@@ -258,4 +330,8 @@ def _share_of(values: np.ndarray, matrix: np.ndarray) -> np.ndarray:
         if np.allclose(weight, before, atol=1e-2):
             break
     variance = np.linalg.inv(normal)[-1, -1] * np.mean(weight * off**2)
+    if alike:
+        rest = np.sqrt(weight) * (values - matrix @ found)
+        shared = np.clip(np.sum(rest[1:] * rest[:-1]) / np.sum(rest**2), 0.0, _MOST_ALIKE)
+        variance *= (1.0 + shared) / (1.0 - shared)
     return np.array([found[-1], variance, values.size])

@@ -49,7 +49,8 @@ def clean_showers(
         "smooth": the Gaussian mean, as jwst, of 0 DN/s beyond the detector. "gated": patches that
         are raised significantly above what slices spill over their edges, each followed across the slices as a smooth
         field about none, one or two blobs, where the light of the slices agrees: the likeliest, unless half as much of
-        the squared light of another stays on the slices. Nothing is subtracted elsewhere.
+        the squared light of another stays on the slices. How much is taken off each slice is the mean of what the
+        gaps and the slice itself say, weighted by their variances. Nothing is subtracted elsewhere.
     threshold : float
         With "gated": significance [sigma] of a shower.
     protection : float

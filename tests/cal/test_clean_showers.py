@@ -319,6 +319,41 @@ def test_slices_judge_what_is_found_between_them(there):
         assert took[2].all()
 
 
+def amounts_of(rate, labels, shape):
+    """Return the amounts of a shower (y, x) on slices that it lights, those on dark ones, and the variances left."""
+    on = slices.Slices(rate, np.zeros(rate.shape, "u4"), labels)
+    box = (slice(None), slice(None))
+    light = on._sum(shape, box) / on.count
+    amount, rest = on.amounts(light, np.full(rate.shape, (0.02 * shape.max()) ** 2), box)
+    top = light.max(axis=1)
+    return amount[top > 0.3 * top.max()], amount[top < 0.1 * top.max()], rest
+
+
+@pytest.mark.parametrize(("part", "longer"), [(1.0, 1.0), (1.3, 1.0), (0.75, 1.0), (1.0, 1.25), (0.8, 0.85)])
+def test_slices_correct_how_much_of_a_shower_lies_on_them(part, longer):
+    rate, labels = spilling(0.0, 0.0, 12)
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    shower, model = (
+        height * np.exp(-0.5 * (((y - 150) / (12.0 * long)) ** 2 + ((x - 210) / 30.0) ** 2))
+        for height, long in ((0.8 * part, 1.0), (0.8 / longer, longer))
+    )
+    amount, dark, rest = amounts_of((rate + shower).astype("f4"), labels, model)
+    np.testing.assert_allclose(amount, part, atol=0.05)
+    assert (dark == 1.0).all()
+    assert (rest > 0.0).all()
+
+
+def test_slices_with_light_of_their_own_or_beyond_the_border_leave_a_shower_as_it_is():
+    rate, labels = spilling(0.0, 0.0, 13)
+    shower = made_shower(gaussian, 40, 0.4)
+    bumps = np.random.default_rng(4).normal(size=(SHAPE[0], 1)) * np.ones(SHAPE)
+    bumps = correlate(bumps, np.exp(-0.5 * (np.arange(-40, 41)[:, None] / 12.0) ** 2), mode="nearest")
+    source = rate + np.where(labels > 0, bumps, 0.0)
+    np.testing.assert_allclose(amounts_of((source + shower).astype("f4"), labels, shower)[0], 1.0, atol=0.03)
+    cut = made_shower(gaussian, 40, 0.4, at=(2.0, 210.0))
+    assert (amounts_of((rate + 1.5 * cut).astype("f4"), labels, cut)[0] == 1.0).all()
+
+
 def test_share_of_a_shape_at_other_rows_is_told_or_nan():
     rng = np.random.default_rng(6)
     y = np.arange(300)

@@ -34,8 +34,8 @@ def line_table(fit: xr.Dataset, *, blank: bool = True) -> QTable:
     blank : bool
         Mask what is no measurement: fluxes and equivalent widths below a signal to noise of 3, velocities below 5,
         widths below 8 (those of :func:`mrsxr.lines.mask_maps`), and what a failed fit or a bound gave; they are blank
-        in print and in files. The limit of the flux, ``upper_limit`` (3 sigma of the noise, whatever flux was fitted), then
-        stands in the lines that are not detected only. False: all numbers, as they were fitted.
+        in print and in files. The limit of the flux, ``upper_limit`` (3 sigma of the noise, whatever flux was fitted),
+        then stands in the lines that are not detected only. False: all numbers, as they were fitted.
 
     Returns
     -------

@@ -95,6 +95,34 @@ def _chain(*levels: str, mode: str = "baseline", compute: bool = True) -> Callab
     return make
 
 
+def _line_fits(_: Path) -> Callable[[], Any]:
+    """Return what fits a line in every spaxel of a cube."""
+    import mrsxr as mx
+
+    cube = mx.simulate.simulate_cube(band="3A", wavelength=(12.8, 13.4), noise=2.0)
+    return lambda: mx.lines.fit_line(cube, "[Ne II] 12.81", redshift=0.0225, components="auto")
+
+
+def _stage3(mode: str, *, compute: bool = True) -> Callable[[Path], Callable[[], Any]]:
+    """Return what makes the cubes and spectra, or the plan of the cubes, of an exposure on disk that is calibrated."""
+
+    def make(folder: Path) -> Callable[[], Any]:
+        import dask
+
+        import mrsxr as mx
+
+        (cal,), refs = sorted((folder / "cal").glob("*.fits")), mx.References(folder / "refs")
+
+        def run() -> Any:
+            exposures = mx.open_exposures(cal)
+            with dask.config.set(scheduler="synchronous"):
+                return mx.reduce(exposures, refs, mode) if compute else mx.make_cubes(exposures, refs, mode)
+
+        return run
+
+    return make
+
+
 _RATE = "mrsxr.rate._"
 CASES = {
     "kernel first_saturated": _kernel(f"{_RATE}saturation_kernels", "first_saturated", "sci", "noise"),
@@ -125,12 +153,16 @@ CASES = {
         f"{_RATE}shower_model_kernels", "coarse_maps", "sci", "flags", "pixels", "noise", "gain"
     ),
     "kernel fitted stray light": _stray_light,
+    "fits of lines": _line_fits,
     "graph rate": _chain("rate", compute=False),
     "graph rate and cal, optimal": _chain("rate", "cal", mode="optimal", compute=False),
+    "graph cubes, optimal": _stage3("optimal", compute=False),
     "chain rate": _chain("rate"),
     "chain rate, optimal": _chain("rate", mode="optimal"),
     "chain rate and cal": _chain("rate", "cal"),
     "chain rate and cal, optimal": _chain("rate", "cal", mode="optimal"),
+    "chain cubes and spectra": _stage3("baseline"),
+    "chain cubes and spectra, optimal": _stage3("optimal"),
 }  # fmt: skip
 
 
@@ -167,6 +199,14 @@ def checkout(revision: str | None, into: Path) -> Path:
     return into
 
 
+def calibrate(folder: Path) -> None:
+    """Save the calibrated exposure that the cases of stage 3 begin with, made by the files as they lie."""
+    import mrsxr as mx
+
+    (uncal,), refs = sorted((folder / "uncal").glob("*.fits")), mx.References(folder / "refs")
+    mx.save(mx.reduce(mx.open_exposures(uncal), refs, to="cal"), folder / "cal")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default="origin/main")
@@ -182,6 +222,8 @@ def main() -> None:
 
             simulate_observation(folder, bands=["12A"], n_groups=40, n_integrations=2, n_dithers=1, n_background=0,
                                  save_slopes=False)  # fmt: skip
+        if not (folder / "cal").is_dir():
+            calibrate(folder)
         sides = {name: checkout(revision, Path(temporary) / name)
                  for name, revision in (("base", given.base), ("now", given.now))}  # fmt: skip
         lost = []

@@ -14,7 +14,7 @@ from mrsxr.arguments import as_bands, reads
 from mrsxr.attributes import set_each
 from mrsxr.blocks import as_delayed
 from mrsxr.errors import MrsxrError
-from mrsxr.geometry.frame import frame_coordinate
+from mrsxr.geometry.frame import frame_coordinate, lean
 from mrsxr.limits import Band, OptionalRef, Place, Whole, checked
 from mrsxr.mrs import bands_of_setting
 from mrsxr.step import step
@@ -188,7 +188,7 @@ def stars_of(
     lit: Any = lit_pixels(ds, str(model.attrs["band"]))
     fit: Callable[..., Any] = _fitted
     if lazy:
-        fit, image, lit, frame = dask.delayed(fit), dask.delayed(image), as_delayed(lit), as_delayed(frame)
+        fit, image, lit, frame = dask.delayed(fit), dask.delayed(image), as_delayed(lean(lit)), as_delayed(frame)
         psf = as_delayed(psf) if psf is not None and psf["psf"].chunks else psf
     found = fit(lit, model, around, psf, others)
     each: Any = [image(found, frame, name, *more) for name in exposures]

@@ -15,6 +15,7 @@ from mrsxr import dq
 from mrsxr.arguments import reads
 from mrsxr.blocks import delayed_blocks, is_lazy
 from mrsxr.errors import LevelError, ParameterError
+from mrsxr.geometry.frame import frame_coordinate
 from mrsxr.geometry.sky import Pointing, barycentric, sky_to_v2v3, slicer_to_sky, v2v3_to_slicer
 from mrsxr.limits import Count, NotNegative, Positive, Range, checked
 from mrsxr.mrs import bands_of_setting
@@ -172,17 +173,17 @@ def _graph(
     labels = np.asarray(small["slice"].values)
     bands = [b for b in bands_of_setting(ds.attrs["setting"]) if (labels // 100 == int(b[0])).any()]
     model = small[[v.name for v in WCS_VARIABLES]].reset_coords()
-    inputs = [small[name].values for name in ("alpha", "wavelength")]
-    shared = dask.delayed(labels, traverse=False)
+    placed = small.assign(flux=ds["flux"].variable)  # with the coordinates in memory
+    shared, *inputs = (_travelling(placed, name) for name in ("slice", "alpha", "wavelength"))
     locate = dask.delayed(band_geometry, pure=True)
-    geometry = [locate(b, shared, *(dask.delayed(a, traverse=False) for a in inputs), model) for b in bands]
+    geometry = [locate(b, shared, *inputs, model) for b in bands]
     n = ds.sizes["dither"]
     frames = _contrasts(ds, shared, half, options["rows"])
     if isinstance(fallback, da.Array):
         fallback = delayed_blocks(fallback)[0, 0]
     pointings = [Pointing.of(small, i) for i in range(n)]
     scales = [float(barycentric(1.0, float(v))) for v in small["velosys"].values]
-    ways = {b: _ways(b, labels, inputs[0], model, pointings, scales, n_compare) for b in bands}
+    ways = {b: _ways(b, labels, small["alpha"].values, model, pointings, scales, n_compare) for b in bands}
     look = dask.delayed(look_at, pure=True)
     blocks, judged = [], []
     for i in range(n):
@@ -194,6 +195,12 @@ def _graph(
     table = da.stack(judged)
     columns = [table[:, bands.index(b)] if b in bands else da.full(n, np.nan) for b in ds["band"].values]
     return da.stack(blocks), da.stack(columns, axis=1)
+
+
+def _travelling(ds: xr.Dataset, name: str) -> Any:
+    """Return a coordinate of the slices as a Delayed that is some kilobytes, where its polynomials make it."""
+    found = frame_coordinate(ds, name).data
+    return delayed_blocks(found)[0, 0] if isinstance(found, da.Array) else dask.delayed(found, traverse=False)
 
 
 def _contrasts(ds: xr.Dataset, labels: Any, half: int, rows: int) -> list[Any]:

@@ -12,6 +12,7 @@ import xarray as xr
 
 from mrsxr.arguments import reads
 from mrsxr.blocks import as_delayed, is_lazy
+from mrsxr.geometry.frame import lean
 from mrsxr.geometry.pixels import check_setting, wavelength_span
 from mrsxr.limits import Band, Count, OptionalRef, Place, checked
 from mrsxr.mrs import PIXEL_LENGTH, psf_fwhm
@@ -111,7 +112,7 @@ def fit_trace_model(
     shapes += [(*each, labels.size, nodes.size), (), (each[1], 2)]
     found: Any
     if lazy:
-        later = dask.delayed(_fitted, pure=True, nout=6)(as_delayed(lit), band, sources, labels, grids, prior)
+        later = dask.delayed(_fitted, pure=True, nout=6)(as_delayed(lean(lit)), band, sources, labels, grids, prior)
         found = [da.from_delayed(one, shape, float) for one, shape in zip(later, shapes, strict=True)]
     else:
         found = _fitted(lit, band, sources, labels, grids, prior)

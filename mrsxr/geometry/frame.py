@@ -109,3 +109,21 @@ def frame_coordinate(ds: xr.Dataset, name: str) -> xr.DataArray:
         return xr.DataArray(da.from_array(values, chunks=-1), dims=("y", "x"))
     task = dask.delayed(_grid, pure=True, traverse=False)(dask.delayed(frame, traverse=False), name)
     return xr.DataArray(da.from_delayed(task, made.shape, made.dtype), dims=("y", "x"))
+
+
+def lean(ds: xr.Dataset) -> xr.Dataset:
+    """Return lazy data whose coordinates of :data:`GRIDS` travel as :func:`frame_coordinate` lets them.
+
+    Parameters
+    ----------
+    ds : Dataset with slice coordinates
+
+    Returns
+    -------
+    Dataset
+        The same values; data in memory as they are.
+    """
+    if not is_lazy(ds):
+        return ds
+    return ds.assign_coords({name: ds[name].variable.copy(data=frame_coordinate(ds, name).data) for name in GRIDS
+                             if name in ds.coords})  # fmt: skip

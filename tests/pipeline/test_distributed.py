@@ -24,6 +24,19 @@ def test_the_graph_of_an_exposure_is_small(simulated, mode):
     assert not any(c.chunks for c in cal.coords.values())
 
 
+@pytest.mark.parametrize("mode", ["baseline", "optimal"])
+def test_the_graph_of_a_cube_is_small(reduced, simulated, mode):
+    """Of exposures that were opened, whose slice coordinates are in memory: what makes them travels in their place.
+
+    In optimal the area of the pixels of a band, 2 MB, is left.
+    """
+    cals = [p for p in reduced.files["cal"] if "background" not in p.parts]
+    cubes = mx.make_cubes(mx.open_observation(cals), mx.References(simulated.reference_folder), mode, bands="1A")
+    arrays = [v.data for v in cubes["science/1A"].to_dataset().variables.values() if v.chunks]
+    header, frames = serialize(to_serialize(collections_to_expr(arrays)))
+    assert sum(map(nbytes, [header, *frames])) <= {"baseline": 0.3e6, "optimal": 3.5e6}[mode]
+
+
 @pytest.fixture(scope="module")
 def client():
     from distributed import Client, LocalCluster

@@ -9,11 +9,15 @@ import numpy as np
 import xarray as xr
 
 from mrsxr import dq
+from mrsxr.attributes import keyword, of_each
 from mrsxr.errors import MrsxrError
 from mrsxr.geometry.pixels import band_columns
-from mrsxr.geometry.sky import Pointing, sky_to_v2v3, slicer_to_sky, v2v3_to_slicer
+from mrsxr.geometry.sky import Pointing, sky_to_v2v3, slicer_to_sky, tangent_frame, tangent_offsets, v2v3_to_slicer
 from mrsxr.mrs import psf_fwhm
+from mrsxr.notes import tell
 from mrsxr.schema import RANDOM, WCS_VARIABLES, variances_of
+
+_AT_REST = 0.01  # arcsec, that a target may have moved from exposure to exposure
 
 
 @dataclass
@@ -39,8 +43,9 @@ class Pixels:
 def lit_pixels(ds: xr.Dataset, band: str) -> xr.Dataset:
     """Return ``flux`` and ``variance`` on the columns of a band, NaN where unusable, and what tells where they lie.
 
-    Raises where no exposure has a slice of the band.
+    Raises where no exposure has a slice of the band; tells of a target that moves over the sky meanwhile.
     """
+    _tell_of_moving(ds)
     ds = ds.isel(x=band_columns(band, ds["x"].values))
     small = [name for name in ("slice", *(v.name for v in WCS_VARIABLES)) if name in ds.variables]
     out = ds[["flux", *small]].assign(ds[small].compute(scheduler="synchronous").variables)
@@ -53,6 +58,32 @@ def lit_pixels(ds: xr.Dataset, band: str) -> xr.Dataset:
         *flux.dims
     )
     return out.assign(flux=flux.where(good), variance=variance.where(good))
+
+
+def _tell_of_moving(ds: xr.Dataset) -> None:
+    """Tell of a target that was not brought to rest: by where exposures have it, else by TARGTYPE."""
+    header = ds.variables.get("fits_header")
+    if ds.sizes["dither"] < 2 or (header is not None and header.chunks):
+        return
+    ra, dec = (
+        np.array(
+            [_number(old if new is None else new) for new, old in zip(of_each(ds, at), keyword(ds, name), strict=True)]
+        )
+        for at, name in (("mt_avra", "MT_RA"), ("mt_avdec", "MT_DEC"))
+    )
+    known = np.isfinite(ra + dec)
+    path = 0.0
+    if known.any():
+        frame = tangent_frame(ra[known][0], dec[known][0])
+        path = float(np.hypot(*tangent_offsets(ra[known], dec[known], frame)).max())
+    moving = "MOVING" in (str(one).upper() for one in keyword(ds, "TARGTYPE"))
+    if path > _AT_REST or (moving and not known.all()):
+        how_far = f"by {path:.2f} arcsec " if path > _AT_REST else ""
+        tell(f"the target moves {how_far}over the sky between exposures and was not brought to rest; use assign_mtwcs")
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else np.nan
 
 
 def shows(ds: xr.Dataset, band: str) -> bool:

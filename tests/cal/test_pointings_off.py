@@ -1,13 +1,19 @@
 """Pointings that are off by more than a fit can follow are found in the images, told, and mended; others stay."""
 
+import json
+
 import numpy as np
 import pytest
 from star_scene import made, pixel_psf
 
 import mrsxr as mx
-from mrsxr.cal import fit_point_source, fit_trace_model, measure_offsets, subtract_point_source, tie_bands
+from mrsxr.cal import assign_mtwcs, fit_point_source, fit_trace_model, measure_offsets, subtract_point_source, tie_bands
+from mrsxr.errors import MrsxrWarning
+from mrsxr.notes import listen
+from mrsxr.spectrum import fit_spectrum
 from mrsxr.traces.pixels import lit_pixels, places_of
 from mrsxr.traces.search import searched
+from mrsxr.tree import join_dithers
 
 STAR = (0.0, 0.0)
 HOSTS = {
@@ -131,3 +137,62 @@ def test_pointings_are_mended_by_the_offsets():
     right = star()
     for name in ("ra_ref", "dec_ref"):
         np.testing.assert_allclose(3600 * ((tied[name] - right[name] + 180) % 360 - 180), 0.0, atol=0.03)
+
+
+# --- targets that move ---
+
+
+def on_the_way(ds, target="MOVING", ra=(0.0, 1e-4, 2e-4, 3e-4), dec=(0.0, 0.0, 0.0, 0.0)):
+    """Return data whose headers say where the target was [deg]."""
+    cards = [{"MT_RA": a, "MT_DEC": b} for a, b in zip(ra, dec, strict=True)]
+    headers = [json.dumps({"PRIMARY": {"TARGTYPE": target}, "SCI": one}) for one in cards]
+    return ds.assign_coords(fits_header=("dither", headers))
+
+
+def told(ds):
+    with listen(pass_on=True) as heard:
+        lit_pixels(ds, "1A")
+    return heard
+
+
+@pytest.mark.parametrize(
+    ("target", "ra", "dec", "text"),
+    [
+        ("MOVING", (0.0, 1e-4, 2e-4, 3e-4), (0.0,) * 4, "moves by 1.08 arcsec over"),
+        ("moving", (0.0, 359.9999, 0.0, 0.0), (0.0,) * 4, "moves by 0.36 arcsec over"),
+        (None, (10.0,) * 4, (60.0, 60.001, 60.0, 60.0), "moves by 3.60 arcsec over"),
+        ("MOVING", (None,) * 4, (None,) * 4, "moves over the sky"),
+        ("MOVING", (10.0, None, 10.0, 10.0), (60.0,) * 4, "moves over the sky"),
+        ("MOVING", (10.0, "ten", 10.0, 10.0), (60.0,) * 4, "moves over the sky"),
+        ("MOVING", (10.0,) * 4, (60.0,) * 4, None),
+        ("FIXED", (None,) * 4, (None,) * 4, None),
+    ],
+)
+def test_a_target_that_was_not_brought_to_rest_is_told_of(target, ra, dec, text):
+    heard = told(on_the_way(star(), target, ra, dec))
+    assert len(heard) == (text is not None)
+    assert text is None or text in heard[0]
+    assert told(on_the_way(star(), target, ra, dec).isel(dither=[0])) == []
+
+
+def test_a_target_that_was_brought_to_rest_is_not():
+    ds = on_the_way(star())
+    assert told(assign_mtwcs(ds)) == []
+    half = join_dithers([assign_mtwcs(ds.isel(dither=[0, 1]), center=(0.0, 0.0)), ds.isel(dither=[2, 3])])
+    assert "moves by 1.08 arcsec" in told(half)[0]
+
+
+def test_every_fit_of_point_sources_tells_of_a_target_that_moves():
+    still = star().isel(dither=[0, 1], y=slice(0, 60))
+    ds = on_the_way(star()).isel(dither=[0, 1], y=slice(0, 60))
+    model = fit_trace_model(still, band="1A", source=STAR)
+    source = fit_point_source(still, trace_model=model)
+    for call in (
+        lambda: fit_trace_model(ds, band="1A", source=STAR),
+        lambda: fit_point_source(ds, trace_model=model),
+        lambda: fit_spectrum(ds, trace_model=source),
+        lambda: subtract_point_source(ds, trace_model=model),
+        lambda: measure_offsets(ds, source=STAR, max_error=1.0),
+    ):
+        with pytest.warns(MrsxrWarning, match="the target moves by 0.36 arcsec over the sky"):
+            call()

@@ -112,8 +112,10 @@ SCATTER = tuple(name for name in VARIANCES if name != "var_photom")
 
 def _more_variances(units: str) -> tuple[Variable, ...]:
     """Variances that jwst drops; each its own, as those of references are common to all dithers."""
-    parts = {"latent": "the subtracted latent", "background": "the subtracted background",
-             "straylight": "the stray light model", "fringe": "the fringe flat and residual fringes, systematic",
+    parts = {"latent": "the subtracted latent, common to all dithers",
+             "background": "the subtracted background, common to all dithers",
+             "straylight": "the stray light model, common to all dithers",
+             "fringe": "the fringe flat and residual fringes, common to all dithers",
              "photom": "the flux conversion, common to all pixels and no part of ERR"}  # fmt: skip
     return tuple(
         _v(f"var_{name}", DETECTOR_DIMS, "float32", units, f"variance by {what}", True) for name, what in parts.items()
@@ -159,7 +161,7 @@ LEVELS: dict[str, tuple[Variable, ...]] = {
         _v("dq", DETECTOR_DIMS, "uint32", "1", "flags", fits="DQ"),
         _v("var_poisson", DETECTOR_DIMS, "float32", "DN2/s2", "variance by photon noise", fits="VAR_POISSON"),
         _v("var_read", DETECTOR_DIMS, "float32", "DN2/s2", "variance by read noise", fits="VAR_RNOISE"),
-        _v("var_flat", DETECTOR_DIMS, "float32", "DN2/s2", "variance by the flat, systematic", True, fits="VAR_FLAT"),
+        _v("var_flat", DETECTOR_DIMS, "float32", "DN2/s2", "variance by the flat", True, fits="VAR_FLAT"),
         *_more_variances("DN2/s2"),
         _v("groups_used", DETECTOR_DIMS, "uint16", "1", "groups that the slope rests on, all integrations", True),
         _v("n_jumps", DETECTOR_DIMS, "uint16", "1", "differences left out as jumps, all integrations", True),
@@ -182,7 +184,7 @@ LEVELS: dict[str, tuple[Variable, ...]] = {
         _v("dq", DETECTOR_DIMS, "uint32", "1", "flags", fits="DQ"),
         _v("var_poisson", DETECTOR_DIMS, "float32", "MJy2/sr2", "variance by photon noise", fits="VAR_POISSON"),
         _v("var_read", DETECTOR_DIMS, "float32", "MJy2/sr2", "variance by read noise", fits="VAR_RNOISE"),
-        _v("var_flat", DETECTOR_DIMS, "float32", "MJy2/sr2", "variance by the flat, systematic", fits="VAR_FLAT"),
+        _v("var_flat", DETECTOR_DIMS, "float32", "MJy2/sr2", "variance by the flat", fits="VAR_FLAT"),
         *_more_variances("MJy2/sr2"),
         _v("pixel_area", ("y", "x"), "float32", "arcsec2", "area of a pixel on the sky", True, fits="AREA"),
         _v("background_level", ("dither", "band"), "float64", "MJy/sr", "mean background taken off by matching", True),
@@ -231,7 +233,8 @@ LEVELS: dict[str, tuple[Variable, ...]] = {
         _v("snr", ("line", MAP), _LINE_TYPES, "1", "flux over its error"),
         _v("upper_limit", ("line", MAP), _LINE_TYPES, "W m-2", "3 sigma, at fixed width"),
         _v("n_components", ("line", MAP), "int8", "1", "Gaussians of the chosen model"),
-        _v("fit_flags", ("line", MAP), "uint8", "1", "low S/N, at a bound, failed, few voxels, fringe-like, ambiguous"),
+        _v("fit_flags", ("line", MAP), "uint8", "1", "1 low S/N, 2 at a bound, 4 failed, 8 few voxels, 16 fringe-like,"
+           " 32 unresolved, 64 no errors, 128 ambiguous"),
         _v("wavelength_rest", ("line",), "float64", "um", "in vacuum"),
         _v("instrument_dispersion", ("line",), "float64", "km/s", "sigma of the instrument at the line"),
     ),

@@ -333,14 +333,17 @@ def _cover(
     """Return covariances that reach to the next likely solution, and where that is elsewhere and hardly worse.
 
     ``excess`` is what it is worse in chi2, scaled as the errors. It counts by twice its share of the likelihood: whole
-    where both are alike.
+    where both are alike. A velocity or width that a bound holds has no error, and gets none.
     """
     near = np.flatnonzero(excess < AMBIGUOUS)
     unsure = np.zeros(len(theta), dtype=bool)
     if not near.size:
         return cov, unsure
-    apart = _like(theta[near], other[near], k, n_cont, blend) - theta[near]
-    beyond = np.abs(apart) > np.sqrt(np.diagonal(cov[near], axis1=1, axis2=2))
+    apart, square = _like(theta[near], other[near], k, n_cont, blend) - theta[near], np.diagonal(cov[near], 0, 1, 2)
+    beyond = np.abs(apart) > np.sqrt(square)
+    shapes = np.arange(theta.shape[1]) >= n_cont
+    shapes[n_cont::3] = False
+    apart = np.where(shapes & (square <= 0), 0.0, apart)
     near, apart = near[beyond[:, n_cont:].any(axis=1)], apart[beyond[:, n_cont:].any(axis=1)]
     share = np.minimum(2.0 / (1.0 + np.exp(0.5 * excess[near])), 1.0)
     cov = cov.copy()

@@ -129,7 +129,7 @@ def _computed(data: Data) -> Data:
 
 
 @reads()
-@checked_but("data", "refs")
+@checked_but("data", "refs", "recipe")
 def make_rate(data: Data, refs: References, recipe: Given = None) -> Any:
     """Turn ramps into slopes: all steps of stage 1, from group_scale to gain_scale.
 
@@ -156,7 +156,7 @@ def make_rate(data: Data, refs: References, recipe: Given = None) -> Any:
 
 
 @reads()
-@checked_but("data", "refs")
+@checked_but("data", "refs", "recipe")
 def make_rate_and_ints(data: Data, refs: References, recipe: Given = None) -> tuple[Any, Any]:
     """Turn ramps into the average slopes and those of every integration, by one fit.
 
@@ -194,7 +194,7 @@ def _rates(name: str, data: Data, refs: Any, recipe: Recipe, *kinds: str) -> lis
 
 
 @reads()
-@checked_but("data", "refs")
+@checked_but("data", "refs", "recipe")
 def make_cal(
     data: Data,
     refs: References,
@@ -253,7 +253,7 @@ def _role(path: str) -> str:
 
 
 @reads()
-@checked_but("data", "refs", "bands")
+@checked_but("data", "refs", "recipe", "bands")
 def make_cubes(
     data: Data,
     refs: References | None = None,
@@ -310,7 +310,7 @@ def make_cubes(
 
 
 @reads()
-@checked_but("data", "refs", "bands")
+@checked_but("data", "refs", "recipe", "bands")
 def combine_exposures(
     data: Data, refs: References | None = None, recipe: Given = None, *,
     bands: str | int | Iterable[str | int] | None = None,
@@ -371,7 +371,7 @@ def _third(
 
 
 @reads()
-@checked_but("data", "refs", "exposures")
+@checked_but("data", "refs", "recipe", "exposures")
 def make_spectra(
     data: Data, refs: References | None = None, recipe: Given = None, *, exposures: Data | None = None
 ) -> xr.DataTree:

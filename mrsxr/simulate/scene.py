@@ -216,6 +216,7 @@ class Background:
 class Scene:
     """All that shines: sources, discs and background around a target position [deg].
 
+    ``background``: a :class:`Background`, or what else gives surface brightness [MJy/sr] of wavelengths [um].
     ``psf`` are images that blur exposures instead of the sum of three Gaussians; :func:`simulate_cube` knows the
     latter alone.
 
@@ -231,7 +232,7 @@ class Scene:
     target: str = "SIM-GALAXY"
     points: tuple[PointSource, ...] = ()
     discs: tuple[LineDisc, ...] = ()
-    background: Background = field(default_factory=Background)
+    background: Background | Callable[[Any], Any] = field(default_factory=Background)
     psf: Psf | None = None
 
     @classmethod
@@ -250,7 +251,10 @@ class Scene:
 
     def brighter_background(self, factor: float) -> Scene:
         """Return the scene with the background scaled."""
-        return replace(self, background=replace(self.background, scale=self.background.scale * factor))
+        one = self.background
+        if isinstance(one, Background):
+            return replace(self, background=replace(one, scale=one.scale * factor))
+        return replace(self, background=lambda wavelength: factor * one(wavelength))
 
 
 #: Nuclear lines: wavelengths at rest [um], narrow component and, for some, an outflow.

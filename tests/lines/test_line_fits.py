@@ -604,6 +604,12 @@ def test_another_solution_is_compared_component_by_component():
     d = expected[0] - theta[0]
     assert unsure.tolist() == [True]
     np.testing.assert_allclose(wide[0], cov[0] + np.outer(d, d))
+    held = cov.copy()  # the first velocity and the last width, by a bound: no error
+    for at in (2, 18):
+        held[0, at], held[0, :, at] = 0.0, 0.0
+    free = np.where(np.isin(np.arange(19), (2, 18)), 0.0, d)
+    wide, _ = _cover(theta, held, other, np.array([0.0]), 3, 1, blend)
+    np.testing.assert_allclose(wide[0], held[0] + np.outer(free, free))
     for excess, same in ((9.5, other), (0.0, expected * 0 + theta)):
         kept, unsure = _cover(theta, cov, same, np.array([excess]), 3, 1, blend)
         np.testing.assert_array_equal(kept, cov)

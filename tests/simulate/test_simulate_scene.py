@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mrsxr import mrs, units
+from mrsxr.errors import MrsxrError
 from mrsxr.geometry.detector import slicer_to_detector
 from mrsxr.simulate import instrument, pointing, render, scene
 from mrsxr.simulate._exposure_kernels import psf_in_pixels
@@ -124,6 +125,10 @@ def test_background_rises_and_scales():
     sky = scene.Scene(0.0, 0.0).brighter_background(1.5)
     assert sky.background(12.0) == pytest.approx(1.5 * background(12.0))
     assert not scene.Scene.default().empty().points
+    own = scene.Scene(0.0, 0.0, background=lambda wavelength: 2.0 * wavelength).brighter_background(1.5)
+    assert own.background(12.0) == pytest.approx(36.0)
+    with pytest.raises(MrsxrError, match="background is 3.0; expected a Background"):
+        scene.Scene(0.0, 0.0, background=3.0)
 
 
 def test_leak_adds_half_wavelength_light_to_3a_only(aim):

@@ -127,7 +127,7 @@ def test_background_rises_and_scales():
     assert not scene.Scene.default().empty().points
     own = scene.Scene(0.0, 0.0, background=lambda wavelength: 2.0 * wavelength).brighter_background(1.5)
     assert own.background(12.0) == pytest.approx(36.0)
-    with pytest.raises(MrsxrError, match="background is 3.0; expected a Background"):
+    with pytest.raises(MrsxrError, match=r"background is 3\.0; expected a Background"):
         scene.Scene(0.0, 0.0, background=3.0)
 
 

@@ -41,7 +41,7 @@ html_show_sourcelink = False
 html_context = {"default_mode": "auto"}
 html_theme_options = {
     "navbar_align": "left", "collapse_navigation": True, "header_links_before_dropdown": 5, "show_prev_next": True,
-    "secondary_sidebar_items": ["page-toc"],
+    "secondary_sidebar_items": {"**": ["page-toc"], "understand/levels": []},  # its tables are wide
     "footer_start": ["copyright"], "footer_end": [], "pygments_light_style": "tango", "navigation_with_keys": False,
 }  # fmt: skip
 html_math_renderer = "mathml"

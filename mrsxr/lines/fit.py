@@ -124,10 +124,11 @@ def fit_line(
         ``n_components``, ``dof``, ``noise_scale`` (factor to the errors), ``correlation`` (length [voxels]), ``chi2``
         (errors as given) and ``bic`` on (line, n_model, ...) for the continuum alone and 1 .. components; ``p_value``
         of the last component that was tried (F-test); ``continuum_poly`` on (line, power, ...).
-        ``fit_flags``: 1 S/N below 3, 2 velocity or width at a bound, 4 failed, 8 less than 75 % of the window, 16 peak
-        below twice the wave of fringes, 32 observed width below 1.1 times that of the instrument, 64 samples without
-        errors were used, 128 ambiguous: another solution, its lines or components elsewhere, is hardly worse (chi2
-        within 9, scaled as the errors). Errors then reach to that one (those of ``monte_carlo`` do not).
+        ``fit_flags``: 1 S/N below 3, 2 velocity or width at a bound, 4 failed, 8 data in less than 75 % of the window
+        or in fewer than two voxels at the line, 16 peak below twice the wave of fringes, 32 observed width below 1.1
+        times that of the instrument, 64 samples without errors were used, 128 ambiguous: another solution, its lines or
+        components elsewhere, is hardly worse (chi2 within 9, scaled as the errors). Errors then reach to that one
+        (those of ``monte_carlo`` do not).
 
     Raises
     ------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 
+import astropy.units as u
 import numpy as np
 import pytest
 import xarray as xr
@@ -75,6 +76,8 @@ def test_every_public_function_refuses_what_is_no_data_in_one_line(what):
         (lambda: mrsxr.attach_index("s3d.fits"), "attach_index needs a Dataset or DataArray, got a str"),
         (lambda: mrsxr.io.from_specutils([1.0]), "needs a specutils.Spectrum, got a list"),
         (lambda: mrsxr.plot.spectrum(None), "expected Datasets of level spectrum"),
+        (lambda: mrsxr.io.find_files(".", background=5), "find_files needs .* for background, got a int"),
+        (lambda: mrsxr.open_observation(".", background=[]), "needs .* for background, got an empty list"),
         (lambda: arguments.as_kms_list(400.0, "edges"), "edges is 400.0; expected several numbers of km/s"),
     ],
 )
@@ -143,6 +146,19 @@ def test_defaults_of_every_checked_function_are_allowed():
                 assert limits.expected(default, limits.hints_of(function)[key]) is None, (name, key)
 
 
+energy = mrsxr.simulate.encircled_energy
+ONE = np.exp(-(np.arange(-10.0, 11) ** 2 + np.arange(-10.0, 11)[:, None] ** 2) / 30)[None]
+
+
+def psf(images, wavelength):
+    return mrsxr.cal.psf_of_images(images, wavelength, step=0.03, band="1A")
+
+
+def test_several_numbers_have_units():
+    assert energy(0.3 / 60 * u.arcmin, [4.9e3, 10e3] * u.nm) == pytest.approx(energy(0.3, [4.9, 10.0]))
+    xr.testing.assert_equal(psf(ONE, 4900 * u.nm), psf(ONE, [4.9]))
+
+
 @pytest.mark.parametrize(
     ("call", "text"),
     [
@@ -152,6 +168,29 @@ def test_defaults_of_every_checked_function_are_allowed():
         (lambda: mrsxr.References({}, override=["dark.fits"]), "References: override is .*; expected a mapping"),
         (lambda: mrsxr.save(xr.Dataset(attrs={"level": "cube"}), []), "save needs a path"),
         (lambda: mrsxr.plot.summary(spectrum="x1d.fits"), "spectrum is a str; expected a Dataset"),
+        (lambda: mrsxr.references.readers.Window(0, 0.5, 3, 3), "Window: x is 0.5; expected a whole number"),
+        (
+            lambda: mrsxr.references.readers.Window(0, 0, 3, 0),
+            "Window: n_x is 0; expected a whole number of at least 1",
+        ),
+        (lambda: energy("wide", 10.0), "radius is 'wide'; expected numbers of at least 0 \\[arcsec\\]"),
+        (lambda: energy([[1.0], [1.0, 2.0]], 10.0), "radius is .*; expected numbers of at least 0"),
+        (lambda: energy(0.3, None), "wavelength is None; expected numbers"),
+        (lambda: energy(0.3 * u.um, 10.0), "radius is 0.3 um; expected numbers .*, or a Quantity"),
+        (lambda: energy(0.3, [5.0, -6.0]), "wavelength is .*; expected numbers of at least 0"),
+        (lambda: energy(0.3, 10.0, blur=-0.1), "blur is -0.1; expected numbers of at least 0"),
+        (lambda: energy([1, 2], [5.0, 6.0, 7.0]), "radius, wavelength and blur of shapes .* do not go together"),
+        (lambda: psf(ONE, None), "wavelength is None; expected numbers"),
+        (lambda: psf(ONE, [4.9, 5.8]), r"images of shape \(1, 21, 21\) and wavelength of shape \(2,\)"),
+        (lambda: psf(ONE[0], 4.9), r"images of shape \(21, 21\)"),
+        (lambda: psf(None, [4.9]), "images is None; expected numbers, or a Quantity"),
+        (lambda: psf(0 * ONE, [4.9]), "one holds no light"),
+        (lambda: psf(ONE, [4.9e-6]), "wavelength is from 4.9e-06 .*; band 1A lies at 4.68 to 5.97 um"),
+        (lambda: arguments.as_kms_extent({"low": 1}), "extent is .*; expected a half width, or two velocities"),
+        (lambda: arguments.as_kms_extent({-300: 1, 300: 2}), "extent is .*; expected a half width, or two velocities"),
+        (lambda: arguments.as_um_ranges({12.7: 1, 12.9: 2}), "expected two wavelengths in um"),
+        (lambda: mrsxr.io.atomic.write_text("", "page"), "'.' is a folder, no file that can be written"),
+        (lambda: mrsxr.io.atomic.write_text("..", "page"), "is a folder, no file that can be written"),
         (lambda: arguments.as_bands(-1), "'-1' is no band or channel"),
         (lambda: arguments.as_bands(np.int64(-3)), "'-3' is no band or channel"),
     ],

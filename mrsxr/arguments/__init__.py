@@ -19,6 +19,7 @@ from .values import (
     as_kms_extent,
     as_kms_list,
     as_number,
+    as_numbers,
     as_places,
     as_redshift,
     as_sky,
@@ -36,6 +37,7 @@ from .values import (
 __all__ = [
     "READERS", "need_data", "need_paths", "parameters_of", "read_arguments", "reader_of", "reads", "as_arcsec",
     "as_arcsec2", "as_band", "as_band_words", "as_bands", "as_circle", "as_deg", "as_kms", "as_kms_extent",
-    "as_kms_list", "as_number", "as_places", "as_redshift", "as_sky", "as_source_type", "as_um", "as_um_place",
-    "as_um_range", "as_um_ranges", "as_um_width", "as_um_zoom", "bands_held", "split_bands", "SOURCE_TYPES",
+    "as_kms_list", "as_number", "as_numbers", "as_places", "as_redshift", "as_sky", "as_source_type", "as_um",
+    "as_um_place", "as_um_range", "as_um_ranges", "as_um_width", "as_um_zoom", "bands_held", "split_bands",
+    "SOURCE_TYPES",
 ]  # fmt: skip

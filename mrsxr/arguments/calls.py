@@ -146,14 +146,17 @@ def need_data(name: str, value: Any) -> None:
         raise LevelError(f"{name} needs data, got a DataTree that holds none")
 
 
-def need_paths(name: str, value: Any) -> None:
-    """Refuse data, or nothing, where a path, a pattern or a sequence of paths is wanted."""
+def need_paths(name: str, value: Any, key: str = "") -> None:
+    """Refuse data, or nothing, where a path, a pattern or a sequence of paths is wanted (for a parameter)."""
+    wanted = f"{name} needs a path or a list of paths{f' for {key}' if key else ''}"
+    if isinstance(value, list | tuple) and not value and key:
+        raise InputFileError(f"{wanted}, got an empty list")
     for one in value if isinstance(value, list | tuple) else [value]:
         if not isinstance(one, str | os.PathLike):
             opened = " (it is open already)" if isinstance(one, xr.Dataset | xr.DataTree | xr.DataArray) else ""
-            raise InputFileError(f"{name} needs a path or a list of paths, got a {type(one).__name__}{opened}")
+            raise InputFileError(f"{wanted}, got a {type(one).__name__}{opened}")
         if not os.fspath(one):
-            raise InputFileError(f"{name} needs a path or a list of paths, got an empty one")
+            raise InputFileError(f"{wanted}, got an empty one")
 
 
 def _of_several(name: str, key: str, value: Any, annotation: str, first: bool) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -25,13 +25,7 @@ SOURCE_TYPES = ("POINT", "EXTENDED")
 def as_number(value: Any, unit: Any, what: str, equivalencies: Any = ()) -> float:
     """Return a number in a unit of a number (in that unit), a Quantity or a text such as "1.5 arcsec"."""
     expected = f"expected a number of {unit}, or a Quantity that is one"
-    if isinstance(value, str):
-        value = _quantity_of(value, what, expected)
-    if isinstance(value, u.Quantity):
-        try:
-            value = value.to_value(unit, equivalencies=equivalencies)
-        except u.UnitsError as error:
-            raise MrsxrError(f"{what} is {value}; {expected}") from error
+    value = _in_unit(value, unit, what, expected, equivalencies)
     try:
         plain = np.asarray(value)
         number = float(plain) if plain.size == 1 and plain.dtype.kind in "iuf" else np.nan
@@ -40,6 +34,40 @@ def as_number(value: Any, unit: Any, what: str, equivalencies: Any = ()) -> floa
     if not np.isfinite(number):
         raise MrsxrError(f"{what} is {_shown(value)}; {expected}")
     return number
+
+
+def as_numbers(value: Any, unit: Any, what: str, equivalencies: Any = (), *, least: float = -np.inf) -> np.ndarray:
+    """Return float64 numbers in a unit of one or several (in that unit), or of a Quantity; NaN stays.
+
+    Raises
+    ------
+    MrsxrError
+        Where they are none, or one is below ``least``.
+    """
+    of_least = f" of at least {least:g}" if np.isfinite(least) else ""
+    expected = f"expected numbers{of_least}{f' [{unit}]' if str(unit) else ''}, or a Quantity of them"
+    if isinstance(value, list | tuple) and any(isinstance(one, u.Quantity) for one in value):
+        value = [as_number(one, unit, what, equivalencies) for one in value]
+    value = _in_unit(value, unit, what, expected, equivalencies)
+    try:
+        plain = np.asarray(value)
+    except ValueError:  # rows of different lengths
+        plain = np.array(None)
+    if plain.dtype.kind not in "iuf" or not plain.size or (plain < least).any():
+        raise MrsxrError(f"{what} is {_shown(value)}; {expected}")
+    return plain.astype(float)
+
+
+def _in_unit(value: Any, unit: Any, what: str, expected: str, equivalencies: Any) -> Any:
+    """Return the value of a Quantity, or of a text that says one, in a unit; all else as it is."""
+    if isinstance(value, str):
+        value = _quantity_of(value, what, expected)
+    if isinstance(value, u.Quantity):
+        try:
+            return value.to_value(unit, equivalencies=equivalencies)
+        except u.UnitsError as error:
+            raise MrsxrError(f"{what} is {_shown(value)}; {expected}") from error
+    return value
 
 
 def _quantity_of(text: str, what: str, expected: str) -> Any:
@@ -83,7 +111,7 @@ def _pair(value: Any, what: str, one: Callable[[Any, str], float], expected: str
     if isinstance(value, str):
         value = [part for part in re.split(r"[,;\s]+|(?<=\d)\s*[-–]\s*(?=\d)", value.strip("()[] ")) if part]
     try:
-        low, high = value
+        low, high = {} if isinstance(value, Mapping) else value
     except (TypeError, ValueError) as error:
         raise MrsxrError(f"{what} is {_shown(value)}; expected {expected}") from error
     low, high = sorted((one(low, what), one(high, what)))
@@ -119,7 +147,7 @@ def as_um_ranges(value: Any, what: str = "wavelength ranges") -> Any:
     if value is None:
         return None
     try:
-        items = list(value) if not isinstance(value, str) else [value]
+        items = list(value) if not isinstance(value, str | Mapping) else [value]
     except TypeError as error:
         raise MrsxrError(f"{what} is {_shown(value)}; expected pairs of wavelengths in um") from error
     single = len(items) == 2 and all(_is_one(item) for item in items)
@@ -130,7 +158,7 @@ def as_kms_extent(value: Any, what: str = "extent") -> Any:
     """Return velocities [km/s]: a half width, or (low, high) of a pair in either order."""
     if value is None or (_is_one(value) and not isinstance(value, slice)):
         return as_kms(value, what)
-    if not isinstance(value, slice) and len(value) == 1:
+    if isinstance(value, list | tuple | np.ndarray) and len(value) == 1:
         return as_kms(value[0], what)
     return _pair(value, what, as_kms, "a half width, or two velocities in km/s")
 

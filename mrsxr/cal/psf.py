@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import astropy.units as u
 import numpy as np
 import xarray as xr
 
-from mrsxr.arguments import as_bands, reads
+from mrsxr.arguments import as_bands, as_numbers, reads
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import Arcsec, Band, Place, checked
-from mrsxr.mrs import SLICE_WIDTH, bands_of_setting, psf_fwhm, setting_keywords, setting_of_band
+from mrsxr.mrs import SLICE_WIDTH, WAVELENGTH_RANGES, bands_of_setting, psf_fwhm, setting_keywords, setting_of_band
 from mrsxr.references.fit import join_planes
 from mrsxr.references.stpsf import read_stpsf
 from mrsxr.traces.point import LOST
@@ -88,6 +89,11 @@ def psf_of_images(images: Any, wavelength: Any, *, step: Arcsec, band: Band, pix
     Dataset, kind "psf", see :func:`learn_psf`
         The images averaged over a pixel and the width of a slice.
 
+    Raises
+    ------
+    MrsxrError
+        Where an image holds no light or no numbers, or wavelengths are not one to an image, or not of the band.
+
     Examples
     --------
     >>> import numpy as np
@@ -97,11 +103,24 @@ def psf_of_images(images: Any, wavelength: Any, *, step: Arcsec, band: Band, pix
     >>> psf.psf.shape
     (2, 101, 101)
     """
-    found = np.asarray(images, float)
+    found = as_numbers(images, u.dimensionless_unscaled, "images")
+    waves = np.atleast_1d(as_numbers(wavelength, u.um, "wavelength", u.spectral(), least=0))
+    if found.ndim != 3 or waves.shape != found.shape[:1]:
+        raise MrsxrError(
+            f"images of shape {found.shape} and wavelength of shape {waves.shape}; expected images on "
+            "(wavelength, alpha, beta) and the wavelength of each"
+        )
+    if not (np.isfinite(found).all() and (found.max(axis=(1, 2)) > 0).all()):
+        raise MrsxrError("images are NaN, or one holds no light; expected finite numbers, those of the source above 0")
+    low, high = WAVELENGTH_RANGES[band]
+    if not ((waves > 0) & np.isfinite(waves)).all() or waves.max() < low or waves.min() > high:
+        raise MrsxrError(
+            f"wavelength is from {waves.min():g} to {waves.max():g} um; band {band} lies at {low:g} to {high:g} um"
+        )
     for axis, side in ((1, pixel), (2, SLICE_WIDTH[int(band[0])])):
         found = _averaged(found, side / step, axis)
     found = found / found.max(axis=(1, 2), keepdims=True)
-    planes = _planes(band, np.asarray(wavelength, float), step, found)
+    planes = _planes(band, waves, step, found)
     return _reference([planes], setting_of_band(band), f"psf of images, {band}")
 
 

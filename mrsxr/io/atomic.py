@@ -64,6 +64,8 @@ def replacing(path: str | os.PathLike[str], *, sync: bool = True) -> Iterator[Pa
         Where the folder cannot be made, nothing can be written there, or the disk is full.
     """
     path = Path(path)
+    if path.name in ("", ".."):
+        raise MrsxrError(f"'{path}' is a folder, no file that can be written; give the path of a file")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = temporary_name(path)

@@ -123,8 +123,9 @@ def find_files(
     """
     if on_error not in ("raise", "skip"):
         raise MrsxrError(f"on_error is {on_error!r}; expected 'raise' or 'skip'")
-    for one in (source,) if background is None else (source, background):
-        need_paths("find_files", one)
+    need_paths("find_files", source)
+    if background is not None:
+        need_paths("find_files", background, "background")
     found = _find(source, None, on_error, of_runs)
     if background is not None:
         more = _find(background, BACKGROUND, on_error, of_runs)

@@ -11,7 +11,7 @@ from matplotlib.colors import Normalize
 
 from mrsxr.arguments import as_um_place, reads
 from mrsxr.errors import LevelError, MrsxrError
-from mrsxr.limits import Percentiles, checked
+from mrsxr.limits import Count, Percentiles, checked
 from mrsxr.step import read_history
 
 from ._cube import collapse, span_text
@@ -36,12 +36,18 @@ from ._style import (
 )  # fmt: skip
 
 Region = tuple[slice, slice] | None
+_IMAGE = "a detector image"
+#: What each parameter chooses of.
+_MEANT = {
+    "dither": _IMAGE, "integration": _IMAGE, "region": _IMAGE, "wavelength": "a cube", "zoom": "a spectrum",
+    "redshift": "a spectrum",
+}  # fmt: skip
 
 
 @reads(wavelength=as_um_place)
 @checked
 def compare(
-    before: xr.Dataset, after: xr.Dataset, ax: Any = None, *, dither: int = 1, integration: int | None = None,
+    before: xr.Dataset, after: xr.Dataset, ax: Any = None, *, dither: Count = 1, integration: Count | None = None,
     region: Region = None, wavelength: Any = None, zoom: Zoom = None,
     redshift: float | None = None, relative: bool = False,
     names: tuple[str, str] = ("before", "after"), stretch: Stretch = "asinh",
@@ -59,9 +65,10 @@ def compare(
         Which exposure and integration of detector data, from 1.
     region : (slice, slice), optional
         Rows and columns of detector images to draw, their numbers from 0.
-    wavelength, zoom : optional
-        Planes of cubes, as in :func:`cube_image`; wavelengths (low, high) of spectra to draw [um],
-        or those around a line, "[Ne II]".
+    wavelength : optional
+        Planes of cubes, as in :func:`cube_image`.
+    zoom : optional
+        Wavelengths (low, high) of spectra to draw [um], or those around a line, "[Ne II]".
     redshift : float, optional
         Redshift, for the line marks of spectra.
     relative : bool
@@ -77,6 +84,11 @@ def compare(
     array of Axes
         Before, after, difference (before - after); of spectra both in one panel, and the difference below.
 
+    Raises
+    ------
+    MrsxrError
+        Where the two are not alike, or a parameter is given that says nothing of such data.
+
     Examples
     --------
     >>> axes = mx.plot.compare(spectrum, spectrum.assign(flux=1.01 * spectrum.flux))
@@ -84,6 +96,8 @@ def compare(
     kinds = [_kind(ds) for ds in (before, after)]
     if kinds[0] != kinds[1]:
         raise LevelError(f"before is {kinds[0]} and after is {kinds[1]}; expected two of a kind")
+    _check_meant(kinds[0], dither=dither != 1, integration=integration is not None, region=region is not None,
+                 wavelength=wavelength is not None, zoom=zoom is not None, redshift=redshift is not None)  # fmt: skip
     text = title if title is not None else _steps_between(before, after)
     if kinds[0] == "a spectrum":
         return array_of(_spectra(before, after, ax, zoom, redshift, relative, names, text))
@@ -106,6 +120,13 @@ def compare(
         figure = figure_of(axes[0])
         figure.suptitle(text, fontsize=12.5, y=1.0 - 0.1 / figure.get_figheight(), va="top")
     return array_of(axes)
+
+
+def _check_meant(kind: str, **given: bool) -> None:
+    """Raise where a parameter is given that says nothing of this kind of data."""
+    for name, one in given.items():
+        if one and kind in _MEANT.values() and _MEANT[name] != kind:
+            raise MrsxrError(f"compare: {name} chooses of {_MEANT[name]}; of {kind} it says nothing, leave it out")
 
 
 def _cube_pair(

@@ -10,7 +10,7 @@ from mrsxr.arguments import reads
 from mrsxr.errors import MrsxrError
 from mrsxr.limits import checked
 
-from ._lines import spaxel_of, with_error
+from ._lines import check_spaxel, spaxel_of, with_error
 from ._style import INK, OKABE_ITO, new_axes
 
 _LIMIT = 3.0  # sigma below which a level is an upper limit
@@ -48,6 +48,7 @@ def excitation(
     """
     if "ln_column" not in ds or "energy" not in ds.coords:
         raise MrsxrError(f"an excitation diagram needs the result of h2_excitation, got {ds.attrs.get('level')}")
+    check_spaxel(y, x, ds)
     one = spaxel_of(ds, y, x).compute()
     ax = new_axes(ax, (7.4, 5.4), (0.85, 0.65, 6.35, 4.35))
     _draw_gas(ax, one)

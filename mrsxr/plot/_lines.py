@@ -81,6 +81,7 @@ def line_fit(
     >>> fit = mx.lines.fit_line(spectrum, "[Ne II] 12.81")
     >>> axes = mx.plot.line_fit(spectrum, fit)
     """
+    check_spaxel(y, x, ds, fit)
     cut = spaxel_of(ds, y, x), with_line_dim(spaxel_of(fit, y, x))
     model = _model(ds, fit, y, x)
     ds, fit = cut
@@ -97,6 +98,13 @@ def line_fit(
     text = f"{line_name(one)}   z = {_redshift(one):g}{place}" if title is None else title
     axes[0].set_title(text, fontsize=12, pad=8.0)
     return array_of(axes)
+
+
+def check_spaxel(y: int | None, x: int | None, *datasets: xr.Dataset) -> None:
+    """Raise where a spaxel is named of what has none."""
+    for dim, number in (("y", y), ("x", x)):
+        if number is not None and not any(dim in ds.dims for ds in datasets):
+            raise MrsxrError(f"{dim} is {number}, but there are no spaxels (a spectrum, or cut already); leave it out")
 
 
 def spaxel_of(ds: xr.Dataset, y: int | None, x: int | None) -> xr.Dataset:

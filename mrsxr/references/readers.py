@@ -22,7 +22,7 @@ from mrsxr.errors import InputFileError, MrsxrError, ReferenceFileError
 from mrsxr.io.asdffile import LOCK, Stamp, read_asdf, stamp_of
 from mrsxr.io.headers import FitsFile, read_layout
 from mrsxr.io.sources import in_blocks
-from mrsxr.limits import Count, checked_but
+from mrsxr.limits import Count, Whole, checked_but, checked_fields
 
 from . import checks, distortion, table_readers
 from .headers import FIELDS, KINDS, ReferenceFacts, is_asdf, read_facts
@@ -31,17 +31,18 @@ Rows = Count | Sequence[Count]
 
 
 @dataclass(frozen=True)
+@checked_fields
 class Window:
     """A detector part: first row and column (from 0) in the array of a file, number of rows and columns.
 
     ``columns`` are those of the part that are wanted, counted from its first; all where empty.
     """
 
-    y: int
-    x: int
-    n_y: int
-    n_x: int
-    columns: tuple[int, ...] = ()
+    y: Whole
+    x: Whole
+    n_y: Count
+    n_x: Count
+    columns: tuple[Whole, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import astropy.units as u
 import numpy as np
 import xarray as xr
 from scipy.special import erf
 
 from mrsxr import mrs, units
+from mrsxr.arguments import as_numbers
+from mrsxr.errors import MrsxrError
 from mrsxr.limits import checked_fields
 
 from .psf import Psf
@@ -53,6 +56,7 @@ def encircled_energy(radius: Any, wavelength: np.ndarray | float, *, blur: np.nd
     Parameters
     ----------
     radius : array-like [arcsec]
+        Numbers or a Quantity of 0 and more, as all of these; they are broadcast against each other.
     wavelength : array-like [um]
     blur : array-like [arcsec], optional
         Sigma of a further round Gaussian, for the sampling by pixels, slices and spaxels.
@@ -62,16 +66,29 @@ def encircled_energy(radius: Any, wavelength: np.ndarray | float, *, blur: np.nd
     ndarray
         Sum over the Gaussians of w (1 - exp(-r^2 / 2 s^2)), with the FWHM of :func:`psf_fwhm`.
 
+    Raises
+    ------
+    MrsxrError
+        Where one of them is no number, below 0, or of another shape than the others.
+
     Examples
     --------
     >>> mx.simulate.encircled_energy([0.3, 1.0], 10.0).round(2)
     array([0.77, 0.98])
     """
-    fwhm = psf_fwhm(np.asarray(wavelength, dtype=float))
+    within, width = (as_numbers(one, u.arcsec, what, least=0) for one, what in ((radius, "radius"), (blur, "blur")))
+    fwhm = psf_fwhm(as_numbers(wavelength, u.um, "wavelength", u.spectral(), least=0))
+    try:
+        np.broadcast_shapes(within.shape, width.shape, fwhm.shape)
+    except ValueError as error:
+        shapes = f"{within.shape}, {fwhm.shape} and {width.shape}"
+        raise MrsxrError(
+            f"encircled_energy: radius, wavelength and blur of shapes {shapes} do not go together"
+        ) from error
     total = 0.0
     for weight, sigma in zip(PSF_WEIGHTS, PSF_SIGMAS, strict=True):
-        variance = (sigma * fwhm) ** 2 + np.asarray(blur) ** 2
-        total = total + weight * (1.0 - np.exp(-0.5 * np.asarray(radius) ** 2 / variance))
+        variance = (sigma * fwhm) ** 2 + width**2
+        total = total + weight * (1.0 - np.exp(-0.5 * within**2 / variance))
     return total
 
 

@@ -137,6 +137,9 @@ def test_a_spaxel_of_a_cube_is_drawn_by_row_and_column(spectrum):
         plot.line_fit(cube, fit)
     with pytest.raises(MrsxrError, match="no spaxel with y = 7; expected 0 to 2"):
         plot.line_fit(cube, fit, y=7, x=0)
+    with pytest.raises(MrsxrError, match="x is 3, but there are no spaxels"):
+        plot.line_fit(cube.isel(y=2, x=3), fit.isel(y=2, x=3, line=0), x=3)
+    assert result(plot.line_fit(cube.isel(y=2, x=3), fit, y=2, x=3)[0]) == result(upper)
 
 
 def test_undetected_lines_have_an_upper_limit():
@@ -296,6 +299,21 @@ def test_compare_refuses_what_cannot_be_compared():
     other = jansky.assign(flux=jansky["flux"].assign_attrs(units="mJy"))
     with pytest.raises(MrsxrError, match="before is flux in Jy, after flux in mJy; expected the same"):
         plot.compare(jansky, other)
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "value"),
+    [
+        (make_cube, "dither", 2), (make_cube, "integration", 1), (make_cube, "region", (slice(0, 5), slice(0, 5))),
+        (make_cube, "zoom", (5.0, 5.2)), (make_cube, "redshift", 0.0), (make_spectrum, "dither", 3),
+        (make_spectrum, "wavelength", 12.0), (make_exposure, "wavelength", 5.0), (make_exposure, "zoom", "[Ne II]"),
+    ],
+)  # fmt: skip
+def test_compare_refuses_what_says_nothing_of_such_data(make, name, value):
+    with pytest.raises(MrsxrError, match=f"compare: {name} chooses of .*leave it out"):
+        plot.compare(make(), make(), **{name: value})
+    with pytest.raises(MrsxrError, match="dither is -1; expected a whole number of at least 1"):
+        plot.compare(make(), make(), dither=-1)
 
 
 def test_compare_of_bands_that_do_not_overlap_has_no_difference():

@@ -188,7 +188,7 @@ def as_redshift(value: Any, what: str = "redshift") -> Any:
         return None
     if isinstance(value, str):
         value = _velocity_of(re.sub(r"^\s*(c?z|v)\s*=\s*", "", value))
-    if isinstance(value, u.Quantity) and value.unit.is_equivalent(u.km / u.s):
+    if isinstance(value, u.Quantity) and value.isscalar and value.unit.is_equivalent(u.km / u.s):
         z = value.to_value(u.km / u.s) / 299792.458
         raise MrsxrError(f"{what} is {value}, a velocity; expected a number, cz = {value} is z = {z:.6g}")
     of_redshift = isinstance(value, u.Quantity) and str(value.unit) == "redshift"

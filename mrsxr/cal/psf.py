@@ -92,7 +92,7 @@ def psf_of_images(images: Any, wavelength: Any, *, step: Arcsec, band: Band, pix
     Raises
     ------
     MrsxrError
-        Where an image holds no light or no numbers, or wavelengths are not one to an image, or not of the band.
+        Where an image holds no light or no numbers, or wavelengths are not one to an image, or not of the MRS.
 
     Examples
     --------
@@ -112,10 +112,10 @@ def psf_of_images(images: Any, wavelength: Any, *, step: Arcsec, band: Band, pix
         )
     if not (np.isfinite(found).all() and (found.max(axis=(1, 2)) > 0).all()):
         raise MrsxrError("images are NaN, or one holds no light; expected finite numbers, those of the source above 0")
-    low, high = WAVELENGTH_RANGES[band]
-    if not ((waves > 0) & np.isfinite(waves)).all() or waves.max() < low or waves.min() > high:
+    low, high = WAVELENGTH_RANGES["1A"][0], WAVELENGTH_RANGES["4C"][1]
+    if not ((waves >= low) & (waves <= high)).all():
         raise MrsxrError(
-            f"wavelength is from {waves.min():g} to {waves.max():g} um; band {band} lies at {low:g} to {high:g} um"
+            f"wavelength is {waves.min():g} to {waves.max():g}; expected um, {low:g} to {high:g} of the MRS"
         )
     for axis, side in ((1, pixel), (2, SLICE_WIDTH[int(band[0])])):
         found = _averaged(found, side / step, axis)

@@ -13,7 +13,7 @@ import xarray as xr
 
 from mrsxr import mrs, units
 from mrsxr.arguments import as_redshift, as_um
-from mrsxr.errors import MrsxrError
+from mrsxr.errors import MrsxrError, ParameterError
 from mrsxr.limits import LineName
 from mrsxr.spaxels import solid_angle
 from mrsxr.sums import wavelength_correlation
@@ -29,6 +29,8 @@ LEAST_VOXELS = 8
 LEAST_MARGIN = 500.0  # from a line to the end of the data [km/s], and two FWHM of the instrument at least
 Line = LineName
 Resolution = float | Callable[[Any], Any] | None
+_TO_R = 1.0 / (2.0 * math.sqrt(2.0 * math.log(2.0)))  # wavelength over sigma to resolving power
+_FINEST = 0.2  # sigma of the instrument in samples, from which a fit finds its start
 
 
 @dataclass(frozen=True)
@@ -159,10 +161,9 @@ def resolution_at(wavelength: np.ndarray | float, resolution: Resolution) -> np.
     else:
         value = np.full(np.shape(wavelength), float(resolution))
     value = np.asarray(value, dtype=float)
-    if not (np.isfinite(value).all() and (value > 0).all()):
-        raise MrsxrError(
-            f"resolving power at {np.ravel(wavelength)[0]:.3f} um is {np.ravel(value)[0]}; expected above 0"
-        )
+    if not (np.isfinite(value).all() and (value >= 1).all()):
+        at = f"{np.ravel(wavelength)[0]:.3f} um"
+        raise ParameterError(f"resolution: resolving power at {at} is {np.ravel(value)[0]:g}; expected 1 or more")
     return value
 
 
@@ -194,7 +195,7 @@ def make_blend(
     order = np.argsort([rest for _, rest in lines])
     labels, rest = zip(*(lines[i] for i in order), strict=True)
     mu0 = np.array(rest) * (1.0 + redshift)
-    inst = C / (2.0 * math.sqrt(2.0 * math.log(2.0)) * resolution_at(mu0, resolution))
+    inst = _TO_R * C / resolution_at(mu0, resolution)
     group = np.unique(np.asarray(groups)[order], return_inverse=True)[1]
     low, high = mu0[0] * (1.0 - window / C), mu0[-1] * (1.0 + window / C)
     inside = (wave >= low) & (wave <= high)
@@ -223,6 +224,13 @@ def make_blend(
     middle, half = 0.5 * (low + high), 0.5 * (high - low)
     part = slice(first, last)
     step = float(np.median(hi[part] - lo[part]))
+    sample = step / mu0[0] * C
+    if resolution is not None and inst.min() < _FINEST * sample:
+        raise ParameterError(
+            f"resolution: sigma of the instrument at {labels[0]}, {inst.min():.3g} km/s, is less than {_FINEST} of a "
+            f"sample ({sample:.3g} km/s), too narrow to start a fit from; give a resolution of at most "
+            f"{_TO_R * C / (_FINEST * sample):.0f}"
+        )
     alike = np.median(wavelength_correlation(ds.isel(wavelength=part)), axis=1)
     return Blend(
         labels, rest, tuple(mu0), tuple(inst), tuple(int(g) for g in group), _reaches(mu0, group, window), first, last,

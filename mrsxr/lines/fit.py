@@ -11,7 +11,7 @@ import xarray as xr
 
 from mrsxr.arguments import as_kms, parameters_of, reads
 from mrsxr.dq import DO_NOT_USE
-from mrsxr.errors import MrsxrError
+from mrsxr.errors import MrsxrError, ParameterError
 from mrsxr.limits import Interval, NotNegative, Range, Redshift, Whole
 from mrsxr.notes import tell
 from mrsxr.spaxels import facts_of
@@ -25,6 +25,7 @@ SPECTRA_PER_BLOCK = 1024
 Components = Literal[1, 2, 3, "auto"]
 Criterion = Literal["bic", "ftest"]
 Noise = Literal["residual", "given"]
+Draws = Annotated[int, Range(0, 100_000)]
 Window = Annotated[float, Range(100, 30_000, unit="km/s")]
 _UNITS = {
     "flux": "W m-2", "velocity": "km/s", "dispersion": "km/s", "width": "km/s", "ew": "um", "upper_limit": "W m-2",
@@ -60,7 +61,7 @@ def fit_line(
     noise: Noise = "residual",
     absorption: bool = False,
     exclude: Sequence[Interval] | None = None,
-    monte_carlo: Whole = 0,
+    monte_carlo: Draws = 0,
     seed: Whole = 0,
 ) -> xr.Dataset:
     """Fit one line, or the lines of a blend together, by Gaussians on a polynomial continuum.
@@ -84,7 +85,8 @@ def fit_line(
     degree : int
         Of the polynomial of the continuum in the units of the data, 0 to 3.
     resolution : float or callable, optional
-        Resolving power, or a function of the wavelength [um]; by default :func:`mrsxr.mrs.resolving_power`.
+        Resolving power, or a function of the wavelength [um]; by default :func:`mrsxr.mrs.resolving_power`. Refused
+        where sigma of the instrument is less than 0.2 of a sample (R of 12000 and more on the planes of the detector).
     tie : bool
         Lines of a blend share velocities and dispersions.
     criterion : {"bic", "ftest"}
@@ -252,6 +254,8 @@ def _blends(
         try:
             make_blend(ds, [line], groups=[0], **given)
             wanted.append(line)
+        except ParameterError:
+            raise
         except MrsxrError as error:
             first_error = first_error or error
     if not wanted:

@@ -25,6 +25,7 @@ Noise = Literal["residual", "error"]
 Degree = Literal[0, 1, 2, 3, 4]
 HalfWidth = Annotated[float, Range(above=0, unit="km/s")]
 _FWHM = math.sqrt(8.0 * math.log(2.0))
+_MOST_CHANNELS = 10_000
 _WIDER = 1.25  # step of the widths by which a line is looked for
 Exclude = Sequence[tuple[float, float]] | None
 
@@ -356,6 +357,8 @@ def _fit_options(around: Window, degree: int, clip: float, noise: str, coverage:
 
 def _borders(edges: Sequence[float] | None, width: float, extent: tuple[float, float]) -> np.ndarray:
     if edges is None:
+        if extent[1] - extent[0] > _MOST_CHANNELS * width:
+            raise MrsxrError(f"width is {width:g} km/s; expected at least 1/{_MOST_CHANNELS} of the extent {extent}")
         count = max(1, round((extent[1] - extent[0]) / width))
         middle = 0.5 * (extent[0] + extent[1])
         return middle + width * (np.arange(count + 1) - count / 2)

@@ -139,6 +139,8 @@ def _model(ds: xr.Dataset, fit: xr.Dataset, y: int | None, x: int | None) -> xr.
         if number is not None and dim in ds.dims and dim in fit.dims:
             near = slice(max(number - 1, 0), number + 2)
             ds, fit, picked[dim] = ds.isel({dim: near}), fit.isel({dim: near}), number - near.start
+        elif number is not None:  # one of both was cut before
+            ds, fit = (one.isel({dim: number}) if dim in one.dims else one for one in (ds, fit))
     return spaxel_of(line_model(ds, with_line_dim(fit)), picked.get("y"), picked.get("x"))
 
 

@@ -52,6 +52,29 @@ def test_a_line_that_is_given_twice_is_refused():
             function(cube, [S_III, "[S III]"], redshift=Z)
 
 
+def test_a_resolution_that_no_fit_can_start_from_is_refused():
+    """At 20000 and more the flux of a bright line came out at a fifth, without a word."""
+    cube = line_cube(np.full((2, 2), 1e-18), noise=0.1)
+    whole = lines.fit_line(cube, S_III, redshift=Z)
+    fine = lines.fit_line(cube, S_III, redshift=Z, resolution=6000.0)
+    np.testing.assert_allclose(fine.flux, whole.flux, rtol=1e-4)
+    for wrong in (20_000.0, 1e20, lambda wave: 1e6 + wave):
+        for function, asked in ((lines.fit_line, S_III), (lines.fit_lines, [S_III]), (lines.fit_lines, None)):
+            with pytest.raises(
+                MrsxrError, match=r"resolution: sigma .* of a sample .*; give a resolution of at most 67\d\d"
+            ):
+                function(cube, asked, redshift=Z, resolution=wrong)
+    for function in (lines.fit_line, lines.moments):
+        with pytest.raises(MrsxrError, match=r"resolution: resolving power at .* um is 1e-300; expected 1 or more"):
+            function(cube, S_III, redshift=Z, resolution=1e-300)
+    with pytest.raises(
+        MrsxrError, match="monte_carlo is 99999999999999999999; expected a whole number from 0 to 100000"
+    ):
+        lines.fit_line(cube, S_III, redshift=Z, monte_carlo=10**20 - 1)
+    with pytest.raises(MrsxrError, match="width is 1e-300 km/s; expected at least 1/10000 of the extent"):
+        lines.channel_maps(cube, S_III, redshift=Z, width=1e-300)
+
+
 @pytest.mark.parametrize("text", ["18.713", "18.713 um", "18.713µm", "18713 nm", "1.8713e-5 m"])
 def test_a_wavelength_may_be_a_text(text):
     cube = line_cube(np.full((2, 2), 1e-19), noise=0.1)

@@ -210,7 +210,7 @@ def recorded(before: xr.Dataset, out: xr.Dataset, name: str, **params: Any) -> x
     **params
         As they were given.
     """
-    entry = {"step": name, "version": __version__, "params": _plain(params), "refs": {}}
+    entry = {"step": name, "version": __version__, "params": plain_parameters(params), "refs": {}}
     return _appended(before, out, entry)
 
 
@@ -299,7 +299,7 @@ def _entry(facts: Facts, arguments: dict[str, Any]) -> dict[str, Any]:
         if isinstance(argument, xr.Dataset):
             refs |= {key: _named(argument), **json.loads(argument.attrs.get("refs_json", "{}"))}
         else:
-            params[key] = _plain(argument)
+            params[key] = plain_parameters(argument)
     card = {"keyword": facts.keyword} if facts.keyword else {}
     return {"step": facts.name, **card, "version": __version__, "params": params, "refs": refs}
 
@@ -326,17 +326,18 @@ def _named(ds: xr.Dataset) -> str:
     )
 
 
-def _plain(value: Any) -> Any:
+def plain_parameters(value: Any) -> Any:
+    """Return parameters as JSON can write them: numbers of numpy as those of Python, Datasets by their names."""
     if isinstance(value, xr.Dataset):
         return _named(value)
-    if isinstance(value, np.generic):
-        return value.item()
+    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
+        return plain_parameters(value.item())
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain_parameters(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain_parameters(v) for v in value]
     if callable(value):
         return getattr(value, "__qualname__", type(value).__name__)
     return " ".join(str(value).split())

@@ -14,6 +14,7 @@ from mrsxr.arguments import as_band_words, bands_held, parameters_of, reads
 from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.limits import checked
 from mrsxr.notes import listen, noted, notes_of
+from mrsxr.step import plain_parameters
 from mrsxr.tree import common_attrs, leaves
 
 from ._layout import BandData, WavelengthAxis, small_parts
@@ -128,7 +129,7 @@ def _attrs_of(
     refs = {name: str(value.attrs.get("ref_id", "by hand")) for name, value in references.items() if value is not None}
     entry = {
         "step": "cube.build_multiband_cube", "keyword": "S_IFUCUB", "version": __version__,
-        "params": parameters, "refs": refs,
+        "params": plain_parameters(parameters), "refs": refs,
     }  # fmt: skip
     common = common_attrs(list({id(ds): ds for ds in datasets}.values()))
     history = json.dumps([*json.loads(common.get("history_json", "[]")), entry])

@@ -19,7 +19,7 @@ from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.io import products_header
 from mrsxr.limits import Band, Positive, checked
 from mrsxr.notes import listen, noted, notes_of, tell
-from mrsxr.step import read_history
+from mrsxr.step import plain_parameters, read_history
 from mrsxr.sums import correlation_length
 from mrsxr.threads import how
 
@@ -408,7 +408,7 @@ def _attrs(bands: list[xr.Dataset], names: list[str], params: Any) -> dict[str, 
     entry = {
         "step": "spectrum.stitch_bands",
         "version": __version__,
-        "params": params,
+        "params": plain_parameters(params),
         "refs": {},
         "inputs": {name: read_history(ds) for name, ds in zip(names, bands, strict=True)},
     }

@@ -18,6 +18,7 @@ from mrsxr.errors import LevelError, MrsxrError
 from mrsxr.geometry.grid import CubeGrid
 from mrsxr.io import load, open_observation, save
 from mrsxr.simulate import Scene
+from mrsxr.step import read_history
 
 RA, DEC = 339.015, 33.976
 SMALL = {"spaxel_size": 0.4, "shape": (15, 15)}
@@ -81,6 +82,11 @@ def test_every_band_deposits_into_the_same_planes(cals):
     low, high = (f(one.flux.values[both], two.flux.values[both]) for f in (np.minimum, np.maximum))
     assert ((cube.flux.values[both] >= low * (1 - 1e-6)) & (cube.flux.values[both] <= high * (1 + 1e-6))).all()
     assert (cube["var"].values[both] < np.maximum(one["var"].values[both], two["var"].values[both])).all()
+
+
+def test_numbers_of_numpy_stand_in_the_history_as_those_of_python(cals):
+    cube = build_multiband_cube(lazy(cals[:1]), **SMALL | {"incomplete_threshold": np.float32(0.5)})
+    assert read_history(cube)[-1]["params"]["incomplete_threshold"] == 0.5
 
 
 def test_native_axis_has_the_step_of_each_band(cals):

@@ -184,6 +184,14 @@ def test_history_keeps_that_of_each_band():
     assert by_band(out, "aperture_x") == {"1A": make_spectrum("1A").attrs["aperture_x"], "1B": 3}
 
 
+@pytest.mark.parametrize("number", [np.float32(2.5), np.float64(2.5), np.array(2.5), np.int64(2)])
+def test_numbers_of_numpy_stand_in_the_history_as_those_of_python(number):
+    out = stitch_bands([make_spectrum("2A"), make_spectrum("2B")], clip_sigma=number)
+    kept = json.loads(out.attrs["history_json"])[0]["params"]["clip_sigma"]
+    assert kept == number
+    assert type(kept) in (int, float)
+
+
 def test_lazy_input_and_no_changes_to_it():
     spectra = [make_spectrum("1A"), make_spectrum("1B", 1.1)]
     before = [s.copy(deep=True) for s in spectra]

@@ -330,8 +330,8 @@ def plain_parameters(value: Any) -> Any:
     """Return parameters as JSON can write them: numbers of numpy as those of Python, Datasets by their names."""
     if isinstance(value, xr.Dataset):
         return _named(value)
-    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
-        return plain_parameters(value.item())
+    if isinstance(value, np.generic) or (type(value) is np.ndarray and value.ndim == 0):
+        value = value.item()
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, dict):

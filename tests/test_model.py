@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+import astropy.units as u
 import numpy as np
 import pytest
 import xarray as xr
@@ -14,7 +17,7 @@ from mrsxr.attributes import MARKS, set_each, share_done
 from mrsxr.errors import LevelError, MrsxrError, MrsxrWarning, ReferenceFileError, SchemaError
 from mrsxr.limits import Ref
 from mrsxr.pipeline import Recipe
-from mrsxr.step import STEPS, read_history, step
+from mrsxr.step import STEPS, plain_parameters, read_history, step
 
 
 def test_names_round_trip():
@@ -256,3 +259,9 @@ def test_steps_refuse_pixels_that_are_not_where_they_were():
     ):
         with pytest.raises(error, match=text):
             same(ds, gain=gain)
+
+
+def test_parameters_of_all_kinds_stand_in_a_history():
+    asked = {"a": np.float32(0.5), "b": np.array(3), "c": [12.8 * u.um, np.longdouble(2)], 4: None, "d": np.mean}
+    wanted = {"a": 0.5, "b": 3, "c": ["12.8 um", "2.0"], "4": None, "d": "mean"}
+    assert json.loads(json.dumps(plain_parameters(asked))) == wanted

@@ -136,12 +136,11 @@ def _other(ds: xr.Dataset, level: str, name: str) -> tuple[str, str, str] | None
 
 
 def require_units(ds: xr.Dataset, what: str) -> None:
-    """Raise SchemaError where light or wavelengths are in other units than those of the level."""
+    """Raise SchemaError where light is in other units than those of the level; see :func:`require_um`."""
     if other := other_units(ds):
         raise SchemaError(
             f"{what} needs {other[0]} in {other[2]}, got {other[1]}; use convert_units(ds, '{other[2]}') before"
         )
-    require_um(ds, what)
 
 
 def require_um(ds: Any, what: str) -> None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
@@ -35,13 +34,6 @@ _BY_TIME = ("persistence",)  # steps that look at when an exposure was taken
 _MOST = 4
 
 
-class _Lock:
-    """A lock that is forgotten when nobody holds it or waits for it."""
-
-    def __init__(self) -> None:
-        self.held = threading.Lock()
-
-
 @dataclass(frozen=True)
 class _Known:
     """What was built of an exposure, the sources of its arrays, its names, and what its header said when asked."""
@@ -53,15 +45,8 @@ class _Known:
 
 
 _known: OrderedDict[Any, _Known] = OrderedDict()
-_locks: WeakValueDictionary[Any, _Lock] = WeakValueDictionary()
-
-
-@contextmanager
-def _building(key: Any) -> Iterator[None]:
-    """Let one thread at a time build what is alike: the others find it then."""
-    lock = _locks.setdefault(key, _Lock())
-    with lock.held:
-        yield
+#: By what is alike: one thread at a time builds it, the others find it then. Forgotten when nobody holds or waits.
+_locks: WeakValueDictionary[Any, threading.Lock] = WeakValueDictionary()
 
 
 def built(ds: xr.Dataset, refs: References, recipe: Recipe, build: Callable[[], Built]) -> Built:
@@ -90,7 +75,7 @@ def built(ds: xr.Dataset, refs: References, recipe: Recipe, build: Callable[[], 
     key = _likeness(ds, refs, recipe) if sources is not None else None
     if key is None or sources is None:
         return build()
-    with _building(key):
+    with _locks.setdefault(key, threading.Lock()):
         found = _known.get(key)
         if found is None or any(keyword(ds, name) != values for name, values in found.said.items()):
             with listen(pass_on=True) as heard, keywords_read() as said:

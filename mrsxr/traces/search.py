@@ -170,12 +170,9 @@ def searched(lit: xr.Dataset, band: str, place: np.ndarray, source: tuple[float,
     wave = lit["wavelength"].values[lit["slice"].values // 100 == int(band[0])]
     fwhm, frame = float(psf_fwhm(np.nanmedian(wave))), tangent_frame(*on_sky(place[0], band, lit, 0))
     pictures = _pictures(lit, band, frame, fwhm)
-    pairs = [
-        pair
-        for first, second in _neighbours(sorted(pictures))
-        if (pair := _match(first, second, pictures, fwhm)) is not None
-    ]
-    if len(pairs) == len(_neighbours(sorted(pictures))) and not any(pair.off.any() for pair in pairs):
+    matched = [_match(first, second, pictures, fwhm) for first, second in _neighbours(sorted(pictures))]
+    pairs = [pair for pair in matched if pair is not None]
+    if len(pairs) == len(matched) and not any(pair.off.any() for pair in pairs):
         return nothing
     told = {d: np.array(tangent_offsets(*on_sky(place[d], band, lit, d), frame)) for d in pictures}
     bright = np.array([_brightness(pictures[d], told[d], fwhm) if d in pictures else -np.inf for d in range(n)])
